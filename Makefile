@@ -1,0 +1,67 @@
+# `make build` needs Python 3.11 or newer and a C compiler; all else comes from the lock file.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+LOCK := requirements/dev.txt
+VARIANT := $(HOSTLER_DEBUG_BUILD) $(HOSTLER_SANITIZE) $(HOSTLER_PURE)
+KERNELS := $(wildcard ext/*.pyx ext/*.pxd ext/csrc/*.c ext/csrc/*.h)
+
+SANITIZE := address,undefined
+SANITIZE_VENV := .venv-sanitize
+SANITIZE_PRELOAD = $(shell cc -print-file-name=libasan.so) $(shell cc -print-file-name=libstdc++.so.6)
+
+.PHONY: build demo test lint bench sanitize wheel lock clean FORCE
+build: $(VENV)/.kernels
+
+%/.locked: $(LOCK)
+	test -x $*/bin/python || $(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet --require-hashes -r $(LOCK)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml
+	HOSTLER_PURE=1 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	touch $@
+
+# Rewritten only when the build is to be of another kind than the last one.
+$(VENV)/.variant: $(VENV)/.locked FORCE
+	@echo "$(VARIANT)" | cmp -s - $@ || echo "$(VARIANT)" > $@
+
+$(VENV)/.kernels: $(VENV)/.installed $(VENV)/.variant setup.py $(KERNELS)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	touch $@
+
+demo: build
+	$(BIN)/hostler demo
+
+test: lint
+	$(BIN)/pytest tests/
+	HOSTLER_PURE=1 $(BIN)/pytest -m "kernel_twin and not soak" tests/
+
+lint: build
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: build
+	$(BIN)/pytest bench/ --benchmark-only
+
+# Not editable: the instrumented kernels must not land beside the sources, where `make build` keeps its own.
+sanitize: $(SANITIZE_VENV)/.locked
+	rm -rf build/*/lib.*
+	HOSTLER_DEBUG_BUILD=1 HOSTLER_SANITIZE=$(SANITIZE) $(SANITIZE_VENV)/bin/python -m pip install \
+		--quiet --no-build-isolation --no-deps --force-reinstall .
+	LD_PRELOAD="$(SANITIZE_PRELOAD)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+		$(SANITIZE_VENV)/bin/python -P -m pytest -p no:cacheprovider --capture=sys -m "property and not soak" tests/
+
+wheel: $(VENV)/.locked
+	rm -rf build/*/lib.*
+	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+
+# Hashes for every CPython from 3.11 to 3.13 on Linux.
+lock:
+	uv pip compile pyproject.toml --extra test --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --upgrade --custom-compile-command "make lock" --output-file $(LOCK)
+
+clean:
+	rm -rf build dist $(VENV) $(SANITIZE_VENV) src/*.egg-info ext/*.so .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

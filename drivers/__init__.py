@@ -1,0 +1,1 @@
+"""The outside world: hypervisors, storage, public clouds and OpenStack services, behind the core's driver protocols."""

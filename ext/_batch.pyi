@@ -1,0 +1,23 @@
+import numpy as np
+import numpy.typing as npt
+
+from ._fleet import Columns
+from ._ranking import Ranking
+
+def place(
+    columns: Columns,
+    rankings: list[Ranking],
+    which: npt.NDArray[np.int32],
+    shapes: npt.NDArray[np.int32],
+    uuids: npt.NDArray[np.uint64],
+    projects: npt.NDArray[np.int32],
+    users: npt.NDArray[np.int32],
+    groups: npt.NDArray[np.int32],
+    building: bool,
+    out_row: npt.NDArray[np.int32],
+    out_consumer: npt.NDArray[np.int32],
+    out_score: npt.NDArray[np.float64],
+    out_counts: npt.NDArray[np.int64],
+) -> int: ...
+def release(columns: Columns, consumers: npt.NDArray[np.int32]) -> None: ...
+def find(columns: Columns, uuids: npt.NDArray[np.uint64], out: npt.NDArray[np.int32]) -> None: ...

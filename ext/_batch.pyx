@@ -1,0 +1,78 @@
+"""The batch kernel: decide, claim, next: many placements and releases in one call."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+
+from ._fleet cimport BUILDING, Columns
+from ._ranking cimport STAGES, Ranking
+
+
+def place(Columns columns, list rankings, int32_t[::1] which, int32_t[::1] shapes, uint64_t[:, ::1] uuids,
+          int32_t[::1] projects, int32_t[::1] users, int32_t[::1] groups, bint building,
+          int32_t[::1] out_row, int32_t[::1] out_consumer, double[::1] out_score, int64_t[:, ::1] out_counts):
+    """Place guest i by ranking ``which[i]``, taking shape ``shapes[i]``, one after the other, each seeing the claims before it.
+
+    ``out_row[i]`` is the host, -1 if none passed. ``out_counts[i]`` gets the rows by first refusing stage, as many stages as it is
+    wide. Returns how many guests were dealt with: fewer than all if the uuid of the next one exists already.
+    """
+    cdef Py_ssize_t i, n = which.shape[0]
+    cdef Py_ssize_t width = out_counts.shape[1], k
+    cdef int64_t counts[STAGES]
+    cdef Ranking ranking
+    cdef int32_t row, consumer
+    cdef uint8_t flags = BUILDING if building else 0
+    if (shapes.shape[0] != n or uuids.shape[0] != n or uuids.shape[1] != 2 or projects.shape[0] != n or users.shape[0] != n
+            or groups.shape[0] != n or out_row.shape[0] != n or out_consumer.shape[0] != n or out_score.shape[0] != n
+            or out_counts.shape[0] != n or width > STAGES):
+        raise ValueError("batch columns differ in length")
+    for i in range(n):
+        if which[i] < 0 or which[i] >= len(rankings):
+            raise IndexError("ranking out of range")
+        columns.check_shape(shapes[i])
+        if groups[i] >= 0:
+            columns.check_group(groups[i])
+    for ranking in rankings:
+        if ranking.columns is not columns:
+            raise ValueError("a ranking of another fleet")
+    columns.reserve_consumers(n)
+    columns.reserve_log(n)
+    for i in range(n):
+        ranking = <Ranking>rankings[which[i]]
+        if ranking.sync() != 0:
+            raise RuntimeError("the columns moved: make the ranking anew")
+        ranking.decide(groups[i], 1)
+        ranking.tally(groups[i], counts)
+        for k in range(width):
+            out_counts[i, k] = counts[k]
+        out_row[i] = out_consumer[i] = -1
+        out_score[i] = 0.0
+        if ranking.r.found == 0:
+            continue
+        row = ranking.r.top_row[0]
+        consumer = columns.add(uuids[i, 0], uuids[i, 1], row, shapes[i], projects[i], users[i], groups[i], flags)
+        if consumer < 0:
+            return i
+        out_row[i] = row
+        out_consumer[i] = consumer
+        out_score[i] = ranking.r.top_score[0]
+    return n
+
+
+def release(Columns columns, int32_t[::1] consumers):
+    """Drop the consumers (distinct, alive) in order."""
+    cdef Py_ssize_t i
+    for i in range(consumers.shape[0]):
+        columns.check_consumer(consumers[i])
+    columns.reserve_log(consumers.shape[0])
+    for i in range(consumers.shape[0]):
+        if columns.consumer_row[consumers[i]] < 0:
+            raise ValueError("a consumer is named twice")
+        columns.drop(consumers[i])
+
+
+def find(Columns columns, uint64_t[:, ::1] uuids, int32_t[::1] out):
+    """Consumer ids of ``uuids``, -1 where there is none."""
+    cdef Py_ssize_t i
+    if out.shape[0] != uuids.shape[0] or uuids.shape[1] != 2:
+        raise ValueError("one id per uuid")
+    for i in range(uuids.shape[0]):
+        out[i] = columns.consumers.find(uuids[i, 0], uuids[i, 1])

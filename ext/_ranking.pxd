@@ -1,0 +1,104 @@
+"""Contract of the ranking kernel: one compiled request signature, its verdict on every row, and the tournament trees over it."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+
+from ._fleet cimport Columns, columns_t, group_t
+
+cdef enum:
+    FANOUT = 16            # rows of a block, and children of a tree node
+    LEVELS = 8             # 16**8 rows are more than int32 can name
+    TERMS = 24             # weighers of a policy
+    STAGES = 256
+    NOT_A_HOST = 255       # stage of rows that are never candidates
+
+cdef enum:
+    SOURCE_COLUMN = 0      # raw value: a host column
+    SOURCE_CLASS = 1       # raw value: by host class
+    SOURCE_ROW = 2         # raw value: an array of the ranking's own, one per row
+    SOURCE_GROUP = 3       # raw value: factor * members of the request's server group on the row
+
+cdef struct need_t:
+    int32_t resource
+    uint8_t stage
+    bint units             # min_unit / step_size must be looked at
+    int64_t amount
+
+cdef struct bound_t:
+    int32_t column
+    uint8_t stage
+    double low, high
+
+cdef struct mask_t:
+    uint8_t* passes        # [capacity]
+    uint8_t stage
+
+cdef struct term_t:
+    int32_t source
+    int32_t column
+    double* values         # [classes] or [capacity], by source
+    bint has_minval
+    double minval
+    double multiplier
+    double* multipliers    # [classes], or NULL: by host class
+    double least_multiplier, greatest_multiplier
+    int32_t high_side      # tree that holds the greatest raw value; -1 for group terms
+    int32_t low_side       # tree that holds minus the least; -1 if minval is the low end
+    double group_factor
+    # normalisers of the decision at hand, and of the stored scores
+    double low, range
+    double stored_low, stored_range
+    double group_low, group_high
+
+cdef struct ranking_t:
+    columns_t* fleet
+    int64_t capacity
+    uint8_t affinity_stage, anti_affinity_stage
+    int64_t counted        # rows in `counts`
+    int64_t seen           # change-log version the verdicts stand for; -1: never built
+    uint8_t* class_stage   # [classes] 0, or the stage that refuses the class
+    int32_t class_count
+    need_t* needs
+    bound_t* bounds
+    mask_t* masks
+    term_t* terms
+    int32_t need_count, bound_count, mask_count, term_count, side_count
+    uint8_t* stage         # [capacity] first refusing stage, 0 passes
+    double* score          # [capacity] exact score under the stored normalisers, -inf where refused
+    int64_t* counts        # [STAGES] rows by stage
+    # trees: side s, node i at offset s * nodes + i; side side_count is the score's
+    int64_t nodes
+    int32_t levels
+    int64_t level_start[8]
+    int64_t level_size[8]
+    double* best
+    uint8_t* leader        # which child (or row) holds `best`, the first of equals
+    # marks of rows set aside in the decision at hand
+    uint8_t* aside         # [capacity]
+    # search
+    int32_t wanted, found
+    int32_t* top_row
+    double* top_score
+    double slack
+    int64_t work           # rows scored since the stored scores were made
+    int64_t rescores, rebuilds
+    bint drifted
+
+cdef class Ranking:
+    cdef ranking_t r
+    cdef readonly Columns columns
+    cdef object arrays
+    cdef int top_room
+    cdef readonly bint has_rows
+
+    cdef int reserve_top(self, int wanted) except -1
+    cdef int sync(self) noexcept nogil
+    cdef void build(self) noexcept nogil
+    cdef void store_scores(self) noexcept nogil
+    cdef void normalise(self, bint some_aside) noexcept nogil
+    cdef bint heeds(self, int32_t policy) noexcept nogil
+    cdef void tally(self, int32_t group, int64_t* out) noexcept nogil
+    cdef void set_group_range(self, group_t* g, int32_t members_passing) noexcept nogil
+    cdef void pick(self, group_t* g, int32_t members_passing, int64_t passing) noexcept nogil
+    cdef void pick_only(self, group_t* g) noexcept nogil
+    cdef int32_t decide(self, int32_t group, int32_t wanted) noexcept nogil
+    cdef void decide_among(self, int32_t* rows, int32_t* members, int32_t count) noexcept nogil

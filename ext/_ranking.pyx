@@ -1,0 +1,941 @@
+"""The ranking kernel: exact best hosts for one compiled request signature, without looking at every host.
+
+Per signature it keeps each row's verdict (the first stage that refuses it), the row's exact score under *stored* normalisers,
+and tournament trees: one per end of each weigher's range (so the normalisers over the passing rows are always known exactly)
+and one over the stored scores. While the true normalisers equal the stored ones, the best row is the score tree's leader.
+When they have drifted, a row's true score differs from the stored one by at most `slack`, the sum of the greatest change of each
+term over its range; the search visits only subtrees whose stored best plus slack reaches the best true score found. Rows that
+changed are taken from the fleet's change log, so a decision costs the changes since the last one and a descent.
+Stored scores are renewed once the searches have cost as much as a renewal would.
+"""
+
+from libc.math cimport INFINITY, fabs
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+import numpy as np
+
+from ._fleet cimport AFFINITY, ANTI_AFFINITY, NO_POLICY, SOFT_AFFINITY, Columns, columns_t, group_t
+
+cdef double RENEWAL_COST = 0.25
+"""Cost of renewing one stored score, in scored rows of a search: a renewal is a sequential pass, a search jumps."""
+
+
+cdef inline double raw_of(ranking_t* r, term_t* t, int64_t row) noexcept nogil:
+    cdef double value
+    if t.source == SOURCE_COLUMN:
+        value = r.fleet.host[t.column * r.capacity + row]
+    elif t.source == SOURCE_CLASS:
+        value = t.values[r.fleet.class_of[row]]
+    elif t.source == SOURCE_ROW:
+        value = t.values[row]
+    else:
+        value = 0.0
+    if t.has_minval and value < t.minval:
+        value = t.minval
+    return value
+
+
+cdef inline double multiplier_of(ranking_t* r, term_t* t, int64_t row) noexcept nogil:
+    return t.multiplier if t.multipliers == NULL else t.multipliers[r.fleet.class_of[row]]
+
+
+cdef inline double group_raw(term_t* t, double members) noexcept nogil:
+    """A group term's raw value: `members` is signed, positive for soft-affinity and negative for soft-anti-affinity, and speaks only
+    to the term of its own sign."""
+    return t.group_factor * fabs(members) if t.group_factor * members > 0.0 else 0.0
+
+
+cdef inline double true_score(ranking_t* r, int64_t row, double members) noexcept nogil:
+    """Nova's sum for the row under the decision's normalisers: from 0.0, in order, multiplier * norm."""
+    cdef double total = 0.0, raw
+    cdef term_t* t
+    cdef int32_t i
+    for i in range(r.term_count):
+        t = &r.terms[i]
+        if t.range == 0.0:
+            continue
+        if t.source == SOURCE_GROUP:
+            raw = group_raw(t, members)
+            if t.has_minval and raw < t.minval:
+                raw = t.minval
+        else:
+            raw = raw_of(r, t, row)
+        total += multiplier_of(r, t, row) * ((raw - t.low) / t.range)
+    return total
+
+
+cdef inline double stored_score(ranking_t* r, int64_t row) noexcept nogil:
+    cdef double total = 0.0
+    cdef term_t* t
+    cdef int32_t i
+    for i in range(r.term_count):
+        t = &r.terms[i]
+        if t.stored_range == 0.0:
+            continue
+        total += multiplier_of(r, t, row) * ((raw_of(r, t, row) - t.stored_low) / t.stored_range)
+    return total
+
+
+cdef inline uint8_t stage_of(ranking_t* r, int64_t row) noexcept nogil:
+    """The first stage that refuses the row, 0 if none does."""
+    cdef columns_t* c = r.fleet
+    cdef uint8_t stage = r.class_stage[c.class_of[row]]
+    cdef int32_t i
+    cdef int64_t at
+    cdef double value
+    if stage == NOT_A_HOST:
+        return stage
+    if stage == 0:
+        stage = NOT_A_HOST
+    for i in range(r.need_count):
+        if r.needs[i].stage < stage:
+            at = r.needs[i].resource * r.capacity + row
+            if c.avail[at] < r.needs[i].amount or (r.needs[i].units and (
+                    r.needs[i].amount < c.min_unit[at] or r.needs[i].amount % c.step_size[at])):
+                stage = r.needs[i].stage
+    for i in range(r.bound_count):
+        if r.bounds[i].stage < stage:
+            value = c.host[r.bounds[i].column * r.capacity + row]
+            if not (r.bounds[i].low <= value <= r.bounds[i].high):
+                stage = r.bounds[i].stage
+    for i in range(r.mask_count):
+        if r.masks[i].stage < stage and not r.masks[i].passes[row]:
+            stage = r.masks[i].stage
+    return 0 if stage == NOT_A_HOST else stage
+
+
+cdef inline double side_value(ranking_t* r, int32_t side, int64_t row) noexcept nogil:
+    """What tree `side` holds of a row: the score, the raw value, or minus the raw value; -inf where the row is refused."""
+    cdef int32_t i
+    cdef term_t* t
+    if side == r.side_count:
+        return r.score[row]
+    if r.stage[row] != 0:
+        return -INFINITY
+    for i in range(r.term_count):
+        t = &r.terms[i]
+        if t.high_side == side:
+            return raw_of(r, t, row)
+        if t.low_side == side:
+            return -raw_of(r, t, row)
+    return -INFINITY
+
+
+cdef void refresh_block(ranking_t* r, int32_t side, int64_t block) noexcept nogil:
+    cdef double* best = r.best + side * r.nodes
+    cdef int64_t row = block * FANOUT
+    cdef double value, greatest = -INFINITY
+    cdef int32_t i, leader = 0, n = FANOUT
+    if row + n > r.fleet.rows:
+        n = <int32_t>(r.fleet.rows - row)
+    for i in range(n):
+        value = side_value(r, side, row + i)
+        if value > greatest:
+            greatest = value
+            leader = i
+    best[block] = greatest
+    r.leader[side * r.nodes + block] = <uint8_t>leader
+
+
+cdef void refresh_node(ranking_t* r, int32_t side, int32_t level, int64_t node) noexcept nogil:
+    cdef double* best = r.best + side * r.nodes
+    cdef int64_t child = node * FANOUT
+    cdef int64_t below = r.level_start[level - 1]
+    cdef double greatest = -INFINITY
+    cdef int32_t i, leader = 0, n = FANOUT
+    if child + n > r.level_size[level - 1]:
+        n = <int32_t>(r.level_size[level - 1] - child)
+    for i in range(n):
+        if best[below + child + i] > greatest:
+            greatest = best[below + child + i]
+            leader = i
+    best[r.level_start[level] + node] = greatest
+    r.leader[side * r.nodes + r.level_start[level] + node] = <uint8_t>leader
+
+
+cdef inline void update_side(ranking_t* r, int32_t side, int64_t row, double value) noexcept nogil:
+    """Bring one row's new value into tree `side`; stops at the first node that does not change."""
+    cdef double* best = r.best + side * r.nodes
+    cdef uint8_t* leader = r.leader + side * r.nodes
+    cdef int64_t node = row, parent, at
+    cdef int32_t level, child
+    cdef double was
+    for level in range(r.levels):
+        parent = node // FANOUT
+        child = <int32_t>(node % FANOUT)
+        at = r.level_start[level] + parent
+        was = best[at]
+        if value > was:
+            best[at] = value
+            leader[at] = <uint8_t>child
+        elif value == was:
+            if child < leader[at]:
+                leader[at] = <uint8_t>child
+            return
+        elif leader[at] == child:
+            if level == 0:
+                refresh_block(r, side, parent)
+            else:
+                refresh_node(r, side, level, parent)
+            if best[at] == was:
+                return
+        else:
+            return
+        value = best[at]
+        node = parent
+
+
+cdef void build_trees(ranking_t* r, int32_t first_side) noexcept nogil:
+    cdef int32_t side, level
+    cdef int64_t i
+    for side in range(first_side, r.side_count + 1):
+        for i in range(r.level_size[0]):
+            refresh_block(r, side, i)
+        for level in range(1, r.levels):
+            for i in range(r.level_size[level]):
+                refresh_node(r, side, level, i)
+
+
+cdef inline double root(ranking_t* r, int32_t side) noexcept nogil:
+    return r.best[side * r.nodes + r.level_start[r.levels - 1]]
+
+
+cdef inline int64_t leading_row(ranking_t* r, int32_t side) noexcept nogil:
+    cdef int64_t node = 0
+    cdef int32_t level
+    for level in range(r.levels - 1, -1, -1):
+        node = node * FANOUT + r.leader[side * r.nodes + r.level_start[level] + node]
+    return node
+
+
+cdef double greatest_kept(ranking_t* r, int32_t side, int32_t level, int64_t node, double floor) noexcept nogil:
+    """Greatest value of tree `side` below a node over rows that are not set aside, if it is above `floor`; else `floor`."""
+    cdef double* best = r.best + side * r.nodes
+    cdef double value
+    cdef int64_t first = node * FANOUT, i, n
+    if best[r.level_start[level] + node] <= floor:
+        return floor
+    if level == 0:
+        n = min(first + FANOUT, r.fleet.rows)
+        for i in range(first, n):
+            if not r.aside[i]:
+                value = side_value(r, side, i)
+                if value > floor:
+                    floor = value
+        return floor
+    n = min(first + FANOUT, r.level_size[level - 1])
+    for i in range(first, n):
+        floor = greatest_kept(r, side, level - 1, i, floor)
+    return floor
+
+
+cdef inline double side_end(ranking_t* r, int32_t side, bint some_aside) noexcept nogil:
+    if some_aside and r.aside[leading_row(r, side)]:
+        return greatest_kept(r, side, r.levels - 1, 0, -INFINITY)
+    return root(r, side)
+
+
+cdef inline void offer(ranking_t* r, int64_t row, double score) noexcept nogil:
+    """Keep the `wanted` best rows in order: greater score first, then smaller row."""
+    cdef int32_t i = r.found
+    if i == r.wanted:
+        if score < r.top_score[i - 1] or (score == r.top_score[i - 1] and row > r.top_row[i - 1]):
+            return
+        i -= 1
+    else:
+        r.found += 1
+    while i > 0 and (score > r.top_score[i - 1] or (score == r.top_score[i - 1] and row < r.top_row[i - 1])):
+        r.top_score[i] = r.top_score[i - 1]
+        r.top_row[i] = r.top_row[i - 1]
+        i -= 1
+    r.top_score[i] = score
+    r.top_row[i] = <int32_t>row
+
+
+cdef inline bint hopeless(ranking_t* r, double bound, int64_t first_row) noexcept nogil:
+    """No row from `first_row` on whose score is at most `bound` can enter the list."""
+    cdef double least
+    if r.found < r.wanted:
+        return bound == -INFINITY
+    least = r.top_score[r.wanted - 1]
+    return bound < least or (bound == least and first_row > r.top_row[r.wanted - 1])
+
+
+cdef void search(ranking_t* r, int32_t level, int64_t node) noexcept nogil:
+    cdef double* best = r.best + r.side_count * r.nodes
+    cdef int64_t first = node * FANOUT, i, n, chosen
+    cdef int64_t span = 1
+    cdef double greatest, bound
+    cdef int32_t visited = 0, k
+    if level == 0:
+        n = min(first + FANOUT, r.fleet.rows)
+        for i in range(first, n):
+            if r.score[i] == -INFINITY or r.aside[i] or hopeless(r, r.score[i] + r.slack, i):
+                continue
+            r.work += 1
+            offer(r, i, true_score(r, i, 0.0) if r.drifted else r.score[i])
+        return
+    for k in range(level):
+        span *= FANOUT
+    n = min(first + FANOUT, r.level_size[level - 1])
+    best += r.level_start[level - 1]
+    while True:
+        chosen = -1
+        greatest = -INFINITY
+        for i in range(first, n):
+            if not (visited >> (i - first)) & 1 and best[i] > greatest:
+                greatest = best[i]
+                chosen = i
+        if chosen < 0:
+            return
+        visited |= 1 << (chosen - first)
+        if hopeless(r, greatest + r.slack, chosen * span):
+            if r.found == r.wanted and greatest + r.slack < r.top_score[r.wanted - 1]:
+                return
+            continue
+        search(r, level - 1, chosen)
+
+
+cdef inline double norm(double value, double low, double span) noexcept nogil:
+    return 0.0 if span == 0.0 else (value - low) / span
+
+
+cdef double greatest_change(term_t* t, double low, double high, double* size) noexcept nogil:
+    """Most that a term's contribution can exceed the stored one by, for raw values in [low, high]: linear, so at a corner.
+    Adds the greatest magnitude of the contributions to `size`."""
+    cdef double result = -INFINITY, m, at, now, stored, greatest = 0.0
+    cdef int32_t i, j
+    for i in range(2):
+        at = low if i == 0 else high
+        for j in range(2):
+            m = t.least_multiplier if j == 0 else t.greatest_multiplier
+            now = m * norm(at, t.low, t.range)
+            stored = m * norm(at, t.stored_low, t.stored_range)
+            result = max(result, now - stored)
+            greatest = max(greatest, max(fabs(now), fabs(stored)))
+    size[0] += greatest
+    return result
+
+
+cdef class Ranking:
+    """One request signature compiled against one fleet's columns."""
+
+    def __cinit__(self):
+        memset(&self.r, 0, sizeof(ranking_t))
+        self.r.seen = -1
+
+    def __dealloc__(self):
+        free(self.r.needs)
+        free(self.r.bounds)
+        free(self.r.masks)
+        free(self.r.terms)
+        free(self.r.stage)
+        free(self.r.score)
+        free(self.r.counts)
+        free(self.r.best)
+        free(self.r.leader)
+        free(self.r.aside)
+        free(self.r.top_row)
+        free(self.r.top_score)
+
+    def __init__(self, Columns columns, *, uint8_t[::1] class_stage, needs=(), bounds=(), masks=(), terms=(),
+                 uint8_t affinity_stage=0, uint8_t anti_affinity_stage=0):
+        """``class_stage[k]``: stage that refuses host class k, 0 for none, 255 for rows that are no hosts.
+
+        ``needs``: (resource class index, amount, stage, units); ``bounds``: (column, low, high, stage); ``masks``: (uint8 array of
+        capacity, stage); ``terms``: dicts with source, column, values, minval, multiplier, multipliers, group_factor.
+        ``affinity_stage``, ``anti_affinity_stage``: stages of the server group filters, 0 where the policy has none.
+        """
+        cdef ranking_t* r = &self.r
+        if r.seen != -1 or r.counts != NULL:
+            raise RuntimeError("a ranking is made once")
+        self.columns = columns
+        r.affinity_stage = affinity_stage
+        r.anti_affinity_stage = anti_affinity_stage
+        r.fleet = &columns.c
+        r.capacity = columns.c.capacity
+        self.arrays = [class_stage, masks, terms]
+        self.set_class_stage(class_stage)
+        if len(terms) > TERMS:
+            raise ValueError("too many weighers")
+        self.compile_filters(needs, bounds, masks)
+        self.compile_terms(terms)
+        self.lay_trees()
+
+    def set_class_stage(self, uint8_t[::1] class_stage):
+        """Replace the verdicts by class (they grow as new host classes appear)."""
+        self.arrays[0] = class_stage
+        self.r.class_stage = &class_stage[0]
+        self.r.class_count = <int32_t>class_stage.shape[0]
+
+    def compile_filters(self, needs, bounds, masks):
+        cdef ranking_t* r = &self.r
+        cdef uint8_t[::1] passes
+        r.needs = <need_t*>calloc(max(len(needs), 1), sizeof(need_t))
+        r.bounds = <bound_t*>calloc(max(len(bounds), 1), sizeof(bound_t))
+        r.masks = <mask_t*>calloc(max(len(masks), 1), sizeof(mask_t))
+        if r.needs == NULL or r.bounds == NULL or r.masks == NULL:
+            raise MemoryError
+        for resource, amount, stage, units in needs:
+            if not 0 <= resource < r.fleet.classes:
+                raise IndexError("resource class out of range")
+            r.needs[r.need_count].resource = resource
+            r.needs[r.need_count].amount = amount
+            r.needs[r.need_count].stage = stage
+            r.needs[r.need_count].units = units
+            r.need_count += 1
+        for column, low, high, stage in bounds:
+            r.bounds[r.bound_count].column = column
+            r.bounds[r.bound_count].low = low
+            r.bounds[r.bound_count].high = high
+            r.bounds[r.bound_count].stage = stage
+            r.bound_count += 1
+        for mask, stage in masks:
+            passes = mask
+            if passes.shape[0] != r.capacity:
+                raise ValueError("a mask has one entry per row")
+            r.masks[r.mask_count].passes = &passes[0]
+            r.masks[r.mask_count].stage = stage
+            r.mask_count += 1
+
+    def compile_terms(self, terms):
+        cdef ranking_t* r = &self.r
+        cdef double[::1] values
+        cdef term_t* t
+        r.terms = <term_t*>calloc(max(len(terms), 1), sizeof(term_t))
+        if r.terms == NULL:
+            raise MemoryError
+        for term in terms:
+            t = &r.terms[r.term_count]
+            t.source = term["source"]
+            t.column = term.get("column", -1)
+            t.multiplier = t.least_multiplier = t.greatest_multiplier = term["multiplier"]
+            t.has_minval = term.get("minval") is not None
+            t.minval = term["minval"] if t.has_minval else 0.0
+            t.group_factor = term.get("group_factor", 0.0)
+            if t.source in (SOURCE_CLASS, SOURCE_ROW):
+                values = term["values"]
+                t.values = &values[0]
+            if t.source == SOURCE_ROW and values.shape[0] != r.capacity:
+                raise ValueError("row values have one entry per row")
+            self.has_rows = self.has_rows or t.source == SOURCE_ROW
+            if term.get("multipliers") is not None:
+                values = term["multipliers"]
+                t.multipliers = &values[0]
+                t.least_multiplier = term["least_multiplier"]
+                t.greatest_multiplier = term["greatest_multiplier"]
+            t.high_side = t.low_side = -1
+            if t.source != SOURCE_GROUP:
+                t.high_side = r.side_count
+                r.side_count += 1
+                if not t.has_minval:
+                    t.low_side = r.side_count
+                    r.side_count += 1
+            r.term_count += 1
+
+    def set_class_values(self, int32_t term, double[::1] values, multipliers):
+        """Replace a class-sourced term's values, or any term's multipliers by class, after host classes were added."""
+        cdef double[::1] by_class
+        self.arrays.append((values, multipliers))
+        if values is not None and self.r.terms[term].source == SOURCE_CLASS:
+            self.r.terms[term].values = &values[0]
+        if multipliers is not None:
+            by_class, least, greatest = multipliers
+            self.r.terms[term].multipliers = &by_class[0]
+            self.r.terms[term].least_multiplier = least
+            self.r.terms[term].greatest_multiplier = greatest
+
+    def lay_trees(self):
+        cdef ranking_t* r = &self.r
+        cdef int64_t size = r.capacity
+        while True:
+            size = (size + FANOUT - 1) // FANOUT
+            r.level_start[r.levels] = r.nodes
+            r.level_size[r.levels] = size
+            r.nodes += size
+            r.levels += 1
+            if size == 1:
+                break
+        r.stage = <uint8_t*>malloc(r.capacity)
+        r.score = <double*>malloc(r.capacity * sizeof(double))
+        r.aside = <uint8_t*>calloc(r.capacity, 1)
+        r.counts = <int64_t*>calloc(STAGES, sizeof(int64_t))
+        r.best = <double*>malloc((r.side_count + 1) * r.nodes * sizeof(double))
+        r.leader = <uint8_t*>malloc((r.side_count + 1) * r.nodes)
+        if r.stage == NULL or r.score == NULL or r.aside == NULL or r.counts == NULL or r.best == NULL or r.leader == NULL:
+            raise MemoryError
+        memset(r.stage, NOT_A_HOST, r.capacity)
+        self.reserve_top(8)
+
+    cdef int reserve_top(self, int wanted) except -1:
+        if wanted > self.top_room:
+            self.r.top_row = <int32_t*>realloc(self.r.top_row, wanted * sizeof(int32_t))
+            self.r.top_score = <double*>realloc(self.r.top_score, wanted * sizeof(double))
+            if self.r.top_row == NULL or self.r.top_score == NULL:
+                raise MemoryError
+            self.top_room = wanted
+        return 0
+
+    @property
+    def nbytes(self):
+        """Bytes that the ranking holds."""
+        return self.r.capacity * 10 + (self.r.side_count + 1) * self.r.nodes * 9
+
+    @property
+    def statistics(self):
+        """(rebuilds, renewals of the stored scores) since it was made."""
+        return self.r.rebuilds, self.r.rescores
+
+    @property
+    def seen(self):
+        """Change-log version that the verdicts stand for, -1 before the first decision."""
+        return self.r.seen
+
+    cdef void normalise(self, bint some_aside) noexcept nogil:
+        """Set the terms' normalisers to the exact range of the passing rows that are not set aside."""
+        cdef ranking_t* r = &self.r
+        cdef term_t* t
+        cdef int32_t i
+        cdef double high
+        r.drifted = False
+        for i in range(r.term_count):
+            t = &r.terms[i]
+            if t.source == SOURCE_GROUP:
+                continue
+            high = side_end(r, t.high_side, some_aside)
+            t.low = t.minval if t.has_minval else -side_end(r, t.low_side, some_aside)
+            t.range = high - t.low
+            if high == -INFINITY or t.range < 0.0:
+                t.range = 0.0
+            if t.range != t.stored_range or (t.low != t.stored_low and t.range != 0.0):
+                r.drifted = True
+
+    cdef void store_scores(self) noexcept nogil:
+        """Make the exact range of the passing rows the stored normalisers, and every stored score anew."""
+        cdef ranking_t* r = &self.r
+        cdef int64_t row
+        cdef int32_t i
+        self.normalise(False)
+        for i in range(r.term_count):
+            r.terms[i].stored_low = r.terms[i].low if r.terms[i].source != SOURCE_GROUP else 0.0
+            r.terms[i].stored_range = r.terms[i].range if r.terms[i].source != SOURCE_GROUP else 0.0
+        for row in range(r.fleet.rows):
+            r.score[row] = stored_score(r, row) if r.stage[row] == 0 else -INFINITY
+        build_trees(r, r.side_count)
+        r.drifted = False
+        r.work = 0
+        r.rescores += 1
+
+    cdef void build(self) noexcept nogil:
+        cdef ranking_t* r = &self.r
+        cdef int64_t row
+        memset(r.counts, 0, STAGES * sizeof(int64_t))
+        r.counted = r.fleet.rows
+        for row in range(r.fleet.rows):
+            r.stage[row] = stage_of(r, row)
+            r.counts[r.stage[row]] += 1
+            r.score[row] = -INFINITY
+        build_trees(r, 0)
+        self.store_scores()
+        r.seen = r.fleet.log_base + r.fleet.log_length
+        r.rebuilds += 1
+
+    cdef int sync(self) noexcept nogil:
+        """Catch up with the change log. -1 if the columns were reallocated: the ranking must be made anew."""
+        cdef ranking_t* r = &self.r
+        cdef columns_t* c = r.fleet
+        cdef int64_t version = c.log_base + c.log_length, at, row
+        cdef uint8_t old, new
+        cdef int32_t side, i
+        cdef double score
+        cdef term_t* t
+        if r.capacity != c.capacity:
+            return -1
+        if r.seen == version:
+            return 0
+        if r.seen < c.log_base or version - r.seen > c.rows // 8 + 64:
+            self.build()
+            return 0
+        if c.rows < r.counted:
+            self.build()
+            return 0
+        for row in range(r.counted, c.rows):
+            r.score[row] = -INFINITY
+        r.counts[NOT_A_HOST] += c.rows - r.counted
+        r.counted = c.rows
+        for at in range(r.seen - c.log_base, c.log_length):
+            row = c.log[at]
+            old = r.stage[row]
+            new = stage_of(r, row)
+            if old != new:
+                r.stage[row] = new
+                r.counts[old] -= 1
+                r.counts[new] += 1
+            elif old != 0:
+                continue
+            if old == 0 or new == 0:
+                score = stored_score(r, row) if new == 0 else -INFINITY
+                r.score[row] = score
+                update_side(r, r.side_count, row, score)
+                for i in range(r.term_count):
+                    t = &r.terms[i]
+                    if t.high_side >= 0:
+                        score = raw_of(r, t, row) if new == 0 else -INFINITY
+                        update_side(r, t.high_side, row, score)
+                        if t.low_side >= 0:
+                            update_side(r, t.low_side, row, -score if new == 0 else -INFINITY)
+        r.seen = version
+        return 0
+
+    cdef int32_t decide(self, int32_t group, int32_t wanted) noexcept nogil:
+        """Fill the list of best rows for one guest, of server group `group` (-1: none). Returns how many passed before the group's
+        own refusals were known to matter; the list's length is r.found. `sync` was called, and the list has room."""
+        cdef ranking_t* r = &self.r
+        cdef group_t* g = NULL
+        cdef int32_t i, row, kept = 0
+        cdef int64_t passing
+        cdef bint some_aside = False, soft = False
+        r.found = 0
+        r.wanted = wanted
+        r.slack = 0.0
+        if r.work > r.fleet.rows * RENEWAL_COST + 64:
+            self.store_scores()
+        if group >= 0:
+            g = &self.columns.groups[group]
+            if g.count == 0 or not self.heeds(g.policy):
+                g = NULL
+        if g != NULL and g.policy == AFFINITY:
+            self.decide_among(g.rows, NULL, g.count)
+            return 0
+        passing = r.counts[0]
+        if g != NULL:
+            soft = g.policy != ANTI_AFFINITY
+            for i in range(g.count):
+                row = g.rows[i]
+                if r.stage[row] == 0 and (soft or g.members[i] >= g.at_most):
+                    r.aside[row] = 1
+                    kept += 1
+            some_aside = kept > 0
+            if not soft:
+                passing -= kept
+        if passing > 0:
+            self.normalise(some_aside and not soft)
+            self.set_group_range(g if soft else NULL, kept)
+            self.pick(g if soft else NULL, kept, passing)
+        if some_aside:
+            for i in range(g.count):
+                r.aside[g.rows[i]] = 0
+        return 0
+
+    cdef bint heeds(self, int32_t policy) noexcept nogil:
+        """Whether the signature's filters or weighers look at groups of this policy."""
+        if policy == AFFINITY:
+            return self.r.affinity_stage != 0
+        if policy == ANTI_AFFINITY:
+            return self.r.anti_affinity_stage != 0
+        return policy != NO_POLICY
+
+    cdef void tally(self, int32_t group, int64_t* out) noexcept nogil:
+        """Rows by first refusing stage for a guest of server group `group`, int64[STAGES]."""
+        cdef ranking_t* r = &self.r
+        cdef group_t* g
+        cdef int32_t i, k
+        cdef uint8_t stage
+        memcpy(out, r.counts, STAGES * sizeof(int64_t))
+        if group < 0:
+            return
+        g = &self.columns.groups[group]
+        if g.count == 0 or not self.heeds(g.policy):
+            return
+        if g.policy == ANTI_AFFINITY:
+            for i in range(g.count):
+                stage = r.stage[g.rows[i]]
+                if g.members[i] >= g.at_most and (stage == 0 or stage > r.anti_affinity_stage) and stage != NOT_A_HOST:
+                    out[stage] -= 1
+                    out[r.anti_affinity_stage] += 1
+        elif g.policy == AFFINITY:
+            # Only the group's rows get past this stage.
+            for k in range(r.affinity_stage + 1, NOT_A_HOST):
+                out[r.affinity_stage] += out[k]
+                out[k] = 0
+            out[r.affinity_stage] += out[0]
+            out[0] = 0
+            for i in range(g.count):
+                stage = r.stage[g.rows[i]]
+                if (stage == 0 or stage > r.affinity_stage) and stage != NOT_A_HOST:
+                    out[r.affinity_stage] -= 1
+                    out[stage] += 1
+
+    cdef void set_group_range(self, group_t* g, int32_t members_passing) noexcept nogil:
+        """Normalisers of the group terms: raw is factor * members, 0 on every passing row outside the group."""
+        cdef ranking_t* r = &self.r
+        cdef term_t* t
+        cdef int32_t i, j
+        cdef double raw, low, high
+        for i in range(r.term_count):
+            t = &r.terms[i]
+            if t.source != SOURCE_GROUP:
+                continue
+            t.low = t.range = 0.0
+            if g == NULL or (g.policy == SOFT_AFFINITY) != (t.group_factor > 0):
+                continue
+            low = INFINITY
+            high = -INFINITY
+            if r.counts[0] > members_passing:
+                low = high = 0.0
+            for j in range(g.count):
+                if r.aside[g.rows[j]]:
+                    raw = t.group_factor * g.members[j]
+                    low = min(low, raw)
+                    high = max(high, raw)
+            if t.has_minval:
+                low = t.minval
+                high = max(high, t.minval)
+            t.low = low
+            t.range = high - low if high > low else 0.0
+
+    cdef void pick(self, group_t* g, int32_t members_passing, int64_t passing) noexcept nogil:
+        """Search the best of the passing rows that are not set aside, and offer the group's own rows beside them."""
+        cdef ranking_t* r = &self.r
+        cdef term_t* t
+        cdef int32_t i
+        cdef double size = 0.0
+        if passing == 1:
+            self.pick_only(g)
+            return
+        if g != NULL:
+            for i in range(r.term_count):
+                if r.terms[i].source == SOURCE_GROUP and r.terms[i].range != 0.0:
+                    r.drifted = True
+        if r.drifted:
+            for i in range(r.term_count):
+                t = &r.terms[i]
+                if t.source != SOURCE_GROUP:
+                    r.slack += greatest_change(t, t.low, t.low + t.range, &size)
+                elif t.range != 0.0:
+                    r.slack += greatest_change(t, 0.0, 0.0, &size)
+            # Rounding of both sums and of the slack: a few ulps of the greatest contributions, taken a thousandfold.
+            r.slack += size * 1e-12
+        if not r.drifted and r.wanted == 1 and members_passing == 0 and not r.aside[leading_row(r, r.side_count)]:
+            offer(r, leading_row(r, r.side_count), root(r, r.side_count))
+            return
+        if g != NULL:
+            for i in range(g.count):
+                if r.aside[g.rows[i]]:
+                    offer(r, g.rows[i], true_score(r, g.rows[i], g.members[i] if g.policy == SOFT_AFFINITY else -g.members[i]))
+        search(r, r.levels - 1, 0)
+
+    cdef void pick_only(self, group_t* g) noexcept nogil:
+        """One passing row: no weigher runs and its weight is 0.0 (Nova 33)."""
+        cdef ranking_t* r = &self.r
+        cdef int32_t i
+        if g != NULL:
+            for i in range(g.count):
+                if r.aside[g.rows[i]]:
+                    offer(r, g.rows[i], 0.0)
+                    return
+        r.slack = INFINITY
+        r.drifted = False
+        search(r, r.levels - 1, 0)
+        if r.found:
+            r.top_score[0] = 0.0
+
+    cdef void decide_among(self, int32_t* rows, int32_t* members, int32_t count) noexcept nogil:
+        """Rank only `rows` (those that pass), normalised over themselves; `members` are the group's on each row, or NULL."""
+        cdef ranking_t* r = &self.r
+        cdef term_t* t
+        cdef int32_t i, j, passing = 0
+        cdef double raw, low, high
+        for i in range(count):
+            if r.stage[rows[i]] == 0:
+                passing += 1
+        if passing == 0:
+            return
+        for j in range(r.term_count):
+            t = &r.terms[j]
+            low = INFINITY
+            high = -INFINITY
+            for i in range(count):
+                if r.stage[rows[i]] != 0:
+                    continue
+                if t.source == SOURCE_GROUP:
+                    raw = 0.0 if members == NULL else group_raw(t, members[i])
+                    if t.has_minval and raw < t.minval:
+                        raw = t.minval
+                else:
+                    raw = raw_of(r, t, rows[i])
+                low = min(low, raw)
+                high = max(high, raw)
+            if t.has_minval:
+                low = t.minval
+            t.low = low
+            t.range = high - low if high > low else 0.0
+        for i in range(count):
+            if r.stage[rows[i]] == 0:
+                offer(r, rows[i], 0.0 if passing == 1 else true_score(r, rows[i], 0.0 if members == NULL else members[i]))
+
+    # Python's side
+
+    def refresh(self):
+        """Catch up with the fleet. RuntimeError if the columns were reallocated since the ranking was made."""
+        if self.sync() != 0:
+            raise RuntimeError("the columns moved: make the ranking anew")
+
+    def best(self, int32_t group=-1, int32_t wanted=1):
+        """The ``wanted`` best rows and scores as two lists, best first, ties by row. O(changes + log hosts) as a rule."""
+        if wanted < 1:
+            raise ValueError("wanted must be at least 1")
+        if group >= 0:
+            self.columns.check_group(group)
+        self.refresh()
+        wanted = <int32_t>min(<int64_t>wanted, max(self.r.fleet.rows, 1))
+        self.reserve_top(wanted)
+        with nogil:
+            self.decide(group, wanted)
+        return [self.r.top_row[i] for i in range(self.r.found)], [self.r.top_score[i] for i in range(self.r.found)]
+
+    def stages(self):
+        """Copy of each row's first refusing stage, uint8[rows]."""
+        self.refresh()
+        result = np.empty(self.r.fleet.rows, np.uint8)
+        cdef uint8_t[::1] view = result
+        if view.shape[0]:
+            memcpy(&view[0], self.r.stage, view.shape[0])
+        return result
+
+    def counts(self, int32_t group=-1, int width=STAGES):
+        """Rows by first refusing stage for a guest of server group ``group``, as a list of ``width``; [0] passed, [255] are no hosts."""
+        cdef int64_t counts[STAGES]
+        if group >= 0:
+            self.columns.check_group(group)
+        if width < 0 or width > STAGES:
+            raise ValueError("width beyond the stages")
+        self.refresh()
+        self.tally(group, counts)
+        return [counts[i] for i in range(width)]
+
+    def row_parts(self, int32_t row, double members=0.0):
+        """Per term (raw, normalised, multiplier) of one row under the normalisers of the latest ``best``."""
+        cdef ranking_t* r = &self.r
+        cdef int32_t i
+        cdef double raw
+        self.columns.check_row(row)
+        result = []
+        for i in range(r.term_count):
+            t = &r.terms[i]
+            if t.source == SOURCE_GROUP:
+                raw = group_raw(t, members)
+                if t.has_minval and raw < t.minval:
+                    raw = t.minval
+            else:
+                raw = raw_of(r, t, row)
+            result.append((raw, norm(raw, t.low, t.range), multiplier_of(r, t, row)))
+        return result
+
+    def judge(self, int32_t[::1] rows):
+        """Fresh verdicts on ``rows`` (uint8 each), without the trees."""
+        cdef Py_ssize_t i
+        result = np.empty(rows.shape[0], np.uint8)
+        cdef uint8_t[::1] view = result
+        for i in range(rows.shape[0]):
+            self.columns.check_row(rows[i])
+            view[i] = stage_of(&self.r, rows[i])
+        return result
+
+    def score_rows(self, int32_t[::1] rows, double[::1] members=None):
+        """Nova's exact scores of ``rows``, normalised over themselves alone; ``members`` of the request's soft group on each
+        row, negative if its policy is soft-anti-affinity."""
+        cdef ranking_t* r = &self.r
+        cdef Py_ssize_t i, j, n = rows.shape[0]
+        cdef term_t* t
+        cdef double raw, low, high
+        if members is not None and members.shape[0] != n:
+            raise ValueError("rows and members differ in length")
+        for i in range(n):
+            self.columns.check_row(rows[i])
+        result = np.zeros(n, np.float64)
+        cdef double[::1] view = result
+        if n <= 1:
+            return result
+        with nogil:
+            for j in range(r.term_count):
+                t = &r.terms[j]
+                low = INFINITY
+                high = -INFINITY
+                for i in range(n):
+                    if t.source == SOURCE_GROUP:
+                        raw = 0.0 if members is None else group_raw(t, members[i])
+                        if t.has_minval and raw < t.minval:
+                            raw = t.minval
+                    else:
+                        raw = raw_of(r, t, rows[i])
+                    low = min(low, raw)
+                    high = max(high, raw)
+                if t.has_minval:
+                    low = t.minval
+                t.low = low
+                t.range = high - low if high > low else 0.0
+            for i in range(n):
+                view[i] = true_score(r, rows[i], 0.0 if members is None else members[i])
+        return result
+
+    def parts(self, int32_t[::1] rows, double[::1] members=None):
+        """Per term, (raw, normalised, multiplier) float64 arrays over ``rows``, normalised over themselves alone."""
+        cdef ranking_t* r = &self.r
+        cdef Py_ssize_t i, j, n = rows.shape[0]
+        cdef term_t* t
+        self.score_rows(rows, members)
+        result = []
+        for j in range(r.term_count):
+            t = &r.terms[j]
+            raw = np.zeros(n)
+            multiplier = np.zeros(n)
+            for i in range(n):
+                if t.source == SOURCE_GROUP:
+                    value = 0.0 if members is None else group_raw(t, members[i])
+                    raw[i] = max(value, t.minval) if t.has_minval else value
+                else:
+                    raw[i] = raw_of(r, t, rows[i])
+                multiplier[i] = multiplier_of(r, t, rows[i])
+            if n <= 1:
+                t.low = t.range = 0.0
+            result.append((raw, (raw - t.low) / t.range if t.range != 0.0 else np.zeros(n), multiplier))
+        return result
+
+    def check(self):
+        """Assert that verdicts, counts and trees are what a fresh look at every row gives. For tests. O(rows)."""
+        cdef ranking_t* r = &self.r
+        cdef int64_t row, node, child
+        cdef int32_t side, level
+        cdef double value, greatest
+        self.refresh()
+        counts = [0] * STAGES
+        for row in range(r.fleet.rows):
+            assert r.stage[row] == stage_of(r, row), f"stage of row {row}"
+            counts[r.stage[row]] += 1
+            value = stored_score(r, row) if r.stage[row] == 0 else -INFINITY
+            assert r.score[row] == value, f"stored score of row {row}"
+            assert not r.aside[row], f"row {row} left aside"
+        assert counts == [r.counts[i] for i in range(STAGES)], "counts"
+        for side in range(r.side_count + 1):
+            for level in range(r.levels):
+                for node in range(r.level_size[level]):
+                    greatest = -INFINITY
+                    leader = 0
+                    for child in range(node * FANOUT, (node + 1) * FANOUT):
+                        if level == 0:
+                            if child >= r.fleet.rows:
+                                break
+                            value = side_value(r, side, child)
+                        else:
+                            if child >= r.level_size[level - 1]:
+                                break
+                            value = r.best[side * r.nodes + r.level_start[level - 1] + child]
+                        if value > greatest:
+                            greatest = value
+                            leader = child - node * FANOUT
+                    at = side * r.nodes + r.level_start[level] + node
+                    assert r.best[at] == greatest, f"side {side} level {level} node {node}"
+                    assert greatest == -INFINITY or r.leader[at] == leader, f"leader side {side} level {level} node {node}"

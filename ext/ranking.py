@@ -1,0 +1,11 @@
+"""Exact best hosts for one compiled request signature: the kernel, or its Python twin where HOSTLER_PURE=1 is set."""
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING or os.environ.get("HOSTLER_PURE", "") in ("", "0"):
+    from ._ranking import Ranking
+else:
+    from .ranking_py import Ranking
+
+__all__ = ["Ranking"]

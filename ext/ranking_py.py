@@ -1,0 +1,336 @@
+"""The obvious twin of _ranking.pyx: each answer is a fresh look at every row. No trees, no cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .constants import (
+    AFFINITY,
+    ANTI_AFFINITY,
+    NO_POLICY,
+    NOT_A_HOST,
+    SOFT_AFFINITY,
+    SOFT_ANTI_AFFINITY,
+    SOURCE_CLASS,
+    SOURCE_COLUMN,
+    SOURCE_GROUP,
+    SOURCE_ROW,
+    STAGES,
+    TERMS,
+)
+from .fleet_py import Columns, Group, checked
+
+
+class Need(NamedTuple):
+    """A row must have ``amount`` of a resource class; with ``units``, min_unit and step_size are looked at too."""
+
+    resource: int
+    amount: int
+    stage: int
+    units: bool
+
+
+class Bound(NamedTuple):
+    """A host column must be within [low, high]."""
+
+    column: int
+    low: float
+    high: float
+    stage: int
+
+
+class Mask(NamedTuple):
+    """A row must have a non-zero entry."""
+
+    passes: npt.NDArray[np.uint8]
+    stage: int
+
+
+@dataclass(slots=True)
+class Term:
+    """One weigher: where its raw value comes from, its low end if that is fixed, and its multiplier, maybe by class."""
+
+    source: int
+    multiplier: float
+    column: int = -1
+    values: npt.NDArray[np.float64] | None = None
+    minval: float | None = None
+    multipliers: npt.NDArray[np.float64] | None = None
+    least_multiplier: float = 0.0
+    greatest_multiplier: float = 0.0
+    group_factor: float = 0.0
+
+
+class Ranking:
+    """One request signature compiled against one fleet's columns; see the kernel."""
+
+    def __init__(
+        self,
+        columns: Columns,
+        *,
+        class_stage: npt.NDArray[np.uint8],
+        needs: Sequence[tuple[int, int, int, bool]] = (),
+        bounds: Sequence[tuple[int, float, float, int]] = (),
+        masks: Sequence[tuple[npt.NDArray[np.uint8], int]] = (),
+        terms: Sequence[Mapping[str, Any]] = (),
+        affinity_stage: int = 0,
+        anti_affinity_stage: int = 0,
+    ) -> None:
+        if columns.capacity == 0:
+            raise ValueError("the columns are not attached")
+        self.columns = columns
+        self.capacity = columns.capacity
+        self.set_class_stage(class_stage)
+        self.needs = [Need(*need) for need in needs]
+        self.bounds = [Bound(*bound) for bound in bounds]
+        self.masks = [Mask(*mask) for mask in masks]
+        self.terms = [Term(**term) for term in terms]
+        self.group_stage = {AFFINITY: affinity_stage, ANTI_AFFINITY: anti_affinity_stage}
+        self.seen = -1
+        self.statistics = (0, 0)
+        self.nbytes = 0
+        self._normalisers: list[tuple[float, float]] = [(0.0, 0.0)] * len(self.terms)
+        self._check_filters()
+        self._check_terms()
+
+    def _check_filters(self) -> None:
+        if not all(0 <= need.resource < self.columns.classes for need in self.needs):
+            raise IndexError("resource class out of range")
+        if not all(0 <= bound.column < len(self.columns.host) for bound in self.bounds):
+            raise IndexError("column out of range")
+        rules: list[Need | Bound | Mask] = [*self.needs, *self.bounds, *self.masks]
+        if not all(0 < rule.stage < NOT_A_HOST for rule in rules):
+            raise ValueError("a filter's stage must be within [1, 254]")
+        if any(len(checked(mask.passes, np.uint8, 1)) != self.capacity for mask in self.masks):
+            raise ValueError("a mask has one entry per row")
+
+    def _check_terms(self) -> None:
+        if len(self.terms) > TERMS:
+            raise ValueError("too many weighers")
+        for term in self.terms:
+            if term.source not in (SOURCE_COLUMN, SOURCE_CLASS, SOURCE_ROW, SOURCE_GROUP):
+                raise ValueError("unknown source of raw values")
+            if term.source == SOURCE_COLUMN and not 0 <= term.column < len(self.columns.host):
+                raise IndexError("column out of range")
+            if term.source in (SOURCE_CLASS, SOURCE_ROW) and (term.values is None or len(term.values) == 0):
+                raise ValueError("values are missing")
+            if term.source == SOURCE_ROW and term.values is not None and len(term.values) != self.capacity:
+                raise ValueError("row values have one entry per row")
+
+    def set_class_stage(self, class_stage: npt.NDArray[np.uint8]) -> None:
+        """Replace the verdicts by class (they grow as new host classes appear)."""
+        if len(checked(class_stage, np.uint8, 1)) == 0:
+            raise ValueError("class stages are missing")
+        self.class_stage = class_stage
+
+    def set_class_values(
+        self,
+        term: int,
+        values: npt.NDArray[np.float64] | None,
+        multipliers: tuple[npt.NDArray[np.float64], float, float] | None,
+    ) -> None:
+        """Replace a class-sourced term's values, or any term's multipliers by class, after host classes were added."""
+        if not 0 <= term < len(self.terms):
+            raise IndexError("term out of range")
+        if (values is not None and len(values) == 0) or (multipliers is not None and len(multipliers[0]) == 0):
+            raise ValueError("values are missing")
+        if values is not None and self.terms[term].source == SOURCE_CLASS:
+            self.terms[term].values = values
+        if multipliers is not None:
+            self.terms[term].multipliers = multipliers[0]
+
+    @property
+    def has_rows(self) -> bool:
+        """True if a term has a raw value of its own for each row."""
+        return any(term.source == SOURCE_ROW for term in self.terms)
+
+    def refresh(self) -> None:
+        """Note the fleet's version. RuntimeError if the columns were reallocated since the ranking was made."""
+        self._check_capacity()
+        self.seen = self.columns.version
+
+    def _check_capacity(self) -> None:
+        if self.columns.capacity != self.capacity:
+            raise RuntimeError("the columns moved: make the ranking anew")
+
+    # verdicts
+
+    def _fits(self, row: int, need: Need) -> bool:
+        columns, resource, amount = self.columns, need.resource, need.amount
+        if columns.avail[resource, row] < amount:
+            return False
+        if not need.units:
+            return True
+        step = int(columns.step_size[resource, row])
+        return bool(columns.min_unit[resource, row] <= amount) and (step <= 1 or amount % step == 0)
+
+    def _refusals(self, row: int) -> Iterable[int]:
+        """Stages of all filters that refuse the row."""
+        class_stage = int(self.class_stage[self.columns.class_of[row]])
+        if class_stage != 0:
+            yield class_stage
+        for need in self.needs:
+            if not self._fits(row, need):
+                yield need.stage
+        for bound in self.bounds:
+            if not bound.low <= self.columns.host[bound.column, row] <= bound.high:
+                yield bound.stage
+        for mask in self.masks:
+            if not mask.passes[row]:
+                yield mask.stage
+
+    def _stage(self, row: int, group: Group | None = None) -> int:
+        """The first stage that refuses the row, 0 if none does; the filter of the guest's ``group`` is one of them."""
+        refusals = list(self._refusals(row))
+        if NOT_A_HOST in refusals:
+            return NOT_A_HOST
+        if group is not None and self._group_refuses(row, group):
+            refusals.append(self.group_stage[group.policy])
+        return min(refusals, default=0)
+
+    @staticmethod
+    def _group_refuses(row: int, group: Group) -> bool:
+        if group.policy == AFFINITY:
+            return row not in group.members
+        return group.policy == ANTI_AFFINITY and group.members.get(row, 0) >= group.at_most
+
+    def _heeded(self, group: int) -> Group | None:
+        """The guest's server group; None where it has no members yet, or a policy that nobody looks at."""
+        if group < 0:
+            return None
+        self.columns.check_group(group)
+        found = self.columns._groups[group]
+        looked_at = found.policy != NO_POLICY and self.group_stage.get(found.policy) != 0
+        return found if found.members and looked_at else None
+
+    def stages(self) -> npt.NDArray[np.uint8]:
+        """Each row's first refusing stage, uint8[rows]."""
+        self.refresh()
+        return np.array([self._stage(row) for row in range(self.columns.rows)], np.uint8)
+
+    def counts(self, group: int = -1, width: int = STAGES) -> list[int]:
+        """Rows by first refusing stage for a guest of server group ``group``, as a list of ``width``."""
+        heeded = self._heeded(group)
+        if not 0 <= width <= STAGES:
+            raise ValueError("width beyond the stages")
+        self.refresh()
+        counts = [0] * STAGES
+        for row in range(self.columns.rows):
+            counts[self._stage(row, heeded)] += 1
+        return counts[:width]
+
+    def judge(self, rows: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+        """Verdicts on ``rows``, uint8 each."""
+        return np.array([self._stage(row) for row in self._known(rows)], np.uint8)
+
+    def _known(self, rows: npt.NDArray[np.int32]) -> list[int]:
+        self._check_capacity()
+        known: list[int] = checked(rows, np.int32, 1).tolist()
+        for row in known:
+            self.columns.check_row(row)
+        return known
+
+    # scores
+
+    def _raw(self, term: Term, row: int, members: float) -> float:
+        """The weigher's raw value, no less than its minval."""
+        if term.source == SOURCE_COLUMN:
+            raw = float(self.columns.host[term.column, row])
+        elif term.source == SOURCE_GROUP:
+            raw = term.group_factor * members
+        else:
+            assert term.values is not None
+            raw = float(term.values[self.columns.class_of[row] if term.source == SOURCE_CLASS else row])
+        return raw if term.minval is None else max(raw, term.minval)
+
+    def _multiplier(self, term: Term, row: int) -> float:
+        return term.multiplier if term.multipliers is None else float(term.multipliers[self.columns.class_of[row]])
+
+    def _ends(self, term: Term, raws: list[float], idle: bool) -> tuple[float, float]:
+        """(lo, hi - lo) of the raw values; 0 for the second if the term adds nothing, as where it is ``idle``."""
+        low, high = min(raws) if term.minval is None else term.minval, max(raws)
+        return (low, high - low) if high > low and not idle else (low, 0.0)
+
+    def _scores(self, rows: list[int], members: list[float], idle: list[bool]) -> list[float]:
+        """Nova's sum per row, from 0.0, in order: multiplier * (raw - lo) / (hi - lo). One row alone is not weighed."""
+        totals = [0.0] * len(rows)
+        self._normalisers = [(0.0, 0.0)] * len(self.terms)
+        if len(rows) <= 1:
+            return totals
+        for position, term in enumerate(self.terms):
+            raws = [self._raw(term, row, count) for row, count in zip(rows, members, strict=True)]
+            low, span = self._normalisers[position] = self._ends(term, raws, idle[position])
+            if span == 0.0:
+                continue
+            for i, (row, raw) in enumerate(zip(rows, raws, strict=True)):
+                totals[i] += self._multiplier(term, row) * ((raw - low) / span)
+        return totals
+
+    def best(self, group: int = -1, wanted: int = 1) -> tuple[list[int], list[float]]:
+        """The ``wanted`` best rows and scores, best first, ties by row. O(rows * log rows)."""
+        if wanted < 1:
+            raise ValueError("wanted must be at least 1")
+        heeded = self._heeded(group)
+        self.refresh()
+        rows = [row for row in range(self.columns.rows) if self._stage(row, heeded) == 0]
+        members = [float(heeded.members.get(row, 0)) if heeded is not None else 0.0 for row in rows]
+        scores = self._scores(rows, members, [self._is_idle(term, heeded) for term in self.terms])
+        order = sorted(range(len(rows)), key=lambda i: (-scores[i], rows[i]))[:wanted]
+        return [rows[i] for i in order], [scores[i] for i in order]
+
+    @staticmethod
+    def _is_idle(term: Term, group: Group | None) -> bool:
+        """True for a group term unless the guest's group is soft and of the term's kind: factors > 0 are affinity."""
+        if term.source != SOURCE_GROUP:
+            return False
+        return group is None or group.policy != (SOFT_AFFINITY if term.group_factor > 0 else SOFT_ANTI_AFFINITY)
+
+    def row_parts(self, row: int, members: float = 0.0) -> list[tuple[float, float, float]]:
+        """Per term (raw, normalised, multiplier) of one row under the normalisers of the latest ``best``."""
+        self._check_capacity()
+        self.columns.check_row(row)
+        parts = []
+        for term, (low, span) in zip(self.terms, self._normalisers, strict=True):
+            raw = self._raw(term, row, members)
+            parts.append((raw, (raw - low) / span if span else 0.0, self._multiplier(term, row)))
+        return parts
+
+    def score_rows(
+        self, rows: npt.NDArray[np.int32], members: npt.NDArray[np.float64] | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Nova's exact scores of ``rows``, normalised over themselves; ``members`` of the guest's group on each row."""
+        known = self._known(rows)
+        counts, idle = self._counted(known, members)
+        return np.array(self._scores(known, counts, idle), np.float64)
+
+    def _counted(self, rows: list[int], members: npt.NDArray[np.float64] | None) -> tuple[list[float], list[bool]]:
+        """Members on each row, and which terms are idle for want of them."""
+        if members is None:
+            return [0.0] * len(rows), [term.source == SOURCE_GROUP for term in self.terms]
+        if len(checked(members, np.float64, 1)) != len(rows):
+            raise ValueError("rows and members differ in length")
+        return members.tolist(), [False] * len(self.terms)
+
+    def parts(
+        self, rows: npt.NDArray[np.int32], members: npt.NDArray[np.float64] | None = None
+    ) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+        """Per term, (raw, normalised, multiplier) float64 arrays over ``rows``, normalised over themselves alone."""
+        known = self._known(rows)
+        counts, idle = self._counted(known, members)
+        result = []
+        for position, term in enumerate(self.terms):
+            raws = [self._raw(term, row, count) for row, count in zip(known, counts, strict=True)]
+            low, span = self._ends(term, raws, idle[position]) if len(known) > 1 else (0.0, 0.0)
+            norms = [(raw - low) / span if span else 0.0 for raw in raws]
+            multipliers = [self._multiplier(term, row) for row in known]
+            result.append((np.array(raws, np.float64), np.array(norms, np.float64), np.array(multipliers, np.float64)))
+        return result
+
+    def check(self) -> None:
+        """Nothing is kept that could be wrong."""
+        self.refresh()

@@ -1,0 +1,85 @@
+"""Versions of one mutable state that can be returned to: forks without copies, and undo when a command fails.
+
+The state lives once, at the version that was used last. Every other version that somebody still holds knows the operations that
+lead from it to a neighbour; going there undoes or redoes them (Baker's rerooting of persistent arrays). A fork costs nothing, a
+change costs one record per held neighbour, going back and forth costs the operations between the two versions.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Operation(Protocol):
+    """A change of the state that can be made and unmade exactly."""
+
+    def redo(self) -> None: ...
+    def undo(self) -> None: ...
+
+
+class Change:
+    """An operation made of two functions."""
+
+    __slots__ = ("redo", "undo")
+
+    def __init__(self, redo: Callable[[], object], undo: Callable[[], object]) -> None:
+        self.redo = redo
+        self.undo = undo
+
+
+class Version:
+    """A point in the state's history. ``path`` leads from here to ``toward``; both are empty at the version the state is at."""
+
+    __slots__ = ("__weakref__", "path", "toward")
+
+    def __init__(self) -> None:
+        self.toward: Version | None = None
+        self.path: list[tuple[Operation, bool]] = []
+
+
+class History:
+    """Knows which version the state is at, and brings it to another. The present itself is never held: it moves on."""
+
+    def __init__(self) -> None:
+        self._present = Version()
+        self._latest: weakref.ref[Version] | None = None
+
+    @property
+    def recording(self) -> bool:
+        """True while somebody holds a version that the changes from now on must be undone to reach."""
+        return self._latest is not None and self._latest() is not None
+
+    def hold(self) -> Version:
+        """The version that the state is at, reachable for as long as the caller keeps it. O(1)."""
+        held = self._present
+        self._present = Version()
+        held.toward = self._present
+        self._latest = weakref.ref(held)
+        return held
+
+    def record(self, operation: Operation) -> None:
+        """Note an operation that was just made. O(1)."""
+        latest = self._latest() if self._latest is not None else None
+        if latest is not None:
+            latest.path.append((operation, True))
+
+    def go(self, target: Version) -> None:
+        """Bring the state to ``target``, which stays reachable. O(operations between the two versions)."""
+        chain = [target]
+        while chain[-1].toward is not None:
+            chain.append(chain[-1].toward)
+        if chain[-1] is not self._present:
+            raise RuntimeError("a version of another state")
+        for here, nearer in zip(reversed(chain[:-1]), reversed(chain[1:]), strict=True):
+            backwards = [(operation, not forward) for operation, forward in reversed(here.path)]
+            for operation, forward in backwards:
+                if forward:
+                    operation.redo()
+                else:
+                    operation.undo()
+            nearer.toward, nearer.path = here, backwards
+            here.toward, here.path = None, []
+        self._present = target
+        self.hold()

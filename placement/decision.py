@@ -1,0 +1,100 @@
+"""What the scheduler answers: a decision as a plain value, with what every stage removed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .errors import NoValidHost
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePart:
+    """One weigher's share of a host's score: ``multiplier * normalised``, ``normalised`` made from ``raw``."""
+
+    weigher: str
+    raw: float
+    normalised: float
+    multiplier: float
+
+    @property
+    def points(self) -> float:
+        """What it adds to the score."""
+        return self.multiplier * self.normalised
+
+
+@dataclass(frozen=True, slots=True)
+class Alternate:
+    """A host that may be tried if the build on the chosen one fails; nothing is claimed there."""
+
+    host: str
+    node: str
+    provider_uuid: str
+    cell_uuid: str | None
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Where one instance goes, and what it takes: ``allocations`` = {provider uuid: {resource class: amount}}."""
+
+    instance_uuid: str
+    host: str
+    node: str
+    provider_uuid: str
+    cell_uuid: str | None
+    availability_zone: str | None
+    weight: float
+    allocations: Mapping[str, Mapping[str, int]]
+    parts: tuple[ScorePart, ...] = ()
+    alternates: tuple[Alternate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why nothing was placed: ``sentence`` for people, ``stage`` and ``removed`` for programs, ``hint`` what would help."""
+
+    sentence: str
+    stage: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The answer to one request.
+
+    ``considered`` hosts came in; ``removed`` says how many each stage took out, in order (for several instances: at the first).
+    ``claims`` lists (instance uuid, provider uuid, ok) where claims were made elsewhere. ``seed`` is what random choices of this
+    decision were made from.
+    """
+
+    sequence: int
+    request_id: str | None
+    considered: int
+    removed: Mapping[str, int]
+    selections: tuple[Selection, ...] = ()
+    refusal: Refusal | None = None
+    claims: tuple[tuple[str, str, bool], ...] = ()
+    seed: int = 0
+    incumbent_error: str | None = field(default=None)
+    """Name of the exception that Nova 33 would have failed this request with, where Hostler answers instead."""
+
+    @property
+    def placed(self) -> bool:
+        return self.refusal is None
+
+    @property
+    def host(self) -> str:
+        """Service host of the first instance; NoValidHost if nothing was placed."""
+        return self.selected.host
+
+    @property
+    def selected(self) -> Selection:
+        """The first instance's selection; NoValidHost if nothing was placed."""
+        self.raise_if_refused()
+        return self.selections[0]
+
+    def raise_if_refused(self) -> None:
+        """Raise NoValidHost with the refusal's sentence, unless everything was placed."""
+        if self.refusal is not None:
+            raise NoValidHost(self.refusal.sentence, removed=dict(self.removed), hint=self.refusal.hint)

@@ -1,0 +1,394 @@
+"""The engine: places guests on one fleet under one policy, and says why. The same fleet and commands give the same decisions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from ..ext.constants import SOFT_AFFINITY, SOFT_ANTI_AFFINITY
+from ..ext.tables import format_uuid, make_many
+from .batch import Decisions, place_batch
+from .claim import Claimed, allocations_of, extras_for
+from .decision import Alternate, Decision, ScorePart, Selection
+from .errors import DuplicateName, InvalidValue
+from .explain import Explanation, explain, quick_refusal
+from .fitting import Fit, fits
+from .fleet import Fleet, Tip, uuid_words, whole_number
+from .host_selection import names_hosts
+from .policy import Policy
+from .demands import demands
+from .request import Request, RequestSpec, ServerGroup
+from .request_check import check_request, check_spec
+from .schedule import ClaimHook, Ranked, Scheduling
+from .signature import SharedVerdicts, Signature
+
+SIGNATURES: Final = 4096
+"""Compiled signatures kept at most; the least recently used go first."""
+INDEX_BYTES: Final = 4 << 30
+"""Bytes that the rankings of all signatures may hold together; the least recently used go first."""
+_MIX: Final = 0x9E3779B97F4A7C15
+_WORD: Final = (1 << 64) - 1
+
+
+class Compiled:
+    """Signatures and verdicts of one fleet under one policy; shared by an engine and its forks."""
+
+    def __init__(self, fleet: Fleet, policy: Policy) -> None:
+        self.fleet, self.policy = fleet, policy
+        self.verdicts = SharedVerdicts(fleet)
+        self.by_content: dict[Any, Signature] = {}
+        self.by_spec: dict[tuple[int, str, bool], tuple[RequestSpec, Signature]] = {}
+        self.epoch = (-1, -1)
+        names = {judge.name for judge in policy.filters}
+        options = policy.options.scheduler
+        rules = (*policy.filters, *policy.weighers)
+        self.custom = any(not type(rule).__module__.startswith(f"{__package__}.") for rule in rules)
+        """True if a filter or weigher is not ours: it may read anything of a request."""
+        self.reads_project = options.limit_tenants_to_placement_aggregate or "AggregateMultiTenancyIsolation" in names
+
+    def signature(self, request: Request, *, candidates_given: bool) -> Signature:
+        """The compiled signature of a request. O(1) for a spec that was seen before."""
+        epoch = (self.fleet.store.capacity, self.fleet.static_epoch)
+        if epoch != self.epoch:
+            self.forget()
+            self.epoch = epoch
+        key = (id(request.spec), request.project_id if self.reads_project else "", candidates_given)
+        known = self.by_spec.get(key)
+        if known is not None and not self.custom:
+            return known[1]
+        signature = self._compile(request, candidates_given)
+        # Compiling may have met a resource class, class or aggregate for the first time.
+        self.epoch = (self.fleet.store.capacity, self.fleet.static_epoch)
+        if len(self.by_spec) >= 4 * SIGNATURES:
+            self.by_spec.clear()
+        self.by_spec[key] = (request.spec, signature)
+        return signature
+
+    def _compile(self, request: Request, candidates_given: bool) -> Signature:
+        check_spec(request.spec)
+        wanted = demands(self.fleet, self.policy, request, candidates_given=candidates_given)
+        content = (candidates_given, wanted, *Signature.content(self.policy, request))
+        signature = self.by_content.pop(content, None)
+        if signature is None or signature.stale:
+            signature = Signature(self.fleet, self.policy, request, wanted, self.verdicts, candidates_given=candidates_given)
+            self._make_room(signature.ranking.nbytes)
+        self.by_content[content] = signature
+        return signature
+
+    def _make_room(self, extra: int) -> None:
+        total = extra + sum(signature.ranking.nbytes for signature in self.by_content.values())
+        while self.by_content and (total > INDEX_BYTES or len(self.by_content) >= SIGNATURES):
+            oldest = next(iter(self.by_content))
+            total -= self.by_content.pop(oldest).ranking.nbytes
+            self.by_spec.clear()
+
+    def forget(self) -> None:
+        """Drop everything compiled."""
+        self.verdicts.clear()
+        self.by_content.clear()
+        self.by_spec.clear()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rankings."""
+        return sum(signature.ranking.nbytes for signature in self.by_content.values())
+
+
+class Engine:
+    """Places guests on a fleet. Not thread-safe; deterministic given the fleet, the policy, ``seed`` and the calls.
+
+    ``seed`` feeds every random choice (``host_subset_size``, ``shuffle_best_same_weighed_hosts``, uuids left out).
+    """
+
+    def __init__(self, fleet: Fleet | None = None, policy: Policy | None = None, *, seed: int | None = None) -> None:
+        self._fleet = fleet if fleet is not None else Fleet()
+        self._tip = self._fleet.adopt(Tip())
+        self.policy = policy if policy is not None else Policy.nova_default()
+        self.seed = whole_number(self.policy.seed if seed is None else seed, "seed", most=2**63 - 1)
+        self.sequence = 0
+        self.reads_instance_images = self.policy.options.filter_scheduler.image_props_weight_multiplier != 0.0
+        self.compiled = Compiled(self._fleet, self.policy)
+
+    # sequence and state
+
+    @property
+    def fleet(self) -> Fleet:
+        """The fleet as this engine sees it. Change it through here: after a fork, the same Fleet object serves both engines in turn."""
+        self._fleet.enter(self._tip)
+        return self._fleet
+
+    @property
+    def uuid_seed(self) -> int:
+        """Seed of the uuids that requests leave out."""
+        return self.seed ^ 0x5DEECE66D
+
+    def seed_of(self, sequence: int) -> int:
+        """64-bit seed of a decision: splitmix64 of the engine's seed and the sequence number."""
+        word = (self.seed + sequence * _MIX) & _WORD
+        word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+        word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _WORD
+        return word ^ (word >> 31)
+
+    def next_sequence(self) -> int:
+        """Number of the decision that is being made; the next one gets the next number."""
+        self.sequence += 1
+        return self.sequence
+
+    def decision_seed(self) -> int:
+        """Seed of the decision that is being made."""
+        return self.seed_of(self.sequence + 1)
+
+    def signature(self, request: Request, *, candidates_given: bool = False) -> Signature:
+        """The request compiled. O(1) for a spec that was seen before, else about a microsecond per hundred hosts."""
+        return self.compiled.signature(request, candidates_given=candidates_given)
+
+    def _begin(self, request: Request) -> Request:
+        """Bring the state to this engine's version, and the request to a checked form with uuids."""
+        check_request(request)
+        if not request.instance_uuids:
+            made = make_many(self.uuid_seed, self.sequence, 1)
+            request = request.with_changes(instance_uuids=(format_uuid(int(made[0, 0]), int(made[0, 1])),))
+        self.fleet.advance(request.now, self.policy.options.default.service_down_time)
+        return request
+
+    # deciding
+
+    def place(
+        self,
+        request: Request,
+        *,
+        candidates: Mapping[str, Sequence[Any]] | None = None,
+        claim: ClaimHook | None = None,
+    ) -> Decision:
+        """Choose hosts for the request's instances by Nova 33's rules and claim them, all or nothing.
+
+        ``candidates``: Placement's allocation requests by provider uuid, where an outside Placement made them (capacity was judged
+        there; hosts with an empty list are weighed but never claimed). ``claim(instance uuid, provider uuid, allocations)`` claims
+        there; False has the next host tried. A refusal is a Decision too; bad input raises HostlerError and changes nothing.
+        O(changes since the last like decision + log hosts) for one instance without named hosts, else O(hosts).
+        """
+        request = self._begin(request)
+        if candidates is None and claim is None:
+            decision = self._place_ranked(request)
+            if decision is not None:
+                return decision
+        self._check_new(request.instance_uuids)
+        return Scheduling(self, request, candidates, claim).place()
+
+    def _check_new(self, uuids: Sequence[str]) -> None:
+        if len(set(uuids)) < len(uuids):
+            raise DuplicateName("an instance uuid is named twice", field="instance_uuids")
+        for uuid in uuids:
+            uuid_words(uuid, "instance_uuids")
+            if self.fleet.kernel.consumers.get(uuid) >= 0:
+                raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
+
+    def ranked_way(self, request: Request) -> Signature | None:
+        """The signature if the kernel's ranking alone can decide the request, None if it takes the scan."""
+        spec, options = request.spec, self.policy.options.filter_scheduler
+        if len(request.instance_uuids) != 1 or names_hosts(spec) or isinstance(request.server_group, ServerGroup):
+            return None
+        if options.host_subset_size > 1 or options.shuffle_best_same_weighed_hosts:
+            return None
+        signature = self.signature(request)
+        if not signature.ranks or (request.server_group is not None and self.fleet.shared_service_hosts):
+            return None
+        if request.alternates and len(self.fleet.cells()) > 1:
+            return None
+        return signature
+
+    def _place_ranked(self, request: Request) -> Decision | None:
+        signature = self.ranked_way(request)
+        if signature is None:
+            return None
+        uuid = request.instance_uuids[0]
+        self._check_new((uuid,))
+        fleet = self._fleet
+        group = fleet.group_id(request.server_group) if isinstance(request.server_group, str) else -1
+        signature.refresh()
+        rows, weights = signature.ranking.best(group, 1 + request.alternates)
+        counts = signature.ranking.counts(group, len(signature.stages))
+        removed = dict(zip(signature.stage_names, counts[1:], strict=True))
+        seed = self.decision_seed()
+        if not rows:
+            return Decision(
+                sequence=self.next_sequence(),
+                request_id=request.request_id,
+                considered=sum(counts),
+                removed=removed,
+                refusal=quick_refusal(fleet, signature, request, removed, sum(counts)),
+                seed=seed,
+            )
+        row = rows[0]
+        parts = self._parts(signature, row, group) if counts[0] > 1 else ()
+        taken = None if signature.simple else allocations_of(fleet, signature, row, given=False)
+        fleet.claim(
+            uuid,
+            row,
+            signature.shape if taken is None else taken.shape,
+            project_id=request.project_id,
+            user_id=request.user_id,
+            group=group,
+            building=True,
+            extras=None if taken is None else extras_for(fleet, signature, request, row, taken),
+            image_properties=request.image_properties if self.reads_instance_images else None,
+        )
+        names = fleet.resource_classes
+        allocations: Mapping[str, Mapping[str, int]]
+        if taken is None:
+            allocations = {fleet.uuid(row): {names[index]: amount for index, amount in signature.resources.items()}}
+        else:
+            allocations = taken.by_uuid(fleet)
+        alternates = tuple(self._alternate(other, weight) for other, weight in zip(rows[1:], weights[1:], strict=True))
+        chosen = self.selection(Claimed(uuid, row, -1, weights[0], allocations, parts), alternates)
+        return Decision(
+            sequence=self.next_sequence(),
+            request_id=request.request_id,
+            considered=sum(counts),
+            removed=removed,
+            selections=(chosen,),
+            seed=seed,
+        )
+
+    def _parts(self, signature: Signature, row: int, group: int) -> tuple[ScorePart, ...]:
+        """Score parts of the row under the normalisers of the decision at hand."""
+        members = 0.0
+        if group >= 0:
+            policy, _, held = self.fleet.kernel.group(group)
+            members = {SOFT_AFFINITY: 1.0, SOFT_ANTI_AFFINITY: -1.0}.get(policy, 0.0) * held.get(row, 0)
+        parts = signature.ranking.row_parts(row, members)
+        return tuple(
+            ScorePart(weigher.name, *part) for weigher, part in zip(signature.weighers, parts, strict=True)
+        )
+
+    def _alternate(self, row: int, weight: float) -> Alternate:
+        fleet = self.fleet
+        return Alternate(fleet.service_host(row), fleet.name(row), fleet.uuid(row), fleet.host_class(row).cell_uuid, weight)
+
+    def selection(self, claimed: Claimed, alternates: tuple[Alternate, ...]) -> Selection:
+        """A claim as the answer's value."""
+        fleet, row = self.fleet, claimed.row
+        static = fleet.host_class(row)
+        zone: str | None = self.policy.options.default.default_availability_zone
+        for index in static.aggregates:
+            zone = fleet.aggregates[index].metadata.get("availability_zone", zone)
+        return Selection(
+            instance_uuid=claimed.uuid,
+            host=fleet.service_host(row),
+            node=fleet.name(row),
+            provider_uuid=fleet.uuid(row),
+            cell_uuid=static.cell_uuid,
+            availability_zone=zone,
+            weight=claimed.weight,
+            allocations=claimed.allocations,
+            parts=claimed.parts,
+            alternates=alternates,
+        )
+
+    def place_many(self, requests: Iterable[Request]) -> Decisions:
+        """Place each request, one after the other, each seeing the claims before it; a refusal does not stop the rest.
+
+        The answers are those of ``place``, without score parts. Bad input raises before anything is placed.
+        """
+        return place_batch(self, requests)
+
+    def rank(self, request: Request, *, candidates: Mapping[str, Sequence[Any]] | None = None) -> Ranked:
+        """All hosts that pass, best first with weights, and the stage that removed each other. Claims nothing. O(hosts log hosts)."""
+        request = self._begin(request)
+        return Scheduling(self, request, candidates).rank()
+
+    def explain(
+        self,
+        request: Request,
+        *,
+        top: int = 5,
+        candidates: Mapping[str, Sequence[Any]] | None = None,
+    ) -> Explanation:
+        """Per host the first refusing stage and why, score parts of the best ``top``, and what would change the answer. Claims
+        nothing. O(hosts)."""
+        request = self._begin(request)
+        return explain(self, request, top=top, candidates=candidates)
+
+    def fits(self, request: Request, *, limit: int | None = None) -> Fit:
+        """How many more guests of this shape fit, and on which hosts, counting capacity and every filter. Claims nothing."""
+        request = self._begin(request)
+        return fits(self, request, limit=limit)
+
+    # changing
+
+    def release(self, uuids: str | Iterable[str]) -> int:
+        """Remove consumers and give back what they took; returns how many. UnknownName, and nothing changed, if one is unknown."""
+        names = [uuids] if isinstance(uuids, str) else list(uuids)
+        if len(set(names)) < len(names):
+            raise InvalidValue("a consumer is named twice", field="uuids")
+        return self.fleet.release_uuids(names)
+
+    def spawned(self, uuids: str | Iterable[str]) -> None:
+        """The guests have been built: they no longer count among their hosts' io operations."""
+        for uuid in [uuids] if isinstance(uuids, str) else list(uuids):
+            self.fleet.set_building(self.fleet.consumer_id(uuid), False)
+
+    def move(self, uuid: str, request: Request, **options: Any) -> Decision:
+        """Place an existing guest again, elsewhere if that is where the policy puts it, giving back its old host's resources if
+        it moves. Its old host counts as it is with the guest on it, and is not chosen (a migration)."""
+        return self._replace(uuid, request, options, leave=True)
+
+    def resize(self, uuid: str, request: Request, **options: Any) -> Decision:
+        """Place an existing guest again with another flavor; its own host is as good as any, with its old resources given back."""
+        return self._replace(uuid, request, options, leave=False)
+
+    def _replace(self, uuid: str, request: Request, options: dict[str, Any], *, leave: bool) -> Decision:
+        fleet = self.fleet
+        consumer = fleet.consumer_id(uuid)
+        row = int(fleet.kernel.consumer(consumer)[2])
+        spec = request.spec
+        if leave:
+            from dataclasses import replace
+
+            spec = replace(spec, ignore_hosts=(*spec.ignore_hosts, fleet.service_host(row)))
+        request = request.with_changes(instance_uuids=(uuid,), spec=spec)
+        check_request(request)
+        start, sequence = fleet.history.hold(), self.sequence
+        try:
+            fleet.release([consumer])
+            decision = self.place(request, **options)
+            if not decision.placed:
+                fleet.history.go(start)
+            return decision
+        except BaseException:
+            fleet.history.go(start)
+            self.sequence = sequence
+            raise
+
+    def rows_holding(self, uuid: str) -> list[int]:
+        """Rows of the service host that holds an instance; empty if none does. O(1)."""
+        if not re.fullmatch(r"[0-9a-fA-F-]{32,36}", uuid):
+            return []
+        try:
+            consumer = self.fleet.kernel.consumers.get(uuid)
+        except ValueError:
+            return []
+        if consumer < 0:
+            return []
+        row = int(self.fleet.kernel.consumer(consumer)[2])
+        return self.fleet.rows_of_service_host(self.fleet.service_host(row))
+
+    # forks
+
+    def fork(self, policy: Policy | None = None) -> Engine:
+        """An engine on the same fleet as it is now, under the same policy or another; what either does the other never sees. O(1)."""
+        other = Engine.__new__(Engine)
+        other._fleet = self.fleet
+        other.policy = policy if policy is not None else self.policy
+        other.seed, other.sequence = self.seed, self.sequence
+        other.reads_instance_images = other.policy.options.filter_scheduler.image_props_weight_multiplier != 0.0
+        other.compiled = self.compiled if policy is None else Compiled(self.fleet, policy)
+        other._tip = Tip()
+        self.fleet.share(other._tip)
+        return other
+
+    def what_if(self, policy: Policy | None = None) -> Engine:
+        """A fork to try things on and throw away: ``engine.what_if().place(request)``."""
+        return self.fork(policy)
+

@@ -1,0 +1,81 @@
+"""Every error that Hostler raises on purpose: one hierarchy, each with a stable code, the field at fault, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HostlerError(Exception):
+    """Base of all errors. ``code`` is stable for programs; ``field`` names the value at fault; ``hint`` says what to do."""
+
+    code = "error"
+
+    def __init__(self, message: str, *, field: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class InvalidValue(HostlerError):
+    """A value is of the wrong type, out of range, or contradicts another one."""
+
+    code = "invalid_value"
+
+
+class UnknownName(HostlerError):
+    """A name (host, filter, trait, option, consumer, ...) that does not exist; the hint lists the closest that do."""
+
+    code = "unknown_name"
+
+    @classmethod
+    def among(cls, kind: str, name: str, valid: Iterable[str], *, field: str | None = None) -> UnknownName:
+        """The error for ``name``, which is not one of ``valid``; the closest valid names become the hint."""
+        names = sorted(valid)
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names[:3]
+        hint = f"closest: {', '.join(close)}" if close else None
+        return cls(f"unknown {kind} {name[:200]!r}", field=field or kind, hint=hint)
+
+
+class DuplicateName(HostlerError):
+    """A name or uuid that is already taken."""
+
+    code = "duplicate_name"
+
+
+class InUse(HostlerError):
+    """What should be removed still holds allocations, children or inventory."""
+
+    code = "in_use"
+
+
+class CapacityExceeded(HostlerError):
+    """An explicit claim does not fit a provider's inventory (Placement: capacity, min_unit, max_unit, step_size)."""
+
+    code = "capacity_exceeded"
+
+
+class NoValidHost(HostlerError):
+    """No host can take the request; ``removed`` counts the hosts that each stage removed."""
+
+    code = "no_valid_host"
+
+    def __init__(self, message: str, *, removed: dict[str, int] | None = None, hint: str | None = None) -> None:
+        super().__init__(message, field="request", hint=hint)
+        self.removed = removed or {}
+
+
+class MetricNotFound(HostlerError):
+    """A metric that ``[metrics] required`` demands is missing on a host (Nova: ComputeHostMetricNotFound)."""
+
+    code = "metric_not_found"
+
+
+class SnapshotError(HostlerError):
+    """A snapshot file is truncated, damaged or of an unknown version."""
+
+    code = "snapshot"

@@ -1,0 +1,93 @@
+"""The contract of a filter: it says which host fields it reads, and judges in one of several forms, fastest first."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..host import HostState
+from ..request import Request
+
+if TYPE_CHECKING:
+    from ..options import Options
+    from ..view import FleetView
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Column form: a host passes if ``low <= column <= high``; a missing side does not bind."""
+
+    column: str
+    low: float = -np.inf
+    high: float = np.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Selection form: only (``keep=True``) or all but (``keep=False``) the hosts that hold one of ``instances`` or are in ``hosts``.
+
+    ``at_least`` is how many of ``instances`` a host must hold to count. ``hosts`` are service host names.
+    """
+
+    keep: bool
+    instances: frozenset[str] = frozenset()
+    hosts: frozenset[str] = frozenset()
+    at_least: int = 1
+
+
+class Filter:
+    """Base of all filters. Override ``host_passes`` at least; everything else makes it faster, never different.
+
+    The engine asks, in this order: ``applies`` (False: every host passes), ``bounds`` (column form), ``selection``, ``mask``
+    (vectorised over the fleet view), and last ``host_passes`` (host form). A host-form verdict is cached per distinct combination
+    of the values of ``fields(request)`` and per ``key(request)``, so both must name everything that the verdict depends on.
+    """
+
+    name: ClassVar[str]
+    once_per_request: ClassVar[bool] = False
+    """Judge only the first instance of a request (Nova: run_filter_once_per_request)."""
+    runs_on_rebuild: ClassVar[bool] = False
+    """Judge also the check of a rebuild (Nova: RUN_ON_REBUILD)."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def applies(self, request: Request) -> bool:
+        """False if every host passes this request, whatever its state."""
+        return True
+
+    def fields(self, request: Request) -> frozenset[str]:
+        """The HostState fields that the verdict on ``request`` depends on."""
+        raise NotImplementedError(f"{type(self).__name__} must say which host fields it reads")
+
+    def key(self, request: Request) -> Hashable:
+        """What of ``request`` the verdict depends on: equal keys, equal verdicts on equal hosts."""
+        return request
+
+    def bounds(self, request: Request) -> tuple[Bound, ...] | None:
+        """Column form, or None."""
+        return None
+
+    def selection(self, request: Request) -> Selection | None:
+        """Selection form, or None."""
+        return None
+
+    def mask(self, view: FleetView, request: Request) -> NDArray[np.bool_] | None:
+        """Mask form: one bool per row of ``view``, or None."""
+        return None
+
+    def host_passes(self, host: HostState, request: Request) -> bool:
+        """Host form: the rule itself."""
+        raise NotImplementedError
+
+    def nova_error(self, host: HostState, request: Request) -> str | None:
+        """Name of the exception that Nova 33 raises while it judges ``host``, where this filter answers instead; else None."""
+        return None
+
+    def reason(self, host: HostState, request: Request) -> str:
+        """Why ``host`` was refused, in words with numbers. Called only for hosts that ``host_passes`` refuses."""
+        return f"refused by {self.name}"

@@ -1,0 +1,75 @@
+"""Whether a guest's NUMA cells fit a host's, with its PCI devices near them. Source: Nova 33 NUMATopologyFilter."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import ClassVar
+
+from .. import numa, pci
+from ..host import HostState
+from ..request import InstanceNumaTopology, Request
+from .base import Filter
+
+
+class NUMATopologyFilter(Filter):
+    """Passes a host on whose NUMA cells the guest fits; a guest that asks for no cells passes everywhere.
+
+    Guests with CPU policy dedicated and thread policy require also need a host with SMT, whatever cells they ask for.
+    """
+
+    name: ClassVar[str] = "NUMATopologyFilter"
+
+    def applies(self, request: Request) -> bool:
+        return _wanted(request) is not None or needs_threads(request)
+
+    def fields(self, request: Request) -> frozenset[str]:
+        """Allocation ratios bind only floating CPUs; PCI pools matter only if devices are asked for."""
+        fields = {"numa_topology"}
+        wanted = _wanted(request)
+        if wanted is not None and any(cell.cpu_policy != "dedicated" for cell in wanted.cells):
+            fields |= {"cpu_allocation_ratio", "ram_allocation_ratio"}
+        if wanted is not None and request.spec.pci_requests:
+            fields.add("pci_pools")
+        return frozenset(fields)
+
+    def key(self, request: Request) -> Hashable:
+        return request.spec.numa_topology, pci.key(request.spec.pci_requests), needs_threads(request)
+
+    def host_passes(self, host: HostState, request: Request) -> bool:
+        wanted = _wanted(request)
+        topology = host.numa_topology
+        if topology is None or not topology.cells:
+            return wanted is None
+        if needs_threads(request) and not numa.has_threads(topology.cells):
+            return False
+        if wanted is None:
+            return True
+        requests = request.spec.pci_requests
+        pools = host.pci_pools if requests else ()
+        return numa.fit(topology, wanted, limits=_limits(host), pci_requests=requests, pci_pools=pools) is not None
+
+    def reason(self, host: HostState, request: Request) -> str:
+        wanted = _wanted(request)
+        topology = host.numa_topology
+        if topology is not None and needs_threads(request) and not numa.has_threads(topology.cells):
+            return "thread policy require needs cores with several threads, the host has none"
+        if wanted is None:
+            return super().reason(host, request)
+        requests = request.spec.pci_requests
+        return numa.explain(topology, wanted, limits=_limits(host), pci_requests=requests, pci_pools=host.pci_pools)
+
+
+def needs_threads(request: Request) -> bool:
+    """True if flavor or image name CPU policy dedicated, and flavor or image name thread policy require."""
+    specs, properties = request.extra_specs, request.image_properties
+    dedicated = "dedicated" in (specs.get("hw:cpu_policy"), properties.get("hw_cpu_policy"))
+    return dedicated and "require" in (specs.get("hw:cpu_thread_policy"), properties.get("hw_cpu_thread_policy"))
+
+
+def _wanted(request: Request) -> InstanceNumaTopology | None:
+    wanted = request.spec.numa_topology
+    return wanted if wanted is not None and wanted.cells else None
+
+
+def _limits(host: HostState) -> numa.Limits:
+    return numa.Limits(host.cpu_allocation_ratio, host.ram_allocation_ratio)

@@ -1,0 +1,32 @@
+"""Whether a host has the PCI devices that are asked for, on whatever NUMA node. Source: Nova 33 PciPassthroughFilter."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import ClassVar
+
+from .. import pci
+from ..host import HostState
+from ..request import Request
+from .base import Filter
+
+
+class PciPassthroughFilter(Filter):
+    """Passes a host whose pools of free devices serve all PCI requests, one after the other."""
+
+    name: ClassVar[str] = "PciPassthroughFilter"
+
+    def applies(self, request: Request) -> bool:
+        return bool(request.spec.pci_requests)
+
+    def fields(self, request: Request) -> frozenset[str]:
+        return frozenset({"pci_pools"})
+
+    def key(self, request: Request) -> Hashable:
+        return pci.key(request.spec.pci_requests)
+
+    def host_passes(self, host: HostState, request: Request) -> bool:
+        return pci.supports(host.pci_pools, request.spec.pci_requests)
+
+    def reason(self, host: HostState, request: Request) -> str:
+        return pci.explain(host.pci_pools, request.spec.pci_requests)

@@ -1,0 +1,182 @@
+"""A host as Nova's filters and weighers see it: plain values to load, and the protocol that live views satisfy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """The nova-compute service. Times in seconds since the epoch; ``last_seen_up`` None with ``created_at`` None means that no
+    heartbeat is watched and the service counts as up."""
+
+    disabled: bool = False
+    disabled_reason: str | None = None
+    forced_down: bool = False
+    last_seen_up: float | None = None
+    created_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregate:
+    """A host aggregate: uuid, name, metadata. Its availability zone is the metadata key ``availability_zone``."""
+
+    uuid: str
+    name: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPages:
+    """Pages of one size on a NUMA cell: ``size_kb`` in KiB, the rest in pages."""
+
+    size_kb: int
+    total: int
+    used: int = 0
+    reserved: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumaCell:
+    """A host NUMA cell. ``memory`` and ``memory_usage`` in MiB; ``siblings`` are the sets of CPUs of one core."""
+
+    id: int
+    cpuset: frozenset[int]
+    pcpuset: frozenset[int] = frozenset()
+    memory: int = 0
+    cpu_usage: int = 0
+    memory_usage: int = 0
+    pinned_cpus: frozenset[int] = frozenset()
+    siblings: tuple[frozenset[int], ...] = ()
+    mempages: tuple[MemoryPages, ...] = ()
+    socket: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumaTopology:
+    """The NUMA cells of a host."""
+
+    cells: tuple[NumaCell, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PciPool:
+    """``count`` free PCI devices with equal tags (vendor_id, product_id, dev_type, ...) on one NUMA node (None: no affinity)."""
+
+    count: int
+    numa_node: int | None = None
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+
+class HostState(Protocol):
+    """What a filter or weigher may read of a host. Names are those of Nova's HostState.
+
+    ``vcpus_used``, ``free_ram_mb`` (MiB), ``free_disk_mb`` (MiB), ``num_instances``, ``num_io_ops`` change with every claim; so do
+    ``instances``, ``numa_topology`` and ``pci_pools``; all other fields change only when the host is reported anew.
+    ``instances`` maps an instance uuid to the image properties it was booted with. ``cpu_info`` is a JSON text. ``metrics``
+    maps a metric to its number as Nova's HostState holds it.
+    """
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def nodename(self) -> str: ...
+    @property
+    def uuid(self) -> str: ...
+    @property
+    def cell_uuid(self) -> str | None: ...
+    @property
+    def vcpus_total(self) -> int: ...
+    @property
+    def vcpus_used(self) -> int: ...
+    @property
+    def cpu_allocation_ratio(self) -> float: ...
+    @property
+    def total_usable_ram_mb(self) -> int: ...
+    @property
+    def free_ram_mb(self) -> int: ...
+    @property
+    def ram_allocation_ratio(self) -> float: ...
+    @property
+    def total_usable_disk_gb(self) -> int: ...
+    @property
+    def disk_mb_used(self) -> int: ...
+    @property
+    def free_disk_mb(self) -> int: ...
+    @property
+    def disk_allocation_ratio(self) -> float: ...
+    @property
+    def hypervisor_type(self) -> str | None: ...
+    @property
+    def hypervisor_version(self) -> int | None: ...
+    @property
+    def host_ip(self) -> str | None: ...
+    @property
+    def cpu_info(self) -> str | None: ...
+    @property
+    def supported_instances(self) -> tuple[tuple[str, ...], ...]: ...
+    @property
+    def stats(self) -> Mapping[str, str]: ...
+    @property
+    def num_instances(self) -> int: ...
+    @property
+    def num_io_ops(self) -> int: ...
+    @property
+    def failed_builds(self) -> int: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+    @property
+    def aggregates(self) -> tuple[Aggregate, ...]: ...
+    @property
+    def instances(self) -> Mapping[str, Mapping[str, Any]]: ...
+    @property
+    def service(self) -> Service: ...
+    @property
+    def numa_topology(self) -> NumaTopology | None: ...
+    @property
+    def pci_pools(self) -> tuple[PciPool, ...]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A compute host to load. It satisfies HostState, so rules can be tried on it without a fleet.
+
+    Memory in MiB, disk in GiB unless the name says _mb. ``free_ram_mb`` / ``free_disk_mb`` / ``vcpus_used`` are what the compute
+    node reports; None derives them from the totals (nothing used). ``uuid`` None is made from the fleet's seed and the row.
+    """
+
+    host: str
+    nodename: str = ""
+    uuid: str = ""
+    cell_uuid: str | None = None
+    vcpus_total: int
+    vcpus_used: int = 0
+    cpu_allocation_ratio: float = 4.0
+    total_usable_ram_mb: int
+    free_ram_mb: int = -1
+    ram_allocation_ratio: float = 1.0
+    reserved_ram_mb: int = 0
+    total_usable_disk_gb: int = 0
+    disk_mb_used: int = 0
+    free_disk_mb: int = -1
+    disk_allocation_ratio: float = 1.0
+    reserved_vcpus: int = 0
+    reserved_disk_gb: int = 0
+    hypervisor_type: str | None = "QEMU"
+    hypervisor_version: int | None = None
+    host_ip: str | None = None
+    cpu_info: str | None = None
+    supported_instances: tuple[tuple[str, ...], ...] = ()
+    stats: Mapping[str, str] = field(default_factory=dict)
+    num_instances: int = 0
+    num_io_ops: int = 0
+    failed_builds: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    aggregates: tuple[Aggregate, ...] = ()
+    instances: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    service: Service = Service()
+    numa_topology: NumaTopology | None = None
+    pci_pools: tuple[PciPool, ...] = ()
+    traits: frozenset[str] = frozenset()

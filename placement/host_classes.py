@@ -1,0 +1,68 @@
+"""Interning of what hosts have in common: a host class is one combination of all static fields, judged once for all its hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T", bound=Hashable)
+
+
+class Interned(Generic[T]):
+    """Dense ids for equal values; ids are never reused."""
+
+    def __init__(self) -> None:
+        self.values: list[T] = []
+        self._ids: dict[T, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def id(self, value: T) -> int:
+        """The id of ``value``, new if it was not seen before. O(1)."""
+        known = self._ids.get(value)
+        if known is None:
+            known = self._ids[value] = len(self.values)
+            self.values.append(value)
+        return known
+
+    def __getitem__(self, index: int) -> T:
+        return self.values[index]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostClass:
+    """Everything static of a row. ``aggregates`` are ids in the fleet's list of aggregates, in the order they were given."""
+
+    is_host: bool = False
+    cell_uuid: str | None = None
+    hypervisor_type: str | None = None
+    hypervisor_version: int | None = None
+    cpu_info: str | None = None
+    supported_instances: tuple[tuple[str, ...], ...] = ()
+    cpu_allocation_ratio: float = 1.0
+    ram_allocation_ratio: float = 1.0
+    disk_allocation_ratio: float = 1.0
+    disabled: bool = False
+    disabled_reason: str | None = None
+    forced_down: bool = False
+    aggregates: tuple[int, ...] = ()
+    traits: frozenset[str] = frozenset()
+
+
+STATIC_FIELDS: Final = frozenset(
+    {
+        "cell_uuid",
+        "hypervisor_type",
+        "hypervisor_version",
+        "cpu_info",
+        "supported_instances",
+        "cpu_allocation_ratio",
+        "ram_allocation_ratio",
+        "disk_allocation_ratio",
+        "aggregates",
+        "traits",
+    }
+)
+"""HostState fields that a host class determines: a verdict that reads only these is taken once per class."""

@@ -1,0 +1,157 @@
+"""What is asked of the scheduler: flavor, image, hints, server group, PCI and NUMA wishes, as plain frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flavor:
+    """A guest's size. Units: ``memory_mb`` and ``swap`` in MiB, ``root_gb`` and ``ephemeral_gb`` in GiB."""
+
+    name: str
+    vcpus: int
+    memory_mb: int
+    root_gb: int = 0
+    ephemeral_gb: int = 0
+    swap: int = 0
+    extra_specs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """What filters and prefilters read of an image. ``properties`` uses Nova's canonical or legacy names (hw_*, img_*, os_*)."""
+
+    id: str | None = None
+    disk_format: str | None = None
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceNumaCell:
+    """One guest NUMA cell as nova-api derives it. ``memory`` in MiB, ``pagesize`` in KiB (or -1 small, -2 large, -3 any)."""
+
+    id: int
+    cpuset: frozenset[int]
+    pcpuset: frozenset[int] = frozenset()
+    memory: int
+    pagesize: int | None = None
+    cpu_policy: str | None = None
+    cpu_thread_policy: str | None = None
+    reserved: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceNumaTopology:
+    """The NUMA cells that a guest asks for."""
+
+    cells: tuple[InstanceNumaCell, ...]
+    emulator_threads_policy: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PciRequest:
+    """``count`` PCI devices, each matching any one of the ``spec`` alternatives (tag -> value)."""
+
+    count: int
+    spec: tuple[Mapping[str, Any], ...]
+    alias_name: str | None = None
+    request_id: str | None = None
+    numa_policy: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where the request must go. ``aggregates``: each item is a comma list of uuids (any of), the items are ANDed."""
+
+    host: str | None = None
+    node: str | None = None
+    cell_uuid: str | None = None
+    allow_cross_cell_move: bool = False
+    aggregates: tuple[str, ...] = ()
+    forbidden_aggregates: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerGroup:
+    """A server group. ``policy``: affinity, anti-affinity, soft-affinity or soft-anti-affinity. ``members`` are instance uuids,
+    ``hosts`` the service hosts that already hold a member."""
+
+    uuid: str
+    policy: str
+    max_server_per_host: int = 1
+    members: frozenset[str] = frozenset()
+    hosts: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RequestSpec:
+    """The part of a request that many requests share; the engine compiles it once per object (or once per equal ``signature``).
+
+    ``scheduler_hints`` maps a hint to its list of values. ``is_bfv``: boots from a volume, so root_gb takes no local disk.
+    """
+
+    flavor: Flavor
+    image: Image | None = None
+    availability_zone: str | None = None
+    scheduler_hints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ignore_hosts: tuple[str, ...] = ()
+    force_hosts: tuple[str, ...] = ()
+    force_nodes: tuple[str, ...] = ()
+    requested_destination: Destination | None = None
+    pci_requests: tuple[PciRequest, ...] = ()
+    numa_topology: InstanceNumaTopology | None = None
+    is_bfv: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Request:
+    """One command to place ``len(instance_uuids)`` guests of one spec, all or nothing.
+
+    ``server_group`` is either the uuid of a group that the engine keeps, or a ServerGroup whose members and hosts the caller
+    supplies. ``now`` is the command's time in seconds since the epoch (None: the engine's last known time). ``alternates`` is the
+    number of further hosts to name. ``instance_uuids`` left empty gets one uuid made from the engine's seed and sequence number.
+    """
+
+    spec: RequestSpec
+    instance_uuids: tuple[str, ...] = ()
+    project_id: str = ""
+    user_id: str = ""
+    server_group: ServerGroup | str | None = None
+    now: float | None = None
+    alternates: int = 0
+    request_id: str | None = None
+
+    @property
+    def flavor(self) -> Flavor:
+        return self.spec.flavor
+
+    @property
+    def image(self) -> Image | None:
+        return self.spec.image
+
+    @property
+    def scheduler_hints(self) -> Mapping[str, tuple[str, ...]]:
+        return self.spec.scheduler_hints
+
+    @property
+    def extra_specs(self) -> Mapping[str, str]:
+        return self.spec.flavor.extra_specs
+
+    @property
+    def image_properties(self) -> Mapping[str, Any]:
+        return self.spec.image.properties if self.spec.image is not None else _EMPTY
+
+    @property
+    def is_rebuild(self) -> bool:
+        """Nova marks a rebuild's check by the hint ``_nova_check_type=rebuild``."""
+        return tuple(self.spec.scheduler_hints.get("_nova_check_type", ())) == ("rebuild",)
+
+    def with_changes(self, **changes: Any) -> Request:
+        """The same request with some fields replaced."""
+        return replace(self, **changes)

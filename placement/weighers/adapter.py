@@ -1,0 +1,79 @@
+"""Runs somebody's own Nova weigher, unchanged, as a Hostler weigher of the host form.
+
+Such a weigher is a class without constructor arguments that has ``_weigh_object(host_state, request_spec)`` and maybe
+Nova's ``weight_multiplier(host_state)``, ``minval`` and ``maxval``. It gets look-alikes of Nova's objects that are made
+for reading.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from ..errors import InvalidValue
+from ..filters.adapter import NovaHostState, nova_request_spec
+from ..filters.host_attributes import FIELDS
+from ..host import Host, HostState
+from ..request import Request
+from .base import Weigher
+
+if TYPE_CHECKING:
+    from ..options import Options
+
+_NO_HOST: Final = Host(host="", vcpus_total=0, total_usable_ram_mb=0)
+
+
+class NovaWeigherAdapter(Weigher):
+    """Base of adapted weighers; ``NovaWeigherAdapter.of(nova_class)`` makes one that can be registered like any other.
+
+    The raw value counts as depending on every host field, the multiplier on the host's aggregates.
+    """
+
+    option: ClassVar[str] = ""
+    nova_class: ClassVar[type[Any]]
+
+    @classmethod
+    def of(cls, nova_class: type[Any]) -> type[NovaWeigherAdapter]:
+        """A weigher class named and behaving like ``nova_class``. Raises InvalidValue if that is no Nova weigher."""
+        if not callable(getattr(nova_class, "_weigh_object", None)):
+            raise InvalidValue(
+                f"{nova_class!r} is no Nova weigher: it has no method _weigh_object", field="nova_weighers"
+            )
+        attributes = {
+            "__doc__": nova_class.__doc__,
+            "name": nova_class.__name__,
+            "minval": getattr(nova_class, "minval", None),
+            "maxval": getattr(nova_class, "maxval", None),
+            "nova_class": nova_class,
+        }
+        return type(nova_class.__name__, (cls,), attributes)
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self._nova_weigher = self.nova_class()
+
+    def configured(self) -> float:
+        """What the Nova class answers for a host in no aggregate; 1.0 (Nova's default) if it has no such method."""
+        return self.host_multiplier(_NO_HOST)
+
+    def host_multiplier(self, host: HostState) -> float:
+        """What the Nova class answers. Raises InvalidValue if that is no finite number."""
+        method = getattr(self._nova_weigher, "weight_multiplier", None)
+        return 1.0 if method is None else self._number("weight_multiplier", method(NovaHostState(host)))
+
+    def fields(self, request: Request) -> frozenset[str]:
+        return FIELDS
+
+    def key(self, request: Request) -> Hashable:
+        return request
+
+    def raw(self, host: HostState, request: Request) -> float:
+        """What the Nova class answers. Raises InvalidValue if that is no finite number."""
+        answer = self._nova_weigher._weigh_object(NovaHostState(host), nova_request_spec(request))
+        return self._number("_weigh_object", answer)
+
+    def _number(self, method: str, answer: object) -> float:
+        if isinstance(answer, int | float) and math.isfinite(answer):
+            return float(answer)
+        raise InvalidValue(f"{self.name}.{method} answered {answer!r}, which is no finite number", field=self.name)

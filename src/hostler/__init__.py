@@ -1,0 +1,76 @@
+"""Hostler: a deterministic scheduler core over a columnar fleet, for compute hosts, storage pools and whatever else holds capacity."""
+
+from .placement.decision import Alternate, Decision, ScorePart, Selection
+from .placement.engine import Engine
+from .placement.errors import (
+    CapacityExceeded,
+    DuplicateName,
+    HostlerError,
+    InUse,
+    InvalidValue,
+    MetricNotFound,
+    NoValidHost,
+    SnapshotError,
+    UnknownName,
+)
+from .placement.filters.base import Bound, Filter, Selection as FilterSelection
+from .placement.fleet import Fleet, Inventory
+from .placement.host import Aggregate, Host, MemoryPages, NumaCell, NumaTopology, PciPool, Service
+from .placement.load import add_hosts, load_hosts
+from .placement.policy import Policy
+from .placement.request import (
+    Destination,
+    Flavor,
+    Image,
+    InstanceNumaCell,
+    InstanceNumaTopology,
+    PciRequest,
+    Request,
+    RequestSpec,
+    ServerGroup,
+)
+from .placement.weighers.base import Weigher
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Aggregate",
+    "Alternate",
+    "Bound",
+    "CapacityExceeded",
+    "Decision",
+    "Destination",
+    "DuplicateName",
+    "Engine",
+    "Filter",
+    "FilterSelection",
+    "Flavor",
+    "Fleet",
+    "Host",
+    "HostlerError",
+    "Image",
+    "InUse",
+    "InstanceNumaCell",
+    "InstanceNumaTopology",
+    "InvalidValue",
+    "Inventory",
+    "MemoryPages",
+    "MetricNotFound",
+    "NoValidHost",
+    "NumaCell",
+    "NumaTopology",
+    "PciPool",
+    "PciRequest",
+    "Policy",
+    "Request",
+    "RequestSpec",
+    "ScorePart",
+    "Selection",
+    "ServerGroup",
+    "Service",
+    "SnapshotError",
+    "UnknownName",
+    "Weigher",
+    "add_hosts",
+    "load_hosts",
+]

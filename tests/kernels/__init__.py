@@ -1,0 +1,1 @@
+"""The specification of the fleet, ranking and batch kernels, and their agreement with the Python twins."""

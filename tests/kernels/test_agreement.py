@@ -1,0 +1,347 @@
+"""Any history of a fleet leaves kernels and twins in the same state, and with the same answers to every question."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from hostler.ext import batch_py, constants, fleet_py, ranking_py
+
+from .world import FIGURES, SPIKES, Arrays, Maker, Signature, empty_arrays, int32, outcome, round_up, settle, signatures, wider, words
+
+if os.environ.get("HOSTLER_PURE", "") not in ("", "0"):
+    pytest.skip("there is no kernel to compare", allow_module_level=True)
+
+from hostler.ext import _batch, _fleet, _ranking
+
+pytestmark = pytest.mark.property
+
+numbers = st.integers(0, 2**20)
+"""Picks a row, a consumer or another thing of which there are not so many, by remainder."""
+seeds = st.integers(0, 2**32 - 1)
+
+
+class Side:
+    """One implementation: its columns, its own copy of the arrays, its rankings."""
+
+    def __init__(self, fleet: ModuleType, ranking: ModuleType, batch: ModuleType, arrays: Arrays) -> None:
+        self.ranking, self.batch = ranking, batch
+        self.columns = fleet.Columns()
+        self.rankings: list[Any] = []
+        self.attach(arrays)
+
+    def attach(self, arrays: Arrays) -> None:
+        self.arrays = {name: array.copy() for name, array in arrays.items()}
+        self.columns.attach(**self.arrays)
+
+    def place(self, which: Any, shapes: Any, uuids: Any, groups: Any, building: bool, width: int) -> tuple[Any, ...]:
+        n = len(which)
+        rows, ids, scores = np.full(n, 9, np.int32), np.full(n, 9, np.int32), np.full(n, 9.0)
+        counts = np.full((n, width), 9, np.int64)
+        owners = np.arange(n, dtype=np.int32)
+        done = self.batch.place(
+            self.columns, self.rankings, which, shapes, uuids, owners, owners, groups, building, rows, ids, scores, counts
+        )
+        return done, rows, ids, scores, counts
+
+    def find(self, uuids: Any) -> Any:
+        found = np.zeros(len(uuids), np.int32)
+        self.batch.find(self.columns, uuids, found)
+        return found
+
+
+class Agreement(RuleBasedStateMachine):
+    """Drives both sides with the same calls and compares them after each."""
+
+    sizes: ClassVar[tuple[int, int]] = (1, 200)
+    most_rankings: ClassVar[int] = 3
+
+    @initialize(seed=seeds, data=st.data())
+    def start(self, seed: int, data: st.DataObject) -> None:
+        self.rows = data.draw(st.integers(*self.sizes), label="rows")
+        self.classes = data.draw(st.integers(1, 4), label="classes")
+        self.maker = Maker(seed)
+        self.capacity = round_up(self.rows)
+        arrays = empty_arrays(self.capacity)
+        self.maker.fill(arrays, np.arange(self.rows, dtype=np.int32), self.classes)
+        modules = (_fleet, _ranking, _batch), (fleet_py, ranking_py, batch_py)
+        self.sides = [Side(*three, arrays) for three in modules]
+        for side in self.sides:
+            side.columns.set_rows(self.rows)
+        self.signatures: list[Signature] = []
+        self.shapes, self.groups, self.uuids, self.step = 0, 0, 0, 0
+        self.add_shape(1, 0, 1, 512.0)
+        self.add_ranking(data)
+
+    # both sides
+
+    def both(self, call: Callable[[Side], Any]) -> tuple[Any, ...]:
+        """Make the same call on both sides; they must answer the same."""
+        kernel, twin = (outcome(call, side) for side in self.sides)
+        assert kernel == twin
+        return kernel
+
+    def edit(self, change: Callable[[Arrays], None], rows: Any) -> None:
+        for side in self.sides:
+            change(side.arrays)
+            side.columns.mark_changed(int32(rows))
+
+    def live(self) -> list[int]:
+        ids: list[int] = self.sides[0].columns.consumer_arrays()["id"].tolist()
+        return ids
+
+    # the fleet changes
+
+    @rule(row=numbers, column=st.integers(0, 17), value=st.sampled_from(SPIKES))
+    def set_figure(self, row: int, column: int, value: float) -> None:
+        row %= self.rows
+
+        def change(arrays: Arrays) -> None:
+            arrays["host"][column, row] = value
+
+        self.edit(change, [row])
+
+    @rule(row=numbers, resource=st.integers(0, 2), limit=st.integers(0, 12), most=st.integers(0, 12))
+    def set_inventory(self, row: int, resource: int, limit: int, most: int) -> None:
+        row %= self.rows
+
+        def change(arrays: Arrays) -> None:
+            arrays["limit"][resource, row], arrays["max_unit"][resource, row] = limit, most
+            settle(arrays, row)
+
+        self.edit(change, [row])
+
+    @rule(row=numbers, new=numbers)
+    def reclass(self, row: int, new: int) -> None:
+        row %= self.rows
+
+        def change(arrays: Arrays) -> None:
+            arrays["class_of"][row] = new % self.classes
+
+        self.edit(change, [row])
+
+    @rule(seed=seeds, share=st.sampled_from([0.01, 0.05, 0.2, 1.0]))
+    def change_many_rows(self, seed: int, share: float) -> None:
+        random = np.random.default_rng(seed)
+        rows = random.integers(0, self.rows, max(1, int(self.rows * share)))
+        column, values = int(random.integers(0, 18)), random.choice(SPIKES, len(rows))
+
+        def change(arrays: Arrays) -> None:
+            arrays["host"][column, rows] = values
+
+        self.edit(change, rows)
+
+    @rule(stage=st.sampled_from([0, 0, 4, 255]), value=st.sampled_from(FIGURES), row=numbers)
+    def add_class(self, stage: int, value: float, row: int) -> None:
+        self.classes += 1
+        for index, signature in enumerate(self.signatures):
+            signature.add_class(stage, value)
+            for side in self.sides:
+                side.rankings[index].set_class_stage(signature.class_stage)
+            for position, term in enumerate(signature.terms):
+                multipliers = None
+                if term.get("multipliers") is not None:
+                    multipliers = (term["multipliers"], term["least_multiplier"], term["greatest_multiplier"])
+                for side in self.sides:
+                    side.rankings[index].set_class_values(position, term.get("values"), multipliers)
+        self.reclass(row, self.classes - 1)
+
+    @rule(count=st.integers(1, 40))
+    def add_rows(self, count: int) -> None:
+        rows = np.arange(self.rows, self.rows + count, dtype=np.int32)
+        self.rows += count
+        grown = round_up(self.rows)
+        if grown > self.capacity:
+            self.capacity = grown
+            for side in self.sides:
+                side.attach(wider(side.arrays, grown))
+        self.maker.fill(self.sides[0].arrays, rows, self.classes)
+        for name, array in self.sides[0].arrays.items():
+            self.sides[1].arrays[name][..., rows] = array[..., rows]
+        self.both(lambda side: side.columns.set_rows(self.rows))
+        self.edit(lambda arrays: None, rows)
+        self.make_stale_rankings_anew()
+
+    def make_stale_rankings_anew(self) -> None:
+        for index, signature in enumerate(self.signatures):
+            if self.sides[1].rankings[index].capacity == self.capacity:
+                continue
+            for ask in ("best", "stages", "counts", "check"):
+                asked = self.both(lambda side, index=index, ask=ask: getattr(side.rankings[index], ask)())  # type: ignore[misc]
+                assert asked == ("error", RuntimeError)
+            signature.widen(self.capacity)
+            for side in self.sides:
+                side.rankings[index] = side.ranking.Ranking(side.columns, **signature.arguments)
+
+    @precondition(lambda self: self.rows > 1)
+    @rule(count=st.integers(1, 40))
+    def take_rows_back(self, count: int) -> None:
+        taken = self.sides[0].columns.consumer_arrays()["figures"][:, 0]
+        rows = max(self.rows - count, 1, int(taken.max(initial=0)) + 1)
+        self.rows = rows
+        self.both(lambda side: side.columns.set_rows(rows))
+
+    @rule()
+    def forget_log(self) -> None:
+        self.both(lambda side: side.columns.forget_log())
+
+    # rankings
+
+    @precondition(lambda self: len(self.signatures) < self.most_rankings)
+    @rule(data=st.data())
+    def add_ranking(self, data: st.DataObject) -> None:
+        signature = data.draw(signatures(self.classes, self.capacity))
+        self.signatures.append(signature)
+        for side in self.sides:
+            side.rankings.append(side.ranking.Ranking(side.columns, **signature.arguments))
+
+    @rule(which=numbers, row=numbers, value=st.sampled_from(FIGURES))
+    def set_own_values(self, which: int, row: int, value: float) -> None:
+        """Change what a ranking alone holds of a row: its masks, and the raw values that are by row."""
+        signature, row = self.signatures[which % len(self.signatures)], row % self.rows
+        for mask, _ in signature.masks:
+            mask[row] ^= 1
+        for term in signature.terms:
+            if term["source"] == constants.SOURCE_ROW:
+                term["values"][row] = value
+        self.edit(lambda arrays: None, [row])
+
+    # consumers and groups
+
+    @rule(amount=st.integers(0, 3), resource=st.integers(0, 2), vcpus=st.integers(0, 2), memory=st.sampled_from([0.0, 512.0, 0.3]))
+    def add_shape(self, amount: int, resource: int, vcpus: int, memory: float) -> None:
+        classes, amounts = int32([resource, (resource + 1) % 3]), np.array([amount, 1])
+        self.both(lambda side: side.columns.add_shape(classes, amounts, vcpus, memory, 1024.0))
+        self.shapes += 1
+
+    @precondition(lambda self: self.groups < 5)
+    @rule(policy=st.integers(0, 4), at_most=st.integers(1, 3))
+    def add_group(self, policy: int, at_most: int) -> None:
+        assert self.both(lambda side: side.columns.add_group(policy, at_most)) == ("answer", self.groups)
+        self.groups += 1
+
+    @rule()
+    def drop_last_group(self) -> None:
+        if self.both(lambda side: side.columns.drop_last_group())[0] == "answer":
+            self.groups -= 1
+
+    @rule(row=numbers, shape=numbers, group=numbers, flags=st.integers(0, 3), new=st.booleans())
+    def add_consumer(self, row: int, shape: int, group: int, flags: int, new: bool) -> None:
+        self.uuids += new
+        taken = (7, self.uuids, row % self.rows, shape % (self.shapes + 1) - 1, 1, 2, group % (self.groups + 1) - 1, flags)
+        self.both(lambda side: side.columns.add_consumer(*taken))
+
+    @rule(which=numbers)
+    def drop_consumer(self, which: int) -> None:
+        live = self.live() or [0]
+        self.both(lambda side: side.columns.drop_consumer(live[which % len(live)]))
+
+    @rule(which=numbers, building=st.booleans())
+    def set_building(self, which: int, building: bool) -> None:
+        live = self.live() or [0]
+        self.both(lambda side: side.columns.set_building(live[which % len(live)], building))
+
+    @rule(
+        guests=st.lists(st.tuples(numbers, numbers, numbers), max_size=8),
+        repeated=st.integers(0, 3),
+        building=st.booleans(),
+        width=st.sampled_from([0, 6, 256]),
+    )
+    def place(self, guests: list[tuple[int, int, int]], repeated: int, building: bool, width: int) -> None:
+        which = int32([guest[0] % len(self.signatures) for guest in guests])
+        shapes = int32([guest[1] % self.shapes for guest in guests])
+        groups = int32([guest[2] % (self.groups + 1) - 1 for guest in guests])
+        uuids = words(self.uuids + 1, len(guests))
+        if repeated == 0 and len(guests) > 2:
+            uuids[-1] = uuids[0]
+        self.uuids += len(guests)
+        self.both(lambda side: side.place(which, shapes, uuids, groups, building, width))
+
+    @rule(seed=seeds, count=st.integers(0, 8), twice=st.integers(0, 3))
+    def release(self, seed: int, count: int, twice: int) -> None:
+        ids = np.random.default_rng(seed).permutation(int32(self.live()))[:count]
+        if twice == 0 and len(ids):
+            ids = np.append(ids, ids[0])
+        self.both(lambda side: side.batch.release(side.columns, ids))
+
+    # what must agree
+
+    @invariant()
+    def columns_agree(self) -> None:
+        kernel, twin = self.sides
+        assert outcome(lambda: kernel.arrays) == outcome(lambda: twin.arrays)
+        columns = twin.columns
+        for ask in ("version", "rows", "consumer_count"):
+            assert getattr(kernel.columns, ask) == getattr(columns, ask)
+        self.both(lambda side: side.columns.changed(columns.version - 5))
+        self.both(lambda side: side.columns.consumer_arrays())
+        self.both(lambda side: [side.columns.group(group) for group in range(self.groups + 1)])
+        self.both(lambda side: [side.columns.consumers_on(row) for row in range(min(self.rows, 20))])
+        self.both(lambda side: side.find(words(0, 20)))
+
+    @invariant()
+    def rankings_agree(self) -> None:
+        self.step += 1
+        wanted = (1, 1, 3, 100_000)[self.step % 4]
+        for index in self.rankings_to_ask():
+            for group in self.groups_to_ask():
+                self.both(lambda side, i=index, g=group: side.rankings[i].best(g, wanted))  # type: ignore[misc]
+                self.both(lambda side, i=index: side.rankings[i].row_parts(self.step % self.rows, 2.0 - self.step % 5))  # type: ignore[misc]
+                self.both(lambda side, i=index, g=group: side.rankings[i].counts(g, 20))  # type: ignore[misc]
+            self.both(lambda side, i=index: side.rankings[i].stages())  # type: ignore[misc]
+            self.sides[0].rankings[index].check()
+            self.samples_agree(index)
+
+    def rankings_to_ask(self) -> list[int]:
+        return list(range(len(self.signatures)))
+
+    def groups_to_ask(self) -> list[int]:
+        return list(range(-1, self.groups))
+
+    def samples_agree(self, index: int) -> None:
+        random = np.random.default_rng(self.step)
+        rows = int32(random.integers(0, self.rows, self.step % 6))
+        members = random.integers(0, 3, len(rows)) * random.choice([1.0, -1.0])
+        self.both(lambda side: side.rankings[index].judge(rows))
+        for given in (None, members):
+            self.both(lambda side, given=given: side.rankings[index].score_rows(rows, given))  # type: ignore[misc]
+            self.both(lambda side, given=given: side.rankings[index].parts(rows, given))  # type: ignore[misc]
+
+
+class BigFleets(Agreement):
+    """The same with trees of three and four levels; fewer questions, as the twin looks at every row for each."""
+
+    sizes = (3000, 5000)
+    most_rankings = 2
+
+    def rankings_to_ask(self) -> list[int]:
+        return [self.step % len(self.signatures)]
+
+    def groups_to_ask(self) -> list[int]:
+        return [self.step % (self.groups + 1) - 1]
+
+
+quiet = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+
+TestSmallFleets = Agreement.TestCase
+TestSmallFleets.settings = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=quiet)
+TestBigFleets = BigFleets.TestCase
+TestBigFleets.settings = settings(max_examples=4, stateful_step_count=12, deadline=None, suppress_health_check=quiet)
+
+
+@pytest.mark.soak
+class TestManyHistories(Agreement.TestCase):  # type: ignore[name-defined,misc]
+    settings = settings(max_examples=20_000, stateful_step_count=60, deadline=None, suppress_health_check=quiet)
+
+
+@pytest.mark.soak
+class TestManyBigHistories(BigFleets.TestCase):  # type: ignore[name-defined,misc]
+    settings = settings(max_examples=500, stateful_step_count=40, deadline=None, suppress_health_check=quiet)
