@@ -1,7 +1,9 @@
-"""Recorded answers of real schedulers against the engine's public API: the functions that answer, and the command that compares.
+"""Recorded answers of real schedulers against the engine's public API: the functions that answer, and the command that
+compares.
 
-``nova(case)`` answers one recorded case of Nova 33. Where Nova crashes, the engine answers sensibly; ``nova`` then says both: Nova's
-exception in ``error``, the engine's answer beside it, and ``known_difference`` names the kind (docs/nova-differences.md).
+``nova(case)`` answers one recorded case of Nova 33. Where Nova crashes, the engine answers sensibly; ``nova`` then
+says both: Nova's exception in ``error``, the engine's answer beside it, and ``known_difference`` names the kind
+(docs/nova-differences.md).
 """
 
 from __future__ import annotations
@@ -71,7 +73,10 @@ def _sorted(case: Case) -> Answer:
     answer: Answer = {
         "error": None,
         "eliminated": _eliminated(fleet, ranked),
-        "ordered": [[*_name(fleet, row), weight] for row, weight in zip(ranked.rows.tolist(), ranked.weights.tolist(), strict=True)],
+        "ordered": [
+            [*_name(fleet, row), weight]
+            for row, weight in zip(ranked.rows.tolist(), ranked.weights.tolist(), strict=True)
+        ],
         "weighers": _weighers(engine, ranked, request),
     }
     crash = None if ranked.filters_skipped else _crash(engine, ranked, request)
@@ -140,7 +145,8 @@ def _scheduled(case: Case, *, nova_bugs: bool) -> tuple[Answer, Engine]:
         "error": None if decision.placed else "NoValidHost",
         "selections": rows if decision.placed else None,
         "claims": [list(each) for each in decision.claims],
-        # A refusal leaves our state as it was; Nova's host states keep what they had consumed until they are next refreshed.
+        # A refusal leaves our state as it was; Nova's host states keep what they had consumed until they are next
+        # refreshed.
         "host_state_after": [_state(engine.fleet, host) for host in case["hosts"]] if decision.placed else [],
     }
     return answer, engine
@@ -183,8 +189,8 @@ class Tally:
 
 
 def compare_nova(cases: Iterator[Case]) -> Tally:
-    """Answer every case and compare all that was recorded of it. A known difference counts as one only if Nova's own behaviour,
-    asked for by ``nova_bugs``, gives what was recorded."""
+    """Answer every case and compare all that was recorded of it. A known difference counts as one only if Nova's own
+    behaviour, asked for by ``nova_bugs``, gives what was recorded."""
     tally = Tally()
     for case in cases:
         expected = case.pop("expected")
@@ -299,7 +305,8 @@ def _by_name(weighers: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def nova_command(*paths: Path) -> int:
     """Compare with recorded answers of Nova 33: folders of .json cases, .jsonl or .jsonl.gz files.
 
-    Prints every difference and, last, "nova parity: N of M cases equal". Exit code 1 if any case differs that is no known difference.
+    Prints every difference and, last, "nova parity: N of M cases equal". Exit code 1 if any case differs that is no
+    known difference.
     """
     if not paths:
         raise InvalidValue("name at least one folder, .jsonl or .jsonl.gz file of cases", field="paths")

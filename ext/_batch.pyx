@@ -2,11 +2,11 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
-from ._fleet cimport BUILDING, Columns
+from ._fleet cimport BUILDING, NAMED, Columns
 from ._ranking cimport STAGES, Ranking
 
 
-def place(Columns columns, list rankings, int32_t[::1] which, int32_t[::1] shapes, uint64_t[:, ::1] uuids,
+def place(Columns columns not None, list rankings not None, int32_t[::1] which, int32_t[::1] shapes, uint64_t[:, ::1] uuids,
           int32_t[::1] projects, int32_t[::1] users, int32_t[::1] groups, bint building,
           int32_t[::1] out_row, int32_t[::1] out_consumer, double[::1] out_score, int64_t[:, ::1] out_counts):
     """Place guest i by ranking ``which[i]``, taking shape ``shapes[i]``, one after the other, each seeing the claims before it.
@@ -30,15 +30,16 @@ def place(Columns columns, list rankings, int32_t[::1] which, int32_t[::1] shape
         columns.check_shape(shapes[i])
         if groups[i] >= 0:
             columns.check_group(groups[i])
-    for ranking in rankings:
+    for each in rankings:
+        ranking = <Ranking?>each
         if ranking.columns is not columns:
             raise ValueError("a ranking of another fleet")
+        ranking.check_capacity()
     columns.reserve_consumers(n)
     columns.reserve_log(n)
     for i in range(n):
         ranking = <Ranking>rankings[which[i]]
-        if ranking.sync() != 0:
-            raise RuntimeError("the columns moved: make the ranking anew")
+        ranking.sync()
         ranking.decide(groups[i], 1)
         ranking.tally(groups[i], counts)
         for k in range(width):
@@ -57,19 +58,25 @@ def place(Columns columns, list rankings, int32_t[::1] which, int32_t[::1] shape
     return n
 
 
-def release(Columns columns, int32_t[::1] consumers):
-    """Drop the consumers (distinct, alive) in order."""
+def release(Columns columns not None, int32_t[::1] consumers):
+    """Drop the consumers (distinct, alive) in order, or none of them."""
     cdef Py_ssize_t i
+    cdef bint twice = False
     for i in range(consumers.shape[0]):
         columns.check_consumer(consumers[i])
     columns.reserve_log(consumers.shape[0])
     for i in range(consumers.shape[0]):
-        if columns.consumer_row[consumers[i]] < 0:
-            raise ValueError("a consumer is named twice")
+        twice = twice or columns.consumer_flags[consumers[i]] & NAMED
+        columns.consumer_flags[consumers[i]] |= NAMED
+    for i in range(consumers.shape[0]):
+        columns.consumer_flags[consumers[i]] &= ~NAMED
+    if twice:
+        raise ValueError("a consumer is named twice")
+    for i in range(consumers.shape[0]):
         columns.drop(consumers[i])
 
 
-def find(Columns columns, uint64_t[:, ::1] uuids, int32_t[::1] out):
+def find(Columns columns not None, uint64_t[:, ::1] uuids, int32_t[::1] out):
     """Consumer ids of ``uuids``, -1 where there is none."""
     cdef Py_ssize_t i
     if out.shape[0] != uuids.shape[0] or uuids.shape[1] != 2:

@@ -23,6 +23,7 @@ cdef enum:
     # Consumer flags.
     BUILDING = 1      # counted in num_io_ops
     REPORTED = 2      # known from a host report; holds no allocation of ours
+    NAMED = 128       # ours alone: set while a batch that names the consumer is looked through
 
 cdef struct columns_t:
     int64_t capacity       # rows allocated; the stride of every 2-D block
@@ -102,4 +103,5 @@ cdef class Columns:
     cdef int32_t add(self, uint64_t hi, uint64_t lo, int32_t row, int32_t shape, int32_t project, int32_t user,
                      int32_t group, uint8_t flags) noexcept nogil
     cdef void drop(self, int32_t consumer) noexcept nogil
+    cdef int reserve_group(self, int32_t group) except -1
     cdef int join_group(self, int32_t group, int32_t row, int32_t members) noexcept nogil

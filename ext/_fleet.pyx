@@ -10,6 +10,9 @@ import numpy as np
 
 from ._tables cimport UuidTable
 
+cdef extern from "debug.h" nogil:
+    void HOSTLER_ASSERT(bint)
+
 cdef int32_t GROUP_ROOM = 4
 
 
@@ -63,6 +66,8 @@ cdef class Columns:
             raise ValueError("columns differ in length")
         if host.shape[0] <= SERVICE_UP or capacity < 1:
             raise ValueError("host block lacks columns")
+        if capacity < self.c.rows or avail.shape[0] < self.c.classes:
+            raise ValueError("columns may not shrink")
         self.arrays = [blocks, host, class_of, generation, first]
         self.c.capacity = capacity
         self.c.classes = <int32_t>avail.shape[0]
@@ -108,10 +113,11 @@ cdef class Columns:
     def mark_changed(self, int32_t[::1] rows):
         """Log changes that the caller made to the columns of ``rows``."""
         cdef Py_ssize_t i
-        self.reserve_log(rows.shape[0])
         for i in range(rows.shape[0]):
             if rows[i] < 0 or rows[i] >= self.c.rows:
                 raise IndexError("row out of range")
+        self.reserve_log(rows.shape[0])
+        for i in range(rows.shape[0]):
             self.touch(rows[i])
 
     def forget_log(self):
@@ -120,6 +126,8 @@ cdef class Columns:
         self.c.log_length = 0
 
     cdef void touch(self, int32_t row) noexcept nogil:
+        HOSTLER_ASSERT(0 <= row and row < self.c.rows)
+        HOSTLER_ASSERT(self.c.log_length < self.c.log_capacity)
         self.c.log[self.c.log_length] = row
         self.c.log_length += 1
 
@@ -188,16 +196,20 @@ cdef class Columns:
         for i in range(s.start, s.start + s.count):
             at = self.shape_class[i] * self.c.capacity + row
             amount = self.shape_amount[i]
-            if self.c.avail[at] < amount or amount < self.c.min_unit[at] or amount % self.c.step_size[at]:
+            if self.c.avail[at] < amount or amount < self.c.min_unit[at] or (
+                    self.c.step_size[at] > 1 and amount % self.c.step_size[at]):
                 return False
         return True
 
     cdef void take(self, int32_t row, int32_t shape, int sign, bint building) noexcept nogil:
+        HOSTLER_ASSERT(0 <= row and row < self.c.rows)
+        HOSTLER_ASSERT(0 <= shape and shape < self.shape_count)
         cdef shape_t* s = &self.shapes[shape]
         cdef columns_t* c = &self.c
         cdef int64_t at, room
         cdef int32_t i
         for i in range(s.start, s.start + s.count):
+            HOSTLER_ASSERT(self.shape_class[i] < c.classes)
             at = self.shape_class[i] * c.capacity + row
             c.used[at] += sign * self.shape_amount[i]
             room = c.limit[at] - c.used[at]
@@ -247,6 +259,8 @@ cdef class Columns:
             consumer = self.free_consumer
         else:
             consumer = self.consumer_fill
+        HOSTLER_ASSERT(0 <= row and row < self.c.rows)
+        HOSTLER_ASSERT(consumer < self.consumer_capacity)
         if self.consumers.insert(hi, lo, consumer) != 0:
             return -1
         if self.free_consumer >= 0:
@@ -279,6 +293,7 @@ cdef class Columns:
 
     cdef void drop(self, int32_t consumer) noexcept nogil:
         """Remove a consumer and give back what it took."""
+        HOSTLER_ASSERT(0 <= consumer and consumer < self.consumer_fill and self.consumer_row[consumer] >= 0)
         cdef int32_t row = self.consumer_row[consumer]
         cdef int32_t following = self.consumer_next[consumer], before = self.consumer_previous[consumer]
         if self.consumer_shape[consumer] >= 0:
@@ -308,6 +323,8 @@ cdef class Columns:
         if group >= 0:
             self.check_group(group)
             self.reserve_group(group)
+        if flags & NAMED:
+            raise ValueError("unknown consumer flags")
         self.reserve_log(1)
         self.reserve_consumers(1)
         cdef int32_t consumer = self.add(hi, lo, row, shape, project, user, group, flags)
@@ -392,6 +409,10 @@ cdef class Columns:
 
     def add_group(self, int32_t policy, int32_t at_most):
         """Register a server group; returns its id."""
+        if policy < NO_POLICY or policy > SOFT_ANTI_AFFINITY:
+            raise ValueError("unknown policy")
+        if at_most < 1:
+            raise ValueError("at_most must be at least 1")
         if self.group_fill == self.group_capacity:
             self.group_capacity = max(16, 2 * self.group_capacity)
             self.groups = <group_t*>grown(self.groups, self.group_capacity * sizeof(group_t))
@@ -404,9 +425,9 @@ cdef class Columns:
 
     def drop_last_group(self):
         """Undo the latest add_group; the group must be empty."""
+        if self.group_fill < 1 or self.groups[self.group_fill - 1].count:
+            raise ValueError("there is no last group, or it is not empty")
         cdef group_t* g = &self.groups[self.group_fill - 1]
-        if self.group_fill < 1 or g.count:
-            raise ValueError("the last group is not empty")
         free(g.rows)
         free(g.members)
         self.group_fill -= 1
@@ -421,16 +442,18 @@ cdef class Columns:
         if group < 0 or group >= self.group_fill:
             raise IndexError("group out of range")
 
-    def reserve_group(self, int32_t group):
+    cdef int reserve_group(self, int32_t group) except -1:
         cdef group_t* g = &self.groups[group]
         if g.count == g.capacity:
             room = max(GROUP_ROOM, 2 * g.capacity)
             g.rows = <int32_t*>grown(g.rows, room * sizeof(int32_t))
             g.members = <int32_t*>grown(g.members, room * sizeof(int32_t))
             g.capacity = room
+        return 0
 
     cdef int join_group(self, int32_t group, int32_t row, int32_t members) noexcept nogil:
         """Add ``members`` (negative: remove) on ``row``. Room was reserved by the caller, or is got here: -1 if there is none."""
+        HOSTLER_ASSERT(0 <= group and group < self.group_fill)
         cdef group_t* g = &self.groups[group]
         cdef int32_t i, room
         cdef int32_t* block

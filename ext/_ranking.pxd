@@ -62,6 +62,7 @@ cdef struct ranking_t:
     mask_t* masks
     term_t* terms
     int32_t need_count, bound_count, mask_count, term_count, side_count
+    int32_t side_term[48]  # which term a tree stands for
     uint8_t* stage         # [capacity] first refusing stage, 0 passes
     double* score          # [capacity] exact score under the stored normalisers, -inf where refused
     int64_t* counts        # [STAGES] rows by stage
@@ -86,10 +87,14 @@ cdef struct ranking_t:
 cdef class Ranking:
     cdef ranking_t r
     cdef readonly Columns columns
-    cdef object arrays
+    cdef dict arrays                   # keeps the arrays that the pointers above lead to
     cdef int top_room
     cdef readonly bint has_rows
 
+    cdef int compile_filters(self, needs, bounds, masks) except -1
+    cdef int compile_terms(self, terms) except -1
+    cdef int lay_trees(self) except -1
+    cdef int check_capacity(self) except -1
     cdef int reserve_top(self, int wanted) except -1
     cdef int sync(self) noexcept nogil
     cdef void build(self) noexcept nogil
@@ -98,7 +103,8 @@ cdef class Ranking:
     cdef bint heeds(self, int32_t policy) noexcept nogil
     cdef void tally(self, int32_t group, int64_t* out) noexcept nogil
     cdef void set_group_range(self, group_t* g, int32_t members_passing) noexcept nogil
-    cdef void pick(self, group_t* g, int32_t members_passing, int64_t passing) noexcept nogil
+    cdef void pick(self, group_t* g, int32_t members_passing) noexcept nogil
+    cdef void add_nothing(self) noexcept nogil
     cdef void pick_only(self, group_t* g) noexcept nogil
     cdef int32_t decide(self, int32_t group, int32_t wanted) noexcept nogil
-    cdef void decide_among(self, int32_t* rows, int32_t* members, int32_t count) noexcept nogil
+    cdef void decide_among(self, int32_t* rows, int32_t count) noexcept nogil

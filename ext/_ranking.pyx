@@ -18,8 +18,26 @@ import numpy as np
 
 from ._fleet cimport AFFINITY, ANTI_AFFINITY, NO_POLICY, SOFT_AFFINITY, Columns, columns_t, group_t
 
-cdef double RENEWAL_COST = 0.25
-"""Cost of renewing one stored score, in scored rows of a search: a renewal is a sequential pass, a search jumps."""
+cdef extern from "debug.h" nogil:
+    void HOSTLER_ASSERT(bint)
+
+cdef extern from *:
+    """
+    #define HOSTLER_PREFETCH(address) __builtin_prefetch((const void *)(address))
+    """
+    void HOSTLER_PREFETCH(const void* address) noexcept nogil
+
+cdef extern from "scores.h":
+    void hostler_add_term(double* score, const double* raw, int64_t n, double minval, double low, double range, double multiplier) noexcept nogil
+    void hostler_refuse(double* score, const uint8_t* stage, int64_t n) noexcept nogil
+    void hostler_block_maxima(const double* values, int64_t blocks, double* best, uint8_t* leader) noexcept nogil
+
+cdef int64_t LOOK_AHEAD = 6
+"""Changed rows whose memory is asked for ahead of their turn."""
+cdef int64_t OUTGROWS_CACHE = 20000
+"""Rows from which on a fleet's columns do not fit the second-level cache."""
+cdef double RENEWAL_COST = 0.1
+"""Cost of renewing one stored score, in scored rows of a search: a renewal is a vectorised pass, a search jumps."""
 
 
 cdef inline double raw_of(ranking_t* r, term_t* t, int64_t row) noexcept nogil:
@@ -27,6 +45,7 @@ cdef inline double raw_of(ranking_t* r, term_t* t, int64_t row) noexcept nogil:
     if t.source == SOURCE_COLUMN:
         value = r.fleet.host[t.column * r.capacity + row]
     elif t.source == SOURCE_CLASS:
+        HOSTLER_ASSERT(0 <= r.fleet.class_of[row] and r.fleet.class_of[row] < r.class_count)
         value = t.values[r.fleet.class_of[row]]
     elif t.source == SOURCE_ROW:
         value = t.values[row]
@@ -81,6 +100,8 @@ cdef inline double stored_score(ranking_t* r, int64_t row) noexcept nogil:
 cdef inline uint8_t stage_of(ranking_t* r, int64_t row) noexcept nogil:
     """The first stage that refuses the row, 0 if none does."""
     cdef columns_t* c = r.fleet
+    HOSTLER_ASSERT(0 <= row and row < c.rows and c.rows <= r.capacity)
+    HOSTLER_ASSERT(0 <= c.class_of[row] and c.class_of[row] < r.class_count)
     cdef uint8_t stage = r.class_stage[c.class_of[row]]
     cdef int32_t i
     cdef int64_t at
@@ -91,9 +112,11 @@ cdef inline uint8_t stage_of(ranking_t* r, int64_t row) noexcept nogil:
         stage = NOT_A_HOST
     for i in range(r.need_count):
         if r.needs[i].stage < stage:
+            HOSTLER_ASSERT(r.needs[i].resource < c.classes)
             at = r.needs[i].resource * r.capacity + row
             if c.avail[at] < r.needs[i].amount or (r.needs[i].units and (
-                    r.needs[i].amount < c.min_unit[at] or r.needs[i].amount % c.step_size[at])):
+                    r.needs[i].amount < c.min_unit[at]
+                    or (c.step_size[at] > 1 and r.needs[i].amount % c.step_size[at]))):
                 stage = r.needs[i].stage
     for i in range(r.bound_count):
         if r.bounds[i].stage < stage:
@@ -108,33 +131,37 @@ cdef inline uint8_t stage_of(ranking_t* r, int64_t row) noexcept nogil:
 
 cdef inline double side_value(ranking_t* r, int32_t side, int64_t row) noexcept nogil:
     """What tree `side` holds of a row: the score, the raw value, or minus the raw value; -inf where the row is refused."""
-    cdef int32_t i
     cdef term_t* t
     if side == r.side_count:
         return r.score[row]
     if r.stage[row] != 0:
         return -INFINITY
-    for i in range(r.term_count):
-        t = &r.terms[i]
-        if t.high_side == side:
-            return raw_of(r, t, row)
-        if t.low_side == side:
-            return -raw_of(r, t, row)
-    return -INFINITY
+    t = &r.terms[r.side_term[side]]
+    return raw_of(r, t, row) if t.high_side == side else -raw_of(r, t, row)
 
 
 cdef void refresh_block(ranking_t* r, int32_t side, int64_t block) noexcept nogil:
     cdef double* best = r.best + side * r.nodes
     cdef int64_t row = block * FANOUT
-    cdef double value, greatest = -INFINITY
+    cdef double value, greatest = -INFINITY, sign
     cdef int32_t i, leader = 0, n = FANOUT
+    cdef term_t* t
     if row + n > r.fleet.rows:
         n = <int32_t>(r.fleet.rows - row)
-    for i in range(n):
-        value = side_value(r, side, row + i)
-        if value > greatest:
-            greatest = value
-            leader = i
+    if side == r.side_count:
+        for i in range(n):
+            if r.score[row + i] > greatest:
+                greatest = r.score[row + i]
+                leader = i
+    else:
+        t = &r.terms[r.side_term[side]]
+        sign = 1.0 if t.high_side == side else -1.0
+        for i in range(n):
+            if r.stage[row + i] == 0:
+                value = sign * raw_of(r, t, row + i)
+                if value > greatest:
+                    greatest = value
+                    leader = i
     best[block] = greatest
     r.leader[side * r.nodes + block] = <uint8_t>leader
 
@@ -155,6 +182,26 @@ cdef void refresh_node(ranking_t* r, int32_t side, int32_t level, int64_t node) 
     r.leader[side * r.nodes + r.level_start[level] + node] = <uint8_t>leader
 
 
+cdef inline void ask_for(ranking_t* r, int64_t row) noexcept nogil:
+    """Have the memory that a changed row's turn will read brought near."""
+    cdef columns_t* c = r.fleet
+    cdef int64_t block = row // FANOUT
+    cdef int32_t i
+    HOSTLER_PREFETCH(c.class_of + row)
+    HOSTLER_PREFETCH(r.stage + row)
+    HOSTLER_PREFETCH(r.score + row)
+    for i in range(r.need_count):
+        HOSTLER_PREFETCH(c.avail + r.needs[i].resource * r.capacity + row)
+    for i in range(r.bound_count):
+        HOSTLER_PREFETCH(c.host + r.bounds[i].column * r.capacity + row)
+    for i in range(r.term_count):
+        if r.terms[i].source == SOURCE_COLUMN:
+            HOSTLER_PREFETCH(c.host + r.terms[i].column * r.capacity + row)
+    for i in range(r.side_count + 1):
+        HOSTLER_PREFETCH(r.best + i * r.nodes + block)
+        HOSTLER_PREFETCH(r.leader + i * r.nodes + block)
+
+
 cdef inline void update_side(ranking_t* r, int32_t side, int64_t row, double value) noexcept nogil:
     """Bring one row's new value into tree `side`; stops at the first node that does not change."""
     cdef double* best = r.best + side * r.nodes
@@ -162,6 +209,8 @@ cdef inline void update_side(ranking_t* r, int32_t side, int64_t row, double val
     cdef int64_t node = row, parent, at
     cdef int32_t level, child
     cdef double was
+    HOSTLER_ASSERT(0 <= row and row < r.fleet.rows)
+    HOSTLER_ASSERT(0 <= side and side <= r.side_count)
     for level in range(r.levels):
         parent = node // FANOUT
         child = <int32_t>(node % FANOUT)
@@ -187,10 +236,40 @@ cdef inline void update_side(ranking_t* r, int32_t side, int64_t row, double val
         node = parent
 
 
+cdef void score_all(ranking_t* r) noexcept nogil:
+    """Every row's score under the stored normalisers, -inf where refused; as stored_score gives it, term by term."""
+    cdef int64_t n = r.fleet.rows, row
+    cdef int32_t i
+    cdef term_t* t
+    memset(r.score, 0, n * sizeof(double))
+    for i in range(r.term_count):
+        t = &r.terms[i]
+        if t.stored_range == 0.0:
+            continue
+        if t.multipliers == NULL and (t.source == SOURCE_COLUMN or t.source == SOURCE_ROW):
+            hostler_add_term(r.score, r.fleet.host + t.column * r.capacity if t.source == SOURCE_COLUMN else t.values, n,
+                             t.minval if t.has_minval else -INFINITY, t.stored_low, t.stored_range, t.multiplier)
+        else:
+            for row in range(n):
+                r.score[row] += multiplier_of(r, t, row) * ((raw_of(r, t, row) - t.stored_low) / t.stored_range)
+    hostler_refuse(r.score, r.stage, n)
+
+
+cdef void build_score_tree(ranking_t* r) noexcept nogil:
+    cdef int64_t whole = r.fleet.rows // FANOUT, at = r.side_count * r.nodes, i
+    cdef int32_t level
+    hostler_block_maxima(r.score, whole, r.best + at, r.leader + at)
+    for i in range(whole, r.level_size[0]):
+        refresh_block(r, r.side_count, i)
+    for level in range(1, r.levels):
+        for i in range(r.level_size[level]):
+            refresh_node(r, r.side_count, level, i)
+
+
 cdef void build_trees(ranking_t* r, int32_t first_side) noexcept nogil:
     cdef int32_t side, level
     cdef int64_t i
-    for side in range(first_side, r.side_count + 1):
+    for side in range(first_side, r.side_count):
         for i in range(r.level_size[0]):
             refresh_block(r, side, i)
         for level in range(1, r.levels):
@@ -240,6 +319,7 @@ cdef inline double side_end(ranking_t* r, int32_t side, bint some_aside) noexcep
 cdef inline void offer(ranking_t* r, int64_t row, double score) noexcept nogil:
     """Keep the `wanted` best rows in order: greater score first, then smaller row."""
     cdef int32_t i = r.found
+    HOSTLER_ASSERT(i <= r.wanted and row < r.fleet.rows)
     if i == r.wanted:
         if score < r.top_score[i - 1] or (score == r.top_score[i - 1] and row > r.top_row[i - 1]):
             return
@@ -263,39 +343,31 @@ cdef inline bint hopeless(ranking_t* r, double bound, int64_t first_row) noexcep
     return bound < least or (bound == least and first_row > r.top_row[r.wanted - 1])
 
 
-cdef void search(ranking_t* r, int32_t level, int64_t node) noexcept nogil:
-    cdef double* best = r.best + r.side_count * r.nodes
-    cdef int64_t first = node * FANOUT, i, n, chosen
-    cdef int64_t span = 1
-    cdef double greatest, bound
-    cdef int32_t visited = 0, k
-    if level == 0:
-        n = min(first + FANOUT, r.fleet.rows)
-        for i in range(first, n):
-            if r.score[i] == -INFINITY or r.aside[i] or hopeless(r, r.score[i] + r.slack, i):
-                continue
-            r.work += 1
-            offer(r, i, true_score(r, i, 0.0) if r.drifted else r.score[i])
-        return
-    for k in range(level):
-        span *= FANOUT
-    n = min(first + FANOUT, r.level_size[level - 1])
-    best += r.level_start[level - 1]
-    while True:
-        chosen = -1
-        greatest = -INFINITY
-        for i in range(first, n):
-            if not (visited >> (i - first)) & 1 and best[i] > greatest:
-                greatest = best[i]
-                chosen = i
-        if chosen < 0:
-            return
-        visited |= 1 << (chosen - first)
-        if hopeless(r, greatest + r.slack, chosen * span):
-            if r.found == r.wanted and greatest + r.slack < r.top_score[r.wanted - 1]:
-                return
+cdef void search_block(ranking_t* r, int64_t block) noexcept nogil:
+    cdef int64_t row = block * FANOUT, n = min(row + FANOUT, r.fleet.rows), i
+    for i in range(row, n):
+        if r.score[i] == -INFINITY or r.aside[i] or hopeless(r, r.score[i] + r.slack, i):
             continue
-        search(r, level - 1, chosen)
+        r.work += 1
+        offer(r, i, true_score(r, i, 0.0) if r.drifted else r.score[i])
+
+
+cdef void search(ranking_t* r, int32_t level, int64_t node) noexcept nogil:
+    """Offer the rows below a node that can still enter the list; the child with the best stored score first."""
+    cdef double* best
+    cdef int64_t first = node * FANOUT, i, n, leader
+    cdef int64_t span = <int64_t>1 << (4 * level)
+    if level == 0:
+        search_block(r, node)
+        return
+    best = r.best + r.side_count * r.nodes + r.level_start[level - 1]
+    n = min(first + FANOUT, r.level_size[level - 1])
+    leader = first + r.leader[r.side_count * r.nodes + r.level_start[level] + node]
+    if not hopeless(r, best[leader] + r.slack, leader * span):
+        search(r, level - 1, leader)
+    for i in range(first, n):
+        if i != leader and not hopeless(r, best[i] + r.slack, i * span):
+            search(r, level - 1, i)
 
 
 cdef inline double norm(double value, double low, double span) noexcept nogil:
@@ -319,6 +391,12 @@ cdef double greatest_change(term_t* t, double low, double high, double* size) no
     return result
 
 
+cdef uint8_t filter_stage(int stage) except 0:
+    if not 0 < stage < NOT_A_HOST:
+        raise ValueError("a filter's stage must be within [1, 254]")
+    return <uint8_t>stage
+
+
 cdef class Ranking:
     """One request signature compiled against one fleet's columns."""
 
@@ -340,7 +418,7 @@ cdef class Ranking:
         free(self.r.top_row)
         free(self.r.top_score)
 
-    def __init__(self, Columns columns, *, uint8_t[::1] class_stage, needs=(), bounds=(), masks=(), terms=(),
+    def __init__(self, Columns columns not None, *, uint8_t[::1] class_stage, needs=(), bounds=(), masks=(), terms=(),
                  uint8_t affinity_stage=0, uint8_t anti_affinity_stage=0):
         """``class_stage[k]``: stage that refuses host class k, 0 for none, 255 for rows that are no hosts.
 
@@ -351,12 +429,14 @@ cdef class Ranking:
         cdef ranking_t* r = &self.r
         if r.seen != -1 or r.counts != NULL:
             raise RuntimeError("a ranking is made once")
+        if columns.c.capacity == 0:
+            raise ValueError("the columns are not attached")
         self.columns = columns
         r.affinity_stage = affinity_stage
         r.anti_affinity_stage = anti_affinity_stage
         r.fleet = &columns.c
         r.capacity = columns.c.capacity
-        self.arrays = [class_stage, masks, terms]
+        self.arrays = {}
         self.set_class_stage(class_stage)
         if len(terms) > TERMS:
             raise ValueError("too many weighers")
@@ -366,12 +446,15 @@ cdef class Ranking:
 
     def set_class_stage(self, uint8_t[::1] class_stage):
         """Replace the verdicts by class (they grow as new host classes appear)."""
-        self.arrays[0] = class_stage
+        if class_stage.shape[0] == 0:
+            raise ValueError("class stages are missing")
+        self.arrays["class_stage"] = class_stage
         self.r.class_stage = &class_stage[0]
         self.r.class_count = <int32_t>class_stage.shape[0]
 
-    def compile_filters(self, needs, bounds, masks):
+    cdef int compile_filters(self, needs, bounds, masks) except -1:
         cdef ranking_t* r = &self.r
+        cdef Py_ssize_t columns = self.columns.arrays[1].shape[0]
         cdef uint8_t[::1] passes
         r.needs = <need_t*>calloc(max(len(needs), 1), sizeof(need_t))
         r.bounds = <bound_t*>calloc(max(len(bounds), 1), sizeof(bound_t))
@@ -383,25 +466,29 @@ cdef class Ranking:
                 raise IndexError("resource class out of range")
             r.needs[r.need_count].resource = resource
             r.needs[r.need_count].amount = amount
-            r.needs[r.need_count].stage = stage
+            r.needs[r.need_count].stage = filter_stage(stage)
             r.needs[r.need_count].units = units
             r.need_count += 1
         for column, low, high, stage in bounds:
+            if not 0 <= column < columns:
+                raise IndexError("column out of range")
             r.bounds[r.bound_count].column = column
             r.bounds[r.bound_count].low = low
             r.bounds[r.bound_count].high = high
-            r.bounds[r.bound_count].stage = stage
+            r.bounds[r.bound_count].stage = filter_stage(stage)
             r.bound_count += 1
         for mask, stage in masks:
-            passes = mask
+            passes = self.arrays["mask", r.mask_count] = mask
             if passes.shape[0] != r.capacity:
                 raise ValueError("a mask has one entry per row")
             r.masks[r.mask_count].passes = &passes[0]
-            r.masks[r.mask_count].stage = stage
+            r.masks[r.mask_count].stage = filter_stage(stage)
             r.mask_count += 1
+        return 0
 
-    def compile_terms(self, terms):
+    cdef int compile_terms(self, terms) except -1:
         cdef ranking_t* r = &self.r
+        cdef Py_ssize_t columns = self.columns.arrays[1].shape[0]
         cdef double[::1] values
         cdef term_t* t
         r.terms = <term_t*>calloc(max(len(terms), 1), sizeof(term_t))
@@ -411,43 +498,59 @@ cdef class Ranking:
             t = &r.terms[r.term_count]
             t.source = term["source"]
             t.column = term.get("column", -1)
+            if t.source not in (SOURCE_COLUMN, SOURCE_CLASS, SOURCE_ROW, SOURCE_GROUP):
+                raise ValueError("unknown source of raw values")
+            if t.source == SOURCE_COLUMN and not 0 <= t.column < columns:
+                raise IndexError("column out of range")
             t.multiplier = t.least_multiplier = t.greatest_multiplier = term["multiplier"]
             t.has_minval = term.get("minval") is not None
             t.minval = term["minval"] if t.has_minval else 0.0
             t.group_factor = term.get("group_factor", 0.0)
             if t.source in (SOURCE_CLASS, SOURCE_ROW):
-                values = term["values"]
+                values = self.arrays["values", r.term_count] = term["values"]
+                if values.shape[0] == 0:
+                    raise ValueError("values are missing")
                 t.values = &values[0]
             if t.source == SOURCE_ROW and values.shape[0] != r.capacity:
                 raise ValueError("row values have one entry per row")
             self.has_rows = self.has_rows or t.source == SOURCE_ROW
             if term.get("multipliers") is not None:
-                values = term["multipliers"]
+                values = self.arrays["multipliers", r.term_count] = term["multipliers"]
+                if values.shape[0] == 0:
+                    raise ValueError("values are missing")
                 t.multipliers = &values[0]
                 t.least_multiplier = term["least_multiplier"]
                 t.greatest_multiplier = term["greatest_multiplier"]
             t.high_side = t.low_side = -1
             if t.source != SOURCE_GROUP:
                 t.high_side = r.side_count
+                r.side_term[r.side_count] = r.term_count
                 r.side_count += 1
                 if not t.has_minval:
                     t.low_side = r.side_count
+                    r.side_term[r.side_count] = r.term_count
                     r.side_count += 1
             r.term_count += 1
+        return 0
 
     def set_class_values(self, int32_t term, double[::1] values, multipliers):
         """Replace a class-sourced term's values, or any term's multipliers by class, after host classes were added."""
         cdef double[::1] by_class
-        self.arrays.append((values, multipliers))
+        if term < 0 or term >= self.r.term_count:
+            raise IndexError("term out of range")
+        if (values is not None and values.shape[0] == 0) or (multipliers is not None and len(multipliers[0]) == 0):
+            raise ValueError("values are missing")
         if values is not None and self.r.terms[term].source == SOURCE_CLASS:
+            self.arrays["values", term] = values
             self.r.terms[term].values = &values[0]
         if multipliers is not None:
             by_class, least, greatest = multipliers
+            self.arrays["multipliers", term] = by_class
             self.r.terms[term].multipliers = &by_class[0]
             self.r.terms[term].least_multiplier = least
             self.r.terms[term].greatest_multiplier = greatest
 
-    def lay_trees(self):
+    cdef int lay_trees(self) except -1:
         cdef ranking_t* r = &self.r
         cdef int64_t size = r.capacity
         while True:
@@ -468,6 +571,7 @@ cdef class Ranking:
             raise MemoryError
         memset(r.stage, NOT_A_HOST, r.capacity)
         self.reserve_top(8)
+        return 0
 
     cdef int reserve_top(self, int wanted) except -1:
         if wanted > self.top_room:
@@ -515,15 +619,13 @@ cdef class Ranking:
     cdef void store_scores(self) noexcept nogil:
         """Make the exact range of the passing rows the stored normalisers, and every stored score anew."""
         cdef ranking_t* r = &self.r
-        cdef int64_t row
         cdef int32_t i
         self.normalise(False)
         for i in range(r.term_count):
             r.terms[i].stored_low = r.terms[i].low if r.terms[i].source != SOURCE_GROUP else 0.0
             r.terms[i].stored_range = r.terms[i].range if r.terms[i].source != SOURCE_GROUP else 0.0
-        for row in range(r.fleet.rows):
-            r.score[row] = stored_score(r, row) if r.stage[row] == 0 else -INFINITY
-        build_trees(r, r.side_count)
+        score_all(r)
+        build_score_tree(r)
         r.drifted = False
         r.work = 0
         r.rescores += 1
@@ -536,14 +638,13 @@ cdef class Ranking:
         for row in range(r.fleet.rows):
             r.stage[row] = stage_of(r, row)
             r.counts[r.stage[row]] += 1
-            r.score[row] = -INFINITY
         build_trees(r, 0)
         self.store_scores()
         r.seen = r.fleet.log_base + r.fleet.log_length
         r.rebuilds += 1
 
     cdef int sync(self) noexcept nogil:
-        """Catch up with the change log. -1 if the columns were reallocated: the ranking must be made anew."""
+        """Catch up with the change log. `check_capacity` was called."""
         cdef ranking_t* r = &self.r
         cdef columns_t* c = r.fleet
         cdef int64_t version = c.log_base + c.log_length, at, row
@@ -551,9 +652,8 @@ cdef class Ranking:
         cdef int32_t side, i
         cdef double score
         cdef term_t* t
-        if r.capacity != c.capacity:
-            return -1
-        if r.seen == version:
+        HOSTLER_ASSERT(r.capacity == c.capacity)
+        if r.seen == version and r.counted == c.rows:
             return 0
         if r.seen < c.log_base or version - r.seen > c.rows // 8 + 64:
             self.build()
@@ -562,11 +662,19 @@ cdef class Ranking:
             self.build()
             return 0
         for row in range(r.counted, c.rows):
+            r.stage[row] = NOT_A_HOST
             r.score[row] = -INFINITY
         r.counts[NOT_A_HOST] += c.rows - r.counted
         r.counted = c.rows
         for at in range(r.seen - c.log_base, c.log_length):
+            if c.rows > OUTGROWS_CACHE and at + LOOK_AHEAD < c.log_length:
+                row = c.log[at + LOOK_AHEAD]
+                if row < c.rows:
+                    ask_for(r, row)
             row = c.log[at]
+            if row >= c.rows:
+                # The row was added and taken back since.
+                continue
             old = r.stage[row]
             new = stage_of(r, row)
             if old != new:
@@ -607,7 +715,7 @@ cdef class Ranking:
             if g.count == 0 or not self.heeds(g.policy):
                 g = NULL
         if g != NULL and g.policy == AFFINITY:
-            self.decide_among(g.rows, NULL, g.count)
+            self.decide_among(g.rows, g.count)
             return 0
         passing = r.counts[0]
         if g != NULL:
@@ -620,10 +728,14 @@ cdef class Ranking:
             some_aside = kept > 0
             if not soft:
                 passing -= kept
-        if passing > 0:
+        if passing > 1:
             self.normalise(some_aside and not soft)
             self.set_group_range(g if soft else NULL, kept)
-            self.pick(g if soft else NULL, kept, passing)
+            self.pick(g if soft else NULL, kept)
+        elif passing == 1:
+            self.pick_only(g if soft else NULL)
+        else:
+            self.add_nothing()
         if some_aside:
             for i in range(g.count):
                 r.aside[g.rows[i]] = 0
@@ -696,15 +808,12 @@ cdef class Ranking:
             t.low = low
             t.range = high - low if high > low else 0.0
 
-    cdef void pick(self, group_t* g, int32_t members_passing, int64_t passing) noexcept nogil:
+    cdef void pick(self, group_t* g, int32_t members_passing) noexcept nogil:
         """Search the best of the passing rows that are not set aside, and offer the group's own rows beside them."""
         cdef ranking_t* r = &self.r
         cdef term_t* t
         cdef int32_t i
-        cdef double size = 0.0
-        if passing == 1:
-            self.pick_only(g)
-            return
+        cdef double size = 0.0, outside
         if g != NULL:
             for i in range(r.term_count):
                 if r.terms[i].source == SOURCE_GROUP and r.terms[i].range != 0.0:
@@ -715,7 +824,9 @@ cdef class Ranking:
                 if t.source != SOURCE_GROUP:
                     r.slack += greatest_change(t, t.low, t.low + t.range, &size)
                 elif t.range != 0.0:
-                    r.slack += greatest_change(t, 0.0, 0.0, &size)
+                    # The rows to be searched have no members.
+                    outside = max(0.0, t.minval) if t.has_minval else 0.0
+                    r.slack += greatest_change(t, outside, outside, &size)
             # Rounding of both sums and of the slack: a few ulps of the greatest contributions, taken a thousandfold.
             r.slack += size * 1e-12
         if not r.drifted and r.wanted == 1 and members_passing == 0 and not r.aside[leading_row(r, r.side_count)]:
@@ -731,6 +842,7 @@ cdef class Ranking:
         """One passing row: no weigher runs and its weight is 0.0 (Nova 33)."""
         cdef ranking_t* r = &self.r
         cdef int32_t i
+        self.add_nothing()
         if g != NULL:
             for i in range(g.count):
                 if r.aside[g.rows[i]]:
@@ -742,8 +854,14 @@ cdef class Ranking:
         if r.found:
             r.top_score[0] = 0.0
 
-    cdef void decide_among(self, int32_t* rows, int32_t* members, int32_t count) noexcept nogil:
-        """Rank only `rows` (those that pass), normalised over themselves; `members` are the group's on each row, or NULL."""
+    cdef void add_nothing(self) noexcept nogil:
+        """Make every term idle: fewer than two rows pass."""
+        cdef int32_t i
+        for i in range(self.r.term_count):
+            self.r.terms[i].low = self.r.terms[i].range = 0.0
+
+    cdef void decide_among(self, int32_t* rows, int32_t count) noexcept nogil:
+        """Rank only `rows` (those that pass), normalised over themselves. No group term counts their members."""
         cdef ranking_t* r = &self.r
         cdef term_t* t
         cdef int32_t i, j, passing = 0
@@ -751,21 +869,17 @@ cdef class Ranking:
         for i in range(count):
             if r.stage[rows[i]] == 0:
                 passing += 1
-        if passing == 0:
-            return
-        for j in range(r.term_count):
+        self.add_nothing()
+        for j in range(r.term_count if passing > 1 else 0):
             t = &r.terms[j]
+            if t.source == SOURCE_GROUP:
+                continue
             low = INFINITY
             high = -INFINITY
             for i in range(count):
                 if r.stage[rows[i]] != 0:
                     continue
-                if t.source == SOURCE_GROUP:
-                    raw = 0.0 if members == NULL else group_raw(t, members[i])
-                    if t.has_minval and raw < t.minval:
-                        raw = t.minval
-                else:
-                    raw = raw_of(r, t, rows[i])
+                raw = raw_of(r, t, rows[i])
                 low = min(low, raw)
                 high = max(high, raw)
             if t.has_minval:
@@ -774,14 +888,14 @@ cdef class Ranking:
             t.range = high - low if high > low else 0.0
         for i in range(count):
             if r.stage[rows[i]] == 0:
-                offer(r, rows[i], 0.0 if passing == 1 else true_score(r, rows[i], 0.0 if members == NULL else members[i]))
+                offer(r, rows[i], true_score(r, rows[i], 0.0))
 
     # Python's side
 
     def refresh(self):
         """Catch up with the fleet. RuntimeError if the columns were reallocated since the ranking was made."""
-        if self.sync() != 0:
-            raise RuntimeError("the columns moved: make the ranking anew")
+        self.check_capacity()
+        self.sync()
 
     def best(self, int32_t group=-1, int32_t wanted=1):
         """The ``wanted`` best rows and scores as two lists, best first, ties by row. O(changes + log hosts) as a rule."""
@@ -821,6 +935,7 @@ cdef class Ranking:
         cdef ranking_t* r = &self.r
         cdef int32_t i
         cdef double raw
+        self.check_capacity()
         self.columns.check_row(row)
         result = []
         for i in range(r.term_count):
@@ -834,9 +949,15 @@ cdef class Ranking:
             result.append((raw, norm(raw, t.low, t.range), multiplier_of(r, t, row)))
         return result
 
+    cdef int check_capacity(self) except -1:
+        if self.r.capacity != self.r.fleet.capacity:
+            raise RuntimeError("the columns moved: make the ranking anew")
+        return 0
+
     def judge(self, int32_t[::1] rows):
         """Fresh verdicts on ``rows`` (uint8 each), without the trees."""
         cdef Py_ssize_t i
+        self.check_capacity()
         result = np.empty(rows.shape[0], np.uint8)
         cdef uint8_t[::1] view = result
         for i in range(rows.shape[0]):
@@ -851,22 +972,26 @@ cdef class Ranking:
         cdef Py_ssize_t i, j, n = rows.shape[0]
         cdef term_t* t
         cdef double raw, low, high
+        self.check_capacity()
         if members is not None and members.shape[0] != n:
             raise ValueError("rows and members differ in length")
         for i in range(n):
             self.columns.check_row(rows[i])
         result = np.zeros(n, np.float64)
         cdef double[::1] view = result
+        self.add_nothing()
         if n <= 1:
             return result
         with nogil:
             for j in range(r.term_count):
                 t = &r.terms[j]
+                if t.source == SOURCE_GROUP and members is None:
+                    continue
                 low = INFINITY
                 high = -INFINITY
                 for i in range(n):
                     if t.source == SOURCE_GROUP:
-                        raw = 0.0 if members is None else group_raw(t, members[i])
+                        raw = group_raw(t, members[i])
                         if t.has_minval and raw < t.minval:
                             raw = t.minval
                     else:
@@ -899,8 +1024,6 @@ cdef class Ranking:
                 else:
                     raw[i] = raw_of(r, t, rows[i])
                 multiplier[i] = multiplier_of(r, t, rows[i])
-            if n <= 1:
-                t.low = t.range = 0.0
             result.append((raw, (raw - t.low) / t.range if t.range != 0.0 else np.zeros(n), multiplier))
         return result
 

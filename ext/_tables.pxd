@@ -14,7 +14,7 @@ cdef struct name_slot_t:
 
 cdef class NameTable:
     # Places in the arena are counted in name_t. A lookup touches one slot and one entry.
-    cdef int64_t* places               # [room] by id: the name's place; of a freed id: -2 - the id freed before it, or -1
+    cdef int64_t* places               # [room] by id: the name's place; of a freed id: -2 - the id freed before
     cdef int64_t room                  # ids that fit
     cdef int32_t fill                  # ids handed out, freed ones included
     cdef int32_t live                  # names
@@ -25,8 +25,6 @@ cdef class NameTable:
     cdef int64_t garbage               # of the arena's fill, what no id has any more
     cdef name_slot_t* slots            # linear probing, no tombstones
     cdef uint64_t mask                 # slots - 1, a power of two less one
-
-    cdef int32_t find_utf8(self, const char* text, Py_ssize_t length) noexcept nogil   # id or -1
 
     cdef int32_t lookup(self, const char* text, Py_ssize_t length, uint32_t tag) noexcept nogil
     cdef void link(self, int64_t place, uint32_t tag) noexcept nogil
@@ -59,7 +57,7 @@ cdef class UuidTable:
     cdef int64_t room                  # uuids that fit before the table must grow
 
     cdef int find(self, uint64_t hi, uint64_t lo) noexcept nogil                       # value or -1
-    cdef int insert(self, uint64_t hi, uint64_t lo, int32_t value) noexcept nogil      # 0; 1 present; -1 no room reserved
+    cdef int insert(self, uint64_t hi, uint64_t lo, int32_t value) noexcept nogil      # 0; 1 present; -1 no room
     cdef int remove(self, uint64_t hi, uint64_t lo) noexcept nogil                     # value or -1
     cdef int reserve(self, int64_t extra) except -1                                    # room for `extra` more inserts
 

@@ -1,4 +1,4 @@
-"""Hash tables without an object per entry: names to dense ids (NameTable), uuids to values (UuidTable); and uuids in text.
+"""Hash tables without an object per entry: names to dense ids (NameTable), uuids to values (UuidTable); uuids in text.
 
 Layout and answers depend on what was put in and in which order, never on a seed, an address or the time.
 tables_py.py is the obvious twin; both are tested to agree call by call.
@@ -102,9 +102,6 @@ cdef class NameTable:
             at = (at + 1) & self.mask
         return -1
 
-    cdef int32_t find_utf8(self, const char* text, Py_ssize_t length) noexcept nogil:
-        return self.lookup(text, length, tag_of(text, length))
-
     cdef uint32_t tag_at(self, int64_t place) noexcept nogil:
         return tag_of(<const char*>(self.arena + place + 1), self.arena[place].length)
 
@@ -124,7 +121,7 @@ cdef class NameTable:
             hole = (hole + 1) & self.mask
         at = (hole + 1) & self.mask
         while self.slots[at].taken_by != 0:
-            if ((at - self.slots[at].tag) & self.mask) >= ((at - hole) & self.mask):   # it may stand as far back as the hole
+            if ((at - self.slots[at].tag) & self.mask) >= ((at - hole) & self.mask):   # it may stand in the hole
                 self.slots[hole] = self.slots[at]
                 hole = at
             at = (at + 1) & self.mask
@@ -365,8 +362,9 @@ cdef class NameTable:
     def add_many(self, names):
         """The first of the new names' consecutive ids, which begin at ``span``: freed ids are left to ``add``.
 
-        ``names`` is a sequence of str or a numpy array of strings or bytes (UTF-8). A name that is present, or comes twice,
-        is a KeyError with that name, and the table is as before, as after any other error. O(k) for k names, amortised.
+        ``names`` is a sequence of str or a numpy array of strings or bytes (UTF-8). A name that is present, or comes
+        twice, is a KeyError with that name, and the table is as before, as after any other error. O(k) for k names,
+        amortised.
         """
         if isinstance(names, (str, bytes)):
             raise TypeError("names must be a sequence of names, not one")
@@ -406,7 +404,7 @@ cdef class NameTable:
         return self.fill - <int32_t>count
 
     def rename(self, Py_ssize_t id, name):
-        """Another name for the id; KeyError for an unknown id, or with the name if another id has it. O(1), amortised."""
+        """Another name for the id; KeyError with what is at fault, an unknown id or a name in use. O(1), amortised."""
         self.demand(id)
         cdef Py_ssize_t length
         cdef const char* text = utf8_of(name, &length)
@@ -465,7 +463,7 @@ cdef class NameTable:
         self.compact()
 
     def to_arrays(self):
-        """Its whole state: ``lengths`` by id (-1: freed), ``text`` in order of the ids, ``free`` with the last freed last.
+        """Its whole state: ``lengths`` by id (-1: freed), ``text`` in order of the ids, ``free``, the last freed last.
 
         Equal tables give equal arrays, whatever their past. O(n) for n ids.
         """
@@ -717,7 +715,7 @@ cdef class UuidTable:
                     before = (before + 1) & self.mask
                 assert self.find(self.slots[at].hi, self.slots[at].lo) == <int64_t>self.slots[at].taken_by - 1, \
                     f"slot {at} is not found"
-        assert live == self.live <= self.room <= <int64_t>((self.mask + 1) * 2 // 3), "the slots are miscounted or too full"
+        assert live == self.live <= self.room <= <int64_t>((self.mask + 1) * 2 // 3), "the slots are miscounted"
 
 
 # ----- uuids in text -----
@@ -769,7 +767,7 @@ def parse_many(uuids):
 
 
 def make_many(seed, Py_ssize_t first, Py_ssize_t count):
-    """(count, 2) uint64: uuids number ``first``, ``first + 1``, ... of the seed's endless sequence, in the form of version 4.
+    """(count, 2) uint64: uuids number ``first``, ``first + 1``, ... of the seed's endless sequence, as of version 4.
 
     Uuid i is elements 2i and 2i + 1 of splitmix64 from a state that is itself mixed from the seed. O(count).
     """

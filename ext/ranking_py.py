@@ -242,7 +242,8 @@ class Ranking:
         if term.source == SOURCE_COLUMN:
             raw = float(self.columns.host[term.column, row])
         elif term.source == SOURCE_GROUP:
-            raw = term.group_factor * members
+            # ``members`` is negative in a soft-anti-affinity group, and speaks only to the term of its own sign.
+            raw = term.group_factor * abs(members) if term.group_factor * members > 0.0 else 0.0
         else:
             assert term.values is not None
             raw = float(term.values[self.columns.class_of[row] if term.source == SOURCE_CLASS else row])
@@ -278,10 +279,18 @@ class Ranking:
         heeded = self._heeded(group)
         self.refresh()
         rows = [row for row in range(self.columns.rows) if self._stage(row, heeded) == 0]
-        members = [float(heeded.members.get(row, 0)) if heeded is not None else 0.0 for row in rows]
+        members = [self._members(row, heeded) for row in rows]
         scores = self._scores(rows, members, [self._is_idle(term, heeded) for term in self.terms])
         order = sorted(range(len(rows)), key=lambda i: (-scores[i], rows[i]))[:wanted]
         return [rows[i] for i in order], [scores[i] for i in order]
+
+    @staticmethod
+    def _members(row: int, group: Group | None) -> float:
+        """Members of the guest's soft group on the row, negative for soft-anti-affinity."""
+        if group is None:
+            return 0.0
+        count = float(group.members.get(row, 0))
+        return count if group.policy == SOFT_AFFINITY else -count
 
     @staticmethod
     def _is_idle(term: Term, group: Group | None) -> bool:
@@ -303,7 +312,8 @@ class Ranking:
     def score_rows(
         self, rows: npt.NDArray[np.int32], members: npt.NDArray[np.float64] | None = None
     ) -> npt.NDArray[np.float64]:
-        """Nova's exact scores of ``rows``, normalised over themselves; ``members`` of the guest's group on each row."""
+        """Nova's exact scores of ``rows``, normalised over themselves alone; ``members`` of the request's soft group on
+        each row, negative if its policy is soft-anti-affinity."""
         known = self._known(rows)
         counts, idle = self._counted(known, members)
         return np.array(self._scores(known, counts, idle), np.float64)

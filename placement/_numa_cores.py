@@ -17,7 +17,8 @@ PREFER = "prefer"
 
 
 class Pinning(NamedTuple):
-    """``cpus``: host CPUs in the order of the guest's sorted CPUs. ``emulator``: host CPUs set apart for emulator threads."""
+    """``cpus``: host CPUs in the order of the guest's sorted CPUs. ``emulator``: host CPUs set apart for emulator
+    threads."""
 
     cpus: tuple[int, ...]
     emulator: tuple[int, ...] = ()
@@ -41,8 +42,9 @@ def has_threads(cells: Sequence[NumaCell]) -> bool:
 def pack(cell: NumaCell, count: int, reserved: int, policy: str | None) -> Pinning | None:
     """Pin ``count`` guest CPUs and ``reserved`` emulator threads (0 or 1) to free CPUs of ``cell``, or None.
 
-    Within a core, threads are taken in ascending order; cores in the order in which the host reports them. A cell of a mixed guest
-    may have no CPU to pin (``count`` 0): then it needs none, but still a core with two free threads if the policy is require.
+    Within a core, threads are taken in ascending order; cores in the order in which the host reports them. A cell of a
+    mixed guest may have no CPU to pin (``count`` 0): then it needs none, but still a core with two free threads if the
+    policy is require.
     """
     threads = threads_per_core(cell)
     free = free_pcpus(cell)
@@ -68,8 +70,11 @@ def _isolated(cell: NumaCell, cores: list[tuple[int, ...]], threads: int, count:
     return _with_emulator(tuple(core[0] for core in whole), others, reserved)
 
 
-def _packed(cores: list[tuple[int, ...]], threads: int, count: int, reserved: int, policy: str | None) -> Pinning | None:
-    """As many threads of a core as possible; ``require`` never takes a core by one thread, the others take any free CPU at last."""
+def _packed(
+    cores: list[tuple[int, ...]], threads: int, count: int, reserved: int, policy: str | None
+) -> Pinning | None:
+    """As many threads of a core as possible; ``require`` never takes a core by one thread, the others take any free CPU
+    at last."""
     every = tuple(chain.from_iterable(cores))
     for width in range(threads, 1 if policy == REQUIRE else 0, -1):
         wide = [core[:width] for core in cores if len(core) >= width]

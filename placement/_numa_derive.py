@@ -1,4 +1,5 @@
-"""The NUMA topology that a flavor and an image ask for together, as nova-api derives it (Nova 33 hardware.py NUMA constraints).
+"""The NUMA topology that a flavor and an image ask for together, as nova-api derives it (Nova 33 hardware.py NUMA
+constraints).
 
 Contradictions are refused with the name of the property at fault. Where a host is to be found is not asked here.
 """
@@ -55,7 +56,8 @@ class _CpuPolicy(NamedTuple):
 
 
 def derive(flavor: Flavor, image: Image | None = None) -> InstanceNumaTopology | None:
-    """The guest's NUMA cells, or None if nothing asks for any: no nodes, page size, persistent memory nor dedicated CPUs.
+    """The guest's NUMA cells, or None if nothing asks for any: no nodes, page size, persistent memory nor dedicated
+    CPUs.
 
     InvalidValue if flavor and image contradict each other or themselves, with the property as its field.
     """
@@ -96,17 +98,20 @@ def _cpu_policy(asked: _Asked) -> _CpuPolicy:
         return _CpuPolicy(name, None, emulator, frozenset())
     if name == DEDICATED:
         if mask:
-            raise InvalidValue("a dedicated CPU mask needs CPU policy mixed, not dedicated", field="hw:cpu_dedicated_mask")
+            raise InvalidValue(
+                "a dedicated CPU mask needs CPU policy mixed, not dedicated", field="hw:cpu_dedicated_mask"
+            )
         return _CpuPolicy(name, threads, emulator, asked.cpus)
     if bool(mask) == bool(realtime):
         raise InvalidValue(
             "CPU policy mixed needs either a dedicated or a realtime CPU mask, not both", field="hw:cpu_dedicated_mask"
         )
-    return _CpuPolicy(name, threads, emulator, mask or realtime)
+    return _CpuPolicy(name, threads, emulator, mask or realtime or frozenset())
 
 
 def _policy(asked: _Asked) -> str | None:
-    """The flavor decides; an image may ask for less than a dedicated flavor gives, not for more than another one gives."""
+    """The flavor decides; an image may ask for less than a dedicated flavor gives, not for more than another one
+    gives."""
     of_flavor = _one_of(asked.of_flavor("cpu_policy"), _CPU_POLICIES, "hw:cpu_policy")
     of_image = _one_of(asked.of_image("cpu_policy"), _CPU_POLICIES, "hw_cpu_policy")
     strict = {MIXED: (DEDICATED,), SHARED: (MIXED, DEDICATED)}
@@ -214,7 +219,13 @@ def _nodes(asked: _Asked) -> int | None:
     if of_flavor and of_image:
         raise InvalidValue("NUMA nodes are asked for by flavor and image", field="hw_numa_nodes")
     text = of_flavor or of_image
-    return None if text is None else _whole(text, "hw:numa_nodes" if of_flavor else "hw_numa_nodes", least=1)
+    if text is None:
+        return None
+    field = "hw:numa_nodes" if of_flavor else "hw_numa_nodes"
+    nodes = _whole(text, field, least=1)
+    if text != str(nodes):
+        raise InvalidValue(f"{text[:100]!r} is no number of NUMA nodes", field=field, hint=f"write {nodes}")
+    return nodes
 
 
 def _whole(text: str, field: str, *, least: int = 0) -> int:
@@ -259,7 +270,9 @@ def _numbered(values: Mapping[str, Any], name: str, read: Callable[[str, str], A
 def _equal_cells(asked: _Asked, nodes: int) -> list[tuple[frozenset[int], int]]:
     vcpus, memory = asked.flavor.vcpus, asked.flavor.memory_mb
     if vcpus % nodes or memory % nodes:
-        raise InvalidValue(f"{vcpus} CPUs and {memory} MiB cannot be shared equally by {nodes} NUMA nodes", field="hw:numa_nodes")
+        raise InvalidValue(
+            f"{vcpus} CPUs and {memory} MiB cannot be shared equally by {nodes} NUMA nodes", field="hw:numa_nodes"
+        )
     share = vcpus // nodes
     return [(frozenset(range(node * share, (node + 1) * share)), memory // nodes) for node in range(nodes)]
 
@@ -269,9 +282,13 @@ def _check_listed(asked: _Asked, cpus: list[frozenset[int]], memory: list[int]) 
     every = frozenset().union(*cpus)
     if every != asked.cpus or sum(map(len, cpus)) != len(every):
         sets = " and ".join(str(sorted(each)) for each in cpus)
-        raise InvalidValue(f"each of {asked.flavor.vcpus} CPUs must be in one NUMA node, not {sets}", field="hw:numa_cpus")
+        raise InvalidValue(
+            f"each of {asked.flavor.vcpus} CPUs must be in one NUMA node, not {sets}", field="hw:numa_cpus"
+        )
     if sum(memory) != asked.flavor.memory_mb:
-        raise InvalidValue(f"{sum(memory)} MiB on NUMA nodes, the flavor has {asked.flavor.memory_mb}", field="hw:numa_mem")
+        raise InvalidValue(
+            f"{sum(memory)} MiB on NUMA nodes, the flavor has {asked.flavor.memory_mb}", field="hw:numa_mem"
+        )
 
 
 # pages
@@ -300,13 +317,16 @@ def _page_kb(text: str, field: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None:
         raise InvalidValue(f"{text[:100]!r} is no page size", field=field, hint="small, large, any, KiB, or like 2MB")
-    power = 1 + " KMGTPEZYRQ".index(match[2]) if match[2] else 1
+    unit = 1 << 10 * " KMGTPEZYRQ".index(match[2] or " ")
     bits = 1 if match[3] == "B" else 8
-    return math.ceil(float(match[1]) * 1024 ** (power - 1) / bits) // 1024
+    return math.ceil(float(match[1]) * unit / bits) // 1024
 
 
 def _check_locked_memory(asked: _Asked) -> None:
-    sides = [(asked.of_flavor("locked_memory"), "hw:locked_memory"), (asked.of_image("locked_memory"), "hw_locked_memory")]
+    sides = [
+        (asked.of_flavor("locked_memory"), "hw:locked_memory"),
+        (asked.of_image("locked_memory"), "hw_locked_memory"),
+    ]
     wishes = [(text.strip().lower() in _TRUE, field) for text, field in sides if text is not None]
     if len({wish for wish, _ in wishes}) > 1:
         raise InvalidValue("flavor and image disagree about locked memory", field="hw_locked_memory")

@@ -6,7 +6,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from . import pci
-from ._numa_fit import ANY_PAGES, LARGE_PAGES, SMALL_PAGES, FittedCell, Limits, Refusal, Stage, fit, fit_cell, with_spares
+from ._numa_fit import (
+    ANY_PAGES,
+    LARGE_PAGES,
+    SMALL_PAGES,
+    FittedCell,
+    Limits,
+    Refusal,
+    Stage,
+    fit,
+    fit_cell,
+    with_spares,
+)
 from .host import NumaCell, NumaTopology, PciPool
 from .request import InstanceNumaTopology, PciRequest
 

@@ -35,10 +35,10 @@ class Limits(NamedTuple):
 class FittedCell:
     """A guest cell on a host cell: all that it takes there, so that giving it back needs nothing else.
 
-    ``guest_cell`` and ``host_cell`` are ids. ``memory`` in MiB. ``page_kb``: page size that the memory is counted in (asked for, or
-    the host cell's smallest), None if the host cell reports none. ``shared_cpus``: number of guest CPUs that float. ``pinning``:
-    (guest CPU, host CPU) by guest CPU. ``emulator_cpus``: host CPUs for emulator threads. ``taken_cpus``: host CPUs that become
-    pinned: those two, and with thread policy isolate their siblings.
+    ``guest_cell`` and ``host_cell`` are ids. ``memory`` in MiB. ``page_kb``: page size that the memory is counted in
+    (asked for, or the host cell's smallest), None if the host cell reports none. ``shared_cpus``: number of guest CPUs
+    that float. ``pinning``: (guest CPU, host CPU) by guest CPU. ``emulator_cpus``: host CPUs for emulator threads.
+    ``taken_cpus``: host CPUs that become pinned: those two, and with thread policy isolate their siblings.
     """
 
     guest_cell: int
@@ -55,8 +55,9 @@ class FittedCell:
 class FittedNuma:
     """Where each cell of a guest goes on one host.
 
-    ``nova_charges``: whether Nova 33 can charge this to its host state. It cannot where a host cell reports no page sizes, nor
-    where isolated siblings are not all free: it raises, logs and forgets, and then charges no PCI device and no I/O operation either.
+    ``nova_charges``: whether Nova 33 can charge this to its host state. It cannot where a host cell reports no page
+    sizes, nor where isolated siblings are not all free: it raises, logs and forgets, and then charges no PCI device and
+    no I/O operation either.
     """
 
     cells: tuple[FittedCell, ...]
@@ -102,7 +103,8 @@ def fit(
     pci_pools: Sequence[PciPool] = (),
     packing: bool = False,
 ) -> FittedNuma | None:
-    """The first permutation of host cells, in Nova's order of preference, that takes ``wanted`` and its PCI devices; else None.
+    """The first permutation of host cells, in Nova's order of preference, that takes ``wanted`` and its PCI devices;
+    else None.
 
     ``packing`` is [compute] packing_host_numa_cells_allocation_strategy: fill used cells first instead of spreading.
     O(guest cells * host cells) checks of a pair, and at worst one visit per set of host cells.
@@ -129,7 +131,8 @@ def fit(
 
 
 def with_spares(wanted: InstanceNumaTopology) -> list[tuple[InstanceNumaCell, int]]:
-    """The guest cells, each with the number of host CPUs that its emulator threads need: one on the first cell if isolated."""
+    """The guest cells, each with the number of host CPUs that its emulator threads need: one on the first cell if
+    isolated."""
     isolated = wanted.emulator_threads_policy == ISOLATE
     return [(cell, int(isolated and index == 0)) for index, cell in enumerate(wanted.cells)]
 
@@ -163,11 +166,14 @@ def _free_memory(cell: NumaCell) -> int:
     return cell.memory - cell.memory_usage
 
 
-def first_permutation(fits: Sequence[Sequence[bool]], accept: Callable[[Sequence[int]], bool]) -> tuple[int, ...] | None:
-    """The first of ``itertools.permutations`` of the columns in which every row fits its column and ``accept`` agrees, else None.
+def first_permutation(
+    fits: Sequence[Sequence[bool]], accept: Callable[[Sequence[int]], bool]
+) -> tuple[int, ...] | None:
+    """The first of ``itertools.permutations`` of the columns in which every row fits its column and ``accept`` agrees,
+    else None.
 
-    ``accept`` may depend only on the set of columns: then a set from which no completion works need never be tried again,
-    which is what keeps this from visiting every permutation.
+    ``accept`` may depend only on the set of columns: then a set from which no completion works need never be tried
+    again, which is what keeps this from visiting every permutation.
     """
     dead: set[frozenset[int]] = set()
 
@@ -199,7 +205,8 @@ def is_floating(guest: InstanceNumaCell) -> bool:
 
 
 def fit_cell(cell: NumaCell, guest: InstanceNumaCell, spare: int, limits: Limits | None) -> FittedCell | Refusal:
-    """What ``guest`` takes of ``cell``, with ``spare`` host CPUs (0 or 1) for emulator threads, or the first check that refuses it."""
+    """What ``guest`` takes of ``cell``, with ``spare`` host CPUs (0 or 1) for emulator threads, or the first check that
+    refuses it."""
     page = _memory(cell, guest)
     if isinstance(page, Refusal):
         return page

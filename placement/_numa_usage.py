@@ -13,8 +13,9 @@ from .request import InstanceNumaTopology
 def usage(host: NumaTopology, fitted: FittedNuma, free: bool = False) -> NumaTopology:
     """``host`` with ``fitted`` on it, or with ``free`` without it. O(cells).
 
-    Charges even where Nova 33 forgets to (``FittedNuma.nova_charges``). As in Nova no usage goes below zero. InvalidValue if a
-    host cell is unknown or named twice, a CPU to take is not free, or a CPU to give back is not pinned.
+    Charges even where Nova 33 forgets to (``FittedNuma.nova_charges``). As in Nova no usage goes below zero.
+    InvalidValue if a host cell is unknown or named twice, a CPU to take is not free, or a CPU to give back is not
+    pinned.
     """
     if len({part.host_cell for part in fitted.cells}) < len(fitted.cells):
         raise InvalidValue("two guest NUMA cells are on one host cell", field="fitted")
@@ -27,7 +28,8 @@ def usage(host: NumaTopology, fitted: FittedNuma, free: bool = False) -> NumaTop
 
 
 def settled(wanted: InstanceNumaTopology, fitted: FittedNuma) -> InstanceNumaTopology:
-    """What Nova 33 asks for the next guest of the same request: page sizes small, large and any are now the size chosen.
+    """What Nova 33 asks for the next guest of the same request: page sizes small, large and any are now the size
+    chosen.
 
     (Nova overwrites the request with the fitted topology when it charges a host.)
     """

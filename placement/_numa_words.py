@@ -1,4 +1,5 @@
-"""NUMA values as the plain numbers that the kernel ``ext/_numa`` takes and gives; the forms are told in its docstrings."""
+"""NUMA values as the plain numbers that the kernel ``ext/_numa`` takes and gives; the forms are told in its
+docstrings."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from .host import MemoryPages, NumaCell, NumaTopology
 from .request import InstanceNumaTopology
 
 Placed = tuple[int, int, list[int], list[int], list[int], bool]
-"""Host cell id, page size or 0, host CPUs by guest CPU, emulator CPUs, CPUs that become pinned, whether Nova charges it."""
+"""Host cell id, page size or 0, host CPUs by guest CPU, emulator CPUs, CPUs that become pinned, whether Nova charges
+it."""
 
 _THREADS = {REQUIRE: 1, ISOLATE: 2}
 
@@ -60,6 +62,28 @@ def _cell(numbers: Iterator[int]) -> NumaCell:
     )
 
 
+def with_state(topology: NumaTopology, words: Sequence[int]) -> NumaTopology:
+    """A host of the same shape as ``topology``, with its own amounts as ``state_words`` gives them."""
+    numbers = iter(words)
+    return NumaTopology(cells=tuple(_cell_with_state(cell, numbers) for cell in topology.cells))
+
+
+def _cell_with_state(cell: NumaCell, numbers: Iterator[int]) -> NumaCell:
+    memory, memory_usage, cpu_usage, pinned = islice(numbers, 4)
+    return NumaCell(
+        id=cell.id,
+        socket=cell.socket,
+        cpuset=cell.cpuset,
+        pcpuset=cell.pcpuset,
+        siblings=cell.siblings,
+        memory=memory,
+        memory_usage=memory_usage,
+        cpu_usage=cpu_usage,
+        pinned_cpus=frozenset(islice(numbers, pinned)),
+        mempages=tuple(_pages(pages.size_kb, *islice(numbers, 3)) for pages in cell.mempages),
+    )
+
+
 def _pages(size_kb: int, total: int, used: int, reserved: int) -> MemoryPages:
     return MemoryPages(size_kb=size_kb, total=total, used=used, reserved=reserved)
 
@@ -90,9 +114,7 @@ def fitted(wanted: InstanceNumaTopology, places: Iterable[Placed]) -> FittedNuma
             taken_cpus=frozenset(taken),
         )
         cells.append(part)
-    return FittedNuma(
-        cells=tuple(cells), emulator_threads_policy=wanted.emulator_threads_policy, nova_charges=charges
-    )
+    return FittedNuma(cells=tuple(cells), emulator_threads_policy=wanted.emulator_threads_policy, nova_charges=charges)
 
 
 def usage_words(placed: FittedNuma) -> array[int]:

@@ -1,4 +1,5 @@
-"""Many placements in one kernel call: requests become arrays, answers become Decision values only when somebody looks."""
+"""Many placements in one kernel call: requests become arrays, answers become Decision values only when somebody
+looks."""
 
 from __future__ import annotations
 
@@ -10,17 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ext import batch as kernel
-from ..ext.tables import format_uuid, make_many, parse_many
+from ..ext.gather import gather
+from ..ext.tables import format_uuid, make_many
 from .claim import Claimed
 from .decision import Decision
-from .errors import DuplicateName, HostlerError, InvalidValue
+from .errors import DuplicateName
 from .explain import quick_refusal
-from .request import Request, ServerGroup
+from .fleet import uuid_words
+from .request import Request, RequestSpec
 from .request_check import check_request
 
 if TYPE_CHECKING:
     from .engine import Engine
     from .signature import Signature
+
+ALONE = -1
+"""Mark of requests that ``Engine.place`` decides one by one."""
 
 
 @dataclass(slots=True)
@@ -122,97 +128,123 @@ class Decisions(Sequence[Decision]):
         )
 
 
+class Plan:
+    """Requests of one time from ``first`` on, read into columns and checked: ``which`` signature each has, or ALONE.
+
+    ``last`` is where another time begins.
+    """
+
+    def __init__(self, engine: Engine, batch: list[Request], first: int) -> None:
+        count = len(batch)
+        self.engine, self.batch, self.first, self.last = engine, batch, first, count
+        self.now = getattr(batch[first], "now", None)
+        self.signatures: list[Signature] = []
+        self.which = np.full(count, ALONE, np.int32)
+        self.uuids = np.zeros((count, 2), np.uint64)
+        self.projects, self.users = np.zeros(count, np.int32), np.zeros(count, np.int32)
+        self.groups = np.full(count, -1, np.int32)
+        self._specs: dict[RequestSpec, Any] = {}
+        self._numbers: dict[int, int] = {}
+        self._read()
+
+    def _read(self) -> None:
+        """Read all requests; raises HostlerError for the first that is malformed. Changes nothing but the clock."""
+        fleet, position = self.engine.fleet, self.first
+        projects, users = fleet.projects.ids, fleet.users.ids
+        plain = not self.engine.compiled.custom and not fleet.shared_service_hosts
+        specs = self._specs if plain else {}
+        columns = (self.which, self.uuids, self.projects, self.users, self.groups)
+        while True:
+            position = gather(self.batch, position, Request, self.now, specs, projects, users, fleet.groups, *columns)
+            if position == len(self.batch):
+                return
+            check_request(self.batch[position])
+            if self.batch[position].now not in (None, self.now):
+                self.last = position
+                return
+            self._look(position)
+            position += 1
+
+    def _look(self, position: int) -> None:
+        """A request that is not plain: check it, compile its spec, and read it or leave it to be placed alone."""
+        engine, fleet, request = self.engine, self.engine.fleet, self.batch[position]
+        single = len(request.instance_uuids) <= 1 and not request.alternates
+        for uuid in request.instance_uuids:
+            uuid_words(uuid, "instance_uuids")
+        self.which[position] = ALONE
+        given = request if request.instance_uuids else request.with_changes(instance_uuids=("",))
+        signature = engine.ranked_way(given) if single else None
+        if signature is None or not signature.simple:
+            engine.signature(request)
+            return
+        number = self._numbers.get(id(signature.owner))
+        if number is None:
+            number = self._numbers[id(signature.owner)] = len(self.signatures)
+            self.signatures.append(signature.owner)
+        self.which[position] = number
+        if engine.compiled.reads_project:
+            self._specs.setdefault(request.spec, {})[request.project_id] = number
+        else:
+            self._specs[request.spec] = number
+        self.projects[position] = fleet.projects.id(request.project_id)
+        self.users[position] = fleet.users.id(request.user_id)
+        self.groups[position] = -1 if request.server_group is None else fleet.group_id(str(request.server_group))
+        if request.instance_uuids:
+            self.uuids[position] = uuid_words(request.instance_uuids[0], "instance_uuids")
+        else:
+            self.uuids[position] = make_many(engine.uuid_seed, engine.sequence + position, 1)[0]
+
+
 def place_batch(engine: Engine, requests: Iterable[Request]) -> Decisions:
-    """``Engine.place_many``: runs of requests that the kernel can decide alone go to it together, the others one by one."""
+    """``Engine.place_many``: runs of requests that the kernel can decide alone go to it together, the others one by
+    one."""
     batch = list(requests)
     decisions = Decisions(engine, len(batch))
-    if not batch:
-        return decisions
-    plan = _plan(engine, batch)
-    start, sequence = engine.fleet.history.hold(), engine.sequence
+    plans: list[Plan] = []
+    while (not plans and batch) or (plans and plans[-1].last < len(batch)):
+        plans.append(Plan(engine, batch, plans[-1].last if plans else 0))
+    start, now, sequence = engine.fleet.history.hold(), engine.fleet.now, engine.sequence
+    down_time = engine.policy.options.default.service_down_time
     try:
-        first = 0
-        while first < len(batch):
-            last = first
-            while last < len(batch) and plan[last] is not None:
-                last += 1
-            if last > first:
-                _place_run(engine, decisions, batch, plan, first, last)
-            if last < len(batch):
-                decisions.add(last, engine.place(batch[last]))
-            first = last + 1
+        for plan in plans:
+            engine.fleet.advance(plan.now, down_time)
+            _place_plan(plan, decisions)
     except BaseException:
         engine.fleet.history.go(start)
+        engine.fleet.advance(now, down_time)
         engine.sequence = sequence
         raise
     return decisions
 
 
-def _plan(engine: Engine, batch: list[Request]) -> list[Signature | None]:
-    """For each request its signature if the kernel can decide it alone, else None. Raises for whatever is malformed."""
-    plan: list[Signature | None] = []
-    known: dict[tuple[int, str], Signature | None] = {}
-    latest = engine.fleet.now
-    compiled = engine.compiled
-    for request in batch:
-        if type(request) is not Request:
-            check_request(request)
-        now = request.now
-        if now is not None and now != latest:
-            check_request(request)
-            engine.fleet.advance(now, engine.policy.options.default.service_down_time)
-            latest = now
-            plan.append(None)
-            engine.ranked_way(request)
-            continue
-        if len(request.instance_uuids) > 1 or request.alternates or isinstance(request.server_group, ServerGroup):
-            check_request(request)
-            engine.signature(request)
-            plan.append(None)
-            continue
-        key = (id(request.spec), request.project_id if compiled.reads_project else "")
-        if key not in known or compiled.custom:
-            check_request(request)
-            signature = engine.ranked_way(request.with_changes(instance_uuids=("",)))
-            known[key] = signature if signature is not None and signature.simple else None
-            if signature is None:
-                engine.signature(request)
-        plan.append(known[key])
-    engine.fleet.advance(latest, engine.policy.options.default.service_down_time)
-    return plan
+def _place_plan(plan: Plan, decisions: Decisions) -> None:
+    alone = np.flatnonzero(plan.which[plan.first : plan.last] == ALONE) + plan.first
+    first = plan.first
+    for position in (*alone.tolist(), plan.last):
+        if position > first:
+            _place_run(plan, decisions, first, position)
+        if position < plan.last:
+            decisions.add(position, plan.engine.place(plan.batch[position]))
+        first = position + 1
 
 
-def _place_run(
-    engine: Engine, decisions: Decisions, batch: list[Request], plan: list[Signature | None], first: int, last: int
-) -> None:
-    fleet, requests = engine.fleet, batch[first:last]
-    count = len(requests)
-    signatures: dict[int, int] = {}
-    unique: list[Signature] = []
-    which = np.empty(count, np.int32)
-    for position, signature in enumerate(plan[first:last]):
-        index = signatures.get(id(signature))
-        if index is None:
-            assert signature is not None
-            index = signatures[id(signature)] = len(unique)
-            unique.append(signature)
-        which[position] = index
-    for signature in unique:
+def _place_run(plan: Plan, decisions: Decisions, first: int, last: int) -> None:
+    engine, fleet, span, count = plan.engine, plan.engine.fleet, slice(first, last), last - first
+    for signature in plan.signatures:
         signature.refresh()
-    width = max(len(signature.stages) for signature in unique)
-    uuids = _uuids(engine, requests)
-    groups = _groups(engine, requests)
+    width = max(len(signature.stages) for signature in plan.signatures)
+    which, uuids = plan.which[span], plan.uuids[span]
     rows, consumers = np.empty(count, np.int32), np.empty(count, np.int32)
     scores, counts = np.empty(count, np.float64), np.empty((count, width), np.int64)
     done = kernel.place(
         fleet.kernel,
-        [signature.ranking for signature in unique],
+        [signature.ranking for signature in plan.signatures],
         which,
-        np.array([signature.shape for signature in unique], np.int32)[which],
+        np.array([signature.shape for signature in plan.signatures], np.int32)[which],
         uuids,
-        _interned(fleet.projects, [request.project_id for request in requests]),
-        _interned(fleet.users, [request.user_id for request in requests]),
-        groups,
+        plan.projects[span],
+        plan.users[span],
+        plan.groups[span],
         True,
         rows,
         consumers,
@@ -224,42 +256,14 @@ def _place_run(
         kernel.release(fleet.kernel, placed[::-1].copy())
         taken = format_uuid(int(uuids[done, 0]), int(uuids[done, 1]))
         raise DuplicateName(f"consumer {taken} exists", field="instance_uuids")
-    fleet.placed(placed)
+    fleet.placed(placed.tolist() if fleet.history.recording else ())
+    requests = plan.batch[span]
     if engine.reads_instance_images:
-        for request, consumer in zip(requests, consumers, strict=True):
+        for request, consumer in zip(requests, consumers.tolist(), strict=True):
             if consumer >= 0 and request.image_properties:
-                fleet.image_properties[int(consumer)] = request.image_properties
-    decisions.add_run(Run(first, engine.sequence + 1, requests, unique, which, uuids, rows, scores, counts))
+                fleet.image_properties[consumer] = request.image_properties
+    decisions.add_run(Run(first, engine.sequence + 1, requests, plan.signatures, which, uuids, rows, scores, counts))
     engine.sequence += count
 
 
-def _uuids(engine: Engine, requests: Sequence[Request]) -> NDArray[np.uint64]:
-    texts = [request.instance_uuids[0] if request.instance_uuids else "" for request in requests]
-    try:
-        if all(texts):
-            return parse_many(texts)
-        words = make_many(engine.uuid_seed, engine.sequence, len(texts))
-        given = [position for position, text in enumerate(texts) if text]
-        if given:
-            words[given] = parse_many([texts[position] for position in given])
-        return words
-    except (ValueError, TypeError) as error:
-        raise InvalidValue(f"instance_uuids must be uuids: {error}", field="instance_uuids") from None
-
-
-def _groups(engine: Engine, requests: Sequence[Request]) -> NDArray[np.int32]:
-    groups = np.full(len(requests), -1, np.int32)
-    for position, request in enumerate(requests):
-        if request.server_group is not None:
-            groups[position] = engine.fleet.group_id(request.server_group)  # type: ignore[arg-type]  # _plan let only uuids pass
-    return groups
-
-
-def _interned(table: Any, texts: list[str]) -> NDArray[np.int32]:
-    known = {text: table.id(text) for text in set(texts)}
-    if len(known) == 1:
-        return np.full(len(texts), next(iter(known.values())), np.int32)
-    return np.array([known[text] for text in texts], np.int32)
-
-
-__all__ = ["Decisions", "HostlerError", "place_batch"]
+__all__ = ["Decisions", "place_batch"]

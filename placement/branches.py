@@ -1,8 +1,9 @@
 """Versions of one mutable state that can be returned to: forks without copies, and undo when a command fails.
 
-The state lives once, at the version that was used last. Every other version that somebody still holds knows the operations that
-lead from it to a neighbour; going there undoes or redoes them (Baker's rerooting of persistent arrays). A fork costs nothing, a
-change costs one record per held neighbour, going back and forth costs the operations between the two versions.
+The state lives once, at the version that was used last. Every other version that somebody still holds knows the
+operations that lead from it to a neighbour; going there undoes or redoes them (Baker's rerooting of persistent
+arrays). A fork costs nothing, a change costs one record per held neighbour, going back and forth costs the operations
+between the two versions.
 """
 
 from __future__ import annotations
@@ -22,15 +23,22 @@ class Operation(Protocol):
 class Change:
     """An operation made of two functions."""
 
-    __slots__ = ("redo", "undo")
+    __slots__ = ("_redo", "_undo")
 
     def __init__(self, redo: Callable[[], object], undo: Callable[[], object]) -> None:
-        self.redo = redo
-        self.undo = undo
+        self._redo = redo
+        self._undo = undo
+
+    def redo(self) -> None:
+        self._redo()
+
+    def undo(self) -> None:
+        self._undo()
 
 
 class Version:
-    """A point in the state's history. ``path`` leads from here to ``toward``; both are empty at the version the state is at."""
+    """A point in the state's history. ``path`` leads from here to ``toward``; both are empty at the version the state
+    is at."""
 
     __slots__ = ("__weakref__", "path", "toward")
 

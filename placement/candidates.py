@@ -1,7 +1,9 @@
-"""Allocation candidates of one provider tree: which providers can give what a query asks for, generated lazily in a fixed order.
+"""Allocation candidates of one provider tree: which providers can give what a query asks for, generated lazily in a
+fixed order.
 
-Order: classes in the query's order, providers of a class in row order with the tree before sharing providers; granular groups in
-the query's order. Source: Placement allocation candidates (resources, traits, member_of, granular groups, group_policy, sharing).
+Order: classes in the query's order, providers of a class in row order with the tree before sharing providers; granular
+groups in the query's order. Source: Placement allocation candidates (resources, traits, member_of, granular groups,
+group_policy, sharing).
 """
 
 from __future__ import annotations
@@ -9,8 +11,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from .fleet import Fleet
 from .demands import membership_passes, root_allows, traits_pass
+from .fleet import Fleet
 from .query import PlacementQuery, RequestGroup
 
 Amounts = dict[int, dict[int, int]]
@@ -18,7 +20,8 @@ Amounts = dict[int, dict[int, int]]
 
 
 def candidates(fleet: Fleet, root: int, query: PlacementQuery) -> Iterator[Amounts]:
-    """Ways to answer ``query`` in the tree of ``root``, best-first is not their concern. Each step costs one product step."""
+    """Ways to answer ``query`` in the tree of ``root``, best-first is not their concern. Each step costs one product
+    step."""
     yield from _of_query(fleet, root, query)
     if query.fallback is not None:
         yield from _of_query(fleet, root, query.fallback)
@@ -66,7 +69,8 @@ def _indices(fleet: Fleet, resources: tuple[tuple[str, int], ...]) -> dict[int, 
 
 
 def _unsuffixed(fleet: Fleet, root: int, tree: list[int], sharing: list[int], group: RequestGroup) -> Iterator[Amounts]:
-    """Each class from any provider of the tree or a sharing one; traits are collective, membership is the provider's or the root's."""
+    """Each class from any provider of the tree or a sharing one; traits are collective, membership is the provider's
+    or the root's."""
     anchor = _aggregates(fleet, root)
     wanted = _indices(fleet, group.resources)
     options = []
@@ -74,10 +78,18 @@ def _unsuffixed(fleet: Fleet, root: int, tree: list[int], sharing: list[int], gr
         able = [row for row in tree if fleet.fits_row(row, {resource: amount})]
         able = [row for row in able if _member(fleet, row, anchor, group)]
         if group.in_tree is None:
-            able += [row for row in sharing if fleet.fits_row(row, {resource: amount}) and _member(fleet, row, frozenset(), group)]
+            able += [
+                row
+                for row in sharing
+                if fleet.fits_row(row, {resource: amount}) and _member(fleet, row, frozenset(), group)
+            ]
         options.append(able)
     for rows in itertools.product(*options):
-        traits = frozenset().union(*(fleet.host_class(row).traits for row in rows)) if rows else fleet.host_class(root).traits
+        traits = (
+            frozenset().union(*(fleet.host_class(row).traits for row in rows))
+            if rows
+            else fleet.host_class(root).traits
+        )
         if not traits_pass(group, traits):
             continue
         amounts: Amounts = {}
@@ -97,7 +109,9 @@ def _granular(fleet: Fleet, tree: list[int], sharing: list[int], group: RequestG
     """One provider that gives everything of a suffixed group."""
     wanted = _indices(fleet, group.resources)
     for row in (*tree, *sharing):
-        if not traits_pass(group, fleet.host_class(row).traits) or not membership_passes(group, _aggregates(fleet, row)):
+        if not traits_pass(group, fleet.host_class(row).traits) or not membership_passes(
+            group, _aggregates(fleet, row)
+        ):
             continue
         if group.in_tree is not None and fleet.uuid(int(fleet.store.row["root"][row])) != group.in_tree:
             continue
@@ -113,5 +127,7 @@ def _merge(fleet: Fleet, plain: Amounts, rows: tuple[int, ...], groups: tuple[Re
         for resource, amount in _indices(fleet, group.resources).items():
             mine[resource] = mine.get(resource, 0) + amount
     avail = fleet.store.inventory["avail"]
-    fits = all(avail[resource, row] >= amount for row, amounts in merged.items() for resource, amount in amounts.items())
+    fits = all(
+        avail[resource, row] >= amount for row, amounts in merged.items() for resource, amount in amounts.items()
+    )
     return merged if fits else None

@@ -59,8 +59,8 @@ class Claimed:
 
 
 def allocations_of(fleet: Fleet, signature: Signature, row: int, *, given: bool) -> Allocations | None:
-    """What a guest would take on the host at ``row``; None if it does not fit. ``given``: candidates were supplied from outside, so
-    capacity has been judged there."""
+    """What a guest would take on the host at ``row``; None if it does not fit. ``given``: candidates were supplied
+    from outside, so capacity has been judged there."""
     if given or not signature.complex:
         if not given and not fleet.fits_row(row, signature.resources):
             return None
@@ -75,7 +75,8 @@ def allocations_of(fleet: Fleet, signature: Signature, row: int, *, given: bool)
 
 
 def forgotten(fleet: Fleet, policy: Policy, request: Request, row: int) -> bool:
-    """True if Nova 33 fails to charge the guest's NUMA cells, devices and io operation, and the policy does as Nova does."""
+    """True if Nova 33 fails to charge the guest's NUMA cells, devices and io operation, and the policy does as Nova
+    does."""
     if not policy.own.nova_bugs or request.spec.numa_topology is None:
         return False
     packing = policy.options.compute.packing_host_numa_cells_allocation_strategy
@@ -83,9 +84,11 @@ def forgotten(fleet: Fleet, policy: Policy, request: Request, row: int) -> bool:
     return numa is not None and not numa.nova_charges
 
 
-def extras_for(fleet: Fleet, signature: Signature, request: Request, row: int, allocations: Allocations) -> Extras | None:
-    """What the claim takes besides the shape, or None. A NUMA or PCI wish that no filter judged and that does not fit takes nothing
-    (Nova 33 logs it and goes on)."""
+def extras_for(
+    fleet: Fleet, signature: Signature, request: Request, row: int, allocations: Allocations
+) -> Extras | None:
+    """What the claim takes besides the shape, or None. A NUMA or PCI wish that no filter judged and that does not fit
+    takes nothing (Nova 33 logs it and goes on)."""
     numa: FittedNuma | None = None
     pci: tuple[PciPool, ...] = ()
     spec = request.spec

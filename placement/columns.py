@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ext.fleet import Columns
 from .errors import InvalidValue
-
-if os.environ.get("HOSTLER_PURE", "") not in ("", "0"):
-    from ..ext.fleet_py import Columns
-else:
-    from ..ext._fleet import Columns
 
 HOST_COLUMNS: Final = (
     "free_ram_mb",
@@ -35,14 +30,15 @@ HOST_COLUMNS: Final = (
     "disk_allocation_ratio",
     "last_seen_up",
 )
-"""float64 columns of the host block, in the order that ext/_fleet.pxd numbers them. MiB and GiB as named; ``last_seen_up`` in
-seconds since the epoch, NaN where no heartbeat is watched; ``service_up`` 1 or 0; ``pci_weight`` is what PCIWeigher reads."""
+"""float64 columns of the host block, in the order that ext/_fleet.pxd numbers them. MiB and GiB as named;
+``last_seen_up`` in seconds since the epoch, NaN where no heartbeat is watched; ``service_up`` 1 or 0; ``pci_weight``
+is what PCIWeigher reads."""
 
 COLUMN: Final = {name: index for index, name in enumerate(HOST_COLUMNS)}
 
 INVENTORY_BLOCKS: Final = ("total", "reserved", "min_unit", "max_unit", "step_size", "used", "base", "limit", "avail")
-"""int64 blocks [resource class, row]. ``base`` is usage loaded without a consumer; ``limit`` = floor of Placement's capacity;
-``avail`` = min(limit - used, max_unit), 0 where there is no inventory."""
+"""int64 blocks [resource class, row]. ``base`` is usage loaded without a consumer; ``limit`` = floor of Placement's
+capacity; ``avail`` = min(limit - used, max_unit), 0 where there is no inventory."""
 
 ROW_COLUMNS: Final = {
     "class_of": np.int32,
@@ -164,8 +160,8 @@ class ColumnStore:
     def refresh_limits(self, resource: int, rows: slice | NDArray[np.int32] | int) -> None:
         """Recompute ``limit`` and ``avail`` of one class after its inventory changed.
 
-        Placement's rule is used + amount <= (total - reserved) * allocation_ratio in double precision; used and amount are whole
-        numbers, so the floor of the right side says the same.
+        Placement's rule is used + amount <= (total - reserved) * allocation_ratio in double precision; used and amount
+        are whole numbers, so the floor of the right side says the same.
         """
         inventory = self.inventory
         total, reserved = inventory["total"][resource, rows], inventory["reserved"][resource, rows]

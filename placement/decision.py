@@ -52,7 +52,8 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Why nothing was placed: ``sentence`` for people, ``stage`` and ``removed`` for programs, ``hint`` what would help."""
+    """Why nothing was placed: ``sentence`` for people, ``stage`` and ``removed`` for programs, ``hint`` what would
+    help."""
 
     sentence: str
     stage: str
@@ -63,9 +64,9 @@ class Refusal:
 class Decision:
     """The answer to one request.
 
-    ``considered`` hosts came in; ``removed`` says how many each stage took out, in order (for several instances: at the first).
-    ``claims`` lists (instance uuid, provider uuid, ok) where claims were made elsewhere. ``seed`` is what random choices of this
-    decision were made from.
+    ``considered`` hosts came in; ``removed`` says how many each stage took out, in order (for several instances: at
+    the first). ``claims`` lists (instance uuid, provider uuid, ok) where claims were made elsewhere. ``seed`` is what
+    random choices of this decision were made from.
     """
 
     sequence: int

@@ -1,4 +1,5 @@
-"""What Placement's side of a request demands of providers, as the engine judges host classes and provider trees by it."""
+"""What Placement's side of a request demands of providers, as the engine judges host classes and provider trees by
+it."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ class Demands:
         return self.query.unsuffixed
 
     def complex(self, fleet: Fleet) -> bool:
-        """True if one provider's own inventory does not settle it: granular groups, a fallback, or nested or sharing providers
-        that have one of the classes."""
+        """True if one provider's own inventory does not settle it: granular groups, a fallback, or nested or sharing
+        providers that have one of the classes."""
         query = self.query
         if query.fallback is not None or self.group.in_tree is not None or any(group.suffix for group in query.groups):
             return True
@@ -71,8 +72,8 @@ def membership_passes(group: RequestGroup, aggregates: frozenset[str]) -> bool:
 
 
 def demands(fleet: Fleet, policy: Policy, request: Request, *, candidates_given: bool) -> Demands:
-    """Make the query of a request. Raises NoValidHost where Nova gives up before it asks, InvalidValue or UnknownName for extra
-    specs and image properties that make no sense. O(aggregates)."""
+    """Make the query of a request. Raises NoValidHost where Nova gives up before it asks, InvalidValue or UnknownName
+    for extra specs and image properties that make no sense. O(aggregates)."""
     spec = request.spec
     destination = spec.requested_destination
     cell = None

@@ -1,4 +1,5 @@
-"""The engine: places guests on one fleet under one policy, and says why. The same fleet and commands give the same decisions."""
+"""The engine: places guests on one fleet under one policy, and says why. The same fleet and commands give the same
+decisions."""
 
 from __future__ import annotations
 
@@ -11,13 +12,13 @@ from ..ext.tables import format_uuid, make_many
 from .batch import Decisions, place_batch
 from .claim import Claimed, allocations_of, extras_for
 from .decision import Alternate, Decision, ScorePart, Selection
+from .demands import demands
 from .errors import DuplicateName, InvalidValue
 from .explain import Explanation, explain, quick_refusal
 from .fitting import Fit, fits
 from .fleet import Fleet, Tip, uuid_words, whole_number
 from .host_selection import names_hosts
 from .policy import Policy
-from .demands import demands
 from .request import Request, RequestSpec, ServerGroup
 from .request_check import check_request, check_spec
 from .schedule import ClaimHook, Ranked, Scheduling
@@ -38,8 +39,10 @@ class Compiled:
         self.fleet, self.policy = fleet, policy
         self.verdicts = SharedVerdicts(fleet)
         self.by_content: dict[Any, Signature] = {}
+        """Content -> the signature that owns its ranking, the least recently compiled for first."""
         self.by_spec: dict[tuple[int, str, bool], tuple[RequestSpec, Signature]] = {}
         self.epoch = (-1, -1)
+        self.classes = -1
         names = {judge.name for judge in policy.filters}
         options = policy.options.scheduler
         rules = (*policy.filters, *policy.weighers)
@@ -49,35 +52,51 @@ class Compiled:
 
     def signature(self, request: Request, *, candidates_given: bool) -> Signature:
         """The compiled signature of a request. O(1) for a spec that was seen before."""
-        epoch = (self.fleet.store.capacity, self.fleet.static_epoch)
-        if epoch != self.epoch:
-            self.forget()
-            self.epoch = epoch
+        self._keep_up()
         key = (id(request.spec), request.project_id if self.reads_project else "", candidates_given)
         known = self.by_spec.get(key)
         if known is not None and not self.custom:
             return known[1]
         signature = self._compile(request, candidates_given)
-        # Compiling may have met a resource class, class or aggregate for the first time.
+        # Compiling may have met a resource class or an aggregate for the first time.
         self.epoch = (self.fleet.store.capacity, self.fleet.static_epoch)
-        if len(self.by_spec) >= 4 * SIGNATURES:
+        if len(self.by_spec) >= 16 * SIGNATURES:
             self.by_spec.clear()
         self.by_spec[key] = (request.spec, signature)
         return signature
 
+    def _keep_up(self) -> None:
+        """Drop what does not hold any more, and judge host classes that are new."""
+        epoch = (self.fleet.store.capacity, self.fleet.static_epoch)
+        if epoch != self.epoch:
+            self.forget()
+            self.epoch = epoch
+        if len(self.fleet.classes) != self.classes:
+            self.classes = len(self.fleet.classes)
+            self.by_spec.clear()
+            owners = list(self.by_content.values())
+            self.by_content.clear()
+            for owner in owners:
+                owner.judge_new_classes()
+                self.by_content.setdefault(owner.content, owner)
+
     def _compile(self, request: Request, candidates_given: bool) -> Signature:
         check_spec(request.spec)
         wanted = demands(self.fleet, self.policy, request, candidates_given=candidates_given)
-        content = (candidates_given, wanted, *Signature.content(self.policy, request))
-        signature = self.by_content.pop(content, None)
-        if signature is None or signature.stale:
-            signature = Signature(self.fleet, self.policy, request, wanted, self.verdicts, candidates_given=candidates_given)
+        signature = Signature(
+            self.fleet, self.policy, request, wanted, self.verdicts, candidates_given=candidates_given
+        )
+        owner = self.by_content.pop(signature.content, None)
+        if owner is not None and owner.stale:
+            owner = None
+        signature.share(owner)
+        if owner is None:
             self._make_room(signature.ranking.nbytes)
-        self.by_content[content] = signature
+        self.by_content[signature.content] = owner or signature
         return signature
 
     def _make_room(self, extra: int) -> None:
-        total = extra + sum(signature.ranking.nbytes for signature in self.by_content.values())
+        total = extra + self.nbytes
         while self.by_content and (total > INDEX_BYTES or len(self.by_content) >= SIGNATURES):
             oldest = next(iter(self.by_content))
             total -= self.by_content.pop(oldest).ranking.nbytes
@@ -92,7 +111,7 @@ class Compiled:
     @property
     def nbytes(self) -> int:
         """Bytes of all rankings."""
-        return sum(signature.ranking.nbytes for signature in self.by_content.values())
+        return sum(owner.ranking.nbytes for owner in self.by_content.values())
 
 
 class Engine:
@@ -114,7 +133,8 @@ class Engine:
 
     @property
     def fleet(self) -> Fleet:
-        """The fleet as this engine sees it. Change it through here: after a fork, the same Fleet object serves both engines in turn."""
+        """The fleet as this engine sees it. Change it through here: after a fork, the same Fleet object serves both
+        engines in turn."""
         self._fleet.enter(self._tip)
         return self._fleet
 
@@ -163,10 +183,11 @@ class Engine:
     ) -> Decision:
         """Choose hosts for the request's instances by Nova 33's rules and claim them, all or nothing.
 
-        ``candidates``: Placement's allocation requests by provider uuid, where an outside Placement made them (capacity was judged
-        there; hosts with an empty list are weighed but never claimed). ``claim(instance uuid, provider uuid, allocations)`` claims
-        there; False has the next host tried. A refusal is a Decision too; bad input raises HostlerError and changes nothing.
-        O(changes since the last like decision + log hosts) for one instance without named hosts, else O(hosts).
+        ``candidates``: Placement's allocation requests by provider uuid, where an outside Placement made them
+        (capacity was judged there; hosts with an empty list are weighed but never claimed). ``claim(instance uuid,
+        provider uuid, allocations)`` claims there; False has the next host tried. A refusal is a Decision too; bad
+        input raises HostlerError and changes nothing. O(changes since the last like decision + log hosts) for one
+        instance without named hosts, else O(hosts).
         """
         request = self._begin(request)
         if candidates is None and claim is None:
@@ -258,13 +279,13 @@ class Engine:
             policy, _, held = self.fleet.kernel.group(group)
             members = {SOFT_AFFINITY: 1.0, SOFT_ANTI_AFFINITY: -1.0}.get(policy, 0.0) * held.get(row, 0)
         parts = signature.ranking.row_parts(row, members)
-        return tuple(
-            ScorePart(weigher.name, *part) for weigher, part in zip(signature.weighers, parts, strict=True)
-        )
+        return tuple(ScorePart(weigher.name, *part) for weigher, part in zip(signature.weighers, parts, strict=True))
 
     def _alternate(self, row: int, weight: float) -> Alternate:
         fleet = self.fleet
-        return Alternate(fleet.service_host(row), fleet.name(row), fleet.uuid(row), fleet.host_class(row).cell_uuid, weight)
+        return Alternate(
+            fleet.service_host(row), fleet.name(row), fleet.uuid(row), fleet.host_class(row).cell_uuid, weight
+        )
 
     def selection(self, claimed: Claimed, alternates: tuple[Alternate, ...]) -> Selection:
         """A claim as the answer's value."""
@@ -294,7 +315,8 @@ class Engine:
         return place_batch(self, requests)
 
     def rank(self, request: Request, *, candidates: Mapping[str, Sequence[Any]] | None = None) -> Ranked:
-        """All hosts that pass, best first with weights, and the stage that removed each other. Claims nothing. O(hosts log hosts)."""
+        """All hosts that pass, best first with weights, and the stage that removed each other. Claims nothing. O(hosts
+        log hosts)."""
         request = self._begin(request)
         return Scheduling(self, request, candidates).rank()
 
@@ -305,20 +327,22 @@ class Engine:
         top: int = 5,
         candidates: Mapping[str, Sequence[Any]] | None = None,
     ) -> Explanation:
-        """Per host the first refusing stage and why, score parts of the best ``top``, and what would change the answer. Claims
-        nothing. O(hosts)."""
+        """Per host the first refusing stage and why, score parts of the best ``top``, and what would change the
+        answer. Claims nothing. O(hosts)."""
         request = self._begin(request)
         return explain(self, request, top=top, candidates=candidates)
 
     def fits(self, request: Request, *, limit: int | None = None) -> Fit:
-        """How many more guests of this shape fit, and on which hosts, counting capacity and every filter. Claims nothing."""
+        """How many more guests of this shape fit, and on which hosts, counting capacity and every filter. Claims
+        nothing."""
         request = self._begin(request)
         return fits(self, request, limit=limit)
 
     # changing
 
     def release(self, uuids: str | Iterable[str]) -> int:
-        """Remove consumers and give back what they took; returns how many. UnknownName, and nothing changed, if one is unknown."""
+        """Remove consumers and give back what they took; returns how many. UnknownName, and nothing changed, if one is
+        unknown."""
         names = [uuids] if isinstance(uuids, str) else list(uuids)
         if len(set(names)) < len(names):
             raise InvalidValue("a consumer is named twice", field="uuids")
@@ -330,12 +354,13 @@ class Engine:
             self.fleet.set_building(self.fleet.consumer_id(uuid), False)
 
     def move(self, uuid: str, request: Request, **options: Any) -> Decision:
-        """Place an existing guest again, elsewhere if that is where the policy puts it, giving back its old host's resources if
-        it moves. Its old host counts as it is with the guest on it, and is not chosen (a migration)."""
+        """Place an existing guest again, elsewhere if that is where the policy puts it, giving back its old host's
+        resources if it moves. Its old host counts as it is with the guest on it, and is not chosen (a migration)."""
         return self._replace(uuid, request, options, leave=True)
 
     def resize(self, uuid: str, request: Request, **options: Any) -> Decision:
-        """Place an existing guest again with another flavor; its own host is as good as any, with its old resources given back."""
+        """Place an existing guest again with another flavor; its own host is as good as any, with its old resources
+        given back."""
         return self._replace(uuid, request, options, leave=False)
 
     def _replace(self, uuid: str, request: Request, options: dict[str, Any], *, leave: bool) -> Decision:
@@ -377,7 +402,8 @@ class Engine:
     # forks
 
     def fork(self, policy: Policy | None = None) -> Engine:
-        """An engine on the same fleet as it is now, under the same policy or another; what either does the other never sees. O(1)."""
+        """An engine on the same fleet as it is now, under the same policy or another; what either does the other never
+        sees. O(1)."""
         other = Engine.__new__(Engine)
         other._fleet = self.fleet
         other.policy = policy if policy is not None else self.policy
@@ -391,4 +417,3 @@ class Engine:
     def what_if(self, policy: Policy | None = None) -> Engine:
         """A fork to try things on and throw away: ``engine.what_if().place(request)``."""
         return self.fork(policy)
-

@@ -1,4 +1,5 @@
-"""Every error that Hostler raises on purpose: one hierarchy, each with a stable code, the field at fault, and what to do."""
+"""Every error that Hostler raises on purpose: one hierarchy, each with a stable code, the field at fault, and what to
+do."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from collections.abc import Iterable
 
 
 class HostlerError(Exception):
-    """Base of all errors. ``code`` is stable for programs; ``field`` names the value at fault; ``hint`` says what to do."""
+    """Base of all errors. ``code`` is stable for programs; ``field`` names the value at fault; ``hint`` says what to
+    do."""
 
     code = "error"
 

@@ -1,4 +1,5 @@
-"""Why: per host the first refusing stage in words with numbers, what every weigher gave, and what would change the answer."""
+"""Why: per host the first refusing stage in words with numbers, what every weigher gave, and what would change the
+answer."""
 
 from __future__ import annotations
 
@@ -45,8 +46,8 @@ class RankedHost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """The whole story of a request on the fleet as it is. ``removed`` counts by stage, in order; ``counterfactuals`` say what would
-    change the answer; ``refusal`` is set where no host passed."""
+    """The whole story of a request on the fleet as it is. ``removed`` counts by stage, in order; ``counterfactuals``
+    say what would change the answer; ``refusal`` is set where no host passed."""
 
     considered: int
     removed: Mapping[str, int]
@@ -60,7 +61,9 @@ class Explanation:
         return next((each for each in self.refused if each.node == node), None)
 
 
-def explain(engine: Engine, request: Request, *, top: int, candidates: Mapping[str, Sequence[Any]] | None) -> Explanation:
+def explain(
+    engine: Engine, request: Request, *, top: int, candidates: Mapping[str, Sequence[Any]] | None
+) -> Explanation:
     """See ``Engine.explain``."""
     from .schedule import Scheduling
 
@@ -119,7 +122,11 @@ def _reason(scheduling: Scheduling, stage: Stage, row: int, by_class: dict[tuple
     key = (stage.number, int(fleet.store.row["class_of"][row]))
     known = by_class.get(key)
     if known is None:
-        known = _candidate_reason(scheduling, stage, row) if stage.filter is None else _filter_reason(scheduling, stage, row)
+        known = (
+            _candidate_reason(scheduling, stage, row)
+            if stage.filter is None
+            else _filter_reason(scheduling, stage, row)
+        )
         by_class[key] = known
     return known
 
@@ -151,7 +158,8 @@ def _candidate_reason(scheduling: Scheduling, stage: Stage, row: int) -> str:
 
 
 def shortage(fleet: Fleet, row: int, resource: int, amount: int) -> str:
-    """Why a provider can't give ``amount`` of a resource class: Placement's capacity and unit rules in words with numbers."""
+    """Why a provider can't give ``amount`` of a resource class: Placement's capacity and unit rules in words with
+    numbers."""
     inventory, name = fleet.store.inventory, fleet.resource_classes[resource]
     unit = UNITS.get(name, "")
     if inventory["total"][resource, row] <= 0:
@@ -242,22 +250,31 @@ def _missing(scheduling: Scheduling, stage: Stage, rows: NDArray[np.int32]) -> s
 
 
 def refusal(fleet: Fleet, signature: Signature, request: Request, ranked: Ranked, placed: int) -> Refusal:
-    """Why nothing was placed, with what would help; ``placed`` of several instances had found a host. O(stages * hosts)."""
+    """Why nothing was placed, with what would help; ``placed`` of several instances had found a host. O(stages *
+    hosts)."""
     wanted = len(request.instance_uuids)
     if len(ranked.rows) and wanted > 1:
         sentence = f"{len(ranked.rows)} hosts pass, but only {placed} of {wanted} instances fit"
         return Refusal(sentence=sentence, stage="claim", hint=f"ask for {placed} instances, or free capacity")
     if len(ranked.rows):
-        return Refusal(sentence=f"{len(ranked.rows)} hosts pass, but none could be claimed", stage="claim", hint="try again")
+        return Refusal(
+            sentence=f"{len(ranked.rows)} hosts pass, but none could be claimed", stage="claim", hint="try again"
+        )
     removed, considered = ranked.removed, len(ranked.considered)
     hints = _near_misses(ranked.scheduling, ranked) if ranked.scheduling is not None else []
-    return Refusal(sentence=_sentence(removed, considered), stage=_main_stage(removed), hint=hints[0] if hints else None)
+    return Refusal(
+        sentence=_sentence(removed, considered), stage=_main_stage(removed), hint=hints[0] if hints else None
+    )
 
 
-def quick_refusal(fleet: Fleet, signature: Signature, request: Request, removed: Mapping[str, int], considered: int) -> Refusal:
+def quick_refusal(
+    fleet: Fleet, signature: Signature, request: Request, removed: Mapping[str, int], considered: int
+) -> Refusal:
     """Why nothing was placed, from the counts alone. O(stages)."""
     stage = _main_stage(removed)
-    return Refusal(sentence=_sentence(removed, considered), stage=stage, hint="explain the request for every host's reason")
+    return Refusal(
+        sentence=_sentence(removed, considered), stage=stage, hint="explain the request for every host's reason"
+    )
 
 
 def _main_stage(removed: Mapping[str, int]) -> str:
@@ -268,4 +285,8 @@ def _sentence(removed: Mapping[str, int], considered: int) -> str:
     if considered == 0:
         return "No valid host was found: there are no hosts"
     parts = [f"{count} by {name}" for name, count in removed.items() if count]
-    return f"No valid host was found: of {considered} hosts, {', '.join(parts)} removed" if parts else "No valid host was found"
+    return (
+        f"No valid host was found: of {considered} hosts, {', '.join(parts)} removed"
+        if parts
+        else "No valid host was found"
+    )

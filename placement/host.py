@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """The nova-compute service. Times in seconds since the epoch; ``last_seen_up`` None with ``created_at`` None means that no
-    heartbeat is watched and the service counts as up."""
+    """The nova-compute service. Times in seconds since the epoch; ``last_seen_up`` None with ``created_at`` None means
+    that no heartbeat is watched and the service counts as up."""
 
     disabled: bool = False
     disabled_reason: str | None = None
@@ -63,7 +63,8 @@ class NumaTopology:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PciPool:
-    """``count`` free PCI devices with equal tags (vendor_id, product_id, dev_type, ...) on one NUMA node (None: no affinity)."""
+    """``count`` free PCI devices with equal tags (vendor_id, product_id, dev_type, ...) on one NUMA node (None: no
+    affinity)."""
 
     count: int
     numa_node: int | None = None
@@ -73,10 +74,10 @@ class PciPool:
 class HostState(Protocol):
     """What a filter or weigher may read of a host. Names are those of Nova's HostState.
 
-    ``vcpus_used``, ``free_ram_mb`` (MiB), ``free_disk_mb`` (MiB), ``num_instances``, ``num_io_ops`` change with every claim; so do
-    ``instances``, ``numa_topology`` and ``pci_pools``; all other fields change only when the host is reported anew.
-    ``instances`` maps an instance uuid to the image properties it was booted with. ``cpu_info`` is a JSON text. ``metrics``
-    maps a metric to its number as Nova's HostState holds it.
+    ``vcpus_used``, ``free_ram_mb`` (MiB), ``free_disk_mb`` (MiB), ``num_instances``, ``num_io_ops`` change with every
+    claim; so do ``instances``, ``numa_topology`` and ``pci_pools``; all other fields change only when the host is
+    reported anew. ``instances`` maps an instance uuid to the image properties it was booted with. ``cpu_info`` is a
+    JSON text. ``metrics`` maps a metric to its number as Nova's HostState holds it.
     """
 
     @property
@@ -143,8 +144,9 @@ class HostState(Protocol):
 class Host:
     """A compute host to load. It satisfies HostState, so rules can be tried on it without a fleet.
 
-    Memory in MiB, disk in GiB unless the name says _mb. ``free_ram_mb`` / ``free_disk_mb`` / ``vcpus_used`` are what the compute
-    node reports; None derives them from the totals (nothing used). ``uuid`` None is made from the fleet's seed and the row.
+    Memory in MiB, disk in GiB unless the name says _mb. ``free_ram_mb`` / ``free_disk_mb`` / ``vcpus_used`` are what
+    the compute node reports; None derives them from the totals (nothing used). ``uuid`` None is made from the fleet's
+    seed and the row.
     """
 
     host: str

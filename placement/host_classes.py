@@ -1,4 +1,5 @@
-"""Interning of what hosts have in common: a host class is one combination of all static fields, judged once for all its hosts."""
+"""Interning of what hosts have in common: a host class is one combination of all static fields, judged once for all
+its hosts."""
 
 from __future__ import annotations
 
@@ -14,16 +15,16 @@ class Interned(Generic[T]):
 
     def __init__(self) -> None:
         self.values: list[T] = []
-        self._ids: dict[T, int] = {}
+        self.ids: dict[T, int] = {}
 
     def __len__(self) -> int:
         return len(self.values)
 
     def id(self, value: T) -> int:
         """The id of ``value``, new if it was not seen before. O(1)."""
-        known = self._ids.get(value)
+        known = self.ids.get(value)
         if known is None:
-            known = self._ids[value] = len(self.values)
+            known = self.ids[value] = len(self.values)
             self.values.append(value)
         return known
 
@@ -33,7 +34,8 @@ class Interned(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostClass:
-    """Everything static of a row. ``aggregates`` are ids in the fleet's list of aggregates, in the order they were given."""
+    """Everything static of a row. ``aggregates`` are ids in the fleet's list of aggregates, in the order they were
+    given."""
 
     is_host: bool = False
     cell_uuid: str | None = None

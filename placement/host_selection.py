@@ -1,4 +1,5 @@
-"""Which hosts a request names: destination, ignored and forced hosts. Source: Nova 33 HostManager.get_filtered_hosts."""
+"""Which hosts a request names: destination, ignored and forced hosts. Source: Nova 33
+HostManager.get_filtered_hosts."""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ def skips_filters(spec: RequestSpec) -> bool:
 def selected(fleet: Fleet, spec: RequestSpec, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Which of ``rows`` (hosts) are left, bool each.
 
-    In this order: the destination's host (exact, and node if given) narrows; ignored hosts go (any case; if none is left, none);
-    forced hosts stay (any case); forced nodes stay (exact). O(rows) once for any case-insensitive list, else O(names).
+    In this order: the destination's host (exact, and node if given) narrows; ignored hosts go (any case; if none is
+    left, none); forced hosts stay (any case); forced nodes stay (exact). O(rows) once for any case-insensitive list,
+    else O(names).
     """
     keep = np.ones(len(rows), bool)
     destination = spec.requested_destination
@@ -43,7 +45,9 @@ def selected(fleet: Fleet, spec: RequestSpec, rows: NDArray[np.int32]) -> NDArra
     return keep
 
 
-def _named(fleet: Fleet, names: tuple[str, ...], rows: NDArray[np.int32], among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _named(
+    fleet: Fleet, names: tuple[str, ...], rows: NDArray[np.int32], among: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
     """Rows whose service host is one of ``names`` in any case."""
     wanted = {name.lower() for name in names}
     found = np.zeros(len(rows), bool)

@@ -1,4 +1,5 @@
-"""NUMA: what a flavor asks for, where on a host it fits, what it takes there and why it does not fit. Source: Nova 33 hardware.py.
+"""NUMA: what a flavor asks for, where on a host it fits, what it takes there and why it does not fit. Source: Nova 33
+hardware.py.
 
 The rules as plain values in, plain values out; ``numa_table`` holds the same state for many hosts in a kernel.
 """

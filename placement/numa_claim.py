@@ -1,4 +1,5 @@
-"""The NUMA cells and PCI devices that a guest takes of the host it was placed on. Source: Nova 33 HostState.consume_from_request."""
+"""The NUMA cells and PCI devices that a guest takes of the host it was placed on. Source: Nova 33
+HostState.consume_from_request."""
 
 from __future__ import annotations
 
@@ -9,8 +10,11 @@ from .numa import FittedNuma, Limits, fit
 from .request import RequestSpec
 
 
-def fit_claim(fleet: Fleet, spec: RequestSpec, row: int, *, packing: bool) -> tuple[FittedNuma | None, tuple[PciPool, ...]]:
-    """(fitted NUMA cells or None, PCI devices taken). A wish that no filter judged and that does not fit takes nothing."""
+def fit_claim(
+    fleet: Fleet, spec: RequestSpec, row: int, *, packing: bool
+) -> tuple[FittedNuma | None, tuple[PciPool, ...]]:
+    """(fitted NUMA cells or None, PCI devices taken). A wish that no filter judged and that does not fit takes
+    nothing."""
     pools = fleet.pci_pools(row)
     topology = fleet.numa.get_row(row)
     fitted = None

@@ -1,4 +1,5 @@
-"""The obvious table of NUMA cells: a dictionary of values and the rules of ``numa``. Twin and oracle of the kernel's table."""
+"""The obvious table of NUMA cells: a dictionary of values and the rules of ``numa``. Twin and oracle of the kernel's
+table."""
 
 from __future__ import annotations
 
@@ -72,8 +73,8 @@ class PyNumaTable:
         return 0
 
     def set_row(self, row: int, topology: NumaTopology | None, cpu_ratio: float, ram_ratio: float) -> None:
-        """Set a row's cells and allocation ratios; None: it has no cells. InvalidValue, and nothing changed, if a number is out of
-        range."""
+        """Set a row's cells and allocation ratios; None: it has no cells. InvalidValue, and nothing changed, if a
+        number is out of range."""
         _check_row(row)
         if topology is None or not topology.cells:
             self._rows.pop(row, None)
@@ -97,9 +98,10 @@ class PyNumaTable:
         """Make a row equal to a row of this or another table."""
         _check_row(row)
         _check_row(source_row)
+        copied = source._rows.get(source_row)
         self._rows.pop(row, None)
-        if source_row in source._rows:
-            self._rows[row] = source._rows[source_row]
+        if copied is not None:
+            self._rows[row] = copied
 
     def compile(
         self, wanted: InstanceNumaTopology, *, packing: bool = False, limited: bool = True, needs_smt: bool = False
@@ -113,11 +115,16 @@ class PyNumaTable:
         return NumaProgram(wanted, packing=packing, limited=limited, needs_smt=needs_smt)
 
     def mask(self, program: NumaProgram, rows: NDArray[np.int32], out: NDArray[np.uint8]) -> None:
-        """``out[row]`` = 1 if the guest fits the row, else 0, for each of ``rows``; for requests without PCI devices."""
+        """``out[row]`` = 1 if the guest fits the row, else 0, for each of ``rows``; for requests without PCI
+        devices."""
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(out):
             raise IndexError("row out of range")
         for row in rows.tolist():
             out[row] = self.fit(program, row) is not None
+
+    def judge(self, program: NumaProgram, rows: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """1 for each of ``rows`` that the guest fits, else 0; for requests without PCI devices."""
+        return np.array([self.fit(program, row) is not None for row in rows.tolist()], np.uint8)
 
     def fit(
         self,

@@ -63,8 +63,8 @@ def supports(
 ) -> bool:
     """True if ``pools`` serve all ``requests``, one after the other. O(requests * pools * attributes).
 
-    ``cells``: ids of the host cells that the guest is on; None or empty: NUMA does not matter. ``topology`` is read for policy
-    ``socket``. ``mappings``: Placement's providers per request group, where PCI devices are in Placement.
+    ``cells``: ids of the host cells that the guest is on; None or empty: NUMA does not matter. ``topology`` is read for
+    policy ``socket``. ``mappings``: Placement's providers per request group, where PCI devices are in Placement.
     """
     return isinstance(_serve(pools, requests, _place(cells, topology, mappings)), _Outcome)
 
@@ -77,7 +77,8 @@ def consume(
     topology: NumaTopology | None = None,
     mappings: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[PciPool, ...]:
-    """What is left of ``pools`` once ``requests`` are served; a pool that becomes empty vanishes. CapacityExceeded if it cannot be."""
+    """What is left of ``pools`` once ``requests`` are served; a pool that becomes empty vanishes. CapacityExceeded if
+    it cannot be."""
     return _served(pools, requests, _place(cells, topology, mappings)).left
 
 
@@ -101,12 +102,15 @@ def take(pools: Sequence[PciPool], devices: Sequence[PciPool]) -> tuple[PciPool,
         for pool in [pool for pool in left if _alike(pool, wanted)]:
             need = _draw(left, pool, need)
         if need:
-            raise CapacityExceeded(f"{need} of {wanted.count} PCI devices {_named(wanted)} are not free", field="pci_pools")
+            raise CapacityExceeded(
+                f"{need} of {wanted.count} PCI devices {_named(wanted)} are not free", field="pci_pools"
+            )
     return tuple(left)
 
 
 def give_back(pools: Sequence[PciPool], devices: Sequence[PciPool]) -> tuple[PciPool, ...]:
-    """``pools`` with ``devices`` again. A pool that had vanished comes back after those with as many attributes, as in Nova."""
+    """``pools`` with ``devices`` again. A pool that had vanished comes back after those with as many attributes, as in
+    Nova."""
     left = list(arranged(pools))
     for device in devices:
         same = next((index for index, pool in enumerate(left) if _alike(pool, device)), None)
@@ -125,7 +129,8 @@ def explain(
     topology: NumaTopology | None = None,
     mappings: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
-    """Why ``pools`` do not serve ``requests``: the first request that fails and the step at which too few devices are left."""
+    """Why ``pools`` do not serve ``requests``: the first request that fails and the step at which too few devices are
+    left."""
     outcome = _serve(pools, requests, _place(cells, topology, mappings))
     if isinstance(outcome, _Outcome):
         return "the PCI devices are there"
@@ -258,7 +263,8 @@ def _folded(value: Any) -> Any:
 
 
 def _by_numa(pools: list[PciPool], request: PciRequest, place: _Place) -> list[PciPool]:
-    """Affinity by policy: required, socket, legacy (Nova's default: devices without a node will do), preferred (any will do).
+    """Affinity by policy: required, socket, legacy (Nova's default: devices without a node will do), preferred (any
+    will do).
 
     A policy settles for less only if the stricter one finds too few devices.
     """

@@ -37,8 +37,8 @@ Rule = TypeVar("Rule", Filter, Weigher)
 
 class HostlerOptions(OptionGroup, frozen=True):
     """``[hostler]``. ``nova_filters`` and ``nova_weighers`` are own Nova classes, written ``package.module:Class``;
-    ``weigher_order`` names all weighers in the order in which their points are added. ``nova_bugs`` forgets to charge a guest's
-    NUMA cells and PCI devices where Nova 33 does (docs/nova-differences.md)."""
+    ``weigher_order`` names all weighers in the order in which their points are added. ``nova_bugs`` forgets to charge
+    a guest's NUMA cells and PCI devices where Nova 33 does (docs/nova-differences.md)."""
 
     group: ClassVar[str] = HOSTLER
 

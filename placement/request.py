@@ -25,7 +25,8 @@ class Flavor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """What filters and prefilters read of an image. ``properties`` uses Nova's canonical or legacy names (hw_*, img_*, os_*)."""
+    """What filters and prefilters read of an image. ``properties`` uses Nova's canonical or legacy names (hw_*, img_*,
+    os_*)."""
 
     id: str | None = None
     disk_format: str | None = None
@@ -34,7 +35,8 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceNumaCell:
-    """One guest NUMA cell as nova-api derives it. ``memory`` in MiB, ``pagesize`` in KiB (or -1 small, -2 large, -3 any)."""
+    """One guest NUMA cell as nova-api derives it. ``memory`` in MiB, ``pagesize`` in KiB (or -1 small, -2 large, -3
+    any)."""
 
     id: int
     cpuset: frozenset[int]
@@ -79,8 +81,8 @@ class Destination:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerGroup:
-    """A server group. ``policy``: affinity, anti-affinity, soft-affinity or soft-anti-affinity. ``members`` are instance uuids,
-    ``hosts`` the service hosts that already hold a member."""
+    """A server group. ``policy``: affinity, anti-affinity, soft-affinity or soft-anti-affinity. ``members`` are
+    instance uuids, ``hosts`` the service hosts that already hold a member."""
 
     uuid: str
     policy: str
@@ -91,9 +93,11 @@ class ServerGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RequestSpec:
-    """The part of a request that many requests share; the engine compiles it once per object (or once per equal ``signature``).
+    """The part of a request that many requests share; the engine compiles it once per object (or once per equal
+    ``signature``).
 
-    ``scheduler_hints`` maps a hint to its list of values. ``is_bfv``: boots from a volume, so root_gb takes no local disk.
+    ``scheduler_hints`` maps a hint to its list of values. ``is_bfv``: boots from a volume, so root_gb takes no local
+    disk.
     """
 
     flavor: Flavor
@@ -113,9 +117,10 @@ class RequestSpec:
 class Request:
     """One command to place ``len(instance_uuids)`` guests of one spec, all or nothing.
 
-    ``server_group`` is either the uuid of a group that the engine keeps, or a ServerGroup whose members and hosts the caller
-    supplies. ``now`` is the command's time in seconds since the epoch (None: the engine's last known time). ``alternates`` is the
-    number of further hosts to name. ``instance_uuids`` left empty gets one uuid made from the engine's seed and sequence number.
+    ``server_group`` is either the uuid of a group that the engine keeps, or a ServerGroup whose members and hosts the
+    caller supplies. ``now`` is the command's time in seconds since the epoch (None: the engine's last known time).
+    ``alternates`` is the number of further hosts to name. ``instance_uuids`` left empty gets one uuid made from the
+    engine's seed and sequence number.
     """
 
     spec: RequestSpec

@@ -25,7 +25,9 @@ def check_request(request: object) -> None:
     if request.alternates:
         whole_number(request.alternates, "alternates", most=MAX_ALTERNATES)
     if len(request.instance_uuids) > MAX_INSTANCES:
-        raise InvalidValue(f"at most {MAX_INSTANCES} instances at once, got {len(request.instance_uuids)}", field="instance_uuids")
+        raise InvalidValue(
+            f"at most {MAX_INSTANCES} instances at once, got {len(request.instance_uuids)}", field="instance_uuids"
+        )
     if request.now is not None:
         finite(request.now, "now")
     for name in ("project_id", "user_id"):
@@ -79,7 +81,9 @@ def _check_image(image: Image) -> None:
         raise InvalidValue("image.properties must be a mapping", field="image.properties")
     size = sum(len(str(key)) + len(str(value)) for key, value in image.properties.items())
     if size > MAX_TEXT:
-        raise InvalidValue(f"image.properties hold {size} characters, at most {MAX_TEXT} are taken", field="image.properties")
+        raise InvalidValue(
+            f"image.properties hold {size} characters, at most {MAX_TEXT} are taken", field="image.properties"
+        )
 
 
 def _check_numa(topology: InstanceNumaTopology) -> None:

@@ -1,4 +1,5 @@
-"""Values per row that a rule computed, brought up to date from the change log in the rows that changed, never in all that exist."""
+"""Values per row that a rule computed, brought up to date from the change log in the rows that changed, never in all
+that exist."""
 
 from __future__ import annotations
 
@@ -12,10 +13,16 @@ from .fleet import Fleet
 
 
 class RowCache:
-    """One value per row of a fleet. ``evaluate(rows)`` gives the values of some rows; ``array`` spans the fleet's capacity."""
+    """One value per row of a fleet. ``evaluate(rows)`` gives the values of some rows; ``array`` spans the fleet's
+    capacity."""
 
     def __init__(
-        self, fleet: Fleet, dtype: Any, evaluate: Callable[[NDArray[np.int32]], NDArray[Any]], *, whole_trees: bool = False
+        self,
+        fleet: Fleet,
+        dtype: Any,
+        evaluate: Callable[[NDArray[np.int32]], NDArray[Any]],
+        *,
+        whole_trees: bool = False,
     ) -> None:
         """``whole_trees``: a row's value depends on all providers of its tree, and on the sharing ones."""
         self.fleet = fleet
@@ -25,7 +32,8 @@ class RowCache:
         self._seen = -1
 
     def refresh(self) -> None:
-        """Catch up. O(rows changed since the last call); raises what the rule raises, and is then as stale as before."""
+        """Catch up. O(rows changed since the last call); raises what the rule raises, and is then as stale as
+        before."""
         version = self.fleet.version
         if version == self._seen:
             return

@@ -19,14 +19,15 @@ from .decision import Alternate, Decision, ScorePart, Selection
 from .explain import refusal
 from .host_selection import names_hosts, selected, skips_filters
 from .request import Request
-from .server_groups import GroupState, group_state, resolved
+from .server_groups import group_state, resolved
 from .signature import GROUP_FILTERS, SELECTION, Signature, Stage
 
 if TYPE_CHECKING:
     from .engine import Engine
 
 ClaimHook = Callable[[str, str, Mapping[str, Mapping[str, int]]], bool]
-"""Called with (instance uuid, provider uuid, allocations); False if the claim failed and the next host is to be tried."""
+"""Called with (instance uuid, provider uuid, allocations); False if the claim failed and the next host is to be
+tried."""
 
 SELECTED_OUT: Final = 254
 """Verdict of hosts that the request's named hosts exclude."""
@@ -36,8 +37,8 @@ SELECTED_OUT: Final = 254
 class Ranked:
     """Hosts that passed, best first, and what became of the others.
 
-    ``verdicts`` holds for each of ``considered`` rows the stage that removed it, 0 where it passed, SELECTED_OUT where host
-    selection did.
+    ``verdicts`` holds for each of ``considered`` rows the stage that removed it, 0 where it passed, SELECTED_OUT where
+    host selection did.
     """
 
     signature: Signature
@@ -51,8 +52,9 @@ class Ranked:
 
 
 class Scheduling:
-    """The run of one request. ``candidates``: provider uuid -> its allocation requests, as Placement returned them; hosts that are
-    not named are no candidates, hosts with an empty list are weighed and never claimed. None: the engine's own candidates."""
+    """The run of one request. ``candidates``: provider uuid -> its allocation requests, as Placement returned them;
+    hosts that are not named are no candidates, hosts with an empty list are weighed and never claimed. None: the
+    engine's own candidates."""
 
     def __init__(
         self,
@@ -197,7 +199,8 @@ class Scheduling:
     def _choose_first(
         self, rows: NDArray[np.int32], weights: NDArray[np.float64], draw: random.Random
     ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """Nova 33 ``_get_sorted_hosts``: shuffle the equal best if asked, then one of the first ``host_subset_size`` to the front."""
+        """Nova 33 ``_get_sorted_hosts``: shuffle the equal best if asked, then one of the first ``host_subset_size``
+        to the front."""
         options = self.engine.policy.options.filter_scheduler
         if len(rows) == 0:
             return rows, weights
@@ -213,7 +216,8 @@ class Scheduling:
         return rows[order], weights[order]
 
     def _again(self, rows: NDArray[np.int32], draw: random.Random) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """For a further instance: the filters that judge every instance, over what survived, then weigh anew (Nova 33)."""
+        """For a further instance: the filters that judge every instance, over what survived, then weigh anew (Nova
+        33)."""
         self.signature.refresh()
         self.signature.ranking.refresh()
         rows = rows[self._still_passes(rows)]
@@ -326,7 +330,7 @@ class Scheduling:
     ) -> Selection:
         fleet = self.fleet
         cell = fleet.host_class(claimed.row).cell_uuid
-        alternates = []
+        alternates: list[Alternate] = []
         for row, weight in zip(rows, weights, strict=True):
             if len(alternates) == self.request.alternates:
                 break
@@ -341,7 +345,8 @@ class Scheduling:
 
 def _not_before(verdicts: NDArray[np.uint8], number: int) -> NDArray[np.bool_]:
     """Rows that neither host selection nor a stage up to ``number`` refused."""
-    return (verdicts == 0) | ((verdicts > number) & (verdicts < SELECTED_OUT))
+    open_to_all: NDArray[np.bool_] = (verdicts == 0) | ((verdicts > number) & (verdicts < SELECTED_OUT))
+    return open_to_all
 
 
 def _on_rebuild(stage: Stage) -> bool:

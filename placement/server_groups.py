@@ -1,4 +1,5 @@
-"""A server group as a decision sees it: which rows hold how many members, whether the engine keeps the group or the caller does."""
+"""A server group as a decision sees it: which rows hold how many members, whether the engine keeps the group or the
+caller does."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class GroupState:
     hosts: set[int] = field(default_factory=set)
 
     def join(self, fleet: Fleet, row: int, instance_uuid: str) -> None:
-        """An instance of the request was placed on ``row``: it counts if it is a member (Nova 33: members and host.instances)."""
+        """An instance of the request was placed on ``row``: it counts if it is a member (Nova 33: members and
+        host.instances)."""
         siblings = fleet.rows_of_service_host(fleet.service_host(row))
         self.hosts.update(siblings)
         if self.kept >= 0 or instance_uuid in self.named:

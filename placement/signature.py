@@ -1,4 +1,5 @@
-"""A request compiled for the kernel: what of a policy and a request spec decides, per host class, per column and per row.
+"""A request compiled for the kernel: what of a policy and a request spec decides, per host class, per column and per
+row.
 
 Equal signatures share one ranking. Nothing here depends on instance uuids, on time, or on which server group it is.
 """
@@ -79,7 +80,8 @@ def row_verdicts(fleet: Fleet, judge: Filter, request: Request) -> RowCache:
 
 
 def tree_verdicts(fleet: Fleet, query: PlacementQuery) -> RowCache:
-    """Whether each row's provider tree has an allocation candidate, for queries that one provider alone does not settle."""
+    """Whether each row's provider tree has an allocation candidate, for queries that one provider alone does not
+    settle."""
 
     def evaluate(rows: NDArray[np.int32]) -> NDArray[np.uint8]:
         return np.array([first_candidate(fleet, int(row), query) is not None for row in rows], np.uint8)
@@ -153,9 +155,36 @@ class Signature:
             self._compile_filter(judge, shared)
         self._terms = [term for weigher in policy.weighers for term in self._compile_weigher(weigher)]
         self._judge_classes()
+        self.owner = self
+        self._ranking: Ranking | None = None
+
+    # sharing
+
+    @property
+    def content(self) -> tuple[Hashable, ...]:
+        """What the ranking is made of, with the verdicts on the host classes known now: equal contents, equal rankings."""
+        spec = self.request.spec
+        return (
+            self.shape,
+            (self.candidates_given, spec.numa_topology is not None, bool(spec.pci_requests), self.request.is_rebuild),
+            self.demands.query if self.complex else None,
+            tuple(self.stage_names),
+            tuple(self.needs),
+            tuple(self.bounds),
+            tuple(stage.number for stage in self.selections),
+            self._class_stage[: self._classes_seen].tobytes(),
+            tuple((s.number, s.filter.key(self.request)) for s, _ in self.row_judges if s.filter is not None),
+            tuple((term.weigher.name, term.weigher.key(self.request)) for term in self._terms),
+        )
+
+    def share(self, owner: Signature | None) -> None:
+        """Use the ranking of ``owner``, whose content is the same; None: make one."""
+        if owner is not None:
+            self.owner = owner
+            return
         self._refresh_rows()
-        self.ranking = Ranking(
-            fleet.kernel,
+        self._ranking = Ranking(
+            self.fleet.kernel,
             class_stage=self._class_stage,
             needs=self.needs,
             bounds=self.bounds,
@@ -164,6 +193,13 @@ class Signature:
             affinity_stage=self._group_stage["affinity"],
             anti_affinity_stage=self._group_stage["anti-affinity"],
         )
+
+    @property
+    def ranking(self) -> Ranking:
+        """The kernel's ranking, shared by all signatures of the same content."""
+        ranking = self.owner._ranking
+        assert ranking is not None
+        return ranking
 
     # compiling
 
@@ -227,7 +263,8 @@ class Signature:
     def _judge_classes(self) -> None:
         classes = self.fleet.classes.values
         verdicts = [
-            (number, judge.refresh() if isinstance(judge, ClassVerdicts) else None, judge) for number, judge in self.class_judges
+            (number, judge.refresh() if isinstance(judge, ClassVerdicts) else None, judge)
+            for number, judge in self.class_judges
         ]
         if len(classes) > len(self._class_stage):
             grown = np.full(2 * len(classes), NOT_A_HOST, np.uint8)
@@ -255,14 +292,16 @@ class Signature:
 
     @property
     def stale(self) -> bool:
-        """True if the signature must be compiled anew: the columns moved, or something that was taken as constant changed."""
+        """True if the signature must be compiled anew: the columns moved, or something that was taken as constant
+        changed."""
         return self.capacity != self.fleet.store.capacity or self.epoch != self.fleet.static_epoch
 
     @property
     def ranks(self) -> bool:
-        """True if the ranking alone can choose for one guest: nothing selects hosts by what they hold but the server group."""
+        """True if the ranking alone can choose for one guest: nothing selects hosts by what they hold but the server
+        group."""
         named = any(stage.name not in GROUP_FILTERS for stage in self.selections)
-        return not named and not any(values.errors for values in self.row_values)
+        return not named and not any(values.errors for values in self.owner.row_values)
 
     @property
     def simple(self) -> bool:
@@ -295,34 +334,18 @@ class Signature:
         """What one more guest adds to a host column that a filter bounds."""
         return 1 if column in (COLUMN["num_instances"], COLUMN["num_io_ops"]) else 0
 
-    @staticmethod
-    def content(policy: Policy, request: Request) -> tuple[Hashable, ...]:
-        """Everything of a request, beside Placement's demands, that makes its signature: equal contents, equal signatures."""
-        flavor = request.flavor
-        spec = request.spec
-        size = (flavor.vcpus, flavor.memory_mb, flavor.root_gb + flavor.ephemeral_gb)
-        extras = (spec.numa_topology is not None, bool(spec.pci_requests), request.is_rebuild)
-        parts: list[Hashable] = [size, extras]
-        for judge in policy.filters:
-            if judge.name not in GROUP_FILTERS and judge.applies(request):
-                bounds = judge.bounds(request)
-                by_selection = bounds is None and judge.selection(request) is not None
-                parts.append((judge.name, bounds if bounds is not None else by_selection or judge.key(request)))
-        for weigher in policy.weighers:
-            if weigher.name not in GROUP_WEIGHERS and weigher.applies(request):
-                parts.append((weigher.name, weigher.key(request)))
-        return tuple(parts)
-
     def refresh(self) -> None:
-        """Bring class verdicts and row caches up to date. O(changes)."""
-        if len(self.fleet.classes) != self._classes_seen:
-            self._judge_classes()
-            self.ranking.set_class_stage(self._class_stage)
+        """Bring the row caches up to date. O(changes)."""
+        self.owner._refresh_rows()
+
+    def judge_new_classes(self) -> None:
+        """Take in host classes that came since the signature was compiled. O(new classes)."""
+        self._judge_classes()
+        if self._ranking is not None:
+            self._ranking.set_class_stage(self._class_stage)
             for position, term in enumerate(self._terms):
                 if term.grows:
-                    self.ranking.set_class_values(position, term.arguments.get("values"), term.by_class())
-        if self.row_judges or self.row_values:
-            self._refresh_rows()
+                    self._ranking.set_class_values(position, term.arguments.get("values"), term.by_class())
 
     @property
     def weighers(self) -> list[Weigher]:
@@ -393,7 +416,8 @@ class Term:
         self.arguments["values"] = np.array([*self._values, 0.0])
 
     def adds_nothing(self) -> bool:
-        """True if no host's score can depend on the weigher as things stand; the fleet's static epoch tells when that may change."""
+        """True if no host's score can depend on the weigher as things stand; the fleet's static epoch tells when that
+        may change."""
         if not self._per_class and self._multiplier == 0.0:
             # A rule of rows may still refuse the request by raising.
             return self.rows is None

@@ -1,4 +1,5 @@
-"""Live views of the fleet: one host with the names that Nova's HostState has, and the whole fleet for vectorised plug-ins."""
+"""Live views of the fleet: one host with the names that Nova's HostState has, and the whole fleet for vectorised
+plug-ins."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from .host_classes import STATIC_FIELDS, HostClass
 
 
 class HostView:
-    """One host, read from the fleet at each access. Satisfies HostState; every property is O(1) but instances, NUMA and PCI."""
+    """One host, read from the fleet at each access. Satisfies HostState; every property is O(1) but instances, NUMA
+    and PCI."""
 
     __slots__ = ("_class", "fleet", "row")
 
@@ -164,8 +166,8 @@ class HostView:
 
 
 class ClassView:
-    """The static fields of one host class, for rules that read nothing else. Other HostState fields are not there on purpose: a
-    filter that declares its fields wrongly fails loudly."""
+    """The static fields of one host class, for rules that read nothing else. Other HostState fields are not there on
+    purpose: a filter that declares its fields wrongly fails loudly."""
 
     __slots__ = ("_class", "_fleet")
 
@@ -184,8 +186,8 @@ class ClassView:
 
 
 class FleetView:
-    """Some rows of a fleet (all by default) for mask-form filters and vectorised weighers. Rows that are no hosts may be among them;
-    what a plug-in says of those is ignored."""
+    """Some rows of a fleet (all by default) for mask-form filters and vectorised weighers. Rows that are no hosts may
+    be among them; what a plug-in says of those is ignored."""
 
     def __init__(self, fleet: Fleet, row_ids: NDArray[np.int32] | None = None) -> None:
         self.fleet = fleet
@@ -200,12 +202,14 @@ class FleetView:
         """Copy of a host column, float64[rows]; UnknownName for a name that is none."""
         if name not in COLUMN:
             raise UnknownName.among("column", name, HOST_COLUMNS)
-        return self.fleet.store.host[COLUMN[name], self.row_ids]
+        column: NDArray[np.float64] = self.fleet.store.host[COLUMN[name], self.row_ids]
+        return column
 
     def by_class(self, function: Callable[[HostClass], Any], dtype: Any = np.bool_) -> NDArray[Any]:
         """``function`` of each row's static fields, called once per host class. O(classes) calls + O(rows)."""
         values = np.array([function(value) for value in self.fleet.classes.values], dtype)
-        return values[self.fleet.store.row["class_of"][self.row_ids]]
+        by_row: NDArray[Any] = values[self.fleet.store.row["class_of"][self.row_ids]]
+        return by_row
 
     def host(self, index: int) -> HostView:
         """The host at position ``index`` of the view."""

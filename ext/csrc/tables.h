@@ -26,8 +26,8 @@ static inline uint64_t hostler_fold(uint64_t a, uint64_t b) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* The plan of wyhash: 16 bytes a multiplication, both halves of the product folded. No seed: a table's layout depends on
- * its history only. Never stored, so byte order does not matter. */
+/* The plan of wyhash: 16 bytes a multiplication, both halves of the product folded. No seed: a table's layout depends
+ * on its history only. Never stored, so byte order does not matter. */
 static inline uint64_t hostler_hash_bytes(const char *text, size_t length) {
     const uint64_t k0 = 0xa0761d6478bd642fu, k1 = 0xe7037ed1a0b428dbu, k2 = 0x8ebc6af09c88c6e3u;
     const unsigned char *at = (const unsigned char *)text;
@@ -50,7 +50,7 @@ static inline uint64_t hostler_hash_bytes(const char *text, size_t length) {
     return hostler_fold(k2 ^ length, hostler_fold(a ^ k1, b ^ hash));
 }
 
-/* Made for uuids of any version, counters among them: each half is spread by its own odd factor, then murmur3's finaliser. */
+/* For uuids of any version, counters among them: each half is spread by an odd factor, then murmur3's finaliser. */
 static inline uint64_t hostler_hash_uuid(uint64_t hi, uint64_t lo) {
     uint64_t hash = hi * 0x9e3779b97f4a7c15u ^ ((lo << 32 | lo >> 32) * 0xc2b2ae3d27d4eb4fu);
     hash = (hash ^ hash >> 33) * 0xff51afd7ed558ccdu;
@@ -116,8 +116,8 @@ static inline ptrdiff_t hostler_utf8_of_ucs4(const uint32_t *points, ptrdiff_t c
     return out - (unsigned char *)text;
 }
 
-/* Eight hexadecimal digits as a number; other bytes set high bits of `wrong`. Each byte is a lane: with the top bits clear,
- * adding 0x80 - c sets a lane's top bit where the byte is at least c, and no lane overflows into the next. */
+/* Eight hexadecimal digits as a number; other bytes set high bits of `wrong`. Each byte is a lane: with the top bits
+ * clear, adding 0x80 - c sets a lane's top bit where the byte is at least c, and no lane overflows into the next. */
 static inline uint64_t hostler_parse_hex8(const unsigned char *text, uint64_t *wrong) {
     const uint64_t lanes = 0x0101010101010101u, top = 0x80 * lanes;
     uint64_t raw = le64toh(hostler_read8(text)), low = raw & ~top, lower = low | 0x20 * lanes;

@@ -28,7 +28,8 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Selection form: only (``keep=True``) or all but (``keep=False``) the hosts that hold one of ``instances`` or are in ``hosts``.
+    """Selection form: only (``keep=True``) or all but (``keep=False``) the hosts that hold one of ``instances`` or are
+    in ``hosts``.
 
     ``at_least`` is how many of ``instances`` a host must hold to count. ``hosts`` are service host names.
     """
@@ -42,9 +43,10 @@ class Selection:
 class Filter:
     """Base of all filters. Override ``host_passes`` at least; everything else makes it faster, never different.
 
-    The engine asks, in this order: ``applies`` (False: every host passes), ``bounds`` (column form), ``selection``, ``mask``
-    (vectorised over the fleet view), and last ``host_passes`` (host form). A host-form verdict is cached per distinct combination
-    of the values of ``fields(request)`` and per ``key(request)``, so both must name everything that the verdict depends on.
+    The engine asks, in this order: ``applies`` (False: every host passes), ``bounds`` (column form), ``selection``,
+    ``mask`` (vectorised over the fleet view), and last ``host_passes`` (host form). A host-form verdict is cached per
+    distinct combination of the values of ``fields(request)`` and per ``key(request)``, so both must name everything
+    that the verdict depends on.
     """
 
     name: ClassVar[str]
@@ -85,7 +87,8 @@ class Filter:
         raise NotImplementedError
 
     def nova_error(self, host: HostState, request: Request) -> str | None:
-        """Name of the exception that Nova 33 raises while it judges ``host``, where this filter answers instead; else None."""
+        """Name of the exception that Nova 33 raises while it judges ``host``, where this filter answers instead; else
+        None."""
         return None
 
     def reason(self, host: HostState, request: Request) -> str:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .. import numa, pci
 from ..host import HostState
 from ..request import InstanceNumaTopology, Request
 from .base import Filter
+
+if TYPE_CHECKING:
+    from ..view import FleetView
 
 
 class NUMATopologyFilter(Filter):
@@ -34,6 +40,15 @@ class NUMATopologyFilter(Filter):
 
     def key(self, request: Request) -> Hashable:
         return request.spec.numa_topology, pci.key(request.spec.pci_requests), needs_threads(request)
+
+    def mask(self, view: FleetView, request: Request) -> NDArray[np.bool_] | None:
+        """By the fleet's NUMA table, unless PCI devices must be near."""
+        wanted = _wanted(request)
+        if wanted is None or request.spec.pci_requests:
+            return None
+        table = view.fleet.numa
+        program = table.compile(wanted, needs_smt=needs_threads(request))
+        return table.judge(program, view.row_ids).astype(np.bool_)
 
     def host_passes(self, host: HostState, request: Request) -> bool:
         wanted = _wanted(request)

@@ -1,4 +1,5 @@
-"""Whether a host has the PCI devices that are asked for, on whatever NUMA node. Source: Nova 33 PciPassthroughFilter."""
+"""Whether a host has the PCI devices that are asked for, on whatever NUMA node. Source: Nova 33
+PciPassthroughFilter."""
 
 from __future__ import annotations
 

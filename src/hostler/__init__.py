@@ -1,4 +1,5 @@
-"""Hostler: a deterministic scheduler core over a columnar fleet, for compute hosts, storage pools and whatever else holds capacity."""
+"""Hostler: a deterministic scheduler core over a columnar fleet, for compute hosts, storage pools and whatever else
+holds capacity."""
 
 from .placement.decision import Alternate, Decision, ScorePart, Selection
 from .placement.engine import Engine
@@ -13,7 +14,8 @@ from .placement.errors import (
     SnapshotError,
     UnknownName,
 )
-from .placement.filters.base import Bound, Filter, Selection as FilterSelection
+from .placement.filters.base import Bound, Filter
+from .placement.filters.base import Selection as FilterSelection
 from .placement.fleet import Fleet, Inventory
 from .placement.host import Aggregate, Host, MemoryPages, NumaCell, NumaTopology, PciPool, Service
 from .placement.load import add_hosts, load_hosts

@@ -64,7 +64,7 @@ def test_a_bad_number_in_an_extra_spec_is_an_error_that_names_it(spec: str) -> N
     ],
 )
 def test_nova_raises_where_no_value_can_be_compared(extra_specs: Mapping[str, str], error: str | None) -> None:
-    judge = AggregateInstanceExtraSpecsFilter(build(AggregateInstanceExtraSpecsFilter).options)
+    judge = build(AggregateInstanceExtraSpecsFilter)
     assert judge.nova_error(TIERS, request(extra_specs=extra_specs)) == error
 
 

@@ -126,5 +126,5 @@ def test_the_reason_names_the_capability(extra_specs: Mapping[str, str], reason:
 def test_nova_raises_at_the_first_spec_that_it_cannot_compare(
     extra_specs: Mapping[str, str], error: str | None
 ) -> None:
-    judge = ComputeCapabilitiesFilter(build(JUDGE).options)
+    judge = build(JUDGE)
     assert judge.nova_error(HOST, request(extra_specs=extra_specs)) == error

@@ -109,6 +109,6 @@ def test_the_reason_names_what_the_image_lacks(properties: dict[str, Any], reaso
 
 
 def test_nova_raises_on_physical_address_bits_of_an_image() -> None:
-    judge = ImagePropertiesFilter(build(JUDGE).options)
+    judge = build(JUDGE)
     assert judge.nova_error(HOST, request(properties={"hw_maxphysaddr_bits": 40})) == "AttributeError"
     assert judge.nova_error(HOST, request(properties={"hw_vm_mode": "hvm"})) is None

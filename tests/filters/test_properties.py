@@ -15,7 +15,7 @@ from hostler.placement.filters import BUILTIN_FILTERS, Filter
 from hostler.placement.filters.base import Bound, Selection
 from hostler.placement.host import Host
 from hostler.placement.options import Options
-from hostler.placement.request import Request
+from hostler.placement.request import Request, ServerGroup
 
 from .values import hosts, options, request, request_parts, verdict
 
@@ -25,7 +25,7 @@ ELSEWHERE = {"NUMATopologyFilter", "PciPassthroughFilter"}  # with tests of thei
 FLEET_COLUMNS = {"service_up"}  # made by the fleet from several fields and its clock
 
 requests = st.fixed_dictionaries(request_parts)
-thorough = settings(max_examples=400, deadline=None)
+thorough = settings(max_examples=300, deadline=None)
 
 
 def all_filters(values: Options) -> Iterator[Filter]:
@@ -39,6 +39,16 @@ def concerned(values: Options, host: Host, asked: Request) -> Iterator[Filter]:
     for judge in all_filters(values):
         if not isinstance(verdict(judge, host, asked), str) and judge.applies(asked):
             yield judge
+
+
+def one_part_changed(parts: dict[str, Any], others: dict[str, Any]) -> Iterator[Request]:
+    """The request of ``parts`` with one part from ``others``, for each part and for each field of the server group."""
+    for part in request_parts:
+        yield request(**(parts | {part: others[part]}))
+    mine, theirs = parts["server_group"], others["server_group"]
+    if isinstance(mine, ServerGroup) and isinstance(theirs, ServerGroup):
+        for field in ("policy", "max_server_per_host", "members", "hosts"):
+            yield request(**(parts | {"server_group": replace(mine, **{field: getattr(theirs, field)})}))
 
 
 def within(bounds: tuple[Bound, ...], host: Host) -> bool:
@@ -105,8 +115,7 @@ def test_requests_with_equal_keys_get_equal_verdicts(
     host: Host, parts: dict[str, Any], others: dict[str, Any], values: Options
 ) -> None:
     asked = request(**parts)
-    for part in request_parts:
-        other = request(**(parts | {part: others[part]}))
+    for other in one_part_changed(parts, others):
         for judge in concerned(values, host, asked):
             if isinstance(verdict(judge, host, other), str) or not judge.applies(other):
                 continue

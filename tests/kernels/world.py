@@ -1,4 +1,4 @@
-"""A fleet of columns to drive the kernels and their twins with, small amounts of few distinct values so that ties abound."""
+"""Fleets of columns to drive the kernels and their twins with, of few distinct values so that ties abound."""
 
 from __future__ import annotations
 
@@ -61,13 +61,18 @@ def settle(arrays: Arrays, rows: Any) -> None:
 
 
 class Maker:
-    """Makes rows from a seed. Each column takes one to four values, so some columns are constant."""
+    """Makes rows from a seed. A column takes one value in all rows, or few, or another one in each."""
 
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
-        self.palettes = [self.random.choice(FIGURES, self.random.integers(1, 5)) for _ in range(COLUMNS)]
+        self.palettes = [self._palette() for _ in range(COLUMNS)]
         self.palettes[CPU_ALLOCATION_RATIO] = np.array([1.0, 1.5, 16.0, 0.1])[: self.random.integers(1, 5)]
         self.spacious = bool(self.random.integers(0, 3))
+
+    def _palette(self) -> NDArray[np.float64]:
+        if self.random.integers(0, 3) == 0:
+            return self.random.uniform(-1e4, 1e4, 5000)
+        return self.random.choice(FIGURES, self.random.integers(1, 5))
 
     def fill(self, arrays: Arrays, rows: NDArray[np.int32], classes: int) -> None:
         """Write new rows. The consumers' columns, ``first`` and ``generation``, are left alone."""
@@ -90,7 +95,7 @@ class Maker:
 
 @dataclass
 class Signature:
-    """The arguments of a ranking, with arrays that may be edited and grown; both implementations read the same arrays."""
+    """A ranking's arguments, with arrays that may be edited and grown; both implementations read the same ones."""
 
     class_stage: NDArray[np.uint8]
     needs: list[tuple[int, int, int, bool]] = field(default_factory=list)
@@ -128,24 +133,27 @@ def set_multipliers(term: dict[str, Any], multipliers: NDArray[np.float64]) -> N
     term["least_multiplier"], term["greatest_multiplier"] = float(multipliers.min()), float(multipliers.max())
 
 
+SOURCES = (SOURCE_COLUMN, SOURCE_COLUMN, SOURCE_COLUMN, SOURCE_CLASS, SOURCE_ROW, SOURCE_GROUP, SOURCE_GROUP)
+columns = st.integers(0, COLUMNS - 1)
 stages = st.integers(1, 12)
+lows, highs = st.sampled_from([-np.inf, -2048.0, 0.0]), st.sampled_from([np.inf, 512.0, 4e9])
 
 
 @st.composite
 def terms(draw: st.DrawFn, classes: int, capacity: int) -> dict[str, Any]:
     """One weigher of any kind."""
-    source = draw(st.sampled_from([SOURCE_COLUMN, SOURCE_COLUMN, SOURCE_COLUMN, SOURCE_CLASS, SOURCE_ROW, SOURCE_GROUP]))
+    source = draw(st.sampled_from(SOURCES))
     term: dict[str, Any] = {"source": source, "multiplier": draw(st.sampled_from(MULTIPLIERS))}
     random = np.random.default_rng(draw(st.integers(0, 2**16)))
     if draw(st.booleans()):
         term["minval"] = draw(st.sampled_from(MINVALS))
     if source == SOURCE_COLUMN:
-        term["column"] = draw(st.integers(0, COLUMNS - 1))
+        term["column"] = draw(columns)
     elif source == SOURCE_GROUP:
         term["group_factor"] = draw(st.sampled_from([1.0, -1.0, 0.1]))
     else:
         term["values"] = random.choice(FIGURES, classes if source == SOURCE_CLASS else capacity)
-    if draw(st.integers(0, 3)) == 0:
+    if draw(st.booleans()):
         set_multipliers(term, random.choice(MULTIPLIERS, classes))
     return term
 
@@ -156,16 +164,14 @@ def signatures(draw: st.DrawFn, classes: int, capacity: int) -> Signature:
     random = np.random.default_rng(draw(st.integers(0, 2**16)))
     judged = draw(st.lists(st.sampled_from([0, 0, 0, 3, 7, NOT_A_HOST]), min_size=classes, max_size=classes))
     need = st.tuples(st.integers(0, RESOURCES - 1), st.integers(0, 6), stages, st.booleans())
-    bound = st.tuples(
-        st.integers(0, COLUMNS - 1), st.sampled_from([-np.inf, -2048.0, 0.0]), st.sampled_from([np.inf, 512.0, 4e9]), stages
-    )
+    bound = st.tuples(columns, lows, highs, stages)
     masks = [(random.random(capacity) < 0.8).astype(np.uint8) for _ in range(draw(st.integers(0, 2)))]
     return Signature(
         class_stage=np.array(judged, np.uint8),
         needs=draw(st.lists(need, max_size=3)),
         bounds=draw(st.lists(bound, max_size=2)),
         masks=[(mask, draw(stages)) for mask in masks],
-        terms=draw(st.lists(terms(classes, capacity), max_size=6)),
+        terms=draw(st.lists(terms(classes, capacity), min_size=draw(st.sampled_from([0, 1, 2, 3])), max_size=6)),
         affinity_stage=draw(st.sampled_from([0, 1, 5, 13])),
         anti_affinity_stage=draw(st.sampled_from([0, 2, 5, 14])),
     )
@@ -197,5 +203,5 @@ def words(first: int, count: int) -> NDArray[np.uint64]:
     return np.stack([np.full(count, 7), np.arange(first, first + count)], axis=1).astype(np.uint64)
 
 
-def int32(values: Sequence[int]) -> NDArray[np.int32]:
+def int32(values: Sequence[int] | NDArray[Any]) -> NDArray[np.int32]:
     return np.array(values, np.int32)

@@ -27,17 +27,12 @@ def sorted_cases() -> tuple[nova_cases.Case, ...]:
     return tuple(case for case in nova_cases.read_cases(RECORDED) if case["kind"] == "sorted")
 
 
-def nova_error(judge: Filter, host: Host, request: Request) -> str | None:
-    ask = getattr(judge, "nova_error", None)
-    return None if ask is None else ask(host, request)
-
-
 def answer(judge: Filter, hosts: list[Host], request: Request) -> dict[str, Any]:
     """What the filter says of all hosts, in the form of the records."""
     if request.is_rebuild and not judge.runs_on_rebuild:
         return {"eliminated": []}
     for host in hosts:
-        error = nova_error(judge, host, request)
+        error = judge.nova_error(host, request)
         if error is not None:
             return {"error": error, "at_host": [host.host, host.nodename]}
     refused = [host for host in hosts if judge.applies(request) and not judge.host_passes(host, request)]

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.placement.errors import HostlerError, NoValidHost
@@ -228,6 +228,7 @@ properties_given = st.dictionaries(
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(extra_specs_given, properties_given)
 def test_a_request_has_a_query_or_a_hostler_error(extra_specs: dict[str, str], properties: dict[str, Any]) -> None:
     with contextlib.suppress(HostlerError):

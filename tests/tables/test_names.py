@@ -159,7 +159,7 @@ class Names(RuleBasedStateMachine):
 
 @pytest.mark.property
 def test_the_table_keeps_up_with_a_dict_through_any_operations() -> None:
-    run_state_machine_as_test(Names, settings=settings(deadline=None, max_examples=80, stateful_step_count=40))
+    run_state_machine_as_test(Names, settings=settings(deadline=None, max_examples=60, stateful_step_count=40))
 
 
 def test_the_kernel_is_used_unless_hostler_pure_is_set() -> None:
@@ -264,7 +264,14 @@ def test_a_table_of_names_must_have_one_dimension() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [["a", "\ud800"], np.array(["a", "\ud800"]), np.array([b"a", b"\xff"]), np.array([b"\xed\xa0\x80"])]
+    "bad",
+    [
+        ["a", "\ud800"],
+        np.array(["a", "\ud800"]),
+        np.array(["\udfff"]),
+        np.array([b"a", b"\xff"]),
+        np.array([b"\xed\xa0\x80"]),
+    ],
 )
 def test_what_utf_8_cannot_hold_is_refused_and_nothing_is_added(bad: Any) -> None:
     table = NameTable()
@@ -320,9 +327,9 @@ def test_equal_tables_have_equal_arrays_whatever_their_past() -> None:
     assert same_arrays(short.to_arrays(), long.to_arrays())
 
 
-def test_a_hundred_thousand_names_are_found() -> None:
+def test_names_are_told_apart_where_hashes_of_32_bits_must_collide() -> None:
     table = NameTable()
-    names = numbered(0, 100_000)
+    names = numbered(0, 300_000)
     table.add_many(names)
-    assert [table.find(name) for name in names] == list(range(100_000))
-    assert table.find("compute-100000") == -1
+    assert [table.find(name) for name in names] == list(range(300_000))
+    assert table.find("compute-300000") == -1

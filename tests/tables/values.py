@@ -6,7 +6,21 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-FEW_NAMES = ["", "a", "b", "host", "host-1", "héron", "鶴", "🦩", "nul\0inside", "nul-at-the-end\0", "x" * 16, "x" * 17]
+FEW_NAMES = [
+    "",
+    "a",
+    "b",
+    "host",
+    "host-1",
+    "héron",
+    "\x7f\x80\u07ff",
+    "\u0800\uffff",
+    "\U00010000\U0010ffff",
+    "nul\0inside",
+    "nul-at-the-end\0",
+    "x" * 16,
+    "x" * 17,
+]
 
 texts = st.text(max_size=20) | st.text("ab", max_size=40)
 long_texts = st.builds(

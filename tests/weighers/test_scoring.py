@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.placement.errors import InvalidValue
@@ -104,6 +104,7 @@ def test_a_greatest_value_limits_raw_values_and_the_range() -> None:
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(st.lists(values.hosts, max_size=6), values.requests, values.options)
 def test_scores_fall_and_sum_up_and_every_host_is_there_once(
     hosts: list[Host], asked: Request, options: Options
@@ -122,6 +123,7 @@ def test_scores_fall_and_sum_up_and_every_host_is_there_once(
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(
     st.lists(values.hosts, min_size=1, max_size=4),
     values.requests,
@@ -140,6 +142,7 @@ def test_a_weigher_depends_on_nothing_that_it_does_not_declare(
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(
     st.lists(values.hosts, min_size=1, max_size=4),
     values.requests,
@@ -155,6 +158,7 @@ def test_a_weigher_that_does_not_apply_sees_all_hosts_alike(
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(values.hosts, values.requests, values.options)
 def test_the_group_form_says_the_same_as_the_host_form(of: Host, asked: Request, options: Options) -> None:
     for built in BUILTIN_WEIGHERS.values():

@@ -1,0 +1,96 @@
+"""Reads a batch of request objects into columns, as fast as attributes can be read. It knows their attribute names, nothing else."""
+
+from cpython.dict cimport PyDict_GetItem
+from cpython.ref cimport PyObject
+from libc.stdint cimport int32_t, uint64_t
+
+from ._tables cimport parse_uuid_str
+
+
+cdef extern from "Python.h":
+    bint PyUnicode_CheckExact(object)
+    bint PyDict_CheckExact(object)
+    bint PyTuple_CheckExact(object)
+    Py_ssize_t PyTuple_GET_SIZE(object)
+
+
+cdef inline int known(dict table, object key) except -2:
+    """The int that ``table`` holds for ``key``; -1 if it holds none."""
+    cdef PyObject* found = PyDict_GetItem(table, key)
+    return -1 if found == NULL else <int>(<object>found)
+
+
+cdef inline int signature(dict specs, object spec, object project) except -2:
+    """The int that ``specs`` holds for a spec, or for a spec and project where it holds a dictionary for the spec."""
+    cdef PyObject* found = PyDict_GetItem(specs, spec)
+    if found == NULL:
+        return -1
+    if PyDict_CheckExact(<object>found):
+        return known(<dict>found, project)
+    return <int>(<object>found)
+
+
+def gather(list requests, Py_ssize_t first, type kind, object now, dict specs, dict projects, dict users, dict groups,
+           int32_t[::1] which, uint64_t[:, ::1] uuids, int32_t[::1] project, int32_t[::1] user, int32_t[::1] group):
+    """Fill the columns from ``requests[first:]`` and return the position of the first request that needs a closer look.
+
+    A request is plain if its type is ``kind``; it names one uuid, no alternates, a time that is None or ``now``; and its spec,
+    project, user and server group (None: -1) are keys of the dictionaries, which give what goes into the columns (``specs`` may
+    hold, for a spec, a dictionary by project). Raises nothing
+    for odd requests: they are not plain.
+    """
+    cdef Py_ssize_t i, n = len(requests)
+    cdef object request, value
+    cdef int number
+    if not (which.shape[0] == n and uuids.shape[0] == n and uuids.shape[1] == 2 and project.shape[0] == n and user.shape[0] == n
+            and group.shape[0] == n) or first < 0:
+        raise ValueError("batch columns differ in length")
+    for i in range(first, n):
+        request = requests[i]
+        if type(request) is not kind:
+            return i
+        value = request.project_id
+        number = signature(specs, request.spec, value)
+        if number < 0:
+            return i
+        which[i] = number
+        if not PyUnicode_CheckExact(value):
+            return i
+        number = known(projects, value)
+        if number < 0:
+            return i
+        project[i] = number
+        value = request.user_id
+        if not PyUnicode_CheckExact(value):
+            return i
+        number = known(users, value)
+        if number < 0:
+            return i
+        user[i] = number
+        value = request.server_group
+        if value is None:
+            group[i] = -1
+        else:
+            if not PyUnicode_CheckExact(value):
+                return i
+            number = known(groups, value)
+            if number < 0:
+                return i
+            group[i] = number
+        value = request.now
+        if value is not None and value is not now and value != now:
+            return i
+        value = request.alternates
+        if value is not 0:
+            return i
+        value = request.instance_uuids
+        if not PyTuple_CheckExact(value) or PyTuple_GET_SIZE(value) != 1:
+            return i
+        value = value[0]
+        if not PyUnicode_CheckExact(value):
+            return i
+        try:
+            parse_uuid_str(value, &uuids[i, 0], &uuids[i, 1])
+        except ValueError:
+            return i
+    return n

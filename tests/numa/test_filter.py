@@ -1,0 +1,101 @@
+"""NUMATopologyFilter: whom it asks, what its verdict depends on, and what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hostler.placement.filters.numa import NUMATopologyFilter
+from hostler.placement.host import Host, NumaTopology, PciPool
+from hostler.placement.options import Options
+from hostler.placement.request import Flavor, Image, InstanceNumaTopology, PciRequest, Request, RequestSpec
+
+from .values import cell, floating, guest, pinned, shared_cell, topology
+
+JUDGE = NUMATopologyFilter(Options())
+NIC = PciRequest(count=1, spec=({"vendor_id": "8086"},), numa_policy="required")
+REQUIRE = {"hw:cpu_policy": "dedicated", "hw:cpu_thread_policy": "require"}
+
+
+def host(numa_topology: NumaTopology | None, **changes: Any) -> Host:
+    return Host(host="h", vcpus_total=8, total_usable_ram_mb=8192, numa_topology=numa_topology, **changes)
+
+
+def request(
+    wanted: InstanceNumaTopology | None,
+    *pci_requests: PciRequest,
+    specs: dict[str, str] | None = None,
+    image: dict[str, str] | None = None,
+) -> Request:
+    flavor = Flavor(name="f", vcpus=2, memory_mb=1024, extra_specs=specs or {})
+    spec = RequestSpec(
+        flavor=flavor, image=Image(properties=image or {}), numa_topology=wanted, pci_requests=pci_requests
+    )
+    return Request(spec=spec)
+
+
+def test_a_guest_without_numa_cells_passes_everywhere() -> None:
+    assert not JUDGE.applies(request(None))
+    assert JUDGE.host_passes(host(None), request(None))
+    assert JUDGE.host_passes(host(None), request(guest()))
+
+
+def test_a_guest_with_numa_cells_needs_a_host_with_some() -> None:
+    wanted = request(guest(pinned()))
+    assert JUDGE.applies(wanted)
+    assert JUDGE.host_passes(host(topology(cell())), wanted)
+    assert not JUDGE.host_passes(host(None), wanted)
+    assert not JUDGE.host_passes(host(topology()), wanted)
+    assert JUDGE.reason(host(None), wanted) == "wants 1 NUMA cells, the host reports none"
+
+
+def test_the_host_s_allocation_ratios_bind_floating_cpus() -> None:
+    full = topology(shared_cell(cpu_usage=4))
+    wanted = request(guest(floating()))
+    assert JUDGE.host_passes(host(full, cpu_allocation_ratio=1.5), wanted)
+    assert not JUDGE.host_passes(host(full, cpu_allocation_ratio=1.0), wanted)
+
+
+@pytest.mark.parametrize("where", ["flavor", "image", "both"])
+def test_dedicated_with_require_needs_smt_whatever_cells_are_asked_for(where: str) -> None:
+    image = {name.replace("hw:", "hw_"): value for name, value in REQUIRE.items()}
+    asked = request(None, specs=REQUIRE if where != "image" else None, image=image if where != "flavor" else None)
+    assert JUDGE.applies(asked)
+    assert JUDGE.host_passes(host(topology(cell(threads=2))), asked)
+    assert not JUDGE.host_passes(host(topology(cell())), asked)
+    assert JUDGE.host_passes(host(None), asked)
+    assert "several threads" in JUDGE.reason(host(topology(cell())), asked)
+
+
+def test_the_policies_may_be_named_by_flavor_and_image_in_turn() -> None:
+    asked = request(None, specs={"hw:cpu_policy": "dedicated"}, image={"hw_cpu_thread_policy": "require"})
+    assert not JUDGE.host_passes(host(topology(cell())), asked)
+
+
+def test_pci_devices_must_be_near() -> None:
+    two = topology(cell(0, pinned_cpus=frozenset({0, 1, 2})), cell(1))
+    far, near = (PciPool(count=1, numa_node=node, tags={"vendor_id": "8086"}) for node in (0, 1))
+    assert not JUDGE.host_passes(host(two, pci_pools=(far,)), request(guest(pinned()), NIC))
+    assert JUDGE.host_passes(host(two, pci_pools=(near,)), request(guest(pinned()), NIC))
+
+
+@pytest.mark.parametrize(
+    ("asked", "fields"),
+    [
+        (request(guest(pinned())), {"numa_topology"}),
+        (request(guest(floating())), {"numa_topology", "cpu_allocation_ratio", "ram_allocation_ratio"}),
+        (request(guest(pinned()), NIC), {"numa_topology", "pci_pools"}),
+        (request(None, specs=REQUIRE), {"numa_topology"}),
+    ],
+    ids=["pinned", "floating", "pinned with devices", "only a policy"],
+)
+def test_a_verdict_depends_on_no_more_than_it_must(asked: Request, fields: set[str]) -> None:
+    assert JUDGE.fields(asked) == fields
+
+
+def test_equal_wishes_have_equal_keys() -> None:
+    assert JUDGE.key(request(guest(pinned()), NIC)) == JUDGE.key(request(guest(pinned()), NIC))
+    assert hash(JUDGE.key(request(guest(pinned()), NIC)))
+    assert JUDGE.key(request(guest(pinned()))) != JUDGE.key(request(guest(pinned([0]))))
+    assert JUDGE.key(request(guest(pinned()))) != JUDGE.key(request(guest(pinned()), specs=REQUIRE))

@@ -1,0 +1,1 @@
+"""The snapshot file: what is written is read, and what was damaged is refused."""
