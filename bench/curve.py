@@ -1,9 +1,10 @@
-"""The whole curve, a thousand to a million hosts, and every other figure that has a bar, each as one row: what, bar, measured, ratio, ok.
+"""The whole curve, a thousand to a million hosts, and every other figure that has a bar, each as one row: what, bar,
+measured, ratio, ok.
 
     python -m hostler.bench.curve
 
-Decisions are timed by ``hostler.bench.engine`` in a process of their own; of ``--repeat`` runs the fastest counts, since what else the
-machine does can only slow one down.
+Decisions are timed by ``hostler.bench.engine`` in a process of their own; of ``--repeat`` runs the fastest counts,
+since what else the machine does can only slow one down.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ app = cyclopts.App(name="curve", help="Measure everything that has a bar.", resu
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure beside its bar; ``bar`` is None for figures that are there for scale. ``reach``: what it should be some day."""
+    """One figure beside its bar; ``bar`` is None for figures that are there for scale. ``reach``: what it should be
+    some day."""
 
     what: str
     unit: str
@@ -84,7 +86,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 @functools.cache
 def _engine_run(repeat: int, hosts: int, requests: int, *options: str) -> Result:
     """The fastest of ``repeat`` runs of bench/engine.py, each in a process of its own."""
-    command = [sys.executable, "-m", "hostler.bench.engine", "--json", f"--hosts={hosts}", f"--requests={requests}", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "hostler.bench.engine",
+        "--json",
+        f"--hosts={hosts}",
+        f"--requests={requests}",
+        *options,
+    ]
     runs = []
     for _ in range(repeat):
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
@@ -110,7 +120,12 @@ def rows(sizes: Sequence[int], repeat: int, requests: int) -> Iterator[Row]:
     yield from _policy_rows(min(USUAL, most), repeat, requests)
     yield _explain_row(min(USUAL, most), repeat)
     result = _engine_run(repeat, most, requests)
-    yield Row(what=f"memory, {most:,} hosts, all in (resident)", unit="B/host", bar=BYTES_PER_HOST, measured=result.rss_bytes_per_host)
+    yield Row(
+        what=f"memory, {most:,} hosts, all in (resident)",
+        unit="B/host",
+        bar=BYTES_PER_HOST,
+        measured=result.rss_bytes_per_host,
+    )
     yield Row(what=f"load {most:,} hosts from arrays (wall)", unit="s", bar=LOAD_SECONDS, measured=result.load_seconds)
     yield from _state_rows(most, repeat)
 
@@ -123,7 +138,9 @@ def _size_rows(hosts: int, repeat: int, requests: int) -> Iterator[Row]:
     yield Row(what=f"first decision of all, {hosts:,} hosts (wall)", unit="ms", measured=result.first_decision_ms)
     engine, request = _engine(hosts)
     scan = _least(max(2, min(20, 200_000 // hosts)), lambda: engine.rank(request).rows[0])
-    yield Row(what=f"exact flat scan for scale: Engine.rank and its first, {hosts:,} hosts", unit="µs", measured=scan * 1e6)
+    yield Row(
+        what=f"exact flat scan for scale: Engine.rank and its first, {hosts:,} hosts", unit="µs", measured=scan * 1e6
+    )
 
 
 def _engine(hosts: int) -> tuple[Engine, Request]:
@@ -158,7 +175,9 @@ def _state_rows(hosts: int, repeat: int) -> Iterator[Row]:
     engine, request = _engine(hosts)
     yield Row(what=f"fork {hosts:,} hosts", unit="ms", bar=FORK_MS, measured=_least(repeat, engine.fork) * 1e3)
     seconds = _least(repeat, lambda: (engine.what_if().place(request), engine.fleet))
-    yield Row(what=f"fork {hosts:,} hosts, decide on the fork, come back", unit="ms", bar=FORK_MS, measured=seconds * 1e3)
+    yield Row(
+        what=f"fork {hosts:,} hosts, decide on the fork, come back", unit="ms", bar=FORK_MS, measured=seconds * 1e3
+    )
     yield from _snapshot_rows(engine, repeat)
 
 

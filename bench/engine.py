@@ -1,6 +1,8 @@
-"""Times the engine alone on a made-up cloud: decisions in batches or one by one, releases apart, memory. Prints one JSON object.
+"""Times the engine alone on a made-up cloud: decisions in batches or one by one, releases apart, and memory.
 
     python -m hostler.bench.engine --hosts 10000 --requests 20000 --policy nova --json
+
+Prints one JSON object, or a table without ``--json``. Fleet and requests are made before the clock starts.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -34,8 +36,9 @@ app = cyclopts.App(name="engine", help="Time the engine on a made-up cloud.", re
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run measured. Times per decision are over the timed decisions only; ``p99_us`` is wall time, over batches divided by
-    their size or over single calls. ``bytes_per_host`` counts the arrays, ``rss_bytes_per_host`` is what the process grew by."""
+    """What a run measured. Times per decision are over the timed decisions only; ``p99_us`` is wall time, over
+    batches divided by their size or over single calls. ``bytes_per_host`` counts the arrays, ``rss_bytes_per_host``
+    is what the process grew by."""
 
     hosts: int
     decisions: int
@@ -86,10 +89,11 @@ class _Clock:
 
 
 class _Guests:
-    """The guests that are alive, and which of them go next: any older one may, by a seeded choice."""
+    """The guests that are alive, and which of them go next: any older one may, by a seeded choice. ``came``: those that
+    found a host on the clock."""
 
     def __init__(self, engine: Engine, seed: int) -> None:
-        self.engine, self.alive = engine, list[str]()
+        self.engine, self.alive, self.came = engine, list[str](), 0
         self.rng = np.random.default_rng([seed, 3])
         self.clock = _Clock()
 
@@ -103,6 +107,10 @@ class _Guests:
         with self.clock:
             self.engine.release(gone)
         self.clock.count += len(gone)
+
+
+Place = Callable[[Engine, Sequence[Request], _Clock], list[str]]
+"""Places a batch on the clock; answers with the uuids of the guests that found a host."""
 
 
 def run(
@@ -122,36 +130,23 @@ def run(
     batch = min(batch, requests)
     made = make_requests(engine.fleet, 1 + WARM_UP * batch + requests, policy=policy, seed=seed)
     unmeasured = _resident()
-    first = _first_decision(engine, made[0])
-    place = _place_singly if single else _place_together
-    guests, clock = _Guests(engine, seed), _Clock()
-    warm_up, timed = made[1 : 1 + WARM_UP * batch], made[1 + WARM_UP * batch :]
-    # What the benchmark itself holds is not the collector's business.
-    gc.collect()
-    gc.freeze()
-    for start in range(0, len(warm_up), batch):
-        guests.alive += place(engine, warm_up[start : start + batch], _Clock())
-    placed = 0
-    for start in range(0, requests, batch):
-        came = place(engine, timed[start : start + batch], clock)
-        placed += len(came)
-        guests.release(len(came))
-        guests.alive += came
-    gc.unfreeze()
+    first = _first_decision(engine, made.pop(0))
+    batches = [made[start : start + batch] for start in range(0, len(made), batch)]
+    placing, guests = _under_load(engine, batches, _place_singly if single else _place_together, seed)
     grown = _resident() - unmeasured + loaded - before
     fleet_bytes, ranking_bytes = engine.fleet.nbytes(), engine.compiled.nbytes
     return Result(
         hosts=hosts,
         decisions=requests,
-        placed=placed,
+        placed=guests.came,
         policy=policy,
         single=single,
         seed=seed,
         fill=fill,
         batch=1 if single else batch,
-        cpu_us_per_decision=round(clock.per(clock.cpu), 3),
-        wall_us_per_decision=round(clock.per(clock.wall), 3),
-        p99_us=round(float(np.percentile(clock.laps, 99)) * 1e6, 3),
+        cpu_us_per_decision=round(placing.per(placing.cpu), 3),
+        wall_us_per_decision=round(placing.per(placing.wall), 3),
+        p99_us=round(float(np.percentile(placing.laps, 99)) * 1e6, 3),
         release_cpu_us=round(guests.clock.per(guests.clock.cpu), 3),
         released=guests.clock.count,
         first_decision_ms=round(first * 1e3, 3),
@@ -166,6 +161,23 @@ def run(
         python=platform.python_version(),
         load_average=round(os.getloadavg()[0], 2),
     )
+
+
+def _under_load(engine: Engine, batches: list[list[Request]], place: Place, seed: int) -> tuple[_Clock, _Guests]:
+    """Place the batches; all but the first few on the clock, each followed by the release of as many older guests."""
+    clock, guests = _Clock(), _Guests(engine, seed)
+    # What the benchmark itself holds is not the collector's business.
+    gc.collect()
+    gc.freeze()
+    for requests in batches[:WARM_UP]:
+        guests.alive += place(engine, requests, _Clock())
+    for requests in batches[WARM_UP:]:
+        placed = place(engine, requests, clock)
+        guests.release(len(placed))
+        guests.alive += placed
+        guests.came += len(placed)
+    gc.unfreeze()
+    return clock, guests
 
 
 def _load(arrays: FleetArrays, policy: str, seed: int) -> tuple[_Clock, Engine]:
@@ -193,7 +205,8 @@ def _place_together(engine: Engine, requests: Sequence[Request], clock: _Clock) 
 
 
 def _place_singly(engine: Engine, requests: Sequence[Request], clock: _Clock) -> list[str]:
-    """Place one by one; the CPU clock is read only around all of them, since reading it costs as much as a step of a decision."""
+    """Place one by one; the CPU clock is read only around all of them, since reading it costs as much as a step of a
+    decision."""
     found = []
     now, place, laps = time.perf_counter, engine.place, clock.laps
     with clock:
@@ -229,7 +242,9 @@ def _show(result: Result) -> None:
     table.add_column()
     table.add_column(justify="right")
     for name, value in msgspec.structs.asdict(result).items():
-        table.add_row(name, f"{value:,}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value))
+        table.add_row(
+            name, f"{value:,}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+        )
     Console().print(table)
 
 
@@ -250,13 +265,9 @@ def command(
 ) -> int:
     """Time decisions on a seeded fleet of HOSTS hosts, in use at FILL.
 
-    Parameters
-    ----------
-    policy
-        nova: Nova's default filters; heavy: 13 filters, tiers and anti-affinity groups of 30; numa: hosts with two NUMA cells and
-        guests with one; affinity: Nova's default, every guest in a server group of ten.
-    single
-        Engine.place one by one instead of Engine.place_many.
+    Parameters ---------- policy nova: Nova's default filters; heavy: 13 filters, tiers and anti-affinity groups of 30;
+    numa: hosts with two NUMA cells and guests with one; affinity: Nova's default, every guest in a server group of ten.
+    single Engine.place one by one instead of Engine.place_many.
     """
     result = run(hosts=hosts, requests=requests, policy=policy, single=single, seed=seed, fill=fill, batch=batch)
     if json:

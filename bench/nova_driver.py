@@ -1,12 +1,14 @@
-"""Nova 33's own scheduler code behind a pipe, for bench/vs_nova.py: one JSON command a line in, one JSON answer a line out.
+"""Nova 33's own scheduler code behind a pipe, for bench/vs_nova.py: one JSON command a line in, one JSON answer a line
+out.
 
-Run by the Python of an environment that holds nova and no Hostler; it imports nothing of ours. Filters, weighers, host states and
-consumption are Nova's; what Placement would have done (which hosts have room) is worked out here, off the clock.
+Run by the Python of an environment that holds nova and no Hostler; it imports nothing of ours. Filters, weighers, host
+states and consumption are Nova's; what Placement would have done (which hosts have room) is worked out here, off the
+clock.
 
-    {"do": "fleet", "hosts": [...], "aggregates": [...]}          the fleet, as vs_nova.py writes it
-    {"do": "policy", "filters": [...], "weighers": [...]}         host states made anew from the fleet, under this policy
-    {"do": "place", "request": {...}}                             {"host": name or null, "cpu": seconds, "considered": hosts}
-    {"do": "order", "request": {...}}                             {"hosts": names, best first}; consumes nothing
+    {"do": "fleet", "hosts": [...], "aggregates": [...]}          the fleet, as vs_nova.py writes it {"do": "policy",
+    "filters": [...], "weighers": [...]}         host states made anew from the fleet, under this policy {"do": "place",
+    "request": {...}}                             {"host": name or null, "cpu": seconds, "considered": hosts} {"do":
+    "order", "request": {...}}                             {"hosts": names, best first}; consumes nothing
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ class DetachedHostManager(host_manager.HostManager):  # type: ignore[misc]  # No
     """Nova's host manager without the three look-ups in its database that it starts with."""
 
     def refresh_cells_caches(self) -> None:
-        self.cells, self.enabled_cells, self.host_to_cell_uuid = {}, [], {}
+        self.cells: Value = {}
+        self.enabled_cells: list[Any] = []
+        self.host_to_cell_uuid: Value = {}
 
     def _init_aggregates(self) -> None:
         pass
@@ -107,7 +111,8 @@ def _numa_cell(cell: Value) -> Any:
         pinned_cpus=set(),
         siblings=[set(core) for core in cell["siblings"]],
         mempages=[
-            objects.NUMAPagesTopology(size_kb=size_kb, total=total, used=0, reserved=0) for size_kb, total in cell["pages"]
+            objects.NUMAPagesTopology(size_kb=size_kb, total=total, used=0, reserved=0)
+            for size_kb, total in cell["pages"]
         ],
         socket=cell["id"],
     )
@@ -117,7 +122,7 @@ def _numa_cell(cell: Value) -> Any:
 
 def service(host: Value) -> Value:
     """The row of a host's nova-compute service, seen just now."""
-    seen = NOW.replace(tzinfo=datetime.timezone.utc)
+    seen = NOW.replace(tzinfo=datetime.UTC)
     return {
         "host": host["name"],
         "binary": "nova-compute",
@@ -190,7 +195,8 @@ def request_spec(request: Value, group: Any) -> Any:
 
 
 class Room:
-    """What is left of a host by Placement's rule: ``used + amount <= int(total * allocation_ratio)``, and at most ``total`` at once."""
+    """What is left of a host by Placement's rule: ``used + amount <= int(total * allocation_ratio)``, and at most
+    ``total`` at once."""
 
     def __init__(self, host: Value) -> None:
         self.most = (host["vcpus"], host["memory_mb"], host["disk_gb"])
@@ -202,11 +208,13 @@ class Room:
 
     def fits(self, amounts: tuple[int, int, int]) -> bool:
         """Whether a guest of this size would be among the allocation candidates here."""
-        return all(amount <= left and amount <= most for amount, left, most in zip(amounts, self.left, self.most))  # noqa: B905
+        return all(
+            amount <= left and amount <= most for amount, left, most in zip(amounts, self.left, self.most, strict=True)
+        )
 
     def take(self, amounts: tuple[int, int, int]) -> None:
         """Claim a guest's resources."""
-        self.left = [left - amount for left, amount in zip(self.left, amounts)]  # noqa: B905
+        self.left = [left - amount for left, amount in zip(self.left, amounts, strict=True)]
 
 
 class Scheduler:
@@ -232,7 +240,9 @@ class Scheduler:
         self.manager.weighers.sort(key=lambda weigher: order.index(type(weigher).__name__))
         self.manager.update_aggregates(
             [
-                objects.Aggregate(id=i, uuid=each["uuid"], name=each["name"], hosts=each["hosts"], metadata=each["metadata"])
+                objects.Aggregate(
+                    id=i, uuid=each["uuid"], name=each["name"], hosts=each["hosts"], metadata=each["metadata"]
+                )
                 for i, each in enumerate(self.fleet["aggregates"], 1)
             ]
         )
@@ -278,9 +288,9 @@ class Scheduler:
         """The hosts that Placement would return for the request, with their allocation candidates."""
         flavor = request["flavor"]
         amounts = (flavor["vcpus"], flavor["memory_mb"], flavor["root_gb"])
-        resources = dict(zip(("VCPU", "MEMORY_MB", "DISK_GB"), amounts))  # noqa: B905
+        resources = dict(zip(("VCPU", "MEMORY_MB", "DISK_GB"), amounts, strict=True))
         found = []
-        for state, room in zip(self.states, self.room):  # noqa: B905
+        for state, room in zip(self.states, self.room, strict=True):
             if room.fits(amounts):
                 state.allocation_candidates = [
                     {"allocations": {state.uuid: {"resources": resources}}, "mappings": {"": [state.uuid]}}
@@ -295,7 +305,13 @@ class Scheduler:
         name, policy = request["group"]
         _, members, hosts = self.groups.setdefault(name, (policy, [], []))
         return objects.InstanceGroup(
-            uuid=name, name=name, policy=policy, policies=[policy], rules={}, members=[*members, request["uuid"]], hosts=list(hosts)
+            uuid=name,
+            name=name,
+            policy=policy,
+            policies=[policy],
+            rules={},
+            members=[*members, request["uuid"]],
+            hosts=list(hosts),
         )
 
     def _claim(self, chosen: Any, request: Value, amounts: tuple[int, int, int]) -> None:

@@ -2,8 +2,9 @@
 
     python -m hostler.bench.vs_kube
 
-Engine only, no API server: the thresholds are what Kubernetes' tests must reach with one, so they are a scale and no rival's figure.
-A node is a host of 4,000 VCPU (thousandths of a core), 32 GiB and at most 110 guests; a pod asks for 100 and 500 MiB.
+Engine only, no API server: the thresholds are what Kubernetes' tests must reach with one, so they are a scale and no
+rival's figure. A node is a host of 4,000 VCPU (thousandths of a core), 32 GiB and at most 110 guests; a pod asks for
+100 and 500 MiB.
 """
 
 from __future__ import annotations
@@ -40,9 +41,16 @@ BATCH: Final = 500
 SECONDS: Final = 5.0
 """A workload is broken off after this long on the clock; the rate is that of what was decided."""
 NAMED_NODE: Final = "scheduler-perf-node"
-ZONE: Final = Aggregate(uuid="00000000-0000-4000-8000-000000000001", name="zone1", metadata={"zone": "zone1", "availability_zone": "zone1"})
+ZONE: Final = Aggregate(
+    uuid="00000000-0000-4000-8000-000000000001", name="zone1", metadata={"zone": "zone1", "availability_zone": "zone1"}
+)
 NODE: Final = Host(
-    host="node", vcpus_total=4_000, cpu_allocation_ratio=1.0, total_usable_ram_mb=32 * 1_024, hypervisor_version=1, aggregates=(ZONE,)
+    host="node",
+    vcpus_total=4_000,
+    cpu_allocation_ratio=1.0,
+    total_usable_ram_mb=32 * 1_024,
+    hypervisor_version=1,
+    aggregates=(ZONE,),
 )
 POD: Final = Flavor(name="pod", vcpus=100, memory_mb=500)
 LARGE_POD: Final = Flavor(name="large pod", vcpus=9_000, memory_mb=500)
@@ -76,7 +84,8 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine did of a workload. Rates are decisions a second, wall time; ``times`` compares the batched one."""
+    """What the engine did of a workload. Rates are decisions a second, wall time; ``times`` compares the batched
+    one."""
 
     test: str
     workload: str
@@ -125,7 +134,9 @@ class Cluster:
 
     def pods(self, count: int, spec: RequestSpec, group: str | None = None) -> list[Request]:
         """Requests for ``count`` pods."""
-        return [Request(spec=spec, instance_uuids=(name,), server_group=group) for name in random_uuids(self._rng, count)]
+        return [
+            Request(spec=spec, instance_uuids=(name,), server_group=group) for name in random_uuids(self._rng, count)
+        ]
 
     def recreate(self, name: str) -> None:
         """Remove a node with all that is on it, and add it again."""
@@ -137,7 +148,8 @@ class Cluster:
 
 PLAIN: Final = RequestSpec(flavor=POD)
 Prepared = tuple[Cluster, list[Request], Callable[[int], object] | None]
-"""A cluster with its first pods placed, the pods to time, and what happens beside them before each batch (given its number)."""
+"""A cluster with its first pods placed, the pods to time, and what happens beside them before each batch (given its
+number)."""
 
 
 def _plain(row: Threshold) -> Prepared:
@@ -153,7 +165,10 @@ def _after(cluster: Cluster, pods: Sequence[Request]) -> Cluster:
 
 def _daemonset(row: Threshold) -> Prepared:
     cluster = Cluster(row.init_nodes, pods_per_node=None)
-    add_hosts(cluster.engine.fleet, [Host(host=NAMED_NODE, vcpus_total=10**9, total_usable_ram_mb=10**9, hypervisor_version=1)])
+    add_hosts(
+        cluster.engine.fleet,
+        [Host(host=NAMED_NODE, vcpus_total=10**9, total_usable_ram_mb=10**9, hypervisor_version=1)],
+    )
     spec = RequestSpec(flavor=POD, requested_destination=Destination(host=NAMED_NODE))
     return cluster, cluster.pods(row.measure_pods, spec), None
 
@@ -169,8 +184,8 @@ def _unschedulable(row: Threshold) -> Prepared:
 
 
 def _churn(row: Threshold) -> Prepared:
-    """Before every batch of 500 a node is taken away and added again, and a pod that fits nowhere is tried; Kubernetes' test does so
-    once a second, at 700 a second less often than that."""
+    """Before every batch of 500 a node is taken away and added again, and a pod that fits nowhere is tried;
+    Kubernetes' test does so once a second, at 700 a second less often than that."""
     cluster, pods, _ = _plain(row)
     (hopeless,) = cluster.pods(1, RequestSpec(flavor=LARGE_POD))
 
@@ -185,7 +200,11 @@ def _grouped(policy: str) -> Callable[[Threshold], Prepared]:
     def prepare(row: Threshold) -> Prepared:
         cluster = Cluster(row.init_nodes)
         group = cluster.group(policy)
-        return _after(cluster, cluster.pods(row.init_pods, PLAIN, group)), cluster.pods(row.measure_pods, PLAIN, group), None
+        return (
+            _after(cluster, cluster.pods(row.init_pods, PLAIN, group)),
+            cluster.pods(row.measure_pods, PLAIN, group),
+            None,
+        )
 
     return prepare
 
@@ -298,10 +317,27 @@ def rates(thresholds: Sequence[Threshold]) -> Iterator[Rate]:
 
 def _show(report: Report) -> None:
     table = Table(title=f"decisions a second, {report.label}; {report.machine}, Python {report.python}")
-    for name in ("test", "workload", "decided", "placed", "threshold", "one by one", "batches", "times", "expressed as"):
+    for name in (
+        "test",
+        "workload",
+        "decided",
+        "placed",
+        "threshold",
+        "one by one",
+        "batches",
+        "times",
+        "expressed as",
+    ):
         table.add_column(name, justify="left" if name in ("test", "workload", "expressed as") else "right")
     for each in report.rates:
-        figures = (each.decided, each.placed, each.threshold, each.single_per_second, each.batched_per_second, each.times)
+        figures = (
+            each.decided,
+            each.placed,
+            each.threshold,
+            each.single_per_second,
+            each.batched_per_second,
+            each.times,
+        )
         table.add_row(each.test, each.workload, *(f"{figure:,.0f}" for figure in figures), each.mapped_to)
     console = Console(width=None if sys.stdout.isatty() else 190)
     console.print(table)
@@ -324,7 +360,10 @@ def command(
         Nodes in place of the tests' own, with pods in proportion: to try things out.
     """
     if not thresholds.is_file():
-        print(f"skipped: there is no {thresholds}, scheduler_perf's thresholds; name the file with --thresholds", file=sys.stderr)
+        print(
+            f"skipped: there is no {thresholds}, scheduler_perf's thresholds; name the file with --thresholds",
+            file=sys.stderr,
+        )
         return 0
     lines = read_thresholds(thresholds)
     if nodes is not None:

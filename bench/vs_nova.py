@@ -2,8 +2,9 @@
 
     python -m hostler.bench.vs_nova
 
-Nova runs in an environment of its own, made from PyPI the first time. Both sides choose and consume one guest at a time; what Nova gets
-from Placement (the hosts with room) is not on its clock, while Hostler finds them itself. Every answer is compared.
+Nova runs in an environment of its own, made from PyPI the first time. Both sides choose and consume one guest at a
+time; what Nova gets from Placement (the hosts with room) is not on its clock, while Hostler finds them itself. Every
+answer is compared.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import IO, Annotated, Any, Final
 
 import cyclopts
 import msgspec
@@ -50,9 +51,10 @@ app = cyclopts.App(name="vs_nova", help="The same work on Nova 33 and on Hostler
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """One set of filters on one size. Times are CPU milliseconds a request. ``first``: the compared requests, which meet an engine
-    that has decided nothing yet and compile every signature; ``steady``: those that come after them. Nova keeps nothing from one
-    request to the next. ``differences`` are the compared requests (by number) that went to different hosts."""
+    """One set of filters on one size. Times are CPU milliseconds a request. ``first``: the compared requests, which
+    meet an engine that has decided nothing yet and compile every signature; ``steady``: those that come after them.
+    Nova keeps nothing from one request to the next. ``differences`` are the compared requests (by number) that went
+    to different hosts."""
 
     hosts: int
     set: str
@@ -101,6 +103,8 @@ def ready_venv(folder: Path) -> Path:
     python, done = folder / "bin" / "python", folder / ".complete"
     if done.exists() and done.read_text() == NOVA and python.exists():
         return python
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
+        raise NovaUnavailable(f"{folder} is there and is no virtual environment", hint="name another folder by --venv")
     print(f"making {folder} with {NOVA} from PyPI, which takes a minute or two", file=sys.stderr, flush=True)
     _run("the environment could not be made", [sys.executable, "-m", "venv", "--clear", str(folder)])
     hint = "Nova comes from PyPI: is there network, or an index that pip is told of (PIP_INDEX_URL)?"
@@ -110,18 +114,20 @@ def ready_venv(folder: Path) -> Path:
 
 
 def _run(problem: str, command: list[str], hint: str | None = None) -> None:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
-        raise NovaUnavailable(f"{problem}: {next((line for line in lines if line.startswith('ERROR')), lines[-1])}", hint=hint)
+        raise NovaUnavailable(
+            f"{problem}: {next((line for line in lines if line.startswith('ERROR')), lines[-1])}", hint=hint
+        )
 
 
 class Nova:
     """The driver's process: values in, values out."""
 
-    def __init__(self, python: Path) -> None:
+    def __init__(self, python: Path, errors: IO[str]) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = errors
         self._process = subprocess.Popen(
             [str(python), "-W", "ignore", str(DRIVER)],
             stdin=subprocess.PIPE,
@@ -152,7 +158,6 @@ class Nova:
         """End the process."""
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()
-        self._errors.close()
 
 
 # The same values for both
@@ -203,7 +208,8 @@ def _cell_value(cell: NumaCell) -> dict[str, Any]:
 
 
 def request_value(fleet: Fleet, request: Request) -> dict[str, Any]:
-    """A request as the driver reads it. A server group that the engine keeps goes by its policy; the driver keeps its members."""
+    """A request as the driver reads it. A server group that the engine keeps goes by its policy; the driver keeps
+    its members."""
     flavor, group = request.flavor, None
     if isinstance(request.server_group, str):
         number, at_most, _ = fleet.kernel.group(fleet.group_id(request.server_group))
@@ -288,22 +294,32 @@ def _engine(hosts: Sequence[Host], policy: Policy) -> Engine:
     return Engine(fleet, policy)
 
 
-def comparisons(python: Path, sizes: Sequence[int], sets: Sequence[str], requests: int, seed: int) -> Iterator[Comparison]:
+def comparisons(
+    python: Path, sizes: Sequence[int], sets: Sequence[str], requests: int, seed: int
+) -> Iterator[Comparison]:
     """Every comparison, as soon as it is made."""
-    nova = Nova(python)
-    try:
+    with tempfile.TemporaryFile("w+") as errors, contextlib.closing(Nova(python, errors)) as nova:
         for size in sizes:
             hosts = make_hosts(size, seed)
             nova.ask("fleet", **fleet_values(hosts))
             for name in sets:
                 yield compare(nova, hosts, name, requests, seed)
-    finally:
-        nova.close()
 
 
 def _show(report: Report) -> None:
     table = Table(title=f"{report.nova} beside Hostler, CPU a request; {report.machine}, Python {report.python}")
-    columns = ("hosts", "set", "requests", "Nova ms", "Hostler ms: first", "steady", "times: first", "steady", "order", "answers")
+    columns = (
+        "hosts",
+        "set",
+        "requests",
+        "Nova ms",
+        "Hostler ms: first",
+        "steady",
+        "times: first",
+        "steady",
+        "order",
+        "answers",
+    )
     for name in columns:
         table.add_column(name, justify="left" if name in ("set", "order", "answers") else "right")
     for each in report.comparisons:
@@ -333,7 +349,8 @@ def command(
     venv: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Compare at SIZES hosts under SETS of filters (default, heavy, numa). Exit code 1 if an answer differs, 3 without Nova.
+    """Compare at SIZES hosts under SETS of filters (default, heavy, numa). Exit code 1 if an answer differs, 3 without
+    Nova.
 
     Parameters
     ----------
@@ -347,7 +364,9 @@ def command(
     load, found = os.getloadavg()[0], []
     try:
         for each in comparisons(ready_venv(venv or default_venv()), sizes, sets, requests, seed):
-            print(f"{each.hosts} {each.set}: {each.steady_ratio} times, equal: {each.equal}", file=sys.stderr, flush=True)
+            print(
+                f"{each.hosts} {each.set}: {each.steady_ratio} times, equal: {each.equal}", file=sys.stderr, flush=True
+            )
             found.append(each)
     except NovaUnavailable as error:
         print(f"vs_nova: {error}", file=sys.stderr)

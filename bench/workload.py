@@ -1,7 +1,9 @@
-"""A made-up cloud to measure on: a seeded fleet that is in use, and the requests that come to it. Nothing here takes a time.
+"""A made-up cloud to measure on: a seeded fleet that is in use, and the requests that come to it. Nothing here takes a
+time.
 
-Three kinds of hardware in three zones and four tiers; every host is filled to about the same fraction, one in fifty takes no guests.
-Usage is loaded as figures, as a compute node reports them, so a fleet of any size costs arrays and not objects.
+Three kinds of hardware in three zones and four tiers; every host is filled to about the same fraction, one in fifty
+takes no guests. Usage is loaded as figures, as a compute node reports them, so a fleet of any size costs arrays and not
+objects.
 """
 
 from __future__ import annotations
@@ -79,7 +81,9 @@ FLAVORS: Final = (
     Flavor(name="large", vcpus=4, memory_mb=8_192, root_gb=80),
     Flavor(name="xlarge", vcpus=8, memory_mb=16_384, root_gb=160),
 )
-IMAGE: Final = Image(disk_format="qcow2", properties={"hw_architecture": "x86_64", "hw_vif_model": "virtio", "os_distro": "ubuntu"})
+IMAGE: Final = Image(
+    disk_format="qcow2", properties={"hw_architecture": "x86_64", "hw_vif_model": "virtio", "os_distro": "ubuntu"}
+)
 WANTED_TIERS: Final = {"general": 0.6, "<or> general <or> compute": 0.3, "memory": 0.1}
 """Extra spec -> share of the heavy and numa requests that have it."""
 PROJECTS: Final = tuple(f"project-{number:02}" for number in range(20))
@@ -88,16 +92,22 @@ HEAVY_GROUP: Final = 30
 """Members of an anti-affinity group of the heavy and numa requests."""
 AFFINITY_GROUP: Final = 10
 GROUP_KINDS: Final = ("anti-affinity",) * 4 + ("soft-anti-affinity",) + ("affinity",) * 4 + ("soft-affinity",)
-"""Policies of the affinity requests' groups, in turn: half keep members apart, half together, a fifth of each only if it can."""
+"""Policies of the affinity requests' groups, in turn: half keep members apart, half together, a fifth of each only
+if it can."""
 
 
 # Fleet
 
 
 def make_policy(name: str) -> Policy:
-    """The policy that a benchmark is named after. nova and affinity: Nova's default; heavy and numa: their filters beside it."""
+    """The policy that a benchmark is named after. nova and affinity: Nova's default; heavy and numa: their filters
+    beside it."""
     filters = {"heavy": HEAVY_FILTERS, "numa": NUMA_FILTERS}.get(name)
-    return Policy.nova_default() if filters is None else Policy.from_mapping({"filter_scheduler": {"enabled_filters": list(filters)}})
+    return (
+        Policy.nova_default()
+        if filters is None
+        else Policy.from_mapping({"filter_scheduler": {"enabled_filters": list(filters)}})
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +121,8 @@ class FleetArrays:
 
 
 def make_arrays(hosts: int, *, seed: int = 1, fill: float = 0.6) -> FleetArrays:
-    """A fleet of ``hosts`` hosts as arrays; the same for the same seed. ``fill``: fraction of memory in use, on average."""
+    """A fleet of ``hosts`` hosts as arrays; the same for the same seed. ``fill``: fraction of memory in use, on
+    average."""
     rng = np.random.default_rng(seed)
     templates, shares = _templates()
     template_of = rng.choice(len(templates), hosts, p=shares)
@@ -169,7 +180,8 @@ def load(arrays: FleetArrays, *, seed: int = 1, numa: bool = False) -> Fleet:
     if numa:
         add_hosts(fleet, hosts_with_cells(arrays))
     else:
-        load_hosts(fleet, arrays.names, arrays.templates, arrays.template_of, **arrays.figures)
+        figures: dict[str, Any] = dict(arrays.figures)
+        load_hosts(fleet, arrays.names, arrays.templates, arrays.template_of, **figures)
     return fleet
 
 
@@ -210,7 +222,8 @@ def _two_cells(host: Host) -> NumaTopology:
 
 
 def make_specs(policy: str) -> tuple[list[RequestSpec], list[float]]:
-    """What the policy's requests ask for, and how often each is asked for: the cloud's catalogue, shared by all its requests."""
+    """What the policy's requests ask for, and how often each is asked for: the cloud's catalogue, shared by all its
+    requests."""
     if policy not in ("heavy", "numa"):
         return [RequestSpec(flavor=flavor, image=IMAGE) for flavor in FLAVORS], [1 / len(FLAVORS)] * len(FLAVORS)
     specs, shares = [], []
@@ -225,7 +238,8 @@ def make_specs(policy: str) -> tuple[list[RequestSpec], list[float]]:
 
 
 def make_requests(fleet: Fleet, count: int, *, policy: str = "nova", seed: int = 1) -> list[Request]:
-    """``count`` requests for one guest each, with uuids; the same for the same seed. Makes their server groups known to the fleet."""
+    """``count`` requests for one guest each, with uuids; the same for the same seed. Makes their server groups known
+    to the fleet."""
     rng = np.random.default_rng([seed, 2])
     specs, shares = make_specs(policy)
     chosen = rng.choice(len(specs), count, p=shares).tolist()
@@ -233,7 +247,13 @@ def make_requests(fleet: Fleet, count: int, *, policy: str = "nova", seed: int =
     uuids = random_uuids(rng, count)
     groups = _groups(fleet, count, policy, rng)
     return [
-        Request(spec=specs[spec], instance_uuids=(uuids[i],), project_id=PROJECTS[project], user_id="user", server_group=groups[i])
+        Request(
+            spec=specs[spec],
+            instance_uuids=(uuids[i],),
+            project_id=PROJECTS[project],
+            user_id="user",
+            server_group=groups[i],
+        )
         for i, (spec, project) in enumerate(zip(chosen, projects, strict=True))
     ]
 

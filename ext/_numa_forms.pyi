@@ -1,1 +1,1 @@
-"""The forms in which NUMA cells and guests come to the NUMA kernel; for other kernels, nothing is callable from Python."""
+"""The forms in which NUMA cells and guests come to the NUMA kernel. For kernels; Python can call nothing here."""

@@ -37,6 +37,7 @@ cdef struct term_t:
     int32_t column
     double* values         # [classes] or [capacity], by source
     bint has_minval
+    bint steady            # raw values never change while the ranking lives
     double minval
     double multiplier
     double* multipliers    # [classes], or NULL: by host class
@@ -66,7 +67,7 @@ cdef struct ranking_t:
     uint8_t* stage         # [capacity] first refusing stage, 0 passes
     double* score          # [capacity] exact score under the stored normalisers, -inf where refused
     int64_t* counts        # [STAGES] rows by stage
-    # trees: side s, node i at offset s * nodes + i; side side_count is the score's
+    # trees: node i of the raw value trees at i * side_count + side, of the score's at side_count * nodes + i
     int64_t nodes
     int32_t levels
     int64_t level_start[8]

@@ -140,8 +140,13 @@ cdef inline double side_value(ranking_t* r, int32_t side, int64_t row) noexcept 
     return raw_of(r, t, row) if t.high_side == side else -raw_of(r, t, row)
 
 
+cdef inline int64_t slot(ranking_t* r, int32_t side, int64_t node) noexcept nogil:
+    """Where tree `side` keeps a node. The raw values' trees lie node by node, so that a changed row touches one line of each; the
+    score's tree lies by itself, so that a search reads a node's children in one go."""
+    return r.side_count * r.nodes + node if side == r.side_count else node * r.side_count + side
+
+
 cdef void refresh_block(ranking_t* r, int32_t side, int64_t block) noexcept nogil:
-    cdef double* best = r.best + side * r.nodes
     cdef int64_t row = block * FANOUT
     cdef double value, greatest = -INFINITY, sign
     cdef int32_t i, leader = 0, n = FANOUT
@@ -162,24 +167,24 @@ cdef void refresh_block(ranking_t* r, int32_t side, int64_t block) noexcept nogi
                 if value > greatest:
                     greatest = value
                     leader = i
-    best[block] = greatest
-    r.leader[side * r.nodes + block] = <uint8_t>leader
+    r.best[slot(r, side, block)] = greatest
+    r.leader[slot(r, side, block)] = <uint8_t>leader
 
 
 cdef void refresh_node(ranking_t* r, int32_t side, int32_t level, int64_t node) noexcept nogil:
-    cdef double* best = r.best + side * r.nodes
     cdef int64_t child = node * FANOUT
-    cdef int64_t below = r.level_start[level - 1]
-    cdef double greatest = -INFINITY
+    cdef int64_t below = r.level_start[level - 1] + child
+    cdef double value, greatest = -INFINITY
     cdef int32_t i, leader = 0, n = FANOUT
     if child + n > r.level_size[level - 1]:
         n = <int32_t>(r.level_size[level - 1] - child)
     for i in range(n):
-        if best[below + child + i] > greatest:
-            greatest = best[below + child + i]
+        value = r.best[slot(r, side, below + i)]
+        if value > greatest:
+            greatest = value
             leader = i
-    best[r.level_start[level] + node] = greatest
-    r.leader[side * r.nodes + r.level_start[level] + node] = <uint8_t>leader
+    r.best[slot(r, side, r.level_start[level] + node)] = greatest
+    r.leader[slot(r, side, r.level_start[level] + node)] = <uint8_t>leader
 
 
 cdef inline void ask_for(ranking_t* r, int64_t row) noexcept nogil:
@@ -197,15 +202,16 @@ cdef inline void ask_for(ranking_t* r, int64_t row) noexcept nogil:
     for i in range(r.term_count):
         if r.terms[i].source == SOURCE_COLUMN:
             HOSTLER_PREFETCH(c.host + r.terms[i].column * r.capacity + row)
-    for i in range(r.side_count + 1):
-        HOSTLER_PREFETCH(r.best + i * r.nodes + block)
-        HOSTLER_PREFETCH(r.leader + i * r.nodes + block)
+    HOSTLER_PREFETCH(r.best + slot(r, 0, block))
+    HOSTLER_PREFETCH(r.best + slot(r, r.side_count, block))
+    HOSTLER_PREFETCH(r.leader + slot(r, 0, block))
+    HOSTLER_PREFETCH(r.leader + slot(r, r.side_count, block))
 
 
 cdef inline void update_side(ranking_t* r, int32_t side, int64_t row, double value) noexcept nogil:
     """Bring one row's new value into tree `side`; stops at the first node that does not change."""
-    cdef double* best = r.best + side * r.nodes
-    cdef uint8_t* leader = r.leader + side * r.nodes
+    cdef double* best = r.best
+    cdef uint8_t* leader = r.leader
     cdef int64_t node = row, parent, at
     cdef int32_t level, child
     cdef double was
@@ -214,7 +220,7 @@ cdef inline void update_side(ranking_t* r, int32_t side, int64_t row, double val
     for level in range(r.levels):
         parent = node // FANOUT
         child = <int32_t>(node % FANOUT)
-        at = r.level_start[level] + parent
+        at = slot(r, side, r.level_start[level] + parent)
         was = best[at]
         if value > was:
             best[at] = value
@@ -256,7 +262,7 @@ cdef void score_all(ranking_t* r) noexcept nogil:
 
 
 cdef void build_score_tree(ranking_t* r) noexcept nogil:
-    cdef int64_t whole = r.fleet.rows // FANOUT, at = r.side_count * r.nodes, i
+    cdef int64_t whole = r.fleet.rows // FANOUT, at = slot(r, r.side_count, 0), i
     cdef int32_t level
     hostler_block_maxima(r.score, whole, r.best + at, r.leader + at)
     for i in range(whole, r.level_size[0]):
@@ -278,23 +284,22 @@ cdef void build_trees(ranking_t* r, int32_t first_side) noexcept nogil:
 
 
 cdef inline double root(ranking_t* r, int32_t side) noexcept nogil:
-    return r.best[side * r.nodes + r.level_start[r.levels - 1]]
+    return r.best[slot(r, side, r.level_start[r.levels - 1])]
 
 
 cdef inline int64_t leading_row(ranking_t* r, int32_t side) noexcept nogil:
     cdef int64_t node = 0
     cdef int32_t level
     for level in range(r.levels - 1, -1, -1):
-        node = node * FANOUT + r.leader[side * r.nodes + r.level_start[level] + node]
+        node = node * FANOUT + r.leader[slot(r, side, r.level_start[level] + node)]
     return node
 
 
 cdef double greatest_kept(ranking_t* r, int32_t side, int32_t level, int64_t node, double floor) noexcept nogil:
     """Greatest value of tree `side` below a node over rows that are not set aside, if it is above `floor`; else `floor`."""
-    cdef double* best = r.best + side * r.nodes
     cdef double value
     cdef int64_t first = node * FANOUT, i, n
-    if best[r.level_start[level] + node] <= floor:
+    if r.best[slot(r, side, r.level_start[level] + node)] <= floor:
         return floor
     if level == 0:
         n = min(first + FANOUT, r.fleet.rows)
@@ -360,9 +365,9 @@ cdef void search(ranking_t* r, int32_t level, int64_t node) noexcept nogil:
     if level == 0:
         search_block(r, node)
         return
-    best = r.best + r.side_count * r.nodes + r.level_start[level - 1]
+    best = r.best + slot(r, r.side_count, r.level_start[level - 1])
     n = min(first + FANOUT, r.level_size[level - 1])
-    leader = first + r.leader[r.side_count * r.nodes + r.level_start[level] + node]
+    leader = first + r.leader[slot(r, r.side_count, r.level_start[level] + node)]
     if not hopeless(r, best[leader] + r.slack, leader * span):
         search(r, level - 1, leader)
     for i in range(first, n):
@@ -423,7 +428,8 @@ cdef class Ranking:
         """``class_stage[k]``: stage that refuses host class k, 0 for none, 255 for rows that are no hosts.
 
         ``needs``: (resource class index, amount, stage, units); ``bounds``: (column, low, high, stage); ``masks``: (uint8 array of
-        capacity, stage); ``terms``: dicts with source, column, values, minval, multiplier, multipliers, group_factor.
+        capacity, stage); ``terms``: dicts with source, column, values, minval, multiplier, multipliers, group_factor,
+        steady (the raw values of rows never change for as long as the ranking lives).
         ``affinity_stage``, ``anti_affinity_stage``: stages of the server group filters, 0 where the policy has none.
         """
         cdef ranking_t* r = &self.r
@@ -506,6 +512,7 @@ cdef class Ranking:
             t.has_minval = term.get("minval") is not None
             t.minval = term["minval"] if t.has_minval else 0.0
             t.group_factor = term.get("group_factor", 0.0)
+            t.steady = term.get("steady", False)
             if t.source in (SOURCE_CLASS, SOURCE_ROW):
                 values = self.arrays["values", r.term_count] = term["values"]
                 if values.shape[0] == 0:
@@ -689,7 +696,7 @@ cdef class Ranking:
                 update_side(r, r.side_count, row, score)
                 for i in range(r.term_count):
                     t = &r.terms[i]
-                    if t.high_side >= 0:
+                    if t.high_side >= 0 and not (t.steady and old == new):
                         score = raw_of(r, t, row) if new == 0 else -INFINITY
                         update_side(r, t.high_side, row, score)
                         if t.low_side >= 0:
@@ -1055,10 +1062,10 @@ cdef class Ranking:
                         else:
                             if child >= r.level_size[level - 1]:
                                 break
-                            value = r.best[side * r.nodes + r.level_start[level - 1] + child]
+                            value = r.best[slot(r, side, r.level_start[level - 1] + child)]
                         if value > greatest:
                             greatest = value
                             leader = child - node * FANOUT
-                    at = side * r.nodes + r.level_start[level] + node
+                    at = slot(r, side, r.level_start[level] + node)
                     assert r.best[at] == greatest, f"side {side} level {level} node {node}"
                     assert greatest == -INFINITY or r.leader[at] == leader, f"leader side {side} level {level} node {node}"

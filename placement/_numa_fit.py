@@ -1,6 +1,10 @@
 """Which host cells a guest's NUMA cells go to (Nova 33 hardware.py NUMA fit): the plain rules, on plain values.
 
 This is the oracle that the kernel ``ext/_numa`` must agree with. Memory is in MiB, pages in KiB.
+
+Each pair of cells is judged by itself. Nova 33 judges them while it overwrites the request (cell ids and page sizes)
+and remembers verdicts by those ids, so it sometimes misses a fit, or takes a misfit, for guests of unequal cells or
+with page size small, large or any; for all other guests the answers are the same.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from ..ext.gather import gather
 from ..ext.tables import format_uuid, make_many
 from .claim import Claimed
 from .decision import Decision
-from .errors import DuplicateName
+from .errors import DuplicateName, NoValidHost
 from .explain import quick_refusal
 from .fleet import uuid_words
 from .request import Request, RequestSpec
@@ -173,9 +173,13 @@ class Plan:
             uuid_words(uuid, "instance_uuids")
         self.which[position] = ALONE
         given = request if request.instance_uuids else request.with_changes(instance_uuids=("",))
-        signature = engine.ranked_way(given) if single else None
+        try:
+            signature = engine.ranked_way(given) if single else None
+            if signature is None:
+                engine.signature(request)
+        except NoValidHost:
+            return
         if signature is None or not signature.simple:
-            engine.signature(request)
             return
         number = self._numbers.get(id(signature.owner))
         if number is None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from .errors import NoValidHost
 
 
-@dataclass(frozen=True, slots=True)
-class ScorePart:
+class ScorePart(msgspec.Struct, frozen=True):
     """One weigher's share of a host's score: ``multiplier * normalised``, ``normalised`` made from ``raw``."""
 
     weigher: str
@@ -23,8 +23,7 @@ class ScorePart:
         return self.multiplier * self.normalised
 
 
-@dataclass(frozen=True, slots=True)
-class Alternate:
+class Alternate(msgspec.Struct, frozen=True):
     """A host that may be tried if the build on the chosen one fails; nothing is claimed there."""
 
     host: str
@@ -34,8 +33,7 @@ class Alternate:
     weight: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Where one instance goes, and what it takes: ``allocations`` = {provider uuid: {resource class: amount}}."""
 
     instance_uuid: str
@@ -50,8 +48,7 @@ class Selection:
     alternates: tuple[Alternate, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """Why nothing was placed: ``sentence`` for people, ``stage`` and ``removed`` for programs, ``hint`` what would
     help."""
 
@@ -60,8 +57,7 @@ class Refusal:
     hint: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to one request.
 
     ``considered`` hosts came in; ``removed`` says how many each stage took out, in order (for several instances: at
@@ -77,7 +73,7 @@ class Decision:
     refusal: Refusal | None = None
     claims: tuple[tuple[str, str, bool], ...] = ()
     seed: int = 0
-    incumbent_error: str | None = field(default=None)
+    incumbent_error: str | None = None
     """Name of the exception that Nova 33 would have failed this request with, where Hostler answers instead."""
 
     @property

@@ -11,9 +11,9 @@ from ..ext.constants import SOFT_AFFINITY, SOFT_ANTI_AFFINITY
 from ..ext.tables import format_uuid, make_many
 from .batch import Decisions, place_batch
 from .claim import Claimed, allocations_of, extras_for
-from .decision import Alternate, Decision, ScorePart, Selection
+from .decision import Alternate, Decision, Refusal, ScorePart, Selection
 from .demands import demands
-from .errors import DuplicateName, InvalidValue
+from .errors import DuplicateName, InvalidValue, NoValidHost
 from .explain import Explanation, explain, quick_refusal
 from .fitting import Fit, fits
 from .fleet import Fleet, Tip, uuid_words, whole_number
@@ -190,12 +190,28 @@ class Engine:
         instance without named hosts, else O(hosts).
         """
         request = self._begin(request)
-        if candidates is None and claim is None:
-            decision = self._place_ranked(request)
-            if decision is not None:
-                return decision
         self._check_new(request.instance_uuids)
-        return Scheduling(self, request, candidates, claim).place()
+        try:
+            if candidates is None and claim is None:
+                decision = self._place_ranked(request)
+                if decision is not None:
+                    return decision
+            scheduling = Scheduling(self, request, candidates, claim)
+        except NoValidHost as error:
+            return self._ruled_out(request, error)
+        return scheduling.place()
+
+    def _ruled_out(self, request: Request, error: NoValidHost) -> Decision:
+        """The answer where the request was refused before any host was looked at."""
+        seed = self.decision_seed()
+        return Decision(
+            sequence=self.next_sequence(),
+            request_id=request.request_id,
+            considered=0,
+            removed={},
+            refusal=Refusal(sentence=error.args[0], stage="request", hint=error.hint),
+            seed=seed,
+        )
 
     def _check_new(self, uuids: Sequence[str]) -> None:
         if len(set(uuids)) < len(uuids):
@@ -213,7 +229,9 @@ class Engine:
         if options.host_subset_size > 1 or options.shuffle_best_same_weighed_hosts:
             return None
         signature = self.signature(request)
-        if not signature.ranks or (request.server_group is not None and self.fleet.shared_service_hosts):
+        if not (signature.simple or signature.ranks) or (
+            request.server_group is not None and self.fleet.shared_service_hosts
+        ):
             return None
         if request.alternates and len(self.fleet.cells()) > 1:
             return None
@@ -224,7 +242,6 @@ class Engine:
         if signature is None:
             return None
         uuid = request.instance_uuids[0]
-        self._check_new((uuid,))
         fleet = self._fleet
         group = fleet.group_id(request.server_group) if isinstance(request.server_group, str) else -1
         signature.refresh()

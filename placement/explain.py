@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .decision import Refusal, ScorePart
+from .errors import NoValidHost
 from .fleet import Fleet
 from .host_classes import STATIC_FIELDS
 from .request import Request
@@ -67,7 +68,11 @@ def explain(
     """See ``Engine.explain``."""
     from .schedule import Scheduling
 
-    scheduling = Scheduling(engine, request, candidates)
+    try:
+        scheduling = Scheduling(engine, request, candidates)
+    except NoValidHost as error:
+        ruled_out = Refusal(sentence=error.args[0], stage="request", hint=error.hint)
+        return Explanation(considered=0, removed={}, top=(), refused=(), counterfactuals=(), refusal=ruled_out)
     ranked = scheduling.rank()
     return Explanation(
         considered=len(ranked.considered),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import NoValidHost
 from .request import Request
 from .schedule import Scheduling
 
@@ -29,7 +30,10 @@ def fits(engine: Engine, request: Request, *, limit: int | None = None) -> Fit:
     """Count guests of the request's shape. Where capacity and column bounds are all that changes as guests come, each
     host is counted by itself in one pass, O(hosts); else (server groups, NUMA, PCI, nested providers, own rules)
     guests are placed on a fork until one is refused, O(guests)."""
-    scheduling = Scheduling(engine, request.with_changes(instance_uuids=request.instance_uuids[:1]))
+    try:
+        scheduling = Scheduling(engine, request.with_changes(instance_uuids=request.instance_uuids[:1]))
+    except NoValidHost:
+        return Fit(0, {})
     signature = scheduling.signature
     if signature.simple and request.server_group is None:
         ranked = scheduling.rank()

@@ -149,7 +149,7 @@ class PyNumaTable:
         self._change(row, fitted, free=True)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """All rows as arrays, equal for equal tables."""
+        """All rows as arrays, equal for equal tables; not in the kernel's form."""
         rows = sorted(self._rows)
         words = [_numa_words.topology_words(self._rows[row].topology) for row in rows]
         return {

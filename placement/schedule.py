@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -18,9 +18,10 @@ from .claim import Claimed, allocations_of, extras_for, forgotten
 from .decision import Alternate, Decision, ScorePart, Selection
 from .explain import refusal
 from .host_selection import names_hosts, selected, skips_filters
+from .numa import settled
 from .request import Request
 from .server_groups import group_state, resolved
-from .signature import GROUP_FILTERS, SELECTION, Signature, Stage
+from .signature import GROUP_FILTERS, SELECTION, Signature, Stage, row_verdicts
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -69,6 +70,7 @@ class Scheduling:
         self.judged = resolved(self.group, request)
         self.candidates = candidates
         self.claims: list[tuple[str, str, bool]] = []
+        self._settled = False
 
     # ranking
 
@@ -230,8 +232,12 @@ class Scheduling:
             return keep
         signature = self.signature
         for stage, cache in signature.row_judges:
-            if stage.filter is not None and not stage.filter.once_per_request:
+            if stage.filter is None or stage.filter.once_per_request:
+                continue
+            if not self._settled:
                 keep &= cache.array[rows] != 0
+            else:
+                keep &= row_verdicts(self.fleet, stage.filter, self.request).evaluate(rows) != 0
         for column, low, high, number in signature.bounds:
             judge = signature.stages[number].filter
             if judge is not None and not judge.once_per_request:
@@ -288,7 +294,18 @@ class Scheduling:
         )
         if self.group is not None:
             self.group.join(self.fleet, row, uuid)
+        self._settle(consumer)
         return Claimed(uuid, row, consumer, weight, allocations.by_uuid(self.fleet), parts)
+
+    def _settle(self, consumer: int) -> None:
+        """The next instances ask for the page sizes that this one was given (Nova 33 overwrites the request's cells)."""
+        wanted, extras = self.request.spec.numa_topology, self.fleet.extras.get(consumer)
+        if wanted is None or extras is None or extras.numa is None:
+            return
+        cells = settled(wanted, extras.numa)
+        if cells != wanted:
+            self._settled = True
+            self.request = self.request.with_changes(spec=replace(self.request.spec, numa_topology=cells))
 
     # answering
 

@@ -6,6 +6,7 @@ Equal signatures share one ranking. Nothing here depends on instance uuids, on t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -300,17 +301,19 @@ class Signature:
     def ranks(self) -> bool:
         """True if the ranking alone can choose for one guest: nothing selects hosts by what they hold but the server
         group."""
-        named = any(stage.name not in GROUP_FILTERS for stage in self.selections)
-        return not named and not any(values.errors for values in self.owner.row_values)
+        if any(values.errors for values in self.owner.row_values):
+            return False
+        return all(stage.name in GROUP_FILTERS for stage in self.selections)
 
-    @property
+    @functools.cached_property
     def simple(self) -> bool:
         """True if the batch kernel alone can decide and claim: no rule needs Python between two decisions."""
         spec = self.request.spec
         extras = spec.numa_topology is not None or bool(spec.pci_requests)
-        return self.ranks and not self.row_judges and not self.row_values and not self.complex and not extras
+        by_rows = self.row_judges or self.row_values or self.complex or extras
+        return not by_rows and all(stage.name in GROUP_FILTERS for stage in self.selections)
 
-    @property
+    @functools.cached_property
     def stage_names(self) -> list[str]:
         """Names of the stages after 0, in order."""
         return [stage.name for stage in self.stages[1:]]
@@ -347,6 +350,11 @@ class Signature:
                 if term.grows:
                     self._ranking.set_class_values(position, term.arguments.get("values"), term.by_class())
 
+    @functools.cached_property
+    def weigher_names(self) -> list[str]:
+        """Names of ``weighers``."""
+        return [term.weigher.name for term in self._terms]
+
     @property
     def weighers(self) -> list[Weigher]:
         """Weighers in the order of the ranking's terms; the others add nothing to this request."""
@@ -374,7 +382,9 @@ class Term:
         if factor is not None:
             self.arguments.update(source=SOURCE_GROUP, group_factor=factor)
         elif column is not None:
-            self.arguments.update(source=SOURCE_COLUMN, column=COLUMN[column])
+            # These two change only by edits that also have every signature compiled anew.
+            steady = column in ("hypervisor_version", "failed_builds")
+            self.arguments.update(source=SOURCE_COLUMN, column=COLUMN[column], steady=steady)
         elif weigher.fields(request) <= STATIC_FIELDS:
             self.arguments.update(source=SOURCE_CLASS, values=np.zeros(64))
         else:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -35,6 +35,7 @@ from .world import (
     round_up,
     settle,
     signatures,
+    terms,
     wider,
     words,
 )
@@ -89,8 +90,13 @@ class Agreement(RuleBasedStateMachine):
 
     @initialize(seed=seeds, data=st.data())
     def start(self, seed: int, data: st.DataObject) -> None:
-        self.rows = data.draw(self.sizes, label="rows")
-        self.classes = data.draw(st.integers(1, 4), label="classes")
+        self.begin(seed, data.draw(self.sizes, label="rows"), data.draw(st.integers(1, 4), label="classes"))
+        self.add_ranking(data)
+        self.add_ranking(data)
+
+    def begin(self, seed: int, rows: int, classes: int) -> None:
+        """A fleet with two shapes, a group of each policy, and some consumers in them."""
+        self.rows, self.classes = rows, classes
         self.maker = Maker(seed)
         self.capacity = round_up(self.rows)
         arrays = empty_arrays(self.capacity)
@@ -108,8 +114,6 @@ class Agreement(RuleBasedStateMachine):
         for _ in range(int(self.maker.random.integers(0, 12))):
             row, shape, group, flags = self.maker.random.integers(0, 2**20, 4).tolist()
             self.add_consumer(row, shape, group, flags % 4, True)
-        self.add_ranking(data)
-        self.add_ranking(data)
 
     # both sides
 
@@ -242,6 +246,16 @@ class Agreement(RuleBasedStateMachine):
             for side in self.sides:
                 side.rankings[index] = side.ranking.Ranking(side.columns, **signature.arguments)
 
+    @rule(count=st.integers(1, 3))
+    def add_rows_in_vain(self, count: int) -> None:
+        """Take rows back before any ranking looked at them."""
+        rows = self.rows
+        if rows + count <= self.capacity:
+            new = np.arange(rows, rows + count, dtype=np.int32)
+            self.both(lambda side: side.columns.set_rows(rows + count))
+            self.edit(lambda arrays: None, new)
+            self.both(lambda side: side.columns.set_rows(rows))
+
     @precondition(lambda self: self.rows > 1)
     @rule(count=st.integers(1, 40))
     def take_rows_back(self, count: int) -> None:
@@ -259,7 +273,9 @@ class Agreement(RuleBasedStateMachine):
     @precondition(lambda self: len(self.signatures) < self.most_rankings)
     @rule(data=st.data())
     def add_ranking(self, data: st.DataObject) -> None:
-        signature = data.draw(signatures(self.classes, self.capacity))
+        self.rank(data.draw(signatures(self.classes, self.capacity)))
+
+    def rank(self, signature: Signature) -> None:
         self.signatures.append(signature)
         for side in self.sides:
             side.rankings.append(side.ranking.Ranking(side.columns, **signature.arguments))
@@ -373,9 +389,9 @@ class Agreement(RuleBasedStateMachine):
         rows = int32(random.integers(0, self.rows, self.step % 6))
         members = random.integers(0, 3, len(rows)) * random.choice([1.0, -1.0])
         self.ask(index, "judge", rows)
-        for given in (None, members):
-            self.ask(index, "score_rows", rows, given)
-            self.ask(index, "parts", rows, given)
+        for counted in (None, members):
+            self.ask(index, "score_rows", rows, counted)
+            self.ask(index, "parts", rows, counted)
 
 
 class BigFleets(Agreement):
@@ -403,6 +419,31 @@ def test_small_fleets_agree() -> None:
 
 def test_big_fleets_agree() -> None:
     play(BigFleets, examples=5, steps=12)
+
+
+moves = st.tuples(st.sampled_from(["set_figure", "move_an_end", "move_an_end", "shift_all_rows"]), numbers, figures)
+
+
+@settings(deadline=None, max_examples=100)
+@given(seeds, st.integers(2, 60), st.data(), st.lists(moves, min_size=10, max_size=30))
+def test_answers_stay_exact_while_the_range_of_the_raw_values_drifts(
+    seed: int, rows: int, data: st.DataObject, changes: list[tuple[str, int, float]]
+) -> None:
+    fleet = Agreement()
+    fleet.begin(seed, rows, 2)
+    for number in range(12):
+        fleet.add_consumer(number % 2, 0, 1 + number % 4, 0, True)
+    weighers = data.draw(st.lists(terms(2, fleet.capacity), min_size=1, max_size=4))
+    fleet.rank(Signature(np.zeros(2, np.uint8), terms=weighers, anti_affinity_stage=1))
+    for step, (change, pick, value) in enumerate(changes):
+        if change == "set_figure":
+            fleet.set_figure(pick, pick, value)
+        elif change == "move_an_end":
+            fleet.move_an_end(pick, pick % 2 == 0, value)
+        else:
+            fleet.shift_all_rows(pick, round(value))
+        for group in range(-1, fleet.groups):
+            fleet.ask(0, "best", group, 1 + step % 3)
 
 
 @pytest.mark.soak

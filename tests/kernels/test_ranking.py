@@ -139,6 +139,12 @@ def test_a_server_group_refuses_rows_or_weighs_them(
     assert ranking.counts(group, 3) == counts
 
 
+def test_a_row_without_members_has_the_minval_of_a_group_weigher() -> None:
+    fleet = Fleet(1, 5, 3)
+    ranking = fleet.ranking(RAM | {"multiplier": 3.0}, COMPANY | {"multiplier": 2.0, "minval": 1.0})
+    assert ranking.best(fleet.group(SOFT_AFFINITY, 2)) == ([1], [3.0])
+
+
 def test_anti_affinity_allows_as_many_members_on_a_host_as_the_group_says() -> None:
     fleet = Fleet(1, 2, 3)
     group = fleet.group(ANTI_AFFINITY, 0, 1, 2, at_most=2)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from hostler.placement.filters.numa import NUMATopologyFilter
 from hostler.placement.host import Host, NumaTopology, PciPool
+from hostler.placement.numa_table import NumaTable
 from hostler.placement.options import Options
 from hostler.placement.request import Flavor, Image, InstanceNumaTopology, PciRequest, Request, RequestSpec
+from hostler.placement.view import FleetView
 
 from .values import cell, floating, guest, pinned, shared_cell, topology
 
@@ -78,6 +82,27 @@ def test_pci_devices_must_be_near() -> None:
     far, near = (PciPool(count=1, numa_node=node, tags={"vendor_id": "8086"}) for node in (0, 1))
     assert not JUDGE.host_passes(host(two, pci_pools=(far,)), request(guest(pinned()), NIC))
     assert JUDGE.host_passes(host(two, pci_pools=(near,)), request(guest(pinned()), NIC))
+
+
+@pytest.mark.kernel_twin
+def test_the_mask_is_the_verdict_on_each_host() -> None:
+    reported = [topology(cell()), None, topology(cell(threads=2)), topology(shared_cell(cpu_usage=4))]
+    table = NumaTable()
+    for row, cells in enumerate(reported):
+        table.set_row(row, cells, 1.0, 1.0)
+    rows = np.array([3, 0, 1, 2], np.int32)
+    view = cast(FleetView, SimpleNamespace(fleet=SimpleNamespace(numa=table), row_ids=rows))
+    for asked in (request(guest(pinned())), request(guest(floating())), request(guest(pinned()), specs=REQUIRE)):
+        hosts = (host(reported[row], cpu_allocation_ratio=1.0) for row in rows)
+        mask = JUDGE.mask(view, asked)
+        assert mask is not None
+        assert mask.tolist() == [JUDGE.host_passes(each, asked) for each in hosts]
+
+
+def test_there_is_no_mask_where_devices_must_be_near_or_no_cells_are_asked_for() -> None:
+    view = cast(FleetView, SimpleNamespace())
+    assert JUDGE.mask(view, request(guest(pinned()), NIC)) is None
+    assert JUDGE.mask(view, request(None, specs=REQUIRE)) is None
 
 
 @pytest.mark.parametrize(

@@ -82,16 +82,18 @@ def host_cells(draw: st.DrawFn, id: int, first: int, threads: int) -> NumaCell:
     spread = draw(st.booleans())
     siblings = [cpus[core::cores] if spread else cpus[core * threads : (core + 1) * threads] for core in range(cores)]
     legacy = draw(st.booleans())
-    dedicated = frozenset(cpus) if legacy else draw(st.frozensets(st.sampled_from(cpus)))
+    every: frozenset[int] = frozenset(cpus)
+    dedicated = every if legacy else draw(st.just(every) | st.frozensets(st.sampled_from(cpus)))
+    held = st.frozensets(st.sampled_from(sorted(dedicated)), max_size=4) if dedicated else st.just(dedicated)
     memory = draw(st.sampled_from(MEMORY))
     return NumaCell(
         id=id,
-        cpuset=frozenset(cpus) if legacy else frozenset(cpus) - dedicated,
+        cpuset=every if legacy else every - dedicated,
         pcpuset=dedicated,
         memory=memory,
         cpu_usage=draw(st.integers(0, 8)),
         memory_usage=draw(st.just(0) | st.integers(0, memory)),
-        pinned_cpus=draw(st.frozensets(st.sampled_from(sorted(dedicated)), max_size=4)) if dedicated else frozenset(),
+        pinned_cpus=draw(st.just(frozenset[int]()) | held),
         siblings=tuple(frozenset(core) for core in siblings) if draw(st.integers(0, 9)) else (),
         mempages=tuple(draw(host_pages(size, memory)) for size in draw(st.sampled_from(PAGE_SIZES))),
         socket=draw(st.sampled_from([None, 0, id // 2])),

@@ -1,0 +1,115 @@
+"""Reads a trace of Azure's 2017 guests as a workload: every arrival, tenant batch and lifetime, none left out."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..placement.errors import InvalidValue
+from ..placement.request import Flavor, RequestSpec
+from .workload import ALONE, NEVER, STEP_S, Workload
+
+BINS: Final = "duration_bins.csv.gz"
+"""Beside every trace: which lifetimes its bins hold."""
+
+Reader = Callable[[str], float]
+
+
+def read_trace(path: Path) -> Workload:
+    """The workload of ``path``, a CSV file with a row per guest, gzipped or not, whose lifetime bins are in the file BINS beside it.
+
+    A guest lives as long as its bin allows, one step at least; one that was still running at the trace's edge (cens C) never departs.
+    InvalidValue names the file, line and column at fault.
+    """
+    bins = _read(path.with_name(BINS), {"dur_bin": int, "max_s": int})
+    longest = dict(zip(bins["dur_bin"].tolist(), bins["max_s"].tolist(), strict=True))
+    censored = {"U": 0.0, "C": 1.0}.__getitem__
+    columns = {"arrival_s": int, "batch": int, "vcpu": int, "mem_gb": float, "cens": censored, "dur_bin": longest.__getitem__}
+    rows = _read(path, columns)
+    _check(path, rows)
+    arrival_s = rows["arrival_s"].astype(np.int64)
+    lifetime_s = np.maximum(rows["dur_bin"].astype(np.int64), STEP_S)
+    specs, spec = _specs(rows["vcpu"], rows["mem_gb"])
+    return Workload(
+        name=path.name,
+        specs=specs,
+        arrival_s=arrival_s,
+        departure_s=np.where(rows["cens"] != 0, NEVER, arrival_s + lifetime_s),
+        spec=spec,
+        batch=rows["batch"].astype(np.int64),
+        group=np.full(len(arrival_s), ALONE),
+        standing=0,
+        start_s=int(arrival_s[0]),
+        end_s=int(arrival_s[-1]) + STEP_S,
+    )
+
+
+def _specs(vcpus: NDArray[np.float64], memory_gb: NDArray[np.float64]) -> tuple[tuple[RequestSpec, ...], NDArray[np.int64]]:
+    """One request per flavor that occurs, and which of them each guest makes."""
+    shapes, spec = np.unique(np.stack([vcpus, memory_gb * 1024]), axis=1, return_inverse=True)
+    flavors = [Flavor(name=f"{cpus:.0f}x{mb:.0f}", vcpus=int(cpus), memory_mb=int(mb)) for cpus, mb in shapes.T.tolist()]
+    return tuple(RequestSpec(flavor=flavor) for flavor in flavors), spec.astype(np.int64)
+
+
+def _check(path: Path, rows: Mapping[str, NDArray[np.float64]]) -> None:
+    """InvalidValue for a row that is no guest, or comes before an earlier one."""
+    if not len(rows["arrival_s"]):
+        raise InvalidValue(f"{path}: no guests", field="trace")
+    wrong = {
+        "arrival_s": np.diff(rows["arrival_s"], prepend=0) < 0,
+        "vcpu": ~(rows["vcpu"] >= 1),
+        "mem_gb": ~(rows["mem_gb"] * 1024 >= 1),
+    }
+    wrong["arrival_s"] |= rows["arrival_s"] % STEP_S != 0
+    for name, where in wrong.items():
+        if np.any(where):
+            line = int(np.argmax(where))
+            hint = f"arrivals rise in steps of {STEP_S} s" if name == "arrival_s" else None
+            raise InvalidValue(f"{path}, line {line + 2}: {name} is {rows[name][line]:.15g}", field=f"trace.{name}", hint=hint)
+
+
+def _read(path: Path, columns: Mapping[str, Reader]) -> dict[str, NDArray[np.float64]]:
+    """The named columns of a CSV file as numbers."""
+    try:
+        with closing(_open(path)) as file:
+            return _parse(path, csv.reader(file), columns)
+    except FileNotFoundError:
+        hint = f"a trace needs {BINS} beside it" if path.name == BINS else None
+        raise InvalidValue(f"{path}: no such file", field="trace", hint=hint) from None
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
+        raise InvalidValue(f"{path}: cannot be read: {error}", field="trace") from None
+
+
+def _open(path: Path) -> IO[str]:
+    return gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="")
+
+
+def _parse(path: Path, lines: Iterator[list[str]], columns: Mapping[str, Reader]) -> dict[str, NDArray[np.float64]]:
+    header = next(lines, [])
+    missing = [name for name in columns if name not in header]
+    if missing:
+        hint = f"the columns are {', '.join(header)[:200]}" if header else "the file is empty"
+        raise InvalidValue(f"{path}: no column {', '.join(missing)}", field="trace", hint=hint)
+    places = [(name, header.index(name), reader) for name, reader in columns.items()]
+    values: dict[str, list[Any]] = {name: [] for name in columns}
+    for number, line in enumerate(lines, 2):
+        for name, place, reader in places:
+            values[name].append(_value(path, number, line, name, place, reader))
+    return {name: np.array(column, np.float64) for name, column in values.items()}
+
+
+def _value(path: Path, number: int, line: Sequence[str], name: str, place: int, reader: Reader) -> float:
+    try:
+        return reader(line[place])
+    except IndexError:
+        raise InvalidValue(f"{path}, line {number}: no {name}, {len(line)} fields", field=f"trace.{name}") from None
+    except (KeyError, ValueError):
+        raise InvalidValue(f"{path}, line {number}: {name} is {line[place][:40]!r}", field=f"trace.{name}") from None
