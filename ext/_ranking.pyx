@@ -855,7 +855,6 @@ cdef class Ranking:
                 if r.aside[g.rows[i]]:
                     offer(r, g.rows[i], 0.0)
                     return
-        r.slack = INFINITY
         r.drifted = False
         search(r, r.levels - 1, 0)
         if r.found:

@@ -64,6 +64,8 @@ class Term:
     least_multiplier: float = 0.0
     greatest_multiplier: float = 0.0
     group_factor: float = 0.0
+    steady: bool = False
+    """A promise to the kernel that the raw values of rows never change; nothing is kept here that it could save."""
 
 
 class Ranking:

@@ -116,7 +116,7 @@ class Decisions(Sequence[Decision]):
             claimed = Claimed(uuid, row, -1, float(run.scores[at]), {fleet.uuid(row): amounts}, ())
             selections = (engine.selection(claimed, ()),)
         else:
-            refusal = quick_refusal(engine.fleet, signature, request, removed, sum(counts))
+            refusal = quick_refusal(removed, sum(counts))
         return Decision(
             sequence=run.sequence + at,
             request_id=request.request_id,

@@ -73,8 +73,6 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     refusal: Refusal | None = None
     claims: tuple[tuple[str, str, bool], ...] = ()
     seed: int = 0
-    incumbent_error: str | None = None
-    """Name of the exception that Nova 33 would have failed this request with, where Hostler answers instead."""
 
     @property
     def placed(self) -> bool:

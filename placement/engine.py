@@ -14,7 +14,7 @@ from .claim import Claimed, allocations_of, extras_for
 from .decision import Alternate, Decision, Refusal, ScorePart, Selection
 from .demands import demands
 from .errors import DuplicateName, InvalidValue, NoValidHost
-from .explain import Explanation, explain, quick_refusal
+from .explain import Explanation, explain
 from .fitting import Fit, fits
 from .fleet import Fleet, Tip, uuid_words, whole_number
 from .host_selection import names_hosts
@@ -114,6 +114,12 @@ class Compiled:
         return sum(owner.ranking.nbytes for owner in self.by_content.values())
 
 
+def draws(policy: Policy) -> bool:
+    """True if the policy has chance choose among the best hosts, for which the scan is needed."""
+    options = policy.options.filter_scheduler
+    return options.host_subset_size > 1 or options.shuffle_best_same_weighed_hosts
+
+
 class Engine:
     """Places guests on a fleet. Not thread-safe; deterministic given the fleet, the policy, ``seed`` and the calls.
 
@@ -126,6 +132,7 @@ class Engine:
         self.policy = policy if policy is not None else Policy.nova_default()
         self.seed = whole_number(self.policy.seed if seed is None else seed, "seed", most=2**63 - 1)
         self.sequence = 0
+        self._draws = draws(self.policy)
         self.reads_instance_images = self.policy.options.filter_scheduler.image_props_weight_multiplier != 0.0
         self.compiled = Compiled(self._fleet, self.policy)
 
@@ -190,7 +197,10 @@ class Engine:
         instance without named hosts, else O(hosts).
         """
         request = self._begin(request)
-        self._check_new(request.instance_uuids)
+        if len(request.instance_uuids) > 1:
+            self._check_distinct(request.instance_uuids)
+        for uuid in request.instance_uuids:
+            self._check_new(uuid)
         try:
             if candidates is None and claim is None:
                 decision = self._place_ranked(request)
@@ -213,27 +223,35 @@ class Engine:
             seed=seed,
         )
 
-    def _check_new(self, uuids: Sequence[str]) -> None:
+    def _check_distinct(self, uuids: Sequence[str]) -> None:
         if len(set(uuids)) < len(uuids):
             raise DuplicateName("an instance uuid is named twice", field="instance_uuids")
-        for uuid in uuids:
+
+    def _check_new(self, uuid: str) -> None:
+        try:
+            taken = self._fleet.kernel.consumers.get(uuid) >= 0
+        except (TypeError, ValueError):
             uuid_words(uuid, "instance_uuids")
-            if self.fleet.kernel.consumers.get(uuid) >= 0:
-                raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
+            raise
+        if taken:
+            raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
 
     def ranked_way(self, request: Request) -> Signature | None:
         """The signature if the kernel's ranking alone can decide the request, None if it takes the scan."""
-        spec, options = request.spec, self.policy.options.filter_scheduler
-        if len(request.instance_uuids) != 1 or names_hosts(spec) or isinstance(request.server_group, ServerGroup):
-            return None
-        if options.host_subset_size > 1 or options.shuffle_best_same_weighed_hosts:
-            return None
-        signature = self.signature(request)
-        if not (signature.simple or signature.ranks) or (
-            request.server_group is not None and self.fleet.shared_service_hosts
+        group = request.server_group
+        if (
+            self._draws
+            or len(request.instance_uuids) != 1
+            or names_hosts(request.spec)
+            or isinstance(group, ServerGroup)
         ):
             return None
-        if request.alternates and len(self.fleet.cells()) > 1:
+        signature = self.compiled.signature(request, candidates_given=False)
+        if not (signature.simple or signature.ranks):
+            return None
+        if group is not None and self._fleet.shared_service_hosts:
+            return None
+        if request.alternates and len(self._fleet.cells()) > 1:
             return None
         return signature
 
@@ -247,17 +265,8 @@ class Engine:
         signature.refresh()
         rows, weights = signature.ranking.best(group, 1 + request.alternates)
         counts = signature.ranking.counts(group, len(signature.stages))
-        removed = dict(zip(signature.stage_names, counts[1:], strict=True))
-        seed = self.decision_seed()
         if not rows:
-            return Decision(
-                sequence=self.next_sequence(),
-                request_id=request.request_id,
-                considered=sum(counts),
-                removed=removed,
-                refusal=quick_refusal(fleet, signature, request, removed, sum(counts)),
-                seed=seed,
-            )
+            return Scheduling(self, request).refuse()
         row = rows[0]
         parts = self._parts(signature, row, group) if counts[0] > 1 else ()
         taken = None if signature.simple else allocations_of(fleet, signature, row, given=False)
@@ -278,25 +287,27 @@ class Engine:
             allocations = {fleet.uuid(row): {names[index]: amount for index, amount in signature.resources.items()}}
         else:
             allocations = taken.by_uuid(fleet)
-        alternates = tuple(self._alternate(other, weight) for other, weight in zip(rows[1:], weights[1:], strict=True))
+        alternates: tuple[Alternate, ...] = ()
+        if len(rows) > 1:
+            alternates = tuple(map(self._alternate, rows[1:], weights[1:]))
         chosen = self.selection(Claimed(uuid, row, -1, weights[0], allocations, parts), alternates)
         return Decision(
+            seed=self.decision_seed(),
             sequence=self.next_sequence(),
             request_id=request.request_id,
             considered=sum(counts),
-            removed=removed,
+            removed=dict(zip(signature.stage_names, counts[1:], strict=True)),
             selections=(chosen,),
-            seed=seed,
         )
 
     def _parts(self, signature: Signature, row: int, group: int) -> tuple[ScorePart, ...]:
         """Score parts of the row under the normalisers of the decision at hand."""
         members = 0.0
         if group >= 0:
-            policy, _, held = self.fleet.kernel.group(group)
+            policy, _, held = self._fleet.kernel.group(group)
             members = {SOFT_AFFINITY: 1.0, SOFT_ANTI_AFFINITY: -1.0}.get(policy, 0.0) * held.get(row, 0)
         parts = signature.ranking.row_parts(row, members)
-        return tuple(ScorePart(weigher.name, *part) for weigher, part in zip(signature.weighers, parts, strict=True))
+        return tuple([ScorePart(name, *part) for name, part in zip(signature.weigher_names, parts, strict=True)])
 
     def _alternate(self, row: int, weight: float) -> Alternate:
         fleet = self.fleet
@@ -306,7 +317,7 @@ class Engine:
 
     def selection(self, claimed: Claimed, alternates: tuple[Alternate, ...]) -> Selection:
         """A claim as the answer's value."""
-        fleet, row = self.fleet, claimed.row
+        fleet, row = self._fleet, claimed.row
         static = fleet.host_class(row)
         zone: str | None = self.policy.options.default.default_availability_zone
         for index in static.aggregates:
@@ -425,6 +436,7 @@ class Engine:
         other._fleet = self.fleet
         other.policy = policy if policy is not None else self.policy
         other.seed, other.sequence = self.seed, self.sequence
+        other._draws = draws(other.policy)
         other.reads_instance_images = other.policy.options.filter_scheduler.image_props_weight_multiplier != 0.0
         other.compiled = self.compiled if policy is None else Compiled(self.fleet, policy)
         other._tip = Tip()

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .schedule import Ranked, Scheduling
 
+_STAGE_WORDS: Final = {
+    CELL: "are in another cell",
+    TRAITS: "do not have the traits asked for",
+    AGGREGATES: "are not in the aggregates asked for",
+    CANDIDATES: "have no allocation candidate",
+    SELECTION: "are not among the hosts named",
+}
 UNITS: Final = {"MEMORY_MB": " MiB", "DISK_GB": " GiB"}
 
 
@@ -272,9 +279,7 @@ def refusal(fleet: Fleet, signature: Signature, request: Request, ranked: Ranked
     )
 
 
-def quick_refusal(
-    fleet: Fleet, signature: Signature, request: Request, removed: Mapping[str, int], considered: int
-) -> Refusal:
+def quick_refusal(removed: Mapping[str, int], considered: int) -> Refusal:
     """Why nothing was placed, from the counts alone. O(stages)."""
     stage = _main_stage(removed)
     return Refusal(
@@ -289,9 +294,12 @@ def _main_stage(removed: Mapping[str, int]) -> str:
 def _sentence(removed: Mapping[str, int], considered: int) -> str:
     if considered == 0:
         return "No valid host was found: there are no hosts"
-    parts = [f"{count} by {name}" for name, count in removed.items() if count]
-    return (
-        f"No valid host was found: of {considered} hosts, {', '.join(parts)} removed"
-        if parts
-        else "No valid host was found"
-    )
+    parts = [_share(count, name) for name, count in removed.items() if count]
+    return f"No valid host was found: of {considered} hosts, {', '.join(parts)}" if parts else "No valid host was found"
+
+
+def _share(count: int, stage: str) -> str:
+    """How many hosts a stage removed, in words."""
+    if stage in _STAGE_WORDS:
+        return f"{count} {_STAGE_WORDS[stage]}"
+    return f"{count} lack {stage}" if stage.isupper() else f"{count} were refused by {stage}"

@@ -328,8 +328,12 @@ class Fleet:
             raise UnknownName.among("resource class", str(name), STANDARD_CLASSES | set(self.resource_classes))
         if not create:
             raise UnknownName.among("resource class", name, self.resource_classes)
-        if os_resource_classes.is_custom(name) and (len(name) > 255 or name != os_resource_classes.normalize_name(name[7:])):
-            raise InvalidValue(f"custom resource classes are CUSTOM_[A-Z0-9_]+, got {_shown(name)}", field="resource class")
+        if os_resource_classes.is_custom(name) and (
+            len(name) > 255 or name != os_resource_classes.normalize_name(name[7:])
+        ):
+            raise InvalidValue(
+                f"custom resource classes are CUSTOM_[A-Z0-9_]+, got {_shown(name)}", field="resource class"
+            )
         index = self.store.add_class()
         self.resource_classes.append(name)
         self._class_index[name] = index
@@ -363,7 +367,9 @@ class Fleet:
         except BaseException:
             self.restore_row(row, before)
             raise
-        self._note_seldom(row, (float(before[0][0][COLUMN["hypervisor_version"]]), float(before[0][0][COLUMN["failed_builds"]])))
+        self._note_seldom(
+            row, (float(before[0][0][COLUMN["hypervisor_version"]]), float(before[0][0][COLUMN["failed_builds"]]))
+        )
         self.store.row["generation"][row] += 1
         self.changed([row])
         if self.history.recording:
@@ -587,7 +593,17 @@ class Fleet:
         """
         words = uuid_words(uuid, "consumer")
         flags = BUILDING if building else 0
-        detail = (words, row, shape, self.projects.id(project_id), self.users.id(user_id), group, flags, extras, image_properties)
+        detail = (
+            words,
+            row,
+            shape,
+            self.projects.id(project_id),
+            self.users.id(user_id),
+            group,
+            flags,
+            extras,
+            image_properties,
+        )
         consumer = self.add_consumer_row(*detail)
         self.did(_Consumers(self, [consumer], None, added=True))
         return consumer
@@ -767,13 +783,20 @@ class Fleet:
         blocks, found = self.store.inventory, {}
         for index, resource in enumerate(self.resource_classes):
             if blocks["total"][index, row] > 0:
-                figures = {f: int(blocks[f][index, row]) for f in ("total", "reserved", "min_unit", "max_unit", "step_size")}
+                figures = {
+                    f: int(blocks[f][index, row]) for f in ("total", "reserved", "min_unit", "max_unit", "step_size")
+                }
                 ratio = float(self.store.ratio[index, row])
                 found[resource] = (Inventory(**figures, allocation_ratio=ratio), int(blocks["used"][index, row]))
         return found
 
     def set_service(
-        self, name: str, *, disabled: bool | None = None, disabled_reason: str | None = None, forced_down: bool | None = None
+        self,
+        name: str,
+        *,
+        disabled: bool | None = None,
+        disabled_reason: str | None = None,
+        forced_down: bool | None = None,
     ) -> None:
         """Enable, disable or force down a host's compute service."""
         row = self.row(name, field="host")
@@ -837,7 +860,13 @@ class Fleet:
     # adding and removing providers
 
     def add_provider(
-        self, name: str, *, uuid: str | None = None, parent: str | None = None, traits: Iterable[str] = (), aggregates: Iterable[Aggregate] = ()
+        self,
+        name: str,
+        *,
+        uuid: str | None = None,
+        parent: str | None = None,
+        traits: Iterable[str] = (),
+        aggregates: Iterable[Aggregate] = (),
     ) -> int:
         """Add a resource provider that is no compute host: a child (NUMA cell, physical GPU), a sharing provider or a pool.
 
@@ -863,7 +892,9 @@ class Fleet:
         step = above
         while step >= 0:
             if step == row:
-                raise InvalidValue(f"{parent} is {name} itself or below it: a provider tree has no cycles", field="parent")
+                raise InvalidValue(
+                    f"{parent} is {name} itself or below it: a provider tree has no cycles", field="parent"
+                )
             step = int(parents[step])
         tree = [r for r in np.flatnonzero(roots[: self.rows] == roots[row]) if r == row or self._is_below(int(r), row)]
         root = row if above < 0 else int(roots[above])
@@ -890,7 +921,9 @@ class Fleet:
             trees: dict[int, list[int]] = {}
             for row in np.flatnonzero(roots != np.arange(self.rows)):
                 trees.setdefault(int(roots[row]), [int(roots[row])]).append(int(row))
-            sharing = np.fromiter(("MISC_SHARES_VIA_AGGREGATE" in v.traits for v in self.classes.values), bool, len(self.classes))
+            sharing = np.fromiter(
+                ("MISC_SHARES_VIA_AGGREGATE" in v.traits for v in self.classes.values), bool, len(self.classes)
+            )
             shared = np.flatnonzero(sharing[self.store.row["class_of"][: self.rows]])
             self._trees = (self.topology_epoch, trees, [int(row) for row in shared])
         return self._trees[1], self._trees[2]
@@ -942,7 +975,9 @@ class Fleet:
         """Remove a provider. InUse if it has consumers, usage by consumers, or children. O(rows)."""
         row = self.row(name)
         if self.store.row["first"][row] >= 0:
-            raise InUse(f"{name} has {len(self.kernel.consumers_on(row))} consumers", field="provider", hint="move them first")
+            raise InUse(
+                f"{name} has {len(self.kernel.consumers_on(row))} consumers", field="provider", hint="move them first"
+            )
         blocks = self.store.inventory
         if np.any(blocks["used"][:, row] != blocks["base"][:, row]):
             raise InUse(f"{name} has allocations", field="provider", hint="release them first")
@@ -1055,7 +1090,11 @@ def _pci_key(pools: Iterable[PciPool]) -> str:
 
 def finite(value: object, field: str) -> float:
     """``value`` as a finite float; InvalidValue otherwise."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not math.isfinite(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float, np.integer, np.floating))
+        or not math.isfinite(value)
+    ):
         raise InvalidValue(f"{field} must be a finite number, got {_shown(value)}", field=field)
     return float(value)
 

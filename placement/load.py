@@ -74,7 +74,15 @@ def _add_chunk(fleet: Fleet, hosts: Sequence[Host]) -> None:
         for i in range(len(hosts)):
             one = slice(i, i + 1)
             first = fleet.add_rows(names[one], None if uuids is None else uuids[one])
-            _fill(fleet, first, class_of[one], {k: v[one] for k, v in figures.items()}, ratios[one], seen[one], versions[one])
+            _fill(
+                fleet,
+                first,
+                class_of[one],
+                {k: v[one] for k, v in figures.items()},
+                ratios[one],
+                seen[one],
+                versions[one],
+            )
             _attach(fleet, first, hosts[one], services[one])
         return
     first = fleet.add_rows(names, uuids)
@@ -200,7 +208,9 @@ def load_hosts(
         [[h.cpu_allocation_ratio, h.ram_allocation_ratio, h.disk_allocation_ratio] for h in templates], np.float64
     )
     versions = np.array([host.hypervisor_version or 0 for host in templates], np.float64)
-    seen = np.array([_last_seen(host) for host in templates], np.float64)[index] if last_seen_up is None else last_seen_up
+    seen = (
+        np.array([_last_seen(host) for host in templates], np.float64)[index] if last_seen_up is None else last_seen_up
+    )
     start = fleet.history.hold()
     try:
         services = _service_hosts(fleet, names)
@@ -223,7 +233,9 @@ def _template_index(templates: Sequence[Host], given: NDArray[np.integer[Any]] |
     for host in templates:
         check_host(host)
         if host.instances or host.numa_topology or host.pci_pools:
-            raise InvalidValue("a template names no instances, NUMA cells or PCI pools", field="templates", hint="use add_hosts")
+            raise InvalidValue(
+                "a template names no instances, NUMA cells or PCI pools", field="templates", hint="use add_hosts"
+            )
     if given is None:
         return np.zeros(count, np.intp)
     index = np.asarray(given)
@@ -295,7 +307,12 @@ def _fill(
     totals = (figures["vcpus_total"], figures["total_usable_ram_mb"], figures["total_usable_disk_gb"])
     reserved = (figures["reserved_vcpus"], figures["reserved_ram_mb"], figures["reserved_disk_gb"])
     for resource in range(3):
-        inventory = {"total": totals[resource], "reserved": reserved[resource], "used": used[resource], "base": used[resource]}
+        inventory = {
+            "total": totals[resource],
+            "reserved": reserved[resource],
+            "used": used[resource],
+            "base": used[resource],
+        }
         present = totals[resource] > 0
         for name, values in inventory.items():
             store.inventory[name][resource, span] = np.where(present, values, 0)
@@ -355,7 +372,9 @@ def _report_instances(fleet: Fleet, row: int, host: Host) -> None:
         if uuid in siblings:
             continue  # another node of the same service host reported it
         words = uuid_words(uuid, f"host {host.host}: instance")
-        details.append((words, row, -1, fleet.projects.id(""), fleet.users.id(""), -1, REPORTED, None, dict(properties or {})))
+        details.append(
+            (words, row, -1, fleet.projects.id(""), fleet.users.id(""), -1, REPORTED, None, dict(properties or {}))
+        )
     added = []
     for detail in details:
         added.append(fleet.add_consumer_row(*detail))

@@ -198,6 +198,10 @@ class Scheduling:
             self.fleet.history.go(start)
             raise
 
+    def refuse(self) -> Decision:
+        """The refusal of a request that is known to have no host, with what would help. O(hosts)."""
+        return self._refused(self.rank(), 0)
+
     def _choose_first(
         self, rows: NDArray[np.int32], weights: NDArray[np.float64], draw: random.Random
     ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
@@ -315,13 +319,13 @@ class Scheduling:
 
     def _refused(self, ranked: Ranked, placed: int) -> Decision:
         return Decision(
+            seed=self.engine.decision_seed(),
             sequence=self.engine.next_sequence(),
             request_id=self.request.request_id,
             considered=len(ranked.considered),
             removed=ranked.removed,
             refusal=refusal(self.fleet, self.signature, self.request, ranked, placed),
             claims=tuple(self.claims),
-            seed=self.engine.decision_seed(),
         )
 
     def _decision(self, ranked: Ranked, made: Sequence[Any], draw: random.Random) -> Decision:

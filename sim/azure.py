@@ -24,16 +24,22 @@ Reader = Callable[[str], float]
 
 
 def read_trace(path: Path) -> Workload:
-    """The workload of ``path``, a CSV file with a row per guest, gzipped or not, whose lifetime bins are in the file BINS beside it.
+    """The workload of ``path``, a CSV file with a row per guest, gzipped or not; the file BINS beside it has the lifetime bins.
 
-    A guest lives as long as its bin allows, one step at least; one that was still running at the trace's edge (cens C) never departs.
+    A guest lives as long as its bin allows, one step at least; one that still ran at the trace's edge (cens C) never departs.
     InvalidValue names the file, line and column at fault.
     """
     bins = _read(path.with_name(BINS), {"dur_bin": int, "max_s": int})
     longest = dict(zip(bins["dur_bin"].tolist(), bins["max_s"].tolist(), strict=True))
-    censored = {"U": 0.0, "C": 1.0}.__getitem__
-    columns = {"arrival_s": int, "batch": int, "vcpu": int, "mem_gb": float, "cens": censored, "dur_bin": longest.__getitem__}
-    rows = _read(path, columns)
+    readers: dict[str, Reader] = {
+        "arrival_s": int,
+        "batch": int,
+        "vcpu": int,
+        "mem_gb": float,
+        "cens": {"U": 0.0, "C": 1.0}.__getitem__,
+        "dur_bin": lambda text: longest[int(text)],
+    }
+    rows = _read(path, readers)
     _check(path, rows)
     arrival_s = rows["arrival_s"].astype(np.int64)
     lifetime_s = np.maximum(rows["dur_bin"].astype(np.int64), STEP_S)
@@ -52,10 +58,14 @@ def read_trace(path: Path) -> Workload:
     )
 
 
-def _specs(vcpus: NDArray[np.float64], memory_gb: NDArray[np.float64]) -> tuple[tuple[RequestSpec, ...], NDArray[np.int64]]:
+def _specs(
+    vcpus: NDArray[np.float64], memory_gb: NDArray[np.float64]
+) -> tuple[tuple[RequestSpec, ...], NDArray[np.int64]]:
     """One request per flavor that occurs, and which of them each guest makes."""
     shapes, spec = np.unique(np.stack([vcpus, memory_gb * 1024]), axis=1, return_inverse=True)
-    flavors = [Flavor(name=f"{cpus:.0f}x{mb:.0f}", vcpus=int(cpus), memory_mb=int(mb)) for cpus, mb in shapes.T.tolist()]
+    flavors = [
+        Flavor(name=f"{cpus:.0f}x{mb:.0f}", vcpus=int(cpus), memory_mb=int(mb)) for cpus, mb in shapes.T.tolist()
+    ]
     return tuple(RequestSpec(flavor=flavor) for flavor in flavors), spec.astype(np.int64)
 
 
@@ -73,7 +83,9 @@ def _check(path: Path, rows: Mapping[str, NDArray[np.float64]]) -> None:
         if np.any(where):
             line = int(np.argmax(where))
             hint = f"arrivals rise in steps of {STEP_S} s" if name == "arrival_s" else None
-            raise InvalidValue(f"{path}, line {line + 2}: {name} is {rows[name][line]:.15g}", field=f"trace.{name}", hint=hint)
+            raise InvalidValue(
+                f"{path}, line {line + 2}: {name} is {rows[name][line]:.15g}", field=f"trace.{name}", hint=hint
+            )
 
 
 def _read(path: Path, columns: Mapping[str, Reader]) -> dict[str, NDArray[np.float64]]:

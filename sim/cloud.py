@@ -1,4 +1,4 @@
-"""Fleets to simulate on: a made-up cloud of three zones and mixed hardware, and plain fleets of one kind of host. No guests here."""
+"""Fleets to simulate on: a made-up cloud of three zones and mixed hardware, and fleets of one kind of host. No guests here."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ DOWN: Final = 0.004
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Cloud:
-    """A fleet to be: each host follows a template and stands in a zone (both are indices); row i of the fleet will be host i."""
+    """A fleet to be: each host follows a template and stands in a zone (both are indices). Host i will be the fleet's row i."""
 
     names: tuple[str, ...]
     templates: tuple[Host, ...]
@@ -107,13 +107,18 @@ def one_kind(hosts: int, host: Host) -> Cloud:
     nowhere = np.zeros(hosts, np.int64)
     names = tuple(f"host-{number:05}" for number in range(hosts))
     return Cloud(
-        names=names, templates=(host,), template_of=nowhere, zones=("all",), zone_of=nowhere, policy=Policy.nova_default()
+        names=names,
+        templates=(host,),
+        template_of=nowhere,
+        zones=("all",),
+        zone_of=nowhere,
+        policy=Policy.nova_default(),
     )
 
 
 def made_up(hosts: int, *, seed: int) -> Cloud:
-    """Three zones, three kinds of machine, two hypervisor versions, two tiers, a trait, some hosts out of service; CPUs are not shared.
-    The same for the same seed."""
+    """Three zones, three kinds of machine, two hypervisor versions, two tiers, a trait, some hosts out of service; CPUs are not
+    shared. The same for the same seed."""
     rng = np.random.default_rng([seed, 1])
     zone_of = rng.permutation(_shares(hosts, tuple(ZONES.values())))
     hardware_of = rng.permutation(_shares(hosts, tuple(kind.share for kind in HARDWARE)))
@@ -152,7 +157,9 @@ def _templates() -> tuple[Host, ...]:
     )
     return tuple(
         _template(hardware, (zone, tiers[hardware.tier]), traits, service)
-        for zone, hardware, traits, service in itertools.product(zones, HARDWARE, (frozenset[str](), frozenset({NVME})), services)
+        for zone, hardware, traits, service in itertools.product(
+            zones, HARDWARE, (frozenset[str](), frozenset({NVME})), services
+        )
     )
 
 

@@ -1,7 +1,7 @@
-"""A made-up day of a cloud: guests that come and go as Azure's did in 2017, as many as keep a given fleet about half full.
+"""A made-up day of a cloud: guests that come and go as Azure's did in 2017, so many that a given fleet is about half full.
 
-Flavors, batch sizes, the shape of the day and lifetimes are drawn from azure2017.py, each by itself. What that trace does not hold is
-made up here: disks, zones, tiers, a trait, anti-affinity groups, and requests that no host can take.
+Flavors, batch sizes, the shape of the day and lifetimes are drawn from azure2017.py, each by itself. What that trace does not
+hold is made up here: disks, zones, tiers, a trait, anti-affinity groups, and requests that no host can take.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ MISFIT: Final = Flavor(name="giant", vcpus=96, memory_mb=786_432, root_gb=100)
 """Larger than any host."""
 
 IN_A_ZONE: Final = 0.30
+"""Share of the tenant batches that name a zone."""
 WITH_NVME: Final = 0.01
 MISFITS: Final = 0.0002
-"""Share of the tenant batches that name a zone; of those that arrive, the share that needs the trait NVME, and that asks for MISFIT."""
+"""Share of the batches that need the trait NVME, and that ask for MISFIT; of those that arrive, not of the standing guests."""
 APART: Final = 0.25
 APART_SIZES: Final = range(2, 11)
 """Share of the batches of such a size that form an anti-affinity group."""
@@ -43,7 +44,7 @@ Column = NDArray[np.int64]
 
 
 def made_up_day(cloud: Cloud, *, seed: int, hours: int = 24) -> Workload:
-    """The standing guests of ``cloud`` and the arrivals of ``hours`` hours from midnight on. The same for the same seed."""
+    """The standing guests of ``cloud`` and the arrivals of the hours from midnight on. The same for the same seed."""
     rng = np.random.default_rng([seed, 2])
     flavors = np.array(azure2017.FLAVORS, np.float64)
     mean_vcpus = float(np.average(flavors[:, 0], weights=flavors[:, 2]))
@@ -114,7 +115,7 @@ def _batch_sizes(rng: np.random.Generator, count: int) -> Column:
 
 
 def _lifetimes(rng: np.random.Generator, batch: Column, batches: int) -> Column:
-    """Lifetime of each guest, in whole steps. Guests follow their batch's bin so often that two of it agree as often as they should."""
+    """Lifetime of each guest. Guests take their batch's bin so often that two of a batch agree as often as they should."""
     ends, starts, shares = _bins()
     by_chance = float(shares @ shares)
     both_follow = (azure2017.SAME_LIFETIME - by_chance) / (1.0 - by_chance)
@@ -127,7 +128,7 @@ def _lifetimes(rng: np.random.Generator, batch: Column, batches: int) -> Column:
 
 
 def _left_of_standing(rng: np.random.Generator, count: int) -> Column:
-    """What is left of the lives of guests met at a random moment: long lives are met in proportion to their length, at any point."""
+    """What is left of lives that are met at a random moment: in proportion to their length, and at any point of them."""
     ends, starts, shares = _bins()
     means = (starts + STEP_S + ends) / 2
     bin_of = rng.choice(len(shares), count, p=shares * means / (shares @ means))
@@ -152,11 +153,13 @@ def _flavor(vcpus: int, memory_mb: int, nvme: bool) -> Flavor:
     tier = "memory" if memory_mb / vcpus > LARGE_MEMORY_MB_PER_VCPU and not nvme else "general"
     extra_specs = {"aggregate_instance_extra_specs:tier": tier} | ({f"trait:{NVME}": "required"} if nvme else {})
     name = f"{tier[0]}{vcpus}.{memory_mb / 1024:g}{'.nvme' if nvme else ''}"
-    return Flavor(name=name, vcpus=vcpus, memory_mb=memory_mb, root_gb=DISK_GB_PER_VCPU * vcpus, extra_specs=extra_specs)
+    return Flavor(
+        name=name, vcpus=vcpus, memory_mb=memory_mb, root_gb=DISK_GB_PER_VCPU * vcpus, extra_specs=extra_specs
+    )
 
 
 def _specs(rng: np.random.Generator, batches: int, standing: int) -> Column:
-    """What each batch asks for, as an index of the catalogue. The first ones are standing guests: they want nothing special."""
+    """What each batch asks for, as an index of the catalogue; the standing guests want nothing special."""
     arrives = np.arange(batches) >= standing
     counts = np.array([guests for *_, guests in azure2017.FLAVORS])
     flavor = rng.choice(len(counts), batches, p=counts / counts.sum())

@@ -1,4 +1,4 @@
-"""The event loop of a simulation: per time step guests leave, builds end, guests arrive. Counts nothing and shows nothing itself."""
+"""The event loop of a simulation: per time step guests leave, builds end, guests arrive. It neither counts nor shows anything."""
 
 from __future__ import annotations
 
@@ -108,4 +108,3 @@ class Replay:
             Request(spec=specs[spec], instance_uuids=(uuid,), server_group=groups[group], now=now)
             for uuid, spec, group in zip(self.uuids[guests], *wanted, strict=True)
         ]
-

@@ -5,12 +5,12 @@ Provider generations and the change log's version are left out: they only ever g
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from hostler.placement.columns import HOST_COLUMNS
 from hostler.placement.engine import Engine
 from hostler.placement.fleet import Fleet
-from hostler.placement.host_classes import HostClass
 from hostler.placement.view import HostView
 
 VIEW = (
@@ -32,13 +32,19 @@ def dump(engine: Engine) -> dict[str, Any]:
         "providers": {fleet.name(row): provider(fleet, row) for row in live_rows(fleet)},
         "order": [fleet.name(row) for row in live_rows(fleet)],
         "consumers": {uuid: consumer(fleet, uuid) for uuid in sorted(consumers(fleet))},
-        "groups": {uuid: group(fleet, uuid) for uuid in fleet.group_uuids},
+        "groups": {uuid: fleet.kernel.group(fleet.group_id(uuid)) for uuid in fleet.group_uuids},
         "service hosts": {host: fleet.rows_of_service_host(host) for host in sorted(service_hosts(fleet))},
     }
 
 
 def live_rows(fleet: Fleet) -> list[int]:
-    return [row for row in range(fleet.rows) if fleet.names.find(fleet.name_or_none(row)) == row]
+    """Rows that are in use."""
+    rows = []
+    for row in range(fleet.rows):
+        with contextlib.suppress(IndexError):
+            fleet.name(row)
+            rows.append(row)
+    return rows
 
 
 def provider(fleet: Fleet, row: int) -> dict[str, Any]:
@@ -50,11 +56,7 @@ def provider(fleet: Fleet, row: int) -> dict[str, Any]:
     ratios = enumerate(store.ratio[:, row].tolist())
     figures["ratios"] = {fleet.resource_classes[i]: ratio for i, ratio in ratios if ratio}
     figures["tree"] = int(store.row["parent"][row]), int(store.row["root"][row])
-    return figures | {"class": host_class(fleet, row)} | host_state(fleet, row)
-
-
-def host_class(fleet: Fleet, row: int) -> HostClass:
-    return fleet.host_class(row)
+    return figures | {"class": fleet.host_class(row)} | host_state(fleet, row)
 
 
 def host_state(fleet: Fleet, row: int) -> dict[str, Any]:
@@ -78,10 +80,6 @@ def consumer(fleet: Fleet, uuid: str) -> tuple[Any, ...]:
     """A consumer as a value, and what it took besides."""
     number = fleet.consumer_id(uuid)
     return fleet.consumer(uuid), fleet.extras.get(number), fleet.image_properties.get(number)
-
-
-def group(fleet: Fleet, uuid: str) -> Any:
-    return fleet.kernel.group(fleet.group_id(uuid))
 
 
 def service_hosts(fleet: Fleet) -> set[str]:

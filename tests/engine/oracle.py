@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from hostler.placement.errors import NoValidHost
+from hostler.placement.errors import HostlerError, NoValidHost
 from hostler.placement.policy import Policy
 from hostler.placement.query import PlacementQuery, placement_query, with_image
 from hostler.placement.request import Request, RequestSpec, ServerGroup
@@ -53,7 +53,16 @@ class Oracle:
 
     def place(self, request: Request, seed: int = 0) -> Answer:
         """Choose and claim a host for every instance, all or nothing. ``seed`` makes the random choices."""
-        draw = random.Random(seed)
+        placed: list[tuple[Guest, float]] = []
+        now = self.world.now
+        try:
+            return self._place(request, random.Random(seed), placed)
+        except HostlerError:
+            self._take_back(placed)
+            self.world.now = now
+            raise
+
+    def _place(self, request: Request, draw: random.Random, placed: list[tuple[Guest, float]]) -> Answer:
         self._arrive(request)
         try:
             query = self._query(request)
@@ -61,7 +70,6 @@ class Oracle:
             return Answer(0, {})
         hosts = self._candidates(request, query)
         considered, group = len(self.world.nodes), self._group(request)
-        placed: list[tuple[Guest, float]] = []
         weighed: Weighed = []
         for index, uuid in enumerate(request.instance_uuids):
             weighed = self._sorted(request, uuid, group, hosts, index, draw)
@@ -72,12 +80,26 @@ class Oracle:
             placed.append(guest)
             group = _joined(group, guest[0])
         if len(placed) < len(request.instance_uuids):
-            for made, _ in reversed(placed):
-                self.world.release(made.uuid)
+            self._take_back(placed)
             return Answer(considered, self.removed)
         if len(placed) > 1 and request.alternates:
             weighed = self._sorted(request, request.instance_uuids[-1], group, hosts, len(placed), draw)
         return Answer(considered, self.removed, _answer(request, placed, weighed))
+
+    def _take_back(self, placed: list[tuple[Guest, float]]) -> None:
+        for made, _ in reversed(placed):
+            self.world.release(made.uuid)
+
+    def replace(self, uuid: str, request: Request, seed: int, *, leave: bool) -> Answer:
+        """Place a guest again: elsewhere (a migration), or anywhere with its old resources given back (a resize)."""
+        old = self.world.release(uuid)
+        if leave:
+            ignored = (*request.spec.ignore_hosts, old.node.host)
+            request = request.with_changes(spec=replace(request.spec, ignore_hosts=ignored))
+        answer = self.place(request, seed)
+        if not answer.chosen:
+            self.world.claim(old)
+        return answer
 
     def rank(self, request: Request) -> Weighed:
         """All hosts that pass for the first instance, best first."""

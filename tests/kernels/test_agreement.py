@@ -25,6 +25,7 @@ from hostler.ext import batch_py, constants, fleet_py, ranking_py
 from .world import (
     FIGURES,
     SPIKES,
+    STEADY,
     Arrays,
     Maker,
     Signature,
@@ -138,10 +139,10 @@ class Agreement(RuleBasedStateMachine):
     # the fleet changes
 
     def column_in_use(self, pick: int) -> int:
-        """A column that some ranking reads, where one does."""
+        """A column that may be edited and that some ranking reads, where one does."""
         terms = [term["column"] for signature in self.signatures for term in signature.terms if "column" in term]
         bounds = [bound[0] for signature in self.signatures for bound in signature.bounds]
-        used = terms + bounds or [0]
+        used = [column for column in terms + bounds if column not in STEADY] or [0]
         return int(used[pick % len(used)])
 
     @rule(row=numbers, pick=numbers, value=figures)

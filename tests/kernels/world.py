@@ -26,6 +26,8 @@ Arrays = dict[str, NDArray[Any]]
 
 RESOURCES, COLUMNS = 3, 18
 BLOCKS = ("avail", "used", "limit", "min_unit", "max_unit", "step_size")
+STEADY = range(14, COLUMNS)
+"""Columns that are never edited, so that terms may rely on it."""
 FIGURES = (0.0, 1.0, 2.0, 3.0, -1.0, 0.5, 0.1, 512.0, 4096.5, -2048.0, 1e-3, 1e9)
 SPIKES = (*FIGURES, 1e12, -1e12)
 MULTIPLIERS = (1.0, -1.0, 0.0, 0.1, 3.7, 1e-3, 1e6, -1e6)
@@ -66,6 +68,7 @@ class Maker:
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
         self.palettes = [self._palette() for _ in range(COLUMNS)]
+        self.steady = self.random.choice(FIGURES, (COLUMNS, 64))
         self.palettes[CPU_ALLOCATION_RATIO] = np.array([1.0, 1.5, 16.0, 0.1])[: self.random.integers(1, 5)]
         self.spacious = bool(self.random.integers(0, 3))
 
@@ -79,6 +82,8 @@ class Maker:
         pick, count = self.random.choice, len(rows)
         for column, palette in enumerate(self.palettes):
             arrays["host"][column, rows] = pick(palette, count)
+        for column in STEADY:
+            arrays["host"][column, rows] = self.steady[column, rows % 64]
         limits = [8, 100, 1000] if self.spacious else [0, 4, 8, 100]
         shape = (len(arrays["avail"]), count)
         for name, values in {
@@ -149,6 +154,7 @@ def terms(draw: st.DrawFn, classes: int, capacity: int) -> dict[str, Any]:
         term["minval"] = draw(st.sampled_from(MINVALS))
     if source == SOURCE_COLUMN:
         term["column"] = draw(columns)
+        term["steady"] = term["column"] in STEADY and draw(st.booleans())
     elif source == SOURCE_GROUP:
         term["group_factor"] = draw(st.sampled_from([1.0, -1.0, 0.1]))
     else:

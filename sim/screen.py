@@ -1,0 +1,276 @@
+"""Shows a simulation on a terminal: progress while it runs, tables of its summary. Decides and counts nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from .summary import Chosen, Explained, Machines, Sizing, Summary, Usage
+
+UNITS: Final = {"VCPU": (1, "vCPU"), "MEMORY_MB": (1024**2, "memory, TiB"), "DISK_GB": (1024, "disk, TiB")}
+"""Resource class -> what the tables divide it by, and what they call it then."""
+LEVELS: Final = "▁▂▃▄▅▆▇█"
+EIGHTHS: Final = ("", *"▏▎▍▌▋▊▉")
+WIDTH: Final = 112
+"""Greatest width of what is shown, and the width where there is no terminal."""
+COURSE_WIDTH: Final = 72
+
+
+# progress
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
+    """What the caller calls after every step: moves a bar on standard error, which is gone at the end. Unless both standard output
+    and error are terminals, it prints a line every 10 % instead."""
+    console = Console(stderr=True)
+    if console.is_terminal and sys.stdout.isatty():
+        columns = (TextColumn(f"[bold]{label}"), BarColumn(None), TaskProgressColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda: bar.advance(task)
+    else:
+        yield _lines(label, total)
+
+
+def _lines(label: str, total: int) -> Callable[[], None]:
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if done * 10 // total > (done - 1) * 10 // total:
+            print(f"{label}: {done * 10 // total * 10} %", file=sys.stderr, flush=True)
+
+    return advance
+
+
+# tables
+
+
+def show(summary: Summary) -> None:
+    """Print all tables to standard output."""
+    console = Console()
+    width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    for part in _parts(summary):
+        console.print(part, width=width)
+
+
+def _parts(summary: Summary) -> Iterator[RenderableType]:
+    yield _fleet(summary)
+    if summary.sizing is not None:
+        yield from (
+            _heading(f"The smallest fleet of hosts with {summary.sizing.host}"),
+            _sizing(summary.sizing, summary),
+        )
+    yield _side_by_side(summary)
+    if summary.refused:
+        yield from (_heading("Refused", "by the stage that removed most hosts"), _refused(summary))
+    peak, end = _clock(summary.peak_s, summary), _clock(summary.reached_s, summary)
+    yield from (
+        _heading("In use", f"at the start, at the peak of vCPUs ({peak}) and at the end ({end})"),
+        _usage(summary),
+    )
+    if summary.hours:
+        yield from (_heading("Hour by hour"), _course(summary))
+    for story in (summary.decision, summary.refusal):
+        if story is not None:
+            yield from (Text(), _story(story, summary))
+
+
+def _heading(title: str, remark: str = "") -> Text:
+    return Text.assemble("\n", (title, "bold cyan"), ("  " + remark, "dim"))
+
+
+def _table(*columns: str, words: int = 1) -> Table:
+    """A table whose first ``words`` columns are words and the others figures; without headers if all are empty."""
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), show_header=any(columns))
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < words else "right")
+    return table
+
+
+def _fleet(summary: Summary) -> RenderableType:
+    zones = f" in {len(summary.zones)} zones" if len(summary.zones) > 1 else ""
+    text = Text(f"{summary.hosts:,} hosts{zones}, {summary.workload}, seed {summary.seed}", style="bold")
+    if summary.interrupted:
+        text.append(f"  interrupted at {_clock(summary.reached_s, summary)}", style="bold red")
+    for machines in summary.machines:
+        text.append(f"\n{machines.hosts:6,} with {_kind(machines)}", style="dim not bold")
+    if summary.out_of_service:
+        text.append(f"\n{summary.out_of_service:6,} of them disabled or down", style="dim not bold")
+    return Panel(text, border_style="cyan", expand=False, title="hostler demo", title_align="left")
+
+
+def _kind(machines: Machines) -> str:
+    version = machines.hypervisor_version
+    named = f", hypervisor {version // 1_000_000}.{version // 1_000 % 1_000}" if version else ""
+    return f"{machines.vcpus} vCPU, {machines.memory_mb // 1024} GiB{named}"
+
+
+def _side_by_side(summary: Summary) -> RenderableType:
+    table = Table.grid(padding=(0, 6, 0, 0))
+    table.add_row(_heading("Guests"), _heading("Speed", "of the engine, one thread"))
+    table.add_row(_guests(summary), _speed(summary))
+    return table
+
+
+def _guests(summary: Summary) -> Table:
+    standing = f"{summary.standing:,} of them there at the start" if summary.standing else ""
+    table = _table("", "", "")
+    table.columns[2].justify = "left"
+    for name, count, remark in (
+        ("asked for", summary.requests, standing),
+        ("placed", summary.placed, ""),
+        ("refused", summary.refused, f"{summary.refused / max(summary.requests, 1):.3%}"),
+        ("departed", summary.departed, ""),
+        ("alive at the end", summary.alive, ""),
+    ):
+        table.add_row(name, f"[bold]{count:,}", f"[dim]{remark}")
+    return table
+
+
+def _speed(summary: Summary) -> Table:
+    timing = summary.timing
+    table = _table("", "CPU", "wall")
+    per_cpu_s, per_wall_s = f"[bold]{timing.decisions_per_cpu_s:,.0f}", f"[bold]{timing.decisions_per_wall_s:,.0f}"
+    table.add_row("decisions per second", per_cpu_s, per_wall_s)
+    table.add_row("seconds deciding", f"{timing.placing_cpu_s:.2f}", f"{timing.placing_wall_s:.2f}")
+    table.add_row("seconds with releases and all", "", f"{timing.replay_wall_s:.2f}")
+    return table
+
+
+def _sizing(sizing: Sizing, summary: Summary) -> Table:
+    table = _table("hosts", "", words=0)
+    table.columns[1].justify = "left"
+    table.add_row(f"{sizing.lower_bound:,}", "is the lower bound: the most that is asked for at once, packed perfectly")
+    for each in sizing.tries:
+        if each.hosts == sizing.chosen:
+            table.add_row(f"[bold green]{each.hosts:,}", "[bold green]hold everything; one host less does not")
+        elif each.refused_at_s is None:
+            table.add_row(f"{each.hosts:,}", "hold everything")
+        else:
+            table.add_row(f"{each.hosts:,}", f"[red]refuse a guest[/] [dim]at {_clock(each.refused_at_s, summary)}")
+    return table
+
+
+def _refused(summary: Summary) -> Table:
+    table = _table("stage", "guests", "the first of them asked for")
+    table.columns[2].justify = "left"
+    for refusals in summary.refusals:
+        table.add_row(refusals.stage, f"[bold]{refusals.guests:,}", Text(refusals.first.asked, style="dim"))
+    return table
+
+
+def _usage(summary: Summary) -> Table:
+    table = _table("zone", "resource", "there is", "start", "peak", "end", "", words=2)
+    table.columns[-1].justify = "left"
+    zone = ""
+    for usage in summary.usage:
+        factor, unit = UNITS[usage.resource_class]
+        shares = [amount / max(usage.total, 1) for amount in (usage.start, usage.peak, usage.end)]
+        name = "" if usage.zone == zone else f"[bold]{usage.zone}"
+        table.add_row(
+            name, unit, f"{usage.total / factor:,.0f}", *(f"{share:.1%}" for share in shares), _bar(shares[1])
+        )
+        zone = usage.zone
+    return table
+
+
+def _bar(share: float, width: int = 24) -> Text:
+    """A bar of eighths of a character, coloured by how full it is."""
+    colour = "green" if share < 0.7 else "yellow" if share < 0.9 else "red"
+    eighths = round(min(share, 1.0) * width * 8)
+    filled = "█" * (eighths // 8) + EIGHTHS[eighths % 8]
+    return Text.assemble((filled, colour), ("·" * (width - len(filled)), "dim"))
+
+
+def _course(summary: Summary) -> Table:
+    """Lines of blocks, a character an hour; longer courses are squeezed."""
+    total = sum(
+        usage.total for usage in summary.usage if usage.resource_class == "VCPU" and usage.zone in summary.zones
+    )
+    used = [hour.vcpus_used / max(total, 1) for hour in summary.hours]
+    table = _table("", "", "", words=3)
+    for name, values, style in (
+        ("placed an hour", [hour.arrived for hour in summary.hours], ",.0f"),
+        ("departed an hour", [hour.departed for hour in summary.hours], ",.0f"),
+        ("alive", [hour.alive for hour in summary.hours], ",.0f"),
+        ("vCPUs in use", used, ".1%"),
+    ):
+        table.add_row(name, _line(values), f"[dim]{min(values):{style}} to {max(values):{style}}")
+    return table
+
+
+def _line(values: Sequence[float]) -> Text:
+    """One block per value, the lowest for the least of them and the highest for the greatest."""
+    step = -(-len(values) // COURSE_WIDTH)
+    slices = [values[at : at + step] for at in range(0, len(values), step)]
+    means = [sum(each) / len(each) for each in slices]
+    low, high = min(means), max(means)
+    scale = (len(LEVELS) - 1) / (high - low) if high > low else 0.0
+    return Text("".join(LEVELS[round((mean - low) * scale)] for mean in means), style="cyan")
+
+
+# stories
+
+
+def _story(story: Explained, summary: Summary) -> RenderableType:
+    """A decision or a refusal, from what was asked to what would change the answer."""
+    refused = story.chosen is None
+    when = f" at {_clock(story.at_s, summary)}" + (f" on {story.hosts:,} hosts" if story.hosts != summary.hosts else "")
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_row("asked for", story.asked)
+    table.add_row("hosts", _funnel(story))
+    if story.chosen is not None:
+        table.add_row("scores", _scores(story.chosen))
+    if story.sentence is not None:
+        table.add_row("answer", Text(story.sentence))
+    if story.counterfactuals:
+        table.add_row("would help" if refused else "but", Group(*(Text(text) for text in story.counterfactuals[:4])))
+    title = f"A refusal explained{when}" if refused else f"A decision explained: the next such guest{when}"
+    return Panel(table, title=title, title_align="left", border_style="red" if refused else "green", padding=(0, 1))
+
+
+def _funnel(story: Explained) -> Table:
+    """How many hosts each stage removed, and how many were left after it."""
+    table, left = _table("", "", ""), story.considered
+    table.columns[2].justify = "left"
+    table.add_row("considered", "", f"{left:,}")
+    for stage, hosts in story.removed.items():
+        left -= hosts
+        table.add_row(stage, f"[red]-{hosts:,}", f"[dim]{left:,}")
+    table.add_row("[bold]pass", "", f"[bold {'green' if left else 'red'}]{left:,}")
+    return table
+
+
+def _scores(chosen: Chosen) -> Table:
+    """The weighers that gave the best two hosts any points, and how they came to them."""
+    best = f"[bold green]{chosen.host}[/]" + (f" in {chosen.zone}" if chosen.zone else "")
+    table = _table("weigher", "raw", "normalised", "multiplier", best, chosen.second or "")
+    for part in chosen.parts:
+        if part.points or part.second:
+            second = f"{part.second:+.4f}" if chosen.second else ""
+            figures = f"{part.raw:,.15g}", f"{part.normalised:.4f}", f"{part.multiplier:+g}", f"{part.points:+.4f}"
+            table.add_row(part.weigher, *figures, second)
+    total = f"[bold]{chosen.second_weight:+.4f}" if chosen.second_weight is not None else ""
+    table.add_row("[bold]score", "", "", "", f"[bold]{chosen.weight:+.4f}", total)
+    return table
+
+
+def _clock(at_s: int, summary: Summary) -> str:
+    """Time since the start, as day and time of day; the standing guests came before it."""
+    if at_s < summary.start_s:
+        return "the start"
+    minutes = (at_s - summary.start_s) // 60
+    day = f"day {minutes // 1440 + 1}, " if summary.end_s - summary.start_s > 86_400 else ""
+    return f"{day}{minutes // 60 % 24:02}:{minutes % 60:02}"
