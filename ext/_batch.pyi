@@ -18,6 +18,11 @@ def place(
     out_consumer: npt.NDArray[np.int32],
     out_score: npt.NDArray[np.float64],
     out_counts: npt.NDArray[np.int64],
-) -> int: ...
-def release(columns: Columns, consumers: npt.NDArray[np.int32]) -> None: ...
-def find(columns: Columns, uuids: npt.NDArray[np.uint64], out: npt.NDArray[np.int32]) -> None: ...
+) -> int:
+    """Place guests one after the other; returns how many, fewer than all if the next one's uuid exists."""
+
+def release(columns: Columns, consumers: npt.NDArray[np.int32]) -> None:
+    """Drop distinct live consumers in order, or none of them."""
+
+def find(columns: Columns, uuids: npt.NDArray[np.uint64], out: npt.NDArray[np.int32]) -> None:
+    """Consumer ids of ``uuids``, -1 where there is none."""

@@ -4,6 +4,8 @@ import numpy.typing as npt
 from ._tables import UuidTable
 
 class Columns:
+    """Pointers into the column arrays, and what lies beside them: change log, shapes, consumers, server groups."""
+
     @property
     def consumers(self) -> UuidTable: ...
     @property

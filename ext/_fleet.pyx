@@ -11,7 +11,7 @@ import numpy as np
 from ._tables cimport UuidTable
 
 cdef extern from "debug.h" nogil:
-    void HOSTLER_ASSERT(bint)
+    void HOSTLER_ASSERT_INDEX(int64_t index, int64_t count)
 
 cdef int32_t GROUP_ROOM = 4
 
@@ -126,8 +126,8 @@ cdef class Columns:
         self.c.log_length = 0
 
     cdef void touch(self, int32_t row) noexcept nogil:
-        HOSTLER_ASSERT(0 <= row and row < self.c.rows)
-        HOSTLER_ASSERT(self.c.log_length < self.c.log_capacity)
+        HOSTLER_ASSERT_INDEX(row, self.c.rows)
+        HOSTLER_ASSERT_INDEX(self.c.log_length, self.c.log_capacity)
         self.c.log[self.c.log_length] = row
         self.c.log_length += 1
 
@@ -202,14 +202,14 @@ cdef class Columns:
         return True
 
     cdef void take(self, int32_t row, int32_t shape, int sign, bint building) noexcept nogil:
-        HOSTLER_ASSERT(0 <= row and row < self.c.rows)
-        HOSTLER_ASSERT(0 <= shape and shape < self.shape_count)
+        HOSTLER_ASSERT_INDEX(row, self.c.rows)
+        HOSTLER_ASSERT_INDEX(shape, self.shape_count)
         cdef shape_t* s = &self.shapes[shape]
         cdef columns_t* c = &self.c
         cdef int64_t at, room
         cdef int32_t i
         for i in range(s.start, s.start + s.count):
-            HOSTLER_ASSERT(self.shape_class[i] < c.classes)
+            HOSTLER_ASSERT_INDEX(self.shape_class[i], c.classes)
             at = self.shape_class[i] * c.capacity + row
             c.used[at] += sign * self.shape_amount[i]
             room = c.limit[at] - c.used[at]
@@ -259,8 +259,8 @@ cdef class Columns:
             consumer = self.free_consumer
         else:
             consumer = self.consumer_fill
-        HOSTLER_ASSERT(0 <= row and row < self.c.rows)
-        HOSTLER_ASSERT(consumer < self.consumer_capacity)
+        HOSTLER_ASSERT_INDEX(row, self.c.rows)
+        HOSTLER_ASSERT_INDEX(consumer, self.consumer_capacity)
         if self.consumers.insert(hi, lo, consumer) != 0:
             return -1
         if self.free_consumer >= 0:
@@ -293,7 +293,8 @@ cdef class Columns:
 
     cdef void drop(self, int32_t consumer) noexcept nogil:
         """Remove a consumer and give back what it took."""
-        HOSTLER_ASSERT(0 <= consumer and consumer < self.consumer_fill and self.consumer_row[consumer] >= 0)
+        HOSTLER_ASSERT_INDEX(consumer, self.consumer_fill)
+        HOSTLER_ASSERT_INDEX(self.consumer_row[consumer], self.c.rows)
         cdef int32_t row = self.consumer_row[consumer]
         cdef int32_t following = self.consumer_next[consumer], before = self.consumer_previous[consumer]
         if self.consumer_shape[consumer] >= 0:
@@ -453,7 +454,7 @@ cdef class Columns:
 
     cdef int join_group(self, int32_t group, int32_t row, int32_t members) noexcept nogil:
         """Add ``members`` (negative: remove) on ``row``. Room was reserved by the caller, or is got here: -1 if there is none."""
-        HOSTLER_ASSERT(0 <= group and group < self.group_fill)
+        HOSTLER_ASSERT_INDEX(group, self.group_fill)
         cdef group_t* g = &self.groups[group]
         cdef int32_t i, room
         cdef int32_t* block

@@ -35,6 +35,8 @@ cdef struct mask_t:
 cdef struct term_t:
     int32_t source
     int32_t column
+    double* raw            # where the raw values of rows lie now; NULL: by class or group
+    double floor           # minval, or -inf
     double* values         # [classes] or [capacity], by source
     bint has_minval
     bint steady            # raw values never change while the ranking lives

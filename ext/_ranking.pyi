@@ -7,6 +7,8 @@ import numpy.typing as npt
 from ._fleet import Columns
 
 class Ranking:
+    """One request signature compiled against one fleet's columns."""
+
     @property
     def columns(self) -> Columns: ...
     @property

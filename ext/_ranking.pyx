@@ -19,7 +19,8 @@ import numpy as np
 from ._fleet cimport AFFINITY, ANTI_AFFINITY, NO_POLICY, SOFT_AFFINITY, Columns, columns_t, group_t
 
 cdef extern from "debug.h" nogil:
-    void HOSTLER_ASSERT(bint)
+    void HOSTLER_ASSERT(bint condition)
+    void HOSTLER_ASSERT_INDEX(int64_t index, int64_t count)
 
 cdef extern from *:
     """
@@ -30,6 +31,7 @@ cdef extern from *:
 cdef extern from "scores.h":
     void hostler_add_term(double* score, const double* raw, int64_t n, double minval, double low, double range, double multiplier) noexcept nogil
     void hostler_refuse(double* score, const uint8_t* stage, int64_t n) noexcept nogil
+    double hostler_block_greatest(const double* raw, const uint8_t* stage, double minval, double sign, uint8_t* leader) noexcept nogil
     void hostler_block_maxima(const double* values, int64_t blocks, double* best, uint8_t* leader) noexcept nogil
 
 cdef int64_t LOOK_AHEAD = 6
@@ -42,18 +44,29 @@ cdef double RENEWAL_COST = 0.1
 
 cdef inline double raw_of(ranking_t* r, term_t* t, int64_t row) noexcept nogil:
     cdef double value
-    if t.source == SOURCE_COLUMN:
-        value = r.fleet.host[t.column * r.capacity + row]
+    if t.raw != NULL:
+        value = t.raw[row]
     elif t.source == SOURCE_CLASS:
         HOSTLER_ASSERT(0 <= r.fleet.class_of[row] and r.fleet.class_of[row] < r.class_count)
         value = t.values[r.fleet.class_of[row]]
-    elif t.source == SOURCE_ROW:
-        value = t.values[row]
     else:
         value = 0.0
-    if t.has_minval and value < t.minval:
-        value = t.minval
-    return value
+    return t.floor if value < t.floor else value
+
+
+cdef inline void find_columns(ranking_t* r) noexcept nogil:
+    """Look up where the terms' raw values lie now: the fleet's blocks move when a resource class is added."""
+    cdef int32_t i
+    cdef term_t* t
+    for i in range(r.term_count):
+        t = &r.terms[i]
+        t.floor = t.minval if t.has_minval else -INFINITY
+        if t.source == SOURCE_COLUMN:
+            t.raw = r.fleet.host + t.column * r.capacity
+        elif t.source == SOURCE_ROW:
+            t.raw = t.values
+        else:
+            t.raw = NULL
 
 
 cdef inline double multiplier_of(ranking_t* r, term_t* t, int64_t row) noexcept nogil:
@@ -100,8 +113,8 @@ cdef inline double stored_score(ranking_t* r, int64_t row) noexcept nogil:
 cdef inline uint8_t stage_of(ranking_t* r, int64_t row) noexcept nogil:
     """The first stage that refuses the row, 0 if none does."""
     cdef columns_t* c = r.fleet
-    HOSTLER_ASSERT(0 <= row and row < c.rows and c.rows <= r.capacity)
-    HOSTLER_ASSERT(0 <= c.class_of[row] and c.class_of[row] < r.class_count)
+    HOSTLER_ASSERT_INDEX(row, c.rows)
+    HOSTLER_ASSERT_INDEX(c.class_of[row], r.class_count)
     cdef uint8_t stage = r.class_stage[c.class_of[row]]
     cdef int32_t i
     cdef int64_t at
@@ -112,7 +125,7 @@ cdef inline uint8_t stage_of(ranking_t* r, int64_t row) noexcept nogil:
         stage = NOT_A_HOST
     for i in range(r.need_count):
         if r.needs[i].stage < stage:
-            HOSTLER_ASSERT(r.needs[i].resource < c.classes)
+            HOSTLER_ASSERT_INDEX(r.needs[i].resource, c.classes)
             at = r.needs[i].resource * r.capacity + row
             if c.avail[at] < r.needs[i].amount or (r.needs[i].units and (
                     r.needs[i].amount < c.min_unit[at]
@@ -150,9 +163,19 @@ cdef void refresh_block(ranking_t* r, int32_t side, int64_t block) noexcept nogi
     cdef int64_t row = block * FANOUT
     cdef double value, greatest = -INFINITY, sign
     cdef int32_t i, leader = 0, n = FANOUT
+    cdef int64_t at = slot(r, side, block)
     cdef term_t* t
     if row + n > r.fleet.rows:
         n = <int32_t>(r.fleet.rows - row)
+    elif side == r.side_count:
+        hostler_block_maxima(r.score + row, 1, r.best + at, r.leader + at)
+        return
+    else:
+        t = &r.terms[r.side_term[side]]
+        if t.raw != NULL:
+            sign = 1.0 if t.high_side == side else -1.0
+            r.best[at] = hostler_block_greatest(t.raw + row, r.stage + row, t.floor, sign, r.leader + at)
+            return
     if side == r.side_count:
         for i in range(n):
             if r.score[row + i] > greatest:
@@ -167,8 +190,8 @@ cdef void refresh_block(ranking_t* r, int32_t side, int64_t block) noexcept nogi
                 if value > greatest:
                     greatest = value
                     leader = i
-    r.best[slot(r, side, block)] = greatest
-    r.leader[slot(r, side, block)] = <uint8_t>leader
+    r.best[at] = greatest
+    r.leader[at] = <uint8_t>leader
 
 
 cdef void refresh_node(ranking_t* r, int32_t side, int32_t level, int64_t node) noexcept nogil:
@@ -215,8 +238,8 @@ cdef inline void update_side(ranking_t* r, int32_t side, int64_t row, double val
     cdef int64_t node = row, parent, at
     cdef int32_t level, child
     cdef double was
-    HOSTLER_ASSERT(0 <= row and row < r.fleet.rows)
-    HOSTLER_ASSERT(0 <= side and side <= r.side_count)
+    HOSTLER_ASSERT_INDEX(row, r.fleet.rows)
+    HOSTLER_ASSERT_INDEX(side, r.side_count + 1)
     for level in range(r.levels):
         parent = node // FANOUT
         child = <int32_t>(node % FANOUT)
@@ -324,7 +347,8 @@ cdef inline double side_end(ranking_t* r, int32_t side, bint some_aside) noexcep
 cdef inline void offer(ranking_t* r, int64_t row, double score) noexcept nogil:
     """Keep the `wanted` best rows in order: greater score first, then smaller row."""
     cdef int32_t i = r.found
-    HOSTLER_ASSERT(i <= r.wanted and row < r.fleet.rows)
+    HOSTLER_ASSERT_INDEX(row, r.fleet.rows)
+    HOSTLER_ASSERT_INDEX(i, r.wanted + 1)
     if i == r.wanted:
         if score < r.top_score[i - 1] or (score == r.top_score[i - 1] and row > r.top_row[i - 1]):
             return
@@ -350,8 +374,9 @@ cdef inline bint hopeless(ranking_t* r, double bound, int64_t first_row) noexcep
 
 cdef void search_block(ranking_t* r, int64_t block) noexcept nogil:
     cdef int64_t row = block * FANOUT, n = min(row + FANOUT, r.fleet.rows), i
+    cdef double least = r.top_score[r.wanted - 1] if r.found == r.wanted else -INFINITY
     for i in range(row, n):
-        if r.score[i] == -INFINITY or r.aside[i] or hopeless(r, r.score[i] + r.slack, i):
+        if r.score[i] + r.slack < least or hopeless(r, r.score[i] + r.slack, i) or r.aside[i] or r.score[i] == -INFINITY:
             continue
         r.work += 1
         offer(r, i, true_score(r, i, 0.0) if r.drifted else r.score[i])
@@ -657,9 +682,10 @@ cdef class Ranking:
         cdef int64_t version = c.log_base + c.log_length, at, row
         cdef uint8_t old, new
         cdef int32_t side, i
-        cdef double score
+        cdef double score, raw
         cdef term_t* t
         HOSTLER_ASSERT(r.capacity == c.capacity)
+        find_columns(r)
         if r.seen == version and r.counted == c.rows:
             return 0
         if r.seen < c.log_base or version - r.seen > c.rows // 8 + 64:
@@ -691,16 +717,23 @@ cdef class Ranking:
             elif old != 0:
                 continue
             if old == 0 or new == 0:
-                score = stored_score(r, row) if new == 0 else -INFINITY
-                r.score[row] = score
-                update_side(r, r.side_count, row, score)
+                score = 0.0 if new == 0 else -INFINITY
                 for i in range(r.term_count):
                     t = &r.terms[i]
-                    if t.high_side >= 0 and not (t.steady and old == new):
-                        score = raw_of(r, t, row) if new == 0 else -INFINITY
-                        update_side(r, t.high_side, row, score)
-                        if t.low_side >= 0:
-                            update_side(r, t.low_side, row, -score if new == 0 else -INFINITY)
+                    if t.high_side < 0:
+                        continue
+                    raw = -INFINITY
+                    if new == 0:
+                        raw = raw_of(r, t, row)
+                        if t.stored_range != 0.0:
+                            score += multiplier_of(r, t, row) * ((raw - t.stored_low) / t.stored_range)
+                    if t.steady and old == new:
+                        continue
+                    update_side(r, t.high_side, row, raw)
+                    if t.low_side >= 0:
+                        update_side(r, t.low_side, row, -raw if new == 0 else -INFINITY)
+                r.score[row] = score
+                update_side(r, r.side_count, row, score)
         r.seen = version
         return 0
 
@@ -941,6 +974,7 @@ cdef class Ranking:
         cdef ranking_t* r = &self.r
         cdef int32_t i
         cdef double raw
+        find_columns(r)
         self.check_capacity()
         self.columns.check_row(row)
         result = []
@@ -978,6 +1012,7 @@ cdef class Ranking:
         cdef Py_ssize_t i, j, n = rows.shape[0]
         cdef term_t* t
         cdef double raw, low, high
+        find_columns(r)
         self.check_capacity()
         if members is not None and members.shape[0] != n:
             raise ValueError("rows and members differ in length")

@@ -155,7 +155,8 @@ class ColumnStore:
         for block in self.inventory.values():
             block[:, row] = 0
         for name, column in self.row.items():
-            column[row] = -1 if name == "first" else 0
+            column[row] = -1 if name in ("first", "parent", "service_host") else 0
+        self.row["root"][row] = row
 
     def refresh_limits(self, resource: int, rows: slice | NDArray[np.int32] | int) -> None:
         """Recompute ``limit`` and ``avail`` of one class after its inventory changed.

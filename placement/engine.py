@@ -4,7 +4,8 @@ decisions."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from ..ext.constants import SOFT_AFFINITY, SOFT_ANTI_AFFINITY
@@ -62,7 +63,10 @@ class Compiled:
         self.epoch = (self.fleet.store.capacity, self.fleet.static_epoch)
         if len(self.by_spec) >= 16 * SIGNATURES:
             self.by_spec.clear()
-        self.by_spec[key] = (request.spec, signature)
+        destination = request.spec.requested_destination
+        if not names_hosts(request.spec) and (destination is None or destination.node is None):
+            # Whether a host of that name exists may change without an epoch.
+            self.by_spec[key] = (request.spec, signature)
         return signature
 
     def _keep_up(self) -> None:
@@ -179,6 +183,20 @@ class Engine:
         self.fleet.advance(request.now, self.policy.options.default.service_down_time)
         return request
 
+    def _go_back(self, now: float) -> None:
+        """Set the clock back: a call that fails changes nothing."""
+        self.fleet.advance(now, self.policy.options.default.service_down_time)
+
+    @contextmanager
+    def _looking(self, request: Request) -> Iterator[Request]:
+        """The request as ``_begin`` makes it, for a look that claims nothing; one that fails leaves the clock."""
+        now = self.fleet.now
+        try:
+            yield self._begin(request)
+        except BaseException:
+            self._go_back(now)
+            raise
+
     # deciding
 
     def place(
@@ -196,7 +214,16 @@ class Engine:
         input raises HostlerError and changes nothing. O(changes since the last like decision + log hosts) for one
         instance without named hosts, else O(hosts).
         """
-        request = self._begin(request)
+        now = self.fleet.now
+        try:
+            return self._place(self._begin(request), candidates, claim)
+        except BaseException:
+            self._go_back(now)
+            raise
+
+    def _place(
+        self, request: Request, candidates: Mapping[str, Sequence[Any]] | None, claim: ClaimHook | None
+    ) -> Decision:
         if len(request.instance_uuids) > 1:
             self._check_distinct(request.instance_uuids)
         for uuid in request.instance_uuids:
@@ -345,8 +372,8 @@ class Engine:
     def rank(self, request: Request, *, candidates: Mapping[str, Sequence[Any]] | None = None) -> Ranked:
         """All hosts that pass, best first with weights, and the stage that removed each other. Claims nothing. O(hosts
         log hosts)."""
-        request = self._begin(request)
-        return Scheduling(self, request, candidates).rank()
+        with self._looking(request) as given:
+            return Scheduling(self, given, candidates).rank()
 
     def explain(
         self,
@@ -357,14 +384,14 @@ class Engine:
     ) -> Explanation:
         """Per host the first refusing stage and why, score parts of the best ``top``, and what would change the
         answer. Claims nothing. O(hosts)."""
-        request = self._begin(request)
-        return explain(self, request, top=top, candidates=candidates)
+        with self._looking(request) as given:
+            return explain(self, given, top=top, candidates=candidates)
 
     def fits(self, request: Request, *, limit: int | None = None) -> Fit:
         """How many more guests of this shape fit, and on which hosts, counting capacity and every filter. Claims
         nothing."""
-        request = self._begin(request)
-        return fits(self, request, limit=limit)
+        with self._looking(request) as given:
+            return fits(self, given, limit=limit)
 
     # changing
 

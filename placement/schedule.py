@@ -139,7 +139,7 @@ class Scheduling:
         if group is None or group.policy != GROUP_FILTERS[name]:
             return np.ones(len(rows), bool)
         if group.policy == "affinity":
-            return np.isin(rows, np.array(sorted(group.hosts), np.int32)) if group.hosts else np.ones(len(rows), bool)
+            return np.isin(rows, np.array(sorted(group.hosts), np.int32)) if group.placed else np.ones(len(rows), bool)
         full = {row for row, members in group.members.items() if members >= group.at_most}
         if len(self.request.instance_uuids) == 1:
             full -= set(self.engine.rows_holding(self.request.instance_uuids[0]))

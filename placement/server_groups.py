@@ -13,7 +13,8 @@ POLICY_NAMES = {number: name for name, number in GROUP_POLICIES.items()}
 
 @dataclass(slots=True)
 class GroupState:
-    """``members``: row -> members on its service host; ``hosts``: rows whose service host the group is on."""
+    """``members``: row -> members on its service host; ``hosts``: rows whose service host the group is on; ``placed``:
+    it is on some host, maybe one that is not known here."""
 
     uuid: str
     policy: str
@@ -22,12 +23,14 @@ class GroupState:
     named: frozenset[str] = frozenset()
     members: dict[int, int] = field(default_factory=dict)
     hosts: set[int] = field(default_factory=set)
+    placed: bool = False
 
     def join(self, fleet: Fleet, row: int, instance_uuid: str) -> None:
         """An instance of the request was placed on ``row``: it counts if it is a member (Nova 33: members and
         host.instances)."""
         siblings = fleet.rows_of_service_host(fleet.service_host(row))
         self.hosts.update(siblings)
+        self.placed = True
         if self.kept >= 0 or instance_uuid in self.named:
             for sibling in siblings:
                 self.members[sibling] = self.members.get(sibling, 0) + 1
@@ -42,7 +45,7 @@ def group_state(fleet: Fleet, request: Request) -> GroupState | None:
         return _supplied(fleet, group)
     kept = fleet.group_id(group)
     policy, at_most, rows = fleet.kernel.group(kept)
-    state = GroupState(group, POLICY_NAMES[policy], at_most, kept)
+    state = GroupState(group, POLICY_NAMES[policy], at_most, kept, placed=bool(rows))
     for row, members in rows.items():
         for sibling in fleet.rows_of_service_host(fleet.service_host(row)):
             state.members[sibling] = state.members.get(sibling, 0) + members
@@ -51,7 +54,9 @@ def group_state(fleet: Fleet, request: Request) -> GroupState | None:
 
 
 def _supplied(fleet: Fleet, group: ServerGroup) -> GroupState:
-    state = GroupState(group.uuid, group.policy, group.max_server_per_host, named=group.members)
+    state = GroupState(
+        group.uuid, group.policy, group.max_server_per_host, named=group.members, placed=bool(group.hosts)
+    )
     for uuid in sorted(group.members):
         try:
             consumer = fleet.kernel.consumers.get(uuid)

@@ -20,21 +20,26 @@ from .workload import ALONE, NEVER, STEP_S, Workload
 BINS: Final = "duration_bins.csv.gz"
 """Beside every trace: which lifetimes its bins hold."""
 
+MOST: Final = 2**31 - 1
+"""Greatest number of anything, seconds and MiB included."""
+
 Reader = Callable[[str], float]
 
 
 def read_trace(path: Path) -> Workload:
-    """The workload of ``path``, a CSV file with a row per guest, gzipped or not; the file BINS beside it has the lifetime bins.
+    """The workload of ``path``, a CSV file with a row per guest, gzipped or not; BINS lies beside it.
 
-    A guest lives as long as its bin allows, one step at least; one that still ran at the trace's edge (cens C) never departs.
-    InvalidValue names the file, line and column at fault.
+    A guest lives as long as its bin allows, one step at least; one that still ran at the trace's edge (cens C) never
+    departs. InvalidValue names the file, line and column at fault.
     """
-    bins = _read(path.with_name(BINS), {"dur_bin": int, "max_s": int})
+    if not path.exists():
+        raise InvalidValue(f"{path}: no such file", field="trace")
+    bins = _read(path.with_name(BINS), {"dur_bin": _whole, "max_s": _whole})
     longest = dict(zip(bins["dur_bin"].tolist(), bins["max_s"].tolist(), strict=True))
     readers: dict[str, Reader] = {
-        "arrival_s": int,
-        "batch": int,
-        "vcpu": int,
+        "arrival_s": _whole,
+        "batch": _whole,
+        "vcpu": _whole,
         "mem_gb": float,
         "cens": {"U": 0.0, "C": 1.0}.__getitem__,
         "dur_bin": lambda text: longest[int(text)],
@@ -75,8 +80,8 @@ def _check(path: Path, rows: Mapping[str, NDArray[np.float64]]) -> None:
         raise InvalidValue(f"{path}: no guests", field="trace")
     wrong = {
         "arrival_s": np.diff(rows["arrival_s"], prepend=0) < 0,
-        "vcpu": ~(rows["vcpu"] >= 1),
-        "mem_gb": ~(rows["mem_gb"] * 1024 >= 1),
+        "vcpu": rows["vcpu"] < 1,
+        "mem_gb": ~((rows["mem_gb"] * 1024 >= 1) & (rows["mem_gb"] * 1024 <= MOST)),
     }
     wrong["arrival_s"] |= rows["arrival_s"] % STEP_S != 0
     for name, where in wrong.items():
@@ -94,7 +99,7 @@ def _read(path: Path, columns: Mapping[str, Reader]) -> dict[str, NDArray[np.flo
         with closing(_open(path)) as file:
             return _parse(path, csv.reader(file), columns)
     except FileNotFoundError:
-        hint = f"a trace needs {BINS} beside it" if path.name == BINS else None
+        hint = "the lifetimes that the trace's bins stand for must lie beside it"
         raise InvalidValue(f"{path}: no such file", field="trace", hint=hint) from None
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise InvalidValue(f"{path}: cannot be read: {error}", field="trace") from None
@@ -125,3 +130,10 @@ def _value(path: Path, number: int, line: Sequence[str], name: str, place: int, 
         raise InvalidValue(f"{path}, line {number}: no {name}, {len(line)} fields", field=f"trace.{name}") from None
     except (KeyError, ValueError):
         raise InvalidValue(f"{path}, line {number}: {name} is {line[place][:40]!r}", field=f"trace.{name}") from None
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= MOST:
+        raise ValueError(f"{text} is out of range")
+    return number

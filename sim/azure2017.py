@@ -1,7 +1,8 @@
 """What Azure's 2017 trace says about guests, as figures: flavors, tenant batches, arrivals by hour, lifetimes.
 
-Source: AzurePublicDatasetV1 (CC-BY-4.0), of which shared/data/azure2017/azure_v1_dev.csv.gz holds 259,159 guests in 53,109
-tenant batches over 83 hours and 20 minutes; tests/sim/test_demo.py computes every figure again where that file is present.
+Source: AzurePublicDatasetV1 (CC-BY-4.0), of which shared/data/azure2017/azure_v1_dev.csv.gz holds 259,159 guests in
+53,109 tenant batches over 83 hours and 20 minutes. Where that file is present, tests/sim/test_demo.py computes every
+figure again.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ BATCH_SIZES: Final = (
     (400, 49),
     (600, 4),
 )
-"""(guests at most, tenant batches with more than the row before and no more than that). The greatest batch has 587 guests."""
+"""(guests at most, tenant batches with more than the row before and no more than that). The greatest has 587."""
 
 SAME_LIFETIME: Final = 0.57
 """Chance that two guests of a batch have lifetimes in the same bin, the mean over the batches of two or more."""
@@ -73,5 +74,6 @@ LIFETIMES: Final = (
     *(0.0061, 0.0061, 0.0062, 0.0060, 0.0024, 0.0036, 0.0023, 0.0024, 0.0018, 0.0024, 0.0023, 0.0199),
     *(0.0056, 0.0011),
 )
-"""Share of the guests that end in each bin, by the actuarial form of Kaplan and Meier: a guest still running at the trace's
-edge counts as at risk up to there, in a bin wider than a step for half of it. The other 0.0215 outlive the trace's four days."""
+"""Share of the guests that end in each bin, by the actuarial form of Kaplan and Meier: a guest still running at the
+trace's edge counts as at risk up to there, in a bin wider than a step for half of it. The others (0.0215) outlive the
+trace's four days."""

@@ -1,4 +1,4 @@
-"""Fleets to simulate on: a made-up cloud of three zones and mixed hardware, and fleets of one kind of host. No guests here."""
+"""Fleets to simulate on: a made-up cloud of three zones and mixed hardware, and fleets of one kind of host."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ DOWN: Final = 0.004
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Cloud:
-    """A fleet to be: each host follows a template and stands in a zone (both are indices). Host i will be the fleet's row i."""
+    """A fleet to be: each host follows a template and stands in a zone (by index). Host i becomes the fleet's row i."""
 
     names: tuple[str, ...]
     templates: tuple[Host, ...]
@@ -117,8 +117,8 @@ def one_kind(hosts: int, host: Host) -> Cloud:
 
 
 def made_up(hosts: int, *, seed: int) -> Cloud:
-    """Three zones, three kinds of machine, two hypervisor versions, two tiers, a trait, some hosts out of service; CPUs are not
-    shared. The same for the same seed."""
+    """Three zones, three kinds of machine, two hypervisor versions, two tiers, a trait, some hosts out of service; CPUs
+    are not shared. The same for the same seed."""
     rng = np.random.default_rng([seed, 1])
     zone_of = rng.permutation(_shares(hosts, tuple(ZONES.values())))
     hardware_of = rng.permutation(_shares(hosts, tuple(kind.share for kind in HARDWARE)))

@@ -1,6 +1,6 @@
-"""A made-up day of a cloud: guests that come and go as Azure's did in 2017, so many that a given fleet is about half full.
+"""A made-up day of a cloud: guests that come and go as Azure's did in 2017, so many that a given fleet is half full.
 
-Flavors, batch sizes, the shape of the day and lifetimes are drawn from azure2017.py, each by itself. What that trace does not
+Flavors, batch sizes, the shape of the day and lifetimes are drawn from azure2017.py, each by itself. What it does not
 hold is made up here: disks, zones, tiers, a trait, anti-affinity groups, and requests that no host can take.
 """
 
@@ -32,10 +32,11 @@ IN_A_ZONE: Final = 0.30
 """Share of the tenant batches that name a zone."""
 WITH_NVME: Final = 0.01
 MISFITS: Final = 0.0002
-"""Share of the batches that need the trait NVME, and that ask for MISFIT; of those that arrive, not of the standing guests."""
+"""Share of the small batches that need the trait NVME, and that ask for MISFIT; no standing guest does."""
 APART: Final = 0.25
-APART_SIZES: Final = range(2, 11)
-"""Share of the batches of such a size that form an anti-affinity group."""
+"""Share of the small batches of two and more that form an anti-affinity group."""
+SMALL: Final = 10
+"""Guests of a small batch at most; larger ones have no special wishes."""
 
 _KINDS: Final = (len(azure2017.FLAVORS), len(ZONES) + 1, 2)
 """Requests by flavor, zone (the last: any) and whether they need NVME."""
@@ -53,16 +54,17 @@ def made_up_day(cloud: Cloud, *, seed: int, hours: int = 24) -> Workload:
     arrival_s = np.concatenate([np.full(standing, -STEP_S), arrival_s])
     batch = np.concatenate([np.arange(standing), batch + standing])
     sizes = np.bincount(batch)
+    special = (sizes <= SMALL) & (np.arange(len(sizes)) >= standing)
     lifetime_s = _lifetimes(rng, batch, len(sizes))
     lifetime_s[:standing] = _left_of_standing(rng, standing)
     return Workload(
-        name="a made-up day" if hours == 24 else f"{hours} made-up hours",
+        name={1: "a made-up hour", 24: "a made-up day"}.get(hours, f"{hours} made-up hours"),
         specs=_catalogue(),
         arrival_s=arrival_s,
         departure_s=arrival_s + lifetime_s,
-        spec=_specs(rng, len(sizes), standing)[batch],
+        spec=_specs(rng, special)[batch],
         batch=batch,
-        group=_groups(rng, sizes)[batch],
+        group=_groups(rng, special & (sizes > 1))[batch],
         standing=standing,
         start_s=0,
         end_s=hours * 3600,
@@ -115,7 +117,7 @@ def _batch_sizes(rng: np.random.Generator, count: int) -> Column:
 
 
 def _lifetimes(rng: np.random.Generator, batch: Column, batches: int) -> Column:
-    """Lifetime of each guest. Guests take their batch's bin so often that two of a batch agree as often as they should."""
+    """Lifetime of each guest. Guests take their batch's bin so often that two of it agree as often as they should."""
     ends, starts, shares = _bins()
     by_chance = float(shares @ shares)
     both_follow = (azure2017.SAME_LIFETIME - by_chance) / (1.0 - by_chance)
@@ -128,7 +130,7 @@ def _lifetimes(rng: np.random.Generator, batch: Column, batches: int) -> Column:
 
 
 def _left_of_standing(rng: np.random.Generator, count: int) -> Column:
-    """What is left of lives that are met at a random moment: in proportion to their length, and at any point of them."""
+    """What is left of lives that are met at a random moment: in proportion to their length, at any point of them."""
     ends, starts, shares = _bins()
     means = (starts + STEP_S + ends) / 2
     bin_of = rng.choice(len(shares), count, p=shares * means / (shares @ means))
@@ -158,19 +160,19 @@ def _flavor(vcpus: int, memory_mb: int, nvme: bool) -> Flavor:
     )
 
 
-def _specs(rng: np.random.Generator, batches: int, standing: int) -> Column:
-    """What each batch asks for, as an index of the catalogue; the standing guests want nothing special."""
-    arrives = np.arange(batches) >= standing
+def _specs(rng: np.random.Generator, special: NDArray[np.bool_]) -> Column:
+    """What each batch asks for, as an index of the catalogue; ``special``: which batches may have special wishes."""
+    batches = len(special)
     counts = np.array([guests for *_, guests in azure2017.FLAVORS])
     flavor = rng.choice(len(counts), batches, p=counts / counts.sum())
     named = rng.choice(len(ZONES), batches, p=list(ZONES.values()))
     zone = np.where(rng.random(batches) < IN_A_ZONE, named, len(ZONES))
-    nvme = (arrives & (rng.random(batches) < WITH_NVME)).astype(np.int64)
+    nvme = (special & (rng.random(batches) < WITH_NVME)).astype(np.int64)
     asked = np.ravel_multi_index((flavor, zone, nvme), _KINDS)
-    return np.where(arrives & (rng.random(batches) < MISFITS), math.prod(_KINDS), asked)
+    return np.where(special & (rng.random(batches) < MISFITS), math.prod(_KINDS), asked)
 
 
-def _groups(rng: np.random.Generator, sizes: Column) -> Column:
-    """The group that each batch forms, or ALONE."""
-    apart = (sizes >= APART_SIZES.start) & (sizes < APART_SIZES.stop) & (rng.random(len(sizes)) < APART)
+def _groups(rng: np.random.Generator, several: NDArray[np.bool_]) -> Column:
+    """The group that each batch forms, or ALONE; ``several``: which ones may."""
+    apart = several & (rng.random(len(several)) < APART)
     return np.where(apart, np.cumsum(apart) - 1, ALONE)

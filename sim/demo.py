@@ -57,8 +57,8 @@ def demo(
     trace: Path | None = None,
     hosts: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     hours: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
-    seed: Annotated[int, Parameter(validator=Number(gte=0))] = 1,
-    json: bool = False,
+    seed: Annotated[int, Parameter(validator=Number(gte=0))] = 2017,
+    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Play a day of a cloud, or a real trace, and show what the scheduler did.
 

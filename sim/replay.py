@@ -1,4 +1,4 @@
-"""The event loop of a simulation: per time step guests leave, builds end, guests arrive. It neither counts nor shows anything."""
+"""The event loop of a simulation: per time step guests leave, builds end, guests arrive. Counts and shows nothing."""
 
 from __future__ import annotations
 

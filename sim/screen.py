@@ -13,10 +13,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .summary import Chosen, Explained, Machines, Sizing, Summary, Usage
+from .summary import Chosen, Explained, Machines, Sizing, Summary
 
-UNITS: Final = {"VCPU": (1, "vCPU"), "MEMORY_MB": (1024**2, "memory, TiB"), "DISK_GB": (1024, "disk, TiB")}
-"""Resource class -> what the tables divide it by, and what they call it then."""
+IN_GIB: Final = {"MEMORY_MB": ("memory", 1024), "DISK_GB": ("disk", 1)}
+"""Resource class -> its name in the tables, and how many of its units make a GiB."""
 LEVELS: Final = "▁▂▃▄▅▆▇█"
 EIGHTHS: Final = ("", *"▏▎▍▌▋▊▉")
 WIDTH: Final = 112
@@ -29,8 +29,8 @@ COURSE_WIDTH: Final = 72
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """What the caller calls after every step: moves a bar on standard error, which is gone at the end. Unless both standard output
-    and error are terminals, it prints a line every 10 % instead."""
+    """What the caller calls after every step: moves a bar on standard error, which is gone at the end. Unless both
+    standard output and error are terminals, it prints a line every 10 % instead."""
     console = Console(stderr=True)
     if console.is_terminal and sys.stdout.isatty():
         columns = (TextColumn(f"[bold]{label}"), BarColumn(None), TaskProgressColumn(), TimeElapsedColumn())
@@ -59,9 +59,9 @@ def _lines(label: str, total: int) -> Callable[[], None]:
 def show(summary: Summary) -> None:
     """Print all tables to standard output."""
     console = Console()
-    width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
     for part in _parts(summary):
-        console.print(part, width=width)
+        console.print(part)
 
 
 def _parts(summary: Summary) -> Iterator[RenderableType]:
@@ -117,14 +117,14 @@ def _kind(machines: Machines) -> str:
 
 
 def _side_by_side(summary: Summary) -> RenderableType:
-    table = Table.grid(padding=(0, 6, 0, 0))
+    table = Table.grid(padding=(0, 4, 0, 0))
     table.add_row(_heading("Guests"), _heading("Speed", "of the engine, one thread"))
     table.add_row(_guests(summary), _speed(summary))
     return table
 
 
 def _guests(summary: Summary) -> Table:
-    standing = f"{summary.standing:,} of them there at the start" if summary.standing else ""
+    standing = f"{summary.standing:,} at first" if summary.standing else ""
     table = _table("", "", "")
     table.columns[2].justify = "left"
     for name, count, remark in (
@@ -132,7 +132,7 @@ def _guests(summary: Summary) -> Table:
         ("placed", summary.placed, ""),
         ("refused", summary.refused, f"{summary.refused / max(summary.requests, 1):.3%}"),
         ("departed", summary.departed, ""),
-        ("alive at the end", summary.alive, ""),
+        ("still alive", summary.alive, ""),
     ):
         table.add_row(name, f"[bold]{count:,}", f"[dim]{remark}")
     return table
@@ -144,7 +144,7 @@ def _speed(summary: Summary) -> Table:
     per_cpu_s, per_wall_s = f"[bold]{timing.decisions_per_cpu_s:,.0f}", f"[bold]{timing.decisions_per_wall_s:,.0f}"
     table.add_row("decisions per second", per_cpu_s, per_wall_s)
     table.add_row("seconds deciding", f"{timing.placing_cpu_s:.2f}", f"{timing.placing_wall_s:.2f}")
-    table.add_row("seconds with releases and all", "", f"{timing.replay_wall_s:.2f}")
+    table.add_row("seconds in all", "", f"{timing.replay_wall_s:.2f}")
     return table
 
 
@@ -152,7 +152,7 @@ def _sizing(sizing: Sizing, summary: Summary) -> Table:
     table = _table("hosts", "", words=0)
     table.columns[1].justify = "left"
     table.add_row(f"{sizing.lower_bound:,}", "is the lower bound: the most that is asked for at once, packed perfectly")
-    for each in sizing.tries:
+    for each in sorted(sizing.tries, key=lambda each: each.hosts):
         if each.hosts == sizing.chosen:
             table.add_row(f"[bold green]{each.hosts:,}", "[bold green]hold everything; one host less does not")
         elif each.refused_at_s is None:
@@ -171,11 +171,11 @@ def _refused(summary: Summary) -> Table:
 
 
 def _usage(summary: Summary) -> Table:
-    table = _table("zone", "resource", "there is", "start", "peak", "end", "", words=2)
+    table = _table("zone", "resource", "there is", "start", "peak", "end", "at the peak", words=2)
     table.columns[-1].justify = "left"
     zone = ""
     for usage in summary.usage:
-        factor, unit = UNITS[usage.resource_class]
+        unit, factor = _unit(usage.resource_class, summary)
         shares = [amount / max(usage.total, 1) for amount in (usage.start, usage.peak, usage.end)]
         name = "" if usage.zone == zone else f"[bold]{usage.zone}"
         table.add_row(
@@ -183,6 +183,15 @@ def _usage(summary: Summary) -> Table:
         )
         zone = usage.zone
     return table
+
+
+def _unit(resource: str, summary: Summary) -> tuple[str, int]:
+    """What the tables call a resource class and divide it by, so that the fleet's total is neither long nor small."""
+    if resource not in IN_GIB:
+        return "vCPU", 1
+    (name, gib), tib = IN_GIB[resource], 1024
+    most = max(usage.total for usage in summary.usage if usage.resource_class == resource)
+    return (f"{name}, TiB", gib * tib) if most >= 100 * gib * tib else (f"{name}, GiB", gib)
 
 
 def _bar(share: float, width: int = 24) -> Text:
@@ -225,20 +234,27 @@ def _line(values: Sequence[float]) -> Text:
 
 def _story(story: Explained, summary: Summary) -> RenderableType:
     """A decision or a refusal, from what was asked to what would change the answer."""
-    refused = story.chosen is None
+    chosen = story.chosen
     when = f" at {_clock(story.at_s, summary)}" + (f" on {story.hosts:,} hosts" if story.hosts != summary.hosts else "")
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_row("asked for", story.asked)
     table.add_row("hosts", _funnel(story))
-    if story.chosen is not None:
-        table.add_row("scores", _scores(story.chosen))
+    if chosen is not None and chosen.second is not None:
+        table.add_row("scores", _scores(chosen, " ".join(story.counterfactuals)))
     if story.sentence is not None:
         table.add_row("answer", Text(story.sentence))
+    if chosen is not None and chosen.equals:
+        table.add_row("", f"{chosen.equals:,} other hosts score the same; the first in order gets it")
     if story.counterfactuals:
-        table.add_row("would help" if refused else "but", Group(*(Text(text) for text in story.counterfactuals[:4])))
-    title = f"A refusal explained{when}" if refused else f"A decision explained: the next such guest{when}"
-    return Panel(table, title=title, title_align="left", border_style="red" if refused else "green", padding=(0, 1))
+        table.add_row(
+            "would help" if chosen is None else "but", Group(*(Text(text) for text in story.counterfactuals[:4]))
+        )
+    title, colour = f"A refusal explained,{when}", "red"
+    if chosen is not None:
+        zone = f" in {chosen.zone}" if chosen.zone else ""
+        title, colour = f"A decision explained: {chosen.host}{zone} gets the next such guest{when}", "green"
+    return Panel(table, title=title, title_align="left", border_style=colour, padding=(0, 1))
 
 
 def _funnel(story: Explained) -> Table:
@@ -253,14 +269,16 @@ def _funnel(story: Explained) -> Table:
     return table
 
 
-def _scores(chosen: Chosen) -> Table:
-    """The weighers that gave the best two hosts any points, and how they came to them."""
-    best = f"[bold green]{chosen.host}[/]" + (f" in {chosen.zone}" if chosen.zone else "")
-    table = _table("weigher", "raw", "normalised", "multiplier", best, chosen.second or "")
+def _scores(chosen: Chosen, counterfactuals: str) -> Table:
+    """The weighers that gave the two hosts any points, or that the counterfactuals speak of."""
+    best = f"[bold green not dim]{chosen.host}"
+    table = _table("weigher", "raw", "norm", "times", best, chosen.second or "")
     for part in chosen.parts:
-        if part.points or part.second:
-            second = f"{part.second:+.4f}" if chosen.second else ""
-            figures = f"{part.raw:,.15g}", f"{part.normalised:.4f}", f"{part.multiplier:+g}", f"{part.points:+.4f}"
+        if part.points or part.second or part.weigher in counterfactuals:
+            # Adding 0.0 makes 0.0 of -0.0.
+            second = f"{part.second + 0.0:+.4f}" if chosen.second else ""
+            points = f"{part.points + 0.0:+.4f}"
+            figures = f"{part.raw:,.15g}", f"{part.normalised:.4f}", f"{part.multiplier:+g}", points
             table.add_row(part.weigher, *figures, second)
     total = f"[bold]{chosen.second_weight:+.4f}" if chosen.second_weight is not None else ""
     table.add_row("[bold]score", "", "", "", f"[bold]{chosen.weight:+.4f}", total)

@@ -12,14 +12,14 @@ from .workload import Workload
 
 
 def lower_bound(workload: Workload, host: Host) -> int:
-    """Hosts that even a perfect packing needs when most is asked for at once; at least one. InvalidValue for a flavor that is
-    larger than the host."""
+    """Hosts that even a perfect packing needs when most is asked for at once; at least one. InvalidValue for a flavor
+    that is larger than the host."""
     has: tuple[tuple[str, Callable[[Flavor], int], float], ...] = (
         ("vCPUs", lambda flavor: flavor.vcpus, host.vcpus_total * host.cpu_allocation_ratio),
         ("MiB", lambda flavor: flavor.memory_mb, host.total_usable_ram_mb * host.ram_allocation_ratio),
     )
     for unit, amount, most in has:
-        largest = max(amount(spec.flavor) for spec in workload.specs)
+        largest = int(workload.amounts(amount).max())
         if largest > most:
             raise InvalidValue(f"{workload.name}: a guest of {largest} {unit} fits no host of {most:g}", field="trace")
     return max(1, *(math.ceil(workload.peak(amount) / most) for _, amount, most in has))

@@ -18,7 +18,7 @@ class Machines:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What was taken of one resource class in one zone, in the class's own unit; the peak is the whole fleet's, by vCPUs."""
+    """What was taken of one resource class in one zone, in the class's own unit; the peak is the fleet's, by vCPUs."""
 
     zone: str
     resource_class: str
@@ -40,7 +40,7 @@ class Hour:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What a weigher gave the chosen host, and (``second``) the points that it gave the one that came second."""
+    """What a weigher gave the chosen host, and (``second``) the points that it gave the second best."""
 
     weigher: str
     raw: float
@@ -52,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """The host that a request gets, its score, and the host that came second, if another one passed."""
+    """The host that a request gets, its score, the best host that scored less, and how many others scored the same."""
 
     host: str
     zone: str | None
@@ -60,11 +60,12 @@ class Chosen:
     parts: tuple[Part, ...]
     second: str | None
     second_weight: float | None
+    equals: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explained:
-    """One request's whole story on a fleet of so many hosts: ``chosen`` where it was placed, ``sentence`` where it was refused."""
+    """One request's whole story on a fleet of so many hosts: ``chosen`` where it was placed, else ``sentence``."""
 
     at_s: int
     hosts: int
@@ -106,8 +107,8 @@ class Try:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizing:
-    """The search for the smallest fleet: ``chosen`` hosts hold everything, one less does not (None: the search has not ended);
-    ``lower_bound`` is what even a perfect packing needs."""
+    """The search for the smallest fleet: ``chosen`` hosts hold everything, one less does not (None: the search has not
+    ended); ``lower_bound`` is what even a perfect packing needs."""
 
     host: str
     lower_bound: int
@@ -119,7 +120,8 @@ class Sizing:
 class Summary:
     """A whole run, up to ``reached_s``; times are in seconds from the workload's zero.
 
-    ``placed - departed == alive``; ``used`` is what the fleet's inventories say is taken, ``held`` what the guests alive asked for.
+    ``placed - departed == alive``; ``used`` is what the fleet's inventories say is taken, ``held`` what the guests that
+    are alive asked for.
     """
 
     workload: str

@@ -1,4 +1,4 @@
-"""Counts what a replay does, step by step, and sums it up: guests, refusals, usage, and a decision and a refusal explained."""
+"""Counts what a replay does, step by step, and sums it up: guests, refusals, usage, and two stories."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from .cloud import Cloud
 from .replay import Replay, Step
 from .summary import Chosen, Explained, Hour, Machines, Part, Refusals, Summary, Timing, Usage
 
+LOOKED_AT: Final = 500
+"""Best hosts among which the second best is looked for; those before it score the same as the best."""
 RESOURCES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
 
 
@@ -41,7 +43,7 @@ class Tally:
         self.samples: list[Sample] = []
         self._first_refusals: dict[str, Explained] = {}
         self._last_arrivals: Step | None = None
-        self._started = time.perf_counter()
+        self._started = self._reached = time.perf_counter()
 
     def add(self, step: Step) -> None:
         """Take a step into account."""
@@ -61,6 +63,7 @@ class Tally:
                 used=self._used(),
             )
         )
+        self._reached = time.perf_counter()
 
     def _refuse(self, step: Step, index: int) -> None:
         refusal = step.decisions[index].refusal
@@ -158,6 +161,7 @@ class Tally:
         return tuple(
             Machines(hosts=hosts, vcpus=vcpus, memory_mb=memory_mb, hypervisor_version=version)
             for (vcpus, memory_mb, version), hosts in kinds.most_common()
+            if hosts
         )
 
     def _refusals(self) -> tuple[Refusals, ...]:
@@ -166,7 +170,7 @@ class Tally:
         return tuple(Refusals(stage=stage, guests=n, first=self._first_refusals[stage]) for stage, n in stages)
 
     def _usage(self, peak: Sample) -> tuple[Usage, ...]:
-        """Per zone and resource class that there is any of, and if there are several zones, for all of them together."""
+        """Per zone and resource class that there is any of, and for all zones together if there are several."""
         totals, samples = self._totals(), (self.samples[0], peak, self.samples[-1])
         zones = self.cloud.zones
         rows = [(zone, [row]) for row, zone in enumerate(zones)]
@@ -208,7 +212,7 @@ class Tally:
         return Timing(
             placing_cpu_s=placing.cpu_s,
             placing_wall_s=placing.wall_s,
-            replay_wall_s=time.perf_counter() - self._started,
+            replay_wall_s=self._reached - self._started,
             decisions_per_cpu_s=self.requests / max(placing.cpu_s, 1e-9),
             decisions_per_wall_s=self.requests / max(placing.wall_s, 1e-9),
         )
@@ -216,20 +220,20 @@ class Tally:
     # explaining
 
     def refusal(self) -> Explained | None:
-        """The first refusal of the most frequent stage, of one where something close by would have helped if there is any."""
+        """Of the first refusals of all stages the one where most things would have helped."""
         told = [each.first for each in self._refusals()]
-        return max(told, key=lambda each: any(" only " in text for text in each.counterfactuals), default=None)
+        return max(told, key=lambda each: len(each.counterfactuals), default=None)
 
     def _decision(self) -> Explained | None:
-        """The most demanding of the last requests that were placed, made once more, on trial, on the fleet as it is now."""
+        """The most demanding of the last requests that were placed, made once more, on trial, on the fleet as it is."""
         step = self._last_arrivals
         if step is None:
             return None
         placed = [request for request, row in zip(step.requests, step.decisions.rows.tolist(), strict=True) if row >= 0]
         request = max(placed, key=_wishes).with_changes(instance_uuids=())
         trial = self.engine.what_if()
-        explanation, decision = trial.explain(request, top=2), trial.place(request)
-        zone = decision.selected.availability_zone if decision.placed else None
+        explanation, decision = trial.explain(request, top=LOOKED_AT), trial.place(request)
+        zone = decision.selected.availability_zone if decision.placed and len(self.cloud.zones) > 1 else None
         return self._explained(step.at_s, request, explanation, zone)
 
     def _explained(self, at_s: int, request: Request, explanation: Explanation, zone: str | None) -> Explained:
@@ -261,17 +265,18 @@ def _extra(key: str, value: str) -> str:
     return f"trait {name}" if scope == "trait" else f"{name} {value}"
 
 
-def _wishes(request: Request) -> int:
+def _wishes(request: Request) -> tuple[int, int]:
     """How demanding a request is."""
-    spec = request.spec
-    return 2 * (request.server_group is not None) + (spec.availability_zone is not None) + len(spec.flavor.extra_specs)
+    spec, flavor = request.spec, request.flavor
+    wishes = 2 * (request.server_group is not None) + (spec.availability_zone is not None) + len(flavor.extra_specs)
+    return wishes, flavor.vcpus
 
 
 def _chosen(explanation: Explanation, zone: str | None) -> Chosen | None:
     if not explanation.top:
         return None
     best = explanation.top[0]
-    second = explanation.top[1] if len(explanation.top) > 1 else None
+    second = next((host for host in explanation.top if host.weight < best.weight), None)
     points: Mapping[str, float] = {part.weigher: part.points for part in second.parts} if second else {}
     parts = tuple(
         Part(
@@ -291,4 +296,5 @@ def _chosen(explanation: Explanation, zone: str | None) -> Chosen | None:
         parts=parts,
         second=second.host if second else None,
         second_weight=second.weight if second else None,
+        equals=sum(host.weight == best.weight for host in explanation.top) - 1,
     )

@@ -25,8 +25,8 @@ ALONE: Final = -1
 class Workload:
     """Guests in order of arrival, one per index of the columns; times in seconds from a zero of the workload's own.
 
-    ``spec`` indexes ``specs``. Guests of one ``batch`` were asked for together; those of one ``group`` (ALONE: none) are members
-    of one anti-affinity server group. ``standing`` guests come first: they are there when the story begins.
+    ``spec`` indexes ``specs``. Guests of one ``batch`` were asked for together; those of one ``group`` (ALONE: none)
+    are members of one anti-affinity server group. ``standing`` guests come first: they are there when the story begins.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Workload:
         return np.array([amount(spec.flavor) for spec in self.specs], np.int64)[self.spec]
 
     def peak(self, amount: Callable[[Flavor], int]) -> int:
-        """The most that the guests of one time ask for together, departures counted before arrivals. O(guests log guests)."""
+        """The most that the guests of one time ask for together, departures counted first. O(guests log guests)."""
         amounts = self.amounts(amount)
         times = np.concatenate([self.departure_s, self.arrival_s])
         order = np.argsort(times, kind="stable")

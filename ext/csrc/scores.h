@@ -59,4 +59,31 @@ static void hostler_block_maxima(const double *restrict values, int64_t blocks, 
     }
 }
 
+/* Greatest of sign * max(raw[i], minval) over the 16 rows that no stage refuses, -inf if there is none; *leader its first position. */
+HOSTLER_CLONES
+static double hostler_block_greatest(const double *restrict raw, const uint8_t *restrict stage, double minval, double sign,
+                                     uint8_t *restrict leader) {
+    double v[16], half[8];
+    for (int i = 0; i < 16; i++) {
+        double value = raw[i] < minval ? minval : raw[i];
+        v[i] = stage[i] ? -INFINITY : sign * value;
+    }
+    for (int i = 0; i < 8; i++) {
+        half[i] = v[i] > v[i + 8] ? v[i] : v[i + 8];
+    }
+    for (int i = 0; i < 4; i++) {
+        half[i] = half[i] > half[i + 4] ? half[i] : half[i + 4];
+    }
+    for (int i = 0; i < 2; i++) {
+        half[i] = half[i] > half[i + 2] ? half[i] : half[i + 2];
+    }
+    double greatest = half[0] > half[1] ? half[0] : half[1];
+    uint32_t equal = 0;
+    for (int i = 0; i < 16; i++) {
+        equal |= (uint32_t)(v[i] == greatest) << i;
+    }
+    *leader = (uint8_t)(__builtin_ctz(equal | 0x10000u) & 15);
+    return greatest;
+}
+
 #endif

@@ -163,8 +163,8 @@ asks = st.builds(
     spec=numbers,
     instances=st.sampled_from([1, 1, 1, 1, 2, 3, 4]),
     alternates=st.sampled_from([0, 0, 0, 1, 3]),
-    group=st.one_of(st.none(), numbers),
-    supplied=st.one_of(st.none(), st.none(), supplied),
+    group=st.one_of(numbers, st.none()),
+    supplied=st.one_of(st.none(), supplied),
     joins=st.booleans(),
     project=st.sampled_from(["p1", "p2"]),
     now=st.sampled_from([NOW, NOW, NOW, None, NOW + 1, NOW + 61, NOW - 1]),
@@ -179,6 +179,7 @@ placements = st.one_of(
     st.builds(PlaceMany, many),
 )
 changes = st.one_of(
+    st.builds(AddGroup, st.sampled_from(sorted(GROUP_POLICIES)), st.integers(1, 2)),
     st.builds(Release, st.lists(numbers, min_size=1, max_size=3).map(tuple)),
     st.builds(Replace, numbers, plain_asks, st.booleans()),
     st.builds(Spawned, numbers),

@@ -41,7 +41,7 @@ def live_rows(fleet: Fleet) -> list[int]:
     """Rows that are in use."""
     rows = []
     for row in range(fleet.rows):
-        with contextlib.suppress(IndexError):
+        with contextlib.suppress(KeyError):
             fleet.name(row)
             rows.append(row)
     return rows

@@ -210,7 +210,7 @@ class Oracle:
         for node, weight in weighed:
             if node.fits(resources):
                 kept = request.server_group if isinstance(request.server_group, str) else None
-                shown = request.image_properties if self._keeps_images() else {}
+                shown = dict(request.image_properties) if self._keeps_images() else {}
                 owner = request.project_id, request.user_id
                 guest = Guest(uuid, node, resources, request.flavor, shown, kept, True, *owner)
                 self.world.claim(guest)

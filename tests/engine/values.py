@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -33,8 +33,8 @@ def mappings(values: Mapping[str, tuple[Any, ...]], most: int = 4) -> st.SearchS
 # aggregates
 
 METADATA = {
-    "availability_zone": ("az1", "az2"),
-    "filter_tenant_id": ("p1", "p1,p2", "p2"),
+    "availability_zone": ("az1", "az1", "az2"),
+    "filter_tenant_id": ("p1", "p1,p2"),
     "cpu_weight_multiplier": ("2.0", "-1", "x"),
     "ram_weight_multiplier": ("0", "0.5"),
     "io_ops_weight_multiplier": ("-2",),
@@ -67,7 +67,8 @@ memberships = st.lists(st.integers(0, AGGREGATES - 1), max_size=2, unique=True).
 # hosts
 
 TRAITS = ("CUSTOM_A", "CUSTOM_B", "COMPUTE_STATUS_DISABLED")
-traits = st.frozensets(st.sampled_from(TRAITS), max_size=2)
+_traits = ((), TRAITS[:1], TRAITS[:2], TRAITS[1:2], TRAITS[:1], TRAITS[2:])
+traits = st.sampled_from([frozenset(names) for names in _traits])
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,14 @@ templates = st.builds(
     Template,
     fields=st.fixed_dictionaries(
         {
-            "vcpus_total": st.sampled_from([2, 4]),
+            "vcpus_total": st.sampled_from([4, 8]),
             "vcpus_used": st.integers(0, 1),
-            "cpu_allocation_ratio": st.sampled_from([1.0, 1.5, 4.0, 0.1]),
-            "total_usable_ram_mb": st.sampled_from([2048, 4096]),
-            "free_ram_mb": st.sampled_from([-1, -1, 1024, 3000, -512]),
+            "cpu_allocation_ratio": st.sampled_from([4.0, 1.0, 1.5, 0.3]),
+            "total_usable_ram_mb": st.sampled_from([4096, 8192]),
+            "free_ram_mb": st.sampled_from([-1, -1, -1, 2048, 3000, -512]),
             "ram_allocation_ratio": st.sampled_from([1.0, 1.3]),
             "reserved_ram_mb": st.sampled_from([0, 512]),
-            "total_usable_disk_gb": st.sampled_from([0, 20, 40]),
+            "total_usable_disk_gb": st.sampled_from([40, 100, 20, 0]),
             "disk_mb_used": st.sampled_from([0, 1000]),
             "num_instances": st.integers(0, 2),
             "num_io_ops": st.integers(0, 2),
@@ -107,9 +108,9 @@ templates = st.builds(
             "host_ip": st.sampled_from([None, "10.0.0.1", "10.0.1.1"]),
             "supported_instances": st.sampled_from([(), (("x86_64", "kvm", "hvm"),), (("aarch64", "kvm", "hvm"),)]),
             "stats": mappings({"gpu": ("a100", "3")}, 1),
-            "metrics": mappings({"m": (1.0, 2.5), "k": (0.1,)}, 2),
-            "traits": st.one_of(st.just(frozenset()), traits),
-            "service": st.one_of(st.just(Service()), services),
+            "metrics": st.sampled_from([{"m": 1.0, "k": 0.1}, {"m": 2.5, "k": 0.1}, {"m": 1.0}, {}]),
+            "traits": traits,
+            "service": st.one_of(st.just(Service()), st.just(Service()), services),
         }
     ),
     aggregates=memberships,
@@ -140,11 +141,12 @@ class Fleet:
 
 
 @st.composite
-def fleets(draw: st.DrawFn, most: int = 7) -> Fleet:
+def fleets(draw: st.DrawFn, least: int = 3, most: int = 8) -> Fleet:
     """Hosts of up to three kinds."""
     known = draw(aggregates)
     kinds = tuple(draw(st.lists(templates, min_size=1, max_size=3)))
-    chosen = draw(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 0, 0, 1, 2])), min_size=1, max_size=most))
+    one = st.tuples(st.integers(0, 2), st.sampled_from([0, 0, 0, 1, 2]))
+    chosen = draw(st.lists(one, min_size=least, max_size=most))
     shared = draw(st.sampled_from([False, False, True]))
     hosts = tuple(
         host(number, kinds[kind % len(kinds)], known, shared=shared, reported=reported)
@@ -153,11 +155,13 @@ def fleets(draw: st.DrawFn, most: int = 7) -> Fleet:
     return Fleet(known, kinds, hosts, shared)
 
 
+_BIG = {"VCPU": Inventory(total=16), "MEMORY_MB": Inventory(total=8192), "DISK_GB": Inventory(total=200)}
 inventories = st.sampled_from(
     [
-        {"VCPU": Inventory(total=4, max_unit=2)},
-        {"VCPU": Inventory(total=8, reserved=1, allocation_ratio=1.5), "CUSTOM_X": Inventory(total=2)},
-        {"VCPU": Inventory(total=8), "MEMORY_MB": Inventory(total=4096, min_unit=1024, step_size=512)},
+        _BIG | {"VCPU": Inventory(total=8, max_unit=1)},
+        _BIG | {"VCPU": Inventory(total=8, reserved=1, allocation_ratio=1.5), "CUSTOM_X": Inventory(total=2)},
+        _BIG | {"MEMORY_MB": Inventory(total=8192, min_unit=512, step_size=512)},
+        {"VCPU": Inventory(total=8)},
     ]
 )
 
@@ -206,16 +210,16 @@ def policies(draw: st.DrawFn) -> Policy:
     )
     scheduler = mappings(
         {
-            "limit_tenants_to_placement_aggregate": (True,),
-            "placement_aggregate_required_for_tenants": (True,),
-            "enable_isolated_aggregate_filtering": (True,),
+            "limit_tenants_to_placement_aggregate": (True, False, False),
+            "placement_aggregate_required_for_tenants": (True, False, False),
+            "enable_isolated_aggregate_filtering": (True, False),
         },
         2,
     )
     metrics = mappings(
         {
             "weight_setting": (["m=1"], ["m=1", "k=-0.5"], ["k=0"]),
-            "required": (False,),
+            "required": (False, False, False, True),
             "weight_multiplier": (0.0, -2.0),
         },
         3,
@@ -259,12 +263,12 @@ QUERIES = (
 flavors = st.builds(
     Flavor,
     name=st.sampled_from(["m1.small", "m1.big"]),
-    vcpus=st.integers(1, 3),
-    memory_mb=st.sampled_from([256, 512, 1024]),
+    vcpus=st.sampled_from([1, 2, 1, 5]),
+    memory_mb=st.sampled_from([256, 512, 1024, 3072]),
     root_gb=st.sampled_from([0, 5]),
     ephemeral_gb=st.sampled_from([0, 0, 1]),
     swap=st.sampled_from([0, 0, 600]),
-    extra_specs=st.one_of(st.just({}), st.just({}), mappings(EXTRA_SPECS, 2)),
+    extra_specs=st.one_of(st.just({}), st.just({}), st.just({}), mappings(EXTRA_SPECS, 2)),
 )
 images = st.builds(
     Image, id=st.sampled_from(["image-1", "image-2"]), properties=st.one_of(st.just({}), mappings(IMAGES, 2))
@@ -274,7 +278,7 @@ hints = mappings(
         "query": tuple((query,) for query in QUERIES),
         "build_near_host_ip": (("10.0.0.9",),),
         "cidr": (("/16",),),
-        "same_host": ((guest_uuid(0),), (guest_uuid(0), guest_uuid(1)), (guest_uuid(9000),)),
+        "same_host": ((guest_uuid(0),), (guest_uuid(0), guest_uuid(1))),
         "different_host": ((guest_uuid(0),), (guest_uuid(1), guest_uuid(9001)), (guest_uuid(999),)),
         "_nova_check_type": (("live_migrate",),),
     },
@@ -282,16 +286,16 @@ hints = mappings(
 )
 destinations = st.builds(
     Destination,
-    host=st.sampled_from([None, "Host0", "Host1"]),
-    cell_uuid=st.sampled_from([None, *CELLS]),
+    host=st.sampled_from([None, None, "Host0", "Host1"]),
+    cell_uuid=st.sampled_from([CELLS[0], None, *CELLS]),
     allow_cross_cell_move=st.booleans(),
-    aggregates=st.sampled_from([(), (str(uuid.UUID(int=0xA0)),), (f"{uuid.UUID(int=0xA0)},{uuid.UUID(int=0xA1)}",)]),
+    aggregates=st.sampled_from([(), (), (f"{uuid.UUID(int=0xA0)},{uuid.UUID(int=0xA1)}",)]),
     forbidden_aggregates=st.sampled_from([frozenset(), frozenset({str(uuid.UUID(int=0xA2))})]),
 )
 _names = mappings(
     {
         "ignore_hosts": (("host0",), ("Host1", "HOST2"), ("nowhere",)),
-        "force_hosts": (("Host0",), ("Host1", "host2"), ("nowhere",)),
+        "force_hosts": (("Host0",), ("Host1", "host2", "host0"), ("nowhere",)),
         "force_nodes": (("node1",), ("node0", "node2"), ("Node0",)),
     },
     1,
@@ -301,14 +305,23 @@ _names = mappings(
 @st.composite
 def specs(draw: st.DrawFn) -> RequestSpec:
     """Plain ones mostly."""
-    usual = draw(st.booleans())
+    usual = draw(st.sampled_from([True, True, False]))
     fields: dict[str, Any] = {} if usual else draw(_names)
     return RequestSpec(
         flavor=draw(flavors),
-        image=draw(st.one_of(st.none(), images)),
-        availability_zone=draw(st.sampled_from([None, None, "az1", "az2", "nowhere"])),
+        image=draw(st.one_of(st.none(), st.none(), images)),
+        availability_zone=draw(st.sampled_from([None, None, None, None, "az1", "az1", "az2", "nowhere"])),
         scheduler_hints={} if usual else draw(hints),
         requested_destination=None if usual else draw(st.one_of(st.none(), destinations)),
         is_bfv=draw(st.sampled_from([False, False, True])),
         **fields,
     )
+
+
+def _with_a_twin(chosen: list[RequestSpec]) -> tuple[RequestSpec, ...]:
+    """The first spec once more under another name: it is compiled to the same as the first."""
+    twin = replace(chosen[0], flavor=replace(chosen[0].flavor, name="m1.twin"))
+    return (*chosen, twin)
+
+
+some_specs = st.lists(specs(), min_size=1, max_size=3).map(_with_a_twin)

@@ -1,0 +1,186 @@
+"""Writes the tables of docs/policies.md from the code, between their marks.
+
+    python docs/generate.py
+
+The tables say what the code says; only the words about each option are kept here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from hostler.placement.filters import BUILTIN_FILTERS
+from hostler.placement.options import ALL_FILTERS, ALL_WEIGHERS, FilterSchedulerOptions, OptionGroup, Options, Ratios
+from hostler.placement.policy import HostlerOptions
+from hostler.placement.weighers import BUILTIN_WEIGHERS
+
+PAGE: Final = Path(__file__).with_name("policies.md")
+MARKED: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+ABOUT: Final = {
+    "DEFAULT": {
+        "service_down_time": "seconds without a heartbeat after which ComputeFilter refuses a host",
+        "default_availability_zone": "the zone that a selection names for a host whose aggregates name none",
+    },
+    "scheduler": {
+        "max_placement_results": "only in the query strings that are made for Placement; the engine has no limit",
+        "limit_tenants_to_placement_aggregate": "prefilter: only the aggregates of the request's project",
+        "placement_aggregate_required_for_tenants": "prefilter: refuse projects that have no aggregate",
+        "query_placement_for_image_type_support": "prefilter: only hosts that read the image's disk format",
+        "enable_isolated_aggregate_filtering": "prefilter: keep off aggregates that demand a trait not asked for",
+        "image_metadata_prefilter": "prefilter: only hosts with the image's buses, models and architectures",
+    },
+    "filter_scheduler": {
+        "host_subset_size": "choose by chance among so many best hosts; above 1 each decision takes the scan",
+        "max_io_ops_per_host": "limit of IoOpsFilter and AggregateIoOpsFilter",
+        "max_instances_per_host": "limit of NumInstancesFilter and AggregateNumInstancesFilter",
+        "available_filters": "what `enabled_filters` may name",
+        "enabled_filters": "the filters, in order",
+        "weight_classes": "the weighers, in order",
+        "ram_weight_multiplier": "RAMWeigher",
+        "cpu_weight_multiplier": "CPUWeigher",
+        "disk_weight_multiplier": "DiskWeigher",
+        "hypervisor_version_weight_multiplier": "HypervisorVersionWeigher",
+        "num_instances_weight_multiplier": "NumInstancesWeigher",
+        "io_ops_weight_multiplier": "IoOpsWeigher",
+        "image_props_weight_multiplier": "ImagePropertiesWeigher",
+        "image_props_weight_setting": "ImagePropertiesWeigher: ratio by image property",
+        "pci_weight_multiplier": "PCIWeigher",
+        "soft_affinity_weight_multiplier": "ServerGroupSoftAffinityWeigher",
+        "soft_anti_affinity_weight_multiplier": "ServerGroupSoftAntiAffinityWeigher",
+        "build_failure_weight_multiplier": "BuildFailureWeigher, counted as a malus",
+        "cross_cell_move_weight_multiplier": "CrossCellWeigher",
+        "shuffle_best_same_weighed_hosts": "draw lots among equal best hosts; each decision then takes the scan",
+        "image_properties_default_architecture": "ImagePropertiesFilter: architecture of images that name none",
+        "isolated_images": "IsolatedHostsFilter",
+        "isolated_hosts": "IsolatedHostsFilter",
+        "restrict_isolated_hosts_to_isolated_images": "IsolatedHostsFilter",
+        "aggregate_image_properties_isolation_namespace": "AggregateImagePropertiesIsolation: prefix of its keys",
+        "aggregate_image_properties_isolation_separator": "AggregateImagePropertiesIsolation: behind the prefix",
+    },
+    "metrics": {
+        "weight_multiplier": "MetricsWeigher",
+        "weight_setting": "MetricsWeigher and MetricsFilter: ratio by metric",
+        "required": "a missing metric fails the request",
+        "weight_of_unavailable": "raw value of a host that lacks a metric which is not required",
+    },
+    "compute": {
+        "packing_host_numa_cells_allocation_strategy": "guests' NUMA cells go to the fullest host cells first",
+    },
+    "workarounds": {
+        "disable_fallback_pcpu_query": "pinned CPUs are not looked for among VCPU where PCPU is short",
+    },
+    "hostler": {
+        "name": "the policy's name",
+        "seed": "seed of the engine's choices by chance, unless the engine is given one",
+        "weigher_order": "all weighers in the order in which their points are added; empty: as they are named",
+        "nova_filters": "your Nova filters to adapt: `package.module:Class`",
+        "nova_weighers": "your Nova weighers to adapt",
+        "nova_bugs": "forget to charge NUMA cells and PCI devices where Nova does",
+    },
+}
+"""Group -> option -> what it does here. An option that is not named changes no decision."""
+
+
+def options_table() -> str:
+    """A table of what decisions depend on, and a list of the other options."""
+    groups: Sequence[OptionGroup] = (*Options().groups(), HostlerOptions())
+    rows = [row for group in groups for row in _option_rows(group)]
+    others = [line for group in groups if (line := _options_without_effect(group))]
+    return "\n".join([_table(("group", "option", "type", "default", "what it does"), rows), "", *others])
+
+
+def _option_rows(group: OptionGroup) -> Iterator[tuple[str, ...]]:
+    kinds = get_type_hints(type(group), include_extras=True)
+    about: dict[str, str] = ABOUT.get(group.group, {})
+    for name in group.option_names():
+        if name in about:
+            yield f"`{group.group}`", f"`{name}`", _kind(kinds[name]), _default(getattr(group, name)), about[name]
+
+
+def _options_without_effect(group: OptionGroup) -> str:
+    names = [name for name in group.option_names() if name not in ABOUT.get(group.group, {})]
+    listed = ", ".join(f"`{name}` ({_default(getattr(group, name))})" for name in names)
+    return f"- Without effect in `[{group.group}]`: {listed}." if names else ""
+
+
+def _kind(kind: Any) -> str:
+    """A type and its limits in words."""
+    choices = [choice for choice in get_args(kind) if choice is not type(None)]
+    if type(None) in get_args(kind):
+        return f"{_kind(choices[0])} or none"
+    if get_origin(kind) is Annotated:
+        limits = next((extra for extra in get_args(kind)[1:] if isinstance(extra, msgspec.Meta)), msgspec.Meta())
+        least = "" if limits.ge is None or limits.ge == -(2**63) else f" ≥ {limits.ge}"
+        return _kind(get_args(kind)[0]) + least
+    words = {bool: "switch", int: "integer", float: "number", str: "text", tuple: "list", Ratios: "`name=ratio` list"}
+    return words[get_origin(kind) or kind]
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "none"
+    if isinstance(value, Ratios):
+        return "empty"
+    if isinstance(value, tuple):
+        names = {ALL_FILTERS: "all", ALL_WEIGHERS: "all"}
+        return ", ".join(names.get(word, str(word)) for word in value) or "empty"
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
+
+
+def filters_table() -> str:
+    """Nova's filters, by name."""
+    enabled = FilterSchedulerOptions().enabled_filters
+    rows = (
+        (
+            f"**{name}**" if name in enabled else name,
+            "first" if rule.once_per_request else "every",
+            "yes" if rule.runs_on_rebuild else "",
+            _first_sentence(rule),
+        )
+        for name, rule in sorted(BUILTIN_FILTERS.items())
+    )
+    return _table(("filter", "instance", "rebuild", "what it does"), rows)
+
+
+def weighers_table() -> str:
+    """Nova's weighers, in their default order."""
+    rows = (
+        (name, f"`{rule.option}`", f"{rule(Options()).multiplier():.15g}", _first_sentence(rule))
+        for name, rule in BUILTIN_WEIGHERS.items()
+    )
+    return _table(("weigher", "key in aggregate metadata", "multiplier", "what it does"), rows)
+
+
+def _first_sentence(rule: type[Any]) -> str:
+    text = " ".join((inspect.getdoc(rule) or "").split("\n\n")[0].split())
+    return re.split(r"(?<=\.)\s", text)[0].replace("``", "`").replace("|", "\\|")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+TABLES: Final[dict[str, Callable[[], str]]] = {
+    "options": options_table,
+    "filters": filters_table,
+    "weighers": weighers_table,
+}
+
+
+def with_tables(page: str) -> str:
+    """``page`` with every marked table as the code has it now."""
+    return MARKED.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}\n{match[3]}", page)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
