@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from .schedule import Ranked, Scheduling
 
 _STAGE_WORDS: Final = {
-    CELL: "are in another cell",
-    TRAITS: "do not have the traits asked for",
-    AGGREGATES: "are not in the aggregates asked for",
-    CANDIDATES: "have no allocation candidate",
-    SELECTION: "are not among the hosts named",
+    CELL: "in another cell",
+    TRAITS: "without the traits asked for",
+    AGGREGATES: "outside the aggregates asked for",
+    CANDIDATES: "without an allocation candidate",
+    SELECTION: "not among the hosts named",
 }
 UNITS: Final = {"MEMORY_MB": " MiB", "DISK_GB": " GiB"}
 
@@ -191,16 +191,20 @@ def shortage(fleet: Fleet, row: int, resource: int, amount: int) -> str:
 
 
 def _without_weighers(scheduling: Scheduling, ranked: Ranked) -> list[str]:
+    """For each weigher the host that would win without it, where that is another: the sum is made anew, ties by row."""
     rows = ranked.rows
     if len(rows) < 2:
         return []
     columns = ranked.signature.ranking.parts(rows, scheduling.members(rows))
     said = []
-    for weigher, (_, normalised, multiplier) in zip(ranked.signature.weighers, columns, strict=True):
-        rest = ranked.weights - multiplier * normalised
-        best = int(np.argmax(rest))
-        if best and rest[best] > rest[0]:
-            said.append(f"without {weigher.name} host {scheduling.fleet.name(int(rows[best]))} wins")
+    for left_out, weigher in enumerate(ranked.signature.weighers):
+        total = np.zeros(len(rows))
+        for position, (_, normalised, multiplier) in enumerate(columns):
+            if position != left_out:
+                total += multiplier * normalised
+        winner = int(rows[total == total.max()].min())
+        if winner != rows[0]:
+            said.append(f"without {weigher.name} host {scheduling.fleet.name(winner)} wins")
     return said
 
 
@@ -229,7 +233,7 @@ def stage_matrix(scheduling: Scheduling, rows: NDArray[np.int32]) -> dict[Stage,
 
 
 def _near_misses(scheduling: Scheduling, ranked: Ranked) -> list[str]:
-    """Stages that alone keep hosts out, most hosts first, with how much is lacking."""
+    """Stages that alone keep hosts out, with how much is lacking: capacity first, then most hosts first."""
     rows = ranked.considered[ranked.verdicts < 254]
     matrix = stage_matrix(scheduling, rows)
     if not matrix or not len(rows):
@@ -239,8 +243,9 @@ def _near_misses(scheduling: Scheduling, ranked: Ranked) -> list[str]:
     for stage, passes in matrix.items():
         alone = rows[~passes & (failing == 1)]
         if len(alone):
-            said.append((len(alone), _missing(scheduling, stage, alone)))
-    return [text for _, text in sorted(said, key=lambda each: -each[0])]
+            other = scheduling.signature.resource_of(stage) is None
+            said.append((other, -len(alone), _missing(scheduling, stage, alone)))
+    return [text for _, _, text in sorted(said)]
 
 
 def _missing(scheduling: Scheduling, stage: Stage, rows: NDArray[np.int32]) -> str:
@@ -302,4 +307,4 @@ def _share(count: int, stage: str) -> str:
     """How many hosts a stage removed, in words."""
     if stage in _STAGE_WORDS:
         return f"{count} {_STAGE_WORDS[stage]}"
-    return f"{count} lack {stage}" if stage.isupper() else f"{count} were refused by {stage}"
+    return f"{count} without enough {stage}" if stage.isupper() else f"{count} refused by {stage}"

@@ -181,7 +181,8 @@ class Signature:
     def share(self, owner: Signature | None) -> None:
         """Use the ranking of ``owner``, whose content is the same; None: make one."""
         if owner is not None:
-            self.owner = owner
+            # Also what it looks up row by row: only the owner's is kept up to date.
+            self.owner, self.row_judges, self.row_values = owner, owner.row_judges, owner.row_values
             return
         self._refresh_rows()
         self._ranking = Ranking(
