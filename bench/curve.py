@@ -3,8 +3,8 @@ measured, ratio, ok.
 
     python -m hostler.bench.curve
 
-Decisions are timed by ``hostler.bench.engine`` in a process of their own; of ``--repeat`` runs the fastest counts,
-since what else the machine does can only slow one down.
+Decisions are timed by ``hostler.bench.engine`` in a process of their own; of ``--repeat`` runs the least of each figure
+counts, since what else the machine does can only add to it.
 """
 
 from __future__ import annotations

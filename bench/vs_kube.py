@@ -330,15 +330,9 @@ def _show(report: Report) -> None:
     ):
         table.add_column(name, justify="left" if name in ("test", "workload", "expressed as") else "right")
     for each in report.rates:
-        figures = (
-            each.decided,
-            each.placed,
-            each.threshold,
-            each.single_per_second,
-            each.batched_per_second,
-            each.times,
-        )
-        table.add_row(each.test, each.workload, *(f"{figure:,.0f}" for figure in figures), each.mapped_to)
+        counts = (each.decided, each.placed, each.threshold, each.single_per_second, each.batched_per_second)
+        cells = [f"{count:,.0f}" for count in counts]
+        table.add_row(each.test, each.workload, *cells, f"{each.times:,.1f}", each.mapped_to)
     console = Console(width=None if sys.stdout.isatty() else 190)
     console.print(table)
     for test, why in report.not_mapped.items():

@@ -9,7 +9,8 @@ between the two versions.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -61,11 +62,27 @@ class History:
 
     def hold(self) -> Version:
         """The version that the state is at, reachable for as long as the caller keeps it. O(1)."""
-        held = self._present
-        self._present = Version()
-        held.toward = self._present
+        latest = self._latest() if self._latest is not None else None
+        if latest is not None and not latest.path:
+            # Nothing was changed since the last hold.
+            return latest
+        return self._leave(self._present)
+
+    def _leave(self, held: Version) -> Version:
+        """From now on the present is another version than ``held``, which it was."""
+        self._present = held.toward = Version()
         self._latest = weakref.ref(held)
         return held
+
+    @contextmanager
+    def undoing(self) -> Iterator[None]:
+        """Whatever the body has changed is undone if it raises."""
+        start = self.hold()
+        try:
+            yield
+        except BaseException:
+            self.go(start)
+            raise
 
     def record(self, operation: Operation) -> None:
         """Note an operation that was just made. O(1)."""
@@ -89,5 +106,4 @@ class History:
                     operation.undo()
             nearer.toward, nearer.path = here, backwards
             here.toward, here.path = None, []
-        self._present = target
-        self.hold()
+        self._leave(target)

@@ -38,7 +38,7 @@ COLUMN: Final = {name: index for index, name in enumerate(HOST_COLUMNS)}
 
 INVENTORY_BLOCKS: Final = ("total", "reserved", "min_unit", "max_unit", "step_size", "used", "base", "limit", "avail")
 """int64 blocks [resource class, row]. ``base`` is usage loaded without a consumer; ``limit`` = floor of Placement's
-capacity; ``avail`` = min(limit - used, max_unit), 0 where there is no inventory."""
+capacity; ``avail`` = min(limit - used, max_unit), at most 0 where there is no inventory."""
 
 ROW_COLUMNS: Final = {
     "class_of": np.int32,
@@ -54,6 +54,9 @@ ROW_COLUMNS: Final = {
     "uuid_hi": np.uint64,
     "uuid_lo": np.uint64,
 }
+
+Image = tuple[NDArray[Any], ...]
+"""What the columns hold of some rows."""
 
 MAX_AMOUNT: Final = 2**31 - 1
 """Greatest total, reserved, unit or amount (Placement: a signed 32-bit database integer)."""
@@ -104,10 +107,10 @@ class ColumnStore:
             raise InvalidValue(f"{rows} rows are more than a fleet can hold", field="rows")
         capacity = max(rows, 2 * self.capacity)
         capacity = -(-capacity // 64) * 64
-        self.host = self._wider(self.host, capacity)
-        self.inventory = {name: self._wider(block, capacity) for name, block in self.inventory.items()}
-        self.ratio = self._wider(self.ratio, capacity)
-        self.row = {name: self._wider(column, capacity) for name, column in self.row.items()}
+        self.host = self._larger(self.host, len(self.host), capacity)
+        self.inventory = {name: self._larger(block, self.classes, capacity) for name, block in self.inventory.items()}
+        self.ratio = self._larger(self.ratio, self.classes, capacity)
+        self.row = {name: self._larger(column[None], 1, capacity)[0] for name, column in self.row.items()}
         self.row["first"][self.rows :] = -1
         self.capacity = capacity
         self.attach()
@@ -117,8 +120,10 @@ class ColumnStore:
         """Room for one more resource class; returns its index."""
         index = self.classes
         self.classes += 1
-        self.inventory = {name: self._taller(block) for name, block in self.inventory.items()}
-        self.ratio = self._taller(self.ratio)
+        self.inventory = {
+            name: self._larger(block, self.classes, self.capacity) for name, block in self.inventory.items()
+        }
+        self.ratio = self._larger(self.ratio, self.classes, self.capacity)
         self.attach()
         return index
 
@@ -127,36 +132,40 @@ class ColumnStore:
         self.rows = rows
         self.kernel.set_rows(rows)
 
-    def image(self, row: int) -> tuple[NDArray[Any], ...]:
-        """Copy of everything the columns hold of a row (not of its consumers), to be put back by ``restore``."""
-        return (
-            self.host[:, row].copy(),
-            self.ratio[:, row].copy(),
-            *(block[:, row].copy() for block in self.inventory.values()),
-            *(column[row : row + 1].copy() for name, column in self.row.items() if name != "first"),
-        )
+    def image(self, rows: NDArray[np.int32]) -> Image:
+        """Copy of everything the columns hold of ``rows`` (not of their consumers), to be put back by ``restore``."""
+        blocks = (self.host, self.ratio, *self.inventory.values())
+        columns = (column for name, column in self.row.items() if name != "first")
+        return (*(block[:, rows] for block in blocks), *(column[rows] for column in columns))
 
-    def restore(self, row: int, image: tuple[NDArray[Any], ...]) -> None:
-        """Put a row back as ``image`` had it; resource classes added since read as zero."""
+    def restore(self, rows: NDArray[np.int32], image: Image) -> None:
+        """Put ``rows`` back as ``image`` had them; resource classes added since read as zero."""
         parts = iter(image)
-        self.host[:, row] = next(parts)
-        for block in (self.ratio, *self.inventory.values()):
+        for block in (self.host, self.ratio, *self.inventory.values()):
             part = next(parts)
-            block[: len(part), row] = part
-            block[len(part) :, row] = 0
+            block[: len(part), rows] = part
+            block[len(part) :, rows] = 0
         for name, column in self.row.items():
             if name != "first":
-                column[row] = next(parts)[0]
+                column[rows] = next(parts)
 
-    def clear(self, row: int) -> None:
-        """Zero a row."""
-        self.host[:, row] = 0
-        self.ratio[:, row] = 0
+    def clear(self, rows: NDArray[np.int32] | slice) -> None:
+        """Make ``rows`` what a provider is that has nothing: no heartbeat is watched, it is its own root, all else is
+        zero."""
+        self.host[:, rows] = 0
+        self.ratio[:, rows] = 0
         for block in self.inventory.values():
-            block[:, row] = 0
-        for name, column in self.row.items():
-            column[row] = -1 if name in ("first", "parent", "service_host") else 0
-        self.row["root"][row] = row
+            block[:, rows] = 0
+        for column in self.row.values():
+            column[rows] = 0
+        self.set_empty(rows)
+
+    def set_empty(self, rows: NDArray[np.int32] | slice) -> None:
+        """What of a provider that has nothing is not zero."""
+        self.host[COLUMN["last_seen_up"], rows] = np.nan
+        for name in ("first", "parent", "service_host"):
+            self.row[name][rows] = -1
+        self.row["root"][rows] = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
 
     def refresh_limits(self, resource: int, rows: slice | NDArray[np.int32] | int) -> None:
         """Recompute ``limit`` and ``avail`` of one class after its inventory changed.
@@ -165,12 +174,12 @@ class ColumnStore:
         are whole numbers, so the floor of the right side says the same.
         """
         inventory = self.inventory
-        total, reserved = inventory["total"][resource, rows], inventory["reserved"][resource, rows]
-        limit = np.floor((total - reserved) * self.ratio[resource, rows])
+        left = inventory["total"][resource, rows] - inventory["reserved"][resource, rows]
+        limit = np.floor(left * self.ratio[resource, rows])
         whole = np.clip(limit, -(2.0**62), 2.0**62).astype(np.int64)
         avail = np.minimum(whole - inventory["used"][resource, rows], inventory["max_unit"][resource, rows])
         inventory["limit"][resource, rows] = whole
-        inventory["avail"][resource, rows] = np.where(total > 0, avail, 0)
+        inventory["avail"][resource, rows] = avail
 
     @property
     def nbytes(self) -> int:
@@ -178,14 +187,10 @@ class ColumnStore:
         arrays = (self.host, self.ratio, *self.inventory.values(), *self.row.values())
         return sum(array.nbytes for array in arrays)
 
-    @staticmethod
-    def _wider(block: NDArray[Any], capacity: int) -> NDArray[Any]:
-        wider = _zeros((*block.shape[:-1], capacity), block.dtype)
-        wider[..., : block.shape[-1]] = block
-        return wider
-
-    @staticmethod
-    def _taller(block: NDArray[Any]) -> NDArray[Any]:
-        taller = _zeros((block.shape[0] + 1, block.shape[1]), block.dtype)
-        taller[:-1] = block
-        return taller
+    def _larger(self, block: NDArray[Any], lines: int, capacity: int) -> NDArray[Any]:
+        """A copy with room. Lines of zeros are not written, so they take no memory yet."""
+        larger = _zeros((lines, capacity), block.dtype)
+        for old, new in zip(block[:, : self.rows], larger, strict=False):
+            if old.any():
+                new[: self.rows] = old
+        return larger

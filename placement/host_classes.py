@@ -11,7 +11,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 class Interned(Generic[T]):
-    """Dense ids for equal values; ids are never reused."""
+    """Dense ids for equal values, in the order in which they came."""
 
     def __init__(self) -> None:
         self.values: list[T] = []
@@ -30,6 +30,14 @@ class Interned(Generic[T]):
 
     def __getitem__(self, index: int) -> T:
         return self.values[index]
+
+    def truncate(self, count: int) -> bool:
+        """Forget the values that came after the first ``count``, for a load that failed; True if there were any."""
+        gone = self.values[count:]
+        for value in gone:
+            del self.ids[value]
+        del self.values[count:]
+        return bool(gone)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

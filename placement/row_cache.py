@@ -30,6 +30,7 @@ class RowCache:
         self.evaluate = evaluate
         self.array: NDArray[Any] = np.zeros(fleet.store.capacity, dtype)
         self._seen = -1
+        self._layout = (-1, -1)
 
     def refresh(self) -> None:
         """Catch up. O(rows changed since the last call); raises what the rule raises, and is then as stale as
@@ -37,17 +38,34 @@ class RowCache:
         version = self.fleet.version
         if version == self._seen:
             return
-        changed = self.fleet.kernel.changed(self._seen) if self._seen >= 0 else None
-        if changed is None:
-            rows = np.arange(self.fleet.rows, dtype=np.int32)
-        else:
-            rows = np.unique(changed)
-            rows = rows[rows < self.fleet.rows]
-            if self.whole_trees:
-                rows = self._roots(rows)
+        rows = self._changed()
         if len(rows):
             self.array[rows] = self.evaluate(rows)
-        self._seen = version
+        self._seen, self._layout = version, (self.fleet.topology_epoch, len(self.fleet))
+
+    def _changed(self) -> NDArray[np.int32]:
+        """Rows to evaluate again."""
+        fleet = self.fleet
+        everything = np.arange(fleet.rows, dtype=np.int32)
+        changed = fleet.kernel.changed(self._seen) if self._seen >= 0 else None
+        if changed is None:
+            return everything
+        spreads = self.whole_trees or bool(fleet.shared_service_hosts)
+        if spreads and self._layout != (fleet.topology_epoch, len(fleet)):
+            # A row that came, went or moved may have been in another's tree or service host.
+            return everything
+        rows: NDArray[np.int32] = np.unique(changed)
+        rows = rows[rows < fleet.rows]
+        return self._roots(rows) if self.whole_trees else self._with_siblings(rows)
+
+    def _with_siblings(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
+        """``rows`` and the other nodes of their service hosts: all of them show all guests of the service host."""
+        shared = self.fleet.shared_service_hosts
+        if not shared:
+            return rows
+        hosts = np.unique(self.fleet.store.row["service_host"][rows]).tolist()
+        siblings = [row for host in hosts for row in shared.get(host, ())]
+        return np.union1d(rows, np.array(siblings, np.int32)).astype(np.int32)
 
     def _roots(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
         if np.isin(rows, self.fleet.sharing_providers()).any():

@@ -7,6 +7,7 @@ Equal signatures share one ranking. Nothing here depends on instance uuids, on t
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,8 +20,8 @@ from ..ext.ranking import Ranking
 from .candidates import first_candidate
 from .columns import COLUMN
 from .demands import Demands
-from .errors import HostlerError, InvalidValue
-from .filters.base import Filter
+from .errors import HostlerError, InvalidValue, UnknownName
+from .filters.base import Filter, Selection
 from .fleet import Fleet
 from .host_classes import STATIC_FIELDS, HostClass
 from .policy import Policy
@@ -73,8 +74,10 @@ def row_verdicts(fleet: Fleet, judge: Filter, request: Request) -> RowCache:
             hosts = (HostView(fleet, int(row)) for row in rows)
             verdicts = [host._class.is_host and judge.host_passes(host, request) for host in hosts]
             return np.array(verdicts, np.uint8)
-        if mask.shape != rows.shape:
-            raise InvalidValue(f"{judge.name} returned {mask.shape} verdicts for {rows.shape} rows", field=judge.name)
+        if not isinstance(mask, np.ndarray) or mask.shape != rows.shape or mask.dtype != np.bool_:
+            raise InvalidValue(
+                f"{judge.name}.mask must return bool[{len(rows)}], got {_described(mask)}", field=judge.name
+            )
         return mask.astype(np.uint8)
 
     return RowCache(fleet, np.uint8, evaluate)
@@ -99,20 +102,58 @@ class RowValues:
         self.cache = RowCache(fleet, np.float64, self._evaluate)
 
     def _evaluate(self, rows: NDArray[np.int32]) -> NDArray[np.float64]:
-        values = self.weigher.values(FleetView(self.fleet, rows), self.request)
+        weigher, raw = self.weigher, np.zeros(len(rows), np.float64)
+        values = weigher.values(FleetView(self.fleet, rows), self.request)
+        if values is not None and (
+            not isinstance(values, np.ndarray) or values.shape != rows.shape or values.dtype.kind not in "fiub"
+        ):
+            raise InvalidValue(
+                f"{weigher.name}.values must return float64[{len(rows)}], got {_described(values)}", field=weigher.name
+            )
         if values is not None:
-            return np.nan_to_num(values.astype(np.float64), nan=0.0)
-        raw = np.zeros(len(rows), np.float64)
-        for position, row in enumerate(rows):
-            self.errors.pop(int(row), None)
-            host = HostView(self.fleet, int(row))
+            return self._vectorised(rows, values)
+        for position, row in enumerate(rows.tolist()):
+            self.errors.pop(row, None)
+            host = HostView(self.fleet, row)
             if not host._class.is_host:
                 continue
             try:
-                raw[position] = self.weigher.raw(host, self.request)
+                raw[position] = checked_number(weigher, "raw value", weigher.raw(host, self.request))
             except HostlerError as error:
-                self.errors[int(row)] = error
+                self.errors[row] = error
         return raw
+
+    def _vectorised(self, rows: NDArray[np.int32], values: NDArray[Any]) -> NDArray[np.float64]:
+        """``values`` as they are for hosts; what is said of other rows is ignored."""
+        finite, hosts = np.isfinite(values), self.fleet.is_host[rows]
+        for row in rows.tolist() if self.errors else ():
+            self.errors.pop(row, None)
+        for position in np.flatnonzero(hosts & ~finite).tolist():
+            try:
+                checked_number(self.weigher, "raw value", values[position].item())
+            except InvalidValue as error:
+                self.errors[int(rows[position])] = error
+        return np.where(hosts & finite, values, 0.0).astype(np.float64)
+
+
+def checked_number(weigher: Weigher, what: str, value: object) -> float:
+    """``value`` if it is a finite number; InvalidValue otherwise."""
+    if isinstance(value, (int, float, np.integer, np.floating, np.bool_)) and math.isfinite(value):
+        return float(value)
+    raise InvalidValue(
+        f"{weigher.name}: {what} is {value!r:.80}, but must be a finite number", field=weigher.name
+    )
+
+
+def column_of(rule: Filter | Weigher, name: str) -> int:
+    """Number of the fleet column that a rule names; UnknownName otherwise."""
+    if name not in COLUMN:
+        raise UnknownName.among("column", str(name), COLUMN, field=rule.name)
+    return COLUMN[name]
+
+
+def _described(value: object) -> str:
+    return f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 class Signature:
@@ -237,12 +278,15 @@ class Signature:
             return
         if (request.is_rebuild and not judge.runs_on_rebuild) or not judge.applies(request):
             return
-        if judge.selection(request) is not None:
+        choice = judge.selection(request)
+        if choice is not None:
+            if not isinstance(choice, Selection):
+                raise InvalidValue(f"{judge.name}.selection must return a Selection", field=judge.name)
             self.selections.append(stage)
             return
         bounds = judge.bounds(request)
         if bounds is not None:
-            self.bounds.extend((COLUMN[b.column], b.low, b.high, stage.number) for b in bounds)
+            self.bounds.extend((column_of(judge, b.column), float(b.low), float(b.high), stage.number) for b in bounds)
         elif judge.fields(request) <= STATIC_FIELDS:
             self.class_judges.append((stage.number, shared.by_class(judge, request)))
         else:
@@ -368,7 +412,7 @@ class Term:
     def __init__(self, fleet: Fleet, weigher: Weigher, request: Request) -> None:
         self.fleet, self.weigher, self.request = fleet, weigher, request
         self.rows: RowValues | None = None
-        self._multiplier = weigher.multiplier()
+        self._multiplier = checked_number(weigher, "multiplier", weigher.multiplier())
         self._multipliers: list[float] = []
         self._values: list[float] = []
         self._per_class = False
@@ -385,7 +429,7 @@ class Term:
         elif column is not None:
             # These two change only by edits that also have every signature compiled anew.
             steady = column in ("hypervisor_version", "failed_builds")
-            self.arguments.update(source=SOURCE_COLUMN, column=COLUMN[column], steady=steady)
+            self.arguments.update(source=SOURCE_COLUMN, column=column_of(weigher, column), steady=steady)
         elif weigher.fields(request) <= STATIC_FIELDS:
             self.arguments.update(source=SOURCE_CLASS, values=np.zeros(64))
         else:
@@ -398,6 +442,7 @@ class Term:
             value = self._multiplier
             if host_class.is_host and host_class.aggregates:
                 value = self.weigher.host_multiplier(ClassView(self.fleet, host_class))
+                value = checked_number(self.weigher, "multiplier", value)
             self._multipliers.append(value)
         self._per_class = any(value != self._multiplier for value in self._multipliers)
         if self._per_class:
@@ -423,7 +468,7 @@ class Term:
             return
         for host_class in self.fleet.classes.values[known:]:
             raw = self.weigher.raw(ClassView(self.fleet, host_class), self.request) if host_class.is_host else 0.0
-            self._values.append(float(raw))
+            self._values.append(checked_number(self.weigher, "raw value", raw))
         self.arguments["values"] = np.array([*self._values, 0.0])
 
     def adds_nothing(self) -> bool:

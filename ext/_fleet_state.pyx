@@ -1,0 +1,181 @@
+"""The fleet kernel's consumers as arrays and back, their place in a row's list, and uuids in bulk: what undoing, checking and
+saving a fleet need and deciding does not. fleet_state_py.py is the obvious twin."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+
+import numpy as np
+
+from ._fleet cimport NAMED, Columns
+from ._tables cimport UuidTable, uuid_text
+
+
+def consumers(Columns columns not None):
+    """All consumer ids that were ever given out, as a dict of copies in id order.
+
+    ``uuid`` uint64 [n, 2]; int32 [n] each: ``row`` (-1: the id is free), ``shape``, ``project``, ``user``, ``group``, ``flags``,
+    ``generation``, ``next`` (the next older one on the row, -1: none); ``free``: the free ids, the next one to be given out first.
+    What is said of free ids means nothing.
+    """
+    cdef int32_t n = columns.consumer_fill, i, at, count = 0
+    uuid = np.empty((n, 2), np.uint64)
+    figures = np.empty((8, n), np.int32)
+    free = np.empty(n - columns.consumer_count, np.int32)
+    cdef uint64_t[:, ::1] words = uuid
+    cdef int32_t[:, ::1] view = figures
+    cdef int32_t[::1] free_view = free
+    for i in range(n):
+        words[i, 0] = columns.uuid_hi[i]
+        words[i, 1] = columns.uuid_lo[i]
+        view[0, i] = columns.consumer_row[i]
+        view[1, i] = columns.consumer_shape[i]
+        view[2, i] = columns.consumer_project[i]
+        view[3, i] = columns.consumer_user[i]
+        view[4, i] = columns.consumer_group[i]
+        view[5, i] = columns.consumer_flags[i]
+        view[6, i] = columns.consumer_generation[i]
+        view[7, i] = columns.consumer_next[i]
+    at = columns.free_consumer
+    while at >= 0:
+        free_view[count] = at
+        count += 1
+        at = columns.consumer_next[at]
+    names = ("row", "shape", "project", "user", "group", "flags", "generation", "next")
+    return {"uuid": uuid, **dict(zip(names, figures)), "free": free}
+
+
+def set_consumers(Columns columns not None, *, uint64_t[:, ::1] uuid, int32_t[::1] row, int32_t[::1] shape,
+                  int32_t[::1] project, int32_t[::1] user, int32_t[::1] group, int32_t[::1] flags,
+                  int32_t[::1] generation, int32_t[::1] next, int32_t[::1] free):
+    """Give columns that never had a consumer those that ``consumers`` told of: lists, uuids and groups, but nothing of what they
+    take. ValueError for arrays that no columns can have given; the columns are then spoilt."""
+    cdef int64_t n = row.shape[0], i, live = 0, listed = 0
+    cdef int32_t at
+    if columns.consumer_fill != 0:
+        raise ValueError("the columns have consumers")
+    cdef list lines = [shape, project, user, group, flags, generation, next]
+    for line in lines:
+        if len(line) != n:
+            raise ValueError("consumer columns differ in length")
+    if uuid.shape[0] != n or uuid.shape[1] != 2 or free.shape[0] > n:
+        raise ValueError("consumer columns differ in length")
+    columns.reserve_consumers(n)
+    for i in range(n):
+        columns.consumer_row[i] = -1
+        columns.consumer_previous[i] = -1
+        if row[i] == -1:
+            continue
+        live += 1
+        if row[i] < 0 or row[i] >= columns.c.rows or shape[i] < -1 or shape[i] >= columns.shape_count:
+            raise ValueError("a consumer is on no row, or of no shape")
+        if group[i] < -1 or group[i] >= columns.group_fill or project[i] < 0 or user[i] < 0:
+            raise ValueError("a consumer is of no group, project or user")
+        if flags[i] < 0 or flags[i] >= NAMED or generation[i] < 1:
+            raise ValueError("a consumer's flags or generation cannot be")
+        if columns.consumers.insert(uuid[i, 0], uuid[i, 1], <int32_t>i) != 0:
+            raise ValueError("a consumer is there twice")
+        columns.uuid_hi[i] = uuid[i, 0]
+        columns.uuid_lo[i] = uuid[i, 1]
+        columns.consumer_row[i] = row[i]
+        columns.consumer_shape[i] = shape[i]
+        columns.consumer_project[i] = project[i]
+        columns.consumer_user[i] = user[i]
+        columns.consumer_group[i] = group[i]
+        columns.consumer_flags[i] = <uint8_t>flags[i]
+        columns.consumer_generation[i] = generation[i]
+    if live + free.shape[0] != n:
+        raise ValueError("consumers and free ids do not add up")
+    link_consumers(columns, row, next)
+    for i in range(n):
+        if row[i] >= 0:
+            if columns.consumer_previous[i] < 0:
+                if columns.c.first[row[i]] >= 0:
+                    raise ValueError("a row has two lists of consumers")
+                columns.c.first[row[i]] = <int32_t>i
+            if group[i] >= 0 and columns.join_group(group[i], row[i], 1) != 0:
+                raise MemoryError
+    for i in range(n):
+        if row[i] >= 0 and columns.consumer_previous[i] < 0:
+            at = <int32_t>i
+            while at >= 0:
+                listed += 1
+                at = columns.consumer_next[at]
+    if listed != live:
+        raise ValueError("the rows' lists leave out some consumers")
+    link_free(columns, free)
+    columns.consumer_fill = <int32_t>n
+    columns.consumer_count = <int32_t>live
+
+
+cdef int link_consumers(Columns columns, int32_t[::1] row, int32_t[::1] next) except -1:
+    """Link the rows' lists; each consumer comes after one other at most, so they end."""
+    cdef int64_t i
+    cdef int32_t following
+    for i in range(row.shape[0]):
+        if row[i] == -1:
+            continue
+        following = next[i]
+        columns.consumer_next[i] = following
+        if following == -1:
+            continue
+        if following < 0 or following >= row.shape[0] or row[following] != row[i] or columns.consumer_previous[following] >= 0:
+            raise ValueError("a row's list of consumers cannot be")
+        columns.consumer_previous[following] = <int32_t>i
+    return 0
+
+
+cdef int link_free(Columns columns, int32_t[::1] free) except -1:
+    cdef int64_t i
+    for i in range(free.shape[0]):
+        if free[i] < 0 or free[i] >= columns.consumer_capacity or columns.consumer_row[free[i]] != -1:
+            raise ValueError("an id is not free")
+        columns.consumer_row[free[i]] = -2
+    for i in range(free.shape[0] - 1, -1, -1):
+        columns.consumer_row[free[i]] = -1
+        columns.consumer_next[free[i]] = columns.free_consumer
+        columns.free_consumer = free[i]
+    return 0
+
+
+def relist(Columns columns not None, int32_t consumer, int32_t before):
+    """Put a consumer, the newest on its row, behind ``before`` in the row's list: to undo a removal."""
+    columns.check_consumer(consumer)
+    columns.check_consumer(before)
+    cdef int32_t row = columns.consumer_row[consumer], following = columns.consumer_next[consumer]
+    if columns.c.first[row] != consumer or columns.consumer_row[before] != row or before == consumer:
+        raise ValueError("not the newest consumer, or on another row")
+    columns.c.first[row] = following
+    columns.consumer_previous[following] = -1
+    following = columns.consumer_next[before]
+    columns.consumer_next[before] = consumer
+    columns.consumer_previous[consumer] = before
+    columns.consumer_next[consumer] = following
+    if following >= 0:
+        columns.consumer_previous[following] = consumer
+
+
+def listed_before(Columns columns not None, int32_t consumer):
+    """The next newer consumer on the same row, -1 if there is none."""
+    columns.check_consumer(consumer)
+    return columns.consumer_previous[consumer]
+
+
+def find_uuids(UuidTable table not None, uint64_t[:, ::1] uuids):
+    """The value of each uuid, -1 where there is none, int32 [n]."""
+    cdef Py_ssize_t i
+    if uuids.shape[1] != 2:
+        raise ValueError("a uuid is two words")
+    result = np.empty(uuids.shape[0], np.int32)
+    cdef int32_t[::1] out = result
+    for i in range(uuids.shape[0]):
+        out[i] = table.find(uuids[i, 0], uuids[i, 1])
+    return result
+
+
+def discard_uuids(UuidTable table not None, uint64_t[:, ::1] uuids):
+    """Take uuids out; KeyError, with those before it gone, for one that is not there."""
+    cdef Py_ssize_t i
+    if uuids.shape[1] != 2:
+        raise ValueError("a uuid is two words")
+    for i in range(uuids.shape[0]):
+        if table.remove(uuids[i, 0], uuids[i, 1]) < 0:
+            raise KeyError(uuid_text(uuids[i, 0], uuids[i, 1]))

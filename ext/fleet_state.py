@@ -1,0 +1,11 @@
+"""The fleet's consumers as arrays and back, and uuids in bulk: the kernel, or its Python twin where HOSTLER_PURE=1 is set."""
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING or os.environ.get("HOSTLER_PURE", "") in ("", "0"):
+    from ._fleet_state import consumers, discard_uuids, find_uuids, listed_before, relist, set_consumers
+else:
+    from .fleet_state_py import consumers, discard_uuids, find_uuids, listed_before, relist, set_consumers
+
+__all__ = ["consumers", "discard_uuids", "find_uuids", "listed_before", "relist", "set_consumers"]
