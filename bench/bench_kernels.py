@@ -40,7 +40,7 @@ def test_best_after_changes(benchmark: BenchmarkFixture, ranked: tuple[Fleet, Ra
     rows = np.random.default_rng(1).permutation(HOSTS)[:changed].astype(np.int32)
 
     def best() -> tuple[list[int], list[float]]:
-        fleet.changed(rows)
+        fleet.kernel.mark_changed(rows)
         return ranking.best()
 
     benchmark(best)

@@ -3,17 +3,15 @@ snapshot."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from hostler.bench.rounds import in_rounds
 from hostler.bench.workload import hosts_with_cells, load, make_arrays, make_fleet
+from hostler.placement import fleet_file
 from hostler.placement.fleet import Fleet
 from hostler.placement.load import add_hosts
 
@@ -39,9 +37,6 @@ def test_add_hosts(benchmark: BenchmarkFixture, cells: bool) -> None:
 @pytest.mark.benchmark(group="snapshot, 100,000 hosts")
 @pytest.mark.parametrize("step", ["save", "load"])
 def test_snapshot(benchmark: BenchmarkFixture, tmp_path: Path, step: str) -> None:
-    if importlib.util.find_spec("hostler.placement.fleet_file") is None:
-        pytest.skip("there is no placement/fleet_file.py yet")
-    file: Any = importlib.import_module("hostler.placement.fleet_file")
     fleet, path = make_fleet(100_000), tmp_path / "fleet"
-    file.save(fleet, path)
-    in_rounds(benchmark, getattr(file, step), *((fleet, path) if step == "save" else (path,)), rounds=ROUNDS)
+    fleet_file.save(fleet, path)
+    in_rounds(benchmark, getattr(fleet_file, step), *((fleet, path) if step == "save" else (path,)), rounds=ROUNDS)

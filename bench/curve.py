@@ -10,8 +10,6 @@ counts, since what else the machine does can only add to it.
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import os
 import platform
 import statistics
@@ -29,6 +27,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from ..placement import fleet_file
 from ..placement.engine import Engine
 from ..placement.request import Request
 from .engine import Count, Result, machine, main
@@ -62,14 +61,18 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     reach: float | None = None
 
     @property
+    def ratio(self) -> float | None:
+        return None if self.bar is None else self.measured / self.bar
+
+    @property
     def ok(self) -> bool | None:
-        return None if self.bar is None else self.measured <= self.bar
+        return None if self.ratio is None else self.ratio <= 1.0
 
     def cells(self) -> tuple[str, ...]:
         """The row as the table shows it."""
         bar = "" if self.bar is None else f"{self.bar:,.10g}"
         reach = "" if self.reach is None else f"{self.reach:,.10g}"
-        ratio = "" if self.bar is None else f"{self.measured / self.bar:.2f}"
+        ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
         ok = {None: "", True: "yes", False: "NO"}[self.ok]
         return self.what, self.unit, bar, reach, f"{self.measured:,.5g}", ratio, ok
 
@@ -80,7 +83,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     machine: str
     python: str
     load_average: float
-    rows: list[Row]
+    rows: list[dict[str, Any]]
 
 
 @functools.cache
@@ -188,16 +191,11 @@ def _state_rows(hosts: int, repeat: int) -> Iterator[Row]:
 
 
 def _snapshot_rows(engine: Engine, repeat: int) -> Iterator[Row]:
-    """Nothing while there is no placement/fleet_file.py."""
-    name = "hostler.placement.fleet_file"
-    if importlib.util.find_spec(name) is None:
-        return
-    file: Any = importlib.import_module(name)
     hosts = len(engine.fleet)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "fleet"
-        write = statistics.median(_wall(lambda: file.save(engine.fleet, path)) for _ in range(repeat))
-        read = statistics.median(_wall(lambda: file.load(path)) for _ in range(repeat))
+        write = statistics.median(_wall(lambda: fleet_file.save(engine.fleet, path)) for _ in range(repeat))
+        read = statistics.median(_wall(lambda: fleet_file.load(path)) for _ in range(repeat))
         size = path.stat().st_size
     yield Row(what=f"write a snapshot of {hosts:,} hosts (wall)", unit="s", bar=SNAPSHOT_SECONDS, measured=write)
     yield Row(what=f"read a snapshot of {hosts:,} hosts (wall)", unit="s", bar=SNAPSHOT_SECONDS, measured=read)
@@ -233,7 +231,8 @@ def command(
         print(f"{row.what}: {row.measured:,.5g} {row.unit}", file=sys.stderr, flush=True)
         found.append(row)
     if json:
-        report = Report(machine=machine(), python=platform.python_version(), load_average=round(load, 2), rows=found)
+        values = [msgspec.structs.asdict(row) | {"ratio": row.ratio, "ok": row.ok} for row in found]
+        report = Report(machine=machine(), python=platform.python_version(), load_average=round(load, 2), rows=values)
         print(msgspec.json.encode(report).decode())
     else:
         Console(width=None if sys.stdout.isatty() else 150).print(_table(found))

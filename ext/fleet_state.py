@@ -1,4 +1,5 @@
-"""The fleet's consumers as arrays and back, and uuids in bulk: the kernel, or its Python twin where HOSTLER_PURE=1 is set."""
+"""The fleet's consumers as arrays and back, and uuids in bulk: the kernel, or its Python twin where HOSTLER_PURE=1 is
+set."""
 
 import os
 from typing import TYPE_CHECKING

@@ -1,4 +1,5 @@
-"""Host aggregates by id: what they are called and what their metadata says. Which provider is in which, host classes know."""
+"""Host aggregates by id: what they are called and what their metadata says. Which provider is in which, host classes
+know."""
 
 from __future__ import annotations
 
@@ -11,14 +12,14 @@ from .errors import InvalidValue, UnknownName
 from .host import Aggregate
 from .ledger import Ledger
 
-
 NONE: Final = Aggregate(uuid="00000000-0000-0000-0000-000000000000", name="")
-"""Holds the place of an aggregate that only another version has: host classes of that version name its id. No rule reads
-anything out of it."""
+"""Holds the place of an aggregate that only another version has: host classes of that version name its id. No rule
+reads anything out of it."""
 
 
 class Aggregates:
-    """The aggregates of a fleet. Versions may differ in them: an id means nothing beyond the version that it came from."""
+    """The aggregates of a fleet. Versions may differ in them: an id means nothing beyond the version that it came
+    from."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger

@@ -1,5 +1,5 @@
-"""Checks of single values: each returns the value in its plain type, or raises InvalidValue or UnknownName that names the
-field."""
+"""Checks of single values: each returns the value in its plain type, or raises InvalidValue or UnknownName that names
+the field."""
 
 from __future__ import annotations
 
@@ -101,7 +101,8 @@ def check_trait(name: object) -> str:
 
 
 def check_traits(names: object) -> frozenset[str]:
-    """Traits as a host class has them; UnknownName for one that is none, InvalidValue for what holds no texts. O(traits)."""
+    """Traits as a host class has them; UnknownName for one that is none, InvalidValue for what holds no texts.
+    O(traits)."""
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise InvalidValue(f"traits must be several texts, got {shown(names)}", field="traits")
     return frozenset(map(check_trait, names))

@@ -1,4 +1,5 @@
-"""Facts about all rows that compiled signatures take as constant, kept by counting, so that it is known when one changes."""
+"""Facts about all rows that compiled signatures take as constant, kept by counting, so that it is known when one
+changes."""
 
 from __future__ import annotations
 

@@ -24,7 +24,6 @@ from .numa_table import NumaTable
 from .pci import give_back, take
 from .pci_states import PciStates
 
-
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -68,8 +67,8 @@ class Detail(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A consumer that is not in the fleet at this version. ``newer``: the next newer one on its row (-1: none); ``states``:
-    the row's PCI states without and with it, None if it has no devices."""
+    """A consumer that is not in the fleet at this version. ``newer``: the next newer one on its row (-1: none);
+    ``states``: the row's PCI states without and with it, None if it has no devices."""
 
     consumer: int
     detail: Detail
@@ -90,8 +89,8 @@ class Consumers:
         self.shapes: dict[tuple[tuple[tuple[int, int], ...], int, int, int], int] = {}
 
     def shape(self, resources: Mapping[int, int], vcpus: int, memory_mb: int, disk_mb: int) -> int:
-        """Id of what a consumer takes of its host: ``resources`` = {resource class index: amount}; the rest is what Nova's
-        host figures lose (vCPUs, MiB, MiB). O(1) for known shapes."""
+        """Id of what a consumer takes of its host: ``resources`` = {resource class index: amount}; the rest is what
+        Nova's host figures lose (vCPUs, MiB, MiB). O(1) for known shapes."""
         key = (tuple(sorted(resources.items())), vcpus, memory_mb, disk_mb)
         known = self.shapes.get(key)
         if known is None:
@@ -123,8 +122,8 @@ class Consumers:
     def claim(self, detail: Detail) -> int:
         """Create a consumer, taking what it takes whether or not it fits; returns its id. O(1).
 
-        DuplicateName if its uuid exists; CapacityExceeded or InvalidValue if its NUMA cells or PCI devices are not free.
-        Nothing is changed then.
+        DuplicateName if its uuid exists; CapacityExceeded or InvalidValue if its NUMA cells or PCI devices are not
+        free. Nothing is changed then.
         """
         states = None
         if detail.extras is not None and detail.extras.pci:
@@ -139,7 +138,7 @@ class Consumers:
         ids: list[int] = []
         try:
             for detail in details:
-                ids.append(self.enter(detail, None))
+                ids.append(self.enter(detail, None))  # noqa: PERF401  # what came before a failure must be known
         except BaseException:
             _Added(self, ids, {}).undo()
             raise
@@ -167,8 +166,8 @@ class Consumers:
         self._ledger.record(dropped)
 
     def release_uuids(self, uuids: Sequence[str]) -> int:
-        """Remove consumers by uuid; returns how many. UnknownName or InvalidValue, with nothing changed, if one is not there
-        or is named twice. O(consumers)."""
+        """Remove consumers by uuid; returns how many. UnknownName or InvalidValue, with nothing changed, if one is not
+        there or is named twice. O(consumers)."""
         try:
             words = parse_many(uuids)
         except (ValueError, TypeError) as error:
@@ -241,7 +240,8 @@ class Consumers:
             relist(self._kernel, consumer, entry.newer)
 
     def rejuvenate(self, detail: Detail) -> None:
-        """Take two off the generations of a consumer's rows: it has come and gone, or gone and come, and is as before."""
+        """Take two off the generations of a consumer's rows: it has come and gone, or gone and come, and is as
+        before."""
         generation = self._ledger.store.row["generation"]
         if detail.shape >= 0:
             generation[detail.row] -= 2

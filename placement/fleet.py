@@ -35,14 +35,19 @@ from .trees import Trees
 class Fleet:
     """All providers of one scheduler. Not thread-safe. Rows are stable ids in load order; freed rows are used again.
 
-    ``seed`` makes the uuids of providers that are loaded without one; ``capacity`` is the number of rows to have room for.
-    An error leaves the fleet as it was. Hosts come by ``load.add_hosts`` and ``load.load_hosts``.
+    ``seed`` makes the uuids of providers that are loaded without one; ``capacity`` is the number of rows to have room
+    for. An error leaves the fleet as it was. Hosts come by ``load.add_hosts`` and ``load.load_hosts``.
     """
 
     def __init__(self, *, seed: int = 0, capacity: int = 64) -> None:
         self.seed = whole_number(seed, "seed", most=2**63 - 1)
         self.ledger = ledger = Ledger(whole_number(capacity, "capacity"))
-        self.store, self.kernel, self.history, self.classes = ledger.store, ledger.kernel, ledger.history, ledger.classes
+        self.store, self.kernel, self.history, self.classes = (
+            ledger.store,
+            ledger.kernel,
+            ledger.history,
+            ledger.classes,
+        )
         self.trees = Trees(ledger)
         self.nodes = ServiceHosts(ledger.store)
         self.providers = Providers(ledger, self.nodes, self.trees, self.seed)
@@ -113,7 +118,8 @@ class Fleet:
         invariants.check(self)
 
     def nbytes(self) -> int:
-        """Bytes of columns, names and uuids, about; consumers and the ranked indices of an engine come on top. O(rows)."""
+        """Bytes of columns, names and uuids, about; consumers and the ranked indices of an engine come on top.
+        O(rows)."""
         names = sum(array.nbytes for table in (self.names, self.nodes.names) for array in table.to_arrays().values())
         return self.store.nbytes + self.numa.nbytes + names + 24 * 2 * max(len(self), 1)
 
@@ -132,7 +138,8 @@ class Fleet:
     @property
     def is_host(self) -> NDArray[np.bool_]:
         """True for the rows that are compute hosts, bool[rows]. O(rows)."""
-        return self.ledger.is_host()[self.store.row["class_of"][: self.rows]]
+        by_row: NDArray[np.bool_] = self.ledger.is_host()[self.store.row["class_of"][: self.rows]]
+        return by_row
 
     def cells(self) -> frozenset[str | None]:
         """Cells of all hosts. O(classes) after new classes came, else O(1)."""
@@ -146,7 +153,8 @@ class Fleet:
         return self.store.host[COLUMN[name], : self.rows]
 
     def drift(self) -> Rows:
-        """Rows of hosts whose reported free memory, disk or used vCPUs differ from what their allocations say. O(rows)."""
+        """Rows of hosts whose reported free memory, disk or used vCPUs differ from what their allocations say.
+        O(rows)."""
         return figures.drift(self.ledger)
 
     # names
@@ -185,7 +193,8 @@ class Fleet:
         return self.ledger.host_class(row)
 
     def resource_class(self, name: str, *, create: bool = False) -> int:
-        """Index of a resource class; a valid name that no provider has had is created or refused (UnknownName). O(1)."""
+        """Index of a resource class; a valid name that no provider has had is created or refused (UnknownName).
+        O(1)."""
         return self.inventories.resource_class(name, create=create)
 
     # providers
@@ -225,7 +234,8 @@ class Fleet:
         self.trees.move(self.row(name), above, f"{parent} is {name} itself or below it")
 
     def tree(self, root: int) -> list[int]:
-        """Rows of the tree below a root, the root first, then in row order. O(1) while no provider comes, goes or moves."""
+        """Rows of the tree below a root, the root first, then in row order. O(1) while no provider comes, goes or
+        moves."""
         return self.trees.tree(root)
 
     def sharing_providers(self) -> list[int]:
@@ -240,7 +250,8 @@ class Fleet:
         self.ledger.topology_epoch += 1
 
     def set_inventory(self, name: str, inventories: Mapping[str, Inventory]) -> None:
-        """Replace a provider's inventories; less than is used is accepted. InUse if a class that is left out has usage."""
+        """Replace a provider's inventories; less than is used is accepted. InUse if a class that is left out has
+        usage."""
         self.inventories.set(self.row(name), name, inventories)
 
     def inventory(self, name: str) -> dict[str, tuple[Inventory, int]]:
@@ -254,7 +265,8 @@ class Fleet:
     # aggregates
 
     def aggregate_ids(self, aggregates: Iterable[Aggregate]) -> tuple[int, ...]:
-        """Ids of aggregates, made known where they are new. InvalidValue if one differs from what is known of its uuid."""
+        """Ids of aggregates, made known where they are new. InvalidValue if one differs from what is known of its
+        uuid."""
         return self.aggregate_table.ids(aggregates)
 
     def aggregate(self, uuid: str) -> Aggregate:
@@ -299,8 +311,8 @@ class Fleet:
         self.services.heartbeats(self._hosts(hosts), at)
 
     def report(self, name: str, **reported: float) -> None:
-        """Load what a compute node reports, as such: free_ram_mb, free_disk_mb (MiB), vcpus_used, num_io_ops, num_instances,
-        failed_builds. Weighers read these; what fits is still decided by the allocations. O(1)."""
+        """Load what a compute node reports, as such: free_ram_mb, free_disk_mb (MiB), vcpus_used, num_io_ops,
+        num_instances, failed_builds. Weighers read these; what fits is still decided by the allocations. O(1)."""
         figures.report(self.ledger, self._host(name), reported)
 
     def pci_pools(self, row: int) -> tuple[PciPool, ...]:
@@ -342,8 +354,8 @@ class Fleet:
         return self.kept_groups.id(uuid)
 
     def shape(self, resources: Mapping[int, int], vcpus: int, memory_mb: int, disk_mb: int) -> int:
-        """Id of what a consumer takes of its host: {resource class index: amount}, and vCPUs, MiB and MiB of Nova's host
-        figures. O(1) for known shapes."""
+        """Id of what a consumer takes of its host: {resource class index: amount}, and vCPUs, MiB and MiB of Nova's
+        host figures. O(1) for known shapes."""
         return self.consumers.shape(resources, vcpus, memory_mb, disk_mb)
 
     def claim(
@@ -359,10 +371,11 @@ class Fleet:
         extras: Extras | None = None,
         image_properties: Mapping[str, Any] | None = None,
     ) -> int:
-        """Create consumer ``uuid`` on ``row``, taking ``shape`` and ``extras`` whether or not they fit (the caller has judged).
+        """Create consumer ``uuid`` on ``row``, taking ``shape`` and ``extras`` whether or not they fit (the caller has
+        judged).
 
-        Returns the consumer's dense id. DuplicateName if it exists; CapacityExceeded or InvalidValue if NUMA cells or PCI
-        devices are not free. O(1).
+        Returns the consumer's dense id. DuplicateName if it exists; CapacityExceeded or InvalidValue if NUMA cells or
+        PCI devices are not free. O(1).
         """
         words, flags = uuid_words(uuid, "consumer"), BUILDING if building else 0
         project, user = self.projects.id(project_id), self.users.id(user_id)
@@ -378,7 +391,8 @@ class Fleet:
         self.consumers.release(list(consumers))
 
     def release_uuids(self, uuids: Sequence[str]) -> int:
-        """Remove consumers by uuid; UnknownName if one is not there, InvalidValue if one is named twice. O(consumers)."""
+        """Remove consumers by uuid; UnknownName if one is not there, InvalidValue if one is named twice.
+        O(consumers)."""
         return self.consumers.release_uuids(uuids)
 
     def set_building(self, consumer: int, building: bool) -> None:

@@ -1,8 +1,9 @@
-"""A whole fleet in one file: columns as arrays, the rest as JSON. A fleet that was loaded decides as the one that was saved."""
+"""A whole fleet in one file: columns as arrays, the rest as JSON. A fleet that was loaded decides as the one that was
+saved."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -23,7 +24,7 @@ FORMAT: Final = 1
 """Version of what stands here in the container of snapshot.py."""
 
 Arrays = Mapping[str, NDArray[Any]]
-T = TypeVar("T")
+T = TypeVar("T", bound=Hashable)
 
 
 def save(fleet: Fleet, path: snapshot.Path, *, progress: snapshot.Progress | None = None) -> None:
@@ -80,7 +81,8 @@ def _meta(fleet: Fleet) -> dict[str, Any]:
 
 
 def _columns(fleet: Fleet) -> dict[str, NDArray[Any]]:
-    """Live views of all columns but ``first``, by name, up to the last row; what is all zero costs nothing in the file."""
+    """Live views of all columns but ``first``, by name, up to the last row; what is all zero costs nothing in the
+    file."""
     store, rows = fleet.store, slice(0, fleet.rows)
     columns = {f"host/{line}": block[rows] for line, block in enumerate(store.host)}
     for resource in range(len(fleet.resource_classes)):
@@ -93,10 +95,15 @@ def _columns(fleet: Fleet) -> dict[str, NDArray[Any]]:
 
 def _arrays(fleet: Fleet) -> dict[str, NDArray[Any]]:
     arrays = _columns(fleet)
-    tables = {"names": fleet.names, "services": fleet.nodes.names, "ips": fleet.host_ips, "numa": fleet.numa}
+    tables: dict[str, Arrays] = {
+        "names": fleet.names.to_arrays(),
+        "services": fleet.nodes.names.to_arrays(),
+        "ips": fleet.host_ips.to_arrays(),
+        "numa": fleet.numa.to_arrays(),
+        "consumer": fleet_state.consumers(fleet.kernel),
+    }
     for prefix, table in tables.items():
-        arrays.update({f"{prefix}/{name}": array for name, array in table.to_arrays().items()})
-    arrays.update({f"consumer/{name}": array for name, array in fleet_state.consumers(fleet.kernel).items()})
+        arrays.update({f"{prefix}/{name}": array for name, array in table.items()})
     return arrays
 
 
@@ -147,7 +154,7 @@ def _read_tables(fleet: Fleet, meta: Mapping[str, Any], arrays: Arrays) -> None:
     fleet.consumers.use_numa(fleet.numa)
 
 
-def _refill(table: Interned[T], values: list[T]) -> None:  # type: ignore[type-var]  # all that is interned is hashable
+def _refill(table: Interned[T], values: list[T]) -> None:
     """Give an interning table its values in the order of their ids."""
     for index, value in enumerate(values):
         if table.id(value) != index:

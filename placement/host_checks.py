@@ -75,7 +75,8 @@ Fields = dict[str, tuple[Any, ...]]
 
 
 def read_hosts(hosts: Sequence[object]) -> Fields:
-    """The fields of hosts, looked through. InvalidValue or UnknownName naming host and field. O(hosts), and what is rare."""
+    """The fields of hosts, looked through. InvalidValue or UnknownName naming host and field. O(hosts), and what is
+    rare."""
     try:
         fields: Fields = dict(zip(_FIELDS, zip(*map(_VALUES, hosts), strict=True), strict=True))
         plain = all(type(host) is Host for host in hosts) and _is_plain(fields)
@@ -85,8 +86,10 @@ def read_hosts(hosts: Sequence[object]) -> Fields:
         for host in hosts:
             check_host(host)
         fields = dict(zip(_FIELDS, zip(*map(_VALUES, hosts), strict=True), strict=True))
-    for number, field in ((number, field) for field in _RARE for number, value in enumerate(fields[field]) if value):
-        _check(hosts[number], field, _CHECKS[field])
+    for name in _RARE:
+        for host, value in zip(hosts, fields[name], strict=True):
+            if value:
+                _check(host, name, _CHECKS[name])
     return fields
 
 
@@ -115,7 +118,8 @@ def _is_plain(fields: Fields) -> bool:
 
 
 def read_uuids(hosts: Sequence[Host], uuids: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]] | None:
-    """Uuids of hosts as words, and which hosts have one; None if none has. InvalidValue naming the host whose is none."""
+    """Uuids of hosts as words, and which hosts have one; None if none has. InvalidValue naming the host whose is
+    none."""
     given = np.array(list(map(bool, uuids)))
     if not given.any():
         return None
@@ -205,7 +209,7 @@ def _instances(value: object, field: str) -> None:
 
 
 def _instance_types(value: object, field: str) -> None:
-    if not _is_list(value) or not all(_is_list(row) for row in value):
+    if not isinstance(value, (tuple, list)) or not all(isinstance(row, (tuple, list)) for row in value):
         raise InvalidValue(f"{field} must be tuples of texts, got {shown(value)}", field=field)
     for row in value:
         for text in row:

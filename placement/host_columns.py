@@ -1,5 +1,5 @@
-"""What a compute host is in the fleet's columns: its class, its inventories, and the figures that Nova's filters and weighers
-read. Everything was checked before it comes here."""
+"""What a compute host is in the fleet's columns: its class, its inventories, and the figures that Nova's filters and
+weighers read. Everything was checked before it comes here."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ NOT_REPORTED: Final = -1
 
 @dataclass(slots=True)
 class HostColumns:
-    """Hosts by column: ``ratios`` [n, 3] of CPU, RAM and disk; ``seen`` in seconds since the epoch, NaN where no heartbeat is
-    watched; ``versions`` of the hypervisor, 0 for none; ``interned``: ids in the fleet's tables, by row column."""
+    """Hosts by column: ``ratios`` [n, 3] of CPU, RAM and disk; ``seen`` in seconds since the epoch, NaN where no
+    heartbeat is watched; ``versions`` of the hypervisor, 0 for none; ``interned``: ids in the fleet's tables, by row
+    column."""
 
     class_of: NDArray[np.int32]
     figures: Figures
@@ -104,8 +105,8 @@ def interned(
 
 
 def write(fleet: Fleet, rows: Rows, hosts: HostColumns) -> None:
-    """Make new, clear ``rows`` those hosts, all but their NUMA cells, PCI devices and instances; nobody hears of it. O(rows),
-    fastest for some ten thousand consecutive rows at a time."""
+    """Make new, clear ``rows`` those hosts, all but their NUMA cells, PCI devices and instances; nobody hears of it.
+    O(rows), fastest for some ten thousand consecutive rows at a time."""
     store = fleet.store
     span = slice(int(rows[0]), int(rows[-1]) + 1) if rows[-1] - rows[0] == len(rows) - 1 else rows
     for name, ids in hosts.interned.items():
@@ -145,7 +146,8 @@ def _free(figures: Figures) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _write_inventories(fleet: Fleet, span: Rows | slice, hosts: HostColumns) -> None:
-    """VCPU, MEMORY_MB and DISK_GB as Nova's compute node reports them; what it says is in use is used without a consumer."""
+    """VCPU, MEMORY_MB and DISK_GB as Nova's compute node reports them; what it says is in use is used without a
+    consumer."""
     store, figures = fleet.store, hosts.figures
     free_ram_mb, free_disk_mb = _free(figures)
     ram_left = figures["total_usable_ram_mb"] - figures["reserved_ram_mb"]

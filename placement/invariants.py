@@ -1,4 +1,5 @@
-"""What must hold of a fleet whatever was done to it. ``check`` looks at everything, for tests and for files that are doubted."""
+"""What must hold of a fleet whatever was done to it. ``check`` looks at everything, for tests and for files that are
+doubted."""
 
 from __future__ import annotations
 
@@ -142,7 +143,8 @@ def check_inventories(fleet: Fleet) -> None:
         assert not blocks[name][absent].any(), name
     for name in ("min_unit", "max_unit", "step_size"):
         assert np.all(blocks[name][~absent] > 0), name
-    assert np.all(np.isfinite(ratio) & (ratio >= 0)) and not ratio[absent].any()
+    assert np.all(np.isfinite(ratio) & (ratio >= 0))
+    assert not ratio[absent].any()
     limit = np.clip(np.floor((blocks["total"] - blocks["reserved"]) * ratio), -(2.0**62), 2.0**62).astype(np.int64)
     assert np.array_equal(blocks["limit"], limit)
     assert np.array_equal(blocks["avail"], np.minimum(limit - blocks["used"], blocks["max_unit"]))
@@ -183,7 +185,8 @@ def check_figures(fleet: Fleet, table: Table) -> None:
     for column, name in enumerate(("cpu", "ram", "disk")):
         assert np.array_equal(figure[f"{name}_allocation_ratio"], by_row[:, column])
     seen = figure["last_seen_up"]
-    assert not np.any(np.isinf(seen)) and np.all(np.isnan(seen[~is_host]))
+    assert not np.any(np.isinf(seen))
+    assert np.all(np.isnan(seen[~is_host]))
     up = np.isnan(seen) | (np.abs(fleet.now - seen) <= fleet.service_down_time)
     down = np.array([value.disabled or value.forced_down for value in fleet.classes.values])
     up &= is_host & ~down[fleet.store.row["class_of"][:rows]]
@@ -191,7 +194,8 @@ def check_figures(fleet: Fleet, table: Table) -> None:
 
 
 def check_consumers(fleet: Fleet, table: Table) -> None:
-    """Consumers are on rows that have a provider, under uuids that lead to them, of known shapes, projects, users, groups."""
+    """Consumers are on rows that have a provider, under uuids that lead to them, of known shapes, projects, users,
+    groups."""
     live = table["row"] >= 0
     ids = np.flatnonzero(live).astype(np.int32)
     assert len(ids) == fleet.kernel.consumer_count == len(fleet.kernel.consumers)
@@ -208,7 +212,8 @@ def check_consumers(fleet: Fleet, table: Table) -> None:
     reported = (table["flags"][live] & REPORTED) != 0
     assert np.array_equal(reported, table["shape"][live] == -1), "a reported consumer holds no allocation, and no other"
     assert sorted(table["free"].tolist()) == np.flatnonzero(~live).tolist(), "freed ids"
-    assert set(fleet.extras) <= set(ids.tolist()) and set(fleet.image_properties) <= set(ids.tolist())
+    assert set(fleet.extras) <= set(ids.tolist())
+    assert set(fleet.image_properties) <= set(ids.tolist())
     for key, shape in fleet.consumers.shapes.items():
         classes, amounts, *figures = fleet.kernel.shape(shape)
         assert (tuple(zip(classes, amounts, strict=True)), *figures) == key
@@ -234,9 +239,7 @@ def check_groups(fleet: Fleet, table: Table) -> None:
     members = (table["row"] >= 0) & (table["group"] >= 0)
     counted = Counter(zip(table["group"][members].tolist(), table["row"][members].tolist(), strict=True))
     kept = {
-        (group, row): count
-        for group in fleet.groups.values()
-        for row, count in fleet.kernel.group(group)[2].items()
+        (group, row): count for group in fleet.groups.values() for row, count in fleet.kernel.group(group)[2].items()
     }
     assert kept == counted
 
@@ -246,7 +249,8 @@ def check_devices(fleet: Fleet) -> None:
     states, hosts = fleet.store.row["pci"][: fleet.rows], fleet.is_host
     weights = np.array([weight(pools) for pools in fleet.pci_states.values])
     assert np.array_equal(fleet.column("pci_weight")[hosts], weights[states[hosts]])
-    assert not states[~hosts].any() and not fleet.column("pci_weight")[~hosts].any()
+    assert not states[~hosts].any()
+    assert not fleet.column("pci_weight")[~hosts].any()
     assert fleet.pci_states.values[0] == ()
     assert [fleet.pci_states.id(pools) for pools in fleet.pci_states.values] == list(range(len(fleet.pci_states)))
 
@@ -264,7 +268,8 @@ def check_cells(fleet: Fleet) -> None:
         for cell in topology.cells:
             here = [part for part in parts if part.host_cell == cell.id]
             pinned = [cpu for part in here for cpu in part.taken_cpus]
-            assert len(set(pinned)) == len(pinned) and set(pinned) <= cell.pinned_cpus
+            assert len(set(pinned)) == len(pinned)
+            assert set(pinned) <= cell.pinned_cpus
             assert cell.cpu_usage >= sum(part.shared_cpus for part in here)
             assert cell.memory_usage >= sum(part.memory for part in here)
             for pages in cell.mempages:

@@ -46,8 +46,8 @@ class Inventories:
         """Classes of which some provider has, or had, a min_unit or step_size that refuses amounts."""
 
     def resource_class(self, name: str, *, create: bool = False) -> int:
-        """Index of a resource class. UnknownName for a name that cannot be one, and for one that no provider has had unless
-        it is to be created. O(1)."""
+        """Index of a resource class. UnknownName for a name that cannot be one, and for one that no provider has had
+        unless it is to be created. O(1)."""
         index = self._indices.get(name) if isinstance(name, str) else None
         if index is not None:
             return index
@@ -60,11 +60,14 @@ class Inventories:
         return index
 
     def set(self, row: int, name: str, inventories: Mapping[str, Inventory]) -> None:
-        """Replace the inventories of a provider. Less than is used of a class is accepted, as Placement does: it takes no
-        more until usage has fallen. InUse if a class that is left out has usage; nothing changed for any error. O(classes)."""
+        """Replace the inventories of a provider. Less than is used of a class is accepted, as Placement does: it takes
+        no more until usage has fallen. InUse if a class that is left out has usage; nothing changed for any error.
+        O(classes)."""
         if not isinstance(inventories, Mapping):
             raise InvalidValue(f"inventories must be a mapping, got {shown(inventories)}", field="inventory")
-        checked = {check_resource_class(resource): _checked(resource, inventories[resource]) for resource in inventories}
+        checked = {
+            check_resource_class(resource): _checked(resource, inventories[resource]) for resource in inventories
+        }
         used = self._ledger.store.inventory["used"]
         for index, resource in enumerate(self.classes):
             if used[index, row] and resource not in checked:

@@ -1,4 +1,5 @@
-"""Server groups that the fleet keeps: their members are the consumers placed with their uuid. server_groups.py judges by them."""
+"""Server groups that the fleet keeps: their members are the consumers placed with their uuid. server_groups.py judges
+by them."""
 
 from __future__ import annotations
 

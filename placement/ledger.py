@@ -1,5 +1,5 @@
-"""The fleet's ledger: the rows as columns and host classes, each change logged for those who follow and recorded for other
-versions. It knows no rules of what a row may hold."""
+"""The fleet's ledger: the rows as columns and host classes, each change logged for those who follow and recorded for
+other versions. It knows no rules of what a row may hold."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ MANY: Final = 1024
 class Ledger:
     """Columns, host classes, change log, history, and the epochs that tell when something derived must be made anew.
 
-    ``static_epoch`` moves when compiled signatures must be, ``topology_epoch`` when provider trees or what is in them may
-    have changed.
+    ``static_epoch`` moves when compiled signatures must be, ``topology_epoch`` when provider trees or what is in them
+    may have changed.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -78,8 +78,8 @@ class Ledger:
 
     @contextmanager
     def editing(self, rows: Rows) -> Iterator[None]:
-        """Change columns of ``rows`` (but ``first``): logged, recorded, and put back if the body raises. Their generations
-        move on. O(rows * columns)."""
+        """Change columns of ``rows`` (but ``first``): logged, recorded, and put back if the body raises. Their
+        generations move on. O(rows * columns)."""
         before = self.store.image(rows)
         with self.rewriting(rows):
             try:
@@ -100,8 +100,8 @@ class Ledger:
 
     @contextmanager
     def rewriting(self, rows: Rows) -> Iterator[None]:
-        """Change columns of ``rows``, unrecorded: whatever is derived from them, or from the trees that they leave, hears of
-        it. O(rows)."""
+        """Change columns of ``rows``, unrecorded: whatever is derived from them, or from the trees that they leave,
+        hears of it. O(rows)."""
         columns = self.store.row
         self.constants.leave(rows)
         roots = columns["root"][rows]
@@ -144,7 +144,8 @@ class Ledger:
         return self.classes[int(self.store.row["class_of"][row])]
 
     def class_id(self, value: HostClass) -> int:
-        """Id of a host class. A combination of aggregates that is new may bring multipliers, so signatures are made anew."""
+        """Id of a host class. A combination of aggregates that is new may bring multipliers, so signatures are made
+        anew."""
         if value.aggregates and value.aggregates not in self._memberships:
             self._memberships.add(value.aggregates)
             self.static_epoch += 1

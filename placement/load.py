@@ -1,11 +1,12 @@
-"""Loading compute hosts in bulk: from an iterator of Host values, or from arrays beside a few templates. No object per host
-stays."""
+"""Loading compute hosts in bulk: from an iterator of Host values, or from arrays beside a few templates. No object per
+host stays."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from operator import attrgetter
 from typing import Any, Final
 
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 
 from .checks import LONGEST_NAME, check_name, finite, shown, uuid_words, whole_number
 from .consumers import Detail
-from .errors import DuplicateName, HostlerError, InvalidValue, UnknownName
+from .errors import HostlerError, InvalidValue, UnknownName
 from .fleet import REPORTED, Fleet
 from .host import Host
 from .host_checks import LEAST, MOST, RATIOS, Fields, check_host, of_host, read_hosts, read_uuids
+from .host_classes import Interned
 from .host_columns import HostColumns, host_class, interned, last_seen, write
+from .pci_states import PciStates
 
 CHUNK: Final = 8192
 """Hosts that are taken from an iterator at a time."""
@@ -36,8 +39,8 @@ _STATIC: Final = attrgetter(
 def add_hosts(fleet: Fleet, hosts: Iterable[Host]) -> int:
     """Add compute hosts; returns how many. All or nothing: bad input leaves the fleet as it was.
 
-    Raises InvalidValue, UnknownName or DuplicateName naming the host and field. Freed rows are taken first. O(hosts): some
-    5 µs each, and 30 µs where they have NUMA cells.
+    Raises InvalidValue, UnknownName or DuplicateName naming the host and field. Freed rows are taken first. O(hosts):
+    some 5 µs each, and 30 µs where they have NUMA cells.
     """
     added, iterator = 0, iter(hosts)
     with _all_or_nothing(fleet):
@@ -50,7 +53,13 @@ def add_hosts(fleet: Fleet, hosts: Iterable[Host]) -> int:
 @contextmanager
 def _all_or_nothing(fleet: Fleet) -> Iterator[None]:
     """What the body has changed is undone if it raises, also what it has made known for good."""
-    tables = (fleet.stats, fleet.metrics, fleet.projects, fleet.users, fleet.pci_states)
+    tables: tuple[Interned[Any] | PciStates, ...] = (
+        fleet.stats,
+        fleet.metrics,
+        fleet.projects,
+        fleet.users,
+        fleet.pci_states,
+    )
     counts = [len(table) for table in tables]
     classes, aggregates, addresses = len(fleet.classes), len(fleet.aggregates), fleet.host_ips.span
     try:
@@ -116,12 +125,17 @@ def _classes(fleet: Fleet, hosts: Sequence[Host]) -> NDArray[np.int32]:
 def _interned(fleet: Fleet, hosts: Sequence[Host], fields: Fields) -> dict[str, NDArray[np.int32]]:
     """Ids of what few hosts have, or many have in common."""
     found = {}
-    for name, table in (("stats", fleet.stats), ("metrics", fleet.metrics)):
+    tables: dict[str, Interned[Any]] = {"stats": fleet.stats, "metrics": fleet.metrics}
+    for name, table in tables.items():
         if any(fields[name]):
-            found[name] = interned(hosts, fields[name], _sorted_items, lambda value, t=table: t.id(_sorted_items(value)))
+            found[name] = interned(hosts, fields[name], _sorted_items, partial(_id_of_items, table))
     if any(fields["host_ip"]):
         found["host_ip"] = interned(hosts, fields["host_ip"], str, fleet.host_ips.intern)
     return found
+
+
+def _id_of_items(table: Interned[Any], mapping: Mapping[str, Any]) -> int:
+    return table.id(_sorted_items(mapping))
 
 
 def _sorted_items(mapping: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -141,8 +155,8 @@ def _attach_pools(fleet: Fleet, row: int, pools: Any) -> None:
 
 
 def _attach_guests(fleet: Fleet, row: int, instances: Mapping[str, Any]) -> None:
-    """Instances that a host reports become consumers that hold no allocation of ours: their usage is in its figures. One that
-    another node of the same service host has reported is left out."""
+    """Instances that a host reports become consumers that hold no allocation of ours: their usage is in its figures.
+    One that another node of the same service host has reported is left out."""
     known = fleet.instances(row)
     project, user = fleet.projects.id(""), fleet.users.id("")
     fleet.consumers.claim_many(
@@ -169,12 +183,14 @@ def load_hosts(
     last_seen_up: NDArray[np.float64] | None = None,
     **arrays: NDArray[np.integer[Any]],
 ) -> int:
-    """Add many hosts from arrays; returns the first of their rows, which are consecutive. A million hosts take about a second.
+    """Add many hosts from arrays; returns the first of their rows, which are consecutive. A million hosts take about a
+    second.
 
-    ``names``: one per host, service host and node alike (texts, or a numpy 'S' or 'U' array). Host i takes every field of
-    ``templates[template_of[i]]`` (of the only template if ``template_of`` is None) but the figures given as ``arrays`` (int,
-    one per host: see ARRAYS; MiB, GiB). ``uuids``: uint64 [n, 2]. Templates must not name instances, NUMA cells or PCI pools.
-    All or nothing. Raises InvalidValue, UnknownName or DuplicateName naming the host and field.
+    ``names``: one per host, service host and node alike (texts, or a numpy 'S' or 'U' array). Host i takes every field
+    of ``templates[template_of[i]]`` (of the only template if ``template_of`` is None) but the figures given as
+    ``arrays`` (int, one per host: see ARRAYS; MiB, GiB). ``uuids``: uint64 [n, 2]. Templates must not name instances,
+    NUMA cells or PCI pools. All or nothing. Raises InvalidValue, UnknownName or DuplicateName naming the host and
+    field.
     """
     count = len(names)
     _check_names(names)
@@ -232,9 +248,7 @@ def _is_plain_ascii(names: NDArray[np.bytes_]) -> bool:
     return not np.any((raw < 32) & within) and not np.any(raw >= 127)
 
 
-def _template_index(
-    templates: Sequence[Host], given: NDArray[np.integer[Any]] | None, count: int
-) -> NDArray[np.intp]:
+def _template_index(templates: Sequence[Host], given: NDArray[np.integer[Any]] | None, count: int) -> NDArray[np.intp]:
     if isinstance(templates, Host) or not len(templates):
         raise InvalidValue("templates must be at least one Host", field="templates")
     for host in templates:

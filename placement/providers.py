@@ -73,9 +73,9 @@ class Providers:
     ) -> Rows:
         """Rows for new providers, clear but for the uuid and the service host out of ``hosts``.
 
-        ``given``: which of ``uuids`` are theirs; the others, all without ``uuids``, are made from the seed. ``reuse``: freed
-        rows come first, the last freed before the others; without it all rows are consecutive. Names were checked.
-        DuplicateName, with nothing changed, if a name or uuid is taken. O(providers).
+        ``given``: which of ``uuids`` are theirs; the others, all without ``uuids``, are made from the seed. ``reuse``:
+        freed rows come first, the last freed before the others; without it all rows are consecutive. Names were
+        checked. DuplicateName, with nothing changed, if a name or uuid is taken. O(providers).
         """
         store = self._ledger.store
         coming = _Coming(self, self.names.span, self._hosts.names.span, self.made)

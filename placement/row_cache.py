@@ -40,8 +40,17 @@ class RowCache:
             return
         rows = self._changed()
         if len(rows):
-            self.array[rows] = self.evaluate(rows)
+            before = self.array[rows]
+            self.array[rows] = after = self.evaluate(rows)
+            if self._spreads and self._seen >= 0 and np.any(before != after):
+                # The log does not name these rows yet, and the rankings look only at those that it names.
+                self.fleet.changed(rows[before != after])
         self._seen, self._layout = version, (self.fleet.topology_epoch, len(self.fleet))
+
+    @property
+    def _spreads(self) -> bool:
+        """True if a change of one row may change the values of others."""
+        return self.whole_trees or bool(self.fleet.shared_service_hosts)
 
     def _changed(self) -> NDArray[np.int32]:
         """Rows to evaluate again."""
@@ -50,8 +59,7 @@ class RowCache:
         changed = fleet.kernel.changed(self._seen) if self._seen >= 0 else None
         if changed is None:
             return everything
-        spreads = self.whole_trees or bool(fleet.shared_service_hosts)
-        if spreads and self._layout != (fleet.topology_epoch, len(fleet)):
+        if self._spreads and self._layout != (fleet.topology_epoch, len(fleet)):
             # A row that came, went or moved may have been in another's tree or service host.
             return everything
         rows: NDArray[np.int32] = np.unique(changed)

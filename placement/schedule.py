@@ -302,7 +302,8 @@ class Scheduling:
         return Claimed(uuid, row, consumer, weight, allocations.by_uuid(self.fleet), parts)
 
     def _settle(self, consumer: int) -> None:
-        """The next instances ask for the page sizes that this one was given (Nova 33 overwrites the request's cells)."""
+        """The next instances ask for the page sizes that this one was given (Nova 33 overwrites the request's
+        cells)."""
         wanted, extras = self.request.spec.numa_topology, self.fleet.extras.get(consumer)
         if wanted is None or extras is None or extras.numa is None:
             return

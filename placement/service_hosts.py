@@ -54,7 +54,8 @@ class ServiceHosts:
         return np.arange(first, first + len(names), dtype=np.int32)
 
     def link(self, rows: Rows, hosts: NDArray[np.int32]) -> None:
-        """Let each of ``hosts`` have the node at the row beside it. O(rows), and O(nodes) for each that joins others."""
+        """Let each of ``hosts`` have the node at the row beside it. O(rows), and O(nodes) for each that joins
+        others."""
         if len(rows) == 0:
             return
         self._reserve(int(hosts.max()) + 1)
@@ -71,7 +72,8 @@ class ServiceHosts:
             self.row_of[host] = row if present < 0 else min(row, present)
 
     def unlink(self, rows: Rows) -> None:
-        """Undo ``link`` for those of ``rows`` that have a service host. O(rows), and O(nodes) for each that leaves others."""
+        """Undo ``link`` for those of ``rows`` that have a service host. O(rows), and O(nodes) for each that leaves
+        others."""
         column = self._store.row["service_host"]
         rows = rows[column[rows] >= 0]
         hosts = column[rows]

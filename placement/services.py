@@ -30,10 +30,10 @@ _UNSURE: Final = 4 * np.finfo(np.float64).eps
 class Services:
     """Verdicts on all hosts' services, in the column ``service_up``, for the time ``now`` (seconds since the epoch).
 
-    Between ``_since`` and ``_until`` no verdict differs from the column's. Rows whose verdict changes next are queued by the
-    time until which it holds, so that as time goes by only they are looked at. A heartbeat leaves the queue as it is: it
-    only lowers ``_queued_until``, up to which the queue is complete. Once that has passed all rows are gone through: with
-    regular heartbeats about once per down time.
+    Between ``_since`` and ``_until`` no verdict differs from the column's. Rows whose verdict changes next are queued
+    by the time until which it holds, so that as time goes by only they are looked at. A heartbeat leaves the queue as
+    it is: it only lowers ``_queued_until``, up to which the queue is complete. Once that has passed all rows are gone
+    through: with regular heartbeats about once per down time.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -65,10 +65,11 @@ class Services:
             self._judge(rows)
 
     def heartbeats(self, rows: Rows, at: object) -> None:
-        """The services of ``rows`` reported at ``at``, one time for all or one each; of a row named twice the last counts.
+        """The services of ``rows`` reported at ``at``, one time for all or one each; of a row named twice the last
+        counts.
 
-        Only rows whose verdict changes are logged as changed. InvalidValue, with nothing changed, for a time that is not
-        finite. O(rows).
+        Only rows whose verdict changes are logged as changed. InvalidValue, with nothing changed, for a time that is
+        not finite. O(rows).
         """
         seen = np.asarray(at)
         if seen.dtype.kind not in "iuf" or seen.shape not in ((), rows.shape) or not np.all(np.isfinite(seen)):
@@ -90,8 +91,8 @@ class Services:
     def advance(self, now: float, down_time: float) -> None:
         """Set the time, and how many seconds without a heartbeat make a service down.
 
-        O(1) while no verdict changes, else O(verdicts that may change), with a pass over the rows about once per down time;
-        O(rows) for a new ``down_time``, or back to a time at which some verdict was another one.
+        O(1) while no verdict changes, else O(verdicts that may change), with a pass over the rows about once per down
+        time; O(rows) for a new ``down_time``, or back to a time at which some verdict was another one.
         """
         known = down_time == self.down_time
         self.now, self.down_time = finite(now, "now"), finite(down_time, "service_down_time")
@@ -131,7 +132,8 @@ class Services:
             since, until = self._holds(rows)
             unsure = until == self.now
             self._note(since, until[~unsure])
-            # The queue is in order of time, so what is unsure yet is at the end of what was taken; it is looked at again.
+            # The queue is in order of time, so what is unsure yet is at the end of what was taken; it is looked at
+            # again.
             self._head += int(np.argmax(unsure)) if unsure.any() else len(rows)
         head = float(times[self._head]) if self._head < len(times) else math.inf
         self._until = min(head, self._queued_until)

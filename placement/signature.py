@@ -140,9 +140,7 @@ def checked_number(weigher: Weigher, what: str, value: object) -> float:
     """``value`` if it is a finite number; InvalidValue otherwise."""
     if isinstance(value, (int, float, np.integer, np.floating, np.bool_)) and math.isfinite(value):
         return float(value)
-    raise InvalidValue(
-        f"{weigher.name}: {what} is {value!r:.80}, but must be a finite number", field=weigher.name
-    )
+    raise InvalidValue(f"{weigher.name}: {what} is {value!r:.80}, but must be a finite number", field=weigher.name)
 
 
 def column_of(rule: Filter | Weigher, name: str) -> int:
@@ -204,7 +202,8 @@ class Signature:
 
     @property
     def content(self) -> tuple[Hashable, ...]:
-        """What the ranking is made of, with the verdicts on the host classes known now: equal contents, equal rankings."""
+        """What the ranking is made of, with the verdicts on the host classes known now: equal contents, equal
+        rankings."""
         spec = self.request.spec
         return (
             self.shape,

@@ -19,7 +19,8 @@ class Trees:
         self._sharing: list[int] = []
 
     def tree(self, root: int) -> list[int]:
-        """Rows of the tree below a root, the root first, then in row order. O(1) while no provider comes, goes or moves."""
+        """Rows of the tree below a root, the root first, then in row order. O(1) while no provider comes, goes or
+        moves."""
         self._catch_up()
         return self._members.get(root, [root])
 
@@ -40,8 +41,8 @@ class Trees:
         self._ledger.topology_epoch += 1
 
     def move(self, row: int, parent: int, what: str) -> None:
-        """Put a row and all below it under ``parent`` (-1: it becomes a root). InvalidValue if that makes a cycle; ``what``
-        names both in the message. O(rows)."""
+        """Put a row and all below it under ``parent`` (-1: it becomes a root). InvalidValue if that makes a cycle;
+        ``what`` names both in the message. O(rows)."""
         columns = self._store.row
         if parent >= 0 and self._is_below(parent, row):
             raise InvalidValue(f"{what}: a provider tree has no cycles", field="parent")

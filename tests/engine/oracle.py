@@ -1,4 +1,5 @@
-"""The slow, obvious scheduler: Nova 33's select_destinations over plain hosts, step by step as anchors/nova.md tells it.
+"""The slow, obvious scheduler: Nova 33's select_destinations over plain hosts, step by step as anchors/nova.md tells
+it.
 
 Nothing is compiled, cached, ranked or vectorised: every filter's host form looks at every surviving host, and
 placement/scoring, the obvious scorer, adds up the weights.

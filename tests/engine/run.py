@@ -123,9 +123,7 @@ class Run:
     def _placemany(self, command: c.PlaceMany) -> None:
         requests = [self.request(ask) for ask in command.asks]
         seeds = [self.engine.seed_of(self.engine.sequence + 1 + i) for i in range(len(requests))]
-        answers = self.both(
-            lambda: self.engine.place_many(requests), lambda: self.oracle.place_many(requests, seeds)
-        )
+        answers = self.both(lambda: self.engine.place_many(requests), lambda: self.oracle.place_many(requests, seeds))
         if answers is not None:
             assert len(answers[0]) == len(requests)
             assert answers[0].placed == sum(bool(answer.chosen) for answer in answers[1])
@@ -205,9 +203,7 @@ class Run:
 
     def _setinventory(self, command: c.SetInventory) -> None:
         given = command.inventories
-        self._edit(
-            command.host, lambda name: self.world.set_inventory(name, given), "set_inventory", inventories=given
-        )
+        self._edit(command.host, lambda name: self.world.set_inventory(name, given), "set_inventory", inventories=given)
 
     def _edit(self, number: int, theirs: Callable[[str], None], method: str, **arguments: Any) -> None:
         """One change of one host."""

@@ -1,4 +1,5 @@
-"""The engine decides as the slow, obvious scheduler does, and its state stays the same as that one's, whatever happens."""
+"""The engine decides as the slow, obvious scheduler does, and its state stays the same as that one's, whatever
+happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Random fleets, policies and requests of few distinct values, so that hosts often tie and requests often matter to them."""
+"""Random fleets, policies and requests of few distinct values, so that hosts often tie and requests often matter to
+them."""
 
 from __future__ import annotations
 

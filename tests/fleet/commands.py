@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
 from hostler.placement.errors import HostlerError
 from hostler.placement.fleet import Extras, Fleet, Inventory
-from hostler.placement.host import Aggregate
+from hostler.placement.host import Aggregate, PciPool
 from hostler.placement.load import add_hosts, load_hosts
 from hostler.placement.numa import FittedNuma, fit
-from hostler.placement.pci import consume, taken
+from hostler.placement.pci import supports, taken
 from hostler.placement.request import InstanceNumaCell, InstanceNumaTopology, PciRequest
 
 from .dump import dump, live_rows
@@ -129,9 +128,7 @@ class Commands:
     def set_service(self, a: int, b: int, c: int) -> None:
         flags = (None, False, True)
         reason = "why" if b % 2 else None
-        self.fleet.set_service(
-            self.name(a), disabled=flags[b % 3], disabled_reason=reason, forced_down=flags[c % 3]
-        )
+        self.fleet.set_service(self.name(a), disabled=flags[b % 3], disabled_reason=reason, forced_down=flags[c % 3])
 
     def heartbeat(self, a: int, b: int, c: int) -> None:
         self.fleet.heartbeat(self.name(a), NOW + b % 200 - 100)
@@ -171,16 +168,17 @@ class Commands:
         )
 
     def extras(self, row: int, a: int, b: int, c: int) -> Extras | None:
-        """Something of other providers, NUMA cells and devices, as far as there are any; at times more than there are."""
+        """Something of other providers, NUMA cells and devices, as far as there are any; at times more than there
+        are."""
         others = [other for other in live_rows(self.fleet) if not self.fleet.is_host[other]]
         elsewhere = tuple((other, 1, 1 + a % 5) for other in others[: b % 3]) if b % 2 else ()
         fitted: FittedNuma | None = None
         here = self.fleet.numa.get_row(row)
         if here is not None:
             fitted = fit(here, WANTED)
-        pools, devices = self.fleet.pci_pools(row), ()
+        pools, devices = self.fleet.pci_pools(row), tuple[PciPool, ...]()
         if pools:
-            devices = taken(pools, DEVICES) if c % 5 and _serves(pools) else pools * (1 + c % 2)
+            devices = taken(pools, DEVICES) if c % 5 and supports(pools, DEVICES) else pools * (1 + c % 2)
         return Extras(elsewhere, fitted, devices) if elsewhere or fitted or devices else None
 
     def place_many(self, a: int, b: int, c: int) -> None:
@@ -211,14 +209,6 @@ class Commands:
         guest = self.guest(a)
         if guest is not None:
             self.fleet.set_building(guest, b % 2 == 1)
-
-
-def _serves(pools: Any) -> bool:
-    try:
-        consume(pools, DEVICES)
-    except HostlerError:
-        return False
-    return True
 
 
 NAMES = [name for name in vars(Commands) if name not in ("do", "name", "guest", "known", "extras") and name[0] != "_"]

@@ -85,7 +85,8 @@ def policy() -> Policy:
 
 
 def placements(engine: Engine, first: int, count: int) -> list[tuple[str | None, float]]:
-    kinds, answers = specs(), []
+    kinds = specs()
+    answers: list[tuple[str | None, float]] = []
     for number in range(first, first + count):
         request = Request(
             spec=kinds[number % len(kinds)],
