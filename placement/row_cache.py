@@ -44,7 +44,7 @@ class RowCache:
             self.array[rows] = after = self.evaluate(rows)
             if self._spreads and self._seen >= 0 and np.any(before != after):
                 # The log does not name these rows yet, and the rankings look only at those that it names.
-                self.fleet.changed(rows[before != after])
+                self.fleet.ledger.changed(rows[before != after])
         self._seen, self._layout = version, (self.fleet.topology_epoch, len(self.fleet))
 
     @property

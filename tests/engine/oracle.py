@@ -10,8 +10,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from hostler.placement.errors import HostlerError, NoValidHost
+from hostler.placement.filters.base import Filter
 from hostler.placement.policy import Policy
 from hostler.placement.query import PlacementQuery, placement_query, with_image
 from hostler.placement.request import Request, RequestSpec, ServerGroup
@@ -143,7 +145,7 @@ class Oracle:
         if group.member_of or group.forbidden_aggregates:
             hosts = self._keep("aggregates", hosts, lambda node: _is_member(node, query))
         for name, amount in group.resources:
-            hosts = self._keep(name, hosts, lambda node, name=name, amount=amount: node.fits({name: amount}))
+            hosts = self._keep(name, hosts, partial(_fits, name, amount))
         return hosts
 
     def _keep(self, stage: str, hosts: list[Node], passes: Callable[[Node], bool]) -> list[Node]:
@@ -182,7 +184,7 @@ class Oracle:
             if skipped or not_now or (request.is_rebuild and not judge.runs_on_rebuild):
                 self.removed[judge.name] = 0
             else:
-                hosts = self._keep(judge.name, hosts, lambda node, judge=judge: judge.host_passes(node, request))
+                hosts = self._keep(judge.name, hosts, partial(_passes, judge, request))
         if index > 0:  # decisions tell what the stages removed for the first instance
             self.removed, self.stages = removed_before, stages_before
         return hosts
@@ -261,3 +263,11 @@ def _answer(request: Request, placed: list[tuple[Guest, float]], weighed: Weighe
         alternates = tuple((node.nodename, other) for node, other in others[: request.alternates])
         chosen.append(Chosen(guest.uuid, guest.node.nodename, weight, alternates))
     return tuple(chosen)
+
+
+def _fits(name: str, amount: int, node: Node) -> bool:
+    return node.fits({name: amount})
+
+
+def _passes(judge: Filter, request: Request, node: Node) -> bool:
+    return judge.host_passes(node, request)

@@ -81,7 +81,7 @@ class Commands:
         templates = [host("t", 6 * number, aggregates=self.known(a, b)) for number in (b, c)]
         templates = [template for template in templates if not (template.numa_topology or template.pci_pools)]
         names = [f"n{24 + (a + i) % 12}" for i in range(c % 5)]
-        seen = NOW - np.arange(len(names)) * (b % 40) if a % 2 else None
+        seen = NOW - np.arange(len(names), dtype=np.float64) * (b % 40) if a % 2 else None
         if templates:
             which = np.arange(len(names)) % len(templates)
             load_hosts(self.fleet, names, templates, which, last_seen_up=seen, num_io_ops=which)
@@ -135,7 +135,7 @@ class Commands:
 
     def heartbeats(self, a: int, b: int, c: int) -> None:
         rows = np.flatnonzero(self.fleet.is_host)[a % 3 :: 1 + b % 3]
-        self.fleet.heartbeats(rows, NOW + c % 50 if b % 2 else NOW + np.arange(len(rows)) * (c % 40))
+        self.fleet.heartbeats(rows, NOW + c % 50 if b % 2 else NOW + np.arange(len(rows), dtype=np.float64) * (c % 40))
 
     def report(self, a: int, b: int, c: int) -> None:
         self.fleet.report(self.name(a), **{FIGURES[b % 6]: c % 50, FIGURES[c % 6]: b % 3})

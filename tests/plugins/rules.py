@@ -51,7 +51,8 @@ class EvenFilter(Filter):
 
     def mask(self, view: FleetView, request: Request) -> NDArray[np.bool_] | None:
         qemu: NDArray[np.bool_] = view.by_class(lambda host_class: host_class.hypervisor_type == "QEMU")
-        return (view.column("num_instances") % 2 == 0) | (view.column("vcpus_total") > 4) & qemu
+        passes: NDArray[np.bool_] = (view.column("num_instances") % 2 == 0) | (view.column("vcpus_total") > 4) & qemu
+        return passes
 
     def host_passes(self, host: HostState, request: Request) -> bool:
         if request.flavor.vcpus != 1:
