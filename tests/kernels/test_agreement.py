@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 from hostler.ext import batch_py, constants, fleet_py, ranking_py
 
 from .world import (
+    BLOCKS,
     FIGURES,
     SPIKES,
     STEADY,
@@ -246,6 +247,15 @@ class Agreement(RuleBasedStateMachine):
             signature.widen(self.capacity)
             for side in self.sides:
                 side.rankings[index] = side.ranking.Ranking(side.columns, **signature.arguments)
+
+    @rule(taller=st.booleans())
+    def move_columns(self, taller: bool) -> None:
+        """Attach other arrays of the same capacity, as happens when a resource class is added."""
+        for side in self.sides:
+            arrays = dict(side.arrays)
+            if taller and len(arrays["avail"]) < 6:
+                arrays |= {name: np.vstack([arrays[name], np.zeros_like(arrays[name][:1])]) for name in BLOCKS}
+            side.attach(arrays)
 
     @rule(count=st.integers(1, 3))
     def add_rows_in_vain(self, count: int) -> None:

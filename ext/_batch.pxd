@@ -1,0 +1,1 @@
+# Contract of _batch.pyx towards other kernels: nothing of it is cimported.
