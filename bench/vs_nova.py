@@ -53,8 +53,9 @@ app = cyclopts.App(name="vs_nova", help="The same work on Nova 33 and on Hostler
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """One set of filters on one size. Times are CPU milliseconds a request. ``first``: the compared requests, which
     meet an engine that has decided nothing yet and compile every signature; ``steady``: those that come after them.
-    Nova keeps nothing from one request to the next. ``differences`` are the compared requests (by number) that went
-    to different hosts."""
+    Nova keeps nothing from one request to the next; ``nova_host_states_ms`` is what it takes, once more for every
+    request, to make its host states. ``differences`` are the compared requests (by number) that went to different
+    hosts."""
 
     hosts: int
     set: str

@@ -14,7 +14,9 @@ from .columns import COLUMN, ColumnStore
 from .host_classes import HostClass, Interned
 
 WATCHED: Final = ("hypervisor_version", "failed_builds")
-"""Host columns whose weighers add nothing while all hosts have the same value."""
+"""Host columns whose weighers add nothing while all hosts have the same value, and whose values rankings take as
+unchanging: they are made anew when a row's changes."""
+_STEADY: Final = np.array([COLUMN[name] for name in WATCHED])
 
 FEW: Final = 8
 """Distinct values that are counted without a sort."""
@@ -69,6 +71,11 @@ class Constants:
     def counts(self) -> tuple[object, ...]:
         """All counts, for a comparison."""
         return self._values, self._devices, self._nested
+
+    def steady(self, rows: NDArray[np.int32]) -> NDArray[np.float64]:
+        """The columns that rankings take as unchanging, of ``rows``."""
+        values: NDArray[np.float64] = self._store.host[_STEADY[:, None], rows]
+        return values
 
     def leave(self, rows: NDArray[np.int32]) -> None:
         """Forget what ``rows`` say."""

@@ -17,12 +17,13 @@ from ..ext.fleet_state import find_uuids, listed_before, relist
 from ..ext.tables import format_uuid, parse_many
 from .checks import uuid_words
 from .errors import DuplicateName, InvalidValue, UnknownName
+from .host import PciPool
 from .host_classes import Interned
 from .ledger import Ledger, rows_array
 from .numa import FittedNuma
-from .numa_table import NumaTable
 from .pci import give_back, take
 from .pci_states import PciStates
+from .providers import Providers
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -34,7 +35,7 @@ class Extras:
 
     elsewhere: tuple[tuple[int, int, int], ...] = ()
     numa: FittedNuma | None = None
-    pci: tuple[Any, ...] = ()
+    pci: tuple[PciPool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,8 @@ class Entry(NamedTuple):
 class Consumers:
     """Consumers by dense id; the kernel holds what is the same for all of them, dictionaries what few have."""
 
-    def __init__(self, ledger: Ledger, numa: NumaTable, pci: PciStates) -> None:
-        self._ledger, self._numa, self._pci = ledger, numa, pci
+    def __init__(self, ledger: Ledger, providers: Providers, pci: PciStates) -> None:
+        self._ledger, self._providers, self._pci = ledger, providers, pci
         self._kernel = ledger.kernel
         self.projects: Interned[str] = Interned()
         self.users: Interned[str] = Interned()
@@ -99,10 +100,6 @@ class Consumers:
             known = self.shapes[key] = self._kernel.add_shape(classes, amounts, vcpus, memory_mb, disk_mb)
         return known
 
-    def use_numa(self, numa: NumaTable) -> None:
-        """Take and give back NUMA cells in another table, before there are consumers."""
-        self._numa = numa
-
     def id(self, uuid: str, field: str = "consumer") -> int:
         """Dense id of a consumer; UnknownName if there is none. O(1)."""
         uuid_words(uuid, field)
@@ -110,6 +107,26 @@ class Consumers:
         if consumer < 0:
             raise UnknownName(f"no consumer has the uuid {uuid}", field=field)
         return consumer
+
+    def value(self, consumer: int, classes: Sequence[str], groups: Sequence[str]) -> Consumer:
+        """A consumer as a value; ``classes`` are the names of resource classes, ``groups`` the uuids of server groups,
+        by id. O(1)."""
+        high, low, row, shape, project, user, group, flags, generation = self._kernel.consumer(consumer)
+        resources, amounts, *_ = self._kernel.shape(shape) if shape >= 0 else ((), ())
+        elsewhere: dict[str, dict[str, int]] = {}
+        for other, resource, amount in self.extras.get(consumer, Extras()).elsewhere:
+            elsewhere.setdefault(self._providers.names.get(other), {})[classes[resource]] = amount
+        return Consumer(
+            uuid=format_uuid(high, low),
+            provider=self._providers.names.get(row),
+            resources={classes[index]: amount for index, amount in zip(resources, amounts, strict=True)},
+            project_id=self.projects[project],
+            user_id=self.users[user],
+            server_group=groups[group] if group >= 0 else None,
+            building=bool(flags & BUILDING),
+            generation=generation,
+            elsewhere=elsewhere,
+        )
 
     def on(self, row: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """(uuid, image properties) of the consumers on a row, newest first. O(consumers on the row)."""
@@ -138,7 +155,8 @@ class Consumers:
         ids: list[int] = []
         try:
             for detail in details:
-                ids.append(self.enter(detail, None))  # noqa: PERF401  # what came before a failure must be known
+                consumer = self.enter(detail, None)
+                ids.append(consumer)
         except BaseException:
             _Added(self, ids, {}).undo()
             raise
@@ -198,13 +216,13 @@ class Consumers:
         InvalidValue, with nothing changed. O(1)."""
         extras = detail.extras
         if extras is not None and extras.numa is not None:
-            self._numa.consume(detail.row, extras.numa)
+            self._providers.numa.consume(detail.row, extras.numa)
         try:
             words, row, shape, project, user, group, flags, *_ = detail
             consumer = self._kernel.add_consumer(*words, row, shape, project, user, group, flags)
         except BaseException as error:
             if extras is not None and extras.numa is not None:
-                self._numa.release(detail.row, extras.numa)
+                self._providers.numa.release(detail.row, extras.numa)
             if isinstance(error, KeyError):
                 raise DuplicateName(f"consumer {format_uuid(*detail.words)} exists", field="consumer") from None
             raise
@@ -222,7 +240,7 @@ class Consumers:
         extras = self.extras.get(consumer)
         if extras is not None:
             if extras.numa is not None:
-                self._numa.release(row, extras.numa)
+                self._providers.numa.release(row, extras.numa)
             self._take(row, extras, states, -1)
             del self.extras[consumer]
         newer = listed_before(self._kernel, consumer)

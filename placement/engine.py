@@ -274,8 +274,10 @@ class Engine:
         ):
             return None
         signature = self.compiled.signature(request, candidates_given=False)
-        if not (signature.simple or signature.ranks):
-            return None
+        if not signature.simple:
+            signature.refresh()  # a rule may raise for a host that changed, which the scan reports
+            if not signature.ranks:
+                return None
         if group is not None and self._fleet.shared_service_hosts:
             return None
         if request.alternates and len(self._fleet.cells()) > 1:

@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ext.constants import BUILDING, REPORTED
-from ..ext.tables import NameTable, format_uuid
+from ..ext.tables import NameTable
 from . import figures, invariants
 from .aggregates import Aggregates
-from .checks import check_name, check_trait, check_traits, finite, ratio, shown, uuid_words, whole_number
+from .checks import check_name, check_trait, check_traits, finite, ratio, uuid_words, whole_number
 from .columns import COLUMN
 from .consumers import Consumer, Consumers, Detail, Extras
-from .errors import InvalidValue
 from .host import Aggregate, PciPool
 from .host_classes import HostClass, Interned
 from .inventories import Inventories, Inventory
 from .kept_groups import GROUP_POLICIES, KeptGroups
 from .ledger import Ledger, Rows, rows_array
+from .numa_table import NumaTable
 from .pci_states import PciStates
 from .providers import Providers
 from .service_hosts import ServiceHosts
@@ -51,14 +51,13 @@ class Fleet:
         self.trees = Trees(ledger)
         self.nodes = ServiceHosts(ledger.store)
         self.providers = Providers(ledger, self.nodes, self.trees, self.seed)
-        self.names, self.numa = self.providers.names, self.providers.numa
         self.inventories = Inventories(ledger)
         self.resource_classes, self.unit_rules = self.inventories.classes, self.inventories.unit_rules
         self.services = Services(ledger)
         self.aggregate_table = Aggregates(ledger)
         self.aggregates = self.aggregate_table.values
         self.pci_states = PciStates(ledger)
-        self.consumers = Consumers(ledger, self.numa, self.pci_states)
+        self.consumers = Consumers(ledger, self.providers, self.pci_states)
         self.projects, self.users = self.consumers.projects, self.consumers.users
         self.extras, self.image_properties = self.consumers.extras, self.consumers.image_properties
         self.kept_groups = KeptGroups(ledger)
@@ -176,9 +175,14 @@ class Fleet:
         """Rows by service host, of those that have several nodes. O(1)."""
         return self.nodes.shared
 
+    @property
+    def names(self) -> NameTable:
+        """Names of providers, by row. O(1)."""
+        return self.providers.names
+
     def name(self, row: int) -> str:
         """Name of a row. O(1)."""
-        return self.names.get(row)
+        return self.providers.names.get(row)
 
     def service_host(self, row: int) -> str:
         """Service host of a row that is a host. O(1)."""
@@ -296,24 +300,32 @@ class Fleet:
         forced_down: bool | None = None,
     ) -> None:
         """Enable, disable or force down a host's compute service; None leaves it. O(1)."""
-        row = self._host(name)
+        row = self.providers.host(name)
         self.services.set_service(row, disabled=disabled, disabled_reason=disabled_reason, forced_down=forced_down)
 
     def heartbeat(self, name: str, at: float) -> None:
         """A host's compute service reported at ``at`` (seconds since the epoch). O(1)."""
-        self.services.heartbeats(rows_array(self._host(name)), finite(at, "heartbeat"))
+        self.services.heartbeats(rows_array(self.providers.host(name)), finite(at, "heartbeat"))
 
-    def heartbeats(self, hosts: Sequence[str] | NDArray[np.integer[Any]], at: float | NDArray[np.float64]) -> None:
+    def heartbeats(
+        self, hosts: Sequence[str] | NDArray[np.integer[Any]], at: float | NDArray[np.floating[Any]]
+    ) -> None:
         """The compute services of hosts, by node names or rows, reported at ``at``: one time for all or one each.
 
-        The change log tells only of services that go up or down, so no rule may read ``last_seen_up``. O(hosts).
+        The change log tells only of services that go up or down, until some rule has read the heartbeats as such.
+        O(hosts).
         """
-        self.services.heartbeats(self._hosts(hosts), at)
+        self.services.heartbeats(self.providers.hosts(hosts), at)
 
     def report(self, name: str, **reported: float) -> None:
         """Load what a compute node reports, as such: free_ram_mb, free_disk_mb (MiB), vcpus_used, num_io_ops,
         num_instances, failed_builds. Weighers read these; what fits is still decided by the allocations. O(1)."""
-        figures.report(self.ledger, self._host(name), reported)
+        figures.report(self.ledger, self.providers.host(name), reported)
+
+    @property
+    def numa(self) -> NumaTable:
+        """NUMA cells of hosts, by row. O(1)."""
+        return self.providers.numa
 
     def pci_pools(self, row: int) -> tuple[PciPool, ...]:
         """Free PCI devices of a row; empty where none are known. O(1)."""
@@ -322,26 +334,6 @@ class Fleet:
     def instances(self, row: int) -> dict[str, Mapping[str, Any]]:
         """uuid -> image properties of the consumers on the row's service host, all its nodes', as Nova tracks them."""
         return dict(pair for node in self.nodes.siblings(row) for pair in self.consumers.on(node))
-
-    def _host(self, name: str) -> int:
-        row = self.row(name, field="host")
-        if not self.host_class(row).is_host:
-            raise InvalidValue(f"{name} is no compute host", field="host")
-        return row
-
-    def _hosts(self, hosts: Sequence[str] | NDArray[np.integer[Any]]) -> Rows:
-        if not isinstance(hosts, np.ndarray):
-            rows = np.fromiter((self.providers.row(name, "hosts") for name in hosts), np.int32)
-        elif hosts.ndim != 1 or hosts.dtype.kind not in "iu":
-            raise InvalidValue(f"hosts are named by texts or rows, got {shown(hosts)}", field="hosts")
-        elif len(hosts) and not 0 <= hosts.min() <= hosts.max() < self.rows:
-            raise InvalidValue(f"rows are below {self.rows}, got {shown(hosts)}", field="hosts")
-        else:
-            rows = hosts.astype(np.int32)
-        strangers = ~self.ledger.is_host()[self.store.row["class_of"][rows]]
-        if strangers.any():
-            raise InvalidValue(f"row {rows[int(np.argmax(strangers))]} is no compute host", field="hosts")
-        return rows
 
     # server groups and consumers
 
@@ -405,23 +397,7 @@ class Fleet:
 
     def consumer(self, uuid: str) -> Consumer:
         """A consumer as a value; UnknownName if there is none. O(1)."""
-        index = self.consumer_id(uuid)
-        high, low, row, shape, project, user, group, flags, generation = self.kernel.consumer(index)
-        classes, amounts, *_ = self.kernel.shape(shape) if shape >= 0 else ((), ())
-        elsewhere: dict[str, dict[str, int]] = {}
-        for other, resource, amount in self.extras.get(index, Extras()).elsewhere:
-            elsewhere.setdefault(self.name(other), {})[self.resource_classes[resource]] = amount
-        return Consumer(
-            uuid=format_uuid(high, low),
-            provider=self.name(row),
-            resources={self.resource_classes[c]: amount for c, amount in zip(classes, amounts, strict=True)},
-            project_id=self.projects[project],
-            user_id=self.users[user],
-            server_group=self.group_uuids[group] if group >= 0 else None,
-            building=bool(flags & BUILDING),
-            generation=generation,
-            elsewhere=elsewhere,
-        )
+        return self.consumers.value(self.consumer_id(uuid), self.resource_classes, self.group_uuids)
 
 
 __all__ = [

@@ -216,10 +216,6 @@ def _instance_types(value: object, field: str) -> None:
             check_text(text, field)
 
 
-def _is_list(value: object) -> bool:
-    return isinstance(value, (tuple, list))
-
-
 def _aggregates(value: object, field: str) -> None:
     if not isinstance(value, Collection) or isinstance(value, (str, bytes, Mapping)):
         raise InvalidValue(f"{field} must be aggregates, got {shown(value)}", field=field)

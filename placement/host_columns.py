@@ -89,17 +89,15 @@ def host_class(fleet: Fleet, host: Host) -> HostClass:
         raise of_host(error, host.host) from None
 
 
-def interned(
-    hosts: Sequence[Host], values: Sequence[Any], key: Callable[[Any], Any], new: Callable[[Any], int]
-) -> NDArray[np.int32]:
-    """``new(value)`` of each host's value, called once for those of equal ``key``; 0 for empty values. O(hosts)."""
+def interned(values: Sequence[Any], key: Callable[[Any], Any], identify: Callable[[Any], int]) -> NDArray[np.int32]:
+    """``identify(key(value))`` of each host's value, called once for equal keys; 0 for empty values. O(hosts)."""
     known: dict[Any, int] = {}
-    ids = np.zeros(len(hosts), np.int32)
+    ids = np.zeros(len(values), np.int32)
     for position, value in enumerate(values):
         if value:
             its_key = key(value)
             if its_key not in known:
-                known[its_key] = new(value)
+                known[its_key] = identify(its_key)
             ids[position] = known[its_key]
     return ids
 

@@ -39,6 +39,12 @@ class KeptGroups:
             raise DuplicateName(f"server group {uuid} exists", field="server_group.uuid")
         self._ledger.make(partial(self._append, uuid, GROUP_POLICIES[policy], max_server_per_host), self._pop)
 
+    def restore(self, uuid: str, policy: int, at_most: int) -> None:
+        """Keep a group again as a file has it, unrecorded; ValueError for one that cannot be. O(1)."""
+        if uuid in self.ids:
+            raise ValueError(f"server group {uuid} is there twice")
+        self._append(uuid, policy, at_most)
+
     def id(self, uuid: str) -> int:
         """Id of a group; UnknownName if none is kept with this uuid. O(1)."""
         index = self.ids.get(uuid) if isinstance(uuid, str) else None

@@ -103,6 +103,7 @@ class Ledger:
         """Change columns of ``rows``, unrecorded: whatever is derived from them, or from the trees that they leave,
         hears of it. O(rows)."""
         columns = self.store.row
+        steady = self.constants.steady(rows)
         self.constants.leave(rows)
         roots = columns["root"][rows]
         left = roots[roots != rows]
@@ -112,6 +113,8 @@ class Ledger:
         finally:
             self.constants.enter(rows)
             self.settle()
+            if not np.array_equal(self.constants.steady(rows), steady):
+                self.static_epoch += 1
             self.changed(rows)
             if len(left):
                 self.changed(left)

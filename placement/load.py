@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from operator import attrgetter
 from typing import Any, Final
 
@@ -125,21 +124,25 @@ def _classes(fleet: Fleet, hosts: Sequence[Host]) -> NDArray[np.int32]:
 def _interned(fleet: Fleet, hosts: Sequence[Host], fields: Fields) -> dict[str, NDArray[np.int32]]:
     """Ids of what few hosts have, or many have in common."""
     found = {}
-    tables: dict[str, Interned[Any]] = {"stats": fleet.stats, "metrics": fleet.metrics}
-    for name, table in tables.items():
+    ways: tuple[tuple[str, Any, Any], ...] = (
+        ("stats", _stats, fleet.stats.id),
+        ("metrics", _metrics, fleet.metrics.id),
+        ("host_ip", str, fleet.host_ips.intern),
+    )
+    for name, key, identify in ways:
         if any(fields[name]):
-            found[name] = interned(hosts, fields[name], _sorted_items, partial(_id_of_items, table))
-    if any(fields["host_ip"]):
-        found["host_ip"] = interned(hosts, fields["host_ip"], str, fleet.host_ips.intern)
+            found[name] = interned(fields[name], key, identify)
     return found
 
 
-def _id_of_items(table: Interned[Any], mapping: Mapping[str, Any]) -> int:
-    return table.id(_sorted_items(mapping))
+def _stats(stats: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(stats.items()))
 
 
-def _sorted_items(mapping: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted(mapping.items()))
+def _metrics(metrics: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    """Numbers as Python has them, ints told apart from floats."""
+    numbers = {name: value.item() if isinstance(value, np.generic) else value for name, value in metrics.items()}
+    return tuple(sorted(numbers.items()))
 
 
 def _attach_cells(fleet: Fleet, row: int, topology: Any) -> None:
@@ -180,7 +183,7 @@ def load_hosts(
     template_of: NDArray[np.integer[Any]] | None = None,
     *,
     uuids: NDArray[np.uint64] | None = None,
-    last_seen_up: NDArray[np.float64] | None = None,
+    last_seen_up: NDArray[np.floating[Any]] | None = None,
     **arrays: NDArray[np.integer[Any]],
 ) -> int:
     """Add many hosts from arrays; returns the first of their rows, which are consecutive. A million hosts take about a
@@ -285,7 +288,7 @@ def _figures(
     return figures
 
 
-def _seen(names: Sequence[str] | NDArray[Any], given: NDArray[np.float64]) -> NDArray[Any]:
+def _seen(names: Sequence[str] | NDArray[Any], given: NDArray[np.floating[Any]]) -> NDArray[Any]:
     seen = np.asarray(given)
     if seen.shape != (len(names),) or seen.dtype.kind not in "iuf":
         raise InvalidValue(f"last_seen_up must be one time per host, got {shown(given)}", field="last_seen_up")

@@ -13,7 +13,7 @@ from ..ext.fleet_state import discard_uuids
 from ..ext.tables import NameTable, UuidTable, format_uuid, make_many
 from .checks import shown, uuid_words
 from .columns import Image
-from .errors import DuplicateName, InUse, UnknownName
+from .errors import DuplicateName, InUse, InvalidValue, UnknownName
 from .ledger import Ledger, Rows, rows_array
 from .numa_table import NumaTable
 from .service_hosts import ServiceHosts
@@ -49,6 +49,29 @@ class Providers:
         if row < 0:
             raise UnknownName(f"no provider has the uuid {uuid}", field=field)
         return row
+
+    def host(self, name: object) -> int:
+        """Row of a compute host, by its node's name; UnknownName or InvalidValue if it is none. O(1)."""
+        row = self.row(name, "host")
+        if not self._ledger.host_class(row).is_host:
+            raise InvalidValue(f"{name} is no compute host", field="host")
+        return row
+
+    def hosts(self, hosts: Sequence[str] | NDArray[np.integer[Any]]) -> Rows:
+        """Rows of compute hosts by names or, in an array, rows; UnknownName or InvalidValue if one is none.
+        O(hosts)."""
+        if not isinstance(hosts, np.ndarray):
+            rows = np.fromiter((self.row(name, "hosts") for name in hosts), np.int32)
+        elif hosts.ndim != 1 or hosts.dtype.kind not in "iu":
+            raise InvalidValue(f"hosts are named by texts or rows, got {shown(hosts)}", field="hosts")
+        elif len(hosts) and not 0 <= hosts.min() <= hosts.max() < self._ledger.rows:
+            raise InvalidValue(f"rows are below {self._ledger.rows}, got {shown(hosts)}", field="hosts")
+        else:
+            rows = hosts.astype(np.int32)
+        is_host = self._ledger.is_host()[self._ledger.store.row["class_of"][rows]]
+        if not is_host.all():
+            raise InvalidValue(f"row {rows[int(np.argmin(is_host))]} is no compute host", field="hosts")
+        return rows
 
     def words(self, rows: Rows) -> Words:
         """Uuids of ``rows``."""
@@ -179,6 +202,8 @@ class Providers:
         with ledger.rewriting(rows):
             ledger.store.clear(rows)
         ledger.topology_epoch += 1
+        # A signature may have been compiled for a request that names one of them.
+        ledger.static_epoch += 1
         return parked
 
     def unpark(self, rows: Rows, parked: Parked) -> None:

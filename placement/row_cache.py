@@ -41,11 +41,18 @@ class RowCache:
         rows = self._changed()
         if len(rows):
             before = self.array[rows]
-            self.array[rows] = after = self.evaluate(rows)
+            self.array[rows] = after = self._evaluated(rows)
             if self._spreads and self._seen >= 0 and np.any(before != after):
                 # The log does not name these rows yet, and the rankings look only at those that it names.
                 self.fleet.ledger.changed(rows[before != after])
         self._seen, self._layout = version, (self.fleet.topology_epoch, len(self.fleet))
+
+    def _evaluated(self, rows: NDArray[np.int32]) -> NDArray[Any]:
+        self.fleet.services.caching = True
+        try:
+            return self.evaluate(rows)
+        finally:
+            self.fleet.services.caching = False
 
     @property
     def _spreads(self) -> bool:

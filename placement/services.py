@@ -47,6 +47,9 @@ class Services:
         self._queue_rows: Rows = rows_array()
         self._queue_times: Times = np.zeros(0)
         self._head = 0
+        self.caching = False
+        """True while a rule's verdicts are worked out that are kept until the change log names their rows."""
+        self._logs_all = False
 
     # commands
 
@@ -79,12 +82,22 @@ class Services:
         column[rows] = seen
         if self._ledger.history.recording:
             self._ledger.record(_Heartbeats(self, rows.copy(), before, column[rows]))
-        self.judge(rows)
+        self._seen_anew(rows)
 
     def put_seen(self, rows: Rows, seen: Times) -> None:
         """Put back heartbeats of another version, unrecorded. O(rows)."""
         self._ledger.store.host[COLUMN["last_seen_up"], rows] = seen
+        self._seen_anew(rows)
+
+    def last_seen_is_read(self) -> None:
+        """A rule reads when services were last seen, not only whether they are up. If its verdicts are kept,
+        heartbeats are logged from now on. O(1)."""
+        self._logs_all = self._logs_all or self.caching
+
+    def _seen_anew(self, rows: Rows) -> None:
         self.judge(rows)
+        if self._logs_all:
+            self._ledger.changed(rows)
 
     # verdicts
 

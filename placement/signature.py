@@ -7,7 +7,6 @@ Equal signatures share one ranking. Nothing here depends on instance uuids, on t
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,14 +19,15 @@ from ..ext.ranking import Ranking
 from .candidates import first_candidate
 from .columns import COLUMN
 from .demands import Demands
-from .errors import HostlerError, InvalidValue, UnknownName
-from .filters.base import Filter, Selection
+from .errors import HostlerError, InvalidValue
+from .filters.base import Filter
 from .fleet import Fleet
 from .host_classes import STATIC_FIELDS, HostClass
 from .policy import Policy
 from .query import PlacementQuery
 from .request import Request
 from .row_cache import RowCache
+from .rule_check import bounds_of, column_of, fields_of, finite_number, raw_values, selection_of, verdicts
 from .view import ClassView, FleetView, HostView
 from .weighers.base import Weigher
 
@@ -72,13 +72,9 @@ def row_verdicts(fleet: Fleet, judge: Filter, request: Request) -> RowCache:
         mask = judge.mask(FleetView(fleet, rows), request)
         if mask is None:
             hosts = (HostView(fleet, int(row)) for row in rows)
-            verdicts = [host._class.is_host and judge.host_passes(host, request) for host in hosts]
-            return np.array(verdicts, np.uint8)
-        if not isinstance(mask, np.ndarray) or mask.shape != rows.shape or mask.dtype != np.bool_:
-            raise InvalidValue(
-                f"{judge.name}.mask must return bool[{len(rows)}], got {_described(mask)}", field=judge.name
-            )
-        return mask.astype(np.uint8)
+            passes = [host._class.is_host and bool(judge.host_passes(host, request)) for host in hosts]
+            return np.array(passes, np.uint8)
+        return verdicts(judge, mask, len(rows))
 
     return RowCache(fleet, np.uint8, evaluate)
 
@@ -104,54 +100,30 @@ class RowValues:
     def _evaluate(self, rows: NDArray[np.int32]) -> NDArray[np.float64]:
         weigher, raw = self.weigher, np.zeros(len(rows), np.float64)
         values = weigher.values(FleetView(self.fleet, rows), self.request)
-        if values is not None and (
-            not isinstance(values, np.ndarray) or values.shape != rows.shape or values.dtype.kind not in "fiub"
-        ):
-            raise InvalidValue(
-                f"{weigher.name}.values must return float64[{len(rows)}], got {_described(values)}", field=weigher.name
-            )
         if values is not None:
-            return self._vectorised(rows, values)
+            return self._vectorised(rows, raw_values(weigher, values, len(rows)))
         for position, row in enumerate(rows.tolist()):
             self.errors.pop(row, None)
             host = HostView(self.fleet, row)
             if not host._class.is_host:
                 continue
             try:
-                raw[position] = checked_number(weigher, "raw value", weigher.raw(host, self.request))
+                raw[position] = finite_number(weigher, "raw value", weigher.raw(host, self.request))
             except HostlerError as error:
                 self.errors[row] = error
         return raw
 
-    def _vectorised(self, rows: NDArray[np.int32], values: NDArray[Any]) -> NDArray[np.float64]:
+    def _vectorised(self, rows: NDArray[np.int32], values: NDArray[np.float64]) -> NDArray[np.float64]:
         """``values`` as they are for hosts; what is said of other rows is ignored."""
         finite, hosts = np.isfinite(values), self.fleet.is_host[rows]
         for row in rows.tolist() if self.errors else ():
             self.errors.pop(row, None)
         for position in np.flatnonzero(hosts & ~finite).tolist():
             try:
-                checked_number(self.weigher, "raw value", values[position].item())
+                finite_number(self.weigher, "raw value", float(values[position]))
             except InvalidValue as error:
                 self.errors[int(rows[position])] = error
-        return np.where(hosts & finite, values, 0.0).astype(np.float64)
-
-
-def checked_number(weigher: Weigher, what: str, value: object) -> float:
-    """``value`` if it is a finite number; InvalidValue otherwise."""
-    if isinstance(value, (int, float, np.integer, np.floating, np.bool_)) and math.isfinite(value):
-        return float(value)
-    raise InvalidValue(f"{weigher.name}: {what} is {value!r:.80}, but must be a finite number", field=weigher.name)
-
-
-def column_of(rule: Filter | Weigher, name: str) -> int:
-    """Number of the fleet column that a rule names; UnknownName otherwise."""
-    if name not in COLUMN:
-        raise UnknownName.among("column", str(name), COLUMN, field=rule.name)
-    return COLUMN[name]
-
-
-def _described(value: object) -> str:
-    return f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+        return np.where(hosts & finite, values, 0.0)
 
 
 class Signature:
@@ -277,16 +249,13 @@ class Signature:
             return
         if (request.is_rebuild and not judge.runs_on_rebuild) or not judge.applies(request):
             return
-        choice = judge.selection(request)
-        if choice is not None:
-            if not isinstance(choice, Selection):
-                raise InvalidValue(f"{judge.name}.selection must return a Selection", field=judge.name)
+        if selection_of(judge, request) is not None:
             self.selections.append(stage)
             return
-        bounds = judge.bounds(request)
+        bounds = bounds_of(judge, request)
         if bounds is not None:
-            self.bounds.extend((column_of(judge, b.column), float(b.low), float(b.high), stage.number) for b in bounds)
-        elif judge.fields(request) <= STATIC_FIELDS:
+            self.bounds.extend((*bound, stage.number) for bound in bounds)
+        elif fields_of(judge, request) <= STATIC_FIELDS:
             self.class_judges.append((stage.number, shared.by_class(judge, request)))
         else:
             self.row_judges.append((stage, shared.by_row(judge, request)))
@@ -411,7 +380,7 @@ class Term:
     def __init__(self, fleet: Fleet, weigher: Weigher, request: Request) -> None:
         self.fleet, self.weigher, self.request = fleet, weigher, request
         self.rows: RowValues | None = None
-        self._multiplier = checked_number(weigher, "multiplier", weigher.multiplier())
+        self._multiplier = finite_number(weigher, "multiplier", weigher.multiplier())
         self._multipliers: list[float] = []
         self._values: list[float] = []
         self._per_class = False
@@ -429,7 +398,7 @@ class Term:
             # These two change only by edits that also have every signature compiled anew.
             steady = column in ("hypervisor_version", "failed_builds")
             self.arguments.update(source=SOURCE_COLUMN, column=column_of(weigher, column), steady=steady)
-        elif weigher.fields(request) <= STATIC_FIELDS:
+        elif fields_of(weigher, request) <= STATIC_FIELDS:
             self.arguments.update(source=SOURCE_CLASS, values=np.zeros(64))
         else:
             self.rows = RowValues(self.fleet, weigher, request)
@@ -441,7 +410,7 @@ class Term:
             value = self._multiplier
             if host_class.is_host and host_class.aggregates:
                 value = self.weigher.host_multiplier(ClassView(self.fleet, host_class))
-                value = checked_number(self.weigher, "multiplier", value)
+                value = finite_number(self.weigher, "multiplier", value)
             self._multipliers.append(value)
         self._per_class = any(value != self._multiplier for value in self._multipliers)
         if self._per_class:
@@ -467,7 +436,7 @@ class Term:
             return
         for host_class in self.fleet.classes.values[known:]:
             raw = self.weigher.raw(ClassView(self.fleet, host_class), self.request) if host_class.is_host else 0.0
-            self._values.append(checked_number(self.weigher, "raw value", raw))
+            self._values.append(finite_number(self.weigher, "raw value", raw))
         self.arguments["values"] = np.array([*self._values, 0.0])
 
     def adds_nothing(self) -> bool:

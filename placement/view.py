@@ -148,6 +148,7 @@ class HostView:
 
     @property
     def service(self) -> Service:
+        self.fleet.services.last_seen_is_read()
         seen = self._figure("last_seen_up")
         return Service(
             disabled=self._class.disabled,
@@ -202,6 +203,8 @@ class FleetView:
         """Copy of a host column, float64[rows]; UnknownName for a name that is none."""
         if name not in COLUMN:
             raise UnknownName.among("column", name, HOST_COLUMNS)
+        if name == "last_seen_up":
+            self.fleet.services.last_seen_is_read()
         column: NDArray[np.float64] = self.fleet.store.host[COLUMN[name], self.row_ids]
         return column
 

@@ -1,0 +1,222 @@
+"""A rule that lies, answers junk or raises: the caller hears which rule it was, and nothing has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from hostler.placement.engine import Engine
+from hostler.placement.errors import HostlerError, InvalidValue, MetricNotFound, UnknownName
+from hostler.placement.filters.base import Bound, Filter
+from hostler.placement.fleet import Fleet
+from hostler.placement.host import Aggregate, Host
+from hostler.placement.load import add_hosts
+from hostler.placement.policy import Policy
+from hostler.placement.request import Flavor, Request, RequestSpec
+from hostler.placement.weighers.base import Weigher
+
+from ..engine.dump import dump
+from ..engine.values import guest_uuid
+
+pytestmark = pytest.mark.kernel_twin
+
+
+class OwnFilter(Filter):
+    """Passes every host, by rows."""
+
+    name: ClassVar[str] = "OwnFilter"
+
+    def fields(self, request: Request) -> frozenset[str]:
+        return frozenset({"num_instances"})
+
+    def key(self, request: Request) -> None:
+        return None
+
+    def host_passes(self, host: Any, request: Request) -> bool:
+        return True
+
+
+class OwnWeigher(Weigher):
+    """The same raw value for every host, by rows."""
+
+    name: ClassVar[str] = "OwnWeigher"
+    option: ClassVar[str] = "own_multiplier"
+
+    def configured(self) -> float:
+        return 1.0
+
+    def fields(self, request: Request) -> frozenset[str]:
+        return frozenset({"num_instances"})
+
+    def raw(self, host: Any, request: Request) -> float:
+        return 1.0
+
+
+def variant(base: type[Any], **methods: Any) -> type[Any]:
+    """The rule with other methods, given as functions of their arguments without self; other values are answers."""
+
+    def method(answer: Any) -> Callable[..., Any]:
+        return lambda self, *arguments: answer(*arguments) if callable(answer) else answer
+
+    return type(base.__name__, (base,), {name: method(answer) for name, answer in methods.items()})
+
+
+def engine_with(rule: type[Any]) -> Engine:
+    fleet = Fleet()
+    near = (Aggregate(uuid=guest_uuid(7000), name="near"),)
+    add_hosts(fleet, [Host(host=f"h{i}", vcpus_total=8, total_usable_ram_mb=8192, aggregates=near) for i in range(3)])
+    fleet.add_provider("child", parent="h0")
+    rules = {"filters": [rule]} if issubclass(rule, Filter) else {"weighers": [rule]}
+    return Engine(fleet, Policy.from_mapping({}, **rules))
+
+
+def request(*guests: int) -> Request:
+    spec = RequestSpec(flavor=Flavor(name="f", vcpus=1, memory_mb=512))
+    return Request(spec=spec, instance_uuids=tuple(map(guest_uuid, guests)))
+
+
+def first(values: Any) -> Any:
+    """Bad only for the first host."""
+    return lambda host, _: values if host.nodename == "h0" else 1.0
+
+
+def holes(view: Any, _: Request) -> Any:
+    return np.where(view.row_ids == 1, np.nan, 1.0)
+
+
+JUNK: list[tuple[type[Any], type[HostlerError]]] = [
+    (variant(OwnFilter, mask=lambda view, _: np.ones(view.rows + 1, bool)), InvalidValue),
+    (variant(OwnFilter, mask=lambda view, _: np.ones((view.rows, 1), bool)), InvalidValue),
+    (variant(OwnFilter, mask=lambda view, _: np.ones(view.rows)), InvalidValue),
+    (variant(OwnFilter, mask=lambda view, _: [True] * view.rows), InvalidValue),
+    (variant(OwnFilter, mask=True), InvalidValue),
+    (variant(OwnFilter, bounds=(Bound("free_ram"),)), UnknownName),
+    (variant(OwnFilter, bounds=(Bound("free_ram_mb", low=float("nan")),)), InvalidValue),
+    (variant(OwnFilter, bounds=("free_ram_mb",)), InvalidValue),
+    (variant(OwnFilter, selection="h0"), InvalidValue),
+    (variant(OwnFilter, fields=frozenset({"free_ram"})), UnknownName),
+    (variant(OwnWeigher, values=lambda view, _: np.ones(view.rows + 1)), InvalidValue),
+    (variant(OwnWeigher, values=lambda view, _: [1.0] * view.rows), InvalidValue),
+    (variant(OwnWeigher, values=lambda view, _: np.array(["1"] * view.rows)), InvalidValue),
+    (variant(OwnWeigher, values=holes), InvalidValue),
+    (variant(OwnWeigher, column="free_ram"), UnknownName),
+    (variant(OwnWeigher, raw=float("nan")), InvalidValue),
+    (variant(OwnWeigher, raw=float("inf")), InvalidValue),
+    (variant(OwnWeigher, raw="1"), InvalidValue),
+    (variant(OwnWeigher, raw=first(None)), InvalidValue),
+    (variant(OwnWeigher, raw=float("nan"), fields=frozenset({"traits"})), InvalidValue),
+    (variant(OwnWeigher, fields=frozenset({"free_ram"})), UnknownName),
+    (variant(OwnWeigher, configured=float("nan")), InvalidValue),
+    (variant(OwnWeigher, multiplier="1"), InvalidValue),
+    (variant(OwnWeigher, host_multiplier=float("inf")), InvalidValue),
+]
+
+ways = pytest.mark.parametrize(
+    "way",
+    [
+        lambda engine: engine.place(request(1)),
+        lambda engine: engine.place(request(1, 2)),
+        lambda engine: engine.place_many([request(1), request(2)]),
+        lambda engine: engine.rank(request(1)),
+    ],
+    ids=["place", "several", "many", "rank"],
+)
+
+
+@ways
+@pytest.mark.parametrize(("rule", "error"), JUNK)
+def test_junk_is_an_error_that_names_the_rule(
+    rule: type[Any], error: type[HostlerError], way: Callable[[Engine], object]
+) -> None:
+    engine = engine_with(rule)
+    before = dump(engine)
+    with pytest.raises(error) as failure:
+        way(engine)
+    assert failure.value.field == rule.name
+    assert rule.name in str(failure.value)
+    assert dump(engine) == before
+
+
+def fail(error: Exception) -> Callable[..., Any]:
+    def method(*arguments: Any) -> Any:
+        raise error
+
+    return method
+
+
+REFUSAL, CRASH = MetricNotFound("no such metric"), ZeroDivisionError("oops")
+RAISING = [
+    variant(base, **{method: fail(error)})
+    for base, methods in ((OwnFilter, ("host_passes", "mask", "key")), (OwnWeigher, ("raw", "values", "configured")))
+    for method in methods
+    for error in (REFUSAL, CRASH)
+]
+
+
+@ways
+@pytest.mark.parametrize("rule", RAISING)
+def test_what_a_rule_raises_reaches_the_caller_and_nothing_has_changed(
+    rule: type[Any], way: Callable[[Engine], object]
+) -> None:
+    try:
+        engine = engine_with(rule)
+    except (MetricNotFound, ZeroDivisionError):
+        return  # a policy may ask for the multiplier at once
+    before = dump(engine)
+    with pytest.raises((MetricNotFound, ZeroDivisionError)):
+        way(engine)
+    assert dump(engine) == before
+
+
+def test_a_rule_that_raises_for_a_later_instance_leaves_none_of_them() -> None:
+    def crowded(host: Any, _: Request) -> float:
+        if host.num_instances:
+            raise MetricNotFound(f"{host.host} is crowded")
+        return 1.0
+
+    engine = engine_with(variant(OwnWeigher, raw=crowded))
+    before = dump(engine)
+    for requests in ([request(1, 2, 3)], [request(1), request(2)]):
+        with pytest.raises(MetricNotFound, match="is crowded"):
+            engine.place_many(requests)
+        assert dump(engine) == before
+
+
+def test_a_host_that_does_not_pass_is_not_asked_for_a_number() -> None:
+    engine = engine_with(variant(OwnWeigher, raw=first(float("nan"))))
+    engine.fleet.set_service("h0", disabled=True)
+    assert engine.place(request(1)).host == "h1"
+
+
+def test_one_host_alone_is_not_weighed() -> None:
+    engine = engine_with(variant(OwnWeigher, raw=float("nan")))
+    for name in ("h1", "h2"):
+        engine.fleet.set_service(name, disabled=True)
+    decision = engine.place(request(1))
+    assert (decision.host, decision.selected.weight) == ("h0", 0.0)
+
+
+def test_a_rule_of_static_fields_that_reads_another_fails_loudly() -> None:
+    reads_name = variant(OwnFilter, fields=frozenset({"aggregates"}), host_passes=lambda host, _: host.nodename != "h0")
+    engine = engine_with(reads_name)
+    before = dump(engine)
+    with pytest.raises(AttributeError, match="'nodename' that it does not declare"):
+        engine.place(request(1))
+    assert dump(engine) == before
+
+
+def test_a_filter_without_fields_says_so() -> None:
+    class Bare(Filter):
+        name: ClassVar[str] = "Bare"
+
+    with pytest.raises(NotImplementedError, match="Bare must say which host fields it reads"):
+        engine_with(Bare).place(request(1))
+
+
+def test_any_true_or_false_answer_of_a_host_form_counts() -> None:
+    engine = engine_with(variant(OwnFilter, host_passes=lambda host, _: [] if host.nodename == "h0" else "yes"))
+    assert engine.place(request(1)).host == "h1"
+    assert engine.explain(request(2)).removed["OwnFilter"] == 1
