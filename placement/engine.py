@@ -427,12 +427,12 @@ class Engine:
 
     def _replace(self, uuid: str, request: Request, options: dict[str, Any], *, leave: bool) -> Decision:
         fleet = self.fleet
+        check_request(request)
+        check_spec(request.spec)
         consumer = fleet.consumer_id(uuid)
         row = int(fleet.kernel.consumer(consumer)[2])
         spec = request.spec
         if leave:
-            from dataclasses import replace
-
             spec = replace(spec, ignore_hosts=(*spec.ignore_hosts, fleet.service_host(row)))
         request = request.with_changes(instance_uuids=(uuid,), spec=spec)
         check_request(request)

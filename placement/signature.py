@@ -140,6 +140,7 @@ class Signature:
         candidates_given: bool = False,
     ) -> None:
         self.fleet, self.policy, self.request, self.demands = fleet, policy, request, demands
+        self._shared = shared
         self.candidates_given = candidates_given
         self.capacity = fleet.store.capacity
         self.epoch = fleet.static_epoch
@@ -265,7 +266,7 @@ class Signature:
         if weigher.name not in GROUP_WEIGHERS and not weigher.applies(request):
             # Every raw value is the same, so every norm is 0.
             return []
-        term = Term(self.fleet, weigher, request)
+        term = Term(self.fleet, weigher, request, self._shared.multipliers(weigher))
         if term.adds_nothing():
             return []
         if term.rows is not None:
@@ -377,8 +378,12 @@ class Signature:
 class Term:
     """One weigher compiled: where its raw value comes from, and its multiplier by host class."""
 
-    def __init__(self, fleet: Fleet, weigher: Weigher, request: Request) -> None:
+    def __init__(
+        self, fleet: Fleet, weigher: Weigher, request: Request, by_aggregates: dict[tuple[int, ...], float]
+    ) -> None:
+        """``by_aggregates``: the weigher's multipliers by a host's aggregates, as far as they are known; shared."""
         self.fleet, self.weigher, self.request = fleet, weigher, request
+        self._by_aggregates = by_aggregates
         self.rows: RowValues | None = None
         self._multiplier = finite_number(weigher, "multiplier", weigher.multiplier())
         self._multipliers: list[float] = []
@@ -409,8 +414,12 @@ class Term:
         for host_class in self.fleet.classes.values[len(self._multipliers) :]:
             value = self._multiplier
             if host_class.is_host and host_class.aggregates:
-                value = self.weigher.host_multiplier(ClassView(self.fleet, host_class))
-                value = finite_number(self.weigher, "multiplier", value)
+                known = self._by_aggregates.get(host_class.aggregates)
+                if known is None:
+                    known = self.weigher.host_multiplier(ClassView(self.fleet, host_class))
+                    known = finite_number(self.weigher, "multiplier", known)
+                    self._by_aggregates[host_class.aggregates] = known
+                value = known
             self._multipliers.append(value)
         self._per_class = any(value != self._multiplier for value in self._multipliers)
         if self._per_class:
@@ -461,11 +470,17 @@ class SharedVerdicts:
         self.fleet = fleet
         self._classes: dict[Hashable, ClassVerdicts] = {}
         self._rows: dict[Hashable, RowCache] = {}
+        self._multipliers: dict[str, dict[tuple[int, ...], float]] = {}
 
     def clear(self) -> None:
         """Forget everything: the columns moved, or aggregates changed."""
         self._classes.clear()
         self._rows.clear()
+        self._multipliers.clear()
+
+    def multipliers(self, weigher: Weigher) -> dict[tuple[int, ...], float]:
+        """A weigher's multipliers by a host's aggregates, to be filled as they are asked for."""
+        return self._multipliers.setdefault(weigher.name, {})
 
     def by_class(self, judge: Filter, request: Request) -> ClassVerdicts:
         key = (judge.name, judge.key(request))

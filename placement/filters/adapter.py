@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import UnknownName
+from ..errors import InvalidValue, UnknownName
 from ..host import Aggregate, HostState, Service
 from ..request import Destination, Flavor, Image, Request, ServerGroup
 from .base import Filter
@@ -33,7 +33,9 @@ class NovaFilterAdapter(Filter):
 
     @classmethod
     def of(cls, nova_class: type[Any]) -> type[NovaFilterAdapter]:
-        """A filter class named and behaving like ``nova_class``."""
+        """A filter class named and behaving like ``nova_class``. Raises InvalidValue if that is no Nova filter."""
+        if not callable(getattr(nova_class, "host_passes", None)):
+            raise InvalidValue(f"{nova_class!r} is no Nova filter: it has no method host_passes", field="nova_filters")
         attributes = {
             "__doc__": nova_class.__doc__,
             "name": nova_class.__name__,

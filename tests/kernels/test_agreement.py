@@ -459,9 +459,9 @@ def test_answers_stay_exact_while_the_range_of_the_raw_values_drifts(
 
 @pytest.mark.soak
 def test_many_small_fleets_agree() -> None:
-    play(Agreement, examples=5000, steps=60)
+    play(Agreement, examples=1000, steps=60)
 
 
 @pytest.mark.soak
 def test_many_big_fleets_agree() -> None:
-    play(BigFleets, examples=200, steps=40)
+    play(BigFleets, examples=50, steps=40)

@@ -63,10 +63,6 @@ RULES = """
         def _weigh_object(self, host_state, weight_properties):
             return -host_state.num_instances if "fast" in weight_properties.flavor.extra_specs else 0
 
-    class Broken(Filter):
-        def __init__(self, options):
-            raise RuntimeError("out of order")
-
     number = 7
 """
 ENTRY_POINTS = """
@@ -166,3 +162,11 @@ def test_a_nova_class_that_is_none_is_an_error_that_names_it(name: str) -> None:
     with pytest.raises(InvalidValue, match="acme") as failure:
         engine(hostler={"nova_filters": [name]})
     assert failure.value.field == "hostler.nova_filters"
+
+
+@pytest.mark.parametrize("option", ["nova_filters", "nova_weighers"])
+def test_a_class_of_the_other_kind_is_an_error_that_says_what_it_lacks(option: str) -> None:
+    other = "NovaFirst" if option == "nova_filters" else "NovaOdd"
+    with pytest.raises(InvalidValue, match=f"{other}.* has no method") as failure:
+        engine(hostler={option: [f"acme_rules:{other}"]})
+    assert failure.value.field == option
