@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 from ..ext.constants import SOFT_AFFINITY, SOFT_ANTI_AFFINITY
@@ -21,7 +22,7 @@ from .fleet import Fleet, Tip, uuid_words, whole_number
 from .host_selection import names_hosts
 from .policy import Policy
 from .request import Request, RequestSpec, ServerGroup
-from .request_check import check_request, check_spec
+from .request_check import check_request, check_spec, check_uuids
 from .schedule import ClaimHook, Ranked, Scheduling
 from .signature import SharedVerdicts, Signature
 
@@ -192,7 +193,9 @@ class Engine:
         """The request as ``_begin`` makes it, for a look that claims nothing; one that fails leaves the clock."""
         now = self.fleet.now
         try:
-            yield self._begin(request)
+            given = self._begin(request)
+            check_uuids(given)
+            yield given
         except BaseException:
             self._go_back(now)
             raise
@@ -224,8 +227,6 @@ class Engine:
     def _place(
         self, request: Request, candidates: Mapping[str, Sequence[Any]] | None, claim: ClaimHook | None
     ) -> Decision:
-        if len(request.instance_uuids) > 1:
-            self._check_distinct(request.instance_uuids)
         for uuid in request.instance_uuids:
             self._check_new(uuid)
         try:
@@ -249,10 +250,6 @@ class Engine:
             refusal=Refusal(sentence=error.args[0], stage="request", hint=error.hint),
             seed=seed,
         )
-
-    def _check_distinct(self, uuids: Sequence[str]) -> None:
-        if len(set(uuids)) < len(uuids):
-            raise DuplicateName("an instance uuid is named twice", field="instance_uuids")
 
     def _check_new(self, uuid: str) -> None:
         try:

@@ -14,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ext.constants import NOT_A_HOST
+from .checks import shown
 from .claim import Claimed, allocations_of, extras_for, forgotten
 from .decision import Alternate, Decision, ScorePart, Selection
+from .errors import InvalidValue
 from .explain import refusal
+from .fleet import Fleet
 from .host_selection import names_hosts, selected, skips_filters
 from .numa import settled
 from .request import Request
@@ -64,11 +67,13 @@ class Scheduling:
         candidates: Mapping[str, Sequence[Any]] | None = None,
         claim: ClaimHook | None = None,
     ) -> None:
+        if claim is not None and not callable(claim):
+            raise InvalidValue(f"claim must be a function, got {shown(claim)}", field="claim")
         self.engine, self.fleet, self.request, self.claim = engine, engine.fleet, request, claim
+        self.candidates = None if candidates is None else _by_row(self.fleet, candidates)
         self.signature = engine.signature(request, candidates_given=candidates is not None)
         self.group = group_state(self.fleet, request)
         self.judged = resolved(self.group, request)
-        self.candidates = candidates
         self.claims: list[tuple[str, str, bool]] = []
         self._settled = False
         self._instance = request.instance_uuids[0]
@@ -102,9 +107,8 @@ class Scheduling:
     def _considered(self, stages: NDArray[np.uint8]) -> NDArray[np.int32]:
         if self.candidates is None:
             return np.flatnonzero(stages != NOT_A_HOST).astype(np.int32)
-        rows = sorted(self.fleet.row_of_uuid(uuid, field="candidates") for uuid in self.candidates)
-        considered = np.array(rows, np.int32)
-        return considered[stages[considered] != NOT_A_HOST] if len(rows) else considered
+        considered = np.array(sorted(self.candidates), np.int32)
+        return considered[stages[considered] != NOT_A_HOST] if len(considered) else considered
 
     def _removed(self, verdicts: NDArray[np.uint8]) -> dict[str, int]:
         counts = np.bincount(verdicts, minlength=256)
@@ -261,20 +265,27 @@ class Scheduling:
         """The first host in order that the claim succeeds on."""
         for position, row in enumerate(rows):
             row = int(row)
-            if self.candidates is not None and not self.candidates[self.fleet.uuid(row)]:
+            if self.candidates is not None and not self.candidates[row]:
                 continue
             allocations = allocations_of(self.fleet, self.signature, row, given=self.candidates is not None)
             if allocations is None:
                 continue
             if self.claim is not None:
                 provider = self.fleet.uuid(row)
-                ok = bool(self.claim(uuid, provider, allocations.by_uuid(self.fleet)))
-                self.claims.append((uuid, provider, ok))
-                if not ok:
+                if not self._claims(uuid, provider, allocations.by_uuid(self.fleet)):
                     continue
             parts = self._parts(rows, position)
             return self._take(uuid, row, float(weights[position]), allocations, parts)
         return None
+
+    def _claims(self, uuid: str, provider: str, allocations: Mapping[str, Mapping[str, int]]) -> bool:
+        """Whether the outside claim succeeds."""
+        assert self.claim is not None
+        ok = self.claim(uuid, provider, allocations)
+        if not isinstance(ok, (bool, np.bool_)):
+            raise InvalidValue(f"claim must return true or false, got {shown(ok)}", field="claim")
+        self.claims.append((uuid, provider, bool(ok)))
+        return bool(ok)
 
     def _parts(self, rows: NDArray[np.int32], position: int) -> tuple[ScorePart, ...]:
         if len(rows) <= 1:
@@ -361,10 +372,25 @@ class Scheduling:
             row = int(row)
             if row in chosen or fleet.host_class(row).cell_uuid != cell:
                 continue
-            if self.candidates is not None and not self.candidates[fleet.uuid(row)]:
+            if self.candidates is not None and not self.candidates[row]:
                 continue
             alternates.append(Alternate(fleet.service_host(row), fleet.name(row), fleet.uuid(row), cell, float(weight)))
         return self.engine.selection(claimed, tuple(alternates))
+
+
+def _by_row(fleet: Fleet, candidates: object) -> dict[int, Sequence[Any]]:
+    """Outside candidates by provider row; InvalidValue or UnknownName if they are malformed. O(candidates)."""
+    if not isinstance(candidates, Mapping):
+        raise InvalidValue(f"candidates must map provider uuids to lists, got {shown(candidates)}", field="candidates")
+    by_row: dict[int, Sequence[Any]] = {}
+    for uuid, requests in candidates.items():
+        row = fleet.row_of_uuid(uuid, field="candidates")
+        if not isinstance(requests, (list, tuple)):
+            raise InvalidValue(f"candidates of {uuid} must be a list, got {shown(requests)}", field="candidates")
+        if row in by_row:
+            raise InvalidValue(f"candidates name the provider {uuid} twice", field="candidates")
+        by_row[row] = requests
+    return by_row
 
 
 def _not_before(verdicts: NDArray[np.uint8], number: int) -> NDArray[np.bool_]:
