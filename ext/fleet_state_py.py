@@ -91,9 +91,9 @@ def _list(columns: Columns, rows: list[int], following: list[int]) -> None:
 
 def relist(columns: Columns, consumer: int, before: int) -> None:
     """Put a consumer, the newest on its row, behind ``before`` in the row's list: to undo a removal."""
-    row = columns._consumer(consumer).row
+    row, other = columns._consumer(consumer).row, columns._consumer(before).row
     on = columns._on[row]
-    if on[-1] != consumer or columns._consumer(before).row != row or before == consumer:
+    if on[-1] != consumer or other != row or before == consumer:
         raise ValueError("not the newest consumer, or on another row")
     on.pop()
     on.insert(on.index(before), consumer)

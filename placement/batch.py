@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from ..ext import batch as kernel
 from ..ext.gather import gather
 from ..ext.tables import format_uuid, make_many
+from .checks import shown
 from .claim import Claimed
 from .decision import Decision
-from .errors import DuplicateName, NoValidHost
+from .errors import DuplicateName, InvalidValue, NoValidHost
 from .explain import quick_refusal
-from .fleet import uuid_words
+from .fleet import Fleet, uuid_words
 from .request import Request, RequestSpec
 from .request_check import check_request
 
@@ -202,6 +203,8 @@ class Plan:
 def place_batch(engine: Engine, requests: Iterable[Request]) -> Decisions:
     """``Engine.place_many``: runs of requests that the kernel can decide alone go to it together, the others one by
     one."""
+    if not isinstance(requests, Iterable):
+        raise InvalidValue(f"requests must be Requests in order, got {shown(requests)}", field="requests")
     batch = list(requests)
     decisions = Decisions(engine, len(batch))
     plans: list[Plan] = []
@@ -256,10 +259,11 @@ def _place_run(plan: Plan, decisions: Decisions, first: int, last: int) -> None:
         counts,
     )
     placed = consumers[:done][rows[:done] >= 0]
-    if done < count:
+    taken = done if done < count else _taken(fleet, uuids, rows, consumers)
+    if taken is not None:
         kernel.release(fleet.kernel, placed[::-1].copy())
-        taken = format_uuid(int(uuids[done, 0]), int(uuids[done, 1]))
-        raise DuplicateName(f"consumer {taken} exists", field="instance_uuids")
+        uuid = format_uuid(int(uuids[taken, 0]), int(uuids[taken, 1]))
+        raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
     fleet.placed(placed.tolist() if fleet.history.recording else ())
     requests = plan.batch[span]
     if engine.reads_instance_images:
@@ -268,6 +272,19 @@ def _place_run(plan: Plan, decisions: Decisions, first: int, last: int) -> None:
                 fleet.image_properties[consumer] = request.image_properties
     decisions.add_run(Run(first, engine.sequence + 1, requests, plan.signatures, which, uuids, rows, scores, counts))
     engine.sequence += count
+
+
+def _taken(
+    fleet: Fleet, uuids: NDArray[np.uint64], rows: NDArray[np.int32], consumers: NDArray[np.int32]
+) -> int | None:
+    """Position of a refused request whose uuid existed when its turn came; the kernel looks only where it places."""
+    refused = np.flatnonzero(rows < 0)
+    holders = np.empty(len(refused), np.int32)
+    kernel.find(fleet.kernel, uuids[refused], holders)
+    for position, holder in zip(refused[holders >= 0].tolist(), holders[holders >= 0].tolist(), strict=True):
+        if not np.any(consumers[position + 1 :] == holder):
+            return int(position)
+    return None
 
 
 __all__ = ["Decisions", "place_batch"]

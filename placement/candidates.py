@@ -42,13 +42,9 @@ def _of_query(fleet: Fleet, root: int, query: PlacementQuery) -> Iterator[Amount
     choices = [list(_granular(fleet, tree, sharing, each)) for each in granular]
     if not all(choices):
         return
+    wanted = [(_indices(fleet, each.resources), rows) for each, rows in zip(granular, choices, strict=True)]
     for plain in _unsuffixed(fleet, root, tree, sharing, group):
-        for rows in itertools.product(*choices):
-            if query.group_policy == "isolate" and len(set(rows)) < len(rows):
-                continue
-            merged = _merge(fleet, plain, rows, granular)
-            if merged is not None:
-                yield merged
+        yield from _assigned(fleet, wanted, plain, query.group_policy == "isolate", ())
 
 
 def _in_tree(fleet: Fleet, root: int, uuid: str) -> bool:
@@ -56,8 +52,11 @@ def _in_tree(fleet: Fleet, root: int, uuid: str) -> bool:
 
 
 def _sharing(fleet: Fleet, root: int) -> list[int]:
-    mine = set(fleet.host_class(root).aggregates)
-    return [row for row in fleet.sharing_providers() if row != root and mine & set(fleet.host_class(row).aggregates)]
+    """Sharing providers outside the tree that are in an aggregate with some provider of it."""
+    tree = fleet.tree(root)
+    mine = {aggregate for row in tree for aggregate in fleet.host_class(row).aggregates}
+    shared = [row for row in fleet.sharing_providers() if mine & set(fleet.host_class(row).aggregates)]
+    return [row for row in shared if row not in tree]
 
 
 def _aggregates(fleet: Fleet, row: int) -> frozenset[str]:
@@ -76,14 +75,10 @@ def _unsuffixed(fleet: Fleet, root: int, tree: list[int], sharing: list[int], gr
     options = []
     for resource, amount in wanted.items():
         able = [row for row in tree if fleet.fits_row(row, {resource: amount})]
-        able = [row for row in able if _member(fleet, row, anchor, group)]
+        able = [row for row in able if _is_member(fleet, row, anchor, group)]
         if group.in_tree is None:
-            able += [
-                row
-                for row in sharing
-                if fleet.fits_row(row, {resource: amount}) and _member(fleet, row, frozenset(), group)
-            ]
-        options.append(able)
+            able += [row for row in sharing if fleet.fits_row(row, {resource: amount})]
+        options.append([row for row in able if _is_no_outcast(fleet, row, anchor, group)])
     for rows in itertools.product(*options):
         traits = (
             frozenset().union(*(fleet.host_class(row).traits for row in rows))
@@ -98,11 +93,15 @@ def _unsuffixed(fleet: Fleet, root: int, tree: list[int], sharing: list[int], gr
         yield amounts
 
 
-def _member(fleet: Fleet, row: int, anchor: frozenset[str], group: RequestGroup) -> bool:
+def _is_member(fleet: Fleet, row: int, anchor: frozenset[str], group: RequestGroup) -> bool:
+    """A provider of the tree is in the aggregates asked for if it is in all of them, or its root is."""
     own = _aggregates(fleet, row)
-    if group.forbidden_aggregates & (own | anchor):
-        return False
-    return all(term & own or term & anchor for term in group.member_of)
+    return all(term & own for term in group.member_of) or all(term & anchor for term in group.member_of)
+
+
+def _is_no_outcast(fleet: Fleet, row: int, anchor: frozenset[str], group: RequestGroup) -> bool:
+    """Neither a provider nor the root that it serves may be in a forbidden aggregate."""
+    return not group.forbidden_aggregates & (_aggregates(fleet, row) | anchor)
 
 
 def _granular(fleet: Fleet, tree: list[int], sharing: list[int], group: RequestGroup) -> Iterator[int]:
@@ -119,15 +118,31 @@ def _granular(fleet: Fleet, tree: list[int], sharing: list[int], group: RequestG
             yield row
 
 
-def _merge(fleet: Fleet, plain: Amounts, rows: tuple[int, ...], groups: tuple[RequestGroup, ...]) -> Amounts | None:
-    """The sum of all groups, or None if some provider can't give the sum."""
-    merged = {row: dict(amounts) for row, amounts in plain.items()}
-    for row, group in zip(rows, groups, strict=True):
-        mine = merged.setdefault(row, {})
-        for resource, amount in _indices(fleet, group.resources).items():
-            mine[resource] = mine.get(resource, 0) + amount
-    avail = fleet.store.inventory["avail"]
-    fits = all(
-        avail[resource, row] >= amount for row, amounts in merged.items() for resource, amount in amounts.items()
-    )
-    return merged if fits else None
+def _assigned(
+    fleet: Fleet, wanted: list[tuple[dict[int, int], list[int]]], taken: Amounts, isolate: bool, rows: tuple[int, ...]
+) -> Iterator[Amounts]:
+    """Each way to serve the granular groups after the first ``len(rows)``, beside what is ``taken``. ``wanted`` holds
+    the amounts and the possible providers of each group; ``isolate``: of different groups they differ."""
+    if len(rows) == len(wanted):
+        yield taken
+        return
+    amounts, able = wanted[len(rows)]
+    first = 0
+    if rows and wanted[len(rows) - 1] == (amounts, able):
+        # Groups that ask the same are served in order: any other order is the same allocation.
+        first = able.index(rows[-1])
+    for row in able[first:]:
+        if not (isolate and row in rows):
+            merged = _with(fleet, taken, row, amounts)
+            if merged is not None:
+                yield from _assigned(fleet, wanted, merged, isolate, (*rows, row))
+
+
+def _with(fleet: Fleet, taken: Amounts, row: int, amounts: dict[int, int]) -> Amounts | None:
+    """``taken`` and ``amounts`` of ``row``; None if it can't give the sum."""
+    avail, mine = fleet.store.inventory["avail"], dict(taken.get(row, {}))
+    for resource, amount in amounts.items():
+        mine[resource] = mine.get(resource, 0) + amount
+        if avail[resource, row] < mine[resource]:
+            return None
+    return {**taken, row: mine}

@@ -7,11 +7,12 @@ import functools
 import math
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import os_resource_classes
 import os_traits
+from numpy.typing import NDArray
 
 from ..ext.tables import parse_uuid
 from .columns import MAX_AMOUNT
@@ -85,6 +86,18 @@ def check_text(value: object, field: str) -> str:
     if not isinstance(value, str) or not (value.isascii() or value.encode(errors="replace").decode() == value):
         raise InvalidValue(f"{field} must be a text, got {shown(value)}", field=field)
     return value
+
+
+def check_array(value: object, field: str, shape: tuple[int, ...], kinds: str, what: str) -> NDArray[Any]:
+    """``value`` as an array of this shape, of one of these kinds of dtype; InvalidValue that says ``what`` is
+    wanted."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, OverflowError):
+        array = np.empty((), object)
+    if array.shape != shape or array.dtype.kind not in kinds:
+        raise InvalidValue(f"{field} must be {what}, got {shown(value)}", field=field)
+    return array
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from typing import Any, Final
 from ..ext.constants import SOFT_AFFINITY, SOFT_ANTI_AFFINITY
 from ..ext.tables import format_uuid, make_many
 from .batch import Decisions, place_batch
+from .checks import shown
 from .claim import Claimed, allocations_of, extras_for
 from .decision import Alternate, Decision, Refusal, ScorePart, Selection
 from .demands import demands
@@ -132,6 +133,8 @@ class Engine:
     """
 
     def __init__(self, fleet: Fleet | None = None, policy: Policy | None = None, *, seed: int | None = None) -> None:
+        _check_kind(fleet, Fleet, "fleet")
+        _check_kind(policy, Policy, "policy")
         self._fleet = fleet if fleet is not None else Fleet()
         self._tip = self._fleet.adopt(Tip())
         self.policy = policy if policy is not None else Policy.nova_default()
@@ -383,12 +386,15 @@ class Engine:
     ) -> Explanation:
         """Per host the first refusing stage and why, score parts of the best ``top``, and what would change the
         answer. Claims nothing. O(hosts)."""
+        whole_number(top, "top")
         with self._looking(request) as given:
             return explain(self, given, top=top, candidates=candidates)
 
     def fits(self, request: Request, *, limit: int | None = None) -> Fit:
         """How many more guests of this shape fit, and on which hosts, counting capacity and every filter. Claims
         nothing."""
+        if limit is not None:
+            whole_number(limit, "limit", most=2**63 - 1)
         with self._looking(request) as given:
             return fits(self, given, limit=limit)
 
@@ -397,16 +403,13 @@ class Engine:
     def release(self, uuids: str | Iterable[str]) -> int:
         """Remove consumers and give back what they took; returns how many. UnknownName, and nothing changed, if one is
         unknown."""
-        names = [uuids] if isinstance(uuids, str) else list(uuids)
-        if len(set(names)) < len(names):
-            raise InvalidValue("a consumer is named twice", field="uuids")
-        return self.fleet.release_uuids(names)
+        return self.fleet.release_uuids(_listed(uuids))
 
     def spawned(self, uuids: str | Iterable[str]) -> None:
         """The guests have been built: they no longer count among their hosts' io operations. UnknownName, and nothing
         changed, if one is unknown. O(1) each."""
         fleet = self.fleet
-        consumers = [fleet.consumer_id(uuid) for uuid in ([uuids] if isinstance(uuids, str) else uuids)]
+        consumers = [fleet.consumer_id(uuid) for uuid in _listed(uuids)]
         # Between versions that nobody holds there is nothing to record.
         set_building = fleet.set_building if fleet.history.recording else fleet.kernel.set_building
         for consumer in consumers:
@@ -463,6 +466,7 @@ class Engine:
     def fork(self, policy: Policy | None = None) -> Engine:
         """An engine on the same fleet as it is now, under the same policy or another; what either does the other never
         sees. O(1)."""
+        _check_kind(policy, Policy, "policy")
         other = Engine.__new__(Engine)
         other._fleet = self.fleet
         other.policy = policy if policy is not None else self.policy
@@ -477,3 +481,17 @@ class Engine:
     def what_if(self, policy: Policy | None = None) -> Engine:
         """A fork to try things on and throw away: ``engine.what_if().place(request)``."""
         return self.fork(policy)
+
+
+def _listed(uuids: object) -> list[str]:
+    """Consumer uuids as a list; one may come alone."""
+    if isinstance(uuids, str):
+        return [uuids]
+    if not isinstance(uuids, Iterable):
+        raise InvalidValue(f"consumers are named by uuids, got {shown(uuids)}", field="uuids")
+    return list(uuids)
+
+
+def _check_kind(value: object, kind: type[Any], field: str) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise InvalidValue(f"{field} must be a {kind.__name__}, got {shown(value)}", field=field)

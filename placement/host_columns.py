@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import check_traits
 from .columns import COLUMN
 from .errors import HostlerError
 from .figures import refresh_free_vcpus
 from .host import Host
-from .host_checks import RATIOS, of_host
+from .host_checks import RATIOS, check_static, of_host
 from .host_classes import HostClass
 from .ledger import Rows
 from .pci_states import weight
@@ -68,6 +67,7 @@ def last_seen(last_seen_up: float | None, created_at: float | None) -> float:
 
 def host_class(fleet: Fleet, host: Host) -> HostClass:
     """The static part of a host; its aggregates become known. InvalidValue or UnknownName naming the host."""
+    check_static(host)
     try:
         return HostClass(
             is_host=True,
@@ -83,7 +83,7 @@ def host_class(fleet: Fleet, host: Host) -> HostClass:
             disabled_reason=host.service.disabled_reason,
             forced_down=host.service.forced_down,
             aggregates=fleet.aggregate_ids(host.aggregates),
-            traits=check_traits(host.traits),
+            traits=frozenset(host.traits),
         )
     except HostlerError as error:
         raise of_host(error, host.host) from None
@@ -106,7 +106,7 @@ def write(fleet: Fleet, rows: Rows, hosts: HostColumns) -> None:
     """Make new, clear ``rows`` those hosts, all but their NUMA cells, PCI devices and instances; nobody hears of it.
     O(rows), fastest for some ten thousand consecutive rows at a time."""
     store = fleet.store
-    span = slice(int(rows[0]), int(rows[-1]) + 1) if rows[-1] - rows[0] == len(rows) - 1 else rows
+    span = slice(int(rows[0]), int(rows[-1]) + 1) if np.all(np.diff(rows) == 1) else rows
     for name, ids in hosts.interned.items():
         store.row[name][span] = ids
     store.row["class_of"][span] = hosts.class_of

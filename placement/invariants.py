@@ -30,9 +30,9 @@ def check(fleet: Fleet) -> None:
     """Assert every invariant. O(rows * columns + consumers): about a second for 100,000 hosts."""
     table = consumer_arrays(fleet.kernel)
     check_names(fleet)
+    check_classes(fleet)
     check_trees(fleet)
     check_service_hosts(fleet)
-    check_classes(fleet)
     check_freed_rows(fleet)
     check_inventories(fleet)
     check_usage(fleet, table)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import LONGEST_NAME, check_name, finite, shown, uuid_words, whole_number
+from .checks import LONGEST_NAME, check_array, check_name, finite, shown, uuid_words, whole_number
 from .consumers import Detail
 from .errors import HostlerError, InvalidValue, UnknownName
 from .fleet import REPORTED, Fleet
@@ -261,9 +261,7 @@ def _template_index(templates: Sequence[Host], given: NDArray[np.integer[Any]] |
             raise InvalidValue(problem, field="templates", hint="use add_hosts")
     if given is None:
         return np.zeros(count, np.intp)
-    index = np.asarray(given)
-    if index.shape != (count,) or index.dtype.kind not in "iu":
-        raise InvalidValue(f"template_of must be {count} indices, got {shown(given)}", field="template_of")
+    index = check_array(given, "template_of", (count,), "iu", "one index per host")
     if count and (index.min() < 0 or index.max() >= len(templates)):
         raise InvalidValue(f"template_of must be below {len(templates)}, got {shown(given)}", field="template_of")
     return index.astype(np.intp)
@@ -277,9 +275,7 @@ def _figures(
     for name, given in arrays.items():
         if name not in ARRAYS:
             raise UnknownName.among("host array", name, ARRAYS)
-        array = np.asarray(given)
-        if array.shape != (len(names),) or array.dtype.kind not in "iu":
-            raise InvalidValue(f"{name} must be one whole number per host, got {shown(given)}", field=name)
+        array = check_array(given, name, (len(names),), "iu", "one whole number per host")
         if array.min() < LEAST[name] or array.max() > MOST[name]:
             bad = int(np.argmax((array < LEAST[name]) | (array > MOST[name])))
             with _naming(names[bad]):
@@ -289,9 +285,7 @@ def _figures(
 
 
 def _seen(names: Sequence[str] | NDArray[Any], given: NDArray[np.floating[Any]]) -> NDArray[Any]:
-    seen = np.asarray(given)
-    if seen.shape != (len(names),) or seen.dtype.kind not in "iuf":
-        raise InvalidValue(f"last_seen_up must be one time per host, got {shown(given)}", field="last_seen_up")
+    seen = check_array(given, "last_seen_up", (len(names),), "iuf", "one time per host")
     if not np.all(np.isfinite(seen)):
         bad = int(np.argmin(np.isfinite(seen)))
         with _naming(names[bad]):

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import finite, shown
+from .checks import check_array, finite, shown
 from .columns import COLUMN
 from .errors import InvalidValue
 from .ledger import Ledger, Rows, rows_array
@@ -67,16 +67,17 @@ class Services:
             self._ledger.reclass(row, **changes)
             self._judge(rows)
 
-    def heartbeats(self, rows: Rows, at: object) -> None:
+    def heartbeats(self, rows: Rows, at: float | NDArray[np.floating[Any]]) -> None:
         """The services of ``rows`` reported at ``at``, one time for all or one each; of a row named twice the last
         counts.
 
         Only rows whose verdict changes are logged as changed. InvalidValue, with nothing changed, for a time that is
         not finite. O(rows).
         """
-        seen = np.asarray(at)
-        if seen.dtype.kind not in "iuf" or seen.shape not in ((), rows.shape) or not np.all(np.isfinite(seen)):
-            raise InvalidValue(f"heartbeats come at finite times, one for all or one each, got {shown(at)}", field="at")
+        shape = () if isinstance(at, (int, float, np.number)) else rows.shape
+        seen = check_array(at, "at", shape, "iuf", "finite times, one for all hosts or one each")
+        if not np.all(np.isfinite(seen)):
+            raise InvalidValue(f"heartbeats come at finite times, got {shown(at)}", field="at")
         column = self._ledger.store.host[COLUMN["last_seen_up"]]
         before = column[rows]
         column[rows] = seen

@@ -20,9 +20,16 @@ from .values import NOW, aggregate, host, uuid_of
 
 FIGURES = ("free_ram_mb", "free_disk_mb", "vcpus_used", "num_io_ops", "num_instances", "failed_builds")
 WANTED = InstanceNumaTopology(
-    cells=(
-        InstanceNumaCell(id=0, cpuset=frozenset(), pcpuset=frozenset({0, 1}), memory=512, cpu_policy="dedicated"),
-        InstanceNumaCell(id=1, cpuset=frozenset({2}), memory=512, pagesize=2048),
+    cells=tuple(
+        InstanceNumaCell(
+            id=cell,
+            cpuset=frozenset({2 * cell}),
+            pcpuset=frozenset({2 * cell + 1}),
+            memory=512,
+            pagesize=2048,
+            cpu_policy="mixed",
+        )
+        for cell in range(2)
     )
 )
 DEVICES = (PciRequest(count=1, spec=({"vendor_id": "8086"},)),)

@@ -2,57 +2,258 @@
 
 from __future__ import annotations
 
+import gc
+from typing import Any
+
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hostler.placement.fleet import Fleet
+from hostler.placement.branches import Change, History
+from hostler.placement.errors import InvalidValue
+from hostler.placement.fleet import Extras, Fleet
+from hostler.placement.load import add_hosts, load_hosts
 
-from .commands import Commands
+from .commands import Commands, commands
 from .dump import dump
+from .values import NOW, POOLS, aggregate, host, uuid_of
 
-NAMES = sorted(
-    name
-    for name in vars(Commands)
-    if not name.startswith("_") and name not in {"do", "name", "guest", "known", "extras"}
+quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+steps = st.one_of(
+    *[commands] * 4,
+    st.just("hold"),
+    st.tuples(st.just("go"), st.integers(0, 9)),
+    st.tuples(st.just("drop"), st.integers(0, 9)),
 )
-COMMAND = st.tuples(st.sampled_from(NAMES), *[st.integers(0, 60)] * 3)
 
 
 @pytest.mark.property
-@given(st.lists(COMMAND, max_size=25))
-@settings(max_examples=80, deadline=None)
-def test_invariants_hold_after_every_command(history: list[tuple[str, int, int, int]]) -> None:
+@pytest.mark.kernel_twin
+@given(st.lists(commands, max_size=25))
+@settings(quick, max_examples=60)
+def test_invariants_hold_after_every_command(history: list[Any]) -> None:
     fleet = Fleet(seed=1)
-    commands = Commands(fleet)
     for command in history:
-        commands.do(command)
+        Commands(fleet).do(command)
         fleet.check()
 
 
 @pytest.mark.property
-@given(st.lists(st.one_of(COMMAND, st.just("hold"), st.integers(0, 9)), max_size=30), st.randoms(use_true_random=False))
-@settings(max_examples=80, deadline=None)
-def test_every_held_version_is_returned_to_exactly(history: list[object], shuffle: object) -> None:
+@pytest.mark.kernel_twin
+@given(st.lists(steps, max_size=30))
+@settings(quick, max_examples=150)
+def test_every_held_version_is_returned_to_exactly(history: list[Any]) -> None:
     fleet = Fleet(seed=1)
-    commands = Commands(fleet)
-    held = []
+    held: list[Any] = []
     for step in history:
-        if isinstance(step, tuple):
-            commands.do(step)
-        elif step == "hold":
+        if step == "hold":
             held.append((fleet.history.hold(), dump(fleet)))
+        elif step[0] == "drop":
+            del held[step[1] :]
+        elif step[0] != "go":
+            Commands(fleet).do(step)
         elif held:
-            version, known = held[int(str(step)) % len(held)]
-            fleet.history.go(version)
-            assert _differences(fleet, known) == []
+            go(fleet, *held[step[1] % len(held)])
     for version, known in (*held, *reversed(held)):
-        fleet.history.go(version)
-        assert _differences(fleet, known) == []
-        fleet.check()
+        go(fleet, version, known)
 
 
-def _differences(fleet: Fleet, known: dict[str, object]) -> list[str]:
-    """What differs from a dump. The time is an engine's own, and with it which services are up."""
+def go(fleet: Fleet, version: Any, known: dict[str, Any]) -> None:
+    """Return to a version, and to the time that it was: the clock is an engine's own."""
+    fleet.history.go(version)
+    fleet.advance(known["now"])
+    fleet.check()
     now = dump(fleet)
-    return [key for key in known if key not in ("now", "columns") and now[key] != known[key]]
+    assert [key for key in known if now[key] != known[key]] == []
+
+
+def small() -> Fleet:
+    fleet = Fleet(seed=3)
+    add_hosts(fleet, [host(f"n{number}", number) for number in range(8)])
+    return fleet
+
+
+def test_a_history_that_was_left_is_walked_again_from_either_end() -> None:
+    values: list[int] = []
+    history = History()
+
+    def add(value: int) -> None:
+        history.record(Change(lambda: values.append(value), values.pop))
+        values.append(value)
+
+    root = history.hold()
+    add(1)
+    one = history.hold()
+    history.go(root)
+    add(2)
+    two = history.hold()
+    add(3)
+    three = history.hold()
+    for version, known in ((one, [1]), (three, [2, 3]), (root, []), (two, [2]), (one, [1]), (three, [2, 3])):
+        history.go(version)
+        assert values == known
+
+
+def test_nothing_is_recorded_once_no_version_is_held() -> None:
+    history = History()
+    version = history.hold()
+    assert history.recording
+    del version
+    assert not history.recording
+
+
+def test_a_version_that_nothing_has_changed_is_held_twice_as_one() -> None:
+    history = History()
+    assert history.hold() is history.hold()
+
+
+def test_a_long_chain_of_versions_is_let_go_without_deep_recursion() -> None:
+    history = History()
+    first = history.hold()
+    for _ in range(100_000):
+        history.record(Change(list, list))
+        history.hold()
+    del first
+    gc.collect()
+    assert not history.recording
+
+
+def test_a_version_of_another_fleet_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="another state"):
+        small().history.go(small().history.hold())
+
+
+def test_a_bulk_load_under_a_held_version_is_undone_and_made_again() -> None:
+    fleet = small()
+    held, before = fleet.history.hold(), dump(fleet)
+    load_hosts(fleet, [f"bulk{i}" for i in range(500)], [host("t", 4)], last_seen_up=np.full(500, NOW))
+    loaded, after = fleet.history.hold(), dump(fleet)
+    go(fleet, held, before)
+    assert fleet.rows == 8
+    assert fleet.rows_of_service_host("bulk7") == []
+    go(fleet, loaded, after)
+    assert fleet.name(fleet.rows_of_service_host("bulk7")[0]) == "bulk7"
+
+
+def test_another_load_after_an_undone_one_gets_its_rows_and_uuids() -> None:
+    fleet, twin = small(), small()
+    held = fleet.history.hold()
+    load_hosts(fleet, ["x1", "x2"], [host("t", 4)])
+    fleet.history.go(held)
+    for each in (fleet, twin):
+        load_hosts(each, ["y1", "y2"], [host("t", 4)])
+    assert dump(fleet) == dump(twin)
+
+
+def test_a_host_that_was_removed_comes_back_at_its_row_with_its_cells_and_devices() -> None:
+    fleet = small()
+    held, before = fleet.history.hold(), dump(fleet)
+    for name in ("n1", "n2"):
+        fleet.remove_provider(name)
+    add_hosts(fleet, [host("other", 5)])
+    assert fleet.row("other") == 2
+    go(fleet, held, before)
+    assert fleet.numa.get_row(1) is not None
+    assert fleet.pci_pools(2) == POOLS
+
+
+def test_consumers_come_back_in_the_order_in_which_they_came() -> None:
+    fleet = small()
+    shape = fleet.shape({0: 1}, 1, 0, 0)
+    ids = [fleet.claim(uuid_of(number), 0, shape) for number in range(5)]
+    held, before = fleet.history.hold(), dump(fleet)
+    fleet.release([ids[1], ids[4], ids[3]])
+    go(fleet, held, before)
+    assert fleet.kernel.consumers_on(0) == ids[::-1]
+    assert list(fleet.instances(0)) == [uuid_of(number) for number in reversed(range(5))]
+
+
+def test_a_providers_generation_comes_back_too() -> None:
+    fleet = small()
+    generations = fleet.store.row["generation"]
+    held, before = fleet.history.hold(), generations[0].item()
+    fleet.claim(uuid_of(1), 0, fleet.shape({0: 1}, 1, 0, 0))
+    assert generations[0] > before
+    fleet.history.go(held)
+    assert generations[0] == before
+
+
+def test_devices_come_back_in_the_order_in_which_they_were_drawn_from() -> None:
+    fleet = small()
+    shape = fleet.shape({0: 1}, 1, 0, 0)
+    held, before = fleet.history.hold(), fleet.pci_pools(2)
+    consumer = fleet.claim(uuid_of(1), 2, shape, extras=Extras(pci=(POOLS[0],)))
+    assert fleet.pci_pools(2) == POOLS[1:]
+    fleet.release([consumer])
+    fleet.history.go(held)
+    assert fleet.pci_pools(2) == before
+
+
+def test_an_aggregate_of_one_version_may_be_another_one_elsewhere() -> None:
+    fleet = small()
+    held = fleet.history.hold()
+    fleet.set_aggregates("n0", [aggregate(1, 1)])
+    one = fleet.history.hold()
+    fleet.history.go(held)
+    assert list(fleet.aggregates[: len(fleet.aggregate_table)]) == []
+    fleet.set_aggregates("n0", [aggregate(1, 2), aggregate(2)])
+    assert fleet.aggregate(aggregate(1).uuid) == aggregate(1, 2)
+    fleet.history.go(one)
+    assert fleet.aggregate(aggregate(1).uuid) == aggregate(1, 1)
+    fleet.check()
+
+
+def test_a_server_group_of_one_version_is_not_there_in_another() -> None:
+    fleet = small()
+    held = fleet.history.hold()
+    fleet.add_server_group(uuid_of(1), "affinity")
+    fleet.history.go(held)
+    assert fleet.groups == {}
+    fleet.add_server_group(uuid_of(2), "anti-affinity")
+    assert fleet.group_id(uuid_of(2)) == 0
+
+
+def test_services_are_judged_for_the_present_time_after_a_return() -> None:
+    fleet = Fleet()
+    load_hosts(fleet, ["a", "b"], [host("t", 0)], last_seen_up=np.array([NOW, NOW]))
+    fleet.advance(NOW)
+    held = fleet.history.hold()
+    fleet.set_service("a", disabled=True)
+    fleet.heartbeat("b", NOW + 60)
+    fleet.advance(NOW + 100)
+    assert fleet.column("service_up").tolist() == [0, 1]
+    fleet.history.go(held)
+    assert fleet.column("service_up").tolist() == [0, 0]
+    fleet.advance(NOW + 60)
+    assert fleet.column("service_up").tolist() == [1, 1]
+
+
+def test_the_static_epoch_never_goes_back() -> None:
+    fleet = small()
+    held, epoch = fleet.history.hold(), fleet.static_epoch
+    fleet.report("n0", failed_builds=7)
+    assert fleet.static_epoch > epoch
+    epoch = fleet.static_epoch
+    fleet.history.go(held)
+    assert fleet.static_epoch > epoch
+
+
+@pytest.mark.parametrize("name", ["editing", "undoing"])
+def test_an_edit_that_fails_half_way_is_put_back(name: str) -> None:
+    fleet = small()
+    before = dump(fleet)
+    change = fleet.ledger.editing(np.array([0, 1], np.int32)) if name == "editing" else fleet.history.undoing()
+
+    def fail_half_way() -> None:
+        with change:
+            if name == "editing":
+                fleet.store.host[:, :2] = 99
+            else:
+                fleet.set_traits("n0", ["CUSTOM_X"])
+            raise InvalidValue("no")
+
+    with pytest.raises(InvalidValue):
+        fail_half_way()
+    assert dump(fleet) == before
+    fleet.check()

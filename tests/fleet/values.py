@@ -27,6 +27,7 @@ def topology(cells: int = 2) -> NumaTopology:
                 cpuset=frozenset(range(8 * cell, 8 * cell + 4)),
                 pcpuset=frozenset(range(8 * cell + 4, 8 * cell + 8)),
                 memory=4096,
+                siblings=tuple(frozenset({cpu}) for cpu in range(8 * cell, 8 * cell + 8)),
                 mempages=(MemoryPages(size_kb=4, total=1 << 18), MemoryPages(size_kb=2048, total=1024)),
                 socket=cell,
             )
@@ -58,7 +59,7 @@ def host(name: str, number: int = 0, **fields: Any) -> Host:
     if number % 4 == 2:
         given["pci_pools"] = POOLS
     if number % 6 == 3:
-        given["instances"] = {uuid_of(0xC000 + number): {"os_distro": "ubuntu"}, uuid_of(0xC100 + number): {}}
+        given["instances"] = {uuid_of(0xC000_0000 + number): {"os_distro": "ubuntu"}, uuid_of(0xD000_0000 + number): {}}
     if number % 7 == 5:
         given |= {"stats": {"gpu": "a100"}, "metrics": {"m": 1.5}, "host_ip": f"10.0.0.{number % 3}"}
     if number % 3 == 2:

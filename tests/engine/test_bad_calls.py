@@ -1,0 +1,282 @@
+"""Calls that cannot be served are refused whole, whatever is wrong beside the request: names, uuids, hooks, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import pytest
+
+from hostler.placement.engine import Engine
+from hostler.placement.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
+from hostler.placement.fleet import Fleet
+from hostler.placement.host import Host
+from hostler.placement.load import add_hosts
+from hostler.placement.request import Flavor, Request, RequestSpec
+
+from .dump import dump
+from .values import guest_uuid
+
+pytestmark = pytest.mark.kernel_twin
+
+TAKEN, NEW, OTHER, NOBODY = (guest_uuid(0xABC0 + number) for number in range(4))
+HOST_UUIDS = [guest_uuid(8000 + number) for number in range(3)]
+
+
+def engine() -> Engine:
+    fleet = Fleet()
+    add_hosts(
+        fleet,
+        [Host(host=f"h{i}", uuid=HOST_UUIDS[i], vcpus_total=2, total_usable_ram_mb=2048) for i in range(3)],
+    )
+    fleet.add_provider("pool", uuid=guest_uuid(8009))
+    made = Engine(fleet)
+    made.place(request(TAKEN))
+    return made
+
+
+def request(*uuids: str, vcpus: int = 1, extra_specs: Mapping[str, str] | None = None) -> Request:
+    flavor = Flavor(name="f", vcpus=vcpus, memory_mb=512, extra_specs=extra_specs or {})
+    return Request(spec=RequestSpec(flavor=flavor), instance_uuids=uuids)
+
+
+def refused(made: Engine, call: Callable[[Engine], object], error: type[Exception] = HostlerError) -> Any:
+    """The error that a call raises, which must leave everything as it was."""
+    before = dump(made)
+    with pytest.raises(error) as failure:
+        call(made)
+    assert dump(made) == before
+    return failure.value
+
+
+BIG = 20  # vCPUs that no host has
+
+
+def spelt(uuid: str) -> str:
+    """The same uuid in another form."""
+    return uuid.upper().replace("-", "")
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        [request(TAKEN)],
+        [request(spelt(TAKEN))],
+        [request(NEW, NEW)],
+        [request(NEW, spelt(NEW))],
+        [request(NEW, TAKEN)],
+        [request(NEW), request(NEW)],
+        [request(NEW), request(OTHER), request(spelt(NEW))],
+        [request(NEW), request(OTHER, NEW)],
+        [request(NEW, OTHER), request(NEW)],
+        [request(TAKEN, vcpus=BIG)],
+        [request(NEW), request(NEW, vcpus=BIG)],
+        [request(NEW), request(OTHER), request(TAKEN, vcpus=BIG), request(NOBODY)],
+    ],
+)
+def test_a_uuid_that_is_taken_is_refused(requests: list[Request]) -> None:
+    made = engine()
+
+    def one_by_one(trial: Engine) -> None:
+        for each in requests:
+            trial.place(each)
+
+    with pytest.raises(DuplicateName):
+        one_by_one(made.what_if())
+    error = refused(made, lambda trial: trial.place_many(requests), DuplicateName)
+    assert error.field == "instance_uuids"
+
+
+def test_a_uuid_that_was_refused_may_come_again() -> None:
+    made = engine()
+    decisions = made.place_many([request(NEW, vcpus=BIG), request(NEW), request(OTHER)])
+    assert [decision.placed for decision in decisions] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("spec", "value"),
+    [
+        ("trait:HW_NO_SUCH", "required"),
+        ("trait:CUSTOM_lower", "required"),
+        ("trait:CUSTOM_A", "maybe"),
+        ("resources:NO_SUCH_CLASS", "1"),
+        ("resources:CUSTOM_", "1"),
+        ("resources:VCPU", "-1"),
+        ("resources:VCPU", "1.5"),
+        ("resources:VCPU", "many"),
+        ("resources:VCPU", str(2**31)),
+        ("resources:VCPU", "9" * 5000),
+        ("resources1:CUSTOM_X", "nan"),
+        ("group_policy", "maybe"),
+        ("hw:cpu_policy", "maybe"),
+    ],
+)
+def test_an_extra_spec_that_makes_no_sense_is_named(spec: str, value: str) -> None:
+    asked = request(NEW, extra_specs={spec: value})
+    for way in (
+        lambda trial: trial.place(asked),
+        lambda trial: trial.place_many([request(OTHER), asked]),
+        lambda trial: trial.explain(asked),
+        lambda trial: trial.fits(asked),
+    ):
+        error = refused(engine(), way)
+        assert error.field is not None
+        assert spec in error.field
+        assert len(str(error)) < 500
+
+
+def test_an_unknown_class_in_a_refused_request_stays_unknown() -> None:
+    made = engine()
+    asked = request(NEW, extra_specs={"resources:CUSTOM_NEW": "1", "resources:NO_SUCH_CLASS": "1"})
+    refused(made, lambda trial: trial.place(asked))
+    assert "CUSTOM_NEW" not in made.fleet.resource_classes
+
+
+# outside candidates and claims
+
+ALL: dict[str, list[Any]] = {uuid: ["any"] for uuid in HOST_UUIDS}
+BAD_CANDIDATES = [
+    5,
+    "all",
+    HOST_UUIDS,
+    {5: ["any"]},
+    {"no uuid": ["any"]},
+    {NOBODY: ["any"]},
+    ALL | {HOST_UUIDS[0]: None},
+    ALL | {HOST_UUIDS[0]: "any"},
+    ALL | {HOST_UUIDS[0]: 5},
+    ALL | {spelt(HOST_UUIDS[0]): []},
+]
+
+
+@pytest.mark.parametrize("candidates", BAD_CANDIDATES, ids=lambda value: repr(value)[:30])
+def test_bad_candidates_are_named(candidates: Any) -> None:
+    for way in (
+        lambda trial: trial.place(request(NEW), candidates=candidates),
+        lambda trial: trial.rank(request(NEW), candidates=candidates),
+        lambda trial: trial.explain(request(NEW), candidates=candidates),
+    ):
+        assert refused(engine(), way).field == "candidates"
+
+
+def test_candidates_may_be_named_in_any_form_of_a_uuid() -> None:
+    made = engine()
+    decision = made.place(request(NEW), candidates={spelt(HOST_UUIDS[1]): ["any"]})
+    assert (decision.host, decision.considered) == ("h1", 1)
+
+
+def test_a_provider_that_is_no_host_is_no_candidate() -> None:
+    decision = engine().place(request(NEW), candidates={guest_uuid(8009): ["any"], HOST_UUIDS[2]: ["any"]})
+    assert (decision.host, decision.considered) == ("h2", 1)
+
+
+Hook = Callable[[str, str, Mapping[str, Mapping[str, int]]], Any]
+
+
+def answers(*given: Any) -> Hook:
+    """A claim hook that gives these answers, or raises those that are errors."""
+    left = list(given)
+
+    def claim(instance: str, provider: str, allocations: Mapping[str, Mapping[str, int]]) -> Any:
+        answer = left.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return claim
+
+
+def place_with(claim: Hook, asked: Request, made: Engine) -> object:
+    return made.place(asked, claim=claim)
+
+
+@pytest.mark.parametrize("answer", [None, 1, 0, "yes", [], object()])
+def test_a_claim_answers_true_or_false(answer: object) -> None:
+    for given in ((answer,), (True, answer)):
+        hook = answers(*given)
+        error = refused(engine(), partial(place_with, hook, request(NEW, OTHER)))
+        assert isinstance(error, InvalidValue)
+        assert error.field == "claim"
+
+
+@pytest.mark.parametrize("claim", [5, "yes", object()])
+def test_a_claim_hook_must_be_callable(claim: Any) -> None:
+    assert refused(engine(), lambda trial: trial.place(request(NEW), claim=claim)).field == "claim"
+
+
+def test_a_claim_hook_that_raises_half_way_leaves_nothing() -> None:
+    for given in ((OSError(),), (True, OSError()), (True, False, OSError()), (True, True, KeyError("x"))):
+        hook = answers(*given)
+        refused(engine(), partial(place_with, hook, request(NEW, OTHER, NOBODY)), Exception)
+
+
+def test_a_hook_that_refuses_every_host_leaves_nothing() -> None:
+    made = engine()
+    before = dump(made)
+    decision = made.place(request(NEW, OTHER), claim=answers(True, False, False, False))
+    assert [claim[2] for claim in decision.claims] == [True, False, False, False, True]
+    assert decision.claims[-1][1] == "delete"
+    before["sequence"] += 1
+    assert dump(made) == before
+
+
+# other calls
+
+OTHER_CALLS: list[tuple[Callable[[Engine], object], type[HostlerError]]] = [
+    (lambda trial: trial.place_many(5), InvalidValue),  # type: ignore[arg-type]
+    (lambda trial: trial.place_many(None), InvalidValue),  # type: ignore[arg-type]
+    (lambda trial: trial.place_many("abc"), InvalidValue),  # type: ignore[arg-type]
+    (lambda trial: trial.place_many([request(NEW), None]), InvalidValue),  # type: ignore[list-item]
+    (lambda trial: trial.explain(request(NEW), top=-1), InvalidValue),
+    (lambda trial: trial.explain(request(NEW), top="5"), InvalidValue),  # type: ignore[arg-type]
+    (lambda trial: trial.explain(request(NEW), top=True), InvalidValue),
+    (lambda trial: trial.fits(request(NEW), limit=-1), InvalidValue),
+    (lambda trial: trial.fits(request(NEW), limit=1.5), InvalidValue),  # type: ignore[arg-type]
+    (lambda trial: trial.release(5), InvalidValue),  # type: ignore[arg-type]
+    (lambda trial: trial.release([5]), InvalidValue),  # type: ignore[list-item]
+    (lambda trial: trial.release([[]]), InvalidValue),  # type: ignore[list-item]
+    (lambda trial: trial.release("no uuid"), InvalidValue),
+    (lambda trial: trial.release(NOBODY), UnknownName),
+    (lambda trial: trial.release([TAKEN, NOBODY]), UnknownName),
+    (lambda trial: trial.release([TAKEN, TAKEN]), InvalidValue),
+    (lambda trial: trial.release([TAKEN, spelt(TAKEN)]), InvalidValue),
+    (lambda trial: trial.spawned(5), InvalidValue),  # type: ignore[arg-type]
+    (lambda trial: trial.spawned([TAKEN, 5]), InvalidValue),  # type: ignore[list-item]
+    (lambda trial: trial.spawned([TAKEN, NOBODY]), UnknownName),
+    (lambda trial: trial.move(NOBODY, request()), UnknownName),
+    (lambda trial: trial.move(5, request()), InvalidValue),  # type: ignore[arg-type]
+    (lambda trial: trial.move(TAKEN, request(), candidates=5), InvalidValue),
+    (lambda trial: trial.resize(TAKEN, request(), claim=answers(None)), InvalidValue),
+    (lambda trial: trial.fork("nova"), InvalidValue),  # type: ignore[arg-type]
+    (lambda trial: trial.what_if(5), InvalidValue),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("call", "error"), OTHER_CALLS)
+def test_a_bad_call_changes_nothing(call: Callable[[Engine], object], error: type[HostlerError]) -> None:
+    made = engine()
+    made.place(request(guest_uuid(1)))
+    assert refused(made, call, error).field is not None
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, "1", True])
+def test_a_seed_is_a_whole_number(seed: Any) -> None:
+    with pytest.raises(InvalidValue, match="seed"):
+        Engine(seed=seed)
+
+
+@pytest.mark.parametrize("wrong", [{"fleet": 5}, {"policy": "nova"}])
+def test_an_engine_is_made_of_a_fleet_and_a_policy(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidValue) as failure:
+        Engine(**wrong)
+    assert failure.value.field in wrong
+
+
+def test_a_failing_call_leaves_the_clock() -> None:
+    made = engine()
+    made.place(request(NEW).with_changes(now=5.0))
+    late = request(TAKEN).with_changes(now=500.0)
+    for way in (lambda trial: trial.place(late), lambda trial: trial.place_many([late])):
+        refused(made, way, DuplicateName)
+    assert made.fleet.now == 5.0
