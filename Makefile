@@ -60,7 +60,7 @@ wheel: $(VENV)/.locked
 
 # Hashes for every CPython from 3.11 to 3.13 on Linux.
 lock:
-	uv pip compile pyproject.toml --extra test --extra dev --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --upgrade --custom-compile-command "make lock" --output-file $(LOCK)
 
 clean:
