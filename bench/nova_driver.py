@@ -28,7 +28,7 @@ import nova.conf  # type: ignore[import-not-found]
 from nova import objects
 from nova.scheduler import host_manager  # type: ignore[import-not-found]
 from nova.virt import hardware  # type: ignore[import-not-found]
-from oslo_utils import timeutils  # type: ignore[import-not-found]
+from oslo_utils import timeutils
 
 Value = dict[str, Any]
 
