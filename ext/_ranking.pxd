@@ -38,13 +38,13 @@ cdef struct term_t:
     double* raw            # where the raw values of rows lie now; NULL: by class or group
     double floor           # minval, or -inf
     double* values         # [classes] or [capacity], by source
-    bint has_minval
+    bint has_minval, has_maxval
     bint steady            # raw values never change while the ranking lives
-    double minval
+    double minval, maxval  # of values by class or row, none is above maxval
     double multiplier
     double* multipliers    # [classes], or NULL: by host class
     double least_multiplier, greatest_multiplier
-    int32_t high_side      # tree that holds the greatest raw value; -1 for group terms
+    int32_t high_side      # tree that holds the greatest raw value; -1 for group terms, and if maxval is the high end
     int32_t low_side       # tree that holds minus the least; -1 if minval is the low end
     double group_factor
     # normalisers of the decision at hand, and of the stored scores

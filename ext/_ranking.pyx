@@ -73,10 +73,28 @@ cdef inline double multiplier_of(ranking_t* r, term_t* t, int64_t row) noexcept 
     return t.multiplier if t.multipliers == NULL else t.multipliers[r.fleet.class_of[row]]
 
 
+cdef inline double clamped(term_t* t, double raw) noexcept nogil:
+    if t.has_minval and raw < t.minval:
+        return t.minval
+    if t.has_maxval and raw > t.maxval:
+        return t.maxval
+    return raw
+
+
 cdef inline double group_raw(term_t* t, double members) noexcept nogil:
     """A group term's raw value: `members` is signed, positive for soft-affinity and negative for soft-anti-affinity, and speaks only
     to the term of its own sign."""
-    return t.group_factor * fabs(members) if t.group_factor * members > 0.0 else 0.0
+    return clamped(t, t.group_factor * fabs(members) if t.group_factor * members > 0.0 else 0.0)
+
+
+cdef inline void set_range(term_t* t, double low, double high) noexcept nogil:
+    """The ends of the term's range: minval and maxval where the weigher sets them, else the least and greatest raw value."""
+    if t.has_minval:
+        low = t.minval
+    if t.has_maxval:
+        high = t.maxval
+    t.low = low
+    t.range = high - low if high > low else 0.0
 
 
 cdef inline double true_score(ranking_t* r, int64_t row, double members) noexcept nogil:
@@ -90,8 +108,6 @@ cdef inline double true_score(ranking_t* r, int64_t row, double members) noexcep
             continue
         if t.source == SOURCE_GROUP:
             raw = group_raw(t, members)
-            if t.has_minval and raw < t.minval:
-                raw = t.minval
         else:
             raw = raw_of(r, t, row)
         total += multiplier_of(r, t, row) * ((raw - t.low) / t.range)
@@ -453,8 +469,8 @@ cdef class Ranking:
         """``class_stage[k]``: stage that refuses host class k, 0 for none, 255 for rows that are no hosts.
 
         ``needs``: (resource class index, amount, stage, units); ``bounds``: (column, low, high, stage); ``masks``: (uint8 array of
-        capacity, stage); ``terms``: dicts with source, column, values, minval, multiplier, multipliers, group_factor,
-        steady (the raw values of rows never change for as long as the ranking lives).
+        capacity, stage); ``terms``: dicts with source, column, values, minval, maxval, multiplier, multipliers,
+        group_factor, steady (the raw values of rows never change for as long as the ranking lives).
         ``affinity_stage``, ``anti_affinity_stage``: stages of the server group filters, 0 where the policy has none.
         """
         cdef ranking_t* r = &self.r
@@ -536,6 +552,12 @@ cdef class Ranking:
             t.multiplier = t.least_multiplier = t.greatest_multiplier = term["multiplier"]
             t.has_minval = term.get("minval") is not None
             t.minval = term["minval"] if t.has_minval else 0.0
+            t.has_maxval = term.get("maxval") is not None
+            t.maxval = term["maxval"] if t.has_maxval else 0.0
+            if t.has_maxval and t.source == SOURCE_COLUMN:
+                raise ValueError("values of a term with maxval are given by class or row")
+            if t.has_maxval and t.has_minval and t.minval > t.maxval:
+                raise ValueError("minval is above maxval")
             t.group_factor = term.get("group_factor", 0.0)
             t.steady = term.get("steady", False)
             if t.source in (SOURCE_CLASS, SOURCE_ROW):
@@ -555,9 +577,10 @@ cdef class Ranking:
                 t.greatest_multiplier = term["greatest_multiplier"]
             t.high_side = t.low_side = -1
             if t.source != SOURCE_GROUP:
-                t.high_side = r.side_count
-                r.side_term[r.side_count] = r.term_count
-                r.side_count += 1
+                if not t.has_maxval:
+                    t.high_side = r.side_count
+                    r.side_term[r.side_count] = r.term_count
+                    r.side_count += 1
                 if not t.has_minval:
                     t.low_side = r.side_count
                     r.side_term[r.side_count] = r.term_count
@@ -640,7 +663,7 @@ cdef class Ranking:
             t = &r.terms[i]
             if t.source == SOURCE_GROUP:
                 continue
-            high = side_end(r, t.high_side, some_aside)
+            high = t.maxval if t.has_maxval else side_end(r, t.high_side, some_aside)
             t.low = t.minval if t.has_minval else -side_end(r, t.low_side, some_aside)
             t.range = high - t.low
             if high == -INFINITY or t.range < 0.0:
@@ -720,7 +743,7 @@ cdef class Ranking:
                 score = 0.0 if new == 0 else -INFINITY
                 for i in range(r.term_count):
                     t = &r.terms[i]
-                    if t.high_side < 0:
+                    if t.source == SOURCE_GROUP:
                         continue
                     raw = -INFINITY
                     if new == 0:
@@ -729,7 +752,8 @@ cdef class Ranking:
                             score += multiplier_of(r, t, row) * ((raw - t.stored_low) / t.stored_range)
                     if t.steady and old == new:
                         continue
-                    update_side(r, t.high_side, row, raw)
+                    if t.high_side >= 0:
+                        update_side(r, t.high_side, row, raw)
                     if t.low_side >= 0:
                         update_side(r, t.low_side, row, -raw if new == 0 else -INFINITY)
                 r.score[row] = score
@@ -836,17 +860,13 @@ cdef class Ranking:
             low = INFINITY
             high = -INFINITY
             if r.counts[0] > members_passing:
-                low = high = 0.0
+                low = high = clamped(t, 0.0)
             for j in range(g.count):
                 if r.aside[g.rows[j]]:
-                    raw = t.group_factor * g.members[j]
+                    raw = clamped(t, t.group_factor * g.members[j])
                     low = min(low, raw)
                     high = max(high, raw)
-            if t.has_minval:
-                low = t.minval
-                high = max(high, t.minval)
-            t.low = low
-            t.range = high - low if high > low else 0.0
+            set_range(t, low, high)
 
     cdef void pick(self, group_t* g, int32_t members_passing) noexcept nogil:
         """Search the best of the passing rows that are not set aside, and offer the group's own rows beside them."""
@@ -865,7 +885,7 @@ cdef class Ranking:
                     r.slack += greatest_change(t, t.low, t.low + t.range, &size)
                 elif t.range != 0.0:
                     # The rows to be searched have no members.
-                    outside = max(0.0, t.minval) if t.has_minval else 0.0
+                    outside = clamped(t, 0.0)
                     r.slack += greatest_change(t, outside, outside, &size)
             # Rounding of both sums and of the slack: a few ulps of the greatest contributions, taken a thousandfold.
             r.slack += size * 1e-12
@@ -921,10 +941,7 @@ cdef class Ranking:
                 raw = raw_of(r, t, rows[i])
                 low = min(low, raw)
                 high = max(high, raw)
-            if t.has_minval:
-                low = t.minval
-            t.low = low
-            t.range = high - low if high > low else 0.0
+            set_range(t, low, high)
         for i in range(count):
             if r.stage[rows[i]] == 0:
                 offer(r, rows[i], true_score(r, rows[i], 0.0))
@@ -970,7 +987,7 @@ cdef class Ranking:
         return [counts[i] for i in range(width)]
 
     def row_parts(self, int32_t row, double members=0.0):
-        """Per term (raw, normalised, multiplier) of one row under the normalisers of the latest ``best``."""
+        """Per term (raw, normalised, multiplier) of one row under the normalisers of the latest ``best`` or ``score_rows``."""
         cdef ranking_t* r = &self.r
         cdef int32_t i
         cdef double raw
@@ -982,8 +999,6 @@ cdef class Ranking:
             t = &r.terms[i]
             if t.source == SOURCE_GROUP:
                 raw = group_raw(t, members)
-                if t.has_minval and raw < t.minval:
-                    raw = t.minval
             else:
                 raw = raw_of(r, t, row)
             result.append((raw, norm(raw, t.low, t.range), multiplier_of(r, t, row)))
@@ -1031,18 +1046,10 @@ cdef class Ranking:
                 low = INFINITY
                 high = -INFINITY
                 for i in range(n):
-                    if t.source == SOURCE_GROUP:
-                        raw = group_raw(t, members[i])
-                        if t.has_minval and raw < t.minval:
-                            raw = t.minval
-                    else:
-                        raw = raw_of(r, t, rows[i])
+                    raw = group_raw(t, members[i]) if t.source == SOURCE_GROUP else raw_of(r, t, rows[i])
                     low = min(low, raw)
                     high = max(high, raw)
-                if t.has_minval:
-                    low = t.minval
-                t.low = low
-                t.range = high - low if high > low else 0.0
+                set_range(t, low, high)
             for i in range(n):
                 view[i] = true_score(r, rows[i], 0.0 if members is None else members[i])
         return result
@@ -1052,20 +1059,21 @@ cdef class Ranking:
         cdef ranking_t* r = &self.r
         cdef Py_ssize_t i, j, n = rows.shape[0]
         cdef term_t* t
+        cdef double[:, ::1] of_term
         self.score_rows(rows, members)
         result = []
         for j in range(r.term_count):
             t = &r.terms[j]
-            raw = np.zeros(n)
-            multiplier = np.zeros(n)
+            arrays = np.empty((3, n))
+            of_term = arrays
             for i in range(n):
                 if t.source == SOURCE_GROUP:
-                    value = 0.0 if members is None else group_raw(t, members[i])
-                    raw[i] = max(value, t.minval) if t.has_minval else value
+                    of_term[0, i] = group_raw(t, 0.0 if members is None else members[i])
                 else:
-                    raw[i] = raw_of(r, t, rows[i])
-                multiplier[i] = multiplier_of(r, t, rows[i])
-            result.append((raw, (raw - t.low) / t.range if t.range != 0.0 else np.zeros(n), multiplier))
+                    of_term[0, i] = raw_of(r, t, rows[i])
+                of_term[1, i] = norm(of_term[0, i], t.low, t.range)
+                of_term[2, i] = multiplier_of(r, t, rows[i])
+            result.append(tuple(arrays))
         return result
 
     def check(self):

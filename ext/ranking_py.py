@@ -53,13 +53,14 @@ class Mask(NamedTuple):
 
 @dataclass(slots=True)
 class Term:
-    """One weigher: where its raw value comes from, its low end if that is fixed, and its multiplier, maybe by class."""
+    """One weigher: where its raw value comes from, which ends are fixed, and its multiplier, maybe by class."""
 
     source: int
     multiplier: float
     column: int = -1
     values: npt.NDArray[np.float64] | None = None
     minval: float | None = None
+    maxval: float | None = None
     multipliers: npt.NDArray[np.float64] | None = None
     least_multiplier: float = 0.0
     greatest_multiplier: float = 0.0
@@ -119,6 +120,10 @@ class Ranking:
                 raise ValueError("unknown source of raw values")
             if term.source == SOURCE_COLUMN and not 0 <= term.column < len(self.columns.host):
                 raise IndexError("column out of range")
+            if term.maxval is not None and term.source == SOURCE_COLUMN:
+                raise ValueError("values of a term with maxval are given by class or row")
+            if term.maxval is not None and term.minval is not None and term.minval > term.maxval:
+                raise ValueError("minval is above maxval")
             if term.source in (SOURCE_CLASS, SOURCE_ROW) and (term.values is None or len(term.values) == 0):
                 raise ValueError("values are missing")
             if term.source == SOURCE_ROW and term.values is not None and len(term.values) != self.capacity:
@@ -240,7 +245,7 @@ class Ranking:
     # scores
 
     def _raw(self, term: Term, row: int, members: float) -> float:
-        """The weigher's raw value, no less than its minval."""
+        """The weigher's raw value, within minval and maxval."""
         if term.source == SOURCE_COLUMN:
             raw = float(self.columns.host[term.column, row])
         elif term.source == SOURCE_GROUP:
@@ -249,14 +254,17 @@ class Ranking:
         else:
             assert term.values is not None
             raw = float(term.values[self.columns.class_of[row] if term.source == SOURCE_CLASS else row])
-        return raw if term.minval is None else max(raw, term.minval)
+        if term.minval is not None and raw < term.minval:
+            return term.minval
+        return raw if term.maxval is None else min(raw, term.maxval)
 
     def _multiplier(self, term: Term, row: int) -> float:
         return term.multiplier if term.multipliers is None else float(term.multipliers[self.columns.class_of[row]])
 
     def _ends(self, term: Term, raws: list[float], idle: bool) -> tuple[float, float]:
         """(lo, hi - lo) of the raw values; 0 for the second if the term adds nothing, as where it is ``idle``."""
-        low, high = min(raws) if term.minval is None else term.minval, max(raws)
+        low = min(raws) if term.minval is None else term.minval
+        high = max(raws) if term.maxval is None else term.maxval
         return (low, high - low) if high > low and not idle else (low, 0.0)
 
     def _scores(self, rows: list[int], members: list[float], idle: list[bool]) -> list[float]:
@@ -302,7 +310,8 @@ class Ranking:
         return group is None or group.policy != (SOFT_AFFINITY if term.group_factor > 0 else SOFT_ANTI_AFFINITY)
 
     def row_parts(self, row: int, members: float = 0.0) -> list[tuple[float, float, float]]:
-        """Per term (raw, normalised, multiplier) of one row under the normalisers of the latest ``best``."""
+        """Per term (raw, normalised, multiplier) of one row under the normalisers of the latest ``best`` or
+        ``score_rows``."""
         self._check_capacity()
         self.columns.check_row(row)
         parts = []

@@ -4,7 +4,7 @@ decisions."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -18,14 +18,18 @@ from .decision import Alternate, Decision, Refusal, ScorePart, Selection
 from .demands import demands
 from .errors import DuplicateName, InvalidValue, NoValidHost
 from .explain import Explanation, explain
+from .filters import BUILTIN_FILTERS
+from .filters.base import Filter
 from .fitting import Fit, fits
 from .fleet import Fleet, Tip, uuid_words, whole_number
-from .host_selection import names_hosts
+from .host_selection import names_hosts, names_targets
 from .policy import Policy
 from .request import Request, RequestSpec, ServerGroup
 from .request_check import check_request, check_spec, check_uuids
 from .schedule import ClaimHook, Ranked, Scheduling
 from .signature import SharedVerdicts, Signature
+from .weighers import BUILTIN_WEIGHERS
+from .weighers.base import Weigher
 
 SIGNATURES: Final = 4096
 """Compiled signatures kept at most; the least recently used go first."""
@@ -43,32 +47,36 @@ class Compiled:
         self.verdicts = SharedVerdicts(fleet)
         self.by_content: dict[Any, Signature] = {}
         """Content -> the signature that owns its ranking, the least recently compiled for first."""
-        self.by_spec: dict[tuple[int, str, bool], tuple[RequestSpec, Signature]] = {}
+        self.by_spec: dict[tuple[Hashable, ...], tuple[RequestSpec, int, Signature]] = {}
+        """What decides of a request -> its spec, the topology epoch if it names hosts (else -1), the signature."""
         self.epoch = (-1, -1)
         self.classes = -1
         names = {judge.name for judge in policy.filters}
         options = policy.options.scheduler
-        rules = (*policy.filters, *policy.weighers)
-        self.custom = any(not type(rule).__module__.startswith(f"{__package__}.") for rule in rules)
-        """True if a filter or weigher is not ours: it may read anything of a request."""
+        builtin = {*BUILTIN_FILTERS.values(), *BUILTIN_WEIGHERS.values()}
+        rules: tuple[Filter | Weigher, ...] = (*policy.filters, *policy.weighers)
+        self.custom = [rule for rule in rules if type(rule) not in builtin]
+        """Filters and weighers that are not ours: what they read of a request, their keys say."""
         self.reads_project = options.limit_tenants_to_placement_aggregate or "AggregateMultiTenancyIsolation" in names
 
     def signature(self, request: Request, *, candidates_given: bool) -> Signature:
         """The compiled signature of a request. O(1) for a spec that was seen before."""
         self._keep_up()
-        key = (id(request.spec), request.project_id if self.reads_project else "", candidates_given)
+        read = tuple([rule.key(request) for rule in self.custom])
+        key = (id(request.spec), request.project_id if self.reads_project else "", candidates_given, read)
         known = self.by_spec.get(key)
-        if known is not None and not self.custom:
-            return known[1]
-        signature = self._compile(request, candidates_given)
+        if known is not None and known[1] in (-1, self.fleet.topology_epoch):
+            return known[2]
+        # A rule that may read the whole request has its answers made for this one alone.
+        shareable = all(part is not request for part in read)
+        signature = self._compile(request, candidates_given, shareable)
         # Compiling may have met a resource class or an aggregate for the first time.
         self.epoch = (self.fleet.store.capacity, self.fleet.static_epoch)
         if len(self.by_spec) >= 16 * SIGNATURES:
             self.by_spec.clear()
-        destination = request.spec.requested_destination
-        if not names_hosts(request.spec) and (destination is None or destination.node is None):
-            # Whether a host of that name exists may change without an epoch.
-            self.by_spec[key] = (request.spec, signature)
+        if shareable:
+            epoch = self.fleet.topology_epoch if names_targets(request.spec) else -1
+            self.by_spec[key] = (request.spec, epoch, signature)
         return signature
 
     def _keep_up(self) -> None:
@@ -86,12 +94,15 @@ class Compiled:
                 owner.judge_new_classes()
                 self.by_content.setdefault(owner.content, owner)
 
-    def _compile(self, request: Request, candidates_given: bool) -> Signature:
+    def _compile(self, request: Request, candidates_given: bool, shareable: bool) -> Signature:
         check_spec(request.spec)
         wanted = demands(self.fleet, self.policy, request, candidates_given=candidates_given)
         signature = Signature(
             self.fleet, self.policy, request, wanted, self.verdicts, candidates_given=candidates_given
         )
+        if not shareable:
+            signature.share(None)
+            return signature
         owner = self.by_content.pop(signature.content, None)
         if owner is not None and owner.stale:
             owner = None
@@ -140,7 +151,8 @@ class Engine:
         self.policy = policy if policy is not None else Policy.nova_default()
         self.seed = whole_number(self.policy.seed if seed is None else seed, "seed", most=2**63 - 1)
         self.sequence = 0
-        self._draws = draws(self.policy)
+        self.draws = draws(self.policy)
+        """True if chance has a part in choosing among the best hosts."""
         self.reads_instance_images = self.policy.options.filter_scheduler.image_props_weight_multiplier != 0.0
         self.compiled = Compiled(self._fleet, self.policy)
 
@@ -267,7 +279,7 @@ class Engine:
         """The signature if the kernel's ranking alone can decide the request, None if it takes the scan."""
         group = request.server_group
         if (
-            self._draws
+            self.draws
             or len(request.instance_uuids) != 1
             or names_hosts(request.spec)
             or isinstance(group, ServerGroup)
@@ -471,7 +483,7 @@ class Engine:
         other._fleet = self.fleet
         other.policy = policy if policy is not None else self.policy
         other.seed, other.sequence = self.seed, self.sequence
-        other._draws = draws(other.policy)
+        other.draws = draws(other.policy)
         other.reads_instance_images = other.policy.options.filter_scheduler.image_props_weight_multiplier != 0.0
         other.compiled = self.compiled if policy is None else Compiled(self.fleet, policy)
         other._tip = Tip()

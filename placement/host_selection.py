@@ -17,6 +17,13 @@ def names_hosts(spec: RequestSpec) -> bool:
     return bool(wanted or spec.ignore_hosts or spec.force_hosts or spec.force_nodes)
 
 
+def names_targets(spec: RequestSpec) -> bool:
+    """True if what is asked of Placement depends on which hosts there are of given names."""
+    destination = spec.requested_destination
+    wanted = destination is not None and (destination.host is not None or destination.node is not None)
+    return bool(wanted or spec.force_hosts or spec.force_nodes)
+
+
 def skips_filters(spec: RequestSpec) -> bool:
     """Forced hosts or nodes skip all filters, unless the request is only a check (hint ``_nova_check_type``)."""
     return bool(spec.force_hosts or spec.force_nodes) and "_nova_check_type" not in spec.scheduler_hints
@@ -26,8 +33,7 @@ def selected(fleet: Fleet, spec: RequestSpec, rows: NDArray[np.int32]) -> NDArra
     """Which of ``rows`` (hosts) are left, bool each.
 
     In this order: the destination's host (exact, and node if given) narrows; ignored hosts go (any case; if none is
-    left, none); forced hosts stay (any case); forced nodes stay (exact). O(rows) once for any case-insensitive list,
-    else O(names).
+    left, none); forced hosts stay (any case); forced nodes stay (exact). O(rows).
     """
     keep = np.ones(len(rows), bool)
     destination = spec.requested_destination
@@ -49,8 +55,6 @@ def _named(
     fleet: Fleet, names: tuple[str, ...], rows: NDArray[np.int32], among: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Rows whose service host is one of ``names`` in any case."""
-    wanted = {name.lower() for name in names}
-    found = np.zeros(len(rows), bool)
-    for position in np.flatnonzero(among):
-        found[position] = fleet.service_host(int(rows[position])).lower() in wanted
+    named = fleet.nodes.rows_in_any_case(names, fleet.topology_epoch)
+    found: NDArray[np.bool_] = among & np.isin(rows, np.array(named, np.int32))
     return found

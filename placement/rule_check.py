@@ -73,6 +73,17 @@ def finite_number(weigher: Weigher, what: str, value: object) -> float:
     raise InvalidValue(f"{weigher.name}: {what} is {value!r:.80}, but must be a finite number", field=weigher.name)
 
 
+def ends_of(weigher: Weigher) -> dict[str, float | None]:
+    """A weigher's minval and maxval; InvalidValue if one is no finite number, or if they cross."""
+    least, greatest = (
+        None if value is None else finite_number(weigher, name, value)
+        for name, value in (("minval", weigher.minval), ("maxval", weigher.maxval))
+    )
+    if least is not None and greatest is not None and least > greatest:
+        raise InvalidValue(f"{weigher.name}: minval {least:g} is above maxval {greatest:g}", field=weigher.name)
+    return {"minval": least, "maxval": greatest}
+
+
 def _wrong(rule: Filter | Weigher, form: str, wanted: str, value: object) -> InvalidValue:
     got = f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else f"{value!r:.80}"
     return InvalidValue(f"{rule.name}.{form} must return {wanted}, got {got}", field=rule.name)

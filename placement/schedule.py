@@ -155,7 +155,10 @@ class Scheduling:
         if self.group is None or not self.group.policy.startswith("soft"):
             return None
         held, sign = self.group.members, 1.0 if self.group.policy == "soft-affinity" else -1.0
-        return np.array([sign * held.get(int(row), 0) for row in rows], np.float64)
+        members = np.zeros(len(rows), np.float64)
+        for position in np.flatnonzero(np.isin(rows, np.fromiter(held, np.int32, len(held)))).tolist():
+            members[position] = sign * held[int(rows[position])]
+        return members
 
     def _weigh(self, rows: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """``rows`` and their weights, best first; equal weights keep the order they came in."""
@@ -190,8 +193,7 @@ class Scheduling:
                 self._instance = uuid
                 if index > 0:
                     rows, weights = self._again(rows, draw)
-                parts_of = rows if len(rows) else None
-                claimed = self._claim_first(uuid, rows, weights, parts_of)
+                claimed = self._claim_first(uuid, rows, weights)
                 if claimed is None:
                     break
                 made.append((claimed, rows, weights, claimed.parts))
@@ -214,7 +216,7 @@ class Scheduling:
         """Nova 33 ``_get_sorted_hosts``: shuffle the equal best if asked, then one of the first ``host_subset_size``
         to the front."""
         options = self.engine.policy.options.filter_scheduler
-        if len(rows) == 0:
+        if len(rows) == 0 or not self.engine.draws:
             return rows, weights
         order = list(range(len(rows)))
         if options.shuffle_best_same_weighed_hosts:
@@ -259,10 +261,8 @@ class Scheduling:
                 keep &= self.selection_passes(stage, rows)
         return keep
 
-    def _claim_first(
-        self, uuid: str, rows: NDArray[np.int32], weights: NDArray[np.float64], parts_of: NDArray[np.int32] | None
-    ) -> Claimed | None:
-        """The first host in order that the claim succeeds on."""
+    def _claim_first(self, uuid: str, rows: NDArray[np.int32], weights: NDArray[np.float64]) -> Claimed | None:
+        """The first host in order that the claim succeeds on; ``rows`` were scored last."""
         for position, row in enumerate(rows):
             row = int(row)
             if self.candidates is not None and not self.candidates[row]:
@@ -290,11 +290,13 @@ class Scheduling:
     def _parts(self, rows: NDArray[np.int32], position: int) -> tuple[ScorePart, ...]:
         if len(rows) <= 1:
             return ()
-        columns = self.signature.ranking.parts(rows, self.members(rows))
-        return tuple(
-            ScorePart(weigher.name, float(raw[position]), float(normalised[position]), float(multiplier[position]))
-            for weigher, (raw, normalised, multiplier) in zip(self.signature.weighers, columns, strict=True)
-        )
+        ranking = self.signature.ranking
+        if self.claim is not None:
+            # The hook may have had the engine look at something else.
+            ranking.score_rows(rows, self.members(rows))
+        members = self.members(rows[position : position + 1])
+        parts = ranking.row_parts(int(rows[position]), 0.0 if members is None else float(members[0]))
+        return tuple(ScorePart(name, *part) for name, part in zip(self.signature.weigher_names, parts, strict=True))
 
     def _take(self, uuid: str, row: int, weight: float, allocations: Any, parts: tuple[ScorePart, ...]) -> Claimed:
         request = self.request

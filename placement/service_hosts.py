@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ class ServiceHosts:
         """By service host: the least row of its nodes, -1 for none."""
         self.shared: dict[int, list[int]] = {}
         """By service host that has several nodes: their rows in order."""
+        self._lowered: tuple[int, dict[str, list[int]]] = (-1, {})
+        """The topology epoch of, and service hosts by, names in lower case."""
 
     def rows(self, host: str) -> list[int]:
         """Rows of a service host's nodes in order; empty if there is none. O(nodes)."""
@@ -34,6 +36,17 @@ class ServiceHosts:
             return list(several)
         row = int(self.row_of[index])
         return [row] if row >= 0 else []
+
+    def rows_in_any_case(self, names: Iterable[str], epoch: int) -> list[int]:
+        """Rows of the nodes of all service hosts of these names, however they are capitalised. O(names) for the same
+        ``epoch`` as the last time, else O(service hosts)."""
+        if self._lowered[0] != epoch:
+            by_name: dict[str, list[int]] = {}
+            for host in np.flatnonzero(self.row_of >= 0).tolist():
+                by_name.setdefault(self.names.get(host).lower(), []).append(host)
+            self._lowered = (epoch, by_name)
+        hosts = {host for name in names for host in self._lowered[1].get(name.lower(), ())}
+        return [row for host in sorted(hosts) for row in self.shared.get(host, [int(self.row_of[host])])]
 
     def siblings(self, row: int) -> list[int]:
         """Rows of the nodes of the same service host, this one among them. O(1)."""

@@ -7,9 +7,9 @@ Equal signatures share one ranking. Nothing here depends on instance uuids, on t
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +27,20 @@ from .policy import Policy
 from .query import PlacementQuery
 from .request import Request
 from .row_cache import RowCache
-from .rule_check import bounds_of, column_of, fields_of, finite_number, raw_values, selection_of, verdicts
+from .rule_check import bounds_of, column_of, ends_of, fields_of, finite_number, raw_values, selection_of, verdicts
 from .view import ClassView, FleetView, HostView
 from .weighers.base import Weigher
 
+T = TypeVar("T")
 CELL: Final = "cell"
 TRAITS: Final = "traits"
 AGGREGATES: Final = "aggregates"
 CANDIDATES: Final = "allocation_candidates"
 SELECTION: Final = "host_selection"
-GROUP_WEIGHERS: Final = {"ServerGroupSoftAffinityWeigher": 1.0, "ServerGroupSoftAntiAffinityWeigher": -1.0}
+VERDICTS: Final = 4096
+"""Verdicts of filters, by their keys of requests, kept at most."""
+ROW_BYTES: Final = 256 << 20
+"""Bytes that verdicts on rows may take together."""
 GROUP_FILTERS: Final = {"ServerGroupAffinityFilter": "affinity", "ServerGroupAntiAffinityFilter": "anti-affinity"}
 
 
@@ -98,8 +102,13 @@ class RowValues:
         self.cache = RowCache(fleet, np.float64, self._evaluate)
 
     def _evaluate(self, rows: NDArray[np.int32]) -> NDArray[np.float64]:
+        raw = self._read(rows)
+        return raw if self.weigher.maxval is None else np.minimum(raw, self.weigher.maxval)
+
+    def _read(self, rows: NDArray[np.int32]) -> NDArray[np.float64]:
         weigher, raw = self.weigher, np.zeros(len(rows), np.float64)
-        values = weigher.values(FleetView(self.fleet, rows), self.request)
+        view, column = FleetView(self.fleet, rows), weigher.column(self.request)
+        values = weigher.values(view, self.request) if column is None else view.column(column)
         if values is not None:
             return self._vectorised(rows, raw_values(weigher, values, len(rows)))
         for position, row in enumerate(rows.tolist()):
@@ -263,7 +272,7 @@ class Signature:
 
     def _compile_weigher(self, weigher: Weigher) -> list[Term]:
         request = self.request
-        if weigher.name not in GROUP_WEIGHERS and not weigher.applies(request):
+        if weigher.group_factor is None and not weigher.applies(request):
             # Every raw value is the same, so every norm is 0.
             return []
         term = Term(self.fleet, weigher, request, self._shared.multipliers(weigher))
@@ -389,14 +398,15 @@ class Term:
         self._multipliers: list[float] = []
         self._values: list[float] = []
         self._per_class = False
-        self.arguments: dict[str, Any] = {"minval": weigher.minval, "multiplier": self._multiplier}
+        self.arguments: dict[str, Any] = {"multiplier": self._multiplier} | ends_of(weigher)
         self._find_source()
         self._read_multipliers()
 
     def _find_source(self) -> None:
         weigher, request = self.weigher, self.request
-        factor = GROUP_WEIGHERS.get(weigher.name)
-        column = weigher.column(request) if factor is None else None
+        factor = weigher.group_factor
+        # The kernel does not clamp columns from above.
+        column = weigher.column(request) if factor is None and weigher.maxval is None else None
         if factor is not None:
             self.arguments.update(source=SOURCE_GROUP, group_factor=factor)
         elif column is not None:
@@ -445,7 +455,8 @@ class Term:
             return
         for host_class in self.fleet.classes.values[known:]:
             raw = self.weigher.raw(ClassView(self.fleet, host_class), self.request) if host_class.is_host else 0.0
-            self._values.append(finite_number(self.weigher, "raw value", raw))
+            raw = finite_number(self.weigher, "raw value", raw)
+            self._values.append(raw if self.weigher.maxval is None else min(raw, self.weigher.maxval))
         self.arguments["values"] = np.array([*self._values, 0.0])
 
     def adds_nothing(self) -> bool:
@@ -483,15 +494,30 @@ class SharedVerdicts:
         return self._multipliers.setdefault(weigher.name, {})
 
     def by_class(self, judge: Filter, request: Request) -> ClassVerdicts:
-        key = (judge.name, judge.key(request))
-        found = self._classes.get(key)
-        if found is None:
-            found = self._classes[key] = ClassVerdicts(self.fleet, judge, request)
-        return found
+        """Verdicts on host classes. O(1) for a key that is known."""
+        return self._kept(self._classes, VERDICTS, ClassVerdicts, judge, request)
 
     def by_row(self, judge: Filter, request: Request) -> RowCache:
-        key = (judge.name, judge.key(request))
-        found = self._rows.get(key)
+        """Verdicts on rows. O(1) for a key that is known."""
+        most = min(VERDICTS, max(16, ROW_BYTES // self.fleet.store.capacity))
+        return self._kept(self._rows, most, row_verdicts, judge, request)
+
+    def _kept(
+        self,
+        kept: dict[Hashable, T],
+        most: int,
+        make: Callable[[Fleet, Filter, Request], T],
+        judge: Filter,
+        request: Request,
+    ) -> T:
+        """What is known for the filter and its key of the request, else made; the oldest go first. Keys that are the
+        request itself come once, so these are not kept."""
+        key = judge.key(request)
+        if key is request:
+            return make(self.fleet, judge, request)
+        found = kept.get((judge.name, key))
         if found is None:
-            found = self._rows[key] = row_verdicts(self.fleet, judge, request)
+            if len(kept) >= most:
+                del kept[next(iter(kept))]
+            found = kept[judge.name, key] = make(self.fleet, judge, request)
         return found

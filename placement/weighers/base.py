@@ -31,6 +31,9 @@ class Weigher:
     option: ClassVar[str]
     """Key of the multiplier: an option of ``[filter_scheduler]``, and an aggregate metadata key that overrides it per
     host."""
+    group_factor: ClassVar[float | None] = None
+    """Group form: the raw value is this times the number of members of the request's server group on the host. If it is
+    positive, only groups of the policy soft-affinity count, else those of soft-anti-affinity."""
     sign: ClassVar[float] = 1.0
     """Factor of every multiplier: -1.0 where a greater option means a worse host."""
 
@@ -73,11 +76,6 @@ class Weigher:
 
     def column(self, request: Request) -> str | None:
         """Column form: name of the fleet column that is the raw value, or None."""
-        return None
-
-    def group_count(self, request: Request) -> float | None:
-        """Group form: the raw value is this factor times the number of the request's server-group members on the host;
-        or None."""
         return None
 
     def values(self, view: FleetView, request: Request) -> NDArray[np.float64] | None:

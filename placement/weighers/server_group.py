@@ -19,7 +19,7 @@ from .base import Weigher
 
 class _SoftPolicyWeigher(Weigher):
     policy: ClassVar[str]
-    factor: ClassVar[float]
+    group_factor: ClassVar[float]
 
     def applies(self, request: Request) -> bool:
         return group_with(request, self.policy) is not None
@@ -31,11 +31,8 @@ class _SoftPolicyWeigher(Weigher):
         group = group_with(request, self.policy)
         return None if group is None else group.members
 
-    def group_count(self, request: Request) -> float | None:
-        return self.factor if self.applies(request) else None
-
     def raw(self, host: HostState, request: Request) -> float:
-        return self.factor * self._members_on(host, request)
+        return self.group_factor * self._members_on(host, request)
 
     def describe(self, host: HostState, request: Request, best: float | None = None) -> str:
         group = group_with(request, self.policy)
@@ -55,7 +52,7 @@ class ServerGroupSoftAffinityWeigher(_SoftPolicyWeigher):
     name: ClassVar[str] = "ServerGroupSoftAffinityWeigher"
     option: ClassVar[str] = "soft_affinity_weight_multiplier"
     policy: ClassVar[str] = "soft-affinity"
-    factor: ClassVar[float] = 1.0
+    group_factor: ClassVar[float] = 1.0
 
 
 class ServerGroupSoftAntiAffinityWeigher(_SoftPolicyWeigher):
@@ -64,4 +61,4 @@ class ServerGroupSoftAntiAffinityWeigher(_SoftPolicyWeigher):
     name: ClassVar[str] = "ServerGroupSoftAntiAffinityWeigher"
     option: ClassVar[str] = "soft_anti_affinity_weight_multiplier"
     policy: ClassVar[str] = "soft-anti-affinity"
-    factor: ClassVar[float] = -1.0
+    group_factor: ClassVar[float] = -1.0

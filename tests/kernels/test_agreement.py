@@ -299,7 +299,7 @@ class Agreement(RuleBasedStateMachine):
             mask[row] ^= 1
         for term in signature.terms:
             if term["source"] == constants.SOURCE_ROW:
-                term["values"][row] = value
+                term["values"][row] = min(value, term.get("maxval", np.inf))
         self.edit(lambda arrays: None, [row])
 
     # consumers and groups

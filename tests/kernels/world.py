@@ -127,10 +127,17 @@ class Signature:
         for position, term in enumerate(self.terms):
             if term["source"] == SOURCE_CLASS:
                 term["values"] = np.append(term["values"], value)
+                cap(term)
             if term.get("multipliers") is None and position % 2:
                 term["multipliers"] = np.full(len(self.class_stage) - 1, term["multiplier"])
             if term.get("multipliers") is not None:
                 set_multipliers(term, np.append(term["multipliers"], value))
+
+
+def cap(term: dict[str, Any]) -> None:
+    """Keep the promise that no value is above maxval."""
+    if "values" in term:
+        np.minimum(term["values"], term.get("maxval", np.inf), out=term["values"])
 
 
 def set_multipliers(term: dict[str, Any], multipliers: NDArray[np.float64]) -> None:
@@ -159,6 +166,9 @@ def terms(draw: st.DrawFn, classes: int, capacity: int) -> dict[str, Any]:
         term["group_factor"] = draw(st.sampled_from([1.0, -1.0, 0.1]))
     else:
         term["values"] = random.choice(FIGURES, classes if source == SOURCE_CLASS else capacity)
+    if source != SOURCE_COLUMN and draw(st.integers(0, 3)) == 0:
+        term["maxval"] = (term.get("minval") or 0.0) + draw(st.sampled_from([0.0, 1.0, 2.5]))
+        cap(term)
     if draw(st.booleans()):
         set_multipliers(term, random.choice(MULTIPLIERS, classes))
     return term

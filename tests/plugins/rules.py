@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hostler.placement.filters.adapter import NovaFilterAdapter
 from hostler.placement.filters.base import Bound, Filter, Selection
+from hostler.placement.filters.server_group import group_with
 from hostler.placement.host import HostState
 from hostler.placement.request import Request
 from hostler.placement.view import FleetView
@@ -212,11 +213,50 @@ class TraitWeigher(_Rule):
         return len(host.traits) / 3
 
 
+class CappedQuietWeigher(QuietWeigher):
+    """Column form with a greatest value."""
+
+    name: ClassVar[str] = "CappedQuietWeigher"
+    maxval: ClassVar[float | None] = 2.0
+
+
+class CappedCrowdWeigher(CrowdWeigher):
+    """Host form whose values have both ends fixed."""
+
+    name: ClassVar[str] = "CappedCrowdWeigher"
+    minval: ClassVar[float | None] = 0.0005
+    maxval: ClassVar[float | None] = 0.002
+
+
+class CappedTraitWeigher(TraitWeigher):
+    """Host form on static fields, with a greatest value."""
+
+    name: ClassVar[str] = "CappedTraitWeigher"
+    maxval: ClassVar[float | None] = 0.5
+
+
+class CompanyWeigher(_Rule):
+    """Group form: counts up to three members of a soft-affinity group."""
+
+    name: ClassVar[str] = "CompanyWeigher"
+    option: ClassVar[str] = "pci_weight_multiplier"
+    maxval: ClassVar[float | None] = 6.0
+    group_factor: ClassVar[float | None] = 2.0
+
+    def fields(self, request: Request) -> frozenset[str]:
+        return frozenset({"instances"})
+
+    def raw(self, host: HostState, request: Request) -> float:
+        group = group_with(request, "soft-affinity")
+        return 0.0 if group is None else 2.0 * len(group.members & host.instances.keys())
+
+
 FILTERS: tuple[type[Filter], ...] = (
     *(RoomFilter, EvenFilter, AwayFilter, RatioFilter, CrowdFilter),
     NovaFilterAdapter.of(NovaQuiet),
 )
 WEIGHERS: tuple[type[Weigher], ...] = (
     *(QuietWeigher, ShareWeigher, CrowdWeigher, TraitWeigher),
+    *(CappedQuietWeigher, CappedCrowdWeigher, CappedTraitWeigher, CompanyWeigher),
     NovaWeigherAdapter.of(NovaFew),
 )

@@ -82,7 +82,7 @@ def test_a_soft_policy_counts_the_groups_members_on_the_host(name: str) -> None:
     asked = request(group=group(policy, "a", "b", "c"))
     assert judge.applies(asked)
     assert judge.raw(holding("a", "b", "x"), asked) == expected
-    assert judge.group_count(asked) == expected / 2
+    assert judge.group_factor == expected / 2
     assert judge.fields(asked) == {"instances"}
     assert judge.key(asked) == frozenset("abc")
     assert judge.describe(holding("a", "b"), asked, -3.0) == f"2 members of server group g ({policy}), best host has 3"
@@ -94,7 +94,6 @@ def test_a_soft_policy_counts_the_groups_members_on_the_host(name: str) -> None:
 def test_another_policy_counts_nothing(name: str, kept: Any) -> None:
     judge, asked = weigher(name), request(group=kept)
     assert not judge.applies(asked)
-    assert judge.group_count(asked) is None
     assert judge.raw(holding("a"), asked) == 0
     assert "in no group of policy soft-" in judge.describe(holding("a"), asked)
     assert judge.key(asked) is None

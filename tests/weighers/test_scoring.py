@@ -163,7 +163,7 @@ def test_a_weigher_that_does_not_apply_sees_all_hosts_alike(
 def test_the_group_form_says_the_same_as_the_host_form(of: Host, asked: Request, options: Options) -> None:
     for built in BUILTIN_WEIGHERS.values():
         judge = built(options)
-        factor = judge.group_count(asked)
-        if factor is not None and isinstance(asked.server_group, ServerGroup):
+        factor = judge.group_factor
+        if factor is not None and judge.applies(asked) and isinstance(asked.server_group, ServerGroup):
             assert judge.raw(of, asked) == factor * len(asked.server_group.members & of.instances.keys())
         assert factor is None or not isinstance(judge, ColumnWeigher)
