@@ -147,10 +147,9 @@ class Engine:
         _check_kind(fleet, Fleet, "fleet")
         _check_kind(policy, Policy, "policy")
         self._fleet = fleet if fleet is not None else Fleet()
-        self._tip = self._fleet.adopt(Tip())
+        self._tip = self._fleet.tips.adopt(Tip())
         self.policy = policy if policy is not None else Policy.nova_default()
         self.seed = whole_number(self.policy.seed if seed is None else seed, "seed", most=2**63 - 1)
-        self.sequence = 0
         self.draws = draws(self.policy)
         """True if chance has a part in choosing among the best hosts."""
         self.reads_instance_images = self.policy.options.filter_scheduler.image_props_weight_multiplier != 0.0
@@ -162,8 +161,18 @@ class Engine:
     def fleet(self) -> Fleet:
         """The fleet as this engine sees it. Change it through here: after a fork, the same Fleet object serves both
         engines in turn."""
-        self._fleet.enter(self._tip)
+        self._fleet.tips.enter(self._tip)
         return self._fleet
+
+    @property
+    def sequence(self) -> int:
+        """Number of this engine's latest decision. Engines on one fleet that are no forks count together, and a fleet
+        that was saved and loaded goes on counting."""
+        return self.fleet.tips.sequence
+
+    @sequence.setter
+    def sequence(self, number: int) -> None:
+        self.fleet.tips.sequence = number
 
     @property
     def uuid_seed(self) -> int:
@@ -179,12 +188,13 @@ class Engine:
 
     def next_sequence(self) -> int:
         """Number of the decision that is being made; the next one gets the next number."""
-        self.sequence += 1
-        return self.sequence
+        tips = self._fleet.tips
+        tips.sequence += 1
+        return tips.sequence
 
     def decision_seed(self) -> int:
         """Seed of the decision that is being made."""
-        return self.seed_of(self.sequence + 1)
+        return self.seed_of(self._fleet.tips.sequence + 1)
 
     def signature(self, request: Request, *, candidates_given: bool = False) -> Signature:
         """The request compiled. O(1) for a spec that was seen before, else about a microsecond per hundred hosts."""
@@ -194,7 +204,7 @@ class Engine:
         """Bring the state to this engine's version, and the request to a checked form with uuids."""
         check_request(request)
         if not request.instance_uuids:
-            made = make_many(self.uuid_seed, self.sequence, 1)
+            made = make_many(self.uuid_seed, self.fleet.tips.sequence, 1)
             request = request.with_changes(instance_uuids=(format_uuid(int(made[0, 0]), int(made[0, 1])),))
         self.fleet.advance(request.now, self.policy.options.default.service_down_time)
         return request
@@ -482,12 +492,12 @@ class Engine:
         other = Engine.__new__(Engine)
         other._fleet = self.fleet
         other.policy = policy if policy is not None else self.policy
-        other.seed, other.sequence = self.seed, self.sequence
+        other.seed = self.seed
         other.draws = draws(other.policy)
         other.reads_instance_images = other.policy.options.filter_scheduler.image_props_weight_multiplier != 0.0
         other.compiled = self.compiled if policy is None else Compiled(self.fleet, policy)
         other._tip = Tip()
-        self.fleet.share(other._tip)
+        self.fleet.tips.share(other._tip)
         return other
 
     def what_if(self, policy: Policy | None = None) -> Engine:

@@ -69,8 +69,7 @@ class Fleet:
         self.host_ips = NameTable()
         self.host_ips.intern("")
         self._cells: tuple[int, frozenset[str | None]] = (0, frozenset())
-        tips = Tips(ledger, self.services)
-        self.adopt, self.share, self.enter = tips.adopt, tips.share, tips.enter
+        self.tips = Tips(ledger, self.services)
 
     # size, time and versions
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from . import snapshot
+from .checks import whole_number
 from .errors import HostlerError, SnapshotError
 from .fleet import Fleet
 from .fleet_arrays import read_arrays, write_arrays
@@ -32,6 +33,7 @@ class Meta(msgspec.Struct, forbid_unknown_fields=True):
     made: int
     now: float
     service_down_time: float
+    sequence: int
     arrays: list[str]
 
 
@@ -44,7 +46,7 @@ def save(fleet: Fleet, path: snapshot.Path, *, progress: snapshot.Progress | Non
     million hosts in half a second, and what the disk takes.
     """
     arrays = write_arrays(fleet) | write_values(fleet)
-    figures = (fleet.rows, fleet.seed, fleet.providers.made, fleet.now, fleet.service_down_time)
+    figures = (fleet.rows, fleet.seed, fleet.providers.made, fleet.now, fleet.service_down_time, fleet.tips.sequence)
     snapshot.write(path, msgspec.to_builtins(Meta(KIND, FORMAT, *figures, list(arrays))), arrays, progress=progress)
 
 
@@ -61,6 +63,7 @@ def load(path: snapshot.Path) -> Fleet:
         read_arrays(fleet, arrays, meta.rows, meta.made)
         fleet.services.now, fleet.services.down_time = meta.now, meta.service_down_time
         fleet.services.judge_all()
+        fleet.tips.sequence = whole_number(meta.sequence, "sequence", most=2**63 - 1)
         if arrays:
             raise ValueError(f"there is more than a fleet has: {sorted(arrays)}")
     except (HostlerError, msgspec.MsgspecError, ArithmeticError, LookupError, TypeError, ValueError) as error:

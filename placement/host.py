@@ -147,8 +147,8 @@ class Host:
     """A compute host to load. It satisfies HostState, so rules can be tried on it without a fleet.
 
     Memory in MiB, disk in GiB unless the name says _mb. ``free_ram_mb`` / ``free_disk_mb`` / ``vcpus_used`` are what
-    the compute node reports; None derives them from the totals (nothing used). ``uuid`` None is made from the fleet's
-    seed and the row.
+    the compute node reports; -1 MiB free derives from the totals, as if nothing were used. An empty ``nodename`` is the
+    host's, an empty ``uuid`` is made from the fleet's seed and the row.
     """
 
     host: str

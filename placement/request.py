@@ -45,7 +45,6 @@ class InstanceNumaCell:
     pagesize: int | None = None
     cpu_policy: str | None = None
     cpu_thread_policy: str | None = None
-    reserved: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

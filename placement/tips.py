@@ -12,11 +12,11 @@ from .services import Services
 class Tip:
     """Where an engine left the fleet; ``version`` is None while the state itself is there."""
 
-    __slots__ = ("__weakref__", "now", "version")
+    __slots__ = ("__weakref__", "now", "sequence", "version")
 
     def __init__(self) -> None:
         self.version: Version | None = None
-        self.now = 0.0
+        self.now, self.sequence = 0.0, 0
 
 
 class Tips:
@@ -25,6 +25,8 @@ class Tips:
     def __init__(self, ledger: Ledger, services: Services) -> None:
         self._history, self._services = ledger.history, services
         self._present: weakref.ref[Tip] | None = None
+        self.sequence = 0
+        """Number of the latest decision at the tip that the state is at."""
 
     def adopt(self, tip: Tip) -> Tip:
         """The tip that the state is at: ``tip`` if there is none yet, else the one that other engines share. O(1)."""
@@ -36,7 +38,7 @@ class Tips:
 
     def share(self, tip: Tip) -> None:
         """Let ``tip`` start from the state as it is now. O(1)."""
-        tip.version, tip.now = self._history.hold(), self._services.now
+        tip.version, tip.now, tip.sequence = self._history.hold(), self._services.now, self.sequence
 
     def enter(self, tip: Tip) -> None:
         """Bring the state to where ``tip`` left it. O(1) if it is there, else O(changes between), and as
@@ -49,7 +51,7 @@ class Tips:
         if present is not None:
             self.share(present)
         self._history.go(tip.version)
-        tip.version = None
+        tip.version, self.sequence = None, tip.sequence
         self._present = weakref.ref(tip)
         if self._services.now != tip.now:
             self._services.advance(tip.now, self._services.down_time)

@@ -17,6 +17,8 @@ from .placement.errors import (
 from .placement.filters.base import Bound, Filter
 from .placement.filters.base import Selection as FilterSelection
 from .placement.fleet import Fleet, Inventory
+from .placement.fleet_file import load as load_fleet
+from .placement.fleet_file import save as save_fleet
 from .placement.host import Aggregate, Host, MemoryPages, NumaCell, NumaTopology, PciPool, Service
 from .placement.load import add_hosts, load_hosts
 from .placement.policy import Policy
@@ -74,5 +76,7 @@ __all__ = [
     "UnknownName",
     "Weigher",
     "add_hosts",
+    "load_fleet",
     "load_hosts",
+    "save_fleet",
 ]
