@@ -7,7 +7,6 @@ def gather(
     requests: list[Any],
     first: int,
     kind: type[Any],
-    now: float | None,
     specs: dict[Any, Any],
     projects: dict[str, int],
     users: dict[str, int],
@@ -17,4 +16,5 @@ def gather(
     project: npt.NDArray[np.int32],
     user: npt.NDArray[np.int32],
     group: npt.NDArray[np.int32],
+    times: npt.NDArray[np.float64],
 ) -> int: ...

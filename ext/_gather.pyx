@@ -2,6 +2,7 @@
 
 from cpython.dict cimport PyDict_GetItem
 from cpython.ref cimport PyObject
+from libc.math cimport NAN, isfinite
 from libc.stdint cimport int32_t, uint64_t
 
 from ._tables cimport parse_uuid_str
@@ -11,6 +12,7 @@ cdef extern from "Python.h":
     bint PyUnicode_CheckExact(object)
     bint PyDict_CheckExact(object)
     bint PyTuple_CheckExact(object)
+    bint PyFloat_CheckExact(object)
     Py_ssize_t PyTuple_GET_SIZE(object)
 
 
@@ -30,20 +32,19 @@ cdef inline int signature(dict specs, object spec, object project) except -2:
     return <int>(<object>found)
 
 
-def gather(list requests, Py_ssize_t first, type kind, object now, dict specs, dict projects, dict users, dict groups,
-           int32_t[::1] which, uint64_t[:, ::1] uuids, int32_t[::1] project, int32_t[::1] user, int32_t[::1] group):
+def gather(list requests, Py_ssize_t first, type kind, dict specs, dict projects, dict users, dict groups,
+           int32_t[::1] which, uint64_t[:, ::1] uuids, int32_t[::1] project, int32_t[::1] user, int32_t[::1] group, double[::1] times):
     """Fill the columns from ``requests[first:]`` and return the position of the first request that needs a closer look.
 
-    A request is plain if its type is ``kind``; it names one uuid, no alternates, a time that is None or ``now``; and its spec,
-    project, user and server group (None: -1) are keys of the dictionaries, which give what goes into the columns (``specs`` may
-    hold, for a spec, a dictionary by project). Raises nothing
-    for odd requests: they are not plain.
+    A request is plain if its type is ``kind``; it names one uuid, no alternates, a time that is None (NaN in the column) or a
+    finite float; and its spec, project, user and server group (None: -1) are keys of the dictionaries, which give what goes into
+    the columns (``specs`` may hold, for a spec, a dictionary by project). Raises nothing for odd requests: they are not plain.
     """
     cdef Py_ssize_t i, n = len(requests)
     cdef object request, value
     cdef int number
     if not (which.shape[0] == n and uuids.shape[0] == n and uuids.shape[1] == 2 and project.shape[0] == n and user.shape[0] == n
-            and group.shape[0] == n) or first < 0:
+            and group.shape[0] == n and times.shape[0] == n) or first < 0:
         raise ValueError("batch columns differ in length")
     for i in range(first, n):
         request = requests[i]
@@ -78,7 +79,11 @@ def gather(list requests, Py_ssize_t first, type kind, object now, dict specs, d
                 return i
             group[i] = number
         value = request.now
-        if value is not None and value is not now and value != now:
+        if value is None:
+            times[i] = NAN
+        elif PyFloat_CheckExact(value) and isfinite(<double>value):
+            times[i] = <double>value
+        else:
             return i
         value = request.alternates
         if value is not 0:

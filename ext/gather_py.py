@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ def gather(
     requests: list[Any],
     first: int,
     kind: type[Any],
-    now: float | None,
     specs: dict[Any, Any],
     projects: dict[str, int],
     users: dict[str, int],
@@ -24,15 +24,20 @@ def gather(
     project: npt.NDArray[np.int32],
     user: npt.NDArray[np.int32],
     group: npt.NDArray[np.int32],
+    times: npt.NDArray[np.float64],
 ) -> int:
     """Fill the columns from ``requests[first:]`` and return the position of the first request that needs a closer
     look."""
     n = len(requests)
-    if first < 0 or any(len(column) != n for column in (which, uuids, project, user, group)) or uuids.shape[1] != 2:
+    if (
+        first < 0
+        or any(len(column) != n for column in (which, uuids, project, user, group, times))
+        or uuids.shape[1] != 2
+    ):
         raise ValueError("batch columns differ in length")
     for i in range(first, n):
         request = requests[i]
-        if type(request) is not kind or not _is_plain(request, now):
+        if type(request) is not kind or not _is_plain(request):
             return i
         number = specs.get(request.spec, -1)
         numbers = (
@@ -47,13 +52,14 @@ def gather(
             uuids[i] = parse_uuid(request.instance_uuids[0])
         except ValueError:
             return i
+        times[i] = math.nan if request.now is None else request.now
         which[i], project[i], user[i] = numbers[:3]
         group[i] = -1 if request.server_group is None else numbers[3]
     return n
 
 
-def _is_plain(request: Any, now: float | None) -> bool:
-    """One uuid, no alternates, the present time, and texts where texts belong."""
+def _is_plain(request: Any) -> bool:
+    """One uuid, no alternates, a finite time or none, and texts where texts belong."""
     texts = (request.project_id, request.user_id, *(() if request.server_group is None else (request.server_group,)))
     uuids = request.instance_uuids
     if (
@@ -63,5 +69,5 @@ def _is_plain(request: Any, now: float | None) -> bool:
         or type(uuids[0]) is not str
     ):
         return False
-    same_time = request.now is None or request.now == now
-    return same_time and type(request.alternates) is int and request.alternates == 0
+    timely = request.now is None or (type(request.now) is float and math.isfinite(request.now))
+    return timely and type(request.alternates) is int and request.alternates == 0

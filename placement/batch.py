@@ -130,45 +130,57 @@ class Decisions(Sequence[Decision]):
 
 
 class Plan:
-    """Requests of one time from ``first`` on, read into columns and checked: ``which`` signature each has, or ALONE.
+    """Requests read into columns and checked: ``which`` signature each has, or ALONE."""
 
-    ``last`` is where another time begins.
-    """
-
-    def __init__(self, engine: Engine, batch: list[Request], first: int) -> None:
+    def __init__(self, engine: Engine, batch: list[Request]) -> None:
         count = len(batch)
-        self.engine, self.batch, self.first, self.last = engine, batch, first, count
-        self.now = getattr(batch[first], "now", None)
+        self.engine, self.batch = engine, batch
         self.signatures: list[Signature] = []
         self.which = np.full(count, ALONE, np.int32)
         self.uuids = np.zeros((count, 2), np.uint64)
         self.projects, self.users = np.zeros(count, np.int32), np.zeros(count, np.int32)
         self.groups = np.full(count, -1, np.int32)
+        self.times = np.full(count, np.nan)
+        """When each comes, seconds since the epoch; NaN: at the time before."""
         self._specs: dict[RequestSpec, Any] = {}
         self._numbers: dict[int, int] = {}
         self._read()
+        given = np.maximum.accumulate(np.where(np.isnan(self.times), -1, np.arange(count)))
+        self.clock = np.where(given >= 0, self.times[given], engine.fleet.now)
+        """The time at each request's turn."""
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Consecutive spans (first, last + 1) of requests during which the same services are up. When a span is handed
+        out the time is its first request's, when the next one is asked for it becomes its last's."""
+        engine, first = self.engine, 0
+        while first < len(self.batch):
+            engine.advance(float(self.clock[first]))
+            # A rule that is not ours may read the time of a request.
+            since, until = (engine.fleet.now,) * 2 if engine.compiled.custom else engine.fleet.services.holds
+            last = _first_outside(self.clock, first, since, until)
+            yield first, last
+            engine.advance(float(self.clock[last - 1]))
+            first = last
 
     def _read(self) -> None:
         """Read all requests; raises HostlerError for the first that is malformed. Changes nothing but the clock."""
-        fleet, position = self.engine.fleet, self.first
+        fleet, position = self.engine.fleet, 0
         projects, users = fleet.projects.ids, fleet.users.ids
         plain = not self.engine.compiled.custom and not fleet.shared_service_hosts
         specs = self._specs if plain else {}
-        columns = (self.which, self.uuids, self.projects, self.users, self.groups)
+        columns = (self.which, self.uuids, self.projects, self.users, self.groups, self.times)
         while True:
-            position = gather(self.batch, position, Request, self.now, specs, projects, users, fleet.groups, *columns)
+            position = gather(self.batch, position, Request, specs, projects, users, fleet.groups, *columns)
             if position == len(self.batch):
                 return
             check_request(self.batch[position])
-            if self.batch[position].now not in (None, self.now):
-                self.last = position
-                return
             self._look(position)
             position += 1
 
     def _look(self, position: int) -> None:
         """A request that is not plain: check it, compile its spec, and read it or leave it to be placed alone."""
         engine, fleet, request = self.engine, self.engine.fleet, self.batch[position]
+        self.times[position] = np.nan if request.now is None else request.now
         single = len(request.instance_uuids) <= 1 and not request.alternates
         for uuid in request.instance_uuids:
             uuid_words(uuid, "instance_uuids")
@@ -200,6 +212,19 @@ class Plan:
             self.uuids[position] = make_many(engine.uuid_seed, engine.sequence + position, 1)[0]
 
 
+def _first_outside(values: NDArray[np.float64], first: int, least: float, greatest: float) -> int:
+    """The first position from ``first`` on whose value is not within [least, greatest]; the length if there is none.
+    O(positions passed)."""
+    size = 64
+    while first < len(values):
+        some = values[first : first + size]
+        outside = np.flatnonzero((some < least) | (some > greatest))
+        if len(outside):
+            return first + int(outside[0])
+        first, size = first + len(some), 4 * size
+    return first
+
+
 def place_batch(engine: Engine, requests: Iterable[Request]) -> Decisions:
     """``Engine.place_many``: runs of requests that the kernel can decide alone go to it together, the others one by
     one."""
@@ -207,30 +232,26 @@ def place_batch(engine: Engine, requests: Iterable[Request]) -> Decisions:
         raise InvalidValue(f"requests must be Requests in order, got {shown(requests)}", field="requests")
     batch = list(requests)
     decisions = Decisions(engine, len(batch))
-    plans: list[Plan] = []
-    while (not plans and batch) or (plans and plans[-1].last < len(batch)):
-        plans.append(Plan(engine, batch, plans[-1].last if plans else 0))
+    plan = Plan(engine, batch)
     start, now, sequence = engine.fleet.history.hold(), engine.fleet.now, engine.sequence
-    down_time = engine.policy.options.default.service_down_time
     try:
-        for plan in plans:
-            engine.fleet.advance(plan.now, down_time)
-            _place_plan(plan, decisions)
+        for position, until in plan.spans():
+            _place_span(plan, decisions, position, until)
     except BaseException:
         engine.fleet.history.go(start)
-        engine.fleet.advance(now, down_time)
+        engine.advance(now)
         engine.sequence = sequence
         raise
     return decisions
 
 
-def _place_plan(plan: Plan, decisions: Decisions) -> None:
-    alone = np.flatnonzero(plan.which[plan.first : plan.last] == ALONE) + plan.first
-    first = plan.first
-    for position in (*alone.tolist(), plan.last):
+def _place_span(plan: Plan, decisions: Decisions, first: int, last: int) -> None:
+    alone = np.flatnonzero(plan.which[first:last] == ALONE) + first
+    for position in (*alone.tolist(), last):
         if position > first:
             _place_run(plan, decisions, first, position)
-        if position < plan.last:
+        if position < last:
+            plan.engine.advance(float(plan.clock[position]))
             decisions.add(position, plan.engine.place(plan.batch[position]))
         first = position + 1
 

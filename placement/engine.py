@@ -4,7 +4,7 @@ decisions."""
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -14,121 +14,21 @@ from ..ext.tables import format_uuid, make_many
 from .batch import Decisions, place_batch
 from .checks import shown
 from .claim import Claimed, allocations_of, extras_for
+from .compiled import Compiled
 from .decision import Alternate, Decision, Refusal, ScorePart, Selection
-from .demands import demands
 from .errors import DuplicateName, InvalidValue, NoValidHost
 from .explain import Explanation, explain
-from .filters import BUILTIN_FILTERS
-from .filters.base import Filter
 from .fitting import Fit, fits
 from .fleet import Fleet, Tip, uuid_words, whole_number
-from .host_selection import names_hosts, names_targets
+from .host_selection import names_hosts
 from .policy import Policy
-from .request import Request, RequestSpec, ServerGroup
+from .request import Request, ServerGroup
 from .request_check import check_request, check_spec, check_uuids
 from .schedule import ClaimHook, Ranked, Scheduling
-from .signature import SharedVerdicts, Signature
-from .weighers import BUILTIN_WEIGHERS
-from .weighers.base import Weigher
+from .signature import Signature
 
-SIGNATURES: Final = 4096
-"""Compiled signatures kept at most; the least recently used go first."""
-INDEX_BYTES: Final = 4 << 30
-"""Bytes that the rankings of all signatures may hold together; the least recently used go first."""
 _MIX: Final = 0x9E3779B97F4A7C15
 _WORD: Final = (1 << 64) - 1
-
-
-class Compiled:
-    """Signatures and verdicts of one fleet under one policy; shared by an engine and its forks."""
-
-    def __init__(self, fleet: Fleet, policy: Policy) -> None:
-        self.fleet, self.policy = fleet, policy
-        self.verdicts = SharedVerdicts(fleet)
-        self.by_content: dict[Any, Signature] = {}
-        """Content -> the signature that owns its ranking, the least recently compiled for first."""
-        self.by_spec: dict[tuple[Hashable, ...], tuple[RequestSpec, int, Signature]] = {}
-        """What decides of a request -> its spec, the topology epoch if it names hosts (else -1), the signature."""
-        self.epoch = (-1, -1)
-        self.classes = -1
-        names = {judge.name for judge in policy.filters}
-        options = policy.options.scheduler
-        builtin = {*BUILTIN_FILTERS.values(), *BUILTIN_WEIGHERS.values()}
-        rules: tuple[Filter | Weigher, ...] = (*policy.filters, *policy.weighers)
-        self.custom = [rule for rule in rules if type(rule) not in builtin]
-        """Filters and weighers that are not ours: what they read of a request, their keys say."""
-        self.reads_project = options.limit_tenants_to_placement_aggregate or "AggregateMultiTenancyIsolation" in names
-
-    def signature(self, request: Request, *, candidates_given: bool) -> Signature:
-        """The compiled signature of a request. O(1) for a spec that was seen before."""
-        self._keep_up()
-        read = tuple([rule.key(request) for rule in self.custom])
-        key = (id(request.spec), request.project_id if self.reads_project else "", candidates_given, read)
-        known = self.by_spec.get(key)
-        if known is not None and known[1] in (-1, self.fleet.topology_epoch):
-            return known[2]
-        # A rule that may read the whole request has its answers made for this one alone.
-        shareable = all(part is not request for part in read)
-        signature = self._compile(request, candidates_given, shareable)
-        # Compiling may have met a resource class or an aggregate for the first time.
-        self.epoch = (self.fleet.store.capacity, self.fleet.static_epoch)
-        if len(self.by_spec) >= 16 * SIGNATURES:
-            self.by_spec.clear()
-        if shareable:
-            epoch = self.fleet.topology_epoch if names_targets(request.spec) else -1
-            self.by_spec[key] = (request.spec, epoch, signature)
-        return signature
-
-    def _keep_up(self) -> None:
-        """Drop what does not hold any more, and judge host classes that are new."""
-        epoch = (self.fleet.store.capacity, self.fleet.static_epoch)
-        if epoch != self.epoch:
-            self.forget()
-            self.epoch = epoch
-        if len(self.fleet.classes) != self.classes:
-            self.classes = len(self.fleet.classes)
-            self.by_spec.clear()
-            owners = list(self.by_content.values())
-            self.by_content.clear()
-            for owner in owners:
-                owner.judge_new_classes()
-                self.by_content.setdefault(owner.content, owner)
-
-    def _compile(self, request: Request, candidates_given: bool, shareable: bool) -> Signature:
-        check_spec(request.spec)
-        wanted = demands(self.fleet, self.policy, request, candidates_given=candidates_given)
-        signature = Signature(
-            self.fleet, self.policy, request, wanted, self.verdicts, candidates_given=candidates_given
-        )
-        if not shareable:
-            signature.share(None)
-            return signature
-        owner = self.by_content.pop(signature.content, None)
-        if owner is not None and owner.stale:
-            owner = None
-        signature.share(owner)
-        if owner is None:
-            self._make_room(signature.ranking.nbytes)
-        self.by_content[signature.content] = owner or signature
-        return signature
-
-    def _make_room(self, extra: int) -> None:
-        total = extra + self.nbytes
-        while self.by_content and (total > INDEX_BYTES or len(self.by_content) >= SIGNATURES):
-            oldest = next(iter(self.by_content))
-            total -= self.by_content.pop(oldest).ranking.nbytes
-            self.by_spec.clear()
-
-    def forget(self) -> None:
-        """Drop everything compiled."""
-        self.verdicts.clear()
-        self.by_content.clear()
-        self.by_spec.clear()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all rankings."""
-        return sum(owner.ranking.nbytes for owner in self.by_content.values())
 
 
 def draws(policy: Policy) -> bool:
@@ -188,13 +88,13 @@ class Engine:
 
     def next_sequence(self) -> int:
         """Number of the decision that is being made; the next one gets the next number."""
-        tips = self._fleet.tips
+        tips = self.fleet.tips
         tips.sequence += 1
         return tips.sequence
 
     def decision_seed(self) -> int:
         """Seed of the decision that is being made."""
-        return self.seed_of(self._fleet.tips.sequence + 1)
+        return self.seed_of(self.sequence + 1)
 
     def signature(self, request: Request, *, candidates_given: bool = False) -> Signature:
         """The request compiled. O(1) for a spec that was seen before, else about a microsecond per hundred hosts."""
@@ -206,11 +106,11 @@ class Engine:
         if not request.instance_uuids:
             made = make_many(self.uuid_seed, self.fleet.tips.sequence, 1)
             request = request.with_changes(instance_uuids=(format_uuid(int(made[0, 0]), int(made[0, 1])),))
-        self.fleet.advance(request.now, self.policy.options.default.service_down_time)
+        self.advance(request.now)
         return request
 
-    def _go_back(self, now: float) -> None:
-        """Set the clock back: a call that fails changes nothing."""
+    def advance(self, now: float | None) -> None:
+        """Set the time, seconds since the epoch; None leaves it. Requests that carry one do so themselves."""
         self.fleet.advance(now, self.policy.options.default.service_down_time)
 
     @contextmanager
@@ -222,7 +122,7 @@ class Engine:
             check_uuids(given)
             yield given
         except BaseException:
-            self._go_back(now)
+            self.advance(now)
             raise
 
     # deciding
@@ -246,7 +146,7 @@ class Engine:
         try:
             return self._place(self._begin(request), candidates, claim)
         except BaseException:
-            self._go_back(now)
+            self.advance(now)
             raise
 
     def _place(

@@ -153,7 +153,7 @@ def _check_numa(topology: InstanceNumaTopology) -> None:
     _one_of(topology.emulator_threads_policy, EMULATOR_POLICIES, "numa_topology.emulator_threads_policy")
     for cell in _sequence(topology.cells, "numa_topology.cells"):
         _is_a(cell, InstanceNumaCell, "numa_topology.cells")
-        for name in ("id", "memory", "reserved"):
+        for name in ("id", "memory"):
             whole_number(getattr(cell, name), f"numa_topology.cells.{name}")
         for name in ("cpuset", "pcpuset"):
             for cpu in _set(getattr(cell, name), f"numa_topology.cells.{name}"):

@@ -24,7 +24,8 @@ from .host_selection import names_hosts, selected, skips_filters
 from .numa import settled
 from .request import Request
 from .server_groups import group_state, resolved
-from .signature import GROUP_FILTERS, SELECTION, Signature, Stage, row_verdicts
+from .signature import GROUP_FILTERS, SELECTION, Signature, Stage
+from .verdicts import row_verdicts
 
 if TYPE_CHECKING:
     from .engine import Engine

@@ -102,6 +102,12 @@ class Services:
 
     # verdicts
 
+    @property
+    def holds(self) -> tuple[float, float]:
+        """Times between which, ends included, no verdict differs from those of now unless a service is heard of or
+        changed. O(1)."""
+        return min(self._since, self.now), max(self._until, self.now)
+
     def advance(self, now: float, down_time: float) -> None:
         """Set the time, and how many seconds without a heartbeat make a service down.
 

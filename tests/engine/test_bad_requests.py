@@ -111,7 +111,6 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "spec.numa_topology.cells.pagesize": (-4, 1.5, True, "large", NAN, HUGE),
     "spec.numa_topology.cells.cpu_policy": (5, "sometimes"),
     "spec.numa_topology.cells.cpu_thread_policy": (5, "sometimes"),
-    "spec.numa_topology.cells.reserved": NUMBERS,
     "server_group.uuid": (None, 5, "x" * 256),
     "server_group.policy": (None, 5, [], "sometimes"),
     "server_group.max_server_per_host": (0, *NUMBERS),
