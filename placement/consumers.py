@@ -122,7 +122,7 @@ class Consumers:
             resources={classes[index]: amount for index, amount in zip(resources, amounts, strict=True)},
             project_id=self.projects[project],
             user_id=self.users[user],
-            server_group=groups[group] if group >= 0 else None,
+            server_group=(groups[group] or None) if group >= 0 else None,
             building=bool(flags & BUILDING),
             generation=generation,
             elsewhere=elsewhere,

@@ -340,6 +340,11 @@ class Fleet:
         """Keep a server group: its members are the consumers placed with its uuid. O(1)."""
         self.kept_groups.add(uuid, policy, max_server_per_host)
 
+    def remove_server_group(self, uuid: str) -> None:
+        """Keep a server group no more. Its members stay where they are, and are in no group. UnknownName if there is
+        none. O(1)."""
+        self.kept_groups.remove(uuid)
+
     def group_id(self, uuid: str) -> int:
         """Id of a kept server group; UnknownName otherwise. O(1)."""
         return self.kept_groups.id(uuid)

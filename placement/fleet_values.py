@@ -24,7 +24,7 @@ _TEXT: Final = msgspec.json.Encoder(order="deterministic")
 
 
 class Group(msgspec.Struct, array_like=True):
-    """A kept server group; ``policy`` as the kernel numbers it."""
+    """A kept server group; ``policy`` as the kernel numbers it. A removed one has no uuid."""
 
     uuid: str
     policy: int
@@ -54,6 +54,7 @@ class Values(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     projects: list[str]
     users: list[str]
     groups: list[Group]
+    removed_groups: list[int]
     shapes: list[Shape]
     extras: list[tuple[int, Extras]]
     properties: list[dict[str, Any]]
@@ -74,7 +75,8 @@ def write_values(fleet: Fleet) -> Arrays:
         pci=fleet.pci_states.values,
         projects=fleet.projects.values,
         users=fleet.users.values,
-        groups=[Group(uuid, *fleet.kernel.group(group)[:2]) for uuid, group in fleet.groups.items()],
+        groups=[Group(uuid, *fleet.kernel.group(index)[:2]) for index, uuid in enumerate(fleet.group_uuids)],
+        removed_groups=fleet.kept_groups.removed,
         shapes=[Shape(*key) for key in fleet.consumers.shapes],
         extras=[(consumer, fleet.extras[consumer]) for consumer in sorted(fleet.extras)],
         properties=properties,
@@ -128,8 +130,8 @@ def read_values(fleet: Fleet, arrays: Arrays) -> None:
     for pools in values.pci:
         fleet.pci_states.id(pools)
     _same(fleet.pci_states.values, values.pci, "PCI states")
-    for group in values.groups:
-        fleet.kept_groups.restore(group.uuid, group.policy, group.at_most)
+    limits = [(group.policy, group.at_most) for group in values.groups]
+    fleet.kept_groups.restore([group.uuid for group in values.groups], limits, values.removed_groups)
     for shape in values.shapes:
         fleet.shape(dict(shape.amounts), shape.vcpus, shape.memory_mb, shape.disk_mb)
     if len(fleet.consumers.shapes) != len(values.shapes):

@@ -204,7 +204,7 @@ def check_consumers(fleet: Fleet, table: Table) -> None:
     assert np.array_equal(found, ids), "a uuid leads to another consumer"
     assert np.all(_live(fleet)[table["row"][live]])
     assert sorted(fleet.consumers.shapes.values()) == list(range(len(fleet.consumers.shapes)))
-    limits = (("shape", -1, len(fleet.consumers.shapes)), ("group", -1, len(fleet.groups)))
+    limits = (("shape", -1, len(fleet.consumers.shapes)), ("group", -1, len(fleet.group_uuids)))
     for name, least, count in (*limits, ("project", 0, len(fleet.projects)), ("user", 0, len(fleet.users))):
         assert np.all((table[name][live] >= least) & (table[name][live] < count)), name
     assert np.all(table["generation"][live] >= 1)
@@ -235,12 +235,12 @@ def check_lists(fleet: Fleet, table: Table) -> None:
 
 def check_groups(fleet: Fleet, table: Table) -> None:
     """A group's members on each row are the consumers that were placed with it."""
-    assert fleet.groups == {uuid: index for index, uuid in enumerate(fleet.group_uuids)}
+    assert fleet.groups == {uuid: index for index, uuid in enumerate(fleet.group_uuids) if uuid}
+    assert sorted(fleet.kept_groups.removed) == [index for index, uuid in enumerate(fleet.group_uuids) if not uuid]
     members = (table["row"] >= 0) & (table["group"] >= 0)
     counted = Counter(zip(table["group"][members].tolist(), table["row"][members].tolist(), strict=True))
-    kept = {
-        (group, row): count for group in fleet.groups.values() for row, count in fleet.kernel.group(group)[2].items()
-    }
+    groups = {group: fleet.kernel.group(group)[2] for group in range(len(fleet.group_uuids))}
+    kept = {(group, row): count for group, rows in groups.items() for row, count in rows.items()}
     assert kept == counted
 
 
