@@ -181,6 +181,13 @@ class ColumnStore:
         inventory["limit"][resource, rows] = whole
         inventory["avail"][resource, rows] = avail
 
+    def use(self, resource: int, row: int, amount: int) -> None:
+        """Take so much more of one class, or give it back. O(1)."""
+        inventory = self.inventory
+        used = inventory["used"][resource, row] = inventory["used"][resource, row] + amount
+        left = inventory["limit"][resource, row] - used
+        inventory["avail"][resource, row] = min(left, inventory["max_unit"][resource, row])
+
     @property
     def nbytes(self) -> int:
         """Bytes of all column arrays."""

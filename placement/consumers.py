@@ -271,8 +271,7 @@ class Consumers:
         """Give (-1: or give back) what other providers have, and PCI devices."""
         ledger, store = self._ledger, self._ledger.store
         for other, resource, amount in extras.elsewhere:
-            store.inventory["used"][resource, other] += sign * amount
-            store.refresh_limits(resource, other)
+            store.use(resource, other, sign * amount)
         if extras.elsewhere:
             others = rows_array(*sorted({other for other, _, _ in extras.elsewhere}))
             store.row["generation"][others] += 1

@@ -1,8 +1,8 @@
 """Lower bounds on the number of bins.
 
     sum     the items' sizes together, in the dimension that is used most
-    L2      Martello and Toth's bound of one dimension: for a threshold k, items above capacity - k share a bin with none
-            of at least k, and items above half the capacity with no other such; what else is at least k must fit beside
+    L2      Martello and Toth's, of one dimension: for a threshold k, items above capacity - k share a bin with none
+            of at least k, and items above half the capacity with none such; what else is at least k goes beside these
     apart   items of which no two fit one bin, found greedily
 
 The latter two hold only where no size is negative.
@@ -35,8 +35,9 @@ def lower_bound(instance: Instance) -> int:
 
 def sum_bound(instance: Instance) -> int:
     """Sum of sizes over capacity, rounded up, in the tightest dimension."""
-    totals = instance.sizes.sum(axis=0).tolist()
-    return max(-(-total // most) for total, most in zip(totals, instance.capacity.tolist(), strict=True) if most > 0)
+    totals: list[int] = instance.sizes.sum(axis=0).tolist()
+    capacity: list[int] = instance.capacity.tolist()
+    return max((-(-total // most) for total, most in zip(totals, capacity, strict=True) if most > 0), default=0)
 
 
 def martello_toth(sizes: NDArray[np.int64], capacity: int) -> int:
