@@ -12,7 +12,12 @@ import msgspec
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from ..placement.errors import InvalidValue
 from . import openb as gpu_cluster
+from .pack.algorithms import count_bins
+from .pack.algorithms import pack as pack_items
+from .pack.bounds import lower_bound
+from .pack.instances import read_instances, read_orders
 
 app = cyclopts.App(name="simulate", help="Plan capacity: play traces on fleets that don't exist yet.")
 
@@ -83,3 +88,44 @@ def _show_openb(result: gpu_cluster.OpenbResult) -> None:
         given, lost = result.allocation_percent.get(str(key)), result.fragmentation_percent.get(str(key))
         if given is not None and lost is not None:
             print(f"{key:12} %  {given:7.2f} %  {lost:6.2f} %")
+
+
+@app.command
+def pack(
+    *files: Path,
+    algorithm: str = "best",
+    order: Path | None = None,
+    json: Flag = False,
+) -> int:
+    """Pack sets of items of several sizes into the fewest bins: all guests at once on equal hosts.
+
+    Parameters
+    ----------
+    files
+        Instances (.vbp), folders of them, or tar archives.
+    algorithm
+        FF, FFD-L1-Unit, FFD-L2-Unit, FFD-Linf-Unit, BFD-L1-Unit, BFD-L2-Unit, BFD-Linf-Unit, DP, L2 or best.
+    order
+        A file with the orders in which items come, by number of items; without it, that of the file.
+    json
+        Print one JSON object per instance.
+    """
+    if not files:
+        raise InvalidValue("no instances", field="files", hint="name .vbp files, folders of them, or tar archives")
+    orders = None if order is None else read_orders(order)
+    totals, started = [0, 0, 0], time.perf_counter()
+    for given in read_instances(files):
+        if orders is not None and len(given.sizes) not in orders:
+            raise InvalidValue(f"{given.name}: no order for {len(given.sizes)} items", field="order")
+        begun = time.perf_counter()
+        bins = count_bins(pack_items(given, algorithm, None if orders is None else orders[len(given.sizes)]))
+        seconds, bound = time.perf_counter() - begun, lower_bound(given)
+        totals = [totals[0] + 1, totals[1] + bins, totals[2] + bound]
+        if json:
+            _print_json({"instance": given.name, "bins": bins, "lower_bound": bound, "seconds": round(seconds, 6)})
+        else:
+            print(f"{given.name}: {bins:,} bins, at least {bound:,}")
+    seconds = time.perf_counter() - started
+    count, bins, bound = totals
+    print(f"{algorithm}: {count:,} instances, {bins:,} bins (at least {bound:,}), {seconds:.1f} s", file=sys.stderr)
+    return 0
