@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -17,11 +17,12 @@ from rich.table import Table
 
 from ...placement.errors import InvalidValue
 from .heuristics import Order
-from .instance import Instance, parse_capacity, read, read_order
+from .instance import Instance, parse_capacity, read, read_archive, read_order
 from .search import BEST, Packed
 from .search import pack as packed
 
 TOTAL: Final = "together"
+ARCHIVES: Final = (".tar", ".tar.gz", ".tgz")
 SUFFIXES: Final = (".vbp", ".vbp.gz", ".csv", ".csv.gz")
 
 
@@ -54,7 +55,7 @@ def pack(
     ----------
     files
         Instances: .vbp files, or .csv tables with a row for each item (a column "count" repeats it); .gz or not. A
-        folder stands for all that is in it.
+        folder stands for all that is in it, a .tar or .tar.gz archive for all .vbp files in it.
     algorithm
         best (a search that starts from all others), FF, FFD-L1-Unit, FFD-L2-Unit, FFD-Linf-Unit, BFD-L1, BFD-L2,
         BFD-Linf, BC-Dot or BC-L2.
@@ -71,14 +72,12 @@ def pack(
     json
         Print one JSON object for each instance.
     """
-    paths = list(_instances(files))
-    capacity = None if bin is None else parse_capacity(bin)
+    instances = list(_instances(files, None if bin is None else parse_capacity(bin)))
     orders = {} if order is None else read_order(order)
     lines = []
-    with _progress(len(paths), shown=not json or len(paths) > 1) as progress:
-        task = progress.add_task("packing", total=len(paths))
-        for path in paths:
-            instance = read(path, capacity=capacity if path.name.removesuffix(".gz").endswith(".csv") else None)
+    with _progress() as progress:
+        task = progress.add_task("packing", total=len(instances))
+        for instance in instances:
             progress.update(task, description=instance.name)
             started = time.perf_counter()
             result = packed(instance, algorithm, order=_order(instance, orders, order), seed=seed, effort=effort)
@@ -91,7 +90,15 @@ def pack(
     return 0
 
 
-def _instances(files: Sequence[Path]) -> Iterator[Path]:
+def _instances(files: Sequence[Path], capacity: Mapping[str, str] | None) -> Iterator[Instance]:
+    for path in _paths(files):
+        if path.name.endswith(ARCHIVES):
+            yield from read_archive(path)
+        else:
+            yield read(path, capacity=capacity if path.name.removesuffix(".gz").endswith(".csv") else None)
+
+
+def _paths(files: Sequence[Path]) -> Iterator[Path]:
     if not files:
         raise InvalidValue("name a file, or a folder of files", field="files")
     for path in files:
@@ -125,10 +132,10 @@ def _line(result: Packed, seconds: float, assignment: bool) -> Line:
     )
 
 
-def _progress(count: int, *, shown: bool) -> Progress:
+def _progress() -> Progress:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _table(lines: Sequence[Line]) -> Table:

@@ -6,6 +6,8 @@ import csv
 import gzip
 import io
 import os
+import tarfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -57,6 +59,19 @@ def read(path: Path, *, capacity: Mapping[str, str] | None = None) -> Instance:
     return _table(name, str(path), text, capacity)
 
 
+def read_archive(path: Path) -> Iterator[Instance]:
+    """The instances in a tar archive of ``.vbp`` files, by name. InvalidValue naming file and line. O(archive)."""
+    try:
+        with tarfile.open(path) as archive:
+            members = sorted((each for each in archive if each.name.endswith(".vbp")), key=lambda each: each.name)
+            for member in members:
+                file = archive.extractfile(member)
+                if file is not None:
+                    yield _vbp(Path(member.name).stem, f"{path}:{member.name}", file.read().decode())
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, tarfile.TarError) as error:
+        raise InvalidValue(f"{os.fspath(path)} cannot be read: {error}", field="files") from None
+
+
 def read_order(path: Path) -> dict[int, NDArray[np.int32]]:
     """Orders in which items are taken, by number of items: lines of the number and then each item's place in the file,
     from 0. InvalidValue for a line that names no such order. O(file)."""
@@ -90,7 +105,7 @@ def _text(path: Path) -> str:
     try:
         raw = path.read_bytes()
         return (gzip.decompress(raw) if path.name.endswith(".gz") else raw).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InvalidValue(f"{os.fspath(path)} cannot be read: {reason}", field="files") from None
 

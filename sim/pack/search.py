@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -13,6 +13,7 @@ from ...placement.errors import UnknownName
 from .bounds import lower_bound
 from .heuristics import HEURISTICS, Bins, Order
 from .instance import Instance
+from .perfect import perfect_triples
 
 BEST: Final = "best"
 STEPS: Final = 20_000
@@ -48,9 +49,10 @@ def pack(
     effort: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Packed:
-    """Pack all items. ``algorithm``: a name of HEURISTICS, or ``best``, which starts from the best of them and tries to
-    empty bins by guided ejection search, ``effort`` times 20,000 insertions for each; ``progress`` is called with each
-    smaller number of bins. Deterministic given ``seed``. UnknownName for another algorithm.
+    """Pack all items. ``algorithm``: a name of HEURISTICS, or ``best``, which starts from the best of them (also with
+    triples of items that fill a bin exactly put aside) and tries to empty bins by guided ejection search, ``effort``
+    times 20,000 insertions for each; ``progress`` is called with each smaller number of bins. Deterministic given
+    ``seed``. UnknownName for another algorithm.
     """
     if algorithm != BEST and algorithm not in HEURISTICS:
         raise UnknownName.among("packing algorithm", algorithm, (*HEURISTICS, BEST), field="algorithm")
@@ -59,9 +61,7 @@ def pack(
     if algorithm != BEST:
         bins = HEURISTICS[algorithm](instance, given)
         return Packed(instance, algorithm, bins, _count(bins), bound)
-    slow = len(instance) >= SLOW_FROM
-    found = [rule(instance, given) for name, rule in HEURISTICS.items() if not (slow and name.startswith("BC-"))]
-    bins = min(found, key=_count)
+    bins = min(_started(instance, given), key=_count)
     while _count(bins) > max(bound, 1):
         if progress is not None:
             progress(_count(bins))
@@ -72,6 +72,22 @@ def pack(
             break
         bins = fewer
     return Packed(instance, BEST, bins, _count(bins), bound)
+
+
+def _started(instance: Instance, order: Order) -> Iterator[Bins]:
+    """Packings to start from: those of all heuristics, alone and beside the triples that fill a bin exactly."""
+    slow = len(instance) >= SLOW_FROM
+    rules = [rule for name, rule in HEURISTICS.items() if not (slow and name.startswith("BC-"))]
+    for rule in rules:
+        yield rule(instance, order)
+    perfect = perfect_triples(instance)
+    filled, rest = _count(perfect), order[perfect[order] < 0]
+    if filled:
+        left = replace(instance, sizes=np.ascontiguousarray(instance.sizes[rest]), labels=())
+        for rule in rules:
+            bins = perfect.copy()
+            bins[rest] = filled + rule(left, np.arange(len(rest), dtype=np.int32))
+            yield bins
 
 
 def _count(bins: Bins) -> int:

@@ -6,7 +6,7 @@ import csv
 import gzip
 import itertools
 import json
-import tarfile
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from hostler.core.cli import main
 from hostler.placement.errors import HostlerError, InvalidValue, UnknownName
 from hostler.sim.pack.bounds import apart, lower_bound, martello_toth, sum_bound
 from hostler.sim.pack.heuristics import HEURISTICS
-from hostler.sim.pack.instance import Instance, read, read_order
+from hostler.sim.pack.instance import Instance, read, read_archive, read_order
 from hostler.sim.pack.search import pack
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data" / "vector_bin_packing"
@@ -87,6 +87,15 @@ def test_the_search_beats_the_heuristics_and_is_deterministic() -> None:
     assert pack(given, seed=3, effort=3).count <= best.count
 
 
+def test_triples_that_fill_a_bin_are_found() -> None:
+    random = np.random.default_rng(2)
+    first, second = random.integers(20, 45, (2, 30, 4))
+    triples = np.concatenate([first, second, 100 - first - second])
+    given = instance((100,) * 4, *map(tuple, random.permutation(triples).tolist()))
+    packed = pack(given)
+    assert (packed.count, packed.optimal) == (30, True)
+
+
 def test_an_unknown_algorithm_names_the_closest() -> None:
     with pytest.raises(UnknownName, match="FFD-L1-Unit"):
         pack(instance((1,), (1,)), "FFD-L1")
@@ -118,6 +127,11 @@ def test_a_vbp_file_is_read_gzipped_or_not(tmp_path: Path) -> None:
     assert given.sizes.tolist() == [[3, 4], [5, 6], [5, 6]]
 
 
+def test_an_archive_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match="cannot be read"):
+        list(read_archive(_written(tmp_path, "a.tar.gz", VBP)))
+
+
 def _written(folder: Path, name: str, text: str) -> Path:
     (folder / name).write_text(text)
     return folder / name
@@ -140,6 +154,7 @@ def _written(folder: Path, name: str, text: str) -> Path:
         ("a.csv", TABLE.replace(",3\n", ",x\n"), {"vcpus": "64"}, "line 2: count"),
         ("a.csv", TABLE.replace("small,1", "small"), {"vcpus": "64"}, "line 2: there are"),
         ("a.txt", "", None, "no .vbp and no .csv"),
+        ("a.csv.gz", "no gzip", {"vcpus": "1"}, "cannot be read"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line(
@@ -209,26 +224,6 @@ def test_a_bad_command_says_what_is_wrong(
 # published counts
 
 
-def _published(archive: str, every: int) -> list[Instance]:
-    found = []
-    with tarfile.open(DATA / archive) as inside:
-        for member in sorted((each for each in inside if each.name.endswith(".vbp")), key=lambda each: each.name)[
-            ::every
-        ]:
-            file = inside.extractfile(member)
-            assert file is not None
-            found.append((Path(member.name).name, file.read()))
-    return [_parsed(name, text) for name, text in found]
-
-
-def _parsed(name: str, text: bytes) -> Instance:
-    words = list(map(int, text.split()))
-    dimensions = words[0]
-    items = np.array(words[2 + dimensions :], np.int64).reshape(-1, dimensions + 1)[:, :-1]
-    capacity = np.array(words[1 : 1 + dimensions], np.int64)
-    return Instance(name.removesuffix(".vbp"), ("",) * dimensions, capacity, np.ascontiguousarray(items))
-
-
 def _rows(name: str) -> dict[str, dict[str, str]]:
     with gzip.open(DATA / name, "rt") as lines:
         return {row["instance_name"]: row for row in csv.DictReader(lines, delimiter="\t")}
@@ -246,7 +241,7 @@ SETS = {
 def test_first_fit_and_its_decreasing_forms_need_the_published_bins(name: str) -> None:
     archive, counts, _ = SETS[name]
     orders, rows = read_order(DATA / "item_order.txt.gz"), _rows(counts)
-    for known in _published(archive, 3):
+    for known in islice(read_archive(DATA / archive), 0, None, 3):
         for algorithm in ("FF", "FFD-L1-Unit", "FFD-L2-Unit", "FFD-Linf-Unit"):
             packed = pack(known, algorithm, order=orders[len(known)])
             assert packed.count == int(rows[known.name][algorithm]), (known.name, algorithm)
@@ -259,7 +254,7 @@ def test_the_search_needs_fewer_bins_than_the_best_of_all_published_heuristics(n
     archive, _, summary = SETS[name]
     orders, rows = read_order(DATA / "item_order.txt.gz"), _rows(summary)
     ours = theirs = 0
-    for known in _published(archive, 15):
+    for known in islice(read_archive(DATA / archive), 0, None, 15):
         packed = pack(known, order=orders[len(known)])
         assert packed.count <= int(rows[known.name]["best_overall"])
         assert packed.lower_bound >= int(rows[known.name]["LB"])
