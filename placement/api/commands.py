@@ -1,7 +1,7 @@
 """Every write of the Placement API as a plain value, which a journal can keep; `PlacementModel.apply` carries it out.
 
-Uuids are texts, dashed or not. ``now`` is the time of the command in seconds since the epoch: it becomes the time of the
-last change of what the command writes. Encoded with msgspec, a command is a map whose key ``command`` names it.
+Uuids are texts, dashed or not. ``now`` is the time of the command in seconds since the epoch: it becomes the time of
+the last change of what the command writes. Encoded with msgspec, a command is a map whose key ``command`` names it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class _Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class CreateProvider(_Command):
     """Add a provider (POST /resource_providers): a root, or below ``parent``. Returns a Provider.
 
-    ``uuid`` must be given: whoever makes the command chooses it, so that a journal repeats it. Errors: BadRequest for an
-    unknown parent, or one that is the provider itself; Conflict (duplicate_name) for a name or uuid that is taken.
+    ``uuid`` must be given: whoever makes the command chooses it, so that a journal repeats it. Errors: BadRequest for
+    an unknown parent, or one that is the provider itself; Conflict (duplicate_name) for a name or uuid that is taken.
     """
 
     uuid: str
@@ -43,7 +43,7 @@ class UpdateProvider(_Command):
 
     uuid: str
     name: str
-    parent: str | None | UnsetType = UNSET
+    parent: str | UnsetType | None = UNSET
     may_move: bool = True
 
 
@@ -136,8 +136,8 @@ class DeleteProviderTraits(_Command):
 class SetAggregates(_Command):
     """Say which aggregates a provider is in (PUT .../aggregates). Returns ProviderAggregates.
 
-    With ``generation`` (from 1.19) it is checked and moves, also if nothing else does; None neither checks nor moves it.
-    Errors: NotFound; Conflict (concurrent_update).
+    With ``generation`` (from 1.19) it is checked and moves, also if nothing else does; None neither checks nor moves
+    it. Errors: NotFound; Conflict (concurrent_update).
     """
 
     provider: str
@@ -202,8 +202,8 @@ class ConsumerAllocations(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     allocations: dict[str, dict[str, int]]
     project_id: str
     user_id: str
-    generation: int | None | UnsetType = UNSET
-    consumer_type: str | None | UnsetType = UNSET
+    generation: int | UnsetType | None = UNSET
+    consumer_type: str | UnsetType | None = UNSET
 
 
 class SetAllocations(_Command):

@@ -1,7 +1,7 @@
 """What the Placement API's commands and queries answer: plain values.
 
-``updated`` is the time of the newest object shown, in seconds since the epoch; None where that is not known (loaded with
-the fleet, standard) or there is none.
+``updated`` is the time of the newest object shown, in seconds since the epoch; None where that is not known (loaded
+with the fleet, standard) or there is none.
 """
 
 from __future__ import annotations
