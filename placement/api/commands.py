@@ -21,7 +21,7 @@ class _Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 # providers
 
 
-class CreateProvider(_Command):
+class CreateProvider(_Command, frozen=True, kw_only=True):
     """Add a provider (POST /resource_providers): a root, or below ``parent``. Returns a Provider.
 
     ``uuid`` must be given: whoever makes the command chooses it, so that a journal repeats it. Errors: BadRequest for
@@ -33,7 +33,7 @@ class CreateProvider(_Command):
     parent: str | None = None
 
 
-class UpdateProvider(_Command):
+class UpdateProvider(_Command, frozen=True, kw_only=True):
     """Rename a provider, and put it elsewhere in the trees (PUT /resource_providers/{uuid}). Returns a Provider.
 
     ``parent``: left out, it stays; None, it becomes a root. ``may_move`` False (below 1.37): a provider that has a
@@ -47,7 +47,7 @@ class UpdateProvider(_Command):
     may_move: bool = True
 
 
-class DeleteProvider(_Command):
+class DeleteProvider(_Command, frozen=True, kw_only=True):
     """Remove a provider with its inventories, traits and memberships (DELETE /resource_providers/{uuid}).
 
     Errors: NotFound; Conflict: cannot_delete_parent while it has children, inuse while it has allocations.
@@ -59,7 +59,7 @@ class DeleteProvider(_Command):
 # inventories
 
 
-class AddInventory(_Command):
+class AddInventory(_Command, frozen=True, kw_only=True):
     """Give a provider an inventory of one more class (POST .../inventories). Returns Inventories of that class.
 
     ``may_reserve_all`` False (below 1.26): reserved must leave something. Errors: NotFound; BadRequest for an unknown
@@ -72,7 +72,7 @@ class AddInventory(_Command):
     may_reserve_all: bool = True
 
 
-class SetInventories(_Command):
+class SetInventories(_Command, frozen=True, kw_only=True):
     """Replace all inventories of a provider (PUT .../inventories). Returns all its Inventories.
 
     Errors: NotFound; BadRequest as AddInventory; Conflict: concurrent_update for another ``generation``,
@@ -85,7 +85,7 @@ class SetInventories(_Command):
     may_reserve_all: bool = True
 
 
-class SetInventory(_Command):
+class SetInventory(_Command, frozen=True, kw_only=True):
     """Change the inventory of one class (PUT .../inventories/{class}). Returns Inventories of that class.
 
     Errors: NotFound for the provider or a class that does not exist; BadRequest if the provider has none of the class,
@@ -99,7 +99,7 @@ class SetInventory(_Command):
     may_reserve_all: bool = True
 
 
-class DeleteInventory(_Command):
+class DeleteInventory(_Command, frozen=True, kw_only=True):
     """Take the inventory of one class away (DELETE .../inventories/{class}). Errors: NotFound; Conflict if it is in
     use."""
 
@@ -107,7 +107,7 @@ class DeleteInventory(_Command):
     resource_class: str
 
 
-class DeleteInventories(_Command):
+class DeleteInventories(_Command, frozen=True, kw_only=True):
     """Take all inventories away (DELETE .../inventories). Errors: NotFound; Conflict (inventory.inuse)."""
 
     provider: str
@@ -116,7 +116,7 @@ class DeleteInventories(_Command):
 # traits, aggregates
 
 
-class SetTraits(_Command):
+class SetTraits(_Command, frozen=True, kw_only=True):
     """Replace a provider's traits (PUT .../traits). The generation moves only if they change. Returns ProviderTraits.
 
     Errors: NotFound; BadRequest for an unknown trait; Conflict (concurrent_update) for another ``generation``.
@@ -127,13 +127,13 @@ class SetTraits(_Command):
     traits: tuple[str, ...]
 
 
-class DeleteProviderTraits(_Command):
+class DeleteProviderTraits(_Command, frozen=True, kw_only=True):
     """Take all traits from a provider (DELETE .../traits). Errors: NotFound."""
 
     provider: str
 
 
-class SetAggregates(_Command):
+class SetAggregates(_Command, frozen=True, kw_only=True):
     """Say which aggregates a provider is in (PUT .../aggregates). Returns ProviderAggregates.
 
     With ``generation`` (from 1.19) it is checked and moves, also if nothing else does; None neither checks nor moves
@@ -145,14 +145,14 @@ class SetAggregates(_Command):
     generation: int | None = None
 
 
-class CreateTrait(_Command):
+class CreateTrait(_Command, frozen=True, kw_only=True):
     """Make a trait known (PUT /traits/{name}). Returns True if it was not. Errors: BadRequest for a name that is
     neither standard nor CUSTOM_."""
 
     name: str
 
 
-class DeleteTrait(_Command):
+class DeleteTrait(_Command, frozen=True, kw_only=True):
     """Forget a trait (DELETE /traits/{name}). Errors: BadRequest for a standard one; NotFound; Conflict if a provider
     has it."""
 
@@ -162,7 +162,7 @@ class DeleteTrait(_Command):
 # resource classes
 
 
-class CreateResourceClass(_Command):
+class CreateResourceClass(_Command, frozen=True, kw_only=True):
     """Make a custom resource class known (POST /resource_classes; with ``may_exist``, PUT /resource_classes/{name}).
 
     Returns True if it was not known. Errors: BadRequest for a name that is not CUSTOM_ (where ``may_exist`` or it is no
@@ -173,7 +173,7 @@ class CreateResourceClass(_Command):
     may_exist: bool = False
 
 
-class RenameResourceClass(_Command):
+class RenameResourceClass(_Command, frozen=True, kw_only=True):
     """Call a custom resource class by another custom name (PUT /resource_classes/{name} below 1.7). Errors: NotFound;
     BadRequest for a standard class; Conflict if the new name exists."""
 
@@ -181,7 +181,7 @@ class RenameResourceClass(_Command):
     new_name: str
 
 
-class DeleteResourceClass(_Command):
+class DeleteResourceClass(_Command, frozen=True, kw_only=True):
     """Forget a custom resource class (DELETE /resource_classes/{name}). Errors: NotFound; BadRequest for a standard
     one; Conflict if a provider has inventory of it."""
 
@@ -206,7 +206,7 @@ class ConsumerAllocations(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     consumer_type: str | UnsetType | None = UNSET
 
 
-class SetAllocations(_Command):
+class SetAllocations(_Command, frozen=True, kw_only=True):
     """Replace all allocations of each consumer (by uuid), all or none (PUT /allocations/{consumer}, POST /allocations).
 
     Errors: BadRequest for a malformed consumer uuid, an unknown provider or class; Conflict for no such inventory, no
@@ -216,7 +216,7 @@ class SetAllocations(_Command):
     consumers: dict[str, ConsumerAllocations]
 
 
-class DeleteAllocations(_Command):
+class DeleteAllocations(_Command, frozen=True, kw_only=True):
     """Take all allocations of a consumer away (DELETE /allocations/{consumer}). Errors: NotFound if it has none."""
 
     consumer: str
@@ -229,7 +229,7 @@ class ReshapedProvider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     inventories: dict[str, Inventory]
 
 
-class Reshape(_Command):
+class Reshape(_Command, frozen=True, kw_only=True):
     """Move inventories and allocations between providers in one step (POST /reshaper), all or none.
 
     Capacity is checked against old and new inventories together, the new ones where both have a class. Errors:
