@@ -10,6 +10,8 @@ import msgspec
 
 from ...placement.errors import InvalidValue
 
+MEMORY: Final = ":memory:"
+"""No journal: nothing outlives the process."""
 NOBODY: Final = "00000000-0000-0000-0000-000000000000"
 
 
@@ -93,7 +95,8 @@ class PlacementConfig(Table, frozen=True):
 
     listen: str = ""
     """HOST:PORT."""
-    data: str = ":memory:"
+    data: str = MEMORY
+    """Folder of the journal and its snapshots."""
     auth: Literal["", "none", "static", "keystone", "noauth2"] = ""
     """Empty: ``none`` where only this machine can connect, else it must be said."""
     prefix: str = ""

@@ -26,7 +26,7 @@ QUIETLY: Final = 65_536
 class Connection:
     """Serves a stream until the client closes it, the client errs, or the server stops."""
 
-    def __init__(self, stream: trio.SocketStream, api: Api, log: AccessLog, client: str) -> None:
+    def __init__(self, stream: trio.abc.HalfCloseableStream, api: Api, log: AccessLog, client: str) -> None:
         self._stream, self._api, self._log, self._client = stream, api, log, client
         self._limits = api.config.limits
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.header_bytes)
@@ -34,6 +34,8 @@ class Connection:
         self._stopping = False
         self._declared: int | None = 0
         """Length of the body as the request declares it; None if that comes in chunks."""
+        self._broken_off = False
+        """Reading a body ended before the body did."""
 
     def stop(self) -> None:
         """End when the request under way is answered; at once if there is none."""
@@ -131,9 +133,12 @@ class Connection:
             raise too_large(self._limits.body_bytes)
         if self._h11.they_are_waiting_for_100_continue:
             await self._write(self._h11.send(h11.InformationalResponse(status_code=100, headers=[])))
+        self._broken_off = True
         with trio.move_on_after(self._limits.body_seconds):
             try:
-                return await self._parts(self._limits.body_bytes)
+                body = await self._parts(self._limits.body_bytes)
+                self._broken_off = False
+                return body
             except (h11.RemoteProtocolError, trio.BrokenResourceError) as error:
                 raise HttpError(400, f"The body broke off: {error}") from error
         raise HttpError(408, "The body took too long.")
@@ -155,7 +160,7 @@ class Connection:
 
     def _can_settle(self) -> bool:
         """Whether little enough of the request is unread to read on to its end."""
-        if self._h11.their_state is h11.SEND_BODY:
+        if self._h11.their_state is h11.SEND_BODY and not self._broken_off:
             short = self._declared is not None and self._declared <= QUIETLY
             return short and not self._h11.they_are_waiting_for_100_continue
         return self._h11.their_state is h11.DONE
@@ -176,7 +181,7 @@ class Connection:
     # bytes
 
     async def _receive(self) -> None:
-        self._h11.receive_data(await self._stream.receive_some(CHUNK))
+        self._h11.receive_data(bytes(await self._stream.receive_some(CHUNK)))
 
     async def _write(self, data: bytes | None) -> None:
         with trio.move_on_after(self._limits.write_seconds):

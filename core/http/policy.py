@@ -80,7 +80,7 @@ class Policy:
         try:
             self._enforcer.load_rules()
             self._enforcer.check_rules(raise_on_violation=True)
-        except (cfg.ConfigFilesNotFoundError, policy.InvalidDefinitionError, ValueError) as error:
+        except (cfg.Error, policy.InvalidDefinitionError, AttributeError, TypeError, ValueError) as error:
             raise InvalidValue(f"{options.file or 'the policy rules'}: {error}", field="policy.file") from error
         self.allows = lru_cache(maxsize=4_096)(self._judge)
 

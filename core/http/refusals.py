@@ -23,7 +23,7 @@ def as_http(error: HostlerError) -> HttpError:
         return HttpError(status, message, code=error.placement_code)
     if error.code in _UNAVAILABLE:
         return HttpError(503, message, headers=[("retry-after", "1")])
-    return HttpError(400, message)
+    return HttpError(500 if error.code == "internal" else 400, message)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from ...placement.errors import InvalidValue
 from ...placement.fleet import Fleet
 from .access_log import AccessLog
 from .api import Api, InMemory, Writer
-from .config import PlacementConfig, check, load_config
+from .config import MEMORY, PlacementConfig, check, load_config
+from .machine import PlacementMachine
 from .server import Server
 
 
@@ -59,9 +60,9 @@ async def run(config: PlacementConfig, *, signals: Sequence[Signals] = ()) -> No
     host, port = address(config.listen)
     stop = trio.Event()
     with trio.open_signal_receiver(*signals) as arrived:
-        async with _opened(config) as (model, writer):
+        log = AccessLog(requests=config.access_log)
+        async with _opened(config, log) as (model, writer):
             api = Api(model, writer, config)
-            log = AccessLog(requests=config.access_log)
             try:
                 listeners = await _listening(host, port)
                 async with trio.open_nursery() as nursery:
@@ -88,6 +89,16 @@ def _shown(host: str) -> str:
 
 
 @asynccontextmanager
-async def _opened(config: PlacementConfig) -> AsyncIterator[tuple[PlacementModel, Writer]]:
-    model = PlacementModel(Fleet())
-    yield model, InMemory(model)
+async def _opened(config: PlacementConfig, log: AccessLog) -> AsyncIterator[tuple[PlacementModel, Writer]]:
+    """The model and its writer, as the data folder has them, until the end of the context."""
+    if config.data in ("", MEMORY):
+        model = PlacementModel(Fleet())
+        yield model, InMemory(model)
+        return
+    from ..journal import Journal
+    from ..writer import open_writer
+
+    machine = PlacementMachine()
+    async with open_writer(machine, Journal.in_folder(config.data)) as writer:
+        log.note("recovered", commands=writer.sequence, providers=len(machine.model.fleet))
+        yield machine.model, writer
