@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from msgspec import structs
+
 from ...placement.api.commands import SetAggregates
 from ...placement.api.values import ProviderAggregates
 from . import schemas
 from .api import Api
 from .messages import Request, Response, answer
+from .refusals import generation_checked
 from .routing import Route
 from .validation import plain_uuid, read_json
 
@@ -28,7 +31,7 @@ async def list_aggregates(request: Request, api: Api) -> Response:
 
 
 async def set_aggregates(request: Request, api: Api) -> Response:
-    """PUT .../aggregates"""
+    """PUT .../aggregates; the answer repeats them as they were given."""
     uuid = api.model.provider(request.items[0]).uuid
     generation = None
     if request.minor >= GENERATION_SINCE:
@@ -38,7 +41,9 @@ async def set_aggregates(request: Request, api: Api) -> Response:
         uuids = await read_json(request, api, schemas.SET_AGGREGATES)
     aggregates = tuple(dict.fromkeys(map(plain_uuid, uuids)))
     command = SetAggregates(now=request.now, provider=uuid, aggregates=aggregates, generation=generation)
-    return _shown(request, await api.writer.submit(command))
+    with generation_checked():
+        found = await api.writer.submit(command)
+    return _shown(request, structs.replace(found, aggregates=list(uuids)))
 
 
 _PATH: Final = "/resource_providers/{uuid}/aggregates"

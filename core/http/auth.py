@@ -30,7 +30,8 @@ def unauthorized(challenge: str = "") -> HttpError:
 class TrustedHeaders:
     """Believes whatever the client says (``noauth2``): for tests, and behind a proxy that authenticates.
 
-    The token is ``user`` or ``user:project``; roles come in X-Roles, or are ``admin`` for the user of that name.
+    The token is ``user`` or ``user:project``, with X-Project-Id another project; roles come in X-Roles, or are
+    ``admin`` for the user of that name.
     """
 
     async def identify(self, headers: Mapping[str, str], now: float) -> Identity:
@@ -43,7 +44,8 @@ class TrustedHeaders:
         else:
             roles = frozenset({"admin"} if user == "admin" else ())
         system = bool(headers.get("openstack-system-scope"))
-        return Identity(user, None if system else project or user, roles, system)
+        scope = headers.get("x-project-id") or project or user
+        return Identity(user, None if system else scope, roles, system)
 
     async def aclose(self) -> None:
         """Holds nothing."""

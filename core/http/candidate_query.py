@@ -54,7 +54,7 @@ class _Groups:
 
 def candidate_query(request: Request) -> PlacementQuery:
     """What a query asks for. Raises HttpError 400 for whatever makes no sense at its microversion."""
-    given = check_query(request, schemas.at(schemas.CANDIDATES, request.minor))
+    check_query(request, schemas.at(schemas.CANDIDATES, request.minor))
     limits = request.query.all("limit")
     root_required, root_forbidden = _root_traits(request)
     groups = _Groups(same_subtree=_subtrees(request))
@@ -65,7 +65,7 @@ def candidate_query(request: Request) -> PlacementQuery:
         _check_orphans(groups)
     _check_conflicts(groups)
     suffixed = [suffix for suffix in groups.by_suffix if suffix]
-    policy = given.get("group_policy")
+    policy = next(iter(request.query.all("group_policy")), None)
     if policy is None and len(suffixed) > 1:
         raise bad_request(
             'The "group_policy" parameter is required when specifying more than one "resources{N}" parameter.'

@@ -76,10 +76,7 @@ async def add_inventory(request: Request, api: Api) -> Response:
         inventory=inventory_of(body),
         may_reserve_all=request.minor >= 26,
     )
-    with (
-        said_as(400, f"Unable to create inventory for resource provider {uuid}: ", BadRequest),
-        said_as(409, "Update conflict: ", Conflict),
-    ):
+    with said_as(400, f"Unable to create inventory for resource provider {uuid}: ", BadRequest):
         found = await api.writer.submit(command)
     response = _one(request, found, status=201)
     path = f"/resource_providers/{uuid}/inventories/{command.resource_class}"

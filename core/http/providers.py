@@ -7,14 +7,15 @@ from typing import Any, Final
 from msgspec import UNSET
 
 from ...placement.api.commands import CreateProvider, DeleteProvider, UpdateProvider
-from ...placement.api.errors import BadRequest
+from ...placement.api.errors import BadRequest, NotFound
 from ...placement.api.values import Provider
 from ...placement.query import RequestGroup
 from . import schemas
 from .api import Api
+from .errors import not_found
 from .messages import Request, Response, answer, no_content
 from .query_values import memberships, resources, traits
-from .refusals import said_as
+from .refusals import naming_classes, said_as
 from .routing import Route
 from .validation import check_query, plain_uuid, read_json
 
@@ -46,9 +47,10 @@ async def list_providers(request: Request, api: Api) -> Response:
         forbidden_aggregates=forbidden_aggregates,
         in_tree=query.get("in_tree"),
     )
-    found = api.model.providers(
-        name=query.get("name"), uuid=query.get("uuid"), group=None if group == RequestGroup() else group
-    )
+    with naming_classes():
+        found = api.model.providers(
+            name=query.get("name"), uuid=query.get("uuid"), group=None if group == RequestGroup() else group
+        )
     times = [provider.updated for provider in found if provider.updated is not None]
     modified = max(times, default=None)
     return answer(request, {"resource_providers": [represent(request, one) for one in found]}, modified=modified)
@@ -103,7 +105,11 @@ async def update_provider(request: Request, api: Api) -> Response:
 
 async def delete_provider(request: Request, api: Api) -> Response:
     """DELETE /resource_providers/{uuid}"""
-    await api.writer.submit(DeleteProvider(now=request.now, uuid=request.items[0]))
+    uuid = request.items[0]
+    try:
+        await api.writer.submit(DeleteProvider(now=request.now, uuid=uuid))
+    except NotFound as error:
+        raise not_found(f"No resource provider with uuid {uuid} found for delete") from error
     return no_content()
 
 

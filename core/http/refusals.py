@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from ...placement.api.errors import ApiError, BadRequest, Conflict, NotFound
+from ...placement.api.errors import CONCURRENT_UPDATE, ApiError, BadRequest, Conflict, NotFound
 from ...placement.errors import HostlerError
 from .errors import HttpError
 
@@ -24,6 +24,30 @@ def as_http(error: HostlerError) -> HttpError:
     if error.code in _UNAVAILABLE:
         return HttpError(503, message, headers=[("retry-after", "1")])
     return HttpError(500 if error.code == "internal" else 400, message)
+
+
+@contextmanager
+def naming_classes() -> Iterator[None]:
+    """Say of an unknown resource class that it stands in the query."""
+    try:
+        yield
+    except BadRequest as error:
+        if error.field != "resources":
+            raise
+        message = f"Invalid resource class in resources parameter: {error.args[0]}"
+        raise HttpError(400, message, code=error.placement_code) from error
+
+
+@contextmanager
+def generation_checked() -> Iterator[None]:
+    """Say of a provider's generation that has moved on what clients know of traits and aggregates."""
+    try:
+        yield
+    except Conflict as error:
+        if error.placement_code != CONCURRENT_UPDATE:
+            raise
+        message = "Resource provider's generation already changed. Please update the generation and try again."
+        raise HttpError(409, message, code=error.placement_code) from error
 
 
 @contextmanager

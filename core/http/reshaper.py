@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from ...placement.api.commands import Reshape, ReshapedProvider
-from ...placement.api.errors import BadRequest
+from ...placement.api.errors import UNDEFINED, BadRequest, Conflict
 from . import schemas
 from .allocations import consumers_of
 from .api import Api
+from .errors import HttpError
 from .inventories import inventories_of
 from .messages import Request, Response, no_content
 from .refusals import said_as
@@ -26,8 +27,12 @@ async def reshape(request: Request, api: Api) -> Response:
         for uuid, one in body["inventories"].items()
     }
     consumers = consumers_of(body["allocations"], request, api)
-    with said_as(400, "malformed reshaper data: ", BadRequest):
-        await api.writer.submit(Reshape(now=request.now, providers=providers, consumers=consumers))
+    try:
+        with said_as(400, "malformed reshaper data: ", BadRequest):
+            await api.writer.submit(Reshape(now=request.now, providers=providers, consumers=consumers))
+    except Conflict as error:
+        prefix = "Unable to allocate inventory: " if error.placement_code == UNDEFINED else "update conflict: "
+        raise HttpError(409, f"{prefix}{error.args[0]}", code=error.placement_code) from error
     return no_content()
 
 

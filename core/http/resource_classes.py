@@ -32,8 +32,7 @@ async def list_classes(request: Request, api: Api) -> Response:
 async def create_class(request: Request, api: Api) -> Response:
     """POST /resource_classes"""
     name = (await read_json(request, api, schemas.RESOURCE_CLASS))["name"]
-    with said_as(409, "Conflicting resource class already exists: ", Conflict):
-        await api.writer.submit(CreateResourceClass(now=request.now, name=name))
+    await api.writer.submit(CreateResourceClass(now=request.now, name=name))
     return Response(201, headers=[("location", request.url(f"/resource_classes/{name}"))])
 
 
@@ -47,9 +46,7 @@ async def rename_class(request: Request, api: Api) -> Response:
     """PUT /resource_classes/{name} below 1.7"""
     name = request.items[0]
     new_name = (await read_json(request, api, schemas.RESOURCE_CLASS))["name"]
-    command = RenameResourceClass(now=request.now, name=name, new_name=new_name)
-    with said_as(409, "Resource class already exists: ", Conflict):
-        await api.writer.submit(command)
+    await api.writer.submit(RenameResourceClass(now=request.now, name=name, new_name=new_name))
     return Response(200, answer(request, _represent(request, new_name)).body, "application/json")
 
 

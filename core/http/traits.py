@@ -10,6 +10,7 @@ from . import schemas
 from .api import Api
 from .errors import bad_request
 from .messages import Request, Response, answer, dated, no_content
+from .refusals import generation_checked
 from .routing import Route
 from .validation import check_query, read_json
 
@@ -85,7 +86,8 @@ async def set_provider_traits(request: Request, api: Api) -> Response:
         generation=int(body["resource_provider_generation"]),
         traits=tuple(body["traits"]),
     )
-    return _shown(request, await api.writer.submit(command))
+    with generation_checked():
+        return _shown(request, await api.writer.submit(command))
 
 
 async def delete_provider_traits(request: Request, api: Api) -> Response:
