@@ -34,6 +34,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def cut(text: object) -> str:
+    """A text that somebody sent as a message shows it: as it is, but not endless."""
+    return str(text)[:200]
+
+
 def whole_number(value: object, field: str, *, least: int = 0, most: int = MAX_AMOUNT) -> int:
     """``value`` as an int within [least, most]; InvalidValue otherwise."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):

@@ -95,13 +95,22 @@ def delete_allocations(fleet: Fleet, command: c.DeleteAllocations) -> None:
     _move_generations(fleet, before, {}, command.now)
 
 
+def inspect(fleet: Fleet, consumers: Mapping[str, c.ConsumerAllocations]) -> dict[str, c.ConsumerAllocations]:
+    """The consumers by their uuids as they are kept. Conflict for another generation of one, then BadRequest for a
+    provider that is not there: each rule for all of them before the next, so that the error met first is Placement's.
+    """
+    asked = _by_uuid(consumers)
+    for uuid, one in asked.items():
+        _check_consumer_generation(fleet, uuid, one.generation)
+    for one in asked.values():
+        _rows(fleet, one.allocations)
+    return asked
+
+
 def write(fleet: Fleet, consumers: Mapping[str, c.ConsumerAllocations], now: float) -> set[int]:
     """Replace the allocations of each consumer; returns the rows whose generation moved by one. Errors as
     SetAllocations, within a transaction of the caller's. O(allocations)."""
-    writings = [_checked(fleet, uuid, asked, now) for uuid, asked in consumers.items()]
-    uuids = [writing.uuid for writing in writings]
-    if len(set(uuids)) < len(uuids):
-        raise BadRequest("A consumer is named twice", field="consumer_uuid")
+    writings = [_writing(fleet, uuid, one, now) for uuid, one in inspect(fleet, consumers).items()]
     _check_capacity(fleet, writings)
     rows = {row for writing in writings for row in (*writing.old, *writing.new)}
     moved = {row for writing in writings for row in (writing.new or writing.old)}
@@ -160,58 +169,72 @@ def _named(fleet: Fleet, amounts: Mapping[int, int]) -> dict[str, int]:
 # what is asked
 
 
-def _checked(fleet: Fleet, uuid: str, asked: c.ConsumerAllocations, now: float) -> Writing:
-    uuid = normal_uuid(uuid, "consumer_uuid")
-    consumer, vacant = find_consumer(fleet, uuid), fleet.registry.vacant.get(uuid)
-    known: Note | Vacant | None = note_of(fleet, consumer) if consumer >= 0 else vacant
+def _by_uuid(consumers: Mapping[str, c.ConsumerAllocations]) -> dict[str, c.ConsumerAllocations]:
+    asked = {normal_uuid(uuid, "consumer_uuid"): one for uuid, one in consumers.items()}
+    if len(asked) < len(consumers):
+        raise BadRequest("A consumer is named twice", field="consumer_uuid")
+    return asked
+
+
+def _known(fleet: Fleet, uuid: str) -> Note | Vacant | None:
+    """What is known of a consumer, None if nothing. O(1)."""
+    consumer = find_consumer(fleet, uuid)
+    return note_of(fleet, consumer) if consumer >= 0 else fleet.registry.vacant.get(uuid)
+
+
+def _check_consumer_generation(fleet: Fleet, uuid: str, given: int | UnsetType | None) -> None:
+    known = _known(fleet, uuid)
     present = None if known is None else known.generation
-    _check_consumer_generation(uuid, present, asked.generation)
-    consumer_type = asked.consumer_type
+    if given is not UNSET and given != present:
+        expected, got = ("null" if value is None else value for value in (present, given))
+        raise changed_meanwhile(f"consumer generation conflict - expected {expected} but got {got}, consumer {uuid}")
+
+
+def _rows(fleet: Fleet, allocations: Mapping[str, Mapping[str, int]]) -> dict[int, Mapping[str, int]]:
+    """Resources by row; BadRequest for a provider that is not there, or is named twice."""
+    rows: dict[int, Mapping[str, int]] = {}
+    for provider, resources in allocations.items():
+        row = find(fleet, provider)
+        if row < 0:
+            raise BadRequest(f"Allocation for resource provider '{provider}' that does not exist.", field="allocations")
+        if row in rows:
+            raise BadRequest(f"Resource provider '{provider}' is named twice.", field="allocations")
+        rows[row] = resources
+    return rows
+
+
+def _writing(fleet: Fleet, uuid: str, asked: c.ConsumerAllocations, now: float) -> Writing:
+    consumer, known, consumer_type = find_consumer(fleet, uuid), _known(fleet, uuid), asked.consumer_type
     if isinstance(consumer_type, UnsetType):
         consumer_type = None if known is None else known.consumer_type
+    new = {row: _amounts(fleet, resources) for row, resources in _rows(fleet, asked.allocations).items()}
     try:
-        for field in ("project_id", "user_id"):
-            check_text(getattr(asked, field), field)
+        project_id, user_id = check_text(asked.project_id, "project_id"), check_text(asked.user_id, "user_id")
     except InvalidValue as error:
         raise BadRequest(error.args[0], field=error.field) from None
     return Writing(
         uuid=uuid,
         consumer=consumer,
         old=held_by(fleet, consumer) if consumer >= 0 else {},
-        new=_wanted(fleet, asked.allocations),
-        project_id=asked.project_id,
-        user_id=asked.user_id,
-        note=Note((present or 0) + 1, consumer_type, now),
+        new=new,
+        project_id=project_id,
+        user_id=user_id,
+        note=Note((0 if known is None else known.generation) + 1, consumer_type, now),
     )
 
 
-def _check_consumer_generation(uuid: str, present: int | None, given: int | UnsetType | None) -> None:
-    if given is UNSET or given == present:
-        return
-    expected = "null" if present is None else present
-    got = "null" if given is None else given
-    raise changed_meanwhile(f"consumer generation conflict - expected {expected} but got {got}, consumer {uuid}")
-
-
-def _wanted(fleet: Fleet, allocations: Mapping[str, Mapping[str, int]]) -> Held:
-    wanted: Held = {}
-    for provider, resources in allocations.items():
-        row = find(fleet, provider)
-        if row < 0:
-            raise BadRequest(f"Allocation for resource provider '{provider}' that does not exist.", field="allocations")
-        if row in wanted:
-            raise BadRequest(f"Resource provider '{provider}' is named twice.", field="allocations")
-        check_known_classes(fleet, resources)
-        if not resources:
-            raise BadRequest(f"No resources of resource provider '{provider}' are named.", field="allocations")
-        try:
-            wanted[row] = {
-                fleet.resource_class(name, create=True): whole_number(amount, name, least=1)
-                for name, amount in resources.items()
-            }
-        except InvalidValue as error:
-            raise BadRequest(error.args[0], field="allocations") from None
-    return wanted
+def _amounts(fleet: Fleet, resources: Mapping[str, int]) -> dict[int, int]:
+    """Amounts by resource class index; BadRequest for an unknown class, no class at all, or an amount that is none."""
+    check_known_classes(fleet, resources)
+    if not resources:
+        raise BadRequest("No resources of a resource provider are named.", field="allocations")
+    try:
+        return {
+            fleet.resource_class(name, create=True): whole_number(amount, name, least=1)
+            for name, amount in resources.items()
+        }
+    except InvalidValue as error:
+        raise BadRequest(error.args[0], field="allocations") from None
 
 
 def _check_capacity(fleet: Fleet, writings: list[Writing]) -> None:

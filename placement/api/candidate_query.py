@@ -18,7 +18,7 @@ from ..query import PlacementQuery, RequestGroup
 from ..tree_candidates import Way
 from .errors import BadRequest
 from .values import Candidates
-from .vocabulary import check_known_classes, check_known_traits, class_rank
+from .vocabulary import check_known_classes, check_known_traits, class_rank, in_order
 
 NO_CANDIDATES = Candidates(allocation_requests=[], provider_summaries={})
 
@@ -134,7 +134,9 @@ def _summed(order: list[int], names: list[str], parts: Iterable[tuple[tuple[int,
 def _summaries(fleet: Fleet, rows: NDArray[np.int32], uuids: dict[int, str]) -> dict[str, dict[str, Any]]:
     resources = _resources(fleet, rows)
     columns = fleet.store.row
-    traits = [_traits(fleet, number) for number in columns["class_of"][rows].tolist()]
+    numbers = columns["class_of"][rows].tolist()
+    known = {number: in_order(fleet, fleet.classes[number].traits) for number in dict.fromkeys(numbers)}
+    traits = [known[number] for number in numbers]
     texts = uuids.values()
     parents, roots = columns["parent"][rows].tolist(), columns["root"][rows].tolist()
     named = {**uuids, -1: None}
@@ -171,7 +173,3 @@ def _resources(fleet: Fleet, rows: NDArray[np.int32]) -> list[dict[str, dict[str
             for place, (room, used) in zip(held.tolist(), figures, strict=True):
                 resources[place][name] = {"capacity": room, "used": used}
     return resources
-
-
-def _traits(fleet: Fleet, number: int) -> list[str]:
-    return sorted(fleet.classes[number].traits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ..errors import InvalidValue
 from ..fleet import Fleet
@@ -37,7 +37,7 @@ def add(fleet: Fleet, command: c.AddInventory) -> Inventories:
     """See `commands.AddInventory`."""
     row, name = found(fleet, command.provider), command.resource_class
     check_known_classes(fleet, [name])
-    new = _checked(command.provider, name, command.inventory, command.may_reserve_all)
+    _check(command.provider, name, command.inventory, command.may_reserve_all)
     index = fleet.resource_class(name, create=True)
     if fleet.store.inventory["total"][index, row]:
         raise Conflict(
@@ -45,7 +45,7 @@ def add(fleet: Fleet, command: c.AddInventory) -> Inventories:
             field="resource_class",
             placement_code=CONCURRENT_UPDATE,
         )
-    write(fleet, row, {index: new}, command.now)
+    write(fleet, row, {index: command.inventory}, command.now)
     return _shown(fleet, row, [index])
 
 
@@ -53,8 +53,9 @@ def set_all(fleet: Fleet, command: c.SetInventories) -> Inventories:
     """See `commands.SetInventories`."""
     row = found(fleet, command.provider)
     check_generation(fleet, row, command.generation)
-    new = checked_all(fleet, command.provider, command.inventories, command.may_reserve_all)
-    replace_all(fleet, row, new, command.now)
+    check_figures(command.provider, command.inventories, command.may_reserve_all)
+    check_classes(fleet, command.provider, command.inventories)
+    replace_all(fleet, row, command.inventories, command.now)
     return _shown(fleet, row)
 
 
@@ -64,11 +65,11 @@ def set_one(fleet: Fleet, command: c.SetInventory) -> Inventories:
     if not knows_resource_class(fleet, name):
         raise NotFound(f"No such resource class {name}.", field="resource_class")
     check_generation(fleet, row, command.generation)
-    new = _checked(command.provider, name, command.inventory, command.may_reserve_all)
+    _check(command.provider, name, command.inventory, command.may_reserve_all)
     index = fleet.inventories.index_of(name)
     if index is None or not fleet.store.inventory["total"][index, row]:
         raise BadRequest(f"No inventory record with resource class {name} on {command.provider}.", field="inventory")
-    write(fleet, row, {index: new}, command.now)
+    write(fleet, row, {index: command.inventory}, command.now)
     return _shown(fleet, row, [index])
 
 
@@ -90,17 +91,20 @@ def delete_all(fleet: Fleet, command: c.DeleteInventories) -> None:
 # shared with the reshaper
 
 
-def checked_all(
-    fleet: Fleet, uuid: str, inventories: Mapping[str, Inventory], may_reserve_all: bool = True
-) -> dict[str, Inventory]:
-    """The inventories, or BadRequest for an unknown class or bad figures. O(classes)."""
-    for name in inventories:
+def check_classes(fleet: Fleet, uuid: str, names: Iterable[str]) -> None:
+    """BadRequest for a class that is not known. O(classes)."""
+    for name in names:
         if not knows_resource_class(fleet, name):
             raise BadRequest(
                 f"Unknown resource class in inventory for resource provider {uuid}: No such resource class {name}.",
                 field="inventories",
             )
-    return {name: _checked(uuid, name, value, may_reserve_all) for name, value in inventories.items()}
+
+
+def check_figures(uuid: str, inventories: Mapping[str, Inventory], may_reserve_all: bool = True) -> None:
+    """BadRequest for figures out of range, or a capacity that is not left. O(classes)."""
+    for name, inventory in inventories.items():
+        _check(uuid, name, inventory, may_reserve_all)
 
 
 def replace_all(fleet: Fleet, row: int, new: Mapping[str, Inventory], now: float) -> None:
@@ -154,15 +158,15 @@ def _check_unused(fleet: Fleet, row: int, indices: list[int], placement_code: st
         raise Conflict(what, field="inventories", placement_code=placement_code)
 
 
-def _checked(uuid: str, name: str, inventory: Inventory, may_reserve_all: bool) -> Inventory:
-    """The inventory, or BadRequest for figures out of range or a capacity that is not left."""
+def _check(uuid: str, name: str, inventory: Inventory, may_reserve_all: bool) -> None:
     ratio, at_fault = inventory.allocation_ratio, f"Invalid inventory for '{name}' on resource provider '{uuid}'."
     try:
         whole = Inventory(**{field: getattr(inventory, field) for field in FIGURES}).validated(name)
         capacity = int((whole.total - whole.reserved) * ratio)
         if capacity >= 0 and (may_reserve_all or capacity > 0):
-            return inventory.validated(name)
+            inventory.validated(name)
+            return
     except (InvalidValue, OverflowError, TypeError, ValueError) as error:
-        raise BadRequest(f"{at_fault} {error.args[0]}", field=f"{name}") from None
+        raise BadRequest(f"{at_fault} {error.args[0]}", field=name) from None
     than = "greater than" if may_reserve_all else "greater than or equal to"
     raise BadRequest(f"{at_fault} The reserved value is {than} total.", field=f"{name}.reserved")

@@ -11,7 +11,7 @@ from ..ledger import rows_array
 from . import commands as c
 from .providers import check_generation, found, generation, move_generation, normal_uuid
 from .values import ProviderAggregates, ProviderTraits
-from .vocabulary import check_known_traits
+from .vocabulary import check_known_traits, in_order
 
 
 def show_traits(fleet: Fleet, uuid: str) -> ProviderTraits:
@@ -56,7 +56,7 @@ def set_aggregates(fleet: Fleet, command: c.SetAggregates) -> ProviderAggregates
 
 
 def _shown_traits(fleet: Fleet, row: int) -> ProviderTraits:
-    held, custom = sorted(fleet.host_class(row).traits), fleet.registry.traits
+    held, custom = in_order(fleet, fleet.host_class(row).traits), fleet.registry.traits
     times = [custom[name].updated for name in held if name in custom] if any(map(is_custom, held)) else []
     return ProviderTraits(generation=generation(fleet, row), traits=held, updated=max(times, default=None))
 

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import UNSET
 
 from ...ext.tables import format_uuid, parse_uuid
-from ..checks import check_provider_name, shown
+from ..checks import check_provider_name, cut
 from ..errors import DuplicateName, InvalidValue
 from ..fleet import Fleet
 from ..ledger import rows_array
@@ -30,7 +30,7 @@ def normal_uuid(text: str, field: str) -> str:
     try:
         return format_uuid(*parse_uuid(text))
     except (ValueError, TypeError):
-        raise BadRequest(f"Badly formed uuid {shown(text)}", field=field, hint="32 hexadecimal digits") from None
+        raise BadRequest(f"Badly formed uuid {cut(text)}", field=field, hint="32 hexadecimal digits") from None
 
 
 def find(fleet: Fleet, uuid: str) -> int:
@@ -45,7 +45,7 @@ def found(fleet: Fleet, uuid: str) -> int:
     """Row of a provider; NotFound if there is none. O(1)."""
     row = find(fleet, uuid)
     if row < 0:
-        raise NotFound(f"No resource provider with uuid {shown(uuid)} found", field="uuid")
+        raise NotFound(f"No resource provider with uuid {cut(uuid)} found", field="uuid")
     return row
 
 

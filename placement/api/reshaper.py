@@ -5,9 +5,10 @@ from __future__ import annotations
 from ..fleet import Fleet
 from ..inventories import Inventory
 from . import commands as c
+from .allocations import inspect
 from .allocations import write as write_allocations
 from .errors import PROVIDER_NOT_FOUND, BadRequest
-from .inventories import checked_all, replace_all, show_all, write
+from .inventories import check_classes, check_figures, replace_all, show_all, write
 from .providers import check_generation, find
 
 
@@ -20,7 +21,11 @@ def reshape(fleet: Fleet, command: c.Reshape) -> None:
             what = f"Resource provider {uuid} that is to get inventories does not exist: {uuid}"
             raise BadRequest(what, field="inventories", placement_code=PROVIDER_NOT_FOUND)
         check_generation(fleet, row, asked.generation)
-        final[row] = checked_all(fleet, uuid, asked.inventories)
+        check_figures(uuid, asked.inventories)
+        final[row] = asked.inventories
+    inspect(fleet, command.consumers)
+    for row, inventories in final.items():
+        check_classes(fleet, fleet.uuid(row), inventories)
     for row, inventories in final.items():
         # Old and new together: there is room on both sides while the allocations move. Nothing new, nothing to add.
         if inventories:

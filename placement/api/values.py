@@ -47,7 +47,7 @@ class ProviderAggregates(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderTraits(msgspec.Struct, frozen=True, kw_only=True):
-    """Traits of a provider, sorted."""
+    """Traits of a provider, in the order in which all traits are listed."""
 
     generation: int
     traits: list[str]

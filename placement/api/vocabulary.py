@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import os_resource_classes
 
-from ..checks import STANDARD_CLASSES, is_custom, shown, standard_traits
+from ..checks import STANDARD_CLASSES, cut, is_custom, shown, standard_traits
 from ..fleet import Fleet
 from ..registry import FIRST_CUSTOM, Registered, next_id
 from . import commands as c
@@ -40,7 +40,7 @@ def delete_trait(fleet: Fleet, command: c.DeleteTrait) -> None:
     if name in standard_traits():
         raise BadRequest(f"Cannot delete standard trait {name}.", field="trait")
     if not knows_trait(fleet, name):
-        raise NotFound(f"No such trait {shown(name)}.", field="trait")
+        raise NotFound(f"No such trait {cut(name)}.", field="trait")
     if name in provided_traits(fleet):
         raise Conflict(f"The trait {name} is in use by a resource provider.", field="trait")
     _unregister(fleet, fleet.registry.traits, name)
@@ -55,7 +55,7 @@ def check_known_traits(fleet: Fleet, names: Iterable[str]) -> None:
     """BadRequest that names those that are not known. O(traits)."""
     unknown = sorted({name for name in names if not knows_trait(fleet, name)})
     if unknown:
-        raise BadRequest(f"No such trait(s): {', '.join(unknown)}.", field="traits")
+        raise BadRequest(f"No such trait(s): {cut(', '.join(unknown))}.", field="traits")
 
 
 def provided_traits(fleet: Fleet) -> frozenset[str]:
@@ -68,8 +68,7 @@ def list_traits(fleet: Fleet, names: Iterable[str] | None, prefix: str | None, a
     """See `PlacementModel.traits`."""
     provided = provided_traits(fleet)
     custom = fleet.registry.traits
-    order = [*sorted(standard_traits()), *sorted(custom, key=lambda name: custom[name].id)]
-    order += sorted(provided - standard_traits() - custom.keys())
+    order = in_order(fleet, standard_traits() | custom.keys() | provided)
     if names is not None:
         wanted = frozenset(names)
         order = [name for name in order if name in wanted]
@@ -80,10 +79,23 @@ def list_traits(fleet: Fleet, names: Iterable[str] | None, prefix: str | None, a
     return [_named(custom, name) for name in order]
 
 
+def in_order(fleet: Fleet, traits: Iterable[str]) -> list[str]:
+    """Traits as they are listed: the standard ones sorted, then those that were created, in the order they came, then
+    others sorted. O(traits log traits)."""
+    standard, custom = standard_traits(), fleet.registry.traits
+
+    def place(name: str) -> tuple[int, int, str]:
+        if name in standard:
+            return (0, 0, name)
+        return (1, custom[name].id, name) if name in custom else (2, 0, name)
+
+    return sorted(traits, key=place)
+
+
 def show_trait(fleet: Fleet, name: str) -> Named:
     """See `PlacementModel.trait`."""
     if not knows_trait(fleet, name):
-        raise NotFound(f"No such trait(s): {name}.", field="trait")
+        raise NotFound(f"No such trait(s): {cut(name)}.", field="trait")
     return _named(fleet.registry.traits, name)
 
 
@@ -123,7 +135,7 @@ def delete_resource_class(fleet: Fleet, command: c.DeleteResourceClass) -> None:
     """See `commands.DeleteResourceClass`."""
     _check_changeable(fleet, command.name, "delete")
     if _is_provided(fleet, command.name):
-        raise Conflict(f"Cannot delete resource class {command.name}: it is in use in inventory.", field="name")
+        raise Conflict(f"Cannot delete resource class {command.name}. Class is in use in inventory.", field="name")
     _unregister(fleet, fleet.registry.resource_classes, command.name)
 
 
@@ -136,7 +148,7 @@ def check_known_classes(fleet: Fleet, names: Iterable[str]) -> None:
     """BadRequest for the first class that is not known. O(classes)."""
     for name in names:
         if not knows_resource_class(fleet, name):
-            raise BadRequest(f"No such resource class {name}.", field="resources", hint="create it first")
+            raise BadRequest(f"No such resource class {cut(name)}.", field="resources", hint="create it first")
 
 
 def list_resource_classes(fleet: Fleet) -> list[Named]:
@@ -151,7 +163,7 @@ def list_resource_classes(fleet: Fleet) -> list[Named]:
 def show_resource_class(fleet: Fleet, name: str) -> Named:
     """See `PlacementModel.resource_class`."""
     if not knows_resource_class(fleet, name):
-        raise NotFound(f"No such resource class {name}.", field="name")
+        raise NotFound(f"No such resource class {cut(name)}.", field="name")
     return _named(fleet.registry.resource_classes, name)
 
 
@@ -172,7 +184,7 @@ def _check_changeable(fleet: Fleet, name: str, verb: str) -> None:
     if name in STANDARD_CLASSES:
         raise BadRequest(f"Cannot {verb} standard resource class {name}.", field="name")
     if not knows_resource_class(fleet, name):
-        raise NotFound(f"No such resource class {shown(name)}.", field="name")
+        raise NotFound(f"No such resource class {cut(name)}.", field="name")
 
 
 # both

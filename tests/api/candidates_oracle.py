@@ -141,9 +141,9 @@ def combined(forest: Forest, query: PlacementQuery, parts: list[Partial], nested
             sums[node.uuid, name] = sums.get((node.uuid, name), 0) + amount
     used = {number for part in parts for number in part[2]}
     for (uuid, name), amount in sums.items():
-        node = forest.by_uuid(uuid)
-        assert node is not None
-        if node.used.get(name, 0) + amount > capacity(node, name) or amount > node.inventories[name].max_unit:
+        giver = forest.by_uuid(uuid)
+        assert giver is not None
+        if giver.used.get(name, 0) + amount > capacity(giver, name) or amount > giver.inventories[name].max_unit:
             return None
     if not nested:
         roots = [forest.root(forest.nodes[number]).number for number in used]

@@ -87,7 +87,7 @@ def test_summaries_show_every_provider_of_every_tree_used(case: tuple[list[Node]
             "resources": {
                 name: {"capacity": capacity(node, name), "used": node.used.get(name, 0)} for name in node.inventories
             },
-            "traits": sorted(node.traits),
+            "traits": sorted(node.traits, key=lambda name: (name.startswith("CUSTOM_"), name)),
             "parent_provider_uuid": None if node.parent is None else forest.nodes[node.parent].uuid,
             "root_provider_uuid": forest.root(node).uuid,
         }
