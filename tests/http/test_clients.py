@@ -118,4 +118,5 @@ def test_keystoneauth_without_authentication_sends_a_token_that_is_accepted(serv
 def test_keystoneauth_discovers_the_microversions(service: Process) -> None:
     adapter = Adapter(session.Session(auth=Token(service.url, "notused")), service_type="placement")
     data = adapter.get_endpoint_data()
+    assert data is not None
     assert (data.min_microversion, data.max_microversion) == ((1, 0), (1, 39))
