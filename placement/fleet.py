@@ -25,7 +25,9 @@ from .kept_groups import GROUP_POLICIES, KeptGroups
 from .ledger import Ledger, Rows, rows_array
 from .numa_table import NumaTable
 from .pci_states import PciStates
+from .provider_index import ProviderIndex
 from .providers import Providers
+from .registry import Registry
 from .service_hosts import ServiceHosts
 from .services import Services
 from .tips import Tip, Tips
@@ -68,6 +70,8 @@ class Fleet:
         self.metrics.id(())
         self.host_ips = NameTable()
         self.host_ips.intern("")
+        self.registry = Registry()
+        self.index = ProviderIndex(self)
         self._cells: tuple[int, frozenset[str | None]] = (0, frozenset())
         self.tips = Tips(ledger, self.services)
 
@@ -287,6 +291,7 @@ class Fleet:
             ids = self.aggregate_table.ids(aggregates)
             with self.ledger.editing(rows_array(row)):
                 self.ledger.reclass(row, aggregates=ids)
+            self.ledger.topology_epoch += 1
 
     # hosts
 

@@ -11,11 +11,12 @@ import msgspec
 import numpy as np
 
 from .aggregates import NONE
-from .consumers import Extras
+from .consumers import Extras, Note
 from .errors import InvalidValue
 from .fleet_arrays import Arrays
 from .host import Aggregate, PciPool
 from .host_classes import HostClass, Interned
+from .registry import Registry
 
 if TYPE_CHECKING:
     from .fleet import Fleet
@@ -59,6 +60,8 @@ class Values(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     extras: list[tuple[int, Extras]]
     properties: list[dict[str, Any]]
     properties_of: list[tuple[int, int]]
+    notes: list[tuple[int, Note]] = []
+    registry: Registry = msgspec.field(default_factory=Registry)
 
 
 def write_values(fleet: Fleet) -> Arrays:
@@ -81,6 +84,8 @@ def write_values(fleet: Fleet) -> Arrays:
         extras=[(consumer, fleet.extras[consumer]) for consumer in sorted(fleet.extras)],
         properties=properties,
         properties_of=list(properties_of.items()),
+        notes=[(consumer, fleet.consumers.notes[consumer]) for consumer in sorted(fleet.consumers.notes)],
+        registry=fleet.registry,
     )
     return {"values": np.frombuffer(_TEXT.encode(values), np.uint8)}
 
@@ -136,7 +141,11 @@ def read_values(fleet: Fleet, arrays: Arrays) -> None:
         fleet.shape(dict(shape.amounts), shape.vcpus, shape.memory_mb, shape.disk_mb)
     if len(fleet.consumers.shapes) != len(values.shapes):
         raise ValueError("a shape is there twice")
-    fleet.extras.update(values.extras)
+    for consumer, extras in values.extras:
+        fleet.consumers.keep_extras(consumer, extras)
+    fleet.consumers.notes.update(values.notes)
+    fleet.registry = values.registry
+    fleet.registry.demand_sound()
     fleet.ledger.constants.count_devices(sum(bool(extras.pci) for _, extras in values.extras))
     fleet.image_properties.update({consumer: values.properties[i] for consumer, i in values.properties_of})
 

@@ -214,6 +214,13 @@ def check_consumers(fleet: Fleet, table: Table) -> None:
     assert sorted(table["free"].tolist()) == np.flatnonzero(~live).tolist(), "freed ids"
     assert set(fleet.extras) <= set(ids.tolist())
     assert set(fleet.image_properties) <= set(ids.tolist())
+    assert set(fleet.consumers.notes) <= set(ids.tolist())
+    elsewhere: dict[int, set[int]] = {}
+    for consumer, extras in fleet.extras.items():
+        for row, _, _ in extras.elsewhere:
+            elsewhere.setdefault(row, set()).add(consumer)
+    assert {row: held for row, held in fleet.consumers.elsewhere.items() if held} == elsewhere
+    fleet.registry.demand_sound()
     for key, shape in fleet.consumers.shapes.items():
         classes, amounts, *figures = fleet.kernel.shape(shape)
         assert (tuple(zip(classes, amounts, strict=True)), *figures) == key
