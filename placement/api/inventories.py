@@ -62,10 +62,10 @@ def set_all(fleet: Fleet, command: c.SetInventories) -> Inventories:
 def set_one(fleet: Fleet, command: c.SetInventory) -> Inventories:
     """See `commands.SetInventory`."""
     row, name = found(fleet, command.provider), command.resource_class
-    if not knows_resource_class(fleet, name):
-        raise NotFound(f"No such resource class {name}.", field="resource_class")
     check_generation(fleet, row, command.generation)
     _check(command.provider, name, command.inventory, command.may_reserve_all)
+    if not knows_resource_class(fleet, name):
+        raise NotFound(f"No such resource class {name}.", field="resource_class")
     index = fleet.inventories.index_of(name)
     if index is None or not fleet.store.inventory["total"][index, row]:
         raise BadRequest(f"No inventory record with resource class {name} on {command.provider}.", field="inventory")
