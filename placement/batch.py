@@ -3,7 +3,7 @@ looks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -86,6 +86,27 @@ class Decisions(Sequence[Decision]):
 
     def __iter__(self) -> Iterator[Decision]:
         return (self[i] for i in range(len(self)))
+
+    def uuids(self) -> list[str]:
+        """Uuid of the (first) instance of each request, in order; empty where one that was refused had none.
+        O(requests)."""
+        found = [""] * len(self)
+        for run in self._runs:
+            words = run.uuids.tolist()
+            found[run.first : run.first + len(words)] = [format_uuid(high, low) for high, low in words]
+        for index, decision in self._whole.items():
+            if decision.placed:
+                found[index] = decision.selections[0].instance_uuid
+        return found
+
+    def amounts(self, index: int) -> Mapping[str, int]:
+        """What a request that was placed takes of each resource class, all instances and providers together."""
+        for run in self._runs:
+            if run.first <= index < run.first + len(run.rows):
+                names = self._engine.fleet.resource_classes
+                resources = run.signatures[run.which[index - run.first]].resources
+                return {names[resource]: amount for resource, amount in resources.items()}
+        return self._whole[index].amounts()
 
     def add(self, index: int, decision: Decision) -> None:
         """Take in a decision that was made by itself."""
