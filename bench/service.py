@@ -97,7 +97,8 @@ async def batched(client: Client, seconds: float, size: int) -> float:
     async def stream() -> None:
         nonlocal done
         while trio.current_time() < end:
-            done += (await client.call("place_many", params)).placed
+            placed = (await client.call("place_many", params)).placed
+            done += placed
 
     async with trio.open_nursery() as nursery:
         for _ in range(4):

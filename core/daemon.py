@@ -23,7 +23,6 @@ from .metrics import Metrics
 from .rpc.server import RpcServer
 from .rpc.tls import server_context
 from .service import Service
-from .state import ServiceState
 from .systemd import notify
 from .tasks import background
 from .tenancy.tenants import LOCAL
@@ -47,7 +46,7 @@ async def serve_rpc(
     if data.folder is not None:
         journal = Journal.in_folder(data.folder, keep_history=data.keep_history)
     limits = {"queue_limit": data.queue, "answers_kept": data.keys_kept, "snapshot_every": data.snapshot_every}
-    machine = ServiceMachine(ServiceState(policy))
+    machine = ServiceMachine()  # the policy comes as a command, so that a replay has it
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals, ExitStack() as last:
         async with open_writer(machine, journal, **limits) as writer:
             service = Service(machine, writer, open_to_all=config.rpc.auth == "none")

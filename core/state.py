@@ -60,9 +60,9 @@ def _policy(content: bytes) -> Policy:
 class ServiceState:
     """The state of one service; it knows no commands."""
 
-    def __init__(self, policy: Mapping[str, Mapping[str, Any]] | None = None, fleet: Fleet | None = None) -> None:
-        self.policy: PolicyValues = {name: dict(group) for name, group in (policy or {}).items()}
-        self.engine = Engine(fleet, service_policy(self.policy))
+    def __init__(self) -> None:
+        self.policy: PolicyValues = {}
+        self.engine = Engine(Fleet(), service_policy(self.policy))
         self.specs = Specs()
         self.tenants, self.usage, self.pools = Tenants(), Usage(), Pools()
         self._pooled: dict[tuple[int, tuple[str, ...]], tuple[RequestSpec, RequestSpec]] = {}
