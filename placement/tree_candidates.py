@@ -22,12 +22,12 @@ class TreeSearch:
         """``nested`` False: no two providers of one tree."""
         self._fleet, self._slots, self._options = fleet, query.slots, options
         self._isolate, self._nested, self._subtrees = query.isolate, nested, query.subtrees
-        self._left: dict[tuple[int, int], int] = {}
-        self._taken: dict[tuple[int, int], int] = {}
+        self._left: list[int] = []
+        self._choices = self._with_amounts()
         self._rows: list[int] = []
         self._ancestry: dict[int, frozenset[int]] = {}
         self._dead: set[object] = set()
-        self._last_plain = max((at for at, slot in enumerate(self._slots) if not slot.suffix), default=-1)
+        self._free = not query.isolate and nested and not query.subtrees
         self._bits: dict[int, int] = {}
         self._required = [mask for wish in query.wishes for mask in wish.required]
         self._all_bits = (1 << len(self._required)) - 1
@@ -35,50 +35,58 @@ class TreeSearch:
 
     def ways(self) -> Iterator[Way]:
         """All ways, lazily. Each costs a few steps; what leads nowhere is bounded by the distinct partial sums."""
-        yield from self._from(0, 0)
+        return self._from(0, 0)
 
     def _from(self, at: int, bits: int) -> Iterator[Way]:
-        if at == len(self._slots):
-            yield tuple(self._rows)
-            return
         if self._dead and self._state(at, bits) in self._dead:
             return
-        slot, found = self._slots[at], False
-        plain = not slot.suffix
-        for row in self._options[at]:
-            new_bits = bits | self._row_bits(row) if plain and self._required else bits
-            if plain and (new_bits | self._possible[at + 1]) != self._all_bits:
-                continue
-            if not self._allowed(at, row) or not self._take(slot.amounts, row):
-                continue
-            self._rows.append(row)
-            for way in self._from(at + 1, new_bits):
-                found = True
-                yield way
-            self._rows.pop()
-            for index, amount in slot.amounts:
-                self._taken[index, row] -= amount
+        left, rows, last, found = self._left, self._rows, at == len(self._slots) - 1, False
+        collective = bool(self._required) and not self._slots[at].suffix
+        for row, amounts in self._choices[at]:
+            # The commonest dead end first: this runs for each step of each search.
+            for place, amount in amounts:
+                if left[place] < amount:
+                    break
+            else:
+                if not (self._free or self._allowed(at, row)):
+                    continue
+                after = bits | self._row_bits(row) if collective else bits
+                if collective and (after | self._possible[at + 1]) != self._all_bits:
+                    continue
+                if last:
+                    found = True
+                    yield (*rows, row)
+                    continue
+                for place, amount in amounts:
+                    left[place] -= amount
+                rows.append(row)
+                for way in self._from(at + 1, after):
+                    found = True
+                    yield way
+                rows.pop()
+                for place, amount in amounts:
+                    left[place] += amount
         if not found:
             self._dead.add(self._state(at, bits))
 
+    def _with_amounts(self) -> list[list[tuple[int, tuple[tuple[int, int], ...]]]]:
+        """By slot and row: places in ``left`` and the amounts that the slot takes there. ``left`` is what each row has
+        left of each class, at most its max_unit."""
+        avail, places = self._fleet.store.inventory["avail"], dict[tuple[int, int], int]()
+        choices: list[list[tuple[int, tuple[tuple[int, int], ...]]]] = []
+        for slot, rows in zip(self._slots, self._options, strict=True):
+            choices.append([])
+            for row in rows:
+                taken = []
+                for index, amount in slot.amounts:
+                    place = places.setdefault((index, row), len(places))
+                    if place == len(self._left):
+                        self._left.append(int(avail[index, row]))
+                    taken.append((place, amount))
+                choices[-1].append((row, tuple(taken)))
+        return choices
+
     # what limits a choice
-
-    def _take(self, amounts: tuple[tuple[int, int], ...], row: int) -> bool:
-        """Take amounts of a row; False, with nothing taken, if the sum is more than it can give."""
-        taken = self._taken
-        for index, amount in amounts:
-            key = (index, row)
-            if taken.get(key, 0) + amount > self._room(key):
-                return False
-        for index, amount in amounts:
-            taken[index, row] = taken.get((index, row), 0) + amount
-        return True
-
-    def _room(self, key: tuple[int, int]) -> int:
-        room = self._left.get(key)
-        if room is None:
-            room = self._left[key] = int(self._fleet.store.inventory["avail"][key])
-        return room
 
     def _allowed(self, at: int, row: int) -> bool:
         slot = self._slots[at]
@@ -124,25 +132,24 @@ class TreeSearch:
 
     def _possible_bits(self) -> list[int]:
         """By slot: bits that it and later ones of the unsuffixed group can bring; all of them after the last."""
-        possible = [self._all_bits] * (len(self._slots) + 1)
+        possible, bits, last = [self._all_bits] * (len(self._slots) + 1), 0, True
         if not self._required:
             return possible
-        bits = 0
-        for at in range(self._last_plain, -1, -1):
-            if at == self._last_plain:
-                possible[at + 1] = 0
+        for at in range(len(self._slots) - 1, -1, -1):
             if not self._slots[at].suffix:
+                possible[at + 1] = 0 if last else possible[at + 1]
+                last = False
                 for row in self._options[at]:
                     bits |= self._row_bits(row)
-            possible[at] = bits
+            possible[at] = self._all_bits if last else bits
         return possible
 
     def _state(self, at: int, bits: int) -> object:
         """All that the rest of the search depends on."""
-        taken = frozenset((key, amount) for key, amount in self._taken.items() if amount)
-        rows: object = None
+        rows = used = None
         if self._isolate:
             rows = frozenset(row for place, row in enumerate(self._rows) if self._slots[place].suffix)
+        if not self._nested:
+            used = frozenset(self._rows)
         subtrees = tuple(frozenset(self._rows[place] for place in slots if place < at) for slots in self._subtrees)
-        used = None if self._nested else frozenset(self._rows)
-        return at, bits, taken, rows, subtrees, used
+        return at, bits, tuple(self._left), rows, used, subtrees

@@ -10,7 +10,7 @@ from ...placement.api.values import Candidates
 from ...placement.query import PlacementQuery
 from .api import Api
 from .messages import Request, Response, answer
-from .refusals import naming_classes
+from .refusals import naming
 from .routing import Route
 
 DICTS_SINCE: Final = 12
@@ -28,7 +28,7 @@ async def list_candidates(request: Request, api: Api) -> Response:
         query = replace(query, limit=most)
     nested = request.minor >= NESTED_SINCE
     breadth_first = api.config.allocation_candidates_generation_strategy == "breadth-first"
-    with naming_classes():
+    with naming(resources="Invalid resource class in resources parameter"):
         found = api.model.allocation_candidates(query, nested=nested, breadth_first=breadth_first)
     return answer(request, in_form_of(found, query, request.minor))
 

@@ -15,11 +15,15 @@ from .api import Api
 from .errors import not_found
 from .messages import Request, Response, answer, no_content
 from .query_values import memberships, resources, traits
-from .refusals import naming_classes, said_as
+from .refusals import naming, said_as
 from .routing import Route
 from .validation import check_query, plain_uuid, read_json
 
 _LINKS: Final = (("inventories", 0), ("usages", 0), ("aggregates", 1), ("traits", 6), ("allocations", 11))
+_AT_FAULT: Final = {
+    "resources": "Invalid resource class in resources parameter",
+    "traits": 'Invalid trait(s) in "required" parameter',
+}
 
 
 def represent(request: Request, provider: Provider) -> dict[str, Any]:
@@ -47,7 +51,7 @@ async def list_providers(request: Request, api: Api) -> Response:
         forbidden_aggregates=forbidden_aggregates,
         in_tree=query.get("in_tree"),
     )
-    with naming_classes():
+    with naming(**_AT_FAULT):
         found = api.model.providers(
             name=query.get("name"), uuid=query.get("uuid"), group=None if group == RequestGroup() else group
         )

@@ -27,15 +27,15 @@ def as_http(error: HostlerError) -> HttpError:
 
 
 @contextmanager
-def naming_classes() -> Iterator[None]:
-    """Say of an unknown resource class that it stands in the query."""
+def naming(**prefixes: str) -> Iterator[None]:
+    """Put a prefix before what is wrong with a field of the query: ``resources`` or ``traits``."""
     try:
         yield
     except BadRequest as error:
-        if error.field != "resources":
+        prefix = prefixes.get(error.field or "")
+        if prefix is None:
             raise
-        message = f"Invalid resource class in resources parameter: {error.args[0]}"
-        raise HttpError(400, message, code=error.placement_code) from error
+        raise HttpError(400, f"{prefix}: {error.args[0]}", code=error.placement_code) from error
 
 
 @contextmanager

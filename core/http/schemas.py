@@ -25,9 +25,10 @@ OWNER: Final[Document] = {"type": "string", "minLength": 1, "maxLength": 255}
 
 def record(properties: Document, required: tuple[str, ...] = ()) -> Document:
     """An object with these properties and no others."""
-    document: Document = {"type": "object", "properties": properties, "additionalProperties": False}
+    document: Document = {"type": "object", "properties": properties}
     if required:
         document["required"] = list(required)
+    document["additionalProperties"] = False
     return document
 
 

@@ -20,6 +20,8 @@ from .errors import BadRequest
 from .values import Candidates
 from .vocabulary import check_known_classes, check_known_traits, class_rank, in_order
 
+Amounts = tuple[tuple[int, int], ...]
+"""(resource class index, amount) of one slot."""
 NO_CANDIDATES = Candidates(allocation_requests=[], provider_summaries={})
 
 
@@ -66,7 +68,7 @@ def _has_some(fleet: Fleet, query: PlacementQuery, group: RequestGroup) -> bool:
 
 
 def _distinct(ways: Iterable[Way]) -> NDArray[np.int32]:
-    rows = dict.fromkeys(row for way in ways for row in set(way))
+    rows = dict.fromkeys(row for way in ways for row in way)
     return np.fromiter(rows, np.int32, len(rows))
 
 
@@ -89,45 +91,48 @@ def _uuids(fleet: Fleet, rows: NDArray[np.int32]) -> dict[int, str]:
 
 
 def _requests(fleet: Fleet, prepared: Prepared, ways: Sequence[Way], uuids: dict[int, str]) -> list[dict[str, Any]]:
-    """The allocation requests. One provider that gives everything gives the same of all of them: that part is
-    shared."""
+    """The allocation requests. What equal slots take of one provider is one value, shared by all of them."""
     slots, names = prepared.slots, fleet.resource_classes
     rank = {index: class_rank(fleet, names[index]) for slot in slots for index, _ in slot.amounts}
     order = sorted(rank, key=lambda index: rank[index])
-    everything = {"resources": _summed(order, names, (slot.amounts for slot in slots))}
+    everything = {"resources": _summed(order, names, tuple(slot.amounts for slot in slots))}
     suffixes = list(dict.fromkeys(slot.suffix for slot in slots))
+    one_each = len(suffixes) == len(slots)
+    known: dict[tuple[Amounts, ...], dict[str, dict[str, int]]] = {}
     requests: list[dict[str, Any]] = []
     for way in ways:
         first = way[0]
-        if way.count(first) == len(way) and everything["resources"]:
+        if way.count(first) == len(way):
             uuid = uuids[first]
-            mappings = {suffix: [uuid] for suffix in suffixes}
-            requests.append({"allocations": {uuid: everything}, "mappings": mappings})
+            requests.append({"allocations": {uuid: everything}, "mappings": {suffix: [uuid] for suffix in suffixes}})
             continue
-        amounts: dict[int, list[tuple[tuple[int, int], ...]]] = {}
-        mapped: dict[str, dict[str, None]] = {}
-        for row, slot in zip(way, slots, strict=True):
-            mapped.setdefault(slot.suffix, {})[uuids[row]] = None
+        parts: dict[str, tuple[Amounts, ...]] = {}
+        providers = [uuids[row] for row in way]
+        for uuid, slot in zip(providers, slots, strict=True):
             if slot.amounts:
-                amounts.setdefault(row, []).append(slot.amounts)
-        requests.append(
-            {
-                "allocations": {
-                    uuids[row]: {"resources": _summed(order, names, parts)} for row, parts in amounts.items()
-                },
-                "mappings": {suffix: list(providers) for suffix, providers in mapped.items()},
-            }
-        )
+                parts[uuid] = (*parts[uuid], slot.amounts) if uuid in parts else (slot.amounts,)
+        allocations = {}
+        for uuid, amounts in parts.items():
+            shared = known.get(amounts)
+            if shared is None:
+                shared = known[amounts] = {"resources": _summed(order, names, amounts)}
+            allocations[uuid] = shared
+        if one_each:
+            mappings = {suffix: [uuid] for suffix, uuid in zip(suffixes, providers, strict=True)}
+        else:
+            mapped: dict[str, dict[str, None]] = {suffix: {} for suffix in suffixes}
+            for uuid, slot in zip(providers, slots, strict=True):
+                mapped[slot.suffix][uuid] = None
+            mappings = {suffix: list(found) for suffix, found in mapped.items()}
+        requests.append({"allocations": allocations, "mappings": mappings})
     return requests
 
 
-def _summed(order: list[int], names: list[str], parts: Iterable[tuple[tuple[int, int], ...]]) -> dict[str, int]:
+def _summed(order: list[int], names: list[str], parts: tuple[Amounts, ...]) -> dict[str, int]:
     sums: dict[int, int] = {}
     for amounts in parts:
         for index, amount in amounts:
             sums[index] = sums.get(index, 0) + amount
-    if len(sums) == 1:
-        return {names[index]: amount for index, amount in sums.items()}
     return {names[index]: sums[index] for index in order if index in sums}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hostler.core.http.auth import StaticTokens
-from hostler.core.http.config import PlacementConfig, PolicyOptions, StaticToken, load_config
+from hostler.core.http.config import Limits, PlacementConfig, PolicyOptions, StaticToken, load_config
 from hostler.core.http.identity import Identity
 from hostler.core.http.policy import RULES, Policy
 from hostler.core.http.routes import ROUTES
@@ -168,3 +168,12 @@ def test_a_configuration_is_read(tmp_path: Path) -> None:
         f"[other]\nx = 1\n[placement]\nauth = 'static'\n[[placement.tokens]]\nsha256 = '{digest('t')}'\nuser='u'"
     )
     assert load_config(file).tokens == (StaticToken(sha256=digest("t"), user="u"),)
+
+
+def test_the_configuration_that_the_documentation_shows_can_be_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "placement.md").read_text()
+    file = tmp_path / "hostler.toml"
+    file.write_text(page.partition("```conf\n")[2].partition("```")[0])
+    config = load_config(file)
+    assert config.limits == Limits()
+    assert config.tokens[0].sha256 == digest("TOKEN")
