@@ -17,8 +17,8 @@ from .checks import shown
 from .claim import Claimed
 from .decision import Decision
 from .errors import DuplicateName, InvalidValue, NoValidHost
-from .explain import quick_refusal
 from .fleet import Fleet, uuid_words
+from .refusals import quick_refusal
 from .request import Request, RequestSpec
 from .request_check import check_request
 
