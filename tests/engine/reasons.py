@@ -304,7 +304,7 @@ def _(facts: Facts, match: re.Match[str]) -> bool:
 
 @says(
     "ServerGroupAntiAffinityFilter",
-    r"holds (\d+) members of server group (\S+), whose policy anti-affinity admits (\d+) per host",
+    r"holds (\d+) members? of server group (\S+), whose policy anti-affinity admits (\d+) per host",
 )
 def _(facts: Facts, match: re.Match[str]) -> bool:
     group, held = facts.group, facts.group.members & set(facts.node.instances)

@@ -66,11 +66,16 @@ class Story:
         return Facts(world.nodes[node], world, request, self.run.engine.policy, self.oracle._query(self.request))
 
 
+_members = st.lists(st.builds(c.Place, st.builds(c.Ask, spec=c.numbers, group=st.integers(0, 1))), max_size=3)
+grouped = st.tuples(st.lists(c.groups, min_size=1, max_size=2), _members).map(lambda steps: steps[0] + steps[1])
+"""Guests of one or two server groups that the engine keeps."""
+
+
 @st.composite
 def stories(draw: st.DrawFn) -> Story:
     policy = draw(st.one_of(st.just(Policy.nova_default()), values.policies()))
     run = Run(draw(values.fleets()), [policy], draw(values.some_specs))
-    for step in draw(st.lists(st.one_of(c.changes, c.placements), max_size=8)):
+    for step in draw(st.one_of(st.lists(st.one_of(c.changes, c.placements), max_size=8), grouped)):
         run.do(step)
     return Story(run, run.request(draw(c.asks)))
 
