@@ -167,6 +167,7 @@ def _(facts: Facts, match: re.Match[str]) -> bool:
 def _(facts: Facts, match: re.Match[str]) -> bool:
     seen, down_time = facts.node.service.last_seen_up, facts.policy.options.default.service_down_time
     assert seen is not None
+    assert facts.world.now is not None
     silence = abs(facts.world.now - seen)
     return float(match[1]) == silence > down_time == int(match[2])
 
