@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Rows = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 
+_ROOM, _UNITS, _RULE, _SIZE, _NAMES = range(5)
+"""What is to change, the easiest first."""
 _WITHOUT: Final = {
     CELL: "in whatever cell",
     TRAITS: "without the traits asked for",
@@ -48,8 +50,8 @@ def without_weighers(scheduling: Scheduling, ranked: Ranked) -> list[str]:
 
 
 def near_misses(scheduling: Scheduling, ranked: Ranked) -> list[str]:
-    """Stages that alone keep hosts out, with how much is lacking: capacity first, host names last, then most hosts
-    first. Where no host passes and no stage stands alone, the host that fewest refuse. O(stages * hosts)."""
+    """Stages that alone keep hosts out, with how much is lacking: what is easiest to change first, and of that what
+    most hosts lack. Where no host passes and no stage stands alone, the host that fewest refuse. O(stages * hosts)."""
     rows = ranked.considered
     failing = _failing(scheduling, ranked)
     if not failing or not len(rows):
@@ -62,17 +64,11 @@ def near_misses(scheduling: Scheduling, ranked: Ranked) -> list[str]:
             # Without the names the filters are not skipped.
             refused = [*_filters_fail(scheduling, alone).values(), np.zeros(len(alone), bool)]
             alone = alone[~np.any(refused, axis=0)]
-        said += [(_kind(scheduling, stage), -len(hosts), text) for hosts, text in _missing(scheduling, stage, alone)]
+        said += [(ease, -len(hosts), text) for ease, hosts, text in _missing(scheduling, stage, alone)]
     if not said and count.min() > 1:
         at = int(np.argmin(count))
         return [_nearest(scheduling, int(rows[at]), [stage for stage, fails in failing.items() if fails[at]])]
     return [text for _, _, text in sorted(said)]
-
-
-def _kind(scheduling: Scheduling, stage: Stage) -> int:
-    if stage is _NAMED:
-        return 2
-    return 0 if scheduling.signature.resource_of(stage) is not None else 1
 
 
 # what each stage says by itself
@@ -136,13 +132,15 @@ def _suits_units(scheduling: Scheduling, index: int, rows: Rows) -> Mask:
 # in words
 
 
-def _missing(scheduling: Scheduling, stage: Stage, rows: Rows) -> list[tuple[Rows, str]]:
-    """What keeps the hosts at ``rows`` out, as only ``stage`` does: hosts that lack the same in one sentence."""
+def _missing(scheduling: Scheduling, stage: Stage, rows: Rows) -> list[tuple[int, Rows, str]]:
+    """What keeps the hosts at ``rows`` out, as only ``stage`` does: hosts that lack the same in one sentence. The least
+    number is easiest to change."""
     if not len(rows):
         return []
     index = scheduling.signature.resource_of(stage)
     if index is None:
-        return [(rows, f"{_hosts(rows)} would pass {_WITHOUT.get(stage.name, f'without {stage.name}')}")]
+        ease = _NAMES if stage is _NAMED else _RULE
+        return [(ease, rows, f"{_hosts(rows)} would pass {_WITHOUT.get(stage.name, f'without {stage.name}')}")]
     fleet, amount = scheduling.fleet, scheduling.signature.resources[index]
     inventory, name = fleet.store.inventory, fleet.resource_classes[index]
     unit, suits = UNITS.get(name, ""), _suits_units(scheduling, index, rows)
@@ -151,16 +149,16 @@ def _missing(scheduling: Scheduling, stage: Stage, rows: Rows) -> list[tuple[Row
     said = []
     if len(short):
         verb = "lacks" if len(short) == 1 else "lack"
-        said.append((short, f"{_hosts(short)} {verb} only {name}, the nearest {int(lack[suits].min())}{unit}"))
+        said.append((_ROOM, short, f"{_hosts(short)} {verb} only {name}, the nearest {int(lack[suits].min())}{unit}"))
     if len(odd):
-        said.append((odd, f"{_hosts(odd)} would pass but for the unit rules of {name}"))
+        said.append((_UNITS, odd, f"{_hosts(odd)} would pass but for the unit rules of {name}"))
     if len(both):
         verb = "is" if len(both) == 1 else "are"
         most = int(inventory["max_unit"][index, both].max())
         text = (
             f"{_hosts(both)} {verb} too small in {name} alone: {amount}{unit} asked for, at most {most}{unit} a guest"
         )
-        said.append((both, text))
+        said.append((_SIZE, both, text))
     return said
 
 
