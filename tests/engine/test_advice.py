@@ -271,3 +271,34 @@ def test_a_server_group_is_explained_alike_whoever_keeps_it(policy: str, reason:
     value = ServerGroup(uuid=uuid, policy=policy, members=frozenset({guest}), hosts=frozenset({"h1"}))
     told = both.explain(asks().with_changes(server_group=uuid if kept else value)).refused
     assert [f"{each.node}: {each.reason}" for each in told] == [reason.format(uuid)]
+
+
+@pytest.mark.parametrize(
+    ("specs", "hint", "better"),
+    [
+        (
+            {"resources1:VGPU": "1", "resources2:VGPU": "1"},
+            "set the extra spec group_policy",
+            {"resources1:VGPU": "1", "resources2:VGPU": "1", "group_policy": "none"},
+        ),
+        ({"trait1:CUSTOM_GOLD": "required"}, "give it a resource class", {"resources1:VGPU": "1"}),
+        (
+            {"trait:COMPUTE_STATUS_DISABLED": "required"},
+            "1 host would pass without the traits asked for",
+            {},
+        ),
+        (
+            {"resources:VCPU": "0", "resources:MEMORY_MB": "0"},
+            "let the flavor ask for some",
+            {"resources:VCPU": "0"},
+        ),
+    ],
+)
+def test_extra_specs_that_no_host_could_satisfy_are_told(
+    specs: dict[str, str], hint: str, better: dict[str, str]
+) -> None:
+    one = engine(host(1))
+    one.fleet.add_provider("gpu", parent="h1")
+    one.fleet.set_inventory("gpu", {"VGPU": Inventory(total=2)})
+    assert advice(one, asks(replace(SMALL, extra_specs=specs))) == hint
+    assert one.place(asks(replace(SMALL, extra_specs=better))).placed
