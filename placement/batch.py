@@ -17,8 +17,8 @@ from .checks import shown
 from .claim import Claimed
 from .decision import Decision
 from .errors import DuplicateName, InvalidValue, NoValidHost
-from .explain import quick_refusal
 from .fleet import Fleet, uuid_words
+from .refusals import quick_refusal
 from .request import Request, RequestSpec
 from .request_check import check_request
 
@@ -176,21 +176,27 @@ class Plan:
         self._numbers: dict[int, int] = {}
         self._read()
         given = np.maximum.accumulate(np.where(np.isnan(self.times), -1, np.arange(count)))
-        self.clock = np.where(given >= 0, self.times[given], engine.fleet.now)
-        """The time at each request's turn."""
+        now = engine.fleet.now
+        self.clock = np.where(given >= 0, self.times[given], np.nan if now is None else now)
+        """The time at each request's turn; NaN while none was given."""
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """Consecutive spans (first, last + 1) of requests during which the same services are up. When a span is handed
         out the time is its first request's, when the next one is asked for it becomes its last's."""
         engine, first = self.engine, 0
         while first < len(self.batch):
-            engine.advance(float(self.clock[first]))
+            self.advance(first)
             # A rule that is not ours may read the time of a request.
-            since, until = (engine.fleet.now,) * 2 if engine.compiled.custom else engine.fleet.services.holds
+            since, until = (self.clock[first],) * 2 if engine.compiled.custom else engine.fleet.services.holds
             last = _first_outside(self.clock, first, since, until)
             yield first, last
-            engine.advance(float(self.clock[last - 1]))
+            self.advance(last - 1)
             first = last
+
+    def advance(self, position: int) -> None:
+        """Set the time to that of a request's turn."""
+        now = float(self.clock[position])
+        self.engine.advance(None if np.isnan(now) else now)
 
     def _read(self) -> None:
         """Read all requests; raises HostlerError for the first that is malformed. Changes nothing but the clock."""
@@ -248,7 +254,8 @@ def _first_outside(values: NDArray[np.float64], first: int, least: float, greate
     size = 64
     while first < len(values):
         some = values[first : first + size]
-        outside = np.flatnonzero((some < least) | (some > greatest))
+        inside = (some >= least) & (some <= greatest) if least == least else np.isnan(some)
+        outside = np.flatnonzero(~inside)
         if len(outside):
             return first + int(outside[0])
         first, size = first + len(some), 4 * size
@@ -269,7 +276,7 @@ def place_batch(engine: Engine, requests: Iterable[Request]) -> Decisions:
             _place_span(plan, decisions, position, until)
     except BaseException:
         engine.fleet.history.go(start)
-        engine.advance(now)
+        engine.fleet.rewind(now)
         engine.sequence = sequence
         raise
     return decisions
@@ -281,7 +288,7 @@ def _place_span(plan: Plan, decisions: Decisions, first: int, last: int) -> None
         if position > first:
             _place_run(plan, decisions, first, position)
         if position < last:
-            plan.engine.advance(float(plan.clock[position]))
+            plan.advance(position)
             decisions.add(position, plan.engine.place(plan.batch[position]))
         first = position + 1
 

@@ -36,7 +36,7 @@ def _of_query(fleet: Fleet, root: int, query: PlacementQuery) -> Iterator[Amount
     group, granular = query.unsuffixed, tuple(each for each in query.groups if each.suffix)
     if not root_allows(query, fleet.host_class(root).traits):
         return
-    if group.in_tree is not None and fleet.uuid(root) != group.in_tree and not _in_tree(fleet, root, group.in_tree):
+    if group.in_tree is not None and not _in_tree(fleet, root, group.in_tree):
         return
     tree, sharing = fleet.tree(root), _sharing(fleet, root)
     choices = [list(_granular(fleet, tree, sharing, each)) for each in granular]
@@ -69,7 +69,7 @@ def _indices(fleet: Fleet, resources: tuple[tuple[str, int], ...]) -> dict[int, 
 
 def _unsuffixed(fleet: Fleet, root: int, tree: list[int], sharing: list[int], group: RequestGroup) -> Iterator[Amounts]:
     """Each class from any provider of the tree or a sharing one; traits are collective, membership is the provider's
-    or the root's."""
+    or the root's, a sharing provider's its own."""
     anchor = _aggregates(fleet, root)
     wanted = _indices(fleet, group.resources)
     options = []
@@ -77,7 +77,8 @@ def _unsuffixed(fleet: Fleet, root: int, tree: list[int], sharing: list[int], gr
         able = [row for row in tree if fleet.fits_row(row, {resource: amount})]
         able = [row for row in able if _is_member(fleet, row, anchor, group)]
         if group.in_tree is None:
-            able += [row for row in sharing if fleet.fits_row(row, {resource: amount})]
+            serving = [row for row in sharing if fleet.fits_row(row, {resource: amount})]
+            able += [row for row in serving if all(term & _aggregates(fleet, row) for term in group.member_of)]
         options.append([row for row in able if _is_no_outcast(fleet, row, anchor, group)])
     for rows in itertools.product(*options):
         traits = (
@@ -112,7 +113,7 @@ def _granular(fleet: Fleet, tree: list[int], sharing: list[int], group: RequestG
             group, _aggregates(fleet, row)
         ):
             continue
-        if group.in_tree is not None and fleet.uuid(int(fleet.store.row["root"][row])) != group.in_tree:
+        if group.in_tree is not None and not _in_tree(fleet, int(fleet.store.row["root"][row]), group.in_tree):
             continue
         if fleet.fits_row(row, wanted):
             yield row

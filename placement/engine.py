@@ -122,7 +122,7 @@ class Engine:
             check_uuids(given)
             yield given
         except BaseException:
-            self.advance(now)
+            self.fleet.rewind(now)
             raise
 
     # deciding
@@ -146,7 +146,7 @@ class Engine:
         try:
             return self._place(self.begin(request), candidates, claim)
         except BaseException:
-            self.advance(now)
+            self.fleet.rewind(now)
             raise
 
     def _place(

@@ -102,8 +102,8 @@ class Fleet:
         return self.ledger.topology_epoch
 
     @property
-    def now(self) -> float:
-        """The time by which heartbeats are judged, seconds since the epoch."""
+    def now(self) -> float | None:
+        """The time by which heartbeats are judged, seconds since the epoch; None until one was given: then none is."""
         return self.services.now
 
     @property
@@ -114,6 +114,10 @@ class Fleet:
     def advance(self, now: float | None, service_down_time: float = 60) -> None:
         """Set the time (None: it stays) and the down time. O(1) while no service's verdict changes."""
         self.services.advance(self.now if now is None else now, service_down_time)
+
+    def rewind(self, now: float | None) -> None:
+        """Go back to an earlier time; None: to when no time was given yet. O(rows)."""
+        self.services.advance(now, self.service_down_time)
 
     def check(self) -> None:
         """Assert every invariant. O(everything): about a second for 100,000 hosts."""

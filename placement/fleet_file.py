@@ -31,7 +31,7 @@ class Meta(msgspec.Struct, forbid_unknown_fields=True):
     rows: int
     seed: int
     made: int
-    now: float
+    now: float | None
     service_down_time: float
     sequence: int
     arrays: list[str]

@@ -18,12 +18,12 @@ from .checks import shown
 from .claim import Allocations, Claimed, allocations_of, extras_for, forgotten
 from .decision import Alternate, Decision, ScorePart, Selection
 from .errors import InvalidValue
-from .explain import refusal
 from .fleet import Fleet
 from .host_selection import names_hosts, selected, skips_filters
 from .numa import settled
+from .refusals import refusal
 from .request import Request
-from .server_groups import group_state, resolved
+from .server_groups import group_state
 from .signature import GROUP_FILTERS, SELECTION, Signature, Stage
 from .verdicts import row_verdicts
 
@@ -74,7 +74,6 @@ class Scheduling:
         self.candidates = None if candidates is None else _by_row(self.fleet, candidates)
         self.signature = engine.signature(request, candidates_given=candidates is not None)
         self.group = group_state(self.fleet, request)
-        self.judged = resolved(self.group, request)
         self.claims: list[tuple[str, str, bool]] = []
         self._settled = False
         self._instance = request.instance_uuids[0]
@@ -97,10 +96,9 @@ class Scheduling:
         if skipped:
             verdicts[(verdicts > last) & (verdicts < SELECTED_OUT)] = 0
         else:
-            for stage in signature.selections:
-                if not (self.request.is_rebuild and not _on_rebuild(stage)):
-                    refused = ~self.selection_passes(stage, considered)
-                    verdicts[refused & _not_before(verdicts, stage.number)] = stage.number
+            for stage in self.selections:
+                refused = ~self.selection_passes(stage, considered)
+                verdicts[refused & _not_before(verdicts, stage.number)] = stage.number
         rows = considered[verdicts == 0]
         rows, weights = self._weigh(rows)
         return Ranked(signature, considered, verdicts, rows, weights, self._removed(verdicts), skipped, self)
@@ -121,6 +119,12 @@ class Scheduling:
         if names_hosts(self.request.spec):
             removed.setdefault(SELECTION, int(counts[SELECTED_OUT]))
         return removed
+
+    @property
+    def selections(self) -> list[Stage]:
+        """The filters in selection form that judge the request."""
+        stages = self.signature.selections
+        return [stage for stage in stages if _on_rebuild(stage)] if self.request.is_rebuild else stages
 
     def selection_passes(self, stage: Stage, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Which of ``rows`` pass a filter in selection form."""
@@ -256,9 +260,9 @@ class Scheduling:
             if judge is not None and not judge.once_per_request:
                 values = self.fleet.store.host[column, rows]
                 keep &= (values >= low) & (values <= high)
-        for stage in signature.selections:
+        for stage in self.selections:
             assert stage.filter is not None
-            if not stage.filter.once_per_request and not (self.request.is_rebuild and not _on_rebuild(stage)):
+            if not stage.filter.once_per_request:
                 keep &= self.selection_passes(stage, rows)
         return keep
 
@@ -345,7 +349,7 @@ class Scheduling:
             request_id=self.request.request_id,
             considered=len(ranked.considered),
             removed=ranked.removed,
-            refusal=refusal(self.fleet, self.signature, self.request, ranked, placed),
+            refusal=refusal(self.request, ranked, placed),
             claims=tuple(self.claims),
         )
 

@@ -3,8 +3,10 @@ caller does."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ..ext.tables import format_uuid
 from .fleet import GROUP_POLICIES, Fleet
 from .request import Request, ServerGroup
 
@@ -71,9 +73,24 @@ def _supplied(fleet: Fleet, group: ServerGroup) -> GroupState:
     return state
 
 
-def resolved(group: GroupState | None, request: Request) -> Request:
-    """The request with its group as a value, for filters that explain themselves."""
+def as_value(fleet: Fleet, group: GroupState | None, request: Request) -> Request:
+    """The request with its group as a value, for filters that explain themselves by it. O(consumers on its hosts)."""
     if group is None or isinstance(request.server_group, ServerGroup):
         return request
-    value = ServerGroup(uuid=group.uuid, policy=group.policy, max_server_per_host=group.at_most)
+    hosts = frozenset(fleet.service_host(row) for row in group.hosts)
+    value = ServerGroup(
+        uuid=group.uuid,
+        policy=group.policy,
+        max_server_per_host=group.at_most,
+        members=frozenset(_kept_members(fleet, group)),
+        hosts=hosts,
+    )
     return request.with_changes(server_group=value)
+
+
+def _kept_members(fleet: Fleet, group: GroupState) -> Iterator[str]:
+    for row in group.hosts:
+        for consumer in fleet.kernel.consumers_on(row):
+            high, low, _, _, _, _, kept, *_ = fleet.kernel.consumer(consumer)
+            if kept == group.kept:
+                yield format_uuid(high, low)

@@ -1,7 +1,8 @@
 """Compute services: which are up, by what they are set to, their heartbeats and the time.
 
 Rule (Nova 33, servicegroup db driver): a service is up if abs(now - last seen) <= service_down_time, and it is neither
-disabled nor forced down. A host of which no heartbeat was ever seen is not watched, and counts as seen.
+disabled nor forced down. A host of which no heartbeat was ever seen is not watched, and counts as seen; until a first
+time is given, none is watched.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _UNSURE: Final = 4 * np.finfo(np.float64).eps
 
 
 class Services:
-    """Verdicts on all hosts' services, in the column ``service_up``, for the time ``now`` (seconds since the epoch).
+    """Verdicts on all hosts' services, in the column ``service_up``, for the time ``now`` (seconds since the epoch;
+    None until one was given).
 
     Between ``_since`` and ``_until`` no verdict differs from the column's. Rows whose verdict changes next are queued
     by the time until which it holds, so that as time goes by only they are looked at. A heartbeat leaves the queue as
@@ -39,7 +41,7 @@ class Services:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         ledger.judge = self.judge
-        self.now = 0.0
+        self.now: float | None = None
         self.down_time = 60.0
         self._since = -math.inf
         self._until = math.inf
@@ -105,17 +107,24 @@ class Services:
     @property
     def holds(self) -> tuple[float, float]:
         """Times between which, ends included, no verdict differs from those of now unless a service is heard of or
-        changed. O(1)."""
+        changed; NaN, which is between no times, while there is no time. O(1)."""
+        if self.now is None:
+            return math.nan, math.nan
         return min(self._since, self.now), max(self._until, self.now)
 
-    def advance(self, now: float, down_time: float) -> None:
-        """Set the time, and how many seconds without a heartbeat make a service down.
+    def advance(self, now: float | None, down_time: float) -> None:
+        """Set the time, and how many seconds without a heartbeat make a service down. None: no time was given yet.
 
         O(1) while no verdict changes, else O(verdicts that may change), with a pass over the rows about once per down
         time; O(rows) for a new ``down_time``, or back to a time at which some verdict was another one.
         """
-        known = down_time == self.down_time
-        self.now, self.down_time = finite(now, "now"), finite(down_time, "service_down_time")
+        known = down_time == self.down_time and (now is None) == (self.now is None)
+        time = None if now is None else finite(now, "now")
+        self.now, self.down_time = time, finite(down_time, "service_down_time")
+        if now is None:
+            if not known:
+                self.judge_all()
+            return
         if known and self._since <= now <= self._until:
             return
         if known and self._since <= now <= self._queued_until:
@@ -144,6 +153,7 @@ class Services:
 
     def _judge_queued(self) -> None:
         """Look at the rows whose verdicts held until some time before now."""
+        assert self.now is not None
         times = self._queue_times
         end = int(np.searchsorted(times, self.now, side="left"))
         rows = self._queue_rows[self._head : end]
@@ -170,7 +180,7 @@ class Services:
         up = (ledger.is_host() & ~ledger.is_down())[classes]
         seen = ledger.store.host[COLUMN["last_seen_up"], rows]
         never = np.isnan(seen)
-        if not never.all():
+        if self.now is not None and not never.all():
             up &= never | (np.abs(self.now - seen) <= self.down_time)
         column = ledger.store.host[COLUMN["service_up"]]
         flipped = rows[column[rows] != up]
@@ -182,7 +192,7 @@ class Services:
         """Since and until when the rule says of each row what it says now; both are now where that is unsure."""
         seen = self._ledger.store.host[COLUMN["last_seen_up"], rows]
         never = np.isnan(seen)
-        if never.all():
+        if self.now is None or never.all():
             return np.full(len(rows), -math.inf), np.full(len(rows), math.inf)
         now, margin = self.now, _UNSURE * (np.abs(seen) + self.down_time)
         comes, goes = seen - self.down_time, seen + self.down_time

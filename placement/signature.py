@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from ..ext.constants import NOT_A_HOST
 from ..ext.ranking import Ranking
-from .columns import COLUMN
 from .demands import Demands
 from .errors import InvalidValue
 from .filters.base import Filter
@@ -267,10 +266,6 @@ class Signature:
             else:
                 found[number] = np.array([value.is_host and judge(self.fleet, value) for value in classes], bool)
         return found
-
-    def growth(self, column: int) -> int:
-        """What one more guest adds to a host column that a filter bounds."""
-        return 1 if column in (COLUMN["num_instances"], COLUMN["num_io_ops"]) else 0
 
     def refresh(self) -> None:
         """Bring the row caches up to date. O(changes)."""

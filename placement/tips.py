@@ -16,7 +16,8 @@ class Tip:
 
     def __init__(self) -> None:
         self.version: Version | None = None
-        self.now, self.sequence = 0.0, 0
+        self.now: float | None = None
+        self.sequence = 0
 
 
 class Tips:

@@ -38,7 +38,7 @@ class ComputeFilter(Filter):
         if service.forced_down:
             return "service forced down"
         return (
-            f"service last seen {_silence_s(service, request):g} s from now, "
+            f"service last seen {_silence_s(service, request):.12g} s from now, "
             f"more than service_down_time {self.options.default.service_down_time} s"
         )
 

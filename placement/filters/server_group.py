@@ -56,8 +56,9 @@ class ServerGroupAntiAffinityFilter(Filter):
         group = group_with(request, "anti-affinity")
         if group is None:
             return super().reason(host, request)
+        held = _members_on(host, group)
         return (
-            f"holds {_members_on(host, group)} members of server group {group.uuid}, "
+            f"holds {held} member{'' if held == 1 else 's'} of server group {group.uuid}, "
             f"whose policy anti-affinity admits {group.max_server_per_host} per host"
         )
 

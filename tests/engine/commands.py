@@ -178,8 +178,9 @@ placements = st.one_of(
     st.builds(Place, plain_asks),
     st.builds(PlaceMany, many),
 )
+groups = st.builds(AddGroup, st.sampled_from(sorted(GROUP_POLICIES)), st.integers(1, 2))
 changes = st.one_of(
-    st.builds(AddGroup, st.sampled_from(sorted(GROUP_POLICIES)), st.integers(1, 2)),
+    groups,
     st.builds(Release, st.lists(numbers, min_size=1, max_size=3).map(tuple)),
     st.builds(Replace, numbers, plain_asks, st.booleans()),
     st.builds(Spawned, numbers),
@@ -192,7 +193,7 @@ changes = st.one_of(
     st.builds(SetInventory, numbers, values.inventories),
     st.builds(AddHost, numbers, st.integers(0, 1)),
     st.builds(RemoveHost, numbers),
-    st.builds(AddGroup, st.sampled_from(sorted(GROUP_POLICIES)), st.integers(1, 2)),
+    groups,
 )
 commands = st.one_of(placements, placements, st.builds(Rank, asks), changes)
 forks = st.builds(Fork, st.booleans())

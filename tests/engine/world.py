@@ -144,7 +144,7 @@ class World:
         self.guests: dict[str, Guest] = {}
         self.aggregates = {aggregate.uuid: aggregate for aggregate in aggregates}
         self.groups: dict[str, tuple[str, int]] = {}
-        self.now = 0.0
+        self.now: float | None = None
 
     # hosts
 

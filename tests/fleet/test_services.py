@@ -41,7 +41,7 @@ def by_rule(fleet: Fleet) -> list[bool]:
     for row in range(fleet.rows):
         service = HostView(fleet, row).service
         seen = service.last_seen_up
-        alive = seen is None or abs(fleet.now - seen) <= fleet.service_down_time
+        alive = seen is None or fleet.now is None or abs(fleet.now - seen) <= fleet.service_down_time
         verdicts.append(alive and not service.disabled and not service.forced_down)
     return verdicts
 
@@ -53,6 +53,7 @@ times = st.one_of(
 )
 steps = st.one_of(
     st.tuples(st.just("advance"), times, st.sampled_from([60, 60, 60, 60, 90, 0, 0.1])),
+    st.tuples(st.just("rewind"), st.one_of(st.none(), times), st.none()),
     st.tuples(st.just("heartbeats"), st.lists(st.integers(0, 5), max_size=6), st.lists(times, min_size=6, max_size=6)),
     st.tuples(st.just("heartbeat"), st.integers(0, 5), times),
     st.tuples(st.just("set"), st.integers(0, 5), st.booleans()),
@@ -71,6 +72,8 @@ def test_services_are_up_by_the_rule_at_any_time(seen: list[float], history: lis
         rows = [row for row in (one if isinstance(one, list) else [one]) if isinstance(row, int) and row < fleet.rows]
         if step == "advance":
             fleet.advance(one, two)
+        elif step == "rewind":
+            fleet.rewind(one)
         elif step == "heartbeats":
             fleet.heartbeats(np.array(rows, np.int64), np.array(two[: len(rows)]))
         elif step == "heartbeat" and rows:

@@ -62,7 +62,7 @@ def test_every_held_version_is_returned_to_exactly(history: list[Any]) -> None:
 def go(fleet: Fleet, version: Any, known: dict[str, Any]) -> None:
     """Return to a version, and to the time that it was: the clock is an engine's own."""
     fleet.history.go(version)
-    fleet.advance(known["now"])
+    fleet.rewind(known["now"])
     fleet.check()
     now = dump(fleet)
     assert [key for key in known if now[key] != known[key]] == []
