@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -42,8 +43,18 @@ class _Kept(msgspec.Struct):
 
 
 def service_policy(values: Mapping[str, Mapping[str, Any]]) -> Policy:
-    """A policy with the filter that resource pools need."""
-    return Policy.from_mapping(values, filters=(ResourcePoolFilter,))
+    """A policy with the filter that resource pools need. Errors as ``Policy.from_mapping``'s."""
+    try:
+        content = msgspec.json.encode(values, order="deterministic")
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise InvalidValue(f"the policy is not plain: {error}", field="policy") from None
+    return _policy(content)
+
+
+@functools.lru_cache(maxsize=8)
+def _policy(content: bytes) -> Policy:
+    """Looking for installed rules takes longer than all else."""
+    return Policy.from_mapping(msgspec.json.decode(content), filters=(ResourcePoolFilter,))
 
 
 class ServiceState:

@@ -132,7 +132,7 @@ class Tenants(msgspec.Struct):
         match = TOKEN.fullmatch(token)
         name, secret = (match[1], match[2]) if match else ("", "")
         known = self.tokens.get(name)
-        given = hashlib.sha256(secret.encode()).digest()
+        given = hashlib.sha256(secret.encode()).digest()  # as when it was made
         equal = hmac.compare_digest(given, known.digest if known is not None else _NOBODY)
         if known is None or not equal or known.expires <= now:
             raise _no_good()

@@ -1,0 +1,150 @@
+"""MessagePack-RPC messages: [0, id, method, params], [1, id, error, result] and [2, method, params]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from ...placement.commands import decode_params
+from ...placement.errors import HostlerError, InvalidValue
+from ..errors import ErrorValue, from_value
+from .framing import BadFrame
+
+ErrorStyle = Literal["list", "map", "text"]
+"""list: [code, message, field, hint], which many clients read as [anything, message]. map: the same
+with names. text: ``code: message``."""
+
+encode: Final = msgspec.msgpack.Encoder().encode
+_CALL: Final = msgspec.msgpack.Decoder(tuple[int, int, str, msgspec.Raw])
+_NOTIFICATION: Final = msgspec.msgpack.Decoder(tuple[int, str, msgspec.Raw])
+_ANSWER: Final = msgspec.msgpack.Decoder(tuple[int, int, msgspec.Raw, msgspec.Raw])
+_LIST: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_NIL: Final = b"\xc0"
+_MALFORMED: Final = (msgspec.ValidationError, msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+MAX_ID: Final = 2**32 - 1
+
+
+class Call(NamedTuple):
+    """A call; ``id`` None: a notification, which gets no answer."""
+
+    id: int | None
+    method: str
+    params: msgspec.Raw
+
+
+class Answer(NamedTuple):
+    """An answer, of which error or result is nil."""
+
+    id: int
+    error: HostlerError | None
+    result: msgspec.Raw
+
+
+class Notification(NamedTuple):
+    """What nobody asked for."""
+
+    method: str
+    params: msgspec.Raw
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may come behind the parameters of any command: ``key`` makes a repetition safe, ``timeout`` in seconds
+    limits the wait."""
+
+    key: str | None = None
+    timeout: float | None = None
+
+
+NO_OPTIONS: Final = Options()
+
+
+def read_call(frame: bytes) -> Call:
+    """A call or notification. BadFrame for anything else."""
+    try:
+        kind, number, method, params = _CALL.decode(frame)
+    except _MALFORMED:
+        try:
+            kind, method, params = _NOTIFICATION.decode(frame)
+        except _MALFORMED as error:
+            raise BadFrame(f"this is no call: {error}") from None
+        if kind != 2:
+            raise BadFrame("a message of three must be [2, method, params]") from None
+        return Call(None, method, params)
+    if kind != 0 or not 0 <= number <= MAX_ID:
+        raise BadFrame("a message of four must be [0, id, method, params] with an id of 32 bits")
+    return Call(number, method, params)
+
+
+def read_answer(frame: bytes) -> Answer | Notification:
+    """An answer or notification from a server. BadFrame for anything else."""
+    try:
+        kind, number, error, result = _ANSWER.decode(frame)
+    except _MALFORMED:
+        try:
+            kind, method, params = _NOTIFICATION.decode(frame)
+        except _MALFORMED as problem:
+            raise BadFrame(f"this is no answer: {problem}") from None
+        return Notification(method, params)
+    if kind != 1:
+        raise BadFrame("a message of four must be [1, id, error, result]")
+    return Answer(number, None if bytes(error) == _NIL else read_error(error), result)
+
+
+def read_error(raw: msgspec.Raw) -> HostlerError:
+    """An error in the style ``list``."""
+    try:
+        return from_value(msgspec.msgpack.decode(raw, type=ErrorValue))
+    except _MALFORMED:
+        return HostlerError(f"the server says {msgspec.msgpack.decode(raw)!r:.500}")
+
+
+def error_object(error: HostlerError, style: ErrorStyle) -> Any:
+    """An error as a connection wants it."""
+    message = str(error.args[0]) if error.args else ""
+    if style == "text":
+        return f"{error.code}: {error}"
+    if style == "map":
+        return {"code": error.code, "message": message, "field": error.field, "hint": error.hint}
+    return [error.code, message, error.field, error.hint]
+
+
+def read_params(raw: msgspec.Raw, kind: type[Any]) -> tuple[Any, Options]:
+    """A method's parameters, and the options behind them: ``[]``, ``[{name: value}]``, ``[{name: value}, options]``, or
+    the values in the order of the fields. InvalidValue, naming the field, for anything else."""
+    data = memoryview(raw)
+    if len(data) > 1 and data[0] == 0x91 and _is_map(data[1]):
+        return decode_params(bytes(data[1:]), kind), NO_OPTIONS
+    try:
+        given = _LIST.decode(raw)
+    except _MALFORMED:
+        raise InvalidValue("params must be a list", field="params") from None
+    if len(given) == 2 and _is_map(bytes(given[0])[0]) and _is_map(bytes(given[1])[0]):
+        return decode_params(given[0], kind), decode_params(given[1], Options)
+    names = kind.__struct_fields__
+    if len(given) > len(names):
+        raise InvalidValue(f"{len(given)} parameters, there are at most {len(names)}", field="params")
+    return decode_params(encode(dict(zip(names, given, strict=False))), kind), NO_OPTIONS
+
+
+def _is_map(first: int) -> bool:
+    return first & 0xF0 == 0x80 or first in (0xDE, 0xDF)
+
+
+def answer(number: int, result: Any) -> bytes:
+    """The bytes of an answer."""
+    return encode((1, number, None, result))
+
+
+def failure(number: int, error: HostlerError, style: ErrorStyle) -> bytes:
+    """The bytes of an answer with an error."""
+    return encode((1, number, error_object(error, style), None))
+
+
+def notification(method: str, *params: Any) -> bytes:
+    """The bytes of a notification."""
+    return encode((2, method, params))
+
+
+Send = Callable[[bytes], None]
