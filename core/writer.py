@@ -21,6 +21,7 @@ from .answers import Answer, Answers, check_fingerprint
 from .errors import DeadlineExceeded, InternalError, Overloaded, Stopped, StorageFailed
 from .journal import Entry, Journal, Recovery
 from .store import Row
+from .tasks import background
 
 Command = TypeVar("Command")
 Result = TypeVar("Result")
@@ -472,7 +473,7 @@ async def open_writer(
     writer: Writer[Command, Result] = Writer(machine, journal, **limits)
     try:
         await writer.recover()
-        async with trio.open_nursery() as nursery:
+        async with background() as nursery:
             await nursery.start(writer.run)
             try:
                 yield writer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -62,6 +63,13 @@ def bound(address: Address, listener: trio.SocketListener) -> Address:
         return address
     host, port, *_ = listener.socket.getsockname()
     return Address(address.kind, host, port)
+
+
+def forget(address: Address) -> None:
+    """Remove what a listener has left in the file system."""
+    if address.kind == "unix":
+        with contextlib.suppress(OSError):
+            os.unlink(address.host)
 
 
 def _unix_socket(path: str) -> socket.socket:

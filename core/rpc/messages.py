@@ -65,16 +65,27 @@ def read_call(frame: bytes) -> Call:
     try:
         kind, number, method, params = _CALL.decode(frame)
     except _MALFORMED:
-        try:
-            kind, method, params = _NOTIFICATION.decode(frame)
-        except _MALFORMED as error:
-            raise BadFrame(f"this is no call: {error}") from None
-        if kind != 2:
-            raise BadFrame("a message of three must be [2, method, params]") from None
-        return Call(None, method, params)
+        return _read_unusual_call(frame)
     if kind != 0 or not 0 <= number <= MAX_ID:
         raise BadFrame("a message of four must be [0, id, method, params] with an id of 32 bits")
     return Call(number, method, params)
+
+
+def _read_unusual_call(frame: bytes) -> Call:
+    """A notification, or a call of one of the clients that send names as bytes."""
+    try:
+        parts = _LIST.decode(frame)
+        head = [msgspec.msgpack.decode(part) for part in parts[:-1]]
+    except _MALFORMED as error:
+        raise BadFrame(f"this is no call: {error}") from None
+    if head and isinstance(head[-1], bytes):
+        head[-1] = head[-1].decode(errors="replace")
+    match head:
+        case [0, int(number), str(method)] if 0 <= number <= MAX_ID:
+            return Call(number, method, parts[-1])
+        case [2, str(method)]:
+            return Call(None, method, parts[-1])
+    raise BadFrame("this is neither [0, id, method, params] nor [2, method, params]")
 
 
 def read_answer(frame: bytes) -> Answer | Notification:

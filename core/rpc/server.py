@@ -8,7 +8,6 @@ import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -17,7 +16,7 @@ import trio
 from ...placement.errors import InvalidValue
 from ..service import Identity, Service
 from ..tenancy.errors import NotAuthenticated
-from .addresses import Address, bound, listen
+from .addresses import Address, bound, forget, listen
 from .framing import BadFrame, Framer
 from .session import Session
 from .tls import names_of
@@ -78,8 +77,7 @@ class RpcServer:
                             accepting.start_soon(self._accept, address, listener, nursery)
         finally:
             for address, _ in listeners:
-                if address.kind == "unix":
-                    Path(address.host).unlink(missing_ok=True)
+                forget(address)
 
     def stop_accepting(self) -> None:
         """Take no new connections; those that are there go on."""
