@@ -55,7 +55,11 @@ class Wire:
 
     def feed(self, data: bytes) -> list[Answer | Notification]:
         """What has come complete. BadFrame for what no server sends."""
-        return [read_answer(frame) for frame in self._framer.feed(data) or self._framer.look()]
+        self._framer.feed(data)
+        found = []
+        while (frame := self._framer.next()) is not None:
+            found.append(read_answer(frame))
+        return found
 
 
 class Caller:
@@ -119,11 +123,11 @@ class Caller:
         return {} if key is None else {"key": key, "timeout": max(deadline - self._now(), 0.0)}
 
     async def _greet(self, deadline: float) -> None:
-        """Say who we are on a new connection."""
-        if self._token is not None:
-            answer = await self._exchange("hello", {"token": self._token}, {}, deadline)
-            if answer.error is not None:
-                raise answer.error
+        """Say who we are on a new connection, and have its errors in full."""
+        hello = {"errors": "map"} if self._token is None else {"errors": "map", "token": self._token}
+        answer = await self._exchange("hello", hello, {}, deadline)
+        if answer.error is not None:
+            raise answer.error
 
 
 def _given_up(error: ConnectionLost, maybe_done: bool, key: str | None) -> ConnectionLost:
