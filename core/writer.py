@@ -8,6 +8,7 @@ journalled too: a replay refuses them again, and their order among the others is
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -116,6 +117,8 @@ class Writer(Generic[Command, Result]):
         """Number of the last command that was applied."""
         self.observers: list[Callable[[int, Command, Result | HostlerError], None]] = []
         """Called with sequence number, command and outcome of each command, right after it was applied."""
+        self.batch_observers: list[Callable[[int, float, float], None]] = []
+        """Called with the number of commands of each batch, and the seconds that journalling and applying it took."""
         self.writable = False
         """False before ``run``, while the disk refuses, and once the writer stops."""
         self._queue_limit, self._batch_limit, self._snapshot_every = queue_limit, batch_limit, snapshot_every
@@ -276,6 +279,7 @@ class Writer(Generic[Command, Result]):
         batch = self._take()
         if not batch:
             return
+        began = time.perf_counter()
         if self.journal is not None:
             entries = [Entry(pending.key, pending.fingerprint, pending.body) for pending in batch]
             try:
@@ -284,8 +288,11 @@ class Writer(Generic[Command, Result]):
             except StorageFailed as error:
                 self._break(error, batch)
                 return
+        durable = time.perf_counter()
         with trio.CancelScope(shield=True):
             await self._apply(batch)
+        for observer in self.batch_observers:
+            observer(len(batch), durable - began, time.perf_counter() - durable)
         await trio.lowlevel.checkpoint()
 
     def _take(self) -> list[Pending[Command, Result]]:
