@@ -203,6 +203,8 @@ class Connection:
     async def _dismiss(self, error: BadFrame) -> None:
         """Tell the peer why it loses its connection, and give it time to read that."""
         assert self._session is not None
+        self.server.unfinished_bytes -= self._framer.unfinished
+        self._framer = Framer(0)
         self.send(notification("error", error_object(error, self._session.style)))
         with trio.move_on_after(LINGER_SECONDS):
             while self.waiting_bytes:
@@ -216,9 +218,10 @@ class Connection:
 
     def send(self, data: bytes) -> None:
         """Have bytes sent."""
+        if not self._out:
+            self._wake.unpark_all()
         self._out.append(data)
         self.waiting_bytes += len(data)
-        self._wake.unpark_all()
 
     async def _send_all(self) -> None:
         while True:
