@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import signal
+import time
 from collections.abc import Callable
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from .metrics import Metrics
 from .rpc.server import RpcServer
 from .rpc.tls import server_context
 from .service import Service
-from .state import ServiceState
 from .systemd import notify
 from .tasks import background
 from .tenancy.tenants import LOCAL
@@ -39,62 +38,64 @@ async def serve_rpc(
     *,
     reread: Callable[[], Config] | None = None,
     ready: Callable[[list[str]], None] = lambda addresses: None,
-    task_status: trio.TaskStatus[Service] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until SIGTERM or SIGINT. ``ready`` is called with the addresses once calls are taken; SIGHUP has
     ``reread`` read the configuration again, whose policy is then in force. HostlerErrors for what cannot be served."""
-    tls = None
-    if config.rpc.tls is not None:
-        tls = server_context(config.rpc.tls.certificate, config.rpc.tls.key, config.rpc.tls.client_ca)
+    data, policy = config.data, config.policy_values()
     journal = None
-    if config.data.folder is not None:
-        journal = Journal.in_folder(config.data.folder, keep_history=config.data.keep_history)
-    limits = {
-        "queue_limit": config.data.queue,
-        "answers_kept": config.data.keys_kept,
-        "snapshot_every": config.data.snapshot_every,
-    }
-    policy = config.policy_values()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        machine = ServiceMachine(ServiceState(policy))
+    if data.folder is not None:
+        journal = Journal.in_folder(data.folder, keep_history=data.keep_history)
+    limits = {"queue_limit": data.queue, "answers_kept": data.keys_kept, "snapshot_every": data.snapshot_every}
+    machine = ServiceMachine()  # the policy comes as a command, so that a replay has it
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals, ExitStack() as last:
         async with open_writer(machine, journal, **limits) as writer:
             service = Service(machine, writer, open_to_all=config.rpc.auth == "none")
             await _put_policy(service, policy)
-            server = RpcServer(service, config.rpc.limits, tls=tls)
-            task_status.started(service)
             async with background() as nursery:
-                with ExitStack() as stack:
-                    if journal is not None and config.data.audit:
-                        audit = AuditLog(Path(str(config.data.folder)))
-                        writer.observers.append(audit)
-                        stack.callback(audit.close)
-                        nursery.start_soon(_flush, audit)
-                    if config.operation.http is not None:
-                        pages = StatusPages(service, Metrics(service, server))
-                        log.info("metrics at http://%s", await nursery.start(pages.serve, config.operation.http))
-                    addresses = [str(address) for address in await nursery.start(server.serve, config.addresses)]
-                    log.info("serving %s from command %d on", ", ".join(addresses), writer.sequence)
-                    ready(addresses)
-                    notify("READY=1", f"STATUS=serving {len(addresses)} addresses")
+                if data.folder is not None and data.audit:
+                    audit = AuditLog(Path(data.folder))
+                    writer.observers.append(audit)
+                    last.callback(audit.close)
+                    nursery.start_soon(_flush, audit)
+                try:
+                    server = await _listen(config, service, nursery, ready)
                     await _obey(signals, service, reread)
                     await _stop(server, writer, config.operation.drain_seconds)
-                nursery.cancel_scope.cancel()
+                finally:
+                    nursery.cancel_scope.cancel()
+
+
+async def _listen(
+    config: Config, service: Service, nursery: trio.Nursery, ready: Callable[[list[str]], None]
+) -> RpcServer:
+    """Be there for clients, and say so."""
+    tls = None
+    if config.rpc.tls is not None:
+        tls = server_context(config.rpc.tls.certificate, config.rpc.tls.key, config.rpc.tls.client_ca)
+    server = RpcServer(service, config.rpc.limits, tls=tls)
+    if config.operation.http is not None:
+        pages = StatusPages(service, Metrics(service, server))
+        log.info("metrics, health and readiness at http://%s", await nursery.start(pages.serve, config.operation.http))
+    addresses = [str(address) for address in await nursery.start(server.serve, config.addresses)]
+    log.info("serving %s, after command %d", ", ".join(addresses), service.writer.sequence)
+    ready(addresses)
+    notify("READY=1", f"STATUS=serving {len(addresses)} addresses")
+    return server
 
 
 async def _obey(signals: Any, service: Service, reread: Callable[[], Config] | None) -> None:
     """Read the policy again at each SIGHUP, until another signal comes."""
-    async with aclosing(signals) as received:
-        async for number in received:
-            if number != signal.SIGHUP:
-                return
-            notify("RELOADING=1", f"MONOTONIC_USEC={math.floor(trio.current_time() * 1e6)}")
-            try:
-                if reread is not None:
-                    await _put_policy(service, reread().policy_values())
-                log.info("the configuration was read again")
-            except HostlerError as error:
-                log.error("the policy stays as it was: %s", error)
-            notify("READY=1")
+    async for number in signals:
+        if number != signal.SIGHUP:
+            return
+        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            if reread is not None:
+                await _put_policy(service, reread().policy_values())
+            log.info("the configuration was read again")
+        except HostlerError as error:
+            log.error("the policy stays as it was: %s", error)
+        notify("READY=1")
 
 
 async def _put_policy(service: Service, policy: dict[str, dict[str, Any]] | None) -> None:

@@ -41,6 +41,12 @@ class DataInUse(HostlerError):
     code = "data_in_use"
 
 
+class UnreadableCommand(HostlerError):
+    """A command in the journal was written by another version of Hostler."""
+
+    code = "unreadable_command"
+
+
 class KeyReused(HostlerError):
     """An idempotency key came again with another command."""
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
-from ..placement.batch import Decisions
+from ..placement.batch import Decisions, format_uuid, make_many
 from ..placement.commands import Asked, Placed
 from ..placement.decision import Decision
 from ..placement.errors import HostlerError, InvalidValue, NoValidHost
@@ -18,7 +20,20 @@ from .errors import InternalError
 from .state import ServiceState
 from .tenancy.usage import INSTANCES
 
+_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
+_UUIDS: Final = 256
+"""Uuids made at a time."""
+
 log = logging.getLogger("hostler.guests")
+
+
+class _Waiting(NamedTuple):
+    """A request on its way, and the amounts reserved for it, if a limit binds its project."""
+
+    position: int
+    asked: Asked
+    request: Request
+    reserved: Mapping[str, int]
 
 
 class _Placing:
@@ -26,23 +41,40 @@ class _Placing:
 
     def __init__(self, state: ServiceState, now: float) -> None:
         self.state, self.now = state, now
-        self.waiting: list[tuple[int, Request, Mapping[str, int]]] = []
-        """(position, request, amounts reserved for it)."""
+        self.waiting: list[_Waiting] = []
         self.decided: list[tuple[Sequence[int], Decisions]] = []
         self.errors: dict[int, HostlerError] = {}
+        self._uuids: list[str] = []
 
     def add(self, position: int, asked: Asked) -> None:
         try:
-            request = self.state.request(asked, self.now)
-            self.waiting.append((position, request, self._reserve(request)))
+            request = self._request(asked)
+            reserved = self._reserve(request) if self.state.tenants.limits else _NOTHING
         except HostlerError as error:
             self.errors[position] = error
+            return
+        if not self.waiting and not asked.instance_uuids:
+            request = self._request(asked)  # what was before it may have been decided meanwhile
+        self.waiting.append(_Waiting(position, asked, request, reserved))
+
+    def _request(self, asked: Asked) -> Request:
+        """The request; where it leaves the uuid out, with the one that the engine would make in its turn, so that the
+        engine can take it as it is."""
+        if asked.instance_uuids:
+            return self.state.request(asked, self.now, asked.instance_uuids)
+        engine, ahead = self.state.engine, len(self.waiting)
+        if not ahead:
+            self._uuids = []
+        if ahead >= len(self._uuids):
+            made = make_many(engine.uuid_seed, engine.sequence + len(self._uuids), _UUIDS if ahead else 1)
+            self._uuids += [format_uuid(high, low) for high, low in made.tolist()]
+        return self.state.request(asked, self.now, (self._uuids[ahead],))
 
     def _reserve(self, request: Request) -> Mapping[str, int]:
         """Count the request's amounts, if a limit binds its project. QuotaExceeded if there is no room."""
         tenants, usage, project = self.state.tenants, self.state.usage, request.project_id
-        if not tenants.limits or next(tenants.limits_above(f"project:{project}"), None) is None:
-            return {}
+        if next(tenants.limits_above(f"project:{project}"), None) is None:
+            return _NOTHING
         amounts = self.state.amounts(request)
         try:
             usage.check(tenants, project, amounts)
@@ -60,35 +92,37 @@ class _Placing:
         if not waiting:
             return
         tenants, usage = self.state.tenants, self.state.usage
-        for _, request, reserved in waiting:
-            if reserved:
-                usage.add(tenants, request.project_id, reserved, -1)
+        for each in waiting:
+            if each.reserved:
+                usage.add(tenants, each.request.project_id, each.reserved, -1)
         try:
             self._take(waiting)
         except Exception:
             for each in waiting:  # one of them is at fault; the others have their turn all the same
                 self._take_alone(each)
 
-    def _take_alone(self, each: tuple[int, Request, Mapping[str, int]]) -> None:
+    def _take_alone(self, each: _Waiting) -> None:
         try:
-            self._take([each])
+            self._take([each._replace(request=self._request(each.asked))])
         except HostlerError as error:
-            self.errors[each[0]] = error
+            self.errors[each.position] = error
         except Exception:
             log.exception("a placement failed in an unforeseen way; it counts as refused")
-            self.errors[each[0]] = InternalError(
-                "the placement failed in an unforeseen way; the service's log says how"
-            )
+            text = "the placement failed in an unforeseen way; the service's log says how"
+            self.errors[each.position] = InternalError(text)
 
-    def _take(self, waiting: Sequence[tuple[int, Request, Mapping[str, int]]]) -> None:
-        decisions = self.state.engine.place_many([request for _, request, _ in waiting])
-        self.decided.append(([position for position, _, _ in waiting], decisions))
-        for index, row in enumerate(decisions.rows.tolist()):
-            if row >= 0:
-                request = waiting[index][1]
-                count = max(len(request.instance_uuids), 1)
-                taken = {INSTANCES: count, **decisions.amounts(index)}
-                self.state.usage.add(self.state.tenants, request.project_id, taken)
+    def _take(self, waiting: Sequence[_Waiting]) -> None:
+        decisions = self.state.engine.place_many([each.request for each in waiting])
+        self.decided.append(([each.position for each in waiting], decisions))
+        tenants, usage = self.state.tenants, self.state.usage
+        for amounts, positions in decisions.taken():
+            guests: dict[str, list[int]] = {}
+            for position in positions:
+                request = waiting[position].request
+                guests.setdefault(request.project_id, []).append(len(request.instance_uuids))
+            for project, counts in guests.items():
+                total = {name: amount * len(counts) for name, amount in amounts.items()}
+                usage.add(tenants, project, {INSTANCES: sum(counts), **total})
 
 
 def place_each(state: ServiceState, asked: Sequence[Asked], now: float) -> list[Decision | HostlerError]:
@@ -141,7 +175,7 @@ def replace(state: ServiceState, uuid: str, asked: Asked, now: float, *, leave: 
     project, before = state.holding(uuid)
     if asked.project_id not in ("", project):
         raise InvalidValue(f"instance {uuid} is in project {project!r}", field="project_id")
-    request = state.request(asked, now).with_changes(project_id=project, user_id=consumer.user_id)
+    request = state.request(asked, now, (uuid,)).with_changes(project_id=project, user_id=consumer.user_id)
     engine, tenants, usage = state.engine, state.tenants, state.usage
     usage.add(tenants, project, before, -1)
     after = before

@@ -36,8 +36,8 @@ class Order(msgspec.Struct, frozen=True, array_like=True):
 class ServiceMachine:
     """Carries out orders on a state, one by one or many at once, with the same outcome."""
 
-    def __init__(self, state: ServiceState | None = None) -> None:
-        self.state = state if state is not None else ServiceState()
+    def __init__(self) -> None:
+        self.state = ServiceState()
         self._orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
         self._encode = msgspec.msgpack.Encoder().encode
 

@@ -60,9 +60,9 @@ def _policy(content: bytes) -> Policy:
 class ServiceState:
     """The state of one service; it knows no commands."""
 
-    def __init__(self, policy: Mapping[str, Mapping[str, Any]] | None = None, fleet: Fleet | None = None) -> None:
-        self.policy: PolicyValues = {name: dict(group) for name, group in (policy or {}).items()}
-        self.engine = Engine(fleet, service_policy(self.policy))
+    def __init__(self) -> None:
+        self.policy: PolicyValues = {}
+        self.engine = Engine(Fleet(), service_policy(self.policy))
         self.specs = Specs()
         self.tenants, self.usage, self.pools = Tenants(), Usage(), Pools()
         self._pooled: dict[tuple[int, tuple[str, ...]], tuple[RequestSpec, RequestSpec]] = {}
@@ -74,13 +74,25 @@ class ServiceState:
 
     # requests
 
-    def request(self, asked: Asked, now: float | None) -> Request:
-        """The request that was asked for, with the pools of its project. InvalidValue or UnknownName if it is none."""
-        request = self.specs.request(asked, now)
-        if POOLS_HINT in request.spec.scheduler_hints:
+    def request(self, asked: Asked, now: float | None, uuids: tuple[str, ...] | None = None) -> Request:
+        """The request that was asked for, with the pools of its project, and with other ``uuids`` if they are given.
+        InvalidValue or UnknownName if it is none."""
+        spec = self.specs.of(asked.spec)
+        if POOLS_HINT in spec.scheduler_hints:
             raise InvalidValue(f"the hint {POOLS_HINT} is the service's own", field="spec.scheduler_hints")
-        granted = self.pools.granted(self.tenants, asked.project_id)
-        return request.with_changes(spec=self._with_pools(request.spec, granted)) if granted else request
+        if self.pools.pools:
+            granted = self.pools.granted(self.tenants, asked.project_id)
+            spec = self._with_pools(spec, granted) if granted else spec
+        return Request(
+            spec=spec,
+            instance_uuids=asked.instance_uuids if uuids is None else uuids,
+            project_id=asked.project_id,
+            user_id=asked.user_id,
+            server_group=asked.server_group,
+            now=now,
+            alternates=asked.alternates,
+            request_id=asked.request_id,
+        )
 
     def _with_pools(self, spec: RequestSpec, granted: tuple[str, ...]) -> RequestSpec:
         """The spec with its pools; the same object each time, so that the engine knows it again."""

@@ -18,8 +18,8 @@ from typing import Any, Final, Generic, Protocol, TypeVar, runtime_checkable
 import trio
 
 from ..placement.errors import HostlerError
-from .answers import Answer, Answers, check_fingerprint
-from .errors import DeadlineExceeded, InternalError, Overloaded, Stopped, StorageFailed
+from .answers import Answers, check_fingerprint
+from .errors import DeadlineExceeded, InternalError, Overloaded, Stopped, StorageFailed, UnreadableCommand
 from .journal import Entry, Journal, Recovery
 from .store import Row
 from .tasks import background
@@ -122,7 +122,7 @@ class Writer(Generic[Command, Result]):
         self.writable = False
         """False before ``run``, while the disk refuses, and once the writer stops."""
         self._queue_limit, self._batch_limit, self._snapshot_every = queue_limit, batch_limit, snapshot_every
-        self._answers: Answers[Result] = Answers(answers_kept)
+        self._answers: Answers[Result] = Answers(answers_kept, machine.encode_result, machine.decode_result)
         self._queue: deque[Pending[Command, Result]] = deque()
         self._by_key: dict[str, Pending[Command, Result]] = {}
         self._wake = trio.Event()
@@ -151,17 +151,24 @@ class Writer(Generic[Command, Result]):
 
     def _load(self, folder: Path) -> None:
         self.machine.load(folder)
-        self._answers.load(folder, self.machine.decode_result)
+        self._answers.load(folder)
 
     def _save(self, folder: Path) -> None:
         self.machine.save(folder)
-        self._answers.save(folder, self.machine.encode_result)
+        self._answers.save(folder)
 
     def _replay(self, rows: Sequence[Row]) -> None:
-        outcomes = self._outcomes([self.machine.decode(row.body) for row in rows])
+        outcomes = self._outcomes([self._decoded(row) for row in rows])
         for row, outcome in zip(rows, outcomes, strict=True):
             if row.key is not None:
-                self._keep(row.key, row.fingerprint, outcome)
+                self._answers.put(row.key, row.fingerprint, outcome)
+
+    def _decoded(self, row: Row) -> Command:
+        try:
+            return self.machine.decode(row.body)
+        except Exception as error:
+            text = f"command {row.sequence} of the journal is whole, but this Hostler cannot read it: {error}"
+            raise UnreadableCommand(text, field="data", hint="use the Hostler that wrote it, or upgrade") from error
 
     # submitting
 
@@ -205,7 +212,7 @@ class Writer(Generic[Command, Result]):
             known = self._answers.get(key, fingerprint)
             if known is not None:
                 pending: Pending[Command, Result] = Pending(command, b"", done, key, fingerprint, deadline)
-                self._finish(pending, known.result, known.error)
+                self._finish(pending, *known)
                 return pending
         if self._stopping:
             raise Stopped("the service is stopping", hint="ask again when it is back")
@@ -319,7 +326,7 @@ class Writer(Generic[Command, Result]):
             outcomes = self._outcomes([pending.command for pending in part])
             for pending, outcome in zip(part, outcomes, strict=True):
                 if pending.key is not None:
-                    self._keep(pending.key, pending.fingerprint, outcome)
+                    self._answers.put(pending.key, pending.fingerprint, outcome)
                 for observer in self.observers:
                     observer(self.sequence + 1, pending.command, outcome)
                 self.sequence += 1
@@ -341,12 +348,6 @@ class Writer(Generic[Command, Result]):
         except Exception:
             log.exception("a command failed in an unforeseen way; it counts as refused, here and in each replay")
             return InternalError("the command failed in an unforeseen way; the service's log says how")
-
-    def _keep(self, key: str, fingerprint: bytes, outcome: Result | HostlerError) -> None:
-        if isinstance(outcome, HostlerError):
-            self._answers.put(key, Answer(fingerprint, None, outcome))
-        else:
-            self._answers.put(key, Answer(fingerprint, outcome, None))
 
     # answering
 

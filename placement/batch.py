@@ -54,6 +54,7 @@ class Decisions(Sequence[Decision]):
     def __init__(self, engine: Engine, count: int) -> None:
         self._engine = engine
         self._whole: dict[int, Decision] = {}
+        self._alone: list[int] = []
         self._runs: list[Run] = []
         self.rows: NDArray[np.int32] = np.full(count, -1, np.int32)
         """Row of the (first) host of each decision, -1 where nothing was placed."""
@@ -99,18 +100,26 @@ class Decisions(Sequence[Decision]):
                 found[index] = decision.selections[0].instance_uuid
         return found
 
-    def amounts(self, index: int) -> Mapping[str, int]:
-        """What a request that was placed takes of each resource class, all instances and providers together."""
-        for run in self._runs:
-            if run.first <= index < run.first + len(run.rows):
-                names = self._engine.fleet.resource_classes
-                resources = run.signatures[run.which[index - run.first]].resources
-                return {names[resource]: amount for resource, amount in resources.items()}
-        return self._whole[index].amounts()
+    def taken(self) -> Iterator[tuple[Mapping[str, int], list[int]]]:
+        """Positions of the requests that were placed, and what each of these takes of each resource class, all
+        instances and providers together; positions that take alike may come together. O(requests)."""
+        names = self._engine.fleet.resource_classes
+        positions: dict[tuple[int, int], list[int]] = {}
+        for number, run in enumerate(self._runs):
+            for at, (which, row) in enumerate(zip(run.which.tolist(), run.rows.tolist(), strict=True), run.first):
+                if row >= 0:
+                    positions.setdefault((number, which), []).append(at)
+        for (number, which), found in positions.items():
+            resources = self._runs[number].signatures[which].resources
+            yield {names[index]: amount for index, amount in resources.items()}, found
+        for at in self._alone:
+            if self._whole[at].placed:
+                yield self._whole[at].amounts(), [at]
 
     def add(self, index: int, decision: Decision) -> None:
         """Take in a decision that was made by itself."""
         self._whole[index] = decision
+        self._alone.append(index)
         if decision.placed:
             fleet = self._engine.fleet
             self.rows[index] = fleet.row_of_uuid(decision.selected.provider_uuid)
@@ -308,4 +317,4 @@ def _taken(
     return None
 
 
-__all__ = ["Decisions", "place_batch"]
+__all__ = ["Decisions", "format_uuid", "make_many", "place_batch"]

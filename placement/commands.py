@@ -233,19 +233,6 @@ class Specs:
             self._known[data] = spec
         return spec
 
-    def request(self, asked: Asked, now: float | None) -> Request:
-        """The request that was asked for, at a time."""
-        return Request(
-            spec=self.of(asked.spec),
-            instance_uuids=asked.instance_uuids,
-            project_id=asked.project_id,
-            user_id=asked.user_id,
-            server_group=asked.server_group,
-            now=now,
-            alternates=asked.alternates,
-            request_id=asked.request_id,
-        )
-
 
 def asked(request: Request) -> Asked:
     """A request as it is sent; its time is left out."""
