@@ -1,4 +1,4 @@
-"""Clients of the service: one for trio, and a blocking one made of the same code.
+"""The client of the service for trio; ``BlockingClient``, for code without an event loop, is made of the same code.
 
 async with open_client("unix:/run/hostler/rpc.sock") as client:
     decision = await client.place(Request(spec=spec))
@@ -9,46 +9,42 @@ with BlockingClient("tls:scheduler:7777", token=token, tls=client_context(ca)) a
 
 from __future__ import annotations
 
-import socket
 import ssl
-import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Final
 
-import msgspec
 import trio
 
 from ..placement.commands import Placed
 from ..placement.decision import Decision
 from ..placement.errors import HostlerError
 from ..placement.request import Request
-from .errors import Stopped
+from .blocking_client import BlockingClient
 from .rpc.addresses import Address
 from .rpc.caller import (
+    EVENTS_KEPT,
+    LONGEST_PAUSE,
     TIMEOUT,
     Caller,
     ConnectionLost,
     Params,
     Wire,
-    batch_of,
     late,
+    place_many_params,
     place_params,
-    read_event,
-    read_result,
 )
 from .rpc.framing import BadFrame
-from .rpc.messages import Answer, Notification, encode, read_error
+from .rpc.messages import Answer
 from .rpc.methods import Event
 from .rpc.tls import client_context
 from .tasks import background
 
-T = TypeVar("T")
+__all__ = ["BlockingClient", "Client", "ConnectionLost", "open_client"]
 
-READ_BYTES = 256 << 10
-EVENTS_KEPT = 10_000
+READ_BYTES: Final = 256 << 10
+
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 class _Waiter:
@@ -65,31 +61,34 @@ class _Waiter:
 
 
 class _Link:
-    """A connection of the trio client, and the calls that wait for their answers on it."""
+    """A connection, and the calls that wait for their answers on it."""
 
-    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
+    def __init__(self, stream: Stream) -> None:
         self.stream, self.wire = stream, Wire()
         self.waiting: dict[int, _Waiter] = {}
         self.lost = False
         self._out: list[bytes] = []
         self._wake = trio.lowlevel.ParkingLot()
 
-    async def ask(self, numbers: Sequence[int], data: bytes, deadline: float) -> dict[int, Answer]:
-        """Send calls, and wait for all their answers. ConnectionLost, DeadlineExceeded."""
-        if not numbers:
-            return {}
-        waiter = _Waiter(len(numbers))
-        self.waiting.update(dict.fromkeys(numbers, waiter))
-        self._out.append(data)
+    async def ask(self, calls: Sequence[tuple[int, bytes]], deadline: float) -> Mapping[int, Answer]:
+        """Send calls, and wait for all their answers."""
+        waiter = _Waiter(len(calls))
+        if self.lost:
+            raise self.wire.lost("the connection broke")
+        if not calls:
+            return waiter.answers
+        for number, data in calls:
+            self.waiting[number] = waiter
+            self._out.append(data)
         self._wake.unpark_all()
         try:
             with trio.move_on_at(deadline):
                 await waiter.event.wait()
         finally:
-            for number in numbers:
+            for number, _ in calls:
                 self.waiting.pop(number, None)
         if waiter.left:
-            raise ConnectionLost("the connection broke") if self.lost else late()
+            raise self.wire.lost("the connection broke") if self.lost else late()
         return waiter.answers
 
     async def write(self) -> None:
@@ -125,7 +124,8 @@ class Client(Caller):
         self._link: _Link | None = None
         self._connecting = trio.Lock()
         self._events_in, self.events = trio.open_memory_channel[Event](EVENTS_KEPT)
-        """``events`` gives what ``watch`` asked for; when it is full, events are left out."""
+        """``events`` gives what ``watch`` asked for; when it is full, events are left out and counted in ``missed``."""
+        self.missed = 0
 
     async def call(
         self, method: str, params: Params = None, *, key: str | None = None, within: float | None = None
@@ -143,8 +143,7 @@ class Client(Caller):
         self, requests: Iterable[Request], *, key: str | None = None, within: float | None = None
     ) -> Placed:
         """Place many requests in one command."""
-        params = {"requests": [place_params(request)["request"] for request in requests]}
-        placed: Placed = await self._call("place_many", params, key, within)
+        placed: Placed = await self._call("place_many", place_many_params(requests), key, within)
         return placed
 
     async def release(self, uuids: Sequence[str], *, key: str | None = None, within: float | None = None) -> int:
@@ -155,93 +154,105 @@ class Client(Caller):
     async def batch(self, calls: Iterable[tuple[str, Params]], *, within: float | None = None) -> list[Any]:
         """Several calls in one message; for each its result as plain values, or its error as a value. Not repeated
         where the connection is lost."""
-        answers: list[tuple[Any, Any]] = await self._call("batch", batch_of(calls), None, within)
-        return [result if error is None else _error(error) for error, result in answers]
+        return await self._batch(calls, within)
 
     async def pipeline(self, calls: Iterable[tuple[str, Params]], *, within: float | None = None) -> list[Any]:
         """Many calls at once without waiting in between; for each its result, or its error as a value. Without keys, so
         not repeated: ConnectionLost if the connection breaks."""
-        deadline = self._now() + (self.within if within is None else within)
-        await self._connect(deadline)
-        link = self._living()
-        made = [(method, *link.wire.call(method, params, {})) for method, params in calls]
-        answers = await link.ask([number for _, number, _ in made], b"".join(data for *_, data in made), deadline)
-        results: list[Any] = []
-        for method, number, _ in made:
-            answer = answers[number]
-            results.append(answer.error if answer.error is not None else read_result(method, answer.result))
-        return results
+        return await self._pipeline(calls, within)
 
     # what Caller wants
 
-    async def _connect(self, deadline: float) -> None:
-        async with self._connecting:
-            if self._link is not None and not self._link.lost:
-                return
-            link = _Link(await self._open(deadline))
-            self._link = link
-            await self._nursery.start(self._serve, link)
-            try:
-                await self._greet(deadline)
-            except BaseException:
-                link.lose()
-                self._link = None
-                raise
+    @property
+    def _wire(self) -> Wire:
+        return self._living().wire
 
-    async def _open(self, deadline: float) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+    def _living(self) -> _Link:
+        if self._link is None:
+            raise ConnectionLost("the connection broke")
+        if self._link.lost:
+            raise self._link.wire.lost("the connection broke")
+        return self._link
+
+    async def _transfer(self, calls: Sequence[tuple[int, bytes]], deadline: float) -> Mapping[int, Answer]:
+        return await self._living().ask(calls, deadline)
+
+    async def _connect(self, deadline: float) -> None:
+        if self._link is not None and not self._link.lost:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if not self._connecting.locked():
+                return
+        with trio.move_on_at(deadline):
+            async with self._connecting:
+                await self._connect_alone(deadline)
+                return
+        raise ConnectionLost(f"no connection to {self.address} in time")
+
+    async def _connect_alone(self, deadline: float) -> None:
+        if self._link is not None and not self._link.lost:
+            return
+        link = _Link(await self._open())
+        self._link = link
+        try:
+            await self._nursery.start(self._serve, link)
+            await self._greet(deadline)
+        except BaseException:
+            link.lose()
+            self._link = None
+            await trio.aclose_forcefully(link.stream)
+            raise
+
+    async def _open(self) -> Stream:
         address = self.address
         try:
-            with trio.fail_at(deadline):
-                if address.kind == "unix":
-                    return await trio.open_unix_socket(address.host)
-                stream = await trio.open_tcp_stream(address.host, address.port)
-                if address.kind == "tcp":
-                    return stream
-                context = self._tls if self._tls is not None else client_context()
-                secured = trio.SSLStream(stream, context, server_hostname=address.host, https_compatible=True)
-                await secured.do_handshake()
-                return secured
-        except trio.TooSlowError:
-            raise ConnectionLost(f"no connection to {address} in time") from None
+            if address.kind == "unix":
+                return await trio.open_unix_socket(address.host)
+            stream = await trio.open_tcp_stream(address.host, address.port)
+            if address.kind == "tcp":
+                return stream
+            context = self._tls if self._tls is not None else client_context()
+            secured = trio.SSLStream(stream, context, server_hostname=address.host, https_compatible=True)
+            await secured.do_handshake()
+            return secured
         except (OSError, trio.BrokenResourceError) as error:
             raise ConnectionLost(f"no connection to {address}: {error.__cause__ or error}") from error
 
     async def _serve(self, link: _Link, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Read answers and write calls until the connection is lost."""
+        """Read answers and write calls until the connection is lost; then find another, if somebody watches."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_until_lost, link.write, nursery.cancel_scope)
+                nursery.start_soon(_until_lost, link.write)
                 task_status.started()
-                await _until_lost(lambda: self._read(link), nursery.cancel_scope)
+                await _until_lost(lambda: self._read(link))
+                nursery.cancel_scope.cancel()
         finally:
             link.lose()
             await trio.aclose_forcefully(link.stream)
+        if self._watched is not None and self._link is link:
+            with suppress(HostlerError):
+                await self._watch_again()
+
+    async def _watch_again(self) -> None:
+        pause = 0.0
+        while True:
+            await self._sleep(pause * (0.5 + self._pauses.random() / 2))
+            with suppress(ConnectionLost):
+                return await self._connect(self._now() + self.within)
+            pause = min(2 * pause + 0.02, LONGEST_PAUSE)
 
     async def _read(self, link: _Link) -> None:
         while data := await link.stream.receive_some(READ_BYTES):
             for message in link.wire.feed(bytes(data)):
-                if isinstance(message, Notification):
-                    self._notified(message)
+                if isinstance(message, Event):
+                    self._happened(message)
                 elif (waiter := link.waiting.pop(message.id, None)) is not None:
                     waiter.take(message)
 
-    def _notified(self, note: Notification) -> None:
-        event = read_event(note)
-        if event is not None:
-            try:
-                self._events_in.send_nowait(event)
-            except trio.WouldBlock:
-                return
-
-    async def _exchange(self, method: str, params: Params, options: Mapping[str, Any], deadline: float) -> Answer:
-        link = self._living()
-        number, data = link.wire.call(method, params, options)
-        return (await link.ask([number], data, deadline))[number]
-
-    def _living(self) -> _Link:
-        if self._link is None or self._link.lost:
-            raise ConnectionLost("the connection broke")
-        return self._link
+    def _happened(self, event: Event) -> None:
+        try:
+            self._events_in.send_nowait(event)
+        except trio.WouldBlock:
+            self.missed += 1
 
     async def _sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
@@ -250,14 +261,9 @@ class Client(Caller):
         return trio.current_time()
 
 
-async def _until_lost(work: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+async def _until_lost(work: Callable[[], Awaitable[None]]) -> None:
     with suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError, BadFrame):
         await work()
-    scope.cancel()
-
-
-def _error(value: Any) -> HostlerError:
-    return read_error(msgspec.Raw(encode(value)))
 
 
 @asynccontextmanager
@@ -275,140 +281,3 @@ async def open_client(
             yield Client(address, nursery, token=token, within=within, tls=tls)
         finally:
             nursery.cancel_scope.cancel()
-
-
-class BlockingClient(Caller):
-    """For code without an event loop; one thread at a time."""
-
-    def __init__(
-        self,
-        address: str | Address,
-        *,
-        token: str | None = None,
-        within: float = TIMEOUT,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
-        super().__init__(address, token=token, within=within)
-        self._tls = tls
-        self._socket: socket.socket | None = None
-        self._wire = Wire()
-        self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
-        self._closed = False
-
-    def __enter__(self) -> BlockingClient:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection; calls are errors from now on."""
-        self._closed = True
-        self._drop()
-
-    def call(self, method: str, params: Params = None, *, key: str | None = None, within: float | None = None) -> Any:
-        """As ``Client.call``."""
-        if self._closed:
-            raise Stopped("the client is closed")
-        return _run(self._call(method, params, key, within))
-
-    def place(self, request: Request, *, key: str | None = None, within: float | None = None) -> Decision:
-        """Place one request."""
-        decision: Decision = self.call("place", place_params(request), key=key, within=within)
-        return decision
-
-    def events(self, within: float | None = None) -> Iterator[Event]:
-        """What ``watch`` asked for, as it comes; ends when nothing has come for ``within`` seconds. ConnectionLost."""
-        while True:
-            while self._events:
-                yield self._events.popleft()
-            deadline = time.monotonic() + within if within is not None else float("inf")
-            try:
-                self._take(deadline)
-            except TimeoutError:
-                return
-
-    # what Caller wants
-
-    async def _connect(self, deadline: float) -> None:
-        if self._socket is not None:
-            return
-        address, left = self.address, max(deadline - self._now(), 0.001)
-        try:
-            if address.kind == "unix":
-                made = socket.socket(socket.AF_UNIX)
-                made.settimeout(left)
-                made.connect(address.host)
-            else:
-                made = socket.create_connection((address.host, address.port), timeout=left)
-                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if address.kind == "tls":
-                context = self._tls if self._tls is not None else client_context()
-                made = context.wrap_socket(made, server_hostname=address.host)
-        except OSError as error:
-            raise ConnectionLost(f"no connection to {address}: {error}") from error
-        self._socket, self._wire = made, Wire()
-        try:
-            await self._greet(deadline)
-        except BaseException:
-            self._drop()
-            raise
-
-    async def _exchange(self, method: str, params: Params, options: Mapping[str, Any], deadline: float) -> Answer:
-        number, data = self._wire.call(method, params, options)
-        try:
-            assert self._socket is not None
-            self._socket.settimeout(max(deadline - self._now(), 0.001))
-            self._socket.sendall(data)
-            while True:
-                for answer in self._take(deadline):
-                    if answer.id == number:
-                        return answer
-        except TimeoutError:
-            self._drop()  # or the late answer would be in the way
-            raise late() from None
-        except OSError as error:
-            self._drop()
-            raise ConnectionLost(f"the connection broke: {error}") from error
-
-    def _take(self, deadline: float) -> list[Answer]:
-        """Answers that have come; events are kept. TimeoutError, OSError or ConnectionLost."""
-        if self._socket is None:
-            raise ConnectionLost("there is no connection")
-        left = deadline - self._now()
-        self._socket.settimeout(max(left, 0.001) if left != float("inf") else None)
-        data = self._socket.recv(READ_BYTES)
-        if not data:
-            self._drop()
-            raise ConnectionLost("the server closed the connection")
-        answers = []
-        for message in self._wire.feed(data):
-            if isinstance(message, Answer):
-                answers.append(message)
-            elif (event := read_event(message)) is not None:
-                self._events.append(event)
-        return answers
-
-    def _drop(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    async def _sleep(self, seconds: float) -> None:
-        time.sleep(seconds)  # noqa: ASYNC251  there is no event loop
-
-    def _now(self) -> float:
-        return time.monotonic()
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never waits for an event loop."""
-    try:
-        work.send(None)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    work.close()
-    raise RuntimeError("the blocking client's code has waited for an event loop")

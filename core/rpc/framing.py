@@ -2,74 +2,95 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 import msgpack
 
 from ...placement.errors import HostlerError
 
-SMALL: Final = 64 << 10
-"""Bytes up to which an unfinished message is looked at whenever something more of it comes."""
+DEPTH: Final = 1_024
+"""Levels of lists and maps in a message; one of this depth is refused."""
+_SPARE_BYTES: Final = 1 << 20
+_SPARES: list[msgpack.Unpacker] = []
+"""An unpacker is 40 KiB: only those in the middle of a message have one, thousands of idle connections none."""
+_UNLIMITED: Final = 2**31 - 1
 
 
 class BadFrame(HostlerError):
-    """What a peer sends is no MessagePack, nested too deeply, or longer than is allowed. The connection is closed."""
+    """What a peer sends is no MessagePack, nested too deeply, longer than is allowed, or no message. The connection is
+    closed."""
 
     code = "bad_frame"
 
 
 class Framer:
-    """Cuts a stream into messages of at most ``limit`` bytes. A message that is not complete is scanned from its start
-    each time, so long ones are scanned only when they have doubled, or when ``look`` says that nothing more comes."""
+    """Cuts a stream into messages of at most ``limit`` bytes. Each byte is looked at once, however it comes."""
+
+    __slots__ = ("_begin", "_buffer", "_done", "_unpacker", "limit")
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._unpacker = msgpack.Unpacker(max_buffer_size=limit + SMALL, strict_map_key=False)
+        self.limit = limit
+        self._unpacker: msgpack.Unpacker | None = None
+        self._begin = 0
+        """Position of the buffer's first byte in the unpacker's stream."""
         self._buffer = bytearray()
-        self._start = 0
-        """Position of the buffer's first byte in the stream."""
-        self._look_at = 1
-        self.patience = 0.0
-        """Seconds after which to ``look`` if nothing more has come; 0.0: no need."""
+        self._done = 0
+        """Bytes of the buffer that have been given out."""
 
     @property
     def unfinished(self) -> int:
-        """Bytes of a message that is not complete."""
-        return len(self._buffer)
+        """Bytes that have not been given out."""
+        return len(self._buffer) - self._done
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take in what has come; the messages that are complete. BadFrame for what can be none."""
-        try:
-            self._unpacker.feed(data)
-        except msgpack.BufferFull:
-            raise BadFrame(f"a message is longer than {self._limit} bytes", hint="send smaller batches") from None
+    def feed(self, data: bytes) -> None:
+        """Take in what has come."""
+        if not data:
+            return
+        if self._unpacker is None:
+            self._unpacker = _SPARES.pop() if _SPARES else _unpacker()
+            self._begin = self._unpacker.tell()
+        self._unpacker.feed(data)
         self._buffer += data
-        if len(self._buffer) < self._look_at:
-            self.patience = self.patience or 0.01
-            return []
-        return self.look()
 
-    def look(self) -> list[bytes]:
-        """The messages that are complete."""
-        frames, begin, done = [], time.perf_counter(), 0
+    def next(self) -> bytes | None:
+        """The next message, None if it is not complete. BadFrame for what can be none."""
+        unpacker = self._unpacker
+        if unpacker is None:
+            return None
         try:
-            while True:
-                self._unpacker.skip()
-                end = self._unpacker.tell() - self._start
-                if end - done > self._limit:
-                    raise BadFrame(f"a message is longer than {self._limit} bytes", hint="send smaller batches")
-                frames.append(bytes(memoryview(self._buffer)[done:end]))
-                done = end
+            unpacker.skip()
         except msgpack.OutOfData:
-            pass
+            self._forget_done()
+            if len(self._buffer) > self.limit:
+                raise self._too_long() from None
+            return None
+        except msgpack.StackError:
+            raise BadFrame(f"a message is nested {DEPTH} levels deep or more") from None
         except (ValueError, msgpack.UnpackException) as error:
             raise BadFrame(f"this is no MessagePack: {error or type(error).__name__}") from None
-        del self._buffer[:done]
-        self._start += done
-        size = len(self._buffer)
-        if size > self._limit:
-            raise BadFrame(f"a message is longer than {self._limit} bytes", hint="send smaller batches")
-        self._look_at = size + 1 if size < SMALL else 2 * size
-        self.patience = max(0.01, 10 * (time.perf_counter() - begin)) if size >= SMALL else 0.0
-        return frames
+        begin, self._done = self._done, unpacker.tell() - self._begin
+        if self._done - begin > self.limit:
+            raise self._too_long()
+        frame = bytes(memoryview(self._buffer)[begin : self._done])
+        if self._done == len(self._buffer):
+            self._give_up_unpacker(unpacker)
+        return frame
+
+    def _forget_done(self) -> None:
+        del self._buffer[: self._done]
+        self._begin += self._done
+        self._done = 0
+
+    def _give_up_unpacker(self, unpacker: msgpack.Unpacker) -> None:
+        if len(self._buffer) <= _SPARE_BYTES and len(_SPARES) < 16:
+            _SPARES.append(unpacker)
+        self._unpacker = None
+        self._buffer = bytearray()
+        self._done = 0
+
+    def _too_long(self) -> BadFrame:
+        return BadFrame(f"a message is longer than {self.limit} bytes", hint="send smaller batches")
+
+
+def _unpacker() -> msgpack.Unpacker:
+    return msgpack.Unpacker(read_size=4_096, max_buffer_size=_UNLIMITED)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 
 from ...placement.commands import decode_params
 from ...placement.errors import HostlerError, InvalidValue
-from ..errors import ErrorValue, from_value
+from ..errors import ErrorValue, from_value, to_value
 from .framing import BadFrame
 
 ErrorStyle = Literal["list", "map", "text"]
-"""list: [code, message, field, hint], which many clients read as [anything, message]. map: the same
-with names. text: ``code: message``."""
+"""list: [code, message]. map: {code, message, field, hint, extra}. text: ``code: message``."""
 
 encode: Final = msgspec.msgpack.Encoder().encode
 _CALL: Final = msgspec.msgpack.Decoder(tuple[int, int, str, msgspec.Raw])
 _NOTIFICATION: Final = msgspec.msgpack.Decoder(tuple[int, str, msgspec.Raw])
 _ANSWER: Final = msgspec.msgpack.Decoder(tuple[int, int, msgspec.Raw, msgspec.Raw])
 _LIST: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
-_NIL: Final = b"\xc0"
 _MALFORMED: Final = (msgspec.ValidationError, msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 MAX_ID: Final = 2**32 - 1
+MAX_KEY: Final = 255
+NIL: Final = msgspec.Raw(b"\xc0")
 
 
 class Call(NamedTuple):
@@ -49,15 +49,32 @@ class Notification(NamedTuple):
     params: msgspec.Raw
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What may come behind the parameters of any command: ``key`` makes a repetition safe, ``timeout`` in seconds
-    limits the wait."""
+class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What may come behind the parameters of a command. ``key`` makes a repetition safe: the same user's command with
+    the same key is carried out once, and each repetition gets the first answer. ``timeout``: seconds after which a
+    command that still waits is refused with ``deadline_exceeded``."""
 
-    key: str | None = None
-    timeout: float | None = None
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY)] | None = None
+    timeout: Annotated[float, msgspec.Meta(ge=0, le=86_400)] | None = None
+
+
+class _ErrorMap(msgspec.Struct, omit_defaults=True):
+    code: str
+    message: str
+    field: str | None = None
+    hint: str | None = None
+    extra: dict[str, Any] = {}
+
+
+class AnswerTooLong(HostlerError):
+    """The answer has more bytes than the service sends in one message."""
+
+    code = "answer_too_long"
 
 
 NO_OPTIONS: Final = Options()
+Reply = Callable[[Any, HostlerError | None], None]
+"""Called once with the result or the error of a call."""
 
 
 def read_call(frame: bytes) -> Call:
@@ -100,25 +117,28 @@ def read_answer(frame: bytes) -> Answer | Notification:
         return Notification(method, params)
     if kind != 1:
         raise BadFrame("a message of four must be [1, id, error, result]")
-    return Answer(number, None if bytes(error) == _NIL else read_error(error), result)
+    return Answer(number, None if error == NIL else read_error(error), result)
 
 
 def read_error(raw: msgspec.Raw) -> HostlerError:
-    """An error in the style ``list``."""
+    """An error in the style ``map`` or ``list``; whatever else it may be, as text."""
     try:
-        return from_value(msgspec.msgpack.decode(raw, type=ErrorValue))
+        value = msgspec.msgpack.decode(raw, type=_ErrorMap | tuple[str, str])
     except _MALFORMED:
         return HostlerError(f"the server says {msgspec.msgpack.decode(raw)!r:.500}")
+    if isinstance(value, tuple):
+        return from_value(ErrorValue(*value))
+    return from_value(ErrorValue(value.code, value.message, value.field, value.hint, value.extra))
 
 
 def error_object(error: HostlerError, style: ErrorStyle) -> Any:
     """An error as a connection wants it."""
-    message = str(error.args[0]) if error.args else ""
     if style == "text":
         return f"{error.code}: {error}"
-    if style == "map":
-        return {"code": error.code, "message": message, "field": error.field, "hint": error.hint}
-    return [error.code, message, error.field, error.hint]
+    if style == "list":
+        return [error.code, str(error)]
+    value = to_value(error)
+    return _ErrorMap(value.code, value.message, value.field, value.hint, value.extra)
 
 
 def read_params(raw: msgspec.Raw, kind: type[Any]) -> tuple[Any, Options]:
@@ -131,12 +151,21 @@ def read_params(raw: msgspec.Raw, kind: type[Any]) -> tuple[Any, Options]:
         given = _LIST.decode(raw)
     except _MALFORMED:
         raise InvalidValue("params must be a list", field="params") from None
-    if len(given) == 2 and _is_map(bytes(given[0])[0]) and _is_map(bytes(given[1])[0]):
-        return decode_params(given[0], kind), decode_params(given[1], Options)
+    if len(given) == 2 and _is_map(memoryview(given[0])[0]) and _is_map(memoryview(given[1])[0]):
+        return decode_params(given[0], kind), _options(given[1])
     names = kind.__struct_fields__
     if len(given) > len(names):
         raise InvalidValue(f"{len(given)} parameters, there are at most {len(names)}", field="params")
     return decode_params(encode(dict(zip(names, given, strict=False))), kind), NO_OPTIONS
+
+
+def _options(raw: msgspec.Raw) -> Options:
+    try:
+        options: Options = decode_params(raw, Options)
+    except InvalidValue as error:
+        problem = str(error.args[0]).replace("params", "options", 1)
+        raise InvalidValue(problem, field=(error.field or "").replace("params", "options", 1)) from None
+    return options
 
 
 def _is_map(first: int) -> bool:
@@ -153,9 +182,11 @@ def failure(number: int, error: HostlerError, style: ErrorStyle) -> bytes:
     return encode((1, number, error_object(error, style), None))
 
 
+def too_long(size: int, limit: int) -> AnswerTooLong:
+    """The error for an answer of ``size`` bytes."""
+    return AnswerTooLong(f"the answer has {size} bytes, at most {limit} are sent", hint="ask for less at a time")
+
+
 def notification(method: str, *params: Any) -> bytes:
     """The bytes of a notification."""
     return encode((2, method, params))
-
-
-Send = Callable[[bytes], None]

@@ -22,18 +22,21 @@ class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Hello(Params, frozen=True):
-    """Say who you are, and how you want errors. May be called again."""
+    """Say who you are, by a token, and how this connection wants errors from now on: ``list`` = [code, message],
+    ``map`` = {code, message, field, hint, extra}, ``text`` = ``code: message``. For anybody; may be called again. What
+    is left out stays; a token that is no good leaves all as it was."""
 
-    token: str | None = None
-    errors: ErrorStyle = "list"
+    token: Annotated[str, msgspec.Meta(max_length=1_000)] | None = None
+    errors: ErrorStyle | None = None
 
 
 class Status(Params, frozen=True):
-    """How the service is. For anybody."""
+    """How the service is, and who you are to it. For anybody."""
 
 
 class Batch(Params, frozen=True):
-    """Several calls in one message: [method, params] each. Answers come together, in order: [error, result] each."""
+    """Several commands and questions in one message, [method, params] each. They begin in order, but questions do not
+    wait for the commands before them. Answers come together, in order: [error, result] each."""
 
     calls: Annotated[list[tuple[str, msgspec.Raw]], msgspec.Meta(max_length=10_000)]
 
@@ -48,7 +51,7 @@ class Issue(Params, frozen=True):
 class Watch(Params, frozen=True):
     """Be notified from now on: ``decisions`` (placements), ``refusals``, ``changes`` (all other commands), and
     ``capacity`` once a second while it changes. Readers of a project see its guests, readers of the cloud everything.
-    Notifications are [2, "event", [Event]]."""
+    Notifications are [2, "event", [Event]]. A second call replaces the first."""
 
     kinds: list[Literal["decisions", "refusals", "changes", "capacity"]]
     project: str | None = None
@@ -71,13 +74,15 @@ class Welcome(msgspec.Struct, frozen=True):
 
 
 class StatusOf(msgspec.Struct, frozen=True, kw_only=True):
-    """``ready``: commands are taken. ``writable``: the journal can be written. ``sequence``: the last command."""
+    """``ready``: commands are taken. ``writable``: the journal can be written. ``sequence``: number of the last
+    command; ``queued``: how many wait. ``user``: who you are (None: nobody yet)."""
 
     ready: bool
     writable: bool
     sequence: int
     queued: int
     hosts: int
+    user: str | None
     version: str
 
 
@@ -99,13 +104,22 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     missed: int = 0
 
 
+Kind = Literal["command", "question", "session"]
+
+
 class Method(NamedTuple):
-    """A method: parameters, type of the answer, and whether it is journalled (then it takes options)."""
+    """A method: its parameters and the type of its answer. A ``command`` is journalled, and takes options; a
+    ``question`` changes nothing; ``session`` is about the connection or the service itself."""
 
     name: str
     params: type[Any]
     result: Any
-    journalled: bool
+    kind: Kind
+
+    @property
+    def journalled(self) -> bool:
+        """True for commands."""
+        return self.kind == "command"
 
     @property
     def about(self) -> str:
@@ -177,11 +191,11 @@ _SESSION: Final[dict[str, tuple[type[Any], Any]]] = {
 
 
 def _methods() -> dict[str, Method]:
-    found = {name: Method(name, params, result, False) for name, (params, result) in _SESSION.items()}
+    found = {name: Method(name, params, result, "session") for name, (params, result) in _SESSION.items()}
     for params, result in _COMMANDS.items():
         name = str(params.__struct_config__.tag)
-        found[name] = Method(name, params, result, True)
-    found |= {name: Method(name, params, result, False) for name, (params, result) in _QUESTIONS.items()}
+        found[name] = Method(name, params, result, "command")
+    found |= {name: Method(name, params, result, "question") for name, (params, result) in _QUESTIONS.items()}
     return found
 
 

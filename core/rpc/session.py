@@ -3,153 +3,168 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 from collections.abc import Callable, Coroutine
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+import msgspec
 import trio
 
 from ...placement.errors import HostlerError, InvalidValue, UnknownName
 from ..errors import InternalError
-from ..queries import Query
 from ..service import Identity, Service
 from ..tenancy.tenants import CLOUD
 from ..writer import Pending
+from .batch import BatchAnswers, answer_questions
 from .messages import (
     NO_OPTIONS,
     Call,
     ErrorStyle,
     Options,
-    Send,
+    Reply,
     answer,
     encode,
-    error_object,
     failure,
     read_call,
     read_params,
+    too_long,
 )
-from .methods import METHODS, Batch, Hello, Issue, Status, StatusOf, TakeSnapshot, Unwatch, Watch, Welcome
-from .watching import Subscription, Watchers
+from .methods import METHODS, Batch, Hello, Issue, Method, Status, StatusOf, TakeSnapshot, Unwatch, Watch, Welcome
+from .watching import Watchers
 
 VERSION: Final = version("hostler")
-EVENT_BACKLOG: Final = 1 << 20
-"""Bytes waiting to be sent above which events are left out."""
 
 log = logging.getLogger("hostler.rpc")
-_numbers = itertools.count(1)
 
-Reply = Callable[[Any, HostlerError | None], None]
-"""Called once with the result or the error of a call."""
+
+class Outlet(Protocol):
+    """The connection, as its session sees it."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that the peer has not taken yet."""
+
+    def send(self, data: bytes) -> None:
+        """Have bytes sent."""
+
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have work done that ends with the connection."""
 
 
 class Session:
-    """State of one connection. ``feed`` is given its messages; ``outstanding`` calls have no answer yet."""
+    """State of one connection. ``feed`` is given its messages. ``outstanding`` calls, which came in
+    ``outstanding_bytes``, have no answer yet."""
 
     def __init__(
-        self,
-        service: Service,
-        watchers: Watchers,
-        identity: Identity,
-        send: Send,
-        *,
-        backlog: Callable[[], int],
-        spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
+        self, service: Service, watchers: Watchers, identity: Identity, outlet: Outlet, *, answer_bytes: int
     ) -> None:
-        self._service, self._watchers, self.identity = service, watchers, identity
-        self._send, self._backlog, self._spawn = send, backlog, spawn
-        self._style: ErrorStyle = "list"
-        self._number = next(_numbers)
+        self.service, self.identity = service, identity
+        self.outstanding = self.outstanding_bytes = 0
+        self.style: ErrorStyle = "list"
+        self.answer_bytes = answer_bytes
+        self._watchers, self._outlet = watchers, outlet
         self._pending: set[Pending[Any, Any]] = set()
-        self.outstanding = 0
-        self.closed = False
+        self._closed = False
 
-    def feed(self, frame: bytes) -> None:
-        """Take a message in. BadFrame if it is none that a client may send."""
+    def feed(self, frame: bytes) -> bool:
+        """Take a message in; True if that may have taken long. BadFrame if it is none that a client may send."""
         call = read_call(frame)
-        if call.id is None:
-            self._begin(call, lambda result, error: None)
-            return
+        number, size = call.id, len(frame)
         self.outstanding += 1
-        number = call.id
+        self.outstanding_bytes += size
 
         def reply(result: Any, error: HostlerError | None) -> None:
             self.outstanding -= 1
-            if not self.closed:
-                self._send(self._encoded(number, call.method, result, error))
+            self.outstanding_bytes -= size
+            if number is not None and not self._closed:
+                self._outlet.send(self._encoded(number, call.method, result, error))
 
-        self._begin(call, reply)
+        return self.begin(call, reply) != "command"
 
     def close(self) -> None:
         """The peer is gone: what waits in the queue is taken back, and nothing is sent any more."""
-        self.closed = True
-        self._watchers.drop(self._number)
+        self._closed = True
+        self._watchers.drop(self)
         for pending in self._pending:
-            self._service.writer.cancel(pending)
+            self.service.writer.cancel(pending)
         self._pending.clear()
 
-    def _encoded(self, number: int, method: str, result: Any, error: HostlerError | None) -> bytes:
-        if error is not None:
-            return failure(number, error, self._style)
-        try:
-            return answer(number, result)
-        except (TypeError, ValueError, OverflowError):
-            log.exception("the answer of %s cannot be sent", method)
-            return failure(number, InternalError("the answer cannot be sent"), self._style)
+    def send(self, data: bytes) -> None:
+        """Send what is no answer."""
+        if not self._closed:
+            self._outlet.send(data)
 
-    def _begin(self, call: Call, reply: Reply) -> None:
-        """Start on a call; ``reply`` is called now or later, once."""
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that the peer has not taken yet."""
+        return self._outlet.waiting_bytes
+
+    def _encoded(self, number: int, method: str, result: Any, error: HostlerError | None) -> bytes:
+        if error is None:
+            try:
+                data = answer(number, result)
+            except (TypeError, ValueError, OverflowError):
+                log.exception("the answer of %s cannot be sent", method)
+                error = InternalError("the answer cannot be sent; the service's log says why")
+            else:
+                if len(data) <= self.answer_bytes:
+                    return data
+                error = too_long(len(data), self.answer_bytes)
+        return failure(number, error, self.style)
+
+    def begin(self, call: Call, reply: Reply, *, batched: bool = False) -> str:
+        """Start on a call; ``reply`` is called now or later, once. Returns the kind of method."""
+        kind = "unknown"
         try:
-            method = METHODS.get(call.method)
-            if method is None:
-                raise UnknownName.among("method", call.method, METHODS)
+            method = _method(call.method, batched)
+            kind = method.kind
             params, options = read_params(call.params, method.params)
-            if method.journalled:
-                self._order(call, params, options, reply)
-                return
+            if kind == "command":
+                self._order(method, params, options, reply)
+                return kind
             if options is not NO_OPTIONS:
                 raise InvalidValue(f"{call.method} takes no options", field="options")
-            if isinstance(params, Query):
-                result = self._service.ask(self.identity, params)
-            else:
+            if kind == "session":
                 self._own(params, reply)
-                return
+                return kind
+            result = self.service.ask(self.identity, params)
         except HostlerError as error:
             reply(None, error)
         except Exception:
-            log.exception("%s failed in an unforeseen way", call.method)
+            log.exception("%s failed in an unforeseen way", call.method[:100])
             reply(None, InternalError("the call failed in an unforeseen way; the service's log says how"))
         else:
             reply(result, None)
+        return kind
 
     # commands
 
-    def _order(self, call: Call, command: Any, options: Options, reply: Reply) -> None:
-        deadline = None
-        if options.timeout is not None:
-            deadline = trio.current_time() + options.timeout
-
+    def _order(self, method: Method, command: Any, options: Options, reply: Reply) -> None:
         def done(pending: Pending[Any, Any]) -> None:
             self._pending.discard(pending)
             error = pending.error
-            reply(pending.result, error if isinstance(error, HostlerError) else None)
+            reply(pending.result, _as_ours(error))
 
-        fingerprint = b"" if options.key is None else _fingerprint(command)
-        pending = self._service.order(
+        deadline, fingerprint = None, b""
+        if options.timeout is not None:
+            deadline = trio.current_time() + options.timeout
+        if options.key is not None:
+            fingerprint = _fingerprint(method.name, command)
+        pending = self.service.order(
             self.identity, command, done, key=options.key, fingerprint=fingerprint, deadline=deadline
         )
         if pending.state != "done":
             self._pending.add(pending)
 
-    # what is about the session itself
+    # what is about the session or the service itself
 
     def _own(self, params: Any, reply: Reply) -> None:
         match params:
             case Hello(token=token, errors=style):
                 if token is not None:
-                    self._service.log_in(self.identity, token)
-                self._style = style
+                    self.service.log_in(self.identity, token)
+                self.style = style or self.style
                 reply(Welcome(self.identity.user, VERSION), None)
             case Status():
                 reply(self._status(), None)
@@ -158,69 +173,79 @@ class Session:
             case Issue():
                 self._issue(params, reply)
             case Watch():
-                user = self._service.user(self.identity)
-                self._watchers.add(self._number, Subscription(params, user, self._send, self._backlog, EVENT_BACKLOG))
+                self._watchers.add(self, params)
                 reply(None, None)
             case Unwatch():
-                self._watchers.drop(self._number)
+                self._watchers.drop(self)
                 reply(None, None)
             case TakeSnapshot():
-                user = self._service.user(self.identity)
-                self._service.state.tenants.require(user, "cloud_admin", CLOUD)
-                self._spawn(lambda: self._snapshot(reply))
+                user = self.service.user(self.identity)
+                self.service.state.tenants.require(user, "cloud_admin", CLOUD)
+                self._outlet.spawn(lambda: self._snapshot(reply))
 
     def _status(self) -> StatusOf:
-        writer = self._service.writer
+        writer = self.service.writer
         return StatusOf(
             ready=writer.writable,
             writable=writer.writable,
             sequence=writer.sequence,
             queued=writer.queued,
-            hosts=int(self._service.state.fleet.is_host.sum()),
+            hosts=int(self.service.state.fleet.is_host.sum()),
+            user=self.identity.user,
             version=VERSION,
         )
 
-    def _batch(self, calls: list[tuple[str, Any]], reply: Reply) -> None:
-        answers: list[tuple[Any, Any] | None] = [None] * len(calls)
-        waiting = len(calls)
-
-        def take(position: int) -> Reply:
-            def one(result: Any, error: HostlerError | None) -> None:
-                nonlocal waiting
-                answers[position] = (None if error is None else error_object(error, self._style), result)
-                waiting -= 1
-                if waiting == 0:
-                    reply(answers, None)
-
-            return one
-
-        if not calls:
-            reply([], None)
+    def _batch(self, calls: list[tuple[str, msgspec.Raw]], reply: Reply) -> None:
+        """Commands begin at once, so that they keep their order among all calls; questions take turns with others."""
+        answers = BatchAnswers(self, len(calls), reply)
+        questions = []
         for position, (name, params) in enumerate(calls):
-            if name == "batch":
-                take(position)(None, InvalidValue("a batch within a batch", field="calls"))
+            call, take = Call(None, name, params), answers.at(position)
+            method = METHODS.get(name)
+            if method is not None and method.kind == "question":
+                questions.append((call, take))
             else:
-                self._begin(Call(None, name, params), take(position))
+                self.begin(call, take, batched=True)
+        if questions:
+            self._outlet.spawn(lambda: answer_questions(self, questions))
 
     def _issue(self, wish: Issue, reply: Reply) -> None:
-        user = wish.user if wish.user is not None else self._service.user(self.identity)
-        command, token = self._service.new_token(user, wish.days)
+        user = wish.user if wish.user is not None else self.service.user(self.identity)
+        command, token = self.service.new_token(user, wish.days)
 
         def done(pending: Pending[Any, Any]) -> None:
-            error = pending.error
-            reply(token if error is None else None, error if isinstance(error, HostlerError) else None)
+            self._pending.discard(pending)
+            error = _as_ours(pending.error)
+            reply(token if error is None else None, error)
 
-        self._service.order(self.identity, command, done)
+        pending = self.service.order(self.identity, command, done)
+        if pending.state != "done":
+            self._pending.add(pending)
 
     async def _snapshot(self, reply: Reply) -> None:
         try:
-            sequence = await self._service.writer.snapshot()
+            sequence = await self.service.writer.snapshot()
         except HostlerError as error:
             reply(None, error)
         else:
             reply(sequence, None)
 
 
-def _fingerprint(command: Any) -> bytes:
+def _method(name: str, batched: bool) -> Method:
+    method = METHODS.get(name)
+    if method is None:
+        raise UnknownName.among("method", name, METHODS)
+    if batched and method.kind == "session":
+        raise InvalidValue(f"{name} cannot be in a batch", field="calls", hint="commands and questions can")
+    return method
+
+
+def _as_ours(error: BaseException | None) -> HostlerError | None:
+    if error is None or isinstance(error, HostlerError):
+        return error
+    return InternalError("the command failed in an unforeseen way; the service's log says how")
+
+
+def _fingerprint(method: str, command: msgspec.Struct) -> bytes:
     """Of what is asked, so that a key cannot come again with something else."""
-    return hashlib.blake2b(encode(command), digest_size=8).digest()
+    return hashlib.blake2b(encode((method, command)), digest_size=8).digest()

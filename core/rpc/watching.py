@@ -2,40 +2,61 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
+
+import msgspec
+import trio
 
 from ...placement import commands as p
 from ...placement.decision import Decision
-from ...placement.errors import HostlerError
+from ...placement.errors import HostlerError, UnknownName
 from ..machine import Order
 from ..queries import capacity
-from ..service import Service
+from ..service import Identity, Service
+from ..tenancy.errors import NotAuthenticated
 from ..tenancy.rights import project_scope
 from ..tenancy.tenants import CLOUD, RANK
-from .messages import Send, notification
+from .messages import notification
 from .methods import Event, Watch
 
-PLACEMENTS: Final = (p.Place, p.PlaceMany, p.Move, p.Resize)
 CAPACITY_SECONDS: Final = 1.0
+BACKLOG_BYTES: Final = 1 << 20
+"""Bytes that wait to be taken by a peer above which events are left out."""
+
+log = logging.getLogger("hostler.rpc")
 
 
-class Subscription:
-    """One session's wish. ``backlog`` says how many bytes wait to be sent: above ``most`` events are left out."""
+class Watcher(Protocol):
+    """A session, as a subscription sees it."""
 
-    def __init__(self, wish: Watch, user: str, send: Send, backlog: Any, most: int) -> None:
-        self.wish, self.user = wish, user
-        self._send, self._backlog, self._most = send, backlog, most
+    identity: Identity
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that the peer has not taken yet."""
+
+    def send(self, data: bytes) -> None:
+        """Send what is no answer."""
+
+
+class _Subscription:
+    """One session's wish."""
+
+    def __init__(self, watcher: Watcher, wish: Watch) -> None:
+        self.watcher, self.wish = watcher, wish
+        self.kinds = frozenset(wish.kinds)
         self._missed = 0
 
-    def tell(self, event: Event) -> None:
-        if self._backlog() > self._most:
+    def tell(self, event: Event, data: bytes) -> None:
+        if self.watcher.waiting_bytes > BACKLOG_BYTES:
             self._missed += 1
             return
         if self._missed:
-            event = Event(**{name: getattr(event, name) for name in event.__struct_fields__} | {"missed": self._missed})
+            data = notification("event", msgspec.structs.replace(event, missed=self._missed))
             self._missed = 0
-        self._send(notification("event", event))
+        self.watcher.send(data)
 
 
 class Watchers:
@@ -43,62 +64,110 @@ class Watchers:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._subscriptions: dict[int, Subscription] = {}
-        self._next_capacity = 0.0
+        self._subscriptions: dict[Watcher, _Subscription] = {}
         service.writer.observers.append(self._applied)
 
-    def add(self, number: int, subscription: Subscription) -> None:
-        """Begin or change a session's subscription."""
-        self._subscriptions[number] = subscription
+    def __contains__(self, watcher: object) -> bool:
+        return watcher in self._subscriptions
 
-    def drop(self, number: int) -> None:
+    def add(self, watcher: Watcher, wish: Watch) -> None:
+        """Begin or change a session's subscription. NotAuthenticated, or NotAllowed for a project that the user may not
+        read."""
+        user = self._service.user(watcher.identity)
+        scope = CLOUD if wish.project is None else project_scope(wish.project)
+        if wish.project is not None or "capacity" in wish.kinds:
+            self._service.state.tenants.require(user, "reader", CLOUD if "capacity" in wish.kinds else scope)
+        subscription = self._subscriptions[watcher] = _Subscription(watcher, wish)
+        if "capacity" in wish.kinds:
+            event = self._capacity()
+            subscription.tell(event, notification("event", event))
+
+    def drop(self, watcher: Watcher) -> None:
         """End a session's subscription, if it has one."""
-        self._subscriptions.pop(number, None)
+        self._subscriptions.pop(watcher, None)
+
+    async def tell_capacity(self) -> None:
+        """Once a second, if something was changed and somebody wants to know: what there is and what is used."""
+        told = self._service.writer.sequence
+        while True:
+            await trio.sleep(CAPACITY_SECONDS)
+            if told == self._service.writer.sequence:
+                continue
+            told = self._service.writer.sequence
+            if any("capacity" in each.kinds for each in self._subscriptions.values()):
+                self._tell(self._capacity())
+
+    def _capacity(self) -> Event:
+        service = self._service
+        figures = capacity(service.state.fleet)
+        return Event(kind="capacity", sequence=service.writer.sequence, time=service.now(), capacity=figures)
 
     def _applied(self, sequence: int, order: Order, outcome: Any) -> None:
         if not self._subscriptions:
             return
-        events = list(_events(sequence, order, outcome))
-        if order.now >= self._next_capacity and any("capacity" in s.wish.kinds for s in self._subscriptions.values()):
-            self._next_capacity = order.now + CAPACITY_SECONDS
-            figures = capacity(self._service.state.fleet)
-            events.append(Event(kind="capacity", sequence=sequence, time=order.now, capacity=figures))
-        for subscription in list(self._subscriptions.values()):
-            for event in events:
-                if event.kind in subscription.wish.kinds and self._may_see(subscription, event):
-                    subscription.tell(event)
+        try:
+            for event in self._events(sequence, order, outcome):
+                self._tell(event)
+        except Exception:  # whatever it is, the command has been carried out, and the writer goes on
+            log.exception("watchers could not be told of command %d", sequence)
 
-    def _may_see(self, subscription: Subscription, event: Event) -> bool:
-        tenants, user, wished = self._service.state.tenants, subscription.user, subscription.wish.project
+    def _tell(self, event: Event) -> None:
+        data = notification("event", event)
+        for subscription in list(self._subscriptions.values()):
+            if event.kind in subscription.kinds and self._may_see(subscription, event):
+                subscription.tell(event, data)
+
+    def _may_see(self, subscription: _Subscription, event: Event) -> bool:
+        wished = subscription.wish.project
         if wished is not None and event.project != wished:
             return False
+        try:
+            user = self._service.user(subscription.watcher.identity)
+        except NotAuthenticated:
+            self.drop(subscription.watcher)
+            return False
         scope = project_scope(event.project) if event.project is not None else CLOUD
-        return tenants.role(user, scope) >= RANK["reader"]
+        return self._service.state.tenants.role(user, scope) >= RANK["reader"]
 
+    # what there is to tell
 
-def _events(sequence: int, order: Order, outcome: Any) -> Iterator[Event]:
-    command = order.command
-    about: dict[str, Any] = {
-        "sequence": sequence,
-        "time": order.now,
-        "user": order.user,
-        "command": str(type(command).__struct_config__.tag),
-    }
-    if isinstance(outcome, HostlerError):
-        project = command.request.project_id if isinstance(command, p.Place) else None
-        yield Event(kind="refusals", project=project, code=outcome.code, sentence=str(outcome), **about)
-    elif isinstance(outcome, Decision) and outcome.refusal is not None:
-        project = command.request.project_id if isinstance(command, p.Place) else None
-        sentence = outcome.refusal.sentence
-        yield Event(kind="refusals", project=project, code="no_valid_host", sentence=sentence, **about)
-    elif isinstance(outcome, Decision):
-        placed = {selection.instance_uuid: selection.host for selection in outcome.selections}
-        project = command.request.project_id if isinstance(command, p.Place) else None
-        yield Event(kind="decisions", project=project, hosts=placed, **about)
-    elif isinstance(command, p.PlaceMany):
-        yield from _many(command, outcome, about)
-    else:
-        yield Event(kind="changes", **about)
+    def _events(self, sequence: int, order: Order, outcome: Any) -> Iterator[Event]:
+        command = order.command
+        about: dict[str, Any] = {
+            "sequence": sequence,
+            "time": order.now,
+            "user": order.user,
+            "command": str(type(command).__struct_config__.tag),
+        }
+        if isinstance(outcome, HostlerError):
+            yield Event(
+                kind="refusals", project=self._project(command), code=outcome.code, sentence=str(outcome), **about
+            )
+        elif isinstance(outcome, Decision):
+            yield self._decision(command, outcome, about)
+        elif isinstance(command, p.PlaceMany):
+            yield from _many(command, outcome, about)
+        else:
+            yield Event(kind="changes", **about)
+
+    def _decision(self, command: Any, decision: Decision, about: dict[str, Any]) -> Event:
+        project = self._project(command)
+        if decision.refusal is not None:
+            sentence = decision.refusal.sentence
+            return Event(kind="refusals", project=project, code="no_valid_host", sentence=sentence, **about)
+        hosts = {selection.instance_uuid: selection.host for selection in decision.selections}
+        return Event(kind="decisions", project=project, hosts=hosts, **about)
+
+    def _project(self, command: Any) -> str | None:
+        """Project of the guest that a command is about."""
+        if isinstance(command, p.Place):
+            return command.request.project_id
+        if isinstance(command, p.Move | p.Resize):
+            try:
+                return self._service.state.fleet.consumer(command.uuid).project_id
+            except UnknownName:
+                return None
+        return None
 
 
 def _many(command: p.PlaceMany, outcome: p.Placed, about: dict[str, Any]) -> Iterator[Event]:
