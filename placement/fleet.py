@@ -28,6 +28,7 @@ from .pci_states import PciStates
 from .providers import Providers
 from .service_hosts import ServiceHosts
 from .services import Services
+from .storage.pools import Pools
 from .tips import Tip, Tips
 from .trees import Trees
 
@@ -69,6 +70,8 @@ class Fleet:
         self.host_ips = NameTable()
         self.host_ips.intern("")
         self._cells: tuple[int, frozenset[str | None]] = (0, frozenset())
+        self.pools = Pools(ledger.history)
+        """Storage pools and volumes."""
         tips = Tips(ledger, self.services)
         self.adopt, self.share, self.enter = tips.adopt, tips.share, tips.enter
 

@@ -1,0 +1,25 @@
+"""DriverFilter: the pool's own filter_function is true of the request. Source: Cinder 29."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from ..functions import filter_passes
+from ..wanted import Wanted
+from .base import FIGURES, PoolFilter
+
+if TYPE_CHECKING:
+    from ..pools import Pools
+
+
+class DriverFilter(PoolFilter):
+    """Passes a pool without a filter_function, or with one whose value is true; one that has no value refuses."""
+
+    name: ClassVar[str] = "DriverFilter"
+    reads: ClassVar[str] = FIGURES
+
+    def pool_passes(self, pools: Pools, wanted: Wanted, row: int) -> bool:
+        return filter_passes(pools, wanted, row, strict=self.options.compat == "strict")[0]
+
+    def why(self, pools: Pools, wanted: Wanted, row: int) -> str:
+        return filter_passes(pools, wanted, row, strict=self.options.compat == "strict")[1]
