@@ -4,32 +4,35 @@ backends as they came, their pools as they came; a row that no pool has any more
 
 from __future__ import annotations
 
-from typing import Any, Final
+import math
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...ext.constants import NOT_A_HOST, SERVICE_UP
 from ...ext.fleet import Columns
-from .capacity import capacity_factors, room
+from ...ext.pools import consume, derive
 
 NAMES: Final = (
-    "total",  # GiB as reported; 0 where it is no number
+    "total",
     "free",
     "allocated",
     "provisioned",
     "reserved_percentage",
-    "ratio",  # max_over_subscription_ratio
-    "thin",  # 1: can provision thinly
-    "bounded",  # 1: total and free are numbers
-    "updated",  # seconds since the epoch of the last report or placement
-    "volumes",  # volumes known to be on the pool
-    "room_thin",  # greatest request in GiB that fits, by CapacityFilter; -inf: none, inf: any
+    "ratio",
+    "thin",
+    "bounded",
+    "updated",
+    "volumes",
+    "room_thin",
     "room_thick",
-    "virtual_thin",  # virtual free capacity in GiB by CapacityWeigher; -1 where it is not bounded
+    "virtual_thin",
     "virtual_thick",
-    "endless",  # 1: fits whatever is asked for (free, or total without a reserve, is no number)
+    "endless",
+    "counted",
 )
+"""Columns, in the order of ext/pool_constants.py, which says what they hold."""
 COLUMN: Final = {name: index for index, name in enumerate(NAMES)}
 CLASS_STAGE: Final = np.array([NOT_A_HOST, 0], np.uint8)
 """Stages of the two classes of rows: empty, and a pool."""
@@ -88,24 +91,12 @@ class PoolColumns:
 
     def derive(self, row: int) -> None:
         """Work out what follows from a row's figures. O(1)."""
-        block = self.block
-        total, free, _, provisioned, reserved, ratio, thin, bounded = block[:8, row].tolist()
-        if not bounded:
-            most = np.inf if block[COLUMN["endless"], row] else -np.inf
-            block[10:14, row] = (most, most, -1.0, -1.0)
-            return
-        for kind, (at_room, at_virtual) in enumerate(((11, 13), (10, 12))):
-            factors = capacity_factors(
-                total_capacity=total,
-                free_capacity=free,
-                provisioned_capacity=provisioned,
-                thin_provisioning_support=bool(thin),
-                max_over_subscription_ratio=ratio,
-                reserved_percentage=reserved,
-                thin=bool(kind),
-            )
-            block[at_room, row] = room(factors, ratio, provisioned) if total > 0 else -np.inf
-            block[at_virtual, row] = factors.virtual_free_capacity
+        derive(self.block, np.array([row], np.int32))
+
+    def consume(self, row: int, size_gb: float, at: float | None) -> None:
+        """Take ``size_gb`` GiB of a row at ``at`` (None: the time stays), and note it in the log. O(1)."""
+        consume(self.block, row, size_gb, math.nan if at is None else at)
+        self.changed(row)
 
     def changed(self, *rows: int) -> None:
         """Note in the log that rows changed. O(rows)."""
@@ -113,4 +104,3 @@ class PoolColumns:
 
 
 _INVENTORY: Final[tuple[str, ...]] = ("avail", "used", "limit", "min_unit", "max_unit", "step_size")
-Image = tuple[NDArray[np.float64], Any]

@@ -311,11 +311,7 @@ class Pools:
 
     def _derive(self, row: int) -> None:
         """Derived figures follow from the others, so they need no record of their own."""
-        facts = self.facts[row]
-        if facts is not None and facts.problem is not None:
-            self.columns.block[COLUMN["room_thin"] : COLUMN["room_thick"] + 1, row] = -np.inf
-        else:
-            self.columns.derive(row)
+        self.columns.derive(row)
         if self._history.recording:
             line = self.columns.block[:, row].copy()
             self.make(partial(self._put_figures, row, line), lambda: None)
@@ -439,26 +435,12 @@ class Pools:
         block = self.columns.block
         if self._history.recording:
             before = block[:, row].copy()
-            self._consume(row, size_gb, at)
+            self.columns.consume(row, size_gb, at)
             after = block[:, row].copy()
             redo, undo = partial(self._put_figures, row, after), partial(self._put_figures, row, before)
             self._history.record(Change(redo, undo))
         else:
-            self._consume(row, size_gb, at)
-
-    def _consume(self, row: int, size_gb: float, at: float | None) -> None:
-        columns, facts = self.columns, self.facts[row]
-        assert facts is not None
-        block = columns.block
-        block[COLUMN["allocated"], row] += size_gb
-        block[COLUMN["provisioned"], row] += size_gb
-        if facts.free_word is None:
-            block[COLUMN["free"], row] -= size_gb
-        if at is not None:
-            block[COLUMN["updated"], row] = at
-        if facts.problem is None:
-            columns.derive(row)
-        columns.changed(row)
+            self.columns.consume(row, size_gb, at)
 
     def put_volume(self, volume_id: str, volume: Volume | None) -> None:
         """Know this volume under its id, or none any more; charges nothing. O(1)."""
@@ -511,7 +493,7 @@ def _restore(mapping: dict[str, Value], key: str, before: Value | None) -> None:
 def _fill(line: Line, facts: PoolFacts, figures: Figures, at: float) -> None:
     """Write a report's figures into a row's line. The volumes are counted elsewhere."""
     total, free = figures.total, figures.free
-    endless = not isinstance(free, str) and isinstance(total, str) and figures.reserved_percentage != 0
+    reserve_unknown = not isinstance(free, str) and isinstance(total, str) and figures.reserved_percentage != 0
     line[:9] = (
         0.0 if isinstance(total, str) else total,
         0.0 if isinstance(free, str) else free,
@@ -523,4 +505,5 @@ def _fill(line: Line, facts: PoolFacts, figures: Figures, at: float) -> None:
         facts.bounded and facts.problem is None,
         at,
     )
-    line[COLUMN["endless"]] = not facts.bounded and not endless and facts.problem is None
+    line[COLUMN["endless"]] = not facts.bounded and not reserve_unknown and facts.problem is None
+    line[COLUMN["counted"]] = facts.free_word is None
