@@ -90,22 +90,3 @@ def over_subscription_ratio(capability: Mapping[str, Any], default: str | float)
         return INITIAL_AUTO_RATIO
     ratio: float = 1 + float(provisioned) / (total - free + 1)
     return ratio
-
-
-def room(factors: CapacityFactors, ratio: float, provisioned: float) -> float:
-    """The greatest whole number of GiB that CapacityFilter lets in, -inf for none.
-
-    A thin pool is asked twice: (provisioned + size) / total_available must not exceed the ratio, and size not the
-    virtual free capacity. With nothing available at all the first question has no answer (Cinder 29 crashes). O(1).
-    """
-    most = math.floor(factors.virtual_free_capacity)
-    if factors.provisioned_type == "thick":
-        return float(most)
-    available = factors.total_available_capacity
-    if ratio < 1 or available == 0:
-        return -math.inf
-    if (provisioned + most) / available > ratio:
-        most = min(most, math.floor(ratio * available - provisioned) + 1)
-        while (provisioned + most) / available > ratio:
-            most -= 1
-    return float(most)

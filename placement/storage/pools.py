@@ -3,19 +3,18 @@ left; it decides nothing. Candidate order is Cinder's: backends as they came to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
-from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..branches import Change, History
+from ..branches import History
 from ..checks import check_text, finite, shown
 from ..errors import InvalidValue, UnknownName
 from .identity import backend_part
-from .pool_columns import COLUMN, PoolColumns
+from .pool_columns import COLUMN
+from .pool_rows import Line, PoolRows
+from .pools_check import check
 from .reports import (
     Backend,
     BackendReport,
@@ -27,38 +26,21 @@ from .reports import (
     facts_of,
     pool_capabilities,
 )
-from .volumes import Volume, Volumes
-
-Line = NDArray[np.float64]
-Value = TypeVar("Value")
+from .volumes import Volume
 
 
-class Pools:
-    """The pools of one fleet. Not thread-safe. An error leaves everything as it was.
-
-    ``epoch`` moves when what pools report has changed (not when they are charged), ``layout`` when rows are laid anew;
-    the log in ``columns.kernel`` tells of every changed row.
-    """
+class Pools(PoolRows):
+    """The pools of one fleet. Not thread-safe. An error leaves everything as it was."""
 
     def __init__(self, history: History) -> None:
-        self._history = history
-        self.columns = PoolColumns()
-        self.facts: list[PoolFacts | None] = []
+        super().__init__(history)
         self.services: dict[str, VolumeService] = {}
         self.reports: dict[str, BackendReport] = {}
-        self.backends: dict[str, Backend] = {}
         self.aggregates: dict[str, frozenset[str]] = {}
         """Uuids of the aggregates (racks) of a service host or cluster, where ``set_aggregates`` named them."""
         self.default_ratio = "20.0"
         self.now = 0.0
         """The latest time that a report or a request has told."""
-        self.row_of: dict[str, int] = {}
-        """Backend id -> row."""
-        self._row_of_host: dict[str, int] = {}
-        self.volumes = Volumes(self._count_volume)
-        self._known = (-1, True, False)
-        self.epoch = 0
-        self.layout = 0
 
     # size and readiness
 
@@ -77,69 +59,6 @@ class Pools:
         """True once every service that is up has reported: what Cinder's scheduler waits for as it starts.
         O(services)."""
         return not self.waiting
-
-    @property
-    def problems(self) -> bool:
-        """True if some pool's report cannot be used. O(1) while nothing new is reported, else O(pools)."""
-        return self._summary()[2]
-
-    @property
-    def all_bounded(self) -> bool:
-        """True if the capacities of all pools are numbers. O(1) while nothing new is reported, else O(pools)."""
-        return self._summary()[1]
-
-    def _summary(self) -> tuple[int, bool, bool]:
-        if self._known[0] != self.epoch:
-            known = [facts for facts in self.facts if facts is not None]
-            bounded, problems = all(each.bounded for each in known), any(each.problem for each in known)
-            self._known = (self.epoch, bounded, problems)
-        return self._known
-
-    def live_rows(self) -> NDArray[np.int32]:
-        """Rows of all pools, in candidate order. O(rows)."""
-        return np.flatnonzero(self.columns.live[: self.columns.rows]).astype(np.int32)
-
-    # changing, with a way back
-
-    def make(self, redo: Callable[[], object], undo: Callable[[], object]) -> None:
-        """Make a change that two functions make and unmake, and record it for other versions. O(change)."""
-        redo()
-        if self._history.recording:
-            self._history.record(Change(redo, undo))
-
-    def _set(self, name: str, value: object) -> None:
-        before = getattr(self, name)
-        self.make(partial(setattr, self, name, value), partial(setattr, self, name, before))
-
-    def _put_fact(self, row: int, facts: PoolFacts | None, line: Line) -> None:
-        """Let a row hold a pool's facts and figures, or nothing."""
-        before, was = self.facts[row], self.columns.block[:, row].copy()
-        self.make(partial(self._write, row, facts, line), partial(self._write, row, before, was))
-
-    def _write(self, row: int, facts: PoolFacts | None, line: Line) -> None:
-        old = self.facts[row]
-        if old is not None and self.row_of.get(old.backend_id) == row:
-            del self.row_of[old.backend_id]
-            self._row_of_host.pop(old.host, None)
-        self.facts[row] = facts
-        self.columns.live[row] = facts is not None
-        self.columns.block[:, row] = line
-        if facts is not None:
-            self.row_of[facts.backend_id] = row
-            self._row_of_host[facts.host] = row
-            self.columns.block[COLUMN["volumes"], row] = self.volumes.on(facts.host)
-        self.epoch += 1
-        self.columns.changed(row)
-
-    def _put_figures(self, row: int, line: Line) -> None:
-        self.columns.block[:, row] = line
-        self.columns.changed(row)
-
-    def _count_volume(self, host: str, change: int) -> None:
-        row = self._row_of_host.get(host)
-        if row is not None:
-            self.columns.block[COLUMN["volumes"], row] += change
-            self.columns.changed(row)
 
     def advance(self, at: float | None) -> None:
         """The time is ``at`` now, seconds since the epoch; it does not go back (None: it stays). O(1)."""
@@ -185,10 +104,7 @@ class Pools:
         before = self.services.get(service.host)
         if before == service:
             return
-        self.make(
-            partial(self.services.__setitem__, service.host, service),
-            partial(_restore, self.services, service.host, before),
-        )
+        self._put("services", service.host, service)
         if before is not None and before.key != service.key:
             self._refresh(before.key)
         self._refresh(service.key)
@@ -221,7 +137,7 @@ class Pools:
         if last is not None and at < last.at:
             return False
         self.advance(at)
-        self.make(partial(self.reports.__setitem__, key, report), partial(_restore, self.reports, key, last))
+        self._put("reports", key, report)
         wanted = VolumeService(host=report.host, cluster_name=report.cluster_name, availability_zone=zone)
         if service is None:
             self._put_service(wanted)
@@ -273,7 +189,7 @@ class Pools:
     def _put_backend(self, key: str, backend: Backend) -> None:
         before = self.backends.get(key)
         if before != backend:
-            self.make(partial(self.backends.__setitem__, key, backend), partial(_restore, self.backends, key, before))
+            self._put("backends", key, backend)
 
     def _update_pool(
         self, backend: Backend, name: str, service: VolumeService, capabilities: Mapping[str, object], at: float | None
@@ -309,73 +225,9 @@ class Pools:
             self._put_fact(row, facts, line)
             self._derive(row)
 
-    def _derive(self, row: int) -> None:
-        """Derived figures follow from the others, so they need no record of their own."""
-        self.columns.derive(row)
-        if self._history.recording:
-            line = self.columns.block[:, row].copy()
-            self.make(partial(self._put_figures, row, line), lambda: None)
-
     def _drop_pools(self, backend: Backend, names: Iterable[str]) -> None:
         for name in names:
             self._put_fact(backend.pools[name], None, np.zeros(len(self.columns.block)))
-
-    # rows
-
-    def _rows_for(self, key: str, count: int) -> list[int]:
-        """Empty rows for new pools of a backend, where the candidate order wants them."""
-        rows = self.columns.rows
-        if next(reversed(self.backends)) == key:
-            self._grow(rows + count)
-            return list(range(rows, rows + count))
-        end = self._lay(key, count)
-        return list(range(end - count, end))
-
-    def _grow(self, rows: int) -> None:
-        before = self.columns.rows
-        if rows > self.columns.capacity:
-            self.layout += 1  # the arrays move
-        self.make(partial(self._resize, rows), partial(self._resize, before))
-
-    def _resize(self, rows: int) -> None:
-        self.columns.resize(rows)
-        del self.facts[rows:]
-        self.facts.extend([None] * (rows - len(self.facts)))
-        self.columns.kernel.forget_log()
-
-    def _lay(self, key: str | None = None, gap: int = 0) -> int:
-        """Lay the rows anew without empty ones, and leave ``gap`` behind the pools of ``key``; returns where the gap
-        ends. O(rows)."""
-        order: list[int] = []
-        backends: dict[str, Backend] = {}
-        end = 0
-        for name, backend in self.backends.items():
-            start = len(order)
-            order.extend(backend.pools.values())
-            backends[name] = replace(backend, pools={pool: start + i for i, pool in enumerate(backend.pools)})
-            if name == key:
-                order.extend([-1] * gap)
-                end = len(order)
-        where = np.array(order, np.int64)
-        block = np.where(where >= 0, self.columns.block[:, where], 0.0) if order else self.columns.block[:, :0]
-        facts = [self.facts[row] if row >= 0 else None for row in order]
-        old = (self.columns.block[:, : self.columns.rows].copy(), self.facts, self.backends)
-        self.make(partial(self._laid, (block, facts, backends)), partial(self._laid, old))
-        return end
-
-    def _laid(self, image: tuple[Line, list[PoolFacts | None], dict[str, Backend]]) -> None:
-        block, facts, backends = image
-        self.facts, self.backends = list(facts), dict(backends)
-        self.columns.order(block, np.array([each is not None for each in facts], np.int32))
-        self.row_of = {each.backend_id: row for row, each in enumerate(facts) if each is not None}
-        self._row_of_host = {each.host: row for row, each in enumerate(facts) if each is not None}
-        self.epoch += 1
-        self.layout += 1
-
-    def _tidy(self) -> None:
-        """Lay the rows anew when most are empty."""
-        if self.columns.rows > 64 + 2 * len(self.row_of):
-            self._lay()
 
     # what there is
 
@@ -397,6 +249,16 @@ class Pools:
         of it)."""
         backend = self.backends.get(backend_part(name))
         return [] if backend is None else list(backend.pools.values())
+
+    def restore(self, block: Line, facts: list[PoolFacts | None]) -> None:
+        """Hold these rows, unrecorded, beside the backends and volumes that are there. O(rows)."""
+        whole = np.zeros((len(self.columns.block), len(facts)))
+        whole[: len(block)] = block
+        self._laid((whole, facts, self.backends))
+
+    def check(self) -> None:
+        """Assert every invariant. O(pools + volumes)."""
+        check(self)
 
     def set_default_ratio(self, ratio: str) -> None:
         """The over-subscription ratio of pools that report none: ``auto`` or a number. O(pools) if it changes."""
@@ -423,32 +285,7 @@ class Pools:
         if isinstance(aggregates, str):
             raise InvalidValue("aggregates must be several uuids", field="aggregates")
         uuids = frozenset(check_text(uuid, "aggregates") for uuid in aggregates)
-        before = self.aggregates.get(host)
-        self.make(partial(self.aggregates.__setitem__, host, uuids), partial(_restore, self.aggregates, host, before))
-        self.epoch += 1
-
-    # charging
-
-    def consume(self, row: int, size_gb: float, at: float | None = None) -> None:
-        """Take ``size_gb`` GiB of a pool, or give back where it is negative, whether or not it fits. ``at`` is when:
-        reports made before do not undo it (None: they do). O(1)."""
-        block = self.columns.block
-        if self._history.recording:
-            before = block[:, row].copy()
-            self.columns.consume(row, size_gb, at)
-            after = block[:, row].copy()
-            redo, undo = partial(self._put_figures, row, after), partial(self._put_figures, row, before)
-            self._history.record(Change(redo, undo))
-        else:
-            self.columns.consume(row, size_gb, at)
-
-    def put_volume(self, volume_id: str, volume: Volume | None) -> None:
-        """Know this volume under its id, or none any more; charges nothing. O(1)."""
-        if self._history.recording:
-            before = self.volumes.get(volume_id)
-            self.make(partial(self.volumes.put, volume_id, volume), partial(self.volumes.put, volume_id, before))
-        else:
-            self.volumes.put(volume_id, volume)
+        self._put("aggregates", host, uuids)
 
     def add_volumes(self, volumes: Iterable[Volume]) -> None:
         """Volumes that exist already: what filters and weighers read of them; capacities are told by reports.
@@ -481,13 +318,6 @@ def _check_service(service: object) -> VolumeService:
         if not isinstance(getattr(service, name), bool):
             raise InvalidValue(f"services.{name} must be true or false", field=f"services.{name}")
     return service
-
-
-def _restore(mapping: dict[str, Value], key: str, before: Value | None) -> None:
-    if before is None:
-        mapping.pop(key, None)
-    else:
-        mapping[key] = before
 
 
 def _fill(line: Line, facts: PoolFacts, figures: Figures, at: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from ..checks import shown
@@ -89,6 +89,10 @@ class PoolFacts:
     def bounded(self) -> bool:
         """True if both its total and its free capacity are numbers."""
         return self.free_word is None and not isinstance(self.total, str)
+
+    def with_capabilities(self, capabilities: Mapping[str, Any]) -> PoolFacts:
+        """The same pool after a report whose figures are not taken over."""
+        return replace(self, capabilities=capabilities)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,15 +14,17 @@ import numpy as np
 
 from ...ext.tables import format_uuid, make_many
 from ..checks import shown, whole_number
-from ..decision import Refusal
+from ..decision import Refusal, ScorePart
 from ..errors import InvalidValue, UnknownName
 from ..fleet import Fleet
 from ..tips import Tip
-from . import volume_changes, volume_groups
+from . import volume_batch, volume_changes, volume_groups
+from .compiled import CompiledVolumes, VolumeSignature, rankable
 from .filters.base import Rows
 from .identity import backend_part, pool_part
 from .pools import Pools
 from .scan import PoolRanking, rank, stage_names
+from .volume_batch import VolumeDecisions
 from .volume_decision import PoolAlternate, PoolSelection, VolumeDecision, VolumeGroupDecision
 from .volume_explain import VolumeExplanation, explain, refusal
 from .volume_policy import VolumePolicy
@@ -66,8 +68,20 @@ class VolumeEngine:
         self.sequence = 0
         self.instance_host: InstanceHost = instance_host or self._guest_host
         self._checked: dict[int, VolumeSpec] = {}
+        self._compile()
+
+    def _compile(self) -> None:
+        """What does not depend on requests."""
+        self._reads_user = self.policy.has_functions
+        self._stages = stage_names(self.policy)
+        self.compiled = CompiledVolumes(self._fleet.pools, self.policy)
 
     # state
+
+    @property
+    def id_seed(self) -> int:
+        """Seed of the ids of volumes that come without one."""
+        return self.seed ^ 0x5DEECE66D
 
     @property
     def fleet(self) -> Fleet:
@@ -156,10 +170,72 @@ class VolumeEngine:
                 return self._out_of_attempts(request, retry)
             if retry is not None and retry.backends:
                 self._take_back(request, retry.backends[-1])
+            signature = self.signature(request) if retry is None or not retry.tried else None
             request = request.with_changes(retry=retry, volume_id=self.new_volume_id(request))
+            if signature is not None:
+                decision = self._place_ranked(request, signature)
+                if decision is not None:
+                    return decision
             wanted = self.wanted(request)
             ranking = self.ranking(wanted, among=self.places(request.spec.resource_backend))
             return self._answer(request, wanted, ranking, request.spec.size_gb)
+
+    def signature(self, request: VolumeRequest) -> VolumeSignature | None:
+        """The request compiled, as one that was not tried before; None if it takes the scan. O(1) for a spec that was
+        seen before, else O(pools)."""
+        spec = request.spec
+        key = (id(spec), request.project_id, request.user_id) if self._reads_user else (id(spec),)
+        known = self.compiled.known(key, spec)
+        if known is not None:
+            return known
+        wanted = self.wanted(request, retry=None)
+        if not rankable(self.pools, self.policy, wanted):
+            return None
+        return self.compiled.signature(key, wanted)
+
+    def _place_ranked(self, request: VolumeRequest, signature: VolumeSignature) -> VolumeDecision | None:
+        """The decision by the index; None if no pool passes, which the scan explains."""
+        signature.refresh()
+        pools, ranking = self.pools, signature.ranking
+        rows, weights = ranking.best(-1, 1 + request.alternates)
+        if not rows:
+            return None
+        counts = ranking.counts(-1, signature.stages)
+        best, others = pools.fact(rows[0]), zip(map(pools.fact, rows[1:]), weights[1:], strict=True)
+        parts = zip(self.policy.weighers, ranking.row_parts(rows[0]), strict=True)
+        assert request.volume_id is not None
+        chosen = PoolSelection(
+            volume_id=request.volume_id,
+            backend_id=best.backend_id,
+            host=best.host,
+            cluster_name=best.cluster_name,
+            pool_name=best.pool_name,
+            availability_zone=best.availability_zone,
+            weight=weights[0],
+            charged_gb=request.spec.size_gb,
+            parts=tuple([ScorePart(weigher.name, *part) for weigher, part in parts]),
+            alternates=tuple([PoolAlternate(other.backend_id, other.host, weight) for other, weight in others]),
+        )
+        self.charge(chosen, request)
+        self.sequence += 1
+        return VolumeDecision(
+            sequence=self.sequence,
+            request_id=request.request_id,
+            considered=sum(counts),
+            removed=dict(zip(self._stages, counts[1:], strict=True)),
+            selection=chosen,
+            retry=_after(request.retry, chosen.backend_id),
+            seed=self.seed_of(self.sequence),
+        )
+
+    def place_many(self, requests: Iterable[VolumeRequest]) -> VolumeDecisions:
+        """Place each request, one after the other, each seeing those before it; a refusal does not stop the rest.
+
+        The answers are those of ``place``, without score parts and hints of refusals. Bad input raises before anything
+        is placed. O(changes since the last like decision + log pools) each, where the policy leaves nothing to chance
+        and no hint or earlier attempt speaks of single pools; else O(pools).
+        """
+        return volume_batch.place_many(self, requests)
 
     def _next_attempt(self, request: VolumeRequest) -> Retry | None:
         if self.policy.options.scheduler_max_attempts == 1:
@@ -188,7 +264,7 @@ class VolumeEngine:
         if request.volume_id is not None:
             self.pools.volumes.check_new(request.volume_id)
             return request.volume_id
-        made = make_many(self.seed ^ 0x5DEECE66D, self.sequence, 1)
+        made = make_many(self.id_seed, self.sequence, 1)
         return format_uuid(int(made[0, 0]), int(made[0, 1]))
 
     def places(self, backend: str | None) -> Rows | None:
@@ -335,6 +411,8 @@ class VolumeEngine:
         other._fleet = self.fleet
         other.policy = policy if policy is not None else self.policy
         other._checked = {}
+        if policy is not None:
+            other._compile()
         if self.instance_host == self._guest_host:
             other.instance_host = other._guest_host
         other._tip = Tip()

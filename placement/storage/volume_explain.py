@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .volume_policy import VolumePolicy
 
 _PLACE_WORDS: Final = "not where the volume must be"
+_UNWEIGHED: Final = "cannot be weighed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +80,12 @@ def _reasons(pools: Pools, policy: VolumePolicy, wanted: Wanted, ranking: PoolRa
         if index < 0:
             continue
         stage, facts = ranking.stages[index], pools.fact(row)
+        why = facts.problem or _PLACE_WORDS
         if stage in rules:
-            reason = rules[stage].reason(pools, wanted, row)
+            why = rules[stage].reason(pools, wanted, row)
         elif stage in weighers:
-            reason = weighers[stage].refusal(pools, wanted, row) or "cannot be weighed"
-        else:
-            reason = facts.problem or _PLACE_WORDS
-        reasons.append(PoolReason(facts.backend_id, stage, reason))
+            why = weighers[stage].refusal(pools, wanted, row) or _UNWEIGHED
+        reasons.append(PoolReason(facts.backend_id, stage, why))
     return reasons
 
 
@@ -95,18 +95,26 @@ def refusal(pools: Pools, policy: VolumePolicy, wanted: Wanted, ranking: PoolRan
         waiting = len(pools.waiting)
         hint = f"{waiting} backends have not reported yet" if waiting else "load capability reports"
         return Refusal(sentence="No valid backend was found: no pools are known", stage=REPORT, hint=hint)
-    counts = [(name, count) for name, count in ranking.removed.items() if count]
-    words = ", ".join(f"{count} {_words(name, wanted)}" for name, count in counts)
+    why = sentence(len(ranking.considered), ranking.removed, wanted.requested_gb)
+    near = "; ".join(_near_misses(pools, policy, wanted, ranking))
+    return Refusal(sentence=why.sentence, stage=why.stage, hint=near or None)
+
+
+def sentence(considered: int, removed: Mapping[str, int], requested_gb: int) -> Refusal:
+    """What the counts alone tell of a refusal. O(stages)."""
+    counts = [(name, count) for name, count in removed.items() if count]
+    if not counts:
+        return Refusal(sentence="No valid backend was found: no pools are known", stage=REPORT)
+    words = ", ".join(f"{count} {_words(name, requested_gb)}" for name, count in counts)
     return Refusal(
-        sentence=f"No valid backend was found: of {len(ranking.considered)} pools, {words}",
+        sentence=f"No valid backend was found: of {considered} pools, {words}",
         stage=max(counts, key=lambda each: each[1])[0],
-        hint="; ".join(_near_misses(pools, policy, wanted, ranking)) or None,
     )
 
 
-def _words(stage: str, wanted: Wanted) -> str:
+def _words(stage: str, requested_gb: int) -> str:
     if stage == CapacityFilter.name:
-        return f"without room for {wanted.requested_gb} GiB"
+        return f"without room for {requested_gb} GiB"
     if stage == REPORT:
         return "with a report that cannot be used"
     return _PLACE_WORDS if stage == PLACE else f"refused by {stage}"

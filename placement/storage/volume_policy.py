@@ -113,6 +113,12 @@ class VolumePolicy:
         return self.options.compat == "strict"
 
     @property
+    def has_functions(self) -> bool:
+        """True if functions of pools are evaluated, which may read any property of a volume."""
+        by_filters = any(rule.name == "DriverFilter" for rule in self.filters)
+        return by_filters or any(weigher.name == "GoodnessWeigher" for weigher in self.weighers)
+
+    @property
     def stochastic(self) -> bool:
         """True if chance chooses, by weight."""
         return self.options.scheduler_weight_handler == STOCHASTIC
