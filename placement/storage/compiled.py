@@ -128,30 +128,36 @@ class VolumeSignature:
         if len(pools.told) != self.told:
             rows = np.unique(np.array(pools.told[self.told :], np.int32))
             self.told = len(pools.told)
-            self._judge(rows[pools.columns.live[rows] != 0])
+            rows = rows[pools.columns.live[rows] != 0]
+            self._judge(rows)
+            self._follow(rows)
         if not self.alone:
             kernel = pools.columns.kernel
             changed = kernel.changed(self.seen)
             self.seen = kernel.version
             rows = pools.live_rows() if changed is None else np.unique(changed)
             if len(rows):
-                self._follow(rows[pools.columns.live[rows] != 0])
+                self._follow(rows[pools.columns.live[rows] != 0], told=False)
 
     def _judge(self, rows: Rows) -> None:
         """Verdicts that follow from facts."""
         pools = self.pools
-        self.usable[rows] = [pools.fact(row).problem is None for row in rows.tolist()]
+        self.usable[rows] = [pools.fact(row).problem is None for row in rows.tolist()] if pools.problems else 1
         for rule, mask in self.facts:
             mask[rows] = rule.passes(pools, self.wanted, rows)
 
-    def _follow(self, rows: Rows) -> None:
-        """Verdicts and ratings that follow from figures too."""
+    def _follow(self, rows: Rows, *, told: bool = True) -> None:
+        """Verdicts and ratings that follow from figures too; ``told``: facts may have changed as well."""
+        pools, wanted = self.pools, self.wanted
         for rule, mask in self.figures:
-            mask[rows] = rule.passes(self.pools, self.wanted, rows)
+            at = rows if told else rule.following(pools, rows)
+            mask[at] = rule.passes(pools, wanted, at)
         for weigher, rated, fine in self.ratings:
-            raw = weigher.raw(self.pools, self.wanted, rows, no_chance)
-            fine[rows] = ~np.isnan(raw)
-            rated[rows] = np.nan_to_num(raw)
+            at = rows if told else weigher.following(pools, rows)
+            raw = weigher.raw(pools, wanted, at, no_chance)
+            rateable = ~np.isnan(raw)
+            fine[at] = rateable
+            rated[at] = np.where(rateable, raw, 0.0)
 
 
 class CompiledVolumes:

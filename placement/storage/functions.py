@@ -22,16 +22,18 @@ def function_of(pools: Pools, row: int, kind: str, *, strict: bool) -> Expressio
     return None if text is None else expression(str(text), strict=strict)
 
 
+def function_scopes(wanted: Wanted, kind: str) -> dict[str, Any]:
+    """The scopes that are the request's; without QoS specs a filter_function has no scope ``qos`` at all."""
+    qos = wanted.spec.qos_specs
+    own = {} if qos is None and kind == GOODNESS else qos
+    return {"volume": wanted.properties, "extra": wanted.spec.extra_specs, "qos": own}
+
+
 def scopes(pools: Pools, wanted: Wanted, row: int, kind: str, function: Expression) -> Iterator[Mapping[str, Any]]:
     """What the function's variables mean, once for each name of the pool's protocol if it names it."""
     facts = pools.fact(row)
     names = FILTER_STATS if kind == FILTER else STATS
-    qos = wanted.spec.qos_specs
-    common = {
-        "volume": wanted.properties,
-        "extra": wanted.spec.extra_specs,
-        "qos": ({} if qos is None else qos) if kind == GOODNESS else qos,
-    }
+    common = function_scopes(wanted, kind)
     if not (function.names_protocol and isinstance(facts.storage_protocol, list)):
         yield {**common, "stats": Stats(pools, row, names), "capabilities": facts.capabilities}
         return

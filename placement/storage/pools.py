@@ -26,6 +26,7 @@ from .reports import (
     facts_of,
     pool_capabilities,
 )
+from .variables import PoolVariables
 from .volumes import Volume
 
 
@@ -41,6 +42,8 @@ class Pools(PoolRows):
         self.default_ratio = "20.0"
         self.now = 0.0
         """The latest time that a report or a request has told."""
+        self.variables = PoolVariables(self)
+        """What expressions read, as columns."""
 
     # size and readiness
 

@@ -44,6 +44,10 @@ class PoolFilter:
         """Verdict on each row. O(rows)."""
         return np.fromiter((self._judged(pools, wanted, row) for row in rows.tolist()), np.bool_, len(rows))
 
+    def following(self, pools: Pools, rows: Rows) -> Rows:
+        """Those of ``rows``, whose figures changed, that must be judged anew. O(rows)."""
+        return rows
+
     def _judged(self, pools: Pools, wanted: Wanted, row: int) -> bool:
         try:
             return self.pool_passes(pools, wanted, row)

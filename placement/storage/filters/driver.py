@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from ..functions import filter_passes
+from ..function_rows import filter_verdicts
+from ..functions import FILTER, filter_passes
 from ..wanted import Wanted
-from .base import FIGURES, PoolFilter
+from .base import FIGURES, PoolFilter, Rows, Verdicts
 
 if TYPE_CHECKING:
     from ..pools import Pools
@@ -17,6 +18,12 @@ class DriverFilter(PoolFilter):
 
     name: ClassVar[str] = "DriverFilter"
     reads: ClassVar[str] = FIGURES
+
+    def passes(self, pools: Pools, wanted: Wanted, rows: Rows) -> Verdicts:
+        return filter_verdicts(pools, wanted, rows, strict=self.options.compat == "strict")
+
+    def following(self, pools: Pools, rows: Rows) -> Rows:
+        return pools.variables.texts(FILTER).living(rows)
 
     def pool_passes(self, pools: Pools, wanted: Wanted, row: int) -> bool:
         return filter_passes(pools, wanted, row, strict=self.options.compat == "strict")[0]

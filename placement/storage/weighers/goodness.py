@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from ..expression import ExpressionError
-from ..functions import goodness
+from ..function_rows import goodness_ratings
+from ..functions import GOODNESS, goodness
 from ..wanted import Wanted
 from .base import Draw, PoolWeigher, Rows, Weights
 
@@ -22,13 +20,11 @@ class GoodnessWeigher(PoolWeigher):
     name: ClassVar[str] = "GoodnessWeigher"
 
     def raw(self, pools: Pools, wanted: Wanted, rows: Rows, draw: Draw) -> Weights:
-        return np.fromiter((self._rated(pools, wanted, row) for row in rows.tolist()), np.float64, len(rows))
+        return goodness_ratings(pools, wanted, rows, strict=self.options.compat == "strict")
 
-    def _rated(self, pools: Pools, wanted: Wanted, row: int) -> float:
-        try:
-            return goodness(pools, wanted, row, strict=self.options.compat == "strict")
-        except ExpressionError:
-            return math.nan
+    def following(self, pools: Pools, rows: Rows) -> Rows:
+        """Those of ``rows``, whose figures changed, that must be rated anew. O(rows)."""
+        return pools.variables.texts(GOODNESS).living(rows)
 
     def refusal(self, pools: Pools, wanted: Wanted, row: int) -> str | None:
         try:
