@@ -66,10 +66,35 @@ def content(policy: VolumePolicy, wanted: Wanted) -> Hashable:
     )
 
 
+class FactMask:
+    """Verdicts of a filter that reads facts alone, for all requests that it cannot tell apart."""
+
+    def __init__(self, pools: Pools, rule: PoolFilter, wanted: Wanted) -> None:
+        self._pools, self._rule, self._wanted = pools, rule, wanted
+        self.mask = np.zeros(pools.columns.capacity, np.uint8)
+        self._told = len(pools.told)
+        self._judge(pools.live_rows())
+
+    def refresh(self) -> None:
+        """Judge what was reported since. O(reports)."""
+        pools = self._pools
+        if len(pools.told) != self._told:
+            rows = np.unique(np.array(pools.told[self._told :], np.int32))
+            self._told = len(pools.told)
+            self._judge(rows[pools.columns.live[rows] != 0])
+
+    def _judge(self, rows: Rows) -> None:
+        self.mask[rows] = self._rule.passes(self._pools, self._wanted, rows)
+
+
+FactMasks = dict[tuple[str, Hashable], FactMask]
+"""By filter and by what it reads of a request."""
+
+
 class VolumeSignature:
     """One request on one layout of the pools: masks and ratings by row, and the ranking over them."""
 
-    def __init__(self, pools: Pools, policy: VolumePolicy, wanted: Wanted) -> None:
+    def __init__(self, pools: Pools, policy: VolumePolicy, wanted: Wanted, shared: FactMasks) -> None:
         self.pools, self.policy, self.wanted = pools, policy, wanted
         self.layout = pools.layout
         capacity = pools.columns.capacity
@@ -77,7 +102,7 @@ class VolumeSignature:
         self.usable = np.zeros(capacity, np.uint8)
         masks: list[tuple[NDArray[np.uint8], int]] = [(self.usable, first)]
         bounds: list[tuple[int, float, float, int]] = []
-        self.facts: list[tuple[PoolFilter, NDArray[np.uint8]]] = []
+        self.facts: list[FactMask] = []
         self.figures: list[tuple[PoolFilter, NDArray[np.uint8]]] = []
         for stage, rule in enumerate(policy.filters, first + 1):
             if not rule.applies(wanted):
@@ -85,9 +110,13 @@ class VolumeSignature:
             if isinstance(rule, CapacityFilter):
                 bounds.append((COLUMN[rule.column(wanted)], float(wanted.requested_gb), np.inf, stage))
                 continue
+            if rule.reads == FACTS:
+                self.facts.append(_shared(shared, pools, rule, wanted))
+                masks.append((self.facts[-1].mask, stage))
+                continue
             mask = np.zeros(capacity, np.uint8)
             masks.append((mask, stage))
-            (self.facts if rule.reads == FACTS else self.figures).append((rule, mask))
+            self.figures.append((rule, mask))
         self.ratings: list[tuple[GoodnessWeigher, NDArray[np.float64], NDArray[np.uint8]]] = []
         terms = []
         for stage, weigher in enumerate(policy.weighers, first + 1 + len(policy.filters)):
@@ -143,8 +172,8 @@ class VolumeSignature:
         """Verdicts that follow from facts."""
         pools = self.pools
         self.usable[rows] = [pools.fact(row).problem is None for row in rows.tolist()] if pools.problems else 1
-        for rule, mask in self.facts:
-            mask[rows] = rule.passes(pools, self.wanted, rows)
+        for each in self.facts:
+            each.refresh()
 
     def _follow(self, rows: Rows, *, told: bool = True) -> None:
         """Verdicts and ratings that follow from figures too; ``told``: facts may have changed as well."""
@@ -160,6 +189,15 @@ class VolumeSignature:
             rated[at] = np.where(rateable, raw, 0.0)
 
 
+def _shared(shared: FactMasks, pools: Pools, rule: PoolFilter, wanted: Wanted) -> FactMask:
+    key = (rule.name, rule.key(wanted))
+    found = shared.get(key)
+    if found is None:
+        found = shared[key] = FactMask(pools, rule, wanted)
+    found.refresh()
+    return found
+
+
 class CompiledVolumes:
     """Signatures of one fleet's pools under one policy; shared by an engine and its forks."""
 
@@ -167,6 +205,7 @@ class CompiledVolumes:
         self.pools, self.policy = pools, policy
         self.by_content: dict[Hashable, VolumeSignature] = {}
         self.by_spec: dict[tuple[Any, ...], tuple[Any, VolumeSignature]] = {}
+        self.shared: FactMasks = {}
         self.layout = -1
 
     def known(self, key: tuple[Any, ...], spec: object) -> VolumeSignature | None:
@@ -182,11 +221,14 @@ class CompiledVolumes:
             self.layout = self.pools.layout
             self.by_content.clear()
             self.by_spec.clear()
+            self.shared.clear()
         what = content(self.policy, wanted)
         signature = self.by_content.pop(what, None)
         if signature is None or signature.stale:
-            signature = VolumeSignature(self.pools, self.policy, wanted)
+            signature = VolumeSignature(self.pools, self.policy, wanted, self.shared)
             self._make_room(signature.ranking.nbytes)
+            if len(self.shared) > 16 * SIGNATURES:
+                self.shared.clear()
         self.by_content[what] = signature
         if len(self.by_spec) >= 16 * SIGNATURES:
             self.by_spec.clear()

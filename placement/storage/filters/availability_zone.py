@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, ClassVar
 
 from ..wanted import Wanted
@@ -18,6 +19,9 @@ class AvailabilityZoneFilter(PoolFilter):
 
     def applies(self, wanted: Wanted) -> bool:
         return bool(zones(wanted))
+
+    def key(self, wanted: Wanted) -> Hashable:
+        return zones(wanted)
 
     def passes(self, pools: Pools, wanted: Wanted, rows: Rows) -> Verdicts:
         asked = zones(wanted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
@@ -43,6 +43,10 @@ class PoolFilter:
     def passes(self, pools: Pools, wanted: Wanted, rows: Rows) -> Verdicts:
         """Verdict on each row. O(rows)."""
         return np.fromiter((self._judged(pools, wanted, row) for row in rows.tolist()), np.bool_, len(rows))
+
+    def key(self, wanted: Wanted) -> Hashable:
+        """What a filter that reads facts alone reads of the request."""
+        raise NotImplementedError
 
     def following(self, pools: Pools, rows: Rows) -> Rows:
         """Those of ``rows``, whose figures changed, that must be judged anew. O(rows)."""

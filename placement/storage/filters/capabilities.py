@@ -6,7 +6,7 @@ other scopes belong to drivers. A list satisfies a requirement if one of its ite
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..extra_specs_ops import match
@@ -26,6 +26,9 @@ class CapabilitiesFilter(PoolFilter):
 
     def applies(self, wanted: Wanted) -> bool:
         return bool(wanted.type_specs) or _attached_extend(wanted)
+
+    def key(self, wanted: Wanted) -> Hashable:
+        return _attached_extend(wanted), tuple(wanted.type_specs.items())
 
     def pool_passes(self, pools: Pools, wanted: Wanted, row: int) -> bool:
         capabilities = pools.fact(row).capabilities
