@@ -56,9 +56,10 @@ def _derive_row(block: Block, row: int) -> None:
         return
     total, provisioned, ratio = line[TOTAL], line[PROVISIONED], line[RATIO]
     base = total - math.floor(total * (line[RESERVED_PERCENTAGE] / 100))
-    thick = round(min(line[FREE], base - provisioned), 2)
+    free = base - provisioned
+    thick = round(line[FREE] if line[FREE] < free else free, 2)
     block[VIRTUAL_THICK, row] = thick
-    block[ROOM_THICK, row] = math.floor(thick) if total > 0 else -math.inf
+    block[ROOM_THICK, row] = np.floor(thick) if total > 0 else -math.inf
     if not line[THIN]:
         block[VIRTUAL_THIN, row], block[ROOM_THIN, row] = block[VIRTUAL_THICK, row], block[ROOM_THICK, row]
         return
@@ -66,13 +67,13 @@ def _derive_row(block: Block, row: int) -> None:
     block[VIRTUAL_THIN, row] = thin
     block[ROOM_THIN, row] = -math.inf
     if total > 0 and ratio >= 1 and available != 0:
-        block[ROOM_THIN, row] = _thin_room(math.floor(thin), provisioned, available, ratio)
+        block[ROOM_THIN, row] = _thin_room(float(np.floor(thin)), provisioned, available, ratio)
 
 
-def _thin_room(most: int, provisioned: float, available: float, ratio: float) -> int:
+def _thin_room(most: float, provisioned: float, available: float, ratio: float) -> float:
     """The greatest whole number up to ``most`` whose provisioned ratio is within the limit."""
     if (provisioned + most) / available > ratio:
-        most = min(most, math.floor(ratio * available - provisioned) + 1)
+        most = min(most, float(np.floor(ratio * available - provisioned)) + 1)
         while (provisioned + most) / available > ratio:
             most -= 1
     return most

@@ -16,9 +16,10 @@ from ...ext.tables import format_uuid, make_many
 from ..checks import shown, whole_number
 from ..decision import Refusal, ScorePart
 from ..errors import InvalidValue, UnknownName
+from ..fitting import Fit
 from ..fleet import Fleet
 from ..tips import Tip
-from . import volume_batch, volume_changes, volume_groups
+from . import volume_batch, volume_changes, volume_fits, volume_groups
 from .compiled import CompiledVolumes, VolumeSignature, rankable
 from .filters.base import Rows
 from .identity import backend_part, pool_part
@@ -128,7 +129,7 @@ class VolumeEngine:
         """The request if it can be decided; InvalidValue otherwise. O(1) for a spec that was seen before."""
         check_volume_request(request)
         spec = request.spec
-        if self._checked.get(id(spec)) is not spec:
+        if spec is None or self._checked.get(id(spec)) is not spec:
             check_volume_spec(spec)
             if len(self._checked) > 10_000:
                 self._checked.clear()
@@ -356,6 +357,17 @@ class VolumeEngine:
         whole_number(top, "top")
         ranking = self.rank(request)
         return explain(self.pools, self.policy, self.wanted(request), ranking, top)
+
+    def fits(self, request: VolumeRequest, *, limit: int | None = None) -> Fit:
+        """How many more volumes of this kind fit, and in which pools. Charges nothing. InvalidValue without ``limit``
+        where there is no end. O(pools), or O(volumes) where other filters read figures too."""
+        if limit is not None:
+            whole_number(limit, "limit")
+        return volume_fits.fits(self, self.checked(request), limit)
+
+    def shares_version(self, fleet: Fleet) -> bool:
+        """True if this engine is where the fleet is now: commands of either side are seen by both. O(1)."""
+        return fleet is self._fleet and fleet.adopt(self._tip) is self._tip
 
     # changing: see volume_changes.py
 

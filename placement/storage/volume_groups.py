@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..checks import check_text, shown
+from ..checks import check_text, finite, shown
 from ..decision import Refusal
 from ..errors import DuplicateName, InvalidValue
 from .filters.capacity import CapacityFilter
@@ -57,6 +57,8 @@ def _check(engine: VolumeEngine, request: object) -> VolumeGroupRequest:
         raise InvalidValue(f"volumes must be several requests, got {shown(request.volumes)}", field="volumes")
     if request.group_type is not None:
         check_volume_type(request.group_type, "group_type")
+    if request.now is not None:
+        finite(request.now, "now")
     if request.availability_zone is not None:
         check_text(request.availability_zone, "availability_zone")
     ids = [engine.checked(volume).volume_id for volume in request.volumes]
@@ -99,6 +101,7 @@ def _matching(first: Order, second: Order) -> Order:
 
 def place_group(engine: VolumeEngine, request: VolumeGroupRequest) -> VolumeGroupDecision:
     """See ``VolumeEngine.place_group``."""
+    _check(engine, request)
     with engine.deciding() as pools:
         pools.advance(request.now)
         order, why = group_order(engine, request)
