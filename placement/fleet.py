@@ -30,6 +30,7 @@ from .providers import Providers
 from .registry import Registry
 from .service_hosts import ServiceHosts
 from .services import Services
+from .storage.pools import Pools
 from .tips import Tip, Tips
 from .trees import Trees
 
@@ -73,6 +74,8 @@ class Fleet:
         self.registry = Registry()
         self.index = ProviderIndex(self)
         self._cells: tuple[int, frozenset[str | None]] = (0, frozenset())
+        self.pools = Pools(ledger.history)
+        """Storage pools and volumes."""
         self.tips = Tips(ledger, self.services)
 
     # size, time and versions

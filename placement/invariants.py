@@ -43,6 +43,7 @@ def check(fleet: Fleet) -> None:
     check_devices(fleet)
     check_cells(fleet)
     check_constants(fleet)
+    fleet.pools.check()
 
 
 def _live(fleet: Fleet) -> NDArray[np.bool_]:
