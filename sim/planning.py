@@ -228,6 +228,10 @@ def compare(tasks: Sequence[Task], results: Sequence[Outcome]) -> list[Compared]
     ]
 
 
+def _mean_stranded(outcome: Outcome) -> float:
+    return statistics.fmean(sample.stranded_percent for sample in outcome.samples) if outcome.samples else 0.0
+
+
 def _mean(values: Sequence[float]) -> float | None:
     return round(statistics.fmean(values), 6) if values else None
 

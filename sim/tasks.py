@@ -148,7 +148,7 @@ def _client(address: str) -> Any:
     except ImportError:
         raise InvalidValue("no Dask", field="cluster", hint="pip install 'hostler[cluster]'") from None
     try:
-        return Client(address, timeout=10)
+        return Client(address, timeout=10)  # type: ignore[no-untyped-call]  # distributed has no types here
     except (OSError, ValueError) as error:
         raise InvalidValue(f"cluster {address}: {error}", field="cluster") from None
 
