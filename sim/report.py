@@ -17,6 +17,8 @@ from .run import RESOURCES, Loss, Outcome
 
 _COLOURS: Final = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 _NAMES: Final = {"VCPU": "vCPU", "MEMORY_MB": "memory", "DISK_GB": "disk"}
+Line = tuple[str, list[float], list[float]]
+"""Name, hours, values."""
 STRANDED: Final = "Stranded: idle vCPUs without memory beside them, %"
 _STYLE: Final = """
 :root { color-scheme: light; }
@@ -30,7 +32,7 @@ section { margin-bottom: 16px; overflow-x: auto; }
 .card b { display: block; font-size: 22px; } .card span { color: #6b7280; font-size: 13px; }
 table { border-collapse: collapse; width: 100%; } td, th { padding: 5px 10px; text-align: right; white-space: nowrap; }
 th { color: #6b7280; font-weight: 600; border-bottom: 1px solid #d1d5db; } td { border-bottom: 1px solid #f0f1f3; }
-td:first-child, th:first-child { text-align: left; }
+td:first-child, th:first-child, .inputs td { text-align: left; }
 code { background: #f3f4f6; padding: 2px 5px; border-radius: 4px; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
@@ -120,27 +122,32 @@ def _write_json(report: Report, path: Path) -> None:
 
 
 def _write_picture(report: Report, path: Path) -> None:
-    _library("matplotlib").use("Agg")
-    _library("matplotlib").rcParams["svg.hashsalt"] = "hostler"
+    library = _library("matplotlib")
+    library.use("Agg")
+    library.rcParams["svg.hashsalt"] = "hostler"
     pyplot = _library("matplotlib.pyplot")
     figure, (upper, lower) = pyplot.subplots(2, 1, figsize=(10, 7), sharex=True, layout="constrained")
-    for number, outcome in enumerate(report.outcomes[: len(_COLOURS)]):
-        hours = [sample.hours for sample in outcome.samples]
-        label = _label(outcome, report.outcomes)
-        used = [sample.used_percent["all"]["VCPU"] for sample in outcome.samples]
-        upper.plot(hours, used, color=_COLOURS[number], label=label)
-        if len(report.outcomes) == 1:
-            memory = [sample.used_percent["all"]["MEMORY_MB"] for sample in outcome.samples]
-            upper.plot(hours, memory, color=_COLOURS[1], label="memory")
-        lower.plot(hours, [sample.refused for sample in outcome.samples], color=_COLOURS[number], label=label)
-    upper.set(title=report.title, ylabel="given, %", ylim=(0, None))
-    lower.set(xlabel="hours", ylabel="refused so far")
-    for axes in (upper, lower):
+    above, below = _pictured(report)
+    for axes, lines in ((upper, above), (lower, below)):
+        for number, (label, x, y) in enumerate(lines):
+            axes.plot(x, y, color=_COLOURS[number], label=label)
+        axes.set_ylim(0, None)
         axes.grid(alpha=0.3)
-        axes.legend(loc="upper left", fontsize=8)
-    metadata = {"Date": None} if path.suffix == ".svg" else None
-    figure.savefig(path, dpi=130, metadata=metadata)
+        if lines:
+            axes.legend(loc="upper left", fontsize=8)
+    upper.set(title=report.title, ylabel="given, %")
+    lower.set(xlabel="hours", ylabel="guests" if len(report.outcomes) == 1 else "refused so far")
+    figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
+
+
+def _pictured(report: Report) -> tuple[list[Line], list[Line]]:
+    outcomes = report.outcomes[: len(_COLOURS)]
+    if len(outcomes) == 1:
+        (outcome,) = outcomes
+        return _curves(outcome), [_line(outcome, "guests", "guests"), _line(outcome, "refused", "refused so far")]
+    named = [(outcome, _label(outcome, outcomes)) for outcome in outcomes]
+    return [_by_zone(each, "all", name) for each, name in named], [_line(each, "refused", name) for each, name in named]
 
 
 def _label(outcome: Outcome, outcomes: Sequence[Outcome]) -> str:
@@ -161,7 +168,7 @@ def _write_html(report: Report, path: Path) -> None:
     script = _library("plotly.offline").get_plotlyjs()
     body = [_head(report), _cards(report), *_tables(report)]
     body += [_section(title, chart) for title, chart in _charts(report)]
-    body.append(_inputs(report))
+    body += [*_losses(report), _inputs(report)]
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(report.title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style><script>{script}</script></head>'
@@ -237,11 +244,16 @@ def _tables(report: Report) -> list[str]:
     refusals = [(stage, f"{n:,}") for o in report.outcomes[:1] for stage, n in o.refusals.items()]
     if refusals and len(report.outcomes) == 1:
         found.append(_section("Why requests were refused", table(("what was missing", "requests"), refusals)))
-    if report.losses:
-        lost = [(each.what, f"{each.hosts:,}", f"{each.guests:,}", f"{each.homeless:,}") for each in report.losses[:12]]
-        names = ("lost", "hosts", "guests on them", "without another host")
-        found.append(_section("If something failed at the end of the run", table(names, lost)))
     return found
+
+
+def _losses(report: Report) -> list[str]:
+    """The worst first."""
+    if not report.losses:
+        return []
+    lost = [(each.what, f"{each.hosts:,}", f"{each.guests:,}", f"{each.homeless:,}") for each in report.losses[:8]]
+    names = ("lost", "hosts", "guests on them", "without another host")
+    return [_section("If something failed at the end of the run", table(names, lost))]
 
 
 def _interval(value: Interval) -> str:
@@ -261,14 +273,11 @@ def _inputs(report: Report) -> str:
     body = [(name, value) for name, value in report.inputs.items()]
     lines = "".join(f"<tr><td>{html.escape(n)}</td><td><code>{html.escape(v)}</code></td></tr>" for n, v in body)
     command = f"<p><code>{html.escape(report.command)}</code></p>"
-    return _section("How this was made", f"{command}<table><tbody>{lines}</tbody></table>")
+    return _section("How this was made", f'{command}<table class="inputs"><tbody>{lines}</tbody></table>')
 
 
 def _section(title: str, content: str) -> str:
     return f"<section><h2>{html.escape(title)}</h2>{content}</section>"
-
-
-Line = tuple[str, list[float], list[float]]
 
 
 def _charts(report: Report) -> list[tuple[str, str]]:

@@ -165,7 +165,7 @@ def size(inputs: Inputs, *, hardware: str = "", target: NotNegative = 0.0, seed:
 
     def show() -> None:
         print(f"{found.hosts:,} hosts of {found.hardware} refuse no more than {target:g} %; ", end="")
-        print(f"a perfect packing needs at least {found.lower_bound:,} ({found.gap_percent:.1f} % fewer are thinkable)")
+        print(f"a perfect packing needs at least {found.lower_bound:,}: this is {found.gap_percent:.1f} % above")
         for trial in found.trials:
             print(f"  {trial.hosts:>9,} hosts: {'holds' if trial.held else f'{trial.refused:,} refused and more'}")
         _show(found.outcome)

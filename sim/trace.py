@@ -161,7 +161,7 @@ def _spec(path: Path, line: int, values: Mapping[str, Any]) -> RequestSpec:
     vcpus = math.ceil(amount("vcpus") if values["vcpus"] is not None else amount("cpu_milli") / 1000)
     memory_mb = math.ceil(amount("memory_mb") if values["memory_mb"] is not None else amount("memory_gb") * 1024)
     gpus, milli = int(amount("gpus")), int(amount("gpu_milli"))
-    if vcpus < 1 or memory_mb < 1 or max(vcpus, memory_mb) > 2**31 - 1 or milli > 1000 or gpus > 64:
+    if vcpus < 1 or max(vcpus, memory_mb) > 2**31 - 1 or milli > 1000 or gpus > 64:
         raise InvalidValue(
             f"{path}, line {line}: a guest of {vcpus} vCPUs, {memory_mb} MiB, {gpus} GPUs", field="trace"
         )
