@@ -102,7 +102,10 @@ class Run:
         weights = np.bincount(workload.spec, minlength=len(flavors))
         memory, vcpus = (weights @ [getattr(f, name) for f in flavors] for name in ("memory_mb", "vcpus"))
         self._memory_per_vcpu = float(memory) / max(float(vcpus), 1.0)
-        self._row_of_place: Whole = np.empty(0, np.int64)
+        self._known_places = -1
+        self._row_of_place: Whole | slice = slice(0, 0)
+        self._zones: list[str] = []
+        self._zone_of: Whole = np.empty(0, np.int64)
         self._price_per_hour = 0.0
         self._prices = {kind.name: kind.price_per_hour for kind in plan.hardware}
 
@@ -144,27 +147,32 @@ class Run:
         self.offered += len(arriving)
         if not guests:
             return
-        requests = [self._request(guest, at_s) for guest in guests]
+        requests = self._requests(guests, at_s)
         decisions = self.engine.place_many(requests)
         self._building = []
+        arrivals, departures = (
+            column[guests].tolist() for column in (self.workload.arrival_s, self.workload.departure_s)
+        )
         for position, row in enumerate(decisions.rows.tolist()):
-            guest = guests[position]
+            guest, arrived = guests[position], arrivals[position]
             if row >= 0:
-                self._came(guest, at_s)
-            elif at_s + STEP_S - int(self.workload.arrival_s[guest]) <= self.wait_s:
+                self._came(guest, at_s, arrived, departures[position])
+            elif at_s + STEP_S - arrived <= self.wait_s:
                 self._queue.append(guest)
             else:
                 refusal = decisions[position].refusal
                 self._refused(guest, at_s, refusal.stage if refusal is not None else "")
 
-    def _request(self, guest: int, at_s: int) -> Request:
-        group = int(self.workload.group[guest])
-        if group not in self._groups:
-            self._groups[group] = f"{_GROUPS}{group:012x}"
+    def _requests(self, guests: list[int], at_s: int) -> list[Request]:
+        specs, groups, now = self.workload.specs, self._groups, float(EPOCH_S + at_s)
+        wanted = self.workload.spec[guests].tolist(), self.workload.group[guests].tolist()
+        for group in sorted(set(wanted[1]) - groups.keys()):
+            groups[group] = f"{_GROUPS}{group:012x}"
             self.engine.fleet.add_server_group(f"{_GROUPS}{group:012x}", "anti-affinity")
-        spec = self.workload.specs[int(self.workload.spec[guest])]
-        uuid = f"{_GUESTS}{guest:012x}"
-        return Request(spec=spec, instance_uuids=(uuid,), server_group=self._groups[group], now=float(EPOCH_S + at_s))
+        return [
+            Request(spec=specs[spec], instance_uuids=(f"{_GUESTS}{guest:012x}",), server_group=groups[group], now=now)
+            for guest, spec, group in zip(guests, *wanted, strict=True)
+        ]
 
     def _depart(self, at_s: int) -> None:
         gone: list[int] = []
@@ -176,14 +184,13 @@ class Run:
         self.engine.release([f"{_GUESTS}{guest:012x}" for guest in gone])
         self.alive -= len(gone)
 
-    def _came(self, guest: int, at_s: int) -> None:
-        workload = self.workload
-        waited = at_s - int(workload.arrival_s[guest])
-        departure = int(workload.departure_s[guest])
+    def _came(self, guest: int, at_s: int, arrived: int, departure: int) -> None:
+        waited, end_s = at_s - arrived, self.workload.end_s
         if departure != NEVER:
-            heapq.heappush(self._leaving, (departure + waited, guest))
+            departure += waited
+            heapq.heappush(self._leaving, (departure, guest))
         self._building.append(guest)
-        self._guest_s += min(departure + waited if departure != NEVER else workload.end_s, workload.end_s) - at_s
+        self._guest_s += min(departure, end_s) - at_s
         self.placed += 1
         self.alive += 1
         if waited:
@@ -208,8 +215,8 @@ class Run:
         self._reached = at_s + STEP_S
         self.peak_guests = max(self.peak_guests, self.alive)
         fleet, rows = self.engine.fleet, self._rows()
-        used = fleet.store.inventory["used"][: len(RESOURCES), rows]
-        limit = fleet.store.inventory["limit"][: len(RESOURCES), rows]
+        used = fleet.store.inventory["used"][: len(RESOURCES)][:, rows]
+        limit = fleet.store.inventory["limit"][: len(RESOURCES)][:, rows]
         percent = _percent(used.sum(axis=1), limit.sum(axis=1))
         self._peaks = np.maximum(self._peaks, percent)
         self._sums += percent
@@ -219,10 +226,8 @@ class Run:
         if not keep:
             return
         by_zone = {"all": dict(zip(RESOURCES, percent.round(3).tolist(), strict=True))}
-        names = np.array([place.zone for place in self.site.places])
-        zones = sorted({place.zone for place in self.site.places})
-        for zone in zones if len(zones) > 1 else ():
-            here = names == zone
+        for number, zone in enumerate(self._zones) if len(self._zones) > 1 else ():
+            here = self._zone_of == number
             parts = _percent(used[:, here].sum(axis=1), limit[:, here].sum(axis=1))
             by_zone[zone] = dict(zip(RESOURCES, parts.round(3).tolist(), strict=True))
         idle = np.maximum(limit - used, 0)
@@ -239,12 +244,17 @@ class Run:
             )
         )
 
-    def _rows(self) -> Whole:
-        """Rows of the hosts, in the order of the site's places."""
+    def _rows(self) -> Whole | slice:
+        """Rows of the hosts, in the order of the site's places; a slice where they are neighbours."""
         places = self.site.places
-        if len(places) != len(self._row_of_place):
-            self._row_of_place = np.array([self.engine.fleet.row(place.host) for place in places], np.int64)
+        if len(places) != self._known_places:
+            found = np.array([self.engine.fleet.row(place.host) for place in places], np.int64)
+            self._known_places, self._row_of_place = len(places), found
+            if len(found) and np.all(np.diff(found) == 1):
+                self._row_of_place = slice(int(found[0]), int(found[-1]) + 1)
             self._price_per_hour = sum(self._prices[place.hardware] for place in places)
+            self._zones = sorted({place.zone for place in places})
+            self._zone_of = np.array([self._zones.index(place.zone) for place in places], np.int64)
         return self._row_of_place
 
     def _outcome(self, interrupted: bool) -> Outcome:

@@ -30,7 +30,7 @@ def test_a_run_accounts_for_every_request(tmp_path: Path) -> None:
     run = start(task(written(tmp_path), hosts=1))
     outcome = run.play()
     assert (outcome.requests, outcome.placed, outcome.refused) == (5, 3, 2)
-    assert outcome.refusals == {"VCPU": 2}
+    assert outcome.refusals == {"MEMORY_MB": 2}
     assert sum(outcome.refused_by_day) == outcome.refused
     assert outcome.peak_percent["VCPU"] == 100.0
     run.site.fleet.check()
