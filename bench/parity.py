@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -310,16 +310,39 @@ def nova_command(*paths: Path) -> int:
     Prints every difference and, last, "nova parity: N of M cases equal". Exit code 1 if any case differs that is no
     known difference.
     """
+    _check_paths(paths)
+    tally = compare_nova(itertools.chain.from_iterable(nova_cases.read_cases(path) for path in paths))
+    return _report("nova", tally)
+
+
+@app.command(name="cinder")
+def cinder_command(*paths: Path) -> int:
+    """Compare with recorded answers of Cinder 29: folders of .json.gz suites, or single files.
+
+    Prints every difference and, last, "cinder parity: N of M cases equal". Exit code 1 if any case differs that is no
+    known difference.
+    """
+    from .parity_cinder import compare_cinder, read_suites
+
+    _check_paths(paths)
+    tally = compare_cinder(itertools.chain.from_iterable(map(read_suites, paths)))
+    return _report("cinder", tally)
+
+
+def _check_paths(paths: Sequence[Path]) -> None:
     if not paths:
-        raise InvalidValue("name at least one folder, .json, .jsonl or .jsonl.gz file of cases", field="paths")
+        raise InvalidValue("name at least one folder or file of recorded cases", field="paths")
     for path in paths:
         if not path.exists():
             raise InvalidValue(f"{path} does not exist", field="paths")
-    tally = compare_nova(itertools.chain.from_iterable(nova_cases.read_cases(path) for path in paths))
+
+
+def _report(name: str, tally: Tally) -> int:
+    """Print how a comparison went; the command's exit code."""
     for case, difference in tally.differences:
         print(f"DIFFERS {case}: {difference}")
     for case, difference in tally.known:
         print(f"known difference {case}: {difference}", file=sys.stderr)
-    print(f"{len(tally.known)} known differences (docs/nova-differences.md)")
-    print(f"nova parity: {tally.equal} of {tally.cases} cases equal")
+    print(f"{len(tally.known)} known differences (docs/{name}-differences.md)")
+    print(f"{name} parity: {tally.equal} of {tally.cases} cases equal")
     return 0 if tally.equal + len(tally.known) == tally.cases else 1

@@ -22,6 +22,7 @@ def build_app() -> App:
     )
     for command in entry_points(group=COMMAND_GROUP):
         app.command(command.value, name=command.name)
+    app.register_install_completion_command()
     return app
 
 

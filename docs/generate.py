@@ -36,6 +36,12 @@ ABOUT: Final = {
         "enable_isolated_aggregate_filtering": "prefilter: keep off aggregates that demand a trait not asked for",
         "image_metadata_prefilter": "prefilter: only hosts with the image's buses, models and architectures",
     },
+    "gpu": {
+        "vcpu_milli": "thousandths of a CPU that a VCPU stands for",
+        "largest_cpu_milli": "GPU weighers: CPUs of the largest host, in thousandths",
+        "largest_gpu_milli": "GPU weighers: GPUs of the largest host, in thousandths",
+        "typical": "the mix of requests by which fragmentation is measured: `cpu_milli:gpu_milli:gpus[:A|B]=share`",
+    },
     "filter_scheduler": {
         "host_subset_size": "choose by chance among so many best hosts; above 1 each decision takes the scan",
         "max_io_ops_per_host": "limit of IoOpsFilter and AggregateIoOpsFilter",

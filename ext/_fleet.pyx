@@ -23,6 +23,14 @@ cdef inline void* grown(void* block, size_t size) except NULL:
     return result
 
 
+cdef int check_policy(int32_t policy, int32_t at_most) except -1:
+    if policy < NO_POLICY or policy > SOFT_ANTI_AFFINITY:
+        raise ValueError("unknown policy")
+    if at_most < 1:
+        raise ValueError("at_most must be at least 1")
+    return 0
+
+
 cdef class Columns:
     """Pointers into the column arrays, and what the kernels keep beside them (log, shapes, consumers, groups)."""
 
@@ -410,10 +418,7 @@ cdef class Columns:
 
     def add_group(self, int32_t policy, int32_t at_most):
         """Register a server group; returns its id."""
-        if policy < NO_POLICY or policy > SOFT_ANTI_AFFINITY:
-            raise ValueError("unknown policy")
-        if at_most < 1:
-            raise ValueError("at_most must be at least 1")
+        check_policy(policy, at_most)
         if self.group_fill == self.group_capacity:
             self.group_capacity = max(16, 2 * self.group_capacity)
             self.groups = <group_t*>grown(self.groups, self.group_capacity * sizeof(group_t))
@@ -432,6 +437,15 @@ cdef class Columns:
         free(g.rows)
         free(g.members)
         self.group_fill -= 1
+
+    def set_group(self, int32_t group, int32_t policy, int32_t at_most):
+        """Let the id of an empty group be another one's."""
+        self.check_group(group)
+        check_policy(policy, at_most)
+        if self.groups[group].count:
+            raise ValueError("the group is not empty")
+        self.groups[group].policy = policy
+        self.groups[group].at_most = at_most
 
     def group(self, int32_t group):
         """(policy, at_most, {row: members})."""

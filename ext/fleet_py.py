@@ -289,10 +289,7 @@ class Columns:
 
     def add_group(self, policy: int, at_most: int) -> int:
         """Register a server group; returns its id."""
-        if not NO_POLICY <= policy <= SOFT_ANTI_AFFINITY:
-            raise ValueError("unknown policy")
-        if at_most < 1:
-            raise ValueError("at_most must be at least 1")
+        self._check_policy(policy, at_most)
         self._groups.append(Group(policy, at_most, {}))
         return len(self._groups) - 1
 
@@ -301,6 +298,21 @@ class Columns:
         if not self._groups or self._groups[-1].members:
             raise ValueError("there is no last group, or it is not empty")
         self._groups.pop()
+
+    def set_group(self, group: int, policy: int, at_most: int) -> None:
+        """Let the id of an empty group be another one's."""
+        self.check_group(group)
+        self._check_policy(policy, at_most)
+        if self._groups[group].members:
+            raise ValueError("the group is not empty")
+        self._groups[group] = Group(policy, at_most, {})
+
+    @staticmethod
+    def _check_policy(policy: int, at_most: int) -> None:
+        if not NO_POLICY <= policy <= SOFT_ANTI_AFFINITY:
+            raise ValueError("unknown policy")
+        if at_most < 1:
+            raise ValueError("at_most must be at least 1")
 
     def group(self, group: int) -> tuple[int, int, dict[int, int]]:
         """(policy, at_most, {row: members})."""

@@ -49,6 +49,10 @@ class Aggregates:
             self._ledger.make(partial(self._append, aggregate), self._pop)
         return tuple(self._ids[aggregate.uuid] for aggregate in wanted)
 
+    def find(self, uuid: str) -> int | None:
+        """Id of the aggregate with this uuid, None if none is known. O(1)."""
+        return self._ids.get(uuid)
+
     def of(self, uuid: str) -> Aggregate:
         """The aggregate with this uuid; UnknownName otherwise. O(1)."""
         index = self._ids.get(uuid) if isinstance(uuid, str) else None

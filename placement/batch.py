@@ -3,7 +3,7 @@ looks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -54,6 +54,7 @@ class Decisions(Sequence[Decision]):
     def __init__(self, engine: Engine, count: int) -> None:
         self._engine = engine
         self._whole: dict[int, Decision] = {}
+        self._alone: list[int] = []
         self._runs: list[Run] = []
         self.rows: NDArray[np.int32] = np.full(count, -1, np.int32)
         """Row of the (first) host of each decision, -1 where nothing was placed."""
@@ -87,9 +88,38 @@ class Decisions(Sequence[Decision]):
     def __iter__(self) -> Iterator[Decision]:
         return (self[i] for i in range(len(self)))
 
+    def uuids(self) -> list[str]:
+        """Uuid of the (first) instance of each request, in order; empty where one that was refused had none.
+        O(requests)."""
+        found = [""] * len(self)
+        for run in self._runs:
+            words = run.uuids.tolist()
+            found[run.first : run.first + len(words)] = [format_uuid(high, low) for high, low in words]
+        for index, decision in self._whole.items():
+            if decision.placed:
+                found[index] = decision.selections[0].instance_uuid
+        return found
+
+    def taken(self) -> Iterator[tuple[Mapping[str, int], list[int]]]:
+        """Positions of the requests that were placed, and what each of these takes of each resource class, all
+        instances and providers together; positions that take alike may come together. O(requests)."""
+        names = self._engine.fleet.resource_classes
+        positions: dict[tuple[int, int], list[int]] = {}
+        for number, run in enumerate(self._runs):
+            for at, (which, row) in enumerate(zip(run.which.tolist(), run.rows.tolist(), strict=True), run.first):
+                if row >= 0:
+                    positions.setdefault((number, which), []).append(at)
+        for (number, which), found in positions.items():
+            resources = self._runs[number].signatures[which].resources
+            yield {names[index]: amount for index, amount in resources.items()}, found
+        for at in self._alone:
+            if self._whole[at].placed:
+                yield self._whole[at].amounts(), [at]
+
     def add(self, index: int, decision: Decision) -> None:
         """Take in a decision that was made by itself."""
         self._whole[index] = decision
+        self._alone.append(index)
         if decision.placed:
             fleet = self._engine.fleet
             self.rows[index] = fleet.row_of_uuid(decision.selected.provider_uuid)
@@ -315,4 +345,4 @@ def _taken(
     return None
 
 
-__all__ = ["Decisions", "place_batch"]
+__all__ = ["Decisions", "format_uuid", "make_many", "place_batch"]

@@ -34,6 +34,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def cut(text: object) -> str:
+    """A text that somebody sent as a message shows it: as it is, but not endless."""
+    return str(text)[:200]
+
+
 def whole_number(value: object, field: str, *, least: int = 0, most: int = MAX_AMOUNT) -> int:
     """``value`` as an int within [least, most]; InvalidValue otherwise."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
@@ -81,6 +86,13 @@ def check_name(name: object, field: str) -> str:
     return name
 
 
+def check_provider_name(name: object, field: str) -> str:
+    """``name`` if Placement's API takes it for a provider: any 1 to 200 characters; InvalidValue otherwise."""
+    if not 0 < len(check_text(name, field)) <= LONGEST_NAME:
+        raise InvalidValue(f"{field} must be 1 to {LONGEST_NAME} characters, got {shown(name)}", field=field)
+    return str(name)
+
+
 def check_text(value: object, field: str) -> str:
     """``value`` if it is a text that UTF-8 can hold; InvalidValue otherwise."""
     if not isinstance(value, str) or not (value.isascii() or value.encode(errors="replace").decode() == value):
@@ -108,7 +120,7 @@ def standard_traits() -> frozenset[str]:
 
 def check_trait(name: object) -> str:
     """``name`` if it is a standard or a CUSTOM_ trait; UnknownName otherwise. O(1)."""
-    if isinstance(name, str) and (name in standard_traits() or _is_custom(name)):
+    if isinstance(name, str) and (name in standard_traits() or is_custom(name)):
         return name
     raise UnknownName.among("trait", name if isinstance(name, str) else shown(name), standard_traits())
 
@@ -123,10 +135,11 @@ def check_traits(names: object) -> frozenset[str]:
 
 def check_resource_class(name: object) -> str:
     """``name`` if it is a standard or a CUSTOM_ resource class; UnknownName otherwise. O(1)."""
-    if isinstance(name, str) and (name in STANDARD_CLASSES or _is_custom(name)):
+    if isinstance(name, str) and (name in STANDARD_CLASSES or is_custom(name)):
         return name
     raise UnknownName.among("resource class", name if isinstance(name, str) else shown(name), STANDARD_CLASSES)
 
 
-def _is_custom(name: str) -> bool:
+def is_custom(name: str) -> bool:
+    """True if ``name`` is one for a custom trait or resource class. O(1)."""
     return len(name) <= LONGEST_CUSTOM and _CUSTOM.fullmatch(name) is not None

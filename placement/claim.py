@@ -58,7 +58,9 @@ class Claimed:
     parts: tuple[ScorePart, ...]
 
 
-def allocations_of(fleet: Fleet, signature: Signature, row: int, *, given: bool) -> Allocations | None:
+def allocations_of(
+    fleet: Fleet, signature: Signature, row: int, *, given: bool, request: Request
+) -> Allocations | None:
     """What a guest would take on the host at ``row``; None if it does not fit. ``given``: candidates were supplied
     from outside, so capacity has been judged there."""
     if given or not signature.complex:
@@ -68,6 +70,8 @@ def allocations_of(fleet: Fleet, signature: Signature, row: int, *, given: bool)
     amounts = first_candidate(fleet, row, signature.demands.query)
     if amounts is None:
         return None
+    choices = (weigher.choose(fleet, row, request, amounts) for weigher in signature.weighers)
+    amounts = next((choice for choice in choices if choice is not None), amounts)
     flavor = signature.request.flavor
     disk_mb = (flavor.root_gb + flavor.ephemeral_gb) * 1024
     shape = fleet.shape(amounts.get(row, {}), flavor.vcpus, flavor.memory_mb, disk_mb)

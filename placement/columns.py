@@ -36,9 +36,13 @@ is what PCIWeigher reads."""
 
 COLUMN: Final = {name: index for index, name in enumerate(HOST_COLUMNS)}
 
-INVENTORY_BLOCKS: Final = ("total", "reserved", "min_unit", "max_unit", "step_size", "used", "base", "limit", "avail")
+INVENTORY_BLOCKS: Final = (
+    *("total", "reserved", "min_unit", "max_unit", "step_size"),
+    *("used", "base", "limit", "avail", "updated"),
+)
 """int64 blocks [resource class, row]. ``base`` is usage loaded without a consumer; ``limit`` = floor of Placement's
-capacity; ``avail`` = min(limit - used, max_unit), at most 0 where there is no inventory."""
+capacity; ``avail`` = min(limit - used, max_unit), at most 0 where there is no inventory; ``updated`` = when an
+inventory was last written, in microseconds since the epoch, 0 where nobody said."""
 
 ROW_COLUMNS: Final = {
     "class_of": np.int32,
@@ -51,9 +55,11 @@ ROW_COLUMNS: Final = {
     "host_ip": np.int32,
     "pci": np.int32,
     "generation": np.int64,
+    "updated": np.float64,
     "uuid_hi": np.uint64,
     "uuid_lo": np.uint64,
 }
+"""One value a row. ``updated``: when the provider was last written, in seconds since the epoch, 0 where nobody said."""
 
 Image = tuple[NDArray[Any], ...]
 """What the columns hold of some rows."""
@@ -180,6 +186,13 @@ class ColumnStore:
         avail = np.minimum(whole - inventory["used"][resource, rows], inventory["max_unit"][resource, rows])
         inventory["limit"][resource, rows] = whole
         inventory["avail"][resource, rows] = avail
+
+    def use(self, resource: int, row: int, amount: int) -> None:
+        """Take so much more of one class, or give it back. O(1)."""
+        inventory = self.inventory
+        used = inventory["used"][resource, row] = inventory["used"][resource, row] + amount
+        left = inventory["limit"][resource, row] - used
+        inventory["avail"][resource, row] = min(left, inventory["max_unit"][resource, row])
 
     @property
     def nbytes(self) -> int:

@@ -38,6 +38,14 @@ class Extras:
     pci: tuple[PciPool, ...] = ()
 
 
+class Note(NamedTuple):
+    """What Placement's API says of a consumer besides its allocations. ``updated``: seconds since the epoch."""
+
+    generation: int
+    consumer_type: str | None
+    updated: float
+
+
 @dataclass(frozen=True, slots=True)
 class Consumer:
     """A consumer as a value: ``resources`` it takes of ``provider``, ``elsewhere`` what it takes of other providers."""
@@ -65,6 +73,7 @@ class Detail(NamedTuple):
     flags: int
     extras: Extras | None = None
     properties: Mapping[str, Any] | None = None
+    note: Note | None = None
 
 
 class Entry(NamedTuple):
@@ -87,6 +96,9 @@ class Consumers:
         self.users: Interned[str] = Interned()
         self.extras: dict[int, Extras] = {}
         self.image_properties: dict[int, Mapping[str, Any]] = {}
+        self.notes: dict[int, Note] = {}
+        self.elsewhere: dict[int, set[int]] = {}
+        """By row: the consumers that are on another row and take of this one as well."""
         self.shapes: dict[tuple[tuple[tuple[int, int], ...], int, int, int], int] = {}
 
     def shape(self, resources: Mapping[int, int], vcpus: int, memory_mb: int, disk_mb: int) -> int:
@@ -113,6 +125,8 @@ class Consumers:
         by id. O(1)."""
         high, low, row, shape, project, user, group, flags, generation = self._kernel.consumer(consumer)
         resources, amounts, *_ = self._kernel.shape(shape) if shape >= 0 else ((), ())
+        if consumer in self.notes:
+            generation = self.notes[consumer].generation
         elsewhere: dict[str, dict[str, int]] = {}
         for other, resource, amount in self.extras.get(consumer, Extras()).elsewhere:
             elsewhere.setdefault(self._providers.names.get(other), {})[classes[resource]] = amount
@@ -122,7 +136,7 @@ class Consumers:
             resources={classes[index]: amount for index, amount in zip(resources, amounts, strict=True)},
             project_id=self.projects[project],
             user_id=self.users[user],
-            server_group=groups[group] if group >= 0 else None,
+            server_group=(groups[group] or None) if group >= 0 else None,
             building=bool(flags & BUILDING),
             generation=generation,
             elsewhere=elsewhere,
@@ -193,7 +207,7 @@ class Consumers:
         ids = find_uuids(self._kernel.consumers, words)
         if len(ids) and ids.min() < 0:
             raise UnknownName(f"no consumer has the uuid {uuids[int(np.argmin(ids))]}", field="consumer")
-        if self._ledger.history.recording or self.extras or self.image_properties:
+        if self._ledger.history.recording or self.extras or self.image_properties or self.notes:
             self.release(ids.tolist())
             return len(ids)
         try:
@@ -227,11 +241,19 @@ class Consumers:
                 raise DuplicateName(f"consumer {format_uuid(*detail.words)} exists", field="consumer") from None
             raise
         if extras is not None:
-            self.extras[consumer] = extras
+            self.keep_extras(consumer, extras)
             self._take(detail.row, extras, states, 1)
         if detail.properties:
             self.image_properties[consumer] = detail.properties
+        if detail.note is not None:
+            self.notes[consumer] = detail.note
         return consumer
+
+    def keep_extras(self, consumer: int, extras: Extras) -> None:
+        """Note what a consumer takes besides its host's plain amounts. O(its providers)."""
+        self.extras[consumer] = extras
+        for other, _, _ in extras.elsewhere:
+            self.elsewhere.setdefault(other, set()).add(consumer)
 
     def leave(self, consumer: int, states: tuple[int, int] | None) -> Entry:
         """Remove a consumer and give everything back; the row gets the former of the PCI ``states``. InvalidValue, with
@@ -243,10 +265,12 @@ class Consumers:
                 self._providers.numa.release(row, extras.numa)
             self._take(row, extras, states, -1)
             del self.extras[consumer]
+            for other in {other for other, _, _ in extras.elsewhere}:
+                self.elsewhere[other].discard(consumer)
         newer = listed_before(self._kernel, consumer)
-        properties = self.image_properties.pop(consumer, None)
+        properties, note = self.image_properties.pop(consumer, None), self.notes.pop(consumer, None)
         self._kernel.drop_consumer(consumer)
-        detail = Detail((high, low), row, shape, project, user, group, flags, extras, properties)
+        detail = Detail((high, low), row, shape, project, user, group, flags, extras, properties, note)
         return Entry(consumer, detail, newer, states)
 
     def come_back(self, entry: Entry) -> None:
@@ -271,8 +295,7 @@ class Consumers:
         """Give (-1: or give back) what other providers have, and PCI devices."""
         ledger, store = self._ledger, self._ledger.store
         for other, resource, amount in extras.elsewhere:
-            store.inventory["used"][resource, other] += sign * amount
-            store.refresh_limits(resource, other)
+            store.use(resource, other, sign * amount)
         if extras.elsewhere:
             others = rows_array(*sorted({other for other, _, _ in extras.elsewhere}))
             store.row["generation"][others] += 1

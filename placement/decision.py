@@ -89,6 +89,15 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         self.raise_if_refused()
         return self.selections[0]
 
+    def amounts(self) -> dict[str, int]:
+        """What all instances take together, by resource class."""
+        total: dict[str, int] = {}
+        for selection in self.selections:
+            for resources in selection.allocations.values():
+                for name, amount in resources.items():
+                    total[name] = total.get(name, 0) + amount
+        return total
+
     def raise_if_refused(self) -> None:
         """Raise NoValidHost with the refusal's sentence, unless everything was placed."""
         if self.refusal is not None:

@@ -100,7 +100,7 @@ class Engine:
         """The request compiled. O(1) for a spec that was seen before, else about a microsecond per hundred hosts."""
         return self.compiled.signature(request, candidates_given=candidates_given)
 
-    def _begin(self, request: Request) -> Request:
+    def begin(self, request: Request) -> Request:
         """Bring the state to this engine's version, and the request to a checked form with uuids."""
         check_request(request)
         if not request.instance_uuids:
@@ -115,10 +115,10 @@ class Engine:
 
     @contextmanager
     def _looking(self, request: Request) -> Iterator[Request]:
-        """The request as ``_begin`` makes it, for a look that claims nothing; one that fails leaves the clock."""
+        """The request as ``begin`` makes it, for a look that claims nothing; one that fails leaves the clock."""
         now = self.fleet.now
         try:
-            given = self._begin(request)
+            given = self.begin(request)
             check_uuids(given)
             yield given
         except BaseException:
@@ -144,7 +144,7 @@ class Engine:
         """
         now = self.fleet.now
         try:
-            return self._place(self._begin(request), candidates, claim)
+            return self._place(self.begin(request), candidates, claim)
         except BaseException:
             self.fleet.rewind(now)
             raise
@@ -220,7 +220,7 @@ class Engine:
             return Scheduling(self, request).refuse()
         row = rows[0]
         parts = self._parts(signature, row, group) if counts[0] > 1 else ()
-        taken = None if signature.simple else allocations_of(fleet, signature, row, given=False)
+        taken = None if signature.simple else allocations_of(fleet, signature, row, given=False, request=request)
         fleet.claim(
             uuid,
             row,

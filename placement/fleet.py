@@ -25,9 +25,12 @@ from .kept_groups import GROUP_POLICIES, KeptGroups
 from .ledger import Ledger, Rows, rows_array
 from .numa_table import NumaTable
 from .pci_states import PciStates
+from .provider_index import ProviderIndex
 from .providers import Providers
+from .registry import Registry
 from .service_hosts import ServiceHosts
 from .services import Services
+from .storage.pools import Pools
 from .tips import Tip, Tips
 from .trees import Trees
 
@@ -68,7 +71,11 @@ class Fleet:
         self.metrics.id(())
         self.host_ips = NameTable()
         self.host_ips.intern("")
+        self.registry = Registry()
+        self.index = ProviderIndex(self)
         self._cells: tuple[int, frozenset[str | None]] = (0, frozenset())
+        self.pools = Pools(ledger.history)
+        """Storage pools and volumes."""
         self.tips = Tips(ledger, self.services)
 
     # size, time and versions
@@ -291,6 +298,7 @@ class Fleet:
             ids = self.aggregate_table.ids(aggregates)
             with self.ledger.editing(rows_array(row)):
                 self.ledger.reclass(row, aggregates=ids)
+            self.ledger.topology_epoch += 1
 
     # hosts
 
@@ -343,6 +351,11 @@ class Fleet:
     def add_server_group(self, uuid: str, policy: str, *, max_server_per_host: int = 1) -> None:
         """Keep a server group: its members are the consumers placed with its uuid. O(1)."""
         self.kept_groups.add(uuid, policy, max_server_per_host)
+
+    def remove_server_group(self, uuid: str) -> None:
+        """Keep a server group no more. Its members stay where they are, and are in no group. UnknownName if there is
+        none. O(1)."""
+        self.kept_groups.remove(uuid)
 
     def group_id(self, uuid: str) -> int:
         """Id of a kept server group; UnknownName otherwise. O(1)."""

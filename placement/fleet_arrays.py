@@ -106,7 +106,7 @@ def _read_consumers(fleet: Fleet, table: Arrays, live: NDArray[np.bool_]) -> Non
     _demand(bool(live[table["row"][there]].all()), "a consumer is on a freed row")
     for name, count in (("project", len(fleet.projects)), ("user", len(fleet.users))):
         _demand(_within(table[name][there], 0, count - 1), f"a {name} is not there")
-    few = [*fleet.extras, *fleet.image_properties]
+    few = [*fleet.extras, *fleet.image_properties, *fleet.consumers.notes]
     _demand(_within(np.array(few, np.int64), 0, len(there) - 1) and bool(there[few].all()), "a consumer is not there")
     for extras in fleet.extras.values():
         for row, resource, _ in extras.elsewhere:

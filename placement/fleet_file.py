@@ -17,6 +17,7 @@ from .errors import HostlerError, SnapshotError
 from .fleet import Fleet
 from .fleet_arrays import read_arrays, write_arrays
 from .fleet_values import read_values, write_values
+from .storage.pools_file import read_pools, write_pools
 
 KIND: Final = "hostler fleet"
 FORMAT: Final = 1
@@ -41,11 +42,11 @@ def save(fleet: Fleet, path: snapshot.Path, *, progress: snapshot.Progress | Non
     """Write the fleet, as it is now, into the file at ``path``: whole, and in place of what may be there, or not at
     all. Other versions of it stay out.
 
-    ``progress(done, total)`` is called with bytes, once a MiB. InvalidValue for image properties that no file can
-    hold; SnapshotError with the system's reason if the file cannot be written. O(rows * columns in use + consumers): a
-    million hosts in half a second, and what the disk takes.
+    ``progress(done, total)`` is called with bytes, once a MiB. InvalidValue for image properties, and capabilities of
+    storage backends, that no file can hold; SnapshotError with the system's reason if the file cannot be written.
+    O(rows * columns in use + consumers): a million hosts in half a second, and what the disk takes.
     """
-    arrays = write_arrays(fleet) | write_values(fleet)
+    arrays = write_arrays(fleet) | write_values(fleet) | write_pools(fleet.pools)
     figures = (fleet.rows, fleet.seed, fleet.providers.made, fleet.now, fleet.service_down_time, fleet.tips.sequence)
     snapshot.write(path, msgspec.to_builtins(Meta(KIND, FORMAT, *figures, list(arrays))), arrays, progress=progress)
 
@@ -61,6 +62,7 @@ def load(path: snapshot.Path) -> Fleet:
         fleet = Fleet(seed=meta.seed, capacity=meta.rows)
         read_values(fleet, arrays)
         read_arrays(fleet, arrays, meta.rows, meta.made)
+        read_pools(fleet.pools, arrays)
         fleet.services.now, fleet.services.down_time = meta.now, meta.service_down_time
         fleet.services.judge_all()
         fleet.tips.sequence = whole_number(meta.sequence, "sequence", most=2**63 - 1)

@@ -11,11 +11,12 @@ import msgspec
 import numpy as np
 
 from .aggregates import NONE
-from .consumers import Extras
+from .consumers import Extras, Note
 from .errors import InvalidValue
 from .fleet_arrays import Arrays
 from .host import Aggregate, PciPool
 from .host_classes import HostClass, Interned
+from .registry import Registry
 
 if TYPE_CHECKING:
     from .fleet import Fleet
@@ -24,7 +25,7 @@ _TEXT: Final = msgspec.json.Encoder(order="deterministic")
 
 
 class Group(msgspec.Struct, array_like=True):
-    """A kept server group; ``policy`` as the kernel numbers it."""
+    """A kept server group; ``policy`` as the kernel numbers it. A removed one has no uuid."""
 
     uuid: str
     policy: int
@@ -54,10 +55,13 @@ class Values(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     projects: list[str]
     users: list[str]
     groups: list[Group]
+    removed_groups: list[int]
     shapes: list[Shape]
     extras: list[tuple[int, Extras]]
     properties: list[dict[str, Any]]
     properties_of: list[tuple[int, int]]
+    notes: list[tuple[int, Note]] = []
+    registry: Registry = msgspec.field(default_factory=Registry)
 
 
 def write_values(fleet: Fleet) -> Arrays:
@@ -74,11 +78,14 @@ def write_values(fleet: Fleet) -> Arrays:
         pci=fleet.pci_states.values,
         projects=fleet.projects.values,
         users=fleet.users.values,
-        groups=[Group(uuid, *fleet.kernel.group(group)[:2]) for uuid, group in fleet.groups.items()],
+        groups=[Group(uuid, *fleet.kernel.group(index)[:2]) for index, uuid in enumerate(fleet.group_uuids)],
+        removed_groups=fleet.kept_groups.removed,
         shapes=[Shape(*key) for key in fleet.consumers.shapes],
         extras=[(consumer, fleet.extras[consumer]) for consumer in sorted(fleet.extras)],
         properties=properties,
         properties_of=list(properties_of.items()),
+        notes=[(consumer, fleet.consumers.notes[consumer]) for consumer in sorted(fleet.consumers.notes)],
+        registry=fleet.registry,
     )
     return {"values": np.frombuffer(_TEXT.encode(values), np.uint8)}
 
@@ -128,13 +135,17 @@ def read_values(fleet: Fleet, arrays: Arrays) -> None:
     for pools in values.pci:
         fleet.pci_states.id(pools)
     _same(fleet.pci_states.values, values.pci, "PCI states")
-    for group in values.groups:
-        fleet.kept_groups.restore(group.uuid, group.policy, group.at_most)
+    limits = [(group.policy, group.at_most) for group in values.groups]
+    fleet.kept_groups.restore([group.uuid for group in values.groups], limits, values.removed_groups)
     for shape in values.shapes:
         fleet.shape(dict(shape.amounts), shape.vcpus, shape.memory_mb, shape.disk_mb)
     if len(fleet.consumers.shapes) != len(values.shapes):
         raise ValueError("a shape is there twice")
-    fleet.extras.update(values.extras)
+    for consumer, extras in values.extras:
+        fleet.consumers.keep_extras(consumer, extras)
+    fleet.consumers.notes.update(values.notes)
+    fleet.registry = values.registry
+    fleet.registry.demand_sound()
     fleet.ledger.constants.count_devices(sum(bool(extras.pci) for _, extras in values.extras))
     fleet.image_properties.update({consumer: values.properties[i] for consumer, i in values.properties_of})
 

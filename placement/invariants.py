@@ -43,6 +43,7 @@ def check(fleet: Fleet) -> None:
     check_devices(fleet)
     check_cells(fleet)
     check_constants(fleet)
+    fleet.pools.check()
 
 
 def _live(fleet: Fleet) -> NDArray[np.bool_]:
@@ -206,7 +207,7 @@ def check_consumers(fleet: Fleet, table: Table) -> None:
     assert np.array_equal(found, ids), "a uuid leads to another consumer"
     assert np.all(_live(fleet)[table["row"][live]])
     assert sorted(fleet.consumers.shapes.values()) == list(range(len(fleet.consumers.shapes)))
-    limits = (("shape", -1, len(fleet.consumers.shapes)), ("group", -1, len(fleet.groups)))
+    limits = (("shape", -1, len(fleet.consumers.shapes)), ("group", -1, len(fleet.group_uuids)))
     for name, least, count in (*limits, ("project", 0, len(fleet.projects)), ("user", 0, len(fleet.users))):
         assert np.all((table[name][live] >= least) & (table[name][live] < count)), name
     assert np.all(table["generation"][live] >= 1)
@@ -216,6 +217,13 @@ def check_consumers(fleet: Fleet, table: Table) -> None:
     assert sorted(table["free"].tolist()) == np.flatnonzero(~live).tolist(), "freed ids"
     assert set(fleet.extras) <= set(ids.tolist())
     assert set(fleet.image_properties) <= set(ids.tolist())
+    assert set(fleet.consumers.notes) <= set(ids.tolist())
+    elsewhere: dict[int, set[int]] = {}
+    for consumer, extras in fleet.extras.items():
+        for row, _, _ in extras.elsewhere:
+            elsewhere.setdefault(row, set()).add(consumer)
+    assert {row: held for row, held in fleet.consumers.elsewhere.items() if held} == elsewhere
+    fleet.registry.demand_sound()
     for key, shape in fleet.consumers.shapes.items():
         classes, amounts, *figures = fleet.kernel.shape(shape)
         assert (tuple(zip(classes, amounts, strict=True)), *figures) == key
@@ -237,12 +245,12 @@ def check_lists(fleet: Fleet, table: Table) -> None:
 
 def check_groups(fleet: Fleet, table: Table) -> None:
     """A group's members on each row are the consumers that were placed with it."""
-    assert fleet.groups == {uuid: index for index, uuid in enumerate(fleet.group_uuids)}
+    assert fleet.groups == {uuid: index for index, uuid in enumerate(fleet.group_uuids) if uuid}
+    assert sorted(fleet.kept_groups.removed) == [index for index, uuid in enumerate(fleet.group_uuids) if not uuid]
     members = (table["row"] >= 0) & (table["group"] >= 0)
     counted = Counter(zip(table["group"][members].tolist(), table["row"][members].tolist(), strict=True))
-    kept = {
-        (group, row): count for group in fleet.groups.values() for row, count in fleet.kernel.group(group)[2].items()
-    }
+    groups = {group: fleet.kernel.group(group)[2] for group in range(len(fleet.group_uuids))}
+    kept = {(group, row): count for group, rows in groups.items() for row, count in rows.items()}
     assert kept == counted
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from .checks import check_resource_class, ratio, shown, whole_number
@@ -59,6 +60,22 @@ class Inventories:
         self._indices[name] = index
         return index
 
+    def index_of(self, name: str) -> int | None:
+        """Index of a resource class, None if no provider ever had it. O(1)."""
+        return self._indices.get(name)
+
+    def rename(self, old: str, new: str) -> None:
+        """Call a class by a name that none has, or that no provider has anything of: the two change places. O(1)."""
+        if old in self._indices:
+            self._ledger.make(partial(self._swap_names, old, new), partial(self._swap_names, new, old))
+
+    def _swap_names(self, old: str, new: str) -> None:
+        index, other = self._indices.pop(old), self._indices.pop(new, None)
+        self.classes[index], self._indices[new] = new, index
+        if other is not None:
+            self.classes[other], self._indices[old] = old, other
+        self._ledger.static_epoch += 1
+
     def set(self, row: int, name: str, inventories: Mapping[str, Inventory]) -> None:
         """Replace the inventories of a provider. Less than is used of a class is accepted, as Placement does: it takes
         no more until usage has fallen. InUse if a class that is left out has usage; nothing changed for any error.
@@ -73,12 +90,18 @@ class Inventories:
             if used[index, row] and resource not in checked:
                 raise InUse(f"{name} has {used[index, row]} {resource} in use", field="inventory")
         new = {self.resource_class(resource, create=True): value for resource, value in checked.items()}
-        with self._ledger.editing(rows_array(row)):
-            for index in range(len(self.classes)):
-                self._put(row, index, new.get(index))
+        self.put(row, {index: new.get(index) for index in range(len(self.classes))})
 
-    def _put(self, row: int, resource: int, inventory: Inventory | None) -> None:
+    def put(self, row: int, changes: Mapping[int, Inventory | None], updated: float = 0.0) -> None:
+        """Write inventories by class index, None takes one away; what they hold was checked. ``updated``: when, in
+        seconds since the epoch. The generation moves by one. O(changes)."""
+        with self._ledger.editing(rows_array(row)):
+            for index, inventory in changes.items():
+                self._put(row, index, inventory, 0 if inventory is None else round(updated * 1e6))
+
+    def _put(self, row: int, resource: int, inventory: Inventory | None, updated: int) -> None:
         store = self._ledger.store
+        store.inventory["updated"][resource, row] = updated
         for field in FIGURES:
             store.inventory[field][resource, row] = 0 if inventory is None else getattr(inventory, field)
         store.ratio[resource, row] = 0.0 if inventory is None else inventory.allocation_ratio

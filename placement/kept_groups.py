@@ -20,12 +20,15 @@ GROUP_POLICIES: Final = {
 
 
 class KeptGroups:
-    """Groups by uuid; the kernel counts their members by row."""
+    """Groups by uuid; the kernel counts their members by row. A removed group's id is used again once it is empty."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self.ids: dict[str, int] = {}
         self.uuids: list[str] = []
+        """By id; empty for a removed group."""
+        self.removed: list[int] = []
+        """Ids of removed groups, the oldest first."""
 
     def add(self, uuid: str, policy: str, max_server_per_host: int) -> None:
         """Keep a group. O(1)."""
@@ -37,13 +40,30 @@ class KeptGroups:
         whole_number(max_server_per_host, "server_group.max_server_per_host", least=1)
         if uuid in self.ids:
             raise DuplicateName(f"server group {uuid} exists", field="server_group.uuid")
-        self._ledger.make(partial(self._append, uuid, GROUP_POLICIES[policy], max_server_per_host), self._pop)
+        number, make = GROUP_POLICIES[policy], self._ledger.make
+        if self.removed and not self._ledger.kernel.group(self.removed[0])[2]:
+            old, old_policy, old_limit = self.removed[0], *self._ledger.kernel.group(self.removed[0])[:2]
+            make(
+                partial(self._reuse, uuid, number, max_server_per_host),
+                partial(self._unuse, uuid, old, old_policy, old_limit),
+            )
+            return
+        make(partial(self._append, uuid, number, max_server_per_host), self._pop)
 
-    def restore(self, uuid: str, policy: int, at_most: int) -> None:
-        """Keep a group again as a file has it, unrecorded; ValueError for one that cannot be. O(1)."""
-        if uuid in self.ids:
-            raise ValueError(f"server group {uuid} is there twice")
-        self._append(uuid, policy, at_most)
+    def remove(self, uuid: str) -> None:
+        """Keep a group no more; its members stay where they are, in no group. UnknownName if there is none. O(1)."""
+        index = self.id(uuid)
+        self._ledger.make(partial(self._forget, index), partial(self._remember, index, uuid))
+
+    def restore(self, uuids: list[str], limits: list[tuple[int, int]], removed: list[int]) -> None:
+        """Keep groups again as a file has them, unrecorded; ValueError for what cannot be. O(groups)."""
+        for uuid, (policy, at_most) in zip(uuids, limits, strict=True):
+            if uuid in self.ids:
+                raise ValueError(f"server group {uuid} is there twice")
+            self._append(uuid, policy, at_most)
+        if sorted(removed) != [index for index, uuid in enumerate(uuids) if not uuid]:
+            raise ValueError("the removed server groups are not those without a uuid")
+        self.removed[:] = removed
 
     def id(self, uuid: str) -> int:
         """Id of a group; UnknownName if none is kept with this uuid. O(1)."""
@@ -53,9 +73,31 @@ class KeptGroups:
         return index
 
     def _append(self, uuid: str, policy: int, at_most: int) -> None:
-        self.ids[uuid] = self._ledger.kernel.add_group(policy, at_most)
+        index = self._ledger.kernel.add_group(policy, at_most)
+        if uuid:
+            self.ids[uuid] = index
         self.uuids.append(uuid)
 
     def _pop(self) -> None:
         self._ledger.kernel.drop_last_group()
         del self.ids[self.uuids.pop()]
+
+    def _reuse(self, uuid: str, policy: int, at_most: int) -> None:
+        index = self.removed.pop(0)
+        self._ledger.kernel.set_group(index, policy, at_most)
+        self.ids[uuid], self.uuids[index] = index, uuid
+
+    def _unuse(self, uuid: str, index: int, policy: int, at_most: int) -> None:
+        self._ledger.kernel.set_group(index, policy, at_most)
+        del self.ids[uuid]
+        self.uuids[index] = ""
+        self.removed.insert(0, index)
+
+    def _forget(self, index: int) -> None:
+        del self.ids[self.uuids[index]]
+        self.uuids[index] = ""
+        self.removed.append(index)
+
+    def _remember(self, index: int, uuid: str) -> None:
+        self.removed.pop()
+        self.ids[uuid], self.uuids[index] = index, uuid

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -52,6 +53,8 @@ class Ledger:
         self._memberships: set[tuple[int, ...]] = set()
         self.static_epoch = 0
         self.topology_epoch = 0
+        self.forgotten_classes = 0
+        """How often host classes were forgotten: until then an id means the same class."""
         self.judge: Callable[[Rows], object] = lambda rows: None
         """Called with rows whose heartbeats or classes are another version's now."""
 
@@ -75,6 +78,16 @@ class Ledger:
         """Make a change that two functions make and unmake, and record it."""
         redo()
         self.history.record(Change(redo, undo))
+
+    def set_generations(self, rows: Rows, values: NDArray[np.int64], updated: float | NDArray[np.float64]) -> None:
+        """Say at which generations ``rows`` are, and since when, whatever changes have made of them. O(rows)."""
+
+        def put(generations: NDArray[np.int64], times: NDArray[np.float64]) -> None:
+            columns = self.store.row
+            columns["generation"][rows], columns["updated"][rows] = generations, times
+
+        before = self.store.row["generation"][rows], self.store.row["updated"][rows]
+        self.make(partial(put, values, np.full(len(rows), updated, np.float64)), partial(put, *before))
 
     @contextmanager
     def editing(self, rows: Rows) -> Iterator[None]:
@@ -164,6 +177,7 @@ class Ledger:
             self.is_host.truncate(count)
             self.is_down.truncate(count)
             self.is_sharing.truncate(count)
+            self.forgotten_classes += 1
             self._memberships = {value.aggregates for value in self.classes.values if value.aggregates}
             self.static_epoch += 1
 

@@ -206,6 +206,18 @@ class UpgradeLevelsOptions(OptionGroup, frozen=True):
     scheduler: str | None = None
 
 
+class GpuOptions(OptionGroup, frozen=True):
+    """``[gpu]``, Hostler's own: what the GPU weighers know besides the fleet. ``typical`` is the mix of requests that
+    fragmentation is measured by: ``cpu_milli:gpu_milli:gpus[:A|B]=share``."""
+
+    group: ClassVar[str] = "gpu"
+
+    vcpu_milli: Positive = 1000
+    largest_cpu_milli: Positive = 128_000
+    largest_gpu_milli: Positive = 8_000
+    typical: Ratios = Ratios()
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """All of nova.conf that a decision or its set-up may depend on. ``default`` is the group ``[DEFAULT]``."""
 
@@ -217,6 +229,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     workarounds: WorkaroundsOptions = WorkaroundsOptions()
     cinder: CinderOptions = CinderOptions()
     upgrade_levels: UpgradeLevelsOptions = UpgradeLevelsOptions()
+    gpu: GpuOptions = GpuOptions()
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Mapping[str, Any]]) -> Options:
@@ -254,6 +267,7 @@ _GROUPS: Final[Mapping[str, type[OptionGroup]]] = {
         WorkaroundsOptions,
         CinderOptions,
         UpgradeLevelsOptions,
+        GpuOptions,
     )
 }
 _ATTRIBUTE: Final[Mapping[str, str]] = {name: name.lower() for name in _GROUPS}

@@ -32,6 +32,8 @@ from .weighers.adapter import NovaWeigherAdapter
 from .weighers.base import Weigher
 
 HOSTLER: Final = "hostler"
+NOT_NOVA: Final = frozenset({HOSTLER, "storage"})
+"""Tables that are no group of nova.conf; ``storage`` is read by ``VolumePolicy``."""
 
 Rule = TypeVar("Rule", Filter, Weigher)
 
@@ -85,7 +87,7 @@ class Policy:
         if not isinstance(values, Mapping):
             raise invalid("policy", values, "a table of tables")
         own = read_group(HostlerOptions, _table(values.get(HOSTLER, {})))
-        options = Options.from_mapping({name: group for name, group in values.items() if name != HOSTLER})
+        options = Options.from_mapping({name: group for name, group in values.items() if name not in NOT_NOVA})
         adapted_filters = [NovaFilterAdapter.of(nova) for nova in _nova_classes("nova_filters", own.nova_filters)]
         adapted_weighers = [NovaWeigherAdapter.of(nova) for nova in _nova_classes("nova_weighers", own.nova_weighers)]
         chosen_filters = _choose_filters(options, [*filters, *adapted_filters])

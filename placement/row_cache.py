@@ -23,10 +23,13 @@ class RowCache:
         evaluate: Callable[[NDArray[np.int32]], NDArray[Any]],
         *,
         whole_trees: bool = False,
+        whole_fleet: bool = False,
     ) -> None:
-        """``whole_trees``: a row's value depends on all providers of its tree, and on the sharing ones."""
+        """``whole_trees``: a row's value depends on all providers of its tree, and on the sharing ones;
+        ``whole_fleet``: on everything."""
         self.fleet = fleet
         self.whole_trees = whole_trees
+        self.whole_fleet = whole_fleet
         self.evaluate = evaluate
         self.array: NDArray[Any] = np.zeros(fleet.store.capacity, dtype)
         self._seen = -1
@@ -57,14 +60,14 @@ class RowCache:
     @property
     def _spreads(self) -> bool:
         """True if a change of one row may change the values of others."""
-        return self.whole_trees or bool(self.fleet.shared_service_hosts)
+        return self.whole_trees or self.whole_fleet or bool(self.fleet.shared_service_hosts)
 
     def _changed(self) -> NDArray[np.int32]:
         """Rows to evaluate again."""
         fleet = self.fleet
         everything = np.arange(fleet.rows, dtype=np.int32)
         changed = fleet.kernel.changed(self._seen) if self._seen >= 0 else None
-        if changed is None:
+        if changed is None or self.whole_fleet:
             return everything
         if self._spreads and self._layout != (fleet.topology_epoch, len(fleet)):
             # A row that came, went or moved may have been in another's tree or service host.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..ext.constants import NOT_A_HOST
 from .checks import shown
-from .claim import Claimed, allocations_of, extras_for, forgotten
+from .claim import Allocations, Claimed, allocations_of, extras_for, forgotten
 from .decision import Alternate, Decision, ScorePart, Selection
 from .errors import InvalidValue
 from .fleet import Fleet
@@ -272,7 +272,7 @@ class Scheduling:
             row = int(row)
             if self.candidates is not None and not self.candidates[row]:
                 continue
-            allocations = allocations_of(self.fleet, self.signature, row, given=self.candidates is not None)
+            allocations = self._allocations(uuid, row)
             if allocations is None:
                 continue
             if self.claim is not None:
@@ -282,6 +282,10 @@ class Scheduling:
             parts = self._parts(rows, position)
             return self._take(uuid, row, float(weights[position]), allocations, parts)
         return None
+
+    def _allocations(self, uuid: str, row: int) -> Allocations | None:
+        request = self.request.with_changes(instance_uuids=(uuid,))
+        return allocations_of(self.fleet, self.signature, row, given=self.candidates is not None, request=request)
 
     def _claims(self, uuid: str, provider: str, allocations: Mapping[str, Mapping[str, int]]) -> bool:
         """Whether the outside claim succeeds."""

@@ -25,7 +25,8 @@ class RowValues:
     def __init__(self, fleet: Fleet, weigher: Weigher, request: Request) -> None:
         self.weigher, self.request, self.fleet = weigher, request, fleet
         self.errors: dict[int, HostlerError] = {}
-        self.cache = RowCache(fleet, np.float64, self._evaluate)
+        trees, everything = weigher.whole_trees, weigher.whole_fleet
+        self.cache = RowCache(fleet, np.float64, self._evaluate, whole_trees=trees, whole_fleet=everything)
 
     def _evaluate(self, rows: NDArray[np.int32]) -> NDArray[np.float64]:
         raw = self._read(rows)

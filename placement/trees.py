@@ -46,7 +46,7 @@ class Trees:
         columns = self._store.row
         if parent >= 0 and self._is_below(parent, row):
             raise InvalidValue(f"{what}: a provider tree has no cycles", field="parent")
-        moved = self._subtree(row)
+        moved = self.subtree(row)
         with self._ledger.editing(moved):
             columns["parent"][row] = parent
             columns["root"][moved] = row if parent < 0 else columns["root"][parent]
@@ -56,8 +56,8 @@ class Trees:
     def _store(self) -> ColumnStore:
         return self._ledger.store
 
-    def _subtree(self, row: int) -> Rows:
-        """The row, and all rows below it."""
+    def subtree(self, row: int) -> Rows:
+        """The row, and all rows below it. O(rows)."""
         columns, rows = self._store.row, self._store.rows
         tree = np.flatnonzero(columns["root"][:rows] == columns["root"][row])
         found = [row, *(int(other) for other in tree if other != row and self._is_below(int(other), row))]

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..placement.errors import InvalidValue
 from ..placement.request import Flavor, RequestSpec
+from .csv_columns import MOST, Reader, read_columns, whole
 from .workload import ALONE, NEVER, STEP_S, Workload
 
 BINS: Final = "duration_bins.csv.gz"
 """Beside every trace: which lifetimes its bins hold."""
-
-MOST: Final = 2**31 - 1
-"""Greatest number of anything, seconds and MiB included."""
-
-Reader = Callable[[str], float]
 
 
 def read_trace(path: Path) -> Workload:
@@ -34,12 +26,15 @@ def read_trace(path: Path) -> Workload:
     """
     if not path.exists():
         raise InvalidValue(f"{path}: no such file", field="trace")
-    bins = _read(path.with_name(BINS), {"dur_bin": _whole, "max_s": _whole})
+    if not path.with_name(BINS).exists():
+        hint = "the lifetimes that the trace's bins stand for must lie beside it"
+        raise InvalidValue(f"{path.with_name(BINS)}: no such file", field="trace", hint=hint)
+    bins = _read(path.with_name(BINS), {"dur_bin": whole, "max_s": whole})
     longest = dict(zip(bins["dur_bin"].tolist(), bins["max_s"].tolist(), strict=True))
     readers: dict[str, Reader] = {
-        "arrival_s": _whole,
-        "batch": _whole,
-        "vcpu": _whole,
+        "arrival_s": whole,
+        "batch": whole,
+        "vcpu": whole,
         "mem_gb": float,
         "cens": {"U": 0.0, "C": 1.0}.__getitem__,
         "dur_bin": lambda text: longest[int(text)],
@@ -95,45 +90,4 @@ def _check(path: Path, rows: Mapping[str, NDArray[np.float64]]) -> None:
 
 def _read(path: Path, columns: Mapping[str, Reader]) -> dict[str, NDArray[np.float64]]:
     """The named columns of a CSV file as numbers."""
-    try:
-        with closing(_open(path)) as file:
-            return _parse(path, csv.reader(file), columns)
-    except FileNotFoundError:
-        hint = "the lifetimes that the trace's bins stand for must lie beside it"
-        raise InvalidValue(f"{path}: no such file", field="trace", hint=hint) from None
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
-        raise InvalidValue(f"{path}: cannot be read: {error}", field="trace") from None
-
-
-def _open(path: Path) -> IO[str]:
-    return gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="")
-
-
-def _parse(path: Path, lines: Iterator[list[str]], columns: Mapping[str, Reader]) -> dict[str, NDArray[np.float64]]:
-    header = next(lines, [])
-    missing = [name for name in columns if name not in header]
-    if missing:
-        hint = f"the columns are {', '.join(header)[:200]}" if header else "the file is empty"
-        raise InvalidValue(f"{path}: no column {', '.join(missing)}", field="trace", hint=hint)
-    places = [(name, header.index(name), reader) for name, reader in columns.items()]
-    values: dict[str, list[Any]] = {name: [] for name in columns}
-    for number, line in enumerate(lines, 2):
-        for name, place, reader in places:
-            values[name].append(_value(path, number, line, name, place, reader))
-    return {name: np.array(column, np.float64) for name, column in values.items()}
-
-
-def _value(path: Path, number: int, line: Sequence[str], name: str, place: int, reader: Reader) -> float:
-    try:
-        return reader(line[place])
-    except IndexError:
-        raise InvalidValue(f"{path}, line {number}: no {name}, {len(line)} fields", field=f"trace.{name}") from None
-    except (KeyError, ValueError):
-        raise InvalidValue(f"{path}, line {number}: {name} is {line[place][:40]!r}", field=f"trace.{name}") from None
-
-
-def _whole(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= MOST:
-        raise ValueError(f"{text} is out of range")
-    return number
+    return {name: np.array(column, np.float64) for name, column in read_columns(path, columns, field="trace").items()}

@@ -13,8 +13,12 @@ from ..host import HostState
 from ..request import Request
 
 if TYPE_CHECKING:
+    from ..fleet import Fleet
     from ..options import Options
     from ..view import FleetView
+
+Amounts = dict[int, dict[int, int]]
+"""Row -> resource class index -> amount."""
 
 
 class Weigher:
@@ -36,6 +40,10 @@ class Weigher:
     positive, only groups of the policy soft-affinity count, else those of soft-anti-affinity."""
     sign: ClassVar[float] = 1.0
     """Factor of every multiplier: -1.0 where a greater option means a worse host."""
+    whole_trees: ClassVar[bool] = False
+    """True if a raw value depends on all providers of the host's tree."""
+    whole_fleet: ClassVar[bool] = False
+    """True if a raw value depends on other hosts too: all are valued anew whenever anything changes."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -85,6 +93,11 @@ class Weigher:
     def raw(self, host: HostState, request: Request) -> float:
         """Host form: the rule itself. May raise HostlerError to fail the request."""
         raise NotImplementedError
+
+    def choose(self, fleet: Fleet, row: int, request: Request, amounts: Amounts) -> Amounts | None:
+        """Which providers of the tree of ``row`` give what, in place of ``amounts``, the first way that fits; None: as
+        it is. The first weigher that says something is heeded."""
+        return None
 
     def describe(self, host: HostState, request: Request, best: float | None = None) -> str:
         """What the weigher saw of ``host``, in one line; ``best`` is the greatest raw value of the hosts compared."""

@@ -156,6 +156,9 @@ class Commands:
         policies = ("affinity", "anti-affinity", "soft-affinity", "no-policy")
         self.fleet.add_server_group(uuid_of(200 + a % 5), policies[b % 4], max_server_per_host=1 + c % 2)
 
+    def remove_server_group(self, a: int, b: int, c: int) -> None:
+        self.fleet.remove_server_group(uuid_of(200 + a % 5))
+
     def claim(self, a: int, b: int, c: int) -> None:
         hosts = np.flatnonzero(self.fleet.is_host)
         if not len(hosts):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hostler.placement.errors import CapacityExceeded, DuplicateName, HostlerError, InvalidValue, UnknownName
-from hostler.placement.fleet import Consumer, Extras, Fleet, Inventory
+from hostler.placement.fleet import GROUP_POLICIES, Consumer, Extras, Fleet, Inventory
 from hostler.placement.load import add_hosts
 from hostler.placement.numa import fit
 
@@ -176,3 +176,30 @@ def test_server_groups_that_cannot_be_are_refused(fleet: Fleet, arguments: Any, 
     assert fleet.groups == {uuid_of(7): 0}
     with pytest.raises(UnknownName):
         fleet.group_id(uuid_of(1))
+
+
+def test_a_removed_group_is_unknown_and_its_members_stay_in_no_group(fleet: Fleet) -> None:
+    fleet.add_server_group(uuid_of(7), "anti-affinity")
+    fleet.claim(uuid_of(1), 0, fleet.shape({0: 1}, 1, 0, 0), group=fleet.group_id(uuid_of(7)))
+    fleet.remove_server_group(uuid_of(7))
+    with pytest.raises(UnknownName):
+        fleet.group_id(uuid_of(7))
+    with pytest.raises(UnknownName):
+        fleet.remove_server_group(uuid_of(7))
+    assert fleet.consumer(uuid_of(1)).server_group is None
+    fleet.add_server_group(uuid_of(7), "affinity")
+    assert fleet.consumer(uuid_of(1)).server_group is None
+    fleet.check()
+
+
+def test_the_id_of_a_removed_group_is_used_again_once_it_is_empty(fleet: Fleet) -> None:
+    for number in (7, 8):
+        fleet.add_server_group(uuid_of(number), "anti-affinity")
+    consumer = fleet.claim(uuid_of(1), 0, fleet.shape({0: 1}, 1, 0, 0), group=0)
+    fleet.remove_server_group(uuid_of(7))
+    fleet.add_server_group(uuid_of(9), "affinity")
+    fleet.release([consumer])
+    fleet.add_server_group(uuid_of(10), "soft-affinity", max_server_per_host=2)
+    assert fleet.groups == {uuid_of(8): 1, uuid_of(9): 2, uuid_of(10): 0}
+    assert fleet.kernel.group(0) == (GROUP_POLICIES["soft-affinity"], 2, {})
+    fleet.check()

@@ -63,7 +63,9 @@ def fleet() -> Fleet:
     add_hosts(made, hosts)
     made.add_provider("storage", traits=["MISC_SHARES_VIA_AGGREGATE"], aggregates=[ZONE])
     made.set_inventory("storage", {"DISK_GB": Inventory(total=5000)})
+    made.add_server_group(str(uuid.UUID(int=12345)), "affinity")
     made.add_server_group(GROUP, "anti-affinity")
+    made.remove_server_group(str(uuid.UUID(int=12345)))
     return made
 
 

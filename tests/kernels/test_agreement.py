@@ -316,6 +316,10 @@ class Agreement(RuleBasedStateMachine):
         assert self.both(lambda side: side.columns.add_group(policy, at_most)) == ("answer", self.groups)
         self.groups += 1
 
+    @rule(group=st.integers(-1, 6), policy=st.integers(0, 5), at_most=st.integers(0, 3))
+    def set_group(self, group: int, policy: int, at_most: int) -> None:
+        self.both(lambda side: side.columns.set_group(group, policy, at_most))
+
     @rule()
     def drop_last_group(self) -> None:
         if self.both(lambda side: side.columns.drop_last_group())[0] == "answer":

@@ -98,6 +98,8 @@ FLEET: dict[str, tuple[type[Exception], Callable[[Scene], object]]] = {
     "a group of an unknown policy": (ValueError, lambda s: s.columns.add_group(5, 1)),
     "a group of no members per host": (ValueError, lambda s: s.columns.add_group(2, 0)),
     "a question for an unknown group": (IndexError, lambda s: s.columns.group(2)),
+    "another policy for a group with members": (ValueError, lambda s: s.columns.set_group(1, 1, 1)),
+    "another policy for an unknown group": (IndexError, lambda s: s.columns.set_group(2, 1, 1)),
     "dropping a group with members": (ValueError, lambda s: s.columns.drop_last_group()),
 }
 

@@ -1,0 +1,253 @@
+"""Beside the real Cinder 29: the same pools and the same requests, one after the other on both, in the same run.
+
+    python -m hostler.bench.vs_cinder
+
+Cinder runs in an environment of its own, made from PyPI the first time, with the pyparsing that its evaluator needs.
+Both sides choose and charge one volume at a time; every answer is compared. Not on Cinder's clock: its database (the
+list of services) and its messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json as jsonlib
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Annotated, Any, Final
+
+import cyclopts
+import msgspec
+import numpy as np
+from cyclopts import Parameter
+
+from ..placement.errors import HostlerError
+from ..placement.storage.volume_engine import VolumeEngine
+from ..placement.storage.volume_request import VolumeRequest, VolumeSpec
+from .engine import Count, machine, main
+from .storage import policy, reports, specs
+
+CINDER: Final = ("cinder==29.0.0", "pyparsing==3.3.2")
+SIZES: Final = (100, 1_000, 10_000)
+FUNCTION_SIZES: Final = (20, 100)
+DRIVER: Final = Path(__file__).resolve().with_name("cinder_driver.py")
+
+app = cyclopts.App(name="vs_cinder", help="The same work on Cinder 29 and on Hostler.", result_action="return_value")
+
+
+class CinderUnavailable(HostlerError):
+    """Cinder could not be installed or started."""
+
+    code = "cinder_unavailable"
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """One size. Times are CPU milliseconds a request: Hostler's ``first`` for the compared requests, which meet an
+    engine that has compiled nothing; ``steady``: place_many of the same requests again. ``differences``: the compared
+    requests, by number, that went to different pools."""
+
+    pools: int
+    functions: bool
+    requests: int
+    cinder_ms: float
+    hostler_first_ms: float
+    hostler_steady_ms: float
+    first_ratio: float
+    steady_ratio: float
+    differences: list[int]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """All comparisons of a run, and where it ran."""
+
+    machine: str
+    python: str
+    cinder: str
+    load_average: float
+    comparisons: list[Comparison]
+
+
+def default_venv() -> Path:
+    """Where Cinder's environment is kept between runs."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "hostler" / CINDER[0].replace("==", "-")
+
+
+def ready_venv(folder: Path) -> Path:
+    """The Python of an environment in ``folder`` that holds Cinder; made, from PyPI, if it is not there."""
+    python, done = folder / "bin" / "python", folder / ".complete"
+    if done.exists() and done.read_text() == " ".join(CINDER) and python.exists():
+        return python
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
+        raise CinderUnavailable(
+            f"{folder} is there and is no virtual environment", hint="name another folder by --venv"
+        )
+    print(f"making {folder} with {CINDER[0]} from PyPI, which takes a minute or two", file=sys.stderr, flush=True)
+    _run("the environment could not be made", [sys.executable, "-m", "venv", "--clear", str(folder)])
+    hint = "Cinder comes from PyPI: is there network, or an index that pip is told of (PIP_INDEX_URL)?"
+    _run(f"{CINDER[0]} could not be installed", [str(python), "-m", "pip", "install", "--quiet", *CINDER], hint)
+    done.write_text(" ".join(CINDER))
+    return python
+
+
+def _run(problem: str, command: list[str], hint: str | None = None) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+        last = next((line for line in lines if line.startswith("ERROR")), lines[-1])
+        raise CinderUnavailable(f"{problem}: {last}", hint=hint)
+
+
+class Cinder:
+    """The driver's process: values in, values out."""
+
+    def __init__(self, python: Path, errors: IO[str]) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        self._errors = errors
+        self._process = subprocess.Popen(
+            [str(python), "-W", "ignore", str(DRIVER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+        )
+
+    def __call__(self, do: str, **command: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(jsonlib.dumps({"do": do, **command}) + "\n")
+            self._process.stdin.flush()
+            answer: dict[str, Any] = jsonlib.loads(self._process.stdout.readline())
+        except (OSError, ValueError):
+            self._errors.seek(0)
+            lines = [line for line in self._errors.read().splitlines() if line.strip()] or ["no message"]
+            raise CinderUnavailable(f"Cinder failed at {do!r}: {lines[-1]}") from None
+        return answer
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextlib.contextmanager
+def running(python: Path) -> Iterator[Cinder]:
+    """Cinder, while the body runs."""
+    with tempfile.TemporaryFile("w+") as errors:
+        cinder = Cinder(python, errors)
+        try:
+            yield cinder
+        finally:
+            cinder.stop()
+
+
+def compare(cinder: Cinder, pools: int, requests: int, *, functions: bool) -> Comparison:
+    """The same requests on both."""
+    chosen_policy = policy(functions=functions)
+    given = reports(pools, functions=functions)
+    cinder("pools", reports=[{"host": each.host, "capabilities": each.capabilities} for each in given])
+    cinder(
+        "policy",
+        filters=[rule.name for rule in chosen_policy.filters],
+        weighers=[weigher.name for weigher in chosen_policy.weighers],
+    )
+    known = specs()
+    drawn = [known[index] for index in np.random.default_rng(3).integers(0, len(known), requests)]
+    theirs, cinder_s = _cinder_places(cinder, drawn)
+    engine = VolumeEngine(policy=chosen_policy)
+    engine.pools.load(given)
+    wishes = [VolumeRequest(spec=spec, now=2_000.0 + index) for index, spec in enumerate(drawn)]
+    start = time.process_time()
+    ours = [engine.place(wish).selection for wish in wishes]
+    first = time.process_time() - start
+    again = [VolumeRequest(spec=spec) for spec in drawn] * max(1, 1_000 // requests)
+    start = time.process_time()
+    engine.place_many(again)
+    steady = (time.process_time() - start) / len(again)
+    names = [None if each is None else each.backend_id for each in ours]
+    return Comparison(
+        pools=pools,
+        functions=functions,
+        requests=requests,
+        cinder_ms=cinder_s / requests * 1e3,
+        hostler_first_ms=first / requests * 1e3,
+        hostler_steady_ms=steady * 1e3,
+        first_ratio=cinder_s / first,
+        steady_ratio=cinder_s / requests / steady,
+        differences=[index for index, (a, b) in enumerate(zip(theirs, names, strict=True)) if a != b],
+    )
+
+
+def _cinder_places(cinder: Cinder, drawn: Sequence[VolumeSpec]) -> tuple[list[str | None], float]:
+    """(pools chosen, CPU seconds)."""
+    answers = [cinder("place", request={"size": each.size_gb, "extra_specs": dict(each.extra_specs)}) for each in drawn]
+    return [answer["backend"] for answer in answers], sum(answer["cpu"] for answer in answers)
+
+
+@app.default
+def vs_cinder(
+    *,
+    sizes: tuple[Count, ...] = SIZES,
+    function_sizes: tuple[Count, ...] = FUNCTION_SIZES,
+    requests: Count = 20,
+    venv: Path | None = None,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Compare on several sizes. Exit code 1 if an answer differs.
+
+    Parameters
+    ----------
+    sizes
+        Numbers of pools under Cinder's defaults.
+    function_sizes
+        Numbers of pools that all have a filter_function and a goodness_function.
+    requests
+        Volumes placed by both; a quarter of that with functions, which take Cinder seconds each.
+    venv
+        Folder of Cinder's environment; made if it is not there.
+    json
+        Print one JSON object.
+    """
+    try:
+        python = ready_venv(venv or default_venv())
+        with running(python) as cinder:
+            found = [compare(cinder, size, requests, functions=False) for size in sizes]
+            found += [compare(cinder, size, max(2, requests // 4), functions=True) for size in function_sizes]
+    except CinderUnavailable as error:
+        print(error, file=sys.stderr)
+        return 2
+    report = Report(
+        machine=machine(),
+        python=platform.python_version(),
+        cinder=CINDER[0],
+        load_average=os.getloadavg()[0],
+        comparisons=found,
+    )
+    print(msgspec.json.encode(report).decode() if json else _table(report))
+    return 1 if any(each.differences for each in found) else 0
+
+
+def _table(report: Report) -> str:
+    lines = [f"{report.cinder} and Hostler on {report.machine}, Python {report.python}; CPU ms a request"]
+    lines.append(f"{'pools':>7} {'functions':>9} {'Cinder':>9} {'first':>8} {'steady':>8} {'ratios':>16}  answers")
+    for each in report.comparisons:
+        ratios = f"{each.first_ratio:,.0f} / {each.steady_ratio:,.0f}"
+        answers = (
+            f"{len(each.differences)} of {each.requests} differ" if each.differences else f"all {each.requests} equal"
+        )
+        lines.append(
+            f"{each.pools:>7} {'yes' if each.functions else 'no':>9} {each.cinder_ms:>9.1f} "
+            f"{each.hostler_first_ms:>8.3f} {each.hostler_steady_ms:>8.4f} {ratios:>16}  {answers}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(program=app))

@@ -1,0 +1,120 @@
+"""``hostler place``, ``release``, ``move``, ``explain``, ``what-if`` and ``fits``: guests, and why they are where they
+are."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+import msgspec
+from cyclopts import Parameter
+
+from ...placement.commands import Place, SetService, asked
+from ...placement.decision import Decision
+from ...placement.errors import InvalidValue
+from ..errors import from_value
+from .remote import LOCAL, REFUSED, SMALL, Asked, Remote
+
+place = cyclopts.App(name="place", help="Choose a host for a guest, and charge it. Exit code 3: no host.")
+release = cyclopts.App(name="release", help="Remove guests and give back what they took.")
+move = cyclopts.App(name="move", help="Move a guest to another host. Exit code 3: no host.")
+explain = cyclopts.App(name="explain", help="Why each host would be refused, and what the best ones score.")
+what_if = cyclopts.App(name="what-if", help="What would be answered, under another policy or without some hosts.")
+fits = cyclopts.App(name="fits", help="How many more guests of a shape fit.")
+
+
+@place.default
+def place_guest(*, ask: Asked = SMALL, key: str | None = None, remote: Remote = LOCAL) -> int:
+    """Place one request. KEY makes a repetition safe: the same key gets the first answer."""
+    with remote.client() as client:
+        return _decided(remote, client.place(ask.request(), key=key))
+
+
+@release.default
+def release_guests(uuid: str, *more: str, remote: Remote = LOCAL) -> int:
+    """Release instances, all or none."""
+    return remote.do("release", {"uuids": (uuid, *more)}, f"{1 + len(more)} released")
+
+
+@move.default
+def move_guest(uuid: str, *, ask: Asked = SMALL, remote: Remote = LOCAL) -> int:
+    """Place an instance of the given shape again, elsewhere."""
+    return _decided(remote, remote.ask("move", {"uuid": uuid, "request": asked(ask.request())}))
+
+
+def _decided(remote: Remote, decision: Decision) -> int:
+    if remote.as_json:
+        remote.show(decision)
+    elif decision.refusal is not None:
+        print(decision.refusal.sentence + (f" ({decision.refusal.hint})" if decision.refusal.hint else ""))
+    else:
+        rows = [[each.instance_uuid, each.host, each.node, each.weight] for each in decision.selections]
+        remote.lines(["instance", "host", "node", "weight"], rows)
+    return 0 if decision.refusal is None else REFUSED
+
+
+@explain.default
+def explain_request(*, ask: Asked = SMALL, best: int = 5, refused: int = 20, remote: Remote = LOCAL) -> int:
+    """The BEST hosts with their scores, up to REFUSED others with reasons, and what would change the answer."""
+    found = remote.ask("explain", {"request": asked(ask.request()), "top": best})
+    if remote.as_json:
+        remote.show(found)
+        return 0
+    rows = []
+    for each in found.top:
+        points = ", ".join(f"{part.weigher} {part.points:.3g}" for part in each.parts if part.points)
+        rows.append([each.node, each.weight, points])
+    if rows:
+        remote.lines(["node", "weight", "points"], rows)
+    if found.refused:
+        remote.lines(["node", "refused by", "because"], [[r.node, r.stage, r.reason] for r in found.refused[:refused]])
+        if len(found.refused) > refused:
+            print(f"and {len(found.refused) - refused} more")
+    for sentence in found.counterfactuals:
+        print(sentence)
+    return 0
+
+
+@what_if.default
+def try_request(
+    *,
+    ask: Asked = SMALL,
+    policy: Annotated[Path | None, Parameter(help="a policy file to decide by")] = None,
+    without: Annotated[tuple[str, ...], Parameter(help="hosts that are to count as disabled", negative="")] = (),
+    remote: Remote = LOCAL,
+) -> int:
+    """Where a guest would go; nothing is changed. Exit code 3: no host."""
+    commands: list[Any] = [SetService(name=name, disabled=True) for name in without]
+    commands.append(Place(request=asked(ask.request())))
+    params = {"commands": commands, "policy": read_policy(policy)}
+    tried = remote.ask("what_if", params)
+    for each in tried:
+        if each.error is not None:
+            raise from_value(each.error)
+    return _decided(remote, msgspec.convert(tried[-1].result, Decision))
+
+
+def read_policy(path: Path | None) -> dict[str, Any] | None:
+    """A policy file's values."""
+    if path is None:
+        return None
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidValue(f"the policy {path} cannot be read: {error}", field="policy") from None
+
+
+@fits.default
+def count_fits(*, ask: Asked = SMALL, remote: Remote = LOCAL) -> int:
+    """How many more guests of a shape fit, and on which hosts."""
+    found = remote.ask("fits", {"request": asked(ask.request())})
+    if remote.as_json:
+        remote.show(found)
+        return 0
+    print(f"{found.count} more fit, on {len(found.by_host)} hosts")
+    if found.by_host:
+        best = sorted(found.by_host.items(), key=lambda pair: (-pair[1], pair[0]))[:20]
+        remote.lines(["node", "guests"], best)
+    return 0

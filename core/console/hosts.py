@@ -1,0 +1,168 @@
+"""``hostler host``, ``usage``, ``top`` and ``pool``: hosts, how full they are, and resource pools."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+import msgspec
+from cyclopts import Parameter
+
+from ...placement.commands import AddHosts
+from ...placement.errors import InvalidValue
+from ...placement.host import Host
+from ...placement.plain import from_plain
+from .remote import LOCAL, Remote
+
+host = cyclopts.App(name="host", help="List, show, add, remove, enable and disable hosts.")
+pool = cyclopts.App(name="pool", help="Resource pools: sets of hosts, granted to domains and projects.")
+usage = cyclopts.App(name="usage", help="What is used: of everything, or by a domain or project.")
+top = cyclopts.App(name="top", help="How full the hosts are, renewed every few seconds.")
+
+
+@host.command(name="list")
+def list_hosts(prefix: str = "", *, limit: int = 100, remote: Remote = LOCAL) -> int:
+    """Hosts, in load order, whose node names begin with PREFIX."""
+    return remote.table(remote.ask("hosts", {"prefix": prefix, "limit": limit}))
+
+
+@host.command(name="show")
+def show_host(name: str, *, remote: Remote = LOCAL) -> int:
+    """One host in full."""
+    found = remote.ask("host", {"name": name})
+    if remote.as_json:
+        remote.show(found)
+        return 0
+    fields = {field: getattr(found.line, field) for field in found.line.__struct_fields__}
+    fields |= {"aggregates": found.aggregates, "traits": found.traits, "instances": found.instances}
+    fields["disabled reason"] = found.service.disabled_reason
+    remote.lines(["", name], [[field.replace("_", " "), value] for field, value in fields.items()])
+    stock = [
+        [name, each.total, each.limit, each.used, each.limit - each.used] for name, each in found.inventory.items()
+    ]
+    remote.lines(["resource class", "total", "limit", "used", "free"], stock)
+    return 0
+
+
+@host.command(name="add")
+def add(file: Path, *, remote: Remote = LOCAL) -> int:
+    """Add the hosts of a JSON file: a list of objects with the fields of hostler.Host."""
+    try:
+        values = msgspec.json.decode(file.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise InvalidValue(f"{file} cannot be read: {error}", field="file") from None
+    hosts = from_plain(values, tuple[Host, ...], "hosts")
+    return remote.do("add_hosts", AddHosts(hosts=hosts), f"{len(hosts)} hosts added")
+
+
+@host.command(name="remove")
+def remove(name: str, *, remote: Remote = LOCAL) -> int:
+    """Remove a host that nobody uses."""
+    return remote.do("remove_host", {"name": name}, f"{name} removed")
+
+
+@host.command(name="enable")
+def enable(name: str, *, remote: Remote = LOCAL) -> int:
+    """Let a host take new guests."""
+    return remote.do("set_service", {"name": name, "disabled": False, "forced_down": False}, f"{name} enabled")
+
+
+@host.command(name="disable")
+def disable(name: str, *, reason: str = "", remote: Remote = LOCAL) -> int:
+    """Have a host take no new guests."""
+    values = {"name": name, "disabled": True, "disabled_reason": reason}
+    return remote.do("set_service", values, f"{name} disabled")
+
+
+@usage.default
+def show_usage(scope: str | None = None, *, remote: Remote = LOCAL) -> int:
+    """What is used of each resource class, of all hosts, or by SCOPE (domain:ID or project:ID) with its limits."""
+    if scope is None:
+        found = remote.ask("capacity")
+        if remote.as_json:
+            remote.show(found)
+        else:
+            remote.lines(*_capacity(found))
+        return 0
+    used = remote.ask("usage", {"scope": scope})
+    if remote.as_json:
+        remote.show(used)
+        return 0
+    names = sorted({*used.used, *used.limits})
+    remote.lines(["", "used", "limit"], [[name, used.used.get(name, 0), used.limits.get(name)] for name in names])
+    return 0
+
+
+def _capacity(found: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    rows = [
+        [name, each.total, each.used, f"{each.used / each.total:.1%}", f"{each.fragmentation:.1%}"]
+        for name, each in found.items()
+    ]
+    return ["resource class", "total", "used", "", "free on nearly full hosts"], rows
+
+
+@top.default
+def show_top(
+    *, seconds: Annotated[float, Parameter(help="between two looks")] = 2.0, times: int = 0, remote: Remote = LOCAL
+) -> int:
+    """Capacity, and the fullest hosts by memory. TIMES 0 goes on until Ctrl-C."""
+    with remote.client() as client, suppress(KeyboardInterrupt):
+        looks = 0
+        while looks == 0 or looks != times:
+            status, capacity = client.call("status"), client.call("capacity")
+            hosts = sorted(client.call("hosts", {"limit": 10_000}), key=lambda each: _memory_used(each), reverse=True)
+            looks += 1
+            if remote.as_json:
+                remote.show({"status": status, "capacity": capacity, "fullest": hosts[:10]})
+            else:
+                print(f"\n{status.hosts} hosts, command {status.sequence}, {status.queued} wait")
+                remote.lines(*_capacity(capacity))
+                remote.table(hosts[:10])
+            if looks != times:
+                time.sleep(seconds)
+    return 0
+
+
+def _memory_used(line: Any) -> float:
+    used: float = 1.0 - line.free_ram_mb / max(line.total_usable_ram_mb, 1)
+    return used
+
+
+@pool.command(name="list")
+def list_pools(*, remote: Remote = LOCAL) -> int:
+    """All pools."""
+    return remote.table(remote.ask("pools"))
+
+
+@pool.command(name="create")
+def create_pool(name: str, *hosts: str, exclusive: bool = False, remote: Remote = LOCAL) -> int:
+    """Make a pool of hosts. On an EXCLUSIVE one's hosts only those may place whom it is granted to."""
+    values = {"id": name, "hosts": hosts, "exclusive": exclusive}
+    return remote.do("create_pool", values, f"pool {name} created")
+
+
+@pool.command(name="delete")
+def delete_pool(name: str, *, remote: Remote = LOCAL) -> int:
+    """Delete a pool; its hosts stay."""
+    return remote.do("delete_pool", {"id": name}, f"pool {name} deleted")
+
+
+@pool.command(name="set")
+def set_pool(name: str, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = (), remote: Remote = LOCAL) -> int:
+    """Put hosts into a pool, and take hosts out of it."""
+    return remote.do("set_pool_hosts", {"id": name, "add": add, "remove": remove}, f"pool {name} changed")
+
+
+@pool.command(name="grant")
+def grant_pool(name: str, scope: str, *, remote: Remote = LOCAL) -> int:
+    """Grant a pool to domain:ID or project:ID."""
+    return remote.do("grant_pool", {"id": name, "scope": scope}, f"pool {name} granted to {scope}")
+
+
+@pool.command(name="ungrant")
+def ungrant_pool(name: str, scope: str, *, remote: Remote = LOCAL) -> int:
+    """Take a grant back."""
+    return remote.do("ungrant_pool", {"id": name, "scope": scope}, f"pool {name} taken from {scope}")

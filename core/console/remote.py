@@ -1,0 +1,157 @@
+"""Which service a command talks to, and how its answer is shown: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+from cyclopts import Parameter
+
+from ...placement.request import Flavor, Image, Request, RequestSpec
+from ..client import BlockingClient
+from ..rpc.tls import client_context
+
+REFUSED: Final = 3
+"""Exit code where no host could take what was asked for."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Remote:
+    """The service, and the form of the answer."""
+
+    server: Annotated[str, Parameter(env_var="HOSTLER_SERVER", help="unix:PATH, tcp:HOST:PORT or tls:HOST:PORT")] = (
+        "unix:hostler.sock"
+    )
+    token: Annotated[str | None, Parameter(env_var="HOSTLER_TOKEN", help="who you are")] = None
+    ca: Annotated[Path | None, Parameter(env_var="HOSTLER_CA", help="authority of the service's certificate")] = None
+    certificate: Annotated[Path | None, Parameter(env_var="HOSTLER_CERTIFICATE", help="your certificate")] = None
+    private_key: Annotated[Path | None, Parameter(env_var="HOSTLER_PRIVATE_KEY", help="its key")] = None
+    within: Annotated[float, Parameter(help="seconds to wait for an answer")] = 30.0
+    as_json: Annotated[bool, Parameter(name="--json", negative="", help="JSON instead of tables")] = False
+
+    @contextmanager
+    def client(self) -> Iterator[BlockingClient]:
+        """A client of the service."""
+        tls = None
+        if self.server.startswith("tls:"):
+            tls = client_context(self.ca, self.certificate, self.private_key)
+        with BlockingClient(self.server, token=self.token, within=self.within, tls=tls) as client:
+            yield client
+
+    def ask(self, method: str, params: Any = None) -> Any:
+        """One call's answer."""
+        with self.client() as client:
+            return client.call(method, params)
+
+    def do(self, method: str, params: Any, said: str) -> int:
+        """One command; ``said`` is printed when it is done."""
+        answer = self.ask(method, params)
+        self.show(answer) if self.as_json else print(said)
+        return 0
+
+    def show(self, answer: Any) -> None:
+        """A value as JSON."""
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode() + "\n")
+
+    def table(self, rows: Sequence[Any], *, title: str | None = None) -> int:
+        """Structs of one kind, a line each."""
+        if self.as_json:
+            self.show(rows)
+            return 0
+        if not rows:
+            print("none")
+            return 0
+        names = rows[0].__struct_fields__
+        self.lines([name.replace("_", " ") for name in names], [[getattr(r, n) for n in names] for r in rows], title)
+        return 0
+
+    def lines(self, head: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
+        """A table for people."""
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*head, title=title, title_justify="left")
+        for row in rows:
+            table.add_row(*map(_cell, row))
+        Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return ", ".join(" of ".join(map(str, each)) if isinstance(each, tuple) else str(each) for each in value)
+    return str(value)
+
+
+LOCAL: Final = Remote()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A guest that is asked for."""
+
+    vcpus: Annotated[int, Parameter(help="virtual CPUs")] = 1
+    memory_mb: Annotated[int, Parameter(help="memory in MiB")] = 1_024
+    disk_gb: Annotated[int, Parameter(help="root disk in GiB")] = 0
+    flavor: Annotated[str, Parameter(help="the flavor's name")] = "custom"
+    extra_spec: Annotated[list[str], Parameter(help="NAME=VALUE, repeatable", negative="")] = field(
+        default_factory=list
+    )
+    image_property: Annotated[list[str], Parameter(help="NAME=VALUE, repeatable", negative="")] = field(
+        default_factory=list
+    )
+    hint: Annotated[list[str], Parameter(help="NAME=VALUE, repeatable", negative="")] = field(default_factory=list)
+    zone: Annotated[str | None, Parameter(help="availability zone")] = None
+    project: Annotated[str, Parameter(help="the project it is for")] = ""
+    user: Annotated[str, Parameter(help="the user it is for")] = ""
+    group: Annotated[str | None, Parameter(help="uuid of a server group")] = None
+    uuid: Annotated[list[str], Parameter(help="uuid of the instance, repeatable", negative="")] = field(
+        default_factory=list
+    )
+    alternates: Annotated[int, Parameter(help="further hosts to name")] = 0
+
+    def request(self) -> Request:
+        """The request."""
+        hints: dict[str, list[str]] = {}
+        for name, value in map(_pair, self.hint):
+            hints.setdefault(name, []).append(value)
+        properties = dict(map(_pair, self.image_property))
+        return Request(
+            spec=RequestSpec(
+                flavor=Flavor(
+                    name=self.flavor,
+                    vcpus=self.vcpus,
+                    memory_mb=self.memory_mb,
+                    root_gb=self.disk_gb,
+                    extra_specs=dict(map(_pair, self.extra_spec)),
+                ),
+                image=Image(properties=properties) if properties else None,
+                availability_zone=self.zone,
+                scheduler_hints={name: tuple(values) for name, values in hints.items()},
+            ),
+            instance_uuids=tuple(self.uuid),
+            project_id=self.project,
+            user_id=self.user,
+            server_group=self.group,
+            alternates=self.alternates,
+        )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value
+
+
+SMALL: Final = Asked()

@@ -1,0 +1,139 @@
+"""``hostler domain``, ``project``, ``user``, ``quota`` and ``token``: who there is, what he may do, and how much."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import cyclopts
+
+from ...placement.errors import InvalidValue
+from .remote import LOCAL, Remote
+
+domain = cyclopts.App(name="domain", help="Domains: customers, with projects and users of their own.")
+project = cyclopts.App(name="project", help="Projects, which guests belong to.")
+user = cyclopts.App(name="user", help="Users and their roles.")
+quota = cyclopts.App(name="quota", help="Limits of domains and projects.")
+token = cyclopts.App(name="token", help="Tokens, by which users say who they are.")
+
+
+@domain.command(name="list")
+def list_domains(*, remote: Remote = LOCAL) -> int:
+    """All domains."""
+    names = remote.ask("domains")
+    remote.show(names) if remote.as_json else print("\n".join(names) or "none")
+    return 0
+
+
+@domain.command(name="create")
+def create_domain(name: str, *, remote: Remote = LOCAL) -> int:
+    """Make a domain."""
+    return remote.do("create_domain", {"id": name}, f"domain {name} created")
+
+
+@domain.command(name="delete")
+def delete_domain(name: str, *, remote: Remote = LOCAL) -> int:
+    """Delete a domain without projects and users."""
+    return remote.do("delete_domain", {"id": name}, f"domain {name} deleted")
+
+
+@project.command(name="list")
+def list_projects(*, domain: str | None = None, remote: Remote = LOCAL) -> int:
+    """Projects of a domain, or all."""
+    return remote.table(remote.ask("projects", {"domain": domain}))
+
+
+@project.command(name="create")
+def create_project(name: str, *, domain: str | None = None, parent: str | None = None, remote: Remote = LOCAL) -> int:
+    """Make a project in a domain, or below another project."""
+    return remote.do("create_project", {"id": name, "domain": domain, "parent": parent}, f"project {name} created")
+
+
+@project.command(name="delete")
+def delete_project(name: str, *, remote: Remote = LOCAL) -> int:
+    """Delete a project without instances and projects below it."""
+    return remote.do("delete_project", {"id": name}, f"project {name} deleted")
+
+
+@user.command(name="list")
+def list_users(*, domain: str | None = None, remote: Remote = LOCAL) -> int:
+    """Users of a domain, or all, with their roles."""
+    return remote.table(remote.ask("users", {"domain": domain}))
+
+
+@user.command(name="create")
+def create_user(name: str, *identities: str, domain: str, remote: Remote = LOCAL) -> int:
+    """Make a user. IDENTITIES are names in client certificates that stand for him."""
+    values = {"id": name, "domain": domain, "identities": identities}
+    return remote.do("create_user", values, f"user {name} created")
+
+
+@user.command(name="delete")
+def delete_user(name: str, *, remote: Remote = LOCAL) -> int:
+    """Delete a user with all roles and tokens."""
+    return remote.do("delete_user", {"id": name}, f"user {name} deleted")
+
+
+@user.command(name="grant")
+def grant(name: str, role: str, scope: str, *, remote: Remote = LOCAL) -> int:
+    """Give a user a role (cloud_admin, domain_admin, project_admin, member, reader) in cloud, domain:ID or
+    project:ID."""
+    return remote.do("grant", {"user": name, "role": role, "scope": scope}, f"{name} is {role} of {scope}")
+
+
+@user.command(name="revoke")
+def revoke(name: str, role: str, scope: str, *, remote: Remote = LOCAL) -> int:
+    """Take a role back."""
+    return remote.do("revoke", {"user": name, "role": role, "scope": scope}, f"{name} is no {role} of {scope} any more")
+
+
+@quota.command(name="show")
+def show_quota(scope: str, *, remote: Remote = LOCAL) -> int:
+    """Limits of a domain or project, and what it uses."""
+    from .hosts import show_usage
+
+    return show_usage(scope, remote=remote)
+
+
+@quota.command(name="set")
+def set_quota(scope: str, limit: str, *more: str, remote: Remote = LOCAL) -> int:
+    """Set limits, as NAME=NUMBER: instances, or a resource class; -1 lifts one."""
+    limits: dict[str, Any] = {}
+    for text in (limit, *more):
+        name, _, number = text.partition("=")
+        try:
+            limits[name] = int(number)
+        except ValueError:
+            raise InvalidValue(f"{text!r} is not NAME=NUMBER", field="limit") from None
+    return remote.do("set_limits", {"scope": scope, "limits": limits}, f"limits of {scope} set")
+
+
+@token.command(name="list")
+def list_tokens(user: str, *, remote: Remote = LOCAL) -> int:
+    """Tokens of a user, without their secrets."""
+    found = remote.ask("tokens", {"user": user})
+    if remote.as_json:
+        return remote.table(found)
+    remote.lines(["id", "expires"], [[each.id, _when(each.expires)] for each in found])
+    return 0
+
+
+@token.command(name="create")
+def create_token(user: str | None = None, *, days: float = 90.0, remote: Remote = LOCAL) -> int:
+    """Make a token of a user, or of oneself. It is shown this once."""
+    made = remote.ask("create_token", {"user": user, "days": days})
+    if remote.as_json:
+        remote.show(made)
+    else:
+        print(made.token)
+    return 0
+
+
+@token.command(name="revoke")
+def revoke_token(name: str, *, remote: Remote = LOCAL) -> int:
+    """Make a token worthless, by its id."""
+    return remote.do("revoke_token", {"id": name}, f"token {name} revoked")
+
+
+def _when(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="minutes")

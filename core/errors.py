@@ -1,0 +1,107 @@
+"""Errors of the service around the engine, and every error of Hostler's as a plain value that can be kept or sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from ..placement.errors import HostlerError
+
+
+class Overloaded(HostlerError):
+    """More commands wait than the queue may hold. Nothing was done."""
+
+    code = "overloaded"
+
+
+class DeadlineExceeded(HostlerError):
+    """The caller's deadline passed before there was an answer; the message says whether the command may still be
+    carried out."""
+
+    code = "deadline_exceeded"
+
+
+class StorageFailed(HostlerError):
+    """The journal or a snapshot cannot be written or read (disk full, read-only, I/O error)."""
+
+    code = "storage_failed"
+
+
+class DataDamaged(HostlerError):
+    """What is on the disk is not what was written there: a checksum is wrong, or a part is missing."""
+
+    code = "data_damaged"
+
+
+class DataInUse(HostlerError):
+    """Another process has the data folder open."""
+
+    code = "data_in_use"
+
+
+class UnreadableCommand(HostlerError):
+    """A command in the journal was written by another version of Hostler."""
+
+    code = "unreadable_command"
+
+
+class KeyReused(HostlerError):
+    """An idempotency key came again with another command."""
+
+    code = "key_reused"
+
+
+class Stopped(HostlerError):
+    """The service is stopping, or not running yet. Nothing was done."""
+
+    code = "stopped"
+
+
+class InternalError(HostlerError):
+    """A fault of Hostler's own. The log has the details."""
+
+    code = "internal"
+
+
+class ErrorValue(msgspec.Struct, array_like=True):
+    """An error as a value: ``extra`` holds what its kind has besides the common fields, as far as it is plain."""
+
+    code: str
+    message: str
+    field: str | None = None
+    hint: str | None = None
+    extra: dict[str, Any] = {}
+
+
+def to_value(error: HostlerError) -> ErrorValue:
+    """The error as a value."""
+    message = str(error.args[0]) if error.args else ""
+    extra = {name: value for name, value in vars(error).items() if name not in ("field", "hint") and _plain(value)}
+    return ErrorValue(error.code, message, error.field, error.hint, extra)
+
+
+def from_value(value: ErrorValue) -> HostlerError:
+    """The error that a value stands for; a plain HostlerError with that code where the code is not known here."""
+    kind = next((kind for kind in _kinds(HostlerError) if kind.code == value.code), HostlerError)
+    error = kind.__new__(kind)
+    HostlerError.__init__(error, value.message, field=value.field, hint=value.hint)
+    vars(error).update(value.extra)
+    if kind is HostlerError:
+        error.code = value.code
+    return error
+
+
+def _kinds(kind: type[HostlerError]) -> Iterator[type[HostlerError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _kinds(below)
+
+
+def _plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _plain(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str, bytes))

@@ -1,0 +1,189 @@
+"""Commands on guests: placing them within the quotas of their projects, and giving back what they took.
+
+A guest is counted in the same step in which it is placed or removed, so limits hold exactly. Where a limit binds, what
+is on its way counts as placed until it is decided; runs of requests are decided together as far as that allows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from ..placement.batch import Decisions, format_uuid, make_many
+from ..placement.commands import Asked, Placed
+from ..placement.decision import Decision
+from ..placement.errors import HostlerError, InvalidValue, NoValidHost
+from ..placement.request import Request
+from .errors import InternalError
+from .state import ServiceState
+from .tenancy.usage import INSTANCES
+
+_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
+_UUIDS: Final = 256
+"""Uuids made at a time."""
+
+log = logging.getLogger("hostler.guests")
+
+
+class _Waiting(NamedTuple):
+    """A request on its way, and the amounts reserved for it, if a limit binds its project."""
+
+    position: int
+    asked: Asked
+    request: Request
+    reserved: Mapping[str, int]
+
+
+class _Placing:
+    """Requests on their way to the engine, in order, and what became of those that have been there."""
+
+    def __init__(self, state: ServiceState, now: float) -> None:
+        self.state, self.now = state, now
+        self.waiting: list[_Waiting] = []
+        self.decided: list[tuple[Sequence[int], Decisions]] = []
+        self.errors: dict[int, HostlerError] = {}
+        self._uuids: list[str] = []
+
+    def add(self, position: int, asked: Asked) -> None:
+        try:
+            request = self._request(asked)
+            reserved = self._reserve(request) if self.state.tenants.limits else _NOTHING
+        except HostlerError as error:
+            self.errors[position] = error
+            return
+        if not self.waiting and not asked.instance_uuids:
+            request = self._request(asked)  # what was before it may have been decided meanwhile
+        self.waiting.append(_Waiting(position, asked, request, reserved))
+
+    def _request(self, asked: Asked) -> Request:
+        """The request; where it leaves the uuid out, with the one that the engine would make in its turn, so that the
+        engine can take it as it is."""
+        if asked.instance_uuids:
+            return self.state.request(asked, self.now, asked.instance_uuids)
+        engine, ahead = self.state.engine, len(self.waiting)
+        if not ahead:
+            self._uuids = []
+        if ahead >= len(self._uuids):
+            made = make_many(engine.uuid_seed, engine.sequence + len(self._uuids), _UUIDS if ahead else 1)
+            self._uuids += [format_uuid(high, low) for high, low in made.tolist()]
+        return self.state.request(asked, self.now, (self._uuids[ahead],))
+
+    def _reserve(self, request: Request) -> Mapping[str, int]:
+        """Count the request's amounts, if a limit binds its project. QuotaExceeded if there is no room."""
+        tenants, usage, project = self.state.tenants, self.state.usage, request.project_id
+        if next(tenants.limits_above(f"project:{project}"), None) is None:
+            return _NOTHING
+        amounts = self.state.amounts(request)
+        try:
+            usage.check(tenants, project, amounts)
+        except HostlerError:
+            if not self.waiting:
+                raise
+            self.decide()  # some of what is on its way may be refused
+            usage.check(tenants, project, amounts)
+        usage.add(tenants, project, amounts)
+        return amounts
+
+    def decide(self) -> None:
+        """Have the engine decide all that wait."""
+        waiting, self.waiting = self.waiting, []
+        if not waiting:
+            return
+        tenants, usage = self.state.tenants, self.state.usage
+        for each in waiting:
+            if each.reserved:
+                usage.add(tenants, each.request.project_id, each.reserved, -1)
+        try:
+            self._take(waiting)
+        except Exception:
+            for each in waiting:  # one of them is at fault; the others have their turn all the same
+                self._take_alone(each)
+
+    def _take_alone(self, each: _Waiting) -> None:
+        try:
+            self._take([each._replace(request=self._request(each.asked))])
+        except HostlerError as error:
+            self.errors[each.position] = error
+        except Exception:
+            log.exception("a placement failed in an unforeseen way; it counts as refused")
+            text = "the placement failed in an unforeseen way; the service's log says how"
+            self.errors[each.position] = InternalError(text)
+
+    def _take(self, waiting: Sequence[_Waiting]) -> None:
+        decisions = self.state.engine.place_many([each.request for each in waiting])
+        self.decided.append(([each.position for each in waiting], decisions))
+        tenants, usage = self.state.tenants, self.state.usage
+        for amounts, positions in decisions.taken():
+            guests: dict[str, list[int]] = {}
+            for position in positions:
+                request = waiting[position].request
+                guests.setdefault(request.project_id, []).append(len(request.instance_uuids))
+            for project, counts in guests.items():
+                total = {name: amount * len(counts) for name, amount in amounts.items()}
+                usage.add(tenants, project, {INSTANCES: sum(counts), **total})
+
+
+def place_each(state: ServiceState, asked: Sequence[Asked], now: float) -> list[Decision | HostlerError]:
+    """Place one request after the other; for each its decision, or the error that it was refused with."""
+    placing = _Placing(state, now)
+    for position, each in enumerate(asked):
+        placing.add(position, each)
+    placing.decide()
+    outcomes: dict[int, Decision | HostlerError] = dict(placing.errors)
+    for positions, decisions in placing.decided:
+        outcomes.update(zip(positions, decisions, strict=True))
+    return [outcomes[position] for position in range(len(asked))]
+
+
+def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Placed:
+    """The same, with a short answer."""
+    placing, sequence = _Placing(state, now), state.engine.sequence + 1
+    for position, each in enumerate(asked):
+        placing.add(position, each)
+    placing.decide()
+    hosts: list[str | None] = [None] * len(asked)
+    uuids = [""] * len(asked)
+    refusals = {position: (error.code, str(error)) for position, error in placing.errors.items()}
+    service_host = state.fleet.service_host
+    for positions, decisions in placing.decided:
+        for index, (position, row, uuid) in enumerate(
+            zip(positions, decisions.rows.tolist(), decisions.uuids(), strict=True)
+        ):
+            uuids[position] = uuid
+            if row >= 0:
+                hosts[position] = service_host(row)
+            else:
+                refusal = decisions[index].refusal
+                refusals[position] = (NoValidHost.code, refusal.sentence if refusal is not None else "")
+    return Placed(sequence=sequence, hosts=hosts, instance_uuids=uuids, refusals=dict(sorted(refusals.items())))
+
+
+def release(state: ServiceState, uuids: Sequence[str]) -> int:
+    """Remove guests, all or none."""
+    held = [state.holding(uuid) for uuid in uuids]
+    count = state.engine.release(uuids)
+    for project, amounts in held:
+        state.usage.add(state.tenants, project, amounts, -1)
+    return count
+
+
+def replace(state: ServiceState, uuid: str, asked: Asked, now: float, *, leave: bool) -> Decision:
+    """Place a guest again: on another host (``leave``), or wherever it fits with another flavor."""
+    consumer = state.fleet.consumer(uuid)
+    project, before = state.holding(uuid)
+    if asked.project_id not in ("", project):
+        raise InvalidValue(f"instance {uuid} is in project {project!r}", field="project_id")
+    request = state.request(asked, now, (uuid,)).with_changes(project_id=project, user_id=consumer.user_id)
+    engine, tenants, usage = state.engine, state.tenants, state.usage
+    usage.add(tenants, project, before, -1)
+    after = before
+    try:
+        usage.check(tenants, project, state.amounts(request))
+        decision = engine.move(uuid, request) if leave else engine.resize(uuid, request)
+        if decision.placed:
+            after = state.holding(uuid)[1]
+        return decision
+    finally:
+        usage.add(tenants, project, after)

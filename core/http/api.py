@@ -1,0 +1,157 @@
+"""The Placement API as a function from request to response: identity, microversion, route, content type, policy,
+handler, and the form of refusals. It knows no sockets."""
+
+from __future__ import annotations
+
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from ...placement.api.commands import PlacementCommand
+from ...placement.api.model import PlacementModel
+from ...placement.errors import HostlerError
+from . import cors
+from .auth import Authenticator, authenticator
+from .candidate_query import Queries
+from .config import PlacementConfig
+from .errors import HttpError, error_body, preferred
+from .messages import Request, Response
+from .microversion import negotiate
+from .refusals import as_http
+from .routing import Route, Routes
+
+if TYPE_CHECKING:
+    from .policy import Policy
+
+VERSION_HEADER: Final = "openstack-api-version"
+
+
+class Writer(Protocol):
+    """Where commands go: carried out one after the other, each answered when it is durable."""
+
+    async def submit(self, command: PlacementCommand) -> Any:
+        """The command's result. Raises what the model refuses it with, and what keeps it from being carried out."""
+
+
+class InMemory:
+    """A writer that keeps no journal: what is not saved is gone when the process ends."""
+
+    def __init__(self, model: PlacementModel) -> None:
+        self._model = model
+
+    async def submit(self, command: PlacementCommand) -> Any:
+        """Carry the command out at once."""
+        return self._model.apply(command)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of a request when it is answered, for the log."""
+
+    request: Request
+    minor: int | None = None
+    problem: str | None = None
+    """The traceback of an error of Hostler's own."""
+
+
+@dataclass
+class Api:
+    """The API on one model. ``clock`` gives seconds since the epoch, ``new_uuid`` the uuids of providers that come
+    without one; both are arguments so that a test can be exact."""
+
+    model: PlacementModel
+    writer: Writer
+    config: PlacementConfig = field(default_factory=PlacementConfig)
+    clock: Callable[[], float] = time.time
+    new_uuid: Callable[[], str] = lambda: str(uuid.uuid4())
+    queries: Queries = field(default_factory=Queries, init=False)
+    auth: Authenticator | None = field(init=False)
+    policy: Policy | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        from .routes import ROUTES
+
+        self.routes = Routes(ROUTES)
+        self.auth, self.policy = authenticator(self.config), None
+        if self.auth is not None:
+            from .policy import Policy  # oslo.policy takes its time to import
+
+            self.policy = Policy(self.config.policy)
+
+    async def respond(self, request: Request) -> tuple[Response, Exchange]:
+        """Answer a request. Never raises but for cancellation."""
+        exchange = Exchange(request)
+        request.request_id = f"req-{uuid.uuid4()}"
+        request.now, request.prefix = self.clock(), self.config.prefix
+        request.query_fields = self.config.limits.query_fields
+        response = cors.preflight(self.config.cors, request)
+        if response is None:
+            response = await self._answer(request, exchange)
+            cors.grant(self.config.cors, request, response)
+        self._sign(request, response, exchange.minor)
+        return response, exchange
+
+    async def _answer(self, request: Request, exchange: Exchange) -> Response:
+        try:
+            return await self._handle(request, exchange)
+        except HttpError as error:
+            refusal = error
+        except HostlerError as error:
+            refusal = as_http(error)
+        except Exception:  # a fault of ours must cost one request only
+            exchange.problem = traceback.format_exc()
+            refusal = HttpError(500)
+        kind, body = error_body(refusal, _accept(request), request.request_id, exchange.minor)
+        return Response(refusal.status, body, kind, list(refusal.headers))
+
+    async def _handle(self, request: Request, exchange: Exchange) -> Response:
+        if self.auth is not None and request.path not in ("", "/"):
+            request.identity = await self.auth.identify(request.headers, request.now)
+        request.minor = exchange.minor = negotiate(request.headers.get(VERSION_HEADER, ""))
+        _check_length(request)
+        route = self.routes.match(request)
+        _check_form(request, route)
+        if route.rule is not None and not route.own_policy:
+            self.authorize(request, route.rule, request.identity.project)
+        return await route.handler(request, self)
+
+    def authorize(self, request: Request, rule: str, project: str | None) -> None:
+        """Raise HttpError 403 unless the sender may do what ``rule`` names to things of ``project``."""
+        if self.policy is not None and not self.policy.allows(rule, request.identity, project):
+            raise HttpError(403, f"Policy does not allow {rule} to be performed.")
+
+    def _sign(self, request: Request, response: Response, minor: int | None) -> None:
+        response.headers.append(("x-openstack-request-id", request.request_id))
+        if minor is not None:
+            response.headers.append((VERSION_HEADER, f"placement 1.{minor}"))
+            response.headers.append(("vary", VERSION_HEADER))
+
+
+def _accept(request: Request) -> str:
+    """What the client accepts: JSON where it does not say."""
+    accept = request.headers.get("accept", "")
+    return "application/json" if accept in ("", "*/*") else accept
+
+
+def _check_length(request: Request) -> None:
+    """A body must come with its type."""
+    length = request.headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()):
+        raise HttpError(400, "content-length header must be an integer")
+    if int(length) > 0 and not request.headers.get("content-type"):
+        raise HttpError(400, "content-type header required when content-length > 0")
+
+
+def _check_form(request: Request, route: Route) -> None:
+    """The body must have the type that the route reads, and the client accept the one that it gives."""
+    if route.body:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise HttpError(415, f"The media type {kind or None} is not supported, use application/json")
+    if route.gives_json:
+        accept = _accept(request)
+        if accept != "application/json" and preferred(accept, ("application/json",)) is None:
+            raise HttpError(406, "Only application/json is provided")

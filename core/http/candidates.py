@@ -1,0 +1,79 @@
+"""``/allocation_candidates``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from ...placement.api.values import Candidates
+from ...placement.query import PlacementQuery
+from .api import Api
+from .messages import Request, Response, answer
+from .refusals import naming
+from .routing import Route
+
+DICTS_SINCE: Final = 12
+TRAITS_SINCE: Final = 17
+ALL_CLASSES_SINCE: Final = 27
+NESTED_SINCE: Final = 29
+MAPPINGS_SINCE: Final = 34
+
+
+async def list_candidates(request: Request, api: Api) -> Response:
+    """GET /allocation_candidates"""
+    query = api.queries.of(request)
+    most = api.config.max_allocation_candidates
+    if most >= 0 and (query.limit is None or query.limit > most):
+        query = replace(query, limit=most)
+    nested = request.minor >= NESTED_SINCE
+    breadth_first = api.config.allocation_candidates_generation_strategy == "breadth-first"
+    with naming(resources="Invalid resource class in resources parameter"):
+        found = api.model.allocation_candidates(query, nested=nested, breadth_first=breadth_first)
+    return answer(request, in_form_of(found, query, request.minor))
+
+
+def in_form_of(found: Candidates, query: PlacementQuery, minor: int) -> dict[str, Any]:
+    """Candidates as microversion 1.``minor`` shows them."""
+    requests: list[Any] = found.allocation_requests
+    summaries: Mapping[str, Any] = found.provider_summaries
+    if minor < MAPPINGS_SINCE:
+        asked = {name for group in query.groups for name, _ in group.resources}
+        requests = [_older_request(one["allocations"], minor) for one in requests]
+        summaries = {uuid: _older_summary(summary, asked, minor) for uuid, summary in summaries.items()}
+    return {"allocation_requests": requests, "provider_summaries": summaries}
+
+
+def _older_request(allocations: Mapping[str, Any], minor: int) -> dict[str, Any]:
+    """Without mappings; below 1.12 as a list."""
+    if minor >= DICTS_SINCE:
+        return {"allocations": allocations}
+    listed = [
+        {"resource_provider": {"uuid": uuid}, "resources": held["resources"]} for uuid, held in allocations.items()
+    ]
+    return {"allocations": listed}
+
+
+def _older_summary(summary: Mapping[str, Any], asked: set[str], minor: int) -> dict[str, Any]:
+    """Below 1.29 without the tree, below 1.27 only what was asked for, below 1.17 without traits."""
+    resources = summary["resources"]
+    if minor < ALL_CLASSES_SINCE:
+        resources = {name: amounts for name, amounts in resources.items() if name in asked}
+    older: dict[str, Any] = {"resources": resources}
+    if minor >= TRAITS_SINCE:
+        older["traits"] = summary["traits"]
+    if minor >= NESTED_SINCE:
+        older |= {key: summary[key] for key in ("parent_provider_uuid", "root_provider_uuid")}
+    return older
+
+
+ROUTES: Final = (
+    Route(
+        "GET",
+        "/allocation_candidates",
+        list_candidates,
+        "placement:allocation_candidates:list",
+        since=10,
+        gives_json=True,
+    ),
+)

@@ -1,0 +1,141 @@
+"""Tokens validated by an OpenStack identity service, by the contract that keystonemiddleware documents.
+
+The service's own token is got with its password (POST /auth/tokens), a user's token is shown to the identity service
+(GET /auth/tokens), and what that says is kept for a while.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import httpx
+import msgspec
+import trio
+
+from .auth import unauthorized
+from .config import Keystone
+from .errors import HttpError
+from .identity import Identity
+
+MOST_CACHED: Final = 10_000
+
+
+class _Named(msgspec.Struct):
+    id: str = ""
+    name: str = ""
+
+
+class _User(msgspec.Struct):
+    id: str
+
+
+class _Token(msgspec.Struct):
+    user: _User
+    expires_at: str | None = None
+    roles: list[_Named] = []
+    project: _Named | None = None
+    domain: _Named | None = None
+    system: dict[str, Any] | None = None
+
+
+class _Document(msgspec.Struct):
+    token: _Token
+
+
+class KeystoneTokens:
+    """Asks the identity service who a token belongs to, once per token and ``token_cache_seconds``."""
+
+    def __init__(self, config: Keystone, client: httpx.AsyncClient | None = None) -> None:
+        self._config = config
+        self._client = client or httpx.AsyncClient(timeout=config.timeout_seconds)
+        self._url = config.auth_url.rstrip("/") + "/auth/tokens"
+        self._challenge = f'Keystone uri="{config.www_authenticate_uri or config.auth_url}"'
+        self._cache: OrderedDict[str, tuple[Identity | None, float]] = OrderedDict()
+        self._own_token: str | None = None
+        self._own_lock = trio.Lock()
+
+    async def identify(self, headers: Mapping[str, str], now: float) -> Identity:
+        """401 for a token that the service does not know, 503 where the service does not answer."""
+        token = headers.get("x-auth-token", "")
+        if not token:
+            raise unauthorized(self._challenge)
+        identity, until = self._cache.get(token, (None, -1.0))
+        if until <= now:
+            identity, until = await self._validate(token, now)
+            self._keep(token, identity, until)
+        if identity is None:
+            raise unauthorized(self._challenge)
+        return identity
+
+    async def aclose(self) -> None:
+        """Close the connections to the identity service."""
+        await self._client.aclose()
+
+    def _keep(self, token: str, identity: Identity | None, until: float) -> None:
+        self._cache[token] = identity, until
+        self._cache.move_to_end(token)
+        if len(self._cache) > MOST_CACHED:
+            self._cache.popitem(last=False)
+
+    async def _validate(self, token: str, now: float) -> tuple[Identity | None, float]:
+        """Who the token belongs to (None: nobody), and until when that may be believed."""
+        until = now + self._config.token_cache_seconds
+        answer = await self._ask(token)
+        if answer.status_code in (401, 404):
+            return None, until
+        try:
+            found = msgspec.json.decode(answer.content, type=_Document).token
+            expires = datetime.fromisoformat(found.expires_at).timestamp() if found.expires_at else until
+        except (msgspec.DecodeError, ValueError) as error:
+            raise _unavailable("sent an answer that is not understood") from error
+        if expires <= now:
+            return None, until
+        roles = frozenset(role.name for role in found.roles)
+        system = bool(found.system and found.system.get("all"))
+        project = found.project.id if found.project else None
+        domain = found.domain.id if found.domain else None
+        return Identity(found.user.id, project, roles, system, domain), min(until, expires)
+
+    async def _ask(self, token: str) -> httpx.Response:
+        for renewed in (False, True):
+            own = await self._service_token(renew=renewed)
+            answer = await self._send("GET", headers={"x-auth-token": own, "x-subject-token": token})
+            if answer.status_code in (200, 203, 404):
+                return answer
+            if answer.status_code != 401:
+                raise _unavailable(f"answered {answer.status_code}")
+        return answer
+
+    async def _service_token(self, *, renew: bool) -> str:
+        async with self._own_lock:
+            if self._own_token is None or renew:
+                self._own_token = None
+                answer = await self._send("POST", json=self._credentials())
+                if answer.status_code != 201 or "x-subject-token" not in answer.headers:
+                    raise _unavailable(f"answered {answer.status_code} to the service's own credentials")
+                self._own_token = answer.headers["x-subject-token"]
+            return self._own_token
+
+    def _credentials(self) -> dict[str, Any]:
+        config = self._config
+        user = {
+            "name": config.username,
+            "password": config.password,
+            "domain": {"name": config.user_domain_name},
+        }
+        project = {"name": config.project_name, "domain": {"name": config.project_domain_name}}
+        identity = {"methods": ["password"], "password": {"user": user}}
+        return {"auth": {"identity": identity, "scope": {"project": project}}}
+
+    async def _send(self, method: str, **arguments: Any) -> httpx.Response:
+        try:
+            return await self._client.request(method, self._url, **arguments)
+        except httpx.HTTPError as error:
+            raise _unavailable("cannot be reached") from error
+
+
+def _unavailable(what: str) -> HttpError:
+    return HttpError(503, f"The identity service {what}.", headers=[("retry-after", "5")])

@@ -1,0 +1,104 @@
+"""The Placement API as a process: settings, data, listening, signals, and the end."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from signal import Signals
+
+import trio
+from msgspec import structs
+
+from ...placement.api.model import PlacementModel
+from ...placement.errors import InvalidValue
+from ...placement.fleet import Fleet
+from .access_log import AccessLog
+from .api import Api, InMemory, Writer
+from .config import MEMORY, PlacementConfig, check, load_config
+from .machine import PlacementMachine
+from .server import Server
+
+
+def settled(
+    file: Path | None, *, listen: str | None = None, auth: str | None = None, data: str | None = None
+) -> PlacementConfig:
+    """The settings of a file with those of the command line on top. Raises InvalidValue."""
+    config = load_config(file) if file is not None else PlacementConfig()
+    given = {"listen": listen, "auth": auth, "data": data}
+    config = structs.replace(config, **{name: value for name, value in given.items() if value is not None})
+    host, _ = address(config.listen)
+    if not config.auth:
+        if not _only_this_machine(host):
+            hint = "say --auth static or keystone, or --auth none to let everybody do everything"
+            raise InvalidValue(f"{config.listen} can be reached from elsewhere", field="auth", hint=hint)
+        config = structs.replace(config, auth="none")
+    check(config)
+    return config
+
+
+def address(text: str) -> tuple[str, int]:
+    """HOST:PORT, or [IPV6]:PORT. Raises InvalidValue."""
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise InvalidValue(f"{text!r} is no address", field="placement", hint="such as 127.0.0.1:8778")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _only_this_machine(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def run(config: PlacementConfig, *, signals: Sequence[Signals] = ()) -> None:
+    """Serve until one of the signals comes or the task is cancelled. Says on the standard output when it is ready."""
+    host, port = address(config.listen)
+    stop = trio.Event()
+    with trio.open_signal_receiver(*signals) as arrived:
+        log = AccessLog(requests=config.access_log)
+        async with _opened(config, log) as (model, writer):
+            api = Api(model, writer, config)
+            try:
+                listeners = await _listening(host, port)
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(Server(api, log).serve, listeners, stop)
+                    bound = listeners[0].socket.getsockname()[1]
+                    print(f"hostler: Placement API ready on http://{_shown(host)}:{bound}{config.prefix}", flush=True)
+                    async for _ in arrived:
+                        stop.set()
+                        break
+            finally:
+                if api.auth is not None:
+                    await api.auth.aclose()
+
+
+async def _listening(host: str, port: int) -> list[trio.SocketListener]:
+    try:
+        return list(await trio.open_tcp_listeners(port, host=host))
+    except OSError as error:
+        raise InvalidValue(f"cannot listen on {host}:{port}: {error}", field="placement") from error
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+@asynccontextmanager
+async def _opened(config: PlacementConfig, log: AccessLog) -> AsyncIterator[tuple[PlacementModel, Writer]]:
+    """The model and its writer, as the data folder has them, until the end of the context."""
+    if config.data in ("", MEMORY):
+        model = PlacementModel(Fleet())
+        yield model, InMemory(model)
+        return
+    from ..journal import Journal
+    from ..writer import open_writer
+
+    machine = PlacementMachine()
+    async with open_writer(machine, Journal.in_folder(config.data)) as writer:
+        log.note("recovered", commands=writer.sequence, providers=len(machine.model.fleet))
+        yield machine.model, writer

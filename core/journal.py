@@ -1,0 +1,274 @@
+"""The journal: every command in order, durable before it is answered, under a chain of checksums, with snapshots that
+bound recovery.
+
+It stores bytes and numbers them; what they mean is the writer's business. Records lie in segments. A new one begins
+with each snapshot, and once a snapshot is complete, segments that only older ones need are deleted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import struct
+import zlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import trio
+
+from .errors import DataDamaged, DataInUse, StorageFailed
+from .snapshots import SnapshotFolder, Snapshots, Write
+from .store import Row, SqliteStore, Store
+
+CHUNK: Final = 8192
+"""Records read at a time."""
+SNAPSHOTS_KEPT: Final = 2
+"""The newest snapshots; the one before the newest is for the case that the newest turns out damaged."""
+_SEQUENCE: Final = struct.Struct("<Q")
+_LENGTHS: Final = struct.Struct("<QqQQ")
+
+
+class Entry(NamedTuple):
+    """What is to be journalled of one command."""
+
+    key: str | None
+    fingerprint: bytes
+    body: bytes
+
+
+@dataclass(slots=True)
+class Recovery:
+    """What was found when the journal was opened. ``damage`` says, in order, what was wrong and where it is now; then
+    ``last`` is the last command that was kept."""
+
+    snapshot: int = 0
+    replayed: int = 0
+    last: int = 0
+    damage: list[str] = field(default_factory=list)
+
+
+def first_checksum(first: int) -> int:
+    """Where the chain of a segment begins."""
+    return zlib.crc32(_SEQUENCE.pack(first))
+
+
+def next_checksum(before: int, sequence: int, entry: Entry) -> int:
+    """Checksum of a record, which covers it, its number and the record before."""
+    key = None if entry.key is None else entry.key.encode()
+    lengths = (sequence, -1 if key is None else len(key), len(entry.fingerprint), len(entry.body))
+    return zlib.crc32(b"".join((_LENGTHS.pack(*lengths), key or b"", entry.fingerprint, entry.body)), before)
+
+
+class Journal:
+    """One data folder's journal. First ``recover``, then ``append``; one task at a time.
+
+    ``keep_history`` keeps every segment from the first command on, for replays; else what no kept snapshot needs goes.
+    """
+
+    def __init__(self, store: Store, snapshots: Snapshots, *, keep_history: bool = False, lock: int = -1) -> None:
+        self._store, self._snapshots, self._lock = store, snapshots, lock
+        self._keep_history = keep_history
+        self._segment = 1
+        self._checksum = first_checksum(1)
+        self.last = 0
+        """Sequence number of the last command that is durable."""
+        self.broken = False
+        """True after an error, until ``repair`` has succeeded."""
+
+    @classmethod
+    def in_folder(cls, folder: str | os.PathLike[str], *, keep_history: bool = False) -> Journal:
+        """The journal in a folder, which is made if it is not there and locked until ``close``. DataInUse if another
+        process has it, StorageFailed if there can be none."""
+        path = Path(folder)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageFailed(f"the data folder {path} cannot be used: {error}", field="data") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise DataInUse(f"another process uses the data folder {path}", field="data") from error
+        snapshots = SnapshotFolder(path)
+        snapshots.tidy()
+        return cls(SqliteStore(path), snapshots, keep_history=keep_history, lock=lock)
+
+    # recovery
+
+    async def recover(
+        self, load: Callable[[Path], None], replay: Callable[[Sequence[Row]], None], save: Write
+    ) -> Recovery:
+        """Load the newest good snapshot with ``load``, give all that came after it to ``replay`` in order, and be ready
+        to append.
+
+        What is damaged is said in the answer, with all before it kept: the state as it then is gets a snapshot by
+        ``save``, and the damaged files another name. StorageFailed if the disk does not do what it should.
+        """
+        found = Recovery()
+        segments = await self._store.segments()
+        found.snapshot = self.last = self._load_snapshot(load, segments, found)
+        end, unusable = 0, list[int]()
+        for first, after in itertools.zip_longest(segments, segments[1:]):
+            if after is not None and after <= self.last + 1:
+                continue  # all of it is in the snapshot
+            if first > self.last + 1:
+                found.damage.append(f"commands {self.last + 1} to {first - 1} are missing")
+            if first > self.last + 1 or unusable:
+                unusable.append(first)
+                continue
+            self._segment, problems = first, len(found.damage)
+            end = await self._replay_segment(first, replay, found)
+            if len(found.damage) > problems:
+                unusable.append(first)
+        found.last, found.replayed = self.last, self.last - found.snapshot
+        await self._settle(found, end, unusable, save)
+        return found
+
+    def _load_snapshot(self, load: Callable[[Path], None], segments: Sequence[int], found: Recovery) -> int:
+        """Load the newest snapshot that is good; DataDamaged if there is none, but should be."""
+        bad: dict[int, str] = {}
+        good = 0
+        for sequence in reversed(self._snapshots.known()):
+            try:
+                folder = self._snapshots.find(sequence)
+            except DataDamaged as error:
+                bad[sequence] = str(error)
+                continue
+            load(folder)
+            good = sequence
+            break
+        if not good and (segments[0] > 1 if segments else bad):
+            what = "; ".join(bad.values()) or "there is no snapshot"
+            lacking = f"what came before command {segments[0]} is lost" if segments else "the journal is not there"
+            raise DataDamaged(f"{what}, and {lacking}", field="data", hint="put back a copy of the data folder")
+        for sequence, text in bad.items():
+            found.damage.append(f"{text}; it is now {self._snapshots.set_aside(sequence)}")
+        return good
+
+    async def _replay_segment(self, first: int, replay: Callable[[Sequence[Row]], None], found: Recovery) -> int:
+        """Replay what a segment has behind ``last``, as far as it is good; returns its last good number."""
+        end, self._checksum = first - 1, first_checksum(first)
+        try:
+            async for rows in self.records(first):
+                new = [row for row in rows if row.sequence > self.last]
+                if new:
+                    replay(new)
+                    self.last = new[-1].sequence
+                end, self._checksum = rows[-1].sequence, rows[-1].checksum
+        except DataDamaged as error:
+            found.damage.append(f"{error}; kept all up to command {self.last}")
+        return end
+
+    async def records(self, first: int) -> AsyncIterator[Sequence[Row]]:
+        """The records of a segment in order, as far as they are good; then DataDamaged if there is more, but wrong."""
+        at, checksum, chunk = first - 1, first_checksum(first), CHUNK
+        while True:
+            try:
+                rows = await self._store.read(first, at, chunk)
+            except DataDamaged:
+                if chunk == 1:
+                    raise
+                chunk //= 2  # up to the damage itself
+                continue
+            good = 0
+            for row in rows:
+                checksum = next_checksum(checksum, at + 1, Entry(row.key, row.fingerprint, row.body))
+                if row.sequence != at + 1 or row.checksum != checksum:
+                    break
+                at, good = at + 1, good + 1
+            if good:
+                yield rows[:good]
+            if good < len(rows):
+                raise DataDamaged(f"record {at + 1} of segment {first} is not what was written", field="data")
+            if not rows:
+                return
+
+    async def _settle(self, found: Recovery, end: int, unusable: Sequence[int], save: Write) -> None:
+        """Be ready to append behind ``last``: in the last segment, if it is whole and ends there."""
+        if not unusable and end == self.last and end > 0:
+            await self._store.resume(self._segment, self.last)
+            return
+        if unusable and self.last not in (0, *self._snapshots.known()):
+            await self._snapshots.take(self.last, save)
+        for first in unusable:
+            found.damage.append(f"segment {first} is now {await self._store.set_aside(first)}")
+        await self._begin_segment()
+
+    async def _begin_segment(self) -> None:
+        """Make the next command the first of a new segment."""
+        first = self.last + 1
+        await self._store.begin(first)
+        self._segment, self._checksum = first, first_checksum(first)
+
+    # appending
+
+    async def append(self, entries: Sequence[Entry]) -> int:
+        """Make commands durable, all or none; returns the sequence number of the first.
+
+        StorageFailed: then nothing is acknowledged, ``broken`` is set, and nothing can be appended before ``repair``.
+        If the process dies before that, the commands may yet be found in the journal.
+        """
+        if self.broken:
+            raise StorageFailed("the journal is not writable", field="data", hint="it is tried again by itself")
+        first, checksum, rows = self.last + 1, self._checksum, []
+        for sequence, entry in enumerate(entries, first):
+            checksum = next_checksum(checksum, sequence, entry)
+            rows.append(Row(sequence, *entry, checksum))
+        self.broken = True
+        await self._store.append(rows)
+        self.broken = False
+        self.last += len(rows)
+        self._checksum = checksum
+        return first
+
+    async def repair(self) -> None:
+        """After an error: bring the journal back to what was acknowledged, and be ready again. StorageFailed if the
+        disk still refuses."""
+        await self._store.resume(self._segment, self.last)
+        self.broken = False
+
+    # snapshots
+
+    async def rotate(self) -> int:
+        """Begin a new segment, to take a snapshot of what is before it; returns the snapshot's sequence number."""
+        if self._segment != self.last + 1:
+            self.broken = True
+            await self._begin_segment()
+            self.broken = False
+        return self.last
+
+    async def snapshot(
+        self, sequence: int, write: Write, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Have ``write`` save the state as it is at the start of this task, which must be that of ``sequence``; then
+        delete what is no longer needed. StorageFailed leaves all as it was."""
+        if sequence not in self._snapshots.known():
+            await self._snapshots.take(sequence, write, task_status=task_status)
+        else:
+            task_status.started()
+        await self.compact()
+
+    async def compact(self) -> None:
+        """Delete the snapshots beyond those kept, and segments that only they need."""
+        known = self._snapshots.known()
+        for sequence in known[:-SNAPSHOTS_KEPT]:
+            self._snapshots.remove(sequence)
+        if self._keep_history or len(known) < SNAPSHOTS_KEPT:
+            return
+        oldest, segments = known[-SNAPSHOTS_KEPT], await self._store.segments()
+        for first, after in itertools.pairwise(segments):
+            if after <= oldest + 1:
+                await self._store.remove(first)
+
+    async def close(self) -> None:
+        """Give up the files and the folder."""
+        try:
+            await self._store.close()
+        finally:
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1

@@ -1,0 +1,208 @@
+"""The service's state machine: orders (who, when, what) are checked against the rights of who gives them, and carried
+out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from ..placement.commands import EngineCommand, Move, Place, PlaceMany, Release, Resize, SetAggregates, SetPolicy, edit
+from ..placement.commands import Placed as PlacedMany
+from ..placement.decision import Decision
+from ..placement.errors import HostlerError, InUse
+from . import guests
+from .errors import InternalError
+from .state import ServiceState, service_policy
+from .tenancy import commands as c
+from .tenancy import rights
+
+AnyCommand = EngineCommand | c.TenancyCommand
+
+log = logging.getLogger("hostler.machine")
+
+
+class Order(msgspec.Struct, frozen=True, array_like=True):
+    """What the journal holds: a command, its time in seconds since the epoch, and the user who gave it."""
+
+    now: float
+    user: str
+    command: AnyCommand
+
+
+class ServiceMachine:
+    """Carries out orders on a state, one by one or many at once, with the same outcome."""
+
+    def __init__(self) -> None:
+        self.state = ServiceState()
+        self._orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    # as the journal has it
+
+    def encode(self, command: Order) -> bytes:
+        return self._encode(command)
+
+    def decode(self, data: bytes) -> Order:
+        return self._orders.decode(data)
+
+    def encode_result(self, result: Any) -> bytes:
+        kind = next((name for name, known in _RESULTS.items() if isinstance(result, known)), "")
+        return self._encode((kind, result))
+
+    def decode_result(self, data: bytes) -> Any:
+        kind, raw = msgspec.msgpack.decode(data, type=tuple[str, msgspec.Raw])
+        return msgspec.msgpack.decode(raw, type=_RESULTS.get(kind, Any))
+
+    def save(self, path: Path) -> None:
+        self.state.save(path)
+
+    def load(self, path: Path) -> None:
+        self.state.load(path)
+
+    # carrying out
+
+    def apply(self, command: Order) -> Any:
+        """Carry out an order. HostlerError, with nothing changed, if it is malformed, not allowed, or refused."""
+        state = self.state
+        self._check(command)
+        self._advance(command.now)
+        match command.command:
+            case Place(request=request):
+                outcome = guests.place_each(state, (request,), command.now)[0]
+                if isinstance(outcome, HostlerError):
+                    raise outcome
+                return outcome
+            case PlaceMany(requests=requests):
+                return guests.place_many(state, requests, command.now)
+            case Release(uuids=uuids):
+                return guests.release(state, uuids)
+            case Move(uuid=uuid, request=request):
+                return guests.replace(state, uuid, request, command.now, leave=True)
+            case Resize(uuid=uuid, request=request):
+                return guests.replace(state, uuid, request, command.now, leave=False)
+            case SetPolicy(policy=policy):
+                state.engine = state.engine.fork(service_policy(policy))
+                state.policy = policy
+                return state.engine.policy.digest
+            case SetAggregates(name=name, aggregates=aggregates) as put:
+                kept = (*aggregates, *state.pool_aggregates(name))
+                return edit(state.engine, msgspec.structs.replace(put, aggregates=kept), command.now)
+            case other:
+                if isinstance(other, EngineCommand):
+                    return edit(state.engine, other, command.now)
+                return _change_tenants(state, other, command.now)
+
+    def apply_batch(self, commands: Sequence[Order]) -> list[Any]:
+        """For each order its answer, or the error it is refused with. Runs of single placements at one time are decided
+        together."""
+        outcomes: list[Any] = []
+        while len(outcomes) < len(commands):
+            first = len(outcomes)
+            last = _end_of_run(commands, first)
+            if last > first + 1:
+                outcomes += self._place_run(commands[first:last])
+            else:
+                outcomes.append(self._outcome(commands[first]))
+        return outcomes
+
+    def _outcome(self, order: Order) -> Any:
+        try:
+            return self.apply(order)
+        except HostlerError as error:
+            return error
+        except Exception:
+            log.exception("%s failed in an unforeseen way; it counts as refused", type(order.command).__name__)
+            return InternalError("the command failed in an unforeseen way; the service's log says how")
+
+    def _place_run(self, orders: Sequence[Order]) -> list[Any]:
+        outcomes: list[Any] = [None] * len(orders)
+        asked, positions = [], []
+        for position, order in enumerate(orders):
+            try:
+                self._check(order)
+            except HostlerError as error:
+                outcomes[position] = error
+                continue
+            assert isinstance(order.command, Place)
+            asked.append(order.command.request)
+            positions.append(position)
+        self._advance(orders[0].now)
+        for position, outcome in zip(positions, guests.place_each(self.state, asked, orders[0].now), strict=True):
+            outcomes[position] = outcome
+        return outcomes
+
+    def _check(self, order: Order) -> None:
+        state = self.state
+        rights.check(
+            state.tenants,
+            order.user,
+            order.command,
+            lambda uuid: state.fleet.consumer(uuid).project_id,
+            lambda asked: state.specs.of(asked.spec),
+        )
+
+    def _advance(self, now: float) -> None:
+        engine = self.state.engine
+        engine.fleet.advance(now, engine.policy.options.default.service_down_time)
+
+
+_RESULTS: Final[dict[str, Any]] = {"decision": Decision, "placed": PlacedMany}
+
+
+def _end_of_run(commands: Sequence[Order], first: int) -> int:
+    """End of the placements of one time that begin at ``first``."""
+    now, last = commands[first].now, first
+    while last < len(commands) and commands[last].now == now and isinstance(commands[last].command, Place):
+        last += 1
+    return last
+
+
+def _change_tenants(state: ServiceState, command: Any, now: float) -> None:
+    tenants, pools = state.tenants, state.pools
+    match command:
+        case c.CreateDomain():
+            tenants.create_domain(command)
+        case c.DeleteDomain(id=name):
+            tenants.delete_domain(command)
+            pools.forget_scope(f"domain:{name}")
+        case c.CreateProject():
+            tenants.create_project(command)
+        case c.DeleteProject(id=name):
+            if state.usage.of(f"project:{name}"):
+                raise InUse(f"project {name} has instances", field="id", hint="release them first")
+            tenants.delete_project(command)
+            pools.forget_scope(f"project:{name}")
+        case c.CreateUser():
+            tenants.create_user(command)
+        case c.DeleteUser():
+            tenants.delete_user(command)
+        case c.Grant():
+            tenants.grant(command)
+        case c.Revoke():
+            tenants.revoke(command)
+        case c.CreateToken():
+            tenants.create_token(command, now)
+        case c.RevokeToken():
+            tenants.revoke_token(command)
+        case c.SetLimits():
+            tenants.set_limits(command)
+        case _:
+            _change_pools(state, command)
+
+
+def _change_pools(state: ServiceState, command: Any) -> None:
+    match command:
+        case c.CreatePool():
+            state.pools.create(state.fleet, command)
+        case c.DeletePool():
+            state.pools.delete(state.fleet, command)
+        case c.SetPoolHosts():
+            state.pools.set_hosts(state.fleet, command)
+        case c.GrantPool():
+            state.pools.grant(state.tenants, command)
+        case c.UngrantPool():
+            state.pools.ungrant(command)

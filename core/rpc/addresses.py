@@ -1,0 +1,92 @@
+"""Addresses as texts, ``unix:PATH``, ``tcp:HOST:PORT`` and ``tls:HOST:PORT``, and listening on them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from typing import Final, Literal, NamedTuple
+
+import trio
+
+from ...placement.errors import HostlerError, InvalidValue
+
+BACKLOG: Final = 1024
+
+
+class AddressInUse(HostlerError):
+    """Somebody else listens there, or it is no address of this machine."""
+
+    code = "address_in_use"
+
+
+class Address(NamedTuple):
+    """Where a service listens. ``host`` is the path of a Unix socket; port 0 is any that is free."""
+
+    kind: Literal["unix", "tcp", "tls"]
+    host: str
+    port: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """An address from its text. InvalidValue if it is none."""
+        kind, _, rest = text.partition(":")
+        if kind == "unix" and rest:
+            return cls("unix", rest)
+        host, _, port = rest.rpartition(":")
+        if kind in ("tcp", "tls") and host and port.isascii() and port.isdigit() and int(port) < 65_536:
+            return cls("tcp" if kind == "tcp" else "tls", host.strip("[]"), int(port))
+        hint = "write unix:PATH, tcp:HOST:PORT or tls:HOST:PORT"
+        raise InvalidValue(f"{text[:200]!r} is no address", field="address", hint=hint)
+
+    def __str__(self) -> str:
+        if self.kind == "unix":
+            return f"unix:{self.host}"
+        return f"{self.kind}:[{self.host}]:{self.port}" if ":" in self.host else f"{self.kind}:{self.host}:{self.port}"
+
+
+async def listen(address: Address) -> list[trio.SocketListener]:
+    """Listeners on an address. AddressInUse if there can be none."""
+    try:
+        if address.kind == "unix":
+            return [trio.SocketListener(trio.socket.from_stdlib_socket(_unix_socket(address.host)))]
+        return await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
+    except OSError as error:
+        raise AddressInUse(f"cannot listen on {address}: {error}", field="address") from error
+
+
+def bound(address: Address, listener: trio.SocketListener) -> Address:
+    """The address with the port that was found."""
+    if address.kind == "unix":
+        return address
+    host, port, *_ = listener.socket.getsockname()
+    return Address(address.kind, host, port)
+
+
+def forget(address: Address) -> None:
+    """Remove what a listener has left in the file system."""
+    if address.kind == "unix":
+        with contextlib.suppress(OSError):
+            os.unlink(address.host)
+
+
+def _unix_socket(path: str) -> socket.socket:
+    """A listening socket, for the owner and his group, in place of one that nobody listens on any more."""
+    if os.path.exists(path):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(errno.EADDRINUSE, "it is a file")
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(path) == 0:
+                raise OSError(errno.EADDRINUSE, "another process listens there")
+        os.unlink(path)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.bind(path)
+        os.chmod(path, 0o660)
+        made.listen(BACKLOG)
+    except OSError:
+        made.close()
+        raise
+    return made

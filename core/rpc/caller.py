@@ -1,0 +1,242 @@
+"""A client's side without input and output: what is sent, what answers mean, and when a call is tried again.
+
+``Caller`` is written once; ``Client`` gives it trio's sockets and clock, ``BlockingClient`` those of the standard
+library.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from ...placement.commands import asked
+from ...placement.errors import HostlerError, InvalidValue, UnknownName
+from ...placement.request import Request
+from ..errors import DeadlineExceeded, Overloaded
+from .addresses import Address
+from .framing import BadFrame, Framer
+from .messages import MAX_ID, Answer, Notification, encode, read_answer, read_error
+from .methods import METHODS, Event
+
+FRAME_BYTES: Final = 256 << 20
+"""Longest message that a client takes from its server."""
+FIRST_PAUSE: Final = 0.02
+LONGEST_PAUSE: Final = 2.0
+TIMEOUT: Final = 30.0
+EVENTS_KEPT: Final = 10_000
+
+Params = Mapping[str, Any] | msgspec.Struct | None
+
+
+class ConnectionLost(HostlerError):
+    """The connection could not be made, or broke; the message says whether the command may have been carried out."""
+
+    code = "connection_lost"
+
+
+class Wire:
+    """One connection's protocol: numbers calls, and finds the answers in what comes."""
+
+    def __init__(self) -> None:
+        self._framer = Framer(FRAME_BYTES)
+        self._last = 0
+        self.dismissal: HostlerError | None = None
+        """Why the server closes the connection, if it has said so."""
+
+    def call(self, method: str, params: Params, options: Mapping[str, Any]) -> tuple[int, bytes]:
+        """(id, bytes) of a call. InvalidValue for parameters that cannot be sent."""
+        self._last = self._last % MAX_ID + 1
+        given: list[Any] = [{} if params is None else params]
+        if options:
+            given.append(options)
+        try:
+            return self._last, encode((0, self._last, method, given))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InvalidValue(f"the parameters of {method} cannot be sent: {error}", field="params") from None
+
+    def feed(self, data: bytes) -> list[Answer | Event]:
+        """What has come complete. BadFrame for what no server sends."""
+        self._framer.feed(data)
+        found: list[Answer | Event] = []
+        while (frame := self._framer.next()) is not None:
+            message = read_answer(frame)
+            if isinstance(message, Answer):
+                found.append(message)
+            elif message.method == "event":
+                found.append(_event(message))
+            elif message.method == "error":
+                self.dismissal = _dismissal(message)
+        return found
+
+    def lost(self, why: str) -> HostlerError:
+        """The error of calls that have no answer when the connection is no more."""
+        return self.dismissal if self.dismissal is not None else ConnectionLost(why)
+
+
+class Caller:
+    """Calls with deadlines, reconnection and safe repetition. A command that changes something gets an idempotency key
+    unless it is given one, so that it can be repeated after a lost connection without being done twice. What was
+    watched is watched again on a new connection."""
+
+    def __init__(self, address: str | Address, *, token: str | None = None, within: float = TIMEOUT) -> None:
+        self.address = Address.parse(address) if isinstance(address, str) else address
+        self.within = within
+        self._token = token
+        self._pauses = random.Random(secrets.randbits(64))
+        self._watched: Params = None
+
+    # what the two kinds of client differ in
+
+    @abstractmethod
+    async def _connect(self, deadline: float) -> None:
+        """Have a connection, if there is none. ConnectionLost."""
+
+    @abstractmethod
+    async def _transfer(self, calls: Sequence[tuple[int, bytes]], deadline: float) -> Mapping[int, Answer]:
+        """Send calls, and wait for all their answers. ConnectionLost, DeadlineExceeded, or why the server has closed
+        the connection."""
+
+    @property
+    @abstractmethod
+    def _wire(self) -> Wire:
+        """The protocol of the connection there is. ConnectionLost if there is none."""
+
+    @abstractmethod
+    async def _sleep(self, seconds: float) -> None: ...
+
+    @abstractmethod
+    def _now(self) -> float: ...
+
+    # what they share
+
+    def _deadline(self, within: float | None) -> float:
+        return self._now() + (self.within if within is None else within)
+
+    async def _call(self, method: str, params: Params, key: str | None, within: float | None) -> Any:
+        known = METHODS.get(method)
+        if known is None:
+            raise UnknownName.among("method", method, METHODS)
+        deadline = self._deadline(within)
+        if known.journalled and key is None:
+            key = secrets.token_hex(12)
+        answer = await self._until_answered(method, params, key, deadline)
+        if answer.error is not None:
+            raise answer.error
+        if method in ("watch", "unwatch"):
+            self._watched = params if method == "watch" else None
+        return read_result(method, answer.result)
+
+    async def _until_answered(self, method: str, params: Params, key: str | None, deadline: float) -> Answer:
+        """The answer, however many connections it takes. What the server was too busy for is asked again, and so is
+        what can be repeated: questions, and commands with a key."""
+        pause = FIRST_PAUSE
+        sent, repeatable = False, key is not None or METHODS[method].kind == "question" or method in _REPEATABLE
+        while True:
+            try:
+                await self._connect(deadline)
+                sent = True
+                answer = await self._exchange(method, params, key, deadline)
+                if not isinstance(answer.error, Overloaded) or self._now() + pause >= deadline:
+                    return answer
+            except ConnectionLost as error:
+                if (sent and not repeatable) or self._now() + pause >= deadline:
+                    raise _given_up(error, sent and METHODS[method].kind != "question", key) from error
+            await self._sleep(pause * (0.5 + self._pauses.random() / 2))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _exchange(self, method: str, params: Params, key: str | None, deadline: float) -> Answer:
+        options = {} if key is None else {"key": key, "timeout": min(max(deadline - self._now(), 0.0), 86_400.0)}
+        number, data = self._wire.call(method, params, options)
+        return (await self._transfer([(number, data)], deadline))[number]
+
+    async def _pipeline(self, calls: Iterable[tuple[str, Params]], within: float | None) -> list[Any]:
+        deadline = self._deadline(within)
+        await self._connect(deadline)
+        wire = self._wire
+        made = [(method, wire.call(method, params, {})) for method, params in calls]
+        answers = await self._transfer([call for _, call in made], deadline)
+        results: list[Any] = []
+        for method, (number, _) in made:
+            answer = answers[number]
+            results.append(answer.error if answer.error is not None else read_result(method, answer.result))
+        return results
+
+    async def _batch(self, calls: Iterable[tuple[str, Params]], within: float | None) -> list[Any]:
+        params = {"calls": [(method, [{} if given is None else given]) for method, given in calls]}
+        answers: list[tuple[Any, Any]] = await self._call("batch", params, None, within)
+        return [result if error is None else read_error(msgspec.Raw(encode(error))) for error, result in answers]
+
+    async def _greet(self, deadline: float) -> None:
+        """Say who we are on a new connection, have its errors in full, and watch what was watched."""
+        hello = {"errors": "map"} if self._token is None else {"errors": "map", "token": self._token}
+        calls = [self._wire.call("hello", hello, {})]
+        if self._watched is not None:
+            calls.append(self._wire.call("watch", self._watched, {}))
+        for answer in (await self._transfer(calls, deadline)).values():
+            if answer.error is not None:
+                raise answer.error
+
+
+_REPEATABLE: Final = ("hello", "status", "watch", "unwatch", "snapshot")
+
+
+def _given_up(error: ConnectionLost, maybe_done: bool, key: str | None) -> ConnectionLost:
+    text = str(error.args[0])
+    if maybe_done:
+        hint = None if key is None else f"ask again with the key {key}"
+        return ConnectionLost(f"{text}; the command may have been carried out", hint=hint)
+    return ConnectionLost(text, hint="is the service running, and is the address right?")
+
+
+def _event(note: Notification) -> Event:
+    try:
+        return msgspec.msgpack.decode(note.params, type=tuple[Event])[0]
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise BadFrame(f"this is no event: {error}") from None
+
+
+def _dismissal(note: Notification) -> HostlerError:
+    try:
+        (error,) = msgspec.msgpack.decode(note.params, type=tuple[msgspec.Raw])
+    except (msgspec.MsgspecError, ValueError):
+        return ConnectionLost("the server closed the connection")
+    return read_error(error)
+
+
+def read_result(method: str, raw: msgspec.Raw) -> Any:
+    """An answer as the type that the method has. InvalidValue if it is none: the service is of another version."""
+    decoder = _DECODERS.get(method)
+    if decoder is None:
+        decoder = _DECODERS[method] = msgspec.msgpack.Decoder(METHODS[method].result)
+    try:
+        return decoder.decode(raw)
+    except (msgspec.MsgspecError, ValueError) as error:
+        hint = "is the service of another version?"
+        raise InvalidValue(f"the answer of {method} cannot be read: {error}", field="result", hint=hint) from None
+
+
+_DECODERS: Final[dict[str, msgspec.msgpack.Decoder[Any]]] = {}
+
+
+def late() -> DeadlineExceeded:
+    """The client's own deadline has passed."""
+    text = "no answer in time: a command may have been carried out"
+    return DeadlineExceeded(text, field="timeout", hint="ask again with the same key")
+
+
+def place_params(request: Request) -> dict[str, Any]:
+    """Parameters of ``place``. InvalidValue for what cannot be sent."""
+    try:
+        return {"request": asked(request)}
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidValue(f"the request cannot be sent: {error}", field="request") from None
+
+
+def place_many_params(requests: Iterable[Request]) -> dict[str, Any]:
+    """Parameters of ``place_many``. InvalidValue for what cannot be sent."""
+    return {"requests": [place_params(request)["request"] for request in requests]}

@@ -1,0 +1,256 @@
+"""One peer's connection: bytes in, bytes out, a session between, and what the peer may use of the service."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import trio
+
+from ..service import Identity
+from .addresses import Address
+from .framing import BadFrame, Framer
+from .messages import error_object, notification
+from .session import Session
+from .tls import names_of
+
+if TYPE_CHECKING:
+    from .server import RpcServer
+
+READ_BYTES: Final = 64 << 10
+SEND_BYTES: Final = 1 << 20
+LINGER_SECONDS: Final = 2.0
+_CREDENTIALS: Final = struct.Struct("3i")
+LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+"""What a connection raises when it is no more (an SSLError is an OSError)."""
+
+log = logging.getLogger("hostler.rpc")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What peers may use. Sizes in bytes, times in seconds."""
+
+    connections: int = 20_000
+    """All together; more are closed at once."""
+    frame_bytes: int = 16 << 20
+    """Of one message from a peer who has said who he is."""
+    stranger_bytes: int = 64 << 10
+    """Of one message from one who has not."""
+    unfinished_bytes: int = 512 << 20
+    """Of all messages that have come in part, of all connections together; the one that goes beyond is closed."""
+    frame_seconds: float = 60.0
+    """From a message's first byte to its last, and for a TLS handshake; then the connection is closed."""
+    idle_seconds: float = math.inf
+    """Without a message or an open call or a subscription; then the connection is closed."""
+    outstanding: int = 4_096
+    """Calls without an answer, of one connection; beyond that nothing more is read from it."""
+    outstanding_bytes: int = 32 << 20
+    """Length of these calls together; beyond that nothing more is read from it."""
+    unread_bytes: int = 4 << 20
+    """Answers that the peer has not taken; beyond that nothing more is read from it."""
+    answer_bytes: int = 64 << 20
+    """Of one answer; a longer one becomes the error ``answer_too_long``."""
+    send_seconds: float = 30.0
+    """For a peer to take the next megabyte of what is sent to it; then the connection is closed."""
+
+
+class Connection:
+    """Bytes in, bytes out. ``run`` until the peer is gone or has lost its connection."""
+
+    def __init__(self, server: RpcServer, stream: trio.SocketStream) -> None:
+        self.server, self.limits = server, server.limits
+        self.stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = stream
+        self.scope = trio.CancelScope()
+        self.waiting_bytes = 0
+        self._raw = stream
+        self._session: Session | None = None
+        self._nursery: trio.Nursery | None = None
+        self._framer = Framer(self.limits.stranger_bytes)
+        self._began = 0.0
+        """When the first byte of the unfinished message came."""
+        self._out: list[bytes] = []
+        self._wake = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
+
+    @property
+    def busy(self) -> bool:
+        """True while calls have no answer yet, or answers wait to be sent."""
+        return self.waiting_bytes > 0 or (self._session is not None and self._session.outstanding > 0)
+
+    async def idle(self) -> None:
+        """Wait until all calls are answered, and all answers sent, or the connection is lost."""
+        while self.busy:
+            await self._room.park()
+
+    def end(self) -> None:
+        """The connection is no more."""
+        self.server.unfinished_bytes -= self._framer.unfinished
+        self._out.clear()
+        self.waiting_bytes = 0
+        if self._session is not None:
+            self._session.close()
+            self._session.outstanding = 0
+        self._room.unpark_all()
+
+    async def run(self, address: Address) -> None:
+        """Serve the peer. NotAuthenticated for a certificate that stands for nobody."""
+        try:
+            identity = await self._identity(address)
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._session = Session(
+                    self.server.service, self.server.watchers, identity, self, answer_bytes=self.limits.answer_bytes
+                )
+                nursery.start_soon(self._until_lost, self._send_all)
+                await self._until_lost(self._read)
+                nursery.cancel_scope.cancel()
+        except LOST as error:
+            log.debug("connection lost: %s", error)
+
+    async def _identity(self, address: Address) -> Identity:
+        service = self.server.service
+        if address.kind != "tls":
+            return service.newcomer(local=address.kind == "unix" and _is_own(self._raw))
+        assert self.server.tls is not None
+        stream = trio.SSLStream(self._raw, self.server.tls, server_side=True, https_compatible=True)
+        self.stream = stream
+        with trio.move_on_after(self.limits.frame_seconds) as limit:
+            await stream.do_handshake()
+        if limit.cancelled_caught:
+            raise trio.BrokenResourceError("no TLS handshake in time")
+        return service.newcomer(certificate=names_of(stream.getpeercert()))
+
+    async def _until_lost(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except LOST as error:
+            log.debug("connection lost: %s", error)
+            self.scope.cancel()
+
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have work done that ends with the connection."""
+        assert self._nursery is not None
+        self._nursery.start_soon(work)
+
+    # in
+
+    async def _read(self) -> None:
+        """Read until the peer has closed, and all it asked has been answered."""
+        try:
+            while data := await self._receive():
+                before = self._framer.unfinished
+                self._framer.feed(data)
+                try:
+                    await self._take()
+                finally:
+                    self.server.unfinished_bytes += self._framer.unfinished - before
+                if self.server.unfinished_bytes > self.limits.unfinished_bytes:
+                    raise BadFrame("the service has too many unfinished messages", hint="try again later")
+        except BadFrame as error:
+            log.info("connection closed: %s", error)
+            await self._dismiss(error)
+        else:
+            await self.idle()
+
+    async def _take(self) -> None:
+        """Give the session all messages that are complete, as fast as it may have them."""
+        session, framer = self._session, self._framer
+        assert session is not None
+        found = False
+        while True:
+            framer.limit = self.limits.frame_bytes if session.identity.user else self.limits.stranger_bytes
+            frame = framer.next()
+            if frame is None:
+                break
+            found = True
+            if session.feed(frame):
+                await trio.lowlevel.checkpoint()
+            while not self._has_room(session):
+                await self._room.park()
+        if found or not self._began:
+            self._began = trio.current_time() if framer.unfinished else 0.0
+
+    def _has_room(self, session: Session) -> bool:
+        limits = self.limits
+        return (
+            session.outstanding < limits.outstanding
+            and session.outstanding_bytes < limits.outstanding_bytes
+            and self.waiting_bytes < limits.unread_bytes
+        )
+
+    async def _receive(self) -> bytes:
+        """What comes next; nothing at the end, or if the peer was idle for too long. BadFrame for a message that takes
+        too long."""
+        if self._began:
+            with trio.move_on_at(self._began + self.limits.frame_seconds):
+                return bytes(await self.stream.receive_some(READ_BYTES))
+            raise BadFrame("a message took too long to arrive")
+        if self.limits.idle_seconds == math.inf:
+            return bytes(await self.stream.receive_some(READ_BYTES))
+        while True:
+            with trio.move_on_after(self.limits.idle_seconds):
+                return bytes(await self.stream.receive_some(READ_BYTES))
+            if not self.busy and self._session not in self.server.watchers:
+                log.info("connection closed: idle")
+                return b""
+
+    async def _dismiss(self, error: BadFrame) -> None:
+        """Tell the peer why it loses its connection, and give it time to read that."""
+        assert self._session is not None
+        self.server.unfinished_bytes -= self._framer.unfinished
+        self._framer = Framer(0)
+        self.send(notification("error", error_object(error, self._session.style)))
+        with trio.move_on_after(LINGER_SECONDS):
+            while self.waiting_bytes:
+                await self._room.park()
+            if isinstance(self.stream, trio.SocketStream):
+                await self.stream.send_eof()
+            while await self._raw.receive_some(READ_BYTES):
+                pass  # closing with unread bytes would take the notification away from the peer
+
+    # out
+
+    def send(self, data: bytes) -> None:
+        """Have bytes sent."""
+        if not self._out:
+            self._wake.unpark_all()
+        self._out.append(data)
+        self.waiting_bytes += len(data)
+
+    async def _send_all(self) -> None:
+        while True:
+            if not self._out:
+                await self._wake.park()
+            chunks, self._out = self._out, []
+            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            del chunks
+            for start in range(0, len(data), SEND_BYTES):
+                part = data if len(data) <= SEND_BYTES else memoryview(data)[start : start + SEND_BYTES]
+                with trio.move_on_after(self.limits.send_seconds) as limit:
+                    await self.stream.send_all(part)
+                if limit.cancelled_caught:
+                    raise trio.BrokenResourceError("the peer does not read")
+                self.waiting_bytes -= len(part)
+                self._room.unpark_all()
+
+
+def _is_own(stream: trio.SocketStream) -> bool:
+    """True if a Unix socket's peer is the user that this process is, or root."""
+    data: Any = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(data)
+    return user in (0, os.geteuid())
+
+
+def keep_alive(stream: trio.SocketStream) -> None:
+    """Have the system look whether a silent TCP peer is still there: gone after about two minutes."""
+    if stream.socket.family in (socket.AF_INET, socket.AF_INET6):
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)

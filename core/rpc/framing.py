@@ -1,0 +1,96 @@
+"""Where a MessagePack stream's messages begin and end. It decodes nothing, so each message is decoded once, typed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgpack
+
+from ...placement.errors import HostlerError
+
+DEPTH: Final = 1_024
+"""Levels of lists and maps in a message; one of this depth is refused."""
+_SPARE_BYTES: Final = 1 << 20
+_SPARES: list[msgpack.Unpacker] = []
+"""An unpacker is 40 KiB: only those in the middle of a message have one, thousands of idle connections none."""
+_UNLIMITED: Final = 2**31 - 1
+
+
+class BadFrame(HostlerError):
+    """What a peer sends is no MessagePack, nested too deeply, longer than is allowed, or no message. The connection is
+    closed."""
+
+    code = "bad_frame"
+
+
+class Framer:
+    """Cuts a stream into messages of at most ``limit`` bytes. Each byte is looked at once, however it comes."""
+
+    __slots__ = ("_begin", "_buffer", "_done", "_unpacker", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._unpacker: msgpack.Unpacker | None = None
+        self._begin = 0
+        """Position of the buffer's first byte in the unpacker's stream."""
+        self._buffer = bytearray()
+        self._done = 0
+        """Bytes of the buffer that have been given out."""
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes that have not been given out."""
+        return len(self._buffer) - self._done
+
+    def feed(self, data: bytes) -> None:
+        """Take in what has come."""
+        if not data:
+            return
+        if self._unpacker is None:
+            self._unpacker = _SPARES.pop() if _SPARES else _unpacker()
+            self._begin = self._unpacker.tell()
+        self._unpacker.feed(data)
+        self._buffer += data
+
+    def next(self) -> bytes | None:
+        """The next message, None if it is not complete. BadFrame for what can be none."""
+        unpacker = self._unpacker
+        if unpacker is None:
+            return None
+        try:
+            unpacker.skip()
+        except msgpack.OutOfData:
+            self._forget_done()
+            if len(self._buffer) > self.limit:
+                raise self._too_long() from None
+            return None
+        except msgpack.StackError:
+            raise BadFrame(f"a message is nested {DEPTH} levels deep or more") from None
+        except (ValueError, msgpack.UnpackException) as error:
+            raise BadFrame(f"this is no MessagePack: {error or type(error).__name__}") from None
+        begin, self._done = self._done, unpacker.tell() - self._begin
+        if self._done - begin > self.limit:
+            raise self._too_long()
+        frame = bytes(memoryview(self._buffer)[begin : self._done])
+        if self._done == len(self._buffer):
+            self._give_up_unpacker(unpacker)
+        return frame
+
+    def _forget_done(self) -> None:
+        del self._buffer[: self._done]
+        self._begin += self._done
+        self._done = 0
+
+    def _give_up_unpacker(self, unpacker: msgpack.Unpacker) -> None:
+        if len(self._buffer) <= _SPARE_BYTES and len(_SPARES) < 16:
+            _SPARES.append(unpacker)
+        self._unpacker = None
+        self._buffer = bytearray()
+        self._done = 0
+
+    def _too_long(self) -> BadFrame:
+        return BadFrame(f"a message is longer than {self.limit} bytes", hint="send smaller batches")
+
+
+def _unpacker() -> msgpack.Unpacker:
+    return msgpack.Unpacker(read_size=4_096, max_buffer_size=_UNLIMITED)

@@ -1,0 +1,202 @@
+"""All methods by name: their parameters and answers as types. docs/rpc.md is made of this table."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from ...placement import commands as p
+from ...placement.decision import Decision
+from ...placement.explain import Explanation
+from ...placement.fitting import Fit
+from .. import queries as q
+from ..service import TOKEN_DAYS, NewToken
+from ..tenancy import commands as c
+from .messages import ErrorStyle
+
+
+class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of parameters that are neither a command nor a question."""
+
+
+class Hello(Params, frozen=True):
+    """Say who you are, by a token, and how this connection wants errors from now on: ``list`` = [code, message],
+    ``map`` = {code, message, field, hint, extra}, ``text`` = ``code: message``. For anybody; may be called again. What
+    is left out stays; a token that is no good leaves all as it was."""
+
+    token: Annotated[str, msgspec.Meta(max_length=1_000)] | None = None
+    errors: ErrorStyle | None = None
+
+
+class Status(Params, frozen=True):
+    """How the service is, and who you are to it. For anybody."""
+
+
+class Batch(Params, frozen=True):
+    """Several commands and questions in one message, [method, params] each. They begin in order, but questions do not
+    wait for the commands before them. Answers come together, in order: [error, result] each."""
+
+    calls: Annotated[list[tuple[str, msgspec.Raw]], msgspec.Meta(max_length=10_000)]
+
+
+class Issue(Params, frozen=True):
+    """Make a token of a user (of oneself without one) that is good for so many ``days``."""
+
+    user: str | None = None
+    days: Annotated[float, msgspec.Meta(gt=0, le=3_650)] = TOKEN_DAYS
+
+
+class Watch(Params, frozen=True):
+    """Be notified from now on: ``decisions`` (placements), ``refusals``, ``changes`` (all other commands), and
+    ``capacity`` once a second while it changes. Readers of a project see its guests, readers of the cloud everything.
+    Notifications are [2, "event", [Event]]. A second call replaces the first."""
+
+    kinds: list[Literal["decisions", "refusals", "changes", "capacity"]]
+    project: str | None = None
+
+
+class Unwatch(Params, frozen=True):
+    """Be notified no more."""
+
+
+class TakeSnapshot(Params, frozen=True):
+    """Take a snapshot now. For cloud admins."""
+
+
+class Welcome(msgspec.Struct, frozen=True):
+    """Who you are (None: nobody yet), and whom you talk to."""
+
+    user: str | None
+    version: str
+    protocol: int = 1
+
+
+class StatusOf(msgspec.Struct, frozen=True, kw_only=True):
+    """``ready``: commands are taken. ``writable``: the journal can be written. ``sequence``: number of the last
+    command; ``queued``: how many wait. ``user``: who you are (None: nobody yet)."""
+
+    ready: bool
+    writable: bool
+    sequence: int
+    queued: int
+    hosts: int
+    user: str | None
+    version: str
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What happened: ``sequence`` of the command, its ``time`` in seconds since the epoch, who gave it and which it
+    was; hosts by instance for decisions, code and sentence for refusals, figures for capacity. ``missed``: events left
+    out before this one because the reader was slow."""
+
+    kind: str
+    sequence: int
+    time: float
+    user: str = ""
+    command: str = ""
+    project: str | None = None
+    hosts: dict[str, str] = {}
+    code: str | None = None
+    sentence: str | None = None
+    capacity: dict[str, q.CapacityOf] = {}
+    missed: int = 0
+
+
+Kind = Literal["command", "question", "session"]
+
+
+class Method(NamedTuple):
+    """A method: its parameters and the type of its answer. A ``command`` is journalled, and takes options; a
+    ``question`` changes nothing; ``session`` is about the connection or the service itself."""
+
+    name: str
+    params: type[Any]
+    result: Any
+    kind: Kind
+
+    @property
+    def journalled(self) -> bool:
+        """True for commands."""
+        return self.kind == "command"
+
+    @property
+    def about(self) -> str:
+        """What it does."""
+        return inspect.cleandoc(self.params.__doc__ or "").replace("\n", " ")
+
+
+_COMMANDS: Final[dict[type[Any], Any]] = {
+    p.Place: Decision,
+    p.PlaceMany: p.Placed,
+    p.Move: Decision,
+    p.Resize: Decision,
+    p.Release: int,
+    p.Spawned: None,
+    p.AddHosts: int,
+    p.RemoveHost: None,
+    p.SetService: None,
+    p.Heartbeats: None,
+    p.Report: None,
+    p.AddProvider: str,
+    p.SetParent: None,
+    p.SetTraits: None,
+    p.SetInventory: None,
+    p.SetAggregates: None,
+    p.UpdateAggregate: None,
+    p.AddServerGroup: None,
+    p.SetPolicy: str,
+    c.CreateDomain: None,
+    c.DeleteDomain: None,
+    c.CreateProject: None,
+    c.DeleteProject: None,
+    c.CreateUser: None,
+    c.DeleteUser: None,
+    c.Grant: None,
+    c.Revoke: None,
+    c.RevokeToken: None,
+    c.SetLimits: None,
+    c.CreatePool: None,
+    c.DeletePool: None,
+    c.SetPoolHosts: None,
+    c.GrantPool: None,
+    c.UngrantPool: None,
+}
+_QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
+    "hosts": (q.Hosts, list[q.HostLine]),
+    "host": (q.ShowHost, q.HostDetail),
+    "instance": (q.Instance, q.InstanceDetail),
+    "explain": (q.Explain, Explanation),
+    "fits": (q.Fits, Fit),
+    "what_if": (q.WhatIf, list[q.Tried]),
+    "usage": (q.ShowUsage, q.UsageAndLimits),
+    "capacity": (q.Capacity, dict[str, q.CapacityOf]),
+    "domains": (q.Domains, list[str]),
+    "projects": (q.Projects, list[q.ProjectLine]),
+    "users": (q.Users, list[q.UserLine]),
+    "tokens": (q.Tokens, list[q.TokenLine]),
+    "pools": (q.ListPools, list[q.PoolLine]),
+    "policy": (q.ShowPolicy, q.PolicyInForce),
+}
+_SESSION: Final[dict[str, tuple[type[Any], Any]]] = {
+    "hello": (Hello, Welcome),
+    "status": (Status, StatusOf),
+    "batch": (Batch, list[tuple[Any, Any]]),
+    "create_token": (Issue, NewToken),
+    "watch": (Watch, None),
+    "unwatch": (Unwatch, None),
+    "snapshot": (TakeSnapshot, int),
+}
+
+
+def _methods() -> dict[str, Method]:
+    found = {name: Method(name, params, result, "session") for name, (params, result) in _SESSION.items()}
+    for params, result in _COMMANDS.items():
+        name = str(params.__struct_config__.tag)
+        found[name] = Method(name, params, result, "command")
+    found |= {name: Method(name, params, result, "question") for name, (params, result) in _QUESTIONS.items()}
+    return found
+
+
+METHODS: Final = _methods()

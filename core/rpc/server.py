@@ -1,0 +1,96 @@
+"""The server: addresses to listen on, and the connections that come. One that misbehaves is lost, and no other."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Sequence
+
+import trio
+
+from ...placement.errors import InvalidValue
+from ..service import Service
+from ..tenancy.errors import NotAuthenticated
+from .addresses import Address, bound, forget, listen
+from .connection import LOST, Connection, Limits, keep_alive
+from .watching import Watchers
+
+__all__ = ["Limits", "RpcServer"]
+
+log = logging.getLogger("hostler.rpc")
+
+
+class RpcServer:
+    """Serves one service on any number of addresses."""
+
+    def __init__(self, service: Service, limits: Limits | None = None, *, tls: ssl.SSLContext | None = None) -> None:
+        self.service, self.limits, self.tls = service, limits or Limits(), tls
+        self.watchers = Watchers(service)
+        self.connections: set[Connection] = set()
+        self.refused = 0
+        """Connections closed because there were too many."""
+        self.unfinished_bytes = 0
+        """Of all messages that have come in part."""
+        self._accepting = trio.CancelScope()
+
+    async def serve(
+        self, addresses: Sequence[Address], *, task_status: trio.TaskStatus[list[Address]] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Listen and serve until cancelled; started with the addresses as they were bound. AddressInUse."""
+        if self.tls is None and any(address.kind == "tls" for address in addresses):
+            raise InvalidValue("tls: needs a certificate and a key", field="tls", hint="see [rpc.tls]")
+        listeners: list[tuple[Address, trio.SocketListener]] = []
+        try:
+            for address in addresses:
+                listeners += [(address, listener) for listener in await listen(address)]
+            async with trio.open_nursery() as nursery:
+                task_status.started([bound(address, listener) for address, listener in listeners])
+                nursery.start_soon(self.watchers.tell_capacity)
+                with self._accepting:
+                    async with trio.open_nursery() as accepting:
+                        for address, listener in listeners:
+                            accepting.start_soon(self._accept, address, listener, nursery)
+        finally:
+            for address, _ in listeners:
+                forget(address)
+
+    def stop_accepting(self) -> None:
+        """Take no new connections; those that are there go on."""
+        self._accepting.cancel()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until all answers have been sent, at most so long, then close all connections."""
+        with trio.move_on_after(seconds):
+            for connection in list(self.connections):
+                await connection.idle()
+        for connection in list(self.connections):
+            connection.scope.cancel()
+
+    async def _accept(self, address: Address, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+        async def handle(stream: trio.SocketStream) -> None:
+            await self._serve(address, stream)
+
+        await trio.serve_listeners(handle, [listener], handler_nursery=nursery)
+
+    async def _serve(self, address: Address, raw: trio.SocketStream) -> None:
+        if len(self.connections) >= self.limits.connections:
+            self.refused += 1
+            await trio.aclose_forcefully(raw)
+            return
+        connection = Connection(self, raw)
+        self.connections.add(connection)
+        try:
+            keep_alive(raw)
+            with connection.scope:
+                await connection.run(address)
+        except LOST as error:
+            log.debug("connection lost before it was one: %s", error)
+        except NotAuthenticated as error:
+            log.info("connection refused: %s", error)
+        except Exception:
+            log.exception("a connection failed in an unforeseen way")
+        finally:
+            self.connections.discard(connection)
+            connection.end()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await trio.aclose_forcefully(connection.stream)

@@ -1,0 +1,251 @@
+"""One peer's session: calls in, answers out. It knows no sockets; whoever has one feeds it messages and sends bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Coroutine
+from importlib.metadata import version
+from typing import Any, Final, Protocol
+
+import msgspec
+import trio
+
+from ...placement.errors import HostlerError, InvalidValue, UnknownName
+from ..errors import InternalError
+from ..service import Identity, Service
+from ..tenancy.tenants import CLOUD
+from ..writer import Pending
+from .batch import BatchAnswers, answer_questions
+from .messages import (
+    NO_OPTIONS,
+    Call,
+    ErrorStyle,
+    Options,
+    Reply,
+    answer,
+    encode,
+    failure,
+    read_call,
+    read_params,
+    too_long,
+)
+from .methods import METHODS, Batch, Hello, Issue, Method, Status, StatusOf, TakeSnapshot, Unwatch, Watch, Welcome
+from .watching import Watchers
+
+VERSION: Final = version("hostler")
+
+log = logging.getLogger("hostler.rpc")
+
+
+class Outlet(Protocol):
+    """The connection, as its session sees it."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that the peer has not taken yet."""
+
+    def send(self, data: bytes) -> None:
+        """Have bytes sent."""
+
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have work done that ends with the connection."""
+
+
+class Session:
+    """State of one connection. ``feed`` is given its messages. ``outstanding`` calls, which came in
+    ``outstanding_bytes``, have no answer yet."""
+
+    def __init__(
+        self, service: Service, watchers: Watchers, identity: Identity, outlet: Outlet, *, answer_bytes: int
+    ) -> None:
+        self.service, self.identity = service, identity
+        self.outstanding = self.outstanding_bytes = 0
+        self.style: ErrorStyle = "list"
+        self.answer_bytes = answer_bytes
+        self._watchers, self._outlet = watchers, outlet
+        self._pending: set[Pending[Any, Any]] = set()
+        self._closed = False
+
+    def feed(self, frame: bytes) -> bool:
+        """Take a message in; True if that may have taken long. BadFrame if it is none that a client may send."""
+        call = read_call(frame)
+        number, size = call.id, len(frame)
+        self.outstanding += 1
+        self.outstanding_bytes += size
+
+        def reply(result: Any, error: HostlerError | None) -> None:
+            self.outstanding -= 1
+            self.outstanding_bytes -= size
+            if number is not None and not self._closed:
+                self._outlet.send(self._encoded(number, call.method, result, error))
+
+        return self.begin(call, reply) != "command"
+
+    def close(self) -> None:
+        """The peer is gone: what waits in the queue is taken back, and nothing is sent any more."""
+        self._closed = True
+        self._watchers.drop(self)
+        for pending in self._pending:
+            self.service.writer.cancel(pending)
+        self._pending.clear()
+
+    def send(self, data: bytes) -> None:
+        """Send what is no answer."""
+        if not self._closed:
+            self._outlet.send(data)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that the peer has not taken yet."""
+        return self._outlet.waiting_bytes
+
+    def _encoded(self, number: int, method: str, result: Any, error: HostlerError | None) -> bytes:
+        if error is None:
+            try:
+                data = answer(number, result)
+            except (TypeError, ValueError, OverflowError):
+                log.exception("the answer of %s cannot be sent", method)
+                error = InternalError("the answer cannot be sent; the service's log says why")
+            else:
+                if len(data) <= self.answer_bytes:
+                    return data
+                error = too_long(len(data), self.answer_bytes)
+        return failure(number, error, self.style)
+
+    def begin(self, call: Call, reply: Reply, *, batched: bool = False) -> str:
+        """Start on a call; ``reply`` is called now or later, once. Returns the kind of method."""
+        kind = "unknown"
+        try:
+            method = _method(call.method, batched)
+            kind = method.kind
+            params, options = read_params(call.params, method.params)
+            if kind == "command":
+                self._order(method, params, options, reply)
+                return kind
+            if options is not NO_OPTIONS:
+                raise InvalidValue(f"{call.method} takes no options", field="options")
+            if kind == "session":
+                self._own(params, reply)
+                return kind
+            result = self.service.ask(self.identity, params)
+        except HostlerError as error:
+            reply(None, error)
+        except Exception:
+            log.exception("%s failed in an unforeseen way", call.method[:100])
+            reply(None, InternalError("the call failed in an unforeseen way; the service's log says how"))
+        else:
+            reply(result, None)
+        return kind
+
+    # commands
+
+    def _order(self, method: Method, command: Any, options: Options, reply: Reply) -> None:
+        def done(pending: Pending[Any, Any]) -> None:
+            self._pending.discard(pending)
+            error = pending.error
+            reply(pending.result, _as_ours(error))
+
+        deadline, fingerprint = None, b""
+        if options.timeout is not None:
+            deadline = trio.current_time() + options.timeout
+        if options.key is not None:
+            fingerprint = _fingerprint(method.name, command)
+        pending = self.service.order(
+            self.identity, command, done, key=options.key, fingerprint=fingerprint, deadline=deadline
+        )
+        if pending.state != "done":
+            self._pending.add(pending)
+
+    # what is about the session or the service itself
+
+    def _own(self, params: Any, reply: Reply) -> None:
+        match params:
+            case Hello(token=token, errors=style):
+                if token is not None:
+                    self.service.log_in(self.identity, token)
+                self.style = style or self.style
+                reply(Welcome(self.identity.user, VERSION), None)
+            case Status():
+                reply(self._status(), None)
+            case Batch(calls=calls):
+                self._batch(calls, reply)
+            case Issue():
+                self._issue(params, reply)
+            case Watch():
+                self._watchers.add(self, params)
+                reply(None, None)
+            case Unwatch():
+                self._watchers.drop(self)
+                reply(None, None)
+            case TakeSnapshot():
+                user = self.service.user(self.identity)
+                self.service.state.tenants.require(user, "cloud_admin", CLOUD)
+                self._outlet.spawn(lambda: self._snapshot(reply))
+
+    def _status(self) -> StatusOf:
+        writer = self.service.writer
+        return StatusOf(
+            ready=writer.writable,
+            writable=writer.writable,
+            sequence=writer.sequence,
+            queued=writer.queued,
+            hosts=int(self.service.state.fleet.is_host.sum()),
+            user=self.identity.user,
+            version=VERSION,
+        )
+
+    def _batch(self, calls: list[tuple[str, msgspec.Raw]], reply: Reply) -> None:
+        """Commands begin at once, so that they keep their order among all calls; questions take turns with others."""
+        answers = BatchAnswers(self, len(calls), reply)
+        questions = []
+        for position, (name, params) in enumerate(calls):
+            call, take = Call(None, name, params), answers.at(position)
+            method = METHODS.get(name)
+            if method is not None and method.kind == "question":
+                questions.append((call, take))
+            else:
+                self.begin(call, take, batched=True)
+        if questions:
+            self._outlet.spawn(lambda: answer_questions(self, questions))
+
+    def _issue(self, wish: Issue, reply: Reply) -> None:
+        user = wish.user if wish.user is not None else self.service.user(self.identity)
+        command, token = self.service.new_token(user, wish.days)
+
+        def done(pending: Pending[Any, Any]) -> None:
+            self._pending.discard(pending)
+            error = _as_ours(pending.error)
+            reply(token if error is None else None, error)
+
+        pending = self.service.order(self.identity, command, done)
+        if pending.state != "done":
+            self._pending.add(pending)
+
+    async def _snapshot(self, reply: Reply) -> None:
+        try:
+            sequence = await self.service.writer.snapshot()
+        except HostlerError as error:
+            reply(None, error)
+        else:
+            reply(sequence, None)
+
+
+def _method(name: str, batched: bool) -> Method:
+    method = METHODS.get(name)
+    if method is None:
+        raise UnknownName.among("method", name, METHODS)
+    if batched and method.kind == "session":
+        raise InvalidValue(f"{name} cannot be in a batch", field="calls", hint="commands and questions can")
+    return method
+
+
+def _as_ours(error: BaseException | None) -> HostlerError | None:
+    if error is None or isinstance(error, HostlerError):
+        return error
+    return InternalError("the command failed in an unforeseen way; the service's log says how")
+
+
+def _fingerprint(method: str, command: msgspec.Struct) -> bytes:
+    """Of what is asked, so that a key cannot come again with something else."""
+    return hashlib.blake2b(encode((method, command)), digest_size=8).digest()

@@ -1,0 +1,131 @@
+"""One running service, whatever protocol speaks to it: who is who, what time it is, orders to the writer, questions to
+the state."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from ..placement.errors import InvalidValue
+from . import queries
+from .machine import AnyCommand, Order, ServiceMachine
+from .state import ServiceState
+from .tenancy import commands as c
+from .tenancy.errors import NotAuthenticated
+from .tenancy.tenants import LOCAL
+from .writer import Pending, Writer
+
+TICK: Final = 0.1
+"""Resolution of commands' times in seconds: placements of one tick are decided together."""
+TOKEN_DAYS: Final = 90.0
+
+
+class Identity(msgspec.Struct):
+    """Who is at the other end: ``user`` None is nobody yet; ``token`` is what he showed."""
+
+    user: str | None = None
+    token: str | None = None
+
+
+class NewToken(msgspec.Struct, frozen=True, kw_only=True):
+    """A token's only appearance: ``token`` is what to show, ``id`` what to revoke; ``expires`` in seconds since the
+    epoch."""
+
+    id: str
+    token: str
+    expires: float
+
+
+class Service:
+    """The face that sessions see. One thread."""
+
+    def __init__(
+        self,
+        machine: ServiceMachine,
+        writer: Writer[Order, Any],
+        *,
+        clock: Callable[[], float] = time.time,
+        open_to_all: bool = False,
+    ) -> None:
+        self.machine, self.writer = machine, writer
+        self.open_to_all = open_to_all
+        """True: whoever comes is a cloud admin."""
+        self._clock = clock
+        self._now = 0.0
+
+    @property
+    def state(self) -> ServiceState:
+        """The state as it is now: after some whole command."""
+        return self.machine.state
+
+    def now(self) -> float:
+        """Time of a command that comes now, in seconds since the epoch. It never goes back."""
+        self._now = max(self._now, math.floor(self._clock() / TICK) * TICK)
+        return self._now
+
+    # who
+
+    def newcomer(self, *, local: bool = False, certificate: tuple[str, ...] = ()) -> Identity:
+        """Who somebody is who has just connected; NotAuthenticated for a certificate that stands for nobody."""
+        if self.open_to_all or local:
+            return Identity(LOCAL)
+        if certificate:
+            return Identity(self.state.tenants.user_of_certificate(certificate))
+        return Identity()
+
+    def log_in(self, identity: Identity, token: str) -> None:
+        """Take a token. NotAuthenticated if it is no good; the identity stays as it was then."""
+        identity.user, identity.token = self.state.tenants.authenticate(token, self._clock())
+
+    def user(self, identity: Identity) -> str:
+        """The user, if he is still who he was. NotAuthenticated otherwise."""
+        if identity.user is None:
+            raise NotAuthenticated("say who you are first", field="token", hint="call hello with a token")
+        if identity.token is not None:
+            self.state.tenants.check_session(identity.token, self._clock())
+        elif identity.user != LOCAL and identity.user not in self.state.tenants.users:
+            raise NotAuthenticated(f"user {identity.user} is gone", field="user")
+        return identity.user
+
+    # what
+
+    def order(
+        self,
+        identity: Identity,
+        command: AnyCommand,
+        done: Callable[[Pending[Order, Any]], None],
+        *,
+        key: str | None = None,
+        fingerprint: bytes = b"",
+        deadline: float | None = None,
+    ) -> Pending[Order, Any]:
+        """Have a command carried out; see ``Writer.enqueue``. A key is the user's own."""
+        user = self.user(identity)
+        if key is not None:
+            if not 0 < len(key) <= 255:
+                raise InvalidValue("an idempotency key has 1 to 255 characters", field="key")
+            key = f"{user}/{key}"
+        order = Order(self.now(), user, command)
+        return self.writer.enqueue(order, done, key=key, fingerprint=fingerprint, deadline=deadline)
+
+    def ask(self, identity: Identity, query: queries.Query) -> Any:
+        """The answer to a question."""
+        return queries.answer(self.state, self.user(identity), query)
+
+    def new_token(self, user: str, days: float = TOKEN_DAYS) -> tuple[c.CreateToken, NewToken]:
+        """The command that makes a token, and the token."""
+        name, secret = secrets.token_hex(8), secrets.token_urlsafe(32).replace("_", "-")
+        expires = self.now() + 86_400 * days
+        command = c.CreateToken(id=name, user=user, digest=token_digest(secret), expires=expires)
+        return command, NewToken(id=name, token=f"hst_{name}_{secret}", expires=expires)
+
+
+def token_digest(secret: str) -> bytes:
+    """What is kept of a token's secret. It is 256 bits of chance, so there is nothing to guess and no need of salt."""
+    return hashlib.sha256(secret.encode()).digest()

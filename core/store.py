@@ -1,0 +1,246 @@
+"""Where journal records lie: segments of rows in SQLite files, written by aiosqlite. It knows rows, not what they say.
+
+A segment is a file named after its first sequence number. A row is durable when ``append`` has returned (write-ahead
+log, synchronous=FULL). Tests put other stores, with faults, behind the same protocol.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+import aiosqlite
+import msgspec
+
+from .asyncio_thread import AsyncioThread
+from .errors import DataDamaged, StorageFailed
+from .snapshots import sync
+
+T = TypeVar("T")
+
+APPLICATION_ID: Final = 0x48535452  # HSTR
+FORMAT: Final = 1
+_NAME: Final = re.compile(r"journal-(\d{16})\.sqlite")
+_SCHEMA: Final = (
+    "CREATE TABLE records (sequence INTEGER PRIMARY KEY, key TEXT, fingerprint BLOB NOT NULL, body BLOB NOT NULL, "
+    "checksum INTEGER NOT NULL)"
+)
+_DAMAGE: Final = (
+    *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR),
+    *(sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH),
+)
+
+
+class Row(NamedTuple):
+    """One record: a command's bytes, its idempotency key with a fingerprint of what was asked, and a checksum that
+    covers these and the row before."""
+
+    sequence: int
+    key: str | None
+    fingerprint: bytes
+    body: bytes
+    checksum: int
+
+
+class Store(Protocol):
+    """Segments of rows. Methods raise StorageFailed if the disk does not do what it should, DataDamaged if what is
+    there is no journal."""
+
+    async def segments(self) -> list[int]:
+        """First sequence numbers of all segments, ascending."""
+
+    async def read(self, first: int, after: int, limit: int) -> list[Row]:
+        """Up to ``limit`` rows of a segment with sequence numbers above ``after``, in order."""
+
+    async def begin(self, first: int) -> None:
+        """Make a new, empty segment; what is appended from now on goes there."""
+
+    async def resume(self, first: int, last: int) -> None:
+        """Append to a segment that is there, behind row ``last``; whatever it has behind that is removed for good."""
+
+    async def append(self, rows: Sequence[Row]) -> None:
+        """Add rows in one transaction. After an error ``resume`` must come before anything else is appended."""
+
+    async def remove(self, first: int) -> None:
+        """Delete a segment."""
+
+    async def set_aside(self, first: int) -> str:
+        """Rename a segment so that it is no longer one, for somebody to look at; returns its new name."""
+
+    async def close(self) -> None:
+        """Give up everything. May be called twice."""
+
+
+class SqliteStore:
+    """Segments as SQLite files in one folder. Each batch costs one hop to the asyncio thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._asyncio = AsyncioThread("hostler-journal")
+        self._writing: aiosqlite.Connection | None = None
+        self._reading: tuple[int, aiosqlite.Connection] | None = None
+        self._current = 0
+
+    def path(self, first: int) -> Path:
+        """File of a segment."""
+        return self._folder / f"journal-{first:016d}.sqlite"
+
+    async def segments(self) -> list[int]:
+        try:
+            names = [match for path in self._folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+        except OSError as error:
+            raise _failed("read", self._folder, error) from error
+        return sorted(int(match[1]) for match in names)
+
+    async def read(self, first: int, after: int, limit: int) -> list[Row]:
+        return await self._run("read", first, lambda: self._read(first, after, limit))
+
+    async def begin(self, first: int) -> None:
+        await self._run("create", first, lambda: self._begin(first))
+
+    async def resume(self, first: int, last: int) -> None:
+        await self._run("write", first, lambda: self._resume(first, last))
+
+    async def append(self, rows: Sequence[Row]) -> None:
+        await self._run("write", self._current, lambda: self._append(rows))
+
+    async def remove(self, first: int) -> None:
+        await self._run("remove", first, self._stop_reading)
+        try:
+            for path in self._files(first):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _failed("remove", self.path(first), error) from error
+
+    async def set_aside(self, first: int) -> str:
+        await self._run("close", first, self._close)
+        number = 1
+        while (new := self._folder / f"damaged-{number}-{self.path(first).name}").exists():
+            number += 1
+        try:
+            for path in self._files(first):
+                if path.exists():
+                    path.rename(self._folder / path.name.replace(self.path(first).name, new.name))
+        except OSError as error:
+            raise _failed("rename", self.path(first), error) from error
+        return new.name
+
+    async def close(self) -> None:
+        try:
+            await self._run("close", self._current, self._close)
+        finally:
+            self._asyncio.stop()
+
+    def _files(self, first: int) -> list[Path]:
+        path = self.path(first)
+        return [path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")]
+
+    # over in the asyncio thread
+
+    async def _run(self, verb: str, first: int, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        try:
+            return await self._asyncio.run(work)
+        except sqlite3.DatabaseError as error:
+            if _is_damage(error):
+                raise DataDamaged(f"{self.path(first).name} is damaged: {error}", field="data") from error
+            raise _failed(verb, self.path(first), error) from error
+        except OSError as error:
+            raise _failed(verb, self.path(first), error) from error
+
+    async def _connect(self, first: int) -> aiosqlite.Connection:
+        database = await aiosqlite.connect(f"{self.path(first).absolute().as_uri()}?mode=rw", uri=True)
+        try:
+            await database.execute("PRAGMA journal_mode=WAL")
+            await database.execute("PRAGMA synchronous=FULL")
+            await database.execute("PRAGMA wal_autocheckpoint=2000")
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    async def _read(self, first: int, after: int, limit: int) -> list[Row]:
+        if self._reading is None or self._reading[0] != first:
+            await self._stop_reading()
+            self._reading = (first, await self._connect(first))
+        query = "SELECT sequence, key, fingerprint, body, checksum FROM records WHERE sequence > ? ORDER BY sequence"
+        found = await self._reading[1].execute_fetchall(f"{query} LIMIT ?", (after, limit))
+        try:
+            return msgspec.convert(found, list[Row], strict=True)
+        except msgspec.ValidationError as error:
+            raise DataDamaged(f"{self.path(first).name} holds a record that cannot be: {error}", field="data") from None
+
+    async def _begin(self, first: int) -> None:
+        path = self.path(first)
+        new = path.with_suffix(".new")
+        for old in (new, new.with_name(f"{new.name}-journal")):
+            old.unlink(missing_ok=True)
+        database = await aiosqlite.connect(new)
+        try:
+            await database.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            await database.execute(f"PRAGMA user_version={FORMAT}")
+            await database.execute(_SCHEMA)
+            await database.commit()
+        finally:
+            await database.close()
+        new.rename(path)
+        sync(self._folder)
+        await self._write_to(first, await self._connect(first))
+
+    async def _resume(self, first: int, last: int) -> None:
+        await self._close()
+        database = await self._connect(first)
+        try:
+            # Even where nothing is to be removed: a transaction that reached the disk shows that the disk works, and
+            # overwrites the frames of one whose end is not known.
+            await database.execute("DELETE FROM records WHERE sequence > ?", (last,))
+            await database.execute(f"PRAGMA user_version={FORMAT}")
+            await database.commit()
+        except BaseException:
+            await database.close()
+            raise
+        await self._write_to(first, database)
+
+    async def _write_to(self, first: int, database: aiosqlite.Connection) -> None:
+        old, self._writing, self._current = self._writing, database, first
+        if old is not None:
+            await old.close()
+
+    async def _append(self, rows: Sequence[Row]) -> None:
+        if self._writing is None:
+            raise OSError("no segment is open")
+        try:
+            await self._writing.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
+            await self._writing.commit()
+        except BaseException:
+            await self._stop_writing()
+            raise
+
+    async def _close(self) -> None:
+        await self._stop_reading()
+        await self._stop_writing()
+
+    async def _stop_reading(self) -> None:
+        if self._reading is not None:
+            (_, database), self._reading = self._reading, None
+            await database.close()
+
+    async def _stop_writing(self) -> None:
+        if self._writing is not None:
+            database, self._writing = self._writing, None
+            await database.close()
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """True where the bytes are wrong (a text that is none comes without a code), False where the disk did not do what
+    it should."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    return code in _DAMAGE
+
+
+def _failed(verb: str, path: Path, error: Exception) -> StorageFailed:
+    return StorageFailed(
+        f"cannot {verb} {path.name}: {error}", field="data", hint="look at the disk: space, mount, kernel log"
+    )

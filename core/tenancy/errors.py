@@ -1,0 +1,23 @@
+"""Errors of tenancy."""
+
+from __future__ import annotations
+
+from ...placement.errors import HostlerError
+
+
+class NotAuthenticated(HostlerError):
+    """The caller has not said who he is, or not well enough: no token, a wrong, expired or revoked one."""
+
+    code = "not_authenticated"
+
+
+class NotAllowed(HostlerError):
+    """The caller may not do this there."""
+
+    code = "not_allowed"
+
+
+class QuotaExceeded(HostlerError):
+    """A project, one above it, or its domain would have more than its limit."""
+
+    code = "quota_exceeded"

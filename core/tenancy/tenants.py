@@ -1,0 +1,262 @@
+"""Domains, projects, users, roles and tokens: the state, the commands on it, and who has which role where.
+
+It knows nothing of hosts and guests; what projects use is in usage.py, pools are in pools.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from ...placement.errors import DuplicateName, InUse, InvalidValue, UnknownName
+from .commands import (
+    ROLES,
+    CreateDomain,
+    CreateProject,
+    CreateToken,
+    CreateUser,
+    DeleteDomain,
+    DeleteProject,
+    DeleteUser,
+    Grant,
+    Revoke,
+    RevokeToken,
+    SetLimits,
+)
+from .errors import NotAllowed, NotAuthenticated
+
+CLOUD: Final = "cloud"
+LOCAL: Final = "@local"
+"""Whoever is on the daemon's own machine as the daemon's own user, or the daemon itself: a cloud admin by nature."""
+RANK: Final = {role: rank for rank, role in enumerate(ROLES)}
+ROLES_OF_SCOPE: Final = {
+    "cloud": ("cloud_admin", "reader"),
+    "domain": ("domain_admin", "reader"),
+    "project": ("project_admin", "member", "reader"),
+}
+TOKEN: Final = re.compile(r"hst_([A-Za-z0-9._-]{1,64})_([A-Za-z0-9-]{43})")
+_NOBODY: Final = bytes(32)
+
+
+class Project(msgspec.Struct):
+    """A project: its domain, and the project above it, if any."""
+
+    domain: str
+    parent: str | None = None
+
+
+class User(msgspec.Struct):
+    """A user: home domain, certificate names, and (role, scope) pairs."""
+
+    domain: str
+    identities: tuple[str, ...] = ()
+    roles: list[tuple[str, str]] = []
+
+
+class Token(msgspec.Struct):
+    """A token as it is kept: never its secret."""
+
+    user: str
+    digest: bytes
+    expires: float
+
+
+class Tenants(msgspec.Struct):
+    """All tenants. Every method that changes something raises HostlerError, with nothing changed, if it refuses."""
+
+    domains: dict[str, None] = {}
+    projects: dict[str, Project] = {}
+    users: dict[str, User] = {}
+    tokens: dict[str, Token] = {}
+    limits: dict[str, dict[str, int]] = {}
+    """Scope -> resource class or ``instances`` -> limit."""
+
+    # scopes and roles
+
+    def above(self, scope: str) -> Iterator[str]:
+        """The scope and all it lies in, inmost first; for a project nobody knows: the project and the cloud."""
+        yield scope
+        kind, _, name = scope.partition(":")
+        if kind == "project":
+            project = self.projects.get(name)
+            while project is not None:
+                if project.parent is None:
+                    yield f"domain:{project.domain}"
+                    break
+                yield f"project:{project.parent}"
+                project = self.projects[project.parent]
+        if kind != CLOUD:
+            yield CLOUD
+
+    def role(self, user: str, scope: str) -> int:
+        """Rank of the highest role that a user has in a scope, there or further up; -1 if none."""
+        if user == LOCAL:
+            return RANK["cloud_admin"]
+        known = self.users.get(user)
+        if known is None:
+            return -1
+        inside = set(self.above(scope))
+        return max((RANK[role] for role, where in known.roles if where in inside), default=-1)
+
+    def require(self, user: str, role: str, scope: str) -> None:
+        """NotAllowed unless the user has the role, or one above it, in the scope."""
+        if self.role(user, scope) < RANK[role]:
+            raise NotAllowed(f"user {user} is no {role} of {scope}", field="user", hint="ask an admin of that scope")
+
+    def check_scope(self, scope: str) -> None:
+        """UnknownName unless there is such a scope."""
+        kind, _, name = scope.partition(":")
+        if kind == "domain" and name not in self.domains:
+            raise UnknownName.among("domain", name, self.domains)
+        if kind == "project" and name not in self.projects:
+            raise UnknownName.among("project", name, self.projects)
+
+    def limits_above(self, scope: str) -> Iterator[tuple[str, dict[str, int]]]:
+        """Scopes with limits that bind a scope, with them."""
+        for each in self.above(scope):
+            if each in self.limits:
+                yield each, self.limits[each]
+
+    # who is it
+
+    def authenticate(self, token: str, now: float) -> tuple[str, str]:
+        """(user, token id) of a token's text. NotAuthenticated, without saying what is wrong with it, if it is no good.
+
+        Takes the same time whether or not there is such a token.
+        """
+        match = TOKEN.fullmatch(token)
+        name, secret = (match[1], match[2]) if match else ("", "")
+        known = self.tokens.get(name)
+        given = hashlib.sha256(secret.encode()).digest()  # as when it was made
+        equal = hmac.compare_digest(given, known.digest if known is not None else _NOBODY)
+        if known is None or not equal or known.expires <= now:
+            raise _no_good()
+        return known.user, name
+
+    def check_session(self, token: str, now: float) -> None:
+        """NotAuthenticated if a token that was good when it was shown is no longer."""
+        known = self.tokens.get(token)
+        if known is None or known.expires <= now:
+            raise _no_good()
+
+    def user_of_certificate(self, names: tuple[str, ...]) -> str:
+        """The user whom one of a certificate's names stands for. NotAuthenticated if there is none, or several."""
+        found = [name for name, user in self.users.items() if not set(names).isdisjoint(user.identities)]
+        if len(found) != 1:
+            raise NotAuthenticated("the client certificate stands for no user", hint="name it in the user's identities")
+        return found[0]
+
+    # commands
+
+    def create_domain(self, command: CreateDomain) -> None:
+        if command.id in self.domains:
+            raise DuplicateName(f"domain {command.id} exists", field="id")
+        self.domains[command.id] = None
+
+    def delete_domain(self, command: DeleteDomain) -> None:
+        self.check_scope(f"domain:{command.id}")
+        domains = {project.domain for project in self.projects.values()} | {user.domain for user in self.users.values()}
+        if command.id in domains:
+            raise InUse(f"domain {command.id} has projects or users", field="id", hint="delete these first")
+        del self.domains[command.id]
+        self._forget_scope(f"domain:{command.id}")
+
+    def domain_of(self, command: CreateProject) -> str:
+        """Domain of a project that is to be made."""
+        if command.parent is None:
+            if command.domain is None:
+                raise InvalidValue("a project needs a domain or a parent", field="domain")
+            self.check_scope(f"domain:{command.domain}")
+            return command.domain
+        self.check_scope(f"project:{command.parent}")
+        domain = self.projects[command.parent].domain
+        if command.domain not in (None, domain):
+            raise InvalidValue(f"the parent is in domain {domain}, not {command.domain}", field="domain")
+        return domain
+
+    def create_project(self, command: CreateProject) -> None:
+        domain = self.domain_of(command)
+        if command.id in self.projects:
+            raise DuplicateName(f"project {command.id} exists", field="id")
+        self.projects[command.id] = Project(domain, command.parent)
+
+    def delete_project(self, command: DeleteProject) -> None:
+        self.check_scope(f"project:{command.id}")
+        below = [name for name, project in self.projects.items() if project.parent == command.id]
+        if below:
+            raise InUse(f"project {command.id} has project {below[0]} below it", field="id")
+        del self.projects[command.id]
+        self._forget_scope(f"project:{command.id}")
+
+    def create_user(self, command: CreateUser) -> None:
+        self.check_scope(f"domain:{command.domain}")
+        if command.id in self.users:
+            raise DuplicateName(f"user {command.id} exists", field="id")
+        for name, user in self.users.items():
+            if not set(command.identities).isdisjoint(user.identities):
+                raise DuplicateName(f"user {name} has such an identity", field="identities")
+        self.users[command.id] = User(command.domain, command.identities)
+
+    def delete_user(self, command: DeleteUser) -> None:
+        self._user(command.id, "id")
+        del self.users[command.id]
+        self.tokens = {name: token for name, token in self.tokens.items() if token.user != command.id}
+
+    def grant(self, command: Grant) -> None:
+        user = self._user(command.user)
+        self.check_scope(command.scope)
+        choices = ROLES_OF_SCOPE[command.scope.partition(":")[0]]
+        if command.role not in choices:
+            problem = f"in {command.scope} there is no role {command.role}"
+            raise InvalidValue(problem, field="role", hint=f"one of {', '.join(choices)}")
+        if (command.role, command.scope) not in user.roles:
+            user.roles.append((command.role, command.scope))
+
+    def revoke(self, command: Revoke) -> None:
+        user = self._user(command.user)
+        if (command.role, command.scope) not in user.roles:
+            raise UnknownName(f"user {command.user} is no {command.role} of {command.scope}", field="role")
+        user.roles.remove((command.role, command.scope))
+
+    def create_token(self, command: CreateToken, now: float) -> None:
+        self._user(command.user)
+        if command.id in self.tokens:
+            raise DuplicateName(f"token {command.id} exists", field="id")
+        if not now < command.expires < float("inf"):
+            raise InvalidValue("a token must expire, and not in the past", field="expires")
+        self.tokens = {name: token for name, token in self.tokens.items() if token.expires > now}
+        self.tokens[command.id] = Token(command.user, command.digest, command.expires)
+
+    def revoke_token(self, command: RevokeToken) -> None:
+        if command.id not in self.tokens:
+            raise UnknownName(f"no token has the id {command.id}", field="id")
+        del self.tokens[command.id]
+
+    def set_limits(self, command: SetLimits) -> None:
+        self.check_scope(command.scope)
+        if command.scope == CLOUD:
+            raise InvalidValue("the cloud's limits are its hosts", field="scope", hint="name a domain or project")
+        limits = {**self.limits.get(command.scope, {}), **command.limits}
+        limits = {name: limit for name, limit in limits.items() if limit >= 0}
+        self.limits.pop(command.scope, None)
+        if limits:
+            self.limits[command.scope] = limits
+
+    def _user(self, name: str, field: str = "user") -> User:
+        if name not in self.users:
+            raise UnknownName.among("user", name, self.users, field=field)
+        return self.users[name]
+
+    def _forget_scope(self, scope: str) -> None:
+        self.limits.pop(scope, None)
+        for user in self.users.values():
+            user.roles = [pair for pair in user.roles if pair[1] != scope]
+
+
+def _no_good() -> NotAuthenticated:
+    return NotAuthenticated("the token is wrong, expired or revoked", field="token", hint="get a new one")

@@ -1,0 +1,53 @@
+"""What projects use, summed up through the projects above them and their domain, against limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from .errors import QuotaExceeded
+from .tenants import CLOUD, Tenants
+
+INSTANCES: Final = "instances"
+
+Amounts = Mapping[str, int]
+
+
+class Usage(msgspec.Struct):
+    """Amounts in use by scope, with all below it; the cloud is left out. ``instances`` counts beside the classes."""
+
+    by_scope: dict[str, dict[str, int]] = {}
+
+    def of(self, scope: str) -> dict[str, int]:
+        """What a scope uses."""
+        return dict(self.by_scope.get(scope, {}))
+
+    def add(self, tenants: Tenants, project: str, amounts: Amounts, sign: int = 1) -> None:
+        """Count amounts of a project, or (-1) no longer. O(amounts * depth)."""
+        for scope in tenants.above(f"project:{project}"):
+            if scope == CLOUD:
+                continue
+            used = self.by_scope.setdefault(scope, {})
+            for name, amount in amounts.items():
+                left = used.get(name, 0) + sign * amount
+                if left:
+                    used[name] = left
+                else:
+                    used.pop(name, None)
+            if not used:
+                del self.by_scope[scope]
+
+    def check(self, tenants: Tenants, project: str, amounts: Amounts) -> None:
+        """QuotaExceeded if ``amounts`` more would be above a limit of the project or of what it lies in."""
+        for scope, limits in tenants.limits_above(f"project:{project}"):
+            used = self.by_scope.get(scope, {})
+            for name, limit in limits.items():
+                more = amounts.get(name, 0)
+                if more and used.get(name, 0) + more > limit:
+                    raise QuotaExceeded(
+                        f"{scope} may have {limit} {name}, has {used.get(name, 0)}, and {more} more are asked for",
+                        field=name,
+                        hint="release something, or have the limit raised",
+                    )

@@ -1,0 +1,493 @@
+"""The one writer: a task that owns a deterministic state machine, and journals, applies and answers its commands.
+
+Order of things: a batch is taken from the queue, journalled in one transaction, and only then applied. So what was
+answered is durable, and what could not be journalled has changed nothing. Commands that the machine refuses are
+journalled too: a replay refuses them again, and their order among the others is on record.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, Generic, Protocol, TypeVar, runtime_checkable
+
+import trio
+
+from ..placement.errors import HostlerError
+from .answers import Answers, check_fingerprint
+from .errors import DeadlineExceeded, InternalError, Overloaded, Stopped, StorageFailed, UnreadableCommand
+from .journal import Entry, Journal, Recovery
+from .store import Row
+from .tasks import background
+
+Command = TypeVar("Command")
+Result = TypeVar("Result")
+
+QUEUE_LIMIT: Final = 20_000
+BATCH_LIMIT: Final = 1_024
+BATCH_BYTES: Final = 8 << 20
+SLICE: Final = 128
+"""Commands applied at a time; between slices readers get their turn."""
+ANSWERS_KEPT: Final = 100_000
+SNAPSHOT_EVERY: Final = 250_000
+REPAIR_SECONDS: Final = 0.5
+
+log = logging.getLogger("hostler.writer")
+
+
+class Machine(Protocol[Command, Result]):
+    """A deterministic state machine: the same commands in the same order make the same state and the same answers."""
+
+    def apply(self, command: Command) -> Result:
+        """Carry out a command. HostlerError refuses it, and then nothing has changed."""
+
+    def encode(self, command: Command) -> bytes:
+        """The command as the journal holds it."""
+
+    def decode(self, data: bytes) -> Command:
+        """The command that ``encode`` was given."""
+
+    def encode_result(self, result: Result) -> bytes:
+        """A result as snapshots hold it, for repeated idempotency keys."""
+
+    def decode_result(self, data: bytes) -> Result:
+        """The result that ``encode_result`` was given."""
+
+    def save(self, path: Path) -> None:
+        """Write the whole state into new files in the folder ``path``."""
+
+    def load(self, path: Path) -> None:
+        """Become the state that ``save`` wrote. SnapshotError or DataDamaged if it cannot be."""
+
+
+@runtime_checkable
+class BatchMachine(Protocol):
+    """A machine that carries out many commands faster than one by one, with the same outcome."""
+
+    def apply_batch(self, commands: Sequence[Any]) -> Sequence[Any]:
+        """For each command in order its result, or the HostlerError that refused it."""
+
+
+class Pending(Generic[Command, Result]):
+    """A command on its way: ``done`` is called with it once, when ``result`` or ``error`` is there."""
+
+    __slots__ = ("body", "command", "deadline", "done", "error", "fingerprint", "followers", "key", "result", "state")
+
+    def __init__(
+        self,
+        command: Command,
+        body: bytes,
+        done: Callable[[Pending[Command, Result]], None],
+        key: str | None,
+        fingerprint: bytes,
+        deadline: float | None,
+    ) -> None:
+        self.command, self.body, self.done = command, body, done
+        self.key, self.fingerprint, self.deadline = key, fingerprint, deadline
+        self.result: Result | None = None
+        self.error: BaseException | None = None
+        self.followers: list[Pending[Command, Result]] = []
+        self.state = "queued"
+        """queued, following (another with its key), taken, done or cancelled."""
+
+
+class Writer(Generic[Command, Result]):
+    """Owner of one machine. ``recover`` once, then ``run`` as a task (``open_writer`` does both). Whoever runs in the
+    same thread may read the machine at any time between two awaits: it is then at some whole command that is durable.
+
+    Without a journal everything else is the same, and nothing outlives the process.
+    """
+
+    def __init__(
+        self,
+        machine: Machine[Command, Result],
+        journal: Journal | None = None,
+        *,
+        queue_limit: int = QUEUE_LIMIT,
+        batch_limit: int = BATCH_LIMIT,
+        answers_kept: int = ANSWERS_KEPT,
+        snapshot_every: int = SNAPSHOT_EVERY,
+    ) -> None:
+        self.machine, self.journal = machine, journal
+        self.sequence = 0
+        """Number of the last command that was applied."""
+        self.observers: list[Callable[[int, Command, Result | HostlerError], None]] = []
+        """Called with sequence number, command and outcome of each command, right after it was applied."""
+        self.batch_observers: list[Callable[[int, float, float], None]] = []
+        """Called with the number of commands of each batch, and the seconds that journalling and applying it took."""
+        self.writable = False
+        """False before ``run``, while the disk refuses, and once the writer stops."""
+        self._queue_limit, self._batch_limit, self._snapshot_every = queue_limit, batch_limit, snapshot_every
+        self._answers: Answers[Result] = Answers(answers_kept, machine.encode_result, machine.decode_result)
+        self._queue: deque[Pending[Command, Result]] = deque()
+        self._by_key: dict[str, Pending[Command, Result]] = {}
+        self._wake = trio.Event()
+        self._stopping = False
+        self._broken: StorageFailed | None = None
+        self._snapshot_at = 0
+        self._snapshotting = False
+        self._snapshot_wanted: list[trio.MemorySendChannel[int | StorageFailed]] = []
+
+    @property
+    def queued(self) -> int:
+        """Commands that wait."""
+        return len(self._queue)
+
+    # recovery
+
+    async def recover(self) -> Recovery:
+        """Bring the machine to where the journal ends. What is damaged is said in the answer."""
+        if self.journal is None:
+            return Recovery()
+        found = await self.journal.recover(self._load, self._replay, self._save)
+        self.sequence, self._snapshot_at = found.last, found.snapshot
+        for text in found.damage:
+            log.error("recovery: %s", text)
+        return found
+
+    def _load(self, folder: Path) -> None:
+        self.machine.load(folder)
+        self._answers.load(folder)
+
+    def _save(self, folder: Path) -> None:
+        self.machine.save(folder)
+        self._answers.save(folder)
+
+    def _replay(self, rows: Sequence[Row]) -> None:
+        outcomes = self._outcomes([self._decoded(row) for row in rows])
+        for row, outcome in zip(rows, outcomes, strict=True):
+            if row.key is not None:
+                self._answers.put(row.key, row.fingerprint, outcome)
+
+    def _decoded(self, row: Row) -> Command:
+        try:
+            return self.machine.decode(row.body)
+        except Exception as error:
+            text = f"command {row.sequence} of the journal is whole, but this Hostler cannot read it: {error}"
+            raise UnreadableCommand(text, field="data", hint="use the Hostler that wrote it, or upgrade") from error
+
+    # submitting
+
+    async def submit(
+        self, command: Command, *, key: str | None = None, fingerprint: bytes = b"", deadline: float | None = None
+    ) -> Result:
+        """Have a command carried out; its result, or what the machine refused it with.
+
+        ``key`` makes a repetition safe: the same key gets the first answer, also after a recovery, and KeyReused if its
+        ``fingerprint`` differs. ``deadline`` (trio's clock) limits the wait. Overloaded if the queue is full, Stopped,
+        StorageFailed and DeadlineExceeded if nothing was done, or as they say. A caller that is cancelled leaves a
+        command that was journalled to be carried out, and takes any other back.
+        """
+        event = trio.Event()
+        pending = self.enqueue(command, lambda _: event.set(), key=key, fingerprint=fingerprint, deadline=deadline)
+        try:
+            with trio.CancelScope(deadline=float("inf") if deadline is None else deadline) as limit:
+                await event.wait()
+        except trio.Cancelled:
+            self.cancel(pending)
+            raise
+        if limit.cancelled_caught and pending.state != "done":
+            self._give_up(pending)
+        if pending.error is not None:
+            raise pending.error
+        result: Result = pending.result  # type: ignore[assignment]  # no error, so there is a result
+        return result
+
+    def enqueue(
+        self,
+        command: Command,
+        done: Callable[[Pending[Command, Result]], None],
+        *,
+        key: str | None = None,
+        fingerprint: bytes = b"",
+        deadline: float | None = None,
+    ) -> Pending[Command, Result]:
+        """``submit`` without waiting: ``done`` is called with the pending command once it has its outcome, at once if
+        the answer is known. Raises what ``submit`` raises before a command is queued."""
+        if key is not None:
+            known = self._answers.get(key, fingerprint)
+            if known is not None:
+                pending: Pending[Command, Result] = Pending(command, b"", done, key, fingerprint, deadline)
+                self._finish(pending, *known)
+                return pending
+        if self._stopping:
+            raise Stopped("the service is stopping", hint="ask again when it is back")
+        if self._broken is not None:
+            raise StorageFailed(f"no writes now: {self._broken.args[0]}", field="data", hint="reads are served")
+        if len(self._queue) >= self._queue_limit:
+            raise Overloaded(f"{len(self._queue)} commands wait already", hint="wait a little, then ask again")
+        pending = Pending(command, self.machine.encode(command), done, key, fingerprint, deadline)
+        self._add(pending)
+        return pending
+
+    def _add(self, pending: Pending[Command, Result]) -> None:
+        if pending.key is not None:
+            first = self._by_key.get(pending.key)
+            if first is not None:
+                check_fingerprint(pending.key, first.fingerprint, pending.fingerprint)
+                first.followers.append(pending)
+                pending.state = "following"
+                return
+            self._by_key[pending.key] = pending
+        self._queue.append(pending)
+        self._wake.set()
+
+    def cancel(self, pending: Pending[Command, Result]) -> bool:
+        """Take a command back if it has not been taken from the queue yet. Its ``done`` is then never called."""
+        if pending.state not in ("queued", "following"):
+            return False
+        pending.state = "cancelled"
+        return True
+
+    def _give_up(self, pending: Pending[Command, Result]) -> None:
+        """The caller's deadline is over."""
+        if pending.state == "queued" and self.cancel(pending):
+            pending.error = _too_late()
+            return
+        self.cancel(pending)
+        text = "the deadline passed while the command was being written: it may be carried out"
+        pending.error = DeadlineExceeded(text, field="deadline", hint="ask again with the same idempotency key")
+
+    # the task
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until ``stop``; then what is queued is carried out first. Whatever ends this task otherwise answers all
+        that wait with Stopped."""
+        self.writable = True
+        task_status.started()
+        try:
+            async with trio.open_nursery() as nursery:
+                while self._queue or not self._stopping:
+                    if self._broken is not None:
+                        await self._repair()
+                    elif self._snapshot_is_due():
+                        await self._begin_snapshot(nursery)
+                    elif self._queue:
+                        await self._serve_batch()
+                    else:
+                        self._wake = trio.Event()
+                        await self._wake.wait()
+        finally:
+            self.writable, self._stopping = False, True
+            while self._queue:
+                self._fail(self._queue.popleft(), Stopped("the service stopped before the command's turn"))
+            _tell(self._snapshot_wanted, StorageFailed("the service stopped before the snapshot"))
+
+    def stop(self) -> None:
+        """Take no more commands, and end ``run`` once those that wait have their answers."""
+        self._stopping, self.writable = True, False
+        self._wake.set()
+
+    async def _serve_batch(self) -> None:
+        batch = self._take()
+        if not batch:
+            return
+        began = time.perf_counter()
+        if self.journal is not None:
+            entries = [Entry(pending.key, pending.fingerprint, pending.body) for pending in batch]
+            try:
+                with trio.CancelScope(shield=True):
+                    await self.journal.append(entries)
+            except StorageFailed as error:
+                self._break(error, batch)
+                return
+        durable = time.perf_counter()
+        with trio.CancelScope(shield=True):
+            await self._apply(batch)
+        for observer in self.batch_observers:
+            observer(len(batch), durable - began, time.perf_counter() - durable)
+        await trio.lowlevel.checkpoint()
+
+    def _take(self) -> list[Pending[Command, Result]]:
+        """The next batch; what was taken back is dropped, and what is too late refused."""
+        now, size, batch = trio.current_time(), 0, list[Pending[Command, Result]]()
+        while self._queue and len(batch) < self._batch_limit and size < BATCH_BYTES:
+            pending = self._queue.popleft()
+            late = pending.deadline is not None and pending.deadline <= now
+            if late and pending.state == "queued":
+                self._finish(pending, None, _too_late())
+            if late or pending.state == "cancelled":
+                self._promote(pending)
+                continue
+            pending.state = "taken"
+            size += len(pending.body)
+            batch.append(pending)
+        return batch
+
+    async def _apply(self, batch: Sequence[Pending[Command, Result]]) -> None:
+        for start in range(0, len(batch), SLICE):
+            if start:
+                await trio.lowlevel.checkpoint()
+            part = batch[start : start + SLICE]
+            outcomes = self._outcomes([pending.command for pending in part])
+            for pending, outcome in zip(part, outcomes, strict=True):
+                if pending.key is not None:
+                    self._answers.put(pending.key, pending.fingerprint, outcome)
+                for observer in self.observers:
+                    observer(self.sequence + 1, pending.command, outcome)
+                self.sequence += 1
+                if isinstance(outcome, HostlerError):
+                    self._finish_all(pending, None, outcome)
+                else:
+                    self._finish_all(pending, outcome, None)
+
+    def _outcomes(self, commands: Sequence[Command]) -> Sequence[Result | HostlerError]:
+        if isinstance(self.machine, BatchMachine):
+            return self.machine.apply_batch(commands)
+        return [self._outcome(command) for command in commands]
+
+    def _outcome(self, command: Command) -> Result | HostlerError:
+        try:
+            return self.machine.apply(command)
+        except HostlerError as error:
+            return error
+        except Exception:
+            log.exception("a command failed in an unforeseen way; it counts as refused, here and in each replay")
+            return InternalError("the command failed in an unforeseen way; the service's log says how")
+
+    # answering
+
+    def _finish(self, pending: Pending[Command, Result], result: Result | None, error: BaseException | None) -> None:
+        if pending.state == "cancelled" or pending.state == "done":
+            return
+        pending.result, pending.state = result, "done"
+        pending.error = pending.error or error
+        pending.done(pending)
+
+    def _finish_all(
+        self, pending: Pending[Command, Result], result: Result | None, error: BaseException | None
+    ) -> None:
+        """Answer a command and whoever has repeated it meanwhile."""
+        if pending.key is not None:
+            self._by_key.pop(pending.key, None)
+        self._finish(pending, result, error)
+        for follower in pending.followers:
+            self._finish(follower, result, error)
+
+    def _fail(self, pending: Pending[Command, Result], error: HostlerError) -> None:
+        self._finish_all(pending, None, error)
+
+    def _promote(self, dropped: Pending[Command, Result]) -> None:
+        """A command that will not be carried out leaves its place to the first who has repeated it."""
+        if dropped.key is None:
+            return
+        self._by_key.pop(dropped.key, None)
+        for follower in dropped.followers:
+            if follower.state == "following":
+                follower.state = "queued"
+                self._add(follower)
+
+    # trouble with the disk
+
+    def _break(self, error: StorageFailed, batch: Sequence[Pending[Command, Result]]) -> None:
+        """Refuse what waits, and all that comes, until the journal is repaired; reads go on."""
+        log.error("the journal cannot be written, commands are refused: %s", error)
+        self._broken, self.writable = error, False
+        text = f"the command was not carried out: {error.args[0]}"
+        hint = "should the service die before its disk works again, it may yet be found there: repeat it with its key"
+        for pending in batch:
+            self._fail(pending, StorageFailed(text, field="data", hint=hint))
+        while self._queue:
+            self._fail(self._queue.popleft(), StorageFailed(text, field="data"))
+
+    async def _repair(self) -> None:
+        assert self.journal is not None
+        try:
+            with trio.CancelScope(shield=True):
+                await self.journal.repair()
+        except StorageFailed as error:
+            self._broken = error
+            await trio.sleep(REPAIR_SECONDS)
+            return
+        log.warning("the journal can be written again")
+        self._broken, self.writable = None, not self._stopping
+
+    # snapshots
+
+    async def snapshot(self) -> int:
+        """Take a snapshot now; returns its sequence number once it is complete. StorageFailed if there can be none."""
+        if self.journal is None:
+            raise StorageFailed("there is no journal, so there are no snapshots", field="data", hint="give a folder")
+        if self._stopping:
+            raise Stopped("the service is stopping")
+        if self._broken is not None:
+            raise StorageFailed(f"no writes now: {self._broken.args[0]}", field="data")
+        send, receive = trio.open_memory_channel[int | StorageFailed](1)
+        self._snapshot_wanted.append(send)
+        self._wake.set()
+        outcome = await receive.receive()
+        if isinstance(outcome, StorageFailed):
+            raise outcome
+        return outcome
+
+    def _snapshot_is_due(self) -> bool:
+        if self.journal is None or self._snapshotting:
+            return False
+        return bool(self._snapshot_wanted) or self.sequence - self._snapshot_at >= self._snapshot_every
+
+    async def _begin_snapshot(self, nursery: trio.Nursery) -> None:
+        """Start a snapshot of this moment; it is written while the writer goes on."""
+        assert self.journal is not None
+        wanted, self._snapshot_wanted = self._snapshot_wanted, []
+        self._snapshotting, self._snapshot_at = True, self.sequence
+        try:
+            with trio.CancelScope(shield=True):
+                await self.journal.rotate()
+        except StorageFailed as error:
+            self._snapshotting = False
+            self._break(error, ())
+            _tell(wanted, error)
+            return
+        await nursery.start(self._snapshot, wanted)
+
+    async def _snapshot(
+        self,
+        wanted: Sequence[trio.MemorySendChannel[int | StorageFailed]],
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        assert self.journal is not None
+        sequence = self.sequence
+        try:
+            await self.journal.snapshot(sequence, self._save, task_status=task_status)
+        except StorageFailed as error:
+            log.error("no snapshot now, the journal stays as it is: %s", error)
+            _tell(wanted, error)
+        else:
+            _tell(wanted, sequence)
+        finally:
+            self._snapshotting = False
+            self._wake.set()
+
+
+def _tell(wanted: Sequence[trio.MemorySendChannel[int | StorageFailed]], outcome: int | StorageFailed) -> None:
+    for channel in wanted:
+        channel.send_nowait(outcome)
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("the deadline passed before the command's turn; nothing was done", field="deadline")
+
+
+@asynccontextmanager
+async def open_writer(
+    machine: Machine[Command, Result], journal: Journal | None = None, **limits: int
+) -> AsyncIterator[Writer[Command, Result]]:
+    """A writer that has recovered and runs; at the end it carries out what waits, and closes the journal."""
+    writer: Writer[Command, Result] = Writer(machine, journal, **limits)
+    try:
+        await writer.recover()
+        async with background() as nursery:
+            await nursery.start(writer.run)
+            try:
+                yield writer
+            finally:
+                writer.stop()
+    finally:
+        if journal is not None:
+            with trio.CancelScope(shield=True):
+                await journal.close()

@@ -1,0 +1,33 @@
+"""Scoring and filling of nodes by their devices: the kernel, or its Python twin where HOSTLER_PURE=1 is set."""
+
+import os
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING or os.environ.get("HOSTLER_PURE", "") in ("", "0"):
+    from ._devices import fragmentation, place, score
+else:
+    from .devices_py import fragmentation, place, score
+
+BEST_FIT: Final = 0
+DOT_PRODUCT: Final = 1
+PACKING: Final = 2
+CLUSTERING: Final = 3
+FRAGMENTATION: Final = 4
+RANDOM: Final = 5
+MOST_DEVICES: Final = 64
+WHOLE: Final = 1000
+"""Thousandths of a device."""
+
+__all__ = [
+    "BEST_FIT",
+    "CLUSTERING",
+    "DOT_PRODUCT",
+    "FRAGMENTATION",
+    "MOST_DEVICES",
+    "PACKING",
+    "RANDOM",
+    "WHOLE",
+    "fragmentation",
+    "place",
+    "score",
+]

@@ -1,0 +1,41 @@
+"""GET /resource_providers with its filters: each provider is judged by itself, all of them at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..candidate_slots import Rows, prepare, wish_of
+from ..fleet import Fleet
+from ..provider_index import Mask
+from ..query import PlacementQuery, RequestGroup
+from .providers import find, show
+from .values import Provider
+from .vocabulary import check_known_classes, check_known_traits
+
+
+def providers(fleet: Fleet, name: str | None, uuid: str | None, group: RequestGroup | None) -> list[Provider]:
+    """See `PlacementModel.providers`."""
+    rows = np.sort(fleet.index.layout().rows)
+    if name is not None:
+        rows = rows[rows == fleet.names.find(name)]
+    if uuid is not None:
+        rows = rows[rows == find(fleet, uuid)]
+    if group is not None:
+        check_known_classes(fleet, (resource for resource, _ in group.resources))
+        check_known_traits(fleet, group.required.union(group.forbidden, *group.any_of))
+        rows = rows[_able(fleet, rows, group)]
+    return [show(fleet, row) for row in rows.tolist()]
+
+
+def _able(fleet: Fleet, rows: NDArray[np.int32], group: RequestGroup) -> Mask:
+    """Which of the rows meet a group, as one of its own would have to."""
+    prepared = prepare(fleet, PlacementQuery(groups=(replace(group, suffix="_"),)))
+    if prepared.hopeless and group.resources:
+        return np.zeros(len(rows), bool)
+    wish = wish_of(fleet, replace(group, suffix="_"))
+    if wish.hopeless:
+        return np.zeros(len(rows), bool)
+    return Rows(fleet, rows, rows, fleet.index.layout().tree_of[rows], None).able(prepared.slots[0], wish)

@@ -1,0 +1,37 @@
+"""Moving inventories and the allocations on them between providers in one step (a host that grows NUMA cells, say)."""
+
+from __future__ import annotations
+
+from ..fleet import Fleet
+from ..inventories import Inventory
+from . import commands as c
+from .allocations import inspect
+from .allocations import write as write_allocations
+from .errors import PROVIDER_NOT_FOUND, BadRequest
+from .inventories import check_classes, check_figures, replace_all, show_all, write
+from .providers import check_generation, find
+
+
+def reshape(fleet: Fleet, command: c.Reshape) -> None:
+    """See `commands.Reshape`. Within a transaction of the caller's."""
+    final: dict[int, dict[str, Inventory]] = {}
+    for uuid, asked in command.providers.items():
+        row = find(fleet, uuid)
+        if row < 0:
+            what = f"Resource provider {uuid} that is to get inventories does not exist: {uuid}"
+            raise BadRequest(what, field="inventories", placement_code=PROVIDER_NOT_FOUND)
+        check_generation(fleet, row, asked.generation)
+        check_figures(uuid, asked.inventories)
+        final[row] = asked.inventories
+    inspect(fleet, command.consumers)
+    for row, inventories in final.items():
+        check_classes(fleet, fleet.uuid(row), inventories)
+    for row, inventories in final.items():
+        # Old and new together: there is room on both sides while the allocations move. Nothing new, nothing to add.
+        if inventories:
+            both = show_all(fleet, fleet.uuid(row)).inventories | inventories
+            changes = {fleet.resource_class(name, create=True): value for name, value in both.items()}
+            write(fleet, row, dict(changes), command.now)
+    write_allocations(fleet, command.consumers, command.now)
+    for row, inventories in final.items():
+        replace_all(fleet, row, inventories, command.now)

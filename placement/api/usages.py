@@ -1,0 +1,73 @@
+"""What the consumers of a project hold together, by resource class and by consumer type."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ext.fleet_state import consumers
+from ..fleet import Fleet
+from .values import TypeUsage
+from .vocabulary import class_rank
+
+UNTYPED: Final = "unknown"
+"""How the type of consumers without one is called."""
+ALL: Final = "all"
+"""The type that stands for all consumers."""
+
+
+def of_project(fleet: Fleet, project_id: str, user_id: str | None) -> dict[str, int]:
+    """See `PlacementModel.usages`."""
+    ids, shapes = _consumers(fleet, project_id, user_id)
+    return _total(fleet, ids, shapes)
+
+
+def by_type(fleet: Fleet, project_id: str, user_id: str | None, consumer_type: str | None) -> dict[str, TypeUsage]:
+    """See `PlacementModel.usages_by_type`."""
+    ids, shapes = _consumers(fleet, project_id, user_id)
+    if consumer_type == ALL:
+        groups = {ALL: np.ones(len(ids), bool)} if len(ids) else {}
+    else:
+        notes = fleet.consumers.notes
+        types = np.array([(notes[i].consumer_type or UNTYPED) if i in notes else UNTYPED for i in ids.tolist()])
+        wanted = sorted(set(types.tolist())) if consumer_type is None else [consumer_type]
+        groups = {name: types == name for name in wanted}
+    return {
+        name: TypeUsage(consumer_count=int(mask.sum()), usages=_total(fleet, ids[mask], shapes[mask]))
+        for name, mask in groups.items()
+        if mask.any()
+    }
+
+
+def _consumers(fleet: Fleet, project_id: str, user_id: str | None) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Ids and shapes of the consumers that hold allocations."""
+    project = fleet.projects.ids.get(project_id, -1)
+    user = None if user_id is None else fleet.users.ids.get(user_id, -1)
+    table = consumers(fleet.kernel)
+    mask = (table["row"] >= 0) & (table["shape"] >= 0) & (table["project"] == project)
+    if user is not None:
+        mask &= table["user"] == user
+    ids = np.flatnonzero(mask)
+    return ids, table["shape"][ids]
+
+
+def _total(fleet: Fleet, ids: NDArray[np.int64], shapes: NDArray[np.int32]) -> dict[str, int]:
+    held: Counter[int] = Counter()
+    for shape, count in enumerate(np.bincount(shapes).tolist()):
+        if count:
+            classes, amounts, *_ = fleet.kernel.shape(shape)
+            _add(held, ((index, amount * count) for index, amount in zip(classes, amounts, strict=True)))
+    for consumer in ids.tolist() if len(ids) <= len(fleet.extras) else fleet.extras.keys() & set(ids.tolist()):
+        if consumer in fleet.extras:
+            _add(held, ((index, amount) for _, index, amount in fleet.extras[consumer].elsewhere))
+    names = sorted(held, key=lambda index: class_rank(fleet, fleet.resource_classes[index]))
+    return {fleet.resource_classes[index]: held[index] for index in names}
+
+
+def _add(held: Counter[int], amounts: Iterable[tuple[int, int]]) -> None:
+    for index, amount in amounts:
+        held[index] += amount

@@ -1,0 +1,242 @@
+"""A request compiled against all pools: each pool's verdict and weights, kept up with what changes, and ranked by the
+kernel's index. A decision costs the pools that changed since the last one, not all there are.
+
+It gives scan.py's answers for requests that ``rankable`` admits; the others are scanned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ext.constants import SOURCE_COLUMN, SOURCE_ROW
+from ...ext.ranking import Ranking
+from .filters.base import FACTS, REQUEST, Rows
+from .filters.capacity import CapacityFilter
+from .pool_columns import CLASS_STAGE, COLUMN
+from .weighers.goodness import GoodnessWeigher
+
+if TYPE_CHECKING:
+    from .filters import PoolFilter
+    from .pools import Pools
+    from .volume_policy import VolumePolicy
+    from .wanted import Wanted
+
+SIGNATURES: Final = 1024
+"""Compiled requests kept at most; the least recently compiled go first."""
+RANKING_BYTES: Final = 2 << 30
+"""Bytes that all rankings may hold together."""
+
+
+def no_chance() -> float:
+    """What is drawn where nothing is left to chance."""
+    raise AssertionError("a compiled request draws nothing")
+
+
+def rankable(pools: Pools, policy: VolumePolicy, wanted: Wanted) -> bool:
+    """True if the kernel's index decides as the scan does. O(rules)."""
+    return (
+        not policy.stochastic
+        and wanted.spec.resource_backend is None
+        and wanted.exists_on is None
+        and not any(rule.reads == REQUEST and rule.applies(wanted) for rule in policy.filters)
+        and all(
+            isinstance(weigher, GoodnessWeigher) or weigher.column(pools, wanted) is not None
+            for weigher in policy.weighers
+        )
+    )
+
+
+def content(policy: VolumePolicy, wanted: Wanted) -> Hashable:
+    """What a compiled request depends on. O(spec)."""
+    spec = wanted.spec
+    return (
+        wanted.requested_gb,
+        wanted.operation,
+        spec.thin,
+        spec.availability_zones or spec.availability_zone,
+        repr(sorted(wanted.type_specs.items())),
+        repr(sorted(spec.extra_specs.items())),
+        spec.scheduler_hints.get("query"),
+        spec.attach_status,
+        repr((spec.qos_specs, list(wanted.properties.items()))) if policy.has_functions else "",
+    )
+
+
+class FactMask:
+    """Verdicts of a filter that reads facts alone, for all requests that it cannot tell apart."""
+
+    def __init__(self, pools: Pools, rule: PoolFilter, wanted: Wanted) -> None:
+        self._pools, self._rule, self._wanted = pools, rule, wanted
+        self.mask = np.zeros(pools.columns.capacity, np.uint8)
+        self._told = len(pools.told)
+        self._judge(pools.live_rows())
+
+    def refresh(self) -> None:
+        """Judge what was reported since. O(reports)."""
+        pools = self._pools
+        if len(pools.told) != self._told:
+            rows = np.unique(np.array(pools.told[self._told :], np.int32))
+            self._told = len(pools.told)
+            self._judge(rows[pools.columns.live[rows] != 0])
+
+    def _judge(self, rows: Rows) -> None:
+        self.mask[rows] = self._rule.passes(self._pools, self._wanted, rows)
+
+
+FactMasks = dict[tuple[str, Hashable], FactMask]
+"""By filter and by what it reads of a request."""
+
+
+class VolumeSignature:
+    """One request on one layout of the pools: masks and ratings by row, and the ranking over them."""
+
+    def __init__(self, pools: Pools, policy: VolumePolicy, wanted: Wanted, shared: FactMasks) -> None:
+        self.pools, self.policy, self.wanted = pools, policy, wanted
+        self.layout = pools.layout
+        capacity = pools.columns.capacity
+        first = 1  # stage 0 is that of rows that pass
+        self.usable = np.zeros(capacity, np.uint8)
+        masks: list[tuple[NDArray[np.uint8], int]] = [(self.usable, first)]
+        bounds: list[tuple[int, float, float, int]] = []
+        self.facts: list[FactMask] = []
+        self.figures: list[tuple[PoolFilter, NDArray[np.uint8]]] = []
+        for stage, rule in enumerate(policy.filters, first + 1):
+            if not rule.applies(wanted):
+                continue
+            if isinstance(rule, CapacityFilter):
+                bounds.append((COLUMN[rule.column(wanted)], float(wanted.requested_gb), np.inf, stage))
+                continue
+            if rule.reads == FACTS:
+                self.facts.append(_shared(shared, pools, rule, wanted))
+                masks.append((self.facts[-1].mask, stage))
+                continue
+            mask = np.zeros(capacity, np.uint8)
+            masks.append((mask, stage))
+            self.figures.append((rule, mask))
+        self.ratings: list[tuple[GoodnessWeigher, NDArray[np.float64], NDArray[np.uint8]]] = []
+        terms = []
+        for stage, weigher in enumerate(policy.weighers, first + 1 + len(policy.filters)):
+            if isinstance(weigher, GoodnessWeigher):
+                rated, fine = np.zeros(capacity), np.zeros(capacity, np.uint8)
+                self.ratings.append((weigher, rated, fine))
+                masks.append((fine, stage))
+                terms.append({"source": SOURCE_ROW, "values": rated, "multiplier": weigher.multiplier})
+            else:
+                column = weigher.column(pools, wanted)
+                assert column is not None
+                terms.append({"source": SOURCE_COLUMN, "column": COLUMN[column], "multiplier": weigher.multiplier})
+        self.stages = len(policy.filters) + len(policy.weighers) + 3  # passing, report, resource_backend
+        self.ranking = Ranking(pools.columns.kernel, class_stage=CLASS_STAGE, bounds=bounds, masks=masks, terms=terms)
+        self.told = len(pools.told)
+        self.seen = pools.columns.kernel.version
+        rows = pools.live_rows()
+        self._judge(rows)
+        self._follow(rows)
+
+    @property
+    def alone(self) -> bool:
+        """True if placing volumes changes nothing but columns, so that many can be placed in one kernel call."""
+        return not self.figures and not self.ratings
+
+    @property
+    def stale(self) -> bool:
+        """True if the rows were laid anew since it was compiled, or its columns are not the right ones any more."""
+        pools, wanted = self.pools, self.wanted
+        return self.layout != pools.layout or not all(
+            isinstance(weigher, GoodnessWeigher) or weigher.column(pools, wanted) is not None
+            for weigher in self.policy.weighers
+        )
+
+    def refresh(self) -> None:
+        """Catch up with the pools that changed. O(changes)."""
+        pools = self.pools
+        if len(pools.told) != self.told:
+            rows = np.unique(np.array(pools.told[self.told :], np.int32))
+            self.told = len(pools.told)
+            rows = rows[pools.columns.live[rows] != 0]
+            self._judge(rows)
+            self._follow(rows)
+        if not self.alone:
+            kernel = pools.columns.kernel
+            changed = kernel.changed(self.seen)
+            self.seen = kernel.version
+            rows = pools.live_rows() if changed is None else np.unique(changed)
+            if len(rows):
+                self._follow(rows[pools.columns.live[rows] != 0], told=False)
+
+    def _judge(self, rows: Rows) -> None:
+        """Verdicts that follow from facts."""
+        pools = self.pools
+        self.usable[rows] = [pools.fact(row).problem is None for row in rows.tolist()] if pools.problems else 1
+        for each in self.facts:
+            each.refresh()
+
+    def _follow(self, rows: Rows, *, told: bool = True) -> None:
+        """Verdicts and ratings that follow from figures too; ``told``: facts may have changed as well."""
+        pools, wanted = self.pools, self.wanted
+        for rule, mask in self.figures:
+            at = rows if told else rule.following(pools, rows)
+            mask[at] = rule.passes(pools, wanted, at)
+        for weigher, rated, fine in self.ratings:
+            at = rows if told else weigher.following(pools, rows)
+            raw = weigher.raw(pools, wanted, at, no_chance)
+            rateable = ~np.isnan(raw)
+            fine[at] = rateable
+            rated[at] = np.where(rateable, raw, 0.0)
+
+
+def _shared(shared: FactMasks, pools: Pools, rule: PoolFilter, wanted: Wanted) -> FactMask:
+    key = (rule.name, rule.key(wanted))
+    found = shared.get(key)
+    if found is None:
+        found = shared[key] = FactMask(pools, rule, wanted)
+    found.refresh()
+    return found
+
+
+class CompiledVolumes:
+    """Signatures of one fleet's pools under one policy; shared by an engine and its forks."""
+
+    def __init__(self, pools: Pools, policy: VolumePolicy) -> None:
+        self.pools, self.policy = pools, policy
+        self.by_content: dict[Hashable, VolumeSignature] = {}
+        self.by_spec: dict[tuple[Any, ...], tuple[Any, VolumeSignature]] = {}
+        self.shared: FactMasks = {}
+        self.layout = -1
+
+    def known(self, key: tuple[Any, ...], spec: object) -> VolumeSignature | None:
+        """The signature that was compiled for a spec object, if it still holds. O(1)."""
+        found = self.by_spec.get(key)
+        if found is None or found[0] is not spec or found[1].stale:
+            return None
+        return found[1]
+
+    def signature(self, key: tuple[Any, ...], wanted: Wanted) -> VolumeSignature:
+        """The signature of a request, which must be ``rankable``. O(1) if its content is known, else O(pools)."""
+        if self.layout != self.pools.layout:
+            self.layout = self.pools.layout
+            self.by_content.clear()
+            self.by_spec.clear()
+            self.shared.clear()
+        what = content(self.policy, wanted)
+        signature = self.by_content.pop(what, None)
+        if signature is None or signature.stale:
+            signature = VolumeSignature(self.pools, self.policy, wanted, self.shared)
+            self._make_room(signature.ranking.nbytes)
+            if len(self.shared) > 16 * SIGNATURES:
+                self.shared.clear()
+        self.by_content[what] = signature
+        if len(self.by_spec) >= 16 * SIGNATURES:
+            self.by_spec.clear()
+        self.by_spec[key] = (wanted.spec, signature)
+        return signature
+
+    def _make_room(self, extra: int) -> None:
+        total = extra + sum(each.ranking.nbytes for each in self.by_content.values())
+        while self.by_content and (total > RANKING_BYTES or len(self.by_content) >= SIGNATURES):
+            total -= self.by_content.pop(next(iter(self.by_content))).ranking.nbytes
+            self.by_spec.clear()

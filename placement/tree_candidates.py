@@ -1,0 +1,155 @@
+"""The ways to fill a query's slots within one tree and the sharing providers that serve it, found depth first.
+
+The last slot varies fastest; each slot tries the tree's providers in the tree's order, then the sharing ones. A partial
+choice that cannot be completed is left at once, and is not tried again in another guise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from .candidate_slots import Prepared
+from .fleet import Fleet
+
+Way = tuple[int, ...]
+"""The row that fills each slot."""
+
+
+class TreeSearch:
+    """One search of one tree. ``options``: by slot, the rows that can fill it by themselves."""
+
+    def __init__(self, fleet: Fleet, query: Prepared, options: Sequence[list[int]], *, nested: bool = True) -> None:
+        """``nested`` False: no two providers of one tree."""
+        self._fleet, self._slots, self._options = fleet, query.slots, options
+        self._isolate, self._nested, self._subtrees = query.isolate, nested, query.subtrees
+        self._left: list[int] = []
+        self._choices = self._with_amounts()
+        self._rows: list[int] = []
+        self._ancestry: dict[int, frozenset[int]] = {}
+        self._dead: set[object] = set()
+        self._free = not query.isolate and nested and not query.subtrees
+        self._bits: dict[int, int] = {}
+        self._required = [mask for wish in query.wishes for mask in wish.required]
+        self._all_bits = (1 << len(self._required)) - 1
+        self._possible = self._possible_bits()
+
+    def ways(self) -> Iterator[Way]:
+        """All ways, lazily. Each costs a few steps; what leads nowhere is bounded by the distinct partial sums."""
+        return self._from(0, 0)
+
+    def _from(self, at: int, bits: int) -> Iterator[Way]:
+        if self._dead and self._state(at, bits) in self._dead:
+            return
+        left, rows, last, found = self._left, self._rows, at == len(self._slots) - 1, False
+        collective = bool(self._required) and not self._slots[at].suffix
+        for row, amounts in self._choices[at]:
+            # The commonest dead end first: this runs for each step of each search.
+            for place, amount in amounts:
+                if left[place] < amount:
+                    break
+            else:
+                if not (self._free or self._allowed(at, row)):
+                    continue
+                after = bits | self._row_bits(row) if collective else bits
+                if collective and (after | self._possible[at + 1]) != self._all_bits:
+                    continue
+                if last:
+                    found = True
+                    yield (*rows, row)
+                    continue
+                for place, amount in amounts:
+                    left[place] -= amount
+                rows.append(row)
+                for way in self._from(at + 1, after):
+                    found = True
+                    yield way
+                rows.pop()
+                for place, amount in amounts:
+                    left[place] += amount
+        if not found:
+            self._dead.add(self._state(at, bits))
+
+    def _with_amounts(self) -> list[list[tuple[int, tuple[tuple[int, int], ...]]]]:
+        """By slot and row: places in ``left`` and the amounts that the slot takes there. ``left`` is what each row has
+        left of each class, at most its max_unit."""
+        avail, places = self._fleet.store.inventory["avail"], dict[tuple[int, int], int]()
+        choices: list[list[tuple[int, tuple[tuple[int, int], ...]]]] = []
+        for slot, rows in zip(self._slots, self._options, strict=True):
+            choices.append([])
+            for row in rows:
+                taken = []
+                for index, amount in slot.amounts:
+                    place = places.setdefault((index, row), len(places))
+                    if place == len(self._left):
+                        self._left.append(int(avail[index, row]))
+                    taken.append((place, amount))
+                choices[-1].append((row, tuple(taken)))
+        return choices
+
+    # what limits a choice
+
+    def _allowed(self, at: int, row: int) -> bool:
+        slot = self._slots[at]
+        if (
+            self._isolate
+            and slot.suffix
+            and any(row == other and self._slots[place].suffix for place, other in enumerate(self._rows))
+        ):
+            return False
+        if not self._nested:
+            roots = self._fleet.store.row["root"]
+            if any(row != other and roots[row] == roots[other] for other in self._rows):
+                return False
+        return all(self._keeps_subtree(slots, at, row) for slots in self._subtrees if at in slots)
+
+    def _keeps_subtree(self, slots: frozenset[int], at: int, row: int) -> bool:
+        """True if, of the slots that need a common ancestor among their providers, one can still be it."""
+        chosen = [self._rows[place] for place in slots if place < at]
+        common = self._ancestors(row).intersection(*map(self._ancestors, chosen))
+        if row in common or not common.isdisjoint(chosen):
+            return True
+        return any(not common.isdisjoint(self._options[place]) for place in slots if place > at)
+
+    def _ancestors(self, row: int) -> frozenset[int]:
+        """A row and all above it."""
+        known = self._ancestry.get(row)
+        if known is None:
+            parents, above, at = self._fleet.store.row["parent"], [row], int(self._fleet.store.row["parent"][row])
+            while at >= 0:
+                above.append(at)
+                at = int(parents[at])
+            known = self._ancestry[row] = frozenset(above)
+        return known
+
+    # traits that the unsuffixed group's providers must have together
+
+    def _row_bits(self, row: int) -> int:
+        bits = self._bits.get(row)
+        if bits is None:
+            number = int(self._fleet.store.row["class_of"][row])
+            bits = self._bits[row] = sum(1 << place for place, mask in enumerate(self._required) if mask[number])
+        return bits
+
+    def _possible_bits(self) -> list[int]:
+        """By slot: bits that it and later ones of the unsuffixed group can bring; all of them after the last."""
+        possible, bits, last = [self._all_bits] * (len(self._slots) + 1), 0, True
+        if not self._required:
+            return possible
+        for at in range(len(self._slots) - 1, -1, -1):
+            if not self._slots[at].suffix:
+                possible[at + 1] = 0 if last else possible[at + 1]
+                last = False
+                for row in self._options[at]:
+                    bits |= self._row_bits(row)
+            possible[at] = self._all_bits if last else bits
+        return possible
+
+    def _state(self, at: int, bits: int) -> object:
+        """All that the rest of the search depends on."""
+        rows = used = None
+        if self._isolate:
+            rows = frozenset(row for place, row in enumerate(self._rows) if self._slots[place].suffix)
+        if not self._nested:
+            used = frozenset(self._rows)
+        subtrees = tuple(frozenset(self._rows[place] for place in slots if place < at) for slots in self._subtrees)
+        return at, bits, tuple(self._left), rows, used, subtrees

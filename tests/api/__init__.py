@@ -1,0 +1,1 @@
+"""Tests of Placement's operations on a fleet."""

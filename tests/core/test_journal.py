@@ -1,0 +1,195 @@
+"""The journal's files: what a crash or a flipped bit leaves is found out and said, and all before it is kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from hostler.core.errors import DataDamaged, DataInUse, StorageFailed
+from hostler.core.journal import Journal, Recovery
+from hostler.core.writer import Writer, open_writer
+
+from .ledgers import Ledger, Pay
+
+
+async def fill(folder: Path, count: int, *, snapshots: Sequence[int] = (), keep_history: bool = False) -> None:
+    """``count`` commands of one more each, with snapshots after some, and a clean end."""
+    async with open_writer(Ledger(), Journal.in_folder(folder, keep_history=keep_history)) as writer:
+        for number in range(1, count + 1):
+            await writer.submit(Pay("a", 1))
+            if number in snapshots:
+                assert await writer.snapshot() == number
+
+
+def paths(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.glob(pattern))
+
+
+async def recovered(folder: Path, *more: int) -> tuple[Recovery, Ledger]:
+    """What recovery finds, and the ledger after it and after ``more`` payments."""
+    ledger, journal = Ledger(), Journal.in_folder(folder)
+    writer = Writer(ledger, journal)
+    try:
+        found = await writer.recover()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(writer.run)
+            for amount in more:
+                await writer.submit(Pay("a", amount))
+            writer.stop()
+    finally:
+        await journal.close()
+    return found, ledger
+
+
+def edit(folder: Path, statement: str) -> None:
+    """Change the last segment behind the journal's back."""
+    database = sqlite3.connect(max(folder.glob("journal-*.sqlite")))
+    database.execute(statement)
+    database.commit()
+    database.close()
+
+
+async def test_an_empty_folder_is_an_empty_journal(tmp_path: Path) -> None:
+    found, _ = await recovered(tmp_path / "new" / "data")
+    assert found == Recovery()
+
+
+async def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    journal = Journal.in_folder(tmp_path)
+    with pytest.raises(DataInUse):
+        Journal.in_folder(tmp_path)
+    await journal.close()
+    await Journal.in_folder(tmp_path).close()
+
+
+async def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(StorageFailed, match="cannot be used"):
+        Journal.in_folder(file / "data")
+
+
+@pytest.mark.parametrize(
+    ("damage", "kept"),
+    [
+        ("UPDATE records SET body = body || x'00' WHERE sequence = 8", 7),
+        ("UPDATE records SET key = 'k' WHERE sequence = 8", 7),
+        ("UPDATE records SET fingerprint = x'01' WHERE sequence = 8", 7),
+        ("UPDATE records SET checksum = checksum + 1 WHERE sequence = 8", 7),
+        ("DELETE FROM records WHERE sequence = 8", 7),
+        ("DELETE FROM records WHERE sequence = 1", 0),
+        ("DROP TABLE records", 0),
+    ],
+)
+async def test_a_wrong_record_is_found_and_all_before_it_is_kept(tmp_path: Path, damage: str, kept: int) -> None:
+    await fill(tmp_path, 10)
+    edit(tmp_path, damage)
+    found, ledger = await recovered(tmp_path, 1)
+    assert found.last == kept
+    assert any(f"kept all up to command {kept}" in text for text in found.damage)
+    assert ledger.accounts == {"a": kept + 1}
+    assert any(name.startswith("damaged-") for name in os.listdir(tmp_path))
+    found, ledger = await recovered(tmp_path)
+    assert (found.last, found.damage, ledger.accounts) == (kept + 1, [], {"a": kept + 1})
+
+
+async def test_flipped_bits_anywhere_in_the_file_are_found_or_harmless(tmp_path: Path) -> None:
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    await fill(original, 200)
+    size = len((original / "journal-0000000000000001.sqlite").read_bytes())
+    outcomes = set()
+    for position in range(0, size, max(size // 60, 1)):
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(original, copy)
+        flip(copy / "journal-0000000000000001.sqlite", position)
+        found, ledger = await recovered(copy)
+        assert ledger.accounts.get("a", 0) == found.last
+        assert found.last == 200 or found.damage, f"byte {position}"
+        outcomes.add(found.last)
+    assert len(outcomes) > 5
+
+
+def flip(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 0x10
+    path.write_bytes(data)
+
+
+async def test_a_lost_tail_behind_a_snapshot_does_not_matter(tmp_path: Path) -> None:
+    await fill(tmp_path, 25, snapshots=(10, 20))
+    edit(tmp_path, "DELETE FROM records")
+    found, ledger = await recovered(tmp_path, 1, 1)
+    assert found.last == 20
+    assert ledger.accounts == {"a": 22}
+    assert (await recovered(tmp_path))[1].accounts == {"a": 22}
+
+
+@pytest.mark.parametrize("victim", ["ledger", "answers", "manifest.json"])
+async def test_a_damaged_snapshot_gives_way_to_the_one_before_and_nothing_is_lost(tmp_path: Path, victim: str) -> None:
+    await fill(tmp_path, 45, snapshots=(10, 20, 30, 40))
+    flip(paths(tmp_path, "snapshot-*")[-1] / victim, 0)
+    found, ledger = await recovered(tmp_path)
+    assert (found.last, found.snapshot) == (45, 30)
+    assert "snapshot-0000000000000040 is damaged" in found.damage[0]
+    assert ledger.accounts == {"a": 45}
+
+
+@pytest.mark.parametrize("damage", ["missing", "too many"])
+async def test_a_snapshot_with_other_files_than_it_should_have_is_damaged(tmp_path: Path, damage: str) -> None:
+    await fill(tmp_path, 45, snapshots=(10, 20, 30, 40))
+    newest = paths(tmp_path, "snapshot-*")[-1]
+    if damage == "missing":
+        (newest / "ledger").unlink()
+    else:
+        (newest / "more").touch()
+    found, ledger = await recovered(tmp_path)
+    assert (found.snapshot, found.last, ledger.accounts) == (30, 45, {"a": 45})
+
+
+async def test_without_anything_to_begin_with_the_journal_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    await fill(tmp_path, 45, snapshots=(10, 20, 30, 40))
+    for snapshot in paths(tmp_path, "snapshot-*"):
+        flip(snapshot / "ledger", 3)
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(DataDamaged, match="lost"):
+        await recovered(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+async def test_a_missing_segment_ends_what_can_be_kept(tmp_path: Path) -> None:
+    await fill(tmp_path, 45, snapshots=(10, 20, 30, 40))
+    flip(paths(tmp_path, "snapshot-*")[-1] / "ledger", 3)
+    (tmp_path / f"journal-{31:016d}.sqlite").unlink()
+    found, ledger = await recovered(tmp_path)
+    assert found.last == 30
+    assert "commands 31 to 40 are missing" in " ".join(found.damage)
+    assert ledger.accounts == {"a": 30}
+
+
+@pytest.fixture
+def leftovers(tmp_path: Path) -> list[str]:
+    """Names of things that a crash may leave in the data folder."""
+    (tmp_path / "snapshot-0000000000000007.tmp-123").mkdir()
+    (tmp_path / "snapshot-0000000000000007.tmp-123" / "ledger").touch()
+    (tmp_path / "journal-0000000000000001.new").touch()
+    return ["snapshot-0000000000000007.tmp-123", "journal-0000000000000001.new"]
+
+
+async def test_what_a_crash_left_unfinished_is_cleared_away(tmp_path: Path, leftovers: list[str]) -> None:
+    found, ledger = await recovered(tmp_path, 1)
+    assert found == Recovery()
+    assert ledger.accounts == {"a": 1}
+    assert not set(leftovers) & set(os.listdir(tmp_path))
+
+
+async def test_history_is_kept_from_the_first_command_on_where_that_is_wanted(tmp_path: Path) -> None:
+    await fill(tmp_path, 45, snapshots=(10, 20, 30, 40), keep_history=True)
+    names = sorted(name for name in os.listdir(tmp_path) if name.startswith("journal-"))
+    assert names[0] == "journal-0000000000000001.sqlite"
+    assert len(names) == 5

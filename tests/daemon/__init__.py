@@ -1,0 +1,1 @@
+"""Tests of the daemon as users run it: a process with sockets and files."""

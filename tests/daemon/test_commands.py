@@ -1,0 +1,178 @@
+"""The command line against a daemon: what operators type, what they read, and the exit codes that programs read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hostler.core.cli import main
+from tests.core.orders import uuid_of
+
+from .processes import Daemon
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with Daemon(tmp_path_factory.mktemp("daemon"), config="[data]\nkeep_history = true\n") as started:
+        yield started
+
+
+@pytest.fixture
+def run(daemon: Daemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command; its exit code and what it says."""
+    monkeypatch.setenv("HOSTLER_SERVER", daemon.address)
+
+    def call(*words: str) -> tuple[int, str]:
+        try:
+            code = main(words)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return code or 0, said.out + said.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def fleet(daemon: Daemon) -> Path:
+    """Three hosts, added from a file."""
+    file = daemon.folder / "hosts.json"
+    sizes = {"vcpus_total": 8, "total_usable_ram_mb": 32_768, "total_usable_disk_gb": 100}
+    file.write_text(json.dumps([{"host": f"node-{number}", **sizes} for number in range(3)]))
+    with daemon.client() as client:
+        client.call("add_hosts", {"hosts": json.loads(file.read_text())})
+    return file
+
+
+def test_hosts_are_listed_shown_disabled_and_enabled(run: Run, fleet: Path) -> None:
+    code, said = run("host", "list")
+    assert code == 0
+    assert "node-2" in said
+    assert run("host", "disable", "node-2", "--reason", "disk") == (0, "node-2 disabled\n")
+    shown = run("host", "show", "node-2")[1]
+    assert "disk" in shown
+    assert "MEMORY_MB" in shown
+    assert run("host", "enable", "node-2")[0] == 0
+    assert json.loads(run("host", "show", "node-2", "--json")[1])["line"]["disabled"] is False
+
+
+def test_hosts_are_added_from_a_file_and_removed(run: Run, fleet: Path, tmp_path: Path) -> None:
+    file = tmp_path / "more.json"
+    file.write_text('[{"host": "extra", "vcpus_total": 1, "total_usable_ram_mb": 1}]')
+    assert run("host", "add", str(file)) == (0, "1 hosts added\n")
+    code, said = run("host", "add", str(file))
+    assert code == 1
+    assert "extra" in said
+    assert run("host", "remove", "extra")[0] == 0
+    file.write_text('[{"host": "extra", "cpus": 1}]')
+    code, said = run("host", "add", str(file))
+    assert (code, "hosts[0].cpus" in said) == (1, True)
+
+
+def test_a_guest_is_placed_explained_moved_and_released(run: Run, fleet: Path) -> None:
+    code, said = run("place", "--vcpus", "2", "--memory-mb", "2048", "--uuid", uuid_of(1), "--project", "p1")
+    assert code == 0
+    assert "node-" in said
+    where = json.loads(run("place", "--uuid", uuid_of(2), "--json")[1])["selections"][0]["node"]
+    assert run("move", uuid_of(2))[0] == 0
+    assert json.loads(run("usage", "project:p1", "--json")[1])["used"]["VCPU"] == 2
+    assert "MEMORY_MB" in run("usage")[1]
+    assert where in run("explain", "--vcpus", "2")[1]
+    assert run("release", uuid_of(1), uuid_of(2)) == (0, "2 released\n")
+
+
+def test_what_no_host_can_take_has_an_exit_code_of_its_own(run: Run, fleet: Path) -> None:
+    code, said = run("place", "--vcpus", "4000")
+    assert code == 3
+    assert "No valid host was found" in said
+    assert "4000" in run("explain", "--vcpus", "4000")[1]
+
+
+def test_what_if_tries_another_policy_and_fewer_hosts(run: Run, fleet: Path, tmp_path: Path) -> None:
+    assert run("what-if", "--without", "node-0", "--without", "node-1", "--without", "node-2")[0] == 3
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[filter_scheduler]\nram_weight_multiplier = -1.0\n")
+    assert run("what-if", "--policy", str(policy))[0] == 0
+    assert "more fit" in run("fits", "--vcpus", "4")[1]
+    policy.write_text("nonsense")
+    assert run("what-if", "--policy", str(policy))[0] == 1
+
+
+def test_tenants_pools_quotas_and_tokens(run: Run, fleet: Path) -> None:
+    for words in (
+        ("domain", "create", "acme"),
+        ("project", "create", "web", "--domain", "acme"),
+        ("user", "create", "ann", "ann.example", "--domain", "acme"),
+        ("user", "grant", "ann", "member", "project:web"),
+        ("quota", "set", "project:web", "instances=1", "VCPU=4"),
+        ("pool", "create", "gold", "node-1", "--exclusive"),
+        ("pool", "grant", "gold", "project:web"),
+    ):
+        assert run(*words)[0] == 0, words
+    assert "acme" in run("domain", "list")[1]
+    assert "web" in run("project", "list")[1]
+    assert "member of project:web" in run("user", "list")[1]
+    assert "node-1" in run("pool", "list")[1]
+    token = run("token", "create", "ann")[1].strip()
+    code, said = run("place", "--project", "web", "--uuid", uuid_of(5), "--token", token)
+    assert (code, "node-1" in said) == (0, True)
+    code, said = run("place", "--project", "web")
+    assert (code, "may have 1 instances" in said) == (1, True)
+    assert "4" in run("quota", "show", "project:web")[1]
+    (line,) = json.loads(run("token", "list", "ann", "--json")[1])
+    assert set(line) == {"id", "user", "expires"}
+    assert run("token", "revoke", line["id"])[0] == 0
+    assert run("release", uuid_of(5))[0] == 0
+    for words in (("pool", "ungrant", "gold", "project:web"), ("pool", "delete", "gold"), ("user", "delete", "ann")):
+        assert run(*words)[0] == 0, words
+    assert run("quota", "set", "project:web", "nonsense")[0] == 1
+
+
+def test_watching_ends_when_nothing_happens(run: Run, fleet: Path) -> None:
+    code, said = run("watch", "--seconds", "0.1", "--json")
+    assert (code, said) == (0, "")
+
+
+def test_top_shows_the_fullest_hosts(run: Run, fleet: Path) -> None:
+    assert "node-0" in run("top", "--times", "1")[1]
+    assert json.loads(run("top", "--times", "1", "--json")[1])["status"]["ready"] is True
+
+
+def test_a_snapshot_is_taken(run: Run, daemon: Daemon, fleet: Path) -> None:
+    code, said = run("snapshot")
+    assert code == 0
+    assert list((daemon.folder / "data").glob("snapshot-*")), said
+
+
+def test_history_is_replayed_under_another_policy(run: Run, daemon: Daemon, fleet: Path, tmp_path: Path) -> None:
+    for number in range(10, 16):
+        run("place", "--memory-mb", "4096", "--uuid", uuid_of(number))
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[filter_scheduler]\nram_weight_multiplier = -5.0\n")
+    found: dict[str, Any] = json.loads(run("replay", str(daemon.folder / "data"), "--policy", str(policy), "--json")[1])
+    assert found["first"] == 1
+    assert found["placed_then"] == found["placed_now"] >= 6
+    assert found["elsewhere"] > 0
+    assert {"sequence", "instance", "was", "would_be"} == set(found["differences"][0])
+    same = json.loads(run("replay", str(daemon.folder / "data"), "--json")[1])
+    assert same["placed_then"] == found["placed_then"]
+    assert "elsewhere" in run("replay", str(daemon.folder / "data"), "--policy", str(policy))[1]
+
+
+def test_a_service_that_is_not_there_is_an_error_in_words(run: Run) -> None:
+    code, said = run("host", "list", "--server", "unix:/nowhere", "--within", "0.1")
+    assert code == 1
+    assert "no connection to unix:/nowhere" in said
+
+
+@pytest.mark.parametrize("command", ["host", "place", "replay", "token", "serve"])
+def test_every_command_has_help(run: Run, command: str) -> None:
+    code, said = run(command, "--help")
+    assert code == 0
+    assert "Usage" in said

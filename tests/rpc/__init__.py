@@ -1,0 +1,1 @@
+"""Tests of MessagePack-RPC: the protocol, the server and the clients."""

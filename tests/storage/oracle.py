@@ -1,0 +1,235 @@
+"""A slow, obvious storage scheduler: dicts, no columns, nothing kept between decisions. It knows services, reports,
+placements, releases and growth, by the rules that Cinder documents; operators and expressions are the engine's own."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from hostler.placement.storage.expression import ExpressionError, evaluate, expression
+from hostler.placement.storage.extra_specs_ops import match
+from hostler.placement.storage.reports import BackendReport
+from hostler.placement.storage.volume_request import VolumeSpec
+
+FAMILIES = {"FC": ["FC", "fibre_channel", "fc"], "iSCSI": ["iSCSI", "iscsi"]}
+
+
+class Impossible(Exception):
+    """Cinder crashes here; the pool is refused."""
+
+
+@dataclass
+class Pool:
+    name: str
+    zone: str
+    capabilities: dict[str, Any] = field(default_factory=dict)
+    updated: float = -math.inf
+    total: Any = 0
+    free: Any = 0
+    allocated: float = 0
+    provisioned: float = 0
+    reserved: float = 0
+    ratio: float = 1.0
+    thin: bool = False
+
+    def take_report(self, capabilities: dict[str, Any], at: float) -> None:
+        self.capabilities = capabilities
+        if self.updated > at:
+            return
+        self.updated = at
+        self.total, self.free = capabilities.get("total_capacity_gb", 0), capabilities.get("free_capacity_gb", 0)
+        self.allocated = capabilities.get("allocated_capacity_gb", 0)
+        self.provisioned = capabilities.get("provisioned_capacity_gb", self.allocated)
+        self.reserved = capabilities.get("reserved_percentage", 0)
+        self.thin = capabilities.get("thin_provisioning_support", False)
+        self.ratio = self.over_subscription(capabilities)
+
+    def over_subscription(self, capabilities: dict[str, Any]) -> float:
+        if not self.thin or isinstance(self.total, str) or isinstance(self.free, str):
+            return 1.0
+        own = capabilities.get("max_over_subscription_ratio") or "20.0"
+        if own != "auto":
+            return float(own)
+        return 20.0 if self.provisioned == 0 else 1 + self.provisioned / (self.total - self.free + 1)
+
+    def free_for(self, thin: bool) -> tuple[float, float]:
+        """(virtual free, total available), rounded."""
+        base = float(self.total) - math.floor(float(self.total) * (self.reserved / 100))
+        available = base * self.ratio if thin and self.thin else base
+        virtual = available - self.provisioned
+        if not (thin and self.thin):
+            virtual = min(virtual, self.free)
+        return round(virtual, 2), round(available, 2)
+
+    def has_room(self, size: int, thin: bool) -> bool:
+        if size == 0 or isinstance(self.free, str):
+            return True
+        if isinstance(self.total, str):
+            return self.reserved == 0
+        if self.total <= 0:
+            return False
+        virtual, available = self.free_for(thin)
+        if thin and self.thin:
+            if self.ratio < 1 or available == 0:
+                return False
+            return (self.provisioned + size) / available <= self.ratio and virtual >= size
+        return virtual >= size
+
+    def scopes(self, spec: VolumeSpec, text: str) -> list[dict[str, Any]]:
+        stats = {
+            "free_capacity_gb": self.free,
+            "allocated_capacity_gb": self.allocated,
+            "total_capacity_gb": self.total,
+            "storage_protocol": self.capabilities.get("storage_protocol"),
+        }
+        common = {"volume": {"size": spec.size_gb}, "extra": spec.extra_specs, "qos": spec.qos_specs}
+        protocol = stats["storage_protocol"]
+        names = protocol if "storage_protocol" in text and isinstance(protocol, list) else [protocol]
+        capabilities = self.capabilities
+        return [
+            {**common, "stats": {**stats, "storage_protocol": name}, "capabilities": capabilities} for name in names
+        ]
+
+    def values(self, kind: str, spec: VolumeSpec) -> list[Any] | None:
+        """Values of a function, one for each protocol name; None for a name that has no value."""
+        text = self.capabilities.get(kind)
+        if text is None:
+            return None
+        found: list[Any] = []
+        for scope in self.scopes(spec, text):
+            tree = expression(text).tree
+            try:
+                found.append(None if tree is None else evaluate(tree, scope))
+            except ExpressionError:
+                found.append(None)
+        return found
+
+    def goodness(self, spec: VolumeSpec) -> float:
+        rated = self.values("goodness_function", spec)
+        best = 0.0
+        for value in rated or []:
+            if isinstance(value, bool):
+                value = 100 if value else 0
+            if value is not None and not isinstance(value, int | float):
+                raise Impossible
+            best = max(best, value if value is not None and 0 <= value <= 100 else 0)
+        return best
+
+
+class Oracle:
+    """All pools, and what was decided of them."""
+
+    def __init__(self, filters: list[str], weighers: dict[str, float]) -> None:
+        self.filters, self.weighers = filters, weighers
+        self.backends: dict[str, dict[str, Pool]] = {}
+        self.down: set[str] = set()
+        self.last: dict[str, BackendReport] = {}
+        self.volumes: Counter[str] = Counter()
+
+    def report(self, report: BackendReport) -> None:
+        key = report.cluster_name or report.host
+        self.last[key] = report
+        if key not in self.down:
+            self.take(key)
+
+    def take(self, key: str) -> None:
+        report = self.last[key]
+        pools = self.backends.setdefault(key, {})
+        given = dict(report.capabilities)
+        given["storage_protocol"] = FAMILIES.get(given["storage_protocol"], given["storage_protocol"])
+        whole = {"pool_name": given["volume_backend_name"], **given}
+        found = {each["pool_name"]: {**given, **each} for each in given.get("pools", [whole])}
+        for name in list(pools):
+            if name not in found:
+                del pools[name]
+        for name, capabilities in found.items():
+            pools.setdefault(name, Pool(f"{key}#{name}", "nova")).take_report(capabilities, report.at)
+
+    def set_up(self, key: str, up: bool) -> None:
+        if not up:
+            self.down.add(key)
+            self.backends.pop(key, None)
+        elif key in self.down:
+            self.down.discard(key)
+            if key in self.last:
+                self.take(key)
+
+    @property
+    def pools(self) -> list[Pool]:
+        return [pool for backend in self.backends.values() for pool in backend.values()]
+
+    def passes(self, name: str, pool: Pool, spec: VolumeSpec, size: int) -> bool:
+        if name == "AvailabilityZoneFilter":
+            return not spec.availability_zone or spec.availability_zone == pool.zone
+        if name == "CapacityFilter":
+            return pool.has_room(size, spec.thin)
+        if name == "CapabilitiesFilter":
+            return all(self.satisfied(pool, key, wish) for key, wish in spec.extra_specs.items())
+        if name == "DriverFilter":
+            values = pool.values("filter_function", spec)
+            return values is None or any(values)
+        assert name == "JsonFilter"
+        return not spec.scheduler_hints or pool.allocated < 50
+
+    @staticmethod
+    def satisfied(pool: Pool, key: str, wish: str | None) -> bool:
+        if ":" in key:
+            return True
+        if key not in pool.capabilities:
+            return False
+        value = pool.capabilities[key]
+        try:
+            return any(match(each, wish) for each in (value if isinstance(value, list) else [value]))
+        except TypeError:
+            return False
+
+    def rank(self, spec: VolumeSpec, size: int) -> tuple[list[tuple[Pool, float]], dict[str, int]]:
+        """Pools and weights, best first, and how many each stage removed."""
+        removed: dict[str, int] = {}
+        left = self.pools
+        for name in self.filters:
+            passing = [pool for pool in left if self.passes(name, pool, spec, size)]
+            removed[name], left = len(left) - len(passing), passing
+        rated: dict[int, float] = {}
+        if "GoodnessWeigher" in self.weighers:
+            before, left = left, []
+            for pool in before:
+                try:
+                    rated[id(pool)] = pool.goodness(spec)
+                    left.append(pool)
+                except Impossible:
+                    pass
+            removed["GoodnessWeigher"] = len(before) - len(left)
+        totals = [0.0] * len(left)
+        for name, multiplier in self.weighers.items():
+            raw = [rated[id(pool)] for pool in left] if name == "GoodnessWeigher" else self.raw(name, left, spec)
+            low, high = min(raw, default=0), max(raw, default=0)
+            for index, value in enumerate(raw):
+                totals[index] += multiplier * ((value - low) / (high - low) if high > low else 0)
+        return sorted(zip(left, totals, strict=True), key=lambda each: -each[1]), removed
+
+    def raw(self, name: str, pools: list[Pool], spec: VolumeSpec) -> list[float]:
+        if name == "AllocatedCapacityWeigher":
+            return [pool.allocated for pool in pools]
+        if name == "VolumeNumberWeigher":
+            return [self.volumes[pool.name] for pool in pools]
+        endless = [isinstance(pool.free, str) or isinstance(pool.total, str) for pool in pools]
+        raw = [-1.0 if each else pool.free_for(spec.thin)[0] for pool, each in zip(pools, endless, strict=True)]
+        finite = [value for value, each in zip(raw, endless, strict=True) if not each]
+        if self.weighers["CapacityWeigher"] > 0 or not any(endless):
+            return raw
+        if not finite:
+            return [0.0] * len(raw)
+        far = max(finite) + ((max(finite) - min(finite)) * 100 or 10_000)
+        return [far if each else value for value, each in zip(raw, endless, strict=True)]
+
+    @staticmethod
+    def consume(pool: Pool, size: int, at: float | None) -> None:
+        pool.allocated += size
+        pool.provisioned += size
+        if not isinstance(pool.free, str):
+            pool.free -= size
+        if at is not None:
+            pool.updated = at
