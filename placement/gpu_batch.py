@@ -58,7 +58,7 @@ def place_gpus(engine: Engine, requests: Iterable[Request]) -> GpuDecisions:
     weigher, fleet = _weigher(engine), engine.fleet
     now = fleet.now
     try:
-        checked = [_numbered(engine, request, number) for number, request in enumerate(requests)]
+        checked = _checked(engine, list(requests))
         plan = _Plan(engine, weigher, checked)
         chosen, bits, lost = plan.run()
         rows = np.append(plan.rows, np.int32(-1))[chosen]
@@ -71,12 +71,15 @@ def place_gpus(engine: Engine, requests: Iterable[Request]) -> GpuDecisions:
     return GpuDecisions(rows, bits, lost)
 
 
-def _numbered(engine: Engine, request: Request, number: int) -> Request:
-    """The request checked, with the uuid that it would get as the engine's decision after ``number`` others."""
-    if isinstance(request, Request) and not request.instance_uuids:
-        made = make_many(engine.uuid_seed, engine.sequence + number, 1)
-        request = request.with_changes(instance_uuids=(format_uuid(int(made[0, 0]), int(made[0, 1])),))
-    return engine.begin(request)
+def _checked(engine: Engine, requests: list[Request]) -> list[Request]:
+    """The requests checked, each with the uuid that it would get in its turn."""
+    words = make_many(engine.uuid_seed, engine.sequence, len(requests)).tolist()
+    checked = []
+    for request, (high, low) in zip(requests, words, strict=True):
+        if isinstance(request, Request) and not request.instance_uuids:
+            request = request.with_changes(instance_uuids=(format_uuid(high, low),))
+        checked.append(engine.begin(request))
+    return checked
 
 
 def _weigher(engine: Engine) -> GpuWeigher:

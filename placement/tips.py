@@ -12,12 +12,12 @@ from .services import Services
 class Tip:
     """Where an engine left the fleet; ``version`` is None while the state itself is there."""
 
-    __slots__ = ("__weakref__", "now", "sequence", "version")
+    __slots__ = ("__weakref__", "now", "sequence", "version", "volume_sequence")
 
     def __init__(self) -> None:
         self.version: Version | None = None
         self.now: float | None = None
-        self.sequence = 0
+        self.sequence, self.volume_sequence = 0, 0
 
 
 class Tips:
@@ -28,6 +28,8 @@ class Tips:
         self._present: weakref.ref[Tip] | None = None
         self.sequence = 0
         """Number of the latest decision at the tip that the state is at."""
+        self.volume_sequence = 0
+        """The same for volumes."""
 
     def adopt(self, tip: Tip) -> Tip:
         """The tip that the state is at: ``tip`` if there is none yet, else the one that other engines share. O(1)."""
@@ -39,7 +41,8 @@ class Tips:
 
     def share(self, tip: Tip) -> None:
         """Let ``tip`` start from the state as it is now. O(1)."""
-        tip.version, tip.now, tip.sequence = self._history.hold(), self._services.now, self.sequence
+        tip.version, tip.now = self._history.hold(), self._services.now
+        tip.sequence, tip.volume_sequence = self.sequence, self.volume_sequence
 
     def enter(self, tip: Tip) -> None:
         """Bring the state to where ``tip`` left it. O(1) if it is there, else O(changes between), and as
@@ -52,7 +55,8 @@ class Tips:
         if present is not None:
             self.share(present)
         self._history.go(tip.version)
-        tip.version, self.sequence = None, tip.sequence
+        tip.version = None
+        self.sequence, self.volume_sequence = tip.sequence, tip.volume_sequence
         self._present = weakref.ref(tip)
         if self._services.now != tip.now:
             self._services.advance(tip.now, self._services.down_time)

@@ -37,7 +37,7 @@ def read_columns(
     if not path.is_file():
         raise InvalidValue(f"{path}: no such file", field=field)
     try:
-        with closing(_open(path)) as file:
+        with closing(open_text(path)) as file:
             return _parse(path, csv.reader(file, delimiter=delimiter), readers, names, optional, field)
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise InvalidValue(f"{path}: cannot be read: {error}", field=field) from None
@@ -56,7 +56,8 @@ def whole_or_0(text: str) -> int:
     return whole(text) if text else 0
 
 
-def _open(path: Path) -> IO[str]:
+def open_text(path: Path) -> IO[str]:
+    """A file open as text, gzipped or not."""
     return gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="")
 
 

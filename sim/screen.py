@@ -9,7 +9,7 @@ from typing import Final
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -33,7 +33,13 @@ def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
     standard output and error are terminals, it prints a line every 10 % instead."""
     console = Console(stderr=True)
     if console.is_terminal and sys.stdout.isatty():
-        columns = (TextColumn(f"[bold]{label}"), BarColumn(None), TaskProgressColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn(f"[bold]{label}"),
+            BarColumn(None),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task("", total=total)
             yield lambda: bar.advance(task)

@@ -1,0 +1,246 @@
+"""The questions of capacity planning, answered by runs: how many hosts, when they run out, which policy is better."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import Final
+
+import msgspec
+
+from ..placement.errors import InvalidValue, UnknownName
+from .fleet_plan import Hardware
+from .run import Outcome
+from .sizing import Search
+from .tasks import Task, execute, outcomes, planned, workload_of
+from .workload import Workload
+
+_T: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+"""97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom; beyond, 2.1 is on the safe side up to 18, and 1.96
+is the limit."""
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """A size that was tried."""
+
+    hosts: int
+    refused: int
+    held: bool
+
+
+class Size(msgspec.Struct, frozen=True, kw_only=True):
+    """The smallest number of hosts of ``hardware`` that keeps refusals within the target, and what a perfect packing of
+    the busiest moment would need. ``gap_percent``: how much more that is."""
+
+    hardware: str
+    hosts: int
+    lower_bound: int
+    gap_percent: float
+    target_percent: float
+    trials: list[Trial]
+    outcome: Outcome
+
+
+def size(task: Task, *, hardware: str = "", target_percent: float = 0.0) -> Size:
+    """Look for the number of hosts of one kind (the first) that the task needs, the others as they are.
+
+    It takes it that more hosts never refuse more. UnknownName for a kind that is none, InvalidValue for a guest that
+    fits no host, or for a target that is no part.
+    """
+    kinds = {kind.name: kind for kind in task.plan.hardware}
+    hardware = hardware or next(iter(kinds))
+    if hardware not in kinds:
+        raise UnknownName.among("hardware", hardware, kinds, field="hardware")
+    if not 0 <= target_percent < 100:
+        raise InvalidValue(f"a target of {target_percent} % makes no sense", field="target")
+    workload = workload_of(task.source, task.seed)
+    allowed = math.floor(target_percent / 100 * len(workload))
+    plan = planned(task)
+    kind = next(each for each in plan.hardware if each.name == hardware)
+    bound = lower_bound(workload, kind, [each for each in plan.hardware if each.name != hardware])
+    search, trials, best = Search(bound), list[Trial](), None
+    while (hosts := search.candidate) is not None:
+        counts = {**task.counts, hardware: hosts}
+        outcome = execute(msgspec.structs.replace(task, counts=counts, most_refused=allowed))
+        held = outcome.refused <= allowed
+        trials.append(Trial(hosts=hosts, refused=outcome.refused, held=held))
+        search.note(hosts, holds=held)
+        best = outcome if held else best
+    assert search.enough is not None
+    assert best is not None
+    gap = round(100.0 * (search.enough / bound - 1.0), 3)
+    return Size(
+        hardware=hardware,
+        hosts=search.enough,
+        lower_bound=bound,
+        gap_percent=gap,
+        target_percent=target_percent,
+        trials=trials,
+        outcome=best,
+    )
+
+
+def lower_bound(workload: Workload, kind: Hardware, others: Sequence[Hardware] = ()) -> int:
+    """Hosts of ``kind`` that even a perfect packing needs beside the others when most is asked for at once; at least
+    one. Holds for refusing nothing. InvalidValue for a guest that fits neither."""
+    if not len(workload):
+        raise InvalidValue(f"{workload.name}: no guests", field="trace")
+    for spec in workload.specs:
+        flavor = spec.flavor
+        asked = (flavor.vcpus, flavor.memory_mb, flavor.root_gb)
+        if all(any(a > b for a, b in zip(asked, _holds(each), strict=True)) for each in (kind, *others)):
+            raise InvalidValue(f"{workload.name}: a guest {flavor.name} fits no host", field="trace")
+    needs = [1]
+    for index, field in enumerate(("vcpus", "memory_mb", "root_gb")):
+        there = sum(_holds(each)[index] * each.count for each in others)
+        peak = workload.peak(attrgetter(field))
+        if peak > there:
+            needs.append(math.ceil((peak - there) / _holds(kind)[index]) if _holds(kind)[index] else 1)
+    return max(needs)
+
+
+def _holds(kind: Hardware) -> tuple[float, float, float]:
+    """vCPUs, MiB and GiB of a host."""
+    memory_mb = round(kind.memory_gb * 1024) * kind.ram_allocation_ratio
+    return kind.vcpus * kind.cpu_allocation_ratio, memory_mb, kind.disk_gb * kind.disk_allocation_ratio
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
+    """On which day each seed's run refused more than the target, None where it never did; and over the seeds the
+    median and the band from the 10th to the 90th percentile, None where that lies beyond the horizon."""
+
+    horizon_days: float
+    target_percent: float
+    growth_per_year: float
+    days: list[int | None]
+    median_day: int | None
+    early_day: int | None
+    late_day: int | None
+    outcomes: list[Outcome]
+
+
+def forecast(
+    task: Task, seeds: Sequence[int], *, target_percent: float = 0.0, workers: int = 0, cluster: str = ""
+) -> Forecast:
+    """When capacity runs out, over workloads that are made from several seeds. InvalidValue for a source that is not
+    made."""
+    if not task.source.made_hours:
+        raise InvalidValue("a forecast needs a horizon", field="days")
+    if not seeds:
+        raise InvalidValue("a forecast needs seeds", field="seeds")
+    tasks = [msgspec.structs.replace(task, seed=seed, stop_percent=target_percent) for seed in seeds]
+    results = [outcome for _, outcome in outcomes(tasks, workers=workers, cluster=cluster)]
+    days = [exhausted_day(outcome, target_percent) for outcome in results]
+    return Forecast(
+        horizon_days=task.source.made_hours / 24,
+        target_percent=target_percent,
+        growth_per_year=task.source.growth_per_year,
+        days=days,
+        median_day=_quantile(days, 0.5),
+        early_day=_quantile(days, 0.1),
+        late_day=_quantile(days, 0.9),
+        outcomes=results,
+    )
+
+
+def exhausted_day(outcome: Outcome, target_percent: float) -> int | None:
+    """The first day, from 1, on which more than ``target_percent`` of the requests were refused."""
+    pairs = zip(outcome.requests_by_day, outcome.refused_by_day, strict=True)
+    return next((day for day, (n, refused) in enumerate(pairs, 1) if 100 * refused > target_percent * max(n, 1)), None)
+
+
+def _quantile(days: Iterable[int | None], part: float) -> int | None:
+    """The nearest-rank quantile; None stands for later than all."""
+    ranked = sorted(days, key=lambda day: math.inf if day is None else day)
+    return ranked[max(0, math.ceil(part * len(ranked)) - 1)]
+
+
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """A mean over seeds and its 95 % confidence interval, None for one seed alone."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """What one policy, over-commit and size came to, over all seeds."""
+
+    policy: str
+    cpu_ratio: float
+    hosts: int
+    refused_percent: Interval
+    peak_vcpu_percent: Interval
+    stranded_percent: Interval
+    cost_per_guest_hour: float | None
+    seeds: list[int]
+
+
+def grid(
+    task: Task,
+    *,
+    policies: Sequence[str],
+    cpu_ratios: Sequence[float] = (),
+    hosts: Sequence[int] = (),
+    seeds: Sequence[int] = (0,),
+    hardware: str = "",
+) -> list[Task]:
+    """All combinations, in order. ``hosts``: of ``hardware``, the first kind if it is not named."""
+    hardware = hardware or task.plan.hardware[0].name
+    combined = itertools.product(policies, cpu_ratios or (task.cpu_ratio,), hosts or (None,), seeds)
+    return [
+        msgspec.structs.replace(
+            task,
+            policy=policy,
+            cpu_ratio=ratio,
+            counts=task.counts if count is None else {**task.counts, hardware: count},
+            seed=seed,
+        )
+        for policy, ratio, count, seed in combined
+    ]
+
+
+def compare(tasks: Sequence[Task], results: Sequence[Outcome]) -> list[Compared]:
+    """Outcomes of a grid by everything but the seed, in order of the tasks."""
+    groups: dict[tuple[str, float, int], list[tuple[int, Outcome]]] = {}
+    for task, outcome in zip(tasks, results, strict=True):
+        groups.setdefault((task.policy, task.cpu_ratio, outcome.hosts), []).append((task.seed, outcome))
+    return [
+        Compared(
+            policy=policy,
+            cpu_ratio=ratio,
+            hosts=hosts,
+            refused_percent=interval([outcome.refused_percent for _, outcome in found]),
+            peak_vcpu_percent=interval([outcome.peak_percent["VCPU"] for _, outcome in found]),
+            stranded_percent=interval(
+                [
+                    statistics.fmean(sample.stranded_percent for sample in o.samples) if o.samples else 0.0
+                    for _, o in found
+                ]
+            ),
+            cost_per_guest_hour=_mean([o.cost_per_guest_hour for _, o in found if o.cost_per_guest_hour is not None]),
+            seeds=[seed for seed, _ in found],
+        )
+        for (policy, ratio, hosts), found in groups.items()
+    ]
+
+
+def _mean_stranded(outcome: Outcome) -> float:
+    return statistics.fmean(sample.stranded_percent for sample in outcome.samples) if outcome.samples else 0.0
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(statistics.fmean(values), 6) if values else None
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """The mean and its 95 % confidence interval by Student's t."""
+    mean, n = statistics.fmean(values), len(values)
+    if n < 2:
+        return Interval(mean=round(mean, 4), low=None, high=None)
+    t = _T[n - 2] if n - 2 < len(_T) else (2.12 if n < 100 else 1.985)
+    half = t * statistics.stdev(values) / math.sqrt(n)
+    return Interval(mean=round(mean, 4), low=round(mean - half, 4), high=round(mean + half, 4))

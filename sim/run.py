@@ -1,0 +1,341 @@
+"""One run: a workload played on a fleet plan under a policy, with a waiting queue if wanted, and what came of it."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..placement.policy import Policy
+from ..placement.request import Request
+from .fleet_plan import FleetPlan, Site
+from .workload import ALONE, EPOCH_S, NEVER, STEP_S, Workload
+
+RESOURCES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
+_GUESTS: Final = "6e790000-0000-4000-8000-"
+_GROUPS: Final = "6e7a0000-0000-4000-8000-"
+Whole = NDArray[np.int64]
+SAMPLES: Final = 400
+"""Points of a curve, about."""
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """How things stand ``hours`` into the run: percent of each resource that is given, by zone (``all``: of the
+    fleet), and the percent of idle vCPUs that are stranded: no memory is left beside them."""
+
+    hours: float
+    guests: int
+    waiting: int
+    refused: int
+    used_percent: dict[str, dict[str, float]]
+    stranded_percent: float
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a run. Waits in hours; ``guest_hours`` of the guests that were placed, within the run; costs in the
+    currency of the plan's prices."""
+
+    fleet: str
+    workload: str
+    policy: str
+    seed: int
+    hosts: int
+    hosts_at_end: int
+    hours: float
+    requests: int
+    placed: int
+    refused: int
+    waiting: int
+    refused_percent: float
+    refusals: dict[str, int]
+    waited: int
+    mean_wait_hours: float
+    longest_wait_hours: float
+    first_refusal_hours: float | None
+    peak_percent: dict[str, float]
+    mean_percent: dict[str, float]
+    peak_guests: int
+    guests_per_host_at_peak: float
+    guest_hours: float
+    cost: float
+    cost_per_guest_hour: float | None
+    burst_cost: float
+    requests_by_day: list[int]
+    refused_by_day: list[int]
+    interrupted: bool
+    samples: list[Sample]
+
+
+class Run:
+    """A run in progress. Deterministic: equal inputs, equal outcomes. ``wait_hours``: how long a request that finds no
+    host may wait for one, first come first served."""
+
+    def __init__(
+        self, plan: FleetPlan, workload: Workload, policy: Policy, *, seed: int = 0, wait_hours: float = 0.0
+    ) -> None:
+        self.plan, self.workload, self.seed, self.wait_s = plan, workload, seed, wait_hours * 3600
+        self.site = Site(plan, policy, seed=seed)
+        self.engine = self.site.engine
+        self.refusals: Counter[str] = Counter()
+        self.samples: list[Sample] = []
+        self.placed = self.alive = self.offered = self.waited = 0
+        self.wait_total = self.longest_wait = 0.0
+        self.peak_guests = 0
+        self.first_refusal: float | None = None
+        self.requests_by_day: list[int] = []
+        self.refused_by_day: list[int] = []
+        self._leaving: list[tuple[int, int]] = []
+        self._queue: list[int] = []
+        self._building: list[int] = []
+        self._groups: dict[int, str | None] = {ALONE: None}
+        self._guest_s = self._burst_vcpu_s = self._host_hours_cost = 0.0
+        self._reached = workload.start_s
+        self._sums = np.zeros(len(RESOURCES))
+        self._peaks = np.zeros(len(RESOURCES))
+        self._measured = 0
+        flavors = [spec.flavor for spec in workload.specs]
+        weights = np.bincount(workload.spec, minlength=len(flavors))
+        memory, vcpus = (weights @ [getattr(f, name) for f in flavors] for name in ("memory_mb", "vcpus"))
+        self._memory_per_vcpu = float(memory) / max(float(vcpus), 1.0)
+        self._known_places = -1
+        self._row_of_place: Whole | slice = slice(0, 0)
+        self._zones: list[str] = []
+        self._zone_of: Whole = np.empty(0, np.int64)
+        self._price_per_hour = 0.0
+        self._prices = {kind.name: kind.price_per_hour for kind in plan.hardware}
+
+    def play(self, advance: Callable[[], bool] = lambda: True, *, until_refused: int | None = None) -> Outcome:
+        """Play it all. ``advance`` is called after each step; False ends the run there. ``until_refused``: end it also
+        once more than so many requests were refused."""
+        workload, interrupted = self.workload, False
+        steps = workload.steps
+        stride = max(1, len(steps) // SAMPLES)
+        first = int(np.searchsorted(workload.arrival_s, steps.start)) if len(steps) else 0
+        for number, at_s in enumerate(steps):
+            last = int(np.searchsorted(workload.arrival_s, at_s, side="right"))
+            self._step(at_s, range(first, last))
+            first = last
+            self._measure(at_s, keep=number % stride == 0 or number == len(steps) - 1)
+            if not advance():
+                interrupted = number < len(steps) - 1
+                break
+            if until_refused is not None and self.refusals.total() > until_refused:
+                break
+        return self._outcome(interrupted)
+
+    def refuses(self, percent: float) -> bool:
+        """True once more than ``percent`` of the requests of a whole day were refused."""
+        pairs = zip(self.requests_by_day[:-1], self.refused_by_day[:-1], strict=True)
+        return any(100 * refused > percent * max(n, 1) for n, refused in pairs)
+
+    # a step
+
+    def _step(self, at_s: int, arriving: range) -> None:
+        self.site.happen((at_s - self.workload.start_s) / 3600)
+        self._depart(at_s)
+        day = (at_s - self.workload.start_s) // 86_400
+        self.requests_by_day += [0] * (day + 1 - len(self.requests_by_day))
+        self.refused_by_day += [0] * (day + 1 - len(self.refused_by_day))
+        self.requests_by_day[day] += len(arriving)
+        waiting, self._queue = self._queue, []
+        guests = [*waiting, *arriving]
+        self.offered += len(arriving)
+        if not guests:
+            return
+        requests = self._requests(guests, at_s)
+        decisions = self.engine.place_many(requests)
+        self._building = []
+        arrivals, departures = (
+            column[guests].tolist() for column in (self.workload.arrival_s, self.workload.departure_s)
+        )
+        for position, row in enumerate(decisions.rows.tolist()):
+            guest, arrived = guests[position], arrivals[position]
+            if row >= 0:
+                self._came(guest, at_s, arrived, departures[position])
+            elif at_s + STEP_S - arrived <= self.wait_s:
+                self._queue.append(guest)
+            else:
+                refusal = decisions[position].refusal
+                self._refused(guest, at_s, refusal.stage if refusal is not None else "")
+
+    def _requests(self, guests: list[int], at_s: int) -> list[Request]:
+        specs, groups, now = self.workload.specs, self._groups, float(EPOCH_S + at_s)
+        wanted = self.workload.spec[guests].tolist(), self.workload.group[guests].tolist()
+        for group in sorted(set(wanted[1]) - groups.keys()):
+            groups[group] = f"{_GROUPS}{group:012x}"
+            self.engine.fleet.add_server_group(f"{_GROUPS}{group:012x}", "anti-affinity")
+        return [
+            Request(spec=specs[spec], instance_uuids=(f"{_GUESTS}{guest:012x}",), server_group=groups[group], now=now)
+            for guest, spec, group in zip(guests, *wanted, strict=True)
+        ]
+
+    def _depart(self, at_s: int) -> None:
+        gone: list[int] = []
+        while self._leaving and self._leaving[0][0] <= at_s:
+            gone.append(heapq.heappop(self._leaving)[1])
+        here = set(gone)
+        self.engine.spawned([f"{_GUESTS}{guest:012x}" for guest in self._building if guest not in here])
+        self._building = []
+        self.engine.release([f"{_GUESTS}{guest:012x}" for guest in gone])
+        self.alive -= len(gone)
+
+    def _came(self, guest: int, at_s: int, arrived: int, departure: int) -> None:
+        waited, end_s = at_s - arrived, self.workload.end_s
+        if departure != NEVER:
+            departure += waited
+            heapq.heappush(self._leaving, (departure, guest))
+        self._building.append(guest)
+        self._guest_s += min(departure, end_s) - at_s
+        self.placed += 1
+        self.alive += 1
+        if waited:
+            self.waited += 1
+            self.wait_total += waited / 3600
+            self.longest_wait = max(self.longest_wait, waited / 3600)
+
+    def _refused(self, guest: int, at_s: int, stage: str) -> None:
+        workload = self.workload
+        self.refusals[stage] += 1
+        self.refused_by_day[-1] += 1
+        if self.first_refusal is None:
+            self.first_refusal = (at_s - workload.start_s) / 3600
+        until = min(int(workload.departure_s[guest]), workload.end_s)
+        vcpus = workload.specs[int(workload.spec[guest])].flavor.vcpus
+        self._burst_vcpu_s += vcpus * max(0, until - int(workload.arrival_s[guest]))
+
+    # measuring
+
+    def _measure(self, at_s: int, *, keep: bool) -> None:
+        """Note how full the fleet is: O(hosts)."""
+        self._reached = at_s + STEP_S
+        self.peak_guests = max(self.peak_guests, self.alive)
+        fleet, rows = self.engine.fleet, self._rows()
+        used = fleet.store.inventory["used"][: len(RESOURCES)][:, rows]
+        limit = fleet.store.inventory["limit"][: len(RESOURCES)][:, rows]
+        percent = _percent(used.sum(axis=1), limit.sum(axis=1))
+        self._peaks = np.maximum(self._peaks, percent)
+        self._sums += percent
+        self._measured += 1
+        hours = STEP_S / 3600
+        self._host_hours_cost += hours * self._price_per_hour
+        if not keep:
+            return
+        by_zone = {"all": dict(zip(RESOURCES, percent.round(3).tolist(), strict=True))}
+        for number, zone in enumerate(self._zones) if len(self._zones) > 1 else ():
+            here = self._zone_of == number
+            parts = _percent(used[:, here].sum(axis=1), limit[:, here].sum(axis=1))
+            by_zone[zone] = dict(zip(RESOURCES, parts.round(3).tolist(), strict=True))
+        idle = np.maximum(limit - used, 0)
+        useful = np.minimum(idle[0], idle[1] / max(self._memory_per_vcpu, 1e-9))
+        stranded = 100.0 * (1.0 - float(useful.sum()) / max(float(idle[0].sum()), 1.0)) if idle[0].any() else 0.0
+        self.samples.append(
+            Sample(
+                hours=round((at_s - self.workload.start_s) / 3600, 4),
+                guests=self.alive,
+                waiting=len(self._queue),
+                refused=self.refusals.total(),
+                used_percent=by_zone,
+                stranded_percent=round(stranded, 3),
+            )
+        )
+
+    def _rows(self) -> Whole | slice:
+        """Rows of the hosts, in the order of the site's places; a slice where they are neighbours."""
+        places = self.site.places
+        if len(places) != self._known_places:
+            found = np.array([self.engine.fleet.row(place.host) for place in places], np.int64)
+            self._known_places, self._row_of_place = len(places), found
+            if len(found) and np.all(np.diff(found) == 1):
+                self._row_of_place = slice(int(found[0]), int(found[-1]) + 1)
+            self._price_per_hour = sum(self._prices[place.hardware] for place in places)
+            self._zones = sorted({place.zone for place in places})
+            self._zone_of = np.array([self._zones.index(place.zone) for place in places], np.int64)
+        return self._row_of_place
+
+    def _outcome(self, interrupted: bool) -> Outcome:
+        hours = (self._reached - self.workload.start_s) / 3600
+        refused, guest_hours = self.refusals.total(), self._guest_s / 3600
+        mean = self._sums / max(1, self._measured)
+        cost = round(self._host_hours_cost, 2)
+        return Outcome(
+            fleet=self.plan.name,
+            workload=self.workload.name,
+            policy=self.engine.policy.name,
+            seed=self.seed,
+            hosts=self.plan.hosts,
+            hosts_at_end=len(self.site.places),
+            hours=round(hours, 4),
+            requests=self.offered,
+            placed=self.placed,
+            refused=refused,
+            waiting=len(self._queue),
+            refused_percent=round(100.0 * refused / max(1, self.offered), 4),
+            refusals=dict(sorted(self.refusals.items(), key=lambda item: (-item[1], item[0]))),
+            waited=self.waited,
+            mean_wait_hours=round(self.wait_total / max(1, self.waited), 4),
+            longest_wait_hours=round(self.longest_wait, 4),
+            first_refusal_hours=self.first_refusal,
+            peak_percent=dict(zip(RESOURCES, self._peaks.round(3).tolist(), strict=True)),
+            mean_percent=dict(zip(RESOURCES, mean.round(3).tolist(), strict=True)),
+            peak_guests=self.peak_guests,
+            guests_per_host_at_peak=round(self.peak_guests / max(1, len(self.site.places)), 3),
+            guest_hours=round(guest_hours, 3),
+            cost=cost,
+            cost_per_guest_hour=round(cost / guest_hours, 6) if guest_hours and cost else None,
+            burst_cost=round(self._burst_vcpu_s / 3600 * self.plan.burst_price_per_vcpu_hour, 2),
+            requests_by_day=self.requests_by_day,
+            refused_by_day=self.refused_by_day,
+            interrupted=interrupted,
+            samples=self.samples,
+        )
+
+
+def _percent(used: Whole, limit: Whole) -> NDArray[np.float64]:
+    parts: NDArray[np.float64] = np.divide(100.0 * used, limit, out=np.zeros(len(used)), where=limit > 0)
+    return parts
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """What would happen if something failed: guests that lose their host, and those for which there is no other."""
+
+    what: str
+    hosts: int
+    guests: int
+    homeless: int
+
+
+def headroom(run: Run, *, hosts: int = 1) -> list[Loss]:
+    """On trial: the loss of the ``hosts`` fullest hosts together, of each rack, and of each zone, as the fleet stands
+    now. The worst first. Guests move in order of size, the largest first."""
+    fleet = run.engine.fleet
+    used = {place.host: int(fleet.store.inventory["used"][0, fleet.row(place.host)]) for place in run.site.places}
+    fullest = sorted(used, key=lambda host: (-used[host], host))[:hosts]
+    domains: dict[str, list[str]] = {f"the {hosts} fullest hosts" if hosts > 1 else "the fullest host": fullest}
+    for kind in ("rack", "zone"):
+        for place in run.site.places:
+            domains.setdefault(f"{kind} {getattr(place, kind)}", []).append(place.host)
+    losses = [_lost(run, what, lost) for what, lost in domains.items() if len(lost) < len(run.site.places)]
+    return sorted(losses, key=lambda loss: (-loss.homeless, -loss.guests, loss.what))
+
+
+def _lost(run: Run, what: str, hosts: list[str]) -> Loss:
+    trial = run.engine.fork()
+    fleet = trial.fleet
+    guests = [uuid for host in hosts for uuid in fleet.instances(fleet.row(host))]
+    for host in hosts:
+        fleet.set_service(host, forced_down=True)
+    numbers = sorted((int(uuid[-12:], 16) for uuid in guests), key=lambda guest: (-_vcpus(run, guest), guest))
+    trial.release([f"{_GUESTS}{guest:012x}" for guest in numbers])
+    specs = [run.workload.specs[int(run.workload.spec[guest])] for guest in numbers]
+    placed = trial.place_many(Request(spec=spec) for spec in specs).placed
+    run.engine.fleet  # noqa: B018  # brings the state back from the fork
+    return Loss(what=what, hosts=len(hosts), guests=len(numbers), homeless=len(numbers) - placed)
+
+
+def _vcpus(run: Run, guest: int) -> int:
+    return run.workload.specs[int(run.workload.spec[guest])].flavor.vcpus

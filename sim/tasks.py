@@ -1,0 +1,181 @@
+"""Runs as values that can be sent anywhere: described, executed on one core, a pool of processes or a Dask cluster, and
+collected in the order they were given. The outcomes are the same however they are spread."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from ..placement.errors import InvalidValue
+from .fleet_plan import FleetPlan
+from .generator import devops, generate
+from .policies import policy_of
+from .run import Outcome, Run
+from .trace import read_trace
+from .workload import Workload
+
+DEVOPS: Final = "devops"
+"""Name of the made-up workload that needs no trace."""
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Where guests come from: a trace as it is (``made_hours`` 0), or so many hours made after it from the task's seed;
+    or the preset ``devops``, whose hours are ``made_hours``."""
+
+    trace: str
+    columns: dict[str, str] = {}
+    first_hours: float = 0.0
+    made_hours: float = 0.0
+    growth_per_year: float = 0.0
+    scale: float = 1.0
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """One run. ``counts``: hosts by hardware; ``cpu_ratio`` 0: as in the plan. ``stop_percent``: the run may end once
+    more than this part of a day's requests was refused; below 0: never."""
+
+    plan: FleetPlan
+    source: Source
+    policy: str = "nova"
+    counts: dict[str, int] = {}
+    cpu_ratio: float = 0.0
+    seed: int = 0
+    wait_hours: float = 0.0
+    stop_percent: float = -1.0
+    most_refused: int = -1
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the outcome depends on but the trace's and policy's files themselves."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
+
+
+def workload_of(source: Source, seed: int) -> Workload:
+    """The guests of a source. InvalidValue or UnknownName for what cannot be read or made."""
+    made = source.trace == DEVOPS or source.made_hours > 0
+    return _workload(msgspec.json.encode(source), seed if made else 0)
+
+
+@functools.lru_cache(maxsize=4)
+def _workload(encoded: bytes, seed: int) -> Workload:
+    source = msgspec.json.decode(encoded, type=Source)
+    if source.trace == DEVOPS:
+        return devops(days=max(1, round((source.made_hours or 120) / 24)), seed=seed)
+    trace = _trace(source.trace, msgspec.json.encode(source.columns))
+    if source.first_hours:
+        trace = trace.first(source.first_hours)
+    if not source.made_hours:
+        return trace
+    growth, scale = source.growth_per_year, source.scale
+    return generate(trace, hours=source.made_hours, seed=seed, growth_per_year=growth, scale=scale)
+
+
+@functools.lru_cache(maxsize=2)
+def _trace(path: str, columns: bytes) -> Workload:
+    return read_trace(Path(path), msgspec.json.decode(columns, type=dict[str, str]))
+
+
+def planned(task: Task) -> FleetPlan:
+    """The plan with the task's numbers of hosts and over-commit."""
+    plan = task.plan.with_counts(task.counts)
+    return plan.with_ratio(task.cpu_ratio) if task.cpu_ratio else plan
+
+
+def start(task: Task) -> Run:
+    """The run, not yet played."""
+    workload = workload_of(task.source, task.seed)
+    return Run(planned(task), workload, policy_of(task.policy), seed=task.seed, wait_hours=task.wait_hours)
+
+
+def execute(task: Task) -> Outcome:
+    """Play a task to its end."""
+    run = start(task)
+
+    def advance() -> bool:
+        return task.stop_percent < 0 or not run.refuses(task.stop_percent)
+
+    return run.play(advance, until_refused=task.most_refused if task.most_refused >= 0 else None)
+
+
+def outcomes(
+    tasks: Sequence[Task], *, workers: int = 0, cluster: str = "", resume: Path | None = None
+) -> Iterator[tuple[int, Outcome]]:
+    """Each task's number and outcome, in order. ``workers`` 0: one per core; ``cluster``: address of a Dask scheduler.
+
+    ``resume``: a file that outcomes are kept in, so that what it already has is not played again. InvalidValue for a
+    file that is none, or a cluster that cannot be reached.
+    """
+    done = {} if resume is None else _kept(resume)
+    missing = [task for task in tasks if task.digest not in done]
+    with _mapped(missing, workers, cluster) as played:
+        for number, task in enumerate(tasks):
+            outcome = done.get(task.digest)
+            if outcome is None:
+                outcome = next(played)
+                if resume is not None:
+                    _keep(resume, task, outcome)
+            yield number, outcome
+
+
+@contextmanager
+def _mapped(tasks: Sequence[Task], workers: int, cluster: str) -> Iterator[Iterator[Outcome]]:
+    workers = min(workers or os.cpu_count() or 1, len(tasks))
+    if cluster:
+        with _client(cluster) as client:
+            futures = client.map(execute, tasks, pure=False)
+            yield (future.result() for future in futures)
+    elif workers <= 1:
+        yield map(execute, tasks)
+    else:
+        pool = ProcessPoolExecutor(workers)
+        try:
+            yield pool.map(execute, tasks)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _client(address: str) -> Any:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InvalidValue("no Dask", field="cluster", hint="pip install 'hostler[cluster]'") from None
+    try:
+        return Client(address, timeout=10)  # type: ignore[no-untyped-call]  # distributed has no types here
+    except (OSError, ValueError) as error:
+        raise InvalidValue(f"cluster {address}: {error}", field="cluster") from None
+
+
+class _Kept(msgspec.Struct):
+    task: str
+    outcome: Outcome
+
+
+def _kept(path: Path) -> dict[str, Outcome]:
+    if not path.exists():
+        return {}
+    done = {}
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        try:
+            kept = msgspec.json.decode(line, type=_Kept)
+        except msgspec.MsgspecError as error:
+            if not line.endswith(b"\n"):
+                break  # the line that was being written when the last try was ended
+            raise InvalidValue(f"{path}, line {number}: {error}", field="resume") from None
+        done[kept.task] = kept.outcome
+    return done
+
+
+def _keep(path: Path, task: Task, outcome: Outcome) -> None:
+    text = path.read_bytes() if path.exists() else b""
+    if text and not text.endswith(b"\n"):
+        path.write_bytes(text[: text.rfind(b"\n") + 1])
+    with path.open("ab") as file:
+        file.write(msgspec.json.encode(_Kept(task.digest, outcome)) + b"\n")

@@ -1,0 +1,156 @@
+"""Fleet files and traces: what they mean, and that whatever is wrong with them is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hostler.placement.errors import HostlerError, InvalidValue
+from hostler.sim.fleet_plan import FleetPlan, Growth, Outage, Site, read_fleet
+from hostler.sim.policies import NAMES, policy_of
+from hostler.sim.trace import read_trace
+from hostler.sim.workload import ALONE, NEVER
+
+from .values import plan, written
+
+DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
+
+FLEET = """
+name = "two kinds"
+burst_price_per_vcpu_hour = 0.05
+[[hardware]]
+name = "general"
+count = 5
+vcpus = 8
+memory_gb = 32
+zones = ["a", "b"]
+racks = 2
+cpu_allocation_ratio = 2.0
+[[hardware]]
+name = "gpu"
+count = 1
+vcpus = 8
+memory_gb = 32
+gpus = 2
+gpu_model = "T4"
+[[growth]]
+hardware = "general"
+add = 2
+at_hours = 5
+[[maintenance]]
+zone = "a"
+at_hours = 1
+hours = 2
+"""
+
+
+def fleet(folder: Path, text: str = FLEET) -> FleetPlan:
+    path = folder / "fleet.toml"
+    path.write_text(text)
+    return read_fleet(path)
+
+
+def test_hosts_stand_in_zones_and_racks_with_their_gpus(tmp_path: Path) -> None:
+    site = Site(fleet(tmp_path), policy_of("nova"), seed=1)
+    assert [place.zone for place in site.places] == ["a", "b", "a", "b", "a", "zone-1"]
+    assert {place.rack for place in site.places[:5]} == {"a/general-r1", "b/general-r1", "a/general-r2", "b/general-r2"}
+    assert len(site.fleet) == 8
+    assert site.fleet.inventory("general-00001")["VCPU"][0].allocation_ratio == 2.0
+    site.fleet.check()
+
+
+def test_growth_and_maintenance_happen_in_their_hour(tmp_path: Path) -> None:
+    site = Site(fleet(tmp_path), policy_of("nova"), seed=1)
+
+    def out_of_service() -> int:
+        return int((site.fleet.column("service_up")[site.fleet.is_host] == 0).sum())
+
+    found = []
+    for hour in (0, 1, 2.9, 3, 5):
+        site.happen(hour)
+        found.append((out_of_service(), len(site.places)))
+    assert found == [(0, 6), (3, 6), (3, 6), (0, 6), (0, 8)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("count = 5", "count = -5", "hardware[0].count"),
+        ("count = 5", "cuont = 5", "cuont"),
+        ('name = "gpu"', 'name = "general"', "twice"),
+        ('hardware = "general"\nadd', 'hardware = "genral"\nadd', "genral"),
+        ('zone = "a"\nat', "at", "names a host, a rack or a zone"),
+        ("vcpus = 8", "vcpus = ", "Invalid value"),
+        ('zones = ["a", "b"]', 'zones = ["a", "a"]', "each once"),
+    ],
+)
+def test_fleet_files_that_make_no_sense_are_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+    with pytest.raises(HostlerError) as error:
+        fleet(tmp_path, FLEET.replace(old, new))
+    assert words in str(error.value)
+
+
+def test_outages_of_what_is_not_there_are_refused() -> None:
+    with pytest.raises(HostlerError, match="host, rack or zone"):
+        Site(plan(failures=(Outage(zone="x", at_hours=0, hours=1),)), policy_of("nova"), seed=0)
+    with pytest.raises(HostlerError, match="No such file"):
+        read_fleet(Path("/nowhere.toml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_named_policy_is_one(name: str) -> None:
+    assert policy_of(name).name == name
+    assert Growth(hardware="small", add=1, at_hours=0).add == 1
+
+
+def test_times_fall_on_steps_and_what_is_missing_lasts(tmp_path: Path) -> None:
+    workload = read_trace(Path(written(tmp_path)))
+    assert workload.arrival_s.tolist() == [0, 0, 300, 600, 3900]
+    assert workload.departure_s.tolist() == [3600, 7200, 900, NEVER, 4500]
+    assert workload.batch.tolist() == [0, 0, 1, 2, 3]
+    assert set(workload.group.tolist()) == {ALONE}
+    assert len(workload.specs) == 4
+
+
+def test_columns_may_have_other_names_zones_groups_and_gpus(tmp_path: Path) -> None:
+    text = "when,cores,mem,gpus,gpu_milli,az,apart\n600,2,1024,1,500,a,g\n0,1,512,,,,\n"
+    path = Path(written(tmp_path, text))
+    names = {"arrival_s": "when", "vcpus": "cores", "memory_mb": "mem", "zone": "az", "group": "apart"}
+    workload = read_trace(path, names)
+    first, second = (workload.specs[index] for index in workload.spec.tolist())
+    assert (first.flavor.vcpus, second.flavor.memory_mb, second.availability_zone) == (1, 1024, "a")
+    assert second.flavor.extra_specs == {"resources_GPU0:CUSTOM_GPU_MILLI": "500"}
+    assert workload.group.tolist() == [ALONE, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no arrival_s"),
+        ("arrival_s,vcpus,memory_gb\n", "no guests"),
+        ("arrival_s,vcpus\n0,1\n", "no memory_mb"),
+        ("arrival_s,vcpus,memory_gb\n-5,1,1\n", "line 2: arrival_s is '-5'"),
+        ("arrival_s,vcpus,memory_gb\n,1,1\n", "line 2: arrival_s is missing"),
+        ("arrival_s,vcpus,memory_gb\n0,0,1\n", "line 2: a guest of 0 vCPUs"),
+        ("arrival_s,vcpus,memory_gb\n0,1\n", "2 fields"),
+    ],
+)
+def test_traces_that_make_no_sense_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(InvalidValue) as error:
+        read_trace(Path(written(tmp_path, text)))
+    assert words in str(error.value)
+
+
+def test_unknown_columns_and_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(HostlerError, match="trace column"):
+        read_trace(Path(written(tmp_path)), {"cores": "vcpus"})
+    with pytest.raises(InvalidValue, match="no such file"):
+        read_trace(tmp_path / "none.csv")
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the OpenB lists (shared/data) are not here")
+def test_openb_pods_are_a_trace_too() -> None:
+    workload = read_trace(DATA / "openb" / "openb_pod_list_default.csv.gz")
+    assert len(workload) == 8152
+    assert any(spec.flavor.extra_specs for spec in workload.specs)

@@ -1,0 +1,91 @@
+"""Reports: one file that needs no network, pictures, tables and JSON, the same for the same run."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hostler.core.cli import main
+from hostler.placement.errors import InvalidValue
+from hostler.sim.report import Report, write
+from hostler.sim.simulate import sparkline
+from hostler.sim.tasks import execute
+
+from .values import task, written
+
+LIBRARIES = ("plotly", "matplotlib", "pyarrow")
+
+
+def report(folder: Path) -> Report:
+    outcome = execute(task(written(folder), hosts=1))
+    return Report(title="<b>", command="hostler simulate run", inputs={"trace": "a&b"}, outcomes=[outcome])
+
+
+@pytest.mark.parametrize("ending", [".html", ".json", ".csv", ".svg"])
+def test_equal_runs_write_equal_files(tmp_path: Path, ending: str) -> None:
+    for name in LIBRARIES:
+        pytest.importorskip(name)
+    paths = [tmp_path / f"{number}{ending}" for number in range(2)]
+    for path in paths:
+        write(report(tmp_path), path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_the_page_holds_everything_it_needs(tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    path = tmp_path / "r.html"
+    write(report(tmp_path), path)
+    page = path.read_text()
+    assert "<script src" not in page
+    assert "<link" not in page
+    assert "&lt;b&gt;" in page
+    assert "a&amp;b" in page
+    assert page.count('class="plotly-graph-div"') >= 2
+    assert "Why requests were refused" in page
+
+
+def test_tables_hold_every_sample(tmp_path: Path) -> None:
+    made = report(tmp_path)
+    write(made, tmp_path / "r.csv")
+    with (tmp_path / "r.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(made.outcomes[0].samples)
+    assert float(lines[0]["all_VCPU_percent"]) == made.outcomes[0].samples[0].used_percent["all"]["VCPU"]
+    write(made, tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text())["outcomes"][0]["requests"] == 5
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write(made, tmp_path / "r.parquet")
+    assert parquet.read_table(tmp_path / "r.parquet").num_rows == len(lines)
+
+
+def test_pictures_are_written(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    write(report(tmp_path), tmp_path / "r.png")
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("command", [["size"], ["forecast", "--days", "2", "--seeds", "2"], ["compare"]])
+def test_every_question_has_a_report(tmp_path: Path, capsys: Any, command: list[str]) -> None:
+    pytest.importorskip("plotly")
+    path = tmp_path / "r.html"
+    shape = ["--hosts", "3", "--vcpus", "4", "--memory-gb", "8", "--report", str(path)]
+    assert main(["simulate", *command, "--trace", written(tmp_path), *shape]) == 0
+    assert path.stat().st_size > 1_000_000
+    assert f"report: {path}" in capsys.readouterr().err
+
+
+def test_other_endings_and_places_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match="ends with"):
+        write(report(tmp_path), tmp_path / "r.doc")
+    with pytest.raises(InvalidValue, match="cannot be written"):
+        write(report(tmp_path), tmp_path / "none" / "r.json")
+
+
+def test_sparklines_rise() -> None:
+    assert sparkline([0.0, 50.0, 100.0], most=100.0) == "▁▅█"
+    assert sparkline([]) == ""
+    assert len(sparkline([1.0] * 1000)) <= 72

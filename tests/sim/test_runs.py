@@ -1,0 +1,227 @@
+"""Runs: nothing is lost between requests and guests; waiting, failures, costs; made workloads; planning questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from hostler.core.cli import main
+from hostler.placement.errors import HostlerError, InvalidValue
+from hostler.sim import planning
+from hostler.sim.fleet_plan import Hardware
+from hostler.sim.generator import devops, generate
+from hostler.sim.policies import policy_of
+from hostler.sim.run import Run, headroom
+from hostler.sim.tasks import Source, Task, execute, outcomes, start
+from hostler.sim.trace import read_trace
+from hostler.sim.workload import NEVER
+
+from .values import TRACE, plan, task, written
+
+BUSY = "arrival_s,lifetime_s,vcpus,memory_gb\n" + "".join(f"{300 * n},2400,2,2\n" for n in range(60))
+
+
+def test_a_run_accounts_for_every_request(tmp_path: Path) -> None:
+    run = start(task(written(tmp_path), hosts=1))
+    outcome = run.play()
+    assert (outcome.requests, outcome.placed, outcome.refused) == (5, 3, 2)
+    assert outcome.refusals == {"MEMORY_MB": 2}
+    assert sum(outcome.refused_by_day) == outcome.refused
+    assert outcome.peak_percent["VCPU"] == 100.0
+    run.site.fleet.check()
+    held = int(run.site.fleet.store.inventory["used"][0].sum())
+    assert held == sum(run.workload.specs[int(run.workload.spec[g])].flavor.vcpus for _, g in run._leaving)
+
+
+def test_what_finds_no_host_may_wait(tmp_path: Path) -> None:
+    outcome = execute(task(written(tmp_path), hosts=1, wait_hours=2.0))
+    assert outcome.waited >= 1
+    assert outcome.placed + outcome.refused + outcome.waiting == outcome.requests
+    assert 0 < outcome.longest_wait_hours <= 2.0
+    assert outcome.mean_wait_hours <= outcome.longest_wait_hours
+
+
+def test_costs_follow_hosts_and_hours(tmp_path: Path) -> None:
+    outcome = execute(task(written(tmp_path)))
+    assert outcome.cost == pytest.approx(3 * 2.0 * outcome.hours, abs=0.01)
+    burst = msgspec.structs.replace(task(written(tmp_path), hosts=1), plan=plan(1, burst_price_per_vcpu_hour=1.0))
+    assert execute(burst).burst_cost > 0
+
+
+def test_a_run_can_be_ended_early_and_says_so(tmp_path: Path) -> None:
+    steps = iter([True, True, False])
+    outcome = start(task(written(tmp_path))).play(lambda: next(steps))
+    assert outcome.interrupted
+    assert outcome.hours == pytest.approx(0.25)
+
+
+def test_losses_are_tried_and_change_nothing(tmp_path: Path) -> None:
+    run = start(task(written(tmp_path), hosts=3))
+    run.play(lambda: run.alive < 3)
+    used = run.site.fleet.store.inventory["used"].copy()
+    losses = headroom(run)
+    assert losses[0].guests >= 1
+    assert (run.engine.fleet.store.inventory["used"] == used).all()
+    assert run.engine.fleet.column("service_up")[run.site.fleet.is_host].all()
+
+
+def test_made_guests_follow_the_trace(tmp_path: Path) -> None:
+    trace = read_trace(Path(written(tmp_path, BUSY)))
+    made = generate(trace, hours=240, seed=1)
+    assert generate(trace, hours=240, seed=1).arrival_s.tolist() == made.arrival_s.tolist()
+    assert generate(trace, hours=240, seed=2).arrival_s.tolist() != made.arrival_s.tolist()
+    assert len(made) == pytest.approx(12 * 240, rel=0.1)
+    assert set((made.departure_s - made.arrival_s).tolist()) == {2400}
+    grown = generate(trace, hours=24 * 365, seed=1, growth_per_year=1.0)
+    first, second = np.histogram(grown.arrival_s, 2)[0]
+    assert second / first == pytest.approx(2**0.5, rel=0.05)
+
+
+def test_lifetimes_that_the_trace_cut_off_are_drawn_from_longer_ones(tmp_path: Path) -> None:
+    text = BUSY + "17700,,1,1\n" + "0,18000,1,1\n"
+    made = generate(read_trace(Path(written(tmp_path, text))), hours=48, seed=1)
+    assert NEVER not in made.departure_s.tolist()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"hours": 0.0}, {"hours": 1.0, "scale": 0.0}, {"hours": 1.0, "growth_per_year": -1.0}]
+)
+def test_workloads_that_cannot_be_made_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidValue):
+        generate(read_trace(Path(written(tmp_path))), seed=1, **wrong)
+
+
+def test_builds_come_on_working_days_and_give_everything_back() -> None:
+    week = devops(days=7, seed=3)
+    days, builds = np.unique(week.arrival_s // 86_400, return_counts=True)
+    assert days.tolist() == [0, 1, 2, 3, 4]
+    assert builds.min() >= 50 * 30
+    assert np.unique(week.batch, return_counts=True)[1].tolist() == [30] * int(week.batch.max() + 1)
+    assert week.departure_s.max() < NEVER
+
+
+def test_the_size_found_holds_and_one_host_less_does_not(tmp_path: Path) -> None:
+    found = planning.size(task(written(tmp_path, BUSY)))
+    assert found.hosts >= found.lower_bound >= 1
+    assert execute(task(written(tmp_path, BUSY), hosts=found.hosts)).refused == 0
+    assert execute(task(written(tmp_path, BUSY), hosts=found.hosts - 1)).refused > 0
+    lenient = planning.size(task(written(tmp_path, BUSY)), target_percent=40.0)
+    assert lenient.hosts <= found.hosts
+
+
+def test_questions_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    asked = task(written(tmp_path))
+    with pytest.raises(HostlerError, match="hardware"):
+        planning.size(asked, hardware="large")
+    with pytest.raises(InvalidValue, match="target"):
+        planning.size(asked, target_percent=100.0)
+    tiny = msgspec.structs.replace(plan(), hardware=(Hardware(name="t", count=1, vcpus=1, memory_gb=8),))
+    with pytest.raises(InvalidValue, match="fits no host"):
+        planning.size(msgspec.structs.replace(asked, plan=tiny))
+    with pytest.raises(InvalidValue, match="horizon"):
+        planning.forecast(asked, [1])
+
+
+def made_task(trace: str, hours: float, growth: float = 0.0) -> Task:
+    return Task(plan=plan(6), source=Source(trace=trace, made_hours=hours, growth_per_year=growth))
+
+
+def test_growth_uses_capacity_up_on_a_day_within_a_band(tmp_path: Path) -> None:
+    asked = made_task(written(tmp_path, BUSY), hours=24 * 60, growth=30.0)
+    found = planning.forecast(asked, range(3), target_percent=5.0, workers=1)
+    assert found.early_day is not None
+    assert found.median_day is not None
+    assert found.early_day <= found.median_day
+    assert planning.forecast(asked, range(3), target_percent=5.0, workers=2) == found
+    roomy = msgspec.structs.replace(asked, plan=plan(500))
+    assert planning.forecast(roomy, [0], target_percent=5.0).median_day is None
+
+
+def test_sweeps_answer_alike_however_they_are_spread_and_go_on_where_they_were(tmp_path: Path) -> None:
+    asked = made_task(written(tmp_path, BUSY), hours=24)
+    tasks = planning.grid(asked, policies=["nova", "best-fit"], hosts=[4, 6], seeds=[0, 1])
+    one = [outcome for _, outcome in outcomes(tasks, workers=1)]
+    kept = tmp_path / "kept.jsonl"
+    assert [outcome for _, outcome in outcomes(tasks, workers=2, resume=kept)] == one
+    lines = kept.read_bytes().splitlines(keepends=True)
+    assert len(lines) == len(tasks)
+    kept.write_bytes(b"".join(lines[:3]) + lines[3][:20])
+    assert [outcome for _, outcome in outcomes(tasks, workers=1, resume=kept)] == one
+    assert kept.read_bytes().splitlines(keepends=True) == lines
+    kept.write_bytes(b"{}\n")
+    with pytest.raises(InvalidValue, match="line 1"):
+        list(outcomes(tasks, resume=kept))
+    compared = planning.compare(tasks, one)
+    ways = [(each.policy, each.hosts, each.seeds) for each in compared]
+    assert ways[:2] == [("nova", 4, [0, 1]), ("nova", 6, [0, 1])]
+
+
+def test_a_cluster_of_two_workers_gives_the_same_outcomes(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    asked = made_task(written(tmp_path, BUSY), hours=12)
+    tasks = planning.grid(asked, policies=["nova"], seeds=[0, 1, 2])
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+        spread = [outcome for _, outcome in outcomes(tasks, cluster=cluster.scheduler_address)]
+    assert spread == [outcome for _, outcome in outcomes(tasks, workers=1)]
+
+
+def test_intervals_are_students() -> None:
+    found = planning.interval([1.0, 2.0, 3.0])
+    assert [found.low, found.mean, found.high] == pytest.approx([-0.4843, 2.0, 4.4843], abs=1e-3)
+    assert planning.interval([5.0]).low is None
+
+
+def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
+    asked = made_task(written(tmp_path, BUSY), hours=24)
+    assert msgspec.json.encode(execute(asked)) == msgspec.json.encode(execute(asked))
+
+
+def test_a_policy_of_ones_own_comes_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text('[hostler]\nname = "own"\n[filter_scheduler]\nram_weight_multiplier = -1.0\n')
+    assert policy_of(str(path)).name == "own"
+    assert execute(task(written(tmp_path, TRACE), policy=str(path))).policy == "own"
+    with pytest.raises(HostlerError, match="policy"):
+        policy_of("nove")
+
+
+def test_run_takes_a_trace_without_departures_too(tmp_path: Path) -> None:
+    trace = written(tmp_path, "arrival_s,vcpus,memory_gb\n0,1,1\n")
+    assert Run(plan(1), read_trace(Path(trace)), policy_of("nova")).play().placed == 1
+
+
+COMMANDS = [
+    ["run"],
+    ["size", "--target", "10"],
+    ["forecast", "--days", "3", "--seeds", "2", "--workers", "1"],
+    ["compare", "--policies", "nova,best-fit", "--workers", "1"],
+    ["sweep", "--sizes", "3,4", "--cpu-ratios", "1,2", "--workers", "1"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_commands_answer_in_words_and_in_json(tmp_path: Path, capsys: Any, command: list[str]) -> None:
+    shape = ["--trace", written(tmp_path, BUSY), "--hosts", "3", "--vcpus", "4", "--memory-gb", "8"]
+    arguments = ["simulate", *command, *shape]
+    assert main(arguments) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= 1
+    assert main([*arguments, "--json"]) == 0
+    first = capsys.readouterr().out
+    assert isinstance(json.loads(first), dict)
+    assert main([*arguments, "--json"]) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_bad_words_on_the_command_line_are_named(tmp_path: Path, capsys: Any) -> None:
+    trace = written(tmp_path)
+    for wrong in (["--columns", "x"], ["--policy", "nove"], ["--report", str(tmp_path / "x.doc")]):
+        assert main(["simulate", "run", "--trace", trace, *wrong]) == 1
+        assert "hostler:" in capsys.readouterr().err
+    assert main(["simulate", "sweep", "--trace", trace, "--sizes", "3,x"]) == 1
