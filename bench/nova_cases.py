@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..placement.errors import InvalidValue
 from ..placement.host import Aggregate, Host, MemoryPages, NumaCell, NumaTopology, PciPool, Service
 from ..placement.request import (
     Destination,
@@ -28,19 +30,54 @@ from ..placement.request import (
 
 Case = dict[str, Any]
 
+KINDS = ("sorted", "schedule", "query")
+_KEYS = frozenset({"id", "kind", "config", "hosts", "aggregates", "now", "request", "expected"})
 _DEFAULT_MAX_ATTEMPTS = 3  # Nova's [scheduler] max_attempts
 
 
 def read_cases(path: str | Path) -> Iterator[Case]:
-    """The cases of ``path``: a folder of ``[0-9]*.json``, a ``.jsonl`` or ``.jsonl.gz`` with one case a line. Lazy."""
-    path = Path(path)
-    if path.is_dir():
-        for file in sorted(path.glob("[0-9]*.json")):
-            yield json.loads(file.read_text())
-    else:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
-            for line in lines:
-                yield json.loads(line)
+    """The cases of ``path``: a folder of ``[0-9]*.json``, one ``.json``, a ``.jsonl`` or ``.jsonl.gz`` with one case a
+    line. Lazy. InvalidValue, naming file and line, for what cannot be read or is no case, and if there is none."""
+    path, count = Path(path), 0
+    for place, text in _texts(path):
+        count += 1
+        yield _case(place, text)
+    if count == 0:
+        raise InvalidValue(f"{path} holds no cases", field="paths", hint="folders of [0-9]*.json, .json, .jsonl(.gz)")
+
+
+def _texts(path: Path) -> Iterator[tuple[str, str]]:
+    """Each case's place, for messages, and its text."""
+    try:
+        if path.is_dir():
+            for file in sorted(path.glob("[0-9]*.json")):
+                yield str(file), file.read_text(encoding="utf-8")
+        elif path.suffix == ".json":
+            yield str(path), path.read_text(encoding="utf-8")
+        else:
+            with (
+                gzip.open(path, "rt", encoding="utf-8")
+                if path.suffix == ".gz"
+                else path.open(encoding="utf-8") as lines
+            ):
+                for number, line in enumerate(lines, 1):
+                    if line.strip():
+                        yield f"{path}:{number}", line
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise InvalidValue(f"{path} cannot be read: {error}", field="paths") from error
+
+
+def _case(place: str, text: str) -> Case:
+    try:
+        case = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue(f"{place} is no JSON: {error}", field="paths") from error
+    missing = sorted(_KEYS - case.keys()) if isinstance(case, dict) else sorted(_KEYS)
+    if missing:
+        raise InvalidValue(f"{place} is no recorded case: it has no {', '.join(missing)}", field="paths")
+    if case["kind"] not in KINDS:
+        raise InvalidValue(f"{place} is a case of no known kind: {case['kind']!r:.200}", field="paths")
+    return dict(case)
 
 
 def hosts(case: Case) -> list[Host]:

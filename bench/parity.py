@@ -200,6 +200,8 @@ def compare_nova(cases: Iterator[Case]) -> Tally:
             difference = next(_differences(case, expected, answer), None)
         except HostlerError as error:
             answer, difference = {}, f"refused: {error}"
+        except Exception as error:  # a case that breaks the engine, or that is malformed, must not hide the others
+            answer, difference = {}, f"failed: {type(error).__name__}: {error}"
         if answer.get("known_difference") and difference is None:
             tally.known.append((case["id"], answer["known_difference"]))
         elif difference is None:
@@ -303,7 +305,7 @@ def _by_name(weighers: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 @app.command(name="nova")
 def nova_command(*paths: Path) -> int:
-    """Compare with recorded answers of Nova 33: folders of .json cases, .jsonl or .jsonl.gz files.
+    """Compare with recorded answers of Nova 33: folders of .json cases, .json, .jsonl or .jsonl.gz files.
 
     Prints every difference and, last, "nova parity: N of M cases equal". Exit code 1 if any case differs that is no
     known difference.

@@ -338,25 +338,31 @@ class Engine:
             set_building(consumer, False)
 
     def move(self, uuid: str, request: Request, **options: Any) -> Decision:
-        """Place an existing guest again, elsewhere if that is where the policy puts it, giving back its old host's
-        resources if it moves. Its old host counts as it is with the guest on it, and is not chosen (a migration)."""
+        """Place an existing guest again on another host (a migration): all that it holds is given back first, and its
+        service host is ignored. What ``request`` leaves out (``project_id``, ``user_id``, ``server_group``) stays as it
+        is. A refusal, and an error, leave the guest where it is."""
         return self._replace(uuid, request, options, leave=True)
 
     def resize(self, uuid: str, request: Request, **options: Any) -> Decision:
-        """Place an existing guest again with another flavor; its own host is as good as any, with its old resources
-        given back."""
+        """Place an existing guest again with another flavor; its own host is as good as any. All else as ``move``."""
         return self._replace(uuid, request, options, leave=False)
 
     def _replace(self, uuid: str, request: Request, options: dict[str, Any], *, leave: bool) -> Decision:
         fleet = self.fleet
         check_request(request)
         check_spec(request.spec)
-        consumer = fleet.consumer_id(uuid)
-        row = int(fleet.kernel.consumer(consumer)[2])
+        consumer, guest = fleet.consumer_id(uuid), fleet.consumer(uuid)
         spec = request.spec
         if leave:
-            spec = replace(spec, ignore_hosts=(*spec.ignore_hosts, fleet.service_host(row)))
-        request = request.with_changes(instance_uuids=(uuid,), spec=spec)
+            host = fleet.service_host(fleet.row(guest.provider))
+            spec = replace(spec, ignore_hosts=(*spec.ignore_hosts, host))
+        request = request.with_changes(
+            instance_uuids=(uuid,),
+            spec=spec,
+            project_id=request.project_id or guest.project_id,
+            user_id=request.user_id or guest.user_id,
+            server_group=guest.server_group if request.server_group is None else request.server_group,
+        )
         check_request(request)
         start, sequence = fleet.history.hold(), self.sequence
         try:

@@ -11,10 +11,11 @@ import hashlib
 import importlib
 import json
 import os
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
@@ -249,7 +250,7 @@ class _Catalogue(Generic[Rule]):
     def __init__(self, kind: _Kind[Rule], given: Sequence[type[Rule]]) -> None:
         self._kind: _Kind[Rule] = kind
         self._installed: dict[str, list[EntryPoint]] = {}
-        for entry_point in entry_points(group=kind.entry_points):
+        for entry_point in _installed(entry_points, tuple(sys.path), kind.entry_points):
             self._installed.setdefault(entry_point.name, []).append(entry_point)
         self.given: dict[str, type[Rule]] = {}
         for rule in given:
@@ -300,6 +301,12 @@ class _Catalogue(Generic[Rule]):
         base = self._kind.base
         if not (isinstance(rule, type) and issubclass(rule, base) and isinstance(getattr(rule, "name", None), str)):
             raise invalid(field, rule, f"a subclass of {base.__name__} with a name")
+
+
+@functools.lru_cache(maxsize=16)
+def _installed(find: Callable[..., EntryPoints], path: tuple[str, ...], group: str) -> EntryPoints:
+    """The entry points of a group, looked up once per import path: that reads the metadata of every package there."""
+    return find(group=group)
 
 
 def _nova_classes(option: str, paths: Words) -> list[type[Any]]:

@@ -99,7 +99,9 @@ class Oracle:
         if leave:
             ignored = (*request.spec.ignore_hosts, old.node.host)
             request = request.with_changes(spec=replace(request.spec, ignore_hosts=ignored))
-        answer = self.place(request, seed)
+        group = old.group if request.server_group is None else request.server_group
+        project, user = request.project_id or old.project_id, request.user_id or old.user_id
+        answer = self.place(request.with_changes(server_group=group, project_id=project, user_id=user), seed)
         if not answer.chosen:
             self.world.claim(old)
         return answer
