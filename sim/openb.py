@@ -189,8 +189,9 @@ def typical(pods: Iterable[Pod]) -> dict[str, float]:
         if sum(found.values()) >= COVERED * counts.total():
             break
         found[shape] = count
-    total = sum(found.values())
-    return {":".join(map(str, shape)).rstrip(":"): count / total for shape, count in found.items()}
+    # In this order: fragmentation is compared by its last bits.
+    every, kept = counts.total(), sum(found.values())
+    return {":".join(map(str, shape)).rstrip(":"): (n / every) / (kept / every) for shape, n in found.items()}
 
 
 def openb_policy(name: str, pods: Iterable[Pod]) -> Policy:
@@ -292,7 +293,8 @@ def _curve(percent: NDArray[np.int64], values: NDArray[np.float64]) -> dict[str,
     """The mean of the values at each percent that occurs, to two places."""
     which, position = np.unique(percent, return_inverse=True)
     sums, counts = np.bincount(position, values), np.bincount(position)
-    return {str(key): round(value, 2) for key, value in zip(which.tolist(), (sums / counts).tolist(), strict=True)}
+    means = np.round(sums / counts, 2)
+    return {str(key): value for key, value in zip(which.tolist(), means.tolist(), strict=True)}
 
 
 def _given(fleet: Fleet) -> dict[str, int]:
