@@ -290,11 +290,10 @@ def _percent(arrived: NDArray[np.int64], total: int) -> NDArray[np.int64]:
 
 
 def _curve(percent: NDArray[np.int64], values: NDArray[np.float64]) -> dict[str, float]:
-    """The mean of the values at each percent that occurs, to two places."""
-    which, position = np.unique(percent, return_inverse=True)
-    sums, counts = np.bincount(position, values), np.bincount(position)
-    means = np.round(sums / counts, 2)
-    return {str(key): value for key, value in zip(which.tolist(), means.tolist(), strict=True)}
+    """The mean of the values at each percent that occurs, to two places; percents only rise."""
+    which, first = np.unique(percent, return_index=True)
+    parts = np.split(values, first[1:])
+    return {str(key): float(np.round(np.mean(part), 2)) for key, part in zip(which.tolist(), parts, strict=True)}
 
 
 def _given(fleet: Fleet) -> dict[str, int]:
