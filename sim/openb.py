@@ -189,8 +189,9 @@ def typical(pods: Iterable[Pod]) -> dict[str, float]:
         if sum(found.values()) >= COVERED * counts.total():
             break
         found[shape] = count
-    total = sum(found.values())
-    return {":".join(map(str, shape)).rstrip(":"): count / total for shape, count in found.items()}
+    # In this order: fragmentation is compared by its last bits.
+    every, kept = counts.total(), sum(found.values())
+    return {":".join(map(str, shape)).rstrip(":"): (n / every) / (kept / every) for shape, n in found.items()}
 
 
 def openb_policy(name: str, pods: Iterable[Pod]) -> Policy:
@@ -289,10 +290,10 @@ def _percent(arrived: NDArray[np.int64], total: int) -> NDArray[np.int64]:
 
 
 def _curve(percent: NDArray[np.int64], values: NDArray[np.float64]) -> dict[str, float]:
-    """The mean of the values at each percent that occurs, to two places."""
-    which, position = np.unique(percent, return_inverse=True)
-    sums, counts = np.bincount(position, values), np.bincount(position)
-    return {str(key): round(value, 2) for key, value in zip(which.tolist(), (sums / counts).tolist(), strict=True)}
+    """The mean of the values at each percent that occurs, to two places; percents only rise."""
+    which, first = np.unique(percent, return_index=True)
+    parts = np.split(values, first[1:])
+    return {str(key): float(np.round(np.mean(part), 2)) for key, part in zip(which.tolist(), parts, strict=True)}
 
 
 def _given(fleet: Fleet) -> dict[str, int]:

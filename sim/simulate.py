@@ -48,6 +48,9 @@ class Inputs:
         The guests: a CSV file, gzipped or not, of any columns, of Azure's 2017 trace or of OpenB; or devops.
     columns
         What the trace's columns are called: vcpus=cores,memory_gb=mem,...
+    flavors
+        A catalogue of instance types (CSV: AWS's, Azure's, OpenStack's or your own) that the trace's column flavor
+        names one of.
     hosts
         Number of hosts, where there is no fleet file.
     vcpus
@@ -78,6 +81,7 @@ class Inputs:
     trace: str
     fleet: Path | None = None
     columns: str = ""
+    flavors: str = ""
     hosts: Annotated[int, Parameter(validator=Number(gte=1))] = 100
     vcpus: Annotated[int, Parameter(validator=Number(gte=1))] = 64
     memory_gb: Annotated[float, Parameter(validator=Number(gt=0))] = 256.0
@@ -110,6 +114,7 @@ class Inputs:
         return Source(
             trace=self.trace,
             columns={name.strip(): given.strip() for name, _, given in pairs},
+            flavors=self.flavors,
             first_hours=self.hours,
             made_hours=self.make_hours,
             growth_per_year=self.growth,

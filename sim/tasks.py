@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from ..placement.errors import InvalidValue
+from .catalogue import read_flavors
 from .fleet_plan import FleetPlan
 from .generator import devops, generate
 from .policies import policy_of
@@ -28,10 +29,11 @@ DEVOPS: Final = "devops"
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Where guests come from: a trace as it is (``made_hours`` 0), or so many hours made after it from the task's seed;
-    or the preset ``devops``, whose hours are ``made_hours``."""
+    or the preset ``devops``, whose hours are ``made_hours``. ``flavors``: the catalogue that the trace refers to."""
 
     trace: str
     columns: dict[str, str] = {}
+    flavors: str = ""
     first_hours: float = 0.0
     made_hours: float = 0.0
     growth_per_year: float = 0.0
@@ -69,7 +71,7 @@ def _workload(encoded: bytes, seed: int) -> Workload:
     source = msgspec.json.decode(encoded, type=Source)
     if source.trace == DEVOPS:
         return devops(days=max(1, round((source.made_hours or 120) / 24)), seed=seed)
-    trace = _trace(source.trace, msgspec.json.encode(source.columns))
+    trace = _trace(source.trace, msgspec.json.encode(source.columns), source.flavors)
     if source.first_hours:
         trace = trace.first(source.first_hours)
     if not source.made_hours:
@@ -79,8 +81,9 @@ def _workload(encoded: bytes, seed: int) -> Workload:
 
 
 @functools.lru_cache(maxsize=2)
-def _trace(path: str, columns: bytes) -> Workload:
-    return read_trace(Path(path), msgspec.json.decode(columns, type=dict[str, str]))
+def _trace(path: str, columns: bytes, flavors: str) -> Workload:
+    catalogue = read_flavors(Path(flavors)) if flavors else None
+    return read_trace(Path(path), msgspec.json.decode(columns, type=dict[str, str]), catalogue)
 
 
 def planned(task: Task) -> FleetPlan:

@@ -22,6 +22,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "arrival_s": "seconds from the beginning",
     "departure_s": "seconds from the beginning; empty: never",
     "lifetime_s": "seconds; empty: forever",
+    "flavor": "name of a flavor of the catalogue, in place of sizes",
     "vcpus": "vCPUs",
     "cpu_milli": "thousandths of a CPU, rounded up to whole ones",
     "memory_mb": "MiB",
@@ -46,10 +47,13 @@ _OPENB: Final = {
 }
 
 
-def read_trace(path: Path, columns: Mapping[str, str] | None = None) -> Workload:
+def read_trace(
+    path: Path, columns: Mapping[str, str] | None = None, flavors: Mapping[str, Flavor] | None = None
+) -> Workload:
     """The workload of a CSV file, gzipped or not, with a row per guest.
 
-    ``columns``: one of COLUMNS -> its name in the file, where that differs. Azure's and OpenB's files are known by
+    ``columns``: one of COLUMNS -> its name in the file, where that differs. ``flavors``: the catalogue that the column
+    flavor names one of. Azure's and OpenB's files are known by
     their headers. Times are brought to steps of five minutes: arrivals down, departures up. InvalidValue names the
     file, line and column at fault.
     """
@@ -65,11 +69,12 @@ def read_trace(path: Path, columns: Mapping[str, str] | None = None) -> Workload
     for name in COLUMNS:
         if name in header:
             mapping.setdefault(name, name)
-    if "arrival_s" not in mapping or not {"vcpus", "cpu_milli"} & mapping.keys():
-        wanted = "arrival_s, vcpus or cpu_milli, and memory_mb or memory_gb"
+    sized = {"flavor"} if flavors is not None else {"vcpus", "cpu_milli"}
+    if "arrival_s" not in mapping or not sized & mapping.keys():
+        wanted = "arrival_s, vcpus or cpu_milli, and memory_mb or memory_gb (or a flavor and a catalogue)"
         raise InvalidValue(f"{path}: no {wanted}", field="trace", hint="name columns with --columns vcpus=cpu,...")
     readers = {name: _READERS.get(name, _number) for name in mapping}
-    return _workload(path, read_columns(path, readers, field="trace", names=mapping))
+    return _workload(path, read_columns(path, readers, field="trace", names=mapping), flavors)
 
 
 def _header(path: Path) -> set[str]:
@@ -92,10 +97,10 @@ def _number(text: str) -> float | None:
     return number
 
 
-_READERS: Final[Mapping[str, Reader]] = {"zone": str, "batch": str, "group": str, "gpu_models": str}
+_READERS: Final[Mapping[str, Reader]] = {"flavor": str, "zone": str, "batch": str, "group": str, "gpu_models": str}
 
 
-def _workload(path: Path, columns: dict[str, list[Any]]) -> Workload:
+def _workload(path: Path, columns: dict[str, list[Any]], flavors: Mapping[str, Flavor] | None) -> Workload:
     n = len(columns["arrival_s"])
     if not n:
         raise InvalidValue(f"{path}: no guests", field="trace")
@@ -104,7 +109,7 @@ def _workload(path: Path, columns: dict[str, list[Any]]) -> Workload:
     arrival = arrival[order]
     departure = _departures(path, columns, n)[order]
     departure = np.where(departure == NEVER, NEVER, np.maximum(-(-departure // STEP_S) * STEP_S, arrival + STEP_S))
-    specs, spec = _specs(path, columns, n)
+    specs, spec = _specs(path, columns, n) if flavors is None else _named_specs(path, columns, flavors)
     return Workload(
         name=path.name,
         specs=specs,
@@ -151,6 +156,24 @@ def _specs(path: Path, columns: Mapping[str, list[Any]], n: int) -> tuple[tuple[
             specs.append(_spec(path, index + 2, dict(zip(fields, values, strict=True))))
         which[index] = number
     return tuple(specs), which
+
+
+def _named_specs(
+    path: Path, columns: Mapping[str, list[Any]], flavors: Mapping[str, Flavor]
+) -> tuple[tuple[RequestSpec, ...], NDArray[np.int64]]:
+    """As ``_specs``, of flavors of a catalogue."""
+    known: dict[tuple[str, str], int] = {}
+    specs: list[RequestSpec] = []
+    which: list[int] = []
+    zones = columns.get("zone", [""] * len(columns["flavor"]))
+    for line, pair in enumerate(zip(columns["flavor"], zones, strict=True), 2):
+        if pair not in known:
+            if pair[0] not in flavors:
+                raise UnknownName.among(f"flavor in {path}, line {line}:", pair[0], flavors, field="trace.flavor")
+            known[pair] = len(specs)
+            specs.append(RequestSpec(flavor=flavors[pair[0]], availability_zone=pair[1] or None))
+        which.append(known[pair])
+    return tuple(specs), np.array(which, np.int64)
 
 
 def _spec(path: Path, line: int, values: Mapping[str, Any]) -> RequestSpec:
