@@ -200,7 +200,7 @@ def vs_cinder(
     venv: Path | None = None,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
-    """Compare on several sizes. Exit code 1 if an answer differs.
+    """Compare on several sizes. Exit code 1 if an answer differs, 3 if Cinder cannot be had.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def vs_cinder(
             found += [compare(cinder, size, max(2, requests // 4), functions=True) for size in function_sizes]
     except CinderUnavailable as error:
         print(error, file=sys.stderr)
-        return 2
+        return 3
     report = Report(
         machine=machine(),
         python=platform.python_version(),
