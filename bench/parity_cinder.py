@@ -134,8 +134,8 @@ def engine_of(case: Case, project_id: str = "", **options: Any) -> VolumeEngine:
 
 def close(a: Any, b: Any) -> bool:
     """Equal, numbers within 1e-9; infinities as the cases write them."""
-    if isinstance(b, str) and b in ("Infinity", "-Infinity"):
-        b = float(b)
+    if isinstance(b, str) and isinstance(a, float) and b in ("Infinity", "-Infinity", "NaN"):
+        return repr(a) == repr(float(b))
     if isinstance(a, int | float) and isinstance(b, int | float):
         return a == b or math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
     return bool(a == b)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from .expression import Expression, ExpressionError, expression
 from .expression.vector import BAD, BOOLEAN, HARD, TEXT, Floats, Vector, evaluate_rows
 from .filters.base import Rows, Verdicts
 from .functions import FILTER, GOODNESS, filter_passes, goodness
+from .pool_view import MISSING
 from .wanted import Wanted
 
 if TYPE_CHECKING:
@@ -89,18 +90,16 @@ def _values(pools: Pools, wanted: Wanted, rows: Rows, function: Expression, kind
         yield Vector(np.zeros(len(rows)), np.full(len(rows), BAD, np.uint8))
         return
     protocols = [pools.fact(row).storage_protocol for row in rows.tolist()] if function.names_protocol else []
-    families = {tuple(each) for each in protocols if isinstance(each, list)}
-    if not families:
-        yield _evaluated(pools, wanted, rows, function, kind, None)
+    families = [repr(each) if isinstance(each, list) else "" for each in protocols]
+    names = {family: each for family, each in zip(families, protocols, strict=True) if family}
+    if not names:
+        yield _evaluated(pools, wanted, rows, function, kind, MISSING)
         return
     nothing = np.full(len(rows), BAD, np.uint8)
-    for family in sorted(families):
-        at = np.flatnonzero([isinstance(each, list) and tuple(each) == family for each in protocols])
-        for protocol in family:
+    for family in dict.fromkeys(families):
+        at = np.flatnonzero([each == family for each in families])
+        for protocol in names.get(family, [MISSING]):
             yield _placed(_evaluated(pools, wanted, rows[at], function, kind, protocol), at, nothing)
-    alone = np.flatnonzero([not isinstance(each, list) for each in protocols])
-    if len(alone):
-        yield _placed(_evaluated(pools, wanted, rows[alone], function, kind, None), alone, nothing)
 
 
 def _placed(found: Vector, at: NDArray[np.intp], nothing: NDArray[np.uint8]) -> Vector:
@@ -110,9 +109,7 @@ def _placed(found: Vector, at: NDArray[np.intp], nothing: NDArray[np.uint8]) -> 
     return Vector(numbers, kinds)
 
 
-def _evaluated(
-    pools: Pools, wanted: Wanted, rows: Rows, function: Expression, kind: str, protocol: str | None
-) -> Vector:
+def _evaluated(pools: Pools, wanted: Wanted, rows: Rows, function: Expression, kind: str, protocol: Any) -> Vector:
     assert function.tree is not None
     variables = pools.variables.of(wanted, rows, kind, strict=function.strict, protocol=protocol)
     found = evaluate_rows(function.tree, variables)

@@ -84,6 +84,9 @@ FILTER_STATS: Final = STATS | {"cluster_name", "backend_id"}
 LIVE: Final = frozenset({"allocated_capacity_gb", "free_capacity_gb", "provisioned_capacity_gb", "updated"})
 """Names whose values change as volumes are placed."""
 
+MISSING: Final = object()
+"""In place of a value that is not there."""
+
 
 def attribute(pools: Pools, row: int, name: str) -> Any:
     """A pool's attribute as Cinder's pool state has it; None for one that it has not. O(1)."""
@@ -94,7 +97,7 @@ def attribute(pools: Pools, row: int, name: str) -> Any:
 class Stats(Mapping[str, Any]):
     """The scope ``stats`` of one pool; ``protocol`` stands for its storage protocol if given."""
 
-    def __init__(self, pools: Pools, row: int, names: frozenset[str], protocol: str | None = None) -> None:
+    def __init__(self, pools: Pools, row: int, names: frozenset[str], protocol: Any = None) -> None:
         self._pools, self._row, self._names, self._protocol = pools, row, names, protocol
 
     def __getitem__(self, name: str) -> Any:

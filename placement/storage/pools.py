@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..branches import History
-from ..checks import check_text, finite, shown
+from ..checks import check_text, shown
 from ..errors import InvalidValue, UnknownName
 from .identity import backend_part
 from .pool_columns import COLUMN
@@ -132,7 +132,7 @@ class Pools(PoolRows):
         where pools come to a backend that is not the last.
         """
         check_report(report)
-        at = finite(report.at, "at")
+        at = float(report.at)
         zone = check_text(availability_zone or "nova", "availability_zone")
         service = self.services.get(report.host)
         key = report.cluster_name or report.host

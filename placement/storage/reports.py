@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from ..checks import shown
+from ..checks import finite, shown
 from ..errors import InvalidValue
 from .capacity import UNBOUNDED, over_subscription_ratio
 from .identity import DEFAULT_POOL, append_pool
@@ -26,6 +26,8 @@ PROTOCOL_FAMILIES: Final = (
 """Names of one storage protocol: a pool that reports one answers to all. Transports (NVMe-TCP, ...) stand alone."""
 LONGEST_HOST: Final = 255
 """Characters of a service's or cluster's name (Cinder: a database column)."""
+LATEST: Final = 6.2e10
+"""Seconds from the epoch that a time may be away: before and after it, about 1,960 years."""
 _EPOCH: Final = datetime.datetime(1970, 1, 1)
 
 
@@ -49,7 +51,8 @@ class VolumeService:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendReport:
     """What a volume service reports of its backend at ``at`` (seconds since the epoch). ``capabilities`` as the
-    driver's ``get_volume_stats`` gives them: capacities in GiB or ``infinite``/``unknown``."""
+    driver's ``get_volume_stats`` gives them: capacities in GiB or ``infinite``/``unknown``. They are kept, not copied:
+    do not change them afterwards."""
 
     host: str
     capabilities: Mapping[str, Any]
@@ -124,6 +127,7 @@ def check_report(report: object) -> BackendReport:
     if not isinstance(report, BackendReport):
         raise InvalidValue(f"report must be a BackendReport, got {shown(report)}", field="report")
     check_host(report.host, "host")
+    moment(report.at, "at")
     if report.cluster_name is not None:
         check_host(report.cluster_name, "cluster_name")
     if not isinstance(report.capabilities, Mapping) or not all(isinstance(key, str) for key in report.capabilities):
@@ -141,6 +145,14 @@ def check_report(report: object) -> BackendReport:
             raise InvalidValue(problem, field="capabilities.pools.pool_name")
         names.add(name)
     return report
+
+
+def moment(value: object, field: str) -> float:
+    """A time in seconds since the epoch, not too far away; InvalidValue otherwise. O(1)."""
+    seconds = finite(value, field)
+    if not abs(seconds) < LATEST:
+        raise InvalidValue(f"{field} must be a time in seconds since the epoch, got {shown(value)}", field=field)
+    return seconds
 
 
 def check_host(name: object, field: str) -> str:

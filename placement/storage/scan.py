@@ -89,12 +89,18 @@ def rank(
             verdicts = known.get(rule.name) if known is not None else None
             passing = rule.passes(pools, wanted, rows) if verdicts is None else verdicts[rows]
             left = _remove(stage_of, left, passing, index)
-    raws: list[Weights] = []
+    # Pools that cannot be weighed go first, so that the others are weighed as if they had never been there.
+    rated: dict[str, Weights] = {}
     for index, weigher in enumerate(policy.weighers, 1 + len(policy.filters)):
-        raw = weigher.raw(pools, wanted, considered[left], draw)
-        fine = ~np.isnan(raw)
-        raws = [each[fine] for each in raws] + [raw[fine]]
-        left = _remove(stage_of, left, fine, index)
+        if weigher.refuses:
+            raw = weigher.raw(pools, wanted, considered[left], draw)
+            fine = ~np.isnan(raw)
+            rated = {name: each[fine] for name, each in rated.items()} | {weigher.name: raw[fine]}
+            left = _remove(stage_of, left, fine, index)
+    raws = [
+        rated[weigher.name] if weigher.refuses else weigher.raw(pools, wanted, considered[left], draw)
+        for weigher in policy.weighers
+    ]
     rows = considered[left]
     order, weights, terms = _weigh(policy, rows, raws, draw)
     rows = rows[order]

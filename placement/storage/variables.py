@@ -13,13 +13,12 @@ from .expression.vector import BAD, GREATEST, HARD, NUMBER, TEXT, Variables, Vec
 from .expression.vector import BOOLEAN as TRUTH
 from .filters.base import Rows
 from .functions import FILTER, function_scopes
-from .pool_view import FILTER_STATS, STATS, attribute
+from .pool_view import FILTER_STATS, MISSING, STATS, attribute
 from .wanted import Wanted
 
 if TYPE_CHECKING:
     from .pools import Pools
 
-_MISSING: Final = object()
 _LIVE: Final = {"allocated_capacity_gb": "allocated", "free_capacity_gb": "free"}
 """Names of ``stats`` that are pool columns."""
 
@@ -67,6 +66,8 @@ class ReportedColumn:
             return 0.0, TEXT
         if isinstance(value, bool):
             return float(value), TRUTH
+        if not isinstance(value, int | float):
+            return 0.0, HARD
         return (float(value), NUMBER) if abs(value) < GREATEST else (0.0, HARD)
 
 
@@ -144,15 +145,16 @@ class PoolVariables:
             return lambda row: attribute(pools, row, name)
         return lambda row: pools.fact(row).capabilities.get(name)
 
-    def of(self, wanted: Wanted, rows: Rows, kind: str, *, strict: bool, protocol: str | None = None) -> Variables:
-        """What variables mean to a request on rows; ``protocol`` stands for the pools' storage protocol."""
+    def of(self, wanted: Wanted, rows: Rows, kind: str, *, strict: bool, protocol: Any = MISSING) -> Variables:
+        """What variables mean to a request on rows; ``protocol`` stands for the pools' storage protocol, if it is one
+        of several names."""
         names = FILTER_STATS if kind == FILTER else STATS
         request = function_scopes(wanted, kind)
 
         def look_up(scope: str, name: str) -> Vector:
             if scope == "capabilities" or (scope == "stats" and name in names):
-                if name == "storage_protocol" and protocol is not None:
-                    return constant(protocol)
+                if name == "storage_protocol" and protocol is not MISSING:
+                    return _single(protocol, strict=strict)
                 if scope == "stats" and name in _LIVE:
                     return self._live(name, rows, strict=strict)
                 return self.column(scope, name, strict=strict).at(rows)
@@ -175,9 +177,12 @@ class PoolVariables:
 
 def _own(scope: Any, name: str, *, strict: bool) -> Vector:
     """A variable of the request."""
-    value = scope.get(name, _MISSING) if hasattr(scope, "get") else _MISSING
-    if value is _MISSING:
-        return constant(None)
+    value = scope.get(name, MISSING) if hasattr(scope, "get") else MISSING
+    return constant(None) if value is MISSING else _single(value, strict=strict)
+
+
+def _single(value: Any, *, strict: bool) -> Vector:
+    """One value for all rows, as expressions take it."""
     try:
         return constant(kept(value) if strict else converted(value))
     except (TypeError, ValueError, OverflowError):

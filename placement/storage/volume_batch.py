@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from .reports import PoolFacts
     from .volume_engine import VolumeEngine
 
-_Lazy = tuple[VolumeRequest, str, int, "PoolFacts | None", float, NDArray[np.int64]]
-"""Request, volume id, sequence number, pool (None: refused), weight, rows by stage."""
+_Lazy = tuple[VolumeRequest, str, int, "PoolFacts | None", float, NDArray[np.int64], int]
+"""Request, volume id, sequence number, pool (None: refused), weight; rows by stage of the run, and the place in it."""
 
 
 class VolumeDecisions(Sequence[VolumeDecision]):
@@ -54,9 +55,13 @@ class VolumeDecisions(Sequence[VolumeDecision]):
     def __iter__(self) -> Iterator[VolumeDecision]:
         return (self[i] for i in range(len(self)))
 
-    def put(self, index: int, made: VolumeDecision | _Lazy) -> None:
+    def put(self, index: int, made: VolumeDecision) -> None:
         """Take in one answer."""
         self._made[index] = made
+
+    def put_all(self, start: int, made: list[_Lazy]) -> None:
+        """Take in the answers of a run."""
+        self._made[start : start + len(made)] = made
 
     def _decision(
         self,
@@ -66,10 +71,11 @@ class VolumeDecisions(Sequence[VolumeDecision]):
         facts: PoolFacts | None,
         weight: float,
         counts: NDArray[np.int64],
+        place: int,
     ) -> VolumeDecision:
         engine = self._engine
-        removed = dict(zip(self._stages, counts[1:].tolist(), strict=True))
-        considered = int(counts.sum())
+        removed = dict(zip(self._stages, counts[place, 1:].tolist(), strict=True))
+        considered = int(counts[place].sum())
         off = engine.policy.options.scheduler_max_attempts == 1
         tried = () if facts is None else (facts.backend_id,)
         return VolumeDecision(
@@ -128,11 +134,16 @@ def _check_ids(engine: VolumeEngine, given: Sequence[VolumeRequest]) -> None:
 def _run(engine: VolumeEngine, given: Sequence[VolumeRequest], start: int) -> list[VolumeSignature]:
     """Signatures of the requests from ``start`` on that one kernel call can decide."""
     run: list[VolumeSignature] = []
+    known: dict[object, VolumeSignature | None] = {}
+    by_user = engine.policy.has_functions
     now = given[start].now
-    for request in given[start:]:
+    for request in islice(given, start, None):
         if request.retry is not None or request.alternates or request.now != now:
             break
-        signature = engine.signature(request)
+        key = (id(request.spec), request.project_id, request.user_id) if by_user else id(request.spec)
+        if key not in known:
+            known[key] = engine.signature(request)
+        signature = known[key]
         if signature is None or not signature.alone:
             break
         run.append(signature)
@@ -170,9 +181,17 @@ def _place_run(
             if found is not None
         ]
     )
-    weights = scores.tolist()
-    for index, (request, volume_id, found) in enumerate(zip(requests, ids, facts, strict=True)):
-        decisions.put(start + index, (request, volume_id, first + index, found, weights[index], counts[index]))
+    lazy = zip(
+        requests,
+        ids,
+        range(first, first + len(run)),
+        facts,
+        scores.tolist(),
+        repeat(counts),
+        range(len(run)),
+        strict=False,
+    )
+    decisions.put_all(start, list(lazy))
     decisions.placed += int(np.count_nonzero(rows >= 0))
     engine.sequence += len(run)
 

@@ -11,11 +11,12 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..checks import check_text, finite, shown
+from ..checks import check_text, shown
 from ..decision import Refusal
 from ..errors import DuplicateName, InvalidValue
 from .filters.capacity import CapacityFilter
 from .identity import backend_part
+from .reports import moment
 from .volume_decision import PoolSelection, VolumeGroupDecision
 from .volume_explain import refusal
 from .volume_request import VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType, check_volume_type
@@ -58,7 +59,7 @@ def _check(engine: VolumeEngine, request: object) -> VolumeGroupRequest:
     if request.group_type is not None:
         check_volume_type(request.group_type, "group_type")
     if request.now is not None:
-        finite(request.now, "now")
+        moment(request.now, "now")
     if request.availability_zone is not None:
         check_text(request.availability_zone, "availability_zone")
     ids = [engine.checked(volume).volume_id for volume in request.volumes]

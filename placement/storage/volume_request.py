@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from ..checks import check_text, finite, shown, uuid_words, whole_number
+from ..checks import check_text, shown, uuid_words, whole_number
 from ..columns import MAX_AMOUNT
 from ..errors import InvalidValue
+from .reports import moment
 
 OPERATIONS: Final = ("create_volume", "extend_volume", "retype", "manage", "migrate")
 
@@ -142,7 +143,7 @@ def check_volume_request(request: object) -> VolumeRequest:
     if request.volume_id is not None:
         uuid_words(request.volume_id, "volume_id")
     if request.now is not None:
-        finite(request.now, "now")
+        moment(request.now, "now")
     if request.alternates:
         whole_number(request.alternates, "alternates")
     if request.project_id or request.user_id:

@@ -33,6 +33,12 @@ from .placement.request import (
     RequestSpec,
     ServerGroup,
 )
+from .placement.storage.joint import JointRequest, Locality, place_together
+from .placement.storage.reports import BackendReport, VolumeService
+from .placement.storage.volume_engine import VolumeEngine
+from .placement.storage.volume_policy import VolumePolicy
+from .placement.storage.volume_request import Retry, VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType
+from .placement.storage.volumes import Volume
 from .placement.weighers.base import Weigher
 
 __version__ = "0.1.0"
@@ -40,6 +46,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Aggregate",
     "Alternate",
+    "BackendReport",
     "Bound",
     "CapacityExceeded",
     "Decision",
@@ -58,6 +65,8 @@ __all__ = [
     "InstanceNumaTopology",
     "InvalidValue",
     "Inventory",
+    "JointRequest",
+    "Locality",
     "MemoryPages",
     "MetricNotFound",
     "NoValidHost",
@@ -68,15 +77,25 @@ __all__ = [
     "Policy",
     "Request",
     "RequestSpec",
+    "Retry",
     "ScorePart",
     "Selection",
     "ServerGroup",
     "Service",
     "SnapshotError",
     "UnknownName",
+    "Volume",
+    "VolumeEngine",
+    "VolumeGroupRequest",
+    "VolumePolicy",
+    "VolumeRequest",
+    "VolumeService",
+    "VolumeSpec",
+    "VolumeType",
     "Weigher",
     "add_hosts",
     "load_fleet",
     "load_hosts",
+    "place_together",
     "save_fleet",
 ]

@@ -149,6 +149,16 @@ def test_engine_and_oracle_decide_alike_whatever_was_done(seed: int) -> None:
         both.check()
 
 
+@pytest.mark.soak
+@settings(max_examples=4_000, deadline=None)
+@given(st.integers(0, 2**32))
+def test_engine_and_oracle_decide_alike_for_long(seed: int) -> None:
+    both = Both(random.Random(seed))
+    for _ in range(80):
+        both.command()
+    both.check()
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32))
 def test_the_index_and_the_scan_decide_alike(seed: int) -> None:

@@ -174,9 +174,12 @@ def many_pools(chance: random.Random, texts: list[str], strict: bool) -> Pools:
     pools = []
     for index in range(40):
         pool = random_pool(chance, f"p{index}")
+        if chance.random() < 0.3:
+            pool["storage_protocol"] = chance.choice(["iSCSI", "NVMe-TCP"])
         pool |= {"filter_function": chance.choice(texts), "goodness_function": chance.choice(texts)}
         pools.append(pool)
-    capabilities = {"storage_protocol": chance.choice(["FC", "ceph"]), "pools": pools}
+    protocol = chance.choice(["FC", "ceph", ["FC", "nfs"], [["FC"], 5], None])
+    capabilities = {"storage_protocol": protocol, "pools": pools}
     made = engine(compat="strict" if strict else "cinder").pools
     made.report(BackendReport(host="h@b", capabilities=capabilities, at=1.0))
     return made

@@ -32,8 +32,8 @@ from .nodes import (
     Variable,
 )
 
-DEEPEST: Final = 400
-"""Steps that the reader goes down at most: about 30 parentheses in each other."""
+DEEPEST: Final = 330
+"""Steps that the reader goes down at most: 30 parentheses in each other, with two Python frames a step."""
 LONGEST: Final = 10_000
 """Characters of an expression."""
 
@@ -48,7 +48,6 @@ _QUOTED: Final = tuple(
 _VARIABLE: Final = re.compile(r"[A-Za-z_]+\.[A-Za-z_]+")
 
 _Found = tuple[Node, int] | None
-_Tail = tuple[list[tuple[str, Node]], int]
 
 _OPERATORS: Final = tuple(
     map(
@@ -77,7 +76,10 @@ def read(text: str) -> Node:
     """The tree of a text; ExpressionError if it is none. O(length * levels)."""
     if len(text) > LONGEST:
         raise ExpressionError(f"the expression is longer than {LONGEST} characters")
-    return _Reader(text.expandtabs()).whole()
+    try:
+        return _Reader(text.expandtabs()).whole()
+    except RecursionError:
+        raise ExpressionError("nests too deeply", "RecursionError") from None
 
 
 class _Reader:
@@ -157,20 +159,16 @@ class _Reader:
         first = self.level(level - 1, at)
         if first is None:
             return None
-        right = level in (POWER, LISTING)
-        rest, end = self.tail(level, first[1], level if right else level - 1)
-        return (_JOINED[level](first[0], rest), end) if rest else first
-
-    def tail(self, level: int, at: int, operand: int) -> _Tail:
-        """(operator, operand) as often as they come."""
+        operand = level if level in (POWER, LISTING) else level - 1
         rest: list[tuple[str, Node]] = []
+        end = first[1]
         while True:
-            operator = self.token(_OPERATORS[level], at)
+            operator = self.token(_OPERATORS[level], end)
             value = self.level(operand, operator[1]) if operator is not None else None
             if operator is None or value is None:
-                return rest, at
+                return (_JOINED[level](first[0], rest), end) if rest else first
             rest.append((operator[0], value[0]))
-            at = value[1]
+            end = value[1]
 
     def choice(self, at: int) -> _Found:
         condition = self.level(CHOICE - 1, at)

@@ -47,7 +47,10 @@ def read(text: str) -> Node:
     """The tree of a text; ExpressionError if it is none. O(length)."""
     if len(text) > LONGEST:
         raise ExpressionError(f"the expression is longer than {LONGEST} characters")
-    return _Reader(text).whole()
+    try:
+        return _Reader(text).whole()
+    except RecursionError:
+        raise ExpressionError("nests too deeply", "RecursionError") from None
 
 
 class _Reader:

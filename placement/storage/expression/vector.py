@@ -67,6 +67,8 @@ def constant(value: Any) -> Vector:
         return Vector(np.zeros(()), _kind(BAD))
     if isinstance(value, bool):
         return Vector(np.array(float(value)), _kind(BOOLEAN))
+    if not isinstance(value, int | float):
+        return Vector(np.zeros(()), _kind(HARD))
     fine = abs(value) < GREATEST  # false for NaN
     return Vector(np.array(float(value) if fine else 0.0), _kind(NUMBER if fine else HARD))
 

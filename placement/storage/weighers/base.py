@@ -21,9 +21,11 @@ Draw = Callable[[], float]
 
 
 class PoolWeigher:
-    """Base of the weighers. ``column`` names the pool column that holds its raw weights, if one does."""
+    """Base of the weighers. ``column`` names the pool column that holds its raw weights, if one does; ``refuses``: a
+    raw weight may be NaN."""
 
     name: ClassVar[str]
+    refuses: ClassVar[bool] = False
 
     def __init__(self, options: StorageOptions) -> None:
         self.options = options

@@ -18,6 +18,7 @@ class GoodnessWeigher(PoolWeigher):
     """The better the better. A pool whose function gives no number at all is refused."""
 
     name: ClassVar[str] = "GoodnessWeigher"
+    refuses: ClassVar[bool] = True
 
     def raw(self, pools: Pools, wanted: Wanted, rows: Rows, draw: Draw) -> Weights:
         return goodness_ratings(pools, wanted, rows, strict=self.options.compat == "strict")
