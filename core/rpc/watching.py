@@ -67,6 +67,9 @@ class Watchers:
         self._subscriptions: dict[Watcher, _Subscription] = {}
         service.writer.observers.append(self._applied)
 
+    def __len__(self) -> int:
+        return len(self._subscriptions)
+
     def __contains__(self, watcher: object) -> bool:
         return watcher in self._subscriptions
 

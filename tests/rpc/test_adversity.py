@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from hostler.core.rpc.methods import METHODS
 from hostler.core.rpc.tls import server_context
 from tests.core.orders import uuid_of
 
-from .serving import Authority, Served, raw_stream, serving
+from .serving import Authority, Served, raw_stream, serving, until
 
 PLACE = {"request": {"spec": {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1}}}}
 SMALL = Limits(frame_bytes=1 << 20, stranger_bytes=10_000, frame_seconds=0.2, send_seconds=0.2)
@@ -88,13 +88,6 @@ async def send_all_it_takes(stream: trio.SocketStream, data: bytes) -> None:
         await stream.send_all(data)
     except trio.BrokenResourceError:
         return
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what happens soon."""
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110  nobody is there to set an event
-            await trio.sleep(0.01)
 
 
 # what is no message
