@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -301,6 +302,26 @@ async def test_unfinished_messages_of_all_together_are_bounded() -> None:
             assert "unfinished" in await second.dismissed()
             assert served.server.unfinished_bytes == len(half)
         await until(lambda: served.server.unfinished_bytes == 0)
+
+
+async def test_a_peer_that_vanishes_within_a_message_is_forgotten() -> None:
+    async with served_with_witness() as served:
+        async with peer(served) as gone:
+            await gone.stream.send_all(msgpack.packb([0, 1, "place", [PLACE]])[:-3])
+            await until(lambda: served.server.unfinished_bytes > 0)
+            gone.stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await until(lambda: len(served.server.connections) == 1)
+        assert served.server.unfinished_bytes == 0
+
+
+async def test_a_long_message_within_the_limit_is_taken_whatever_pieces_it_comes_in() -> None:
+    data = msgpack.packb([0, 1, "place_many", [{"requests": [{**PLACE["request"], "request_id": "x" * 200}] * 2_000}]])
+    async with served_with_witness() as served, peer(served) as slow:
+        for start in range(0, len(data), 9_973):
+            await slow.stream.send_all(data[start : start + 9_973])
+            await trio.lowlevel.checkpoint()
+        with trio.fail_after(20):
+            assert len((await slow.receive())[3]["hosts"]) == 2_000
 
 
 async def test_a_peer_that_is_gone_takes_what_waits_with_it() -> None:

@@ -1,0 +1,1 @@
+"""Tests of tenancy: who may do what, quotas, tokens."""

@@ -1,0 +1,222 @@
+"""The matrix: each role, each method, one's own project or domain and a foreign one; allowed or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+
+from hostler.core import queries as q
+from hostler.core.machine import ServiceMachine
+from hostler.core.rpc.methods import METHODS
+from hostler.core.tenancy import commands as c
+from hostler.core.tenancy.errors import NotAllowed
+from hostler.placement import commands as p
+from hostler.placement.errors import HostlerError
+from hostler.placement.host import Aggregate
+from tests.core.orders import asked, hosts, machine, order, place, uuid_of
+
+USERS: Final = ("nobody", "reader", "member", "project_admin", "domain_admin", "cloud_reader", "cloud_admin")
+OWN: Final = {"project": "own", "domain": "home", "guest": uuid_of(1), "user": "colleague"}
+FOREIGN: Final = {"project": "other", "domain": "abroad", "guest": uuid_of(2), "user": "stranger"}
+
+
+def world() -> ServiceMachine:
+    """Two domains with a project, a guest and a user each; a user of each role in the first; pools, hosts, a token."""
+    made = machine()
+    setup: list[Any] = []
+    for where in (OWN, FOREIGN):
+        setup += [
+            c.CreateDomain(id=where["domain"]),
+            c.CreateProject(id=where["project"], domain=where["domain"]),
+            c.CreateProject(id=f"{where['project']}-below", parent=where["project"]),
+            c.CreateUser(id=where["user"], domain=where["domain"]),
+            c.CreateToken(id=f"of-{where['user']}", user=where["user"], digest=bytes(32), expires=2e9),
+            place(int(where["guest"][-1]), project=where["project"]),
+        ]
+    setup += [c.CreateUser(id=name, domain="home") for name in USERS]
+    setup += [
+        c.Grant(user="reader", role="reader", scope="project:own"),
+        c.Grant(user="member", role="member", scope="project:own"),
+        c.Grant(user="project_admin", role="project_admin", scope="project:own"),
+        c.Grant(user="domain_admin", role="domain_admin", scope="domain:home"),
+        c.Grant(user="cloud_reader", role="reader", scope="cloud"),
+        c.Grant(user="cloud_admin", role="cloud_admin", scope="cloud"),
+        c.CreatePool(id="pool"),
+        c.GrantPool(id="pool", scope="project:other"),
+        c.UngrantPool(id="pool", scope="project:other"),
+    ]
+    for command in setup:
+        made.apply(order(command))
+    return made
+
+
+MEMBERS = {"member", "project_admin", "domain_admin", "cloud_admin"}
+READERS = {"reader", "cloud_reader", *MEMBERS}
+PROJECT_ADMINS = {"project_admin", "domain_admin", "cloud_admin"}
+DOMAIN_ADMINS = {"domain_admin", "cloud_admin"}
+CLOUD = {"cloud_admin"}
+CLOUD_READERS = {"cloud_reader", "cloud_admin"}
+
+Make = Callable[[dict[str, str]], Any]
+
+SCOPED: Final[dict[str, tuple[Make, set[str]]]] = {
+    "place": (lambda w: place(9, project=w["project"]), MEMBERS),
+    "place_many": (lambda w: p.PlaceMany(requests=(asked(9, project=w["project"]),)), MEMBERS),
+    "release": (lambda w: p.Release(uuids=(w["guest"],)), MEMBERS),
+    "spawned": (lambda w: p.Spawned(uuids=(w["guest"],)), MEMBERS),
+    "resize": (lambda w: p.Resize(uuid=w["guest"], request=asked(vcpus=2)), MEMBERS),
+    "create_project": (lambda w: c.CreateProject(id="new", parent=w["project"]), PROJECT_ADMINS),
+    "create_project in a domain": (lambda w: c.CreateProject(id="new", domain=w["domain"]), DOMAIN_ADMINS),
+    "delete_project": (lambda w: c.DeleteProject(id=f"{w['project']}-below"), PROJECT_ADMINS),
+    "set_limits": (lambda w: c.SetLimits(scope=f"project:{w['project']}", limits={"VCPU": 9}), DOMAIN_ADMINS),
+    "set_limits below": (
+        lambda w: c.SetLimits(scope=f"project:{w['project']}-below", limits={"VCPU": 9}),
+        PROJECT_ADMINS,
+    ),
+    "grant": (lambda w: c.Grant(user="nobody", role="member", scope=f"project:{w['project']}"), PROJECT_ADMINS),
+    "grant domain_admin": (
+        lambda w: c.Grant(user="nobody", role="domain_admin", scope=f"domain:{w['domain']}"),
+        DOMAIN_ADMINS,
+    ),
+    "create_user": (lambda w: c.CreateUser(id="new", domain=w["domain"]), DOMAIN_ADMINS),
+    "delete_user": (lambda w: c.DeleteUser(id=w["user"]), DOMAIN_ADMINS),
+    "create_token": (
+        lambda w: c.CreateToken(id="new", user=w["user"], digest=bytes(32), expires=2e9),
+        DOMAIN_ADMINS,
+    ),
+    "revoke_token": (lambda w: c.RevokeToken(id=f"of-{w['user']}"), DOMAIN_ADMINS),
+    "instance": (lambda w: q.Instance(uuid=w["guest"]), READERS),
+    "fits": (lambda w: q.Fits(request=asked(project=w["project"])), READERS),
+    "usage": (lambda w: q.ShowUsage(scope=f"project:{w['project']}"), READERS),
+    "usage of a domain": (lambda w: q.ShowUsage(scope=f"domain:{w['domain']}"), {*DOMAIN_ADMINS, "cloud_reader"}),
+    "projects": (lambda w: q.Projects(domain=w["domain"]), {*DOMAIN_ADMINS, "cloud_reader"}),
+    "users": (lambda w: q.Users(domain=w["domain"]), DOMAIN_ADMINS),
+    "tokens": (lambda w: q.Tokens(user=w["user"]), DOMAIN_ADMINS),
+}
+"""Method -> what it does to a place, and whose own place it may be. Foreign places are for cloud admins, and questions
+about them for cloud readers, unless a role is one of the cloud anyway."""
+
+OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
+    "move": (p.Move(uuid=uuid_of(1), request=asked()), CLOUD),
+    "add_hosts": (p.AddHosts(hosts=hosts(4)[3:]), CLOUD),
+    "remove_host": (p.RemoveHost(name="node-2"), CLOUD),
+    "set_service": (p.SetService(name="node-0", disabled=True), CLOUD),
+    "heartbeats": (p.Heartbeats(names=("node-0",)), CLOUD),
+    "report": (p.Report(name="node-0", figures={"num_io_ops": 1}), CLOUD),
+    "add_provider": (p.AddProvider(name="new"), CLOUD),
+    "set_parent": (p.SetParent(name="node-2"), CLOUD),
+    "set_traits": (p.SetTraits(name="node-0", traits=()), CLOUD),
+    "set_inventory": (p.SetInventory(name="node-2", inventories={}), CLOUD),
+    "set_aggregates": (p.SetAggregates(name="node-0", aggregates=()), CLOUD),
+    "update_aggregate": (p.UpdateAggregate(aggregate=Aggregate(uuid=uuid_of(70), name="a")), CLOUD),
+    "add_server_group": (p.AddServerGroup(uuid=uuid_of(71), policy="affinity"), CLOUD),
+    "set_policy": (p.SetPolicy(policy={}), CLOUD),
+    "create_domain": (c.CreateDomain(id="new"), CLOUD),
+    "delete_domain": (c.DeleteDomain(id="none"), CLOUD),
+    "create_pool": (c.CreatePool(id="new"), CLOUD),
+    "delete_pool": (c.DeletePool(id="pool"), CLOUD),
+    "set_pool_hosts": (c.SetPoolHosts(id="pool", add=("node-0",)), CLOUD),
+    "grant_pool": (c.GrantPool(id="pool", scope="project:own"), CLOUD),
+    "ungrant_pool": (c.UngrantPool(id="pool", scope="project:own"), CLOUD),
+    "grant cloud_admin": (c.Grant(user="nobody", role="cloud_admin", scope="cloud"), CLOUD),
+    "revoke": (c.Revoke(user="cloud_reader", role="reader", scope="cloud"), CLOUD),
+    "a forced host": (place(9, project="own", force_hosts=["node-0"]), CLOUD),
+    "a guest of no project": (place(9), CLOUD),
+    "a guest of a project nobody knows": (place(9, project="unheard"), CLOUD),
+    "hosts": (q.Hosts(), CLOUD_READERS),
+    "host": (q.ShowHost(name="node-0"), CLOUD_READERS),
+    "explain": (q.Explain(request=asked()), CLOUD_READERS),
+    "what_if": (q.WhatIf(commands=[place(9)]), CLOUD_READERS),
+    "capacity": (q.Capacity(), CLOUD_READERS),
+    "domains": (q.Domains(), CLOUD_READERS),
+    "pools": (q.ListPools(), CLOUD_READERS),
+    "policy": (q.ShowPolicy(), CLOUD_READERS),
+    "all projects": (q.Projects(), CLOUD_READERS),
+    "all users": (q.Users(), CLOUD),
+    "what is not there": (p.Release(uuids=(uuid_of(99),)), CLOUD),
+    "what is not there, asked": (q.Instance(uuid=uuid_of(99)), CLOUD_READERS),
+}
+
+
+def allowed(user: str, what: Any) -> bool:
+    """True unless the user may not do it; what is wrong with it otherwise does not matter."""
+    made = world()
+    try:
+        if isinstance(what, q.Query):
+            q.answer(made.state, user, what)
+        else:
+            made.apply(order(what, user=user))
+    except NotAllowed:
+        return False
+    except HostlerError:
+        return True
+    return True
+
+
+@pytest.mark.parametrize("method", SCOPED)
+def test_a_role_reaches_its_own_place_and_no_other(method: str) -> None:
+    make, own = SCOPED[method]
+    foreign = {"cloud_admin"} | ({"cloud_reader"} if "cloud_reader" in own else set())
+    assert {user for user in USERS if allowed(user, make(OWN))} == own
+    assert {user for user in USERS if allowed(user, make(FOREIGN))} == foreign
+
+
+@pytest.mark.parametrize("what", OF_THE_CLOUD)
+def test_what_is_the_clouds_is_for_the_clouds_roles(what: str) -> None:
+    command, expected = OF_THE_CLOUD[what]
+    assert {user for user in USERS if allowed(user, command)} == expected
+
+
+def test_the_matrix_has_every_method() -> None:
+    tried = {name.split(" ")[0] for name in (*SCOPED, *OF_THE_CLOUD)}
+    free = {"hello", "status", "batch", "watch", "unwatch", "snapshot"}  # tests/rpc tries these
+    assert set(METHODS) - tried == free
+
+
+def test_what_is_refused_changes_nothing() -> None:
+    made = world()
+    before = made.state.fleet.version, made.encode_result(made.state.tenants)
+    for method, (make, own) in SCOPED.items():
+        if "nobody" not in own and method not in ("instance", "fits", "usage", "projects", "users", "tokens"):
+            what = make(FOREIGN)
+            if not isinstance(what, q.Query):
+                with pytest.raises(NotAllowed):
+                    made.apply(order(what, user="nobody"))
+    assert (made.state.fleet.version, made.encode_result(made.state.tenants)) == before
+
+
+def test_a_role_is_taken_back_and_a_deleted_user_has_none() -> None:
+    made = world()
+    made.apply(order(place(7, project="own"), user="member"))
+    made.apply(order(c.Revoke(user="member", role="member", scope="project:own"), user="project_admin"))
+    with pytest.raises(NotAllowed):
+        made.apply(order(place(8, project="own"), user="member"))
+    made.apply(order(c.DeleteUser(id="project_admin")))
+    with pytest.raises(NotAllowed):
+        made.apply(order(place(8, project="own"), user="project_admin"))
+
+
+def test_an_admin_cannot_hand_on_more_than_he_has() -> None:
+    made = world()
+    for user, role, scope in (
+        ("project_admin", "domain_admin", "domain:home"),
+        ("project_admin", "cloud_admin", "cloud"),
+        ("domain_admin", "reader", "cloud"),
+        ("member", "reader", "project:own"),
+    ):
+        with pytest.raises(NotAllowed):
+            made.apply(order(c.Grant(user="nobody", role=role, scope=scope), user=user))  # type: ignore[arg-type]  # one of them
+
+
+def test_a_domain_admin_gets_no_token_of_somebody_who_is_more() -> None:
+    made = world()
+    with pytest.raises(NotAllowed):
+        made.apply(order(c.CreateToken(id="x", user="cloud_admin", digest=bytes(32), expires=2e9), user="domain_admin"))
+
+
+def test_everybody_may_have_a_token_of_his_own() -> None:
+    made = world()
+    made.apply(order(c.CreateToken(id="x", user="nobody", digest=bytes(32), expires=2e9), user="nobody"))
+    made.apply(order(c.RevokeToken(id="x"), user="nobody"))
