@@ -67,7 +67,7 @@ class _Waiter:
 class _Link:
     """A connection of the trio client, and the calls that wait for their answers on it."""
 
-    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream, self.wire = stream, Wire()
         self.waiting: dict[int, _Waiter] = {}
         self.lost = False
@@ -188,7 +188,7 @@ class Client(Caller):
                 self._link = None
                 raise
 
-    async def _open(self, deadline: float) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+    async def _open(self, deadline: float) -> trio.abc.Stream:
         address = self.address
         try:
             with trio.fail_at(deadline):

@@ -28,6 +28,8 @@ _CREDENTIALS: Final = struct.Struct("3i")
 LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 """What a connection raises when it is no more (an SSLError is an OSError)."""
 
+Stream = trio.abc.Stream
+
 log = logging.getLogger("hostler.rpc")
 
 
@@ -102,11 +104,19 @@ class RpcServer:
             self.refused += 1
             await trio.aclose_forcefully(raw)
             return
-        connection = _Connection(self, raw)
+        if address.kind == "tls":
+            assert self.tls is not None
+            await self.serve_stream(trio.SSLStream(raw, self.tls, server_side=True, https_compatible=True))
+        else:
+            await self.serve_stream(raw, local=address.kind == "unix" and _is_own(raw))
+
+    async def serve_stream(self, stream: Stream, *, local: bool = False) -> None:
+        """Serve one peer until it goes or has to; ``local``: it is the service's own user."""
+        connection = _Connection(self, stream)
         self.connections.add(connection)
         try:
             with connection.scope:
-                await connection.run(address, raw)
+                await connection.run(local=local)
         except (trio.TooSlowError, *LOST) as error:
             log.debug("connection lost before it was one: %s", error)
         except NotAuthenticated as error:
@@ -121,7 +131,7 @@ class RpcServer:
 class _Connection:
     """One peer's connection: bytes in, bytes out, and a session between."""
 
-    def __init__(self, server: RpcServer, stream: trio.abc.Stream) -> None:
+    def __init__(self, server: RpcServer, stream: Stream) -> None:
         self.server, self.limits, self.stream = server, server.limits, stream
         self.scope = trio.CancelScope()
         self.session: Session | None = None
@@ -145,16 +155,13 @@ class _Connection:
         if self.session is not None:
             self.session.close()
 
-    async def run(self, address: Address, raw: trio.SocketStream) -> None:
-        if address.kind == "tls":
-            assert self.server.tls is not None
-            stream = trio.SSLStream(raw, self.server.tls, server_side=True, https_compatible=True)
-            self.stream = stream
+    async def run(self, *, local: bool) -> None:
+        names: tuple[str, ...] = ()
+        if isinstance(self.stream, trio.SSLStream):
             with trio.fail_after(self.limits.frame_seconds):
-                await stream.do_handshake()
-            identity = self.server.service.newcomer(certificate=names_of(stream.getpeercert()))
-        else:
-            identity = self.server.service.newcomer(local=address.kind == "unix" and _is_own(raw))
+                await self.stream.do_handshake()
+            names = names_of(self.stream.getpeercert())
+        identity = self.server.service.newcomer(local=local, certificate=names)
         async with trio.open_nursery() as nursery:
             self.session = self._session(identity, nursery)
             nursery.start_soon(self._until_lost, self._send_all)

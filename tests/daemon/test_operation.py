@@ -162,8 +162,8 @@ def test_the_end_is_clean_and_every_answer_is_sent_first(tmp_path: Path) -> None
 
 
 def test_a_second_daemon_on_the_same_folder_is_refused(tmp_path: Path) -> None:
-    with Daemon(tmp_path) as daemon:
-        command = [HOSTLER, "serve", "--rpc", f"unix:{tmp_path}/other.sock", "--data", daemon.folder / "data"]
+    with Daemon(tmp_path):
+        command = [str(HOSTLER), "serve", "--rpc", f"unix:{tmp_path}/other.sock", "--data", str(tmp_path / "data")]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert ended.returncode == 1
         assert "another process uses the data folder" in ended.stderr
