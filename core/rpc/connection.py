@@ -8,11 +8,14 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import trio
 
+from ...placement.errors import HostlerError
+from ..tenancy.errors import NotAuthenticated
 from .framing import BadFrame, Framer
 from .messages import error_object, notification
 from .session import Session
@@ -95,7 +98,7 @@ class Connection:
         self._room.unpark_all()
 
     async def run(self, *, local: bool) -> None:
-        """Serve the peer. NotAuthenticated for a certificate that stands for nobody."""
+        """Serve the peer."""
         try:
             identity = self.server.service.newcomer(local=local, certificate=await self._certificate())
             async with trio.open_nursery() as nursery:
@@ -106,6 +109,9 @@ class Connection:
                 nursery.start_soon(self._until_lost, self._send_all)
                 await self._until_lost(self._read)
                 nursery.cancel_scope.cancel()
+        except NotAuthenticated as error:
+            log.info("connection refused: %s", error)
+            await farewell(self.stream, error)
         except LOST as error:
             log.debug("connection lost: %s", error)
 
@@ -235,6 +241,12 @@ class Connection:
                     raise trio.BrokenResourceError("the peer does not read")
                 self.waiting_bytes -= len(part)
                 self._room.unpark_all()
+
+
+async def farewell(stream: trio.abc.Stream, error: HostlerError) -> None:
+    """Tell a peer who was never served why; it is a few bytes, which any peer's system takes at once."""
+    with trio.move_on_after(LINGER_SECONDS), suppress(*LOST):
+        await stream.send_all(notification("error", error_object(error, "list")))
 
 
 def is_own(stream: trio.SocketStream) -> bool:

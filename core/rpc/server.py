@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import trio
 
 from ...placement.errors import InvalidValue
+from ..errors import Overloaded
 from ..service import Service
-from ..tenancy.errors import NotAuthenticated
 from .addresses import Address, bound, forget, listen
-from .connection import LOST, Connection, Limits, is_own, keep_alive
+from .connection import LOST, Connection, Limits, farewell, is_own, keep_alive
 from .watching import Watchers
 
 __all__ = ["Limits", "RpcServer"]
@@ -75,6 +75,8 @@ class RpcServer:
     async def _serve(self, address: Address, raw: trio.SocketStream) -> None:
         if len(self.connections) >= self.limits.connections:
             self.refused += 1
+            if address.kind != "tls":
+                await farewell(raw, Overloaded("there are too many connections", hint="try again later"))
             await trio.aclose_forcefully(raw)
             return
         keep_alive(raw)
@@ -93,8 +95,6 @@ class RpcServer:
                 await connection.run(local=local)
         except LOST as error:
             log.debug("connection lost before it was one: %s", error)
-        except NotAuthenticated as error:
-            log.info("connection refused: %s", error)
         except Exception:
             log.exception("a connection failed in an unforeseen way")
         finally:

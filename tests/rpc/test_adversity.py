@@ -284,8 +284,12 @@ async def test_more_connections_than_are_allowed_are_closed_at_once() -> None:
             assert (await first.ask("status"))[0] is None
             assert (await second.ask("status"))[0] is None
             async with peer(served) as third:
+                assert (await third.receive())[2][0][0] == "overloaded"
                 assert await third.receive() is None
             assert served.server.refused == 1
+            async with open_client(served.address, within=0.3) as client:
+                with pytest.raises(Overloaded, match="too many connections"):
+                    await client.call("status")
         await until(lambda: len(served.server.connections) == 1)
         async with peer(served) as fourth:
             assert (await fourth.ask("status"))[0] is None
