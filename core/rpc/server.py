@@ -232,8 +232,10 @@ class _Connection:
         if self._out_bytes > self.limits.backlog_bytes:
             log.info("connection closed: %d bytes wait to be read", self._out_bytes)
             self.scope.cancel()
-        self._wake.unpark_all()
-        self._room.unpark_all()
+        if self._wake:
+            self._wake.unpark_all()
+        if self._room:
+            self._room.unpark_all()
 
     async def _send_all(self) -> None:
         while True:
