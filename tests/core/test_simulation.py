@@ -39,8 +39,9 @@ class Guests:
         self.unsure: set[str] = set()
 
     async def step(self, client: SimulatedClient, chance: random.Random) -> None:
-        if self.there and chance.random() < 0.3:
-            uuid = chance.choice(sorted(self.there))
+        sure = sorted(set(self.there) - self.unsure)
+        if sure and chance.random() < 0.3:
+            uuid = chance.choice(sure)
             self.unsure.add(uuid)
             await client.release([uuid])
             del self.there[uuid]

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from hostler.core.client import open_client
 from hostler.core.rpc.framing import BadFrame
 from hostler.core.rpc.messages import read_answer, read_call
+from hostler.core.rpc.methods import METHODS
 from hostler.core.tenancy.commands import CreateDomain, CreateUser
+from tests.core.orders import uuid_of
 
 from .serving import raw_stream, serving
 
@@ -88,6 +90,33 @@ def test_a_call_is_read_as_it_was_written(number: int, method: str, params: Any)
     assert (call.id, call.method, bytes(call.params)) == (number, method, msgpack.packb(params))
     note = read_call(msgpack.packb([2, method, params]))
     assert (note.id, note.method) == (None, method)
+
+
+def strange_params(method: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Parameters of the right names, and of types and values that are right now and then."""
+    words = st.sampled_from(["node-0", "p1", uuid_of(1), "cloud", "project:p1", "reader", "VCPU", "decisions"])
+    request = st.fixed_dictionaries(
+        {"spec": st.just(SPEC) | values}, optional={"project_id": words, "alternates": values}
+    )
+    likely = words | request | st.lists(words | request, max_size=3) | st.dictionaries(words, values, max_size=3)
+    names = METHODS[method].params.__struct_fields__
+    return st.fixed_dictionaries({}, optional=dict.fromkeys(names, likely | values))
+
+
+calls = st.sampled_from(sorted(METHODS)).flatmap(lambda method: st.tuples(st.just(method), strange_params(method)))
+
+
+@pytest.mark.property
+@settings(max_examples=40, deadline=None)
+@given(st.lists(calls, min_size=5, max_size=30))
+def test_no_call_fails_in_an_unforeseen_way(asked: list[tuple[str, dict[str, Any]]]) -> None:
+    async def main() -> None:
+        async with serving() as served, open_client(served.address, within=20) as client:
+            for (method, params), answer in zip(asked, await client.pipeline(asked), strict=True):
+                assert getattr(answer, "code", None) != "internal", (method, params)
+            served.service.state.fleet.check()
+
+    trio.run(main)
 
 
 async def test_nothing_secret_is_in_the_logs_or_the_audit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
