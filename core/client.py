@@ -44,8 +44,6 @@ __all__ = ["BlockingClient", "Client", "ConnectionLost", "open_client"]
 
 READ_BYTES: Final = 256 << 10
 
-Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
-
 
 class _Waiter:
     """One or more calls that are waited for together."""
@@ -63,7 +61,7 @@ class _Waiter:
 class _Link:
     """A connection, and the calls that wait for their answers on it."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream, self.wire = stream, Wire()
         self.waiting: dict[int, _Waiter] = {}
         self.lost = False
@@ -191,7 +189,7 @@ class Client(Caller):
     async def _connect_alone(self, deadline: float) -> None:
         if self._link is not None and not self._link.lost:
             return
-        link = _Link(await self._open())
+        link = _Link(await self._open(deadline))
         self._link = link
         try:
             await self._nursery.start(self._serve, link)
@@ -202,7 +200,8 @@ class Client(Caller):
             await trio.aclose_forcefully(link.stream)
             raise
 
-    async def _open(self) -> Stream:
+    async def _open(self, deadline: float) -> trio.abc.Stream:
+        """A new connection, at best before ``deadline``. ConnectionLost."""
         address = self.address
         try:
             if address.kind == "unix":

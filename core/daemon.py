@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -28,7 +29,9 @@ from .tasks import background
 from .tenancy.tenants import LOCAL
 from .writer import Writer, open_writer
 
-FLUSH_SECONDS = 1.0
+FLUSH_SECONDS: Final = 1.0
+GC_THRESHOLDS: Final = (50_000, 20, 20)
+"""Of the garbage collector: nearly all that a command makes is freed without it."""
 
 log = logging.getLogger("hostler.daemon")
 
@@ -51,6 +54,9 @@ async def serve_rpc(
         async with open_writer(machine, journal, **limits) as writer:
             service = Service(machine, writer, open_to_all=config.rpc.auth == "none")
             await _put_policy(service, policy)
+            gc.collect()
+            gc.freeze()  # the fleet stays: no need to walk it again and again
+            gc.set_threshold(*GC_THRESHOLDS)
             async with background() as nursery:
                 if data.folder is not None and data.audit:
                     audit = AuditLog(Path(data.folder))

@@ -125,15 +125,19 @@ class _Placing:
                 usage.add(tenants, project, {INSTANCES: sum(counts), **total})
 
 
-def place_each(state: ServiceState, asked: Sequence[Asked], now: float) -> list[Decision | HostlerError]:
-    """Place one request after the other; for each its decision, or the error that it was refused with."""
+def place_each(
+    state: ServiceState, asked: Sequence[Asked], now: float, wanted: Sequence[bool] | None = None
+) -> list[Decision | HostlerError | None]:
+    """Place one request after the other; for each its decision (None where it is not ``wanted``), or the error that it
+    was refused with."""
     placing = _Placing(state, now)
     for position, each in enumerate(asked):
         placing.add(position, each)
     placing.decide()
-    outcomes: dict[int, Decision | HostlerError] = dict(placing.errors)
+    outcomes: dict[int, Decision | HostlerError | None] = dict(placing.errors)
     for positions, decisions in placing.decided:
-        outcomes.update(zip(positions, decisions, strict=True))
+        for index, position in enumerate(positions):
+            outcomes[position] = decisions[index] if wanted is None or wanted[position] else None
     return [outcomes[position] for position in range(len(asked))]
 
 

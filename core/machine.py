@@ -72,7 +72,7 @@ class ServiceMachine:
         self._advance(command.now)
         match command.command:
             case Place(request=request):
-                outcome = guests.place_each(state, (request,), command.now)[0]
+                (outcome,) = guests.place_each(state, (request,), command.now)
                 if isinstance(outcome, HostlerError):
                     raise outcome
                 return outcome
@@ -96,15 +96,15 @@ class ServiceMachine:
                     return edit(state.engine, other, command.now)
                 return _change_tenants(state, other, command.now)
 
-    def apply_batch(self, commands: Sequence[Order]) -> list[Any]:
-        """For each order its answer, or the error it is refused with. Runs of single placements at one time are decided
-        together."""
+    def apply_batch(self, commands: Sequence[Order], wanted: Sequence[bool] | None = None) -> list[Any]:
+        """For each order its answer, or the error it is refused with; None for decisions that are not ``wanted``. Runs
+        of single placements at one time are decided together."""
         outcomes: list[Any] = []
         while len(outcomes) < len(commands):
             first = len(outcomes)
             last = _end_of_run(commands, first)
             if last > first + 1:
-                outcomes += self._place_run(commands[first:last])
+                outcomes += self._place_run(commands[first:last], None if wanted is None else wanted[first:last])
             else:
                 outcomes.append(self._outcome(commands[first]))
         return outcomes
@@ -118,7 +118,7 @@ class ServiceMachine:
             log.exception("%s failed in an unforeseen way; it counts as refused", type(order.command).__name__)
             return InternalError("the command failed in an unforeseen way; the service's log says how")
 
-    def _place_run(self, orders: Sequence[Order]) -> list[Any]:
+    def _place_run(self, orders: Sequence[Order], wanted: Sequence[bool] | None) -> list[Any]:
         outcomes: list[Any] = [None] * len(orders)
         asked, positions = [], []
         for position, order in enumerate(orders):
@@ -131,7 +131,9 @@ class ServiceMachine:
             asked.append(order.command.request)
             positions.append(position)
         self._advance(orders[0].now)
-        for position, outcome in zip(positions, guests.place_each(self.state, asked, orders[0].now), strict=True):
+        some = None if wanted is None else [wanted[position] for position in positions]
+        placed = guests.place_each(self.state, asked, orders[0].now, some)
+        for position, outcome in zip(positions, placed, strict=True):
             outcomes[position] = outcome
         return outcomes
 

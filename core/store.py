@@ -7,6 +7,7 @@ log, synchronous=FULL). Tests put other stores, with faults, behind the same pro
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import aiosqlite
 import msgspec
 
+from . import wal
 from .asyncio_thread import AsyncioThread
 from .errors import DataDamaged, StorageFailed
 from .snapshots import sync
@@ -83,6 +85,8 @@ class SqliteStore:
         self._writing: aiosqlite.Connection | None = None
         self._reading: tuple[int, aiosqlite.Connection] | None = None
         self._current = 0
+        self._cut: dict[int, str] = {}
+        """Segments whose write-ahead log breaks off, and how."""
 
     def path(self, first: int) -> Path:
         """File of a segment."""
@@ -164,13 +168,33 @@ class SqliteStore:
     async def _read(self, first: int, after: int, limit: int) -> list[Row]:
         if self._reading is None or self._reading[0] != first:
             await self._stop_reading()
-            self._reading = (first, await self._connect(first))
+            self._reading = (first, await self._connect_to_read(first))
         query = "SELECT sequence, key, fingerprint, body, checksum FROM records WHERE sequence > ? ORDER BY sequence"
-        found = await self._reading[1].execute_fetchall(f"{query} LIMIT ?", (after, limit))
+        found = list(await self._reading[1].execute_fetchall(f"{query} LIMIT ?", (after, limit)))
+        if not found and first in self._cut:
+            raise DataDamaged(self._cut[first], field="data")
         try:
             return msgspec.convert(found, list[Row], strict=True)
         except msgspec.ValidationError as error:
             raise DataDamaged(f"{self.path(first).name} holds a record that cannot be: {error}", field="data") from None
+
+    async def _connect_to_read(self, first: int) -> aiosqlite.Connection:
+        """Connect, and find out whether the write-ahead log has more than SQLite takes of it."""
+        log = self._files(first)[1]
+        before = wal.look(log)
+        database = await self._connect(first)
+        try:
+            rows = list(await database.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)"))
+            taken = max(int(rows[0][1]), 0)
+            if first not in self._cut and (before.lost(taken) or not before.whole):
+                lost = f"{before.lost(taken)} transactions" if before.whole else "all that it had"
+                name = self.path(first).name
+                self._cut[first] = f"the write-ahead log of {name} is damaged behind frame {taken}, {lost} lost"
+                shutil.copyfile(log, log.with_name(f"damaged-{log.name}"))
+        except BaseException:
+            await database.close()
+            raise
+        return database
 
     async def _begin(self, first: int) -> None:
         path = self.path(first)

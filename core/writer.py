@@ -68,8 +68,9 @@ class Machine(Protocol[Command, Result]):
 class BatchMachine(Protocol):
     """A machine that carries out many commands faster than one by one, with the same outcome."""
 
-    def apply_batch(self, commands: Sequence[Any]) -> Sequence[Any]:
-        """For each command in order its result, or the HostlerError that refused it."""
+    def apply_batch(self, commands: Sequence[Any], wanted: Sequence[bool] | None = None) -> Sequence[Any]:
+        """For each command in order its result, or the HostlerError that refused it; anything where it is not
+        ``wanted``."""
 
 
 class Pending(Generic[Command, Result]):
@@ -158,8 +159,8 @@ class Writer(Generic[Command, Result]):
         self._answers.save(folder)
 
     def _replay(self, rows: Sequence[Row]) -> None:
-        outcomes = self._outcomes([self._decoded(row) for row in rows])
-        for row, outcome in zip(rows, outcomes, strict=True):
+        commands, wanted = [self._decoded(row) for row in rows], [row.key is not None for row in rows]
+        for row, outcome in zip(rows, self._outcomes(commands, wanted), strict=True):
             if row.key is not None:
                 self._answers.put(row.key, row.fingerprint, outcome)
 
@@ -234,7 +235,8 @@ class Writer(Generic[Command, Result]):
                 return
             self._by_key[pending.key] = pending
         self._queue.append(pending)
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
 
     def cancel(self, pending: Pending[Command, Result]) -> bool:
         """Take a command back if it has not been taken from the queue yet. Its ``done`` is then never called."""
@@ -335,9 +337,11 @@ class Writer(Generic[Command, Result]):
                 else:
                     self._finish_all(pending, outcome, None)
 
-    def _outcomes(self, commands: Sequence[Command]) -> Sequence[Result | HostlerError]:
+    def _outcomes(
+        self, commands: Sequence[Command], wanted: Sequence[bool] | None = None
+    ) -> Sequence[Result | HostlerError]:
         if isinstance(self.machine, BatchMachine):
-            return self.machine.apply_batch(commands)
+            return self.machine.apply_batch(commands, wanted)
         return [self._outcome(command) for command in commands]
 
     def _outcome(self, command: Command) -> Result | HostlerError:

@@ -135,14 +135,14 @@ class Decisions(Sequence[Decision]):
         run = next(run for run in self._runs if run.first <= index < run.first + len(run.rows))
         at = index - run.first
         engine, request, signature = self._engine, run.requests[at], run.signatures[run.which[at]]
-        counts = [int(count) for count in run.counts[at][: len(signature.stages)]]
+        counts: list[int] = run.counts[at, : len(signature.stages)].tolist()
         removed = dict(zip(signature.stage_names, counts[1:], strict=True))
         row = int(run.rows[at])
         selections: tuple[Any, ...] = ()
         refusal = None
         if row >= 0:
             fleet = engine.fleet
-            uuid = format_uuid(int(run.uuids[at, 0]), int(run.uuids[at, 1]))
+            uuid = format_uuid(*run.uuids[at].tolist())
             amounts = {fleet.resource_classes[i]: amount for i, amount in signature.resources.items()}
             claimed = Claimed(uuid, row, -1, float(run.scores[at]), {fleet.uuid(row): amounts}, ())
             selections = (engine.selection(claimed, ()),)

@@ -58,7 +58,7 @@ async def replay_journal(
     remote: Remote = LOCAL,
 ) -> int:
     """Re-run the journal in a data folder, from its first command if the history was kept, else from its oldest
-    snapshot. The folder is only read. Quotas and roles hold as they did."""
+    snapshot. Nothing in the folder is changed. Quotas and roles hold as they did."""
     found = await compare(folder, read_policy(policy), show)
     if remote.as_json:
         remote.show(found)

@@ -146,6 +146,9 @@ class Caller:
             except ConnectionLost as error:
                 if (sent and not repeatable) or self._now() + pause >= deadline:
                     raise _given_up(error, sent and METHODS[method].kind != "question", key) from error
+            except Overloaded:  # too many connections
+                if self._now() + pause >= deadline:
+                    raise
             await self._sleep(pause * (0.5 + self._pauses.random() / 2))
             pause = min(2 * pause, LONGEST_PAUSE)
 

@@ -8,13 +8,14 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import trio
 
-from ..service import Identity
-from .addresses import Address
+from ...placement.errors import HostlerError
+from ..tenancy.errors import NotAuthenticated
 from .framing import BadFrame, Framer
 from .messages import error_object, notification
 from .session import Session
@@ -63,12 +64,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Connection:
     """Bytes in, bytes out. ``run`` until the peer is gone or has lost its connection."""
 
-    def __init__(self, server: RpcServer, stream: trio.SocketStream) -> None:
-        self.server, self.limits = server, server.limits
-        self.stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = stream
+    def __init__(self, server: RpcServer, stream: trio.abc.Stream) -> None:
+        self.server, self.limits, self.stream = server, server.limits, stream
         self.scope = trio.CancelScope()
         self.waiting_bytes = 0
-        self._raw = stream
         self._session: Session | None = None
         self._nursery: trio.Nursery | None = None
         self._framer = Framer(self.limits.stranger_bytes)
@@ -98,10 +97,10 @@ class Connection:
             self._session.outstanding = 0
         self._room.unpark_all()
 
-    async def run(self, address: Address) -> None:
-        """Serve the peer. NotAuthenticated for a certificate that stands for nobody."""
+    async def run(self, *, local: bool) -> None:
+        """Serve the peer."""
         try:
-            identity = await self._identity(address)
+            identity = self.server.service.newcomer(local=local, certificate=await self._certificate())
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._session = Session(
@@ -110,21 +109,22 @@ class Connection:
                 nursery.start_soon(self._until_lost, self._send_all)
                 await self._until_lost(self._read)
                 nursery.cancel_scope.cancel()
+        except NotAuthenticated as error:
+            log.info("connection refused: %s", error)
+            await farewell(self.stream, error)
         except LOST as error:
             log.debug("connection lost: %s", error)
 
-    async def _identity(self, address: Address) -> Identity:
-        service = self.server.service
-        if address.kind != "tls":
-            return service.newcomer(local=address.kind == "unix" and _is_own(self._raw))
-        assert self.server.tls is not None
-        stream = trio.SSLStream(self._raw, self.server.tls, server_side=True, https_compatible=True)
-        self.stream = stream
+    async def _certificate(self) -> tuple[str, ...]:
+        """The names in the peer's certificate, if it has shown one."""
+        stream = self.stream
+        if not isinstance(stream, trio.SSLStream):
+            return ()
         with trio.move_on_after(self.limits.frame_seconds) as limit:
             await stream.do_handshake()
         if limit.cancelled_caught:
             raise trio.BrokenResourceError("no TLS handshake in time")
-        return service.newcomer(certificate=names_of(stream.getpeercert()))
+        return names_of(stream.getpeercert())
 
     async def _until_lost(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -209,9 +209,12 @@ class Connection:
         with trio.move_on_after(LINGER_SECONDS):
             while self.waiting_bytes:
                 await self._room.park()
-            if isinstance(self.stream, trio.SocketStream):
-                await self.stream.send_eof()
-            while await self._raw.receive_some(READ_BYTES):
+            raw: trio.abc.Stream = self.stream
+            if isinstance(raw, trio.SSLStream):
+                raw = raw.transport_stream
+            elif isinstance(raw, trio.abc.HalfCloseableStream):
+                await raw.send_eof()
+            while await raw.receive_some(READ_BYTES):
                 pass  # closing with unread bytes would take the notification away from the peer
 
     # out
@@ -240,7 +243,13 @@ class Connection:
                 self._room.unpark_all()
 
 
-def _is_own(stream: trio.SocketStream) -> bool:
+async def farewell(stream: trio.abc.Stream, error: HostlerError) -> None:
+    """Tell a peer who was never served why; it is a few bytes, which any peer's system takes at once."""
+    with trio.move_on_after(LINGER_SECONDS), suppress(*LOST):
+        await stream.send_all(notification("error", error_object(error, "list")))
+
+
+def is_own(stream: trio.SocketStream) -> bool:
     """True if a Unix socket's peer is the user that this process is, or root."""
     data: Any = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, user, _ = _CREDENTIALS.unpack(data)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import trio
 
 from ...placement.errors import InvalidValue
+from ..errors import Overloaded
 from ..service import Service
-from ..tenancy.errors import NotAuthenticated
 from .addresses import Address, bound, forget, listen
-from .connection import LOST, Connection, Limits, keep_alive
+from .connection import LOST, Connection, Limits, farewell, is_own, keep_alive
 from .watching import Watchers
 
 __all__ = ["Limits", "RpcServer"]
@@ -75,18 +75,26 @@ class RpcServer:
     async def _serve(self, address: Address, raw: trio.SocketStream) -> None:
         if len(self.connections) >= self.limits.connections:
             self.refused += 1
+            if address.kind != "tls":
+                await farewell(raw, Overloaded("there are too many connections", hint="try again later"))
             await trio.aclose_forcefully(raw)
             return
-        connection = Connection(self, raw)
+        keep_alive(raw)
+        if address.kind == "tls":
+            assert self.tls is not None
+            await self.serve_stream(trio.SSLStream(raw, self.tls, server_side=True, https_compatible=True))
+        else:
+            await self.serve_stream(raw, local=address.kind == "unix" and is_own(raw))
+
+    async def serve_stream(self, stream: trio.abc.Stream, *, local: bool = False) -> None:
+        """Serve one peer until it goes or has to; ``local``: it is the service's own user."""
+        connection = Connection(self, stream)
         self.connections.add(connection)
         try:
-            keep_alive(raw)
             with connection.scope:
-                await connection.run(address)
+                await connection.run(local=local)
         except LOST as error:
             log.debug("connection lost before it was one: %s", error)
-        except NotAuthenticated as error:
-            log.info("connection refused: %s", error)
         except Exception:
             log.exception("a connection failed in an unforeseen way")
         finally:

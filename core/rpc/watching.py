@@ -67,6 +67,9 @@ class Watchers:
         self._subscriptions: dict[Watcher, _Subscription] = {}
         service.writer.observers.append(self._applied)
 
+    def __len__(self) -> int:
+        return len(self._subscriptions)
+
     def __contains__(self, watcher: object) -> bool:
         return watcher in self._subscriptions
 
@@ -159,14 +162,15 @@ class Watchers:
         return Event(kind="decisions", project=project, hosts=hosts, **about)
 
     def _project(self, command: Any) -> str | None:
-        """Project of the guest that a command is about."""
+        """Project of the guest that a command is about; None also where the guest is gone again, by a command of the
+        same batch."""
         if isinstance(command, p.Place):
             return command.request.project_id
         if isinstance(command, p.Move | p.Resize):
             try:
                 return self._service.state.fleet.consumer(command.uuid).project_id
             except UnknownName:
-                return None
+                return command.request.project_id or None
         return None
 
 

@@ -62,7 +62,7 @@ class BatchLedger(Ledger):
         super().__init__()
         self.batches: list[int] = []
 
-    def apply_batch(self, commands: Sequence[Pay]) -> list[int | HostlerError]:
+    def apply_batch(self, commands: Sequence[Pay], wanted: Sequence[bool] | None = None) -> list[int | HostlerError]:
         self.batches.append(len(commands))
         outcomes: list[int | HostlerError] = []
         for command in commands:

@@ -104,7 +104,7 @@ async def test_flipped_bits_anywhere_in_the_file_are_found_or_harmless(tmp_path:
     await fill(original, 200)
     size = len((original / "journal-0000000000000001.sqlite").read_bytes())
     outcomes = set()
-    for position in range(0, size, max(size // 60, 1)):
+    for position in range(0, size, max(size // 40, 1)):
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(original, copy)
         flip(copy / "journal-0000000000000001.sqlite", position)
@@ -193,3 +193,48 @@ async def test_history_is_kept_from_the_first_command_on_where_that_is_wanted(tm
     names = sorted(name for name in os.listdir(tmp_path) if name.startswith("journal-"))
     assert names[0] == "journal-0000000000000001.sqlite"
     assert len(names) == 5
+
+
+# the write-ahead log, which is all that a killed process may have left
+
+
+@pytest.fixture
+async def killed(tmp_path: Path) -> Path:
+    """A folder as it is while a daemon runs, with 200 commands of a transaction each in the write-ahead log."""
+    running, copy = tmp_path / "running", tmp_path / "copy"
+    async with open_writer(Ledger(), Journal.in_folder(running)) as writer:
+        for _ in range(200):
+            await writer.submit(Pay("a", 1))
+        shutil.copytree(running, copy)
+    assert len((copy / "journal-0000000000000001.sqlite-wal").read_bytes()) > 200 * 4096
+    return copy
+
+
+async def test_what_only_the_log_has_is_kept(killed: Path) -> None:
+    found, ledger = await recovered(killed)
+    assert (found.last, found.damage, ledger.accounts) == (200, [], {"a": 200})
+
+
+async def test_a_flipped_bit_in_the_log_is_said_and_all_before_it_is_kept(killed: Path, tmp_path: Path) -> None:
+    size = len((killed / "journal-0000000000000001.sqlite-wal").read_bytes())
+    kept = set()
+    for position in (8, 20, 40, 60, size // 3, size // 2, size - 4000, size - 10):
+        folder = tmp_path / f"flip-{position}"
+        shutil.copytree(killed, folder)
+        flip(folder / "journal-0000000000000001.sqlite-wal", position)
+        found, ledger = await recovered(folder, 1)
+        assert found.last < 200
+        assert any(f"kept all up to command {found.last}" in text for text in found.damage), position
+        assert ledger.accounts == {"a": found.last + 1}
+        assert (await recovered(folder))[0].damage == []
+        kept.add(found.last)
+    assert len(kept) > 3
+
+
+async def test_a_log_that_was_cut_in_the_middle_of_a_write_is_a_crash_and_no_damage(killed: Path) -> None:
+    log = killed / "journal-0000000000000001.sqlite-wal"
+    data = log.read_bytes()
+    log.write_bytes(data[:-3000])
+    found, ledger = await recovered(killed)
+    assert found.damage == []
+    assert found.last == ledger.accounts["a"] == 199

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,3 +120,10 @@ async def raw_stream(address: str) -> trio.SocketStream:
     """A plain TCP connection to an address."""
     parsed = Address.parse(address)
     return await trio.open_tcp_stream(parsed.host, parsed.port)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what happens soon."""
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110  nobody is there to set an event
+            await trio.sleep(0.01)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable
+import struct
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from hostler.core.rpc.methods import METHODS
 from hostler.core.rpc.tls import server_context
 from tests.core.orders import uuid_of
 
-from .serving import Authority, Served, raw_stream, serving
+from .serving import Authority, Served, raw_stream, serving, until
 
 PLACE = {"request": {"spec": {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1}}}}
 SMALL = Limits(frame_bytes=1 << 20, stranger_bytes=10_000, frame_seconds=0.2, send_seconds=0.2)
@@ -88,13 +89,6 @@ async def send_all_it_takes(stream: trio.SocketStream, data: bytes) -> None:
         await stream.send_all(data)
     except trio.BrokenResourceError:
         return
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what happens soon."""
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110  nobody is there to set an event
-            await trio.sleep(0.01)
 
 
 # what is no message
@@ -290,8 +284,12 @@ async def test_more_connections_than_are_allowed_are_closed_at_once() -> None:
             assert (await first.ask("status"))[0] is None
             assert (await second.ask("status"))[0] is None
             async with peer(served) as third:
+                assert (await third.receive())[2][0][0] == "overloaded"
                 assert await third.receive() is None
             assert served.server.refused == 1
+            async with open_client(served.address, within=0.3) as client:
+                with pytest.raises(Overloaded, match="too many connections"):
+                    await client.call("status")
         await until(lambda: len(served.server.connections) == 1)
         async with peer(served) as fourth:
             assert (await fourth.ask("status"))[0] is None
@@ -308,6 +306,26 @@ async def test_unfinished_messages_of_all_together_are_bounded() -> None:
             assert "unfinished" in await second.dismissed()
             assert served.server.unfinished_bytes == len(half)
         await until(lambda: served.server.unfinished_bytes == 0)
+
+
+async def test_a_peer_that_vanishes_within_a_message_is_forgotten() -> None:
+    async with served_with_witness() as served:
+        async with peer(served) as gone:
+            await gone.stream.send_all(msgpack.packb([0, 1, "place", [PLACE]])[:-3])
+            await until(lambda: served.server.unfinished_bytes > 0)
+            gone.stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await until(lambda: len(served.server.connections) == 1)
+        assert served.server.unfinished_bytes == 0
+
+
+async def test_a_long_message_within_the_limit_is_taken_whatever_pieces_it_comes_in() -> None:
+    data = msgpack.packb([0, 1, "place_many", [{"requests": [{**PLACE["request"], "request_id": "x" * 200}] * 2_000}]])
+    async with served_with_witness() as served, peer(served) as slow:
+        for start in range(0, len(data), 9_973):
+            await slow.stream.send_all(data[start : start + 9_973])
+            await trio.lowlevel.checkpoint()
+        with trio.fail_after(20):
+            assert len((await slow.receive())[3]["hosts"]) == 2_000
 
 
 async def test_a_peer_that_is_gone_takes_what_waits_with_it() -> None:

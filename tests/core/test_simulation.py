@@ -1,0 +1,187 @@
+"""The whole service under a simulated clock: crashes, broken disks, lost connections and jumping clocks, as a seed has
+it. What was acknowledged is there, once; what was refused is not; live and replayed state are the same."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock
+
+from hostler.core.errors import DeadlineExceeded, StorageFailed
+from hostler.core.journal import Journal
+from hostler.core.machine import Order, ServiceMachine
+from hostler.core.rpc.caller import ConnectionLost
+from hostler.core.rpc.server import RpcServer
+from hostler.core.service import Service
+from hostler.core.tasks import background
+from hostler.core.writer import Writer, open_writer
+from hostler.placement.commands import AddHosts
+from hostler.placement.errors import UnknownName
+
+from .orders import LOCAL, NOW, hosts, uuid_of
+from .simulation import Disk, MemorySnapshots, MemoryStore, Network, Pipe, SimulatedClient, simulated_client
+
+SPEC = {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1024}}
+UNSURE = (StorageFailed, DeadlineExceeded, ConnectionLost)
+
+
+class Guests:
+    """What one client knows of its guests."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.made = number, 0
+        self.there: dict[str, str] = {}
+        self.unsure: set[str] = set()
+
+    async def step(self, client: SimulatedClient, chance: random.Random) -> None:
+        sure = sorted(set(self.there) - self.unsure)
+        if sure and chance.random() < 0.3:
+            uuid = chance.choice(sure)
+            self.unsure.add(uuid)
+            await client.release([uuid])
+            del self.there[uuid]
+        else:
+            self.made += 1
+            uuid = uuid_of(self.number * 10_000 + self.made)
+            self.unsure.add(uuid)
+            request = {"spec": SPEC, "instance_uuids": [uuid], "project_id": f"p{self.number}"}
+            self.there[uuid] = (await client.call("place", {"request": request})).host
+        self.unsure.discard(uuid)
+
+
+class World:
+    """One simulated run."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.chance = random.Random(seed)
+        self.disk = Disk(random.Random(seed + 1), folder)
+        self.guests = [Guests(number) for number in range(3)]
+        self.skew = 0.0
+        self.machine = ServiceMachine()
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            network = Network(random.Random(self.chance.random()), nursery)
+            async with trio.open_nursery() as clients:
+                nursery.start_soon(self._lives, network)
+                for guests in self.guests:
+                    clients.start_soon(self._client, network, guests, random.Random(self.chance.random()))
+            self.disk.broken = False
+            async with simulated_client(network) as client:
+                await self._check(client)
+            nursery.cancel_scope.cancel()
+        await self._check_replay()
+
+    async def _client(self, network: Network, guests: Guests, chance: random.Random) -> None:
+        async with simulated_client(network) as client:
+            for _ in range(25):
+                try:
+                    await guests.step(client, chance)
+                except UNSURE:
+                    await trio.sleep(0.2)
+
+    async def _lives(self, network: Network) -> None:
+        """The service, again and again: each life ends in a crash."""
+        while True:
+            with trio.move_on_after(self.chance.choice([0.3, 1.0, 3.0, 20.0])):
+                try:
+                    await self._life(network)
+                except StorageFailed:
+                    self.disk.broken = False  # it could not even start
+            network.serve = None
+            network.cut()
+            self.disk.crashes += 1
+            await trio.sleep(self.chance.choice([0.0, 0.1, 1.0]))
+
+    async def _life(self, network: Network) -> None:
+        self.machine = ServiceMachine()
+        journal = Journal(MemoryStore(self.disk), MemorySnapshots(self.disk))
+        limits = {"snapshot_every": self.chance.choice([5, 20, 1_000])}
+        async with open_writer(self.machine, journal, **limits) as writer:
+            if not len(self.machine.state.fleet):
+                await writer.submit(Order(NOW, LOCAL, AddHosts(hosts=hosts(4))))
+            service = Service(self.machine, writer, clock=lambda: NOW + trio.current_time() + self.skew)
+            server = RpcServer(service)
+            async with background() as nursery:
+                network.serve = lambda stream: nursery.start_soon(self._serve, server, stream)
+                try:
+                    await self._trouble()
+                finally:
+                    network.serve = None
+
+    async def _serve(self, server: RpcServer, stream: Pipe) -> None:
+        await server.serve_stream(stream, local=True)
+
+    async def _trouble(self) -> None:
+        """A disk that breaks and is mended, and a clock that jumps."""
+        while True:
+            await trio.sleep(self.chance.uniform(0.05, 2))
+            self.disk.broken = self.chance.random() < 0.3
+            self.skew = self.chance.choice([0.0, -100.0, 3_600.0])
+
+    async def _check(self, client: SimulatedClient) -> None:
+        """What the clients were told is so."""
+        found: dict[str, str] = {}
+        for guests in self.guests:
+            for uuid in sorted({*guests.there, *guests.unsure}):
+                try:
+                    found[uuid] = (await self._insist(client, "instance", {"uuid": uuid})).node
+                except UnknownName:
+                    assert uuid in guests.unsure, f"{uuid} is lost"
+                else:
+                    assert uuid in guests.unsure or guests.there[uuid] == found[uuid]
+            usage = await self._insist(client, "usage", {"scope": f"project:p{guests.number}"})
+            mine = [uuid for uuid in found if int(uuid[-12:], 16) // 10_000 == guests.number]
+            assert usage.used.get("instances", 0) == len(mine)
+        capacity = await self._insist(client, "capacity", None)
+        assert capacity["VCPU"].used == len(found)
+
+    async def _insist(self, client: SimulatedClient, method: str, params: Any) -> Any:
+        for _ in range(50):
+            try:
+                return await client.call(method, params)
+            except ConnectionLost:
+                await trio.sleep(0.5)
+        raise AssertionError(f"{method} is never answered")
+
+    async def _check_replay(self) -> None:
+        """The disk makes the state that the last life had, or one that lies a batch in flight further."""
+        again, disk = ServiceMachine(), self.disk
+        disk.broken = False
+        journal = Journal(MemoryStore(disk), MemorySnapshots(disk))
+        writer: Writer[Order, Any] = Writer(again, journal)
+        found = await writer.recover()
+        assert found.damage == []
+        again.state.fleet.check()
+        genesis = ServiceMachine()
+        if 1 in disk.segments:
+            for rows in disk.segments.values():
+                genesis.apply_batch([genesis.decode(row.body) for row in rows])
+            assert genesis.state.engine.sequence == again.state.engine.sequence
+            assert msgspec.to_builtins(genesis.state.usage) == msgspec.to_builtins(again.state.usage)
+
+
+def simulate(seed: int, folder: Path) -> None:
+    folder.mkdir()
+    try:
+        trio.run(World(seed, folder).run, clock=MockClock(autojump_threshold=0))
+    except BaseException:
+        print(f"seed {seed}")
+        raise
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_service_that_crashes_and_stumbles_keeps_its_word(seed: int, tmp_path: Path) -> None:
+    simulate(seed, tmp_path / "disk")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("block", range(20))
+def test_thousands_of_lives(block: int, tmp_path: Path) -> None:
+    for seed in range(1_000 + block * 100, 1_100 + block * 100):
+        simulate(seed, tmp_path / str(seed))

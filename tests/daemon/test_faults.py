@@ -1,0 +1,110 @@
+"""A disk that is full, read-only or broken: no more writes, with a clear error, reads all the while, and writes again
+as soon as it works; nothing that was acknowledged is lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostler.core.client import BlockingClient
+from hostler.core.errors import StorageFailed
+from hostler.placement.commands import AddHosts
+from tests.core.orders import hosts, uuid_of
+
+from .processes import Daemon
+
+SPEC = {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1024}}
+CONFIG = "[data]\nsnapshot_every = 40\n"
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that makes writes fail."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler to build the fault injector with")
+    library = tmp_path_factory.mktemp("shim") / "faults.so"
+    source = Path(__file__).with_name("faults.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+@pytest.fixture
+def faulty(shim: Path, tmp_path: Path) -> Iterator[tuple[Daemon, Path]]:
+    """A daemon on a disk that can be made to fail, and the file that does so."""
+    control = tmp_path / "faults"
+    control.write_text("-")
+    env = os.environ | {
+        "LD_PRELOAD": str(shim),
+        "HOSTLER_FAULTS": str(control),
+        "HOSTLER_FAULTY_FOLDER": str(tmp_path / "data"),
+    }
+    with Daemon(tmp_path, config=CONFIG, env=env) as daemon:
+        with daemon.client() as client:
+            client.call("add_hosts", AddHosts(hosts=hosts(20)))
+        yield daemon, control
+
+
+def place(client: BlockingClient, number: int) -> str:
+    request = {"spec": SPEC, "instance_uuids": [uuid_of(number)]}
+    return str(client.call("place", {"request": request}).selected.instance_uuid)
+
+
+FAULTS = {"I/O error": "e", "disk full": "n", "short writes": "s", "failing sync": "f", "read-only": "r"}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_writes_stop_reads_go_on_and_all_is_well_again_when_the_disk_is(
+    faulty: tuple[Daemon, Path], fault: str
+) -> None:
+    daemon, control = faulty
+    with daemon.client() as client:
+        acknowledged = {place(client, number) for number in range(1, 30)}
+        control.write_text(FAULTS[fault])
+        hints = []
+        for number in range(30, 36):
+            try:
+                acknowledged.add(place(client, number))
+            except StorageFailed as error:
+                hints.append(error.hint)
+        assert len(hints) >= 5, "short writes may let one through"
+        assert all(hints)
+        assert not client.call("status").writable
+        assert len(client.call("hosts")) == 20
+        assert client.call("instance", {"uuid": uuid_of(1)}).node
+        control.write_text("-")
+        deadline = time.monotonic() + 15
+        while not client.call("status").writable:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        acknowledged |= {place(client, number) for number in range(40, 60)}
+    daemon.restart()
+    with daemon.client() as client:
+        listed = {uuid for number in range(20) for uuid in client.call("host", {"name": f"node-{number}"}).instances}
+    assert listed == acknowledged
+    assert "damage" not in daemon.log()
+
+
+@pytest.mark.parametrize("fault", ["disk full", "failing sync"])
+def test_what_was_acknowledged_before_a_fault_outlives_a_crash_during_it(
+    faulty: tuple[Daemon, Path], fault: str
+) -> None:
+    daemon, control = faulty
+    with daemon.client() as client:
+        acknowledged = {place(client, number) for number in range(1, 10)}
+        control.write_text(FAULTS[fault])
+        with pytest.raises(StorageFailed):
+            place(client, 50)
+        daemon.kill()
+        control.write_text("-")
+    daemon.start()
+    with daemon.client() as client:
+        listed = {uuid for number in range(20) for uuid in client.call("host", {"name": f"node-{number}"}).instances}
+        assert acknowledged <= listed <= acknowledged | {uuid_of(50)}
+        place(client, 60)

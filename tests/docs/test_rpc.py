@@ -1,0 +1,57 @@
+"""docs/rpc.md says what the types say."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import msgspec
+import pytest
+
+from hostler.core.config import Config, read_config
+from hostler.core.rpc.methods import METHODS
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_rpc", DOCS / "generate_rpc.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_those_of_the_types() -> None:
+    page = (DOCS / "rpc.md").read_text(encoding="utf-8")
+    assert generator().with_tables(page) == page
+
+
+def test_every_method_and_every_value_that_is_named_has_a_part() -> None:
+    page = (DOCS / "rpc.md").read_text(encoding="utf-8")
+    headings = set(re.findall(r"^### (\w+)$", page, re.MULTILINE))
+    assert set(METHODS) <= headings
+    named = set(re.findall(r"\]\(#(\w+)\)", page))
+    assert named <= {heading.lower() for heading in headings}
+
+
+def test_the_example_of_a_configuration_is_one_and_names_every_key(tmp_path: Path) -> None:
+    page = (DOCS / "operation.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    file = tmp_path / "hostler.toml"
+    file.write_text(example)
+    config = read_config(file, {})
+    values = tomllib.loads(example)
+    for table, kind in (("rpc", type(config.rpc)), ("data", type(config.data)), ("operation", type(config.operation))):
+        assert set(values[table]) == {field.name for field in msgspec.structs.fields(kind)}, table
+    assert set(values) == {field.name for field in msgspec.structs.fields(Config)}
+
+
+@pytest.mark.parametrize("metric", ["hostler_queue_commands", "hostler_journal_seconds", "hostler_fragmentation"])
+def test_metrics_that_are_named_exist(metric: str) -> None:
+    assert metric in (DOCS / "operation.md").read_text(encoding="utf-8")
+    assert metric in (DOCS.parent / "core" / "metrics.py").read_text(encoding="utf-8")

@@ -1,0 +1,255 @@
+"""Clients: deadlines, lost connections, safe repetition, watching, and the same from code without an event loop."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import trio
+
+from hostler.core.client import BlockingClient, open_client
+from hostler.core.errors import DeadlineExceeded, Stopped
+from hostler.core.rpc.addresses import Address
+from hostler.core.rpc.caller import ConnectionLost
+from hostler.core.rpc.connection import Limits
+from hostler.core.rpc.framing import BadFrame
+from hostler.core.rpc.tls import client_context, server_context
+from hostler.placement.commands import Placed
+from hostler.placement.errors import InvalidValue, UnknownName
+from hostler.placement.request import Flavor, Request, RequestSpec
+from tests.core.orders import uuid_of
+
+from .serving import Authority, serving, until
+
+SPEC = {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1}}
+PLACE = {"request": {"spec": SPEC}}
+
+
+async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
+    with trio.fail_after(30):
+        return await trio.to_thread.run_sync(work, *arguments, abandon_on_cancel=True)
+
+
+class Fake:
+    """A server that a test scripts: it answers ``hello``, and everything else by ``answer``, which may be silent (None)
+    or close the connection (b"")."""
+
+    def __init__(self, answer: Callable[[Any], bytes | None]) -> None:
+        self.answer, self.calls, self.connections = answer, list[Any](), 0
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        self.connections += 1
+        unpacker = msgpack.Unpacker()
+        async with stream:
+            while data := await stream.receive_some():
+                unpacker.feed(data)
+                for call in unpacker:
+                    if call[2] == "hello":
+                        await stream.send_all(msgpack.packb([1, call[1], None, {"user": None, "version": "0"}]))
+                        continue
+                    self.calls.append(call)
+                    reply = self.answer(call)
+                    if reply == b"":
+                        return
+                    await stream.send_all(reply or b"")
+
+
+@asynccontextmanager
+async def fake(answer: Callable[[Any], bytes | None]) -> AsyncIterator[tuple[str, Fake]]:
+    server = Fake(answer)
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, host="127.0.0.1"), server.serve, 0)
+        yield f"tcp:127.0.0.1:{listener.socket.getsockname()[1]}", server
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_command_is_repeated_with_its_key_when_the_connection_is_lost() -> None:
+    def answer(call: Any) -> bytes:
+        return b"" if len(server.calls) < 3 else msgpack.packb([1, call[1], None, 7])
+
+    async with fake(answer) as (at, server), open_client(at) as client:
+        assert await client.release(["a"]) == 7
+    keys = {call[3][1]["key"] for call in server.calls}
+    assert (len(server.calls), len(keys), server.connections) == (3, 1, 3)
+
+
+async def test_what_cannot_be_repeated_is_not() -> None:
+    async with fake(lambda call: b"") as (at, server), open_client(at) as client:
+        for ask in (client.batch([("release", {"uuids": []})]), client.pipeline([("release", {"uuids": []})])):
+            with pytest.raises(ConnectionLost):
+                await ask
+        with pytest.raises(ConnectionLost, match="may have been carried out"):
+            await client.call("create_token", {"user": "ann"})
+    assert len(server.calls) == 3
+
+
+async def test_a_deadline_is_kept_while_an_answer_does_not_come_and_says_what_may_have_happened() -> None:
+    async with fake(lambda call: None) as (at, server), open_client(at, within=0.1) as client:
+        with pytest.raises(DeadlineExceeded, match="may have been carried out"):
+            await client.release(["a"])
+        with pytest.raises(DeadlineExceeded):
+            await in_thread(lambda: BlockingClient(at, within=0.1).release(["a"]))
+    assert all(0 <= call[3][1]["timeout"] <= 0.1 for call in server.calls)
+
+
+async def test_an_unreachable_service_is_an_error_once_the_time_is_over(tmp_path: Path) -> None:
+    for address in (f"unix:{tmp_path}/nobody", "tcp:127.0.0.1:1"):
+        async with open_client(address, within=0.1) as client:
+            with pytest.raises(ConnectionLost, match="no connection"):
+                await client.call("status")
+        with BlockingClient(address, within=0.1) as blocking, pytest.raises(ConnectionLost, match="no connection"):
+            blocking.call("status")
+
+
+async def test_what_no_server_sends_ends_the_connection() -> None:
+    async with fake(lambda call: b"\xc1") as (at, _):
+        async with open_client(at, within=0.2) as client:
+            with pytest.raises(ConnectionLost):
+                await client.call("status")
+        with pytest.raises(ConnectionLost):
+            await in_thread(lambda: BlockingClient(at, within=0.2).call("status"))
+
+
+async def test_an_answer_of_another_type_is_an_error_that_names_the_method() -> None:
+    async with fake(lambda call: msgpack.packb([1, call[1], None, {"ready": 7}])) as (at, _), open_client(at) as client:
+        with pytest.raises(InvalidValue, match="answer of status"):
+            await client.call("status")
+
+
+async def test_a_late_answer_is_not_taken_for_that_of_another_call() -> None:
+    def answer(call: Any) -> bytes | None:
+        return None if len(server.calls) < 2 else both(server.calls)
+
+    async with fake(answer) as (at, server), open_client(at) as client:
+        with pytest.raises(DeadlineExceeded):
+            await client.call("release", {"uuids": ["a"]}, within=0.1)
+        assert await client.call("release", {"uuids": ["b"]}) == 2
+
+
+def both(calls: Any) -> bytes:
+    return b"".join(msgpack.packb([1, call[1], None, number]) for number, call in enumerate(calls, 1))
+
+
+async def test_a_client_that_sends_too_much_learns_why_and_does_not_try_again() -> None:
+    async with serving(limits=Limits(frame_bytes=100_000)) as served:
+        long = {"uuids": ["x" * 400_000]}
+        async with open_client(served.address) as client:
+            with pytest.raises(BadFrame, match="longer than 100000 bytes"):
+                await client.call("release", long)
+            assert (await client.call("status")).ready
+        with BlockingClient(served.address) as blocking:
+            with pytest.raises(BadFrame, match="longer than 100000 bytes"):
+                await in_thread(blocking.call, "release", long)
+            assert (await in_thread(blocking.call, "status")).ready
+
+
+async def test_parameters_that_cannot_be_sent_are_refused_before_anything_is_sent() -> None:
+    async with serving() as served, open_client(served.address) as client:
+        for wrong in ({"uuids": [object()]}, {"uuids": [2**70]}):
+            with pytest.raises(InvalidValue, match="cannot be sent"):
+                await client.call("release", wrong)
+        spec = RequestSpec(flavor=Flavor(name="x", vcpus=2**70, memory_mb=1))
+        with pytest.raises(InvalidValue, match="cannot be sent"):
+            await client.place(Request(spec=spec))
+        assert (await client.call("status")).ready
+
+
+async def test_many_tasks_share_a_connection() -> None:
+    async with serving() as served, open_client(served.address) as client:
+        sequences = set()
+
+        async def place() -> None:
+            sequences.add((await client.call("place", PLACE)).sequence)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(place)
+        assert sequences == set(range(1, 101))
+        assert len(served.server.connections) == 1
+
+
+async def test_a_caller_that_is_cancelled_leaves_the_others_alone() -> None:
+    async with serving() as served, open_client(served.address) as client:
+        await client.call("status")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await client.call("place", PLACE)
+        assert (await client.call("status")).ready
+
+
+async def test_whoever_watches_does_so_again_after_the_service_was_away(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/rpc.sock"
+    async with open_client(address) as client:
+        async with serving(address, journal=tmp_path / "data"):
+            await client.call("watch", {"kinds": ["decisions"]})
+            await client.call("place", PLACE)
+            assert (await client.events.receive()).sequence == 2
+        async with serving(address, journal=tmp_path / "data", count=0) as served:
+            await until(lambda: len(served.server.watchers) == 1)
+            async with open_client(address) as other:
+                await other.call("place", PLACE)
+            with trio.fail_after(10):
+                assert (await client.events.receive()).sequence == 3
+
+
+async def test_a_blocking_client_that_watches_does_so_again(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/rpc.sock"
+    with BlockingClient(address) as client:
+        async with serving(address, journal=tmp_path / "data"):
+            await in_thread(client.call, "watch", {"kinds": ["decisions"]})
+            await in_thread(client.call, "place", PLACE)
+            assert (await in_thread(next, client.events())).sequence == 2
+        async with serving(address, journal=tmp_path / "data", count=0), trio.open_nursery() as nursery:
+
+            async def place_later() -> None:
+                async with open_client(address) as other:
+                    while True:
+                        await trio.sleep(0.1)
+                        await other.call("place", PLACE)
+
+            nursery.start_soon(place_later)
+            assert (await in_thread(next, client.events())).sequence >= 3
+            nursery.cancel_scope.cancel()
+
+
+def blocking_calls(address: str, tls: ssl.SSLContext | None = None) -> None:
+    with BlockingClient(address, tls=tls) as client:
+        request = Request(spec=RequestSpec(flavor=Flavor(name="small", vcpus=1, memory_mb=1)))
+        placed = client.place_many([request] * 20)
+        assert isinstance(placed, Placed)
+        assert client.release(placed.instance_uuids) == 20
+        answers = client.pipeline([("place", PLACE)] * 500 + [("hosts", None)] * 200)
+        assert [answer.sequence for answer in answers[:500]] == list(range(21, 521))
+        assert all(len(lines) == 500 for lines in answers[500:])
+        hosts, missing = client.batch([("host", {"name": "node-1"}), ("host", {"name": "x"})])
+        assert hosts["line"]["node"] == "node-1"
+        assert isinstance(missing, UnknownName)
+        assert client.pipeline([]) == []
+    with pytest.raises(Stopped):
+        client.call("status")
+
+
+async def test_a_blocking_client_pipelines_more_than_any_buffer_holds() -> None:
+    async with serving(count=500, limits=Limits(unread_bytes=50_000, outstanding=20)) as served:
+        await in_thread(blocking_calls, served.address)
+
+
+async def test_a_blocking_client_does_the_same_over_tls(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tls = server_context(*authority.sign("localhost"))
+    async with serving("tls:localhost:0", count=500, tls=tls, limits=Limits(unread_bytes=50_000)) as served:
+        address = f"tls:localhost:{Address.parse(served.address).port}"
+        await in_thread(blocking_calls, address, client_context(authority.ca))
+
+
+async def test_placing_by_number_in_a_pipeline_keeps_the_order() -> None:
+    async with serving() as served, open_client(served.address) as client:
+        calls = [("place", {"request": {"spec": SPEC, "instance_uuids": [uuid_of(number)]}}) for number in range(100)]
+        answers = await client.pipeline(calls)
+        assert [answer.selected.instance_uuid for answer in answers] == [uuid_of(number) for number in range(100)]
