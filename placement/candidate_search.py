@@ -57,9 +57,23 @@ class CandidateSearch:
                 seen.add(way)
             yield way
 
+    def within(self, tree: int) -> Iterator[Way]:
+        """The candidates of one tree. O(its providers), and each candidate a few steps."""
+        if not self._query.hopeless and self._query.slots:
+            for found in _Block(self, tree, tree + 1).found():
+                yield from self._of(found)
+
+    def has_some(self, found: Found) -> bool:
+        """True if a tree that may have candidates has one."""
+        return found.alone >= 0 or next(self._of(found), None) is not None
+
     def trees(self, expected: int | None) -> Iterator[Found]:
         """Trees that may have candidates, in order. O(trees looked at), vectorised."""
-        first, count, size = 0, self._layout.trees, FIRST_BLOCK if expected is None else max(expected, FIRST_BLOCK)
+        first, count, size = (
+            0,
+            self._layout.trees,
+            self._layout.trees if expected is None else max(expected, FIRST_BLOCK),
+        )
         wanted = self._only_trees()
         if self._query.hopeless or not self._query.slots:
             return

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..ext.constants import NOT_A_HOST, SOURCE_CLASS, SOURCE_COLUMN, SOURCE_GROUP, SOURCE_ROW
 from ..ext.ranking import Ranking
-from .candidates import first_candidate
+from .candidates import TreeQuery
 from .columns import COLUMN
 from .demands import Demands
 from .errors import HostlerError, InvalidValue
@@ -24,7 +24,6 @@ from .filters.base import Filter
 from .fleet import Fleet
 from .host_classes import STATIC_FIELDS, HostClass
 from .policy import Policy
-from .query import PlacementQuery
 from .request import Request
 from .row_cache import RowCache
 from .rule_check import bounds_of, column_of, fields_of, finite_number, raw_values, selection_of, verdicts
@@ -79,12 +78,12 @@ def row_verdicts(fleet: Fleet, judge: Filter, request: Request) -> RowCache:
     return RowCache(fleet, np.uint8, evaluate)
 
 
-def tree_verdicts(fleet: Fleet, query: PlacementQuery) -> RowCache:
+def tree_verdicts(fleet: Fleet, asked: TreeQuery) -> RowCache:
     """Whether each row's provider tree has an allocation candidate, for queries that one provider alone does not
     settle."""
 
     def evaluate(rows: NDArray[np.int32]) -> NDArray[np.uint8]:
-        return np.array([first_candidate(fleet, int(row), query) is not None for row in rows], np.uint8)
+        return asked.having(rows).astype(np.uint8)
 
     return RowCache(fleet, np.uint8, evaluate, whole_trees=True)
 
@@ -161,6 +160,7 @@ class Signature:
         """(column, low, high, stage) of the column-form filters."""
         self._group_stage = {"affinity": 0, "anti-affinity": 0}
         self.complex = not candidates_given and demands.complex(fleet)
+        self.trees = TreeQuery(fleet, demands.query)
         if not candidates_given:
             self._compile_candidates()
         self.last_candidate_stage = len(self.stages) - 1
@@ -230,7 +230,7 @@ class Signature:
         if demands.cell_uuid is not None:
             self.class_judges.append((self._stage(CELL).number, demands.cell_allows))
         if self.complex:
-            self.row_judges.append((self._stage(CANDIDATES), tree_verdicts(fleet, demands.query)))
+            self.row_judges.append((self._stage(CANDIDATES), tree_verdicts(fleet, self.trees)))
             return
         if demands.needs_traits:
             self.class_judges.append((self._stage(TRAITS).number, demands.traits_allow))
