@@ -17,7 +17,6 @@ from ...placement.fleet import Fleet
 from .access_log import AccessLog
 from .api import Api, InMemory, Writer
 from .config import MEMORY, PlacementConfig, check, load_config
-from .machine import PlacementMachine
 from .server import Server
 
 
@@ -95,10 +94,14 @@ async def _opened(config: PlacementConfig, log: AccessLog) -> AsyncIterator[tupl
         model = PlacementModel(Fleet())
         yield model, InMemory(model)
         return
-    from ..journal import Journal
+    from ..journal import Journal  # the rest of the service takes its time to import
+    from ..machine import ServiceMachine
+    from ..placement_orders import ServiceModel, ServiceWriter
+    from ..service import Service
     from ..writer import open_writer
 
-    machine = PlacementMachine()
+    machine = ServiceMachine()
     async with open_writer(machine, Journal.in_folder(config.data)) as writer:
-        log.note("recovered", commands=writer.sequence, providers=len(machine.model.fleet))
-        yield machine.model, writer
+        service = Service(machine, writer)
+        log.note("recovered", commands=writer.sequence, providers=len(machine.state.fleet))
+        yield ServiceModel(machine.state), ServiceWriter(service)
