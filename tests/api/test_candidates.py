@@ -150,6 +150,17 @@ def test_many_groups_on_one_device_too_few_are_given_up_at_once() -> None:
     assert len(model.allocation_candidates(fewer).allocation_requests) == 3
 
 
+def test_any_number_of_groups_is_searched() -> None:
+    forest = [Node(n, 0 if n else None, frozenset(), frozenset(), {"VCPU": Inventory(total=2000)}) for n in range(2)]
+    groups = [RequestGroup(suffix=str(i), resources=(("VCPU", 1),)) for i in range(3000)]
+    query = PlacementQuery(groups=tuple(groups), group_policy="none", limit=3)
+    found = grow(forest).allocation_candidates(query)
+    given = [
+        {uuid: part["resources"]["VCPU"] for uuid, part in r["allocations"].items()} for r in found.allocation_requests
+    ]
+    assert given == [{uid(0): 2000, uid(1): 1000}] * 3
+
+
 def test_an_unknown_name_is_refused_unless_an_earlier_group_ends_the_request() -> None:
     model = grow([Node(0, None, frozenset(), frozenset(), {"VCPU": Inventory(total=2)})])
     wrong = RequestGroup(suffix="2", resources=(("CUSTOM_NOBODY", 1),))
