@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .columns import MAX_AMOUNT
 from .fleet import Fleet
 from .provider_index import Mask
 from .query import PlacementQuery, RequestGroup
@@ -71,7 +72,7 @@ def prepare(fleet: Fleet, query: PlacementQuery, rank: Callable[[str], Any] | No
         named = group.resources if rank is None else sorted(group.resources, key=lambda pair: rank(pair[0]))
         found = [(fleet.inventories.index_of(name), amount) for name, amount in named]
         amounts = tuple((index, amount) for index, amount in found if index is not None)
-        hopeless |= len(amounts) < len(found)
+        hopeless |= len(amounts) < len(found) or any(amount > MAX_AMOUNT for _, amount in amounts)
         if group.suffix:
             slots.append(Slot(number, group.suffix, amounts))
         else:

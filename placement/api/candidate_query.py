@@ -19,7 +19,7 @@ from ..tree_candidates import Way
 from .errors import BadRequest
 from .providers import find
 from .values import Candidates
-from .vocabulary import check_known_classes, check_known_traits, class_rank, in_order
+from .vocabulary import check_known_traits, check_resources, class_rank, in_order
 
 Amounts = tuple[tuple[int, int], ...]
 """(resource class index, amount) of one slot."""
@@ -76,7 +76,7 @@ def _is_known(fleet: Fleet, query: PlacementQuery) -> bool:
 
 
 def _check_names(fleet: Fleet, group: RequestGroup) -> None:
-    check_known_classes(fleet, (name for name, _ in group.resources))
+    check_resources(fleet, group.resources)
     check_known_traits(fleet, group.required.union(group.forbidden, *group.any_of))
 
 

@@ -161,6 +161,23 @@ def test_any_number_of_groups_is_searched() -> None:
     assert given == [{uid(0): 2000, uid(1): 1000}] * 3
 
 
+@pytest.mark.parametrize("amount", [2**31, 2**70])
+def test_more_than_anybody_can_have_is_nobodys(amount: int) -> None:
+    odd = Inventory(total=4, step_size=2)
+    model = grow([Node(n, 0 if n else None, frozenset(), frozenset(), {"VCPU": odd}) for n in range(2)])
+    for suffix in ("", "1"):
+        group = RequestGroup(suffix=suffix, resources=(("VCPU", amount),))
+        assert not model.allocation_candidates(PlacementQuery(groups=(group,))).allocation_requests
+        assert model.providers(group=group) == []
+
+
+@pytest.mark.parametrize("amount", [0, -1, True, 1.5])
+def test_less_than_one_of_a_class_is_refused(amount: int) -> None:
+    model = grow([Node(0, None, frozenset(), frozenset(), {"VCPU": Inventory(total=4)})])
+    with pytest.raises(BadRequest, match="amount >= 1"):
+        model.allocation_candidates(PlacementQuery(groups=(RequestGroup(resources=(("VCPU", amount),)),)))
+
+
 def test_an_unknown_name_is_refused_unless_an_earlier_group_ends_the_request() -> None:
     model = grow([Node(0, None, frozenset(), frozenset(), {"VCPU": Inventory(total=2)})])
     wrong = RequestGroup(suffix="2", resources=(("CUSTOM_NOBODY", 1),))
