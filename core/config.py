@@ -13,6 +13,7 @@ import msgspec
 
 from ..placement.errors import InvalidValue, UnknownName
 from ..placement.policy import Policy
+from .http.config import PlacementConfig
 from .rpc.addresses import Address
 from .rpc.server import Limits
 from .writer import ANSWERS_KEPT, QUEUE_LIMIT, SNAPSHOT_EVERY
@@ -76,6 +77,8 @@ class Config(Table, frozen=True):
     rpc: Rpc = Rpc()
     data: Data = Data()
     operation: Watching = Watching()
+    placement: PlacementConfig = PlacementConfig()
+    """Where ``listen`` is set, the Placement API is served on the same state; its ``data`` are the service's."""
 
     @property
     def addresses(self) -> list[Address]:

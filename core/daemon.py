@@ -64,7 +64,8 @@ async def serve_rpc(
                     last.callback(audit.close)
                     nursery.start_soon(_flush, audit)
                 try:
-                    server = await _listen(config, service, nursery, ready)
+                    served = await _placement(config, service, nursery)
+                    server = await _listen(config, service, nursery, lambda found: ready([*found, *served]))
                     await _obey(signals, service, reread)
                     await _stop(server, writer, config.operation.drain_seconds)
                 finally:
@@ -87,6 +88,15 @@ async def _listen(
     ready(addresses)
     notify("READY=1", f"STATUS=serving {len(addresses)} addresses")
     return server
+
+
+async def _placement(config: Config, service: Service, nursery: trio.Nursery) -> list[str]:
+    """Serve the Placement API on the service's state, if it is wanted; its addresses."""
+    if not config.placement.listen:
+        return []
+    from .http.service import on_service  # takes its time to import
+
+    return [await nursery.start(on_service, config.placement, service)]
 
 
 async def _obey(signals: Any, service: Service, reread: Callable[[], Config] | None) -> None:

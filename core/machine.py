@@ -10,17 +10,19 @@ from typing import Any, Final
 
 import msgspec
 
+from ..placement.api.values import Inventories, Provider, ProviderAggregates, ProviderTraits
 from ..placement.commands import EngineCommand, Move, Place, PlaceMany, Release, Resize, SetAggregates, SetPolicy, edit
 from ..placement.commands import Placed as PlacedMany
 from ..placement.decision import Decision
 from ..placement.errors import HostlerError, InUse
 from . import guests
 from .errors import InternalError
+from .placement_orders import PlacementWrite, carry_out
 from .state import ServiceState, service_policy
 from .tenancy import commands as c
 from .tenancy import rights
 
-AnyCommand = EngineCommand | c.TenancyCommand
+AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite
 
 log = logging.getLogger("hostler.machine")
 
@@ -91,6 +93,8 @@ class ServiceMachine:
             case SetAggregates(name=name, aggregates=aggregates) as put:
                 kept = (*aggregates, *state.pool_aggregates(name))
                 return edit(state.engine, msgspec.structs.replace(put, aggregates=kept), command.now)
+            case PlacementWrite(command=write):
+                return carry_out(state, write)
             case other:
                 if isinstance(other, EngineCommand):
                     return edit(state.engine, other, command.now)
@@ -152,7 +156,11 @@ class ServiceMachine:
         engine.fleet.advance(now, engine.policy.options.default.service_down_time)
 
 
-_RESULTS: Final[dict[str, Any]] = {"decision": Decision, "placed": PlacedMany}
+_RESULTS: Final[dict[str, Any]] = {
+    "decision": Decision,
+    "placed": PlacedMany,
+    **{kind.__name__: kind for kind in (Provider, Inventories, ProviderTraits, ProviderAggregates)},
+}
 
 
 def _end_of_run(commands: Sequence[Order], first: int) -> int:

@@ -24,9 +24,9 @@ async def serve(
 ) -> int:
     """Run the service. Once calls are taken, a line ``ready ADDRESS...`` comes on standard output.
 
-    With --placement it is the Placement API that is served (docs/placement.md).
+    With --placement alone it is the Placement API that is served; with --rpc as well, both on one state.
     """
-    if placement is not None:
+    if placement is not None and not rpc:
         return await _placement(placement, auth, data, config)
     from . import logs  # the rest takes its time to import
     from .config import Config, read_config
@@ -37,6 +37,8 @@ async def serve(
         given = (("listen", tuple(rpc or ())), ("auth", auth))
         listening: dict[str, Any] = {name: value for name, value in given if value}
         found = msgspec.structs.replace(found, rpc=msgspec.structs.replace(found.rpc, **listening))
+        if placement is not None:
+            found = msgspec.structs.replace(found, placement=msgspec.structs.replace(found.placement, listen=placement))
         if data is not None:
             found = msgspec.structs.replace(found, data=msgspec.structs.replace(found.data, folder=data))
         return msgspec.convert(msgspec.to_builtins(found), Config)

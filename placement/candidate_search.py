@@ -1,14 +1,14 @@
 """Allocation candidates over the whole fleet, generated lazily in a fixed order.
 
-Order: trees by the rows of their roots, which is the order in which they were loaded; within a tree as
-tree_candidates.py says, slots in the order of the query's groups. Trees are looked at in blocks, each four times the
-last, vectorised over the columns; only in trees that may have a candidate are single providers looked at. So a limit
-of N costs N, and a first block.
+Order: trees that are preferred, then the others by the rows of their roots, which is the order of loading; within a
+tree as tree_candidates.py says, slots in the order of the query's groups. Trees are looked at in blocks, each four
+times the last, vectorised over the columns; only in trees that may have a candidate are single providers looked at. So
+a limit of N costs N, and a first block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +36,10 @@ class Found:
 class CandidateSearch:
     """One search of one fleet as it is."""
 
-    def __init__(self, fleet: Fleet, query: Prepared, *, nested: bool = True) -> None:
+    def __init__(self, fleet: Fleet, query: Prepared, *, nested: bool = True, preferred: Sequence[int] = ()) -> None:
+        """``nested`` False: no candidate with two providers of one tree. ``preferred``: trees to look at before all
+        others, in this order."""
+        self._preferred = list(dict.fromkeys(preferred))
         self._fleet, self._query, self._nested = fleet, query, nested
         self._layout = fleet.index.layout()
         self._suffixed = [at for at, slot in enumerate(query.slots) if slot.suffix]
@@ -57,18 +60,48 @@ class CandidateSearch:
                 seen.add(way)
             yield way
 
+    def within(self, tree: int) -> Iterator[Way]:
+        """The candidates of one tree. O(its providers), and each candidate a few steps."""
+        found = self._single(tree)
+        return iter(()) if found is None else self._of(found)
+
+    def _single(self, tree: int) -> Found | None:
+        """One tree, looked at by itself; None if it has no candidate."""
+        query, layout = self._query, self._layout
+        members = layout.rows[layout.starts[tree] : layout.starts[tree + 1]]
+        columns, root = self._fleet.store.row, members[:1]
+        if query.hopeless or not query.slots or not (query.root is None or query.root[columns["class_of"][root[0]]]):
+            return None
+        own = Rows(self._fleet, members, root, layout.tree_of[members], None)
+        options = [members[own.able(slot, query.wishes[slot.group])].tolist() for slot in query.slots]
+        servers = layout.server[slice(*np.searchsorted(layout.served_tree, (tree, tree + 1)))]
+        if len(servers):
+            serving = Rows(self._fleet, servers, root, layout.tree_of[servers], None)
+            for slot, rows in zip(query.slots, options, strict=True):
+                rows += servers[serving.able(slot, query.wishes[slot.group], sharing=True)].tolist()
+        return Found(tree, -1, tuple(options)) if all(options) else None
+
+    def has_some(self, found: Found) -> bool:
+        """True if a tree that may have candidates has one."""
+        return found.alone >= 0 or next(self._of(found), None) is not None
+
     def trees(self, expected: int | None) -> Iterator[Found]:
         """Trees that may have candidates, in order. O(trees looked at), vectorised."""
-        first, count, size = 0, self._layout.trees, FIRST_BLOCK if expected is None else max(expected, FIRST_BLOCK)
-        wanted = self._only_trees()
         if self._query.hopeless or not self._query.slots:
             return
+        wanted, preferred = self._only_trees(), self._preferred
         if wanted is not None:
-            for tree in wanted:
-                yield from _Block(self, tree, tree + 1).found()
-            return
-        while first < count:
-            yield from _Block(self, first, min(first + size, count)).found()
+            preferred = [tree for tree in preferred if tree in wanted] + wanted
+        for tree in dict.fromkeys(preferred):
+            found = self._single(tree)
+            if found is not None:
+                yield found
+        first = 0 if wanted is None else self._layout.trees
+        size, done = self._layout.trees if expected is None else max(expected, FIRST_BLOCK), frozenset(preferred)
+        while first < self._layout.trees:
+            for found in _Block(self, first, min(first + size, self._layout.trees)).found():
+                if found.tree not in done:
+                    yield found
             first, size = first + size, 4 * size
 
     def _only_trees(self) -> list[int] | None:

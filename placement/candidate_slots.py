@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .columns import MAX_AMOUNT
 from .fleet import Fleet
 from .provider_index import Mask
 from .query import PlacementQuery, RequestGroup
@@ -61,16 +63,16 @@ class Prepared:
     hopeless: bool
 
 
-def prepare(fleet: Fleet, query: PlacementQuery, rank: Callable[[str], object] | None = None) -> Prepared:
+def prepare(fleet: Fleet, query: PlacementQuery, rank: Callable[[str], Any] | None = None) -> Prepared:
     """The query's slots in the order of its groups, classes of the unsuffixed group by ``rank`` (default: as they
     come). Names were checked. O(groups), and O(host classes) each for traits and aggregates."""
     slots: list[Slot] = []
     hopeless = False
     for number, group in enumerate(query.groups):
-        named = sorted(group.resources, key=lambda pair: rank(pair[0])) if rank is not None else group.resources  # type: ignore[arg-type,return-value]
+        named = group.resources if rank is None else sorted(group.resources, key=lambda pair: rank(pair[0]))
         found = [(fleet.inventories.index_of(name), amount) for name, amount in named]
         amounts = tuple((index, amount) for index, amount in found if index is not None)
-        hopeless |= len(amounts) < len(found)
+        hopeless |= len(amounts) < len(found) or any(amount > MAX_AMOUNT for _, amount in amounts)
         if group.suffix:
             slots.append(Slot(number, group.suffix, amounts))
         else:
@@ -148,8 +150,8 @@ class Rows:
         trees: NDArray[np.int32],
         view: slice | None,
     ) -> None:
-        """``roots``: the anchor's row of each row; ``trees``: the tree each row is in by itself. ``view``: the rows as
-        a slice, if they are consecutive."""
+        """``roots``: the anchor's row of each row, or of all; ``trees``: the tree each row is in by itself.
+        ``view``: the rows as a slice, if they are consecutive."""
         self._fleet, self.rows, self._trees = fleet, rows, trees
         self._view = rows if view is None else view
         class_of = fleet.store.row["class_of"]

@@ -1,149 +1,80 @@
-"""Allocation candidates of one provider tree: which providers can give what a query asks for, generated lazily in a
-fixed order.
+"""What Nova's engine asks of the candidate search: which trees have an allocation candidate, and the first of one.
 
-Order: classes in the query's order, providers of a class in row order with the tree before sharing providers; granular
-groups in the query's order. Source: Placement allocation candidates (resources, traits, member_of, granular groups,
-group_policy, sharing).
+A query's fallback is asked where the query itself finds nothing. A tree is named by its root's row: a compute host.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
-from .demands import membership_passes, root_allows, traits_pass
+import numpy as np
+from numpy.typing import NDArray
+
+from .candidate_search import CandidateSearch
+from .candidate_slots import Prepared, prepare
 from .fleet import Fleet
-from .query import PlacementQuery, RequestGroup
+from .query import PlacementQuery
 
 Amounts = dict[int, dict[int, int]]
 """row -> resource class index -> amount."""
+FEW = 16
+"""Rows that are looked at one by one: more are judged with all others at once."""
 
 
-def candidates(fleet: Fleet, root: int, query: PlacementQuery) -> Iterator[Amounts]:
-    """Ways to answer ``query`` in the tree of ``root``, best-first is not their concern. Each step costs one product
-    step."""
-    yield from _of_query(fleet, root, query)
-    if query.fallback is not None:
-        yield from _of_query(fleet, root, query.fallback)
+class TreeQuery:
+    """A query that is asked again and again, ready for the fleet as it is."""
 
+    def __init__(self, fleet: Fleet, query: PlacementQuery) -> None:
+        self._fleet, self._query = fleet, query
+        self._fallback = None if query.fallback is None else TreeQuery(fleet, query.fallback)
+        self._seen: tuple[int, ...] = ()
+        self._prepared: Prepared | None = None
 
-def first_candidate(fleet: Fleet, root: int, query: PlacementQuery) -> Amounts | None:
-    """The first of ``candidates``, None if there is none."""
-    return next(candidates(fleet, root, query), None)
+    def candidates(self, root: int) -> Iterator[Amounts]:
+        """All candidates in a tree, one after the other, those of the fallback last."""
+        layout = self._fleet.index.layout()
+        if self._fleet.store.row["root"][root] == root and layout.tree_of[root] >= 0:
+            prepared = self._ready()
+            for way in CandidateSearch(self._fleet, prepared).within(int(layout.tree_of[root])):
+                yield _amounts(prepared, way)
+        if self._fallback is not None:
+            yield from self._fallback.candidates(root)
 
+    def first(self, root: int) -> Amounts | None:
+        """The first candidate in a tree, None if there is none. O(providers of the tree)."""
+        return next(self.candidates(root), None)
 
-def _of_query(fleet: Fleet, root: int, query: PlacementQuery) -> Iterator[Amounts]:
-    group, granular = query.unsuffixed, tuple(each for each in query.groups if each.suffix)
-    if not root_allows(query, fleet.host_class(root).traits):
-        return
-    if group.in_tree is not None and not _in_tree(fleet, root, group.in_tree):
-        return
-    tree, sharing = fleet.tree(root), _sharing(fleet, root)
-    choices = [list(_granular(fleet, tree, sharing, each)) for each in granular]
-    if not all(choices):
-        return
-    wanted = [(_indices(fleet, each.resources), rows) for each, rows in zip(granular, choices, strict=True)]
-    for plain in _unsuffixed(fleet, root, tree, sharing, group):
-        yield from _assigned(fleet, wanted, plain, query.group_policy == "isolate", ())
+    def having(self, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which rows are roots of trees that have a candidate. O(rows), vectorised where that is enough."""
+        if len(rows) <= FEW:
+            return np.array([self.first(row) is not None for row in rows.tolist()], bool)
+        fleet, layout = self._fleet, self._fleet.index.layout()
+        trees = np.zeros(max(layout.trees, 1), bool)
+        search = CandidateSearch(fleet, self._ready())
+        for found in search.trees(None):
+            trees[found.tree] = search.has_some(found)
+        known: NDArray[np.bool_] = (layout.tree_of[rows] >= 0) & trees[layout.tree_of[rows]]
+        known &= fleet.store.row["root"][rows] == rows
+        if self._fallback is not None and not known.all():
+            known[~known] = self._fallback.having(rows[~known])
+        return known
 
-
-def _in_tree(fleet: Fleet, root: int, uuid: str) -> bool:
-    return any(fleet.uuid(row) == uuid for row in fleet.tree(root))
-
-
-def _sharing(fleet: Fleet, root: int) -> list[int]:
-    """Sharing providers outside the tree that are in an aggregate with some provider of it."""
-    tree = fleet.tree(root)
-    mine = {aggregate for row in tree for aggregate in fleet.host_class(row).aggregates}
-    shared = [row for row in fleet.sharing_providers() if mine & set(fleet.host_class(row).aggregates)]
-    return [row for row in shared if row not in tree]
-
-
-def _aggregates(fleet: Fleet, row: int) -> frozenset[str]:
-    return frozenset(fleet.aggregates[index].uuid for index in fleet.host_class(row).aggregates)
-
-
-def _indices(fleet: Fleet, resources: tuple[tuple[str, int], ...]) -> dict[int, int]:
-    return {fleet.resource_class(name, create=True): amount for name, amount in resources}
-
-
-def _unsuffixed(fleet: Fleet, root: int, tree: list[int], sharing: list[int], group: RequestGroup) -> Iterator[Amounts]:
-    """Each class from any provider of the tree or a sharing one; traits are collective, membership is the provider's
-    or the root's, a sharing provider's its own."""
-    anchor = _aggregates(fleet, root)
-    wanted = _indices(fleet, group.resources)
-    options = []
-    for resource, amount in wanted.items():
-        able = [row for row in tree if fleet.fits_row(row, {resource: amount})]
-        able = [row for row in able if _is_member(fleet, row, anchor, group)]
-        if group.in_tree is None:
-            serving = [row for row in sharing if fleet.fits_row(row, {resource: amount})]
-            able += [row for row in serving if all(term & _aggregates(fleet, row) for term in group.member_of)]
-        options.append([row for row in able if _is_no_outcast(fleet, row, anchor, group)])
-    for rows in itertools.product(*options):
-        traits = (
-            frozenset().union(*(fleet.host_class(row).traits for row in rows))
-            if rows
-            else fleet.host_class(root).traits
+    def _ready(self) -> Prepared:
+        fleet = self._fleet
+        ledger = fleet.ledger
+        seen = (
+            *(ledger.topology_epoch, ledger.static_epoch, ledger.forgotten_classes),
+            *(fleet.rows, len(fleet.classes), len(fleet.resource_classes)),
         )
-        if not traits_pass(group, traits):
-            continue
-        amounts: Amounts = {}
-        for row, (resource, amount) in zip(rows, wanted.items(), strict=True):
-            amounts.setdefault(row, {})[resource] = amount
-        yield amounts
+        if self._prepared is None or seen != self._seen:
+            self._prepared, self._seen = prepare(fleet, self._query), seen
+        return self._prepared
 
 
-def _is_member(fleet: Fleet, row: int, anchor: frozenset[str], group: RequestGroup) -> bool:
-    """A provider of the tree is in the aggregates asked for if it is in all of them, or its root is."""
-    own = _aggregates(fleet, row)
-    return all(term & own for term in group.member_of) or all(term & anchor for term in group.member_of)
-
-
-def _is_no_outcast(fleet: Fleet, row: int, anchor: frozenset[str], group: RequestGroup) -> bool:
-    """Neither a provider nor the root that it serves may be in a forbidden aggregate."""
-    return not group.forbidden_aggregates & (_aggregates(fleet, row) | anchor)
-
-
-def _granular(fleet: Fleet, tree: list[int], sharing: list[int], group: RequestGroup) -> Iterator[int]:
-    """One provider that gives everything of a suffixed group."""
-    wanted = _indices(fleet, group.resources)
-    for row in (*tree, *sharing):
-        if not traits_pass(group, fleet.host_class(row).traits) or not membership_passes(
-            group, _aggregates(fleet, row)
-        ):
-            continue
-        if group.in_tree is not None and not _in_tree(fleet, int(fleet.store.row["root"][row]), group.in_tree):
-            continue
-        if fleet.fits_row(row, wanted):
-            yield row
-
-
-def _assigned(
-    fleet: Fleet, wanted: list[tuple[dict[int, int], list[int]]], taken: Amounts, isolate: bool, rows: tuple[int, ...]
-) -> Iterator[Amounts]:
-    """Each way to serve the granular groups after the first ``len(rows)``, beside what is ``taken``. ``wanted`` holds
-    the amounts and the possible providers of each group; ``isolate``: of different groups they differ."""
-    if len(rows) == len(wanted):
-        yield taken
-        return
-    amounts, able = wanted[len(rows)]
-    first = 0
-    if rows and wanted[len(rows) - 1] == (amounts, able):
-        # Groups that ask the same are served in order: any other order is the same allocation.
-        first = able.index(rows[-1])
-    for row in able[first:]:
-        if not (isolate and row in rows):
-            merged = _with(fleet, taken, row, amounts)
-            if merged is not None:
-                yield from _assigned(fleet, wanted, merged, isolate, (*rows, row))
-
-
-def _with(fleet: Fleet, taken: Amounts, row: int, amounts: dict[int, int]) -> Amounts | None:
-    """``taken`` and ``amounts`` of ``row``; None if it can't give the sum."""
-    avail, mine = fleet.store.inventory["avail"], dict(taken.get(row, {}))
-    for resource, amount in amounts.items():
-        mine[resource] = mine.get(resource, 0) + amount
-        if avail[resource, row] < mine[resource]:
-            return None
-    return {**taken, row: mine}
+def _amounts(prepared: Prepared, way: tuple[int, ...]) -> Amounts:
+    amounts: Amounts = {}
+    for row, slot in zip(way, prepared.slots, strict=True):
+        mine = amounts.setdefault(row, {})
+        for index, amount in slot.amounts:
+            mine[index] = mine.get(index, 0) + amount
+    return amounts

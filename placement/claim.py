@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .candidates import Amounts, first_candidate
+from .candidates import Amounts
 from .decision import ScorePart
 from .fleet import Extras, Fleet
 from .host import PciPool
@@ -67,7 +67,7 @@ def allocations_of(
         if not given and not fleet.fits_row(row, signature.resources):
             return None
         return Allocations(row, {row: dict(signature.resources)}, signature.shape)
-    amounts = first_candidate(fleet, row, signature.demands.query)
+    amounts = signature.trees.first(row)
     if amounts is None:
         return None
     choices = (weigher.choose(fleet, row, request, amounts) for weigher in signature.weighers)

@@ -31,7 +31,8 @@ class Inventory:
     def validated(self, field: str) -> Inventory:
         """This inventory, or InvalidValue naming the first bad field."""
         figures = {
-            name: whole_number(getattr(self, name), f"{field}.{name}", least=name != "reserved") for name in FIGURES
+            name: whole_number(getattr(self, name), f"{field}.{name}", least=int(name != "reserved"))
+            for name in FIGURES
         }
         return Inventory(**figures, allocation_ratio=ratio(self.allocation_ratio, f"{field}.allocation_ratio"))
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..ext.constants import NOT_A_HOST
 from ..ext.ranking import Ranking
+from .candidates import TreeQuery
 from .demands import Demands
 from .errors import InvalidValue
 from .filters.base import Filter
@@ -81,6 +82,7 @@ class Signature:
         """(column, low, high, stage) of the column-form filters."""
         self._group_stage = {"affinity": 0, "anti-affinity": 0}
         self.complex = not candidates_given and demands.complex(fleet)
+        self.trees = TreeQuery(fleet, demands.query)
         if not candidates_given:
             self._compile_candidates()
         self.last_candidate_stage = len(self.stages) - 1
@@ -150,7 +152,7 @@ class Signature:
         if demands.cell_uuid is not None:
             self.class_judges.append((self._stage(CELL).number, demands.cell_allows))
         if self.complex:
-            self.row_judges.append((self._stage(CANDIDATES), tree_verdicts(fleet, demands.query)))
+            self.row_judges.append((self._stage(CANDIDATES), tree_verdicts(fleet, self.trees)))
             return
         if demands.needs_traits:
             self.class_judges.append((self._stage(TRAITS).number, demands.traits_allow))

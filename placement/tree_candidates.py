@@ -13,6 +13,8 @@ from .fleet import Fleet
 
 Way = tuple[int, ...]
 """The row that fills each slot."""
+Taken = tuple[tuple[int, int], ...]
+"""What a slot takes of a row: places in ``left``, and amounts."""
 
 
 class TreeSearch:
@@ -25,6 +27,7 @@ class TreeSearch:
         self._left: list[int] = []
         self._choices = self._with_amounts()
         self._rows: list[int] = []
+        self._amounts: list[Taken] = []
         self._ancestry: dict[int, frozenset[int]] = {}
         self._dead: set[object] = set()
         self._free = not query.isolate and nested and not query.subtrees
@@ -35,45 +38,61 @@ class TreeSearch:
 
     def ways(self) -> Iterator[Way]:
         """All ways, lazily. Each costs a few steps; what leads nowhere is bounded by the distinct partial sums."""
-        return self._from(0, 0)
-
-    def _from(self, at: int, bits: int) -> Iterator[Way]:
-        if self._dead and self._state(at, bits) in self._dead:
-            return
-        left, rows, last, found = self._left, self._rows, at == len(self._slots) - 1, False
-        collective = bool(self._required) and not self._slots[at].suffix
-        for row, amounts in self._choices[at]:
-            # The commonest dead end first: this runs for each step of each search.
-            for place, amount in amounts:
-                if left[place] < amount:
+        left, rows, last = self._left, self._rows, len(self._slots) - 1
+        # One entry for each slot being filled: what is still to be tried, traits so far, whether a way was found.
+        trying, bits, found = [iter(self._choices[0])], [0], [False]
+        while trying:
+            at = len(rows)
+            collective = bool(self._required) and not self._slots[at].suffix
+            for row, amounts in trying[at]:
+                # The commonest dead end first: this runs for each step of each search.
+                for place, amount in amounts:
+                    if left[place] < amount:
+                        break
+                else:
+                    if not (self._free or self._allowed(at, row)):
+                        continue
+                    after = bits[at] | self._row_bits(row) if collective else bits[at]
+                    if collective and (after | self._possible[at + 1]) != self._all_bits:
+                        continue
+                    if at == last:
+                        found[at] = True
+                        yield (*rows, row)
+                        continue
+                    self._take(row, amounts)
+                    if self._dead and self._state(at + 1, after) in self._dead:
+                        self._give_back()
+                        continue
+                    trying.append(iter(self._choices[at + 1]))
+                    bits.append(after)
+                    found.append(False)
                     break
             else:
-                if not (self._free or self._allowed(at, row)):
-                    continue
-                after = bits | self._row_bits(row) if collective else bits
-                if collective and (after | self._possible[at + 1]) != self._all_bits:
-                    continue
-                if last:
-                    found = True
-                    yield (*rows, row)
-                    continue
-                for place, amount in amounts:
-                    left[place] -= amount
-                rows.append(row)
-                for way in self._from(at + 1, after):
-                    found = True
-                    yield way
-                rows.pop()
-                for place, amount in amounts:
-                    left[place] += amount
-        if not found:
-            self._dead.add(self._state(at, bits))
+                if not found[at]:
+                    self._dead.add(self._state(at, bits[at]))
+                trying.pop()
+                bits.pop()
+                if found.pop() and found:
+                    found[-1] = True
+                if trying:
+                    self._give_back()
 
-    def _with_amounts(self) -> list[list[tuple[int, tuple[tuple[int, int], ...]]]]:
+    def _take(self, row: int, amounts: Taken) -> None:
+        for place, amount in amounts:
+            self._left[place] -= amount
+        self._rows.append(row)
+        self._amounts.append(amounts)
+
+    def _give_back(self) -> None:
+        self._rows.pop()
+        for place, amount in self._amounts.pop():
+            self._left[place] += amount
+
+    def _with_amounts(self) -> list[list[tuple[int, Taken]]]:
         """By slot and row: places in ``left`` and the amounts that the slot takes there. ``left`` is what each row has
         left of each class, at most its max_unit."""
         avail, places = self._fleet.store.inventory["avail"], dict[tuple[int, int], int]()
-        choices: list[list[tuple[int, tuple[tuple[int, int], ...]]]] = []
+        choices: list[list[tuple[int, Taken]]] = []
         for slot, rows in zip(self._slots, self._options, strict=True):
             choices.append([])
             for row in rows:

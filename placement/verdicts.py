@@ -9,10 +9,9 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .candidates import first_candidate
+from .candidates import TreeQuery
 from .filters.base import Filter
 from .fleet import Fleet
-from .query import PlacementQuery
 from .request import Request
 from .row_cache import RowCache
 from .rule_check import verdicts
@@ -56,12 +55,12 @@ def row_verdicts(fleet: Fleet, judge: Filter, request: Request) -> RowCache:
     return RowCache(fleet, np.uint8, evaluate)
 
 
-def tree_verdicts(fleet: Fleet, query: PlacementQuery) -> RowCache:
+def tree_verdicts(fleet: Fleet, asked: TreeQuery) -> RowCache:
     """Whether each row's provider tree has an allocation candidate, for queries that one provider alone does not
     settle."""
 
     def evaluate(rows: NDArray[np.int32]) -> NDArray[np.uint8]:
-        return np.array([first_candidate(fleet, int(row), query) is not None for row in rows], np.uint8)
+        return asked.having(rows).astype(np.uint8)
 
     return RowCache(fleet, np.uint8, evaluate, whole_trees=True)
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from signal import Signals
+from typing import TYPE_CHECKING
 
 import trio
 from msgspec import structs
@@ -17,8 +18,10 @@ from ...placement.fleet import Fleet
 from .access_log import AccessLog
 from .api import Api, InMemory, Writer
 from .config import MEMORY, PlacementConfig, check, load_config
-from .machine import PlacementMachine
 from .server import Server
+
+if TYPE_CHECKING:
+    from ..service import Service
 
 
 def settled(
@@ -27,7 +30,11 @@ def settled(
     """The settings of a file with those of the command line on top. Raises InvalidValue."""
     config = load_config(file) if file is not None else PlacementConfig()
     given = {"listen": listen, "auth": auth, "data": data}
-    config = structs.replace(config, **{name: value for name, value in given.items() if value is not None})
+    return with_auth(structs.replace(config, **{name: value for name, value in given.items() if value is not None}))
+
+
+def with_auth(config: PlacementConfig) -> PlacementConfig:
+    """The settings, checked, with the way to authenticate that goes without saying. Raises InvalidValue."""
     host, _ = address(config.listen)
     if not config.auth:
         if not _only_this_machine(host):
@@ -77,6 +84,28 @@ async def run(config: PlacementConfig, *, signals: Sequence[Signals] = ()) -> No
                     await api.auth.aclose()
 
 
+async def on_service(
+    config: PlacementConfig, service: Service, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve the API on the state of a service until cancelled; started with its address."""
+    from ..placement_orders import ServiceModel, ServiceWriter
+
+    config = with_auth(config)
+    host, port = address(config.listen)
+    api = Api(ServiceModel(service.state), ServiceWriter(service), config)
+    stop = trio.Event()
+    listeners = await _listening(host, port)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(Server(api, AccessLog(requests=config.access_log)).serve, listeners, stop)
+            bound = listeners[0].socket.getsockname()[1]
+            task_status.started(f"http://{_shown(host)}:{bound}{config.prefix}")
+    finally:
+        if api.auth is not None:
+            with trio.CancelScope(shield=True):
+                await api.auth.aclose()
+
+
 async def _listening(host: str, port: int) -> list[trio.SocketListener]:
     try:
         return list(await trio.open_tcp_listeners(port, host=host))
@@ -95,10 +124,14 @@ async def _opened(config: PlacementConfig, log: AccessLog) -> AsyncIterator[tupl
         model = PlacementModel(Fleet())
         yield model, InMemory(model)
         return
-    from ..journal import Journal
+    from ..journal import Journal  # the rest of the service takes its time to import
+    from ..machine import ServiceMachine
+    from ..placement_orders import ServiceModel, ServiceWriter
+    from ..service import Service
     from ..writer import open_writer
 
-    machine = PlacementMachine()
+    machine = ServiceMachine()
     async with open_writer(machine, Journal.in_folder(config.data)) as writer:
-        log.note("recovered", commands=writer.sequence, providers=len(machine.model.fleet))
-        yield machine.model, writer
+        service = Service(machine, writer)
+        log.note("recovered", commands=writer.sequence, providers=len(machine.state.fleet))
+        yield ServiceModel(machine.state), ServiceWriter(service)

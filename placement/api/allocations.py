@@ -210,6 +210,7 @@ def _writing(fleet: Fleet, uuid: str, asked: c.ConsumerAllocations, now: float) 
     new = {row: _amounts(fleet, resources) for row, resources in _rows(fleet, asked.allocations).items()}
     try:
         project_id, user_id = check_text(asked.project_id, "project_id"), check_text(asked.user_id, "user_id")
+        consumer_type = None if consumer_type is None else check_text(consumer_type, "consumer_type")
     except InvalidValue as error:
         raise BadRequest(error.args[0], field=error.field) from None
     return Writing(

@@ -17,20 +17,29 @@ from ..fleet import Fleet
 from ..query import PlacementQuery, RequestGroup
 from ..tree_candidates import Way
 from .errors import BadRequest
+from .providers import find
 from .values import Candidates
-from .vocabulary import check_known_classes, check_known_traits, class_rank, in_order
+from .vocabulary import check_known_traits, check_resources, class_rank, in_order
 
 Amounts = tuple[tuple[int, int], ...]
 """(resource class index, amount) of one slot."""
 NO_CANDIDATES = Candidates(allocation_requests=[], provider_summaries={})
 
 
-def candidates(fleet: Fleet, query: PlacementQuery, *, nested: bool, breadth_first: bool) -> Candidates:
+def candidates(
+    fleet: Fleet,
+    query: PlacementQuery,
+    *,
+    nested: bool,
+    breadth_first: bool,
+    preferred: Iterable[str] | None,
+    seed: int | None,
+) -> Candidates:
     """See `PlacementModel.allocation_candidates`."""
     if not _is_known(fleet, query):
         return NO_CANDIDATES
     prepared = prepare(fleet, query, lambda name: class_rank(fleet, name))
-    search = CandidateSearch(fleet, prepared, nested=nested)
+    search = CandidateSearch(fleet, prepared, nested=nested, preferred=_preferred(fleet, preferred, seed))
     ways = list(islice(search.ways(breadth_first=breadth_first, expected=query.limit), query.limit))
     if not ways:
         return NO_CANDIDATES
@@ -41,6 +50,15 @@ def candidates(fleet: Fleet, query: PlacementQuery, *, nested: bool, breadth_fir
         allocation_requests=_requests(fleet, prepared, ways, uuids),
         provider_summaries=_summaries(fleet, shown, uuids),
     )
+
+
+def _preferred(fleet: Fleet, preferred: Iterable[str] | None, seed: int | None) -> list[int]:
+    """Trees to look at first: those of providers, in order; with a seed the others follow by chance."""
+    layout = fleet.index.layout()
+    trees = [int(layout.tree_of[row]) for row in (find(fleet, uuid) for uuid in preferred or ()) if row >= 0]
+    if seed is not None:
+        trees += np.random.default_rng(seed).permutation(layout.trees).tolist()
+    return trees
 
 
 def _is_known(fleet: Fleet, query: PlacementQuery) -> bool:
@@ -58,7 +76,7 @@ def _is_known(fleet: Fleet, query: PlacementQuery) -> bool:
 
 
 def _check_names(fleet: Fleet, group: RequestGroup) -> None:
-    check_known_classes(fleet, (name for name, _ in group.resources))
+    check_resources(fleet, group.resources)
     check_known_traits(fleet, group.required.union(group.forbidden, *group.any_of))
 
 

@@ -148,12 +148,22 @@ class PlacementModel:
     # candidates
 
     def allocation_candidates(
-        self, query: PlacementQuery, *, nested: bool = True, breadth_first: bool = False
+        self,
+        query: PlacementQuery,
+        *,
+        nested: bool = True,
+        breadth_first: bool = False,
+        preferred: Iterable[str] | None = None,
+        seed: int | None = None,
     ) -> v.Candidates:
         """Ways to allocate what ``query`` asks for (``query.limit`` of them at most), lazily found in a fixed order.
 
         ``nested`` False (below 1.29): none that uses several providers of one tree, and only summaries of providers
         used. ``breadth_first``: the first candidate of each tree, then the second of each, and so on, instead of tree
-        after tree. BadRequest for an unknown class or trait.
+        after tree. ``preferred``: uuids of providers whose trees come first, in this order: what ``Engine.rank`` gives
+        is the order of a policy's weighers. ``seed``: the other trees come by chance, the same for the same seed, so
+        that many clients with a limit do not all get the same hosts. BadRequest for an unknown class or trait.
         """
-        return candidate_query.candidates(self.fleet, query, nested=nested, breadth_first=breadth_first)
+        return candidate_query.candidates(
+            self.fleet, query, nested=nested, breadth_first=breadth_first, preferred=preferred, seed=seed
+        )

@@ -13,7 +13,7 @@ from ..provider_index import Mask
 from ..query import PlacementQuery, RequestGroup
 from .providers import find, show
 from .values import Provider
-from .vocabulary import check_known_classes, check_known_traits
+from .vocabulary import check_known_traits, check_resources
 
 
 def providers(fleet: Fleet, name: str | None, uuid: str | None, group: RequestGroup | None) -> list[Provider]:
@@ -24,7 +24,7 @@ def providers(fleet: Fleet, name: str | None, uuid: str | None, group: RequestGr
     if uuid is not None:
         rows = rows[rows == find(fleet, uuid)]
     if group is not None:
-        check_known_classes(fleet, (resource for resource, _ in group.resources))
+        check_resources(fleet, group.resources)
         check_known_traits(fleet, group.required.union(group.forbidden, *group.any_of))
         rows = rows[_able(fleet, rows, group)]
     return [show(fleet, row) for row in rows.tolist()]

@@ -187,6 +187,14 @@ def _check_changeable(fleet: Fleet, name: str, verb: str) -> None:
         raise NotFound(f"No such resource class {cut(name)}.", field="name")
 
 
+def check_resources(fleet: Fleet, resources: Iterable[tuple[str, int]]) -> None:
+    """BadRequest for a class that is not known, or an amount below 1. O(classes)."""
+    for name, amount in resources:
+        check_known_classes(fleet, [name])
+        if isinstance(amount, bool) or not isinstance(amount, int) or amount < 1:
+            raise BadRequest(f"Requested resource {name} requires amount >= 1.", field="resources")
+
+
 # both
 
 

@@ -1,5 +1,5 @@
 """Allocation candidates of a tree are those that one finds by trying every provider for everything that is asked for,
-on small random forests with sharing providers. The rules are Placement's, as anchors/placement.md tells them."""
+on small random forests with sharing providers. The rules are Placement's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from hostler import Aggregate, Fleet, Inventory
-from hostler.placement.candidates import candidates, first_candidate
+from hostler.placement.candidates import TreeQuery
 from hostler.placement.query import PlacementQuery, RequestGroup
 
 pytestmark = [pytest.mark.property, pytest.mark.kernel_twin]
@@ -227,7 +227,7 @@ def queries(draw: st.DrawFn) -> PlacementQuery:
 
 
 def found_in(fleet: Fleet, root: int, query: PlacementQuery) -> Iterator[Allocation]:
-    for amounts in candidates(fleet, root, query):
+    for amounts in TreeQuery(fleet, query).candidates(root):
         yield frozenset(
             (fleet.name(row), fleet.resource_classes[which], amount)
             for row, each in amounts.items()
@@ -248,7 +248,7 @@ def test_the_candidates_of_a_tree_are_all_assignments_that_keep_the_rules(
         row, expected = fleet.row(root.name), forest.candidates(root, query)
         event(f"{min(len(expected), 3)} candidates or more")
         assert set(found_in(fleet, row, query)) == expected
-        first = first_candidate(fleet, row, query)
+        first = TreeQuery(fleet, query).first(row)
         assert (first is not None) == bool(expected)
 
 

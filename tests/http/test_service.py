@@ -64,7 +64,6 @@ def test_it_ends_at_once_although_clients_stay_connected() -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ([], "is no address"),
         (["--placement", "nowhere"], "is no address"),
         (["--placement", "127.0.0.1:99999"], "is no address"),
         (["--placement", "0.0.0.0:0"], "can be reached from elsewhere"),

@@ -1,0 +1,94 @@
+"""The Placement API and the service see one state: what is written through one, the other decides by."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from hostler.core.machine import Order, ServiceMachine
+from hostler.core.placement_orders import PlacementWrite, ServiceModel
+from hostler.placement.api import commands as api
+from hostler.placement.commands import Release
+
+from ..core.orders import NOW, machine, order, place, uuid_of
+from ..daemon.processes import Daemon
+
+
+def write(made: ServiceMachine, command: api.PlacementCommand) -> Any:
+    return made.apply(order(PlacementWrite(command=command)))
+
+
+def hold(made: ServiceMachine, consumer: int, node: str, project: str, **resources: int) -> None:
+    uuid = made.state.fleet.uuid(made.state.fleet.row(node))
+    asked = api.ConsumerAllocations(allocations={uuid: resources} if resources else {}, project_id=project, user_id="u")
+    write(made, api.SetAllocations(now=NOW, consumers={uuid_of(consumer): asked}))
+
+
+def test_a_claim_through_the_api_takes_room_from_the_scheduler() -> None:
+    made = machine(1)
+    hold(made, 1, "node-0", "p1", MEMORY_MB=65_536)  # all there is
+    assert not made.apply(order(place(2))).placed
+    write(made, api.DeleteAllocations(now=NOW, consumer=uuid_of(1)))
+    assert made.apply(order(place(2))).placed
+    made.state.fleet.check()
+
+
+def test_a_guest_of_the_scheduler_is_a_consumer_of_the_api() -> None:
+    made = machine(1)
+    made.apply(order(place(1, project="p1", vcpus=3)))
+    held = ServiceModel(made.state).allocations(uuid_of(1))
+    assert held is not None
+    (resources, _) = next(iter(held.allocations.values()))
+    assert (held.project_id, resources["VCPU"]) == ("p1", 3)
+    made.apply(order(Release(uuids=(uuid_of(1),))))
+    assert ServiceModel(made.state).allocations(uuid_of(1)) is None
+
+
+def test_what_the_apis_consumers_hold_counts_as_their_projects_usage() -> None:
+    made = machine(2)
+    hold(made, 1, "node-0", "p1", VCPU=4)
+    assert made.state.usage.of("project:p1") == {"instances": 1, "VCPU": 4}
+    hold(made, 1, "node-1", "p2", VCPU=6, MEMORY_MB=512)
+    assert made.state.usage.of("project:p1") == {}
+    assert made.state.usage.of("project:p2") == {"instances": 1, "VCPU": 6, "MEMORY_MB": 512}
+    hold(made, 1, "node-1", "p2")
+    assert made.state.usage.of("project:p2") == {}
+
+
+def test_the_journal_keeps_the_apis_writes_among_the_others(tmp_path: Path) -> None:
+    made, again = machine(2), machine(2)
+    uuid = made.state.fleet.uuid(0)
+    orders: list[Order] = [
+        order(place(1, project="p1")),
+        order(PlacementWrite(command=api.CreateTrait(now=NOW, name="CUSTOM_X"))),
+        order(PlacementWrite(command=api.SetTraits(now=NOW, provider=uuid, generation=1, traits=("CUSTOM_X",)))),
+        order(place(2)),
+    ]
+    for each in orders:
+        encoded = made.encode(each)
+        assert made.decode(encoded) == each
+        result = made.apply(each)
+        assert result == again.apply(again.decode(encoded))
+        assert made.decode_result(made.encode_result(result)) == result
+    made.save(tmp_path)
+    loaded = ServiceMachine()
+    loaded.load(tmp_path)
+    assert ServiceModel(loaded.state).provider_traits(uuid) == ServiceModel(again.state).provider_traits(uuid)
+
+
+def test_one_process_serves_both(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with Daemon(tmp_path, "--placement", f"127.0.0.1:{port}") as daemon, daemon.client() as client:
+        client.call("add_hosts", {"hosts": [{"host": "node-1", "vcpus_total": 8, "total_usable_ram_mb": 4096}]})
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/resource_providers")
+        (provider,) = json.loads(connection.getresponse().read())["resource_providers"]
+        assert provider["name"] == "node-1"
+        connection.request("DELETE", f"/resource_providers/{provider['uuid']}")
+        assert connection.getresponse().status == 204
+        connection.close()
+        assert daemon.terminate() == 0
