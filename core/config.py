@@ -71,9 +71,11 @@ class Watching(Table, frozen=True):
 
 
 class Config(Table, frozen=True):
-    """The whole file. ``policy`` is the path of a policy file (docs/policies.md), read again at SIGHUP."""
+    """The whole file. ``policy`` is the path of a policy file (docs/policies.md), read again at SIGHUP. ``placement``
+    is for whoever serves Placement's API from the same file."""
 
     policy: str | None = None
+    placement: dict[str, Any] = {}
     rpc: Rpc = Rpc()
     data: Data = Data()
     operation: Watching = Watching()

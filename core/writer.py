@@ -23,6 +23,7 @@ from .errors import DeadlineExceeded, InternalError, Overloaded, Stopped, Storag
 from .journal import Entry, Journal, Recovery
 from .store import Row
 from .tasks import background
+from .tracing import span
 
 Command = TypeVar("Command")
 Result = TypeVar("Result")
@@ -292,13 +293,13 @@ class Writer(Generic[Command, Result]):
         if self.journal is not None:
             entries = [Entry(pending.key, pending.fingerprint, pending.body) for pending in batch]
             try:
-                with trio.CancelScope(shield=True):
+                with trio.CancelScope(shield=True), span("hostler.journal", commands=len(batch)):
                     await self.journal.append(entries)
             except StorageFailed as error:
                 self._break(error, batch)
                 return
         durable = time.perf_counter()
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True), span("hostler.apply", commands=len(batch)):
             await self._apply(batch)
         for observer in self.batch_observers:
             observer(len(batch), durable - began, time.perf_counter() - durable)

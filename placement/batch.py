@@ -43,6 +43,14 @@ class Run:
     rows: NDArray[np.int32]
     scores: NDArray[np.float64]
     counts: NDArray[np.int64]
+    lists: tuple[list[int], list[int], list[float], list[list[int]], list[list[int]]] | None = None
+
+    def listed(self) -> tuple[list[int], list[int], list[float], list[list[int]], list[list[int]]]:
+        """which, rows, scores, uuids and counts as lists, which are read faster one by one."""
+        if self.lists is None:
+            arrays = (self.which, self.rows, self.scores, self.uuids, self.counts)
+            self.lists = tuple(array.tolist() for array in arrays)
+        return self.lists
 
 
 class Decisions(Sequence[Decision]):
@@ -134,17 +142,18 @@ class Decisions(Sequence[Decision]):
     def _decision(self, index: int) -> Decision:
         run = next(run for run in self._runs if run.first <= index < run.first + len(run.rows))
         at = index - run.first
-        engine, request, signature = self._engine, run.requests[at], run.signatures[run.which[at]]
-        counts: list[int] = run.counts[at, : len(signature.stages)].tolist()
+        which, rows, scores, uuids, all_counts = run.listed()
+        engine, request, signature = self._engine, run.requests[at], run.signatures[which[at]]
+        counts = all_counts[at][: len(signature.stages)]
         removed = dict(zip(signature.stage_names, counts[1:], strict=True))
-        row = int(run.rows[at])
+        row = rows[at]
         selections: tuple[Any, ...] = ()
         refusal = None
         if row >= 0:
             fleet = engine.fleet
-            uuid = format_uuid(*run.uuids[at].tolist())
+            uuid = format_uuid(*uuids[at])
             amounts = {fleet.resource_classes[i]: amount for i, amount in signature.resources.items()}
-            claimed = Claimed(uuid, row, -1, float(run.scores[at]), {fleet.uuid(row): amounts}, ())
+            claimed = Claimed(uuid, row, -1, scores[at], {fleet.uuid(row): amounts}, ())
             selections = (engine.selection(claimed, ()),)
         else:
             refusal = quick_refusal(removed, sum(counts))
