@@ -28,6 +28,9 @@ from .vocabulary import check_known_classes, class_rank
 Held = dict[int, dict[int, int]]
 """What a consumer holds: row -> resource class index -> amount."""
 
+ANY_AMOUNT: Final = 10**4300
+"""More than a body can hold: how much is too much, an inventory's max_unit says."""
+
 
 @dataclass(frozen=True, slots=True)
 class Writing:
@@ -231,7 +234,7 @@ def _amounts(fleet: Fleet, resources: Mapping[str, int]) -> dict[int, int]:
         raise BadRequest("No resources of a resource provider are named.", field="allocations")
     try:
         return {
-            fleet.resource_class(name, create=True): whole_number(amount, name, least=1)
+            fleet.resource_class(name, create=True): whole_number(amount, name, least=1, most=ANY_AMOUNT)
             for name, amount in resources.items()
         }
     except InvalidValue as error:

@@ -130,6 +130,12 @@ def test_unit_rules_hold_for_each_amount(model: PlacementModel, change: dict[str
     write(model, a=2)
 
 
+@pytest.mark.parametrize("amount", [2**31, 2**70])
+def test_more_than_any_max_unit_is_a_conflict(model: PlacementModel, amount: int) -> None:
+    with pytest.raises(Conflict, match="violate inventory constraints"):
+        write(model, a=amount)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
