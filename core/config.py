@@ -71,11 +71,9 @@ class Watching(Table, frozen=True):
 
 
 class Config(Table, frozen=True):
-    """The whole file. ``policy`` is the path of a policy file (docs/policies.md), read again at SIGHUP. ``placement``
-    is for whoever serves Placement's API from the same file."""
+    """The whole file. ``policy`` is the path of a policy file (docs/policies.md), read again at SIGHUP."""
 
     policy: str | None = None
-    placement: dict[str, Any] = {}
     rpc: Rpc = Rpc()
     data: Data = Data()
     operation: Watching = Watching()
