@@ -157,10 +157,10 @@ class Oracle:
 
     def SetInventory(self, command: c.SetInventory) -> None:
         mine = self.at(command.provider)
-        if not self.knows_class(command.resource_class):
-            raise Refused("not_found")
         self.at_generation(mine, command.generation)
         self.checked(command.inventory, command.may_reserve_all)
+        if not self.knows_class(command.resource_class):
+            raise Refused("not_found")
         if command.resource_class not in mine.inventories:
             raise Refused("bad_request")
         mine.inventories[command.resource_class] = command.inventory
