@@ -34,8 +34,8 @@ demo: build
 	$(BIN)/hostler demo
 
 test: lint
-	$(BIN)/pytest tests/
-	HOSTLER_PURE=1 $(BIN)/pytest -m "kernel_twin and not soak" tests/
+	$(BIN)/pytest --numprocesses auto --dist worksteal tests/
+	HOSTLER_PURE=1 $(BIN)/pytest --numprocesses auto --dist worksteal -m "kernel_twin and not soak" tests/
 
 lint: build
 	$(BIN)/ruff check

@@ -154,7 +154,8 @@ def errors_table() -> str:
 
 def _below(kind: type[HostlerError]) -> Iterator[type[HostlerError]]:
     for each in kind.__subclasses__():
-        if each.__module__.startswith(("hostler.core", "hostler.placement.errors")):
+        served = each.__module__.startswith(("hostler.core", "hostler.placement.errors"))
+        if served and not each.__module__.startswith("hostler.core.http"):
             yield each
         yield from _below(each)
 
