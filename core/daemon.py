@@ -30,7 +30,7 @@ from .tenancy.tenants import LOCAL
 from .writer import Writer, open_writer
 
 FLUSH_SECONDS: Final = 1.0
-GC_THRESHOLDS: Final = (50_000, 20, 20)
+GC_THRESHOLDS: Final = (50_000, 20, 100_000)
 """Of the garbage collector: nearly all that a command makes is freed without it."""
 
 log = logging.getLogger("hostler.daemon")
