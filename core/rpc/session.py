@@ -128,6 +128,9 @@ class Session:
             if kind == "session":
                 self._own(params, reply)
                 return kind
+            if self.service.takes_long(params):
+                self._outlet.spawn(lambda: self._ask_aside(call.method, params, reply))
+                return kind
             result = self.service.ask(self.identity, params)
         except HostlerError as error:
             reply(None, error)
@@ -137,6 +140,17 @@ class Session:
         else:
             reply(result, None)
         return kind
+
+    async def _ask_aside(self, method: str, query: Any, reply: Reply) -> None:
+        try:
+            result = await self.service.ask_aside(self.identity, query)
+        except HostlerError as error:
+            reply(None, error)
+        except Exception:
+            log.exception("%s failed in an unforeseen way", method)
+            reply(None, InternalError("the call failed in an unforeseen way; the service's log says how"))
+        else:
+            reply(result, None)
 
     # commands
 
