@@ -108,7 +108,9 @@ async def test_a_child_that_dies_is_an_error(all_long: None, monkeypatch: pytest
 
 def answer_by(monkeypatch: pytest.MonkeyPatch, work: Callable[..., Any]) -> None:
     """Have questions of capacity answered by something else."""
-    monkeypatch.setattr(queries, "QUESTIONS", {**queries.QUESTIONS, queries.Capacity: work})
+    questions: dict[type[queries.Query], Callable[..., Any]] = {**queries.QUESTIONS}
+    questions[queries.Capacity] = work
+    monkeypatch.setattr(queries, "QUESTIONS", questions)
 
 
 def children() -> list[str]:
