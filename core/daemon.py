@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ from .tenancy.tenants import LOCAL
 from .writer import Writer, open_writer
 
 FLUSH_SECONDS: Final = 1.0
+SPARE_FILES: Final = 100
+"""For the journal, snapshots, logs and children."""
 GC_THRESHOLDS: Final = (50_000, 20, 100_000)
 """Of the garbage collector: nearly all that a command makes is freed without it."""
 
@@ -44,6 +47,7 @@ async def serve_rpc(
 ) -> None:
     """Serve until SIGTERM or SIGINT. ``ready`` is called with the addresses once calls are taken; SIGHUP has
     ``reread`` read the configuration again, whose policy is then in force. HostlerErrors for what cannot be served."""
+    _allow_files(config.rpc.limits.connections)
     data, policy = config.data, config.policy_values()
     journal = None
     if data.folder is not None:
@@ -70,6 +74,14 @@ async def serve_rpc(
                     await _stop(server, writer, config.operation.drain_seconds)
                 finally:
                     nursery.cancel_scope.cancel()
+
+
+def _allow_files(connections: int) -> None:
+    """Have as many files as the system lets us, and say so if these are too few for all connections."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most != resource.RLIM_INFINITY and most < connections + SPARE_FILES:
+        log.warning("%d files may be open, too few for %d connections: raise LimitNOFILE", most, connections)
 
 
 async def _listen(

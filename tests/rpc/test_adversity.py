@@ -420,8 +420,3 @@ async def idle_connections(count: int) -> float:
 
 async def test_a_thousand_idle_connections_take_little_and_are_answered() -> None:
     assert await idle_connections(1_000) < 60_000
-
-
-@pytest.mark.soak
-async def test_ten_thousand_idle_connections_take_little_and_are_answered() -> None:
-    assert await idle_connections(9_500) < 60_000
