@@ -54,6 +54,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Without a message or an open call or a subscription; then the connection is closed."""
     outstanding: int = 4_096
     """Calls without an answer, of one connection; beyond that nothing more is read from it."""
+    long_questions: int = 4
+    """Of one connection, without an answer; beyond that nothing more is read from it."""
     outstanding_bytes: int = 32 << 20
     """Length of these calls together; beyond that nothing more is read from it."""
     unread_bytes: int = 4 << 20
@@ -184,6 +186,7 @@ class Connection:
         limits = self.limits
         return (
             session.outstanding < limits.outstanding
+            and session.aside < limits.long_questions
             and session.outstanding_bytes < limits.outstanding_bytes
             and self.waiting_bytes < limits.unread_bytes
         )
@@ -222,6 +225,10 @@ class Connection:
                 pass  # closing with unread bytes would take the notification away from the peer
 
     # out
+
+    def settled(self) -> None:
+        """A call has ended that nothing is sent for."""
+        self._room.unpark_all()
 
     def send(self, data: bytes) -> None:
         """Have bytes sent."""

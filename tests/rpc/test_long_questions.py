@@ -75,13 +75,18 @@ async def test_others_do_not_wait(all_long: None, monkeypatch: pytest.MonkeyPatc
         time.sleep(5)
 
     answer_by(monkeypatch, slow)
-    async with serving() as served, open_client(served.address) as client, trio.open_nursery() as nursery:
-        for _ in range(4):
-            nursery.start_soon(client.call, "capacity")
+    async with (
+        serving() as served,
+        open_client(served.address) as curious,
+        open_client(served.address) as other,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(10):
+            nursery.start_soon(curious.call, "capacity")
         await trio.sleep(0.05)
         with trio.fail_after(3):
-            assert (await client.call("status")).ready
-            assert (await client.call("place", ASKED)).placed
+            assert (await other.call("status")).ready
+            assert (await other.call("place", ASKED)).placed
         nursery.cancel_scope.cancel()
 
 
