@@ -7,7 +7,6 @@ import math
 import os
 import socket
 import struct
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -28,8 +27,10 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 64 << 10
 SEND_BYTES: Final = 1 << 20
 LINGER_SECONDS: Final = 2.0
-TURN_SECONDS: Final = 0.001
-"""So long one peer's messages are taken in before others have their turn."""
+TURN_MESSAGES: Final = 64
+TURN_BYTES: Final = 64 << 10
+"""So much of one peer is taken in, about a millisecond, before others have their turn. (No clock: a simulation with
+the same seed must do the same again.)"""
 _CREDENTIALS: Final = struct.Struct("3i")
 LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 """What a connection raises when it is no more (an SSLError is an OSError)."""
@@ -167,16 +168,17 @@ class Connection:
         """Give the session all messages that are complete, as fast as it may have them."""
         session, framer = self._session, self._framer
         assert session is not None
-        found, turn = False, time.perf_counter() + TURN_SECONDS
+        found, messages, size = False, 0, 0
         while True:
             framer.limit = self.limits.frame_bytes if session.identity.user else self.limits.stranger_bytes
             frame = framer.next()
             if frame is None:
                 break
             found = True
-            if session.feed(frame) or time.perf_counter() > turn:
+            messages, size = messages + 1, size + len(frame)
+            if session.feed(frame) or messages >= TURN_MESSAGES or size >= TURN_BYTES:
                 await trio.lowlevel.checkpoint()
-                turn = time.perf_counter() + TURN_SECONDS
+                messages = size = 0
             while not self._has_room(session):
                 await self._room.park()
         if found or not self._began:
