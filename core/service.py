@@ -58,6 +58,8 @@ class Service:
         """True: whoever comes is a cloud admin."""
         self._clock = clock
         self._now = 0.0
+        self._sample: Pending[Order, Any] | None = None
+        self._sampled_at = 0.0
 
     @property
     def state(self) -> ServiceState:
@@ -112,7 +114,18 @@ class Service:
                 raise InvalidValue("an idempotency key has 1 to 255 characters", field="key")
             key = f"{user}/{key}"
         order = Order(self.now(), user, command)
-        return self.writer.enqueue(order, done, key=key, fingerprint=fingerprint, deadline=deadline)
+        pending = self.writer.enqueue(order, done, key=key, fingerprint=fingerprint, deadline=deadline)
+        if self._sample is None or self._sample.state == "cancelled":
+            self._sample, self._sampled_at = pending, time.perf_counter()
+        return pending
+
+    def sampled(self) -> float | None:
+        """When the command whose way is being timed was queued (``time.perf_counter``), if it has its answer now; then
+        the next one that comes is timed. None while it is on its way."""
+        if self._sample is None or self._sample.state != "done":
+            return None
+        self._sample = None
+        return self._sampled_at
 
     def ask(self, identity: Identity, query: queries.Query) -> Any:
         """The answer to a question."""

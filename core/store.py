@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -77,10 +79,11 @@ class Store(Protocol):
 
 
 class SqliteStore:
-    """Segments as SQLite files in one folder. Each batch costs one hop to the asyncio thread."""
+    """Segments as SQLite files in one folder. Each batch costs one hop to the asyncio thread, where ``committed`` is
+    told how many seconds its commit took, sync included."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, committed: Callable[[float], None] = lambda seconds: None) -> None:
+        self._folder, self._committed = folder, committed
         self._asyncio = AsyncioThread("hostler-journal")
         self._writing: aiosqlite.Connection | None = None
         self._reading: tuple[int, aiosqlite.Connection] | None = None
@@ -237,7 +240,9 @@ class SqliteStore:
             raise OSError("no segment is open")
         try:
             await self._writing.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
+            began = time.perf_counter()
             await self._writing.commit()
+            self._committed(time.perf_counter() - began)
         except BaseException:
             await self._stop_writing()
             raise
@@ -268,3 +273,18 @@ def _failed(verb: str, path: Path, error: Exception) -> StorageFailed:
     return StorageFailed(
         f"cannot {verb} {path.name}: {error}", field="data", hint="look at the disk: space, mount, kernel log"
     )
+
+
+def about_last(folder: Path) -> int:
+    """About the number of the last command in a folder's newest segment, for showing how far a recovery is. What is in
+    the write-ahead log only is left out; 0 where there is nothing that can be read."""
+    names = sorted(path for path in folder.glob("journal-*.sqlite") if _NAME.fullmatch(path.name))
+    if not names:
+        return 0
+    try:
+        # Immutable: no lock is taken, and nothing in the folder is touched before it is recovered.
+        with closing(sqlite3.connect(f"{names[-1].absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+            (last,) = database.execute("SELECT max(sequence) FROM records").fetchone()
+    except (sqlite3.Error, OSError):
+        return 0
+    return last if isinstance(last, int) else 0

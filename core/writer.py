@@ -123,6 +123,8 @@ class Writer(Generic[Command, Result]):
         """Called with the number of commands of each batch, and the seconds that journalling and applying it took."""
         self.writable = False
         """False before ``run``, while the disk refuses, and once the writer stops."""
+        self.recovered = Recovery()
+        """What ``recover`` found."""
         self._queue_limit, self._batch_limit, self._snapshot_every = queue_limit, batch_limit, snapshot_every
         self._answers: Answers[Result] = Answers(answers_kept, machine.encode_result, machine.decode_result)
         self._queue: deque[Pending[Command, Result]] = deque()
@@ -145,7 +147,7 @@ class Writer(Generic[Command, Result]):
         """Bring the machine to where the journal ends. What is damaged is said in the answer."""
         if self.journal is None:
             return Recovery()
-        found = await self.journal.recover(self._load, self._replay, self._save)
+        self.recovered = found = await self.journal.recover(self._load, self._replay, self._save)
         self.sequence, self._snapshot_at = found.last, found.snapshot
         for text in found.damage:
             log.error("recovery: %s", text)

@@ -155,7 +155,7 @@ def errors_table() -> str:
 def _below(kind: type[HostlerError]) -> Iterator[type[HostlerError]]:
     for each in kind.__subclasses__():
         served = each.__module__.startswith(("hostler.core", "hostler.placement.errors"))
-        if served and not each.__module__.startswith("hostler.core.http"):
+        if served and not each.__module__.startswith(("hostler.core.http", "hostler.core.config")):
             yield each
         yield from _below(each)
 

@@ -1,10 +1,9 @@
-"""``hostler watch``, ``snapshot`` and ``config``: the service itself."""
+"""``hostler watch`` and ``snapshot``: the service itself."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 import cyclopts
 import msgspec
@@ -13,7 +12,6 @@ from .remote import LOCAL, Remote
 
 watch = cyclopts.App(name="watch", help="What happens, as it happens, until Ctrl-C.")
 snapshot = cyclopts.App(name="snapshot", help="Take a snapshot of the service's state now.")
-config = cyclopts.App(name="config", help="Look at a configuration file.")
 
 KINDS = ("decisions", "refusals", "changes")
 
@@ -41,15 +39,4 @@ def take_snapshot(*, remote: Remote = LOCAL) -> int:
     """Take a snapshot, and wait until it is complete."""
     sequence = remote.ask("snapshot")
     remote.show({"sequence": sequence}) if remote.as_json else print(f"snapshot of command {sequence} taken")
-    return 0
-
-
-@config.command(name="check")
-def check(file: Path, *, remote: Remote = LOCAL) -> int:
-    """Check a configuration file, the environment's overrides, and the policy file that it names."""
-    from ..config import read_config
-
-    found = read_config(file)
-    found.policy_values()
-    remote.show(found) if remote.as_json else print(f"{file} is a configuration")
     return 0

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import os
 import ssl
-from typing import Any
+from typing import Any, Final, Literal
 
 from ...placement.errors import InvalidValue
 
 Path = str | os.PathLike[str]
+TlsVersion = Literal["1.2", "1.3"]
+_VERSIONS: Final[dict[TlsVersion, ssl.TLSVersion]] = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
-def server_context(certificate: Path, key: Path, client_ca: Path | None = None) -> ssl.SSLContext:
+def server_context(
+    certificate: Path,
+    key: Path,
+    client_ca: Path | None = None,
+    *,
+    client_certificates: Literal["optional", "required"] = "optional",
+    minimum_version: TlsVersion = "1.2",
+) -> ssl.SSLContext:
     """A server's context. With ``client_ca`` clients may show a certificate of that authority, which then says who they
-    are. InvalidValue, naming the file, if one cannot be used."""
+    are; with ``client_certificates`` required they must. InvalidValue, naming the file, if one cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = _VERSIONS[minimum_version]
     _load(context, certificate, key)
     if client_ca is not None:
         _trust(context, client_ca)
-        context.verify_mode = ssl.CERT_OPTIONAL
+        context.verify_mode = ssl.CERT_REQUIRED if client_certificates == "required" else ssl.CERT_OPTIONAL
+    elif client_certificates == "required":
+        raise InvalidValue("client certificates need the authority that signs them", field="tls.client_ca")
     return context
 
 
