@@ -152,10 +152,8 @@ class Daemon:
         tls = config.rpc.tls
         context = None
         if tls is not None:
-            required, oldest = tls.client_certificates, tls.minimum_version
-            context = server_context(
-                tls.certificate, tls.key, tls.client_ca, client_certificates=required, minimum_version=oldest
-            )
+            context = server_context(tls.certificate, tls.key, tls.client_ca, minimum_version=tls.minimum_version)
+        required = tls is not None and tls.client_certificates == "required"
         policy = self._loaded.policy_values()
         journal = self._opened_journal()
         limits = {"queue_limit": data.queue, "answers_kept": data.keys_kept, "snapshot_every": data.snapshot_every}
@@ -168,7 +166,7 @@ class Daemon:
                 self.metrics.recovery = writer.recovered, time.monotonic() - began
                 log.info("recovered", extra={"sequence": writer.sequence, "replayed": writer.recovered.replayed})
                 service = self.health.service = Service(machine, writer, open_to_all=config.rpc.auth == "none")
-                server = RpcServer(service, config.rpc.limits, tls=context)
+                server = RpcServer(service, config.rpc.limits, tls=context, certificates_required=required)
                 self.metrics.watch(service, server)
                 async with background() as tasks:
                     if data.folder is not None and data.audit:

@@ -116,7 +116,7 @@ class Connection:
             log.debug("connection lost: %s", error)
 
     async def _certificate(self) -> tuple[str, ...]:
-        """The names in the peer's certificate, if it has shown one."""
+        """The names in the peer's certificate, if it has shown one. NotAuthenticated if it has not, but must."""
         stream = self.stream
         if not isinstance(stream, trio.SSLStream):
             return ()
@@ -124,7 +124,10 @@ class Connection:
             await stream.do_handshake()
         if limit.cancelled_caught:
             raise trio.BrokenResourceError("no TLS handshake in time")
-        return names_of(stream.getpeercert())
+        shown = stream.getpeercert()
+        if self.server.certificates_required and not shown:
+            raise NotAuthenticated("a client certificate is required here", field="tls", hint="show one")
+        return names_of(shown)
 
     async def _until_lost(self, work: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -14,23 +14,16 @@ _VERSIONS: Final[dict[TlsVersion, ssl.TLSVersion]] = {"1.2": ssl.TLSVersion.TLSv
 
 
 def server_context(
-    certificate: Path,
-    key: Path,
-    client_ca: Path | None = None,
-    *,
-    client_certificates: Literal["optional", "required"] = "optional",
-    minimum_version: TlsVersion = "1.2",
+    certificate: Path, key: Path, client_ca: Path | None = None, *, minimum_version: TlsVersion = "1.2"
 ) -> ssl.SSLContext:
     """A server's context. With ``client_ca`` clients may show a certificate of that authority, which then says who they
-    are; with ``client_certificates`` required they must. InvalidValue, naming the file, if one cannot be used."""
+    are. InvalidValue, naming the file, if one cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[minimum_version]
     _load(context, certificate, key)
     if client_ca is not None:
         _trust(context, client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED if client_certificates == "required" else ssl.CERT_OPTIONAL
-    elif client_certificates == "required":
-        raise InvalidValue("client certificates need the authority that signs them", field="tls.client_ca")
+        context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 
