@@ -1,8 +1,9 @@
 """The journal: every command in order, durable before it is answered, under a chain of checksums, with snapshots that
 bound recovery.
 
-It stores bytes and numbers them; what they mean is the writer's business. Records lie in segments. A new one begins
-with each snapshot, and once a snapshot is complete, segments that only older ones need are deleted.
+It stores bytes and numbers them; what they mean is the writer's business. Records that became durable together are a
+block, and blocks lie in segments. A new segment begins with each snapshot, and once a snapshot is complete, segments
+that only older ones need are deleted.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
 import trio
 
 from .errors import DataDamaged, DataInUse, StorageFailed
 from .snapshots import SnapshotFolder, Snapshots, Write
-from .store import Row, SqliteStore, Store
+from .store import Block, SqliteStore, Store
 
-CHUNK: Final = 8192
-"""Records read at a time."""
+CHUNK: Final = 4096
+"""Blocks read at a time, at most."""
 SNAPSHOTS_KEPT: Final = 2
 """The newest snapshots; the one before the newest is for the case that the newest turns out damaged."""
 _SEQUENCE: Final = struct.Struct("<Q")
-_LENGTHS: Final = struct.Struct("<QqQQ")
+_SIZES: Final = struct.Struct("<QQQ")
 
 
 class Entry(NamedTuple):
@@ -37,6 +39,19 @@ class Entry(NamedTuple):
     key: str | None
     fingerprint: bytes
     body: bytes
+
+
+class Record(NamedTuple):
+    """One command in the journal: its number, its idempotency key with a fingerprint of what was asked, its bytes."""
+
+    sequence: int
+    key: str | None
+    fingerprint: bytes
+    body: bytes
+
+
+_pack: Final = msgspec.msgpack.Encoder().encode
+_unpack: Final = msgspec.msgpack.Decoder(list[Entry]).decode
 
 
 @dataclass(slots=True)
@@ -55,11 +70,20 @@ def first_checksum(first: int) -> int:
     return zlib.crc32(_SEQUENCE.pack(first))
 
 
-def next_checksum(before: int, sequence: int, entry: Entry) -> int:
-    """Checksum of a record, which covers it, its number and the record before."""
-    key = None if entry.key is None else entry.key.encode()
-    lengths = (sequence, -1 if key is None else len(key), len(entry.fingerprint), len(entry.body))
-    return zlib.crc32(b"".join((_LENGTHS.pack(*lengths), key or b"", entry.fingerprint, entry.body)), before)
+def next_checksum(before: int, first: int, records: int, body: bytes) -> int:
+    """Checksum of a block, which covers it, its numbers and the block before."""
+    return zlib.crc32(body, zlib.crc32(_SIZES.pack(first, records, len(body)), before))
+
+
+def unpack(block: Block) -> list[Record]:
+    """The records of a block. DataDamaged if it is none, or not as many as it says."""
+    try:
+        entries = _unpack(block.body)
+    except msgspec.MsgspecError as error:
+        raise DataDamaged(f"block {block.first} cannot be read: {error}", field="data") from error
+    if len(entries) != block.records:
+        raise DataDamaged(f"block {block.first} has {len(entries)} records, not {block.records}", field="data")
+    return [Record(sequence, *entry) for sequence, entry in enumerate(entries, block.first)]
 
 
 class Journal:
@@ -106,7 +130,7 @@ class Journal:
     # recovery
 
     async def recover(
-        self, load: Callable[[Path], None], replay: Callable[[Sequence[Row]], None], save: Write
+        self, load: Callable[[Path], None], replay: Callable[[Sequence[Record]], None], save: Write
     ) -> Recovery:
         """Load the newest good snapshot with ``load``, give all that came after it to ``replay`` in order, and be ready
         to append.
@@ -155,42 +179,47 @@ class Journal:
             found.damage.append(f"{text}; it is now {self._snapshots.set_aside(sequence)}")
         return good
 
-    async def _replay_segment(self, first: int, replay: Callable[[Sequence[Row]], None], found: Recovery) -> int:
+    async def _replay_segment(self, first: int, replay: Callable[[Sequence[Record]], None], found: Recovery) -> int:
         """Replay what a segment has behind ``last``, as far as it is good; returns its last good number."""
         end, self._checksum = first - 1, first_checksum(first)
         try:
-            async for rows in self.records(first):
-                new = [row for row in rows if row.sequence > self.last]
+            async for blocks in self._blocks(first):
+                new = [record for block in blocks for record in unpack(block) if record.sequence > self.last]
                 if new:
                     replay(new)
                     self.last = new[-1].sequence
-                end, self._checksum = rows[-1].sequence, rows[-1].checksum
+                end, self._checksum = blocks[-1].first + blocks[-1].records - 1, blocks[-1].checksum
         except DataDamaged as error:
             found.damage.append(f"{error}; kept all up to command {self.last}")
         return end
 
-    async def records(self, first: int) -> AsyncIterator[Sequence[Row]]:
+    async def records(self, first: int) -> AsyncIterator[list[Record]]:
         """The records of a segment in order, as far as they are good; then DataDamaged if there is more, but wrong."""
-        at, checksum, chunk = first - 1, first_checksum(first), CHUNK
+        async for blocks in self._blocks(first):
+            yield [record for block in blocks for record in unpack(block)]
+
+    async def _blocks(self, first: int) -> AsyncIterator[Sequence[Block]]:
+        """The same, as blocks; at least one at a time."""
+        after, expected, checksum, chunk = first - 1, first, first_checksum(first), CHUNK
         while True:
             try:
-                rows = await self._store.read(first, at, chunk)
+                blocks = await self._store.read(first, after, chunk)
             except DataDamaged:
                 if chunk == 1:
                     raise
                 chunk //= 2  # up to the damage itself
                 continue
             good = 0
-            for row in rows:
-                checksum = next_checksum(checksum, at + 1, Entry(row.key, row.fingerprint, row.body))
-                if row.sequence != at + 1 or row.checksum != checksum:
+            for block in blocks:
+                checksum = next_checksum(checksum, block.first, block.records, block.body)
+                if block.first != expected or block.records < 1 or block.checksum != checksum:
                     break
-                at, good = at + 1, good + 1
+                after, expected, good = block.first, expected + block.records, good + 1
             if good:
-                yield rows[:good]
-            if good < len(rows):
-                raise DataDamaged(f"record {at + 1} of segment {first} is not what was written", field="data")
-            if not rows:
+                yield blocks[:good]
+            if good < len(blocks):
+                raise DataDamaged(f"record {expected} of segment {first} is not what was written", field="data")
+            if not blocks:
                 return
 
     async def _settle(self, found: Recovery, end: int, unusable: Sequence[int], save: Write) -> None:
@@ -220,15 +249,13 @@ class Journal:
         """
         if self.broken:
             raise StorageFailed("the journal is not writable", field="data", hint="it is tried again by itself")
-        first, checksum, rows = self.last + 1, self._checksum, []
-        for sequence, entry in enumerate(entries, first):
-            checksum = next_checksum(checksum, sequence, entry)
-            rows.append(Row(sequence, *entry, checksum))
+        first, body = self.last + 1, _pack(entries)
+        block = Block(first, len(entries), body, next_checksum(self._checksum, first, len(entries), body))
         self.broken = True
-        await self._store.append(rows)
+        await self._store.append(block)
         self.broken = False
-        self.last += len(rows)
-        self._checksum = checksum
+        self.last += block.records
+        self._checksum = block.checksum
         return first
 
     async def repair(self) -> None:

@@ -1,6 +1,7 @@
-"""Where journal records lie: segments of rows in SQLite files, written by aiosqlite. It knows rows, not what they say.
+"""Where journal records lie: segments of blocks in SQLite files, written by aiosqlite. It knows blocks, not what they
+say.
 
-A segment is a file named after its first sequence number. A row is durable when ``append`` has returned (write-ahead
+A segment is a file named after its first sequence number. A block is durable when ``append`` has returned (write-ahead
 log, synchronous=FULL). Tests put other stores, with faults, behind the same protocol.
 """
 
@@ -10,7 +11,7 @@ import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
@@ -20,53 +21,60 @@ import msgspec
 
 from . import wal
 from .asyncio_thread import AsyncioThread
-from .errors import DataDamaged, StorageFailed
+from .errors import DataDamaged, StorageFailed, UnreadableCommand
 from .snapshots import sync
 
 T = TypeVar("T")
 
 APPLICATION_ID: Final = 0x48535452  # HSTR
-FORMAT: Final = 1
+FORMAT: Final = 2
 _NAME: Final = re.compile(r"journal-(\d{16})\.sqlite")
 _SCHEMA: Final = (
-    "CREATE TABLE records (sequence INTEGER PRIMARY KEY, key TEXT, fingerprint BLOB NOT NULL, body BLOB NOT NULL, "
+    "CREATE TABLE blocks (first INTEGER PRIMARY KEY, records INTEGER NOT NULL, body BLOB NOT NULL, "
     "checksum INTEGER NOT NULL)"
 )
+_INSERT: Final = "INSERT INTO blocks VALUES (?, ?, ?, ?)"
+_READ: Final = (
+    "WITH sizes AS (SELECT first, length(body) AS size FROM blocks WHERE first > ? ORDER BY first LIMIT ?), "
+    "ends AS (SELECT first, sum(size) OVER (ORDER BY first) - size AS before FROM sizes) "
+    "SELECT first, records, body, checksum FROM blocks JOIN ends USING (first) WHERE before < ? ORDER BY first"
+)
+READ_BYTES: Final = 8 << 20
+"""About so much is read at a time."""
 _DAMAGE: Final = (
     *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR),
     *(sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH),
 )
 
 
-class Row(NamedTuple):
-    """One record: a command's bytes, its idempotency key with a fingerprint of what was asked, and a checksum that
-    covers these and the row before."""
+class Block(NamedTuple):
+    """Records that were journalled together: the first one's sequence number, how many there are, their bytes, and a
+    checksum that covers these and the block before."""
 
-    sequence: int
-    key: str | None
-    fingerprint: bytes
+    first: int
+    records: int
     body: bytes
     checksum: int
 
 
 class Store(Protocol):
-    """Segments of rows. Methods raise StorageFailed if the disk does not do what it should, DataDamaged if what is
+    """Segments of blocks. Methods raise StorageFailed if the disk does not do what it should, DataDamaged if what is
     there is no journal."""
 
     async def segments(self) -> list[int]:
         """First sequence numbers of all segments, ascending."""
 
-    async def read(self, first: int, after: int, limit: int) -> list[Row]:
-        """Up to ``limit`` rows of a segment with sequence numbers above ``after``, in order."""
+    async def read(self, first: int, after: int, limit: int) -> list[Block]:
+        """Up to ``limit`` blocks of a segment that begin behind ``after``, in order; none only if there are none."""
 
     async def begin(self, first: int) -> None:
         """Make a new, empty segment; what is appended from now on goes there."""
 
     async def resume(self, first: int, last: int) -> None:
-        """Append to a segment that is there, behind row ``last``; whatever it has behind that is removed for good."""
+        """Append to a segment that is there, behind record ``last``; whatever it has behind that is removed."""
 
-    async def append(self, rows: Sequence[Row]) -> None:
-        """Add rows in one transaction. After an error ``resume`` must come before anything else is appended."""
+    async def append(self, block: Block) -> None:
+        """Add a block, whole or not at all. After an error ``resume`` must come before anything else is appended."""
 
     async def remove(self, first: int) -> None:
         """Delete a segment."""
@@ -102,7 +110,7 @@ class SqliteStore:
             raise _failed("read", self._folder, error) from error
         return sorted(int(match[1]) for match in names)
 
-    async def read(self, first: int, after: int, limit: int) -> list[Row]:
+    async def read(self, first: int, after: int, limit: int) -> list[Block]:
         return await self._run("read", first, lambda: self._read(first, after, limit))
 
     async def begin(self, first: int) -> None:
@@ -111,8 +119,8 @@ class SqliteStore:
     async def resume(self, first: int, last: int) -> None:
         await self._run("write", first, lambda: self._resume(first, last))
 
-    async def append(self, rows: Sequence[Row]) -> None:
-        await self._run("write", self._current, lambda: self._append(rows))
+    async def append(self, block: Block) -> None:
+        await self._run("write", self._current, lambda: self._append(block))
 
     async def remove(self, first: int) -> None:
         await self._run("remove", first, self._stop_reading)
@@ -158,7 +166,9 @@ class SqliteStore:
             raise _failed(verb, self.path(first), error) from error
 
     async def _connect(self, first: int) -> aiosqlite.Connection:
-        database = await aiosqlite.connect(f"{self.path(first).absolute().as_uri()}?mode=rw", uri=True)
+        database = await aiosqlite.connect(
+            f"{self.path(first).absolute().as_uri()}?mode=rw", uri=True, isolation_level=None
+        )
         try:
             await database.execute("PRAGMA journal_mode=WAL")
             await database.execute("PRAGMA synchronous=FULL")
@@ -168,18 +178,17 @@ class SqliteStore:
             raise
         return database
 
-    async def _read(self, first: int, after: int, limit: int) -> list[Row]:
+    async def _read(self, first: int, after: int, limit: int) -> list[Block]:
         if self._reading is None or self._reading[0] != first:
             await self._stop_reading()
             self._reading = (first, await self._connect_to_read(first))
-        query = "SELECT sequence, key, fingerprint, body, checksum FROM records WHERE sequence > ? ORDER BY sequence"
-        found = list(await self._reading[1].execute_fetchall(f"{query} LIMIT ?", (after, limit)))
+        found = list(await self._reading[1].execute_fetchall(_READ, (after, limit, READ_BYTES)))
         if not found and first in self._cut:
             raise DataDamaged(self._cut[first], field="data")
         try:
-            return msgspec.convert(found, list[Row], strict=True)
+            return msgspec.convert(found, list[Block], strict=True)
         except msgspec.ValidationError as error:
-            raise DataDamaged(f"{self.path(first).name} holds a record that cannot be: {error}", field="data") from None
+            raise DataDamaged(f"{self.path(first).name} holds a block that cannot be: {error}", field="data") from None
 
     async def _connect_to_read(self, first: int) -> aiosqlite.Connection:
         """Connect, and find out whether the write-ahead log has more than SQLite takes of it."""
@@ -187,6 +196,10 @@ class SqliteStore:
         before = wal.look(log)
         database = await self._connect(first)
         try:
+            ((version,),) = await database.execute_fetchall("PRAGMA user_version")
+            if version != FORMAT:
+                text = f"{self.path(first).name} has format {version}, this Hostler reads {FORMAT}"
+                raise UnreadableCommand(text, field="data", hint="use the Hostler that wrote it, or upgrade")
             rows = list(await database.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)"))
             taken = max(int(rows[0][1]), 0)
             if first not in self._cut and (before.lost(taken) or not before.whole):
@@ -222,9 +235,8 @@ class SqliteStore:
         try:
             # Even where nothing is to be removed: a transaction that reached the disk shows that the disk works, and
             # overwrites the frames of one whose end is not known.
-            await database.execute("DELETE FROM records WHERE sequence > ?", (last,))
+            await database.execute("DELETE FROM blocks WHERE first > ?", (last,))
             await database.execute(f"PRAGMA user_version={FORMAT}")
-            await database.commit()
         except BaseException:
             await database.close()
             raise
@@ -235,13 +247,12 @@ class SqliteStore:
         if old is not None:
             await old.close()
 
-    async def _append(self, rows: Sequence[Row]) -> None:
+    async def _append(self, block: Block) -> None:
         if self._writing is None:
             raise OSError("no segment is open")
         try:
-            await self._writing.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
             began = time.perf_counter()
-            await self._writing.commit()
+            await self._writing.execute_insert(_INSERT, block)  # a transaction of its own
             self._committed(time.perf_counter() - began)
         except BaseException:
             await self._stop_writing()
@@ -284,7 +295,8 @@ def about_last(folder: Path) -> int:
     try:
         # Immutable: no lock is taken, and nothing in the folder is touched before it is recovered.
         with closing(sqlite3.connect(f"{names[-1].absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
-            (last,) = database.execute("SELECT max(sequence) FROM records").fetchone()
+            query = "SELECT first + records - 1 FROM blocks ORDER BY first DESC LIMIT 1"
+            found = database.execute(query).fetchone()
     except (sqlite3.Error, OSError):
         return 0
-    return last if isinstance(last, int) else 0
+    return int(found[0]) if found is not None and isinstance(found[0], int) else 0

@@ -20,8 +20,7 @@ import trio
 from ..placement.errors import HostlerError
 from .answers import Answers, check_fingerprint
 from .errors import DeadlineExceeded, InternalError, Overloaded, Stopped, StorageFailed, UnreadableCommand
-from .journal import Entry, Journal, Recovery
-from .store import Row
+from .journal import Entry, Journal, Record, Recovery
 from .tasks import background
 from .tracing import span
 
@@ -161,17 +160,17 @@ class Writer(Generic[Command, Result]):
         self.machine.save(folder)
         self._answers.save(folder)
 
-    def _replay(self, rows: Sequence[Row]) -> None:
-        commands, wanted = [self._decoded(row) for row in rows], [row.key is not None for row in rows]
-        for row, outcome in zip(rows, self._outcomes(commands, wanted), strict=True):
-            if row.key is not None:
-                self._answers.put(row.key, row.fingerprint, outcome)
+    def _replay(self, records: Sequence[Record]) -> None:
+        commands, wanted = [self._decoded(record) for record in records], [each.key is not None for each in records]
+        for record, outcome in zip(records, self._outcomes(commands, wanted), strict=True):
+            if record.key is not None:
+                self._answers.put(record.key, record.fingerprint, outcome)
 
-    def _decoded(self, row: Row) -> Command:
+    def _decoded(self, record: Record) -> Command:
         try:
-            return self.machine.decode(row.body)
+            return self.machine.decode(record.body)
         except Exception as error:
-            text = f"command {row.sequence} of the journal is whole, but this Hostler cannot read it: {error}"
+            text = f"command {record.sequence} of the journal is whole, but this Hostler cannot read it: {error}"
             raise UnreadableCommand(text, field="data", hint="use the Hostler that wrote it, or upgrade") from error
 
     # submitting

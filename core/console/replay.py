@@ -14,10 +14,10 @@ from ...placement.commands import Placed, PlaceMany, SetPolicy
 from ...placement.decision import Decision
 from ...placement.errors import HostlerError
 from ..errors import DataDamaged
-from ..journal import Journal
+from ..journal import Journal, Record
 from ..machine import Order, ServiceMachine
 from ..snapshots import SnapshotFolder
-from ..store import Row, SqliteStore
+from ..store import SqliteStore
 from ..tenancy.tenants import LOCAL as ITSELF
 from .guests import read_policy
 from .remote import LOCAL, Remote
@@ -83,11 +83,11 @@ async def compare(folder: Path, policy: dict[str, Any] | None, show: int) -> Com
     if policy is not None:
         now.apply(Order(0.0, ITSELF, SetPolicy(policy=policy)))
     found.first, found.last = last + 1, last
-    async for rows in _rows(folder, last):
-        for row in rows:
-            if row.sequence != found.last + 1:
-                raise DataDamaged(f"commands {found.last + 1} to {row.sequence - 1} are not there", field="folder")
-            _step(found, row, then, now if policy is not None else None, show)
+    async for records in _records(folder, last):
+        for record in records:
+            if record.sequence != found.last + 1:
+                raise DataDamaged(f"commands {found.last + 1} to {record.sequence - 1} are not there", field="folder")
+            _step(found, record, then, now if policy is not None else None, show)
     return found
 
 
@@ -101,23 +101,23 @@ def _begin(folder: Path, *machines: ServiceMachine) -> int:
     return known[0]
 
 
-async def _rows(folder: Path, after: int) -> AsyncIterator[list[Row]]:
+async def _records(folder: Path, after: int) -> AsyncIterator[list[Record]]:
     store = SqliteStore(folder)
     journal = Journal(store, SnapshotFolder(folder))
     try:
         for first in await store.segments():
-            async for rows in journal.records(first):
-                new = [row for row in rows if row.sequence > after]
+            async for records in journal.records(first):
+                new = [record for record in records if record.sequence > after]
                 if new:
                     yield new
     finally:
         await store.close()
 
 
-def _step(found: Comparison, row: Row, then: ServiceMachine, now: ServiceMachine | None, show: int) -> None:
-    order = then.decode(row.body)
+def _step(found: Comparison, record: Record, then: ServiceMachine, now: ServiceMachine | None, show: int) -> None:
+    order = then.decode(record.body)
     was = _outcome(then, order)
-    found.last, found.commands = row.sequence, found.commands + 1
+    found.last, found.commands = record.sequence, found.commands + 1
     found.refused += isinstance(was, HostlerError)
     before = dict(_guests(order, was))
     found.placed_then += sum(host is not None for host in before.values())
@@ -133,7 +133,7 @@ def _step(found: Comparison, row: Row, then: ServiceMachine, now: ServiceMachine
         found.only_then += new is None
         found.only_now += old is None
         if len(found.differences) < show:
-            found.differences.append(Difference(row.sequence, instance, old, new))
+            found.differences.append(Difference(record.sequence, instance, old, new))
 
 
 def _outcome(machine: ServiceMachine, order: Order) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,18 +15,18 @@ from hostler.core.client import Client
 from hostler.core.errors import StorageFailed
 from hostler.core.rpc.caller import ConnectionLost
 from hostler.core.snapshots import Write, check_folder, write_folder
-from hostler.core.store import Row
+from hostler.core.store import Block
 from hostler.core.tasks import background
 
 Pipe = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
 
 
 class Disk:
-    """What outlives a crash: segments of rows, and a folder of snapshots. ``broken`` makes everything fail."""
+    """What outlives a crash: segments of blocks, and a folder of snapshots. ``broken`` makes everything fail."""
 
     def __init__(self, chance: random.Random, folder: Path) -> None:
         self.chance, self.folder = chance, folder
-        self.segments: dict[int, list[Row]] = {}
+        self.segments: dict[int, list[Block]] = {}
         self.broken = False
         self.crashes = 0
 
@@ -47,9 +47,9 @@ class MemoryStore:
     async def segments(self) -> list[int]:
         return sorted(self._disk.segments)
 
-    async def read(self, first: int, after: int, limit: int) -> list[Row]:
+    async def read(self, first: int, after: int, limit: int) -> list[Block]:
         await trio.lowlevel.checkpoint()
-        return [row for row in self._disk.segments[first] if row.sequence > after][:limit]
+        return [block for block in self._disk.segments[first] if block.first > after][:limit]
 
     async def begin(self, first: int) -> None:
         await self._disk.work("create")
@@ -58,26 +58,26 @@ class MemoryStore:
 
     async def resume(self, first: int, last: int) -> None:
         await self._disk.work("write")
-        self._disk.segments[first] = [row for row in self._disk.segments[first] if row.sequence <= last]
+        self._disk.segments[first] = [block for block in self._disk.segments[first] if block.first <= last]
         self._current = first
 
-    async def append(self, rows: Sequence[Row]) -> None:
+    async def append(self, block: Block) -> None:
         """What fails, or is cut off by a crash, may be on the disk all the same, but whole or not at all."""
         segment, disk = self._disk.segments[self._current or 0], self._disk
         early = disk.chance.random() < 0.5
         if early:
-            segment += rows
+            segment.append(block)
         crashes = disk.crashes
         try:
             await disk.work("write")
         except BaseException:
             self._current = None
             if early and disk.chance.random() < 0.5:
-                del segment[-len(rows) :]
+                segment.pop()
             raise
         assert disk.crashes == crashes
         if not early:
-            segment += rows
+            segment.append(block)
 
     async def remove(self, first: int) -> None:
         del self._disk.segments[first]

@@ -78,13 +78,13 @@ async def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "kept"),
     [
-        ("UPDATE records SET body = body || x'00' WHERE sequence = 8", 7),
-        ("UPDATE records SET key = 'k' WHERE sequence = 8", 7),
-        ("UPDATE records SET fingerprint = x'01' WHERE sequence = 8", 7),
-        ("UPDATE records SET checksum = checksum + 1 WHERE sequence = 8", 7),
-        ("DELETE FROM records WHERE sequence = 8", 7),
-        ("DELETE FROM records WHERE sequence = 1", 0),
-        ("DROP TABLE records", 0),
+        ("UPDATE blocks SET body = body || x'00' WHERE first = 8", 7),
+        ("UPDATE blocks SET records = 2 WHERE first = 8", 7),
+        ("UPDATE blocks SET records = 0 WHERE first = 8", 7),
+        ("UPDATE blocks SET checksum = checksum + 1 WHERE first = 8", 7),
+        ("DELETE FROM blocks WHERE first = 8", 7),
+        ("DELETE FROM blocks WHERE first = 1", 0),
+        ("DROP TABLE blocks", 0),
     ],
 )
 async def test_a_wrong_record_is_found_and_all_before_it_is_kept(tmp_path: Path, damage: str, kept: int) -> None:
@@ -123,7 +123,7 @@ def flip(path: Path, position: int) -> None:
 
 async def test_a_lost_tail_behind_a_snapshot_does_not_matter(tmp_path: Path) -> None:
     await fill(tmp_path, 25, snapshots=(10, 20))
-    edit(tmp_path, "DELETE FROM records")
+    edit(tmp_path, "DELETE FROM blocks")
     found, ledger = await recovered(tmp_path, 1, 1)
     assert found.last == 20
     assert ledger.accounts == {"a": 22}

@@ -160,8 +160,9 @@ class World:
         again.state.fleet.check()
         genesis = ServiceMachine()
         if 1 in disk.segments:
-            for rows in disk.segments.values():
-                genesis.apply_batch([genesis.decode(row.body) for row in rows])
+            for segment in sorted(disk.segments):
+                async for records in journal.records(segment):
+                    genesis.apply_batch([genesis.decode(record.body) for record in records])
             assert genesis.state.engine.sequence == again.state.engine.sequence
             assert msgspec.to_builtins(genesis.state.usage) == msgspec.to_builtins(again.state.usage)
 
