@@ -15,6 +15,7 @@ from ..placement.commands import Placed
 from ..placement.decision import Decision
 from ..placement.request import Request
 from .errors import Stopped
+from .history import Event
 from .rpc.addresses import Address
 from .rpc.caller import (
     EVENTS_KEPT,
@@ -29,7 +30,6 @@ from .rpc.caller import (
 )
 from .rpc.framing import BadFrame
 from .rpc.messages import Answer
-from .rpc.methods import Event
 from .rpc.tls import client_context
 
 T = TypeVar("T")
@@ -205,10 +205,10 @@ class BlockingClient(Caller):
             raise ConnectionResetError("the server closed it")
         answers = []
         for message in wire.feed(data):
-            if isinstance(message, Event):
-                self._events.append(message)
-            else:
+            if not isinstance(message, Event):
                 answers.append(message)
+            elif self._progress.is_new(message):
+                self._events.append(message)
         return answers
 
     def _wait(self, made: socket.socket, deadline: float, *, writing: bool) -> None:

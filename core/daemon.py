@@ -20,9 +20,11 @@ from . import logs, tracing
 from .audit import AuditLog
 from .config import Loaded
 from .health import Health, StatusPages
+from .history import KEPT, History
 from .journal import Journal
 from .machine import Order, ServiceMachine
 from .metrics import Metrics
+from .replicated import Replayed
 from .rpc.server import RpcServer
 from .rpc.tls import server_context
 from .service import Service
@@ -158,14 +160,17 @@ class Daemon:
         journal = self._opened_journal()
         limits = {"queue_limit": data.queue, "answers_kept": data.keys_kept, "snapshot_every": data.snapshot_every}
         machine = ServiceMachine()  # the policy comes as a command, so that a replay has it
+        history = History(machine)
+        replayed = Replayed(self.health.expected - KEPT, history.add)
         began, progress = time.monotonic(), trio.CancelScope()
         nursery.start_soon(self._tell_progress, progress)
         with ExitStack() as last:
-            async with open_writer(machine, journal, **limits) as writer:
+            async with open_writer(machine, journal, replayed, **limits) as writer:
                 progress.cancel()
                 self.metrics.recovery = writer.recovered, time.monotonic() - began
                 log.info("recovered", extra={"sequence": writer.sequence, "replayed": writer.recovered.replayed})
-                service = self.health.service = Service(machine, writer, open_to_all=config.rpc.auth == "none")
+                open_to_all = config.rpc.auth == "none"
+                service = self.health.service = Service(machine, writer, open_to_all=open_to_all, history=history)
                 server = RpcServer(service, config.rpc.limits, tls=context, certificates_required=required)
                 self.metrics.watch(service, server)
                 async with background() as tasks:

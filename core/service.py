@@ -14,6 +14,7 @@ import msgspec
 
 from ..placement.errors import InvalidValue
 from . import queries
+from .history import History
 from .machine import AnyCommand, Order, ServiceMachine
 from .state import ServiceState
 from .tenancy import commands as c
@@ -52,8 +53,11 @@ class Service:
         *,
         clock: Callable[[], float] = time.time,
         open_to_all: bool = False,
+        history: History | None = None,
     ) -> None:
         self.machine, self.writer = machine, writer
+        self.history = history if history is not None else History(machine)
+        """What was told of the last commands."""
         self.open_to_all = open_to_all
         """True: whoever comes is a cloud admin."""
         self._clock = clock

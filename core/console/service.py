@@ -17,18 +17,25 @@ KINDS = ("decisions", "refusals", "changes")
 
 
 @watch.default
-def watch_events(*kinds: str, project: str | None = None, seconds: float | None = None, remote: Remote = LOCAL) -> int:
-    """Events of KINDS: decisions, refusals, changes (all three without any), capacity. Ends when nothing has come for
-    SECONDS."""
+def watch_events(
+    *kinds: str,
+    project: str | None = None,
+    after: int | None = None,
+    seconds: float | None = None,
+    remote: Remote = LOCAL,
+) -> int:
+    """Events of KINDS: decisions, refusals, changes (all three without any), capacity; from now on, or of all that came
+    AFTER a command, as far as the service remembers. Ends when nothing has come for SECONDS."""
     with remote.client() as client, suppress(KeyboardInterrupt):
-        client.call("watch", {"kinds": kinds or KINDS, "project": project})
+        client.call("watch", {"kinds": kinds or KINDS, "project": project, "after": after})
         for event in client.events(seconds):
             if remote.as_json:
                 sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
             else:
                 placed = ", ".join(f"{uuid} on {host}" for uuid, host in event.hosts.items())
                 figures = ", ".join(f"{name} {each.used}/{each.total}" for name, each in event.capacity.items())
-                what = placed or event.sentence or figures
+                gap = "what came before is not known any more" if event.kind == "gap" else ""
+                what = placed or event.sentence or figures or gap
                 print(f"{event.sequence} {event.kind} {event.user} {event.command} {what}".rstrip())
             sys.stdout.flush()
     return 0
