@@ -38,7 +38,7 @@ from .writer import open_writer
 
 FLUSH_SECONDS: Final = 1.0
 PROGRESS_SECONDS: Final = 1.0
-GC_THRESHOLDS: Final = (50_000, 20, 20)
+GC_THRESHOLDS: Final = (50_000, 20, 100_000)
 """Of the garbage collector: nearly all that a command makes is freed without it."""
 
 log = logging.getLogger("hostler.daemon")

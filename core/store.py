@@ -7,6 +7,8 @@ log, synchronous=FULL). Tests put other stores, with faults, behind the same pro
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import shutil
 import sqlite3
@@ -41,10 +43,16 @@ _READ: Final = (
 )
 READ_BYTES: Final = 8 << 20
 """About so much is read at a time."""
+PAGE: Final = 4096
+CHECKPOINT_PAGES: Final = 1_000
+"""Pages in the write-ahead log at which they begin to be copied into the segment's file."""
 _DAMAGE: Final = (
     *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR),
     *(sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH),
 )
+
+
+log = logging.getLogger("hostler.store")
 
 
 class Block(NamedTuple):
@@ -87,8 +95,12 @@ class Store(Protocol):
 
 
 class SqliteStore:
-    """Segments as SQLite files in one folder. Each batch costs one hop to the asyncio thread, where ``committed`` is
-    told how many seconds its commit took, sync included."""
+    """Segments as SQLite files in one folder. Each block costs one hop to the asyncio thread, where ``committed`` is
+    told how many seconds its transaction took, sync included.
+
+    What fills the write-ahead log is copied from it, and finished segments are closed, in the background: an append
+    waits for no more than its own bytes.
+    """
 
     def __init__(self, folder: Path, committed: Callable[[float], None] = lambda seconds: None) -> None:
         self._folder, self._committed = folder, committed
@@ -96,6 +108,9 @@ class SqliteStore:
         self._writing: aiosqlite.Connection | None = None
         self._reading: tuple[int, aiosqlite.Connection] | None = None
         self._current = 0
+        self._pages = 0
+        """About so many have been appended since the write-ahead log was last copied."""
+        self._background: set[asyncio.Task[None]] = set()
         self._cut: dict[int, str] = {}
         """Segments whose write-ahead log breaks off, and how."""
 
@@ -123,7 +138,7 @@ class SqliteStore:
         await self._run("write", self._current, lambda: self._append(block))
 
     async def remove(self, first: int) -> None:
-        await self._run("remove", first, self._stop_reading)
+        await self._run("remove", first, self._finish_reading)
         try:
             for path in self._files(first):
                 path.unlink(missing_ok=True)
@@ -172,7 +187,7 @@ class SqliteStore:
         try:
             await database.execute("PRAGMA journal_mode=WAL")
             await database.execute("PRAGMA synchronous=FULL")
-            await database.execute("PRAGMA wal_autocheckpoint=2000")
+            await database.execute("PRAGMA wal_autocheckpoint=0")
         except BaseException:
             await database.close()
             raise
@@ -180,7 +195,7 @@ class SqliteStore:
 
     async def _read(self, first: int, after: int, limit: int) -> list[Block]:
         if self._reading is None or self._reading[0] != first:
-            await self._stop_reading()
+            await self._finish_reading()
             self._reading = (first, await self._connect_to_read(first))
         found = list(await self._reading[1].execute_fetchall(_READ, (after, limit, READ_BYTES)))
         if not found and first in self._cut:
@@ -192,8 +207,8 @@ class SqliteStore:
 
     async def _connect_to_read(self, first: int) -> aiosqlite.Connection:
         """Connect, and find out whether the write-ahead log has more than SQLite takes of it."""
-        log = self._files(first)[1]
-        before = wal.look(log)
+        ahead = self._files(first)[1]
+        before = wal.look(ahead)
         database = await self._connect(first)
         try:
             ((version,),) = await database.execute_fetchall("PRAGMA user_version")
@@ -206,7 +221,7 @@ class SqliteStore:
                 lost = f"{before.lost(taken)} transactions" if before.whole else "all that it had"
                 name = self.path(first).name
                 self._cut[first] = f"the write-ahead log of {name} is damaged behind frame {taken}, {lost} lost"
-                shutil.copyfile(log, log.with_name(f"damaged-{log.name}"))
+                shutil.copyfile(ahead, ahead.with_name(f"damaged-{ahead.name}"))
         except BaseException:
             await database.close()
             raise
@@ -243,9 +258,9 @@ class SqliteStore:
         await self._write_to(first, database)
 
     async def _write_to(self, first: int, database: aiosqlite.Connection) -> None:
-        old, self._writing, self._current = self._writing, database, first
+        old, self._writing, self._current, self._pages = self._writing, database, first, 0
         if old is not None:
-            await old.close()
+            self._start(old.close())
 
     async def _append(self, block: Block) -> None:
         if self._writing is None:
@@ -257,9 +272,45 @@ class SqliteStore:
         except BaseException:
             await self._stop_writing()
             raise
+        self._pages += 2 + len(block.body) // PAGE
+        if self._pages > CHECKPOINT_PAGES:
+            self._pages = 0
+            self._start(self._copy_log(self._current, self._writing))
+
+    async def _copy_log(self, first: int, writing: aiosqlite.Connection) -> None:
+        """Copy the write-ahead log into its file while it grows, and then, between two appends, the little that has
+        come meanwhile, so that it begins anew."""
+        database = await self._connect(first)
+        try:
+            await database.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+            if writing is self._writing:
+                await writing.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+        finally:
+            await database.close()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have work done in the background. Nothing is lost if it fails: the log keeps what was not copied."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        error = task.exception()
+        if error is not None:
+            log.warning("the write-ahead log stays as it is for now: %s", error)
+
+    async def _quiet(self) -> None:
+        """Wait until nothing is done in the background."""
+        while self._background:
+            await asyncio.wait(self._background)
+
+    async def _finish_reading(self) -> None:
+        await self._stop_reading()
+        await self._quiet()
 
     async def _close(self) -> None:
-        await self._stop_reading()
+        await self._finish_reading()
         await self._stop_writing()
 
     async def _stop_reading(self) -> None:

@@ -28,7 +28,7 @@ from .tracing import span
 QUEUE_LIMIT: Final = 20_000
 BATCH_LIMIT: Final = 1_024
 BATCH_BYTES: Final = 8 << 20
-SLICE: Final = 128
+SLICE: Final = 64
 """Commands applied at a time; between slices readers get their turn."""
 ANSWERS_KEPT: Final = 100_000
 SNAPSHOT_EVERY: Final = 250_000

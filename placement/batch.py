@@ -4,7 +4,7 @@ looks."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -15,7 +15,7 @@ from ..ext.gather import gather
 from ..ext.tables import format_uuid, make_many
 from .checks import shown
 from .claim import Claimed
-from .decision import Decision
+from .decision import Decision, Selection
 from .errors import DuplicateName, InvalidValue, NoValidHost
 from .fleet import Fleet, uuid_words
 from .refusals import quick_refusal
@@ -44,6 +44,7 @@ class Run:
     scores: NDArray[np.float64]
     counts: NDArray[np.int64]
     lists: tuple[list[int], list[int], list[float], list[list[int]], list[list[int]]] | None = None
+    texts: dict[int, tuple[tuple[str, ...], dict[str, int]]] = field(default_factory=dict)
 
     def listed(self) -> tuple[list[int], list[int], list[float], list[list[int]], list[list[int]]]:
         """which, rows, scores, uuids and counts as lists, which are read faster one by one."""
@@ -51,6 +52,15 @@ class Run:
             arrays = (self.which, self.rows, self.scores, self.uuids, self.counts)
             self.lists = tuple(array.tolist() for array in arrays)
         return self.lists
+
+    def told(self, number: int, names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]]:
+        """Names of a signature's stages, and what a guest of it takes by resource class."""
+        known = self.texts.get(number)
+        if known is None:
+            signature = self.signatures[number]
+            amounts = {names[index]: amount for index, amount in signature.resources.items()}
+            known = self.texts[number] = (tuple(signature.stage_names), amounts)
+        return known
 
 
 class Decisions(Sequence[Decision]):
@@ -143,24 +153,22 @@ class Decisions(Sequence[Decision]):
         run = next(run for run in self._runs if run.first <= index < run.first + len(run.rows))
         at = index - run.first
         which, rows, scores, uuids, all_counts = run.listed()
-        engine, request, signature = self._engine, run.requests[at], run.signatures[which[at]]
-        counts = all_counts[at][: len(signature.stages)]
-        removed = dict(zip(signature.stage_names, counts[1:], strict=True))
-        row = rows[at]
-        selections: tuple[Any, ...] = ()
+        engine, number = self._engine, which[at]
+        fleet = engine.fleet
+        stages, amounts = run.told(number, fleet.resource_classes)
+        counts = all_counts[at][: len(stages) + 1]
+        considered, removed, row = sum(counts), dict(zip(stages, counts[1:], strict=True)), rows[at]
+        selections: tuple[Selection, ...] = ()
         refusal = None
         if row >= 0:
-            fleet = engine.fleet
-            uuid = format_uuid(*uuids[at])
-            amounts = {fleet.resource_classes[i]: amount for i, amount in signature.resources.items()}
-            claimed = Claimed(uuid, row, -1, scores[at], {fleet.uuid(row): amounts}, ())
-            selections = (engine.selection(claimed, ()),)
+            taken = {fleet.uuid(row): amounts.copy()}
+            selections = (engine.selection(Claimed(format_uuid(*uuids[at]), row, -1, scores[at], taken, ()), ()),)
         else:
-            refusal = quick_refusal(removed, sum(counts))
+            refusal = quick_refusal(removed, considered)
         return Decision(
             sequence=run.sequence + at,
-            request_id=request.request_id,
-            considered=sum(counts),
+            request_id=run.requests[at].request_id,
+            considered=considered,
             removed=removed,
             selections=selections,
             refusal=refusal,

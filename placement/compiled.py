@@ -40,8 +40,8 @@ class Compiled:
         options = policy.options.scheduler
         builtin = {*BUILTIN_FILTERS.values(), *BUILTIN_WEIGHERS.values()}
         rules: tuple[Filter | Weigher, ...] = (*policy.filters, *policy.weighers)
-        self.custom = [rule for rule in rules if type(rule) not in builtin]
-        """Filters and weighers that are not ours: what they read of a request, their keys say."""
+        self.custom = [rule for rule in rules if type(rule) not in builtin and not rule.reads_spec_only]
+        """Rules that are not ours, and may read more of a request than its spec: what, their keys say."""
         self.reads_project = options.limit_tenants_to_placement_aggregate or "AggregateMultiTenancyIsolation" in names
 
     def signature(self, request: Request, *, candidates_given: bool) -> Signature:

@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 64 << 10
 SEND_BYTES: Final = 1 << 20
 LINGER_SECONDS: Final = 2.0
+TURN_SECONDS: Final = 0.001
+"""So long one peer's messages are taken in before others have their turn."""
 _CREDENTIALS: Final = struct.Struct("3i")
 LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 """What a connection raises when it is no more (an SSLError is an OSError)."""
@@ -171,15 +174,16 @@ class Connection:
         """Give the session all messages that are complete, as fast as it may have them."""
         session, framer = self._session, self._framer
         assert session is not None
-        found = False
+        found, turn = False, time.perf_counter() + TURN_SECONDS
         while True:
             framer.limit = self.limits.frame_bytes if session.identity.user else self.limits.stranger_bytes
             frame = framer.next()
             if frame is None:
                 break
             found = True
-            if session.feed(frame):
+            if session.feed(frame) or time.perf_counter() > turn:
                 await trio.lowlevel.checkpoint()
+                turn = time.perf_counter() + TURN_SECONDS
             while not self._has_room(session):
                 await self._room.park()
         if found or not self._began:

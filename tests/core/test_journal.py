@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from hostler.core.errors import DataDamaged, DataInUse, StorageFailed
+from hostler.core import store
+from hostler.core.errors import DataDamaged, DataInUse, StorageFailed, UnreadableCommand
 from hostler.core.journal import Journal, Recovery
 from hostler.core.writer import Writer, open_writer
 
@@ -238,3 +239,24 @@ async def test_a_log_that_was_cut_in_the_middle_of_a_write_is_a_crash_and_no_dam
     found, ledger = await recovered(killed)
     assert found.damage == []
     assert found.last == ledger.accounts["a"] == 199
+
+
+async def test_the_log_is_copied_into_its_file_while_it_grows_and_so_stays_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "CHECKPOINT_PAGES", 20)
+    async with open_writer(Ledger(), Journal.in_folder(tmp_path)) as writer:
+        for _ in range(400):
+            await writer.submit(Pay("a", 1))
+        assert (tmp_path / "journal-0000000000000001.sqlite-wal").stat().st_size < 200 * store.PAGE
+    found, ledger = await recovered(tmp_path)
+    assert (found.last, found.damage, ledger.accounts) == (400, [], {"a": 400})
+
+
+async def test_a_journal_of_another_format_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    await fill(tmp_path, 10)
+    edit(tmp_path, "PRAGMA user_version=1")
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(UnreadableCommand, match="has format 1, this Hostler reads 2"):
+        await recovered(tmp_path)
+    assert sorted(name for name in os.listdir(tmp_path) if not name.endswith(("-wal", "-shm"))) == before

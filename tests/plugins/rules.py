@@ -102,6 +102,22 @@ class RatioFilter(Filter):
         return host.cpu_allocation_ratio >= 1.0 or request.project_id == "p2"
 
 
+class AwayFromTraitFilter(Filter):
+    """Host form on static fields, of the spec alone: whoever shares the spec is decided in the kernel."""
+
+    name: ClassVar[str] = "AwayFromTraitFilter"
+    reads_spec_only: ClassVar[bool] = True
+
+    def fields(self, request: Request) -> frozenset[str]:
+        return frozenset({"traits"})
+
+    def key(self, request: Request) -> Hashable:
+        return "away" in request.scheduler_hints
+
+    def host_passes(self, host: HostState, request: Request) -> bool:
+        return "away" not in request.scheduler_hints or len(host.traits) < 2
+
+
 class CrowdFilter(Filter):
     """Host form: fewer guests on the service host than the flavor's vCPUs and two."""
 
@@ -252,7 +268,7 @@ class CompanyWeigher(_Rule):
 
 
 FILTERS: tuple[type[Filter], ...] = (
-    *(RoomFilter, EvenFilter, AwayFilter, RatioFilter, CrowdFilter),
+    *(RoomFilter, EvenFilter, AwayFilter, RatioFilter, AwayFromTraitFilter, CrowdFilter),
     NovaFilterAdapter.of(NovaQuiet),
 )
 WEIGHERS: tuple[type[Weigher], ...] = (
