@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import ssl
@@ -48,9 +49,10 @@ class BlockingClient(Caller):
         *,
         token: str | None = None,
         within: float = TIMEOUT,
+        patience: float = math.inf,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(address, token=token, within=within)
+        super().__init__(address, token=token, within=within, patience=patience)
         self._tls = tls
         self._link: tuple[socket.socket, Wire] | None = None
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from typing import Annotated, Final, Literal
 
 import cyclopts
 import msgspec
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from .remote import LOCAL, Remote
 
 watch = cyclopts.App(name="watch", help="What happens, as it happens, until Ctrl-C.")
 snapshot = cyclopts.App(name="snapshot", help="Take a snapshot of the service's state now.")
 
-KINDS = ("decisions", "refusals", "changes")
+Kind = Literal["decisions", "refusals", "changes", "capacity"]
+KINDS: Final = ("decisions", "refusals", "changes")
 
 
 @watch.default
 def watch_events(
-    *kinds: str,
+    *kinds: Kind,
     project: str | None = None,
-    after: int | None = None,
-    seconds: float | None = None,
+    after: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
+    seconds: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
     remote: Remote = LOCAL,
 ) -> int:
     """Events of KINDS: decisions, refusals, changes (all three without any), capacity; from now on, or of all that came

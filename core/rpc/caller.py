@@ -6,6 +6,7 @@ library.
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 from abc import abstractmethod
@@ -118,11 +119,20 @@ class Progress:
 class Caller:
     """Calls with deadlines, reconnection and safe repetition. A command that changes something gets an idempotency key
     unless it is given one, so that it can be repeated after a lost connection without being done twice. What was
-    watched is watched again on a new connection, from where it was lost."""
+    watched is watched again on a new connection, from where it was lost. ``patience``: seconds to wait for a service
+    that was never there."""
 
-    def __init__(self, address: str | Address, *, token: str | None = None, within: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        address: str | Address,
+        *,
+        token: str | None = None,
+        within: float = TIMEOUT,
+        patience: float = math.inf,
+    ) -> None:
         self.address = Address.parse(address) if isinstance(address, str) else address
-        self.within = within
+        self.within, self.patience = within, patience
+        self._met = False
         self._token = token
         self._pauses = random.Random(secrets.randbits(64))
         self._watched: Params = None
@@ -176,17 +186,19 @@ class Caller:
     async def _until_answered(self, method: str, params: Params, key: str | None, deadline: float) -> Answer:
         """The answer, however many connections it takes. What the server was too busy for is asked again, and so is
         what can be repeated: questions, and commands with a key."""
-        pause = FIRST_PAUSE
+        pause, impatient = FIRST_PAUSE, deadline
+        if not self._met:
+            impatient = min(deadline, self._now() + self.patience)
         sent, repeatable = False, key is not None or METHODS[method].kind == "question" or method in _REPEATABLE
         while True:
             try:
                 await self._connect(deadline)
-                sent = True
+                sent = self._met = True
                 answer = await self._exchange(method, params, key, deadline)
                 if not isinstance(answer.error, Overloaded) or self._now() + pause >= deadline:
                     return answer
             except ConnectionLost as error:
-                if (sent and not repeatable) or self._now() + pause >= deadline:
+                if (sent and not repeatable) or self._now() + pause >= (deadline if self._met else impatient):
                     raise _given_up(error, sent and METHODS[method].kind != "question", key) from error
             except Overloaded:  # too many connections
                 if self._now() + pause >= deadline:
