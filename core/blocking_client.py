@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import ssl
@@ -15,6 +16,7 @@ from ..placement.commands import Placed
 from ..placement.decision import Decision
 from ..placement.request import Request
 from .errors import Stopped
+from .history import Event
 from .rpc.addresses import Address
 from .rpc.caller import (
     EVENTS_KEPT,
@@ -29,7 +31,6 @@ from .rpc.caller import (
 )
 from .rpc.framing import BadFrame
 from .rpc.messages import Answer
-from .rpc.methods import Event
 from .rpc.tls import client_context
 
 T = TypeVar("T")
@@ -48,9 +49,10 @@ class BlockingClient(Caller):
         *,
         token: str | None = None,
         within: float = TIMEOUT,
+        patience: float = math.inf,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(address, token=token, within=within)
+        super().__init__(address, token=token, within=within, patience=patience)
         self._tls = tls
         self._link: tuple[socket.socket, Wire] | None = None
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
@@ -205,10 +207,10 @@ class BlockingClient(Caller):
             raise ConnectionResetError("the server closed it")
         answers = []
         for message in wire.feed(data):
-            if isinstance(message, Event):
-                self._events.append(message)
-            else:
+            if not isinstance(message, Event):
                 answers.append(message)
+            elif self._progress.is_new(message):
+                self._events.append(message)
         return answers
 
     def _wait(self, made: socket.socket, deadline: float, *, writing: bool) -> None:

@@ -1,18 +1,37 @@
 """The command line ``hostler``: finds its commands by entry point and imports only the one that is called."""
 
+import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points, version
+from typing import Final
 
 from cyclopts import App
 
 from ..placement.errors import HostlerError
 
-COMMAND_GROUP = "hostler.commands"
+COMMAND_GROUP: Final = "hostler.commands"
+FAILED: Final = 1
+"""Exit code of an error of Hostler's own."""
+MISUSED: Final = 2
+"""Exit code of a wrong command line."""
+UNAVAILABLE: Final = 4
+"""Exit code where the service is not there or takes no commands now: the same may work later."""
+FORBIDDEN: Final = 5
+"""Exit code where the service does not let the caller do that."""
+INTERRUPTED: Final = 130
+"""Exit code after Ctrl-C."""
+_EXIT_CODES: Final = {
+    **dict.fromkeys(("connection_lost", "deadline_exceeded", "overloaded", "stopped", "storage_failed"), UNAVAILABLE),
+    **dict.fromkeys(("not_authenticated", "not_allowed"), FORBIDDEN),
+}
+"""By error code; FAILED for all others."""
 
 
-def build_app() -> App:
-    """The app with all installed commands, none of which is imported before it is called or its help is asked for."""
+def build_app(*, loaded: bool = False) -> App:
+    """The app with all installed commands, none of which is imported before it is called or its help is asked for;
+    unless ``loaded``, for a list with what each is for."""
     app = App(
         name="hostler",
         help="A deterministic scheduler core for compute, storage and network resources.",
@@ -21,22 +40,36 @@ def build_app() -> App:
         result_action="return_value",
     )
     for command in entry_points(group=COMMAND_GROUP):
-        app.command(command.value, name=command.name)
+        app.command(command.load() if loaded else command.value, name=command.name)
     app.register_install_completion_command()
     return app
 
 
 def main(arguments: Sequence[str] | None = None) -> int | None:
-    """Run one command; the exit code is the command's, 1 for an error of Hostler's own, 2 for a wrong command line."""
+    """Run one command; the exit code is the command's own, or as the constants above say. Errors of Hostler's own are
+    one line on standard error, with --json an object."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     commands = entry_points(group=COMMAND_GROUP).names
     if tokens and not tokens[0].startswith("-") and tokens[0] not in commands:
         names = ", ".join(sorted(commands))
         print(f"hostler: unknown command {tokens[0]!r}; the commands are: {names}", file=sys.stderr)
-        return 2
+        return MISUSED
     try:
-        result = build_app()(tokens)
+        result = build_app(loaded=tokens in ([], ["--help"], ["-h"]))(tokens)
+        sys.stdout.flush()
     except HostlerError as error:
-        print(f"hostler: {error}", file=sys.stderr)
-        return 1
+        print(_told(error, as_json="--json" in tokens), file=sys.stderr)
+        return _EXIT_CODES.get(error.code, FAILED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     return result if isinstance(result, int) else None
+
+
+def _told(error: HostlerError, *, as_json: bool) -> str:
+    if not as_json:
+        return f"hostler: {error}"
+    values = {"code": error.code, "message": str(error.args[0]), "field": error.field, "hint": error.hint}
+    return json.dumps({"error": {name: value for name, value in values.items() if value is not None}})

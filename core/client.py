@@ -21,6 +21,7 @@ from ..placement.decision import Decision
 from ..placement.errors import HostlerError
 from ..placement.request import Request
 from .blocking_client import BlockingClient
+from .history import Event
 from .rpc.addresses import Address
 from .rpc.caller import (
     EVENTS_KEPT,
@@ -36,7 +37,6 @@ from .rpc.caller import (
 )
 from .rpc.framing import BadFrame
 from .rpc.messages import Answer
-from .rpc.methods import Event
 from .rpc.tls import client_context
 from .tasks import background
 
@@ -248,6 +248,8 @@ class Client(Caller):
                     waiter.take(message)
 
     def _happened(self, event: Event) -> None:
+        if not self._progress.is_new(event):
+            return
         try:
             self._events_in.send_nowait(event)
         except trio.WouldBlock:

@@ -7,6 +7,7 @@ is on its way counts as placed until it is decided; runs of requests are decided
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -150,6 +151,7 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Place
     hosts: list[str | None] = [None] * len(asked)
     uuids = [""] * len(asked)
     refusals = {position: (error.code, str(error)) for position, error in placing.errors.items()}
+    refused_by, removed = Counter[str](), Counter[str]()
     service_host = state.fleet.service_host
     for positions, decisions in placing.decided:
         for index, (position, row, uuid) in enumerate(
@@ -160,8 +162,18 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Place
                 hosts[position] = service_host(row)
             else:
                 refusal = decisions[index].refusal
-                refusals[position] = (NoValidHost.code, refusal.sentence if refusal is not None else "")
-    return Placed(sequence=sequence, hosts=hosts, instance_uuids=uuids, refusals=dict(sorted(refusals.items())))
+                assert refusal is not None
+                refusals[position] = (NoValidHost.code, refusal.sentence)
+                refused_by[refusal.stage] += 1
+                removed.update({stage: count for stage, count in decisions[index].removed.items() if count})
+    return Placed(
+        sequence=sequence,
+        hosts=hosts,
+        instance_uuids=uuids,
+        refusals=dict(sorted(refusals.items())),
+        refused_by=dict(sorted(refused_by.items())),
+        removed=dict(sorted(removed.items())),
+    )
 
 
 def release(state: ServiceState, uuids: Sequence[str]) -> int:

@@ -103,9 +103,15 @@ class Journal:
         """True after an error, until ``repair`` has succeeded."""
 
     @classmethod
-    def in_folder(cls, folder: str | os.PathLike[str], *, keep_history: bool = False) -> Journal:
+    def in_folder(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        keep_history: bool = False,
+        committed: Callable[[float], None] = lambda seconds: None,
+    ) -> Journal:
         """The journal in a folder, which is made if it is not there and locked until ``close``. DataInUse if another
-        process has it, StorageFailed if there can be none."""
+        process has it, StorageFailed if there can be none. ``committed`` is ``SqliteStore``'s."""
         path = Path(folder)
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,7 +125,7 @@ class Journal:
             raise DataInUse(f"another process uses the data folder {path}", field="data") from error
         snapshots = SnapshotFolder(path)
         snapshots.tidy()
-        return cls(SqliteStore(path), snapshots, keep_history=keep_history, lock=lock)
+        return cls(SqliteStore(path, committed), snapshots, keep_history=keep_history, lock=lock)
 
     # recovery
 

@@ -4,6 +4,7 @@ out."""
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,9 @@ from .tenancy import rights
 
 AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite
 
+REPLACED_KEPT: Final = 100_000
+"""Moves and resizes whose projects may be asked for: more than are carried out at a time."""
+
 log = logging.getLogger("hostler.machine")
 
 
@@ -42,6 +46,7 @@ class ServiceMachine:
         self.state = ServiceState()
         self._orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
         self._encode = msgspec.msgpack.Encoder().encode
+        self._replaced: deque[tuple[Decision | HostlerError, str]] = deque(maxlen=REPLACED_KEPT)
 
     # as the journal has it
 
@@ -82,10 +87,8 @@ class ServiceMachine:
                 return guests.place_many(state, requests, command.now)
             case Release(uuids=uuids):
                 return guests.release(state, uuids)
-            case Move(uuid=uuid, request=request):
-                return guests.replace(state, uuid, request, command.now, leave=True)
-            case Resize(uuid=uuid, request=request):
-                return guests.replace(state, uuid, request, command.now, leave=False)
+            case Move() | Resize():
+                return self._replace(command.command, command.now)
             case SetPolicy(policy=policy):
                 state.engine = state.engine.fork(service_policy(policy))
                 state.policy = policy
@@ -99,6 +102,25 @@ class ServiceMachine:
                 if isinstance(other, EngineCommand):
                     return edit(state.engine, other, command.now)
                 return _change_tenants(state, other, command.now)
+
+    def _replace(self, command: Move | Resize, now: float) -> Decision:
+        project = self.state.fleet.consumer(command.uuid).project_id
+        try:
+            outcome = guests.replace(self.state, command.uuid, command.request, now, leave=isinstance(command, Move))
+        except HostlerError as error:
+            self._replaced.append((error, project))
+            raise
+        self._replaced.append((outcome, project))
+        return outcome
+
+    def project_of_replaced(self, outcome: Any) -> str | None:
+        """Project of the guest that a move or resize was about, by its very outcome; to be asked for in order, once
+        each. None if it is not among the last. The guest itself may be gone by then."""
+        while self._replaced:
+            known, project = self._replaced.popleft()
+            if known is outcome:
+                return project
+        return None
 
     def apply_batch(self, commands: Sequence[Order], wanted: Sequence[bool] | None = None) -> list[Any]:
         """For each order its answer, or the error it is refused with; None for decisions that are not ``wanted``. Runs

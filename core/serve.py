@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
-import msgspec
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from .config import Loaded
 
 app = cyclopts.App(name="serve", help="Run the service until SIGTERM or Ctrl-C. SIGHUP reads the policy again.")
 
@@ -18,6 +20,7 @@ async def serve(
     *,
     rpc: Annotated[list[str] | None, Parameter(help="unix:PATH, tcp:HOST:PORT or tls:HOST:PORT; repeatable")] = None,
     placement: Annotated[str | None, Parameter(help="serve the OpenStack Placement API there: HOST:PORT")] = None,
+    http: Annotated[str | None, Parameter(help="serve /metrics, /healthz and /readyz there: HOST:PORT")] = None,
     data: Annotated[str | None, Parameter(help="folder of the journal; without one nothing outlives the run")] = None,
     config: Annotated[Path | None, Parameter(help="a TOML file, see docs/operation.md and docs/placement.md")] = None,
     auth: Annotated[str | None, Parameter(help="RPC: tokens, none; Placement: none, static, keystone, noauth2")] = None,
@@ -28,24 +31,23 @@ async def serve(
     """
     if placement is not None and not rpc:
         return await _placement(placement, auth, data, config)
-    from . import logs  # the rest takes its time to import
-    from .config import Config, read_config
-    from .daemon import serve_rpc
+    from .daemon import run  # the rest takes its time to import
 
-    def reread() -> Config:
-        found = read_config(config)
-        given = (("listen", tuple(rpc or ())), ("auth", auth))
-        listening: dict[str, Any] = {name: value for name, value in given if value}
-        found = msgspec.structs.replace(found, rpc=msgspec.structs.replace(found.rpc, **listening))
-        if placement is not None:
-            found = msgspec.structs.replace(found, placement=msgspec.structs.replace(found.placement, listen=placement))
-        if data is not None:
-            found = msgspec.structs.replace(found, data=msgspec.structs.replace(found.data, folder=data))
-        return msgspec.convert(msgspec.to_builtins(found), Config)
+    given = {
+        ("rpc", "listen"): rpc,
+        ("rpc", "auth"): auth,
+        ("placement", "listen"): placement,
+        ("operation", "http"): http,
+        ("data", "folder"): data,
+    }
+    options: dict[tuple[str, ...], Any] = {key: value for key, value in given.items() if value}
 
-    settings = reread()
-    logs.configure(settings.operation.log_level, settings.operation.log_format)
-    await serve_rpc(settings, reread=reread, ready=lambda addresses: print("ready", *addresses, flush=True))
+    def load() -> Loaded:
+        from .config import load as read
+
+        return read(config, options=options)
+
+    await run(load, ready=lambda addresses: print("ready", *addresses, flush=True))
     return 0
 
 

@@ -18,6 +18,7 @@ from ..placement.errors import HostlerError, InvalidValue
 from . import queries
 from .child import ChildFailed, in_child
 from .errors import ErrorValue, InternalError, from_value, to_value
+from .history import History
 from .machine import AnyCommand, Order, ServiceMachine
 from .state import ServiceState
 from .tenancy import commands as c
@@ -62,13 +63,18 @@ class Service:
         *,
         clock: Callable[[], float] = time.time,
         open_to_all: bool = False,
+        history: History | None = None,
     ) -> None:
         self.machine, self.writer = machine, writer
+        self.history = history if history is not None else History(machine)
+        """What was told of the last commands."""
         self.open_to_all = open_to_all
         """True: whoever comes is a cloud admin."""
         self._clock = clock
         self._now = 0.0
         self._children = trio.CapacityLimiter(CHILDREN)
+        self._sample: Pending[Order, Any] | None = None
+        self._sampled_at = 0.0
 
     @property
     def state(self) -> ServiceState:
@@ -123,7 +129,18 @@ class Service:
                 raise InvalidValue("an idempotency key has 1 to 255 characters", field="key")
             key = f"{user}/{key}"
         order = Order(self.now(), user, command)
-        return self.writer.enqueue(order, done, key=key, fingerprint=fingerprint, deadline=deadline)
+        pending = self.writer.enqueue(order, done, key=key, fingerprint=fingerprint, deadline=deadline)
+        if self._sample is None or self._sample.state == "cancelled":
+            self._sample, self._sampled_at = pending, time.perf_counter()
+        return pending
+
+    def sampled(self) -> float | None:
+        """When the command whose way is being timed was queued (``time.perf_counter``), if it has its answer now; then
+        the next one that comes is timed. None while it is on its way."""
+        if self._sample is None or self._sample.state != "done":
+            return None
+        self._sample = None
+        return self._sampled_at
 
     def ask(self, identity: Identity, query: queries.Query) -> Any:
         """The answer to a question."""

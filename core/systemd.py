@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 
 
 def notify(*states: str) -> bool:
@@ -18,3 +19,11 @@ def notify(*states: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def watchdog_seconds(environment: Mapping[str, str] = os.environ) -> float | None:
+    """How often systemd wants to hear WATCHDOG=1 at the latest; None: it does not, or not from this process."""
+    wanted, process = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
+    if not wanted.isdigit() or int(wanted) == 0 or process not in ("", str(os.getpid())):
+        return None
+    return int(wanted) / 1e6

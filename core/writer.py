@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Final, Generic
 
 import trio
 
@@ -21,11 +21,9 @@ from ..placement.errors import HostlerError
 from .answers import Answers, check_fingerprint
 from .errors import DeadlineExceeded, InternalError, Overloaded, Stopped, StorageFailed, UnreadableCommand
 from .journal import Entry, Journal, Record, Recovery
+from .replicated import BatchMachine, Command, Machine, Replayed, Result
 from .tasks import background
 from .tracing import span
-
-Command = TypeVar("Command")
-Result = TypeVar("Result")
 
 QUEUE_LIMIT: Final = 20_000
 QUEUE_BYTES: Final = 256 << 20
@@ -39,40 +37,6 @@ SNAPSHOT_EVERY: Final = 250_000
 REPAIR_SECONDS: Final = 0.5
 
 log = logging.getLogger("hostler.writer")
-
-
-class Machine(Protocol[Command, Result]):
-    """A deterministic state machine: the same commands in the same order make the same state and the same answers."""
-
-    def apply(self, command: Command) -> Result:
-        """Carry out a command. HostlerError refuses it, and then nothing has changed."""
-
-    def encode(self, command: Command) -> bytes:
-        """The command as the journal holds it."""
-
-    def decode(self, data: bytes) -> Command:
-        """The command that ``encode`` was given."""
-
-    def encode_result(self, result: Result) -> bytes:
-        """A result as snapshots hold it, for repeated idempotency keys."""
-
-    def decode_result(self, data: bytes) -> Result:
-        """The result that ``encode_result`` was given."""
-
-    def save(self, path: Path) -> None:
-        """Write the whole state into new files in the folder ``path``."""
-
-    def load(self, path: Path) -> None:
-        """Become the state that ``save`` wrote. SnapshotError or DataDamaged if it cannot be."""
-
-
-@runtime_checkable
-class BatchMachine(Protocol):
-    """A machine that carries out many commands faster than one by one, with the same outcome."""
-
-    def apply_batch(self, commands: Sequence[Any], wanted: Sequence[bool] | None = None) -> Sequence[Any]:
-        """For each command in order its result, or the HostlerError that refused it; anything where it is not
-        ``wanted``."""
 
 
 class Pending(Generic[Command, Result]):
@@ -115,8 +79,9 @@ class Writer(Generic[Command, Result]):
         batch_limit: int = BATCH_LIMIT,
         answers_kept: int = ANSWERS_KEPT,
         snapshot_every: int = SNAPSHOT_EVERY,
+        replayed: Replayed[Command, Result] | None = None,
     ) -> None:
-        self.machine, self.journal = machine, journal
+        self.machine, self.journal, self._replayed = machine, journal, replayed
         self.sequence = 0
         """Number of the last command that was applied."""
         self.observers: list[Callable[[int, Command, Result | HostlerError], None]] = []
@@ -125,6 +90,8 @@ class Writer(Generic[Command, Result]):
         """Called with the number of commands of each batch, and the seconds that journalling and applying it took."""
         self.writable = False
         """False before ``run``, while the disk refuses, and once the writer stops."""
+        self.recovered = Recovery()
+        """What ``recover`` found."""
         self._queue_limit, self._queue_bytes = queue_limit, queue_bytes
         self._batch_limit, self._snapshot_every = batch_limit, snapshot_every
         self.queued_bytes = 0
@@ -150,7 +117,7 @@ class Writer(Generic[Command, Result]):
         """Bring the machine to where the journal ends. What is damaged is said in the answer."""
         if self.journal is None:
             return Recovery()
-        found = await self.journal.recover(self._load, self._replay, self._save)
+        self.recovered = found = await self.journal.recover(self._load, self._replay, self._save)
         self.sequence, self._snapshot_at = found.last, found.snapshot
         for text in found.damage:
             log.error("recovery: %s", text)
@@ -165,10 +132,14 @@ class Writer(Generic[Command, Result]):
         self._answers.save(folder)
 
     def _replay(self, records: Sequence[Record]) -> None:
-        commands, wanted = [self._decoded(record) for record in records], [each.key is not None for each in records]
-        for record, outcome in zip(records, self._outcomes(commands, wanted), strict=True):
+        told_after = float("inf") if self._replayed is None else self._replayed.after
+        commands = [self._decoded(record) for record in records]
+        wanted = [each.key is not None or each.sequence > told_after for each in records]
+        for record, command, outcome in zip(records, commands, self._outcomes(commands, wanted), strict=True):
             if record.key is not None:
                 self._answers.put(record.key, record.fingerprint, outcome)
+            if self._replayed is not None and record.sequence > told_after:
+                self._replayed.observer(record.sequence, command, outcome)
 
     def _decoded(self, record: Record) -> Command:
         try:
@@ -492,10 +463,13 @@ def _too_late() -> DeadlineExceeded:
 
 @asynccontextmanager
 async def open_writer(
-    machine: Machine[Command, Result], journal: Journal | None = None, **limits: int
+    machine: Machine[Command, Result],
+    journal: Journal | None = None,
+    replayed: Replayed[Command, Result] | None = None,
+    **limits: int,
 ) -> AsyncIterator[Writer[Command, Result]]:
     """A writer that has recovered and runs; at the end it carries out what waits, and closes the journal."""
-    writer: Writer[Command, Result] = Writer(machine, journal, **limits)
+    writer: Writer[Command, Result] = Writer(machine, journal, replayed=replayed, **limits)
     try:
         await writer.recover()
         async with background() as nursery:

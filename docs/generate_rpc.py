@@ -16,8 +16,9 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, 
 import msgspec
 
 from hostler.core import client
+from hostler.core.history import Event
 from hostler.core.rpc.messages import Options
-from hostler.core.rpc.methods import METHODS, Event
+from hostler.core.rpc.methods import METHODS
 from hostler.core.rpc.server import Limits
 from hostler.core.tenancy import errors as tenancy_errors
 from hostler.placement.commands import Asked
@@ -155,7 +156,7 @@ def errors_table() -> str:
 def _below(kind: type[HostlerError]) -> Iterator[type[HostlerError]]:
     for each in kind.__subclasses__():
         served = each.__module__.startswith(("hostler.core", "hostler.placement.errors"))
-        if served and not each.__module__.startswith("hostler.core.http"):
+        if served and not each.__module__.startswith(("hostler.core.http", "hostler.core.config")):
             yield each
         yield from _below(each)
 

@@ -199,12 +199,15 @@ EngineCommand = (
 class Placed(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to PlaceMany, by position: the service host (None: refused) and the uuid of each (first) instance.
     ``refusals`` = position -> (error code, sentence), also for requests that are malformed. Decisions are numbered from
-    ``sequence``."""
+    ``sequence``. Of the requests without a host together: ``refused_by`` counts them by the stage that left none, and
+    ``removed`` the hosts that each stage took out."""
 
     sequence: int
     hosts: list[str | None]
     instance_uuids: list[str]
     refusals: dict[int, tuple[str, str]] = {}
+    refused_by: dict[str, int] = {}
+    removed: dict[str, int] = {}
 
     @property
     def placed(self) -> int:

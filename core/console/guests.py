@@ -1,5 +1,5 @@
-"""``hostler place``, ``release``, ``move``, ``explain``, ``what-if`` and ``fits``: guests, and why they are where they
-are."""
+"""``hostler place``, ``release``, ``move``, ``resize``, ``explain``, ``what-if`` and ``fits``: guests, and why they are
+where they are."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from .remote import LOCAL, REFUSED, SMALL, Asked, Remote
 place = cyclopts.App(name="place", help="Choose a host for a guest, and charge it. Exit code 3: no host.")
 release = cyclopts.App(name="release", help="Remove guests and give back what they took.")
 move = cyclopts.App(name="move", help="Move a guest to another host. Exit code 3: no host.")
+resize = cyclopts.App(name="resize", help="Give a guest another size, where it fits. Exit code 3: no host.")
 explain = cyclopts.App(name="explain", help="Why each host would be refused, and what the best ones score.")
 what_if = cyclopts.App(name="what-if", help="What would be answered, under another policy or without some hosts.")
 fits = cyclopts.App(name="fits", help="How many more guests of a shape fit.")
@@ -42,6 +43,12 @@ def release_guests(uuid: str, *more: str, remote: Remote = LOCAL) -> int:
 def move_guest(uuid: str, *, ask: Asked = SMALL, remote: Remote = LOCAL) -> int:
     """Place an instance of the given shape again, elsewhere."""
     return _decided(remote, remote.ask("move", {"uuid": uuid, "request": asked(ask.request())}))
+
+
+@resize.default
+def resize_guest(uuid: str, *, ask: Asked = SMALL, remote: Remote = LOCAL) -> int:
+    """Place an instance again with the given shape, on its host or another."""
+    return _decided(remote, remote.ask("resize", {"uuid": uuid, "request": asked(ask.request())}))
 
 
 def _decided(remote: Remote, decision: Decision) -> int:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import cyclopts
 import msgspec
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from ...placement.commands import AddHosts
 from ...placement.errors import InvalidValue
@@ -24,9 +25,19 @@ top = cyclopts.App(name="top", help="How full the hosts are, renewed every few s
 
 
 @host.command(name="list")
-def list_hosts(prefix: str = "", *, limit: int = 100, remote: Remote = LOCAL) -> int:
+def list_hosts(
+    prefix: str = "",
+    *,
+    limit: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000))] = 100,
+    after: Annotated[str | None, Parameter(help="go on behind this node")] = None,
+    remote: Remote = LOCAL,
+) -> int:
     """Hosts, in load order, whose node names begin with PREFIX."""
-    return remote.table(remote.ask("hosts", {"prefix": prefix, "limit": limit}))
+    found = remote.ask("hosts", {"prefix": prefix, "limit": limit, "after": after})
+    remote.table(found)
+    if len(found) == limit and not remote.as_json:
+        print(f"there may be more: --after {found[-1].node}")
+    return 0
 
 
 @host.command(name="show")
@@ -106,7 +117,10 @@ def _capacity(found: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
 
 @top.default
 def show_top(
-    *, seconds: Annotated[float, Parameter(help="between two looks")] = 2.0, times: int = 0, remote: Remote = LOCAL
+    *,
+    seconds: Annotated[float, Parameter(help="between two looks", validator=Number(gt=0))] = 2.0,
+    times: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    remote: Remote = LOCAL,
 ) -> int:
     """Capacity, and the fullest hosts by memory. TIMES 0 goes on until Ctrl-C."""
     with remote.client() as client, suppress(KeyboardInterrupt):

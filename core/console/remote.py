@@ -11,13 +11,17 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
+from ...placement.errors import InvalidValue
 from ...placement.request import Flavor, Image, Request, RequestSpec
 from ..client import BlockingClient
 from ..rpc.tls import client_context
 
 REFUSED: Final = 3
 """Exit code where no host could take what was asked for."""
+PATIENCE: Final = 1.0
+"""Seconds to wait for a service that is not there."""
 
 
 @Parameter(name="*")
@@ -32,7 +36,7 @@ class Remote:
     ca: Annotated[Path | None, Parameter(env_var="HOSTLER_CA", help="authority of the service's certificate")] = None
     certificate: Annotated[Path | None, Parameter(env_var="HOSTLER_CERTIFICATE", help="your certificate")] = None
     private_key: Annotated[Path | None, Parameter(env_var="HOSTLER_PRIVATE_KEY", help="its key")] = None
-    within: Annotated[float, Parameter(help="seconds to wait for an answer")] = 30.0
+    within: Annotated[float, Parameter(help="seconds to wait for an answer", validator=Number(gt=0, lte=86_400))] = 30.0
     as_json: Annotated[bool, Parameter(name="--json", negative="", help="JSON instead of tables")] = False
 
     @contextmanager
@@ -41,7 +45,7 @@ class Remote:
         tls = None
         if self.server.startswith("tls:"):
             tls = client_context(self.ca, self.certificate, self.private_key)
-        with BlockingClient(self.server, token=self.token, within=self.within, tls=tls) as client:
+        with BlockingClient(self.server, token=self.token, within=self.within, patience=PATIENCE, tls=tls) as client:
             yield client
 
     def ask(self, method: str, params: Any = None) -> Any:
@@ -150,7 +154,9 @@ class Asked:
 
 
 def _pair(text: str) -> tuple[str, str]:
-    name, _, value = text.partition("=")
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise InvalidValue(f"{text!r} is not NAME=VALUE", field="extra_spec, image_property or hint")
     return name, value
 
 

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from ...placement.commands import Placed, PlaceMany, SetPolicy
 from ...placement.decision import Decision
-from ...placement.errors import HostlerError
+from ...placement.errors import HostlerError, InvalidValue
 from ..errors import DataDamaged
 from ..journal import Journal, Record
 from ..machine import Order, ServiceMachine
@@ -77,7 +77,7 @@ async def replay_journal(
 
 
 async def compare(folder: Path, policy: dict[str, Any] | None, show: int) -> Comparison:
-    """Replay a folder's journal with and without another policy. DataDamaged, StorageFailed."""
+    """Replay a folder's journal with and without another policy. InvalidValue, DataDamaged, StorageFailed."""
     then, now, found = ServiceMachine(), ServiceMachine(), Comparison()
     last = _begin(folder, then, now)
     if policy is not None:
@@ -93,6 +93,8 @@ async def compare(folder: Path, policy: dict[str, Any] | None, show: int) -> Com
 
 def _begin(folder: Path, *machines: ServiceMachine) -> int:
     """Bring machines to where the journal's first segment begins; the number of the last command before it."""
+    if not folder.is_dir() or not [*folder.glob("journal-*.sqlite"), *folder.glob("snapshot-*")]:
+        raise InvalidValue(f"there is no journal in {folder}", field="folder", hint="name a service's data folder")
     known = SnapshotFolder(folder).known()
     if any(path.name == "journal-0000000000000001.sqlite" for path in folder.glob("journal-*")) or not known:
         return 0

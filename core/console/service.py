@@ -1,36 +1,45 @@
-"""``hostler watch``, ``snapshot`` and ``config``: the service itself."""
+"""``hostler watch`` and ``snapshot``: the service itself."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from pathlib import Path
+from typing import Annotated, Final, Literal
 
 import cyclopts
 import msgspec
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from .remote import LOCAL, Remote
 
 watch = cyclopts.App(name="watch", help="What happens, as it happens, until Ctrl-C.")
 snapshot = cyclopts.App(name="snapshot", help="Take a snapshot of the service's state now.")
-config = cyclopts.App(name="config", help="Look at a configuration file.")
 
-KINDS = ("decisions", "refusals", "changes")
+Kind = Literal["decisions", "refusals", "changes", "capacity"]
+KINDS: Final = ("decisions", "refusals", "changes")
 
 
 @watch.default
-def watch_events(*kinds: str, project: str | None = None, seconds: float | None = None, remote: Remote = LOCAL) -> int:
-    """Events of KINDS: decisions, refusals, changes (all three without any), capacity. Ends when nothing has come for
-    SECONDS."""
+def watch_events(
+    *kinds: Kind,
+    project: str | None = None,
+    after: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
+    seconds: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
+    remote: Remote = LOCAL,
+) -> int:
+    """Events of KINDS: decisions, refusals, changes (all three without any), capacity; from now on, or of all that came
+    AFTER a command, as far as the service remembers. Ends when nothing has come for SECONDS."""
     with remote.client() as client, suppress(KeyboardInterrupt):
-        client.call("watch", {"kinds": kinds or KINDS, "project": project})
+        client.call("watch", {"kinds": kinds or KINDS, "project": project, "after": after})
         for event in client.events(seconds):
             if remote.as_json:
                 sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
             else:
                 placed = ", ".join(f"{uuid} on {host}" for uuid, host in event.hosts.items())
                 figures = ", ".join(f"{name} {each.used}/{each.total}" for name, each in event.capacity.items())
-                what = placed or event.sentence or figures
+                gap = "what came before is not known any more" if event.kind == "gap" else ""
+                what = placed or event.sentence or figures or gap
                 print(f"{event.sequence} {event.kind} {event.user} {event.command} {what}".rstrip())
             sys.stdout.flush()
     return 0
@@ -41,15 +50,4 @@ def take_snapshot(*, remote: Remote = LOCAL) -> int:
     """Take a snapshot, and wait until it is complete."""
     sequence = remote.ask("snapshot")
     remote.show({"sequence": sequence}) if remote.as_json else print(f"snapshot of command {sequence} taken")
-    return 0
-
-
-@config.command(name="check")
-def check(file: Path, *, remote: Remote = LOCAL) -> int:
-    """Check a configuration file, the environment's overrides, and the policy file that it names."""
-    from ..config import read_config
-
-    found = read_config(file)
-    found.policy_values()
-    remote.show(found) if remote.as_json else print(f"{file} is a configuration")
     return 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import cyclopts
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from ...placement.errors import InvalidValue
 from .remote import LOCAL, Remote
@@ -15,6 +17,9 @@ project = cyclopts.App(name="project", help="Projects, which guests belong to.")
 user = cyclopts.App(name="user", help="Users and their roles.")
 quota = cyclopts.App(name="quota", help="Limits of domains and projects.")
 token = cyclopts.App(name="token", help="Tokens, by which users say who they are.")
+
+Role = Literal["reader", "member", "project_admin", "domain_admin", "cloud_admin"]
+Days = Annotated[float, Parameter(help="that it is good for", validator=Number(gt=0, lte=3_650))]
 
 
 @domain.command(name="list")
@@ -75,14 +80,13 @@ def delete_user(name: str, *, remote: Remote = LOCAL) -> int:
 
 
 @user.command(name="grant")
-def grant(name: str, role: str, scope: str, *, remote: Remote = LOCAL) -> int:
-    """Give a user a role (cloud_admin, domain_admin, project_admin, member, reader) in cloud, domain:ID or
-    project:ID."""
+def grant(name: str, role: Role, scope: str, *, remote: Remote = LOCAL) -> int:
+    """Give a user a role in cloud, domain:ID or project:ID."""
     return remote.do("grant", {"user": name, "role": role, "scope": scope}, f"{name} is {role} of {scope}")
 
 
 @user.command(name="revoke")
-def revoke(name: str, role: str, scope: str, *, remote: Remote = LOCAL) -> int:
+def revoke(name: str, role: Role, scope: str, *, remote: Remote = LOCAL) -> int:
     """Take a role back."""
     return remote.do("revoke", {"user": name, "role": role, "scope": scope}, f"{name} is no {role} of {scope} any more")
 
@@ -119,7 +123,7 @@ def list_tokens(user: str, *, remote: Remote = LOCAL) -> int:
 
 
 @token.command(name="create")
-def create_token(user: str | None = None, *, days: float = 90.0, remote: Remote = LOCAL) -> int:
+def create_token(user: str | None = None, *, days: Days = 90.0, remote: Remote = LOCAL) -> int:
     """Make a token of a user, or of oneself. It is shown this once."""
     made = remote.ask("create_token", {"user": user, "days": days})
     if remote.as_json:

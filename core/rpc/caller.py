@@ -6,6 +6,7 @@ library.
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 from abc import abstractmethod
@@ -18,10 +19,11 @@ from ...placement.commands import asked
 from ...placement.errors import HostlerError, InvalidValue, UnknownName
 from ...placement.request import Request
 from ..errors import DeadlineExceeded, Overloaded
+from ..history import Event
 from .addresses import Address
 from .framing import BadFrame, Framer
 from .messages import MAX_ID, Answer, Notification, encode, read_answer, read_error
-from .methods import METHODS, Event
+from .methods import METHODS
 
 FRAME_BYTES: Final = 256 << 20
 """Longest message that a client takes from its server."""
@@ -78,17 +80,63 @@ class Wire:
         return self.dismissal if self.dismissal is not None else ConnectionLost(why)
 
 
+class Progress:
+    """How far a subscription has come, so that it can go on there on another connection: all events of ``complete`` and
+    before have been seen, and the first ``partly`` ones of ``current``."""
+
+    def __init__(self) -> None:
+        self.complete = self.current = -1
+        self.partly = self._repeated = 0
+
+    def begin(self, sequence: int) -> None:
+        """The service tells what comes after a command."""
+        if sequence > self.current:
+            self.complete = self.current = sequence
+            self.partly = 0
+
+    def resume(self) -> int:
+        """After which command to be told again; what was seen of it already will be left out."""
+        self._repeated = self.partly
+        return self.complete
+
+    def is_new(self, event: Event) -> bool:
+        """Take note of an event; False if it is told for the second time."""
+        if event.kind == "capacity":
+            return True
+        if event.kind == "gap":
+            self.complete = self.current = event.sequence - 1
+            self.partly = self._repeated = 0
+            return True
+        if event.sequence == self.current and self._repeated:
+            self._repeated -= 1
+            return False
+        if event.sequence != self.current:
+            self.complete, self.current, self.partly, self._repeated = event.sequence - 1, event.sequence, 0, 0
+        self.partly += 1
+        return True
+
+
 class Caller:
     """Calls with deadlines, reconnection and safe repetition. A command that changes something gets an idempotency key
     unless it is given one, so that it can be repeated after a lost connection without being done twice. What was
-    watched is watched again on a new connection."""
+    watched is watched again on a new connection, from where it was lost. ``patience``: seconds to wait for a service
+    that was never there."""
 
-    def __init__(self, address: str | Address, *, token: str | None = None, within: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        address: str | Address,
+        *,
+        token: str | None = None,
+        within: float = TIMEOUT,
+        patience: float = math.inf,
+    ) -> None:
         self.address = Address.parse(address) if isinstance(address, str) else address
-        self.within = within
+        self.within, self.patience = within, patience
+        self._met = False
         self._token = token
         self._pauses = random.Random(secrets.randbits(64))
         self._watched: Params = None
+        self._progress = Progress()
 
     # what the two kinds of client differ in
 
@@ -127,24 +175,30 @@ class Caller:
         answer = await self._until_answered(method, params, key, deadline)
         if answer.error is not None:
             raise answer.error
-        if method in ("watch", "unwatch"):
-            self._watched = params if method == "watch" else None
-        return read_result(method, answer.result)
+        result = read_result(method, answer.result)
+        if method == "watch":
+            self._watched = params
+            self._progress.begin(result)
+        elif method == "unwatch":
+            self._watched = None
+        return result
 
     async def _until_answered(self, method: str, params: Params, key: str | None, deadline: float) -> Answer:
         """The answer, however many connections it takes. What the server was too busy for is asked again, and so is
         what can be repeated: questions, and commands with a key."""
-        pause = FIRST_PAUSE
+        pause, impatient = FIRST_PAUSE, deadline
+        if not self._met:
+            impatient = min(deadline, self._now() + self.patience)
         sent, repeatable = False, key is not None or METHODS[method].kind == "question" or method in _REPEATABLE
         while True:
             try:
                 await self._connect(deadline)
-                sent = True
+                sent = self._met = True
                 answer = await self._exchange(method, params, key, deadline)
                 if not isinstance(answer.error, Overloaded) or self._now() + pause >= deadline:
                     return answer
             except ConnectionLost as error:
-                if (sent and not repeatable) or self._now() + pause >= deadline:
+                if (sent and not repeatable) or self._now() + pause >= (deadline if self._met else impatient):
                     raise _given_up(error, sent and METHODS[method].kind != "question", key) from error
             except Overloaded:  # too many connections
                 if self._now() + pause >= deadline:
@@ -179,7 +233,8 @@ class Caller:
         hello = {"errors": "map"} if self._token is None else {"errors": "map", "token": self._token}
         calls = [self._wire.call("hello", hello, {})]
         if self._watched is not None:
-            calls.append(self._wire.call("watch", self._watched, {}))
+            wish = msgspec.to_builtins(self._watched) | {"after": self._progress.resume()}
+            calls.append(self._wire.call("watch", wish, {}))
         for answer in (await self._transfer(calls, deadline)).values():
             if answer.error is not None:
                 raise answer.error

@@ -77,6 +77,7 @@ class Connection:
         self._session: Session | None = None
         self._nursery: trio.Nursery | None = None
         self._framer = Framer(self.limits.stranger_bytes)
+        self._taking = False
         self._began = 0.0
         """When the first byte of the unfinished message came."""
         self._out: list[bytes] = []
@@ -85,8 +86,10 @@ class Connection:
 
     @property
     def busy(self) -> bool:
-        """True while calls have no answer yet, or answers wait to be sent."""
-        return self.waiting_bytes > 0 or (self._session is not None and self._session.outstanding > 0)
+        """True while calls that were read have no answer yet, or answers wait to be sent."""
+        if self._taking or self.waiting_bytes > 0:
+            return True
+        return self._session is not None and self._session.outstanding > 0
 
     async def idle(self) -> None:
         """Wait until all calls are answered, and all answers sent, or the connection is lost."""
@@ -122,7 +125,7 @@ class Connection:
             log.debug("connection lost: %s", error)
 
     async def _certificate(self) -> tuple[str, ...]:
-        """The names in the peer's certificate, if it has shown one."""
+        """The names in the peer's certificate, if it has shown one. NotAuthenticated if it has not, but must."""
         stream = self.stream
         if not isinstance(stream, trio.SSLStream):
             return ()
@@ -130,7 +133,10 @@ class Connection:
             await stream.do_handshake()
         if limit.cancelled_caught:
             raise trio.BrokenResourceError("no TLS handshake in time")
-        return names_of(stream.getpeercert())
+        shown = stream.getpeercert()
+        if self.server.certificates_required and not shown:
+            raise NotAuthenticated("a client certificate is required here", field="tls", hint="show one")
+        return names_of(shown)
 
     async def _until_lost(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -152,9 +158,12 @@ class Connection:
             while data := await self._receive():
                 before = self._framer.unfinished
                 self._framer.feed(data)
+                self._taking = True
                 try:
                     await self._take()
                 finally:
+                    self._taking = False
+                    self._room.unpark_all()
                     self.server.unfinished_bytes += self._framer.unfinished - before
                 if self.server.unfinished_bytes > self.limits.unfinished_bytes:
                     raise BadFrame("the service has too many unfinished messages", hint="try again later")

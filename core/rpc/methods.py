@@ -49,12 +49,14 @@ class Issue(Params, frozen=True):
 
 
 class Watch(Params, frozen=True):
-    """Be notified from now on: ``decisions`` (placements), ``refusals``, ``changes`` (all other commands), and
-    ``capacity`` once a second while it changes. Readers of a project see its guests, readers of the cloud everything.
-    Notifications are [2, "event", [Event]]. A second call replaces the first."""
+    """Be notified from now on, or of everything ``after`` a command: ``decisions`` (placements), ``refusals``,
+    ``changes`` (all other commands), and ``capacity`` once a second while it changes. Readers of a project see its
+    guests, readers of the cloud everything. Notifications are [2, "event", [Event]]. A second call replaces the first.
+    Answers the sequence number behind which it begins."""
 
     kinds: list[Literal["decisions", "refusals", "changes", "capacity"]]
     project: str | None = None
+    after: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class Unwatch(Params, frozen=True):
@@ -84,24 +86,6 @@ class StatusOf(msgspec.Struct, frozen=True, kw_only=True):
     hosts: int
     user: str | None
     version: str
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What happened: ``sequence`` of the command, its ``time`` in seconds since the epoch, who gave it and which it
-    was; hosts by instance for decisions, code and sentence for refusals, figures for capacity. ``missed``: events left
-    out before this one because the reader was slow."""
-
-    kind: str
-    sequence: int
-    time: float
-    user: str = ""
-    command: str = ""
-    project: str | None = None
-    hosts: dict[str, str] = {}
-    code: str | None = None
-    sentence: str | None = None
-    capacity: dict[str, q.CapacityOf] = {}
-    missed: int = 0
 
 
 Kind = Literal["command", "question", "session"]
@@ -184,7 +168,7 @@ _SESSION: Final[dict[str, tuple[type[Any], Any]]] = {
     "status": (Status, StatusOf),
     "batch": (Batch, list[tuple[Any, Any]]),
     "create_token": (Issue, NewToken),
-    "watch": (Watch, None),
+    "watch": (Watch, int),
     "unwatch": (Unwatch, None),
     "snapshot": (TakeSnapshot, int),
 }

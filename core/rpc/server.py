@@ -21,10 +21,19 @@ log = logging.getLogger("hostler.rpc")
 
 
 class RpcServer:
-    """Serves one service on any number of addresses."""
+    """Serves one service on any number of addresses. With ``certificates_required`` a peer on TLS who shows none is
+    told so, and not heard."""
 
-    def __init__(self, service: Service, limits: Limits | None = None, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        limits: Limits | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        certificates_required: bool = False,
+    ) -> None:
         self.service, self.limits, self.tls = service, limits or Limits(), tls
+        self.certificates_required = certificates_required
         self.watchers = Watchers(service)
         self.connections: set[Connection] = set()
         self.refused = 0

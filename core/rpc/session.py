@@ -105,6 +105,10 @@ class Session:
         """Bytes that the peer has not taken yet."""
         return self._outlet.waiting_bytes
 
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have work done that ends with the connection."""
+        self._outlet.spawn(work)
+
     def _encoded(self, number: int, method: str, result: Any, error: HostlerError | None) -> bytes:
         if error is None:
             try:
@@ -195,8 +199,7 @@ class Session:
             case Issue():
                 self._issue(params, reply)
             case Watch():
-                self._watchers.add(self, params)
-                reply(None, None)
+                reply(self._watchers.add(self, params), None)
             case Unwatch():
                 self._watchers.drop(self)
                 reply(None, None)

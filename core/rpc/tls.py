@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import ssl
-from typing import Any
+from typing import Any, Final, Literal
 
 from ...placement.errors import InvalidValue
 
 Path = str | os.PathLike[str]
+TlsVersion = Literal["1.2", "1.3"]
+_VERSIONS: Final[dict[TlsVersion, ssl.TLSVersion]] = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
-def server_context(certificate: Path, key: Path, client_ca: Path | None = None) -> ssl.SSLContext:
+def server_context(
+    certificate: Path, key: Path, client_ca: Path | None = None, *, minimum_version: TlsVersion = "1.2"
+) -> ssl.SSLContext:
     """A server's context. With ``client_ca`` clients may show a certificate of that authority, which then says who they
     are. InvalidValue, naming the file, if one cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = _VERSIONS[minimum_version]
     _load(context, certificate, key)
     if client_ca is not None:
         _trust(context, client_ca)

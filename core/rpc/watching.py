@@ -1,17 +1,18 @@
-"""Subscriptions: what the writer applied, told to those who want to know and may."""
+"""Subscriptions: what the writer applied, told to those who want to know and may.
+
+Who keeps up is told at once. Who does not, or comes back after having been away, is told from the history as fast as he
+reads; what is too old for that is a gap, and said to be one.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
-import msgspec
 import trio
 
-from ...placement import commands as p
-from ...placement.decision import Decision
-from ...placement.errors import HostlerError, UnknownName
+from ..history import Event
 from ..machine import Order
 from ..queries import capacity
 from ..service import Identity, Service
@@ -19,11 +20,15 @@ from ..tenancy.errors import NotAuthenticated
 from ..tenancy.rights import project_scope
 from ..tenancy.tenants import CLOUD, RANK
 from .messages import notification
-from .methods import Event, Watch
+from .methods import Watch
 
 CAPACITY_SECONDS: Final = 1.0
 BACKLOG_BYTES: Final = 1 << 20
-"""Bytes that wait to be taken by a peer above which events are left out."""
+"""Bytes that wait to be taken by a peer above which events wait for it to read on."""
+READ_ON_SECONDS: Final = 0.02
+"""How often it is looked whether a peer has read on."""
+TURN: Final = 100
+"""Commands told from the history before others have their turn."""
 
 log = logging.getLogger("hostler.rpc")
 
@@ -40,31 +45,30 @@ class Watcher(Protocol):
     def send(self, data: bytes) -> None:
         """Send what is no answer."""
 
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have work done that ends with the session."""
+
 
 class _Subscription:
-    """One session's wish."""
+    """One session's wish; ``told``: all up to that command was told."""
 
-    def __init__(self, watcher: Watcher, wish: Watch) -> None:
-        self.watcher, self.wish = watcher, wish
+    def __init__(self, watcher: Watcher, wish: Watch, told: int) -> None:
+        self.watcher, self.wish, self.told = watcher, wish, told
         self.kinds = frozenset(wish.kinds)
-        self._missed = 0
+        self.catching_up = False
 
-    def tell(self, event: Event, data: bytes) -> None:
-        if self.watcher.waiting_bytes > BACKLOG_BYTES:
-            self._missed += 1
-            return
-        if self._missed:
-            data = notification("event", msgspec.structs.replace(event, missed=self._missed))
-            self._missed = 0
-        self.watcher.send(data)
+    @property
+    def has_room(self) -> bool:
+        return self.watcher.waiting_bytes <= BACKLOG_BYTES
 
 
 class Watchers:
-    """All subscriptions of a service; an observer of its writer. Costs nothing while nobody watches."""
+    """All subscriptions of a service; an observer of its writer."""
 
     def __init__(self, service: Service) -> None:
-        self._service = service
+        self._service, self._history = service, service.history
         self._subscriptions: dict[Watcher, _Subscription] = {}
+        self._history.begin(service.writer.sequence)
         service.writer.observers.append(self._applied)
 
     def __len__(self) -> int:
@@ -73,17 +77,21 @@ class Watchers:
     def __contains__(self, watcher: object) -> bool:
         return watcher in self._subscriptions
 
-    def add(self, watcher: Watcher, wish: Watch) -> None:
-        """Begin or change a session's subscription. NotAuthenticated, or NotAllowed for a project that the user may not
-        read."""
+    def add(self, watcher: Watcher, wish: Watch) -> int:
+        """Begin or change a session's subscription; the command behind which it begins. NotAuthenticated, or NotAllowed
+        for a project that the user may not read."""
         user = self._service.user(watcher.identity)
         scope = CLOUD if wish.project is None else project_scope(wish.project)
         if wish.project is not None or "capacity" in wish.kinds:
             self._service.state.tenants.require(user, "reader", CLOUD if "capacity" in wish.kinds else scope)
-        subscription = self._subscriptions[watcher] = _Subscription(watcher, wish)
+        last = self._history.last
+        subscription = _Subscription(watcher, wish, last if wish.after is None else wish.after)
+        self._subscriptions[watcher] = subscription
         if "capacity" in wish.kinds:
-            event = self._capacity()
-            subscription.tell(event, notification("event", event))
+            watcher.send(notification("event", self._capacity()))
+        if subscription.told != last:
+            self._catch_up_later(subscription)
+        return subscription.told
 
     def drop(self, watcher: Watcher) -> None:
         """End a session's subscription, if it has one."""
@@ -97,28 +105,38 @@ class Watchers:
             if told == self._service.writer.sequence:
                 continue
             told = self._service.writer.sequence
-            if any("capacity" in each.kinds for each in self._subscriptions.values()):
-                self._tell(self._capacity())
+            wanted = [each for each in self._subscriptions.values() if "capacity" in each.kinds and each.has_room]
+            if wanted:
+                self._tell(self._capacity(), wanted)
 
     def _capacity(self) -> Event:
         service = self._service
         figures = capacity(service.state.fleet)
         return Event(kind="capacity", sequence=service.writer.sequence, time=service.now(), capacity=figures)
 
+    # telling
+
     def _applied(self, sequence: int, order: Order, outcome: Any) -> None:
+        self._history.add(sequence, order, outcome)
         if not self._subscriptions:
             return
-        try:
-            for event in self._events(sequence, order, outcome):
-                self._tell(event)
-        except Exception:  # whatever it is, the command has been carried out, and the writer goes on
-            log.exception("watchers could not be told of command %d", sequence)
+        keeping_up = []
+        for subscription in self._subscriptions.values():
+            if subscription.told == sequence - 1 and subscription.has_room:
+                subscription.told = sequence
+                keeping_up.append(subscription)
+            elif not subscription.catching_up:
+                self._catch_up_later(subscription)
+        if keeping_up:
+            for event in self._history.events(sequence):
+                self._tell(event, keeping_up)
 
-    def _tell(self, event: Event) -> None:
-        data = notification("event", event)
-        for subscription in list(self._subscriptions.values()):
+    def _tell(self, event: Event, subscriptions: list[_Subscription]) -> None:
+        data = b""
+        for subscription in subscriptions:
             if event.kind in subscription.kinds and self._may_see(subscription, event):
-                subscription.tell(event, data)
+                data = data or notification("event", event)
+                subscription.watcher.send(data)
 
     def _may_see(self, subscription: _Subscription, event: Event) -> bool:
         wished = subscription.wish.project
@@ -132,55 +150,35 @@ class Watchers:
         scope = project_scope(event.project) if event.project is not None else CLOUD
         return self._service.state.tenants.role(user, scope) >= RANK["reader"]
 
-    # what there is to tell
+    # catching up
 
-    def _events(self, sequence: int, order: Order, outcome: Any) -> Iterator[Event]:
-        command = order.command
-        about: dict[str, Any] = {
-            "sequence": sequence,
-            "time": order.now,
-            "user": order.user,
-            "command": str(type(command).__struct_config__.tag),
-        }
-        if isinstance(outcome, HostlerError):
-            yield Event(
-                kind="refusals", project=self._project(command), code=outcome.code, sentence=str(outcome), **about
-            )
-        elif isinstance(outcome, Decision):
-            yield self._decision(command, outcome, about)
-        elif isinstance(command, p.PlaceMany):
-            yield from _many(command, outcome, about)
-        else:
-            yield Event(kind="changes", **about)
+    def _catch_up_later(self, subscription: _Subscription) -> None:
+        subscription.catching_up = True
+        subscription.watcher.spawn(lambda: self._catch_up(subscription))
 
-    def _decision(self, command: Any, decision: Decision, about: dict[str, Any]) -> Event:
-        project = self._project(command)
-        if decision.refusal is not None:
-            sentence = decision.refusal.sentence
-            return Event(kind="refusals", project=project, code="no_valid_host", sentence=sentence, **about)
-        hosts = {selection.instance_uuid: selection.host for selection in decision.selections}
-        return Event(kind="decisions", project=project, hosts=hosts, **about)
+    async def _catch_up(self, subscription: _Subscription) -> None:
+        """Tell from the history, as fast as it is read, until all is told or the subscription is no more."""
+        while self._subscriptions.get(subscription.watcher) is subscription:
+            if subscription.told == self._history.last:
+                break
+            if subscription.has_room:
+                self._tell_some(subscription)
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.sleep(READ_ON_SECONDS)
+        subscription.catching_up = False
 
-    def _project(self, command: Any) -> str | None:
-        """Project of the guest that a command is about; None also where the guest is gone again, by a command of the
-        same batch."""
-        if isinstance(command, p.Place):
-            return command.request.project_id
-        if isinstance(command, p.Move | p.Resize):
-            try:
-                return self._service.state.fleet.consumer(command.uuid).project_id
-            except UnknownName:
-                return command.request.project_id or None
-        return None
-
-
-def _many(command: p.PlaceMany, outcome: p.Placed, about: dict[str, Any]) -> Iterator[Event]:
-    by_project: dict[str, dict[str, str]] = {}
-    for request, host, uuid in zip(command.requests, outcome.hosts, outcome.instance_uuids, strict=True):
-        if host is not None:
-            by_project.setdefault(request.project_id, {})[uuid] = host
-    for project, placed in by_project.items():
-        yield Event(kind="decisions", project=project, hosts=placed, **about)
-    for position, (code, sentence) in outcome.refusals.items():
-        project = command.requests[position].project_id
-        yield Event(kind="refusals", project=project, code=code, sentence=sentence, **about)
+    def _tell_some(self, subscription: _Subscription) -> None:
+        history = self._history
+        if not history.first - 1 <= subscription.told <= history.last:
+            # Too old; or the service was put back to an older state than the peer has seen.
+            begin = history.first if subscription.told < history.first else history.last + 1
+            gap = Event(kind="gap", sequence=begin, time=self._service.now())
+            subscription.watcher.send(notification("event", gap))
+            subscription.told = begin - 1
+        for _ in range(TURN):
+            if subscription.told == history.last or not subscription.has_room:
+                return
+            subscription.told += 1
+            for event in history.events(subscription.told):
+                self._tell(event, [subscription])

@@ -102,7 +102,7 @@ class World:
         self.machine = ServiceMachine()
         journal = Journal(MemoryStore(self.disk), MemorySnapshots(self.disk))
         limits = {"snapshot_every": self.chance.choice([5, 20, 1_000])}
-        async with open_writer(self.machine, journal, **limits) as writer:
+        async with open_writer(self.machine, journal, None, **limits) as writer:
             if not len(self.machine.state.fleet):
                 await writer.submit(Order(NOW, LOCAL, AddHosts(hosts=hosts(4))))
             service = Service(self.machine, writer, clock=lambda: NOW + trio.current_time() + self.skew)

@@ -1,7 +1,7 @@
 /* Preloaded into a daemon: makes its disk fail as the file named by HOSTLER_FAULTS says, for files below the folder
    named by HOSTLER_FAULTY_FOLDER. The first letter of the file's content counts:
    e: writes fail with EIO; n: with ENOSPC; s: every other write is cut in half, the next one fails with ENOSPC;
-   f: syncs fail with EIO; r: writes fail with EROFS; anything else: all is well. */
+   f: syncs fail with EIO; r: writes fail with EROFS; h: syncs take until it is over; anything else: all is well. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -56,7 +56,8 @@ ssize_t pwrite64(int fd, const void *data, size_t count, off64_t at) {
 ssize_t pwrite(int fd, const void *data, size_t count, off_t at) { return pwrite64(fd, data, count, at); }
 
 static int sync_fails(int fd) {
-    char now = mode(fd);
+    char now;
+    while ((now = mode(fd)) == 'h') usleep(10000);
     if (now != 'f' && now != 'e') return 0;
     errno = EIO;
     return 1;

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from hostler.core.client import BlockingClient
 
@@ -71,3 +75,18 @@ class Daemon:
     ) -> None:
         if self.process is not None and self.process.poll() is None:
             self.kill()
+
+
+def http_of(daemon: Daemon) -> str:
+    """Where a daemon with ``--http`` serves its pages."""
+    return str(re.findall(r"readiness at (http://[^\s\"]+)", daemon.log())[-1])
+
+
+def metrics(daemon: Daemon) -> dict[tuple[str, ...], float]:
+    """What it measures, by name and the values of the labels."""
+    text = httpx.get(f"{http_of(daemon)}/metrics").text
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -167,11 +168,90 @@ def test_history_is_replayed_under_another_policy(run: Run, daemon: Daemon, flee
 
 def test_a_service_that_is_not_there_is_an_error_in_words(run: Run) -> None:
     code, said = run("host", "list", "--server", "unix:/nowhere", "--within", "0.1")
-    assert code == 1
+    assert code == 4
     assert "no connection to unix:/nowhere" in said
+    began = time.monotonic()
+    assert run("host", "list", "--server", "unix:/nowhere")[0] == 4
+    assert time.monotonic() - began < 15, "nobody waits for what was never there"
 
 
-@pytest.mark.parametrize("command", ["host", "place", "replay", "token", "serve"])
+def test_a_guest_is_resized_and_moved_or_stays_where_there_is_no_room(run: Run, fleet: Path) -> None:
+    uuid = uuid_of(40)
+    assert run("place", "--uuid", uuid, "--memory-mb", "1024")[0] == 0
+    code, said = run("resize", uuid, "--vcpus", "2", "--memory-mb", "2048", "--json")
+    assert (code, json.loads(said)["selections"][0]["instance_uuid"]) == (0, uuid)
+    before = json.loads(run("host", "list", "--json")[1])
+    code, said = run("resize", uuid, "--vcpus", "99")
+    assert (code, "No valid host" in said) == (3, True)
+    assert json.loads(run("host", "list", "--json")[1]) == before
+    assert run("move", uuid, "--vcpus", "2", "--memory-mb", "2048")[0] == 0
+    assert run("release", uuid)[0] == 0
+
+
+def test_who_may_not_and_whose_token_is_no_good_is_told_so_by_exit_code_5(run: Run, fleet: Path) -> None:
+    assert run("domain", "create", "north")[0] == 0
+    assert run("user", "create", "eve", "--domain", "north")[0] == 0
+    token = run("token", "create", "eve")[1].strip()
+    expired = run("token", "create", "eve", "--days", "0.000001")[1].strip()
+    time.sleep(0.3)
+    for shown, said in (
+        (token, "user eve is no reader of cloud"),
+        (expired, "the token is wrong, expired or revoked"),
+        ("hst_no_such", "the token is wrong, expired or revoked"),
+        ("nonsense", "the token is wrong, expired or revoked"),
+    ):
+        code, answer = run("host", "list", "--token", shown)
+        assert (code, answer.count("\n"), said in answer) == (5, 1, True), answer
+
+
+def test_programs_get_errors_as_objects(run: Run, fleet: Path) -> None:
+    code, said = run("host", "show", "nobody", "--json")
+    assert (code, json.loads(said)["error"]["code"], json.loads(said)["error"]["field"]) == (1, "unknown_name", "name")
+
+
+def test_what_was_is_watched_from_a_command_on(run: Run, fleet: Path) -> None:
+    assert run("place", "--uuid", uuid_of(41))[0] == 0
+    sequence = json.loads(run("top", "--times", "1", "--json")[1])["status"]["sequence"]
+    code, said = run("watch", "decisions", "--after", str(sequence - 1), "--seconds", "0.3", "--json")
+    (event,) = map(json.loads, said.splitlines())
+    assert (code, event["sequence"], list(event["hosts"])) == (0, sequence, [uuid_of(41)])
+    assert run("release", uuid_of(41))[0] == 0
+
+
+def test_a_long_list_says_that_there_is_more(run: Run, fleet: Path) -> None:
+    said = run("host", "list", "--limit", "2")[1]
+    assert said.splitlines()[-1] == "there may be more: --after node-1"
+    assert "node-2" in run("host", "list", "--after", "node-1")[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("host", "add", "/nonexistent"),
+        ("host", "list", "--server", "nonsense"),
+        ("host", "list", "--limit", "0"),
+        ("place", "--vcpus", "many"),
+        ("place", "--hint", "group"),
+        ("place", "--uuid", "no uuid"),
+        ("release", uuid_of(99)),
+        ("move", uuid_of(99)),
+        ("quota", "set", "project:none", "VCPU=1"),
+        ("token", "revoke", "none"),
+        ("user", "grant", "nobody", "king", "cloud"),
+        ("watch", "nonsense"),
+        ("what-if", "--policy", "/nonexistent"),
+        ("replay", "/nonexistent"),
+        ("config", "check", "/nonexistent"),
+    ],
+)
+def test_a_mistake_is_said_in_words_and_is_an_exit_code(run: Run, fleet: Path, words: tuple[str, ...]) -> None:
+    code, said = run(*words)
+    assert code in (1, 2)
+    assert said.strip()
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("command", ["host", "place", "resize", "replay", "token", "serve"])
 def test_every_command_has_help(run: Run, command: str) -> None:
     code, said = run(command, "--help")
     assert code == 0

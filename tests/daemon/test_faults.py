@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from hostler.core.client import BlockingClient
@@ -17,7 +21,7 @@ from hostler.core.errors import StorageFailed
 from hostler.placement.commands import AddHosts
 from tests.core.orders import hosts, uuid_of
 
-from .processes import Daemon
+from .processes import Daemon, http_of, metrics
 
 SPEC = {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1024}}
 CONFIG = "[data]\nsnapshot_every = 40\n"
@@ -45,7 +49,7 @@ def faulty(shim: Path, tmp_path: Path) -> Iterator[tuple[Daemon, Path]]:
         "HOSTLER_FAULTS": str(control),
         "HOSTLER_FAULTY_FOLDER": str(tmp_path / "data"),
     }
-    with Daemon(tmp_path, config=CONFIG, env=env) as daemon:
+    with Daemon(tmp_path, "--http", "127.0.0.1:0", config=CONFIG, env=env) as daemon:
         with daemon.client() as client:
             client.call("add_hosts", AddHosts(hosts=hosts(20)))
         yield daemon, control
@@ -54,6 +58,12 @@ def faulty(shim: Path, tmp_path: Path) -> Iterator[tuple[Daemon, Path]]:
 def place(client: BlockingClient, number: int) -> str:
     request = {"spec": SPEC, "instance_uuids": [uuid_of(number)]}
     return str(client.call("place", {"request": request}).selected.instance_uuid)
+
+
+def watched(daemon: Daemon) -> tuple[int, bool, float]:
+    """What readiness and metrics say of the disk."""
+    ready = httpx.get(f"{http_of(daemon)}/readyz")
+    return ready.status_code, ready.json()["writable"], metrics(daemon)["hostler_writable",]
 
 
 FAULTS = {"I/O error": "e", "disk full": "n", "short writes": "s", "failing sync": "f", "read-only": "r"}
@@ -78,11 +88,14 @@ def test_writes_stop_reads_go_on_and_all_is_well_again_when_the_disk_is(
         assert not client.call("status").writable
         assert len(client.call("hosts")) == 20
         assert client.call("instance", {"uuid": uuid_of(1)}).node
+        assert watched(daemon) == (503, False, 0.0)
+        assert httpx.get(f"{http_of(daemon)}/healthz").status_code == 200
         control.write_text("-")
         deadline = time.monotonic() + 15
         while not client.call("status").writable:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        assert watched(daemon) == (200, True, 1.0)
         acknowledged |= {place(client, number) for number in range(40, 60)}
     daemon.restart()
     with daemon.client() as client:
@@ -108,3 +121,37 @@ def test_what_was_acknowledged_before_a_fault_outlives_a_crash_during_it(
         listed = {uuid for number in range(20) for uuid in client.call("host", {"name": f"node-{number}"}).instances}
         assert acknowledged <= listed <= acknowledged | {uuid_of(50)}
         place(client, 60)
+
+
+def test_systemd_hears_no_more_of_a_writer_that_hangs_in_its_disk(shim: Path, tmp_path: Path) -> None:
+    control = tmp_path / "faults"
+    control.write_text("-")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(tmp_path / "notify"))
+        env = os.environ | {
+            "LD_PRELOAD": str(shim),
+            "HOSTLER_FAULTS": str(control),
+            "HOSTLER_FAULTY_FOLDER": str(tmp_path / "data"),
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "WATCHDOG_USEC": "200000",
+        }
+
+        def beats(seconds: float) -> int:
+            end, count = time.monotonic() + seconds, 0
+            while (left := end - time.monotonic()) > 0:
+                told.settimeout(left)
+                with suppress(TimeoutError):
+                    count += told.recv(1000) == b"WATCHDOG=1"
+            return count
+
+        with Daemon(tmp_path, env=env) as daemon, daemon.client() as client:
+            client.call("add_hosts", AddHosts(hosts=hosts(20)))
+            assert beats(1.0) >= 3
+            control.write_text("h")
+            hanging = threading.Thread(target=place, args=(client, 1))
+            hanging.start()
+            beats(0.5)  # one may be on its way
+            assert beats(1.0) == 0
+            control.write_text("-")
+            hanging.join()
+            assert beats(1.0) >= 3

@@ -1,4 +1,4 @@
-"""Operation: configuration and its errors, signals, metrics, health, systemd, and a clean end."""
+"""`hostler serve` as a process: what it says of itself, reloads, and how it ends."""
 
 from __future__ import annotations
 
@@ -6,164 +6,298 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-import urllib.error
-import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
+import msgspec
 import pytest
 
-from hostler.core.cli import main
-from hostler.core.config import read_config
+from hostler.core.errors import Stopped
+from hostler.core.rpc.caller import ConnectionLost
 from hostler.placement.commands import AddHosts
-from hostler.placement.errors import HostlerError, InvalidValue, UnknownName
+from hostler.placement.errors import HostlerError
 from tests.core.orders import hosts
 
-from .processes import HOSTLER, Daemon
+from .processes import HOSTLER, Daemon, http_of, metrics
 
 SPEC = {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1024}}
+BIG = {"flavor": {"name": "big", "vcpus": 1, "memory_mb": 1 << 30}}
+HTTP = ("--http", "127.0.0.1:0")
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    with Daemon(tmp_path, *HTTP) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """For tests that change nothing."""
+    with Daemon(tmp_path_factory.mktemp("shared"), *HTTP) as started:
+        yield started
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_health_and_readiness_are_pages_of_their_own(shared: Daemon) -> None:
+    url = http_of(shared)
+    assert httpx.get(f"{url}/healthz").text == "alive\n"
+    ready = httpx.get(f"{url}/readyz")
+    assert (ready.status_code, ready.json()["ready"], ready.json()["state"]) == (200, True, "serving")
+    assert httpx.head(f"{url}/readyz").status_code == 200
+    assert httpx.get(f"{url}/else").status_code == 404
+    assert httpx.post(f"{url}/healthz").status_code == 405
+
+
+def test_what_is_no_http_gets_an_error_and_disturbs_nobody(shared: Daemon) -> None:
+    host, port = http_of(shared).removeprefix("http://").split(":")
+    for data in (b"\x00\xff" * 40 + b"\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET /" + b"x" * 70_000, b""):
+        with socket.create_connection((host, int(port)), timeout=10) as peer:
+            try:
+                peer.sendall(data)
+                peer.shutdown(socket.SHUT_WR)
+                answer = peer.recv(1000)
+            except OSError:  # it has closed already
+                answer = b""
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+    assert httpx.get(f"{http_of(shared)}/healthz").status_code == 200
+
+
+def test_metrics_count_commands_decisions_refusals_and_capacity(daemon: Daemon) -> None:
+    with daemon.client() as client:
+        client.call("add_hosts", AddHosts(hosts=tuple(hosts(4))))
+        for _ in range(3):
+            client.call("place", {"request": {"spec": SPEC}})
+        client.call("place", {"request": {"spec": BIG}})
+        client.call("place_many", {"requests": [{"spec": SPEC}, {"spec": BIG}]})
+        with pytest.raises(HostlerError):
+            client.call("remove_host", {"name": "nowhere"})
+    found = metrics(daemon)
+    assert found["hostler_commands_total", "place", "ok"] == 4
+    assert found["hostler_commands_total", "remove_host", "unknown_name"] == 1
+    assert found["hostler_placements_total", "placed"] == 4
+    assert found["hostler_placements_total", "no_valid_host"] == 2
+    assert {key[1]: value for key, value in found.items() if key[0] == "hostler_refusals_total"} == {"MEMORY_MB": 2}
+    assert {key[1]: value for key, value in found.items() if key[0] == "hostler_hosts_removed_total"} == {
+        "MEMORY_MB": 8
+    }
+    assert found["hostler_sequence",] == 7
+    assert found["hostler_hosts", "up"] == 4
+    assert found["hostler_instances",] == 4
+    assert found["hostler_used", "VCPU"] == 4
+    assert 0 < found["hostler_used", "MEMORY_MB"] < found["hostler_capacity", "MEMORY_MB"]
+    assert found["hostler_fragmentation", "MEMORY_MB"] == 0
+    used, capacity = found["hostler_used", "MEMORY_MB"], found["hostler_capacity", "MEMORY_MB"]
+    assert found["hostler_utilisation", "MEMORY_MB"] == pytest.approx(used / capacity)
+    for phase in ("queue", "journal", "decide"):
+        assert found["hostler_decision_seconds_count", phase] == found["hostler_batch_commands_count",] > 0
+    assert 0 < found["hostler_fsync_seconds_sum",] <= found["hostler_decision_seconds_sum", "journal"]
+    assert found["hostler_fsync_seconds_count",] == found["hostler_batch_commands_count",]
+    assert (found["hostler_queue_commands",], found["hostler_writable",]) == (0, 1)
+
+
+def test_every_command_is_audited_with_who_when_what_and_outcome(daemon: Daemon) -> None:
+    with daemon.client() as client:
+        client.call("add_hosts", AddHosts(hosts=hosts(2)))
+        with pytest.raises(HostlerError):
+            client.call("remove_host", {"name": "nowhere"})
+    assert daemon.terminate() == 0
+    lines = [msgspec.json.decode(line) for line in (daemon.folder / "data" / "audit.jsonl").read_text().splitlines()]
+    assert [(line["user"], line["command"], line["outcome"]) for line in lines] == [
+        ("@local", "add_hosts", "ok"),
+        ("@local", "remove_host", "unknown_name"),
+    ]
+    assert all(abs(line["time"] - time.time()) < 60 for line in lines)
+
+
+def reloaded(daemon: Daemon, times: int = 1) -> None:
+    """Send SIGHUP, and wait until it has been obeyed."""
+    before = daemon.log().count("was read again") + daemon.log().count("stays as it was")
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: daemon.log().count("was read again") + daemon.log().count("stays as it was") >= before + times)
+
+
+def test_a_reload_changes_the_policy_and_loses_no_request(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("")
+    with Daemon(tmp_path, config="policy = 'policy.toml'\n") as daemon:
+        with daemon.client() as client:
+            client.call("add_hosts", AddHosts(hosts=tuple(hosts(50))))
+            spread = client.call("policy").digest
+        answers: list[Any] = []
+        done = threading.Event()
+
+        def load() -> None:
+            with daemon.client() as mine:
+                while not done.is_set():
+                    answers.append(mine.call("place", {"request": {"spec": SPEC}}).placed)
+
+        threads = [threading.Thread(target=load) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for number in range(6):
+            policy.write_text(f"[filter_scheduler]\nram_weight_multiplier = {-1.0 - number}\n")
+            reloaded(daemon)
+        done.set()
+        for thread in threads:
+            thread.join()
+        with daemon.client() as client:
+            stacked = client.call("policy")
+            assert (stacked.policy["filter_scheduler"], stacked.digest != spread) == (
+                {"ram_weight_multiplier": -6.0},
+                True,
+            )
+            assert client.call("status").sequence == len(answers) + 7
+        assert len(answers) > 20
+        assert all(answers)
+
+
+def test_a_policy_that_cannot_be_used_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[filter_scheduler]\nram_weight_multiplier = 2.0\n")
+    with Daemon(tmp_path, config="policy = 'policy.toml'\n") as daemon, daemon.client() as client:
+        before = client.call("policy")
+        policy.write_text("[filter_scheduler]\nram_weight_multiplier = 'much'\n")
+        reloaded(daemon)
+        assert client.call("policy") == before
+        assert "ram_weight_multiplier" in daemon.log()
+
+
+def test_a_reload_changes_the_log_and_names_what_needs_a_restart(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon:
+        (tmp_path / "config.toml").write_text("[data]\nqueue = 5\n[operation]\nlog_level = 'warning'\n")
+        daemon.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]  # it runs
+        until(lambda: "data.queue has changed, which needs a restart" in daemon.log())
+        assert "was read again" not in daemon.log()
+
+
+def test_a_policy_given_at_a_later_start_does_not_change_what_was_decided_before(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[filter_scheduler]\nram_weight_multiplier = -1.0\n")
+    with Daemon(tmp_path, config="policy = 'policy.toml'\n") as daemon:
+        with daemon.client() as client:
+            client.call("add_hosts", AddHosts(hosts=tuple(hosts(6))))
+            placed = [client.call("place", {"request": {"spec": SPEC}}).selected for _ in range(8)]
+        policy.write_text("[filter_scheduler]\nram_weight_multiplier = 1.0\n")
+        daemon.restart()
+        with daemon.client() as client:
+            for each in placed:
+                assert client.call("instance", {"uuid": each.instance_uuid}).node == each.node
+            assert client.call("policy").policy == {"filter_scheduler": {"ram_weight_multiplier": 1.0}}
+
+
+def test_sigterm_answers_what_is_under_way_and_exits_with_0(daemon: Daemon) -> None:
+    acknowledged: list[str] = []
+    refused: list[HostlerError] = []
+
+    def load() -> None:
+        with daemon.client(within=2.0) as client:
+            try:
+                while True:
+                    acknowledged.append(client.call("place", {"request": {"spec": SPEC}}).selected.instance_uuid)
+            except (ConnectionLost, Stopped) as error:
+                refused.append(error)
+
+    with daemon.client() as client:
+        client.call("add_hosts", AddHosts(hosts=tuple(hosts(200))))
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(acknowledged) > 50)
+    assert daemon.terminate() == 0
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 4
+    assert not Path(daemon.address.removeprefix("unix:")).exists()
+    daemon.start()
+    with daemon.client() as client:
+        for uuid in acknowledged:
+            assert client.call("instance", {"uuid": uuid}).uuid == uuid
+
+
+def test_a_second_signal_does_not_wait_for_a_client_that_does_not_read(tmp_path: Path) -> None:
+    config = "[operation]\ndrain_seconds = 600\n"
+    with Daemon(tmp_path, config=config) as daemon, socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(daemon.address.removeprefix("unix:"))
+        peer.sendall(20_000 * msgspec.msgpack.encode((0, 1, "status", ())))
+        with daemon.client() as other:
+            for _ in range(50):  # so that what was sent has been taken by now
+                other.call("status")
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGTERM)
+        until(lambda: "stopping: SIGTERM" in daemon.log())
+        assert daemon.process.poll() is None
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(10) == 0
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "said"),
+    ("options", "said"),
     [
-        ("[rpc]\nlisten = 7\n", InvalidValue, "FILE:2: rpc.listen: Expected `array`, got `int`"),
-        ("[data]\n\nsnapshot_every = 0\n", InvalidValue, "FILE:3: data.snapshot_every: Expected `int` >= 1"),
-        ("[rpc]\nlisten = ['udp:x']\n", InvalidValue, "FILE:2: rpc.listen[0]: 'udp:x' is no address"),
-        ("[rpc]\nauth = 'maybe'\n", InvalidValue, "FILE:2: rpc.auth"),
-        ("[rpc]\nlisten = ['tls:h:1']\n", InvalidValue, "FILE:2: rpc.listen: tls: needs a table"),
-        ("# x\n[rpc.tls]\ncertificate = 'c'\n", InvalidValue, "FILE:2: rpc.tls: Object missing required field `key`"),
-        ("[rpc.limits]\nspeed = 1\n", UnknownName, "FILE:2: there is no key rpc.limits.speed"),
-        ("[nonsense]\n", UnknownName, "FILE:1: there is no key nonsense"),
-        ("[rpc\n", InvalidValue, "at line 1"),
-        ("[operation]\nhttp = '9464'\n", InvalidValue, "FILE:2: operation.http: must be HOST:PORT"),
+        (["--rpc", "tcp:nowhere"], "rpc.listen[0]: 'tcp:nowhere' is no address"),
+        (["--rpc", "unix:/proc/none/x"], "cannot listen on unix:/proc/none/x"),
+        (["--rpc", "unix:{folder}/s", "--data", "/proc/none"], "the data folder /proc/none cannot be used"),
+        (["--rpc", "unix:{folder}/s", "--http", "127.0.0.1:1", "--config", "{folder}/none"], "cannot be read"),
+        (["--rpc", "unix:{folder}/s", "--http", "192.0.2.1:1"], "cannot listen on tcp:192.0.2.1:1"),
     ],
 )
-def test_a_wrong_configuration_is_refused_with_line_and_key(
-    tmp_path: Path, text: str, kind: type[HostlerError], said: str
+def test_what_cannot_be_served_is_said_in_one_line_and_exits_with_1(
+    tmp_path: Path, options: list[str], said: str
 ) -> None:
-    file = tmp_path / "hostler.toml"
-    file.write_text(text)
-    with pytest.raises(kind) as error:
-        read_config(file, {})
-    assert said.replace("FILE", str(file)) in str(error.value)
+    command = [str(HOSTLER), "serve", *(option.format(folder=tmp_path) for option in options)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    assert said in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
 
 
-def test_the_environment_overrides_the_file_and_is_named_in_errors(tmp_path: Path) -> None:
-    file = tmp_path / "hostler.toml"
-    file.write_text("[data]\nqueue = 5\n")
-    found = read_config(file, {"HOSTLER_DATA__QUEUE": "7", "HOSTLER_DATA__FOLDER": "/x", "HOSTLER_PURE": "1"})
-    assert (found.data.queue, found.data.folder) == (7, "/x")
-    with pytest.raises(InvalidValue, match="HOSTLER_DATA__QUEUE"):
-        read_config(file, {"HOSTLER_DATA__QUEUE": "many"})
-    with pytest.raises(UnknownName, match="HOSTLER_DATA__QUEUES"):
-        read_config(None, {"HOSTLER_DATA__QUEUES": "1"})
+def test_two_daemons_do_not_share_a_data_folder(shared: Daemon) -> None:
+    command = [str(HOSTLER), "serve", "--rpc", f"unix:{shared.folder}/other", "--data", str(shared.folder / "data")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, "another process uses the data folder" in ended.stderr) == (1, True)
 
 
-def test_a_file_is_checked_with_the_policy_that_it_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file, policy = tmp_path / "hostler.toml", tmp_path / "policy.toml"
-    file.write_text(f"policy = '{policy}'\n")
-    policy.write_text("[filter_scheduler]\nram_weight_multiplier = 2.0\n")
-    assert not main(["config", "check", str(file)])
-    policy.write_text("[filter_scheduler]\nram_weight = 2.0\n")
-    assert main(["config", "check", str(file)]) == 1
-    assert "ram_weight" in capsys.readouterr().err
-
-
-def get(port: int, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def test_metrics_health_and_readiness_are_served(tmp_path: Path) -> None:
-    port = free_port()
-    config = f"[operation]\nhttp = '127.0.0.1:{port}'\n"
-    with Daemon(tmp_path, config=config) as daemon, daemon.client() as client:
-        client.call("add_hosts", AddHosts(hosts=hosts(2)))
-        client.call("place", {"request": {"spec": SPEC}})
-        client.call("place", {"request": {"spec": {"flavor": {"name": "x", "vcpus": 999, "memory_mb": 1}}}})
-        status, page = get(port, "/metrics")
-        assert status == 200
-        for line in (
-            'hostler_commands_total{command="place",outcome="ok"} 1.0',
-            'hostler_commands_total{command="place",outcome="no_valid_host"} 1.0',
-            'hostler_hosts_removed_total{stage="VCPU"} 2.0',
-            'hostler_used{resource_class="VCPU"} 1.0',
-            "hostler_hosts 2.0",
-            "hostler_writable 1.0",
-        ):
-            assert line in page
-        assert "hostler_journal_seconds_bucket" in page
-        assert get(port, "/health") == (200, "alive\n")
-        assert get(port, "/ready") == (200, "ready\n")
-        assert get(port, "/elsewhere")[0] == 404
-
-
-def test_sighup_reads_the_policy_again_and_no_call_is_lost(tmp_path: Path) -> None:
-    policy = tmp_path / "policy.toml"
-    policy.write_text("")
-    with Daemon(tmp_path, config=f"policy = '{policy}'\n") as daemon, daemon.client() as client:
-        assert daemon.process is not None
-        client.call("add_hosts", AddHosts(hosts=hosts(2)))
-        first = client.call("policy").digest
-        policy.write_text("[filter_scheduler]\nram_weight_multiplier = -5.0\n")
-        daemon.process.send_signal(signal.SIGHUP)
-        hosts_of = [client.call("place", {"request": {"spec": SPEC}}).host for _ in range(20)]
-        deadline = time.monotonic() + 5
-        while client.call("policy").digest == first:
-            assert time.monotonic() < deadline
-        assert len(hosts_of) == 20
-        now = client.call("policy")
-        assert now.policy == {"filter_scheduler": {"ram_weight_multiplier": -5.0}}
-        policy.write_text("[filter_scheduler]\nnonsense = 1\n")
-        daemon.process.send_signal(signal.SIGHUP)
-        deadline = time.monotonic() + 5
-        while "stays as it was" not in daemon.log():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        assert client.call("policy").digest == now.digest
-
-
-def test_systemd_is_told(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind(str(tmp_path / "notify"))
-        listener.settimeout(10)
-        env = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
-        with Daemon(tmp_path, env=env) as daemon:
-            assert listener.recv(1000).startswith(b"READY=1")
+def test_systemd_is_told_of_start_reload_stop_and_life(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(tmp_path / "notify"))
+        told.settimeout(10)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        with Daemon(tmp_path, env=environment) as daemon:
             assert daemon.process is not None
             daemon.process.send_signal(signal.SIGHUP)
-            assert listener.recv(1000).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
-            assert listener.recv(1000) == b"READY=1"
+            messages: list[str] = []
+            while not any(message.startswith("RELOADING=1\nMONOTONIC_USEC=") for message in messages):
+                messages.append(told.recv(1000).decode())
+            while messages[-1] != "READY=1":
+                messages.append(told.recv(1000).decode())
+            while messages.count("WATCHDOG=1") < 3:
+                messages.append(told.recv(1000).decode())
             assert daemon.terminate() == 0
-            assert listener.recv(1000) == b"STOPPING=1"
+            while not messages[-1].startswith("STOPPING=1"):
+                messages.append(told.recv(1000).decode())
+    assert any(
+        message.startswith("STATUS=recovering: command 0 of about 0\nEXTEND_TIMEOUT_USEC=") for message in messages
+    )
+    assert "READY=1\nSTATUS=serving 1 addresses" in messages
 
 
-def test_the_end_is_clean_and_every_answer_is_sent_first(tmp_path: Path) -> None:
-    with Daemon(tmp_path) as daemon, daemon.client() as client:
-        client.call("add_hosts", AddHosts(hosts=hosts(2)))
+def test_spans_of_each_batch_go_to_the_exporter(tmp_path: Path) -> None:
+    with Daemon(tmp_path, config="[operation]\ntraces = 'console'\n") as daemon:
+        with daemon.client() as client:
+            client.call("create_domain", {"id": "d"})
+        assert daemon.process is not None
         assert daemon.terminate() == 0
-        assert not Path(daemon.address.removeprefix("unix:")).exists()
-    with daemon.start().client() as client:
-        assert client.call("status").hosts == 2
-        assert daemon.terminate() == 0
-    lines = (tmp_path / "data" / "audit.jsonl").read_text().splitlines()
-    assert len(lines) == 1
-    assert '"command":"add_hosts","outcome":"ok"' in lines[0]
-
-
-def test_a_second_daemon_on_the_same_folder_is_refused(tmp_path: Path) -> None:
-    with Daemon(tmp_path):
-        command = [str(HOSTLER), "serve", "--rpc", f"unix:{tmp_path}/other.sock", "--data", str(tmp_path / "data")]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
-        assert ended.returncode == 1
-        assert "another process uses the data folder" in ended.stderr
+        assert daemon.process.stdout is not None
+        spans = daemon.process.stdout.read()
+    assert all(f'"name": "hostler.{name}"' in spans for name in ("journal", "apply"))

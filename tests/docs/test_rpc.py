@@ -9,10 +9,10 @@ from pathlib import Path
 from types import ModuleType
 
 import msgspec
-import pytest
 
-from hostler.core.config import Config, read_config
+from hostler.core.config import load
 from hostler.core.rpc.methods import METHODS
+from hostler.core.settings import Config
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -44,14 +44,14 @@ def test_the_example_of_a_configuration_is_one_and_names_every_key(tmp_path: Pat
     (example,) = re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     file = tmp_path / "hostler.toml"
     file.write_text(example)
-    config = read_config(file, {})
+    config = load(file, {}).config
     values = tomllib.loads(example)
     for table, kind in (("rpc", type(config.rpc)), ("data", type(config.data)), ("operation", type(config.operation))):
         assert set(values[table]) == {field.name for field in msgspec.structs.fields(kind)}, table
     assert set(values) | {"placement"} == {field.name for field in msgspec.structs.fields(Config)}
 
 
-@pytest.mark.parametrize("metric", ["hostler_queue_commands", "hostler_journal_seconds", "hostler_fragmentation"])
-def test_metrics_that_are_named_exist(metric: str) -> None:
-    assert metric in (DOCS / "operation.md").read_text(encoding="utf-8")
-    assert metric in (DOCS.parent / "core" / "metrics.py").read_text(encoding="utf-8")
+def test_every_metric_is_named_and_those_that_are_named_exist() -> None:
+    named = set(re.findall(r"hostler_\w+", (DOCS / "operation.md").read_text(encoding="utf-8")))
+    made = set(re.findall(r'"(hostler_\w+)"', (DOCS.parent / "core" / "metrics.py").read_text(encoding="utf-8")))
+    assert {re.sub("_(total|info)$", "", name) for name in named} == made

@@ -16,8 +16,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from hostler.core.history import KEPT, History
 from hostler.core.journal import Journal
 from hostler.core.machine import Order, ServiceMachine
+from hostler.core.replicated import Replayed
 from hostler.core.rpc.addresses import Address
 from hostler.core.rpc.server import Limits, RpcServer
 from hostler.core.service import Service
@@ -59,13 +61,15 @@ async def serving(
     limits: Limits | None = None,
     tls: ssl.SSLContext | None = None,
     open_to_all: bool = True,
+    remembered: int = KEPT,
     **writer_limits: int,
 ) -> AsyncIterator[Served]:
     """A service of so many hosts that listens on addresses, on a free port without any."""
     machine = ServiceMachine()
     kept = Journal.in_folder(journal) if journal is not None else None
-    async with open_writer(machine, kept, **writer_limits) as writer:
-        service = Service(machine, writer, open_to_all=open_to_all)
+    history = History(machine, remembered)
+    async with open_writer(machine, kept, Replayed(0, history.add), **writer_limits) as writer:
+        service = Service(machine, writer, open_to_all=open_to_all, history=history)
         server = RpcServer(service, limits, tls=tls)
         if count and not len(machine.state.fleet):
             await writer.submit(Order(NOW, LOCAL, AddHosts(hosts=hosts(count))))

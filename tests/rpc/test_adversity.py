@@ -239,7 +239,7 @@ async def test_a_handshake_that_is_not_finished_in_time_ends_the_connection(tmp_
 
 async def test_idle_peers_are_dropped_where_that_is_wanted_but_not_those_who_watch() -> None:
     async with serving(limits=Limits(idle_seconds=0.1)) as served, peer(served) as idle, peer(served) as watching:
-        assert await watching.ask("watch", {"kinds": ["decisions"]}) == (None, None)
+        assert await watching.ask("watch", {"kinds": ["decisions"]}) == (None, 1)
         with trio.fail_after(10):
             assert await idle.receive() is None
         assert len(served.server.connections) == 1
@@ -259,23 +259,29 @@ async def test_a_peer_that_does_not_read_is_read_no_more_and_then_dropped() -> N
         assert 0 < most < 300_000
 
 
-async def test_whoever_watches_and_does_not_read_misses_events_and_is_told_how_many() -> None:
-    async with served_with_witness(count=1) as served, peer(served) as slow, open_client(served.address) as client:
-        await slow.ask("watch", {"kinds": ["refusals"]})
-        name = "x" * 200
-        calls = [("set_service", {"name": name})] * 2_000
-        for _ in range(5):
+async def test_whoever_watches_and_does_not_read_is_told_later_and_what_was_too_much_is_a_gap() -> None:
+    async with (
+        served_with_witness(count=1, remembered=3_000) as served,
+        peer(served) as slow,
+        open_client(served.address) as client,
+    ):
+        _, begin = await slow.ask("watch", {"kinds": ["refusals"]})
+        calls = [("set_service", {"name": "x" * 200})] * 2_000
+        for _ in range(6):
             await client.pipeline(calls)
         connection = max(served.server.connections, key=lambda each: each.waiting_bytes)
-        assert connection.waiting_bytes < 2_000_000
-        seen = missed = 0
+        assert 1_000_000 < connection.waiting_bytes < 2_000_000
+        told, gaps = begin, 0
         with trio.fail_after(20):
-            while seen + missed < 10_000:
-                if connection.waiting_bytes == 0:
-                    await client.pipeline(calls[:1])
+            while told < begin + 12_000:
                 _, _, (event,) = await slow.receive()
-                seen, missed = seen + 1, missed + event.get("missed", 0)
-        assert missed > 1_000
+                if event["kind"] == "gap":
+                    assert event["sequence"] > told + 1
+                    gaps += 1
+                else:
+                    assert event["sequence"] == told + 1 or gaps
+                told = event["sequence"] - (event["kind"] == "gap")
+        assert gaps == 1
 
 
 async def test_more_connections_than_are_allowed_are_closed_at_once() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,3 +149,115 @@ async def test_whoever_is_gone_watches_no_more() -> None:
             assert len(served.server.watchers) == 1
         await until(lambda: len(served.server.watchers) == 0)
         await admin.call(*place(1, "p1"))
+
+
+# coming back
+
+
+def cut(served: Served) -> None:
+    """End the connection of whoever watches, as a network does."""
+    (session,) = served.server.watchers._subscriptions
+    (connection,) = [each for each in served.server.connections if each._session is session]
+    connection.scope.cancel()
+
+
+async def placed(client: Client, count: int) -> list[tuple[int, str]]:
+    """(sequence, instance) of the next decisions."""
+    found: list[tuple[int, str]] = []
+    with trio.fail_after(20):
+        while len(found) < count:
+            event = await client.events.receive()
+            assert event.kind == "decisions"
+            found += [(event.sequence, uuid) for uuid in event.hosts]
+    return found
+
+
+async def test_whoever_was_cut_off_is_told_what_he_missed_and_nothing_twice() -> None:
+    async with cloud("operator") as (served, admin, operator):
+        await operator.call("watch", {"kinds": ["decisions"]})
+        await admin.call(*place(1, "p1"))
+        first = await placed(operator, 1)
+        cut(served)
+        await admin.pipeline([place(number, "p1") for number in range(2, 22)])
+        assert [uuid for _, uuid in first + await placed(operator, 20)] == [uuid_of(number) for number in range(1, 22)]
+
+
+async def test_nothing_is_lost_or_doubled_however_often_the_connection_breaks() -> None:
+    chance = random.Random(7)
+    async with cloud("operator") as (served, admin, operator):
+        await operator.call("watch", {"kinds": ["decisions"]})
+        seen: list[tuple[int, str]] = []
+
+        async def watch() -> None:
+            seen.extend(await placed(operator, 60 * 3))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            for turn in range(60):
+                numbers = [100 + 3 * turn + each for each in range(3)]
+                requests = [asked(number, project=f"p{1 + number % 2}", vcpus=0) for number in numbers]
+                await admin.call("place_many", {"requests": requests})
+                await trio.sleep(chance.choice([0, 0, 0.001, 0.01]))
+                if chance.random() < 0.4 and len(served.server.watchers):
+                    cut(served)
+        assert sorted(uuid for _, uuid in seen) == [uuid_of(100 + number) for number in range(180)]
+        assert [sequence for sequence, _ in seen] == sorted(sequence for sequence, _ in seen)
+
+
+async def test_a_foreign_client_names_the_command_after_which_it_wants_to_be_told() -> None:
+    async with cloud("operator") as (served, admin, operator):
+        await admin.pipeline([place(number, "p1") for number in range(1, 6)])
+        last = served.service.writer.sequence
+        assert await operator.call("watch", {"kinds": ["decisions"], "after": last - 3}) == last - 3
+        assert await placed(operator, 3) == [(last - 3 + number, uuid_of(2 + number)) for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("after", "complete_from"), [(0, 8), (10_000, 12)])
+async def test_what_is_too_old_or_never_was_is_a_gap(after: int, complete_from: int) -> None:
+    async with serving(remembered=4) as served, open_client(served.address) as client:
+        await client.pipeline([place(number, "p1") for number in range(1, 11)])
+        assert served.service.writer.sequence == 11
+        await client.call("watch", {"kinds": ["decisions"], "after": after})
+        gap = await client.events.receive()
+        assert (gap.kind, gap.sequence) == ("gap", complete_from)
+        await client.call(*place(11, "p1"))
+        expected = [(sequence, uuid_of(sequence - 1)) for sequence in range(complete_from, 13)]
+        assert await placed(client, len(expected)) == expected
+
+
+async def test_rights_that_were_taken_meanwhile_are_minded_in_what_was_missed() -> None:
+    async with cloud("reader") as (served, admin, reader):
+        before = served.service.writer.sequence
+        await admin.pipeline([place(1, "p1"), place(2, "p2")])
+        await reader.call("watch", {"kinds": ALL, "after": before})
+        assert await events(admin, reader) == [("decisions", "place", "p1")]
+
+
+async def test_moves_and_resizes_carry_the_project_even_if_the_guest_is_gone_at_once(tmp_path: Path) -> None:
+    again = {"request": {"spec": SMALL}}
+    calls: list[tuple[str, Any]] = [
+        place(1, "p1"),
+        ("move", {"uuid": uuid_of(1), **again}),
+        ("resize", {"uuid": uuid_of(1), **again}),
+        ("resize", {"uuid": uuid_of(1), "request": {"spec": BIG}}),
+        ("release", {"uuids": [uuid_of(1)]}),
+    ]
+    expected = [
+        ("decisions", "place", "p1"),
+        ("decisions", "move", "p1"),
+        ("decisions", "resize", "p1"),
+        ("refusals", "resize", "p1"),
+    ]
+    async with serving(journal=tmp_path) as served, open_client(served.address) as client:
+        begin = await client.call("watch", {"kinds": ["decisions", "refusals"]})
+        await client.pipeline(calls)
+        assert await told(client, 4) == expected
+    async with serving(journal=tmp_path) as served, open_client(served.address) as client:
+        await client.call("watch", {"kinds": ["decisions", "refusals"], "after": begin})
+        assert await told(client, 4) == expected
+
+
+async def told(client: Client, count: int) -> list[tuple[str, str, str | None]]:
+    with trio.fail_after(10):
+        seen = [await client.events.receive() for _ in range(count)]
+    return [(event.kind, event.command, event.project) for event in seen]
