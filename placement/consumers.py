@@ -120,6 +120,18 @@ class Consumers:
             raise UnknownName(f"no consumer has the uuid {uuid}", field=field)
         return consumer
 
+    def ids(self, uuids: Sequence[str]) -> NDArray[np.int32]:
+        """Dense ids of consumers; InvalidValue if one is named by no uuid, UnknownName if one is not there.
+        O(consumers)."""
+        try:
+            words = parse_many(uuids)
+        except (ValueError, TypeError) as error:
+            raise InvalidValue(f"consumers are named by uuids: {error}", field="consumer") from None
+        ids = find_uuids(self._kernel.consumers, words)
+        if len(ids) and ids.min() < 0:
+            raise UnknownName(f"no consumer has the uuid {uuids[int(np.argmin(ids))]}", field="consumer")
+        return ids
+
     def value(self, consumer: int, classes: Sequence[str], groups: Sequence[str]) -> Consumer:
         """A consumer as a value; ``classes`` are the names of resource classes, ``groups`` the uuids of server groups,
         by id. O(1)."""
@@ -200,13 +212,7 @@ class Consumers:
     def release_uuids(self, uuids: Sequence[str]) -> int:
         """Remove consumers by uuid; returns how many. UnknownName or InvalidValue, with nothing changed, if one is not
         there or is named twice. O(consumers)."""
-        try:
-            words = parse_many(uuids)
-        except (ValueError, TypeError) as error:
-            raise InvalidValue(f"consumers are named by uuids: {error}", field="consumer") from None
-        ids = find_uuids(self._kernel.consumers, words)
-        if len(ids) and ids.min() < 0:
-            raise UnknownName(f"no consumer has the uuid {uuids[int(np.argmin(ids))]}", field="consumer")
+        ids = self.ids(uuids)
         if self._ledger.history.recording or self.extras or self.image_properties or self.notes:
             self.release(ids.tolist())
             return len(ids)
