@@ -197,16 +197,14 @@ class _Plan:
         shapes = [signature.shape for signature in self.signatures]
         owners = [(fleet.projects.id(request.project_id), fleet.users.id(request.user_id)) for request in self.requests]
         images = self.engine.reads_instance_images
-        below = np.empty((fleet.rows, self.below.shape[1]), np.int32)
-        below[self.rows] = self.below
+        below = dict(zip(self.rows.tolist(), self.below.tolist(), strict=True))
         details = []
         for at in np.flatnonzero(rows >= 0).tolist():
-            number, row, mask = asked[at], int(rows[at]), int(bits[at])
-            elsewhere = tuple(
-                (gpu, resource, milli[number]) for bit, gpu in enumerate(below[row].tolist()) if mask >> bit & 1
-            )
+            number, row, mask, extras = asked[at], int(rows[at]), int(bits[at]), None
+            if mask:
+                gpus = [gpu for bit, gpu in enumerate(below[row]) if mask >> bit & 1]
+                extras = Extras(tuple([(gpu, resource, milli[number]) for gpu in gpus]))
             properties = self.requests[at].image_properties if images else None
-            extras = Extras(elsewhere) if mask else None
             details.append(Detail(uuids[at], row, shapes[number], *owners[at], -1, BUILDING, extras, properties))
         fleet.consumers.claim_many(details)
 
