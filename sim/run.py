@@ -138,7 +138,7 @@ class Run:
     def _step(self, at_s: int, arriving: range) -> None:
         self.site.happen((at_s - self.workload.start_s) / 3600)
         self._depart(at_s)
-        day = (at_s - self.workload.start_s) // 86_400
+        day = max(0, at_s - self.workload.start_s) // 86_400
         self.requests_by_day += [0] * (day + 1 - len(self.requests_by_day))
         self.refused_by_day += [0] * (day + 1 - len(self.refused_by_day))
         self.requests_by_day[day] += len(arriving)

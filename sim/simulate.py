@@ -45,7 +45,8 @@ class Inputs:
     fleet
         A fleet file (TOML). Without one: --hosts hosts of --vcpus and --memory-gb.
     trace
-        The guests: a CSV file, gzipped or not, of any columns, of Azure's 2017 trace or of OpenB; or devops.
+        The guests: a CSV file, gzipped or not, of any columns, of Azure's 2017 trace or of OpenB; the data folder of a
+        Hostler service that has ended, or a copy of it; or devops.
     columns
         What the trace's columns are called: vcpus=cores,memory_gb=mem,...
     flavors
