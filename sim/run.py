@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..placement.policy import Policy
-from ..placement.request import Request
-from .fleet_plan import FleetPlan, Site
+from ..placement.request import Request, RequestSpec
+from .evacuation import Disruption, Evacuation
+from .fleet_plan import DOMAINS, FleetPlan
+from .site import Site
 from .workload import ALONE, EPOCH_S, NEVER, STEP_S, Workload
 
 RESOURCES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
@@ -34,6 +36,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
     used_percent: dict[str, dict[str, float]]
     stranded_percent: float
+    hosts_down: int = 0
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +72,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     refused_by_day: list[int]
     interrupted: bool
     samples: list[Sample]
+    disruption: Disruption | None = None
 
 
 class Run:
@@ -108,6 +112,7 @@ class Run:
         self._zone_of: Whole = np.empty(0, np.int64)
         self._price_per_hour = 0.0
         self._prices = {kind.name: kind.price_per_hour for kind in plan.hardware}
+        self.evacuation = Evacuation(self)
 
     def play(self, advance: Callable[[], bool] = lambda: True, *, until_refused: int | None = None) -> Outcome:
         """Play it all. ``advance`` is called after each step; False ends the run there. ``until_refused``: end it also
@@ -133,11 +138,44 @@ class Run:
         pairs = zip(self.requests_by_day[:-1], self.refused_by_day[:-1], strict=True)
         return any(100 * refused > percent * max(n, 1) for n, refused in pairs)
 
+    # guests and their hosts, for who places them anew
+
+    def spec_of(self, uuid: str) -> RequestSpec:
+        """What a guest of this run asked for."""
+        return self.workload.specs[int(self.workload.spec[int(uuid[-12:], 16)])]
+
+    def take_off(self, uuids: Sequence[str]) -> dict[str, int]:
+        """Release guests that leave their hosts before their time; uuid -> when each would have left. O(guests)."""
+        leaves = dict.fromkeys(uuids, NEVER)
+        known = {int(uuid[-12:], 16): uuid for uuid in uuids}
+        leaves |= {known[guest]: departure for departure, guest in self._leaving if guest in known}
+        self._leaving = [each for each in self._leaving if each[1] not in known]
+        heapq.heapify(self._leaving)
+        self.engine.release(uuids)
+        self.alive -= len(uuids)
+        return leaves
+
+    def put_back(self, uuid: str, leaves: int) -> None:
+        """Take note that a guest which was taken off has a host again."""
+        if leaves != NEVER:
+            heapq.heappush(self._leaving, (leaves, int(uuid[-12:], 16)))
+        self.engine.spawned(uuid)
+        self.alive += 1
+
+    def stood_still(self, seconds: int) -> None:
+        """Count seconds less of a guest that had no host."""
+        self._guest_s -= seconds
+
+    def lost(self, uuid: str, seconds: int) -> None:
+        """Take note that a guest which was taken off will not come back, so many seconds before its end."""
+        self.stood_still(seconds)
+
     # a step
 
     def _step(self, at_s: int, arriving: range) -> None:
-        self.site.happen((at_s - self.workload.start_s) / 3600)
+        changes = self.site.happen((at_s - self.workload.start_s) / 3600)
         self._depart(at_s)
+        self.evacuation.step(at_s, changes)
         day = max(0, at_s - self.workload.start_s) // 86_400
         self.requests_by_day += [0] * (day + 1 - len(self.requests_by_day))
         self.refused_by_day += [0] * (day + 1 - len(self.refused_by_day))
@@ -241,6 +279,7 @@ class Run:
                 refused=self.refusals.total(),
                 used_percent=by_zone,
                 stranded_percent=round(stranded, 3),
+                hosts_down=sum(reasons > 0 for reasons in self.site.down.values()),
             )
         )
 
@@ -292,6 +331,7 @@ class Run:
             refused_by_day=self.refused_by_day,
             interrupted=interrupted,
             samples=self.samples,
+            disruption=self.evacuation.outcome(self._reached),
         )
 
 
@@ -316,8 +356,8 @@ def headroom(run: Run, *, hosts: int = 1) -> list[Loss]:
     used = {place.host: int(fleet.store.inventory["used"][0, fleet.row(place.host)]) for place in run.site.places}
     fullest = sorted(used, key=lambda host: (-used[host], host))[:hosts]
     domains: dict[str, list[str]] = {f"the {hosts} fullest hosts" if hosts > 1 else "the fullest host": fullest}
-    for kind in ("rack", "zone"):
-        for place in run.site.places:
+    for kind in DOMAINS[1:]:
+        for place in run.site.places if kind != "cell" or any(place.cell for place in run.site.places) else ():
             domains.setdefault(f"{kind} {getattr(place, kind)}", []).append(place.host)
     losses = [_lost(run, what, lost) for what, lost in domains.items() if len(lost) < len(run.site.places)]
     return sorted(losses, key=lambda loss: (-loss.homeless, -loss.guests, loss.what))

@@ -18,6 +18,7 @@ from cyclopts.validators import Number
 from ..placement.errors import InvalidValue
 from . import planning
 from .demo import INTERRUPTED, Stop
+from .evacuation import Disruption
 from .experiments import Flag, Seed, openb, print_json
 from .fleet_plan import FleetPlan, Hardware, checked, read_fleet
 from .pack.command import pack
@@ -382,6 +383,19 @@ def _show(outcome: Outcome) -> None:
     if outcome.waited:
         print(f"{outcome.waited:,} waited, {outcome.mean_wait_hours:.2f} h on average", end="")
         print(f", {outcome.longest_wait_hours:.2f} h at most")
+    if outcome.disruption is not None:
+        _show_disruption(outcome.disruption)
     if outcome.cost:
         each = f", {outcome.cost_per_guest_hour:.4f} per guest-hour" if outcome.cost_per_guest_hour else ""
         print(f"cost {outcome.cost:,.2f}{each}; the refused in a public cloud: {outcome.burst_cost:,.2f}")
+
+
+def _show_disruption(told: Disruption) -> None:
+    print(f"outages: {told.down_host_hours:,.1f} host-hours down, {told.migrated:,} guests moved before maintenance")
+    print(
+        f"  {told.stopped:,} guests stopped with their hosts: {told.evacuated:,} evacuated, {told.lost:,} lost", end=""
+    )
+    print(f", {told.waiting:,} waiting; {told.downtime_hours:,.2f} h of downtime", end="")
+    print(f", {told.longest_downtime_hours:.2f} h at most" if told.longest_downtime_hours else "")
+    for why, count in told.lost_for.items():
+        print(f"  lost for {why}: {count:,}")
