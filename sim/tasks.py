@@ -17,11 +17,11 @@ import msgspec
 from ..placement.errors import InvalidValue
 from .catalogue import read_flavors
 from .fleet_plan import FleetPlan
-from .generator import devops, generate
+from .generator import Made, devops
 from .policies import policy_of
 from .run import Outcome, Run
 from .trace import read_trace
-from .workload import Workload
+from .workload import Guests, Workload
 
 DEVOPS: Final = "devops"
 """Name of the made-up workload that needs no trace."""
@@ -60,14 +60,14 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
 
 
-def workload_of(source: Source, seed: int) -> Workload:
+def workload_of(source: Source, seed: int) -> Guests:
     """The guests of a source. InvalidValue or UnknownName for what cannot be read or made."""
     made = source.trace == DEVOPS or source.made_hours > 0
     return _workload(msgspec.json.encode(source), seed if made else 0)
 
 
 @functools.lru_cache(maxsize=4)
-def _workload(encoded: bytes, seed: int) -> Workload:
+def _workload(encoded: bytes, seed: int) -> Guests:
     source = msgspec.json.decode(encoded, type=Source)
     if source.trace == DEVOPS:
         return devops(days=max(1, round((source.made_hours or 120) / 24)), seed=seed)
@@ -77,7 +77,7 @@ def _workload(encoded: bytes, seed: int) -> Workload:
     if not source.made_hours:
         return trace
     growth, scale = source.growth_per_year, source.scale
-    return generate(trace, hours=source.made_hours, seed=seed, growth_per_year=growth, scale=scale)
+    return Made(trace, hours=source.made_hours, seed=seed, growth_per_year=growth, scale=scale)
 
 
 @functools.lru_cache(maxsize=2)

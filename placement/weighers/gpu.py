@@ -84,6 +84,7 @@ class GpuWeigher(Weigher):
     policy: ClassVar[int]
     whole_trees: ClassVar[bool] = True
     reads_tags: ClassVar[bool] = False
+    spec_only: ClassVar[bool] = True
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)

@@ -111,7 +111,7 @@ def test_fleet_files_that_make_no_sense_are_refused(tmp_path: Path, old: str, ne
 
 
 def test_outages_of_what_is_not_there_are_refused() -> None:
-    with pytest.raises(HostlerError, match="zone in failures\\[0\\].zone"):
+    with pytest.raises(HostlerError, match=r"zone in failures\[0\].zone"):
         Site(plan(failures=(Outage(zone="x", at_hours=0, hours=1),)), policy_of("nova"), seed=0)
     with pytest.raises(HostlerError, match="No such file"):
         read_fleet(Path("/nowhere.toml"))
