@@ -35,7 +35,7 @@ class Disruption(msgspec.Struct, frozen=True, kw_only=True):
     down_host_hours: float = 0.0
 
 
-class _Off(NamedTuple):
+class Off(NamedTuple):
     """A guest without a host: since when, when it leaves, and its server group."""
 
     since: int
@@ -49,7 +49,7 @@ class Evacuation:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.off: dict[str, _Off] = {}
+        self.off: dict[str, Off] = {}
         self.draining: dict[str, None] = {}
         """Hosts that are to be emptied, in the order of their notice."""
         self.lost_for: Counter[str] = Counter()
@@ -89,7 +89,7 @@ class Evacuation:
         groups = [fleet.consumer(uuid).server_group for uuid in guests]
         leaves = self.run.take_off(guests)
         for uuid, group in zip(guests, groups, strict=True):
-            self.off[uuid] = _Off(at_s, leaves[uuid], group)
+            self.off[uuid] = Off(at_s, leaves[uuid], group)
         self.stopped += len(guests)
 
     def _drain(self, host: str, at_s: int) -> None:

@@ -107,6 +107,8 @@ class Run:
         self.engine = self.site.engine
         self.refusals: Counter[str] = Counter()
         self.samples: list[Sample] = []
+        self.played = 0
+        """Steps that are behind."""
         self.placed = self.alive = self.offered = self.waited = 0
         self.waited_s = self.longest_wait_s = 0
         self.peak_guests = 0
@@ -117,7 +119,7 @@ class Run:
         """By step: the guests that leave in it."""
         self._queue = _NOBODY
         self._building: list[str] = []
-        self._groups = Groups(self.engine)
+        self.groups = Groups(self.engine)
         self._guest_s = self._burst_vcpu_s = 0
         self._host_hours_cost = 0.0
         self._reached = workload.start_s
@@ -135,12 +137,15 @@ class Run:
         self.evacuation = Evacuation(self)
 
     def play(self, advance: Callable[[], bool] = lambda: True, *, until_refused: int | None = None) -> Outcome:
-        """Play it all. ``advance`` is called after each step; False ends the run there. ``until_refused``: end it also
-        once more than so many requests were refused."""
+        """Play it all, or what is left of it. ``advance`` is called after each step; False ends the run there.
+        ``until_refused``: end it also once more than so many requests were refused."""
         steps, interrupted = self.workload.steps, False
         stride = max(1, len(steps) // SAMPLES)
         for number, (at_s, arriving) in enumerate(self._arrivals()):
+            if number < self.played:
+                continue
             self._step(number, at_s, arriving)
+            self.played = number + 1
             self._measure(at_s, keep=number % stride == 0 or number == len(steps) - 1)
             if not advance():
                 interrupted = number < len(steps) - 1
@@ -186,7 +191,7 @@ class Run:
 
     def lost(self, uuid: str, seconds: int) -> None:
         """Take note that a guest which was taken off will not come back, so many seconds before its end."""
-        self._groups.left([uuid])
+        self.groups.left([uuid])
         self.stood_still(seconds)
 
     # a step
@@ -229,7 +234,7 @@ class Run:
 
     def _requests(self, coming: Coming, uuids: list[str], at_s: int) -> list[Request]:
         specs, now = self.workload.specs, float(EPOCH_S + at_s)
-        groups = self._groups.kept(coming.group)
+        groups = self.groups.kept(coming.group)
         return [
             Request(spec=specs[spec], instance_uuids=(uuid,), server_group=group, now=now)
             for uuid, spec, group in zip(uuids, coming.spec.tolist(), groups, strict=True)
@@ -240,7 +245,7 @@ class Run:
         self.engine.spawned(self._building)
         self._building = []
         self.engine.release(gone)
-        self._groups.left(gone)
+        self.groups.left(gone)
         self.alive -= len(gone)
 
     def _came(self, guests: Coming, uuids: list[str], at_s: int) -> None:
@@ -254,7 +259,7 @@ class Run:
             if step < after:
                 leaving[step].append(uuid)
         self._building = uuids
-        self._groups.joined(guests.group, uuids)
+        self.groups.joined(guests.group, uuids)
         self.placed += len(uuids)
         self.alive += len(uuids)
         if waits.any():
@@ -272,7 +277,7 @@ class Run:
             vcpus = self.workload.specs[int(coming.spec[position])].flavor.vcpus
             self._refused(refusal.stage if refusal is not None else "", at_s)
             self._burst_vcpu_s += vcpus * max(0, until - int(coming.arrived_s[position]))
-        self._groups.forget_empty(coming.group[which])
+        self.groups.forget_empty(coming.group[which])
 
     def _refused(self, stage: str, at_s: int) -> None:
         self.refusals[stage] += 1

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ..placement.errors import InvalidValue
-from . import planning
+from . import checkpoint, planning
 from .demo import INTERRUPTED, Stop
 from .evacuation import Disruption
 from .experiments import Flag, Seed, openb, print_json
@@ -129,7 +129,13 @@ class Inputs:
 
 
 @app.command
-def run(inputs: Inputs, *, seed: Seed = 0, spare: Annotated[int, Parameter(validator=Number(gte=1))] = 1) -> int:
+def run(
+    inputs: Inputs,
+    *,
+    seed: Seed = 0,
+    spare: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    resume: Path | None = None,
+) -> int:
     """Play a trace on a fleet: how full it gets, what is refused and why, waits, costs, and what a failure would do.
 
     Parameters
@@ -138,19 +144,28 @@ def run(inputs: Inputs, *, seed: Seed = 0, spare: Annotated[int, Parameter(valid
         The same seed gives the same answer.
     spare
         How many of the fullest hosts are lost together in the trial of failures.
+    resume
+        A file that the run is kept in when Ctrl-C ends it: it goes on from there, and the file is deleted at the end.
     """
-    playing = start(inputs.task(seed))
-    with Stop() as stop, progress(playing.workload.name, len(playing.workload.steps)) as advance:
+    task = inputs.task(seed)
+    playing, digest = start(task), task.digest if resume is not None else ""
+    if resume is not None and resume.exists():
+        checkpoint.resume(playing, digest, resume)
+    with Stop() as stop, progress(playing.workload.name, len(playing.workload.steps) - playing.played) as advance:
 
         def step() -> bool:
             advance()
             return not stop.requested
 
         outcome = playing.play(step)
+    if resume is not None and outcome.interrupted:
+        checkpoint.save(playing, digest, resume)
     losses = headroom(playing, hosts=spare)
     made = _report(f"{outcome.policy} on {outcome.hosts:,} hosts", inputs, [outcome], seed=str(seed))
     made.losses = losses
     _finish(made, inputs, {"outcome": outcome, "losses": losses}, lambda: _show(outcome))
+    if resume is not None and not outcome.interrupted:
+        resume.unlink(missing_ok=True)
     return INTERRUPTED if outcome.interrupted else 0
 
 
@@ -232,6 +247,7 @@ def compare(
     seeds: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
     workers: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     cluster: str = "",
+    resume: Path | None = None,
 ) -> int:
     """Policies and over-commit ratios side by side on the same guests, with confidence intervals over seeds.
 
@@ -247,8 +263,18 @@ def compare(
         Processes; 0: one per core.
     cluster
         Address of a Dask scheduler, tcp://...
+    resume
+        A file that outcomes are kept in: what it has already is not played again.
     """
-    return sweep(inputs, policies=policies, cpu_ratios=cpu_ratios, seeds=seeds, workers=workers, cluster=cluster)
+    return sweep(
+        inputs,
+        policies=policies,
+        cpu_ratios=cpu_ratios,
+        seeds=seeds,
+        workers=workers,
+        cluster=cluster,
+        resume=resume,
+    )
 
 
 @app.command

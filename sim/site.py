@@ -134,6 +134,12 @@ class Site:
                 self._set(host)
         return changes
 
+    def replace_fleet(self, fleet: Fleet, sequence: int) -> None:
+        """Go on with a fleet on which all that has happened so far has happened, and so many decisions."""
+        self.fleet = fleet
+        self.engine = Engine(fleet, self.engine.policy, seed=self.engine.seed)
+        self.engine.sequence = sequence
+
     def _set(self, host: str) -> None:
         closed, down = self.closing[host] > 0, self.down[host] > 0
         reason = "maintenance" if closed else ""
