@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ...placement.errors import InvalidValue
+from ..tenancy.tenants import TOKEN
 from .remote import LOCAL, Remote
 
 domain = cyclopts.App(name="domain", help="Domains: customers, with projects and users of their own.")
@@ -135,7 +136,9 @@ def create_token(user: str | None = None, *, days: Days = 90.0, remote: Remote =
 
 @token.command(name="revoke")
 def revoke_token(name: str, *, remote: Remote = LOCAL) -> int:
-    """Make a token worthless, by its id."""
+    """Make a token worthless, by its id, or by itself."""
+    match = TOKEN.fullmatch(name)
+    name = match[1] if match else name
     return remote.do("revoke_token", {"id": name}, f"token {name} revoked")
 
 

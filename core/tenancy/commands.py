@@ -1,7 +1,8 @@
 """Commands that change tenancy, as plain, tagged values.
 
 A *scope* is ``cloud``, ``domain:ID`` or ``project:ID``. A *role* is one of ``ROLES``. An id is a text of letters,
-digits and ``._-`` that the caller chooses.
+digits and ``._-`` that the caller chooses; it does not begin with ``hst_`` as tokens do, so that no token is written
+down where an id was meant.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import msgspec
 
 from ...placement.commands import Command
 
-Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+Id = Annotated[str, msgspec.Meta(pattern=r"^(?!hst_)[A-Za-z0-9._-]{1,64}$")]
 Scope = Annotated[str, msgspec.Meta(pattern=r"^(cloud|(domain|project):[A-Za-z0-9._-]{1,64})$")]
 Role = Literal["cloud_admin", "domain_admin", "project_admin", "member", "reader"]
 Limit = Annotated[int, msgspec.Meta(ge=-1, le=2**53)]

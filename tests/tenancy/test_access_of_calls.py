@@ -1,0 +1,116 @@
+"""The matrix once more over the wire: methods about the session and the service, and strangers at every method."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hostler.core.client import Client, open_client
+from hostler.core.rpc.methods import METHODS
+from hostler.core.tenancy import commands as c
+from hostler.core.tenancy.errors import NotAllowed, NotAuthenticated
+from tests.rpc.serving import Served, serving
+
+from .test_access import CLOUD, CLOUD_READERS, FOREIGN, OF_THE_CLOUD, OWN, READERS, SCOPED, USERS
+
+EVERYBODY = set(USERS)
+KINDS = ["decisions"]
+SESSION: dict[tuple[str, str], tuple[dict[str, Any], set[str]]] = {
+    ("hello", ""): ({"errors": "map"}, EVERYBODY),
+    ("status", ""): ({}, EVERYBODY),
+    ("batch", "of nothing"): ({"calls": []}, EVERYBODY),
+    ("create_token", "of one's own"): ({}, EVERYBODY),
+    ("create_token", "of another"): ({"user": "colleague"}, {"domain_admin", "cloud_admin"}),
+    ("create_token", "of a foreigner"): ({"user": "stranger"}, CLOUD),
+    ("create_token", "of who is more"): ({"user": "cloud_admin"}, CLOUD),
+    ("watch", "what one may see"): ({"kinds": KINDS}, EVERYBODY),
+    ("watch", "one's own project"): ({"kinds": KINDS, "project": "own"}, READERS),
+    ("watch", "a foreign project"): ({"kinds": KINDS, "project": "other"}, CLOUD_READERS),
+    ("watch", "what was, elsewhere"): ({"kinds": KINDS, "project": "other", "after": 0}, CLOUD_READERS),
+    ("watch", "a project nobody knows"): ({"kinds": KINDS, "project": "unheard"}, CLOUD_READERS),
+    ("watch", "capacity"): ({"kinds": ["capacity"]}, CLOUD_READERS),
+    ("unwatch", ""): ({}, EVERYBODY),
+    ("snapshot", ""): ({}, CLOUD),
+}
+FOR_STRANGERS = {"hello", "status", "batch", "unwatch"}
+"""Methods that need no name; what is in a batch needs one all the same."""
+
+
+@asynccontextmanager
+async def world(folder: Path) -> AsyncIterator[Served]:
+    async with serving(open_to_all=False, journal=folder) as served:
+        setup: list[Any] = []
+        for where in (OWN, FOREIGN):
+            setup += [
+                c.CreateDomain(id=where["domain"]),
+                c.CreateProject(id=where["project"], domain=where["domain"]),
+                c.CreateUser(id=where["user"], domain=where["domain"]),
+            ]
+        setup += [c.CreateUser(id=name, domain="home") for name in USERS]
+        setup += [
+            c.Grant(user="reader", role="reader", scope="project:own"),
+            c.Grant(user="member", role="member", scope="project:own"),
+            c.Grant(user="project_admin", role="project_admin", scope="project:own"),
+            c.Grant(user="domain_admin", role="domain_admin", scope="domain:home"),
+            c.Grant(user="cloud_reader", role="reader", scope="cloud"),
+            c.Grant(user="cloud_admin", role="cloud_admin", scope="cloud"),
+        ]
+        await served.do(*setup)
+        yield served
+
+
+def test_the_matrix_has_every_method_about_the_session() -> None:
+    assert {name for name, _ in SESSION} == {name for name, method in METHODS.items() if method.kind == "session"}
+
+
+async def test_each_role_may_what_the_matrix_says(tmp_path: Path) -> None:
+    async with world(tmp_path) as served:
+        found: dict[tuple[str, str], set[str]] = {each: set() for each in SESSION}
+        for user in USERS:
+            async with open_client(served.address, token=await served.token(user)) as client:
+                for (method, what), (params, _) in SESSION.items():
+                    if await allowed(client, method, params):
+                        found[method, what].add(user)
+    assert found == {each: users for each, (_, users) in SESSION.items()}
+
+
+async def allowed(client: Client, method: str, params: dict[str, Any]) -> bool:
+    try:
+        await client.call(method, params)
+    except NotAllowed:
+        return False
+    return True
+
+
+async def test_a_batch_gives_no_right_that_its_calls_do_not_have(tmp_path: Path) -> None:
+    calls: list[tuple[str, Any]] = [("set_policy", {"policy": {}}), ("hosts", {}), ("usage", {"scope": "project:own"})]
+    async with world(tmp_path) as served, open_client(served.address, token=await served.token("reader")) as client:
+        first, second, third = await client.batch(calls)
+    assert isinstance(first, NotAllowed)
+    assert isinstance(second, NotAllowed)
+    assert third == {"used": {}, "limits": {}}
+
+
+def example(method: str) -> Any:
+    """Parameters of a method that mean something."""
+    about_itself = [params for (name, _), (params, _) in SESSION.items() if name == method]
+    if about_itself:
+        return about_itself[0]
+    return SCOPED[method][0](OWN) if method in SCOPED else OF_THE_CLOUD[method][0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_stranger_is_told_to_say_who_he_is(tmp_path: Path, method: str) -> None:
+    params = example(method)
+    async with serving(open_to_all=False) as served, open_client(served.address, within=5.0) as stranger:
+        before = served.service.writer.sequence
+        if method in FOR_STRANGERS:
+            await stranger.call(method, params)
+        else:
+            with pytest.raises(NotAuthenticated):
+                await stranger.call(method, params)
+        assert served.service.writer.sequence == before
