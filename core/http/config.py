@@ -27,6 +27,8 @@ class Limits(Table, frozen=True):
     body_bytes: int = 16 * 2**20
     json_depth: int = 32
     query_fields: int = 1_000
+    candidate_steps: int = 20_000
+    """Of one search for allocation candidates, beyond 256 that each tree has free; see docs/placement.md."""
     connections: int = 1_024
     """Open connections; those beyond wait to be accepted."""
     idle_seconds: float = 75.0
