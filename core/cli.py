@@ -27,7 +27,8 @@ def build_app() -> App:
 
 
 def main(arguments: Sequence[str] | None = None) -> int | None:
-    """Run one command; the exit code is the command's, 1 for an error of Hostler's own, 2 for a wrong command line."""
+    """Run one command; the exit code is the command's, 1 for an error of Hostler's own, 2 for a wrong command line, 130
+    after Ctrl-C."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     commands = entry_points(group=COMMAND_GROUP).names
     if tokens and not tokens[0].startswith("-") and tokens[0] not in commands:
@@ -39,4 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     except HostlerError as error:
         print(f"hostler: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("hostler: interrupted", file=sys.stderr)
+        return 130
     return result if isinstance(result, int) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import compress
 from typing import Final, NamedTuple
 
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from ..placement.batch import Decisions
 from ..placement.policy import Policy
 from ..placement.request import Request, RequestSpec
-from .fleet_plan import FleetPlan, Site
+from .evacuation import Disruption, Evacuation
+from .fleet_plan import DOMAINS, FleetPlan
 from .groups import Groups
+from .site import Site
 from .workload import EPOCH_S, NEVER, STEP_S, Guests
 
 RESOURCES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
@@ -36,6 +38,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
     used_percent: dict[str, dict[str, float]]
     stranded_percent: float
+    hosts_down: int = 0
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +74,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     refused_by_day: list[int]
     interrupted: bool
     samples: list[Sample]
+    disruption: Disruption | None = None
 
 
 class Coming(NamedTuple):
@@ -103,6 +107,8 @@ class Run:
         self.engine = self.site.engine
         self.refusals: Counter[str] = Counter()
         self.samples: list[Sample] = []
+        self.played = 0
+        """Steps that are behind."""
         self.placed = self.alive = self.offered = self.waited = 0
         self.waited_s = self.longest_wait_s = 0
         self.peak_guests = 0
@@ -113,7 +119,7 @@ class Run:
         """By step: the guests that leave in it."""
         self._queue = _NOBODY
         self._building: list[str] = []
-        self._groups = Groups(self.engine)
+        self.groups = Groups(self.engine)
         self._guest_s = self._burst_vcpu_s = 0
         self._host_hours_cost = 0.0
         self._reached = workload.start_s
@@ -128,14 +134,18 @@ class Run:
         self._zone_of: Whole = np.empty(0, np.int64)
         self._price_per_hour = 0.0
         self._prices = {kind.name: kind.price_per_hour for kind in plan.hardware}
+        self.evacuation = Evacuation(self)
 
     def play(self, advance: Callable[[], bool] = lambda: True, *, until_refused: int | None = None) -> Outcome:
-        """Play it all. ``advance`` is called after each step; False ends the run there. ``until_refused``: end it also
-        once more than so many requests were refused."""
+        """Play it all, or what is left of it. ``advance`` is called after each step; False ends the run there.
+        ``until_refused``: end it also once more than so many requests were refused."""
         steps, interrupted = self.workload.steps, False
         stride = max(1, len(steps) // SAMPLES)
         for number, (at_s, arriving) in enumerate(self._arrivals()):
+            if number < self.played:
+                continue
             self._step(number, at_s, arriving)
+            self.played = number + 1
             self._measure(at_s, keep=number % stride == 0 or number == len(steps) - 1)
             if not advance():
                 interrupted = number < len(steps) - 1
@@ -153,6 +163,37 @@ class Run:
         """What a guest of this run asked for, as its uuid says."""
         return self.workload.specs[int(uuid[4:8] + uuid[9:13], 16)]
 
+    # guests and their hosts, for who places them anew
+
+    def take_off(self, uuids: Sequence[str]) -> dict[str, int]:
+        """Release guests that leave their hosts before their time; uuid -> when each would have left, NEVER for after
+        the run. O(guests)."""
+        leaves, first = dict.fromkeys(uuids, NEVER), self.workload.steps.start
+        for step, leaving in self._leaving.items():
+            here = leaves.keys() & leaving
+            if here:
+                leaves.update(dict.fromkeys(here, first + step * STEP_S))
+                self._leaving[step] = [uuid for uuid in leaving if uuid not in here]
+        self.engine.release(uuids)
+        self.alive -= len(uuids)
+        return leaves
+
+    def put_back(self, uuid: str, leaves: int) -> None:
+        """Take note that a guest which was taken off has a host again."""
+        if leaves != NEVER:
+            self._leaving[(leaves - self.workload.steps.start) // STEP_S].append(uuid)
+        self.engine.spawned(uuid)
+        self.alive += 1
+
+    def stood_still(self, seconds: int) -> None:
+        """Count seconds less of a guest that had no host."""
+        self._guest_s -= seconds
+
+    def lost(self, uuid: str, seconds: int) -> None:
+        """Take note that a guest which was taken off will not come back, so many seconds before its end."""
+        self.groups.left([uuid])
+        self.stood_still(seconds)
+
     # a step
 
     def _arrivals(self) -> Iterator[tuple[int, Coming]]:
@@ -168,8 +209,9 @@ class Run:
                 number, first = number + last - first, last
 
     def _step(self, number: int, at_s: int, arriving: Coming) -> None:
-        self.site.happen((at_s - self.workload.start_s) / 3600)
+        changes = self.site.happen((at_s - self.workload.start_s) / 3600)
         self._depart(number)
+        self.evacuation.step(at_s, changes)
         day = max(0, at_s - self.workload.start_s) // 86_400
         self.requests_by_day += [0] * (day + 1 - len(self.requests_by_day))
         self.refused_by_day += [0] * (day + 1 - len(self.refused_by_day))
@@ -192,7 +234,7 @@ class Run:
 
     def _requests(self, coming: Coming, uuids: list[str], at_s: int) -> list[Request]:
         specs, now = self.workload.specs, float(EPOCH_S + at_s)
-        groups = self._groups.kept(coming.group)
+        groups = self.groups.kept(coming.group)
         return [
             Request(spec=specs[spec], instance_uuids=(uuid,), server_group=group, now=now)
             for uuid, spec, group in zip(uuids, coming.spec.tolist(), groups, strict=True)
@@ -203,7 +245,7 @@ class Run:
         self.engine.spawned(self._building)
         self._building = []
         self.engine.release(gone)
-        self._groups.left(gone)
+        self.groups.left(gone)
         self.alive -= len(gone)
 
     def _came(self, guests: Coming, uuids: list[str], at_s: int) -> None:
@@ -217,7 +259,7 @@ class Run:
             if step < after:
                 leaving[step].append(uuid)
         self._building = uuids
-        self._groups.joined(guests.group, uuids)
+        self.groups.joined(guests.group, uuids)
         self.placed += len(uuids)
         self.alive += len(uuids)
         if waits.any():
@@ -235,7 +277,7 @@ class Run:
             vcpus = self.workload.specs[int(coming.spec[position])].flavor.vcpus
             self._refused(refusal.stage if refusal is not None else "", at_s)
             self._burst_vcpu_s += vcpus * max(0, until - int(coming.arrived_s[position]))
-        self._groups.forget_empty(coming.group[which])
+        self.groups.forget_empty(coming.group[which])
 
     def _refused(self, stage: str, at_s: int) -> None:
         self.refusals[stage] += 1
@@ -276,6 +318,7 @@ class Run:
                 refused=self.refusals.total(),
                 used_percent=by_zone,
                 stranded_percent=round(stranded, 3),
+                hosts_down=sum(reasons > 0 for reasons in self.site.down.values()),
             )
         )
 
@@ -327,6 +370,7 @@ class Run:
             refused_by_day=self.refused_by_day,
             interrupted=interrupted,
             samples=self.samples,
+            disruption=self.evacuation.outcome(self._reached),
         )
 
 
@@ -351,8 +395,8 @@ def headroom(run: Run, *, hosts: int = 1) -> list[Loss]:
     used = {place.host: int(fleet.store.inventory["used"][0, fleet.row(place.host)]) for place in run.site.places}
     fullest = sorted(used, key=lambda host: (-used[host], host))[:hosts]
     domains: dict[str, list[str]] = {f"the {hosts} fullest hosts" if hosts > 1 else "the fullest host": fullest}
-    for kind in ("rack", "zone"):
-        for place in run.site.places:
+    for kind in DOMAINS[1:]:
+        for place in run.site.places if kind != "cell" or any(place.cell for place in run.site.places) else ():
             domains.setdefault(f"{kind} {getattr(place, kind)}", []).append(place.host)
     losses = [_lost(run, what, lost) for what, lost in domains.items() if len(lost) < len(run.site.places)]
     return sorted(losses, key=lambda loss: (-loss.homeless, -loss.guests, loss.what))

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -56,8 +58,24 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that the outcome depends on but the trace's and policy's files themselves."""
-        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
+        """SHA-256 of all that the outcome depends on, the contents of files included."""
+        digest = hashlib.sha256(msgspec.json.encode(self))
+        for name in (self.source.trace, self.source.flavors, self.policy):
+            for path in _files(Path(name)) if name else ():
+                status = path.stat()
+                digest.update(_content(path, status.st_size, status.st_mtime_ns))
+        return digest.hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or those in the folder, if there are any."""
+    return sorted(each for each in (path.iterdir() if path.is_dir() else [path]) if each.is_file())
+
+
+@functools.lru_cache(maxsize=64)
+def _content(path: Path, size: int, modified_ns: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def workload_of(source: Source, seed: int) -> Guests:
@@ -138,11 +156,18 @@ def _mapped(tasks: Sequence[Task], workers: int, cluster: str) -> Iterator[Itera
     elif workers <= 1:
         yield map(execute, tasks)
     else:
-        pool = ProcessPoolExecutor(workers)
+        others = set(multiprocessing.active_children())
+        # Ctrl-C in a terminal reaches all of its processes, and is this one's to judge.
+        pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
         try:
-            yield pool.map(execute, tasks)
+            futures = [pool.submit(execute, task) for task in tasks]
+            yield (future.result() for future in futures)
+        except BaseException:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()  # nothing is cancelled: the pool breaks, which ends it at once
+            raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False)
 
 
 def _client(address: str) -> Any:
