@@ -142,12 +142,14 @@ class Daemon:
             tracing.export(config.operation.traces)
         with self._scope:
             async with background() as nursery:
-                if config.operation.http is not None:
-                    pages = StatusPages(self.health, self.metrics)
-                    where = await nursery.start(pages.serve, config.operation.http)
-                    log.info("metrics, health and readiness at http://%s", where)
-                await self._recover_and_serve(nursery)
-                nursery.cancel_scope.cancel()
+                try:
+                    if config.operation.http is not None:
+                        pages = StatusPages(self.health, self.metrics)
+                        where = await nursery.start(pages.serve, config.operation.http)
+                        log.info("metrics, health and readiness at http://%s", where)
+                    await self._recover_and_serve(nursery)
+                finally:
+                    nursery.cancel_scope.cancel()
 
     async def _recover_and_serve(self, nursery: trio.Nursery) -> None:
         config, data = self.config, self.config.data
@@ -174,14 +176,14 @@ class Daemon:
                 server = RpcServer(service, config.rpc.limits, tls=context, certificates_required=required)
                 self.metrics.watch(service, server)
                 async with background() as tasks:
-                    if data.folder is not None and data.audit:
-                        self.metrics.audit = audit = AuditLog(Path(data.folder))
-                        writer.observers.append(audit)
-                        last.callback(audit.close)
-                        tasks.start_soon(_flush, audit)
-                    await _put_policy(service, policy)
-                    _spare_the_collector()
                     try:
+                        if data.folder is not None and data.audit:
+                            self.metrics.audit = audit = AuditLog(Path(data.folder))
+                            writer.observers.append(audit)
+                            last.callback(audit.close)
+                            tasks.start_soon(_flush, audit)
+                        await _put_policy(service, policy)
+                        _spare_the_collector()
                         await self._until_stopped(service, server, tasks)
                     finally:
                         tasks.cancel_scope.cancel()

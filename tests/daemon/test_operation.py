@@ -263,7 +263,8 @@ def test_what_cannot_be_served_is_said_in_one_line_and_exits_with_1(
 
 
 def test_two_daemons_do_not_share_a_data_folder(shared: Daemon) -> None:
-    command = [str(HOSTLER), "serve", "--rpc", f"unix:{shared.folder}/other", "--data", str(shared.folder / "data")]
+    where = ["--rpc", f"unix:{shared.folder}/other", "--data", str(shared.folder / "data")]
+    command = [str(HOSTLER), "serve", *where, *HTTP]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (ended.returncode, "another process uses the data folder" in ended.stderr) == (1, True)
 
