@@ -16,17 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ..placement.errors import HostlerError
+from . import environments
 from .placement_workload import AGGREGATES, TRAITS, Node
 
 PLACEMENT: Final = "openstack-placement==16.0.0"
 TICKS: Final = os.sysconf("SC_CLK_TCK")
-
-
-class PlacementUnavailable(HostlerError):
-    """The real service could not be installed or started."""
-
-    code = "placement_unavailable"
 
 
 @dataclass(frozen=True)
@@ -85,19 +79,18 @@ def hostler() -> Iterator[Service]:
 @contextmanager
 def real(venv: Path, folder: Path, nodes: Iterable[Node]) -> Iterator[Service]:
     """The real service with one worker process on a sqlite file in ``folder`` that holds the nodes."""
-    python, port = ready_venv(venv), _free_port()
+    python, port = environments.ready(venv, [PLACEMENT, "gunicorn"]), _free_port()
     database = folder / "placement.sqlite"
     (folder / "placement.conf").write_text(
         "[api]\nauth_strategy = noauth2\n"
         f"[placement_database]\nconnection = sqlite:///{database}\n"
         "[DEFAULT]\ndefault_log_levels = placement=WARNING,oslo=WARNING\n"
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    environment["OS_PLACEMENT_CONFIG_DIR"] = str(folder)
+    environment = environments.clean() | {"OS_PLACEMENT_CONFIG_DIR": str(folder)}
     manage = [str(python.with_name("placement-manage")), "--config-dir", str(folder), "db", "sync"]
-    _run("its database could not be made", manage, environment, folder)
+    environments.run("its database could not be made", manage, environment, folder)
     names = [str(python), "-c", "import placement.wsgi.api"]  # fills the tables of traits and classes
-    _run("it does not start", names, environment, folder)
+    environments.run("it does not start", names, environment, folder)
     fill(database, nodes)
     application = "placement.wsgi.api:application"
     command = [str(python.with_name("gunicorn")), "-b", f"127.0.0.1:{port}", "-w", "1", "--timeout", "600", application]
@@ -135,38 +128,6 @@ _FIGURES: Final = ("total", "reserved", "min_unit", "max_unit", "step_size", "al
 _INVENTORY: Final = "resource_provider_id, resource_class_id, " + ", ".join(_FIGURES)
 
 
-# the environment
-
-
-def default_venv() -> Path:
-    """Where the real service's environment is kept between runs."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "hostler" / PLACEMENT.replace("==", "-")
-
-
-def ready_venv(folder: Path) -> Path:
-    """The Python of an environment in ``folder`` with the real service; made, from PyPI, if it is not there."""
-    python, done = folder / "bin" / "python", folder / ".complete"
-    if done.exists() and done.read_text() == PLACEMENT and python.exists():
-        return python
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
-        raise PlacementUnavailable(f"{folder} is there and is no virtual environment", hint="name another by --venv")
-    print(f"making {folder} with {PLACEMENT} from PyPI, which takes a minute or two", file=sys.stderr, flush=True)
-    _run("its environment could not be made", [sys.executable, "-m", "venv", "--clear", str(folder)])
-    _run("it could not be installed", [str(python), "-m", "pip", "install", "--quiet", PLACEMENT, "gunicorn"])
-    done.write_text(PLACEMENT)
-    return python
-
-
-def _run(
-    problem: str, command: list[str], environment: dict[str, str] | None = None, folder: Path | None = None
-) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
-        raise PlacementUnavailable(f"the real service: {problem}: {lines[-1][:300]}", hint="is PyPI within reach?")
-
-
 # processes
 
 
@@ -197,7 +158,7 @@ def _running(
 def _wait(name: str, process: subprocess.Popen[Any], port: int) -> None:
     for _ in range(600):
         if process.poll() is not None:
-            raise PlacementUnavailable(f"{name} ended with {process.returncode} before it answered")
+            raise environments.ServiceUnavailable(f"{name} ended with {process.returncode} before it answered")
         try:
             with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
                 connection.request("GET", "/")
@@ -205,4 +166,4 @@ def _wait(name: str, process: subprocess.Popen[Any], port: int) -> None:
                     return
         except OSError:
             time.sleep(0.1)
-    raise PlacementUnavailable(f"{name} does not answer")
+    raise environments.ServiceUnavailable(f"{name} does not answer")

@@ -1,9 +1,10 @@
 """How fast simulations are: events a second by number of hosts, and the OpenB experiments.
 
-    python -m hostler.bench.simulate [--trace FILE] [--sizes 1000,10000] [--openb FOLDER] [--json]
+    python -m hostler.bench.simulate [--trace FILE] [--sizes 1000,10000] [--policy NAME] [--year] [--openb FOLDER]
 
-An event is an arrival or a departure. Without a trace the builds of four working weeks are played. ``--openb`` is a
-folder with the OpenB node list and the default pod list.
+An event is an arrival or a departure. Without a trace the builds of four working weeks are played. ``--year`` plays a
+year made after the trace instead, of ``--events`` events, and tells how large the process is at each tenth of it.
+``--openb`` is a folder with the OpenB node list and the default pod list.
 """
 
 from __future__ import annotations
@@ -11,38 +12,87 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from hostler.sim import openb
 from hostler.sim.fleet_plan import FleetPlan, Hardware
-from hostler.sim.generator import DEVOPS_CLOUDS, devops
+from hostler.sim.generator import DEVOPS_CLOUDS, Made, devops
 from hostler.sim.policies import policy_of
 from hostler.sim.run import Run
 from hostler.sim.trace import read_trace
-from hostler.sim.workload import NEVER, Workload
+from hostler.sim.workload import Guests, Workload
 
 
-def replay(workload: Workload, hosts: int, policy: str) -> dict[str, Any]:
-    """One run, timed from an empty fleet that is there to the outcome."""
+def fleet(hosts: int) -> FleetPlan:
+    """So many hosts of 64 vCPUs and 256 GiB, over-commit none."""
     kind = Hardware(name="host", count=hosts, vcpus=64, memory_gb=256, disk_gb=10_000, zones=DEVOPS_CLOUDS)
-    run = Run(FleetPlan(hardware=(kind,)), workload, policy_of(policy))
+    return FleetPlan(hardware=(kind,))
+
+
+def replay(
+    workload: Guests, hosts: int, policy: str, advance: Callable[[Run], bool] = lambda run: True
+) -> dict[str, Any]:
+    """One run, timed from an empty fleet that is there to the outcome."""
+    run = Run(fleet(hosts), workload, policy_of(policy))
     wall, cpu = time.perf_counter(), time.process_time()
-    outcome = run.play()
+    outcome = run.play(lambda: advance(run))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    departed = int((workload.departure_s < min(NEVER, workload.end_s)).sum()) - outcome.refused
-    events = outcome.requests + max(0, departed)
+    events = outcome.requests + outcome.placed - run.alive
     return {
         "hosts": hosts,
         "policy": policy,
         "events": events,
         "refused": outcome.refused,
+        "peak_guests": outcome.peak_guests,
+        "peak_vcpu_percent": outcome.peak_percent["VCPU"],
         "wall_s": round(wall, 3),
         "cpu_s": round(cpu, 3),
         "events_per_cpu_s": round(events / cpu),
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "outcome_bytes": len(msgspec.json.encode(outcome)),
     }
+
+
+class Watch:
+    """Notes at each tenth of a run how large the process is."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.done, self.points = steps, 0, list[dict[str, Any]]()
+
+    def __call__(self, run: Run) -> bool:
+        self.done += 1
+        if self.done * 10 // self.steps > (self.done - 1) * 10 // self.steps:
+            point = {
+                "percent": self.done * 100 // self.steps,
+                "events": run.offered + run.placed - run.alive,
+                "guests": run.alive,
+                "rss_mb": _resident_mb(),
+                "cpu_s": round(time.process_time(), 1),
+            }
+            self.points.append(point)
+            words = (
+                "{percent:>4} %  {events:>11,} events  {guests:>8,} guests there  {rss_mb:>6,} MB  {cpu_s:>7,} s CPU"
+            )
+            print(words.format(**point), file=sys.stderr, flush=True)
+        return True
+
+
+def _resident_mb() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20
+
+
+def year(trace: Workload, hosts: int, policy: str, events: int) -> dict[str, Any]:
+    """A year of about ``events`` arrivals and departures after a trace, made day by day."""
+    plain = Made(trace, hours=365 * 24, seed=1)
+    made = Made(trace, hours=365 * 24, seed=1, scale=events / 2 / plain.expected)
+    watch = Watch(len(made.steps))
+    return replay(made, hosts, policy, watch) | {"points": watch.points}
 
 
 def gpu_cluster(folder: Path, policy: str) -> dict[str, Any]:
@@ -63,16 +113,22 @@ def main() -> None:
     parser.add_argument("--trace", type=Path)
     parser.add_argument("--sizes", default="1000,3000,10000")
     parser.add_argument("--policy", default="nova")
+    parser.add_argument("--year", action="store_true")
+    parser.add_argument("--events", type=int, default=20_000_000)
     parser.add_argument("--openb", type=Path)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     workload = devops(days=28, seed=1) if arguments.trace is None else read_trace(arguments.trace)
-    runs = [replay(workload, int(hosts), arguments.policy) for hosts in arguments.sizes.split(",")]
+    sizes = [int(hosts) for hosts in arguments.sizes.split(",")]
+    if arguments.year:
+        runs = [year(workload, hosts, arguments.policy, arguments.events) for hosts in sizes]
+    else:
+        runs = [replay(workload, hosts, arguments.policy) for hosts in sizes]
     clusters = [] if arguments.openb is None else [gpu_cluster(arguments.openb, name) for name in openb.WEIGHERS]
     if arguments.json:
         print(json.dumps({"workload": workload.name, "runs": runs, "openb": clusters}))
         return
-    print(f"{workload.name}: {len(workload):,} guests")
+    print(f"{workload.name}: {len(workload):,} guests{', of which a year is made' if arguments.year else ''}")
     for row in runs:
         print(
             f"{row['hosts']:>8,} hosts  {row['events']:>9,} events  {row['cpu_s']:7.2f} s CPU, {row['wall_s']:7.2f} s"

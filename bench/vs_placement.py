@@ -25,8 +25,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..placement.errors import HostlerError
+from . import environments
 from .engine import machine, main
-from .placement_services import PLACEMENT, Service, default_venv, hostler, real
+from .placement_services import PLACEMENT, Service, hostler, real
 from .placement_workload import OPERATIONS, TRAITS, Client, candidates_path, load, nodes
 
 SIZES: Final = (1_000, 10_000)
@@ -219,7 +220,9 @@ def vs_placement(
     same = True
     try:
         for count, is_nested in clouds:
-            found, equal = compare(venv or default_venv(), count, is_nested, clients, seconds)
+            found, equal = compare(
+                venv or environments.kept(PLACEMENT.replace("==", "-")), count, is_nested, clients, seconds
+            )
             rows += found
             same &= equal
     except HostlerError as error:

@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
         print(_told(error, as_json="--json" in tokens), file=sys.stderr)
         return _EXIT_CODES.get(error.code, FAILED)
     except KeyboardInterrupt:
+        print("hostler: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # whoever read it has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

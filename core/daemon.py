@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -37,11 +38,21 @@ from .tenancy.tenants import LOCAL
 from .writer import open_writer
 
 FLUSH_SECONDS: Final = 1.0
+SPARE_FILES: Final = 100
+"""For the journal, snapshots, logs and children."""
 PROGRESS_SECONDS: Final = 1.0
 GC_THRESHOLDS: Final = (50_000, 20, 100_000)
 """Of the garbage collector: nearly all that a command makes is freed without it."""
 
 log = logging.getLogger("hostler.daemon")
+
+
+def _allow_files(connections: int) -> None:
+    """Have as many files as the system lets us, and say so if these are too few for all connections."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most != resource.RLIM_INFINITY and most < connections + SPARE_FILES:
+        log.warning("%d files may be open, too few for %d connections: raise LimitNOFILE", most, connections)
 
 
 async def run(load: Callable[[], Loaded], *, ready: Callable[[list[str]], None] = lambda addresses: None) -> None:
@@ -153,6 +164,7 @@ class Daemon:
 
     async def _recover_and_serve(self, nursery: trio.Nursery) -> None:
         config, data = self.config, self.config.data
+        _allow_files(config.rpc.limits.connections)
         tls = config.rpc.tls
         context = None
         if tls is not None:

@@ -224,6 +224,26 @@ class Tried(msgspec.Struct, frozen=True):
     result: Any
 
 
+LONG_HOSTS: Final = 2_000
+LONG_LIST: Final = 100
+"""Hosts, and lines or commands, from which on an answer takes more than about a millisecond."""
+
+
+def takes_long(state: ServiceState, query: Query) -> bool:
+    """True for a question that others should not have to wait for."""
+    match query:
+        case WhatIf(commands=commands, policy=policy):
+            return len(commands) > LONG_LIST or policy is not None or state.fleet.rows > LONG_HOSTS
+        case Hosts(limit=limit):
+            return state.fleet.rows > LONG_LIST and (limit > LONG_LIST or state.fleet.rows > LONG_HOSTS)
+        case Explain() | Fits() | Capacity():
+            return state.fleet.rows > LONG_HOSTS
+        case Projects() | Users() | Tokens() | ListPools():
+            tenants = state.tenants
+            return len(tenants.projects) + len(tenants.users) + len(tenants.tokens) > 10 * LONG_LIST
+    return False
+
+
 def answer(state: ServiceState, user: str, query: Query) -> Any:
     """The answer to a question. NotAllowed if the user may not ask it; other HostlerErrors as they say."""
     kind, ask = type(query), QUESTIONS[type(query)]

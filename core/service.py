@@ -4,6 +4,7 @@ the state."""
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import secrets
 import time
@@ -11,9 +12,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
+import trio
 
-from ..placement.errors import InvalidValue
+from ..placement.errors import HostlerError, InvalidValue
 from . import queries
+from .child import ChildFailed, in_child
+from .errors import ErrorValue, InternalError, from_value, to_value
 from .history import History
 from .machine import AnyCommand, Order, ServiceMachine
 from .state import ServiceState
@@ -25,6 +29,12 @@ from .writer import Pending, Writer
 TICK: Final = 0.1
 """Resolution of commands' times in seconds: placements of one tick are decided together."""
 TOKEN_DAYS: Final = 90.0
+CHILDREN: Final = 2
+"""Long questions that are answered at a time."""
+_encode: Final = msgspec.msgpack.Encoder().encode
+_ANSWER: Final = msgspec.msgpack.Decoder(tuple[ErrorValue | None, msgspec.Raw])
+
+log = logging.getLogger("hostler.service")
 
 
 class Identity(msgspec.Struct):
@@ -62,6 +72,7 @@ class Service:
         """True: whoever comes is a cloud admin."""
         self._clock = clock
         self._now = 0.0
+        self._children = trio.CapacityLimiter(CHILDREN)
         self._sample: Pending[Order, Any] | None = None
         self._sampled_at = 0.0
 
@@ -134,6 +145,31 @@ class Service:
     def ask(self, identity: Identity, query: queries.Query) -> Any:
         """The answer to a question."""
         return queries.answer(self.state, self.user(identity), query)
+
+    def takes_long(self, query: queries.Query) -> bool:
+        """True for a question that is better asked ``aside``."""
+        return queries.takes_long(self.state, query)
+
+    async def ask_aside(self, identity: Identity, query: queries.Query) -> msgspec.Raw:
+        """The answer, as MessagePack, from a child that sees the state as it is when its turn comes; nobody else waits
+        for it. At most ``CHILDREN`` at a time."""
+        async with self._children:
+            user = self.user(identity)
+            try:
+                said = await in_child(lambda: self._tell(user, query))
+            except ChildFailed as error:
+                log.error("a question was not answered: %s", error)
+                raise InternalError("the answer could not be made; the service's log says why") from error
+        refusal, result = _ANSWER.decode(said)
+        if refusal is not None:
+            raise from_value(refusal)
+        return result
+
+    def _tell(self, user: str, query: queries.Query) -> bytes:
+        try:
+            return _encode((None, queries.answer(self.state, user, query)))
+        except HostlerError as error:
+            return _encode((to_value(error), None))
 
     def new_token(self, user: str, days: float = TOKEN_DAYS) -> tuple[c.CreateToken, NewToken]:
         """The command that makes a token, and the token."""

@@ -7,12 +7,10 @@ synced, and then renamed.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import re
 import shutil
-import signal
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from ..placement.errors import HostlerError
+from .child import ChildFailed, in_child
 from .errors import DataDamaged, StorageFailed
 
 FORMAT: Final = 1
@@ -84,9 +82,10 @@ class SnapshotFolder:
         new = self.path(sequence).with_suffix(f".tmp-{os.getpid()}")
         shutil.rmtree(new, ignore_errors=True)
         try:
-            problem = await in_child(lambda: write_folder(new, sequence, write), task_status=task_status)
-            if problem is not None:
-                raise StorageFailed(f"snapshot {sequence} was not written: {problem}", field="data")
+            try:
+                await in_child(lambda: write_folder(new, sequence, write), task_status=task_status)
+            except ChildFailed as error:
+                raise StorageFailed(f"snapshot {sequence} was not written: {error}", field="data") from error
             try:
                 new.rename(self.path(sequence))
                 sync(self._folder)
@@ -114,8 +113,9 @@ class SnapshotFolder:
         return new.name
 
 
-def write_folder(folder: Path, sequence: int, write: Write) -> None:
-    """Make a folder, have it filled, and put a manifest with the checksums of all files into it; all synced."""
+def write_folder(folder: Path, sequence: int, write: Write) -> bytes:
+    """Make a folder, have it filled, and put a manifest with the checksums of all files into it; all synced. Returns
+    nothing, for a child to say."""
     folder.mkdir(mode=0o700)
     write(folder)
     files = {path.name: _checksum(path, sync_too=True) for path in sorted(folder.iterdir())}
@@ -124,6 +124,7 @@ def write_folder(folder: Path, sequence: int, write: Write) -> None:
     manifest.write_text(f"{zlib.crc32(content.encode()):08x} {content}\n", encoding="utf-8")
     sync(manifest)
     sync(folder)
+    return b""
 
 
 def check_folder(folder: Path, sequence: int) -> None:
@@ -166,64 +167,6 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-async def in_child(
-    work: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> str | None:
-    """Do ``work`` in a forked child, which sees this process as it is now; None, or what went wrong.
-
-    The child does nothing else, and ends without running anything of ours: no exit handlers, no destructors. Cancelled,
-    it is killed.
-    """
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _child(work, writing)
-    os.close(writing)
-    task_status.started()
-    said = b""
-    try:
-        while True:
-            await trio.lowlevel.wait_readable(reading)
-            chunk = os.read(reading, 4096)
-            if not chunk:
-                break
-            said += chunk
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        raise
-    finally:
-        os.close(reading)
-        status = _reap(child)
-    if status == 0:
-        return None
-    return said.decode(errors="replace") or f"the child ended with status {os.waitstatus_to_exitcode(status)}"
-
-
-def _reap(child: int) -> int:
-    """Status of a child that has ended or is about to."""
-    return os.waitpid(child, 0)[1]
-
-
-def _child(work: Callable[[], None], writing: int) -> None:
-    status = 1
-    try:
-        gc.disable()
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        # What the parent closes must be closed: connections, and the lock of its data folder.
-        os.closerange(3, writing)
-        os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
-        work()
-        status = 0
-    except (HostlerError, OSError) as error:
-        os.write(writing, str(error).encode()[:2000])
-    except BaseException as error:
-        os.write(writing, repr(error).encode()[:2000])
-    finally:
-        os._exit(status)
 
 
 def _damaged(folder: Path, what: str) -> DataDamaged:

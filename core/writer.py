@@ -26,6 +26,8 @@ from .tasks import background
 from .tracing import span
 
 QUEUE_LIMIT: Final = 20_000
+QUEUE_BYTES: Final = 256 << 20
+"""Of all commands that wait or are being carried out."""
 BATCH_LIMIT: Final = 1_024
 BATCH_BYTES: Final = 8 << 20
 SLICE: Final = 64
@@ -73,6 +75,7 @@ class Writer(Generic[Command, Result]):
         journal: Journal | None = None,
         *,
         queue_limit: int = QUEUE_LIMIT,
+        queue_bytes: int = QUEUE_BYTES,
         batch_limit: int = BATCH_LIMIT,
         answers_kept: int = ANSWERS_KEPT,
         snapshot_every: int = SNAPSHOT_EVERY,
@@ -89,7 +92,10 @@ class Writer(Generic[Command, Result]):
         """False before ``run``, while the disk refuses, and once the writer stops."""
         self.recovered = Recovery()
         """What ``recover`` found."""
-        self._queue_limit, self._batch_limit, self._snapshot_every = queue_limit, batch_limit, snapshot_every
+        self._queue_limit, self._queue_bytes = queue_limit, queue_bytes
+        self._batch_limit, self._snapshot_every = batch_limit, snapshot_every
+        self.queued_bytes = 0
+        """Length of all commands that wait or are being carried out."""
         self._answers: Answers[Result] = Answers(answers_kept, machine.encode_result, machine.decode_result)
         self._queue: deque[Pending[Command, Result]] = deque()
         self._by_key: dict[str, Pending[Command, Result]] = {}
@@ -192,8 +198,13 @@ class Writer(Generic[Command, Result]):
             raise StorageFailed(f"no writes now: {self._broken.args[0]}", field="data", hint="reads are served")
         if len(self._queue) >= self._queue_limit:
             raise Overloaded(f"{len(self._queue)} commands wait already", hint="wait a little, then ask again")
-        pending = Pending(command, self.machine.encode(command), done, key, fingerprint, deadline)
+        body = self.machine.encode(command)
+        if self.queued_bytes and self.queued_bytes + len(body) > self._queue_bytes:
+            problem = f"the commands that wait already have {self.queued_bytes} bytes together"
+            raise Overloaded(problem, hint="wait a little, then ask again")
+        pending = Pending(command, body, done, key, fingerprint, deadline)
         self._add(pending)
+        self.queued_bytes += len(body)
         return pending
 
     def _add(self, pending: Pending[Command, Result]) -> None:
@@ -214,6 +225,7 @@ class Writer(Generic[Command, Result]):
         if pending.state not in ("queued", "following"):
             return False
         pending.state = "cancelled"
+        self.queued_bytes -= len(pending.body)
         return True
 
     def _give_up(self, pending: Pending[Command, Result]) -> None:
@@ -329,6 +341,7 @@ class Writer(Generic[Command, Result]):
     def _finish(self, pending: Pending[Command, Result], result: Result | None, error: BaseException | None) -> None:
         if pending.state == "cancelled" or pending.state == "done":
             return
+        self.queued_bytes -= len(pending.body)
         pending.result, pending.state = result, "done"
         pending.error = pending.error or error
         pending.done(pending)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .candidate_slots import Prepared, Rows
 from .fleet import Fleet
 from .provider_index import Layout, Mask
-from .tree_candidates import TreeSearch, Way
+from .tree_candidates import Effort, TreeSearch, Way
 
 FIRST_BLOCK = 64
 """Trees in the first block, if no more are asked for."""
@@ -36,9 +36,18 @@ class Found:
 class CandidateSearch:
     """One search of one fleet as it is."""
 
-    def __init__(self, fleet: Fleet, query: Prepared, *, nested: bool = True, preferred: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        query: Prepared,
+        *,
+        nested: bool = True,
+        preferred: Sequence[int] = (),
+        effort: Effort | None = None,
+    ) -> None:
         """``nested`` False: no candidate with two providers of one tree. ``preferred``: trees to look at before all
-        others, in this order."""
+        others, in this order. ``effort``: what it may cost; the ways end when it is spent."""
+        self._effort = effort or Effort()
         self._preferred = list(dict.fromkeys(preferred))
         self._fleet, self._query, self._nested = fleet, query, nested
         self._layout = fleet.index.layout()
@@ -143,7 +152,9 @@ class CandidateSearch:
         if found.alone >= 0:
             yield (found.alone,) * len(self._query.slots)
         else:
-            yield from TreeSearch(self._fleet, self._query, found.options, nested=self._nested).ways()
+            yield from TreeSearch(
+                self._fleet, self._query, found.options, nested=self._nested, effort=self._effort
+            ).ways()
 
 
 def _sums(query: Prepared) -> dict[int, tuple[int, int, tuple[int, ...]]]:

@@ -40,8 +40,8 @@ class Compiled:
         options = policy.options.scheduler
         builtin = {*BUILTIN_FILTERS.values(), *BUILTIN_WEIGHERS.values()}
         rules: tuple[Filter | Weigher, ...] = (*policy.filters, *policy.weighers)
-        self.custom = [rule for rule in rules if type(rule) not in builtin and not rule.reads_spec_only]
-        """Rules that are not ours, and may read more of a request than its spec: what, their keys say."""
+        self.custom = [rule for rule in rules if type(rule) not in builtin and not _spec_only(type(rule))]
+        """Filters and weighers whose keys may tell apart requests of one spec."""
         self.reads_project = options.limit_tenants_to_placement_aggregate or "AggregateMultiTenancyIsolation" in names
 
     def signature(self, request: Request, *, candidates_given: bool) -> Signature:
@@ -114,3 +114,9 @@ class Compiled:
     def nbytes(self) -> int:
         """Bytes of all rankings."""
         return sum(owner.ranking.nbytes for owner in self.by_content.values())
+
+
+def _spec_only(kind: type[Filter | Weigher]) -> bool:
+    """``spec_only`` as the class says that has the key, or one derived from it."""
+    said = next(each for each in kind.__mro__ if {"key", "spec_only"} & vars(each).keys())
+    return "spec_only" in vars(said) and kind.spec_only

@@ -120,6 +120,18 @@ class Consumers:
             raise UnknownName(f"no consumer has the uuid {uuid}", field=field)
         return consumer
 
+    def ids(self, uuids: Sequence[str]) -> NDArray[np.int32]:
+        """Dense ids of consumers; InvalidValue if one is named by no uuid, UnknownName if one is not there.
+        O(consumers)."""
+        try:
+            words = parse_many(uuids)
+        except (ValueError, TypeError) as error:
+            raise InvalidValue(f"consumers are named by uuids: {error}", field="consumer") from None
+        ids = find_uuids(self._kernel.consumers, words)
+        if len(ids) and ids.min() < 0:
+            raise UnknownName(f"no consumer has the uuid {uuids[int(np.argmin(ids))]}", field="consumer")
+        return ids
+
     def value(self, consumer: int, classes: Sequence[str], groups: Sequence[str]) -> Consumer:
         """A consumer as a value; ``classes`` are the names of resource classes, ``groups`` the uuids of server groups,
         by id. O(1)."""
@@ -165,15 +177,20 @@ class Consumers:
         return consumer
 
     def claim_many(self, details: Iterable[Detail]) -> None:
-        """Create consumers that have no extras, all or none; errors as ``claim``'s."""
+        """Create consumers that take plain amounts, of other providers as well, but no NUMA cells or PCI devices; all
+        or none. DuplicateName if a uuid exists. O(consumers)."""
         ids: list[int] = []
+        extras: dict[int, Extras] = {}
         try:
             for detail in details:
-                consumer = self.enter(detail, None)
+                consumer = self._add(detail)
                 ids.append(consumer)
+                if detail.extras is not None:
+                    extras[consumer] = detail.extras
         except BaseException:
             _Added(self, ids, {}).undo()
             raise
+        self._spread(extras)
         self.placed(ids)
 
     def placed(self, ids: Sequence[int] | NDArray[np.int32]) -> None:
@@ -200,13 +217,7 @@ class Consumers:
     def release_uuids(self, uuids: Sequence[str]) -> int:
         """Remove consumers by uuid; returns how many. UnknownName or InvalidValue, with nothing changed, if one is not
         there or is named twice. O(consumers)."""
-        try:
-            words = parse_many(uuids)
-        except (ValueError, TypeError) as error:
-            raise InvalidValue(f"consumers are named by uuids: {error}", field="consumer") from None
-        ids = find_uuids(self._kernel.consumers, words)
-        if len(ids) and ids.min() < 0:
-            raise UnknownName(f"no consumer has the uuid {uuids[int(np.argmin(ids))]}", field="consumer")
+        ids = self.ids(uuids)
         if self._ledger.history.recording or self.extras or self.image_properties or self.notes:
             self.release(ids.tolist())
             return len(ids)
@@ -232,22 +243,44 @@ class Consumers:
         if extras is not None and extras.numa is not None:
             self._providers.numa.consume(detail.row, extras.numa)
         try:
-            words, row, shape, project, user, group, flags, *_ = detail
-            consumer = self._kernel.add_consumer(*words, row, shape, project, user, group, flags)
-        except BaseException as error:
+            consumer = self._add(detail)
+        except BaseException:
             if extras is not None and extras.numa is not None:
                 self._providers.numa.release(detail.row, extras.numa)
-            if isinstance(error, KeyError):
-                raise DuplicateName(f"consumer {format_uuid(*detail.words)} exists", field="consumer") from None
             raise
         if extras is not None:
             self.keep_extras(consumer, extras)
             self._take(detail.row, extras, states, 1)
-        if detail.properties:
-            self.image_properties[consumer] = detail.properties
-        if detail.note is not None:
-            self.notes[consumer] = detail.note
         return consumer
+
+    def _add(self, detail: Detail) -> int:
+        """Create a consumer with all but its extras."""
+        (high, low), row, shape, project, user, group, flags, _, properties, note = detail
+        try:
+            consumer = self._kernel.add_consumer(high, low, row, shape, project, user, group, flags)
+        except KeyError:
+            raise DuplicateName(f"consumer {format_uuid(high, low)} exists", field="consumer") from None
+        if properties:
+            self.image_properties[consumer] = properties
+        if note is not None:
+            self.notes[consumer] = note
+        return consumer
+
+    def _spread(self, extras: Mapping[int, Extras]) -> None:
+        """Take what consumers take of other providers, all at once."""
+        for consumer, each in extras.items():
+            self.keep_extras(consumer, each)
+        taken = np.array([part for each in extras.values() for part in each.elsewhere], np.int64).reshape(-1, 3)
+        if not len(taken):
+            return
+        store = self._ledger.store
+        for resource in np.unique(taken[:, 1]).tolist():
+            rows, amounts = taken[taken[:, 1] == resource][:, [0, 2]].T
+            np.add.at(store.inventory["used"][resource], rows, amounts)
+            store.refresh_limits(resource, np.unique(rows).astype(np.int32))
+        touched = np.array([row for each in extras.values() for row in {row for row, _, _ in each.elsewhere}], np.int32)
+        np.add.at(store.row["generation"], touched, 1)
+        self._ledger.changed(touched)
 
     def keep_extras(self, consumer: int, extras: Extras) -> None:
         """Note what a consumer takes besides its host's plain amounts. O(its providers)."""

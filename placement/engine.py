@@ -331,7 +331,7 @@ class Engine:
         """The guests have been built: they no longer count among their hosts' io operations. UnknownName, and nothing
         changed, if one is unknown. O(1) each."""
         fleet = self.fleet
-        consumers = [fleet.consumer_id(uuid) for uuid in _listed(uuids)]
+        consumers = fleet.consumers.ids(_listed(uuids)).tolist()
         # Between versions that nobody holds there is nothing to record.
         set_building = fleet.set_building if fleet.history.recording else fleet.kernel.set_building
         for consumer in consumers:

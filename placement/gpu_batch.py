@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ext import devices
+from ..ext.constants import BUILDING
+from ..ext.fleet_state import find_uuids
 from ..ext.tables import format_uuid, make_many
-from .checks import shown
+from .checks import shown, uuid_words
 from .columns import COLUMN
-from .consumers import Extras
+from .consumers import Detail, Extras
 from .demands import Demands, demands
 from .errors import DuplicateName, InvalidValue
 from .fleet import Fleet
@@ -21,7 +23,7 @@ from .gpu import GPU_MILLI
 from .host_selection import names_hosts
 from .query import RequestGroup
 from .request import Request
-from .request_check import check_spec, check_uuids
+from .request_check import check_request, check_spec
 from .signature import CANDIDATES, GROUP_FILTERS, Signature
 from .weighers.gpu import GpuWeigher
 
@@ -58,8 +60,7 @@ def place_gpus(engine: Engine, requests: Iterable[Request]) -> GpuDecisions:
     weigher, fleet = _weigher(engine), engine.fleet
     now = fleet.now
     try:
-        checked = _checked(engine, list(requests))
-        plan = _Plan(engine, weigher, checked)
+        plan = _Plan(engine, weigher, list(requests))
         chosen, bits, lost = plan.run()
         rows = np.append(plan.rows, np.int32(-1))[chosen]
         with fleet.history.undoing():
@@ -67,19 +68,8 @@ def place_gpus(engine: Engine, requests: Iterable[Request]) -> GpuDecisions:
     except BaseException:
         fleet.advance(now, engine.policy.options.default.service_down_time)
         raise
-    engine.sequence += len(checked)
+    engine.sequence += len(plan.requests)
     return GpuDecisions(rows, bits, lost)
-
-
-def _checked(engine: Engine, requests: list[Request]) -> list[Request]:
-    """The requests checked, each with the uuid that it would get in its turn."""
-    words = make_many(engine.uuid_seed, engine.sequence, len(requests)).tolist()
-    checked = []
-    for request, (high, low) in zip(requests, words, strict=True):
-        if isinstance(request, Request) and not request.instance_uuids:
-            request = request.with_changes(instance_uuids=(format_uuid(high, low),))
-        checked.append(engine.begin(request))
-    return checked
 
 
 def _weigher(engine: Engine) -> GpuWeigher:
@@ -98,6 +88,8 @@ class _Plan:
 
     def __init__(self, engine: Engine, weigher: GpuWeigher, requests: list[Request]) -> None:
         self.engine, self.fleet, self.weigher, self.requests = engine, engine.fleet, weigher, requests
+        self.uuids = make_many(engine.uuid_seed, engine.sequence, len(requests))
+        """Of each request's guest; where none is given, the one that it would get in its turn."""
         self._check()
         self.rows = np.flatnonzero(self.fleet.is_host).astype(np.int32)
         self.signatures: list[Signature] = []
@@ -105,16 +97,30 @@ class _Plan:
         self.below = weigher.table(self.fleet).below(self.rows)
 
     def _check(self) -> None:
-        seen: set[str] = set()
-        for request in self.requests:
-            check_uuids(request)
-            (uuid,) = request.instance_uuids if len(request.instance_uuids) == 1 else ("",)
-            group = request.server_group
-            if not uuid or request.alternates or group is not None or names_hosts(request.spec):
-                raise _not_here("requests for one instance, without alternates, server group or named hosts")
-            if uuid in seen or self.fleet.kernel.consumers.get(uuid) >= 0:
-                raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
-            seen.add(uuid)
+        """Check every request, once each, and take the time and uuid that it gives."""
+        known: set[int] = set()
+        given: dict[tuple[int, int], str] = {}
+        self.engine.advance(None)
+        for position, request in enumerate(self.requests):
+            if id(request) not in known:
+                check_request(request)
+                if len(request.instance_uuids) > 1 or request.alternates or request.server_group is not None:
+                    raise _not_here("requests for one instance, without alternates or server group")
+                if names_hosts(request.spec):
+                    raise _not_here("requests that name no hosts")
+                known.add(id(request))
+            if request.now is not None:
+                self.engine.advance(request.now)
+            for uuid in request.instance_uuids:
+                words = uuid_words(uuid, "instance_uuids")
+                if words in given:
+                    raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
+                given[words] = uuid
+                self.uuids[position] = words
+        taken = np.flatnonzero(find_uuids(self.fleet.kernel.consumers, self.uuids) >= 0)
+        if len(taken):
+            uuid = format_uuid(*self.uuids[taken[0]].tolist())
+            raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
 
     def _shapes(self) -> NDArray[np.int32]:
         known: dict[int, int] = {}
@@ -180,31 +186,27 @@ class _Plan:
             np.array(shapes, np.int64).reshape(len(shapes), 3),
             np.array(needs, np.int64).reshape(len(needs), len(classes)),
             self.asked_of,
-            np.array([weigher.draw_key(request) for request in self.requests], np.uint64),
+            weigher.draw_keys(self.uuids),
         )
 
     def claim(self, rows: NDArray[np.int32], bits: NDArray[np.uint64]) -> None:
         """Charge the fleet with what the kernel chose."""
         fleet, milli = self.fleet, [self.weigher.shape(signature.request)[1] for signature in self.signatures]
         resource = fleet.resource_class(GPU_MILLI) if bits.any() else -1
-        position_of = {row: position for position, row in enumerate(self.rows.tolist())}
-        for request, number, row, mask in zip(
-            self.requests, self.asked_of.tolist(), rows.tolist(), bits.tolist(), strict=True
-        ):
-            if row < 0:
-                continue
-            gpus = self.below[position_of[row]].tolist() if mask else []
-            taken = tuple((gpu, resource, milli[number]) for bit, gpu in enumerate(gpus) if mask >> bit & 1)
-            fleet.claim(
-                request.instance_uuids[0],
-                row,
-                self.signatures[number].shape,
-                project_id=request.project_id,
-                user_id=request.user_id,
-                building=True,
-                extras=Extras(taken) if taken else None,
-                image_properties=request.image_properties if self.engine.reads_instance_images else None,
-            )
+        asked, uuids = self.asked_of.tolist(), [(high, low) for high, low in self.uuids.tolist()]
+        shapes = [signature.shape for signature in self.signatures]
+        owners = [(fleet.projects.id(request.project_id), fleet.users.id(request.user_id)) for request in self.requests]
+        images = self.engine.reads_instance_images
+        below = dict(zip(self.rows.tolist(), self.below.tolist(), strict=True))
+        details = []
+        for at in np.flatnonzero(rows >= 0).tolist():
+            number, row, mask, extras = asked[at], int(rows[at]), int(bits[at]), None
+            if mask:
+                gpus = [gpu for bit, gpu in enumerate(below[row]) if mask >> bit & 1]
+                extras = Extras(tuple([(gpu, resource, milli[number]) for gpu in gpus]))
+            properties = self.requests[at].image_properties if images else None
+            details.append(Detail(uuids[at], row, shapes[number], *owners[at], -1, BUILDING, extras, properties))
+        fleet.consumers.claim_many(details)
 
 
 def _plain(fleet: Fleet, wanted: Demands, signature: Signature) -> bool:

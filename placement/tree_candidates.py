@@ -1,27 +1,62 @@
 """The ways to fill a query's slots within one tree and the sharing providers that serve it, found depth first.
 
 The last slot varies fastest; each slot tries the tree's providers in the tree's order, then the sharing ones. A partial
-choice that cannot be completed is left at once, and is not tried again in another guise.
+choice that cannot be completed is left at once, and is not tried again in another guise (candidate_states.py); a
+search with many dead ends looks ahead (candidate_bounds.py), and none goes on for ever (`Effort`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from .candidate_bounds import Bounds
 from .candidate_slots import Prepared
+from .candidate_states import States, Taken
 from .fleet import Fleet
 
 Way = tuple[int, ...]
 """The row that fills each slot."""
-Taken = tuple[tuple[int, int], ...]
-"""What a slot takes of a row: places in ``left``, and amounts."""
+PATIENCE = 16
+"""Dead ends in a tree before the search looks ahead at each step."""
+FREE_STEPS = 256
+"""Of each tree; only those beyond count as effort."""
+PORTION = 256
+"""Steps that a tree takes of the effort at once."""
+
+
+@dataclass(slots=True)
+class Effort:
+    """Steps (rows tried) that the search of all trees together may take beyond those that are free; None: any number.
+    ``spent``: some tree was left before its end."""
+
+    left: int | None = None
+    spent: bool = False
+
+    def more(self) -> int:
+        """Steps that a tree may go on for; 0 if there are none left."""
+        if self.left is None:
+            return PORTION
+        portion = min(self.left, PORTION)
+        self.left -= portion
+        self.spent |= portion == 0
+        return portion
 
 
 class TreeSearch:
     """One search of one tree. ``options``: by slot, the rows that can fill it by themselves."""
 
-    def __init__(self, fleet: Fleet, query: Prepared, options: Sequence[list[int]], *, nested: bool = True) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        query: Prepared,
+        options: Sequence[list[int]],
+        *,
+        nested: bool = True,
+        effort: Effort | None = None,
+    ) -> None:
         """``nested`` False: no two providers of one tree."""
+        self._effort = effort or Effort()
         self._fleet, self._slots, self._options = fleet, query.slots, options
         self._isolate, self._nested, self._subtrees = query.isolate, nested, query.subtrees
         self._left: list[int] = []
@@ -35,16 +70,28 @@ class TreeSearch:
         self._required = [mask for wish in query.wishes for mask in wish.required]
         self._all_bits = (1 << len(self._required)) - 1
         self._possible = self._possible_bits()
+        self._states = States(query, self._choices, self._left, self._row_bits, self._ancestors, nested=nested)
+        self._bounds = Bounds(query, self._choices, self._ancestors)
 
     def ways(self) -> Iterator[Way]:
-        """All ways, lazily. Each costs a few steps; what leads nowhere is bounded by the distinct partial sums."""
+        """All ways, lazily. Each costs a few steps; what leads nowhere is bounded by the distinct states, and by the
+        effort: when that is spent the ways end."""
         left, rows, last = self._left, self._rows, len(self._slots) - 1
+        if self._subtrees and self._bounds.open(0, rows, left) is None:
+            return
+        steps, allowed = 0, FREE_STEPS
         # One entry for each slot being filled: what is still to be tried, traits so far, whether a way was found.
         trying, bits, found = [iter(self._choices[0])], [0], [False]
         while trying:
+            if steps > allowed:
+                portion = self._effort.more()
+                if not portion:
+                    return
+                allowed += portion
             at = len(rows)
             collective = bool(self._required) and not self._slots[at].suffix
             for row, amounts in trying[at]:
+                steps += 1
                 # The commonest dead end first: this runs for each step of each search.
                 for place, amount in amounts:
                     if left[place] < amount:
@@ -60,22 +107,34 @@ class TreeSearch:
                         yield (*rows, row)
                         continue
                     self._take(row, amounts)
-                    if self._dead and self._state(at + 1, after) in self._dead:
-                        self._give_back()
-                        continue
+                    if self._dead:
+                        steps += len(left)  # what looking ahead costs
+                        if not self._promising(at + 1, after):
+                            self._give_back()
+                            continue
                     trying.append(iter(self._choices[at + 1]))
                     bits.append(after)
                     found.append(False)
                     break
             else:
                 if not found[at]:
-                    self._dead.add(self._state(at, bits[at]))
+                    self._dead.add(self._states.of(at, bits[at], rows, left))
                 trying.pop()
                 bits.pop()
                 if found.pop() and found:
                     found[-1] = True
                 if trying:
                     self._give_back()
+
+    def _promising(self, at: int, bits: int) -> bool:
+        """False if what is chosen is known to lead nowhere, or can be seen to."""
+        state = self._states.of(at, bits, self._rows, self._left)
+        if state in self._dead:
+            return False
+        if len(self._dead) < PATIENCE or self._bounds.open(at, self._rows, self._left) is not None:
+            return True
+        self._dead.add(state)
+        return False
 
     def _take(self, row: int, amounts: Taken) -> None:
         for place, amount in amounts:
@@ -162,13 +221,3 @@ class TreeSearch:
                     bits |= self._row_bits(row)
             possible[at] = self._all_bits if last else bits
         return possible
-
-    def _state(self, at: int, bits: int) -> object:
-        """All that the rest of the search depends on."""
-        rows = used = None
-        if self._isolate:
-            rows = frozenset(row for place, row in enumerate(self._rows) if self._slots[place].suffix)
-        if not self._nested:
-            used = frozenset(self._rows)
-        subtrees = tuple(frozenset(self._rows[place] for place in slots if place < at) for slots in self._subtrees)
-        return at, bits, tuple(self._left), rows, used, subtrees

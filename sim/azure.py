@@ -62,10 +62,11 @@ def _specs(
     vcpus: NDArray[np.float64], memory_gb: NDArray[np.float64]
 ) -> tuple[tuple[RequestSpec, ...], NDArray[np.int64]]:
     """One request per flavor that occurs, and which of them each guest makes."""
-    shapes, spec = np.unique(np.stack([vcpus, memory_gb * 1024]), axis=1, return_inverse=True)
-    flavors = [
-        Flavor(name=f"{cpus:.0f}x{mb:.0f}", vcpus=int(cpus), memory_mb=int(mb)) for cpus, mb in shapes.T.tolist()
-    ]
+    cpus, which_cpus = np.unique(vcpus, return_inverse=True)
+    memory_mb, which_memory = np.unique(memory_gb * 1024, return_inverse=True)
+    shapes, spec = np.unique(which_cpus * len(memory_mb) + which_memory, return_inverse=True)
+    pairs = zip(cpus[shapes // len(memory_mb)].tolist(), memory_mb[shapes % len(memory_mb)].tolist(), strict=True)
+    flavors = [Flavor(name=f"{vcpu:.0f}x{mb:.0f}", vcpus=int(vcpu), memory_mb=int(mb)) for vcpu, mb in pairs]
     return tuple(RequestSpec(flavor=flavor) for flavor in flavors), spec.astype(np.int64)
 
 

@@ -1,38 +1,31 @@
-"""A fleet to be, from a TOML file: kinds of hardware with zones, racks, GPUs, over-commit and prices, and what happens
-to it: hosts that come, failures and maintenance."""
+"""A fleet to be, from a TOML file: kinds of hardware with zones, racks, cells, GPUs, over-commit and prices, and what
+happens to it: hosts that come, failures and maintenance."""
 
 from __future__ import annotations
 
-import itertools
+import re
 import tomllib
-import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
 
-from ..placement.engine import Engine
-from ..placement.errors import DuplicateName, InvalidValue, UnknownName
-from ..placement.fleet import Fleet
-from ..placement.gpu import add_gpus, model_trait
-from ..placement.host import Aggregate, Host
-from ..placement.load import add_hosts
-from ..placement.policy import Policy
+from ..placement.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
 
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
 Ratio = Annotated[float, msgspec.Meta(gt=0, le=1000)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
-_ZONES: Final = uuid.UUID("6e770000-0000-4000-8000-000000000000").int
-_RACKS: Final = uuid.UUID("6e780000-0000-4000-8000-000000000000").int
+DOMAINS: Final = ("host", "rack", "cell", "zone")
+"""What may fail together, the smallest first."""
 
 
 class Hardware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A kind of host and how many there are, spread evenly over its zones and, within each, over ``racks`` racks.
-    ``price_per_hour`` of one host, in whatever currency."""
+    """A kind of host and how many there are, spread evenly over its zones and, within each, over ``racks`` racks, which
+    are dealt to ``cells`` in turn. ``price_per_hour`` of one host, in whatever currency."""
 
     name: Text
     count: Count
@@ -43,6 +36,7 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     gpu_model: str = ""
     zones: tuple[Text, ...] = ("zone-1",)
     racks: Positive = 1
+    cells: tuple[Text, ...] = ()
     cpu_allocation_ratio: Ratio = 1.0
     ram_allocation_ratio: Ratio = 1.0
     disk_allocation_ratio: Ratio = 1.0
@@ -59,13 +53,21 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Outage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Hosts that take no new guests for a while: one host, a rack or a zone."""
+    """One host, a rack, a cell or a zone fails, ``at_hours`` into the run, and comes back ``hours`` later."""
 
     at_hours: NotNegative
     hours: NotNegative
     host: str = ""
     rack: str = ""
+    cell: str = ""
     zone: str = ""
+
+
+class Maintenance(Outage, frozen=True, kw_only=True):
+    """The same, announced: for ``notice_hours`` before it begins its hosts take no new guests, and those on them move
+    away."""
+
+    notice_hours: NotNegative = 1.0
 
 
 class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,7 +77,7 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     hardware: tuple[Hardware, ...]
     growth: tuple[Growth, ...] = ()
     failures: tuple[Outage, ...] = ()
-    maintenance: tuple[Outage, ...] = ()
+    maintenance: tuple[Maintenance, ...] = ()
     burst_price_per_vcpu_hour: NotNegative = 0.0
 
     def with_counts(self, counts: Mapping[str, int]) -> FleetPlan:
@@ -95,131 +97,79 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def read_fleet(path: Path) -> FleetPlan:
-    """A fleet file. InvalidValue says where it is wrong."""
+    """A fleet file. Errors name the file and the key at fault."""
     try:
         return checked(msgspec.convert(tomllib.loads(path.read_text()), FleetPlan))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise InvalidValue(f"{path}: {error}", field="fleet") from None
+    except HostlerError as error:
+        raise type(error)(f"{path}: {error.args[0]}", field=error.field, hint=error.hint) from None
 
 
 def checked(plan: FleetPlan) -> FleetPlan:
-    """The plan, if names are there once and what happens concerns things that are there."""
+    """The plan, if names are there once and what happens concerns things that are there. InvalidValue, DuplicateName or
+    UnknownName, with the key at fault."""
     names = [kind.name for kind in plan.hardware]
     if not names:
-        raise InvalidValue("a fleet needs a kind of host", field="fleet.hardware")
-    for name in names:
-        if names.count(name) > 1:
-            raise DuplicateName(f"hardware {name} is there twice", field="fleet.hardware")
-    for kind in plan.hardware:
-        if not kind.zones or len(set(kind.zones)) < len(kind.zones):
-            raise InvalidValue(f"hardware {kind.name}: zones must be named, each once", field="fleet.hardware.zones")
-    for growth in plan.growth:
+        raise InvalidValue("hardware: a fleet needs a kind of host", field="fleet.hardware")
+    for index, kind in enumerate(plan.hardware):
+        _check_kind(f"hardware[{index}]", kind, names[:index])
+    for index, growth in enumerate(plan.growth):
         if growth.hardware not in names:
-            raise UnknownName.among("hardware", growth.hardware, names, field="fleet.growth.hardware")
-    for outage in (*plan.failures, *plan.maintenance):
-        if sum(map(bool, (outage.host, outage.rack, outage.zone))) != 1:
-            raise InvalidValue("an outage names a host, a rack or a zone", field="fleet.failures")
+            key = f"growth[{index}].hardware"
+            raise UnknownName.among(f"{key}:", growth.hardware, names, field=f"fleet.{key}")
+    for word, outages in (("failures", plan.failures), ("maintenance", plan.maintenance)):
+        for index, outage in enumerate(outages):
+            _check_outage(f"{word}[{index}]", outage, plan)
     return plan
+
+
+def _check_kind(key: str, kind: Hardware, before: Sequence[str]) -> None:
+    if kind.name in before:
+        raise DuplicateName(f"{key}.name: hardware {kind.name} is there twice", field=f"fleet.{key}.name")
+    if not kind.zones or len(set(kind.zones)) < len(kind.zones):
+        raise InvalidValue(f"{key}.zones: zones must be named, each once", field=f"fleet.{key}.zones")
+    if len(set(kind.cells)) < len(kind.cells):
+        raise InvalidValue(f"{key}.cells: a cell is named twice", field=f"fleet.{key}.cells")
+    for trait in kind.traits:
+        if not re.fullmatch("[A-Z0-9_]{1,255}", trait):
+            hint = "capitals, digits and _: HW_CPU_X86_AVX2, CUSTOM_FAST"
+            raise InvalidValue(f"{key}.traits: {trait!r} is no trait", field=f"fleet.{key}.traits", hint=hint)
+    if kind.gpu_model and not kind.gpus:
+        raise InvalidValue(f"{key}.gpu_model: there are no gpus", field=f"fleet.{key}.gpus")
+
+
+def _check_outage(key: str, outage: Outage, plan: FleetPlan) -> None:
+    named = {word: getattr(outage, word) for word in DOMAINS if getattr(outage, word)}
+    if len(named) != 1:
+        raise InvalidValue(f"{key}: names one of a host, a rack, a cell and a zone", field=f"fleet.{key}")
+    ((word, name),) = named.items()
+    known = {getattr(place, word) for place in every_place(plan)}
+    if name not in known:
+        raise UnknownName.among(f"{word} in {key}.{word}:", name, known, field=f"fleet.{key}.{word}")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a host stands."""
+    """Where a host stands. ``cell`` is empty where there are none."""
 
     host: str
     hardware: str
     zone: str
     rack: str
+    cell: str
 
 
-class Site:
-    """A plan made real: an engine on its hosts, where each of them stands, and what happens to them."""
+def place_of(kind: Hardware, number: int) -> Place:
+    """Where the host with a number, from 0, of its kind stands."""
+    zone = kind.zones[number % len(kind.zones)]
+    rack = number // len(kind.zones) % kind.racks
+    cell = kind.cells[rack % len(kind.cells)] if kind.cells else ""
+    return Place(f"{kind.name}-{number + 1:05}", kind.name, zone, f"{zone}/{kind.name}-r{rack + 1}", cell)
 
-    def __init__(self, plan: FleetPlan, policy: Policy, *, seed: int) -> None:
-        self.plan = plan
-        self.fleet = Fleet(seed=seed, capacity=max(64, plan.hosts + 1))
-        self.places: list[Place] = []
-        self._kinds = {kind.name: kind for kind in plan.hardware}
-        self._made = dict.fromkeys(self._kinds, 0)
-        self._aggregates: dict[str, Aggregate] = {}
-        for kind in plan.hardware:
-            self.add(kind.name, kind.count)
-        self.engine = Engine(self.fleet, policy, seed=seed)
-        self._events = self._planned()
 
-    def add(self, hardware: str, count: int) -> None:
-        """More hosts of a kind."""
-        kind = self._kinds[hardware]
-        first = self._made[hardware]
-        places = [self._place(kind, number) for number in range(first, first + count)]
-        add_hosts(self.fleet, [self._host(kind, place) for place in places])
-        if kind.gpus:
-            add_gpus(self.fleet, {place.host: kind.gpus for place in places})
-        self.places += places
-        self._made[hardware] += count
-
-    def _place(self, kind: Hardware, number: int) -> Place:
-        zone = kind.zones[number % len(kind.zones)]
-        rack = f"{zone}/{kind.name}-r{number // len(kind.zones) % kind.racks + 1}"
-        return Place(f"{kind.name}-{number + 1:05}", kind.name, zone, rack)
-
-    def _host(self, kind: Hardware, place: Place) -> Host:
-        models = {model_trait(kind.gpu_model)} if kind.gpu_model and kind.gpus else set()
-        return Host(
-            host=place.host,
-            vcpus_total=kind.vcpus,
-            cpu_allocation_ratio=kind.cpu_allocation_ratio,
-            total_usable_ram_mb=round(kind.memory_gb * 1024),
-            ram_allocation_ratio=kind.ram_allocation_ratio,
-            total_usable_disk_gb=kind.disk_gb,
-            disk_allocation_ratio=kind.disk_allocation_ratio,
-            aggregates=(
-                self._aggregate(_ZONES, place.zone, "availability_zone"),
-                self._aggregate(_RACKS, place.rack, "rack"),
-            ),
-            traits=frozenset({*kind.traits, *models}),
-        )
-
-    def _aggregate(self, base: int, name: str, key: str) -> Aggregate:
-        known = self._aggregates.get(f"{key} {name}")
-        if known is None:
-            made = str(uuid.UUID(int=base + len(self._aggregates) + 1))
-            known = self._aggregates[f"{key} {name}"] = Aggregate(uuid=made, name=name, metadata={key: name})
-        return known
-
-    # what happens
-
-    def _planned(self) -> list[tuple[float, int, Growth | tuple[Outage, bool]]]:
-        numbers = itertools.count()
-        events: list[tuple[float, int, Growth | tuple[Outage, bool]]] = [
-            (growth.at_hours, next(numbers), growth) for growth in self.plan.growth
-        ]
-        for outage in (*self.plan.failures, *self.plan.maintenance):
-            if not self.hosts_of(outage):
-                named = outage.host or outage.rack or outage.zone
-                known = [each for place in self.places for each in (place.host, place.rack, place.zone)]
-                raise UnknownName.among("host, rack or zone", named, set(known), field="fleet.failures")
-            events.append((outage.at_hours, next(numbers), (outage, True)))
-            events.append((outage.at_hours + outage.hours, next(numbers), (outage, False)))
-        return sorted(events, key=lambda event: event[:2], reverse=True)
-
-    def hosts_of(self, outage: Outage) -> list[str]:
-        """The hosts that an outage concerns."""
-        named = outage.host, outage.rack, outage.zone
-        return [
-            place.host
-            for place in self.places
-            if any(wanted == own for wanted, own in zip(named, (place.host, place.rack, place.zone), strict=True))
-        ]
-
-    def happen(self, hours: float) -> None:
-        """Let everything happen that is due ``hours`` into the run."""
-        fleet = self.engine.fleet
-        while self._events and self._events[-1][0] <= hours:
-            _, _, event = self._events.pop()
-            if isinstance(event, Growth):
-                self.add(event.hardware, event.add)
-                continue
-            outage, begins = event
-            for host in self.hosts_of(outage):
-                fleet.set_service(host, disabled=begins, disabled_reason="planned outage" if begins else "")
+def every_place(plan: FleetPlan) -> Iterator[Place]:
+    """Where all hosts stand, those included that come later."""
+    for kind in plan.hardware:
+        count = kind.count + sum(growth.add for growth in plan.growth if growth.hardware == kind.name)
+        yield from (place_of(kind, number) for number in range(count))

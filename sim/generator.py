@@ -1,4 +1,4 @@
-"""A workload generator fitted to a trace: as many years of guests as wanted, with growth. Seeded.
+"""A workload generator fitted to a trace: as many years of guests as wanted, with growth, day by day. Seeded.
 
 Batches come at random at the trace's rate for the hour of the day; each is a batch of the trace with its flavors and
 lifetimes. Where the trace ended before a guest did, its lifetime is drawn from those of guests that lived longer.
@@ -6,7 +6,9 @@ lifetimes. Where the trace ended before a guest did, its lifetime is drawn from 
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,39 +19,128 @@ from .workload import ALONE, NEVER, STEP_S, Workload
 
 DAY_S: Final = 86_400
 MOST_GUESTS: Final = 50_000_000
+"""In one workload, whose columns are in memory."""
+MOST_HOURS: Final = 24 * 366 * 20
+_COLUMNS: Final = ("arrival_s", "departure_s", "spec", "batch", "group")
+
+
+class Made:
+    """``hours`` of guests like the trace's, ``scale`` times as many, growing by a part per year. Days are made in turn,
+    each from the seed and its number: the same for the same seed, and no more than one is in memory.
+
+    InvalidValue for a trace or figures that give nothing.
+    """
+
+    def __init__(
+        self, trace: Workload, *, hours: float, seed: int, growth_per_year: float = 0.0, scale: float = 1.0
+    ) -> None:
+        if not 0 < hours <= MOST_HOURS or not growth_per_year > -1 or not scale > 0:
+            raise InvalidValue("hours, growth or scale is out of range", field="hours")
+        self.trace = trace = _arriving(trace)
+        self.seed, self.growth_per_year, self.scale = seed, growth_per_year, scale
+        self.name = f"{trace.name}, {hours:g} h made"
+        self.specs = trace.specs
+        self.start_s, self.end_s = 0, max(1, round(hours * 3600 / STEP_S)) * STEP_S
+        self.memory_per_vcpu = trace.memory_per_vcpu
+        """The trace's."""
+        self._first, self._sizes, self._order = _batches(trace)
+        self._rates = _rates(trace, len(self._first))
+        ended = trace.departure_s != NEVER
+        self._lifetimes = np.where(ended, trace.departure_s - trace.arrival_s, NEVER)
+        self._known = np.sort(self._lifetimes[ended])
+        self._grouped = bool((trace.group != ALONE).any())
+
+    @property
+    def steps(self) -> range:
+        """The times at which something may happen."""
+        return range(self.start_s, self.end_s, STEP_S)
+
+    def rate(self, at_s: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Batches that come in the step that begins then, on average."""
+        growth: NDArray[np.float64] = (1.0 + self.growth_per_year) ** (at_s / (365 * DAY_S))
+        return self._rates[at_s % DAY_S // 3600] * self.scale * growth
+
+    @property
+    def expected(self) -> float:
+        """How many guests there are on average. O(steps)."""
+        return float(self.rate(np.array(self.steps)).sum()) * len(self.trace) / len(self._first)
+
+    def parts(self) -> Iterator[Workload]:
+        """The guests, a day in each part. O(guests)."""
+        batches = groups = 0
+        for start_s in range(self.start_s, self.end_s, DAY_S):
+            part = self._day(start_s, batches, groups)
+            batches = int(part.batch[-1]) + 1 if len(part) else batches
+            groups = max(groups, int(part.group.max(initial=ALONE)) + 1)
+            yield part
+
+    def whole(self) -> Workload:
+        """All guests at once. InvalidValue for more than MOST_GUESTS."""
+        if self.expected > MOST_GUESTS:
+            raise InvalidValue(f"that would be more than {MOST_GUESTS:,} guests", field="hours")
+        parts = list(self.parts())
+        columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
+        return replace(parts[0], start_s=self.start_s, end_s=self.end_s, **columns)
+
+    def _day(self, start_s: int, batches: int, groups: int) -> Workload:
+        """The guests of a day; ``batches`` and ``groups`` came before."""
+        rng = np.random.default_rng([self.seed, 4, start_s // DAY_S])
+        end_s = min(start_s + DAY_S, self.end_s)
+        when = np.arange(start_s, end_s, STEP_S)
+        coming = rng.poisson(self.rate(when))
+        chosen = rng.integers(0, len(self._first), int(coming.sum()))
+        counts = self._sizes[chosen]
+        batch = np.repeat(np.arange(batches, batches + len(chosen)), counts)
+        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        guests = self._order[np.repeat(self._first[chosen], counts) + within]
+        arrival = np.repeat(np.repeat(when, coming), counts)
+        return Workload(
+            name=self.name,
+            specs=self.specs,
+            arrival_s=arrival,
+            departure_s=self._departures(guests, arrival, rng),
+            spec=self.trace.spec[guests],
+            batch=batch,
+            group=self._groups(guests, batch, groups),
+            standing=0,
+            start_s=start_s,
+            end_s=end_s,
+        )
+
+    def _departures(
+        self, guests: NDArray[np.int64], arrival: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        lifetime = self._lifetimes[guests]
+        cut = np.flatnonzero(lifetime == NEVER)
+        at_least = (self.trace.end_s - self.trace.arrival_s)[guests[cut]]
+        longer = np.searchsorted(self._known, at_least, side="right")
+        drawn = longer + np.floor(rng.random(len(cut)) * (len(self._known) - longer)).astype(np.int64)
+        found = drawn < len(self._known)
+        lifetime[cut[found]] = self._known[drawn[found]]
+        return np.where(lifetime == NEVER, NEVER, arrival + lifetime)
+
+    def _groups(self, guests: NDArray[np.int64], batch: NDArray[np.int64], known: int) -> NDArray[np.int64]:
+        """Groups of the trace, anew for each batch that repeats them; ``known`` have been given out."""
+        groups = np.full(len(guests), ALONE)
+        if not self._grouped:
+            return groups
+        grouped = self.trace.group[guests] != ALONE
+        pairs = np.stack([batch[grouped], self.trace.group[guests][grouped]])
+        groups[grouped] = known + np.unique(pairs, axis=1, return_inverse=True)[1].reshape(-1)
+        return groups
 
 
 def generate(trace: Workload, *, hours: float, seed: int, growth_per_year: float = 0.0, scale: float = 1.0) -> Workload:
-    """``hours`` of guests like the trace's, ``scale`` times as many, growing by a part per year. The same for the same
-    seed. O(guests). InvalidValue for a trace or figures that give nothing or too much."""
-    steps = max(1, round(hours * 3600 / STEP_S))
-    if not 0 < hours <= 24 * 366 * 20 or not growth_per_year > -1 or not scale > 0:
-        raise InvalidValue("hours, growth or scale is out of range", field="hours")
-    rng = np.random.default_rng([seed, 4])
-    first, sizes, order = _batches(trace)
-    when = np.arange(steps)
-    rate = _rates(trace, len(first))[(when * STEP_S % DAY_S) // 3600] * scale
-    rate = rate * (1.0 + growth_per_year) ** (when * STEP_S / (365 * DAY_S))
-    if rate.sum() * len(trace) / len(first) > MOST_GUESTS:
-        raise InvalidValue(f"that would be more than {MOST_GUESTS:,} guests", field="hours")
-    coming = rng.poisson(rate)
-    chosen = rng.integers(0, len(first), int(coming.sum()))
-    counts = sizes[chosen]
-    batch = np.repeat(np.arange(len(chosen)), counts)
-    guests = order[np.repeat(first[chosen] - np.cumsum(counts) + counts, counts) + np.arange(int(counts.sum()))]
-    arrival = np.repeat(np.repeat(when * STEP_S, coming), counts)
-    return Workload(
-        name=f"{trace.name}, {hours:g} h made",
-        specs=trace.specs,
-        arrival_s=arrival,
-        departure_s=_departures(trace, guests, arrival, rng),
-        spec=trace.spec[guests],
-        batch=batch,
-        group=_groups(trace, guests, batch),
-        standing=0,
-        start_s=0,
-        end_s=steps * STEP_S,
-    )
+    """The guests of ``Made`` all at once. O(guests). InvalidValue for a trace or figures that give nothing or too
+    much."""
+    return Made(trace, hours=hours, seed=seed, growth_per_year=growth_per_year, scale=scale).whole()
+
+
+def _arriving(trace: Workload) -> Workload:
+    """The trace without its standing guests, which came at times that it does not tell."""
+    if trace.standing >= len(trace):
+        raise InvalidValue(f"{trace.name}: no guest arrives", field="trace")
+    return replace(trace, standing=0, **{name: getattr(trace, name)[trace.standing :] for name in _COLUMNS})
 
 
 def _batches(trace: Workload) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -67,32 +158,6 @@ def _rates(trace: Workload, batches: int) -> NDArray[np.float64]:
     seen = np.bincount(steps % DAY_S // 3600, minlength=24)
     mean = batches / max(1, len(steps))
     return np.where(seen > 0, arrived / np.maximum(seen, 1), mean)
-
-
-def _departures(
-    trace: Workload, guests: NDArray[np.int64], arrival: NDArray[np.int64], rng: np.random.Generator
-) -> NDArray[np.int64]:
-    ended = trace.departure_s != NEVER
-    known = np.sort((trace.departure_s - trace.arrival_s)[ended])
-    lifetime = (trace.departure_s - trace.arrival_s)[guests]
-    cut = np.flatnonzero(~ended[guests])
-    at_least = (trace.end_s - trace.arrival_s)[guests[cut]]
-    longer = np.searchsorted(known, at_least, side="right")
-    drawn = longer + np.floor(rng.random(len(cut)) * (len(known) - longer)).astype(np.int64)
-    found = drawn < len(known)
-    lifetime[cut[found]] = known[drawn[found]]
-    return np.where(np.isin(np.arange(len(guests)), cut[~found]), NEVER, arrival + lifetime)
-
-
-def _groups(trace: Workload, guests: NDArray[np.int64], batch: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Groups of the trace, anew for each batch that repeats them."""
-    grouped = trace.group[guests] != ALONE
-    if not grouped.any():
-        return np.full(len(guests), ALONE)
-    pairs = np.stack([batch[grouped], trace.group[guests][grouped]])
-    groups = np.full(len(guests), ALONE)
-    groups[grouped] = np.unique(pairs, axis=1, return_inverse=True)[1].reshape(-1)
-    return groups
 
 
 DEVOPS_CLOUDS: Final = ("cloud-1", "cloud-2", "cloud-3")

@@ -234,19 +234,19 @@ def _host(node: Node) -> Host:
 
 
 def requests(pods: Iterable[Pod], order: Sequence[str]) -> list[Request]:
-    """One request per name of ``order``; guests of one shape share their spec. UnknownName for a guest that is not in
+    """One request per name of ``order``; guests of one shape share it. UnknownName for a guest that is not in
     the list."""
     by_name = {pod.name: pod for pod in pods}
-    specs: dict[tuple[int, int, int, int, str], RequestSpec] = {}
+    shapes: dict[tuple[int, int, int, int, str], Request] = {}
     made = []
     for name in order:
         pod = by_name.get(name)
         if pod is None:
             raise UnknownName.among("guest", str(name), by_name, field="order")
         shape = (pod.cpu_milli, pod.memory_mib, pod.gpu_milli, pod.gpus, pod.models)
-        if shape not in specs:
-            specs[shape] = RequestSpec(flavor=_flavor(pod))
-        made.append(Request(spec=specs[shape]))
+        if shape not in shapes:
+            shapes[shape] = Request(spec=RequestSpec(flavor=_flavor(pod)))
+        made.append(shapes[shape])
     return made
 
 

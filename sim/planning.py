@@ -16,7 +16,7 @@ from .fleet_plan import Hardware
 from .run import Outcome
 from .sizing import Search
 from .tasks import Task, execute, outcomes, planned, workload_of
-from .workload import Workload
+from .workload import Guests, peaks
 
 _T: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 """97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom; beyond, 2.1 is on the safe side up to 18, and 1.96
@@ -57,10 +57,10 @@ def size(task: Task, *, hardware: str = "", target_percent: float = 0.0) -> Size
     if not 0 <= target_percent < 100:
         raise InvalidValue(f"a target of {target_percent} % makes no sense", field="target")
     workload = workload_of(task.source, task.seed)
-    allowed = math.floor(target_percent / 100 * len(workload))
     plan = planned(task)
     kind = next(each for each in plan.hardware if each.name == hardware)
-    bound = lower_bound(workload, kind, [each for each in plan.hardware if each.name != hardware])
+    guests, bound = lower_bound(workload, kind, [each for each in plan.hardware if each.name != hardware])
+    allowed = math.floor(target_percent / 100 * guests)
     search, trials, best = Search(bound), list[Trial](), None
     while (hosts := search.candidate) is not None:
         counts = {**task.counts, hardware: hosts}
@@ -83,10 +83,11 @@ def size(task: Task, *, hardware: str = "", target_percent: float = 0.0) -> Size
     )
 
 
-def lower_bound(workload: Workload, kind: Hardware, others: Sequence[Hardware] = ()) -> int:
-    """Hosts of ``kind`` that even a perfect packing needs beside the others when most is asked for at once; at least
-    one. Holds for refusing nothing. InvalidValue for a guest that fits neither."""
-    if not len(workload):
+def lower_bound(workload: Guests, kind: Hardware, others: Sequence[Hardware] = ()) -> tuple[int, int]:
+    """The number of guests; and hosts of ``kind`` that even a perfect packing needs beside the others when most is
+    asked for at once, at least one. Holds for refusing nothing. InvalidValue for a guest that fits neither."""
+    count, most = peaks(workload, [attrgetter(name) for name in ("vcpus", "memory_mb", "root_gb")])
+    if not count:
         raise InvalidValue(f"{workload.name}: no guests", field="trace")
     for spec in workload.specs:
         flavor = spec.flavor
@@ -94,12 +95,11 @@ def lower_bound(workload: Workload, kind: Hardware, others: Sequence[Hardware] =
         if all(any(a > b for a, b in zip(asked, _holds(each), strict=True)) for each in (kind, *others)):
             raise InvalidValue(f"{workload.name}: a guest {flavor.name} fits no host", field="trace")
     needs = [1]
-    for index, field in enumerate(("vcpus", "memory_mb", "root_gb")):
+    for index, peak in enumerate(most):
         there = sum(_holds(each)[index] * each.count for each in others)
-        peak = workload.peak(attrgetter(field))
         if peak > there:
             needs.append(math.ceil((peak - there) / _holds(kind)[index]) if _holds(kind)[index] else 1)
-    return max(needs)
+    return count, max(needs)
 
 
 def _holds(kind: Hardware) -> tuple[float, float, float]:

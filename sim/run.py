@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter
-from collections.abc import Callable
-from typing import Final
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import compress
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..placement.batch import Decisions
 from ..placement.policy import Policy
-from ..placement.request import Request
-from .fleet_plan import FleetPlan, Site
-from .workload import ALONE, EPOCH_S, NEVER, STEP_S, Workload
+from ..placement.request import Request, RequestSpec
+from .evacuation import Disruption, Evacuation
+from .fleet_plan import DOMAINS, FleetPlan
+from .groups import Groups
+from .site import Site
+from .workload import EPOCH_S, NEVER, STEP_S, Guests
 
 RESOURCES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
-_GUESTS: Final = "6e790000-0000-4000-8000-"
-_GROUPS: Final = "6e7a0000-0000-4000-8000-"
+_GUESTS: Final = "6e79{:04x}-{:04x}-4000-8000-"
+"""What the uuids of guests begin with: the number of their spec, in two halves. They end with the guest's own."""
 Whole = NDArray[np.int64]
 SAMPLES: Final = 400
-"""Points of a curve, about."""
+"""Every so-manieth part of the steps is a point of the curves, and the last step: never more than twice as many."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +38,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
     used_percent: dict[str, dict[str, float]]
     stranded_percent: float
+    hosts_down: int = 0
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,57 +74,78 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     refused_by_day: list[int]
     interrupted: bool
     samples: list[Sample]
+    disruption: Disruption | None = None
+
+
+class Coming(NamedTuple):
+    """Guests that ask for a host in a step, as columns of equal length; ``number`` counts all guests of the run."""
+
+    number: Whole
+    arrived_s: Whole
+    departure_s: Whole
+    spec: Whole
+    group: Whole
+
+    def of(self, which: Whole) -> Coming:
+        """Those at the positions ``which``."""
+        return Coming(*(column[which] for column in self))
+
+
+_NOBODY: Final = Coming(*[np.empty(0, np.int64)] * 5)
 
 
 class Run:
     """A run in progress. Deterministic: equal inputs, equal outcomes. ``wait_hours``: how long a request that finds no
-    host may wait for one, first come first served."""
+    host may wait for one, first come first served. In memory are the guests that are there, those that wait, and the
+    part of the workload that is being played."""
 
     def __init__(
-        self, plan: FleetPlan, workload: Workload, policy: Policy, *, seed: int = 0, wait_hours: float = 0.0
+        self, plan: FleetPlan, workload: Guests, policy: Policy, *, seed: int = 0, wait_hours: float = 0.0
     ) -> None:
         self.plan, self.workload, self.seed, self.wait_s = plan, workload, seed, wait_hours * 3600
         self.site = Site(plan, policy, seed=seed)
         self.engine = self.site.engine
         self.refusals: Counter[str] = Counter()
         self.samples: list[Sample] = []
+        self.played = 0
+        """Steps that are behind."""
         self.placed = self.alive = self.offered = self.waited = 0
-        self.wait_total = self.longest_wait = 0.0
+        self.waited_s = self.longest_wait_s = 0
         self.peak_guests = 0
         self.first_refusal: float | None = None
         self.requests_by_day: list[int] = []
         self.refused_by_day: list[int] = []
-        self._leaving: list[tuple[int, int]] = []
-        self._queue: list[int] = []
-        self._building: list[int] = []
-        self._groups: dict[int, str | None] = {ALONE: None}
-        self._guest_s = self._burst_vcpu_s = self._host_hours_cost = 0.0
+        self._leaving: defaultdict[int, list[str]] = defaultdict(list)
+        """By step: the guests that leave in it."""
+        self._queue = _NOBODY
+        self._building: list[str] = []
+        self.groups = Groups(self.engine)
+        self._guest_s = self._burst_vcpu_s = 0
+        self._host_hours_cost = 0.0
         self._reached = workload.start_s
         self._sums = np.zeros(len(RESOURCES))
         self._peaks = np.zeros(len(RESOURCES))
         self._measured = 0
-        flavors = [spec.flavor for spec in workload.specs]
-        weights = np.bincount(workload.spec, minlength=len(flavors))
-        memory, vcpus = (weights @ [getattr(f, name) for f in flavors] for name in ("memory_mb", "vcpus"))
-        self._memory_per_vcpu = float(memory) / max(float(vcpus), 1.0)
+        self._memory_per_vcpu = workload.memory_per_vcpu
+        self._uuid_of_spec = [_GUESTS.format(number >> 16, number & 0xFFFF) for number in range(len(workload.specs))]
         self._known_places = -1
         self._row_of_place: Whole | slice = slice(0, 0)
         self._zones: list[str] = []
         self._zone_of: Whole = np.empty(0, np.int64)
         self._price_per_hour = 0.0
         self._prices = {kind.name: kind.price_per_hour for kind in plan.hardware}
+        self.evacuation = Evacuation(self)
 
     def play(self, advance: Callable[[], bool] = lambda: True, *, until_refused: int | None = None) -> Outcome:
-        """Play it all. ``advance`` is called after each step; False ends the run there. ``until_refused``: end it also
-        once more than so many requests were refused."""
-        workload, interrupted = self.workload, False
-        steps = workload.steps
+        """Play it all, or what is left of it. ``advance`` is called after each step; False ends the run there.
+        ``until_refused``: end it also once more than so many requests were refused."""
+        steps, interrupted = self.workload.steps, False
         stride = max(1, len(steps) // SAMPLES)
-        first = int(np.searchsorted(workload.arrival_s, steps.start)) if len(steps) else 0
-        for number, at_s in enumerate(steps):
-            last = int(np.searchsorted(workload.arrival_s, at_s, side="right"))
-            self._step(at_s, range(first, last))
-            first = last
+        for number, (at_s, arriving) in enumerate(self._arrivals()):
+            if number < self.played:
+                continue
+            self._step(number, at_s, arriving)
+            self.played = number + 1
             self._measure(at_s, keep=number % stride == 0 or number == len(steps) - 1)
             if not advance():
                 interrupted = number < len(steps) - 1
@@ -133,80 +159,131 @@ class Run:
         pairs = zip(self.requests_by_day[:-1], self.refused_by_day[:-1], strict=True)
         return any(100 * refused > percent * max(n, 1) for n, refused in pairs)
 
+    def spec_of(self, uuid: str) -> RequestSpec:
+        """What a guest of this run asked for, as its uuid says."""
+        return self.workload.specs[int(uuid[4:8] + uuid[9:13], 16)]
+
+    # guests and their hosts, for who places them anew
+
+    def take_off(self, uuids: Sequence[str]) -> dict[str, int]:
+        """Release guests that leave their hosts before their time; uuid -> when each would have left, NEVER for after
+        the run. O(guests)."""
+        leaves, first = dict.fromkeys(uuids, NEVER), self.workload.steps.start
+        for step, leaving in self._leaving.items():
+            here = leaves.keys() & leaving
+            if here:
+                leaves.update(dict.fromkeys(here, first + step * STEP_S))
+                self._leaving[step] = [uuid for uuid in leaving if uuid not in here]
+        self.engine.release(uuids)
+        self.alive -= len(uuids)
+        return leaves
+
+    def put_back(self, uuid: str, leaves: int) -> None:
+        """Take note that a guest which was taken off has a host again."""
+        if leaves != NEVER:
+            self._leaving[(leaves - self.workload.steps.start) // STEP_S].append(uuid)
+        self.engine.spawned(uuid)
+        self.alive += 1
+
+    def stood_still(self, seconds: int) -> None:
+        """Count seconds less of a guest that had no host."""
+        self._guest_s -= seconds
+
+    def lost(self, uuid: str, seconds: int) -> None:
+        """Take note that a guest which was taken off will not come back, so many seconds before its end."""
+        self.groups.left([uuid])
+        self.stood_still(seconds)
+
     # a step
 
-    def _step(self, at_s: int, arriving: range) -> None:
-        self.site.happen((at_s - self.workload.start_s) / 3600)
-        self._depart(at_s)
-        day = (at_s - self.workload.start_s) // 86_400
+    def _arrivals(self) -> Iterator[tuple[int, Coming]]:
+        """The steps, and who comes in each."""
+        number = 0
+        for part in self.workload.parts():
+            ends = np.searchsorted(part.arrival_s, np.array(part.steps), side="right").tolist()
+            first = int(np.searchsorted(part.arrival_s, part.steps.start)) if ends else 0
+            for at_s, last in zip(part.steps, ends, strict=True):
+                columns = (part.arrival_s, part.departure_s, part.spec, part.group)
+                numbers = np.arange(number, number + last - first)
+                yield at_s, Coming(numbers, *(column[first:last] for column in columns))
+                number, first = number + last - first, last
+
+    def _step(self, number: int, at_s: int, arriving: Coming) -> None:
+        changes = self.site.happen((at_s - self.workload.start_s) / 3600)
+        self._depart(number)
+        self.evacuation.step(at_s, changes)
+        day = max(0, at_s - self.workload.start_s) // 86_400
         self.requests_by_day += [0] * (day + 1 - len(self.requests_by_day))
         self.refused_by_day += [0] * (day + 1 - len(self.refused_by_day))
-        self.requests_by_day[day] += len(arriving)
-        waiting, self._queue = self._queue, []
-        guests = [*waiting, *arriving]
-        self.offered += len(arriving)
-        if not guests:
+        self.requests_by_day[day] += len(arriving.number)
+        self.offered += len(arriving.number)
+        coming = arriving
+        if len(self._queue.number):
+            coming = Coming(*map(np.concatenate, zip(self._queue, arriving, strict=True)))
+        if not len(coming.number):
             return
-        requests = self._requests(guests, at_s)
-        decisions = self.engine.place_many(requests)
-        self._building = []
-        arrivals, departures = (
-            column[guests].tolist() for column in (self.workload.arrival_s, self.workload.departure_s)
-        )
-        for position, row in enumerate(decisions.rows.tolist()):
-            guest, arrived = guests[position], arrivals[position]
-            if row >= 0:
-                self._came(guest, at_s, arrived, departures[position])
-            elif at_s + STEP_S - arrived <= self.wait_s:
-                self._queue.append(guest)
-            else:
-                refusal = decisions[position].refusal
-                self._refused(guest, at_s, refusal.stage if refusal is not None else "")
+        uuids = self._uuids(coming)
+        decisions = self.engine.place_many(self._requests(coming, uuids, at_s))
+        here = decisions.rows >= 0
+        self._came(coming.of(np.flatnonzero(here)), list(compress(uuids, here.tolist())), at_s)
+        self._turned_away(coming, np.flatnonzero(~here), decisions, at_s)
 
-    def _requests(self, guests: list[int], at_s: int) -> list[Request]:
-        specs, groups, now = self.workload.specs, self._groups, float(EPOCH_S + at_s)
-        wanted = self.workload.spec[guests].tolist(), self.workload.group[guests].tolist()
-        for group in sorted(set(wanted[1]) - groups.keys()):
-            groups[group] = f"{_GROUPS}{group:012x}"
-            self.engine.fleet.add_server_group(f"{_GROUPS}{group:012x}", "anti-affinity")
+    def _uuids(self, coming: Coming) -> list[str]:
+        begun = self._uuid_of_spec
+        return [f"{begun[s]}{n:012x}" for s, n in zip(coming.spec.tolist(), coming.number.tolist(), strict=True)]
+
+    def _requests(self, coming: Coming, uuids: list[str], at_s: int) -> list[Request]:
+        specs, now = self.workload.specs, float(EPOCH_S + at_s)
+        groups = self.groups.kept(coming.group)
         return [
-            Request(spec=specs[spec], instance_uuids=(f"{_GUESTS}{guest:012x}",), server_group=groups[group], now=now)
-            for guest, spec, group in zip(guests, *wanted, strict=True)
+            Request(spec=specs[spec], instance_uuids=(uuid,), server_group=group, now=now)
+            for uuid, spec, group in zip(uuids, coming.spec.tolist(), groups, strict=True)
         ]
 
-    def _depart(self, at_s: int) -> None:
-        gone: list[int] = []
-        while self._leaving and self._leaving[0][0] <= at_s:
-            gone.append(heapq.heappop(self._leaving)[1])
-        here = set(gone)
-        self.engine.spawned([f"{_GUESTS}{guest:012x}" for guest in self._building if guest not in here])
+    def _depart(self, number: int) -> None:
+        gone = self._leaving.pop(number, [])
+        self.engine.spawned(self._building)
         self._building = []
-        self.engine.release([f"{_GUESTS}{guest:012x}" for guest in gone])
+        self.engine.release(gone)
+        self.groups.left(gone)
         self.alive -= len(gone)
 
-    def _came(self, guest: int, at_s: int, arrived: int, departure: int) -> None:
-        waited, end_s = at_s - arrived, self.workload.end_s
-        if departure != NEVER:
-            departure += waited
-            heapq.heappush(self._leaving, (departure, guest))
-        self._building.append(guest)
-        self._guest_s += min(departure, end_s) - at_s
-        self.placed += 1
-        self.alive += 1
-        if waited:
-            self.waited += 1
-            self.wait_total += waited / 3600
-            self.longest_wait = max(self.longest_wait, waited / 3600)
+    def _came(self, guests: Coming, uuids: list[str], at_s: int) -> None:
+        """Guests have been placed: note when they leave."""
+        steps = self.workload.steps
+        waits = at_s - guests.arrived_s
+        departure = np.where(guests.departure_s == NEVER, NEVER, guests.departure_s + waits)
+        self._guest_s += int((np.minimum(departure, self.workload.end_s) - at_s).sum())
+        leaving, after = self._leaving, len(steps)
+        for uuid, step in zip(uuids, np.minimum(-(-(departure - steps.start) // STEP_S), after).tolist(), strict=True):
+            if step < after:
+                leaving[step].append(uuid)
+        self._building = uuids
+        self.groups.joined(guests.group, uuids)
+        self.placed += len(uuids)
+        self.alive += len(uuids)
+        if waits.any():
+            self.waited += int(np.count_nonzero(waits))
+            self.waited_s += int(waits.sum())
+            self.longest_wait_s = max(self.longest_wait_s, int(waits.max()))
 
-    def _refused(self, guest: int, at_s: int, stage: str) -> None:
-        workload = self.workload
+    def _turned_away(self, coming: Coming, which: Whole, decisions: Decisions, at_s: int) -> None:
+        """Guests found no host: they wait, or are refused for good."""
+        waits = at_s + STEP_S - coming.arrived_s[which] <= self.wait_s
+        self._queue = coming.of(which[waits])
+        for position in which[~waits].tolist():
+            refusal = decisions[position].refusal
+            until = min(int(coming.departure_s[position]), self.workload.end_s)
+            vcpus = self.workload.specs[int(coming.spec[position])].flavor.vcpus
+            self._refused(refusal.stage if refusal is not None else "", at_s)
+            self._burst_vcpu_s += vcpus * max(0, until - int(coming.arrived_s[position]))
+        self.groups.forget_empty(coming.group[which])
+
+    def _refused(self, stage: str, at_s: int) -> None:
         self.refusals[stage] += 1
         self.refused_by_day[-1] += 1
         if self.first_refusal is None:
-            self.first_refusal = (at_s - workload.start_s) / 3600
-        until = min(int(workload.departure_s[guest]), workload.end_s)
-        vcpus = workload.specs[int(workload.spec[guest])].flavor.vcpus
-        self._burst_vcpu_s += vcpus * max(0, until - int(workload.arrival_s[guest]))
+            self.first_refusal = (at_s - self.workload.start_s) / 3600
 
     # measuring
 
@@ -237,10 +314,11 @@ class Run:
             Sample(
                 hours=round((at_s - self.workload.start_s) / 3600, 4),
                 guests=self.alive,
-                waiting=len(self._queue),
+                waiting=len(self._queue.number),
                 refused=self.refusals.total(),
                 used_percent=by_zone,
                 stranded_percent=round(stranded, 3),
+                hosts_down=sum(reasons > 0 for reasons in self.site.down.values()),
             )
         )
 
@@ -273,12 +351,12 @@ class Run:
             requests=self.offered,
             placed=self.placed,
             refused=refused,
-            waiting=len(self._queue),
+            waiting=len(self._queue.number),
             refused_percent=round(100.0 * refused / max(1, self.offered), 4),
             refusals=dict(sorted(self.refusals.items(), key=lambda item: (-item[1], item[0]))),
             waited=self.waited,
-            mean_wait_hours=round(self.wait_total / max(1, self.waited), 4),
-            longest_wait_hours=round(self.longest_wait, 4),
+            mean_wait_hours=round(self.waited_s / 3600 / max(1, self.waited), 4),
+            longest_wait_hours=round(self.longest_wait_s / 3600, 4),
             first_refusal_hours=self.first_refusal,
             peak_percent=dict(zip(RESOURCES, self._peaks.round(3).tolist(), strict=True)),
             mean_percent=dict(zip(RESOURCES, mean.round(3).tolist(), strict=True)),
@@ -292,6 +370,7 @@ class Run:
             refused_by_day=self.refused_by_day,
             interrupted=interrupted,
             samples=self.samples,
+            disruption=self.evacuation.outcome(self._reached),
         )
 
 
@@ -316,8 +395,8 @@ def headroom(run: Run, *, hosts: int = 1) -> list[Loss]:
     used = {place.host: int(fleet.store.inventory["used"][0, fleet.row(place.host)]) for place in run.site.places}
     fullest = sorted(used, key=lambda host: (-used[host], host))[:hosts]
     domains: dict[str, list[str]] = {f"the {hosts} fullest hosts" if hosts > 1 else "the fullest host": fullest}
-    for kind in ("rack", "zone"):
-        for place in run.site.places:
+    for kind in DOMAINS[1:]:
+        for place in run.site.places if kind != "cell" or any(place.cell for place in run.site.places) else ():
             domains.setdefault(f"{kind} {getattr(place, kind)}", []).append(place.host)
     losses = [_lost(run, what, lost) for what, lost in domains.items() if len(lost) < len(run.site.places)]
     return sorted(losses, key=lambda loss: (-loss.homeless, -loss.guests, loss.what))
@@ -329,13 +408,8 @@ def _lost(run: Run, what: str, hosts: list[str]) -> Loss:
     guests = [uuid for host in hosts for uuid in fleet.instances(fleet.row(host))]
     for host in hosts:
         fleet.set_service(host, forced_down=True)
-    numbers = sorted((int(uuid[-12:], 16) for uuid in guests), key=lambda guest: (-_vcpus(run, guest), guest))
-    trial.release([f"{_GUESTS}{guest:012x}" for guest in numbers])
-    specs = [run.workload.specs[int(run.workload.spec[guest])] for guest in numbers]
-    placed = trial.place_many(Request(spec=spec) for spec in specs).placed
+    guests.sort(key=lambda uuid: (-run.spec_of(uuid).flavor.vcpus, uuid[-12:]))
+    trial.release(guests)
+    placed = trial.place_many(Request(spec=run.spec_of(uuid)) for uuid in guests).placed
     run.engine.fleet  # noqa: B018  # brings the state back from the fork
-    return Loss(what=what, hosts=len(hosts), guests=len(numbers), homeless=len(numbers) - placed)
-
-
-def _vcpus(run: Run, guest: int) -> int:
-    return run.workload.specs[int(run.workload.spec[guest])].flavor.vcpus
+    return Loss(what=what, hosts=len(hosts), guests=len(guests), homeless=len(guests) - placed)

@@ -16,8 +16,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ..placement.errors import InvalidValue
-from . import planning
+from . import checkpoint, planning
 from .demo import INTERRUPTED, Stop
+from .evacuation import Disruption
 from .experiments import Flag, Seed, openb, print_json
 from .fleet_plan import FleetPlan, Hardware, checked, read_fleet
 from .pack.command import pack
@@ -45,7 +46,8 @@ class Inputs:
     fleet
         A fleet file (TOML). Without one: --hosts hosts of --vcpus and --memory-gb.
     trace
-        The guests: a CSV file, gzipped or not, of any columns, of Azure's 2017 trace or of OpenB; or devops.
+        The guests: a CSV file, gzipped or not, of any columns, of Azure's 2017 trace or of OpenB; the data folder of a
+        Hostler service that has ended, or a copy of it; or devops.
     columns
         What the trace's columns are called: vcpus=cores,memory_gb=mem,...
     flavors
@@ -127,7 +129,13 @@ class Inputs:
 
 
 @app.command
-def run(inputs: Inputs, *, seed: Seed = 0, spare: Annotated[int, Parameter(validator=Number(gte=1))] = 1) -> int:
+def run(
+    inputs: Inputs,
+    *,
+    seed: Seed = 0,
+    spare: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    resume: Path | None = None,
+) -> int:
     """Play a trace on a fleet: how full it gets, what is refused and why, waits, costs, and what a failure would do.
 
     Parameters
@@ -136,19 +144,28 @@ def run(inputs: Inputs, *, seed: Seed = 0, spare: Annotated[int, Parameter(valid
         The same seed gives the same answer.
     spare
         How many of the fullest hosts are lost together in the trial of failures.
+    resume
+        A file that the run is kept in when Ctrl-C ends it: it goes on from there, and the file is deleted at the end.
     """
-    playing = start(inputs.task(seed))
-    with Stop() as stop, progress(playing.workload.name, len(playing.workload.steps)) as advance:
+    task = inputs.task(seed)
+    playing, digest = start(task), task.digest if resume is not None else ""
+    if resume is not None and resume.exists():
+        checkpoint.resume(playing, digest, resume)
+    with Stop() as stop, progress(playing.workload.name, len(playing.workload.steps) - playing.played) as advance:
 
         def step() -> bool:
             advance()
             return not stop.requested
 
         outcome = playing.play(step)
+    if resume is not None and outcome.interrupted:
+        checkpoint.save(playing, digest, resume)
     losses = headroom(playing, hosts=spare)
     made = _report(f"{outcome.policy} on {outcome.hosts:,} hosts", inputs, [outcome], seed=str(seed))
     made.losses = losses
     _finish(made, inputs, {"outcome": outcome, "losses": losses}, lambda: _show(outcome))
+    if resume is not None and not outcome.interrupted:
+        resume.unlink(missing_ok=True)
     return INTERRUPTED if outcome.interrupted else 0
 
 
@@ -230,6 +247,7 @@ def compare(
     seeds: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
     workers: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     cluster: str = "",
+    resume: Path | None = None,
 ) -> int:
     """Policies and over-commit ratios side by side on the same guests, with confidence intervals over seeds.
 
@@ -245,8 +263,18 @@ def compare(
         Processes; 0: one per core.
     cluster
         Address of a Dask scheduler, tcp://...
+    resume
+        A file that outcomes are kept in: what it has already is not played again.
     """
-    return sweep(inputs, policies=policies, cpu_ratios=cpu_ratios, seeds=seeds, workers=workers, cluster=cluster)
+    return sweep(
+        inputs,
+        policies=policies,
+        cpu_ratios=cpu_ratios,
+        seeds=seeds,
+        workers=workers,
+        cluster=cluster,
+        resume=resume,
+    )
 
 
 @app.command
@@ -381,6 +409,19 @@ def _show(outcome: Outcome) -> None:
     if outcome.waited:
         print(f"{outcome.waited:,} waited, {outcome.mean_wait_hours:.2f} h on average", end="")
         print(f", {outcome.longest_wait_hours:.2f} h at most")
+    if outcome.disruption is not None:
+        _show_disruption(outcome.disruption)
     if outcome.cost:
         each = f", {outcome.cost_per_guest_hour:.4f} per guest-hour" if outcome.cost_per_guest_hour else ""
         print(f"cost {outcome.cost:,.2f}{each}; the refused in a public cloud: {outcome.burst_cost:,.2f}")
+
+
+def _show_disruption(told: Disruption) -> None:
+    print(f"outages: {told.down_host_hours:,.1f} host-hours down, {told.migrated:,} guests moved before maintenance")
+    print(
+        f"  {told.stopped:,} guests stopped with their hosts: {told.evacuated:,} evacuated, {told.lost:,} lost", end=""
+    )
+    print(f", {told.waiting:,} waiting; {told.downtime_hours:,.2f} h of downtime", end="")
+    print(f", {told.longest_downtime_hours:.2f} h at most" if told.longest_downtime_hours else "")
+    for why, count in told.lost_for.items():
+        print(f"  lost for {why}: {count:,}")

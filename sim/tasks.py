@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -17,11 +19,11 @@ import msgspec
 from ..placement.errors import InvalidValue
 from .catalogue import read_flavors
 from .fleet_plan import FleetPlan
-from .generator import devops, generate
+from .generator import Made, devops
 from .policies import policy_of
 from .run import Outcome, Run
 from .trace import read_trace
-from .workload import Workload
+from .workload import Guests, Workload
 
 DEVOPS: Final = "devops"
 """Name of the made-up workload that needs no trace."""
@@ -56,18 +58,34 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that the outcome depends on but the trace's and policy's files themselves."""
-        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
+        """SHA-256 of all that the outcome depends on, the contents of files included."""
+        digest = hashlib.sha256(msgspec.json.encode(self))
+        for name in (self.source.trace, self.source.flavors, self.policy):
+            for path in _files(Path(name)) if name else ():
+                status = path.stat()
+                digest.update(_content(path, status.st_size, status.st_mtime_ns))
+        return digest.hexdigest()
 
 
-def workload_of(source: Source, seed: int) -> Workload:
+def _files(path: Path) -> list[Path]:
+    """The file, or those in the folder, if there are any."""
+    return sorted(each for each in (path.iterdir() if path.is_dir() else [path]) if each.is_file())
+
+
+@functools.lru_cache(maxsize=64)
+def _content(path: Path, size: int, modified_ns: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def workload_of(source: Source, seed: int) -> Guests:
     """The guests of a source. InvalidValue or UnknownName for what cannot be read or made."""
     made = source.trace == DEVOPS or source.made_hours > 0
     return _workload(msgspec.json.encode(source), seed if made else 0)
 
 
 @functools.lru_cache(maxsize=4)
-def _workload(encoded: bytes, seed: int) -> Workload:
+def _workload(encoded: bytes, seed: int) -> Guests:
     source = msgspec.json.decode(encoded, type=Source)
     if source.trace == DEVOPS:
         return devops(days=max(1, round((source.made_hours or 120) / 24)), seed=seed)
@@ -77,7 +95,7 @@ def _workload(encoded: bytes, seed: int) -> Workload:
     if not source.made_hours:
         return trace
     growth, scale = source.growth_per_year, source.scale
-    return generate(trace, hours=source.made_hours, seed=seed, growth_per_year=growth, scale=scale)
+    return Made(trace, hours=source.made_hours, seed=seed, growth_per_year=growth, scale=scale)
 
 
 @functools.lru_cache(maxsize=2)
@@ -138,11 +156,18 @@ def _mapped(tasks: Sequence[Task], workers: int, cluster: str) -> Iterator[Itera
     elif workers <= 1:
         yield map(execute, tasks)
     else:
-        pool = ProcessPoolExecutor(workers)
+        others = set(multiprocessing.active_children())
+        # Ctrl-C in a terminal reaches all of its processes, and is this one's to judge.
+        pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
         try:
-            yield pool.map(execute, tasks)
+            futures = [pool.submit(execute, task) for task in tasks]
+            yield (future.result() for future in futures)
+        except BaseException:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()  # nothing is cancelled: the pool breaks, which ends it at once
+            raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False)
 
 
 def _client(address: str) -> Any:

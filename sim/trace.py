@@ -1,4 +1,5 @@
-"""Reads traces of guests as workloads: CSV files with columns of any name, Azure's 2017 trace, OpenB's pods."""
+"""Reads traces of guests as workloads: CSV files with columns of any name, Azure's 2017 trace, OpenB's pods, and
+journals."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from ..placement.gpu import gpu_extra_specs
 from ..placement.request import Flavor, RequestSpec
 from .azure import read_trace as read_azure
 from .csv_columns import Reader, open_text, read_columns
+from .journal import is_journal, read_journal
 from .workload import ALONE, NEVER, STEP_S, Workload
 
 COLUMNS: Final[Mapping[str, str]] = {
@@ -50,13 +52,17 @@ _OPENB: Final = {
 def read_trace(
     path: Path, columns: Mapping[str, str] | None = None, flavors: Mapping[str, Flavor] | None = None
 ) -> Workload:
-    """The workload of a CSV file, gzipped or not, with a row per guest.
+    """The workload of a CSV file, gzipped or not, with a row per guest, or of a Hostler service's journal.
 
     ``columns``: one of COLUMNS -> its name in the file, where that differs. ``flavors``: the catalogue that the column
-    flavor names one of. Azure's and OpenB's files are known by
-    their headers. Times are brought to steps of five minutes: arrivals down, departures up. InvalidValue names the
-    file, line and column at fault.
+    flavor names one of. Azure's and OpenB's files are known by their headers, journals by being a folder or a database.
+    Times are brought to steps of five minutes: arrivals down, departures up. InvalidValue names the file, line and
+    column at fault.
     """
+    if is_journal(path):
+        if columns or flavors:
+            raise InvalidValue(f"{path}: a journal has no columns to be named", field="columns")
+        return read_journal(path)
     header = _header(path)
     mapping = dict(columns or {})
     for name in mapping:

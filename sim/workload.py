@@ -1,10 +1,10 @@
-"""What a simulation is fed: guests that come and go, as columns. Other modules make or read them."""
+"""What a simulation is fed: guests that come and go, as columns, at once or part by part. Other modules make them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,35 @@ NEVER: Final = 1 << 60
 """Departure of a guest that outlives the workload."""
 ALONE: Final = -1
 """Group of a guest that is in none."""
+
+
+class Guests(Protocol):
+    """Guests in parts that follow each other in time, so that never all of them need to be in memory."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def specs(self) -> tuple[RequestSpec, ...]:
+        """What the guests of all parts ask for."""
+        ...
+
+    @property
+    def start_s(self) -> int: ...
+    @property
+    def end_s(self) -> int: ...
+    @property
+    def steps(self) -> range:
+        """The times at which something may happen: those of the parts, one after the other."""
+        ...
+
+    @property
+    def memory_per_vcpu(self) -> float:
+        """MiB beside each vCPU of the mean guest."""
+        ...
+
+    def parts(self) -> Iterator[Workload]:
+        """The guests in order of arrival, anew for each call; every part has the same ``specs``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,6 +77,16 @@ class Workload:
         """The times at which something may happen; the standing guests arrive one step before the story begins."""
         return range(self.start_s - STEP_S if self.standing else self.start_s, self.end_s, STEP_S)
 
+    @property
+    def memory_per_vcpu(self) -> float:
+        """MiB beside each vCPU of the mean guest. O(guests)."""
+        vcpus, memory = self.amounts(lambda flavor: flavor.vcpus), self.amounts(lambda flavor: flavor.memory_mb)
+        return float(memory.sum()) / max(float(vcpus.sum()), 1.0)
+
+    def parts(self) -> Iterator[Workload]:
+        """The workload itself, in one part."""
+        yield self
+
     def first(self, hours: float) -> Workload:
         """The workload's first hours."""
         end_s = min(self.end_s, self.start_s + round(hours * 3600))
@@ -65,3 +104,19 @@ class Workload:
         times = np.concatenate([self.departure_s, self.arrival_s])
         order = np.argsort(times, kind="stable")
         return int(np.cumsum(np.concatenate([-amounts, amounts])[order]).max(initial=0))
+
+
+def peaks(guests: Guests, amounts: Sequence[Callable[[Flavor], int]]) -> tuple[int, list[int]]:
+    """How many guests there are, and for each of ``amounts`` the most that the guests of one step ask for together,
+    departures counted first. O(guests), and memory for the steps only."""
+    steps, count = guests.steps, 0
+    changes = np.zeros((len(amounts), len(steps) + 1), np.int64)
+    for part in guests.parts():
+        count += len(part)
+        come = np.clip(-(-(part.arrival_s - steps.start) // STEP_S), 0, len(steps))
+        go = np.clip(-(-(part.departure_s - steps.start) // STEP_S), come, len(steps))
+        for change, amount in zip(changes, amounts, strict=True):
+            asked = part.amounts(amount)
+            np.add.at(change, come, asked)
+            np.subtract.at(change, go, asked)
+    return count, [int(np.cumsum(change[:-1]).max(initial=0)) for change in changes]

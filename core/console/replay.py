@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,12 +12,10 @@ from cyclopts import Parameter
 
 from ...placement.commands import Placed, PlaceMany, SetPolicy
 from ...placement.decision import Decision
-from ...placement.errors import HostlerError, InvalidValue
-from ..errors import DataDamaged
-from ..journal import Journal, Record
+from ...placement.errors import HostlerError
+from ..journal import Record
 from ..machine import Order, ServiceMachine
-from ..snapshots import SnapshotFolder
-from ..store import SqliteStore
+from ..replaying import begin, records
 from ..tenancy.tenants import LOCAL as ITSELF
 from .guests import read_policy
 from .remote import LOCAL, Remote
@@ -79,41 +77,14 @@ async def replay_journal(
 async def compare(folder: Path, policy: dict[str, Any] | None, show: int) -> Comparison:
     """Replay a folder's journal with and without another policy. InvalidValue, DataDamaged, StorageFailed."""
     then, now, found = ServiceMachine(), ServiceMachine(), Comparison()
-    last = _begin(folder, then, now)
+    last = begin(folder, then, now)
     if policy is not None:
         now.apply(Order(0.0, ITSELF, SetPolicy(policy=policy)))
     found.first, found.last = last + 1, last
-    async for records in _records(folder, last):
-        for record in records:
-            if record.sequence != found.last + 1:
-                raise DataDamaged(f"commands {found.last + 1} to {record.sequence - 1} are not there", field="folder")
+    async for read in records(folder, last):
+        for record in read:
             _step(found, record, then, now if policy is not None else None, show)
     return found
-
-
-def _begin(folder: Path, *machines: ServiceMachine) -> int:
-    """Bring machines to where the journal's first segment begins; the number of the last command before it."""
-    if not folder.is_dir() or not [*folder.glob("journal-*.sqlite"), *folder.glob("snapshot-*")]:
-        raise InvalidValue(f"there is no journal in {folder}", field="folder", hint="name a service's data folder")
-    known = SnapshotFolder(folder).known()
-    if any(path.name == "journal-0000000000000001.sqlite" for path in folder.glob("journal-*")) or not known:
-        return 0
-    for machine in machines:
-        machine.load(SnapshotFolder(folder).find(known[0]))
-    return known[0]
-
-
-async def _records(folder: Path, after: int) -> AsyncIterator[list[Record]]:
-    store = SqliteStore(folder)
-    journal = Journal(store, SnapshotFolder(folder))
-    try:
-        for first in await store.segments():
-            async for records in journal.records(first):
-                new = [record for record in records if record.sequence > after]
-                if new:
-                    yield new
-    finally:
-        await store.close()
 
 
 def _step(found: Comparison, record: Record, then: ServiceMachine, now: ServiceMachine | None, show: int) -> None:

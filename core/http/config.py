@@ -27,6 +27,8 @@ class Limits(Table, frozen=True):
     body_bytes: int = 16 * 2**20
     json_depth: int = 32
     query_fields: int = 1_000
+    candidate_steps: int = 20_000
+    """Of one search for allocation candidates, beyond 256 that each tree has free; see docs/placement.md."""
     connections: int = 1_024
     """Open connections; those beyond wait to be accepted."""
     idle_seconds: float = 75.0
@@ -67,6 +69,9 @@ class Keystone(Table, frozen=True):
     www_authenticate_uri: str = ""
     """What 401 answers name; auth_url if empty."""
     token_cache_seconds: float = 300.0
+    """How long an answer is believed, so also how long a revoked token may still be good; 0: each is asked about."""
+    service_token_roles: tuple[str, ...] = ("service",)
+    """Roles of a service whose own token makes a user's expired one good, for work that takes long."""
     timeout_seconds: float = 10.0
 
 
@@ -145,6 +150,9 @@ def check(config: PlacementConfig) -> None:
         raise InvalidValue("auth is static, but there is no [[placement.tokens]]", field="tokens")
     if config.auth == "keystone" and not config.keystone.auth_url:
         raise InvalidValue("auth is keystone, but keystone.auth_url is empty", field="keystone.auth_url")
+    for name, least in (("token_cache_seconds", 0.0), ("timeout_seconds", 0.001)):
+        if not getattr(config.keystone, name) >= least:
+            raise InvalidValue(f"keystone.{name} must be at least {least:g}", field=f"keystone.{name}")
     for token in config.tokens:
         if len(token.sha256) != 64 or set(token.sha256) - set("0123456789abcdef"):
             hint = "printf %s TOKEN | sha256sum"

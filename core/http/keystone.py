@@ -1,7 +1,8 @@
 """Tokens validated by an OpenStack identity service, by the contract that keystonemiddleware documents.
 
 The service's own token is got with its password (POST /auth/tokens), a user's token is shown to the identity service
-(GET /auth/tokens), and what that says is kept for a while.
+(GET /auth/tokens), and what that says is kept for a while. A user's token that has expired is good while a service
+works for that user and vouches for it with a token of its own (X-Service-Token).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import trio
 from .auth import unauthorized
 from .config import Keystone
 from .errors import HttpError
-from .identity import Identity
+from .identity import NOBODY, Identity
 
 MOST_CACHED: Final = 10_000
 
@@ -53,7 +54,7 @@ class KeystoneTokens:
         self._client = client or httpx.AsyncClient(timeout=config.timeout_seconds)
         self._url = config.auth_url.rstrip("/") + "/auth/tokens"
         self._challenge = f'Keystone uri="{config.www_authenticate_uri or config.auth_url}"'
-        self._cache: OrderedDict[str, tuple[Identity | None, float]] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, bool], tuple[Identity | None, float]] = OrderedDict()
         self._own_token: str | None = None
         self._own_lock = trio.Lock()
 
@@ -62,10 +63,12 @@ class KeystoneTokens:
         token = headers.get("x-auth-token", "")
         if not token:
             raise unauthorized(self._challenge)
-        identity, until = self._cache.get(token, (None, -1.0))
-        if until <= now:
-            identity, until = await self._validate(token, now)
-            self._keep(token, identity, until)
+        vouching = headers.get("x-service-token", "")
+        service = await self._known(vouching, now) if vouching else NOBODY
+        if service is None:
+            raise unauthorized(self._challenge)
+        vouched = not service.roles.isdisjoint(self._config.service_token_roles)
+        identity = await self._known(token, now, vouched=vouched)
         if identity is None:
             raise unauthorized(self._challenge)
         return identity
@@ -74,16 +77,21 @@ class KeystoneTokens:
         """Close the connections to the identity service."""
         await self._client.aclose()
 
-    def _keep(self, token: str, identity: Identity | None, until: float) -> None:
-        self._cache[token] = identity, until
-        self._cache.move_to_end(token)
-        if len(self._cache) > MOST_CACHED:
-            self._cache.popitem(last=False)
+    async def _known(self, token: str, now: float, *, vouched: bool = False) -> Identity | None:
+        """Who the token belongs to, None: nobody. ``vouched``: it may have expired."""
+        identity, until = self._cache.get((token, vouched), (None, -1.0))
+        if until <= now:
+            identity, until = await self._validate(token, vouched, now)
+            self._cache[token, vouched] = identity, until
+            self._cache.move_to_end((token, vouched))
+            if len(self._cache) > MOST_CACHED:
+                self._cache.popitem(last=False)
+        return identity
 
-    async def _validate(self, token: str, now: float) -> tuple[Identity | None, float]:
+    async def _validate(self, token: str, vouched: bool, now: float) -> tuple[Identity | None, float]:
         """Who the token belongs to (None: nobody), and until when that may be believed."""
         until = now + self._config.token_cache_seconds
-        answer = await self._ask(token)
+        answer = await self._ask(token, vouched)
         if answer.status_code in (401, 404):
             return None, until
         try:
@@ -91,7 +99,9 @@ class KeystoneTokens:
             expires = datetime.fromisoformat(found.expires_at).timestamp() if found.expires_at else until
         except (msgspec.DecodeError, ValueError) as error:
             raise _unavailable("sent an answer that is not understood") from error
-        if expires <= now:
+        if vouched:
+            expires = until
+        elif expires <= now:
             return None, until
         roles = frozenset(role.name for role in found.roles)
         system = bool(found.system and found.system.get("all"))
@@ -99,10 +109,12 @@ class KeystoneTokens:
         domain = found.domain.id if found.domain else None
         return Identity(found.user.id, project, roles, system, domain), min(until, expires)
 
-    async def _ask(self, token: str) -> httpx.Response:
+    async def _ask(self, token: str, vouched: bool) -> httpx.Response:
+        query = {"allow_expired": "1"} if vouched else None
         for renewed in (False, True):
             own = await self._service_token(renew=renewed)
-            answer = await self._send("GET", headers={"x-auth-token": own, "x-subject-token": token})
+            shown = {"x-auth-token": own, "x-subject-token": token.encode("latin-1")}
+            answer = await self._send("GET", headers=shown, params=query)
             if answer.status_code in (200, 203, 404):
                 return answer
             if answer.status_code != 401:

@@ -7,7 +7,6 @@ import math
 import os
 import socket
 import struct
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -28,8 +27,10 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 64 << 10
 SEND_BYTES: Final = 1 << 20
 LINGER_SECONDS: Final = 2.0
-TURN_SECONDS: Final = 0.001
-"""So long one peer's messages are taken in before others have their turn."""
+TURN_MESSAGES: Final = 64
+TURN_BYTES: Final = 64 << 10
+"""So much of one peer is taken in, about a millisecond, before others have their turn. (No clock: a simulation with
+the same seed must do the same again.)"""
 _CREDENTIALS: Final = struct.Struct("3i")
 LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 """What a connection raises when it is no more (an SSLError is an OSError)."""
@@ -54,6 +55,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Without a message or an open call or a subscription; then the connection is closed."""
     outstanding: int = 4_096
     """Calls without an answer, of one connection; beyond that nothing more is read from it."""
+    long_questions: int = 4
+    """Of one connection, without an answer; beyond that nothing more is read from it."""
     outstanding_bytes: int = 32 << 20
     """Length of these calls together; beyond that nothing more is read from it."""
     unread_bytes: int = 4 << 20
@@ -174,16 +177,17 @@ class Connection:
         """Give the session all messages that are complete, as fast as it may have them."""
         session, framer = self._session, self._framer
         assert session is not None
-        found, turn = False, time.perf_counter() + TURN_SECONDS
+        found, messages, size = False, 0, 0
         while True:
             framer.limit = self.limits.frame_bytes if session.identity.user else self.limits.stranger_bytes
             frame = framer.next()
             if frame is None:
                 break
             found = True
-            if session.feed(frame) or time.perf_counter() > turn:
+            messages, size = messages + 1, size + len(frame)
+            if session.feed(frame) or messages >= TURN_MESSAGES or size >= TURN_BYTES:
                 await trio.lowlevel.checkpoint()
-                turn = time.perf_counter() + TURN_SECONDS
+                messages = size = 0
             while not self._has_room(session):
                 await self._room.park()
         if found or not self._began:
@@ -193,6 +197,7 @@ class Connection:
         limits = self.limits
         return (
             session.outstanding < limits.outstanding
+            and session.aside < limits.long_questions
             and session.outstanding_bytes < limits.outstanding_bytes
             and self.waiting_bytes < limits.unread_bytes
         )
@@ -231,6 +236,10 @@ class Connection:
                 pass  # closing with unread bytes would take the notification away from the peer
 
     # out
+
+    def settled(self) -> None:
+        """A call has ended that nothing is sent for."""
+        self._room.unpark_all()
 
     def send(self, data: bytes) -> None:
         """Have bytes sent."""

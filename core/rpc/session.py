@@ -48,19 +48,22 @@ class Outlet(Protocol):
     def send(self, data: bytes) -> None:
         """Have bytes sent."""
 
+    def settled(self) -> None:
+        """Told when a call has ended that nothing is sent for."""
+
     def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have work done that ends with the connection."""
 
 
 class Session:
     """State of one connection. ``feed`` is given its messages. ``outstanding`` calls, which came in
-    ``outstanding_bytes``, have no answer yet."""
+    ``outstanding_bytes``, have no answer yet; ``aside`` of them are answered by children."""
 
     def __init__(
         self, service: Service, watchers: Watchers, identity: Identity, outlet: Outlet, *, answer_bytes: int
     ) -> None:
         self.service, self.identity = service, identity
-        self.outstanding = self.outstanding_bytes = 0
+        self.outstanding = self.outstanding_bytes = self.aside = 0
         self.style: ErrorStyle = "list"
         self.answer_bytes = answer_bytes
         self._watchers, self._outlet = watchers, outlet
@@ -79,6 +82,8 @@ class Session:
             self.outstanding_bytes -= size
             if number is not None and not self._closed:
                 self._outlet.send(self._encoded(number, call.method, result, error))
+            else:
+                self._outlet.settled()
 
         return self.begin(call, reply) != "command"
 
@@ -132,6 +137,10 @@ class Session:
             if kind == "session":
                 self._own(params, reply)
                 return kind
+            if self.service.takes_long(params):
+                self.aside += 1
+                self._outlet.spawn(lambda: self._ask_aside(call.method, params, reply))
+                return kind
             result = self.service.ask(self.identity, params)
         except HostlerError as error:
             reply(None, error)
@@ -141,6 +150,19 @@ class Session:
         else:
             reply(result, None)
         return kind
+
+    async def _ask_aside(self, method: str, query: Any, reply: Reply) -> None:
+        result: Any = None
+        error: HostlerError | None = None
+        try:
+            result = await self.service.ask_aside(self.identity, query)
+        except HostlerError as refusal:
+            error = refusal
+        except Exception:
+            log.exception("%s failed in an unforeseen way", method)
+            error = InternalError("the call failed in an unforeseen way; the service's log says how")
+        self.aside -= 1
+        reply(result, error)
 
     # commands
 

@@ -15,7 +15,7 @@ from ..candidate_search import CandidateSearch
 from ..candidate_slots import Prepared, prepare
 from ..fleet import Fleet
 from ..query import PlacementQuery, RequestGroup
-from ..tree_candidates import Way
+from ..tree_candidates import Effort, Way
 from .errors import BadRequest
 from .providers import find
 from .values import Candidates
@@ -34,14 +34,18 @@ def candidates(
     breadth_first: bool,
     preferred: Iterable[str] | None,
     seed: int | None,
+    steps: int | None,
 ) -> Candidates:
     """See `PlacementModel.allocation_candidates`."""
-    if not _is_known(fleet, query):
+    effort = Effort(steps)
+    if not _is_known(fleet, query, effort):
         return NO_CANDIDATES
     prepared = prepare(fleet, query, lambda name: class_rank(fleet, name))
-    search = CandidateSearch(fleet, prepared, nested=nested, preferred=_preferred(fleet, preferred, seed))
+    preferring = _preferred(fleet, preferred, seed)
+    search = CandidateSearch(fleet, prepared, nested=nested, preferred=preferring, effort=effort)
     ways = list(islice(search.ways(breadth_first=breadth_first, expected=query.limit), query.limit))
     if not ways:
+        _check_spent(effort)
         return NO_CANDIDATES
     used = _distinct(ways)
     shown = _with_trees(fleet, used) if nested else used
@@ -61,7 +65,18 @@ def _preferred(fleet: Fleet, preferred: Iterable[str] | None, seed: int | None) 
     return trees
 
 
-def _is_known(fleet: Fleet, query: PlacementQuery) -> bool:
+def _check_spent(effort: Effort) -> None:
+    """BadRequest if the search ended before it knew: to say that there are no candidates could be untrue."""
+    if effort.spent:
+        raise BadRequest(
+            "The search for allocation candidates was given up: too many combinations of providers were tried and none "
+            "was found to meet the request.",
+            field="query",
+            hint="ask for fewer groups at once, or raise the limit candidate_steps",
+        )
+
+
+def _is_known(fleet: Fleet, query: PlacementQuery, effort: Effort) -> bool:
     """False if an earlier group without candidates ends the request before an unknown name is met; BadRequest for an
     unknown name otherwise (Placement looks at one group after the other)."""
     check_known_traits(fleet, query.root_required | query.root_forbidden)
@@ -69,7 +84,7 @@ def _is_known(fleet: Fleet, query: PlacementQuery) -> bool:
         try:
             _check_names(fleet, group)
         except BadRequest:
-            if all(_has_some(fleet, query, earlier) for earlier in query.groups[:number]):
+            if all(_has_some(fleet, query, earlier, effort) for earlier in query.groups[:number]):
                 raise
             return False
     return True
@@ -80,9 +95,12 @@ def _check_names(fleet: Fleet, group: RequestGroup) -> None:
     check_known_traits(fleet, group.required.union(group.forbidden, *group.any_of))
 
 
-def _has_some(fleet: Fleet, query: PlacementQuery, group: RequestGroup) -> bool:
+def _has_some(fleet: Fleet, query: PlacementQuery, group: RequestGroup, effort: Effort) -> bool:
     alone = prepare(fleet, replace(query, groups=(group,), group_policy=None, same_subtree=()))
-    return next(CandidateSearch(fleet, alone).ways(expected=1), None) is not None
+    found = next(CandidateSearch(fleet, alone, effort=effort).ways(expected=1), None) is not None
+    if not found:
+        _check_spent(effort)
+    return found
 
 
 def _distinct(ways: Iterable[Way]) -> NDArray[np.int32]:

@@ -155,6 +155,7 @@ class PlacementModel:
         breadth_first: bool = False,
         preferred: Iterable[str] | None = None,
         seed: int | None = None,
+        steps: int | None = None,
     ) -> v.Candidates:
         """Ways to allocate what ``query`` asks for (``query.limit`` of them at most), lazily found in a fixed order.
 
@@ -162,8 +163,15 @@ class PlacementModel:
         used. ``breadth_first``: the first candidate of each tree, then the second of each, and so on, instead of tree
         after tree. ``preferred``: uuids of providers whose trees come first, in this order: what ``Engine.rank`` gives
         is the order of a policy's weighers. ``seed``: the other trees come by chance, the same for the same seed, so
-        that many clients with a limit do not all get the same hosts. BadRequest for an unknown class or trait.
+        that many clients with a limit do not all get the same hosts. ``steps``: how much the search within trees may
+        cost (`Effort`); when that is spent the answer is what has been found. BadRequest for an unknown class or trait,
+        or if the steps did not suffice to find anything.
         """
         return candidate_query.candidates(
-            self.fleet, query, nested=nested, breadth_first=breadth_first, preferred=preferred, seed=seed
+            *(self.fleet, query),
+            nested=nested,
+            breadth_first=breadth_first,
+            preferred=preferred,
+            seed=seed,
+            steps=steps,
         )

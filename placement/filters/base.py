@@ -54,9 +54,9 @@ class Filter:
     """Judge only the first instance of a request (Nova: run_filter_once_per_request)."""
     runs_on_rebuild: ClassVar[bool] = False
     """Judge also the check of a rebuild (Nova: RUN_ON_REBUILD)."""
-    reads_spec_only: ClassVar[bool] = False
-    """True promises that no method reads more of a request than its spec (not its project, uuids, time...): requests
-    that share a spec object are then decided in the kernel, without a look at each."""
+    spec_only: ClassVar[bool] = False
+    """True if ``key`` reads nothing of a request but its spec: requests that share one are then compiled once, and
+    decided together by ``place_many``. A class that overrides ``key`` says so anew."""
 
     def __init__(self, options: Options) -> None:
         self.options = options

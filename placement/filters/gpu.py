@@ -19,6 +19,7 @@ class GpuModelFilter(Filter):
     """Only hosts whose GPUs are of a model that the flavor names."""
 
     name: ClassVar[str] = "GpuModelFilter"
+    spec_only: ClassVar[bool] = True
 
     def applies(self, request: Request) -> bool:
         return bool(gpu_wish(request.extra_specs).models)

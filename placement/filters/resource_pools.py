@@ -28,7 +28,7 @@ class ResourcePoolFilter(Filter):
 
     name = "ResourcePoolFilter"
     runs_on_rebuild = False
-    reads_spec_only = True
+    spec_only = True
 
     def fields(self, request: Request) -> frozenset[str]:
         return frozenset({"aggregates"})

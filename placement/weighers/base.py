@@ -44,8 +44,9 @@ class Weigher:
     """True if a raw value depends on all providers of the host's tree."""
     whole_fleet: ClassVar[bool] = False
     """True if a raw value depends on other hosts too: all are valued anew whenever anything changes."""
-    reads_spec_only: ClassVar[bool] = False
-    """True promises that no method reads more of a request than its spec (see Filter)."""
+    spec_only: ClassVar[bool] = False
+    """True if ``key`` reads nothing of a request but its spec: requests that share one are then compiled once, and
+    decided together by ``place_many``. A class that overrides ``key`` says so anew."""
 
     def __init__(self, options: Options) -> None:
         self.options = options

@@ -84,6 +84,7 @@ class GpuWeigher(Weigher):
     policy: ClassVar[int]
     whole_trees: ClassVar[bool] = True
     reads_tags: ClassVar[bool] = False
+    spec_only: ClassVar[bool] = True
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
@@ -107,6 +108,10 @@ class GpuWeigher(Weigher):
     def draw_key(self, request: Request) -> int:
         """What the request's choices by chance come from; 0 where there are none."""
         return 0
+
+    def draw_keys(self, uuids: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """``draw_key`` of requests for one instance each, by the words of its uuid, uint64[requests, 2]."""
+        return np.zeros(len(uuids), np.uint64)
 
     def table(self, fleet: Fleet) -> GpuTable:
         """The GPUs of a fleet."""
@@ -249,6 +254,9 @@ class GpuRandomWeigher(GpuWeigher):
             return 0
         high, low = uuid_words(request.instance_uuids[0], "instance_uuids")
         return (high * 31 + low) & _WORD
+
+    def draw_keys(self, uuids: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        return uuids[:, 0] * np.uint64(31) + uuids[:, 1]
 
 
 GPU_WEIGHERS: Final[dict[str, type[GpuWeigher]]] = {

@@ -46,6 +46,8 @@ Vectors = NDArray[np.float64]
 class PackingWeigher(Weigher):
     """Base of the family: ``value`` is the formula, over arrays [hosts, 2]."""
 
+    spec_only: ClassVar[bool] = True
+
     def configured(self) -> float:
         return 1.0
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from unittest import mock
 
 import trio
+from trio._core import _run
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
 
 from hostler.core.client import Client
@@ -17,6 +20,20 @@ from hostler.core.rpc.caller import ConnectionLost
 from hostler.core.snapshots import Write, check_folder, write_folder
 from hostler.core.store import Block
 from hostler.core.tasks import background
+
+
+@contextmanager
+def same_every_time(seed: int) -> Iterator[None]:
+    """All chance within comes from the seed, the order in which trio's tasks have their turn included."""
+    chance = random.Random(seed)
+    _run._r.seed(seed)
+    with (
+        mock.patch.object(_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
+        mock.patch.object(secrets, "randbits", chance.getrandbits),
+        mock.patch.object(secrets, "token_hex", lambda count: chance.randbytes(count).hex()),
+    ):
+        yield
+
 
 Pipe = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
 

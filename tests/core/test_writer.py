@@ -105,6 +105,32 @@ async def test_a_full_queue_is_an_error_and_not_a_wait() -> None:
         await writer.submit(Pay("a", 1))
 
 
+async def test_the_bytes_that_wait_are_bounded_too_and_free_again_once_they_wait_no_more() -> None:
+    writer: Writer[Pay, int] = Writer(Ledger(), queue_bytes=1_000)
+    long = Pay("a" * 600, 1)
+    for _ in range(2):
+        first = writer.enqueue(long, lambda _: None)
+        with pytest.raises(Overloaded, match="bytes together"):
+            writer.enqueue(long, lambda _: None)
+        assert writer.cancel(first)
+    repeated = [writer.enqueue(Pay("b", 1), lambda _: None, key="k") for _ in range(2)]
+    writer.enqueue(long, lambda _: None)
+    with pytest.raises(Overloaded):
+        await writer.submit(long)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(writer.run)
+        await wait_all_tasks_blocked()
+        assert [pending.result for pending in repeated] == [1, 1]
+        assert await writer.submit(long) == 2
+        writer.stop()
+    assert writer.queued_bytes == 0
+
+
+async def test_a_command_longer_than_all_that_may_wait_has_its_turn_alone() -> None:
+    async with open_writer(Ledger(), queue_bytes=10) as writer:
+        assert await writer.submit(Pay("a" * 600, 1)) == 1
+
+
 async def test_a_deadline_that_passes_before_the_commands_turn_leaves_nothing_done(autojump_clock: MockClock) -> None:
     ledger = Ledger()
     writer: Writer[Pay, int] = Writer(ledger)

@@ -304,18 +304,16 @@ def test_a_second_signal_does_not_wait_for_a_client_that_does_not_read(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("code", "options", "said"),
+    ("options", "code", "said"),
     [
-        (1, ["--rpc", "tcp:nowhere"], "rpc.listen[0]: 'tcp:nowhere' is no address"),
-        (1, ["--rpc", "unix:/proc/none/x"], "cannot listen on unix:/proc/none/x"),
-        (4, ["--rpc", "unix:{folder}/s", "--data", "/proc/none"], "the data folder /proc/none cannot be used"),
-        (1, ["--rpc", "unix:{folder}/s", "--http", "127.0.0.1:1", "--config", "{folder}/none"], "cannot be read"),
-        (1, ["--rpc", "unix:{folder}/s", "--http", "192.0.2.1:1"], "cannot listen on tcp:192.0.2.1:1"),
+        (["--rpc", "tcp:nowhere"], 1, "rpc.listen[0]: 'tcp:nowhere' is no address"),
+        (["--rpc", "unix:/proc/none/x"], 1, "cannot listen on unix:/proc/none/x"),
+        (["--rpc", "unix:{folder}/s", "--data", "/proc/none"], 4, "the data folder /proc/none cannot be used"),
+        (["--rpc", "unix:{folder}/s", "--http", "127.0.0.1:1", "--config", "{folder}/none"], 1, "cannot be read"),
+        (["--rpc", "unix:{folder}/s", "--http", "192.0.2.1:1"], 1, "cannot listen on tcp:192.0.2.1:1"),
     ],
 )
-def test_what_cannot_be_served_is_said_in_one_line_and_by_the_exit_code(
-    tmp_path: Path, code: int, options: list[str], said: str
-) -> None:
+def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path, options: list[str], code: int, said: str) -> None:
     command = [str(HOSTLER), "serve", *(option.format(folder=tmp_path) for option in options)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == code

@@ -107,5 +107,5 @@ def test_the_command_line_shows_certificates(tmp_path: Path, authority: Authorit
         answer = subprocess.run([*command, *shown], capture_output=True, text=True, timeout=30, check=False)
         assert (answer.returncode, answer.stderr) == (0, "")
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-        assert answer.returncode == 1
+        assert answer.returncode == 5
         assert answer.stderr == "hostler: a client certificate is required here (show one)\n"

@@ -149,6 +149,8 @@ def test_a_token_for_the_system_is_out_of_scope() -> None:
         ("[placement]\nauth = 'never'", "Invalid enum value"),
         ("[placement]\nauth = 'static'", "no \\[\\[placement.tokens\\]\\]"),
         ("[placement]\nauth = 'keystone'", "auth_url"),
+        ("[placement.keystone]\ntoken_cache_seconds = -1", "token_cache_seconds"),
+        ("[placement.keystone]\ntimeout_seconds = 0", "timeout_seconds"),
         ("[placement.limits]\nbody_bytes = 0", "body_bytes"),
         ("[placement.limits]\nbody_bytes = 'much'", "placement.limits.body_bytes"),
         ("[placement]\nprefix = 'x/'", "prefix"),

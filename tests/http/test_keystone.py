@@ -44,19 +44,21 @@ class Identities:
 
     def __init__(self, tokens: dict[str, Any]) -> None:
         self.tokens, self.asked, self.logins = tokens, list[str](), 0
+        self.late: list[bool] = []
         self.own = "own-0"
         self.down = False
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if self.down:
             raise httpx.ConnectError("no route")
-        assert str(request.url) == URL
+        assert str(request.url).partition("?")[0] == URL
         if request.method == "POST":
             return self._login(json.loads(request.content))
         if request.headers["x-auth-token"] != self.own:
             return httpx.Response(401)
         subject = request.headers["x-subject-token"]
         self.asked.append(subject)
+        self.late.append(request.url.query == b"allow_expired=1")
         if subject not in self.tokens:
             return httpx.Response(
                 404, json={"error": {"code": 404, "message": "Could not find token", "title": "Not Found"}}
@@ -99,7 +101,7 @@ async def test_a_token_for_the_system_has_no_project() -> None:
 
 async def test_no_token_and_an_unknown_one_get_401_and_are_told_where_to_get_one() -> None:
     tokens = asking(Identities({}))
-    for headers in ({}, {"x-auth-token": ""}, {"x-auth-token": "stolen"}):
+    for headers in ({}, {"x-auth-token": ""}, {"x-auth-token": "stolen"}, {"x-auth-token": "caf\u00e9"}):
         error = await refused(tokens, headers)
         assert error.status == 401
         assert error.headers == (("www-authenticate", 'Keystone uri="http://keystone.example/v3/"'),)
@@ -160,3 +162,36 @@ async def test_an_identity_service_that_does_not_answer_gives_503_and_is_asked_a
 async def test_wrong_credentials_of_the_service_give_503() -> None:
     wrong = Keystone(auth_url=CONFIG.auth_url, password="wrong")
     assert (await refused(asking(Identities({"t": document()}), wrong), {"x-auth-token": "t"})).status == 503
+
+
+async def test_a_revoked_token_is_good_for_as_long_as_its_answer_is_kept() -> None:
+    service = Identities({"t": document()})
+    tokens = asking(service)
+    await tokens.identify({"x-auth-token": "t"}, NOW)
+    del service.tokens["t"]
+    assert (await tokens.identify({"x-auth-token": "t"}, NOW + 299)).user == "u1"
+    assert (await refused(tokens, {"x-auth-token": "t"}, NOW + 300)).status == 401
+
+
+async def test_without_a_cache_every_token_is_asked_about() -> None:
+    service = Identities({"t": document()})
+    tokens = asking(service, Keystone(auth_url=CONFIG.auth_url, password="s3cret", token_cache_seconds=0))
+    for _ in range(3):
+        await tokens.identify({"x-auth-token": "t"}, NOW)
+    assert service.asked == ["t"] * 3
+
+
+async def test_an_expired_token_is_good_while_a_service_vouches_for_it() -> None:
+    expired, member = document(expires_at=stamp(NOW - 10)), document(roles=[{"id": "r3", "name": "member"}])
+    service = Identities({"old": expired, "service": document(), "member": member})
+    tokens = asking(service)
+    assert (await refused(tokens, {"x-auth-token": "old"})).status == 401
+    assert (await tokens.identify({"x-auth-token": "old", "x-service-token": "service"}, NOW)).user == "u1"
+    assert service.late == [False, False, True]
+    for vouching in ("member", "stolen", "old"):
+        assert (await refused(tokens, {"x-auth-token": "old", "x-service-token": vouching})).status == 401
+
+
+async def test_an_invalid_service_token_is_refused_beside_a_valid_one() -> None:
+    tokens = asking(Identities({"t": document()}))
+    assert (await refused(tokens, {"x-auth-token": "t", "x-service-token": "stolen"})).status == 401

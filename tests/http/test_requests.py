@@ -272,3 +272,20 @@ def test_a_wildcard_never_goes_with_credentials() -> None:
 def test_without_cors_options_is_just_another_method(call: Caller) -> None:
     answer = call("OPTIONS", "/", headers={"origin": "http://a.example", "access-control-request-method": "GET"})
     assert answer.status == 405
+
+
+def test_a_search_for_candidates_that_is_too_hard_is_refused_in_bounded_time() -> None:
+    call = Caller(PlacementConfig(auth="none", limits=Limits(candidate_steps=500)))
+    root = call("POST", "/resource_providers", {"name": "root"}).json["uuid"]
+    for number in range(6):
+        child = call("POST", "/resource_providers", {"name": f"bin-{number}", "parent_provider_uuid": root}).json
+        inventories = {"VCPU": {"total": 100}, "MEMORY_MB": {"total": 100 + number}}
+        body = {"resource_provider_generation": 0, "inventories": inventories}
+        assert call("PUT", f"/resource_providers/{child['uuid']}/inventories", body).status == 200
+    wishes = [f"resources_{n}=VCPU:{17 + 29 * n % 31},MEMORY_MB:{47 - 29 * n % 31}" for n in range(18)]
+    refused = call("GET", f"/allocation_candidates?{'&'.join(wishes)}&group_policy=none&limit=1")
+    assert refused.status == 400
+    assert "too many combinations of providers" in refused.error["detail"]
+    found = call("GET", f"/allocation_candidates?{'&'.join(wishes[:4])}&group_policy=none")
+    assert found.status == 200
+    assert 0 < len(found.json["allocation_requests"]) < 6**4

@@ -106,7 +106,7 @@ class AwayFromTraitFilter(Filter):
     """Host form on static fields, of the spec alone: whoever shares the spec is decided in the kernel."""
 
     name: ClassVar[str] = "AwayFromTraitFilter"
-    reads_spec_only: ClassVar[bool] = True
+    spec_only: ClassVar[bool] = True
 
     def fields(self, request: Request) -> frozenset[str]:
         return frozenset({"traits"})

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from hostler.placement.errors import HostlerError, InvalidValue
-from hostler.sim.fleet_plan import FleetPlan, Growth, Outage, Site, read_fleet
+from hostler.sim.fleet_plan import FleetPlan, Growth, Outage, read_fleet
 from hostler.sim.policies import NAMES, policy_of
+from hostler.sim.site import Site
 from hostler.sim.trace import read_trace
 from hostler.sim.workload import ALONE, NEVER
 
@@ -42,6 +43,7 @@ at_hours = 5
 zone = "a"
 at_hours = 1
 hours = 2
+notice_hours = 0.25
 """
 
 
@@ -60,6 +62,16 @@ def test_hosts_stand_in_zones_and_racks_with_their_gpus(tmp_path: Path) -> None:
     site.fleet.check()
 
 
+def test_racks_are_dealt_to_cells_and_known_to_filters(tmp_path: Path) -> None:
+    cells = FLEET.replace("racks = 2", 'racks = 2\ncells = ["c1", "c2"]')
+    site = Site(fleet(tmp_path, cells), policy_of("nova"), seed=1)
+    assert [place.cell for place in site.places] == ["c1", "c1", "c2", "c2", "c1", ""]
+    classes = [site.fleet.host_class(site.fleet.row(place.host)) for place in site.places]
+    assert len({each.cell_uuid for each in classes}) == 3
+    metadata = [site.fleet.aggregates[number].metadata for number in classes[2].aggregates]
+    assert metadata == [{"availability_zone": "a"}, {"rack": "a/general-r2"}]
+
+
 def test_growth_and_maintenance_happen_in_their_hour(tmp_path: Path) -> None:
     site = Site(fleet(tmp_path), policy_of("nova"), seed=1)
 
@@ -67,10 +79,10 @@ def test_growth_and_maintenance_happen_in_their_hour(tmp_path: Path) -> None:
         return int((site.fleet.column("service_up")[site.fleet.is_host] == 0).sum())
 
     found = []
-    for hour in (0, 1, 2.9, 3, 5):
+    for hour in (0, 0.75, 1, 2.9, 3, 5):
         site.happen(hour)
         found.append((out_of_service(), len(site.places)))
-    assert found == [(0, 6), (3, 6), (3, 6), (0, 6), (0, 8)]
+    assert found == [(0, 6), (3, 6), (3, 6), (3, 6), (0, 6), (0, 8)]
 
 
 @pytest.mark.parametrize(
@@ -80,8 +92,14 @@ def test_growth_and_maintenance_happen_in_their_hour(tmp_path: Path) -> None:
         ("count = 5", "cuont = 5", "cuont"),
         ('name = "gpu"', 'name = "general"', "twice"),
         ('hardware = "general"\nadd', 'hardware = "genral"\nadd', "genral"),
-        ('zone = "a"\nat', "at", "names a host, a rack or a zone"),
+        ('zone = "a"\nat', "at", "maintenance[0]: names one of"),
         ("vcpus = 8", "vcpus = ", "Invalid value"),
+        ('zone = "a"\nat', 'rack = "a/general-r3"\nat', "maintenance[0].rack"),
+        ('zone = "a"\nat', 'cell = "c"\nat', "maintenance[0].cell"),
+        ("hours = 2\n", "hours = -2\n", "maintenance[0].hours"),
+        ("racks = 2", 'traits = ["fast"]', "hardware[0].traits"),
+        ("racks = 2", 'cells = ["c", "c"]', "hardware[0].cells"),
+        ("gpus = 2\n", "", "hardware[1].gpu_model"),
         ('zones = ["a", "b"]', 'zones = ["a", "a"]', "each once"),
     ],
 )
@@ -89,10 +107,11 @@ def test_fleet_files_that_make_no_sense_are_refused(tmp_path: Path, old: str, ne
     with pytest.raises(HostlerError) as error:
         fleet(tmp_path, FLEET.replace(old, new))
     assert words in str(error.value)
+    assert "fleet.toml" in str(error.value)
 
 
 def test_outages_of_what_is_not_there_are_refused() -> None:
-    with pytest.raises(HostlerError, match="host, rack or zone"):
+    with pytest.raises(HostlerError, match=r"zone in failures\[0\].zone"):
         Site(plan(failures=(Outage(zone="x", at_hours=0, hours=1),)), policy_of("nova"), seed=0)
     with pytest.raises(HostlerError, match="No such file"):
         read_fleet(Path("/nowhere.toml"))

@@ -34,8 +34,10 @@ def test_a_run_accounts_for_every_request(tmp_path: Path) -> None:
     assert sum(outcome.refused_by_day) == outcome.refused
     assert outcome.peak_percent["VCPU"] == 100.0
     run.site.fleet.check()
-    held = int(run.site.fleet.store.inventory["used"][0].sum())
-    assert held == sum(run.workload.specs[int(run.workload.spec[g])].flavor.vcpus for _, g in run._leaving)
+    guests = [uuid for place in run.site.places for uuid in run.site.fleet.instances(run.site.fleet.row(place.host))]
+    assert len(guests) == run.alive
+    used = int(run.site.fleet.store.inventory["used"][0].sum())
+    assert used == sum(run.spec_of(uuid).flavor.vcpus for uuid in guests) > 0
 
 
 def test_what_finds_no_host_may_wait(tmp_path: Path) -> None:
