@@ -3,7 +3,7 @@
     python -m hostler.bench.service [--hosts 10000] [--seconds 5] [--json]
 
 It measures single placements pipelined over one connection, many placements a command, latency at half load with reads
-beside it, and recovery. Guests are released again as they come, so the hosts do not fill up.
+beside it, reads while another process places as much as the service takes, and recovery.
 """
 
 from __future__ import annotations
@@ -134,6 +134,28 @@ async def at_rate(client: Client, seconds: float, rate: float, reads: list[float
     return latencies
 
 
+async def reading(client: Client, seconds: float) -> list[float]:
+    """Latencies of reads one after the other."""
+    latencies: list[float] = []
+    end = trio.current_time() + seconds
+    while trio.current_time() < end:
+        began = trio.current_time()
+        await client.call("host", {"name": "node-7"})
+        latencies.append(trio.current_time() - began)
+        await trio.sleep(0.003)
+    return latencies
+
+
+def reads_in_a_storm(address: str, seconds: float, size: int) -> dict[str, float]:
+    """Latencies of reads, beside a process that places all it can: one by one, or ``size`` a command."""
+    command = [sys.executable, "-m", "hostler.bench.service", "storm", address, str(seconds + 3), "--size", str(size)]
+    storm = subprocess.Popen(command)
+    time.sleep(2.0)  # until it is there
+    latencies = trio.run(with_client, address, reading, seconds)
+    storm.wait()
+    return percentiles(latencies)
+
+
 def percentiles(values: Sequence[float]) -> dict[str, float]:
     """In milliseconds."""
     p50, p99 = np.percentile(values, [50, 99]) * 1000
@@ -181,6 +203,13 @@ def recovery(folder: Path, commands: int) -> dict[str, float]:
     return {"commands": status.sequence, "seconds": round(seconds, 2)}
 
 
+@app.command
+def storm(address: str, seconds: float, *, size: int = 1) -> None:
+    """Place all that the service takes: one by one, or ``size`` a command."""
+    kind, depth = (pipelined, 2_048) if size == 1 else (batched, size)
+    trio.run(with_client, address, kind, seconds, depth)
+
+
 @app.default
 def main(*, hosts: int = 10_000, seconds: float = 5.0, recover: int = 100_000, as_json: bool = False) -> int:
     """Measure, and print what was found.
@@ -202,6 +231,8 @@ def main(*, hosts: int = 10_000, seconds: float = 5.0, recover: int = 100_000, a
         reads: list[float] = []
         writes = trio.run(with_client, address, at_rate, seconds, half, reads)
         results["half_load"] = {"per_second": round(half), "writes": percentiles(writes), "reads": percentiles(reads)}
+        for size in (1, 1_000):
+            results[f"reads_in_storm_{size}"] = reads_in_a_storm(address, seconds, size)
     if recover:
         with tempfile.TemporaryDirectory(prefix="hostler-bench-") as name:
             results["recovery"] = recovery(Path(name), recover)

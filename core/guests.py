@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -22,6 +22,8 @@ from .state import ServiceState
 from .tenancy.usage import INSTANCES
 
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
+STEP: Final = 128
+"""Requests of one command that are decided at a time."""
 _UUIDS: Final = 256
 """Uuids made at a time."""
 
@@ -53,6 +55,9 @@ class _Placing:
             reserved = self._reserve(request) if self.state.tenants.limits else _NOTHING
         except HostlerError as error:
             self.errors[position] = error
+            return
+        except Exception:
+            self.errors[position] = _unforeseen()
             return
         if not self.waiting and not asked.instance_uuids:
             request = self._request(asked)  # what was before it may have been decided meanwhile
@@ -108,9 +113,7 @@ class _Placing:
         except HostlerError as error:
             self.errors[each.position] = error
         except Exception:
-            log.exception("a placement failed in an unforeseen way; it counts as refused")
-            text = "the placement failed in an unforeseen way; the service's log says how"
-            self.errors[each.position] = InternalError(text)
+            self.errors[each.position] = _unforeseen()
 
     def _take(self, waiting: Sequence[_Waiting]) -> None:
         decisions = self.state.engine.place_many([each.request for each in waiting])
@@ -124,6 +127,12 @@ class _Placing:
             for project, counts in guests.items():
                 total = {name: amount * len(counts) for name, amount in amounts.items()}
                 usage.add(tenants, project, {INSTANCES: sum(counts), **total})
+
+
+def _unforeseen() -> InternalError:
+    """The error of a request at whose exception nobody has thought."""
+    log.exception("a placement failed in an unforeseen way; it counts as refused")
+    return InternalError("the placement failed in an unforeseen way; the service's log says how")
 
 
 def place_each(
@@ -142,12 +151,14 @@ def place_each(
     return [outcomes[position] for position in range(len(asked))]
 
 
-def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Placed:
-    """The same, with a short answer."""
+def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Generator[None, None, Placed]:
+    """The same, with a short answer, and in steps."""
     placing, sequence = _Placing(state, now), state.engine.sequence + 1
-    for position, each in enumerate(asked):
-        placing.add(position, each)
-    placing.decide()
+    for start in range(0, len(asked), STEP):
+        for position, each in enumerate(asked[start : start + STEP], start):
+            placing.add(position, each)
+        placing.decide()
+        yield
     hosts: list[str | None] = [None] * len(asked)
     uuids = [""] * len(asked)
     refusals = {position: (error.code, str(error)) for position, error in placing.errors.items()}

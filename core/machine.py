@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from ..placement.errors import HostlerError, InUse
 from . import guests
 from .errors import InternalError
 from .placement_orders import PlacementWrite, carry_out
+from .replicated import finished
 from .state import ServiceState, service_policy
 from .tenancy import commands as c
 from .tenancy import rights
@@ -74,17 +75,23 @@ class ServiceMachine:
 
     def apply(self, command: Order) -> Any:
         """Carry out an order. HostlerError, with nothing changed, if it is malformed, not allowed, or refused."""
-        state = self.state
+        return finished(self._steps(command))
+
+    def _steps(self, command: Order) -> Generator[None, None, Any]:
         self._check(command)
         self._advance(command.now)
+        if isinstance(command.command, PlaceMany):
+            return (yield from guests.place_many(self.state, command.command.requests, command.now))
+        return self._do(command)
+
+    def _do(self, command: Order) -> Any:
+        state = self.state
         match command.command:
             case Place(request=request):
                 (outcome,) = guests.place_each(state, (request,), command.now)
                 if isinstance(outcome, HostlerError):
                     raise outcome
                 return outcome
-            case PlaceMany(requests=requests):
-                return guests.place_many(state, requests, command.now)
             case Release(uuids=uuids):
                 return guests.release(state, uuids)
             case Move() | Resize():
@@ -123,8 +130,15 @@ class ServiceMachine:
         return None
 
     def apply_batch(self, commands: Sequence[Order], wanted: Sequence[bool] | None = None) -> list[Any]:
-        """For each order its answer, or the error it is refused with; None for decisions that are not ``wanted``. Runs
-        of single placements at one time are decided together."""
+        """``carry_out`` without a pause."""
+        return finished(self.carry_out(commands, wanted))
+
+    def carry_out(
+        self, commands: Sequence[Order], wanted: Sequence[bool] | None = None
+    ) -> Generator[None, None, list[Any]]:
+        """Returns for each order its answer, or the error it is refused with; None for decisions that are not
+        ``wanted``. Runs of single placements at one time are decided together. It yields between steps of about a
+        millisecond, where everything is as after some whole order or request."""
         outcomes: list[Any] = []
         while len(outcomes) < len(commands):
             first = len(outcomes)
@@ -132,12 +146,13 @@ class ServiceMachine:
             if last > first + 1:
                 outcomes += self._place_run(commands[first:last], None if wanted is None else wanted[first:last])
             else:
-                outcomes.append(self._outcome(commands[first]))
+                outcomes.append((yield from self._outcome(commands[first])))
+            yield
         return outcomes
 
-    def _outcome(self, order: Order) -> Any:
+    def _outcome(self, order: Order) -> Generator[None, None, Any]:
         try:
-            return self.apply(order)
+            return (yield from self._steps(order))
         except HostlerError as error:
             return error
         except Exception:

@@ -236,8 +236,10 @@ def takes_long(state: ServiceState, query: Query) -> bool:
             return len(commands) > LONG_LIST or policy is not None or state.fleet.rows > LONG_HOSTS
         case Hosts(limit=limit):
             return state.fleet.rows > LONG_LIST and (limit > LONG_LIST or state.fleet.rows > LONG_HOSTS)
-        case Explain() | Fits() | Capacity():
+        case Explain() | Fits():
             return state.fleet.rows > LONG_HOSTS
+        case Capacity():
+            return state.fleet.rows > 50 * LONG_HOSTS
         case Projects() | Users() | Tokens() | ListPools():
             tenants = state.tenants
             return len(tenants.projects) + len(tenants.users) + len(tenants.tokens) > 10 * LONG_LIST

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -10,6 +10,7 @@ from ..placement.errors import HostlerError
 
 Command = TypeVar("Command")
 Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 class Machine(Protocol[Command, Result]):
@@ -41,9 +42,22 @@ class Machine(Protocol[Command, Result]):
 class BatchMachine(Protocol):
     """A machine that carries out many commands faster than one by one, with the same outcome."""
 
-    def apply_batch(self, commands: Sequence[Any], wanted: Sequence[bool] | None = None) -> Sequence[Any]:
-        """For each command in order its result, or the HostlerError that refused it; anything where it is not
-        ``wanted``."""
+    def carry_out(
+        self, commands: Sequence[Any], wanted: Sequence[bool] | None = None
+    ) -> Generator[None, None, Sequence[Any]]:
+        """Returns for each command in order its result, or the HostlerError that refused it; anything where it is not
+        ``wanted``. It yields after each step of about a millisecond: others may then read the machine, but not change
+        it."""
+
+
+def finished(steps: Generator[None, None, T]) -> T:
+    """What steps return, taken without a pause."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            outcome: T = end.value
+            return outcome
 
 
 class Replayed(NamedTuple, Generic[Command, Result]):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Generic
@@ -21,7 +21,7 @@ from ..placement.errors import HostlerError
 from .answers import Answers, check_fingerprint
 from .errors import DeadlineExceeded, InternalError, Overloaded, Stopped, StorageFailed, UnreadableCommand
 from .journal import Entry, Journal, Record, Recovery
-from .replicated import BatchMachine, Command, Machine, Replayed, Result
+from .replicated import BatchMachine, Command, Machine, Replayed, Result, finished
 from .tasks import background
 from .tracing import span
 
@@ -30,7 +30,7 @@ QUEUE_BYTES: Final = 256 << 20
 """Of all commands that wait or are being carried out."""
 BATCH_LIMIT: Final = 1_024
 BATCH_BYTES: Final = 8 << 20
-SLICE: Final = 64
+SLICE: Final = 32
 """Commands applied at a time; between slices readers get their turn."""
 ANSWERS_KEPT: Final = 100_000
 SNAPSHOT_EVERY: Final = 250_000
@@ -64,7 +64,7 @@ class Pending(Generic[Command, Result]):
 
 class Writer(Generic[Command, Result]):
     """Owner of one machine. ``recover`` once, then ``run`` as a task (``open_writer`` does both). Whoever runs in the
-    same thread may read the machine at any time between two awaits: it is then at some whole command that is durable.
+    same thread may read the machine at any time between two awaits: all that it then has is durable.
 
     Without a journal everything else is the same, and nothing outlives the process.
     """
@@ -135,7 +135,7 @@ class Writer(Generic[Command, Result]):
         told_after = float("inf") if self._replayed is None else self._replayed.after
         commands = [self._decoded(record) for record in records]
         wanted = [each.key is not None or each.sequence > told_after for each in records]
-        for record, command, outcome in zip(records, commands, self._outcomes(commands, wanted), strict=True):
+        for record, command, outcome in zip(records, commands, finished(self._outcomes(commands, wanted)), strict=True):
             if record.key is not None:
                 self._answers.put(record.key, record.fingerprint, outcome)
             if self._replayed is not None and record.sequence > told_after:
@@ -308,7 +308,14 @@ class Writer(Generic[Command, Result]):
             if start:
                 await trio.lowlevel.checkpoint()
             part = batch[start : start + SLICE]
-            outcomes = self._outcomes([pending.command for pending in part])
+            steps = self._outcomes([pending.command for pending in part])
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    outcomes = end.value
+                    break
+                await trio.lowlevel.checkpoint()
             for pending, outcome in zip(part, outcomes, strict=True):
                 if pending.key is not None:
                     self._answers.put(pending.key, pending.fingerprint, outcome)
@@ -322,9 +329,9 @@ class Writer(Generic[Command, Result]):
 
     def _outcomes(
         self, commands: Sequence[Command], wanted: Sequence[bool] | None = None
-    ) -> Sequence[Result | HostlerError]:
+    ) -> Generator[None, None, Sequence[Result | HostlerError]]:
         if isinstance(self.machine, BatchMachine):
-            return self.machine.apply_batch(commands, wanted)
+            return (yield from self.machine.carry_out(commands, wanted))
         return [self._outcome(command) for command in commands]
 
     def _outcome(self, command: Command) -> Result | HostlerError:

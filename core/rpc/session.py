@@ -45,8 +45,8 @@ class Outlet(Protocol):
     def waiting_bytes(self) -> int:
         """Bytes that the peer has not taken yet."""
 
-    def send(self, data: bytes) -> None:
-        """Have bytes sent."""
+    def send(self, data: bytes, *, soon: bool = False) -> None:
+        """Have bytes sent; ``soon``: before others have their turn, if that can be."""
 
     def settled(self) -> None:
         """Told when a call has ended that nothing is sent for."""
@@ -74,6 +74,8 @@ class Session:
         """Take a message in; True if that may have taken long. BadFrame if it is none that a client may send."""
         call = read_call(frame)
         number, size = call.id, len(frame)
+        known = METHODS.get(call.method)
+        soon = known is not None and known.kind != "command"
         self.outstanding += 1
         self.outstanding_bytes += size
 
@@ -81,7 +83,7 @@ class Session:
             self.outstanding -= 1
             self.outstanding_bytes -= size
             if number is not None and not self._closed:
-                self._outlet.send(self._encoded(number, call.method, result, error))
+                self._outlet.send(self._encoded(number, call.method, result, error), soon=soon)
             else:
                 self._outlet.settled()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +62,9 @@ class BatchLedger(Ledger):
         super().__init__()
         self.batches: list[int] = []
 
-    def apply_batch(self, commands: Sequence[Pay], wanted: Sequence[bool] | None = None) -> list[int | HostlerError]:
+    def carry_out(
+        self, commands: Sequence[Pay], wanted: Sequence[bool] | None = None
+    ) -> Generator[None, None, list[int | HostlerError]]:
         self.batches.append(len(commands))
         outcomes: list[int | HostlerError] = []
         for command in commands:
@@ -70,4 +72,5 @@ class BatchLedger(Ledger):
                 outcomes.append(self.apply(command))
             except HostlerError as error:
                 outcomes.append(error)
+            yield
         return outcomes
