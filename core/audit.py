@@ -10,9 +10,11 @@ from typing import Any, Final
 import msgspec
 
 from ..placement import commands as p
+from ..placement.api.commands import Reshape, SetAllocations
 from ..placement.decision import Decision
 from ..placement.errors import HostlerError
 from .machine import Order
+from .placement_orders import PlacementWrite
 from .tenancy.commands import CreateToken
 
 FILE_BYTES: Final = 256 << 20
@@ -41,8 +43,10 @@ class AuditLog:
         """Lines that could not be written."""
 
     def __call__(self, sequence: int, order: Order, outcome: Any) -> None:
-        command = order.command
+        command: Any = order.command
         name = str(type(command).__struct_config__.tag)
+        if isinstance(command, PlacementWrite):
+            name, command = f"{name}.{type(command.command).__name__}", command.command
         line = Line(sequence, order.now, order.user, name, _outcome(outcome), _on(command))
         try:
             self._file.write(self._encode(line) + b"\n")
@@ -91,5 +95,7 @@ def _on(command: Any) -> list[str]:
             return [host.nodename or host.host for host in hosts[:100]]
         case CreateToken(id=name, user=user):
             return [name, user]
-    fields = ("id", "uuid", "name", "scope", "user", "role")
+        case SetAllocations(consumers=consumers) | Reshape(consumers=consumers):
+            return list(consumers)[:100]
+    fields = ("id", "uuid", "name", "provider", "consumer", "resource_class", "scope", "user", "role")
     return [str(getattr(command, field)) for field in fields if getattr(command, field, None) is not None]

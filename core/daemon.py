@@ -154,12 +154,14 @@ class Daemon:
             tracing.export(config.operation.traces)
         with self._scope:
             async with background() as nursery:
-                if config.operation.http is not None:
-                    pages = StatusPages(self.health, self.metrics)
-                    where = await nursery.start(pages.serve, config.operation.http)
-                    log.info("metrics, health and readiness at http://%s", where)
-                await self._recover_and_serve(nursery)
-                nursery.cancel_scope.cancel()
+                try:
+                    if config.operation.http is not None:
+                        pages = StatusPages(self.health, self.metrics)
+                        where = await nursery.start(pages.serve, config.operation.http)
+                        log.info("metrics, health and readiness at http://%s", where)
+                    await self._recover_and_serve(nursery)
+                finally:
+                    nursery.cancel_scope.cancel()
 
     async def _recover_and_serve(self, nursery: trio.Nursery) -> None:
         config, data = self.config, self.config.data
@@ -187,15 +189,15 @@ class Daemon:
                 server = RpcServer(service, config.rpc.limits, tls=context, certificates_required=required)
                 self.metrics.watch(service, server)
                 async with background() as tasks:
-                    if data.folder is not None and data.audit:
-                        self.metrics.audit = audit = AuditLog(Path(data.folder))
-                        writer.observers.append(audit)
-                        last.callback(audit.close)
-                        tasks.start_soon(_flush, audit)
-                    await _put_policy(service, policy)
-                    _spare_the_collector()
-                    tasks.start_soon(_collect, service)
                     try:
+                        if data.folder is not None and data.audit:
+                            self.metrics.audit = audit = AuditLog(Path(data.folder))
+                            writer.observers.append(audit)
+                            last.callback(audit.close)
+                            tasks.start_soon(_flush, audit)
+                        await _put_policy(service, policy)
+                        _spare_the_collector()
+                        tasks.start_soon(_collect, service)
                         await self._until_stopped(service, server, tasks)
                     finally:
                         tasks.cancel_scope.cancel()
@@ -222,21 +224,26 @@ class Daemon:
     async def _until_stopped(self, service: Service, server: RpcServer, tasks: trio.Nursery) -> None:
         """Be there for clients; in the end take nothing new, answer all that was taken, and close the connections."""
         config, others = self.config, list[str]()
-        if config.placement.listen:
-            from .http.service import on_service  # takes its time to import
+        async with background() as nursery:
+            try:
+                if config.placement.listen:
+                    from .http.service import on_service  # takes its time to import
 
-            others = [await tasks.start(on_service, config.placement, service)]
-        addresses = [str(address) for address in await tasks.start(server.serve, config.addresses)]
-        log.info("serving %s, after command %d", ", ".join(addresses), service.writer.sequence)
-        self.health.state = "serving"
-        self._ready([*addresses, *others])
-        notify("READY=1", f"STATUS=serving {len(addresses)} addresses")
-        await self._stop.wait()
-        self.health.state = "stopping"
-        notify("STOPPING=1", "STATUS=answering what is under way")
-        server.stop_accepting()
-        service.writer.stop()
-        await server.drain(config.operation.drain_seconds)
+                    others = [await nursery.start(on_service, config.placement, service, self._stop)]
+                addresses = [str(address) for address in await tasks.start(server.serve, config.addresses)]
+                log.info("serving %s, after command %d", ", ".join(addresses), service.writer.sequence)
+                self.health.state = "serving"
+                self._ready([*addresses, *others])
+                notify("READY=1", f"STATUS=serving {len(addresses)} addresses")
+                await self._stop.wait()
+                self.health.state = "stopping"
+                notify("STOPPING=1", "STATUS=answering what is under way")
+                server.stop_accepting()
+                service.writer.stop()
+                await server.drain(config.operation.drain_seconds)
+            except BaseException:
+                nursery.cancel_scope.cancel()
+                raise
 
 
 async def _put_policy(service: Service, policy: PolicyValues | None) -> None:

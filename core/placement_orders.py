@@ -10,7 +10,8 @@ from ..placement.api.model import PlacementModel
 from ..placement.commands import Command
 from ..placement.errors import UnknownName
 from ..placement.fleet import Fleet
-from .tenancy.tenants import LOCAL
+from .http.identity import SENDER
+from .tenancy.tenants import LOCAL, PLACEMENT
 
 if TYPE_CHECKING:
     from .service import Service
@@ -44,7 +45,9 @@ class ServiceWriter:
         """The command's result, once it is durable. Errors as the model's and the writer's."""
         from .machine import Order  # which knows this module
 
-        order = Order(self._service.now(), LOCAL, PlacementWrite(command=command))
+        sender = SENDER.get().user
+        user = LOCAL if sender is None else f"{PLACEMENT}{sender}"
+        order = Order(self._service.now(), user, PlacementWrite(command=command))
         return await self._service.writer.submit(order)
 
 

@@ -18,6 +18,7 @@ from .auth import Authenticator, authenticator
 from .candidate_query import Queries
 from .config import PlacementConfig
 from .errors import HttpError, error_body, preferred
+from .identity import SENDER
 from .messages import Request, Response
 from .microversion import negotiate
 from .refusals import as_http
@@ -110,6 +111,7 @@ class Api:
     async def _handle(self, request: Request, exchange: Exchange) -> Response:
         if self.auth is not None and request.path not in ("", "/"):
             request.identity = await self.auth.identify(request.headers, request.now)
+        SENDER.set(request.identity)
         request.minor = exchange.minor = negotiate(request.headers.get(VERSION_HEADER, ""))
         _check_length(request)
         route = self.routes.match(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,3 +20,6 @@ class Identity:
 
 NOBODY: Final = Identity()
 """Who sends what needs no identity."""
+
+SENDER: Final[ContextVar[Identity]] = ContextVar("SENDER", default=NOBODY)
+"""Who sent the request that the running task answers."""

@@ -85,15 +85,19 @@ async def run(config: PlacementConfig, *, signals: Sequence[Signals] = ()) -> No
 
 
 async def on_service(
-    config: PlacementConfig, service: Service, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+    config: PlacementConfig,
+    service: Service,
+    stop: trio.Event,
+    *,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve the API on the state of a service until cancelled; started with its address."""
+    """Serve the API on the state of a service until ``stop``, and what is under way then to its end; started with its
+    address."""
     from ..placement_orders import ServiceModel, ServiceWriter
 
     config = with_auth(config)
     host, port = address(config.listen)
     api = Api(ServiceModel(service.state), ServiceWriter(service), config)
-    stop = trio.Event()
     listeners = await _listening(host, port)
     try:
         async with trio.open_nursery() as nursery:

@@ -77,7 +77,8 @@ class Connection:
         self._session: Session | None = None
         self._nursery: trio.Nursery | None = None
         self._framer = Framer(self.limits.stranger_bytes)
-        self._taking = False
+        self._taking = self._leaving = self._ended = False
+        self._receiving = trio.CancelScope()
         self._began = 0.0
         """When the first byte of the unfinished message came."""
         self._out: list[bytes] = []
@@ -96,8 +97,20 @@ class Connection:
         while self.busy:
             await self._room.park()
 
+    def leave(self) -> None:
+        """Read nothing more; once all that was read is answered, and the peer has had time to take the answers, the
+        connection ends."""
+        self._leaving = True
+        self._receiving.cancel()
+
+    async def ended(self) -> None:
+        """Wait until the connection is no more."""
+        while not self._ended:
+            await self._room.park()
+
     def end(self) -> None:
         """The connection is no more."""
+        self._ended = True
         self.server.unfinished_bytes -= self._framer.unfinished
         self._out.clear()
         self.waiting_bytes = 0
@@ -118,6 +131,8 @@ class Connection:
                 )
                 nursery.start_soon(self._until_lost, self._send_all)
                 await self._until_lost(self._read)
+                if self._leaving:
+                    await self._until_lost(self._linger)
                 nursery.cancel_scope.cancel()
         except NotAuthenticated as error:
             log.info("connection refused: %s", error)
@@ -204,20 +219,26 @@ class Connection:
         )
 
     async def _receive(self) -> bytes:
-        """What comes next; nothing at the end, or if the peer was idle for too long. BadFrame for a message that takes
-        too long."""
-        if self._began:
-            with trio.move_on_at(self._began + self.limits.frame_seconds):
+        """What comes next; nothing at the end, if the peer was idle for too long, or when leaving. BadFrame for a
+        message that takes too long."""
+        while not self._leaving:
+            self._receiving = trio.CancelScope(deadline=self._patience())
+            with self._receiving:
                 return bytes(await self.stream.receive_some(READ_BYTES))
-            raise BadFrame("a message took too long to arrive")
-        if self.limits.idle_seconds == math.inf:
-            return bytes(await self.stream.receive_some(READ_BYTES))
-        while True:
-            with trio.move_on_after(self.limits.idle_seconds):
-                return bytes(await self.stream.receive_some(READ_BYTES))
+            if self._leaving:
+                break
+            if self._began:
+                raise BadFrame("a message took too long to arrive")
             if not self.busy and self._session not in self.server.watchers:
                 log.info("connection closed: idle")
-                return b""
+                break
+        return b""
+
+    def _patience(self) -> float:
+        """Until when something must come."""
+        if self._began:
+            return self._began + self.limits.frame_seconds
+        return trio.current_time() + self.limits.idle_seconds
 
     async def _dismiss(self, error: BadFrame) -> None:
         """Tell the peer why it loses its connection, and give it time to read that."""
@@ -225,16 +246,20 @@ class Connection:
         self.server.unfinished_bytes -= self._framer.unfinished
         self._framer = Framer(0)
         self.send(notification("error", error_object(error, self._session.style)))
+        await self._linger()
+
+    async def _linger(self) -> None:
+        """Give the peer time to read what was sent: closing with bytes of his unread would take it away from him."""
         with trio.move_on_after(LINGER_SECONDS):
             while self.waiting_bytes:
                 await self._room.park()
             raw: trio.abc.Stream = self.stream
             if isinstance(raw, trio.SSLStream):
                 raw = raw.transport_stream
-            elif isinstance(raw, trio.abc.HalfCloseableStream):
+            if isinstance(raw, trio.abc.HalfCloseableStream):
                 await raw.send_eof()
             while await raw.receive_some(READ_BYTES):
-                pass  # closing with unread bytes would take the notification away from the peer
+                pass
 
     # out
 

@@ -68,10 +68,12 @@ class RpcServer:
         self._accepting.cancel()
 
     async def drain(self, seconds: float) -> None:
-        """Wait until all answers have been sent, at most so long, then close all connections."""
+        """Read nothing more, answer all that was read, and close all connections; after so long in any case."""
         with trio.move_on_after(seconds):
             for connection in list(self.connections):
-                await connection.idle()
+                connection.leave()
+            for connection in list(self.connections):
+                await connection.ended()
         for connection in list(self.connections):
             connection.scope.cancel()
 

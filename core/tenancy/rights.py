@@ -14,7 +14,7 @@ from ...placement.errors import UnknownName
 from ...placement.request import RequestSpec
 from . import commands as c
 from .errors import NotAllowed
-from .tenants import CLOUD, LOCAL, RANK, Tenants
+from .tenants import CLOUD, RANK, Tenants, is_internal
 
 ADMIN_ROLE: Final = {"cloud": "cloud_admin", "domain": "domain_admin", "project": "project_admin"}
 
@@ -31,7 +31,7 @@ def project_scope(project: str) -> str:
 def check(tenants: Tenants, user: str, command: Any, project_of: ProjectOf, spec_of: SpecOf) -> None:
     """NotAllowed unless the user may give the command; also where a name is unknown, for those who may not know it.
     O(instances named)."""
-    if user == LOCAL:
+    if is_internal(user):
         return
     match command:
         case Place(request=request):

@@ -33,6 +33,8 @@ from .errors import NotAllowed, NotAuthenticated
 CLOUD: Final = "cloud"
 LOCAL: Final = "@local"
 """Whoever is on the daemon's own machine as the daemon's own user, or the daemon itself: a cloud admin by nature."""
+PLACEMENT: Final = "@placement:"
+"""Begins the names of those who came through the Placement API, which has let them: cloud admins as well."""
 RANK: Final = {role: rank for rank, role in enumerate(ROLES)}
 ROLES_OF_SCOPE: Final = {
     "cloud": ("cloud_admin", "reader"),
@@ -95,7 +97,7 @@ class Tenants(msgspec.Struct):
 
     def role(self, user: str, scope: str) -> int:
         """Rank of the highest role that a user has in a scope, there or further up; -1 if none."""
-        if user == LOCAL:
+        if is_internal(user):
             return RANK["cloud_admin"]
         known = self.users.get(user)
         if known is None:
@@ -256,6 +258,11 @@ class Tenants(msgspec.Struct):
         self.limits.pop(scope, None)
         for user in self.users.values():
             user.roles = [pair for pair in user.roles if pair[1] != scope]
+
+
+def is_internal(user: str) -> bool:
+    """True for those that are no tenants' users, and may everything; ids of users cannot look like that."""
+    return user == LOCAL or user.startswith(PLACEMENT)
 
 
 def _no_good() -> NotAuthenticated:

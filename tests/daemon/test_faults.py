@@ -89,6 +89,8 @@ def test_writes_stop_reads_go_on_and_all_is_well_again_when_the_disk_is(
         assert len(client.call("hosts")) == 20
         assert client.call("instance", {"uuid": uuid_of(1)}).node
         assert watched(daemon) == (503, False, 0.0)
+        with pytest.raises(StorageFailed):
+            client.call("snapshot")
         assert httpx.get(f"{http_of(daemon)}/healthz").status_code == 200
         control.write_text("-")
         deadline = time.monotonic() + 15

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgpack
 import msgspec
 import pytest
 
@@ -20,7 +23,7 @@ from hostler.core.errors import Stopped
 from hostler.core.rpc.caller import ConnectionLost
 from hostler.placement.commands import AddHosts
 from hostler.placement.errors import HostlerError
-from tests.core.orders import hosts
+from tests.core.orders import hosts, uuid_of
 
 from .processes import HOSTLER, Daemon, http_of, metrics
 
@@ -226,6 +229,68 @@ def test_sigterm_answers_what_is_under_way_and_exits_with_0(daemon: Daemon) -> N
             assert client.call("instance", {"uuid": uuid}).uuid == uuid
 
 
+def test_sigterm_answers_every_request_that_was_read_and_no_answer_is_lost_on_the_way(tmp_path: Path) -> None:
+    with Daemon(tmp_path, "--rpc", "tcp:127.0.0.1:0", config="[rpc]\nauth = 'none'\n") as daemon:
+        (port,) = {int(found) for found in re.findall(r"tcp:127\.0\.0\.1:(\d+)", daemon.log())}
+        with daemon.client() as client:
+            client.call("add_hosts", AddHosts(hosts=hosts(200)))
+        loads = [Pipelining(port, number) for number in range(4)]
+        until(lambda: all(load.answers for load in loads))
+        assert daemon.terminate() == 0
+        for load in loads:
+            load.join()
+        assert Path(daemon.address.removeprefix("unix:")).exists() is False
+        daemon.start()
+        with daemon.client() as client:
+            listed = {uuid for node in range(200) for uuid in client.call("host", {"name": f"node-{node}"}).instances}
+    assert {uuid for load in loads for uuid in load.placed()} == listed
+    for load in loads:
+        assert load.closed
+        assert sorted(load.answers) == list(range(1, len(load.answers) + 1)), (
+            "what was read is a beginning of what came"
+        )
+        assert {error[0] for error, _ in load.answers.values() if error} <= {"stopped"}
+
+
+class Pipelining:
+    """A client that sends on and on, and reads until the service closes."""
+
+    def __init__(self, port: int, number: int) -> None:
+        self.answers: dict[int, tuple[Any, Any]] = {}
+        self.closed = False
+        self._number = number
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._threads = [threading.Thread(target=work) for work in (self._send, self._read)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self) -> None:
+        with suppress(OSError):
+            for call in range(1, 100_000):
+                request = {"spec": SPEC, "instance_uuids": [uuid_of(self._number * 1_000_000 + call)]}
+                self._socket.sendall(msgspec.msgpack.encode((0, call, "place", [{"request": request}])))
+
+    def _read(self) -> None:
+        unpacker = msgpack.Unpacker()
+        while data := self._socket.recv(10_000):  # a reset would be an error
+            unpacker.feed(data)
+            for _, number, error, result in unpacker:
+                self.answers[number] = error, result
+            time.sleep(0.001)
+        self.closed = True
+
+    def placed(self) -> Iterator[str]:
+        """Instances that the answers say were placed."""
+        for error, result in self.answers.values():
+            if error is None:
+                yield from (selection["instance_uuid"] for selection in result["selections"])
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(30)
+        self._socket.close()
+
+
 def test_a_second_signal_does_not_wait_for_a_client_that_does_not_read(tmp_path: Path) -> None:
     config = "[operation]\ndrain_seconds = 600\n"
     with Daemon(tmp_path, config=config) as daemon, socket.socket(socket.AF_UNIX) as peer:
@@ -261,7 +326,8 @@ def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path, options: list
 
 
 def test_two_daemons_do_not_share_a_data_folder(shared: Daemon) -> None:
-    command = [str(HOSTLER), "serve", "--rpc", f"unix:{shared.folder}/other", "--data", str(shared.folder / "data")]
+    where = ["--rpc", f"unix:{shared.folder}/other", "--data", str(shared.folder / "data")]
+    command = [str(HOSTLER), "serve", *where, *HTTP]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (ended.returncode, "another process uses the data folder" in ended.stderr) == (1, True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import socket
@@ -77,6 +78,34 @@ def test_the_journal_keeps_the_apis_writes_among_the_others(tmp_path: Path) -> N
     loaded = ServiceMachine()
     loaded.load(tmp_path)
     assert ServiceModel(loaded.state).provider_traits(uuid) == ServiceModel(again.state).provider_traits(uuid)
+
+
+def test_who_wrote_through_the_api_is_audited(tmp_path: Path) -> None:
+    token, uuid = "a-token", uuid_of(7)
+    config = f"""[placement]
+auth = "static"
+[[placement.tokens]]
+sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"
+user = "nova"
+project = "service"
+"""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with Daemon(tmp_path, "--placement", f"127.0.0.1:{port}", config=config) as daemon:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        headers = {"x-auth-token": token, "content-type": "application/json", "openstack-api-version": "placement 1.39"}
+        for status in (200, 409):
+            body = json.dumps({"name": "node-1", "uuid": uuid})
+            connection.request("POST", "/resource_providers", body, headers)
+            answer = connection.getresponse()
+            assert (answer.status, bool(answer.read())) == (status, True)
+        connection.close()
+        assert daemon.terminate() == 0
+    lines = [json.loads(line) for line in (tmp_path / "data" / "audit.jsonl").read_text().splitlines()]
+    assert [(line["user"], line["command"], line["on"]) for line in lines] == [
+        ("@placement:nova", "placement.CreateProvider", [uuid, "node-1"])
+    ] * 2
+    assert [line["outcome"] == "ok" for line in lines] == [True, False]
 
 
 def test_one_process_serves_both(tmp_path: Path) -> None:

@@ -212,9 +212,38 @@ def neovim(path: str) -> None:
         session.close()
 
 
+def neovim_over_tcp(address: str, token: str) -> None:
+    """Tokens, options, pipelining of notifications, and events."""
+    at = Address.parse(address)
+    session = pynvim.tcp_session(at.host, at.port)
+    try:
+        with pytest.raises(Exception, match="who you are"):
+            session.request("hosts", {})
+        assert session.request("hello", {"token": token})["user"] == "ann"
+        assert isinstance(session.request("watch", {"kinds": ["decisions"]}), int)
+        placed = [session.request("place", ASKED, {"key": "k1", "timeout": 5.0}) for _ in range(2)]
+        assert placed[0] == placed[1]
+        (uuid,) = (selection["instance_uuid"] for selection in placed[0]["selections"])
+        kind, method, ((event,)) = session.next_message()
+        assert (kind, method, list(event["hosts"])) == ("notification", "event", [uuid])
+        session.request("release", {"uuids": [uuid]}, async_=True)
+        with pytest.raises(Exception, match="no consumer has the uuid"):
+            session.request("release", {"uuids": [uuid]})  # it is gone already
+    finally:
+        session.close()
+
+
 async def test_a_foreign_client_is_served(tmp_path: Path) -> None:
+    """pynvim, Neovim's client, speaks MessagePack-RPC and knows nothing of Hostler."""
     async with serving(f"unix:{tmp_path}/rpc.sock"):
         await trio.to_thread.run_sync(neovim, f"{tmp_path}/rpc.sock")
+    async with serving(open_to_all=False) as served:
+        await served.do(
+            CreateDomain(id="d"),
+            CreateUser(id="ann", domain="d"),
+            Grant(user="ann", role="cloud_admin", scope="cloud"),
+        )
+        await trio.to_thread.run_sync(neovim_over_tcp, served.address, await served.token("ann"))
 
 
 # TLS and who is who
