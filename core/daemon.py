@@ -6,7 +6,7 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -64,10 +64,10 @@ async def serve_rpc(
                     last.callback(audit.close)
                     nursery.start_soon(_flush, audit)
                 try:
-                    served = await _placement(config, service, nursery)
+                    served, drained = await _placement(config, service, nursery)
                     server = await _listen(config, service, nursery, lambda found: ready([*found, *served]))
                     await _obey(signals, service, reread)
-                    await _stop(server, writer, config.operation.drain_seconds)
+                    await _stop(server, writer, config.operation.drain_seconds, drained)
                 finally:
                     nursery.cancel_scope.cancel()
 
@@ -90,13 +90,16 @@ async def _listen(
     return server
 
 
-async def _placement(config: Config, service: Service, nursery: trio.Nursery) -> list[str]:
-    """Serve the Placement API on the service's state, if it is wanted; its addresses."""
+async def _placement(
+    config: Config, service: Service, nursery: trio.Nursery
+) -> tuple[list[str], Callable[[], Awaitable[None]]]:
+    """Serve the Placement API on the service's state, if it is wanted: its addresses, and how to end it."""
     if not config.placement.listen:
-        return []
-    from .http.service import on_service  # takes its time to import
+        return [], trio.lowlevel.checkpoint
+    from .http.service import OnService  # takes its time to import
 
-    return [await nursery.start(on_service, config.placement, service)]
+    placement = OnService(config.placement, service)
+    return [await nursery.start(placement.serve)], placement.drain
 
 
 async def _obey(signals: Any, service: Service, reread: Callable[[], Config] | None) -> None:
@@ -120,11 +123,15 @@ async def _put_policy(service: Service, policy: dict[str, dict[str, Any]] | None
         await service.writer.submit(Order(service.now(), LOCAL, SetPolicy(policy=policy)))
 
 
-async def _stop(server: RpcServer, writer: Writer[Order, Any], seconds: float) -> None:
-    """Take nothing new, answer all that was taken, and close the connections."""
+async def _stop(
+    server: RpcServer, writer: Writer[Order, Any], seconds: float, drained: Callable[[], Awaitable[None]]
+) -> None:
+    """Take nothing new, answer all that was taken, and close the connections. HTTP requests under way may still have to
+    write, so they come before the writer ends."""
     log.info("stopping")
     notify("STOPPING=1")
     server.stop_accepting()
+    await drained()
     writer.stop()
     await server.drain(seconds)
 
