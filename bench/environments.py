@@ -44,10 +44,18 @@ def clean() -> dict[str, str]:
 
 
 def run(
-    problem: str, command: Sequence[str], environment: Mapping[str, str] | None = None, folder: Path | None = None
+    problem: str,
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    *,
+    given: str | None = None,
 ) -> None:
-    """Run a command to its end. Raises ServiceUnavailable, ``problem`` and its last words."""
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
+    """Run a command to its end, with ``given`` as its input. Raises ServiceUnavailable, ``problem`` and its last
+    words."""
+    done = subprocess.run(
+        command, input=given, capture_output=True, text=True, env=environment, cwd=folder, check=False
+    )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
         raise ServiceUnavailable(f"the real service: {problem}: {lines[-1][:300]}", hint="is PyPI within reach?")

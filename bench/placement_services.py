@@ -1,22 +1,23 @@
-"""Two servers of the Placement API as processes, the real one from PyPI on sqlite and Hostler, and their CPU time."""
+"""Two servers of the Placement API as processes, the real one from PyPI and Hostler, and their CPU time."""
 
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from . import environments
+from .placement_database import DRIVERS, Kind, database
 from .placement_workload import AGGREGATES, TRAITS, Node
 
 PLACEMENT: Final = "openstack-placement==16.0.0"
@@ -30,15 +31,13 @@ class Service:
     name: str
     port: int
     pid: int
+    database: int | None = None
+    """Process of a database of its own."""
 
     def cpu_seconds(self) -> float:
-        """CPU time of the process and all below it so far."""
-        return sum(_cpu_ticks(pid) for pid in _family(self.pid)) / TICKS
-
-    def resident_mib(self) -> float:
-        """Resident memory of the process and all below it."""
-        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in _family(self.pid))
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        """CPU time of its processes so far, those of its database included."""
+        pids = _family(self.pid) + ([] if self.database is None else _family(self.database))
+        return sum(_cpu_ticks(pid) for pid in pids) / TICKS
 
 
 def _stat(pid: int) -> list[str]:
@@ -77,55 +76,36 @@ def hostler() -> Iterator[Service]:
 
 
 @contextmanager
-def real(venv: Path, folder: Path, nodes: Iterable[Node]) -> Iterator[Service]:
-    """The real service with one worker process on a sqlite file in ``folder`` that holds the nodes."""
-    python, port = environments.ready(venv, [PLACEMENT, "gunicorn"]), _free_port()
-    database = folder / "placement.sqlite"
-    (folder / "placement.conf").write_text(
-        "[api]\nauth_strategy = noauth2\n"
-        f"[placement_database]\nconnection = sqlite:///{database}\n"
-        "[DEFAULT]\ndefault_log_levels = placement=WARNING,oslo=WARNING\n"
+def real(venv: Path | None, folder: Path, nodes: Iterable[Node], kind: Kind = "sqlite") -> Iterator[Service]:
+    """The real service with one worker process on a database that holds the nodes; its log is in ``folder``."""
+    name = PLACEMENT.replace("==", "-") + "".join(f"-{driver}" for driver in DRIVERS[kind])
+    python = environments.ready(venv or environments.kept(name), [PLACEMENT, "gunicorn", *DRIVERS[kind]])
+    port = _free_port()
+    with database(kind, folder) as kept:
+        (folder / "placement.conf").write_text(
+            "[api]\nauth_strategy = noauth2\n"
+            f"[placement_database]\nconnection = {kept.url}\n"
+            "[DEFAULT]\ndefault_log_levels = placement=WARNING,oslo=WARNING\n"
+        )
+        environment = environments.clean() | {"OS_PLACEMENT_CONFIG_DIR": str(folder)}
+        manage = [str(python.with_name("placement-manage")), "--config-dir", str(folder), "db", "sync"]
+        environments.run("its database could not be made", manage, environment, folder)
+        names = [str(python), "-c", "import placement.wsgi.api"]  # fills the tables of traits and classes
+        environments.run("it does not start", names, environment, folder)
+        fill = [str(python), str(Path(__file__).with_name("placement_fill.py")), kept.url]
+        environments.run("its database could not be filled", fill, environment, folder, given=_cloud(nodes))
+        application = "placement.wsgi.api:application"
+        served = ["-b", f"127.0.0.1:{port}", "-w", "1", "--timeout", "600", application]
+        command = [str(python.with_name("gunicorn")), *served]
+        with _running("Placement", command, port, environment, folder) as service:
+            yield service if kept.pid is None else replace(service, database=kept.pid)
+
+
+def _cloud(nodes: Iterable[Node]) -> str:
+    """The nodes and the names they use, as placement_fill.py reads them."""
+    return json.dumps(
+        {"traits": TRAITS, "aggregates": AGGREGATES, "nodes": [asdict(node) | {"uuid": node.uuid} for node in nodes]}
     )
-    environment = environments.clean() | {"OS_PLACEMENT_CONFIG_DIR": str(folder)}
-    manage = [str(python.with_name("placement-manage")), "--config-dir", str(folder), "db", "sync"]
-    environments.run("its database could not be made", manage, environment, folder)
-    names = [str(python), "-c", "import placement.wsgi.api"]  # fills the tables of traits and classes
-    environments.run("it does not start", names, environment, folder)
-    fill(database, nodes)
-    application = "placement.wsgi.api:application"
-    command = [str(python.with_name("gunicorn")), "-b", f"127.0.0.1:{port}", "-w", "1", "--timeout", "600", application]
-    with _running("Placement", command, port, environment, folder) as service:
-        yield service
-
-
-def fill(database: Path, nodes: Iterable[Node]) -> None:
-    """Write the nodes into the real service's tables, as requests to it would: that takes it 30 ms a provider."""
-    with closing(sqlite3.connect(database)) as connection, connection:
-        run = connection.execute
-        classes = dict(run("select name, id from resource_classes").fetchall())
-        connection.executemany("insert into traits (name) values (?)", [(name,) for name in TRAITS])
-        traits = dict(run("select name, id from traits").fetchall())
-        connection.executemany("insert into placement_aggregates (uuid) values (?)", [(uuid,) for uuid in AGGREGATES])
-        aggregates = dict(run("select uuid, id from placement_aggregates").fetchall())
-        ids: dict[str, int] = {}
-        for number, node in enumerate(nodes, 1):
-            ids[node.name] = number
-            parent = ids[node.parent] if node.parent else None
-            generation = 1 + bool(node.traits) + bool(node.aggregates)
-            row = (number, node.uuid, node.name, generation, parent or number, parent)
-            run(f"insert into resource_providers ({_PROVIDER}) values (?, ?, ?, ?, ?, ?)", row)
-            for name, figures in node.inventories.items():
-                values = (number, classes[name], *(figures[field] for field in _FIGURES))
-                run(f"insert into inventories ({_INVENTORY}) values ({', '.join('?' * len(values))})", values)
-            for name in node.traits:
-                run("insert into resource_provider_traits values (null, null, ?, ?)", (traits[name], number))
-            for uuid in node.aggregates:
-                run("insert into resource_provider_aggregates values (null, null, ?, ?)", (number, aggregates[uuid]))
-
-
-_PROVIDER: Final = "id, uuid, name, generation, root_provider_id, parent_provider_id"
-_FIGURES: Final = ("total", "reserved", "min_unit", "max_unit", "step_size", "allocation_ratio")
-_INVENTORY: Final = "resource_provider_id, resource_class_id, " + ", ".join(_FIGURES)
 
 
 # processes

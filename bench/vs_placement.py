@@ -2,8 +2,9 @@
 
     python -m hostler.bench.vs_placement
 
-The real service runs in an environment of its own, made from PyPI the first time, on sqlite. What counts is the CPU
-time of the server's processes per call; the candidates that both have are compared.
+The real service runs in an environment of its own, made from PyPI the first time, on sqlite, or on a PostgreSQL of its
+own that ends with the run (``--database postgresql``). What counts is the CPU time of the server's processes per call,
+those of PostgreSQL included; the candidates that both have are compared.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 from ..placement.errors import HostlerError
-from . import environments
 from .engine import machine, main
+from .placement_database import Kind
 from .placement_services import PLACEMENT, Service, hostler, real
 from .placement_workload import OPERATIONS, TRAITS, Client, candidates_path, load, nodes
 
-SIZES: Final = (1_000, 10_000)
+SIZES: Final = (1_000, 5_000, 10_000)
 CLIENTS: Final = (1, 4)
 EVERYTHING: Final = 1_000_000
 
@@ -69,6 +70,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     machine: str
     python: str
     placement: str
+    database: str
     same_candidates: bool
     rows: list[Row]
 
@@ -136,13 +138,15 @@ def candidates(service: Service, nested: bool) -> list[set[str]]:
     return found
 
 
-def compare(venv: Path, count: int, nested: bool, clients: Sequence[int], seconds: float) -> tuple[list[Row], bool]:
+def compare(
+    venv: Path | None, kind: Kind, count: int, nested: bool, clients: Sequence[int], seconds: float
+) -> tuple[list[Row], bool]:
     """Both servers, one after the other, on the same cloud."""
     taken: list[dict[int, dict[str, Figures]]] = []
     answers: list[list[set[str]]] = []
     with tempfile.TemporaryDirectory() as folder:
         starts: list[Callable[[], AbstractContextManager[Service]]] = [
-            lambda: real(venv, Path(folder), nodes(count, nested=nested)),
+            lambda: real(venv, Path(folder), nodes(count, nested=nested), kind),
             hostler,
         ]
         for start in starts:
@@ -170,7 +174,9 @@ def compare(venv: Path, count: int, nested: bool, clients: Sequence[int], second
 
 def show(report: Report) -> None:
     """Print the report as a table."""
-    table = Table(title=f"{report.placement} and Hostler, CPU ms of the server a call, on {report.machine}")
+    table = Table(
+        title=f"{report.placement} on {report.database} and Hostler, CPU ms of the server a call, on {report.machine}"
+    )
     for name in ("nodes", "operation", "clients", "Placement", "Hostler", "ratio", "waits", "a second", "failed"):
         table.add_column(name, justify="left" if name == "operation" else "right", no_wrap=True)
     for row in report.rows:
@@ -199,6 +205,7 @@ def vs_placement(
     nested: int = 1_000,
     clients: tuple[int, ...] = CLIENTS,
     seconds: float = 10.0,
+    database: Kind = "sqlite",
     venv: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -212,6 +219,8 @@ def vs_placement(
         A number of compute nodes with two NUMA cells and two GPUs each; 0 for none.
     seconds
         How long each operation is repeated.
+    database
+        Where the real service keeps its data.
     venv
         Folder of the real service's environment.
     """
@@ -220,16 +229,16 @@ def vs_placement(
     same = True
     try:
         for count, is_nested in clouds:
-            found, equal = compare(
-                venv or environments.kept(PLACEMENT.replace("==", "-")), count, is_nested, clients, seconds
-            )
+            found, equal = compare(venv, database, count, is_nested, clients, seconds)
             rows += found
             same &= equal
     except HostlerError as error:
         print(f"vs_placement: {error}", file=sys.stderr)
         return 3
     version = ".".join(map(str, sys.version_info[:3]))
-    report = Report(machine=machine(), python=version, placement=PLACEMENT, same_candidates=same, rows=rows)
+    report = Report(
+        machine=machine(), python=version, placement=PLACEMENT, database=database, same_candidates=same, rows=rows
+    )
     if json:
         print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:

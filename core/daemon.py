@@ -223,27 +223,25 @@ class Daemon:
 
     async def _until_stopped(self, service: Service, server: RpcServer, tasks: trio.Nursery) -> None:
         """Be there for clients; in the end take nothing new, answer all that was taken, and close the connections."""
-        config, others = self.config, list[str]()
-        async with background() as nursery:
-            try:
-                if config.placement.listen:
-                    from .http.service import on_service  # takes its time to import
+        config, others, placement = self.config, list[str](), None
+        if config.placement.listen:
+            from .http.service import OnService  # takes its time to import
 
-                    others = [await nursery.start(on_service, config.placement, service, self._stop)]
-                addresses = [str(address) for address in await tasks.start(server.serve, config.addresses)]
-                log.info("serving %s, after command %d", ", ".join(addresses), service.writer.sequence)
-                self.health.state = "serving"
-                self._ready([*addresses, *others])
-                notify("READY=1", f"STATUS=serving {len(addresses)} addresses")
-                await self._stop.wait()
-                self.health.state = "stopping"
-                notify("STOPPING=1", "STATUS=answering what is under way")
-                server.stop_accepting()
-                service.writer.stop()
-                await server.drain(config.operation.drain_seconds)
-            except BaseException:
-                nursery.cancel_scope.cancel()
-                raise
+            placement = OnService(config.placement, service)
+            others = [await tasks.start(placement.serve)]
+        addresses = [str(address) for address in await tasks.start(server.serve, config.addresses)]
+        log.info("serving %s, after command %d", ", ".join(addresses), service.writer.sequence)
+        self.health.state = "serving"
+        self._ready([*addresses, *others])
+        notify("READY=1", f"STATUS=serving {len(addresses)} addresses")
+        await self._stop.wait()
+        self.health.state = "stopping"
+        notify("STOPPING=1", "STATUS=answering what is under way")
+        server.stop_accepting()
+        if placement is not None:
+            await placement.drain()  # a request under way may still have to write
+        service.writer.stop()
+        await server.drain(config.operation.drain_seconds)
 
 
 async def _put_policy(service: Service, policy: PolicyValues | None) -> None:

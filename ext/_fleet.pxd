@@ -1,6 +1,6 @@
 """Contract of the fleet kernel: host columns, change log, claims, consumers and server groups as C arrays."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from ._tables cimport UuidTable
 
@@ -88,6 +88,9 @@ cdef class Columns:
     cdef int32_t* consumer_next
     cdef int32_t* consumer_previous
     cdef int32_t* consumer_generation
+    cdef int32_t* project_first        # by project modulo capacity: the newest consumer of a list; -1: none
+    cdef int32_t* project_next
+    cdef int32_t* project_previous
     cdef uint8_t* consumer_flags
     cdef int32_t consumer_fill, consumer_capacity, free_consumer
     cdef readonly int32_t consumer_count
@@ -103,5 +106,7 @@ cdef class Columns:
     cdef int32_t add(self, uint64_t hi, uint64_t lo, int32_t row, int32_t shape, int32_t project, int32_t user,
                      int32_t group, uint8_t flags) noexcept nogil
     cdef void drop(self, int32_t consumer) noexcept nogil
+    cdef void link_project(self, int32_t consumer) noexcept nogil
+    cdef void link_projects(self) noexcept nogil
     cdef int reserve_group(self, int32_t group) except -1
     cdef int join_group(self, int32_t group, int32_t row, int32_t members) noexcept nogil

@@ -55,6 +55,9 @@ cdef class Columns:
         free(self.consumer_next)
         free(self.consumer_previous)
         free(self.consumer_generation)
+        free(self.project_first)
+        free(self.project_next)
+        free(self.project_previous)
         free(self.consumer_flags)
         for i in range(self.group_fill):
             free(self.groups[i].rows)
@@ -256,8 +259,31 @@ cdef class Columns:
         self.consumer_previous = <int32_t*>grown(self.consumer_previous, room * 4)
         self.consumer_generation = <int32_t*>grown(self.consumer_generation, room * 4)
         self.consumer_flags = <uint8_t*>grown(self.consumer_flags, room)
+        self.project_first = <int32_t*>grown(self.project_first, room * 4)
+        self.project_next = <int32_t*>grown(self.project_next, room * 4)
+        self.project_previous = <int32_t*>grown(self.project_previous, room * 4)
         self.consumer_capacity = <int32_t>room
+        self.link_projects()
         return 0
+
+    cdef void link_project(self, int32_t consumer) noexcept nogil:
+        """Put a consumer at the head of its project's list, which projects share whose ids are equal modulo the capacity."""
+        cdef int32_t place = <int32_t>(<uint32_t>self.consumer_project[consumer] % <uint32_t>self.consumer_capacity)
+        cdef int32_t head = self.project_first[place]
+        self.project_next[consumer] = head
+        self.project_previous[consumer] = -1
+        if head >= 0:
+            self.project_previous[head] = consumer
+        self.project_first[place] = consumer
+
+    cdef void link_projects(self) noexcept nogil:
+        """Make all projects' lists anew. O(capacity)."""
+        cdef int32_t i
+        for i in range(self.consumer_capacity):
+            self.project_first[i] = -1
+        for i in range(self.consumer_fill):
+            if self.consumer_row[i] >= 0:
+                self.link_project(i)
 
     cdef int32_t add(self, uint64_t hi, uint64_t lo, int32_t row, int32_t shape, int32_t project, int32_t user,
                      int32_t group, uint8_t flags) noexcept nogil:
@@ -291,6 +317,7 @@ cdef class Columns:
         if head >= 0:
             self.consumer_previous[head] = consumer
         self.c.first[row] = consumer
+        self.link_project(consumer)
         if shape >= 0:
             self.take(row, shape, 1, flags & BUILDING)
         else:
@@ -317,6 +344,14 @@ cdef class Columns:
             self.c.first[row] = following
         if following >= 0:
             self.consumer_previous[following] = before
+        following = self.project_next[consumer]
+        before = self.project_previous[consumer]
+        if before >= 0:
+            self.project_next[before] = following
+        else:
+            self.project_first[<uint32_t>self.consumer_project[consumer] % <uint32_t>self.consumer_capacity] = following
+        if following >= 0:
+            self.project_previous[following] = before
         self.consumers.remove(self.uuid_hi[consumer], self.uuid_lo[consumer])
         self.consumer_row[consumer] = -1
         self.consumer_next[consumer] = self.free_consumer
@@ -379,6 +414,30 @@ cdef class Columns:
             result.append(consumer)
             consumer = self.consumer_next[consumer]
         return result
+
+    def consumers_of(self, int32_t project):
+        """int32 [3, n]: id, shape and user of the consumers of a project, by id. O(they, and log of that)."""
+        cdef int32_t place, consumer, n = 0
+        cdef int32_t[:, ::1] view
+        if self.consumer_capacity == 0:
+            return np.empty((3, 0), np.int32)
+        place = <int32_t>(<uint32_t>project % <uint32_t>self.consumer_capacity)
+        consumer = self.project_first[place]
+        while consumer >= 0:
+            n += self.consumer_project[consumer] == project
+            consumer = self.project_next[consumer]
+        found = np.empty((3, n), np.int32)
+        view = found
+        n = 0
+        consumer = self.project_first[place]
+        while consumer >= 0:
+            if self.consumer_project[consumer] == project:
+                view[0, n] = consumer
+                view[1, n] = self.consumer_shape[consumer]
+                view[2, n] = self.consumer_user[consumer]
+                n += 1
+            consumer = self.project_next[consumer]
+        return found[:, np.argsort(found[0])]
 
     def consumer_arrays(self):
         """Copies of the consumer columns, live ids only, in id order: a dict of arrays for a snapshot or a check."""

@@ -104,6 +104,8 @@ def set_consumers(Columns columns not None, *, uint64_t[:, ::1] uuid, int32_t[::
     link_free(columns, free)
     columns.consumer_fill = <int32_t>n
     columns.consumer_count = <int32_t>live
+    if n > 0:
+        columns.link_projects()
 
 
 cdef int link_consumers(Columns columns, int32_t[::1] row, int32_t[::1] next) except -1:

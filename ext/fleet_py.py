@@ -261,6 +261,12 @@ class Columns:
         self.check_row(row)
         return self._on.get(row, [])[::-1]
 
+    def consumers_of(self, project: int) -> npt.NDArray[np.int32]:
+        """int32 [3, n]: id, shape and user of the consumers of a project, by id."""
+        live = ((id, found) for id, found in enumerate(self._consumers) if found is not None)
+        found = [(id, one.shape, one.user) for id, one in live if one.project == project]
+        return np.array(found, np.int32).reshape(-1, 3).T
+
     def consumer_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Copies of the consumer columns, live ids only, in id order."""
         ids = [id for id, consumer in enumerate(self._consumers) if consumer is not None]

@@ -214,6 +214,11 @@ def check_consumers(fleet: Fleet, table: Table) -> None:
     assert np.all(table["flags"][live] & ~(BUILDING | REPORTED) == 0)
     reported = (table["flags"][live] & REPORTED) != 0
     assert np.array_equal(reported, table["shape"][live] == -1), "a reported consumer holds no allocation, and no other"
+    projects = table["project"][live]
+    for project in np.unique(projects).tolist():
+        mine = fleet.kernel.consumers_of(project)
+        columns = [ids[projects == project], *(table[name][live][projects == project] for name in ("shape", "user"))]
+        assert np.array_equal(mine, columns), "the list of a project's consumers"
     assert sorted(table["free"].tolist()) == np.flatnonzero(~live).tolist(), "freed ids"
     assert set(fleet.extras) <= set(ids.tolist())
     assert set(fleet.image_properties) <= set(ids.tolist())

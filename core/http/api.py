@@ -77,10 +77,16 @@ class Api:
 
         self.routes = Routes(ROUTES)
         self.auth, self.policy = authenticator(self.config), None
+        self._drawn = 0
         if self.auth is not None:
             from .policy import Policy  # oslo.policy takes its time to import
 
             self.policy = Policy(self.config.policy)
+
+    def next_seed(self) -> tuple[int, int]:
+        """What the next order by chance is drawn from: the configured seed, and how many were drawn before."""
+        self._drawn += 1
+        return self.config.randomize_seed, self._drawn - 1
 
     async def respond(self, request: Request) -> tuple[Response, Exchange]:
         """Answer a request. Never raises but for cancellation."""

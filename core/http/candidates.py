@@ -30,7 +30,11 @@ async def list_candidates(request: Request, api: Api) -> Response:
     breadth_first = api.config.allocation_candidates_generation_strategy == "breadth-first"
     with naming(resources="Invalid resource class in resources parameter"):
         found = api.model.allocation_candidates(
-            query, nested=nested, breadth_first=breadth_first, steps=api.config.limits.candidate_steps
+            query,
+            nested=nested,
+            breadth_first=breadth_first,
+            seed=api.next_seed() if api.config.randomize_allocation_candidates else None,
+            steps=api.config.limits.candidate_steps,
         )
     return answer(request, in_form_of(found, query, request.minor))
 

@@ -112,6 +112,11 @@ class PlacementConfig(Table, frozen=True):
     max_allocation_candidates: int = -1
     """Candidates made for one request at most; -1: as many as it asks for."""
     allocation_candidates_generation_strategy: Literal["depth-first", "breadth-first"] = "depth-first"
+    randomize_allocation_candidates: bool = False
+    """True: trees come in an order by chance, another for each request, so that clients with a limit do not all get the
+    same hosts; within a tree the order stays."""
+    randomize_seed: int = 0
+    """Of that chance: the n-th such request since the start draws its order from this and n."""
     limits: Limits = Limits()
     tokens: tuple[StaticToken, ...] = ()
     keystone: Keystone = Keystone()
@@ -150,6 +155,8 @@ def check(config: PlacementConfig) -> None:
         raise InvalidValue("auth is static, but there is no [[placement.tokens]]", field="tokens")
     if config.auth == "keystone" and not config.keystone.auth_url:
         raise InvalidValue("auth is keystone, but keystone.auth_url is empty", field="keystone.auth_url")
+    if config.randomize_seed < 0:
+        raise InvalidValue("randomize_seed must not be negative", field="randomize_seed")
     for name, least in (("token_cache_seconds", 0.0), ("timeout_seconds", 0.001)):
         if not getattr(config.keystone, name) >= least:
             raise InvalidValue(f"keystone.{name} must be at least {least:g}", field=f"keystone.{name}")

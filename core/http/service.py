@@ -84,30 +84,38 @@ async def run(config: PlacementConfig, *, signals: Sequence[Signals] = ()) -> No
                     await api.auth.aclose()
 
 
-async def on_service(
-    config: PlacementConfig,
-    service: Service,
-    stop: trio.Event,
-    *,
-    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve the API on the state of a service until ``stop``, and what is under way then to its end; started with its
-    address."""
-    from ..placement_orders import ServiceModel, ServiceWriter
+class OnService:
+    """The API on the state of a service, for as long as its task runs."""
 
-    config = with_auth(config)
-    host, port = address(config.listen)
-    api = Api(ServiceModel(service.state), ServiceWriter(service), config)
-    listeners = await _listening(host, port)
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(Server(api, AccessLog(requests=config.access_log)).serve, listeners, stop)
+    def __init__(self, config: PlacementConfig, service: Service) -> None:
+        """InvalidValue for a configuration that cannot be."""
+        self._config, self._service = with_auth(config), service
+        self._stop, self._ended = trio.Event(), trio.Event()
+
+    async def serve(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `drain` or cancelled; started with the address. InvalidValue where nobody can listen."""
+        from ..placement_orders import ServiceModel, ServiceWriter
+
+        config = self._config
+        host, port = address(config.listen)
+        api = Api(ServiceModel(self._service.state), ServiceWriter(self._service), config)
+        server = Server(api, AccessLog(requests=config.access_log))
+        try:
+            listeners = await _listening(host, port)
             bound = listeners[0].socket.getsockname()[1]
-            task_status.started(f"http://{_shown(host)}:{bound}{config.prefix}")
-    finally:
-        if api.auth is not None:
-            with trio.CancelScope(shield=True):
-                await api.auth.aclose()
+            async with trio.open_nursery() as nursery:
+                await nursery.start(server.serve, listeners, self._stop)
+                task_status.started(f"http://{_shown(host)}:{bound}{config.prefix}")
+        finally:
+            self._ended.set()
+            if api.auth is not None:
+                with trio.CancelScope(shield=True):
+                    await api.auth.aclose()
+
+    async def drain(self) -> None:
+        """Take no more requests, and wait until those under way are answered: ``drain_seconds`` at most."""
+        self._stop.set()
+        await self._ended.wait()
 
 
 async def _listening(host: str, port: int) -> list[trio.SocketListener]:

@@ -33,7 +33,7 @@ def candidates(
     nested: bool,
     breadth_first: bool,
     preferred: Iterable[str] | None,
-    seed: int | None,
+    seed: int | tuple[int, ...] | None,
     steps: int | None,
 ) -> Candidates:
     """See `PlacementModel.allocation_candidates`."""
@@ -56,7 +56,7 @@ def candidates(
     )
 
 
-def _preferred(fleet: Fleet, preferred: Iterable[str] | None, seed: int | None) -> list[int]:
+def _preferred(fleet: Fleet, preferred: Iterable[str] | None, seed: int | tuple[int, ...] | None) -> list[int]:
     """Trees to look at first: those of providers, in order; with a seed the others follow by chance."""
     layout = fleet.index.layout()
     trees = [int(layout.tree_of[row]) for row in (find(fleet, uuid) for uuid in preferred or ()) if row >= 0]

@@ -134,15 +134,15 @@ class PlacementModel:
         return allocations.show_consumer(self.fleet, consumer)
 
     def usages(self, project_id: str, *, user_id: str | None = None) -> dict[str, int]:
-        """{resource class: amount} that the consumers of a project, or of one user in it, hold. O(consumers),
-        vectorised."""
+        """{resource class: amount} that the consumers of a project, or of one user in it, hold. O(consumers of
+        the project), vectorised."""
         return usages.of_project(self.fleet, project_id, user_id)
 
     def usages_by_type(
         self, project_id: str, *, user_id: str | None = None, consumer_type: str | None = None
     ) -> dict[str, v.TypeUsage]:
         """The same by consumer type, "unknown" for consumers without one. ``consumer_type``: only that one; "all":
-        everything under "all". O(consumers)."""
+        everything under "all". O(consumers of the project)."""
         return usages.by_type(self.fleet, project_id, user_id, consumer_type)
 
     # candidates
@@ -154,7 +154,7 @@ class PlacementModel:
         nested: bool = True,
         breadth_first: bool = False,
         preferred: Iterable[str] | None = None,
-        seed: int | None = None,
+        seed: int | tuple[int, ...] | None = None,
         steps: int | None = None,
     ) -> v.Candidates:
         """Ways to allocate what ``query`` asks for (``query.limit`` of them at most), lazily found in a fixed order.

@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ext.fleet_state import consumers
 from ..fleet import Fleet
 from .values import TypeUsage
 from .vocabulary import class_rank
@@ -43,25 +42,24 @@ def by_type(fleet: Fleet, project_id: str, user_id: str | None, consumer_type: s
     }
 
 
-def _consumers(fleet: Fleet, project_id: str, user_id: str | None) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+def _consumers(fleet: Fleet, project_id: str, user_id: str | None) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Ids and shapes of the consumers that hold allocations."""
-    project = fleet.projects.ids.get(project_id, -1)
-    user = None if user_id is None else fleet.users.ids.get(user_id, -1)
-    table = consumers(fleet.kernel)
-    mask = (table["row"] >= 0) & (table["shape"] >= 0) & (table["project"] == project)
-    if user is not None:
-        mask &= table["user"] == user
-    ids = np.flatnonzero(mask)
-    return ids, table["shape"][ids]
+    project = fleet.projects.ids.get(project_id)
+    if project is None:
+        return np.empty(0, np.int32), np.empty(0, np.int32)
+    ids, shapes, users = fleet.kernel.consumers_of(project)
+    mask = shapes >= 0
+    if user_id is not None:
+        mask &= users == fleet.users.ids.get(user_id, -1)
+    return ids[mask], shapes[mask]
 
 
-def _total(fleet: Fleet, ids: NDArray[np.int64], shapes: NDArray[np.int32]) -> dict[str, int]:
+def _total(fleet: Fleet, ids: NDArray[np.int32], shapes: NDArray[np.int32]) -> dict[str, int]:
     held: Counter[int] = Counter()
-    for shape, count in enumerate(np.bincount(shapes).tolist()):
-        if count:
-            classes, amounts, *_ = fleet.kernel.shape(shape)
-            _add(held, ((index, amount * count) for index, amount in zip(classes, amounts, strict=True)))
-    for consumer in ids.tolist() if len(ids) <= len(fleet.extras) else fleet.extras.keys() & set(ids.tolist()):
+    for shape, count in zip(*(found.tolist() for found in np.unique(shapes, return_counts=True)), strict=True):
+        classes, amounts, *_ = fleet.kernel.shape(shape)
+        _add(held, ((index, amount * count) for index, amount in zip(classes, amounts, strict=True)))
+    for consumer in ids.tolist() if fleet.extras else ():
         if consumer in fleet.extras:
             _add(held, ((index, amount) for _, index, amount in fleet.extras[consumer].elsewhere))
     names = sorted(held, key=lambda index: class_rank(fleet, fleet.resource_classes[index]))

@@ -82,8 +82,14 @@ def compare(model: PlacementModel, oracle: Oracle) -> None:
         assert (None if shown_consumer is None else _as_oracle(shown_consumer)) == oracle.consumers.get(uid(number))
     assert {named.name for named in model.traits() if named.name.startswith("CUSTOM_")} == oracle.traits
     assert {named.name for named in model.resource_classes() if named.name.startswith("CUSTOM_")} == oracle.classes
-    for project in ("p", "q"):
+    for project in ("p", "q", "nobody"):
         assert model.usages(project) == _usages(oracle, project)
+        types = {one.consumer_type or "unknown" for one in oracle.consumers.values()}
+        by_type = {kind: usage.usages for kind, usage in model.usages_by_type(project).items()}
+        expected = {kind: _usages(oracle, project, kind=kind) for kind in types}
+        assert by_type == {kind: usages for kind, usages in expected.items() if usages}
+        for user in sorted({one.user_id for one in oracle.consumers.values()}):
+            assert model.usages(project, user_id=user) == _usages(oracle, project, user=user)
 
 
 def _as_oracle(shown: Any) -> C:
@@ -91,10 +97,12 @@ def _as_oracle(shown: Any) -> C:
     return C(allocations, shown.project_id, shown.user_id, shown.generation, shown.consumer_type)
 
 
-def _usages(oracle: Oracle, project: str) -> dict[str, int]:
+def _usages(oracle: Oracle, project: str, user: str | None = None, kind: str | None = None) -> dict[str, int]:
     sums: dict[str, int] = {}
     for one in oracle.consumers.values():
-        for resources in one.allocations.values() if one.project_id == project else ():
+        counts = one.project_id == project and user in (None, one.user_id)
+        counts &= kind in (None, one.consumer_type or "unknown")
+        for resources in one.allocations.values() if counts else ():
             for name, amount in resources.items():
                 sums[name] = sums.get(name, 0) + amount
     return sums

@@ -128,3 +128,27 @@ def test_a_consumer_that_is_on_no_host_hints_at_none(engine: Engine) -> None:
     hinted = Request(spec=RequestSpec(flavor=SMALL.flavor, scheduler_hints={"different_host": (ONE,)}))
     assert engine.place(hinted).placed
     engine.fleet.check()
+
+
+def test_usages_of_projects_are_right_after_thousands_of_guests_came_and_went() -> None:
+    fleet = Fleet()
+    add_hosts(
+        fleet,
+        [
+            Host(host=f"node-{i}", vcpus_total=512, total_usable_ram_mb=4_000_000, total_usable_disk_gb=90_000)
+            for i in range(8)
+        ],
+    )
+    engine = Engine(fleet)
+    placed = engine.place_many(Request(spec=SMALL, project_id=f"p{number % 1_500}") for number in range(3_000))
+    held = [decision.selected.instance_uuid for decision in placed]
+    for uuid_ in held[1::3]:
+        engine.release(uuid_)
+    fork = engine.what_if()
+    fork.place(Request(spec=SMALL, project_id="p0"))
+    for side, more in ((fork, 1), (engine, 0)):
+        side.fleet.check()
+        model = PlacementModel(side.fleet)
+        for project in (0, 1, 2, 1_024, 1_499):
+            left = sum(number % 3 != 1 for number in range(project, 3_000, 1_500)) + (more if project == 0 else 0)
+            assert model.usages(f"p{project}").get("VCPU", 0) == 2 * left

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,7 @@ sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"
 user = "nova"
 project = "service"
 """
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with Daemon(tmp_path, "--placement", f"127.0.0.1:{port}", config=config) as daemon:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         headers = {"x-auth-token": token, "content-type": "application/json", "openstack-api-version": "placement 1.39"}
@@ -108,9 +108,13 @@ project = "service"
     assert [line["outcome"] == "ok" for line in lines] == [True, False]
 
 
-def test_one_process_serves_both(tmp_path: Path) -> None:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+def test_one_process_serves_both(tmp_path: Path) -> None:
+    port = free_port()
     with Daemon(tmp_path, "--placement", f"127.0.0.1:{port}") as daemon, daemon.client() as client:
         client.call("add_hosts", {"hosts": [{"host": "node-1", "vcpus_total": 8, "total_usable_ram_mb": 4096}]})
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -120,4 +124,46 @@ def test_one_process_serves_both(tmp_path: Path) -> None:
         connection.request("DELETE", f"/resource_providers/{provider['uuid']}")
         assert connection.getresponse().status == 204
         connection.close()
+        assert daemon.terminate() == 0
+
+
+def test_a_request_under_way_at_sigterm_is_answered_and_kept(tmp_path: Path) -> None:
+    port, body = free_port(), b'{"name": "late"}'
+    head = f"POST /resource_providers HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    with Daemon(tmp_path, "--placement", f"127.0.0.1:{port}") as daemon:
+        process = daemon.process
+        assert process is not None
+        with (
+            socket.create_connection(("127.0.0.1", port), 30) as idle,
+            socket.create_connection(idle.getpeername()) as s,
+        ):
+            s.settimeout(30)
+            s.sendall(f"{head}Content-Type: application/json\r\nExpect: 100-continue\r\n\r\n".encode())
+            assert s.recv(65_536).startswith(b"HTTP/1.1 100")  # so the request is under way
+            s.sendall(body[:5])
+            process.send_signal(signal.SIGTERM)
+            assert idle.recv(1) == b""  # the connection without a request is closed: the end has begun
+            s.sendall(body[5:])
+            answer = b""
+            while chunk := s.recv(65_536):
+                answer += chunk
+        assert answer.startswith(b"HTTP/1.1 201"), answer
+        assert b"connection: close" in answer.lower()
+        assert process.wait(30) == 0
+        daemon.start()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/resource_providers")
+        (provider,) = json.loads(connection.getresponse().read())["resource_providers"]
+        assert provider["name"] == "late"
+        connection.close()
+
+
+def test_a_request_that_never_comes_to_its_end_does_not_keep_the_service_from_its_own(tmp_path: Path) -> None:
+    port = free_port()
+    config = "[placement.limits]\ndrain_seconds = 0.5\n"
+    with (
+        Daemon(tmp_path, "--placement", f"127.0.0.1:{port}", config=config) as daemon,
+        socket.create_connection(("127.0.0.1", port), 30) as half,
+    ):
+        half.sendall(b"GET /traits HTTP/1.1\r\nHost:")
         assert daemon.terminate() == 0

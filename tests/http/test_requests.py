@@ -289,3 +289,23 @@ def test_a_search_for_candidates_that_is_too_hard_is_refused_in_bounded_time() -
     found = call("GET", f"/allocation_candidates?{'&'.join(wishes[:4])}&group_policy=none")
     assert found.status == 200
     assert 0 < len(found.json["allocation_requests"]) < 6**4
+
+
+def test_candidates_by_chance_differ_from_request_to_request_and_are_the_same_after_each_start() -> None:
+    def drawn(seed: int) -> list[list[str]]:
+        config = PlacementConfig(auth="none", randomize_allocation_candidates=True, randomize_seed=seed)
+        call = Caller(config)
+        for number in range(20):
+            uuid = f"00000000-0000-0000-0000-{number:012}"
+            call("POST", "/resource_providers", {"name": str(number), "uuid": uuid})
+            body = {"resource_provider_generation": 0, "inventories": {"VCPU": {"total": 8}}}
+            call("PUT", f"/resource_providers/{uuid}/inventories", body)
+        found = [call("GET", f"/allocation_candidates?resources=VCPU:1{more}") for more in ("", "", "&limit=5")]
+        return [[next(iter(one["allocations"])) for one in answer.json["allocation_requests"]] for answer in found]
+
+    first, second, few = drawn(7)
+    assert sorted(first) == sorted(second)
+    assert (len(first), len(few)) == (20, 5)
+    assert first != second != sorted(second)
+    assert drawn(7) == [first, second, few]
+    assert drawn(8) != [first, second, few]
