@@ -111,6 +111,11 @@ class Writer(Generic[Command, Result]):
         """Commands that wait."""
         return len(self._queue)
 
+    @property
+    def trouble(self) -> str | None:
+        """What the disk said, while it refuses."""
+        return None if self._broken is None else str(self._broken.args[0])
+
     # recovery
 
     async def recover(self) -> Recovery:
