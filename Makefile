@@ -28,6 +28,7 @@ $(VENV)/.variant: $(VENV)/.locked FORCE
 
 $(VENV)/.kernels: $(VENV)/.installed $(VENV)/.variant setup.py $(KERNELS)
 	$(BIN)/python setup.py --quiet build_ext --inplace
+	$(BIN)/python -m compileall -q src/hostler core drivers ext placement sim
 	touch $@
 
 demo: build

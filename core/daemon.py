@@ -38,6 +38,7 @@ from .tenancy.tenants import LOCAL
 from .writer import open_writer
 
 FLUSH_SECONDS: Final = 1.0
+COLLECT_SECONDS: Final = 60.0
 SPARE_FILES: Final = 100
 """For the journal, snapshots, logs and children."""
 PROGRESS_SECONDS: Final = 1.0
@@ -196,6 +197,7 @@ class Daemon:
                             tasks.start_soon(_flush, audit)
                         await _put_policy(service, policy)
                         _spare_the_collector()
+                        tasks.start_soon(_collect, service)
                         await self._until_stopped(service, server, tasks)
                     finally:
                         tasks.cancel_scope.cancel()
@@ -266,6 +268,18 @@ def _changed(old: Config, new: Config) -> list[str]:
     return [
         f"{table}.{key}" for table, keys in before.items() for key, value in keys.items() if after[table][key] != value
     ]
+
+
+async def _collect(service: Service) -> None:
+    """Look for garbage where nobody has to wait for it, or after an hour."""
+    before, last = -1, trio.current_time()
+    while True:
+        await trio.sleep(COLLECT_SECONDS)
+        idle = service.writer.sequence == before and not service.writer.queued
+        before = service.writer.sequence
+        if idle or trio.current_time() > last + 3_600:
+            gc.collect()
+            last = trio.current_time()
 
 
 async def _flush(audit: AuditLog) -> None:

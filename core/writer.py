@@ -328,6 +328,8 @@ class Writer(Generic[Command, Result]):
                     observer(self.sequence + 1, pending.command, outcome)
                 self.sequence += 1
                 if isinstance(outcome, HostlerError):
+                    # Its traceback would keep, and its frames be kept by, all that was carried out with it.
+                    outcome.__traceback__ = outcome.__context__ = outcome.__cause__ = None
                     self._finish_all(pending, None, outcome)
                 else:
                     self._finish_all(pending, outcome, None)
@@ -356,7 +358,8 @@ class Writer(Generic[Command, Result]):
         self.queued_bytes -= len(pending.body)
         pending.result, pending.state = result, "done"
         pending.error = pending.error or error
-        pending.done(pending)
+        done, pending.done = pending.done, _told_already
+        done(pending)
 
     def _finish_all(
         self, pending: Pending[Command, Result], result: Result | None, error: BaseException | None
@@ -462,6 +465,10 @@ class Writer(Generic[Command, Result]):
         finally:
             self._snapshotting = False
             self._wake.set()
+
+
+def _told_already(_: object) -> None:
+    """What is done with a command that has been answered: nothing, and nobody is kept by it."""
 
 
 def _tell(wanted: Sequence[trio.MemorySendChannel[int | StorageFailed]], outcome: int | StorageFailed) -> None:

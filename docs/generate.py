@@ -123,7 +123,7 @@ def _kind(kind: Any) -> str:
         return f"{_kind(choices[0])} or none"
     if get_origin(kind) is Annotated:
         limits = next((extra for extra in get_args(kind)[1:] if isinstance(extra, msgspec.Meta)), msgspec.Meta())
-        least = "" if limits.ge is None or limits.ge == -(2**63) else f" ≥ {limits.ge}"
+        least = "" if limits.ge is None or limits.ge == -(2**63) else f" ≥ {limits.ge:g}"
         return _kind(get_args(kind)[0]) + least
     words = {bool: "switch", int: "integer", float: "number", str: "text", tuple: "list", Ratios: "`name=ratio` list"}
     return words[get_origin(kind) or kind]

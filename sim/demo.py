@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Final
 
 import cyclopts
@@ -17,8 +15,9 @@ from ..placement.host import Host
 from .azure import read_trace
 from .cloud import Cloud, made_up, one_kind
 from .day import made_up_day
+from .progress import INTERRUPTED, Stop, progress
 from .replay import Replay
-from .screen import progress, show
+from .screen import show
 from .sizing import Search, lower_bound
 from .summary import Sizing, Summary, Try
 from .tally import Tally
@@ -26,29 +25,10 @@ from .workload import Workload
 
 app = cyclopts.App(name="demo", help="Play a day of a cloud, or a real trace, and show what the scheduler did.")
 
-INTERRUPTED: Final = 130
 HOSTS: Final = 10_000
 HOST: Final = Host(host="template", vcpus_total=64, cpu_allocation_ratio=1.0, total_usable_ram_mb=262_144)
 """The kind of host that a trace is played on."""
 HOST_IN_WORDS: Final = "64 vCPU and 256 GiB, nothing shared"
-
-
-class Stop:
-    """Notes Ctrl-C, so that the loop can end between two steps; a second Ctrl-C is not caught."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __enter__(self) -> Stop:
-        self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        signal.signal(signal.SIGINT, self._before)
 
 
 @app.default

@@ -1,15 +1,12 @@
-"""Shows a simulation on a terminal: progress while it runs, tables of its summary. Decides and counts nothing."""
+"""Shows a simulation on a terminal: tables of its summary. Decides and counts nothing."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -22,41 +19,6 @@ EIGHTHS: Final = ("", *"▏▎▍▌▋▊▉")
 WIDTH: Final = 112
 """Greatest width of what is shown, and the width where there is no terminal."""
 COURSE_WIDTH: Final = 72
-
-
-# progress
-
-
-@contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """What the caller calls after every step: moves a bar on standard error, which is gone at the end. Unless both
-    standard output and error are terminals, it prints a line every 10 % instead."""
-    console = Console(stderr=True)
-    if console.is_terminal and sys.stdout.isatty():
-        columns = (
-            TextColumn(f"[bold]{label}"),
-            BarColumn(None),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("", total=total)
-            yield lambda: bar.advance(task)
-    else:
-        yield _lines(label, total)
-
-
-def _lines(label: str, total: int) -> Callable[[], None]:
-    done = 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        if done * 10 // total > (done - 1) * 10 // total:
-            print(f"{label}: {done * 10 // total * 10} %", file=sys.stderr, flush=True)
-
-    return advance
 
 
 # tables

@@ -17,19 +17,17 @@ from cyclopts.validators import Number
 
 from ..placement.errors import InvalidValue
 from . import checkpoint, planning
-from .demo import INTERRUPTED, Stop
 from .evacuation import Disruption
-from .experiments import Flag, Seed, openb, print_json
+from .experiments import Flag, Seed, print_json
 from .fleet_plan import FleetPlan, Hardware, checked, read_fleet
-from .pack.command import pack
+from .progress import INTERRUPTED, Stop, progress
 from .report import Report, write
 from .run import Outcome, headroom
-from .screen import LEVELS, progress
 from .tasks import DEVOPS, Source, Task, outcomes, start
 
 app = cyclopts.App(name="simulate", help="Plan capacity: play traces on fleets that don't exist yet.")
-app.command(openb)
-app.command(pack)
+app.command("hostler.sim.experiments:openb", name="openb")
+app.command("hostler.sim.pack.command:pack", name="pack")
 
 NotNegative = Annotated[float, Parameter(validator=Number(gte=0))]
 SHAPE: Final = "host"
@@ -387,6 +385,8 @@ WIDTH: Final = 72
 
 def sparkline(values: Sequence[float], *, most: float = 0.0) -> str:
     """A line of blocks, from 0 up to ``most`` or the greatest value."""
+    from .screen import LEVELS  # with rich's tables, which JSON does not need
+
     if not values:
         return ""
     size = max(1, -(-len(values) // WIDTH))

@@ -118,6 +118,7 @@ class Connection:
             self._session.close()
             self._session.outstanding = 0
         self._room.unpark_all()
+        self._session = self._nursery = None  # nothing is left that the garbage collector would have to find
 
     async def run(self, *, local: bool) -> None:
         """Serve the peer."""

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ...placement.errors import InvalidValue
+from ..progress import INTERRUPTED, Stop
 from .heuristics import Order
 from .instance import Instance, parse_capacity, read, read_archive, read_order
 from .search import BEST, Packed
@@ -49,7 +50,8 @@ def pack(
     assignment: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Pack sets of items into as few equal bins as can be found, and say below which number there is no packing.
+    """Pack sets of items into as few equal bins as can be found, and say below which number there is no packing. Ctrl-C
+    ends it after the set at hand, with what is packed until then; a second one at once.
 
     Parameters
     ----------
@@ -74,10 +76,12 @@ def pack(
     """
     instances = list(_instances(files, None if bin is None else parse_capacity(bin)))
     orders = {} if order is None else read_order(order)
-    lines = []
-    with _progress() as progress:
+    lines: list[Line] = []
+    with Stop() as stop, _progress() as progress:
         task = progress.add_task("packing", total=len(instances))
         for instance in instances:
+            if stop.requested:
+                break
             progress.update(task, description=instance.name)
             started = time.perf_counter()
             result = packed(instance, algorithm, order=_order(instance, orders, order), seed=seed, effort=effort)
@@ -85,9 +89,9 @@ def pack(
             if json:
                 print(msgspec.json.encode(lines[-1]).decode(), flush=True)
             progress.advance(task)
-    if not json:
+    if not json and lines:
         Console().print(_table(lines))
-    return 0
+    return 0 if len(lines) == len(instances) else INTERRUPTED
 
 
 def _instances(files: Sequence[Path], capacity: Mapping[str, str] | None) -> Iterator[Instance]:

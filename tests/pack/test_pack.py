@@ -6,8 +6,10 @@ import csv
 import gzip
 import itertools
 import json
+import signal
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,6 +191,23 @@ def test_the_command_prints_an_object_for_each_instance(tmp_path: Path, capsys: 
         "optimal": True,
         "assignment": [0, 0, 1],
     }
+
+
+def test_ctrl_c_ends_the_command_after_the_set_at_hand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two", "three"):
+        (tmp_path / f"{name}.csv").write_text("vcpus\n3\n2\n")
+
+    def interrupting(instance: Instance, *rest: Any, **more: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return pack(instance, *rest, **more)
+
+    monkeypatch.setattr("hostler.sim.pack.command.packed", interrupting)
+    assert main(["simulate", "pack", str(tmp_path), "--bin", "vcpus=4", "--json"]) == 130
+    assert [json.loads(line)["instance"] for line in capsys.readouterr().out.splitlines()] == ["one"]
+    assert main(["simulate", "pack", str(tmp_path), "--bin", "vcpus=4"]) == 130
+    assert "one" in capsys.readouterr().out
 
 
 def test_the_command_shows_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
