@@ -54,6 +54,8 @@ class Health:
         if self.service is not None:
             writer = self.service.writer
             answer |= {"writable": writer.writable, "sequence": writer.sequence, "queued": writer.queued}
+            if writer.broken is not None:
+                answer["trouble"] = str(writer.broken.args[0])
         return 200 if self.ready else 503, "application/json", msgspec.json.encode(answer) + b"\n"
 
 

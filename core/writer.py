@@ -101,7 +101,8 @@ class Writer(Generic[Command, Result]):
         self._by_key: dict[str, Pending[Command, Result]] = {}
         self._wake = trio.Event()
         self._stopping = False
-        self._broken: StorageFailed | None = None
+        self.broken: StorageFailed | None = None
+        """What the disk said, while it refuses."""
         self._snapshot_at = 0
         self._snapshotting = False
         self._snapshot_wanted: list[trio.MemorySendChannel[int | StorageFailed]] = []
@@ -194,8 +195,8 @@ class Writer(Generic[Command, Result]):
                 return pending
         if self._stopping:
             raise Stopped("the service is stopping", hint="ask again when it is back")
-        if self._broken is not None:
-            raise StorageFailed(f"no writes now: {self._broken.args[0]}", field="data", hint="reads are served")
+        if self.broken is not None:
+            raise StorageFailed(f"no writes now: {self.broken.args[0]}", field="data", hint="reads are served")
         if len(self._queue) >= self._queue_limit:
             raise Overloaded(f"{len(self._queue)} commands wait already", hint="wait a little, then ask again")
         body = self.machine.encode(command)
@@ -247,7 +248,7 @@ class Writer(Generic[Command, Result]):
         try:
             async with trio.open_nursery() as nursery:
                 while self._queue or not self._stopping:
-                    if self._broken is not None:
+                    if self.broken is not None:
                         await self._repair()
                     elif self._snapshot_is_due():
                         await self._begin_snapshot(nursery)
@@ -384,7 +385,7 @@ class Writer(Generic[Command, Result]):
     def _break(self, error: StorageFailed, batch: Sequence[Pending[Command, Result]]) -> None:
         """Refuse what waits, and all that comes, until the journal is repaired; reads go on."""
         log.error("the journal cannot be written, commands are refused: %s", error)
-        self._broken, self.writable = error, False
+        self.broken, self.writable = error, False
         text = f"the command was not carried out: {error.args[0]}"
         hint = "should the service die before its disk works again, it may yet be found there: repeat it with its key"
         for pending in batch:
@@ -398,11 +399,11 @@ class Writer(Generic[Command, Result]):
             with trio.CancelScope(shield=True):
                 await self.journal.repair()
         except StorageFailed as error:
-            self._broken = error
+            self.broken = error
             await trio.sleep(REPAIR_SECONDS)
             return
         log.warning("the journal can be written again")
-        self._broken, self.writable = None, not self._stopping
+        self.broken, self.writable = None, not self._stopping
 
     # snapshots
 
@@ -412,8 +413,8 @@ class Writer(Generic[Command, Result]):
             raise StorageFailed("there is no journal, so there are no snapshots", field="data", hint="give a folder")
         if self._stopping:
             raise Stopped("the service is stopping")
-        if self._broken is not None:
-            raise StorageFailed(f"no writes now: {self._broken.args[0]}", field="data")
+        if self.broken is not None:
+            raise StorageFailed(f"no writes now: {self.broken.args[0]}", field="data")
         send, receive = trio.open_memory_channel[int | StorageFailed](1)
         self._snapshot_wanted.append(send)
         self._wake.set()

@@ -227,6 +227,50 @@ def test_a_long_list_says_that_there_is_more(run: Run, fleet: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
+        ("host", "list"),
+        ("host", "show", "node-0"),
+        ("host", "disable", "node-2"),
+        ("host", "enable", "node-2"),
+        ("place", "--uuid", uuid_of(50)),
+        ("resize", uuid_of(50), "--vcpus", "2"),
+        ("move", uuid_of(50), "--vcpus", "2"),
+        ("release", uuid_of(50)),
+        ("explain",),
+        ("explain", "--vcpus", "99"),
+        ("what-if", "--without", "node-0"),
+        ("fits",),
+        ("usage",),
+        ("domain", "create", "json"),
+        ("project", "create", "json", "--domain", "json"),
+        ("user", "create", "json", "--domain", "json"),
+        ("user", "grant", "json", "member", "project:json"),
+        ("token", "create", "json"),
+        ("token", "list", "json"),
+        ("quota", "set", "project:json", "VCPU=4"),
+        ("quota", "show", "project:json"),
+        ("usage", "project:json"),
+        ("pool", "create", "json", "node-2"),
+        ("pool", "grant", "json", "project:json"),
+        ("pool", "list"),
+        ("pool", "ungrant", "json", "project:json"),
+        ("pool", "delete", "json"),
+        ("project", "list"),
+        ("user", "list"),
+        ("domain", "list"),
+        ("top", "--times", "1"),
+        ("snapshot",),
+    ],
+    ids=" ".join,
+)
+def test_every_command_has_its_answer_as_json(run: Run, fleet: Path, words: tuple[str, ...]) -> None:
+    code, said = run(*words, "--json")
+    assert code == 0, said
+    json.loads(said)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
         ("host", "add", "/nonexistent"),
         ("host", "list", "--server", "nonsense"),
         ("host", "list", "--limit", "0"),

@@ -91,6 +91,7 @@ def test_writes_stop_reads_go_on_and_all_is_well_again_when_the_disk_is(
         assert watched(daemon) == (503, False, 0.0)
         with pytest.raises(StorageFailed):
             client.call("snapshot")
+        assert "cannot write journal-" in httpx.get(f"{http_of(daemon)}/readyz").json()["trouble"]
         assert httpx.get(f"{http_of(daemon)}/healthz").status_code == 200
         control.write_text("-")
         deadline = time.monotonic() + 15

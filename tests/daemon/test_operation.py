@@ -267,6 +267,8 @@ class Pipelining:
     def _send(self) -> None:
         with suppress(OSError):
             for call in range(1, 100_000):
+                if self.closed:
+                    return
                 request = {"spec": SPEC, "instance_uuids": [uuid_of(self._number * 1_000_000 + call)]}
                 self._socket.sendall(msgspec.msgpack.encode((0, call, "place", [{"request": request}])))
 
