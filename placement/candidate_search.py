@@ -44,10 +44,12 @@ class CandidateSearch:
         nested: bool = True,
         preferred: Sequence[int] = (),
         effort: Effort | None = None,
+        tree_steps: int | None = None,
     ) -> None:
         """``nested`` False: no candidate with two providers of one tree. ``preferred``: trees to look at before all
-        others, in this order. ``effort``: what it may cost; the ways end when it is spent."""
-        self._effort = effort or Effort()
+        others, in this order. ``effort``: what it may cost; the ways end when it is spent. ``tree_steps``: what each
+        tree may cost by itself, instead, so that what is found in one does not depend on the others."""
+        self._effort, self._tree_steps = effort or Effort(), tree_steps
         self._preferred = list(dict.fromkeys(preferred))
         self._fleet, self._query, self._nested = fleet, query, nested
         self._layout = fleet.index.layout()
@@ -152,9 +154,9 @@ class CandidateSearch:
         if found.alone >= 0:
             yield (found.alone,) * len(self._query.slots)
         else:
-            yield from TreeSearch(
-                self._fleet, self._query, found.options, nested=self._nested, effort=self._effort
-            ).ways()
+            effort = self._effort if self._tree_steps is None else Effort(self._tree_steps)
+            search = TreeSearch(self._fleet, self._query, found.options, nested=self._nested, effort=effort)
+            yield from search.ways()
 
 
 def _sums(query: Prepared) -> dict[int, tuple[int, int, tuple[int, ...]]]:

@@ -17,6 +17,8 @@ from .query import PlacementQuery
 
 Amounts = dict[int, dict[int, int]]
 """row -> resource class index -> amount."""
+TREE_STEPS = 200_000
+"""Of the search within one tree (`Effort`): a request that makes a longer puzzle of a host finds none there."""
 FEW = 16
 """Rows that are looked at one by one: more are judged with all others at once."""
 
@@ -35,7 +37,7 @@ class TreeQuery:
         layout = self._fleet.index.layout()
         if self._fleet.store.row["root"][root] == root and layout.tree_of[root] >= 0:
             prepared = self._ready()
-            for way in CandidateSearch(self._fleet, prepared).within(int(layout.tree_of[root])):
+            for way in CandidateSearch(self._fleet, prepared, tree_steps=TREE_STEPS).within(int(layout.tree_of[root])):
                 yield _amounts(prepared, way)
         if self._fallback is not None:
             yield from self._fallback.candidates(root)
@@ -50,7 +52,7 @@ class TreeQuery:
             return np.array([self.first(row) is not None for row in rows.tolist()], bool)
         fleet, layout = self._fleet, self._fleet.index.layout()
         trees = np.zeros(max(layout.trees, 1), bool)
-        search = CandidateSearch(fleet, self._ready())
+        search = CandidateSearch(fleet, self._ready(), tree_steps=TREE_STEPS)
         for found in search.trees(None):
             trees[found.tree] = search.has_some(found)
         known: NDArray[np.bool_] = (layout.tree_of[rows] >= 0) & trees[layout.tree_of[rows]]

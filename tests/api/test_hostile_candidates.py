@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hostler import Engine, Flavor, Fleet, Host, Request, RequestSpec, add_hosts
+from hostler.placement import candidates as engine_candidates
 from hostler.placement import tree_candidates
 from hostler.placement.api import commands as c
 from hostler.placement.api.errors import BadRequest
@@ -203,3 +205,22 @@ def test_slots_are_matched_where_some_assignment_keeps_to_the_room(able: dict[in
         )
 
     assert matched(able, dict(enumerate(room))) == possible(list(able), room)
+
+
+def test_a_guest_that_makes_a_puzzle_of_its_host_does_not_hold_up_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet()
+    add_hosts(fleet, [Host(host="node", vcpus_total=8, total_usable_ram_mb=8_192)])
+    for place in range(6):
+        fleet.add_provider(f"bin-{place}", parent="node")
+        inventories = {"CUSTOM_A": Inventory(total=100), "CUSTOM_B": Inventory(total=100 + place)}
+        fleet.set_inventory(f"bin-{place}", inventories)
+    wishes = {"group_policy": "none"}
+    for n in range(18):
+        wishes |= {f"resources{n + 1}:CUSTOM_A": str(17 + 29 * n % 31)}
+        wishes |= {f"resources{n + 1}:CUSTOM_B": str(47 - 29 * n % 31)}
+    request = Request(spec=RequestSpec(flavor=Flavor(name="puzzle", vcpus=1, memory_mb=512, extra_specs=wishes)))
+    assert Engine(fleet).what_if().place(request).placed
+    monkeypatch.setattr(engine_candidates, "TREE_STEPS", 1_000)
+    decision = Engine(fleet).place(request)
+    assert not decision.placed
+    assert "without an allocation candidate" in str(decision.refusal)
