@@ -20,6 +20,7 @@ from . import checkpoint, planning
 from .evacuation import Disruption
 from .experiments import Flag, Seed, print_json
 from .fleet_plan import FleetPlan, Hardware, checked, read_fleet
+from .policies import ABOUT
 from .progress import INTERRUPTED, Stop, progress
 from .report import Report, write
 from .run import Outcome, headroom
@@ -68,8 +69,8 @@ class Inputs:
     scale
         How many times as many guests. For made guests.
     policy
-        nova, first-fit, best-fit, worst-fit, stack-memory, dot-product, weighted-dot-product, l2-norm, cosine,
-        delta-perp, gpu-packing, gpu-clustering, random, or a policy file (.toml).
+        A name that hostler simulate policies lists, a policy file (.toml), a weigher's name, or module:name of a
+        Policy or a class of weighers.
     wait
         Hours that a request may wait for a host.
     report
@@ -340,6 +341,26 @@ def sweep(
 
     _finish(made, inputs, {"compared": compared, "interrupted": interrupted}, show)
     return INTERRUPTED if interrupted else 0
+
+
+@app.command
+def policies(*, json: Flag = False) -> int:
+    """The policies that there are by name, and what each prefers.
+
+    Parameters
+    ----------
+    json
+        Print them for programs.
+    """
+    if json:
+        print_json(ABOUT)
+        return 0
+    for name, about in ABOUT.items():
+        print(f"{name:<21} {about}")
+    print(
+        "or a policy file (.toml), the name of an installed weigher, or module:name of a Policy or a class of weighers"
+    )
+    return 0
 
 
 def _listed(text: str) -> list[str]:
