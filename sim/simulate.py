@@ -27,8 +27,18 @@ from .run import Outcome, headroom
 from .tasks import DEVOPS, Source, Task, outcomes, start
 
 app = cyclopts.App(name="simulate", help="Plan capacity: play traces on fleets that don't exist yet.")
-app.command("hostler.sim.experiments:openb", name="openb")
-app.command("hostler.sim.pack.command:pack", name="pack")
+# Imported when called, so what each is for is said here.
+app.command(
+    "hostler.sim.experiments:openb",
+    name="openb",
+    help="Fill a cluster with guests that share GPUs, as in the OpenB experiments, and measure what is left in pieces.",
+)
+app.command(
+    "hostler.sim.pack.command:pack",
+    name="pack",
+    help="Pack sets of items into as few equal bins as can be found, and say below which number there is no packing. "
+    "Ctrl-C ends it after the set at hand, with what is packed until then; a second one at once.",
+)
 
 NotNegative = Annotated[float, Parameter(validator=Number(gte=0))]
 SHAPE: Final = "host"
