@@ -236,6 +236,7 @@ def forecast(
     task = msgspec.structs.replace(task, source=source)
     found = planning.forecast(task, range(seeds), target_percent=target, workers=workers, cluster=cluster)
     made = _report("When capacity runs out", inputs, found.outcomes, seeds=f"0 to {seeds - 1}", target=f"{target} %")
+    made.inputs["hours made"] = f"{days * 24:g}"
     made.forecast = found
 
     def show() -> None:
@@ -338,7 +339,8 @@ def sweep(
         except KeyboardInterrupt:
             interrupted = True
     compared = planning.compare(tasks[: len(results)], results)
-    made = _report(f"{len(compared)} ways side by side", inputs, results, seeds=f"0 to {seeds - 1}")
+    told = {"policy": policies or inputs.policy, "seeds": f"0 to {seeds - 1}"}
+    made = _report(f"{len(compared)} ways side by side", inputs, results, **told)
     made.compared = compared
 
     def show() -> None:
