@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from ..placement.errors import InvalidValue
+from .evacuation import Disruption
 from .planning import Compared, Forecast, Interval, Size
 from .run import RESOURCES, Loss, Outcome
 
@@ -19,6 +20,8 @@ _COLOURS: Final = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891
 _NAMES: Final = {"VCPU": "vCPU", "MEMORY_MB": "memory", "DISK_GB": "disk"}
 Line = tuple[str, list[float], list[float]]
 """Name, hours, values."""
+LONG_HOURS: Final = 72
+"""Charts of more hours than that count in days."""
 STRANDED: Final = "Stranded: idle vCPUs without memory beside them, %"
 _STYLE: Final = """
 :root { color-scheme: light; }
@@ -33,6 +36,11 @@ section { margin-bottom: 16px; overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; } td, th { padding: 5px 10px; text-align: right; white-space: nowrap; }
 th { color: #6b7280; font-weight: 600; border-bottom: 1px solid #d1d5db; } td { border-bottom: 1px solid #f0f1f3; }
 td:first-child, th:first-child, .inputs td { text-align: left; }
+th:first-child, td:first-child { padding-left: 0; } td { font-variant-numeric: tabular-nums; }
+@media print {
+  body { background: #fff; } main { max-width: none; padding: 0; }
+  .card, section { break-inside: avoid; } .modebar { display: none; }
+}
 code { background: #f3f4f6; padding: 2px 5px; border-radius: 4px; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
@@ -135,19 +143,28 @@ def _write_picture(report: Report, path: Path) -> None:
         axes.grid(alpha=0.3)
         if lines:
             axes.legend(loc="upper left", fontsize=8)
-    upper.set(title=report.title, ylabel="given, %")
+    upper.set(title=finding(report), ylabel="given, % of the fleet")
     lower.set(xlabel="hours", ylabel="guests" if len(report.outcomes) == 1 else "refused so far")
     figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
 
 
 def _pictured(report: Report) -> tuple[list[Line], list[Line]]:
-    outcomes = report.outcomes[: len(_COLOURS)]
+    outcomes = _drawn(report)
     if len(outcomes) == 1:
         (outcome,) = outcomes
         return _curves(outcome), [_line(outcome, "guests", "guests"), _line(outcome, "refused", "refused so far")]
     named = [(outcome, _label(outcome, outcomes)) for outcome in outcomes]
     return [_by_zone(each, "all", name) for each, name in named], [_line(each, "refused", name) for each, name in named]
+
+
+def _drawn(report: Report) -> list[Outcome]:
+    """The outcomes whose curves are drawn: of a comparison the first seed of each way, and no more than can be told
+    apart."""
+    first = min((outcome.seed for outcome in report.outcomes), default=0)
+    several = len(report.compared) > 1
+    found = [outcome for outcome in report.outcomes if not several or outcome.seed == first]
+    return found[: len(_COLOURS)]
 
 
 def _label(outcome: Outcome, outcomes: Sequence[Outcome]) -> str:
@@ -170,18 +187,51 @@ def _write_html(report: Report, path: Path) -> None:
     body += [_section(title, chart) for title, chart in _charts(report)]
     body += [*_losses(report), _inputs(report)]
     page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(report.title)}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(finding(report))}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style><script>{script}</script></head>'
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
     path.write_text(page, encoding="utf-8")
 
 
+def finding(report: Report) -> str:
+    """The answer in one sentence, for the title."""
+    if report.size is not None:
+        found = report.size
+        return f"{found.hosts:,} hosts of {found.hardware} are needed, {found.gap_percent:.1f} % above the lower bound"
+    if report.forecast is not None:
+        told = report.forecast
+        if told.median_day is None:
+            return f"Capacity lasts for {told.horizon_days:g} days"
+        return f"Capacity runs out on day {told.median_day:,}"
+    if report.compared:
+        best, *others = sorted(report.compared, key=lambda each: each.refused_percent.mean)
+        ratio = f" with over-commit {best.cpu_ratio:g}" if best.cpu_ratio else ""
+        high, lows = best.refused_percent.high, [each.refused_percent.low for each in others]
+        unsure = high is not None and any(low is not None and low <= high for low in lows)
+        doubt = ", but the intervals overlap" if unsure else ""
+        return f"{best.policy}{ratio} on {best.hosts:,} hosts refuses least: {best.refused_percent.mean:.2f} %{doubt}"
+    if len(report.outcomes) == 1:
+        (outcome,) = report.outcomes
+        peak = outcome.peak_percent["VCPU"]
+        return f"{report.title}: {outcome.refused_percent:.2f} % refused, {peak:.0f} % of the vCPUs given at the peak"
+    return report.title
+
+
 def _head(report: Report) -> str:
     first = report.outcomes[0] if report.outcomes else None
-    cut = " The run was interrupted: this is what there was by then." if first and first.interrupted else ""
-    told = f"{first.workload} on {first.fleet}, {first.hours:,.0f} hours.{cut}" if first else ""
-    return f'<h1>{html.escape(report.title)}</h1><p class="lead">{html.escape(told)}</p>'
+    cut = ""
+    if report.forecast is not None:
+        told = report.forecast
+        days = [
+            f"day {day:,}" if day else f"beyond day {told.horizon_days:g}" for day in (told.early_day, told.late_day)
+        ]
+        cut = f" 80 % of {len(told.days)} seeds: {days[0]} to {days[1]}. A run ends when capacity has run out."
+    elif any(outcome.interrupted for outcome in report.outcomes):
+        cut = " This was interrupted, and is what there was by then."
+    hours = max((outcome.hours for outcome in report.outcomes), default=0.0)
+    lead = f"{first.workload} on {first.fleet}, {hours:,.0f} hours.{cut}" if first else "Nothing was played."
+    return f'<h1>{html.escape(finding(report))}</h1><p class="lead">{html.escape(lead)}</p>'
 
 
 def _cards(report: Report) -> str:
@@ -221,6 +271,8 @@ def _cards_of(outcome: Outcome) -> list[tuple[str, str]]:
         cards.append((f"{outcome.mean_wait_hours:.2f} h", f"mean wait of {outcome.waited:,} that waited"))
     if outcome.cost_per_guest_hour is not None:
         cards.append((f"{outcome.cost_per_guest_hour:.4f}", "cost of a guest-hour"))
+    if outcome.burst_cost:
+        cards.append((f"{outcome.burst_cost:,.0f}", "cost of the refused in a public cloud"))
     return cards
 
 
@@ -244,12 +296,29 @@ def _tables(report: Report) -> list[str]:
     refusals = [(stage, f"{n:,}") for o in report.outcomes[:1] for stage, n in o.refusals.items()]
     if refusals and len(report.outcomes) == 1:
         found.append(_section("Why requests were refused", table(("what was missing", "requests"), refusals)))
+    if len(report.outcomes) == 1 and report.outcomes[0].disruption is not None:
+        found.append(_section("Failures and maintenance", _disrupted(report.outcomes[0].disruption)))
     return found
+
+
+def _disrupted(told: Disruption) -> str:
+    lines = [
+        ("host-hours down", f"{told.down_host_hours:,.1f}"),
+        ("guests moved before maintenance", f"{told.migrated:,}"),
+        ("guests stopped with their hosts", f"{told.stopped:,}"),
+        ("of these placed again elsewhere", f"{told.evacuated:,}"),
+        ("still waiting at the end", f"{told.waiting:,}"),
+        ("lost", f"{told.lost:,}"),
+        *((f"lost for {why}", f"{count:,}") for why, count in told.lost_for.items()),
+        ("hours of downtime, all guests", f"{told.downtime_hours:,.2f}"),
+        ("the longest downtime, hours", f"{told.longest_downtime_hours:,.2f}"),
+    ]
+    return table(("what happened", "how much"), lines)
 
 
 def _losses(report: Report) -> list[str]:
     """The worst first."""
-    if not report.losses:
+    if not any(each.guests for each in report.losses):
         return []
     lost = [(each.what, f"{each.hosts:,}", f"{each.guests:,}", f"{each.homeless:,}") for each in report.losses[:8]]
     names = ("lost", "hosts", "guests on them", "without another host")
@@ -259,7 +328,7 @@ def _losses(report: Report) -> list[str]:
 def _interval(value: Interval) -> str:
     if value.low is None or value.high is None:
         return f"{value.mean:.2f}"
-    return f"{value.mean:.2f} ({value.low:.2f} to {value.high:.2f})"
+    return f"{value.mean:.2f} ({max(value.low, 0.0):.2f} to {min(value.high, 100.0):.2f})"
 
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -281,7 +350,7 @@ def _section(title: str, content: str) -> str:
 
 
 def _charts(report: Report) -> list[tuple[str, str]]:
-    outcomes = report.outcomes[: len(_COLOURS)]
+    outcomes = _drawn(report)
     if not any(outcome.samples for outcome in outcomes):
         return []
     charts: list[tuple[str, list[Line], str]] = []
@@ -304,7 +373,8 @@ def _charts(report: Report) -> list[tuple[str, str]]:
         charts.append(
             ("Idle vCPUs without memory, %", [_line(o, "stranded_percent", label) for o, label in pairs], "%")
         )
-    return [(title, chart(f"chart-{number}", lines, unit)) for number, (title, lines, unit) in enumerate(charts)]
+    told = [(title, lines, unit) for title, lines, unit in charts if any(any(y) for _, _, y in lines)]
+    return [(title, chart(f"chart-{number}", lines, unit)) for number, (title, lines, unit) in enumerate(told)]
 
 
 def _curves(outcome: Outcome) -> list[Line]:
@@ -328,18 +398,20 @@ def chart(name: str, lines: Sequence[Line], unit: str) -> str:
     """A chart over hours that can be zoomed; ``name`` is unique on the page."""
     graph, plots = _library("plotly.graph_objects"), _library("plotly.io")
     figure = graph.Figure()
+    days = max((max(x, default=0.0) for _, x, _ in lines), default=0.0) > LONG_HOURS
     for number, (label, x, y) in enumerate(lines):
         colour = {"color": _COLOURS[number % len(_COLOURS)], "width": 2}
+        x = [hours / 24 for hours in x] if days else x
         figure.add_trace(graph.Scatter(x=x, y=y, name=label, mode="lines", line=colour))
     axis: Mapping[str, Any] = {"gridcolor": "#e5e7eb", "zerolinecolor": "#d1d5db"}
     figure.update_layout(
         template="none",
-        height=330,
-        margin={"l": 60, "r": 20, "t": 10, "b": 45},
+        height=360,
+        margin={"l": 60, "r": 20, "t": 30, "b": 80},
         hovermode="x unified",
-        legend={"orientation": "h", "y": 1.12},
+        legend={"orientation": "h", "y": -0.24, "yanchor": "top"},
         showlegend=len(lines) > 1,
-        xaxis={**axis, "title": {"text": "hours"}},
+        xaxis={**axis, "title": {"text": "days" if days else "hours", "standoff": 4}},
         yaxis={**axis, "rangemode": "tozero", "ticksuffix": f" {unit}" if unit else ""},
     )
     config = {"displaylogo": False, "responsive": True}

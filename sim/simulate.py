@@ -20,14 +20,25 @@ from . import checkpoint, planning
 from .evacuation import Disruption
 from .experiments import Flag, Seed, print_json
 from .fleet_plan import FleetPlan, Hardware, checked, read_fleet
+from .policies import ABOUT
 from .progress import INTERRUPTED, Stop, progress
 from .report import Report, write
 from .run import Outcome, headroom
 from .tasks import DEVOPS, Source, Task, outcomes, start
 
 app = cyclopts.App(name="simulate", help="Plan capacity: play traces on fleets that don't exist yet.")
-app.command("hostler.sim.experiments:openb", name="openb")
-app.command("hostler.sim.pack.command:pack", name="pack")
+# Imported when called, so what each is for is said here.
+app.command(
+    "hostler.sim.experiments:openb",
+    name="openb",
+    help="Fill a cluster with guests that share GPUs, as in the OpenB experiments, and measure what is left in pieces.",
+)
+app.command(
+    "hostler.sim.pack.command:pack",
+    name="pack",
+    help="Pack sets of items into as few equal bins as can be found, and say below which number there is no packing. "
+    "Ctrl-C ends it after the set at hand, with what is packed until then; a second one at once.",
+)
 
 NotNegative = Annotated[float, Parameter(validator=Number(gte=0))]
 SHAPE: Final = "host"
@@ -68,8 +79,8 @@ class Inputs:
     scale
         How many times as many guests. For made guests.
     policy
-        nova, first-fit, best-fit, worst-fit, stack-memory, dot-product, weighted-dot-product, l2-norm, cosine,
-        delta-perp, gpu-packing, gpu-clustering, random, or a policy file (.toml).
+        A name that hostler simulate policies lists, a policy file (.toml), a weigher's name, or module:name of a
+        Policy or a class of weighers.
     wait
         Hours that a request may wait for a host.
     report
@@ -225,6 +236,7 @@ def forecast(
     task = msgspec.structs.replace(task, source=source)
     found = planning.forecast(task, range(seeds), target_percent=target, workers=workers, cluster=cluster)
     made = _report("When capacity runs out", inputs, found.outcomes, seeds=f"0 to {seeds - 1}", target=f"{target} %")
+    made.inputs["hours made"] = f"{days * 24:g}"
     made.forecast = found
 
     def show() -> None:
@@ -327,7 +339,8 @@ def sweep(
         except KeyboardInterrupt:
             interrupted = True
     compared = planning.compare(tasks[: len(results)], results)
-    made = _report(f"{len(compared)} ways side by side", inputs, results, seeds=f"0 to {seeds - 1}")
+    told = {"policy": policies or inputs.policy, "seeds": f"0 to {seeds - 1}"}
+    made = _report(f"{len(compared)} ways side by side", inputs, results, **told)
     made.compared = compared
 
     def show() -> None:
@@ -340,6 +353,26 @@ def sweep(
 
     _finish(made, inputs, {"compared": compared, "interrupted": interrupted}, show)
     return INTERRUPTED if interrupted else 0
+
+
+@app.command
+def policies(*, json: Flag = False) -> int:
+    """The policies that there are by name, and what each prefers.
+
+    Parameters
+    ----------
+    json
+        Print them for programs.
+    """
+    if json:
+        print_json(ABOUT)
+        return 0
+    for name, about in ABOUT.items():
+        print(f"{name:<21} {about}")
+    print(
+        "or a policy file (.toml), the name of an installed weigher, or module:name of a Policy or a class of weighers"
+    )
+    return 0
 
 
 def _listed(text: str) -> list[str]:

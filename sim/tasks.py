@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
 from ..placement.errors import InvalidValue
+from ..placement.policy import Policy
 from .catalogue import read_flavors
 from .fleet_plan import FleetPlan
 from .generator import Made, devops
-from .policies import policy_of
+from .policies import ON_GPUS, policy_of, typical_guests
 from .run import Outcome, Run
 from .trace import read_trace
 from .workload import Guests, Workload
@@ -113,7 +115,21 @@ def planned(task: Task) -> FleetPlan:
 def start(task: Task) -> Run:
     """The run, not yet played."""
     workload = workload_of(task.source, task.seed)
-    return Run(planned(task), workload, policy_of(task.policy), seed=task.seed, wait_hours=task.wait_hours)
+    return Run(planned(task), workload, _policy(task, workload), seed=task.seed, wait_hours=task.wait_hours)
+
+
+def _policy(task: Task, guests: Guests) -> Policy:
+    """The task's policy. InvalidValue for one of GPUs where there are none."""
+    if task.policy not in ON_GPUS:
+        return policy_of(task.policy)
+    if not any(kind.gpus for kind in task.plan.hardware):
+        hint = "gpus in a fleet file's hardware, or another policy"
+        raise InvalidValue(f"policy {task.policy} is for fleets with GPUs: there are none", field="policy", hint=hint)
+    trace = guests.trace if isinstance(guests, Made) else guests
+    counts = np.zeros(len(trace.specs), np.int64)
+    for part in trace.parts():
+        counts += np.bincount(part.spec, minlength=len(counts))
+    return policy_of(task.policy, typical_guests(dict(zip(trace.specs, counts.tolist(), strict=True))))
 
 
 def execute(task: Task) -> Outcome:

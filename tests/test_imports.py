@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import hostler
+from hostler.core.cli import main
 from hostler.placement.filters.base import Selection
 
 
@@ -34,3 +35,10 @@ def test_compute_needs_no_volume_engine_and_simulations_no_pictures() -> None:
     assert "hostler.placement.storage.volume_engine" not in imported("from hostler import Engine")
     simulate = imported("from hostler.sim.simulate import app")
     assert not {"rich.progress", "hostler.sim.screen", "hostler.sim.pack.command", "plotly", "matplotlib"} & simulate
+
+
+def test_what_is_imported_late_is_described_early(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, purpose in (("openb", "OpenB experiments"), ("pack", "equal bins")):
+        for arguments in (["simulate", "--help"], ["simulate", command, "--help"]):
+            main(arguments)
+            assert purpose in " ".join(capsys.readouterr().out.replace("│", " ").split())

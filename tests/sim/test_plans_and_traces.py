@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from hostler.placement.errors import HostlerError, InvalidValue
-from hostler.sim.fleet_plan import FleetPlan, Growth, Outage, read_fleet
-from hostler.sim.policies import NAMES, policy_of
+from hostler.sim.fleet_plan import FleetPlan, Outage, read_fleet
+from hostler.sim.policies import policy_of
 from hostler.sim.site import Site
 from hostler.sim.trace import read_trace
 from hostler.sim.workload import ALONE, NEVER
@@ -115,12 +115,6 @@ def test_outages_of_what_is_not_there_are_refused() -> None:
         Site(plan(failures=(Outage(zone="x", at_hours=0, hours=1),)), policy_of("nova"), seed=0)
     with pytest.raises(HostlerError, match="No such file"):
         read_fleet(Path("/nowhere.toml"))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_named_policy_is_one(name: str) -> None:
-    assert policy_of(name).name == name
-    assert Growth(hardware="small", add=1, at_hours=0).add == 1
 
 
 def test_times_fall_on_steps_and_what_is_missing_lasts(tmp_path: Path) -> None:

@@ -85,6 +85,24 @@ def test_other_endings_and_places_are_refused(tmp_path: Path) -> None:
         write(report(tmp_path), tmp_path / "none" / "r.json")
 
 
+@pytest.mark.parametrize(
+    ("command", "title"),
+    [
+        (["run"], "nova on 3 hosts: 0.00 % refused, 50 % of the vCPUs given at the peak"),
+        (["size"], "2 hosts of host are needed"),
+        (["forecast", "--days", "1", "--seeds", "1"], "Capacity runs out on day 1"),
+        (["compare", "--policies", "nova,best-fit"], "nova on 3 hosts refuses least: 0.00 %"),
+    ],
+)
+def test_the_title_is_the_finding(tmp_path: Path, command: list[str], title: str) -> None:
+    pytest.importorskip("plotly")
+    path = tmp_path / "r.html"
+    trace = written(tmp_path, "arrival_s,lifetime_s,vcpus,memory_gb\n0,600,3,2\n0,600,3,2\n")
+    shape = ["--hosts", "3", "--vcpus", "4", "--memory-gb", "8", "--report", str(path)]
+    assert main(["simulate", *command, "--trace", trace, *shape]) == 0
+    assert f"<h1>{title}" in path.read_text()
+
+
 def test_sparklines_rise() -> None:
     assert sparkline([0.0, 50.0, 100.0], most=100.0) == "▁▅█"
     assert sparkline([]) == ""
