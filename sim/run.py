@@ -130,6 +130,8 @@ class Run:
         self._uuid_of_spec = [_GUESTS.format(number >> 16, number & 0xFFFF) for number in range(len(workload.specs))]
         self._known_places = -1
         self._row_of_place: Whole | slice = slice(0, 0)
+        self._limits: Whole = np.zeros(len(RESOURCES), np.int64)
+        """What all hosts can give of each resource."""
         self._zones: list[str] = []
         self._zone_of: Whole = np.empty(0, np.int64)
         self._price_per_hour = 0.0
@@ -291,10 +293,9 @@ class Run:
         """Note how full the fleet is: O(hosts)."""
         self._reached = at_s + STEP_S
         self.peak_guests = max(self.peak_guests, self.alive)
-        fleet, rows = self.engine.fleet, self._rows()
-        used = fleet.store.inventory["used"][: len(RESOURCES)][:, rows]
-        limit = fleet.store.inventory["limit"][: len(RESOURCES)][:, rows]
-        percent = _percent(used.sum(axis=1), limit.sum(axis=1))
+        rows, store = self._rows(), self.engine.fleet.store
+        used = store.inventory["used"][: len(RESOURCES)][:, rows]
+        percent = _percent(used.sum(axis=1), self._limits)
         self._peaks = np.maximum(self._peaks, percent)
         self._sums += percent
         self._measured += 1
@@ -302,6 +303,7 @@ class Run:
         self._host_hours_cost += hours * self._price_per_hour
         if not keep:
             return
+        limit = store.inventory["limit"][: len(RESOURCES)][:, rows]
         by_zone = {"all": dict(zip(RESOURCES, percent.round(3).tolist(), strict=True))}
         for number, zone in enumerate(self._zones) if len(self._zones) > 1 else ():
             here = self._zone_of == number
@@ -330,6 +332,8 @@ class Run:
             self._known_places, self._row_of_place = len(places), found
             if len(found) and np.all(np.diff(found) == 1):
                 self._row_of_place = slice(int(found[0]), int(found[-1]) + 1)
+            limit = self.engine.fleet.store.inventory["limit"]
+            self._limits = limit[: len(RESOURCES)][:, self._row_of_place].sum(axis=1)
             self._price_per_hour = sum(self._prices[place.hardware] for place in places)
             self._zones = sorted({place.zone for place in places})
             self._zone_of = np.array([self._zones.index(place.zone) for place in places], np.int64)
