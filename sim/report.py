@@ -198,11 +198,13 @@ def finding(report: Report) -> str:
     """The answer in one sentence, for the title."""
     if report.size is not None:
         found = report.size
-        return f"{found.hosts:,} hosts of {found.hardware} are needed, {found.gap_percent:.1f} % above the lower bound"
+        kind = "" if found.hardware == "host" else f" of {found.hardware}"
+        return f"{found.hosts:,} hosts{kind} are needed, {found.gap_percent:.1f} % above the lower bound"
     if report.forecast is not None:
         told = report.forecast
         if told.median_day is None:
-            return f"Capacity lasts for {told.horizon_days:g} days"
+            lasting, runs = told.days.count(None), len(told.days)
+            return f"Capacity lasts for {told.horizon_days:g} days in {lasting} of {runs} runs"
         return f"Capacity runs out on day {told.median_day:,}"
     if report.compared:
         best, *others = sorted(report.compared, key=lambda each: each.refused_percent.mean)
@@ -239,7 +241,7 @@ def _cards(report: Report) -> str:
     if report.size is not None:
         found = report.size
         cards += [
-            (f"{found.hosts:,}", f"hosts of {found.hardware} needed"),
+            (f"{found.hosts:,}", f"hosts needed, of the kind {found.hardware}"),
             (f"{found.lower_bound:,}", "at least, with a perfect packing"),
             (f"{found.gap_percent:.1f} %", "above that"),
         ]

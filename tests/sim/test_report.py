@@ -89,7 +89,7 @@ def test_other_endings_and_places_are_refused(tmp_path: Path) -> None:
     ("command", "title"),
     [
         (["run"], "nova on 3 hosts: 0.00 % refused, 50 % of the vCPUs given at the peak"),
-        (["size"], "2 hosts of host are needed"),
+        (["size"], "2 hosts are needed"),
         (["forecast", "--days", "1", "--seeds", "1"], "Capacity runs out on day 1"),
         (["compare", "--policies", "nova,best-fit"], "nova on 3 hosts refuses least: 0.00 %"),
     ],
