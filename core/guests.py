@@ -42,16 +42,18 @@ class _Waiting(NamedTuple):
 class _Placing:
     """Requests on their way to the engine, in order, and what became of those that have been there."""
 
-    def __init__(self, state: ServiceState, now: float) -> None:
-        self.state, self.now = state, now
+    def __init__(self, state: ServiceState, now: float, count: int) -> None:
+        self.state, self.now, self._count = state, now, count
         self.waiting: list[_Waiting] = []
         self.decided: list[tuple[Sequence[int], Decisions]] = []
         self.errors: dict[int, HostlerError] = {}
         self._uuids: list[str] = []
+        """Of the decisions that come behind number ``_behind``."""
+        self._behind = -1
 
     def add(self, position: int, asked: Asked) -> None:
         try:
-            request = self._request(asked)
+            request = self._request(position, asked)
             reserved = self._reserve(request) if self.state.tenants.limits else _NOTHING
         except HostlerError as error:
             self.errors[position] = error
@@ -60,19 +62,21 @@ class _Placing:
             self.errors[position] = _unforeseen()
             return
         if not self.waiting and not asked.instance_uuids:
-            request = self._request(asked)  # what was before it may have been decided meanwhile
+            request = self._request(position, asked)  # what was before it may have been decided meanwhile
         self.waiting.append(_Waiting(position, asked, request, reserved))
 
-    def _request(self, asked: Asked) -> Request:
+    def _request(self, position: int, asked: Asked) -> Request:
         """The request; where it leaves the uuid out, with the one that the engine would make in its turn, so that the
         engine can take it as it is."""
         if asked.instance_uuids:
             return self.state.request(asked, self.now, asked.instance_uuids)
         engine, ahead = self.state.engine, len(self.waiting)
-        if not ahead:
-            self._uuids = []
+        behind = engine.sequence
+        if behind != self._behind:
+            self._behind, self._uuids = behind, []
         if ahead >= len(self._uuids):
-            made = make_many(engine.uuid_seed, engine.sequence + len(self._uuids), _UUIDS if ahead else 1)
+            count = min(max(self._count - position, 1), _UUIDS)
+            made = make_many(engine.uuid_seed, behind + len(self._uuids), count)
             self._uuids += [format_uuid(high, low) for high, low in made.tolist()]
         return self.state.request(asked, self.now, (self._uuids[ahead],))
 
@@ -109,7 +113,7 @@ class _Placing:
 
     def _take_alone(self, each: _Waiting) -> None:
         try:
-            self._take([each._replace(request=self._request(each.asked))])
+            self._take([each._replace(request=self._request(each.position, each.asked))])
         except HostlerError as error:
             self.errors[each.position] = error
         except Exception:
@@ -140,7 +144,7 @@ def place_each(
 ) -> list[Decision | HostlerError | None]:
     """Place one request after the other; for each its decision (None where it is not ``wanted``), or the error that it
     was refused with."""
-    placing = _Placing(state, now)
+    placing = _Placing(state, now, len(asked))
     for position, each in enumerate(asked):
         placing.add(position, each)
     placing.decide()
@@ -153,7 +157,7 @@ def place_each(
 
 def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Generator[None, None, Placed]:
     """The same, with a short answer, and in steps."""
-    placing, sequence = _Placing(state, now), state.engine.sequence + 1
+    placing, sequence = _Placing(state, now, len(asked)), state.engine.sequence + 1
     for start in range(0, len(asked), STEP):
         for position, each in enumerate(asked[start : start + STEP], start):
             placing.add(position, each)

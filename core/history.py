@@ -4,6 +4,7 @@ what they are made of, but no subscribers."""
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -45,6 +46,7 @@ class History:
         self._machine, self._kept = machine, kept
         self._entries: dict[int, tuple[Order, Any] | list[Event]] = {}
         """By sequence number, ascending; events are made when they are asked for, where that can wait."""
+        self._sizes: deque[int] = deque()
         self._size = 0
         self.first = 1
         """The first command that is remembered, or the next one."""
@@ -58,23 +60,27 @@ class History:
         """The next command is the one after ``sequence``. What is remembered of others is forgotten."""
         if self.last != sequence:
             self._entries.clear()
+            self._sizes.clear()
             self._size, self.first = 0, sequence + 1
 
     def add(self, sequence: int, order: Order, outcome: Any) -> None:
         """Take in what was just carried out."""
-        self.begin(sequence - 1)
-        if isinstance(order.command, (p.Place, p.PlaceMany)):
-            self._entries[sequence] = (order, outcome)
+        entries, command, size = self._entries, order.command, 1
+        if self.first + len(entries) != sequence:
+            self.begin(sequence - 1)
+        kind = type(command)
+        if kind is p.Place:
+            entries[sequence] = (order, outcome)
+        elif isinstance(command, p.PlaceMany):
+            entries[sequence], size = (order, outcome), max(len(command.requests), 1)
         else:
-            self._entries[sequence] = self._made(sequence, order, outcome)
-        self._size += _size(order.command)
-        while self._size > self._kept and len(self._entries) > 1:
-            self._forget()
-
-    def _forget(self) -> None:
-        entry = self._entries.pop(self.first)
-        self._size -= _size(entry[0].command) if isinstance(entry, tuple) else 1
-        self.first += 1
+            entries[sequence] = self._made(sequence, order, outcome)
+        self._sizes.append(size)
+        self._size += size
+        while self._size > self._kept and len(entries) > 1:
+            del entries[self.first]
+            self._size -= self._sizes.popleft()
+            self.first += 1
 
     def events(self, sequence: int) -> list[Event]:
         """What was to be told of a command that is remembered."""
@@ -121,10 +127,6 @@ class History:
             except UnknownName:
                 return command.request.project_id or None
         return None
-
-
-def _size(command: Any) -> int:
-    return max(len(command.requests), 1) if isinstance(command, p.PlaceMany) else 1
 
 
 def _decision(decision: Decision, project: str | None, about: dict[str, Any]) -> Event:

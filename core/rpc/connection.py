@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 64 << 10
 SEND_BYTES: Final = 1 << 20
 LINGER_SECONDS: Final = 2.0
-TURN_MESSAGES: Final = 32
-TURN_BYTES: Final = 32 << 10
+TURN_MESSAGES: Final = 64
+TURN_BYTES: Final = 64 << 10
 """So much of one peer is taken in, about a millisecond, before others have their turn. (No clock: a simulation with
 the same seed must do the same again.)"""
 _CREDENTIALS: Final = struct.Struct("3i")
