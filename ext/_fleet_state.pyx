@@ -101,7 +101,7 @@ def set_consumers(Columns columns not None, *, uint64_t[:, ::1] uuid, int32_t[::
                 at = columns.consumer_next[at]
     if listed != live:
         raise ValueError("the rows' lists leave out some consumers")
-    link_free(columns, free)
+    link_free(columns, free, n)
     columns.consumer_fill = <int32_t>n
     columns.consumer_count = <int32_t>live
     if n > 0:
@@ -125,10 +125,10 @@ cdef int link_consumers(Columns columns, int32_t[::1] row, int32_t[::1] next) ex
     return 0
 
 
-cdef int link_free(Columns columns, int32_t[::1] free) except -1:
+cdef int link_free(Columns columns, int32_t[::1] free, int64_t n) except -1:
     cdef int64_t i
     for i in range(free.shape[0]):
-        if free[i] < 0 or free[i] >= columns.consumer_capacity or columns.consumer_row[free[i]] != -1:
+        if free[i] < 0 or free[i] >= n or columns.consumer_row[free[i]] != -1:
             raise ValueError("an id is not free")
         columns.consumer_row[free[i]] = -2
     for i in range(free.shape[0] - 1, -1, -1):
