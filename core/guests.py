@@ -75,7 +75,8 @@ class _Placing:
         if behind != self._behind:
             self._behind, self._uuids = behind, []
         if ahead >= len(self._uuids):
-            count = min(max(self._count - position, 1), _UUIDS)
+            missing = ahead + 1 - len(self._uuids)  # those before may have brought their own
+            count = max(missing, min(self._count - position, _UUIDS))
             made = make_many(engine.uuid_seed, behind + len(self._uuids), count)
             self._uuids += [format_uuid(high, low) for high, low in made.tolist()]
         return self.state.request(asked, self.now, (self._uuids[ahead],))

@@ -319,3 +319,8 @@ def test_a_malformed_spec_names_the_field() -> None:
 def test_a_host_that_is_there_is_refused() -> None:
     with pytest.raises(DuplicateName):
         machine(1).apply(order(p.AddHosts(hosts=hosts(1))))
+
+
+def test_requests_that_bring_their_uuids_and_others_are_decided_in_one_batch() -> None:
+    decisions = machine().apply_batch([order(place(1)), order(place(2)), order(place())])
+    assert [isinstance(decision, Decision) and decision.placed for decision in decisions] == [True] * 3
