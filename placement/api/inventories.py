@@ -53,7 +53,8 @@ def set_all(fleet: Fleet, command: c.SetInventories) -> Inventories:
     """See `commands.SetInventories`."""
     row = found(fleet, command.provider)
     check_generation(fleet, row, command.generation)
-    check_figures(command.provider, command.inventories, command.may_reserve_all)
+    for name, inventory in command.inventories.items():
+        _check(command.provider, name, inventory, command.may_reserve_all)
     check_classes(fleet, command.provider, command.inventories)
     replace_all(fleet, row, command.inventories, command.now)
     return _shown(fleet, row)
@@ -101,10 +102,10 @@ def check_classes(fleet: Fleet, uuid: str, names: Iterable[str]) -> None:
             )
 
 
-def check_figures(uuid: str, inventories: Mapping[str, Inventory], may_reserve_all: bool = True) -> None:
-    """BadRequest for figures out of range, or a capacity that is not left. O(classes)."""
+def check_figures(uuid: str, inventories: Mapping[str, Inventory]) -> None:
+    """BadRequest for figures out of range. O(classes)."""
     for name, inventory in inventories.items():
-        _check(uuid, name, inventory, may_reserve_all)
+        _check_figures(uuid, name, inventory)
 
 
 def replace_all(fleet: Fleet, row: int, new: Mapping[str, Inventory], now: float) -> None:
@@ -159,14 +160,24 @@ def _check_unused(fleet: Fleet, row: int, indices: list[int], placement_code: st
 
 
 def _check(uuid: str, name: str, inventory: Inventory, may_reserve_all: bool) -> None:
-    ratio, at_fault = inventory.allocation_ratio, f"Invalid inventory for '{name}' on resource provider '{uuid}'."
+    """BadRequest for figures out of range, or a capacity that is not left."""
     try:
         whole = Inventory(**{field: getattr(inventory, field) for field in FIGURES}).validated(name)
-        capacity = int((whole.total - whole.reserved) * ratio)
-        if capacity >= 0 and (may_reserve_all or capacity > 0):
-            inventory.validated(name)
-            return
+        capacity = int((whole.total - whole.reserved) * inventory.allocation_ratio)
     except (InvalidValue, OverflowError, TypeError, ValueError) as error:
-        raise BadRequest(f"{at_fault} {error.args[0]}", field=name) from None
-    than = "greater than" if may_reserve_all else "greater than or equal to"
-    raise BadRequest(f"{at_fault} The reserved value is {than} total.", field=f"{name}.reserved")
+        raise BadRequest(f"{_at_fault(uuid, name)} {error.args[0]}", field=name) from None
+    if capacity < 0 or (capacity == 0 and not may_reserve_all):
+        than = "greater than" if may_reserve_all else "greater than or equal to"
+        raise BadRequest(f"{_at_fault(uuid, name)} The reserved value is {than} total.", field=f"{name}.reserved")
+    _check_figures(uuid, name, inventory)
+
+
+def _check_figures(uuid: str, name: str, inventory: Inventory) -> None:
+    try:
+        inventory.validated(name)
+    except InvalidValue as error:
+        raise BadRequest(f"{_at_fault(uuid, name)} {error.args[0]}", field=name) from None
+
+
+def _at_fault(uuid: str, name: str) -> str:
+    return f"Invalid inventory for '{name}' on resource provider '{uuid}'."

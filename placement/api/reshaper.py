@@ -21,6 +21,7 @@ def reshape(fleet: Fleet, command: c.Reshape) -> None:
             what = f"Resource provider {uuid} that is to get inventories does not exist: {uuid}"
             raise BadRequest(what, field="inventories", placement_code=PROVIDER_NOT_FOUND)
         check_generation(fleet, row, asked.generation)
+        # Unlike the other operations, Placement 16's reshaper accepts that more is reserved than there is.
         check_figures(uuid, asked.inventories)
         final[row] = asked.inventories
     inspect(fleet, command.consumers)

@@ -310,8 +310,6 @@ class Oracle:
             if uuid not in self.providers:
                 raise Refused("bad_request", "resource_provider.not_found")
             self.at_generation(self.providers[uuid], asked.generation)
-            for inventory in asked.inventories.values():
-                self.checked(inventory, True)
         self.inspect(command.consumers)
         if not all(self.knows_class(name) for asked in command.providers.values() for name in asked.inventories):
             raise Refused("bad_request")

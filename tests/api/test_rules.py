@@ -13,7 +13,7 @@ from hostler.placement.api.errors import ApiError, BadRequest, Conflict, NotFoun
 from hostler.placement.api.model import PlacementModel
 from hostler.placement.errors import InvalidValue
 from hostler.placement.fleet import Fleet, Inventory
-from hostler.placement.query import RequestGroup
+from hostler.placement.query import PlacementQuery, RequestGroup
 
 A, B, GUEST, OTHER = (str(uuid.UUID(int=number)) for number in range(1, 5))
 
@@ -186,6 +186,18 @@ def test_a_reshape_moves_generations_by_three_where_inventory_stays_and_two_wher
     assert generations(model) == (3, 4)
     assert model.inventories(A).inventories == {}
     assert model.provider_usages(B).usages == {"VCPU": 2}
+
+
+def test_only_a_reshape_takes_it_that_more_is_reserved_than_there_is(model: PlacementModel) -> None:
+    over = Inventory(total=1, reserved=2)
+    reshaped = c.ReshapedProvider(generation=1, inventories={"VCPU": over})
+    model.apply(c.Reshape(providers={B: reshaped}, consumers={}, now=2.0))
+    assert model.inventories(B).inventories == {"VCPU": over}
+    model.fleet.check()
+    with pytest.raises(BadRequest):
+        model.apply(c.SetInventories(provider=B, generation=3, inventories={"VCPU": over}, now=3.0))
+    query = PlacementQuery(groups=(RequestGroup(resources=(("VCPU", 1),)),))
+    assert B not in model.allocation_candidates(query).provider_summaries
 
 
 def test_aggregates_move_the_generation_only_where_it_is_given(model: PlacementModel) -> None:
