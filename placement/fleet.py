@@ -304,15 +304,15 @@ class Fleet:
 
     def set_service(
         self,
-        name: str,
+        name: str | Sequence[str],
         *,
         disabled: bool | None = None,
         disabled_reason: str | None = None,
         forced_down: bool | None = None,
     ) -> None:
-        """Enable, disable or force down a host's compute service; None leaves it. O(1)."""
-        row = self.providers.host(name)
-        self.services.set_service(row, disabled=disabled, disabled_reason=disabled_reason, forced_down=forced_down)
+        """Enable, disable or force down the compute service of a host, or of several; None leaves it. O(hosts)."""
+        rows = rows_array(self.providers.host(name)) if isinstance(name, str) else self.providers.hosts(name)
+        self.services.set_service(rows, disabled=disabled, disabled_reason=disabled_reason, forced_down=forced_down)
 
     def heartbeat(self, name: str, at: float) -> None:
         """A host's compute service reported at ``at`` (seconds since the epoch). O(1)."""

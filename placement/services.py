@@ -56,17 +56,17 @@ class Services:
     # commands
 
     def set_service(
-        self, row: int, *, disabled: bool | None, disabled_reason: str | None, forced_down: bool | None
+        self, rows: Rows, *, disabled: bool | None, disabled_reason: str | None, forced_down: bool | None
     ) -> None:
-        """Enable, disable or force down a host's service; None leaves it. O(1)."""
+        """Enable, disable or force down the services of hosts; None leaves it. O(rows)."""
         changes: dict[str, Any] = {}
         if disabled is not None:
             changes.update(disabled=bool(disabled), disabled_reason=disabled_reason if disabled else None)
         if forced_down is not None:
             changes["forced_down"] = bool(forced_down)
-        rows = rows_array(row)
         with self._ledger.editing(rows):
-            self._ledger.reclass(row, **changes)
+            for row in rows.tolist():
+                self._ledger.reclass(row, **changes)
             self._judge(rows)
 
     def heartbeats(self, rows: Rows, at: float | NDArray[np.floating[Any]]) -> None:

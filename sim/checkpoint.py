@@ -15,9 +15,10 @@ from ..placement.errors import InvalidValue
 from ..placement.fleet_file import load as load_fleet
 from ..placement.fleet_file import save as save_fleet
 from .evacuation import Off
+from .headroom import Busiest, Headroom
 from .run import Coming, Run, Sample
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 class RunState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -70,6 +71,14 @@ class GroupsState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     _group_of: dict[str, int]
 
 
+class BusiestState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """All of a run's busiest moment, tried."""
+
+    percent: float
+    headroom: Headroom | None
+    _looked: int
+
+
 class Checkpoint(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What the file holds. ``task``: digest of the task that was being played."""
 
@@ -79,11 +88,14 @@ class Checkpoint(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     run: RunState
     evacuation: EvacuationState
     groups: GroupsState
+    busiest: BusiestState
     fleet: bytes
 
 
-def save(run: Run, task: str, path: Path) -> None:
-    """Write a run that stands between two steps. InvalidValue for a file that cannot be written. O(guests + hosts)."""
+def save(run: Run, busiest: Busiest, task: str, path: Path) -> None:
+    """Write a run that stands between two steps, and its busiest moment. InvalidValue for a file that cannot be
+    written. O(guests + hosts)."""
+    busiest.tried()
     fleet = run.engine.fleet
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
@@ -95,6 +107,7 @@ def save(run: Run, task: str, path: Path) -> None:
                 run=_read(run, RunState),
                 evacuation=_read(run.evacuation, EvacuationState),
                 groups=_read(run.groups, GroupsState),
+                busiest=_read(busiest, BusiestState),
                 fleet=(Path(folder) / "fleet").read_bytes(),
             )
             new = Path(folder) / "new"
@@ -104,7 +117,7 @@ def save(run: Run, task: str, path: Path) -> None:
         raise InvalidValue(f"{path}: cannot be written: {error}", field="resume") from None
 
 
-def resume(run: Run, task: str, path: Path) -> None:
+def resume(run: Run, busiest: Busiest, task: str, path: Path) -> None:
     """Bring a new run to where the one in the file was. InvalidValue for a file that is none, or of another task;
     SnapshotError for a fleet in it that is damaged. O(guests + hosts)."""
     try:
@@ -122,7 +135,8 @@ def resume(run: Run, task: str, path: Path) -> None:
         run.site.happen((steps[kept.run.played - 1] - run.workload.start_s) / 3600)
     run.site.replace_fleet(fleet, kept.sequence)
     run.engine = run.groups.engine = run.site.engine
-    for part, state in ((run, kept.run), (run.evacuation, kept.evacuation), (run.groups, kept.groups)):
+    parts = ((run, kept.run), (run.evacuation, kept.evacuation), (run.groups, kept.groups), (busiest, kept.busiest))
+    for part, state in parts:
         for name in state.__struct_fields__:
             before = getattr(part, name)
             setattr(part, name, _like(before, getattr(state, name)))

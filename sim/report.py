@@ -13,11 +13,13 @@ import msgspec
 
 from ..placement.errors import InvalidValue
 from .evacuation import Disruption
+from .headroom import Headroom
 from .planning import Compared, Forecast, Interval, Size
-from .run import RESOURCES, Loss, Outcome
+from .run import RESOURCES, Outcome
 
 _COLOURS: Final = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 _NAMES: Final = {"VCPU": "vCPU", "MEMORY_MB": "memory", "DISK_GB": "disk"}
+_WORDS: Final = {"VCPU": "vCPUs", "MEMORY_MB": "memory", "DISK_GB": "disk"}
 Line = tuple[str, list[float], list[float]]
 """Name, hours, values."""
 LONG_HOURS: Final = 72
@@ -55,7 +57,7 @@ class Report(msgspec.Struct, kw_only=True):
     size: Size | None = None
     forecast: Forecast | None = None
     compared: list[Compared] = []
-    losses: list[Loss] = []
+    headroom: Headroom | None = None
 
 
 def write(report: Report, path: Path) -> None:
@@ -185,7 +187,9 @@ def _write_html(report: Report, path: Path) -> None:
     script = _library("plotly.offline").get_plotlyjs()
     body = [_head(report), _cards(report), *_tables(report)]
     body += [_section(title, chart) for title, chart in _charts(report)]
-    body += [*_losses(report), _inputs(report)]
+    if report.headroom is not None:
+        body.append(_section("If something failed at the busiest moment", _headroom(report.headroom)))
+    body.append(_inputs(report))
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(finding(report))}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style><script>{script}</script></head>'
@@ -318,13 +322,21 @@ def _disrupted(told: Disruption) -> str:
     return table(("what happened", "how much"), lines)
 
 
-def _losses(report: Report) -> list[str]:
-    """The worst first."""
-    if not any(each.guests for each in report.losses):
-        return []
-    lost = [(each.what, f"{each.hosts:,}", f"{each.guests:,}", f"{each.homeless:,}") for each in report.losses[:8]]
-    names = ("lost", "hosts", "guests on them", "without another host")
-    return [_section("If something failed at the end of the run", table(names, lost))]
+def _headroom(told: Headroom) -> str:
+    """How many may fail, and the worst single failures."""
+    survives = [(f"{each.kind}s", f"{each.of:,}", f"{each.survives:,}") for each in told.survives]
+    lost = [(each.what, f"{each.hosts:,}", f"{each.guests:,}", f"{each.homeless:,}") for each in told.losses[:8]]
+    parts = [f"<p>{html.escape(_busiest(told))}</p>"]
+    if survives:
+        parts.append(table(("the fullest together", "there are", "may fail"), survives))
+    if lost:
+        parts.append(table(("each alone", "hosts", "guests on them", "without another host"), lost))
+    return "".join(parts)
+
+
+def _busiest(told: Headroom) -> str:
+    given = ", ".join(f"{part:.1f} % of the {_WORDS[name]}" for name, part in told.used_percent.items() if part)
+    return f"{told.at_hours:,.1f} hours into the run {told.guests:,} guests had {given}. Their hosts on trial:"
 
 
 def _interval(value: Interval) -> str:

@@ -15,7 +15,7 @@ from ..placement.batch import Decisions
 from ..placement.policy import Policy
 from ..placement.request import Request, RequestSpec
 from .evacuation import Disruption, Evacuation
-from .fleet_plan import DOMAINS, FleetPlan
+from .fleet_plan import FleetPlan
 from .groups import Groups
 from .site import Site
 from .workload import EPOCH_S, NEVER, STEP_S, Guests
@@ -381,39 +381,3 @@ class Run:
 def _percent(used: Whole, limit: Whole) -> NDArray[np.float64]:
     parts: NDArray[np.float64] = np.divide(100.0 * used, limit, out=np.zeros(len(used)), where=limit > 0)
     return parts
-
-
-class Loss(msgspec.Struct, frozen=True, kw_only=True):
-    """What would happen if something failed: guests that lose their host, and those for which there is no other."""
-
-    what: str
-    hosts: int
-    guests: int
-    homeless: int
-
-
-def headroom(run: Run, *, hosts: int = 1) -> list[Loss]:
-    """On trial: the loss of the ``hosts`` fullest hosts together, of each rack, and of each zone, as the fleet stands
-    now. The worst first. Guests move in order of size, the largest first."""
-    fleet = run.engine.fleet
-    used = {place.host: int(fleet.store.inventory["used"][0, fleet.row(place.host)]) for place in run.site.places}
-    fullest = sorted(used, key=lambda host: (-used[host], host))[:hosts]
-    domains: dict[str, list[str]] = {f"the {hosts} fullest hosts" if hosts > 1 else "the fullest host": fullest}
-    for kind in DOMAINS[1:]:
-        for place in run.site.places if kind != "cell" or any(place.cell for place in run.site.places) else ():
-            domains.setdefault(f"{kind} {getattr(place, kind)}", []).append(place.host)
-    losses = [_lost(run, what, lost) for what, lost in domains.items() if len(lost) < len(run.site.places)]
-    return sorted(losses, key=lambda loss: (-loss.homeless, -loss.guests, loss.what))
-
-
-def _lost(run: Run, what: str, hosts: list[str]) -> Loss:
-    trial = run.engine.fork()
-    fleet = trial.fleet
-    guests = [uuid for host in hosts for uuid in fleet.instances(fleet.row(host))]
-    for host in hosts:
-        fleet.set_service(host, forced_down=True)
-    guests.sort(key=lambda uuid: (-run.spec_of(uuid).flavor.vcpus, uuid[-12:]))
-    trial.release(guests)
-    placed = trial.place_many(Request(spec=run.spec_of(uuid)) for uuid in guests).placed
-    run.engine.fleet  # noqa: B018  # brings the state back from the fork
-    return Loss(what=what, hosts=len(hosts), guests=len(guests), homeless=len(guests) - placed)

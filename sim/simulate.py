@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,14 +16,15 @@ from cyclopts.validators import Number
 
 from ..placement.errors import InvalidValue
 from . import checkpoint, planning
-from .evacuation import Disruption
 from .experiments import Flag, Seed, print_json
 from .fleet_plan import FleetPlan, Hardware, checked, read_fleet
+from .headroom import Busiest
 from .policies import ABOUT
 from .progress import INTERRUPTED, Stop, progress
 from .report import Report, write
-from .run import Outcome, headroom
+from .run import Outcome
 from .tasks import DEVOPS, Source, Task, outcomes, start
+from .terminal import show, show_headroom
 
 app = cyclopts.App(name="simulate", help="Plan capacity: play traces on fleets that don't exist yet.")
 # Imported when called, so what each is for is said here.
@@ -157,22 +157,29 @@ def run(
         A file that the run is kept in when Ctrl-C ends it: it goes on from there, and the file is deleted at the end.
     """
     task = inputs.task(seed)
-    playing, digest = start(task), task.digest if resume is not None else ""
+    playing, digest = start(task), f"{task.digest} {spare}" if resume is not None else ""
+    busiest = Busiest(playing, spare=spare)
     if resume is not None and resume.exists():
-        checkpoint.resume(playing, digest, resume)
+        checkpoint.resume(playing, busiest, digest, resume)
     with Stop() as stop, progress(playing.workload.name, len(playing.workload.steps) - playing.played) as advance:
 
         def step() -> bool:
+            busiest.look()
             advance()
             return not stop.requested
 
         outcome = playing.play(step)
     if resume is not None and outcome.interrupted:
-        checkpoint.save(playing, digest, resume)
-    losses = headroom(playing, hosts=spare)
+        checkpoint.save(playing, busiest, digest, resume)
     made = _report(f"{outcome.policy} on {outcome.hosts:,} hosts", inputs, [outcome], seed=str(seed))
-    made.losses = losses
-    _finish(made, inputs, {"outcome": outcome, "losses": losses}, lambda: _show(outcome))
+    made.headroom = busiest.tried()
+
+    def shown() -> None:
+        show(outcome)
+        if made.headroom is not None:
+            show_headroom(made.headroom)
+
+    _finish(made, inputs, {"outcome": outcome, "headroom": made.headroom}, shown)
     if resume is not None and not outcome.interrupted:
         resume.unlink(missing_ok=True)
     return INTERRUPTED if outcome.interrupted else 0
@@ -195,14 +202,14 @@ def size(inputs: Inputs, *, hardware: str = "", target: NotNegative = 0.0, seed:
     made = _report(f"How many hosts: {found.hosts:,}", inputs, [found.outcome], seed=str(seed), target=f"{target} %")
     made.size = found
 
-    def show() -> None:
+    def shown() -> None:
         print(f"{found.hosts:,} hosts of {found.hardware} refuse no more than {target:g} %; ", end="")
         print(f"a perfect packing needs at least {found.lower_bound:,}: this is {found.gap_percent:.1f} % above")
         for trial in found.trials:
             print(f"  {trial.hosts:>9,} hosts: {'holds' if trial.held else f'{trial.refused:,} refused and more'}")
-        _show(found.outcome)
+        show(found.outcome)
 
-    _finish(made, inputs, found, show)
+    _finish(made, inputs, found, shown)
     return 0
 
 
@@ -239,12 +246,12 @@ def forecast(
     made.inputs["hours made"] = f"{days * 24:g}"
     made.forecast = found
 
-    def show() -> None:
+    def shown() -> None:
         words = [f"day {day}" if day else f"beyond {days:g} days" for day in (found.early_day, found.late_day)]
         median = f"on day {found.median_day}" if found.median_day else f"not within {days:g} days"
         print(f"capacity runs out {median} (80 % of {seeds} seeds: {words[0]} to {words[1]})")
 
-    _finish(made, inputs, found, show)
+    _finish(made, inputs, found, shown)
     return 0
 
 
@@ -343,7 +350,7 @@ def sweep(
     made = _report(f"{len(compared)} ways side by side", inputs, results, **told)
     made.compared = compared
 
-    def show() -> None:
+    def shown() -> None:
         for each in compared:
             ratio = f", over-commit {each.cpu_ratio:g}" if each.cpu_ratio else ""
             band = each.refused_percent
@@ -351,7 +358,7 @@ def sweep(
             peak = each.peak_vcpu_percent.mean
             print(f"{each.policy}{ratio}, {each.hosts:,} hosts: {band.mean:.2f} %{spread} refused, peak {peak:.1f} %")
 
-    _finish(made, inputs, {"compared": compared, "interrupted": interrupted}, show)
+    _finish(made, inputs, {"compared": compared, "interrupted": interrupted}, shown)
     return INTERRUPTED if interrupted else 0
 
 
@@ -401,60 +408,13 @@ def _report(title: str, inputs: Inputs, results: Sequence[Outcome], **more: str)
     return Report(title=title, command=command, inputs=given | more, outcomes=list(results))
 
 
-def _finish(made: Report, inputs: Inputs, answer: Any, show: Callable[[], None]) -> None:
+def _finish(made: Report, inputs: Inputs, answer: Any, shown: Callable[[], None]) -> None:
     """Write the reports, then print the answer."""
     for path in inputs.report:
         write(made, path)
     if inputs.json:
         print_json(answer)
     else:
-        show()
+        shown()
     for path in inputs.report:
         print(f"report: {path}", file=sys.stderr)
-
-
-WIDTH: Final = 72
-
-
-def sparkline(values: Sequence[float], *, most: float = 0.0) -> str:
-    """A line of blocks, from 0 up to ``most`` or the greatest value."""
-    from .screen import LEVELS  # with rich's tables, which JSON does not need
-
-    if not values:
-        return ""
-    size = max(1, -(-len(values) // WIDTH))
-    means = [statistics.fmean(values[at : at + size]) for at in range(0, len(values), size)]
-    top = most or max(means) or 1.0
-    return "".join(LEVELS[min(len(LEVELS) - 1, int(value / top * len(LEVELS)))] for value in means)
-
-
-def _show(outcome: Outcome) -> None:
-    cut = " (interrupted)" if outcome.interrupted else ""
-    print(f"{outcome.workload} on {outcome.hosts:,} hosts for {outcome.hours:,.1f} h under {outcome.policy}{cut}")
-    for name, word in (("VCPU", "vCPUs"), ("MEMORY_MB", "memory")):
-        curve = sparkline([sample.used_percent["all"][name] for sample in outcome.samples], most=100.0)
-        print(f"{word:<8} {curve}  peak {outcome.peak_percent[name]:.1f} %, mean {outcome.mean_percent[name]:.1f} %")
-    print(f"guests   {sparkline([float(sample.guests) for sample in outcome.samples])}  peak {outcome.peak_guests:,}")
-    print(f"{outcome.requests:,} requests: {outcome.placed:,} placed, {outcome.refused:,} refused", end="")
-    print(f" ({outcome.refused_percent:.2f} %), {outcome.waiting:,} waiting at the end")
-    for stage, count in outcome.refusals.items():
-        print(f"  refused by {stage}: {count:,}")
-    if outcome.waited:
-        print(f"{outcome.waited:,} waited, {outcome.mean_wait_hours:.2f} h on average", end="")
-        print(f", {outcome.longest_wait_hours:.2f} h at most")
-    if outcome.disruption is not None:
-        _show_disruption(outcome.disruption)
-    if outcome.cost:
-        each = f", {outcome.cost_per_guest_hour:.4f} per guest-hour" if outcome.cost_per_guest_hour else ""
-        print(f"cost {outcome.cost:,.2f}{each}; the refused in a public cloud: {outcome.burst_cost:,.2f}")
-
-
-def _show_disruption(told: Disruption) -> None:
-    print(f"outages: {told.down_host_hours:,.1f} host-hours down, {told.migrated:,} guests moved before maintenance")
-    print(
-        f"  {told.stopped:,} guests stopped with their hosts: {told.evacuated:,} evacuated, {told.lost:,} lost", end=""
-    )
-    print(f", {told.waiting:,} waiting; {told.downtime_hours:,.2f} h of downtime", end="")
-    print(f", {told.longest_downtime_hours:.2f} h at most" if told.longest_downtime_hours else "")
-    for why, count in told.lost_for.items():
-        print(f"  lost for {why}: {count:,}")

@@ -30,13 +30,18 @@ class Changes:
     down: list[str] = field(default_factory=list)
 
 
+def minds_outages(policy: Policy) -> bool:
+    """True if a policy leaves hosts alone that are out of service."""
+    return "ComputeFilter" in (rule.name for rule in policy.filters)
+
+
 class Site:
     """A plan made real: an engine on its hosts, where each of them stands, and what happens to them."""
 
     def __init__(self, plan: FleetPlan, policy: Policy, *, seed: int) -> None:
         self.plan = checked(plan)
         outages = plan.failures or plan.maintenance
-        if outages and "ComputeFilter" not in (rule.name for rule in policy.filters):
+        if outages and not minds_outages(policy):
             problem = f"policy {policy.name} has no ComputeFilter: it would use hosts that are out of service"
             raise InvalidValue(
                 problem, field="policy", hint="enable ComputeFilter, or leave failures and maintenance out"

@@ -310,3 +310,18 @@ def test_a_json_query_on_heartbeats_sees_each_of_them() -> None:
     assert not engine.place(Request(spec=spec, now=NOW)).placed
     engine.fleet.heartbeat("b", NOW + 1)
     assert engine.place(Request(spec=spec, now=NOW)).selected.host == "b"
+
+
+def test_the_services_of_several_hosts_are_set_together_or_not_at_all() -> None:
+    fleet = Fleet()
+    add_hosts(fleet, [host(name) for name in ("a", "b", "c")])
+    engine = Engine(fleet)
+    trial = engine.fork()
+    trial.fleet.set_service(["a", "c"], forced_down=True)
+    assert trial.fleet.column("service_up").tolist() == [0.0, 1.0, 0.0]
+    with pytest.raises(UnknownName):
+        trial.fleet.set_service(["b", "nobody"], disabled=True)
+    assert not trial.fleet.host_class(1).disabled
+    trial.fleet.check()
+    assert engine.fleet.column("service_up").tolist() == [1.0, 1.0, 1.0]
+    engine.fleet.check()

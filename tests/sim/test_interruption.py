@@ -13,6 +13,7 @@ from hostler.core.cli import main
 from hostler.placement.errors import HostlerError
 from hostler.sim import checkpoint
 from hostler.sim.fleet_plan import FleetPlan, Hardware, Maintenance, Outage
+from hostler.sim.headroom import Busiest
 from hostler.sim.policies import policy_of
 from hostler.sim.run import Run
 from hostler.sim.tasks import start
@@ -115,9 +116,9 @@ def test_a_run_that_was_cut_anywhere_goes_on_as_if_it_had_not_been(tmp_path: Pat
     assert min(whole.disruption.stopped, whole.waited, whole.refused) > 0
     cut = fresh()
     cut.play(lambda: cut.played < steps)
-    checkpoint.save(cut, "task", tmp_path / "kept")
+    checkpoint.save(cut, Busiest(cut), "task", tmp_path / "kept")
     again = fresh()
-    checkpoint.resume(again, "task", tmp_path / "kept")
+    checkpoint.resume(again, Busiest(again), "task", tmp_path / "kept")
     again.engine.fleet.check()
     assert again.play() == whole
 
@@ -129,11 +130,12 @@ def test_what_is_no_interrupted_run_or_another_one_is_refused(tmp_path: Path) ->
     assert main(arguments) == 1
     run = start(task(trace))
     run.play(lambda: False)
-    checkpoint.save(run, "another", kept)
+    checkpoint.save(run, Busiest(run), "another", kept)
+    again = start(task(trace))
     with pytest.raises(HostlerError, match="of another run"):
-        checkpoint.resume(start(task(trace)), task(trace).digest, kept)
+        checkpoint.resume(again, Busiest(again), task(trace).digest, kept)
     with pytest.raises(HostlerError, match="cannot be written"):
-        checkpoint.save(run, "task", tmp_path / "none" / "kept")
+        checkpoint.save(run, Busiest(run), "task", tmp_path / "none" / "kept")
 
 
 def test_a_changed_trace_is_another_task(tmp_path: Path) -> None:

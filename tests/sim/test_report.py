@@ -12,8 +12,8 @@ import pytest
 from hostler.core.cli import main
 from hostler.placement.errors import InvalidValue
 from hostler.sim.report import Report, write
-from hostler.sim.simulate import sparkline
 from hostler.sim.tasks import execute
+from hostler.sim.terminal import sparkline
 
 from .values import task, written
 

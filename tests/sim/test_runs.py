@@ -12,11 +12,13 @@ import pytest
 
 from hostler.core.cli import main
 from hostler.placement.errors import HostlerError, InvalidValue
+from hostler.placement.policy import Policy
 from hostler.sim import planning
-from hostler.sim.fleet_plan import Hardware
+from hostler.sim.fleet_plan import FleetPlan, Hardware
 from hostler.sim.generator import devops, generate
+from hostler.sim.headroom import Busiest
 from hostler.sim.policies import policy_of
-from hostler.sim.run import Run, headroom
+from hostler.sim.run import Run
 from hostler.sim.tasks import Source, Task, execute, outcomes, start
 from hostler.sim.trace import read_trace
 from hostler.sim.workload import NEVER
@@ -62,14 +64,51 @@ def test_a_run_can_be_ended_early_and_says_so(tmp_path: Path) -> None:
     assert outcome.hours == pytest.approx(0.25)
 
 
-def test_losses_are_tried_and_change_nothing(tmp_path: Path) -> None:
+def test_failures_are_tried_when_busiest_and_change_nothing(tmp_path: Path) -> None:
     run = start(task(written(tmp_path), hosts=3))
-    run.play(lambda: run.alive < 3)
-    used = run.site.fleet.store.inventory["used"].copy()
-    losses = headroom(run)
-    assert losses[0].guests >= 1
-    assert (run.engine.fleet.store.inventory["used"] == used).all()
+    busiest = Busiest(run)
+    outcome = run.play(busiest.look)
+    told = busiest.tried()
+    assert outcome == start(task(written(tmp_path), hosts=3)).play()
+    assert told is not None
+    assert told.guests == outcome.peak_guests
+    assert told.used_percent == outcome.peak_percent
+    assert told.losses[0].guests >= 1
     assert run.engine.fleet.column("service_up")[run.site.fleet.is_host].all()
+
+
+@pytest.mark.parametrize(("hosts", "survives"), [(2, 0), (3, 1), (5, 3)])
+def test_so_many_hosts_may_fail_until_a_guest_finds_none(tmp_path: Path, hosts: int, survives: int) -> None:
+    """Eight guests of one vCPU, on hosts of four."""
+    guests = "arrival_s,lifetime_s,vcpus,memory_gb\n" + "0,600,1,1\n" * 8 + "1200,600,1,1\n"
+    kind = Hardware(name="small", count=hosts, vcpus=4, memory_gb=64)
+    run = Run(FleetPlan(hardware=(kind,)), read_trace(Path(written(tmp_path, guests))), policy_of("worst-fit"))
+    busiest = Busiest(run)
+    run.play(busiest.look)
+    told = busiest.tried()
+    assert told is not None
+    assert [(each.kind, each.survives, each.of) for each in told.survives] == [("host", survives, hosts)]
+    assert (told.at_hours, told.guests) == (0.0, 8)
+    assert bool(told.losses[0].homeless) == (survives == 0)
+
+
+def test_members_of_a_group_that_lose_their_hosts_stay_apart(tmp_path: Path) -> None:
+    guests = "arrival_s,vcpus,memory_gb,group\n" + "0,1,1,g\n" * 3
+    kind = Hardware(name="small", count=3, vcpus=4, memory_gb=64)
+    run = Run(FleetPlan(hardware=(kind,)), read_trace(Path(written(tmp_path, guests))), policy_of("nova"))
+    busiest = Busiest(run)
+    run.play(busiest.look)
+    told = busiest.tried()
+    assert told is not None
+    assert (told.survives[0].survives, told.losses[0].homeless) == (0, 1)
+
+
+def test_nothing_is_tried_under_a_policy_that_would_use_hosts_that_are_down(tmp_path: Path) -> None:
+    careless = Policy.from_toml("[filter_scheduler]\nenabled_filters = []\n")
+    run = Run(plan(), read_trace(Path(written(tmp_path))), careless)
+    busiest = Busiest(run)
+    run.play(busiest.look)
+    assert busiest.tried() is None
 
 
 def test_made_guests_follow_the_trace(tmp_path: Path) -> None:
