@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from operator import attrgetter
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from ..placement.errors import InvalidValue, UnknownName
 from .fleet_plan import Hardware
+from .kept import Kept
 from .run import Outcome
 from .sizing import Search
 from .tasks import Task, execute, outcomes, planned, workload_of
@@ -33,15 +36,31 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 class Size(msgspec.Struct, frozen=True, kw_only=True):
     """The smallest number of hosts of ``hardware`` that keeps refusals within the target, and what a perfect packing of
-    the busiest moment would need. ``gap_percent``: how much more that is."""
+    the busiest moment would need. ``gap_percent``: how much more that is.
+
+    Of a search that was ended early (``interrupted``) ``hosts`` is the smallest number found to hold, None if there is
+    none yet; at least ``at_least`` are needed. They are equal when the search has ended.
+    """
 
     hardware: str
-    hosts: int
+    hosts: int | None
+    at_least: int
     lower_bound: int
-    gap_percent: float
+    gap_percent: float | None
     target_percent: float
     trials: list[Trial]
-    outcome: Outcome
+    outcome: Outcome | None
+    interrupted: bool
+
+
+Watch = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+"""Given what is played and in how many steps, a context whose value is called after each step."""
+
+
+@contextmanager
+def unwatched(label: str, steps: int) -> Iterator[Callable[[], None]]:
+    """Nobody looks."""
+    yield lambda: None
 
 
 def size(task: Task, *, hardware: str = "", target_percent: float = 0.0) -> Size:
@@ -50,6 +69,20 @@ def size(task: Task, *, hardware: str = "", target_percent: float = 0.0) -> Size
     It takes it that more hosts never refuse more. UnknownName for a kind that is none, InvalidValue for a guest that
     fits no host, or for a target that is no part.
     """
+    *_, found = sizes(task, hardware=hardware, target_percent=target_percent)
+    return found
+
+
+def sizes(
+    task: Task,
+    *,
+    hardware: str = "",
+    target_percent: float = 0.0,
+    resume: Path | None = None,
+    watch: Watch = unwatched,
+) -> Iterator[Size]:
+    """As ``size``, with what is known before the first trial and after each. ``resume``: a file that the outcomes of
+    trials are kept in, so that none is played twice."""
     kinds = {kind.name: kind for kind in task.plan.hardware}
     hardware = hardware or next(iter(kinds))
     if hardware not in kinds:
@@ -61,26 +94,40 @@ def size(task: Task, *, hardware: str = "", target_percent: float = 0.0) -> Size
     kind = next(each for each in plan.hardware if each.name == hardware)
     guests, bound = lower_bound(workload, kind, [each for each in plan.hardware if each.name != hardware])
     allowed = math.floor(target_percent / 100 * guests)
-    search, trials, best = Search(bound), list[Trial](), None
-    while (hosts := search.candidate) is not None:
-        counts = {**task.counts, hardware: hosts}
-        outcome = execute(msgspec.structs.replace(task, counts=counts, most_refused=allowed))
+    kept, search, trials, best = Kept(resume), Search(bound), list[Trial](), None
+    while True:
+        enough = search.enough
+        yield Size(
+            hardware=hardware,
+            hosts=enough,
+            at_least=search.too_few + 1,
+            lower_bound=bound,
+            gap_percent=None if enough is None else round(100.0 * (enough / bound - 1.0), 3),
+            target_percent=target_percent,
+            trials=trials.copy(),
+            outcome=best,
+            interrupted=search.candidate is not None,
+        )
+        hosts = search.candidate
+        if hosts is None:
+            return
+        tried = msgspec.structs.replace(task, counts={**task.counts, hardware: hosts}, most_refused=allowed)
+        outcome = _tried(tried, kept, watch)
         held = outcome.refused <= allowed
         trials.append(Trial(hosts=hosts, refused=outcome.refused, held=held))
         search.note(hosts, holds=held)
         best = outcome if held else best
-    assert search.enough is not None
-    assert best is not None
-    gap = round(100.0 * (search.enough / bound - 1.0), 3)
-    return Size(
-        hardware=hardware,
-        hosts=search.enough,
-        lower_bound=bound,
-        gap_percent=gap,
-        target_percent=target_percent,
-        trials=trials,
-        outcome=best,
-    )
+
+
+def _tried(task: Task, kept: Kept, watch: Watch) -> Outcome:
+    """What comes, or came, of a task."""
+    digest = task.digest if kept.path is not None else ""
+    known = kept.get(digest)
+    if known is not None:
+        return known
+    steps = len(workload_of(task.source, task.seed).steps)
+    with watch(f"trial of {planned(task).hosts:,} hosts", steps) as advance:
+        return kept.put(digest, execute(task, lambda run: advance()))
 
 
 def lower_bound(workload: Guests, kind: Hardware, others: Sequence[Hardware] = ()) -> tuple[int, int]:
@@ -110,16 +157,19 @@ def _holds(kind: Hardware) -> tuple[float, float, float]:
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """On which day each seed's run refused more than the target, None where it never did; and over the seeds the
-    median and the band from the 10th to the 90th percentile, None where that lies beyond the horizon."""
+    median and the band from the 10th to the 90th percentile, None where that lies beyond the horizon. Of ``seeds``
+    runs those that were played: fewer if it was ended early."""
 
     horizon_days: float
     target_percent: float
     growth_per_year: float
+    seeds: int
     days: list[int | None]
     median_day: int | None
     early_day: int | None
     late_day: int | None
     outcomes: list[Outcome]
+    interrupted: bool
 
 
 def forecast(
@@ -127,22 +177,34 @@ def forecast(
 ) -> Forecast:
     """When capacity runs out, over workloads that are made from several seeds. InvalidValue for a source that is not
     made."""
+    tasks = forecast_tasks(task, seeds, target_percent=target_percent)
+    return foreseen(tasks, [outcome for _, outcome in outcomes(tasks, workers=workers, cluster=cluster)])
+
+
+def forecast_tasks(task: Task, seeds: Sequence[int], *, target_percent: float = 0.0) -> list[Task]:
+    """The runs of a forecast, one of each seed. InvalidValue for a source that is not made."""
     if not task.source.made_hours:
         raise InvalidValue("a forecast needs a horizon", field="days")
     if not seeds:
         raise InvalidValue("a forecast needs seeds", field="seeds")
-    tasks = [msgspec.structs.replace(task, seed=seed, stop_percent=target_percent) for seed in seeds]
-    results = [outcome for _, outcome in outcomes(tasks, workers=workers, cluster=cluster)]
-    days = [exhausted_day(outcome, target_percent) for outcome in results]
+    return [msgspec.structs.replace(task, seed=seed, stop_percent=target_percent) for seed in seeds]
+
+
+def foreseen(tasks: Sequence[Task], results: Sequence[Outcome]) -> Forecast:
+    """What the outcomes of the first of a forecast's runs say."""
+    first = tasks[0]
+    days = [exhausted_day(outcome, first.stop_percent) for outcome in results]
     return Forecast(
-        horizon_days=task.source.made_hours / 24,
-        target_percent=target_percent,
-        growth_per_year=task.source.growth_per_year,
+        horizon_days=first.source.made_hours / 24,
+        target_percent=first.stop_percent,
+        growth_per_year=first.source.growth_per_year,
+        seeds=len(tasks),
         days=days,
         median_day=_quantile(days, 0.5),
         early_day=_quantile(days, 0.1),
         late_day=_quantile(days, 0.9),
-        outcomes=results,
+        outcomes=list(results),
+        interrupted=len(results) < len(tasks),
     )
 
 
@@ -152,8 +214,10 @@ def exhausted_day(outcome: Outcome, target_percent: float) -> int | None:
     return next((day for day, (n, refused) in enumerate(pairs, 1) if 100 * refused > target_percent * max(n, 1)), None)
 
 
-def _quantile(days: Iterable[int | None], part: float) -> int | None:
-    """The nearest-rank quantile; None stands for later than all."""
+def _quantile(days: Collection[int | None], part: float) -> int | None:
+    """The nearest-rank quantile; None stands for later than all, and for nothing known."""
+    if not days:
+        return None
     ranked = sorted(days, key=lambda day: math.inf if day is None else day)
     return ranked[max(0, math.ceil(part * len(ranked)) - 1)]
 
@@ -215,12 +279,7 @@ def compare(tasks: Sequence[Task], results: Sequence[Outcome]) -> list[Compared]
             hosts=hosts,
             refused_percent=interval([outcome.refused_percent for _, outcome in found]),
             peak_vcpu_percent=interval([outcome.peak_percent["VCPU"] for _, outcome in found]),
-            stranded_percent=interval(
-                [
-                    statistics.fmean(sample.stranded_percent for sample in o.samples) if o.samples else 0.0
-                    for _, o in found
-                ]
-            ),
+            stranded_percent=interval([_mean_stranded(outcome) for _, outcome in found]),
             cost_per_guest_hour=_mean([o.cost_per_guest_hour for _, o in found if o.cost_per_guest_hour is not None]),
             seeds=[seed for seed, _ in found],
         )

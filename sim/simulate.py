@@ -17,14 +17,15 @@ from cyclopts.validators import Number
 from ..placement.errors import InvalidValue
 from . import checkpoint, planning
 from .experiments import Flag, Seed, print_json
+from .findings import Report
 from .fleet_plan import FleetPlan, Hardware, checked, read_fleet
 from .headroom import Busiest
 from .policies import ABOUT
 from .progress import INTERRUPTED, Stop, progress
-from .report import Report, write
+from .report import write
 from .run import Outcome
 from .tasks import DEVOPS, Source, Task, outcomes, start
-from .terminal import show, show_headroom
+from .terminal import show, show_compared, show_forecast, show_headroom, show_size
 
 app = cyclopts.App(name="simulate", help="Plan capacity: play traces on fleets that don't exist yet.")
 # Imported when called, so what each is for is said here.
@@ -186,7 +187,9 @@ def run(
 
 
 @app.command
-def size(inputs: Inputs, *, hardware: str = "", target: NotNegative = 0.0, seed: Seed = 0) -> int:
+def size(
+    inputs: Inputs, *, hardware: str = "", target: NotNegative = 0.0, seed: Seed = 0, resume: Path | None = None
+) -> int:
     """The fewest hosts of one kind that keep refusals within a target, beside what a perfect packing would need.
 
     Parameters
@@ -197,20 +200,23 @@ def size(inputs: Inputs, *, hardware: str = "", target: NotNegative = 0.0, seed:
         Refusals allowed, in percent of the requests.
     seed
         The same seed gives the same answer.
+    resume
+        A file that outcomes are kept in: what it has already is not played again.
     """
-    found = planning.size(inputs.task(seed), hardware=hardware, target_percent=target)
-    made = _report(f"How many hosts: {found.hosts:,}", inputs, [found.outcome], seed=str(seed), target=f"{target} %")
-    made.size = found
-
-    def shown() -> None:
-        print(f"{found.hosts:,} hosts of {found.hardware} refuse no more than {target:g} %; ", end="")
-        print(f"a perfect packing needs at least {found.lower_bound:,}: this is {found.gap_percent:.1f} % above")
-        for trial in found.trials:
-            print(f"  {trial.hosts:>9,} hosts: {'holds' if trial.held else f'{trial.refused:,} refused and more'}")
-        show(found.outcome)
-
-    _finish(made, inputs, found, shown)
-    return 0
+    found: planning.Size | None = None
+    known = planning.sizes(inputs.task(seed), hardware=hardware, target_percent=target, resume=resume, watch=progress)
+    try:
+        for each in known:
+            found = each
+    except KeyboardInterrupt:
+        if found is None:
+            return INTERRUPTED
+    assert found is not None
+    played = [found.outcome] if found.outcome is not None else []
+    made = _report("How many hosts", inputs, played, seed=str(seed), target=f"{target} %")
+    made.size = answer = found
+    _finish(made, inputs, answer, lambda: show_size(answer))
+    return INTERRUPTED if answer.interrupted else 0
 
 
 @app.command
@@ -222,6 +228,7 @@ def forecast(
     seeds: Annotated[int, Parameter(validator=Number(gte=1))] = 5,
     workers: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     cluster: str = "",
+    resume: Path | None = None,
 ) -> int:
     """When capacity runs out under growth, over workloads made from several seeds, with a band.
 
@@ -237,22 +244,20 @@ def forecast(
         Processes; 0: one per core.
     cluster
         Address of a Dask scheduler, tcp://...
+    resume
+        A file that outcomes are kept in: what it has already is not played again.
     """
     task = inputs.task()
     source = msgspec.structs.replace(task.source, made_hours=days * 24)
     task = msgspec.structs.replace(task, source=source)
-    found = planning.forecast(task, range(seeds), target_percent=target, workers=workers, cluster=cluster)
-    made = _report("When capacity runs out", inputs, found.outcomes, seeds=f"0 to {seeds - 1}", target=f"{target} %")
+    tasks = planning.forecast_tasks(task, range(seeds), target_percent=target)
+    results, _ = _played(tasks, workers, cluster, resume)
+    found = planning.foreseen(tasks, results)
+    made = _report("When capacity runs out", inputs, results, seeds=f"0 to {seeds - 1}", target=f"{target} %")
     made.inputs["hours made"] = f"{days * 24:g}"
     made.forecast = found
-
-    def shown() -> None:
-        words = [f"day {day}" if day else f"beyond {days:g} days" for day in (found.early_day, found.late_day)]
-        median = f"on day {found.median_day}" if found.median_day else f"not within {days:g} days"
-        print(f"capacity runs out {median} (80 % of {seeds} seeds: {words[0]} to {words[1]})")
-
-    _finish(made, inputs, found, shown)
-    return 0
+    _finish(made, inputs, found, lambda: show_forecast(found))
+    return INTERRUPTED if found.interrupted else 0
 
 
 @app.command
@@ -336,29 +341,12 @@ def sweep(
         seeds=range(seeds),
         hardware=hardware,
     )
-    results: list[Outcome] = []
-    interrupted = False
-    with progress(f"{len(tasks)} runs", len(tasks)) as advance:
-        try:
-            for _, outcome in outcomes(tasks, workers=workers, cluster=cluster, resume=resume):
-                results.append(outcome)
-                advance()
-        except KeyboardInterrupt:
-            interrupted = True
+    results, interrupted = _played(tasks, workers, cluster, resume)
     compared = planning.compare(tasks[: len(results)], results)
     told = {"policy": policies or inputs.policy, "seeds": f"0 to {seeds - 1}"}
     made = _report(f"{len(compared)} ways side by side", inputs, results, **told)
-    made.compared = compared
-
-    def shown() -> None:
-        for each in compared:
-            ratio = f", over-commit {each.cpu_ratio:g}" if each.cpu_ratio else ""
-            band = each.refused_percent
-            spread = "" if band.low is None else f" ({band.low:.2f} to {band.high:.2f})"
-            peak = each.peak_vcpu_percent.mean
-            print(f"{each.policy}{ratio}, {each.hosts:,} hosts: {band.mean:.2f} %{spread} refused, peak {peak:.1f} %")
-
-    _finish(made, inputs, {"compared": compared, "interrupted": interrupted}, shown)
+    made.compared, made.interrupted = compared, interrupted
+    _finish(made, inputs, {"compared": compared, "interrupted": interrupted}, lambda: show_compared(compared))
     return INTERRUPTED if interrupted else 0
 
 
@@ -380,6 +368,19 @@ def policies(*, json: Flag = False) -> int:
         "or a policy file (.toml), the name of an installed weigher, or module:name of a Policy or a class of weighers"
     )
     return 0
+
+
+def _played(tasks: Sequence[Task], workers: int, cluster: str, resume: Path | None) -> tuple[list[Outcome], bool]:
+    """What came of the first of the tasks, and True if Ctrl-C ended it before the last."""
+    results: list[Outcome] = []
+    with progress(f"{len(tasks)} runs", len(tasks)) as advance:
+        try:
+            for _, outcome in outcomes(tasks, workers=workers, cluster=cluster, resume=resume):
+                results.append(outcome)
+                advance()
+        except KeyboardInterrupt:
+            return results, True
+    return results, False
 
 
 def _listed(text: str) -> list[str]:

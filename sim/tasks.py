@@ -8,7 +8,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +22,7 @@ from ..placement.policy import Policy
 from .catalogue import read_flavors
 from .fleet_plan import FleetPlan
 from .generator import Made, devops
+from .kept import Kept
 from .policies import ON_GPUS, policy_of, typical_guests
 from .run import Outcome, Run
 from .trace import read_trace
@@ -132,11 +133,12 @@ def _policy(task: Task, guests: Guests) -> Policy:
     return policy_of(task.policy, typical_guests(dict(zip(trace.specs, counts.tolist(), strict=True))))
 
 
-def execute(task: Task) -> Outcome:
-    """Play a task to its end."""
+def execute(task: Task, watch: Callable[[Run], None] = lambda run: None) -> Outcome:
+    """Play a task to its end. ``watch`` is called after each step."""
     run = start(task)
 
     def advance() -> bool:
+        watch(run)
         return task.stop_percent < 0 or not run.refuses(task.stop_percent)
 
     return run.play(advance, until_refused=task.most_refused if task.most_refused >= 0 else None)
@@ -150,16 +152,12 @@ def outcomes(
     ``resume``: a file that outcomes are kept in, so that what it already has is not played again. InvalidValue for a
     file that is none, or a cluster that cannot be reached.
     """
-    done = {} if resume is None else _kept(resume)
-    missing = [task for task in tasks if task.digest not in done]
+    kept = Kept(resume)
+    digests = [task.digest if resume is not None else "" for task in tasks]
+    missing = [task for task, digest in zip(tasks, digests, strict=True) if kept.get(digest) is None]
     with _mapped(missing, workers, cluster) as played:
-        for number, task in enumerate(tasks):
-            outcome = done.get(task.digest)
-            if outcome is None:
-                outcome = next(played)
-                if resume is not None:
-                    _keep(resume, task, outcome)
-            yield number, outcome
+        for number, digest in enumerate(digests):
+            yield number, kept.get(digest) or kept.put(digest, next(played))
 
 
 @contextmanager
@@ -195,31 +193,3 @@ def _client(address: str) -> Any:
         return Client(address, timeout=10)  # type: ignore[no-untyped-call]  # distributed has no types here
     except (OSError, ValueError) as error:
         raise InvalidValue(f"cluster {address}: {error}", field="cluster") from None
-
-
-class _Kept(msgspec.Struct):
-    task: str
-    outcome: Outcome
-
-
-def _kept(path: Path) -> dict[str, Outcome]:
-    if not path.exists():
-        return {}
-    done = {}
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        try:
-            kept = msgspec.json.decode(line, type=_Kept)
-        except msgspec.MsgspecError as error:
-            if not line.endswith(b"\n"):
-                break  # the line that was being written when the last try was ended
-            raise InvalidValue(f"{path}, line {number}: {error}", field="resume") from None
-        done[kept.task] = kept.outcome
-    return done
-
-
-def _keep(path: Path, task: Task, outcome: Outcome) -> None:
-    text = path.read_bytes() if path.exists() else b""
-    if text and not text.endswith(b"\n"):
-        path.write_bytes(text[: text.rfind(b"\n") + 1])
-    with path.open("ab") as file:
-        file.write(msgspec.json.encode(_Kept(task.digest, outcome)) + b"\n")

@@ -8,6 +8,7 @@ from typing import Final
 
 from .evacuation import Disruption
 from .headroom import Headroom
+from .planning import Compared, Forecast, Size
 from .run import Outcome
 
 WIDTH: Final = 72
@@ -71,3 +72,38 @@ def show_headroom(told: Headroom) -> None:
         print(f"may fail together when busiest ({where}): {which}")
     for loss in [loss for loss in told.losses if loss.homeless][:3]:
         print(f"  without {loss.what}: {loss.homeless:,} of {loss.guests:,} guests find no other host")
+
+
+def show_size(found: Size) -> None:
+    """Print how many hosts are needed."""
+    if found.hosts is not None and not found.interrupted:
+        print(f"{found.hosts:,} hosts of {found.hardware} refuse no more than {found.target_percent:g} %; ", end="")
+        print(f"a perfect packing needs at least {found.lower_bound:,}: this is {found.gap_percent:.1f} % above")
+    else:
+        enough = "none tried is enough" if found.hosts is None else f"{found.hosts:,} are enough"
+        print(f"interrupted: at least {found.at_least:,} hosts of {found.hardware} are needed, {enough}")
+    for trial in found.trials:
+        print(f"  {trial.hosts:>9,} hosts: {'holds' if trial.held else f'{trial.refused:,} refused and more'}")
+    if found.outcome is not None:
+        show(found.outcome)
+
+
+def show_forecast(found: Forecast) -> None:
+    """Print when capacity runs out."""
+    played, horizon = len(found.days), found.horizon_days
+    if found.interrupted:
+        print(f"interrupted: {played} of {found.seeds} seeds were played")
+    if played:
+        words = [f"day {day}" if day else f"beyond {horizon:g} days" for day in (found.early_day, found.late_day)]
+        median = f"on day {found.median_day}" if found.median_day else f"not within {horizon:g} days"
+        print(f"capacity runs out {median} (80 % of {played} seeds: {words[0]} to {words[1]})")
+
+
+def show_compared(compared: Sequence[Compared]) -> None:
+    """Print ways side by side."""
+    for each in compared:
+        ratio = f", over-commit {each.cpu_ratio:g}" if each.cpu_ratio else ""
+        band = each.refused_percent
+        spread = "" if band.low is None else f" ({band.low:.2f} to {band.high:.2f})"
+        peak = each.peak_vcpu_percent.mean
+        print(f"{each.policy}{ratio}, {each.hosts:,} hosts: {band.mean:.2f} %{spread} refused, peak {peak:.1f} %")

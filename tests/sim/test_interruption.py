@@ -47,11 +47,17 @@ hours = 2
 RUN = ["run", "--trace", "devops", "--fleet", "fleet.toml", "--make-hours", "1440", "--wait", "2"]
 SWEEP = ["sweep", "--trace", "devops", "--hosts", "30", "--make-hours", "120", "--seeds", "5", "--sizes", "28,30"]
 COMPARE = ["compare", "--trace", "devops", "--hosts", "30", "--make-hours", "120", "--seeds", "5"]
+FORECAST = ["forecast", "--trace", "devops", "--hosts", "30", "--days", "14", "--seeds", "5", "--target", "90"]
+SIZE = ["size", "--trace", "devops", "--make-hours", "720"]
 QUESTIONS = {
     "run": RUN,
     "sweep": [*SWEEP, "--workers", "2"],
     "compare": [*COMPARE, "--policies", "nova,best-fit", "--workers", "1"],
+    "forecast": [*FORECAST, "--workers", "1"],
+    "size": SIZE,
 }
+ENOUGH = {"size": "trial of 82 hosts: 10 %"}
+"""What is said when there is something to be answered, where that is not the first 20 %."""
 
 
 def simulate(folder: Path, arguments: list[str], *, interrupt_after: str = "") -> tuple[int, str, str]:
@@ -79,14 +85,14 @@ def test_what_ctrl_c_ended_is_reported_and_resumed_to_the_same_bytes(tmp_path: P
         (folder / "fleet.toml").write_text(FLEET)
     code, wanted, _ = simulate(whole, arguments)
     assert code == 0
-    code, out, said = simulate(cut, arguments, interrupt_after=": 20 %")
+    code, out, said = simulate(cut, arguments, interrupt_after=ENOUGH.get(question, ": 20 %"))
     assert code == 130, said
     assert "Traceback" not in said
     answer = json.loads(out)
     assert answer["interrupted"] if question != "run" else answer["outcome"]["interrupted"]
     partial = json.loads((cut / "r.json").read_text())
     assert partial["outcomes"]
-    assert (cut / "r.csv").stat().st_size < (whole / "r.csv").stat().st_size
+    assert (cut / "r.csv").read_bytes() != (whole / "r.csv").read_bytes()
     code, out, _ = simulate(cut, arguments)
     assert (code, out) == (0, wanted)
     for name in ("r.json", "r.csv"):

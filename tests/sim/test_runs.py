@@ -148,11 +148,24 @@ def test_builds_come_on_working_days_and_give_everything_back() -> None:
 
 def test_the_size_found_holds_and_one_host_less_does_not(tmp_path: Path) -> None:
     found = planning.size(task(written(tmp_path, BUSY)))
-    assert found.hosts >= found.lower_bound >= 1
+    assert not found.interrupted
+    assert found.hosts is not None
+    assert found.hosts == found.at_least >= found.lower_bound >= 1
     assert execute(task(written(tmp_path, BUSY), hosts=found.hosts)).refused == 0
     assert execute(task(written(tmp_path, BUSY), hosts=found.hosts - 1)).refused > 0
     lenient = planning.size(task(written(tmp_path, BUSY)), target_percent=40.0)
-    assert lenient.hosts <= found.hosts
+    assert lenient.at_least <= found.hosts
+
+
+def test_each_trial_narrows_down_how_many_hosts_are_needed(tmp_path: Path) -> None:
+    known = list(planning.sizes(task(written(tmp_path, BUSY))))
+    final = known[-1]
+    assert (known[0].hosts, known[0].at_least, known[0].outcome) == (None, known[0].lower_bound, None)
+    assert [len(each.trials) for each in known] == list(range(len(known)))
+    assert [each.interrupted for each in known] == [True] * (len(known) - 1) + [False]
+    for each in known:
+        assert each.at_least <= final.at_least
+        assert each.hosts is None or each.hosts >= final.at_least
 
 
 def test_questions_that_make_no_sense_are_refused(tmp_path: Path) -> None:
@@ -179,6 +192,11 @@ def test_growth_uses_capacity_up_on_a_day_within_a_band(tmp_path: Path) -> None:
     assert found.median_day is not None
     assert found.early_day <= found.median_day
     assert planning.forecast(asked, range(3), target_percent=5.0, workers=2) == found
+    assert not found.interrupted
+    tasks = planning.forecast_tasks(asked, range(3), target_percent=5.0)
+    cut = planning.foreseen(tasks, found.outcomes[:1])
+    assert (cut.interrupted, cut.days, cut.seeds) == (True, found.days[:1], 3)
+    assert planning.foreseen(tasks, []).median_day is None
     roomy = msgspec.structs.replace(asked, plan=plan(500))
     assert planning.forecast(roomy, [0], target_percent=5.0).median_day is None
 
