@@ -46,9 +46,10 @@ def of_one(outcome: Outcome) -> list[Chart]:
     """A run by itself."""
     zones = [zone for zone in outcome.samples[0].used_percent if zone != "all"]
     names = (("guests", "guests"), ("waiting", "waiting"), ("refused", "refused so far"))
+    counts = [curve(outcome, field, name) for field, name in names]
     charts = [
         Chart("Given, % of the fleet", "%", by_resource(outcome)),
-        Chart("Guests", "", [curve(outcome, field, name) for field, name in names]),
+        Chart("Guests", "", [each for each in counts if any(each.values)]),
         Chart("vCPUs given by zone, %", "%", [by_zone(outcome, zone, zone) for zone in zones]),
         Chart("Idle vCPUs without memory beside them, %", "%", [curve(outcome, "stranded_percent", "stranded")]),
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from . import curves
@@ -26,9 +28,11 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 def interrupted(report: Report) -> bool:
-    """True if what it tells of was ended early."""
-    early = [told.interrupted for told in (report.size, report.forecast) if told is not None]
-    return report.interrupted or any(early) or any(outcome.interrupted for outcome in report.outcomes)
+    """True if what it tells of was ended early. Runs of a forecast are, once capacity has run out."""
+    told = report.size or report.forecast
+    if told is not None:
+        return told.interrupted
+    return report.interrupted or any(outcome.interrupted for outcome in report.outcomes)
 
 
 def finding(report: Report) -> str:
@@ -49,17 +53,29 @@ def finding(report: Report) -> str:
             return f"Capacity lasts for {told.horizon_days:g} days in {lasting} of {runs} runs"
         return f"Capacity runs out on day {told.median_day:,}"
     if report.compared:
-        best, *others = sorted(report.compared, key=lambda each: each.refused_percent.mean)
-        ratio = f" with over-commit {best.cpu_ratio:g}" if best.cpu_ratio else ""
-        high, lows = best.refused_percent.high, [each.refused_percent.low for each in others]
-        unsure = high is not None and any(low is not None and low <= high for low in lows)
-        doubt = ", but the intervals overlap" if unsure else ""
-        return f"{best.policy}{ratio} on {best.hosts:,} hosts refuses least: {best.refused_percent.mean:.2f} %{doubt}"
+        return _best(report.compared)
     if len(report.outcomes) == 1:
         (outcome,) = report.outcomes
         peak = outcome.peak_percent["VCPU"]
         return f"{report.title}: {outcome.refused_percent:.2f} % refused, {peak:.0f} % of the vCPUs given at the peak"
     return report.title
+
+
+def _best(compared: Sequence[Compared]) -> str:
+    """Which ways of those side by side refuse least."""
+    least = min(each.refused_percent.mean for each in compared)
+    best = [each for each in compared if each.refused_percent.mean == least]
+    high = best[0].refused_percent.high
+    lows = [each.refused_percent.low for each in compared if each not in best]
+    unsure = high is not None and any(low is not None and low <= high for low in lows)
+    ways = [each.policy + (f" with over-commit {each.cpu_ratio:g}" if each.cpu_ratio else "") for each in best]
+    sizes = {each.hosts for each in compared}
+    if len(sizes) > 1:
+        ways = [f"{way} on {each.hosts:,} hosts" for way, each in zip(ways, best, strict=True)]
+    where = f" on {min(sizes):,} hosts" if len(sizes) == 1 else ""
+    named = " and ".join(ways) if len(ways) < 3 else f"{ways[0]} and {len(ways) - 1} other ways"
+    verb = "refuses" if len(best) == 1 else "refuse"
+    return f"{named}{where} {verb} least: {least:.2f} %{', but the intervals overlap' if unsure else ''}"
 
 
 def charts(report: Report) -> list[Chart]:

@@ -47,9 +47,9 @@ def write_html(report: Report, path: Path) -> None:
     """Write the page. InvalidValue where plotly is not installed."""
     script = library("plotly.offline").get_plotlyjs()
     body = [_head(report), _cards(report), *_tables(report)]
-    body += [_section(each.title, drawn(f"chart-{number}", each)) for number, each in enumerate(charts(report))]
     if report.headroom is not None:
         body.append(_section("If something failed at the busiest moment", _headroom(report.headroom)))
+    body += [_section(each.title, drawn(f"chart-{number}", each)) for number, each in enumerate(charts(report))]
     body.append(_inputs(report))
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(finding(report))}</title>'
@@ -62,13 +62,12 @@ def write_html(report: Report, path: Path) -> None:
 def _head(report: Report) -> str:
     first = report.outcomes[0] if report.outcomes else None
     cut = ""
-    if report.forecast is not None:
+    if report.forecast is not None and report.forecast.early_day is not None:
         told = report.forecast
         days = [
             f"day {day:,}" if day else f"beyond day {told.horizon_days:g}" for day in (told.early_day, told.late_day)
         ]
         cut = f" 80 % of {len(told.days)} seeds: {days[0]} to {days[1]}. A run ends when capacity has run out."
-        cut = cut if told.days else ""
     if interrupted(report):
         cut += " This was interrupted, and is what there was by then."
     hours = max((outcome.hours for outcome in report.outcomes), default=0.0)
@@ -85,7 +84,7 @@ def _cards(report: Report) -> str:
             (f"{found.lower_bound:,}", "at least, with a perfect packing"),
         ]
         cards += [(f"{found.gap_percent:.1f} %", "above that")] if found.gap_percent is not None else []
-    if report.forecast is not None and report.forecast.days:
+    if report.forecast is not None and report.forecast.early_day is not None:
         told = report.forecast
         cards += [
             (f"{day:,}" if day else f"> {told.horizon_days:.0f}", text)
@@ -97,6 +96,8 @@ def _cards(report: Report) -> str:
         ]
     if len(report.outcomes) == 1 or (report.size is not None and report.outcomes):
         cards += _cards_of(report.outcomes[0])
+    for each in report.headroom.survives[:1] if report.headroom is not None else ():
+        cards.append((f"{each.survives:,} of {each.of:,}", f"{each.kind}s may fail when busiest"))
     boxes = "".join(f'<div class="card"><b>{html.escape(b)}</b><span>{html.escape(t)}</span></div>' for b, t in cards)
     return f'<div class="cards">{boxes}</div>' if cards else ""
 
@@ -224,11 +225,10 @@ def drawn(name: str, chart: Chart) -> str:
     unit = 24.0 if days else 1.0
     if chart.band is not None:
         x = [hours / unit for hours in chart.band.hours]
-        bare = {"mode": "lines", "line": {"width": 0}, "showlegend": False}
-        figure.add_trace(graph.Scatter(x=x, y=chart.band.high, name="90 % of the seeds", **bare))
-        figure.add_trace(
-            graph.Scatter(x=x, y=chart.band.low, name="10 % of the seeds", fill="tonexty", fillcolor=SHADE, **bare)
-        )
+        bare = {"mode": "lines", "line": {"width": 0}, "legendgroup": "band"}
+        figure.add_trace(graph.Scatter(x=x, y=chart.band.high, name="90 % of seeds", showlegend=False, **bare))
+        shade = {"name": "10 to 90 % of seeds", "fill": "tonexty", "fillcolor": SHADE}
+        figure.add_trace(graph.Scatter(x=x, y=chart.band.low, **shade, **bare))
         line = {"color": COLOURS[0], "width": 2}
         figure.add_trace(graph.Scatter(x=x, y=chart.band.middle, name="median", mode="lines", line=line))
     for number, (label, hours, y) in enumerate(chart.curves):
@@ -241,7 +241,7 @@ def drawn(name: str, chart: Chart) -> str:
             x0=begin / unit,
             x1=end / unit,
             fillcolor=MARK,
-            opacity=0.12,
+            opacity=0.08,
             line_width=0,
             annotation_text="runs out",
             annotation_position="top left",
@@ -255,7 +255,7 @@ def drawn(name: str, chart: Chart) -> str:
         margin={"l": 60, "r": 20, "t": 30, "b": 80},
         hovermode="x unified",
         legend={"orientation": "h", "y": -0.24, "yanchor": "top"},
-        showlegend=len(chart.curves) > 1,
+        showlegend=len(chart.curves) > 1 or chart.band is not None,
         xaxis={**axis, "title": {"text": "days" if days else "hours", "standoff": 4}},
         yaxis={**axis, "rangemode": "tozero", "ticksuffix": f" {chart.unit}" if chart.unit else ""},
     )

@@ -42,7 +42,7 @@ def _draw(axes: Any, chart: Chart) -> None:
         axes.plot([hour / unit for hour in hours], values, color=COLOURS[number % len(COLOURS)], label=label)
     if chart.marked is not None:
         begin, middle, end = chart.marked
-        axes.axvspan(begin / unit, end / unit, color=MARK, alpha=0.12, lw=0, label="capacity runs out")
+        axes.axvspan(begin / unit, end / unit, color=MARK, alpha=0.08, lw=0, label="capacity runs out")
         if middle is not None:
             axes.axvline(middle / unit, color=MARK, ls="--")
     axes.set_title(chart.title, fontsize=10, loc="left")

@@ -93,7 +93,9 @@ def show_forecast(found: Forecast) -> None:
     played, horizon = len(found.days), found.horizon_days
     if found.interrupted:
         print(f"interrupted: {played} of {found.seeds} seeds were played")
-    if played:
+    if played and found.early_day is None:
+        print(f"capacity lasts for {horizon:g} days with all {played} seeds")
+    elif played:
         words = [f"day {day}" if day else f"beyond {horizon:g} days" for day in (found.early_day, found.late_day)]
         median = f"on day {found.median_day}" if found.median_day else f"not within {horizon:g} days"
         print(f"capacity runs out {median} (80 % of {played} seeds: {words[0]} to {words[1]})")

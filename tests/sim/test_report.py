@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from hostler.core.cli import main
 from hostler.placement.errors import InvalidValue
+from hostler.sim.curves import band
 from hostler.sim.report import Report, write
 from hostler.sim.tasks import execute
 from hostler.sim.terminal import sparkline
@@ -91,7 +93,7 @@ def test_other_endings_and_places_are_refused(tmp_path: Path) -> None:
         (["run"], "nova on 3 hosts: 0.00 % refused, 50 % of the vCPUs given at the peak"),
         (["size"], "2 hosts are needed"),
         (["forecast", "--days", "1", "--seeds", "1"], "Capacity runs out on day 1"),
-        (["compare", "--policies", "nova,best-fit"], "nova on 3 hosts refuses least: 0.00 %"),
+        (["compare", "--policies", "nova,best-fit"], "nova and best-fit on 3 hosts refuse least: 0.00 %"),
     ],
 )
 def test_the_title_is_the_finding(tmp_path: Path, command: list[str], title: str) -> None:
@@ -107,3 +109,26 @@ def test_sparklines_rise() -> None:
     assert sparkline([0.0, 50.0, 100.0], most=100.0) == "▁▅█"
     assert sparkline([]) == ""
     assert len(sparkline([1.0] * 1000)) <= 72
+
+
+def test_a_forecast_draws_its_band_and_is_no_interrupted_one(tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    lines = "".join(f"{300 * n},2400,2,2\n" for n in range(60))
+    trace, path = written(tmp_path, "arrival_s,lifetime_s,vcpus,memory_gb\n" + lines), tmp_path / "r.html"
+    shape = ["--hosts", "6", "--vcpus", "4", "--memory-gb", "8", "--days", "30", "--growth", "60", "--seeds", "3"]
+    assert main(["simulate", "forecast", "--trace", trace, *shape, "--target", "5", "--report", str(path)]) == 0
+    page = path.read_text()
+    assert "<h1>Capacity runs out on day" in page
+    assert "interrupted" not in page[page.index("<h1>") :]
+    assert "10 to 90 % of seeds" in page
+    assert "runs out" in page
+
+
+def test_a_band_keeps_runs_that_ended_at_their_last_value(tmp_path: Path) -> None:
+    long = execute(task(written(tmp_path), hosts=1))
+    short = msgspec.structs.replace(long, samples=long.samples[:2])
+    found = band([long, short, short], "VCPU")
+    values = [sample.used_percent["all"]["VCPU"] for sample in long.samples]
+    assert found.hours == [sample.hours for sample in long.samples]
+    assert found.middle == [*values[:2], *[values[1]] * (len(values) - 2)]
+    assert found.low[0] == found.high[0] == values[0]
