@@ -30,7 +30,7 @@ QUEUE_BYTES: Final = 256 << 20
 """Of all commands that wait or are being carried out."""
 BATCH_LIMIT: Final = 1_024
 BATCH_BYTES: Final = 8 << 20
-SLICE: Final = 64
+SLICE: Final = 40
 """Commands applied at a time; between slices readers get their turn."""
 ANSWERS_KEPT: Final = 100_000
 SNAPSHOT_EVERY: Final = 250_000

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 64 << 10
 SEND_BYTES: Final = 1 << 20
 LINGER_SECONDS: Final = 2.0
-TURN_MESSAGES: Final = 64
+TURN_MESSAGES: Final = 24
 TURN_BYTES: Final = 64 << 10
 """So much of one peer is taken in, about a millisecond, before others have their turn. (No clock: a simulation with
 the same seed must do the same again.)"""
