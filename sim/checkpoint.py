@@ -36,6 +36,8 @@ class RunState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     requests_by_day: list[int]
     refused_by_day: list[int]
     samples: list[Sample]
+    _busiest: Sample | None
+    _busy: float
     refusals: dict[str, int]
     _building: list[str]
     _guest_s: int
@@ -76,7 +78,6 @@ class BusiestState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     percent: float
     headroom: Headroom | None
-    _looked: int
 
 
 class Checkpoint(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -113,6 +114,17 @@ def save(run: Run, busiest: Busiest, task: str, path: Path) -> None:
             new = Path(folder) / "new"
             new.write_bytes(msgspec.msgpack.encode(kept))
             os.replace(new, path)
+    except OSError as error:
+        raise InvalidValue(f"{path}: cannot be written: {error}", field="resume") from None
+
+
+def check(path: Path) -> None:
+    """InvalidValue for a path that no run could be kept at."""
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-"):
+            pass
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder")
     except OSError as error:
         raise InvalidValue(f"{path}: cannot be written: {error}", field="resume") from None
 

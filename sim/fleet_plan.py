@@ -91,6 +91,13 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return msgspec.structs.replace(self, hardware=kinds)
 
     @property
+    def cpu_ratio(self) -> float:
+        """Over-commit of CPUs, the mean of all that there are from the beginning."""
+        cpus = sum(kind.count * kind.vcpus for kind in self.hardware)
+        given = sum(kind.count * kind.vcpus * kind.cpu_allocation_ratio for kind in self.hardware)
+        return round(given / cpus, 4) if cpus else 1.0
+
+    @property
     def hosts(self) -> int:
         """Hosts that are there from the beginning."""
         return sum(kind.count for kind in self.hardware)

@@ -52,8 +52,8 @@ class Headroom(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Busiest:
-    """The busiest moment of a run, among those that its curves show and within 2 %, and the failures tried there. Give
-    ``look`` to ``Run.play``. ``spare``: how many of the fullest hosts are lost together.
+    """The busiest moment of a run, within 2 %, and the failures tried there. Give ``look`` to ``Run.play``. ``spare``:
+    how many of the fullest hosts are lost together.
 
     Busy is what has most of its scarcest resource given. The fleet of that moment is kept in a temporary file.
     """
@@ -62,7 +62,6 @@ class Busiest:
         self.run, self.spare = run, spare
         self.percent = 0.0
         self.headroom: Headroom | None = None
-        self._looked = len(run.samples)
         self._folder = tempfile.TemporaryDirectory(prefix="hostler-")
         self._kept: _Moment | None = None
         self._judges = minds_outages(run.engine.policy)
@@ -70,11 +69,8 @@ class Busiest:
     def look(self) -> bool:
         """Take note of a step: what ``Run.play`` may call, so always True. Policies that would use hosts that are down
         have nothing tried. O(hosts + guests) for a moment that is kept."""
-        if len(self.run.samples) == self._looked or not self._judges:
-            return True
-        self._looked = len(self.run.samples)
-        busy = max(self.run.samples[-1].used_percent["all"].values())
-        if busy > self.percent * MARGIN:
+        busy = float(self.run.percent.max())
+        if busy > self.percent * MARGIN and self._judges:
             self._kept, self.percent = _Moment(self.run, Path(self._folder.name) / "fleet"), busy
         return True
 
@@ -93,7 +89,8 @@ class _Moment:
         self.spec_of, self.file = run.spec_of, file
         self.policy, self.seed = run.engine.policy, run.engine.seed
         self.places: Sequence[Place] = tuple(run.site.places)
-        self.sample = run.samples[-1]
+        self.hours, self.guests = run.hours, run.alive
+        self.used_percent = dict(zip(RESOURCES, run.percent.round(3).tolist(), strict=True))
         save(run.engine.fleet, file)
 
     def engine(self) -> Engine:
@@ -110,9 +107,9 @@ class _Moment:
             lost |= {f"{kind} {name}": hosts for name, hosts in domains.get(kind, {}).items()}
         losses = [self._loss(engine, what, hosts) for what, hosts in lost.items() if 0 < len(hosts) < len(self.places)]
         return Headroom(
-            at_hours=self.sample.hours,
-            guests=self.sample.guests,
-            used_percent={name: self.sample.used_percent["all"][name] for name in RESOURCES},
+            at_hours=self.hours,
+            guests=self.guests,
+            used_percent=self.used_percent,
             survives=[
                 Survival(kind=kind, survives=self._survives(engine, list(found.values())), of=len(found))
                 for kind, found in domains.items()

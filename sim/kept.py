@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -21,7 +23,11 @@ class Kept:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._outcomes = {} if path is None or not path.exists() else _read(path)
+        self._outcomes: dict[str, Outcome] = {}
+        if path is not None:
+            with _files(path):
+                path.open("ab").close()  # what cannot be kept should not be played first
+                self._outcomes = _read(path)
 
     def get(self, digest: str) -> Outcome | None:
         """What came of a task; None if it is not known."""
@@ -32,24 +38,26 @@ class Kept:
         if self.path is None:
             return outcome
         self._outcomes[digest] = outcome
-        try:
-            text = self.path.read_bytes() if self.path.exists() else b""
+        with _files(self.path):
+            text = self.path.read_bytes()
             if text and not text.endswith(b"\n"):
                 self.path.write_bytes(text[: text.rfind(b"\n") + 1])
             with self.path.open("ab") as file:
                 file.write(msgspec.json.encode(_Line(digest, outcome)) + b"\n")
-        except OSError as error:
-            raise InvalidValue(f"{self.path}: cannot be written: {error}", field="resume") from None
         return outcome
+
+
+@contextmanager
+def _files(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InvalidValue(f"{path}: cannot be kept in: {error}", field="resume") from None
 
 
 def _read(path: Path) -> dict[str, Outcome]:
     found = {}
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except OSError as error:
-        raise InvalidValue(f"{path}: cannot be read: {error}", field="resume") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
         try:
             kept = msgspec.json.decode(line, type=_Line)
         except msgspec.MsgspecError as error:

@@ -7,13 +7,14 @@ import math
 import statistics
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from operator import attrgetter
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from ..placement.errors import InvalidValue, UnknownName
+from ..placement.request import RequestSpec
 from .fleet_plan import Hardware
 from .kept import Kept
 from .run import Outcome
@@ -83,10 +84,7 @@ def sizes(
 ) -> Iterator[Size]:
     """As ``size``, with what is known before the first trial and after each. ``resume``: a file that the outcomes of
     trials are kept in, so that none is played twice."""
-    kinds = {kind.name: kind for kind in task.plan.hardware}
-    hardware = hardware or next(iter(kinds))
-    if hardware not in kinds:
-        raise UnknownName.among("hardware", hardware, kinds, field="hardware")
+    hardware = _kind(task, hardware)
     if not 0 <= target_percent < 100:
         raise InvalidValue(f"a target of {target_percent} % makes no sense", field="target")
     workload = workload_of(task.source, task.seed)
@@ -119,6 +117,14 @@ def sizes(
         best = outcome if held else best
 
 
+def _kind(task: Task, hardware: str) -> str:
+    """The kind of host that is meant: the first if none is named."""
+    kinds = [kind.name for kind in task.plan.hardware]
+    if hardware and hardware not in kinds:
+        raise UnknownName.among("hardware", hardware, kinds, field="hardware")
+    return hardware or kinds[0]
+
+
 def _tried(task: Task, kept: Kept, watch: Watch) -> Outcome:
     """What comes, or came, of a task."""
     digest = task.digest if kept.path is not None else ""
@@ -132,21 +138,45 @@ def _tried(task: Task, kept: Kept, watch: Watch) -> Outcome:
 
 def lower_bound(workload: Guests, kind: Hardware, others: Sequence[Hardware] = ()) -> tuple[int, int]:
     """The number of guests; and hosts of ``kind`` that even a perfect packing needs beside the others when most is
-    asked for at once, at least one. Holds for refusing nothing. InvalidValue for a guest that fits neither."""
-    count, most = peaks(workload, [attrgetter(name) for name in ("vcpus", "memory_mb", "root_gb")])
+    asked for at once, in all or in one zone, at least one. Holds for refusing nothing. InvalidValue for a guest that
+    fits neither."""
+    zones = ["", *sorted({spec.availability_zone for spec in workload.specs if spec.availability_zone})]
+    count, most = peaks(workload, [partial(_asked, index, zone) for zone in zones for index in range(len(_FIELDS))])
     if not count:
         raise InvalidValue(f"{workload.name}: no guests", field="trace")
     for spec in workload.specs:
-        flavor = spec.flavor
-        asked = (flavor.vcpus, flavor.memory_mb, flavor.root_gb)
+        asked = [_asked(index, "", spec) for index in range(len(_FIELDS))]
         if all(any(a > b for a, b in zip(asked, _holds(each), strict=True)) for each in (kind, *others)):
-            raise InvalidValue(f"{workload.name}: a guest {flavor.name} fits no host", field="trace")
+            raise InvalidValue(f"{workload.name}: a guest {spec.flavor.name} fits no host", field="trace")
     needs = [1]
-    for index, peak in enumerate(most):
-        there = sum(_holds(each)[index] * each.count for each in others)
-        if peak > there:
-            needs.append(math.ceil((peak - there) / _holds(kind)[index]) if _holds(kind)[index] else 1)
+    for zone, peaked in zip(zones, zip(*[iter(most)] * len(_FIELDS), strict=True), strict=True):
+        there = [sum(_holds(each)[index] * _hosts_in(each, zone) for each in others) for index in range(len(_FIELDS))]
+        missing = [(peak - has, holds) for peak, has, holds in zip(peaked, there, _holds(kind), strict=True)]
+        hosts = max((math.ceil(amount / holds) if holds else 1 for amount, holds in missing if amount > 0), default=0)
+        needs.append(_dealt(kind, zone, hosts))
     return count, max(needs)
+
+
+_FIELDS: Final = ("vcpus", "memory_mb", "root_gb")
+
+
+def _asked(index: int, zone: str, spec: RequestSpec) -> int:
+    """How much of a field a guest asks for, in a zone if one is named."""
+    return getattr(spec.flavor, _FIELDS[index]) if zone in ("", spec.availability_zone) else 0
+
+
+def _hosts_in(kind: Hardware, zone: str) -> int:
+    """Hosts of a kind in a zone, or in all."""
+    if not zone:
+        return kind.count
+    return sum(1 for number in range(kind.count) if kind.zones[number % len(kind.zones)] == zone)
+
+
+def _dealt(kind: Hardware, zone: str, hosts: int) -> int:
+    """Hosts of a kind that there must be for so many in a zone: they are dealt to its zones in turn."""
+    if not zone or zone not in kind.zones or not hosts:
+        return hosts
+    return (hosts - 1) * len(kind.zones) + kind.zones.index(zone) + 1
 
 
 def _holds(kind: Hardware) -> tuple[float, float, float]:
@@ -252,8 +282,9 @@ def grid(
     seeds: Sequence[int] = (0,),
     hardware: str = "",
 ) -> list[Task]:
-    """All combinations, in order. ``hosts``: of ``hardware``, the first kind if it is not named."""
-    hardware = hardware or task.plan.hardware[0].name
+    """All combinations, in order. ``hosts``: of ``hardware``, the first kind if it is not named. UnknownName for a kind
+    that is none."""
+    hardware = _kind(task, hardware)
     combined = itertools.product(policies, cpu_ratios or (task.cpu_ratio,), hosts or (None,), seeds)
     return [
         msgspec.structs.replace(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,14 +22,22 @@ def write(report: Report, path: Path) -> None:
 
     InvalidValue for another ending, for a library that is not installed, or a path that cannot be written.
     """
-    writer = _WRITERS.get(path.suffix)
-    if writer is None:
-        endings = ", ".join(_WRITERS)
-        raise InvalidValue(f"{path}: a report ends with {endings}", field="report")
+    check([path])
     try:
-        writer(report, path)
+        _WRITERS[path.suffix](report, path)
     except OSError as error:
         raise InvalidValue(f"{path}: cannot be written: {error}", field="report") from None
+
+
+def check(paths: Iterable[Path]) -> None:
+    """InvalidValue for reports that could not be written, before hours are spent on what they are to tell."""
+    for path in paths:
+        if path.suffix not in _WRITERS:
+            raise InvalidValue(f"{path}: a report ends with {', '.join(_WRITERS)}", field="report")
+        if not path.parent.is_dir() or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise InvalidValue(f"{path}: cannot be written", field="report", hint="a file in a folder that is there")
+        for name in _NEEDS.get(path.suffix, ()):
+            library(name)
 
 
 def rows(report: Report) -> list[dict[str, Any]]:
@@ -38,6 +48,7 @@ def rows(report: Report) -> list[dict[str, Any]]:
             row: dict[str, Any] = {
                 "run": number,
                 "policy": outcome.policy,
+                "cpu_ratio": outcome.cpu_ratio,
                 "seed": outcome.seed,
                 "hosts": outcome.hosts,
             }
@@ -46,6 +57,7 @@ def rows(report: Report) -> list[dict[str, Any]]:
                 "guests": sample.guests,
                 "waiting": sample.waiting,
                 "refused": sample.refused,
+                "hosts_down": sample.hosts_down,
             }
             row["stranded_percent"] = sample.stranded_percent
             for zone, used in sample.used_percent.items():
@@ -81,4 +93,11 @@ _WRITERS: Final = {
     ".svg": write_picture,
 }
 
-__all__ = ["Report", "rows", "write"]
+_NEEDS: Final = {
+    ".html": ("plotly.graph_objects",),
+    ".parquet": ("pyarrow.parquet",),
+    ".png": ("matplotlib.pyplot",),
+    ".svg": ("matplotlib.pyplot",),
+}
+
+__all__ = ["Report", "check", "rows", "write"]

@@ -25,7 +25,8 @@ _GUESTS: Final = "6e79{:04x}-{:04x}-4000-8000-"
 """What the uuids of guests begin with: the number of their spec, in two halves. They end with the guest's own."""
 Whole = NDArray[np.int64]
 SAMPLES: Final = 400
-"""Every so-manieth part of the steps is a point of the curves, and the last step: never more than twice as many."""
+"""The busiest step of every so-manieth part is a point of the curves, and the last step: never more than twice as
+many."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,12 +43,13 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a run. Waits in hours; ``guest_hours`` of the guests that were placed, within the run; costs in the
-    currency of the plan's prices."""
+    """What came of a run. ``cpu_ratio``: the fleet's over-commit of CPUs. Waits in hours; ``guest_hours`` of the guests
+    that were placed, within the run; costs in the currency of the plan's prices."""
 
     fleet: str
     workload: str
     policy: str
+    cpu_ratio: float
     seed: int
     hosts: int
     hosts_at_end: int
@@ -126,6 +128,11 @@ class Run:
         self._sums = np.zeros(len(RESOURCES))
         self._peaks = np.zeros(len(RESOURCES))
         self._measured = 0
+        self.percent = np.zeros(len(RESOURCES))
+        """What is given of each resource now."""
+        self._busy = -1.0
+        self._busiest: Sample | None = None
+        """The busiest step since the last point of the curves."""
         self._memory_per_vcpu = workload.memory_per_vcpu
         self._uuid_of_spec = [_GUESTS.format(number >> 16, number & 0xFFFF) for number in range(len(workload.specs))]
         self._known_places = -1
@@ -148,13 +155,18 @@ class Run:
                 continue
             self._step(number, at_s, arriving)
             self.played = number + 1
-            self._measure(at_s, keep=number % stride == 0 or number == len(steps) - 1)
+            self._measure(at_s, keep=(number + 1) % stride == 0, last=number == len(steps) - 1)
             if not advance():
                 interrupted = number < len(steps) - 1
                 break
             if until_refused is not None and self.refusals.total() > until_refused:
                 break
         return self._outcome(interrupted)
+
+    @property
+    def hours(self) -> float:
+        """How far it is: when the last step began."""
+        return round((self._reached - STEP_S - self.workload.start_s) / 3600, 4)
 
     def refuses(self, percent: float) -> bool:
         """True once more than ``percent`` of the requests of a whole day were refused."""
@@ -289,22 +301,31 @@ class Run:
 
     # measuring
 
-    def _measure(self, at_s: int, *, keep: bool) -> None:
-        """Note how full the fleet is: O(hosts)."""
+    def _measure(self, at_s: int, *, keep: bool, last: bool) -> None:
+        """Note how full the fleet is; ``keep``: the busiest step since the last time this was said. O(hosts)."""
         self._reached = at_s + STEP_S
         self.peak_guests = max(self.peak_guests, self.alive)
         rows, store = self._rows(), self.engine.fleet.store
         used = store.inventory["used"][: len(RESOURCES)][:, rows]
-        percent = _percent(used.sum(axis=1), self._limits)
+        self.percent = percent = _percent(used.sum(axis=1), self._limits)
         self._peaks = np.maximum(self._peaks, percent)
         self._sums += percent
         self._measured += 1
         hours = STEP_S / 3600
         self._host_hours_cost += hours * self._price_per_hour
-        if not keep:
-            return
-        limit = store.inventory["limit"][: len(RESOURCES)][:, rows]
-        by_zone = {"all": dict(zip(RESOURCES, percent.round(3).tolist(), strict=True))}
+        busy = float(percent.max())
+        if busy > self._busy:
+            self._busy, self._busiest = busy, self._sample(at_s, used)
+        if (keep or last) and self._busiest is not None:
+            self.samples.append(self._busiest)
+            if last and self._busiest.hours != self.hours:
+                self.samples.append(self._sample(at_s, used))
+            self._busy, self._busiest = -1.0, None
+
+    def _sample(self, at_s: int, used: Whole) -> Sample:
+        rows = self._rows()
+        limit = self.engine.fleet.store.inventory["limit"][: len(RESOURCES)][:, rows]
+        by_zone = {"all": dict(zip(RESOURCES, self.percent.round(3).tolist(), strict=True))}
         for number, zone in enumerate(self._zones) if len(self._zones) > 1 else ():
             here = self._zone_of == number
             parts = _percent(used[:, here].sum(axis=1), limit[:, here].sum(axis=1))
@@ -312,16 +333,14 @@ class Run:
         idle = np.maximum(limit - used, 0)
         useful = np.minimum(idle[0], idle[1] / max(self._memory_per_vcpu, 1e-9))
         stranded = 100.0 * (1.0 - float(useful.sum()) / max(float(idle[0].sum()), 1.0)) if idle[0].any() else 0.0
-        self.samples.append(
-            Sample(
-                hours=round((at_s - self.workload.start_s) / 3600, 4),
-                guests=self.alive,
-                waiting=len(self._queue.number),
-                refused=self.refusals.total(),
-                used_percent=by_zone,
-                stranded_percent=round(stranded, 3),
-                hosts_down=sum(reasons > 0 for reasons in self.site.down.values()),
-            )
+        return Sample(
+            hours=round((at_s - self.workload.start_s) / 3600, 4),
+            guests=self.alive,
+            waiting=len(self._queue.number),
+            refused=self.refusals.total(),
+            used_percent=by_zone,
+            stranded_percent=round(stranded, 3),
+            hosts_down=sum(reasons > 0 for reasons in self.site.down.values()),
         )
 
     def _rows(self) -> Whole | slice:
@@ -348,6 +367,7 @@ class Run:
             fleet=self.plan.name,
             workload=self.workload.name,
             policy=self.engine.policy.name,
+            cpu_ratio=self.plan.cpu_ratio,
             seed=self.seed,
             hosts=self.plan.hosts,
             hosts_at_end=len(self.site.places),
@@ -373,7 +393,7 @@ class Run:
             requests_by_day=self.requests_by_day,
             refused_by_day=self.refused_by_day,
             interrupted=interrupted,
-            samples=self.samples,
+            samples=[*self.samples, self._busiest] if self._busiest is not None else self.samples,
             disruption=self.evacuation.outcome(self._reached),
         )
 

@@ -22,10 +22,10 @@ from .fleet_plan import FleetPlan, Hardware, checked, read_fleet
 from .headroom import Busiest
 from .policies import ABOUT
 from .progress import INTERRUPTED, Stop, progress
-from .report import write
+from .report import check, write
 from .run import Outcome
 from .tasks import DEVOPS, Source, Task, outcomes, start
-from .terminal import show, show_compared, show_forecast, show_headroom, show_size
+from .terminal import counted, show, show_compared, show_forecast, show_headroom, show_size
 
 app = cyclopts.App(name="simulate", help="Plan capacity: play traces on fleets that don't exist yet.")
 # Imported when called, so what each is for is said here.
@@ -94,10 +94,10 @@ class Inputs:
     fleet: Path | None = None
     columns: str = ""
     flavors: str = ""
-    hosts: Annotated[int, Parameter(validator=Number(gte=1))] = 100
-    vcpus: Annotated[int, Parameter(validator=Number(gte=1))] = 64
-    memory_gb: Annotated[float, Parameter(validator=Number(gt=0))] = 256.0
-    disk_gb: Annotated[int, Parameter(validator=Number(gte=0))] = 10_000
+    hosts: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000_000))] = 100
+    vcpus: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 64
+    memory_gb: Annotated[float, Parameter(validator=Number(gt=0, lte=1_000_000))] = 256.0
+    disk_gb: Annotated[int, Parameter(validator=Number(gte=0, lte=10_000_000))] = 10_000
     hours: NotNegative = 0.0
     make_hours: NotNegative = 0.0
     growth: float = 0.0
@@ -123,6 +123,9 @@ class Inputs:
         pairs = [part.partition("=") for part in self.columns.split(",") if part.strip()]
         if not all(name.strip() and sign and given.strip() for name, sign, given in pairs):
             raise InvalidValue(f"{self.columns!r} is not a list of name=name", field="columns")
+        names = [name.strip() for name, _, _ in pairs]
+        if len(set(names)) < len(names):
+            raise InvalidValue(f"{self.columns!r} names a column twice", field="columns")
         return Source(
             trace=self.trace,
             columns={name.strip(): given.strip() for name, _, given in pairs},
@@ -134,7 +137,8 @@ class Inputs:
         )
 
     def task(self, seed: int = 0) -> Task:
-        """The run that all of this makes."""
+        """The run that all of this makes. InvalidValue also for reports that could not be written at its end."""
+        check(self.report)
         return Task(plan=self.plan(), source=self.source(), policy=self.policy, seed=seed, wait_hours=self.wait)
 
 
@@ -158,6 +162,8 @@ def run(
         A file that the run is kept in when Ctrl-C ends it: it goes on from there, and the file is deleted at the end.
     """
     task = inputs.task(seed)
+    if resume is not None:
+        checkpoint.check(resume)
     playing, digest = start(task), f"{task.digest} {spare}" if resume is not None else ""
     busiest = Busiest(playing, spare=spare)
     if resume is not None and resume.exists():
@@ -210,7 +216,7 @@ def size(
             found = each
     except KeyboardInterrupt:
         if found is None:
-            return INTERRUPTED
+            raise
     assert found is not None
     played = [found.outcome] if found.outcome is not None else []
     made = _report("How many hosts", inputs, played, seed=str(seed), target=f"{target} %")
@@ -346,7 +352,12 @@ def sweep(
     told = {"policy": policies or inputs.policy, "seeds": f"0 to {seeds - 1}"}
     made = _report(f"{len(compared)} ways side by side", inputs, results, **told)
     made.compared, made.interrupted = compared, interrupted
-    _finish(made, inputs, {"compared": compared, "interrupted": interrupted}, lambda: show_compared(compared))
+    _finish(
+        made,
+        inputs,
+        {"compared": compared, "interrupted": interrupted},
+        lambda: show_compared(compared, len(results), len(tasks)),
+    )
     return INTERRUPTED if interrupted else 0
 
 
@@ -373,7 +384,7 @@ def policies(*, json: Flag = False) -> int:
 def _played(tasks: Sequence[Task], workers: int, cluster: str, resume: Path | None) -> tuple[list[Outcome], bool]:
     """What came of the first of the tasks, and True if Ctrl-C ended it before the last."""
     results: list[Outcome] = []
-    with progress(f"{len(tasks)} runs", len(tasks)) as advance:
+    with progress(counted(len(tasks), "run"), len(tasks)) as advance:
         try:
             for _, outcome in outcomes(tasks, workers=workers, cluster=cluster, resume=resume):
                 results.append(outcome)
@@ -410,12 +421,19 @@ def _report(title: str, inputs: Inputs, results: Sequence[Outcome], **more: str)
 
 
 def _finish(made: Report, inputs: Inputs, answer: Any, shown: Callable[[], None]) -> None:
-    """Write the reports, then print the answer."""
-    for path in inputs.report:
-        write(made, path)
+    """Print the answer, then write the reports: all that can be, then the error of one that cannot."""
     if inputs.json:
         print_json(answer)
     else:
         shown()
+    sys.stdout.flush()
+    failed: list[InvalidValue] = []
     for path in inputs.report:
+        try:
+            write(made, path)
+        except InvalidValue as error:
+            failed.append(error)
+            continue
         print(f"report: {path}", file=sys.stderr)
+    if failed:
+        raise failed[0]

@@ -92,6 +92,9 @@ def _workload(encoded: bytes, seed: int) -> Guests:
     source = msgspec.json.decode(encoded, type=Source)
     if source.trace == DEVOPS:
         return devops(days=max(1, round((source.made_hours or 120) / 24)), seed=seed)
+    if not source.made_hours and (source.growth_per_year or source.scale != 1):
+        hint = "make guests after the trace: --make-hours"
+        raise InvalidValue("growth and scale are for guests that are made", field="growth", hint=hint)
     trace = _trace(source.trace, msgspec.json.encode(source.columns), source.flavors)
     if source.first_hours:
         trace = trace.first(source.first_hours)
@@ -152,6 +155,8 @@ def outcomes(
     ``resume``: a file that outcomes are kept in, so that what it already has is not played again. InvalidValue for a
     file that is none, or a cluster that cannot be reached.
     """
+    for name in dict.fromkeys(task.policy for task in tasks):
+        policy_of(name)  # an unknown one should not be found out after hours
     kept = Kept(resume)
     digests = [task.digest if resume is not None else "" for task in tasks]
     missing = [task for task, digest in zip(tasks, digests, strict=True) if kept.get(digest) is None]

@@ -1,8 +1,10 @@
-"""Shows what came of runs on a terminal: lines of text and sparklines."""
+"""Shows what came of runs on a terminal: lines of text and sparklines, as wide as it is."""
 
 from __future__ import annotations
 
+import shutil
 import statistics
+import textwrap
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,79 +13,76 @@ from .headroom import Headroom
 from .planning import Compared, Forecast, Size
 from .run import Outcome
 
-WIDTH: Final = 72
-
-
-def sparkline(values: Sequence[float], *, most: float = 0.0) -> str:
-    """A line of blocks, from 0 up to ``most`` or the greatest value."""
-    from .screen import LEVELS  # with rich's tables, which JSON does not need
-
-    if not values:
-        return ""
-    size = max(1, -(-len(values) // WIDTH))
-    means = [statistics.fmean(values[at : at + size]) for at in range(0, len(values), size)]
-    top = most or max(means) or 1.0
-    return "".join(LEVELS[min(len(LEVELS) - 1, int(value / top * len(LEVELS)))] for value in means)
+WIDTH: Final = 112
+"""Greatest width of what is shown, and the width where there is no terminal."""
+LABEL: Final = 9
+"""Width of what a curve is called."""
 
 
 def show(outcome: Outcome) -> None:
     """Print an outcome."""
     cut = " (interrupted)" if outcome.interrupted else ""
-    print(f"{outcome.workload} on {outcome.hosts:,} hosts for {outcome.hours:,.1f} h under {outcome.policy}{cut}")
+    hosts = counted(outcome.hosts, "host")
+    _say(f"{outcome.workload} on {hosts} for {outcome.hours:,.1f} h under {outcome.policy}{cut}")
+    samples = outcome.samples
     for name, word in (("VCPU", "vCPUs"), ("MEMORY_MB", "memory")):
-        curve = sparkline([sample.used_percent["all"][name] for sample in outcome.samples], most=100.0)
-        print(f"{word:<8} {curve}  peak {outcome.peak_percent[name]:.1f} %, mean {outcome.mean_percent[name]:.1f} %")
-    print(f"guests   {sparkline([float(sample.guests) for sample in outcome.samples])}  peak {outcome.peak_guests:,}")
-    print(f"{outcome.requests:,} requests: {outcome.placed:,} placed, {outcome.refused:,} refused", end="")
-    print(f" ({outcome.refused_percent:.2f} %), {outcome.waiting:,} waiting at the end")
+        remark = f"peak {outcome.peak_percent[name]:.1f} %, mean {outcome.mean_percent[name]:.1f} %"
+        _curve(word, [sample.used_percent["all"][name] for sample in samples], remark, most=100.0)
+    _curve("guests", [float(sample.guests) for sample in samples], f"peak {outcome.peak_guests:,}")
+    stranded = [sample.stranded_percent for sample in samples]
+    if any(stranded):
+        _curve("stranded", stranded, f"mean {statistics.fmean(stranded):.1f} % of idle vCPUs", most=100.0)
+    _say(
+        f"{counted(outcome.requests, 'request')}: {outcome.placed:,} placed, {outcome.refused:,} refused"
+        f" ({outcome.refused_percent:.2f} %), {outcome.waiting:,} waiting at the end"
+    )
     for stage, count in outcome.refusals.items():
-        print(f"  refused by {stage}: {count:,}")
+        _say(f"  refused by {stage}: {count:,}")
     if outcome.waited:
-        print(f"{outcome.waited:,} waited, {outcome.mean_wait_hours:.2f} h on average", end="")
-        print(f", {outcome.longest_wait_hours:.2f} h at most")
+        most = f"{outcome.longest_wait_hours:.2f} h at most"
+        _say(f"{outcome.waited:,} waited, {outcome.mean_wait_hours:.2f} h on average, {most}")
     if outcome.disruption is not None:
         _show_disruption(outcome.disruption)
-    if stranded := [sample.stranded_percent for sample in outcome.samples]:
-        print(
-            f"stranded {sparkline(stranded, most=100.0)}  {statistics.fmean(stranded):.1f} % of the idle vCPUs", end=""
-        )
-        print(" have no memory beside them")
     if outcome.cost:
         each = f", {outcome.cost_per_guest_hour:.4f} per guest-hour" if outcome.cost_per_guest_hour else ""
-        print(f"cost {outcome.cost:,.2f}{each}; the refused in a public cloud: {outcome.burst_cost:,.2f}")
+        _say(f"cost {outcome.cost:,.2f}{each}; the refused in a public cloud: {outcome.burst_cost:,.2f}")
 
 
 def _show_disruption(told: Disruption) -> None:
-    print(f"outages: {told.down_host_hours:,.1f} host-hours down, {told.migrated:,} guests moved before maintenance")
-    print(
-        f"  {told.stopped:,} guests stopped with their hosts: {told.evacuated:,} evacuated, {told.lost:,} lost", end=""
+    moved = f"{counted(told.migrated, 'guest')} moved before maintenance"
+    _say(f"outages: {told.down_host_hours:,.1f} host-hours down, {moved}")
+    most = f", {told.longest_downtime_hours:.2f} h at most" if told.longest_downtime_hours else ""
+    stopped = counted(told.stopped, "guest")
+    _say(
+        f"  {stopped} stopped with their hosts: {told.evacuated:,} evacuated, {told.lost:,} lost,"
+        f" {told.waiting:,} waiting; {told.downtime_hours:,.2f} h of downtime{most}"
     )
-    print(f", {told.waiting:,} waiting; {told.downtime_hours:,.2f} h of downtime", end="")
-    print(f", {told.longest_downtime_hours:.2f} h at most" if told.longest_downtime_hours else "")
     for why, count in told.lost_for.items():
-        print(f"  lost for {why}: {count:,}")
+        _say(f"  lost for {why}: {count:,}")
 
 
 def show_headroom(told: Headroom) -> None:
     """Print what failures would do."""
-    where = f"{told.guests:,} guests, {told.used_percent['VCPU']:.1f} % of the vCPUs, {told.at_hours:,.1f} h"
+    where = f"{counted(told.guests, 'guest')}, {told.used_percent['VCPU']:.1f} % of the vCPUs, {told.at_hours:,.1f} h"
     if told.survives:
         which = ", ".join(f"{each.survives:,} of {each.of:,} {each.kind}s" for each in told.survives)
-        print(f"may fail together when busiest ({where}): {which}")
+        _say(f"may fail together when busiest ({where}): {which}")
     for loss in [loss for loss in told.losses if loss.homeless][:3]:
-        print(f"  without {loss.what}: {loss.homeless:,} of {loss.guests:,} guests find no other host")
+        _say(f"  without {loss.what}: {loss.homeless:,} of {counted(loss.guests, 'guest')} find no other host")
 
 
 def show_size(found: Size) -> None:
     """Print how many hosts are needed."""
     if found.hosts is not None and not found.interrupted:
-        print(f"{found.hosts:,} hosts of {found.hardware} refuse no more than {found.target_percent:g} %; ", end="")
-        print(f"a perfect packing needs at least {found.lower_bound:,}: this is {found.gap_percent:.1f} % above")
+        _say(
+            f"{counted(found.hosts, 'host')} of {found.hardware} refuse no more than {found.target_percent:g} %;"
+            f" a perfect packing needs at least {found.lower_bound:,}: this is {found.gap_percent:.1f} % above"
+        )
     else:
-        enough = "none tried is enough" if found.hosts is None else f"{found.hosts:,} are enough"
-        print(f"interrupted: at least {found.at_least:,} hosts of {found.hardware} are needed, {enough}")
+        enough = "none that was tried is enough" if found.hosts is None else f"{found.hosts:,} are enough"
+        _say(f"interrupted: at least {counted(found.at_least, 'host')} of {found.hardware} are needed, {enough}")
     for trial in found.trials:
-        print(f"  {trial.hosts:>9,} hosts: {'holds' if trial.held else f'{trial.refused:,} refused and more'}")
+        _say(f"  {trial.hosts:>9,} hosts: {'holds' if trial.held else f'{trial.refused:,} refused and more'}")
     if found.outcome is not None:
         show(found.outcome)
 
@@ -92,20 +91,61 @@ def show_forecast(found: Forecast) -> None:
     """Print when capacity runs out."""
     played, horizon = len(found.days), found.horizon_days
     if found.interrupted:
-        print(f"interrupted: {played} of {found.seeds} seeds were played")
+        _say(f"interrupted: {played} of {counted(found.seeds, 'seed')} were played")
     if played and found.early_day is None:
-        print(f"capacity lasts for {horizon:g} days with all {played} seeds")
+        _say(f"capacity lasts for {horizon:g} days with all {counted(played, 'seed')}")
     elif played:
         words = [f"day {day}" if day else f"beyond {horizon:g} days" for day in (found.early_day, found.late_day)]
         median = f"on day {found.median_day}" if found.median_day else f"not within {horizon:g} days"
-        print(f"capacity runs out {median} (80 % of {played} seeds: {words[0]} to {words[1]})")
+        _say(f"capacity runs out {median} (80 % of {counted(played, 'seed')}: {words[0]} to {words[1]})")
 
 
-def show_compared(compared: Sequence[Compared]) -> None:
-    """Print ways side by side."""
+def show_compared(compared: Sequence[Compared], played: int, runs: int) -> None:
+    """Print ways side by side, of which so many runs were played."""
+    if played < runs:
+        _say(f"interrupted: {played} of {counted(runs, 'run')} were played")
+    seeds = max((len(each.seeds) for each in compared), default=0)
     for each in compared:
         ratio = f", over-commit {each.cpu_ratio:g}" if each.cpu_ratio else ""
         band = each.refused_percent
-        spread = "" if band.low is None else f" ({band.low:.2f} to {band.high:.2f})"
-        peak = each.peak_vcpu_percent.mean
-        print(f"{each.policy}{ratio}, {each.hosts:,} hosts: {band.mean:.2f} %{spread} refused, peak {peak:.1f} %")
+        spread = "" if band.low is None or band.high is None else f" ({percent(band.low)} to {percent(band.high)})"
+        peak = f"peak {each.peak_vcpu_percent.mean:.1f} %"
+        part = f" ({len(each.seeds)} of {seeds} seeds)" if len(each.seeds) < seeds else ""
+        hosts = counted(each.hosts, "host")
+        _say(f"{each.policy}{ratio}, {hosts}: {band.mean:.2f} %{spread} refused, {peak}{part}")
+
+
+def percent(value: float) -> str:
+    """An end of an interval, which ends where percentages do."""
+    return f"{min(max(value, 0.0), 100.0):.2f}"
+
+
+def counted(number: int, word: str) -> str:
+    """So many of something."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def sparkline(values: Sequence[float], width: int, *, most: float = 0.0) -> str:
+    """A line of at most ``width`` blocks, from 0 up to ``most`` or the greatest value."""
+    from .screen import LEVELS  # with rich's tables, which JSON does not need
+
+    if not values:
+        return ""
+    size = max(1, -(-len(values) // max(1, width)))
+    means = [statistics.fmean(values[at : at + size]) for at in range(0, len(values), size)]
+    top = most or max(means) or 1.0
+    return "".join(LEVELS[min(len(LEVELS) - 1, int(value / top * len(LEVELS)))] for value in means)
+
+
+def _curve(word: str, values: Sequence[float], remark: str, *, most: float = 0.0) -> None:
+    room = _width() - LABEL - len(remark) - 2
+    print(f"{word:<{LABEL}}{sparkline(values, max(8, min(72, room)), most=most)}  {remark}")
+
+
+def _say(text: str) -> None:
+    indent = " " * (len(text) - len(text.lstrip()))
+    print(textwrap.fill(text.lstrip(), _width(), initial_indent=indent, subsequent_indent=indent + "  "))
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)

@@ -106,17 +106,17 @@ class Workload:
         return int(np.cumsum(np.concatenate([-amounts, amounts])[order]).max(initial=0))
 
 
-def peaks(guests: Guests, amounts: Sequence[Callable[[Flavor], int]]) -> tuple[int, list[int]]:
+def peaks(guests: Guests, amounts: Sequence[Callable[[RequestSpec], int]]) -> tuple[int, list[int]]:
     """How many guests there are, and for each of ``amounts`` the most that the guests of one step ask for together,
     departures counted first. O(guests), and memory for the steps only."""
     steps, count = guests.steps, 0
     changes = np.zeros((len(amounts), len(steps) + 1), np.int64)
+    asked_by = [np.array([amount(spec) for spec in guests.specs], np.int64) for amount in amounts]
     for part in guests.parts():
         count += len(part)
         come = np.clip(-(-(part.arrival_s - steps.start) // STEP_S), 0, len(steps))
         go = np.clip(-(-(part.departure_s - steps.start) // STEP_S), come, len(steps))
-        for change, amount in zip(changes, amounts, strict=True):
-            asked = part.amounts(amount)
-            np.add.at(change, come, asked)
-            np.subtract.at(change, go, asked)
+        for change, asked in zip(changes, asked_by, strict=True):
+            np.add.at(change, come, asked[part.spec])
+            np.subtract.at(change, go, asked[part.spec])
     return count, [int(np.cumsum(change[:-1]).max(initial=0)) for change in changes]

@@ -106,9 +106,9 @@ def test_the_title_is_the_finding(tmp_path: Path, command: list[str], title: str
 
 
 def test_sparklines_rise() -> None:
-    assert sparkline([0.0, 50.0, 100.0], most=100.0) == "▁▅█"
-    assert sparkline([]) == ""
-    assert len(sparkline([1.0] * 1000)) <= 72
+    assert sparkline([0.0, 50.0, 100.0], 72, most=100.0) == "▁▅█"
+    assert sparkline([], 72) == ""
+    assert len(sparkline([1.0] * 1000, 72)) <= 72
 
 
 def test_a_forecast_draws_its_band_and_is_no_interrupted_one(tmp_path: Path) -> None:

@@ -67,8 +67,8 @@ def test_the_busiest_step_is_found_without_the_whole(tmp_path: Path) -> None:
         int(whole.amounts(lambda flavor: flavor.vcpus)[(whole.arrival_s <= at) & (whole.departure_s > at)].sum())
         for at in whole.steps
     ]
-    assert peaks(stream, [lambda flavor: flavor.vcpus]) == (len(whole), [max(there)])
-    assert peaks(whole, [lambda flavor: flavor.vcpus, lambda flavor: flavor.memory_mb])[1][0] == max(there)
+    assert peaks(stream, [lambda spec: spec.flavor.vcpus]) == (len(whole), [max(there)])
+    assert peaks(whole, [lambda spec: spec.flavor.vcpus, lambda spec: spec.flavor.memory_mb])[1][0] == max(there)
 
 
 def test_groups_are_kept_as_long_as_they_have_members(tmp_path: Path) -> None:
