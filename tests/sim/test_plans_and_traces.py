@@ -145,7 +145,7 @@ def test_columns_may_have_other_names_zones_groups_and_gpus(tmp_path: Path) -> N
         ("arrival_s,vcpus\n0,1\n", "no memory_mb"),
         ("arrival_s,vcpus,memory_gb\n-5,1,1\n", "line 2: arrival_s is '-5'"),
         ("arrival_s,vcpus,memory_gb\n,1,1\n", "line 2: arrival_s is missing"),
-        ("arrival_s,vcpus,memory_gb\n0,0,1\n", "line 2: a guest of 0 vCPUs"),
+        ("arrival_s,vcpus,memory_gb\n0,0,1\n", "line 2: vcpus is '0'"),
         ("arrival_s,vcpus,memory_gb\n0,1\n", "2 fields"),
     ],
 )
