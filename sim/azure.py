@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..placement.errors import InvalidValue
 from ..placement.request import Flavor, RequestSpec
-from .csv_columns import MOST, Reader, read_columns, whole
+from .csv_columns import MOST, Kept, Reader, Texts, line_of, read_chunks, values, whole
 from .workload import ALONE, NEVER, STEP_S, Workload
 
 BINS: Final = "duration_bins.csv.gz"
@@ -82,13 +82,20 @@ def _check(path: Path, rows: Mapping[str, NDArray[np.float64]]) -> None:
     wrong["arrival_s"] |= rows["arrival_s"] % STEP_S != 0
     for name, where in wrong.items():
         if np.any(where):
-            line = int(np.argmax(where))
+            row = int(np.argmax(where))
             hint = f"arrivals rise in steps of {STEP_S} s" if name == "arrival_s" else None
             raise InvalidValue(
-                f"{path}, line {line + 2}: {name} is {rows[name][line]:.15g}", field=f"trace.{name}", hint=hint
+                f"{path}, line {line_of(path, row)}: {name} is {rows[name][row]:.15g}", field=f"trace.{name}", hint=hint
             )
 
 
 def _read(path: Path, columns: Mapping[str, Reader]) -> dict[str, NDArray[np.float64]]:
     """The named columns of a CSV file as numbers."""
-    return {name: np.array(column, np.float64) for name, column in read_columns(path, columns, field="trace").items()}
+
+    def convert(texts: Texts) -> dict[str, NDArray[np.float64]]:
+        return {name: np.array(values(texts[name], name, read), np.float64) for name, read in columns.items()}
+
+    kept = Kept()
+    for chunk in read_chunks(path, {name: name for name in columns}, convert, field="trace"):
+        kept.add(chunk)
+    return kept.columns()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Final
 from ..placement.errors import DuplicateName, InvalidValue
 from ..placement.gpu import gpu_extra_specs
 from ..placement.request import Flavor
-from .csv_columns import Reader, open_text, read_columns
+from .csv_columns import Reader, read_columns, read_header
 
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "name": ("name", "InstanceType", "flavor"),
@@ -28,7 +27,7 @@ def read_flavors(path: Path) -> dict[str, Flavor]:
 
     InvalidValue names the file, line and column at fault; DuplicateName for a name that is there twice.
     """
-    header = _header(path)
+    header = read_header(path, field="flavors")
     called = {name: next((each for each in known if each in header), known[0]) for name, known in _NAMES.items()}
     readers: dict[str, Reader] = dict.fromkeys(_NAMES, _amount) | {"name": _name}
     columns = read_columns(path, readers, field="flavors", names=called, optional=("disk_gb", "gpus"))
@@ -45,16 +44,6 @@ def read_flavors(path: Path) -> dict[str, Flavor]:
     if not flavors:
         raise InvalidValue(f"{path}: no flavors", field="flavors")
     return flavors
-
-
-def _header(path: Path) -> set[str]:
-    if not path.is_file():
-        raise InvalidValue(f"{path}: no such file", field="flavors")
-    try:
-        with open_text(path) as file:
-            return set(next(csv.reader(file), []))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidValue(f"{path}: cannot be read: {error}", field="flavors") from None
 
 
 def _name(text: str) -> str:

@@ -163,19 +163,32 @@ def _rates(trace: Workload, batches: int) -> NDArray[np.float64]:
 DEVOPS_CLOUDS: Final = ("cloud-1", "cloud-2", "cloud-3")
 
 
-def devops(*, days: int = 5, seed: int, builds_per_day: int = 50, guests_per_build: int = 30) -> Workload:
+def devops(
+    *,
+    days: int = 5,
+    seed: int,
+    builds_per_day: int = 50,
+    guests_per_build: int = 30,
+    growth_per_year: float = 0.0,
+    scale: float = 1.0,
+) -> Workload:
     """Builds of a working week: each starts its guests at once, in one of three clouds (zones), mostly in working
-    hours, and gives all of them back after a quarter of an hour to four hours; nothing on the sixth and seventh day."""
-    if days < 1 or builds_per_day < 1 or guests_per_build < 1 or days * builds_per_day * guests_per_build > MOST_GUESTS:
+    hours, and gives all of them back after a quarter of an hour to four hours; nothing on the sixth and seventh day.
+    ``scale`` times as many builds a day, growing by a part per year. InvalidValue for figures that give nothing or too
+    much."""
+    if days < 1 or builds_per_day < 1 or guests_per_build < 1 or not scale > 0 or not growth_per_year > -1:
         raise InvalidValue("a devops preset needs days, builds and guests", field="days")
     rng = np.random.default_rng([seed, 5])
     flavors = [Flavor(name=name, vcpus=v, memory_mb=m, root_gb=40) for name, v, m in _BUILD_FLAVORS]
     specs = [RequestSpec(flavor=flavor, availability_zone=zone) for zone in DEVOPS_CLOUDS for flavor in flavors]
-    working = [day for day in range(days) if day % 7 < 5]
-    counts = rng.poisson(builds_per_day * 1.2, len(working)).clip(builds_per_day)
+    working = np.array([day for day in range(days) if day % 7 < 5], np.int64)
+    wanted = builds_per_day * scale * (1.0 + growth_per_year) ** (working / 365)
+    if not float(wanted.sum()) * 1.2 * guests_per_build <= MOST_GUESTS:
+        raise InvalidValue(f"that would be more than {MOST_GUESTS:,} guests", field="days")
+    counts = np.maximum(rng.poisson(wanted * 1.2), np.floor(wanted).astype(np.int64))
     builds = int(counts.sum())
     hour = np.clip(rng.normal(13.0, 2.5, builds), 6.0, 21.9)
-    start = np.repeat(np.array(working, np.int64) * DAY_S, counts) + (hour * 3600).astype(np.int64) // STEP_S * STEP_S
+    start = np.repeat(working * DAY_S, counts) + (hour * 3600).astype(np.int64) // STEP_S * STEP_S
     start.sort()
     lasts = np.clip(rng.lognormal(np.log(3000), 0.7, builds), 900, 14_400).astype(np.int64) // STEP_S * STEP_S + STEP_S
     cloud = rng.integers(0, len(DEVOPS_CLOUDS), builds)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
 INTERRUPTED: Final = 130
 """Exit code of a command that Ctrl-C ended early."""
+LONG_FILE: Final = 16_000_000
+"""Bytes of a file, gzipped or not, from which reading it takes long enough to be shown."""
 
 
 class Stop:
@@ -35,9 +39,39 @@ class Stop:
 def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
     """What the caller calls after every step: moves a bar on standard error, which is gone at the end. Unless both
     standard output and error are terminals, it prints a line every 10 % instead."""
-    if not (sys.stderr.isatty() and sys.stdout.isatty()):
+    if not _on_terminal():
         yield _lines(label, total)
         return
+    with _bar(label, total) as move:
+        yield lambda: move(1)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Callable[[int], None]]:
+    """What the caller calls with the number of bytes of a file that it has read: moves a bar, where the file is long,
+    and a terminal looks at this process."""
+    size = path.stat().st_size
+    if size < LONG_FILE or not _on_terminal() or multiprocessing.parent_process() is not None:
+        yield lambda _: None
+        return
+    done = 0
+    with _bar(f"reading {path.name}", size) as move:
+
+        def reached(at_byte: int) -> None:
+            nonlocal done
+            move(at_byte - done)
+            done = at_byte
+
+        yield reached
+
+
+def _on_terminal() -> bool:
+    return sys.stderr.isatty() and sys.stdout.isatty()
+
+
+@contextmanager
+def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """What moves a bar on standard error, which is gone at the end, so many steps on."""
     # Takes longer to import than a short run takes.
     from rich.console import Console
     from rich.progress import (
@@ -54,7 +88,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
         *shown, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True
     ) as bar:
         task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)
+        yield lambda steps: bar.advance(task, steps)
 
 
 def _lines(label: str, total: int) -> Callable[[], None]:

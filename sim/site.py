@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from ..placement.engine import Engine
-from ..placement.errors import InvalidValue
+from ..placement.errors import InvalidValue, UnknownName
 from ..placement.fleet import Fleet
 from ..placement.gpu import add_gpus, model_trait
 from ..placement.host import Aggregate, Host
 from ..placement.load import add_hosts
 from ..placement.policy import Policy
+from ..placement.request import RequestSpec
 from .fleet_plan import DOMAINS, FleetPlan, Growth, Hardware, Maintenance, Outage, Place, checked, place_of
 
 _ZONES: Final = uuid.UUID("6e770000-0000-4000-8000-000000000000").int
@@ -56,6 +58,9 @@ class Site:
         """Hosts that take no new guests -> for how many reasons."""
         self.down: Counter[str] = Counter()
         """Hosts that do not run -> for how many reasons."""
+        for zone in dict.fromkeys(zone for kind in plan.hardware for zone in kind.zones):
+            self._aggregate(_ZONES, zone, "availability_zone")
+        self._know_zones()
         for kind in plan.hardware:
             self.add(kind.name, kind.count)
         self.engine = Engine(self.fleet, policy, seed=seed)
@@ -71,6 +76,11 @@ class Site:
             add_gpus(self.fleet, {place.host: kind.gpus for place in places})
         self.places += places
         self._made[hardware] += count
+
+    def _know_zones(self) -> None:
+        """Have the fleet know zones in which no host stands yet: a zone that it does not know would not narrow, as in
+        Nova, and its guests would be given hosts elsewhere."""
+        self.fleet.aggregate_ids(self._aggregates.values())
 
     def _host(self, kind: Hardware, place: Place) -> Host:
         models = {model_trait(kind.gpu_model)} if kind.gpu_model and kind.gpus else set()
@@ -142,6 +152,7 @@ class Site:
     def replace_fleet(self, fleet: Fleet, sequence: int) -> None:
         """Go on with a fleet on which all that has happened so far has happened, and so many decisions."""
         self.fleet = fleet
+        self._know_zones()
         self.engine = Engine(fleet, self.engine.policy, seed=self.engine.seed)
         self.engine.sequence = sequence
 
@@ -149,6 +160,14 @@ class Site:
         closed, down = self.closing[host] > 0, self.down[host] > 0
         reason = "maintenance" if closed else ""
         self.engine.fleet.set_service(host, disabled=closed, disabled_reason=reason, forced_down=down)
+
+
+def check_zones(plan: FleetPlan, specs: Iterable[RequestSpec]) -> None:
+    """UnknownName for a zone that a guest asks for and no host of the plan stands or will stand in."""
+    zones = {zone for kind in plan.hardware for zone in kind.zones}
+    for spec in specs:
+        if spec.availability_zone and spec.availability_zone not in zones:
+            raise UnknownName.among("zone in the trace:", spec.availability_zone, zones, field="trace.zone")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from hostler.placement.errors import HostlerError, InvalidValue
+from hostler.placement.fleet_file import load, save
+from hostler.placement.request import Flavor, Request, RequestSpec
 from hostler.sim.fleet_plan import FleetPlan, Outage, read_fleet
 from hostler.sim.policies import policy_of
-from hostler.sim.site import Site
+from hostler.sim.run import Run
+from hostler.sim.site import Site, check_zones
 from hostler.sim.trace import read_trace
 from hostler.sim.workload import ALONE, NEVER
 
@@ -145,7 +148,7 @@ def test_columns_may_have_other_names_zones_groups_and_gpus(tmp_path: Path) -> N
         ("arrival_s,vcpus\n0,1\n", "no memory_mb"),
         ("arrival_s,vcpus,memory_gb\n-5,1,1\n", "line 2: arrival_s is '-5'"),
         ("arrival_s,vcpus,memory_gb\n,1,1\n", "line 2: arrival_s is missing"),
-        ("arrival_s,vcpus,memory_gb\n0,0,1\n", "line 2: a guest of 0 vCPUs"),
+        ("arrival_s,vcpus,memory_gb\n0,0,1\n", "line 2: vcpus is '0'"),
         ("arrival_s,vcpus,memory_gb\n0,1\n", "2 fields"),
     ],
 )
@@ -167,3 +170,31 @@ def test_openb_pods_are_a_trace_too() -> None:
     workload = read_trace(DATA / "openb" / "openb_pod_list_default.csv.gz")
     assert len(workload) == 8152
     assert any(spec.flavor.extra_specs for spec in workload.specs)
+
+
+def test_guests_of_a_zone_without_hosts_are_given_none_elsewhere(tmp_path: Path) -> None:
+    zones = FLEET.replace('zones = ["a", "b"]', 'zones = ["a", "b", "c", "d", "e", "f", "g"]')
+    trace = written(tmp_path, "arrival_s,vcpus,memory_gb,zone\n0,1,1,f\n0,1,1,a\n21600,1,1,f\n21600,1,1,g\n")
+    run = Run(fleet(tmp_path, zones), read_trace(Path(trace)), policy_of("nova"))
+    outcome = run.play()
+    assert outcome.refusals == {"aggregates": 1}
+    assert outcome.placed == 3  # the sixth and seventh host come after five hours
+
+
+def test_a_zone_without_hosts_is_known_after_a_resumption(tmp_path: Path) -> None:
+    site = Site(
+        fleet(tmp_path, FLEET.replace('zones = ["a", "b"]', 'zones = ["a", "b", "c", "d", "e", "f"]')),
+        policy_of("nova"),
+        seed=1,
+    )
+    save(site.fleet, tmp_path / "kept")
+    site.replace_fleet(load(tmp_path / "kept"), 0)
+    asked = RequestSpec(flavor=Flavor(name="m", vcpus=1, memory_mb=1024), availability_zone="f")
+    assert not site.engine.place(Request(spec=asked)).placed
+
+
+def test_zones_that_are_nowhere_are_named() -> None:
+    flavor = Flavor(name="m", vcpus=1, memory_mb=1024)
+    check_zones(plan(), [RequestSpec(flavor=flavor), RequestSpec(flavor=flavor, availability_zone="zone-1")])
+    with pytest.raises(HostlerError, match=r"'zone-2' .closest: zone-1"):
+        check_zones(plan(), [RequestSpec(flavor=flavor, availability_zone="zone-2")])

@@ -146,6 +146,16 @@ def test_builds_come_on_working_days_and_give_everything_back() -> None:
     assert week.departure_s.max() < NEVER
 
 
+def test_builds_grow_and_are_scaled() -> None:
+    assert len(devops(days=28, seed=3, scale=3.0)) == pytest.approx(3 * len(devops(days=28, seed=3)), rel=0.1)
+    grown = devops(days=365, seed=3, growth_per_year=3.0)
+    first, last = (np.count_nonzero(grown.arrival_s // (28 * 86_400) == month) for month in (0, 12))
+    assert last / first == pytest.approx(4.0 ** (12 * 28 / 365), rel=0.1)
+    for wrong in ({"scale": 0.0}, {"growth_per_year": -1.0}, {"scale": 1e9}):
+        with pytest.raises(InvalidValue):
+            devops(seed=3, **wrong)  # type: ignore[arg-type]  # floats only
+
+
 def test_the_size_found_holds_and_one_host_less_does_not(tmp_path: Path) -> None:
     found = planning.size(task(written(tmp_path, BUSY)))
     assert not found.interrupted
