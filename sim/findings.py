@@ -8,6 +8,7 @@ import msgspec
 
 from . import curves
 from .curves import Chart
+from .fleet_plan import FleetPlan
 from .headroom import Headroom
 from .planning import Compared, Forecast, Size
 from .run import Outcome
@@ -19,6 +20,7 @@ class Report(msgspec.Struct, kw_only=True):
     title: str
     command: str
     inputs: dict[str, str]
+    plan: FleetPlan
     outcomes: list[Outcome]
     size: Size | None = None
     forecast: Forecast | None = None

@@ -10,6 +10,7 @@ from typing import Any, Final
 from .curves import Chart
 from .evacuation import Disruption
 from .findings import Report, charts, finding, interrupted
+from .fleet_plan import DOMAINS, FleetPlan
 from .headroom import Headroom
 from .libraries import library
 from .planning import Forecast, Interval
@@ -50,7 +51,7 @@ def write_html(report: Report, path: Path) -> None:
     if report.headroom is not None:
         body.append(_section("If something failed at the busiest moment", _headroom(report.headroom)))
     body += [_section(each.title, drawn(f"chart-{number}", each)) for number, each in enumerate(charts(report))]
-    body.append(_inputs(report))
+    body += [_section("The fleet", _fleet(report.plan)), _inputs(report)]
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(finding(report))}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style><script>{script}</script></head>'
@@ -203,6 +204,35 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     cells = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def _fleet(plan: FleetPlan) -> str:
+    """Its hosts, as they are planned, and what is to happen to them."""
+    names = ("hardware", "hosts", "vCPUs", "GiB", "GiB of disk", "GPUs", "over-commit", "zones", "racks", "price / h")
+    lines = [
+        (
+            kind.name,
+            f"{kind.count:,}",
+            f"{kind.vcpus:,}",
+            f"{kind.memory_gb:,g}",
+            f"{kind.disk_gb:,}",
+            f"{kind.gpus} {kind.gpu_model}" if kind.gpus else "",
+            " / ".join(f"{ratio:g}" for ratio in (kind.cpu_allocation_ratio, kind.ram_allocation_ratio)),
+            str(len(kind.zones)),
+            str(kind.racks * len(kind.zones)),
+            f"{kind.price_per_hour:g}" if kind.price_per_hour else "",
+        )
+        for kind in plan.hardware
+    ]
+    events = [(growth.at_hours, f"{growth.add:,} more of {growth.hardware}") for growth in plan.growth]
+    for word, outages in (("failure", plan.failures), ("maintenance", plan.maintenance)):
+        for each in outages:
+            which = next(f"{kind} {getattr(each, kind)}" for kind in DOMAINS if getattr(each, kind))
+            events.append((each.at_hours, f"{word} of {which} for {each.hours:g} h"))
+    told = table(names, lines)
+    if events:
+        told += table(("after hours", "what happens"), [(f"{at:g}", what) for at, what in sorted(events)])
+    return told
 
 
 def _inputs(report: Report) -> str:

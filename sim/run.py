@@ -17,7 +17,7 @@ from ..placement.request import Request, RequestSpec
 from .evacuation import Disruption, Evacuation
 from .fleet_plan import FleetPlan
 from .groups import Groups
-from .site import Site
+from .site import Site, check_zones
 from .workload import EPOCH_S, NEVER, STEP_S, Guests
 
 RESOURCES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
@@ -97,7 +97,8 @@ _NOBODY: Final = Coming(*[np.empty(0, np.int64)] * 5)
 
 
 class Run:
-    """A run in progress. Deterministic: equal inputs, equal outcomes. ``wait_hours``: how long a request that finds no
+    """A run in progress. Deterministic: equal inputs, equal outcomes. UnknownName for guests of zones that the plan has
+    not. ``wait_hours``: how long a request that finds no
     host may wait for one, first come first served. In memory are the guests that are there, those that wait, and the
     part of the workload that is being played."""
 
@@ -105,6 +106,7 @@ class Run:
         self, plan: FleetPlan, workload: Guests, policy: Policy, *, seed: int = 0, wait_hours: float = 0.0
     ) -> None:
         self.plan, self.workload, self.seed, self.wait_s = plan, workload, seed, wait_hours * 3600
+        check_zones(plan, workload.specs)
         self.site = Site(plan, policy, seed=seed)
         self.engine = self.site.engine
         self.refusals: Counter[str] = Counter()

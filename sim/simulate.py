@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -24,7 +25,7 @@ from .policies import ABOUT
 from .progress import INTERRUPTED, Stop, progress
 from .report import check, write
 from .run import Outcome
-from .tasks import DEVOPS, Source, Task, outcomes, start
+from .tasks import Source, Task, outcomes, start, workload_of
 from .terminal import counted, show, show_compared, show_forecast, show_headroom, show_size
 
 app = cyclopts.App(name="simulate", help="Plan capacity: play traces on fleets that don't exist yet.")
@@ -107,16 +108,13 @@ class Inputs:
     report: Annotated[tuple[Path, ...], Parameter(negative="", consume_multiple=True)] = ()
     json: Flag = False
 
-    def plan(self) -> FleetPlan:
-        """The fleet."""
+    def plan(self, zones: Sequence[str]) -> FleetPlan:
+        """The fleet; one that is given by its shape stands in ``zones``."""
         if self.fleet is not None:
             return read_fleet(self.fleet)
         shape = {"vcpus": self.vcpus, "memory_gb": self.memory_gb, "disk_gb": self.disk_gb}
-        kind = msgspec.convert({"name": SHAPE, "count": self.hosts, "zones": self._zones(), **shape}, Hardware)
+        kind = msgspec.convert({"name": SHAPE, "count": self.hosts, "zones": zones or ("zone-1",), **shape}, Hardware)
         return checked(FleetPlan(name=f"{self.vcpus} vCPU, {self.memory_gb:g} GiB hosts", hardware=(kind,)))
-
-    def _zones(self) -> tuple[str, ...]:
-        return ("cloud-1", "cloud-2", "cloud-3") if self.trace == DEVOPS else ("zone-1",)
 
     def source(self) -> Source:
         """Where the guests come from. InvalidValue for columns that are not written as name=name."""
@@ -136,10 +134,16 @@ class Inputs:
             scale=self.scale,
         )
 
-    def task(self, seed: int = 0) -> Task:
-        """The run that all of this makes. InvalidValue also for reports that could not be written at its end."""
+    def task(self, seed: int = 0, *, made_hours: float | None = None) -> Task:
+        """The run that all of this makes, of ``made_hours`` if that is said. InvalidValue also for reports that could
+        not be written at its end."""
         check(self.report)
-        return Task(plan=self.plan(), source=self.source(), policy=self.policy, seed=seed, wait_hours=self.wait)
+        source = self.source()
+        if made_hours is not None:
+            source = msgspec.structs.replace(source, made_hours=made_hours)
+        specs = workload_of(source, seed).specs
+        zones = sorted({spec.availability_zone for spec in specs if spec.availability_zone is not None})
+        return Task(plan=self.plan(zones), source=source, policy=self.policy, seed=seed, wait_hours=self.wait)
 
 
 @app.command
@@ -178,7 +182,7 @@ def run(
         outcome = playing.play(step)
     if resume is not None and outcome.interrupted:
         checkpoint.save(playing, busiest, digest, resume)
-    made = _report(f"{outcome.policy} on {outcome.hosts:,} hosts", inputs, [outcome], seed=str(seed))
+    made = _report(f"{outcome.policy} on {counted(outcome.hosts, 'host')}", inputs, task, [outcome], seed=str(seed))
     made.headroom = busiest.tried()
 
     def shown() -> None:
@@ -210,7 +214,8 @@ def size(
         A file that outcomes are kept in: what it has already is not played again.
     """
     found: planning.Size | None = None
-    known = planning.sizes(inputs.task(seed), hardware=hardware, target_percent=target, resume=resume, watch=progress)
+    task = inputs.task(seed)
+    known = planning.sizes(task, hardware=hardware, target_percent=target, resume=resume, watch=progress)
     try:
         for each in known:
             found = each
@@ -219,7 +224,7 @@ def size(
             raise
     assert found is not None
     played = [found.outcome] if found.outcome is not None else []
-    made = _report("How many hosts", inputs, played, seed=str(seed), target=f"{target} %")
+    made = _report("How many hosts", inputs, task, played, seed=str(seed), target=f"{target} %")
     made.size = answer = found
     _finish(made, inputs, answer, lambda: show_size(answer))
     return INTERRUPTED if answer.interrupted else 0
@@ -253,14 +258,11 @@ def forecast(
     resume
         A file that outcomes are kept in: what it has already is not played again.
     """
-    task = inputs.task()
-    source = msgspec.structs.replace(task.source, made_hours=days * 24)
-    task = msgspec.structs.replace(task, source=source)
+    task = inputs.task(made_hours=days * 24)
     tasks = planning.forecast_tasks(task, range(seeds), target_percent=target)
     results, _ = _played(tasks, workers, cluster, resume)
     found = planning.foreseen(tasks, results)
-    made = _report("When capacity runs out", inputs, results, seeds=f"0 to {seeds - 1}", target=f"{target} %")
-    made.inputs["hours made"] = f"{days * 24:g}"
+    made = _report("When capacity runs out", inputs, task, results, seeds=f"0 to {seeds - 1}", target=f"{target} %")
     made.forecast = found
     _finish(made, inputs, found, lambda: show_forecast(found))
     return INTERRUPTED if found.interrupted else 0
@@ -339,8 +341,9 @@ def sweep(
     resume
         A file that outcomes are kept in: what it has already is not played again.
     """
+    task = inputs.task()
     tasks = planning.grid(
-        inputs.task(),
+        task,
         policies=_listed(policies) or [inputs.policy],
         cpu_ratios=[_number(each, "cpu_ratios", float) for each in _listed(cpu_ratios)],
         hosts=[_number(each, "sizes", int) for each in _listed(sizes)],
@@ -350,7 +353,7 @@ def sweep(
     results, interrupted = _played(tasks, workers, cluster, resume)
     compared = planning.compare(tasks[: len(results)], results)
     told = {"policy": policies or inputs.policy, "seeds": f"0 to {seeds - 1}"}
-    made = _report(f"{len(compared)} ways side by side", inputs, results, **told)
+    made = _report(f"{len(compared)} ways side by side", inputs, task, results, **told)
     made.compared, made.interrupted = compared, interrupted
     _finish(
         made,
@@ -411,13 +414,17 @@ def _number(text: str, field: str, kind: Callable[[str], Any]) -> Any:
 # what is shown
 
 
-def _report(title: str, inputs: Inputs, results: Sequence[Outcome], **more: str) -> Report:
-    given = {"fleet": str(inputs.fleet or f"{inputs.hosts} x {inputs.vcpus} vCPU, {inputs.memory_gb:g} GiB")}
-    given |= {"trace": inputs.trace, "policy": inputs.policy, "hours that requests may wait": f"{inputs.wait:g}"}
-    if inputs.make_hours or inputs.growth:
-        given |= {"hours made": f"{inputs.make_hours:g}", "growth per year": f"{inputs.growth:g}"}
+def _report(title: str, inputs: Inputs, task: Task, results: Sequence[Outcome], **more: str) -> Report:
+    source = task.source
+    given = {"trace": source.trace, "policy": inputs.policy, "hours that requests may wait": f"{inputs.wait:g}"}
+    if source.made_hours:
+        given |= {"hours made": f"{source.made_hours:g}", "growth per year": f"{source.growth_per_year:g}"}
+        given |= {"times as many guests": f"{source.scale:g}"}
+    if source.flavors:
+        given["flavors"] = source.flavors
+    given |= more | {"Hostler": version("hostler")}
     command = shlex.join(["hostler", *sys.argv[1:]])
-    return Report(title=title, command=command, inputs=given | more, outcomes=list(results))
+    return Report(title=title, command=command, inputs=given, plan=task.plan, outcomes=list(results))
 
 
 def _finish(made: Report, inputs: Inputs, answer: Any, shown: Callable[[], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import multiprocessing
 import os
 import signal
@@ -30,6 +31,8 @@ from .workload import Guests, Workload
 
 DEVOPS: Final = "devops"
 """Name of the made-up workload that needs no trace."""
+DEVOPS_HOURS: Final = 120.0
+"""How long it is if nothing is said."""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +94,9 @@ def workload_of(source: Source, seed: int) -> Guests:
 def _workload(encoded: bytes, seed: int) -> Guests:
     source = msgspec.json.decode(encoded, type=Source)
     if source.trace == DEVOPS:
-        return devops(days=max(1, round((source.made_hours or 120) / 24)), seed=seed)
+        hours = source.first_hours or source.made_hours or DEVOPS_HOURS
+        growth, scale = source.growth_per_year, source.scale
+        return devops(days=math.ceil(hours / 24), seed=seed, growth_per_year=growth, scale=scale).first(hours)
     if not source.made_hours and (source.growth_per_year or source.scale != 1):
         hint = "make guests after the trace: --make-hours"
         raise InvalidValue("growth and scale are for guests that are made", field="growth", hint=hint)

@@ -17,14 +17,16 @@ from hostler.sim.report import Report, write
 from hostler.sim.tasks import execute
 from hostler.sim.terminal import sparkline
 
-from .values import task, written
+from .values import plan, task, written
 
 LIBRARIES = ("plotly", "matplotlib", "pyarrow")
 
 
 def report(folder: Path) -> Report:
     outcome = execute(task(written(folder), hosts=1))
-    return Report(title="<b>", command="hostler simulate run", inputs={"trace": "a&b"}, outcomes=[outcome])
+    return Report(
+        title="<b>", command="hostler simulate run", inputs={"trace": "a&b"}, plan=plan(1), outcomes=[outcome]
+    )
 
 
 @pytest.mark.parametrize("ending", [".html", ".json", ".csv", ".svg"])
