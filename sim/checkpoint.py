@@ -29,6 +29,7 @@ class RunState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     alive: int
     offered: int
     waited: int
+    burst: int
     waited_s: int
     longest_wait_s: int
     peak_guests: int

@@ -71,7 +71,8 @@ class Maintenance(Outage, frozen=True, kw_only=True):
 
 
 class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All of a fleet file."""
+    """All of a fleet file. Guests that would have more than ``burst_above_percent`` of the vCPUs given run in a public
+    cloud instead; None: none does."""
 
     name: str = "fleet"
     hardware: tuple[Hardware, ...]
@@ -79,6 +80,7 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     failures: tuple[Outage, ...] = ()
     maintenance: tuple[Maintenance, ...] = ()
     burst_price_per_vcpu_hour: NotNegative = 0.0
+    burst_above_percent: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
 
     def with_counts(self, counts: Mapping[str, int]) -> FleetPlan:
         """The same fleet with other numbers of some kinds of host."""

@@ -115,8 +115,11 @@ def _cards_of(outcome: Outcome) -> list[tuple[str, str]]:
         cards.append((f"{outcome.mean_wait_hours:.2f} h", f"mean wait of {outcome.waited:,} that waited"))
     if outcome.cost_per_guest_hour is not None:
         cards.append((f"{outcome.cost_per_guest_hour:.4f}", "cost of a guest-hour"))
+    if outcome.burst:
+        cards.append((f"{outcome.burst:,}", "guests burst to a public cloud"))
     if outcome.burst_cost:
-        cards.append((f"{outcome.burst_cost:,.0f}", "cost of the refused in a public cloud"))
+        whose = "them and the refused" if outcome.burst else "the refused"
+        cards.append((f"{outcome.burst_cost:,.0f}", f"cost of {whose} in a public cloud"))
     return cards
 
 

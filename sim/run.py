@@ -44,7 +44,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a run. ``cpu_ratio``: the fleet's over-commit of CPUs. Waits in hours; ``guest_hours`` of the guests
-    that were placed, within the run; costs in the currency of the plan's prices."""
+    that were placed, within the run; ``burst``: guests beyond the plan's threshold, which were not tried here. Costs in
+    the currency of the plan's prices, ``burst_cost`` of these and of the refused."""
 
     fleet: str
     workload: str
@@ -60,6 +61,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     refused_percent: float
     refusals: dict[str, int]
+    burst: int
     waited: int
     mean_wait_hours: float
     longest_wait_hours: float
@@ -113,7 +115,7 @@ class Run:
         self.samples: list[Sample] = []
         self.played = 0
         """Steps that are behind."""
-        self.placed = self.alive = self.offered = self.waited = 0
+        self.placed = self.alive = self.offered = self.waited = self.burst = 0
         self.waited_s = self.longest_wait_s = 0
         self.peak_guests = 0
         self.first_refusal: float | None = None
@@ -137,6 +139,7 @@ class Run:
         """The busiest step since the last point of the curves."""
         self._memory_per_vcpu = workload.memory_per_vcpu
         self._uuid_of_spec = [_GUESTS.format(number >> 16, number & 0xFFFF) for number in range(len(workload.specs))]
+        self._vcpus = np.array([spec.flavor.vcpus for spec in workload.specs], np.int64)
         self._known_places = -1
         self._row_of_place: Whole | slice = slice(0, 0)
         self._limits: Whole = np.zeros(len(RESOURCES), np.int64)
@@ -236,6 +239,8 @@ class Run:
         coming = arriving
         if len(self._queue.number):
             coming = Coming(*map(np.concatenate, zip(self._queue, arriving, strict=True)))
+        if self.plan.burst_above_percent is not None:
+            coming = self._below(self.plan.burst_above_percent, coming, at_s)
         if not len(coming.number):
             return
         uuids = self._uuids(coming)
@@ -243,6 +248,22 @@ class Run:
         here = decisions.rows >= 0
         self._came(coming.of(np.flatnonzero(here)), list(compress(uuids, here.tolist())), at_s)
         self._turned_away(coming, np.flatnonzero(~here), decisions, at_s)
+
+    def _below(self, percent: float, coming: Coming, at_s: int) -> Coming:
+        """Those of the guests for whom less than ``percent`` of the vCPUs is given; the others run elsewhere."""
+        rows, inventory = self._rows(), self.engine.fleet.store.inventory
+        room = percent / 100 * self._limits[0] - inventory["used"][0, rows].sum()
+        beyond = np.cumsum(self._vcpus[coming.spec]) > room
+        self._queue = _NOBODY
+        self.burst += int(np.count_nonzero(beyond))
+        self._bought(coming.of(np.flatnonzero(beyond)), at_s)
+        return coming.of(np.flatnonzero(~beyond))
+
+    def _bought(self, guests: Coming, at_s: int) -> None:
+        """Guests run in a public cloud from now on, for as long as they would have here."""
+        left = np.where(guests.departure_s == NEVER, NEVER, guests.departure_s + at_s - guests.arrived_s)
+        seconds = np.maximum(np.minimum(left, self.workload.end_s) - at_s, 0)
+        self._burst_vcpu_s += int((self._vcpus[guests.spec] * seconds).sum())
 
     def _uuids(self, coming: Coming) -> list[str]:
         begun = self._uuid_of_spec
@@ -289,10 +310,8 @@ class Run:
         self._queue = coming.of(which[waits])
         for position in which[~waits].tolist():
             refusal = decisions[position].refusal
-            until = min(int(coming.departure_s[position]), self.workload.end_s)
-            vcpus = self.workload.specs[int(coming.spec[position])].flavor.vcpus
             self._refused(refusal.stage if refusal is not None else "", at_s)
-            self._burst_vcpu_s += vcpus * max(0, until - int(coming.arrived_s[position]))
+        self._bought(coming.of(which[~waits]), at_s)
         self.groups.forget_empty(coming.group[which])
 
     def _refused(self, stage: str, at_s: int) -> None:
@@ -380,6 +399,7 @@ class Run:
             waiting=len(self._queue.number),
             refused_percent=round(100.0 * refused / max(1, self.offered), 4),
             refusals=dict(sorted(self.refusals.items(), key=lambda item: (-item[1], item[0]))),
+            burst=self.burst,
             waited=self.waited,
             mean_wait_hours=round(self.waited_s / 3600 / max(1, self.waited), 4),
             longest_wait_hours=round(self.longest_wait_s / 3600, 4),

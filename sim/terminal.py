@@ -45,7 +45,14 @@ def show(outcome: Outcome) -> None:
         _show_disruption(outcome.disruption)
     if outcome.cost:
         each = f", {outcome.cost_per_guest_hour:.4f} per guest-hour" if outcome.cost_per_guest_hour else ""
-        _say(f"cost {outcome.cost:,.2f}{each}; the refused in a public cloud: {outcome.burst_cost:,.2f}")
+        _say(f"cost {outcome.cost:,.2f}{each}")
+    if outcome.burst or outcome.burst_cost:
+        burst = (
+            f"{counted(outcome.burst, 'guest')} beyond the threshold and the refused"
+            if outcome.burst
+            else "the refused"
+        )
+        _say(f"{burst} in a public cloud: cost {outcome.burst_cost:,.2f}")
 
 
 def _show_disruption(told: Disruption) -> None:

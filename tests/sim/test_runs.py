@@ -57,6 +57,21 @@ def test_costs_follow_hosts_and_hours(tmp_path: Path) -> None:
     assert execute(burst).burst_cost > 0
 
 
+def test_guests_beyond_a_threshold_go_to_a_public_cloud(tmp_path: Path) -> None:
+    """Of three hosts' twelve vCPUs half may be given: of eight guests of one vCPU six stay, and two are bought for ten
+    minutes; then there is room again."""
+    guests = "arrival_s,lifetime_s,vcpus,memory_gb\n" + "0,600,1,1\n" * 8 + "600,600,1,1\n"
+    bought = plan(3, burst_above_percent=50.0, burst_price_per_vcpu_hour=3.0)
+    asked = msgspec.structs.replace(task(written(tmp_path, guests)), plan=bought)
+    outcome = execute(asked)
+    assert (outcome.placed, outcome.burst, outcome.refused, outcome.waiting) == (7, 2, 0, 0)
+    assert outcome.burst_cost == pytest.approx(2 * 600 / 3600 * 3.0)
+    assert outcome.peak_percent["VCPU"] == 50.0
+    nobody = execute(msgspec.structs.replace(asked, plan=plan(3, burst_above_percent=0.0)))
+    assert (nobody.placed, nobody.burst) == (0, 9)
+    assert execute(msgspec.structs.replace(asked, plan=plan(3))).burst == 0
+
+
 def test_a_run_can_be_ended_early_and_says_so(tmp_path: Path) -> None:
     steps = iter([True, True, False])
     outcome = start(task(written(tmp_path))).play(lambda: next(steps))
