@@ -260,7 +260,7 @@ class Fleet:
         """Replace a provider's traits. UnknownName for a trait that is neither standard nor CUSTOM_. O(traits)."""
         row, known = self.row(name), check_traits(traits)
         with self.ledger.editing(rows_array(row)):
-            self.ledger.reclass(row, traits=known)
+            self.ledger.reclass(rows_array(row), traits=known)
         self.ledger.topology_epoch += 1
 
     def set_inventory(self, name: str, inventories: Mapping[str, Inventory]) -> None:
@@ -297,7 +297,7 @@ class Fleet:
         with self.history.undoing():
             ids = self.aggregate_table.ids(aggregates)
             with self.ledger.editing(rows_array(row)):
-                self.ledger.reclass(row, aggregates=ids)
+                self.ledger.reclass(rows_array(row), aggregates=ids)
             self.ledger.topology_epoch += 1
 
     # hosts

@@ -39,9 +39,9 @@ class Meta(msgspec.Struct, forbid_unknown_fields=True):
     arrays: list[str]
 
 
-def save(fleet: Fleet, path: snapshot.Path, *, progress: snapshot.Progress | None = None) -> None:
+def save(fleet: Fleet, path: snapshot.Path, *, progress: snapshot.Progress | None = None, sync: bool = True) -> None:
     """Write the fleet, as it is now, into the file at ``path``: whole, and in place of what may be there, or not at
-    all. Other versions of it stay out.
+    all. Other versions of it stay out. ``sync`` False: the file need not survive the system's death.
 
     ``progress(done, total)`` is called with bytes, once a MiB. InvalidValue for image properties, and capabilities of
     storage backends, that no file can hold; SnapshotError with the system's reason if the file cannot be written.
@@ -50,7 +50,9 @@ def save(fleet: Fleet, path: snapshot.Path, *, progress: snapshot.Progress | Non
     arrays = write_arrays(fleet) | write_values(fleet) | write_pools(fleet.pools)
     sequences = (fleet.tips.sequence, fleet.tips.volume_sequence)
     figures = (fleet.rows, fleet.seed, fleet.providers.made, fleet.now, fleet.service_down_time, *sequences)
-    snapshot.write(path, msgspec.to_builtins(Meta(KIND, FORMAT, *figures, list(arrays))), arrays, progress=progress)
+    snapshot.write(
+        path, msgspec.to_builtins(Meta(KIND, FORMAT, *figures, list(arrays))), arrays, progress=progress, sync=sync
+    )
 
 
 def load(path: snapshot.Path) -> Fleet:

@@ -167,9 +167,12 @@ class Ledger:
             self.static_epoch += 1
         return self.classes.id(value)
 
-    def reclass(self, row: int, **changes: Any) -> None:
-        """Change static fields of a row, within ``editing``."""
-        self.store.row["class_of"][row] = self.class_id(replace(self.host_class(row), **changes))
+    def reclass(self, rows: Rows, **changes: Any) -> None:
+        """Change static fields of ``rows``, within ``editing``. O(rows)."""
+        class_of = self.store.row["class_of"]
+        before = class_of[rows]
+        for number in np.unique(before).tolist():
+            class_of[rows[before == number]] = self.class_id(replace(self.classes[number], **changes))
 
     def truncate_classes(self, count: int) -> None:
         """Forget host classes after the first ``count``: no row has one of them, nor has any version."""

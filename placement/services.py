@@ -65,8 +65,7 @@ class Services:
         if forced_down is not None:
             changes["forced_down"] = bool(forced_down)
         with self._ledger.editing(rows):
-            for row in rows.tolist():
-                self._ledger.reclass(row, **changes)
+            self._ledger.reclass(rows, **changes)
             self._judge(rows)
 
     def heartbeats(self, rows: Rows, at: float | NDArray[np.floating[Any]]) -> None:

@@ -41,20 +41,26 @@ Progress = Callable[[int, int], None]
 
 
 def write(
-    path: Path, meta: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]], *, progress: Progress | None = None
+    path: Path,
+    meta: Mapping[str, Any],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    *,
+    progress: Progress | None = None,
+    sync: bool = True,
 ) -> None:
     """Put ``meta`` (what JSON can hold) and the arrays into the file at ``path``, in place of what may be there.
 
-    When it returns, the file is complete and on the disk under its name; after an error, all is as it was before. A
-    symlink is followed; the mode of a file that was there is kept. ``progress(done, total)`` is called with bytes, once
-    a MiB. Raises InvalidValue for what cannot be saved, SnapshotError with the system's reason if the file cannot be
-    written. O(bytes): 0.8 s per GB and what the disk takes.
+    When it returns, the file is complete and on the disk under its name (unless ``sync`` is False: then it need not
+    survive the system's death); after an error, all is as it was before. A symlink is followed; the mode of a file
+    that was there is kept. ``progress(done, total)`` is called with bytes, once a MiB. Raises InvalidValue for what
+    cannot be saved, SnapshotError with the system's reason if the file cannot be written. O(bytes): 0.8 s per GB and
+    what the disk takes.
     """
     header: dict[str, Any] = {"meta": _jsonable(meta), "arrays": []}
     columns = {name: _savable(name, array) for name, array in arrays.items()}
     total = sum(column.nbytes for column in columns.values())
     done = 0
-    with _replacing(path) as file:
+    with _replacing(path, sync) as file:
         at = file.seek(_ALIGN)
         for name, column in columns.items():
             entry: dict[str, Any] = {"name": name, "dtype": column.dtype.str, "shape": column.shape}
@@ -251,8 +257,9 @@ def _os_errors(doing: str, path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[FileIO]:
-    """A new file that takes the place of ``path``, synced, when the block ends well, and vanishes when it does not."""
+def _replacing(path: Path, sync: bool) -> Iterator[FileIO]:
+    """A new file that takes the place of ``path``, synced if that is wanted, when the block ends well; it vanishes when
+    it does not."""
     with _os_errors("write", path):
         try:
             mode = os.stat(path).st_mode
@@ -274,7 +281,8 @@ def _replacing(path: Path) -> Iterator[FileIO]:
                         os.fchmod(file.fileno(), stat.S_IMODE(mode))
                 yield file
                 with _os_errors("write", path):
-                    os.fsync(file.fileno())
+                    if sync:
+                        os.fsync(file.fileno())
             with _os_errors("write", path):
                 os.replace(temporary, os.path.basename(target), src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
@@ -282,6 +290,7 @@ def _replacing(path: Path) -> Iterator[FileIO]:
                 os.unlink(temporary, dir_fd=folder)
             raise
         with _os_errors("sync the folder of", path):
-            os.fsync(folder)
+            if sync:
+                os.fsync(folder)
     finally:
         os.close(folder)

@@ -91,7 +91,7 @@ class _Moment:
         self.places: Sequence[Place] = tuple(run.site.places)
         self.hours, self.guests = run.hours, run.alive
         self.used_percent = dict(zip(RESOURCES, run.percent.round(3).tolist(), strict=True))
-        save(run.engine.fleet, file)
+        save(run.engine.fleet, file, sync=False)
 
     def engine(self) -> Engine:
         """An engine of its own."""
@@ -155,13 +155,17 @@ class _Moment:
     def _fail(self, trial: Engine, hosts: Sequence[str]) -> tuple[int, int]:
         """Let hosts fail, and place their guests again, the largest first; how many they are, and find no host."""
         fleet = trial.fleet
-        guests = [uuid for host in hosts for uuid in fleet.instances(fleet.row(host))]
-        guests.sort(key=lambda uuid: (-self.spec_of(uuid).flavor.vcpus, uuid[-12:]))
-        groups = [fleet.consumer(uuid).server_group if fleet.group_uuids else None for uuid in guests]
+        named = [(uuid, self.spec_of(uuid)) for host in hosts for uuid in fleet.instances(fleet.row(host))]
+        guests = sorted(named, key=lambda guest: (-guest[1].flavor.vcpus, guest[0][-12:]))
+        grouped = fleet.consumer if fleet.group_uuids else None
+        requests = [
+            Request(
+                spec=spec,
+                instance_uuids=(uuid,),
+                server_group=None if grouped is None else grouped(uuid).server_group,
+            )
+            for uuid, spec in guests
+        ]
         fleet.set_service(hosts, forced_down=True)
-        trial.release(guests)
-        placed = trial.place_many(
-            Request(spec=self.spec_of(uuid), instance_uuids=(uuid,), server_group=group)
-            for uuid, group in zip(guests, groups, strict=True)
-        ).placed
-        return len(guests), len(guests) - placed
+        trial.release(uuid for uuid, _ in guests)
+        return len(guests), len(guests) - trial.place_many(requests).placed

@@ -71,7 +71,7 @@ def _put_traits(fleet: Fleet, row: int, traits: frozenset[str], now: float) -> N
 
 def _reclass(fleet: Fleet, row: int, **changes: Any) -> None:
     with fleet.ledger.editing(rows_array(row)):
-        fleet.ledger.reclass(row, **changes)
+        fleet.ledger.reclass(rows_array(row), **changes)
     fleet.ledger.topology_epoch += 1
 
 
