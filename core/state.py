@@ -20,6 +20,7 @@ from ..placement.host import Aggregate
 from ..placement.policy import Policy
 from ..placement.request import Request, RequestSpec
 from .errors import DataDamaged
+from .phases import PhaseSampler
 from .tenancy.pools import Pools
 from .tenancy.tenants import Tenants
 from .tenancy.usage import INSTANCES, Usage
@@ -65,6 +66,8 @@ class ServiceState:
         self.engine = Engine(Fleet(), service_policy(self.policy))
         self.specs = Specs()
         self.tenants, self.usage, self.pools = Tenants(), Usage(), Pools()
+        self.sampler: PhaseSampler | None = None
+        """Measures some of the placements, where somebody wants to know."""
         self._pooled: dict[tuple[int, tuple[str, ...]], tuple[RequestSpec, RequestSpec]] = {}
 
     @property

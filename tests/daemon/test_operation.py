@@ -104,6 +104,9 @@ def test_metrics_count_commands_decisions_refusals_and_capacity(daemon: Daemon) 
     assert found["hostler_utilisation", "MEMORY_MB"] == pytest.approx(used / capacity)
     for phase in ("queue", "journal", "decide"):
         assert found["hostler_decision_seconds_count", phase] == found["hostler_batch_commands_count",] > 0
+    for phase in ("compile", "filters", "weighers", "claim"):
+        assert found["hostler_placement_seconds_count", phase, "index"] > 0
+        assert found["hostler_placement_seconds_sum", phase, "index"] > 0
     assert 0 < found["hostler_fsync_seconds_sum",] <= found["hostler_decision_seconds_sum", "journal"]
     assert found["hostler_fsync_seconds_count",] == found["hostler_batch_commands_count",]
     assert (found["hostler_queue_commands",], found["hostler_writable",]) == (0, 1)
