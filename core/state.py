@@ -121,6 +121,12 @@ class ServiceState:
                 total[name] = total.get(name, 0) + count * amount
         return total
 
+    def project_of(self, uuid: str) -> str:
+        """Project of an instance; UnknownName if there is none. O(1)."""
+        fleet = self.fleet
+        _, _, _, _, project, *_ = fleet.kernel.consumer(fleet.consumer_id(uuid))
+        return fleet.projects[project]
+
     def holding(self, uuid: str) -> tuple[str, dict[str, int]]:
         """(project, amounts with ``instances``) of an instance; UnknownName if there is none. O(1)."""
         consumer = self.fleet.consumer(uuid)
