@@ -13,12 +13,14 @@ import msgspec
 from ..placement import commands as p
 from ..placement.decision import Decision
 from ..placement.errors import HostlerError
-from .machine import Order, ServiceMachine, guests_named
+from .machine import Guests, Order, ServiceMachine, guests_named
 from .queries import CapacityOf
 from .tenancy import commands as c
 
 KEPT: Final = 10_000
 """Requests and other commands that are remembered; a ``place_many`` counts as many as it has."""
+
+_NOBODY: Final[Guests] = {}
 
 log = logging.getLogger("hostler.history")
 
@@ -47,7 +49,7 @@ class History:
 
     def __init__(self, machine: ServiceMachine, kept: int = KEPT) -> None:
         self._machine, self._kept = machine, kept
-        self._entries: dict[int, tuple[Order, Any] | list[Event]] = {}
+        self._entries: dict[int, tuple[Order, Any, Guests] | list[Event]] = {}
         """By sequence number, ascending; events are made when they are asked for, where that can wait."""
         self._sizes: deque[int] = deque()
         self._size = 0
@@ -73,11 +75,14 @@ class History:
             self.begin(sequence - 1)
         kind = type(command)
         if kind is p.Place:
-            entries[sequence] = (order, outcome)
+            entries[sequence] = (order, outcome, _NOBODY)
+        elif kind is p.Release:
+            entries[sequence] = (order, outcome, self._machine.concerned(order))
         elif isinstance(command, p.PlaceMany):
-            entries[sequence], size = (order, outcome), max(len(command.requests), 1)
+            entries[sequence], size = (order, outcome, _NOBODY), max(len(command.requests), 1)
         else:
-            entries[sequence] = self._made(sequence, order, outcome)
+            concerned = self._machine.concerned(order) if guests_named(command) else _NOBODY
+            entries[sequence] = _made(sequence, order, outcome, concerned)
         self._sizes.append(size)
         self._size += size
         while self._size > self._kept and len(entries) > 1:
@@ -89,35 +94,36 @@ class History:
         """What was to be told of a command that is remembered."""
         entry = self._entries[sequence]
         if isinstance(entry, tuple):
-            entry = self._made(sequence, *entry)
+            entry = _made(sequence, *entry)
         return entry
 
-    def _made(self, sequence: int, order: Order, outcome: Any) -> list[Event]:
-        try:
-            return list(self._events(sequence, order, outcome))
-        except Exception:  # whatever it is, the command has been carried out, and the writer goes on
-            log.exception("nobody can be told of command %d", sequence)
-            return []
 
-    def _events(self, sequence: int, order: Order, outcome: Any) -> Iterator[Event]:
-        command = order.command
-        about: dict[str, Any] = {
-            "sequence": sequence,
-            "time": order.now,
-            "user": order.user,
-            "command": str(type(command).__struct_config__.tag),
-        }
-        if isinstance(command, p.PlaceMany) and not isinstance(outcome, HostlerError):
-            yield from _many(command, outcome, about)
-            return
-        concerned = self._machine.concerned(order) if guests_named(command) else {}
-        if isinstance(outcome, HostlerError | Decision):
-            # What names guests of several projects, and is refused, may say of one what the others must not know.
-            guests = next(iter(concerned.items())) if len(concerned) == 1 else (_project(command), ())
-            yield _outcome(outcome, guests, about)
-        else:
-            for project, instances in concerned.items() or ((_project(command), ()),):
-                yield Event(kind="changes", project=project, instances=list(instances), **about)
+def _made(sequence: int, order: Order, outcome: Any, concerned: Guests) -> list[Event]:
+    try:
+        return list(_events(sequence, order, outcome, concerned))
+    except Exception:  # whatever it is, the command has been carried out, and the writer goes on
+        log.exception("nobody can be told of command %d", sequence)
+        return []
+
+
+def _events(sequence: int, order: Order, outcome: Any, concerned: Guests) -> Iterator[Event]:
+    command = order.command
+    about: dict[str, Any] = {
+        "sequence": sequence,
+        "time": order.now,
+        "user": order.user,
+        "command": str(type(command).__struct_config__.tag),
+    }
+    if isinstance(command, p.PlaceMany) and not isinstance(outcome, HostlerError):
+        yield from _many(command, outcome, about)
+        return
+    if isinstance(outcome, HostlerError | Decision):
+        # What names guests of several projects, and is refused, may say of one what the others must not know.
+        guests = next(iter(concerned.items())) if len(concerned) == 1 else (_project(command), ())
+        yield _outcome(outcome, guests, about)
+    else:
+        for project, instances in concerned.items() or ((_project(command), ()),):
+            yield Event(kind="changes", project=project, instances=list(instances), **about)
 
 
 def _project(command: Any) -> str | None:
