@@ -33,7 +33,7 @@ from .settings import Config
 from .state import PolicyValues
 from .store import about_last
 from .systemd import notify, watchdog_seconds
-from .tasks import background
+from .tasks import background, in_thread
 from .tenancy.tenants import LOCAL
 from .writer import open_writer
 
@@ -208,7 +208,7 @@ class Daemon:
             log.warning("there is no data folder: nothing outlives this process")
             return None
         committed = self.metrics.committed
-        journal = Journal.in_folder(data.folder, keep_history=data.keep_history, committed=committed)
+        journal = Journal.in_folder(data.folder, keep_history=data.keep_history, committed=committed, aside=in_thread)
         self.health.journal, self.health.expected = journal, about_last(Path(data.folder))
         self.health.state = "recovering"
         return journal
@@ -217,8 +217,7 @@ class Daemon:
         """Tell systemd how far the recovery is, so that it does not lose patience with a long one."""
         with scope:
             while True:
-                reached, end = self.health.progress()
-                notify(f"STATUS=recovering: command {reached} of about {end}", "EXTEND_TIMEOUT_USEC=60000000")
+                notify(f"STATUS=recovering: {self.health.recovering()}", "EXTEND_TIMEOUT_USEC=60000000")
                 await trio.sleep(PROGRESS_SECONDS)
 
     async def _until_stopped(self, service: Service, server: RpcServer, tasks: trio.Nursery) -> None:

@@ -43,7 +43,7 @@ def limited() -> ServiceMachine:
     return made
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.lists(st.lists(REQUESTS, min_size=1, max_size=9), min_size=1, max_size=4))
 def test_no_answer_depends_on_which_placements_are_measured(runs: list[list[p.Asked]]) -> None:
     plain, measured = limited(), limited()
