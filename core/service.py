@@ -17,6 +17,7 @@ import trio
 from ..placement.errors import HostlerError, InvalidValue
 from . import queries
 from .child import ChildFailed, in_child
+from .command_queue import Pending
 from .errors import ErrorValue, InternalError, from_value, to_value
 from .history import History
 from .machine import AnyCommand, Order, ServiceMachine
@@ -24,7 +25,7 @@ from .state import ServiceState
 from .tenancy import commands as c
 from .tenancy.errors import NotAuthenticated
 from .tenancy.tenants import LOCAL
-from .writer import Pending, Writer
+from .writer import Writer
 
 TICK: Final = 0.1
 """Resolution of commands' times in seconds: placements of one tick are decided together."""

@@ -11,12 +11,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from ..placement.errors import HostlerError, InvalidValue
+from .command_queue import QUEUE_LIMIT
 from .http.config import PlacementConfig
 from .http.config import check as check_placement
 from .rpc.addresses import Address
 from .rpc.server import Limits
 from .rpc.tls import TlsVersion
-from .writer import ANSWERS_KEPT, QUEUE_LIMIT, SNAPSHOT_EVERY
+from .writer import ANSWERS_KEPT, SNAPSHOT_EVERY
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
