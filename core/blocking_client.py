@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from ..placement.commands import Placed
 from ..placement.decision import Decision
+from ..placement.errors import HostlerError
 from ..placement.request import Request
 from .errors import Stopped
 from .history import Event
@@ -31,7 +32,7 @@ from .rpc.caller import (
 )
 from .rpc.framing import BadFrame
 from .rpc.messages import Answer
-from .rpc.tls import client_context
+from .rpc.tls import client_context, failure
 
 T = TypeVar("T")
 
@@ -142,6 +143,8 @@ class BlockingClient(Caller):
         except OSError as error:
             if made is not None:
                 made.close()
+            if isinstance(error, ssl.SSLError) and (failed := failure(error)) is not None:
+                raise failed from error
             raise ConnectionLost(f"no connection to {address}: {error}") from error
         made.setblocking(False)
         self._link = (made, Wire())
@@ -170,8 +173,7 @@ class BlockingClient(Caller):
             self._drop()  # or the late answer would be in the way
             raise late() from None
         except (OSError, BadFrame) as error:
-            self._drop()
-            raise wire.lost(f"the connection broke: {error}") from error
+            raise self._broken(wire, error) from error
         return answers
 
     def _take(self, made: socket.socket, wire: Wire, deadline: float) -> None:
@@ -182,8 +184,14 @@ class BlockingClient(Caller):
         except TimeoutError:
             raise
         except (OSError, BadFrame) as error:
-            self._drop()
-            raise wire.lost(f"the connection broke: {error}") from error
+            raise self._broken(wire, error) from error
+
+    def _broken(self, wire: Wire, error: Exception) -> HostlerError:
+        """Give up the connection; the error that says why."""
+        self._drop()
+        # With TLS 1.3 the service looks at a client's certificate when the client is already through.
+        failed = failure(error) if isinstance(error, ssl.SSLError) else None
+        return failed or wire.lost(f"the connection broke: {error}")
 
     def _send(self, made: socket.socket, data: memoryview) -> int:
         """Send what can be sent now."""

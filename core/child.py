@@ -1,21 +1,31 @@
 """Work in a forked child, which sees this process as it is at that moment: nobody waits for it, and nothing it does
-changes anything here."""
+changes anything here. ``Children`` answer questions that take long."""
 
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
 import trio
 
 from ..placement.errors import HostlerError
+from .errors import ErrorValue, InternalError, from_value, to_value
 
 _CHUNK: Final = 64 << 10
 _TEXT: Final = 2_000
 """Characters of an error."""
+
+
+CHILDREN: Final = 2
+"""Long questions that are answered at a time."""
+_ANSWER, _REFUSAL = b"\0", b"\1"
+
+log = logging.getLogger("hostler.child")
 
 
 class ChildFailed(Exception):
@@ -55,6 +65,33 @@ async def in_child(
         reason = said.decode(errors="replace")
         raise ChildFailed(reason or f"the child ended with status {os.waitstatus_to_exitcode(status)}")
     return bytes(said)
+
+
+class Children:
+    """Answers to questions, by children, so many at a time."""
+
+    def __init__(self, at_a_time: int = CHILDREN) -> None:
+        self._room = trio.CapacityLimiter(at_a_time)
+
+    async def ask(self, question: Callable[[], bytes]) -> bytes:
+        """What ``question`` returns in a child that sees the state as it is when its turn comes, or the HostlerError
+        that it raises. InternalError if the child fails."""
+        async with self._room:
+            try:
+                said = await in_child(lambda: _answered(question))
+            except ChildFailed as error:
+                log.error("a question was not answered: %s", error)
+                raise InternalError("the answer could not be made; the service's log says why") from error
+        if said[:1] == _REFUSAL:
+            raise from_value(msgspec.msgpack.decode(said[1:], type=ErrorValue))
+        return said[1:]
+
+
+def _answered(question: Callable[[], bytes]) -> bytes:
+    try:
+        return _ANSWER + question()
+    except HostlerError as error:
+        return _REFUSAL + msgspec.msgpack.encode(to_value(error))
 
 
 def _reap(child: int) -> int:

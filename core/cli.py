@@ -24,7 +24,7 @@ INTERRUPTED: Final = 130
 """Exit code after Ctrl-C."""
 _EXIT_CODES: Final = {
     **dict.fromkeys(("connection_lost", "deadline_exceeded", "overloaded", "stopped", "storage_failed"), UNAVAILABLE),
-    **dict.fromkeys(("not_authenticated", "not_allowed"), FORBIDDEN),
+    **dict.fromkeys(("not_authenticated", "not_allowed", "tls_failed"), FORBIDDEN),
 }
 """By error code; FAILED for all others."""
 

@@ -37,7 +37,7 @@ from .rpc.caller import (
 )
 from .rpc.framing import BadFrame
 from .rpc.messages import Answer
-from .rpc.tls import client_context
+from .rpc.tls import client_context, failure, secured
 from .tasks import background
 
 __all__ = ["BlockingClient", "Client", "ConnectionLost", "open_client"]
@@ -201,7 +201,7 @@ class Client(Caller):
             raise
 
     async def _open(self, deadline: float) -> trio.abc.Stream:
-        """A new connection, at best before ``deadline``. ConnectionLost."""
+        """A new connection, at best before ``deadline``. ConnectionLost, TlsFailed."""
         address = self.address
         try:
             if address.kind == "unix":
@@ -210,9 +210,11 @@ class Client(Caller):
             if address.kind == "tcp":
                 return stream
             context = self._tls if self._tls is not None else client_context()
-            secured = trio.SSLStream(stream, context, server_hostname=address.host, https_compatible=True)
-            await secured.do_handshake()
-            return secured
+            try:
+                return await secured(stream, context, service=address.host)
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
         except (OSError, trio.BrokenResourceError) as error:
             raise ConnectionLost(f"no connection to {address}: {error.__cause__ or error}") from error
 
@@ -222,7 +224,7 @@ class Client(Caller):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_until_lost, link.write)
                 task_status.started()
-                await _until_lost(lambda: self._read(link))
+                await _until_lost(lambda: self._read_all(link))
                 nursery.cancel_scope.cancel()
         finally:
             link.lose()
@@ -238,6 +240,15 @@ class Client(Caller):
             with suppress(ConnectionLost):
                 return await self._connect(self._now() + self.within)
             pause = min(2 * pause + 0.02, LONGEST_PAUSE)
+
+    async def _read_all(self, link: _Link) -> None:
+        try:
+            await self._read(link)
+        except trio.BrokenResourceError as error:
+            # With TLS 1.3 the service looks at a client's certificate when the client is already through.
+            if isinstance(error.__cause__, ssl.SSLError) and link.wire.dismissal is None:
+                link.wire.dismissal = failure(error.__cause__)
+            raise
 
     async def _read(self, link: _Link) -> None:
         while data := await link.stream.receive_some(READ_BYTES):

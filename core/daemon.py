@@ -22,6 +22,7 @@ from .audit import AuditLog
 from .config import Loaded
 from .health import Health, StatusPages
 from .history import KEPT, History
+from .http.config import MEMORY
 from .journal import Journal
 from .machine import Order, ServiceMachine
 from .metrics import Metrics
@@ -33,7 +34,7 @@ from .settings import Config
 from .state import PolicyValues
 from .store import about_last
 from .systemd import notify, watchdog_seconds
-from .tasks import background
+from .tasks import background, in_thread
 from .tenancy.tenants import LOCAL
 from .writer import open_writer
 
@@ -190,8 +191,8 @@ class Daemon:
                 self.metrics.watch(service, server)
                 async with background() as tasks:
                     try:
-                        if data.folder is not None and data.audit:
-                            self.metrics.audit = audit = AuditLog(Path(data.folder))
+                        if config.folder is not None and data.audit:
+                            self.metrics.audit = audit = AuditLog(Path(config.folder))
                             writer.observers.append(audit)
                             last.callback(audit.close)
                             tasks.start_soon(_flush, audit)
@@ -203,13 +204,15 @@ class Daemon:
                         tasks.cancel_scope.cancel()
 
     def _opened_journal(self) -> Journal | None:
-        data = self.config.data
-        if data.folder is None:
+        data, folder = self.config.data, self.config.folder
+        if folder is None:
             log.warning("there is no data folder: nothing outlives this process")
             return None
+        if self.config.placement.data not in ("", MEMORY, folder):
+            log.warning("the Placement API is served from %s, not from %s", folder, self.config.placement.data)
         committed = self.metrics.committed
-        journal = Journal.in_folder(data.folder, keep_history=data.keep_history, committed=committed)
-        self.health.journal, self.health.expected = journal, about_last(Path(data.folder))
+        journal = Journal.in_folder(folder, keep_history=data.keep_history, committed=committed, aside=in_thread)
+        self.health.journal, self.health.expected = journal, about_last(Path(folder))
         self.health.state = "recovering"
         return journal
 
@@ -217,8 +220,7 @@ class Daemon:
         """Tell systemd how far the recovery is, so that it does not lose patience with a long one."""
         with scope:
             while True:
-                reached, end = self.health.progress()
-                notify(f"STATUS=recovering: command {reached} of about {end}", "EXTEND_TIMEOUT_USEC=60000000")
+                notify(f"STATUS=recovering: {self.health.recovering()}", "EXTEND_TIMEOUT_USEC=60000000")
                 await trio.sleep(PROGRESS_SECONDS)
 
     async def _until_stopped(self, service: Service, server: RpcServer, tasks: trio.Nursery) -> None:

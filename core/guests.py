@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -18,6 +18,7 @@ from ..placement.decision import Decision
 from ..placement.errors import HostlerError, InvalidValue, NoValidHost
 from ..placement.request import Request
 from .errors import InternalError
+from .phases import PhaseSampler
 from .state import ServiceState
 from .tenancy.usage import INSTANCES
 
@@ -106,11 +107,29 @@ class _Placing:
         for each in waiting:
             if each.reserved:
                 usage.add(tenants, each.request.project_id, each.reserved, -1)
-        try:
-            self._take(waiting)
-        except Exception:
-            for each in waiting:  # one of them is at fault; the others have their turn all the same
-                self._take_alone(each)
+        failed = False
+        for part, sampler in self._parts(waiting):
+            try:
+                if not failed:
+                    self._take(part, sampler)
+            except Exception:
+                failed = True  # one of them is at fault; the others have their turn all the same
+            if failed:
+                for each in part:
+                    self._take_alone(each)
+
+    def _parts(self, waiting: list[_Waiting]) -> Iterator[tuple[list[_Waiting], PhaseSampler | None]]:
+        """All that wait, together; or apart, where one is to be measured."""
+        sampler = self.state.sampler
+        chosen = None if sampler is None else sampler.choose(len(waiting))
+        if chosen is None:
+            yield waiting, None
+            return
+        if chosen > 0:
+            yield waiting[:chosen], None
+        yield waiting[chosen : chosen + 1], sampler
+        if chosen + 1 < len(waiting):
+            yield waiting[chosen + 1 :], None
 
     def _take_alone(self, each: _Waiting) -> None:
         try:
@@ -120,8 +139,9 @@ class _Placing:
         except Exception:
             self.errors[each.position] = _unforeseen()
 
-    def _take(self, waiting: Sequence[_Waiting]) -> None:
-        decisions = self.state.engine.place_many([each.request for each in waiting])
+    def _take(self, waiting: Sequence[_Waiting], sampler: PhaseSampler | None = None) -> None:
+        engine, requests = self.state.engine, [each.request for each in waiting]
+        decisions = engine.place_many(requests) if sampler is None else sampler.place(engine, requests[0])
         self.decided.append(([each.position for each in waiting], decisions))
         tenants, usage = self.state.tenants, self.state.usage
         for amounts, positions in decisions.taken():

@@ -46,11 +46,23 @@ class Health:
         reached = self.journal.last if self.journal is not None else 0
         return reached, max(reached, self.expected)
 
+    @property
+    def loading(self) -> int:
+        """The snapshot that the recovery is loading, 0 if none."""
+        return self.journal.loading if self.journal is not None else 0
+
+    def recovering(self) -> str:
+        """How far the recovery is, in words."""
+        reached, end = self.progress()
+        return f"loading snapshot {self.loading}" if self.loading else f"command {reached} of about {end}"
+
     def page(self) -> Page:
         """``/readyz``: 200 while commands are taken, else 503 with what is in the way."""
         answer: dict[str, object] = {"ready": self.ready, "state": self.state}
         if self.state == "recovering":
             answer["recovered"], answer["of_about"] = self.progress()
+            if self.loading:
+                answer["loading_snapshot"] = self.loading
         if self.service is not None:
             writer = self.service.writer
             answer |= {"writable": writer.writable, "sequence": writer.sequence, "queued": writer.queued}

@@ -5,27 +5,31 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
 
 from ..placement import commands as p
 from ..placement.decision import Decision
-from ..placement.errors import HostlerError, UnknownName
-from .machine import Order, ServiceMachine
+from ..placement.errors import HostlerError
+from .machine import Guests, Order, ServiceMachine, guests_named
 from .queries import CapacityOf
+from .tenancy import commands as c
 
 KEPT: Final = 10_000
 """Requests and other commands that are remembered; a ``place_many`` counts as many as it has."""
+
+_NOBODY: Final[Guests] = {}
 
 log = logging.getLogger("hostler.history")
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What happened: ``sequence`` of the command, its ``time`` in seconds since the epoch, who gave it and which it
-    was; hosts by instance for decisions, code and sentence for refusals, figures for capacity. A ``gap`` says that what
-    came before ``sequence`` cannot be told any more; from there on it is complete."""
+    was; ``project`` is whose it is, nil or empty: the cloud's. Hosts by instance for decisions, code and sentence for
+    refusals, ``instances`` that were there before for whatever changes them, figures for capacity. A ``gap`` says that
+    what came before ``sequence`` cannot be told any more; from there on it is complete."""
 
     kind: str
     sequence: int
@@ -34,6 +38,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     command: str = ""
     project: str | None = None
     hosts: dict[str, str] = {}
+    instances: list[str] = []
     code: str | None = None
     sentence: str | None = None
     capacity: dict[str, CapacityOf] = {}
@@ -44,7 +49,7 @@ class History:
 
     def __init__(self, machine: ServiceMachine, kept: int = KEPT) -> None:
         self._machine, self._kept = machine, kept
-        self._entries: dict[int, tuple[Order, Any] | list[Event]] = {}
+        self._entries: dict[int, tuple[Order, Any, Guests] | list[Event]] = {}
         """By sequence number, ascending; events are made when they are asked for, where that can wait."""
         self._sizes: deque[int] = deque()
         self._size = 0
@@ -70,11 +75,14 @@ class History:
             self.begin(sequence - 1)
         kind = type(command)
         if kind is p.Place:
-            entries[sequence] = (order, outcome)
+            entries[sequence] = (order, outcome, _NOBODY)
+        elif kind is p.Release:
+            entries[sequence] = (order, outcome, self._machine.concerned(order))
         elif isinstance(command, p.PlaceMany):
-            entries[sequence], size = (order, outcome), max(len(command.requests), 1)
+            entries[sequence], size = (order, outcome, _NOBODY), max(len(command.requests), 1)
         else:
-            entries[sequence] = self._made(sequence, order, outcome)
+            concerned = self._machine.concerned(order) if guests_named(command) else _NOBODY
+            entries[sequence] = _made(sequence, order, outcome, concerned)
         self._sizes.append(size)
         self._size += size
         while self._size > self._kept and len(entries) > 1:
@@ -86,55 +94,62 @@ class History:
         """What was to be told of a command that is remembered."""
         entry = self._entries[sequence]
         if isinstance(entry, tuple):
-            entry = self._made(sequence, *entry)
+            entry = _made(sequence, *entry)
         return entry
 
-    def _made(self, sequence: int, order: Order, outcome: Any) -> list[Event]:
-        try:
-            return list(self._events(sequence, order, outcome))
-        except Exception:  # whatever it is, the command has been carried out, and the writer goes on
-            log.exception("nobody can be told of command %d", sequence)
-            return []
 
-    def _events(self, sequence: int, order: Order, outcome: Any) -> Iterator[Event]:
-        command = order.command
-        about: dict[str, Any] = {
-            "sequence": sequence,
-            "time": order.now,
-            "user": order.user,
-            "command": str(type(command).__struct_config__.tag),
-        }
-        project = self._project(command, outcome)
-        if isinstance(outcome, HostlerError):
-            yield Event(kind="refusals", project=project, code=outcome.code, sentence=str(outcome), **about)
-        elif isinstance(outcome, Decision):
-            yield _decision(outcome, project, about)
-        elif isinstance(command, p.PlaceMany):
-            yield from _many(command, outcome, about)
-        else:
-            yield Event(kind="changes", **about)
-
-    def _project(self, command: Any, outcome: Any) -> str | None:
-        """Project of the guest that a command is about."""
-        if isinstance(command, p.Place):
-            return command.request.project_id
-        if isinstance(command, p.Move | p.Resize):
-            known = self._machine.project_of_replaced(outcome)
-            if known is not None:
-                return known
-            try:
-                return self._machine.state.fleet.consumer(command.uuid).project_id
-            except UnknownName:
-                return command.request.project_id or None
-        return None
+def _made(sequence: int, order: Order, outcome: Any, concerned: Guests) -> list[Event]:
+    try:
+        return list(_events(sequence, order, outcome, concerned))
+    except Exception:  # whatever it is, the command has been carried out, and the writer goes on
+        log.exception("nobody can be told of command %d", sequence)
+        return []
 
 
-def _decision(decision: Decision, project: str | None, about: dict[str, Any]) -> Event:
-    if decision.refusal is not None:
-        sentence = decision.refusal.sentence
-        return Event(kind="refusals", project=project, code="no_valid_host", sentence=sentence, **about)
-    hosts = {selection.instance_uuid: selection.host for selection in decision.selections}
-    return Event(kind="decisions", project=project, hosts=hosts, **about)
+def _events(sequence: int, order: Order, outcome: Any, concerned: Guests) -> Iterator[Event]:
+    command = order.command
+    about: dict[str, Any] = {
+        "sequence": sequence,
+        "time": order.now,
+        "user": order.user,
+        "command": str(type(command).__struct_config__.tag),
+    }
+    if isinstance(command, p.PlaceMany) and not isinstance(outcome, HostlerError):
+        yield from _many(command, outcome, about)
+        return
+    if isinstance(outcome, HostlerError | Decision):
+        # What names guests of several projects, and is refused, may say of one what the others must not know.
+        guests = next(iter(concerned.items())) if len(concerned) == 1 else (_project(command), ())
+        yield _outcome(outcome, guests, about)
+    else:
+        for project, instances in concerned.items() or ((_project(command), ()),):
+            yield Event(kind="changes", project=project, instances=list(instances), **about)
+
+
+def _project(command: Any) -> str | None:
+    """The project that a command names as its own."""
+    match command:
+        case p.Place(request=request) | p.Move(request=request) | p.Resize(request=request):
+            return request.project_id
+        case c.CreateProject(id=name) | c.DeleteProject(id=name):
+            return name
+        case c.SetLimits() | c.Grant() | c.Revoke() | c.GrantPool() | c.UngrantPool():
+            kind, _, name = command.scope.partition(":")
+            return name if kind == "project" else None
+    return None
+
+
+def _outcome(
+    outcome: HostlerError | Decision, guests: tuple[str | None, Iterable[str]], about: dict[str, Any]
+) -> Event:
+    project, instances = guests
+    about = {**about, "project": project, "instances": list(instances)}
+    if isinstance(outcome, HostlerError):
+        return Event(kind="refusals", code=outcome.code, sentence=str(outcome), **about)
+    if outcome.refusal is not None:
+        return Event(kind="refusals", code="no_valid_host", sentence=outcome.refusal.sentence, **about)
+    hosts = {selection.instance_uuid: selection.host for selection in outcome.selections}
+    return Event(kind="decisions", hosts=hosts, **about)
 
 
 def _many(command: p.PlaceMany, outcome: p.Placed, about: dict[str, Any]) -> Iterator[Event]:

@@ -15,6 +15,7 @@ import struct
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,6 +25,7 @@ import trio
 from .errors import DataDamaged, DataInUse, StorageFailed
 from .snapshots import SnapshotFolder, Snapshots, Write
 from .store import Block, SqliteStore, Store
+from .tasks import Aside, at_once
 
 CHUNK: Final = 4096
 """Blocks read at a time, at most."""
@@ -86,19 +88,38 @@ def unpack(block: Block) -> list[Record]:
     return [Record(sequence, *entry) for sequence, entry in enumerate(entries, block.first)]
 
 
+def _replayed(blocks: Sequence[Block], replay: Callable[[Sequence[Record]], None], last: int) -> int:
+    """Replay what blocks have behind command ``last``; returns their last command. DataDamaged."""
+    new = [record for block in blocks for record in unpack(block) if record.sequence > last]
+    if not new:
+        return last
+    replay(new)
+    return new[-1].sequence
+
+
 class Journal:
     """One data folder's journal. First ``recover``, then ``append``; one task at a time.
 
     ``keep_history`` keeps every segment from the first command on, for replays; else what no kept snapshot needs goes.
     """
 
-    def __init__(self, store: Store, snapshots: Snapshots, *, keep_history: bool = False, lock: int = -1) -> None:
-        self._store, self._snapshots, self._lock = store, snapshots, lock
+    def __init__(
+        self,
+        store: Store,
+        snapshots: Snapshots,
+        *,
+        keep_history: bool = False,
+        lock: int = -1,
+        aside: Aside = at_once,
+    ) -> None:
+        self._store, self._snapshots, self._lock, self._aside = store, snapshots, lock, aside
         self._keep_history = keep_history
         self._segment = 1
         self._checksum = first_checksum(1)
         self.last = 0
         """Sequence number of the last command that is durable."""
+        self.loading = 0
+        """Sequence number of the snapshot that is being loaded, 0 if none is."""
         self.broken = False
         """True after an error, until ``repair`` has succeeded."""
 
@@ -109,9 +130,11 @@ class Journal:
         *,
         keep_history: bool = False,
         committed: Callable[[float], None] = lambda seconds: None,
+        aside: Aside = at_once,
     ) -> Journal:
         """The journal in a folder, which is made if it is not there and locked until ``close``. DataInUse if another
-        process has it, StorageFailed if there can be none. ``committed`` is ``SqliteStore``'s."""
+        process has it, StorageFailed if there can be none. ``committed`` is ``SqliteStore``'s. ``aside`` does what
+        takes long in a recovery: loading, and replaying some megabytes at a time."""
         path = Path(folder)
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -125,7 +148,7 @@ class Journal:
             raise DataInUse(f"another process uses the data folder {path}", field="data") from error
         snapshots = SnapshotFolder(path)
         snapshots.tidy()
-        return cls(SqliteStore(path, committed), snapshots, keep_history=keep_history, lock=lock)
+        return cls(SqliteStore(path, committed), snapshots, keep_history=keep_history, lock=lock, aside=aside)
 
     # recovery
 
@@ -140,7 +163,7 @@ class Journal:
         """
         found = Recovery()
         segments = await self._store.segments()
-        found.snapshot = self.last = self._load_snapshot(load, segments, found)
+        found.snapshot = self.last = await self._load_snapshot(load, segments, found)
         end, unusable = 0, list[int]()
         for first, after in itertools.zip_longest(segments, segments[1:]):
             if after is not None and after <= self.last + 1:
@@ -158,19 +181,21 @@ class Journal:
         await self._settle(found, end, unusable, save)
         return found
 
-    def _load_snapshot(self, load: Callable[[Path], None], segments: Sequence[int], found: Recovery) -> int:
+    async def _load_snapshot(self, load: Callable[[Path], None], segments: Sequence[int], found: Recovery) -> int:
         """Load the newest snapshot that is good; DataDamaged if there is none, but should be."""
         bad: dict[int, str] = {}
         good = 0
         for sequence in reversed(self._snapshots.known()):
+            self.loading = sequence
             try:
-                folder = self._snapshots.find(sequence)
+                folder = await self._aside(partial(self._snapshots.find, sequence))
             except DataDamaged as error:
                 bad[sequence] = str(error)
                 continue
-            load(folder)
+            await self._aside(partial(load, folder))
             good = sequence
             break
+        self.loading = 0
         if not good and (segments[0] > 1 if segments else bad):
             what = "; ".join(bad.values()) or "there is no snapshot"
             lacking = f"what came before command {segments[0]} is lost" if segments else "the journal is not there"
@@ -184,10 +209,7 @@ class Journal:
         end, self._checksum = first - 1, first_checksum(first)
         try:
             async for blocks in self._blocks(first):
-                new = [record for block in blocks for record in unpack(block) if record.sequence > self.last]
-                if new:
-                    replay(new)
-                    self.last = new[-1].sequence
+                self.last = await self._aside(partial(_replayed, blocks, replay, self.last))
                 end, self._checksum = blocks[-1].first + blocks[-1].records - 1, blocks[-1].checksum
         except DataDamaged as error:
             found.damage.append(f"{error}; kept all up to command {self.last}")

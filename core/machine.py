@@ -4,21 +4,31 @@ out."""
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from ..placement.api.values import Inventories, Provider, ProviderAggregates, ProviderTraits
-from ..placement.commands import EngineCommand, Move, Place, PlaceMany, Release, Resize, SetAggregates, SetPolicy, edit
+from ..placement.commands import (
+    EngineCommand,
+    Move,
+    Place,
+    PlaceMany,
+    Release,
+    Resize,
+    SetAggregates,
+    SetPolicy,
+    Spawned,
+    edit,
+)
 from ..placement.commands import Placed as PlacedMany
 from ..placement.decision import Decision
 from ..placement.errors import HostlerError, InUse
 from . import guests
 from .errors import InternalError
-from .placement_orders import PlacementWrite, carry_out
+from .placement_orders import PlacementWrite, carry_out, consumers_of
 from .replicated import finished
 from .state import ServiceState, service_policy
 from .tenancy import commands as c
@@ -26,10 +36,14 @@ from .tenancy import rights
 
 AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite
 
-REPLACED_KEPT: Final = 100_000
-"""Moves and resizes whose projects may be asked for: more than are carried out at a time."""
+CONCERNED_KEPT: Final = 20_000
+"""Orders of which it may be asked whom they concerned: more than a history remembers."""
 
 log = logging.getLogger("hostler.machine")
+
+
+Guests = dict[str, dict[str, None]]
+"""Uuids by project, in order."""
 
 
 class Order(msgspec.Struct, frozen=True, array_like=True):
@@ -47,7 +61,8 @@ class ServiceMachine:
         self.state = ServiceState()
         self._orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
         self._encode = msgspec.msgpack.Encoder().encode
-        self._replaced: deque[tuple[Decision | HostlerError, str]] = deque(maxlen=REPLACED_KEPT)
+        self._concerned: dict[int, tuple[Order, Guests]] = {}
+        """By the identity of the last orders that named guests."""
 
     # as the journal has it
 
@@ -78,6 +93,9 @@ class ServiceMachine:
         return finished(self._steps(command))
 
     def _steps(self, command: Order) -> Generator[None, None, Any]:
+        named = guests_named(command.command)
+        if named:
+            self._note(command, named)
         self._check(command)
         self._advance(command.now)
         if isinstance(command.command, PlaceMany):
@@ -104,30 +122,34 @@ class ServiceMachine:
                 kept = (*aggregates, *state.pool_aggregates(name))
                 return edit(state.engine, msgspec.structs.replace(put, aggregates=kept), command.now)
             case PlacementWrite(command=write):
-                return carry_out(state, write)
+                try:
+                    return carry_out(state, write)
+                finally:
+                    self._note(command, consumers_of(write))  # those too that came with it
             case other:
                 if isinstance(other, EngineCommand):
                     return edit(state.engine, other, command.now)
                 return _change_tenants(state, other, command.now)
 
     def _replace(self, command: Move | Resize, now: float) -> Decision:
-        project = self.state.fleet.consumer(command.uuid).project_id
-        try:
-            outcome = guests.replace(self.state, command.uuid, command.request, now, leave=isinstance(command, Move))
-        except HostlerError as error:
-            self._replaced.append((error, project))
-            raise
-        self._replaced.append((outcome, project))
-        return outcome
+        return guests.replace(self.state, command.uuid, command.request, now, leave=isinstance(command, Move))
 
-    def project_of_replaced(self, outcome: Any) -> str | None:
-        """Project of the guest that a move or resize was about, by its very outcome; to be asked for in order, once
-        each. None if it is not among the last. The guest itself may be gone by then."""
-        while self._replaced:
-            known, project = self._replaced.popleft()
-            if known is outcome:
-                return project
-        return None
+    def _note(self, order: Order, uuids: Iterable[str]) -> None:
+        """Remember whose guests these are now."""
+        _, concerned = self._concerned.setdefault(id(order), (order, {}))
+        for uuid in uuids:
+            try:
+                project = self.state.project_of(uuid)
+            except HostlerError:  # there is none
+                continue
+            concerned.setdefault(project, {})[uuid] = None
+        if len(self._concerned) > CONCERNED_KEPT:
+            del self._concerned[next(iter(self._concerned))]
+
+    def concerned(self, order: Order) -> Guests:
+        """The guests that an order named, whether it was carried out or refused, by project; to be asked once. The
+        guests themselves may be gone by then. Nothing if the order is not among the last."""
+        return self._concerned.pop(id(order), (order, {}))[1]
 
     def apply_batch(self, commands: Sequence[Order], wanted: Sequence[bool] | None = None) -> list[Any]:
         """``carry_out`` without a pause."""
@@ -184,13 +206,25 @@ class ServiceMachine:
             state.tenants,
             order.user,
             order.command,
-            lambda uuid: state.fleet.consumer(uuid).project_id,
+            state.project_of,
             lambda asked: state.specs.of(asked.spec),
         )
 
     def _advance(self, now: float) -> None:
         engine = self.state.engine
         engine.fleet.advance(now, engine.policy.options.default.service_down_time)
+
+
+def guests_named(command: AnyCommand) -> Sequence[str]:
+    """Uuids of the guests that a command is about, but for those that it places."""
+    match command:
+        case Release(uuids=uuids) | Spawned(uuids=uuids):
+            return uuids
+        case Move(uuid=uuid) | Resize(uuid=uuid):
+            return (uuid,)
+        case PlacementWrite(command=write):
+            return consumers_of(write)
+    return ()
 
 
 _RESULTS: Final[dict[str, Any]] = {

@@ -22,6 +22,7 @@ from ..placement.fleet import Fleet
 from .audit import AuditLog
 from .journal import Recovery
 from .machine import Order
+from .phases import Phases, PhaseSampler
 from .queries import capacity
 from .rpc.server import RpcServer
 from .service import Service
@@ -29,6 +30,10 @@ from .service import Service
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+SHORT_SECONDS: Final = (
+    *(0.000001, 0.0000025, 0.000005, 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005),
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25),
+)
 PHASES: Final = "queue: the wait of one command of it; journal: written and synced; decide: carried out"
 
 
@@ -42,6 +47,11 @@ class Metrics:
         about = f"Time of a batch in each phase: {PHASES}"
         phases = Histogram("hostler_decision_seconds", about, ("phase",), buckets=SECONDS, registry=self.registry)
         self._queue, self._journal, self._decide = (phases.labels(name) for name in ("queue", "journal", "decide"))
+        about = "Time of one placement in each phase; some ten a second are measured"
+        ways = ("way", "phase")
+        self._placement = Histogram(
+            "hostler_placement_seconds", about, ways, buckets=SHORT_SECONDS, registry=self.registry
+        )
         self.commands: Counter[tuple[type[Any], str]] = Counter()
         """By command and outcome: ok, or an error's code."""
         self.placements: Counter[str] = Counter()
@@ -70,6 +80,7 @@ class Metrics:
         self._service, self._server = service, server
         service.writer.observers.append(self._applied)
         service.writer.batch_observers.append(self._batched)
+        service.state.sampler = PhaseSampler(self._placed)
 
     def committed(self, seconds: float) -> None:
         """The journal has committed a transaction. May be called from any thread."""
@@ -84,6 +95,10 @@ class Metrics:
         self._decide.observe(decide_seconds)
         if self._service is not None and (since := self._service.sampled()) is not None:
             self._queue.observe(max(time.perf_counter() - since - journal_seconds - decide_seconds, 0.0))
+
+    def _placed(self, way: str, phases: Phases) -> None:
+        for phase, seconds in phases.items():
+            self._placement.labels(way, phase).observe(seconds)
 
     def _applied(self, _: int, order: Order, outcome: Any) -> None:
         command = order.command

@@ -12,27 +12,23 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
-import trio
 
-from ..placement.errors import HostlerError, InvalidValue
+from ..placement.errors import InvalidValue
 from . import queries
-from .child import ChildFailed, in_child
-from .errors import ErrorValue, InternalError, from_value, to_value
+from .child import Children
+from .command_queue import Pending
 from .history import History
 from .machine import AnyCommand, Order, ServiceMachine
 from .state import ServiceState
 from .tenancy import commands as c
 from .tenancy.errors import NotAuthenticated
 from .tenancy.tenants import LOCAL
-from .writer import Pending, Writer
+from .writer import Writer
 
 TICK: Final = 0.1
 """Resolution of commands' times in seconds: placements of one tick are decided together."""
 TOKEN_DAYS: Final = 90.0
-CHILDREN: Final = 2
-"""Long questions that are answered at a time."""
 _encode: Final = msgspec.msgpack.Encoder().encode
-_ANSWER: Final = msgspec.msgpack.Decoder(tuple[ErrorValue | None, msgspec.Raw])
 
 log = logging.getLogger("hostler.service")
 
@@ -72,7 +68,8 @@ class Service:
         """True: whoever comes is a cloud admin."""
         self._clock = clock
         self._now = 0.0
-        self._children = trio.CapacityLimiter(CHILDREN)
+        self.children = Children()
+        """Who answers what takes long."""
         self._sample: Pending[Order, Any] | None = None
         self._sampled_at = 0.0
 
@@ -152,24 +149,8 @@ class Service:
 
     async def ask_aside(self, identity: Identity, query: queries.Query) -> msgspec.Raw:
         """The answer, as MessagePack, from a child that sees the state as it is when its turn comes; nobody else waits
-        for it. At most ``CHILDREN`` at a time."""
-        async with self._children:
-            user = self.user(identity)
-            try:
-                said = await in_child(lambda: self._tell(user, query))
-            except ChildFailed as error:
-                log.error("a question was not answered: %s", error)
-                raise InternalError("the answer could not be made; the service's log says why") from error
-        refusal, result = _ANSWER.decode(said)
-        if refusal is not None:
-            raise from_value(refusal)
-        return result
-
-    def _tell(self, user: str, query: queries.Query) -> bytes:
-        try:
-            return _encode((None, queries.answer(self.state, user, query)))
-        except HostlerError as error:
-            return _encode((to_value(error), None))
+        for it."""
+        return msgspec.Raw(await self.children.ask(lambda: _encode(self.ask(identity, query))))
 
     def new_token(self, user: str, days: float = TOKEN_DAYS) -> tuple[c.CreateToken, NewToken]:
         """The command that makes a token, and the token."""

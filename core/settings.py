@@ -11,12 +11,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from ..placement.errors import HostlerError, InvalidValue
-from .http.config import PlacementConfig
+from .command_queue import QUEUE_LIMIT
+from .http.config import MEMORY, PlacementConfig
 from .http.config import check as check_placement
 from .rpc.addresses import Address
 from .rpc.server import Limits
 from .rpc.tls import TlsVersion
-from .writer import ANSWERS_KEPT, QUEUE_LIMIT, SNAPSHOT_EVERY
+from .writer import ANSWERS_KEPT, SNAPSHOT_EVERY
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -82,7 +83,14 @@ class Config(Table, frozen=True):
     data: Data = Data()
     operation: Operation = Operation()
     placement: PlacementConfig = PlacementConfig()
-    """Where ``listen`` is set, the Placement API is served on the same state; its ``data`` are the service's."""
+    """Where ``listen`` is set, the Placement API is served on the same state, with the same folder."""
+
+    @property
+    def folder(self) -> str | None:
+        """The data folder: that of [data]; where it names none, that of the Placement API, if it is served."""
+        if self.data.folder is None and self.placement.listen and self.placement.data != MEMORY:
+            return self.placement.data or None
+        return self.data.folder
 
     @property
     def addresses(self) -> list[Address]:
@@ -120,6 +128,8 @@ def problems_of(config: Config) -> Iterator[tuple[KeyPath, str]]:
             http_address(config.operation.http)
         except InvalidValue as error:
             yield ("operation", "http"), str(error)
+    if config.data.folder == MEMORY:
+        yield ("data", "folder"), f"{MEMORY} is no folder: leave the key out, and nothing outlives the process"
     try:
         check_placement(config.placement)
     except HostlerError as error:

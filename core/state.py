@@ -20,6 +20,7 @@ from ..placement.host import Aggregate
 from ..placement.policy import Policy
 from ..placement.request import Request, RequestSpec
 from .errors import DataDamaged
+from .phases import PhaseSampler
 from .tenancy.pools import Pools
 from .tenancy.tenants import Tenants
 from .tenancy.usage import INSTANCES, Usage
@@ -65,6 +66,8 @@ class ServiceState:
         self.engine = Engine(Fleet(), service_policy(self.policy))
         self.specs = Specs()
         self.tenants, self.usage, self.pools = Tenants(), Usage(), Pools()
+        self.sampler: PhaseSampler | None = None
+        """Measures some of the placements, where somebody wants to know."""
         self._pooled: dict[tuple[int, tuple[str, ...]], tuple[RequestSpec, RequestSpec]] = {}
 
     @property
@@ -117,6 +120,12 @@ class ServiceState:
             for name, amount in group.resources:
                 total[name] = total.get(name, 0) + count * amount
         return total
+
+    def project_of(self, uuid: str) -> str:
+        """Project of an instance; UnknownName if there is none. O(1)."""
+        fleet = self.fleet
+        _, _, _, _, project, *_ = fleet.kernel.consumer(fleet.consumer_id(uuid))
+        return fleet.projects[project]
 
     def holding(self, uuid: str) -> tuple[str, dict[str, int]]:
         """(project, amounts with ``instances``) of an instance; UnknownName if there is none. O(1)."""

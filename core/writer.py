@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,18 +17,14 @@ from typing import Final, Generic
 import trio
 
 from ..placement.errors import HostlerError
-from .answers import Answers, check_fingerprint
-from .errors import DeadlineExceeded, InternalError, Overloaded, Stopped, StorageFailed, UnreadableCommand
+from .answers import Answers
+from .command_queue import BATCH_LIMIT, QUEUE_BYTES, QUEUE_LIMIT, CommandQueue, Pending
+from .errors import InternalError, Stopped, StorageFailed, UnreadableCommand
 from .journal import Entry, Journal, Record, Recovery
 from .replicated import BatchMachine, Command, Machine, Replayed, Result, finished
 from .tasks import background
 from .tracing import span
 
-QUEUE_LIMIT: Final = 20_000
-QUEUE_BYTES: Final = 256 << 20
-"""Of all commands that wait or are being carried out."""
-BATCH_LIMIT: Final = 1_024
-BATCH_BYTES: Final = 8 << 20
 SLICE: Final = 40
 """Commands applied at a time; between slices readers get their turn."""
 ANSWERS_KEPT: Final = 100_000
@@ -37,29 +32,6 @@ SNAPSHOT_EVERY: Final = 250_000
 REPAIR_SECONDS: Final = 0.5
 
 log = logging.getLogger("hostler.writer")
-
-
-class Pending(Generic[Command, Result]):
-    """A command on its way: ``done`` is called with it once, when ``result`` or ``error`` is there."""
-
-    __slots__ = ("body", "command", "deadline", "done", "error", "fingerprint", "followers", "key", "result", "state")
-
-    def __init__(
-        self,
-        command: Command,
-        body: bytes,
-        done: Callable[[Pending[Command, Result]], None],
-        key: str | None,
-        fingerprint: bytes,
-        deadline: float | None,
-    ) -> None:
-        self.command, self.body, self.done = command, body, done
-        self.key, self.fingerprint, self.deadline = key, fingerprint, deadline
-        self.result: Result | None = None
-        self.error: BaseException | None = None
-        self.followers: list[Pending[Command, Result]] = []
-        self.state = "queued"
-        """queued, following (another with its key), taken, done or cancelled."""
 
 
 class Writer(Generic[Command, Result]):
@@ -92,13 +64,9 @@ class Writer(Generic[Command, Result]):
         """False before ``run``, while the disk refuses, and once the writer stops."""
         self.recovered = Recovery()
         """What ``recover`` found."""
-        self._queue_limit, self._queue_bytes = queue_limit, queue_bytes
-        self._batch_limit, self._snapshot_every = batch_limit, snapshot_every
-        self.queued_bytes = 0
-        """Length of all commands that wait or are being carried out."""
+        self._snapshot_every = snapshot_every
         self._answers: Answers[Result] = Answers(answers_kept, machine.encode_result, machine.decode_result)
-        self._queue: deque[Pending[Command, Result]] = deque()
-        self._by_key: dict[str, Pending[Command, Result]] = {}
+        self._queue: CommandQueue[Command, Result] = CommandQueue(queue_limit, queue_bytes, batch_limit)
         self._wake = trio.Event()
         self._stopping = False
         self.broken: StorageFailed | None = None
@@ -111,6 +79,11 @@ class Writer(Generic[Command, Result]):
     def queued(self) -> int:
         """Commands that wait."""
         return len(self._queue)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Length of all commands that wait or are being carried out."""
+        return self._queue.bytes
 
     # recovery
 
@@ -170,7 +143,7 @@ class Writer(Generic[Command, Result]):
             self.cancel(pending)
             raise
         if limit.cancelled_caught and pending.state != "done":
-            self._give_up(pending)
+            self._queue.give_up(pending)
         if pending.error is not None:
             raise pending.error
         result: Result = pending.result  # type: ignore[assignment]  # no error, so there is a result
@@ -190,53 +163,23 @@ class Writer(Generic[Command, Result]):
         if key is not None:
             known = self._answers.get(key, fingerprint)
             if known is not None:
-                pending: Pending[Command, Result] = Pending(command, b"", done, key, fingerprint, deadline)
-                self._finish(pending, *known)
-                return pending
+                told: Pending[Command, Result] = Pending(command, b"", done, key, fingerprint, deadline)
+                self._queue.tell(told, *known)
+                return told
         if self._stopping:
             raise Stopped("the service is stopping", hint="ask again when it is back")
         if self.broken is not None:
             raise StorageFailed(f"no writes now: {self.broken.args[0]}", field="data", hint="reads are served")
-        if len(self._queue) >= self._queue_limit:
-            raise Overloaded(f"{len(self._queue)} commands wait already", hint="wait a little, then ask again")
-        body = self.machine.encode(command)
-        if self.queued_bytes and self.queued_bytes + len(body) > self._queue_bytes:
-            problem = f"the commands that wait already have {self.queued_bytes} bytes together"
-            raise Overloaded(problem, hint="wait a little, then ask again")
-        pending = Pending(command, body, done, key, fingerprint, deadline)
-        self._add(pending)
-        self.queued_bytes += len(body)
-        return pending
-
-    def _add(self, pending: Pending[Command, Result]) -> None:
-        if pending.key is not None:
-            first = self._by_key.get(pending.key)
-            if first is not None:
-                check_fingerprint(pending.key, first.fingerprint, pending.fingerprint)
-                first.followers.append(pending)
-                pending.state = "following"
-                return
-            self._by_key[pending.key] = pending
-        self._queue.append(pending)
+        self._queue.require_place()
+        pending = Pending(command, self.machine.encode(command), done, key, fingerprint, deadline)
+        self._queue.add(pending)
         if not self._wake.is_set():
             self._wake.set()
+        return pending
 
     def cancel(self, pending: Pending[Command, Result]) -> bool:
         """Take a command back if it has not been taken from the queue yet. Its ``done`` is then never called."""
-        if pending.state not in ("queued", "following"):
-            return False
-        pending.state = "cancelled"
-        self.queued_bytes -= len(pending.body)
-        return True
-
-    def _give_up(self, pending: Pending[Command, Result]) -> None:
-        """The caller's deadline is over."""
-        if pending.state == "queued" and self.cancel(pending):
-            pending.error = _too_late()
-            return
-        self.cancel(pending)
-        text = "the deadline passed while the command was being written: it may be carried out"
-        pending.error = DeadlineExceeded(text, field="deadline", hint="ask again with the same idempotency key")
+        return self._queue.cancel(pending)
 
     # the task
 
@@ -259,8 +202,7 @@ class Writer(Generic[Command, Result]):
                         await self._wake.wait()
         finally:
             self.writable, self._stopping = False, True
-            while self._queue:
-                self._fail(self._queue.popleft(), Stopped("the service stopped before the command's turn"))
+            self._queue.refuse_all(lambda: Stopped("the service stopped before the command's turn"))
             _tell(self._snapshot_wanted, StorageFailed("the service stopped before the snapshot"))
 
     def stop(self) -> None:
@@ -269,7 +211,7 @@ class Writer(Generic[Command, Result]):
         self._wake.set()
 
     async def _serve_batch(self) -> None:
-        batch = self._take()
+        batch = self._queue.take()
         if not batch:
             return
         began = time.perf_counter()
@@ -287,22 +229,6 @@ class Writer(Generic[Command, Result]):
         for observer in self.batch_observers:
             observer(len(batch), durable - began, time.perf_counter() - durable)
         await trio.lowlevel.checkpoint()
-
-    def _take(self) -> list[Pending[Command, Result]]:
-        """The next batch; what was taken back is dropped, and what is too late refused."""
-        now, size, batch = trio.current_time(), 0, list[Pending[Command, Result]]()
-        while self._queue and len(batch) < self._batch_limit and size < BATCH_BYTES:
-            pending = self._queue.popleft()
-            late = pending.deadline is not None and pending.deadline <= now
-            if late and pending.state == "queued":
-                self._finish(pending, None, _too_late())
-            if late or pending.state == "cancelled":
-                self._promote(pending)
-                continue
-            pending.state = "taken"
-            size += len(pending.body)
-            batch.append(pending)
-        return batch
 
     async def _apply(self, batch: Sequence[Pending[Command, Result]]) -> None:
         for start in range(0, len(batch), SLICE):
@@ -326,9 +252,9 @@ class Writer(Generic[Command, Result]):
                 if isinstance(outcome, HostlerError):
                     # Its traceback would keep, and its frames be kept by, all that was carried out with it.
                     outcome.__traceback__ = outcome.__context__ = outcome.__cause__ = None
-                    self._finish_all(pending, None, outcome)
+                    self._queue.finish(pending, None, outcome)
                 else:
-                    self._finish_all(pending, outcome, None)
+                    self._queue.finish(pending, outcome, None)
 
     def _outcomes(
         self, commands: Sequence[Command], wanted: Sequence[bool] | None = None
@@ -346,40 +272,6 @@ class Writer(Generic[Command, Result]):
             log.exception("a command failed in an unforeseen way; it counts as refused, here and in each replay")
             return InternalError("the command failed in an unforeseen way; the service's log says how")
 
-    # answering
-
-    def _finish(self, pending: Pending[Command, Result], result: Result | None, error: BaseException | None) -> None:
-        if pending.state == "cancelled" or pending.state == "done":
-            return
-        self.queued_bytes -= len(pending.body)
-        pending.result, pending.state = result, "done"
-        pending.error = pending.error or error
-        done, pending.done = pending.done, _told_already
-        done(pending)
-
-    def _finish_all(
-        self, pending: Pending[Command, Result], result: Result | None, error: BaseException | None
-    ) -> None:
-        """Answer a command and whoever has repeated it meanwhile."""
-        if pending.key is not None:
-            self._by_key.pop(pending.key, None)
-        self._finish(pending, result, error)
-        for follower in pending.followers:
-            self._finish(follower, result, error)
-
-    def _fail(self, pending: Pending[Command, Result], error: HostlerError) -> None:
-        self._finish_all(pending, None, error)
-
-    def _promote(self, dropped: Pending[Command, Result]) -> None:
-        """A command that will not be carried out leaves its place to the first who has repeated it."""
-        if dropped.key is None:
-            return
-        self._by_key.pop(dropped.key, None)
-        for follower in dropped.followers:
-            if follower.state == "following":
-                follower.state = "queued"
-                self._add(follower)
-
     # trouble with the disk
 
     def _break(self, error: StorageFailed, batch: Sequence[Pending[Command, Result]]) -> None:
@@ -389,9 +281,8 @@ class Writer(Generic[Command, Result]):
         text = f"the command was not carried out: {error.args[0]}"
         hint = "should the service die before its disk works again, it may yet be found there: repeat it with its key"
         for pending in batch:
-            self._fail(pending, StorageFailed(text, field="data", hint=hint))
-        while self._queue:
-            self._fail(self._queue.popleft(), StorageFailed(text, field="data"))
+            self._queue.finish(pending, None, StorageFailed(text, field="data", hint=hint))
+        self._queue.refuse_all(lambda: StorageFailed(text, field="data"))
 
     async def _repair(self) -> None:
         assert self.journal is not None
@@ -463,17 +354,9 @@ class Writer(Generic[Command, Result]):
             self._wake.set()
 
 
-def _told_already(_: object) -> None:
-    """What is done with a command that has been answered: nothing, and nobody is kept by it."""
-
-
 def _tell(wanted: Sequence[trio.MemorySendChannel[int | StorageFailed]], outcome: int | StorageFailed) -> None:
     for channel in wanted:
         channel.send_nowait(outcome)
-
-
-def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded("the deadline passed before the command's turn; nothing was done", field="deadline")
 
 
 @asynccontextmanager

@@ -25,16 +25,30 @@ PORTION = 256
 """Steps that a tree takes of the effort at once."""
 
 
+class SearchTakesLong(Exception):
+    """A search goes on for longer than its caller has patience; it has changed nothing."""
+
+
 @dataclass(slots=True)
 class Effort:
     """Steps (rows tried) that the search of all trees together may take beyond those that are free; None: any number.
-    ``spent``: some tree was left before its end."""
+    ``spent``: some tree was left before its end. ``patience``: steps, of the free ones a quarter, since they take less
+    time, after which SearchTakesLong is raised; ``walked``: about so many were taken."""
 
     left: int | None = None
     spent: bool = False
+    patience: int | None = None
+    walked: int = 0
+
+    def walk(self, steps: int) -> None:
+        """Count steps. SearchTakesLong."""
+        self.walked += steps
+        if self.patience is not None and self.walked > self.patience:
+            raise SearchTakesLong
 
     def more(self) -> int:
-        """Steps that a tree may go on for; 0 if there are none left."""
+        """Steps that a tree may go on for; 0 if there are none left. SearchTakesLong."""
+        self.walk(PORTION)
         if self.left is None:
             return PORTION
         portion = min(self.left, PORTION)
@@ -125,6 +139,7 @@ class TreeSearch:
                     found[-1] = True
                 if trying:
                     self._give_back()
+        self._effort.walk(min(steps, FREE_STEPS) // 4)
 
     def _promising(self, at: int, bits: int) -> bool:
         """False if what is chosen is known to lead nowhere, or can be seen to."""

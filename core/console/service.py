@@ -39,7 +39,7 @@ def watch_events(
                 placed = ", ".join(f"{uuid} on {host}" for uuid, host in event.hosts.items())
                 figures = ", ".join(f"{name} {each.used}/{each.total}" for name, each in event.capacity.items())
                 gap = "what came before is not known any more" if event.kind == "gap" else ""
-                what = placed or event.sentence or figures or gap
+                what = placed or event.sentence or ", ".join(event.instances) or figures or gap
                 print(f"{event.sequence} {event.kind} {event.user} {event.command} {what}".rstrip())
             sys.stdout.flush()
     return 0

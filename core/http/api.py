@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from ...placement.api.commands import PlacementCommand
 from ...placement.api.model import PlacementModel
 from ...placement.errors import HostlerError
+from ..child import Children
 from . import cors
 from .auth import Authenticator, authenticator
 from .candidate_query import Queries
@@ -68,6 +69,8 @@ class Api:
     config: PlacementConfig = field(default_factory=PlacementConfig)
     clock: Callable[[], float] = time.time
     new_uuid: Callable[[], str] = lambda: str(uuid.uuid4())
+    children: Children = field(default_factory=Children)
+    """Who answers what takes long."""
     queries: Queries = field(default_factory=Queries, init=False)
     auth: Authenticator | None = field(init=False)
     policy: Policy | None = field(init=False)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
+
+import msgspec
 
 from ...placement.api.values import Candidates
 from ...placement.query import PlacementQuery
+from ...placement.tree_candidates import SearchTakesLong
 from .api import Api
-from .messages import Request, Response, answer
+from .messages import Request, Response, dated
 from .refusals import naming
 from .routing import Route
 
@@ -18,6 +22,11 @@ TRAITS_SINCE: Final = 17
 ALL_CLASSES_SINCE: Final = 27
 NESTED_SINCE: Final = 29
 MAPPINGS_SINCE: Final = 34
+PATIENCE: Final = 1_000
+"""Steps of a search, some milliseconds, after which a child does it again from the beginning, so that nobody else has
+to wait."""
+LONG_ANSWER: Final = 5_000
+"""Candidates that may come, from which on a child makes the answer at once."""
 
 
 async def list_candidates(request: Request, api: Api) -> Response:
@@ -26,17 +35,32 @@ async def list_candidates(request: Request, api: Api) -> Response:
     most = api.config.max_allocation_candidates
     if most >= 0 and (query.limit is None or query.limit > most):
         query = replace(query, limit=most)
-    nested = request.minor >= NESTED_SINCE
-    breadth_first = api.config.allocation_candidates_generation_strategy == "breadth-first"
+    find = partial(_found, request, api, query, api.next_seed() if api.config.randomize_allocation_candidates else None)
     with naming(resources="Invalid resource class in resources parameter"):
-        found = api.model.allocation_candidates(
-            query,
-            nested=nested,
-            breadth_first=breadth_first,
-            seed=api.next_seed() if api.config.randomize_allocation_candidates else None,
-            steps=api.config.limits.candidate_steps,
-        )
-    return answer(request, in_form_of(found, query, request.minor))
+        providers = len(api.model.fleet)
+        if min(providers, providers if query.limit is None else query.limit) > LONG_ANSWER:
+            body = await api.children.ask(find)
+        else:
+            try:
+                body = find(patience=PATIENCE)
+            except SearchTakesLong:
+                body = await api.children.ask(find)
+    return dated(request, Response(200, body, "application/json"))
+
+
+def _found(
+    request: Request, api: Api, query: PlacementQuery, seed: tuple[int, int] | None, *, patience: int | None = None
+) -> bytes:
+    """The candidates as JSON. SearchTakesLong."""
+    found = api.model.allocation_candidates(
+        query,
+        nested=request.minor >= NESTED_SINCE,
+        breadth_first=api.config.allocation_candidates_generation_strategy == "breadth-first",
+        seed=seed,
+        steps=api.config.limits.candidate_steps,
+        patience=patience,
+    )
+    return msgspec.json.encode(in_form_of(found, query, request.minor))
 
 
 def in_form_of(found: Candidates, query: PlacementQuery, minor: int) -> dict[str, Any]:

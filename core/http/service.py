@@ -98,7 +98,8 @@ class OnService:
 
         config = self._config
         host, port = address(config.listen)
-        api = Api(ServiceModel(self._service.state), ServiceWriter(self._service), config)
+        service = self._service
+        api = Api(ServiceModel(service.state), ServiceWriter(service), config, children=service.children)
         server = Server(api, AccessLog(requests=config.access_log))
         try:
             listeners = await _listening(host, port)

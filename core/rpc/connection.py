@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -19,7 +20,7 @@ from ..tenancy.errors import NotAuthenticated
 from .framing import BadFrame, Framer
 from .messages import error_object, notification
 from .session import Session
-from .tls import names_of
+from .tls import TlsFailed, begins_with_tls, let_read, names_of, secured
 
 if TYPE_CHECKING:
     from .server import RpcServer
@@ -70,8 +71,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Connection:
     """Bytes in, bytes out. ``run`` until the peer is gone or has lost its connection."""
 
-    def __init__(self, server: RpcServer, stream: trio.abc.Stream) -> None:
+    def __init__(self, server: RpcServer, stream: trio.abc.Stream, *, tls: ssl.SSLContext | None = None) -> None:
         self.server, self.limits, self.stream = server, server.limits, stream
+        self._tls = tls
         self.scope = trio.CancelScope()
         self.waiting_bytes = 0
         self._session: Session | None = None
@@ -134,19 +136,24 @@ class Connection:
                 if self._leaving:
                     await self._until_lost(self._linger)
                 nursery.cancel_scope.cancel()
-        except NotAuthenticated as error:
+        except (NotAuthenticated, TlsFailed) as error:
             log.info("connection refused: %s", error)
-            await farewell(self.stream, error)
+            if error.field != "tls" or isinstance(self.stream, trio.SSLStream):
+                await farewell(self.stream, error)
         except LOST as error:
             log.debug("connection lost: %s", error)
 
     async def _certificate(self) -> tuple[str, ...]:
-        """The names in the peer's certificate, if it has shown one. NotAuthenticated if it has not, but must."""
-        stream = self.stream
-        if not isinstance(stream, trio.SSLStream):
+        """The names in the peer's certificate, after the handshake, if it has shown one. NotAuthenticated if it has
+        not, but must; TlsFailed if there is no TLS with it."""
+        if self._tls is None:
             return ()
+        raw = self.stream
+        assert isinstance(raw, trio.SocketStream)
         with trio.move_on_after(self.limits.frame_seconds) as limit:
-            await stream.do_handshake()
+            if not await begins_with_tls(raw):
+                raise TlsFailed("this port speaks TLS, and nothing else", field="address", hint="use tls:HOST:PORT")
+            self.stream = stream = await secured(raw, self._tls)
         if limit.cancelled_caught:
             raise trio.BrokenResourceError("no TLS handshake in time")
         shown = stream.getpeercert()
@@ -257,9 +264,7 @@ class Connection:
             if isinstance(raw, trio.SSLStream):
                 raw = raw.transport_stream
             if isinstance(raw, trio.abc.HalfCloseableStream):
-                await raw.send_eof()
-            while await raw.receive_some(READ_BYTES):
-                pass
+                await let_read(raw)
 
     # out
 

@@ -11,6 +11,7 @@ from ...placement.commands import decode_params
 from ...placement.errors import HostlerError, InvalidValue
 from ..errors import ErrorValue, from_value, to_value
 from .framing import BadFrame
+from .tls import HANDSHAKE
 
 ErrorStyle = Literal["list", "map", "text"]
 """list: [code, message]. map: {code, message, field, hint, extra}. text: ``code: message``."""
@@ -90,6 +91,8 @@ def read_call(frame: bytes) -> Call:
 
 def _read_unusual_call(frame: bytes) -> Call:
     """A notification, or a call of one of the clients that send names as bytes."""
+    if frame == HANDSHAKE:
+        raise BadFrame("this is TLS, which is not spoken on this port")
     try:
         parts = _LIST.decode(frame)
         head = [msgspec.msgpack.decode(part) for part in parts[:-1]]

@@ -92,14 +92,16 @@ class RpcServer:
             return
         keep_alive(raw)
         if address.kind == "tls":
-            assert self.tls is not None
-            await self.serve_stream(trio.SSLStream(raw, self.tls, server_side=True, https_compatible=True))
+            await self.serve_stream(raw, tls=self.tls)
         else:
             await self.serve_stream(raw, local=address.kind == "unix" and is_own(raw))
 
-    async def serve_stream(self, stream: trio.abc.Stream, *, local: bool = False) -> None:
-        """Serve one peer until it goes or has to; ``local``: it is the service's own user."""
-        connection = Connection(self, stream)
+    async def serve_stream(
+        self, stream: trio.abc.Stream, *, local: bool = False, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Serve one peer until it goes or has to; ``local``: it is the service's own user; ``tls``: the peer must speak
+        it."""
+        connection = Connection(self, stream, tls=tls)
         self.connections.add(connection)
         try:
             with connection.scope:

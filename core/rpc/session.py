@@ -12,10 +12,10 @@ import msgspec
 import trio
 
 from ...placement.errors import HostlerError, InvalidValue, UnknownName
+from ..command_queue import Pending
 from ..errors import InternalError
 from ..service import Identity, Service
 from ..tenancy.tenants import CLOUD
-from ..writer import Pending
 from .batch import BatchAnswers, answer_questions
 from .messages import (
     NO_OPTIONS,

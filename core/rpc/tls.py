@@ -1,16 +1,48 @@
-"""TLS for both ends: contexts from files, and the names in a peer's certificate."""
+"""TLS for both ends: contexts from files, handshakes whose failure both ends are told, and the names in a peer's
+certificate."""
 
 from __future__ import annotations
 
 import os
+import socket
 import ssl
-from typing import Any, Final, Literal
+from contextlib import suppress
+from typing import Any, Final, Literal, cast
 
-from ...placement.errors import InvalidValue
+import trio
+
+from ...placement.errors import HostlerError, InvalidValue
 
 Path = str | os.PathLike[str]
 TlsVersion = Literal["1.2", "1.3"]
 _VERSIONS: Final[dict[TlsVersion, ssl.TLSVersion]] = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+HANDSHAKE: Final = b"\x16"
+"""First byte of all that a TLS client says."""
+READ_SECONDS: Final = 2.0
+"""For a peer to read why it is not served."""
+_UNTRUSTED: Final = (2, 7, 18, 19, 20, 21)
+_OUT_OF_DATE: Final = (9, 10)
+"""OpenSSL's X509_V_ERR_ numbers."""
+_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
+_ALERTS: Final = {
+    "UNKNOWN_CA": "the service does not trust the authority of the client certificate",
+    "DECRYPT_ERROR": "the service does not trust the authority of the client certificate, or its key is another",
+    "BAD_CERTIFICATE": "the service refuses the client certificate",
+    "CERTIFICATE_EXPIRED": "the client certificate has expired",
+    "CERTIFICATE_REVOKED": "the client certificate was revoked",
+    "CERTIFICATE_REQUIRED": "the service requires a client certificate",
+    "PROTOCOL_VERSION": "the service speaks no version of TLS that this end does",
+}
+"""What the other end says when it gives up, by the ends of OpenSSL's names."""
+
+
+class TlsFailed(HostlerError):
+    """One end does not accept the other's certificate (authority, dates, name), or does not speak TLS, or no version of
+    it that the other does. Nothing was done."""
+
+    code = "tls_failed"
 
 
 def server_context(
@@ -38,6 +70,93 @@ def client_context(ca: Path | None = None, certificate: Path | None = None, key:
     if certificate is not None:
         _load(context, certificate, key)
     return context
+
+
+class _Seen:
+    """A context that lets one see what a failed handshake leaves unsent."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self.unsent = ssl.MemoryBIO()
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any) -> ssl.SSLObject:
+        self.unsent = outgoing
+        return self._context.wrap_bio(incoming, outgoing, **options)
+
+
+async def secured(
+    raw: trio.SocketStream, context: ssl.SSLContext, *, service: str | None = None
+) -> trio.SSLStream[trio.SocketStream]:
+    """TLS on a connection, after the handshake: as a client of the named ``service``, or as the service. TlsFailed says
+    why there is none; the peer has been told by an alert. BrokenResourceError if the connection is lost."""
+    seen = _Seen(context)
+    stream = trio.SSLStream(
+        raw,
+        cast(ssl.SSLContext, seen),
+        server_side=service is None,
+        server_hostname=service,
+        https_compatible=True,
+    )
+    try:
+        await stream.do_handshake()
+    except trio.BrokenResourceError as error:
+        alert = seen.unsent.read()
+        if alert:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await raw.send_all(alert)
+                await let_read(raw)
+        if not isinstance(error.__cause__, ssl.SSLError):
+            raise
+        if service is None:
+            raise TlsFailed(f"no TLS with a client: {_reason(error.__cause__)}", field="tls") from error
+        raise failure(error.__cause__) or error from error.__cause__
+    return stream
+
+
+async def begins_with_tls(raw: trio.SocketStream) -> bool:
+    """True if what a client says first is TLS; it stays to be read."""
+    return await raw.socket.recv(1, socket.MSG_PEEK) in (HANDSHAKE, b"")
+
+
+async def let_read(raw: trio.abc.HalfCloseableStream) -> None:
+    """Give a peer time to read what was sent: closing with bytes of its own unread would take it away."""
+    with trio.move_on_after(READ_SECONDS):
+        await raw.send_eof()
+        while await raw.receive_some(65_536):
+            pass
+
+
+def failure(error: ssl.SSLError) -> TlsFailed | None:
+    """What a client's TLS error means; None for one that says no more than that the connection broke."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _distrusted(error)
+    reason = error.reason or ""
+    _, is_alert, alert = reason.partition("ALERT_")
+    if is_alert:
+        text = _ALERTS.get(alert, f"the service refuses it: {_reason(error)}")
+        return TlsFailed(text, field="tls", hint="see the client certificate and its authority")
+    if reason in _NO_TLS:
+        return TlsFailed("the service speaks no TLS there", field="address", hint="is tcp: meant, or another port?")
+    if reason in ("UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE"):
+        return TlsFailed("the service speaks no version of TLS that this end does", field="tls")
+    return None
+
+
+def _distrusted(error: ssl.SSLCertVerificationError) -> TlsFailed:
+    if error.verify_code in _UNTRUSTED:
+        hint = "name the authority that signed it (--ca)"
+        return TlsFailed("the service's certificate is of no authority that is trusted", field="tls", hint=hint)
+    if error.verify_code in _OUT_OF_DATE:
+        text = f"the service's {error.verify_message}"
+        return TlsFailed(text, field="tls", hint="is it to be renewed, or is this machine's clock wrong?")
+    text = f"the service's certificate is no good: {error.verify_message.rstrip('.')}"
+    return TlsFailed(text, field="tls", hint="use a name that the certificate has")
+
+
+def _reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is no good: {error.verify_message}"
+    return (error.reason or str(error)).lower().replace("_", " ")
 
 
 def names_of(certificate: Any) -> tuple[str, ...]:

@@ -35,9 +35,10 @@ def candidates(
     preferred: Iterable[str] | None,
     seed: int | tuple[int, ...] | None,
     steps: int | None,
+    patience: int | None,
 ) -> Candidates:
     """See `PlacementModel.allocation_candidates`."""
-    effort = Effort(steps)
+    effort = Effort(steps, patience=patience)
     if not _is_known(fleet, query, effort):
         return NO_CANDIDATES
     prepared = prepare(fleet, query, lambda name: class_rank(fleet, name))

@@ -156,6 +156,7 @@ class PlacementModel:
         preferred: Iterable[str] | None = None,
         seed: int | tuple[int, ...] | None = None,
         steps: int | None = None,
+        patience: int | None = None,
     ) -> v.Candidates:
         """Ways to allocate what ``query`` asks for (``query.limit`` of them at most), lazily found in a fixed order.
 
@@ -164,8 +165,9 @@ class PlacementModel:
         after tree. ``preferred``: uuids of providers whose trees come first, in this order: what ``Engine.rank`` gives
         is the order of a policy's weighers. ``seed``: the other trees come by chance, the same for the same seed, so
         that many clients with a limit do not all get the same hosts. ``steps``: how much the search within trees may
-        cost (`Effort`); when that is spent the answer is what has been found. BadRequest for an unknown class or trait,
-        or if the steps did not suffice to find anything.
+        cost (`Effort`); when that is spent the answer is what has been found. ``patience``: steps after which
+        SearchTakesLong is raised, for a caller who would rather have a long search done elsewhere. BadRequest for an
+        unknown class or trait, or if the steps did not suffice to find anything.
         """
         return candidate_query.candidates(
             *(self.fleet, query),
@@ -174,4 +176,5 @@ class PlacementModel:
             preferred=preferred,
             seed=seed,
             steps=steps,
+            patience=patience,
         )

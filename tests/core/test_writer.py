@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hostler.core.errors import DeadlineExceeded, InternalError, KeyReused, Overloaded, Stopped
 from hostler.core.journal import Journal
+from hostler.core.tasks import in_thread
 from hostler.core.writer import SLICE, Writer, open_writer
 from hostler.placement.errors import CapacityExceeded
 
@@ -265,3 +267,40 @@ async def test_replay_gives_batches_to_a_machine_that_takes_them(tmp_path: Path)
     async with open_writer(again, Journal.in_folder(tmp_path)):
         assert again.batches == [300]
         assert again.accounts == {"a": 300}
+
+
+class SlowLedger(Ledger):
+    """One that loads, and carries out the first command, only when somebody else lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = [threading.Event(), threading.Event()]
+
+    def load(self, path: Path) -> None:
+        assert self.go_on[0].wait(30)
+        super().load(path)
+
+    def apply(self, command: Pay) -> int:
+        assert self.go_on[1].wait(30)
+        return super().apply(command)
+
+
+async def test_a_recovery_that_is_done_aside_holds_up_nobody_and_can_be_watched(tmp_path: Path) -> None:
+    async with open_writer(Ledger(), Journal.in_folder(tmp_path)) as writer:
+        await writer.submit(Pay("a", 1))
+        assert await writer.snapshot() == 1
+        await writer.submit(Pay("a", 2))
+    again, journal = SlowLedger(), Journal.in_folder(tmp_path, aside=in_thread)
+    seen = []
+
+    async def watch() -> None:
+        for event in again.go_on:
+            await trio.sleep(0.05)
+            seen.append((journal.loading, journal.last))
+            event.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        async with open_writer(again, journal):
+            assert again.accounts == {"a": 3}
+    assert seen == [(1, 0), (0, 1)]

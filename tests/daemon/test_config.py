@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from hostler.core import cli
 from hostler.core.config import BadConfig, Loaded, key_lines, load, paths
 from hostler.core.settings import Config, http_address
 from hostler.placement.errors import InvalidValue
+
+from .processes import HOSTLER
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -104,6 +107,10 @@ def test_variables_without_a_section_are_none_of_ours() -> None:
         (
             "[rpc.tls]\ncertificate = 'c'\nkey = 'k'\nminimum_version = '1.1'\n",
             "hostler.toml:4: rpc.tls.minimum_version: Invalid enum value '1.1', there are: 1.2, 1.3",
+        ),
+        (
+            "[data]\nfolder = ':memory:'\n",
+            "hostler.toml:2: data.folder: :memory: is no folder: leave the key out, and nothing outlives the process",
         ),
         ("[[placement.tokens]]\nuser = 'u'\n", "hostler.toml:1: placement.tokens[0]: sha256 is missing"),
         ("[placement]\nprefix = 'x'\n", None),
@@ -239,3 +246,37 @@ def test_a_bad_configuration_is_an_invalid_value_of_its_first_key() -> None:
     with pytest.raises(InvalidValue) as caught:
         load(environment={"HOSTLER_OPERATION__LOG_LEVEL": "x"})
     assert (caught.value.code, caught.value.field) == ("bad_config", "operation.log_level")
+
+
+@pytest.mark.parametrize(
+    ("text", "folder"),
+    [
+        ("", None),
+        ("[data]\nfolder = 'd'\n", "d"),
+        ("[placement]\nlisten = '127.0.0.1:1'\ndata = 'p'\n", "p"),
+        ("[placement]\nlisten = '127.0.0.1:1'\n", None),
+        ("[placement]\ndata = 'p'\n", None),
+        ("[data]\nfolder = 'd'\n[placement]\nlisten = '127.0.0.1:1'\ndata = 'p'\n", "d"),
+    ],
+)
+def test_there_is_one_folder_for_all_that_is_served(tmp_path: Path, text: str, folder: str | None) -> None:
+    file = tmp_path / "hostler.toml"
+    file.write_text(text)
+    assert load(file, {}).config.folder == folder
+
+
+def test_pages_of_the_service_are_not_promised_where_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "--placement", "127.0.0.1:0", "--http", "127.0.0.1:0"]) == 1
+    assert "only the Placement API (give --rpc as well)" in capsys.readouterr().err
+
+
+def test_memory_in_place_of_a_folder_is_none(tmp_path: Path) -> None:
+    (tmp_path / "hostler.toml").write_text("[data]\nfolder = 'kept'\n")
+    command = [str(HOSTLER), "serve", "--config", "hostler.toml", "--rpc", "unix:rpc.sock", "--data", ":memory:"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready unix:rpc.sock\n"
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+    assert "nothing outlives this process" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["hostler.toml"]

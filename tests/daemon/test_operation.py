@@ -104,6 +104,9 @@ def test_metrics_count_commands_decisions_refusals_and_capacity(daemon: Daemon) 
     assert found["hostler_utilisation", "MEMORY_MB"] == pytest.approx(used / capacity)
     for phase in ("queue", "journal", "decide"):
         assert found["hostler_decision_seconds_count", phase] == found["hostler_batch_commands_count",] > 0
+    for phase in ("compile", "filters", "weighers", "claim"):
+        assert found["hostler_placement_seconds_count", phase, "index"] > 0
+        assert found["hostler_placement_seconds_sum", phase, "index"] > 0
     assert 0 < found["hostler_fsync_seconds_sum",] <= found["hostler_decision_seconds_sum", "journal"]
     assert found["hostler_fsync_seconds_count",] == found["hostler_batch_commands_count",]
     assert (found["hostler_queue_commands",], found["hostler_writable",]) == (0, 1)
@@ -332,6 +335,29 @@ def test_two_daemons_do_not_share_a_data_folder(shared: Daemon) -> None:
     command = [str(HOSTLER), "serve", *where, *HTTP]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (ended.returncode, "another process uses the data folder" in ended.stderr) == (1, True)
+
+
+def test_the_pages_answer_while_a_big_fleet_is_loaded(tmp_path: Path) -> None:
+    with Daemon(tmp_path, *HTTP) as daemon:
+        with daemon.client() as client:
+            fleet = hosts(60_000)
+            for start in range(0, 60_000, 5_000):
+                client.call("add_hosts", AddHosts(hosts=fleet[start : start + 5_000]))
+            assert client.call("snapshot") == 12
+        daemon.kill()
+        lines, seen = daemon.log().count("readiness at"), list[dict[str, Any]]()
+        starting = threading.Thread(target=daemon.start)
+        with httpx.Client() as pages:
+            starting.start()
+            until(lambda: daemon.log().count("readiness at") > lines)
+            url = http_of(daemon)
+            while not seen or not seen[-1]["ready"]:
+                seen.append(pages.get(f"{url}/readyz").json())
+                for page in ("healthz", "metrics"):
+                    assert pages.get(f"{url}/{page}").status_code == 200
+        starting.join()
+        assert metrics(daemon)["hostler_hosts", "up"] == 60_000
+    assert any(each.get("loading_snapshot") == 12 and each["state"] == "recovering" for each in seen)
 
 
 def test_systemd_is_told_of_start_reload_stop_and_life(tmp_path: Path) -> None:

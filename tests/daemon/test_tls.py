@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
-from hostler.core.client import BlockingClient
-from hostler.core.rpc.caller import ConnectionLost
-from hostler.core.rpc.tls import client_context
+from hostler.core.client import BlockingClient, open_client
+from hostler.core.rpc.tls import TlsFailed, client_context
 from hostler.core.tenancy.errors import NotAuthenticated
 from tests.rpc.serving import Authority
 
@@ -23,17 +23,24 @@ from .processes import HOSTLER, Daemon
 
 
 @contextmanager
-def served(folder: Path, authority: Authority, **tls: str) -> Iterator[tuple[Daemon, str]]:
+def served(
+    folder: Path, authority: Authority, *, signed: tuple[Path, Path] | None = None, **tls: str
+) -> Iterator[tuple[Daemon, str]]:
     """A daemon that knows ``ann`` by her certificate, and its TLS address."""
-    certificate, key = authority.sign("localhost")
+    certificate, key = signed or authority.sign("localhost")
     values = {"certificate": str(certificate), "key": str(key), "client_ca": str(authority.ca), **tls}
     config = "[rpc.tls]\n" + "".join(f'{name} = "{value}"\n' for name, value in values.items())
-    with Daemon(folder, "--rpc", "tls:localhost:0", config=config) as daemon:
+    with Daemon(folder, "--rpc", "tls:localhost:0", "--rpc", "tcp:localhost:0", config=config) as daemon:
         with daemon.client() as client:
             client.call("create_domain", {"id": "home"})
             client.call("create_user", {"id": "ann", "domain": "home", "identities": ["ann.example"]})
-        (address,) = re.findall(r"tls:[^ ,\"]+", daemon.log().splitlines()[-1])
-        yield daemon, f"tls:localhost:{address.rpartition(':')[2]}"
+        yield daemon, f"tls:localhost:{port_of(daemon, 'tls')}"
+
+
+def port_of(daemon: Daemon, kind: str) -> int:
+    """Where a daemon listens on TCP, with TLS or without."""
+    (address,) = set(re.findall(rf"{kind}:127[^ ,\"]+", daemon.log()))
+    return int(address.rpartition(":")[2])
 
 
 @pytest.fixture
@@ -59,15 +66,72 @@ def test_where_certificates_are_required_nobody_is_heard_without(tmp_path: Path,
         assert whoever_shows(authority, "ann.example")(address) == "ann"
         with pytest.raises(NotAuthenticated, match="a client certificate is required"):
             whoever_shows(authority, None)(address)
-        (tmp_path / "other").mkdir()
-        stranger = Authority(tmp_path / "other")
-        context = client_context(authority.ca, *stranger.sign("ann.example"))
-        with BlockingClient(address, tls=context, within=0.5) as client, pytest.raises(ConnectionLost):
-            client.call("status")
         with pytest.raises(NotAuthenticated, match="stands for no user"):
             whoever_shows(authority, "bob.example")(address)
         with daemon.client() as client:
             assert client.call("status").user == "@local"
+
+
+async def refusal(address: str, tls: ssl.SSLContext | None) -> str:
+    """The error that both clients have, without waiting for anything."""
+    found = []
+    with BlockingClient(address, tls=tls) as client, pytest.raises(TlsFailed) as blocking:
+        client.call("status")
+    found.append(str(blocking.value))
+    with trio.fail_after(10), pytest.raises(TlsFailed) as waiting:
+        async with open_client(address, tls=tls) as other:
+            await other.call("status")
+    found.append(str(waiting.value))
+    assert found[0] == found[1]
+    return found[0]
+
+
+async def test_a_client_whose_certificate_is_no_good_is_told_so_by_an_alert(
+    tmp_path: Path, authority: Authority
+) -> None:
+    (tmp_path / "other").mkdir()
+    foreign = Authority(tmp_path / "other", "a foreign authority").sign("ann.example")
+    with served(tmp_path, authority) as (daemon, address):
+        for shown, expected in (
+            (foreign, "the service does not trust the authority of the client certificate"),
+            (authority.sign("ann.example", expired=True), "the client certificate has expired"),
+        ):
+            for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+                context = client_context(authority.ca, *shown)
+                context.maximum_version = version
+                assert expected in await refusal(address, context)
+        assert "no TLS with a client: its certificate is no good: certificate has expired" in daemon.log()
+        assert whoever_shows(authority, "ann.example")(address) == "ann"
+
+
+async def test_a_service_whose_certificate_is_no_good_is_not_spoken_to(tmp_path: Path, authority: Authority) -> None:
+    for folder in ("other", "foreign", "expired", "wrong"):
+        (tmp_path / folder).mkdir()
+    with served(tmp_path / "foreign", Authority(tmp_path / "other")) as (_, address):
+        assert "no authority that is trusted (name the authority" in await refusal(
+            address, client_context(authority.ca)
+        )
+        assert "no authority that is trusted" in await refusal(address, None)
+    expired = authority.sign("localhost", expired=True)
+    with served(tmp_path / "expired", authority, signed=expired) as (_, address):
+        assert "the service's certificate has expired" in await refusal(address, client_context(authority.ca))
+    with served(tmp_path / "wrong", authority, signed=authority.sign("elsewhere")) as (_, address):
+        assert "is not valid for 'localhost'" in await refusal(address, client_context(authority.ca))
+
+
+async def test_whoever_speaks_tls_where_there_is_none_or_none_where_there_is_learns_it(
+    tmp_path: Path, authority: Authority
+) -> None:
+    with served(tmp_path, authority) as (daemon, address):
+        tls, tcp = port_of(daemon, "tls"), port_of(daemon, "tcp")
+        assert "this port speaks TLS, and nothing else (use tls:" in await refusal(f"tcp:localhost:{tls}", None)
+        context = client_context(authority.ca)
+        assert "the service speaks no TLS there (is tcp: meant" in await refusal(f"tls:localhost:{tcp}", context)
+        assert "this is TLS, which is not spoken on this port" in daemon.log()
+        with socket.create_connection(("localhost", tls)) as stranger:  # who says nothing holds up nobody
+            assert whoever_shows(authority, "ann.example")(address) == "ann"
+            stranger.shutdown(socket.SHUT_WR)
+            assert len(stranger.recv(100)) < 10
 
 
 def test_where_they_are_optional_a_token_will_do(tmp_path: Path, authority: Authority) -> None:
@@ -109,3 +173,9 @@ def test_the_command_line_shows_certificates(tmp_path: Path, authority: Authorit
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         assert answer.returncode == 5
         assert answer.stderr == "hostler: a client certificate is required here (show one)\n"
+        answer = subprocess.run(command[:-2], capture_output=True, text=True, timeout=30, check=False)
+        assert answer.returncode == 5
+        assert answer.stderr == (
+            "hostler: the service's certificate is of no authority that is trusted "
+            "(name the authority that signed it (--ca))\n"
+        )

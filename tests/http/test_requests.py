@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 
+from hostler.core.http import candidates
 from hostler.core.http.config import Cors, Limits, PlacementConfig
 from hostler.core.http.routes import ROUTES
 from hostler.core.http.routing import Route
@@ -276,19 +278,63 @@ def test_without_cors_options_is_just_another_method(call: Caller) -> None:
 
 def test_a_search_for_candidates_that_is_too_hard_is_refused_in_bounded_time() -> None:
     call = Caller(PlacementConfig(auth="none", limits=Limits(candidate_steps=500)))
-    root = call("POST", "/resource_providers", {"name": "root"}).json["uuid"]
-    for number in range(6):
-        child = call("POST", "/resource_providers", {"name": f"bin-{number}", "parent_provider_uuid": root}).json
-        inventories = {"VCPU": {"total": 100}, "MEMORY_MB": {"total": 100 + number}}
-        body = {"resource_provider_generation": 0, "inventories": inventories}
-        assert call("PUT", f"/resource_providers/{child['uuid']}/inventories", body).status == 200
-    wishes = [f"resources_{n}=VCPU:{17 + 29 * n % 31},MEMORY_MB:{47 - 29 * n % 31}" for n in range(18)]
-    refused = call("GET", f"/allocation_candidates?{'&'.join(wishes)}&group_policy=none&limit=1")
+    refused = call("GET", f"{puzzle(call, 18)}&limit=1")
     assert refused.status == 400
     assert "too many combinations of providers" in refused.error["detail"]
-    found = call("GET", f"/allocation_candidates?{'&'.join(wishes[:4])}&group_policy=none")
+    found = call("GET", puzzle(call, 4))
     assert found.status == 200
     assert 0 < len(found.json["allocation_requests"]) < 6**4
+
+
+def puzzle(call: Caller, groups: int) -> str:
+    """A query that asks six bins of one tree for so many odd pieces."""
+    if call.fleet.rows == 0:
+        root = call("POST", "/resource_providers", {"name": "root"}).json["uuid"]
+        for number in range(6):
+            child = call("POST", "/resource_providers", {"name": f"bin-{number}", "parent_provider_uuid": root}).json
+            inventories = {"VCPU": {"total": 100}, "MEMORY_MB": {"total": 100 + number}}
+            body = {"resource_provider_generation": 0, "inventories": inventories}
+            assert call("PUT", f"/resource_providers/{child['uuid']}/inventories", body).status == 200
+    wishes = [f"resources_{n}=VCPU:{17 + 29 * n % 31},MEMORY_MB:{47 - 29 * n % 31}" for n in range(groups)]
+    return f"/allocation_candidates?{'&'.join(wishes)}&group_policy=none"
+
+
+def asked_aside(call: Caller, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Fills with the questions that children are asked."""
+    asked, ask = list[object](), call.api.children.ask
+
+    async def counted(question: Callable[[], bytes]) -> bytes:
+        asked.append(question)
+        return await ask(question)
+
+    monkeypatch.setattr(call.api.children, "ask", counted)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "ends", ["&limit=3", "", "&resources_0=VCPU:1000", "&resources=NO_SUCH:1", "&resources=VCPU:1&limit=2000"]
+)
+def test_an_answer_is_the_same_whoever_looks_for_it(monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    call = Caller()
+    query, asked, answers = puzzle(call, 5) + ends, asked_aside(call, monkeypatch), []
+    for patience, long_answer in ((10**9, 10**9), (0, 10**9), (0, 0)):
+        monkeypatch.setattr(candidates, "PATIENCE", patience)
+        monkeypatch.setattr(candidates, "LONG_ANSWER", long_answer)
+        answer = call("GET", query)
+        errors = answer.json.get("errors", [])
+        answers.append((answer.status, [each["detail"] for each in errors] or answer.body))
+    assert answers == [answers[0]] * 3
+    assert asked
+
+
+def test_only_a_long_search_goes_to_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Caller()
+    asked = asked_aside(call, monkeypatch)
+    assert call("GET", f"{puzzle(call, 2)}&limit=30").status == 200
+    assert len(asked) == 0
+    refused = call("GET", f"{puzzle(call, 18)}&limit=1")
+    assert (refused.status, len(asked)) == (400, 1)
+    assert "too many combinations of providers" in refused.error["detail"]
 
 
 def test_candidates_by_chance_differ_from_request_to_request_and_are_the_same_after_each_start() -> None:

@@ -41,6 +41,29 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
         yield process
 
 
+def test_a_long_search_holds_up_nobody_else(tmp_path: Path) -> None:
+    wishes = [f"resources_{n}=VCPU:{17 + 29 * n % 31},MEMORY_MB:{47 - 29 * n % 31}" for n in range(18)]
+    puzzle = f"/allocation_candidates?{'&'.join(wishes)}&group_policy=none&limit=1"
+    config = tmp_path / "hostler.toml"
+    config.write_text("[placement.limits]\ncandidate_steps = 200000000\ndrain_seconds = 0.1\n")
+    with serving("--config", str(config)) as process:
+        _, root = ask(process, "POST", "/resource_providers", {"name": "root"})
+        for number in range(6):
+            child = {"name": f"bin-{number}", "parent_provider_uuid": root["uuid"]}
+            _, made = ask(process, "POST", "/resource_providers", child)
+            inventories = {"VCPU": {"total": 100}, "MEMORY_MB": {"total": 100 + number}}
+            body = {"resource_provider_generation": 0, "inventories": inventories}
+            ask(process, "PUT", f"/resource_providers/{made['uuid']}/inventories", body)
+        head = f"GET {puzzle} HTTP/1.1\r\nHost: x\r\nOpenStack-API-Version: placement 1.39\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", process.port)) as asking:
+            asking.sendall(head.encode())
+            for _ in range(20):
+                assert ask(process, "GET", "/allocation_candidates?resources=VCPU:1&limit=1")[0] == 200
+            asking.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                asking.recv(1)
+
+
 # start and end
 
 

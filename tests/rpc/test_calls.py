@@ -14,9 +14,8 @@ import trio
 
 from hostler.core.client import BlockingClient, open_client
 from hostler.core.rpc.addresses import Address, AddressInUse
-from hostler.core.rpc.caller import ConnectionLost
 from hostler.core.rpc.server import RpcServer
-from hostler.core.rpc.tls import client_context, server_context
+from hostler.core.rpc.tls import TlsFailed, client_context, server_context
 from hostler.core.tenancy.commands import CreateDomain, CreateUser, Grant
 from hostler.core.tenancy.errors import NotAuthenticated
 from hostler.placement.commands import Placed
@@ -271,7 +270,7 @@ async def test_a_certificate_says_who_somebody_is(tmp_path: Path) -> None:
             with pytest.raises(NotAuthenticated, match="stands for no user"):
                 await client.call("hosts")
         async with open_client(address, tls=client_context(), within=0.3) as client:
-            with pytest.raises(ConnectionLost):
+            with pytest.raises(TlsFailed):
                 await client.call("hosts")
 
 

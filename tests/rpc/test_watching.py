@@ -12,9 +12,12 @@ import pytest
 import trio
 
 from hostler.core.client import Client, open_client
-from hostler.core.tenancy.commands import CreateDomain, CreateProject, CreateUser, Grant, Revoke
+from hostler.core.placement_orders import PlacementWrite
+from hostler.core.tenancy.commands import CreateDomain, CreateProject, CreateUser, Grant, Revoke, SetLimits
 from hostler.core.tenancy.errors import NotAllowed, NotAuthenticated
-from tests.core.orders import asked, uuid_of
+from hostler.placement.api.commands import ConsumerAllocations, SetAllocations
+from hostler.placement.errors import UnknownName
+from tests.core.orders import NOW, asked, uuid_of
 
 from .serving import Served, serving, until
 
@@ -87,7 +90,58 @@ async def test_a_reader_of_a_project_is_told_of_its_guests_only() -> None:
             ("decisions", "place_many", "p1"),
             ("refusals", "place_many", "p1"),
             ("decisions", "move", "p1"),
+            ("changes", "release", "p1"),
         ]
+
+
+async def test_whose_guests_were_released_is_told_to_each_project_by_itself() -> None:
+    async with cloud("reader") as (_, admin, reader):
+        await admin.pipeline([place(number, project) for number, project in ((1, "p1"), (2, "p2"), (3, "p1"))])
+        await reader.call("watch", {"kinds": ["changes", "refusals"]})
+        await admin.call("spawned", {"uuids": [uuid_of(2), uuid_of(3)]})
+        with pytest.raises(UnknownName):
+            await admin.call("release", {"uuids": [uuid_of(3), uuid_of(77)]})
+        with pytest.raises(UnknownName):
+            await admin.call("release", {"uuids": [uuid_of(2), uuid_of(3), uuid_of(77)]})
+        await admin.call("release", {"uuids": [uuid_of(2)]})
+        await admin.call("release", {"uuids": [uuid_of(1), uuid_of(3)]})
+        with trio.fail_after(10):
+            seen = [await reader.events.receive() for _ in range(3)]
+    assert [(event.kind, event.command, event.project, event.instances) for event in seen] == [
+        ("changes", "spawned", "p1", [uuid_of(3)]),
+        ("refusals", "release", "p1", [uuid_of(3)]),
+        ("changes", "release", "p1", [uuid_of(1), uuid_of(3)]),
+    ]
+
+
+async def test_what_changes_a_project_is_told_to_its_readers() -> None:
+    async with cloud("reader") as (served, _, reader):
+        await reader.call("watch", {"kinds": ["changes"]})
+        await served.do(
+            SetLimits(scope="project:p1", limits={"instances": 9}),
+            SetLimits(scope="project:p2", limits={"instances": 9}),
+            SetLimits(scope="domain:d", limits={"instances": 90}),
+            Grant(user="operator", role="member", scope="project:p1"),
+            CreateProject(id="p11", parent="p1"),
+            CreateProject(id="p3", domain="d"),
+        )
+        assert await told(reader, 3) == [
+            ("changes", "set_limits", "p1"),
+            ("changes", "grant", "p1"),
+            ("changes", "create_project", "p11"),
+        ]
+
+
+async def test_claims_through_the_placement_api_are_told_to_the_projects_that_lose_or_get_them() -> None:
+    def claim(project: str, held: dict[str, Any]) -> PlacementWrite:
+        claimed = ConsumerAllocations(allocations=held, project_id=project, user_id="u")
+        return PlacementWrite(command=SetAllocations(now=NOW, consumers={uuid_of(5): claimed}))
+
+    async with cloud("reader") as (served, _, reader):
+        await reader.call("watch", {"kinds": ["changes"]})
+        provider = served.service.state.fleet.uuid(0)
+        await served.do(claim("p2", {provider: {"VCPU": 1}}), claim("p1", {provider: {"VCPU": 1}}), claim("p1", {}))
+        assert await told(reader, 2) == [("changes", "placement", "p1")] * 2
 
 
 async def test_a_reader_of_the_cloud_is_told_everything() -> None:
@@ -96,7 +150,7 @@ async def test_a_reader_of_the_cloud_is_told_everything() -> None:
         await happenings(admin)
         seen = await events(admin, operator)
         assert ("decisions", "place", "p2") in seen
-        assert ("changes", "release", None) in seen
+        assert ("changes", "release", "p1") in seen
         assert ("changes", "set_service", None) in seen
         assert ("refusals", "set_service", None) in seen
         assert len(seen) == 11
@@ -233,7 +287,7 @@ async def test_rights_that_were_taken_meanwhile_are_minded_in_what_was_missed() 
         assert await events(admin, reader) == [("decisions", "place", "p1")]
 
 
-async def test_moves_and_resizes_carry_the_project_even_if_the_guest_is_gone_at_once(tmp_path: Path) -> None:
+async def test_what_happens_to_a_guest_carries_the_project_even_if_the_guest_is_gone_at_once(tmp_path: Path) -> None:
     again = {"request": {"spec": SMALL}}
     calls: list[tuple[str, Any]] = [
         place(1, "p1"),
@@ -247,14 +301,15 @@ async def test_moves_and_resizes_carry_the_project_even_if_the_guest_is_gone_at_
         ("decisions", "move", "p1"),
         ("decisions", "resize", "p1"),
         ("refusals", "resize", "p1"),
+        ("changes", "release", "p1"),
     ]
     async with serving(journal=tmp_path) as served, open_client(served.address) as client:
-        begin = await client.call("watch", {"kinds": ["decisions", "refusals"]})
+        begin = await client.call("watch", {"kinds": ALL})
         await client.pipeline(calls)
-        assert await told(client, 4) == expected
+        assert await told(client, 5) == expected
     async with serving(journal=tmp_path) as served, open_client(served.address) as client:
-        await client.call("watch", {"kinds": ["decisions", "refusals"], "after": begin})
-        assert await told(client, 4) == expected
+        await client.call("watch", {"kinds": ALL, "after": begin})
+        assert await told(client, 5) == expected
 
 
 async def told(client: Client, count: int) -> list[tuple[str, str, str | None]]:
