@@ -7,6 +7,7 @@ import gzip
 import itertools
 import json
 import signal
+import tarfile
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,18 @@ def test_an_archive_that_is_none_is_refused(tmp_path: Path) -> None:
         list(read_archive(_written(tmp_path, "a.tar.gz", VBP)))
 
 
+def test_an_archive_without_instances_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(_written(tmp_path, "a.csv", TABLE), "a.csv")
+    with pytest.raises(InvalidValue, match=r"holds no \.vbp file"):
+        list(read_archive(tmp_path / "a.tar"))
+
+
+def test_a_table_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    given = read(_written(tmp_path, "a.csv", "\ufeffvcpus, memory_gb\r\n1, 2\r\n\r\n"), capacity={"memory_gb": "4"})
+    assert given.sizes.tolist() == [[2]]
+
+
 def _written(folder: Path, name: str, text: str) -> Path:
     (folder / name).write_text(text)
     return folder / name
@@ -157,6 +170,7 @@ def _written(folder: Path, name: str, text: str) -> Path:
         ("a.csv", TABLE.replace("small,1", "small"), {"vcpus": "64"}, "line 2: there are"),
         ("a.txt", "", None, "no .vbp and no .csv"),
         ("a.csv.gz", "no gzip", {"vcpus": "1"}, "cannot be read"),
+        ("a.csv", "vcpus,vcpus\n1,2\n", {"vcpus": "4"}, "line 1: column vcpus is there more than once"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line(
