@@ -224,6 +224,27 @@ def test_ctrl_c_ends_the_command_after_the_set_at_hand(
     assert "one" in capsys.readouterr().out
 
 
+def test_ctrl_c_ends_the_search_of_the_set_at_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _written(
+        tmp_path, "one.csv", "a,b\n" + "".join(f"{n * 37 % 50 + 10},{n * 53 % 60 + 5}\n" for n in range(200))
+    )
+    given = read(path, capacity={"a": "100", "b": "100"})
+    started = pack(given, go_on=lambda _: False).count
+    assert pack(given).count < started
+
+    def interrupting(instance: Instance, *rest: Any, **more: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return pack(instance, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hostler.sim.pack.command.packed", interrupting)
+        assert main(["simulate", "pack", str(path), "--bin", "a=100,b=100", "--json"]) == 130
+        said = json.loads(capsys.readouterr().out)
+        assert (said["bins"], said["interrupted"]) == (started, True)
+        assert main(["simulate", "pack", str(path), "--bin", "a=100,b=100"]) == 130
+        assert "one (interrupted)" in capsys.readouterr().out
+
+
 def test_the_command_shows_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a.vbp", "b.vbp"):
         _written(tmp_path, name, VBP)
