@@ -12,13 +12,16 @@ from typing import Annotated, Final
 
 import msgspec
 
+from ..placement.checks import standard_traits
 from ..placement.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
 
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
 Ratio = Annotated[float, msgspec.Meta(gt=0, le=1000)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+MOST_HOSTS: Final = 10_000_000
+"""In a fleet, those included that come later."""
 DOMAINS: Final = ("host", "rack", "cell", "zone")
 """What may fail together, the smallest first."""
 
@@ -110,7 +113,8 @@ def read_fleet(path: Path) -> FleetPlan:
     try:
         return checked(msgspec.convert(tomllib.loads(path.read_text()), FleetPlan))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise InvalidValue(f"{path}: {error}", field="fleet") from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InvalidValue(f"{path}: {reason}", field="fleet") from None
     except HostlerError as error:
         raise type(error)(f"{path}: {error.args[0]}", field=error.field, hint=error.hint) from None
 
@@ -127,6 +131,8 @@ def checked(plan: FleetPlan) -> FleetPlan:
         if growth.hardware not in names:
             key = f"growth[{index}].hardware"
             raise UnknownName.among(f"{key}:", growth.hardware, names, field=f"fleet.{key}")
+    if plan.hosts + sum(growth.add for growth in plan.growth) > MOST_HOSTS:
+        raise InvalidValue(f"a fleet has at most {MOST_HOSTS:,} hosts", field="fleet.hardware")
     for word, outages in (("failures", plan.failures), ("maintenance", plan.maintenance)):
         for index, outage in enumerate(outages):
             _check_outage(f"{word}[{index}]", outage, plan)
@@ -144,6 +150,8 @@ def _check_kind(key: str, kind: Hardware, before: Sequence[str]) -> None:
         if not re.fullmatch("[A-Z0-9_]{1,255}", trait):
             hint = "capitals, digits and _: HW_CPU_X86_AVX2, CUSTOM_FAST"
             raise InvalidValue(f"{key}.traits: {trait!r} is no trait", field=f"fleet.{key}.traits", hint=hint)
+        if not trait.startswith("CUSTOM_") and trait not in standard_traits():
+            raise UnknownName.among(f"trait in {key}.traits:", trait, standard_traits(), field=f"fleet.{key}.traits")
     if kind.gpu_model and not kind.gpus:
         raise InvalidValue(f"{key}.gpu_model: there are no gpus", field=f"fleet.{key}.gpus")
 

@@ -1,7 +1,8 @@
 """A workload generator fitted to a trace: as many years of guests as wanted, with growth, day by day. Seeded.
 
-Batches come at random at the trace's rate for the hour of the day; each is a batch of the trace with its flavors and
-lifetimes. Where the trace ended before a guest did, its lifetime is drawn from those of guests that lived longer.
+Batches come at random at the trace's rate for the hour of the day and, if it tells of a week, for the day; each is a
+batch of the trace with its flavors and lifetimes. Where the trace ended before a guest did, its lifetime is drawn from
+those of guests that lived longer.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from ..placement.request import Flavor, RequestSpec
 from .workload import ALONE, NEVER, STEP_S, Workload
 
 DAY_S: Final = 86_400
+WEEK: Final = 7
+"""Days after which a trace has told how they differ."""
 MOST_GUESTS: Final = 50_000_000
 """In one workload, whose columns are in memory."""
 MOST_HOURS: Final = 24 * 366 * 20
@@ -44,7 +47,7 @@ class Made:
         self.memory_per_vcpu = trace.memory_per_vcpu
         """The trace's."""
         self._first, self._sizes, self._order = _batches(trace)
-        self._rates = _rates(trace, len(self._first))
+        self._rates, self._days = _rates(trace, len(self._first))
         ended = trace.departure_s != NEVER
         self._lifetimes = np.where(ended, trace.departure_s - trace.arrival_s, NEVER)
         self._known = np.sort(self._lifetimes[ended])
@@ -58,7 +61,7 @@ class Made:
     def rate(self, at_s: NDArray[np.int64]) -> NDArray[np.float64]:
         """Batches that come in the step that begins then, on average."""
         growth: NDArray[np.float64] = (1.0 + self.growth_per_year) ** (at_s / (365 * DAY_S))
-        return self._rates[at_s % DAY_S // 3600] * self.scale * growth
+        return self._rates[at_s % DAY_S // 3600] * self._days[at_s // DAY_S % WEEK] * self.scale * growth
 
     @property
     def expected(self) -> float:
@@ -150,14 +153,19 @@ def _batches(trace: Workload) -> tuple[NDArray[np.int64], NDArray[np.int64], NDA
     return first, sizes, order
 
 
-def _rates(trace: Workload, batches: int) -> NDArray[np.float64]:
-    """Batches per step by hour of the trace's day; hours that the trace never reached have the mean rate."""
+def _rates(trace: Workload, batches: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Batches per step by hour of the trace's day, hours that it never reached at the mean rate; and how many times as
+    many come on each day of its week, 1 for all if it is shorter."""
     times = trace.arrival_s[np.unique(trace.batch, return_index=True)[1]] - trace.start_s
-    arrived = np.bincount(times % DAY_S // 3600, minlength=24).astype(np.float64)
     steps = np.arange((trace.end_s - trace.start_s) // STEP_S) * STEP_S
+    arrived = np.bincount(times % DAY_S // 3600, minlength=24).astype(np.float64)
     seen = np.bincount(steps % DAY_S // 3600, minlength=24)
-    mean = batches / max(1, len(steps))
-    return np.where(seen > 0, arrived / np.maximum(seen, 1), mean)
+    by_hour = np.where(seen > 0, arrived / np.maximum(seen, 1), batches / max(1, len(steps)))
+    if len(steps) * STEP_S < WEEK * DAY_S:
+        return by_hour, np.ones(WEEK)
+    expected = np.bincount(steps // DAY_S % WEEK, by_hour[steps % DAY_S // 3600], minlength=WEEK)
+    came = np.bincount(times // DAY_S % WEEK, minlength=WEEK)
+    return by_hour, came / expected
 
 
 DEVOPS_CLOUDS: Final = ("cloud-1", "cloud-2", "cloud-3")

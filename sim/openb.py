@@ -7,7 +7,6 @@ then copies of guests drawn from it, until they ask for 130 % of the cluster's G
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -141,18 +141,27 @@ def _named_once(items: list[Any], path: Path, field: str) -> list[Any]:
     return items
 
 
+class _Recorded(msgspec.Struct):
+    seed: int
+    pods: list[str]
+    node_order: list[str]
+
+
 def read_order(path: Path, seed: int) -> Order:
-    """The order recorded for a seed in a file of JSON lines (seed, pods, node_order)."""
-    seeds = []
+    """The order recorded for a seed in a file of JSON lines (seed, pods, node_order). InvalidValue with the line that
+    is none, or for a seed that the file has not."""
+    seeds: list[str] = []
     try:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             for line in file:
-                found = json.loads(line)
-                if found["seed"] == seed:
-                    return Order(pods=found["pods"], nodes=found["node_order"])
-                seeds.append(str(found["seed"]))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
+                found = msgspec.json.decode(line, type=_Recorded)
+                if found.seed == seed:
+                    return Order(pods=found.pods, nodes=found.node_order)
+                seeds.append(str(found.seed))
+    except msgspec.MsgspecError as error:
+        raise InvalidValue(f"{path}, line {len(seeds) + 1}: cannot be read: {error}", field="order") from None
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InvalidValue(f"{path}: cannot be read: {reason}", field="order") from None
     raise InvalidValue(f"{path}: no order for seed {seed}", field="seed", hint=f"it has {', '.join(seeds)[:200]}")
 
@@ -257,6 +266,8 @@ def _flavor(pod: Pod) -> Flavor:
 
 def openb(nodes: Sequence[Node], pods: Sequence[Pod], policy: str, *, order: Order, seed: int) -> OpenbResult:
     """Place all guests of ``order`` and measure. Seconds for 10,000 guests on 1,000 hosts."""
+    if not order.pods:
+        raise InvalidValue("the order names no guest", field="order")
     engine = Engine(openb_fleet(nodes, order.nodes), openb_policy(policy, pods), seed=seed)
     asked = requests(pods, order.pods)
     decisions = place_gpus(engine, asked)

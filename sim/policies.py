@@ -13,6 +13,7 @@ from ..placement.errors import InvalidValue, UnknownName
 from ..placement.gpu import gpu_wish
 from ..placement.policy import Policy
 from ..placement.request import RequestSpec
+from ..placement.weighers import BUILTIN_WEIGHERS
 from ..placement.weighers.base import Weigher
 
 FILTERS: Final = ("ComputeFilter", "ServerGroupAntiAffinityFilter", "ServerGroupAffinityFilter", "GpuModelFilter")
@@ -58,7 +59,8 @@ _COVERED: Final = 0.95
 
 def policy_of(name: str, typical: Mapping[str, float] | None = None) -> Policy:
     """The policy called ``name``; that of a TOML file if the name ends in .toml; one of a weigher alone for the name of
-    an installed one (entry point ``hostler.weighers``) or for ``module:Class``; or the Policy that ``module:name`` is.
+    one of Nova's or an installed one (entry point ``hostler.weighers``) or for ``module:Class``; or the Policy that
+    ``module:name`` is.
 
     ``typical``: the mix of requests by which fragmentation is measured. UnknownName or InvalidValue for what is none.
     """
@@ -68,7 +70,7 @@ def policy_of(name: str, typical: Mapping[str, float] | None = None) -> Policy:
         return _imported(name, typical or {})
     if name in _SCHEDULER:
         return _made(name, _SCHEDULER[name][1], typical or {})
-    own = {entry_point.name for entry_point in entry_points(group=WEIGHERS)}
+    own = {*BUILTIN_WEIGHERS, *(entry_point.name for entry_point in entry_points(group=WEIGHERS))}
     if name not in own:
         raise UnknownName.among("policy", name, {*_SCHEDULER, *own}, field="policy")
     return _made(name, {"weight_classes": [name]}, typical or {})
@@ -86,11 +88,13 @@ def _imported(name: str, typical: Mapping[str, float]) -> Policy:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # somebody else's module may fail in any way
-        raise InvalidValue(f"policy {name} cannot be imported: {error}", field="policy") from error
+        hint = "PYTHONPATH names folders of modules" if isinstance(error, ModuleNotFoundError) else None
+        raise InvalidValue(f"policy {name} cannot be imported: {error}", field="policy", hint=hint) from error
     if isinstance(found, Policy):
         return found
     if isinstance(found, type) and issubclass(found, Weigher):
-        if any(each.value == name for each in entry_points(group=WEIGHERS)):
+        known = BUILTIN_WEIGHERS.get(found.name) is found
+        if known or any(each.value == name for each in entry_points(group=WEIGHERS)):
             return _made(name, {"weight_classes": [found.name]}, typical)
         return _made(name, {"weight_classes": []}, typical, found)
     raise InvalidValue(f"policy {name} is neither a Policy nor a class of weighers", field="policy")

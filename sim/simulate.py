@@ -39,7 +39,7 @@ app.command(
     "hostler.sim.pack.command:pack",
     name="pack",
     help="Pack sets of items into as few equal bins as can be found, and say below which number there is no packing. "
-    "Ctrl-C ends it after the set at hand, with what is packed until then; a second one at once.",
+    "Ctrl-C ends it with what is packed until then, the set at hand included; a second one at once.",
 )
 
 NotNegative = Annotated[float, Parameter(validator=Number(gte=0))]

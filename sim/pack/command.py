@@ -28,7 +28,8 @@ SUFFIXES: Final = (".vbp", ".vbp.gz", ".csv", ".csv.gz")
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What ``--json`` says of one instance. ``assignment`` is the bin of each item, in the file's order."""
+    """What ``--json`` says of one instance. ``assignment`` is the bin of each item, in the file's order;
+    ``interrupted``: the search might have found fewer bins."""
 
     instance: str
     algorithm: str
@@ -37,6 +38,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lower_bound: int
     optimal: bool
     seconds: float
+    interrupted: bool = False
     assignment: list[int] | None = None
 
 
@@ -51,7 +53,7 @@ def pack(
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Pack sets of items into as few equal bins as can be found, and say below which number there is no packing. Ctrl-C
-    ends it after the set at hand, with what is packed until then; a second one at once.
+    ends it with what is packed until then, the set at hand included; a second one at once.
 
     Parameters
     ----------
@@ -82,16 +84,23 @@ def pack(
         for instance in instances:
             if stop.requested:
                 break
+            taken, started, cut = _order(instance, orders, order), time.perf_counter(), False
+
+            def go_on(bins: int, name: str = instance.name) -> bool:
+                nonlocal cut
+                progress.update(task, description=f"{name}: {bins:,} bins")
+                cut = stop.requested
+                return not cut
+
             progress.update(task, description=instance.name)
-            started = time.perf_counter()
-            result = packed(instance, algorithm, order=_order(instance, orders, order), seed=seed, effort=effort)
-            lines.append(_line(result, time.perf_counter() - started, assignment))
+            result = packed(instance, algorithm, order=taken, seed=seed, effort=effort, go_on=go_on)
+            lines.append(_line(result, time.perf_counter() - started, assignment, interrupted=cut))
             if json:
                 print(msgspec.json.encode(lines[-1]).decode(), flush=True)
             progress.advance(task)
     if not json and lines:
         Console().print(_table(lines))
-    return 0 if len(lines) == len(instances) else INTERRUPTED
+    return INTERRUPTED if len(lines) < len(instances) or any(line.interrupted for line in lines) else 0
 
 
 def _instances(files: Sequence[Path], capacity: Mapping[str, str] | None) -> Iterator[Instance]:
@@ -123,7 +132,7 @@ def _order(instance: Instance, orders: dict[int, Order], path: Path | None) -> O
     return orders[len(instance)]
 
 
-def _line(result: Packed, seconds: float, assignment: bool) -> Line:
+def _line(result: Packed, seconds: float, assignment: bool, *, interrupted: bool) -> Line:
     return Line(
         instance=result.instance.name,
         algorithm=result.algorithm,
@@ -132,6 +141,7 @@ def _line(result: Packed, seconds: float, assignment: bool) -> Line:
         lower_bound=result.lower_bound,
         optimal=result.optimal,
         seconds=round(seconds, 6),
+        interrupted=interrupted,
         assignment=result.bins.tolist() if assignment else None,
     )
 
@@ -148,7 +158,8 @@ def _table(lines: Sequence[Line]) -> Table:
     for name in ("items", "bins", "lower bound", "gap", "seconds"):
         table.add_column(name, justify="right")
     for line in lines:
-        table.add_row(line.instance, f"{line.items:,}", *_figures(line.bins, line.lower_bound, line.seconds))
+        name = f"{line.instance} (interrupted)" if line.interrupted else line.instance
+        table.add_row(name, f"{line.items:,}", *_figures(line.bins, line.lower_bound, line.seconds))
     if len(lines) > 1:
         items, bins, bound = np.sum([(line.items, line.bins, line.lower_bound) for line in lines], axis=0).tolist()
         table.add_section()

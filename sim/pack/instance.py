@@ -64,6 +64,8 @@ def read_archive(path: Path) -> Iterator[Instance]:
     try:
         with tarfile.open(path) as archive:
             members = sorted((each for each in archive if each.name.endswith(".vbp")), key=lambda each: each.name)
+            if not members:
+                raise InvalidValue(f"{os.fspath(path)} holds no .vbp file", field="files")
             for member in members:
                 file = archive.extractfile(member)
                 if file is not None:
@@ -104,7 +106,7 @@ def parse_capacity(text: str) -> dict[str, str]:
 def _text(path: Path) -> str:
     try:
         raw = path.read_bytes()
-        return (gzip.decompress(raw) if path.name.endswith(".gz") else raw).decode()
+        return (gzip.decompress(raw) if path.name.endswith(".gz") else raw).decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InvalidValue(f"{os.fspath(path)} cannot be read: {reason}", field="files") from None
@@ -140,11 +142,13 @@ def _check_fits(path: str, number: int, row: list[int], capacity: list[int]) -> 
 
 
 def _table(name: str, path: str, text: str, capacity: Mapping[str, str]) -> Instance:
-    rows = csv.DictReader(io.StringIO(text))
+    rows = csv.DictReader(io.StringIO(text), skipinitialspace=True)
     columns = rows.fieldnames or ()
     for wanted in capacity:
         if wanted not in columns:
-            raise UnknownName.among("column", wanted, columns, field="capacity")
+            raise UnknownName.among(f"column in {path}:", wanted, columns, field="capacity")
+        if list(columns).count(wanted) > 1:
+            raise _bad(path, 1, f"column {wanted} is there more than once")
     bins = [_amount("--bin", 0, wanted, amount) for wanted, amount in capacity.items()]
     items, labels = [], []
     for number, (row, repeated) in enumerate(_rows(path, rows), 2):

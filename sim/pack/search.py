@@ -47,12 +47,13 @@ def pack(
     order: Order | None = None,
     seed: int = 1,
     effort: int = 1,
-    progress: Callable[[int], None] | None = None,
+    go_on: Callable[[int], bool] = lambda _: True,
 ) -> Packed:
     """Pack all items. ``algorithm``: a name of HEURISTICS, or ``best``, which starts from the best of them (also with
     triples of items that fill a bin exactly put aside) and tries to empty bins by guided ejection search, ``effort``
-    times 20,000 insertions for each; ``progress`` is called with each smaller number of bins. Deterministic given
-    ``seed``. UnknownName for another algorithm.
+    times 20,000 insertions for each. ``go_on`` is called with the number of bins before each is tried; the search ends
+    with what it has once that is False. Deterministic given ``seed``, if it is not ended. UnknownName for another
+    algorithm.
     """
     if algorithm != BEST and algorithm not in HEURISTICS:
         raise UnknownName.among("packing algorithm", algorithm, (*HEURISTICS, BEST), field="algorithm")
@@ -62,9 +63,7 @@ def pack(
         bins = HEURISTICS[algorithm](instance, given)
         return Packed(instance, algorithm, bins, _count(bins), bound)
     bins = min(_started(instance, given), key=_count)
-    while _count(bins) > max(bound, 1):
-        if progress is not None:
-            progress(_count(bins))
+    while _count(bins) > max(bound, 1) and go_on(_count(bins)):
         fewer, _ = eliminate(
             instance.sizes, instance.capacity, bins, _count(bins), effort * STEPS, STIRS, seed + _count(bins)
         )

@@ -7,6 +7,7 @@ import gzip
 import itertools
 import json
 import signal
+import tarfile
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,18 @@ def test_an_archive_that_is_none_is_refused(tmp_path: Path) -> None:
         list(read_archive(_written(tmp_path, "a.tar.gz", VBP)))
 
 
+def test_an_archive_without_instances_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(_written(tmp_path, "a.csv", TABLE), "a.csv")
+    with pytest.raises(InvalidValue, match=r"holds no \.vbp file"):
+        list(read_archive(tmp_path / "a.tar"))
+
+
+def test_a_table_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    given = read(_written(tmp_path, "a.csv", "\ufeffvcpus, memory_gb\r\n1, 2\r\n\r\n"), capacity={"memory_gb": "4"})
+    assert given.sizes.tolist() == [[2]]
+
+
 def _written(folder: Path, name: str, text: str) -> Path:
     (folder / name).write_text(text)
     return folder / name
@@ -157,6 +170,7 @@ def _written(folder: Path, name: str, text: str) -> Path:
         ("a.csv", TABLE.replace("small,1", "small"), {"vcpus": "64"}, "line 2: there are"),
         ("a.txt", "", None, "no .vbp and no .csv"),
         ("a.csv.gz", "no gzip", {"vcpus": "1"}, "cannot be read"),
+        ("a.csv", "vcpus,vcpus\n1,2\n", {"vcpus": "4"}, "line 1: column vcpus is there more than once"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line(
@@ -208,6 +222,27 @@ def test_ctrl_c_ends_the_command_after_the_set_at_hand(
     assert [json.loads(line)["instance"] for line in capsys.readouterr().out.splitlines()] == ["one"]
     assert main(["simulate", "pack", str(tmp_path), "--bin", "vcpus=4"]) == 130
     assert "one" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_the_search_of_the_set_at_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _written(
+        tmp_path, "one.csv", "a,b\n" + "".join(f"{n * 37 % 50 + 10},{n * 53 % 60 + 5}\n" for n in range(200))
+    )
+    given = read(path, capacity={"a": "100", "b": "100"})
+    started = pack(given, go_on=lambda _: False).count
+    assert pack(given).count < started
+
+    def interrupting(instance: Instance, *rest: Any, **more: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return pack(instance, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hostler.sim.pack.command.packed", interrupting)
+        assert main(["simulate", "pack", str(path), "--bin", "a=100,b=100", "--json"]) == 130
+        said = json.loads(capsys.readouterr().out)
+        assert (said["bins"], said["interrupted"]) == (started, True)
+        assert main(["simulate", "pack", str(path), "--bin", "a=100,b=100"]) == 130
+        assert "one (interrupted)" in capsys.readouterr().out
 
 
 def test_the_command_shows_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

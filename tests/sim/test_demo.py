@@ -363,7 +363,7 @@ BAD_TRACES: Mapping[str, tuple[Sequence[Sequence[object]], Sequence[str], str]] 
     "no guests": ((), HEADER, "no guests"),
     "columns missing": ((GUEST,), ("vm", "arrival", *HEADER[2:]), "no column arrival_s (the columns are vm, arrival, "),
     "a word for a number": ((GUEST, (1, "soon", *GUEST[2:])), HEADER, "line 3: arrival_s is 'soon'"),
-    "fields missing": ((GUEST, GUEST[:4]), HEADER, "line 3: no mem_gb, 4 fields"),
+    "fields missing": ((GUEST, GUEST[:4]), HEADER, "line 3: mem_gb is missing, there are 4 fields"),
     "an unknown bin": (((*GUEST[:6], 99),), HEADER, "line 2: dur_bin is '99'"),
     "neither U nor C": (((*GUEST[:5], "X", 1),), HEADER, "line 2: cens is 'X'"),
     "arrivals that fall": ((GUEST, (1, 300, *GUEST[2:])), HEADER, "line 3: arrival_s is 300"),

@@ -163,3 +163,8 @@ def test_orders_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         openb.read_order(path, 2)
     with pytest.raises(InvalidValue, match="cannot be read"):
         openb.read_order(tmp_path / "none", 2)
+    path.write_text('{"seed": 1, "pods": [], "node_order": []}\n{"seed": 2, "pods": "p", "node_order": ["a"]}\n')
+    with pytest.raises(InvalidValue, match="line 2: cannot be read: Expected `array`"):
+        openb.read_order(path, 2)
+    with pytest.raises(InvalidValue, match="names no guest"):
+        openb.openb(nodes, pods, "fgd", order=openb.Order(pods=[], nodes=["a", "b"]), seed=1)

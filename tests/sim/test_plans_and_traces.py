@@ -104,6 +104,10 @@ def test_growth_and_maintenance_happen_in_their_hour(tmp_path: Path) -> None:
         ("racks = 2", 'cells = ["c", "c"]', "hardware[0].cells"),
         ("gpus = 2\n", "", "hardware[1].gpu_model"),
         ('zones = ["a", "b"]', 'zones = ["a", "a"]', "each once"),
+        ("racks = 2", 'traits = ["HW_CPU_X86_AVX3"]', "hardware[0].traits: 'HW_CPU_X86_AVX3' (closest: HW_CPU_X86_AVX"),
+        ("racks = 2", "price_per_hour = inf", "hardware[0].price_per_hour"),
+        ("at_hours = 5", "at_hours = nan", "growth[0].at_hours"),
+        ("add = 2", "add = 10000000", "at most 10,000,000 hosts"),
     ],
 )
 def test_fleet_files_that_make_no_sense_are_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
@@ -111,6 +115,12 @@ def test_fleet_files_that_make_no_sense_are_refused(tmp_path: Path, old: str, ne
         fleet(tmp_path, FLEET.replace(old, new))
     assert words in str(error.value)
     assert "fleet.toml" in str(error.value)
+
+
+def test_fleet_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    for path, words in ((tmp_path / "none.toml", "none.toml: No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(InvalidValue, match=words):
+            read_fleet(path)
 
 
 def test_outages_of_what_is_not_there_are_refused() -> None:

@@ -82,7 +82,8 @@ def test_one_of_ones_own_is_named_by_module(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "ours", raising=False)
     asked = ["simulate", *command, "--trace", written(tmp_path), *SHAPE]
-    for name in ("ours:Ours", "ours:stacking", "DotProductWeigher"):
+    nova_ram = ("RAMWeigher", "hostler.placement.weighers.ram:RAMWeigher")
+    for name in ("ours:Ours", "ours:stacking", "DotProductWeigher", *nova_ram):
         assert main([*asked, "--policy", name]) == 0
     capsys.readouterr()
     for wrong in ("ours:neither", "ours:nothing", "nowhere:x", "DotProductWeiger"):

@@ -138,6 +138,25 @@ def test_made_guests_follow_the_trace(tmp_path: Path) -> None:
     assert second / first == pytest.approx(2**0.5, rel=0.05)
 
 
+def test_days_of_the_week_differ_as_they_do_in_a_trace_that_tells_of_one(tmp_path: Path) -> None:
+    per_day, hour = (40, 30, 20, 10, 60, 10, 0), 3600
+    rows = [(day * 24 + 8 + n % 10) * hour for day in range(14) for n in range(per_day[day % 7])]
+    text = "arrival_s,lifetime_s,vcpus,memory_gb\n" + "".join(f"{at},600,1,1\n" for at in (0, *rows, 14 * 86_400 - 1))
+    made = generate(read_trace(Path(written(tmp_path, text))), hours=24 * 7 * 50, seed=1)
+    counts = np.bincount(made.arrival_s // 86_400 % 7, minlength=7) / 50
+    assert counts == pytest.approx([40.5, 30, 20, 10, 60, 10, 0.5], rel=0.1, abs=0.3)
+    assert np.bincount(made.arrival_s % 86_400 // 3600, minlength=24)[[7, 18, 22]].tolist() == [0, 0, 0]
+
+
+def test_a_trace_of_less_than_a_week_makes_all_days_alike(tmp_path: Path) -> None:
+    text = "arrival_s,lifetime_s,vcpus,memory_gb\n" + "".join(
+        f"{n % 6 * 86_400},600,1,1\n" for n in (*range(60), 0, 0, 0)
+    )
+    made = generate(read_trace(Path(written(tmp_path, text))), hours=24 * 7 * 100, seed=1)
+    counts = np.bincount(made.arrival_s // 86_400 % 7, minlength=7)
+    assert counts.tolist() == pytest.approx([counts.mean()] * 7, rel=0.15)
+
+
 def test_lifetimes_that_the_trace_cut_off_are_drawn_from_longer_ones(tmp_path: Path) -> None:
     text = BUSY + "17700,,1,1\n" + "0,18000,1,1\n"
     made = generate(read_trace(Path(written(tmp_path, text))), hours=48, seed=1)
