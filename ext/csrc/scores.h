@@ -10,11 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define HOSTLER_CLONES __attribute__((target_clones("avx512f", "avx2", "default"), noinline))
-#else
-#define HOSTLER_CLONES
-#endif
+#include "clones.h"
 
 /* score[i] += multiplier * ((max(raw[i], minval) - low) / range) */
 HOSTLER_CLONES
