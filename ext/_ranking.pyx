@@ -35,7 +35,8 @@ cdef extern from "scores.h":
     void hostler_add_term(double* score, const double* raw, int64_t n, double minval, double low, double range, double multiplier) noexcept nogil
     void hostler_refuse(double* score, const uint8_t* stage, int64_t n) noexcept nogil
     double hostler_block_greatest(const double* raw, const uint8_t* stage, double minval, double sign, uint8_t* leader) noexcept nogil
-    void hostler_block_maxima(const double* values, int64_t blocks, double* best, uint8_t* leader) noexcept nogil
+    void hostler_passing(double* out, const double* raw, const uint8_t* stage, int64_t n, double minval, double sign) noexcept nogil
+    void hostler_block_maxima(const double* values, int64_t blocks, int64_t stride, double* best, uint8_t* leader) noexcept nogil
 
 cdef extern from "vector_fit.h":
     double hostler_fit(int formula, const hostler_figures* figures, int64_t row, const hostler_wish* wish) noexcept nogil
@@ -234,7 +235,7 @@ cdef void refresh_block(ranking_t* r, int32_t side, int64_t block) noexcept nogi
     if row + n > r.fleet.rows:
         n = <int32_t>(r.fleet.rows - row)
     elif side == r.side_count:
-        hostler_block_maxima(r.score + row, 1, r.best + at, r.leader + at)
+        hostler_block_maxima(r.score + row, 1, 1, r.best + at, r.leader + at)
         return
     else:
         t = &r.terms[r.side_term[side]]
@@ -359,7 +360,7 @@ cdef void score_all(ranking_t* r) noexcept nogil:
 cdef void build_score_tree(ranking_t* r) noexcept nogil:
     cdef int64_t whole = r.fleet.rows // FANOUT, at = slot(r, r.side_count, 0), i
     cdef int32_t level
-    hostler_block_maxima(r.score, whole, r.best + at, r.leader + at)
+    hostler_block_maxima(r.score, whole, 1, r.best + at, r.leader + at)
     for i in range(whole, r.level_size[0]):
         refresh_block(r, r.side_count, i)
     for level in range(1, r.levels):
@@ -367,11 +368,20 @@ cdef void build_score_tree(ranking_t* r) noexcept nogil:
             refresh_node(r, r.side_count, level, i)
 
 
-cdef void build_trees(ranking_t* r, int32_t first_side) noexcept nogil:
+cdef void build_trees(ranking_t* r) noexcept nogil:
+    """The raw values' trees, from the bottom up. The scores are overwritten, and to be made anew."""
     cdef int32_t side, level
-    cdef int64_t i
-    for side in range(first_side, r.side_count):
-        for i in range(r.level_size[0]):
+    cdef int64_t i, whole, at
+    cdef term_t* t
+    for side in range(r.side_count):
+        t = &r.terms[r.side_term[side]]
+        whole = 0
+        if t.raw != NULL:
+            whole = r.fleet.rows // FANOUT
+            at = slot(r, side, 0)
+            hostler_passing(r.score, t.raw, r.stage, whole * FANOUT, t.floor, 1.0 if t.high_side == side else -1.0)
+            hostler_block_maxima(r.score, whole, r.side_count, r.best + at, r.leader + at)
+        for i in range(whole, r.level_size[0]):
             refresh_block(r, side, i)
         for level in range(1, r.levels):
             for i in range(r.level_size[level]):
@@ -828,7 +838,7 @@ cdef class Ranking:
             r.counts[r.stage[row]] += 1
         if r.packing:
             value_all(r)
-        build_trees(r, 0)
+        build_trees(r)
         self.store_scores()
         r.seen = r.fleet.log_base + r.fleet.log_length
         r.rebuilds += 1
@@ -900,7 +910,7 @@ cdef class Ranking:
         if r.by_load:
             # Every row's value has changed.
             value_all(r)
-            build_trees(r, 0)
+            build_trees(r)
             self.store_scores()
         r.seen = version
         return 0

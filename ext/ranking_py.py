@@ -282,7 +282,7 @@ class Ranking:
 
     def _mean_load(self) -> Pair:
         hosts = self.class_stage[self.columns.class_of[: self.columns.rows]] != NOT_A_HOST
-        return mean_load(map(self._load, np.flatnonzero(hosts).tolist()))
+        return mean_load((row, self._load(row)) for row in np.flatnonzero(hosts).tolist())
 
     def _raw(self, term: Term, row: int, members: float, weight: Pair) -> float:
         """``weight``: of the resources in a formula."""

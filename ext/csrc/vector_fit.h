@@ -107,26 +107,34 @@ static void hostler_fit_all(int formula, const hostler_figures *figures, const h
     }
 }
 
-/* load: mean of used / capacity over the hosts, summed in the order of the rows; 1 where there is none. Rows of stage 255
- * are no hosts. */
+/* load: mean of used / capacity over the hosts, 1 where there is none. Rows of stage 255 are no hosts. Row i is added to sum
+ * i % 8, and these eight are added up at the end. */
 HOSTLER_CLONES
 static void hostler_mean_load(const hostler_figures *figures, const uint8_t *restrict stage, int64_t n, double *load) {
     const hostler_figures f = *figures;
-    double cpus[64], memory[64], sum[2] = {0.0, 0.0};
-    int64_t hosts = 0;
-    for (int64_t first = 0; first < n; first += 64) {
-        int64_t count = n - first < 64 ? n - first : 64;
-        for (int64_t i = 0; i < count; i++) {
+    double cpus[8] = {0.0}, memory[8] = {0.0};
+    int64_t hosts = 0, row = 0;
+    for (; row + 8 <= n; row += 8) {
+        for (int64_t i = 0; i < 8; i++) {
             double c[2], u[2];
-            hostler_read_figures(&f, first + i, c, u);
-            cpus[i] = stage[first + i] == 255 ? 0.0 : hostler_part(u[0], c[0]);
-            memory[i] = stage[first + i] == 255 ? 0.0 : hostler_part(u[1], c[1]);
+            hostler_read_figures(&f, row + i, c, u);
+            cpus[i] += stage[row + i] == 255 ? 0.0 : hostler_part(u[0], c[0]);
+            memory[i] += stage[row + i] == 255 ? 0.0 : hostler_part(u[1], c[1]);
         }
-        for (int64_t i = 0; i < count; i++) {
-            sum[0] += cpus[i];
-            sum[1] += memory[i];
-            hosts += stage[first + i] != 255;
-        }
+    }
+    for (int64_t i = 0; row + i < n; i++) {
+        double c[2], u[2];
+        hostler_read_figures(&f, row + i, c, u);
+        cpus[i] += stage[row + i] == 255 ? 0.0 : hostler_part(u[0], c[0]);
+        memory[i] += stage[row + i] == 255 ? 0.0 : hostler_part(u[1], c[1]);
+    }
+    for (row = 0; row < n; row++) {
+        hosts += stage[row] != 255;
+    }
+    double sum[2] = {0.0, 0.0};
+    for (int i = 0; i < 8; i++) {
+        sum[0] += cpus[i];
+        sum[1] += memory[i];
     }
     load[0] = hosts ? sum[0] / (double)hosts : 1.0;
     load[1] = hosts ? sum[1] / (double)hosts : 1.0;

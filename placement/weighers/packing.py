@@ -68,7 +68,7 @@ class PackingWeigher(Weigher):
 def _mean_load(fleet: Fleet) -> Pair:
     hosts = np.flatnonzero(fleet.is_host)
     columns = [fleet.column(name)[hosts].tolist() for name in _READS]
-    return mean_load(_load(*figures) for figures in zip(*columns, strict=True))
+    return mean_load((row, _load(*figures)) for row, *figures in zip(hosts.tolist(), *columns, strict=True))
 
 
 def _load(*figures: float) -> Load:
