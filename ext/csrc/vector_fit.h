@@ -112,24 +112,26 @@ static void hostler_fit_all(int formula, const hostler_figures *figures, const h
 HOSTLER_CLONES
 static void hostler_mean_load(const hostler_figures *figures, const uint8_t *restrict stage, int64_t n, double *load) {
     const hostler_figures f = *figures;
-    double cpus[8] = {0.0}, memory[8] = {0.0};
-    int64_t hosts = 0, row = 0;
-    for (; row + 8 <= n; row += 8) {
-        for (int64_t i = 0; i < 8; i++) {
+    double cpus[8] = {0.0}, memory[8] = {0.0}, part[2][64];
+    int64_t hosts = 0;
+    for (int64_t first = 0; first < n; first += 64) {
+        int64_t count = n - first < 64 ? n - first : 64;
+        for (int64_t i = 0; i < count; i++) {
             double c[2], u[2];
-            hostler_read_figures(&f, row + i, c, u);
-            cpus[i] += stage[row + i] == 255 ? 0.0 : hostler_part(u[0], c[0]);
-            memory[i] += stage[row + i] == 255 ? 0.0 : hostler_part(u[1], c[1]);
+            hostler_read_figures(&f, first + i, c, u);
+            part[0][i] = stage[first + i] == 255 ? 0.0 : hostler_part(u[0], c[0]);
+            part[1][i] = stage[first + i] == 255 ? 0.0 : hostler_part(u[1], c[1]);
+            hosts += stage[first + i] != 255;
         }
-    }
-    for (int64_t i = 0; row + i < n; i++) {
-        double c[2], u[2];
-        hostler_read_figures(&f, row + i, c, u);
-        cpus[i] += stage[row + i] == 255 ? 0.0 : hostler_part(u[0], c[0]);
-        memory[i] += stage[row + i] == 255 ? 0.0 : hostler_part(u[1], c[1]);
-    }
-    for (row = 0; row < n; row++) {
-        hosts += stage[row] != 255;
+        for (int64_t i = count; i < 64; i++) {
+            part[0][i] = part[1][i] = 0.0;
+        }
+        for (int i = 0; i < 64; i += 8) {
+            for (int k = 0; k < 8; k++) {
+                cpus[k] += part[0][i + k];
+                memory[k] += part[1][i + k];
+            }
+        }
     }
     double sum[2] = {0.0, 0.0};
     for (int i = 0; i < 8; i++) {
