@@ -1,9 +1,11 @@
 """How fast simulations are: events a second by number of hosts, and the OpenB experiments.
 
-    python -m hostler.bench.simulate [--trace FILE] [--sizes 1000,10000] [--policy NAME] [--year] [--openb FOLDER]
+    python -m hostler.bench.simulate [--trace FILE] [--sizes 1000,10000] [--policy NAME,NAME|all] [--year]
+        [--openb FOLDER]
 
-An event is an arrival or a departure. Without a trace the builds of four working weeks are played. ``--year`` plays a
-year made after the trace instead, of ``--events`` events, and tells how large the process is at each tenth of it.
+An event is an arrival or a departure. Without a trace the builds of four working weeks are played. ``--policy all``
+plays them under every policy that has a name, but those that make a difference for GPUs only. ``--year`` plays a year
+made after the trace instead, of ``--events`` events, and tells how large the process is at each tenth of it.
 ``--openb`` is a folder with the OpenB node list and the default pod list.
 """
 
@@ -24,7 +26,7 @@ import msgspec
 from hostler.sim import openb
 from hostler.sim.fleet_plan import FleetPlan, Hardware
 from hostler.sim.generator import DEVOPS_CLOUDS, Made, devops
-from hostler.sim.policies import policy_of
+from hostler.sim.policies import NAMES, ON_GPUS, policy_of
 from hostler.sim.run import Run
 from hostler.sim.trace import read_trace
 from hostler.sim.workload import Guests, Workload
@@ -55,6 +57,7 @@ def replay(
         "wall_s": round(wall, 3),
         "cpu_s": round(cpu, 3),
         "events_per_cpu_s": round(events / cpu),
+        "cpu_us_per_event": round(1e6 * cpu / events, 2),
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "outcome_bytes": len(msgspec.json.encode(outcome)),
     }
@@ -146,10 +149,12 @@ def main() -> None:
     arguments = parser.parse_args()
     workload = devops(days=28, seed=1) if arguments.trace is None else read_trace(arguments.trace)
     sizes = [int(hosts) for hosts in arguments.sizes.split(",")]
+    every = [name for name in NAMES if name not in ON_GPUS]
+    policies = every if arguments.policy == "all" else arguments.policy.split(",")
     if arguments.year:
-        runs = [year(workload, hosts, arguments.policy, arguments.events) for hosts in sizes]
+        runs = [year(workload, hosts, name, arguments.events) for name in policies for hosts in sizes]
     else:
-        runs = [replay(workload, hosts, arguments.policy) for hosts in sizes]
+        runs = [replay(workload, hosts, name) for name in policies for hosts in sizes]
     clusters = [] if arguments.openb is None else [gpu_cluster(arguments.openb, name) for name in openb.WEIGHERS]
     if arguments.json:
         print(json.dumps({"workload": workload.name, "runs": runs, "openb": clusters}))
@@ -157,8 +162,9 @@ def main() -> None:
     print(f"{workload.name}: {len(workload):,} guests{', of which a year is made' if arguments.year else ''}")
     for row in runs:
         print(
-            f"{row['hosts']:>8,} hosts  {row['events']:>9,} events  {row['cpu_s']:7.2f} s CPU, {row['wall_s']:7.2f} s"
-            f"  {row['events_per_cpu_s']:>8,} events/s of CPU  {row['refused']:>7,} refused  {row['peak_rss_mb']:,} MB"
+            f"{row['policy']:<20} {row['hosts']:>8,} hosts  {row['events']:>9,} events  {row['cpu_s']:7.2f} s CPU,"
+            f" {row['wall_s']:7.2f} s  {row['events_per_cpu_s']:>8,} events/s of CPU,"
+            f" {row['cpu_us_per_event']:6.2f} us each  {row['refused']:>7,} refused  {row['peak_rss_mb']:,} MB"
         )
     for row in clusters:
         print(

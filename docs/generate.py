@@ -43,7 +43,7 @@ ABOUT: Final = {
         "typical": "the mix of requests by which fragmentation is measured: `cpu_milli:gpu_milli:gpus[:A|B]=share`",
     },
     "filter_scheduler": {
-        "host_subset_size": "choose by chance among so many best hosts; above 1 each decision takes the scan",
+        "host_subset_size": "choose by chance among so many best hosts",
         "max_io_ops_per_host": "limit of IoOpsFilter and AggregateIoOpsFilter",
         "max_instances_per_host": "limit of NumInstancesFilter and AggregateNumInstancesFilter",
         "available_filters": "what `enabled_filters` may name",
@@ -62,7 +62,7 @@ ABOUT: Final = {
         "soft_anti_affinity_weight_multiplier": "ServerGroupSoftAntiAffinityWeigher",
         "build_failure_weight_multiplier": "BuildFailureWeigher, counted as a malus",
         "cross_cell_move_weight_multiplier": "CrossCellWeigher",
-        "shuffle_best_same_weighed_hosts": "draw lots among equal best hosts; each decision then takes the scan",
+        "shuffle_best_same_weighed_hosts": "draw lots among equal best hosts",
         "image_properties_default_architecture": "ImagePropertiesFilter: architecture of images that name none",
         "isolated_images": "IsolatedHostsFilter",
         "isolated_hosts": "IsolatedHostsFilter",

@@ -14,6 +14,8 @@ def place(
     users: npt.NDArray[np.int32],
     groups: npt.NDArray[np.int32],
     building: bool,
+    seed: int,
+    sequence: int,
     out_row: npt.NDArray[np.int32],
     out_consumer: npt.NDArray[np.int32],
     out_score: npt.NDArray[np.float64],

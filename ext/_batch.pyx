@@ -5,13 +5,16 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from ._fleet cimport BUILDING, NAMED, Columns
 from ._ranking cimport STAGES, Ranking
 
+cdef extern from "draws.h":
+    uint64_t hostler_word(uint64_t seed, uint64_t number) noexcept nogil
+
 
 def place(Columns columns not None, list rankings not None, int32_t[::1] which, int32_t[::1] shapes, uint64_t[:, ::1] uuids,
-          int32_t[::1] projects, int32_t[::1] users, int32_t[::1] groups, bint building,
+          int32_t[::1] projects, int32_t[::1] users, int32_t[::1] groups, bint building, uint64_t seed, uint64_t sequence,
           int32_t[::1] out_row, int32_t[::1] out_consumer, double[::1] out_score, int64_t[:, ::1] out_counts):
     """Place guest i by ranking ``which[i]``, taking shape ``shapes[i]``, one after the other, each seeing the claims before it.
 
-    ``out_row[i]`` is the host, -1 if none passed. ``out_counts[i]`` gets the rows by first refusing stage, as many stages as it is
+    Guest i draws from word ``sequence + i`` of ``seed`` (draws.py). ``out_row[i]`` is the host, -1 if none passed. ``out_counts[i]`` gets the rows by first refusing stage, as many stages as it is
     wide. Returns how many guests were dealt with: fewer than all if the uuid of the next one exists already.
     """
     cdef Py_ssize_t i, n = which.shape[0]
@@ -35,12 +38,13 @@ def place(Columns columns not None, list rankings not None, int32_t[::1] which, 
         if ranking.columns is not columns:
             raise ValueError("a ranking of another fleet")
         ranking.check_capacity()
+        ranking.reserve_top(1)
     columns.reserve_consumers(n)
     columns.reserve_log(n)
     for i in range(n):
         ranking = <Ranking>rankings[which[i]]
         ranking.sync()
-        ranking.decide(groups[i], 1)
+        ranking.decide(groups[i], 1, hostler_word(seed, sequence + i))
         ranking.tally(groups[i], counts)
         for k in range(width):
             out_counts[i, k] = counts[k]

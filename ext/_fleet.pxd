@@ -18,6 +18,8 @@ cdef enum:
     VCPUS_TOTAL = 9
     CPU_ALLOCATION_RATIO = 10
     SERVICE_UP = 11
+    TOTAL_USABLE_RAM_MB = 12
+    RAM_ALLOCATION_RATIO = 13
 
 cdef enum:
     # Consumer flags.

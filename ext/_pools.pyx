@@ -124,7 +124,7 @@ def place(Columns columns not None, double[:, ::1] block not None, list rankings
     for i in range(n):
         ranking = <Ranking>rankings[which[i]]
         ranking.sync()
-        ranking.decide(-1, 1)
+        ranking.decide(-1, 1, 0)
         ranking.tally(-1, counts)
         for k in range(width):
             out_counts[i, k] = counts[k]

@@ -16,6 +16,25 @@ cdef enum:
     SOURCE_CLASS = 1       # raw value: by host class
     SOURCE_ROW = 2         # raw value: an array of the ranking's own, one per row
     SOURCE_GROUP = 3       # raw value: factor * members of the request's server group on the row
+    SOURCE_PACKING = 4     # raw value: a formula of vector packing
+
+cdef enum:
+    DOT_PRODUCT = 0
+    L2_NORM = 1
+    COSINE = 2
+    DELTA_PERP = 3
+
+cdef extern from "vector_fit.h":
+    ctypedef struct hostler_figures:
+        const double* vcpus_total
+        const double* cpu_ratio
+        const double* vcpus_used
+        const double* ram_total_mb
+        const double* ram_ratio
+        const double* free_ram_mb
+    ctypedef struct hostler_wish:
+        double asked[2]
+        double weight[2]
 
 cdef struct need_t:
     int32_t resource
@@ -37,7 +56,7 @@ cdef struct term_t:
     int32_t column
     double* raw            # where the raw values of rows lie now; NULL: by class or group
     double floor           # minval, or -inf
-    double* values         # [classes] or [capacity], by source
+    double* values         # [classes] or [capacity], by source; of a formula, kept up to date with the verdicts
     bint has_minval, has_maxval
     bint steady            # raw values never change while the ranking lives
     double minval, maxval  # of values by class or row, none is above maxval
@@ -47,6 +66,9 @@ cdef struct term_t:
     int32_t high_side      # tree that holds the greatest raw value; -1 for group terms, and if maxval is the high end
     int32_t low_side       # tree that holds minus the least; -1 if minval is the low end
     double group_factor
+    int32_t formula        # of SOURCE_PACKING
+    bint by_load           # the mean load of all hosts weighs the resources: every row's value changes with any row
+    hostler_wish wish
     # normalisers of the decision at hand, and of the stored scores
     double low, range
     double stored_low, stored_range
@@ -66,6 +88,8 @@ cdef struct ranking_t:
     term_t* terms
     int32_t need_count, bound_count, mask_count, term_count, side_count
     int32_t side_term[48]  # which term a tree stands for
+    bint packing, by_load  # some term is a formula; and one of these looks at the mean load
+    hostler_figures figures
     uint8_t* stage         # [capacity] first refusing stage, 0 passes
     double* score          # [capacity] exact score under the stored normalisers, -inf where refused
     int64_t* counts        # [STAGES] rows by stage
@@ -86,19 +110,27 @@ cdef struct ranking_t:
     int64_t work           # rows scored since the stored scores were made
     int64_t rescores, rebuilds
     bint drifted
+    # choice by chance
+    bint shuffle           # among the best of equal score
+    int64_t subset         # one of so many best is taken
+    uint64_t seed          # of the decision at hand
+    uint64_t drawn         # words of it
+    int64_t pick           # position of the one that is taken
+    int32_t* ties          # [capacity] if shuffle: rows of the best score
+    int32_t tie_count
 
 cdef class Ranking:
     cdef ranking_t r
     cdef readonly Columns columns
     cdef dict arrays                   # keeps the arrays that the pointers above lead to
     cdef int top_room
-    cdef readonly bint has_rows
 
     cdef int compile_filters(self, needs, bounds, masks) except -1
     cdef int compile_terms(self, terms) except -1
+    cdef int compile_formula(self, term_t* t, term) except -1
     cdef int lay_trees(self) except -1
     cdef int check_capacity(self) except -1
-    cdef int reserve_top(self, int wanted) except -1
+    cdef int reserve_top(self, int64_t wanted) except -1
     cdef int sync(self) noexcept nogil
     cdef void build(self) noexcept nogil
     cdef void store_scores(self) noexcept nogil
@@ -108,6 +140,14 @@ cdef class Ranking:
     cdef void set_group_range(self, group_t* g, int32_t members_passing) noexcept nogil
     cdef void pick(self, group_t* g, int32_t members_passing) noexcept nogil
     cdef void add_nothing(self) noexcept nogil
+    cdef void value_rows(self) noexcept nogil
+    cdef void aim(self, int64_t passing, int32_t wanted, uint64_t seed) noexcept nogil
+    cdef bint all_equal(self) noexcept nogil
+    cdef void draw_any(self, int64_t passing, bint heed_aside) noexcept nogil
+    cdef void shuffle_best(self, group_t* g, int64_t passing) noexcept nogil
+    cdef void take_pick(self, int32_t wanted) noexcept nogil
+    cdef void find_ties(self, group_t* g) noexcept nogil
     cdef void pick_only(self, group_t* g) noexcept nogil
-    cdef int32_t decide(self, int32_t group, int32_t wanted) noexcept nogil
-    cdef void decide_among(self, int32_t* rows, int32_t count) noexcept nogil
+    cdef void decide(self, int32_t group, int32_t wanted, uint64_t seed) noexcept nogil
+    cdef int64_t measure_among(self, int32_t* rows, int32_t count) noexcept nogil
+    cdef void offer_among(self, int32_t* rows, int32_t count) noexcept nogil

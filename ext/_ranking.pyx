@@ -11,12 +11,15 @@ Stored scores are renewed once the searches have cost as much as a renewal would
 
 from libc.math cimport INFINITY, fabs
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc, qsort, realloc
 from libc.string cimport memcpy, memset
 
 import numpy as np
 
-from ._fleet cimport AFFINITY, ANTI_AFFINITY, NO_POLICY, SOFT_AFFINITY, Columns, columns_t, group_t
+from ._fleet cimport (
+    AFFINITY, ANTI_AFFINITY, CPU_ALLOCATION_RATIO, FREE_RAM_MB, NO_POLICY, RAM_ALLOCATION_RATIO, SOFT_AFFINITY,
+    TOTAL_USABLE_RAM_MB, VCPUS_TOTAL, VCPUS_USED, Columns, columns_t, group_t,
+)
 
 cdef extern from "debug.h" nogil:
     void HOSTLER_ASSERT(bint condition)
@@ -32,7 +35,19 @@ cdef extern from "scores.h":
     void hostler_add_term(double* score, const double* raw, int64_t n, double minval, double low, double range, double multiplier) noexcept nogil
     void hostler_refuse(double* score, const uint8_t* stage, int64_t n) noexcept nogil
     double hostler_block_greatest(const double* raw, const uint8_t* stage, double minval, double sign, uint8_t* leader) noexcept nogil
-    void hostler_block_maxima(const double* values, int64_t blocks, double* best, uint8_t* leader) noexcept nogil
+    void hostler_passing(double* out, const double* raw, const uint8_t* stage, int64_t n, double minval, double sign) noexcept nogil
+    void hostler_block_maxima(const double* values, int64_t blocks, int64_t stride, double* best, uint8_t* leader) noexcept nogil
+
+cdef extern from "vector_fit.h":
+    double hostler_fit(int formula, const hostler_figures* figures, int64_t row, const hostler_wish* wish) noexcept nogil
+    void hostler_fit_all(int formula, const hostler_figures* figures, const hostler_wish* wish, int64_t n, double maxval,
+                         double* out) noexcept nogil
+    void hostler_mean_load(const hostler_figures* figures, const uint8_t* stage, int64_t n, double* load) noexcept nogil
+
+cdef extern from "draws.h":
+    uint64_t hostler_word(uint64_t seed, uint64_t number) noexcept nogil
+    int64_t hostler_below(uint64_t word, int64_t count) noexcept nogil
+    int64_t hostler_nth_passing(const uint8_t* stage, const uint8_t* aside, uint8_t heed, int64_t n, int64_t nth) noexcept nogil
 
 cdef int64_t LOOK_AHEAD = 6
 """Changed rows whose memory is asked for ahead of their turn."""
@@ -63,10 +78,46 @@ cdef inline void find_columns(ranking_t* r) noexcept nogil:
         t.floor = t.minval if t.has_minval else -INFINITY
         if t.source == SOURCE_COLUMN:
             t.raw = r.fleet.host + t.column * r.capacity
-        elif t.source == SOURCE_ROW:
+        elif t.source == SOURCE_ROW or t.source == SOURCE_PACKING:
             t.raw = t.values
         else:
             t.raw = NULL
+    if r.packing:
+        r.figures.vcpus_total = r.fleet.host + VCPUS_TOTAL * r.capacity
+        r.figures.cpu_ratio = r.fleet.host + CPU_ALLOCATION_RATIO * r.capacity
+        r.figures.vcpus_used = r.fleet.host + VCPUS_USED * r.capacity
+        r.figures.ram_total_mb = r.fleet.host + TOTAL_USABLE_RAM_MB * r.capacity
+        r.figures.ram_ratio = r.fleet.host + RAM_ALLOCATION_RATIO * r.capacity
+        r.figures.free_ram_mb = r.fleet.host + FREE_RAM_MB * r.capacity
+
+
+cdef inline double formula_value(ranking_t* r, term_t* t, int64_t row) noexcept nogil:
+    cdef double value = hostler_fit(t.formula, &r.figures, row, &t.wish)
+    return t.maxval if t.has_maxval and value > t.maxval else value
+
+
+cdef inline void value_row(ranking_t* r, int64_t row) noexcept nogil:
+    """Bring the formulas' values of one row up to date, where they depend on no other."""
+    cdef int32_t i
+    for i in range(r.term_count):
+        if r.terms[i].source == SOURCE_PACKING:
+            r.terms[i].values[row] = formula_value(r, &r.terms[i], row)
+
+
+cdef void value_all(ranking_t* r) noexcept nogil:
+    """The formulas' values of all rows, whose verdicts are up to date."""
+    cdef double load[2]
+    cdef int32_t i
+    cdef term_t* t
+    if r.by_load:
+        hostler_mean_load(&r.figures, r.stage, r.fleet.rows, load)
+    for i in range(r.term_count):
+        t = &r.terms[i]
+        if t.source == SOURCE_PACKING:
+            if t.by_load:
+                t.wish.weight[0] = load[0]
+                t.wish.weight[1] = load[1]
+            hostler_fit_all(t.formula, &r.figures, &t.wish, r.fleet.rows, t.maxval if t.has_maxval else INFINITY, t.values)
 
 
 cdef inline double multiplier_of(ranking_t* r, term_t* t, int64_t row) noexcept nogil:
@@ -184,7 +235,7 @@ cdef void refresh_block(ranking_t* r, int32_t side, int64_t block) noexcept nogi
     if row + n > r.fleet.rows:
         n = <int32_t>(r.fleet.rows - row)
     elif side == r.side_count:
-        hostler_block_maxima(r.score + row, 1, r.best + at, r.leader + at)
+        hostler_block_maxima(r.score + row, 1, 1, r.best + at, r.leader + at)
         return
     else:
         t = &r.terms[r.side_term[side]]
@@ -241,6 +292,13 @@ cdef inline void ask_for(ranking_t* r, int64_t row) noexcept nogil:
     for i in range(r.term_count):
         if r.terms[i].source == SOURCE_COLUMN:
             HOSTLER_PREFETCH(c.host + r.terms[i].column * r.capacity + row)
+    if r.packing:
+        HOSTLER_PREFETCH(r.figures.vcpus_total + row)
+        HOSTLER_PREFETCH(r.figures.cpu_ratio + row)
+        HOSTLER_PREFETCH(r.figures.vcpus_used + row)
+        HOSTLER_PREFETCH(r.figures.ram_total_mb + row)
+        HOSTLER_PREFETCH(r.figures.ram_ratio + row)
+        HOSTLER_PREFETCH(r.figures.free_ram_mb + row)
     HOSTLER_PREFETCH(r.best + slot(r, 0, block))
     HOSTLER_PREFETCH(r.best + slot(r, r.side_count, block))
     HOSTLER_PREFETCH(r.leader + slot(r, 0, block))
@@ -291,9 +349,8 @@ cdef void score_all(ranking_t* r) noexcept nogil:
         t = &r.terms[i]
         if t.stored_range == 0.0:
             continue
-        if t.multipliers == NULL and (t.source == SOURCE_COLUMN or t.source == SOURCE_ROW):
-            hostler_add_term(r.score, r.fleet.host + t.column * r.capacity if t.source == SOURCE_COLUMN else t.values, n,
-                             t.minval if t.has_minval else -INFINITY, t.stored_low, t.stored_range, t.multiplier)
+        if t.multipliers == NULL and t.raw != NULL:
+            hostler_add_term(r.score, t.raw, n, t.floor, t.stored_low, t.stored_range, t.multiplier)
         else:
             for row in range(n):
                 r.score[row] += multiplier_of(r, t, row) * ((raw_of(r, t, row) - t.stored_low) / t.stored_range)
@@ -303,7 +360,7 @@ cdef void score_all(ranking_t* r) noexcept nogil:
 cdef void build_score_tree(ranking_t* r) noexcept nogil:
     cdef int64_t whole = r.fleet.rows // FANOUT, at = slot(r, r.side_count, 0), i
     cdef int32_t level
-    hostler_block_maxima(r.score, whole, r.best + at, r.leader + at)
+    hostler_block_maxima(r.score, whole, 1, r.best + at, r.leader + at)
     for i in range(whole, r.level_size[0]):
         refresh_block(r, r.side_count, i)
     for level in range(1, r.levels):
@@ -311,11 +368,20 @@ cdef void build_score_tree(ranking_t* r) noexcept nogil:
             refresh_node(r, r.side_count, level, i)
 
 
-cdef void build_trees(ranking_t* r, int32_t first_side) noexcept nogil:
+cdef void build_trees(ranking_t* r) noexcept nogil:
+    """The raw values' trees, from the bottom up. The scores are overwritten, and to be made anew."""
     cdef int32_t side, level
-    cdef int64_t i
-    for side in range(first_side, r.side_count):
-        for i in range(r.level_size[0]):
+    cdef int64_t i, whole, at
+    cdef term_t* t
+    for side in range(r.side_count):
+        t = &r.terms[r.side_term[side]]
+        whole = 0
+        if t.raw != NULL:
+            whole = r.fleet.rows // FANOUT
+            at = slot(r, side, 0)
+            hostler_passing(r.score, t.raw, r.stage, whole * FANOUT, t.floor, 1.0 if t.high_side == side else -1.0)
+            hostler_block_maxima(r.score, whole, r.side_count, r.best + at, r.leader + at)
+        for i in range(whole, r.level_size[0]):
             refresh_block(r, side, i)
         for level in range(1, r.levels):
             for i in range(r.level_size[level]):
@@ -416,6 +482,51 @@ cdef void search(ranking_t* r, int32_t level, int64_t node) noexcept nogil:
             search(r, level - 1, i)
 
 
+cdef void search_ties(ranking_t* r, int32_t level, int64_t node, double best) noexcept nogil:
+    """Add the rows below a node that are not set aside and have the score `best`, the greatest there is, to the ties."""
+    cdef int64_t first = node * FANOUT, i
+    if r.best[slot(r, r.side_count, r.level_start[level] + node)] + r.slack < best:
+        return
+    if level > 0:
+        for i in range(first, min(first + FANOUT, r.level_size[level - 1])):
+            search_ties(r, level - 1, i, best)
+        return
+    for i in range(first, min(first + FANOUT, r.fleet.rows)):
+        if r.score[i] + r.slack < best or r.aside[i] or r.score[i] == -INFINITY:
+            continue
+        r.work += 1
+        if (true_score(r, i, 0.0) if r.drifted else r.score[i]) == best:
+            add_tie(r, i)
+
+
+cdef inline void add_tie(ranking_t* r, int64_t row) noexcept nogil:
+    HOSTLER_ASSERT_INDEX(r.tie_count, r.fleet.rows)
+    r.ties[r.tie_count] = <int32_t>row
+    r.tie_count += 1
+
+
+cdef int by_number(const void* one, const void* other) noexcept nogil:
+    cdef int32_t left = (<int32_t*>one)[0], right = (<int32_t*>other)[0]
+    return (left > right) - (left < right)
+
+
+cdef inline int64_t drawn_below(ranking_t* r, int64_t count) noexcept nogil:
+    r.drawn += 1
+    return hostler_below(hostler_word(r.seed, r.drawn), count)
+
+
+cdef void shuffle(ranking_t* r, int32_t* rows, int64_t count, int64_t first) noexcept nogil:
+    """Draw which of `count` rows stand on the `first` positions."""
+    cdef int64_t i, other
+    cdef int32_t row
+    for i in range(min(first, count - 1)):
+        other = i + drawn_below(r, count - i)
+        HOSTLER_ASSERT_INDEX(other, count)
+        row = rows[i]
+        rows[i] = rows[other]
+        rows[other] = row
+
+
 cdef inline double norm(double value, double low, double span) noexcept nogil:
     return 0.0 if span == 0.0 else (value - low) / span
 
@@ -463,24 +574,31 @@ cdef class Ranking:
         free(self.r.aside)
         free(self.r.top_row)
         free(self.r.top_score)
+        free(self.r.ties)
 
     def __init__(self, Columns columns not None, *, uint8_t[::1] class_stage, needs=(), bounds=(), masks=(), terms=(),
-                 uint8_t affinity_stage=0, uint8_t anti_affinity_stage=0):
+                 uint8_t affinity_stage=0, uint8_t anti_affinity_stage=0, bint shuffle=False, int64_t subset=1):
         """``class_stage[k]``: stage that refuses host class k, 0 for none, 255 for rows that are no hosts.
 
         ``needs``: (resource class index, amount, stage, units); ``bounds``: (column, low, high, stage); ``masks``: (uint8 array of
         capacity, stage); ``terms``: dicts with source, column, values, minval, maxval, multiplier, multipliers,
-        group_factor, steady (the raw values of rows never change for as long as the ranking lives).
+        group_factor, steady (the raw values of rows never change for as long as the ranking lives), formula, asked (vCPUs, GiB),
+        by_load (the mean load of all hosts weighs the resources).
         ``affinity_stage``, ``anti_affinity_stage``: stages of the server group filters, 0 where the policy has none.
+        ``shuffle``: rows of the best score are taken in any order; ``subset``: one of so many best rows comes first (draws.py).
         """
         cdef ranking_t* r = &self.r
         if r.seen != -1 or r.counts != NULL:
             raise RuntimeError("a ranking is made once")
         if columns.c.capacity == 0:
             raise ValueError("the columns are not attached")
+        if subset < 1:
+            raise ValueError("subset must be at least 1")
         self.columns = columns
         r.affinity_stage = affinity_stage
         r.anti_affinity_stage = anti_affinity_stage
+        r.shuffle = shuffle
+        r.subset = subset
         r.fleet = &columns.c
         r.capacity = columns.c.capacity
         self.arrays = {}
@@ -545,7 +663,7 @@ cdef class Ranking:
             t = &r.terms[r.term_count]
             t.source = term["source"]
             t.column = term.get("column", -1)
-            if t.source not in (SOURCE_COLUMN, SOURCE_CLASS, SOURCE_ROW, SOURCE_GROUP):
+            if t.source not in (SOURCE_COLUMN, SOURCE_CLASS, SOURCE_ROW, SOURCE_GROUP, SOURCE_PACKING):
                 raise ValueError("unknown source of raw values")
             if t.source == SOURCE_COLUMN and not 0 <= t.column < columns:
                 raise IndexError("column out of range")
@@ -567,7 +685,8 @@ cdef class Ranking:
                 t.values = &values[0]
             if t.source == SOURCE_ROW and values.shape[0] != r.capacity:
                 raise ValueError("row values have one entry per row")
-            self.has_rows = self.has_rows or t.source == SOURCE_ROW
+            if t.source == SOURCE_PACKING:
+                self.compile_formula(t, term)
             if term.get("multipliers") is not None:
                 values = self.arrays["multipliers", r.term_count] = term["multipliers"]
                 if values.shape[0] == 0:
@@ -586,6 +705,23 @@ cdef class Ranking:
                     r.side_term[r.side_count] = r.term_count
                     r.side_count += 1
             r.term_count += 1
+        return 0
+
+    cdef int compile_formula(self, term_t* t, term) except -1:
+        cdef ranking_t* r = &self.r
+        cdef double[::1] values
+        if not DOT_PRODUCT <= term["formula"] <= DELTA_PERP:
+            raise ValueError("unknown formula")
+        if self.columns.arrays[1].shape[0] <= RAM_ALLOCATION_RATIO:
+            raise IndexError("column out of range")
+        t.formula = term["formula"]
+        t.wish.asked[0], t.wish.asked[1] = term["asked"]
+        t.wish.weight[0] = t.wish.weight[1] = 1.0
+        t.by_load = term.get("by_load", False)
+        r.packing = True
+        r.by_load = r.by_load or t.by_load
+        values = self.arrays["values", r.term_count] = np.zeros(r.capacity)
+        t.values = &values[0]
         return 0
 
     def set_class_values(self, int32_t term, double[::1] values, multipliers):
@@ -619,28 +755,35 @@ cdef class Ranking:
         r.stage = <uint8_t*>malloc(r.capacity)
         r.score = <double*>malloc(r.capacity * sizeof(double))
         r.aside = <uint8_t*>calloc(r.capacity, 1)
+        r.ties = <int32_t*>malloc(r.capacity * sizeof(int32_t) if r.shuffle else 1)
         r.counts = <int64_t*>calloc(STAGES, sizeof(int64_t))
         r.best = <double*>malloc((r.side_count + 1) * r.nodes * sizeof(double))
         r.leader = <uint8_t*>malloc((r.side_count + 1) * r.nodes)
-        if r.stage == NULL or r.score == NULL or r.aside == NULL or r.counts == NULL or r.best == NULL or r.leader == NULL:
+        if (r.stage == NULL or r.score == NULL or r.aside == NULL or r.ties == NULL or r.counts == NULL or r.best == NULL
+                or r.leader == NULL):
             raise MemoryError
         memset(r.stage, NOT_A_HOST, r.capacity)
         self.reserve_top(8)
         return 0
 
-    cdef int reserve_top(self, int wanted) except -1:
+    cdef int reserve_top(self, int64_t wanted) except -1:
+        """Room for so many best rows, and for those that chance chooses among."""
+        wanted = max(wanted, min(self.r.subset, self.r.capacity))
         if wanted > self.top_room:
             self.r.top_row = <int32_t*>realloc(self.r.top_row, wanted * sizeof(int32_t))
             self.r.top_score = <double*>realloc(self.r.top_score, wanted * sizeof(double))
             if self.r.top_row == NULL or self.r.top_score == NULL:
                 raise MemoryError
-            self.top_room = wanted
+            self.top_room = <int>wanted
         return 0
 
     @property
     def nbytes(self):
         """Bytes that the ranking holds."""
-        return self.r.capacity * 10 + (self.r.side_count + 1) * self.r.nodes * 9
+        cdef int64_t by_row = 10 + 4 * self.r.shuffle
+        for i in range(self.r.term_count):
+            by_row += 8 * (self.r.terms[i].source == SOURCE_PACKING)
+        return self.r.capacity * by_row + (self.r.side_count + 1) * self.r.nodes * 9
 
     @property
     def statistics(self):
@@ -693,7 +836,9 @@ cdef class Ranking:
         for row in range(r.fleet.rows):
             r.stage[row] = stage_of(r, row)
             r.counts[r.stage[row]] += 1
-        build_trees(r, 0)
+        if r.packing:
+            value_all(r)
+        build_trees(r)
         self.store_scores()
         r.seen = r.fleet.log_base + r.fleet.log_length
         r.rebuilds += 1
@@ -737,7 +882,11 @@ cdef class Ranking:
                 r.stage[row] = new
                 r.counts[old] -= 1
                 r.counts[new] += 1
-            elif old != 0:
+            if r.by_load:
+                continue
+            if r.packing:
+                value_row(r, row)
+            if old != 0 and old == new:
                 continue
             if old == 0 or new == 0:
                 score = 0.0 if new == 0 else -INFINITY
@@ -758,19 +907,39 @@ cdef class Ranking:
                         update_side(r, t.low_side, row, -raw if new == 0 else -INFINITY)
                 r.score[row] = score
                 update_side(r, r.side_count, row, score)
+        if r.by_load:
+            # Every row's value has changed.
+            value_all(r)
+            build_trees(r)
+            self.store_scores()
         r.seen = version
         return 0
 
-    cdef int32_t decide(self, int32_t group, int32_t wanted) noexcept nogil:
-        """Fill the list of best rows for one guest, of server group `group` (-1: none). Returns how many passed before the group's
-        own refusals were known to matter; the list's length is r.found. `sync` was called, and the list has room."""
+    cdef void value_rows(self) noexcept nogil:
+        """Bring the formulas' values up to date; the normalisers of the latest decision stay. `check_capacity` was called."""
+        cdef ranking_t* r = &self.r
+        cdef double low[TERMS]
+        cdef double span[TERMS]
+        cdef int32_t i
+        if not r.packing:
+            return
+        for i in range(r.term_count):
+            low[i] = r.terms[i].low
+            span[i] = r.terms[i].range
+        self.sync()
+        for i in range(r.term_count):
+            r.terms[i].low = low[i]
+            r.terms[i].range = span[i]
+
+    cdef void decide(self, int32_t group, int32_t wanted, uint64_t seed) noexcept nogil:
+        """Fill the list of best rows for one guest, of server group `group` (-1: none), drawing from `seed`; its length is r.found.
+        `sync` was called, and the list has room."""
         cdef ranking_t* r = &self.r
         cdef group_t* g = NULL
         cdef int32_t i, row, kept = 0
         cdef int64_t passing
         cdef bint some_aside = False, soft = False
         r.found = 0
-        r.wanted = wanted
         r.slack = 0.0
         if r.work > r.fleet.rows * RENEWAL_COST + 64:
             self.store_scores()
@@ -779,8 +948,12 @@ cdef class Ranking:
             if g.count == 0 or not self.heeds(g.policy):
                 g = NULL
         if g != NULL and g.policy == AFFINITY:
-            self.decide_among(g.rows, g.count)
-            return 0
+            passing = self.measure_among(g.rows, g.count)
+            self.aim(passing, wanted, seed)
+            self.offer_among(g.rows, g.count)
+            self.shuffle_best(g, passing)
+            self.take_pick(wanted)
+            return
         passing = r.counts[0]
         if g != NULL:
             soft = g.policy != ANTI_AFFINITY
@@ -792,18 +965,112 @@ cdef class Ranking:
             some_aside = kept > 0
             if not soft:
                 passing -= kept
+        self.aim(passing, wanted, seed)
         if passing > 1:
             self.normalise(some_aside and not soft)
             self.set_group_range(g if soft else NULL, kept)
-            self.pick(g if soft else NULL, kept)
+            if r.shuffle and self.all_equal():
+                self.draw_any(passing, not soft)
+            else:
+                self.pick(g if soft else NULL, kept)
+                self.shuffle_best(g if soft else NULL, passing)
         elif passing == 1:
             self.pick_only(g if soft else NULL)
         else:
             self.add_nothing()
+        self.take_pick(wanted)
         if some_aside:
             for i in range(g.count):
                 r.aside[g.rows[i]] = 0
-        return 0
+
+    cdef void aim(self, int64_t passing, int32_t wanted, uint64_t seed) noexcept nogil:
+        """Draw which of the best is to be taken, and look for as many as that needs."""
+        cdef ranking_t* r = &self.r
+        cdef int64_t size = min(r.subset, passing)
+        r.seed = seed
+        r.drawn = 0
+        r.pick = drawn_below(r, size) if size > 1 else 0
+        r.wanted = max(wanted, <int32_t>r.pick + 1)
+
+    cdef bint all_equal(self) noexcept nogil:
+        """Whether every passing row has the score 0.0, under the decision's normalisers."""
+        cdef int32_t i
+        for i in range(self.r.term_count):
+            if self.r.terms[i].range != 0.0:
+                return False
+        return True
+
+    cdef void draw_any(self, int64_t passing, bint heed_aside) noexcept nogil:
+        """Fill the list with rows drawn from all `passing` ones: those that pass and, if `heed_aside`, are not set aside."""
+        cdef ranking_t* r = &self.r
+        cdef int64_t row
+        cdef int32_t i
+        r.found = <int32_t>min(<int64_t>r.wanted, passing)
+        if r.found == 1:
+            r.top_row[0] = <int32_t>hostler_nth_passing(r.stage, r.aside, heed_aside, r.fleet.rows, drawn_below(r, passing))
+            r.top_score[0] = 0.0
+            return
+        r.tie_count = 0
+        for row in range(r.fleet.rows):
+            if r.stage[row] == 0 and not (heed_aside and r.aside[row]):
+                add_tie(r, row)
+        HOSTLER_ASSERT(r.tie_count == passing)
+        shuffle(r, r.ties, passing, r.found)
+        for i in range(r.found):
+            r.top_row[i] = r.ties[i]
+            r.top_score[i] = 0.0
+
+    cdef void shuffle_best(self, group_t* g, int64_t passing) noexcept nogil:
+        """Draw the order of the rows that share the best score. `g`: the group whose rows are offered by themselves, or NULL."""
+        cdef ranking_t* r = &self.r
+        cdef int32_t equal = 0
+        if not r.shuffle:
+            return
+        while equal < r.found and r.top_score[equal] == r.top_score[0]:
+            equal += 1
+        if equal < r.found or r.found == passing:
+            shuffle(r, r.top_row, equal, equal)
+            return
+        self.find_ties(g)
+        HOSTLER_ASSERT(r.tie_count >= r.found)
+        shuffle(r, r.ties, r.tie_count, r.found)
+        memcpy(r.top_row, r.ties, r.found * sizeof(int32_t))
+
+    cdef void find_ties(self, group_t* g) noexcept nogil:
+        """All rows of the best score, by number."""
+        cdef ranking_t* r = &self.r
+        cdef double best = r.top_score[0], members
+        cdef int32_t i
+        r.tie_count = 0
+        if g == NULL or g.policy != AFFINITY:
+            search_ties(r, r.levels - 1, 0, best)
+        if g == NULL:
+            return
+        for i in range(g.count):
+            if g.policy == AFFINITY:
+                if r.stage[g.rows[i]] == 0 and true_score(r, g.rows[i], 0.0) == best:
+                    add_tie(r, g.rows[i])
+            elif r.aside[g.rows[i]]:
+                members = g.members[i] if g.policy == SOFT_AFFINITY else -g.members[i]
+                if true_score(r, g.rows[i], members) == best:
+                    add_tie(r, g.rows[i])
+        qsort(r.ties, r.tie_count, sizeof(int32_t), &by_number)
+
+    cdef void take_pick(self, int32_t wanted) noexcept nogil:
+        """Move the row that was drawn to the front, and leave off what was only looked for to find it."""
+        cdef ranking_t* r = &self.r
+        cdef int32_t row, i = <int32_t>r.pick
+        cdef double score
+        if r.found == 0:
+            return
+        HOSTLER_ASSERT_INDEX(i, r.found)
+        row, score = r.top_row[i], r.top_score[i]
+        while i > 0:
+            r.top_row[i] = r.top_row[i - 1]
+            r.top_score[i] = r.top_score[i - 1]
+            i -= 1
+        r.top_row[0], r.top_score[0] = row, score
+        r.found = min(r.found, wanted)
 
     cdef bint heeds(self, int32_t policy) noexcept nogil:
         """Whether the signature's filters or weighers look at groups of this policy."""
@@ -919,8 +1186,8 @@ cdef class Ranking:
         for i in range(self.r.term_count):
             self.r.terms[i].low = self.r.terms[i].range = 0.0
 
-    cdef void decide_among(self, int32_t* rows, int32_t count) noexcept nogil:
-        """Rank only `rows` (those that pass), normalised over themselves. No group term counts their members."""
+    cdef int64_t measure_among(self, int32_t* rows, int32_t count) noexcept nogil:
+        """Normalise over those of `rows` alone that pass; their number. No group term counts their members."""
         cdef ranking_t* r = &self.r
         cdef term_t* t
         cdef int32_t i, j, passing = 0
@@ -942,6 +1209,12 @@ cdef class Ranking:
                 low = min(low, raw)
                 high = max(high, raw)
             set_range(t, low, high)
+        return passing
+
+    cdef void offer_among(self, int32_t* rows, int32_t count) noexcept nogil:
+        """Rank only `rows`, those that pass."""
+        cdef ranking_t* r = &self.r
+        cdef int32_t i
         for i in range(count):
             if r.stage[rows[i]] == 0:
                 offer(r, rows[i], true_score(r, rows[i], 0.0))
@@ -953,8 +1226,9 @@ cdef class Ranking:
         self.check_capacity()
         self.sync()
 
-    def best(self, int32_t group=-1, int32_t wanted=1):
-        """The ``wanted`` best rows and scores as two lists, best first, ties by row. O(changes + log hosts) as a rule."""
+    def best(self, int32_t group=-1, int32_t wanted=1, uint64_t seed=0):
+        """The ``wanted`` best rows and scores as two lists, best first, ties by row; what chance has a part in is drawn from ``seed``.
+        O(changes + log hosts) as a rule."""
         if wanted < 1:
             raise ValueError("wanted must be at least 1")
         if group >= 0:
@@ -963,7 +1237,7 @@ cdef class Ranking:
         wanted = <int32_t>min(<int64_t>wanted, max(self.r.fleet.rows, 1))
         self.reserve_top(wanted)
         with nogil:
-            self.decide(group, wanted)
+            self.decide(group, wanted, seed)
         return [self.r.top_row[i] for i in range(self.r.found)], [self.r.top_score[i] for i in range(self.r.found)]
 
     def stages(self):
@@ -994,6 +1268,7 @@ cdef class Ranking:
         find_columns(r)
         self.check_capacity()
         self.columns.check_row(row)
+        self.value_rows()
         result = []
         for i in range(r.term_count):
             t = &r.terms[i]
@@ -1033,6 +1308,7 @@ cdef class Ranking:
             raise ValueError("rows and members differ in length")
         for i in range(n):
             self.columns.check_row(rows[i])
+        self.value_rows()
         result = np.zeros(n, np.float64)
         cdef double[::1] view = result
         self.add_nothing()
@@ -1090,6 +1366,9 @@ cdef class Ranking:
             value = stored_score(r, row) if r.stage[row] == 0 else -INFINITY
             assert r.score[row] == value, f"stored score of row {row}"
             assert not r.aside[row], f"row {row} left aside"
+            for side in range(r.term_count):
+                if r.terms[side].source == SOURCE_PACKING and r.stage[row] != NOT_A_HOST:
+                    assert r.terms[side].values[row] == formula_value(r, &r.terms[side], row), f"value of row {row}"
         assert counts == [r.counts[i] for i in range(STAGES)], "counts"
         for side in range(r.side_count + 1):
             for level in range(r.levels):

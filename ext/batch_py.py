@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .constants import BUILDING, STAGES
+from .draws import word
 from .fleet_py import Columns, checked
 from .ranking_py import Ranking
 from .tables_py import format_uuid
@@ -21,12 +22,15 @@ def place(
     users: npt.NDArray[np.int32],
     groups: npt.NDArray[np.int32],
     building: bool,
+    seed: int,
+    sequence: int,
     out_row: npt.NDArray[np.int32],
     out_consumer: npt.NDArray[np.int32],
     out_score: npt.NDArray[np.float64],
     out_counts: npt.NDArray[np.int64],
 ) -> int:
-    """Place guest i by ranking ``which[i]``, taking shape ``shapes[i]``, each seeing the claims before it."""
+    """Place guest i by ranking ``which[i]``, taking shape ``shapes[i]``, each seeing the claims before it and drawing
+    from word ``sequence + i`` of ``seed``."""
     n, width = len(checked(which, np.int32, 1)), checked(out_counts, np.int64, 2).shape[1]
     for line in (shapes, projects, users, groups, out_row, out_consumer):
         checked(line, np.int32, 1)
@@ -46,7 +50,7 @@ def place(
     flags = BUILDING if building else 0
     for i in range(n):
         ranking, group = rankings[which[i]], int(groups[i])
-        rows, scores = ranking.best(group)
+        rows, scores = ranking.best(group, 1, word(seed, sequence + i))
         words, owner = (int(uuids[i, 0]), int(uuids[i, 1])), (int(projects[i]), int(users[i]))
         out_counts[i] = ranking.counts(group, width)
         out_row[i] = out_consumer[i] = -1

@@ -2,11 +2,19 @@
 
 from typing import Final
 
-# Raw value of a term: a host column, by host class, one per row, or factor * members of the guest's server group.
+# Raw value of a term: a host column, by host class, one per row, factor * members of the guest's server group, or a
+# formula of vector packing.
 SOURCE_COLUMN: Final = 0
 SOURCE_CLASS: Final = 1
 SOURCE_ROW: Final = 2
 SOURCE_GROUP: Final = 3
+SOURCE_PACKING: Final = 4
+
+# Formulas of vector packing; vector_fit.py says what they are.
+DOT_PRODUCT: Final = 0
+L2_NORM: Final = 1
+COSINE: Final = 2
+DELTA_PERP: Final = 3
 
 TERMS: Final = 24
 """Most weighers of one ranking."""
@@ -28,7 +36,7 @@ ANTI_AFFINITY: Final = 2
 SOFT_AFFINITY: Final = 3
 SOFT_ANTI_AFFINITY: Final = 4
 
-# Rows of the host column block that a claim changes; placement/columns.py names all rows.
+# Rows of the host column block that the kernels know; placement/columns.py names all rows.
 FREE_RAM_MB: Final = 0
 FREE_VCPUS: Final = 1
 FREE_DISK_MB: Final = 2
@@ -41,3 +49,5 @@ VCPUS_USED: Final = 8
 VCPUS_TOTAL: Final = 9
 CPU_ALLOCATION_RATIO: Final = 10
 SERVICE_UP: Final = 11
+TOTAL_USABLE_RAM_MB: Final = 12
+RAM_ALLOCATION_RATIO: Final = 13

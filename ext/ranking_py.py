@@ -12,18 +12,29 @@ import numpy.typing as npt
 from .constants import (
     AFFINITY,
     ANTI_AFFINITY,
+    CPU_ALLOCATION_RATIO,
+    DELTA_PERP,
+    DOT_PRODUCT,
+    FREE_RAM_MB,
     NO_POLICY,
     NOT_A_HOST,
+    RAM_ALLOCATION_RATIO,
     SOFT_AFFINITY,
     SOFT_ANTI_AFFINITY,
     SOURCE_CLASS,
     SOURCE_COLUMN,
     SOURCE_GROUP,
+    SOURCE_PACKING,
     SOURCE_ROW,
     STAGES,
     TERMS,
+    TOTAL_USABLE_RAM_MB,
+    VCPUS_TOTAL,
+    VCPUS_USED,
 )
+from .draws import Draws
 from .fleet_py import Columns, Group, checked
+from .vector_fit import Load, Pair, fit, load_of, mean_load
 
 
 class Need(NamedTuple):
@@ -67,6 +78,11 @@ class Term:
     group_factor: float = 0.0
     steady: bool = False
     """A promise to the kernel that the raw values of rows never change; nothing is kept here that it could save."""
+    formula: int = -1
+    asked: Pair = (0.0, 0.0)
+    """vCPUs and GiB that a formula of vector packing is asked with."""
+    by_load: bool = False
+    """The mean load of all hosts weighs the two resources of the formula."""
 
 
 class Ranking:
@@ -83,9 +99,13 @@ class Ranking:
         terms: Sequence[Mapping[str, Any]] = (),
         affinity_stage: int = 0,
         anti_affinity_stage: int = 0,
+        shuffle: bool = False,
+        subset: int = 1,
     ) -> None:
         if columns.capacity == 0:
             raise ValueError("the columns are not attached")
+        if subset < 1:
+            raise ValueError("subset must be at least 1")
         self.columns = columns
         self.capacity = columns.capacity
         self.set_class_stage(class_stage)
@@ -94,6 +114,7 @@ class Ranking:
         self.masks = [Mask(*mask) for mask in masks]
         self.terms = [Term(**term) for term in terms]
         self.group_stage = {AFFINITY: affinity_stage, ANTI_AFFINITY: anti_affinity_stage}
+        self.shuffle, self.subset = shuffle, subset
         self.seen = -1
         self.statistics = (0, 0)
         self.nbytes = 0
@@ -116,7 +137,7 @@ class Ranking:
         if len(self.terms) > TERMS:
             raise ValueError("too many weighers")
         for term in self.terms:
-            if term.source not in (SOURCE_COLUMN, SOURCE_CLASS, SOURCE_ROW, SOURCE_GROUP):
+            if term.source not in (SOURCE_COLUMN, SOURCE_CLASS, SOURCE_ROW, SOURCE_GROUP, SOURCE_PACKING):
                 raise ValueError("unknown source of raw values")
             if term.source == SOURCE_COLUMN and not 0 <= term.column < len(self.columns.host):
                 raise IndexError("column out of range")
@@ -128,6 +149,10 @@ class Ranking:
                 raise ValueError("values are missing")
             if term.source == SOURCE_ROW and term.values is not None and len(term.values) != self.capacity:
                 raise ValueError("row values have one entry per row")
+            if term.source == SOURCE_PACKING and not DOT_PRODUCT <= term.formula <= DELTA_PERP:
+                raise ValueError("unknown formula")
+            if term.source == SOURCE_PACKING and len(self.columns.host) <= RAM_ALLOCATION_RATIO:
+                raise IndexError("column out of range")
 
     def set_class_stage(self, class_stage: npt.NDArray[np.uint8]) -> None:
         """Replace the verdicts by class (they grow as new host classes appear)."""
@@ -150,11 +175,6 @@ class Ranking:
             self.terms[term].values = values
         if multipliers is not None:
             self.terms[term].multipliers = multipliers[0]
-
-    @property
-    def has_rows(self) -> bool:
-        """True if a term has a raw value of its own for each row."""
-        return any(term.source == SOURCE_ROW for term in self.terms)
 
     def refresh(self) -> None:
         """Note the fleet's version. RuntimeError if the columns were reallocated since the ranking was made."""
@@ -244,9 +264,31 @@ class Ranking:
 
     # scores
 
-    def _raw(self, term: Term, row: int, members: float) -> float:
-        """The weigher's raw value, within minval and maxval."""
-        if term.source == SOURCE_COLUMN:
+    def _raws(self, term: Term, rows: list[int], members: list[float]) -> list[float]:
+        """The weigher's raw values of rows, within minval and maxval."""
+        weight = self._mean_load() if term.by_load else (1.0, 1.0)
+        return [self._raw(term, row, count, weight) for row, count in zip(rows, members, strict=True)]
+
+    def _load(self, row: int) -> Load:
+        host = self.columns.host[:, row]
+        return load_of(
+            vcpus_total=float(host[VCPUS_TOTAL]),
+            cpu_allocation_ratio=float(host[CPU_ALLOCATION_RATIO]),
+            vcpus_used=float(host[VCPUS_USED]),
+            total_usable_ram_mb=float(host[TOTAL_USABLE_RAM_MB]),
+            ram_allocation_ratio=float(host[RAM_ALLOCATION_RATIO]),
+            free_ram_mb=float(host[FREE_RAM_MB]),
+        )
+
+    def _mean_load(self) -> Pair:
+        hosts = self.class_stage[self.columns.class_of[: self.columns.rows]] != NOT_A_HOST
+        return mean_load((row, self._load(row)) for row in np.flatnonzero(hosts).tolist())
+
+    def _raw(self, term: Term, row: int, members: float, weight: Pair) -> float:
+        """``weight``: of the resources in a formula."""
+        if term.source == SOURCE_PACKING:
+            raw = fit(term.formula, self._load(row), term.asked, weight)
+        elif term.source == SOURCE_COLUMN:
             raw = float(self.columns.host[term.column, row])
         elif term.source == SOURCE_GROUP:
             # ``members`` is negative in a soft-anti-affinity group, and speaks only to the term of its own sign.
@@ -274,7 +316,7 @@ class Ranking:
         if len(rows) <= 1:
             return totals
         for position, term in enumerate(self.terms):
-            raws = [self._raw(term, row, count) for row, count in zip(rows, members, strict=True)]
+            raws = self._raws(term, rows, members)
             low, span = self._normalisers[position] = self._ends(term, raws, idle[position])
             if span == 0.0:
                 continue
@@ -282,8 +324,9 @@ class Ranking:
                 totals[i] += self._multiplier(term, row) * ((raw - low) / span)
         return totals
 
-    def best(self, group: int = -1, wanted: int = 1) -> tuple[list[int], list[float]]:
-        """The ``wanted`` best rows and scores, best first, ties by row. O(rows * log rows)."""
+    def best(self, group: int = -1, wanted: int = 1, seed: int = 0) -> tuple[list[int], list[float]]:
+        """The ``wanted`` best rows and scores, best first, ties by row; what chance has a part in is drawn from
+        ``seed``. O(rows * log rows)."""
         if wanted < 1:
             raise ValueError("wanted must be at least 1")
         heeded = self._heeded(group)
@@ -291,7 +334,9 @@ class Ranking:
         rows = [row for row in range(self.columns.rows) if self._stage(row, heeded) == 0]
         members = [self._members(row, heeded) for row in rows]
         scores = self._scores(rows, members, [self._is_idle(term, heeded) for term in self.terms])
-        order = sorted(range(len(rows)), key=lambda i: (-scores[i], rows[i]))[:wanted]
+        order = sorted(range(len(rows)), key=lambda i: (-scores[i], rows[i]))
+        ties = scores.count(max(scores, default=0.0)) if self.shuffle else 1
+        order = [order[position] for position in Draws(seed).order(len(order), ties, self.subset)[:wanted]]
         return [rows[i] for i in order], [scores[i] for i in order]
 
     @staticmethod
@@ -316,7 +361,7 @@ class Ranking:
         self.columns.check_row(row)
         parts = []
         for term, (low, span) in zip(self.terms, self._normalisers, strict=True):
-            raw = self._raw(term, row, members)
+            raw = self._raws(term, [row], [members])[0]
             parts.append((raw, (raw - low) / span if span else 0.0, self._multiplier(term, row)))
         return parts
 
@@ -345,7 +390,7 @@ class Ranking:
         counts, idle = self._counted(known, members)
         result = []
         for position, term in enumerate(self.terms):
-            raws = [self._raw(term, row, count) for row, count in zip(known, counts, strict=True)]
+            raws = self._raws(term, known, counts)
             low, span = self._ends(term, raws, idle[position]) if len(known) > 1 else (0.0, 0.0)
             norms = [(raw - low) / span if span else 0.0 for raw in raws]
             multipliers = [self._multiplier(term, row) for row in known]

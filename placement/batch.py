@@ -328,6 +328,8 @@ def _place_run(plan: Plan, decisions: Decisions, first: int, last: int) -> None:
         plan.users[span],
         plan.groups[span],
         True,
+        engine.seed,
+        engine.sequence + 1,
         rows,
         consumers,
         scores,

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from ..ext.constants import SOFT_AFFINITY, SOFT_ANTI_AFFINITY
+from ..ext.draws import word
 from ..ext.tables import format_uuid, make_many
 from .batch import Decisions, place_batch
 from .checks import shown
@@ -27,12 +28,9 @@ from .request_check import check_request, check_spec, check_uuids
 from .schedule import ClaimHook, Ranked, Scheduling
 from .signature import Signature
 
-_MIX: Final = 0x9E3779B97F4A7C15
-_WORD: Final = (1 << 64) - 1
-
 
 def draws(policy: Policy) -> bool:
-    """True if the policy has chance choose among the best hosts, for which the scan is needed."""
+    """True if the policy has chance choose among the best hosts."""
     options = policy.options.filter_scheduler
     return options.host_subset_size > 1 or options.shuffle_best_same_weighed_hosts
 
@@ -81,10 +79,7 @@ class Engine:
 
     def seed_of(self, sequence: int) -> int:
         """64-bit seed of a decision: splitmix64 of the engine's seed and the sequence number."""
-        word = (self.seed + sequence * _MIX) & _WORD
-        word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
-        word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _WORD
-        return word ^ (word >> 31)
+        return word(self.seed, sequence)
 
     def next_sequence(self) -> int:
         """Number of the decision that is being made; the next one gets the next number."""
@@ -188,12 +183,7 @@ class Engine:
     def ranked_way(self, request: Request) -> Signature | None:
         """The signature if the kernel's ranking alone can decide the request, None if it takes the scan."""
         group = request.server_group
-        if (
-            self.draws
-            or len(request.instance_uuids) != 1
-            or names_hosts(request.spec)
-            or isinstance(group, ServerGroup)
-        ):
+        if len(request.instance_uuids) != 1 or names_hosts(request.spec) or isinstance(group, ServerGroup):
             return None
         signature = self.compiled.signature(request, candidates_given=False)
         if not signature.simple:
@@ -214,7 +204,8 @@ class Engine:
         fleet = self._fleet
         group = fleet.group_id(request.server_group) if isinstance(request.server_group, str) else -1
         signature.refresh()
-        rows, weights = signature.ranking.best(group, 1 + request.alternates)
+        seed = self.decision_seed()
+        rows, weights = signature.ranking.best(group, 1 + request.alternates, seed)
         counts = signature.ranking.counts(group, len(signature.stages))
         if not rows:
             return Scheduling(self, request).refuse()
@@ -243,7 +234,7 @@ class Engine:
             alternates = tuple(map(self._alternate, rows[1:], weights[1:]))
         chosen = self.selection(Claimed(uuid, row, -1, weights[0], allocations, parts), alternates)
         return Decision(
-            seed=self.decision_seed(),
+            seed=seed,
             sequence=self.next_sequence(),
             request_id=request.request_id,
             considered=sum(counts),

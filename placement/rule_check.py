@@ -7,12 +7,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ext.constants import DELTA_PERP, DOT_PRODUCT
 from .columns import COLUMN
 from .errors import InvalidValue, UnknownName
 from .filters.base import Bound, Filter, Selection
 from .filters.host_attributes import FIELDS
 from .request import Request
-from .weighers.base import Weigher
+from .weighers.base import Formula, Weigher
 
 
 def fields_of(rule: Filter | Weigher, request: Request) -> frozenset[str]:
@@ -57,6 +58,18 @@ def verdicts(judge: Filter, mask: object, rows: int) -> NDArray[np.uint8]:
     if not isinstance(mask, np.ndarray) or mask.shape != (rows,) or mask.dtype != np.bool_:
         raise _wrong(judge, "mask", f"bool[{rows}]", mask)
     return mask.astype(np.uint8)
+
+
+def formula_of(weigher: Weigher, request: Request) -> Formula | None:
+    """Formula form, or None; InvalidValue for junk."""
+    formula = weigher.formula(request)
+    if formula is None:
+        return None
+    if not isinstance(formula, Formula) or formula.number not in range(DOT_PRODUCT, DELTA_PERP + 1):
+        raise _wrong(weigher, "formula", "a Formula of the kernels", formula)
+    for amount in formula[1:]:
+        finite_number(weigher, "formula", amount)
+    return formula
 
 
 def raw_values(weigher: Weigher, values: object, rows: int) -> NDArray[np.float64]:

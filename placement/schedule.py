@@ -5,7 +5,6 @@ This is the scan: every rule is looked at for every host. Engine.place takes the
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ext.constants import NOT_A_HOST
+from ..ext.draws import Draws
 from .checks import shown
 from .claim import Allocations, Claimed, allocations_of, extras_for, forgotten
 from .decision import Alternate, Decision, ScorePart, Selection
@@ -188,16 +188,16 @@ class Scheduling:
         """Claim a host for every instance, all or nothing."""
         engine, request = self.engine, self.request
         ranked = self.rank()
-        draw = random.Random(engine.decision_seed())
+        draws = Draws(engine.decision_seed())
         uuids = request.instance_uuids
         start = self.fleet.history.hold()
-        rows, weights = self._choose_first(ranked.rows, ranked.weights, draw)
+        rows, weights = self._choose_first(ranked.rows, ranked.weights, draws)
         made: list[tuple[Claimed, NDArray[np.int32], NDArray[np.float64], tuple[ScorePart, ...]]] = []
         try:
             for index, uuid in enumerate(uuids):
                 self._instance = uuid
                 if index > 0:
-                    rows, weights = self._again(rows, draw)
+                    rows, weights = self._again(rows, draws)
                 claimed = self._claim_first(uuid, rows, weights)
                 if claimed is None:
                     break
@@ -206,7 +206,7 @@ class Scheduling:
                 self._clean_up(made)
                 self.fleet.history.go(start)
                 return self._refused(ranked, len(made))
-            return self._decision(ranked, made, draw)
+            return self._decision(ranked, made, draws)
         except BaseException:
             self.fleet.history.go(start)
             raise
@@ -216,32 +216,25 @@ class Scheduling:
         return self._refused(self.rank(), 0)
 
     def _choose_first(
-        self, rows: NDArray[np.int32], weights: NDArray[np.float64], draw: random.Random
+        self, rows: NDArray[np.int32], weights: NDArray[np.float64], draws: Draws
     ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """Nova 33 ``_get_sorted_hosts``: shuffle the equal best if asked, then one of the first ``host_subset_size``
         to the front."""
         options = self.engine.policy.options.filter_scheduler
         if len(rows) == 0 or not self.engine.draws:
             return rows, weights
-        order = list(range(len(rows)))
-        if options.shuffle_best_same_weighed_hosts:
-            leading = int(np.argmax(weights != weights[0])) if np.any(weights != weights[0]) else len(rows)
-            best = order[:leading]
-            draw.shuffle(best)
-            order[:leading] = best
-        size = min(options.host_subset_size, len(order))
-        if size > 1:
-            order.insert(0, order.pop(draw.randrange(size)))
+        ties = np.count_nonzero(weights == weights[0]) if options.shuffle_best_same_weighed_hosts else 1
+        order = draws.order(len(rows), int(ties), options.host_subset_size)
         return rows[order], weights[order]
 
-    def _again(self, rows: NDArray[np.int32], draw: random.Random) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    def _again(self, rows: NDArray[np.int32], draws: Draws) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """For a further instance: the filters that judge every instance, over what survived, then weigh anew (Nova
         33)."""
         self.signature.refresh()
         self.signature.ranking.refresh()
         rows = rows[self._still_passes(rows)]
         rows, weights = self._weigh(rows)
-        return self._choose_first(rows, weights, draw)
+        return self._choose_first(rows, weights, draws)
 
     def _still_passes(self, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
         keep = np.ones(len(rows), bool)
@@ -353,11 +346,11 @@ class Scheduling:
             claims=tuple(self.claims),
         )
 
-    def _decision(self, ranked: Ranked, made: Sequence[Any], draw: random.Random) -> Decision:
+    def _decision(self, ranked: Ranked, made: Sequence[Any], draws: Draws) -> Decision:
         chosen = {claimed.row for claimed, *_ in made}
         last = made[-1]
         if len(made) > 1 and self.request.alternates:
-            rows, weights = self._again(last[1], draw)
+            rows, weights = self._again(last[1], draws)
         else:
             rows, weights = last[1], last[2]
         seed = self.engine.decision_seed()

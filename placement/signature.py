@@ -120,6 +120,7 @@ class Signature:
             self.owner, self.row_judges, self.row_values = owner, owner.row_judges, owner.row_values
             return
         self._refresh_rows()
+        options = self.policy.options.filter_scheduler
         self._ranking = Ranking(
             self.fleet.kernel,
             class_stage=self._class_stage,
@@ -129,6 +130,8 @@ class Signature:
             terms=[term.arguments for term in self._terms],
             affinity_stage=self._group_stage["affinity"],
             anti_affinity_stage=self._group_stage["anti-affinity"],
+            shuffle=options.shuffle_best_same_weighed_hosts,
+            subset=options.host_subset_size,
         )
 
     @property

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ext.constants import SOURCE_CLASS, SOURCE_COLUMN, SOURCE_GROUP, SOURCE_ROW
+from ..ext.constants import SOURCE_CLASS, SOURCE_COLUMN, SOURCE_GROUP, SOURCE_PACKING, SOURCE_ROW
 from .columns import COLUMN
 from .errors import HostlerError, InvalidValue
 from .fleet import Fleet
 from .host_classes import STATIC_FIELDS
 from .request import Request
 from .row_cache import RowCache
-from .rule_check import column_of, ends_of, fields_of, finite_number, raw_values
+from .rule_check import column_of, ends_of, fields_of, finite_number, formula_of, raw_values
 from .view import ClassView, FleetView, HostView
 from .weighers.base import Weigher
 
@@ -85,12 +85,17 @@ class Term:
         factor = weigher.group_factor
         # The kernel does not clamp columns from above.
         column = weigher.column(request) if factor is None and weigher.maxval is None else None
+        formula = formula_of(weigher, request) if factor is None and column is None else None
         if factor is not None:
             self.arguments.update(source=SOURCE_GROUP, group_factor=factor)
         elif column is not None:
             # These two change only by edits that also have every signature compiled anew.
             steady = column in ("hypervisor_version", "failed_builds")
             self.arguments.update(source=SOURCE_COLUMN, column=column_of(weigher, column), steady=steady)
+        elif formula is not None:
+            asked = formula.vcpus, formula.memory_gib
+            by_load = weigher.whole_fleet
+            self.arguments.update(source=SOURCE_PACKING, formula=formula.number, asked=asked, by_load=by_load)
         elif fields_of(weigher, request) <= STATIC_FIELDS:
             self.arguments.update(source=SOURCE_CLASS, values=np.zeros(64))
         else:

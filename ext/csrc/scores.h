@@ -10,11 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define HOSTLER_CLONES __attribute__((target_clones("avx512f", "avx2", "default"), noinline))
-#else
-#define HOSTLER_CLONES
-#endif
+#include "clones.h"
 
 /* score[i] += multiplier * ((max(raw[i], minval) - low) / range) */
 HOSTLER_CLONES
@@ -34,9 +30,20 @@ static void hostler_refuse(double *restrict score, const uint8_t *restrict stage
     }
 }
 
-/* best[b] = greatest of the 16 values of block b, leader[b] = its first position; blocks are whole. */
+/* out[i] = sign * max(raw[i], minval), -inf where stage[i] refuses the row */
 HOSTLER_CLONES
-static void hostler_block_maxima(const double *restrict values, int64_t blocks, double *restrict best, uint8_t *restrict leader) {
+static void hostler_passing(double *restrict out, const double *restrict raw, const uint8_t *restrict stage, int64_t n, double minval,
+                            double sign) {
+    for (int64_t i = 0; i < n; i++) {
+        double value = raw[i] < minval ? minval : raw[i];
+        out[i] = stage[i] ? -INFINITY : sign * value;
+    }
+}
+
+/* best[b * stride] = greatest of the 16 values of block b, leader[b * stride] = its first position; blocks are whole. */
+HOSTLER_CLONES
+static void hostler_block_maxima(const double *restrict values, int64_t blocks, int64_t stride, double *restrict best,
+                                 uint8_t *restrict leader) {
     for (int64_t b = 0; b < blocks; b++) {
         const double *v = values + 16 * b;
         double half[8];
@@ -54,8 +61,8 @@ static void hostler_block_maxima(const double *restrict values, int64_t blocks, 
         for (int i = 0; i < 16; i++) {
             equal |= (uint32_t)(v[i] == greatest) << i;
         }
-        best[b] = greatest;
-        leader[b] = (uint8_t)__builtin_ctz(equal | 0x10000u) & 15;
+        best[b * stride] = greatest;
+        leader[b * stride] = (uint8_t)__builtin_ctz(equal | 0x10000u) & 15;
     }
 }
 

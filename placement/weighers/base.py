@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 Amounts = dict[int, dict[int, int]]
 """Row -> resource class index -> amount."""
+
+
+class Formula(NamedTuple):
+    """One of the kernels' formulas of vector packing (ext/vector_fit.py has them, ext/constants.py their numbers), and
+    what of a guest it weighs."""
+
+    number: int
+    vcpus: float
+    memory_gib: float
 
 
 class Weigher:
@@ -87,6 +96,11 @@ class Weigher:
 
     def column(self, request: Request) -> str | None:
         """Column form: name of the fleet column that is the raw value, or None."""
+        return None
+
+    def formula(self, request: Request) -> Formula | None:
+        """Formula form: the kernels' formula that the raw value is, or None. ``whole_fleet`` says that the mean load of
+        all hosts weighs CPUs and memory in it."""
         return None
 
     def values(self, view: FleetView, request: Request) -> NDArray[np.float64] | None:

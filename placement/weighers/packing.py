@@ -9,101 +9,70 @@ CosineWeigher                cosine of the angle between c and u + q
 DeltaPerpWeigher             by how much the distance of u from the line along c shrinks when q is added
 
 Each has the multiplier 1. Best and worst fit are CPUWeigher with a multiplier of -1 and 1; first fit is no weigher.
+The formulas are in ext/vector_fit.py, and in the ranking kernel.
 Source: Panigrahy et al., Heuristics for vector bin packing (2011); the rules of dslab-iaas.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...ext.constants import COSINE, DELTA_PERP, DOT_PRODUCT, L2_NORM
+from ...ext.vector_fit import GIB_MB, Load, Pair, fit, load_of, mean_load
 from ..errors import InvalidValue
 from ..fleet import Fleet
 from ..host import HostState
 from ..request import Request
-from .base import Weigher
+from .base import Formula, Weigher
 
-if TYPE_CHECKING:
-    from ..view import FleetView
-
-GIB_MB: Final = 1024.0
-_READS: Final = frozenset(
-    {
-        "cpu_allocation_ratio",
-        "free_ram_mb",
-        "ram_allocation_ratio",
-        "total_usable_ram_mb",
-        "vcpus_total",
-        "vcpus_used",
-    }
+_READS: Final = (
+    *("vcpus_total", "cpu_allocation_ratio", "vcpus_used"),
+    *("total_usable_ram_mb", "ram_allocation_ratio", "free_ram_mb"),
 )
-Vectors = NDArray[np.float64]
 
 
 class PackingWeigher(Weigher):
-    """Base of the family: ``value`` is the formula, over arrays [hosts, 2]."""
+    """Base of the family: each is one of the kernels' formulas."""
 
     spec_only: ClassVar[bool] = True
+    number: ClassVar[int]
+    """Of the formula, in ext/constants.py."""
 
     def configured(self) -> float:
         return 1.0
 
     def fields(self, request: Request) -> frozenset[str]:
-        return _READS
+        return frozenset(_READS)
 
     def key(self, request: Request) -> Hashable:
         return request.flavor.vcpus, request.flavor.memory_mb
 
-    def value(self, capacity: Vectors, used: Vectors, asked: Vectors, load: Vectors) -> Vectors:
-        """The raw values of hosts. ``load``: the mean load of each resource over all hosts of the fleet."""
-        raise NotImplementedError
-
-    def values(self, view: FleetView, request: Request) -> Vectors | None:
-        capacity, used = _vectors(view.fleet, view.row_ids)
-        load = _mean_load(view.fleet) if self.whole_fleet else np.ones(2)
-        return self.value(capacity, used, _asked(request), load)
+    def formula(self, request: Request) -> Formula | None:
+        return Formula(self.number, request.flavor.vcpus, request.flavor.memory_mb / GIB_MB)
 
     def raw(self, host: HostState, request: Request) -> float:
         """InvalidValue for a host that is in no fleet, where a rule looks at all hosts."""
         fleet = getattr(host, "fleet", None)
-        if self.whole_fleet and not isinstance(fleet, Fleet):
-            raise InvalidValue(f"{self.name} weighs hosts of a fleet only", field=self.name)
-        capacity = [host.vcpus_total * host.cpu_allocation_ratio, host.total_usable_ram_mb * host.ram_allocation_ratio]
-        used = [float(host.vcpus_used), float(host.total_usable_ram_mb - host.free_ram_mb)]
-        scale = np.array([1.0, GIB_MB])
-        load = _mean_load(fleet) if self.whole_fleet and isinstance(fleet, Fleet) else np.ones(2)
-        return float(self.value(np.array([capacity]) / scale, np.array([used]) / scale, _asked(request), load)[0])
+        weight = (1.0, 1.0)
+        if self.whole_fleet:
+            if not isinstance(fleet, Fleet):
+                raise InvalidValue(f"{self.name} weighs hosts of a fleet only", field=self.name)
+            weight = _mean_load(fleet)
+        load = load_of(**{name: float(getattr(host, name)) for name in _READS})
+        return fit(self.number, load, (request.flavor.vcpus, request.flavor.memory_mb / GIB_MB), weight)
 
 
-def _asked(request: Request) -> Vectors:
-    return np.array([request.flavor.vcpus, request.flavor.memory_mb / GIB_MB])
+def _mean_load(fleet: Fleet) -> Pair:
+    hosts = np.flatnonzero(fleet.is_host)
+    columns = [fleet.column(name)[hosts].tolist() for name in _READS]
+    return mean_load((row, _load(*figures)) for row, *figures in zip(hosts.tolist(), *columns, strict=True))
 
 
-def _vectors(fleet: Fleet, rows: NDArray[np.integer]) -> tuple[Vectors, Vectors]:
-    """Capacity and use of hosts, [rows, 2]; what is said of rows that are no hosts means nothing."""
-
-    def column(name: str) -> Vectors:
-        values: Vectors = fleet.column(name)[rows]
-        return values
-
-    memory = column("total_usable_ram_mb")
-    vcpus = column("vcpus_total") * column("cpu_allocation_ratio")
-    capacity = np.stack([vcpus, memory * column("ram_allocation_ratio") / GIB_MB], axis=1)
-    return capacity, np.stack([column("vcpus_used"), (memory - column("free_ram_mb")) / GIB_MB], axis=1)
-
-
-def _mean_load(fleet: Fleet) -> Vectors:
-    capacity, used = _vectors(fleet, np.flatnonzero(fleet.is_host))
-    load: Vectors = _over(used, capacity).mean(axis=0) if len(used) else np.ones(2)
-    return load
-
-
-def _over(amounts: Vectors, capacity: Vectors) -> Vectors:
-    """Parts of the capacity; 0 where there is none."""
-    return np.divide(amounts, capacity, out=np.zeros_like(amounts), where=capacity != 0)
+def _load(*figures: float) -> Load:
+    return load_of(**dict(zip(_READS, figures, strict=True)))
 
 
 class DotProductWeigher(PackingWeigher):
@@ -111,11 +80,7 @@ class DotProductWeigher(PackingWeigher):
 
     name: ClassVar[str] = "DotProductWeigher"
     option: ClassVar[str] = "dot_product_weight_multiplier"
-
-    def value(self, capacity: Vectors, used: Vectors, asked: Vectors, load: Vectors) -> Vectors:
-        wanted = _over(np.broadcast_to(asked, used.shape).copy(), capacity)
-        products: Vectors = (load * _over(capacity - used, capacity) * wanted).sum(axis=1)
-        return products
+    number: ClassVar[int] = DOT_PRODUCT
 
 
 class WeightedDotProductWeigher(DotProductWeigher):
@@ -131,12 +96,8 @@ class L2NormDiffWeigher(PackingWeigher):
 
     name: ClassVar[str] = "L2NormDiffWeigher"
     option: ClassVar[str] = "l2_norm_diff_weight_multiplier"
+    number: ClassVar[int] = L2_NORM
     whole_fleet: ClassVar[bool] = True
-
-    def value(self, capacity: Vectors, used: Vectors, asked: Vectors, load: Vectors) -> Vectors:
-        left = _over(capacity - used - asked, capacity)
-        distance: Vectors = (load * left * left).sum(axis=1)
-        return -distance
 
 
 class CosineWeigher(PackingWeigher):
@@ -144,13 +105,7 @@ class CosineWeigher(PackingWeigher):
 
     name: ClassVar[str] = "CosineWeigher"
     option: ClassVar[str] = "cosine_weight_multiplier"
-
-    def value(self, capacity: Vectors, used: Vectors, asked: Vectors, load: Vectors) -> Vectors:
-        after = used + asked
-        lengths = np.sqrt((capacity * capacity).sum(axis=1) * (after * after).sum(axis=1))
-        cosines = (capacity * after).sum(axis=1)
-        parts: Vectors = np.divide(cosines, lengths, out=np.zeros_like(cosines), where=lengths != 0)
-        return parts
+    number: ClassVar[int] = COSINE
 
 
 class DeltaPerpWeigher(PackingWeigher):
@@ -158,18 +113,7 @@ class DeltaPerpWeigher(PackingWeigher):
 
     name: ClassVar[str] = "DeltaPerpWeigher"
     option: ClassVar[str] = "delta_perp_weight_multiplier"
-
-    def value(self, capacity: Vectors, used: Vectors, asked: Vectors, load: Vectors) -> Vectors:
-        return _distance(capacity, used) - _distance(capacity, used + asked)
-
-
-def _distance(capacity: Vectors, used: Vectors) -> Vectors:
-    """Of ``used`` from the line along ``capacity``."""
-    lengths = (capacity * capacity).sum(axis=1)
-    along = np.divide((capacity * used).sum(axis=1), lengths, out=np.zeros_like(lengths), where=lengths != 0)
-    away = used - along[:, None] * capacity
-    distance: Vectors = np.sqrt((away * away).sum(axis=1))
-    return distance
+    number: ClassVar[int] = DELTA_PERP
 
 
 PACKING_WEIGHERS: Final[dict[str, type[PackingWeigher]]] = {

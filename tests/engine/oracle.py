@@ -7,8 +7,7 @@ placement/scoring, the obvious scorer, adds up the weights.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -59,13 +58,13 @@ class Oracle:
         placed: list[tuple[Guest, float]] = []
         now = self.world.now
         try:
-            return self._place(request, random.Random(seed), placed)
+            return self._place(request, words_of(seed), placed)
         except HostlerError:
             self._take_back(placed)
             self.world.now = now
             raise
 
-    def _place(self, request: Request, draw: random.Random, placed: list[tuple[Guest, float]]) -> Answer:
+    def _place(self, request: Request, words: Iterator[int], placed: list[tuple[Guest, float]]) -> Answer:
         self._arrive(request)
         try:
             query = self._query(request)
@@ -75,7 +74,7 @@ class Oracle:
         considered, group = len(self.world.nodes), self._group(request)
         weighed: Weighed = []
         for index, uuid in enumerate(request.instance_uuids):
-            weighed = self._sorted(request, uuid, group, hosts, index, draw)
+            weighed = self._sorted(request, uuid, group, hosts, index, words)
             hosts = [node for node, _ in weighed]
             guest = self._claim_first(request, uuid, query, weighed)
             if guest is None:
@@ -86,7 +85,7 @@ class Oracle:
             self._take_back(placed)
             return Answer(considered, self.removed)
         if len(placed) > 1 and request.alternates:
-            weighed = self._sorted(request, request.instance_uuids[-1], group, hosts, len(placed), draw)
+            weighed = self._sorted(request, request.instance_uuids[-1], group, hosts, len(placed), words)
         return Answer(considered, self.removed, _answer(request, placed, weighed))
 
     def _take_back(self, placed: list[tuple[Guest, float]]) -> None:
@@ -166,13 +165,13 @@ class Oracle:
         group: ServerGroup | None,
         hosts: list[Node],
         index: int,
-        draw: random.Random | None,
+        words: Iterator[int] | None,
     ) -> Weighed:
         """Nova's _get_sorted_hosts for instance ``index``."""
         asked = request.with_changes(instance_uuids=(uuid,), server_group=group, now=self.world.now)
         hosts = self._filtered(asked, hosts, index)
         weighed = [(hosts[one.host_index], one.total) for one in score(hosts, asked, self.policy.weighers)]
-        return weighed if draw is None or not weighed else self._choose(weighed, draw)
+        return weighed if words is None or not weighed else self._choose(weighed, words)
 
     def _filtered(self, request: Request, hosts: list[Node], index: int) -> list[Node]:
         removed_before, stages_before = dict(self.removed), dict(self.stages)
@@ -191,16 +190,20 @@ class Oracle:
             self.removed, self.stages = removed_before, stages_before
         return hosts
 
-    def _choose(self, weighed: Weighed, draw: random.Random) -> Weighed:
-        """Shuffle the equal best if asked, and put one of the first ``host_subset_size`` first."""
+    def _choose(self, weighed: Weighed, words: Iterator[int]) -> Weighed:
+        """Shuffle the equal best if asked, and put one of the first ``host_subset_size`` first; that is drawn first."""
         options = self.policy.options.filter_scheduler
-        if options.shuffle_best_same_weighed_hosts:
-            best = [each for each in weighed if each[1] == weighed[0][1]]
-            draw.shuffle(best)
-            weighed = best + weighed[len(best) :]
         size = min(options.host_subset_size, len(weighed))
-        first = weighed[draw.randrange(size) if size > 1 else 0]
-        return [first] + [each for each in weighed if each is not first]
+        first = next(words) * size // 2**64 if size > 1 else 0
+        if options.shuffle_best_same_weighed_hosts:
+            left, best = [each for each in weighed if each[1] == weighed[0][1]], []
+            while len(left) > 1:
+                drawn = next(words) * len(left) // 2**64
+                best.append(left[drawn])
+                left[drawn] = left[0]
+                del left[0]
+            weighed = best + left + weighed[len(best) + 1 :]
+        return [weighed[first], *weighed[:first], *weighed[first + 1 :]]
 
     # claims
 
@@ -273,3 +276,13 @@ def _fits(name: str, amount: int, node: Node) -> bool:
 
 def _passes(judge: Filter, request: Request, node: Node) -> bool:
     return judge.host_passes(node, request)
+
+
+def words_of(seed: int) -> Iterator[int]:
+    """The words of 64 bits that splitmix64 makes of a seed."""
+    state = seed
+    while True:
+        state = (state + 0x9E3779B97F4A7C15) % 2**64
+        word = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        word = (word ^ (word >> 27)) * 0x94D049BB133111EB % 2**64
+        yield word ^ (word >> 31)

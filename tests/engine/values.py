@@ -16,6 +16,7 @@ from hostler.placement.host import Aggregate, Host, Service
 from hostler.placement.policy import Policy
 from hostler.placement.request import Destination, Flavor, Image, RequestSpec
 from hostler.placement.weighers import BUILTIN_WEIGHERS
+from hostler.placement.weighers.packing import PACKING_WEIGHERS
 
 NOW = 1_000_000.0
 CELLS = (str(uuid.UUID(int=0xC1)), str(uuid.UUID(int=0xC2)))
@@ -177,10 +178,12 @@ _filters = st.one_of(
     st.permutations(sorted(BUILTIN_FILTERS)),
     st.lists(st.sampled_from(sorted(BUILTIN_FILTERS)), max_size=6, unique=True),
 )
+_WEIGHERS = (*BUILTIN_WEIGHERS, *(name for name, weigher in PACKING_WEIGHERS.items() if not weigher.whole_fleet))
 _weighers = st.one_of(
     st.just(None),
     st.permutations(list(BUILTIN_WEIGHERS)),
-    st.lists(st.sampled_from(list(BUILTIN_WEIGHERS)), max_size=4, unique=True),
+    st.permutations(_WEIGHERS),
+    st.lists(st.sampled_from(_WEIGHERS), max_size=4, unique=True),
 )
 
 

@@ -69,13 +69,17 @@ class Side:
         self.arrays = {name: array.copy() for name, array in arrays.items()}
         self.columns.attach(**self.arrays)
 
-    def place(self, which: Any, shapes: Any, uuids: Any, groups: Any, building: bool, width: int) -> tuple[Any, ...]:
+    def place(
+        self, which: Any, shapes: Any, uuids: Any, groups: Any, building: bool, seed: int, width: int
+    ) -> tuple[Any, ...]:
         n = len(which)
         rows, ids, scores = np.full(n, 9, np.int32), np.full(n, 9, np.int32), np.full(n, 9.0)
         counts = np.full((n, width), 9, np.int64)
         owners = np.arange(n, dtype=np.int32)
         guests = (which, shapes, uuids, owners, owners, groups)
-        done = self.batch.place(self.columns, self.rankings, *guests, building, rows, ids, scores, counts)
+        done = self.batch.place(
+            self.columns, self.rankings, *guests, building, seed, seed % 97, rows, ids, scores, counts
+        )
         return done, rows, ids, scores, counts
 
     def find(self, uuids: Any) -> Any:
@@ -345,9 +349,10 @@ class Agreement(RuleBasedStateMachine):
         guests=st.lists(st.tuples(numbers, numbers, numbers), max_size=8),
         repeated=st.integers(0, 3),
         building=st.booleans(),
+        seed=seeds,
         width=st.sampled_from([0, 6, 256]),
     )
-    def place(self, guests: list[tuple[int, int, int]], repeated: int, building: bool, width: int) -> None:
+    def place(self, guests: list[tuple[int, int, int]], repeated: int, building: bool, seed: int, width: int) -> None:
         which = int32([guest[0] % len(self.signatures) for guest in guests])
         shapes = int32([guest[1] % self.shapes for guest in guests])
         groups = int32([guest[2] % (self.groups + 1) - 1 for guest in guests])
@@ -355,7 +360,7 @@ class Agreement(RuleBasedStateMachine):
         if repeated == 0 and len(guests) > 2:
             uuids[-1] = uuids[0]
         self.uuids += len(guests)
-        self.both(lambda side: side.place(which, shapes, uuids, groups, building, width))
+        self.both(lambda side: side.place(which, shapes, uuids, groups, building, seed, width))
 
     @rule(seed=seeds, count=st.integers(0, 8), twice=st.integers(0, 3))
     def release(self, seed: int, count: int, twice: int) -> None:
@@ -386,7 +391,7 @@ class Agreement(RuleBasedStateMachine):
         wanted = (1, 1, 3, 100_000)[self.step % 4]
         for index in self.rankings_to_ask():
             for group in self.groups_to_ask():
-                self.ask(index, "best", group, wanted)
+                self.ask(index, "best", group, wanted, 2**64 - self.step)
                 self.ask(index, "row_parts", self.step % self.rows, 2.0 - self.step % 5)
                 self.ask(index, "counts", group, 20)
             self.ask(index, "stages")

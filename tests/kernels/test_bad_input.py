@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hostler.ext.batch import find, place, release
-from hostler.ext.constants import SOURCE_CLASS, SOURCE_COLUMN, SOURCE_ROW
+from hostler.ext.constants import SOURCE_CLASS, SOURCE_COLUMN, SOURCE_PACKING, SOURCE_ROW
 from hostler.ext.fleet import Columns
 from hostler.ext.ranking import Ranking
 
@@ -40,7 +40,7 @@ class Scene:
 
     def place(self, rankings: list[Ranking] | None = None, **changes: Any) -> int:
         guests: dict[str, Any] = {name: np.zeros(2, np.int32) for name in ("which", "shapes", "projects", "users")}
-        guests |= {"uuids": words(1, 2), "groups": int32([-1, -1]), "building": True}
+        guests |= {"uuids": words(1, 2), "groups": int32([-1, -1]), "building": True, "seed": 1, "sequence": 1}
         guests |= {"out_row": int32([9, 9]), "out_consumer": int32([9, 9]), "out_score": np.zeros(2)}
         guests |= {"out_counts": np.zeros((2, 4), np.int64)}
         return place(self.columns, [self.ranking] if rankings is None else rankings, **(guests | changes))
@@ -49,6 +49,13 @@ class Scene:
         columns = self.columns
         groups, shape = [columns.group(0), columns.group(1)], columns.shape(0)
         return plain([self.arrays, columns.rows, columns.version, columns.consumer_arrays(), groups, shape])
+
+
+def without_ratios() -> Scene:
+    """A scene whose host columns end before the ratio of memory."""
+    scene = Scene()
+    scene.columns.attach(**(scene.arrays | {"host": np.zeros((13, 64))}))
+    return scene
 
 
 @pytest.fixture
@@ -106,6 +113,7 @@ FLEET: dict[str, tuple[type[Exception], Callable[[Scene], object]]] = {
 NO_VALUES: dict[str, Any] = {"source": SOURCE_CLASS, "multiplier": 1.0, "values": np.zeros(0)}
 ROW_VALUES: dict[str, Any] = {"source": SOURCE_ROW, "multiplier": 1.0, "values": np.zeros(63)}
 BY_COLUMN: dict[str, Any] = {"source": SOURCE_COLUMN, "multiplier": 1.0, "column": 0}
+FORMULA: dict[str, Any] = {"source": SOURCE_PACKING, "multiplier": 1.0, "asked": (1.0, 1.0)}
 
 RANKING: dict[str, tuple[type[Exception], Callable[[Scene], object]]] = {
     "columns that are not attached": (ValueError, lambda s: Ranking(Columns(), class_stage=np.zeros(1, np.uint8))),
@@ -123,7 +131,14 @@ RANKING: dict[str, tuple[type[Exception], Callable[[Scene], object]]] = {
         IndexError,
         lambda s: s.make(terms=[{"source": SOURCE_COLUMN, "multiplier": 1.0}]),
     ),
-    "a weigher of an unknown source": (ValueError, lambda s: s.make(terms=[BY_COLUMN | {"source": 4}])),
+    "a weigher of an unknown source": (ValueError, lambda s: s.make(terms=[BY_COLUMN | {"source": 5}])),
+    "an unknown formula": (ValueError, lambda s: s.make(terms=[FORMULA | {"formula": 4}])),
+    "a negative formula": (ValueError, lambda s: s.make(terms=[FORMULA | {"formula": -1}])),
+    "a formula over columns that are not there": (
+        IndexError,
+        lambda s: without_ratios().make(terms=[FORMULA | {"formula": 0}]),
+    ),
+    "one of no best rows": (ValueError, lambda s: s.make(subset=0)),
     "a weigher without values": (ValueError, lambda s: s.make(terms=[NO_VALUES])),
     "a weigher with too few values": (ValueError, lambda s: s.make(terms=[ROW_VALUES])),
     "values for an unknown weigher": (IndexError, lambda s: s.ranking.set_class_values(0, np.zeros(2), None)),

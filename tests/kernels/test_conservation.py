@@ -92,6 +92,8 @@ def test_releasing_a_placed_batch_restores_the_columns(seed: int, picks: list[in
         np.zeros(GUESTS, np.int32),
         int32([pick % (groups + 1) - 1 for pick in picks]),
         building,
+        seed,
+        1,
         chosen,
         consumers,
         scores,

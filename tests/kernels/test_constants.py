@@ -15,7 +15,7 @@ INTERNAL = {"FANOUT", "LEVELS"}
 def contract(module: str) -> dict[str, int]:
     """The numbered names of a .pxd file."""
     text = (files("hostler.ext") / f"_{module}.pxd").read_text()
-    return {name: int(number) for name, number in re.findall(r"^    ([A-Z_]+) = (\d+)", text, re.MULTILINE)}
+    return {name: int(number) for name, number in re.findall(r"^    ([A-Z0-9_]+) = (\d+)", text, re.MULTILINE)}
 
 
 @pytest.mark.parametrize("module", ["fleet", "ranking"])
@@ -36,5 +36,5 @@ def test_the_flag_that_callers_may_not_use_is_the_kernel_s_own() -> None:
 
 
 def test_host_columns_are_in_the_kernels_order() -> None:
-    for index, name in enumerate(HOST_COLUMNS[: constants.SERVICE_UP + 1]):
+    for index, name in enumerate(HOST_COLUMNS[: constants.RAM_ALLOCATION_RATIO + 1]):
         assert getattr(constants, name.upper()) == index

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from hostler.ext.constants import (
     CPU_ALLOCATION_RATIO,
+    DELTA_PERP,
+    DOT_PRODUCT,
     FREE_VCPUS,
     NOT_A_HOST,
     SOURCE_CLASS,
     SOURCE_COLUMN,
     SOURCE_GROUP,
+    SOURCE_PACKING,
     SOURCE_ROW,
     VCPUS_TOTAL,
     VCPUS_USED,
@@ -109,6 +112,8 @@ class Signature:
     terms: list[dict[str, Any]] = field(default_factory=list)
     affinity_stage: int = 0
     anti_affinity_stage: int = 0
+    shuffle: bool = False
+    subset: int = 1
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -145,7 +150,10 @@ def set_multipliers(term: dict[str, Any], multipliers: NDArray[np.float64]) -> N
     term["least_multiplier"], term["greatest_multiplier"] = float(multipliers.min()), float(multipliers.max())
 
 
-SOURCES = (SOURCE_COLUMN, SOURCE_COLUMN, SOURCE_COLUMN, SOURCE_CLASS, SOURCE_ROW, SOURCE_GROUP, SOURCE_GROUP)
+SOURCES = (
+    *(SOURCE_COLUMN, SOURCE_COLUMN, SOURCE_COLUMN, SOURCE_CLASS),
+    *(SOURCE_ROW, SOURCE_GROUP, SOURCE_GROUP, SOURCE_PACKING, SOURCE_PACKING),
+)
 columns = st.integers(0, COLUMNS - 1)
 stages = st.integers(1, 12)
 lows, highs = st.sampled_from([-np.inf, -2048.0, 0.0]), st.sampled_from([np.inf, 512.0, 4e9])
@@ -164,6 +172,10 @@ def terms(draw: st.DrawFn, classes: int, capacity: int) -> dict[str, Any]:
         term["steady"] = term["column"] in STEADY and draw(st.booleans())
     elif source == SOURCE_GROUP:
         term["group_factor"] = draw(st.sampled_from([1.0, -1.0, 0.1]))
+    elif source == SOURCE_PACKING:
+        term["formula"] = draw(st.integers(DOT_PRODUCT, DELTA_PERP))
+        term["asked"] = draw(st.sampled_from([(1.0, 1.0), (2.0, 0.5), (0.0, 3.3), (1e3, 0.1)]))
+        term["by_load"] = draw(st.integers(0, 3)) == 0
     else:
         term["values"] = random.choice(FIGURES, classes if source == SOURCE_CLASS else capacity)
     if source != SOURCE_COLUMN and draw(st.integers(0, 3)) == 0:
@@ -190,6 +202,8 @@ def signatures(draw: st.DrawFn, classes: int, capacity: int) -> Signature:
         terms=draw(st.lists(terms(classes, capacity), min_size=draw(st.sampled_from([0, 1, 2, 3])), max_size=6)),
         affinity_stage=draw(st.sampled_from([0, 1, 5, 13])),
         anti_affinity_stage=draw(st.sampled_from([0, 2, 5, 14])),
+        shuffle=draw(st.booleans()),
+        subset=draw(st.sampled_from([1, 1, 2, 5, 10**6])),
     )
 
 

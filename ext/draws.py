@@ -1,0 +1,48 @@
+"""Choices by chance, from a seed: the same in the kernels (csrc/draws.h) and where Python looks at every host.
+
+A seed's words are splitmix64's. A number below n is the whole part of word * n / 2**64: each is as likely as the next
+but for one part in 2**32 at most, for any n that rows can have.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_MIX: Final = 0x9E3779B97F4A7C15
+_WORD: Final = (1 << 64) - 1
+
+
+def word(seed: int, number: int) -> int:
+    """Word ``number`` of a seed's sequence, 64 bits."""
+    mixed = (seed + number * _MIX) & _WORD
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _WORD
+    return mixed ^ (mixed >> 31)
+
+
+class Draws:
+    """The numbers that one decision draws from its seed, by words 1, 2 and so on."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.taken = 0
+
+    def below(self, count: int) -> int:
+        """A number within [0, count)."""
+        self.taken += 1
+        return word(self.seed, self.taken) * count >> 64
+
+    def order(self, count: int, ties: int, subset: int) -> list[int]:
+        """Positions of ``count`` hosts, sorted best first, in the order in which a decision takes them (Nova 33
+        ``_get_sorted_hosts``): the first ``ties`` in any order, then one of the first ``subset`` of all that to the
+        front. O(count).
+
+        First that one is drawn, if there is a choice. Then each of the ``ties`` positions, from the first, changes
+        places with one drawn from it and those behind it: a decision that needs few of them draws no more than those.
+        """
+        order, size = list(range(count)), min(subset, count)
+        chosen = self.below(size) if size > 1 else 0
+        for position in range(ties - 1):
+            other = position + self.below(ties - position)
+            order[position], order[other] = order[other], order[position]
+        return order if chosen == 0 else [order[chosen], *order[:chosen], *order[chosen + 1 :]]
