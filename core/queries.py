@@ -385,8 +385,14 @@ def capacity(fleet: Fleet) -> dict[str, CapacityOf]:
 
 
 def _usage(state: ServiceState, user: str, query: ShowUsage) -> UsageAndLimits:
-    state.tenants.require(user, "reader", query.scope)
-    return UsageAndLimits(state.usage.of(query.scope), dict(state.tenants.limits.get(query.scope, {})))
+    scope, tenants = query.scope, state.tenants
+    kind, _, name = scope.partition(":")
+    if kind not in ("domain", "project") or not name:
+        raise InvalidValue(f"{scope[:100]!r} is no such scope", field="scope", hint="say domain:ID or project:ID")
+    tenants.require(user, "reader", scope)
+    if kind == "domain":  # guests may be of a project that nobody has made
+        tenants.check_scope(scope)
+    return UsageAndLimits(state.usage.of(scope), dict(tenants.limits.get(scope, {})))
 
 
 def _domains(state: ServiceState, user: str, query: Domains) -> list[str]:

@@ -41,14 +41,21 @@ def release_guests(uuid: str, *more: str, remote: Remote = LOCAL) -> int:
 
 @move.default
 def move_guest(uuid: str, *, ask: Asked = SMALL, remote: Remote = LOCAL) -> int:
-    """Place an instance of the given shape again, elsewhere."""
-    return _decided(remote, remote.ask("move", {"uuid": uuid, "request": asked(ask.request())}))
+    """Place an instance again, elsewhere. What is not said of its size and group stays."""
+    return _replaced(remote, "move", uuid, ask)
 
 
 @resize.default
 def resize_guest(uuid: str, *, ask: Asked = SMALL, remote: Remote = LOCAL) -> int:
-    """Place an instance again with the given shape, on its host or another."""
-    return _decided(remote, remote.ask("resize", {"uuid": uuid, "request": asked(ask.request())}))
+    """Place an instance again with another size, on its host or another. What is not said of its size and group
+    stays."""
+    return _replaced(remote, "resize", uuid, ask)
+
+
+def _replaced(remote: Remote, method: str, uuid: str, ask: Asked) -> int:
+    with remote.client() as client:
+        guest = client.call("instance", {"uuid": uuid})
+        return _decided(remote, client.call(method, {"uuid": uuid, "request": asked(ask.request(guest))}))
 
 
 def _decided(remote: Remote, decision: Decision) -> int:

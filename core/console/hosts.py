@@ -103,6 +103,9 @@ def show_usage(scope: str | None = None, *, remote: Remote = LOCAL) -> int:
         remote.show(used)
         return 0
     names = sorted({*used.used, *used.limits})
+    if not names:
+        print(f"{scope} uses nothing and has no limits")
+        return 0
     remote.lines(["", "used", "limit"], [[name, used.used.get(name, 0), used.limits.get(name)] for name in names])
     return 0
 

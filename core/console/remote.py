@@ -16,6 +16,7 @@ from cyclopts.validators import Number
 from ...placement.errors import InvalidValue
 from ...placement.request import Flavor, Image, Request, RequestSpec
 from ..client import BlockingClient
+from ..queries import InstanceDetail
 from ..rpc.tls import client_context
 
 REFUSED: Final = 3
@@ -99,6 +100,8 @@ def _cell(value: Any) -> str:
 
 
 LOCAL: Final = Remote()
+USUAL: Final = {"VCPU": 1, "MEMORY_MB": 1_024, "DISK_GB": 0}
+"""What a guest takes whose size is not said."""
 
 
 @Parameter(name="*")
@@ -106,9 +109,9 @@ LOCAL: Final = Remote()
 class Asked:
     """A guest that is asked for."""
 
-    vcpus: Annotated[int, Parameter(help="virtual CPUs")] = 1
-    memory_mb: Annotated[int, Parameter(help="memory in MiB")] = 1_024
-    disk_gb: Annotated[int, Parameter(help="root disk in GiB")] = 0
+    vcpus: Annotated[int | None, Parameter(help="virtual CPUs; 1, or as many as the guest has")] = None
+    memory_mb: Annotated[int | None, Parameter(help="memory in MiB; 1024, or as the guest has")] = None
+    disk_gb: Annotated[int | None, Parameter(help="root disk in GiB; 0, or as the guest has")] = None
     flavor: Annotated[str, Parameter(help="the flavor's name")] = "custom"
     extra_spec: Annotated[list[str], Parameter(help="NAME=VALUE, repeatable", negative="")] = field(
         default_factory=list
@@ -126,8 +129,13 @@ class Asked:
     )
     alternates: Annotated[int, Parameter(help="further hosts to name")] = 0
 
-    def request(self) -> Request:
-        """The request."""
+    def request(self, guest: InstanceDetail | None = None) -> Request:
+        """The request; what it leaves open of its size and group is as a ``guest`` has it. InvalidValue where that
+        cannot be told from what the guest holds."""
+        vcpus, memory_mb, disk_gb = self._size(guest)
+        group = self.group
+        if guest is not None and group is None:
+            group = guest.server_group
         hints: dict[str, list[str]] = {}
         for name, value in map(_pair, self.hint):
             hints.setdefault(name, []).append(value)
@@ -136,9 +144,9 @@ class Asked:
             spec=RequestSpec(
                 flavor=Flavor(
                     name=self.flavor,
-                    vcpus=self.vcpus,
-                    memory_mb=self.memory_mb,
-                    root_gb=self.disk_gb,
+                    vcpus=vcpus,
+                    memory_mb=memory_mb,
+                    root_gb=disk_gb,
                     extra_specs=dict(map(_pair, self.extra_spec)),
                 ),
                 image=Image(properties=properties) if properties else None,
@@ -148,9 +156,25 @@ class Asked:
             instance_uuids=tuple(self.uuid),
             project_id=self.project,
             user_id=self.user,
-            server_group=self.group,
+            server_group=group,
             alternates=self.alternates,
         )
+
+    def _size(self, guest: InstanceDetail | None) -> tuple[int, int, int]:
+        """CPUs, MiB of memory and GiB of disk."""
+        given = (self.vcpus, self.memory_mb, self.disk_gb)
+        if guest is None:
+            held = USUAL
+        else:
+            held = {name: guest.resources.get(name, 0) for name in USUAL}
+            more = sorted({*guest.resources, *(name for each in guest.elsewhere.values() for name in each)} - {*USUAL})
+            if more and not self.extra_spec:
+                problem = f"instance {guest.uuid} holds {', '.join(more)} as well, and its flavor is not known"
+                raise InvalidValue(problem, field="extra_spec", hint="say its whole shape, extra specs included")
+        vcpus, memory_mb, disk_gb = (
+            amount if amount is not None else held[name] for name, amount in zip(USUAL, given, strict=True)
+        )
+        return vcpus, memory_mb, disk_gb
 
 
 def _pair(text: str) -> tuple[str, str]:

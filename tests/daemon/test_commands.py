@@ -84,6 +84,9 @@ def test_a_guest_is_placed_explained_moved_and_released(run: Run, fleet: Path) -
     assert run("move", uuid_of(2))[0] == 0
     assert json.loads(run("usage", "project:p1", "--json")[1])["used"]["VCPU"] == 2
     assert "MEMORY_MB" in run("usage")[1]
+    assert run("usage", "project:of-nobody") == (0, "project:of-nobody uses nothing and has no limits\n")
+    assert "'p1' is no such scope (say domain:ID or project:ID)" in run("usage", "p1")[1]
+    assert "unknown domain 'of-nobody'" in run("usage", "domain:of-nobody")[1]
     assert where in run("explain", "--vcpus", "2")[1]
     assert run("release", uuid_of(1), uuid_of(2)) == (0, "2 released\n")
 
@@ -293,6 +296,42 @@ def test_a_mistake_is_said_in_words_and_is_an_exit_code(run: Run, fleet: Path, w
     assert code in (1, 2)
     assert said.strip()
     assert "Traceback" not in said
+
+
+def test_a_guest_that_is_moved_keeps_its_size_and_one_that_is_resized_what_is_not_said(
+    run: Run, fleet: Path, daemon: Daemon
+) -> None:
+    def held() -> tuple[dict[str, int], str | None]:
+        with daemon.client() as client:
+            guest = client.call("instance", {"uuid": uuid_of(60)})
+        return guest.resources, guest.server_group
+
+    with daemon.client() as client:
+        client.call("add_server_group", {"uuid": uuid_of(61), "policy": "soft-affinity"})
+    size = ("--vcpus", "3", "--memory-mb", "2048", "--disk-gb", "5")
+    assert run("place", "--uuid", uuid_of(60), "--group", uuid_of(61), *size)[0] == 0
+    assert run("move", uuid_of(60))[0] == 0
+    assert held() == ({"VCPU": 3, "MEMORY_MB": 2_048, "DISK_GB": 5}, uuid_of(61))
+    assert run("resize", uuid_of(60), "--vcpus", "2")[0] == 0
+    assert held() == ({"VCPU": 2, "MEMORY_MB": 2_048, "DISK_GB": 5}, uuid_of(61))
+    assert run("release", uuid_of(60))[0] == 0
+
+
+def test_a_guest_whose_flavor_cannot_be_told_from_what_it_holds_is_not_moved_as_another(
+    run: Run, daemon: Daemon
+) -> None:
+    with daemon.client() as client:
+        size = {"vcpus_total": 4, "total_usable_ram_mb": 4_096}
+        client.call("add_hosts", {"hosts": [{"host": f"gpu-{number}", **size} for number in range(2)]})
+        for number in range(2):
+            client.call("add_provider", {"name": f"card-{number}", "parent": f"gpu-{number}"})
+            client.call("set_inventory", {"name": f"card-{number}", "inventories": {"VGPU": {"total": 1}}})
+    shape = ("--vcpus", "1", "--memory-mb", "64", "--extra-spec", "resources:VGPU=1")
+    assert run("place", "--uuid", uuid_of(62), *shape)[0] == 0
+    code, said = run("move", uuid_of(62))
+    assert (code, "holds VGPU as well" in said, "say its whole shape" in said) == (1, True, True)
+    assert run("move", uuid_of(62), *shape)[0] == 0
+    assert run("release", uuid_of(62))[0] == 0
 
 
 @pytest.mark.parametrize("command", ["host", "place", "resize", "replay", "token", "serve"])
