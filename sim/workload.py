@@ -80,8 +80,11 @@ class Workload:
     @property
     def memory_per_vcpu(self) -> float:
         """MiB beside each vCPU of the mean guest. O(guests)."""
-        vcpus, memory = self.amounts(lambda flavor: flavor.vcpus), self.amounts(lambda flavor: flavor.memory_mb)
-        return float(memory.sum()) / max(float(vcpus.sum()), 1.0)
+        asked = zip(self.specs, np.bincount(self.spec, minlength=len(self.specs)).tolist(), strict=True)
+        told: list[tuple[int, int]] = [
+            (guests * spec.flavor.vcpus, guests * spec.flavor.memory_mb) for spec, guests in asked
+        ]
+        return sum(memory_mb for _, memory_mb in told) / max(sum(vcpus for vcpus, _ in told), 1)
 
     def parts(self) -> Iterator[Workload]:
         """The workload itself, in one part."""
