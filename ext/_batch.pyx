@@ -3,7 +3,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 from ._fleet cimport BUILDING, NAMED, Columns
-from ._ranking cimport STAGES, Ranking
+from ._ranking cimport Ranking
+from ._ranking_state cimport STAGES
 
 cdef extern from "draws.h":
     uint64_t hostler_word(uint64_t seed, uint64_t number) noexcept nogil
