@@ -15,6 +15,8 @@ from ..placement.signature import Signature
 
 SAMPLE_SECONDS: Final = 0.1
 """Between two samples at least, so that they cost little where there is much to do."""
+SHARE: Final = 0.01
+"""Of the time, at most, that samples may take from others."""
 _STRIDE: Final = 7_919
 """A prime, so that samples fall on all positions of a run."""
 
@@ -52,11 +54,13 @@ class PhaseSampler:
     def place(self, engine: Engine, request: Request) -> Decisions:
         """``place_many`` of one request, measured. Raises what that raises."""
         clock = self._clock
+        looked = clock()
         try:
             way, phases, repeated = self._looked(engine, request)
         except (HostlerError, ArithmeticError, LookupError, TypeError, ValueError):
             return engine.place_many((request,))  # which says what is wrong with it, or gives the refusal
         began = clock()
+        self._next = max(self._next, began + (began - looked) / SHARE)
         decisions = engine.place_many((request,))
         self._told(way, {**phases, "claim": max(clock() - began - repeated, 0.0)})
         return decisions

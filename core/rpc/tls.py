@@ -105,7 +105,7 @@ async def secured(
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await raw.send_all(alert)
                 await let_read(raw)
-        if not isinstance(error.__cause__, ssl.SSLError):
+        if not isinstance(error.__cause__, ssl.SSLError) or isinstance(error.__cause__, ssl.SSLEOFError):
             raise
         if service is None:
             raise TlsFailed(f"no TLS with a client: {_reason(error.__cause__)}", field="tls") from error

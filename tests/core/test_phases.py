@@ -47,7 +47,7 @@ def limited() -> ServiceMachine:
 @given(st.lists(st.lists(REQUESTS, min_size=1, max_size=9), min_size=1, max_size=4))
 def test_no_answer_depends_on_which_placements_are_measured(runs: list[list[p.Asked]]) -> None:
     plain, measured = limited(), limited()
-    measured.state.sampler = PhaseSampler(lambda way, phases: None, every=0.0)
+    measured.state.sampler = PhaseSampler(lambda way, phases: None, every=0.0, clock=lambda: 0.0)
     for run in runs:
         orders = [order(p.Place(request=request)) for request in run]
         for given_orders in (orders, [order(p.PlaceMany(requests=tuple(run)))]):
@@ -60,10 +60,10 @@ def test_no_answer_depends_on_which_placements_are_measured(runs: list[list[p.As
 
 def test_a_placement_by_the_index_and_one_by_a_scan_tell_all_their_phases() -> None:
     made, seen = machine(), list[tuple[str, Phases]]()
-    clock = itertools.count().__next__  # each look at it is a second
-    made.state.sampler = PhaseSampler(lambda way, phases: seen.append((way, phases)), every=0.0, clock=clock)
-    made.apply(order(p.Place(request=asked(1))))
-    made.apply(order(p.Place(request=asked(2, ignore_hosts=["node-0"]))))
+    for request in (asked(1), asked(2, ignore_hosts=["node-0"])):
+        clock = itertools.count().__next__  # each look at it is a second
+        made.state.sampler = PhaseSampler(lambda way, phases: seen.append((way, phases)), clock=clock)
+        made.apply(order(p.Place(request=request)))
     assert [way for way, _ in seen] == ["index", "scan"]
     for _, each in seen:
         assert list(each) == ["compile", "filters", "weighers", "claim"]
@@ -79,6 +79,24 @@ def test_between_two_samples_there_is_time_for_others() -> None:
     for now[0] in (0.0, 0.05, 0.099, 0.1, 0.15, 0.21):
         chosen.append(sampler.choose(10) is not None)
     assert chosen == [True, False, False, True, False, True]
+
+
+def test_samples_that_take_long_are_rare() -> None:
+    made, now, measured = machine(), [0.0], list[float]()
+    sampler = PhaseSampler(lambda way, phases: measured.append(now[0]), every=0.1, clock=lambda: now[0])
+    made.state.sampler = sampler
+    rank = made.state.engine.rank
+
+    def slow(*given: Any, **more: Any) -> Any:
+        now[0] += 0.2
+        return rank(*given, **more)
+
+    made.state.engine.rank = slow  # type: ignore[method-assign]  # a scan of a very big fleet
+    for number in range(100):
+        now[0] += 1.0
+        made.apply(order(p.Place(request=asked(number, memory_mb=1, ignore_hosts=["node-0"]))))
+    assert len(measured) == 5
+    assert all(after - before >= 20 for before, after in itertools.pairwise(measured))
 
 
 def test_samples_fall_on_every_position_of_a_run() -> None:
