@@ -24,18 +24,11 @@ def show(outcome: Outcome) -> None:
     cut = " (interrupted)" if outcome.interrupted else ""
     hosts = counted(outcome.hosts, "host")
     _say(f"{outcome.workload} on {hosts} for {outcome.hours:,.1f} h under {outcome.policy}{cut}")
-    samples = outcome.samples
-    for name, word in (("VCPU", "vCPUs"), ("MEMORY_MB", "memory")):
-        remark = f"peak {outcome.peak_percent[name]:.1f} %, mean {outcome.mean_percent[name]:.1f} %"
-        _curve(word, [sample.used_percent["all"][name] for sample in samples], remark, most=100.0)
-    _curve("guests", [float(sample.guests) for sample in samples], f"peak {outcome.peak_guests:,}")
-    stranded = [sample.stranded_percent for sample in samples]
-    if any(stranded):
-        _curve("stranded", stranded, f"mean {statistics.fmean(stranded):.1f} % of idle vCPUs", most=100.0)
     _say(
         f"{counted(outcome.requests, 'request')}: {outcome.placed:,} placed, {outcome.refused:,} refused"
         f" ({outcome.refused_percent:.2f} %), {outcome.waiting:,} waiting at the end"
     )
+    _show_curves(outcome)
     for stage, count in outcome.refusals.items():
         _say(f"  refused by {stage}: {count:,}")
     if outcome.waited:
@@ -53,6 +46,20 @@ def show(outcome: Outcome) -> None:
             else "the refused"
         )
         _say(f"{burst} in a public cloud: cost {outcome.burst_cost:,.2f}")
+
+
+def _show_curves(outcome: Outcome) -> None:
+    samples, curves = outcome.samples, list[tuple[str, list[float], str, float]]()
+    for name, word in (("VCPU", "vCPUs"), ("MEMORY_MB", "memory")):
+        remark = f"peak {outcome.peak_percent[name]:.1f} %, mean {outcome.mean_percent[name]:.1f} %"
+        curves.append((word, [sample.used_percent["all"][name] for sample in samples], remark, 100.0))
+    curves.append(("guests", [float(sample.guests) for sample in samples], f"peak {outcome.peak_guests:,}", 0.0))
+    stranded = [sample.stranded_percent for sample in samples]
+    if any(stranded):
+        curves.append(("stranded", stranded, f"mean {statistics.fmean(stranded):.1f} % of idle vCPUs", 100.0))
+    room = _width() - LABEL - 2 - max(len(remark) for _, _, remark, _ in curves)
+    for word, values, remark, most in curves:
+        print(f"{word:<{LABEL}}{sparkline(values, max(8, min(72, room)), most=most)}  {remark}")
 
 
 def _show_disruption(told: Disruption) -> None:
@@ -142,11 +149,6 @@ def sparkline(values: Sequence[float], width: int, *, most: float = 0.0) -> str:
     means = [statistics.fmean(values[at : at + size]) for at in range(0, len(values), size)]
     top = most or max(means) or 1.0
     return "".join(LEVELS[min(len(LEVELS) - 1, int(value / top * len(LEVELS)))] for value in means)
-
-
-def _curve(word: str, values: Sequence[float], remark: str, *, most: float = 0.0) -> None:
-    room = _width() - LABEL - len(remark) - 2
-    print(f"{word:<{LABEL}}{sparkline(values, max(8, min(72, room)), most=most)}  {remark}")
 
 
 def _say(text: str) -> None:
