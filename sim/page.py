@@ -32,7 +32,8 @@ h1 { font-size: 27px; margin: 0 0 2px; } h2 { font-size: 18px; margin: 0 0 10px;
 .card, section { background: #fff; border: 1px solid #e5e7eb; border-radius: 8px; padding: 14px 16px; }
 section { margin-bottom: 16px; overflow-x: auto; }
 .card b { display: block; font-size: 22px; } .card span { color: #6b7280; font-size: 13px; }
-table { border-collapse: collapse; width: 100%; } td, th { padding: 5px 10px; text-align: right; white-space: nowrap; }
+table { border-collapse: collapse; width: 100%; } table + table { margin-top: 16px; }
+ td, th { padding: 5px 10px; text-align: right; white-space: nowrap; }
 th { color: #6b7280; font-weight: 600; border-bottom: 1px solid #d1d5db; } td { border-bottom: 1px solid #f0f1f3; }
 td:first-child, th:first-child, .inputs td { text-align: left; }
 th:first-child, td:first-child { padding-left: 0; } td { font-variant-numeric: tabular-nums; }
