@@ -45,7 +45,8 @@ def finding(report: Report) -> str:
         if found.interrupted:
             most = "" if found.hosts is None else f", {found.hosts:,} are enough"
             return f"At least {found.at_least:,} hosts{kind} are needed{most}: the search was interrupted"
-        return f"{found.hosts:,} hosts{kind} are needed, {found.gap_percent:.1f} % above the lower bound"
+        above = "" if found.gap_percent is None else f", {found.gap_percent:.1f} % above the lower bound"
+        return f"{found.hosts:,} hosts{kind} are needed{above}"
     if report.forecast is not None:
         told = report.forecast
         if not told.days:

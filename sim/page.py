@@ -83,7 +83,7 @@ def _cards(report: Report) -> str:
         found = report.size
         cards += [
             (f"{found.at_least:,}" + (" or more" if found.interrupted else ""), f"hosts needed, {found.hardware}"),
-            (f"{found.lower_bound:,}", "at least, with a perfect packing"),
+            (f"{found.lower_bound:,}", "to refuse nothing at once, with a perfect packing"),
         ]
         cards += [(f"{found.gap_percent:.1f} %", "above that")] if found.gap_percent is not None else []
     if report.forecast is not None and report.forecast.early_day is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -15,7 +16,7 @@ import msgspec
 
 from ..placement.errors import InvalidValue, UnknownName
 from ..placement.request import RequestSpec
-from .fleet_plan import Hardware
+from .fleet_plan import FleetPlan, Hardware
 from .kept import Kept
 from .run import Outcome
 from .sizing import Search
@@ -37,7 +38,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 class Size(msgspec.Struct, frozen=True, kw_only=True):
     """The smallest number of hosts of ``hardware`` that keeps refusals within the target, and what a perfect packing of
-    the busiest moment would need. ``gap_percent``: how much more that is.
+    the busiest moment would need to refuse nothing at once. ``gap_percent``: how much more that is, None where fewer
+    may do, as refusals or waits are allowed, or hosts fail.
 
     Of a search that was ended early (``interrupted``) ``hosts`` is the smallest number found to hold, None if there is
     none yet; at least ``at_least`` are needed. They are equal when the search has ended.
@@ -89,10 +91,11 @@ def sizes(
         raise InvalidValue(f"a target of {target_percent} % makes no sense", field="target")
     workload = workload_of(task.source, task.seed)
     plan = planned(task)
-    kind = next(each for each in plan.hardware if each.name == hardware)
-    guests, bound = lower_bound(workload, kind, [each for each in plan.hardware if each.name != hardware])
+    guests, bound = _least(workload, plan, hardware)
     allowed = math.floor(target_percent / 100 * guests)
-    kept, search, trials, best = Kept(resume), Search(bound), list[Trial](), None
+    # Who is refused, waits or is lost with a host does not press on the busiest moment.
+    proven = not (allowed or task.wait_hours or plan.failures or plan.maintenance)
+    kept, search, trials, best = Kept(resume), Search(bound, proven=proven), list[Trial](), None
     while True:
         enough = search.enough
         yield Size(
@@ -100,7 +103,7 @@ def sizes(
             hosts=enough,
             at_least=search.too_few + 1,
             lower_bound=bound,
-            gap_percent=None if enough is None else round(100.0 * (enough / bound - 1.0), 3),
+            gap_percent=round(100.0 * (enough / bound - 1.0), 3) if enough is not None and proven else None,
             target_percent=target_percent,
             trials=trials.copy(),
             outcome=best,
@@ -115,6 +118,18 @@ def sizes(
         trials.append(Trial(hosts=hosts, refused=outcome.refused, held=held))
         search.note(hosts, holds=held)
         best = outcome if held else best
+
+
+def _least(workload: Guests, plan: FleetPlan, hardware: str) -> tuple[int, int]:
+    """The number of guests; and hosts of a kind that must be there from the beginning, by ``lower_bound``, if all that
+    come later are there when most is asked for."""
+    later = Counter({kind.name: 0 for kind in plan.hardware})
+    for growth in plan.growth:
+        later[growth.hardware] += growth.add
+    grown = {kind.name: msgspec.structs.replace(kind, count=kind.count + later[kind.name]) for kind in plan.hardware}
+    kind = grown.pop(hardware)
+    guests, bound = lower_bound(workload, kind, list(grown.values()))
+    return guests, max(1, bound - later[hardware])
 
 
 def _kind(task: Task, hardware: str) -> str:

@@ -29,10 +29,12 @@ class Search:
     """Upwards from a lower bound in growing strides until a size holds, then by halves down to the smallest.
 
     It takes it that a larger fleet holds what a smaller one does; what it ends with holds, and one host less does not.
+    A bound that is not ``proven`` is only where it begins: it looks below as well.
     """
 
-    def __init__(self, lower_bound: int) -> None:
-        self.too_few = lower_bound - 1
+    def __init__(self, lower_bound: int, *, proven: bool = True) -> None:
+        self.too_few = lower_bound - 1 if proven else 0
+        self._first = lower_bound
         self.enough: int | None = None
         self._stride = 1
 
@@ -40,7 +42,7 @@ class Search:
     def candidate(self) -> int | None:
         """The size to try next; None when the search has ended."""
         if self.enough is None:
-            return self.too_few + self._stride
+            return max(self.too_few + self._stride, self._first)
         return None if self.enough - self.too_few == 1 else (self.too_few + self.enough) // 2
 
     def note(self, hosts: int, *, holds: bool) -> None:

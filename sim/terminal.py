@@ -88,9 +88,11 @@ def show_headroom(told: Headroom) -> None:
 def show_size(found: Size) -> None:
     """Print how many hosts are needed."""
     if found.hosts is not None and not found.interrupted:
+        above = "" if found.gap_percent is None else f": this is {found.gap_percent:.1f} % above"
+        to_what = " to refuse nothing at once" if found.gap_percent is None else ""
         _say(
             f"{counted(found.hosts, 'host')} of {found.hardware} refuse no more than {found.target_percent:g} %;"
-            f" a perfect packing needs at least {found.lower_bound:,}: this is {found.gap_percent:.1f} % above"
+            f" a perfect packing needs at least {found.lower_bound:,}{to_what}{above}"
         )
     else:
         enough = "none that was tried is enough" if found.hosts is None else f"{found.hosts:,} are enough"

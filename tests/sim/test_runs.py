@@ -14,7 +14,7 @@ from hostler.core.cli import main
 from hostler.placement.errors import HostlerError, InvalidValue
 from hostler.placement.policy import Policy
 from hostler.sim import planning
-from hostler.sim.fleet_plan import FleetPlan, Hardware
+from hostler.sim.fleet_plan import FleetPlan, Growth, Hardware
 from hostler.sim.generator import devops, generate
 from hostler.sim.headroom import Busiest
 from hostler.sim.policies import policy_of
@@ -210,6 +210,30 @@ def test_each_trial_narrows_down_how_many_hosts_are_needed(tmp_path: Path) -> No
     for each in known:
         assert each.at_least <= final.at_least
         assert each.hosts is None or each.hosts >= final.at_least
+
+
+SPIKE = (
+    "arrival_s,lifetime_s,vcpus,memory_gb\n"
+    + "0,300,4,8\n" * 10
+    + "".join(f"{600 * n},300,4,8\n" for n in range(1, 11))
+)
+
+
+def test_a_target_or_waits_may_need_fewer_hosts_than_the_busiest_moment(tmp_path: Path) -> None:
+    strict, target, waits = (
+        planning.size(task(written(tmp_path, SPIKE), wait_hours=wait), target_percent=percent)
+        for percent, wait in ((0.0, 0.0), (40.0, 0.0), (0.0, 5.0))
+    )
+    assert (strict.hosts, strict.lower_bound, strict.gap_percent) == (10, 10, 0.0)
+    assert (target.hosts, target.lower_bound, target.gap_percent) == (2, 10, None)
+    assert waits.hosts == 1
+
+
+def test_hosts_that_come_later_count_for_the_bound(tmp_path: Path) -> None:
+    trace = written(tmp_path, "arrival_s,vcpus,memory_gb\n0,1,1\n" + "18000,4,8\n" * 9)
+    grown = msgspec.structs.replace(task(trace), plan=plan(growth=(Growth(hardware="small", add=20, at_hours=1),)))
+    found = planning.size(grown)
+    assert (found.hosts, found.lower_bound) == (1, 1)
 
 
 def test_questions_that_make_no_sense_are_refused(tmp_path: Path) -> None:
