@@ -93,8 +93,9 @@ def sizes(
     plan = planned(task)
     guests, bound = _least(workload, plan, hardware)
     allowed = math.floor(target_percent / 100 * guests)
-    # Who is refused, waits or is lost with a host does not press on the busiest moment.
-    proven = not (allowed or task.wait_hours or plan.failures or plan.maintenance)
+    # Who is refused, waits, runs elsewhere or is lost with a host does not press on the busiest moment.
+    fewer_may_do = allowed or task.wait_hours or plan.failures or plan.maintenance
+    proven = not fewer_may_do and plan.burst_above_percent is None
     kept, search, trials, best = Kept(resume), Search(bound, proven=proven), list[Trial](), None
     while True:
         enough = search.enough
