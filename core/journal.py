@@ -29,6 +29,8 @@ from .tasks import Aside, at_once
 
 CHUNK: Final = 4096
 """Blocks read at a time, at most."""
+ROOM: Final = 1 << 20
+"""Bytes that must be free before a journal that was broken is written again."""
 SNAPSHOTS_KEPT: Final = 2
 """The newest snapshots; the one before the newest is for the case that the newest turns out damaged."""
 _SEQUENCE: Final = struct.Struct("<Q")
@@ -283,7 +285,7 @@ class Journal:
     async def repair(self) -> None:
         """After an error: bring the journal back to what was acknowledged, and be ready again. StorageFailed if the
         disk still refuses."""
-        await self._store.resume(self._segment, self.last)
+        await self._store.resume(self._segment, self.last, room=ROOM)
         self.broken = False
 
     # snapshots

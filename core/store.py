@@ -8,7 +8,9 @@ log, synchronous=FULL). Tests put other stores, with faults, behind the same pro
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import re
 import shutil
 import sqlite3
@@ -78,8 +80,9 @@ class Store(Protocol):
     async def begin(self, first: int) -> None:
         """Make a new, empty segment; what is appended from now on goes there."""
 
-    async def resume(self, first: int, last: int) -> None:
-        """Append to a segment that is there, behind record ``last``; whatever it has behind that is removed."""
+    async def resume(self, first: int, last: int, *, room: int = 0) -> None:
+        """Append to a segment that is there, behind record ``last``; whatever it has behind that is removed.
+        StorageFailed too where the disk has no ``room`` for so many bytes."""
 
     async def append(self, block: Block) -> None:
         """Add a block, whole or not at all. After an error ``resume`` must come before anything else is appended."""
@@ -131,7 +134,9 @@ class SqliteStore:
     async def begin(self, first: int) -> None:
         await self._run("create", first, lambda: self._begin(first))
 
-    async def resume(self, first: int, last: int) -> None:
+    async def resume(self, first: int, last: int, *, room: int = 0) -> None:
+        if room:
+            await self._run("write", first, lambda: self._require(room))
         await self._run("write", first, lambda: self._resume(first, last))
 
     async def append(self, block: Block) -> None:
@@ -256,6 +261,13 @@ class SqliteStore:
             await database.close()
             raise
         await self._write_to(first, database)
+
+    async def _require(self, room: int) -> None:
+        """OSError unless so many bytes are free: a small transaction goes well on a disk that is as good as full."""
+        disk = os.statvfs(self._folder)
+        free = disk.f_frsize * (disk.f_bfree if os.geteuid() == 0 else disk.f_bavail)
+        if free < room:
+            raise OSError(errno.ENOSPC, f"{free} bytes are free on the disk")
 
     async def _write_to(self, first: int, database: aiosqlite.Connection) -> None:
         old, self._writing, self._current, self._pages = self._writing, database, first, 0

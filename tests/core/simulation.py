@@ -73,7 +73,7 @@ class MemoryStore:
         self._disk.segments[first] = []
         self._current = first
 
-    async def resume(self, first: int, last: int) -> None:
+    async def resume(self, first: int, last: int, *, room: int = 0) -> None:
         await self._disk.work("write")
         self._disk.segments[first] = [block for block in self._disk.segments[first] if block.first <= last]
         self._current = first

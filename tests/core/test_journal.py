@@ -7,13 +7,14 @@ import shutil
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
 
 from hostler.core import store
 from hostler.core.errors import DataDamaged, DataInUse, StorageFailed, UnreadableCommand
-from hostler.core.journal import Journal, Recovery
+from hostler.core.journal import Entry, Journal, Recovery
 from hostler.core.writer import Writer, open_writer
 
 from .ledgers import Ledger, Pay
@@ -260,3 +261,20 @@ async def test_a_journal_of_another_format_is_refused_and_left_as_it_is(tmp_path
     with pytest.raises(UnreadableCommand, match="has format 1, this Hostler reads 2"):
         await recovered(tmp_path)
     assert sorted(name for name in os.listdir(tmp_path) if not name.endswith(("-wal", "-shm"))) == before
+
+
+async def test_a_disk_that_is_as_good_as_full_is_not_taken_for_repaired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, real, free = Journal.in_folder(tmp_path), os.statvfs, [0]
+    monkeypatch.setattr(
+        os, "statvfs", lambda path: SimpleNamespace(f_frsize=real(path).f_frsize, f_bfree=free[0], f_bavail=free[0])
+    )
+    await journal.recover(lambda path: None, lambda records: None, lambda path: None)
+    await journal.append([Entry(None, b"", b"one")])
+    with pytest.raises(StorageFailed, match="0 bytes are free on the disk"):
+        await journal.repair()
+    free[0] = 1 << 20
+    await journal.repair()
+    assert await journal.append([Entry(None, b"", b"two")]) == 2
+    await journal.close()
