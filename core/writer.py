@@ -25,7 +25,7 @@ from .replicated import BatchMachine, Command, Machine, Replayed, Result, finish
 from .tasks import background
 from .tracing import span
 
-SLICE: Final = 40
+SLICE: Final = 64
 """Commands applied at a time; between slices readers get their turn."""
 ANSWERS_KEPT: Final = 100_000
 SNAPSHOT_EVERY: Final = 250_000
@@ -228,12 +228,12 @@ class Writer(Generic[Command, Result]):
             await self._apply(batch)
         for observer in self.batch_observers:
             observer(len(batch), durable - began, time.perf_counter() - durable)
-        await trio.lowlevel.checkpoint()
+        await _others_turn()
 
     async def _apply(self, batch: Sequence[Pending[Command, Result]]) -> None:
         for start in range(0, len(batch), SLICE):
             if start:
-                await trio.lowlevel.checkpoint()
+                await _others_turn()
             part = batch[start : start + SLICE]
             steps = self._outcomes([pending.command for pending in part])
             while True:
@@ -242,7 +242,7 @@ class Writer(Generic[Command, Result]):
                 except StopIteration as end:
                     outcomes = end.value
                     break
-                await trio.lowlevel.checkpoint()
+                await _others_turn()
             for pending, outcome in zip(part, outcomes, strict=True):
                 if pending.key is not None:
                     self._answers.put(pending.key, pending.fingerprint, outcome)
@@ -352,6 +352,12 @@ class Writer(Generic[Command, Result]):
         finally:
             self._snapshotting = False
             self._wake.set()
+
+
+async def _others_turn() -> None:
+    """Let readers in. Who comes while a step is made is served in the round after it, which the writer leaves out."""
+    await trio.lowlevel.checkpoint()
+    await trio.lowlevel.checkpoint()
 
 
 def _tell(wanted: Sequence[trio.MemorySendChannel[int | StorageFailed]], outcome: int | StorageFailed) -> None:
