@@ -44,7 +44,7 @@ class AuditLog:
 
     def __call__(self, sequence: int, order: Order, outcome: Any) -> None:
         command: Any = order.command
-        name = str(type(command).__struct_config__.tag)
+        name = command.__struct_config__.tag
         if isinstance(command, PlacementWrite):
             name, command = f"{name}.{type(command.command).__name__}", command.command
         line = Line(sequence, order.now, order.user, name, _outcome(outcome), _on(command))

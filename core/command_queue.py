@@ -42,7 +42,7 @@ class Pending(Generic[Command, Result]):
         self.key, self.fingerprint, self.deadline = key, fingerprint, deadline
         self.result: Result | None = None
         self.error: BaseException | None = None
-        self.followers: list[Pending[Command, Result]] = []
+        self.followers: list[Pending[Command, Result]] | None = None
         self.state = "queued"
         """queued, following (another with its key), taken, done or cancelled."""
 
@@ -80,6 +80,7 @@ class CommandQueue(Generic[Command, Result]):
             first = self._by_key.get(pending.key)
             if first is not None:
                 check_fingerprint(pending.key, first.fingerprint, pending.fingerprint)
+                first.followers = first.followers or []
                 first.followers.append(pending)
                 pending.state = "following"
                 return
@@ -128,7 +129,7 @@ class CommandQueue(Generic[Command, Result]):
         if dropped.key is None:
             return
         self._by_key.pop(dropped.key, None)
-        for follower in dropped.followers:
+        for follower in dropped.followers or ():
             if follower.state == "following":
                 follower.state = "queued"
                 self._line_up(follower)
@@ -150,7 +151,7 @@ class CommandQueue(Generic[Command, Result]):
         if pending.key is not None:
             self._by_key.pop(pending.key, None)
         self.tell(pending, result, error)
-        for follower in pending.followers:
+        for follower in pending.followers or ():
             self.tell(follower, result, error)
 
     def refuse_all(self, error: Callable[[], HostlerError]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import resource
 import signal
@@ -20,6 +19,7 @@ from ..placement.errors import HostlerError
 from . import logs, tracing
 from .audit import AuditLog
 from .config import Loaded
+from .garbage import collect, no_automatic_collection
 from .health import Health, StatusPages
 from .history import KEPT, History
 from .http.config import MEMORY
@@ -39,12 +39,9 @@ from .tenancy.tenants import LOCAL
 from .writer import open_writer
 
 FLUSH_SECONDS: Final = 1.0
-COLLECT_SECONDS: Final = 60.0
 SPARE_FILES: Final = 100
 """For the journal, snapshots, logs and children."""
 PROGRESS_SECONDS: Final = 1.0
-GC_THRESHOLDS: Final = (50_000, 20, 100_000)
-"""Of the garbage collector: nearly all that a command makes is freed without it."""
 
 log = logging.getLogger("hostler.daemon")
 
@@ -197,8 +194,8 @@ class Daemon:
                             last.callback(audit.close)
                             tasks.start_soon(_flush, audit)
                         await _put_policy(service, policy)
-                        _spare_the_collector()
-                        tasks.start_soon(_collect, service)
+                        last.enter_context(no_automatic_collection())
+                        tasks.start_soon(collect, lambda: writer.sequence)
                         await self._until_stopped(service, server, tasks)
                     finally:
                         tasks.cancel_scope.cancel()
@@ -253,13 +250,6 @@ async def _put_policy(service: Service, policy: PolicyValues | None) -> None:
         log.info("policy %s is in force", service.state.engine.policy.digest[:12])
 
 
-def _spare_the_collector() -> None:
-    """The fleet stays: no need to walk it again and again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-
-
 def _changed(old: Config, new: Config) -> list[str]:
     """Dotted keys that differ, of those that only a start reads."""
     before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
@@ -268,18 +258,6 @@ def _changed(old: Config, new: Config) -> list[str]:
     return [
         f"{table}.{key}" for table, keys in before.items() for key, value in keys.items() if after[table][key] != value
     ]
-
-
-async def _collect(service: Service) -> None:
-    """Look for garbage where nobody has to wait for it, or after an hour."""
-    before, last = -1, trio.current_time()
-    while True:
-        await trio.sleep(COLLECT_SECONDS)
-        idle = service.writer.sequence == before and not service.writer.queued
-        before = service.writer.sequence
-        if idle or trio.current_time() > last + 3_600:
-            gc.collect()
-            last = trio.current_time()
 
 
 async def _flush(audit: AuditLog) -> None:

@@ -12,9 +12,10 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from ..placement.batch import Decisions, format_uuid, make_many
+from ..ext.tables import format_uuid, make_many
 from ..placement.commands import Asked, Placed
 from ..placement.decision import Decision
+from ..placement.decisions import Decisions
 from ..placement.errors import HostlerError, InvalidValue, NoValidHost
 from ..placement.request import Request
 from .errors import InternalError
@@ -49,8 +50,8 @@ class _Placing:
         self.decided: list[tuple[Sequence[int], Decisions]] = []
         self.errors: dict[int, HostlerError] = {}
         self._uuids: list[str] = []
-        """Of the decisions that come behind number ``_behind``."""
-        self._behind = -1
+        """Of the decisions that come behind number ``_behind``, the last one made."""
+        self._behind = state.engine.sequence
 
     def add(self, position: int, asked: Asked) -> None:
         try:
@@ -71,14 +72,11 @@ class _Placing:
         engine can take it as it is."""
         if asked.instance_uuids:
             return self.state.request(asked, self.now, asked.instance_uuids)
-        engine, ahead = self.state.engine, len(self.waiting)
-        behind = engine.sequence
-        if behind != self._behind:
-            self._behind, self._uuids = behind, []
+        ahead = len(self.waiting)
         if ahead >= len(self._uuids):
             missing = ahead + 1 - len(self._uuids)  # those before may have brought their own
             count = max(missing, min(self._count - position, _UUIDS))
-            made = make_many(engine.uuid_seed, behind + len(self._uuids), count)
+            made = make_many(self.state.engine.uuid_seed, self._behind + len(self._uuids), count)
             self._uuids += [format_uuid(high, low) for high, low in made.tolist()]
         return self.state.request(asked, self.now, (self._uuids[ahead],))
 
@@ -142,6 +140,7 @@ class _Placing:
     def _take(self, waiting: Sequence[_Waiting], sampler: PhaseSampler | None = None) -> None:
         engine, requests = self.state.engine, [each.request for each in waiting]
         decisions = engine.place_many(requests) if sampler is None else sampler.place(engine, requests[0])
+        self._behind, self._uuids = engine.sequence, []
         self.decided.append(([each.position for each in waiting], decisions))
         tenants, usage = self.state.tenants, self.state.usage
         for amounts, positions in decisions.taken():

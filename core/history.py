@@ -21,6 +21,7 @@ KEPT: Final = 10_000
 """Requests and other commands that are remembered; a ``place_many`` counts as many as it has."""
 
 _NOBODY: Final[Guests] = {}
+_PLACE: Final = str(p.Place.__struct_config__.tag)
 
 log = logging.getLogger("hostler.history")
 
@@ -44,12 +45,34 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     capacity: dict[str, CapacityOf] = {}
 
 
+class _Placed(msgspec.Struct, frozen=True, gc=False):
+    """All that is to be told of a placement: with its order and decision, thousands of which are made in a second, go
+    many small objects that would be cold by the time they are forgotten."""
+
+    time: float
+    user: str
+    project: str
+    hosts: dict[str, str]
+
+    def event(self, sequence: int) -> Event:
+        """What it was as number ``sequence``."""
+        return Event(
+            kind="decisions",
+            sequence=sequence,
+            time=self.time,
+            user=self.user,
+            command=_PLACE,
+            project=self.project,
+            hosts=self.hosts,
+        )
+
+
 class History:
     """Events of the last commands, without holes. An observer of the writer, and of what it replays."""
 
     def __init__(self, machine: ServiceMachine, kept: int = KEPT) -> None:
         self._machine, self._kept = machine, kept
-        self._entries: dict[int, tuple[Order, Any, Guests] | list[Event]] = {}
+        self._entries: dict[int, _Placed | tuple[Order, Any, Guests] | list[Event]] = {}
         """By sequence number, ascending; events are made when they are asked for, where that can wait."""
         self._sizes: deque[int] = deque()
         self._size = 0
@@ -75,7 +98,7 @@ class History:
             self.begin(sequence - 1)
         kind = type(command)
         if kind is p.Place:
-            entries[sequence] = (order, outcome, _NOBODY)
+            entries[sequence] = _brief(order, outcome) or (order, outcome, _NOBODY)
         elif kind is p.Release:
             entries[sequence] = (order, outcome, self._machine.concerned(order))
         elif isinstance(command, p.PlaceMany):
@@ -93,9 +116,20 @@ class History:
     def events(self, sequence: int) -> list[Event]:
         """What was to be told of a command that is remembered."""
         entry = self._entries[sequence]
+        if isinstance(entry, _Placed):
+            return [entry.event(sequence)]
         if isinstance(entry, tuple):
             entry = _made(sequence, *entry)
         return entry
+
+
+def _brief(order: Order, outcome: Any) -> _Placed | None:
+    """A placement that went well; None for one that did not."""
+    command = order.command
+    if not isinstance(command, p.Place) or not isinstance(outcome, Decision) or outcome.refusal is not None:
+        return None
+    hosts = {selection.instance_uuid: selection.host for selection in outcome.selections}
+    return _Placed(order.now, order.user, command.request.project_id, hosts)
 
 
 def _made(sequence: int, order: Order, outcome: Any, concerned: Guests) -> list[Event]:

@@ -46,7 +46,7 @@ Guests = dict[str, dict[str, None]]
 """Uuids by project, in order."""
 
 
-class Order(msgspec.Struct, frozen=True, array_like=True):
+class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the journal holds: a command, its time in seconds since the epoch, and the user who gave it."""
 
     now: float

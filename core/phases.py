@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from ..placement.batch import Decisions
+from ..placement.decisions import Decisions
 from ..placement.engine import Engine
 from ..placement.errors import HostlerError
 from ..placement.request import Request

@@ -1,11 +1,9 @@
-"""Many placements in one kernel call: requests become arrays, answers become Decision values only when somebody
-looks."""
+"""Many placements in one kernel call: requests become arrays, and so do their answers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +12,9 @@ from ..ext import batch as kernel
 from ..ext.gather import gather
 from ..ext.tables import format_uuid, make_many
 from .checks import shown
-from .claim import Claimed
-from .decision import Decision, Selection
+from .decisions import Decisions, Run
 from .errors import DuplicateName, InvalidValue, NoValidHost
 from .fleet import Fleet, uuid_words
-from .refusals import quick_refusal
 from .request import Request, RequestSpec
 from .request_check import check_request
 
@@ -28,152 +24,6 @@ if TYPE_CHECKING:
 
 ALONE = -1
 """Mark of requests that ``Engine.place`` decides one by one."""
-
-
-@dataclass(slots=True)
-class Run:
-    """Consecutive requests that one kernel call decided."""
-
-    first: int
-    sequence: int
-    requests: Sequence[Request]
-    signatures: list[Signature]
-    which: NDArray[np.int32]
-    uuids: NDArray[np.uint64]
-    rows: NDArray[np.int32]
-    scores: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    lists: tuple[list[int], list[int], list[float], list[list[int]], list[list[int]]] | None = None
-    texts: dict[int, tuple[tuple[str, ...], dict[str, int]]] = field(default_factory=dict)
-
-    def listed(self) -> tuple[list[int], list[int], list[float], list[list[int]], list[list[int]]]:
-        """which, rows, scores, uuids and counts as lists, which are read faster one by one."""
-        if self.lists is None:
-            arrays = (self.which, self.rows, self.scores, self.uuids, self.counts)
-            self.lists = tuple(array.tolist() for array in arrays)
-        return self.lists
-
-    def told(self, number: int, names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]]:
-        """Names of a signature's stages, and what a guest of it takes by resource class."""
-        known = self.texts.get(number)
-        if known is None:
-            signature = self.signatures[number]
-            amounts = {names[index]: amount for index, amount in signature.resources.items()}
-            known = self.texts[number] = (tuple(signature.stage_names), amounts)
-        return known
-
-
-class Decisions(Sequence[Decision]):
-    """The answers to ``place_many``, in order. A Decision is made when it is looked at; the arrays are there at once.
-
-    Names of hosts are read at that moment, so look before the hosts are removed.
-    """
-
-    def __init__(self, engine: Engine, count: int) -> None:
-        self._engine = engine
-        self._whole: dict[int, Decision] = {}
-        self._alone: list[int] = []
-        self._runs: list[Run] = []
-        self.rows: NDArray[np.int32] = np.full(count, -1, np.int32)
-        """Row of the (first) host of each decision, -1 where nothing was placed."""
-        self.scores: NDArray[np.float64] = np.zeros(count)
-        """Weight of that host."""
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def placed(self) -> int:
-        """Number of requests that were placed."""
-        return int(np.count_nonzero(self.rows >= 0))
-
-    @overload
-    def __getitem__(self, index: int) -> Decision: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Decision]: ...
-    def __getitem__(self, index: int | slice) -> Decision | list[Decision]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if index < 0:
-            index += len(self)
-        if not 0 <= index < len(self):
-            raise IndexError("decision out of range")
-        known = self._whole.get(index)
-        if known is None:
-            known = self._whole[index] = self._decision(index)
-        return known
-
-    def __iter__(self) -> Iterator[Decision]:
-        return (self[i] for i in range(len(self)))
-
-    def uuids(self) -> list[str]:
-        """Uuid of the (first) instance of each request, in order; empty where one that was refused had none.
-        O(requests)."""
-        found = [""] * len(self)
-        for run in self._runs:
-            words = run.uuids.tolist()
-            found[run.first : run.first + len(words)] = [format_uuid(high, low) for high, low in words]
-        for index, decision in self._whole.items():
-            if decision.placed:
-                found[index] = decision.selections[0].instance_uuid
-        return found
-
-    def taken(self) -> Iterator[tuple[Mapping[str, int], list[int]]]:
-        """Positions of the requests that were placed, and what each of these takes of each resource class, all
-        instances and providers together; positions that take alike may come together. O(requests)."""
-        names = self._engine.fleet.resource_classes
-        positions: dict[tuple[int, int], list[int]] = {}
-        for number, run in enumerate(self._runs):
-            for at, (which, row) in enumerate(zip(run.which.tolist(), run.rows.tolist(), strict=True), run.first):
-                if row >= 0:
-                    positions.setdefault((number, which), []).append(at)
-        for (number, which), found in positions.items():
-            resources = self._runs[number].signatures[which].resources
-            yield {names[index]: amount for index, amount in resources.items()}, found
-        for at in self._alone:
-            if self._whole[at].placed:
-                yield self._whole[at].amounts(), [at]
-
-    def add(self, index: int, decision: Decision) -> None:
-        """Take in a decision that was made by itself."""
-        self._whole[index] = decision
-        self._alone.append(index)
-        if decision.placed:
-            fleet = self._engine.fleet
-            self.rows[index] = fleet.row_of_uuid(decision.selected.provider_uuid)
-            self.scores[index] = decision.selected.weight
-
-    def add_run(self, run: Run) -> None:
-        """Take in what a kernel call decided."""
-        self._runs.append(run)
-        span = slice(run.first, run.first + len(run.rows))
-        self.rows[span], self.scores[span] = run.rows, run.scores
-
-    def _decision(self, index: int) -> Decision:
-        run = next(run for run in self._runs if run.first <= index < run.first + len(run.rows))
-        at = index - run.first
-        which, rows, scores, uuids, all_counts = run.listed()
-        engine, number = self._engine, which[at]
-        fleet = engine.fleet
-        stages, amounts = run.told(number, fleet.resource_classes)
-        counts = all_counts[at][: len(stages) + 1]
-        considered, removed, row = sum(counts), dict(zip(stages, counts[1:], strict=True)), rows[at]
-        selections: tuple[Selection, ...] = ()
-        refusal = None
-        if row >= 0:
-            taken = {fleet.uuid(row): amounts.copy()}
-            selections = (engine.selection(Claimed(format_uuid(*uuids[at]), row, -1, scores[at], taken, ()), ()),)
-        else:
-            refusal = quick_refusal(removed, considered)
-        return Decision(
-            sequence=run.sequence + at,
-            request_id=run.requests[at].request_id,
-            considered=considered,
-            removed=removed,
-            selections=selections,
-            refusal=refusal,
-            seed=engine.seed_of(run.sequence + at),
-        )
 
 
 class Plan:
@@ -362,6 +212,3 @@ def _taken(
         if not np.any(consumers[position + 1 :] == holder):
             return int(position)
     return None
-
-
-__all__ = ["Decisions", "format_uuid", "make_many", "place_batch"]

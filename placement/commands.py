@@ -23,7 +23,7 @@ MAX_SPECS: Final = 20_000
 """Specs kept as objects; beyond that all are made anew."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """A Request as it is sent: ``spec`` is its RequestSpec in MessagePack, kept as it came, so that requests with equal
     bytes share one object. Its time is the command's."""
 
@@ -37,7 +37,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
 
 
 class Command(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="do"
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="do", gc=False
 ):
     """Base of all commands."""
 

@@ -9,7 +9,7 @@ import msgspec
 from .errors import NoValidHost
 
 
-class ScorePart(msgspec.Struct, frozen=True):
+class ScorePart(msgspec.Struct, frozen=True, gc=False):
     """One weigher's share of a host's score: ``multiplier * normalised``, ``normalised`` made from ``raw``."""
 
     weigher: str
@@ -23,7 +23,7 @@ class ScorePart(msgspec.Struct, frozen=True):
         return self.multiplier * self.normalised
 
 
-class Alternate(msgspec.Struct, frozen=True):
+class Alternate(msgspec.Struct, frozen=True, gc=False):
     """A host that may be tried if the build on the chosen one fails; nothing is claimed there."""
 
     host: str
@@ -33,7 +33,7 @@ class Alternate(msgspec.Struct, frozen=True):
     weight: float
 
 
-class Selection(msgspec.Struct, frozen=True, kw_only=True):
+class Selection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where one instance goes, and what it takes: ``allocations`` = {provider uuid: {resource class: amount}}."""
 
     instance_uuid: str
@@ -48,7 +48,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     alternates: tuple[Alternate, ...] = ()
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Why nothing was placed: ``sentence`` for people, ``stage`` and ``removed`` for programs, ``hint`` what would
     help."""
 
@@ -57,7 +57,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     hint: str | None = None
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The answer to one request.
 
     ``considered`` hosts came in; ``removed`` says how many each stage took out, in order (for several instances: at

@@ -12,15 +12,17 @@ from typing import Any
 from ..ext.constants import SOFT_AFFINITY, SOFT_ANTI_AFFINITY
 from ..ext.draws import word
 from ..ext.tables import format_uuid, make_many
-from .batch import Decisions, place_batch
+from .batch import place_batch
 from .checks import shown
 from .claim import Claimed, allocations_of, extras_for
 from .compiled import Compiled
 from .decision import Alternate, Decision, Refusal, ScorePart, Selection
+from .decisions import Decisions
 from .errors import DuplicateName, InvalidValue, NoValidHost
 from .explain import Explanation, explain
 from .fitting import Fit, fits
 from .fleet import Fleet, Tip, uuid_words, whole_number
+from .host_classes import HostClass
 from .host_selection import names_hosts
 from .policy import Policy
 from .request import Request, ServerGroup
@@ -261,21 +263,25 @@ class Engine:
         """A claim as the answer's value."""
         fleet, row = self._fleet, claimed.row
         static = fleet.host_class(row)
-        zone: str | None = self.policy.options.default.default_availability_zone
-        for index in static.aggregates:
-            zone = fleet.aggregates[index].metadata.get("availability_zone", zone)
         return Selection(
             instance_uuid=claimed.uuid,
             host=fleet.service_host(row),
             node=fleet.name(row),
             provider_uuid=fleet.uuid(row),
             cell_uuid=static.cell_uuid,
-            availability_zone=zone,
+            availability_zone=self.zone_of(static),
             weight=claimed.weight,
             allocations=claimed.allocations,
             parts=claimed.parts,
             alternates=alternates,
         )
+
+    def zone_of(self, static: HostClass) -> str | None:
+        """Availability zone of the hosts of a class: their aggregates' one, else the default."""
+        zone: str | None = self.policy.options.default.default_availability_zone
+        for index in static.aggregates:
+            zone = self._fleet.aggregates[index].metadata.get("availability_zone", zone)
+        return zone
 
     def place_many(self, requests: Iterable[Request]) -> Decisions:
         """Place each request, one after the other, each seeing the claims before it; a refusal does not stop the rest.

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..placement.batch import Decisions
+from ..placement.decisions import Decisions
 from ..placement.engine import Engine
 from ..placement.request import Request
 from .workload import ALONE, EPOCH_S, Workload

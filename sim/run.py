@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..placement.batch import Decisions
+from ..placement.decisions import Decisions
 from ..placement.policy import Policy
 from ..placement.request import Request, RequestSpec
 from .evacuation import Disruption, Evacuation

@@ -73,21 +73,20 @@ class Session:
     def feed(self, frame: bytes) -> bool:
         """Take a message in; True if that may have taken long. BadFrame if it is none that a client may send."""
         call = read_call(frame)
-        number, size = call.id, len(frame)
-        known = METHODS.get(call.method)
-        soon = known is not None and known.kind != "command"
         self.outstanding += 1
-        self.outstanding_bytes += size
+        self.outstanding_bytes += len(frame)
+        return self.begin(call, _UnderWay(self, call.id, call.method, len(frame))) != "command"
 
-        def reply(result: Any, error: HostlerError | None) -> None:
-            self.outstanding -= 1
-            self.outstanding_bytes -= size
-            if number is not None and not self._closed:
-                self._outlet.send(self._encoded(number, call.method, result, error), soon=soon)
-            else:
-                self._outlet.settled()
-
-        return self.begin(call, reply) != "command"
+    def answered(self, number: int | None, method: str, size: int, result: Any, error: HostlerError | None) -> None:
+        """A call that came in ``size`` bytes has its answer."""
+        self.outstanding -= 1
+        self.outstanding_bytes -= size
+        if number is None or self._closed:
+            self._outlet.settled()
+            return
+        known = METHODS.get(method)
+        soon = known is not None and known.kind != "command"
+        self._outlet.send(self._encoded(number, method, result, error), soon=soon)
 
     def close(self) -> None:
         """The peer is gone: what waits in the queue is taken back, and nothing is sent any more."""
@@ -169,16 +168,12 @@ class Session:
     # commands
 
     def _order(self, method: Method, command: Any, options: Options, reply: Reply) -> None:
-        def done(pending: Pending[Any, Any]) -> None:
-            self._pending.discard(pending)
-            error = pending.error
-            reply(pending.result, _as_ours(error))
-
         deadline, fingerprint = None, b""
         if options.timeout is not None:
             deadline = trio.current_time() + options.timeout
         if options.key is not None:
             fingerprint = _fingerprint(method.name, command)
+        done = _Ordered(self._pending, reply)
         pending = self.service.order(
             self.identity, command, done, key=options.key, fingerprint=fingerprint, deadline=deadline
         )
@@ -256,6 +251,31 @@ class Session:
             reply(None, error)
         else:
             reply(sequence, None)
+
+
+class _UnderWay:
+    """What takes the answer of a call. (There are thousands at a time: a closure would be several objects.)"""
+
+    __slots__ = ("_method", "_number", "_session", "_size")
+
+    def __init__(self, session: Session, number: int | None, method: str, size: int) -> None:
+        self._session, self._number, self._method, self._size = session, number, method, size
+
+    def __call__(self, result: Any, error: HostlerError | None) -> None:
+        self._session.answered(self._number, self._method, self._size, result, error)
+
+
+class _Ordered:
+    """What takes the outcome of a command that is among ``pending``, and answers the call."""
+
+    __slots__ = ("_pending", "_reply")
+
+    def __init__(self, pending: set[Pending[Any, Any]], reply: Reply) -> None:
+        self._pending, self._reply = pending, reply
+
+    def __call__(self, pending: Pending[Any, Any]) -> None:
+        self._pending.discard(pending)
+        self._reply(pending.result, _as_ours(pending.error))
 
 
 def _method(name: str, batched: bool) -> Method:

@@ -1,0 +1,103 @@
+"""When garbage is looked for: what is new soon, all when nobody waits, and at the latest after an hour."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from hostler.core.garbage import ALL_SECONDS, LONGEST_SECONDS, NEW_SECONDS, collect, no_automatic_collection
+
+
+class Ring:
+    """What only the collector frees."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+def ring() -> weakref.ref[Ring]:
+    return weakref.ref(Ring())
+
+
+def old_ring() -> weakref.ref[Ring]:
+    """One that was looked at while it was no garbage, and is not new any more."""
+    kept = Ring()
+    gc.collect(0)
+    return weakref.ref(kept)
+
+
+@pytest.fixture(autouse=True)
+def uncollected() -> Iterator[None]:
+    """No collection but those that are asked for."""
+    with no_automatic_collection():
+        yield
+
+
+@pytest.fixture
+def steps() -> list[int]:
+    """How far the service has come."""
+    return [0]
+
+
+@pytest.fixture
+async def collecting(nursery: trio.Nursery, steps: list[int]) -> None:
+    nursery.start_soon(collect, lambda: steps[0])
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def busy(seconds: float, steps: list[int]) -> None:
+    for _ in range(round(seconds / 10)):
+        steps[0] += 1
+        await trio.sleep(10)
+
+
+def test_nothing_is_collected_by_itself_until_the_end() -> None:
+    assert not gc.isenabled()
+    with no_automatic_collection():
+        made = [ring() for _ in range(2_000)]
+        assert all(each() is not None for each in made)
+    assert gc.isenabled()
+    gc.collect()
+    assert all(each() is None for each in made)
+
+
+async def test_what_is_new_goes_soon(autojump_clock: MockClock, collecting: None) -> None:
+    new = ring()
+    assert new() is not None
+    await trio.sleep(2 * NEW_SECONDS)
+    assert new() is None
+
+
+async def test_what_is_old_goes_when_nothing_has_happened_for_a_while(
+    autojump_clock: MockClock, collecting: None, steps: list[int]
+) -> None:
+    old = old_ring()
+    await busy(2 * ALL_SECONDS, steps)
+    assert old() is not None
+    await trio.sleep(ALL_SECONDS + 1)
+    assert old() is None
+
+
+async def test_what_is_old_goes_after_an_hour_whatever_happens(
+    autojump_clock: MockClock, collecting: None, steps: list[int]
+) -> None:
+    old = old_ring()
+    await busy(LONGEST_SECONDS - 100, steps)
+    assert old() is not None
+    await busy(200, steps)
+    assert old() is None
+
+
+async def test_all_is_looked_at_but_once_while_nothing_happens(
+    autojump_clock: MockClock, collecting: None, steps: list[int]
+) -> None:
+    await busy(20, steps)
+    await trio.sleep(ALL_SECONDS + 1)
+    old = old_ring()
+    await trio.sleep(10 * ALL_SECONDS)
+    assert old() is not None
