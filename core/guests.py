@@ -168,11 +168,18 @@ def place_each(
     for position, each in enumerate(asked):
         placing.add(position, each)
     placing.decide()
-    outcomes: dict[int, Decision | HostlerError | None] = dict(placing.errors)
+    outcomes: list[Decision | HostlerError | None] = [None] * len(asked)
+    for position, error in placing.errors.items():
+        outcomes[position] = error
     for positions, decisions in placing.decided:
-        for index, position in enumerate(positions):
-            outcomes[position] = decisions[index] if wanted is None or wanted[position] else None
-    return [outcomes[position] for position in range(len(asked))]
+        if wanted is None:
+            for position, decision in zip(positions, decisions, strict=True):
+                outcomes[position] = decision
+        else:
+            for index, position in enumerate(positions):
+                if wanted[position]:
+                    outcomes[position] = decisions[index]
+    return outcomes
 
 
 def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Generator[None, None, Placed]:

@@ -79,7 +79,12 @@ class Decisions(Sequence[Decision]):
         return known
 
     def __iter__(self) -> Iterator[Decision]:
-        return (self[i] for i in range(len(self)))
+        whole = self._whole
+        for index in range(len(self.rows)):
+            known = whole.get(index)
+            if known is None:
+                known = whole[index] = self._reader_of(index).decision(index)
+            yield known
 
     def uuids(self) -> list[str]:
         """Uuid of the (first) instance of each request, in order; empty where one that was refused had none.
@@ -161,8 +166,10 @@ class _RunReader:
     def decision(self, index: int) -> Decision:
         """The Decision of request number ``index`` of all."""
         run, at = self._run, index - self.first
-        sequence, row = run.sequence + at, self._rows[at]
-        filtered = self._filtered_by(self._which[at], self._counts[at])
+        sequence, row, which, counts = run.sequence + at, self._rows[at], self._which[at], self._counts[at]
+        filtered = self._filtered.get((which, *counts))
+        if filtered is None:
+            filtered = self._filtered[which, *counts] = self._filtered_by(which, counts)
         removed = filtered.removed.copy()
         return Decision(
             sequence=sequence,
@@ -189,13 +196,9 @@ class _RunReader:
         )
 
     def _filtered_by(self, which: int, counts: list[int]) -> _Filtered:
-        key = (which, *counts)
-        known = self._filtered.get(key)
-        if known is None:
-            stages = self._stages[which]
-            mine = counts[: len(stages) + 1]
-            known = self._filtered[key] = _Filtered(sum(mine), dict(zip(stages, mine[1:], strict=True)))
-        return known
+        stages = self._stages[which]
+        mine = counts[: len(stages) + 1]
+        return _Filtered(sum(mine), dict(zip(stages, mine[1:], strict=True)))
 
     def _place(self, number: int) -> tuple[str | None, str | None]:
         """(cell, availability zone) of the rows of a host class."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final, Protocol
 
@@ -77,10 +78,8 @@ class Session:
         self.outstanding_bytes += len(frame)
         return self.begin(call, _UnderWay(self, call.id, call.method, len(frame))) != "command"
 
-    def answered(self, number: int | None, method: str, size: int, result: Any, error: HostlerError | None) -> None:
-        """A call that came in ``size`` bytes has its answer."""
-        self.outstanding -= 1
-        self.outstanding_bytes -= size
+    def answer(self, number: int | None, method: str, result: Any, error: HostlerError | None) -> None:
+        """Send the answer of a call, if anybody waits for it."""
         if number is None or self._closed:
             self._outlet.settled()
             return
@@ -140,7 +139,7 @@ class Session:
                 return kind
             if self.service.takes_long(params):
                 self.aside += 1
-                self._outlet.spawn(lambda: self._ask_aside(call.method, params, reply))
+                self._outlet.spawn(partial(self._ask_aside, call.method, params, reply))
                 return kind
             result = self.service.ask(self.identity, params)
         except HostlerError as error:
@@ -237,8 +236,11 @@ class Session:
 
         def done(pending: Pending[Any, Any]) -> None:
             self._pending.discard(pending)
-            error = _as_ours(pending.error)
-            reply(token if error is None else None, error)
+            error = pending.error
+            if error is None:
+                reply(token, None)
+            else:
+                reply(None, _as_ours(error))
 
         pending = self.service.order(self.identity, command, done)
         if pending.state != "done":
@@ -262,7 +264,10 @@ class _UnderWay:
         self._session, self._number, self._method, self._size = session, number, method, size
 
     def __call__(self, result: Any, error: HostlerError | None) -> None:
-        self._session.answered(self._number, self._method, self._size, result, error)
+        session = self._session
+        session.outstanding -= 1
+        session.outstanding_bytes -= self._size
+        session.answer(self._number, self._method, result, error)
 
 
 class _Ordered:
@@ -275,7 +280,8 @@ class _Ordered:
 
     def __call__(self, pending: Pending[Any, Any]) -> None:
         self._pending.discard(pending)
-        self._reply(pending.result, _as_ours(pending.error))
+        error = pending.error
+        self._reply(pending.result, None if error is None else _as_ours(error))
 
 
 def _method(name: str, batched: bool) -> Method:
@@ -287,8 +293,8 @@ def _method(name: str, batched: bool) -> Method:
     return method
 
 
-def _as_ours(error: BaseException | None) -> HostlerError | None:
-    if error is None or isinstance(error, HostlerError):
+def _as_ours(error: BaseException) -> HostlerError:
+    if isinstance(error, HostlerError):
         return error
     return InternalError("the command failed in an unforeseen way; the service's log says how")
 
