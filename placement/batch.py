@@ -42,10 +42,12 @@ class Plan:
         self._specs: dict[RequestSpec, Any] = {}
         self._numbers: dict[int, int] = {}
         self._read()
-        given = np.maximum.accumulate(np.where(np.isnan(self.times), -1, np.arange(count)))
-        now = engine.fleet.now
-        self.clock = np.where(given >= 0, self.times[given], np.nan if now is None else now)
+        self.clock = self.times
         """The time at each request's turn; NaN while none was given."""
+        if np.isnan(self.times).any():
+            given = np.maximum.accumulate(np.where(np.isnan(self.times), -1, np.arange(count)))
+            now = engine.fleet.now
+            self.clock = np.where(given >= 0, self.times[given], np.nan if now is None else now)
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """Consecutive spans (first, last + 1) of requests during which the same services are up. When a span is handed
@@ -205,6 +207,8 @@ def _taken(
     fleet: Fleet, uuids: NDArray[np.uint64], rows: NDArray[np.int32], consumers: NDArray[np.int32]
 ) -> int | None:
     """Position of a refused request whose uuid existed when its turn came; the kernel looks only where it places."""
+    if rows.min() >= 0:
+        return None
     refused = np.flatnonzero(rows < 0)
     holders = np.empty(len(refused), np.int32)
     kernel.find(fleet.kernel, uuids[refused], holders)
