@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import os
 import re
@@ -37,6 +38,7 @@ _SCHEMA: Final = (
     "CREATE TABLE blocks (first INTEGER PRIMARY KEY, records INTEGER NOT NULL, body BLOB NOT NULL, "
     "checksum INTEGER NOT NULL)"
 )
+_SETTINGS: Final = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0"
 _INSERT: Final = "INSERT INTO blocks VALUES (?, ?, ?, ?)"
 _READ: Final = (
     "WITH sizes AS (SELECT first, length(body) AS size FROM blocks WHERE first > ? ORDER BY first LIMIT ?), "
@@ -190,9 +192,7 @@ class SqliteStore:
             f"{self.path(first).absolute().as_uri()}?mode=rw", uri=True, isolation_level=None
         )
         try:
-            await database.execute("PRAGMA journal_mode=WAL")
-            await database.execute("PRAGMA synchronous=FULL")
-            await database.execute("PRAGMA wal_autocheckpoint=0")
+            await database.executescript(_SETTINGS)
         except BaseException:
             await database.close()
             raise
@@ -235,16 +235,10 @@ class SqliteStore:
     async def _begin(self, first: int) -> None:
         path = self.path(first)
         new = path.with_suffix(".new")
-        for old in (new, new.with_name(f"{new.name}-journal")):
-            old.unlink(missing_ok=True)
-        database = await aiosqlite.connect(new)
-        try:
-            await database.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            await database.execute(f"PRAGMA user_version={FORMAT}")
-            await database.execute(_SCHEMA)
-            await database.commit()
-        finally:
-            await database.close()
+        with new.open("wb") as file:
+            file.write(_empty_segment())
+            file.flush()
+            os.fsync(file.fileno())
         new.rename(path)
         sync(self._folder)
         await self._write_to(first, await self._connect(first))
@@ -334,6 +328,17 @@ class SqliteStore:
         if self._writing is not None:
             database, self._writing = self._writing, None
             await database.close()
+
+
+@functools.cache
+def _empty_segment() -> bytes:
+    """The file of a segment without blocks. (Writers wait while a segment is begun.)"""
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version={FORMAT}")
+        database.execute(_SCHEMA)
+        database.commit()
+        return database.serialize()
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
