@@ -220,6 +220,8 @@ class Writer(Generic[Command, Result]):
             entries = [Entry(pending.key, pending.fingerprint, pending.body) for pending in batch]
             try:
                 with trio.CancelScope(shield=True), span("hostler.journal", commands=len(batch)):
+                    if len(batch) > SLICE:
+                        await _others_turn()  # taking up a thousand commands was a step of its own
                     await self.journal.append(entries)
             except StorageFailed as error:
                 self._break(error, batch)
