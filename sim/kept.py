@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -17,9 +19,14 @@ class _Line(msgspec.Struct):
     outcome: Outcome
 
 
+_LINE: Final = b'{"task":"'
+"""What a line begins with."""
+
+
 class Kept:
     """The outcomes in the file at ``path``, a line each; without a path nothing is kept. InvalidValue for a file that
-    is none, or cannot be read or written; a last line that was being written when a command was ended is left out."""
+    is none, or cannot be read or written, which stays as it is; a last line that was being written when a command was
+    ended is taken off."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -27,7 +34,8 @@ class Kept:
         if path is not None:
             with _files(path):
                 path.open("ab").close()  # what cannot be kept should not be played first
-                self._outcomes = _read(path)
+                self._outcomes, whole = _read(path)
+                os.truncate(path, whole)
 
     def get(self, digest: str) -> Outcome | None:
         """What came of a task; None if it is not known."""
@@ -38,12 +46,8 @@ class Kept:
         if self.path is None:
             return outcome
         self._outcomes[digest] = outcome
-        with _files(self.path):
-            text = self.path.read_bytes()
-            if text and not text.endswith(b"\n"):
-                self.path.write_bytes(text[: text.rfind(b"\n") + 1])
-            with self.path.open("ab") as file:
-                file.write(msgspec.json.encode(_Line(digest, outcome)) + b"\n")
+        with _files(self.path), self.path.open("ab") as file:
+            file.write(msgspec.json.encode(_Line(digest, outcome)) + b"\n")
         return outcome
 
 
@@ -55,14 +59,16 @@ def _files(path: Path) -> Iterator[None]:
         raise InvalidValue(f"{path}: cannot be kept in: {error}", field="resume") from None
 
 
-def _read(path: Path) -> dict[str, Outcome]:
-    found = {}
+def _read(path: Path) -> tuple[dict[str, Outcome], int]:
+    """The outcomes, and the length of all whole lines."""
+    found, whole = {}, 0
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not line.endswith(b"\n") and (line.startswith(_LINE) or _LINE.startswith(line)):
+            break
         try:
             kept = msgspec.json.decode(line, type=_Line)
         except msgspec.MsgspecError as error:
-            if not line.endswith(b"\n"):
-                break
             raise InvalidValue(f"{path}, line {number}: {error}", field="resume") from None
         found[kept.task] = kept.outcome
-    return found
+        whole += len(line)
+    return found, whole

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from hostler.sim.fleet_plan import FleetPlan, Hardware, Maintenance, Outage
 from hostler.sim.headroom import Busiest
 from hostler.sim.policies import policy_of
 from hostler.sim.run import Run
-from hostler.sim.tasks import start
+from hostler.sim.tasks import outcomes, start
 from hostler.sim.trace import read_trace
 from tests.daemon.processes import HOSTLER
 
@@ -150,3 +151,29 @@ def test_a_changed_trace_is_another_task(tmp_path: Path) -> None:
     assert task(written(tmp_path)).digest == before
     assert task(written(tmp_path, "arrival_s,vcpus,memory_gb\n0,1,1\n")).digest != before
     assert plan().name == "fleet"
+
+
+@pytest.mark.parametrize("question", ["sweep", "size"])
+@pytest.mark.parametrize("text", ["notes", '{"a": 1}', '{"a": 1}\n', '{"task":1}\n'])
+def test_a_file_of_something_else_is_refused_and_stays_as_it_is(
+    tmp_path: Path, capsys: Any, question: str, text: str
+) -> None:
+    other = tmp_path / "report.json"
+    other.write_text(text)
+    arguments = ["simulate", question, "--trace", written(tmp_path), "--resume", str(other)]
+    assert main(arguments) == 1
+    assert "report.json, line 1: " in capsys.readouterr().err
+    assert other.read_text() == text
+
+
+@pytest.mark.parametrize("cut", [1, 5, 30, 300])
+def test_an_outcome_that_was_kept_in_part_is_played_again(tmp_path: Path, cut: int) -> None:
+    kept, asked = tmp_path / "kept", task(written(tmp_path))
+    (whole,) = (outcome for _, outcome in outcomes([asked], resume=kept))
+    text = kept.read_bytes()
+    kept.write_bytes(text + text[:cut])
+    assert [outcome for _, outcome in outcomes([asked], resume=kept)] == [whole]
+    assert kept.read_bytes() == text
+    kept.write_bytes(text[:cut])
+    assert [outcome for _, outcome in outcomes([asked], resume=kept)] == [whole]
+    assert kept.read_bytes() == text
