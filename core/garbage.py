@@ -23,15 +23,18 @@ LONGEST_SECONDS: Final = 3_600.0
 
 @contextmanager
 def no_automatic_collection() -> Iterator[None]:
-    """Only ``collect`` looks for garbage; what is there now stays, and is not walked again and again."""
+    """Only ``collect`` looks for garbage; what is there now stays, and is not walked again and again. At the end all is
+    as it was."""
+    enabled = gc.isenabled()
     gc.collect()
     gc.freeze()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
         gc.unfreeze()
+        if enabled:
+            gc.enable()
 
 
 async def collect(progress: Callable[[], int]) -> None:

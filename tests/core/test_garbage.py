@@ -31,7 +31,7 @@ def old_ring() -> weakref.ref[Ring]:
     return weakref.ref(kept)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def uncollected() -> Iterator[None]:
     """No collection but those that are asked for."""
     with no_automatic_collection():
@@ -45,7 +45,7 @@ def steps() -> list[int]:
 
 
 @pytest.fixture
-async def collecting(nursery: trio.Nursery, steps: list[int]) -> None:
+async def collecting(uncollected: None, nursery: trio.Nursery, steps: list[int]) -> None:
     nursery.start_soon(collect, lambda: steps[0])
     await trio.testing.wait_all_tasks_blocked()
 
@@ -57,8 +57,11 @@ async def busy(seconds: float, steps: list[int]) -> None:
 
 
 def test_nothing_is_collected_by_itself_until_the_end() -> None:
-    assert not gc.isenabled()
+    assert gc.isenabled()
     with no_automatic_collection():
+        with no_automatic_collection():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
         made = [ring() for _ in range(2_000)]
         assert all(each() is not None for each in made)
     assert gc.isenabled()
