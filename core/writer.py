@@ -29,7 +29,7 @@ SLICE: Final = 64
 """Commands applied at a time; between slices readers get their turn."""
 ANSWERS_KEPT: Final = 100_000
 SNAPSHOT_EVERY: Final = 500_000
-"""Commands: as many as are carried out again in about seven seconds. A snapshot costs others some 50 ms of delay."""
+"""Commands: as many as are carried out again in some six seconds. While one begins, commands are late by some 50 ms."""
 REPAIR_SECONDS: Final = 0.5
 
 log = logging.getLogger("hostler.writer")

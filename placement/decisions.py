@@ -39,7 +39,7 @@ class Run:
 class Decisions(Sequence[Decision]):
     """The answers to ``place_many``, in order. A Decision is made when it is looked at; the arrays are there at once.
 
-    Names of hosts are read when the first of a run is looked at, so look before the hosts are removed.
+    Names of hosts are read at that moment, so look before the hosts are removed.
     """
 
     def __init__(self, engine: Engine, count: int) -> None:
@@ -155,7 +155,7 @@ class _RunReader:
         fleet = engine.fleet
         columns = fleet.ledger.store.row
         self._classes = columns["class_of"][run.rows].tolist()
-        self._highs, self._lows = columns["uuid_hi"][run.rows].tolist(), columns["uuid_lo"][run.rows].tolist()
+        self._providers = fleet.providers.words(run.rows).tolist()
         self._hosts = columns["service_host"][run.rows].tolist()
         names = fleet.resource_classes
         self._stages = [tuple(signature.stage_names) for signature in run.signatures]
@@ -182,7 +182,7 @@ class _RunReader:
         )
 
     def _selection(self, at: int, row: int) -> Selection:
-        fleet, provider = self._engine.fleet, format_uuid(self._highs[at], self._lows[at])
+        fleet, provider = self._engine.fleet, format_uuid(*self._providers[at])
         cell, zone = self._place(self._classes[at])
         return Selection(
             instance_uuid=format_uuid(*self._uuids[at]),

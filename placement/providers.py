@@ -74,9 +74,10 @@ class Providers:
         return rows
 
     def words(self, rows: Rows) -> Words:
-        """Uuids of ``rows``."""
-        columns = self._ledger.store.row
-        return np.stack([columns["uuid_hi"][rows], columns["uuid_lo"][rows]], axis=1)
+        """Uuids of ``rows``. O(rows)."""
+        columns, found = self._ledger.store.row, np.empty((len(rows), 2), np.uint64)
+        found[:, 0], found[:, 1] = columns["uuid_hi"][rows], columns["uuid_lo"][rows]
+        return found
 
     def uuid(self, row: int) -> str:
         """Uuid of a row. O(1)."""
