@@ -9,8 +9,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from hostler.bench.rounds import Arguments, in_rounds
 from hostler.bench.workload import POLICIES, make_fleet, make_policy, make_requests
-from hostler.placement.engine import Engine
-from hostler.placement.request import Request
+from hostler.placement.decide.engine import Engine
+from hostler.placement.types.request import Request
 
 ROUNDS = 10
 SIZES = (1_000, 10_000)

@@ -12,8 +12,8 @@ from hostler.bench.workload import make_fleet, make_policy, make_requests, rando
 from hostler.ext import batch
 from hostler.ext.ranking import Ranking
 from hostler.ext.tables import NameTable, UuidTable, parse_many
-from hostler.placement.engine import Engine
-from hostler.placement.fleet import Fleet
+from hostler.placement.decide.engine import Engine
+from hostler.placement.fleet.fleet import Fleet
 
 HOSTS = 10_000
 GUESTS = 1_000

@@ -11,9 +11,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from hostler.bench.rounds import in_rounds
 from hostler.bench.workload import hosts_with_cells, load, make_arrays, make_fleet
-from hostler.placement import fleet_file
-from hostler.placement.fleet import Fleet
-from hostler.placement.load import add_hosts
+from hostler.placement.fleet.fleet import Fleet
+from hostler.placement.load.bulk import add_hosts
+from hostler.placement.persist import file as fleet_file
 
 ROUNDS = 5
 

@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..placement.api import commands as c
-from ..placement.api.model import PlacementModel
-from ..placement.fleet import Fleet, Inventory
-from ..placement.query import PlacementQuery, RequestGroup
+from ..placement.api.placement_model import PlacementModel
+from ..placement.fleet.fleet import Fleet, Inventory
+from ..placement.request.placement_query import PlacementQuery, RequestGroup
 from .engine import main
 
 app = cyclopts.App(name="candidates", help="Measure allocation candidates.", result_action="return_value")

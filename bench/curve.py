@@ -26,9 +26,9 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from ..placement import fleet_file
-from ..placement.engine import Engine
-from ..placement.request import Request
+from ..placement.decide.engine import Engine
+from ..placement.persist import file as fleet_file
+from ..placement.types.request import Request
 from .engine import Count, Result, machine, main
 from .workload import make_fleet, make_policy, make_requests
 

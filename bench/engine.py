@@ -24,8 +24,8 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.table import Table
 
-from ..placement.engine import Engine
-from ..placement.request import Request
+from ..placement.decide.engine import Engine
+from ..placement.types.request import Request
 from .workload import FleetArrays, load, make_arrays, make_fleet, make_policy, make_requests
 
 WARM_UP: Final = 4

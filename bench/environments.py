@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..placement.errors import HostlerError
+from ..placement.types.errors import HostlerError
 
 
 class ServiceUnavailable(HostlerError):

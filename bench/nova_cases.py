@@ -14,9 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..placement.errors import InvalidValue
-from ..placement.host import Aggregate, Host, MemoryPages, NumaCell, NumaTopology, PciPool, Service
-from ..placement.request import (
+from ..placement.types.errors import InvalidValue
+from ..placement.types.host import Aggregate, Host, MemoryPages, NumaCell, NumaTopology, PciPool, Service
+from ..placement.types.request import (
     Destination,
     Flavor,
     Image,

@@ -18,7 +18,7 @@ import cyclopts
 import msgspec
 from cyclopts import Parameter
 
-from ..placement.errors import HostlerError
+from ..placement.types.errors import HostlerError
 from ..sim.pack.heuristics import HEURISTICS, Order
 from ..sim.pack.instance import read, read_order
 from ..sim.pack.search import BEST, pack

@@ -17,16 +17,16 @@ from typing import Any, Final
 
 import cyclopts
 
-from ..placement.engine import Engine
-from ..placement.errors import HostlerError, InvalidValue, MetricNotFound, NoValidHost
-from ..placement.fleet import Fleet
-from ..placement.load import add_hosts
-from ..placement.policy import Policy
-from ..placement.prefilters import NoImage
-from ..placement.query import placement_query
-from ..placement.request import Request
-from ..placement.schedule import Ranked
-from ..placement.view import HostView
+from ..placement.decide.engine import Engine
+from ..placement.decide.scan import Ranked
+from ..placement.fleet.fleet import Fleet
+from ..placement.fleet.host_view import HostView
+from ..placement.load.bulk import add_hosts
+from ..placement.policy.policy import Policy
+from ..placement.request.placement_query import placement_query
+from ..placement.request.prefilters import NoImage
+from ..placement.types.errors import HostlerError, InvalidValue, MetricNotFound, NoValidHost
+from ..placement.types.request import Request
 from . import nova_cases
 
 Case = dict[str, Any]

@@ -13,26 +13,20 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ..placement.errors import InvalidValue
-from ..placement.storage.capacity import capacity_factors, over_subscription_ratio
-from ..placement.storage.expression import ExpressionError, evaluate, expression
-from ..placement.storage.extra_specs_ops import match
-from ..placement.storage.pool_view import attribute
-from ..placement.storage.pools import Pools
-from ..placement.storage.reports import BackendReport, VolumeService
+from ..placement.storage.engine import VolumeEngine
+from ..placement.storage.groups import group_order
+from ..placement.storage.pools.capacity import capacity_factors, over_subscription_ratio
+from ..placement.storage.pools.expression import ExpressionError, evaluate, expression
+from ..placement.storage.pools.extra_specs_ops import match
+from ..placement.storage.pools.filter_properties import Wanted
+from ..placement.storage.pools.policy import STORAGE, VolumePolicy
+from ..placement.storage.pools.pools import Pools
+from ..placement.storage.pools.reports import BackendReport, VolumeService
+from ..placement.storage.pools.request import Retry, VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType
+from ..placement.storage.pools.view import attribute
+from ..placement.storage.pools.volumes import Volume
 from ..placement.storage.scan import rank
-from ..placement.storage.volume_engine import VolumeEngine
-from ..placement.storage.volume_groups import group_order
-from ..placement.storage.volume_policy import STORAGE, VolumePolicy
-from ..placement.storage.volume_request import (
-    Retry,
-    VolumeGroupRequest,
-    VolumeRequest,
-    VolumeSpec,
-    VolumeType,
-)
-from ..placement.storage.volumes import Volume
-from ..placement.storage.wanted import Wanted
+from ..placement.types.errors import InvalidValue
 from .parity import Tally
 
 Case = dict[str, Any]

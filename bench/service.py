@@ -25,10 +25,10 @@ import cyclopts
 import numpy as np
 import trio
 
-from hostler.core.client import BlockingClient, Client, open_client
-from hostler.placement.commands import AddHosts, asked
-from hostler.placement.host import Host
-from hostler.placement.request import Flavor, Request, RequestSpec
+from hostler.core.machine.engine_commands import AddHosts, asked
+from hostler.core.rpc.client import BlockingClient, Client, open_client
+from hostler.placement.types.host import Host
+from hostler.placement.types.request import Flavor, Request, RequestSpec
 
 app = cyclopts.App(name="service", help="Load on a running service.")
 

@@ -23,13 +23,13 @@ from typing import Any, Final
 
 import msgspec
 
-from hostler.sim import openb
-from hostler.sim.fleet_plan import FleetPlan, Hardware
-from hostler.sim.generator import DEVOPS_CLOUDS, Made, devops
-from hostler.sim.policies import NAMES, ON_GPUS, policy_of
-from hostler.sim.run import Run
-from hostler.sim.trace import read_trace
-from hostler.sim.workload import Guests, Workload
+from hostler.sim.run.fleet_plan import FleetPlan, Hardware
+from hostler.sim.run.policies import NAMES, ON_GPUS, policy_of
+from hostler.sim.run.run import Run
+from hostler.sim.trace import openb
+from hostler.sim.trace.files import read_trace
+from hostler.sim.trace.generator import DEVOPS_CLOUDS, Made, devops
+from hostler.sim.trace.workload import Guests, Workload
 
 
 def fleet(hosts: int) -> FleetPlan:

@@ -16,10 +16,10 @@ import msgspec
 import numpy as np
 from cyclopts import Parameter
 
-from ..placement.storage.reports import BackendReport
-from ..placement.storage.volume_engine import VolumeEngine
-from ..placement.storage.volume_policy import STORAGE, VolumePolicy
-from ..placement.storage.volume_request import VolumeRequest, VolumeSpec, VolumeType
+from ..placement.storage.engine import VolumeEngine
+from ..placement.storage.pools.policy import STORAGE, VolumePolicy
+from ..placement.storage.pools.reports import BackendReport
+from ..placement.storage.pools.request import VolumeRequest, VolumeSpec, VolumeType
 from .engine import Count, machine, main
 
 SIZES: Final = (1, 5, 8, 10, 20, 40, 100)

@@ -27,9 +27,9 @@ import msgspec
 import numpy as np
 from cyclopts import Parameter
 
-from ..placement.errors import HostlerError
-from ..placement.storage.volume_engine import VolumeEngine
-from ..placement.storage.volume_request import VolumeRequest, VolumeSpec
+from ..placement.storage.engine import VolumeEngine
+from ..placement.storage.pools.request import VolumeRequest, VolumeSpec
+from ..placement.types.errors import HostlerError
 from .engine import Count, machine, main
 from .storage import policy, reports, specs
 

@@ -26,12 +26,12 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from ..placement.engine import Engine
-from ..placement.fleet import Fleet
-from ..placement.host import Aggregate, Host
-from ..placement.load import add_hosts, load_hosts
-from ..placement.policy import Policy
-from ..placement.request import Destination, Flavor, Request, RequestSpec
+from ..placement.decide.engine import Engine
+from ..placement.fleet.fleet import Fleet
+from ..placement.load.bulk import add_hosts, load_hosts
+from ..placement.policy.policy import Policy
+from ..placement.types.host import Aggregate, Host
+from ..placement.types.request import Destination, Flavor, Request, RequestSpec
 from .engine import Count, machine, main
 from .workload import random_uuids
 

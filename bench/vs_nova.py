@@ -29,13 +29,13 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from ..placement.engine import Engine
-from ..placement.errors import HostlerError
-from ..placement.fleet import Fleet
-from ..placement.host import Host, NumaCell
-from ..placement.load import add_hosts
-from ..placement.policy import Policy
-from ..placement.request import Request
+from ..placement.decide.engine import Engine
+from ..placement.fleet.fleet import Fleet
+from ..placement.load.bulk import add_hosts
+from ..placement.policy.policy import Policy
+from ..placement.types.errors import HostlerError
+from ..placement.types.host import Host, NumaCell
+from ..placement.types.request import Request
 from .engine import Count, machine, main
 from .workload import hosts_with_cells, make_arrays, make_policy, make_requests, random_uuids
 

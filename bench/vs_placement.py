@@ -25,7 +25,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from ..placement.errors import HostlerError
+from ..placement.types.errors import HostlerError
 from .engine import machine, main
 from .placement_database import Kind
 from .placement_services import PLACEMENT, Service, hostler, real

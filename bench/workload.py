@@ -17,12 +17,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..placement.fleet import Fleet
-from ..placement.host import Aggregate, Host, MemoryPages, NumaCell, NumaTopology, Service
-from ..placement.load import add_hosts, load_hosts
-from ..placement.numa import derive
-from ..placement.policy import Policy
-from ..placement.request import Flavor, Image, Request, RequestSpec
+from ..placement.fleet.fleet import Fleet
+from ..placement.load.bulk import add_hosts, load_hosts
+from ..placement.numa.derive import derive
+from ..placement.policy.policy import Policy
+from ..placement.types.host import Aggregate, Host, MemoryPages, NumaCell, NumaTopology, Service
+from ..placement.types.request import Flavor, Image, Request, RequestSpec
 
 POLICIES: Final = ("nova", "heavy", "numa", "affinity")
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from cyclopts import App
 
-from ..placement.errors import HostlerError
+from ..placement.types.errors import HostlerError
 
 COMMAND_GROUP: Final = "hostler.commands"
 FAILED: Final = 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ..placement.errors import HostlerError
+from ..placement.types.errors import HostlerError
 
 
 class Overloaded(HostlerError):

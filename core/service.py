@@ -13,17 +13,17 @@ from typing import Any, Final
 
 import msgspec
 
-from ..placement.errors import InvalidValue
-from . import queries
-from .child import Children
-from .command_queue import Pending
-from .history import History
-from .machine import AnyCommand, Order, ServiceMachine
-from .state import ServiceState
+from ..placement.types.errors import InvalidValue
+from .forks import Children
+from .machine import queries
+from .machine.event_log import History
+from .machine.machine import AnyCommand, Order, ServiceMachine
+from .machine.state import ServiceState
 from .tenancy import commands as c
 from .tenancy.errors import NotAuthenticated
 from .tenancy.tenants import LOCAL
-from .writer import Writer
+from .writer.command_queue import Pending
+from .writer.writer import Writer
 
 TICK: Final = 0.1
 """Resolution of commands' times in seconds: placements of one tick are decided together."""

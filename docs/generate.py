@@ -16,8 +16,15 @@ from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 import msgspec
 
 from hostler.placement.filters import BUILTIN_FILTERS
-from hostler.placement.options import ALL_FILTERS, ALL_WEIGHERS, FilterSchedulerOptions, OptionGroup, Options, Ratios
-from hostler.placement.policy import HostlerOptions
+from hostler.placement.policy.policy import HostlerOptions
+from hostler.placement.types.options import (
+    ALL_FILTERS,
+    ALL_WEIGHERS,
+    FilterSchedulerOptions,
+    OptionGroup,
+    Options,
+    Ratios,
+)
 from hostler.placement.weighers import BUILTIN_WEIGHERS
 
 PAGE: Final = Path(__file__).with_name("policies.md")

@@ -15,15 +15,15 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, 
 
 import msgspec
 
-from hostler.core import client
-from hostler.core.history import Event
+from hostler.core.machine.engine_commands import Asked
+from hostler.core.machine.event_log import Event
+from hostler.core.rpc import client
 from hostler.core.rpc.messages import Options
 from hostler.core.rpc.methods import METHODS
 from hostler.core.rpc.server import Limits
 from hostler.core.tenancy import errors as tenancy_errors
-from hostler.placement.commands import Asked
-from hostler.placement.errors import HostlerError
-from hostler.placement.request import RequestSpec
+from hostler.placement.types.errors import HostlerError
+from hostler.placement.types.request import RequestSpec
 
 PAGE: Final = Path(__file__).with_name("rpc.md")
 MARKED: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -155,8 +155,8 @@ def errors_table() -> str:
 
 def _below(kind: type[HostlerError]) -> Iterator[type[HostlerError]]:
     for each in kind.__subclasses__():
-        served = each.__module__.startswith(("hostler.core", "hostler.placement.errors"))
-        if served and not each.__module__.startswith(("hostler.core.http", "hostler.core.config")):
+        served = each.__module__.startswith(("hostler.core", "hostler.placement.types.errors"))
+        if served and not each.__module__.startswith(("hostler.core.http", "hostler.core.process.config")):
             yield each
         yield from _below(each)
 

@@ -36,7 +36,7 @@ ANTI_AFFINITY: Final = 2
 SOFT_AFFINITY: Final = 3
 SOFT_ANTI_AFFINITY: Final = 4
 
-# Rows of the host column block that the kernels know; placement/columns.py names all rows.
+# Rows of the host column block that the kernels know; placement/fleet/columns.py names all rows.
 FREE_RAM_MB: Final = 0
 FREE_VCPUS: Final = 1
 FREE_DISK_MB: Final = 2

@@ -11,17 +11,17 @@ import msgspec
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from ..placement.host import Host
-from .azure import read_trace
-from .cloud import Cloud, made_up, one_kind
-from .day import made_up_day
+from ..placement.types.host import Host
 from .progress import INTERRUPTED, Stop, progress
-from .replay import Replay
-from .screen import show
-from .sizing import Search, lower_bound
-from .summary import Sizing, Summary, Try
-from .tally import Tally
-from .workload import Workload
+from .questions.sizing import Search, lower_bound
+from .report.screen import show
+from .run.cloud import Cloud, made_up, one_kind
+from .run.replay import Replay
+from .run.summary import Sizing, Summary, Try
+from .run.tally import Tally
+from .trace.azure import read_trace
+from .trace.day import made_up_day
+from .trace.workload import Workload
 
 app = cyclopts.App(name="demo", help="Play a day of a cloud, or a real trace, and show what the scheduler did.")
 

@@ -8,7 +8,7 @@ import pytest
 
 import hostler
 from hostler.core import cli
-from hostler.placement.errors import HostlerError
+from hostler.placement.types.errors import HostlerError
 
 
 def greet(name: str = "you") -> None:

@@ -28,13 +28,18 @@ def test_all_names_are_there_and_no_others() -> None:
 
 
 def test_the_command_line_itself_imports_no_engine() -> None:
-    assert not {"numpy", "hostler.placement.engine"} & imported("from hostler.core.cli import build_app; build_app()")
+    assert not {"numpy", "hostler.placement.decide.engine"} & imported(
+        "from hostler.core.cli import build_app; build_app()"
+    )
 
 
 def test_compute_needs_no_volume_engine_and_simulations_no_pictures() -> None:
-    assert "hostler.placement.storage.volume_engine" not in imported("from hostler import Engine")
-    simulate = imported("from hostler.sim.simulate import app")
-    assert not {"rich.progress", "hostler.sim.screen", "hostler.sim.pack.command", "plotly", "matplotlib"} & simulate
+    assert "hostler.placement.storage.engine" not in imported("from hostler import Engine")
+    simulate = imported("from hostler.sim.cli import app")
+    assert (
+        not {"rich.progress", "hostler.sim.report.screen", "hostler.sim.pack.command", "plotly", "matplotlib"}
+        & simulate
+    )
 
 
 def test_what_is_imported_late_is_described_early(capsys: pytest.CaptureFixture[str]) -> None:

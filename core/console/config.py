@@ -12,10 +12,10 @@ import cyclopts
 import msgspec
 from cyclopts import Parameter
 
-from ...placement.errors import HostlerError
-from ..config import BadConfig, Loaded, Problem, load
+from ...placement.types.errors import HostlerError
+from ..process.config import BadConfig, Loaded, Problem, load
+from ..process.settings import KeyPath
 from ..rpc.tls import server_context
-from ..settings import KeyPath
 
 config = cyclopts.App(name="config", help="Check or show the configuration of the service.")
 

@@ -11,10 +11,10 @@ import cyclopts
 import msgspec
 from cyclopts import Parameter
 
-from ...placement.commands import Place, SetService, asked
-from ...placement.decision import Decision
-from ...placement.errors import InvalidValue
+from ...placement.types.decision import Decision
+from ...placement.types.errors import InvalidValue
 from ..errors import from_value
+from ..machine.engine_commands import Place, SetService, asked
 from .remote import LOCAL, REFUSED, SMALL, Asked, Remote
 
 place = cyclopts.App(name="place", help="Choose a host for a guest, and charge it. Exit code 3: no host.")

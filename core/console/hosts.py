@@ -12,10 +12,10 @@ import msgspec
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from ...placement.commands import AddHosts
-from ...placement.errors import InvalidValue
-from ...placement.host import Host
-from ...placement.plain import from_plain
+from ...placement.types.errors import InvalidValue
+from ...placement.types.from_builtins import from_plain
+from ...placement.types.host import Host
+from ..machine.engine_commands import AddHosts
 from .remote import LOCAL, Remote
 
 host = cyclopts.App(name="host", help="List, show, add, remove, enable and disable hosts.")

@@ -13,10 +13,10 @@ import msgspec
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from ...placement.errors import InvalidValue
-from ...placement.request import Flavor, Image, Request, RequestSpec
-from ..client import BlockingClient
-from ..queries import InstanceDetail
+from ...placement.types.errors import InvalidValue
+from ...placement.types.request import Flavor, Image, Request, RequestSpec
+from ..machine.queries import InstanceDetail
+from ..rpc.client import BlockingClient
 from ..rpc.tls import client_context
 
 REFUSED: Final = 3

@@ -10,12 +10,12 @@ import cyclopts
 import msgspec
 from cyclopts import Parameter
 
-from ...placement.commands import Placed, PlaceMany, SetPolicy
-from ...placement.decision import Decision
-from ...placement.errors import HostlerError
-from ..journal import Record
-from ..machine import Order, ServiceMachine
-from ..replaying import begin, records
+from ...placement.types.decision import Decision
+from ...placement.types.errors import HostlerError
+from ..journal.journal import Record
+from ..machine.engine_commands import Placed, PlaceMany, SetPolicy
+from ..machine.machine import Order, ServiceMachine
+from ..machine.replaying import begin, records
 from ..tenancy.tenants import LOCAL as ITSELF
 from .guests import read_policy
 from .remote import LOCAL, Remote

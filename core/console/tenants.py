@@ -9,7 +9,7 @@ import cyclopts
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from ...placement.errors import InvalidValue
+from ...placement.types.errors import InvalidValue
 from ..tenancy.tenants import TOKEN
 from .remote import LOCAL, Remote
 

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from msgspec import structs
 
+from ...placement.api.answers import ProviderAggregates
 from ...placement.api.commands import SetAggregates
-from ...placement.api.values import ProviderAggregates
 from . import schemas
 from .api import Api
 from .messages import Request, Response, answer

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ...placement.api.commands import PlacementCommand
-from ...placement.api.model import PlacementModel
-from ...placement.errors import HostlerError
-from ..child import Children
+from ...placement.api.placement_model import PlacementModel
+from ...placement.types.errors import HostlerError
+from ..forks import Children
 from . import cors
 from .auth import Authenticator, authenticator
 from .candidate_query import Queries

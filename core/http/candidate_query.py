@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from ...placement.query import PlacementQuery, RequestGroup
+from ...placement.request.placement_query import PlacementQuery, RequestGroup
 from . import schemas
 from .errors import bad_request
 from .messages import Request

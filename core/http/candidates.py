@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from ...placement.api.values import Candidates
-from ...placement.query import PlacementQuery
-from ...placement.tree_candidates import SearchTakesLong
+from ...placement.api.answers import Candidates
+from ...placement.candidates.tree_search import SearchTakesLong
+from ...placement.request.placement_query import PlacementQuery
 from .api import Api
 from .messages import Request, Response, dated
 from .refusals import naming

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from ...placement.errors import InvalidValue
+from ...placement.types.errors import InvalidValue
 
 MEMORY: Final = ":memory:"
 """No journal: nothing outlives the process."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ...placement.errors import HostlerError
+from ...placement.types.errors import HostlerError
 
 UNDEFINED_CODE: Final = "placement.undefined_code"
 CODE_SINCE: Final = 23

@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ...placement.api import values
-from ...placement.api.commands import (
-    AddInventory,
-    DeleteInventories,
-    DeleteInventory,
-    SetInventories,
-    SetInventory,
-)
+from ...placement.api import answers as values
+from ...placement.api.commands import AddInventory, DeleteInventories, DeleteInventory, SetInventories, SetInventory
 from ...placement.api.errors import BadRequest, Conflict, NotFound
-from ...placement.inventories import Inventory
+from ...placement.fleet.inventories import Inventory
 from . import schemas
 from .api import Api
 from .messages import Request, Response, answer, no_content

@@ -10,7 +10,7 @@ from typing import Final
 from oslo_config import cfg
 from oslo_policy import policy
 
-from ...placement.errors import InvalidValue
+from ...placement.types.errors import InvalidValue
 from .config import PolicyOptions
 from .identity import Identity
 

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
+from ...placement.api.answers import Provider
 from ...placement.api.commands import CreateProvider, DeleteProvider, UpdateProvider
 from ...placement.api.errors import BadRequest, NotFound
-from ...placement.api.values import Provider
-from ...placement.query import RequestGroup
+from ...placement.request.placement_query import RequestGroup
 from . import schemas
 from .api import Api
 from .errors import not_found

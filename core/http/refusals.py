@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from ...placement.api.errors import CONCURRENT_UPDATE, ApiError, BadRequest, Conflict, NotFound
-from ...placement.errors import HostlerError
+from ...placement.types.errors import HostlerError
 from .errors import HttpError
 
 _UNAVAILABLE: Final = frozenset(("overloaded", "deadline_exceeded", "storage_failed", "stopped"))

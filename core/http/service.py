@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec import structs
 
-from ...placement.api.model import PlacementModel
-from ...placement.errors import InvalidValue
-from ...placement.fleet import Fleet
+from ...placement.api.placement_model import PlacementModel
+from ...placement.fleet.fleet import Fleet
+from ...placement.types.errors import InvalidValue
 from .access_log import AccessLog
 from .api import Api, InMemory, Writer
 from .config import MEMORY, PlacementConfig, check, load_config
@@ -94,7 +94,7 @@ class OnService:
 
     async def serve(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `drain` or cancelled; started with the address. InvalidValue where nobody can listen."""
-        from ..placement_orders import ServiceModel, ServiceWriter
+        from ..machine.placement_writes import ServiceModel, ServiceWriter
 
         config = self._config
         host, port = address(config.listen)
@@ -137,11 +137,11 @@ async def _opened(config: PlacementConfig, log: AccessLog) -> AsyncIterator[tupl
         model = PlacementModel(Fleet())
         yield model, InMemory(model)
         return
-    from ..journal import Journal  # the rest of the service takes its time to import
-    from ..machine import ServiceMachine
-    from ..placement_orders import ServiceModel, ServiceWriter
+    from ..journal.journal import Journal  # the rest of the service takes its time to import
+    from ..machine.machine import ServiceMachine
+    from ..machine.placement_writes import ServiceModel, ServiceWriter
     from ..service import Service
-    from ..writer import open_writer
+    from ..writer.writer import open_writer
 
     machine = ServiceMachine()
     async with open_writer(machine, Journal.in_folder(config.data)) as writer:

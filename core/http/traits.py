@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from ...placement.api.answers import ProviderTraits
 from ...placement.api.commands import CreateTrait, DeleteProviderTraits, DeleteTrait, SetTraits
-from ...placement.api.values import ProviderTraits
 from . import schemas
 from .api import Api
 from .errors import bad_request

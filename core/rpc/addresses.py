@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple
 
 import trio
 
-from ...placement.errors import HostlerError, InvalidValue
+from ...placement.types.errors import HostlerError, InvalidValue
 
 BACKLOG: Final = 1024
 

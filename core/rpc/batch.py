@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
-from ...placement.errors import HostlerError
+from ...placement.types.errors import HostlerError
 from ..errors import InternalError
 from .messages import NIL, Call, Reply, encode, error_object, too_long
 

@@ -15,11 +15,11 @@ from typing import Any, Final
 
 import msgspec
 
-from ...placement.commands import asked
-from ...placement.errors import HostlerError, InvalidValue, UnknownName
-from ...placement.request import Request
+from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
+from ...placement.types.request import Request
 from ..errors import DeadlineExceeded, Overloaded
-from ..history import Event
+from ..machine.engine_commands import asked
+from ..machine.event_log import Event
 from .addresses import Address
 from .framing import BadFrame, Framer
 from .messages import MAX_ID, Answer, Notification, encode, read_answer, read_error

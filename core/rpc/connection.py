@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import trio
 
-from ...placement.errors import HostlerError
+from ...placement.types.errors import HostlerError
 from ..tenancy.errors import NotAuthenticated
 from .framing import BadFrame, Framer
 from .messages import error_object, notification

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgpack
 
-from ...placement.errors import HostlerError
+from ...placement.types.errors import HostlerError
 
 DEPTH: Final = 1_024
 """Levels of lists and maps in a message; one of this depth is refused."""

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from ...placement.commands import decode_params
-from ...placement.errors import HostlerError, InvalidValue
+from ...placement.types.errors import HostlerError, InvalidValue
 from ..errors import ErrorValue, from_value, to_value
+from ..machine.engine_commands import decode_params
 from .framing import BadFrame
 from .tls import HANDSHAKE
 

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from ...placement import commands as p
-from ...placement.decision import Decision
-from ...placement.explain import Explanation
-from ...placement.fitting import Fit
-from .. import queries as q
+from ...placement.decide.explain.explanation import Explanation
+from ...placement.decide.fits import Fit
+from ...placement.types.decision import Decision
+from ..machine import engine_commands as p
+from ..machine import queries as q
 from ..service import TOKEN_DAYS, NewToken
 from ..tenancy import commands as c
 from .messages import ErrorStyle

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import trio
 
-from ...placement.errors import InvalidValue
+from ...placement.types.errors import InvalidValue
 from ..errors import Overloaded
 from ..service import Service
 from .addresses import Address, bound, forget, listen

@@ -12,11 +12,11 @@ from typing import Any, Final, Protocol
 import msgspec
 import trio
 
-from ...placement.errors import HostlerError, InvalidValue, UnknownName
-from ..command_queue import Pending
+from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ..errors import InternalError
 from ..service import Identity, Service
 from ..tenancy.tenants import CLOUD
+from ..writer.command_queue import Pending
 from .batch import BatchAnswers, answer_questions
 from .messages import (
     NO_OPTIONS,
@@ -31,7 +31,19 @@ from .messages import (
     read_params,
     too_long,
 )
-from .methods import METHODS, Batch, Hello, Issue, Method, Status, StatusOf, TakeSnapshot, Unwatch, Watch, Welcome
+from .methods import (
+    METHODS,
+    Batch,
+    Hello,
+    Issue,
+    Method,
+    Status,
+    StatusOf,
+    TakeSnapshot,
+    Unwatch,
+    Watch,
+    Welcome,
+)
 from .watching import Watchers
 
 VERSION: Final = version("hostler")

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, cast
 
 import trio
 
-from ...placement.errors import HostlerError, InvalidValue
+from ...placement.types.errors import HostlerError, InvalidValue
 
 Path = str | os.PathLike[str]
 TlsVersion = Literal["1.2", "1.3"]

@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from ..history import Event
-from ..machine import Order
-from ..queries import capacity
+from ..machine.event_log import Event
+from ..machine.machine import Order
+from ..machine.queries import capacity
 from ..service import Identity, Service
 from ..tenancy.errors import NotAuthenticated
 from ..tenancy.rights import project_scope

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from ...placement.commands import Command
+from ..machine.engine_commands import Command
 
 Id = Annotated[str, msgspec.Meta(pattern=r"^(?!hst_)[A-Za-z0-9._-]{1,64}$")]
 Scope = Annotated[str, msgspec.Meta(pattern=r"^(cloud|(domain|project):[A-Za-z0-9._-]{1,64})$")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...placement.errors import HostlerError
+from ...placement.types.errors import HostlerError
 
 
 class NotAuthenticated(HostlerError):

@@ -8,10 +8,10 @@ from typing import Final
 
 import msgspec
 
-from ...placement.errors import DuplicateName, InvalidValue, UnknownName
 from ...placement.filters.resource_pools import EXCLUSIVE
-from ...placement.fleet import Fleet
-from ...placement.host import Aggregate
+from ...placement.fleet.fleet import Fleet
+from ...placement.types.errors import DuplicateName, InvalidValue, UnknownName
+from ...placement.types.host import Aggregate
 from .commands import CreatePool, DeletePool, GrantPool, SetPoolHosts, UngrantPool
 from .tenants import CLOUD, Tenants
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from ...placement.commands import Asked, Move, Place, PlaceMany, Release, Resize, Spawned
-from ...placement.errors import UnknownName
-from ...placement.request import RequestSpec
+from ...placement.types.errors import UnknownName
+from ...placement.types.request import RequestSpec
+from ..machine.engine_commands import Asked, Move, Place, PlaceMany, Release, Resize, Spawned
 from . import commands as c
 from .errors import NotAllowed
 from .tenants import CLOUD, RANK, Tenants, is_internal

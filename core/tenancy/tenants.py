@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from ...placement.errors import DuplicateName, InUse, InvalidValue, UnknownName
+from ...placement.types.errors import DuplicateName, InUse, InvalidValue, UnknownName
 from .commands import (
     ROLES,
     CreateDomain,

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from ...ext.constants import REPORTED
 from ...ext.tables import format_uuid, parse_uuid
-from ..checks import check_text, whole_number
-from ..consumers import Detail, Extras, Note
-from ..errors import InvalidValue
-from ..fleet import Fleet
-from ..ledger import Rows, rows_array
-from ..registry import Vacant
+from ..fleet.change_log import Rows, rows_array
+from ..fleet.consumers import Detail, Extras, Note
+from ..fleet.custom_names import Vacant
+from ..fleet.fleet import Fleet
+from ..types.errors import InvalidValue
+from ..types.validation import check_text, whole_number
 from . import commands as c
+from .answers import ConsumerView, ProviderAllocations
 from .errors import BadRequest, Conflict, NotFound, changed_meanwhile
+from .names import check_known_classes, class_rank
 from .providers import find, found, generation, normal_uuid
-from .values import ConsumerView, ProviderAllocations
-from .vocabulary import check_known_classes, class_rank
 
 Held = dict[int, dict[int, int]]
 """What a consumer holds: row -> resource class index -> amount."""

@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ext.tables import format_uuid
-from ..candidate_search import CandidateSearch
-from ..candidate_slots import Prepared, prepare
-from ..fleet import Fleet
-from ..query import PlacementQuery, RequestGroup
-from ..tree_candidates import Effort, Way
+from ..candidates.search import CandidateSearch
+from ..candidates.slots import Prepared, prepare
+from ..candidates.tree_search import Effort, Way
+from ..fleet.fleet import Fleet
+from ..request.placement_query import PlacementQuery, RequestGroup
+from .answers import Candidates
 from .errors import BadRequest
+from .names import check_known_traits, check_resources, class_rank, in_order
 from .providers import find
-from .values import Candidates
-from .vocabulary import check_known_traits, check_resources, class_rank, in_order
 
 Amounts = tuple[tuple[int, int], ...]
 """(resource class index, amount) of one slot."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import HostlerError
+from ..types.errors import HostlerError
 
 UNDEFINED = "placement.undefined_code"
 CONCURRENT_UPDATE = "placement.concurrent_update"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ..errors import InvalidValue
-from ..fleet import Fleet
-from ..inventories import FIGURES, Inventory
+from ..fleet.fleet import Fleet
+from ..fleet.inventories import FIGURES, Inventory
+from ..types.errors import InvalidValue
 from . import commands as c
+from .answers import Inventories, ProviderUsages
 from .errors import CONCURRENT_UPDATE, INVENTORY_INUSE, BadRequest, Conflict, NotFound
+from .names import check_known_classes, class_rank, knows_resource_class
 from .providers import check_generation, found, generation, move_generation
-from .values import Inventories, ProviderUsages
-from .vocabulary import check_known_classes, class_rank, knows_resource_class
 
 
 def show_all(fleet: Fleet, uuid: str) -> Inventories:

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..candidate_slots import Rows, prepare, wish_of
-from ..fleet import Fleet
-from ..provider_index import Mask
-from ..query import PlacementQuery, RequestGroup
+from ..candidates.slots import Rows, prepare, wish_of
+from ..fleet.fleet import Fleet
+from ..fleet.provider_index import Mask
+from ..request.placement_query import PlacementQuery, RequestGroup
+from .answers import Provider
+from .names import check_known_traits, check_resources
 from .providers import find, show
-from .values import Provider
-from .vocabulary import check_known_traits, check_resources
 
 
 def providers(fleet: Fleet, name: str | None, uuid: str | None, group: RequestGroup | None) -> list[Provider]:

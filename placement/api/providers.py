@@ -8,11 +8,12 @@ import numpy as np
 from msgspec import UNSET
 
 from ...ext.tables import format_uuid, parse_uuid
-from ..checks import check_provider_name, cut
-from ..errors import DuplicateName, InvalidValue
-from ..fleet import Fleet
-from ..ledger import rows_array
+from ..fleet.change_log import rows_array
+from ..fleet.fleet import Fleet
+from ..types.errors import DuplicateName, InvalidValue
+from ..types.validation import check_provider_name, cut
 from . import commands as c
+from .answers import Provider
 from .errors import (
     DUPLICATE_NAME,
     PROVIDER_CANNOT_DELETE_PARENT,
@@ -22,7 +23,6 @@ from .errors import (
     NotFound,
     changed_meanwhile,
 )
-from .values import Provider
 
 
 def normal_uuid(text: str, field: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..fleet import Fleet
-from ..inventories import Inventory
+from ..fleet.fleet import Fleet
+from ..fleet.inventories import Inventory
 from . import commands as c
 from .allocations import inspect
 from .allocations import write as write_allocations

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..fleet import Fleet
-from .values import TypeUsage
-from .vocabulary import class_rank
+from ..fleet.fleet import Fleet
+from .answers import TypeUsage
+from .names import class_rank
 
 UNTYPED: Final = "unknown"
 """How the type of consumers without one is called."""

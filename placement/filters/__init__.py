@@ -15,9 +15,9 @@ from .cidr import SimpleCIDRAffinityFilter
 from .compute import ComputeFilter
 from .image_properties import ImagePropertiesFilter
 from .instance_affinity import DifferentHostFilter, SameHostFilter
+from .io_ops_and_instances import AggregateIoOpsFilter, AggregateNumInstancesFilter, IoOpsFilter, NumInstancesFilter
 from .isolated import IsolatedHostsFilter
 from .json_query import JsonFilter
-from .load import AggregateIoOpsFilter, AggregateNumInstancesFilter, IoOpsFilter, NumInstancesFilter
 from .metrics import MetricsFilter
 from .numa import NUMATopologyFilter
 from .pci import PciPassthroughFilter

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import InvalidValue, UnknownName
-from ..host import Aggregate, HostState, Service
-from ..request import Destination, Flavor, Image, Request, ServerGroup
+from ..types.errors import InvalidValue, UnknownName
+from ..types.host import Aggregate, HostState, Service
+from ..types.request import Destination, Flavor, Image, Request, ServerGroup
 from .base import Filter
 from .host_attributes import FIELDS
 
 if TYPE_CHECKING:
-    from ..options import Options
+    from ..types.options import Options
 
 _NOVA_READS = {"hypervisor_hostname": "nodename", "pci_stats": "pci_pools"}
 

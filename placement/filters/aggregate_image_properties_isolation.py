@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import ClassVar
 
-from .. import image_meta
-from ..host import HostState
-from ..request import Request
+from ..types import image_properties as image_meta
+from ..types.host import HostState
+from ..types.request import Request
 from .aggregate_metadata import listed_values, shown
 from .base import Filter
 

@@ -6,10 +6,10 @@ from collections.abc import Hashable
 from functools import lru_cache
 from typing import ClassVar
 
-from .. import extra_specs
-from ..extra_specs import Condition
-from ..host import HostState
-from ..request import Request
+from ..types import extra_specs
+from ..types.extra_specs import Condition
+from ..types.host import HostState
+from ..types.request import Request
 from .aggregate_metadata import listed_values, shown
 from .base import Filter
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..host import HostState
+from ..types.host import HostState
 
 
 def listed_values(host: HostState) -> dict[str, set[str]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import ClassVar
 
-from ..host import HostState
-from ..request import Request
+from ..types.host import HostState
+from ..types.request import Request
 from .base import Filter
 
 

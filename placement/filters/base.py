@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..host import HostState
-from ..request import Request
+from ..types.host import HostState
+from ..types.request import Request
 
 if TYPE_CHECKING:
-    from ..options import Options
-    from ..view import FleetView
+    from ..fleet.host_view import FleetView
+    from ..types.options import Options
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from .. import extra_specs
-from ..extra_specs import Condition
-from ..host import HostState
-from ..request import Request
+from ..types import extra_specs
+from ..types.extra_specs import Condition
+from ..types.host import HostState
+from ..types.request import Request
 from .base import Filter
 from .host_attributes import NAMES, field_of, plain
 

@@ -7,9 +7,9 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import ClassVar
 
-from ..errors import InvalidValue
-from ..host import HostState
-from ..request import Request
+from ..types.errors import InvalidValue
+from ..types.host import HostState
+from ..types.request import Request
 from .base import Filter
 
 _ADDRESS = "build_near_host_ip"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import ClassVar
 
-from ..gpu import gpu_wish, model_trait
-from ..host import HostState
-from ..request import Request
+from ..devices.gpu import gpu_wish, model_trait
+from ..types.host import HostState
+from ..types.request import Request
 from .base import Filter
 
 

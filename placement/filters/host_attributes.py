@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..host import HostState, Service
+from ..types.host import HostState, Service
 
 _SAME_NAME = frozenset(
     [

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from .. import image_meta
-from ..errors import InvalidValue
-from ..host import HostState
-from ..request import Request
+from ..types import image_properties as image_meta
+from ..types.errors import InvalidValue
+from ..types.host import HostState
+from ..types.request import Request
 from .base import Filter
 
 _Version = tuple[int, ...]  # without trailing zeros, so that 8.2 equals 8.2.0

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from ..errors import InvalidValue
-from ..host import HostState
-from ..request import Request
+from ..types.errors import InvalidValue
+from ..types.host import HostState
+from ..types.request import Request
 from .base import Filter
 from .host_attributes import field_of, structured
 

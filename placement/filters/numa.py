@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import numa, pci
-from ..host import HostState
-from ..request import InstanceNumaTopology, Request
+from ..devices import pci
+from ..numa.cores import has_threads
+from ..numa.explain import explain as numa_explain
+from ..numa.fit import Limits
+from ..numa.fit import fit as numa_fit
+from ..types.host import HostState
+from ..types.request import InstanceNumaTopology, Request
 from .base import Filter
 
 if TYPE_CHECKING:
-    from ..view import FleetView
+    from ..fleet.host_view import FleetView
 
 
 class NUMATopologyFilter(Filter):
@@ -55,23 +59,23 @@ class NUMATopologyFilter(Filter):
         topology = host.numa_topology
         if topology is None or not topology.cells:
             return wanted is None
-        if needs_threads(request) and not numa.has_threads(topology.cells):
+        if needs_threads(request) and not has_threads(topology.cells):
             return False
         if wanted is None:
             return True
         requests = request.spec.pci_requests
         pools = host.pci_pools if requests else ()
-        return numa.fit(topology, wanted, limits=_limits(host), pci_requests=requests, pci_pools=pools) is not None
+        return numa_fit(topology, wanted, limits=_limits(host), pci_requests=requests, pci_pools=pools) is not None
 
     def reason(self, host: HostState, request: Request) -> str:
         wanted = _wanted(request)
         topology = host.numa_topology
-        if topology is not None and needs_threads(request) and not numa.has_threads(topology.cells):
+        if topology is not None and needs_threads(request) and not has_threads(topology.cells):
             return "thread policy require needs cores with several threads, the host has none"
         if wanted is None:
             return super().reason(host, request)
         requests = request.spec.pci_requests
-        return numa.explain(topology, wanted, limits=_limits(host), pci_requests=requests, pci_pools=host.pci_pools)
+        return numa_explain(topology, wanted, limits=_limits(host), pci_requests=requests, pci_pools=host.pci_pools)
 
 
 def needs_threads(request: Request) -> bool:
@@ -86,5 +90,5 @@ def _wanted(request: Request) -> InstanceNumaTopology | None:
     return wanted if wanted is not None and wanted.cells else None
 
 
-def _limits(host: HostState) -> numa.Limits:
-    return numa.Limits(host.cpu_allocation_ratio, host.ram_allocation_ratio)
+def _limits(host: HostState) -> Limits:
+    return Limits(host.cpu_allocation_ratio, host.ram_allocation_ratio)

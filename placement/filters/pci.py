@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import ClassVar
 
-from .. import pci
-from ..host import HostState
-from ..request import Request
+from ..devices import pci
+from ..types.host import HostState
+from ..types.request import Request
 from .base import Filter
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Final
 
-from ..host import Aggregate, HostState
-from ..request import Request
+from ..types.host import Aggregate, HostState
+from ..types.request import Request
 from .base import Filter
 
 POOLS_HINT: Final = "_hostler_pools"

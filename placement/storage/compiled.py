@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from ...ext.constants import SOURCE_COLUMN, SOURCE_ROW
 from ...ext.ranking import Ranking
-from .filters.base import FACTS, REQUEST, Rows
-from .filters.capacity import CapacityFilter
-from .pool_columns import CLASS_STAGE, COLUMN
-from .weighers.goodness import GoodnessWeigher
+from .pools.columns import CLASS_STAGE, COLUMN
+from .pools.filters.base import FACTS, REQUEST, Rows
+from .pools.filters.capacity import CapacityFilter
+from .pools.weighers.goodness import GoodnessWeigher
 
 if TYPE_CHECKING:
-    from .filters import PoolFilter
-    from .pools import Pools
-    from .volume_policy import VolumePolicy
-    from .wanted import Wanted
+    from .pools.filter_properties import Wanted
+    from .pools.filters import PoolFilter
+    from .pools.policy import VolumePolicy
+    from .pools.pools import Pools
 
 SIGNATURES: Final = 1024
 """Compiled requests kept at most; the least recently compiled go first."""

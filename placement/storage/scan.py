@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decision import ScorePart
-from .filters.base import Rows, Verdicts
-from .wanted import Wanted
-from .weighers.base import Draw, Weights
+from ..types.decision import ScorePart
+from .pools.filter_properties import Wanted
+from .pools.filters.base import Rows, Verdicts
+from .pools.weighers.base import Draw, Weights
 
 if TYPE_CHECKING:
-    from .pools import Pools
-    from .volume_policy import VolumePolicy
-    from .weighers import PoolWeigher
+    from .pools.policy import VolumePolicy
+    from .pools.pools import Pools
+    from .pools.weighers import PoolWeigher
 
 REPORT: Final = "report"
 """Stage that removes pools whose report cannot be used."""

@@ -11,15 +11,15 @@ import math
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from ..errors import InvalidValue
 from ..filters.adapter import NovaHostState, nova_request_spec
 from ..filters.host_attributes import FIELDS
-from ..host import Host, HostState
-from ..request import Request
+from ..types.errors import InvalidValue
+from ..types.host import Host, HostState
+from ..types.request import Request
 from .base import Weigher
 
 if TYPE_CHECKING:
-    from ..options import Options
+    from ..types.options import Options
 
 _NO_HOST: Final = Host(host="", vcpus_total=0, total_usable_ram_mb=0)
 

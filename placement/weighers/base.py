@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..host import HostState
-from ..request import Request
+from ..types.host import HostState
+from ..types.request import Request
 
 if TYPE_CHECKING:
-    from ..fleet import Fleet
-    from ..options import Options
-    from ..view import FleetView
+    from ..fleet.fleet import Fleet
+    from ..fleet.host_view import FleetView
+    from ..types.options import Options
 
 Amounts = dict[int, dict[int, int]]
 """Row -> resource class index -> amount."""

@@ -28,17 +28,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ext import devices
-from ..checks import uuid_words
-from ..errors import InvalidValue
-from ..fleet import Fleet
-from ..gpu import GPU_MILLI, GpuTable, GpuWish, gpu_wish, model_trait
-from ..host import HostState
-from ..request import Request
+from ..devices.gpu import GPU_MILLI, GpuTable, GpuWish, gpu_wish, model_trait
+from ..fleet.fleet import Fleet
+from ..types.errors import InvalidValue
+from ..types.host import HostState
+from ..types.request import Request
+from ..types.validation import uuid_words
 from .base import Amounts, Weigher
 
 if TYPE_CHECKING:
-    from ..options import Options
-    from ..view import FleetView
+    from ..fleet.host_view import FleetView
+    from ..types.options import Options
 
 _WORD: Final = (1 << 64) - 1
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
-from ..host import HostState
-from ..image_meta import canonical
-from ..request import Request
+from ..types.host import HostState
+from ..types.image_properties import canonical
+from ..types.request import Request
 from .base import Weigher
 
 

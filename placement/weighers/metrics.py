@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ..errors import MetricNotFound
-from ..host import HostState
-from ..request import Request
+from ..types.errors import MetricNotFound
+from ..types.host import HostState
+from ..types.request import Request
 from .base import Weigher
 
 

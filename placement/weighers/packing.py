@@ -22,10 +22,10 @@ import numpy as np
 
 from ...ext.constants import COSINE, DELTA_PERP, DOT_PRODUCT, L2_NORM
 from ...ext.vector_fit import GIB_MB, Load, Pair, fit, load_of, mean_load
-from ..errors import InvalidValue
-from ..fleet import Fleet
-from ..host import HostState
-from ..request import Request
+from ..fleet.fleet import Fleet
+from ..types.errors import InvalidValue
+from ..types.host import HostState
+from ..types.request import Request
 from .base import Formula, Weigher
 
 _READS: Final = (

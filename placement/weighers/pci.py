@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar, Final
 
-from ..host import HostState, PciPool
-from ..request import Request
+from ..types.host import HostState, PciPool
+from ..types.request import Request
 from .base import ColumnWeigher
 
 NO_DEVICES: Final = 100

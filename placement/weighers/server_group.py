@@ -12,8 +12,8 @@ from collections.abc import Hashable
 from typing import ClassVar
 
 from ..filters.server_group import group_with
-from ..host import HostState
-from ..request import Request
+from ..types.host import HostState
+from ..types.request import Request
 from .base import Weigher
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ...placement.errors import InvalidValue
+from ...placement.types.errors import InvalidValue
 from ..progress import INTERRUPTED, Stop
 from .heuristics import Order
 from .instance import Instance, parse_capacity, read, read_archive, read_order

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...placement.errors import InvalidValue, UnknownName
+from ...placement.types.errors import InvalidValue, UnknownName
 
 GREATEST: Final = 1 << 40
 """Sizes are at most this many times the finest fraction given in their dimension."""

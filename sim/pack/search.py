@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from ...ext.packing import eliminate
-from ...placement.errors import UnknownName
+from ...placement.types.errors import UnknownName
 from .bounds import lower_bound
 from .heuristics import HEURISTICS, Bins, Order
 from .instance import Instance

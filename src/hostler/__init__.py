@@ -5,9 +5,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .placement.decision import Alternate, Decision, ScorePart, Selection
-    from .placement.engine import Engine
-    from .placement.errors import (
+    from .placement.decide.engine import Engine
+    from .placement.filters.base import Bound, Filter
+    from .placement.filters.base import Selection as FilterSelection
+    from .placement.fleet.fleet import Fleet, Inventory
+    from .placement.load.bulk import add_hosts, load_hosts
+    from .placement.persist.file import load as load_fleet
+    from .placement.persist.file import save as save_fleet
+    from .placement.policy.policy import Policy
+    from .placement.storage.engine import VolumeEngine
+    from .placement.storage.pools.policy import VolumePolicy
+    from .placement.storage.pools.reports import BackendReport, VolumeService
+    from .placement.storage.pools.request import Retry, VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType
+    from .placement.storage.pools.volumes import Volume
+    from .placement.storage.with_guests import JointRequest, Locality, place_together
+    from .placement.types.decision import Alternate, Decision, ScorePart, Selection
+    from .placement.types.errors import (
         CapacityExceeded,
         DuplicateName,
         HostlerError,
@@ -18,15 +31,8 @@ if TYPE_CHECKING:
         SnapshotError,
         UnknownName,
     )
-    from .placement.filters.base import Bound, Filter
-    from .placement.filters.base import Selection as FilterSelection
-    from .placement.fleet import Fleet, Inventory
-    from .placement.fleet_file import load as load_fleet
-    from .placement.fleet_file import save as save_fleet
-    from .placement.host import Aggregate, Host, MemoryPages, NumaCell, NumaTopology, PciPool, Service
-    from .placement.load import add_hosts, load_hosts
-    from .placement.policy import Policy
-    from .placement.request import (
+    from .placement.types.host import Aggregate, Host, MemoryPages, NumaCell, NumaTopology, PciPool, Service
+    from .placement.types.request import (
         Destination,
         Flavor,
         Image,
@@ -37,12 +43,6 @@ if TYPE_CHECKING:
         RequestSpec,
         ServerGroup,
     )
-    from .placement.storage.joint import JointRequest, Locality, place_together
-    from .placement.storage.reports import BackendReport, VolumeService
-    from .placement.storage.volume_engine import VolumeEngine
-    from .placement.storage.volume_policy import VolumePolicy
-    from .placement.storage.volume_request import Retry, VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType
-    from .placement.storage.volumes import Volume
     from .placement.weighers.base import Weigher
 
 __version__ = "0.1.0"
@@ -105,24 +105,24 @@ __all__ = [
 ]
 
 _MODULES: Final = {
-    "placement.decision": "Alternate Decision ScorePart Selection",
-    "placement.engine": "Engine",
-    "placement.errors": "CapacityExceeded DuplicateName HostlerError InUse InvalidValue MetricNotFound NoValidHost "
-    "SnapshotError UnknownName",
+    "placement.types.decision": "Alternate Decision ScorePart Selection",
+    "placement.decide.engine": "Engine",
+    "placement.types.errors": "CapacityExceeded DuplicateName HostlerError InUse InvalidValue MetricNotFound "
+    "NoValidHost SnapshotError UnknownName",
     "placement.filters.base": "Bound Filter FilterSelection=Selection",
-    "placement.fleet": "Fleet Inventory",
-    "placement.fleet_file": "load_fleet=load save_fleet=save",
-    "placement.host": "Aggregate Host MemoryPages NumaCell NumaTopology PciPool Service",
-    "placement.load": "add_hosts load_hosts",
-    "placement.policy": "Policy",
-    "placement.request": "Destination Flavor Image InstanceNumaCell InstanceNumaTopology PciRequest Request "
+    "placement.fleet.fleet": "Fleet Inventory",
+    "placement.persist.file": "load_fleet=load save_fleet=save",
+    "placement.types.host": "Aggregate Host MemoryPages NumaCell NumaTopology PciPool Service",
+    "placement.load.bulk": "add_hosts load_hosts",
+    "placement.policy.policy": "Policy",
+    "placement.types.request": "Destination Flavor Image InstanceNumaCell InstanceNumaTopology PciRequest Request "
     "RequestSpec ServerGroup",
-    "placement.storage.joint": "JointRequest Locality place_together",
-    "placement.storage.reports": "BackendReport VolumeService",
-    "placement.storage.volume_engine": "VolumeEngine",
-    "placement.storage.volume_policy": "VolumePolicy",
-    "placement.storage.volume_request": "Retry VolumeGroupRequest VolumeRequest VolumeSpec VolumeType",
-    "placement.storage.volumes": "Volume",
+    "placement.storage.with_guests": "JointRequest Locality place_together",
+    "placement.storage.pools.reports": "BackendReport VolumeService",
+    "placement.storage.engine": "VolumeEngine",
+    "placement.storage.pools.policy": "VolumePolicy",
+    "placement.storage.pools.request": "Retry VolumeGroupRequest VolumeRequest VolumeSpec VolumeType",
+    "placement.storage.pools.volumes": "Volume",
     "placement.weighers.base": "Weigher",
 }
 """Where the names are; ``new=old`` where one has another name there."""

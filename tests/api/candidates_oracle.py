@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from hostler.placement.query import PlacementQuery, RequestGroup
+from hostler.placement.request.placement_query import PlacementQuery, RequestGroup
 
 from .forests import SHARES, Node
 

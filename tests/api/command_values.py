@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from hostler.placement.api import commands as c
-from hostler.placement.fleet import Inventory
+from hostler.placement.fleet.fleet import Inventory
 
 from .forests import AGGREGATES, uid
 

@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from hostler.placement.api import commands as c
-from hostler.placement.api.model import PlacementModel
-from hostler.placement.fleet import Fleet, Inventory
-from hostler.placement.query import PlacementQuery, RequestGroup
+from hostler.placement.api.placement_model import PlacementModel
+from hostler.placement.fleet.fleet import Fleet, Inventory
+from hostler.placement.request.placement_query import PlacementQuery, RequestGroup
 
 CLASSES = ("VCPU", "MEMORY_MB", "CUSTOM_DEVICE")
 SHARES = "MISC_SHARES_VIA_AGGREGATE"

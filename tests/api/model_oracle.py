@@ -11,7 +11,7 @@ import os_traits
 from msgspec import UNSET
 
 from hostler.placement.api import commands as c
-from hostler.placement.fleet import Inventory
+from hostler.placement.fleet.fleet import Inventory
 
 STANDARD_TRAITS = frozenset(os_traits.get_traits())
 STANDARD_CLASSES = frozenset(os_resource_classes.STANDARDS)

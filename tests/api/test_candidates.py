@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler import Engine, Flavor, Fleet, Host, Policy, Request, RequestSpec, add_hosts
+from hostler.placement.api.answers import Candidates
 from hostler.placement.api.errors import BadRequest
-from hostler.placement.api.model import PlacementModel
-from hostler.placement.api.values import Candidates
-from hostler.placement.fleet import Inventory
-from hostler.placement.query import PlacementQuery, RequestGroup
+from hostler.placement.api.placement_model import PlacementModel
+from hostler.placement.fleet.fleet import Inventory
+from hostler.placement.request.placement_query import PlacementQuery, RequestGroup
 
 from .candidates_oracle import Answer, Forest, answers, capacity
 from .forests import Node, forests, grow, queries, uid

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from hostler.placement.api import commands as c
 from hostler.placement.api.errors import ApiError
-from hostler.placement.api.model import PlacementModel
-from hostler.placement.fleet import Fleet
-from hostler.placement.fleet_file import load, save
+from hostler.placement.api.placement_model import PlacementModel
+from hostler.placement.fleet.fleet import Fleet
+from hostler.placement.persist.file import load, save
 
 from .command_values import BEGINNING, commands
 from .forests import uid

@@ -9,17 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler import Engine, Flavor, Fleet, Host, Request, RequestSpec, add_hosts
-from hostler.placement import candidates as engine_candidates
-from hostler.placement import tree_candidates
 from hostler.placement.api import commands as c
 from hostler.placement.api.errors import BadRequest
-from hostler.placement.api.model import PlacementModel
-from hostler.placement.candidate_bounds import matched
-from hostler.placement.candidate_search import CandidateSearch
-from hostler.placement.candidate_slots import prepare
-from hostler.placement.fleet import Inventory
-from hostler.placement.query import PlacementQuery, RequestGroup
-from hostler.placement.tree_candidates import Effort
+from hostler.placement.api.placement_model import PlacementModel
+from hostler.placement.candidates import for_engine as engine_candidates
+from hostler.placement.candidates import tree_search as tree_candidates
+from hostler.placement.candidates.pruning import matched
+from hostler.placement.candidates.search import CandidateSearch
+from hostler.placement.candidates.slots import prepare
+from hostler.placement.candidates.tree_search import Effort
+from hostler.placement.fleet.fleet import Inventory
+from hostler.placement.request.placement_query import PlacementQuery, RequestGroup
 
 from .candidates_oracle import answers
 from .forests import CLASSES, TRAITS, Node, grow, uid

@@ -9,10 +9,10 @@ import pytest
 from hostler import Engine, Flavor, Fleet, Host, Policy, Request, RequestSpec, add_hosts
 from hostler.placement.api import commands as c
 from hostler.placement.api.errors import Conflict
-from hostler.placement.api.model import PlacementModel
-from hostler.placement.fleet import Inventory
-from hostler.placement.host import Aggregate
-from hostler.placement.query import PlacementQuery, RequestGroup
+from hostler.placement.api.placement_model import PlacementModel
+from hostler.placement.fleet.fleet import Inventory
+from hostler.placement.request.placement_query import PlacementQuery, RequestGroup
+from hostler.placement.types.host import Aggregate
 
 ONE = str(uuid.UUID(int=1))
 SMALL = RequestSpec(flavor=Flavor(name="small", vcpus=2, memory_mb=4_096, root_gb=10))

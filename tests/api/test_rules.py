@@ -10,10 +10,10 @@ from msgspec import UNSET
 
 from hostler.placement.api import commands as c
 from hostler.placement.api.errors import ApiError, BadRequest, Conflict, NotFound
-from hostler.placement.api.model import PlacementModel
-from hostler.placement.errors import InvalidValue
-from hostler.placement.fleet import Fleet, Inventory
-from hostler.placement.query import PlacementQuery, RequestGroup
+from hostler.placement.api.placement_model import PlacementModel
+from hostler.placement.fleet.fleet import Fleet, Inventory
+from hostler.placement.request.placement_query import PlacementQuery, RequestGroup
+from hostler.placement.types.errors import InvalidValue
 
 A, B, GUEST, OTHER = (str(uuid.UUID(int=number)) for number in range(1, 5))
 

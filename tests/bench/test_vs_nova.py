@@ -9,7 +9,7 @@ import pytest
 
 from hostler.bench import engine, vs_nova
 from hostler.bench.workload import make_requests
-from hostler.placement.fleet import Fleet
+from hostler.placement.fleet.fleet import Fleet
 
 
 def test_the_driver_is_told_the_whole_fleet_in_json() -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from hostler.placement.errors import CapacityExceeded, HostlerError
+from hostler.placement.types.errors import CapacityExceeded, HostlerError
 
 
 class Pay(NamedTuple):

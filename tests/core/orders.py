@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from hostler.core.machine import AnyCommand, Order, ServiceMachine
-from hostler.placement.commands import AddHosts, Asked, Place
-from hostler.placement.host import Host
+from hostler.core.machine.engine_commands import AddHosts, Asked, Place
+from hostler.core.machine.machine import AnyCommand, Order, ServiceMachine
+from hostler.placement.types.host import Host
 
 NOW = 1_700_000_000.0
 LOCAL = "@local"

@@ -14,11 +14,11 @@ import trio
 from trio._core import _run
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
 
-from hostler.core.client import Client
 from hostler.core.errors import StorageFailed
+from hostler.core.journal.snapshots import Write, check_folder, write_folder
+from hostler.core.journal.store import Block
 from hostler.core.rpc.caller import ConnectionLost
-from hostler.core.snapshots import Write, check_folder, write_folder
-from hostler.core.store import Block
+from hostler.core.rpc.client import Client
 from hostler.core.tasks import background
 
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from hostler.core.garbage import ALL_SECONDS, LONGEST_SECONDS, NEW_SECONDS, collect, no_automatic_collection
+from hostler.core.process.gc_policy import ALL_SECONDS, LONGEST_SECONDS, NEW_SECONDS, collect, no_automatic_collection
 
 
 class Ring:

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from hostler.core import store
 from hostler.core.errors import DataDamaged, DataInUse, StorageFailed, UnreadableCommand
-from hostler.core.journal import Entry, Journal, Recovery
-from hostler.core.writer import Writer, open_writer
+from hostler.core.journal import store
+from hostler.core.journal.journal import Entry, Journal, Recovery
+from hostler.core.writer.writer import Writer, open_writer
 
 from .ledgers import Ledger, Pay
 

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.core.machine import AnyCommand, Order, ServiceMachine
+from hostler.core.machine import engine_commands as p
+from hostler.core.machine.machine import AnyCommand, Order, ServiceMachine
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import QuotaExceeded
-from hostler.placement import commands as p
-from hostler.placement.decision import Decision
-from hostler.placement.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
-from hostler.placement.host import Aggregate
-from hostler.placement.inventories import Inventory
+from hostler.placement.fleet.inventories import Inventory
+from hostler.placement.types.decision import Decision
+from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
+from hostler.placement.types.host import Aggregate
 
 from .orders import NOW, asked, hosts, machine, order, place, uuid_of
 

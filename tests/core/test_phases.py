@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.core.machine import ServiceMachine
-from hostler.core.phases import Phases, PhaseSampler
+from hostler.core.machine import engine_commands as p
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.phase_timing import Phases, PhaseSampler
 from hostler.core.tenancy import commands as c
-from hostler.placement import commands as p
 
 from .orders import asked, machine, order
 

@@ -13,15 +13,15 @@ import trio
 from trio.testing import MockClock
 
 from hostler.core.errors import DeadlineExceeded, StorageFailed
-from hostler.core.journal import Journal
-from hostler.core.machine import Order, ServiceMachine
+from hostler.core.journal.journal import Journal
+from hostler.core.machine.engine_commands import AddHosts
+from hostler.core.machine.machine import Order, ServiceMachine
 from hostler.core.rpc.caller import ConnectionLost
 from hostler.core.rpc.server import RpcServer
 from hostler.core.service import Service
 from hostler.core.tasks import background
-from hostler.core.writer import Writer, open_writer
-from hostler.placement.commands import AddHosts
-from hostler.placement.errors import UnknownName
+from hostler.core.writer.writer import Writer, open_writer
+from hostler.placement.types.errors import UnknownName
 
 from .orders import LOCAL, NOW, hosts, uuid_of
 from .simulation import (

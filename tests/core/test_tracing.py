@@ -9,8 +9,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from hostler.core.journal import Journal
-from hostler.core.writer import open_writer
+from hostler.core.journal.journal import Journal
+from hostler.core.writer.writer import open_writer
 
 from .ledgers import Ledger, Pay
 

@@ -11,10 +11,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hostler.core.errors import DeadlineExceeded, InternalError, KeyReused, Overloaded, Stopped
-from hostler.core.journal import Journal
+from hostler.core.journal.journal import Journal
 from hostler.core.tasks import in_thread
-from hostler.core.writer import SLICE, Writer, open_writer
-from hostler.placement.errors import CapacityExceeded
+from hostler.core.writer.writer import SLICE, Writer, open_writer
+from hostler.placement.types.errors import CapacityExceeded
 
 from .ledgers import BatchLedger, Ledger, Pay
 

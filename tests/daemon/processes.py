@@ -12,7 +12,7 @@ from types import TracebackType
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from hostler.core.client import BlockingClient
+from hostler.core.rpc.client import BlockingClient
 
 HOSTLER = Path(sys.executable).with_name("hostler")
 

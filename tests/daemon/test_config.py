@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler.core import cli
-from hostler.core.config import BadConfig, Loaded, key_lines, load, paths
-from hostler.core.settings import Config, http_address
-from hostler.placement.errors import InvalidValue
+from hostler.core.process.config import BadConfig, Loaded, key_lines, load, paths
+from hostler.core.process.settings import Config, http_address
+from hostler.placement.types.errors import InvalidValue
 
 from .processes import HOSTLER
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from hostler.core.client import BlockingClient
+from hostler.core.machine.engine_commands import AddHosts
 from hostler.core.rpc.caller import ConnectionLost
-from hostler.placement.commands import AddHosts
-from hostler.placement.errors import UnknownName
+from hostler.core.rpc.client import BlockingClient
+from hostler.placement.types.errors import UnknownName
 from tests.core.orders import hosts, uuid_of
 
 from .processes import Daemon

@@ -16,9 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hostler.core.client import BlockingClient
 from hostler.core.errors import StorageFailed
-from hostler.placement.commands import AddHosts
+from hostler.core.machine.engine_commands import AddHosts
+from hostler.core.rpc.client import BlockingClient
 from tests.core.orders import hosts, uuid_of
 
 from .processes import Daemon, http_of, metrics

@@ -20,9 +20,9 @@ import msgspec
 import pytest
 
 from hostler.core.errors import Stopped
+from hostler.core.machine.engine_commands import AddHosts
 from hostler.core.rpc.caller import ConnectionLost
-from hostler.placement.commands import AddHosts
-from hostler.placement.errors import HostlerError
+from hostler.placement.types.errors import HostlerError
 from tests.core.orders import hosts, uuid_of
 
 from .processes import HOSTLER, Daemon, http_of, metrics

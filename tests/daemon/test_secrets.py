@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from hostler.core.cli import main
-from hostler.core.client import BlockingClient
+from hostler.core.rpc.client import BlockingClient
 from hostler.core.tenancy.errors import NotAuthenticated
-from hostler.placement.errors import HostlerError
+from hostler.placement.types.errors import HostlerError
 from tests.rpc.serving import Authority
 
 from .processes import Daemon, http_of

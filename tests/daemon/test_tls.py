@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 
-from hostler.core.client import BlockingClient, open_client
+from hostler.core.rpc.client import BlockingClient, open_client
 from hostler.core.rpc.tls import TlsFailed, client_context
 from hostler.core.tenancy.errors import NotAuthenticated
 from tests.rpc.serving import Authority

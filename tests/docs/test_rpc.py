@@ -10,9 +10,9 @@ from types import ModuleType
 
 import msgspec
 
-from hostler.core.config import load
+from hostler.core.process.config import load
+from hostler.core.process.settings import Config
 from hostler.core.rpc.methods import METHODS
-from hostler.core.settings import Config
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -53,5 +53,5 @@ def test_the_example_of_a_configuration_is_one_and_names_every_key(tmp_path: Pat
 
 def test_every_metric_is_named_and_those_that_are_named_exist() -> None:
     named = set(re.findall(r"hostler_\w+", (DOCS / "operation.md").read_text(encoding="utf-8")))
-    made = set(re.findall(r'"(hostler_\w+)"', (DOCS.parent / "core" / "metrics.py").read_text(encoding="utf-8")))
+    made = set(re.findall(r'"(hostler_\w+)"', (DOCS.parent / "core" / "process" / "metrics.py").read_text(encoding="utf-8")))
     assert {re.sub("_(total|info)$", "", name) for name in named} == made

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hostler.placement.fleet import GROUP_POLICIES, Inventory
+from hostler.placement.fleet.fleet import GROUP_POLICIES, Inventory
 
 from . import values
 from .values import NOW

@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from hostler.placement.columns import HOST_COLUMNS
-from hostler.placement.engine import Engine
-from hostler.placement.fleet import Fleet
-from hostler.placement.view import HostView
+from hostler.placement.decide.engine import Engine
+from hostler.placement.fleet.columns import HOST_COLUMNS
+from hostler.placement.fleet.fleet import Fleet
+from hostler.placement.fleet.host_view import HostView
 
 VIEW = (
     *("host", "nodename", "uuid", "cell_uuid", "vcpus_total", "vcpus_used", "cpu_allocation_ratio"),

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from hostler.placement.errors import HostlerError, NoValidHost
 from hostler.placement.filters.base import Filter
-from hostler.placement.policy import Policy
-from hostler.placement.query import PlacementQuery, placement_query, with_image
-from hostler.placement.request import Request, RequestSpec, ServerGroup
-from hostler.placement.scoring import score
+from hostler.placement.policy.policy import Policy
+from hostler.placement.request.placement_query import PlacementQuery, placement_query, with_image
+from hostler.placement.types.errors import HostlerError, NoValidHost
+from hostler.placement.types.request import Request, RequestSpec, ServerGroup
+from tests.weighers.scoring import score
 
 from .world import Guest, Node, World
 

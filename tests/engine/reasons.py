@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hostler.placement.policy import Policy
-from hostler.placement.query import PlacementQuery
-from hostler.placement.request import Request, ServerGroup
+from hostler.placement.policy.policy import Policy
+from hostler.placement.request.placement_query import PlacementQuery
+from hostler.placement.types.request import Request, ServerGroup
 
 from .world import Node, World
 

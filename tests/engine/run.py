@@ -6,13 +6,13 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hostler.placement.decision import Decision, Selection
-from hostler.placement.engine import Engine
-from hostler.placement.errors import HostlerError
-from hostler.placement.fleet import Fleet
-from hostler.placement.load import add_hosts
-from hostler.placement.policy import Policy
-from hostler.placement.request import Request, RequestSpec, ServerGroup
+from hostler.placement.decide.engine import Engine
+from hostler.placement.fleet.fleet import Fleet
+from hostler.placement.load.bulk import add_hosts
+from hostler.placement.policy.policy import Policy
+from hostler.placement.types.decision import Decision, Selection
+from hostler.placement.types.errors import HostlerError
+from hostler.placement.types.request import Request, RequestSpec, ServerGroup
 
 from . import commands as c
 from . import values

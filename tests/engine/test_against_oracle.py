@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hostler.placement.policy import Policy
-from hostler.placement.request import RequestSpec
+from hostler.placement.policy.policy import Policy
+from hostler.placement.types.request import RequestSpec
 
 from . import commands as c
 from . import values

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.engine import Engine
-from hostler.placement.errors import HostlerError
-from hostler.placement.fleet import Fleet
-from hostler.placement.host import Host
-from hostler.placement.load import add_hosts
-from hostler.placement.request import (
+from hostler.placement.decide.engine import Engine
+from hostler.placement.fleet.fleet import Fleet
+from hostler.placement.load.bulk import add_hosts
+from hostler.placement.types.errors import HostlerError
+from hostler.placement.types.host import Host
+from hostler.placement.types.request import (
     Destination,
     Flavor,
     Image,

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler import Engine, Flavor, Fleet, Host, Policy, Request, RequestSpec, add_hosts
-from hostler.placement.decision import Decision
-from hostler.placement.schedule import Scheduling
+from hostler.placement.decide.scan import Scheduling
+from hostler.placement.types.decision import Decision
 
 pytestmark = [pytest.mark.property, pytest.mark.kernel_twin]
 

@@ -16,13 +16,13 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from hostler.placement.engine import Engine
-from hostler.placement.errors import HostlerError, NoValidHost
-from hostler.placement.explain import Explanation
-from hostler.placement.fleet import Inventory
-from hostler.placement.policy import Policy
-from hostler.placement.request import Destination, Request
-from hostler.placement.scoring import score
+from hostler.placement.decide.engine import Engine
+from hostler.placement.decide.explain.explanation import Explanation
+from hostler.placement.fleet.fleet import Inventory
+from hostler.placement.policy.policy import Policy
+from hostler.placement.types.errors import HostlerError, NoValidHost
+from hostler.placement.types.request import Destination, Request
+from tests.weighers.scoring import score
 
 from . import commands as c
 from . import values

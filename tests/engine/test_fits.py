@@ -23,11 +23,11 @@ from hostler import (
     ServerGroup,
     add_hosts,
 )
-from hostler.placement.errors import HostlerError
+from hostler.placement.decide.fits import Fit
 from hostler.placement.filters.base import Bound, Filter
-from hostler.placement.fitting import Fit
-from hostler.placement.host import HostState, PciPool
-from hostler.placement.request import InstanceNumaTopology, PciRequest
+from hostler.placement.types.errors import HostlerError
+from hostler.placement.types.host import HostState, PciPool
+from hostler.placement.types.request import InstanceNumaTopology, PciRequest
 
 from ..numa.values import cell, guest, pinned, topology
 from . import commands as c

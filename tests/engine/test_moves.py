@@ -23,9 +23,9 @@ from hostler import (
     UnknownName,
     add_hosts,
 )
-from hostler.placement.errors import HostlerError
-from hostler.placement.host import PciPool
-from hostler.placement.request import PciRequest
+from hostler.placement.types.errors import HostlerError
+from hostler.placement.types.host import PciPool
+from hostler.placement.types.request import PciRequest
 
 from ..numa.values import cell, guest, pinned, topology
 from . import commands as c

@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from hostler import DuplicateName, Engine, Flavor, Fleet, Host, Request, RequestSpec, add_hosts, load_fleet, save_fleet
+from hostler import (
+    DuplicateName,
+    Engine,
+    Flavor,
+    Fleet,
+    Host,
+    Request,
+    RequestSpec,
+    add_hosts,
+    load_fleet,
+    save_fleet,
+)
 
 SMALL = RequestSpec(flavor=Flavor(name="small", vcpus=1, memory_mb=64))
 

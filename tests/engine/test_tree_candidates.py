@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from hostler import Aggregate, Fleet, Inventory
-from hostler.placement.candidates import TreeQuery
-from hostler.placement.query import PlacementQuery, RequestGroup
+from hostler.placement.candidates.for_engine import TreeQuery
+from hostler.placement.request.placement_query import PlacementQuery, RequestGroup
 
 pytestmark = [pytest.mark.property, pytest.mark.kernel_twin]
 

@@ -11,10 +11,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from hostler.placement.filters import BUILTIN_FILTERS
-from hostler.placement.fleet import Inventory
-from hostler.placement.host import Aggregate, Host, Service
-from hostler.placement.policy import Policy
-from hostler.placement.request import Destination, Flavor, Image, RequestSpec
+from hostler.placement.fleet.fleet import Inventory
+from hostler.placement.policy.policy import Policy
+from hostler.placement.types.host import Aggregate, Host, Service
+from hostler.placement.types.request import Destination, Flavor, Image, RequestSpec
 from hostler.placement.weighers import BUILTIN_WEIGHERS
 from hostler.placement.weighers.packing import PACKING_WEIGHERS
 

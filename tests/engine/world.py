@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hostler.placement.errors import InUse
-from hostler.placement.fleet import Inventory
-from hostler.placement.host import Aggregate, Host, NumaTopology, PciPool, Service
-from hostler.placement.request import Flavor, ServerGroup
+from hostler.placement.fleet.fleet import Inventory
+from hostler.placement.types.errors import InUse
+from hostler.placement.types.host import Aggregate, Host, NumaTopology, PciPool, Service
+from hostler.placement.types.request import Flavor, ServerGroup
 
 FIGURES = ("vcpus_used", "free_ram_mb", "free_disk_mb", "num_instances", "num_io_ops", "failed_builds")
 

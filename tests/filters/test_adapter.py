@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.errors import UnknownName
 from hostler.placement.filters.adapter import NovaFilterAdapter, nova_request_spec
 from hostler.placement.filters.host_attributes import FIELDS
-from hostler.placement.host import PciPool
-from hostler.placement.options import Options
-from hostler.placement.request import Destination, PciRequest, Request, ServerGroup
+from hostler.placement.types.errors import UnknownName
+from hostler.placement.types.host import PciPool
+from hostler.placement.types.options import Options
+from hostler.placement.types.request import Destination, PciRequest, Request, ServerGroup
 
 from .values import aggregate, host, request
 

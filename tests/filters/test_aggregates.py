@@ -5,13 +5,17 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.errors import InvalidValue
 from hostler.placement.filters.aggregate_image_properties_isolation import AggregateImagePropertiesIsolation
 from hostler.placement.filters.aggregate_instance_extra_specs import AggregateInstanceExtraSpecsFilter
 from hostler.placement.filters.aggregate_multitenancy_isolation import AggregateMultiTenancyIsolation
 from hostler.placement.filters.aggregate_type_affinity import AggregateTypeAffinityFilter
-from hostler.placement.filters.load import AggregateIoOpsFilter, AggregateNumInstancesFilter, IoOpsFilter
-from hostler.placement.host import Host
+from hostler.placement.filters.io_ops_and_instances import (
+    AggregateIoOpsFilter,
+    AggregateNumInstancesFilter,
+    IoOpsFilter,
+)
+from hostler.placement.types.errors import InvalidValue
+from hostler.placement.types.host import Host
 
 from .values import aggregate, build, host, request
 

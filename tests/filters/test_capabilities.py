@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from hostler.placement.errors import InvalidValue
 from hostler.placement.filters.capabilities import ComputeCapabilitiesFilter
+from hostler.placement.types.errors import InvalidValue
 
 from .values import build, host, request
 

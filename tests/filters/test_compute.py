@@ -4,7 +4,7 @@ import pytest
 
 from hostler.placement.filters.base import Bound
 from hostler.placement.filters.compute import ComputeFilter
-from hostler.placement.host import Service
+from hostler.placement.types.host import Service
 
 from .values import NOW, build, host, request
 

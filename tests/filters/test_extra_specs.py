@@ -2,8 +2,8 @@
 
 import pytest
 
-from hostler.placement.errors import InvalidValue
-from hostler.placement.extra_specs import parse
+from hostler.placement.types.errors import InvalidValue
+from hostler.placement.types.extra_specs import parse
 
 TABLE = [
     # requirement, value, holds

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.image_meta import canonical
+from hostler.placement.types.image_properties import canonical
 
 TABLE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"hw_architecture": "AMD64"}, {"hw_architecture": "x86_64"}),

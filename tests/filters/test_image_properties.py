@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.errors import InvalidValue
 from hostler.placement.filters.image_properties import ImagePropertiesFilter
+from hostler.placement.types.errors import InvalidValue
 
 from .values import build, host, request
 

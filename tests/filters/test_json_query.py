@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.errors import InvalidValue
 from hostler.placement.filters.json_query import JsonFilter
-from hostler.placement.host import Service
-from hostler.placement.request import Request
+from hostler.placement.types.errors import InvalidValue
+from hostler.placement.types.host import Service
+from hostler.placement.types.request import Request
 
 from .values import build, host, request
 

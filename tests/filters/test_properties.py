@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.placement.errors import InvalidValue
 from hostler.placement.filters import BUILTIN_FILTERS, Filter
 from hostler.placement.filters.base import Bound, Selection
-from hostler.placement.host import Host
-from hostler.placement.options import Options
-from hostler.placement.request import Request, ServerGroup
+from hostler.placement.types.errors import InvalidValue
+from hostler.placement.types.host import Host
+from hostler.placement.types.options import Options
+from hostler.placement.types.request import Request, ServerGroup
 
 from .values import hosts, options, request, request_parts, verdict
 

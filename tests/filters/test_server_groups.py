@@ -7,7 +7,7 @@ import pytest
 from hostler.placement.filters.base import Selection
 from hostler.placement.filters.instance_affinity import DifferentHostFilter, SameHostFilter
 from hostler.placement.filters.server_group import ServerGroupAffinityFilter, ServerGroupAntiAffinityFilter
-from hostler.placement.request import Request, ServerGroup
+from hostler.placement.types.request import Request, ServerGroup
 
 from .values import build, host, request
 

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.errors import InvalidValue
 from hostler.placement.filters.all_hosts import AllHostsFilter
 from hostler.placement.filters.base import Bound
 from hostler.placement.filters.cidr import SimpleCIDRAffinityFilter
+from hostler.placement.filters.io_ops_and_instances import IoOpsFilter, NumInstancesFilter
 from hostler.placement.filters.isolated import IsolatedHostsFilter
-from hostler.placement.filters.load import IoOpsFilter, NumInstancesFilter
 from hostler.placement.filters.metrics import MetricsFilter
+from hostler.placement.types.errors import InvalidValue
 
 from .values import build, host, request
 

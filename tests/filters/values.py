@@ -9,11 +9,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hostler.placement.errors import InvalidValue
 from hostler.placement.filters import Filter
-from hostler.placement.host import Aggregate, Host, Service
-from hostler.placement.options import Options
-from hostler.placement.request import Flavor, Image, Request, RequestSpec, ServerGroup
+from hostler.placement.types.errors import InvalidValue
+from hostler.placement.types.host import Aggregate, Host, Service
+from hostler.placement.types.options import Options
+from hostler.placement.types.request import Flavor, Image, Request, RequestSpec, ServerGroup
 
 NOW = 1_000_000.0
 

@@ -1,1 +1,1 @@
-"""Tests of placement/fleet.py, of its parts, and of loading and saving fleets."""
+"""Tests of placement/fleet/fleet.py, of its parts, and of loading and saving fleets."""

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 from hypothesis import strategies as st
 
-from hostler.placement.errors import HostlerError
-from hostler.placement.fleet import Extras, Fleet, Inventory
-from hostler.placement.host import Aggregate, PciPool
-from hostler.placement.load import add_hosts, load_hosts
-from hostler.placement.numa import FittedNuma, fit
-from hostler.placement.pci import supports, taken
-from hostler.placement.request import InstanceNumaCell, InstanceNumaTopology, PciRequest
+from hostler.placement.devices.pci import supports, taken
+from hostler.placement.fleet.fleet import Extras, Fleet, Inventory
+from hostler.placement.load.bulk import add_hosts, load_hosts
+from hostler.placement.numa.fit import FittedNuma, fit
+from hostler.placement.types.errors import HostlerError
+from hostler.placement.types.host import Aggregate, PciPool
+from hostler.placement.types.request import InstanceNumaCell, InstanceNumaTopology, PciRequest
 
 from .dump import dump, live_rows
 from .values import NOW, aggregate, host, uuid_of

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hostler.ext.fleet_state import consumers
-from hostler.placement.fleet import Fleet
+from hostler.placement.fleet.fleet import Fleet
 
 
 def dump(fleet: Fleet) -> dict[str, Any]:

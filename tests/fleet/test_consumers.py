@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hostler.placement.errors import CapacityExceeded, DuplicateName, HostlerError, InvalidValue, UnknownName
-from hostler.placement.fleet import GROUP_POLICIES, Consumer, Extras, Fleet, Inventory
-from hostler.placement.load import add_hosts
-from hostler.placement.numa import fit
+from hostler.placement.fleet.fleet import GROUP_POLICIES, Consumer, Extras, Fleet, Inventory
+from hostler.placement.load.bulk import add_hosts
+from hostler.placement.numa.fit import fit
+from hostler.placement.types.errors import CapacityExceeded, DuplicateName, HostlerError, InvalidValue, UnknownName
 
 from .commands import WANTED
 from .dump import dump

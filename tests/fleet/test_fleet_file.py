@@ -26,7 +26,9 @@ from hostler import (
     SnapshotError,
     add_hosts,
 )
-from hostler.placement import fleet_file, numa, snapshot
+from hostler.placement.numa.derive import derive as numa_derive
+from hostler.placement.persist import container as snapshot
+from hostler.placement.persist import file as fleet_file
 
 GROUP = str(uuid.UUID(int=77))
 ZONE = Aggregate(uuid=str(uuid.UUID(int=1)), name="az1", metadata={"availability_zone": "az1"})
@@ -76,7 +78,7 @@ def specs() -> list[RequestSpec]:
     return [
         RequestSpec(flavor=plain),
         RequestSpec(flavor=plain, availability_zone="az1"),
-        RequestSpec(flavor=pinned, numa_topology=numa.derive(pinned, None)),
+        RequestSpec(flavor=pinned, numa_topology=numa_derive(pinned, None)),
         RequestSpec(flavor=plain, pci_requests=(wish,)),
     ]
 

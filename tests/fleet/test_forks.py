@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hostler.placement.engine import Engine
-from hostler.placement.fleet import Fleet
-from hostler.placement.load import add_hosts
-from hostler.placement.request import Flavor, Request, RequestSpec
+from hostler.placement.decide.engine import Engine
+from hostler.placement.fleet.fleet import Fleet
+from hostler.placement.load.bulk import add_hosts
+from hostler.placement.types.request import Flavor, Request, RequestSpec
 
 from .commands import Commands, commands
 from .dump import dump, live_rows

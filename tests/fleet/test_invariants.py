@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from hostler.placement import fleet_file
-from hostler.placement.fleet import Extras, Fleet, Inventory
-from hostler.placement.host import Service
-from hostler.placement.load import add_hosts, load_hosts
-from hostler.placement.numa import fit
+from hostler.placement.fleet.fleet import Extras, Fleet, Inventory
+from hostler.placement.load.bulk import add_hosts, load_hosts
+from hostler.placement.numa.fit import fit
+from hostler.placement.persist import file as fleet_file
+from hostler.placement.types.host import Service
 
 from .commands import WANTED
 from .values import NOW, POOLS, aggregate, host, topology, uuid_of

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.placement import load
-from hostler.placement.errors import DuplicateName, HostlerError, InvalidValue
-from hostler.placement.fleet import Fleet, Inventory
-from hostler.placement.host import Aggregate, Host, Service
-from hostler.placement.load import add_hosts, load_hosts
-from hostler.placement.view import HostView
+from hostler.placement.fleet.fleet import Fleet, Inventory
+from hostler.placement.fleet.host_view import HostView
+from hostler.placement.load import bulk as load
+from hostler.placement.load.bulk import add_hosts, load_hosts
+from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue
+from hostler.placement.types.host import Aggregate, Host, Service
 
 from .dump import dump
 from .values import NOW, POOLS, aggregate, host, topology, uuid_of

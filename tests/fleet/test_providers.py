@@ -8,11 +8,11 @@ import numpy as np
 import os_traits
 import pytest
 
-from hostler.placement import checks
-from hostler.placement.errors import DuplicateName, HostlerError, InUse, InvalidValue, UnknownName
-from hostler.placement.fleet import Extras, Fleet, Inventory
-from hostler.placement.host import Aggregate
-from hostler.placement.load import add_hosts
+from hostler.placement.fleet.fleet import Extras, Fleet, Inventory
+from hostler.placement.load.bulk import add_hosts
+from hostler.placement.types import validation as checks
+from hostler.placement.types.errors import DuplicateName, HostlerError, InUse, InvalidValue, UnknownName
+from hostler.placement.types.host import Aggregate
 
 from .dump import dump
 from .values import aggregate, host, uuid_of

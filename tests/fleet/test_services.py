@@ -9,16 +9,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hostler.placement.engine import Engine
-from hostler.placement.errors import HostlerError, InvalidValue, UnknownName
+from hostler.placement.decide.engine import Engine
 from hostler.placement.filters.base import Filter
-from hostler.placement.fleet import Fleet
-from hostler.placement.host import HostState, Service
-from hostler.placement.load import add_hosts, load_hosts
-from hostler.placement.policy import Policy
-from hostler.placement.request import Flavor, Request, RequestSpec
-from hostler.placement.row_cache import RowCache
-from hostler.placement.view import FleetView, HostView
+from hostler.placement.fleet.derived_column import RowCache
+from hostler.placement.fleet.fleet import Fleet
+from hostler.placement.fleet.host_view import FleetView, HostView
+from hostler.placement.load.bulk import add_hosts, load_hosts
+from hostler.placement.policy.policy import Policy
+from hostler.placement.types.errors import HostlerError, InvalidValue, UnknownName
+from hostler.placement.types.host import HostState, Service
+from hostler.placement.types.request import Flavor, Request, RequestSpec
 
 from .values import NOW, host
 

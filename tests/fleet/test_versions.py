@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hostler.placement.branches import Change, History
-from hostler.placement.errors import InvalidValue
-from hostler.placement.fleet import Extras, Fleet
-from hostler.placement.load import add_hosts, load_hosts
+from hostler.placement.fleet.fleet import Extras, Fleet
+from hostler.placement.load.bulk import add_hosts, load_hosts
+from hostler.placement.types.errors import InvalidValue
+from hostler.placement.versions.history import Change, History
 
 from .commands import Commands, commands
 from .dump import dump

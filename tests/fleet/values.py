@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from hostler.placement.host import Aggregate, Host, MemoryPages, NumaCell, NumaTopology, PciPool, Service
+from hostler.placement.types.host import Aggregate, Host, MemoryPages, NumaCell, NumaTopology, PciPool, Service
 
 NOW = 1_000_000.0
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hostler import DuplicateName, Engine, InvalidValue, Request
 from hostler.ext import _devices, devices_py
-from hostler.placement.gpu_batch import place_gpus
+from hostler.placement.decide.gpu_batch import place_gpus
 from hostler.placement.weighers.gpu import GPU_WEIGHERS
 
 from .values import engine, request, spec

@@ -25,8 +25,8 @@ from hostler.core.http.api import Api, InMemory
 from hostler.core.http.config import PlacementConfig
 from hostler.core.http.connection import Connection
 from hostler.core.http.messages import Request
-from hostler.placement.api.model import PlacementModel
-from hostler.placement.fleet import Fleet
+from hostler.placement.api.placement_model import PlacementModel
+from hostler.placement.fleet.fleet import Fleet
 
 HOSTLER = Path(sys.executable).with_name("hostler")
 NOW = 1_700_000_000.0

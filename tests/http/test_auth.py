@@ -14,7 +14,7 @@ from hostler.core.http.identity import Identity
 from hostler.core.http.policy import RULES, Policy
 from hostler.core.http.routes import ROUTES
 from hostler.core.http.routing import Route
-from hostler.placement.errors import InvalidValue
+from hostler.placement.types.errors import InvalidValue
 
 from .calling import NOW, Caller
 

@@ -10,10 +10,10 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from hostler.core.machine import Order, ServiceMachine
-from hostler.core.placement_orders import PlacementWrite, ServiceModel
+from hostler.core.machine.engine_commands import Release
+from hostler.core.machine.machine import Order, ServiceMachine
+from hostler.core.machine.placement_writes import PlacementWrite, ServiceModel
 from hostler.placement.api import commands as api
-from hostler.placement.commands import Release
 
 from ..core.orders import NOW, machine, order, place, uuid_of
 from ..daemon.processes import Daemon

@@ -6,7 +6,7 @@ from importlib.resources import files
 import pytest
 
 from hostler.ext import constants, fleet_py
-from hostler.placement.columns import HOST_COLUMNS
+from hostler.placement.fleet.columns import HOST_COLUMNS
 
 INTERNAL = {"FANOUT", "LEVELS"}
 """Of the kernels' trees; nobody else knows them."""

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.ext import pool_constants, pools, pools_py
-from hostler.placement.storage.capacity import capacity_factors
-from hostler.placement.storage.pool_columns import NAMES, PoolColumns
+from hostler.placement.storage.pools.capacity import capacity_factors
+from hostler.placement.storage.pools.columns import NAMES, PoolColumns
 
 pytestmark = pytest.mark.kernel_twin
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hostler.placement import numa
-from hostler.placement.host import NumaCell
+from hostler.placement.numa.cores import has_threads
+from hostler.placement.numa.fit import fit as numa_fit
+from hostler.placement.types.host import NumaCell
 
 from .values import cell, guest, legacy_cell, pinned, topology
 
@@ -13,13 +14,13 @@ from .values import cell, guest, legacy_cell, pinned, topology
 def cpus(host: NumaCell, count: int, policy: str | None = None, emulator: str | None = None) -> list[int] | None:
     """Host CPUs by guest CPU."""
     wanted = guest(pinned(range(count), cpu_thread_policy=policy, memory=256), emulator=emulator)
-    fitted = numa.fit(topology(host), wanted)
+    fitted = numa_fit(topology(host), wanted)
     return None if fitted is None else [host_cpu for _, host_cpu in fitted.cells[0].pinning]
 
 
 def emulator_cpus(host: NumaCell, count: int, policy: str | None = None) -> set[int] | None:
     wanted = guest(pinned(range(count), cpu_thread_policy=policy, memory=256), emulator="isolate")
-    fitted = numa.fit(topology(host), wanted)
+    fitted = numa_fit(topology(host), wanted)
     return None if fitted is None else set(fitted.cells[0].emulator_cpus)
 
 
@@ -87,7 +88,7 @@ def test_isolate_is_refused_with_smt_where_dedicated_cpus_are_told_apart() -> No
 
 
 def test_isolated_siblings_are_taken_too() -> None:
-    fitted = numa.fit(topology(LEGACY), guest(pinned([0, 1], cpu_thread_policy="isolate")))
+    fitted = numa_fit(topology(LEGACY), guest(pinned([0, 1], cpu_thread_policy="isolate")))
     assert fitted is not None
     assert fitted.cells[0].taken_cpus == {0, 4, 1, 5}
     assert fitted.nova_charges
@@ -111,7 +112,7 @@ def test_emulator_threads_of_an_isolated_guest_get_a_core_of_their_own() -> None
 
 def test_emulator_threads_may_share_a_core_with_others_which_nova_cannot_charge() -> None:
     host = legacy_cell(cores=3, threads=2, pinned_cpus=frozenset({2}))  # cores 0+3, 1+4, 2+5; 2 is held
-    fitted = numa.fit(topology(host), guest(pinned([0, 1], cpu_thread_policy="isolate"), emulator="isolate"))
+    fitted = numa_fit(topology(host), guest(pinned([0, 1], cpu_thread_policy="isolate"), emulator="isolate"))
     assert fitted is not None
     assert fitted.cells[0].emulator_cpus == {5}
     assert fitted.cells[0].taken_cpus == {0, 3, 1, 4, 5}
@@ -120,7 +121,7 @@ def test_emulator_threads_may_share_a_core_with_others_which_nova_cannot_charge(
 
 def test_only_the_first_guest_cell_carries_emulator_threads() -> None:
     host = topology(cell(0), cell(1))
-    fitted = numa.fit(host, guest(pinned([0]), pinned([1], id=1), emulator="isolate"))
+    fitted = numa_fit(host, guest(pinned([0]), pinned([1], id=1), emulator="isolate"))
     assert fitted is not None
     assert [len(part.emulator_cpus) for part in fitted.cells] == [1, 0]
 
@@ -130,5 +131,5 @@ def test_a_host_that_reports_no_cores_takes_no_pinned_guest() -> None:
 
 
 def test_smt_is_seen_on_any_cell() -> None:
-    assert numa.has_threads([NO_SMT, cell(1, threads=2)])
-    assert not numa.has_threads([NO_SMT])
+    assert has_threads([NO_SMT, cell(1, threads=2)])
+    assert not has_threads([NO_SMT])

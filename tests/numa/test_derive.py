@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from hostler.placement import numa
-from hostler.placement.errors import InvalidValue
-from hostler.placement.request import Flavor, Image, InstanceNumaCell, InstanceNumaTopology
+from hostler.placement.numa.derive import derive as numa_derive
+from hostler.placement.types.errors import InvalidValue
+from hostler.placement.types.request import Flavor, Image, InstanceNumaCell, InstanceNumaTopology
 
 Specs = dict[str, str]
 
 
 def derive(specs: Specs, image: dict[str, Any] | None = None, vcpus: int = 4) -> InstanceNumaTopology | None:
     flavor = Flavor(name="f", vcpus=vcpus, memory_mb=4096, extra_specs=specs)
-    return numa.derive(flavor, None if image is None else Image(properties=image))
+    return numa_derive(flavor, None if image is None else Image(properties=image))
 
 
 def cells(specs: Specs, image: dict[str, Any] | None = None) -> tuple[InstanceNumaCell, ...]:

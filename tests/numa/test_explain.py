@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from hostler.placement import numa
-from hostler.placement.host import NumaCell, NumaTopology, PciPool
-from hostler.placement.request import InstanceNumaCell, InstanceNumaTopology, PciRequest
+from hostler.placement.numa.explain import explain as numa_explain
+from hostler.placement.numa.fit import Limits
+from hostler.placement.numa.fit import fit as numa_fit
+from hostler.placement.types.host import NumaCell, NumaTopology, PciPool
+from hostler.placement.types.request import InstanceNumaCell, InstanceNumaTopology, PciRequest
 
 from .values import ANY_PAGES, cell, floating, guest, guests, pages, pinned, shared_cell, topologies, topology
 
-LIMITS = numa.Limits(2.0, 1.5)
+LIMITS = Limits(2.0, 1.5)
 
 
 @pytest.mark.parametrize(
@@ -48,25 +50,25 @@ LIMITS = numa.Limits(2.0, 1.5)
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_the_first_check_that_refuses_is_told(host: NumaCell, wanted: InstanceNumaCell, reason: str) -> None:
-    told = numa.explain(topology(host), guest(wanted), limits=LIMITS)
+    told = numa_explain(topology(host), guest(wanted), limits=LIMITS)
     assert told == f"guest NUMA cell 0: host cell 0 {reason}"
 
 
 def test_a_host_without_cells_and_one_with_too_few_are_told_apart() -> None:
     two = guest(pinned([0]), pinned([1], id=1))
-    assert numa.explain(None, two) == "wants 2 NUMA cells, the host reports none"
-    assert numa.explain(topology(cell()), two) == "wants 2 NUMA cells, the host has 1"
+    assert numa_explain(None, two) == "wants 2 NUMA cells, the host reports none"
+    assert numa_explain(topology(cell()), two) == "wants 2 NUMA cells, the host has 1"
 
 
 def test_of_several_host_cells_the_closest_is_told() -> None:
     host = topology(cell(0, mempages=()), cell(1, pinned_cpus=frozenset({100, 101, 102})), cell(2, cores=1))
-    told = numa.explain(host, guest(pinned(pagesize=4)))
+    told = numa_explain(host, guest(pinned(pagesize=4)))
     assert told == "guest NUMA cell 0: host cell 1 has 1 of its dedicated CPUs free, 2 are wanted"
 
 
 def test_each_guest_cell_that_fits_nowhere_is_told() -> None:
     host = topology(cell(0), cell(1))
-    told = numa.explain(host, guest(pinned(range(5)), pinned(range(5, 11), id=1)))
+    told = numa_explain(host, guest(pinned(range(5)), pinned(range(5, 11), id=1)))
     assert told == (
         "guest NUMA cell 0: host cell 0 has 4 CPUs to dedicate, 5 are wanted; "
         "guest NUMA cell 1: host cell 0 has 4 CPUs to dedicate, 6 are wanted"
@@ -75,7 +77,7 @@ def test_each_guest_cell_that_fits_nowhere_is_told() -> None:
 
 def test_cells_that_fit_one_by_one_but_not_together_are_told() -> None:
     host = topology(cell(0), cell(1, cores=1))
-    told = numa.explain(host, guest(pinned([0, 1]), pinned([2, 3], id=1)))
+    told = numa_explain(host, guest(pinned([0, 1]), pinned([2, 3], id=1)))
     assert told == "each guest NUMA cell fits some host cell, but there are no 2 different cells for all"
 
 
@@ -83,9 +85,9 @@ def test_missing_devices_and_devices_too_far_away_are_told_apart() -> None:
     host = topology(cell(0, pinned_cpus=frozenset({0, 1, 2})), cell(1))
     wish = PciRequest(count=1, spec=({"vendor_id": "8086"},), alias_name="nic", numa_policy="required")
     near_0 = PciPool(count=1, numa_node=0, tags={"vendor_id": "8086"})
-    told = numa.explain(host, guest(pinned()), pci_requests=(wish,), pci_pools=())
+    told = numa_explain(host, guest(pinned()), pci_requests=(wish,), pci_pools=())
     assert told == ("the guest fits, its PCI devices do not: needs 1 PCI devices nic, but only 0 match its attributes")
-    told = numa.explain(host, guest(pinned()), pci_requests=(wish,), pci_pools=(near_0,))
+    told = numa_explain(host, guest(pinned()), pci_requests=(wish,), pci_pools=(near_0,))
     assert told == (
         "the guest fits, its PCI devices do not: the NUMA cells with room lack the PCI devices that must be near"
     )
@@ -94,5 +96,5 @@ def test_missing_devices_and_devices_too_far_away_are_told_apart() -> None:
 @pytest.mark.property
 @given(topologies(), guests())
 def test_it_says_that_the_guest_fits_exactly_when_it_does(host: NumaTopology, wanted: InstanceNumaTopology) -> None:
-    told = numa.explain(host, wanted, limits=LIMITS)
-    assert (told == "the guest fits") == (numa.fit(host, wanted, limits=LIMITS) is not None)
+    told = numa_explain(host, wanted, limits=LIMITS)
+    assert (told == "the guest fits") == (numa_fit(host, wanted, limits=LIMITS) is not None)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from hostler.placement.filters.numa import NUMATopologyFilter
-from hostler.placement.host import Host, NumaTopology, PciPool
-from hostler.placement.numa_table import NumaTable
-from hostler.placement.options import Options
-from hostler.placement.request import Flavor, Image, InstanceNumaTopology, PciRequest, Request, RequestSpec
-from hostler.placement.view import FleetView
+from hostler.placement.fleet.host_view import FleetView
+from hostler.placement.fleet.numa_table import NumaTable
+from hostler.placement.types.host import Host, NumaTopology, PciPool
+from hostler.placement.types.options import Options
+from hostler.placement.types.request import Flavor, Image, InstanceNumaTopology, PciRequest, Request, RequestSpec
 
 from .values import cell, floating, guest, pinned, shared_cell, topology
 

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.placement import _numa_fit, numa
-from hostler.placement.host import NumaCell, NumaTopology, PciPool
-from hostler.placement.request import InstanceNumaCell, InstanceNumaTopology, PciRequest
+from hostler.placement.numa.cores import free_pcpus
+from hostler.placement.numa.fit import FittedCell, FittedNuma, Limits, first_permutation
+from hostler.placement.numa.fit import fit as numa_fit
+from hostler.placement.types.host import NumaCell, NumaTopology, PciPool
+from hostler.placement.types.request import InstanceNumaCell, InstanceNumaTopology, PciRequest
 
 from . import values
 from .values import cell, floating, guest, guests, mixed, pages, pinned, shared_cell, topologies, topology
@@ -23,11 +25,11 @@ SMALL_AND_HUGE = (pages(4, 262144), pages(2048, 512), pages(1048576, 1))
 
 def host_cells(host: NumaTopology, wanted: InstanceNumaTopology, **how: object) -> list[int] | None:
     """Ids of the host cells chosen, by guest cell."""
-    fitted = numa.fit(host, wanted, **how)  # type: ignore[arg-type]
+    fitted = numa_fit(host, wanted, **how)  # type: ignore[arg-type]
     return None if fitted is None else [part.host_cell for part in fitted.cells]
 
 
-def fits(host: NumaCell, wanted: InstanceNumaCell, limits: numa.Limits | None = None) -> bool:
+def fits(host: NumaCell, wanted: InstanceNumaCell, limits: Limits | None = None) -> bool:
     return host_cells(topology(host), guest(wanted), limits=limits) is not None
 
 
@@ -83,7 +85,7 @@ def test_a_page_size_does_not_ask_for_free_memory_beside_its_pages() -> None:
     ],
 )
 def test_the_page_size_is_the_largest_of_the_class_asked_for(asked: int | None, chosen: int | None) -> None:
-    fitted = numa.fit(topology(cell(mempages=SMALL_AND_HUGE)), guest(pinned(pagesize=asked)))
+    fitted = numa_fit(topology(cell(mempages=SMALL_AND_HUGE)), guest(pinned(pagesize=asked)))
     assert (fitted.cells[0].page_kb if fitted else None) == chosen
 
 
@@ -91,7 +93,7 @@ def test_the_page_size_is_the_largest_of_the_class_asked_for(asked: int | None, 
     ("memory", "chosen"), [(1024, 1048576), (1022, 2048), (1023, 4)], ids=["whole GiB", "whole 2 MiB", "neither"]
 )
 def test_memory_must_be_whole_pages(memory: int, chosen: int) -> None:
-    fitted = numa.fit(topology(cell(mempages=SMALL_AND_HUGE)), guest(pinned(memory=memory, pagesize=values.ANY_PAGES)))
+    fitted = numa_fit(topology(cell(mempages=SMALL_AND_HUGE)), guest(pinned(memory=memory, pagesize=values.ANY_PAGES)))
     assert fitted is not None
     assert fitted.cells[0].page_kb == chosen
 
@@ -116,21 +118,21 @@ def test_a_page_size_fits_no_cell_that_reports_none() -> None:
 @pytest.mark.parametrize(("cpus", "fit"), [(4, True), (5, False)])
 def test_a_guest_s_cpus_never_share_a_host_cpu(cpus: int, fit: bool) -> None:
     assert fits(cell(cores=4), pinned(range(cpus))) is fit
-    assert fits(shared_cell(cores=4), floating(range(cpus)), numa.Limits(16.0, 1.0)) is fit
+    assert fits(shared_cell(cores=4), floating(range(cpus)), Limits(16.0, 1.0)) is fit
 
 
 @pytest.mark.parametrize(("usage", "fit"), [(6, True), (7, False)])
 def test_floating_cpus_stay_within_the_cpu_ratio(usage: int, fit: bool) -> None:
-    assert fits(shared_cell(cpu_usage=usage), floating([0, 1]), numa.Limits(2.0, 1.0)) is fit
+    assert fits(shared_cell(cpu_usage=usage), floating([0, 1]), Limits(2.0, 1.0)) is fit
 
 
 @pytest.mark.parametrize(("usage", "fit"), [(5120, True), (5121, False)])
 def test_memory_of_floating_guests_stays_within_the_ram_ratio(usage: int, fit: bool) -> None:
-    assert fits(shared_cell(memory_usage=usage), floating(memory=1024), numa.Limits(16.0, 1.5)) is fit
+    assert fits(shared_cell(memory_usage=usage), floating(memory=1024), Limits(16.0, 1.5)) is fit
 
 
 def test_ratios_do_not_bind_a_dedicated_guest_but_a_mixed_one() -> None:
-    tight = numa.Limits(16.0, 0.1)
+    tight = Limits(16.0, 0.1)
     host = replace(cell(), cpuset=frozenset(range(50, 54)))
     assert fits(host, pinned(), tight)
     assert not fits(host, mixed([0], [1]), tight)
@@ -214,7 +216,7 @@ def test_the_search_finds_what_trying_every_permutation_finds(table: list[list[b
     every = permutations(range(5), len(table))
     fitting = (columns for columns in every if all(row[at] for row, at in zip(table, columns, strict=True)))
     expected = next((columns for columns in fitting if accept(columns)), None)
-    assert _numa_fit.first_permutation(table, accept) == expected
+    assert first_permutation(table, accept) == expected
 
 
 def test_many_cells_do_not_take_forever() -> None:
@@ -229,10 +231,10 @@ def test_many_cells_do_not_take_forever() -> None:
 
 
 def test_a_fitted_cell_tells_all_that_it_takes() -> None:
-    fitted = numa.fit(topology(cell(cores=2, threads=2)), guest(pinned([5, 6], id=3), emulator="isolate"))
-    assert fitted == numa.FittedNuma(
+    fitted = numa_fit(topology(cell(cores=2, threads=2)), guest(pinned([5, 6], id=3), emulator="isolate"))
+    assert fitted == FittedNuma(
         cells=(
-            numa.FittedCell(
+            FittedCell(
                 guest_cell=3,
                 host_cell=0,
                 memory=1024,
@@ -247,8 +249,8 @@ def test_a_fitted_cell_tells_all_that_it_takes() -> None:
 
 
 def test_nova_cannot_charge_a_cell_that_reports_no_page_sizes() -> None:
-    with_pages = numa.fit(topology(cell()), guest(pinned()))
-    without = numa.fit(topology(cell(**NO_PAGES)), guest(pinned()))
+    with_pages = numa_fit(topology(cell()), guest(pinned()))
+    without = numa_fit(topology(cell(**NO_PAGES)), guest(pinned()))
     assert with_pages is not None
     assert without is not None
     assert (with_pages.nova_charges, without.nova_charges) == (True, False)
@@ -258,7 +260,7 @@ def test_nova_cannot_charge_a_cell_that_reports_no_page_sizes() -> None:
 @pytest.mark.property
 @given(topologies(), guests(), st.booleans())
 def test_what_fits_is_free_and_distinct(host: NumaTopology, wanted: InstanceNumaTopology, packing: bool) -> None:
-    fitted = numa.fit(host, wanted, packing=packing)
+    fitted = numa_fit(host, wanted, packing=packing)
     if fitted is None:
         return
     cells = {each.id: each for each in host.cells}
@@ -267,4 +269,4 @@ def test_what_fits_is_free_and_distinct(host: NumaTopology, wanted: InstanceNuma
         held = {host_cpu for _, host_cpu in part.pinning} | part.emulator_cpus
         assert [guest_cpu for guest_cpu, _ in part.pinning] == sorted(asked.pcpuset)
         assert len(held) == len(part.pinning) + len(part.emulator_cpus)
-        assert held <= part.taken_cpus <= numa.free_pcpus(cells[part.host_cell])
+        assert held <= part.taken_cpus <= free_pcpus(cells[part.host_cell])

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hostler.placement import numa
-from hostler.placement.errors import InvalidValue
-from hostler.placement.host import NumaCell, NumaTopology, PciPool
-from hostler.placement.numa_table import NumaTable
-from hostler.placement.request import InstanceNumaTopology, PciRequest
+from hostler.placement.fleet.numa_table import NumaTable
+from hostler.placement.numa.fit import fit as numa_fit
+from hostler.placement.numa.usage import usage as numa_usage
+from hostler.placement.types.errors import InvalidValue
+from hostler.placement.types.host import NumaCell, NumaTopology, PciPool
+from hostler.placement.types.request import InstanceNumaTopology, PciRequest
 
 from .values import cell, floating, guest, pages, pinned, shared_cell, topology
 
@@ -158,7 +159,7 @@ def test_smt_may_be_asked_for() -> None:
 def test_a_fit_is_the_fit_of_the_rules() -> None:
     made = table(TWO)
     wanted = guest(pinned([0, 1, 2]), emulator="isolate")
-    assert made.fit(made.compile(wanted), 0) == numa.fit(TWO, wanted)
+    assert made.fit(made.compile(wanted), 0) == numa_fit(TWO, wanted)
     assert made.fit(made.compile(wanted), 1) is None
 
 
@@ -166,9 +167,9 @@ def test_packing_and_devices_change_the_order() -> None:
     used = topology(cell(0), cell(1, pinned_cpus=frozenset({100})))
     made, wanted = table(used), guest(pinned())
     packing = made.fit(made.compile(wanted, packing=True), 0)
-    assert packing == numa.fit(used, wanted, packing=True) != numa.fit(used, wanted)
+    assert packing == numa_fit(used, wanted, packing=True) != numa_fit(used, wanted)
     pools = (PciPool(count=1, numa_node=0), PciPool(count=5))
-    assert made.fit(made.compile(wanted), 0, pci_pools=pools) == numa.fit(used, wanted, pci_pools=pools)
+    assert made.fit(made.compile(wanted), 0, pci_pools=pools) == numa_fit(used, wanted, pci_pools=pools)
 
 
 def test_a_fit_with_devices_near_is_the_fit_of_the_rules() -> None:
@@ -176,7 +177,7 @@ def test_a_fit_with_devices_near_is_the_fit_of_the_rules() -> None:
     wish = PciRequest(count=1, spec=({},), numa_policy="required")
     pools = (PciPool(count=1, numa_node=8),)
     found = made.fit(made.compile(wanted), 0, pci_requests=(wish,), pci_pools=pools)
-    assert found == numa.fit(TWO, wanted, pci_requests=(wish,), pci_pools=pools)
+    assert found == numa_fit(TWO, wanted, pci_requests=(wish,), pci_pools=pools)
     assert found is not None
     assert made.fit(made.compile(wanted), 0, pci_requests=(wish,)) is None
 
@@ -214,7 +215,7 @@ def test_consuming_and_releasing_is_the_usage_of_the_rules() -> None:
     found = made.fit(made.compile(guest(pinned([0, 1, 2]), emulator="isolate")), 0)
     assert found is not None
     made.consume(0, found)
-    assert made.get_row(0) == numa.usage(TWO, found)
+    assert made.get_row(0) == numa_usage(TWO, found)
     assert made.get_row(1) == TWO
     made.release(0, found)
     assert made.get_row(0) == TWO
@@ -237,7 +238,7 @@ def test_a_usage_that_the_rules_refuse_is_refused_and_changes_nothing() -> None:
     made.consume(0, found)
     with pytest.raises(InvalidValue):
         made.consume(0, found)
-    assert made.get_row(0) == numa.usage(TWO, found)
+    assert made.get_row(0) == numa_usage(TWO, found)
     made.check()
 
 

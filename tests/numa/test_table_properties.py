@@ -8,11 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from hostler.placement import numa
-from hostler.placement.errors import InvalidValue
-from hostler.placement.host import NumaTopology, PciPool
-from hostler.placement.numa_table import NumaTable
-from hostler.placement.request import InstanceNumaTopology
+from hostler.placement.fleet.numa_table import NumaTable
+from hostler.placement.numa.cores import has_threads
+from hostler.placement.numa.fit import FittedNuma, Limits
+from hostler.placement.numa.fit import fit as numa_fit
+from hostler.placement.numa.usage import usage as numa_usage
+from hostler.placement.types.errors import InvalidValue
+from hostler.placement.types.host import NumaTopology, PciPool
+from hostler.placement.types.request import InstanceNumaTopology
 
 from .values import guests, topologies
 
@@ -21,12 +24,12 @@ pytestmark = [pytest.mark.property, pytest.mark.kernel_twin]
 ROWS = 6
 rows = st.integers(0, ROWS - 1)
 ratios = st.sampled_from([1.0, 1.5, 4.0, 0.3])
-limits = st.builds(numa.Limits, ratios, ratios)
+limits = st.builds(Limits, ratios, ratios)
 pools = st.lists(st.builds(PciPool, count=st.integers(0, 3), numa_node=st.sampled_from([None, 0, 1, 8])), max_size=3)
 
 
 @given(topologies(most_cells=6), limits)
-def test_any_topology_comes_back_as_it_was_set(host: NumaTopology, limit: numa.Limits) -> None:
+def test_any_topology_comes_back_as_it_was_set(host: NumaTopology, limit: Limits) -> None:
     table = NumaTable()
     table.set_row(2, host, *limit)
     table.check()
@@ -48,7 +51,7 @@ def test_any_topology_comes_back_as_it_was_set(host: NumaTopology, limit: numa.L
 def test_verdict_and_fit_are_those_of_the_rules(
     host: NumaTopology,
     wanted: InstanceNumaTopology,
-    limit: numa.Limits,
+    limit: Limits,
     packing: bool,
     limited: bool,
     needs_smt: bool,
@@ -58,8 +61,8 @@ def test_verdict_and_fit_are_those_of_the_rules(
     table.set_row(0, host, *limit)
     program = table.compile(wanted, packing=packing, limited=limited, needs_smt=needs_smt)
     bound = limit if limited else None
-    expected = numa.fit(host, wanted, limits=bound, pci_pools=devices, packing=packing)
-    if needs_smt and not numa.has_threads(host.cells):
+    expected = numa_fit(host, wanted, limits=bound, pci_pools=devices, packing=packing)
+    if needs_smt and not has_threads(host.cells):
         expected = None
     assert table.fit(program, 0, pci_pools=devices) == expected
     assert table.judge(program, np.zeros(1, np.int32)).tolist() == [expected is not None]
@@ -74,10 +77,10 @@ class TableAndRules(RuleBasedStateMachine):
         super().__init__()
         self.table = NumaTable()
         self.hosts: dict[int, NumaTopology] = {}
-        self.limits: dict[int, numa.Limits] = {}
+        self.limits: dict[int, Limits] = {}
 
     @rule(row=rows, host=st.none() | topologies(), limit=limits)
-    def report(self, row: int, host: NumaTopology | None, limit: numa.Limits) -> None:
+    def report(self, row: int, host: NumaTopology | None, limit: Limits) -> None:
         self.table.set_row(row, host, *limit)
         self.hosts.pop(row, None)
         if host is not None:
@@ -86,24 +89,24 @@ class TableAndRules(RuleBasedStateMachine):
     @rule(target=placed, row=rows, wanted=guests(), devices=pools)
     def place(
         self, row: int, wanted: InstanceNumaTopology, devices: list[PciPool]
-    ) -> tuple[int, NumaTopology | None, numa.FittedNuma | None]:
+    ) -> tuple[int, NumaTopology | None, FittedNuma | None]:
         found = self.table.fit(self.table.compile(wanted), row, pci_pools=devices)
         host = self.hosts.get(row)
-        assert found == (host and numa.fit(host, wanted, limits=self.limits[row], pci_pools=devices))
+        assert found == (host and numa_fit(host, wanted, limits=self.limits[row], pci_pools=devices))
         if host is not None and found is not None:
             self.table.consume(row, found)
-            self.hosts[row] = numa.usage(host, found)
+            self.hosts[row] = numa_usage(host, found)
         return row, self.hosts.get(row), found
 
     @rule(guest=consumes(placed))
-    def leave(self, guest: tuple[int, NumaTopology | None, numa.FittedNuma | None]) -> None:
+    def leave(self, guest: tuple[int, NumaTopology | None, FittedNuma | None]) -> None:
         """Only from the host as it was reported when the guest came: another one may not have its cells."""
         row, _, found = guest
         host = self.hosts.get(row)
         if found is None or host is None:
             return
         try:
-            after = numa.usage(host, found, free=True)
+            after = numa_usage(host, found, free=True)
         except InvalidValue:
             with pytest.raises(InvalidValue):
                 self.table.release(row, found)
@@ -116,7 +119,7 @@ class TableAndRules(RuleBasedStateMachine):
         verdicts = self.table.judge(self.table.compile(wanted), np.arange(ROWS, dtype=np.int32))
         for row, verdict in enumerate(verdicts):
             host = self.hosts.get(row)
-            assert verdict == (host is not None and numa.fit(host, wanted, limits=self.limits[row]) is not None)
+            assert verdict == (host is not None and numa_fit(host, wanted, limits=self.limits[row]) is not None)
 
     @rule(row=rows, source=rows)
     def copy(self, row: int, source: int) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hostler.placement.host import MemoryPages, NumaCell, NumaTopology
-from hostler.placement.request import InstanceNumaCell, InstanceNumaTopology
+from hostler.placement.types.host import MemoryPages, NumaCell, NumaTopology
+from hostler.placement.types.request import InstanceNumaCell, InstanceNumaTopology
 
 SMALL_PAGES, LARGE_PAGES, ANY_PAGES = -1, -2, -3
 

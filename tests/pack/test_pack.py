@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.core.cli import main
-from hostler.placement.errors import HostlerError, InvalidValue, UnknownName
+from hostler.placement.types.errors import HostlerError, InvalidValue, UnknownName
 from hostler.sim.pack.bounds import apart, lower_bound, martello_toth, sum_bound
 from hostler.sim.pack.heuristics import HEURISTICS
 from hostler.sim.pack.instance import Instance, read, read_archive, read_order

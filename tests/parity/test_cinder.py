@@ -8,7 +8,7 @@ import pytest
 
 from hostler.bench.parity import cinder_command
 from hostler.bench.parity_cinder import SUITES, compare_cinder, read_suites
-from hostler.placement.errors import InvalidValue
+from hostler.placement.types.errors import InvalidValue
 
 CASES = Path(__file__).parents[2] / ".." / "shared" / "parity" / "cinder"
 here = pytest.mark.skipif(not CASES.is_dir(), reason="the recorded answers of Cinder (shared/parity/cinder) are absent")

@@ -10,9 +10,9 @@ import pytest
 
 from hostler.bench import nova_cases
 from hostler.placement.filters import BUILTIN_FILTERS, Filter
-from hostler.placement.host import Host
-from hostler.placement.options import Options
-from hostler.placement.request import Request
+from hostler.placement.types.host import Host
+from hostler.placement.types.options import Options
+from hostler.placement.types.request import Request
 
 RECORDED = Path(__file__).resolve().parents[2].parent / "shared" / "parity" / "nova" / "cases.jsonl.gz"
 

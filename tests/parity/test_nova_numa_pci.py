@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from hostler.bench import nova_cases
-from hostler.placement import numa, pci
+from hostler.placement.devices import pci
 from hostler.placement.filters import Filter
 from hostler.placement.filters.numa import NUMATopologyFilter, needs_threads
 from hostler.placement.filters.pci import PciPassthroughFilter
-from hostler.placement.host import Host, NumaTopology, PciPool
-from hostler.placement.numa_table import NumaTable
-from hostler.placement.options import Options
-from hostler.placement.request import Request
+from hostler.placement.fleet.numa_table import NumaTable
+from hostler.placement.numa.derive import derive as numa_derive
+from hostler.placement.types.host import Host, NumaTopology, PciPool
+from hostler.placement.types.options import Options
+from hostler.placement.types.request import Request
 
 RECORDED = Path(__file__).resolve().parents[2].parent / "shared" / "parity" / "nova" / "cases.jsonl.gz"
 
@@ -46,7 +47,7 @@ def judged_alone(name: str) -> Iterator[tuple[nova_cases.Case, list[Host], list[
 def test_flavor_and_image_ask_for_the_cells_that_nova_derives() -> None:
     for case in cases():
         request = nova_cases.request(case)
-        assert numa.derive(request.flavor, request.image) == request.spec.numa_topology, case["id"]
+        assert numa_derive(request.flavor, request.image) == request.spec.numa_topology, case["id"]
 
 
 @pytest.mark.parametrize(("judge", "least"), [(NUMATopologyFilter, 56), (PciPassthroughFilter, 41)])

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from hostler.bench import nova_cases
-from hostler.placement.errors import HostlerError, NoValidHost
-from hostler.placement.host import Aggregate
-from hostler.placement.options import Options
-from hostler.placement.query import HostsLookup, placement_query
+from hostler.placement.request.placement_query import HostsLookup, placement_query
+from hostler.placement.types.errors import HostlerError, NoValidHost
+from hostler.placement.types.host import Aggregate
+from hostler.placement.types.options import Options
 
 CASES = Path(__file__).parents[2] / ".." / "shared" / "parity" / "nova" / "cases.jsonl.gz"
 

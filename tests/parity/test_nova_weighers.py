@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.weighers.scoring import Scored, score
 
 from hostler.bench import nova_cases
-from hostler.placement.errors import HostlerError
-from hostler.placement.host import Host
-from hostler.placement.policy import Policy
-from hostler.placement.scoring import Scored, score
+from hostler.placement.policy.policy import Policy
+from hostler.placement.types.errors import HostlerError
+from hostler.placement.types.host import Host
 from hostler.placement.weighers.base import Weigher
 
 CASES = Path(__file__).parents[2] / ".." / "shared" / "parity" / "nova" / "cases.jsonl.gz"

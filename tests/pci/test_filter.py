@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from hostler.placement.filters.pci import PciPassthroughFilter
-from hostler.placement.host import Host, PciPool
-from hostler.placement.options import Options
-from hostler.placement.request import Flavor, PciRequest, Request, RequestSpec
+from hostler.placement.types.host import Host, PciPool
+from hostler.placement.types.options import Options
+from hostler.placement.types.request import Flavor, PciRequest, Request, RequestSpec
 
 from .values import pool, wish
 

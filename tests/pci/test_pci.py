@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from hostler.placement import pci
-from hostler.placement.errors import CapacityExceeded
-from hostler.placement.host import PciPool
+from hostler.placement.devices import pci
+from hostler.placement.types.errors import CapacityExceeded
+from hostler.placement.types.host import PciPool
 
 from .values import pool, sockets, wish
 

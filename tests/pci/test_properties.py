@@ -8,10 +8,10 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given
 
-from hostler.placement import pci
-from hostler.placement.errors import CapacityExceeded
-from hostler.placement.host import NumaTopology, PciPool
-from hostler.placement.request import PciRequest
+from hostler.placement.devices import pci
+from hostler.placement.types.errors import CapacityExceeded
+from hostler.placement.types.host import NumaTopology, PciPool
+from hostler.placement.types.request import PciRequest
 
 from .values import hosts, places, pool_lists, wishes
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hostler.placement.host import NumaCell, NumaTopology, PciPool
-from hostler.placement.request import PciRequest
+from hostler.placement.types.host import NumaCell, NumaTopology, PciPool
+from hostler.placement.types.request import PciRequest
 
 
 def pool(count: int = 1, node: int | None = None, **tags: Any) -> PciPool:

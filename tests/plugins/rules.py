@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from hostler.placement.filters.adapter import NovaFilterAdapter
 from hostler.placement.filters.base import Bound, Filter, Selection
 from hostler.placement.filters.server_group import group_with
-from hostler.placement.host import HostState
-from hostler.placement.request import Request
-from hostler.placement.view import FleetView
+from hostler.placement.fleet.host_view import FleetView
+from hostler.placement.types.host import HostState
+from hostler.placement.types.request import Request
 from hostler.placement.weighers.adapter import NovaWeigherAdapter
 from hostler.placement.weighers.base import Weigher
 

@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from hostler.placement.engine import Engine
-from hostler.placement.errors import HostlerError, InvalidValue, MetricNotFound, UnknownName
+from hostler.placement.decide.engine import Engine
 from hostler.placement.filters.base import Bound, Filter
-from hostler.placement.fleet import Fleet
-from hostler.placement.host import Aggregate, Host
-from hostler.placement.load import add_hosts
-from hostler.placement.policy import Policy
-from hostler.placement.request import Flavor, Request, RequestSpec
+from hostler.placement.fleet.fleet import Fleet
+from hostler.placement.load.bulk import add_hosts
+from hostler.placement.policy.policy import Policy
+from hostler.placement.types.errors import HostlerError, InvalidValue, MetricNotFound, UnknownName
+from hostler.placement.types.host import Aggregate, Host
+from hostler.placement.types.request import Flavor, Request, RequestSpec
 from hostler.placement.weighers.base import Weigher
 
 from ..engine.dump import dump

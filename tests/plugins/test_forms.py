@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hostler.placement.policy import Policy
-from hostler.placement.request import RequestSpec
+from hostler.placement.policy.policy import Policy
+from hostler.placement.types.request import RequestSpec
 
 from ..engine import commands as c
 from ..engine import values

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from hostler import Engine, Filter, Flavor, Fleet, Host, Policy, Request, RequestSpec, add_hosts
-from hostler.placement.host import HostState
+from hostler.placement.types.host import HostState
 
 UUID = "6e7f0000-0000-4000-8000-{:012x}"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.errors import HostlerError, InvalidValue, UnknownName
-from hostler.placement.options import Options, Ratios
+from hostler.placement.types.errors import HostlerError, InvalidValue, UnknownName
+from hostler.placement.types.options import Options, Ratios
 
 
 def read(group: str, option: str, value: Any) -> Any:

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from hostler.placement import policy as policy_module
-from hostler.placement.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
 from hostler.placement.filters import BUILTIN_FILTERS
 from hostler.placement.filters.base import Filter
-from hostler.placement.host import Host, HostState
-from hostler.placement.policy import Policy
-from hostler.placement.request import Flavor, Request, RequestSpec
+from hostler.placement.policy import policy as policy_module
+from hostler.placement.policy.policy import Policy
+from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
+from hostler.placement.types.host import Host, HostState
+from hostler.placement.types.request import Flavor, Request, RequestSpec
 from hostler.placement.weighers import BUILTIN_WEIGHERS
 from hostler.placement.weighers.base import Weigher
 
@@ -308,7 +308,7 @@ def test_a_file_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_digest_is_that_of_every_other_process() -> None:
-    code = f"from hostler.placement.policy import Policy; print(Policy.from_toml({TEXT!r}).digest)"
+    code = f"from hostler.placement.policy.policy import Policy; print(Policy.from_toml({TEXT!r}).digest)"
     answers = {
         subprocess.run(
             [sys.executable, "-c", code],

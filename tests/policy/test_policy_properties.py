@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.placement.errors import HostlerError
 from hostler.placement.filters import BUILTIN_FILTERS
-from hostler.placement.options import OptionGroup, Options, Ratios
-from hostler.placement.policy import HostlerOptions, Policy
+from hostler.placement.policy.policy import HostlerOptions, Policy
+from hostler.placement.types.errors import HostlerError
+from hostler.placement.types.options import OptionGroup, Options, Ratios
 from hostler.placement.weighers import BUILTIN_WEIGHERS
 
 GROUPS: list[type[OptionGroup]] = [type(group) for group in Options().groups()]

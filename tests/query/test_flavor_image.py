@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from hostler.placement import flavor_image as rules
-from hostler.placement.errors import InvalidValue
-from hostler.placement.flavor_image import FlavorImageConflict, Wishes
+from hostler.placement.request import flavor_and_image as rules
+from hostler.placement.request.flavor_and_image import FlavorImageConflict, Wishes
+from hostler.placement.types.errors import InvalidValue
 
 from .values import request, wishes
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.errors import NoValidHost
-from hostler.placement.host import Aggregate
-from hostler.placement.options import Options
-from hostler.placement.prefilters import Narrowing, NoImage, narrow
-from hostler.placement.request import Request
+from hostler.placement.request.prefilters import Narrowing, NoImage, narrow
+from hostler.placement.types.errors import NoValidHost
+from hostler.placement.types.host import Aggregate
+from hostler.placement.types.options import Options
+from hostler.placement.types.request import Request
 
 from .values import aggregate, request
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.placement.errors import HostlerError, NoValidHost
-from hostler.placement.options import Options
-from hostler.placement.query import PlacementQuery, RequestGroup, placement_query, with_image
-from hostler.placement.request import Destination
+from hostler.placement.request.placement_query import PlacementQuery, RequestGroup, placement_query, with_image
+from hostler.placement.types.errors import HostlerError, NoValidHost
+from hostler.placement.types.options import Options
+from hostler.placement.types.request import Destination
 
 from .values import aggregate, lookup, params, query, request
 

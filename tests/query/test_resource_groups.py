@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.errors import HostlerError, InvalidValue, UnknownName
-from hostler.placement.flavor_image import Wishes
-from hostler.placement.resource_groups import groups_of, required_traits
+from hostler.placement.request.flavor_and_image import Wishes
+from hostler.placement.request.resource_groups import groups_of, required_traits
+from hostler.placement.types.errors import HostlerError, InvalidValue, UnknownName
 
 from .values import groups, request
 

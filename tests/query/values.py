@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
-from hostler.placement.flavor_image import Wishes
-from hostler.placement.host import Aggregate
-from hostler.placement.options import Options
-from hostler.placement.query import PlacementQuery, placement_query
-from hostler.placement.request import Flavor, Image, Request, RequestSpec
-from hostler.placement.resource_groups import Groups, groups_of
+from hostler.placement.request.flavor_and_image import Wishes
+from hostler.placement.request.placement_query import PlacementQuery, placement_query
+from hostler.placement.request.resource_groups import Groups, groups_of
+from hostler.placement.types.host import Aggregate
+from hostler.placement.types.options import Options
+from hostler.placement.types.request import Flavor, Image, Request, RequestSpec
 
 NODES = {("h1", "n1", "c1"): "uuid-1", ("h2", "n2", "c1"): "uuid-2", ("h2", "n3", "c2"): "uuid-3"}
 

@@ -16,16 +16,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from hostler.core.history import KEPT, History
-from hostler.core.journal import Journal
-from hostler.core.machine import Order, ServiceMachine
-from hostler.core.replicated import Replayed
+from hostler.core.journal.journal import Journal
+from hostler.core.machine.engine_commands import AddHosts
+from hostler.core.machine.event_log import KEPT, History
+from hostler.core.machine.machine import Order, ServiceMachine
+from hostler.core.machine.replicated import Replayed
 from hostler.core.rpc.addresses import Address
 from hostler.core.rpc.server import Limits, RpcServer
 from hostler.core.service import Service
 from hostler.core.tasks import background
-from hostler.core.writer import open_writer
-from hostler.placement.commands import AddHosts
+from hostler.core.writer.writer import open_writer
 from tests.core.orders import LOCAL, NOW, hosts
 
 

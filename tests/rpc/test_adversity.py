@@ -16,8 +16,8 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.core.client import Client, open_client
 from hostler.core.errors import DeadlineExceeded, Overloaded
+from hostler.core.rpc.client import Client, open_client
 from hostler.core.rpc.connection import Limits
 from hostler.core.rpc.methods import METHODS
 from hostler.core.rpc.tls import server_context

@@ -11,7 +11,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.core.client import open_client
+from hostler.core.rpc.client import open_client
 from hostler.core.rpc.framing import BadFrame
 from hostler.core.rpc.messages import read_answer, read_call
 from hostler.core.rpc.methods import METHODS

@@ -12,16 +12,16 @@ import pynvim
 import pytest
 import trio
 
-from hostler.core.client import BlockingClient, open_client
+from hostler.core.machine.engine_commands import Placed
 from hostler.core.rpc.addresses import Address, AddressInUse
+from hostler.core.rpc.client import BlockingClient, open_client
 from hostler.core.rpc.server import RpcServer
 from hostler.core.rpc.tls import TlsFailed, client_context, server_context
 from hostler.core.tenancy.commands import CreateDomain, CreateUser, Grant
 from hostler.core.tenancy.errors import NotAuthenticated
-from hostler.placement.commands import Placed
-from hostler.placement.decision import Decision
-from hostler.placement.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
-from hostler.placement.request import Flavor, Request, RequestSpec
+from hostler.placement.types.decision import Decision
+from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
+from hostler.placement.types.request import Flavor, Request, RequestSpec
 from tests.core.orders import uuid_of
 
 from .serving import Authority, raw_stream, serving

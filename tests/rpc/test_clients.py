@@ -13,16 +13,16 @@ import msgpack
 import pytest
 import trio
 
-from hostler.core.client import BlockingClient, open_client
 from hostler.core.errors import DeadlineExceeded, Stopped
+from hostler.core.machine.engine_commands import Placed
 from hostler.core.rpc.addresses import Address
 from hostler.core.rpc.caller import ConnectionLost
+from hostler.core.rpc.client import BlockingClient, open_client
 from hostler.core.rpc.connection import Limits
 from hostler.core.rpc.framing import BadFrame
 from hostler.core.rpc.tls import client_context, server_context
-from hostler.placement.commands import Placed
-from hostler.placement.errors import InvalidValue, UnknownName
-from hostler.placement.request import Flavor, Request, RequestSpec
+from hostler.placement.types.errors import InvalidValue, UnknownName
+from hostler.placement.types.request import Flavor, Request, RequestSpec
 from tests.core.orders import uuid_of
 
 from .serving import Authority, serving, until

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import trio
 
-from hostler.core import queries
-from hostler.core.client import open_client
-from hostler.placement.commands import asked
-from hostler.placement.errors import HostlerError
-from hostler.placement.request import Flavor, Request, RequestSpec
+from hostler.core.machine import queries
+from hostler.core.machine.engine_commands import asked
+from hostler.core.rpc.client import open_client
+from hostler.placement.types.errors import HostlerError
+from hostler.placement.types.request import Flavor, Request, RequestSpec
 
 from .serving import serving
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import trio
 
-from hostler.core.client import Client, open_client
-from hostler.core.placement_orders import PlacementWrite
+from hostler.core.machine.placement_writes import PlacementWrite
+from hostler.core.rpc.client import Client, open_client
 from hostler.core.tenancy.commands import CreateDomain, CreateProject, CreateUser, Grant, Revoke, SetLimits
 from hostler.core.tenancy.errors import NotAllowed, NotAuthenticated
 from hostler.placement.api.commands import ConsumerAllocations, SetAllocations
-from hostler.placement.errors import UnknownName
+from hostler.placement.types.errors import UnknownName
 from tests.core.orders import NOW, asked, uuid_of
 
 from .serving import Served, serving, until

@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hostler.placement.errors import HostlerError, InvalidValue
-from hostler.sim.catalogue import read_flavors
-from hostler.sim.tasks import Source, execute
-from hostler.sim.trace import read_trace
+from hostler.placement.types.errors import HostlerError, InvalidValue
+from hostler.sim.questions.tasks import Source, execute
+from hostler.sim.trace.catalogue import read_flavors
+from hostler.sim.trace.files import read_trace
 
 from .values import task, written
 

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hostler.placement.errors import InvalidValue
-from hostler.placement.host import Host
-from hostler.placement.request import Flavor, RequestSpec
-from hostler.sim import azure2017
-from hostler.sim.azure import BINS, read_trace
-from hostler.sim.cloud import made_up, one_kind
-from hostler.sim.day import made_up_day, mean_lifetime_s
-from hostler.sim.replay import Replay
-from hostler.sim.sizing import Search, lower_bound
-from hostler.sim.workload import ALONE, NEVER, STEP_S, Workload
+from hostler.placement.types.errors import InvalidValue
+from hostler.placement.types.host import Host
+from hostler.placement.types.request import Flavor, RequestSpec
+from hostler.sim.questions.sizing import Search, lower_bound
+from hostler.sim.run.cloud import made_up, one_kind
+from hostler.sim.run.replay import Replay
+from hostler.sim.trace import azure2017
+from hostler.sim.trace.azure import BINS, read_trace
+from hostler.sim.trace.day import made_up_day, mean_lifetime_s
+from hostler.sim.trace.workload import ALONE, NEVER, STEP_S, Workload
 
 AZURE = Path(__file__).parents[3] / "shared" / "data" / "azure2017" / "azure_v1_dev.csv.gz"
 needs_azure = pytest.mark.skipif(not AZURE.exists(), reason=f"the figures' source is not here: {AZURE}")

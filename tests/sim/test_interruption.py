@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from hostler.core.cli import main
-from hostler.placement.errors import HostlerError
-from hostler.sim import checkpoint
-from hostler.sim.fleet_plan import FleetPlan, Hardware, Maintenance, Outage
-from hostler.sim.headroom import Busiest
-from hostler.sim.policies import policy_of
-from hostler.sim.run import Run
-from hostler.sim.tasks import outcomes, start
-from hostler.sim.trace import read_trace
+from hostler.placement.types.errors import HostlerError
+from hostler.sim.questions.tasks import outcomes, start
+from hostler.sim.run import checkpoint
+from hostler.sim.run.fleet_plan import FleetPlan, Hardware, Maintenance, Outage
+from hostler.sim.run.headroom import Busiest
+from hostler.sim.run.policies import policy_of
+from hostler.sim.run.run import Run
+from hostler.sim.trace.files import read_trace
 from tests.daemon.processes import HOSTLER
 
 from .values import plan, task, written

@@ -11,16 +11,16 @@ import pytest
 import trio
 
 from hostler.core.cli import main
-from hostler.core.journal import Journal
-from hostler.core.machine import Order, ServiceMachine
-from hostler.core.writer import Writer
-from hostler.placement.commands import AddHosts, AddServerGroup, PlaceMany, Release, Resize
-from hostler.placement.errors import HostlerError, InvalidValue
-from hostler.sim.journal import is_journal, read_journal
-from hostler.sim.policies import policy_of
-from hostler.sim.run import Run
-from hostler.sim.trace import read_trace
-from hostler.sim.workload import ALONE, NEVER
+from hostler.core.journal.journal import Journal
+from hostler.core.machine.engine_commands import AddHosts, AddServerGroup, PlaceMany, Release, Resize
+from hostler.core.machine.machine import Order, ServiceMachine
+from hostler.core.writer.writer import Writer
+from hostler.placement.types.errors import HostlerError, InvalidValue
+from hostler.sim.run.policies import policy_of
+from hostler.sim.run.run import Run
+from hostler.sim.trace.files import read_trace
+from hostler.sim.trace.journal import is_journal, read_journal
+from hostler.sim.trace.workload import ALONE, NEVER
 from tests.core.orders import NOW, asked, hosts, order, place, uuid_of
 from tests.daemon.processes import Daemon
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from hostler.core.cli import main
-from hostler.placement.errors import InvalidValue, UnknownName
-from hostler.sim import openb
+from hostler.placement.types.errors import InvalidValue, UnknownName
+from hostler.sim.trace import openb
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 COLUMNS = {

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hostler.core.cli import main
-from hostler.placement.errors import InvalidValue
-from hostler.sim.evacuation import Disruption
-from hostler.sim.fleet_plan import FleetPlan, Hardware, Maintenance, Outage
-from hostler.sim.policies import policy_of
-from hostler.sim.run import Outcome, Run
-from hostler.sim.tasks import execute, start
-from hostler.sim.trace import read_trace
+from hostler.placement.types.errors import InvalidValue
+from hostler.sim.questions.tasks import execute, start
+from hostler.sim.run.evacuation import Disruption
+from hostler.sim.run.fleet_plan import FleetPlan, Hardware, Maintenance, Outage
+from hostler.sim.run.policies import policy_of
+from hostler.sim.run.run import Outcome, Run
+from hostler.sim.trace.files import read_trace
 
 from .values import plan, task, written
 

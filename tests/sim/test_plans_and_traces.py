@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from hostler.placement.errors import HostlerError, InvalidValue
-from hostler.placement.fleet_file import load, save
-from hostler.placement.request import Flavor, Request, RequestSpec
-from hostler.sim.fleet_plan import FleetPlan, Outage, read_fleet
-from hostler.sim.policies import policy_of
-from hostler.sim.run import Run
-from hostler.sim.site import Site, check_zones
-from hostler.sim.trace import read_trace
-from hostler.sim.workload import ALONE, NEVER
+from hostler.placement.persist.file import load, save
+from hostler.placement.types.errors import HostlerError, InvalidValue
+from hostler.placement.types.request import Flavor, Request, RequestSpec
+from hostler.sim.run.fleet_plan import FleetPlan, Outage, read_fleet
+from hostler.sim.run.policies import policy_of
+from hostler.sim.run.run import Run
+from hostler.sim.run.site import Site, check_zones
+from hostler.sim.trace.files import read_trace
+from hostler.sim.trace.workload import ALONE, NEVER
 
 from .values import plan, written
 

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.core.cli import main
-from hostler.placement.engine import Engine
-from hostler.placement.errors import HostlerError, InvalidValue
-from hostler.placement.fleet import Fleet
-from hostler.placement.host import Host
-from hostler.placement.load import add_hosts
-from hostler.placement.policy import Policy
-from hostler.placement.request import Flavor, Request, RequestSpec
-from hostler.sim.fleet_plan import FleetPlan, Hardware
-from hostler.sim.policies import ABOUT, NAMES, ON_GPUS, policy_of
-from hostler.sim.tasks import execute, start
+from hostler.placement.decide.engine import Engine
+from hostler.placement.fleet.fleet import Fleet
+from hostler.placement.load.bulk import add_hosts
+from hostler.placement.policy.policy import Policy
+from hostler.placement.types.errors import HostlerError, InvalidValue
+from hostler.placement.types.host import Host
+from hostler.placement.types.request import Flavor, Request, RequestSpec
+from hostler.sim.questions.tasks import execute, start
+from hostler.sim.run.fleet_plan import FleetPlan, Hardware
+from hostler.sim.run.policies import ABOUT, NAMES, ON_GPUS, policy_of
 from tests.storage import values as storage
 
 from .values import TRACE, task, written

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from hostler.core.cli import main
-from hostler.sim.fleet_plan import Hardware
-from hostler.sim.planning import lower_bound
-from hostler.sim.trace import read_trace
+from hostler.sim.questions.planning import lower_bound
+from hostler.sim.run.fleet_plan import Hardware
+from hostler.sim.trace.files import read_trace
 
 from .values import written
 
@@ -70,7 +70,7 @@ def test_a_report_that_fails_at_the_end_loses_neither_the_answer_nor_the_others(
     def fails(report: object, path: Path) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setitem(__import__("hostler.sim.report", fromlist=["_"])._WRITERS, ".csv", fails)
+    monkeypatch.setitem(__import__("hostler.sim.report.report", fromlist=["_"])._WRITERS, ".csv", fails)
     reports = ["--report", str(tmp_path / "r.csv"), str(tmp_path / "r.json")]
     assert main(["simulate", "run", "--trace", written(tmp_path), *SHAPE, *reports]) == 1
     found = capsys.readouterr()

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from hostler.core.cli import main
-from hostler.placement.errors import InvalidValue
-from hostler.sim.curves import band
-from hostler.sim.report import Report, write
-from hostler.sim.tasks import execute
-from hostler.sim.terminal import sparkline
+from hostler.placement.types.errors import InvalidValue
+from hostler.sim.questions.tasks import execute
+from hostler.sim.report.curves import band
+from hostler.sim.report.report import Report, write
+from hostler.sim.report.terminal import sparkline
 
 from .values import plan, task, written
 

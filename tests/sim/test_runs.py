@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from hostler.core.cli import main
-from hostler.placement.errors import HostlerError, InvalidValue
-from hostler.placement.policy import Policy
-from hostler.sim import planning
-from hostler.sim.fleet_plan import FleetPlan, Growth, Hardware
-from hostler.sim.generator import devops, generate
-from hostler.sim.headroom import Busiest
-from hostler.sim.policies import policy_of
-from hostler.sim.run import Run
-from hostler.sim.tasks import Source, Task, execute, outcomes, start
-from hostler.sim.trace import read_trace
-from hostler.sim.workload import NEVER
+from hostler.placement.policy.policy import Policy
+from hostler.placement.types.errors import HostlerError, InvalidValue
+from hostler.sim.questions import planning
+from hostler.sim.questions.tasks import Source, Task, execute, outcomes, start
+from hostler.sim.run.fleet_plan import FleetPlan, Growth, Hardware
+from hostler.sim.run.headroom import Busiest
+from hostler.sim.run.policies import policy_of
+from hostler.sim.run.run import Run
+from hostler.sim.trace.files import read_trace
+from hostler.sim.trace.generator import devops, generate
+from hostler.sim.trace.workload import NEVER
 
 from .values import TRACE, plan, task, written
 

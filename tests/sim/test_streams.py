@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from hostler.placement.errors import InvalidValue
-from hostler.sim.generator import Made, generate
-from hostler.sim.policies import policy_of
-from hostler.sim.run import Run
-from hostler.sim.trace import read_trace
-from hostler.sim.workload import NEVER, STEP_S, Workload, peaks
+from hostler.placement.types.errors import InvalidValue
+from hostler.sim.run.policies import policy_of
+from hostler.sim.run.run import Run
+from hostler.sim.trace.files import read_trace
+from hostler.sim.trace.generator import Made, generate
+from hostler.sim.trace.workload import NEVER, STEP_S, Workload, peaks
 
 from .values import plan, written
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hostler.placement.errors import HostlerError, InvalidValue
-from hostler.placement.request import Flavor
-from hostler.sim import csv_columns
+from hostler.placement.types.errors import HostlerError, InvalidValue
+from hostler.placement.types.request import Flavor
 from hostler.sim import progress as bars
-from hostler.sim.trace import read_trace
-from hostler.sim.workload import ALONE, NEVER, Workload
+from hostler.sim.trace import csv_columns
+from hostler.sim.trace.files import read_trace
+from hostler.sim.trace.workload import ALONE, NEVER, Workload
 
 from .values import written
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hostler.sim.fleet_plan import FleetPlan, Hardware
-from hostler.sim.tasks import Source, Task
+from hostler.sim.questions.tasks import Source, Task
+from hostler.sim.run.fleet_plan import FleetPlan, Hardware
 
 TRACE = """arrival_s,lifetime_s,vcpus,memory_gb,batch
 0,3600,2,4,a

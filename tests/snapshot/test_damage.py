@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.placement import snapshot
-from hostler.placement.errors import SnapshotError
+from hostler.placement.persist import container as snapshot
+from hostler.placement.types.errors import SnapshotError
 
 ARRAYS: dict[str, Any] = {
     "used": np.arange(9, dtype=np.int64),

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hostler.placement import snapshot
-from hostler.placement.errors import SnapshotError
+from hostler.placement.persist import container as snapshot
+from hostler.placement.types.errors import SnapshotError
 
 OLD = {"a": np.arange(10)}
 NEW = {"a": np.arange(300_000)}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.placement import snapshot
-from hostler.placement.errors import InvalidValue
+from hostler.placement.persist import container as snapshot
+from hostler.placement.types.errors import InvalidValue
 
 ARRAYS: dict[str, Any] = {
     "numbers": np.arange(1000, dtype=np.int64),

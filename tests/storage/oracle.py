@@ -8,10 +8,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from hostler.placement.storage.expression import ExpressionError, evaluate, expression
-from hostler.placement.storage.extra_specs_ops import match
-from hostler.placement.storage.reports import BackendReport
-from hostler.placement.storage.volume_request import VolumeSpec
+from hostler.placement.storage.pools.expression import ExpressionError, evaluate, expression
+from hostler.placement.storage.pools.extra_specs_ops import match
+from hostler.placement.storage.pools.reports import BackendReport
+from hostler.placement.storage.pools.request import VolumeSpec
 
 FAMILIES = {"FC": ["FC", "fibre_channel", "fc"], "iSCSI": ["iSCSI", "iscsi"]}
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.placement.storage.volume_decision import VolumeDecision
-from hostler.placement.storage.volume_engine import VolumeEngine
-from hostler.placement.storage.volume_policy import VolumePolicy
-from hostler.placement.storage.volume_request import VolumeRequest, VolumeSpec
+from hostler.placement.storage.decision import VolumeDecision
+from hostler.placement.storage.engine import VolumeEngine
+from hostler.placement.storage.pools.policy import VolumePolicy
+from hostler.placement.storage.pools.request import VolumeRequest, VolumeSpec
 
 from .oracle import Oracle, Pool
 from .values import random_report, random_spec

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.placement.storage.expression import ExpressionError, evaluate, expression
-from hostler.placement.storage.function_rows import filter_verdicts, goodness_ratings
-from hostler.placement.storage.functions import filter_passes, goodness
-from hostler.placement.storage.pools import Pools
-from hostler.placement.storage.reports import BackendReport
-from hostler.placement.storage.volume_request import VolumeSpec, VolumeType
-from hostler.placement.storage.wanted import Wanted
+from hostler.placement.storage.pools.expression import ExpressionError, evaluate, expression
+from hostler.placement.storage.pools.filter_properties import Wanted
+from hostler.placement.storage.pools.function_rows import filter_verdicts, goodness_ratings
+from hostler.placement.storage.pools.functions import filter_passes, goodness
+from hostler.placement.storage.pools.pools import Pools
+from hostler.placement.storage.pools.reports import BackendReport
+from hostler.placement.storage.pools.request import VolumeSpec, VolumeType
 
 from .values import engine, random_pool
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from hostler import Aggregate, Engine, Flavor, Fleet, Host, Request, RequestSpec, add_hosts
-from hostler.placement.errors import DuplicateName, InvalidValue, UnknownName
-from hostler.placement.storage.joint import JointRequest, Locality, place_together
-from hostler.placement.storage.volume_engine import VolumeEngine
+from hostler.placement.storage.engine import VolumeEngine
+from hostler.placement.storage.with_guests import JointRequest, Locality, place_together
+from hostler.placement.types.errors import DuplicateName, InvalidValue, UnknownName
 
 from .values import pool, report, wish
 

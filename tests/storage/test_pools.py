@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.storage.pool_view import attribute
-from hostler.placement.storage.reports import BackendReport, VolumeService
+from hostler.placement.storage.pools.reports import BackendReport, VolumeService
+from hostler.placement.storage.pools.view import attribute
 
 from .values import engine, pool, report, wish
 

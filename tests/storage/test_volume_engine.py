@@ -7,17 +7,11 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.errors import DuplicateName, HostlerError, InvalidValue, NoValidHost, UnknownName
-from hostler.placement.fleet_file import load, save
-from hostler.placement.storage.reports import BackendReport, VolumeService
-from hostler.placement.storage.volume_engine import VolumeEngine
-from hostler.placement.storage.volume_request import (
-    Retry,
-    VolumeGroupRequest,
-    VolumeRequest,
-    VolumeSpec,
-    VolumeType,
-)
+from hostler.placement.persist.file import load, save
+from hostler.placement.storage.engine import VolumeEngine
+from hostler.placement.storage.pools.reports import BackendReport, VolumeService
+from hostler.placement.storage.pools.request import Retry, VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType
+from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, NoValidHost, UnknownName
 
 from .values import engine, pool, report, wish
 

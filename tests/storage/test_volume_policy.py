@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from hostler import Policy
-from hostler.placement.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
-from hostler.placement.storage.volume_policy import VolumePolicy
+from hostler.placement.storage.pools.policy import VolumePolicy
+from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
 
 
 def test_the_defaults_are_cinder_s() -> None:

@@ -6,10 +6,10 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from hostler.placement.storage.reports import BackendReport
-from hostler.placement.storage.volume_engine import VolumeEngine
-from hostler.placement.storage.volume_policy import VolumePolicy
-from hostler.placement.storage.volume_request import VolumeRequest, VolumeSpec, VolumeType
+from hostler.placement.storage.engine import VolumeEngine
+from hostler.placement.storage.pools.policy import VolumePolicy
+from hostler.placement.storage.pools.reports import BackendReport
+from hostler.placement.storage.pools.request import VolumeRequest, VolumeSpec, VolumeType
 
 FUNCTIONS = (
     None,

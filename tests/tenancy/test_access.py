@@ -7,14 +7,14 @@ from typing import Any, Final
 
 import pytest
 
-from hostler.core import queries as q
-from hostler.core.machine import ServiceMachine
+from hostler.core.machine import engine_commands as p
+from hostler.core.machine import queries as q
+from hostler.core.machine.machine import ServiceMachine
 from hostler.core.rpc.methods import METHODS
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import NotAllowed
-from hostler.placement import commands as p
-from hostler.placement.errors import HostlerError
-from hostler.placement.host import Aggregate
+from hostler.placement.types.errors import HostlerError
+from hostler.placement.types.host import Aggregate
 from tests.core.orders import asked, hosts, machine, order, place, uuid_of
 
 USERS: Final = ("nobody", "reader", "member", "project_admin", "domain_admin", "cloud_reader", "cloud_admin")

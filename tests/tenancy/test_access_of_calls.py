@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hostler.core.client import Client, open_client
+from hostler.core.rpc.client import Client, open_client
 from hostler.core.rpc.methods import METHODS
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import NotAllowed, NotAuthenticated

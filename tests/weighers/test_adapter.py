@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.errors import InvalidValue
-from hostler.placement.options import Options
-from hostler.placement.scoring import score
+from hostler.placement.types.errors import InvalidValue
+from hostler.placement.types.options import Options
 from hostler.placement.weighers.adapter import NovaWeigherAdapter
+from tests.weighers.scoring import score
 
 from .values import aggregate, host, request
 

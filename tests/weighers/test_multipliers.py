@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.host import Host
+from hostler.placement.types.host import Host
 from hostler.placement.weighers import BUILTIN_WEIGHERS
 
 from .values import aggregate, host, in_aggregates, weigher

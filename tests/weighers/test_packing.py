@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler import Engine, Flavor, Fleet, Host, Policy, Request, RequestSpec, add_hosts
-from hostler.placement.decision import ScorePart
-from hostler.placement.errors import InvalidValue
-from hostler.placement.host import Aggregate
-from hostler.placement.scoring import score
-from hostler.placement.view import HostView
+from hostler.placement.fleet.host_view import HostView
+from hostler.placement.types.decision import ScorePart
+from hostler.placement.types.errors import InvalidValue
+from hostler.placement.types.host import Aggregate
 from hostler.placement.weighers.packing import PACKING_WEIGHERS, DotProductWeigher
+from tests.weighers.scoring import score
 
 pytestmark = pytest.mark.kernel_twin
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.errors import MetricNotFound
-from hostler.placement.host import Host, PciPool
-from hostler.placement.request import Destination, Request
+from hostler.placement.types.errors import MetricNotFound
+from hostler.placement.types.host import Host, PciPool
+from hostler.placement.types.request import Destination, Request
 from hostler.placement.weighers import BUILTIN_WEIGHERS
 
 from .values import HOME, group, holding, host, in_aggregates, request, weigher

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.placement.errors import InvalidValue
-from hostler.placement.host import Host, HostState
-from hostler.placement.options import Options
-from hostler.placement.request import Request, ServerGroup
-from hostler.placement.scoring import Part, normalize, score
+from hostler.placement.types.errors import InvalidValue
+from hostler.placement.types.host import Host, HostState
+from hostler.placement.types.options import Options
+from hostler.placement.types.request import Request, ServerGroup
 from hostler.placement.weighers import BUILTIN_WEIGHERS
 from hostler.placement.weighers.base import ColumnWeigher, Weigher
+from tests.weighers.scoring import Part, normalize, score
 
 from . import values
 from .values import host, in_aggregates, request, weigher

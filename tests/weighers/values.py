@@ -8,9 +8,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hostler.placement.host import Aggregate, Host, PciPool
-from hostler.placement.options import Options
-from hostler.placement.request import Destination, Flavor, Image, Request, RequestSpec, ServerGroup
+from hostler.placement.types.host import Aggregate, Host, PciPool
+from hostler.placement.types.options import Options
+from hostler.placement.types.request import Destination, Flavor, Image, Request, RequestSpec, ServerGroup
 from hostler.placement.weighers import BUILTIN_WEIGHERS
 from hostler.placement.weighers.base import Weigher
 

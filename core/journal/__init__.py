@@ -1,0 +1,1 @@
+"""The journal: every command in order, durable before it is answered, with snapshots."""

@@ -1,0 +1,331 @@
+"""The journal: every command in order, durable before it is answered, under a chain of checksums, with snapshots that
+bound recovery.
+
+It stores bytes and numbers them; what they mean is the writer's business. Records that became durable together are a
+block, and blocks lie in segments. A new segment begins with each snapshot, and once a snapshot is complete, segments
+that only older ones need are deleted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import struct
+import zlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+import trio
+
+from ..errors import DataDamaged, DataInUse, StorageFailed
+from ..tasks import Aside, at_once
+from .snapshots import SnapshotFolder, Snapshots, Write
+from .store import Block, SqliteStore, Store
+
+CHUNK: Final = 4096
+"""Blocks read at a time, at most."""
+ROOM: Final = 1 << 20
+"""Bytes that must be free before a journal that was broken is written again."""
+SNAPSHOTS_KEPT: Final = 2
+"""The newest snapshots; the one before the newest is for the case that the newest turns out damaged."""
+_SEQUENCE: Final = struct.Struct("<Q")
+_SIZES: Final = struct.Struct("<QQQ")
+
+
+class Entry(NamedTuple):
+    """What is to be journalled of one command."""
+
+    key: str | None
+    fingerprint: bytes
+    body: bytes
+
+
+class Record(NamedTuple):
+    """One command in the journal: its number, its idempotency key with a fingerprint of what was asked, its bytes."""
+
+    sequence: int
+    key: str | None
+    fingerprint: bytes
+    body: bytes
+
+
+_pack: Final = msgspec.msgpack.Encoder().encode
+_unpack: Final = msgspec.msgpack.Decoder(list[Entry]).decode
+
+
+@dataclass(slots=True)
+class Recovery:
+    """What was found when the journal was opened. ``damage`` says, in order, what was wrong and where it is now; then
+    ``last`` is the last command that was kept."""
+
+    snapshot: int = 0
+    replayed: int = 0
+    last: int = 0
+    damage: list[str] = field(default_factory=list)
+
+
+def first_checksum(first: int) -> int:
+    """Where the chain of a segment begins."""
+    return zlib.crc32(_SEQUENCE.pack(first))
+
+
+def next_checksum(before: int, first: int, records: int, body: bytes) -> int:
+    """Checksum of a block, which covers it, its numbers and the block before."""
+    return zlib.crc32(body, zlib.crc32(_SIZES.pack(first, records, len(body)), before))
+
+
+def unpack(block: Block) -> list[Record]:
+    """The records of a block. DataDamaged if it is none, or not as many as it says."""
+    try:
+        entries = _unpack(block.body)
+    except msgspec.MsgspecError as error:
+        raise DataDamaged(f"block {block.first} cannot be read: {error}", field="data") from error
+    if len(entries) != block.records:
+        raise DataDamaged(f"block {block.first} has {len(entries)} records, not {block.records}", field="data")
+    return [Record(sequence, *entry) for sequence, entry in enumerate(entries, block.first)]
+
+
+def _replayed(blocks: Sequence[Block], replay: Callable[[Sequence[Record]], None], last: int) -> int:
+    """Replay what blocks have behind command ``last``; returns their last command. DataDamaged."""
+    new = [record for block in blocks for record in unpack(block) if record.sequence > last]
+    if not new:
+        return last
+    replay(new)
+    return new[-1].sequence
+
+
+class Journal:
+    """One data folder's journal. First ``recover``, then ``append``; one task at a time.
+
+    ``keep_history`` keeps every segment from the first command on, for replays; else what no kept snapshot needs goes.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        snapshots: Snapshots,
+        *,
+        keep_history: bool = False,
+        lock: int = -1,
+        aside: Aside = at_once,
+    ) -> None:
+        self._store, self._snapshots, self._lock, self._aside = store, snapshots, lock, aside
+        self._keep_history = keep_history
+        self._segment = 1
+        self._checksum = first_checksum(1)
+        self.last = 0
+        """Sequence number of the last command that is durable."""
+        self.loading = 0
+        """Sequence number of the snapshot that is being loaded, 0 if none is."""
+        self.broken = False
+        """True after an error, until ``repair`` has succeeded."""
+
+    @classmethod
+    def in_folder(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        keep_history: bool = False,
+        committed: Callable[[float], None] = lambda seconds: None,
+        aside: Aside = at_once,
+    ) -> Journal:
+        """The journal in a folder, which is made if it is not there and locked until ``close``. DataInUse if another
+        process has it, StorageFailed if there can be none. ``committed`` is ``SqliteStore``'s. ``aside`` does what
+        takes long in a recovery: loading, and replaying some megabytes at a time."""
+        path = Path(folder)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageFailed(f"the data folder {path} cannot be used: {error}", field="data") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise DataInUse(f"another process uses the data folder {path}", field="data") from error
+        snapshots = SnapshotFolder(path)
+        snapshots.tidy()
+        return cls(SqliteStore(path, committed), snapshots, keep_history=keep_history, lock=lock, aside=aside)
+
+    # recovery
+
+    async def recover(
+        self, load: Callable[[Path], None], replay: Callable[[Sequence[Record]], None], save: Write
+    ) -> Recovery:
+        """Load the newest good snapshot with ``load``, give all that came after it to ``replay`` in order, and be ready
+        to append.
+
+        What is damaged is said in the answer, with all before it kept: the state as it then is gets a snapshot by
+        ``save``, and the damaged files another name. StorageFailed if the disk does not do what it should.
+        """
+        found = Recovery()
+        segments = await self._store.segments()
+        found.snapshot = self.last = await self._load_snapshot(load, segments, found)
+        end, unusable = 0, list[int]()
+        for first, after in itertools.zip_longest(segments, segments[1:]):
+            if after is not None and after <= self.last + 1:
+                continue  # all of it is in the snapshot
+            if first > self.last + 1:
+                found.damage.append(f"commands {self.last + 1} to {first - 1} are missing")
+            if first > self.last + 1 or unusable:
+                unusable.append(first)
+                continue
+            self._segment, problems = first, len(found.damage)
+            end = await self._replay_segment(first, replay, found)
+            if len(found.damage) > problems:
+                unusable.append(first)
+        found.last, found.replayed = self.last, self.last - found.snapshot
+        await self._settle(found, end, unusable, save)
+        return found
+
+    async def _load_snapshot(self, load: Callable[[Path], None], segments: Sequence[int], found: Recovery) -> int:
+        """Load the newest snapshot that is good; DataDamaged if there is none, but should be."""
+        bad: dict[int, str] = {}
+        good = 0
+        for sequence in reversed(self._snapshots.known()):
+            self.loading = sequence
+            try:
+                folder = await self._aside(partial(self._snapshots.find, sequence))
+            except DataDamaged as error:
+                bad[sequence] = str(error)
+                continue
+            await self._aside(partial(load, folder))
+            good = sequence
+            break
+        self.loading = 0
+        if not good and (segments[0] > 1 if segments else bad):
+            what = "; ".join(bad.values()) or "there is no snapshot"
+            lacking = f"what came before command {segments[0]} is lost" if segments else "the journal is not there"
+            raise DataDamaged(f"{what}, and {lacking}", field="data", hint="put back a copy of the data folder")
+        for sequence, text in bad.items():
+            found.damage.append(f"{text}; it is now {self._snapshots.set_aside(sequence)}")
+        return good
+
+    async def _replay_segment(self, first: int, replay: Callable[[Sequence[Record]], None], found: Recovery) -> int:
+        """Replay what a segment has behind ``last``, as far as it is good; returns its last good number."""
+        end, self._checksum = first - 1, first_checksum(first)
+        try:
+            async for blocks in self._blocks(first):
+                self.last = await self._aside(partial(_replayed, blocks, replay, self.last))
+                end, self._checksum = blocks[-1].first + blocks[-1].records - 1, blocks[-1].checksum
+        except DataDamaged as error:
+            found.damage.append(f"{error}; kept all up to command {self.last}")
+        return end
+
+    async def records(self, first: int) -> AsyncIterator[list[Record]]:
+        """The records of a segment in order, as far as they are good; then DataDamaged if there is more, but wrong."""
+        async for blocks in self._blocks(first):
+            yield [record for block in blocks for record in unpack(block)]
+
+    async def _blocks(self, first: int) -> AsyncIterator[Sequence[Block]]:
+        """The same, as blocks; at least one at a time."""
+        after, expected, checksum, chunk = first - 1, first, first_checksum(first), CHUNK
+        while True:
+            try:
+                blocks = await self._store.read(first, after, chunk)
+            except DataDamaged:
+                if chunk == 1:
+                    raise
+                chunk //= 2  # up to the damage itself
+                continue
+            good = 0
+            for block in blocks:
+                checksum = next_checksum(checksum, block.first, block.records, block.body)
+                if block.first != expected or block.records < 1 or block.checksum != checksum:
+                    break
+                after, expected, good = block.first, expected + block.records, good + 1
+            if good:
+                yield blocks[:good]
+            if good < len(blocks):
+                raise DataDamaged(f"record {expected} of segment {first} is not what was written", field="data")
+            if not blocks:
+                return
+
+    async def _settle(self, found: Recovery, end: int, unusable: Sequence[int], save: Write) -> None:
+        """Be ready to append behind ``last``: in the last segment, if it is whole and ends there."""
+        if not unusable and end == self.last and end > 0:
+            await self._store.resume(self._segment, self.last)
+            return
+        if unusable and self.last not in (0, *self._snapshots.known()):
+            await self._snapshots.take(self.last, save)
+        for first in unusable:
+            found.damage.append(f"segment {first} is now {await self._store.set_aside(first)}")
+        await self._begin_segment()
+
+    async def _begin_segment(self) -> None:
+        """Make the next command the first of a new segment."""
+        first = self.last + 1
+        await self._store.begin(first)
+        self._segment, self._checksum = first, first_checksum(first)
+
+    # appending
+
+    async def append(self, entries: Sequence[Entry]) -> int:
+        """Make commands durable, all or none; returns the sequence number of the first.
+
+        StorageFailed: then nothing is acknowledged, ``broken`` is set, and nothing can be appended before ``repair``.
+        If the process dies before that, the commands may yet be found in the journal.
+        """
+        if self.broken:
+            raise StorageFailed("the journal is not writable", field="data", hint="it is tried again by itself")
+        first, body = self.last + 1, _pack(entries)
+        block = Block(first, len(entries), body, next_checksum(self._checksum, first, len(entries), body))
+        self.broken = True
+        await self._store.append(block)
+        self.broken = False
+        self.last += block.records
+        self._checksum = block.checksum
+        return first
+
+    async def repair(self) -> None:
+        """After an error: bring the journal back to what was acknowledged, and be ready again. StorageFailed if the
+        disk still refuses."""
+        await self._store.resume(self._segment, self.last, room=ROOM)
+        self.broken = False
+
+    # snapshots
+
+    async def rotate(self) -> int:
+        """Begin a new segment, to take a snapshot of what is before it; returns the snapshot's sequence number."""
+        if self._segment != self.last + 1:
+            self.broken = True
+            await self._begin_segment()
+            self.broken = False
+        return self.last
+
+    async def snapshot(
+        self, sequence: int, write: Write, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Have ``write`` save the state as it is at the start of this task, which must be that of ``sequence``; then
+        delete what is no longer needed. StorageFailed leaves all as it was."""
+        if sequence not in self._snapshots.known():
+            await self._snapshots.take(sequence, write, task_status=task_status)
+        else:
+            task_status.started()
+        await self.compact()
+
+    async def compact(self) -> None:
+        """Delete the snapshots beyond those kept, and segments that only they need."""
+        known = self._snapshots.known()
+        for sequence in known[:-SNAPSHOTS_KEPT]:
+            self._snapshots.remove(sequence)
+        if self._keep_history or len(known) < SNAPSHOTS_KEPT:
+            return
+        oldest, segments = known[-SNAPSHOTS_KEPT], await self._store.segments()
+        for first, after in itertools.pairwise(segments):
+            if after <= oldest + 1:
+                await self._store.remove(first)
+
+    async def close(self) -> None:
+        """Give up the files and the folder."""
+        try:
+            await self._store.close()
+        finally:
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1

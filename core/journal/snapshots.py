@@ -1,0 +1,177 @@
+"""Snapshots: folders of files under checksums, each whole or not there at all, made by a forked child so that nobody
+waits for the disk.
+
+A snapshot of sequence number N holds what the commands up to N have made. It is written as ``snapshot-N.tmp-PID``,
+synced, and then renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import trio
+
+from ..errors import DataDamaged, StorageFailed
+from ..forks import ChildFailed, in_child
+
+FORMAT: Final = 1
+MANIFEST: Final = "manifest.json"
+_NAME: Final = re.compile(r"snapshot-(\d{16})")
+_UNFINISHED: Final = re.compile(r"snapshot-\d{16}\.tmp-\d+")
+_CHUNK: Final = 1 << 20
+
+Write = Callable[[Path], None]
+"""Puts files into an empty folder."""
+
+
+class Snapshots(Protocol):
+    """Where snapshots are kept. Methods raise StorageFailed or DataDamaged."""
+
+    def known(self) -> list[int]:
+        """Sequence numbers of all snapshots, ascending."""
+
+    async def take(
+        self, sequence: int, write: Write, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Have ``write`` put a snapshot of this very moment into a folder, and keep it if that went well. The task has
+        started when the moment is over."""
+
+    def find(self, sequence: int) -> Path:
+        """Folder of a snapshot; DataDamaged if it is not what was written."""
+
+    def remove(self, sequence: int) -> None:
+        """Delete a snapshot."""
+
+    def set_aside(self, sequence: int) -> str:
+        """Rename a snapshot so that it is no longer one; returns its new name."""
+
+
+class SnapshotFolder:
+    """Snapshots as folders in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, sequence: int) -> Path:
+        """Folder of a snapshot."""
+        return self._folder / f"snapshot-{sequence:016d}"
+
+    def known(self) -> list[int]:
+        try:
+            matches = [_NAME.fullmatch(path.name) for path in self._folder.iterdir()]
+        except OSError as error:
+            raise _failed("read", self._folder, error) from error
+        return sorted(int(match[1]) for match in matches if match)
+
+    def tidy(self) -> None:
+        """Delete what snapshots that were never finished have left."""
+        for path in self._folder.iterdir():
+            if _UNFINISHED.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+
+    async def take(
+        self, sequence: int, write: Write, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        new = self.path(sequence).with_suffix(f".tmp-{os.getpid()}")
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            try:
+                await in_child(lambda: write_folder(new, sequence, write), task_status=task_status)
+            except ChildFailed as error:
+                raise StorageFailed(f"snapshot {sequence} was not written: {error}", field="data") from error
+            try:
+                new.rename(self.path(sequence))
+                sync(self._folder)
+            except OSError as error:
+                raise _failed("rename", new, error) from error
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+    def find(self, sequence: int) -> Path:
+        path = self.path(sequence)
+        check_folder(path, sequence)
+        return path
+
+    def remove(self, sequence: int) -> None:
+        shutil.rmtree(self.path(sequence), ignore_errors=True)
+
+    def set_aside(self, sequence: int) -> str:
+        path, number = self.path(sequence), 1
+        while (new := path.with_name(f"damaged-{number}-{path.name}")).exists():
+            number += 1
+        try:
+            path.rename(new)
+        except OSError as error:
+            raise _failed("rename", path, error) from error
+        return new.name
+
+
+def write_folder(folder: Path, sequence: int, write: Write) -> bytes:
+    """Make a folder, have it filled, and put a manifest with the checksums of all files into it; all synced. Returns
+    nothing, for a child to say."""
+    folder.mkdir(mode=0o700)
+    write(folder)
+    files = {path.name: _checksum(path, sync_too=True) for path in sorted(folder.iterdir())}
+    content = json.dumps({"format": FORMAT, "sequence": sequence, "files": files}, sort_keys=True)
+    manifest = folder / MANIFEST
+    manifest.write_text(f"{zlib.crc32(content.encode()):08x} {content}\n", encoding="utf-8")
+    sync(manifest)
+    sync(folder)
+    return b""
+
+
+def check_folder(folder: Path, sequence: int) -> None:
+    """DataDamaged unless the folder is a snapshot of ``sequence`` in which every byte is as it was written."""
+    try:
+        line = (folder / MANIFEST).read_bytes()
+        checksum, content = line[:8], line[9:-1]
+        if line[8:9] != b" " or line[-1:] != b"\n" or checksum != b"%08x" % zlib.crc32(content):
+            raise _damaged(folder, f"the checksum of its {MANIFEST} is wrong")
+        manifest: dict[str, Any] = json.loads(content)
+        if manifest["format"] != FORMAT or manifest["sequence"] != sequence:
+            raise _damaged(folder, f"it has format {manifest['format']} and sequence {manifest['sequence']}")
+        names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
+        if names != sorted(manifest["files"]):
+            raise _damaged(folder, "files are missing, or too many")
+        for name, expected in manifest["files"].items():
+            if _checksum(folder / name, sync_too=False) != expected:
+                raise _damaged(folder, f"the checksum or size of {name} is wrong")
+    except FileNotFoundError as error:
+        raise _damaged(folder, f"{error.filename} is missing") from error
+    except OSError as error:
+        raise _failed("read", folder, error) from error
+
+
+def _checksum(path: Path, *, sync_too: bool) -> list[int]:
+    """[bytes, CRC-32] of a file."""
+    size = checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            size, checksum = size + len(chunk), zlib.crc32(chunk, checksum)
+        if sync_too:
+            os.fsync(file.fileno())
+    return [size, checksum]
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, reach the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _damaged(folder: Path, what: str) -> DataDamaged:
+    return DataDamaged(f"{folder.name} is damaged: {what}", field="data")
+
+
+def _failed(verb: str, path: Path, error: OSError) -> StorageFailed:
+    return StorageFailed(f"cannot {verb} {path.name}: {error}", field="data", hint="look at the disk: space, mount")

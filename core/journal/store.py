@@ -1,0 +1,370 @@
+"""Where journal records lie: segments of blocks in SQLite files, written by aiosqlite. It knows blocks, not what they
+say.
+
+A segment is a file named after its first sequence number. A block is durable when ``append`` has returned (write-ahead
+log, synchronous=FULL). Tests put other stores, with faults, behind the same protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import logging
+import os
+import re
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+import aiosqlite
+import msgspec
+
+from ..errors import DataDamaged, StorageFailed, UnreadableCommand
+from . import write_ahead_log as wal
+from .asyncio_thread import AsyncioThread
+from .snapshots import sync
+
+T = TypeVar("T")
+
+APPLICATION_ID: Final = 0x48535452  # HSTR
+FORMAT: Final = 2
+_NAME: Final = re.compile(r"journal-(\d{16})\.sqlite")
+_SCHEMA: Final = (
+    "CREATE TABLE blocks (first INTEGER PRIMARY KEY, records INTEGER NOT NULL, body BLOB NOT NULL, "
+    "checksum INTEGER NOT NULL)"
+)
+_SETTINGS: Final = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0"
+_INSERT: Final = "INSERT INTO blocks VALUES (?, ?, ?, ?)"
+_READ: Final = (
+    "WITH sizes AS (SELECT first, length(body) AS size FROM blocks WHERE first > ? ORDER BY first LIMIT ?), "
+    "ends AS (SELECT first, sum(size) OVER (ORDER BY first) - size AS before FROM sizes) "
+    "SELECT first, records, body, checksum FROM blocks JOIN ends USING (first) WHERE before < ? ORDER BY first"
+)
+READ_BYTES: Final = 8 << 20
+"""About so much is read at a time."""
+PAGE: Final = 4096
+CHECKPOINT_PAGES: Final = 1_000
+"""Pages in the write-ahead log at which they begin to be copied into the segment's file."""
+_DAMAGE: Final = (
+    *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR),
+    *(sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH),
+)
+
+
+log = logging.getLogger("hostler.store")
+
+
+class Block(NamedTuple):
+    """Records that were journalled together: the first one's sequence number, how many there are, their bytes, and a
+    checksum that covers these and the block before."""
+
+    first: int
+    records: int
+    body: bytes
+    checksum: int
+
+
+class Store(Protocol):
+    """Segments of blocks. Methods raise StorageFailed if the disk does not do what it should, DataDamaged if what is
+    there is no journal."""
+
+    async def segments(self) -> list[int]:
+        """First sequence numbers of all segments, ascending."""
+
+    async def read(self, first: int, after: int, limit: int) -> list[Block]:
+        """Up to ``limit`` blocks of a segment that begin behind ``after``, in order; none only if there are none."""
+
+    async def begin(self, first: int) -> None:
+        """Make a new, empty segment; what is appended from now on goes there."""
+
+    async def resume(self, first: int, last: int, *, room: int = 0) -> None:
+        """Append to a segment that is there, behind record ``last``; whatever it has behind that is removed.
+        StorageFailed too where the disk has no ``room`` for so many bytes."""
+
+    async def append(self, block: Block) -> None:
+        """Add a block, whole or not at all. After an error ``resume`` must come before anything else is appended."""
+
+    async def remove(self, first: int) -> None:
+        """Delete a segment."""
+
+    async def set_aside(self, first: int) -> str:
+        """Rename a segment so that it is no longer one, for somebody to look at; returns its new name."""
+
+    async def close(self) -> None:
+        """Give up everything. May be called twice."""
+
+
+class SqliteStore:
+    """Segments as SQLite files in one folder. Each block costs one hop to the asyncio thread, where ``committed`` is
+    told how many seconds its transaction took, sync included.
+
+    What fills the write-ahead log is copied from it, and finished segments are closed, in the background: an append
+    waits for no more than its own bytes.
+    """
+
+    def __init__(self, folder: Path, committed: Callable[[float], None] = lambda seconds: None) -> None:
+        self._folder, self._committed = folder, committed
+        self._asyncio = AsyncioThread("hostler-journal")
+        self._writing: aiosqlite.Connection | None = None
+        self._reading: tuple[int, aiosqlite.Connection] | None = None
+        self._current = 0
+        self._pages = 0
+        """About so many have been appended since the write-ahead log was last copied."""
+        self._background: set[asyncio.Task[None]] = set()
+        self._cut: dict[int, str] = {}
+        """Segments whose write-ahead log breaks off, and how."""
+
+    def path(self, first: int) -> Path:
+        """File of a segment."""
+        return self._folder / f"journal-{first:016d}.sqlite"
+
+    async def segments(self) -> list[int]:
+        try:
+            names = [match for path in self._folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+        except OSError as error:
+            raise _failed("read", self._folder, error) from error
+        return sorted(int(match[1]) for match in names)
+
+    async def read(self, first: int, after: int, limit: int) -> list[Block]:
+        return await self._run("read", first, lambda: self._read(first, after, limit))
+
+    async def begin(self, first: int) -> None:
+        await self._run("create", first, lambda: self._begin(first))
+
+    async def resume(self, first: int, last: int, *, room: int = 0) -> None:
+        if room:
+            await self._run("write", first, lambda: self._require(room))
+        await self._run("write", first, lambda: self._resume(first, last))
+
+    async def append(self, block: Block) -> None:
+        await self._run("write", self._current, lambda: self._append(block))
+
+    async def remove(self, first: int) -> None:
+        await self._run("remove", first, self._finish_reading)
+        try:
+            for path in self._files(first):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _failed("remove", self.path(first), error) from error
+
+    async def set_aside(self, first: int) -> str:
+        await self._run("close", first, self._close)
+        number = 1
+        while (new := self._folder / f"damaged-{number}-{self.path(first).name}").exists():
+            number += 1
+        try:
+            for path in self._files(first):
+                if path.exists():
+                    path.rename(self._folder / path.name.replace(self.path(first).name, new.name))
+        except OSError as error:
+            raise _failed("rename", self.path(first), error) from error
+        return new.name
+
+    async def close(self) -> None:
+        try:
+            await self._run("close", self._current, self._close)
+        finally:
+            self._asyncio.stop()
+
+    def _files(self, first: int) -> list[Path]:
+        path = self.path(first)
+        return [path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")]
+
+    # over in the asyncio thread
+
+    async def _run(self, verb: str, first: int, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        try:
+            return await self._asyncio.run(work)
+        except sqlite3.DatabaseError as error:
+            if _is_damage(error):
+                raise DataDamaged(f"{self.path(first).name} is damaged: {error}", field="data") from error
+            raise _failed(verb, self.path(first), error) from error
+        except OSError as error:
+            raise _failed(verb, self.path(first), error) from error
+
+    async def _connect(self, first: int) -> aiosqlite.Connection:
+        database = await aiosqlite.connect(
+            f"{self.path(first).absolute().as_uri()}?mode=rw", uri=True, isolation_level=None
+        )
+        try:
+            await database.executescript(_SETTINGS)
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    async def _read(self, first: int, after: int, limit: int) -> list[Block]:
+        if self._reading is None or self._reading[0] != first:
+            await self._finish_reading()
+            self._reading = (first, await self._connect_to_read(first))
+        found = list(await self._reading[1].execute_fetchall(_READ, (after, limit, READ_BYTES)))
+        if not found and first in self._cut:
+            raise DataDamaged(self._cut[first], field="data")
+        try:
+            return msgspec.convert(found, list[Block], strict=True)
+        except msgspec.ValidationError as error:
+            raise DataDamaged(f"{self.path(first).name} holds a block that cannot be: {error}", field="data") from None
+
+    async def _connect_to_read(self, first: int) -> aiosqlite.Connection:
+        """Connect, and find out whether the write-ahead log has more than SQLite takes of it."""
+        ahead = self._files(first)[1]
+        before = wal.look(ahead)
+        database = await self._connect(first)
+        try:
+            ((version,),) = await database.execute_fetchall("PRAGMA user_version")
+            if version != FORMAT:
+                text = f"{self.path(first).name} has format {version}, this Hostler reads {FORMAT}"
+                raise UnreadableCommand(text, field="data", hint="use the Hostler that wrote it, or upgrade")
+            rows = list(await database.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)"))
+            taken = max(int(rows[0][1]), 0)
+            if first not in self._cut and (before.lost(taken) or not before.whole):
+                lost = f"{before.lost(taken)} transactions" if before.whole else "all that it had"
+                name = self.path(first).name
+                self._cut[first] = f"the write-ahead log of {name} is damaged behind frame {taken}, {lost} lost"
+                shutil.copyfile(ahead, ahead.with_name(f"damaged-{ahead.name}"))
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    async def _begin(self, first: int) -> None:
+        path = self.path(first)
+        new = path.with_suffix(".new")
+        with new.open("wb") as file:
+            file.write(_empty_segment())
+            file.flush()
+            os.fsync(file.fileno())
+        new.rename(path)
+        sync(self._folder)
+        await self._write_to(first, await self._connect(first))
+
+    async def _resume(self, first: int, last: int) -> None:
+        await self._close()
+        database = await self._connect(first)
+        try:
+            # Even where nothing is to be removed: a transaction that reached the disk shows that the disk works, and
+            # overwrites the frames of one whose end is not known.
+            await database.execute("DELETE FROM blocks WHERE first > ?", (last,))
+            await database.execute(f"PRAGMA user_version={FORMAT}")
+        except BaseException:
+            await database.close()
+            raise
+        await self._write_to(first, database)
+
+    async def _require(self, room: int) -> None:
+        """OSError unless so many bytes are free: a small transaction goes well on a disk that is as good as full."""
+        disk = os.statvfs(self._folder)
+        free = disk.f_frsize * (disk.f_bfree if os.geteuid() == 0 else disk.f_bavail)
+        if free < room:
+            raise OSError(errno.ENOSPC, f"{free} bytes are free on the disk")
+
+    async def _write_to(self, first: int, database: aiosqlite.Connection) -> None:
+        old, self._writing, self._current, self._pages = self._writing, database, first, 0
+        if old is not None:
+            self._start(old.close())
+
+    async def _append(self, block: Block) -> None:
+        if self._writing is None:
+            raise OSError("no segment is open")
+        try:
+            began = time.perf_counter()
+            await self._writing.execute_insert(_INSERT, block)  # a transaction of its own
+            self._committed(time.perf_counter() - began)
+        except BaseException:
+            await self._stop_writing()
+            raise
+        self._pages += 2 + len(block.body) // PAGE
+        if self._pages > CHECKPOINT_PAGES:
+            self._pages = 0
+            self._start(self._copy_log(self._current, self._writing))
+
+    async def _copy_log(self, first: int, writing: aiosqlite.Connection) -> None:
+        """Copy the write-ahead log into its file while it grows, and then, between two appends, the little that has
+        come meanwhile, so that it begins anew."""
+        database = await self._connect(first)
+        try:
+            await database.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+            if writing is self._writing:
+                await writing.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+        finally:
+            await database.close()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have work done in the background. Nothing is lost if it fails: the log keeps what was not copied."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        error = task.exception()
+        if error is not None:
+            log.warning("the write-ahead log stays as it is for now: %s", error)
+
+    async def _quiet(self) -> None:
+        """Wait until nothing is done in the background."""
+        while self._background:
+            await asyncio.wait(self._background)
+
+    async def _finish_reading(self) -> None:
+        await self._stop_reading()
+        await self._quiet()
+
+    async def _close(self) -> None:
+        await self._finish_reading()
+        await self._stop_writing()
+
+    async def _stop_reading(self) -> None:
+        if self._reading is not None:
+            (_, database), self._reading = self._reading, None
+            await database.close()
+
+    async def _stop_writing(self) -> None:
+        if self._writing is not None:
+            database, self._writing = self._writing, None
+            await database.close()
+
+
+@functools.cache
+def _empty_segment() -> bytes:
+    """The file of a segment without blocks. (Writers wait while a segment is begun.)"""
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version={FORMAT}")
+        database.execute(_SCHEMA)
+        database.commit()
+        return database.serialize()
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """True where the bytes are wrong (a text that is none comes without a code), False where the disk did not do what
+    it should."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    return code in _DAMAGE
+
+
+def _failed(verb: str, path: Path, error: Exception) -> StorageFailed:
+    return StorageFailed(
+        f"cannot {verb} {path.name}: {error}", field="data", hint="look at the disk: space, mount, kernel log"
+    )
+
+
+def about_last(folder: Path) -> int:
+    """About the number of the last command in a folder's newest segment, for showing how far a recovery is. What is in
+    the write-ahead log only is left out; 0 where there is nothing that can be read."""
+    names = sorted(path for path in folder.glob("journal-*.sqlite") if _NAME.fullmatch(path.name))
+    if not names:
+        return 0
+    try:
+        # Immutable: no lock is taken, and nothing in the folder is touched before it is recovered.
+        with closing(sqlite3.connect(f"{names[-1].absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+            query = "SELECT first + records - 1 FROM blocks ORDER BY first DESC LIMIT 1"
+            found = database.execute(query).fetchone()
+    except (sqlite3.Error, OSError):
+        return 0
+    return int(found[0]) if found is not None and isinstance(found[0], int) else 0

@@ -1,0 +1,1 @@
+"""The state machine: orders as values, the state that they change, and questions about it."""

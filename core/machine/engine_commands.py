@@ -1,0 +1,307 @@
+"""Every change of an engine's state as a plain, tagged value.
+
+A journal stores these, a network sends them; the same commands at the same times give the same answers. Names and
+meaning of fields are those of ``Engine`` and ``Fleet``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from ...placement.decide.engine import Engine
+from ...placement.fleet.fleet import Fleet
+from ...placement.fleet.inventories import Inventory
+from ...placement.load.bulk import add_hosts
+from ...placement.types.errors import InvalidValue
+from ...placement.types.from_builtins import from_msgspec, from_plain
+from ...placement.types.host import Aggregate, Host
+from ...placement.types.request import Request, RequestSpec, ServerGroup
+
+MAX_SPECS: Final = 20_000
+"""Specs kept as objects; beyond that all are made anew."""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """A Request as it is sent: ``spec`` is its RequestSpec in MessagePack, kept as it came, so that requests with equal
+    bytes share one object. Its time is the command's."""
+
+    spec: msgspec.Raw
+    instance_uuids: tuple[str, ...] = ()
+    project_id: str = ""
+    user_id: str = ""
+    server_group: ServerGroup | str | None = None
+    alternates: int = 0
+    request_id: str | None = None
+
+
+class Command(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="do", gc=False
+):
+    """Base of all commands."""
+
+
+class Place(Command, frozen=True, tag="place"):
+    """Choose a host for each instance of one request, and charge it."""
+
+    request: Asked
+
+
+class PlaceMany(Command, frozen=True, tag="place_many"):
+    """Place each request, one after the other; a refusal does not stop the rest."""
+
+    requests: tuple[Asked, ...]
+
+
+class Release(Command, frozen=True, tag="release"):
+    """Remove instances and give back what they took; all or none."""
+
+    uuids: tuple[str, ...]
+
+
+class Spawned(Command, frozen=True, tag="spawned"):
+    """Instances have been built: they no longer count as I/O operations of their hosts."""
+
+    uuids: tuple[str, ...]
+
+
+class Move(Command, frozen=True, tag="move"):
+    """Place an instance again on another host (a migration)."""
+
+    uuid: str
+    request: Asked
+
+
+class Resize(Command, frozen=True, tag="resize"):
+    """Place an instance again with another flavor."""
+
+    uuid: str
+    request: Asked
+
+
+class AddHosts(Command, frozen=True, tag="add_hosts"):
+    """Add compute hosts; all or none."""
+
+    hosts: tuple[Host, ...]
+
+
+class RemoveHost(Command, frozen=True, tag="remove_host"):
+    """Remove a host, or another resource provider, that nobody uses."""
+
+    name: str
+
+
+class SetService(Command, frozen=True, tag="set_service"):
+    """Enable, disable or force down a host's compute service; what is left out stays."""
+
+    name: str
+    disabled: bool | None = None
+    disabled_reason: str | None = None
+    forced_down: bool | None = None
+
+
+class Heartbeats(Command, frozen=True, tag="heartbeats"):
+    """The compute services of hosts have reported, at the command's time."""
+
+    names: tuple[str, ...]
+
+
+class Report(Command, frozen=True, tag="report"):
+    """What a compute node reports: free_ram_mb, free_disk_mb (MiB), vcpus_used, num_io_ops, num_instances,
+    failed_builds."""
+
+    name: str
+    figures: dict[str, float]
+
+
+class AddProvider(Command, frozen=True, tag="add_provider"):
+    """Add a resource provider that is no compute host."""
+
+    name: str
+    uuid: str | None = None
+    parent: str | None = None
+    traits: tuple[str, ...] = ()
+    aggregates: tuple[Aggregate, ...] = ()
+
+
+class SetParent(Command, frozen=True, tag="set_parent"):
+    """Put a provider, with all below it, under another one, or make it a root."""
+
+    name: str
+    parent: str | None = None
+
+
+class SetTraits(Command, frozen=True, tag="set_traits"):
+    """Replace a provider's traits."""
+
+    name: str
+    traits: tuple[str, ...]
+
+
+class SetInventory(Command, frozen=True, tag="set_inventory"):
+    """Replace a provider's inventories, by resource class."""
+
+    name: str
+    inventories: dict[str, Inventory]
+
+
+class SetAggregates(Command, frozen=True, tag="set_aggregates"):
+    """Say which aggregates a provider is in."""
+
+    name: str
+    aggregates: tuple[Aggregate, ...]
+
+
+class UpdateAggregate(Command, frozen=True, tag="update_aggregate"):
+    """Replace an aggregate's name and metadata."""
+
+    aggregate: Aggregate
+
+
+class AddServerGroup(Command, frozen=True, tag="add_server_group"):
+    """Keep a server group; its members are the instances placed with its uuid."""
+
+    uuid: str
+    policy: str
+    max_server_per_host: int = 1
+
+
+class SetPolicy(Command, frozen=True, tag="set_policy"):
+    """Decide by another policy from now on: nova.conf's groups and ``hostler``, option by option."""
+
+    policy: dict[str, dict[str, Any]]
+
+
+EngineCommand = (
+    Place
+    | PlaceMany
+    | Release
+    | Spawned
+    | Move
+    | Resize
+    | AddHosts
+    | RemoveHost
+    | SetService
+    | Heartbeats
+    | Report
+    | AddProvider
+    | SetParent
+    | SetTraits
+    | SetInventory
+    | SetAggregates
+    | UpdateAggregate
+    | AddServerGroup
+    | SetPolicy
+)
+
+
+class Placed(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to PlaceMany, by position: the service host (None: refused) and the uuid of each (first) instance.
+    ``refusals`` = position -> (error code, sentence), also for requests that are malformed. Decisions are numbered from
+    ``sequence``. Of the requests without a host together: ``refused_by`` counts them by the stage that left none, and
+    ``removed`` the hosts that each stage took out."""
+
+    sequence: int
+    hosts: list[str | None]
+    instance_uuids: list[str]
+    refusals: dict[int, tuple[str, str]] = {}
+    refused_by: dict[str, int] = {}
+    removed: dict[str, int] = {}
+
+    @property
+    def placed(self) -> int:
+        """Number of requests that were placed."""
+        return len(self.hosts) - len(self.refusals)
+
+
+class Specs:
+    """RequestSpecs by their bytes: requests that are sent with equal ones share an object."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, RequestSpec] = {}
+
+    def of(self, raw: msgspec.Raw) -> RequestSpec:
+        """The spec that ``raw`` holds. InvalidValue or UnknownName, naming the field, if it is none. O(1) if known."""
+        data = bytes(raw)
+        spec = self._known.get(data)
+        if spec is None:
+            try:
+                value = msgspec.msgpack.decode(data)
+            except (ValueError, RecursionError) as error:
+                raise InvalidValue(f"spec is no MessagePack: {error}", field="spec") from None
+            spec = from_plain(value, RequestSpec, "spec")
+            if len(self._known) >= MAX_SPECS:
+                self._known.clear()
+            self._known[data] = spec
+        return spec
+
+
+def asked(request: Request) -> Asked:
+    """A request as it is sent; its time is left out."""
+    return Asked(
+        spec=msgspec.Raw(msgspec.msgpack.encode(request.spec)),
+        instance_uuids=request.instance_uuids,
+        project_id=request.project_id,
+        user_id=request.user_id,
+        server_group=request.server_group,
+        alternates=request.alternates,
+        request_id=request.request_id,
+    )
+
+
+_DECODERS: Final[dict[type[Any], msgspec.msgpack.Decoder[Any]]] = {}
+
+
+def decode_params(data: bytes | msgspec.Raw, kind: type[Any]) -> Any:
+    """A Struct from MessagePack. InvalidValue naming the field for what is not one."""
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        decoder = _DECODERS[kind] = msgspec.msgpack.Decoder(kind)
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise from_msgspec(error, "params") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue(f"params are no MessagePack: {error}", field="params") from None
+
+
+def edit(engine: Engine, command: EngineCommand, now: float) -> Any:
+    """Carry out a command on hosts, providers or groups at a time; what the fleet answers, as a plain value.
+    HostlerError, with nothing changed, if it is refused."""
+    fleet = engine.fleet
+    match command:
+        case Spawned(uuids=uuids):
+            return engine.spawned(uuids)
+        case Heartbeats(names=names):
+            return fleet.heartbeats(names, now)
+        case AddHosts(hosts=hosts):
+            return add_hosts(fleet, hosts)
+        case RemoveHost(name=name):
+            return fleet.remove_provider(name)
+        case SetService(name=name):
+            flags = {"disabled": command.disabled, "forced_down": command.forced_down}
+            return fleet.set_service(name, disabled_reason=command.disabled_reason, **flags)
+        case Report(name=name, figures=figures):
+            return fleet.report(name, **figures)
+        case AddServerGroup(uuid=uuid, policy=policy, max_server_per_host=most):
+            return fleet.add_server_group(uuid, policy, max_server_per_host=most)
+    return _edit_provider(fleet, command)
+
+
+def _edit_provider(fleet: Fleet, command: EngineCommand) -> Any:
+    match command:
+        case AddProvider(name=name):
+            kinds: dict[str, Any] = {"traits": command.traits, "aggregates": command.aggregates}
+            return fleet.uuid(fleet.add_provider(name, uuid=command.uuid, parent=command.parent, **kinds))
+        case SetParent(name=name, parent=parent):
+            return fleet.set_parent(name, parent)
+        case SetTraits(name=name, traits=traits):
+            return fleet.set_traits(name, traits)
+        case SetInventory(name=name, inventories=inventories):
+            return fleet.set_inventory(name, inventories)
+        case SetAggregates(name=name, aggregates=aggregates):
+            return fleet.set_aggregates(name, aggregates)
+        case UpdateAggregate(aggregate=aggregate):
+            return fleet.update_aggregate(aggregate)
+    raise InvalidValue(f"{type(command).__name__} is no change of a host or provider", field="command")

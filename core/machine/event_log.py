@@ -1,0 +1,198 @@
+"""What was told of the last commands, in memory: for subscribers who come back, or read slowly. It knows events, and
+what they are made of, but no subscribers."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from ...placement.types.decision import Decision
+from ...placement.types.errors import HostlerError
+from ..tenancy import commands as c
+from . import engine_commands as p
+from .machine import Guests, Order, ServiceMachine, guests_named
+from .queries import CapacityOf
+
+KEPT: Final = 10_000
+"""Requests and other commands that are remembered; a ``place_many`` counts as many as it has."""
+
+_NOBODY: Final[Guests] = {}
+_PLACE: Final = str(p.Place.__struct_config__.tag)
+
+log = logging.getLogger("hostler.history")
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What happened: ``sequence`` of the command, its ``time`` in seconds since the epoch, who gave it and which it
+    was; ``project`` is whose it is, nil or empty: the cloud's. Hosts by instance for decisions, code and sentence for
+    refusals, ``instances`` that were there before for whatever changes them, figures for capacity. A ``gap`` says that
+    what came before ``sequence`` cannot be told any more; from there on it is complete."""
+
+    kind: str
+    sequence: int
+    time: float
+    user: str = ""
+    command: str = ""
+    project: str | None = None
+    hosts: dict[str, str] = {}
+    instances: list[str] = []
+    code: str | None = None
+    sentence: str | None = None
+    capacity: dict[str, CapacityOf] = {}
+
+
+class _Placed(msgspec.Struct, frozen=True, gc=False):
+    """All that is to be told of a placement: with its order and decision, thousands of which are made in a second, go
+    many small objects that would be cold by the time they are forgotten."""
+
+    time: float
+    user: str
+    project: str
+    hosts: dict[str, str]
+
+    def event(self, sequence: int) -> Event:
+        """What it was as number ``sequence``."""
+        return Event(
+            kind="decisions",
+            sequence=sequence,
+            time=self.time,
+            user=self.user,
+            command=_PLACE,
+            project=self.project,
+            hosts=self.hosts,
+        )
+
+
+class History:
+    """Events of the last commands, without holes. An observer of the writer, and of what it replays."""
+
+    def __init__(self, machine: ServiceMachine, kept: int = KEPT) -> None:
+        self._machine, self._kept = machine, kept
+        self._entries: dict[int, _Placed | tuple[Order, Any, Guests] | list[Event]] = {}
+        """By sequence number, ascending; events are made when they are asked for, where that can wait."""
+        self._sizes: deque[int] = deque()
+        self._size = 0
+        self.first = 1
+        """The first command that is remembered, or the next one."""
+
+    @property
+    def last(self) -> int:
+        """The last command that is remembered, or the one before ``first``."""
+        return self.first + len(self._entries) - 1
+
+    def begin(self, sequence: int) -> None:
+        """The next command is the one after ``sequence``. What is remembered of others is forgotten."""
+        if self.last != sequence:
+            self._entries.clear()
+            self._sizes.clear()
+            self._size, self.first = 0, sequence + 1
+
+    def add(self, sequence: int, order: Order, outcome: Any) -> None:
+        """Take in what was just carried out."""
+        entries, command, size = self._entries, order.command, 1
+        if self.first + len(entries) != sequence:
+            self.begin(sequence - 1)
+        kind = type(command)
+        if kind is p.Place:
+            entries[sequence] = _brief(order, outcome) or (order, outcome, _NOBODY)
+        elif kind is p.Release:
+            entries[sequence] = (order, outcome, self._machine.concerned(order))
+        elif isinstance(command, p.PlaceMany):
+            entries[sequence], size = (order, outcome, _NOBODY), max(len(command.requests), 1)
+        else:
+            concerned = self._machine.concerned(order) if guests_named(command) else _NOBODY
+            entries[sequence] = _made(sequence, order, outcome, concerned)
+        self._sizes.append(size)
+        self._size += size
+        while self._size > self._kept and len(entries) > 1:
+            del entries[self.first]
+            self._size -= self._sizes.popleft()
+            self.first += 1
+
+    def events(self, sequence: int) -> list[Event]:
+        """What was to be told of a command that is remembered."""
+        entry = self._entries[sequence]
+        if isinstance(entry, _Placed):
+            return [entry.event(sequence)]
+        if isinstance(entry, tuple):
+            entry = _made(sequence, *entry)
+        return entry
+
+
+def _brief(order: Order, outcome: Any) -> _Placed | None:
+    """A placement that went well; None for one that did not."""
+    command = order.command
+    if not isinstance(command, p.Place) or not isinstance(outcome, Decision) or outcome.refusal is not None:
+        return None
+    hosts = {selection.instance_uuid: selection.host for selection in outcome.selections}
+    return _Placed(order.now, order.user, command.request.project_id, hosts)
+
+
+def _made(sequence: int, order: Order, outcome: Any, concerned: Guests) -> list[Event]:
+    try:
+        return list(_events(sequence, order, outcome, concerned))
+    except Exception:  # whatever it is, the command has been carried out, and the writer goes on
+        log.exception("nobody can be told of command %d", sequence)
+        return []
+
+
+def _events(sequence: int, order: Order, outcome: Any, concerned: Guests) -> Iterator[Event]:
+    command = order.command
+    about: dict[str, Any] = {
+        "sequence": sequence,
+        "time": order.now,
+        "user": order.user,
+        "command": str(type(command).__struct_config__.tag),
+    }
+    if isinstance(command, p.PlaceMany) and not isinstance(outcome, HostlerError):
+        yield from _many(command, outcome, about)
+        return
+    if isinstance(outcome, HostlerError | Decision):
+        # What names guests of several projects, and is refused, may say of one what the others must not know.
+        guests = next(iter(concerned.items())) if len(concerned) == 1 else (_project(command), ())
+        yield _outcome(outcome, guests, about)
+    else:
+        for project, instances in concerned.items() or ((_project(command), ()),):
+            yield Event(kind="changes", project=project, instances=list(instances), **about)
+
+
+def _project(command: Any) -> str | None:
+    """The project that a command names as its own."""
+    match command:
+        case p.Place(request=request) | p.Move(request=request) | p.Resize(request=request):
+            return request.project_id
+        case c.CreateProject(id=name) | c.DeleteProject(id=name):
+            return name
+        case c.SetLimits() | c.Grant() | c.Revoke() | c.GrantPool() | c.UngrantPool():
+            kind, _, name = command.scope.partition(":")
+            return name if kind == "project" else None
+    return None
+
+
+def _outcome(
+    outcome: HostlerError | Decision, guests: tuple[str | None, Iterable[str]], about: dict[str, Any]
+) -> Event:
+    project, instances = guests
+    about = {**about, "project": project, "instances": list(instances)}
+    if isinstance(outcome, HostlerError):
+        return Event(kind="refusals", code=outcome.code, sentence=str(outcome), **about)
+    if outcome.refusal is not None:
+        return Event(kind="refusals", code="no_valid_host", sentence=outcome.refusal.sentence, **about)
+    hosts = {selection.instance_uuid: selection.host for selection in outcome.selections}
+    return Event(kind="decisions", hosts=hosts, **about)
+
+
+def _many(command: p.PlaceMany, outcome: p.Placed, about: dict[str, Any]) -> Iterator[Event]:
+    by_project: dict[str, dict[str, str]] = {}
+    for request, host, uuid in zip(command.requests, outcome.hosts, outcome.instance_uuids, strict=True):
+        if host is not None:
+            by_project.setdefault(request.project_id, {})[uuid] = host
+    for project, placed in by_project.items():
+        yield Event(kind="decisions", project=project, hosts=placed, **about)
+    for position, (code, sentence) in outcome.refusals.items():
+        project = command.requests[position].project_id
+        yield Event(kind="refusals", project=project, code=code, sentence=sentence, **about)

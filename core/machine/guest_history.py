@@ -1,0 +1,172 @@
+"""The guests of a data folder's journal: when each was asked for, what it asked for, and when it left.
+
+The journal has commands, not answers; they are carried out once more, quotas and rights included, so a guest whose uuid
+was made by the engine is known by it, and what was refused then is known to have been.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ...placement.api.commands import DeleteAllocations, Reshape, SetAllocations
+from ...placement.fleet.fleet import GROUP_POLICIES
+from ...placement.types.decision import Decision
+from ...placement.types.errors import HostlerError, InvalidValue, NoValidHost
+from ...placement.types.guest_history import GuestHistory, PastGuest
+from ...placement.types.request import Flavor, RequestSpec
+from .engine_commands import Asked, Move, Place, PlaceMany, Release, Resize
+from .engine_commands import Placed as PlacedMany
+from .machine import Order, ServiceMachine
+from .placement_writes import PlacementWrite
+from .replaying import begin, records
+
+
+def read_guests(folder: str | os.PathLike[str]) -> GuestHistory:
+    """The guests of a data folder, or of the one that a journal file of it is in. InvalidValue if there is no journal,
+    DataDamaged if it is not what was written. O(commands)."""
+    path = Path(folder)
+    path = path if path.is_dir() else path.parent
+    if not any(path.glob("journal-*.sqlite")):
+        raise InvalidValue(f"{folder}: no journal of Hostler", field="trace", hint="name the service's data folder")
+    return trio.run(_read, path)
+
+
+async def _read(folder: Path) -> GuestHistory:
+    machine = ServiceMachine()
+    last = begin(folder, machine)
+    told = _Guests(machine)
+    async for read in records(folder, last):
+        told.note([machine.decode(record.body) for record in read])
+    return told.history()
+
+
+class _Guests:
+    """Guests so far, by position; ``here`` = uuid -> position of those that are placed, ``refused`` of those that may
+    be asked for again."""
+
+    def __init__(self, machine: ServiceMachine) -> None:
+        self.machine = machine
+        self.guests: list[PastGuest] = []
+        self.here: dict[str, int] = {}
+        self.refused: dict[str, int] = {}
+        self.not_admitted = self.batches = self.standing = 0
+        self.began = self.ended = 0.0
+        self._shapes: dict[tuple[tuple[str, int], ...], RequestSpec] = {}
+
+    def note(self, orders: Sequence[Order]) -> None:
+        """Carry out orders, and note what came of them."""
+        if not self.began:
+            self.began = orders[0].now
+            self._stand()
+        for order, outcome in zip(orders, self.machine.apply_batch(orders), strict=True):
+            self.ended = max(self.ended, order.now)
+            match order.command:
+                case Place(request=asked):
+                    self._asked(order.now, asked, outcome)
+                case PlaceMany(requests=requests) if isinstance(outcome, PlacedMany):
+                    for position, asked in enumerate(requests):
+                        self._one_of_many(order.now, asked, outcome, position)
+                case Release(uuids=uuids) if not isinstance(outcome, HostlerError):
+                    self._left(order.now, uuids)
+                case Resize(uuid=uuid, request=asked) | Move(uuid=uuid, request=asked):
+                    self._changed(order.now, uuid, asked, outcome)
+                case PlacementWrite(command=DeleteAllocations(consumer=uuid)) if not isinstance(outcome, HostlerError):
+                    self._left(order.now, [uuid])
+                case PlacementWrite(command=SetAllocations(consumers=held) | Reshape(consumers=held)) if not isinstance(
+                    outcome, HostlerError
+                ):
+                    self._left(order.now, [uuid for uuid, each in held.items() if not each.allocations])
+
+    def history(self) -> GuestHistory:
+        """What was found."""
+        guests = [guest for guest in self.guests if guest.batch >= 0]
+        return GuestHistory(
+            guests=tuple(guests),
+            standing=self.standing,
+            began=self.began,
+            ended=self.ended,
+            not_admitted=self.not_admitted,
+        )
+
+    def _stand(self) -> None:
+        """Guests that a snapshot has: of what they asked for, it knows what they hold."""
+        fleet = self.machine.state.fleet
+        for row in range(fleet.rows):
+            for uuid in sorted(fleet.instances(row)) if fleet.is_host[row] else ():
+                guest = fleet.consumer(uuid)
+                group = guest.server_group or ""
+                asked = (self._shape(guest.resources), guest.project_id, group)
+                self._add(uuid, *asked, came=self.began, placed=True, batch=self.batches)
+                self.batches += 1
+        self.standing = len(self.guests)
+
+    def _shape(self, resources: Mapping[str, int]) -> RequestSpec:
+        key = tuple(sorted(resources.items()))
+        if key not in self._shapes:
+            vcpus, memory_mb, disk_gb = (resources.get(name, 0) for name in ("VCPU", "MEMORY_MB", "DISK_GB"))
+            flavor = Flavor(name=f"{vcpus}x{memory_mb}", vcpus=vcpus, memory_mb=memory_mb, root_gb=disk_gb)
+            self._shapes[key] = RequestSpec(flavor=flavor)
+        return self._shapes[key]
+
+    def _asked(self, now: float, asked: Asked, outcome: Any) -> None:
+        placed = [each.instance_uuid for each in outcome.selections] if isinstance(outcome, Decision) else []
+        uuids = asked.instance_uuids or placed or ("",)
+        if isinstance(outcome, HostlerError) and not isinstance(outcome, NoValidHost):
+            self.not_admitted += len(uuids)
+            return
+        self._came(now, asked, uuids, placed=bool(placed))
+
+    def _one_of_many(self, now: float, asked: Asked, outcome: PlacedMany, position: int) -> None:
+        uuids = asked.instance_uuids or (outcome.instance_uuids[position],)
+        code, _ = outcome.refusals.get(position, ("", ""))
+        if code not in ("", NoValidHost.code):
+            self.not_admitted += len(uuids)
+            return
+        self._came(now, asked, uuids, placed=outcome.hosts[position] is not None)
+
+    def _came(self, now: float, asked: Asked, uuids: Sequence[str], *, placed: bool) -> None:
+        spec, group = self.machine.state.specs.of(asked.spec), asked.server_group
+        apart = self._apart(group if isinstance(group, str) else "")
+        if group is not None and not isinstance(group, str):
+            apart = group.uuid if group.policy == "anti-affinity" else ""
+        for uuid in uuids:
+            before = self.refused.pop(uuid, None) if uuid else None
+            came = now
+            if before is not None:  # asked for again: it has waited since
+                came = self.guests[before].came
+                self.guests[before] = self.guests[before]._replace(batch=-1)
+            self._add(uuid, spec, asked.project_id, apart, came=came, placed=placed, batch=self.batches)
+        self.batches += 1
+
+    def _add(
+        self, uuid: str, spec: RequestSpec, project: str, group: str, *, came: float, placed: bool, batch: int
+    ) -> None:
+        (self.here if placed else self.refused)[uuid] = len(self.guests)
+        self.guests.append(PastGuest(uuid, project, spec, came, None, placed, batch, group))
+
+    def _apart(self, group: str) -> str:
+        fleet = self.machine.state.fleet
+        known = fleet.groups.get(group)
+        return group if known is not None and fleet.kernel.group(known)[0] == GROUP_POLICIES["anti-affinity"] else ""
+
+    def _left(self, now: float, uuids: Sequence[str]) -> None:
+        for uuid in uuids:
+            position = self.here.pop(uuid, None)
+            if position is not None:
+                self.guests[position] = self.guests[position]._replace(left=now)
+
+    def _changed(self, now: float, uuid: str, asked: Asked, outcome: Any) -> None:
+        """A guest that has another size since leaves, and comes with that size."""
+        if not isinstance(outcome, Decision) or not outcome.placed or uuid not in self.here:
+            return
+        before, spec = self.guests[self.here[uuid]], self.machine.state.specs.of(asked.spec)
+        if spec is before.spec or spec.flavor == before.spec.flavor:
+            return
+        self._left(now, [uuid])
+        self._add(uuid, spec, before.project_id, before.group, came=now, placed=True, batch=self.batches)
+        self.batches += 1

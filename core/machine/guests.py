@@ -1,0 +1,247 @@
+"""Commands on guests: placing them within the quotas of their projects, and giving back what they took.
+
+A guest is counted in the same step in which it is placed or removed, so limits hold exactly. Where a limit binds, what
+is on its way counts as placed until it is decided; runs of requests are decided together as far as that allows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from ...ext.tables import format_uuid, make_many
+from ...placement.decide.batch_decisions import Decisions
+from ...placement.types.decision import Decision
+from ...placement.types.errors import HostlerError, InvalidValue, NoValidHost
+from ...placement.types.request import Request
+from ..errors import InternalError
+from ..tenancy.usage import INSTANCES
+from .engine_commands import Asked, Placed
+from .phase_timing import PhaseSampler
+from .state import ServiceState
+
+_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
+STEP: Final = 128
+"""Requests of one command that are decided at a time."""
+_UUIDS: Final = 256
+"""Uuids made at a time."""
+
+log = logging.getLogger("hostler.guests")
+
+
+class _Waiting(NamedTuple):
+    """A request on its way, and the amounts reserved for it, if a limit binds its project."""
+
+    position: int
+    asked: Asked
+    request: Request
+    reserved: Mapping[str, int]
+
+
+class _Placing:
+    """Requests on their way to the engine, in order, and what became of those that have been there."""
+
+    def __init__(self, state: ServiceState, now: float, count: int) -> None:
+        self.state, self.now, self._count = state, now, count
+        self.waiting: list[_Waiting] = []
+        self.decided: list[tuple[Sequence[int], Decisions]] = []
+        self.errors: dict[int, HostlerError] = {}
+        self._uuids: list[str] = []
+        """Of the decisions that come behind number ``_behind``, the last one made."""
+        self._behind = state.engine.sequence
+
+    def add(self, position: int, asked: Asked) -> None:
+        try:
+            request = self._request(position, asked)
+            reserved = self._reserve(request) if self.state.tenants.limits else _NOTHING
+        except HostlerError as error:
+            self.errors[position] = error
+            return
+        except Exception:
+            self.errors[position] = _unforeseen()
+            return
+        if not self.waiting and not asked.instance_uuids:
+            request = self._request(position, asked)  # what was before it may have been decided meanwhile
+        self.waiting.append(_Waiting(position, asked, request, reserved))
+
+    def _request(self, position: int, asked: Asked) -> Request:
+        """The request; where it leaves the uuid out, with the one that the engine would make in its turn, so that the
+        engine can take it as it is."""
+        if asked.instance_uuids:
+            return self.state.request(asked, self.now, asked.instance_uuids)
+        ahead = len(self.waiting)
+        if ahead >= len(self._uuids):
+            missing = ahead + 1 - len(self._uuids)  # those before may have brought their own
+            count = max(missing, min(self._count - position, _UUIDS))
+            made = make_many(self.state.engine.uuid_seed, self._behind + len(self._uuids), count)
+            self._uuids += [format_uuid(high, low) for high, low in made.tolist()]
+        return self.state.request(asked, self.now, (self._uuids[ahead],))
+
+    def _reserve(self, request: Request) -> Mapping[str, int]:
+        """Count the request's amounts, if a limit binds its project. QuotaExceeded if there is no room."""
+        tenants, usage, project = self.state.tenants, self.state.usage, request.project_id
+        if next(tenants.limits_above(f"project:{project}"), None) is None:
+            return _NOTHING
+        amounts = self.state.amounts(request)
+        try:
+            usage.check(tenants, project, amounts)
+        except HostlerError:
+            if not self.waiting:
+                raise
+            self.decide()  # some of what is on its way may be refused
+            usage.check(tenants, project, amounts)
+        usage.add(tenants, project, amounts)
+        return amounts
+
+    def decide(self) -> None:
+        """Have the engine decide all that wait."""
+        waiting, self.waiting = self.waiting, []
+        if not waiting:
+            return
+        tenants, usage = self.state.tenants, self.state.usage
+        for each in waiting:
+            if each.reserved:
+                usage.add(tenants, each.request.project_id, each.reserved, -1)
+        failed = False
+        for part, sampler in self._parts(waiting):
+            try:
+                if not failed:
+                    self._take(part, sampler)
+            except Exception:
+                failed = True  # one of them is at fault; the others have their turn all the same
+            if failed:
+                for each in part:
+                    self._take_alone(each)
+
+    def _parts(self, waiting: list[_Waiting]) -> Iterator[tuple[list[_Waiting], PhaseSampler | None]]:
+        """All that wait, together; or apart, where one is to be measured."""
+        sampler = self.state.sampler
+        chosen = None if sampler is None else sampler.choose(len(waiting))
+        if chosen is None:
+            yield waiting, None
+            return
+        if chosen > 0:
+            yield waiting[:chosen], None
+        yield waiting[chosen : chosen + 1], sampler
+        if chosen + 1 < len(waiting):
+            yield waiting[chosen + 1 :], None
+
+    def _take_alone(self, each: _Waiting) -> None:
+        try:
+            self._take([each._replace(request=self._request(each.position, each.asked))])
+        except HostlerError as error:
+            self.errors[each.position] = error
+        except Exception:
+            self.errors[each.position] = _unforeseen()
+
+    def _take(self, waiting: Sequence[_Waiting], sampler: PhaseSampler | None = None) -> None:
+        engine, requests = self.state.engine, [each.request for each in waiting]
+        decisions = engine.place_many(requests) if sampler is None else sampler.place(engine, requests[0])
+        self._behind, self._uuids = engine.sequence, []
+        self.decided.append(([each.position for each in waiting], decisions))
+        tenants, usage = self.state.tenants, self.state.usage
+        for amounts, positions in decisions.taken():
+            guests: dict[str, list[int]] = {}
+            for position in positions:
+                request = waiting[position].request
+                guests.setdefault(request.project_id, []).append(len(request.instance_uuids))
+            for project, counts in guests.items():
+                total = {name: amount * len(counts) for name, amount in amounts.items()}
+                usage.add(tenants, project, {INSTANCES: sum(counts), **total})
+
+
+def _unforeseen() -> InternalError:
+    """The error of a request at whose exception nobody has thought."""
+    log.exception("a placement failed in an unforeseen way; it counts as refused")
+    return InternalError("the placement failed in an unforeseen way; the service's log says how")
+
+
+def place_each(
+    state: ServiceState, asked: Sequence[Asked], now: float, wanted: Sequence[bool] | None = None
+) -> list[Decision | HostlerError | None]:
+    """Place one request after the other; for each its decision (None where it is not ``wanted``), or the error that it
+    was refused with."""
+    placing = _Placing(state, now, len(asked))
+    for position, each in enumerate(asked):
+        placing.add(position, each)
+    placing.decide()
+    outcomes: list[Decision | HostlerError | None] = [None] * len(asked)
+    for position, error in placing.errors.items():
+        outcomes[position] = error
+    for positions, decisions in placing.decided:
+        if wanted is None:
+            for position, decision in zip(positions, decisions, strict=True):
+                outcomes[position] = decision
+        else:
+            for index, position in enumerate(positions):
+                if wanted[position]:
+                    outcomes[position] = decisions[index]
+    return outcomes
+
+
+def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Generator[None, None, Placed]:
+    """The same, with a short answer, and in steps."""
+    placing, sequence = _Placing(state, now, len(asked)), state.engine.sequence + 1
+    for start in range(0, len(asked), STEP):
+        for position, each in enumerate(asked[start : start + STEP], start):
+            placing.add(position, each)
+        placing.decide()
+        yield
+    hosts: list[str | None] = [None] * len(asked)
+    uuids = [""] * len(asked)
+    refusals = {position: (error.code, str(error)) for position, error in placing.errors.items()}
+    refused_by, removed = Counter[str](), Counter[str]()
+    service_host = state.fleet.service_host
+    for positions, decisions in placing.decided:
+        for index, (position, row, uuid) in enumerate(
+            zip(positions, decisions.rows.tolist(), decisions.uuids(), strict=True)
+        ):
+            uuids[position] = uuid
+            if row >= 0:
+                hosts[position] = service_host(row)
+            else:
+                refusal = decisions[index].refusal
+                assert refusal is not None
+                refusals[position] = (NoValidHost.code, refusal.sentence)
+                refused_by[refusal.stage] += 1
+                removed.update({stage: count for stage, count in decisions[index].removed.items() if count})
+    return Placed(
+        sequence=sequence,
+        hosts=hosts,
+        instance_uuids=uuids,
+        refusals=dict(sorted(refusals.items())),
+        refused_by=dict(sorted(refused_by.items())),
+        removed=dict(sorted(removed.items())),
+    )
+
+
+def release(state: ServiceState, uuids: Sequence[str]) -> int:
+    """Remove guests, all or none."""
+    held = [state.holding(uuid) for uuid in uuids]
+    count = state.engine.release(uuids)
+    for project, amounts in held:
+        state.usage.add(state.tenants, project, amounts, -1)
+    return count
+
+
+def replace(state: ServiceState, uuid: str, asked: Asked, now: float, *, leave: bool) -> Decision:
+    """Place a guest again: on another host (``leave``), or wherever it fits with another flavor."""
+    consumer = state.fleet.consumer(uuid)
+    project, before = state.holding(uuid)
+    if asked.project_id not in ("", project):
+        raise InvalidValue(f"instance {uuid} is in project {project!r}", field="project_id")
+    request = state.request(asked, now, (uuid,)).with_changes(project_id=project, user_id=consumer.user_id)
+    engine, tenants, usage = state.engine, state.tenants, state.usage
+    usage.add(tenants, project, before, -1)
+    after = before
+    try:
+        usage.check(tenants, project, state.amounts(request))
+        decision = engine.move(uuid, request) if leave else engine.resize(uuid, request)
+        if decision.placed:
+            after = state.holding(uuid)[1]
+        return decision
+    finally:
+        usage.add(tenants, project, after)

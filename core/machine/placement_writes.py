@@ -1,0 +1,83 @@
+"""The Placement API's writes as orders of the service: one state, one journal and one account of usage for both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ...placement.api import commands as api
+from ...placement.api.placement_model import PlacementModel
+from ...placement.fleet.fleet import Fleet
+from ...placement.types.errors import UnknownName
+from ..http.identity import SENDER
+from ..tenancy.tenants import LOCAL, PLACEMENT
+from .engine_commands import Command
+
+if TYPE_CHECKING:
+    from ..service import Service
+    from .state import ServiceState
+
+
+class PlacementWrite(Command, frozen=True, tag="placement"):
+    """A write of the Placement API. For cloud admins; who may call the API is the API's own business."""
+
+    command: api.PlacementCommand
+
+
+class ServiceModel(PlacementModel):
+    """The Placement API on the fleet of a service, as its engine sees it at the moment."""
+
+    def __init__(self, state: ServiceState) -> None:
+        self._state = state
+
+    @property
+    def fleet(self) -> Fleet:  # type: ignore[override]  # the engine may bring another version of it back
+        return self._state.engine.fleet
+
+
+class ServiceWriter:
+    """Hands the API's writes to the service's writer."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def submit(self, command: api.PlacementCommand) -> Any:
+        """The command's result, once it is durable. Errors as the model's and the writer's."""
+        from .machine import Order  # which knows this module
+
+        sender = SENDER.get().user
+        user = LOCAL if sender is None else f"{PLACEMENT}{sender}"
+        order = Order(self._service.now(), user, PlacementWrite(command=command))
+        return await self._service.writer.submit(order)
+
+
+def carry_out(state: ServiceState, command: api.PlacementCommand) -> object:
+    """Apply a write, and count what its consumers hold then instead of what they held. Limits are not enforced: whoever
+    claims through the Placement API counts for himself, as Nova does. O(what the command names)."""
+    consumers = consumers_of(command)
+    before = _holdings(state, consumers)
+    result = PlacementModel(state.engine.fleet).apply(command)
+    for sign, holdings in ((-1, before), (1, _holdings(state, consumers))):
+        for project, amounts in holdings:
+            state.usage.add(state.tenants, project, amounts, sign)
+    return result
+
+
+def consumers_of(command: api.PlacementCommand) -> list[str]:
+    """Uuids of the consumers whose allocations a command may change."""
+    match command:
+        case api.SetAllocations(consumers=consumers) | api.Reshape(consumers=consumers):
+            return list(consumers)
+        case api.DeleteAllocations(consumer=consumer):
+            return [consumer]
+    return []
+
+
+def _holdings(state: ServiceState, consumers: Iterable[str]) -> list[tuple[str, dict[str, int]]]:
+    found = []
+    for uuid in consumers:
+        try:
+            found.append(state.holding(uuid))
+        except UnknownName:
+            continue
+    return found

@@ -1,0 +1,461 @@
+"""Questions that change nothing: what they ask, who may ask, and the answer from the state as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
+
+from ...placement.decide.explain.explanation import Explanation
+from ...placement.decide.fits import Fit
+from ...placement.fleet.fleet import Fleet
+from ...placement.fleet.host_view import HostView
+from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
+from ...placement.types.host import Service
+from ..errors import ErrorValue, to_value
+from ..tenancy.rights import project_scope
+from ..tenancy.tenants import CLOUD
+from . import engine_commands as p
+from .state import ServiceState, service_policy
+
+Page = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Base of all questions."""
+
+
+class Hosts(Query, frozen=True):
+    """Hosts in load order, behind the one named ``after``; ``prefix`` of their node names. For readers of the cloud."""
+
+    prefix: str = ""
+    after: str | None = None
+    limit: Page = 1_000
+
+
+class ShowHost(Query, frozen=True):
+    """One host in full. For readers of the cloud."""
+
+    name: str
+
+
+class Instance(Query, frozen=True):
+    """Where an instance is and what it takes. For readers of its project."""
+
+    uuid: str
+
+
+class Explain(Query, frozen=True):
+    """Why each host would be refused, and what the best ``top`` score. For readers of the cloud."""
+
+    request: p.Asked
+    top: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 5
+
+
+class Fits(Query, frozen=True):
+    """How many more guests of this shape fit. For readers of the request's project."""
+
+    request: p.Asked
+    limit: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class WhatIf(Query, frozen=True):
+    """What commands on guests and hosts would answer, one after the other, under this policy or another; nothing is
+    changed, and quotas are not looked at. For readers of the cloud."""
+
+    commands: Annotated[list[p.EngineCommand], msgspec.Meta(max_length=10_000)]
+    policy: dict[str, dict[str, Any]] | None = None
+
+
+class ShowUsage(Query, frozen=True):
+    """What a domain or project uses, with all below it, and its limits. For its readers."""
+
+    scope: str
+
+
+class Capacity(Query, frozen=True):
+    """What all providers have and what is used, by resource class. For readers of the cloud."""
+
+
+class Domains(Query, frozen=True):
+    """All domains. For readers of the cloud."""
+
+
+class Projects(Query, frozen=True):
+    """Projects of a domain, of all without one. For readers of the domain or the cloud."""
+
+    domain: str | None = None
+
+
+class Users(Query, frozen=True):
+    """Users of a domain, of all without one, with their roles. For admins of the domain or the cloud."""
+
+    domain: str | None = None
+
+
+class Tokens(Query, frozen=True):
+    """Tokens of a user, without their secrets. For himself, and admins of his domain."""
+
+    user: str
+
+
+class ListPools(Query, frozen=True):
+    """All resource pools. For readers of the cloud."""
+
+
+class ShowPolicy(Query, frozen=True):
+    """The policy in force. For readers of the cloud."""
+
+
+# answers
+
+
+class HostLine(msgspec.Struct, frozen=True):
+    """A host in a list. Memory and disk in MiB."""
+
+    host: str
+    node: str
+    uuid: str
+    up: bool
+    disabled: bool
+    vcpus_total: int
+    vcpus_used: int
+    total_usable_ram_mb: int
+    free_ram_mb: int
+    free_disk_mb: int
+    num_instances: int
+
+
+class Stock(msgspec.Struct, frozen=True):
+    """Of one resource class: ``limit`` is (total - reserved) * allocation_ratio."""
+
+    total: int
+    limit: int
+    used: int
+
+
+class HostDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """A host in full."""
+
+    line: HostLine
+    service: Service
+    aggregates: list[str]
+    traits: list[str]
+    inventory: dict[str, Stock]
+    instances: list[str]
+
+
+class InstanceDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance; ``resources`` it takes of its host, ``elsewhere`` of other providers."""
+
+    uuid: str
+    node: str
+    project_id: str
+    user_id: str
+    server_group: str | None
+    building: bool
+    resources: dict[str, int]
+    elsewhere: dict[str, dict[str, int]]
+
+
+class UsageAndLimits(msgspec.Struct, frozen=True):
+    """Amounts by resource class and ``instances``."""
+
+    used: dict[str, int]
+    limits: dict[str, int]
+
+
+class CapacityOf(msgspec.Struct, frozen=True):
+    """All providers together. ``fragmentation``: the share of what is free that lies on hosts with less than a tenth of
+    their capacity left, 0 to 1."""
+
+    total: int
+    used: int
+    fragmentation: float
+
+
+class ProjectLine(msgspec.Struct, frozen=True):
+    """A project."""
+
+    id: str
+    domain: str
+    parent: str | None
+
+
+class UserLine(msgspec.Struct, frozen=True):
+    """A user with (role, scope) pairs."""
+
+    id: str
+    domain: str
+    identities: list[str]
+    roles: list[tuple[str, str]]
+
+
+class TokenLine(msgspec.Struct, frozen=True):
+    """A token; ``expires`` in seconds since the epoch."""
+
+    id: str
+    user: str
+    expires: float
+
+
+class PoolLine(msgspec.Struct, frozen=True):
+    """A resource pool."""
+
+    id: str
+    exclusive: bool
+    scopes: list[str]
+    hosts: list[str]
+
+
+class PolicyInForce(msgspec.Struct, frozen=True):
+    """What differs from Nova's defaults, and a digest over everything."""
+
+    policy: dict[str, dict[str, Any]]
+    digest: str
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """What a command would have answered: ``error`` or ``result``."""
+
+    error: ErrorValue | None
+    result: Any
+
+
+LONG_HOSTS: Final = 2_000
+LONG_LIST: Final = 100
+"""Hosts, and lines or commands, from which on an answer takes more than about a millisecond."""
+
+
+def takes_long(state: ServiceState, query: Query) -> bool:
+    """True for a question that others should not have to wait for."""
+    match query:
+        case WhatIf(commands=commands, policy=policy):
+            return len(commands) > LONG_LIST or policy is not None or state.fleet.rows > LONG_HOSTS
+        case Hosts(limit=limit):
+            return state.fleet.rows > LONG_LIST and (limit > LONG_LIST or state.fleet.rows > LONG_HOSTS)
+        case Explain() | Fits():
+            return state.fleet.rows > LONG_HOSTS
+        case Capacity():
+            return state.fleet.rows > 50 * LONG_HOSTS
+        case Projects() | Users() | Tokens() | ListPools():
+            tenants = state.tenants
+            return len(tenants.projects) + len(tenants.users) + len(tenants.tokens) > 10 * LONG_LIST
+    return False
+
+
+def answer(state: ServiceState, user: str, query: Query) -> Any:
+    """The answer to a question. NotAllowed if the user may not ask it; other HostlerErrors as they say."""
+    kind, ask = type(query), QUESTIONS[type(query)]
+    if kind in FOR_CLOUD_READERS:
+        state.tenants.require(user, "reader", CLOUD)
+    return ask(state, user, query)
+
+
+# hosts and guests
+
+
+def _hosts(state: ServiceState, user: str, query: Hosts) -> list[HostLine]:
+    fleet = state.fleet
+    first = fleet.row(query.after, field="after") + 1 if query.after is not None else 0
+    rows = np.flatnonzero(fleet.is_host[first:]) + first
+    found: list[HostLine] = []
+    for row in rows.tolist():
+        if fleet.name(row).startswith(query.prefix):
+            found.append(_line(fleet, row))
+            if len(found) == query.limit:
+                break
+    return found
+
+
+def _line(fleet: Fleet, row: int) -> HostLine:
+    view = HostView(fleet, row)
+    return HostLine(
+        view.host,
+        view.nodename,
+        view.uuid,
+        bool(fleet.column("service_up")[row]),
+        view.service.disabled,
+        view.vcpus_total,
+        view.vcpus_used,
+        view.total_usable_ram_mb,
+        view.free_ram_mb,
+        view.free_disk_mb,
+        view.num_instances,
+    )
+
+
+def _show_host(state: ServiceState, user: str, query: ShowHost) -> HostDetail:
+    fleet = state.fleet
+    row = fleet.row(query.name, field="name")
+    if not fleet.is_host[row]:
+        raise UnknownName(f"{query.name} is a resource provider, but no host", field="name")
+    view = HostView(fleet, row)
+    inventory = {}
+    for name, (each, used) in fleet.inventory(query.name).items():
+        inventory[name] = Stock(each.total, int((each.total - each.reserved) * each.allocation_ratio), used)
+    return HostDetail(
+        line=_line(fleet, row),
+        service=view.service,
+        aggregates=[aggregate.name for aggregate in view.aggregates],
+        traits=sorted(view.traits),
+        inventory=inventory,
+        instances=sorted(view.instances),
+    )
+
+
+def _instance(state: ServiceState, user: str, query: Instance) -> InstanceDetail:
+    try:
+        consumer = state.fleet.consumer(query.uuid)
+    except UnknownName:
+        state.tenants.require(user, "reader", CLOUD)  # who may not see all instances does not learn which there are
+        raise
+    state.tenants.require(user, "reader", project_scope(consumer.project_id))
+    return InstanceDetail(
+        uuid=consumer.uuid,
+        node=consumer.provider,
+        project_id=consumer.project_id,
+        user_id=consumer.user_id,
+        server_group=consumer.server_group,
+        building=consumer.building,
+        resources=dict(consumer.resources),
+        elsewhere={name: dict(amounts) for name, amounts in consumer.elsewhere.items()},
+    )
+
+
+def _explain(state: ServiceState, user: str, query: Explain) -> Explanation:
+    return state.engine.explain(state.request(query.request, None), top=query.top)
+
+
+def _fits(state: ServiceState, user: str, query: Fits) -> Fit:
+    state.tenants.require(user, "reader", project_scope(query.request.project_id))
+    return state.engine.fits(state.request(query.request, None), limit=query.limit)
+
+
+def _what_if(state: ServiceState, user: str, query: WhatIf) -> list[Tried]:
+    engine = state.engine.what_if(service_policy(query.policy) if query.policy is not None else None)
+    tried = []
+    for command in query.commands:
+        try:
+            tried.append(Tried(None, _try(state, engine, command)))
+        except HostlerError as error:
+            tried.append(Tried(to_value(error), None))
+    return tried
+
+
+def _try(state: ServiceState, engine: Any, command: p.EngineCommand) -> Any:
+    match command:
+        case p.Place(request=request):
+            return engine.place(state.request(request, None))
+        case p.PlaceMany(requests=requests):
+            return list(engine.place_many([state.request(request, None) for request in requests]))
+        case p.Release(uuids=uuids):
+            return engine.release(uuids)
+        case p.Move(uuid=uuid, request=request):
+            return engine.move(uuid, state.request(request, None))
+        case p.Resize(uuid=uuid, request=request):
+            return engine.resize(uuid, state.request(request, None))
+        case p.SetPolicy():
+            raise InvalidValue("another policy is given beside the commands", field="policy")
+    return p.edit(engine, command, engine.fleet.now)
+
+
+def _capacity(state: ServiceState, user: str, query: Capacity) -> dict[str, CapacityOf]:
+    return capacity(state.fleet)
+
+
+def capacity(fleet: Fleet) -> dict[str, CapacityOf]:
+    """Total, use and fragmentation by resource class. O(rows * classes)."""
+    found = {}
+    rows = fleet.rows
+    for index, name in enumerate(fleet.resource_classes):
+        limit = np.maximum(fleet.store.inventory["limit"][index, :rows], 0)
+        used = fleet.store.inventory["used"][index, :rows]
+        total = int(limit.sum())
+        if total:
+            free = np.maximum(limit - used, 0)
+            scraps = int(free[free * 10 < limit].sum())
+            found[name] = CapacityOf(total, int(used.sum()), scraps / int(free.sum()) if free.any() else 0.0)
+    return found
+
+
+# tenants
+
+
+def _usage(state: ServiceState, user: str, query: ShowUsage) -> UsageAndLimits:
+    scope, tenants = query.scope, state.tenants
+    kind, _, name = scope.partition(":")
+    if kind not in ("domain", "project") or not name:
+        raise InvalidValue(f"{scope[:100]!r} is no such scope", field="scope", hint="say domain:ID or project:ID")
+    tenants.require(user, "reader", scope)
+    if kind == "domain":  # guests may be of a project that nobody has made
+        tenants.check_scope(scope)
+    return UsageAndLimits(state.usage.of(scope), dict(tenants.limits.get(scope, {})))
+
+
+def _domains(state: ServiceState, user: str, query: Domains) -> list[str]:
+    return list(state.tenants.domains)
+
+
+def _projects(state: ServiceState, user: str, query: Projects) -> list[ProjectLine]:
+    state.tenants.require(user, "reader", f"domain:{query.domain}" if query.domain is not None else CLOUD)
+    return [
+        ProjectLine(name, each.domain, each.parent)
+        for name, each in state.tenants.projects.items()
+        if query.domain in (None, each.domain)
+    ]
+
+
+def _users(state: ServiceState, user: str, query: Users) -> list[UserLine]:
+    if query.domain is None:
+        state.tenants.require(user, "cloud_admin", CLOUD)
+    else:
+        state.tenants.require(user, "domain_admin", f"domain:{query.domain}")
+    return [
+        UserLine(name, each.domain, list(each.identities), list(each.roles))
+        for name, each in state.tenants.users.items()
+        if query.domain in (None, each.domain)
+    ]
+
+
+def _tokens(state: ServiceState, user: str, query: Tokens) -> list[TokenLine]:
+    tenants = state.tenants
+    if user != query.user:
+        known = tenants.users.get(query.user)
+        tenants.require(user, "domain_admin", f"domain:{known.domain}" if known is not None else CLOUD)
+    return [
+        TokenLine(name, each.user, each.expires) for name, each in tenants.tokens.items() if each.user == query.user
+    ]
+
+
+def _pools(state: ServiceState, user: str, query: ListPools) -> list[PoolLine]:
+    pools = state.pools
+    return [
+        PoolLine(name, pool.exclusive, list(pool.scopes), pools.hosts(state.fleet, name))
+        for name, pool in pools.pools.items()
+    ]
+
+
+def _policy(state: ServiceState, user: str, query: ShowPolicy) -> PolicyInForce:
+    return PolicyInForce(state.policy, state.engine.policy.digest)
+
+
+QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
+    Hosts: _hosts,
+    ShowHost: _show_host,
+    Instance: _instance,
+    Explain: _explain,
+    Fits: _fits,
+    WhatIf: _what_if,
+    ShowUsage: _usage,
+    Capacity: _capacity,
+    Domains: _domains,
+    Projects: _projects,
+    Users: _users,
+    Tokens: _tokens,
+    ListPools: _pools,
+    ShowPolicy: _policy,
+}
+FOR_CLOUD_READERS: Final = frozenset({Hosts, ShowHost, Explain, WhatIf, Capacity, Domains, ListPools, ShowPolicy})

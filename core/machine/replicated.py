@@ -1,0 +1,67 @@
+"""What a writer needs of the state machine that it owns, and who is told of what it carries out again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from ...placement.types.errors import HostlerError
+
+Command = TypeVar("Command")
+Result = TypeVar("Result")
+T = TypeVar("T")
+
+
+class Machine(Protocol[Command, Result]):
+    """A deterministic state machine: the same commands in the same order make the same state and the same answers."""
+
+    def apply(self, command: Command) -> Result:
+        """Carry out a command. HostlerError refuses it, and then nothing has changed."""
+
+    def encode(self, command: Command) -> bytes:
+        """The command as the journal holds it."""
+
+    def decode(self, data: bytes) -> Command:
+        """The command that ``encode`` was given."""
+
+    def encode_result(self, result: Result) -> bytes:
+        """A result as snapshots hold it, for repeated idempotency keys."""
+
+    def decode_result(self, data: bytes) -> Result:
+        """The result that ``encode_result`` was given."""
+
+    def save(self, path: Path) -> None:
+        """Write the whole state into new files in the folder ``path``."""
+
+    def load(self, path: Path) -> None:
+        """Become the state that ``save`` wrote. SnapshotError or DataDamaged if it cannot be."""
+
+
+@runtime_checkable
+class BatchMachine(Protocol):
+    """A machine that carries out many commands faster than one by one, with the same outcome."""
+
+    def carry_out(
+        self, commands: Sequence[Any], wanted: Sequence[bool] | None = None
+    ) -> Generator[None, None, Sequence[Any]]:
+        """Returns for each command in order its result, or the HostlerError that refused it; anything where it is not
+        ``wanted``. It yields after each step of about a millisecond: others may then read the machine, but not change
+        it."""
+
+
+def finished(steps: Generator[None, None, T]) -> T:
+    """What steps return, taken without a pause."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            outcome: T = end.value
+            return outcome
+
+
+class Replayed(NamedTuple, Generic[Command, Result]):
+    """Who is told, like the observers, of commands that a recovery carries out again: those ``after`` one."""
+
+    after: int
+    observer: Callable[[int, Command, Result | HostlerError], None]

@@ -1,0 +1,1 @@
+"""The process around the service: settings, lifetime, health, metrics, logs and audit."""

@@ -1,0 +1,135 @@
+"""Three pages over HTTP for whoever watches the service: /metrics, /healthz and /readyz. Nothing else is served there.
+
+They are there before the recovery begins, so that a long one can be watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import h11
+import msgspec
+import trio
+
+from ..journal.journal import Journal
+from ..rpc.addresses import bound, listen
+from ..service import Service
+from .metrics import CONTENT_TYPE, Metrics
+from .settings import http_address
+
+SECONDS: Final = 10.0
+"""For a client to ask and to take the answer."""
+CONNECTIONS: Final = 64
+"""At one time; more wait."""
+
+Page = tuple[int, str, bytes]
+
+
+class Health:
+    """What the process is doing: ``state`` is starting, recovering, serving or stopping. ``expected`` is about where
+    the recovery will end."""
+
+    def __init__(self) -> None:
+        self.state = "starting"
+        self.expected = 0
+        self.journal: Journal | None = None
+        self.service: Service | None = None
+
+    @property
+    def ready(self) -> bool:
+        """True while commands are taken."""
+        return self.state == "serving" and self.service is not None and self.service.writer.writable
+
+    def progress(self) -> tuple[int, int]:
+        """(last command that was recovered, about the last that there is)."""
+        reached = self.journal.last if self.journal is not None else 0
+        return reached, max(reached, self.expected)
+
+    @property
+    def loading(self) -> int:
+        """The snapshot that the recovery is loading, 0 if none."""
+        return self.journal.loading if self.journal is not None else 0
+
+    def recovering(self) -> str:
+        """How far the recovery is, in words."""
+        reached, end = self.progress()
+        return f"loading snapshot {self.loading}" if self.loading else f"command {reached} of about {end}"
+
+    def page(self) -> Page:
+        """``/readyz``: 200 while commands are taken, else 503 with what is in the way."""
+        answer: dict[str, object] = {"ready": self.ready, "state": self.state}
+        if self.state == "recovering":
+            answer["recovered"], answer["of_about"] = self.progress()
+            if self.loading:
+                answer["loading_snapshot"] = self.loading
+        if self.service is not None:
+            writer = self.service.writer
+            answer |= {"writable": writer.writable, "sequence": writer.sequence, "queued": writer.queued}
+            if writer.broken is not None:
+                answer["trouble"] = str(writer.broken.args[0])
+        return 200 if self.ready else 503, "application/json", msgspec.json.encode(answer) + b"\n"
+
+
+class StatusPages:
+    """``/healthz`` is 200 while the process answers at all."""
+
+    def __init__(self, health: Health, metrics: Metrics) -> None:
+        self._pages: dict[str, Callable[[], Page]] = {
+            "/metrics": lambda: (200, CONTENT_TYPE, metrics.text()),
+            "/healthz": lambda: (200, "text/plain", b"alive\n"),
+            "/readyz": health.page,
+        }
+        self._room = trio.CapacityLimiter(CONNECTIONS)
+
+    async def serve(self, where: str, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve on HOST:PORT until cancelled; started with the address as it was bound. AddressInUse."""
+        address = http_address(where)
+        listeners = await listen(address)
+        task_status.started(str(bound(address, listeners[0])).removeprefix("tcp:"))
+        await trio.serve_listeners(self._answer, listeners)
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        try:
+            with trio.move_on_after(SECONDS):
+                async with self._room:
+                    await self._exchange(h11.Connection(h11.SERVER, max_incomplete_event_size=16_384), stream)
+        except (trio.BrokenResourceError, h11.LocalProtocolError):
+            return  # the client is gone
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await trio.aclose_forcefully(stream)
+
+    async def _exchange(self, connection: h11.Connection, stream: trio.SocketStream) -> None:
+        request = await _request(connection, stream)
+        if connection.our_state is not h11.SEND_RESPONSE:
+            return  # the client left without a word
+        status, kind, body = self._page(request)
+        headers = [("content-type", kind), ("content-length", str(len(body))), ("connection", "close")]
+        start = connection.send(h11.Response(status_code=status, headers=headers)) or b""
+        if request is None or request.method != b"HEAD":
+            start += connection.send(h11.Data(data=body)) or b""
+        await stream.send_all(start)
+
+    def _page(self, request: h11.Request | None) -> Page:
+        if request is None:
+            return 400, "text/plain", b"this is no HTTP\n"
+        if request.method not in (b"GET", b"HEAD"):
+            return 405, "text/plain", b"only GET and HEAD are served\n"
+        page = self._pages.get(request.target.decode("latin-1").partition("?")[0])
+        if page is None:
+            return 404, "text/plain", f"there are {', '.join(self._pages)}\n".encode()
+        return page()
+
+
+async def _request(connection: h11.Connection, stream: trio.SocketStream) -> h11.Request | None:
+    """A request without its body; None for what is none."""
+    while True:
+        try:
+            event = connection.next_event()
+        except h11.RemoteProtocolError:
+            return None
+        if event is h11.NEED_DATA:
+            connection.receive_data(await stream.receive_some(4096))
+        else:
+            return event if isinstance(event, h11.Request) else None

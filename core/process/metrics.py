@@ -1,0 +1,205 @@
+"""What the service counts and measures, as Prometheus metrics.
+
+Counting costs little (plain numbers); what has to be added up over the fleet is added up when somebody asks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from ...placement.fleet.fleet import Fleet
+from ...placement.types.decision import Decision
+from ...placement.types.errors import HostlerError
+from ..journal.journal import Recovery
+from ..machine.engine_commands import Move, Place, PlaceMany, Resize
+from ..machine.engine_commands import Placed as PlacedMany
+from ..machine.machine import Order
+from ..machine.phase_timing import Phases, PhaseSampler
+from ..machine.queries import capacity
+from ..rpc.server import RpcServer
+from ..service import Service
+from .audit import AuditLog
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+SHORT_SECONDS: Final = (
+    *(0.000001, 0.0000025, 0.000005, 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005),
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25),
+)
+PHASES: Final = "queue: the wait of one command of it; journal: written and synced; decide: carried out"
+
+
+class Metrics:
+    """Counters and histograms of one process. Those of the service are there once it has recovered (``watch``)."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._batches = self._histogram("hostler_batch_commands", "Commands in one journal transaction", SIZES)
+        self._fsync = self._histogram("hostler_fsync_seconds", "Committing a transaction: written and synced", SECONDS)
+        about = f"Time of a batch in each phase: {PHASES}"
+        phases = Histogram("hostler_decision_seconds", about, ("phase",), buckets=SECONDS, registry=self.registry)
+        self._queue, self._journal, self._decide = (phases.labels(name) for name in ("queue", "journal", "decide"))
+        about = "Time of one placement in each phase; some ten a second are measured"
+        ways = ("way", "phase")
+        self._placement = Histogram(
+            "hostler_placement_seconds", about, ways, buckets=SHORT_SECONDS, registry=self.registry
+        )
+        self.commands: Counter[tuple[type[Any], str]] = Counter()
+        """By command and outcome: ok, or an error's code."""
+        self.placements: Counter[str] = Counter()
+        """Requests by outcome, those within one command each by itself."""
+        self.refusals: Counter[str] = Counter()
+        """Refused requests by the stage that left no host."""
+        self.removed: Counter[str] = Counter()
+        """Hosts that each stage took out, over all refused requests."""
+        self.reloads: Counter[str] = Counter({"ok": 0, "failed": 0})
+        """Reloads of the configuration by outcome."""
+        self.recovery: tuple[Recovery, float] | None = None
+        """What the start found, and the seconds that it took."""
+        self.audit: AuditLog | None = None
+        self._service: Service | None = None
+        self._server: RpcServer | None = None
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus's text format. O(hosts * resource classes)."""
+        return generate_latest(self.registry)
+
+    def watch(self, service: Service, server: RpcServer) -> None:
+        """Measure a service that has recovered, from now on."""
+        self._service, self._server = service, server
+        service.writer.observers.append(self._applied)
+        service.writer.batch_observers.append(self._batched)
+        service.state.sampler = PhaseSampler(self._placed)
+
+    def committed(self, seconds: float) -> None:
+        """The journal has committed a transaction. May be called from any thread."""
+        self._fsync.observe(seconds)
+
+    def _histogram(self, name: str, about: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, about, buckets=buckets, registry=self.registry)
+
+    def _batched(self, commands: int, journal_seconds: float, decide_seconds: float) -> None:
+        self._batches.observe(commands)
+        self._journal.observe(journal_seconds)
+        self._decide.observe(decide_seconds)
+        if self._service is not None and (since := self._service.sampled()) is not None:
+            self._queue.observe(max(time.perf_counter() - since - journal_seconds - decide_seconds, 0.0))
+
+    def _placed(self, way: str, phases: Phases) -> None:
+        for phase, seconds in phases.items():
+            self._placement.labels(way, phase).observe(seconds)
+
+    def _applied(self, _: int, order: Order, outcome: Any) -> None:
+        command = order.command
+        if isinstance(outcome, HostlerError):
+            self.commands[type(command), outcome.code] += 1
+            if isinstance(command, (Place, Move, Resize)):
+                self.placements[outcome.code] += 1
+            return
+        self.commands[type(command), "ok"] += 1
+        if isinstance(outcome, Decision):
+            self._decided(outcome)
+        elif isinstance(command, PlaceMany) and isinstance(outcome, PlacedMany):
+            self.placements["placed"] += outcome.placed
+            for code, _sentence in outcome.refusals.values():
+                self.placements[code] += 1
+            self.refusals.update(outcome.refused_by)
+            self.removed.update(outcome.removed)
+
+    def _decided(self, decision: Decision) -> None:
+        if decision.refusal is None:
+            self.placements["placed"] += 1
+            return
+        self.placements["no_valid_host"] += 1
+        self.refusals[decision.refusal.stage] += 1
+        self.removed.update({stage: hosts for stage, hosts in decision.removed.items() if hosts})
+
+    # when somebody asks
+
+    def describe(self) -> list[Metric]:
+        """Nothing: names are known once there is a service."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """What is counted in plain numbers, and what is looked up now."""
+        commands = CounterMetricFamily("hostler_commands", "Commands by outcome", labels=("command", "outcome"))
+        counts = {(str(kind.__struct_config__.tag), outcome): n for (kind, outcome), n in self.commands.items()}
+        for labels in sorted(counts):
+            commands.add_metric(labels, counts[labels])
+        yield commands
+        yield _counted("hostler_placements", "Requests to place instances, by outcome", "outcome", self.placements)
+        yield _counted("hostler_refusals", "Refused requests by the stage that left no host", "stage", self.refusals)
+        yield _counted("hostler_hosts_removed", "Hosts each stage took out, in refused requests", "stage", self.removed)
+        yield _counted("hostler_reloads", "Reloads of the configuration", "outcome", self.reloads)
+        if self.recovery is not None:
+            found, seconds = self.recovery
+            yield _gauge("hostler_recovery_seconds", "Time that the last start took to recover", seconds)
+            yield _gauge("hostler_recovered_commands", "Commands replayed at the last start", found.replayed)
+            yield _gauge("hostler_recovery_damages", "What was found damaged at the last start", len(found.damage))
+        if self.audit is not None:
+            lost = "Lines that the audit log could not write"
+            yield CounterMetricFamily("hostler_audit_lines_lost", lost, value=self.audit.lost)
+        if self._server is not None:
+            yield _gauge("hostler_connections", "RPC connections", len(self._server.connections))
+            refused = "RPC connections beyond the limit"
+            yield CounterMetricFamily("hostler_connections_refused", refused, value=self._server.refused)
+        if self._service is not None:
+            yield from _service_metrics(self._service)
+            yield from _capacity_metrics(self._service.state.fleet)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _counted(name: str, text: str, label: str, counts: Counter[str]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=(label,))
+    for key in sorted(counts):
+        family.add_metric((key,), counts[key])
+    return family
+
+
+def _service_metrics(service: Service) -> Iterator[Metric]:
+    writer, state = service.writer, service.state
+    fleet = state.fleet
+    yield _gauge("hostler_sequence", "Number of the last command that was carried out", writer.sequence)
+    yield _gauge("hostler_queue_commands", "Commands that wait", writer.queued)
+    yield _gauge("hostler_writable", "1 while commands are taken, 0 while the disk refuses", float(writer.writable))
+    rows = fleet.is_host[: fleet.rows].nonzero()[0]
+    up = int(fleet.column("service_up")[rows].sum())
+    hosts = GaugeMetricFamily("hostler_hosts", "Compute hosts by the state of their service", labels=("state",))
+    hosts.add_metric(("up",), up)
+    hosts.add_metric(("down",), len(rows) - up)
+    yield hosts
+    instances = int(fleet.column("num_instances")[rows].sum())
+    yield _gauge("hostler_instances", "Instances on all hosts", instances)
+    policy = InfoMetricFamily("hostler_policy", "The policy in force")
+    policy.add_metric((), {"digest": state.engine.policy.digest})
+    yield policy
+
+
+def _capacity_metrics(fleet: Fleet) -> Iterator[Metric]:
+    label = ("resource_class",)
+    about = "(total - reserved) * allocation_ratio of all providers"
+    total = GaugeMetricFamily("hostler_capacity", about, labels=label)
+    used = GaugeMetricFamily("hostler_used", "What is allocated of it", labels=label)
+    share = GaugeMetricFamily("hostler_utilisation", "What is allocated of it, as a share", labels=label)
+    about = "Share of what is free that lies on providers with less than a tenth of their capacity left"
+    scraps = GaugeMetricFamily("hostler_fragmentation", about, labels=label)
+    for name, figures in capacity(fleet).items():
+        total.add_metric((name,), figures.total)
+        used.add_metric((name,), figures.used)
+        share.add_metric((name,), figures.used / figures.total)
+        scraps.add_metric((name,), figures.fragmentation)
+    yield from (total, used, share, scraps)

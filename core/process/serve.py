@@ -1,0 +1,70 @@
+"""The command ``hostler serve``: runs the service, or the Placement API, until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import cyclopts
+from cyclopts import Parameter
+
+from ...placement.types.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from .config import Loaded
+
+app = cyclopts.App(name="serve", help="Run the service until SIGTERM or Ctrl-C. SIGHUP reads the policy again.")
+
+
+@app.default
+async def serve(
+    *,
+    rpc: Annotated[list[str] | None, Parameter(help="unix:PATH, tcp:HOST:PORT or tls:HOST:PORT; repeatable")] = None,
+    placement: Annotated[str | None, Parameter(help="serve the OpenStack Placement API there: HOST:PORT")] = None,
+    http: Annotated[str | None, Parameter(help="serve /metrics, /healthz and /readyz there: HOST:PORT")] = None,
+    data: Annotated[str | None, Parameter(help="folder of the journal and snapshots; :memory: for none")] = None,
+    config: Annotated[Path | None, Parameter(help="a TOML file, see docs/operation.md and docs/placement.md")] = None,
+    auth: Annotated[
+        str | None, Parameter(help="tokens, none; of --placement alone: none, static, keystone, noauth2")
+    ] = None,
+) -> int:
+    """Run the service. Once calls are taken, a line ``ready ADDRESS...`` comes on standard output.
+
+    With --placement alone it is the Placement API that is served, as the file's table [placement] says; with --rpc as
+    well, both on one state. Without --data, here or in the file, nothing outlives the process.
+    """
+    if placement is not None and not rpc:
+        if http is not None:
+            problem = "--http is for the service, and --placement alone is only the Placement API"
+            raise InvalidValue(problem, field="http", hint="give --rpc as well")
+        return await _placement(placement, auth, data, config)
+    from ..http.config import MEMORY
+    from .daemon import run  # the rest takes its time to import
+
+    given = {
+        ("rpc", "listen"): rpc,
+        ("rpc", "auth"): auth,
+        ("placement", "listen"): placement,
+        ("operation", "http"): http,
+        ("data", "folder"): data,
+    }
+    options: dict[tuple[str, ...], Any] = {key: value for key, value in given.items() if value}
+    if data == MEMORY:
+        options["data", "folder"] = None
+
+    def load() -> Loaded:
+        from .config import load as read
+
+        return read(config, options=options)
+
+    await run(load, ready=lambda addresses: print("ready", *addresses, flush=True))
+    return 0
+
+
+async def _placement(address: str, auth: str | None, data: str | None, config: Path | None) -> int:
+    from ..http.service import run, settled  # takes its time to import
+
+    settings = settled(config, listen=address, auth=auth, data=data)
+    await run(settings, signals=(signal.SIGINT, signal.SIGTERM))
+    return 0

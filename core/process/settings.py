@@ -1,0 +1,136 @@
+"""All that an operator can set, with defaults: a Struct for each table of the configuration file.
+
+Reading them, and saying what is wrong where, is config.py's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import msgspec
+
+from ...placement.types.errors import HostlerError, InvalidValue
+from ..http.config import MEMORY, PlacementConfig
+from ..http.config import check as check_placement
+from ..rpc.addresses import Address
+from ..rpc.server import Limits
+from ..rpc.tls import TlsVersion
+from ..writer.command_queue import QUEUE_LIMIT
+from ..writer.writer import ANSWERS_KEPT, SNAPSHOT_EVERY
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+KeyPath = tuple[str | int, ...]
+"""Names of tables and keys, and positions in lists."""
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all tables: unknown keys are refused."""
+
+
+class Tls(Table, frozen=True):
+    """[rpc.tls]: PEM files, and the oldest protocol that is spoken. With ``client_ca`` clients may show certificates,
+    which then say who they are; with ``client_certificates`` required, nobody is heard who shows none."""
+
+    certificate: str
+    key: str
+    client_ca: str | None = None
+    client_certificates: Literal["optional", "required"] = "optional"
+    minimum_version: TlsVersion = "1.2"
+
+
+class Rpc(Table, frozen=True):
+    """[rpc]: where to listen (unix:PATH, tcp:HOST:PORT, tls:HOST:PORT), and who may come: with ``auth`` tokens callers
+    show a token or a certificate, but the service's own user on a Unix socket; with none everybody is a cloud admin."""
+
+    listen: tuple[str, ...] = ("unix:hostler.sock",)
+    auth: Literal["tokens", "none"] = "tokens"
+    tls: Tls | None = None
+    limits: Limits = Limits()
+
+
+class Data(Table, frozen=True):
+    """[data]: the folder of the journal (none: nothing outlives the process), how many commands come between two
+    snapshots, whether the whole history is kept, and how many idempotency keys are remembered."""
+
+    folder: str | None = None
+    snapshot_every: Positive = SNAPSHOT_EVERY
+    keep_history: bool = False
+    keys_kept: Positive = ANSWERS_KEPT
+    queue: Positive = QUEUE_LIMIT
+    audit: bool = True
+
+
+class Operation(Table, frozen=True):
+    """[operation]: where to serve /metrics, /healthz and /readyz over HTTP (HOST:PORT; none: nowhere), how much to log
+    and in which form, where spans go (an installed OpenTelemetry exporter; none: as the process has set it up), and how
+    long to wait for answers to be read when stopping."""
+
+    http: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "text"] = "json"
+    traces: str | None = None
+    drain_seconds: Seconds = 10.0
+
+
+class Config(Table, frozen=True):
+    """The whole file. ``policy`` is the path of a policy file (docs/policies.md), read again at SIGHUP; without one the
+    policy in force stays, at first Nova's default."""
+
+    policy: str | None = None
+    rpc: Rpc = Rpc()
+    data: Data = Data()
+    operation: Operation = Operation()
+    placement: PlacementConfig = PlacementConfig()
+    """Where ``listen`` is set, the Placement API is served on the same state, with the same folder."""
+
+    @property
+    def folder(self) -> str | None:
+        """The data folder: that of [data]; where it names none, that of the Placement API, if it is served."""
+        if self.data.folder is None and self.placement.listen and self.placement.data != MEMORY:
+            return self.placement.data or None
+        return self.data.folder
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where to listen."""
+        return [Address.parse(text) for text in self.rpc.listen]
+
+
+def http_address(text: str) -> Address:
+    """HOST:PORT. InvalidValue if it is none."""
+    try:
+        return Address.parse(f"tcp:{text}")
+    except InvalidValue:
+        hint = "such as 127.0.0.1:9464"
+        raise InvalidValue(f"{text!r} is not HOST:PORT", field="operation.http", hint=hint) from None
+
+
+def problems_of(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """(key, problem) of values that have the right type but cannot work. Looks at no files."""
+    rpc = config.rpc
+    for position, text in enumerate(rpc.listen):
+        try:
+            address = Address.parse(text)
+        except InvalidValue as error:
+            yield ("rpc", "listen", position), str(error)
+            continue
+        if address.kind == "tls" and rpc.tls is None:
+            yield ("rpc", "listen", position), "tls: needs a table [rpc.tls]"
+    if rpc.tls is not None and rpc.tls.client_certificates == "required" and rpc.tls.client_ca is None:
+        yield ("rpc", "tls", "client_certificates"), "required needs client_ca, the authority that signs them"
+    for name in Limits.__struct_fields__:
+        if getattr(rpc.limits, name) <= 0:
+            yield ("rpc", "limits", name), "must be above 0"
+    if config.operation.http is not None:
+        try:
+            http_address(config.operation.http)
+        except InvalidValue as error:
+            yield ("operation", "http"), str(error)
+    if config.data.folder == MEMORY:
+        yield ("data", "folder"), f"{MEMORY} is no folder: leave the key out, and nothing outlives the process"
+    try:
+        check_placement(config.placement)
+    except HostlerError as error:
+        yield ("placement", *(error.field or "").split(".")), str(error)

@@ -1,0 +1,1 @@
+"""Allocation candidates over all provider trees, lazily, in a defined order."""

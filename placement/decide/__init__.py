@@ -1,0 +1,1 @@
+"""A request compiled, ranked or scanned, claimed and explained; the Engine."""

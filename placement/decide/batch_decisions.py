@@ -1,0 +1,209 @@
+"""The answers to many placements: arrays as the kernel left them, which become Decision values only when somebody
+looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ext.tables import format_uuid
+from ..types.decision import Decision, Selection
+from ..types.request import Request
+from .explain.refusals import quick_refusal
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .signature import Signature
+
+
+@dataclass(slots=True)
+class Run:
+    """Consecutive requests that one kernel call decided; the first is number ``first`` of all, and gets number
+    ``sequence`` of the engine's decisions."""
+
+    first: int
+    sequence: int
+    requests: Sequence[Request]
+    signatures: list[Signature]
+    which: NDArray[np.int32]
+    uuids: NDArray[np.uint64]
+    rows: NDArray[np.int32]
+    scores: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+
+class Decisions(Sequence[Decision]):
+    """The answers to ``place_many``, in order. A Decision is made when it is looked at; the arrays are there at once.
+
+    Names of hosts are read at that moment, so look before the hosts are removed.
+    """
+
+    def __init__(self, engine: Engine, count: int) -> None:
+        self._engine = engine
+        self._whole: dict[int, Decision] = {}
+        self._alone: list[int] = []
+        self._runs: list[Run] = []
+        self._reader: _RunReader | None = None
+        """Of the run that was looked at last."""
+        self.rows: NDArray[np.int32] = np.full(count, -1, np.int32)
+        """Row of the (first) host of each decision, -1 where nothing was placed."""
+        self.scores: NDArray[np.float64] = np.zeros(count)
+        """Weight of that host."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def placed(self) -> int:
+        """Number of requests that were placed."""
+        return int(np.count_nonzero(self.rows >= 0))
+
+    @overload
+    def __getitem__(self, index: int) -> Decision: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Decision]: ...
+    def __getitem__(self, index: int | slice) -> Decision | list[Decision]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError("decision out of range")
+        known = self._whole.get(index)
+        if known is None:
+            known = self._whole[index] = self._reader_of(index).decision(index)
+        return known
+
+    def __iter__(self) -> Iterator[Decision]:
+        whole = self._whole
+        for index in range(len(self.rows)):
+            known = whole.get(index)
+            if known is None:
+                known = whole[index] = self._reader_of(index).decision(index)
+            yield known
+
+    def uuids(self) -> list[str]:
+        """Uuid of the (first) instance of each request, in order; empty where one that was refused had none.
+        O(requests)."""
+        found = [""] * len(self)
+        for run in self._runs:
+            words = run.uuids.tolist()
+            found[run.first : run.first + len(words)] = [format_uuid(high, low) for high, low in words]
+        for index, decision in self._whole.items():
+            if decision.placed:
+                found[index] = decision.selections[0].instance_uuid
+        return found
+
+    def taken(self) -> Iterator[tuple[Mapping[str, int], list[int]]]:
+        """Positions of the requests that were placed, and what each of these takes of each resource class, all
+        instances and providers together; positions that take alike may come together. O(requests)."""
+        names = self._engine.fleet.resource_classes
+        positions: dict[tuple[int, int], list[int]] = {}
+        for number, run in enumerate(self._runs):
+            for at, (which, row) in enumerate(zip(run.which.tolist(), run.rows.tolist(), strict=True), run.first):
+                if row >= 0:
+                    positions.setdefault((number, which), []).append(at)
+        for (number, which), found in positions.items():
+            resources = self._runs[number].signatures[which].resources
+            yield {names[index]: amount for index, amount in resources.items()}, found
+        for at in self._alone:
+            if self._whole[at].placed:
+                yield self._whole[at].amounts(), [at]
+
+    def add(self, index: int, decision: Decision) -> None:
+        """Take in a decision that was made by itself."""
+        self._whole[index] = decision
+        self._alone.append(index)
+        if decision.placed:
+            fleet = self._engine.fleet
+            self.rows[index] = fleet.row_of_uuid(decision.selected.provider_uuid)
+            self.scores[index] = decision.selected.weight
+
+    def add_run(self, run: Run) -> None:
+        """Take in what a kernel call decided."""
+        self._runs.append(run)
+        span = slice(run.first, run.first + len(run.rows))
+        self.rows[span], self.scores[span] = run.rows, run.scores
+
+    def _reader_of(self, index: int) -> _RunReader:
+        reader = self._reader
+        if reader is None or not reader.first <= index < reader.end:
+            run = next(run for run in self._runs if run.first <= index < run.first + len(run.rows))
+            reader = self._reader = _RunReader(self._engine, run)
+        return reader
+
+
+class _Filtered(NamedTuple):
+    """What the stages removed of the hosts that were considered."""
+
+    considered: int
+    removed: dict[str, int]
+
+
+class _RunReader:
+    """Makes the Decisions of a run. Columns are read for all of them at once, and what many have in common once."""
+
+    def __init__(self, engine: Engine, run: Run) -> None:
+        self._engine, self._run = engine, run
+        self.first, self.end = run.first, run.first + len(run.rows)
+        self._which, self._rows, self._scores = run.which.tolist(), run.rows.tolist(), run.scores.tolist()
+        self._uuids, self._counts = run.uuids.tolist(), run.counts.tolist()
+        fleet = engine.fleet
+        columns = fleet.ledger.store.row
+        self._classes = columns["class_of"][run.rows].tolist()
+        self._providers = fleet.providers.words(run.rows).tolist()
+        self._hosts = columns["service_host"][run.rows].tolist()
+        names = fleet.resource_classes
+        self._stages = [tuple(signature.stage_names) for signature in run.signatures]
+        self._amounts = [{names[index]: n for index, n in each.resources.items()} for each in run.signatures]
+        self._places: dict[int, tuple[str | None, str | None]] = {}
+        self._filtered: dict[tuple[int, ...], _Filtered] = {}
+
+    def decision(self, index: int) -> Decision:
+        """The Decision of request number ``index`` of all."""
+        run, at = self._run, index - self.first
+        sequence, row, which, counts = run.sequence + at, self._rows[at], self._which[at], self._counts[at]
+        filtered = self._filtered.get((which, *counts))
+        if filtered is None:
+            filtered = self._filtered[which, *counts] = self._filtered_by(which, counts)
+        removed = filtered.removed.copy()
+        return Decision(
+            sequence=sequence,
+            request_id=run.requests[at].request_id,
+            considered=filtered.considered,
+            removed=removed,
+            selections=(self._selection(at, row),) if row >= 0 else (),
+            refusal=None if row >= 0 else quick_refusal(removed, filtered.considered),
+            seed=self._engine.seed_of(sequence),
+        )
+
+    def _selection(self, at: int, row: int) -> Selection:
+        fleet, provider = self._engine.fleet, format_uuid(*self._providers[at])
+        cell, zone = self._place(self._classes[at])
+        return Selection(
+            instance_uuid=format_uuid(*self._uuids[at]),
+            host=fleet.nodes.names.get(self._hosts[at]),
+            node=fleet.name(row),
+            provider_uuid=provider,
+            cell_uuid=cell,
+            availability_zone=zone,
+            weight=self._scores[at],
+            allocations={provider: self._amounts[self._which[at]].copy()},
+        )
+
+    def _filtered_by(self, which: int, counts: list[int]) -> _Filtered:
+        stages = self._stages[which]
+        mine = counts[: len(stages) + 1]
+        return _Filtered(sum(mine), dict(zip(stages, mine[1:], strict=True)))
+
+    def _place(self, number: int) -> tuple[str | None, str | None]:
+        """(cell, availability zone) of the rows of a host class."""
+        known = self._places.get(number)
+        if known is None:
+            static = self._engine.fleet.ledger.classes[number]
+            known = self._places[number] = (static.cell_uuid, self._engine.zone_of(static))
+        return known

@@ -1,0 +1,114 @@
+"""Verdicts of filters: by host class where a filter reads nothing else, else by row; shared by requests that look alike
+to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..candidates.for_engine import TreeQuery
+from ..filters.base import Filter
+from ..fleet.derived_column import RowCache
+from ..fleet.fleet import Fleet
+from ..fleet.host_view import ClassView, FleetView, HostView
+from ..policy.rule_checks import verdicts
+from ..types.request import Request
+from ..weighers.base import Weigher
+
+T = TypeVar("T")
+VERDICTS: Final = 4096
+"""Verdicts of filters, by their keys of requests, kept at most."""
+ROW_BYTES: Final = 256 << 20
+"""Bytes that verdicts on rows may take together."""
+
+
+class ClassVerdicts:
+    """What one filter says of each host class, judged once per class."""
+
+    def __init__(self, fleet: Fleet, judge: Filter, request: Request) -> None:
+        self.fleet, self.judge, self.request = fleet, judge, request
+        self.passes: list[bool] = []
+
+    def refresh(self) -> list[bool]:
+        """Verdicts for all classes known now. O(new classes)."""
+        classes = self.fleet.classes.values
+        for host_class in classes[len(self.passes) :]:
+            verdict = host_class.is_host and self.judge.host_passes(ClassView(self.fleet, host_class), self.request)
+            self.passes.append(bool(verdict))
+        return self.passes
+
+
+def row_verdicts(fleet: Fleet, judge: Filter, request: Request) -> RowCache:
+    """A filter's verdicts row by row: its mask form where it has one, else its host form on each host."""
+
+    def evaluate(rows: NDArray[np.int32]) -> NDArray[np.uint8]:
+        mask = judge.mask(FleetView(fleet, rows), request)
+        if mask is None:
+            hosts = (HostView(fleet, int(row)) for row in rows)
+            passes = [host._class.is_host and bool(judge.host_passes(host, request)) for host in hosts]
+            return np.array(passes, np.uint8)
+        return verdicts(judge, mask, len(rows))
+
+    return RowCache(fleet, np.uint8, evaluate)
+
+
+def tree_verdicts(fleet: Fleet, asked: TreeQuery) -> RowCache:
+    """Whether each row's provider tree has an allocation candidate, for queries that one provider alone does not
+    settle."""
+
+    def evaluate(rows: NDArray[np.int32]) -> NDArray[np.uint8]:
+        return asked.having(rows).astype(np.uint8)
+
+    return RowCache(fleet, np.uint8, evaluate, whole_trees=True)
+
+
+class SharedVerdicts:
+    """Verdicts of filters, shared by the signatures whose requests look alike to a filter."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self._classes: dict[Hashable, ClassVerdicts] = {}
+        self._rows: dict[Hashable, RowCache] = {}
+        self._multipliers: dict[str, dict[tuple[int, ...], float]] = {}
+
+    def clear(self) -> None:
+        """Forget everything: the columns moved, or aggregates changed."""
+        self._classes.clear()
+        self._rows.clear()
+        self._multipliers.clear()
+
+    def multipliers(self, weigher: Weigher) -> dict[tuple[int, ...], float]:
+        """A weigher's multipliers by a host's aggregates, to be filled as they are asked for."""
+        return self._multipliers.setdefault(weigher.name, {})
+
+    def by_class(self, judge: Filter, request: Request) -> ClassVerdicts:
+        """Verdicts on host classes. O(1) for a key that is known."""
+        return self._kept(self._classes, VERDICTS, ClassVerdicts, judge, request)
+
+    def by_row(self, judge: Filter, request: Request) -> RowCache:
+        """Verdicts on rows. O(1) for a key that is known."""
+        most = min(VERDICTS, max(16, ROW_BYTES // self.fleet.store.capacity))
+        return self._kept(self._rows, most, row_verdicts, judge, request)
+
+    def _kept(
+        self,
+        kept: dict[Hashable, T],
+        most: int,
+        make: Callable[[Fleet, Filter, Request], T],
+        judge: Filter,
+        request: Request,
+    ) -> T:
+        """What is known for the filter and its key of the request, else made; the oldest go first. Keys that are the
+        request itself come once, so these are not kept."""
+        key = judge.key(request)
+        if key is request:
+            return make(self.fleet, judge, request)
+        found = kept.get((judge.name, key))
+        if found is None:
+            if len(kept) >= most:
+                del kept[next(iter(kept))]
+            found = kept[judge.name, key] = make(self.fleet, judge, request)
+        return found

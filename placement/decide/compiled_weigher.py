@@ -1,0 +1,157 @@
+"""One weigher compiled for the kernel: where its raw values come from, and its multiplier by host class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ext.constants import SOURCE_CLASS, SOURCE_COLUMN, SOURCE_GROUP, SOURCE_PACKING, SOURCE_ROW
+from ..fleet.columns import COLUMN
+from ..fleet.derived_column import RowCache
+from ..fleet.fleet import Fleet
+from ..fleet.host_view import ClassView, FleetView, HostView
+from ..policy.rule_checks import column_of, ends_of, fields_of, finite_number, formula_of, raw_values
+from ..types.errors import HostlerError, InvalidValue
+from ..types.host_classes import STATIC_FIELDS
+from ..types.request import Request
+from ..weighers.base import Weigher
+
+
+class RowValues:
+    """A weigher's raw values row by row, and the rows for which it raised."""
+
+    def __init__(self, fleet: Fleet, weigher: Weigher, request: Request) -> None:
+        self.weigher, self.request, self.fleet = weigher, request, fleet
+        self.errors: dict[int, HostlerError] = {}
+        trees, everything = weigher.whole_trees, weigher.whole_fleet
+        self.cache = RowCache(fleet, np.float64, self._evaluate, whole_trees=trees, whole_fleet=everything)
+
+    def _evaluate(self, rows: NDArray[np.int32]) -> NDArray[np.float64]:
+        raw = self._read(rows)
+        return raw if self.weigher.maxval is None else np.minimum(raw, self.weigher.maxval)
+
+    def _read(self, rows: NDArray[np.int32]) -> NDArray[np.float64]:
+        weigher, raw = self.weigher, np.zeros(len(rows), np.float64)
+        view, column = FleetView(self.fleet, rows), weigher.column(self.request)
+        values = weigher.values(view, self.request) if column is None else view.column(column)
+        if values is not None:
+            return self._vectorised(rows, raw_values(weigher, values, len(rows)))
+        for position, row in enumerate(rows.tolist()):
+            self.errors.pop(row, None)
+            host = HostView(self.fleet, row)
+            if not host._class.is_host:
+                continue
+            try:
+                raw[position] = finite_number(weigher, "raw value", weigher.raw(host, self.request))
+            except HostlerError as error:
+                self.errors[row] = error
+        return raw
+
+    def _vectorised(self, rows: NDArray[np.int32], values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``values`` as they are for hosts; what is said of other rows is ignored."""
+        finite, hosts = np.isfinite(values), self.fleet.is_host[rows]
+        for row in rows.tolist() if self.errors else ():
+            self.errors.pop(row, None)
+        for position in np.flatnonzero(hosts & ~finite).tolist():
+            try:
+                finite_number(self.weigher, "raw value", float(values[position]))
+            except InvalidValue as error:
+                self.errors[int(rows[position])] = error
+        return np.where(hosts & finite, values, 0.0)
+
+
+class Term:
+    """One weigher compiled: where its raw value comes from, and its multiplier by host class."""
+
+    def __init__(
+        self, fleet: Fleet, weigher: Weigher, request: Request, by_aggregates: dict[tuple[int, ...], float]
+    ) -> None:
+        """``by_aggregates``: the weigher's multipliers by a host's aggregates, as far as they are known; shared."""
+        self.fleet, self.weigher, self.request = fleet, weigher, request
+        self._by_aggregates = by_aggregates
+        self.rows: RowValues | None = None
+        self._multiplier = finite_number(weigher, "multiplier", weigher.multiplier())
+        self._multipliers: list[float] = []
+        self._values: list[float] = []
+        self._per_class = False
+        self.arguments: dict[str, Any] = {"multiplier": self._multiplier} | ends_of(weigher)
+        self._find_source()
+        self._read_multipliers()
+
+    def _find_source(self) -> None:
+        weigher, request = self.weigher, self.request
+        factor = weigher.group_factor
+        # The kernel does not clamp columns from above.
+        column = weigher.column(request) if factor is None and weigher.maxval is None else None
+        formula = formula_of(weigher, request) if factor is None and column is None else None
+        if factor is not None:
+            self.arguments.update(source=SOURCE_GROUP, group_factor=factor)
+        elif column is not None:
+            # These two change only by edits that also have every signature compiled anew.
+            steady = column in ("hypervisor_version", "failed_builds")
+            self.arguments.update(source=SOURCE_COLUMN, column=column_of(weigher, column), steady=steady)
+        elif formula is not None:
+            asked = formula.vcpus, formula.memory_gib
+            by_load = weigher.whole_fleet
+            self.arguments.update(source=SOURCE_PACKING, formula=formula.number, asked=asked, by_load=by_load)
+        elif fields_of(weigher, request) <= STATIC_FIELDS:
+            self.arguments.update(source=SOURCE_CLASS, values=np.zeros(64))
+        else:
+            self.rows = RowValues(self.fleet, weigher, request)
+            self.arguments.update(source=SOURCE_ROW, values=self.rows.cache.array)
+
+    def _read_multipliers(self) -> None:
+        """Multipliers by class, kept only if an aggregate of some class sets one."""
+        for host_class in self.fleet.classes.values[len(self._multipliers) :]:
+            value = self._multiplier
+            if host_class.is_host and host_class.aggregates:
+                known = self._by_aggregates.get(host_class.aggregates)
+                if known is None:
+                    known = self.weigher.host_multiplier(ClassView(self.fleet, host_class))
+                    known = finite_number(self.weigher, "multiplier", known)
+                    self._by_aggregates[host_class.aggregates] = known
+                value = known
+            self._multipliers.append(value)
+        self._per_class = any(value != self._multiplier for value in self._multipliers)
+        if self._per_class:
+            array, least, greatest = self.by_class() or (None, 0.0, 0.0)
+            self.arguments.update(multipliers=array, least_multiplier=least, greatest_multiplier=greatest)
+
+    def by_class(self) -> tuple[NDArray[np.float64], float, float] | None:
+        """(multiplier by class, least, greatest), or None where all are the configured one."""
+        if not self._per_class:
+            return None
+        return np.array(self._multipliers), min(self._multipliers), max(self._multipliers)
+
+    @property
+    def grows(self) -> bool:
+        """True if something of the term is held per host class."""
+        return self._per_class or self.arguments["source"] == SOURCE_CLASS
+
+    def grow(self) -> None:
+        """Take in host classes that are new since the last call."""
+        known = len(self._values)
+        self._read_multipliers()
+        if self.arguments["source"] != SOURCE_CLASS:
+            return
+        for host_class in self.fleet.classes.values[known:]:
+            raw = self.weigher.raw(ClassView(self.fleet, host_class), self.request) if host_class.is_host else 0.0
+            raw = finite_number(self.weigher, "raw value", raw)
+            self._values.append(raw if self.weigher.maxval is None else min(raw, self.weigher.maxval))
+        self.arguments["values"] = np.array([*self._values, 0.0])
+
+    def adds_nothing(self) -> bool:
+        """True if no host's score can depend on the weigher as things stand; the fleet's static epoch tells when that
+        may change."""
+        if not self._per_class and self._multiplier == 0.0:
+            # A rule of rows may still refuse the request by raising.
+            return self.rows is None
+        column = self.arguments.get("column")
+        if column == COLUMN["pci_weight"]:
+            return not self.fleet.has_pci
+        if column in (COLUMN["hypervisor_version"], COLUMN["failed_builds"]):
+            values = self.fleet.store.host[column, : self.fleet.rows][self.fleet.is_host]
+            return len(values) == 0 or bool(values.min() == values.max())
+        return False

@@ -1,0 +1,130 @@
+"""Why a stage refuses a host, in words with the numbers that decided."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ...fleet.fleet import Fleet
+from ...fleet.host_view import HostView
+from ...types.host_classes import STATIC_FIELDS
+from ..group_state import as_value
+from ..signature import AGGREGATES, CANDIDATES, CELL, SELECTION, TRAITS, Stage
+
+if TYPE_CHECKING:
+    from ..scan import Scheduling
+
+UNITS: Final = {"MEMORY_MB": " MiB", "DISK_GB": " GiB"}
+
+
+class Reasons:
+    """The reasons of one request on the fleet as it is. What reads static fields only is worked out once per host
+    class."""
+
+    def __init__(self, scheduling: Scheduling) -> None:
+        self._fleet, self._signature = scheduling.fleet, scheduling.signature
+        request = scheduling.request.with_changes(now=scheduling.fleet.now)
+        self._request = as_value(scheduling.fleet, scheduling.group, request)
+        """Filters explain themselves by what the request says, so it says the time and the server group."""
+        self._by_class: dict[tuple[int, int], str] = {}
+
+    def of_verdict(self, row: int, verdict: int) -> tuple[str, str]:
+        """Stage and reason of a refused row, by its verdict in ``Ranked``."""
+        stages = self._signature.stages
+        if verdict >= len(stages):
+            return SELECTION, self.of_selection(row)
+        return stages[verdict].name, self.of_stage(stages[verdict], row)
+
+    def of_stage(self, stage: Stage, row: int) -> str:
+        """Why ``stage`` refuses the host at ``row``, which it does, whatever the others say."""
+        if stage.filter is None:
+            index = self._signature.resource_of(stage)
+            if index is not None:
+                return shortage(self._fleet, row, index, self._signature.resources[index])
+        elif not stage.filter.fields(self._request) <= STATIC_FIELDS:
+            return self._filter_reason(stage, row)
+        key = (stage.number, int(self._fleet.store.row["class_of"][row]))
+        known = self._by_class.get(key)
+        if known is None:
+            known = self._candidate_reason(stage, row) if stage.filter is None else self._filter_reason(stage, row)
+            self._by_class[key] = known
+        return known
+
+    def of_selection(self, row: int) -> str:
+        """Which of the request's names leaves the host out."""
+        spec, host, node = self._request.spec, self._fleet.service_host(row), self._fleet.name(row)
+        destination = spec.requested_destination
+        if destination is not None and destination.host is not None:
+            if host != destination.host:
+                return f"{host} is not the requested host {destination.host}"
+            if destination.node and node != destination.node:
+                return f"{node} is not the requested node {destination.node}"
+        if _names(spec.ignore_hosts, host):
+            return f"{host} is one of ignore_hosts"
+        if spec.force_hosts and not _names(spec.force_hosts, host):
+            return f"{host} is none of force_hosts"
+        return f"{node} is none of force_nodes"
+
+    def _filter_reason(self, stage: Stage, row: int) -> str:
+        assert stage.filter is not None
+        return stage.filter.reason(HostView(self._fleet, row), self._request)
+
+    def _candidate_reason(self, stage: Stage, row: int) -> str:
+        if stage.name == TRAITS:
+            return self._traits_reason(row)
+        if stage.name == AGGREGATES:
+            return self._aggregates_reason(row)
+        if stage.name == CELL:
+            cell = self._fleet.host_class(row).cell_uuid
+            return f"is in cell {cell}, not {self._signature.demands.cell_uuid}"
+        assert stage.name == CANDIDATES
+        return "its provider tree has no allocation candidate for the request groups"
+
+    def _traits_reason(self, row: int) -> str:
+        query, group = self._signature.demands.query, self._signature.demands.group
+        traits = self._fleet.host_class(row).traits
+        lacking = sorted((group.required | query.root_required) - traits)
+        if lacking:
+            return f"lacks the trait{_s(lacking)} {', '.join(lacking)}"
+        forbidden = sorted((group.forbidden | query.root_forbidden) & traits)
+        if forbidden:
+            return f"has the forbidden trait{_s(forbidden)} {', '.join(forbidden)}"
+        missed = next(choice for choice in group.any_of if not choice & traits)
+        return f"has none of the traits {' or '.join(sorted(missed))}"
+
+    def _aggregates_reason(self, row: int) -> str:
+        group, mine = (
+            self._signature.demands.group,
+            [self._fleet.aggregates[i] for i in self._fleet.host_class(row).aggregates],
+        )
+        uuids = {aggregate.uuid for aggregate in mine}
+        if any(not term & uuids for term in group.member_of):
+            zone = self._request.spec.availability_zone
+            return f"is not in the aggregates asked for{f' (availability zone {zone})' if zone else ''}"
+        forbidden = sorted(each.name or each.uuid for each in mine if each.uuid in group.forbidden_aggregates)
+        return f"is in the forbidden aggregate{_s(forbidden)} {', '.join(forbidden)}"
+
+
+def shortage(fleet: Fleet, row: int, resource: int, amount: int) -> str:
+    """Why a provider can't give ``amount`` of a resource class: Placement's capacity and unit rules in words with
+    numbers."""
+    inventory, name = fleet.store.inventory, fleet.resource_classes[resource]
+    unit = UNITS.get(name, "")
+    if inventory["total"][resource, row] <= 0:
+        return f"has no {name}"
+    free = int(inventory["limit"][resource, row] - inventory["used"][resource, row])
+    if free < amount:
+        return f"free {name} {free}{unit} < {amount}{unit}"
+    most, least = int(inventory["max_unit"][resource, row]), int(inventory["min_unit"][resource, row])
+    if amount > most:
+        return f"{name} {amount}{unit} is more than max_unit {most}{unit}"
+    if amount < least:
+        return f"{name} {amount}{unit} is less than min_unit {least}{unit}"
+    return f"{name} {amount}{unit} is no multiple of step_size {int(inventory['step_size'][resource, row])}{unit}"
+
+
+def _names(names: tuple[str, ...], host: str) -> bool:
+    return host.lower() in {name.lower() for name in names}
+
+
+def _s(items: list[str]) -> str:
+    return "s" if len(items) > 1 else ""

@@ -1,0 +1,80 @@
+"""Refusals: why nothing was placed, in one sentence, and what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from ...types.decision import Refusal
+from ...types.request import Request
+from ..signature import AGGREGATES, CANDIDATES, CELL, SELECTION, TRAITS
+from .counterfactuals import near_misses
+
+if TYPE_CHECKING:
+    from ..scan import Ranked
+
+CLAIM: Final = "claim"
+"""Stage of a refusal of hosts that pass."""
+_STAGE_WORDS: Final = {
+    CELL: "in another cell",
+    TRAITS: "without the traits asked for",
+    AGGREGATES: "outside the aggregates asked for",
+    CANDIDATES: "without an allocation candidate",
+    SELECTION: "not among the hosts named",
+}
+
+
+def refusal(request: Request, ranked: Ranked, placed: int) -> Refusal:
+    """Why nothing was placed, with what would help; ``placed`` of several instances had found a host. O(stages *
+    hosts)."""
+    if len(ranked.rows):
+        return _unclaimed(request, ranked, placed)
+    hints = near_misses(ranked.scheduling, ranked) if ranked.scheduling is not None else []
+    considered = len(ranked.considered)
+    return Refusal(
+        sentence=_sentence(ranked.removed, considered),
+        stage=_main_stage(ranked.removed),
+        hint=hints[0] if hints else _hint_without_hosts(considered),
+    )
+
+
+def quick_refusal(removed: Mapping[str, int], considered: int) -> Refusal:
+    """Why nothing was placed, from the counts alone. O(stages)."""
+    stage = _main_stage(removed)
+    return Refusal(
+        sentence=_sentence(removed, considered), stage=stage, hint="explain the request for every host's reason"
+    )
+
+
+def _unclaimed(request: Request, ranked: Ranked, placed: int) -> Refusal:
+    passing, wanted = len(ranked.rows), len(request.instance_uuids)
+    hosts = f"{passing} host passes" if passing == 1 else f"{passing} hosts pass"
+    if placed:
+        hint = f"ask for {placed} {'instance' if placed == 1 else 'instances'}, or free capacity"
+        return Refusal(sentence=f"{hosts}, but only {placed} of {wanted} instances fit", stage=CLAIM, hint=hint)
+    candidates = ranked.scheduling.candidates if ranked.scheduling is not None else None
+    claimable = candidates is None or any(candidates[int(row)] for row in ranked.rows)
+    hint = "try again" if claimable else "give allocation requests for hosts that pass"
+    return Refusal(sentence=f"{hosts}, but none could be claimed", stage=CLAIM, hint=hint)
+
+
+def _hint_without_hosts(considered: int) -> str | None:
+    return "add hosts" if considered == 0 else None
+
+
+def _main_stage(removed: Mapping[str, int]) -> str:
+    return max(removed, key=lambda name: removed[name], default=SELECTION)
+
+
+def _sentence(removed: Mapping[str, int], considered: int) -> str:
+    if considered == 0:
+        return "No valid host was found: there are no hosts"
+    parts = [_share(count, name) for name, count in removed.items() if count]
+    return f"No valid host was found: of {considered} hosts, {', '.join(parts)}" if parts else "No valid host was found"
+
+
+def _share(count: int, stage: str) -> str:
+    """How many hosts a stage removed, in words."""
+    if stage in _STAGE_WORDS:
+        return f"{count} {_STAGE_WORDS[stage]}"
+    return f"{count} without enough {stage}" if stage.isupper() else f"{count} refused by {stage}"

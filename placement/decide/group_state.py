@@ -1,0 +1,96 @@
+"""A server group as a decision sees it: which rows hold how many members, whether the engine keeps the group or the
+caller does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ...ext.tables import format_uuid
+from ..fleet.fleet import GROUP_POLICIES, Fleet
+from ..types.request import Request, ServerGroup
+
+POLICY_NAMES = {number: name for name, number in GROUP_POLICIES.items()}
+
+
+@dataclass(slots=True)
+class GroupState:
+    """``members``: row -> members on its service host; ``hosts``: rows whose service host the group is on; ``placed``:
+    it is on some host, maybe one that is not known here."""
+
+    uuid: str
+    policy: str
+    at_most: int
+    kept: int = -1
+    named: frozenset[str] = frozenset()
+    members: dict[int, int] = field(default_factory=dict)
+    hosts: set[int] = field(default_factory=set)
+    placed: bool = False
+
+    def join(self, fleet: Fleet, row: int, instance_uuid: str) -> None:
+        """An instance of the request was placed on ``row``: it counts if it is a member (Nova 33: members and
+        host.instances)."""
+        siblings = fleet.rows_of_service_host(fleet.service_host(row))
+        self.hosts.update(siblings)
+        self.placed = True
+        if self.kept >= 0 or instance_uuid in self.named:
+            for sibling in siblings:
+                self.members[sibling] = self.members.get(sibling, 0) + 1
+
+
+def group_state(fleet: Fleet, request: Request) -> GroupState | None:
+    """The request's server group; UnknownName if it names one that the engine does not keep. O(members)."""
+    group = request.server_group
+    if group is None:
+        return None
+    if isinstance(group, ServerGroup):
+        return _supplied(fleet, group)
+    kept = fleet.group_id(group)
+    policy, at_most, rows = fleet.kernel.group(kept)
+    state = GroupState(group, POLICY_NAMES[policy], at_most, kept, placed=bool(rows))
+    for row, members in rows.items():
+        for sibling in fleet.rows_of_service_host(fleet.service_host(row)):
+            state.members[sibling] = state.members.get(sibling, 0) + members
+            state.hosts.add(sibling)
+    return state
+
+
+def _supplied(fleet: Fleet, group: ServerGroup) -> GroupState:
+    state = GroupState(
+        group.uuid, group.policy, group.max_server_per_host, named=group.members, placed=bool(group.hosts)
+    )
+    for uuid in sorted(group.members):
+        try:
+            consumer = fleet.kernel.consumers.get(uuid)
+        except ValueError:
+            continue  # a member that is no uuid is on no host of ours
+        if consumer >= 0:
+            row = fleet.kernel.consumer(consumer)[2]
+            for sibling in fleet.rows_of_service_host(fleet.service_host(row)):
+                state.members[sibling] = state.members.get(sibling, 0) + 1
+    for host in group.hosts:
+        state.hosts.update(fleet.rows_of_service_host(host))
+    return state
+
+
+def as_value(fleet: Fleet, group: GroupState | None, request: Request) -> Request:
+    """The request with its group as a value, for filters that explain themselves by it. O(consumers on its hosts)."""
+    if group is None or isinstance(request.server_group, ServerGroup):
+        return request
+    hosts = frozenset(fleet.service_host(row) for row in group.hosts)
+    value = ServerGroup(
+        uuid=group.uuid,
+        policy=group.policy,
+        max_server_per_host=group.at_most,
+        members=frozenset(_kept_members(fleet, group)),
+        hosts=hosts,
+    )
+    return request.with_changes(server_group=value)
+
+
+def _kept_members(fleet: Fleet, group: GroupState) -> Iterator[str]:
+    for row in group.hosts:
+        for consumer in fleet.kernel.consumers_on(row):
+            high, low, _, _, _, _, kept, *_ = fleet.kernel.consumer(consumer)
+            if kept == group.kept:
+                yield format_uuid(high, low)

@@ -1,0 +1,296 @@
+"""A request compiled for the kernel: what of a policy and a request spec decides, per host class, per column and per
+row.
+
+Equal signatures share one ranking. Nothing here depends on instance uuids, on time, or on which server group it is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ext.constants import NOT_A_HOST
+from ...ext.ranking import Ranking
+from ..candidates.for_engine import TreeQuery
+from ..filters.base import Filter
+from ..fleet.derived_column import RowCache
+from ..fleet.fleet import Fleet
+from ..policy.policy import Policy
+from ..policy.rule_checks import bounds_of, fields_of, selection_of
+from ..request.placement_requirements import Demands
+from ..types.errors import InvalidValue
+from ..types.host_classes import STATIC_FIELDS, HostClass
+from ..types.request import Request
+from ..weighers.base import Weigher
+from .compiled_filter import ClassVerdicts, SharedVerdicts, tree_verdicts
+from .compiled_weigher import RowValues, Term
+
+CELL: Final = "cell"
+TRAITS: Final = "traits"
+AGGREGATES: Final = "aggregates"
+CANDIDATES: Final = "allocation_candidates"
+SELECTION: Final = "host_selection"
+GROUP_FILTERS: Final = {"ServerGroupAffinityFilter": "affinity", "ServerGroupAntiAffinityFilter": "anti-affinity"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step that may refuse a host: Placement's side of the request, or a filter. ``number`` orders them."""
+
+    number: int
+    name: str
+    filter: Filter | None = None
+
+
+class Signature:
+    """A compiled request: its stages, its ranking, and what a placed guest takes."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        policy: Policy,
+        request: Request,
+        demands: Demands,
+        shared: SharedVerdicts,
+        *,
+        candidates_given: bool = False,
+    ) -> None:
+        self.fleet, self.policy, self.request, self.demands = fleet, policy, request, demands
+        self._shared = shared
+        self.candidates_given = candidates_given
+        self.capacity = fleet.store.capacity
+        self.epoch = fleet.static_epoch
+        self.last_used = 0
+        self.stages: list[Stage] = [Stage(0, "passed")]
+        self.resources = {fleet.resource_class(name, create=True): n for name, n in demands.group.resources}
+        flavor = request.flavor
+        disk_mb = (flavor.root_gb + flavor.ephemeral_gb) * 1024
+        self.shape = fleet.shape(self.resources, flavor.vcpus, flavor.memory_mb, disk_mb)
+        self.class_judges: list[tuple[int, Any]] = []
+        self.row_judges: list[tuple[Stage, RowCache]] = []
+        self.row_values: list[RowValues] = []
+        self.selections: list[Stage] = []
+        self._classes_seen = 0
+        self._class_stage = np.full(64, NOT_A_HOST, np.uint8)
+        self.needs: list[tuple[int, int, int, bool]] = []
+        self.bounds: list[tuple[int, float, float, int]] = []
+        """(column, low, high, stage) of the column-form filters."""
+        self._group_stage = {"affinity": 0, "anti-affinity": 0}
+        self.complex = not candidates_given and demands.complex(fleet)
+        self.trees = TreeQuery(fleet, demands.query)
+        if not candidates_given:
+            self._compile_candidates()
+        self.last_candidate_stage = len(self.stages) - 1
+        for judge in policy.filters:
+            self._compile_filter(judge, shared)
+        self._terms = [term for weigher in policy.weighers for term in self._compile_weigher(weigher)]
+        self._judge_classes()
+        self.owner = self
+        self._ranking: Ranking | None = None
+
+    # sharing
+
+    @property
+    def content(self) -> tuple[Hashable, ...]:
+        """What the ranking is made of, with the verdicts on the host classes known now: equal contents, equal
+        rankings."""
+        spec = self.request.spec
+        return (
+            self.shape,
+            (self.candidates_given, spec.numa_topology is not None, bool(spec.pci_requests), self.request.is_rebuild),
+            self.demands.query if self.complex else None,
+            tuple(self.stage_names),
+            tuple(self.needs),
+            tuple(self.bounds),
+            tuple(stage.number for stage in self.selections),
+            self._class_stage[: self._classes_seen].tobytes(),
+            tuple((s.number, s.filter.key(self.request)) for s, _ in self.row_judges if s.filter is not None),
+            tuple((term.weigher.name, term.weigher.key(self.request)) for term in self._terms),
+        )
+
+    def share(self, owner: Signature | None) -> None:
+        """Use the ranking of ``owner``, whose content is the same; None: make one."""
+        if owner is not None:
+            # Also what it looks up row by row: only the owner's is kept up to date.
+            self.owner, self.row_judges, self.row_values = owner, owner.row_judges, owner.row_values
+            return
+        self._refresh_rows()
+        options = self.policy.options.filter_scheduler
+        self._ranking = Ranking(
+            self.fleet.kernel,
+            class_stage=self._class_stage,
+            needs=self.needs,
+            bounds=self.bounds,
+            masks=[(cache.array, stage.number) for stage, cache in self.row_judges],
+            terms=[term.arguments for term in self._terms],
+            affinity_stage=self._group_stage["affinity"],
+            anti_affinity_stage=self._group_stage["anti-affinity"],
+            shuffle=options.shuffle_best_same_weighed_hosts,
+            subset=options.host_subset_size,
+        )
+
+    @property
+    def ranking(self) -> Ranking:
+        """The kernel's ranking, shared by all signatures of the same content."""
+        ranking = self.owner._ranking
+        assert ranking is not None
+        return ranking
+
+    # compiling
+
+    def _stage(self, name: str, judge: Filter | None = None) -> Stage:
+        if len(self.stages) >= NOT_A_HOST - 1:
+            raise InvalidValue("a policy has too many filters", field="enabled_filters")
+        stage = Stage(len(self.stages), name, judge)
+        self.stages.append(stage)
+        return stage
+
+    def _compile_candidates(self) -> None:
+        demands, fleet = self.demands, self.fleet
+        if demands.cell_uuid is not None:
+            self.class_judges.append((self._stage(CELL).number, demands.cell_allows))
+        if self.complex:
+            self.row_judges.append((self._stage(CANDIDATES), tree_verdicts(fleet, self.trees)))
+            return
+        if demands.needs_traits:
+            self.class_judges.append((self._stage(TRAITS).number, demands.traits_allow))
+        if demands.needs_aggregates:
+            self.class_judges.append((self._stage(AGGREGATES).number, demands.aggregates_allow))
+        for index, amount in self.resources.items():
+            number = self._stage(self.fleet.resource_classes[index]).number
+            self.needs.append((index, amount, number, index in self.fleet.unit_rules))
+
+    def _compile_filter(self, judge: Filter, shared: SharedVerdicts) -> None:
+        request = self.request
+        stage = self._stage(judge.name, judge)
+        policy_name = GROUP_FILTERS.get(judge.name)
+        if policy_name is not None:
+            self._group_stage[policy_name] = stage.number
+            self.selections.append(stage)
+            return
+        if (request.is_rebuild and not judge.runs_on_rebuild) or not judge.applies(request):
+            return
+        if selection_of(judge, request) is not None:
+            self.selections.append(stage)
+            return
+        bounds = bounds_of(judge, request)
+        if bounds is not None:
+            self.bounds.extend((*bound, stage.number) for bound in bounds)
+        elif fields_of(judge, request) <= STATIC_FIELDS:
+            self.class_judges.append((stage.number, shared.by_class(judge, request)))
+        else:
+            self.row_judges.append((stage, shared.by_row(judge, request)))
+
+    def _compile_weigher(self, weigher: Weigher) -> list[Term]:
+        request = self.request
+        if weigher.group_factor is None and not weigher.applies(request):
+            # Every raw value is the same, so every norm is 0.
+            return []
+        term = Term(self.fleet, weigher, request, self._shared.multipliers(weigher))
+        if term.adds_nothing():
+            return []
+        if term.rows is not None:
+            self.row_values.append(term.rows)
+        return [term]
+
+    # keeping up
+
+    def _judge_classes(self) -> None:
+        classes = self.fleet.classes.values
+        verdicts = [
+            (number, judge.refresh() if isinstance(judge, ClassVerdicts) else None, judge)
+            for number, judge in self.class_judges
+        ]
+        if len(classes) > len(self._class_stage):
+            grown = np.full(2 * len(classes), NOT_A_HOST, np.uint8)
+            grown[: len(self._class_stage)] = self._class_stage
+            self._class_stage = grown
+        for index in range(self._classes_seen, len(classes)):
+            self._class_stage[index] = self._class_verdict(index, classes[index], verdicts)
+        self._classes_seen = len(classes)
+        for term in self._terms:
+            term.grow()
+
+    def _class_verdict(self, index: int, host_class: HostClass, verdicts: list[Any]) -> int:
+        if not host_class.is_host:
+            return NOT_A_HOST
+        for number, passes, judge in verdicts:
+            if not (passes[index] if passes is not None else judge(self.fleet, host_class)):
+                return int(number)
+        return 0
+
+    def _refresh_rows(self) -> None:
+        for _, cache in self.row_judges:
+            cache.refresh()
+        for values in self.row_values:
+            values.cache.refresh()
+
+    @property
+    def stale(self) -> bool:
+        """True if the signature must be compiled anew: the columns moved, or something that was taken as constant
+        changed."""
+        return self.capacity != self.fleet.store.capacity or self.epoch != self.fleet.static_epoch
+
+    @property
+    def ranks(self) -> bool:
+        """True if the ranking alone can choose for one guest: nothing selects hosts by what they hold but the server
+        group."""
+        if any(values.errors for values in self.owner.row_values):
+            return False
+        return all(stage.name in GROUP_FILTERS for stage in self.selections)
+
+    @functools.cached_property
+    def simple(self) -> bool:
+        """True if the batch kernel alone can decide and claim: no rule needs Python between two decisions."""
+        spec = self.request.spec
+        extras = spec.numa_topology is not None or bool(spec.pci_requests)
+        by_rows = self.row_judges or self.row_values or self.complex or extras
+        return not by_rows and all(stage.name in GROUP_FILTERS for stage in self.selections)
+
+    @functools.cached_property
+    def stage_names(self) -> list[str]:
+        """Names of the stages after 0, in order."""
+        return [stage.name for stage in self.stages[1:]]
+
+    def resource_of(self, stage: Stage) -> int | None:
+        """Resource class index whose capacity a stage judges; None for other stages."""
+        return next((index for index, _, number, _ in self.needs if number == stage.number), None)
+
+    def class_verdicts(self) -> dict[int, NDArray[np.bool_]]:
+        """Stage number -> verdict by host class, for the stages that judge static fields."""
+        classes = self.fleet.classes.values
+        found = {}
+        for number, judge in self.class_judges:
+            if isinstance(judge, ClassVerdicts):
+                found[number] = np.array(judge.refresh(), bool)
+            else:
+                found[number] = np.array([value.is_host and judge(self.fleet, value) for value in classes], bool)
+        return found
+
+    def refresh(self) -> None:
+        """Bring the row caches up to date. O(changes)."""
+        self.owner._refresh_rows()
+
+    def judge_new_classes(self) -> None:
+        """Take in host classes that came since the signature was compiled. O(new classes)."""
+        self._judge_classes()
+        if self._ranking is not None:
+            self._ranking.set_class_stage(self._class_stage)
+            for position, term in enumerate(self._terms):
+                if term.grows:
+                    self._ranking.set_class_values(position, term.arguments.get("values"), term.by_class())
+
+    @functools.cached_property
+    def weigher_names(self) -> list[str]:
+        """Names of ``weighers``."""
+        return [term.weigher.name for term in self._terms]
+
+    @property
+    def weighers(self) -> list[Weigher]:
+        """Weighers in the order of the ranking's terms; the others add nothing to this request."""
+        return [term.weigher for term in self._terms]

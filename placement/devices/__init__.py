@@ -1,0 +1,1 @@
+"""Rules of one host for PCI devices and GPUs; values in, values out."""

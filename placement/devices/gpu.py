@@ -1,0 +1,136 @@
+"""GPUs as nested providers with a share in thousandths: what a flavor asks of them, and what the nodes have left.
+
+A GPU is a provider below its host with 1000 of the resource class CUSTOM_GPU_MILLI. A flavor asks for k GPUs by k
+request groups of equal amounts, each from a GPU of its own (group_policy isolate).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import os_resource_classes
+from numpy.typing import NDArray
+
+from ...ext.devices import MOST_DEVICES, WHOLE
+from ..fleet.fleet import Fleet
+from ..fleet.inventories import FIGURES, Inventory
+from ..types.errors import InvalidValue
+from ..types.host_classes import HostClass
+from ..types.validation import check_name, whole_number
+
+GPU_MILLI: Final = "CUSTOM_GPU_MILLI"
+"""Resource class of a GPU's thousandths."""
+MODELS: Final = "hostler:gpu_models"
+"""Extra spec: the models that will do, ``A|B``; any if it is not there."""
+_GROUP: Final = re.compile(rf"resources([a-zA-Z0-9_-]{{1,64}}):{GPU_MILLI}")
+
+
+@dataclass(frozen=True, slots=True)
+class GpuWish:
+    """``count`` GPUs, ``milli`` thousandths of each, of one of ``models`` (empty: any)."""
+
+    milli: int = 0
+    count: int = 0
+    models: tuple[str, ...] = ()
+
+
+def gpu_wish(extra_specs: Mapping[str, str]) -> GpuWish:
+    """What a flavor asks of GPUs. InvalidValue if it asks for different shares, or for more than a whole GPU."""
+    amounts = sorted(value for key, value in extra_specs.items() if _GROUP.fullmatch(key))
+    if not amounts:
+        return GpuWish()
+    if len(set(amounts)) > 1 or not amounts[0].isdecimal() or not 1 <= int(amounts[0]) <= WHOLE:
+        raise InvalidValue(
+            f"{GPU_MILLI} is asked for as {', '.join(amounts)[:200]}, but each GPU must give the same 1 to {WHOLE}",
+            field=f"extra_specs.resources:{GPU_MILLI}",
+        )
+    models = tuple(sorted(filter(None, extra_specs.get(MODELS, "").split("|"))))
+    return GpuWish(int(amounts[0]), len(amounts), models)
+
+
+def gpu_extra_specs(milli: int, count: int, models: str = "") -> dict[str, str]:
+    """The extra specs by which a flavor asks for GPUs; none for a count or share of 0."""
+    if milli == 0 or count == 0:
+        return {}
+    specs = {f"resources_GPU{number}:{GPU_MILLI}": str(milli) for number in range(count)}
+    if count > 1:
+        specs["group_policy"] = "isolate"
+    if models:
+        specs[MODELS] = models
+    return specs
+
+
+def model_trait(model: str) -> str:
+    """The trait of hosts with GPUs of a model."""
+    trait: str = os_resource_classes.normalize_name(f"GPU_{model}")
+    return trait
+
+
+def add_gpus(fleet: Fleet, gpus: Mapping[str, int]) -> None:
+    """Put so many whole GPUs below each host, named ``host/gpu-0`` and on: all or none. UnknownName, DuplicateName or
+    InvalidValue for what cannot be. O(GPUs)."""
+    counts = [whole_number(count, f"gpus.{host}", most=MOST_DEVICES) for host, count in gpus.items()]
+    parents = np.repeat(np.array([fleet.row(host, field="gpus") for host in gpus], np.int32), counts)
+    names = [f"{host}/gpu-{number}" for host, count in zip(gpus, counts, strict=True) for number in range(count)]
+    if not names:
+        return
+    store, whole = fleet.store, Inventory(total=WHOLE, max_unit=WHOLE)
+    with fleet.history.undoing():
+        resource = fleet.resource_class(GPU_MILLI, create=True)
+        rows = fleet.providers.add([check_name(name, "gpus") for name in names])
+        with fleet.ledger.editing(rows):
+            store.row["parent"][rows], store.row["root"][rows] = parents, store.row["root"][parents]
+            store.row["class_of"][rows] = fleet.ledger.class_id(HostClass())
+            for field in FIGURES:
+                store.inventory[field][resource, rows] = getattr(whole, field)
+            store.ratio[resource, rows] = whole.allocation_ratio
+            store.refresh_limits(resource, rows)
+        fleet.ledger.topology_epoch += 1
+
+
+class GpuTable:
+    """The GPUs below each host of a fleet, in row order. Kept up to date as providers come, go and move."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self._layout = (-1, -1, -1)
+        self._columns: NDArray[np.int32] = np.empty((0, 0), np.int32)
+
+    def below(self, rows: NDArray[np.integer]) -> NDArray[np.int32]:
+        """Rows of the GPUs below each of ``rows``, int32[rows, most GPUs], -1 where there are fewer. O(rows), and
+        O(fleet) after providers came, went or moved. InvalidValue if a host has more than 64."""
+        fleet = self.fleet
+        layout = (fleet.topology_epoch, len(fleet), fleet.store.capacity)
+        if layout != self._layout:
+            self._columns = self._lay_out()
+            self._layout = layout
+        found: NDArray[np.int32] = self._columns[rows]
+        return found
+
+    def idle(self, rows: NDArray[np.integer]) -> NDArray[np.int32]:
+        """Idle thousandths of the GPUs below each of ``rows``, int32[rows, most GPUs], -1 where there is none."""
+        below = self.below(rows)
+        if not below.size:
+            return below
+        avail = self.fleet.store.inventory["avail"][self.fleet.resource_class(GPU_MILLI)]
+        return np.where(below >= 0, np.maximum(avail[below], 0), -1).astype(np.int32)
+
+    def _lay_out(self) -> NDArray[np.int32]:
+        fleet, capacity = self.fleet, self.fleet.store.capacity
+        if GPU_MILLI not in fleet.resource_classes:
+            return np.empty((capacity, 0), np.int32)
+        total = fleet.store.inventory["total"][fleet.resource_class(GPU_MILLI), : fleet.rows]
+        roots = fleet.store.row["root"][: fleet.rows]
+        gpus = np.flatnonzero((total > 0) & (roots != np.arange(fleet.rows)))
+        gpus = gpus[np.argsort(roots[gpus], kind="stable")]
+        hosts, first, counts = np.unique(roots[gpus], return_index=True, return_counts=True)
+        width = int(counts.max(initial=0))
+        if width > MOST_DEVICES:
+            raise InvalidValue(f"a host has {width} GPUs, but at most {MOST_DEVICES} are handled", field="inventory")
+        columns = np.full((capacity, width), -1, np.int32)
+        columns[np.repeat(hosts, counts), np.arange(len(gpus)) - np.repeat(first, counts)] = gpus
+        return columns

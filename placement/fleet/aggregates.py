@@ -1,0 +1,103 @@
+"""Host aggregates by id: what they are called and what their metadata says. Which provider is in which, host classes
+know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Final
+
+from ..types.errors import InvalidValue, UnknownName
+from ..types.host import Aggregate
+from ..types.validation import shown, uuid_words
+from .change_log import Ledger
+
+NONE: Final = Aggregate(uuid="00000000-0000-0000-0000-000000000000", name="")
+"""Holds the place of an aggregate that only another version has: host classes of that version name its id. No rule
+reads anything out of it."""
+
+
+class Aggregates:
+    """The aggregates of a fleet. Versions may differ in them: an id means nothing beyond the version that it came
+    from."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.values: list[Aggregate] = []
+        self._ids: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """Number of aggregates. O(1)."""
+        return len(self._ids)
+
+    def ids(self, aggregates: Iterable[Aggregate]) -> tuple[int, ...]:
+        """Ids of aggregates, each made known if it is new. InvalidValue, with nothing changed, if one is malformed or
+        differs from what is known of its uuid. O(aggregates)."""
+        wanted = list(aggregates)
+        new: dict[str, Aggregate] = {}
+        for aggregate in wanted:
+            known = self._known(aggregate)
+            if known is None:
+                known = new.setdefault(_checked(aggregate).uuid, aggregate)
+            if known is not aggregate and known != aggregate:
+                raise InvalidValue(
+                    f"aggregate {aggregate.uuid} is known with another name or metadata",
+                    field="aggregate",
+                    hint="use update_aggregate",
+                )
+        for aggregate in new.values():
+            self._ledger.make(partial(self._append, aggregate), self._pop)
+        return tuple(self._ids[aggregate.uuid] for aggregate in wanted)
+
+    def find(self, uuid: str) -> int | None:
+        """Id of the aggregate with this uuid, None if none is known. O(1)."""
+        return self._ids.get(uuid)
+
+    def of(self, uuid: str) -> Aggregate:
+        """The aggregate with this uuid; UnknownName otherwise. O(1)."""
+        index = self._ids.get(uuid) if isinstance(uuid, str) else None
+        if index is None:
+            raise UnknownName(f"no aggregate has the uuid {shown(uuid)}", field="aggregate")
+        return self.values[index]
+
+    def update(self, aggregate: Aggregate) -> None:
+        """Replace an aggregate's name and metadata. O(1) now, and every compiled signature is made anew."""
+        before = self.of(_checked(aggregate).uuid)
+        self._ledger.make(partial(self._put, aggregate), partial(self._put, before))
+
+    def _known(self, aggregate: object) -> Aggregate | None:
+        if not isinstance(aggregate, Aggregate) or not isinstance(aggregate.uuid, str):
+            raise InvalidValue(f"an aggregate is wanted, with a uuid, got {shown(aggregate)}", field="aggregate")
+        index = self._ids.get(aggregate.uuid)
+        return None if index is None else self.values[index]
+
+    def truncate(self, count: int) -> None:
+        """Drop what holds places from id ``count`` on, once no host class names them."""
+        del self.values[max(count, len(self._ids)) :]
+
+    def _append(self, aggregate: Aggregate) -> None:
+        index = self._ids[aggregate.uuid] = len(self._ids)
+        self.values[index : index + 1] = [aggregate]
+        self._ledger.static_epoch += 1
+
+    def _pop(self) -> None:
+        last = len(self._ids) - 1
+        del self._ids[self.values[last].uuid]
+        self.values[last] = NONE
+        self._ledger.static_epoch += 1
+
+    def _put(self, aggregate: Aggregate) -> None:
+        self.values[self._ids[aggregate.uuid]] = aggregate
+        self._ledger.static_epoch += 1
+
+
+def _checked(aggregate: Aggregate) -> Aggregate:
+    """``aggregate``, or InvalidValue naming what of it is none."""
+    uuid_words(getattr(aggregate, "uuid", None), "aggregate.uuid")
+    if not isinstance(aggregate.name, str):
+        raise InvalidValue(f"aggregate.name must be a text, got {shown(aggregate.name)}", field="aggregate.name")
+    metadata = aggregate.metadata
+    texts = isinstance(metadata, Mapping) and all(isinstance(text, str) for pair in metadata.items() for text in pair)
+    if not texts:
+        raise InvalidValue(f"aggregate.metadata must map texts, got {shown(metadata)}", field="aggregate.metadata")
+    return aggregate

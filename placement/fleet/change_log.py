@@ -1,0 +1,201 @@
+"""The fleet's ledger: the rows as columns and host classes, each change logged for those who follow and recorded for
+other versions. It knows no rules of what a row may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types.host_classes import HostClass, Interned
+from ..versions.history import Change, History, Operation
+from .columns import ColumnStore, Image
+from .shared_facts import ByClass, Constants
+
+Rows: TypeAlias = NDArray[np.int32]
+
+SHARING_TRAIT: Final = "MISC_SHARES_VIA_AGGREGATE"
+"""Placement's mark of a provider that serves all members of its aggregates."""
+
+
+def rows_array(*rows: int) -> Rows:
+    """Row numbers as the columns take them."""
+    return np.array(rows, np.int32)
+
+
+MANY: Final = 1024
+"""Rows that are logged one by one even if they are most of the fleet."""
+
+
+class Ledger:
+    """Columns, host classes, change log, history, and the epochs that tell when something derived must be made anew.
+
+    ``static_epoch`` moves when compiled signatures must be, ``topology_epoch`` when provider trees or what is in them
+    may have changed.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.store = ColumnStore(capacity=max(64, -(-capacity // 64) * 64))
+        self.kernel = self.store.kernel
+        self.history = History()
+        self.classes: Interned[HostClass] = Interned()
+        self.classes.id(HostClass())
+        self.is_host = ByClass(self.classes, lambda value: value.is_host, np.bool_)
+        self.is_down = ByClass(self.classes, lambda value: value.disabled or value.forced_down, np.bool_)
+        self.is_sharing = ByClass(self.classes, lambda value: SHARING_TRAIT in value.traits, np.bool_)
+        self.constants = Constants(self.store, self.is_host)
+        self._facts = self.constants.facts()
+        self._memberships: set[tuple[int, ...]] = set()
+        self.static_epoch = 0
+        self.topology_epoch = 0
+        self.forgotten_classes = 0
+        """How often host classes were forgotten: until then an id means the same class."""
+        self.judge: Callable[[Rows], object] = lambda rows: None
+        """Called with rows whose heartbeats or classes are another version's now."""
+
+    @property
+    def rows(self) -> int:
+        """Row ids are below this."""
+        return self.store.rows
+
+    def changed(self, rows: Rows) -> None:
+        """Log that the columns or consumers of ``rows`` changed; of most rows at once, that all may have. O(rows)."""
+        if len(rows) > MANY and 2 * len(rows) > self.rows:
+            self.kernel.forget_log()
+        else:
+            self.kernel.mark_changed(np.ascontiguousarray(rows, dtype=np.int32))
+
+    def record(self, operation: Operation) -> None:
+        """Note a change that was just made, for the versions that others hold. O(1)."""
+        self.history.record(operation)
+
+    def make(self, redo: Callable[[], object], undo: Callable[[], object]) -> None:
+        """Make a change that two functions make and unmake, and record it."""
+        redo()
+        self.history.record(Change(redo, undo))
+
+    def set_generations(self, rows: Rows, values: NDArray[np.int64], updated: float | NDArray[np.float64]) -> None:
+        """Say at which generations ``rows`` are, and since when, whatever changes have made of them. O(rows)."""
+
+        def put(generations: NDArray[np.int64], times: NDArray[np.float64]) -> None:
+            columns = self.store.row
+            columns["generation"][rows], columns["updated"][rows] = generations, times
+
+        before = self.store.row["generation"][rows], self.store.row["updated"][rows]
+        self.make(partial(put, values, np.full(len(rows), updated, np.float64)), partial(put, *before))
+
+    @contextmanager
+    def editing(self, rows: Rows) -> Iterator[None]:
+        """Change columns of ``rows`` (but ``first``): logged, recorded, and put back if the body raises. Their
+        generations move on. O(rows * columns)."""
+        before = self.store.image(rows)
+        with self.rewriting(rows):
+            try:
+                yield
+            except BaseException:
+                self.store.restore(rows, before)
+                raise
+            self.store.row["generation"][rows] += 1
+        if self.history.recording:
+            self.record(_Edit(self, rows.copy(), before, self.store.image(rows)))
+
+    def put(self, rows: Rows, image: Image) -> None:
+        """Put back what the columns held of ``rows``, unrecorded; verdicts on services follow the present time."""
+        with self.rewriting(rows):
+            self.store.restore(rows, image)
+        self.topology_epoch += 1
+        self.judge(rows)
+
+    @contextmanager
+    def rewriting(self, rows: Rows) -> Iterator[None]:
+        """Change columns of ``rows``, unrecorded: whatever is derived from them, or from the trees that they leave,
+        hears of it. O(rows)."""
+        columns = self.store.row
+        steady = self.constants.steady(rows)
+        self.constants.leave(rows)
+        roots = columns["root"][rows]
+        left = roots[roots != rows]
+        sharing = np.count_nonzero(self.is_sharing()[columns["class_of"][rows]])
+        try:
+            yield
+        finally:
+            self.constants.enter(rows)
+            self.settle()
+            if not np.array_equal(self.constants.steady(rows), steady):
+                self.static_epoch += 1
+            self.changed(rows)
+            if len(left):
+                self.changed(left)
+            if sharing > np.count_nonzero(self.is_sharing()[columns["class_of"][rows]]):
+                # Whoever has judged trees may have used it, in whatever tree.
+                self.kernel.forget_log()
+
+    def entered(self, rows: Rows) -> None:
+        """New rows, clear until now, have been written: note what they say, and judge their services. O(rows)."""
+        self.constants.enter(rows)
+        self.settle()
+        self.judge(rows)
+        self.changed(rows)
+
+    def settle(self) -> None:
+        """Move the static epoch on if a fact that signatures rely on has changed. O(1)."""
+        facts = self.constants.facts()
+        if facts != self._facts:
+            self._facts = facts
+            self.static_epoch += 1
+
+    def settled(self) -> bool:
+        """True if the static epoch tells of all facts. O(1)."""
+        return self.constants.facts() == self._facts
+
+    # host classes
+
+    def host_class(self, row: int) -> HostClass:
+        """The static fields of a row. O(1)."""
+        return self.classes[int(self.store.row["class_of"][row])]
+
+    def class_id(self, value: HostClass) -> int:
+        """Id of a host class. A combination of aggregates that is new may bring multipliers, so signatures are made
+        anew."""
+        if value.aggregates and value.aggregates not in self._memberships:
+            self._memberships.add(value.aggregates)
+            self.static_epoch += 1
+        return self.classes.id(value)
+
+    def reclass(self, rows: Rows, **changes: Any) -> None:
+        """Change static fields of ``rows``, within ``editing``. O(rows)."""
+        class_of = self.store.row["class_of"]
+        before = class_of[rows]
+        for number in np.unique(before).tolist():
+            class_of[rows[before == number]] = self.class_id(replace(self.classes[number], **changes))
+
+    def truncate_classes(self, count: int) -> None:
+        """Forget host classes after the first ``count``: no row has one of them, nor has any version."""
+        if self.classes.truncate(count):
+            self.is_host.truncate(count)
+            self.is_down.truncate(count)
+            self.is_sharing.truncate(count)
+            self.forgotten_classes += 1
+            self._memberships = {value.aggregates for value in self.classes.values if value.aggregates}
+            self.static_epoch += 1
+
+
+@dataclass(slots=True)
+class _Edit:
+    """Columns of some rows before and after."""
+
+    ledger: Ledger
+    rows: Rows
+    before: Image
+    after: Image
+
+    def redo(self) -> None:
+        self.ledger.put(self.rows, self.after)
+
+    def undo(self) -> None:
+        self.ledger.put(self.rows, self.before)

@@ -1,0 +1,209 @@
+"""The fleet's columns: one contiguous array per quantity, grown by doubling, shared with the kernels. No rules here."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ext.fleet import Columns
+from ..types.errors import InvalidValue
+
+HOST_COLUMNS: Final = (
+    "free_ram_mb",
+    "free_vcpus",
+    "free_disk_mb",
+    "num_io_ops",
+    "num_instances",
+    "failed_builds",
+    "hypervisor_version",
+    "pci_weight",
+    "vcpus_used",
+    "vcpus_total",
+    "cpu_allocation_ratio",
+    "service_up",
+    "total_usable_ram_mb",
+    "ram_allocation_ratio",
+    "total_usable_disk_gb",
+    "disk_mb_used",
+    "disk_allocation_ratio",
+    "last_seen_up",
+)
+"""float64 columns of the host block, in the order that ext/_fleet.pxd numbers them. MiB and GiB as named;
+``last_seen_up`` in seconds since the epoch, NaN where no heartbeat is watched; ``service_up`` 1 or 0; ``pci_weight``
+is what PCIWeigher reads."""
+
+COLUMN: Final = {name: index for index, name in enumerate(HOST_COLUMNS)}
+
+INVENTORY_BLOCKS: Final = (
+    *("total", "reserved", "min_unit", "max_unit", "step_size"),
+    *("used", "base", "limit", "avail", "updated"),
+)
+"""int64 blocks [resource class, row]. ``base`` is usage loaded without a consumer; ``limit`` = floor of Placement's
+capacity; ``avail`` = min(limit - used, max_unit), at most 0 where there is no inventory; ``updated`` = when an
+inventory was last written, in microseconds since the epoch, 0 where nobody said."""
+
+ROW_COLUMNS: Final = {
+    "class_of": np.int32,
+    "service_host": np.int32,
+    "parent": np.int32,
+    "root": np.int32,
+    "first": np.int32,
+    "stats": np.int32,
+    "metrics": np.int32,
+    "host_ip": np.int32,
+    "pci": np.int32,
+    "generation": np.int64,
+    "updated": np.float64,
+    "uuid_hi": np.uint64,
+    "uuid_lo": np.uint64,
+}
+"""One value a row. ``updated``: when the provider was last written, in seconds since the epoch, 0 where nobody said."""
+
+Image = tuple[NDArray[Any], ...]
+"""What the columns hold of some rows."""
+
+MAX_AMOUNT: Final = 2**31 - 1
+"""Greatest total, reserved, unit or amount (Placement: a signed 32-bit database integer)."""
+
+
+def _zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    return np.zeros(shape, dtype=dtype)
+
+
+class ColumnStore:
+    """All columns of a fleet, and the kernel's pointers to them."""
+
+    def __init__(self, capacity: int = 64, classes: int = 4) -> None:
+        self.capacity = capacity
+        self.classes = classes
+        self.rows = 0
+        self.host: NDArray[np.float64] = _zeros((len(HOST_COLUMNS), capacity), np.float64)
+        self.inventory: dict[str, NDArray[np.int64]] = {
+            name: _zeros((classes, capacity), np.int64) for name in INVENTORY_BLOCKS
+        }
+        self.ratio: NDArray[np.float64] = _zeros((classes, capacity), np.float64)
+        self.row: dict[str, NDArray[Any]] = {name: _zeros((capacity,), dtype) for name, dtype in ROW_COLUMNS.items()}
+        self.row["first"][:] = -1
+        self.kernel = Columns()
+        self.attach()
+
+    def attach(self) -> None:
+        """Point the kernel at the arrays as they are now."""
+        inventory = self.inventory
+        self.kernel.attach(
+            avail=inventory["avail"],
+            used=inventory["used"],
+            limit=inventory["limit"],
+            min_unit=inventory["min_unit"],
+            max_unit=inventory["max_unit"],
+            step_size=inventory["step_size"],
+            host=self.host,
+            class_of=self.row["class_of"],
+            generation=self.row["generation"],
+            first=self.row["first"],
+        )
+
+    def reserve(self, rows: int) -> bool:
+        """Make room for ``rows`` rows in all. True if the arrays moved. O(capacity) when it grows, by doubling."""
+        if rows <= self.capacity:
+            return False
+        if rows > MAX_AMOUNT:
+            raise InvalidValue(f"{rows} rows are more than a fleet can hold", field="rows")
+        capacity = max(rows, 2 * self.capacity)
+        capacity = -(-capacity // 64) * 64
+        self.host = self._larger(self.host, len(self.host), capacity)
+        self.inventory = {name: self._larger(block, self.classes, capacity) for name, block in self.inventory.items()}
+        self.ratio = self._larger(self.ratio, self.classes, capacity)
+        self.row = {name: self._larger(column[None], 1, capacity)[0] for name, column in self.row.items()}
+        self.row["first"][self.rows :] = -1
+        self.capacity = capacity
+        self.attach()
+        return True
+
+    def add_class(self) -> int:
+        """Room for one more resource class; returns its index."""
+        index = self.classes
+        self.classes += 1
+        self.inventory = {
+            name: self._larger(block, self.classes, self.capacity) for name, block in self.inventory.items()
+        }
+        self.ratio = self._larger(self.ratio, self.classes, self.capacity)
+        self.attach()
+        return index
+
+    def set_rows(self, rows: int) -> None:
+        """Say how many rows are handed out."""
+        self.rows = rows
+        self.kernel.set_rows(rows)
+
+    def image(self, rows: NDArray[np.int32]) -> Image:
+        """Copy of everything the columns hold of ``rows`` (not of their consumers), to be put back by ``restore``."""
+        blocks = (self.host, self.ratio, *self.inventory.values())
+        columns = (column for name, column in self.row.items() if name != "first")
+        return (*(block[:, rows] for block in blocks), *(column[rows] for column in columns))
+
+    def restore(self, rows: NDArray[np.int32], image: Image) -> None:
+        """Put ``rows`` back as ``image`` had them; resource classes added since read as zero."""
+        parts = iter(image)
+        for block in (self.host, self.ratio, *self.inventory.values()):
+            part = next(parts)
+            block[: len(part), rows] = part
+            block[len(part) :, rows] = 0
+        for name, column in self.row.items():
+            if name != "first":
+                column[rows] = next(parts)
+
+    def clear(self, rows: NDArray[np.int32] | slice) -> None:
+        """Make ``rows`` what a provider is that has nothing: no heartbeat is watched, it is its own root, all else is
+        zero."""
+        self.host[:, rows] = 0
+        self.ratio[:, rows] = 0
+        for block in self.inventory.values():
+            block[:, rows] = 0
+        for column in self.row.values():
+            column[rows] = 0
+        self.set_empty(rows)
+
+    def set_empty(self, rows: NDArray[np.int32] | slice) -> None:
+        """What of a provider that has nothing is not zero."""
+        self.host[COLUMN["last_seen_up"], rows] = np.nan
+        for name in ("first", "parent", "service_host"):
+            self.row[name][rows] = -1
+        self.row["root"][rows] = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+
+    def refresh_limits(self, resource: int, rows: slice | NDArray[np.int32] | int) -> None:
+        """Recompute ``limit`` and ``avail`` of one class after its inventory changed.
+
+        Placement's rule is used + amount <= (total - reserved) * allocation_ratio in double precision; used and amount
+        are whole numbers, so the floor of the right side says the same.
+        """
+        inventory = self.inventory
+        left = inventory["total"][resource, rows] - inventory["reserved"][resource, rows]
+        limit = np.floor(left * self.ratio[resource, rows])
+        whole = np.clip(limit, -(2.0**62), 2.0**62).astype(np.int64)
+        avail = np.minimum(whole - inventory["used"][resource, rows], inventory["max_unit"][resource, rows])
+        inventory["limit"][resource, rows] = whole
+        inventory["avail"][resource, rows] = avail
+
+    def use(self, resource: int, row: int, amount: int) -> None:
+        """Take so much more of one class, or give it back. O(1)."""
+        inventory = self.inventory
+        used = inventory["used"][resource, row] = inventory["used"][resource, row] + amount
+        left = inventory["limit"][resource, row] - used
+        inventory["avail"][resource, row] = min(left, inventory["max_unit"][resource, row])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all column arrays."""
+        arrays = (self.host, self.ratio, *self.inventory.values(), *self.row.values())
+        return sum(array.nbytes for array in arrays)
+
+    def _larger(self, block: NDArray[Any], lines: int, capacity: int) -> NDArray[Any]:
+        """A copy with room. Lines of zeros are not written, so they take no memory yet."""
+        larger = _zeros((lines, capacity), block.dtype)
+        for old, new in zip(block[:, : self.rows], larger, strict=False):
+            if old.any():
+                new[: self.rows] = old
+        return larger

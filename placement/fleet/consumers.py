@@ -1,0 +1,391 @@
+"""Consumers: who holds which allocations where, and what a claim and its release do to the columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ext import batch
+from ...ext.constants import BUILDING
+from ...ext.fleet_state import find_uuids, listed_before, relist
+from ...ext.tables import format_uuid, parse_many
+from ..devices.pci import give_back, take
+from ..numa.fit import FittedNuma
+from ..types.errors import DuplicateName, InvalidValue, UnknownName
+from ..types.host import PciPool
+from ..types.host_classes import Interned
+from ..types.validation import uuid_words
+from .change_log import Ledger, rows_array
+from .interned_pci import PciStates
+from .providers import Providers
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a claim took besides its host's plain amounts: ``elsewhere`` = (row, resource class index, amount) of other
+    providers, the fitted NUMA cells, and the PCI devices as pools."""
+
+    elsewhere: tuple[tuple[int, int, int], ...] = ()
+    numa: FittedNuma | None = None
+    pci: tuple[PciPool, ...] = ()
+
+
+class Note(NamedTuple):
+    """What Placement's API says of a consumer besides its allocations. ``updated``: seconds since the epoch."""
+
+    generation: int
+    consumer_type: str | None
+    updated: float
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A consumer as a value: ``resources`` it takes of ``provider``, ``elsewhere`` what it takes of other providers."""
+
+    uuid: str
+    provider: str
+    resources: Mapping[str, int]
+    project_id: str
+    user_id: str
+    server_group: str | None
+    building: bool
+    generation: int
+    elsewhere: Mapping[str, Mapping[str, int]]
+
+
+class Detail(NamedTuple):
+    """All of a consumer but its id."""
+
+    words: tuple[int, int]
+    row: int
+    shape: int
+    project: int
+    user: int
+    group: int
+    flags: int
+    extras: Extras | None = None
+    properties: Mapping[str, Any] | None = None
+    note: Note | None = None
+
+
+class Entry(NamedTuple):
+    """A consumer that is not in the fleet at this version. ``newer``: the next newer one on its row (-1: none);
+    ``states``: the row's PCI states without and with it, None if it has no devices."""
+
+    consumer: int
+    detail: Detail
+    newer: int
+    states: tuple[int, int] | None
+
+
+class Consumers:
+    """Consumers by dense id; the kernel holds what is the same for all of them, dictionaries what few have."""
+
+    def __init__(self, ledger: Ledger, providers: Providers, pci: PciStates) -> None:
+        self._ledger, self._providers, self._pci = ledger, providers, pci
+        self._kernel = ledger.kernel
+        self.projects: Interned[str] = Interned()
+        self.users: Interned[str] = Interned()
+        self.extras: dict[int, Extras] = {}
+        self.image_properties: dict[int, Mapping[str, Any]] = {}
+        self.notes: dict[int, Note] = {}
+        self.elsewhere: dict[int, set[int]] = {}
+        """By row: the consumers that are on another row and take of this one as well."""
+        self.shapes: dict[tuple[tuple[tuple[int, int], ...], int, int, int], int] = {}
+
+    def shape(self, resources: Mapping[int, int], vcpus: int, memory_mb: int, disk_mb: int) -> int:
+        """Id of what a consumer takes of its host: ``resources`` = {resource class index: amount}; the rest is what
+        Nova's host figures lose (vCPUs, MiB, MiB). O(1) for known shapes."""
+        key = (tuple(sorted(resources.items())), vcpus, memory_mb, disk_mb)
+        known = self.shapes.get(key)
+        if known is None:
+            classes = np.array([index for index, _ in key[0]], np.int32)
+            amounts = np.array([amount for _, amount in key[0]], np.int64)
+            known = self.shapes[key] = self._kernel.add_shape(classes, amounts, vcpus, memory_mb, disk_mb)
+        return known
+
+    def id(self, uuid: str, field: str = "consumer") -> int:
+        """Dense id of a consumer; UnknownName if there is none. O(1)."""
+        uuid_words(uuid, field)
+        consumer = self._kernel.consumers.get(uuid)
+        if consumer < 0:
+            raise UnknownName(f"no consumer has the uuid {uuid}", field=field)
+        return consumer
+
+    def ids(self, uuids: Sequence[str]) -> NDArray[np.int32]:
+        """Dense ids of consumers; InvalidValue if one is named by no uuid, UnknownName if one is not there.
+        O(consumers)."""
+        try:
+            words = parse_many(uuids)
+        except (ValueError, TypeError) as error:
+            raise InvalidValue(f"consumers are named by uuids: {error}", field="consumer") from None
+        ids = find_uuids(self._kernel.consumers, words)
+        if len(ids) and ids.min() < 0:
+            raise UnknownName(f"no consumer has the uuid {uuids[int(np.argmin(ids))]}", field="consumer")
+        return ids
+
+    def value(self, consumer: int, classes: Sequence[str], groups: Sequence[str]) -> Consumer:
+        """A consumer as a value; ``classes`` are the names of resource classes, ``groups`` the uuids of server groups,
+        by id. O(1)."""
+        high, low, row, shape, project, user, group, flags, generation = self._kernel.consumer(consumer)
+        resources, amounts, *_ = self._kernel.shape(shape) if shape >= 0 else ((), ())
+        if consumer in self.notes:
+            generation = self.notes[consumer].generation
+        elsewhere: dict[str, dict[str, int]] = {}
+        for other, resource, amount in self.extras.get(consumer, Extras()).elsewhere:
+            elsewhere.setdefault(self._providers.names.get(other), {})[classes[resource]] = amount
+        return Consumer(
+            uuid=format_uuid(high, low),
+            provider=self._providers.names.get(row),
+            resources={classes[index]: amount for index, amount in zip(resources, amounts, strict=True)},
+            project_id=self.projects[project],
+            user_id=self.users[user],
+            server_group=(groups[group] or None) if group >= 0 else None,
+            building=bool(flags & BUILDING),
+            generation=generation,
+            elsewhere=elsewhere,
+        )
+
+    def on(self, row: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """(uuid, image properties) of the consumers on a row, newest first. O(consumers on the row)."""
+        for consumer in self._kernel.consumers_on(row):
+            high, low, *_ = self._kernel.consumer(consumer)
+            yield format_uuid(high, low), self.image_properties.get(consumer, _NOTHING)
+
+    # commands
+
+    def claim(self, detail: Detail) -> int:
+        """Create a consumer, taking what it takes whether or not it fits; returns its id. O(1).
+
+        DuplicateName if its uuid exists; CapacityExceeded or InvalidValue if its NUMA cells or PCI devices are not
+        free. Nothing is changed then.
+        """
+        states = None
+        if detail.extras is not None and detail.extras.pci:
+            before = self._pci.of(detail.row)
+            states = (self._state(detail.row), self._pci.id(take(before, detail.extras.pci)))
+        consumer = self.enter(detail, states)
+        self._ledger.record(_Added(self, [consumer], {} if states is None else {consumer: states}))
+        return consumer
+
+    def claim_many(self, details: Iterable[Detail]) -> None:
+        """Create consumers that take plain amounts, of other providers as well, but no NUMA cells or PCI devices; all
+        or none. DuplicateName if a uuid exists. O(consumers)."""
+        ids: list[int] = []
+        extras: dict[int, Extras] = {}
+        try:
+            for detail in details:
+                consumer = self._add(detail)
+                ids.append(consumer)
+                if detail.extras is not None:
+                    extras[consumer] = detail.extras
+        except BaseException:
+            _Added(self, ids, {}).undo()
+            raise
+        self._spread(extras)
+        self.placed(ids)
+
+    def placed(self, ids: Sequence[int] | NDArray[np.int32]) -> None:
+        """Record consumers without extras that came in this order. O(1)."""
+        if len(ids) and self._ledger.history.recording:
+            self._ledger.record(_Added(self, ids, {}))
+
+    def release(self, ids: Sequence[int]) -> None:
+        """Remove consumers and give back what they took. InvalidValue, with nothing changed, if one is named twice, or
+        holds NUMA cells that are not taken. O(consumers)."""
+        if len(set(ids)) < len(ids):
+            raise InvalidValue("a consumer is named twice", field="consumer")
+        for consumer in ids:
+            self._kernel.check_consumer(consumer)
+        dropped = _Dropped(self, [])
+        try:
+            for consumer in ids:
+                dropped.entries.append(self.leave(consumer, self._states_of(consumer)))
+        except BaseException:
+            dropped.undo()
+            raise
+        self._ledger.record(dropped)
+
+    def release_uuids(self, uuids: Sequence[str]) -> int:
+        """Remove consumers by uuid; returns how many. UnknownName or InvalidValue, with nothing changed, if one is not
+        there or is named twice. O(consumers)."""
+        ids = self.ids(uuids)
+        if self._ledger.history.recording or self.extras or self.image_properties or self.notes:
+            self.release(ids.tolist())
+            return len(ids)
+        try:
+            batch.release(self._kernel, ids)
+        except ValueError:
+            raise InvalidValue("a consumer is named twice", field="consumer") from None
+        return len(ids)
+
+    def set_building(self, consumer: int, building: bool) -> None:
+        """Count a consumer among its host's io operations, or no more (Nova: the instance has been spawned). O(1)."""
+        was = bool(self._kernel.consumer(consumer)[7] & BUILDING)
+        if was != building:
+            put = partial(self._kernel.set_building, consumer)
+            self._ledger.make(partial(put, building), partial(put, was))
+
+    # coming and going, unrecorded
+
+    def enter(self, detail: Detail, states: tuple[int, int] | None) -> int:
+        """Create a consumer with all that it takes; the row gets the latter of the PCI ``states``. DuplicateName or
+        InvalidValue, with nothing changed. O(1)."""
+        extras = detail.extras
+        if extras is not None and extras.numa is not None:
+            self._providers.numa.consume(detail.row, extras.numa)
+        try:
+            consumer = self._add(detail)
+        except BaseException:
+            if extras is not None and extras.numa is not None:
+                self._providers.numa.release(detail.row, extras.numa)
+            raise
+        if extras is not None:
+            self.keep_extras(consumer, extras)
+            self._take(detail.row, extras, states, 1)
+        return consumer
+
+    def _add(self, detail: Detail) -> int:
+        """Create a consumer with all but its extras."""
+        (high, low), row, shape, project, user, group, flags, _, properties, note = detail
+        try:
+            consumer = self._kernel.add_consumer(high, low, row, shape, project, user, group, flags)
+        except KeyError:
+            raise DuplicateName(f"consumer {format_uuid(high, low)} exists", field="consumer") from None
+        if properties:
+            self.image_properties[consumer] = properties
+        if note is not None:
+            self.notes[consumer] = note
+        return consumer
+
+    def _spread(self, extras: Mapping[int, Extras]) -> None:
+        """Take what consumers take of other providers, all at once."""
+        for consumer, each in extras.items():
+            self.keep_extras(consumer, each)
+        taken = np.array([part for each in extras.values() for part in each.elsewhere], np.int64).reshape(-1, 3)
+        if not len(taken):
+            return
+        store = self._ledger.store
+        for resource in np.unique(taken[:, 1]).tolist():
+            rows, amounts = taken[taken[:, 1] == resource][:, [0, 2]].T
+            np.add.at(store.inventory["used"][resource], rows, amounts)
+            store.refresh_limits(resource, np.unique(rows).astype(np.int32))
+        touched = np.array([row for each in extras.values() for row in {row for row, _, _ in each.elsewhere}], np.int32)
+        np.add.at(store.row["generation"], touched, 1)
+        self._ledger.changed(touched)
+
+    def keep_extras(self, consumer: int, extras: Extras) -> None:
+        """Note what a consumer takes besides its host's plain amounts. O(its providers)."""
+        self.extras[consumer] = extras
+        for other, _, _ in extras.elsewhere:
+            self.elsewhere.setdefault(other, set()).add(consumer)
+
+    def leave(self, consumer: int, states: tuple[int, int] | None) -> Entry:
+        """Remove a consumer and give everything back; the row gets the former of the PCI ``states``. InvalidValue, with
+        nothing changed, for NUMA cells that are not taken. O(1)."""
+        high, low, row, shape, project, user, group, flags, _ = self._kernel.consumer(consumer)
+        extras = self.extras.get(consumer)
+        if extras is not None:
+            if extras.numa is not None:
+                self._providers.numa.release(row, extras.numa)
+            self._take(row, extras, states, -1)
+            del self.extras[consumer]
+            for other in {other for other, _, _ in extras.elsewhere}:
+                self.elsewhere[other].discard(consumer)
+        newer = listed_before(self._kernel, consumer)
+        properties, note = self.image_properties.pop(consumer, None), self.notes.pop(consumer, None)
+        self._kernel.drop_consumer(consumer)
+        detail = Detail((high, low), row, shape, project, user, group, flags, extras, properties, note)
+        return Entry(consumer, detail, newer, states)
+
+    def come_back(self, entry: Entry) -> None:
+        """Undo ``leave``, which was the last change."""
+        consumer = self.enter(entry.detail, entry.states)
+        if consumer != entry.consumer:
+            raise RuntimeError("a consumer came back under another id")
+        if entry.newer >= 0:
+            relist(self._kernel, consumer, entry.newer)
+
+    def rejuvenate(self, detail: Detail) -> None:
+        """Take two off the generations of a consumer's rows: it has come and gone, or gone and come, and is as
+        before."""
+        generation = self._ledger.store.row["generation"]
+        if detail.shape >= 0:
+            generation[detail.row] -= 2
+        if detail.extras is not None:
+            for row in {row for row, _, _ in detail.extras.elsewhere}:
+                generation[row] -= 2
+
+    def _take(self, row: int, extras: Extras, states: tuple[int, int] | None, sign: int) -> None:
+        """Give (-1: or give back) what other providers have, and PCI devices."""
+        ledger, store = self._ledger, self._ledger.store
+        for other, resource, amount in extras.elsewhere:
+            store.use(resource, other, sign * amount)
+        if extras.elsewhere:
+            others = rows_array(*sorted({other for other, _, _ in extras.elsewhere}))
+            store.row["generation"][others] += 1
+            ledger.changed(others)
+        if states is not None:
+            ledger.constants.count_devices(sign)
+            self._pci.set(row, states[sign > 0])
+            ledger.settle()
+
+    def _state(self, row: int) -> int:
+        return int(self._ledger.store.row["pci"][row])
+
+    def _states_of(self, consumer: int) -> tuple[int, int] | None:
+        """PCI states of a consumer's row once it has gone, and now; None if it has no devices."""
+        extras = self.extras.get(consumer)
+        if extras is None or not extras.pci:
+            return None
+        row = self._kernel.consumer(consumer)[2]
+        return self._pci.id(give_back(self._pci.of(row), extras.pci)), self._state(row)
+
+
+class _Added:
+    """Consumers that came, in order. ``states``: PCI states by consumer, of those that have devices."""
+
+    __slots__ = ("consumers", "entries", "ids", "states")
+
+    def __init__(
+        self, consumers: Consumers, ids: Sequence[int] | NDArray[np.int32], states: dict[int, tuple[int, int]]
+    ) -> None:
+        self.consumers, self.ids, self.states = consumers, ids, states
+        self.entries: list[Entry] = []
+
+    def undo(self) -> None:
+        leave, states = self.consumers.leave, self.states
+        self.entries = [leave(consumer, states.get(consumer)) for consumer in map(int, reversed(self.ids))]
+        for entry in self.entries:
+            self.consumers.rejuvenate(entry.detail)
+
+    def redo(self) -> None:
+        for entry in reversed(self.entries):
+            self.consumers.come_back(entry)
+        self.entries = []
+
+
+class _Dropped:
+    """Consumers that went, in order."""
+
+    __slots__ = ("consumers", "entries")
+
+    def __init__(self, consumers: Consumers, entries: list[Entry]) -> None:
+        self.consumers, self.entries = consumers, entries
+
+    def undo(self) -> None:
+        for entry in reversed(self.entries):
+            self.consumers.come_back(entry)
+            self.consumers.rejuvenate(entry.detail)
+
+    def redo(self) -> None:
+        for entry in self.entries:
+            self.consumers.leave(entry.consumer, entry.states)

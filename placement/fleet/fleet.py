@@ -1,0 +1,435 @@
+"""The fleet: resource providers, hosts, inventories, consumers and server groups, with a change log and versions.
+
+It knows what is where and what is left; it decides nothing. This is its face: each part is in a file of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ext.constants import BUILDING, REPORTED
+from ...ext.tables import NameTable
+from ..storage.pools.pools import Pools
+from ..types.host import Aggregate, PciPool
+from ..types.host_classes import HostClass, Interned
+from ..types.validation import check_name, check_trait, check_traits, finite, ratio, uuid_words, whole_number
+from . import host_reports as figures
+from . import invariants
+from .aggregates import Aggregates
+from .change_log import Ledger, Rows, rows_array
+from .columns import COLUMN
+from .consumers import Consumer, Consumers, Detail, Extras
+from .custom_names import Registry
+from .heads import Tip, Tips
+from .interned_pci import PciStates
+from .inventories import Inventories, Inventory
+from .nodes_by_host import ServiceHosts
+from .numa_table import NumaTable
+from .provider_index import ProviderIndex
+from .provider_trees import Trees
+from .providers import Providers
+from .server_groups import GROUP_POLICIES, KeptGroups
+from .service_liveness import Services
+
+
+class Fleet:
+    """All providers of one scheduler. Not thread-safe. Rows are stable ids in load order; freed rows are used again.
+
+    ``seed`` makes the uuids of providers that are loaded without one; ``capacity`` is the number of rows to have room
+    for. An error leaves the fleet as it was. Hosts come by ``load.add_hosts`` and ``load.load_hosts``.
+    """
+
+    def __init__(self, *, seed: int = 0, capacity: int = 64) -> None:
+        self.seed = whole_number(seed, "seed", most=2**63 - 1)
+        self.ledger = ledger = Ledger(whole_number(capacity, "capacity"))
+        self.store, self.kernel, self.history, self.classes = (
+            ledger.store,
+            ledger.kernel,
+            ledger.history,
+            ledger.classes,
+        )
+        self.trees = Trees(ledger)
+        self.nodes = ServiceHosts(ledger.store)
+        self.providers = Providers(ledger, self.nodes, self.trees, self.seed)
+        self.inventories = Inventories(ledger)
+        self.resource_classes, self.unit_rules = self.inventories.classes, self.inventories.unit_rules
+        self.services = Services(ledger)
+        self.aggregate_table = Aggregates(ledger)
+        self.aggregates = self.aggregate_table.values
+        self.pci_states = PciStates(ledger)
+        self.consumers = Consumers(ledger, self.providers, self.pci_states)
+        self.projects, self.users = self.consumers.projects, self.consumers.users
+        self.extras, self.image_properties = self.consumers.extras, self.consumers.image_properties
+        self.kept_groups = KeptGroups(ledger)
+        self.groups, self.group_uuids = self.kept_groups.ids, self.kept_groups.uuids
+        self.stats: Interned[tuple[tuple[str, str], ...]] = Interned()
+        self.stats.id(())
+        self.metrics: Interned[tuple[tuple[str, float], ...]] = Interned()
+        self.metrics.id(())
+        self.host_ips = NameTable()
+        self.host_ips.intern("")
+        self.registry = Registry()
+        self.index = ProviderIndex(self)
+        self._cells: tuple[int, frozenset[str | None]] = (0, frozenset())
+        self.pools = Pools(ledger.history)
+        """Storage pools and volumes."""
+        self.tips = Tips(ledger, self.services)
+
+    # size, time and versions
+
+    def __len__(self) -> int:
+        """Number of providers. O(1)."""
+        return len(self.names)
+
+    @property
+    def rows(self) -> int:
+        """Row ids are below this. O(1)."""
+        return self.store.rows
+
+    @property
+    def version(self) -> int:
+        """Number of row changes so far: the change log's position. O(1)."""
+        return self.kernel.version
+
+    @property
+    def static_epoch(self) -> int:
+        """Moves when something that compiled signatures take as constant has changed."""
+        return self.ledger.static_epoch
+
+    @property
+    def topology_epoch(self) -> int:
+        """Moves when provider trees, or what is in them, may have changed."""
+        return self.ledger.topology_epoch
+
+    @property
+    def now(self) -> float | None:
+        """The time by which heartbeats are judged, seconds since the epoch; None until one was given: then none is."""
+        return self.services.now
+
+    @property
+    def service_down_time(self) -> float:
+        """Seconds without a heartbeat after which a service counts as down."""
+        return self.services.down_time
+
+    def advance(self, now: float | None, service_down_time: float = 60) -> None:
+        """Set the time (None: it stays) and the down time. O(1) while no service's verdict changes."""
+        self.services.advance(self.now if now is None else now, service_down_time)
+
+    def rewind(self, now: float | None) -> None:
+        """Go back to an earlier time; None: to when no time was given yet. O(rows)."""
+        self.services.advance(now, self.service_down_time)
+
+    def check(self) -> None:
+        """Assert every invariant. O(everything): about a second for 100,000 hosts."""
+        invariants.check(self)
+
+    def nbytes(self) -> int:
+        """Bytes of columns, names and uuids, about; consumers and the ranked indices of an engine come on top.
+        O(rows)."""
+        names = sum(array.nbytes for table in (self.names, self.nodes.names) for array in table.to_arrays().values())
+        return self.store.nbytes + self.numa.nbytes + names + 24 * 2 * max(len(self), 1)
+
+    # what is known of all hosts
+
+    @property
+    def has_pci(self) -> bool:
+        """True if some host has PCI devices, free or taken. O(1)."""
+        return self.ledger.constants.has_pci
+
+    @property
+    def nested_classes(self) -> frozenset[int]:
+        """Resource classes that a provider which is no host has. O(classes)."""
+        return self.ledger.constants.nested_classes
+
+    @property
+    def is_host(self) -> NDArray[np.bool_]:
+        """True for the rows that are compute hosts, bool[rows]. O(rows)."""
+        by_row: NDArray[np.bool_] = self.ledger.is_host()[self.store.row["class_of"][: self.rows]]
+        return by_row
+
+    def cells(self) -> frozenset[str | None]:
+        """Cells of all hosts. O(classes) after new classes came, else O(1)."""
+        if self._cells[0] != len(self.classes):
+            cells = frozenset(value.cell_uuid for value in self.classes.values if value.is_host)
+            self._cells = (len(self.classes), cells)
+        return self._cells[1]
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """Live view of a host column over all rows, float64[rows]. O(1)."""
+        return self.store.host[COLUMN[name], : self.rows]
+
+    def drift(self) -> Rows:
+        """Rows of hosts whose reported free memory, disk or used vCPUs differ from what their allocations say.
+        O(rows)."""
+        return figures.drift(self.ledger)
+
+    # names
+
+    def row(self, name: str, *, field: str = "provider") -> int:
+        """Row of the provider named ``name`` (for hosts: the node name); UnknownName otherwise. O(1)."""
+        return self.providers.row(name, field)
+
+    def row_of_uuid(self, uuid: str, *, field: str = "provider") -> int:
+        """Row of the provider with this uuid; UnknownName otherwise. O(1)."""
+        return self.providers.row_of_uuid(uuid, field)
+
+    def rows_of_service_host(self, host: str) -> list[int]:
+        """Rows of the nodes of a service host, in row order; empty if there is none. O(nodes)."""
+        return self.nodes.rows(host)
+
+    @property
+    def shared_service_hosts(self) -> dict[int, list[int]]:
+        """Rows by service host, of those that have several nodes. O(1)."""
+        return self.nodes.shared
+
+    @property
+    def names(self) -> NameTable:
+        """Names of providers, by row. O(1)."""
+        return self.providers.names
+
+    def name(self, row: int) -> str:
+        """Name of a row. O(1)."""
+        return self.providers.names.get(row)
+
+    def service_host(self, row: int) -> str:
+        """Service host of a row that is a host. O(1)."""
+        return self.nodes.name(row)
+
+    def uuid(self, row: int) -> str:
+        """Uuid of a row. O(1)."""
+        return self.providers.uuid(row)
+
+    def host_class(self, row: int) -> HostClass:
+        """The static fields of a row. O(1)."""
+        return self.ledger.host_class(row)
+
+    def resource_class(self, name: str, *, create: bool = False) -> int:
+        """Index of a resource class; a valid name that no provider has had is created or refused (UnknownName).
+        O(1)."""
+        return self.inventories.resource_class(name, create=create)
+
+    # providers
+
+    def add_provider(
+        self,
+        name: str,
+        *,
+        uuid: str | None = None,
+        parent: str | None = None,
+        traits: Iterable[str] = (),
+        aggregates: Iterable[Aggregate] = (),
+    ) -> int:
+        """Add a resource provider that is no compute host: a child (NUMA cell, GPU), a sharing provider or a pool.
+
+        Returns its row. DuplicateName, UnknownName or InvalidValue for bad input. O(1).
+        """
+        check_name(name, "name")
+        above = self.row(parent, field="parent") if parent is not None else -1
+        known = check_traits(traits)
+        words = None if uuid is None else np.array([uuid_words(uuid, "uuid")], np.uint64)
+        with self.history.undoing():
+            ids = self.aggregate_table.ids(aggregates)
+            rows = self.providers.add([name], words)
+            with self.ledger.rewriting(rows):
+                self.trees.place(int(rows[0]), above)
+                self.store.row["class_of"][rows] = self.ledger.class_id(HostClass(traits=known, aggregates=ids))
+        return int(rows[0])
+
+    def remove_provider(self, name: str) -> None:
+        """Remove a provider. InUse if it has consumers, usage by consumers elsewhere, or children. O(rows)."""
+        self.providers.remove(name)
+
+    def set_parent(self, name: str, parent: str | None) -> None:
+        """Re-parent a provider with all below it (None: it becomes a root). InvalidValue for a cycle. O(rows)."""
+        above = self.row(parent, field="parent") if parent is not None else -1
+        self.trees.move(self.row(name), above, f"{parent} is {name} itself or below it")
+
+    def tree(self, root: int) -> list[int]:
+        """Rows of the tree below a root, the root first, then in row order. O(1) while no provider comes, goes or
+        moves."""
+        return self.trees.tree(root)
+
+    def sharing_providers(self) -> list[int]:
+        """Rows with the trait MISC_SHARES_VIA_AGGREGATE. O(1) while no provider comes, goes or moves."""
+        return self.trees.sharing()
+
+    def set_traits(self, name: str, traits: Iterable[str]) -> None:
+        """Replace a provider's traits. UnknownName for a trait that is neither standard nor CUSTOM_. O(traits)."""
+        row, known = self.row(name), check_traits(traits)
+        with self.ledger.editing(rows_array(row)):
+            self.ledger.reclass(rows_array(row), traits=known)
+        self.ledger.topology_epoch += 1
+
+    def set_inventory(self, name: str, inventories: Mapping[str, Inventory]) -> None:
+        """Replace a provider's inventories; less than is used is accepted. InUse if a class that is left out has
+        usage."""
+        self.inventories.set(self.row(name), name, inventories)
+
+    def inventory(self, name: str) -> dict[str, tuple[Inventory, int]]:
+        """{resource class: (inventory, used)} of a provider. O(classes)."""
+        return self.inventories.of(self.row(name))
+
+    def fits_row(self, row: int, resources: Mapping[int, int]) -> bool:
+        """Placement's rule for one provider and amounts by resource class index. O(resources)."""
+        return self.inventories.fits(row, resources)
+
+    # aggregates
+
+    def aggregate_ids(self, aggregates: Iterable[Aggregate]) -> tuple[int, ...]:
+        """Ids of aggregates, made known where they are new. InvalidValue if one differs from what is known of its
+        uuid."""
+        return self.aggregate_table.ids(aggregates)
+
+    def aggregate(self, uuid: str) -> Aggregate:
+        """The aggregate with this uuid; UnknownName otherwise. O(1)."""
+        return self.aggregate_table.of(uuid)
+
+    def update_aggregate(self, aggregate: Aggregate) -> None:
+        """Replace an aggregate's name and metadata. O(1) now, and every compiled signature is made anew."""
+        self.aggregate_table.update(aggregate)
+
+    def set_aggregates(self, name: str, aggregates: Iterable[Aggregate]) -> None:
+        """Say which aggregates a provider is in. O(aggregates)."""
+        row = self.row(name)
+        with self.history.undoing():
+            ids = self.aggregate_table.ids(aggregates)
+            with self.ledger.editing(rows_array(row)):
+                self.ledger.reclass(rows_array(row), aggregates=ids)
+            self.ledger.topology_epoch += 1
+
+    # hosts
+
+    def set_service(
+        self,
+        name: str | Sequence[str],
+        *,
+        disabled: bool | None = None,
+        disabled_reason: str | None = None,
+        forced_down: bool | None = None,
+    ) -> None:
+        """Enable, disable or force down the compute service of a host, or of several; None leaves it. O(hosts)."""
+        rows = rows_array(self.providers.host(name)) if isinstance(name, str) else self.providers.hosts(name)
+        self.services.set_service(rows, disabled=disabled, disabled_reason=disabled_reason, forced_down=forced_down)
+
+    def heartbeat(self, name: str, at: float) -> None:
+        """A host's compute service reported at ``at`` (seconds since the epoch). O(1)."""
+        self.services.heartbeats(rows_array(self.providers.host(name)), finite(at, "heartbeat"))
+
+    def heartbeats(
+        self, hosts: Sequence[str] | NDArray[np.integer[Any]], at: float | NDArray[np.floating[Any]]
+    ) -> None:
+        """The compute services of hosts, by node names or rows, reported at ``at``: one time for all or one each.
+
+        The change log tells only of services that go up or down, until some rule has read the heartbeats as such.
+        O(hosts).
+        """
+        self.services.heartbeats(self.providers.hosts(hosts), at)
+
+    def report(self, name: str, **reported: float) -> None:
+        """Load what a compute node reports, as such: free_ram_mb, free_disk_mb (MiB), vcpus_used, num_io_ops,
+        num_instances, failed_builds. Weighers read these; what fits is still decided by the allocations. O(1)."""
+        figures.report(self.ledger, self.providers.host(name), reported)
+
+    @property
+    def numa(self) -> NumaTable:
+        """NUMA cells of hosts, by row. O(1)."""
+        return self.providers.numa
+
+    def pci_pools(self, row: int) -> tuple[PciPool, ...]:
+        """Free PCI devices of a row; empty where none are known. O(1)."""
+        return self.pci_states.of(row)
+
+    def instances(self, row: int) -> dict[str, Mapping[str, Any]]:
+        """uuid -> image properties of the consumers on the row's service host, all its nodes', as Nova tracks them."""
+        return dict(pair for node in self.nodes.siblings(row) for pair in self.consumers.on(node))
+
+    # server groups and consumers
+
+    def add_server_group(self, uuid: str, policy: str, *, max_server_per_host: int = 1) -> None:
+        """Keep a server group: its members are the consumers placed with its uuid. O(1)."""
+        self.kept_groups.add(uuid, policy, max_server_per_host)
+
+    def remove_server_group(self, uuid: str) -> None:
+        """Keep a server group no more. Its members stay where they are, and are in no group. UnknownName if there is
+        none. O(1)."""
+        self.kept_groups.remove(uuid)
+
+    def group_id(self, uuid: str) -> int:
+        """Id of a kept server group; UnknownName otherwise. O(1)."""
+        return self.kept_groups.id(uuid)
+
+    def shape(self, resources: Mapping[int, int], vcpus: int, memory_mb: int, disk_mb: int) -> int:
+        """Id of what a consumer takes of its host: {resource class index: amount}, and vCPUs, MiB and MiB of Nova's
+        host figures. O(1) for known shapes."""
+        return self.consumers.shape(resources, vcpus, memory_mb, disk_mb)
+
+    def claim(
+        self,
+        uuid: str,
+        row: int,
+        shape: int,
+        *,
+        project_id: str = "",
+        user_id: str = "",
+        group: int = -1,
+        building: bool = False,
+        extras: Extras | None = None,
+        image_properties: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Create consumer ``uuid`` on ``row``, taking ``shape`` and ``extras`` whether or not they fit (the caller has
+        judged).
+
+        Returns the consumer's dense id. DuplicateName if it exists; CapacityExceeded or InvalidValue if NUMA cells or
+        PCI devices are not free. O(1).
+        """
+        words, flags = uuid_words(uuid, "consumer"), BUILDING if building else 0
+        project, user = self.projects.id(project_id), self.users.id(user_id)
+        detail = Detail(words, row, shape, project, user, group, flags, extras, image_properties)
+        return self.consumers.claim(detail)
+
+    def placed(self, ids: Sequence[int] | NDArray[np.int32]) -> None:
+        """Record the consumers that a batch kernel added, in order. O(1)."""
+        self.consumers.placed(ids)
+
+    def release(self, consumers: Iterable[int]) -> None:
+        """Remove consumers (dense ids) and give back what they took. O(consumers)."""
+        self.consumers.release(list(consumers))
+
+    def release_uuids(self, uuids: Sequence[str]) -> int:
+        """Remove consumers by uuid; UnknownName if one is not there, InvalidValue if one is named twice.
+        O(consumers)."""
+        return self.consumers.release_uuids(uuids)
+
+    def set_building(self, consumer: int, building: bool) -> None:
+        """Count a consumer among its host's io operations, or no more. O(1)."""
+        self.consumers.set_building(consumer, building)
+
+    def consumer_id(self, uuid: str, *, field: str = "consumer") -> int:
+        """Dense id of a consumer; UnknownName if there is none. O(1)."""
+        return self.consumers.id(uuid, field)
+
+    def consumer(self, uuid: str) -> Consumer:
+        """A consumer as a value; UnknownName if there is none. O(1)."""
+        return self.consumers.value(self.consumer_id(uuid), self.resource_classes, self.group_uuids)
+
+
+__all__ = [
+    "BUILDING",
+    "GROUP_POLICIES",
+    "REPORTED",
+    "Consumer",
+    "Extras",
+    "Fleet",
+    "Inventory",
+    "Tip",
+    "check_name",
+    "check_trait",
+    "finite",
+    "ratio",
+    "uuid_words",
+    "whole_number",
+]

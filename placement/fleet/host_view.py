@@ -1,0 +1,219 @@
+"""Live views of the fleet: one host with the names that Nova's HostState has, and the whole fleet for vectorised
+plug-ins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types.errors import UnknownName
+from ..types.host import Aggregate, NumaTopology, PciPool, Service
+from ..types.host_classes import STATIC_FIELDS, HostClass
+from .columns import COLUMN, HOST_COLUMNS
+from .fleet import Fleet
+
+
+class HostView:
+    """One host, read from the fleet at each access. Satisfies HostState; every property is O(1) but instances, NUMA
+    and PCI."""
+
+    __slots__ = ("_class", "fleet", "row")
+
+    def __init__(self, fleet: Fleet, row: int) -> None:
+        self.fleet = fleet
+        self.row = row
+        self._class = fleet.host_class(row)
+
+    def _figure(self, name: str) -> float:
+        return float(self.fleet.store.host[COLUMN[name], self.row])
+
+    def _whole(self, name: str) -> int:
+        return int(self.fleet.store.host[COLUMN[name], self.row])
+
+    @property
+    def host(self) -> str:
+        return self.fleet.service_host(self.row)
+
+    @property
+    def nodename(self) -> str:
+        return self.fleet.name(self.row)
+
+    @property
+    def hypervisor_hostname(self) -> str:
+        return self.fleet.name(self.row)
+
+    @property
+    def uuid(self) -> str:
+        return self.fleet.uuid(self.row)
+
+    @property
+    def cell_uuid(self) -> str | None:
+        return self._class.cell_uuid
+
+    @property
+    def vcpus_total(self) -> int:
+        return self._whole("vcpus_total")
+
+    @property
+    def vcpus_used(self) -> int:
+        return self._whole("vcpus_used")
+
+    @property
+    def cpu_allocation_ratio(self) -> float:
+        return self._class.cpu_allocation_ratio
+
+    @property
+    def total_usable_ram_mb(self) -> int:
+        return self._whole("total_usable_ram_mb")
+
+    @property
+    def free_ram_mb(self) -> int:
+        return self._whole("free_ram_mb")
+
+    @property
+    def ram_allocation_ratio(self) -> float:
+        return self._class.ram_allocation_ratio
+
+    @property
+    def total_usable_disk_gb(self) -> int:
+        return self._whole("total_usable_disk_gb")
+
+    @property
+    def disk_mb_used(self) -> int:
+        return self._whole("disk_mb_used")
+
+    @property
+    def free_disk_mb(self) -> int:
+        return self._whole("free_disk_mb")
+
+    @property
+    def disk_allocation_ratio(self) -> float:
+        return self._class.disk_allocation_ratio
+
+    @property
+    def hypervisor_type(self) -> str | None:
+        return self._class.hypervisor_type
+
+    @property
+    def hypervisor_version(self) -> int | None:
+        return self._class.hypervisor_version
+
+    @property
+    def host_ip(self) -> str | None:
+        return self.fleet.host_ips.get(int(self.fleet.store.row["host_ip"][self.row])) or None
+
+    @property
+    def cpu_info(self) -> str | None:
+        return self._class.cpu_info
+
+    @property
+    def supported_instances(self) -> tuple[tuple[str, ...], ...]:
+        return self._class.supported_instances
+
+    @property
+    def stats(self) -> Mapping[str, str]:
+        return dict(self.fleet.stats[int(self.fleet.store.row["stats"][self.row])])
+
+    @property
+    def num_instances(self) -> int:
+        return self._whole("num_instances")
+
+    @property
+    def num_io_ops(self) -> int:
+        return self._whole("num_io_ops")
+
+    @property
+    def failed_builds(self) -> int:
+        return self._whole("failed_builds")
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        return dict(self.fleet.metrics[int(self.fleet.store.row["metrics"][self.row])])
+
+    @property
+    def aggregates(self) -> tuple[Aggregate, ...]:
+        return tuple(self.fleet.aggregates[index] for index in self._class.aggregates)
+
+    @property
+    def traits(self) -> frozenset[str]:
+        return self._class.traits
+
+    @property
+    def instances(self) -> Mapping[str, Mapping[str, Any]]:
+        return self.fleet.instances(self.row)
+
+    @property
+    def service(self) -> Service:
+        self.fleet.services.last_seen_is_read()
+        seen = self._figure("last_seen_up")
+        return Service(
+            disabled=self._class.disabled,
+            disabled_reason=self._class.disabled_reason,
+            forced_down=self._class.forced_down,
+            last_seen_up=None if math.isnan(seen) else seen,
+        )
+
+    @property
+    def numa_topology(self) -> NumaTopology | None:
+        return self.fleet.numa.get_row(self.row)
+
+    @property
+    def pci_pools(self) -> tuple[PciPool, ...]:
+        return self.fleet.pci_pools(self.row)
+
+
+class ClassView:
+    """The static fields of one host class, for rules that read nothing else. Other HostState fields are not there on
+    purpose: a filter that declares its fields wrongly fails loudly."""
+
+    __slots__ = ("_class", "_fleet")
+
+    def __init__(self, fleet: Fleet, host_class: HostClass) -> None:
+        self._fleet = fleet
+        self._class = host_class
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in STATIC_FIELDS:
+            raise AttributeError(f"a rule read the host field {name!r} that it does not declare")
+        return getattr(self._class, name)
+
+    @property
+    def aggregates(self) -> tuple[Aggregate, ...]:
+        return tuple(self._fleet.aggregates[index] for index in self._class.aggregates)
+
+
+class FleetView:
+    """Some rows of a fleet (all by default) for mask-form filters and vectorised weighers. Rows that are no hosts may
+    be among them; what a plug-in says of those is ignored."""
+
+    def __init__(self, fleet: Fleet, row_ids: NDArray[np.int32] | None = None) -> None:
+        self.fleet = fleet
+        self.row_ids = np.arange(fleet.rows, dtype=np.int32) if row_ids is None else row_ids
+
+    @property
+    def rows(self) -> int:
+        """Length of every column."""
+        return len(self.row_ids)
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """Copy of a host column, float64[rows]; UnknownName for a name that is none."""
+        if name not in COLUMN:
+            raise UnknownName.among("column", name, HOST_COLUMNS)
+        if name == "last_seen_up":
+            self.fleet.services.last_seen_is_read()
+        column: NDArray[np.float64] = self.fleet.store.host[COLUMN[name], self.row_ids]
+        return column
+
+    def by_class(self, function: Callable[[HostClass], Any], dtype: Any = np.bool_) -> NDArray[Any]:
+        """``function`` of each row's static fields, called once per host class. O(classes) calls + O(rows)."""
+        values = np.array([function(value) for value in self.fleet.classes.values], dtype)
+        by_row: NDArray[Any] = values[self.fleet.store.row["class_of"][self.row_ids]]
+        return by_row
+
+    def host(self, index: int) -> HostView:
+        """The host at position ``index`` of the view."""
+        return HostView(self.fleet, int(self.row_ids[index]))

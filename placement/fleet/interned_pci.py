@@ -1,0 +1,86 @@
+"""Free PCI devices of all rows: each combination of pools is kept once, however many hosts have it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from ..types.errors import InvalidValue
+from ..types.host import PciPool
+from ..types.validation import shown, whole_number
+from .change_log import Ledger
+from .columns import COLUMN
+
+MOST_WEIGHED: Final = 99
+"""Free devices that PCIWeigher tells apart (Nova 33: MAX_DEVS - 1)."""
+
+
+class PciStates:
+    """Combinations of pools by id; 0 is to have none. The column ``pci`` holds each row's."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.values: list[tuple[PciPool, ...]] = []
+        self._ids: dict[str, int] = {}
+        self.id(())
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def id(self, pools: Iterable[PciPool]) -> int:
+        """The id of a combination, new if it was not seen before. O(devices' attributes)."""
+        state = tuple(pools)
+        key = json.dumps([[pool.count, pool.numa_node, dict(pool.tags)] for pool in state], sort_keys=True)
+        known = self._ids.get(key)
+        if known is None:
+            known = self._ids[key] = len(self.values)
+            self.values.append(state)
+        return known
+
+    def of(self, row: int) -> tuple[PciPool, ...]:
+        """Free devices of a row; empty where none are known. O(1)."""
+        return self.values[int(self._ledger.store.row["pci"][row])]
+
+    def set(self, row: int, state: int) -> None:
+        """Give a row another state, and PCIWeigher what it reads. Unrecorded, unlogged, unsettled. O(pools)."""
+        store = self._ledger.store
+        self._ledger.constants.count_devices((state > 0) - int(store.row["pci"][row] > 0))
+        store.row["pci"][row] = state
+        store.host[COLUMN["pci_weight"], row] = weight(self.values[state])
+
+    def truncate(self, count: int) -> None:
+        """Forget the states after the first ``count``, for a load that failed."""
+        del self.values[count:]
+        self._ids = {key: index for key, index in self._ids.items() if index < count}
+
+
+def weight(pools: Iterable[PciPool]) -> float:
+    """100 - min(free devices, 99): what Nova 33's PCIWeigher takes the more of the fewer devices there are."""
+    return 100.0 - min(sum(pool.count for pool in pools), MOST_WEIGHED)
+
+
+def check_pools(pools: object, field: str) -> tuple[PciPool, ...]:
+    """``pools`` if they are PCI pools that a file can hold; InvalidValue otherwise. O(pools' attributes)."""
+    if not isinstance(pools, (tuple, list)):
+        raise InvalidValue(f"{field} must be a tuple of PCI pools, got {shown(pools)}", field=field)
+    for pool in pools:
+        if not isinstance(pool, PciPool):
+            raise InvalidValue(f"{field} must be PCI pools, got {shown(pool)}", field=field)
+        whole_number(pool.count, f"{field}.count")
+        if pool.numa_node is not None:
+            whole_number(pool.numa_node, f"{field}.numa_node")
+        if not is_plain(pool.tags):
+            raise InvalidValue(f"{field}.tags must be plain values by name, got {shown(pool.tags)}", field=field)
+    return tuple(pools)
+
+
+def is_plain(values: Any) -> bool:
+    """True for a mapping by text that JSON can hold and gives back as it is."""
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        return False
+    try:
+        text = json.dumps(dict(values), allow_nan=False)
+        return bool(json.loads(text) == dict(values))
+    except (TypeError, ValueError, RecursionError):
+        return False

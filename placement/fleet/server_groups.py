@@ -1,0 +1,103 @@
+"""Server groups that the fleet keeps: their members are the consumers placed with their uuid. server_groups.py judges
+by them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from ...ext.constants import AFFINITY, ANTI_AFFINITY, SOFT_AFFINITY, SOFT_ANTI_AFFINITY
+from ..types.errors import DuplicateName, InvalidValue, UnknownName
+from ..types.validation import shown, uuid_words, whole_number
+from .change_log import Ledger
+
+GROUP_POLICIES: Final = {
+    "affinity": AFFINITY,
+    "anti-affinity": ANTI_AFFINITY,
+    "soft-affinity": SOFT_AFFINITY,
+    "soft-anti-affinity": SOFT_ANTI_AFFINITY,
+}
+
+
+class KeptGroups:
+    """Groups by uuid; the kernel counts their members by row. A removed group's id is used again once it is empty."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.ids: dict[str, int] = {}
+        self.uuids: list[str] = []
+        """By id; empty for a removed group."""
+        self.removed: list[int] = []
+        """Ids of removed groups, the oldest first."""
+
+    def add(self, uuid: str, policy: str, max_server_per_host: int) -> None:
+        """Keep a group. O(1)."""
+        uuid_words(uuid, "server_group.uuid")
+        if not isinstance(policy, str):
+            raise InvalidValue(f"server_group.policy must be a text, got {shown(policy)}", field="server_group.policy")
+        if policy not in GROUP_POLICIES:
+            raise UnknownName.among("server group policy", policy, GROUP_POLICIES, field="server_group.policy")
+        whole_number(max_server_per_host, "server_group.max_server_per_host", least=1)
+        if uuid in self.ids:
+            raise DuplicateName(f"server group {uuid} exists", field="server_group.uuid")
+        number, make = GROUP_POLICIES[policy], self._ledger.make
+        if self.removed and not self._ledger.kernel.group(self.removed[0])[2]:
+            old, old_policy, old_limit = self.removed[0], *self._ledger.kernel.group(self.removed[0])[:2]
+            make(
+                partial(self._reuse, uuid, number, max_server_per_host),
+                partial(self._unuse, uuid, old, old_policy, old_limit),
+            )
+            return
+        make(partial(self._append, uuid, number, max_server_per_host), self._pop)
+
+    def remove(self, uuid: str) -> None:
+        """Keep a group no more; its members stay where they are, in no group. UnknownName if there is none. O(1)."""
+        index = self.id(uuid)
+        self._ledger.make(partial(self._forget, index), partial(self._remember, index, uuid))
+
+    def restore(self, uuids: list[str], limits: list[tuple[int, int]], removed: list[int]) -> None:
+        """Keep groups again as a file has them, unrecorded; ValueError for what cannot be. O(groups)."""
+        for uuid, (policy, at_most) in zip(uuids, limits, strict=True):
+            if uuid in self.ids:
+                raise ValueError(f"server group {uuid} is there twice")
+            self._append(uuid, policy, at_most)
+        if sorted(removed) != [index for index, uuid in enumerate(uuids) if not uuid]:
+            raise ValueError("the removed server groups are not those without a uuid")
+        self.removed[:] = removed
+
+    def id(self, uuid: str) -> int:
+        """Id of a group; UnknownName if none is kept with this uuid. O(1)."""
+        index = self.ids.get(uuid) if isinstance(uuid, str) else None
+        if index is None:
+            raise UnknownName(f"no server group is kept with the uuid {shown(uuid)}", field="server_group")
+        return index
+
+    def _append(self, uuid: str, policy: int, at_most: int) -> None:
+        index = self._ledger.kernel.add_group(policy, at_most)
+        if uuid:
+            self.ids[uuid] = index
+        self.uuids.append(uuid)
+
+    def _pop(self) -> None:
+        self._ledger.kernel.drop_last_group()
+        del self.ids[self.uuids.pop()]
+
+    def _reuse(self, uuid: str, policy: int, at_most: int) -> None:
+        index = self.removed.pop(0)
+        self._ledger.kernel.set_group(index, policy, at_most)
+        self.ids[uuid], self.uuids[index] = index, uuid
+
+    def _unuse(self, uuid: str, index: int, policy: int, at_most: int) -> None:
+        self._ledger.kernel.set_group(index, policy, at_most)
+        del self.ids[uuid]
+        self.uuids[index] = ""
+        self.removed.insert(0, index)
+
+    def _forget(self, index: int) -> None:
+        del self.ids[self.uuids[index]]
+        self.uuids[index] = ""
+        self.removed.append(index)
+
+    def _remember(self, index: int, uuid: str) -> None:
+        self.removed.pop()
+        self.ids[uuid], self.uuids[index] = index, uuid

@@ -1,0 +1,121 @@
+"""Facts about all rows that compiled signatures take as constant, kept by counting, so that it is known when one
+changes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types.host_classes import HostClass, Interned
+from .columns import COLUMN, ColumnStore
+
+WATCHED: Final = ("hypervisor_version", "failed_builds")
+"""Host columns whose weighers add nothing while all hosts have the same value, and whose values rankings take as
+unchanging: they are made anew when a row's changes."""
+_STEADY: Final = np.array([COLUMN[name] for name in WATCHED])
+
+FEW: Final = 8
+"""Distinct values that are counted without a sort."""
+
+
+class ByClass:
+    """One value per host class, worked out once for each. O(new classes) a look."""
+
+    def __init__(self, classes: Interned[HostClass], function: Callable[[HostClass], Any], dtype: Any) -> None:
+        self._classes, self._function = classes, function
+        self._values: NDArray[Any] = np.zeros(0, dtype)
+
+    def __call__(self) -> NDArray[Any]:
+        known = len(self._values)
+        if known != len(self._classes):
+            new = [self._function(value) for value in self._classes.values[known:]]
+            self._values = np.concatenate([self._values, np.array(new, self._values.dtype)])
+        return self._values
+
+    def truncate(self, count: int) -> None:
+        """Forget the classes after the first ``count``."""
+        self._values = self._values[:count]
+
+
+class Constants:
+    """Counts of hosts by hypervisor version and failed builds, of rows and consumers that have PCI devices, and of
+    providers that are no hosts and have a resource class.
+
+    ``leave`` before the columns of rows change, ``enter`` afterwards; both O(rows).
+    """
+
+    def __init__(self, store: ColumnStore, is_host: ByClass) -> None:
+        self._store, self._is_host = store, is_host
+        self._values: dict[str, Counter[float]] = {name: Counter() for name in WATCHED}
+        self._devices = 0
+        self._nested: Counter[int] = Counter()
+
+    @property
+    def has_pci(self) -> bool:
+        """True if there are PCI devices, free or taken."""
+        return self._devices > 0
+
+    @property
+    def nested_classes(self) -> frozenset[int]:
+        """Resource classes that a provider which is no host has."""
+        return frozenset(self._nested)
+
+    def facts(self) -> tuple[object, ...]:
+        """What signatures may rely on: equal facts, no need to compile anew. O(1)."""
+        return (*(len(counts) > 1 for counts in self._values.values()), self.has_pci, self.nested_classes)
+
+    def counts(self) -> tuple[object, ...]:
+        """All counts, for a comparison."""
+        return self._values, self._devices, self._nested
+
+    def steady(self, rows: NDArray[np.int32]) -> NDArray[np.float64]:
+        """The columns that rankings take as unchanging, of ``rows``."""
+        values: NDArray[np.float64] = self._store.host[_STEADY[:, None], rows]
+        return values
+
+    def leave(self, rows: NDArray[np.int32]) -> None:
+        """Forget what ``rows`` say."""
+        self._count(rows, -1)
+
+    def enter(self, rows: NDArray[np.int32]) -> None:
+        """Take note of what ``rows`` say."""
+        self._count(rows, 1)
+
+    def count_devices(self, more: int) -> None:
+        """So many more rows and consumers have PCI devices."""
+        self._devices += more
+
+    def _count(self, rows: NDArray[np.int32], sign: int) -> None:
+        store = self._store
+        self._devices += sign * int(np.count_nonzero(store.row["pci"][rows]))
+        is_host = self._is_host()[store.row["class_of"][rows]]
+        hosts, others = rows[is_host], rows[~is_host]
+        for name, counts in self._values.items():
+            _add(counts, store.host[COLUMN[name], hosts], sign)
+        if len(others):
+            present = np.count_nonzero(store.inventory["total"][:, others], axis=1)
+            for resource in np.flatnonzero(present).tolist():
+                _change(self._nested, resource, sign * int(present[resource]))
+
+
+def _add(counts: Counter[float], values: NDArray[np.float64], sign: int) -> None:
+    """Count values of which few differ. O(values) for each distinct one, and a sort once they are too many."""
+    for _ in range(FEW):
+        if len(values) == 0:
+            return
+        value = values[0]
+        others = values[values != value]
+        _change(counts, float(value), sign * (len(values) - len(others)))
+        values = others
+    for value, count in zip(*np.unique(values, return_counts=True), strict=True):
+        _change(counts, float(value), sign * int(count))
+
+
+def _change(counts: Counter[Any], key: Any, by: int) -> None:
+    counts[key] += by
+    if counts[key] == 0:
+        del counts[key]

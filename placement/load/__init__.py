@@ -1,0 +1,1 @@
+"""Hosts in bulk into a fleet, checked whole before anything changes."""

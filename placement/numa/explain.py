@@ -1,0 +1,92 @@
+"""Why a guest does not fit a host's NUMA cells, in words with numbers; the rules themselves are in ``_numa_fit``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..devices import pci
+from ..types.host import NumaCell, NumaTopology, PciPool
+from ..types.request import InstanceNumaTopology, PciRequest
+from .fit import (
+    ANY_PAGES,
+    LARGE_PAGES,
+    SMALL_PAGES,
+    FittedCell,
+    Limits,
+    Refusal,
+    Stage,
+    fit,
+    fit_cell,
+    with_spares,
+)
+
+_SENTENCES = {
+    Stage.PAGE_SIZE: "has no pages of {need}",
+    Stage.PAGE_MULTIPLE: "cannot hold {need} MiB in whole pages of {have} KiB",
+    Stage.PAGES: "lacks pages for {need} MiB: {have} MiB are there",
+    Stage.MEMORY: "lacks memory for {need} MiB: {have} MiB are there",
+    Stage.DEDICATED_CPUS: "has {have} CPUs to dedicate, {need} are wanted",
+    Stage.SHARED_CPUS: "has {have} shared CPUs, {need} are wanted",
+    Stage.FREE_CPUS: "has {have} of its dedicated CPUs free, {need} are wanted",
+    Stage.CORES: "has {have} of its dedicated CPUs free, but not {need} on cores as the thread policy asks",
+    Stage.CPU_RATIO: "would carry {need} shared guest CPUs, its allocation ratio allows {have}",
+    Stage.RAM_RATIO: "would carry {need} MiB, its allocation ratio allows {have}",
+}
+_PAGE_CLASSES = {SMALL_PAGES: "the smallest size", LARGE_PAGES: "a large size", ANY_PAGES: "any size"}
+
+
+class _Nearest(NamedTuple):
+    """The host cell that came closest to taking a guest cell, and what it lacks."""
+
+    cell: int
+    refusal: Refusal
+
+
+def explain(
+    host: NumaTopology | None,
+    wanted: InstanceNumaTopology,
+    *,
+    limits: Limits | None = None,
+    pci_requests: Sequence[PciRequest] = (),
+    pci_pools: Sequence[PciPool] = (),
+) -> str:
+    """Why ``fit`` finds no place: for each guest cell that no host cell takes, the host cell that came closest."""
+    if host is None or not host.cells:
+        return f"wants {len(wanted.cells)} NUMA cells, the host reports none"
+    if len(host.cells) < len(wanted.cells):
+        return f"wants {len(wanted.cells)} NUMA cells, the host has {len(host.cells)}"
+    misses = _misses(host, wanted, limits)
+    if misses:
+        return "; ".join(misses)
+    if fit(host, wanted, limits=limits) is None:
+        return f"each guest NUMA cell fits some host cell, but there are no {len(wanted.cells)} different cells for all"
+    if fit(host, wanted, limits=limits, pci_requests=pci_requests, pci_pools=pci_pools) is None:
+        every = [cell.id for cell in host.cells]
+        lack = pci.explain(pci_pools, pci_requests, every, topology=host)
+        if pci.supports(pci_pools, pci_requests, every, topology=host):
+            lack = "the NUMA cells with room lack the PCI devices that must be near"
+        return f"the guest fits, its PCI devices do not: {lack}"
+    return "the guest fits"
+
+
+def _misses(host: NumaTopology, wanted: InstanceNumaTopology, limits: Limits | None) -> list[str]:
+    misses = []
+    for guest, spare in with_spares(wanted):
+        nearest = _nearest(host.cells, [fit_cell(cell, guest, spare, limits) for cell in host.cells])
+        if nearest is not None:
+            misses.append(f"guest NUMA cell {guest.id}: host cell {nearest.cell} {_sentence(nearest.refusal)}")
+    return misses
+
+
+def _nearest(cells: Sequence[NumaCell], pairs: Sequence[FittedCell | Refusal]) -> _Nearest | None:
+    """None if a cell fits; else the latest refusal, of these the one with the most there, of these the first."""
+    refused = [_Nearest(cell.id, pair) for cell, pair in zip(cells, pairs, strict=True) if isinstance(pair, Refusal)]
+    if len(refused) < len(cells):
+        return None
+    return max(refused, key=lambda nearest: (nearest.refusal.stage, nearest.refusal.have))
+
+
+def _sentence(refusal: Refusal) -> str:
+    need = _PAGE_CLASSES.get(refusal.need, f"{refusal.need} KiB") if refusal.stage is Stage.PAGE_SIZE else refusal.need
+    return _SENTENCES[refusal.stage].format(need=need, have=f"{refusal.have:.10g}")

@@ -1,0 +1,1 @@
+"""A whole fleet as one file and back, to the bit."""

@@ -1,0 +1,156 @@
+"""What a fleet holds beside its columns, as JSON texts, and back: interned values by id, server groups, what few
+consumers have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+
+from ..fleet.aggregates import NONE
+from ..fleet.consumers import Extras, Note
+from ..fleet.custom_names import Registry
+from ..types.errors import InvalidValue
+from ..types.host import Aggregate, PciPool
+from ..types.host_classes import HostClass, Interned
+from .arrays import Arrays
+
+if TYPE_CHECKING:
+    from ..fleet.fleet import Fleet
+
+_TEXT: Final = msgspec.json.Encoder(order="deterministic")
+
+
+class Group(msgspec.Struct, array_like=True):
+    """A kept server group; ``policy`` as the kernel numbers it. A removed one has no uuid."""
+
+    uuid: str
+    policy: int
+    at_most: int
+
+
+class Shape(msgspec.Struct, array_like=True):
+    """What a consumer takes: (class index, amount), vCPUs, MiB, MiB."""
+
+    amounts: tuple[tuple[int, int], ...]
+    vcpus: int
+    memory_mb: int
+    disk_mb: int
+
+
+class Values(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Everything, each list by id; ``extras`` and ``properties_of`` say which consumer has what."""
+
+    resource_classes: list[str]
+    classes: list[HostClass]
+    aggregates: list[Aggregate]
+    places: int
+    """Places in the list of aggregates, those included that only another version used."""
+    stats: list[tuple[tuple[str, str], ...]]
+    metrics: list[tuple[tuple[str, int | float], ...]]
+    pci: list[tuple[PciPool, ...]]
+    projects: list[str]
+    users: list[str]
+    groups: list[Group]
+    removed_groups: list[int]
+    shapes: list[Shape]
+    extras: list[tuple[int, Extras]]
+    properties: list[dict[str, Any]]
+    properties_of: list[tuple[int, int]]
+    notes: list[tuple[int, Note]] = []
+    registry: Registry = msgspec.field(default_factory=Registry)
+
+
+def write_values(fleet: Fleet) -> Arrays:
+    """One array, the bytes of a text. InvalidValue for image properties that JSON cannot hold. O(values)."""
+    properties, properties_of = _properties(fleet)
+    known = len(fleet.aggregate_table)
+    values = Values(
+        resource_classes=fleet.resource_classes,
+        classes=fleet.classes.values,
+        aggregates=fleet.aggregates[:known],
+        places=len(fleet.aggregates),
+        stats=fleet.stats.values,
+        metrics=fleet.metrics.values,
+        pci=fleet.pci_states.values,
+        projects=fleet.projects.values,
+        users=fleet.users.values,
+        groups=[Group(uuid, *fleet.kernel.group(index)[:2]) for index, uuid in enumerate(fleet.group_uuids)],
+        removed_groups=fleet.kept_groups.removed,
+        shapes=[Shape(*key) for key in fleet.consumers.shapes],
+        extras=[(consumer, fleet.extras[consumer]) for consumer in sorted(fleet.extras)],
+        properties=properties,
+        properties_of=list(properties_of.items()),
+        notes=[(consumer, fleet.consumers.notes[consumer]) for consumer in sorted(fleet.consumers.notes)],
+        registry=fleet.registry,
+    )
+    return {"values": np.frombuffer(_TEXT.encode(values), np.uint8)}
+
+
+def _properties(fleet: Fleet) -> tuple[list[dict[str, Any]], dict[int, int]]:
+    """Distinct image properties, and which each consumer has."""
+    known: dict[bytes, int] = {}
+    ids: dict[int, int] = {}
+    for consumer, properties in sorted(fleet.image_properties.items(), key=itemgetter(0)):
+        try:
+            text = _TEXT.encode(properties)
+            fine = text in known or msgspec.json.decode(text) == properties
+        except (TypeError, ValueError, msgspec.MsgspecError):
+            fine = False
+        if not fine:
+            problem = f"a consumer has image properties that no file can hold: {properties!r:.200}"
+            raise InvalidValue(problem, field="image_properties")
+        ids[consumer] = known.setdefault(text, len(known))
+    return [msgspec.json.decode(text) for text in known], ids
+
+
+def read_values(fleet: Fleet, arrays: Arrays) -> None:
+    """Fill a new fleet's tables out of ``arrays``, of which it takes its part. ValueError and its like for what no
+    fleet has given. O(values)."""
+    values = msgspec.json.decode(arrays.pop("values").tobytes(), type=Values)
+    for name in values.resource_classes:
+        fleet.resource_class(name, create=True)
+    _same(fleet.resource_classes, values.resource_classes, "resource classes")
+    fleet.aggregate_ids(values.aggregates)
+    fleet.aggregates.extend([NONE] * (values.places - len(values.aggregates)))
+    used = {index for value in values.classes for index in value.aggregates}
+    if used and not 0 <= min(used) <= max(used) < values.places:
+        raise ValueError("a host class is in an aggregate that is not there")
+    for value in values.classes:
+        fleet.ledger.class_id(value)
+    tables: tuple[tuple[Interned[Any], list[Any]], ...] = (
+        (fleet.classes, values.classes),
+        (fleet.stats, values.stats),
+        (fleet.metrics, values.metrics),
+        (fleet.projects, values.projects),
+        (fleet.users, values.users),
+    )
+    for table, given in tables:
+        for value in given:
+            table.id(value)
+        _same(table.values, given, "interned values")
+    for pools in values.pci:
+        fleet.pci_states.id(pools)
+    _same(fleet.pci_states.values, values.pci, "PCI states")
+    limits = [(group.policy, group.at_most) for group in values.groups]
+    fleet.kept_groups.restore([group.uuid for group in values.groups], limits, values.removed_groups)
+    for shape in values.shapes:
+        fleet.shape(dict(shape.amounts), shape.vcpus, shape.memory_mb, shape.disk_mb)
+    if len(fleet.consumers.shapes) != len(values.shapes):
+        raise ValueError("a shape is there twice")
+    for consumer, extras in values.extras:
+        fleet.consumers.keep_extras(consumer, extras)
+    fleet.consumers.notes.update(values.notes)
+    fleet.registry = values.registry
+    fleet.registry.demand_sound()
+    fleet.ledger.constants.count_devices(sum(bool(extras.pci) for _, extras in values.extras))
+    fleet.image_properties.update({consumer: values.properties[i] for consumer, i in values.properties_of})
+
+
+def _same(found: Iterable[Any], given: Iterable[Any], what: str) -> None:
+    """ValueError unless ids came out as they were given."""
+    if list(found) != list(given):
+        raise ValueError(f"{what} come twice, or not in order")

@@ -1,0 +1,1 @@
+"""Which filters and weighers run, in which order, under which options."""

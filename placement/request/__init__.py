@@ -1,0 +1,1 @@
+"""A request turned into Placement's query, as Nova does."""

@@ -1,0 +1,239 @@
+"""What a flavor and an image ask for together: a wish may stand in an extra spec ``hw:x``, in a property ``hw_x``, or
+in both. Says what is wished and refuses contradictions; what a wish means for placement is said elsewhere.
+
+Source: Nova 33 virt/hardware.py (the ``get_*_constraint`` rules that the scheduler asks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from ..numa import cpu_set
+from ..types.errors import InvalidValue
+from ..types.image_properties import canonical
+from ..types.request import Request
+
+CPU_POLICIES: Final = ("shared", "dedicated", "mixed")
+CPU_THREAD_POLICIES: Final = ("prefer", "isolate", "require")
+EMULATOR_THREADS_POLICIES: Final = ("isolate", "share")
+PCI_NUMA_POLICIES: Final = ("required", "preferred", "legacy", "socket")
+SECURE_BOOT: Final = ("required", "disabled", "optional")
+MAXPHYSADDR_MODES: Final = ("passthrough", "emulate")
+MEMORY_ENCRYPTION_MODELS: Final = ("amd-sev", "amd-sev-es")
+TPM_VERSIONS: Final = ("1.2", "2.0")
+TPM_MODELS: Final = ("tpm-tis", "tpm-crb")
+TPM_SECRET_SECURITY: Final = ("user", "host", "deployment")
+SOUND_MODELS: Final = ("sb16", "es1370", "pcspk", "ac97", "ich6", "ich9", "usb", "virtio")
+ENCRYPTION_FORMATS: Final = ("luks", "plain")
+
+_TRUE: Final = frozenset({"1", "t", "true", "on", "y", "yes"})
+_MOST_CPUS: Final = 1 << 16
+
+
+class FlavorImageConflict(InvalidValue):
+    """The flavor and the image of a request ask for different things."""
+
+    nova_error: ClassVar[str] = "FlavorImageConflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """A flavor's extra specs beside its image's properties (Nova's names and types)."""
+
+    vcpus: int
+    extra_specs: Mapping[str, str]
+    properties: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, request: Request) -> Wishes:
+        """The wishes of ``request``; no image counts as an image without properties."""
+        return cls(request.flavor.vcpus, request.extra_specs, canonical(request.image_properties))
+
+    def both(self, key: str, valid: Collection[str], prefix: str = "hw") -> tuple[str | None, str | None]:
+        """The flavor's and the image's value of ``key``, None where empty. Raises InvalidValue unless ``valid``."""
+        flavor = self.extra_specs.get(f"{prefix}:{key}") or None
+        image = self.properties.get(f"{prefix}_{key}") or None
+        for field, value in ((f"{prefix}:{key}", flavor), (f"{prefix}_{key}", image)):
+            if value is not None and value not in valid:
+                raise InvalidValue(f"{field} is {value!r}, but must be one of {', '.join(valid)}", field=field)
+        return flavor, image
+
+    def one(self, key: str, valid: Collection[str], prefix: str = "hw") -> str | None:
+        """The value that flavor or image give. Raises FlavorImageConflict if they differ."""
+        flavor, image = self.both(key, valid, prefix)
+        if flavor and image and flavor != image:
+            raise _conflict(f"{prefix}:{key}", flavor, f"{prefix}_{key}", image)
+        return flavor or image
+
+    def switch(self, key: str) -> bool:
+        """Whether flavor or image switch ``key`` on. Raises FlavorImageConflict if one does and the other says no."""
+        text = self.extra_specs.get(f"hw:{key}")
+        flavor = None if text is None else _is_true(text)
+        image: bool | None = self.properties.get(f"hw_{key}")
+        if flavor is not None and image is not None and flavor != image:
+            raise _conflict(f"hw:{key}", text, f"hw_{key}", image)
+        return bool(flavor or image)
+
+
+def cpu_policy(wishes: Wishes) -> str | None:
+    """``shared``, ``dedicated``, ``mixed`` or None. A flavor that dedicates prevails; one that does not, forbids the
+    image to. Raises FlavorImageConflict."""
+    flavor, image = wishes.both("cpu_policy", CPU_POLICIES)
+    forbidden = {"mixed": ("dedicated",), "shared": ("mixed", "dedicated")}.get(flavor or "", ())
+    if image in forbidden:
+        raise _conflict("hw:cpu_policy", flavor, "hw_cpu_policy", image)
+    return flavor or image
+
+
+def cpu_thread_policy(wishes: Wishes) -> str | None:
+    """``prefer``, ``isolate``, ``require`` or None. A flavor's ``prefer`` prevails, its others must not be
+    contradicted."""
+    flavor, image = wishes.both("cpu_thread_policy", CPU_THREAD_POLICIES)
+    if flavor not in (None, "prefer") and image and image != flavor:
+        raise _conflict("hw:cpu_thread_policy", flavor, "hw_cpu_thread_policy", image)
+    return flavor or image
+
+
+def isolates_emulator_threads(wishes: Wishes) -> bool:
+    """Whether the emulator's threads get a dedicated CPU of their own. Only flavors can ask for it."""
+    return _of_flavor(wishes, "hw:emulator_threads_policy", EMULATOR_THREADS_POLICIES) == "isolate"
+
+
+def dedicated_cpus(wishes: Wishes) -> frozenset[int]:
+    """Guest CPUs that a flavor of the mixed policy dedicates; those that run in real time if it does not say which.
+
+    Raises InvalidValue if that is none or all of them, or one that the flavor does not have.
+    """
+    mask = wishes.extra_specs.get("hw:cpu_dedicated_mask")
+    if not mask:
+        return _realtime_cpus(wishes)
+    cpus = _masked_cpus(mask, wishes.vcpus, "hw:cpu_dedicated_mask")
+    if not cpus < _all_cpus(wishes.vcpus):
+        raise InvalidValue(
+            f"hw:cpu_dedicated_mask {mask!r} must leave some of the flavor's {wishes.vcpus} CPUs, and name no others",
+            field="hw:cpu_dedicated_mask",
+        )
+    return cpus
+
+
+def _realtime_cpus(wishes: Wishes) -> frozenset[int]:
+    if not _is_true(wishes.extra_specs.get("hw:cpu_realtime", "")):
+        raise InvalidValue(
+            "hw:cpu_policy is mixed, but hw:cpu_dedicated_mask is not set", field="hw:cpu_dedicated_mask"
+        )
+    mask = wishes.properties.get("hw_cpu_realtime_mask") or wishes.extra_specs.get("hw:cpu_realtime_mask")
+    everything = _all_cpus(wishes.vcpus)
+    cpus = _masked_cpus(str(mask), wishes.vcpus, "hw:cpu_realtime_mask") if mask else everything
+    alone = cpus == everything and "hw:emulator_threads_policy" not in wishes.extra_specs
+    if alone or not cpus <= everything:
+        raise InvalidValue(
+            f"hw:cpu_realtime_mask {mask!r} must leave some of the flavor's {wishes.vcpus} CPUs, and name no others",
+            field="hw:cpu_realtime_mask",
+        )
+    return cpus
+
+
+def _masked_cpus(mask: str, vcpus: int, field: str) -> frozenset[int]:
+    """CPUs of a list such as ``0-3,^2``; one that starts with ``^`` takes away from all ``vcpus``."""
+    text = f"0-{vcpus - 1},{mask}" if mask.strip().startswith("^") else mask
+    cpus = cpu_set.parse(text, field=field)
+    if not cpus:
+        raise InvalidValue(f"{field} {mask[:200]!r} names no CPU", field=field)
+    return cpus
+
+
+def _all_cpus(vcpus: int) -> frozenset[int]:
+    if not 0 <= vcpus <= _MOST_CPUS:
+        raise InvalidValue(f"the flavor has {vcpus} CPUs, but must have from 0 to {_MOST_CPUS}", field="vcpus")
+    return frozenset(range(vcpus))
+
+
+def memory_encryption(wishes: Wishes) -> str | None:
+    """The model of memory encryption (``amd-sev`` if none is named), or None. The image must boot by UEFI on a q35
+    machine. Raises FlavorImageConflict, InvalidValue."""
+    if not wishes.switch("mem_encryption"):
+        return None
+    firmware, machine = wishes.properties.get("hw_firmware_type"), wishes.properties.get("hw_machine_type")
+    if firmware != "uefi":
+        raise _conflict("hw:mem_encryption", "true", "hw_firmware_type", firmware)
+    if machine is not None and "q35" not in str(machine):
+        raise InvalidValue(f"hw_machine_type {machine!r}: memory encryption needs q35", field="hw_machine_type")
+    return wishes.one("mem_encryption_model", MEMORY_ENCRYPTION_MODELS) or "amd-sev"
+
+
+def virtual_tpm(wishes: Wishes) -> tuple[str, str] | None:
+    """Version and model (``tpm-tis`` if none is named) of a virtual TPM, or None without a version."""
+    version = wishes.one("tpm_version", TPM_VERSIONS)
+    if version is None:
+        return None
+    model = wishes.one("tpm_model", TPM_MODELS) or "tpm-tis"
+    if model == "tpm-crb" and version != "2.0":
+        raise InvalidValue(f"hw:tpm_model tpm-crb needs hw:tpm_version 2.0, not {version}", field="hw:tpm_model")
+    return version, model
+
+
+def tpm_secret_security(wishes: Wishes) -> str:
+    """Who can read the secret of a virtual TPM: ``user`` (if the flavor does not say), ``host`` or ``deployment``."""
+    return _of_flavor(wishes, "hw:tpm_secret_security", TPM_SECRET_SECURITY) or "user"
+
+
+def needs_secure_boot(wishes: Wishes) -> bool:
+    """Whether the guest must boot securely."""
+    return wishes.one("secure_boot", SECURE_BOOT, prefix="os") == "required"
+
+
+def needs_stateless_firmware(wishes: Wishes) -> bool:
+    """Whether the image wants firmware without variables of its own; it must boot by UEFI then."""
+    if not wishes.properties.get("hw_firmware_stateless"):
+        return False
+    firmware = wishes.properties.get("hw_firmware_type")
+    if firmware != "uefi":
+        raise InvalidValue(
+            f"hw_firmware_stateless needs hw_firmware_type uefi, not {firmware!r}", field="hw_firmware_type"
+        )
+    return True
+
+
+def maxphysaddr_mode(wishes: Wishes) -> str | None:
+    """How wide the guest's physical addresses are: as the host's (``passthrough``), emulated, or None."""
+    return wishes.one("maxphysaddr_mode", MAXPHYSADDR_MODES)
+
+
+def pci_numa_policy(wishes: Wishes) -> str | None:
+    """How near to the guest's NUMA nodes its PCI devices must be, or None."""
+    return wishes.one("pci_numa_affinity_policy", PCI_NUMA_POLICIES)
+
+
+def pmem_labels(wishes: Wishes) -> list[str]:
+    """Labels of the persistent memory namespaces that the flavor takes, one for each."""
+    return [label.strip() for label in wishes.extra_specs.get("hw:pmem", "").split(",") if label.strip()]
+
+
+def ephemeral_encryption(wishes: Wishes) -> tuple[bool, str | None]:
+    """Whether local disks are encrypted, and in which format if one is named."""
+    if not wishes.switch("ephemeral_encryption"):
+        return False, None
+    return True, wishes.one("ephemeral_encryption_format", ENCRYPTION_FORMATS)
+
+
+def has_virtio_sound(wishes: Wishes) -> bool:
+    """Whether the guest gets a virtio sound device."""
+    return wishes.one("sound_model", SOUND_MODELS) == "virtio"
+
+
+def _of_flavor(wishes: Wishes, field: str, valid: Collection[str]) -> str | None:
+    value = wishes.extra_specs.get(field) or None
+    if value is not None and value not in valid:
+        raise InvalidValue(f"{field} is {value!r}, but must be one of {', '.join(valid)}", field=field)
+    return value
+
+
+def _is_true(text: object) -> bool:
+    return str(text).strip().lower() in _TRUE
+
+
+def _conflict(spec: str, flavor: object, name: str, image: object) -> FlavorImageConflict:
+    message = f"the flavor's {spec} {flavor!r} contradicts the image's {name} {image!r}"
+    return FlavorImageConflict(message, field=spec, hint="change one of them, or leave one out")

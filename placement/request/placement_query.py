@@ -1,0 +1,201 @@
+"""What Nova's scheduler asks of Placement for a request: the value that narrows the fleet, and its query strings.
+
+The value is the whole of ``GET /allocation_candidates``; the strings derive from it. Nothing is looked up here but
+aggregates and nodes that the caller knows. Source: Nova 33 ResourceRequest (microversion 1.36).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+from urllib.parse import urlencode
+
+from ..types.errors import NoValidHost
+from ..types.host import Aggregate
+from ..types.options import Options
+from ..types.request import Destination, Image, Request
+from . import flavor_and_image as flavor_image
+from .flavor_and_image import Wishes
+from .prefilters import Narrowing, narrow
+from .resource_groups import Groups, groups_of, required_traits
+
+UNLIMITED_BY: Final = frozenset({"group", "same_host", "different_host"})
+"""Scheduler hints whose filters need every candidate: the limit is lifted."""
+
+
+class HostsLookup(Protocol):
+    """Finds the root providers of the nodes of ``host`` that are called ``node``; None stands for any."""
+
+    def __call__(self, host: str | None, node: str | None, cell_uuid: str | None) -> Sequence[str]:
+        """Provider uuids, in a fixed order; only those of cell ``cell_uuid`` if that is not None. Names are exact."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestGroup:
+    """Resources that go together. Those of a group with a ``suffix`` come from one provider each group.
+
+    ``resources``: (resource class, amount), sorted by class. ``any_of``: of each set at least one trait. ``member_of``:
+    of each set at least one aggregate uuid. ``in_tree``: uuid of a provider in the tree to use.
+    """
+
+    suffix: str = ""
+    resources: tuple[tuple[str, int], ...] = ()
+    required: frozenset[str] = frozenset()
+    forbidden: frozenset[str] = frozenset()
+    any_of: tuple[frozenset[str], ...] = ()
+    member_of: tuple[frozenset[str], ...] = ()
+    forbidden_aggregates: frozenset[str] = frozenset()
+    in_tree: str | None = None
+
+    def params(self) -> list[tuple[str, str]]:
+        """Query parameters of this group, their names with the suffix."""
+        params = [("resources", ",".join(f"{name}:{amount}" for name, amount in self.resources))]
+        params.append(("required", _traits(self.required, self.forbidden)))
+        params += [("required", f"in:{_sorted(traits)}") for traits in self.any_of]
+        params += [("member_of", f"in:{_sorted(uuids)}") for uuids in self.member_of]
+        params.append(("member_of", f"!in:{_sorted(self.forbidden_aggregates)}" if self.forbidden_aggregates else ""))
+        params.append(("in_tree", self.in_tree or ""))
+        return [(name + self.suffix, value) for name, value in params if value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementQuery:
+    """A query for allocation candidates. Hashable; equal queries have equal candidates on equal fleets.
+
+    ``groups``: the one without suffix first. ``same_subtree``: suffixes of groups whose providers share an ancestor.
+    ``limit``: most candidates, None for all. ``fallback``: asked as well, its candidates come after (pinned CPUs on
+    hosts that still count them as VCPU).
+    """
+
+    groups: tuple[RequestGroup, ...]
+    root_required: frozenset[str] = frozenset()
+    root_forbidden: frozenset[str] = frozenset()
+    group_policy: str | None = None
+    same_subtree: tuple[tuple[str, ...], ...] = ()
+    limit: int | None = None
+    fallback: PlacementQuery | None = None
+
+    @property
+    def unsuffixed(self) -> RequestGroup:
+        """The group without suffix; an empty one if there is none."""
+        return next((group for group in self.groups if not group.suffix), RequestGroup())
+
+    def to_querystring(self) -> str:
+        """This query as Nova sends it, without the fallback: sorted and URL-encoded."""
+        params: list[tuple[str, str]] = [param for group in self.groups for param in group.params()]
+        params.append(("root_required", _traits(self.root_required, self.root_forbidden)))
+        params.append(("group_policy", self.group_policy or ""))
+        params += [("same_subtree", ",".join(suffixes)) for suffixes in self.same_subtree]
+        params.append(("limit", "" if self.limit is None else str(self.limit)))
+        return urlencode(sorted(param for param in params if param[1]))
+
+    def to_querystrings(self) -> list[str]:
+        """This query and its fallback, in the order in which Nova sends them."""
+        return [self.to_querystring()] + (self.fallback.to_querystrings() if self.fallback is not None else [])
+
+    def check(self) -> None:
+        """Raise NoValidHost for a query that Placement answers with 400, which Nova takes for "no candidates"."""
+        suffixed = [group for group in self.groups if group.suffix]
+        if len(suffixed) > 1 and self.group_policy is None:
+            raise _refused("several request groups need group_policy", "set the extra spec group_policy")
+        subtree = {suffix for suffixes in self.same_subtree for suffix in suffixes}
+        if not self.groups:
+            raise _refused("the request asks for no resources", "let the flavor ask for some")
+        for group in self.groups:
+            if not group.resources and group.suffix not in subtree:
+                raise _refused(f"request group {group.suffix!r} asks for no resources", "give it a resource class")
+            if group.required & group.forbidden:
+                clash = _sorted(group.required & group.forbidden)
+                raise _refused(f"{clash} both required and forbidden", "change the extra spec or the image property")
+
+
+def placement_query(
+    request: Request, aggregates: Iterable[Aggregate], hosts_lookup: HostsLookup, options: Options
+) -> PlacementQuery:
+    """The query for ``request``. O(aggregates).
+
+    Raises NoValidHost where Nova gives up before it asks; InvalidValue and UnknownName for extra specs and image
+    properties that make no sense; NoImage without an image (see ``with_image``).
+    """
+    wishes = Wishes.of(request)
+    groups = groups_of(request, wishes)
+    narrowing = narrow(request, aggregates, required_traits(groups), options)
+    query = _query(request, groups, narrowing, hosts_lookup, options)
+    if flavor_image.cpu_policy(wishes) != "dedicated" or options.workarounds.disable_fallback_pcpu_query:
+        return query
+    unpinned = _query(request, groups_of(request, wishes, pinned=False), narrowing, hosts_lookup, options)
+    return replace(query, fallback=unpinned)
+
+
+def with_image(request: Request) -> Request:
+    """``request`` with an empty image if it names none, as nova-api makes it for a boot from volume."""
+    if request.image is not None:
+        return request
+    return request.with_changes(spec=replace(request.spec, image=Image()))
+
+
+def _query(
+    request: Request, groups: Groups, narrowing: Narrowing, hosts_lookup: HostsLookup, options: Options
+) -> PlacementQuery:
+    destination = request.spec.requested_destination or Destination()
+    in_tree, is_spread = _target(request, destination, hosts_lookup)
+    unlimited = is_spread or not UNLIMITED_BY.isdisjoint(request.scheduler_hints)
+    wanted = tuple(frozenset(uuids.split(",")) for uuids in destination.aggregates)
+    unsuffixed = replace(
+        _group("", groups),
+        member_of=tuple(sorted((*wanted, *narrowing.member_of), key=sorted)),
+        forbidden_aggregates=destination.forbidden_aggregates | narrowing.forbidden_aggregates,
+        in_tree=in_tree,
+    )
+    suffixed = (_group(suffix, groups) for suffix in sorted(groups.by_suffix) if suffix)
+    return PlacementQuery(
+        groups=tuple(group for group in (unsuffixed, *suffixed) if group != RequestGroup()),
+        root_required=narrowing.root_required,
+        root_forbidden=narrowing.root_forbidden,
+        group_policy=groups.policy,
+        limit=None if unlimited else options.scheduler.max_placement_results,
+    )
+
+
+def _group(suffix: str, groups: Groups) -> RequestGroup:
+    group = groups.by_suffix.get(suffix)
+    if group is None:
+        return RequestGroup(suffix=suffix)
+    return RequestGroup(
+        suffix=suffix,
+        resources=tuple(sorted(group.resources.items())),
+        required=frozenset(group.required),
+        forbidden=frozenset(group.forbidden),
+    )
+
+
+def _target(request: Request, destination: Destination, hosts_lookup: HostsLookup) -> tuple[str | None, bool]:
+    """Provider of the only node that the request may go to, if there is one; whether there are several.
+
+    The requested destination prevails over the first forced host and node.
+    """
+    spec = request.spec
+    host = destination.host or next(iter(spec.force_hosts), None)
+    node = destination.node or next(iter(spec.force_nodes), None)
+    if host is None and node is None:
+        return None, False
+    uuids = hosts_lookup(host, node, destination.cell_uuid)
+    if not uuids:
+        raise NoValidHost(
+            f"no such host: host {host}, node {node}", hint="check the names; they are case-sensitive here"
+        )
+    return (uuids[0], False) if len(uuids) == 1 else (None, True)
+
+
+def _traits(required: Iterable[str], forbidden: Iterable[str]) -> str:
+    return ",".join([*sorted(required), *(f"!{trait}" for trait in sorted(forbidden))])
+
+
+def _sorted(names: Iterable[str]) -> str:
+    return ",".join(sorted(names))
+
+
+def _refused(why: str, hint: str) -> NoValidHost:
+    return NoValidHost(f"Placement refuses the query: {why}", hint=hint)

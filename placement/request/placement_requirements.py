@@ -1,0 +1,105 @@
+"""What Placement's side of a request demands of providers, as the engine judges host classes and provider trees by
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..fleet.fleet import Fleet
+from ..policy.policy import Policy
+from ..types.host_classes import HostClass
+from ..types.request import Request
+from .host_selection import names_hosts
+from .placement_query import PlacementQuery, RequestGroup, placement_query, with_image
+
+
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """A Placement query, and the cell that a request without cross-cell moves is bound to."""
+
+    query: PlacementQuery
+    cell_uuid: str | None = None
+
+    @property
+    def group(self) -> RequestGroup:
+        """The unsuffixed request group."""
+        return self.query.unsuffixed
+
+    def complex(self, fleet: Fleet) -> bool:
+        """True if one provider's own inventory does not settle it: granular groups, a fallback, or nested or sharing
+        providers that have one of the classes."""
+        query = self.query
+        if query.fallback is not None or self.group.in_tree is not None or any(group.suffix for group in query.groups):
+            return True
+        return any(fleet.resource_class(name, create=True) in fleet.nested_classes for name, _ in self.group.resources)
+
+    @property
+    def needs_traits(self) -> bool:
+        group, query = self.group, self.query
+        return bool(group.required or group.any_of or group.forbidden or query.root_required or query.root_forbidden)
+
+    @property
+    def needs_aggregates(self) -> bool:
+        return bool(self.group.member_of or self.group.forbidden_aggregates)
+
+    def traits_allow(self, fleet: Fleet, host: HostClass) -> bool:
+        """Traits of a host that gives everything itself."""
+        return root_allows(self.query, host.traits) and traits_pass(self.group, host.traits)
+
+    def aggregates_allow(self, fleet: Fleet, host: HostClass) -> bool:
+        """Aggregates of a host that gives everything itself."""
+        return membership_passes(self.group, frozenset(fleet.aggregates[index].uuid for index in host.aggregates))
+
+    def cell_allows(self, fleet: Fleet, host: HostClass) -> bool:
+        """Nova 33 reads only the destination's cell unless a cross-cell move is allowed."""
+        return self.cell_uuid is None or host.cell_uuid == self.cell_uuid
+
+
+def root_allows(query: PlacementQuery, traits: frozenset[str]) -> bool:
+    """root_required of both kinds."""
+    return query.root_required <= traits and not query.root_forbidden & traits
+
+
+def traits_pass(group: RequestGroup, traits: frozenset[str]) -> bool:
+    """Placement's required, any-of and forbidden traits on one provider (or the union over several)."""
+    return group.required <= traits and not group.forbidden & traits and all(choice & traits for choice in group.any_of)
+
+
+def membership_passes(group: RequestGroup, aggregates: frozenset[str]) -> bool:
+    """Placement's member_of terms on one provider's aggregates."""
+    return not group.forbidden_aggregates & aggregates and all(term & aggregates for term in group.member_of)
+
+
+def demands(fleet: Fleet, policy: Policy, request: Request, *, candidates_given: bool) -> Demands:
+    """Make the query of a request. Raises NoValidHost where Nova gives up before it asks, InvalidValue or UnknownName
+    for extra specs and image properties that make no sense. O(aggregates)."""
+    spec = request.spec
+    destination = spec.requested_destination
+    cell = None
+    if destination is not None and not destination.allow_cross_cell_move and not candidates_given:
+        cell = destination.cell_uuid
+    if candidates_given:
+        # Placement, outside, has judged all this; only the amounts are still needed, for what a claim takes.
+        spec = replace(spec, requested_destination=None, force_hosts=(), force_nodes=())
+        request = request.with_changes(spec=spec)
+
+    def lookup(host: str | None, node: str | None, cell_uuid: str | None) -> Sequence[str]:
+        return _providers(fleet, host, node, cell_uuid)
+
+    query = placement_query(with_image(request), fleet.aggregates, lookup, policy.options)
+    query.check()
+    if names_hosts(spec):
+        # Host selection by name narrows to the same node as in_tree does.
+        query = replace(query, groups=tuple(replace(group, in_tree=None) for group in query.groups))
+    return Demands(query, cell)
+
+
+def _providers(fleet: Fleet, host: str | None, node: str | None, cell_uuid: str | None) -> list[str]:
+    if host is not None:
+        rows = fleet.rows_of_service_host(host)
+        rows = [row for row in rows if node is None or fleet.name(row) == node]
+    else:
+        row = fleet.names.find(node or "")
+        rows = [row] if row >= 0 else []
+    return [fleet.uuid(row) for row in rows if cell_uuid is None or fleet.host_class(row).cell_uuid == cell_uuid]

@@ -1,0 +1,205 @@
+"""Many volumes placed one after the other: whole runs in one kernel call, answers made when somebody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, repeat
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ext import pools as kernel
+from ...ext.tables import format_uuid, make_many
+from ..types.errors import DuplicateName
+from .decision import PoolSelection, VolumeDecision
+from .explain import sentence
+from .pools.request import Retry, VolumeRequest
+from .scan import stage_names
+
+if TYPE_CHECKING:
+    from .compiled import VolumeSignature
+    from .engine import VolumeEngine
+    from .pools.reports import PoolFacts
+
+_Lazy = tuple[VolumeRequest, str, int, "PoolFacts | None", float, NDArray[np.int64], int]
+"""Request, volume id, sequence number, pool (None: refused), weight; rows by stage of the run, and the place in it."""
+
+
+class VolumeDecisions(Sequence[VolumeDecision]):
+    """The answers to ``place_many``, in order. A decision is made when it is looked at."""
+
+    def __init__(self, engine: VolumeEngine, count: int) -> None:
+        self._engine = engine
+        self._stages = stage_names(engine.policy)
+        self._made: list[VolumeDecision | _Lazy | None] = [None] * count
+        self.placed = 0
+        """Number of requests that were placed."""
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    @overload
+    def __getitem__(self, index: int) -> VolumeDecision: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[VolumeDecision]: ...
+    def __getitem__(self, index: int | slice) -> VolumeDecision | list[VolumeDecision]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        found = self._made[index]
+        if isinstance(found, tuple):
+            found = self._made[index] = self._decision(*found)
+        assert found is not None
+        return found
+
+    def __iter__(self) -> Iterator[VolumeDecision]:
+        return (self[i] for i in range(len(self)))
+
+    def put(self, index: int, made: VolumeDecision) -> None:
+        """Take in one answer."""
+        self._made[index] = made
+
+    def put_all(self, start: int, made: list[_Lazy]) -> None:
+        """Take in the answers of a run."""
+        self._made[start : start + len(made)] = made
+
+    def _decision(
+        self,
+        request: VolumeRequest,
+        volume_id: str,
+        sequence: int,
+        facts: PoolFacts | None,
+        weight: float,
+        counts: NDArray[np.int64],
+        place: int,
+    ) -> VolumeDecision:
+        engine = self._engine
+        removed = dict(zip(self._stages, counts[place, 1:].tolist(), strict=True))
+        considered = int(counts[place].sum())
+        off = engine.policy.options.scheduler_max_attempts == 1
+        tried = () if facts is None else (facts.backend_id,)
+        return VolumeDecision(
+            sequence=sequence,
+            request_id=request.request_id,
+            considered=considered,
+            removed=removed,
+            selection=None if facts is None else _selection(request, volume_id, facts, weight),
+            refusal=sentence(considered, removed, request.spec.size_gb) if facts is None else None,
+            retry=None if off else Retry(num_attempts=1, backends=tried, hosts=tried),
+            seed=engine.seed_of(sequence),
+        )
+
+
+def _selection(request: VolumeRequest, volume_id: str, facts: PoolFacts, weight: float) -> PoolSelection:
+    return PoolSelection(
+        volume_id=volume_id,
+        backend_id=facts.backend_id,
+        host=facts.host,
+        cluster_name=facts.cluster_name,
+        pool_name=facts.pool_name,
+        availability_zone=facts.availability_zone,
+        weight=weight,
+        charged_gb=request.spec.size_gb,
+    )
+
+
+def place_many(engine: VolumeEngine, requests: Iterable[VolumeRequest]) -> VolumeDecisions:
+    """See ``VolumeEngine.place_many``."""
+    given = [engine.checked(request) for request in requests]
+    _check_ids(engine, given)
+    decisions = VolumeDecisions(engine, len(given))
+    with engine.deciding():
+        start = 0
+        while start < len(given):
+            run = _run(engine, given, start)
+            if run:
+                _place_run(engine, decisions, given, start, run)
+                start += len(run)
+            else:
+                decision = engine.place(given[start])
+                decisions.put(start, decision)
+                decisions.placed += decision.placed
+                start += 1
+    return decisions
+
+
+def _check_ids(engine: VolumeEngine, given: Sequence[VolumeRequest]) -> None:
+    ids = [request.volume_id for request in given if request.volume_id is not None and request.retry is None]
+    for volume_id in ids:
+        engine.pools.volumes.check_new(volume_id)
+    if len(set(ids)) < len(ids):
+        raise DuplicateName("a volume is named twice", field="volume_id")
+
+
+def _run(engine: VolumeEngine, given: Sequence[VolumeRequest], start: int) -> list[VolumeSignature]:
+    """Signatures of the requests from ``start`` on that one kernel call can decide."""
+    run: list[VolumeSignature] = []
+    known: dict[object, VolumeSignature | None] = {}
+    by_user = engine.policy.has_functions
+    now = given[start].now
+    for request in islice(given, start, None):
+        if request.retry is not None or request.alternates or request.now != now:
+            break
+        key = (id(request.spec), request.project_id, request.user_id) if by_user else id(request.spec)
+        if key not in known:
+            known[key] = engine.signature(request)
+        signature = known[key]
+        if signature is None or not signature.alone:
+            break
+        run.append(signature)
+    return run
+
+
+def _place_run(
+    engine: VolumeEngine,
+    decisions: VolumeDecisions,
+    given: Sequence[VolumeRequest],
+    start: int,
+    run: Sequence[VolumeSignature],
+) -> None:
+    pools = engine.pools
+    pools.advance(given[start].now)
+    different = list({id(each): each for each in run}.values())
+    numbers = {id(signature): index for index, signature in enumerate(different)}
+    for signature in different:
+        signature.refresh()
+    which = np.array([numbers[id(signature)] for signature in run], np.int32)
+    requests = given[start : start + len(run)]
+    sizes = np.array([request.spec.size_gb for request in requests], np.float64)
+    rows, scores = np.empty(len(run), np.int32), np.empty(len(run))
+    counts = np.zeros((len(run), 1 + len(stage_names(engine.policy))), np.int64)
+    rankings = [signature.ranking for signature in different]
+    with pools.charging(rows) as columns:
+        kernel.place(columns.kernel, columns.block, rankings, which, sizes, pools.now, rows, scores, counts)
+    first = engine.sequence + 1
+    ids = _volume_ids(engine, requests, first)
+    facts = [pools.facts[row] if row >= 0 else None for row in rows.tolist()]
+    pools.add_placed(
+        [
+            (volume_id, found.host, request.spec.size_gb, found.cluster_name, request.project_id, (found.backend_id,))
+            for volume_id, found, request in zip(ids, facts, requests, strict=True)
+            if found is not None
+        ]
+    )
+    lazy = zip(
+        requests,
+        ids,
+        range(first, first + len(run)),
+        facts,
+        scores.tolist(),
+        repeat(counts),
+        range(len(run)),
+        strict=False,
+    )
+    decisions.put_all(start, list(lazy))
+    decisions.placed += int(np.count_nonzero(rows >= 0))
+    engine.sequence += len(run)
+
+
+def _volume_ids(engine: VolumeEngine, requests: Sequence[VolumeRequest], first: int) -> list[str]:
+    """Ids of the volumes, made where they are left out."""
+    made = make_many(engine.id_seed, first - 1, len(requests)).tolist()
+    return [
+        request.volume_id if request.volume_id is not None else format_uuid(*words)
+        for request, words in zip(requests, made, strict=True)
+    ]

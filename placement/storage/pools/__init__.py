@@ -1,0 +1,1 @@
+"""What is known of storage pools and volumes, and Cinder's rules on one pool."""

@@ -1,0 +1,106 @@
+"""Figures of all pools as numpy columns, [column, row], and the kernel's pointers to them. Rows are in candidate order:
+backends as they came, their pools as they came; a row that no pool has any more is empty until the rows are laid anew.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....ext.constants import NOT_A_HOST, SERVICE_UP
+from ....ext.fleet import Columns
+from ....ext.pools import consume, derive
+
+NAMES: Final = (
+    "total",
+    "free",
+    "allocated",
+    "provisioned",
+    "reserved_percentage",
+    "ratio",
+    "thin",
+    "bounded",
+    "updated",
+    "volumes",
+    "room_thin",
+    "room_thick",
+    "virtual_thin",
+    "virtual_thick",
+    "endless",
+    "counted",
+)
+"""Columns, in the order of ext/pool_constants.py, which says what they hold."""
+COLUMN: Final = {name: index for index, name in enumerate(NAMES)}
+CLASS_STAGE: Final = np.array([NOT_A_HOST, 0], np.uint8)
+"""Stages of the two classes of rows: empty, and a pool."""
+
+
+class PoolColumns:
+    """The columns and the change log. Not the rules of what a row may hold."""
+
+    def __init__(self, capacity: int = 64) -> None:
+        self.rows = 0
+        self.kernel = Columns()
+        self.block: NDArray[np.float64] = np.zeros((max(len(NAMES), SERVICE_UP + 1), capacity))
+        self.live: NDArray[np.int32] = np.zeros(capacity, np.int32)
+        self._attach()
+
+    @property
+    def capacity(self) -> int:
+        """Rows there is room for."""
+        return int(self.block.shape[1])
+
+    def __getitem__(self, name: str) -> NDArray[np.float64]:
+        """Live view of one column over all rows, float64[rows]. O(1)."""
+        return self.block[COLUMN[name], : self.rows]
+
+    def _attach(self) -> None:
+        capacity = self.capacity
+        none = {name: np.zeros((0, capacity), np.int64) for name in _INVENTORY}
+        first = np.full(capacity, -1, np.int32)
+        self.kernel.attach(
+            **none, host=self.block, class_of=self.live, generation=np.zeros(capacity, np.int64), first=first
+        )
+
+    def resize(self, rows: int) -> None:
+        """Have ``rows`` rows; new ones are empty. Room grows by doubling, and then the arrays move."""
+        if rows > self.capacity:
+            capacity = -(-max(rows, 2 * self.capacity) // 64) * 64
+            block, live = self.block, self.live
+            self.block = np.zeros((len(block), capacity))
+            self.live = np.zeros(capacity, np.int32)
+            self.block[:, : block.shape[1]] = block
+            self.live[: len(live)] = live
+            self._attach()
+        self.block[:, self.rows : rows] = 0.0
+        self.live[self.rows : rows] = 0
+        self.rows = rows
+        self.kernel.set_rows(rows)
+
+    def order(self, block: NDArray[np.float64], live: NDArray[np.int32]) -> None:
+        """Hold exactly these rows. Whoever follows the log starts anew."""
+        self.resize(len(live))
+        self.block[:, : self.rows] = block
+        self.live[: self.rows] = live
+        self.block[:, self.rows :] = 0.0
+        self.live[self.rows :] = 0
+        self.kernel.forget_log()
+
+    def derive(self, row: int) -> None:
+        """Work out what follows from a row's figures. O(1)."""
+        derive(self.block, np.array([row], np.int32))
+
+    def consume(self, row: int, size_gb: float, at: float | None) -> None:
+        """Take ``size_gb`` GiB of a row at ``at`` (None: the time stays), and note it in the log. O(1)."""
+        consume(self.block, row, size_gb, math.nan if at is None else at)
+        self.changed(row)
+
+    def changed(self, *rows: int) -> None:
+        """Note in the log that rows changed. O(rows)."""
+        self.kernel.mark_changed(np.array(rows, np.int32))
+
+
+_INVENTORY: Final[tuple[str, ...]] = ("avail", "used", "limit", "min_unit", "max_unit", "step_size")

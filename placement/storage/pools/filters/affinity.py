@@ -1,0 +1,63 @@
+"""SameBackendFilter and DifferentBackendFilter: beside, or away from, volumes that exist. Source: Cinder 29.
+
+The hints ``same_host`` and ``different_host`` are a volume's uuid or a list; only volumes of the request's project
+count, and "on the same backend" means in the same pool.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from ..filter_properties import Wanted
+from ..request import is_uuid
+from .base import REQUEST, PoolFilter
+
+if TYPE_CHECKING:
+    from ..pools import Pools
+
+
+class _AffinityFilter(PoolFilter):
+    """What the two share; ``wants`` is the verdict on a pool that holds one of the volumes."""
+
+    reads: ClassVar[str] = REQUEST
+    hint: ClassVar[str]
+    wants: ClassVar[bool]
+
+    def applies(self, wanted: Wanted) -> bool:
+        hint: object = wanted.spec.scheduler_hints.get(self.hint, [])
+        return hint != []
+
+    def pool_passes(self, pools: Pools, wanted: Wanted, row: int) -> bool:
+        ids = self._ids(wanted)
+        if not ids:
+            return False
+        facts = pools.fact(row)
+        held = pools.volumes.any_on(frozenset(ids), wanted.project_id, facts.host, facts.cluster_name)
+        return held is self.wants
+
+    def _ids(self, wanted: Wanted) -> list[str]:
+        """The uuids of the hint; empty if something in it is none."""
+        given = wanted.spec.scheduler_hints[self.hint]
+        ids = list(given) if isinstance(given, list | tuple) else [given]
+        return ids if all(map(is_uuid, ids)) else []
+
+    def why(self, pools: Pools, wanted: Wanted, row: int) -> str:
+        if not self._ids(wanted):
+            return f"the hint {self.hint} is no list of uuids: {wanted.spec.scheduler_hints[self.hint]!r:.80}"
+        return f"holds {'none' if self.wants else 'one'} of the volumes of the hint {self.hint}"
+
+
+class SameBackendFilter(_AffinityFilter):
+    """Passes a pool that holds one of the volumes of ``same_host``."""
+
+    name: ClassVar[str] = "SameBackendFilter"
+    hint: ClassVar[str] = "same_host"
+    wants: ClassVar[bool] = True
+
+
+class DifferentBackendFilter(_AffinityFilter):
+    """Passes a pool that holds none of the volumes of ``different_host``."""
+
+    name: ClassVar[str] = "DifferentBackendFilter"
+    hint: ClassVar[str] = "different_host"
+    wants: ClassVar[bool] = False

@@ -1,0 +1,92 @@
+"""What a filter of pools is: it judges rows, and says why it refuses one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..filter_properties import Wanted
+
+if TYPE_CHECKING:
+    from ..policy import StorageOptions
+    from ..pools import Pools
+
+Rows = NDArray[np.int32]
+Verdicts = NDArray[np.bool_]
+
+FACTS: Final = "facts"
+"""A filter that reads what pools report, and the spec."""
+FIGURES: Final = "figures"
+"""A filter that also reads what changes as volumes are placed on the pool it judges."""
+REQUEST: Final = "request"
+"""A filter that reads more: the request beside its spec, or volumes wherever they are."""
+ERRORS: Final = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
+"""What judging a pool by ill-fitting values may raise: the pool is refused, the request lives."""
+
+
+class PoolFilter:
+    """Base of the filters. ``reads`` says what may change its verdict on a pool."""
+
+    name: ClassVar[str]
+    reads: ClassVar[str] = FACTS
+
+    def __init__(self, options: StorageOptions) -> None:
+        self.options = options
+
+    def applies(self, wanted: Wanted) -> bool:
+        """False if it passes every pool of such a request."""
+        return True
+
+    def passes(self, pools: Pools, wanted: Wanted, rows: Rows) -> Verdicts:
+        """Verdict on each row. O(rows)."""
+        return np.fromiter((self._judged(pools, wanted, row) for row in rows.tolist()), np.bool_, len(rows))
+
+    def key(self, wanted: Wanted) -> Hashable:
+        """What a filter that reads facts alone reads of the request."""
+        raise NotImplementedError
+
+    def following(self, pools: Pools, rows: Rows) -> Rows:
+        """Those of ``rows``, whose figures changed, that must be judged anew. O(rows)."""
+        return rows
+
+    def _judged(self, pools: Pools, wanted: Wanted, row: int) -> bool:
+        try:
+            return self.pool_passes(pools, wanted, row)
+        except ERRORS:
+            return False
+
+    def pool_passes(self, pools: Pools, wanted: Wanted, row: int) -> bool:
+        """Verdict on one row; one of ``ERRORS`` where Cinder would crash, which refuses the pool."""
+        raise NotImplementedError
+
+    def reason(self, pools: Pools, wanted: Wanted, row: int) -> str:
+        """Why it refuses a row, in words with numbers."""
+        return self.failure(pools, wanted, row) or self.why(pools, wanted, row)
+
+    def why(self, pools: Pools, wanted: Wanted, row: int) -> str:
+        """The reason where nothing went wrong."""
+        raise NotImplementedError
+
+    def failure(self, pools: Pools, wanted: Wanted, row: int) -> str:
+        """What judging the row raised, if anything."""
+        try:
+            self.pool_passes(pools, wanted, row)
+        except ERRORS as error:
+            return f"{self.name} cannot judge it: {str(error) or type(error).__name__:.120}"
+        return ""
+
+
+def by_value(pools: Pools, rows: Rows, of: Callable[[int], Any], holds: Callable[[Any], bool]) -> Verdicts:
+    """Verdicts that depend on one hashable value of each pool, asked once for each value. O(rows)."""
+    known: dict[Any, bool] = {}
+    verdicts = np.empty(len(rows), np.bool_)
+    for at, row in enumerate(rows.tolist()):
+        value = of(row)
+        verdict = known.get(value)
+        if verdict is None:
+            verdict = known[value] = holds(value)
+        verdicts[at] = verdict
+    return verdicts

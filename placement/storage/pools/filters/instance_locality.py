@@ -1,0 +1,39 @@
+"""InstanceLocalityFilter: on the host of a guest, by the hint ``local_to_instance``. Source: Cinder 29.
+
+Nova is not asked: the engine knows where its guests are, or is told where to look.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from ..backend_names import host_part
+from ..filter_properties import Wanted
+from ..request import is_uuid
+from .base import REQUEST, PoolFilter
+
+if TYPE_CHECKING:
+    from ..pools import Pools
+
+
+class InstanceLocalityFilter(PoolFilter):
+    """Passes a pool whose host part is the guest's service host. A hint that is no uuid refuses every pool."""
+
+    name: ClassVar[str] = "InstanceLocalityFilter"
+    reads: ClassVar[str] = REQUEST
+
+    def applies(self, wanted: Wanted) -> bool:
+        return bool(wanted.spec.scheduler_hints.get("local_to_instance"))
+
+    def pool_passes(self, pools: Pools, wanted: Wanted, row: int) -> bool:
+        uuid = wanted.spec.scheduler_hints["local_to_instance"]
+        if not is_uuid(uuid):
+            raise ValueError(f"the hint local_to_instance is no uuid: {uuid!r:.60}")
+        host = wanted.instance_host(uuid)
+        if host is None:
+            raise LookupError(f"no instance {uuid} is known")
+        return host_part(pools.fact(row).backend_id) == host
+
+    def why(self, pools: Pools, wanted: Wanted, row: int) -> str:
+        uuid = wanted.spec.scheduler_hints["local_to_instance"]
+        return f"on {host_part(pools.fact(row).backend_id)}, the instance is on {wanted.instance_host(uuid)}"

@@ -1,0 +1,175 @@
+"""A storage policy: Cinder's scheduler options, and the filters and weighers made of them, in order.
+
+It is the table ``[storage]`` of a policy file, beside Nova's groups; option names and defaults are Cinder 29's.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, TypeVar
+
+import msgspec
+
+from ...types.errors import DuplicateName, InvalidValue, UnknownName
+from ...types.options import Count, OptionGroup, Options, Positive, Words, invalid, read_group
+from ...types.toml_writer import to_toml
+from .filters import BUILTIN_FILTERS, PoolFilter
+from .weighers import BUILTIN_WEIGHERS, PoolWeigher
+
+STORAGE: Final = "storage"
+Rule = TypeVar("Rule")
+ORDERED: Final = "OrderedHostWeightHandler"
+STOCHASTIC: Final = "StochasticHostWeightHandler"
+_HANDLERS: Final = {
+    ORDERED: ORDERED,
+    STOCHASTIC: STOCHASTIC,
+    f"cinder.scheduler.weights.{ORDERED}": ORDERED,
+    f"cinder.scheduler.weights.stochastic.{STOCHASTIC}": STOCHASTIC,
+}
+"""Handlers by the names that the option may have."""
+COMPATIBILITIES: Final = ("cinder", "strict")
+_RATIO: Final = re.compile(r"auto|\d*\.\d+|\d+")
+
+
+class StorageOptions(OptionGroup, frozen=True):
+    """``[storage]``. ``scheduler_driver_init_wait_time`` in seconds. ``compat`` says how expressions are read:
+    ``cinder`` with its traps, ``strict`` without them (docs/cinder-differences.md)."""
+
+    group: ClassVar[str] = STORAGE
+
+    scheduler_default_filters: Words = ("AvailabilityZoneFilter", "CapacityFilter", "CapabilitiesFilter")
+    scheduler_default_weighers: Words = ("CapacityWeigher",)
+    scheduler_weight_handler: str = ORDERED
+    scheduler_max_attempts: Positive = 3
+    scheduler_driver_init_wait_time: Count = 60
+    capacity_weight_multiplier: float = 1.0
+    allocated_capacity_weight_multiplier: float = -1.0
+    volume_number_multiplier: float = -1.0
+    max_over_subscription_ratio: str = "20.0"
+    compat: str = "cinder"
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class VolumePolicy:
+    """Options and the filters and weighers made of them, in order. Equal if their ``digest`` is.
+
+    Make one with ``cinder_default``, ``from_mapping`` or ``from_toml``; these check it.
+    """
+
+    options: StorageOptions
+    filters: tuple[PoolFilter, ...]
+    weighers: tuple[PoolWeigher, ...]
+
+    @classmethod
+    def cinder_default(cls) -> VolumePolicy:
+        """What Cinder 29 does without a cinder.conf."""
+        return cls.from_mapping({})
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Mapping[str, Any]]) -> VolumePolicy:
+        """A policy from the table ``storage``; tables of ``Policy`` may stand beside it. UnknownName, DuplicateName or
+        InvalidValue for what is no policy, naming the option. O(options)."""
+        if not isinstance(values, Mapping):
+            raise invalid("policy", values, "a table of tables")
+        for name in values:
+            if name not in _TABLES:
+                raise UnknownName.among("option group", str(name), _TABLES, field=str(name))
+        table = values.get(STORAGE, {})
+        if not isinstance(table, Mapping):
+            raise invalid(STORAGE, table, "a table")
+        options = _checked(read_group(StorageOptions, table))
+        filters = _named(options.scheduler_default_filters, BUILTIN_FILTERS, "filter", "scheduler_default_filters")
+        weighers = _named(options.scheduler_default_weighers, BUILTIN_WEIGHERS, "weigher", "scheduler_default_weighers")
+        return cls(
+            options=options,
+            filters=tuple(rule(options) for rule in filters),
+            weighers=tuple(rule(options) for rule in weighers),
+        )
+
+    @classmethod
+    def from_toml(cls, source: str | os.PathLike[str]) -> VolumePolicy:
+        """A policy from a TOML file or text, as ``Policy.from_toml`` reads them. InvalidValue, and as
+        ``from_mapping``."""
+        is_text = isinstance(source, str) and (not source or any(mark in source for mark in "\n=["))
+        try:
+            text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
+            values = tomllib.loads(text)
+        except (OSError, ValueError, RecursionError) as error:
+            raise InvalidValue(f"the policy cannot be read: {error}", field="policy") from error
+        return cls.from_mapping(values)
+
+    @property
+    def strict(self) -> bool:
+        """True if expressions are read without Cinder's traps."""
+        return self.options.compat == "strict"
+
+    @property
+    def has_functions(self) -> bool:
+        """True if functions of pools are evaluated, which may read any property of a volume."""
+        by_filters = any(rule.name == "DriverFilter" for rule in self.filters)
+        return by_filters or any(weigher.name == "GoodnessWeigher" for weigher in self.weighers)
+
+    @property
+    def stochastic(self) -> bool:
+        """True if chance chooses, by weight."""
+        return self.options.scheduler_weight_handler == STOCHASTIC
+
+    def to_mapping(self) -> dict[str, dict[str, Any]]:
+        """What differs from the defaults, as ``from_mapping`` reads it."""
+        changed = self.options.changed()
+        return {STORAGE: changed} if changed else {}
+
+    def to_toml(self) -> str:
+        """The policy as a TOML text."""
+        return to_toml(self.to_mapping())
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 over all that the policy says, defaults included, in hexadecimal. The same in every process."""
+        return hashlib.sha256(json.dumps(self.options.all_values(), sort_keys=True).encode()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return self.digest == other.digest if isinstance(other, VolumePolicy) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"VolumePolicy({len(self.filters)} filters, {len(self.weighers)} weighers, {self.digest[:12]})"
+
+
+_TABLES: Final = frozenset({STORAGE, "hostler", *(group.group for group in Options().groups())})
+
+
+def _checked(options: StorageOptions) -> StorageOptions:
+    """``options`` with the handler's plain name; InvalidValue or UnknownName for what Cinder would not take."""
+    field = f"{STORAGE}.scheduler_weight_handler"
+    if options.scheduler_weight_handler not in _HANDLERS:
+        handlers = sorted(set(_HANDLERS.values()))
+        raise UnknownName.among("weight handler", options.scheduler_weight_handler, handlers, field=field)
+    if not _RATIO.fullmatch(options.max_over_subscription_ratio):
+        wanted = "auto or a number that is not negative"
+        raise invalid(f"{STORAGE}.max_over_subscription_ratio", options.max_over_subscription_ratio, wanted)
+    if options.compat not in COMPATIBILITIES:
+        raise UnknownName.among("compatibility", options.compat, COMPATIBILITIES, field=f"{STORAGE}.compat")
+    plain = _HANDLERS[options.scheduler_weight_handler]
+    return msgspec.structs.replace(options, scheduler_weight_handler=plain)
+
+
+def _named(names: Words, known: Mapping[str, type[Rule]], word: str, option: str) -> list[type[Rule]]:
+    field = f"{STORAGE}.{option}"
+    for index, name in enumerate(names):
+        if name not in known:
+            raise UnknownName.among(word, name, known, field=field)
+        if name in names[:index]:
+            raise DuplicateName(f"{word} {name} is enabled twice", field=field)
+    return [known[name] for name in names]

@@ -1,0 +1,342 @@
+"""All storage pools of a fleet: services, capability reports, figures, volumes. It knows what is where and what is
+left; it decides nothing. Candidate order is Cinder's: backends as they came to be known, their pools likewise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from ...types.errors import InvalidValue, UnknownName
+from ...types.validation import check_text, shown
+from ...versions.history import History
+from .backend_names import backend_part
+from .columns import COLUMN
+from .invariants import check
+from .reports import (
+    Backend,
+    BackendReport,
+    Figures,
+    PoolFacts,
+    VolumeService,
+    check_host,
+    check_report,
+    facts_of,
+    pool_capabilities,
+)
+from .rows import Line, PoolRows
+from .variables import PoolVariables
+from .volumes import Volume
+
+
+class Pools(PoolRows):
+    """The pools of one fleet. Not thread-safe. An error leaves everything as it was."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__(history)
+        self.services: dict[str, VolumeService] = {}
+        self.reports: dict[str, BackendReport] = {}
+        self.aggregates: dict[str, frozenset[str]] = {}
+        """Uuids of the aggregates (racks) of a service host or cluster, where ``set_aggregates`` named them."""
+        self.default_ratio = "20.0"
+        self.now = 0.0
+        """The latest time that a report or a request has told."""
+        self.variables = PoolVariables(self)
+        """What expressions read, as columns."""
+
+    # size and readiness
+
+    def __len__(self) -> int:
+        """Number of pools. O(1)."""
+        return len(self.row_of)
+
+    @property
+    def waiting(self) -> list[str]:
+        """Backends with a service that is up and enabled of which no report has come. O(services)."""
+        keys = dict.fromkeys(service.key for service in self.services.values() if _serves(service))
+        return [key for key in keys if self._report_for(key) is None]
+
+    @property
+    def ready(self) -> bool:
+        """True once every service that is up has reported: what Cinder's scheduler waits for as it starts.
+        O(services)."""
+        return not self.waiting
+
+    def advance(self, at: float | None) -> None:
+        """The time is ``at`` now, seconds since the epoch; it does not go back (None: it stays). O(1)."""
+        if at is not None and at > self.now:
+            self._set("now", at)
+
+    # services
+
+    def add_services(self, services: Iterable[VolumeService]) -> None:
+        """Make services known, in the order of Cinder's service list; one of a known host replaces it in its place.
+        InvalidValue for what is no service. O(services)."""
+        checked = list(map(_check_service, services))
+        for service in checked:
+            self._put_service(service)
+
+    def set_service(
+        self,
+        host: str,
+        *,
+        up: bool | None = None,
+        disabled: bool | None = None,
+        frozen: bool | None = None,
+        availability_zone: str | None = None,
+    ) -> None:
+        """Change what is said of a service; None leaves it. Pools of a backend without a service that is up, enabled
+        and not frozen are no candidates, and come back at the end of the order. UnknownName. O(pools of it)."""
+        if host not in self.services:
+            raise UnknownName.among("volume service", str(host), self.services, field="host")
+        given = {"up": up, "disabled": disabled, "frozen": frozen, "availability_zone": availability_zone}
+        changes = {name: value for name, value in given.items() if value is not None}
+        self.add_services([replace(self.services[host], **changes)])  # type: ignore[arg-type]  # checked there
+
+    def remove_service(self, host: str) -> None:
+        """Forget a service, and its backend's pools with the last one; what is known of volumes stays. UnknownName.
+        O(services)."""
+        if host not in self.services:
+            raise UnknownName.among("volume service", str(host), self.services, field="host")
+        key = self.services[host].key
+        self._set("services", {name: each for name, each in self.services.items() if name != host})
+        self._refresh(key)
+
+    def _put_service(self, service: VolumeService) -> None:
+        before = self.services.get(service.host)
+        if before == service:
+            return
+        self._put("services", service.host, service)
+        if before is not None and before.key != service.key:
+            self._refresh(before.key)
+        self._refresh(service.key)
+
+    def _serving(self, key: str) -> VolumeService | None:
+        """The first service of a backend that is up, enabled and not frozen."""
+        return next((each for each in self._of(key) if _serves(each)), None)
+
+    def _of(self, key: str) -> Iterable[VolumeService]:
+        alone = self.services.get(key)
+        if alone is not None and alone.cluster_name is None:
+            return (alone,)
+        return (service for service in self.services.values() if service.key == key)
+
+    # reports
+
+    def report(self, report: BackendReport, *, availability_zone: str | None = None) -> bool:
+        """Take in a capability report; its service becomes known if it is not (in ``availability_zone``, or nova).
+
+        False if it is older than the last one and says nothing new. Figures of a pool that was charged after the
+        report was made stay as they are. InvalidValue for what is no report. O(pools of the backend); O(all pools)
+        where pools come to a backend that is not the last.
+        """
+        check_report(report)
+        at = float(report.at)
+        zone = check_text(availability_zone or "nova", "availability_zone")
+        service = self.services.get(report.host)
+        key = report.cluster_name or report.host
+        last = self.reports.get(key)
+        if last is not None and at < last.at:
+            return False
+        self.advance(at)
+        self._put("reports", key, report)
+        wanted = VolumeService(host=report.host, cluster_name=report.cluster_name, availability_zone=zone)
+        if service is None:
+            self._put_service(wanted)
+        elif service.cluster_name != report.cluster_name:
+            self._put_service(replace(service, cluster_name=report.cluster_name))
+        self._refresh(key, report)
+        return True
+
+    def load(self, reports: Iterable[BackendReport]) -> int:
+        """Take in reports one after the other; returns how many were new. InvalidValue before any is taken in."""
+        checked = list(map(check_report, reports))
+        return sum(map(self.report, checked))
+
+    def _report_for(self, key: str) -> BackendReport | None:
+        """A cluster's report, or that of one of its services that has just joined it."""
+        found = self.reports.get(key)
+        if found is None:
+            found = next((self.reports[each.host] for each in self._of(key) if each.host in self.reports), None)
+        return found
+
+    def _refresh(self, key: str, new: BackendReport | None = None) -> None:
+        """Bring a backend's pools to what its services and its report say; ``new`` is the report that just came."""
+        service, report = self._serving(key), self._report_for(key)
+        backend = self.backends.get(key)
+        if service is None or report is None:
+            if backend is not None:
+                self._drop_pools(backend, backend.pools)
+                self._set("backends", {name: each for name, each in self.backends.items() if name != key})
+                self._tidy()
+            return
+        if backend is None:
+            backend = Backend(service.host, service.cluster_name, report.at)
+        pools = dict(pool_capabilities(report))
+        stale = backend.updated > report.at
+        if not pools and not report.capabilities:
+            pools = {name: {} for name in backend.pools}
+        if not stale:
+            self._drop_pools(backend, [name for name in backend.pools if name not in pools])
+            kept = {name: row for name, row in backend.pools.items() if name in pools}
+            backend = replace(backend, updated=report.at, pools=kept)
+        self._put_backend(key, backend)
+        for name, capabilities in pools.items():
+            if name in backend.pools:
+                self._update_pool(backend, name, service, capabilities, report.at if report is new else None)
+        fresh = [name for name in pools if name not in backend.pools]
+        if fresh and not stale:
+            self._add_pools(key, backend, fresh, service, pools, report.at)
+
+    def _put_backend(self, key: str, backend: Backend) -> None:
+        before = self.backends.get(key)
+        if before != backend:
+            self._put("backends", key, backend)
+
+    def _update_pool(
+        self, backend: Backend, name: str, service: VolumeService, capabilities: Mapping[str, object], at: float | None
+    ) -> None:
+        row = backend.pools[name]
+        old, line = self.facts[row], self.columns.block[:, row].copy()
+        assert old is not None
+        if at is None or line[COLUMN["updated"]] > at or not capabilities:
+            facts = replace(old, capabilities=capabilities or old.capabilities)
+            facts = replace(facts, availability_zone=service.availability_zone)
+        else:
+            facts, figures = facts_of(name, backend, service.availability_zone, capabilities, self.default_ratio)
+            _fill(line, facts, figures, at)
+        self._put_fact(row, facts, line)
+        self._derive(row)
+
+    def _add_pools(
+        self,
+        key: str,
+        backend: Backend,
+        fresh: list[str],
+        service: VolumeService,
+        pools: Mapping[str, Mapping[str, object]],
+        at: float,
+    ) -> None:
+        rows = self._rows_for(key, len(fresh))
+        backend = self.backends[key]
+        self._put_backend(key, replace(backend, pools={**backend.pools, **dict(zip(fresh, rows, strict=True))}))
+        for name, row in zip(fresh, rows, strict=True):
+            facts, figures = facts_of(name, backend, service.availability_zone, pools[name], self.default_ratio)
+            line = np.zeros(len(self.columns.block))
+            _fill(line, facts, figures, at)
+            self._put_fact(row, facts, line)
+            self._derive(row)
+
+    def _drop_pools(self, backend: Backend, names: Iterable[str]) -> None:
+        for name in names:
+            self._put_fact(backend.pools[name], None, np.zeros(len(self.columns.block)))
+
+    # what there is
+
+    def row(self, backend_id: str, *, field: str = "backend") -> int:
+        """Row of the pool ``host@backend#pool`` (or its cluster's name); UnknownName otherwise. O(1)."""
+        row = self.row_of.get(backend_id) if isinstance(backend_id, str) else None
+        if row is None:
+            raise UnknownName.among("pool", shown(backend_id), list(self.row_of)[:1000], field=field)
+        return row
+
+    def fact(self, row: int) -> PoolFacts:
+        """What the pool of a row reported. O(1)."""
+        facts = self.facts[row]
+        assert facts is not None
+        return facts
+
+    def rows_of_backend(self, name: str) -> list[int]:
+        """Rows of the pools of ``host@backend`` (or a cluster), in candidate order; empty if it is not known. O(pools
+        of it)."""
+        backend = self.backends.get(backend_part(name))
+        return [] if backend is None else list(backend.pools.values())
+
+    def restore(self, block: Line, facts: list[PoolFacts | None]) -> None:
+        """Hold these rows, unrecorded, beside the backends and volumes that are there. O(rows)."""
+        whole = np.zeros((len(self.columns.block), len(facts)))
+        whole[: len(block)] = block
+        self._laid((whole, facts, self.backends))
+
+    def check(self) -> None:
+        """Assert every invariant. O(pools + volumes)."""
+        check(self)
+
+    def set_default_ratio(self, ratio: str) -> None:
+        """The over-subscription ratio of pools that report none: ``auto`` or a number. O(pools) if it changes."""
+        if ratio == self.default_ratio:
+            return
+        self._set("default_ratio", ratio)
+        for row, facts in enumerate(self.facts):
+            if facts is not None and not facts.reported.get("max_over_subscription_ratio"):
+                self._change_ratio(row, facts)
+
+    def _change_ratio(self, row: int, facts: PoolFacts) -> None:
+        backend = self.backends[facts.backend_key]
+        zone = facts.availability_zone
+        changed, figures = facts_of(facts.pool_name, backend, zone, facts.reported, self.default_ratio)
+        line = self.columns.block[:, row].copy()
+        line[COLUMN["ratio"]] = figures.ratio
+        self._put_fact(row, replace(changed, capabilities=facts.capabilities), line)
+        self._derive(row)
+
+    def set_aggregates(self, host: str, aggregates: Iterable[str]) -> None:
+        """Say which aggregates (racks), by uuid, a service host or cluster stands in; ``host`` or ``host@backend``.
+        InvalidValue. O(aggregates)."""
+        check_host(host, "host")
+        if isinstance(aggregates, str):
+            raise InvalidValue("aggregates must be several uuids", field="aggregates")
+        uuids = frozenset(check_text(uuid, "aggregates") for uuid in aggregates)
+        self._put("aggregates", host, uuids)
+
+    def add_volumes(self, volumes: Iterable[Volume]) -> None:
+        """Volumes that exist already: what filters and weighers read of them; capacities are told by reports.
+        DuplicateName or InvalidValue. O(volumes)."""
+        checked = list(volumes)
+        seen: set[str] = set()
+        for volume in checked:
+            if not isinstance(volume, Volume):
+                raise InvalidValue(f"a volume must be a Volume, got {shown(volume)}", field="volumes")
+            self.volumes.check_new(volume.volume_id, "volumes")
+            if volume.volume_id in seen:
+                raise InvalidValue(f"volume {volume.volume_id} is named twice", field="volumes")
+            seen.add(volume.volume_id)
+        for volume in checked:
+            self.put_volume(volume.volume_id, volume)
+
+
+def _serves(service: VolumeService) -> bool:
+    return service.up and not service.disabled and not service.frozen
+
+
+def _check_service(service: object) -> VolumeService:
+    if not isinstance(service, VolumeService):
+        raise InvalidValue(f"a service must be a VolumeService, got {shown(service)}", field="services")
+    check_host(service.host, "services.host")
+    if service.cluster_name is not None:
+        check_host(service.cluster_name, "services.cluster_name")
+    check_text(service.availability_zone, "services.availability_zone")
+    for name in ("up", "disabled", "frozen"):
+        if not isinstance(getattr(service, name), bool):
+            raise InvalidValue(f"services.{name} must be true or false", field=f"services.{name}")
+    return service
+
+
+def _fill(line: Line, facts: PoolFacts, figures: Figures, at: float) -> None:
+    """Write a report's figures into a row's line. The volumes are counted elsewhere."""
+    total, free = figures.total, figures.free
+    reserve_unknown = not isinstance(free, str) and isinstance(total, str) and figures.reserved_percentage != 0
+    line[:9] = (
+        0.0 if isinstance(total, str) else total,
+        0.0 if isinstance(free, str) else free,
+        figures.allocated,
+        figures.provisioned,
+        figures.reserved_percentage,
+        figures.ratio,
+        facts.thin,
+        facts.bounded and facts.problem is None,
+        at,
+    )
+    line[COLUMN["endless"]] = not facts.bounded and not reserve_unknown and facts.problem is None
+    line[COLUMN["counted"]] = facts.free_word is None

@@ -1,0 +1,35 @@
+"""GoodnessWeigher: raw = what the pool's goodness_function says of the request, 0 to 100. Source: Cinder 29."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from ..expression import ExpressionError
+from ..filter_properties import Wanted
+from ..function_rows import goodness_ratings
+from ..functions import GOODNESS, goodness
+from .base import Draw, PoolWeigher, Rows, Weights
+
+if TYPE_CHECKING:
+    from ..pools import Pools
+
+
+class GoodnessWeigher(PoolWeigher):
+    """The better the better. A pool whose function gives no number at all is refused."""
+
+    name: ClassVar[str] = "GoodnessWeigher"
+    refuses: ClassVar[bool] = True
+
+    def raw(self, pools: Pools, wanted: Wanted, rows: Rows, draw: Draw) -> Weights:
+        return goodness_ratings(pools, wanted, rows, strict=self.options.compat == "strict")
+
+    def following(self, pools: Pools, rows: Rows) -> Rows:
+        """Those of ``rows``, whose figures changed, that must be rated anew. O(rows)."""
+        return pools.variables.texts(GOODNESS).living(rows)
+
+    def refusal(self, pools: Pools, wanted: Wanted, row: int) -> str | None:
+        try:
+            goodness(pools, wanted, row, strict=self.options.compat == "strict")
+        except ExpressionError as error:
+            return str(error)
+        return None

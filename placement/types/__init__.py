@@ -1,0 +1,1 @@
+"""Frozen values that callers write and read, their errors and checks of single values; imports nothing of Hostler."""

@@ -1,0 +1,145 @@
+"""Checks of single values: each returns the value in its plain type, or raises InvalidValue or UnknownName that names
+the field."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+import os_resource_classes
+import os_traits
+from numpy.typing import NDArray
+
+from ...ext.tables import parse_uuid
+from ..fleet.columns import MAX_AMOUNT
+from .errors import InvalidValue, UnknownName
+
+LONGEST_NAME: Final = 200
+"""Characters of a provider's or service host's name (Placement's limit)."""
+LONGEST_CUSTOM: Final = 255
+"""Characters of a trait's or resource class's name (Placement's limit)."""
+MOST_RATIO: Final = 3.40282e38
+"""Greatest allocation ratio (Placement: a single-precision database column)."""
+STANDARD_CLASSES: Final = frozenset(os_resource_classes.STANDARDS)
+_CUSTOM: Final = re.compile("CUSTOM_[A-Z0-9_]+")
+
+
+def shown(value: object) -> str:
+    """``repr`` of a value, cut to what a message can hold."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def cut(text: object) -> str:
+    """A text that somebody sent as a message shows it: as it is, but not endless."""
+    return str(text)[:200]
+
+
+def whole_number(value: object, field: str, *, least: int = 0, most: int = MAX_AMOUNT) -> int:
+    """``value`` as an int within [least, most]; InvalidValue otherwise."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise InvalidValue(f"{field} must be a whole number, got {shown(value)}", field=field)
+    if not least <= value <= most:
+        raise InvalidValue(f"{field} must be between {least} and {most}, got {shown(value)}", field=field)
+    return int(value)
+
+
+def finite(value: object, field: str) -> float:
+    """``value`` as a finite float; InvalidValue otherwise."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise InvalidValue(f"{field} must be a number, got {shown(value)}", field=field)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise InvalidValue(f"{field} must be a finite number, got {shown(value)}", field=field)
+    return number
+
+
+def ratio(value: object, field: str) -> float:
+    """``value`` as a finite float >= 0 that a database's single-precision column holds; InvalidValue otherwise."""
+    number = finite(value, field)
+    if not 0 <= number <= MOST_RATIO:
+        raise InvalidValue(f"{field} must not be negative nor above {MOST_RATIO}, got {shown(value)}", field=field)
+    return number
+
+
+def uuid_words(text: object, field: str) -> tuple[int, int]:
+    """A uuid's high and low 64 bits; InvalidValue if ``text`` is none."""
+    if not isinstance(text, str):
+        raise InvalidValue(f"{field} must be a uuid, got {shown(text)}", field=field)
+    try:
+        return parse_uuid(text)
+    except ValueError:
+        raise InvalidValue(f"{field} must be a uuid, got {shown(text)}", field=field) from None
+
+
+def check_name(name: object, field: str) -> str:
+    """``name`` if it can name a provider: 1 to 200 characters, no control characters; InvalidValue otherwise."""
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        raise InvalidValue(f"{field} must be 1 to {LONGEST_NAME} printable characters, got {shown(name)}", field=field)
+    return name
+
+
+def check_provider_name(name: object, field: str) -> str:
+    """``name`` if Placement's API takes it for a provider: any 1 to 200 characters; InvalidValue otherwise."""
+    if not 0 < len(check_text(name, field)) <= LONGEST_NAME:
+        raise InvalidValue(f"{field} must be 1 to {LONGEST_NAME} characters, got {shown(name)}", field=field)
+    return str(name)
+
+
+def check_text(value: object, field: str) -> str:
+    """``value`` if it is a text that UTF-8 can hold; InvalidValue otherwise."""
+    if not isinstance(value, str) or not (value.isascii() or value.encode(errors="replace").decode() == value):
+        raise InvalidValue(f"{field} must be a text, got {shown(value)}", field=field)
+    return value
+
+
+def check_array(value: object, field: str, shape: tuple[int, ...], kinds: str, what: str) -> NDArray[Any]:
+    """``value`` as an array of this shape, of one of these kinds of dtype; InvalidValue that says ``what`` is
+    wanted."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, OverflowError):
+        array = np.empty((), object)
+    if array.shape != shape or array.dtype.kind not in kinds:
+        raise InvalidValue(f"{field} must be {what}, got {shown(value)}", field=field)
+    return array
+
+
+@functools.cache
+def standard_traits() -> frozenset[str]:
+    """All traits of os-traits."""
+    return frozenset(os_traits.get_traits())
+
+
+def check_trait(name: object) -> str:
+    """``name`` if it is a standard or a CUSTOM_ trait; UnknownName otherwise. O(1)."""
+    if isinstance(name, str) and (name in standard_traits() or is_custom(name)):
+        return name
+    raise UnknownName.among("trait", name if isinstance(name, str) else shown(name), standard_traits())
+
+
+def check_traits(names: object) -> frozenset[str]:
+    """Traits as a host class has them; UnknownName for one that is none, InvalidValue for what holds no texts.
+    O(traits)."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise InvalidValue(f"traits must be several texts, got {shown(names)}", field="traits")
+    return frozenset(map(check_trait, names))
+
+
+def check_resource_class(name: object) -> str:
+    """``name`` if it is a standard or a CUSTOM_ resource class; UnknownName otherwise. O(1)."""
+    if isinstance(name, str) and (name in STANDARD_CLASSES or is_custom(name)):
+        return name
+    raise UnknownName.among("resource class", name if isinstance(name, str) else shown(name), STANDARD_CLASSES)
+
+
+def is_custom(name: str) -> bool:
+    """True if ``name`` is one for a custom trait or resource class. O(1)."""
+    return len(name) <= LONGEST_CUSTOM and _CUSTOM.fullmatch(name) is not None

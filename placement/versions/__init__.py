@@ -1,0 +1,1 @@
+"""Undo, redo and forks of one mutable state; knows no fleet."""

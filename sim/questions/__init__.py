@@ -1,0 +1,1 @@
+"""The questions of capacity planning, answered by runs."""

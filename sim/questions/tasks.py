@@ -1,0 +1,205 @@
+"""Runs as values that can be sent anywhere: described, executed on one core, a pool of processes or a Dask cluster, and
+collected in the order they were given. The outcomes are the same however they are spread."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from ...placement.policy.policy import Policy
+from ...placement.types.errors import InvalidValue
+from ..run.fleet_plan import FleetPlan
+from ..run.policies import ON_GPUS, policy_of, typical_guests
+from ..run.run import Outcome, Run
+from ..trace.catalogue import read_flavors
+from ..trace.files import read_trace
+from ..trace.generator import Made, devops
+from ..trace.workload import Guests, Workload
+from .kept_outcomes import Kept
+
+DEVOPS: Final = "devops"
+"""Name of the made-up workload that needs no trace."""
+DEVOPS_HOURS: Final = 120.0
+"""How long it is if nothing is said."""
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Where guests come from: a trace as it is (``made_hours`` 0), or so many hours made after it from the task's seed;
+    or the preset ``devops``, whose hours are ``made_hours``. ``flavors``: the catalogue that the trace refers to."""
+
+    trace: str
+    columns: dict[str, str] = {}
+    flavors: str = ""
+    first_hours: float = 0.0
+    made_hours: float = 0.0
+    growth_per_year: float = 0.0
+    scale: float = 1.0
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """One run. ``counts``: hosts by hardware; ``cpu_ratio`` 0: as in the plan. ``stop_percent``: the run may end once
+    more than this part of a day's requests was refused; below 0: never."""
+
+    plan: FleetPlan
+    source: Source
+    policy: str = "nova"
+    counts: dict[str, int] = {}
+    cpu_ratio: float = 0.0
+    seed: int = 0
+    wait_hours: float = 0.0
+    stop_percent: float = -1.0
+    most_refused: int = -1
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the outcome depends on, the contents of files included."""
+        digest = hashlib.sha256(msgspec.json.encode(self))
+        for name in (self.source.trace, self.source.flavors, self.policy):
+            for path in _files(Path(name)) if name else ():
+                status = path.stat()
+                digest.update(_content(path, status.st_size, status.st_mtime_ns))
+        return digest.hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or those in the folder, if there are any."""
+    return sorted(each for each in (path.iterdir() if path.is_dir() else [path]) if each.is_file())
+
+
+@functools.lru_cache(maxsize=64)
+def _content(path: Path, size: int, modified_ns: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def workload_of(source: Source, seed: int) -> Guests:
+    """The guests of a source. InvalidValue or UnknownName for what cannot be read or made."""
+    made = source.trace == DEVOPS or source.made_hours > 0
+    return _workload(msgspec.json.encode(source), seed if made else 0)
+
+
+@functools.lru_cache(maxsize=4)
+def _workload(encoded: bytes, seed: int) -> Guests:
+    source = msgspec.json.decode(encoded, type=Source)
+    if source.trace == DEVOPS:
+        hours = source.first_hours or source.made_hours or DEVOPS_HOURS
+        growth, scale = source.growth_per_year, source.scale
+        return devops(days=math.ceil(hours / 24), seed=seed, growth_per_year=growth, scale=scale).first(hours)
+    if not source.made_hours and (source.growth_per_year or source.scale != 1):
+        hint = "make guests after the trace: --make-hours"
+        raise InvalidValue("growth and scale are for guests that are made", field="growth", hint=hint)
+    trace = _trace(source.trace, msgspec.json.encode(source.columns), source.flavors)
+    if source.first_hours:
+        trace = trace.first(source.first_hours)
+    if not source.made_hours:
+        return trace
+    growth, scale = source.growth_per_year, source.scale
+    return Made(trace, hours=source.made_hours, seed=seed, growth_per_year=growth, scale=scale)
+
+
+@functools.lru_cache(maxsize=2)
+def _trace(path: str, columns: bytes, flavors: str) -> Workload:
+    catalogue = read_flavors(Path(flavors)) if flavors else None
+    return read_trace(Path(path), msgspec.json.decode(columns, type=dict[str, str]), catalogue)
+
+
+def planned(task: Task) -> FleetPlan:
+    """The plan with the task's numbers of hosts and over-commit."""
+    plan = task.plan.with_counts(task.counts)
+    return plan.with_ratio(task.cpu_ratio) if task.cpu_ratio else plan
+
+
+def start(task: Task) -> Run:
+    """The run, not yet played."""
+    workload = workload_of(task.source, task.seed)
+    return Run(planned(task), workload, _policy(task, workload), seed=task.seed, wait_hours=task.wait_hours)
+
+
+def _policy(task: Task, guests: Guests) -> Policy:
+    """The task's policy. InvalidValue for one of GPUs where there are none."""
+    if task.policy not in ON_GPUS:
+        return policy_of(task.policy)
+    if not any(kind.gpus for kind in task.plan.hardware):
+        hint = "gpus in a fleet file's hardware, or another policy"
+        raise InvalidValue(f"policy {task.policy} is for fleets with GPUs: there are none", field="policy", hint=hint)
+    trace = guests.trace if isinstance(guests, Made) else guests
+    counts = np.zeros(len(trace.specs), np.int64)
+    for part in trace.parts():
+        counts += np.bincount(part.spec, minlength=len(counts))
+    return policy_of(task.policy, typical_guests(dict(zip(trace.specs, counts.tolist(), strict=True))))
+
+
+def execute(task: Task, watch: Callable[[Run], None] = lambda run: None) -> Outcome:
+    """Play a task to its end. ``watch`` is called after each step."""
+    run = start(task)
+
+    def advance() -> bool:
+        watch(run)
+        return task.stop_percent < 0 or not run.refuses(task.stop_percent)
+
+    return run.play(advance, until_refused=task.most_refused if task.most_refused >= 0 else None)
+
+
+def outcomes(
+    tasks: Sequence[Task], *, workers: int = 0, cluster: str = "", resume: Path | None = None
+) -> Iterator[tuple[int, Outcome]]:
+    """Each task's number and outcome, in order. ``workers`` 0: one per core; ``cluster``: address of a Dask scheduler.
+
+    ``resume``: a file that outcomes are kept in, so that what it already has is not played again. InvalidValue for a
+    file that is none, or a cluster that cannot be reached.
+    """
+    for name in dict.fromkeys(task.policy for task in tasks):
+        policy_of(name)  # an unknown one should not be found out after hours
+    kept = Kept(resume)
+    digests = [task.digest if resume is not None else "" for task in tasks]
+    missing = [task for task, digest in zip(tasks, digests, strict=True) if kept.get(digest) is None]
+    with _mapped(missing, workers, cluster) as played:
+        for number, digest in enumerate(digests):
+            yield number, kept.get(digest) or kept.put(digest, next(played))
+
+
+@contextmanager
+def _mapped(tasks: Sequence[Task], workers: int, cluster: str) -> Iterator[Iterator[Outcome]]:
+    workers = min(workers or os.cpu_count() or 1, len(tasks))
+    if cluster:
+        with _client(cluster) as client:
+            futures = client.map(execute, tasks, pure=False)
+            yield (future.result() for future in futures)
+    elif workers <= 1:
+        yield map(execute, tasks)
+    else:
+        others = set(multiprocessing.active_children())
+        # Ctrl-C in a terminal reaches all of its processes, and is this one's to judge.
+        pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+        try:
+            futures = [pool.submit(execute, task) for task in tasks]
+            yield (future.result() for future in futures)
+        except BaseException:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()  # nothing is cancelled: the pool breaks, which ends it at once
+            raise
+        finally:
+            pool.shutdown(wait=False)
+
+
+def _client(address: str) -> Any:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InvalidValue("no Dask", field="cluster", hint="pip install 'hostler[cluster]'") from None
+    try:
+        return Client(address, timeout=10)  # type: ignore[no-untyped-call]  # distributed has no types here
+    except (OSError, ValueError) as error:
+        raise InvalidValue(f"cluster {address}: {error}", field="cluster") from None

@@ -1,0 +1,298 @@
+"""The HTML page of a report: one file that needs no network."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ..questions.planning import Forecast, Interval
+from ..run.evacuation import Disruption
+from ..run.fleet_plan import DOMAINS, FleetPlan
+from ..run.headroom import Headroom
+from ..run.run import Outcome
+from .curves import Chart
+from .findings import Report, charts, finding, interrupted
+from .libraries import library
+
+COLOURS: Final = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
+SHADE: Final = "rgba(37, 99, 235, 0.18)"
+MARK: Final = "#dc2626"
+WORDS: Final = {"VCPU": "vCPUs", "MEMORY_MB": "memory", "DISK_GB": "disk"}
+LONG_HOURS: Final = 72
+"""Charts of more hours than that count in days."""
+_STYLE: Final = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; background: #f3f4f6; margin: 0; }
+main { max-width: 1120px; margin: 0 auto; padding: 28px 20px 60px; }
+h1 { font-size: 27px; margin: 0 0 2px; } h2 { font-size: 18px; margin: 0 0 10px; }
+.lead { color: #4b5563; margin: 0 0 20px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 12px; margin-bottom: 16px; }
+.card, section { background: #fff; border: 1px solid #e5e7eb; border-radius: 8px; padding: 14px 16px; }
+section { margin-bottom: 16px; overflow-x: auto; }
+.card b { display: block; font-size: 22px; } .card span { color: #6b7280; font-size: 13px; }
+table { border-collapse: collapse; width: 100%; } table + table { margin-top: 16px; }
+ td, th { padding: 5px 10px; text-align: right; white-space: nowrap; }
+th { color: #6b7280; font-weight: 600; border-bottom: 1px solid #d1d5db; } td { border-bottom: 1px solid #f0f1f3; }
+td:first-child, th:first-child, .inputs td { text-align: left; }
+th:first-child, td:first-child { padding-left: 0; } td { font-variant-numeric: tabular-nums; }
+@media print {
+  body { background: #fff; } main { max-width: none; padding: 0; }
+  .card, section { break-inside: avoid; } .modebar { display: none; }
+}
+code { background: #f3f4f6; padding: 2px 5px; border-radius: 4px; white-space: pre-wrap; overflow-wrap: anywhere; }
+"""
+
+
+def write_html(report: Report, path: Path) -> None:
+    """Write the page. InvalidValue where plotly is not installed."""
+    script = library("plotly.offline").get_plotlyjs()
+    body = [_head(report), _cards(report), *_tables(report)]
+    if report.headroom is not None:
+        body.append(_section("If something failed at the busiest moment", _headroom(report.headroom)))
+    body += [_section(each.title, drawn(f"chart-{number}", each)) for number, each in enumerate(charts(report))]
+    body += [_section("The fleet", _fleet(report.plan)), _inputs(report)]
+    page = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(finding(report))}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style><script>{script}</script></head>'
+        f"<body><main>{''.join(body)}</main></body></html>\n"
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def _head(report: Report) -> str:
+    first = report.outcomes[0] if report.outcomes else None
+    cut = ""
+    if report.forecast is not None and report.forecast.early_day is not None:
+        told = report.forecast
+        days = [
+            f"day {day:,}" if day else f"beyond day {told.horizon_days:g}" for day in (told.early_day, told.late_day)
+        ]
+        cut = f" 80 % of {len(told.days)} seeds: {days[0]} to {days[1]}. A run ends when capacity has run out."
+    if interrupted(report):
+        cut += " This was interrupted, and is what there was by then."
+    hours = max((outcome.hours for outcome in report.outcomes), default=0.0)
+    lead = f"{first.workload} on {first.fleet}, {hours:,.0f} hours.{cut}" if first else "Nothing was played."
+    return f'<h1>{html.escape(finding(report))}</h1><p class="lead">{html.escape(lead)}</p>'
+
+
+def _cards(report: Report) -> str:
+    cards: list[tuple[str, str]] = []
+    if report.size is not None:
+        found = report.size
+        cards += [
+            (f"{found.at_least:,}" + (" or more" if found.interrupted else ""), f"hosts needed, {found.hardware}"),
+            (f"{found.lower_bound:,}", "to refuse nothing at once, with a perfect packing"),
+        ]
+        cards += [(f"{found.gap_percent:.1f} %", "above that")] if found.gap_percent is not None else []
+    if report.forecast is not None and report.forecast.early_day is not None:
+        told = report.forecast
+        cards += [
+            (f"{day:,}" if day else f"> {told.horizon_days:.0f}", text)
+            for text, day in (
+                ("runs out on day", told.median_day),
+                ("early case (10 %)", told.early_day),
+                ("late case (90 %)", told.late_day),
+            )
+        ]
+    if len(report.outcomes) == 1 or (report.size is not None and report.outcomes):
+        cards += _cards_of(report.outcomes[0])
+    for each in report.headroom.survives[:1] if report.headroom is not None else ():
+        cards.append((f"{each.survives:,} of {each.of:,}", f"{each.kind}s may fail when busiest"))
+    boxes = "".join(f'<div class="card"><b>{html.escape(b)}</b><span>{html.escape(t)}</span></div>' for b, t in cards)
+    return f'<div class="cards">{boxes}</div>' if cards else ""
+
+
+def _cards_of(outcome: Outcome) -> list[tuple[str, str]]:
+    cards = [
+        (f"{outcome.requests:,}", "requests"),
+        (f"{outcome.refused:,}", f"refused ({outcome.refused_percent:.2f} %)"),
+        (f"{outcome.peak_percent['VCPU']:.1f} %", "vCPUs given at the peak"),
+        (f"{outcome.mean_percent['VCPU']:.1f} %", "on average"),
+        (f"{outcome.guests_per_host_at_peak:.1f}", "guests per host at the peak"),
+    ]
+    if outcome.waited:
+        cards.append((f"{outcome.mean_wait_hours:.2f} h", f"mean wait of {outcome.waited:,} that waited"))
+    if outcome.cost_per_guest_hour is not None:
+        cards.append((f"{outcome.cost_per_guest_hour:.4f}", "cost of a guest-hour"))
+    if outcome.burst:
+        cards.append((f"{outcome.burst:,}", "guests burst to a public cloud"))
+    if outcome.burst_cost:
+        whose = "them and the refused" if outcome.burst else "the refused"
+        cards.append((f"{outcome.burst_cost:,.0f}", f"cost of {whose} in a public cloud"))
+    return cards
+
+
+def _tables(report: Report) -> list[str]:
+    found = []
+    if report.compared:
+        header = ("policy", "CPU over-commit", "hosts", "refused %", "peak vCPU %", "stranded %", "cost / guest-hour")
+        body = [
+            (
+                each.policy,
+                f"{each.cpu_ratio:g}" if each.cpu_ratio else "as planned",
+                f"{each.hosts:,}",
+                _interval(each.refused_percent),
+                _interval(each.peak_vcpu_percent),
+                _interval(each.stranded_percent),
+                "" if each.cost_per_guest_hour is None else f"{each.cost_per_guest_hour:.4f}",
+            )
+            for each in report.compared
+        ]
+        found.append(_section("Side by side (mean and 95 % interval over seeds)", table(header, body)))
+    refusals = [(stage, f"{n:,}") for o in report.outcomes[:1] for stage, n in o.refusals.items()]
+    if refusals and len(report.outcomes) == 1:
+        found.append(_section("Why requests were refused", table(("what was missing", "requests"), refusals)))
+    if report.size is not None and report.size.trials:
+        tried = [
+            (f"{trial.hosts:,}", "holds" if trial.held else f"{trial.refused:,} refused and more")
+            for trial in sorted(report.size.trials, key=lambda trial: trial.hosts)
+        ]
+        found.append(_section("Sizes that were tried", table(("hosts", "what came of it"), tried)))
+    if report.forecast is not None and report.forecast.days:
+        found.append(_section("Seed by seed", _seeds(report.forecast)))
+    if len(report.outcomes) == 1 and report.outcomes[0].disruption is not None:
+        found.append(_section("Failures and maintenance", _disrupted(report.outcomes[0].disruption)))
+    return found
+
+
+def _seeds(told: Forecast) -> str:
+    lines = [
+        (str(outcome.seed), f"{day:,}" if day else f"> {told.horizon_days:g}", f"{outcome.peak_percent['VCPU']:.1f} %")
+        for outcome, day in zip(told.outcomes, told.days, strict=True)
+    ]
+    return table(("seed", "runs out on day", "vCPUs given at the peak"), lines)
+
+
+def _disrupted(told: Disruption) -> str:
+    lines = [
+        ("host-hours down", f"{told.down_host_hours:,.1f}"),
+        ("guests moved before maintenance", f"{told.migrated:,}"),
+        ("guests stopped with their hosts", f"{told.stopped:,}"),
+        ("of these placed again elsewhere", f"{told.evacuated:,}"),
+        ("still waiting at the end", f"{told.waiting:,}"),
+        ("lost", f"{told.lost:,}"),
+        *((f"lost for {why}", f"{count:,}") for why, count in told.lost_for.items()),
+        ("hours of downtime, all guests", f"{told.downtime_hours:,.2f}"),
+        ("the longest downtime, hours", f"{told.longest_downtime_hours:,.2f}"),
+    ]
+    return table(("what happened", "how much"), lines)
+
+
+def _headroom(told: Headroom) -> str:
+    """How many may fail, and the worst single failures."""
+    survives = [(f"{each.kind}s", f"{each.of:,}", f"{each.survives:,}") for each in told.survives]
+    lost = [(each.what, f"{each.hosts:,}", f"{each.guests:,}", f"{each.homeless:,}") for each in told.losses[:8]]
+    parts = [f"<p>{html.escape(_busiest(told))}</p>"]
+    if survives:
+        parts.append(table(("the fullest together", "there are", "may fail"), survives))
+    if lost:
+        parts.append(table(("each alone", "hosts", "guests on them", "without another host"), lost))
+    return "".join(parts)
+
+
+def _busiest(told: Headroom) -> str:
+    given = ", ".join(f"{part:.1f} % of the {WORDS[name]}" for name, part in told.used_percent.items() if part)
+    return f"{told.at_hours:,.1f} hours into the run {told.guests:,} guests had {given}. Their hosts on trial:"
+
+
+def _interval(value: Interval) -> str:
+    if value.low is None or value.high is None:
+        return f"{value.mean:.2f}"
+    return f"{value.mean:.2f} ({max(value.low, 0.0):.2f} to {min(value.high, 100.0):.2f})"
+
+
+def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """An HTML table of texts."""
+    cells = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+    lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def _fleet(plan: FleetPlan) -> str:
+    """Its hosts, as they are planned, and what is to happen to them."""
+    names = ("hardware", "hosts", "vCPUs", "GiB", "GiB of disk", "GPUs", "over-commit", "zones", "racks", "price / h")
+    lines = [
+        (
+            kind.name,
+            f"{kind.count:,}",
+            f"{kind.vcpus:,}",
+            f"{kind.memory_gb:,g}",
+            f"{kind.disk_gb:,}",
+            f"{kind.gpus} {kind.gpu_model}" if kind.gpus else "",
+            " / ".join(f"{ratio:g}" for ratio in (kind.cpu_allocation_ratio, kind.ram_allocation_ratio)),
+            str(len(kind.zones)),
+            str(kind.racks * len(kind.zones)),
+            f"{kind.price_per_hour:g}" if kind.price_per_hour else "",
+        )
+        for kind in plan.hardware
+    ]
+    events = [(growth.at_hours, f"{growth.add:,} more of {growth.hardware}") for growth in plan.growth]
+    for word, outages in (("failure", plan.failures), ("maintenance", plan.maintenance)):
+        for each in outages:
+            which = next(f"{kind} {getattr(each, kind)}" for kind in DOMAINS if getattr(each, kind))
+            events.append((each.at_hours, f"{word} of {which} for {each.hours:g} h"))
+    told = table(names, lines)
+    if events:
+        told += table(("after hours", "what happens"), [(f"{at:g}", what) for at, what in sorted(events)])
+    return told
+
+
+def _inputs(report: Report) -> str:
+    body = [(name, value) for name, value in report.inputs.items()]
+    lines = "".join(f"<tr><td>{html.escape(n)}</td><td><code>{html.escape(v)}</code></td></tr>" for n, v in body)
+    command = f"<p><code>{html.escape(report.command)}</code></p>"
+    return _section("How this was made", f'{command}<table class="inputs"><tbody>{lines}</tbody></table>')
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{html.escape(title)}</h2>{content}</section>"
+
+
+def drawn(name: str, chart: Chart) -> str:
+    """A chart that can be zoomed; ``name`` is unique on the page."""
+    graph, plots = library("plotly.graph_objects"), library("plotly.io")
+    figure = graph.Figure()
+    every = [each.hours for each in chart.curves] + ([chart.band.hours] if chart.band is not None else [])
+    days = max((max(hours, default=0.0) for hours in every), default=0.0) > LONG_HOURS
+    unit = 24.0 if days else 1.0
+    if chart.band is not None:
+        x = [hours / unit for hours in chart.band.hours]
+        bare = {"mode": "lines", "line": {"width": 0}, "legendgroup": "band"}
+        figure.add_trace(graph.Scatter(x=x, y=chart.band.high, name="90 % of seeds", showlegend=False, **bare))
+        shade = {"name": "10 to 90 % of seeds", "fill": "tonexty", "fillcolor": SHADE}
+        figure.add_trace(graph.Scatter(x=x, y=chart.band.low, **shade, **bare))
+        line = {"color": COLOURS[0], "width": 2}
+        figure.add_trace(graph.Scatter(x=x, y=chart.band.middle, name="median", mode="lines", line=line))
+    for number, (label, hours, y) in enumerate(chart.curves):
+        colour = {"color": COLOURS[number % len(COLOURS)], "width": 2}
+        x = [hour / unit for hour in hours]
+        figure.add_trace(graph.Scatter(x=x, y=y, name=label, mode="lines", line=colour))
+    if chart.marked is not None:
+        begin, middle, end = chart.marked
+        figure.add_vrect(
+            x0=begin / unit,
+            x1=end / unit,
+            fillcolor=MARK,
+            opacity=0.08,
+            line_width=0,
+            annotation_text="runs out",
+            annotation_position="top left",
+        )
+        if middle is not None:
+            figure.add_vline(x=middle / unit, line={"color": MARK, "width": 2, "dash": "dash"})
+    axis: Mapping[str, Any] = {"gridcolor": "#e5e7eb", "zerolinecolor": "#d1d5db"}
+    figure.update_layout(
+        template="none",
+        height=360,
+        margin={"l": 60, "r": 20, "t": 30, "b": 80},
+        hovermode="x unified",
+        legend={"orientation": "h", "y": -0.24, "yanchor": "top"},
+        showlegend=len(chart.curves) > 1 or chart.band is not None,
+        xaxis={**axis, "title": {"text": "days" if days else "hours", "standoff": 4}},
+        yaxis={**axis, "rangemode": "tozero", "ticksuffix": f" {chart.unit}" if chart.unit else ""},
+    )
+    config = {"displaylogo": False, "responsive": True}
+    chart_html: str = plots.to_html(figure, include_plotlyjs=False, full_html=False, div_id=name, config=config)
+    return chart_html

@@ -1,0 +1,162 @@
+"""Shows what came of runs on a terminal: lines of text and sparklines, as wide as it is."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import textwrap
+from collections.abc import Sequence
+from typing import Final
+
+from ..questions.planning import Compared, Forecast, Size
+from ..run.evacuation import Disruption
+from ..run.headroom import Headroom
+from ..run.run import Outcome
+
+WIDTH: Final = 112
+"""Greatest width of what is shown, and the width where there is no terminal."""
+LABEL: Final = 9
+"""Width of what a curve is called."""
+
+
+def show(outcome: Outcome) -> None:
+    """Print an outcome."""
+    cut = " (interrupted)" if outcome.interrupted else ""
+    hosts = counted(outcome.hosts, "host")
+    _say(f"{outcome.workload} on {hosts} for {outcome.hours:,.1f} h under {outcome.policy}{cut}")
+    _say(
+        f"{counted(outcome.requests, 'request')}: {outcome.placed:,} placed, {outcome.refused:,} refused"
+        f" ({outcome.refused_percent:.2f} %), {outcome.waiting:,} waiting at the end"
+    )
+    _show_curves(outcome)
+    for stage, count in outcome.refusals.items():
+        _say(f"  refused by {stage}: {count:,}")
+    if outcome.waited:
+        most = f"{outcome.longest_wait_hours:.2f} h at most"
+        _say(f"{outcome.waited:,} waited, {outcome.mean_wait_hours:.2f} h on average, {most}")
+    if outcome.disruption is not None:
+        _show_disruption(outcome.disruption)
+    if outcome.cost:
+        each = f", {outcome.cost_per_guest_hour:.4f} per guest-hour" if outcome.cost_per_guest_hour else ""
+        _say(f"cost {outcome.cost:,.2f}{each}")
+    if outcome.burst or outcome.burst_cost:
+        burst = (
+            f"{counted(outcome.burst, 'guest')} beyond the threshold and the refused"
+            if outcome.burst
+            else "the refused"
+        )
+        _say(f"{burst} in a public cloud: cost {outcome.burst_cost:,.2f}")
+
+
+def _show_curves(outcome: Outcome) -> None:
+    samples, curves = outcome.samples, list[tuple[str, list[float], str, float]]()
+    for name, word in (("VCPU", "vCPUs"), ("MEMORY_MB", "memory")):
+        remark = f"peak {outcome.peak_percent[name]:.1f} %, mean {outcome.mean_percent[name]:.1f} %"
+        curves.append((word, [sample.used_percent["all"][name] for sample in samples], remark, 100.0))
+    curves.append(("guests", [float(sample.guests) for sample in samples], f"peak {outcome.peak_guests:,}", 0.0))
+    stranded = [sample.stranded_percent for sample in samples]
+    if any(stranded):
+        curves.append(("stranded", stranded, f"mean {statistics.fmean(stranded):.1f} % of idle vCPUs", 100.0))
+    room = _width() - LABEL - 2 - max(len(remark) for _, _, remark, _ in curves)
+    for word, values, remark, most in curves:
+        print(f"{word:<{LABEL}}{sparkline(values, max(8, min(72, room)), most=most)}  {remark}")
+
+
+def _show_disruption(told: Disruption) -> None:
+    moved = f"{counted(told.migrated, 'guest')} moved before maintenance"
+    _say(f"outages: {told.down_host_hours:,.1f} host-hours down, {moved}")
+    most = f", {told.longest_downtime_hours:.2f} h at most" if told.longest_downtime_hours else ""
+    stopped = counted(told.stopped, "guest")
+    _say(
+        f"  {stopped} stopped with their hosts: {told.evacuated:,} evacuated, {told.lost:,} lost,"
+        f" {told.waiting:,} waiting; {told.downtime_hours:,.2f} h of downtime{most}"
+    )
+    for why, count in told.lost_for.items():
+        _say(f"  lost for {why}: {count:,}")
+
+
+def show_headroom(told: Headroom) -> None:
+    """Print what failures would do."""
+    where = f"{counted(told.guests, 'guest')}, {told.used_percent['VCPU']:.1f} % of the vCPUs, {told.at_hours:,.1f} h"
+    if told.survives:
+        which = ", ".join(f"{each.survives:,} of {each.of:,} {each.kind}s" for each in told.survives)
+        _say(f"may fail together when busiest ({where}): {which}")
+    for loss in [loss for loss in told.losses if loss.homeless][:3]:
+        _say(f"  without {loss.what}: {loss.homeless:,} of {counted(loss.guests, 'guest')} find no other host")
+
+
+def show_size(found: Size) -> None:
+    """Print how many hosts are needed."""
+    if found.hosts is not None and not found.interrupted:
+        above = "" if found.gap_percent is None else f": this is {found.gap_percent:.1f} % above"
+        to_what = " to refuse nothing at once" if found.gap_percent is None else ""
+        _say(
+            f"{counted(found.hosts, 'host')} of {found.hardware} refuse no more than {found.target_percent:g} %;"
+            f" a perfect packing needs at least {found.lower_bound:,}{to_what}{above}"
+        )
+    else:
+        enough = "none that was tried is enough" if found.hosts is None else f"{found.hosts:,} are enough"
+        _say(f"interrupted: at least {counted(found.at_least, 'host')} of {found.hardware} are needed, {enough}")
+    for trial in found.trials:
+        _say(f"  {trial.hosts:>9,} hosts: {'holds' if trial.held else f'{trial.refused:,} refused and more'}")
+    if found.outcome is not None:
+        show(found.outcome)
+
+
+def show_forecast(found: Forecast) -> None:
+    """Print when capacity runs out."""
+    played, horizon = len(found.days), found.horizon_days
+    if found.interrupted:
+        _say(f"interrupted: {played} of {counted(found.seeds, 'seed')} were played")
+    if played and found.early_day is None:
+        _say(f"capacity lasts for {horizon:g} days with all {counted(played, 'seed')}")
+    elif played:
+        words = [f"day {day}" if day else f"beyond {horizon:g} days" for day in (found.early_day, found.late_day)]
+        median = f"on day {found.median_day}" if found.median_day else f"not within {horizon:g} days"
+        _say(f"capacity runs out {median} (80 % of {counted(played, 'seed')}: {words[0]} to {words[1]})")
+
+
+def show_compared(compared: Sequence[Compared], played: int, runs: int) -> None:
+    """Print ways side by side, of which so many runs were played."""
+    if played < runs:
+        _say(f"interrupted: {played} of {counted(runs, 'run')} were played")
+    seeds = max((len(each.seeds) for each in compared), default=0)
+    for each in compared:
+        ratio = f", over-commit {each.cpu_ratio:g}" if each.cpu_ratio else ""
+        band = each.refused_percent
+        spread = "" if band.low is None or band.high is None else f" ({percent(band.low)} to {percent(band.high)})"
+        peak = f"peak {each.peak_vcpu_percent.mean:.1f} %"
+        part = f" ({len(each.seeds)} of {seeds} seeds)" if len(each.seeds) < seeds else ""
+        hosts = counted(each.hosts, "host")
+        _say(f"{each.policy}{ratio}, {hosts}: {band.mean:.2f} %{spread} refused, {peak}{part}")
+
+
+def percent(value: float) -> str:
+    """An end of an interval, which ends where percentages do."""
+    return f"{min(max(value, 0.0), 100.0):.2f}"
+
+
+def counted(number: int, word: str) -> str:
+    """So many of something."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def sparkline(values: Sequence[float], width: int, *, most: float = 0.0) -> str:
+    """A line of at most ``width`` blocks, from 0 up to ``most`` or the greatest value."""
+    from .screen import LEVELS  # with rich's tables, which JSON does not need
+
+    if not values:
+        return ""
+    size = max(1, -(-len(values) // max(1, width)))
+    means = [statistics.fmean(values[at : at + size]) for at in range(0, len(values), size)]
+    top = most or max(means) or 1.0
+    return "".join(LEVELS[min(len(LEVELS) - 1, int(value / top * len(LEVELS)))] for value in means)
+
+
+def _say(text: str) -> None:
+    indent = " " * (len(text) - len(text.lstrip()))
+    print(textwrap.fill(text.lstrip(), _width(), initial_indent=indent, subsequent_indent=indent + "  "))
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)

@@ -1,0 +1,1 @@
+"""One run: a workload played on a fleet under a policy, and its outcome."""

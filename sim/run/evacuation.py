@@ -1,0 +1,142 @@
+"""Guests whose host goes out of service during a run: moved away before maintenance begins, placed again after a
+failure, by the policy of the run; those that find no host wait, if requests may, or are lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from ...placement.types.request import Request
+from ..trace.workload import EPOCH_S, STEP_S
+
+if TYPE_CHECKING:
+    from .run import Run
+    from .site import Changes
+
+ENDED = "no host before its end"
+"""Why a guest is lost that would have left by now."""
+
+
+class Disruption(msgspec.Struct, frozen=True, kw_only=True):
+    """What outages did to guests. ``migrated`` before maintenance; ``stopped`` with their host, of which so many were
+    ``evacuated`` to another one, ``lost`` (``lost_for``: why), and wait still. ``downtime_hours`` of all guests
+    together, until they ran again, were lost, or the run ended; ``down_host_hours`` of hosts."""
+
+    migrated: int = 0
+    stopped: int = 0
+    evacuated: int = 0
+    lost: int = 0
+    waiting: int = 0
+    lost_for: dict[str, int] = {}
+    downtime_hours: float = 0.0
+    longest_downtime_hours: float = 0.0
+    down_host_hours: float = 0.0
+
+
+class Off(NamedTuple):
+    """A guest without a host: since when, when it leaves, and its server group."""
+
+    since: int
+    leaves: int
+    group: str | None
+
+
+class Evacuation:
+    """The guests of one run that are without a host, and those that are to move. Call ``step`` once a step, when those
+    that leave have left."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.off: dict[str, Off] = {}
+        self.draining: dict[str, None] = {}
+        """Hosts that are to be emptied, in the order of their notice."""
+        self.lost_for: Counter[str] = Counter()
+        self.migrated = self.stopped = self.evacuated = 0
+        self._down_s = self._host_s = 0
+        self._longest_s = 0
+
+    def step(self, at_s: int, changes: Changes) -> None:
+        """Empty hosts that close, stop the guests of hosts that are down, and place again who has no host."""
+        site = self.run.site
+        for uuid in [uuid for uuid, each in self.off.items() if each.leaves <= at_s]:
+            self._end(uuid, self.off[uuid].leaves, ENDED)
+        self._stop(changes.down, at_s)
+        self.draining |= dict.fromkeys(changes.closing)
+        self.draining = {host: None for host in self.draining if site.closing[host] and not site.down[host]}
+        for host in self.draining:
+            self._drain(host, at_s)
+        self._host_s += STEP_S * sum(reasons > 0 for reasons in site.down.values())
+        if self.off:
+            self._place_again(at_s)
+
+    def _guests(self, host: str) -> list[str]:
+        """The guests on a host, the largest first."""
+        fleet = self.run.engine.fleet
+        guests = fleet.instances(fleet.row(host))
+        return sorted(guests, key=lambda uuid: (-self.run.spec_of(uuid).flavor.vcpus, uuid))
+
+    def _request(self, uuid: str, at_s: int, group: str | None = None) -> Request:
+        spec = self.run.spec_of(uuid)
+        return Request(spec=spec, instance_uuids=(uuid,), server_group=group, now=float(EPOCH_S + at_s))
+
+    def _stop(self, hosts: list[str], at_s: int) -> None:
+        guests = [uuid for host in dict.fromkeys(hosts) for uuid in self._guests(host)]
+        if not guests:
+            return
+        fleet = self.run.engine.fleet
+        groups = [fleet.consumer(uuid).server_group for uuid in guests]
+        leaves = self.run.take_off(guests)
+        for uuid, group in zip(guests, groups, strict=True):
+            self.off[uuid] = Off(at_s, leaves[uuid], group)
+        self.stopped += len(guests)
+
+    def _drain(self, host: str, at_s: int) -> None:
+        """The host is closed, so where a guest is placed again is another one; else it stays."""
+        for uuid in self._guests(host):
+            self.migrated += self.run.engine.resize(uuid, self._request(uuid, at_s)).placed
+
+    def _place_again(self, at_s: int) -> None:
+        guests = list(self.off.items())
+        decisions = self.run.engine.place_many(self._request(uuid, at_s, each.group) for uuid, each in guests)
+        for position, row in enumerate(decisions.rows.tolist()):
+            uuid, (since, leaves, _) = guests[position]
+            if row >= 0:
+                del self.off[uuid]
+                self._count(since, at_s)
+                self.evacuated += 1
+                self.run.put_back(uuid, leaves)
+            elif at_s + STEP_S - since > self.run.wait_s:
+                refusal = decisions[position].refusal
+                self._end(uuid, at_s, refusal.stage if refusal is not None else "")
+
+    def _end(self, uuid: str, at_s: int, why: str) -> None:
+        """A guest is lost."""
+        since, leaves, _ = self.off.pop(uuid)
+        self._count(since, at_s)
+        self.lost_for[why] += 1
+        self.run.lost(uuid, max(0, min(leaves, self.run.workload.end_s) - at_s))
+
+    def _count(self, since: int, until: int) -> None:
+        self._down_s += until - since
+        self._longest_s = max(self._longest_s, until - since)
+        self.run.stood_still(until - since)
+
+    def outcome(self, reached: int) -> Disruption | None:
+        """What came of it by the time ``reached``; None if there was no outage."""
+        plan = self.run.plan
+        if not (plan.failures or plan.maintenance):
+            return None
+        still = [max(0, min(each.leaves, reached) - each.since) for each in self.off.values()]
+        return Disruption(
+            migrated=self.migrated,
+            stopped=self.stopped,
+            evacuated=self.evacuated,
+            lost=self.lost_for.total(),
+            waiting=len(self.off),
+            lost_for=dict(sorted(self.lost_for.items(), key=lambda item: (-item[1], item[0]))),
+            downtime_hours=round((self._down_s + sum(still)) / 3600, 3),
+            longest_downtime_hours=round(max([self._longest_s, *still]) / 3600, 3),
+            down_host_hours=round(self._host_s / 3600, 3),
+        )

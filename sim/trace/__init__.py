@@ -1,0 +1,1 @@
+"""Workloads: read from traces and journals, or made after them."""

@@ -1,0 +1,103 @@
+"""Reads traces of guests as workloads: CSV files with columns of any name, Azure's 2017 trace, OpenB's pods, and
+journals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from ...placement.types.errors import InvalidValue, UnknownName
+from ...placement.types.request import Flavor
+from .azure import read_trace as read_azure
+from .columns import COLUMNS, Columns
+from .csv_columns import columns_hint, read_chunks, read_header
+from .journal import is_journal, read_journal
+from .workload import STEP_S, Workload
+
+_OPENB: Final = {
+    "arrival_s": "creation_time",
+    "departure_s": "deletion_time",
+    "cpu_milli": "cpu_milli",
+    "memory_mb": "memory_mib",
+    "gpus": "num_gpu",
+    "gpu_milli": "gpu_milli",
+    "gpu_models": "gpu_spec",
+}
+
+
+LONGEST_S: Final = 20 * 366 * 86_400
+"""Of a trace, which is played step by step."""
+
+
+def read_trace(
+    path: Path, columns: Mapping[str, str] | None = None, flavors: Mapping[str, Flavor] | None = None
+) -> Workload:
+    """The workload of a CSV file, gzipped or not, with a row per guest, or of a Hostler service's journal.
+
+    ``columns``: one of COLUMNS -> its name in the file, where that differs. ``flavors``: the catalogue that the column
+    flavor names one of. Azure's and OpenB's files are known by their headers, journals by being a folder or a database.
+    Times are brought to steps of five minutes: arrivals down, departures up. InvalidValue names the file, line and
+    column at fault. O(file), and memory for the workload's columns; more for batches or groups whose names are no
+    whole numbers.
+    """
+    if is_journal(path):
+        if columns or flavors:
+            raise InvalidValue(f"{path}: a journal has no columns to be named", field="columns")
+        return read_journal(path)
+    header = read_header(path, field="trace")
+    mapping = dict(columns or {})
+    for name in mapping:
+        if name not in COLUMNS:
+            raise UnknownName.among("trace column", name, COLUMNS, field="columns")
+    if not mapping and {"dur_bin", "cens", "vcpu"} <= set(header):
+        return read_azure(path)
+    if not mapping and {"num_gpu", "creation_time"} <= set(header):
+        mapping = dict(_OPENB)
+    for name in COLUMNS:
+        if name in header:
+            mapping.setdefault(name, name)
+    _check_enough(path, header, mapping, flavors is not None)
+    found = Columns(flavors)
+    for chunk in read_chunks(path, mapping, found.convert, field="trace"):
+        found.add(chunk)
+    return _workload(path, found)
+
+
+def _check_enough(path: Path, header: Sequence[str], mapping: Mapping[str, str], named: bool) -> None:
+    """InvalidValue if the columns do not tell when guests arrive and how large they are."""
+    has = mapping.keys()
+    if named and "flavor" not in has:
+        missing = "flavor"
+    elif "arrival_s" not in has:
+        missing = "arrival_s"
+    elif not named and "flavor" in has and not {"vcpus", "cpu_milli"} & has:
+        hint = "--flavors FILE names the catalogue of its flavors"
+        raise InvalidValue(f"{path}: flavors, but no catalogue", field="trace", hint=hint)
+    elif not named and not {"vcpus", "cpu_milli"} & has:
+        missing = "vcpus or cpu_milli"
+    elif not named and not {"memory_mb", "memory_gb"} & has:
+        missing = "memory_mb or memory_gb"
+    else:
+        return
+    hint = f"name columns with --columns {missing.partition(' ')[0]}=...; {columns_hint(header)}"
+    raise InvalidValue(f"{path}: no {missing}", field="trace", hint=hint)
+
+
+def _workload(path: Path, found: Columns) -> Workload:
+    columns = found.columns()
+    if not len(columns["arrival_s"]):
+        raise InvalidValue(f"{path}: no guests", field="trace")
+    if np.any(columns["arrival_s"][1:] < columns["arrival_s"][:-1]):
+        order = np.argsort(columns["arrival_s"], kind="stable")
+        for name in list(columns):
+            columns[name] = columns[name][order]
+    start_s, end_s = int(columns["arrival_s"][0]), int(columns["arrival_s"][-1]) + STEP_S
+    if end_s - start_s > LONGEST_S:
+        problem = (
+            f"{path}: from the first arrival, {start_s} s, to the last, {end_s - STEP_S} s, are more than 20 years"
+        )
+        raise InvalidValue(problem, field="trace.arrival_s", hint="times are in seconds")
+    return Workload(name=path.name, specs=found.specs, **columns, standing=0, start_s=start_s, end_s=end_s)
