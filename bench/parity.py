@@ -91,7 +91,7 @@ def _name(fleet: Fleet, row: int) -> list[str]:
 
 def _eliminated(fleet: Fleet, ranked: Ranked) -> dict[str, list[list[str]]]:
     eliminated: dict[str, list[list[str]]] = {}
-    for row, verdict in zip(ranked.considered.tolist(), ranked.verdicts.tolist(), strict=True):
+    for row, verdict in zip(ranked.considered.tolist(), ranked.refusing_stages.tolist(), strict=True):
         if 0 < verdict < len(ranked.signature.stages):
             eliminated.setdefault(ranked.signature.stages[verdict].name, []).append(_name(fleet, row))
     return eliminated
@@ -114,7 +114,7 @@ def _crash(engine: Engine, ranked: Ranked, request: Request) -> str | None:
     for stage in ranked.signature.stages:
         if stage.filter is None or not stage.filter.applies(request):
             continue
-        for row, verdict in zip(ranked.considered.tolist(), ranked.verdicts.tolist(), strict=True):
+        for row, verdict in zip(ranked.considered.tolist(), ranked.refusing_stages.tolist(), strict=True):
             if verdict == 0 or stage.number <= verdict < len(ranked.signature.stages):
                 crash = stage.filter.nova_error(HostView(engine.fleet, row), request)
                 if crash is not None:

@@ -18,7 +18,7 @@ from ..placement.storage.groups import group_order
 from ..placement.storage.pools.capacity import capacity_factors, over_subscription_ratio
 from ..placement.storage.pools.expression import ExpressionError, evaluate, expression
 from ..placement.storage.pools.extra_specs_ops import match
-from ..placement.storage.pools.filter_properties import Wanted
+from ..placement.storage.pools.filter_properties import FilterProperties
 from ..placement.storage.pools.policy import STORAGE, VolumePolicy
 from ..placement.storage.pools.pools import Pools
 from ..placement.storage.pools.reports import BackendReport, VolumeService
@@ -193,10 +193,10 @@ def _pools_difference(pools: Pools, recorded: list[Mapping[str, Any]]) -> str | 
     return None
 
 
-def _wanted(case: Case, engine: VolumeEngine, project_id: str) -> Wanted:
+def _filter_properties(case: Case, engine: VolumeEngine, project_id: str) -> FilterProperties:
     request = case["request"]
     growth = request["new_size"] - request["size"] if request.get("new_size") else None
-    return Wanted.of(
+    return FilterProperties.of(
         spec(request),
         project_id=project_id,
         user_id="user",
@@ -215,13 +215,13 @@ def _filters(case: Case, file: Mapping[str, Any]) -> Found:
         difference = _pools_difference(engine.pools, case["pools"])
         if difference is not None:
             return difference, None
-        passed = _passed(engine, _wanted(case, engine, file["project_id"]))
+        passed = _passed(engine, _filter_properties(case, engine, file["project_id"]))
         if sorted(passed) != sorted(expected["passed"]):
             return f"{name} passed {sorted(passed)} != {sorted(expected['passed'])}", None
         crash = next(iter((expected.get("errors") or {}).values()), crash)
     chain = case["chain"]
     engine = engine_of(case, scheduler_default_filters=chain["filters"])
-    passed = _passed(engine, _wanted(case, engine, file["project_id"]))
+    passed = _passed(engine, _filter_properties(case, engine, file["project_id"]))
     if "error" in chain:
         return None, CRASHED % chain["error"]
     if passed != chain["passed"]:
@@ -229,10 +229,10 @@ def _filters(case: Case, file: Mapping[str, Any]) -> Found:
     return None, None
 
 
-def _passed(engine: VolumeEngine, wanted: Wanted) -> list[str]:
+def _passed(engine: VolumeEngine, filter_properties: FilterProperties) -> list[str]:
     """Pools that the filters pass, in candidate order."""
     policy = VolumePolicy(options=engine.policy.options, filters=engine.policy.filters, weighers=())
-    rows = rank(engine.pools, policy, wanted, lambda: 0.0).rows
+    rows = rank(engine.pools, policy, filter_properties, lambda: 0.0).rows
     return [engine.pools.fact(row).backend_id for row in sorted(rows.tolist())]
 
 
@@ -249,27 +249,27 @@ def _weighers(case: Case, file: Mapping[str, Any]) -> Found:
     difference = _pools_difference(engine.pools, case["pools"])
     if difference is not None:
         return difference, None
-    wanted = _wanted(case, engine, file.get("project_id", ""))
-    ranking = engine.ranking(wanted)
+    filter_properties = _filter_properties(case, engine, file.get("project_id", ""))
+    ranking = engine.ranking(filter_properties)
     names = [engine.pools.fact(row).backend_id for row in ranking.rows.tolist()]
     if isinstance(case["order"], dict):
         return None, CRASHED % case["order"]["error"]
     if not same_order(list(zip(names, ranking.weights.tolist(), strict=True)), case["order"]):
         return f"order {names} != {case['order']}", None
-    for term in ranking.terms:
+    for term in ranking.weigher_scores:
         recorded = case["raw"][term.name]["weights"]
         for name, raw in zip(names, term.raw.tolist(), strict=True):
             if not close(raw, recorded[name]):
                 return f"{term.name} of {name} {raw!r} != {recorded[name]!r}", None
-    return _stochastic(case, wanted, options), None
+    return _stochastic(case, filter_properties, options), None
 
 
-def _stochastic(case: Case, wanted: Wanted, options: Mapping[str, Any]) -> str | None:
+def _stochastic(case: Case, filter_properties: FilterProperties, options: Mapping[str, Any]) -> str | None:
     expected = case.get("stochastic")
     if not expected or isinstance(expected["order"], dict):
         return None
     engine = engine_of(case, **options, scheduler_weight_handler="StochasticHostWeightHandler")
-    ranking = rank(engine.pools, engine.policy, wanted, lambda: expected["draw"])
+    ranking = rank(engine.pools, engine.policy, filter_properties, lambda: expected["draw"])
     got = [
         (engine.pools.fact(row).backend_id, weight) for row, weight in zip(ranking.rows, ranking.weights, strict=True)
     ]
@@ -328,7 +328,7 @@ def _ranked(trial: VolumeEngine, request: VolumeRequest, others: Mapping[str, An
         row = trial.pools.row_of.get(request.retry.backends[-1])
         if row is not None:
             trial.pools.consume(row, -request.spec.size_gb)
-    ranking = trial.ranking(trial.wanted(request, **others))
+    ranking = trial.ranking(trial.filter_properties(request, **others))
     names = (trial.pools.fact(row).backend_id for row in ranking.rows.tolist())
     return list(zip(names, ranking.weights.tolist(), strict=True))
 

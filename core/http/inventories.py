@@ -30,12 +30,12 @@ def inventories_of(body: Mapping[str, Mapping[str, Any]]) -> dict[str, Inventory
     return {name: inventory_of(figures) for name, figures in body.items()}
 
 
-def _figures(inventory: Inventory) -> dict[str, Any]:
+def _inventory_fields(inventory: Inventory) -> dict[str, Any]:
     return {name: getattr(inventory, name) for name in _FIELDS}
 
 
 def _all(request: Request, found: values.Inventories) -> Response:
-    shown = {name: _figures(inventory) for name, inventory in found.inventories.items()}
+    shown = {name: _inventory_fields(inventory) for name, inventory in found.inventories.items()}
     body = {"resource_provider_generation": found.generation, "inventories": shown}
     return answer(request, body, modified=found.updated)
 
@@ -43,7 +43,7 @@ def _all(request: Request, found: values.Inventories) -> Response:
 def _one(request: Request, found: values.Inventories, status: int = 200) -> Response:
     """One inventory; a generation of 0 is left out, as Placement does."""
     (inventory,) = found.inventories.values()
-    body = _figures(inventory)
+    body = _inventory_fields(inventory)
     if found.generation:
         body["resource_provider_generation"] = found.generation
     return answer(request, body, modified=found.updated, status=status)

@@ -70,7 +70,7 @@ LIST_PROVIDERS: Final = tuple((since, _list_providers(since)) for since in (18, 
 
 # inventories
 
-FIGURES: Final[Document] = {
+INVENTORY_FIELDS: Final[Document] = {
     "total": whole(1),
     "reserved": whole(0),
     "min_unit": whole(1),
@@ -78,7 +78,7 @@ FIGURES: Final[Document] = {
     "step_size": whole(1),
     "allocation_ratio": {"type": "number", "maximum": MOST_RATIO},
 }
-_INVENTORY: Final[Document] = {"resource_provider_generation": GENERATION, **FIGURES}
+_INVENTORY: Final[Document] = {"resource_provider_generation": GENERATION, **INVENTORY_FIELDS}
 _INVENTORIES: Final[Document] = record(
     {
         "resource_provider_generation": GENERATION,

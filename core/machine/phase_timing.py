@@ -72,8 +72,8 @@ class PhaseSampler:
         engine.advance(request.now)
         signature = engine.signature(request)
         compiled = clock()
-        for _, verdicts in signature.owner.row_judges:
-            verdicts.refresh()
+        for _, results in signature.owner.row_judges:
+            results.refresh()
         judged = clock()
         for values in signature.owner.row_values:
             values.cache.refresh()

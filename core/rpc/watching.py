@@ -50,10 +50,10 @@ class Watcher(Protocol):
 
 
 class _Subscription:
-    """One session's wish; ``told``: all up to that command was told."""
+    """One session's wish; ``last_sent``: all up to that command was told."""
 
-    def __init__(self, watcher: Watcher, wish: Watch, told: int) -> None:
-        self.watcher, self.wish, self.told = watcher, wish, told
+    def __init__(self, watcher: Watcher, wish: Watch, last_sent: int) -> None:
+        self.watcher, self.wish, self.last_sent = watcher, wish, last_sent
         self.kinds = frozenset(wish.kinds)
         self.catching_up = False
 
@@ -89,9 +89,9 @@ class Watchers:
         self._subscriptions[watcher] = subscription
         if "capacity" in wish.kinds:
             watcher.send(notification("event", self._capacity()))
-        if subscription.told != last:
+        if subscription.last_sent != last:
             self._catch_up_later(subscription)
-        return subscription.told
+        return subscription.last_sent
 
     def drop(self, watcher: Watcher) -> None:
         """End a session's subscription, if it has one."""
@@ -122,8 +122,8 @@ class Watchers:
             return
         keeping_up = []
         for subscription in self._subscriptions.values():
-            if subscription.told == sequence - 1 and subscription.has_room:
-                subscription.told = sequence
+            if subscription.last_sent == sequence - 1 and subscription.has_room:
+                subscription.last_sent = sequence
                 keeping_up.append(subscription)
             elif not subscription.catching_up:
                 self._catch_up_later(subscription)
@@ -159,7 +159,7 @@ class Watchers:
     async def _catch_up(self, subscription: _Subscription) -> None:
         """Tell from the history, as fast as it is read, until all is told or the subscription is no more."""
         while self._subscriptions.get(subscription.watcher) is subscription:
-            if subscription.told == self._history.last:
+            if subscription.last_sent == self._history.last:
                 break
             if subscription.has_room:
                 self._tell_some(subscription)
@@ -170,15 +170,15 @@ class Watchers:
 
     def _tell_some(self, subscription: _Subscription) -> None:
         history = self._history
-        if not history.first - 1 <= subscription.told <= history.last:
+        if not history.first - 1 <= subscription.last_sent <= history.last:
             # Too old; or the service was put back to an older state than the peer has seen.
-            begin = history.first if subscription.told < history.first else history.last + 1
+            begin = history.first if subscription.last_sent < history.first else history.last + 1
             gap = Event(kind="gap", sequence=begin, time=self._service.now())
             subscription.watcher.send(notification("event", gap))
-            subscription.told = begin - 1
+            subscription.last_sent = begin - 1
         for _ in range(TURN):
-            if subscription.told == history.last or not subscription.has_room:
+            if subscription.last_sent == history.last or not subscription.has_room:
                 return
-            subscription.told += 1
-            for event in history.events(subscription.told):
+            subscription.last_sent += 1
+            for event in history.events(subscription.last_sent):
                 self._tell(event, [subscription])

@@ -350,7 +350,7 @@ def _home(fleet: Fleet, held: Held, present: int) -> int:
     """The row that a consumer is on: where it is, else the first compute host among its providers, else the first."""
     if present in held:
         return present
-    is_host = fleet.ledger.is_host()
+    is_host = fleet.change_log.is_host()
     class_of = fleet.store.row["class_of"]
     return min(held, key=lambda row: (not is_host[class_of[row]], row))
 
@@ -371,7 +371,7 @@ def _put_vacant(fleet: Fleet, uuid: str, before: Vacant | None, after: Vacant | 
         else:
             fleet.registry.vacant[uuid] = value
 
-    fleet.ledger.make(partial(put, after), partial(put, before))
+    fleet.change_log.make(partial(put, after), partial(put, before))
 
 
 def _generations(fleet: Fleet, rows: Iterable[int]) -> tuple[Rows, NDArray[np.int64]]:
@@ -386,4 +386,4 @@ def _move_generations(
     rows, values = before
     steps = np.array([more.get(row, 0) for row in rows.tolist()], np.int64)
     times = np.where(steps > 0, now, fleet.store.row["updated"][rows])
-    fleet.ledger.set_generations(rows, values + steps, times)
+    fleet.change_log.set_generations(rows, values + steps, times)

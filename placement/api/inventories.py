@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ..fleet.fleet import Fleet
-from ..fleet.inventories import FIGURES, Inventory
+from ..fleet.inventories import INVENTORY_FIELDS, Inventory
 from ..types.errors import InvalidValue
 from . import commands as c
 from .answers import Inventories, ProviderUsages
@@ -102,10 +102,10 @@ def check_classes(fleet: Fleet, uuid: str, names: Iterable[str]) -> None:
             )
 
 
-def check_figures(uuid: str, inventories: Mapping[str, Inventory]) -> None:
+def check_inventories(uuid: str, inventories: Mapping[str, Inventory]) -> None:
     """BadRequest for figures out of range. O(classes)."""
     for name, inventory in inventories.items():
-        _check_figures(uuid, name, inventory)
+        _check_inventory(uuid, name, inventory)
 
 
 def replace_all(fleet: Fleet, row: int, new: Mapping[str, Inventory], now: float) -> None:
@@ -145,7 +145,7 @@ def _shown(fleet: Fleet, row: int, indices: list[int] | None = None) -> Inventor
     indices = classes_of(fleet, row) if indices is None else indices
     shown: dict[str, Inventory] = {}
     for index in indices:
-        figures = {field: int(blocks[field][index, row]) for field in FIGURES}
+        figures = {field: int(blocks[field][index, row]) for field in INVENTORY_FIELDS}
         shown[fleet.resource_classes[index]] = Inventory(**figures, allocation_ratio=float(ratio[index, row]))
     newest = max((int(blocks["updated"][index, row]) for index in indices), default=0)
     return Inventories(generation=generation(fleet, row), inventories=shown, updated=newest / 1e6 or None)
@@ -162,17 +162,17 @@ def _check_unused(fleet: Fleet, row: int, indices: list[int], placement_code: st
 def _check(uuid: str, name: str, inventory: Inventory, may_reserve_all: bool) -> None:
     """BadRequest for figures out of range, or a capacity that is not left."""
     try:
-        whole = Inventory(**{field: getattr(inventory, field) for field in FIGURES}).validated(name)
+        whole = Inventory(**{field: getattr(inventory, field) for field in INVENTORY_FIELDS}).validated(name)
         capacity = int((whole.total - whole.reserved) * inventory.allocation_ratio)
     except (InvalidValue, OverflowError, TypeError, ValueError) as error:
         raise BadRequest(f"{_at_fault(uuid, name)} {error.args[0]}", field=name) from None
     if capacity < 0 or (capacity == 0 and not may_reserve_all):
         than = "greater than" if may_reserve_all else "greater than or equal to"
         raise BadRequest(f"{_at_fault(uuid, name)} The reserved value is {than} total.", field=f"{name}.reserved")
-    _check_figures(uuid, name, inventory)
+    _check_inventory(uuid, name, inventory)
 
 
-def _check_figures(uuid: str, name: str, inventory: Inventory) -> None:
+def _check_inventory(uuid: str, name: str, inventory: Inventory) -> None:
     try:
         inventory.validated(name)
     except InvalidValue as error:

@@ -210,10 +210,10 @@ def _named(table: dict[str, Registered], name: str) -> Named:
 
 
 def _register(fleet: Fleet, table: dict[str, Registered], name: str, entry: Registered) -> None:
-    fleet.ledger.make(partial(table.__setitem__, name, entry), partial(table.__delitem__, name))
+    fleet.change_log.make(partial(table.__setitem__, name, entry), partial(table.__delitem__, name))
 
 
 def _unregister(fleet: Fleet, table: dict[str, Registered], name: str) -> None:
     entry = table.get(name)
     if entry is not None:
-        fleet.ledger.make(partial(table.__delitem__, name), partial(table.__setitem__, name, entry))
+        fleet.change_log.make(partial(table.__delitem__, name), partial(table.__setitem__, name, entry))

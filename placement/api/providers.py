@@ -78,7 +78,7 @@ def check_generation(fleet: Fleet, row: int, given: int) -> None:
 
 def move_generation(fleet: Fleet, row: int, to: int, now: float) -> None:
     """Say at which generation a provider is, whatever the change made of it. O(1)."""
-    fleet.ledger.set_generations(rows_array(row), np.array([to], np.int64), now)
+    fleet.change_log.set_generations(rows_array(row), np.array([to], np.int64), now)
 
 
 def create(fleet: Fleet, command: c.CreateProvider) -> Provider:
@@ -95,7 +95,7 @@ def create(fleet: Fleet, command: c.CreateProvider) -> Provider:
         rows = fleet.providers.add([_checked_name(command.name)], words)
     except DuplicateName:
         raise _duplicate(fleet, uuid, command.name) from None
-    with fleet.ledger.rewriting(rows):
+    with fleet.change_log.rewriting(rows):
         fleet.trees.place(int(rows[0]), above)
     move_generation(fleet, int(rows[0]), 0, command.now)
     return show(fleet, int(rows[0]))
@@ -150,7 +150,7 @@ def _reparent(fleet: Fleet, row: int, command: c.UpdateProvider) -> None:
         fleet.trees.move(row, above, "parent")
     except InvalidValue:
         _refuse_parent("creating loop in the provider tree is not allowed.")
-    fleet.ledger.set_generations(moved, generations, command.now)
+    fleet.change_log.set_generations(moved, generations, command.now)
 
 
 def _rename(fleet: Fleet, row: int, new: str) -> None:
@@ -159,9 +159,9 @@ def _rename(fleet: Fleet, row: int, new: str) -> None:
         return
     if names.find(new) >= 0:
         raise _duplicate(fleet, fleet.uuid(row), new)
-    fleet.ledger.make(partial(names.rename, row, new), partial(names.rename, row, old))
+    fleet.change_log.make(partial(names.rename, row, new), partial(names.rename, row, old))
     # A signature may have been compiled for a request that names it.
-    fleet.ledger.static_epoch += 1
+    fleet.change_log.static_epoch += 1
 
 
 def _parent(fleet: Fleet, uuid: str) -> int:

@@ -8,7 +8,7 @@ from . import commands as c
 from .allocations import inspect
 from .allocations import write as write_allocations
 from .errors import PROVIDER_NOT_FOUND, BadRequest
-from .inventories import check_classes, check_figures, replace_all, show_all, write
+from .inventories import check_classes, check_inventories, replace_all, show_all, write
 from .providers import check_generation, find
 
 
@@ -22,7 +22,7 @@ def reshape(fleet: Fleet, command: c.Reshape) -> None:
             raise BadRequest(what, field="inventories", placement_code=PROVIDER_NOT_FOUND)
         check_generation(fleet, row, asked.generation)
         # Unlike the other operations, Placement 16's reshaper accepts that more is reserved than there is.
-        check_figures(uuid, asked.inventories)
+        check_inventories(uuid, asked.inventories)
         final[row] = asked.inventories
     inspect(fleet, command.consumers)
     for row, inventories in final.items():

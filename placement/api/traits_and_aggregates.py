@@ -70,9 +70,9 @@ def _put_traits(fleet: Fleet, row: int, traits: frozenset[str], now: float) -> N
 
 
 def _reclass(fleet: Fleet, row: int, **changes: Any) -> None:
-    with fleet.ledger.editing(rows_array(row)):
-        fleet.ledger.reclass(rows_array(row), **changes)
-    fleet.ledger.topology_epoch += 1
+    with fleet.change_log.editing(rows_array(row)):
+        fleet.change_log.reclass(rows_array(row), **changes)
+    fleet.change_log.topology_epoch += 1
 
 
 def _shown_aggregates(fleet: Fleet, row: int) -> ProviderAggregates:

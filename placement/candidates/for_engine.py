@@ -63,9 +63,9 @@ class TreeQuery:
 
     def _ready(self) -> Prepared:
         fleet = self._fleet
-        ledger = fleet.ledger
+        change_log = fleet.change_log
         seen = (
-            *(ledger.topology_epoch, ledger.static_epoch, ledger.forgotten_classes),
+            *(change_log.topology_epoch, change_log.static_epoch, change_log.forgotten_classes),
             *(fleet.rows, len(fleet.classes), len(fleet.resource_classes)),
         )
         if self._prepared is None or seen != self._seen:

@@ -153,7 +153,7 @@ class _RunReader:
         self._which, self._rows, self._scores = run.which.tolist(), run.rows.tolist(), run.scores.tolist()
         self._uuids, self._counts = run.uuids.tolist(), run.counts.tolist()
         fleet = engine.fleet
-        columns = fleet.ledger.store.row
+        columns = fleet.change_log.store.row
         self._classes = columns["class_of"][run.rows].tolist()
         self._providers = fleet.providers.words(run.rows).tolist()
         self._hosts = columns["service_host"][run.rows].tolist()
@@ -204,6 +204,6 @@ class _RunReader:
         """(cell, availability zone) of the rows of a host class."""
         known = self._places.get(number)
         if known is None:
-            static = self._engine.fleet.ledger.classes[number]
+            static = self._engine.fleet.change_log.classes[number]
             known = self._places[number] = (static.cell_uuid, self._engine.zone_of(static))
         return known

@@ -14,18 +14,18 @@ from ..filters.base import Filter
 from ..fleet.derived_column import RowCache
 from ..fleet.fleet import Fleet
 from ..fleet.host_view import ClassView, FleetView, HostView
-from ..policy.rule_checks import verdicts
+from ..policy.rule_checks import checked_mask
 from ..types.request import Request
 from ..weighers.base import Weigher
 
 T = TypeVar("T")
-VERDICTS: Final = 4096
+MAX_RESULTS: Final = 4096
 """Verdicts of filters, by their keys of requests, kept at most."""
 ROW_BYTES: Final = 256 << 20
 """Bytes that verdicts on rows may take together."""
 
 
-class ClassVerdicts:
+class ClassResults:
     """What one filter says of each host class, judged once per class."""
 
     def __init__(self, fleet: Fleet, judge: Filter, request: Request) -> None:
@@ -41,7 +41,7 @@ class ClassVerdicts:
         return self.passes
 
 
-def row_verdicts(fleet: Fleet, judge: Filter, request: Request) -> RowCache:
+def row_results(fleet: Fleet, judge: Filter, request: Request) -> RowCache:
     """A filter's verdicts row by row: its mask form where it has one, else its host form on each host."""
 
     def evaluate(rows: NDArray[np.int32]) -> NDArray[np.uint8]:
@@ -50,12 +50,12 @@ def row_verdicts(fleet: Fleet, judge: Filter, request: Request) -> RowCache:
             hosts = (HostView(fleet, int(row)) for row in rows)
             passes = [host._class.is_host and bool(judge.host_passes(host, request)) for host in hosts]
             return np.array(passes, np.uint8)
-        return verdicts(judge, mask, len(rows))
+        return checked_mask(judge, mask, len(rows))
 
     return RowCache(fleet, np.uint8, evaluate)
 
 
-def tree_verdicts(fleet: Fleet, asked: TreeQuery) -> RowCache:
+def tree_results(fleet: Fleet, asked: TreeQuery) -> RowCache:
     """Whether each row's provider tree has an allocation candidate, for queries that one provider alone does not
     settle."""
 
@@ -65,12 +65,12 @@ def tree_verdicts(fleet: Fleet, asked: TreeQuery) -> RowCache:
     return RowCache(fleet, np.uint8, evaluate, whole_trees=True)
 
 
-class SharedVerdicts:
+class FilterResults:
     """Verdicts of filters, shared by the signatures whose requests look alike to a filter."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
-        self._classes: dict[Hashable, ClassVerdicts] = {}
+        self._classes: dict[Hashable, ClassResults] = {}
         self._rows: dict[Hashable, RowCache] = {}
         self._multipliers: dict[str, dict[tuple[int, ...], float]] = {}
 
@@ -84,14 +84,14 @@ class SharedVerdicts:
         """A weigher's multipliers by a host's aggregates, to be filled as they are asked for."""
         return self._multipliers.setdefault(weigher.name, {})
 
-    def by_class(self, judge: Filter, request: Request) -> ClassVerdicts:
+    def by_class(self, judge: Filter, request: Request) -> ClassResults:
         """Verdicts on host classes. O(1) for a key that is known."""
-        return self._kept(self._classes, VERDICTS, ClassVerdicts, judge, request)
+        return self._kept(self._classes, MAX_RESULTS, ClassResults, judge, request)
 
     def by_row(self, judge: Filter, request: Request) -> RowCache:
         """Verdicts on rows. O(1) for a key that is known."""
-        most = min(VERDICTS, max(16, ROW_BYTES // self.fleet.store.capacity))
-        return self._kept(self._rows, most, row_verdicts, judge, request)
+        most = min(MAX_RESULTS, max(16, ROW_BYTES // self.fleet.store.capacity))
+        return self._kept(self._rows, most, row_results, judge, request)
 
     def _kept(
         self,

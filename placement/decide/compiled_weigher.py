@@ -62,7 +62,7 @@ class RowValues:
         return np.where(hosts & finite, values, 0.0)
 
 
-class Term:
+class CompiledWeigher:
     """One weigher compiled: where its raw value comes from, and its multiplier by host class."""
 
     def __init__(

@@ -12,7 +12,7 @@ from typing import Any
 from ...ext.constants import SOFT_AFFINITY, SOFT_ANTI_AFFINITY
 from ...ext.draws import word
 from ...ext.tables import format_uuid, make_many
-from ..fleet.fleet import Fleet, Tip, uuid_words, whole_number
+from ..fleet.fleet import Fleet, Head, uuid_words, whole_number
 from ..policy.policy import Policy
 from ..request.checks import check_request, check_spec, check_uuids
 from ..request.host_selection import names_hosts
@@ -47,7 +47,7 @@ class Engine:
         _check_kind(fleet, Fleet, "fleet")
         _check_kind(policy, Policy, "policy")
         self._fleet = fleet if fleet is not None else Fleet()
-        self._tip = self._fleet.tips.adopt(Tip())
+        self._head = self._fleet.heads.adopt(Head())
         self.policy = policy if policy is not None else Policy.nova_default()
         self.seed = whole_number(self.policy.seed if seed is None else seed, "seed", most=2**63 - 1)
         self.draws = draws(self.policy)
@@ -61,18 +61,18 @@ class Engine:
     def fleet(self) -> Fleet:
         """The fleet as this engine sees it. Change it through here: after a fork, the same Fleet object serves both
         engines in turn."""
-        self._fleet.tips.enter(self._tip)
+        self._fleet.heads.enter(self._head)
         return self._fleet
 
     @property
     def sequence(self) -> int:
         """Number of this engine's latest decision. Engines on one fleet that are no forks count together, and a fleet
         that was saved and loaded goes on counting."""
-        return self.fleet.tips.sequence
+        return self.fleet.heads.sequence
 
     @sequence.setter
     def sequence(self, number: int) -> None:
-        self.fleet.tips.sequence = number
+        self.fleet.heads.sequence = number
 
     @property
     def uuid_seed(self) -> int:
@@ -85,9 +85,9 @@ class Engine:
 
     def next_sequence(self) -> int:
         """Number of the decision that is being made; the next one gets the next number."""
-        tips = self.fleet.tips
-        tips.sequence += 1
-        return tips.sequence
+        heads = self.fleet.heads
+        heads.sequence += 1
+        return heads.sequence
 
     def decision_seed(self) -> int:
         """Seed of the decision that is being made."""
@@ -101,7 +101,7 @@ class Engine:
         """Bring the state to this engine's version, and the request to a checked form with uuids."""
         check_request(request)
         if not request.instance_uuids:
-            made = make_many(self.uuid_seed, self.fleet.tips.sequence, 1)
+            made = make_many(self.uuid_seed, self.fleet.heads.sequence, 1)
             request = request.with_changes(instance_uuids=(format_uuid(int(made[0, 0]), int(made[0, 1])),))
         self.advance(request.now)
         return request
@@ -399,8 +399,8 @@ class Engine:
         other.draws = draws(other.policy)
         other.reads_instance_images = other.policy.options.filter_scheduler.image_props_weight_multiplier != 0.0
         other.compiled = self.compiled if policy is None else Compiled(self.fleet, policy)
-        other._tip = Tip()
-        self.fleet.tips.share(other._tip)
+        other._head = Head()
+        self.fleet.heads.share(other._head)
         return other
 
     def what_if(self, policy: Policy | None = None) -> Engine:

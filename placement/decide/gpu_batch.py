@@ -20,7 +20,7 @@ from ..fleet.fleet import Fleet
 from ..request.checks import check_request, check_spec
 from ..request.host_selection import names_hosts
 from ..request.placement_query import RequestGroup
-from ..request.placement_requirements import Demands, demands
+from ..request.placement_requirements import PlacementRequirements, placement_requirements
 from ..types.errors import DuplicateName, InvalidValue
 from ..types.request import Request
 from ..types.validation import shown, uuid_words
@@ -137,11 +137,11 @@ class _Plan:
         """The request compiled, without a ranking."""
         check_spec(request.spec)
         engine = self.engine
-        wanted = demands(self.fleet, engine.policy, request, candidates_given=False)
-        signature = Signature(self.fleet, engine.policy, request, wanted, engine.compiled.verdicts)
+        requirements = placement_requirements(self.fleet, engine.policy, request, candidates_given=False)
+        signature = Signature(self.fleet, engine.policy, request, requirements, engine.compiled.filter_results)
         others = [stage for stage, _ in signature.row_judges if stage.name != CANDIDATES]
         selecting = [stage for stage in signature.selections if stage.name not in GROUP_FILTERS]
-        if others or selecting or _moving(signature) or not _plain(self.fleet, wanted, signature):
+        if others or selecting or _moving(signature) or not _plain(self.fleet, requirements, signature):
             raise _not_here(f"flavor {shown(request.flavor.name)} asking for CPUs, memory, disk and GPUs alone")
         return signature
 
@@ -150,10 +150,10 @@ class _Plan:
         allowed = np.empty((len(self.signatures), len(self.rows)), np.uint8)
         for number, signature in enumerate(self.signatures):
             passes = np.ones(len(self.fleet.classes), bool)
-            for verdict in signature.class_verdicts().values():
+            for verdict in signature.class_results().values():
                 passes &= verdict
-            wanted = signature.demands
-            for judge in (wanted.cell_allows, wanted.traits_allow, wanted.aggregates_allow):
+            requirements = signature.requirements
+            for judge in (requirements.cell_allows, requirements.traits_allow, requirements.aggregates_allow):
                 passes &= [value.is_host and judge(self.fleet, value) for value in self.fleet.classes.values]
             allowed[number] = passes[class_of]
             for column, low, high, _ in signature.bounds:
@@ -209,13 +209,13 @@ class _Plan:
         fleet.consumers.claim_many(details)
 
 
-def _plain(fleet: Fleet, wanted: Demands, signature: Signature) -> bool:
+def _plain(fleet: Fleet, requirements: PlacementRequirements, signature: Signature) -> bool:
     """True if the host itself gives everything but the GPUs, and of these only the amount matters."""
-    spec, query = signature.request.spec, wanted.query
+    spec, query = signature.request.spec, requirements.query
     nested = any(index in fleet.nested_classes for index in signature.resources)
     granular = [group for group in query.groups if group.suffix]
     odd = spec.numa_topology is not None or bool(spec.pci_requests) or query.fallback is not None or nested
-    return not (odd or wanted.group.in_tree or any(_narrows(group) for group in granular))
+    return not (odd or requirements.group.in_tree or any(_narrows(group) for group in granular))
 
 
 def _moving(signature: Signature) -> bool:

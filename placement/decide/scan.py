@@ -22,7 +22,7 @@ from ..types.errors import InvalidValue
 from ..types.request import Request
 from ..types.validation import shown
 from .claim import Allocations, Claimed, allocations_of, extras_for, forgotten
-from .compiled_filter import row_verdicts
+from .compiled_filter import row_results
 from .explain.refusals import refusal
 from .group_state import group_state
 from .signature import GROUP_FILTERS, SELECTION, Signature, Stage
@@ -42,13 +42,13 @@ SELECTED_OUT: Final = 254
 class Ranked:
     """Hosts that passed, best first, and what became of the others.
 
-    ``verdicts`` holds for each of ``considered`` rows the stage that removed it, 0 where it passed, SELECTED_OUT where
-    host selection did.
+    ``refusing_stages`` holds for each of the ``considered`` rows the number of the stage that refused it, 0 if it
+    passed, SELECTED_OUT if host selection excluded it.
     """
 
     signature: Signature
     considered: NDArray[np.int32]
-    verdicts: NDArray[np.uint8]
+    refusing_stages: NDArray[np.uint8]
     rows: NDArray[np.int32]
     weights: NDArray[np.float64]
     removed: dict[str, int] = field(default_factory=dict)
@@ -87,21 +87,21 @@ class Scheduling:
         signature.refresh()
         stages = signature.ranking.stages()
         considered = self._considered(stages)
-        verdicts = stages[considered]
+        refusing = stages[considered]
         last = signature.last_candidate_stage
         skipped = skips_filters(spec)
         if names_hosts(spec):
             keep = selected(self.fleet, spec, considered)
-            verdicts[~keep & _not_before(verdicts, last)] = SELECTED_OUT
+            refusing[~keep & _not_before(refusing, last)] = SELECTED_OUT
         if skipped:
-            verdicts[(verdicts > last) & (verdicts < SELECTED_OUT)] = 0
+            refusing[(refusing > last) & (refusing < SELECTED_OUT)] = 0
         else:
             for stage in self.selections:
                 refused = ~self.selection_passes(stage, considered)
-                verdicts[refused & _not_before(verdicts, stage.number)] = stage.number
-        rows = considered[verdicts == 0]
+                refusing[refused & _not_before(refusing, stage.number)] = stage.number
+        rows = considered[refusing == 0]
         rows, weights = self._weigh(rows)
-        return Ranked(signature, considered, verdicts, rows, weights, self._removed(verdicts), skipped, self)
+        return Ranked(signature, considered, refusing, rows, weights, self._removed(refusing), skipped, self)
 
     def _considered(self, stages: NDArray[np.uint8]) -> NDArray[np.int32]:
         if self.candidates is None:
@@ -109,8 +109,8 @@ class Scheduling:
         considered = np.array(sorted(self.candidates), np.int32)
         return considered[stages[considered] != NOT_A_HOST] if len(considered) else considered
 
-    def _removed(self, verdicts: NDArray[np.uint8]) -> dict[str, int]:
-        counts = np.bincount(verdicts, minlength=256)
+    def _removed(self, refusing: NDArray[np.uint8]) -> dict[str, int]:
+        counts = np.bincount(refusing, minlength=256)
         removed = {}
         for stage in self.signature.stages[1:]:
             if stage.number == self.signature.last_candidate_stage + 1 and names_hosts(self.request.spec):
@@ -247,7 +247,7 @@ class Scheduling:
             if not self._settled:
                 keep &= cache.array[rows] != 0
             else:
-                keep &= row_verdicts(self.fleet, stage.filter, self.request).evaluate(rows) != 0
+                keep &= row_results(self.fleet, stage.filter, self.request).evaluate(rows) != 0
         for column, low, high, number in signature.bounds:
             judge = signature.stages[number].filter
             if judge is not None and not judge.once_per_request:
@@ -397,9 +397,9 @@ def _by_row(fleet: Fleet, candidates: object) -> dict[int, Sequence[Any]]:
     return by_row
 
 
-def _not_before(verdicts: NDArray[np.uint8], number: int) -> NDArray[np.bool_]:
+def _not_before(refusing: NDArray[np.uint8], number: int) -> NDArray[np.bool_]:
     """Rows that neither host selection nor a stage up to ``number`` refused."""
-    open_to_all: NDArray[np.bool_] = (verdicts == 0) | ((verdicts > number) & (verdicts < SELECTED_OUT))
+    open_to_all: NDArray[np.bool_] = (refusing == 0) | ((refusing > number) & (refusing < SELECTED_OUT))
     return open_to_all
 
 

@@ -22,13 +22,13 @@ from ..fleet.derived_column import RowCache
 from ..fleet.fleet import Fleet
 from ..policy.policy import Policy
 from ..policy.rule_checks import bounds_of, fields_of, selection_of
-from ..request.placement_requirements import Demands
+from ..request.placement_requirements import PlacementRequirements
 from ..types.errors import InvalidValue
 from ..types.host_classes import STATIC_FIELDS, HostClass
 from ..types.request import Request
 from ..weighers.base import Weigher
-from .compiled_filter import ClassVerdicts, SharedVerdicts, tree_verdicts
-from .compiled_weigher import RowValues, Term
+from .compiled_filter import ClassResults, FilterResults, tree_results
+from .compiled_weigher import CompiledWeigher, RowValues
 
 CELL: Final = "cell"
 TRAITS: Final = "traits"
@@ -55,19 +55,19 @@ class Signature:
         fleet: Fleet,
         policy: Policy,
         request: Request,
-        demands: Demands,
-        shared: SharedVerdicts,
+        requirements: PlacementRequirements,
+        shared: FilterResults,
         *,
         candidates_given: bool = False,
     ) -> None:
-        self.fleet, self.policy, self.request, self.demands = fleet, policy, request, demands
+        self.fleet, self.policy, self.request, self.requirements = fleet, policy, request, requirements
         self._shared = shared
         self.candidates_given = candidates_given
         self.capacity = fleet.store.capacity
         self.epoch = fleet.static_epoch
         self.last_used = 0
         self.stages: list[Stage] = [Stage(0, "passed")]
-        self.resources = {fleet.resource_class(name, create=True): n for name, n in demands.group.resources}
+        self.resources = {fleet.resource_class(name, create=True): n for name, n in requirements.group.resources}
         flavor = request.flavor
         disk_mb = (flavor.root_gb + flavor.ephemeral_gb) * 1024
         self.shape = fleet.shape(self.resources, flavor.vcpus, flavor.memory_mb, disk_mb)
@@ -81,14 +81,14 @@ class Signature:
         self.bounds: list[tuple[int, float, float, int]] = []
         """(column, low, high, stage) of the column-form filters."""
         self._group_stage = {"affinity": 0, "anti-affinity": 0}
-        self.complex = not candidates_given and demands.complex(fleet)
-        self.trees = TreeQuery(fleet, demands.query)
+        self.complex = not candidates_given and requirements.complex(fleet)
+        self.trees = TreeQuery(fleet, requirements.query)
         if not candidates_given:
             self._compile_candidates()
         self.last_candidate_stage = len(self.stages) - 1
         for judge in policy.filters:
             self._compile_filter(judge, shared)
-        self._terms = [term for weigher in policy.weighers for term in self._compile_weigher(weigher)]
+        self._weighers = [compiled for weigher in policy.weighers for compiled in self._compile_weigher(weigher)]
         self._judge_classes()
         self.owner = self
         self._ranking: Ranking | None = None
@@ -97,20 +97,20 @@ class Signature:
 
     @property
     def content(self) -> tuple[Hashable, ...]:
-        """What the ranking is made of, with the verdicts on the host classes known now: equal contents, equal
+        """What the ranking is made of, with the results on the host classes known now: equal contents, equal
         rankings."""
         spec = self.request.spec
         return (
             self.shape,
             (self.candidates_given, spec.numa_topology is not None, bool(spec.pci_requests), self.request.is_rebuild),
-            self.demands.query if self.complex else None,
+            self.requirements.query if self.complex else None,
             tuple(self.stage_names),
             tuple(self.needs),
             tuple(self.bounds),
             tuple(stage.number for stage in self.selections),
             self._class_stage[: self._classes_seen].tobytes(),
             tuple((s.number, s.filter.key(self.request)) for s, _ in self.row_judges if s.filter is not None),
-            tuple((term.weigher.name, term.weigher.key(self.request)) for term in self._terms),
+            tuple((compiled.weigher.name, compiled.weigher.key(self.request)) for compiled in self._weighers),
         )
 
     def share(self, owner: Signature | None) -> None:
@@ -127,7 +127,7 @@ class Signature:
             needs=self.needs,
             bounds=self.bounds,
             masks=[(cache.array, stage.number) for stage, cache in self.row_judges],
-            terms=[term.arguments for term in self._terms],
+            terms=[compiled.arguments for compiled in self._weighers],
             affinity_stage=self._group_stage["affinity"],
             anti_affinity_stage=self._group_stage["anti-affinity"],
             shuffle=options.shuffle_best_same_weighed_hosts,
@@ -151,21 +151,21 @@ class Signature:
         return stage
 
     def _compile_candidates(self) -> None:
-        demands, fleet = self.demands, self.fleet
-        if demands.cell_uuid is not None:
-            self.class_judges.append((self._stage(CELL).number, demands.cell_allows))
+        requirements, fleet = self.requirements, self.fleet
+        if requirements.cell_uuid is not None:
+            self.class_judges.append((self._stage(CELL).number, requirements.cell_allows))
         if self.complex:
-            self.row_judges.append((self._stage(CANDIDATES), tree_verdicts(fleet, self.trees)))
+            self.row_judges.append((self._stage(CANDIDATES), tree_results(fleet, self.trees)))
             return
-        if demands.needs_traits:
-            self.class_judges.append((self._stage(TRAITS).number, demands.traits_allow))
-        if demands.needs_aggregates:
-            self.class_judges.append((self._stage(AGGREGATES).number, demands.aggregates_allow))
+        if requirements.needs_traits:
+            self.class_judges.append((self._stage(TRAITS).number, requirements.traits_allow))
+        if requirements.needs_aggregates:
+            self.class_judges.append((self._stage(AGGREGATES).number, requirements.aggregates_allow))
         for index, amount in self.resources.items():
             number = self._stage(self.fleet.resource_classes[index]).number
             self.needs.append((index, amount, number, index in self.fleet.unit_rules))
 
-    def _compile_filter(self, judge: Filter, shared: SharedVerdicts) -> None:
+    def _compile_filter(self, judge: Filter, shared: FilterResults) -> None:
         request = self.request
         stage = self._stage(judge.name, judge)
         policy_name = GROUP_FILTERS.get(judge.name)
@@ -186,24 +186,24 @@ class Signature:
         else:
             self.row_judges.append((stage, shared.by_row(judge, request)))
 
-    def _compile_weigher(self, weigher: Weigher) -> list[Term]:
+    def _compile_weigher(self, weigher: Weigher) -> list[CompiledWeigher]:
         request = self.request
         if weigher.group_factor is None and not weigher.applies(request):
             # Every raw value is the same, so every norm is 0.
             return []
-        term = Term(self.fleet, weigher, request, self._shared.multipliers(weigher))
-        if term.adds_nothing():
+        compiled = CompiledWeigher(self.fleet, weigher, request, self._shared.multipliers(weigher))
+        if compiled.adds_nothing():
             return []
-        if term.rows is not None:
-            self.row_values.append(term.rows)
-        return [term]
+        if compiled.rows is not None:
+            self.row_values.append(compiled.rows)
+        return [compiled]
 
     # keeping up
 
     def _judge_classes(self) -> None:
         classes = self.fleet.classes.values
-        verdicts = [
-            (number, judge.refresh() if isinstance(judge, ClassVerdicts) else None, judge)
+        results = [
+            (number, judge.refresh() if isinstance(judge, ClassResults) else None, judge)
             for number, judge in self.class_judges
         ]
         if len(classes) > len(self._class_stage):
@@ -211,15 +211,15 @@ class Signature:
             grown[: len(self._class_stage)] = self._class_stage
             self._class_stage = grown
         for index in range(self._classes_seen, len(classes)):
-            self._class_stage[index] = self._class_verdict(index, classes[index], verdicts)
+            self._class_stage[index] = self._refusing_stage(index, classes[index], results)
         self._classes_seen = len(classes)
-        for term in self._terms:
-            term.grow()
+        for compiled in self._weighers:
+            compiled.grow()
 
-    def _class_verdict(self, index: int, host_class: HostClass, verdicts: list[Any]) -> int:
+    def _refusing_stage(self, index: int, host_class: HostClass, results: list[Any]) -> int:
         if not host_class.is_host:
             return NOT_A_HOST
-        for number, passes, judge in verdicts:
+        for number, passes, judge in results:
             if not (passes[index] if passes is not None else judge(self.fleet, host_class)):
                 return int(number)
         return 0
@@ -261,12 +261,12 @@ class Signature:
         """Resource class index whose capacity a stage judges; None for other stages."""
         return next((index for index, _, number, _ in self.needs if number == stage.number), None)
 
-    def class_verdicts(self) -> dict[int, NDArray[np.bool_]]:
+    def class_results(self) -> dict[int, NDArray[np.bool_]]:
         """Stage number -> verdict by host class, for the stages that judge static fields."""
         classes = self.fleet.classes.values
         found = {}
         for number, judge in self.class_judges:
-            if isinstance(judge, ClassVerdicts):
+            if isinstance(judge, ClassResults):
                 found[number] = np.array(judge.refresh(), bool)
             else:
                 found[number] = np.array([value.is_host and judge(self.fleet, value) for value in classes], bool)
@@ -281,16 +281,16 @@ class Signature:
         self._judge_classes()
         if self._ranking is not None:
             self._ranking.set_class_stage(self._class_stage)
-            for position, term in enumerate(self._terms):
-                if term.grows:
-                    self._ranking.set_class_values(position, term.arguments.get("values"), term.by_class())
+            for position, compiled in enumerate(self._weighers):
+                if compiled.grows:
+                    self._ranking.set_class_values(position, compiled.arguments.get("values"), compiled.by_class())
 
     @functools.cached_property
     def weigher_names(self) -> list[str]:
         """Names of ``weighers``."""
-        return [term.weigher.name for term in self._terms]
+        return [compiled.weigher.name for compiled in self._weighers]
 
     @property
     def weighers(self) -> list[Weigher]:
         """Weighers in the order of the ranking's terms; the others add nothing to this request."""
-        return [term.weigher for term in self._terms]
+        return [compiled.weigher for compiled in self._weighers]

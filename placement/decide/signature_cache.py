@@ -11,11 +11,11 @@ from ..fleet.fleet import Fleet
 from ..policy.policy import Policy
 from ..request.checks import check_spec
 from ..request.host_selection import names_targets
-from ..request.placement_requirements import demands
+from ..request.placement_requirements import placement_requirements
 from ..types.request import Request, RequestSpec
 from ..weighers import BUILTIN_WEIGHERS
 from ..weighers.base import Weigher
-from .compiled_filter import SharedVerdicts
+from .compiled_filter import FilterResults
 from .signature import Signature
 
 SIGNATURES: Final = 4096
@@ -29,7 +29,7 @@ class Compiled:
 
     def __init__(self, fleet: Fleet, policy: Policy) -> None:
         self.fleet, self.policy = fleet, policy
-        self.verdicts = SharedVerdicts(fleet)
+        self.filter_results = FilterResults(fleet)
         self.by_content: dict[Any, Signature] = {}
         """Content -> the signature that owns its ranking, the least recently compiled for first."""
         self.by_spec: dict[tuple[Hashable, ...], tuple[RequestSpec, int, Signature]] = {}
@@ -81,9 +81,9 @@ class Compiled:
 
     def _compile(self, request: Request, candidates_given: bool, shareable: bool) -> Signature:
         check_spec(request.spec)
-        wanted = demands(self.fleet, self.policy, request, candidates_given=candidates_given)
+        requirements = placement_requirements(self.fleet, self.policy, request, candidates_given=candidates_given)
         signature = Signature(
-            self.fleet, self.policy, request, wanted, self.verdicts, candidates_given=candidates_given
+            self.fleet, self.policy, request, requirements, self.filter_results, candidates_given=candidates_given
         )
         if not shareable:
             signature.share(None)
@@ -106,7 +106,7 @@ class Compiled:
 
     def forget(self) -> None:
         """Drop everything compiled."""
-        self.verdicts.clear()
+        self.filter_results.clear()
         self.by_content.clear()
         self.by_spec.clear()
 

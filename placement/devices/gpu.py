@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...ext.devices import MOST_DEVICES, WHOLE
 from ..fleet.fleet import Fleet
-from ..fleet.inventories import FIGURES, Inventory
+from ..fleet.inventories import INVENTORY_FIELDS, Inventory
 from ..types.errors import InvalidValue
 from ..types.host_classes import HostClass
 from ..types.validation import check_name, whole_number
@@ -82,14 +82,14 @@ def add_gpus(fleet: Fleet, gpus: Mapping[str, int]) -> None:
     with fleet.history.undoing():
         resource = fleet.resource_class(GPU_MILLI, create=True)
         rows = fleet.providers.add([check_name(name, "gpus") for name in names])
-        with fleet.ledger.editing(rows):
+        with fleet.change_log.editing(rows):
             store.row["parent"][rows], store.row["root"][rows] = parents, store.row["root"][parents]
-            store.row["class_of"][rows] = fleet.ledger.class_id(HostClass())
-            for field in FIGURES:
+            store.row["class_of"][rows] = fleet.change_log.class_id(HostClass())
+            for field in INVENTORY_FIELDS:
                 store.inventory[field][resource, rows] = getattr(whole, field)
             store.ratio[resource, rows] = whole.allocation_ratio
             store.refresh_limits(resource, rows)
-        fleet.ledger.topology_epoch += 1
+        fleet.change_log.topology_epoch += 1
 
 
 class GpuTable:

@@ -10,7 +10,7 @@ from typing import Final
 from ..types.errors import InvalidValue, UnknownName
 from ..types.host import Aggregate
 from ..types.validation import shown, uuid_words
-from .change_log import Ledger
+from .change_log import ChangeLog
 
 NONE: Final = Aggregate(uuid="00000000-0000-0000-0000-000000000000", name="")
 """Holds the place of an aggregate that only another version has: host classes of that version name its id. No rule
@@ -21,8 +21,8 @@ class Aggregates:
     """The aggregates of a fleet. Versions may differ in them: an id means nothing beyond the version that it came
     from."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, change_log: ChangeLog) -> None:
+        self._change_log = change_log
         self.values: list[Aggregate] = []
         self._ids: dict[str, int] = {}
 
@@ -46,7 +46,7 @@ class Aggregates:
                     hint="use update_aggregate",
                 )
         for aggregate in new.values():
-            self._ledger.make(partial(self._append, aggregate), self._pop)
+            self._change_log.make(partial(self._append, aggregate), self._pop)
         return tuple(self._ids[aggregate.uuid] for aggregate in wanted)
 
     def find(self, uuid: str) -> int | None:
@@ -63,7 +63,7 @@ class Aggregates:
     def update(self, aggregate: Aggregate) -> None:
         """Replace an aggregate's name and metadata. O(1) now, and every compiled signature is made anew."""
         before = self.of(_checked(aggregate).uuid)
-        self._ledger.make(partial(self._put, aggregate), partial(self._put, before))
+        self._change_log.make(partial(self._put, aggregate), partial(self._put, before))
 
     def _known(self, aggregate: object) -> Aggregate | None:
         if not isinstance(aggregate, Aggregate) or not isinstance(aggregate.uuid, str):
@@ -78,17 +78,17 @@ class Aggregates:
     def _append(self, aggregate: Aggregate) -> None:
         index = self._ids[aggregate.uuid] = len(self._ids)
         self.values[index : index + 1] = [aggregate]
-        self._ledger.static_epoch += 1
+        self._change_log.static_epoch += 1
 
     def _pop(self) -> None:
         last = len(self._ids) - 1
         del self._ids[self.values[last].uuid]
         self.values[last] = NONE
-        self._ledger.static_epoch += 1
+        self._change_log.static_epoch += 1
 
     def _put(self, aggregate: Aggregate) -> None:
         self.values[self._ids[aggregate.uuid]] = aggregate
-        self._ledger.static_epoch += 1
+        self._change_log.static_epoch += 1
 
 
 def _checked(aggregate: Aggregate) -> Aggregate:

@@ -1,5 +1,5 @@
-"""The fleet's ledger: the rows as columns and host classes, each change logged for those who follow and recorded for
-other versions. It knows no rules of what a row may hold."""
+"""The rows of the fleet as columns and host classes. Each change is logged for readers of the change log and recorded
+for other versions. It does not know which values a row may hold."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MANY: Final = 1024
 """Rows that are logged one by one even if they are most of the fleet."""
 
 
-class Ledger:
+class ChangeLog:
     """Columns, host classes, change log, history, and the epochs that tell when something derived must be made anew.
 
     ``static_epoch`` moves when compiled signatures must be, ``topology_epoch`` when provider trees or what is in them
@@ -189,13 +189,13 @@ class Ledger:
 class _Edit:
     """Columns of some rows before and after."""
 
-    ledger: Ledger
+    change_log: ChangeLog
     rows: Rows
     before: Image
     after: Image
 
     def redo(self) -> None:
-        self.ledger.put(self.rows, self.after)
+        self.change_log.put(self.rows, self.after)
 
     def undo(self) -> None:
-        self.ledger.put(self.rows, self.before)
+        self.change_log.put(self.rows, self.before)

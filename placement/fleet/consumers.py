@@ -21,7 +21,7 @@ from ..types.errors import DuplicateName, InvalidValue, UnknownName
 from ..types.host import PciPool
 from ..types.host_classes import Interned
 from ..types.validation import uuid_words
-from .change_log import Ledger, rows_array
+from .change_log import ChangeLog, rows_array
 from .interned_pci import PciStates
 from .providers import Providers
 
@@ -89,9 +89,9 @@ class Entry(NamedTuple):
 class Consumers:
     """Consumers by dense id; the kernel holds what is the same for all of them, dictionaries what few have."""
 
-    def __init__(self, ledger: Ledger, providers: Providers, pci: PciStates) -> None:
-        self._ledger, self._providers, self._pci = ledger, providers, pci
-        self._kernel = ledger.kernel
+    def __init__(self, change_log: ChangeLog, providers: Providers, pci: PciStates) -> None:
+        self._change_log, self._providers, self._pci = change_log, providers, pci
+        self._kernel = change_log.kernel
         self.projects: Interned[str] = Interned()
         self.users: Interned[str] = Interned()
         self.extras: dict[int, Extras] = {}
@@ -173,7 +173,7 @@ class Consumers:
             before = self._pci.of(detail.row)
             states = (self._state(detail.row), self._pci.id(take(before, detail.extras.pci)))
         consumer = self.enter(detail, states)
-        self._ledger.record(_Added(self, [consumer], {} if states is None else {consumer: states}))
+        self._change_log.record(_Added(self, [consumer], {} if states is None else {consumer: states}))
         return consumer
 
     def claim_many(self, details: Iterable[Detail]) -> None:
@@ -195,8 +195,8 @@ class Consumers:
 
     def placed(self, ids: Sequence[int] | NDArray[np.int32]) -> None:
         """Record consumers without extras that came in this order. O(1)."""
-        if len(ids) and self._ledger.history.recording:
-            self._ledger.record(_Added(self, ids, {}))
+        if len(ids) and self._change_log.history.recording:
+            self._change_log.record(_Added(self, ids, {}))
 
     def release(self, ids: Sequence[int]) -> None:
         """Remove consumers and give back what they took. InvalidValue, with nothing changed, if one is named twice, or
@@ -212,13 +212,13 @@ class Consumers:
         except BaseException:
             dropped.undo()
             raise
-        self._ledger.record(dropped)
+        self._change_log.record(dropped)
 
     def release_uuids(self, uuids: Sequence[str]) -> int:
         """Remove consumers by uuid; returns how many. UnknownName or InvalidValue, with nothing changed, if one is not
         there or is named twice. O(consumers)."""
         ids = self.ids(uuids)
-        if self._ledger.history.recording or self.extras or self.image_properties or self.notes:
+        if self._change_log.history.recording or self.extras or self.image_properties or self.notes:
             self.release(ids.tolist())
             return len(ids)
         try:
@@ -232,7 +232,7 @@ class Consumers:
         was = bool(self._kernel.consumer(consumer)[7] & BUILDING)
         if was != building:
             put = partial(self._kernel.set_building, consumer)
-            self._ledger.make(partial(put, building), partial(put, was))
+            self._change_log.make(partial(put, building), partial(put, was))
 
     # coming and going, unrecorded
 
@@ -273,14 +273,14 @@ class Consumers:
         taken = np.array([part for each in extras.values() for part in each.elsewhere], np.int64).reshape(-1, 3)
         if not len(taken):
             return
-        store = self._ledger.store
+        store = self._change_log.store
         for resource in np.unique(taken[:, 1]).tolist():
             rows, amounts = taken[taken[:, 1] == resource][:, [0, 2]].T
             np.add.at(store.inventory["used"][resource], rows, amounts)
             store.refresh_limits(resource, np.unique(rows).astype(np.int32))
         touched = np.array([row for each in extras.values() for row in {row for row, _, _ in each.elsewhere}], np.int32)
         np.add.at(store.row["generation"], touched, 1)
-        self._ledger.changed(touched)
+        self._change_log.changed(touched)
 
     def keep_extras(self, consumer: int, extras: Extras) -> None:
         """Note what a consumer takes besides its host's plain amounts. O(its providers)."""
@@ -317,7 +317,7 @@ class Consumers:
     def rejuvenate(self, detail: Detail) -> None:
         """Take two off the generations of a consumer's rows: it has come and gone, or gone and come, and is as
         before."""
-        generation = self._ledger.store.row["generation"]
+        generation = self._change_log.store.row["generation"]
         if detail.shape >= 0:
             generation[detail.row] -= 2
         if detail.extras is not None:
@@ -326,20 +326,20 @@ class Consumers:
 
     def _take(self, row: int, extras: Extras, states: tuple[int, int] | None, sign: int) -> None:
         """Give (-1: or give back) what other providers have, and PCI devices."""
-        ledger, store = self._ledger, self._ledger.store
+        change_log, store = self._change_log, self._change_log.store
         for other, resource, amount in extras.elsewhere:
             store.use(resource, other, sign * amount)
         if extras.elsewhere:
             others = rows_array(*sorted({other for other, _, _ in extras.elsewhere}))
             store.row["generation"][others] += 1
-            ledger.changed(others)
+            change_log.changed(others)
         if states is not None:
-            ledger.constants.count_devices(sign)
+            change_log.constants.count_devices(sign)
             self._pci.set(row, states[sign > 0])
-            ledger.settle()
+            change_log.settle()
 
     def _state(self, row: int) -> int:
-        return int(self._ledger.store.row["pci"][row])
+        return int(self._change_log.store.row["pci"][row])
 
     def _states_of(self, consumer: int) -> tuple[int, int] | None:
         """PCI states of a consumer's row once it has gone, and now; None if it has no devices."""

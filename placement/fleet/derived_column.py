@@ -47,7 +47,7 @@ class RowCache:
             self.array[rows] = after = self._evaluated(rows)
             if self._spreads and self._seen >= 0 and np.any(before != after):
                 # The log does not name these rows yet, and the rankings look only at those that it names.
-                self.fleet.ledger.changed(rows[before != after])
+                self.fleet.change_log.changed(rows[before != after])
         self._seen, self._layout = version, (self.fleet.topology_epoch, len(self.fleet))
 
     def _evaluated(self, rows: NDArray[np.int32]) -> NDArray[Any]:

@@ -17,14 +17,13 @@ from ..storage.pools.pools import Pools
 from ..types.host import Aggregate, PciPool
 from ..types.host_classes import HostClass, Interned
 from ..types.validation import check_name, check_trait, check_traits, finite, ratio, uuid_words, whole_number
-from . import host_reports as figures
-from . import invariants
+from . import host_reports, invariants
 from .aggregates import Aggregates
-from .change_log import Ledger, Rows, rows_array
+from .change_log import ChangeLog, Rows, rows_array
 from .columns import COLUMN
 from .consumers import Consumer, Consumers, Detail, Extras
 from .custom_names import Registry
-from .heads import Tip, Tips
+from .heads import Head, Heads
 from .interned_pci import PciStates
 from .inventories import Inventories, Inventory
 from .nodes_by_host import ServiceHosts
@@ -32,7 +31,7 @@ from .numa_table import NumaTable
 from .provider_index import ProviderIndex
 from .provider_trees import Trees
 from .providers import Providers
-from .server_groups import GROUP_POLICIES, KeptGroups
+from .server_groups import GROUP_POLICIES, ServerGroups
 from .service_liveness import Services
 
 
@@ -45,27 +44,27 @@ class Fleet:
 
     def __init__(self, *, seed: int = 0, capacity: int = 64) -> None:
         self.seed = whole_number(seed, "seed", most=2**63 - 1)
-        self.ledger = ledger = Ledger(whole_number(capacity, "capacity"))
+        self.change_log = change_log = ChangeLog(whole_number(capacity, "capacity"))
         self.store, self.kernel, self.history, self.classes = (
-            ledger.store,
-            ledger.kernel,
-            ledger.history,
-            ledger.classes,
+            change_log.store,
+            change_log.kernel,
+            change_log.history,
+            change_log.classes,
         )
-        self.trees = Trees(ledger)
-        self.nodes = ServiceHosts(ledger.store)
-        self.providers = Providers(ledger, self.nodes, self.trees, self.seed)
-        self.inventories = Inventories(ledger)
+        self.trees = Trees(change_log)
+        self.nodes = ServiceHosts(change_log.store)
+        self.providers = Providers(change_log, self.nodes, self.trees, self.seed)
+        self.inventories = Inventories(change_log)
         self.resource_classes, self.unit_rules = self.inventories.classes, self.inventories.unit_rules
-        self.services = Services(ledger)
-        self.aggregate_table = Aggregates(ledger)
+        self.services = Services(change_log)
+        self.aggregate_table = Aggregates(change_log)
         self.aggregates = self.aggregate_table.values
-        self.pci_states = PciStates(ledger)
-        self.consumers = Consumers(ledger, self.providers, self.pci_states)
+        self.pci_states = PciStates(change_log)
+        self.consumers = Consumers(change_log, self.providers, self.pci_states)
         self.projects, self.users = self.consumers.projects, self.consumers.users
         self.extras, self.image_properties = self.consumers.extras, self.consumers.image_properties
-        self.kept_groups = KeptGroups(ledger)
-        self.groups, self.group_uuids = self.kept_groups.ids, self.kept_groups.uuids
+        self.server_groups = ServerGroups(change_log)
+        self.groups, self.group_uuids = self.server_groups.ids, self.server_groups.uuids
         self.stats: Interned[tuple[tuple[str, str], ...]] = Interned()
         self.stats.id(())
         self.metrics: Interned[tuple[tuple[str, float], ...]] = Interned()
@@ -75,9 +74,9 @@ class Fleet:
         self.registry = Registry()
         self.index = ProviderIndex(self)
         self._cells: tuple[int, frozenset[str | None]] = (0, frozenset())
-        self.pools = Pools(ledger.history)
+        self.pools = Pools(change_log.history)
         """Storage pools and volumes."""
-        self.tips = Tips(ledger, self.services)
+        self.heads = Heads(change_log, self.services)
 
     # size, time and versions
 
@@ -98,12 +97,12 @@ class Fleet:
     @property
     def static_epoch(self) -> int:
         """Moves when something that compiled signatures take as constant has changed."""
-        return self.ledger.static_epoch
+        return self.change_log.static_epoch
 
     @property
     def topology_epoch(self) -> int:
         """Moves when provider trees, or what is in them, may have changed."""
-        return self.ledger.topology_epoch
+        return self.change_log.topology_epoch
 
     @property
     def now(self) -> float | None:
@@ -138,17 +137,17 @@ class Fleet:
     @property
     def has_pci(self) -> bool:
         """True if some host has PCI devices, free or taken. O(1)."""
-        return self.ledger.constants.has_pci
+        return self.change_log.constants.has_pci
 
     @property
     def nested_classes(self) -> frozenset[int]:
         """Resource classes that a provider which is no host has. O(classes)."""
-        return self.ledger.constants.nested_classes
+        return self.change_log.constants.nested_classes
 
     @property
     def is_host(self) -> NDArray[np.bool_]:
         """True for the rows that are compute hosts, bool[rows]. O(rows)."""
-        by_row: NDArray[np.bool_] = self.ledger.is_host()[self.store.row["class_of"][: self.rows]]
+        by_row: NDArray[np.bool_] = self.change_log.is_host()[self.store.row["class_of"][: self.rows]]
         return by_row
 
     def cells(self) -> frozenset[str | None]:
@@ -165,7 +164,7 @@ class Fleet:
     def drift(self) -> Rows:
         """Rows of hosts whose reported free memory, disk or used vCPUs differ from what their allocations say.
         O(rows)."""
-        return figures.drift(self.ledger)
+        return host_reports.drift(self.change_log)
 
     # names
 
@@ -205,7 +204,7 @@ class Fleet:
 
     def host_class(self, row: int) -> HostClass:
         """The static fields of a row. O(1)."""
-        return self.ledger.host_class(row)
+        return self.change_log.host_class(row)
 
     def resource_class(self, name: str, *, create: bool = False) -> int:
         """Index of a resource class; a valid name that no provider has had is created or refused (UnknownName).
@@ -234,9 +233,9 @@ class Fleet:
         with self.history.undoing():
             ids = self.aggregate_table.ids(aggregates)
             rows = self.providers.add([name], words)
-            with self.ledger.rewriting(rows):
+            with self.change_log.rewriting(rows):
                 self.trees.place(int(rows[0]), above)
-                self.store.row["class_of"][rows] = self.ledger.class_id(HostClass(traits=known, aggregates=ids))
+                self.store.row["class_of"][rows] = self.change_log.class_id(HostClass(traits=known, aggregates=ids))
         return int(rows[0])
 
     def remove_provider(self, name: str) -> None:
@@ -260,9 +259,9 @@ class Fleet:
     def set_traits(self, name: str, traits: Iterable[str]) -> None:
         """Replace a provider's traits. UnknownName for a trait that is neither standard nor CUSTOM_. O(traits)."""
         row, known = self.row(name), check_traits(traits)
-        with self.ledger.editing(rows_array(row)):
-            self.ledger.reclass(rows_array(row), traits=known)
-        self.ledger.topology_epoch += 1
+        with self.change_log.editing(rows_array(row)):
+            self.change_log.reclass(rows_array(row), traits=known)
+        self.change_log.topology_epoch += 1
 
     def set_inventory(self, name: str, inventories: Mapping[str, Inventory]) -> None:
         """Replace a provider's inventories; less than is used is accepted. InUse if a class that is left out has
@@ -297,9 +296,9 @@ class Fleet:
         row = self.row(name)
         with self.history.undoing():
             ids = self.aggregate_table.ids(aggregates)
-            with self.ledger.editing(rows_array(row)):
-                self.ledger.reclass(rows_array(row), aggregates=ids)
-            self.ledger.topology_epoch += 1
+            with self.change_log.editing(rows_array(row)):
+                self.change_log.reclass(rows_array(row), aggregates=ids)
+            self.change_log.topology_epoch += 1
 
     # hosts
 
@@ -332,7 +331,7 @@ class Fleet:
     def report(self, name: str, **reported: float) -> None:
         """Load what a compute node reports, as such: free_ram_mb, free_disk_mb (MiB), vcpus_used, num_io_ops,
         num_instances, failed_builds. Weighers read these; what fits is still decided by the allocations. O(1)."""
-        figures.report(self.ledger, self.providers.host(name), reported)
+        host_reports.report(self.change_log, self.providers.host(name), reported)
 
     @property
     def numa(self) -> NumaTable:
@@ -351,16 +350,16 @@ class Fleet:
 
     def add_server_group(self, uuid: str, policy: str, *, max_server_per_host: int = 1) -> None:
         """Keep a server group: its members are the consumers placed with its uuid. O(1)."""
-        self.kept_groups.add(uuid, policy, max_server_per_host)
+        self.server_groups.add(uuid, policy, max_server_per_host)
 
     def remove_server_group(self, uuid: str) -> None:
         """Keep a server group no more. Its members stay where they are, and are in no group. UnknownName if there is
         none. O(1)."""
-        self.kept_groups.remove(uuid)
+        self.server_groups.remove(uuid)
 
     def group_id(self, uuid: str) -> int:
         """Id of a kept server group; UnknownName otherwise. O(1)."""
-        return self.kept_groups.id(uuid)
+        return self.server_groups.id(uuid)
 
     def shape(self, resources: Mapping[int, int], vcpus: int, memory_mb: int, disk_mb: int) -> int:
         """Id of what a consumer takes of its host: {resource class index: amount}, and vCPUs, MiB and MiB of Nova's
@@ -424,8 +423,8 @@ __all__ = [
     "Consumer",
     "Extras",
     "Fleet",
+    "Head",
     "Inventory",
-    "Tip",
     "check_name",
     "check_trait",
     "finite",

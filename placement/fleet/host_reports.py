@@ -8,10 +8,10 @@ import numpy as np
 
 from ..types.errors import InvalidValue, UnknownName
 from ..types.validation import finite, shown
-from .change_log import Ledger, Rows, rows_array
+from .change_log import ChangeLog, Rows, rows_array
 from .columns import COLUMN, ColumnStore
 
-REPORTED_FIGURES: Final = (
+REPORTED_FIELDS: Final = (
     "free_ram_mb",
     "free_disk_mb",
     "vcpus_used",
@@ -23,18 +23,18 @@ _LIMIT: Final = 2.0**52
 """Magnitude within which whole numbers are added and subtracted exactly."""
 
 
-def report(ledger: Ledger, row: int, figures: dict[str, float]) -> None:
+def report(change_log: ChangeLog, row: int, figures: dict[str, float]) -> None:
     """Load figures that a node reports, as such: MiB, vCPUs, counts. UnknownName or InvalidValue, with nothing changed.
     O(figures)."""
     checked = {}
     for figure, value in figures.items():
-        if figure not in REPORTED_FIGURES:
-            raise UnknownName.among("reported figure", figure, REPORTED_FIGURES)
+        if figure not in REPORTED_FIELDS:
+            raise UnknownName.among("reported figure", figure, REPORTED_FIELDS)
         checked[figure] = _whole(value, figure)
-    with ledger.editing(rows_array(row)):
+    with change_log.editing(rows_array(row)):
         for figure, value in checked.items():
-            ledger.store.host[COLUMN[figure], row] = value
-        refresh_free_vcpus(ledger.store, rows_array(row))
+            change_log.store.host[COLUMN[figure], row] = value
+        refresh_free_vcpus(change_log.store, rows_array(row))
 
 
 def _whole(value: object, figure: str) -> float:
@@ -52,13 +52,13 @@ def refresh_free_vcpus(store: ColumnStore, rows: Rows | slice) -> None:
     host[COLUMN["free_vcpus"], rows] = total * host[COLUMN["cpu_allocation_ratio"], rows] - used
 
 
-def drift(ledger: Ledger) -> Rows:
+def drift(change_log: ChangeLog) -> Rows:
     """Rows of hosts whose reported free memory, disk or used vCPUs differ from what their allocations say. O(rows)."""
-    host, blocks, rows = ledger.store.host, ledger.store.inventory, ledger.rows
+    host, blocks, rows = change_log.store.host, change_log.store.inventory, change_log.rows
     used = blocks["used"][:, :rows]
     left = blocks["total"][:, :rows] - blocks["reserved"][:, :rows] - used
     differs = host[COLUMN["vcpus_used"], :rows] != used[0]
     differs |= host[COLUMN["free_ram_mb"], :rows] != left[1]
     differs |= np.floor(host[COLUMN["free_disk_mb"], :rows] / 1024) != left[2]
-    is_host = ledger.is_host()[ledger.store.row["class_of"][:rows]]
+    is_host = change_log.is_host()[change_log.store.row["class_of"][:rows]]
     return np.flatnonzero(differs & is_host).astype(np.int32)

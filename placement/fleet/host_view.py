@@ -28,7 +28,7 @@ class HostView:
         self.row = row
         self._class = fleet.host_class(row)
 
-    def _figure(self, name: str) -> float:
+    def _column(self, name: str) -> float:
         return float(self.fleet.store.host[COLUMN[name], self.row])
 
     def _whole(self, name: str) -> int:
@@ -149,7 +149,7 @@ class HostView:
     @property
     def service(self) -> Service:
         self.fleet.services.last_seen_is_read()
-        seen = self._figure("last_seen_up")
+        seen = self._column("last_seen_up")
         return Service(
             disabled=self._class.disabled,
             disabled_reason=self._class.disabled_reason,

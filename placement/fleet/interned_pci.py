@@ -9,7 +9,7 @@ from typing import Any, Final
 from ..types.errors import InvalidValue
 from ..types.host import PciPool
 from ..types.validation import shown, whole_number
-from .change_log import Ledger
+from .change_log import ChangeLog
 from .columns import COLUMN
 
 MOST_WEIGHED: Final = 99
@@ -19,8 +19,8 @@ MOST_WEIGHED: Final = 99
 class PciStates:
     """Combinations of pools by id; 0 is to have none. The column ``pci`` holds each row's."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, change_log: ChangeLog) -> None:
+        self._change_log = change_log
         self.values: list[tuple[PciPool, ...]] = []
         self._ids: dict[str, int] = {}
         self.id(())
@@ -40,12 +40,12 @@ class PciStates:
 
     def of(self, row: int) -> tuple[PciPool, ...]:
         """Free devices of a row; empty where none are known. O(1)."""
-        return self.values[int(self._ledger.store.row["pci"][row])]
+        return self.values[int(self._change_log.store.row["pci"][row])]
 
     def set(self, row: int, state: int) -> None:
         """Give a row another state, and PCIWeigher what it reads. Unrecorded, unlogged, unsettled. O(pools)."""
-        store = self._ledger.store
-        self._ledger.constants.count_devices((state > 0) - int(store.row["pci"][row] > 0))
+        store = self._change_log.store
+        self._change_log.constants.count_devices((state > 0) - int(store.row["pci"][row] > 0))
         store.row["pci"][row] = state
         store.host[COLUMN["pci_weight"], row] = weight(self.values[state])
 

@@ -36,7 +36,7 @@ def check(fleet: Fleet) -> None:
     check_freed_rows(fleet)
     check_inventories(fleet)
     check_usage(fleet, table)
-    check_figures(fleet, table)
+    check_host_columns(fleet, table)
     check_consumers(fleet, table)
     check_lists(fleet, table)
     check_groups(fleet, table)
@@ -169,7 +169,7 @@ def check_usage(fleet: Fleet, table: Table) -> None:
     assert np.array_equal(used, fleet.store.inventory["used"][:, : fleet.rows]), "usage is not what consumers take"
 
 
-def check_figures(fleet: Fleet, table: Table) -> None:
+def check_host_columns(fleet: Fleet, table: Table) -> None:
     """Host figures are whole numbers that follow from each other where they do; services are judged for the present."""
     host, rows, is_host = fleet.store.host[:, : fleet.rows], fleet.rows, fleet.is_host
     figure = {name: host[index] for name, index in COLUMN.items()}
@@ -251,7 +251,7 @@ def check_lists(fleet: Fleet, table: Table) -> None:
 def check_groups(fleet: Fleet, table: Table) -> None:
     """A group's members on each row are the consumers that were placed with it."""
     assert fleet.groups == {uuid: index for index, uuid in enumerate(fleet.group_uuids) if uuid}
-    assert sorted(fleet.kept_groups.removed) == [index for index, uuid in enumerate(fleet.group_uuids) if not uuid]
+    assert sorted(fleet.server_groups.removed) == [index for index, uuid in enumerate(fleet.group_uuids) if not uuid]
     members = (table["row"] >= 0) & (table["group"] >= 0)
     counted = Counter(zip(table["group"][members].tolist(), table["row"][members].tolist(), strict=True))
     groups = {group: fleet.kernel.group(group)[2] for group in range(len(fleet.group_uuids))}
@@ -294,9 +294,9 @@ def check_cells(fleet: Fleet) -> None:
 
 def check_constants(fleet: Fleet) -> None:
     """The counts behind what signatures take as constant are those of a fresh count."""
-    ledger = fleet.ledger
-    fresh = Constants(fleet.store, ledger.is_host)
+    change_log = fleet.change_log
+    fresh = Constants(fleet.store, change_log.is_host)
     fresh.enter(np.arange(fleet.rows, dtype=np.int32))
     fresh.count_devices(sum(bool(extras.pci) for extras in fleet.extras.values()))
-    assert fresh.counts() == ledger.constants.counts()
-    assert ledger.settled(), "a constant has changed, and the epoch has not moved"
+    assert fresh.counts() == change_log.constants.counts()
+    assert change_log.settled(), "a constant has changed, and the epoch has not moved"

@@ -9,12 +9,12 @@ from typing import Final
 
 from ..types.errors import InUse, InvalidValue, UnknownName
 from ..types.validation import check_resource_class, ratio, shown, whole_number
-from .change_log import Ledger, rows_array
+from .change_log import ChangeLog, rows_array
 from .columns import MAX_AMOUNT
 
 FIRST_CLASSES: Final = ("VCPU", "MEMORY_MB", "DISK_GB", "PCPU")
 """Resource classes that every fleet has, by index."""
-FIGURES: Final = ("total", "reserved", "min_unit", "max_unit", "step_size")
+INVENTORY_FIELDS: Final = ("total", "reserved", "min_unit", "max_unit", "step_size")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Inventory:
         """This inventory, or InvalidValue naming the first bad field."""
         figures = {
             name: whole_number(getattr(self, name), f"{field}.{name}", least=int(name != "reserved"))
-            for name in FIGURES
+            for name in INVENTORY_FIELDS
         }
         return Inventory(**figures, allocation_ratio=ratio(self.allocation_ratio, f"{field}.allocation_ratio"))
 
@@ -40,8 +40,8 @@ class Inventory:
 class Inventories:
     """Inventories of all providers by row, and the resource classes by index."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, change_log: ChangeLog) -> None:
+        self._change_log = change_log
         self.classes: list[str] = list(FIRST_CLASSES)
         self._indices = {name: index for index, name in enumerate(self.classes)}
         self.unit_rules: set[int] = set()
@@ -56,7 +56,7 @@ class Inventories:
         check_resource_class(name)
         if not create:
             raise UnknownName.among("resource class", name, self.classes)
-        index = self._ledger.store.add_class()
+        index = self._change_log.store.add_class()
         self.classes.append(name)
         self._indices[name] = index
         return index
@@ -68,14 +68,14 @@ class Inventories:
     def rename(self, old: str, new: str) -> None:
         """Call a class by a name that none has, or that no provider has anything of: the two change places. O(1)."""
         if old in self._indices:
-            self._ledger.make(partial(self._swap_names, old, new), partial(self._swap_names, new, old))
+            self._change_log.make(partial(self._swap_names, old, new), partial(self._swap_names, new, old))
 
     def _swap_names(self, old: str, new: str) -> None:
         index, other = self._indices.pop(old), self._indices.pop(new, None)
         self.classes[index], self._indices[new] = new, index
         if other is not None:
             self.classes[other], self._indices[old] = old, other
-        self._ledger.static_epoch += 1
+        self._change_log.static_epoch += 1
 
     def set(self, row: int, name: str, inventories: Mapping[str, Inventory]) -> None:
         """Replace the inventories of a provider. Less than is used of a class is accepted, as Placement does: it takes
@@ -86,7 +86,7 @@ class Inventories:
         checked = {
             check_resource_class(resource): _checked(resource, inventories[resource]) for resource in inventories
         }
-        used = self._ledger.store.inventory["used"]
+        used = self._change_log.store.inventory["used"]
         for index, resource in enumerate(self.classes):
             if used[index, row] and resource not in checked:
                 raise InUse(f"{name} has {used[index, row]} {resource} in use", field="inventory")
@@ -96,14 +96,14 @@ class Inventories:
     def put(self, row: int, changes: Mapping[int, Inventory | None], updated: float = 0.0) -> None:
         """Write inventories by class index, None takes one away; what they hold was checked. ``updated``: when, in
         seconds since the epoch. The generation moves by one. O(changes)."""
-        with self._ledger.editing(rows_array(row)):
+        with self._change_log.editing(rows_array(row)):
             for index, inventory in changes.items():
                 self._put(row, index, inventory, 0 if inventory is None else round(updated * 1e6))
 
     def _put(self, row: int, resource: int, inventory: Inventory | None, updated: int) -> None:
-        store = self._ledger.store
+        store = self._change_log.store
         store.inventory["updated"][resource, row] = updated
-        for field in FIGURES:
+        for field in INVENTORY_FIELDS:
             store.inventory[field][resource, row] = 0 if inventory is None else getattr(inventory, field)
         store.ratio[resource, row] = 0.0 if inventory is None else inventory.allocation_ratio
         if inventory is not None and (inventory.min_unit > 1 or inventory.step_size > 1):
@@ -114,22 +114,22 @@ class Inventories:
         """From now on min_unit and step_size of this class are looked at, which they need not be while all are 1."""
         if resource not in self.unit_rules:
             self.unit_rules.add(resource)
-            self._ledger.static_epoch += 1
+            self._change_log.static_epoch += 1
 
     def of(self, row: int) -> dict[str, tuple[Inventory, int]]:
         """{resource class: (inventory, used)} of a provider. O(classes)."""
-        store = self._ledger.store
+        store = self._change_log.store
         found = {}
         for index, resource in enumerate(self.classes):
             if store.inventory["total"][index, row] > 0:
-                figures = {field: int(store.inventory[field][index, row]) for field in FIGURES}
+                figures = {field: int(store.inventory[field][index, row]) for field in INVENTORY_FIELDS}
                 inventory = Inventory(**figures, allocation_ratio=float(store.ratio[index, row]))
                 found[resource] = (inventory, int(store.inventory["used"][index, row]))
         return found
 
     def fits(self, row: int, resources: Mapping[int, int]) -> bool:
         """Placement's rule for one provider: capacity, min_unit, max_unit and step_size of each class. O(resources)."""
-        blocks = self._ledger.store.inventory
+        blocks = self._change_log.store.inventory
         for resource, amount in resources.items():
             if blocks["avail"][resource, row] < amount or amount < blocks["min_unit"][resource, row]:
                 return False

@@ -70,7 +70,7 @@ class ProviderIndex:
         """The trees as they are. O(1) while no provider comes, goes, moves, or changes its traits or aggregates, else
         O(rows log rows)."""
         fleet = self._fleet
-        seen = (fleet.ledger.topology_epoch, fleet.rows)
+        seen = (fleet.change_log.topology_epoch, fleet.rows)
         if self._layout is None or seen != self._seen:
             self._layout, self._seen = self._laid_out(), seen
         return self._layout
@@ -96,17 +96,17 @@ class ProviderIndex:
         return result
 
     def _catch_up(self) -> None:
-        ledger = self._fleet.ledger
-        if self._forgotten != ledger.forgotten_classes:
-            self._classes, self._forgotten = 0, ledger.forgotten_classes
+        change_log = self._fleet.change_log
+        if self._forgotten != change_log.forgotten_classes:
+            self._classes, self._forgotten = 0, change_log.forgotten_classes
             self._having, self._masks = {}, {}
-        for number in range(self._classes, len(ledger.classes)):
-            value = ledger.classes[number]
+        for number in range(self._classes, len(change_log.classes)):
+            value = change_log.classes[number]
             for trait in value.traits:
                 self._having.setdefault(trait, []).append(number)
             for aggregate in value.aggregates:
                 self._having.setdefault(aggregate, []).append(number)
-        self._classes = len(ledger.classes)
+        self._classes = len(change_log.classes)
 
     def _laid_out(self) -> Layout:
         fleet = self._fleet
@@ -131,7 +131,7 @@ class ProviderIndex:
         fleet = self._fleet
         class_of = fleet.store.row["class_of"][rows]
         pairs: list[tuple[int, int]] = []
-        for row in rows[fleet.ledger.is_sharing()[class_of]].tolist():
+        for row in rows[fleet.change_log.is_sharing()[class_of]].tolist():
             members = rows[self.having_any(fleet.host_class(row).aggregates)[class_of]]
             trees = np.unique(tree_of[members])
             pairs += [(tree, row) for tree in trees[trees != tree_of[row]].tolist()]

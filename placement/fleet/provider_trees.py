@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from ..types.errors import InvalidValue
-from .change_log import Ledger, Rows, rows_array
+from .change_log import ChangeLog, Rows, rows_array
 from .columns import ColumnStore
 
 
 class Trees:
     """Who is below whom. The columns ``parent`` (-1: none) and ``root`` (its own row: it is a root) say it."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, change_log: ChangeLog) -> None:
+        self._change_log = change_log
         self._seen = -1
         self._members: dict[int, list[int]] = {}
         self._sharing: list[int] = []
@@ -38,7 +38,7 @@ class Trees:
         columns = self._store.row
         columns["parent"][row] = parent
         columns["root"][row] = row if parent < 0 else columns["root"][parent]
-        self._ledger.topology_epoch += 1
+        self._change_log.topology_epoch += 1
 
     def move(self, row: int, parent: int, what: str) -> None:
         """Put a row and all below it under ``parent`` (-1: it becomes a root). InvalidValue if that makes a cycle;
@@ -47,14 +47,14 @@ class Trees:
         if parent >= 0 and self._is_below(parent, row):
             raise InvalidValue(f"{what}: a provider tree has no cycles", field="parent")
         moved = self.subtree(row)
-        with self._ledger.editing(moved):
+        with self._change_log.editing(moved):
             columns["parent"][row] = parent
             columns["root"][moved] = row if parent < 0 else columns["root"][parent]
-        self._ledger.topology_epoch += 1
+        self._change_log.topology_epoch += 1
 
     @property
     def _store(self) -> ColumnStore:
-        return self._ledger.store
+        return self._change_log.store
 
     def subtree(self, row: int) -> Rows:
         """The row, and all rows below it. O(rows)."""
@@ -73,8 +73,8 @@ class Trees:
         return False
 
     def _catch_up(self) -> None:
-        ledger, columns = self._ledger, self._store.row
-        if self._seen == ledger.topology_epoch:
+        change_log, columns = self._change_log, self._store.row
+        if self._seen == change_log.topology_epoch:
             return
         rows = self._store.rows
         roots = columns["root"][:rows]
@@ -82,5 +82,5 @@ class Trees:
         for row in np.flatnonzero(roots != np.arange(rows)).tolist():
             root = int(roots[row])
             self._members.setdefault(root, [root]).append(row)
-        self._sharing = np.flatnonzero(ledger.is_sharing()[columns["class_of"][:rows]]).tolist()
-        self._seen = ledger.topology_epoch
+        self._sharing = np.flatnonzero(change_log.is_sharing()[columns["class_of"][:rows]]).tolist()
+        self._seen = change_log.topology_epoch

@@ -13,7 +13,7 @@ from ...ext.fleet_state import discard_uuids
 from ...ext.tables import NameTable, UuidTable, format_uuid, make_many
 from ..types.errors import DuplicateName, InUse, InvalidValue, UnknownName
 from ..types.validation import shown, uuid_words
-from .change_log import Ledger, Rows, rows_array
+from .change_log import ChangeLog, Rows, rows_array
 from .columns import Image
 from .nodes_by_host import ServiceHosts
 from .numa_table import NumaTable
@@ -26,8 +26,8 @@ Words = NDArray[np.uint64]
 class Providers:
     """Who is at which row. A freed row is clear, and is taken again by the next provider that comes by itself."""
 
-    def __init__(self, ledger: Ledger, hosts: ServiceHosts, trees: Trees, seed: int) -> None:
-        self._ledger, self._hosts, self._trees = ledger, hosts, trees
+    def __init__(self, change_log: ChangeLog, hosts: ServiceHosts, trees: Trees, seed: int) -> None:
+        self._change_log, self._hosts, self._trees = change_log, hosts, trees
         self.names = NameTable()
         self.uuids = UuidTable()
         self.numa = NumaTable()
@@ -53,7 +53,7 @@ class Providers:
     def host(self, name: object) -> int:
         """Row of a compute host, by its node's name; UnknownName or InvalidValue if it is none. O(1)."""
         row = self.row(name, "host")
-        if not self._ledger.host_class(row).is_host:
+        if not self._change_log.host_class(row).is_host:
             raise InvalidValue(f"{name} is no compute host", field="host")
         return row
 
@@ -64,24 +64,24 @@ class Providers:
             rows = np.fromiter((self.row(name, "hosts") for name in hosts), np.int32)
         elif hosts.ndim != 1 or hosts.dtype.kind not in "iu":
             raise InvalidValue(f"hosts are named by texts or rows, got {shown(hosts)}", field="hosts")
-        elif len(hosts) and not 0 <= hosts.min() <= hosts.max() < self._ledger.rows:
-            raise InvalidValue(f"rows are below {self._ledger.rows}, got {shown(hosts)}", field="hosts")
+        elif len(hosts) and not 0 <= hosts.min() <= hosts.max() < self._change_log.rows:
+            raise InvalidValue(f"rows are below {self._change_log.rows}, got {shown(hosts)}", field="hosts")
         else:
             rows = hosts.astype(np.int32)
-        is_host = self._ledger.is_host()[self._ledger.store.row["class_of"][rows]]
+        is_host = self._change_log.is_host()[self._change_log.store.row["class_of"][rows]]
         if not is_host.all():
             raise InvalidValue(f"row {rows[int(np.argmin(is_host))]} is no compute host", field="hosts")
         return rows
 
     def words(self, rows: Rows) -> Words:
         """Uuids of ``rows``. O(rows)."""
-        columns, found = self._ledger.store.row, np.empty((len(rows), 2), np.uint64)
+        columns, found = self._change_log.store.row, np.empty((len(rows), 2), np.uint64)
         found[:, 0], found[:, 1] = columns["uuid_hi"][rows], columns["uuid_lo"][rows]
         return found
 
     def uuid(self, row: int) -> str:
         """Uuid of a row. O(1)."""
-        columns = self._ledger.store.row
+        columns = self._change_log.store.row
         return format_uuid(int(columns["uuid_hi"][row]), int(columns["uuid_lo"][row]))
 
     # coming
@@ -101,7 +101,7 @@ class Providers:
         freed rows come first, the last freed before the others; without it all rows are consecutive. Names were
         checked. DuplicateName, with nothing changed, if a name or uuid is taken. O(providers).
         """
-        store = self._ledger.store
+        store = self._change_log.store
         coming = _Coming(self, self.names.span, self._hosts.names.span, self.made)
         self._name(names, coming, reuse)
         rows = coming.rows
@@ -116,10 +116,10 @@ class Providers:
         store.row["uuid_hi"][rows], store.row["uuid_lo"][rows] = words[:, 0], words[:, 1]
         if hosts is not None:
             self._hosts.link(rows, self._hosts.intern(hosts))
-        self._ledger.topology_epoch += 1
-        self._ledger.changed(rows)
+        self._change_log.topology_epoch += 1
+        self._change_log.changed(rows)
         coming.made_after = self.made
-        self._ledger.record(coming)
+        self._change_log.record(coming)
         return rows
 
     def _name(self, names: Sequence[str] | NDArray[Any], coming: _Coming, reuse: bool) -> None:
@@ -177,11 +177,11 @@ class Providers:
     def remove(self, name: str) -> None:
         """Remove a provider. InUse if it has consumers, usage by consumers elsewhere, or children. O(rows)."""
         row = self.row(name)
-        ledger = self._ledger
-        if ledger.store.row["first"][row] >= 0:
-            count = len(ledger.kernel.consumers_on(row))
+        change_log = self._change_log
+        if change_log.store.row["first"][row] >= 0:
+            count = len(change_log.kernel.consumers_on(row))
             raise InUse(f"{name} has {count} consumers", field="provider", hint="move them first")
-        blocks = ledger.store.inventory
+        blocks = change_log.store.inventory
         if np.any(blocks["used"][:, row] != blocks["base"][:, row]):
             raise InUse(f"{name} has allocations", field="provider", hint="release them first")
         children = self._trees.children(row)
@@ -189,32 +189,32 @@ class Providers:
             raise InUse(f"{name} has {children} child providers", field="provider", hint="remove them first")
         going = _Going(self, row)
         going.redo()
-        ledger.record(going)
+        change_log.record(going)
 
     def park(self, rows: Rows) -> Parked:
         """Take everything of ``rows`` but their names out of the fleet. O(rows)."""
-        ledger = self._ledger
-        parked = Parked([self.names.get(row) for row in rows.tolist()], ledger.store.image(rows))
+        change_log = self._change_log
+        parked = Parked([self.names.get(row) for row in rows.tolist()], change_log.store.image(rows))
         for place, row in enumerate(rows.tolist()):
             parked.cells.copy_row(place, self.numa, row)
             self.numa.clear_row(row)
         self._hosts.unlink(rows)
         discard_uuids(self.uuids, self.words(rows))
-        with ledger.rewriting(rows):
-            ledger.store.clear(rows)
-        ledger.topology_epoch += 1
+        with change_log.rewriting(rows):
+            change_log.store.clear(rows)
+        change_log.topology_epoch += 1
         # A signature may have been compiled for a request that names one of them.
-        ledger.static_epoch += 1
+        change_log.static_epoch += 1
         return parked
 
     def unpark(self, rows: Rows, parked: Parked) -> None:
         """Undo ``park``; the rows have their names again. O(rows)."""
-        ledger = self._ledger
-        ledger.put(rows, parked.image)
+        change_log = self._change_log
+        change_log.put(rows, parked.image)
         self.uuids.add_many(self.words(rows), rows)
         for place, row in enumerate(rows.tolist()):
             self.numa.copy_row(row, parked.cells, place)
-        hosts = ledger.store.row["service_host"][rows]
+        hosts = change_log.store.row["service_host"][rows]
         self._hosts.link(rows[hosts >= 0], hosts[hosts >= 0])
 
 
@@ -247,7 +247,7 @@ class _Coming:
         providers.names.truncate(self.span)
         for row in reversed(self.reused):
             providers.names.discard(row)
-        providers._ledger.store.set_rows(self.span)
+        providers._change_log.store.set_rows(self.span)
 
     def undo(self) -> None:
         providers, hosts = self.providers, self.providers._hosts.names
@@ -264,7 +264,7 @@ class _Coming:
         again = _Coming(providers, self.span, self.hosts_span, self.made)
         providers._name(parked.names, again, bool(self.reused))
         assert np.array_equal(again.rows, self.rows), "providers came back at other rows"
-        store = providers._ledger.store
+        store = providers._change_log.store
         store.reserve(providers.names.span)
         store.set_rows(providers.names.span)
         providers.unpark(self.rows, parked)

@@ -9,7 +9,7 @@ from typing import Final
 from ...ext.constants import AFFINITY, ANTI_AFFINITY, SOFT_AFFINITY, SOFT_ANTI_AFFINITY
 from ..types.errors import DuplicateName, InvalidValue, UnknownName
 from ..types.validation import shown, uuid_words, whole_number
-from .change_log import Ledger
+from .change_log import ChangeLog
 
 GROUP_POLICIES: Final = {
     "affinity": AFFINITY,
@@ -19,11 +19,11 @@ GROUP_POLICIES: Final = {
 }
 
 
-class KeptGroups:
+class ServerGroups:
     """Groups by uuid; the kernel counts their members by row. A removed group's id is used again once it is empty."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, change_log: ChangeLog) -> None:
+        self._change_log = change_log
         self.ids: dict[str, int] = {}
         self.uuids: list[str] = []
         """By id; empty for a removed group."""
@@ -40,9 +40,9 @@ class KeptGroups:
         whole_number(max_server_per_host, "server_group.max_server_per_host", least=1)
         if uuid in self.ids:
             raise DuplicateName(f"server group {uuid} exists", field="server_group.uuid")
-        number, make = GROUP_POLICIES[policy], self._ledger.make
-        if self.removed and not self._ledger.kernel.group(self.removed[0])[2]:
-            old, old_policy, old_limit = self.removed[0], *self._ledger.kernel.group(self.removed[0])[:2]
+        number, make = GROUP_POLICIES[policy], self._change_log.make
+        if self.removed and not self._change_log.kernel.group(self.removed[0])[2]:
+            old, old_policy, old_limit = self.removed[0], *self._change_log.kernel.group(self.removed[0])[:2]
             make(
                 partial(self._reuse, uuid, number, max_server_per_host),
                 partial(self._unuse, uuid, old, old_policy, old_limit),
@@ -53,7 +53,7 @@ class KeptGroups:
     def remove(self, uuid: str) -> None:
         """Keep a group no more; its members stay where they are, in no group. UnknownName if there is none. O(1)."""
         index = self.id(uuid)
-        self._ledger.make(partial(self._forget, index), partial(self._remember, index, uuid))
+        self._change_log.make(partial(self._forget, index), partial(self._remember, index, uuid))
 
     def restore(self, uuids: list[str], limits: list[tuple[int, int]], removed: list[int]) -> None:
         """Keep groups again as a file has them, unrecorded; ValueError for what cannot be. O(groups)."""
@@ -73,22 +73,22 @@ class KeptGroups:
         return index
 
     def _append(self, uuid: str, policy: int, at_most: int) -> None:
-        index = self._ledger.kernel.add_group(policy, at_most)
+        index = self._change_log.kernel.add_group(policy, at_most)
         if uuid:
             self.ids[uuid] = index
         self.uuids.append(uuid)
 
     def _pop(self) -> None:
-        self._ledger.kernel.drop_last_group()
+        self._change_log.kernel.drop_last_group()
         del self.ids[self.uuids.pop()]
 
     def _reuse(self, uuid: str, policy: int, at_most: int) -> None:
         index = self.removed.pop(0)
-        self._ledger.kernel.set_group(index, policy, at_most)
+        self._change_log.kernel.set_group(index, policy, at_most)
         self.ids[uuid], self.uuids[index] = index, uuid
 
     def _unuse(self, uuid: str, index: int, policy: int, at_most: int) -> None:
-        self._ledger.kernel.set_group(index, policy, at_most)
+        self._change_log.kernel.set_group(index, policy, at_most)
         del self.ids[uuid]
         self.uuids[index] = ""
         self.removed.insert(0, index)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..types.errors import InvalidValue
 from ..types.validation import check_array, finite, shown
-from .change_log import Ledger, Rows, rows_array
+from .change_log import ChangeLog, Rows, rows_array
 from .columns import COLUMN
 
 Times = NDArray[np.float64]
@@ -38,9 +38,9 @@ class Services:
     through: with regular heartbeats about once per down time.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        ledger.judge = self.judge
+    def __init__(self, change_log: ChangeLog) -> None:
+        self._change_log = change_log
+        change_log.judge = self.judge
         self.now: float | None = None
         self.down_time = 60.0
         self._since = -math.inf
@@ -64,8 +64,8 @@ class Services:
             changes.update(disabled=bool(disabled), disabled_reason=disabled_reason if disabled else None)
         if forced_down is not None:
             changes["forced_down"] = bool(forced_down)
-        with self._ledger.editing(rows):
-            self._ledger.reclass(rows, **changes)
+        with self._change_log.editing(rows):
+            self._change_log.reclass(rows, **changes)
             self._judge(rows)
 
     def heartbeats(self, rows: Rows, at: float | NDArray[np.floating[Any]]) -> None:
@@ -79,16 +79,16 @@ class Services:
         seen = check_array(at, "at", shape, "iuf", "finite times, one for all hosts or one each")
         if not np.all(np.isfinite(seen)):
             raise InvalidValue(f"heartbeats come at finite times, got {shown(at)}", field="at")
-        column = self._ledger.store.host[COLUMN["last_seen_up"]]
+        column = self._change_log.store.host[COLUMN["last_seen_up"]]
         before = column[rows]
         column[rows] = seen
-        if self._ledger.history.recording:
-            self._ledger.record(_Heartbeats(self, rows.copy(), before, column[rows]))
+        if self._change_log.history.recording:
+            self._change_log.record(_Heartbeats(self, rows.copy(), before, column[rows]))
         self._seen_anew(rows)
 
     def put_seen(self, rows: Rows, seen: Times) -> None:
         """Put back heartbeats of another version, unrecorded. O(rows)."""
-        self._ledger.store.host[COLUMN["last_seen_up"], rows] = seen
+        self._change_log.store.host[COLUMN["last_seen_up"], rows] = seen
         self._seen_anew(rows)
 
     def last_seen_is_read(self) -> None:
@@ -99,7 +99,7 @@ class Services:
     def _seen_anew(self, rows: Rows) -> None:
         self.judge(rows)
         if self._logs_all:
-            self._ledger.changed(rows)
+            self._change_log.changed(rows)
 
     # verdicts
 
@@ -139,7 +139,7 @@ class Services:
 
     def judge_all(self) -> None:
         """Set all verdicts for the present time. O(rows), and a sort of those that change soon."""
-        rows = np.arange(self._ledger.rows, dtype=np.int32)
+        rows = np.arange(self._change_log.rows, dtype=np.int32)
         self._judge(rows)
         since, until = self._holds(rows)
         self._until = float(until.min(initial=math.inf))
@@ -174,22 +174,22 @@ class Services:
         self._until = min(self._until, self._queued_until)
 
     def _judge(self, rows: Rows) -> None:
-        ledger = self._ledger
-        classes = ledger.store.row["class_of"][rows]
-        up = (ledger.is_host() & ~ledger.is_down())[classes]
-        seen = ledger.store.host[COLUMN["last_seen_up"], rows]
+        change_log = self._change_log
+        classes = change_log.store.row["class_of"][rows]
+        up = (change_log.is_host() & ~change_log.is_down())[classes]
+        seen = change_log.store.host[COLUMN["last_seen_up"], rows]
         never = np.isnan(seen)
         if self.now is not None and not never.all():
             up &= never | (np.abs(self.now - seen) <= self.down_time)
-        column = ledger.store.host[COLUMN["service_up"]]
+        column = change_log.store.host[COLUMN["service_up"]]
         flipped = rows[column[rows] != up]
         if len(flipped):
             column[rows] = up
-            ledger.changed(flipped)
+            change_log.changed(flipped)
 
     def _holds(self, rows: Rows) -> tuple[Times, Times]:
         """Since and until when the rule says of each row what it says now; both are now where that is unsure."""
-        seen = self._ledger.store.host[COLUMN["last_seen_up"], rows]
+        seen = self._change_log.store.host[COLUMN["last_seen_up"], rows]
         never = np.isnan(seen)
         if self.now is None or never.all():
             return np.full(len(rows), -math.inf), np.full(len(rows), math.inf)

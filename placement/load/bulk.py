@@ -68,7 +68,7 @@ def _all_or_nothing(fleet: Fleet) -> Iterator[None]:
         for table, count in zip(tables, counts, strict=True):
             table.truncate(count)
         fleet.host_ips.truncate(addresses)
-        fleet.ledger.truncate_classes(classes)
+        fleet.change_log.truncate_classes(classes)
         fleet.aggregate_table.truncate(aggregates)
         raise
 
@@ -84,20 +84,20 @@ def _add_chunk(fleet: Fleet, hosts: Sequence[Host]) -> None:
     words, given = uuids if uuids is not None else (None, None)
     rows = fleet.providers.add(names, words, given, hosts=fields["host"])
     write(fleet, rows, columns)
-    fleet.ledger.entered(rows)
+    fleet.change_log.entered(rows)
     for name, attach in _ATTACHED.items():
         for position, value in enumerate(fields[name]):
             if value:
                 with _naming(hosts[position].host):
                     attach(fleet, int(rows[position]), value)
-    fleet.ledger.settle()
+    fleet.change_log.settle()
 
 
 def _columns(fleet: Fleet, hosts: Sequence[Host], fields: Fields) -> HostColumns:
     """What the columns will hold of hosts; their classes, aggregates and the like become known."""
     return HostColumns(
         class_of=_classes(fleet, hosts),
-        figures={name: np.array(fields[name], np.int64) for name in LEAST},
+        amounts={name: np.array(fields[name], np.int64) for name in LEAST},
         ratios=np.stack([np.array(fields[name], np.float64) for name in RATIOS], axis=1),
         seen=np.array(list(map(last_seen, fields["service.last_seen_up"], fields["service.created_at"]))),
         versions=np.array([version or 0 for version in fields["hypervisor_version"]], np.float64),
@@ -116,7 +116,7 @@ def _classes(fleet: Fleet, hosts: Sequence[Host]) -> NDArray[np.int32]:
         except TypeError:
             key, found = position, None
         if found is None:
-            found = known[key] = fleet.ledger.class_id(host_class(fleet, host))
+            found = known[key] = fleet.change_log.class_id(host_class(fleet, host))
         ids[position] = found
     return ids
 
@@ -158,8 +158,8 @@ def _attach_pools(fleet: Fleet, row: int, pools: Any) -> None:
 
 
 def _attach_guests(fleet: Fleet, row: int, instances: Mapping[str, Any]) -> None:
-    """Instances that a host reports become consumers that hold no allocation of ours: their usage is in its figures.
-    One that another node of the same service host has reported is left out."""
+    """Make consumers of the instances that a host reports. They hold no allocation: their usage is part of the amounts
+    that the host reports. An instance that another node of the same service host has reported is skipped."""
     known = fleet.instances(row)
     project, user = fleet.projects.id(""), fleet.users.id("")
     fleet.consumers.claim_many(
@@ -190,7 +190,7 @@ def load_hosts(
     second.
 
     ``names``: one per host, service host and node alike (texts, or a numpy 'S' or 'U' array). Host i takes every field
-    of ``templates[template_of[i]]`` (of the only template if ``template_of`` is None) but the figures given as
+    of ``templates[template_of[i]]`` (of the only template if ``template_of`` is None) but the amounts given as
     ``arrays`` (int, one per host: see ARRAYS; MiB, GiB). ``uuids``: uint64 [n, 2]. Templates must not name instances,
     NUMA cells or PCI pools. All or nothing. Raises InvalidValue, UnknownName or DuplicateName naming the host and
     field.
@@ -200,7 +200,7 @@ def load_hosts(
     index = _template_index(templates, template_of, count)
     if count == 0:
         return fleet.rows
-    figures = _figures(names, arrays)
+    amounts = _amounts(names, arrays)
     seen = None if last_seen_up is None else _seen(names, last_seen_up)
     if uuids is not None and (
         not isinstance(uuids, np.ndarray) or uuids.dtype != np.uint64 or uuids.shape != (count, 2)
@@ -212,11 +212,11 @@ def load_hosts(
         for first in range(0, count, BLOCK):
             block = slice(first, first + BLOCK)
             columns = by_template.taken(index[block])
-            columns.figures.update((name, values[block].astype(np.int64)) for name, values in figures.items())
+            columns.amounts.update((name, values[block].astype(np.int64)) for name, values in amounts.items())
             if seen is not None:
                 columns.seen = seen[block].astype(np.float64)
             write(fleet, rows[block], columns)
-        fleet.ledger.entered(rows)
+        fleet.change_log.entered(rows)
     return int(rows[0])
 
 
@@ -267,11 +267,11 @@ def _template_index(templates: Sequence[Host], given: NDArray[np.integer[Any]] |
     return index.astype(np.intp)
 
 
-def _figures(
+def _amounts(
     names: Sequence[str] | NDArray[Any], arrays: Mapping[str, NDArray[np.integer[Any]]]
 ) -> dict[str, NDArray[np.integer[Any]]]:
     """The arrays, looked through."""
-    figures = {}
+    amounts = {}
     for name, given in arrays.items():
         if name not in ARRAYS:
             raise UnknownName.among("host array", name, ARRAYS)
@@ -280,8 +280,8 @@ def _figures(
             bad = int(np.argmax((array < LEAST[name]) | (array > MOST[name])))
             with _naming(names[bad]):
                 whole_number(array[bad], name, least=LEAST[name], most=MOST[name])
-        figures[name] = array
-    return figures
+        amounts[name] = array
+    return amounts
 
 
 def _seen(names: Sequence[str] | NDArray[Any], given: NDArray[np.floating[Any]]) -> NDArray[Any]:

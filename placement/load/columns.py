@@ -1,4 +1,4 @@
-"""What a compute host is in the fleet's columns: its class, its inventories, and the figures that Nova's filters and
+"""What a compute host is in the fleet's columns: its class, its inventories, and the columns that Nova's filters and
 weighers read. Everything was checked before it comes here."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .checks import RATIOS, check_static, of_host
 if TYPE_CHECKING:
     from ..fleet.fleet import Fleet
 
-Figures = dict[str, NDArray[np.int64]]
+Amounts = dict[str, NDArray[np.int64]]
 """Whole numbers by field of Host."""
 
 _COPIED: Final = (
@@ -41,7 +41,7 @@ class HostColumns:
     column."""
 
     class_of: NDArray[np.int32]
-    figures: Figures
+    amounts: Amounts
     ratios: NDArray[np.float64]
     seen: NDArray[np.float64]
     versions: NDArray[np.float64]
@@ -51,7 +51,7 @@ class HostColumns:
         """The hosts at these positions. O(positions)."""
         return HostColumns(
             class_of=self.class_of[index],
-            figures={name: values[index] for name, values in self.figures.items()},
+            amounts={name: values[index] for name, values in self.amounts.items()},
             ratios=self.ratios[index],
             seen=self.seen[index],
             versions=self.versions[index],
@@ -110,7 +110,7 @@ def write(fleet: Fleet, rows: Rows, hosts: HostColumns) -> None:
     for name, ids in hosts.interned.items():
         store.row[name][span] = ids
     store.row["class_of"][span] = hosts.class_of
-    _write_figures(fleet, span, hosts)
+    _write_amounts(fleet, span, hosts)
     _write_inventories(fleet, span, hosts)
 
 
@@ -120,13 +120,13 @@ def _put(line: NDArray[Any], span: Rows | slice, values: NDArray[Any]) -> None:
         line[span] = values
 
 
-def _write_figures(fleet: Fleet, span: Rows | slice, hosts: HostColumns) -> None:
-    host, figures = fleet.store.host, hosts.figures
+def _write_amounts(fleet: Fleet, span: Rows | slice, hosts: HostColumns) -> None:
+    host, amounts = fleet.store.host, hosts.amounts
     for name in _COPIED:
-        _put(host[COLUMN[name]], span, figures[name])
+        _put(host[COLUMN[name]], span, amounts[name])
     for column, name in enumerate(RATIOS):
         host[COLUMN[name], span] = hosts.ratios[:, column]
-    free_ram_mb, free_disk_mb = _free(figures)
+    free_ram_mb, free_disk_mb = _free(amounts)
     _put(host[COLUMN["free_ram_mb"]], span, free_ram_mb)
     _put(host[COLUMN["free_disk_mb"]], span, free_disk_mb)
     _put(host[COLUMN["hypervisor_version"]], span, hosts.versions)
@@ -135,27 +135,27 @@ def _write_figures(fleet: Fleet, span: Rows | slice, hosts: HostColumns) -> None
     refresh_free_vcpus(fleet.store, span)
 
 
-def _free(figures: Figures) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _free(amounts: Amounts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Free memory and disk in MiB: as reported, else the totals less what is reserved or used."""
-    ram, disk = figures["free_ram_mb"], figures["free_disk_mb"]
-    ram_left = figures["total_usable_ram_mb"] - figures["reserved_ram_mb"]
-    disk_left = (figures["total_usable_disk_gb"] - figures["reserved_disk_gb"]) * 1024 - figures["disk_mb_used"]
+    ram, disk = amounts["free_ram_mb"], amounts["free_disk_mb"]
+    ram_left = amounts["total_usable_ram_mb"] - amounts["reserved_ram_mb"]
+    disk_left = (amounts["total_usable_disk_gb"] - amounts["reserved_disk_gb"]) * 1024 - amounts["disk_mb_used"]
     return np.where(ram == NOT_REPORTED, ram_left, ram), np.where(disk == NOT_REPORTED, disk_left, disk)
 
 
 def _write_inventories(fleet: Fleet, span: Rows | slice, hosts: HostColumns) -> None:
     """VCPU, MEMORY_MB and DISK_GB as Nova's compute node reports them; what it says is in use is used without a
     consumer."""
-    store, figures = fleet.store, hosts.figures
-    free_ram_mb, free_disk_mb = _free(figures)
-    ram_left = figures["total_usable_ram_mb"] - figures["reserved_ram_mb"]
-    disk_left = figures["total_usable_disk_gb"] - figures["reserved_disk_gb"]
-    amounts = (
-        (figures["vcpus_total"], figures["reserved_vcpus"], figures["vcpus_used"]),
-        (figures["total_usable_ram_mb"], figures["reserved_ram_mb"], np.maximum(ram_left - free_ram_mb, 0)),
-        (figures["total_usable_disk_gb"], figures["reserved_disk_gb"], np.maximum(disk_left - free_disk_mb // 1024, 0)),
+    store, amounts = fleet.store, hosts.amounts
+    free_ram_mb, free_disk_mb = _free(amounts)
+    ram_left = amounts["total_usable_ram_mb"] - amounts["reserved_ram_mb"]
+    disk_left = amounts["total_usable_disk_gb"] - amounts["reserved_disk_gb"]
+    inventories = (
+        (amounts["vcpus_total"], amounts["reserved_vcpus"], amounts["vcpus_used"]),
+        (amounts["total_usable_ram_mb"], amounts["reserved_ram_mb"], np.maximum(ram_left - free_ram_mb, 0)),
+        (amounts["total_usable_disk_gb"], amounts["reserved_disk_gb"], np.maximum(disk_left - free_disk_mb // 1024, 0)),
     )
-    for resource, (total, reserved, used) in enumerate(amounts):
+    for resource, (total, reserved, used) in enumerate(inventories):
         present = total > 0
         if not present.any():
             continue

@@ -94,9 +94,9 @@ def read_arrays(fleet: Fleet, arrays: Arrays, rows: int, made: int) -> None:
             fleet.inventories.need_unit_rules(resource)
     fleet.nodes.relink_all()
     _read_consumers(fleet, _taken(arrays, "consumers/"), live)
-    fleet.ledger.constants.enter(np.arange(rows, dtype=np.int32))
-    fleet.ledger.settle()
-    fleet.ledger.topology_epoch += 1
+    fleet.change_log.constants.enter(np.arange(rows, dtype=np.int32))
+    fleet.change_log.settle()
+    fleet.change_log.topology_epoch += 1
     fleet.kernel.forget_log()
 
 

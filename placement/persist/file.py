@@ -48,7 +48,7 @@ def save(fleet: Fleet, path: snapshot.Path, *, progress: snapshot.Progress | Non
     O(rows * columns in use + consumers): a million hosts in half a second, and what the disk takes.
     """
     arrays = write_arrays(fleet) | write_values(fleet) | write_pools(fleet.pools)
-    sequences = (fleet.tips.sequence, fleet.tips.volume_sequence)
+    sequences = (fleet.heads.sequence, fleet.heads.volume_sequence)
     figures = (fleet.rows, fleet.seed, fleet.providers.made, fleet.now, fleet.service_down_time, *sequences)
     snapshot.write(
         path, msgspec.to_builtins(Meta(KIND, FORMAT, *figures, list(arrays))), arrays, progress=progress, sync=sync
@@ -69,8 +69,8 @@ def load(path: snapshot.Path) -> Fleet:
         read_pools(fleet.pools, arrays)
         fleet.services.now, fleet.services.down_time = meta.now, meta.service_down_time
         fleet.services.judge_all()
-        fleet.tips.sequence = whole_number(meta.sequence, "sequence", most=2**63 - 1)
-        fleet.tips.volume_sequence = whole_number(meta.volume_sequence, "volume_sequence", most=2**63 - 1)
+        fleet.heads.sequence = whole_number(meta.sequence, "sequence", most=2**63 - 1)
+        fleet.heads.volume_sequence = whole_number(meta.volume_sequence, "volume_sequence", most=2**63 - 1)
         if arrays:
             raise ValueError(f"there is more than a fleet has: {sorted(arrays)}")
     except (HostlerError, msgspec.MsgspecError, ArithmeticError, LookupError, TypeError, ValueError) as error:

@@ -79,7 +79,7 @@ def write_values(fleet: Fleet) -> Arrays:
         projects=fleet.projects.values,
         users=fleet.users.values,
         groups=[Group(uuid, *fleet.kernel.group(index)[:2]) for index, uuid in enumerate(fleet.group_uuids)],
-        removed_groups=fleet.kept_groups.removed,
+        removed_groups=fleet.server_groups.removed,
         shapes=[Shape(*key) for key in fleet.consumers.shapes],
         extras=[(consumer, fleet.extras[consumer]) for consumer in sorted(fleet.extras)],
         properties=properties,
@@ -120,7 +120,7 @@ def read_values(fleet: Fleet, arrays: Arrays) -> None:
     if used and not 0 <= min(used) <= max(used) < values.places:
         raise ValueError("a host class is in an aggregate that is not there")
     for value in values.classes:
-        fleet.ledger.class_id(value)
+        fleet.change_log.class_id(value)
     tables: tuple[tuple[Interned[Any], list[Any]], ...] = (
         (fleet.classes, values.classes),
         (fleet.stats, values.stats),
@@ -136,7 +136,7 @@ def read_values(fleet: Fleet, arrays: Arrays) -> None:
         fleet.pci_states.id(pools)
     _same(fleet.pci_states.values, values.pci, "PCI states")
     limits = [(group.policy, group.at_most) for group in values.groups]
-    fleet.kept_groups.restore([group.uuid for group in values.groups], limits, values.removed_groups)
+    fleet.server_groups.restore([group.uuid for group in values.groups], limits, values.removed_groups)
     for shape in values.shapes:
         fleet.shape(dict(shape.amounts), shape.vcpus, shape.memory_mb, shape.disk_mb)
     if len(fleet.consumers.shapes) != len(values.shapes):
@@ -146,7 +146,7 @@ def read_values(fleet: Fleet, arrays: Arrays) -> None:
     fleet.consumers.notes.update(values.notes)
     fleet.registry = values.registry
     fleet.registry.demand_sound()
-    fleet.ledger.constants.count_devices(sum(bool(extras.pci) for _, extras in values.extras))
+    fleet.change_log.constants.count_devices(sum(bool(extras.pci) for _, extras in values.extras))
     fleet.image_properties.update({consumer: values.properties[i] for consumer, i in values.properties_of})
 
 

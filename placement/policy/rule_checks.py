@@ -53,7 +53,7 @@ def selection_of(judge: Filter, request: Request) -> Selection | None:
     return choice
 
 
-def verdicts(judge: Filter, mask: object, rows: int) -> NDArray[np.uint8]:
+def checked_mask(judge: Filter, mask: object, rows: int) -> NDArray[np.uint8]:
     """A mask form's answer for so many rows; InvalidValue if it is no such array of bool."""
     if not isinstance(mask, np.ndarray) or mask.shape != (rows,) or mask.dtype != np.bool_:
         raise _wrong(judge, "mask", f"bool[{rows}]", mask)

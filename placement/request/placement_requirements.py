@@ -15,7 +15,7 @@ from .placement_query import PlacementQuery, RequestGroup, placement_query, with
 
 
 @dataclass(frozen=True, slots=True)
-class Demands:
+class PlacementRequirements:
     """A Placement query, and the cell that a request without cross-cell moves is bound to."""
 
     query: PlacementQuery
@@ -71,7 +71,9 @@ def membership_passes(group: RequestGroup, aggregates: frozenset[str]) -> bool:
     return not group.forbidden_aggregates & aggregates and all(term & aggregates for term in group.member_of)
 
 
-def demands(fleet: Fleet, policy: Policy, request: Request, *, candidates_given: bool) -> Demands:
+def placement_requirements(
+    fleet: Fleet, policy: Policy, request: Request, *, candidates_given: bool
+) -> PlacementRequirements:
     """Make the query of a request. Raises NoValidHost where Nova gives up before it asks, InvalidValue or UnknownName
     for extra specs and image properties that make no sense. O(aggregates)."""
     spec = request.spec
@@ -92,7 +94,7 @@ def demands(fleet: Fleet, policy: Policy, request: Request, *, candidates_given:
     if names_hosts(spec):
         # Host selection by name narrows to the same node as in_tree does.
         query = replace(query, groups=tuple(replace(group, in_tree=None) for group in query.groups))
-    return Demands(query, cell)
+    return PlacementRequirements(query, cell)
 
 
 def _providers(fleet: Fleet, host: str | None, node: str | None, cell_uuid: str | None) -> list[str]:

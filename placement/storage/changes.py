@@ -15,7 +15,7 @@ from ..types.errors import InvalidValue, UnknownName
 from ..types.validation import check_text, shown, whole_number
 from .explain import refusal
 from .pools.backend_names import backend_part, pool_part
-from .pools.filter_properties import Wanted
+from .pools.filter_properties import FilterProperties
 from .pools.volumes import Volume
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def passes(engine: VolumeEngine, request: VolumeRequest, backend: str) -> Volume
     check_text(backend, "backend")
     with engine.deciding() as pools:
         pools.advance(request.now)
-        return _check(engine, _named(request), engine.wanted(request), backend)
+        return _check(engine, _named(request), engine.filter_properties(request), backend)
 
 
 def _named(request: VolumeRequest) -> VolumeRequest:
@@ -42,14 +42,14 @@ def _named(request: VolumeRequest) -> VolumeRequest:
 
 
 def _check(
-    engine: VolumeEngine, request: VolumeRequest, wanted: Wanted, backend: str, charged: int = 0
+    engine: VolumeEngine, request: VolumeRequest, filter_properties: FilterProperties, backend: str, charged: int = 0
 ) -> VolumeDecision:
     """The decision for the first ranked pool of a backend."""
-    ranking = engine.ranking(wanted)
+    ranking = engine.ranking(filter_properties)
     at = _find(engine, ranking, backend, any_pool=pool_part(backend) is None)
     if at is not None:
         return engine.decision(request, ranking, None, engine.selection(request, ranking, at, charged))
-    return engine.decision(request, ranking, _why_not(engine, wanted, ranking, backend))
+    return engine.decision(request, ranking, _why_not(engine, filter_properties, ranking, backend))
 
 
 def _find(engine: VolumeEngine, ranking: PoolRanking, backend: str, *, any_pool: bool) -> int | None:
@@ -61,11 +61,11 @@ def _find(engine: VolumeEngine, ranking: PoolRanking, backend: str, *, any_pool:
     return None
 
 
-def _why_not(engine: VolumeEngine, wanted: Wanted, ranking: PoolRanking, backend: str) -> Refusal:
+def _why_not(engine: VolumeEngine, filter_properties: FilterProperties, ranking: PoolRanking, backend: str) -> Refusal:
     """The refusal of one backend, with the reason of its pool if it has but one."""
     from .explain import explain
 
-    story = explain(engine.pools, engine.policy, wanted, ranking, 0)
+    story = explain(engine.pools, engine.policy, filter_properties, ranking, 0)
     whole = pool_part(backend) is None
     reasons = [
         each for each in story.refused if (backend_part(each.backend_id) if whole else each.backend_id) == backend
@@ -88,8 +88,8 @@ def extend(engine: VolumeEngine, request: VolumeRequest, new_size_gb: int, backe
     with engine.deciding() as pools:
         pools.advance(request.now)
         where = _where(engine, request, backend)
-        wanted = engine.wanted(request, requested_gb=growth, operation="extend_volume")
-        decision = _check(engine, _named(request), wanted, where, growth)
+        filter_properties = engine.filter_properties(request, requested_gb=growth, operation="extend_volume")
+        decision = _check(engine, _named(request), filter_properties, where, growth)
         if decision.selection is not None:
             chosen = decision.selection.backend_id
             pools.consume(pools.row_of[chosen], growth, pools.now)
@@ -116,8 +116,8 @@ def retype(engine: VolumeEngine, request: VolumeRequest, backend: str | None, mi
     with engine.deciding() as pools:
         pools.advance(request.now)
         where = _where(engine, request, backend)
-        wanted = engine.wanted(request, exists_on=where, operation="retype")
-        ranking = engine.ranking(wanted)
+        filter_properties = engine.filter_properties(request, exists_on=where, operation="retype")
+        ranking = engine.ranking(filter_properties)
         request = _named(request)
         at = _find(engine, ranking, where, any_pool=False)
         if at is None and pool_part(where) is None:
@@ -125,11 +125,11 @@ def retype(engine: VolumeEngine, request: VolumeRequest, backend: str | None, mi
         if at is not None:
             return engine.decision(request, ranking, None, engine.selection(request, ranking, at, 0))
         if len(ranking.rows) and migration_policy == "never":
-            why = _why_not(engine, wanted, ranking, where)
+            why = _why_not(engine, filter_properties, ranking, where)
             sentence = f"{why.sentence}, and the migration policy is never"
             return engine.decision(request, ranking, Refusal(sentence=sentence, stage=why.stage, hint=_MOVE))
         if not len(ranking.rows):
-            return engine.decision(request, ranking, refusal(pools, engine.policy, wanted, ranking))
+            return engine.decision(request, ranking, refusal(pools, engine.policy, filter_properties, ranking))
         return _move(engine, request, ranking)
 
 
@@ -156,8 +156,8 @@ def manage(engine: VolumeEngine, request: VolumeRequest, backend: str) -> Volume
     with engine.deciding() as pools:
         pools.advance(request.now)
         request = request.with_changes(volume_id=engine.new_volume_id(request))
-        wanted = engine.wanted(request, requested_gb=0, operation="manage")
-        decision = _check(engine, request, wanted, backend)
+        filter_properties = engine.filter_properties(request, requested_gb=0, operation="manage")
+        decision = _check(engine, request, filter_properties, backend)
         chosen = decision.selection
         if chosen is not None:
             volume = Volume(

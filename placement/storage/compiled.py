@@ -20,7 +20,7 @@ from .pools.filters.capacity import CapacityFilter
 from .pools.weighers.goodness import GoodnessWeigher
 
 if TYPE_CHECKING:
-    from .pools.filter_properties import Wanted
+    from .pools.filter_properties import FilterProperties
     from .pools.filters import PoolFilter
     from .pools.policy import VolumePolicy
     from .pools.pools import Pools
@@ -36,55 +36,55 @@ def no_chance() -> float:
     raise AssertionError("a compiled request draws nothing")
 
 
-def rankable(pools: Pools, policy: VolumePolicy, wanted: Wanted) -> bool:
+def rankable(pools: Pools, policy: VolumePolicy, filter_properties: FilterProperties) -> bool:
     """True if the kernel's index decides as the scan does. O(rules)."""
     return (
         not policy.stochastic
-        and wanted.spec.resource_backend is None
-        and wanted.exists_on is None
-        and not any(rule.reads == REQUEST and rule.applies(wanted) for rule in policy.filters)
+        and filter_properties.spec.resource_backend is None
+        and filter_properties.exists_on is None
+        and not any(rule.reads == REQUEST and rule.applies(filter_properties) for rule in policy.filters)
         and all(
-            isinstance(weigher, GoodnessWeigher) or weigher.column(pools, wanted) is not None
+            isinstance(weigher, GoodnessWeigher) or weigher.column(pools, filter_properties) is not None
             for weigher in policy.weighers
         )
     )
 
 
-def content(policy: VolumePolicy, wanted: Wanted) -> Hashable:
+def content(policy: VolumePolicy, filter_properties: FilterProperties) -> Hashable:
     """What a compiled request depends on. O(spec)."""
-    spec = wanted.spec
+    spec = filter_properties.spec
     return (
-        wanted.requested_gb,
-        wanted.operation,
+        filter_properties.requested_gb,
+        filter_properties.operation,
         spec.thin,
         spec.availability_zones or spec.availability_zone,
-        repr(sorted(wanted.type_specs.items())),
+        repr(sorted(filter_properties.type_specs.items())),
         repr(sorted(spec.extra_specs.items())),
         spec.scheduler_hints.get("query"),
         spec.attach_status,
-        repr((spec.qos_specs, list(wanted.properties.items()))) if policy.has_functions else "",
+        repr((spec.qos_specs, list(filter_properties.properties.items()))) if policy.has_functions else "",
     )
 
 
 class FactMask:
-    """Verdicts of a filter that reads facts alone, for all requests that it cannot tell apart."""
+    """Result of a filter that reads only facts, shared by all requests with the same key."""
 
-    def __init__(self, pools: Pools, rule: PoolFilter, wanted: Wanted) -> None:
-        self._pools, self._rule, self._wanted = pools, rule, wanted
+    def __init__(self, pools: Pools, rule: PoolFilter, filter_properties: FilterProperties) -> None:
+        self._pools, self._rule, self._filter_properties = pools, rule, filter_properties
         self.mask = np.zeros(pools.columns.capacity, np.uint8)
-        self._told = len(pools.told)
+        self._changes_seen = len(pools.changed_rows)
         self._judge(pools.live_rows())
 
     def refresh(self) -> None:
         """Judge what was reported since. O(reports)."""
         pools = self._pools
-        if len(pools.told) != self._told:
-            rows = np.unique(np.array(pools.told[self._told :], np.int32))
-            self._told = len(pools.told)
+        if len(pools.changed_rows) != self._changes_seen:
+            rows = np.unique(np.array(pools.changed_rows[self._changes_seen :], np.int32))
+            self._changes_seen = len(pools.changed_rows)
             self._judge(rows[pools.columns.live[rows] != 0])
 
     def _judge(self, rows: Rows) -> None:
-        self.mask[rows] = self._rule.passes(self._pools, self._wanted, rows)
+        self.mask[rows] = self._rule.passes(self._pools, self._filter_properties, rows)
 
 
 FactMasks = dict[tuple[str, Hashable], FactMask]
@@ -94,8 +94,10 @@ FactMasks = dict[tuple[str, Hashable], FactMask]
 class VolumeSignature:
     """One request on one layout of the pools: masks and ratings by row, and the ranking over them."""
 
-    def __init__(self, pools: Pools, policy: VolumePolicy, wanted: Wanted, shared: FactMasks) -> None:
-        self.pools, self.policy, self.wanted = pools, policy, wanted
+    def __init__(
+        self, pools: Pools, policy: VolumePolicy, filter_properties: FilterProperties, shared: FactMasks
+    ) -> None:
+        self.pools, self.policy, self.filter_properties = pools, policy, filter_properties
         self.layout = pools.layout
         capacity = pools.columns.capacity
         first = 1  # stage 0 is that of rows that pass
@@ -103,20 +105,22 @@ class VolumeSignature:
         masks: list[tuple[NDArray[np.uint8], int]] = [(self.usable, first)]
         bounds: list[tuple[int, float, float, int]] = []
         self.facts: list[FactMask] = []
-        self.figures: list[tuple[PoolFilter, NDArray[np.uint8]]] = []
+        self.capacity_filters: list[tuple[PoolFilter, NDArray[np.uint8]]] = []
         for stage, rule in enumerate(policy.filters, first + 1):
-            if not rule.applies(wanted):
+            if not rule.applies(filter_properties):
                 continue
             if isinstance(rule, CapacityFilter):
-                bounds.append((COLUMN[rule.column(wanted)], float(wanted.requested_gb), np.inf, stage))
+                bounds.append(
+                    (COLUMN[rule.column(filter_properties)], float(filter_properties.requested_gb), np.inf, stage)
+                )
                 continue
             if rule.reads == FACTS:
-                self.facts.append(_shared(shared, pools, rule, wanted))
+                self.facts.append(_shared(shared, pools, rule, filter_properties))
                 masks.append((self.facts[-1].mask, stage))
                 continue
             mask = np.zeros(capacity, np.uint8)
             masks.append((mask, stage))
-            self.figures.append((rule, mask))
+            self.capacity_filters.append((rule, mask))
         self.ratings: list[tuple[GoodnessWeigher, NDArray[np.float64], NDArray[np.uint8]]] = []
         terms = []
         for stage, weigher in enumerate(policy.weighers, first + 1 + len(policy.filters)):
@@ -126,12 +130,12 @@ class VolumeSignature:
                 masks.append((fine, stage))
                 terms.append({"source": SOURCE_ROW, "values": rated, "multiplier": weigher.multiplier})
             else:
-                column = weigher.column(pools, wanted)
+                column = weigher.column(pools, filter_properties)
                 assert column is not None
                 terms.append({"source": SOURCE_COLUMN, "column": COLUMN[column], "multiplier": weigher.multiplier})
         self.stages = len(policy.filters) + len(policy.weighers) + 3  # passing, report, resource_backend
         self.ranking = Ranking(pools.columns.kernel, class_stage=CLASS_STAGE, bounds=bounds, masks=masks, terms=terms)
-        self.told = len(pools.told)
+        self._changes_seen = len(pools.changed_rows)
         self.seen = pools.columns.kernel.version
         rows = pools.live_rows()
         self._judge(rows)
@@ -140,23 +144,23 @@ class VolumeSignature:
     @property
     def alone(self) -> bool:
         """True if placing volumes changes nothing but columns, so that many can be placed in one kernel call."""
-        return not self.figures and not self.ratings
+        return not self.capacity_filters and not self.ratings
 
     @property
     def stale(self) -> bool:
         """True if the rows were laid anew since it was compiled, or its columns are not the right ones any more."""
-        pools, wanted = self.pools, self.wanted
+        pools, filter_properties = self.pools, self.filter_properties
         return self.layout != pools.layout or not all(
-            isinstance(weigher, GoodnessWeigher) or weigher.column(pools, wanted) is not None
+            isinstance(weigher, GoodnessWeigher) or weigher.column(pools, filter_properties) is not None
             for weigher in self.policy.weighers
         )
 
     def refresh(self) -> None:
         """Catch up with the pools that changed. O(changes)."""
         pools = self.pools
-        if len(pools.told) != self.told:
-            rows = np.unique(np.array(pools.told[self.told :], np.int32))
-            self.told = len(pools.told)
+        if len(pools.changed_rows) != self._changes_seen:
+            rows = np.unique(np.array(pools.changed_rows[self._changes_seen :], np.int32))
+            self._changes_seen = len(pools.changed_rows)
             rows = rows[pools.columns.live[rows] != 0]
             self._judge(rows)
             self._follow(rows)
@@ -166,34 +170,34 @@ class VolumeSignature:
             self.seen = kernel.version
             rows = pools.live_rows() if changed is None else np.unique(changed)
             if len(rows):
-                self._follow(rows[pools.columns.live[rows] != 0], told=False)
+                self._follow(rows[pools.columns.live[rows] != 0], facts_changed=False)
 
     def _judge(self, rows: Rows) -> None:
-        """Verdicts that follow from facts."""
+        """Update the masks of filters that read only facts."""
         pools = self.pools
         self.usable[rows] = [pools.fact(row).problem is None for row in rows.tolist()] if pools.problems else 1
         for each in self.facts:
             each.refresh()
 
-    def _follow(self, rows: Rows, *, told: bool = True) -> None:
-        """Verdicts and ratings that follow from figures too; ``told``: facts may have changed as well."""
-        pools, wanted = self.pools, self.wanted
-        for rule, mask in self.figures:
-            at = rows if told else rule.following(pools, rows)
-            mask[at] = rule.passes(pools, wanted, at)
+    def _follow(self, rows: Rows, *, facts_changed: bool = True) -> None:
+        """Update masks and ratings that depend on capacities of ``rows``; ``facts_changed``: on facts as well."""
+        pools, filter_properties = self.pools, self.filter_properties
+        for rule, mask in self.capacity_filters:
+            at = rows if facts_changed else rule.following(pools, rows)
+            mask[at] = rule.passes(pools, filter_properties, at)
         for weigher, rated, fine in self.ratings:
-            at = rows if told else weigher.following(pools, rows)
-            raw = weigher.raw(pools, wanted, at, no_chance)
+            at = rows if facts_changed else weigher.following(pools, rows)
+            raw = weigher.raw(pools, filter_properties, at, no_chance)
             rateable = ~np.isnan(raw)
             fine[at] = rateable
             rated[at] = np.where(rateable, raw, 0.0)
 
 
-def _shared(shared: FactMasks, pools: Pools, rule: PoolFilter, wanted: Wanted) -> FactMask:
-    key = (rule.name, rule.key(wanted))
+def _shared(shared: FactMasks, pools: Pools, rule: PoolFilter, filter_properties: FilterProperties) -> FactMask:
+    key = (rule.name, rule.key(filter_properties))
     found = shared.get(key)
     if found is None:
-        found = shared[key] = FactMask(pools, rule, wanted)
+        found = shared[key] = FactMask(pools, rule, filter_properties)
     found.refresh()
     return found
 
@@ -215,24 +219,24 @@ class CompiledVolumes:
             return None
         return found[1]
 
-    def signature(self, key: tuple[Any, ...], wanted: Wanted) -> VolumeSignature:
+    def signature(self, key: tuple[Any, ...], filter_properties: FilterProperties) -> VolumeSignature:
         """The signature of a request, which must be ``rankable``. O(1) if its content is known, else O(pools)."""
         if self.layout != self.pools.layout:
             self.layout = self.pools.layout
             self.by_content.clear()
             self.by_spec.clear()
             self.shared.clear()
-        what = content(self.policy, wanted)
+        what = content(self.policy, filter_properties)
         signature = self.by_content.pop(what, None)
         if signature is None or signature.stale:
-            signature = VolumeSignature(self.pools, self.policy, wanted, self.shared)
+            signature = VolumeSignature(self.pools, self.policy, filter_properties, self.shared)
             self._make_room(signature.ranking.nbytes)
             if len(self.shared) > 16 * SIGNATURES:
                 self.shared.clear()
         self.by_content[what] = signature
         if len(self.by_spec) >= 16 * SIGNATURES:
             self.by_spec.clear()
-        self.by_spec[key] = (wanted.spec, signature)
+        self.by_spec[key] = (filter_properties.spec, signature)
         return signature
 
     def _make_room(self, extra: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from ...ext.tables import format_uuid, make_many
 from ..decide.fits import Fit
 from ..fleet.fleet import Fleet
-from ..fleet.heads import Tip
+from ..fleet.heads import Head
 from ..types.decision import Refusal, ScorePart
 from ..types.errors import InvalidValue, UnknownName
 from ..types.validation import shown, whole_number
@@ -36,7 +36,7 @@ from .compiled import CompiledVolumes, VolumeSignature, rankable
 from .decision import PoolAlternate, PoolSelection, VolumeDecision, VolumeGroupDecision
 from .explain import VolumeExplanation, explain, refusal
 from .pools.backend_names import backend_part, pool_part
-from .pools.filter_properties import InstanceHost, Wanted
+from .pools.filter_properties import FilterProperties, InstanceHost
 from .pools.filters.base import Rows
 from .pools.policy import VolumePolicy
 from .pools.pools import Pools
@@ -74,7 +74,7 @@ class VolumeEngine:
         _check_kind(fleet, Fleet, "fleet")
         _check_kind(policy, VolumePolicy, "policy")
         self._fleet = fleet if fleet is not None else Fleet()
-        self._tip = self._fleet.tips.adopt(Tip())
+        self._head = self._fleet.heads.adopt(Head())
         self.policy = policy if policy is not None else VolumePolicy.cinder_default()
         self.seed = whole_number(self.policy.options.seed if seed is None else seed, "seed", most=2**63 - 1)
         self.instance_host: InstanceHost = instance_host or self._guest_host
@@ -97,18 +97,18 @@ class VolumeEngine:
     @property
     def fleet(self) -> Fleet:
         """The fleet as this engine sees it."""
-        self._fleet.tips.enter(self._tip)
+        self._fleet.heads.enter(self._head)
         return self._fleet
 
     @property
     def sequence(self) -> int:
         """Number of the latest decision about volumes. Engines on one fleet that are no forks count together, and a
         fleet that was saved and loaded goes on counting."""
-        return self.fleet.tips.volume_sequence
+        return self.fleet.heads.volume_sequence
 
     @sequence.setter
     def sequence(self, number: int) -> None:
-        self.fleet.tips.volume_sequence = number
+        self.fleet.heads.volume_sequence = number
 
     @property
     def pools(self) -> Pools:
@@ -158,9 +158,9 @@ class VolumeEngine:
 
     # deciding
 
-    def wanted(self, request: VolumeRequest, **others: Any) -> Wanted:
+    def filter_properties(self, request: VolumeRequest, **others: Any) -> FilterProperties:
         """The request as filters and weighers read it."""
-        return Wanted.of(
+        return FilterProperties.of(
             request.spec,
             project_id=request.project_id,
             user_id=request.user_id,
@@ -168,10 +168,12 @@ class VolumeEngine:
             **{"retry": request.retry, **others},
         )
 
-    def ranking(self, wanted: Wanted, *, among: Rows | None = None, sequence: int | None = None) -> PoolRanking:
+    def ranking(
+        self, filter_properties: FilterProperties, *, among: Rows | None = None, sequence: int | None = None
+    ) -> PoolRanking:
         """All pools that pass, best first; charges nothing. ``among``: the only rows that may be chosen. O(pools)."""
         draw = self.draw(self.sequence + 1 if sequence is None else sequence)
-        return rank(self.pools, self.policy, wanted, draw, among=among)
+        return rank(self.pools, self.policy, filter_properties, draw, among=among)
 
     def draw(self, sequence: int) -> Callable[[], float]:
         """The random numbers of a decision."""
@@ -197,9 +199,9 @@ class VolumeEngine:
                 decision = self._place_ranked(request, signature)
                 if decision is not None:
                     return decision
-            wanted = self.wanted(request)
-            ranking = self.ranking(wanted, among=self.places(request.spec.resource_backend))
-            return self._answer(request, wanted, ranking, request.spec.size_gb)
+            filter_properties = self.filter_properties(request)
+            ranking = self.ranking(filter_properties, among=self.places(request.spec.resource_backend))
+            return self._answer(request, filter_properties, ranking, request.spec.size_gb)
 
     def signature(self, request: VolumeRequest) -> VolumeSignature | None:
         """The request compiled, as one that was not tried before; None if it takes the scan. O(1) for a spec that was
@@ -209,10 +211,10 @@ class VolumeEngine:
         known = self.compiled.known(key, spec)
         if known is not None:
             return known
-        wanted = self.wanted(request, retry=None)
-        if not rankable(self.pools, self.policy, wanted):
+        filter_properties = self.filter_properties(request, retry=None)
+        if not rankable(self.pools, self.policy, filter_properties):
             return None
-        return self.compiled.signature(key, wanted)
+        return self.compiled.signature(key, filter_properties)
 
     def _place_ranked(self, request: VolumeRequest, signature: VolumeSignature) -> VolumeDecision | None:
         """The decision by the index; None if no pool passes, which the scan explains."""
@@ -299,10 +301,12 @@ class VolumeEngine:
             rows = pools.rows_of_backend(backend) if backend == backend_part(backend) else []
         return _rows(rows)
 
-    def _answer(self, request: VolumeRequest, wanted: Wanted, ranking: PoolRanking, charged: int) -> VolumeDecision:
+    def _answer(
+        self, request: VolumeRequest, filter_properties: FilterProperties, ranking: PoolRanking, charged: int
+    ) -> VolumeDecision:
         """The decision for a ranking: its best pool, charged."""
         if not len(ranking.rows):
-            why = refusal(self.pools, self.policy, wanted, ranking)
+            why = refusal(self.pools, self.policy, filter_properties, ranking)
             return self.decision(request, ranking, why, retry=request.retry)
         chosen = self.selection(request, ranking, 0, charged)
         self.charge(chosen, request)
@@ -369,14 +373,14 @@ class VolumeEngine:
     def rank(self, request: VolumeRequest) -> PoolRanking:
         """All pools that pass, best first with weights, and the stage that removed each other. O(pools log pools)."""
         self.checked(request)
-        return self.ranking(self.wanted(request), among=self.places(request.spec.resource_backend))
+        return self.ranking(self.filter_properties(request), among=self.places(request.spec.resource_backend))
 
     def explain(self, request: VolumeRequest, *, top: int = 5) -> VolumeExplanation:
         """Per pool the first refusing stage and why, score parts of the best ``top``, and what would change the
         answer. Charges nothing. O(pools)."""
         whole_number(top, "top")
         ranking = self.rank(request)
-        return explain(self.pools, self.policy, self.wanted(request), ranking, top)
+        return explain(self.pools, self.policy, self.filter_properties(request), ranking, top)
 
     def fits(self, request: VolumeRequest, *, limit: int | None = None) -> Fit:
         """How many more volumes of this kind fit, and in which pools. Charges nothing. InvalidValue without ``limit``
@@ -387,7 +391,7 @@ class VolumeEngine:
 
     def shares_version(self, fleet: Fleet) -> bool:
         """True if this engine is where the fleet is now: commands of either side are seen by both. O(1)."""
-        return fleet is self._fleet and fleet.tips.adopt(self._tip) is self._tip
+        return fleet is self._fleet and fleet.heads.adopt(self._head) is self._head
 
     # changing: see volume_changes.py
 
@@ -447,8 +451,8 @@ class VolumeEngine:
             other._compile()
         if self.instance_host == self._guest_host:
             other.instance_host = other._guest_host
-        other._tip = Tip()
-        other._fleet.tips.share(other._tip)
+        other._head = Head()
+        other._fleet.heads.share(other._head)
         return other
 
     def what_if(self, policy: VolumePolicy | None = None) -> VolumeEngine:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ..types.decision import Refusal, ScorePart
-from .pools.filter_properties import Wanted
+from .pools.filter_properties import FilterProperties
 from .pools.filters.base import Rows
 from .pools.filters.capacity import CapacityFilter, missing_gb
 from .scan import PLACE, REPORT, PoolRanking, normalise
@@ -57,7 +57,9 @@ class VolumeExplanation:
         return next((each for each in self.refused if each.backend_id == backend_id), None)
 
 
-def explain(pools: Pools, policy: VolumePolicy, wanted: Wanted, ranking: PoolRanking, top: int) -> VolumeExplanation:
+def explain(
+    pools: Pools, policy: VolumePolicy, filter_properties: FilterProperties, ranking: PoolRanking, top: int
+) -> VolumeExplanation:
     """The story of a ranking. O(pools)."""
     best = zip(ranking.rows[:top].tolist(), ranking.weights.tolist(), strict=False)
     return VolumeExplanation(
@@ -66,13 +68,18 @@ def explain(pools: Pools, policy: VolumePolicy, wanted: Wanted, ranking: PoolRan
         top=tuple(
             RankedPool(pools.fact(row).backend_id, weight, ranking.parts(at)) for at, (row, weight) in enumerate(best)
         ),
-        refused=tuple(_reasons(pools, policy, wanted, ranking)),
-        counterfactuals=(*_without_weighers(pools, policy, ranking), *_near_misses(pools, policy, wanted, ranking)),
-        refusal=None if len(ranking.rows) else refusal(pools, policy, wanted, ranking),
+        refused=tuple(_reasons(pools, policy, filter_properties, ranking)),
+        counterfactuals=(
+            *_without_weighers(pools, policy, ranking),
+            *_near_misses(pools, policy, filter_properties, ranking),
+        ),
+        refusal=None if len(ranking.rows) else refusal(pools, policy, filter_properties, ranking),
     )
 
 
-def _reasons(pools: Pools, policy: VolumePolicy, wanted: Wanted, ranking: PoolRanking) -> list[PoolReason]:
+def _reasons(
+    pools: Pools, policy: VolumePolicy, filter_properties: FilterProperties, ranking: PoolRanking
+) -> list[PoolReason]:
     rules = {rule.name: rule for rule in policy.filters}
     weighers = {rule.name: rule for rule in policy.weighers}
     reasons = []
@@ -82,21 +89,21 @@ def _reasons(pools: Pools, policy: VolumePolicy, wanted: Wanted, ranking: PoolRa
         stage, facts = ranking.stages[index], pools.fact(row)
         why = facts.problem or _PLACE_WORDS
         if stage in rules:
-            why = rules[stage].reason(pools, wanted, row)
+            why = rules[stage].reason(pools, filter_properties, row)
         elif stage in weighers:
-            why = weighers[stage].refusal(pools, wanted, row) or _UNWEIGHED
+            why = weighers[stage].refusal(pools, filter_properties, row) or _UNWEIGHED
         reasons.append(PoolReason(facts.backend_id, stage, why))
     return reasons
 
 
-def refusal(pools: Pools, policy: VolumePolicy, wanted: Wanted, ranking: PoolRanking) -> Refusal:
+def refusal(pools: Pools, policy: VolumePolicy, filter_properties: FilterProperties, ranking: PoolRanking) -> Refusal:
     """The sentence for a request that no pool can take, with what would help. O(pools)."""
     if not len(ranking.considered):
         waiting = len(pools.waiting)
         hint = f"{waiting} backends have not reported yet" if waiting else "load capability reports"
         return Refusal(sentence="No valid backend was found: no pools are known", stage=REPORT, hint=hint)
-    why = sentence(len(ranking.considered), ranking.removed, wanted.requested_gb)
-    near = "; ".join(_near_misses(pools, policy, wanted, ranking))
+    why = sentence(len(ranking.considered), ranking.removed, filter_properties.requested_gb)
+    near = "; ".join(_near_misses(pools, policy, filter_properties, ranking))
     return Refusal(sentence=why.sentence, stage=why.stage, hint=near or None)
 
 
@@ -120,19 +127,21 @@ def _words(stage: str, requested_gb: int) -> str:
     return _PLACE_WORDS if stage == PLACE else f"refused by {stage}"
 
 
-def _near_misses(pools: Pools, policy: VolumePolicy, wanted: Wanted, ranking: PoolRanking) -> list[str]:
+def _near_misses(
+    pools: Pools, policy: VolumePolicy, filter_properties: FilterProperties, ranking: PoolRanking
+) -> list[str]:
     """What refused pools lack that all other filters would take."""
     found = []
     for name, count in ranking.removed.items():
         index = ranking.stages.index(name)
         if not count or name in (REPORT, PLACE) or index > len(policy.filters):
             continue
-        rows = _passing_others(pools, policy, wanted, ranking.considered[ranking.stage_of == index], name)
+        rows = _passing_others(pools, policy, filter_properties, ranking.considered[ranking.stage_of == index], name)
         if not len(rows):
             continue
         many = f"{len(rows)} pools" if len(rows) > 1 else "1 pool"
         if name == CapacityFilter.name:
-            lack = missing_gb(pools, wanted, rows)
+            lack = missing_gb(pools, filter_properties, rows)
             nearest = f", the nearest {lack:g} GiB" if np.isfinite(lack) else ""
             found.append(f"{many} lack{'' if len(rows) > 1 else 's'} only room{nearest}")
         else:
@@ -140,10 +149,12 @@ def _near_misses(pools: Pools, policy: VolumePolicy, wanted: Wanted, ranking: Po
     return found
 
 
-def _passing_others(pools: Pools, policy: VolumePolicy, wanted: Wanted, rows: Rows, but: str) -> Rows:
+def _passing_others(
+    pools: Pools, policy: VolumePolicy, filter_properties: FilterProperties, rows: Rows, but: str
+) -> Rows:
     for rule in policy.filters:
-        if rule.name != but and rule.applies(wanted) and len(rows):
-            rows = rows[rule.passes(pools, wanted, rows)]
+        if rule.name != but and rule.applies(filter_properties) and len(rows):
+            rows = rows[rule.passes(pools, filter_properties, rows)]
     return rows
 
 
@@ -154,9 +165,9 @@ def _without_weighers(pools: Pools, policy: VolumePolicy, ranking: PoolRanking) 
     found = []
     first = pools.fact(int(ranking.rows[0])).backend_id
     by_row = np.argsort(ranking.rows)
-    for out in ranking.terms:
+    for out in ranking.weigher_scores:
         totals = np.zeros(len(by_row))
-        for term in ranking.terms:
+        for term in ranking.weigher_scores:
             totals += 0.0 if term is out else term.multiplier * normalise(term.raw)[by_row]
         winner = pools.fact(int(ranking.rows[by_row[int(np.argmax(totals))]])).backend_id
         if winner != first:

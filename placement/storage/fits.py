@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def fits(engine: VolumeEngine, request: VolumeRequest, limit: int | None) -> Fit:
     """See ``VolumeEngine.fits``. Where capacity is all that changes as volumes come, each pool is counted by itself;
     else volumes are placed on a fork until one is refused."""
-    wanted = engine.wanted(request, retry=None)
-    rules = [rule for rule in engine.policy.filters if rule.applies(wanted)]
+    filter_properties = engine.filter_properties(request, retry=None)
+    rules = [rule for rule in engine.policy.filters if rule.applies(filter_properties)]
     capacity = any(isinstance(rule, CapacityFilter) for rule in rules)
     if limit is None and (not capacity or _endless(engine, request)):
         problem = "volumes without end fit: a pool's capacity is no number, or nothing looks at it"
@@ -32,13 +32,13 @@ def fits(engine: VolumeEngine, request: VolumeRequest, limit: int | None) -> Fit
 
 def _endless(engine: VolumeEngine, request: VolumeRequest) -> bool:
     ranking = engine.rank(request)
-    room = engine.pools.columns[CapacityFilter.column(engine.wanted(request))]
+    room = engine.pools.columns[CapacityFilter.column(engine.filter_properties(request))]
     return bool(np.isinf(room[ranking.rows]).any())
 
 
 def _counted(engine: VolumeEngine, request: VolumeRequest, limit: int | None) -> Fit:
     size, pools = request.spec.size_gb, engine.pools
-    column = CapacityFilter.column(engine.wanted(request))
+    column = CapacityFilter.column(engine.filter_properties(request))
     by_pool: dict[str, int] = {}
     left = limit
     trial = engine.fork()

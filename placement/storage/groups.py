@@ -17,7 +17,7 @@ from ..types.validation import check_text, shown
 from .decision import PoolSelection, VolumeGroupDecision
 from .explain import refusal
 from .pools.backend_names import backend_part
-from .pools.filter_properties import Wanted
+from .pools.filter_properties import FilterProperties
 from .pools.filters.capacity import CapacityFilter
 from .pools.reports import moment
 from .pools.request import VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType, check_volume_type
@@ -34,12 +34,12 @@ def group_order(engine: VolumeEngine, request: VolumeGroupRequest) -> tuple[Orde
     """The pools that Cinder ranks for a group, best first, a pool as often as it was matched; and why there are none.
     Charges nothing. O(volumes * pools)."""
     _check(engine, request)
-    order, why = _ranked(engine, _group_wanted(engine, request), "the group type")
+    order, why = _ranked(engine, _group_filter_properties(engine, request), "the group type")
     by_type = order
     for index, volume in enumerate(request.volumes):
         if why is not None:
             return [], why
-        found, why = _ranked(engine, engine.wanted(volume), f"volume {index + 1}")
+        found, why = _ranked(engine, engine.filter_properties(volume), f"volume {index + 1}")
         order = found if index == 0 else _matching(order, found)
         if why is None and not order:
             sentence = f"No valid backend was found: none can take volume {index + 1} besides those before it"
@@ -69,17 +69,17 @@ def _check(engine: VolumeEngine, request: object) -> VolumeGroupRequest:
     return request
 
 
-def _group_wanted(engine: VolumeEngine, request: VolumeGroupRequest) -> Wanted:
+def _group_filter_properties(engine: VolumeEngine, request: VolumeGroupRequest) -> FilterProperties:
     """The group as filters read it: a volume of no size, of no volume type, with the group type's specs."""
     group_type = request.group_type if request.group_type is not None else VolumeType()
     spec = VolumeSpec(size_gb=0, availability_zone=request.availability_zone)
-    return Wanted.of(spec, type_specs=group_type.extra_specs, instance_host=engine.instance_host)
+    return FilterProperties.of(spec, type_specs=group_type.extra_specs, instance_host=engine.instance_host)
 
 
-def _ranked(engine: VolumeEngine, wanted: Wanted, what: str) -> tuple[Order, Refusal | None]:
-    ranking = engine.ranking(wanted)
+def _ranked(engine: VolumeEngine, filter_properties: FilterProperties, what: str) -> tuple[Order, Refusal | None]:
+    ranking = engine.ranking(filter_properties)
     if not len(ranking.rows):
-        why = refusal(engine.pools, engine.policy, wanted, ranking)
+        why = refusal(engine.pools, engine.policy, filter_properties, ranking)
         return [], replace_sentence(why, f"{why.sentence} ({what})")
     return _order(engine, ranking), None
 
@@ -171,13 +171,13 @@ def _tried(
 def _placed(engine: VolumeEngine, volume: VolumeRequest, backend: str, *, tightly: bool) -> PoolSelection | None:
     volume = volume.with_changes(volume_id=engine.new_volume_id(volume))
     engine.sequence += 1  # each volume has an id of its own
-    wanted = engine.wanted(volume)
-    ranking = engine.ranking(wanted, among=engine.places(backend))
+    filter_properties = engine.filter_properties(volume)
+    ranking = engine.ranking(filter_properties, among=engine.places(backend))
     if not len(ranking.rows):
         return None
     at = 0
     if tightly:
-        room = engine.pools.columns[CapacityFilter.column(wanted)][ranking.rows]
+        room = engine.pools.columns[CapacityFilter.column(filter_properties)][ranking.rows]
         at = int(room.argmin())
     chosen = engine.selection(replace(volume, alternates=0), ranking, at, volume.spec.size_gb)
     engine.charge(chosen, volume)

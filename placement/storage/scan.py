@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types.decision import ScorePart
-from .pools.filter_properties import Wanted
-from .pools.filters.base import Rows, Verdicts
+from .pools.filter_properties import FilterProperties
+from .pools.filters.base import Mask, Rows
 from .pools.weighers.base import Draw, Weights
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ PLACE: Final = "resource_backend"
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
+class WeigherScores:
     """One weigher's raw and normalised weights of the ranked rows, in ranking order."""
 
     name: str
@@ -45,7 +45,7 @@ class PoolRanking:
     stage_of: NDArray[np.int16]
     rows: Rows
     weights: Weights
-    terms: tuple[Term, ...]
+    weigher_scores: tuple[WeigherScores, ...]
 
     @property
     def removed(self) -> dict[str, int]:
@@ -57,7 +57,7 @@ class PoolRanking:
         """What each weigher gave the pool at a place of the ranking."""
         return tuple(
             ScorePart(term.name, float(term.raw[at]), float(term.normalised[at]), term.multiplier)
-            for term in self.terms
+            for term in self.weigher_scores
         )
 
 
@@ -70,13 +70,13 @@ def stage_names(policy: VolumePolicy) -> tuple[str, ...]:
 def rank(
     pools: Pools,
     policy: VolumePolicy,
-    wanted: Wanted,
+    filter_properties: FilterProperties,
     draw: Draw,
     *,
-    known: Mapping[str, Verdicts] | None = None,
+    known: Mapping[str, Mask] | None = None,
     among: Rows | None = None,
 ) -> PoolRanking:
-    """All pools that pass, best first. ``known``: verdicts of filters on all rows that were judged before. ``among``:
+    """All pools that pass, best first. ``known``: mask of filters on all rows that were judged before. ``among``:
     the only rows that may be chosen, after weighing all. O(pools)."""
     considered = pools.live_rows()
     stages = stage_names(policy)
@@ -84,21 +84,21 @@ def rank(
     left = np.arange(len(considered))
     left = _remove(stage_of, left, _usable(pools, considered), 0)
     for index, rule in enumerate(policy.filters, 1):
-        if len(left) and rule.applies(wanted):
+        if len(left) and rule.applies(filter_properties):
             rows = considered[left]
-            verdicts = known.get(rule.name) if known is not None else None
-            passing = rule.passes(pools, wanted, rows) if verdicts is None else verdicts[rows]
+            mask = known.get(rule.name) if known is not None else None
+            passing = rule.passes(pools, filter_properties, rows) if mask is None else mask[rows]
             left = _remove(stage_of, left, passing, index)
     # Pools that cannot be weighed go first, so that the others are weighed as if they had never been there.
     rated: dict[str, Weights] = {}
     for index, weigher in enumerate(policy.weighers, 1 + len(policy.filters)):
         if weigher.refuses:
-            raw = weigher.raw(pools, wanted, considered[left], draw)
+            raw = weigher.raw(pools, filter_properties, considered[left], draw)
             fine = ~np.isnan(raw)
             rated = {name: each[fine] for name, each in rated.items()} | {weigher.name: raw[fine]}
             left = _remove(stage_of, left, fine, index)
     raws = [
-        rated[weigher.name] if weigher.refuses else weigher.raw(pools, wanted, considered[left], draw)
+        rated[weigher.name] if weigher.refuses else weigher.raw(pools, filter_properties, considered[left], draw)
         for weigher in policy.weighers
     ]
     rows = considered[left]
@@ -109,24 +109,24 @@ def rank(
         outside = np.isin(considered, rows[~allowed])
         stage_of[outside] = len(stages) - 1
         rows, weights = rows[allowed], weights[allowed]
-        terms = tuple(Term(t.name, t.multiplier, t.raw[allowed], t.normalised[allowed]) for t in terms)
+        terms = tuple(WeigherScores(t.name, t.multiplier, t.raw[allowed], t.normalised[allowed]) for t in terms)
     return PoolRanking(considered, stages, stage_of, rows, weights, terms)
 
 
-def _usable(pools: Pools, rows: Rows) -> Verdicts:
+def _usable(pools: Pools, rows: Rows) -> Mask:
     if not pools.problems:
         return np.ones(len(rows), np.bool_)
     return np.array([pools.fact(row).problem is None for row in rows.tolist()], np.bool_)
 
 
-def _remove(stage_of: NDArray[np.int16], left: NDArray[np.intp], passing: Verdicts, stage: int) -> NDArray[np.intp]:
+def _remove(stage_of: NDArray[np.int16], left: NDArray[np.intp], passing: Mask, stage: int) -> NDArray[np.intp]:
     stage_of[left[~passing]] = stage
     return left[passing]
 
 
 def _weigh(
     policy: VolumePolicy, rows: Rows, raws: Sequence[Weights], draw: Draw
-) -> tuple[NDArray[np.intp], Weights, tuple[Term, ...]]:
+) -> tuple[NDArray[np.intp], Weights, tuple[WeigherScores, ...]]:
     """Order, weights in that order, and terms in that order."""
     totals = np.zeros(len(rows))
     normalised: list[Weights] = []
@@ -136,14 +136,14 @@ def _weigh(
         normalised.append(share)
     order = _drawn(totals, draw) if policy.stochastic else np.argsort(-totals, kind="stable")
     terms = (
-        _term(weigher, raw[order], share[order])
+        _weigher_scores(weigher, raw[order], share[order])
         for weigher, raw, share in zip(policy.weighers, raws, normalised, strict=True)
     )
     return order, totals[order], tuple(terms)
 
 
-def _term(weigher: PoolWeigher, raw: Weights, normalised: Weights) -> Term:
-    return Term(weigher.name, weigher.multiplier, raw, normalised)
+def _weigher_scores(weigher: PoolWeigher, raw: Weights, normalised: Weights) -> WeigherScores:
+    return WeigherScores(weigher.name, weigher.multiplier, raw, normalised)
 
 
 def normalise(raw: Weights) -> Weights:

@@ -269,18 +269,18 @@ class _Joint:
         assert self.locality is not None
         storage.pools.advance(volume.now)
         volume = volume.with_changes(volume_id=storage.new_volume_id(volume))
-        wanted = storage.wanted(volume)
+        filter_properties = storage.filter_properties(volume)
         allowed = storage.places(volume.spec.resource_backend)
         near = self.near(row)
         must = near if self.locality.mode == "filter" else None
         if must is not None and allowed is not None:
             must = np.intersect1d(must, allowed).astype(np.int32)
-        ranking = storage.ranking(wanted, among=allowed if must is None else must)
+        ranking = storage.ranking(filter_properties, among=allowed if must is None else must)
         at = 0 if must is not None else _nearest(ranking, near, self.locality.weight)
         if at is None:
-            return storage.decision(volume, ranking, refusal(storage.pools, storage.policy, wanted, ranking))
+            return storage.decision(volume, ranking, refusal(storage.pools, storage.policy, filter_properties, ranking))
         if not len(ranking.rows):
-            return storage.decision(volume, ranking, refusal(storage.pools, storage.policy, wanted, ranking))
+            return storage.decision(volume, ranking, refusal(storage.pools, storage.policy, filter_properties, ranking))
         chosen = storage.selection(volume, ranking, at, volume.spec.size_gb)
         storage.charge(chosen, volume)
         return storage.decision(volume, ranking, None, chosen)

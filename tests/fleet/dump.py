@@ -29,7 +29,7 @@ def dump(fleet: Fleet) -> dict[str, Any]:
         "aggregates": fleet.aggregates[: len(fleet.aggregate_table)],
         "cells": {row: fleet.numa.get_row(row) for row in range(fleet.rows) if fleet.numa.get_row(row) is not None},
         "devices": [fleet.pci_pools(row) for row in range(fleet.rows)],
-        "facts": (fleet.ledger.constants.facts(), fleet.sharing_providers(), trees(fleet)),
+        "facts": (fleet.change_log.constants.facts(), fleet.sharing_providers(), trees(fleet)),
         "groups": [(uuid, fleet.kernel.group(index)) for index, uuid in enumerate(fleet.group_uuids)],
         "consumers": guests(fleet),
     }

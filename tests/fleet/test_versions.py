@@ -243,7 +243,7 @@ def test_the_static_epoch_never_goes_back() -> None:
 def test_an_edit_that_fails_half_way_is_put_back(name: str) -> None:
     fleet = small()
     before = dump(fleet)
-    change = fleet.ledger.editing(np.array([0, 1], np.int32)) if name == "editing" else fleet.history.undoing()
+    change = fleet.change_log.editing(np.array([0, 1], np.int32)) if name == "editing" else fleet.history.undoing()
 
     def fail_half_way() -> None:
         with change:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.placement.storage.pools.expression import ExpressionError, evaluate, expression
-from hostler.placement.storage.pools.filter_properties import Wanted
-from hostler.placement.storage.pools.function_rows import filter_verdicts, goodness_ratings
+from hostler.placement.storage.pools.filter_properties import FilterProperties
+from hostler.placement.storage.pools.function_rows import filter_mask, goodness_ratings
 from hostler.placement.storage.pools.functions import filter_passes, goodness
 from hostler.placement.storage.pools.pools import Pools
 from hostler.placement.storage.pools.reports import BackendReport
@@ -199,9 +199,9 @@ def test_all_pools_at_once_are_worth_what_each_is_by_itself(seed: int, strict: b
     )
     for row in chance.sample(range(40), 5):
         pools.consume(row, 3)
-    rows, wanted = pools.live_rows(), Wanted.of(spec)
-    verdicts = filter_verdicts(pools, wanted, rows, strict=strict)
-    assert verdicts.tolist() == [filter_passes(pools, wanted, row, strict=strict)[0] for row in rows.tolist()]
+    rows, wanted = pools.live_rows(), FilterProperties.of(spec)
+    mask = filter_mask(pools, wanted, rows, strict=strict)
+    assert mask.tolist() == [filter_passes(pools, wanted, row, strict=strict)[0] for row in rows.tolist()]
     ratings = goodness_ratings(pools, wanted, rows, strict=strict)
     for row, rating in zip(rows.tolist(), ratings.tolist(), strict=True):
         try:

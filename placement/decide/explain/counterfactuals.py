@@ -111,7 +111,7 @@ def _judged(scheduling: Scheduling, rows: Rows) -> list[tuple[Stage, Mask]]:
     """Stages with verdicts by host class or by row, and what they refuse."""
     signature = scheduling.signature
     class_of = scheduling.fleet.store.row["class_of"][rows]
-    by_class = [(signature.stages[number], ~passes[class_of]) for number, passes in signature.class_verdicts().items()]
+    by_class = [(signature.stages[number], ~passes[class_of]) for number, passes in signature.class_results().items()]
     return by_class + [(stage, cache.array[rows] == 0) for stage, cache in signature.row_judges]
 
 

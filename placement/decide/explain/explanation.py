@@ -94,8 +94,10 @@ def _top(scheduling: Scheduling, ranked: Ranked, top: int) -> tuple[RankedHost, 
 
 def _refused(scheduling: Scheduling, ranked: Ranked) -> list[HostReason]:
     fleet, reasons = scheduling.fleet, Reasons(scheduling)
-    refused = ranked.verdicts != 0
+    refused = ranked.refusing_stages != 0
     return [
-        HostReason(fleet.service_host(row), fleet.name(row), *reasons.of_verdict(row, verdict))
-        for row, verdict in zip(ranked.considered[refused].tolist(), ranked.verdicts[refused].tolist(), strict=True)
+        HostReason(fleet.service_host(row), fleet.name(row), *reasons.of_refusal(row, stage))
+        for row, stage in zip(
+            ranked.considered[refused].tolist(), ranked.refusing_stages[refused].tolist(), strict=True
+        )
     ]

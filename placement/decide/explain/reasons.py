@@ -27,12 +27,12 @@ class Reasons:
         """Filters explain themselves by what the request says, so it says the time and the server group."""
         self._by_class: dict[tuple[int, int], str] = {}
 
-    def of_verdict(self, row: int, verdict: int) -> tuple[str, str]:
-        """Stage and reason of a refused row, by its verdict in ``Ranked``."""
+    def of_refusal(self, row: int, stage: int) -> tuple[str, str]:
+        """Stage and reason of a refused row, by its stage in ``Ranked``."""
         stages = self._signature.stages
-        if verdict >= len(stages):
+        if stage >= len(stages):
             return SELECTION, self.of_selection(row)
-        return stages[verdict].name, self.of_stage(stages[verdict], row)
+        return stages[stage].name, self.of_stage(stages[stage], row)
 
     def of_stage(self, stage: Stage, row: int) -> str:
         """Why ``stage`` refuses the host at ``row``, which it does, whatever the others say."""
@@ -75,12 +75,12 @@ class Reasons:
             return self._aggregates_reason(row)
         if stage.name == CELL:
             cell = self._fleet.host_class(row).cell_uuid
-            return f"is in cell {cell}, not {self._signature.demands.cell_uuid}"
+            return f"is in cell {cell}, not {self._signature.requirements.cell_uuid}"
         assert stage.name == CANDIDATES
         return "its provider tree has no allocation candidate for the request groups"
 
     def _traits_reason(self, row: int) -> str:
-        query, group = self._signature.demands.query, self._signature.demands.group
+        query, group = self._signature.requirements.query, self._signature.requirements.group
         traits = self._fleet.host_class(row).traits
         lacking = sorted((group.required | query.root_required) - traits)
         if lacking:
@@ -93,7 +93,7 @@ class Reasons:
 
     def _aggregates_reason(self, row: int) -> str:
         group, mine = (
-            self._signature.demands.group,
+            self._signature.requirements.group,
             [self._fleet.aggregates[i] for i in self._fleet.host_class(row).aggregates],
         )
         uuids = {aggregate.uuid for aggregate in mine}

@@ -1,5 +1,7 @@
-"""Figures of all pools as numpy columns, [column, row], and the kernel's pointers to them. Rows are in candidate order:
-backends as they came, their pools as they came; a row that no pool has any more is empty until the rows are laid anew.
+"""Capacities of all pools as numpy columns, [column, row], and the kernel's pointers to them.
+
+Rows are in candidate order: backends in the order of their first report, each with its pools in the order of theirs.
+The row of a removed pool stays empty until the rows are rebuilt.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def _nowhere(uuid: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Wanted:
+class FilterProperties:
     """``requested_gb`` is what a pool must have room for: the size, or the growth of an extend. ``exists_on``: the pool
     that holds the volume already. ``type_specs`` are the extra specs CapabilitiesFilter reads: the volume type's, or
     the group type's."""
@@ -44,7 +44,7 @@ class Wanted:
         requested_gb: int | None = None,
         type_specs: Mapping[str, str | None] | None = None,
         **others: Any,
-    ) -> Wanted:
+    ) -> FilterProperties:
         """The request for a spec."""
         properties = {
             "size": spec.size_gb,

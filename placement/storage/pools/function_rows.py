@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from .expression import Expression, ExpressionError, expression
 from .expression.vector import BAD, BOOLEAN, HARD, TEXT, Floats, Vector, evaluate_rows
-from .filter_properties import Wanted
-from .filters.base import Rows, Verdicts
+from .filter_properties import FilterProperties
+from .filters.base import Mask, Rows
 from .functions import FILTER, GOODNESS, filter_passes, goodness
 from .view import MISSING
 
@@ -24,25 +24,25 @@ FEW: Final = 24
 """Pools that are quicker one by one."""
 
 
-def filter_verdicts(pools: Pools, wanted: Wanted, rows: Rows, *, strict: bool) -> Verdicts:
-    """DriverFilter's verdicts. O(rows)."""
-    verdicts = np.ones(len(rows), np.bool_)
+def filter_mask(pools: Pools, filter_properties: FilterProperties, rows: Rows, *, strict: bool) -> Mask:
+    """DriverFilter's mask. O(rows)."""
+    mask = np.ones(len(rows), np.bool_)
     hard = np.zeros(len(rows), np.bool_)
     for function, at in _by_text(pools, rows, FILTER, strict=strict):
         if function is None:
             hard[at] = True
             continue
         passing = np.zeros(len(at), np.bool_)
-        for found in _values(pools, wanted, rows[at], function, FILTER):
+        for found in _values(pools, filter_properties, rows[at], function, FILTER):
             hard[at] |= found.kinds == HARD
             passing |= (found.kinds <= BOOLEAN) & (found.numbers != 0)
-        verdicts[at] = passing
+        mask[at] = passing
     for index in np.flatnonzero(hard).tolist():
-        verdicts[index] = filter_passes(pools, wanted, int(rows[index]), strict=strict)[0]
-    return verdicts
+        mask[index] = filter_passes(pools, filter_properties, int(rows[index]), strict=strict)[0]
+    return mask
 
 
-def goodness_ratings(pools: Pools, wanted: Wanted, rows: Rows, *, strict: bool) -> Floats:
+def goodness_ratings(pools: Pools, filter_properties: FilterProperties, rows: Rows, *, strict: bool) -> Floats:
     """GoodnessWeigher's ratings, NaN for a pool that cannot be rated. O(rows)."""
     ratings = np.zeros(len(rows))
     hard = np.zeros(len(rows), np.bool_)
@@ -51,20 +51,20 @@ def goodness_ratings(pools: Pools, wanted: Wanted, rows: Rows, *, strict: bool) 
             hard[at] = True
             continue
         best = np.zeros(len(at))
-        for found in _values(pools, wanted, rows[at], function, GOODNESS):
+        for found in _values(pools, filter_properties, rows[at], function, GOODNESS):
             hard[at] |= found.kinds == HARD
             rated = np.where(found.kinds == BOOLEAN, found.numbers * 100, found.numbers)
             fine = (found.kinds != BAD) & (rated >= 0) & (rated <= 100)
             best = np.maximum(best, np.where(fine, rated, 0.0))
         ratings[at] = best
     for index in np.flatnonzero(hard).tolist():
-        ratings[index] = _rated(pools, wanted, int(rows[index]), strict=strict)
+        ratings[index] = _rated(pools, filter_properties, int(rows[index]), strict=strict)
     return ratings
 
 
-def _rated(pools: Pools, wanted: Wanted, row: int, *, strict: bool) -> float:
+def _rated(pools: Pools, filter_properties: FilterProperties, row: int, *, strict: bool) -> float:
     try:
-        return goodness(pools, wanted, row, strict=strict)
+        return goodness(pools, filter_properties, row, strict=strict)
     except ExpressionError:
         return math.nan
 
@@ -84,7 +84,9 @@ def _by_text(
             yield expression(texts.words[code], strict=strict), np.flatnonzero(codes == code)
 
 
-def _values(pools: Pools, wanted: Wanted, rows: Rows, function: Expression, kind: str) -> Iterator[Vector]:
+def _values(
+    pools: Pools, filter_properties: FilterProperties, rows: Rows, function: Expression, kind: str
+) -> Iterator[Vector]:
     """The function's values on rows, once for each name of their protocol if it names it."""
     if function.tree is None:
         yield Vector(np.zeros(len(rows)), np.full(len(rows), BAD, np.uint8))
@@ -93,13 +95,13 @@ def _values(pools: Pools, wanted: Wanted, rows: Rows, function: Expression, kind
     families = [repr(each) if isinstance(each, list) else "" for each in protocols]
     names = {family: each for family, each in zip(families, protocols, strict=True) if family}
     if not names:
-        yield _evaluated(pools, wanted, rows, function, kind, MISSING)
+        yield _evaluated(pools, filter_properties, rows, function, kind, MISSING)
         return
     nothing = np.full(len(rows), BAD, np.uint8)
     for family in dict.fromkeys(families):
         at = np.flatnonzero([each == family for each in families])
         for protocol in names.get(family, [MISSING]):
-            yield _placed(_evaluated(pools, wanted, rows[at], function, kind, protocol), at, nothing)
+            yield _placed(_evaluated(pools, filter_properties, rows[at], function, kind, protocol), at, nothing)
 
 
 def _placed(found: Vector, at: NDArray[np.intp], nothing: NDArray[np.uint8]) -> Vector:
@@ -109,9 +111,11 @@ def _placed(found: Vector, at: NDArray[np.intp], nothing: NDArray[np.uint8]) -> 
     return Vector(numbers, kinds)
 
 
-def _evaluated(pools: Pools, wanted: Wanted, rows: Rows, function: Expression, kind: str, protocol: Any) -> Vector:
+def _evaluated(
+    pools: Pools, filter_properties: FilterProperties, rows: Rows, function: Expression, kind: str, protocol: Any
+) -> Vector:
     assert function.tree is not None
-    variables = pools.variables.of(wanted, rows, kind, strict=function.strict, protocol=protocol)
+    variables = pools.variables.of(filter_properties, rows, kind, strict=function.strict, protocol=protocol)
     found = evaluate_rows(function.tree, variables)
     kinds = np.where(found.kinds == TEXT, np.uint8(HARD), found.kinds)
     shape = (len(rows),)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from .expression import Expression, ExpressionError, evaluate, expression
-from .filter_properties import Wanted
+from .filter_properties import FilterProperties
 from .view import FILTER_STATS, STATS, Stats
 
 if TYPE_CHECKING:
@@ -22,18 +22,20 @@ def function_of(pools: Pools, row: int, kind: str, *, strict: bool) -> Expressio
     return None if text is None else expression(str(text), strict=strict)
 
 
-def function_scopes(wanted: Wanted, kind: str) -> dict[str, Any]:
+def function_scopes(filter_properties: FilterProperties, kind: str) -> dict[str, Any]:
     """The scopes that are the request's; without QoS specs a filter_function has no scope ``qos`` at all."""
-    qos = wanted.spec.qos_specs
+    qos = filter_properties.spec.qos_specs
     own = {} if qos is None and kind == GOODNESS else qos
-    return {"volume": wanted.properties, "extra": wanted.spec.extra_specs, "qos": own}
+    return {"volume": filter_properties.properties, "extra": filter_properties.spec.extra_specs, "qos": own}
 
 
-def scopes(pools: Pools, wanted: Wanted, row: int, kind: str, function: Expression) -> Iterator[Mapping[str, Any]]:
+def scopes(
+    pools: Pools, filter_properties: FilterProperties, row: int, kind: str, function: Expression
+) -> Iterator[Mapping[str, Any]]:
     """What the function's variables mean, once for each name of the pool's protocol if it names it."""
     facts = pools.fact(row)
     names = FILTER_STATS if kind == FILTER else STATS
-    common = function_scopes(wanted, kind)
+    common = function_scopes(filter_properties, kind)
     if not (function.names_protocol and isinstance(facts.storage_protocol, list)):
         yield {**common, "stats": Stats(pools, row, names), "capabilities": facts.capabilities}
         return
@@ -50,13 +52,13 @@ def value(function: Expression, scope: Mapping[str, Any]) -> Any:
     return evaluate(function.tree, scope, strict=function.strict)
 
 
-def filter_passes(pools: Pools, wanted: Wanted, row: int, *, strict: bool) -> tuple[bool, str]:
+def filter_passes(pools: Pools, filter_properties: FilterProperties, row: int, *, strict: bool) -> tuple[bool, str]:
     """DriverFilter's verdict on one pool, and why not. O(tree)."""
     function = function_of(pools, row, FILTER, strict=strict)
     if function is None:
         return True, ""
     why = ""
-    for scope in scopes(pools, wanted, row, FILTER, function):
+    for scope in scopes(pools, filter_properties, row, FILTER, function):
         try:
             if value(function, scope):
                 return True, ""
@@ -66,7 +68,7 @@ def filter_passes(pools: Pools, wanted: Wanted, row: int, *, strict: bool) -> tu
     return False, why
 
 
-def goodness(pools: Pools, wanted: Wanted, row: int, *, strict: bool) -> float:
+def goodness(pools: Pools, filter_properties: FilterProperties, row: int, *, strict: bool) -> float:
     """GoodnessWeigher's rating of one pool, 0 to 100: the best over the names of its protocol. O(tree).
 
     0 where there is no function, or it has no value, or one outside 0 and 100. ExpressionError where the value is no
@@ -75,7 +77,7 @@ def goodness(pools: Pools, wanted: Wanted, row: int, *, strict: bool) -> float:
     function = function_of(pools, row, GOODNESS, strict=strict)
     if function is None:
         return 0.0
-    return max(_rating(function, scope) for scope in scopes(pools, wanted, row, GOODNESS, function))
+    return max(_rating(function, scope) for scope in scopes(pools, filter_properties, row, GOODNESS, function))
 
 
 def _rating(function: Expression, scope: Mapping[str, Any]) -> float:

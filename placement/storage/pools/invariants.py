@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ....ext.pools import derive
-from .reports import read_figures
+from .reports import read_capacities
 
 if TYPE_CHECKING:
     from .pools import Pools
@@ -24,7 +24,7 @@ def check(pools: Pools) -> None:
     assert not columns.live[columns.rows :].any(), "rows beyond the last"
     _check_order(pools, live)
     _check_names(pools, live)
-    _check_figures(pools, live)
+    _check_capacities(pools, live)
     on = Counter(volume.host for volume in pools.volumes.values())
     assert all(pools.volumes.on(host) == count for host, count in on.items()), "volumes by host"
     counted = columns["volumes"]
@@ -49,7 +49,7 @@ def _check_names(pools: Pools, live: list[int]) -> None:
     assert all(host == service.host for host, service in pools.services.items()), "hosts of services"
 
 
-def _check_figures(pools: Pools, live: list[int]) -> None:
+def _check_capacities(pools: Pools, live: list[int]) -> None:
     """What is derived follows from the rest, what never changes from the report."""
     columns = pools.columns
     block = columns.block.copy()
@@ -58,7 +58,7 @@ def _check_figures(pools: Pools, live: list[int]) -> None:
     assert np.isfinite(block[:10]).all(), "a figure is no number"
     for row in live:
         facts = pools.fact(row)
-        figures = read_figures(facts.reported, pools.default_ratio)
+        figures = read_capacities(facts.reported, pools.default_ratio)
         assert facts.problem == figures.problem, "problem"
         assert columns["ratio"][row] == facts.ratio == figures.ratio, "ratio"
         assert columns["thin"][row] == facts.thin, "thin"

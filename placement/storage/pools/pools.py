@@ -17,7 +17,7 @@ from .invariants import check
 from .reports import (
     Backend,
     BackendReport,
-    Figures,
+    Capacities,
     PoolFacts,
     VolumeService,
     check_host,
@@ -127,7 +127,7 @@ class Pools(PoolRows):
     def report(self, report: BackendReport, *, availability_zone: str | None = None) -> bool:
         """Take in a capability report; its service becomes known if it is not (in ``availability_zone``, or nova).
 
-        False if it is older than the last one and says nothing new. Figures of a pool that was charged after the
+        False if it is older than the last one and says nothing new. Capacities of a pool that was charged after the
         report was made stay as they are. InvalidValue for what is no report. O(pools of the backend); O(all pools)
         where pools come to a backend that is not the last.
         """
@@ -323,7 +323,7 @@ def _check_service(service: object) -> VolumeService:
     return service
 
 
-def _fill(line: Line, facts: PoolFacts, figures: Figures, at: float) -> None:
+def _fill(line: Line, facts: PoolFacts, figures: Capacities, at: float) -> None:
     """Write a report's figures into a row's line. The volumes are counted elsewhere."""
     total, free = figures.total, figures.free
     reserve_unknown = not isinstance(free, str) and isinstance(total, str) and figures.reserved_percentage != 0

@@ -99,7 +99,7 @@ class PoolFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class Capacities:
     """The capacities of one report, GiB."""
 
     total: float | str = 0.0
@@ -201,7 +201,7 @@ def _filled(pool: dict[str, Any], backend: Mapping[str, Any]) -> dict[str, Any]:
     return pool
 
 
-def read_figures(reported: Mapping[str, Any], default_ratio: str) -> Figures:
+def read_capacities(reported: Mapping[str, Any], default_ratio: str) -> Capacities:
     """A pool's capacities out of its report; with ``problem`` set, and no figure taken, if one makes no sense. O(1)."""
     try:
         total = _amount(reported, "total_capacity_gb", words=True)
@@ -215,8 +215,8 @@ def read_figures(reported: Mapping[str, Any], default_ratio: str) -> Figures:
         if not abs(ratio) < 1e12:
             raise ValueError(f"max_over_subscription_ratio is {ratio}")
     except (TypeError, ValueError, ArithmeticError) as error:
-        return Figures(problem=f"its report cannot be used: {str(error) or type(error).__name__:.120}")
-    return Figures(total, free, allocated, provisioned, reserved, ratio)
+        return Capacities(problem=f"its report cannot be used: {str(error) or type(error).__name__:.120}")
+    return Capacities(total, free, allocated, provisioned, reserved, ratio)
 
 
 def _amount(reported: Mapping[str, Any], name: str, *, words: bool) -> float | str:
@@ -236,9 +236,9 @@ def _number(reported: Mapping[str, Any], name: str, default: float = 0) -> float
 
 def facts_of(
     name: str, backend: Backend, zone: str, capabilities: Mapping[str, Any], default_ratio: str
-) -> tuple[PoolFacts, Figures]:
+) -> tuple[PoolFacts, Capacities]:
     """What a pool's report says of it. O(1)."""
-    figures = read_figures(capabilities, default_ratio)
+    figures = read_capacities(capabilities, default_ratio)
     cluster = append_pool(backend.cluster_name, name) if backend.cluster_name else None
     host = append_pool(backend.host, name)
     return (

@@ -19,15 +19,15 @@ from .volumes import Placed, Volume, Volumes
 
 Line = NDArray[np.float64]
 
-TOLD: Final = 1_000_000
+MAX_CHANGED_ROWS: Final = 1_000_000
 """Changes of facts that are remembered; then whoever follows starts anew."""
 
 
 class PoolRows:
     """Rows, volumes, and what is charged.
 
-    ``layout`` moves when rows are laid anew, ``epoch`` when what pools report has changed (``told`` says of which
-    rows), and the log in ``columns.kernel`` tells of every changed row.
+    ``layout`` moves when rows are laid anew, ``epoch`` when what pools report has changed (``changed_rows``
+    has the rows), and the log in ``columns.kernel`` tells of every changed row.
     """
 
     def __init__(self, history: History) -> None:
@@ -40,7 +40,7 @@ class PoolRows:
         """Backend id -> row."""
         self._row_of_host: dict[str, int] = {}
         self.volumes = Volumes(self._count_volume)
-        self.told: list[int] = []
+        self.changed_rows: list[int] = []
         """Rows whose facts have changed, in order."""
         self.layout = 0
         self._known = ((-1, -1), True, False)
@@ -50,7 +50,7 @@ class PoolRows:
     @property
     def epoch(self) -> tuple[int, int]:
         """Changes when facts of some pool do."""
-        return self.layout, len(self.told)
+        return self.layout, len(self.changed_rows)
 
     @property
     def problems(self) -> bool:
@@ -103,8 +103,8 @@ class PoolRows:
         self.make(partial(self._write, row, facts, line), partial(self._write, row, before, was))
 
     def _write(self, row: int, facts: PoolFacts | None, line: Line) -> None:
-        if len(self.told) > TOLD:
-            self.told.clear()
+        if len(self.changed_rows) > MAX_CHANGED_ROWS:
+            self.changed_rows.clear()
             self.layout += 1
         old = self.facts[row]
         if old is not None and self.row_of.get(old.backend_id) == row:
@@ -117,10 +117,10 @@ class PoolRows:
             self.row_of[facts.backend_id] = row
             self._row_of_host[facts.host] = row
             self.columns.block[COLUMN["volumes"], row] = self.volumes.on(facts.host)
-        self.told.append(row)
+        self.changed_rows.append(row)
         self.columns.changed(row)
 
-    def _put_figures(self, row: int, line: Line) -> None:
+    def _put_capacities(self, row: int, line: Line) -> None:
         self.columns.block[:, row] = line
         self.columns.changed(row)
 
@@ -135,7 +135,7 @@ class PoolRows:
         self.columns.derive(row)
         if self._history.recording:
             line = self.columns.block[:, row].copy()
-            self.make(partial(self._put_figures, row, line), lambda: None)
+            self.make(partial(self._put_capacities, row, line), lambda: None)
 
     # rows
 
@@ -186,7 +186,7 @@ class PoolRows:
         self.columns.order(block, np.array([each is not None for each in facts], np.int32))
         self.row_of = {each.backend_id: row for row, each in enumerate(facts) if each is not None}
         self._row_of_host = {each.host: row for row, each in enumerate(facts) if each is not None}
-        self.told.clear()
+        self.changed_rows.clear()
         self.layout += 1
 
     def _tidy(self) -> None:
@@ -204,7 +204,7 @@ class PoolRows:
             before = block[:, row].copy()
             self.columns.consume(row, size_gb, at)
             after = block[:, row].copy()
-            redo, undo = partial(self._put_figures, row, after), partial(self._put_figures, row, before)
+            redo, undo = partial(self._put_capacities, row, after), partial(self._put_capacities, row, before)
             self._history.record(Change(redo, undo))
         else:
             self.columns.consume(row, size_gb, at)

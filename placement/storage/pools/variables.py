@@ -11,7 +11,7 @@ import numpy as np
 from .expression.scalar import converted, kept
 from .expression.vector import BAD, GREATEST, HARD, NUMBER, TEXT, Variables, Vector, constant
 from .expression.vector import BOOLEAN as TRUTH
-from .filter_properties import Wanted
+from .filter_properties import FilterProperties
 from .filters.base import Rows
 from .functions import FILTER, function_scopes
 from .view import FILTER_STATS, MISSING, STATS, attribute
@@ -35,15 +35,15 @@ class ReportedColumn:
         self.codes = np.zeros(capacity, np.int32)
         self.words: list[str] = []
         self._code_of: dict[str, int] = {}
-        self._told = len(pools.told)
+        self._changes_seen = len(pools.changed_rows)
         self._fill(pools.live_rows())
 
     def at(self, rows: Rows) -> Vector:
         """Values of rows. O(rows + what was reported since)."""
-        told = self._pools.told
-        if len(told) != self._told:
-            changed = np.unique(np.array(told[self._told :], np.int32))
-            self._told = len(told)
+        changed_rows = self._pools.changed_rows
+        if len(changed_rows) != self._changes_seen:
+            changed = np.unique(np.array(changed_rows[self._changes_seen :], np.int32))
+            self._changes_seen = len(changed_rows)
             self._fill(changed[self._pools.columns.live[changed] != 0])
         kinds = self.kinds[rows]
         has_text = bool(self.words) and bool((kinds == TEXT).any())
@@ -82,7 +82,7 @@ class FunctionTexts:
         self.words: list[str] = []
         self.live: set[int] = set()
         self._code_of: dict[str, int] = {}
-        self._told = len(pools.told)
+        self._changes_seen = len(pools.changed_rows)
         self._fill(pools.live_rows().tolist())
 
     def living(self, rows: Rows) -> Rows:
@@ -94,10 +94,10 @@ class FunctionTexts:
 
     def catch_up(self) -> None:
         """Read what was reported since. O(reports)."""
-        told = self._pools.told
-        if len(told) == self._told:
+        changed_rows = self._pools.changed_rows
+        if len(changed_rows) == self._changes_seen:
             return
-        changed, self._told = told[self._told :], len(told)
+        changed, self._changes_seen = changed_rows[self._changes_seen :], len(changed_rows)
         live = self._pools.columns.live
         self._fill([row for row in dict.fromkeys(changed) if live[row]])
 
@@ -145,11 +145,13 @@ class PoolVariables:
             return lambda row: attribute(pools, row, name)
         return lambda row: pools.fact(row).capabilities.get(name)
 
-    def of(self, wanted: Wanted, rows: Rows, kind: str, *, strict: bool, protocol: Any = MISSING) -> Variables:
+    def of(
+        self, filter_properties: FilterProperties, rows: Rows, kind: str, *, strict: bool, protocol: Any = MISSING
+    ) -> Variables:
         """What variables mean to a request on rows; ``protocol`` stands for the pools' storage protocol, if it is one
         of several names."""
         names = FILTER_STATS if kind == FILTER else STATS
-        request = function_scopes(wanted, kind)
+        request = function_scopes(filter_properties, kind)
 
         def look_up(scope: str, name: str) -> Vector:
             if scope == "capabilities" or (scope == "stats" and name in names):

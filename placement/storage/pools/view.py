@@ -20,7 +20,7 @@ def _reported(name: str, default: Any = None) -> _Getter:
     return lambda pools, facts, row: facts.reported.get(name, default)
 
 
-def _figure(name: str) -> _Getter:
+def _column(name: str) -> _Getter:
     column = COLUMN[name]
     return lambda pools, facts, row: float(pools.columns.block[column, row])
 
@@ -49,8 +49,8 @@ _ATTRIBUTES: Final[Mapping[str, _Getter]] = {
     "QoS_support": _reported("QoS_support", False),
     "total_capacity_gb": lambda pools, facts, row: facts.total,
     "free_capacity_gb": _free,
-    "allocated_capacity_gb": _figure("allocated"),
-    "provisioned_capacity_gb": _figure("provisioned"),
+    "allocated_capacity_gb": _column("allocated"),
+    "provisioned_capacity_gb": _column("provisioned"),
     "reserved_percentage": lambda pools, facts, row: facts.reserved_percentage,
     "max_over_subscription_ratio": lambda pools, facts, row: facts.ratio,
     "thin_provisioning_support": _reported("thin_provisioning_support", False),

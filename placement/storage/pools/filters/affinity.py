@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from ..filter_properties import Wanted
+from ..filter_properties import FilterProperties
 from ..request import is_uuid
 from .base import REQUEST, PoolFilter
 
@@ -23,27 +23,29 @@ class _AffinityFilter(PoolFilter):
     hint: ClassVar[str]
     wants: ClassVar[bool]
 
-    def applies(self, wanted: Wanted) -> bool:
-        hint: object = wanted.spec.scheduler_hints.get(self.hint, [])
+    def applies(self, filter_properties: FilterProperties) -> bool:
+        hint: object = filter_properties.spec.scheduler_hints.get(self.hint, [])
         return hint != []
 
-    def pool_passes(self, pools: Pools, wanted: Wanted, row: int) -> bool:
-        ids = self._ids(wanted)
+    def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
+        ids = self._ids(filter_properties)
         if not ids:
             return False
         facts = pools.fact(row)
-        held = pools.volumes.any_on(frozenset(ids), wanted.project_id, facts.host, facts.cluster_name)
+        held = pools.volumes.any_on(frozenset(ids), filter_properties.project_id, facts.host, facts.cluster_name)
         return held is self.wants
 
-    def _ids(self, wanted: Wanted) -> list[str]:
+    def _ids(self, filter_properties: FilterProperties) -> list[str]:
         """The uuids of the hint; empty if something in it is none."""
-        given = wanted.spec.scheduler_hints[self.hint]
+        given = filter_properties.spec.scheduler_hints[self.hint]
         ids = list(given) if isinstance(given, list | tuple) else [given]
         return ids if all(map(is_uuid, ids)) else []
 
-    def why(self, pools: Pools, wanted: Wanted, row: int) -> str:
-        if not self._ids(wanted):
-            return f"the hint {self.hint} is no list of uuids: {wanted.spec.scheduler_hints[self.hint]!r:.80}"
+    def why(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
+        if not self._ids(filter_properties):
+            return (
+                f"the hint {self.hint} is no list of uuids: {filter_properties.spec.scheduler_hints[self.hint]!r:.80}"
+            )
         return f"holds {'none' if self.wants else 'one'} of the volumes of the hint {self.hint}"
 
 

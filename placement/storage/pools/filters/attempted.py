@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from ..filter_properties import Wanted
+from ..filter_properties import FilterProperties
 from .base import REQUEST, PoolFilter
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ class IgnoreAttemptedHostsFilter(PoolFilter):
     name: ClassVar[str] = "IgnoreAttemptedHostsFilter"
     reads: ClassVar[str] = REQUEST
 
-    def applies(self, wanted: Wanted) -> bool:
-        return wanted.retry is not None and bool(wanted.retry.tried)
+    def applies(self, filter_properties: FilterProperties) -> bool:
+        return filter_properties.retry is not None and bool(filter_properties.retry.tried)
 
-    def pool_passes(self, pools: Pools, wanted: Wanted, row: int) -> bool:
-        return wanted.retry is None or pools.fact(row).backend_id not in wanted.retry.tried
+    def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
+        return filter_properties.retry is None or pools.fact(row).backend_id not in filter_properties.retry.tried
 
-    def why(self, pools: Pools, wanted: Wanted, row: int) -> str:
+    def why(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
         return "was tried before for this request"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, ClassVar
 
-from ..filter_properties import Wanted
-from .base import PoolFilter, Rows, Verdicts, by_value
+from ..filter_properties import FilterProperties
+from .base import Mask, PoolFilter, Rows, by_value
 
 if TYPE_CHECKING:
     from ..pools import Pools
@@ -17,26 +17,26 @@ class AvailabilityZoneFilter(PoolFilter):
 
     name: ClassVar[str] = "AvailabilityZoneFilter"
 
-    def applies(self, wanted: Wanted) -> bool:
-        return bool(zones(wanted))
+    def applies(self, filter_properties: FilterProperties) -> bool:
+        return bool(zones(filter_properties))
 
-    def key(self, wanted: Wanted) -> Hashable:
-        return zones(wanted)
+    def key(self, filter_properties: FilterProperties) -> Hashable:
+        return zones(filter_properties)
 
-    def passes(self, pools: Pools, wanted: Wanted, rows: Rows) -> Verdicts:
-        asked = zones(wanted)
+    def passes(self, pools: Pools, filter_properties: FilterProperties, rows: Rows) -> Mask:
+        asked = zones(filter_properties)
         return by_value(pools, rows, lambda row: pools.fact(row).availability_zone, asked.__contains__)
 
-    def pool_passes(self, pools: Pools, wanted: Wanted, row: int) -> bool:
-        return pools.fact(row).availability_zone in zones(wanted)
+    def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
+        return pools.fact(row).availability_zone in zones(filter_properties)
 
-    def why(self, pools: Pools, wanted: Wanted, row: int) -> str:
-        return f"availability zone {pools.fact(row).availability_zone}, not {' or '.join(zones(wanted))}"
+    def why(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
+        return f"availability zone {pools.fact(row).availability_zone}, not {' or '.join(zones(filter_properties))}"
 
 
-def zones(wanted: Wanted) -> tuple[str, ...]:
+def zones(filter_properties: FilterProperties) -> tuple[str, ...]:
     """The zones that will do; empty if all will."""
-    spec = wanted.spec
+    spec = filter_properties.spec
     if spec.availability_zones:
         return tuple(spec.availability_zones)
     return (spec.availability_zone,) if spec.availability_zone else ()

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..filter_properties import Wanted
+from ..filter_properties import FilterProperties
 
 if TYPE_CHECKING:
     from ..policy import StorageOptions
     from ..pools import Pools
 
 Rows = NDArray[np.int32]
-Verdicts = NDArray[np.bool_]
+Mask = NDArray[np.bool_]
 
 FACTS: Final = "facts"
 """A filter that reads what pools report, and the spec."""
-FIGURES: Final = "figures"
+CAPACITIES: Final = "capacities"
 """A filter that also reads what changes as volumes are placed on the pool it judges."""
 REQUEST: Final = "request"
 """A filter that reads more: the request beside its spec, or volumes wherever they are."""
@@ -36,15 +36,15 @@ class PoolFilter:
     def __init__(self, options: StorageOptions) -> None:
         self.options = options
 
-    def applies(self, wanted: Wanted) -> bool:
+    def applies(self, filter_properties: FilterProperties) -> bool:
         """False if it passes every pool of such a request."""
         return True
 
-    def passes(self, pools: Pools, wanted: Wanted, rows: Rows) -> Verdicts:
+    def passes(self, pools: Pools, filter_properties: FilterProperties, rows: Rows) -> Mask:
         """Verdict on each row. O(rows)."""
-        return np.fromiter((self._judged(pools, wanted, row) for row in rows.tolist()), np.bool_, len(rows))
+        return np.fromiter((self._judged(pools, filter_properties, row) for row in rows.tolist()), np.bool_, len(rows))
 
-    def key(self, wanted: Wanted) -> Hashable:
+    def key(self, filter_properties: FilterProperties) -> Hashable:
         """What a filter that reads facts alone reads of the request."""
         raise NotImplementedError
 
@@ -52,41 +52,41 @@ class PoolFilter:
         """Those of ``rows``, whose figures changed, that must be judged anew. O(rows)."""
         return rows
 
-    def _judged(self, pools: Pools, wanted: Wanted, row: int) -> bool:
+    def _judged(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
         try:
-            return self.pool_passes(pools, wanted, row)
+            return self.pool_passes(pools, filter_properties, row)
         except ERRORS:
             return False
 
-    def pool_passes(self, pools: Pools, wanted: Wanted, row: int) -> bool:
+    def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
         """Verdict on one row; one of ``ERRORS`` where Cinder would crash, which refuses the pool."""
         raise NotImplementedError
 
-    def reason(self, pools: Pools, wanted: Wanted, row: int) -> str:
+    def reason(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
         """Why it refuses a row, in words with numbers."""
-        return self.failure(pools, wanted, row) or self.why(pools, wanted, row)
+        return self.failure(pools, filter_properties, row) or self.why(pools, filter_properties, row)
 
-    def why(self, pools: Pools, wanted: Wanted, row: int) -> str:
+    def why(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
         """The reason where nothing went wrong."""
         raise NotImplementedError
 
-    def failure(self, pools: Pools, wanted: Wanted, row: int) -> str:
+    def failure(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
         """What judging the row raised, if anything."""
         try:
-            self.pool_passes(pools, wanted, row)
+            self.pool_passes(pools, filter_properties, row)
         except ERRORS as error:
             return f"{self.name} cannot judge it: {str(error) or type(error).__name__:.120}"
         return ""
 
 
-def by_value(pools: Pools, rows: Rows, of: Callable[[int], Any], holds: Callable[[Any], bool]) -> Verdicts:
-    """Verdicts that depend on one hashable value of each pool, asked once for each value. O(rows)."""
+def by_value(pools: Pools, rows: Rows, of: Callable[[int], Any], holds: Callable[[Any], bool]) -> Mask:
+    """Mask that depend on one hashable value of each pool, asked once for each value. O(rows)."""
     known: dict[Any, bool] = {}
-    verdicts = np.empty(len(rows), np.bool_)
+    mask = np.empty(len(rows), np.bool_)
     for at, row in enumerate(rows.tolist()):
         value = of(row)
         verdict = known.get(value)
         if verdict is None:
             verdict = known[value] = holds(value)
-        verdicts[at] = verdict
-    return verdicts
+        mask[at] = verdict
+    return mask

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..extra_specs_ops import match
-from ..filter_properties import Wanted
+from ..filter_properties import FilterProperties
 from .base import PoolFilter
 
 if TYPE_CHECKING:
@@ -24,23 +24,23 @@ class CapabilitiesFilter(PoolFilter):
 
     name: ClassVar[str] = "CapabilitiesFilter"
 
-    def applies(self, wanted: Wanted) -> bool:
-        return bool(wanted.type_specs) or _attached_extend(wanted)
+    def applies(self, filter_properties: FilterProperties) -> bool:
+        return bool(filter_properties.type_specs) or _attached_extend(filter_properties)
 
-    def key(self, wanted: Wanted) -> Hashable:
-        return _attached_extend(wanted), tuple(wanted.type_specs.items())
+    def key(self, filter_properties: FilterProperties) -> Hashable:
+        return _attached_extend(filter_properties), tuple(filter_properties.type_specs.items())
 
-    def pool_passes(self, pools: Pools, wanted: Wanted, row: int) -> bool:
+    def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
         capabilities = pools.fact(row).capabilities
-        if _attached_extend(wanted) and capabilities.get("online_extend_support", True) is False:
+        if _attached_extend(filter_properties) and capabilities.get("online_extend_support", True) is False:
             return False
-        return all(_satisfied(capabilities, key, wish) for key, wish in wanted.type_specs.items())
+        return all(_satisfied(capabilities, key, wish) for key, wish in filter_properties.type_specs.items())
 
-    def why(self, pools: Pools, wanted: Wanted, row: int) -> str:
+    def why(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
         capabilities = pools.fact(row).capabilities
-        if _attached_extend(wanted) and capabilities.get("online_extend_support", True) is False:
+        if _attached_extend(filter_properties) and capabilities.get("online_extend_support", True) is False:
             return "cannot extend an attached volume"
-        for key, wish in wanted.type_specs.items():
+        for key, wish in filter_properties.type_specs.items():
             if not _satisfied(capabilities, key, wish):
                 found = _look_up(capabilities, _path(key) or ())
                 shown = "not reported" if found is _MISSING else f"{found!r:.80}"
@@ -48,8 +48,11 @@ class CapabilitiesFilter(PoolFilter):
         return "passes"
 
 
-def _attached_extend(wanted: Wanted) -> bool:
-    return wanted.operation == "extend_volume" and wanted.properties.get("attach_status") != "detached"
+def _attached_extend(filter_properties: FilterProperties) -> bool:
+    return (
+        filter_properties.operation == "extend_volume"
+        and filter_properties.properties.get("attach_status") != "detached"
+    )
 
 
 def _path(key: str) -> tuple[str, ...] | None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ..capacity import capacity_factors
-from ..filter_properties import Wanted
-from .base import FIGURES, PoolFilter, Rows, Verdicts
+from ..filter_properties import FilterProperties
+from .base import CAPACITIES, Mask, PoolFilter, Rows
 
 if TYPE_CHECKING:
     from ..pools import Pools
@@ -22,24 +22,24 @@ class CapacityFilter(PoolFilter):
     """Passes a pool that has room."""
 
     name: ClassVar[str] = "CapacityFilter"
-    reads: ClassVar[str] = FIGURES
+    reads: ClassVar[str] = CAPACITIES
 
-    def applies(self, wanted: Wanted) -> bool:
-        return wanted.requested_gb != 0
+    def applies(self, filter_properties: FilterProperties) -> bool:
+        return filter_properties.requested_gb != 0
 
-    def passes(self, pools: Pools, wanted: Wanted, rows: Rows) -> Verdicts:
-        verdicts: Verdicts = pools.columns[self.column(wanted)][rows] >= wanted.requested_gb
-        if wanted.exists_on is not None:
-            row = pools.row_of.get(wanted.exists_on, -1)
-            verdicts |= rows == row
-        return verdicts
+    def passes(self, pools: Pools, filter_properties: FilterProperties, rows: Rows) -> Mask:
+        mask: Mask = pools.columns[self.column(filter_properties)][rows] >= filter_properties.requested_gb
+        if filter_properties.exists_on is not None:
+            row = pools.row_of.get(filter_properties.exists_on, -1)
+            mask |= rows == row
+        return mask
 
     @staticmethod
-    def column(wanted: Wanted) -> str:
+    def column(filter_properties: FilterProperties) -> str:
         """The column that holds how much fits."""
-        return "room_thin" if wanted.spec.thin else "room_thick"
+        return "room_thin" if filter_properties.spec.thin else "room_thick"
 
-    def reason(self, pools: Pools, wanted: Wanted, row: int) -> str:
+    def reason(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
         facts, columns = pools.fact(row), pools.columns
         if not facts.bounded:
             return f"total capacity {facts.total} with {facts.reserved_percentage:g} % reserved"
@@ -47,7 +47,7 @@ class CapacityFilter(PoolFilter):
         if total <= 0:
             return f"total capacity {total:g} GiB"
         provisioned = float(columns["provisioned"][row])
-        thin = facts.thin and wanted.spec.thin
+        thin = facts.thin and filter_properties.spec.thin
         factors = capacity_factors(
             total_capacity=total,
             free_capacity=float(columns["free"][row]),
@@ -55,21 +55,21 @@ class CapacityFilter(PoolFilter):
             thin_provisioning_support=facts.thin,
             max_over_subscription_ratio=ratio,
             reserved_percentage=facts.reserved_percentage,
-            thin=wanted.spec.thin,
+            thin=filter_properties.spec.thin,
         )
         if thin and ratio < 1:
             return f"max_over_subscription_ratio {ratio:g} is below 1"
         if thin and factors.total_available_capacity == 0:
             return f"nothing is available: {facts.reserved_percentage:g} % of {total:g} GiB is reserved"
         free = factors.virtual_free_capacity
-        if free >= wanted.requested_gb:
-            full = (provisioned + wanted.requested_gb) / factors.total_available_capacity
+        if free >= filter_properties.requested_gb:
+            full = (provisioned + filter_properties.requested_gb) / factors.total_available_capacity
             return f"provisioned to {full:.2f} of what is available, above the ratio {ratio:g}"
-        return f"free {free:g} GiB < {wanted.requested_gb} GiB" + (" (thin)" if thin else "")
+        return f"free {free:g} GiB < {filter_properties.requested_gb} GiB" + (" (thin)" if thin else "")
 
 
-def missing_gb(pools: Pools, wanted: Wanted, rows: Rows) -> float:
+def missing_gb(pools: Pools, filter_properties: FilterProperties, rows: Rows) -> float:
     """GiB that the nearest of these refused rows lacks; inf if none of them could ever do. O(rows)."""
-    room = pools.columns[CapacityFilter.column(wanted)][rows]
+    room = pools.columns[CapacityFilter.column(filter_properties)][rows]
     finite = room[np.isfinite(room)]
-    return float(wanted.requested_gb - finite.max()) if len(finite) else float("inf")
+    return float(filter_properties.requested_gb - finite.max()) if len(finite) else float("inf")

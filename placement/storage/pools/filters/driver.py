@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from ..filter_properties import Wanted
-from ..function_rows import filter_verdicts
+from ..filter_properties import FilterProperties
+from ..function_rows import filter_mask
 from ..functions import FILTER, filter_passes
-from .base import FIGURES, PoolFilter, Rows, Verdicts
+from .base import CAPACITIES, Mask, PoolFilter, Rows
 
 if TYPE_CHECKING:
     from ..pools import Pools
@@ -17,16 +17,16 @@ class DriverFilter(PoolFilter):
     """Passes a pool without a filter_function, or with one whose value is true; one that has no value refuses."""
 
     name: ClassVar[str] = "DriverFilter"
-    reads: ClassVar[str] = FIGURES
+    reads: ClassVar[str] = CAPACITIES
 
-    def passes(self, pools: Pools, wanted: Wanted, rows: Rows) -> Verdicts:
-        return filter_verdicts(pools, wanted, rows, strict=self.options.compat == "strict")
+    def passes(self, pools: Pools, filter_properties: FilterProperties, rows: Rows) -> Mask:
+        return filter_mask(pools, filter_properties, rows, strict=self.options.compat == "strict")
 
     def following(self, pools: Pools, rows: Rows) -> Rows:
         return pools.variables.texts(FILTER).living(rows)
 
-    def pool_passes(self, pools: Pools, wanted: Wanted, row: int) -> bool:
-        return filter_passes(pools, wanted, row, strict=self.options.compat == "strict")[0]
+    def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
+        return filter_passes(pools, filter_properties, row, strict=self.options.compat == "strict")[0]
 
-    def why(self, pools: Pools, wanted: Wanted, row: int) -> str:
-        return filter_passes(pools, wanted, row, strict=self.options.compat == "strict")[1]
+    def why(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
+        return filter_passes(pools, filter_properties, row, strict=self.options.compat == "strict")[1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from ..backend_names import host_part
-from ..filter_properties import Wanted
+from ..filter_properties import FilterProperties
 from ..request import is_uuid
 from .base import REQUEST, PoolFilter
 
@@ -22,18 +22,18 @@ class InstanceLocalityFilter(PoolFilter):
     name: ClassVar[str] = "InstanceLocalityFilter"
     reads: ClassVar[str] = REQUEST
 
-    def applies(self, wanted: Wanted) -> bool:
-        return bool(wanted.spec.scheduler_hints.get("local_to_instance"))
+    def applies(self, filter_properties: FilterProperties) -> bool:
+        return bool(filter_properties.spec.scheduler_hints.get("local_to_instance"))
 
-    def pool_passes(self, pools: Pools, wanted: Wanted, row: int) -> bool:
-        uuid = wanted.spec.scheduler_hints["local_to_instance"]
+    def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
+        uuid = filter_properties.spec.scheduler_hints["local_to_instance"]
         if not is_uuid(uuid):
             raise ValueError(f"the hint local_to_instance is no uuid: {uuid!r:.60}")
-        host = wanted.instance_host(uuid)
+        host = filter_properties.instance_host(uuid)
         if host is None:
             raise LookupError(f"no instance {uuid} is known")
         return host_part(pools.fact(row).backend_id) == host
 
-    def why(self, pools: Pools, wanted: Wanted, row: int) -> str:
-        uuid = wanted.spec.scheduler_hints["local_to_instance"]
-        return f"on {host_part(pools.fact(row).backend_id)}, the instance is on {wanted.instance_host(uuid)}"
+    def why(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
+        uuid = filter_properties.spec.scheduler_hints["local_to_instance"]
+        return f"on {host_part(pools.fact(row).backend_id)}, the instance is on {filter_properties.instance_host(uuid)}"

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from ..filter_properties import Wanted
+from ..filter_properties import FilterProperties
 from ..view import attribute
-from .base import FIGURES, PoolFilter
+from .base import CAPACITIES, PoolFilter
 
 if TYPE_CHECKING:
     from ..pools import Pools
@@ -27,17 +27,17 @@ class JsonFilter(PoolFilter):
     """Passes a pool that satisfies the hint. A query that is none refuses every pool."""
 
     name: ClassVar[str] = "JsonFilter"
-    reads: ClassVar[str] = FIGURES
+    reads: ClassVar[str] = CAPACITIES
 
-    def applies(self, wanted: Wanted) -> bool:
-        return bool(wanted.spec.scheduler_hints.get("query"))
+    def applies(self, filter_properties: FilterProperties) -> bool:
+        return bool(filter_properties.spec.scheduler_hints.get("query"))
 
-    def pool_passes(self, pools: Pools, wanted: Wanted, row: int) -> bool:
-        answer = _answer(_parsed(wanted.spec.scheduler_hints["query"]), pools, row)
+    def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
+        answer = _answer(_parsed(filter_properties.spec.scheduler_hints["query"]), pools, row)
         return any(answer) if isinstance(answer, list) else bool(answer)
 
-    def why(self, pools: Pools, wanted: Wanted, row: int) -> str:
-        return f"query {wanted.spec.scheduler_hints['query']:.200} is false"
+    def why(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
+        return f"query {filter_properties.spec.scheduler_hints['query']:.200} is false"
 
 
 @lru_cache(maxsize=256)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..filter_properties import Wanted
+from ..filter_properties import FilterProperties
 
 if TYPE_CHECKING:
     from ..policy import StorageOptions
@@ -35,14 +35,14 @@ class PoolWeigher:
         """What the normalised weight is multiplied by."""
         return 1.0
 
-    def column(self, pools: Pools, wanted: Wanted) -> str | None:
+    def column(self, pools: Pools, filter_properties: FilterProperties) -> str | None:
         """The column that holds the raw weights of all pools as they are; None if there is none."""
         return None
 
-    def raw(self, pools: Pools, wanted: Wanted, rows: Rows, draw: Draw) -> Weights:
+    def raw(self, pools: Pools, filter_properties: FilterProperties, rows: Rows, draw: Draw) -> Weights:
         """Raw weights of rows, in their order; NaN for one that cannot be weighed, which is refused. O(rows)."""
         raise NotImplementedError
 
-    def refusal(self, pools: Pools, wanted: Wanted, row: int) -> str | None:
+    def refusal(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str | None:
         """Why a row cannot be weighed (Cinder would crash); None if it can."""
         return None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
-from ..filter_properties import Wanted
+from ..filter_properties import FilterProperties
 from .base import Draw, PoolWeigher, Rows, Weights
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ class CapacityWeigher(PoolWeigher):
     def multiplier(self) -> float:
         return self.options.capacity_weight_multiplier
 
-    def column(self, pools: Pools, wanted: Wanted) -> str | None:
-        name = "virtual_thin" if wanted.spec.thin else "virtual_thick"
+    def column(self, pools: Pools, filter_properties: FilterProperties) -> str | None:
+        name = "virtual_thin" if filter_properties.spec.thin else "virtual_thick"
         return name if self.multiplier > 0 or pools.all_bounded else None
 
-    def raw(self, pools: Pools, wanted: Wanted, rows: Rows, draw: Draw) -> Weights:
-        name = "virtual_thin" if wanted.spec.thin else "virtual_thick"
+    def raw(self, pools: Pools, filter_properties: FilterProperties, rows: Rows, draw: Draw) -> Weights:
+        name = "virtual_thin" if filter_properties.spec.thin else "virtual_thick"
         raw = pools.columns[name][rows]
         if self.multiplier > 0:
             return raw
@@ -59,8 +59,8 @@ class AllocatedCapacityWeigher(PoolWeigher):
     def multiplier(self) -> float:
         return self.options.allocated_capacity_weight_multiplier
 
-    def column(self, pools: Pools, wanted: Wanted) -> str | None:
+    def column(self, pools: Pools, filter_properties: FilterProperties) -> str | None:
         return "allocated"
 
-    def raw(self, pools: Pools, wanted: Wanted, rows: Rows, draw: Draw) -> Weights:
+    def raw(self, pools: Pools, filter_properties: FilterProperties, rows: Rows, draw: Draw) -> Weights:
         return pools.columns["allocated"][rows]

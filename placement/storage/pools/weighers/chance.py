@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..filter_properties import Wanted
+from ..filter_properties import FilterProperties
 from .base import Draw, PoolWeigher, Rows, Weights
 
 if TYPE_CHECKING:
@@ -18,5 +18,5 @@ class ChanceWeigher(PoolWeigher):
 
     name: ClassVar[str] = "ChanceWeigher"
 
-    def raw(self, pools: Pools, wanted: Wanted, rows: Rows, draw: Draw) -> Weights:
+    def raw(self, pools: Pools, filter_properties: FilterProperties, rows: Rows, draw: Draw) -> Weights:
         return np.fromiter((draw() for _ in range(len(rows))), np.float64, len(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from ..expression import ExpressionError
-from ..filter_properties import Wanted
+from ..filter_properties import FilterProperties
 from ..function_rows import goodness_ratings
 from ..functions import GOODNESS, goodness
 from .base import Draw, PoolWeigher, Rows, Weights
@@ -20,16 +20,16 @@ class GoodnessWeigher(PoolWeigher):
     name: ClassVar[str] = "GoodnessWeigher"
     refuses: ClassVar[bool] = True
 
-    def raw(self, pools: Pools, wanted: Wanted, rows: Rows, draw: Draw) -> Weights:
-        return goodness_ratings(pools, wanted, rows, strict=self.options.compat == "strict")
+    def raw(self, pools: Pools, filter_properties: FilterProperties, rows: Rows, draw: Draw) -> Weights:
+        return goodness_ratings(pools, filter_properties, rows, strict=self.options.compat == "strict")
 
     def following(self, pools: Pools, rows: Rows) -> Rows:
         """Those of ``rows``, whose figures changed, that must be rated anew. O(rows)."""
         return pools.variables.texts(GOODNESS).living(rows)
 
-    def refusal(self, pools: Pools, wanted: Wanted, row: int) -> str | None:
+    def refusal(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str | None:
         try:
-            goodness(pools, wanted, row, strict=self.options.compat == "strict")
+            goodness(pools, filter_properties, row, strict=self.options.compat == "strict")
         except ExpressionError as error:
             return str(error)
         return None

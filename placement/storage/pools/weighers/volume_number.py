@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from ..filter_properties import Wanted
+from ..filter_properties import FilterProperties
 from .base import Draw, PoolWeigher, Rows, Weights
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ class VolumeNumberWeigher(PoolWeigher):
     def multiplier(self) -> float:
         return self.options.volume_number_multiplier
 
-    def column(self, pools: Pools, wanted: Wanted) -> str | None:
+    def column(self, pools: Pools, filter_properties: FilterProperties) -> str | None:
         return "volumes"
 
-    def raw(self, pools: Pools, wanted: Wanted, rows: Rows, draw: Draw) -> Weights:
+    def raw(self, pools: Pools, filter_properties: FilterProperties, rows: Rows, draw: Draw) -> Weights:
         return pools.columns["volumes"][rows]
