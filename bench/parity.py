@@ -101,8 +101,8 @@ def _weighers(engine: Engine, ranked: Ranked, request: Request) -> dict[str, Any
     """Raw, normalised and multiplier lists by weigher that counts for this request, over the hosts in order."""
     if len(ranked.rows) <= 1:
         return None
-    assert ranked.scheduling is not None
-    columns = ranked.signature.ranking.parts(ranked.rows, ranked.scheduling.members(ranked.rows))
+    assert ranked.scan is not None
+    columns = ranked.signature.ranking.parts(ranked.rows, ranked.scan.members(ranked.rows))
     return {
         weigher.name: {"raw": raw.tolist(), "normalized": normalised.tolist(), "multiplier": multiplier.tolist()}
         for weigher, (raw, normalised, multiplier) in zip(ranked.signature.weighers, columns, strict=True)

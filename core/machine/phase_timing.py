@@ -70,7 +70,7 @@ class PhaseSampler:
         clock, began = self._clock, self._clock()
         check_request(request)
         engine.advance(request.now)
-        signature = engine.signature(request)
+        signature = engine.context.signature(request)
         compiled = clock()
         for _, results in signature.owner.row_judges:
             results.refresh()
@@ -78,7 +78,7 @@ class PhaseSampler:
         for values in signature.owner.row_values:
             values.cache.refresh()
         valued = clock()
-        if engine.ranked_way(request) is None:
+        if engine.context.ranked_way(request) is None:
             way, (filters, weighers, repeated) = "scan", self._scanned(engine, request)
         else:
             way, (filters, weighers, repeated) = "index", self._ranked(engine, request, signature)
@@ -100,7 +100,7 @@ class PhaseSampler:
         began = self._clock()
         ranked = engine.rank(request)
         found = self._clock()
-        assert ranked.scheduling is not None
-        ranked.signature.ranking.score_rows(ranked.rows, ranked.scheduling.members(ranked.rows))
+        assert ranked.scan is not None
+        ranked.signature.ranking.score_rows(ranked.rows, ranked.scan.members(ranked.rows))
         weighed = self._clock() - found
         return max(found - began - weighed, 0.0), weighed, found - began

@@ -113,7 +113,7 @@ class ServiceState:
         count = max(len(request.instance_uuids), 1)
         total = {INSTANCES: count}
         try:
-            query = self.engine.signature(request).requirements.query
+            query = self.engine.context.signature(request).requirements.query
         except NoValidHost:
             return {}
         for group in query.groups:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,13 @@ from ...ext.gather import gather
 from ...ext.tables import format_uuid, make_many
 from ..fleet.fleet import Fleet, uuid_words
 from ..request.checks import check_request
+from ..types.decision import Decision
 from ..types.errors import DuplicateName, InvalidValue, NoValidHost
 from ..types.request import Request, RequestSpec
 from ..types.validation import shown
 from .batch_decisions import Decisions, Run
-
-if TYPE_CHECKING:
-    from .engine import Engine
-    from .signature import Signature
+from .context import DecisionContext
+from .signature import Signature
 
 ALONE = -1
 """Mark of requests that ``Engine.place`` decides one by one."""
@@ -29,9 +28,9 @@ ALONE = -1
 class Plan:
     """Requests read into columns and checked: ``which`` signature each has, or ALONE."""
 
-    def __init__(self, engine: Engine, batch: list[Request]) -> None:
+    def __init__(self, context: DecisionContext, batch: list[Request], place: Callable[[Request], Decision]) -> None:
         count = len(batch)
-        self.engine, self.batch = engine, batch
+        self.context, self.batch, self.place = context, batch, place
         self.signatures: list[Signature] = []
         self.which = np.full(count, ALONE, np.int32)
         self.uuids = np.zeros((count, 2), np.uint64)
@@ -46,17 +45,17 @@ class Plan:
         """The time at each request's turn; NaN while none was given."""
         if np.isnan(self.times).any():
             given = np.maximum.accumulate(np.where(np.isnan(self.times), -1, np.arange(count)))
-            now = engine.fleet.now
+            now = context.fleet.now
             self.clock = np.where(given >= 0, self.times[given], np.nan if now is None else now)
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """Consecutive spans (first, last + 1) of requests during which the same services are up. When a span is handed
         out the time is its first request's, when the next one is asked for it becomes its last's."""
-        engine, first = self.engine, 0
+        context, first = self.context, 0
         while first < len(self.batch):
             self.advance(first)
             # A rule that is not ours may read the time of a request.
-            since, until = (self.clock[first],) * 2 if engine.compiled.custom else engine.fleet.services.holds
+            since, until = (self.clock[first],) * 2 if context.compiled.custom else context.fleet.services.holds
             last = _first_outside(self.clock, first, since, until)
             yield first, last
             self.advance(last - 1)
@@ -65,13 +64,13 @@ class Plan:
     def advance(self, position: int) -> None:
         """Set the time to that of a request's turn."""
         now = float(self.clock[position])
-        self.engine.advance(None if np.isnan(now) else now)
+        self.context.advance(None if np.isnan(now) else now)
 
     def _read(self) -> None:
         """Read all requests; raises HostlerError for the first that is malformed. Changes nothing but the clock."""
-        fleet, position = self.engine.fleet, 0
+        fleet, position = self.context.fleet, 0
         projects, users = fleet.projects.ids, fleet.users.ids
-        plain = not self.engine.compiled.custom and not fleet.shared_service_hosts
+        plain = not self.context.compiled.custom and not fleet.shared_service_hosts
         specs = self._specs if plain else {}
         columns = (self.which, self.uuids, self.projects, self.users, self.groups, self.times)
         while True:
@@ -84,7 +83,7 @@ class Plan:
 
     def _look(self, position: int) -> None:
         """A request that is not plain: check it, compile its spec, and read it or leave it to be placed alone."""
-        engine, fleet, request = self.engine, self.engine.fleet, self.batch[position]
+        context, fleet, request = self.context, self.context.fleet, self.batch[position]
         self.times[position] = np.nan if request.now is None else request.now
         single = len(request.instance_uuids) <= 1 and not request.alternates
         for uuid in request.instance_uuids:
@@ -92,9 +91,9 @@ class Plan:
         self.which[position] = ALONE
         given = request if request.instance_uuids else request.with_changes(instance_uuids=("",))
         try:
-            signature = engine.ranked_way(given) if single else None
+            signature = context.ranked_way(given) if single else None
             if signature is None:
-                engine.signature(request)
+                context.signature(request)
         except NoValidHost:
             return
         if signature is None or not signature.simple:
@@ -104,7 +103,7 @@ class Plan:
             number = self._numbers[id(signature.owner)] = len(self.signatures)
             self.signatures.append(signature.owner)
         self.which[position] = number
-        if engine.compiled.reads_project:
+        if context.compiled.reads_project:
             self._specs.setdefault(request.spec, {})[request.project_id] = number
         else:
             self._specs[request.spec] = number
@@ -114,7 +113,7 @@ class Plan:
         if request.instance_uuids:
             self.uuids[position] = uuid_words(request.instance_uuids[0], "instance_uuids")
         else:
-            self.uuids[position] = make_many(engine.uuid_seed, engine.sequence + position, 1)[0]
+            self.uuids[position] = make_many(context.uuid_seed, context.sequence + position, 1)[0]
 
 
 def _first_outside(values: NDArray[np.float64], first: int, least: float, greatest: float) -> int:
@@ -131,22 +130,24 @@ def _first_outside(values: NDArray[np.float64], first: int, least: float, greate
     return first
 
 
-def place_batch(engine: Engine, requests: Iterable[Request]) -> Decisions:
+def place_batch(
+    context: DecisionContext, requests: Iterable[Request], place: Callable[[Request], Decision]
+) -> Decisions:
     """``Engine.place_many``: runs of requests that the kernel can decide alone go to it together, the others one by
     one."""
     if not isinstance(requests, Iterable):
         raise InvalidValue(f"requests must be Requests in order, got {shown(requests)}", field="requests")
     batch = list(requests)
-    decisions = Decisions(engine, len(batch))
-    plan = Plan(engine, batch)
-    start, now, sequence = engine.fleet.history.hold(), engine.fleet.now, engine.sequence
+    decisions = Decisions(context, len(batch))
+    plan = Plan(context, batch, place)
+    start, now, sequence = context.fleet.history.hold(), context.fleet.now, context.sequence
     try:
         for position, until in plan.spans():
             _place_span(plan, decisions, position, until)
     except BaseException:
-        engine.fleet.history.go(start)
-        engine.fleet.rewind(now)
-        engine.sequence = sequence
+        context.fleet.history.go(start)
+        context.fleet.rewind(now)
+        context.sequence = sequence
         raise
     return decisions
 
@@ -158,12 +159,12 @@ def _place_span(plan: Plan, decisions: Decisions, first: int, last: int) -> None
             _place_run(plan, decisions, first, position)
         if position < last:
             plan.advance(position)
-            decisions.add(position, plan.engine.place(plan.batch[position]))
+            decisions.add(position, plan.place(plan.batch[position]))
         first = position + 1
 
 
 def _place_run(plan: Plan, decisions: Decisions, first: int, last: int) -> None:
-    engine, fleet, span, count = plan.engine, plan.engine.fleet, slice(first, last), last - first
+    context, fleet, span, count = plan.context, plan.context.fleet, slice(first, last), last - first
     for signature in plan.signatures:
         signature.refresh()
     width = max(len(signature.stages) for signature in plan.signatures)
@@ -180,8 +181,8 @@ def _place_run(plan: Plan, decisions: Decisions, first: int, last: int) -> None:
         plan.users[span],
         plan.groups[span],
         True,
-        engine.seed,
-        engine.sequence + 1,
+        context.seed,
+        context.sequence + 1,
         rows,
         consumers,
         scores,
@@ -195,12 +196,12 @@ def _place_run(plan: Plan, decisions: Decisions, first: int, last: int) -> None:
         raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
     fleet.placed(placed.tolist() if fleet.history.recording else ())
     requests = plan.batch[span]
-    if engine.reads_instance_images:
+    if context.reads_instance_images:
         for request, consumer in zip(requests, consumers.tolist(), strict=True):
             if consumer >= 0 and request.image_properties:
                 fleet.image_properties[consumer] = request.image_properties
-    decisions.add_run(Run(first, engine.sequence + 1, requests, plan.signatures, which, uuids, rows, scores, counts))
-    engine.sequence += count
+    decisions.add_run(Run(first, context.sequence + 1, requests, plan.signatures, which, uuids, rows, scores, counts))
+    context.sequence += count
 
 
 def _taken(

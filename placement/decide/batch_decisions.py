@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from ...ext.tables import format_uuid
 from ..types.decision import Decision, Selection
 from ..types.request import Request
+from .context import DecisionContext
 from .explain.refusals import quick_refusal
-
-if TYPE_CHECKING:
-    from .engine import Engine
-    from .signature import Signature
+from .signature import Signature
 
 
 @dataclass(slots=True)
@@ -42,8 +40,8 @@ class Decisions(Sequence[Decision]):
     Names of hosts are read at that moment, so look before the hosts are removed.
     """
 
-    def __init__(self, engine: Engine, count: int) -> None:
-        self._engine = engine
+    def __init__(self, context: DecisionContext, count: int) -> None:
+        self._context = context
         self._whole: dict[int, Decision] = {}
         self._alone: list[int] = []
         self._runs: list[Run] = []
@@ -101,7 +99,7 @@ class Decisions(Sequence[Decision]):
     def taken(self) -> Iterator[tuple[Mapping[str, int], list[int]]]:
         """Positions of the requests that were placed, and what each of these takes of each resource class, all
         instances and providers together; positions that take alike may come together. O(requests)."""
-        names = self._engine.fleet.resource_classes
+        names = self._context.fleet.resource_classes
         positions: dict[tuple[int, int], list[int]] = {}
         for number, run in enumerate(self._runs):
             for at, (which, row) in enumerate(zip(run.which.tolist(), run.rows.tolist(), strict=True), run.first):
@@ -119,7 +117,7 @@ class Decisions(Sequence[Decision]):
         self._whole[index] = decision
         self._alone.append(index)
         if decision.placed:
-            fleet = self._engine.fleet
+            fleet = self._context.fleet
             self.rows[index] = fleet.row_of_uuid(decision.selected.provider_uuid)
             self.scores[index] = decision.selected.weight
 
@@ -133,7 +131,7 @@ class Decisions(Sequence[Decision]):
         reader = self._reader
         if reader is None or not reader.first <= index < reader.end:
             run = next(run for run in self._runs if run.first <= index < run.first + len(run.rows))
-            reader = self._reader = _RunReader(self._engine, run)
+            reader = self._reader = _RunReader(self._context, run)
         return reader
 
 
@@ -147,12 +145,12 @@ class _Filtered(NamedTuple):
 class _RunReader:
     """Makes the Decisions of a run. Columns are read for all of them at once, and what many have in common once."""
 
-    def __init__(self, engine: Engine, run: Run) -> None:
-        self._engine, self._run = engine, run
+    def __init__(self, context: DecisionContext, run: Run) -> None:
+        self._context, self._run = context, run
         self.first, self.end = run.first, run.first + len(run.rows)
         self._which, self._rows, self._scores = run.which.tolist(), run.rows.tolist(), run.scores.tolist()
         self._uuids, self._counts = run.uuids.tolist(), run.counts.tolist()
-        fleet = engine.fleet
+        fleet = context.fleet
         columns = fleet.change_log.store.row
         self._classes = columns["class_of"][run.rows].tolist()
         self._providers = fleet.providers.words(run.rows).tolist()
@@ -178,11 +176,11 @@ class _RunReader:
             removed=removed,
             selections=(self._selection(at, row),) if row >= 0 else (),
             refusal=None if row >= 0 else quick_refusal(removed, filtered.considered),
-            seed=self._engine.seed_of(sequence),
+            seed=self._context.seed_of(sequence),
         )
 
     def _selection(self, at: int, row: int) -> Selection:
-        fleet, provider = self._engine.fleet, format_uuid(*self._providers[at])
+        fleet, provider = self._context.fleet, format_uuid(*self._providers[at])
         cell, zone = self._place(self._classes[at])
         return Selection(
             instance_uuid=format_uuid(*self._uuids[at]),
@@ -204,6 +202,6 @@ class _RunReader:
         """(cell, availability zone) of the rows of a host class."""
         known = self._places.get(number)
         if known is None:
-            static = self._engine.fleet.change_log.classes[number]
-            known = self._places[number] = (static.cell_uuid, self._engine.zone_of(static))
+            static = self._context.fleet.change_log.classes[number]
+            known = self._places[number] = (static.cell_uuid, self._context.zone_of(static))
         return known

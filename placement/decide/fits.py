@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..fleet.columns import HOST_COLUMNS
-from ..types.decision import Selection
+from ..fleet.fleet import Fleet
+from ..types.decision import Decision, Selection
 from ..types.errors import NoValidHost
 from ..types.request import Request, ServerGroup
-from .scan import Ranked, Scheduling
-
-if TYPE_CHECKING:
-    from .engine import Engine
+from .context import DecisionContext
+from .scan import Ranked, Scan
 
 _PLENTY: Final = 2**31 - 1
 """Guests on a host whom nothing limits."""
 _ROUNDED: Final = frozenset({"free_vcpus"})
 """Host columns that guests change and that need not be whole."""
+
+
+class Placer(Protocol):
+    """What places guests on a trial fleet: an Engine that is a fork."""
+
+    def place(self, request: Request) -> Decision:
+        """Place the request and claim its hosts."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +40,22 @@ class Fit:
     by_host: Mapping[str, int]
 
 
-def fits(engine: Engine, request: Request, *, limit: int | None = None) -> Fit:
+def fits(context: DecisionContext, request: Request, fork: Callable[[], Placer], *, limit: int | None = None) -> Fit:
     """Count guests of the request's shape, at most ``limit``. Where capacity and column bounds are all that changes as
     guests come, each host is counted by itself in one pass, O(hosts). Else (server groups, NUMA, PCI, nested providers,
     own rules, a limit that is reached) guests are placed on a fork until one is refused, O(guests)."""
     try:
-        scheduling = Scheduling(engine, request.with_changes(instance_uuids=request.instance_uuids[:1]))
+        scan = Scan(context, request.with_changes(instance_uuids=request.instance_uuids[:1]))
     except NoValidHost:
         return Fit(0, {})
-    signature = scheduling.signature
+    signature = scan.signature
     bound = {HOST_COLUMNS[column] for column, *_ in signature.bounds}
     if signature.simple and request.server_group is None and not bound & _ROUNDED:
-        ranked = scheduling.rank()
+        ranked = scan.rank()
         room = _room(ranked, request)
         if limit is None or int(room.sum()) <= limit:
-            return _counted(engine, ranked.rows, room)
-    return _placed(engine, request, limit)
+            return _counted(context.fleet, ranked.rows, room)
+    return _placed(context, request, fork(), limit)
 
 
 def _room(ranked: Ranked, request: Request) -> NDArray[np.int64]:
@@ -80,14 +87,13 @@ def _added(request: Request) -> dict[str, int]:
     }
 
 
-def _counted(engine: Engine, rows: NDArray[np.int32], room: NDArray[np.int64]) -> Fit:
+def _counted(fleet: Fleet, rows: NDArray[np.int32], room: NDArray[np.int64]) -> Fit:
     by_row = zip(rows.tolist(), room.tolist(), strict=True)
-    by_host = {engine.fleet.name(row): count for row, count in by_row if count > 0}
+    by_host = {fleet.name(row): count for row, count in by_row if count > 0}
     return Fit(sum(by_host.values()), by_host)
 
 
-def _placed(engine: Engine, request: Request, limit: int | None) -> Fit:
-    trial = engine.fork()
+def _placed(context: DecisionContext, request: Request, trial: Placer, limit: int | None) -> Fit:
     by_host: dict[str, int] = {}
     try:
         for _ in itertools.count() if limit is None else range(limit):
@@ -98,7 +104,7 @@ def _placed(engine: Engine, request: Request, limit: int | None) -> Fit:
             by_host[chosen.node] = by_host.get(chosen.node, 0) + 1
             request = _joined(request, chosen)
     finally:
-        engine.fleet  # noqa: B018  # brings the state back from the fork
+        context.fleet  # noqa: B018  # brings the state back from the fork
     return Fit(sum(by_host.values()), by_host)
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...request.host_selection import names_hosts, selected
+from ..scan import Ranked, Scan
 from ..signature import AGGREGATES, CANDIDATES, CELL, SELECTION, TRAITS, Stage
 from .reasons import UNITS, Reasons
-
-if TYPE_CHECKING:
-    from ..scan import Ranked, Scheduling
 
 Rows = NDArray[np.int32]
 Mask = NDArray[np.bool_]
@@ -30,13 +28,13 @@ _NAMED: Final = Stage(-1, SELECTION)
 """The hosts that the request names, as a stage among the others."""
 
 
-def without_weighers(scheduling: Scheduling, ranked: Ranked) -> list[str]:
+def without_weighers(scan: Scan, ranked: Ranked) -> list[str]:
     """For each weigher the host that would win without it, where that is another: the sum is made anew, ties by row.
     O(weighers^2 * hosts that pass)."""
     rows = ranked.rows
     if len(rows) < 2:
         return []
-    columns = ranked.signature.ranking.parts(rows, scheduling.members(rows))
+    columns = ranked.signature.ranking.parts(rows, scan.members(rows))
     said = []
     for left_out, weigher in enumerate(ranked.signature.weighers):
         total = np.zeros(len(rows))
@@ -45,15 +43,15 @@ def without_weighers(scheduling: Scheduling, ranked: Ranked) -> list[str]:
                 total += multiplier * normalised
         winner = int(rows[total == total.max()].min())
         if winner != rows[0]:
-            said.append(f"without {weigher.name} host {scheduling.fleet.name(winner)} wins")
+            said.append(f"without {weigher.name} host {scan.fleet.name(winner)} wins")
     return said
 
 
-def near_misses(scheduling: Scheduling, ranked: Ranked) -> list[str]:
+def near_misses(scan: Scan, ranked: Ranked) -> list[str]:
     """Stages that alone keep hosts out, with how much is lacking: what is easiest to change first, and of that what
     most hosts lack. Where no host passes and no stage stands alone, the host that fewest refuse. O(stages * hosts)."""
     rows = ranked.considered
-    failing = _failing(scheduling, ranked)
+    failing = _failing(scan, ranked)
     if not failing or not len(rows):
         return []
     count = np.sum(list(failing.values()), axis=0)
@@ -62,55 +60,55 @@ def near_misses(scheduling: Scheduling, ranked: Ranked) -> list[str]:
         alone = rows[fails & (count == 1)]
         if stage is _NAMED and ranked.filters_skipped:
             # Without the names the filters are not skipped.
-            refused = [*_filters_fail(scheduling, alone).values(), np.zeros(len(alone), bool)]
+            refused = [*_filters_fail(scan, alone).values(), np.zeros(len(alone), bool)]
             alone = alone[~np.any(refused, axis=0)]
-        said += [(ease, -len(hosts), text) for ease, hosts, text in _missing(scheduling, stage, alone)]
+        said += [(ease, -len(hosts), text) for ease, hosts, text in _missing(scan, stage, alone)]
     if not said and count.min() > 1:
         at = int(np.argmin(count))
-        return [_nearest(scheduling, int(rows[at]), [stage for stage, fails in failing.items() if fails[at]])]
+        return [_nearest(scan, int(rows[at]), [stage for stage, fails in failing.items() if fails[at]])]
     return [text for _, _, text in sorted(said)]
 
 
 # what each stage says by itself
 
 
-def _failing(scheduling: Scheduling, ranked: Ranked) -> dict[Stage, Mask]:
+def _failing(scan: Scan, ranked: Ranked) -> dict[Stage, Mask]:
     """Whether each stage that judges the request refuses each considered row, whatever the others say."""
-    rows, spec = ranked.considered, scheduling.request.spec
-    failing = _candidates_fail(scheduling, rows)
+    rows, spec = ranked.considered, scan.request.spec
+    failing = _candidates_fail(scan, rows)
     if names_hosts(spec):
-        failing[_NAMED] = ~selected(scheduling.fleet, spec, rows)
-    return failing if ranked.filters_skipped else failing | _filters_fail(scheduling, rows)
+        failing[_NAMED] = ~selected(scan.fleet, spec, rows)
+    return failing if ranked.filters_skipped else failing | _filters_fail(scan, rows)
 
 
-def _candidates_fail(scheduling: Scheduling, rows: Rows) -> dict[Stage, Mask]:
+def _candidates_fail(scan: Scan, rows: Rows) -> dict[Stage, Mask]:
     """Of Placement's side of the request: cell, traits, aggregates, resource classes or allocation candidates."""
-    fleet, signature = scheduling.fleet, scheduling.signature
-    failing = {stage: mask for stage, mask in _judged(scheduling, rows) if stage.filter is None}
+    fleet, signature = scan.fleet, scan.signature
+    failing = {stage: mask for stage, mask in _judged(scan, rows) if stage.filter is None}
     inventory = fleet.store.inventory
     for index, amount, number, units in signature.needs:
         fits = inventory["avail"][index, rows] >= amount
         if units:
-            fits &= _suits_units(scheduling, index, rows)
+            fits &= _suits_units(scan, index, rows)
         failing[signature.stages[number]] = ~fits
     return dict(sorted(failing.items(), key=_number))
 
 
-def _filters_fail(scheduling: Scheduling, rows: Rows) -> dict[Stage, Mask]:
-    fleet, signature = scheduling.fleet, scheduling.signature
-    failing = {stage: mask for stage, mask in _judged(scheduling, rows) if stage.filter is not None}
+def _filters_fail(scan: Scan, rows: Rows) -> dict[Stage, Mask]:
+    fleet, signature = scan.fleet, scan.signature
+    failing = {stage: mask for stage, mask in _judged(scan, rows) if stage.filter is not None}
     for column, low, high, number in signature.bounds:
         values, stage = fleet.store.host[column, rows], signature.stages[number]
         failing[stage] = failing.get(stage, np.zeros(len(rows), bool)) | (values < low) | (values > high)
-    for stage in scheduling.selections:
-        failing[stage] = ~scheduling.selection_passes(stage, rows)
+    for stage in scan.selections:
+        failing[stage] = ~scan.selection_passes(stage, rows)
     return dict(sorted(failing.items(), key=_number))
 
 
-def _judged(scheduling: Scheduling, rows: Rows) -> list[tuple[Stage, Mask]]:
+def _judged(scan: Scan, rows: Rows) -> list[tuple[Stage, Mask]]:
     """Stages with verdicts by host class or by row, and what they refuse."""
-    signature = scheduling.signature
-    class_of = scheduling.fleet.store.row["class_of"][rows]
+    signature = scan.signature
+    class_of = scan.fleet.store.row["class_of"][rows]
     by_class = [(signature.stages[number], ~passes[class_of]) for number, passes in signature.class_results().items()]
     return by_class + [(stage, cache.array[rows] == 0) for stage, cache in signature.row_judges]
 
@@ -119,10 +117,10 @@ def _number(item: tuple[Stage, Mask]) -> int:
     return item[0].number
 
 
-def _suits_units(scheduling: Scheduling, index: int, rows: Rows) -> Mask:
+def _suits_units(scan: Scan, index: int, rows: Rows) -> Mask:
     """Placement's unit rules: whether each row gives a resource class in the amount asked for, however much is
     free."""
-    inventory, amount = scheduling.fleet.store.inventory, scheduling.signature.resources[index]
+    inventory, amount = scan.fleet.store.inventory, scan.signature.resources[index]
     step = np.maximum(inventory["step_size"][index, rows], 1)
     most, least = inventory["max_unit"][index, rows], inventory["min_unit"][index, rows]
     suits: Mask = (least <= amount) & (amount <= most) & (amount % step == 0)
@@ -132,18 +130,18 @@ def _suits_units(scheduling: Scheduling, index: int, rows: Rows) -> Mask:
 # in words
 
 
-def _missing(scheduling: Scheduling, stage: Stage, rows: Rows) -> list[tuple[int, Rows, str]]:
+def _missing(scan: Scan, stage: Stage, rows: Rows) -> list[tuple[int, Rows, str]]:
     """What keeps the hosts at ``rows`` out, as only ``stage`` does: hosts that lack the same in one sentence. The least
     number is easiest to change."""
     if not len(rows):
         return []
-    index = scheduling.signature.resource_of(stage)
+    index = scan.signature.resource_of(stage)
     if index is None:
         ease = _NAMES if stage is _NAMED else _RULE
         return [(ease, rows, f"{_hosts(rows)} would pass {_WITHOUT.get(stage.name, f'without {stage.name}')}")]
-    fleet, amount = scheduling.fleet, scheduling.signature.resources[index]
+    fleet, amount = scan.fleet, scan.signature.resources[index]
     inventory, name = fleet.store.inventory, fleet.resource_classes[index]
-    unit, suits = UNITS.get(name, ""), _suits_units(scheduling, index, rows)
+    unit, suits = UNITS.get(name, ""), _suits_units(scan, index, rows)
     lack = amount - (inventory["limit"][index, rows] - inventory["used"][index, rows])
     short, odd, both = rows[suits], rows[~suits & (lack <= 0)], rows[~suits & (lack > 0)]
     said = []
@@ -162,11 +160,11 @@ def _missing(scheduling: Scheduling, stage: Stage, rows: Rows) -> list[tuple[int
     return said
 
 
-def _nearest(scheduling: Scheduling, row: int, stages: list[Stage]) -> str:
+def _nearest(scan: Scan, row: int, stages: list[Stage]) -> str:
     """The host that fewest stages refuse, and all that would have to change."""
-    reasons = Reasons(scheduling)
+    reasons = Reasons(scan)
     words = [reasons.of_selection(row) if stage is _NAMED else reasons.of_stage(stage, row) for stage in stages]
-    return f"no host lacks one thing only; the nearest is {scheduling.fleet.name(row)}: {'; '.join(words)}"
+    return f"no host lacks one thing only; the nearest is {scan.fleet.name(row)}: {'; '.join(words)}"
 
 
 def _hosts(rows: Rows) -> str:

@@ -5,18 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...types.decision import Refusal, ScorePart
 from ...types.errors import NoValidHost
 from ...types.request import Request
+from ..context import DecisionContext
+from ..scan import Ranked, Scan
 from .counterfactuals import near_misses, without_weighers
 from .reasons import Reasons
 from .refusals import refusal
-
-if TYPE_CHECKING:
-    from ..engine import Engine
-    from ..scan import Ranked, Scheduling
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +55,28 @@ class Explanation:
 
 
 def explain(
-    engine: Engine, request: Request, *, top: int, candidates: Mapping[str, Sequence[Any]] | None
+    context: DecisionContext, request: Request, *, top: int, candidates: Mapping[str, Sequence[Any]] | None
 ) -> Explanation:
     """See ``Engine.explain``."""
-    from ..scan import Scheduling
-
     try:
-        scheduling = Scheduling(engine, request, candidates)
+        scan = Scan(context, request, candidates)
     except NoValidHost as error:
         ruled_out = Refusal(sentence=error.args[0], stage="request", hint=error.hint)
         return Explanation(considered=0, removed={}, top=(), refused=(), counterfactuals=(), refusal=ruled_out)
-    ranked = scheduling.rank()
+    ranked = scan.rank()
     return Explanation(
         considered=len(ranked.considered),
         removed=ranked.removed,
-        top=_top(scheduling, ranked, top),
-        refused=tuple(_refused(scheduling, ranked)),
-        counterfactuals=(*without_weighers(scheduling, ranked), *near_misses(scheduling, ranked)),
+        top=_top(scan, ranked, top),
+        refused=tuple(_refused(scan, ranked)),
+        counterfactuals=(*without_weighers(scan, ranked), *near_misses(scan, ranked)),
         refusal=None if len(ranked.rows) else refusal(request, ranked, 0),
     )
 
 
-def _top(scheduling: Scheduling, ranked: Ranked, top: int) -> tuple[RankedHost, ...]:
-    fleet, rows = scheduling.fleet, ranked.rows
-    columns = ranked.signature.ranking.parts(rows, scheduling.members(rows)) if len(rows) > 1 else []
+def _top(scan: Scan, ranked: Ranked, top: int) -> tuple[RankedHost, ...]:
+    fleet, rows = scan.fleet, ranked.rows
+    columns = ranked.signature.ranking.parts(rows, scan.members(rows)) if len(rows) > 1 else []
     best = []
     for position, row in enumerate(rows[:top]):
         parts = tuple(
@@ -92,8 +88,8 @@ def _top(scheduling: Scheduling, ranked: Ranked, top: int) -> tuple[RankedHost, 
     return tuple(best)
 
 
-def _refused(scheduling: Scheduling, ranked: Ranked) -> list[HostReason]:
-    fleet, reasons = scheduling.fleet, Reasons(scheduling)
+def _refused(scan: Scan, ranked: Ranked) -> list[HostReason]:
+    fleet, reasons = scan.fleet, Reasons(scan)
     refused = ranked.refusing_stages != 0
     return [
         HostReason(fleet.service_host(row), fleet.name(row), *reasons.of_refusal(row, stage))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ...fleet.fleet import Fleet
 from ...fleet.host_view import HostView
 from ...types.host_classes import STATIC_FIELDS
 from ..group_state import as_value
+from ..scan import Scan
 from ..signature import AGGREGATES, CANDIDATES, CELL, SELECTION, TRAITS, Stage
-
-if TYPE_CHECKING:
-    from ..scan import Scheduling
 
 UNITS: Final = {"MEMORY_MB": " MiB", "DISK_GB": " GiB"}
 
@@ -20,10 +18,10 @@ class Reasons:
     """The reasons of one request on the fleet as it is. What reads static fields only is worked out once per host
     class."""
 
-    def __init__(self, scheduling: Scheduling) -> None:
-        self._fleet, self._signature = scheduling.fleet, scheduling.signature
-        request = scheduling.request.with_changes(now=scheduling.fleet.now)
-        self._request = as_value(scheduling.fleet, scheduling.group, request)
+    def __init__(self, scan: Scan) -> None:
+        self._fleet, self._signature = scan.fleet, scan.signature
+        request = scan.request.with_changes(now=scan.fleet.now)
+        self._request = as_value(scan.fleet, scan.group, request)
         """Filters explain themselves by what the request says, so it says the time and the server group."""
         self._by_class: dict[tuple[int, int], str] = {}
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ...types.decision import Refusal
 from ...types.request import Request
+from ..scan import Ranked
 from ..signature import AGGREGATES, CANDIDATES, CELL, SELECTION, TRAITS
 from .counterfactuals import near_misses
-
-if TYPE_CHECKING:
-    from ..scan import Ranked
 
 CLAIM: Final = "claim"
 """Stage of a refusal of hosts that pass."""
@@ -29,7 +27,7 @@ def refusal(request: Request, ranked: Ranked, placed: int) -> Refusal:
     hosts)."""
     if len(ranked.rows):
         return _unclaimed(request, ranked, placed)
-    hints = near_misses(ranked.scheduling, ranked) if ranked.scheduling is not None else []
+    hints = near_misses(ranked.scan, ranked) if ranked.scan is not None else []
     considered = len(ranked.considered)
     return Refusal(
         sentence=_sentence(ranked.removed, considered),
@@ -52,7 +50,7 @@ def _unclaimed(request: Request, ranked: Ranked, placed: int) -> Refusal:
     if placed:
         hint = f"ask for {placed} {'instance' if placed == 1 else 'instances'}, or free capacity"
         return Refusal(sentence=f"{hosts}, but only {placed} of {wanted} instances fit", stage=CLAIM, hint=hint)
-    candidates = ranked.scheduling.candidates if ranked.scheduling is not None else None
+    candidates = ranked.scan.candidates if ranked.scan is not None else None
     claimable = candidates is None or any(candidates[int(row)] for row in ranked.rows)
     hint = "try again" if claimable else "give allocation requests for hosts that pass"
     return Refusal(sentence=f"{hosts}, but none could be claimed", stage=CLAIM, hint=hint)

@@ -1,0 +1,178 @@
+"""What decides beside the request: the fleet at one version, a policy, the compiled signatures, seed and sequence.
+
+An Engine owns one and composes the modules of this package, which take it and do not know the Engine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ...ext.draws import word
+from ...ext.tables import format_uuid, make_many
+from ..fleet.fleet import Fleet, Head
+from ..policy.policy import Policy
+from ..request.checks import check_request, check_uuids
+from ..request.host_selection import names_hosts
+from ..types.decision import Alternate, Selection
+from ..types.host_classes import HostClass
+from ..types.request import Request, ServerGroup
+from .claim import Claimed
+from .signature import Signature
+from .signature_cache import Compiled
+
+
+class DecisionContext:
+    """The fleet as one engine sees it, under one policy. ``seed`` feeds every random choice."""
+
+    __slots__ = ("_fleet", "_head", "compiled", "draws", "policy", "reads_instance_images", "seed")
+
+    def __init__(
+        self, fleet: Fleet, policy: Policy, seed: int, *, head: Head, compiled: Compiled | None = None
+    ) -> None:
+        self._fleet, self._head = fleet, head
+        self.policy, self.seed = policy, seed
+        self.compiled = Compiled(fleet, policy) if compiled is None else compiled
+        options = policy.options.filter_scheduler
+        self.draws = options.host_subset_size > 1 or options.shuffle_best_same_weighed_hosts
+        """True if the policy chooses at random among the best hosts."""
+        self.reads_instance_images = options.image_props_weight_multiplier != 0.0
+        """True if a weigher reads the image properties of the instances on a host."""
+
+    @property
+    def fleet(self) -> Fleet:
+        """The fleet, brought to this context's version."""
+        self._fleet.heads.enter(self._head)
+        return self._fleet
+
+    def fork(self, policy: Policy | None) -> DecisionContext:
+        """A context on the fleet as it is now, under the same policy or another. O(1)."""
+        fleet, head = self.fleet, Head()
+        compiled = self.compiled if policy is None else None
+        other = DecisionContext(fleet, policy or self.policy, self.seed, head=head, compiled=compiled)
+        fleet.heads.share(head)
+        return other
+
+    # numbers and seeds
+
+    @property
+    def sequence(self) -> int:
+        """Number of the latest decision."""
+        return self.fleet.heads.sequence
+
+    @sequence.setter
+    def sequence(self, number: int) -> None:
+        self.fleet.heads.sequence = number
+
+    def next_sequence(self) -> int:
+        """Count one decision and return its number."""
+        heads = self.fleet.heads
+        heads.sequence += 1
+        return heads.sequence
+
+    @property
+    def uuid_seed(self) -> int:
+        """Seed of the instance uuids that requests leave out."""
+        return self.seed ^ 0x5DEECE66D
+
+    def seed_of(self, sequence: int) -> int:
+        """64-bit seed of a decision: splitmix64 of the engine's seed and the sequence number."""
+        return word(self.seed, sequence)
+
+    def decision_seed(self) -> int:
+        """Seed of the decision that is being made."""
+        return self.seed_of(self.sequence + 1)
+
+    # requests
+
+    def begin(self, request: Request) -> Request:
+        """The request checked, with an instance uuid; the clock moves to the request's time."""
+        check_request(request)
+        if not request.instance_uuids:
+            made = make_many(self.uuid_seed, self.fleet.heads.sequence, 1)
+            request = request.with_changes(instance_uuids=(format_uuid(int(made[0, 0]), int(made[0, 1])),))
+        self.advance(request.now)
+        return request
+
+    def advance(self, now: float | None) -> None:
+        """Set the time, seconds since the epoch; None leaves it."""
+        self.fleet.advance(now, self.policy.options.default.service_down_time)
+
+    @contextmanager
+    def looking(self, request: Request) -> Iterator[Request]:
+        """The request as ``begin`` makes it, for a question that claims nothing; an error restores the clock."""
+        now = self.fleet.now
+        try:
+            given = self.begin(request)
+            check_uuids(given)
+            yield given
+        except BaseException:
+            self.fleet.rewind(now)
+            raise
+
+    def signature(self, request: Request, *, candidates_given: bool = False) -> Signature:
+        """The request compiled; O(1) for a spec that was compiled before."""
+        return self.compiled.signature(request, candidates_given=candidates_given)
+
+    def ranked_way(self, request: Request) -> Signature | None:
+        """The signature if the ranking kernel alone can decide the request; None if it takes the scan."""
+        group = request.server_group
+        if len(request.instance_uuids) != 1 or names_hosts(request.spec) or isinstance(group, ServerGroup):
+            return None
+        signature = self.compiled.signature(request, candidates_given=False)
+        if not signature.simple:
+            signature.refresh()  # a rule may raise for a host that changed, which the scan reports
+            if not signature.ranks:
+                return None
+        if group is not None and self._fleet.shared_service_hosts:
+            return None
+        if request.alternates and len(self._fleet.cells()) > 1:
+            return None
+        return signature
+
+    # hosts
+
+    def rows_holding(self, uuid: str) -> list[int]:
+        """Rows of the service host that holds an instance; empty if none does. O(1)."""
+        if not re.fullmatch(r"[0-9a-fA-F-]{32,36}", uuid):
+            return []
+        try:
+            consumer = self.fleet.kernel.consumers.get(uuid)
+        except ValueError:
+            return []
+        if consumer < 0:
+            return []
+        row = int(self.fleet.kernel.consumer(consumer)[2])
+        return self.fleet.rows_of_service_host(self.fleet.service_host(row))
+
+    def zone_of(self, static: HostClass) -> str | None:
+        """Availability zone of the hosts of a class: that of their aggregates, else the default."""
+        zone: str | None = self.policy.options.default.default_availability_zone
+        for index in static.aggregates:
+            zone = self._fleet.aggregates[index].metadata.get("availability_zone", zone)
+        return zone
+
+    def alternate(self, row: int, weight: float) -> Alternate:
+        """A host of the answer that was not claimed."""
+        fleet = self.fleet
+        return Alternate(
+            fleet.service_host(row), fleet.name(row), fleet.uuid(row), fleet.host_class(row).cell_uuid, weight
+        )
+
+    def selection(self, claimed: Claimed, alternates: tuple[Alternate, ...]) -> Selection:
+        """A claim as the answer's value."""
+        fleet, row = self._fleet, claimed.row
+        static = fleet.host_class(row)
+        return Selection(
+            instance_uuid=claimed.uuid,
+            host=fleet.service_host(row),
+            node=fleet.name(row),
+            provider_uuid=fleet.uuid(row),
+            cell_uuid=static.cell_uuid,
+            availability_zone=self.zone_of(static),
+            weight=claimed.weight,
+            allocations=claimed.allocations,
+            parts=claimed.parts,
+            alternates=alternates,
+        )
