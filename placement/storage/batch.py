@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, repeat
-from typing import TYPE_CHECKING, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 from ...ext import pools as kernel
 from ...ext.tables import format_uuid, make_many
 from ..types.errors import DuplicateName
+from .compiled import VolumeSignature
+from .context import VolumeContext
 from .decision import PoolSelection, VolumeDecision
 from .explain import sentence
+from .placement import place
+from .pools.reports import PoolFacts
 from .pools.request import Retry, VolumeRequest
 from .scan import stage_names
-
-if TYPE_CHECKING:
-    from .compiled import VolumeSignature
-    from .engine import VolumeEngine
-    from .pools.reports import PoolFacts
 
 _Lazy = tuple[VolumeRequest, str, int, "PoolFacts | None", float, NDArray[np.int64], int]
 """Request, volume id, sequence number, pool (None: refused), weight; rows by stage of the run, and the place in it."""
@@ -29,9 +28,9 @@ _Lazy = tuple[VolumeRequest, str, int, "PoolFacts | None", float, NDArray[np.int
 class VolumeDecisions(Sequence[VolumeDecision]):
     """The answers to ``place_many``, in order. A decision is made when it is looked at."""
 
-    def __init__(self, engine: VolumeEngine, count: int) -> None:
-        self._engine = engine
-        self._stages = stage_names(engine.policy)
+    def __init__(self, context: VolumeContext, count: int) -> None:
+        self._context = context
+        self._stages = stage_names(context.policy)
         self._made: list[VolumeDecision | _Lazy | None] = [None] * count
         self.placed = 0
         """Number of requests that were placed."""
@@ -73,10 +72,10 @@ class VolumeDecisions(Sequence[VolumeDecision]):
         counts: NDArray[np.int64],
         place: int,
     ) -> VolumeDecision:
-        engine = self._engine
+        context = self._context
         removed = dict(zip(self._stages, counts[place, 1:].tolist(), strict=True))
         considered = int(counts[place].sum())
-        off = engine.policy.options.scheduler_max_attempts == 1
+        off = context.policy.options.scheduler_max_attempts == 1
         tried = () if facts is None else (facts.backend_id,)
         return VolumeDecision(
             sequence=sequence,
@@ -86,7 +85,7 @@ class VolumeDecisions(Sequence[VolumeDecision]):
             selection=None if facts is None else _selection(request, volume_id, facts, weight),
             refusal=sentence(considered, removed, request.spec.size_gb) if facts is None else None,
             retry=None if off else Retry(num_attempts=1, backends=tried, hosts=tried),
-            seed=engine.seed_of(sequence),
+            seed=context.seed_of(sequence),
         )
 
 
@@ -103,46 +102,46 @@ def _selection(request: VolumeRequest, volume_id: str, facts: PoolFacts, weight:
     )
 
 
-def place_many(engine: VolumeEngine, requests: Iterable[VolumeRequest]) -> VolumeDecisions:
+def place_many(context: VolumeContext, requests: Iterable[VolumeRequest]) -> VolumeDecisions:
     """See ``VolumeEngine.place_many``."""
-    given = [engine.checked(request) for request in requests]
-    _check_ids(engine, given)
-    decisions = VolumeDecisions(engine, len(given))
-    with engine.deciding():
+    given = [context.checked(request) for request in requests]
+    _check_ids(context, given)
+    decisions = VolumeDecisions(context, len(given))
+    with context.deciding():
         start = 0
         while start < len(given):
-            run = _run(engine, given, start)
+            run = _run(context, given, start)
             if run:
-                _place_run(engine, decisions, given, start, run)
+                _place_run(context, decisions, given, start, run)
                 start += len(run)
             else:
-                decision = engine.place(given[start])
+                decision = place(context, given[start])
                 decisions.put(start, decision)
                 decisions.placed += decision.placed
                 start += 1
     return decisions
 
 
-def _check_ids(engine: VolumeEngine, given: Sequence[VolumeRequest]) -> None:
+def _check_ids(context: VolumeContext, given: Sequence[VolumeRequest]) -> None:
     ids = [request.volume_id for request in given if request.volume_id is not None and request.retry is None]
     for volume_id in ids:
-        engine.pools.volumes.check_new(volume_id)
+        context.pools.volumes.check_new(volume_id)
     if len(set(ids)) < len(ids):
         raise DuplicateName("a volume is named twice", field="volume_id")
 
 
-def _run(engine: VolumeEngine, given: Sequence[VolumeRequest], start: int) -> list[VolumeSignature]:
+def _run(context: VolumeContext, given: Sequence[VolumeRequest], start: int) -> list[VolumeSignature]:
     """Signatures of the requests from ``start`` on that one kernel call can decide."""
     run: list[VolumeSignature] = []
     known: dict[object, VolumeSignature | None] = {}
-    by_user = engine.policy.has_functions
+    by_user = context.policy.has_functions
     now = given[start].now
     for request in islice(given, start, None):
         if request.retry is not None or request.alternates or request.now != now:
             break
         key = (id(request.spec), request.project_id, request.user_id) if by_user else id(request.spec)
         if key not in known:
-            known[key] = engine.signature(request)
+            known[key] = context.signature(request)
         signature = known[key]
         if signature is None or not signature.alone:
             break
@@ -151,13 +150,13 @@ def _run(engine: VolumeEngine, given: Sequence[VolumeRequest], start: int) -> li
 
 
 def _place_run(
-    engine: VolumeEngine,
+    context: VolumeContext,
     decisions: VolumeDecisions,
     given: Sequence[VolumeRequest],
     start: int,
     run: Sequence[VolumeSignature],
 ) -> None:
-    pools = engine.pools
+    pools = context.pools
     pools.advance(given[start].now)
     different = list({id(each): each for each in run}.values())
     numbers = {id(signature): index for index, signature in enumerate(different)}
@@ -167,12 +166,12 @@ def _place_run(
     requests = given[start : start + len(run)]
     sizes = np.array([request.spec.size_gb for request in requests], np.float64)
     rows, scores = np.empty(len(run), np.int32), np.empty(len(run))
-    counts = np.zeros((len(run), 1 + len(stage_names(engine.policy))), np.int64)
+    counts = np.zeros((len(run), 1 + len(stage_names(context.policy))), np.int64)
     rankings = [signature.ranking for signature in different]
     with pools.charging(rows) as columns:
         kernel.place(columns.kernel, columns.block, rankings, which, sizes, pools.now, rows, scores, counts)
-    first = engine.sequence + 1
-    ids = _volume_ids(engine, requests, first)
+    first = context.sequence + 1
+    ids = _volume_ids(context, requests, first)
     facts = [pools.facts[row] if row >= 0 else None for row in rows.tolist()]
     pools.add_placed(
         [
@@ -193,12 +192,12 @@ def _place_run(
     )
     decisions.put_all(start, list(lazy))
     decisions.placed += int(np.count_nonzero(rows >= 0))
-    engine.sequence += len(run)
+    context.sequence += len(run)
 
 
-def _volume_ids(engine: VolumeEngine, requests: Sequence[VolumeRequest], first: int) -> list[str]:
+def _volume_ids(context: VolumeContext, requests: Sequence[VolumeRequest], first: int) -> list[str]:
     """Ids of the volumes, made where they are left out."""
-    made = make_many(engine.id_seed, first - 1, len(requests)).tolist()
+    made = make_many(context.id_seed, first - 1, len(requests)).tolist()
     return [
         request.volume_id if request.volume_id is not None else format_uuid(*words)
         for request, words in zip(requests, made, strict=True)

@@ -7,33 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..fleet.columns import MAX_AMOUNT
 from ..types.decision import Refusal
 from ..types.errors import InvalidValue, UnknownName
 from ..types.validation import check_text, shown, whole_number
-from .explain import refusal
+from .context import VolumeContext
+from .decision import VolumeDecision
+from .explain import explain, refusal
 from .pools.backend_names import backend_part, pool_part
 from .pools.filter_properties import FilterProperties
+from .pools.request import VolumeRequest
 from .pools.volumes import Volume
-
-if TYPE_CHECKING:
-    from .decision import VolumeDecision
-    from .engine import VolumeEngine
-    from .pools.request import VolumeRequest
-    from .scan import PoolRanking
+from .scan import PoolRanking
 
 MIGRATION_POLICIES: Final = ("never", "on-demand")
 
 
-def passes(engine: VolumeEngine, request: VolumeRequest, backend: str) -> VolumeDecision:
+def passes(context: VolumeContext, request: VolumeRequest, backend: str) -> VolumeDecision:
     """See ``VolumeEngine.passes``."""
-    engine.checked(request)
+    context.checked(request)
     check_text(backend, "backend")
-    with engine.deciding() as pools:
+    with context.deciding() as pools:
         pools.advance(request.now)
-        return _check(engine, _named(request), engine.filter_properties(request), backend)
+        return _check(context, _named(request), context.filter_properties(request), backend)
 
 
 def _named(request: VolumeRequest) -> VolumeRequest:
@@ -42,30 +40,30 @@ def _named(request: VolumeRequest) -> VolumeRequest:
 
 
 def _check(
-    engine: VolumeEngine, request: VolumeRequest, filter_properties: FilterProperties, backend: str, charged: int = 0
+    context: VolumeContext, request: VolumeRequest, filter_properties: FilterProperties, backend: str, charged: int = 0
 ) -> VolumeDecision:
     """The decision for the first ranked pool of a backend."""
-    ranking = engine.ranking(filter_properties)
-    at = _find(engine, ranking, backend, any_pool=pool_part(backend) is None)
+    ranking = context.ranking(filter_properties)
+    at = _find(context, ranking, backend, any_pool=pool_part(backend) is None)
     if at is not None:
-        return engine.decision(request, ranking, None, engine.selection(request, ranking, at, charged))
-    return engine.decision(request, ranking, _why_not(engine, filter_properties, ranking, backend))
+        return context.decision(request, ranking, None, context.selection(request, ranking, at, charged))
+    return context.decision(request, ranking, _why_not(context, filter_properties, ranking, backend))
 
 
-def _find(engine: VolumeEngine, ranking: PoolRanking, backend: str, *, any_pool: bool) -> int | None:
+def _find(context: VolumeContext, ranking: PoolRanking, backend: str, *, any_pool: bool) -> int | None:
     """Place in the ranking of the first pool with this id, or of this ``host@backend``."""
     for at, row in enumerate(ranking.rows.tolist()):
-        name = engine.pools.fact(row).backend_id
+        name = context.pools.fact(row).backend_id
         if (backend_part(name) if any_pool else name) == backend:
             return at
     return None
 
 
-def _why_not(engine: VolumeEngine, filter_properties: FilterProperties, ranking: PoolRanking, backend: str) -> Refusal:
+def _why_not(
+    context: VolumeContext, filter_properties: FilterProperties, ranking: PoolRanking, backend: str
+) -> Refusal:
     """The refusal of one backend, with the reason of its pool if it has but one."""
-    from .explain import explain
-
-    story = explain(engine.pools, engine.policy, filter_properties, ranking, 0)
+    story = explain(context.pools, context.policy, filter_properties, ranking, 0)
     whole = pool_part(backend) is None
     reasons = [
         each for each in story.refused if (backend_part(each.backend_id) if whole else each.backend_id) == backend
@@ -77,19 +75,19 @@ def _why_not(engine: VolumeEngine, filter_properties: FilterProperties, ranking:
     return Refusal(sentence=sentence, stage=reasons[0].stage, hint="; ".join(story.counterfactuals) or None)
 
 
-def extend(engine: VolumeEngine, request: VolumeRequest, new_size_gb: int, backend: str | None) -> VolumeDecision:
+def extend(context: VolumeContext, request: VolumeRequest, new_size_gb: int, backend: str | None) -> VolumeDecision:
     """See ``VolumeEngine.extend``."""
-    engine.checked(request)
+    context.checked(request)
     whole_number(new_size_gb, "new_size_gb", most=MAX_AMOUNT)
     growth = new_size_gb - request.spec.size_gb
     if growth <= 0:
         problem = f"new_size_gb must be more than the size, {request.spec.size_gb}, got {new_size_gb}"
         raise InvalidValue(problem, field="new_size_gb")
-    with engine.deciding() as pools:
+    with context.deciding() as pools:
         pools.advance(request.now)
-        where = _where(engine, request, backend)
-        filter_properties = engine.filter_properties(request, requested_gb=growth, operation="extend_volume")
-        decision = _check(engine, _named(request), filter_properties, where, growth)
+        where = _where(context, request, backend)
+        filter_properties = context.filter_properties(request, requested_gb=growth, operation="extend_volume")
+        decision = _check(context, _named(request), filter_properties, where, growth)
         if decision.selection is not None:
             chosen = decision.selection.backend_id
             pools.consume(pools.row_of[chosen], growth, pools.now)
@@ -99,65 +97,67 @@ def extend(engine: VolumeEngine, request: VolumeRequest, new_size_gb: int, backe
         return decision
 
 
-def _where(engine: VolumeEngine, request: VolumeRequest, backend: str | None) -> str:
+def _where(context: VolumeContext, request: VolumeRequest, backend: str | None) -> str:
     """The pool that a volume is on."""
     if backend is not None:
         return check_text(backend, "backend")
     if request.volume_id is None:
         raise InvalidValue("say where the volume is, or which volume it is", field="backend")
-    return engine.pools.volumes.known(request.volume_id).backend_id
+    return context.pools.volumes.known(request.volume_id).backend_id
 
 
-def retype(engine: VolumeEngine, request: VolumeRequest, backend: str | None, migration_policy: str) -> VolumeDecision:
+def retype(
+    context: VolumeContext, request: VolumeRequest, backend: str | None, migration_policy: str
+) -> VolumeDecision:
     """See ``VolumeEngine.retype``."""
-    engine.checked(request)
+    context.checked(request)
     if migration_policy not in MIGRATION_POLICIES:
         raise UnknownName.among("migration policy", str(migration_policy), MIGRATION_POLICIES, field="migration_policy")
-    with engine.deciding() as pools:
+    with context.deciding() as pools:
         pools.advance(request.now)
-        where = _where(engine, request, backend)
-        filter_properties = engine.filter_properties(request, exists_on=where, operation="retype")
-        ranking = engine.ranking(filter_properties)
+        where = _where(context, request, backend)
+        filter_properties = context.filter_properties(request, exists_on=where, operation="retype")
+        ranking = context.ranking(filter_properties)
         request = _named(request)
-        at = _find(engine, ranking, where, any_pool=False)
+        at = _find(context, ranking, where, any_pool=False)
         if at is None and pool_part(where) is None:
-            at = _find(engine, ranking, where, any_pool=True)
+            at = _find(context, ranking, where, any_pool=True)
         if at is not None:
-            return engine.decision(request, ranking, None, engine.selection(request, ranking, at, 0))
+            return context.decision(request, ranking, None, context.selection(request, ranking, at, 0))
         if len(ranking.rows) and migration_policy == "never":
-            why = _why_not(engine, filter_properties, ranking, where)
+            why = _why_not(context, filter_properties, ranking, where)
             sentence = f"{why.sentence}, and the migration policy is never"
-            return engine.decision(request, ranking, Refusal(sentence=sentence, stage=why.stage, hint=_MOVE))
+            return context.decision(request, ranking, Refusal(sentence=sentence, stage=why.stage, hint=_MOVE))
         if not len(ranking.rows):
-            return engine.decision(request, ranking, refusal(pools, engine.policy, filter_properties, ranking))
-        return _move(engine, request, ranking)
+            return context.decision(request, ranking, refusal(pools, context.policy, filter_properties, ranking))
+        return _move(context, request, ranking)
 
 
 _MOVE: Final = "the migration policy on-demand lets it move"
 
 
-def _move(engine: VolumeEngine, request: VolumeRequest, ranking: PoolRanking) -> VolumeDecision:
+def _move(context: VolumeContext, request: VolumeRequest, ranking: PoolRanking) -> VolumeDecision:
     """The volume goes to the best pool; its old one stays charged."""
-    pools = engine.pools
-    chosen = engine.selection(request, ranking, 0, request.spec.size_gb)
+    pools = context.pools
+    chosen = context.selection(request, ranking, 0, request.spec.size_gb)
     pools.consume(int(ranking.rows[0]), chosen.charged_gb, pools.now)
     known = pools.volumes.get(chosen.volume_id)
     if known is not None:
         charged = (*known.charged, chosen.backend_id)
         moved = replace(known, host=chosen.host, cluster_name=chosen.cluster_name, charged=charged)
         pools.put_volume(known.volume_id, moved)
-    return engine.decision(request, ranking, None, chosen)
+    return context.decision(request, ranking, None, chosen)
 
 
-def manage(engine: VolumeEngine, request: VolumeRequest, backend: str) -> VolumeDecision:
+def manage(context: VolumeContext, request: VolumeRequest, backend: str) -> VolumeDecision:
     """See ``VolumeEngine.manage``."""
-    engine.checked(request)
+    context.checked(request)
     check_text(backend, "backend")
-    with engine.deciding() as pools:
+    with context.deciding() as pools:
         pools.advance(request.now)
-        request = request.with_changes(volume_id=engine.new_volume_id(request))
-        filter_properties = engine.filter_properties(request, requested_gb=0, operation="manage")
-        decision = _check(engine, request, filter_properties, backend)
+        request = request.with_changes(volume_id=context.new_volume_id(request))
+        filter_properties = context.filter_properties(request, requested_gb=0, operation="manage")
+        decision = _check(context, request, filter_properties, backend)
         chosen = decision.selection
         if chosen is not None:
             volume = Volume(
@@ -171,32 +171,32 @@ def manage(engine: VolumeEngine, request: VolumeRequest, backend: str) -> Volume
         return decision
 
 
-def migrated(engine: VolumeEngine, volume_id: str) -> None:
+def migrated(context: VolumeContext, volume_id: str) -> None:
     """See ``VolumeEngine.migrated``."""
-    with engine.deciding() as pools:
+    with context.deciding() as pools:
         known = pools.volumes.known(volume_id)
         *old, new = known.charged or (known.backend_id,)
-        _give_back(engine, replace(known, charged=tuple(old)))
+        _give_back(context, replace(known, charged=tuple(old)))
         if old:
             pools.put_volume(volume_id, replace(known, charged=(new,)))
 
 
-def release(engine: VolumeEngine, volume_ids: str | Iterable[str], *, give_back: bool) -> int:
+def release(context: VolumeContext, volume_ids: str | Iterable[str], *, give_back: bool) -> int:
     """See ``VolumeEngine.release`` and ``forget``."""
     ids = [volume_ids] if isinstance(volume_ids, str) else list(volume_ids)
-    with engine.deciding() as pools:
+    with context.deciding() as pools:
         known = [pools.volumes.known(each) for each in ids]
         if len(set(ids)) < len(ids):
             raise InvalidValue(f"a volume is named twice: {shown(ids)}", field="volume_ids")
         for volume in known:
             pools.put_volume(volume.volume_id, None)
             if give_back:
-                _give_back(engine, volume)
+                _give_back(context, volume)
     return len(ids)
 
 
-def _give_back(engine: VolumeEngine, volume: Volume) -> None:
-    pools = engine.pools
+def _give_back(context: VolumeContext, volume: Volume) -> None:
+    pools = context.pools
     for backend_id in volume.charged:
         row = pools.row_of.get(backend_id)
         if row is not None:  # a pool that is not known any more will come with a report of its own

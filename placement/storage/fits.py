@@ -2,56 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..decide.fits import Fit
 from ..types.errors import InvalidValue
+from .context import VolumeContext
+from .placement import place
 from .pools.filters.base import FACTS
 from .pools.filters.capacity import CapacityFilter
-
-if TYPE_CHECKING:
-    from .engine import VolumeEngine
-    from .pools.request import VolumeRequest
+from .pools.request import VolumeRequest
 
 
-def fits(engine: VolumeEngine, request: VolumeRequest, limit: int | None) -> Fit:
+def fits(context: VolumeContext, request: VolumeRequest, limit: int | None) -> Fit:
     """See ``VolumeEngine.fits``. Where capacity is all that changes as volumes come, each pool is counted by itself;
     else volumes are placed on a fork until one is refused."""
-    filter_properties = engine.filter_properties(request, retry=None)
-    rules = [rule for rule in engine.policy.filters if rule.applies(filter_properties)]
+    filter_properties = context.filter_properties(request, retry=None)
+    rules = [rule for rule in context.policy.filters if rule.applies(filter_properties)]
     capacity = any(isinstance(rule, CapacityFilter) for rule in rules)
-    if limit is None and (not capacity or _endless(engine, request)):
+    if limit is None and (not capacity or _endless(context, request)):
         problem = "volumes without end fit: a pool's capacity is no number, or nothing looks at it"
         raise InvalidValue(problem, field="limit", hint="give a limit")
     if capacity and all(rule.reads == FACTS or isinstance(rule, CapacityFilter) for rule in rules):
-        return _counted(engine, request, limit)
-    return _tried(engine, request, limit)
+        return _counted(context, request, limit)
+    return _tried(context, request, limit)
 
 
-def _endless(engine: VolumeEngine, request: VolumeRequest) -> bool:
-    ranking = engine.rank(request)
-    room = engine.pools.columns[CapacityFilter.column(engine.filter_properties(request))]
+def _endless(context: VolumeContext, request: VolumeRequest) -> bool:
+    ranking = context.rank(request)
+    room = context.pools.columns[CapacityFilter.column(context.filter_properties(request))]
     return bool(np.isinf(room[ranking.rows]).any())
 
 
-def _counted(engine: VolumeEngine, request: VolumeRequest, limit: int | None) -> Fit:
-    size, pools = request.spec.size_gb, engine.pools
-    column = CapacityFilter.column(engine.filter_properties(request))
+def _counted(context: VolumeContext, request: VolumeRequest, limit: int | None) -> Fit:
+    size, pools = request.spec.size_gb, context.pools
+    column = CapacityFilter.column(context.filter_properties(request))
     by_pool: dict[str, int] = {}
     left = limit
-    trial = engine.fork()
-    for row in engine.rank(request).rows.tolist():
+    trial = context.fork()
+    for row in context.rank(request).rows.tolist():
         count = _room(trial, row, column, size, left)
         if count:
             by_pool[pools.fact(row).backend_id] = count
             left = None if left is None else left - count
-    engine.fleet  # noqa: B018  # brings the state back from the fork
+    context.fleet  # noqa: B018  # brings the state back from the fork
     return Fit(sum(by_pool.values()), by_pool)
 
 
-def _room(trial: VolumeEngine, row: int, column: str, size: int, limit: int | None) -> int:
+def _room(trial: VolumeContext, row: int, column: str, size: int, limit: int | None) -> int:
     """How many volumes go into a pool: about its room, and then one by one, as sums of doubles may differ."""
     pools = trial.pools
     room = float(pools.columns[column][row])
@@ -67,16 +64,16 @@ def _room(trial: VolumeEngine, row: int, column: str, size: int, limit: int | No
     return count
 
 
-def _tried(engine: VolumeEngine, request: VolumeRequest, limit: int | None) -> Fit:
-    trial = engine.fork()
+def _tried(context: VolumeContext, request: VolumeRequest, limit: int | None) -> Fit:
+    trial = context.fork()
     by_pool: dict[str, int] = {}
     total = 0
     while limit is None or total < limit:
-        decision = trial.place(request.with_changes(volume_id=None))
+        decision = place(trial, request.with_changes(volume_id=None))
         if decision.selection is None:
             break
         name = decision.selection.backend_id
         by_pool[name] = by_pool.get(name, 0) + 1
         total += 1
-    engine.fleet  # noqa: B018  # brings the state back from the fork
+    context.fleet  # noqa: B018  # brings the state back from the fork
     return Fit(total, by_pool)

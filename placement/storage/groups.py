@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ..types.decision import Refusal
 from ..types.errors import DuplicateName, InvalidValue
 from ..types.validation import check_text, shown
+from .context import VolumeContext
 from .decision import PoolSelection, VolumeGroupDecision
 from .explain import refusal
 from .pools.backend_names import backend_part
@@ -21,25 +21,22 @@ from .pools.filter_properties import FilterProperties
 from .pools.filters.capacity import CapacityFilter
 from .pools.reports import moment
 from .pools.request import VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType, check_volume_type
-
-if TYPE_CHECKING:
-    from .engine import VolumeEngine
-    from .scan import PoolRanking
+from .scan import PoolRanking
 
 Order = list[tuple[str, float]]
 """(pool, weight), best first."""
 
 
-def group_order(engine: VolumeEngine, request: VolumeGroupRequest) -> tuple[Order, Refusal | None]:
+def group_order(context: VolumeContext, request: VolumeGroupRequest) -> tuple[Order, Refusal | None]:
     """The pools that Cinder ranks for a group, best first, a pool as often as it was matched; and why there are none.
     Charges nothing. O(volumes * pools)."""
-    _check(engine, request)
-    order, why = _ranked(engine, _group_filter_properties(engine, request), "the group type")
+    _check(context, request)
+    order, why = _ranked(context, _group_filter_properties(context, request), "the group type")
     by_type = order
     for index, volume in enumerate(request.volumes):
         if why is not None:
             return [], why
-        found, why = _ranked(engine, engine.filter_properties(volume), f"volume {index + 1}")
+        found, why = _ranked(context, context.filter_properties(volume), f"volume {index + 1}")
         order = found if index == 0 else _matching(order, found)
         if why is None and not order:
             sentence = f"No valid backend was found: none can take volume {index + 1} besides those before it"
@@ -51,7 +48,7 @@ def group_order(engine: VolumeEngine, request: VolumeGroupRequest) -> tuple[Orde
     return ([], why) if why is not None else (order, None)
 
 
-def _check(engine: VolumeEngine, request: object) -> VolumeGroupRequest:
+def _check(context: VolumeContext, request: object) -> VolumeGroupRequest:
     if not isinstance(request, VolumeGroupRequest):
         raise InvalidValue(f"request must be a VolumeGroupRequest, got {shown(request)}", field="request")
     if not isinstance(request.volumes, tuple | list):
@@ -62,26 +59,26 @@ def _check(engine: VolumeEngine, request: object) -> VolumeGroupRequest:
         moment(request.now, "now")
     if request.availability_zone is not None:
         check_text(request.availability_zone, "availability_zone")
-    ids = [engine.checked(volume).volume_id for volume in request.volumes]
+    ids = [context.checked(volume).volume_id for volume in request.volumes]
     named = [volume_id for volume_id in ids if volume_id is not None]
     if len(set(named)) < len(named):
         raise DuplicateName("a volume of the group is named twice", field="volumes")
     return request
 
 
-def _group_filter_properties(engine: VolumeEngine, request: VolumeGroupRequest) -> FilterProperties:
+def _group_filter_properties(context: VolumeContext, request: VolumeGroupRequest) -> FilterProperties:
     """The group as filters read it: a volume of no size, of no volume type, with the group type's specs."""
     group_type = request.group_type if request.group_type is not None else VolumeType()
     spec = VolumeSpec(size_gb=0, availability_zone=request.availability_zone)
-    return FilterProperties.of(spec, type_specs=group_type.extra_specs, instance_host=engine.instance_host)
+    return FilterProperties.of(spec, type_specs=group_type.extra_specs, instance_host=context.instance_host)
 
 
-def _ranked(engine: VolumeEngine, filter_properties: FilterProperties, what: str) -> tuple[Order, Refusal | None]:
-    ranking = engine.ranking(filter_properties)
+def _ranked(context: VolumeContext, filter_properties: FilterProperties, what: str) -> tuple[Order, Refusal | None]:
+    ranking = context.ranking(filter_properties)
     if not len(ranking.rows):
-        why = refusal(engine.pools, engine.policy, filter_properties, ranking)
+        why = refusal(context.pools, context.policy, filter_properties, ranking)
         return [], replace_sentence(why, f"{why.sentence} ({what})")
-    return _order(engine, ranking), None
+    return _order(context, ranking), None
 
 
 def replace_sentence(why: Refusal, sentence: str) -> Refusal:
@@ -89,8 +86,8 @@ def replace_sentence(why: Refusal, sentence: str) -> Refusal:
     return Refusal(sentence=sentence, stage=why.stage, hint=why.hint)
 
 
-def _order(engine: VolumeEngine, ranking: PoolRanking) -> Order:
-    names = (engine.pools.fact(row).backend_id for row in ranking.rows.tolist())
+def _order(context: VolumeContext, ranking: PoolRanking) -> Order:
+    names = (context.pools.fact(row).backend_id for row in ranking.rows.tolist())
     return list(zip(names, ranking.weights.tolist(), strict=True))
 
 
@@ -100,34 +97,34 @@ def _matching(first: Order, second: Order) -> Order:
     return [each for each in first for _ in range(times[backend_part(each[0])])]
 
 
-def place_group(engine: VolumeEngine, request: VolumeGroupRequest) -> VolumeGroupDecision:
+def place_group(context: VolumeContext, request: VolumeGroupRequest) -> VolumeGroupDecision:
     """See ``VolumeEngine.place_group``."""
-    _check(engine, request)
-    with engine.deciding() as pools:
+    _check(context, request)
+    with context.deciding() as pools:
         pools.advance(request.now)
-        order, why = group_order(engine, request)
+        order, why = group_order(context, request)
         if why is None:
             for backend in dict.fromkeys(backend_part(name) for name, _ in order):
-                chosen = _packed(engine, request, backend)
+                chosen = _packed(context, request, backend)
                 if chosen is not None:
-                    return _decision(engine, request, order, None, backend, chosen)
+                    return _decision(context, request, order, None, backend, chosen)
             size = sum(volume.spec.size_gb for volume in request.volumes)
             sentence = f"No valid backend was found: each volume would fit by itself, all together ({size} GiB) on none"
             why = Refusal(sentence=sentence, stage=CapacityFilter.name, hint="split the group, or free some room")
-        return _decision(engine, request, order, why)
+        return _decision(context, request, order, why)
 
 
 def _decision(
-    engine: VolumeEngine,
+    context: VolumeContext,
     request: VolumeGroupRequest,
     order: Order,
     why: Refusal | None,
     backend: str | None = None,
     chosen: tuple[PoolSelection, ...] = (),
 ) -> VolumeGroupDecision:
-    engine.sequence += 1
+    context.sequence += 1
     return VolumeGroupDecision(
-        sequence=engine.sequence,
+        sequence=context.sequence,
         request_id=request.request_id,
         backend=backend,
         selections=chosen,
@@ -136,7 +133,7 @@ def _decision(
     )
 
 
-def _packed(engine: VolumeEngine, request: VolumeGroupRequest, backend: str) -> tuple[PoolSelection, ...] | None:
+def _packed(context: VolumeContext, request: VolumeGroupRequest, backend: str) -> tuple[PoolSelection, ...] | None:
     """All volumes on pools of one backend, charged; None, and nothing charged, if they do not go in.
 
     First in the order asked for, each where the policy likes it best; then the largest first; then the largest first,
@@ -146,39 +143,39 @@ def _packed(engine: VolumeEngine, request: VolumeGroupRequest, backend: str) -> 
     as_asked = list(range(len(sizes)))
     largest_first = sorted(as_asked, key=lambda index: -sizes[index])
     for order, tightly in ((as_asked, False), (largest_first, False), (largest_first, True)):
-        chosen = _tried(engine, request, backend, order, tightly=tightly)
+        chosen = _tried(context, request, backend, order, tightly=tightly)
         if chosen is not None:
             return chosen
     return None
 
 
 def _tried(
-    engine: VolumeEngine, request: VolumeGroupRequest, backend: str, order: list[int], *, tightly: bool
+    context: VolumeContext, request: VolumeGroupRequest, backend: str, order: list[int], *, tightly: bool
 ) -> tuple[PoolSelection, ...] | None:
-    history = engine.fleet.history
-    start, sequence = history.hold(), engine.sequence
+    history = context.fleet.history
+    start, sequence = history.hold(), context.sequence
     chosen: dict[int, PoolSelection] = {}
     for index in order:
-        selection = _placed(engine, request.volumes[index], backend, tightly=tightly)
+        selection = _placed(context, request.volumes[index], backend, tightly=tightly)
         if selection is None:
             history.go(start)
-            engine.sequence = sequence
+            context.sequence = sequence
             return None
         chosen[index] = selection
     return tuple(chosen[index] for index in range(len(order)))
 
 
-def _placed(engine: VolumeEngine, volume: VolumeRequest, backend: str, *, tightly: bool) -> PoolSelection | None:
-    volume = volume.with_changes(volume_id=engine.new_volume_id(volume))
-    engine.sequence += 1  # each volume has an id of its own
-    filter_properties = engine.filter_properties(volume)
-    ranking = engine.ranking(filter_properties, among=engine.places(backend))
+def _placed(context: VolumeContext, volume: VolumeRequest, backend: str, *, tightly: bool) -> PoolSelection | None:
+    volume = volume.with_changes(volume_id=context.new_volume_id(volume))
+    context.sequence += 1  # each volume has an id of its own
+    filter_properties = context.filter_properties(volume)
+    ranking = context.ranking(filter_properties, among=context.places(backend))
     if not len(ranking.rows):
         return None
     at = 0
     if tightly:
-        room = engine.pools.columns[CapacityFilter.column(filter_properties)][ranking.rows]
+        room = context.pools.columns[CapacityFilter.column(filter_properties)][ranking.rows]
         at = int(room.argmin())
-    chosen = engine.selection(replace(volume, alternates=0), ranking, at, volume.spec.size_gb)
-    engine.charge(chosen, volume)
+    chosen = context.selection(replace(volume, alternates=0), ranking, at, volume.spec.size_gb)
+    context.charge(chosen, volume)
     return chosen
