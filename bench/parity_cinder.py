@@ -19,7 +19,8 @@ from ..placement.storage.pools.capacity import capacity_factors, over_subscripti
 from ..placement.storage.pools.expression import ExpressionError, evaluate, expression
 from ..placement.storage.pools.extra_specs_ops import match
 from ..placement.storage.pools.filter_properties import FilterProperties
-from ..placement.storage.pools.policy import STORAGE, VolumePolicy
+from ..placement.storage.pools.options import STORAGE
+from ..placement.storage.pools.policy import VolumePolicy
 from ..placement.storage.pools.pools import Pools
 from ..placement.storage.pools.reports import BackendReport, VolumeService
 from ..placement.storage.pools.request import Retry, VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType

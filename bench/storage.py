@@ -17,7 +17,8 @@ import numpy as np
 from cyclopts import Parameter
 
 from ..placement.storage.engine import VolumeEngine
-from ..placement.storage.pools.policy import STORAGE, VolumePolicy
+from ..placement.storage.pools.options import STORAGE
+from ..placement.storage.pools.policy import VolumePolicy
 from ..placement.storage.pools.reports import BackendReport
 from ..placement.storage.pools.request import VolumeRequest, VolumeSpec, VolumeType
 from .engine import Count, machine, main

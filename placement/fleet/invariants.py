@@ -4,7 +4,7 @@ doubted."""
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,8 @@ from ...ext.fleet_state import consumers as consumer_arrays
 from ...ext.fleet_state import find_uuids
 from .columns import COLUMN, HOST_COLUMNS
 from .interned_pci import weight
+from .parts import FleetParts
 from .shared_facts import Constants
-
-if TYPE_CHECKING:
-    from .fleet import Fleet
 
 Table = dict[str, NDArray[Any]]
 """Consumer columns, as ext.fleet_state.consumers gives them."""
@@ -26,7 +24,7 @@ _CONSTRAINED: Final = frozenset({"service_up", "free_vcpus", "pci_weight", "last
 """Host columns that have an invariant of their own, or may be no number."""
 
 
-def check(fleet: Fleet) -> None:
+def check(fleet: FleetParts) -> None:
     """Assert every invariant. O(rows * columns + consumers): about a second for 100,000 hosts."""
     table = consumer_arrays(fleet.kernel)
     check_names(fleet)
@@ -46,14 +44,14 @@ def check(fleet: Fleet) -> None:
     fleet.pools.check()
 
 
-def _live(fleet: Fleet) -> NDArray[np.bool_]:
+def _live(fleet: FleetParts) -> NDArray[np.bool_]:
     """Which rows have a provider."""
     live = np.ones(fleet.rows, bool)
     live[fleet.names.to_arrays()["free"]] = False
     return live
 
 
-def check_names(fleet: Fleet) -> None:
+def check_names(fleet: FleetParts) -> None:
     """Names, uuids and rows belong together one to one."""
     providers, live = fleet.providers, _live(fleet)
     fleet.names.check()
@@ -64,7 +62,7 @@ def check_names(fleet: Fleet) -> None:
     assert np.array_equal(find_uuids(providers.uuids, providers.words(rows)), rows), "a uuid leads to another row"
 
 
-def check_trees(fleet: Fleet) -> None:
+def check_trees(fleet: FleetParts) -> None:
     """Every row leads up to its root by its parents, without a cycle, over rows that have a provider."""
     parents, roots = (fleet.store.row[name][: fleet.rows] for name in ("parent", "root"))
     live = _live(fleet)
@@ -81,7 +79,7 @@ def check_trees(fleet: Fleet) -> None:
     assert np.array_equal(roots, top), "a root is not at the top"
 
 
-def check_service_hosts(fleet: Fleet) -> None:
+def check_service_hosts(fleet: FleetParts) -> None:
     """The nodes of each service host are those whose column names it; every host has one, and nothing else has."""
     nodes, column = fleet.nodes, fleet.store.row["service_host"][: fleet.rows]
     nodes.names.check()
@@ -101,7 +99,7 @@ def check_service_hosts(fleet: Fleet) -> None:
     assert nodes.shared == shared
 
 
-def check_classes(fleet: Fleet) -> None:
+def check_classes(fleet: FleetParts) -> None:
     """Ids lead into their tables."""
     columns, rows = fleet.store.row, fleet.rows
     tables = {
@@ -122,7 +120,7 @@ def check_classes(fleet: Fleet) -> None:
     assert len(fleet.resource_classes) == fleet.store.classes
 
 
-def check_freed_rows(fleet: Fleet) -> None:
+def check_freed_rows(fleet: FleetParts) -> None:
     """A freed row holds nothing."""
     store, freed = fleet.store, np.flatnonzero(~_live(fleet))
     for block in (store.host[: COLUMN["last_seen_up"]], store.ratio, *store.inventory.values()):
@@ -133,7 +131,7 @@ def check_freed_rows(fleet: Fleet) -> None:
         assert np.all(column[freed] == wanted), name
 
 
-def check_inventories(fleet: Fleet) -> None:
+def check_inventories(fleet: FleetParts) -> None:
     """Limits and what is available follow from the inventories; where there is none, all its figures are zero."""
     store, rows = fleet.store, fleet.rows
     blocks = {name: block[:, :rows] for name, block in store.inventory.items()}
@@ -153,7 +151,7 @@ def check_inventories(fleet: Fleet) -> None:
     assert set(np.flatnonzero(unusual).tolist()) <= fleet.unit_rules
 
 
-def check_usage(fleet: Fleet, table: Table) -> None:
+def check_usage(fleet: FleetParts, table: Table) -> None:
     """used = base + what the consumers take, on their hosts and elsewhere, per resource class and row."""
     used = fleet.store.inventory["base"][:, : fleet.rows].copy()
     amounts = np.zeros((len(used), len(fleet.consumers.shapes) + 1), np.int64)
@@ -169,7 +167,7 @@ def check_usage(fleet: Fleet, table: Table) -> None:
     assert np.array_equal(used, fleet.store.inventory["used"][:, : fleet.rows]), "usage is not what consumers take"
 
 
-def check_host_columns(fleet: Fleet, table: Table) -> None:
+def check_host_columns(fleet: FleetParts, table: Table) -> None:
     """Host figures are whole numbers that follow from each other where they do; services are judged for the present."""
     host, rows, is_host = fleet.store.host[:, : fleet.rows], fleet.rows, fleet.is_host
     figure = {name: host[index] for name, index in COLUMN.items()}
@@ -196,7 +194,7 @@ def check_host_columns(fleet: Fleet, table: Table) -> None:
     assert np.array_equal(figure["service_up"], up), "a service is not judged for the present time"
 
 
-def check_consumers(fleet: Fleet, table: Table) -> None:
+def check_consumers(fleet: FleetParts, table: Table) -> None:
     """Consumers are on rows that have a provider, under uuids that lead to them, of known shapes, projects, users,
     groups."""
     live = table["row"] >= 0
@@ -234,7 +232,7 @@ def check_consumers(fleet: Fleet, table: Table) -> None:
         assert (tuple(zip(classes, amounts, strict=True)), *figures) == key
 
 
-def check_lists(fleet: Fleet, table: Table) -> None:
+def check_lists(fleet: FleetParts, table: Table) -> None:
     """Each consumer is listed once, on its row."""
     following, at = table["next"], fleet.store.row["first"][: fleet.rows]
     rows = np.flatnonzero(at >= 0)
@@ -248,7 +246,7 @@ def check_lists(fleet: Fleet, table: Table) -> None:
     assert listed == fleet.kernel.consumer_count, "a consumer is not listed"
 
 
-def check_groups(fleet: Fleet, table: Table) -> None:
+def check_groups(fleet: FleetParts, table: Table) -> None:
     """A group's members on each row are the consumers that were placed with it."""
     assert fleet.groups == {uuid: index for index, uuid in enumerate(fleet.group_uuids) if uuid}
     assert sorted(fleet.server_groups.removed) == [index for index, uuid in enumerate(fleet.group_uuids) if not uuid]
@@ -259,7 +257,7 @@ def check_groups(fleet: Fleet, table: Table) -> None:
     assert kept == counted
 
 
-def check_devices(fleet: Fleet) -> None:
+def check_devices(fleet: FleetParts) -> None:
     """PCIWeigher reads what the pools say."""
     states, hosts = fleet.store.row["pci"][: fleet.rows], fleet.is_host
     weights = np.array([weight(pools) for pools in fleet.pci_states.values])
@@ -270,7 +268,7 @@ def check_devices(fleet: Fleet) -> None:
     assert [fleet.pci_states.id(pools) for pools in fleet.pci_states.values] == list(range(len(fleet.pci_states)))
 
 
-def check_cells(fleet: Fleet) -> None:
+def check_cells(fleet: FleetParts) -> None:
     """NUMA cells hold at least what the consumers on them were fitted to; CPUs are pinned for one consumer only."""
     fleet.numa.check()
     taken: dict[int, list[Any]] = {}
@@ -292,7 +290,7 @@ def check_cells(fleet: Fleet) -> None:
                 assert pages.used >= held
 
 
-def check_constants(fleet: Fleet) -> None:
+def check_constants(fleet: FleetParts) -> None:
     """The counts behind what signatures take as constant are those of a fresh count."""
     change_log = fleet.change_log
     fresh = Constants(fleet.store, change_log.is_host)

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from .fleet import Fleet
+from .parts import FleetParts
 
 Mask = NDArray[np.bool_]
 MOST_MASKS: Final = 512
@@ -56,7 +55,7 @@ class Layout:
 class ProviderIndex:
     """The indices of one fleet."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: FleetParts) -> None:
         self._fleet = fleet
         self._seen: tuple[int, int] = (-1, -1)
         self._layout: Layout | None = None

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..storage.pools.columns import NAMES
-from ..storage.pools.invariants import check
 from ..storage.pools.reports import Backend, BackendReport, PoolFacts, VolumeService, check_report, facts_of
 from ..storage.pools.volumes import Volume
 from ..types.errors import InvalidValue
@@ -123,7 +122,7 @@ def read_pools(pools: Pools, arrays: Arrays) -> None:
         facts[row] = _read_fact(pools, fact)
     pools.restore(block, facts)
     try:
-        check(pools)
+        pools.check()
     except AssertionError as error:
         raise ValueError(f"storage pools: {error}") from None
 

@@ -16,6 +16,9 @@ from ....ext.constants import NOT_A_HOST, SERVICE_UP
 from ....ext.fleet import Columns
 from ....ext.pools import consume, derive
 
+Rows = NDArray[np.int32]
+"""Pools by row number, int32[pools]."""
+
 NAMES: Final = (
     "total",
     "free",

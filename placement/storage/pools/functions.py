@@ -10,13 +10,13 @@ from .filter_properties import FilterProperties
 from .view import FILTER_STATS, STATS, Stats
 
 if TYPE_CHECKING:
-    from .pools import Pools
+    from .rows import PoolRows
 
 FILTER: Final = "filter_function"
 GOODNESS: Final = "goodness_function"
 
 
-def function_of(pools: Pools, row: int, kind: str, *, strict: bool) -> Expression | None:
+def function_of(pools: PoolRows, row: int, kind: str, *, strict: bool) -> Expression | None:
     """A pool's function; None where it reports none. O(1)."""
     text = pools.fact(row).capabilities.get(kind)
     return None if text is None else expression(str(text), strict=strict)
@@ -30,7 +30,7 @@ def function_scopes(filter_properties: FilterProperties, kind: str) -> dict[str,
 
 
 def scopes(
-    pools: Pools, filter_properties: FilterProperties, row: int, kind: str, function: Expression
+    pools: PoolRows, filter_properties: FilterProperties, row: int, kind: str, function: Expression
 ) -> Iterator[Mapping[str, Any]]:
     """What the function's variables mean, once for each name of the pool's protocol if it names it."""
     facts = pools.fact(row)
@@ -52,7 +52,7 @@ def value(function: Expression, scope: Mapping[str, Any]) -> Any:
     return evaluate(function.tree, scope, strict=function.strict)
 
 
-def filter_passes(pools: Pools, filter_properties: FilterProperties, row: int, *, strict: bool) -> tuple[bool, str]:
+def filter_passes(pools: PoolRows, filter_properties: FilterProperties, row: int, *, strict: bool) -> tuple[bool, str]:
     """DriverFilter's verdict on one pool, and why not. O(tree)."""
     function = function_of(pools, row, FILTER, strict=strict)
     if function is None:
@@ -68,7 +68,7 @@ def filter_passes(pools: Pools, filter_properties: FilterProperties, row: int, *
     return False, why
 
 
-def goodness(pools: Pools, filter_properties: FilterProperties, row: int, *, strict: bool) -> float:
+def goodness(pools: PoolRows, filter_properties: FilterProperties, row: int, *, strict: bool) -> float:
     """GoodnessWeigher's rating of one pool, 0 to 100: the best over the names of its protocol. O(tree).
 
     0 where there is no function, or it has no value, or one outside 0 and 100. ExpressionError where the value is no

@@ -14,19 +14,18 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from ...types.errors import DuplicateName, InvalidValue, UnknownName
-from ...types.options import Count, OptionGroup, Options, Positive, Words, invalid, read_group
+from ...types.options import Options, Words, invalid, read_group
 from ...types.toml_writer import to_toml
 from .filters import BUILTIN_FILTERS, PoolFilter
+from .options import ORDERED, STORAGE, StorageOptions
 from .weighers import BUILTIN_WEIGHERS, PoolWeigher
 
-STORAGE: Final = "storage"
 Rule = TypeVar("Rule")
-ORDERED: Final = "OrderedHostWeightHandler"
 STOCHASTIC: Final = "StochasticHostWeightHandler"
 _HANDLERS: Final = {
     ORDERED: ORDERED,
@@ -37,25 +36,6 @@ _HANDLERS: Final = {
 """Handlers by the names that the option may have."""
 COMPATIBILITIES: Final = ("cinder", "strict")
 _RATIO: Final = re.compile(r"auto|\d*\.\d+|\d+")
-
-
-class StorageOptions(OptionGroup, frozen=True):
-    """``[storage]``. ``scheduler_driver_init_wait_time`` in seconds. ``compat`` says how expressions are read:
-    ``cinder`` with its traps, ``strict`` without them (docs/cinder-differences.md)."""
-
-    group: ClassVar[str] = STORAGE
-
-    scheduler_default_filters: Words = ("AvailabilityZoneFilter", "CapacityFilter", "CapabilitiesFilter")
-    scheduler_default_weighers: Words = ("CapacityWeigher",)
-    scheduler_weight_handler: str = ORDERED
-    scheduler_max_attempts: Positive = 3
-    scheduler_driver_init_wait_time: Count = 60
-    capacity_weight_multiplier: float = 1.0
-    allocated_capacity_weight_multiplier: float = -1.0
-    volume_number_multiplier: float = -1.0
-    max_over_subscription_ratio: str = "20.0"
-    compat: str = "cinder"
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

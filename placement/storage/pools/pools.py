@@ -241,12 +241,6 @@ class Pools(PoolRows):
             raise UnknownName.among("pool", shown(backend_id), list(self.row_of)[:1000], field=field)
         return row
 
-    def fact(self, row: int) -> PoolFacts:
-        """What the pool of a row reported. O(1)."""
-        facts = self.facts[row]
-        assert facts is not None
-        return facts
-
     def rows_of_backend(self, name: str) -> list[int]:
         """Rows of the pools of ``host@backend`` (or a cluster), in candidate order; empty if it is not known. O(pools
         of it)."""
@@ -261,7 +255,7 @@ class Pools(PoolRows):
 
     def check(self) -> None:
         """Assert every invariant. O(pools + volumes)."""
-        check(self)
+        check(self, self.services, self.default_ratio)
 
     def set_default_ratio(self, ratio: str) -> None:
         """The over-subscription ratio of pools that report none: ``auto`` or a number. O(pools) if it changes."""

@@ -75,6 +75,12 @@ class PoolRows:
 
     # changing, with a way back
 
+    def fact(self, row: int) -> PoolFacts:
+        """What the pool of a row reported. O(1)."""
+        facts = self.facts[row]
+        assert facts is not None
+        return facts
+
     def make(self, redo: Callable[[], object], undo: Callable[[], object]) -> None:
         """Make a change that two functions make and unmake, and record it for other versions. O(change)."""
         redo()

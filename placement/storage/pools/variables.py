@@ -4,20 +4,18 @@ the pool columns. A request's own variables are one value for all."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
+from .columns import Rows
 from .expression.scalar import converted, kept
 from .expression.vector import BAD, GREATEST, HARD, NUMBER, TEXT, Variables, Vector, constant
 from .expression.vector import BOOLEAN as TRUTH
 from .filter_properties import FilterProperties
-from .filters.base import Rows
 from .functions import FILTER, function_scopes
+from .rows import PoolRows
 from .view import FILTER_STATS, MISSING, STATS, attribute
-
-if TYPE_CHECKING:
-    from .pools import Pools
 
 _LIVE: Final = {"allocated_capacity_gb": "allocated", "free_capacity_gb": "free"}
 """Names of ``stats`` that are pool columns."""
@@ -26,7 +24,7 @@ _LIVE: Final = {"allocated_capacity_gb": "allocated", "free_capacity_gb": "free"
 class ReportedColumn:
     """One value of each pool, as expressions take it."""
 
-    def __init__(self, pools: Pools, read: Callable[[int], Any], *, strict: bool) -> None:
+    def __init__(self, pools: PoolRows, read: Callable[[int], Any], *, strict: bool) -> None:
         self._pools, self._read, self._convert = pools, read, kept if strict else converted
         self.layout = pools.layout
         capacity = pools.columns.capacity
@@ -75,7 +73,7 @@ class FunctionTexts:
     """The text of each pool's function as a code, -1 where there is none. ``live``: codes of those whose value may
     change as volumes are placed."""
 
-    def __init__(self, pools: Pools, kind: str) -> None:
+    def __init__(self, pools: PoolRows, kind: str) -> None:
         self._pools, self._kind = pools, kind
         self.layout = pools.layout
         self.codes = np.full(pools.columns.capacity, -1, np.int32)
@@ -118,7 +116,7 @@ class FunctionTexts:
 class PoolVariables:
     """The columns of all variables that were asked for, by how they are read."""
 
-    def __init__(self, pools: Pools) -> None:
+    def __init__(self, pools: PoolRows) -> None:
         self._pools = pools
         self._columns: dict[tuple[str, str, bool], ReportedColumn] = {}
         self._texts: dict[str, FunctionTexts] = {}

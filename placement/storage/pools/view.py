@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from .columns import COLUMN
 from .reports import PoolFacts
-
-if TYPE_CHECKING:
-    from .pools import Pools
+from .rows import PoolRows
 
 _EPOCH: Final = datetime.datetime(1970, 1, 1)
-_Getter = Callable[["Pools", PoolFacts, int], Any]
+_Getter = Callable[[PoolRows, PoolFacts, int], Any]
 
 
 def _reported(name: str, default: Any = None) -> _Getter:
@@ -25,15 +23,15 @@ def _column(name: str) -> _Getter:
     return lambda pools, facts, row: float(pools.columns.block[column, row])
 
 
-def _free(pools: Pools, facts: PoolFacts, row: int) -> Any:
+def _free(pools: PoolRows, facts: PoolFacts, row: int) -> Any:
     return facts.free_word or float(pools.columns.block[COLUMN["free"], row])
 
 
-def _updated(pools: Pools, facts: PoolFacts, row: int) -> datetime.datetime:
+def _updated(pools: PoolRows, facts: PoolFacts, row: int) -> datetime.datetime:
     return _EPOCH + datetime.timedelta(seconds=float(pools.columns.block[COLUMN["updated"], row]))
 
 
-def _service(pools: Pools, facts: PoolFacts, row: int) -> Mapping[str, Any]:
+def _service(pools: PoolRows, facts: PoolFacts, row: int) -> Mapping[str, Any]:
     return {"host": facts.backend_key, "availability_zone": facts.availability_zone, "disabled": False, "frozen": False}
 
 
@@ -88,7 +86,7 @@ MISSING: Final = object()
 """In place of a value that is not there."""
 
 
-def attribute(pools: Pools, row: int, name: str) -> Any:
+def attribute(pools: PoolRows, row: int, name: str) -> Any:
     """A pool's attribute as Cinder's pool state has it; None for one that it has not. O(1)."""
     getter = _ATTRIBUTES.get(name)
     return None if getter is None else getter(pools, pools.fact(row), row)
@@ -97,7 +95,7 @@ def attribute(pools: Pools, row: int, name: str) -> Any:
 class Stats(Mapping[str, Any]):
     """The scope ``stats`` of one pool; ``protocol`` stands for its storage protocol if given."""
 
-    def __init__(self, pools: Pools, row: int, names: frozenset[str], protocol: Any = None) -> None:
+    def __init__(self, pools: PoolRows, row: int, names: frozenset[str], protocol: Any = None) -> None:
         self._pools, self._row, self._names, self._protocol = pools, row, names, protocol
 
     def __getitem__(self, name: str) -> Any:

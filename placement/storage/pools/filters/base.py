@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..filter_properties import FilterProperties
 
 if TYPE_CHECKING:
-    from ..policy import StorageOptions
+    from ..options import StorageOptions
     from ..pools import Pools
 
 Rows = NDArray[np.int32]

@@ -1,0 +1,185 @@
+"""The parts of a fleet and what can be read from them directly: sizes, time, names and columns. It changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ext.tables import NameTable
+from ..storage.pools.pools import Pools
+from ..types.host_classes import HostClass, Interned
+from ..types.validation import whole_number
+from .aggregates import Aggregates
+from .change_log import ChangeLog
+from .columns import COLUMN
+from .consumers import Consumers
+from .custom_names import Registry
+from .heads import Heads
+from .interned_pci import PciStates
+from .inventories import Inventories
+from .nodes_by_host import ServiceHosts
+from .numa_table import NumaTable
+from .provider_trees import Trees
+from .providers import Providers
+from .server_groups import ServerGroups
+from .service_liveness import Services
+
+
+class FleetParts:
+    """The parts that a ``Fleet`` is made of, one object for each subject, on one change log."""
+
+    def __init__(self, *, seed: int = 0, capacity: int = 64) -> None:
+        self.seed = whole_number(seed, "seed", most=2**63 - 1)
+        self.change_log = change_log = ChangeLog(whole_number(capacity, "capacity"))
+        self.store, self.kernel, self.history, self.classes = (
+            change_log.store,
+            change_log.kernel,
+            change_log.history,
+            change_log.classes,
+        )
+        self.trees = Trees(change_log)
+        self.nodes = ServiceHosts(change_log.store)
+        self.providers = Providers(change_log, self.nodes, self.trees, self.seed)
+        self.inventories = Inventories(change_log)
+        self.resource_classes, self.unit_rules = self.inventories.classes, self.inventories.unit_rules
+        self.services = Services(change_log)
+        self.aggregate_table = Aggregates(change_log)
+        self.aggregates = self.aggregate_table.values
+        self.pci_states = PciStates(change_log)
+        self.consumers = Consumers(change_log, self.providers, self.pci_states)
+        self.projects, self.users = self.consumers.projects, self.consumers.users
+        self.extras, self.image_properties = self.consumers.extras, self.consumers.image_properties
+        self.server_groups = ServerGroups(change_log)
+        self.groups, self.group_uuids = self.server_groups.ids, self.server_groups.uuids
+        self.stats: Interned[tuple[tuple[str, str], ...]] = Interned()
+        self.stats.id(())
+        self.metrics: Interned[tuple[tuple[str, float], ...]] = Interned()
+        self.metrics.id(())
+        self.host_ips = NameTable()
+        self.host_ips.intern("")
+        self.registry = Registry()
+        self._cells: tuple[int, frozenset[str | None]] = (0, frozenset())
+        self.pools = Pools(change_log.history)
+        """Storage pools and volumes."""
+        self.heads = Heads(change_log, self.services)
+
+    # size, time and versions
+
+    def __len__(self) -> int:
+        """Number of providers. O(1)."""
+        return len(self.names)
+
+    @property
+    def rows(self) -> int:
+        """Row ids are below this. O(1)."""
+        return self.store.rows
+
+    @property
+    def version(self) -> int:
+        """Number of row changes so far: the change log's position. O(1)."""
+        return self.kernel.version
+
+    @property
+    def static_epoch(self) -> int:
+        """Moves when something that compiled signatures take as constant has changed."""
+        return self.change_log.static_epoch
+
+    @property
+    def topology_epoch(self) -> int:
+        """Moves when provider trees, or what is in them, may have changed."""
+        return self.change_log.topology_epoch
+
+    @property
+    def now(self) -> float | None:
+        """The time by which heartbeats are judged, seconds since the epoch; None until one was given: then none is."""
+        return self.services.now
+
+    @property
+    def service_down_time(self) -> float:
+        """Seconds without a heartbeat after which a service counts as down."""
+        return self.services.down_time
+
+    def nbytes(self) -> int:
+        """Bytes of columns, names and uuids, about; consumers and the ranked indices of an engine come on top.
+        O(rows)."""
+        names = sum(array.nbytes for table in (self.names, self.nodes.names) for array in table.to_arrays().values())
+        return self.store.nbytes + self.numa.nbytes + names + 24 * 2 * max(len(self), 1)
+
+    # what is known of all hosts
+
+    @property
+    def has_pci(self) -> bool:
+        """True if some host has PCI devices, free or taken. O(1)."""
+        return self.change_log.constants.has_pci
+
+    @property
+    def nested_classes(self) -> frozenset[int]:
+        """Resource classes that a provider which is no host has. O(classes)."""
+        return self.change_log.constants.nested_classes
+
+    @property
+    def is_host(self) -> NDArray[np.bool_]:
+        """True for the rows that are compute hosts, bool[rows]. O(rows)."""
+        by_row: NDArray[np.bool_] = self.change_log.is_host()[self.store.row["class_of"][: self.rows]]
+        return by_row
+
+    def cells(self) -> frozenset[str | None]:
+        """Cells of all hosts. O(classes) after new classes came, else O(1)."""
+        if self._cells[0] != len(self.classes):
+            cells = frozenset(value.cell_uuid for value in self.classes.values if value.is_host)
+            self._cells = (len(self.classes), cells)
+        return self._cells[1]
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """Live view of a host column over all rows, float64[rows]. O(1)."""
+        return self.store.host[COLUMN[name], : self.rows]
+
+    @property
+    def numa(self) -> NumaTable:
+        """NUMA cells of hosts, by row. O(1)."""
+        return self.providers.numa
+
+    # names
+
+    def row(self, name: str, *, field: str = "provider") -> int:
+        """Row of the provider named ``name`` (for hosts: the node name); UnknownName otherwise. O(1)."""
+        return self.providers.row(name, field)
+
+    def row_of_uuid(self, uuid: str, *, field: str = "provider") -> int:
+        """Row of the provider with this uuid; UnknownName otherwise. O(1)."""
+        return self.providers.row_of_uuid(uuid, field)
+
+    def rows_of_service_host(self, host: str) -> list[int]:
+        """Rows of the nodes of a service host, in row order; empty if there is none. O(nodes)."""
+        return self.nodes.rows(host)
+
+    @property
+    def shared_service_hosts(self) -> dict[int, list[int]]:
+        """Rows by service host, of those that have several nodes. O(1)."""
+        return self.nodes.shared
+
+    @property
+    def names(self) -> NameTable:
+        """Names of providers, by row. O(1)."""
+        return self.providers.names
+
+    def name(self, row: int) -> str:
+        """Name of a row. O(1)."""
+        return self.providers.names.get(row)
+
+    def service_host(self, row: int) -> str:
+        """Service host of a row that is a host. O(1)."""
+        return self.nodes.name(row)
+
+    def uuid(self, row: int) -> str:
+        """Uuid of a row. O(1)."""
+        return self.providers.uuid(row)
+
+    def host_class(self, row: int) -> HostClass:
+        """The static fields of a row. O(1)."""
+        return self.change_log.host_class(row)
+
+    def resource_class(self, name: str, *, create: bool = False) -> int:
+        """Index of a resource class; a valid name that no provider has had is created or refused (UnknownName).
+        O(1)."""
+        return self.inventories.resource_class(name, create=create)
