@@ -42,6 +42,7 @@ def place(Columns columns not None, list rankings not None, int32_t[::1] which, 
         ranking.reserve_top(1)
     columns.reserve_consumers(n)
     columns.reserve_log(n)
+    reserve_groups(columns, groups)
     for i in range(n):
         ranking = <Ranking>rankings[which[i]]
         ranking.sync()
@@ -61,6 +62,21 @@ def place(Columns columns not None, list rankings not None, int32_t[::1] which, 
         out_consumer[i] = consumer
         out_score[i] = ranking.r.top_score[0]
     return n
+
+
+cdef int reserve_groups(Columns columns, int32_t[::1] groups) except -1:
+    """Room in each group for all guests that name it."""
+    cdef Py_ssize_t i
+    for i in range(groups.shape[0]):
+        if groups[i] >= 0:
+            columns.groups[groups[i]].coming = 0
+    for i in range(groups.shape[0]):
+        if groups[i] >= 0:
+            columns.groups[groups[i]].coming += 1
+    for i in range(groups.shape[0]):
+        if groups[i] >= 0:
+            columns.reserve_group(groups[i], columns.groups[groups[i]].coming)
+    return 0
 
 
 def release(Columns columns not None, int32_t[::1] consumers):

@@ -58,9 +58,11 @@ cdef struct group_t:
     int32_t policy         # POLICY_*
     int32_t at_most        # max_server_per_host
     int32_t count
-    int32_t capacity
+    int32_t capacity       # a power of two
+    int32_t coming         # while a batch is checked: how many guests name the group
     int32_t* rows
     int32_t* members       # members on rows[i]
+    int32_t* slots         # [2 * capacity] positions in rows by row, -1: empty; NULL while the group is small
 
 cdef enum:
     NO_POLICY = 0
@@ -110,5 +112,7 @@ cdef class Columns:
     cdef void drop(self, int32_t consumer) noexcept nogil
     cdef void link_project(self, int32_t consumer) noexcept nogil
     cdef void link_projects(self) noexcept nogil
-    cdef int reserve_group(self, int32_t group) except -1
-    cdef int join_group(self, int32_t group, int32_t row, int32_t members) noexcept nogil
+    cdef int reserve_group(self, int32_t group, int64_t extra) except -1
+    cdef int32_t place_in_group(self, group_t* g, int32_t row) noexcept nogil
+    cdef void leave_group_slot(self, group_t* g, int32_t row) noexcept nogil
+    cdef void join_group(self, int32_t group, int32_t row, int32_t members) noexcept nogil

@@ -14,6 +14,12 @@ cdef extern from "debug.h" nogil:
     void HOSTLER_ASSERT_INDEX(int64_t index, int64_t count)
 
 cdef int32_t GROUP_ROOM = 4
+cdef int32_t SMALL_GROUP = 16    # rows that are looked through one by one
+
+
+cdef inline uint64_t slot_of(int32_t row) noexcept nogil:
+    """Where the search for a row begins. Rows are ours, so no caller chooses them."""
+    return (<uint64_t>row * <uint64_t>0x9E3779B97F4A7C15) >> 32
 
 
 cdef inline void* grown(void* block, size_t size) except NULL:
@@ -62,6 +68,7 @@ cdef class Columns:
         for i in range(self.group_fill):
             free(self.groups[i].rows)
             free(self.groups[i].members)
+            free(self.groups[i].slots)
         free(self.groups)
 
     def attach(self, *, int64_t[:, ::1] avail, int64_t[:, ::1] used, int64_t[:, ::1] limit, int64_t[:, ::1] min_unit,
@@ -168,13 +175,16 @@ cdef class Columns:
         for i in range(n):
             if classes[i] < 0 or classes[i] >= self.c.classes:
                 raise IndexError("resource class out of range")
+        cdef int64_t room
         if self.shape_count == self.shape_capacity:
-            self.shape_capacity = max(16, 2 * self.shape_capacity)
-            self.shapes = <shape_t*>grown(self.shapes, self.shape_capacity * sizeof(shape_t))
+            room = max(16, 2 * <int64_t>self.shape_capacity)
+            self.shapes = <shape_t*>grown(self.shapes, room * sizeof(shape_t))
+            self.shape_capacity = <int32_t>room
         if self.shape_fill + n > self.shape_room:
-            self.shape_room = <int32_t>max(64, 2 * self.shape_room + n)
-            self.shape_class = <int32_t*>grown(self.shape_class, self.shape_room * sizeof(int32_t))
-            self.shape_amount = <int64_t*>grown(self.shape_amount, self.shape_room * sizeof(int64_t))
+            room = max(64, 2 * <int64_t>self.shape_room + n)
+            self.shape_class = <int32_t*>grown(self.shape_class, room * sizeof(int32_t))
+            self.shape_amount = <int64_t*>grown(self.shape_amount, room * sizeof(int64_t))
+            self.shape_room = <int32_t>room
         cdef shape_t* s = &self.shapes[self.shape_count]
         s.start = self.shape_fill
         s.count = <int32_t>n
@@ -366,7 +376,7 @@ cdef class Columns:
             self.check_shape(shape)
         if group >= 0:
             self.check_group(group)
-            self.reserve_group(group)
+            self.reserve_group(group, 1)
         if flags & NAMED:
             raise ValueError("unknown consumer flags")
         self.reserve_log(1)
@@ -478,9 +488,11 @@ cdef class Columns:
     def add_group(self, int32_t policy, int32_t at_most):
         """Register a server group; returns its id."""
         check_policy(policy, at_most)
+        cdef int32_t room
         if self.group_fill == self.group_capacity:
-            self.group_capacity = max(16, 2 * self.group_capacity)
-            self.groups = <group_t*>grown(self.groups, self.group_capacity * sizeof(group_t))
+            room = max(16, 2 * self.group_capacity)
+            self.groups = <group_t*>grown(self.groups, room * sizeof(group_t))
+            self.group_capacity = room
         cdef group_t* g = &self.groups[self.group_fill]
         memset(g, 0, sizeof(group_t))
         g.policy = policy
@@ -495,6 +507,7 @@ cdef class Columns:
         cdef group_t* g = &self.groups[self.group_fill - 1]
         free(g.rows)
         free(g.members)
+        free(g.slots)
         self.group_fill -= 1
 
     def set_group(self, int32_t group, int32_t policy, int32_t at_most):
@@ -512,47 +525,117 @@ cdef class Columns:
         cdef group_t* g = &self.groups[group]
         return g.policy, g.at_most, {g.rows[i]: g.members[i] for i in range(g.count)}
 
+    def group_policy(self, int32_t group):
+        """(policy, at_most) of a group. O(1)."""
+        self.check_group(group)
+        return self.groups[group].policy, self.groups[group].at_most
+
+    def group_rows(self, int32_t group):
+        """Number of rows that hold a member of a group. O(1)."""
+        self.check_group(group)
+        return self.groups[group].count
+
+    def group_members(self, int32_t group, int32_t row):
+        """Number of members of a group on a row. O(1)."""
+        self.check_group(group)
+        cdef int32_t place = self.place_in_group(&self.groups[group], row)
+        return self.groups[group].members[place] if place >= 0 else 0
+
     def check_group(self, int32_t group):
         if group < 0 or group >= self.group_fill:
             raise IndexError("group out of range")
 
-    cdef int reserve_group(self, int32_t group) except -1:
+    cdef int reserve_group(self, int32_t group, int64_t extra) except -1:
+        """Room for members on so many more rows; there are no more than the fleet's rows."""
         cdef group_t* g = &self.groups[group]
-        if g.count == g.capacity:
-            room = max(GROUP_ROOM, 2 * g.capacity)
-            g.rows = <int32_t*>grown(g.rows, room * sizeof(int32_t))
-            g.members = <int32_t*>grown(g.members, room * sizeof(int32_t))
-            g.capacity = room
+        cdef int64_t need = min(g.count + extra, max(self.c.rows, g.count + 1)), room = max(GROUP_ROOM, g.capacity)
+        cdef int32_t* slots
+        cdef int32_t i
+        cdef uint64_t at, mask
+        if need <= g.capacity:
+            return 0
+        while room < need:
+            room *= 2
+        g.rows = <int32_t*>grown(g.rows, room * sizeof(int32_t))
+        g.members = <int32_t*>grown(g.members, room * sizeof(int32_t))
+        if room > SMALL_GROUP:
+            slots = <int32_t*>malloc(2 * room * sizeof(int32_t))
+            if slots == NULL:
+                raise MemoryError
+            mask = 2 * room - 1
+            memset(slots, 0xFF, 2 * room * sizeof(int32_t))
+            for i in range(g.count):
+                at = slot_of(g.rows[i]) & mask
+                while slots[at] >= 0:
+                    at = (at + 1) & mask
+                slots[at] = i
+            free(g.slots)
+            g.slots = slots
+        g.capacity = <int32_t>room
         return 0
 
-    cdef int join_group(self, int32_t group, int32_t row, int32_t members) noexcept nogil:
-        """Add ``members`` (negative: remove) on ``row``. Room was reserved by the caller, or is got here: -1 if there is none."""
+    cdef int32_t place_in_group(self, group_t* g, int32_t row) noexcept nogil:
+        """Position of a row among those that hold a member of the group, -1 if it holds none."""
+        cdef uint64_t at, mask
+        cdef int32_t i
+        if g.slots == NULL:
+            for i in range(g.count):
+                if g.rows[i] == row:
+                    return i
+            return -1
+        mask = 2 * <uint64_t>g.capacity - 1
+        at = slot_of(row) & mask
+        while g.slots[at] >= 0:
+            if g.rows[g.slots[at]] == row:
+                return g.slots[at]
+            at = (at + 1) & mask
+        return -1
+
+    cdef void leave_group_slot(self, group_t* g, int32_t row) noexcept nogil:
+        """Take out the slot of a row, which has one, and close the gap."""
+        cdef uint64_t mask = 2 * <uint64_t>g.capacity - 1, hole = slot_of(row) & mask, at
+        while g.rows[g.slots[hole]] != row:
+            hole = (hole + 1) & mask
+        at = (hole + 1) & mask
+        while g.slots[at] >= 0:
+            if ((at - slot_of(g.rows[g.slots[at]])) & mask) >= ((at - hole) & mask):
+                g.slots[hole] = g.slots[at]
+                hole = at
+            at = (at + 1) & mask
+        g.slots[hole] = -1
+
+    cdef void join_group(self, int32_t group, int32_t row, int32_t members) noexcept nogil:
+        """Add ``members`` (negative: remove) on ``row``. Room was reserved by the caller. O(1)."""
         HOSTLER_ASSERT_INDEX(group, self.group_fill)
         cdef group_t* g = &self.groups[group]
-        cdef int32_t i, room
-        cdef int32_t* block
-        for i in range(g.count):
-            if g.rows[i] == row:
-                g.members[i] += members
-                if g.members[i] <= 0:
-                    g.count -= 1
-                    g.rows[i] = g.rows[g.count]
-                    g.members[i] = g.members[g.count]
-                return 0
+        cdef int32_t place = self.place_in_group(g, row), last
+        cdef uint64_t at, mask
+        if place >= 0:
+            g.members[place] += members
+            if g.members[place] > 0:
+                return
+            last = g.count - 1
+            if g.slots != NULL:
+                self.leave_group_slot(g, row)
+                if place != last:
+                    mask = 2 * <uint64_t>g.capacity - 1
+                    at = slot_of(g.rows[last]) & mask
+                    while g.slots[at] != last:
+                        at = (at + 1) & mask
+                    g.slots[at] = place
+            g.rows[place] = g.rows[last]
+            g.members[place] = g.members[last]
+            g.count = last
+            return
         if members <= 0:
-            return 0
-        if g.count == g.capacity:
-            room = GROUP_ROOM if g.capacity == 0 else 2 * g.capacity
-            block = <int32_t*>realloc(g.rows, room * sizeof(int32_t))
-            if block == NULL:
-                return -1
-            g.rows = block
-            block = <int32_t*>realloc(g.members, room * sizeof(int32_t))
-            if block == NULL:
-                return -1
-            g.members = block
-            g.capacity = room
+            return
+        HOSTLER_ASSERT_INDEX(g.count, g.capacity)
         g.rows[g.count] = row
         g.members[g.count] = members
+        if g.slots != NULL:
+            mask = 2 * <uint64_t>g.capacity - 1
+            at = slot_of(row) & mask
+            while g.slots[at] >= 0:
+                at = (at + 1) & mask
+            g.slots[at] = g.count
         g.count += 1
-        return 0

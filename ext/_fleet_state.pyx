@@ -91,8 +91,9 @@ def set_consumers(Columns columns not None, *, uint64_t[:, ::1] uuid, int32_t[::
                 if columns.c.first[row[i]] >= 0:
                     raise ValueError("a row has two lists of consumers")
                 columns.c.first[row[i]] = <int32_t>i
-            if group[i] >= 0 and columns.join_group(group[i], row[i], 1) != 0:
-                raise MemoryError
+            if group[i] >= 0:
+                columns.reserve_group(group[i], 1)
+                columns.join_group(group[i], row[i], 1)
     for i in range(n):
         if row[i] >= 0 and columns.consumer_previous[i] < 0:
             at = <int32_t>i

@@ -4,12 +4,15 @@ from cpython.dict cimport PyDict_GetItem
 from cpython.ref cimport PyObject
 from libc.math cimport NAN, isfinite
 from libc.stdint cimport int32_t, uint64_t
+from libc.string cimport memset
 
 from ._tables cimport parse_uuid_str
 
 
 cdef extern from "Python.h":
     bint PyUnicode_CheckExact(object)
+    PyObject* PyDict_GetItemWithError(object, object)
+    void PyErr_Clear()
     bint PyDict_CheckExact(object)
     bint PyTuple_CheckExact(object)
     bint PyFloat_CheckExact(object)
@@ -22,14 +25,38 @@ cdef inline int known(dict table, object key) except -2:
     return -1 if found == NULL else <int>(<object>found)
 
 
-cdef inline int signature(dict specs, object spec, object project) except -2:
-    """The int that ``specs`` holds for a spec, or for a spec and project where it holds a dictionary for the spec."""
-    cdef PyObject* found = PyDict_GetItem(specs, spec)
+cdef enum:
+    SEEN = 256    # spec objects whose numbers are at hand
+
+
+cdef struct seen_t:
+    PyObject* spec         # NULL: none yet
+    int number
+
+
+cdef inline seen_t* place_of(seen_t* seen, object spec) noexcept:
+    """The one place where a spec object may be at hand. Objects lie 16 bytes apart at least."""
+    cdef uint64_t address = <uint64_t><void*>spec >> 4
+    return &seen[(address ^ address >> 8) & (SEEN - 1)]
+
+
+cdef inline int signature(dict specs, object spec, object project, seen_t* seen) except -2:
+    """The int that ``specs`` holds for a spec, or for a spec and project where it holds a dictionary for the spec.
+
+    A spec is hashed and compared by its content, so what was found for an object is kept at hand for its next use.
+    """
+    cdef seen_t* place = place_of(seen, spec)
+    if place.spec == <PyObject*>spec:
+        return place.number
+    cdef PyObject* found = PyDict_GetItemWithError(specs, spec)
     if found == NULL:
+        PyErr_Clear()
         return -1
     if PyDict_CheckExact(<object>found):
         return known(<dict>found, project)
-    return <int>(<object>found)
+    place.spec = <PyObject*>spec
+    place.number = <int>(<object>found)
+    return place.number
 
 
 def gather(list requests, Py_ssize_t first, type kind, dict specs, dict projects, dict users, dict groups,
@@ -41,8 +68,10 @@ def gather(list requests, Py_ssize_t first, type kind, dict specs, dict projects
     the columns (``specs`` may hold, for a spec, a dictionary by project). Raises nothing for odd requests: they are not plain.
     """
     cdef Py_ssize_t i, n = len(requests)
-    cdef object request, value
+    cdef object request, spec, value
     cdef int number
+    cdef seen_t seen[SEEN]
+    memset(seen, 0, sizeof(seen))
     if not (which.shape[0] == n and uuids.shape[0] == n and uuids.shape[1] == 2 and project.shape[0] == n and user.shape[0] == n
             and group.shape[0] == n and times.shape[0] == n) or first < 0:
         raise ValueError("batch columns differ in length")
@@ -51,7 +80,8 @@ def gather(list requests, Py_ssize_t first, type kind, dict specs, dict projects
         if type(request) is not kind:
             return i
         value = request.project_id
-        number = signature(specs, request.spec, value)
+        spec = request.spec
+        number = signature(specs, spec, value, seen)
         if number < 0:
             return i
         which[i] = number

@@ -1,6 +1,7 @@
 """Hash tables without an object per entry: names to dense ids (NameTable), uuids to values (UuidTable); uuids in text.
 
-Layout and answers depend on what was put in and in which order, never on a seed, an address or the time.
+Answers depend on what was put in and in which order, never on a seed, an address or the time. Hashes are keyed by a random
+secret of the process, so that callers cannot choose names or uuids that collide.
 tables_py.py is the obvious twin; both are tested to agree call by call.
 """
 
@@ -8,6 +9,8 @@ from cpython.number cimport PyNumber_Index
 from libc.stdint cimport INT32_MAX, UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy
+
+import os
 
 import numpy as np
 
@@ -22,6 +25,7 @@ cdef extern from "Python.h":
 
 cdef extern from "tables.h":
     void prefetch "hostler_prefetch"(const void*) nogil
+    void set_key "hostler_set_key"(const unsigned char*, size_t) nogil
     uint64_t hash_bytes "hostler_hash_bytes"(const char*, size_t) nogil
     uint64_t hash_uuid "hostler_hash_uuid"(uint64_t, uint64_t) nogil
     uint64_t splitmix "hostler_splitmix"(uint64_t) nogil
@@ -39,6 +43,11 @@ cdef enum:
 
 cdef int64_t UNCHAINED = -(1 << 40)           # in place of a freed id that is not yet in the chain of freed ids
 cdef uint64_t GAMMA = 0x9E3779B97F4A7C15   # splitmix64's step, 2**64 / golden ratio
+
+
+cdef bytearray secret = bytearray(os.urandom(32))
+secret[24] |= 1   # the last word is a factor and may not be 0
+set_key(secret, len(secret))
 
 
 cdef inline const char* utf8_of(object name, Py_ssize_t* length) except NULL:

@@ -326,6 +326,18 @@ class Columns:
         found = self._groups[group]
         return found.policy, found.at_most, dict(found.members)
 
+    def group_policy(self, group: int) -> tuple[int, int]:
+        """(policy, at_most) of a group."""
+        return self.group(group)[:2]
+
+    def group_rows(self, group: int) -> int:
+        """Number of rows that hold a member of a group."""
+        return len(self.group(group)[2])
+
+    def group_members(self, group: int, row: int) -> int:
+        """Number of members of a group on a row."""
+        return self.group(group)[2].get(row, 0)
+
     def check_group(self, group: int) -> None:
         if not 0 <= index(group) < len(self._groups):
             raise IndexError("group out of range")

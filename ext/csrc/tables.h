@@ -26,10 +26,19 @@ static inline uint64_t hostler_fold(uint64_t a, uint64_t b) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* The plan of wyhash: 16 bytes a multiplication, both halves of the product folded. No seed: a table's layout depends
- * on its history only. Never stored, so byte order does not matter. */
+/* The process's secret: whoever chooses names or uuids cannot choose where they lie in a table. Drawn when the kernel is
+ * loaded; no answer depends on it, for no table is read in the order of its slots. */
+static uint64_t hostler_key[4];
+
+static inline void hostler_set_key(const unsigned char *random, size_t length) {
+    if (length == sizeof(hostler_key))
+        memcpy(hostler_key, random, length);
+}
+
+/* The plan of wyhash: 16 bytes a multiplication, both halves of the product folded, under the secret key. Never stored,
+ * so byte order does not matter. */
 static inline uint64_t hostler_hash_bytes(const char *text, size_t length) {
-    const uint64_t k0 = 0xa0761d6478bd642fu, k1 = 0xe7037ed1a0b428dbu, k2 = 0x8ebc6af09c88c6e3u;
+    const uint64_t k0 = hostler_key[0], k1 = hostler_key[1], k2 = hostler_key[2];
     const unsigned char *at = (const unsigned char *)text;
     size_t left = length;
     uint64_t a = 0, b = 0, hash = k0;
@@ -50,12 +59,9 @@ static inline uint64_t hostler_hash_bytes(const char *text, size_t length) {
     return hostler_fold(k2 ^ length, hostler_fold(a ^ k1, b ^ hash));
 }
 
-/* For uuids of any version, counters among them: each half is spread by an odd factor, then murmur3's finaliser. */
+/* Both words under the key, folded twice: the first product spreads each bit, the second hides its structure. */
 static inline uint64_t hostler_hash_uuid(uint64_t hi, uint64_t lo) {
-    uint64_t hash = hi * 0x9e3779b97f4a7c15u ^ ((lo << 32 | lo >> 32) * 0xc2b2ae3d27d4eb4fu);
-    hash = (hash ^ hash >> 33) * 0xff51afd7ed558ccdu;
-    hash = (hash ^ hash >> 33) * 0xc4ceb9fe1a85ec53u;
-    return hash ^ hash >> 33;
+    return hostler_fold(hostler_fold(hi ^ hostler_key[0], lo ^ hostler_key[1]) ^ hostler_key[2], hostler_key[3]);
 }
 
 static inline uint64_t hostler_splitmix(uint64_t state) {

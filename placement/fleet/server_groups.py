@@ -41,8 +41,8 @@ class ServerGroups:
         if uuid in self.ids:
             raise DuplicateName(f"server group {uuid} exists", field="server_group.uuid")
         number, make = GROUP_POLICIES[policy], self._change_log.make
-        if self.removed and not self._change_log.kernel.group(self.removed[0])[2]:
-            old, old_policy, old_limit = self.removed[0], *self._change_log.kernel.group(self.removed[0])[:2]
+        if self.removed and not self._change_log.kernel.group_rows(self.removed[0]):
+            old, old_policy, old_limit = self.removed[0], *self._change_log.kernel.group_policy(self.removed[0])
             make(
                 partial(self._reuse, uuid, number, max_server_per_host),
                 partial(self._unuse, uuid, old, old_policy, old_limit),

@@ -78,7 +78,7 @@ def write_values(fleet: Fleet) -> Arrays:
         pci=fleet.pci_states.values,
         projects=fleet.projects.values,
         users=fleet.users.values,
-        groups=[Group(uuid, *fleet.kernel.group(index)[:2]) for index, uuid in enumerate(fleet.group_uuids)],
+        groups=[Group(uuid, *fleet.kernel.group_policy(index)) for index, uuid in enumerate(fleet.group_uuids)],
         removed_groups=fleet.server_groups.removed,
         shapes=[Shape(*key) for key in fleet.consumers.shapes],
         extras=[(consumer, fleet.extras[consumer]) for consumer in sorted(fleet.extras)],

@@ -76,7 +76,12 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def placed(self) -> bool:
+        """True if every instance was placed."""
         return self.refusal is None
+
+    def __bool__(self) -> bool:
+        """``placed``: a refusal is false."""
+        return self.placed
 
     @property
     def host(self) -> str:

@@ -1,4 +1,5 @@
-"""What is asked of the scheduler: flavor, image, hints, server group, PCI and NUMA wishes, as plain frozen values."""
+"""What is asked of the scheduler: flavor, image, hints, server group, PCI and NUMA wishes, as plain frozen values that
+compare and hash by content."""
 
 from __future__ import annotations
 
@@ -7,11 +8,13 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from .content import ContentEquality
+
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flavor:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Flavor(ContentEquality):
     """A guest's size. Units: ``memory_mb`` and ``swap`` in MiB, ``root_gb`` and ``ephemeral_gb`` in GiB."""
 
     name: str
@@ -23,8 +26,8 @@ class Flavor:
     extra_specs: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Image(ContentEquality):
     """What filters and prefilters read of an image. ``properties`` uses Nova's canonical or legacy names (hw_*, img_*,
     os_*)."""
 
@@ -33,8 +36,8 @@ class Image:
     properties: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceNumaCell:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class InstanceNumaCell(ContentEquality):
     """One guest NUMA cell as nova-api derives it. ``memory`` in MiB, ``pagesize`` in KiB (or -1 small, -2 large, -3
     any)."""
 
@@ -47,16 +50,16 @@ class InstanceNumaCell:
     cpu_thread_policy: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceNumaTopology:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class InstanceNumaTopology(ContentEquality):
     """The NUMA cells that a guest asks for."""
 
     cells: tuple[InstanceNumaCell, ...]
     emulator_threads_policy: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PciRequest:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PciRequest(ContentEquality):
     """``count`` PCI devices, each matching any one of the ``spec`` alternatives (tag -> value)."""
 
     count: int
@@ -66,8 +69,8 @@ class PciRequest:
     numa_policy: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Destination(ContentEquality):
     """Where the request must go. ``aggregates``: each item is a comma list of uuids (any of), the items are ANDed."""
 
     host: str | None = None
@@ -78,8 +81,8 @@ class Destination:
     forbidden_aggregates: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerGroup:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ServerGroup(ContentEquality):
     """A server group. ``policy``: affinity, anti-affinity, soft-affinity or soft-anti-affinity. ``members`` are
     instance uuids, ``hosts`` the service hosts that already hold a member."""
 
@@ -91,9 +94,8 @@ class ServerGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RequestSpec:
-    """The part of a request that many requests share; the engine compiles it once per object (or once per equal
-    ``signature``).
+class RequestSpec(ContentEquality):
+    """The part of a request that many requests share; the engine compiles equal ones once.
 
     ``scheduler_hints`` maps a hint to its list of values. ``is_bfv``: boots from a volume, so root_gb takes no local
     disk.
@@ -113,7 +115,7 @@ class RequestSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Request:
+class Request(ContentEquality):
     """One command to place ``len(instance_uuids)`` guests of one spec, all or nothing.
 
     ``server_group`` is either the uuid of a group that the engine keeps, or a ServerGroup whose members and hosts the

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from ...fleet.columns import MAX_AMOUNT
+from ...types.content import ContentEquality
 from ...types.errors import InvalidValue
 from ...types.validation import check_text, shown, uuid_words, whole_number
 from .reports import moment
@@ -15,8 +16,8 @@ from .reports import moment
 OPERATIONS: Final = ("create_volume", "extend_volume", "retype", "manage", "migrate")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VolumeType:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VolumeType(ContentEquality):
     """A volume type, or a group type. ``extra_specs``: requirement by capability, None for "must be None"."""
 
     name: str = ""
@@ -24,8 +25,8 @@ class VolumeType:
     extra_specs: Mapping[str, str | None] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Retry(ContentEquality):
     """Earlier attempts at the same request: the pools that were tried, the last one last, and how many times.
 
     ``hosts`` is read where ``backends`` is None (messages of old releases)."""
@@ -41,8 +42,8 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class VolumeSpec:
-    """The part of a request that many requests share; the engine compiles it once per object.
+class VolumeSpec(ContentEquality):
+    """The part of a request that many requests share; the engine compiles equal ones once.
 
     ``availability_zones`` (any of them) goes before ``availability_zone``. ``scheduler_hints``: query, same_host,
     different_host, local_to_instance. ``properties`` are further volume properties that expressions may read.
@@ -72,7 +73,7 @@ class VolumeSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class VolumeRequest:
+class VolumeRequest(ContentEquality):
     """One command to place one volume. ``volume_id`` left out is made from the engine's seed and sequence number.
 
     ``now``: the command's time in seconds since the epoch (None: the last known). ``alternates``: further pools named.
@@ -93,7 +94,7 @@ class VolumeRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class VolumeGroupRequest:
+class VolumeGroupRequest(ContentEquality):
     """Volumes of one generic volume group, on one backend. ``group_type`` must be satisfied too."""
 
     volumes: tuple[VolumeRequest, ...]
