@@ -34,10 +34,12 @@ log = logging.getLogger("hostler.service")
 
 
 class Identity(msgspec.Struct):
-    """Who is at the other end: ``user`` None is nobody yet; ``token`` is what he showed."""
+    """Who is at the other end: ``user`` is None until they have said so; ``token`` is the id of the one they showed.
+    ``serial`` tells users of the same id apart, of whom one was there after the other."""
 
     user: str | None = None
     token: str | None = None
+    serial: int = 0
 
 
 class NewToken(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,12 +92,14 @@ class Service:
         if self.open_to_all or local:
             return Identity(LOCAL)
         if certificate:
-            return Identity(self.state.tenants.user_of_certificate(certificate))
+            user = self.state.tenants.user_of_certificate(certificate)
+            return Identity(user, serial=self.state.tenants.serial_of(user))
         return Identity()
 
     def log_in(self, identity: Identity, token: str) -> None:
         """Take a token. NotAuthenticated if it is no good; the identity stays as it was then."""
         identity.user, identity.token = self.state.tenants.authenticate(token, self._clock())
+        identity.serial = self.state.tenants.serial_of(identity.user)
 
     def user(self, identity: Identity) -> str:
         """The user, if he is still who he was. NotAuthenticated otherwise."""
@@ -103,7 +107,7 @@ class Service:
             raise NotAuthenticated("say who you are first", field="token", hint="call hello with a token")
         if identity.token is not None:
             self.state.tenants.check_session(identity.token, self._clock())
-        elif identity.user != LOCAL and identity.user not in self.state.tenants.users:
+        elif identity.user != LOCAL and identity.serial != self.state.tenants.serial_of(identity.user):
             raise NotAuthenticated(f"user {identity.user} is gone", field="user")
         return identity.user
 
@@ -124,7 +128,7 @@ class Service:
         if key is not None:
             if not 0 < len(key) <= 255:
                 raise InvalidValue("an idempotency key has 1 to 255 characters", field="key")
-            key = f"{user}/{key}"
+            key = f"{user}:{identity.serial}/{key}" if identity.serial else f"{user}/{key}"
         order = Order(self.now(), user, command)
         pending = self.writer.enqueue(order, done, key=key, fingerprint=fingerprint, deadline=deadline)
         if self._sample is None or self._sample.state == "cancelled":

@@ -6,7 +6,7 @@ meaning of fields are those of ``Engine`` and ``Fleet``.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -14,10 +14,10 @@ from ...placement.decide.engine import Engine
 from ...placement.fleet.fleet import Fleet
 from ...placement.fleet.inventories import Inventory
 from ...placement.load.bulk import add_hosts
-from ...placement.types.errors import InvalidValue
+from ...placement.types.errors import HostlerError, InvalidValue
 from ...placement.types.from_builtins import from_msgspec, from_plain
 from ...placement.types.host import Aggregate, Host
-from ...placement.types.request import Request, RequestSpec, ServerGroup
+from ...placement.types.request import Flavor, Image, Request, RequestSpec, ServerGroup
 
 MAX_SPECS: Final = 20_000
 """Specs kept as objects; beyond that all are made anew."""
@@ -25,7 +25,8 @@ MAX_SPECS: Final = 20_000
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """A Request as it is sent: ``spec`` is its RequestSpec in MessagePack, kept as it came, so that requests with equal
-    bytes share one object. Its time is the command's."""
+    bytes share one object. Its ``flavor`` and ``image`` may be names of those that the service keeps. Its time is the
+    command's."""
 
     spec: msgspec.Raw
     instance_uuids: tuple[str, ...] = ()
@@ -160,11 +161,20 @@ class UpdateAggregate(Command, frozen=True, tag="update_aggregate"):
 
 
 class AddServerGroup(Command, frozen=True, tag="add_server_group"):
-    """Keep a server group; its members are the instances placed with its uuid."""
+    """Keep a server group; its members are the instances placed with its uuid. It belongs to the project that is named,
+    else to that of its members. Members of a project may keep groups for it, as many as its limit ``server_groups``
+    says (1,000 where there is none)."""
 
     uuid: str
     policy: str
     max_server_per_host: int = 1
+    project_id: str = ""
+
+
+class RemoveServerGroup(Command, frozen=True, tag="remove_server_group"):
+    """Keep a server group no more; its members stay where they are, in no group."""
+
+    uuid: str
 
 
 class SetPolicy(Command, frozen=True, tag="set_policy"):
@@ -192,6 +202,7 @@ EngineCommand = (
     | SetAggregates
     | UpdateAggregate
     | AddServerGroup
+    | RemoveServerGroup
     | SetPolicy
 )
 
@@ -215,26 +226,68 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.hosts) - len(self.refusals)
 
 
+class Kept(Protocol):
+    """Flavors and images that the service keeps. UnknownName for others."""
+
+    def flavor(self, name: str) -> Flavor:
+        """The flavor of a name."""
+
+    def image(self, name: str) -> Image:
+        """The image of a name."""
+
+
+class KnownSpec(msgspec.Struct):
+    """A spec that was sent, and the names of the flavor and image in it that the service keeps (None: they came with
+    it). ``problem``: why tenants may not send it, once that has been ``judged``."""
+
+    spec: RequestSpec
+    flavor: str | None = None
+    image: str | None = None
+    judged: bool = False
+    problem: HostlerError | None = None
+
+
 class Specs:
     """RequestSpecs by their bytes: requests that are sent with equal ones share an object."""
 
-    def __init__(self) -> None:
-        self._known: dict[bytes, RequestSpec] = {}
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._known: dict[bytes, KnownSpec] = {}
 
     def of(self, raw: msgspec.Raw) -> RequestSpec:
         """The spec that ``raw`` holds. InvalidValue or UnknownName, naming the field, if it is none. O(1) if known."""
+        return self.known(raw).spec
+
+    def known(self, raw: msgspec.Raw) -> KnownSpec:
+        """The same, with what is known of it."""
         data = bytes(raw)
-        spec = self._known.get(data)
-        if spec is None:
-            try:
-                value = msgspec.msgpack.decode(data)
-            except (ValueError, RecursionError) as error:
-                raise InvalidValue(f"spec is no MessagePack: {error}", field="spec") from None
-            spec = from_plain(value, RequestSpec, "spec")
+        known = self._known.get(data)
+        if known is None:
+            known = self._read(data)
             if len(self._known) >= MAX_SPECS:
                 self._known.clear()
-            self._known[data] = spec
-        return spec
+            self._known[data] = known
+        return known
+
+    def forget_named(self, kept: Kept) -> None:
+        """Flavors or images have changed: specs that name some are read again. O(specs)."""
+        self._kept = kept
+        self._known = {data: each for data, each in self._known.items() if each.flavor is None and each.image is None}
+
+    def _read(self, data: bytes) -> KnownSpec:
+        try:
+            value = msgspec.msgpack.decode(data)
+        except (ValueError, RecursionError) as error:
+            raise InvalidValue(f"spec is no MessagePack: {error}", field="spec") from None
+        flavor = image = None
+        if isinstance(value, dict):
+            if isinstance(value.get("flavor"), str):
+                flavor = value["flavor"]
+                value = {**value, "flavor": msgspec.to_builtins(self._kept.flavor(flavor))}
+            if isinstance(value.get("image"), str):
+                image = value["image"]
+                value = {**value, "image": msgspec.to_builtins(self._kept.image(image))}
+        return KnownSpec(from_plain(value, RequestSpec, "spec"), flavor, image)
 
 
 def asked(request: Request) -> Asked:
@@ -286,6 +339,8 @@ def edit(engine: Engine, command: EngineCommand, now: float) -> Any:
             return fleet.report(name, **figures)
         case AddServerGroup(uuid=uuid, policy=policy, max_server_per_host=most):
             return fleet.add_server_group(uuid, policy, max_server_per_host=most)
+        case RemoveServerGroup(uuid=uuid):
+            return fleet.remove_server_group(uuid)
     return _edit_provider(fleet, command)
 
 

@@ -74,6 +74,8 @@ class History:
         self._machine, self._kept = machine, kept
         self._entries: dict[int, _Placed | tuple[Order, Any, Guests] | list[Event]] = {}
         """By sequence number, ascending; events are made when they are asked for, where that can wait."""
+        self._made: dict[str, int] = {}
+        """Projects that were made by a command that is remembered, and by which."""
         self._sizes: deque[int] = deque()
         self._size = 0
         self.first = 1
@@ -89,6 +91,7 @@ class History:
         if self.last != sequence:
             self._entries.clear()
             self._sizes.clear()
+            self._made.clear()
             self._size, self.first = 0, sequence + 1
 
     def add(self, sequence: int, order: Order, outcome: Any) -> None:
@@ -104,6 +107,9 @@ class History:
         elif isinstance(command, p.PlaceMany):
             entries[sequence], size = (order, outcome, _NOBODY), max(len(command.requests), 1)
         else:
+            if isinstance(command, c.CreateProject) and not isinstance(outcome, HostlerError):
+                self._made.pop(command.id, None)
+                self._made[command.id] = sequence
             concerned = self._machine.concerned(order) if guests_named(command) else _NOBODY
             entries[sequence] = _made(sequence, order, outcome, concerned)
         self._sizes.append(size)
@@ -112,6 +118,13 @@ class History:
             del entries[self.first]
             self._size -= self._sizes.popleft()
             self.first += 1
+        while self._made and (oldest := next(iter(self._made.items())))[1] < self.first:
+            del self._made[oldest[0]]
+
+    def is_of(self, project: str, sequence: int) -> bool:
+        """True if what a command did to a project's guests concerns the project of that name that there is now, not one
+        before it, or guests placed under the name before it was made. O(1)."""
+        return sequence >= self._made.get(project, 0)
 
     def events(self, sequence: int) -> list[Event]:
         """What was to be told of a command that is remembered."""

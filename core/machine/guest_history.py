@@ -7,7 +7,7 @@ was made by the engine is known by it, and what was refused then is known to hav
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue, NoValidHost
 from ...placement.types.guest_history import GuestHistory, PastGuest
 from ...placement.types.request import Flavor, RequestSpec
+from ..tenancy.commands import CatalogCommand
 from .engine_commands import Asked, Move, Place, PlaceMany, Release, Resize
 from .engine_commands import Placed as PlacedMany
 from .machine import Order, ServiceMachine
@@ -45,6 +46,16 @@ async def _read(folder: Path) -> GuestHistory:
     return told.history()
 
 
+def _with_same_flavors(orders: Sequence[Order]) -> Iterator[Sequence[Order]]:
+    """Parts of orders in which no flavor or image changes, so that specs still mean the same after each."""
+    start = 0
+    for position, order in enumerate(orders):
+        if isinstance(order.command, CatalogCommand):
+            yield orders[start:position]
+            start = position
+    yield orders[start:]
+
+
 class _Guests:
     """Guests so far, by position; ``here`` = uuid -> position of those that are placed, ``refused`` of those that may
     be asked for again."""
@@ -63,6 +74,10 @@ class _Guests:
         if not self.began:
             self.began = orders[0].now
             self._stand()
+        for part in _with_same_flavors(orders):
+            self._carry_out(part)
+
+    def _carry_out(self, orders: Sequence[Order]) -> None:
         for order, outcome in zip(orders, self.machine.apply_batch(orders), strict=True):
             self.ended = max(self.ended, order.now)
             match order.command:

@@ -12,14 +12,16 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+import msgspec
+
 from ...ext.tables import format_uuid, make_many
 from ...placement.decide.batch_decisions import Decisions
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue, NoValidHost
 from ...placement.types.request import Request
 from ..errors import InternalError
-from ..tenancy.usage import INSTANCES
-from .engine_commands import Asked, Placed
+from ..tenancy.usage import INSTANCES, SERVER_GROUPS
+from .engine_commands import AddServerGroup, Asked, Placed, RemoveServerGroup, edit
 from .phase_timing import PhaseSampler
 from .state import ServiceState
 
@@ -227,12 +229,15 @@ def release(state: ServiceState, uuids: Sequence[str]) -> int:
     return count
 
 
-def replace(state: ServiceState, uuid: str, asked: Asked, now: float, *, leave: bool) -> Decision:
-    """Place a guest again: on another host (``leave``), or wherever it fits with another flavor."""
+def replace(state: ServiceState, uuid: str, asked: Asked, now: float, *, leave: bool, rules: int) -> Decision:
+    """Place a guest again, in the pools of its project: on another host (``leave``), or wherever it fits with another
+    flavor. Under rules 0 a request without a project is in no pools."""
     consumer = state.fleet.consumer(uuid)
     project, before = state.holding(uuid)
     if asked.project_id not in ("", project):
         raise InvalidValue(f"instance {uuid} is in project {project!r}", field="project_id")
+    if rules:
+        asked = msgspec.structs.replace(asked, project_id=project)
     request = state.request(asked, now, (uuid,)).with_changes(project_id=project, user_id=consumer.user_id)
     engine, tenants, usage = state.engine, state.tenants, state.usage
     usage.add(tenants, project, before, -1)
@@ -245,3 +250,21 @@ def replace(state: ServiceState, uuid: str, asked: Asked, now: float, *, leave: 
         return decision
     finally:
         usage.add(tenants, project, after)
+
+
+def change_groups(state: ServiceState, command: AddServerGroup | RemoveServerGroup, now: float) -> None:
+    """Keep a server group, or one no more; those of a project count as its own."""
+    tenants, usage, owners = state.tenants, state.usage, state.group_owners
+    if isinstance(command, AddServerGroup):
+        project = command.project_id
+        if project:
+            usage.check_groups(tenants, project)
+        edit(state.engine, command, now)
+        if project:
+            owners[command.uuid] = project
+            usage.add(tenants, project, {SERVER_GROUPS: 1})
+        return
+    edit(state.engine, command, now)
+    owner = owners.pop(command.uuid, None)
+    if owner is not None:
+        usage.add(tenants, owner, {SERVER_GROUPS: 1}, -1)

@@ -12,27 +12,35 @@ import msgspec
 
 from ...placement.api.answers import Inventories, Provider, ProviderAggregates, ProviderTraits
 from ...placement.types.decision import Decision
-from ...placement.types.errors import HostlerError, InUse
+from ...placement.types.errors import HostlerError
+from ...placement.types.host import Aggregate
 from ..errors import InternalError
 from ..tenancy import commands as c
 from ..tenancy import rights
+from ..tenancy.tenants import is_internal
 from . import guests
 from .engine_commands import (
+    AddHosts,
+    AddProvider,
+    AddServerGroup,
     EngineCommand,
     Move,
     Place,
     PlaceMany,
     Release,
+    RemoveServerGroup,
     Resize,
     SetAggregates,
     SetPolicy,
     Spawned,
+    UpdateAggregate,
     edit,
 )
 from .engine_commands import Placed as PlacedMany
 from .placement_writes import PlacementWrite, carry_out, consumers_of
 from .replicated import finished
 from .state import ServiceState, service_policy
+from .tenant_changes import change_tenants
 
 AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite
 
@@ -46,12 +54,26 @@ Guests = dict[str, dict[str, None]]
 """Uuids by project, in order."""
 
 
+RULES: Final = 1
+"""Revision of the rules of tenancy, as orders are given under them; those of journals before there were revisions have
+0. A replay carries each out under the rules of its time.
+
+1: what tenants may specify is limited (``tenancy.admission``); a guest that is resized or moved stays in its project's
+pools; a project does not take over guests of its name; roles are given within a domain; who deletes a user must be
+allowed as much; certificate names are within a domain's suffixes; pools keep their hosts.
+"""
+_FIRST_RULES: Final = 0x93
+"""First byte of an order without a revision: a list of three."""
+
+
 class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What the journal holds: a command, its time in seconds since the epoch, and the user who gave it."""
+    """What the journal holds: a command, its time in seconds since the epoch, the user who gave it, and the revision of
+    the rules that it was given under."""
 
     now: float
     user: str
     command: AnyCommand
+    rules: int = RULES
 
 
 class ServiceMachine:
@@ -63,6 +85,8 @@ class ServiceMachine:
         self._encode = msgspec.msgpack.Encoder().encode
         self._concerned: dict[int, tuple[Order, Guests]] = {}
         """By the identity of the last orders that named guests."""
+        self._needed: dict[int, tuple[Order, tuple[tuple[str, str], ...]]] = {}
+        """(role, scope) of what the last other orders needed, by their identity."""
 
     # as the journal has it
 
@@ -70,7 +94,8 @@ class ServiceMachine:
         return self._encode(command)
 
     def decode(self, data: bytes) -> Order:
-        return self._orders.decode(data)
+        order = self._orders.decode(data)
+        return order if data[0] != _FIRST_RULES else msgspec.structs.replace(order, rules=0)
 
     def encode_result(self, result: Any) -> bytes:
         kind = next((name for name, known in _RESULTS.items() if isinstance(result, known)), "")
@@ -97,6 +122,7 @@ class ServiceMachine:
         if named:
             self._note(command, named)
         self._check(command)
+        self.state.follow_rules(command.rules)
         self._advance(command.now)
         if isinstance(command.command, PlaceMany):
             return (yield from guests.place_many(self.state, command.command.requests, command.now))
@@ -113,26 +139,33 @@ class ServiceMachine:
             case Release(uuids=uuids):
                 return guests.release(state, uuids)
             case Move() | Resize():
-                return self._replace(command.command, command.now)
+                return self._replace(command, command.command)
             case SetPolicy(policy=policy):
                 state.engine = state.engine.fork(service_policy(policy))
                 state.policy = policy
                 return state.engine.policy.digest
             case SetAggregates(name=name, aggregates=aggregates) as put:
+                if command.rules:
+                    aggregates = state.without_pools(name, aggregates)
                 kept = (*aggregates, *state.pool_aggregates(name))
                 return edit(state.engine, msgspec.structs.replace(put, aggregates=kept), command.now)
+            case AddServerGroup() | RemoveServerGroup():
+                return guests.change_groups(state, command.command, command.now)
             case PlacementWrite(command=write):
                 try:
-                    return carry_out(state, write)
+                    return carry_out(state, write, command.rules)
                 finally:
                     self._note(command, consumers_of(write))  # those too that came with it
             case other:
                 if isinstance(other, EngineCommand):
+                    if command.rules:
+                        state.check_no_pools(_aggregates_of(other))
                     return edit(state.engine, other, command.now)
-                return _change_tenants(state, other, command.now)
+                return change_tenants(state, other, command.now, command.rules)
 
-    def _replace(self, command: Move | Resize, now: float) -> Decision:
-        return guests.replace(self.state, command.uuid, command.request, now, leave=isinstance(command, Move))
+    def _replace(self, order: Order, command: Move | Resize) -> Decision:
+        leave, rules = isinstance(command, Move), order.rules
+        return guests.replace(self.state, command.uuid, command.request, order.now, leave=leave, rules=rules)
 
     def _note(self, order: Order, uuids: Iterable[str]) -> None:
         """Remember whose guests these are now."""
@@ -151,6 +184,30 @@ class ServiceMachine:
         guests themselves may be gone by then. Nothing if the order is not among the last."""
         return self._concerned.pop(id(order), (order, {}))[1]
 
+    # who may have an old answer
+
+    def needs(self, order: Order) -> tuple[tuple[str, str], ...] | None:
+        """(role, scope) of what an order needed that was just carried out, or refused; None where the command itself
+        says that. To be asked before ``concerned``."""
+        match order.command:
+            case Place() | PlaceMany():
+                return None
+            case Release() | Spawned() | Move() | Resize():
+                _, concerned = self._concerned.get(id(order), (order, {}))
+                if concerned and not isinstance(order.command, Move):
+                    return tuple(("member", rights.project_scope(project)) for project in concerned)
+        return self._needed.pop(id(order), (order, (rights.FOR_CLOUD_ADMINS[:2],)))[1]
+
+    def check_needs(self, order: Order, needs: Sequence[tuple[str, str]] | None) -> None:
+        """NotAllowed if whoever gives an order again no longer has what it needed the first time."""
+        tenants, user = self.state.tenants, order.user
+        if is_internal(user):
+            return
+        found = [rights.Need(role, scope) for role, scope in needs or ()]
+        if needs is None:
+            found = list(rights.needs(tenants, user, order.command, self.state, order.rules))
+        rights.check_again(tenants, user, order.command, found)
+
     def apply_batch(self, commands: Sequence[Order], wanted: Sequence[bool] | None = None) -> list[Any]:
         """``carry_out`` without a pause."""
         return finished(self.carry_out(commands, wanted))
@@ -164,7 +221,7 @@ class ServiceMachine:
         outcomes: list[Any] = []
         while len(outcomes) < len(commands):
             first = len(outcomes)
-            last = _end_of_run(commands, first)
+            last = _end_of_run(self.state, commands, first)
             if last > first + 1:
                 outcomes += self._place_run(commands[first:last], None if wanted is None else wanted[first:last])
             else:
@@ -193,6 +250,8 @@ class ServiceMachine:
             assert isinstance(order.command, Place)
             asked.append(order.command.request)
             positions.append(position)
+        for order in orders:
+            self.state.follow_rules(order.rules)
         self._advance(orders[0].now)
         some = None if wanted is None else [wanted[position] for position in positions]
         placed = guests.place_each(self.state, asked, orders[0].now, some)
@@ -202,17 +261,27 @@ class ServiceMachine:
 
     def _check(self, order: Order) -> None:
         state = self.state
-        rights.check(
-            state.tenants,
-            order.user,
-            order.command,
-            state.project_of,
-            lambda asked: state.specs.of(asked.spec),
-        )
+        found = rights.check(state.tenants, order.user, order.command, state, order.rules)
+        if found and not isinstance(order.command, (Place, PlaceMany, Release, Spawned, Resize)):
+            self._needed[id(order)] = order, tuple((need.role, need.scope) for need in found)
+            if len(self._needed) > CONCERNED_KEPT:
+                del self._needed[next(iter(self._needed))]
 
     def _advance(self, now: float) -> None:
         engine = self.state.engine
         engine.fleet.advance(now, engine.policy.options.default.service_down_time)
+
+
+def _aggregates_of(command: EngineCommand) -> Iterable[Aggregate]:
+    """Aggregates that a command defines, or puts providers into."""
+    match command:
+        case AddHosts(hosts=hosts):
+            return (aggregate for host in hosts for aggregate in host.aggregates)
+        case AddProvider(aggregates=aggregates):
+            return aggregates
+        case UpdateAggregate(aggregate=aggregate):
+            return (aggregate,)
+    return ()
 
 
 def guests_named(command: AnyCommand) -> Sequence[str]:
@@ -234,56 +303,18 @@ _RESULTS: Final[dict[str, Any]] = {
 }
 
 
-def _end_of_run(commands: Sequence[Order], first: int) -> int:
-    """End of the placements of one time that begin at ``first``."""
+def _is_alone(state: ServiceState, order: Order) -> bool:
+    """True if whether a placement is allowed depends on what those before it have done."""
+    if not isinstance(order.command, Place) or not order.rules or is_internal(order.user):
+        return False
+    return rights.depends_on_guests(order.command.request, state)
+
+
+def _end_of_run(state: ServiceState, commands: Sequence[Order], first: int) -> int:
+    """End of the placements of one time that begin at ``first`` and can be decided together."""
     now, last = commands[first].now, first
     while last < len(commands) and commands[last].now == now and isinstance(commands[last].command, Place):
+        if _is_alone(state, commands[last]):
+            break
         last += 1
     return last
-
-
-def _change_tenants(state: ServiceState, command: Any, now: float) -> None:
-    tenants, pools = state.tenants, state.pools
-    match command:
-        case c.CreateDomain():
-            tenants.create_domain(command)
-        case c.DeleteDomain(id=name):
-            tenants.delete_domain(command)
-            pools.forget_scope(f"domain:{name}")
-        case c.CreateProject():
-            tenants.create_project(command)
-        case c.DeleteProject(id=name):
-            if state.usage.of(f"project:{name}"):
-                raise InUse(f"project {name} has instances", field="id", hint="release them first")
-            tenants.delete_project(command)
-            pools.forget_scope(f"project:{name}")
-        case c.CreateUser():
-            tenants.create_user(command)
-        case c.DeleteUser():
-            tenants.delete_user(command)
-        case c.Grant():
-            tenants.grant(command)
-        case c.Revoke():
-            tenants.revoke(command)
-        case c.CreateToken():
-            tenants.create_token(command, now)
-        case c.RevokeToken():
-            tenants.revoke_token(command)
-        case c.SetLimits():
-            tenants.set_limits(command)
-        case _:
-            _change_pools(state, command)
-
-
-def _change_pools(state: ServiceState, command: Any) -> None:
-    match command:
-        case c.CreatePool():
-            state.pools.create(state.fleet, command)
-        case c.DeletePool():
-            state.pools.delete(state.fleet, command)
-        case c.SetPoolHosts():
-            state.pools.set_hosts(state.fleet, command)
-        case c.GrantPool():
-            state.pools.grant(state.tenants, command)
-        case c.UngrantPool():
-            state.pools.ungrant(command)

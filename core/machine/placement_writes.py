@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ...placement.api import commands as api
+from ...placement.api.errors import BadRequest
 from ...placement.api.placement_model import PlacementModel
+from ...placement.api.providers import found, normal_uuid
 from ...placement.fleet.fleet import Fleet
 from ...placement.types.errors import UnknownName
 from ..http.identity import SENDER
@@ -51,9 +55,12 @@ class ServiceWriter:
         return await self._service.writer.submit(order)
 
 
-def carry_out(state: ServiceState, command: api.PlacementCommand) -> object:
-    """Apply a write, and count what its consumers hold then instead of what they held. Limits are not enforced: whoever
-    claims through the Placement API counts for himself, as Nova does. O(what the command names)."""
+def carry_out(state: ServiceState, command: api.PlacementCommand, rules: int) -> object:
+    """Apply a write, and count what its consumers hold then instead of what they held. Limits and exclusive pools are
+    not enforced: who may write through the Placement API is above the tenants, as in OpenStack, where Nova counts and
+    chooses. Hosts stay in their pools all the same. O(what the command names)."""
+    if rules and isinstance(command, api.SetAggregates) and state.pools.pools:
+        command = _with_pools(state, command)
     consumers = consumers_of(command)
     before = _holdings(state, consumers)
     result = PlacementModel(state.engine.fleet).apply(command)
@@ -61,6 +68,17 @@ def carry_out(state: ServiceState, command: api.PlacementCommand) -> object:
         for project, amounts in holdings:
             state.usage.add(state.tenants, project, amounts, sign)
     return result
+
+
+def _with_pools(state: ServiceState, command: api.SetAggregates) -> api.SetAggregates:
+    """The command with the pools that the provider is in. BadRequest for a pool that it is not in."""
+    fleet, pools = state.fleet, {pool.uuid for pool in state.pools.pools.values()}
+    name = fleet.name(found(fleet, command.provider))
+    mine = [aggregate.uuid for aggregate in state.pool_aggregates(name)]
+    given = [normal_uuid(uuid, "aggregates") for uuid in command.aggregates]
+    if foreign := sorted(pools.intersection(given).difference(mine)):
+        raise BadRequest(f"aggregate {foreign[0]} is a resource pool, which hosts join by the service's own commands")
+    return msgspec.structs.replace(command, aggregates=tuple(dict.fromkeys([*given, *mine])))
 
 
 def consumers_of(command: api.PlacementCommand) -> list[str]:
@@ -74,10 +92,10 @@ def consumers_of(command: api.PlacementCommand) -> list[str]:
 
 
 def _holdings(state: ServiceState, consumers: Iterable[str]) -> list[tuple[str, dict[str, int]]]:
-    found = []
+    holdings = []
     for uuid in consumers:
         try:
-            found.append(state.holding(uuid))
+            holdings.append(state.holding(uuid))
         except UnknownName:
             continue
-    return found
+    return holdings

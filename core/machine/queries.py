@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Final
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -14,12 +15,16 @@ from ...placement.fleet.fleet import Fleet
 from ...placement.fleet.host_view import HostView
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ...placement.types.host import Service
+from ...placement.types.request import Flavor, Image
 from ..errors import ErrorValue, to_value
-from ..tenancy.rights import project_scope
-from ..tenancy.tenants import CLOUD
+from ..tenancy.catalog import KeptFlavor, KeptImage, may_use, visible
+from ..tenancy.rights import check_request_of_reader, may_see_tokens, no_instance, project_scope, unseen
+from ..tenancy.tenants import CLOUD, RANK
 from . import engine_commands as p
 from .state import ServiceState, service_policy
 
+KeptThing = TypeVar("KeptThing", KeptFlavor, KeptImage)
+Line = TypeVar("Line", "FlavorLine", "ImageLine")
 Page = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 
 
@@ -55,7 +60,8 @@ class Explain(Query, frozen=True):
 
 
 class Fits(Query, frozen=True):
-    """How many more guests of this shape fit. For readers of the request's project."""
+    """How many more guests of this shape fit, on which hosts (readers of the cloud only). For readers of the request's
+    project, within what members may place."""
 
     request: p.Asked
     limit: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -99,6 +105,31 @@ class Tokens(Query, frozen=True):
     """Tokens of a user, without their secrets. For himself, and admins of his domain."""
 
     user: str
+
+
+class Flavors(Query, frozen=True):
+    """Flavors that the service keeps, by name: all for readers of the cloud; for others those that are for all, or for
+    their projects. ``project``: those that it may use."""
+
+    project: str | None = None
+
+
+class ShowFlavor(Query, frozen=True):
+    """One flavor that the service keeps. As for flavors."""
+
+    name: str
+
+
+class Images(Query, frozen=True):
+    """Images that the service keeps, by name. As for flavors."""
+
+    project: str | None = None
+
+
+class ShowImage(Query, frozen=True):
+    """One image that the service keeps. As for flavors."""
+
+    name: str
 
 
 class ListPools(Query, frozen=True):
@@ -174,6 +205,22 @@ class CapacityOf(msgspec.Struct, frozen=True):
     total: int
     used: int
     fragmentation: float
+
+
+class FlavorLine(msgspec.Struct, frozen=True):
+    """A flavor that the service keeps, and the projects that may use it (empty: all)."""
+
+    name: str
+    flavor: Flavor
+    projects: list[str]
+
+
+class ImageLine(msgspec.Struct, frozen=True):
+    """An image that the service keeps, and the projects that may use it (empty: all)."""
+
+    name: str
+    image: Image
+    projects: list[str]
 
 
 class ProjectLine(msgspec.Struct, frozen=True):
@@ -310,9 +357,11 @@ def _instance(state: ServiceState, user: str, query: Instance) -> InstanceDetail
     try:
         consumer = state.fleet.consumer(query.uuid)
     except UnknownName:
-        state.tenants.require(user, "reader", CLOUD)  # who may not see all instances does not learn which there are
-        raise
-    state.tenants.require(user, "reader", project_scope(consumer.project_id))
+        if state.tenants.role(user, CLOUD) >= RANK["reader"]:
+            raise
+        raise no_instance(query.uuid, "uuid") from None  # as for those of others
+    if state.tenants.role(user, project_scope(consumer.project_id)) < RANK["reader"]:
+        raise no_instance(query.uuid, "uuid")
     return InstanceDetail(
         uuid=consumer.uuid,
         node=consumer.provider,
@@ -331,7 +380,11 @@ def _explain(state: ServiceState, user: str, query: Explain) -> Explanation:
 
 def _fits(state: ServiceState, user: str, query: Fits) -> Fit:
     state.tenants.require(user, "reader", project_scope(query.request.project_id))
-    return state.engine.fits(state.request(query.request, None), limit=query.limit)
+    check_request_of_reader(state.tenants, user, query.request, state)
+    found = state.engine.fits(state.request(query.request, None), limit=query.limit)
+    if state.tenants.role(user, CLOUD) < RANK["reader"]:
+        return Fit(found.count, {})
+    return found
 
 
 def _what_if(state: ServiceState, user: str, query: WhatIf) -> list[Tried]:
@@ -353,10 +406,11 @@ def _try(state: ServiceState, engine: Any, command: p.EngineCommand) -> Any:
             return list(engine.place_many([state.request(request, None) for request in requests]))
         case p.Release(uuids=uuids):
             return engine.release(uuids)
-        case p.Move(uuid=uuid, request=request):
-            return engine.move(uuid, state.request(request, None))
-        case p.Resize(uuid=uuid, request=request):
-            return engine.resize(uuid, state.request(request, None))
+        case p.Move(uuid=uuid, request=request) | p.Resize(uuid=uuid, request=request):
+            consumer = engine.fleet.consumer(uuid)
+            request = msgspec.structs.replace(request, project_id=consumer.project_id, user_id=consumer.user_id)
+            again = engine.move if isinstance(command, p.Move) else engine.resize
+            return again(uuid, state.request(request, None))
         case p.SetPolicy():
             raise InvalidValue("another policy is given beside the commands", field="policy")
     return p.edit(engine, command, engine.fleet.now)
@@ -422,12 +476,55 @@ def _users(state: ServiceState, user: str, query: Users) -> list[UserLine]:
 
 def _tokens(state: ServiceState, user: str, query: Tokens) -> list[TokenLine]:
     tenants = state.tenants
-    if user != query.user:
-        known = tenants.users.get(query.user)
-        tenants.require(user, "domain_admin", f"domain:{known.domain}" if known is not None else CLOUD)
+    if not may_see_tokens(tenants, user, query.user):
+        raise unseen(user, query.user, "user")
     return [
         TokenLine(name, each.user, each.expires) for name, each in tenants.tokens.items() if each.user == query.user
     ]
+
+
+def _flavors(state: ServiceState, user: str, query: Flavors) -> list[FlavorLine]:
+    kept = _shown(state, user, state.catalog.flavors, query.project)
+    return [FlavorLine(name, each.flavor, list(each.projects)) for name, each in kept]
+
+
+def _images(state: ServiceState, user: str, query: Images) -> list[ImageLine]:
+    kept = _shown(state, user, state.catalog.images, query.project)
+    return [ImageLine(name, each.image, list(each.projects)) for name, each in kept]
+
+
+def _flavor(state: ServiceState, user: str, query: ShowFlavor) -> FlavorLine:
+    found = _flavors(state, user, Flavors())
+    return _named("flavor", query.name, {each.name: each for each in found})
+
+
+def _image(state: ServiceState, user: str, query: ShowImage) -> ImageLine:
+    found = _images(state, user, Images())
+    return _named("image", query.name, {each.name: each for each in found})
+
+
+def _shown(
+    state: ServiceState, user: str, kept: Mapping[str, KeptThing], project: str | None
+) -> list[tuple[str, KeptThing]]:
+    """What a user may see of what is kept, by name; of a project, what it may use."""
+    tenants = state.tenants
+    if project is not None:
+        tenants.require(user, "reader", project_scope(project))
+        return sorted(
+            ((name, each) for name, each in kept.items() if may_use(tenants, each, project)), key=itemgetter(0)
+        )
+    everything = tenants.role(user, CLOUD) >= RANK["reader"]
+    return sorted(
+        ((name, each) for name, each in kept.items() if everything or visible(tenants, user, each)),
+        key=itemgetter(0),
+    )
+
+
+def _named(kind: str, name: str, found: Mapping[str, Line]) -> Line:
+    """One of what the user may see; UnknownName, with suggestions of these alone."""
+    if name not in found:
+        raise UnknownName.among(kind, name, found, field="name")
+    return found[name]
 
 
 def _pools(state: ServiceState, user: str, query: ListPools) -> list[PoolLine]:
@@ -455,6 +552,10 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     Projects: _projects,
     Users: _users,
     Tokens: _tokens,
+    Flavors: _flavors,
+    ShowFlavor: _flavor,
+    Images: _images,
+    ShowImage: _image,
     ListPools: _pools,
     ShowPolicy: _policy,
 }

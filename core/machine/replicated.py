@@ -50,6 +50,17 @@ class BatchMachine(Protocol):
         it."""
 
 
+@runtime_checkable
+class GuardedMachine(Protocol):
+    """A machine that gives old answers only to those who may still have them."""
+
+    def needs(self, command: Any) -> tuple[tuple[str, str], ...] | None:
+        """What a command needed that was just carried out, to be kept with its answer."""
+
+    def check_needs(self, command: Any, needs: tuple[tuple[str, str], ...] | None) -> None:
+        """HostlerError if whoever gives a command again may not have its answer any more."""
+
+
 def finished(steps: Generator[None, None, T]) -> T:
     """What steps return, taken without a pause."""
     while True:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +19,12 @@ from ...placement.policy.policy import Policy
 from ...placement.types.errors import InvalidValue, NoValidHost
 from ...placement.types.host import Aggregate
 from ...placement.types.request import Request, RequestSpec
-from ..errors import DataDamaged
+from ..errors import DataDamaged, from_value, to_value
+from ..tenancy import admission
+from ..tenancy.catalog import Catalog, may_use, unknown
 from ..tenancy.pools import Pools
 from ..tenancy.tenants import Tenants
-from ..tenancy.usage import INSTANCES, Usage
+from ..tenancy.usage import INSTANCES, SERVER_GROUPS, Usage
 from .engine_commands import Asked, Specs
 from .phase_timing import PhaseSampler
 
@@ -41,6 +44,9 @@ class _Kept(msgspec.Struct):
     tenants: Tenants
     usage: Usage
     pools: Pools
+    catalog: Catalog = msgspec.field(default_factory=Catalog)
+    group_owners: dict[str, str] = {}
+    rules: int = 0
 
 
 def service_policy(values: Mapping[str, Mapping[str, Any]]) -> Policy:
@@ -58,14 +64,23 @@ def _policy(content: bytes) -> Policy:
     return Policy.from_mapping(msgspec.json.decode(content), filters=(ResourcePoolFilter,))
 
 
+def _is_a_pool(pool: str) -> InvalidValue:
+    hint = "use set_pool_hosts"
+    return InvalidValue(f"the aggregate is that of resource pool {pool}", field="aggregates", hint=hint)
+
+
 class ServiceState:
     """The state of one service; it knows no commands."""
 
     def __init__(self) -> None:
         self.policy: PolicyValues = {}
         self.engine = Engine(Fleet(), service_policy(self.policy))
-        self.specs = Specs()
-        self.tenants, self.usage, self.pools = Tenants(), Usage(), Pools()
+        self.tenants, self.usage, self.pools, self.catalog = Tenants(), Usage(), Pools(), Catalog()
+        self.specs = Specs(self.catalog)
+        self.group_owners: dict[str, str] = {}
+        """Projects of the server groups that were kept for one, by uuid."""
+        self.rules = 0
+        """Newest revision of the rules under which an order was given."""
         self.sampler: PhaseSampler | None = None
         """Measures some of the placements, where somebody wants to know."""
         self._pooled: dict[tuple[int, tuple[str, ...]], tuple[RequestSpec, RequestSpec]] = {}
@@ -97,6 +112,27 @@ class ServiceState:
             request_id=asked.request_id,
         )
 
+    def spec_of(self, asked: Asked) -> RequestSpec:
+        """The spec of a request. InvalidValue or UnknownName if it has none. O(1) if known."""
+        return self.specs.of(asked.spec)
+
+    def check_spec_of_tenant(self, asked: Asked) -> None:
+        """HostlerError if a spec may come from cloud admins only, or names what its project may not use. O(1) for a
+        known spec."""
+        known, catalog = self.specs.known(asked.spec), self.catalog
+        if not known.judged:
+            kept = {"flavor_kept": known.flavor is not None, "image_kept": known.image is not None}
+            known.problem, known.judged = admission.problem_of(known.spec, **kept), True
+        if known.problem is not None:
+            raise from_value(to_value(known.problem))
+        if known.flavor is None:
+            if known.spec.flavor.name in catalog.flavors:
+                raise admission.refused("spec.flavor.name")
+        elif not may_use(self.tenants, catalog.flavors[known.flavor], asked.project_id):
+            raise unknown("flavor", known.flavor)
+        if known.image is not None and not may_use(self.tenants, catalog.images[known.image], asked.project_id):
+            raise unknown("image", known.image)
+
     def _with_pools(self, spec: RequestSpec, granted: tuple[str, ...]) -> RequestSpec:
         """The spec with its pools; the same object each time, so that the engine knows it again."""
         known = self._pooled.get((id(spec), granted))
@@ -127,6 +163,52 @@ class ServiceState:
         _, _, _, _, project, *_ = fleet.kernel.consumer(fleet.consumer_id(uuid))
         return fleet.projects[project]
 
+    def group_project(self, uuid: str) -> str | None:
+        """Project of a kept server group: the one it is kept for, else that of its members; empty for members of
+        several. None while it has neither. UnknownName if no such group is kept. O(members)."""
+        fleet = self.fleet
+        group = fleet.group_id(uuid)
+        if uuid in self.group_owners:
+            return self.group_owners[uuid]
+        found = set()
+        for row in fleet.kernel.group(group)[2]:
+            for consumer in fleet.kernel.consumers_on(row):
+                _, _, _, _, project, _, its_group, *_ = fleet.kernel.consumer(consumer)
+                if its_group == group:
+                    found.add(project)
+        if not found:
+            return None
+        return fleet.projects[found.pop()] if len(found) == 1 else ""
+
+    def follow_rules(self, rules: int) -> None:
+        """Orders are given under these rules from now on. What was summed up under older ones is summed up anew.
+        O(guests) once, then O(1)."""
+        if rules > self.rules:
+            self.rules = rules
+            self.sum_up()
+
+    def sum_up(self) -> None:
+        """Sum up anew what projects use, as the tree of projects is now. O(guests)."""
+        self.usage = Usage()
+        for project, index in self.fleet.projects.ids.items():
+            self._sum_up(project, index)
+        for project in self.group_owners.values():
+            self.usage.add(self.tenants, project, {SERVER_GROUPS: 1})
+
+    def _sum_up(self, project: str, index: int) -> None:
+        """Add what the guests of a project hold, many of the same shape at once."""
+        fleet, total = self.fleet, Counter[str]()
+        ids, shapes, _ = fleet.kernel.consumers_of(index)
+        total[INSTANCES] = len(ids)
+        for shape, count in Counter(shapes.tolist()).items():
+            classes, amounts, *_ = fleet.kernel.shape(shape) if shape >= 0 else ((), ())
+            for resource, amount in zip(classes, amounts, strict=True):
+                total[fleet.resource_classes[resource]] += count * amount
+        for consumer in ids.tolist() if fleet.extras else ():
+            for _, resource, amount in fleet.extras[consumer].elsewhere if consumer in fleet.extras else ():
+                total[fleet.resource_classes[resource]] += amount
+        self.usage.add(self.tenants, project, {name: amount for name, amount in total.items() if amount})
+
     def holding(self, uuid: str) -> tuple[str, dict[str, int]]:
         """(project, amounts with ``instances``) of an instance; UnknownName if there is none. O(1)."""
         consumer = self.fleet.consumer(uuid)
@@ -142,13 +224,40 @@ class ServiceState:
         known = (fleet.aggregates[index] for index in fleet.host_class(fleet.row(name)).aggregates)
         return [aggregate for aggregate in known if aggregate.uuid in pools]
 
+    def without_pools(self, name: str, aggregates: Sequence[Aggregate]) -> tuple[Aggregate, ...]:
+        """Aggregates without those of pools that a provider is in. InvalidValue for one of another pool."""
+        pools = {pool.uuid: pool_id for pool_id, pool in self.pools.pools.items()}
+        mine = {aggregate.uuid for aggregate in self.pool_aggregates(name)} if pools else set()
+        for aggregate in aggregates:
+            if aggregate.uuid in pools and aggregate.uuid not in mine:
+                raise _is_a_pool(pools[aggregate.uuid])
+        return tuple(aggregate for aggregate in aggregates if aggregate.uuid not in mine)
+
+    def check_no_pools(self, aggregates: Iterable[Aggregate]) -> None:
+        """InvalidValue if one of the aggregates is a pool's: what pools are, and who is in them, their own commands
+        say. O(aggregates)."""
+        pools = {pool.uuid: pool_id for pool_id, pool in self.pools.pools.items()}
+        for aggregate in aggregates if pools else ():
+            if aggregate.uuid in pools:
+                raise _is_a_pool(pools[aggregate.uuid])
+
     # snapshots
 
     def save(self, folder: Path) -> None:
         """Write everything into files in a folder."""
         fleet_file.save(self.fleet, folder / "fleet")
-        figures = (self.engine.sequence, self.engine.seed, self.policy)
-        kept = _Kept(FORMAT, *figures, self.tenants, self.usage, self.pools)
+        kept = _Kept(
+            format=FORMAT,
+            sequence=self.engine.sequence,
+            seed=self.engine.seed,
+            policy=self.policy,
+            tenants=self.tenants,
+            usage=self.usage,
+            pools=self.pools,
+            catalog=self.catalog,
+            group_owners=self.group_owners,
+            rules=self.rules,
+        )
         (folder / "state").write_bytes(msgspec.msgpack.encode(kept))
 
     def load(self, folder: Path) -> None:
@@ -163,5 +272,7 @@ class ServiceState:
         engine = Engine(fleet_file.load(folder / "fleet"), service_policy(kept.policy), seed=kept.seed)
         engine.sequence = kept.sequence
         self.engine, self.policy = engine, kept.policy
-        self.tenants, self.usage, self.pools = kept.tenants, kept.usage, kept.pools
+        self.tenants, self.usage, self.pools, self.catalog = kept.tenants, kept.usage, kept.pools, kept.catalog
+        self.group_owners, self.rules = kept.group_owners, kept.rules
+        self.specs.forget_named(self.catalog)
         self._pooled.clear()

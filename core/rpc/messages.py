@@ -10,6 +10,7 @@ import msgspec
 from ...placement.types.errors import HostlerError, InvalidValue
 from ..errors import ErrorValue, from_value, to_value
 from ..machine.engine_commands import decode_params
+from ..tenancy.commands import PATTERNS
 from .framing import BadFrame
 from .tls import HANDSHAKE
 
@@ -147,6 +148,22 @@ def error_object(error: HostlerError, style: ErrorStyle) -> Any:
 def read_params(raw: msgspec.Raw, kind: type[Any]) -> tuple[Any, Options]:
     """A method's parameters, and the options behind them: ``[]``, ``[{name: value}]``, ``[{name: value}, options]``, or
     the values in the order of the fields. InvalidValue, naming the field, for anything else."""
+    try:
+        return _read_params(raw, kind)
+    except InvalidValue as error:
+        raise _readable(error) from None
+
+
+def _readable(error: InvalidValue) -> InvalidValue:
+    """The error, in words where it would show a pattern."""
+    problem = str(error.args[0])
+    before, regex, pattern = problem.partition("Expected `str` matching regex ")
+    if not regex:
+        return error
+    return InvalidValue(f"{before}{PATTERNS.get(pattern[1:-1], 'the text has a wrong form')}", field=error.field)
+
+
+def _read_params(raw: msgspec.Raw, kind: type[Any]) -> tuple[Any, Options]:
     data = memoryview(raw)
     if len(data) > 1 and data[0] == 0x91 and _is_map(data[1]):
         return decode_params(bytes(data[1:]), kind), NO_OPTIONS

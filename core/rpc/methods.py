@@ -130,8 +130,10 @@ _COMMANDS: Final[dict[type[Any], Any]] = {
     p.SetAggregates: None,
     p.UpdateAggregate: None,
     p.AddServerGroup: None,
+    p.RemoveServerGroup: None,
     p.SetPolicy: str,
     c.CreateDomain: None,
+    c.SetIdentitySuffixes: None,
     c.DeleteDomain: None,
     c.CreateProject: None,
     c.DeleteProject: None,
@@ -146,6 +148,10 @@ _COMMANDS: Final[dict[type[Any], Any]] = {
     c.SetPoolHosts: None,
     c.GrantPool: None,
     c.UngrantPool: None,
+    c.CreateFlavor: None,
+    c.DeleteFlavor: None,
+    c.CreateImage: None,
+    c.DeleteImage: None,
 }
 _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "hosts": (q.Hosts, list[q.HostLine]),
@@ -160,6 +166,10 @@ _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "projects": (q.Projects, list[q.ProjectLine]),
     "users": (q.Users, list[q.UserLine]),
     "tokens": (q.Tokens, list[q.TokenLine]),
+    "flavors": (q.Flavors, list[q.FlavorLine]),
+    "flavor": (q.ShowFlavor, q.FlavorLine),
+    "images": (q.Images, list[q.ImageLine]),
+    "image": (q.ShowImage, q.ImageLine),
     "pools": (q.ListPools, list[q.PoolLine]),
     "policy": (q.ShowPolicy, q.PolicyInForce),
 }

@@ -147,7 +147,9 @@ class Watchers:
         except NotAuthenticated:
             self.drop(subscription.watcher)
             return False
-        scope = project_scope(event.project) if event.project is not None else CLOUD
+        scope = CLOUD
+        if event.project is not None and self._history.is_of(event.project, event.sequence):
+            scope = project_scope(event.project)
         return self._service.state.tenants.role(user, scope) >= RANK["reader"]
 
     # catching up

@@ -11,10 +11,21 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from ...placement.types.request import Flavor, Image
 from ..machine.engine_commands import Command
 
-Id = Annotated[str, msgspec.Meta(pattern=r"^(?!hst_)[A-Za-z0-9._-]{1,64}$")]
-Scope = Annotated[str, msgspec.Meta(pattern=r"^(cloud|(domain|project):[A-Za-z0-9._-]{1,64})$")]
+_ID: Final = r"^(?!hst_)[A-Za-z0-9._-]{1,64}$"
+_SCOPE: Final = r"^(cloud|(domain|project):[A-Za-z0-9._-]{1,64})$"
+_SUFFIX: Final = r"^[.@][A-Za-z0-9_-][A-Za-z0-9._-]{0,252}$"
+Id = Annotated[str, msgspec.Meta(pattern=_ID)]
+Scope = Annotated[str, msgspec.Meta(pattern=_SCOPE)]
+Suffix = Annotated[str, msgspec.Meta(pattern=_SUFFIX)]
+PATTERNS: Final = {
+    _ID: "an id has 1 to 64 letters, digits and ._-, and does not begin with hst_",
+    _SCOPE: "a scope is cloud, domain:ID or project:ID",
+    _SUFFIX: "a suffix of identities begins with . (names of hosts) or @ (mail addresses), such as .example.org",
+}
+"""What each pattern means, for errors."""
 Role = Literal["cloud_admin", "domain_admin", "project_admin", "member", "reader"]
 Limit = Annotated[int, msgspec.Meta(ge=-1, le=2**53)]
 
@@ -23,9 +34,19 @@ ROLES: Final = ("reader", "member", "project_admin", "domain_admin", "cloud_admi
 
 
 class CreateDomain(Command, frozen=True, tag="create_domain"):
-    """Make a domain: a customer, with projects and users of its own."""
+    """Make a domain: a customer, with projects and users of its own. ``identity_suffixes``: see
+    ``set_identity_suffixes``."""
 
     id: Id
+    identity_suffixes: tuple[Suffix, ...] = ()
+
+
+class SetIdentitySuffixes(Command, frozen=True, tag="set_identity_suffixes"):
+    """Replace the suffixes (.example.org, @example.org) within which admins of a domain may give certificate names to
+    its users. Without any, only cloud admins give them."""
+
+    domain: Id
+    suffixes: tuple[Suffix, ...]
 
 
 class DeleteDomain(Command, frozen=True, tag="delete_domain"):
@@ -35,11 +56,14 @@ class DeleteDomain(Command, frozen=True, tag="delete_domain"):
 
 
 class CreateProject(Command, frozen=True, tag="create_project"):
-    """Make a project in a domain, or below another project, whose domain it then shares."""
+    """Make a project in a domain, or below another project, whose domain it then shares. Guests that were placed under
+    its name before belong to the cloud: while there are any, only a cloud admin can make it, with ``adopt``, and it
+    then owns them and is charged for them."""
 
     id: Id
     domain: Id | None = None
     parent: Id | None = None
+    adopt: bool = False
 
 
 class DeleteProject(Command, frozen=True, tag="delete_project"):
@@ -49,8 +73,8 @@ class DeleteProject(Command, frozen=True, tag="delete_project"):
 
 
 class CreateUser(Command, frozen=True, tag="create_user"):
-    """Make a user of a domain. ``identities`` are the names (common name, or a DNS or URI alternative name) in client
-    certificates that stand for the user."""
+    """Make a user of a domain. ``identities`` are the names (common name, or a DNS, URI or mail alternative name) in
+    client certificates that stand for the user; domain admins give those within a suffix of their domain."""
 
     id: Id
     domain: Id
@@ -139,9 +163,40 @@ class UngrantPool(Command, frozen=True, tag="ungrant_pool"):
     scope: Scope
 
 
+class CreateFlavor(Command, frozen=True, tag="create_flavor"):
+    """Keep a flavor under its name. ``projects`` are those that may use it, with all below them; empty: all. Members
+    name it in place of a flavor of their own, extra specs included."""
+
+    flavor: Flavor
+    projects: tuple[Id, ...] = ()
+
+
+class DeleteFlavor(Command, frozen=True, tag="delete_flavor"):
+    """Keep a flavor no more; guests that were placed with it stay as they are."""
+
+    name: str
+
+
+class CreateImage(Command, frozen=True, tag="create_image"):
+    """Keep what the scheduler reads of an image (id, disk format, properties) under a name. ``projects`` as for
+    flavors."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    image: Image
+    projects: tuple[Id, ...] = ()
+
+
+class DeleteImage(Command, frozen=True, tag="delete_image"):
+    """Keep an image no more; guests that were placed with it stay as they are."""
+
+    name: str
+
+
+CatalogCommand = CreateFlavor | DeleteFlavor | CreateImage | DeleteImage
 PoolCommand = CreatePool | DeletePool | SetPoolHosts | GrantPool | UngrantPool
 TenancyCommand = (
     CreateDomain
+    | SetIdentitySuffixes
     | DeleteDomain
     | CreateProject
     | DeleteProject
@@ -153,4 +208,5 @@ TenancyCommand = (
     | RevokeToken
     | SetLimits
     | PoolCommand
+    | CatalogCommand
 )

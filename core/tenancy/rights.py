@@ -1,26 +1,64 @@
 """Who may give which command: the role that each needs, and where.
 
-Guests belong to projects; hosts, providers, aggregates, policies and pools to the cloud; a scope's users, projects and
-limits to the admins of it or of what it lies in. An admin of a scope cannot raise the scope's own limits.
+Guests belong to projects; hosts, providers, aggregates, policies, flavors and pools to the cloud; a scope's users,
+projects and limits to the admins of it or of what it lies in. An admin of a scope cannot raise the scope's own limits.
+
+What is refused is told alike for what is not there and for what is not the caller's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
-from ...placement.types.errors import UnknownName
-from ...placement.types.request import RequestSpec
-from ..machine.engine_commands import Asked, Move, Place, PlaceMany, Release, Resize, Spawned
+from ...placement.types.errors import HostlerError, UnknownName
+from ...placement.types.request import RequestSpec, ServerGroup
+from ..machine.engine_commands import (
+    AddServerGroup,
+    Asked,
+    Place,
+    PlaceMany,
+    Release,
+    RemoveServerGroup,
+    Resize,
+    Spawned,
+)
+from . import admission
 from . import commands as c
 from .errors import NotAllowed
 from .tenants import CLOUD, RANK, Tenants, is_internal
 
+_HOST: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_MAILBOX: Final = re.compile(r"[A-Za-z0-9._+-]+")
 ADMIN_ROLE: Final = {"cloud": "cloud_admin", "domain": "domain_admin", "project": "project_admin"}
 
-ProjectOf = Callable[[str], str]
-"""Project of an instance; UnknownName if there is none."""
-SpecOf = Callable[[Asked], RequestSpec]
+
+class Need(NamedTuple):
+    """A role that a command needs, and where. ``uuid`` is the guest because of which."""
+
+    role: str
+    scope: str
+    uuid: str = ""
+
+
+FOR_CLOUD_ADMINS: Final = Need("cloud_admin", CLOUD)
+
+
+class Facts(Protocol):
+    """What has to be known of the state, besides the tenants."""
+
+    def project_of(self, uuid: str) -> str:
+        """Project of an instance; UnknownName if there is none."""
+
+    def spec_of(self, asked: Asked) -> RequestSpec:
+        """The spec of a request. InvalidValue or UnknownName if it has none."""
+
+    def check_spec_of_tenant(self, asked: Asked) -> None:
+        """HostlerError if a spec may come from cloud admins only, or names what its project may not use."""
+
+    def group_project(self, uuid: str) -> str | None:
+        """Project of a kept server group; None while it belongs to no one. UnknownName if there is none."""
 
 
 def project_scope(project: str) -> str:
@@ -28,99 +66,115 @@ def project_scope(project: str) -> str:
     return f"project:{project}" if project else CLOUD
 
 
-def check(tenants: Tenants, user: str, command: Any, project_of: ProjectOf, spec_of: SpecOf) -> None:
+def check(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -> Sequence[Need]:
     """NotAllowed unless the user may give the command; also where a name is unknown, for those who may not know it.
-    O(instances named)."""
+    Returns what that took. ``rules``: the revision that the command was given under. O(instances named)."""
     if is_internal(user):
-        return
+        return ()
+    found = needs(tenants, user, command, facts, rules)
+    for need in found:
+        if tenants.role(user, need.scope) < RANK[need.role]:
+            raise _refusal(user, command, need)
+    match command:
+        case Place(request=request) | Resize(request=request):
+            _check_requests(tenants, user, (request,), facts, rules)
+        case PlaceMany(requests=requests):
+            _check_requests(tenants, user, requests, facts, rules)
+        case c.Grant() | c.Revoke() if rules:
+            _check_grantee(tenants, user, command)
+        case c.CreateUser(identities=identities, domain=domain) if rules and identities:
+            _check_identities(tenants, user, domain, identities)
+    return found
+
+
+def check_again(tenants: Tenants, user: str, command: Any, found: Iterable[Need]) -> None:
+    """NotAllowed unless the user still has what a command needed when it was carried out."""
+    for need in found:
+        if tenants.role(user, need.scope) < RANK[need.role]:
+            raise _refusal(user, command, need)
+
+
+def needs(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -> Sequence[Need]:
+    """The roles that a command needs. O(instances named)."""
     match command:
         case Place(request=request):
-            _may_place(tenants, user, (request,), spec_of)
+            return (Need("member", project_scope(request.project_id)),)
         case PlaceMany(requests=requests):
-            _may_place(tenants, user, requests, spec_of)
+            projects = dict.fromkeys(request.project_id for request in requests)
+            return [Need("member", project_scope(project)) for project in projects]
         case Release(uuids=uuids) | Spawned(uuids=uuids):
-            _may_touch(tenants, user, uuids, project_of)
-        case Resize(uuid=uuid, request=request):
-            _may_touch(tenants, user, (uuid,), project_of)
-            _may_steer(tenants, user, (request,), spec_of)
-        case Move():
-            tenants.require(user, "cloud_admin", CLOUD)
+            return _to_touch(uuids, facts)
+        case Resize(uuid=uuid):
+            return _to_touch((uuid,), facts)
         case c.Grant(role=role, scope=scope) | c.Revoke(role=role, scope=scope):
-            _may_grant(tenants, user, role, scope)
-        case _:
-            _may_change_tenants(tenants, user, command)
+            # An admin hands on what they have, within what they have.
+            return (Need(ADMIN_ROLE[scope.partition(":")[0]], scope), Need(role, scope))
+        case c.DeleteUser(id=name):
+            more = _all_of(tenants, name) if rules else ()
+            return (Need("domain_admin", _home(tenants, name)), *more)
+        case AddServerGroup(project_id=project) if project:
+            return (Need("member", project_scope(project)),)
+        case RemoveServerGroup(uuid=uuid):
+            return (_to_remove_group(uuid, facts),)
+    return _to_change_tenants(tenants, user, command)
 
 
-def _may_place(tenants: Tenants, user: str, requests: Iterable[Asked], spec_of: SpecOf) -> None:
-    for project in dict.fromkeys(request.project_id for request in requests):
-        tenants.require(user, "member", project_scope(project))
-    _may_steer(tenants, user, requests, spec_of)
+def _to_remove_group(uuid: str, facts: Facts) -> Need:
+    try:
+        project = facts.group_project(uuid)
+    except UnknownName:
+        project = ""
+    return Need("member", project_scope(project), uuid) if project else FOR_CLOUD_ADMINS
 
 
-def _may_steer(tenants: Tenants, user: str, requests: Iterable[Asked], spec_of: SpecOf) -> None:
-    """Only cloud admins choose the host themselves, as in Nova's default policy."""
-    for request in requests:
-        spec = spec_of(request)
-        if spec.force_hosts or spec.force_nodes or spec.requested_destination is not None:
-            tenants.require(user, "cloud_admin", CLOUD)
-
-
-def _may_touch(tenants: Tenants, user: str, uuids: Iterable[str], project_of: ProjectOf) -> None:
+def _to_touch(uuids: Iterable[str], facts: Facts) -> list[Need]:
+    found: dict[str, Need] = {}
     for uuid in uuids:
         try:
-            scope = project_scope(project_of(uuid))
+            scope = project_scope(facts.project_of(uuid))
         except UnknownName:
-            if tenants.role(user, CLOUD) < RANK["cloud_admin"]:
-                raise _unseen(uuid) from None
-            raise
-        if tenants.role(user, scope) < RANK["member"]:
-            raise _unseen(uuid)
+            found.setdefault("", FOR_CLOUD_ADMINS._replace(uuid=uuid))
+        else:
+            found.setdefault(scope, Need("member", scope, uuid))
+    return list(found.values())
 
 
-def _unseen(uuid: str) -> NotAllowed:
-    """Alike for instances of others and for none."""
-    return NotAllowed(f"no instance {uuid[:40]} of a project of yours", field="uuids")
-
-
-def _may_grant(tenants: Tenants, user: str, role: str, scope: str) -> None:
-    """An admin hands on what he has, within what he has."""
-    kind = scope.partition(":")[0]
-    tenants.require(user, ADMIN_ROLE[kind], scope)
-    tenants.require(user, role, scope)
-
-
-def _may_change_tenants(tenants: Tenants, user: str, command: Any) -> None:
-    require = tenants.require
+def _to_change_tenants(tenants: Tenants, user: str, command: Any) -> Sequence[Need]:
     match command:
+        case c.CreateProject(adopt=True):
+            return (FOR_CLOUD_ADMINS,)
         case c.CreateProject(parent=str(parent)):
-            require(user, "project_admin", f"project:{parent}")
-        case c.CreateProject(domain=str(domain)):
-            require(user, "domain_admin", f"domain:{domain}")
+            return (Need("project_admin", f"project:{parent}"),)
+        case c.CreateProject(domain=str(domain)) | c.CreateUser(domain=domain):
+            return (Need("domain_admin", f"domain:{domain}"),)
         case c.DeleteProject(id=name):
-            require(user, *_above(tenants, f"project:{name}"))
+            return (_above(tenants, f"project:{name}"),)
         case c.SetLimits(scope=scope):
-            require(user, *_above(tenants, scope))
-        case c.CreateUser(domain=domain):
-            require(user, "domain_admin", f"domain:{domain}")
-        case c.DeleteUser(id=name):
-            require(user, "domain_admin", _home(tenants, name))
+            return (_above(tenants, scope),)
         case c.CreateToken(user=name):
-            _may_have_token(tenants, user, name)
+            return _for_token(tenants, user, name)
         case c.RevokeToken(id=name):
             token = tenants.tokens.get(name)
-            _may_have_token(tenants, user, token.user if token is not None else "")
-        case _:
-            require(user, "cloud_admin", CLOUD)
+            return _for_token(tenants, user, token.user if token is not None else "")
+    return (FOR_CLOUD_ADMINS,)
 
 
-def _may_have_token(tenants: Tenants, user: str, name: str) -> None:
+def _for_token(tenants: Tenants, user: str, name: str) -> Sequence[Need]:
     """One's own, or those of users of one's domain who are no more than oneself."""
     if user == name:
-        return
-    tenants.require(user, "domain_admin", _home(tenants, name))
+        return ()
+    return (Need("domain_admin", _home(tenants, name)), *_all_of(tenants, name))
+
+
+def may_see_tokens(tenants: Tenants, user: str, name: str) -> bool:
+    """True for one's own tokens, and those that one could make or revoke."""
+    return all(tenants.role(user, need.scope) >= RANK[need.role] for need in _for_token(tenants, user, name))
+
+
+def _all_of(tenants: Tenants, name: str) -> list[Need]:
+    """All that a user may: who decides over them must be allowed as much."""
     known = tenants.users.get(name)
-    for role, scope in known.roles if known is not None else ():
-        tenants.require(user, role, scope)
+    return [Need(role, scope) for role, scope in known.roles] if known is not None else []
 
 
 def _home(tenants: Tenants, name: str) -> str:
@@ -128,8 +182,142 @@ def _home(tenants: Tenants, name: str) -> str:
     return f"domain:{known.domain}" if known is not None else CLOUD
 
 
-def _above(tenants: Tenants, scope: str) -> tuple[str, str]:
-    """(role, scope) of the admins next above a scope."""
+def _above(tenants: Tenants, scope: str) -> Need:
+    """The admins next above a scope."""
     above = list(tenants.above(scope))
     outer = above[1] if len(above) > 1 else CLOUD
-    return ADMIN_ROLE[outer.partition(":")[0]], outer
+    return Need(ADMIN_ROLE[outer.partition(":")[0]], outer)
+
+
+# what else may be wrong
+
+
+def _check_requests(tenants: Tenants, user: str, requests: Iterable[Asked], facts: Facts, rules: int) -> None:
+    """Only cloud admins choose the host themselves, as in Nova's default policy, or by what leads to it."""
+    if tenants.role(user, CLOUD) >= RANK["cloud_admin"]:
+        return
+    for request in requests:
+        if not rules:
+            spec = facts.spec_of(request)
+            if spec.force_hosts or spec.force_nodes or spec.requested_destination is not None:
+                tenants.require(user, "cloud_admin", CLOUD)
+            continue
+        facts.check_spec_of_tenant(request)
+        if request.user_id not in ("", user):
+            raise admission.refused("user_id")
+        _check_group(tenants, user, request.server_group, facts)
+        for hint, uuid in admission.named_guests(facts.spec_of(request)):
+            if not _may_read(tenants, user, uuid, facts):
+                raise no_instance(uuid, f"spec.scheduler_hints.{hint}")
+
+
+def depends_on_guests(request: Asked, facts: Facts) -> bool:
+    """True if whether a tenant may make a request depends on which guests there are."""
+    if request.server_group is not None:
+        return True
+    try:
+        return next(admission.named_guests(facts.spec_of(request)), None) is not None
+    except HostlerError:
+        return False
+
+
+def check_request_of_reader(tenants: Tenants, user: str, request: Asked, facts: Facts) -> None:
+    """NotAllowed if a reader of a request's project asks about what members could not place."""
+    if not is_internal(user):
+        _check_requests(tenants, user, (request,), facts, rules=1)
+
+
+def _check_group(tenants: Tenants, user: str, group: ServerGroup | str | None, facts: Facts) -> None:
+    if group is None:
+        return
+    if isinstance(group, ServerGroup):
+        raise admission.refused("server_group")
+    try:
+        project = facts.group_project(group)
+    except UnknownName:
+        project = ""
+    if project is not None and tenants.role(user, project_scope(project)) < RANK["member"]:
+        raise _no_group(group, "server_group")
+
+
+def _may_read(tenants: Tenants, user: str, uuid: str, facts: Facts) -> bool:
+    try:
+        return tenants.role(user, project_scope(facts.project_of(uuid))) >= RANK["reader"]
+    except UnknownName:
+        return False
+
+
+def _check_grantee(tenants: Tenants, user: str, command: c.Grant | c.Revoke) -> None:
+    """UnknownName, alike for users who are not there and those of others: who may be given roles in a scope, or had
+    them, are users of its domain and of domains of which one is an admin."""
+    if tenants.role(user, CLOUD) >= RANK["cloud_admin"]:
+        return
+    known = tenants.users.get(command.user)
+    if isinstance(command, c.Revoke) and known is not None and (command.role, command.scope) in known.roles:
+        return
+    domain = tenants.domain_of_scope(command.scope)
+    if known is not None and (known.domain == domain or is_admin_of(tenants, user, known.domain)):
+        return
+    names = (name for name, each in tenants.users.items() if each.domain == domain)
+    raise UnknownName.among("user", command.user, names)
+
+
+def is_admin_of(tenants: Tenants, user: str, domain: str) -> bool:
+    """True for admins of a domain or the cloud."""
+    return tenants.role(user, f"domain:{domain}") >= RANK["domain_admin"]
+
+
+def _is_within(identity: str, suffix: str) -> bool:
+    """True for the name of a host (.example.org) or a mail address (@example.org) that ends with the suffix."""
+    form = _HOST if suffix.startswith(".") else _MAILBOX
+    return identity.endswith(suffix) and form.fullmatch(identity.removesuffix(suffix)) is not None
+
+
+def _check_identities(tenants: Tenants, user: str, domain: str, identities: Iterable[str]) -> None:
+    """Names in certificates are the whole service's: those outside the domain's suffixes are for cloud admins."""
+    if tenants.role(user, CLOUD) >= RANK["cloud_admin"]:
+        return
+    suffixes = tenants.identity_suffixes(domain)
+    for identity in identities:
+        if not any(_is_within(identity, suffix) for suffix in suffixes):
+            within = f"those that end with {', '.join(suffixes)}" if suffixes else "none"
+            raise NotAllowed(
+                f"identity {identity[:200]!r} is for cloud admins to give; admins of the domain may give {within}",
+                field="identities",
+            )
+
+
+# refusals
+
+
+def _refusal(user: str, command: Any, need: Need) -> NotAllowed:
+    match command:
+        case Release() | Spawned():
+            return no_instance(need.uuid)
+        case Resize():
+            return no_instance(need.uuid, "uuid")
+        case c.DeleteProject(id=name) | c.DeleteUser(id=name) | c.RevokeToken(id=name):
+            return unseen(user, name, "id")
+        case c.CreateToken(user=name):
+            return unseen(user, name, "user")
+        case c.SetLimits(scope=name):
+            return unseen(user, name, "scope")
+        case RemoveServerGroup(uuid=uuid):
+            return _no_group(uuid, "uuid")
+    return NotAllowed(f"user {user} is no {need.role} of {need.scope}", field="user", hint="ask an admin of that scope")
+
+
+def unseen(user: str, name: str, field: str) -> NotAllowed:
+    """Alike for what is not there and what is for others to decide on."""
+    text = f"user {user} may not do that to {name[:100]}: it is not there, or for others to decide on"
+    return NotAllowed(text, field=field)
+
+
+def no_instance(uuid: str, field: str = "uuids") -> NotAllowed:
+    """Alike for instances of others and for none."""
+    return NotAllowed(f"no instance {uuid[:40]} of a project of yours", field=field)
+
+
+def _no_group(uuid: str, field: str) -> NotAllowed:
+    """Alike for groups of others and for none."""
+    return NotAllowed(f"no server group {uuid[:40]} of a project of yours", field=field)

@@ -26,6 +26,7 @@ from .commands import (
     Grant,
     Revoke,
     RevokeToken,
+    SetIdentitySuffixes,
     SetLimits,
 )
 from .errors import NotAllowed, NotAuthenticated
@@ -52,12 +53,20 @@ class Project(msgspec.Struct):
     parent: str | None = None
 
 
+class Domain(msgspec.Struct):
+    """A domain: the suffixes within which its admins may give certificate names."""
+
+    identity_suffixes: tuple[str, ...] = ()
+
+
 class User(msgspec.Struct):
-    """A user: home domain, certificate names, and (role, scope) pairs."""
+    """A user: home domain, certificate names, and (role, scope) pairs. ``serial`` tells users apart who had the same id
+    one after the other; 0 for those made under the first rules."""
 
     domain: str
     identities: tuple[str, ...] = ()
     roles: list[tuple[str, str]] = []
+    serial: int = 0
 
 
 class Token(msgspec.Struct):
@@ -71,12 +80,15 @@ class Token(msgspec.Struct):
 class Tenants(msgspec.Struct):
     """All tenants. Every method that changes something raises HostlerError, with nothing changed, if it refuses."""
 
-    domains: dict[str, None] = {}
+    domains: dict[str, Domain | None] = {}
+    """None: with defaults, as older snapshots have it."""
     projects: dict[str, Project] = {}
     users: dict[str, User] = {}
     tokens: dict[str, Token] = {}
     limits: dict[str, dict[str, int]] = {}
     """Scope -> resource class or ``instances`` -> limit."""
+    users_made: int = 0
+    """Serial of the user made last."""
 
     # scopes and roles
 
@@ -109,6 +121,14 @@ class Tenants(msgspec.Struct):
         """NotAllowed unless the user has the role, or one above it, in the scope."""
         if self.role(user, scope) < RANK[role]:
             raise NotAllowed(f"user {user} is no {role} of {scope}", field="user", hint="ask an admin of that scope")
+
+    def domain_of_scope(self, scope: str) -> str | None:
+        """Domain of a domain or project; None for the cloud and what is unknown."""
+        kind, _, name = scope.partition(":")
+        if kind == "domain":
+            return name if name in self.domains else None
+        project = self.projects.get(name) if kind == "project" else None
+        return project.domain if project is not None else None
 
     def check_scope(self, scope: str) -> None:
         """UnknownName unless there is such a scope."""
@@ -146,6 +166,11 @@ class Tenants(msgspec.Struct):
         if known is None or known.expires <= now:
             raise _no_good()
 
+    def serial_of(self, user: str) -> int:
+        """Serial of a user; -1 if there is none."""
+        known = self.users.get(user)
+        return known.serial if known is not None else -1
+
     def user_of_certificate(self, names: tuple[str, ...]) -> str:
         """The user whom one of a certificate's names stands for. NotAuthenticated if there is none, or several."""
         found = [name for name, user in self.users.items() if not set(names).isdisjoint(user.identities)]
@@ -158,7 +183,16 @@ class Tenants(msgspec.Struct):
     def create_domain(self, command: CreateDomain) -> None:
         if command.id in self.domains:
             raise DuplicateName(f"domain {command.id} exists", field="id")
-        self.domains[command.id] = None
+        self.domains[command.id] = Domain(command.identity_suffixes)
+
+    def set_identity_suffixes(self, command: SetIdentitySuffixes) -> None:
+        self.check_scope(f"domain:{command.domain}")
+        self.domains[command.domain] = Domain(command.suffixes)
+
+    def identity_suffixes(self, domain: str) -> tuple[str, ...]:
+        """Suffixes within which admins of a domain may give certificate names; none for an unknown domain."""
+        known = self.domains.get(domain)
+        return known.identity_suffixes if known is not None else ()
 
     def delete_domain(self, command: DeleteDomain) -> None:
         self.check_scope(f"domain:{command.id}")
@@ -195,14 +229,15 @@ class Tenants(msgspec.Struct):
         del self.projects[command.id]
         self._forget_scope(f"project:{command.id}")
 
-    def create_user(self, command: CreateUser) -> None:
+    def create_user(self, command: CreateUser, rules: int) -> None:
         self.check_scope(f"domain:{command.domain}")
         if command.id in self.users:
             raise DuplicateName(f"user {command.id} exists", field="id")
-        for name, user in self.users.items():
-            if not set(command.identities).isdisjoint(user.identities):
-                raise DuplicateName(f"user {name} has such an identity", field="identities")
-        self.users[command.id] = User(command.domain, command.identities)
+        if any(not set(command.identities).isdisjoint(user.identities) for user in self.users.values()):
+            raise DuplicateName("another user has such an identity", field="identities")
+        if rules:
+            self.users_made += 1
+        self.users[command.id] = User(command.domain, command.identities, serial=self.users_made if rules else 0)
 
     def delete_user(self, command: DeleteUser) -> None:
         self._user(command.id, "id")

@@ -11,12 +11,16 @@ from .errors import QuotaExceeded
 from .tenants import CLOUD, Tenants
 
 INSTANCES: Final = "instances"
+SERVER_GROUPS: Final = "server_groups"
+MOST_GROUPS: Final = 1_000
+"""Server groups kept for one project, where no limit says otherwise."""
 
 Amounts = Mapping[str, int]
 
 
 class Usage(msgspec.Struct):
-    """Amounts in use by scope, with all below it; the cloud is left out. ``instances`` counts beside the classes."""
+    """Amounts in use by scope, with all below it; the cloud is left out. ``instances`` and ``server_groups`` count
+    beside the classes."""
 
     by_scope: dict[str, dict[str, int]] = {}
 
@@ -38,6 +42,15 @@ class Usage(msgspec.Struct):
                     used.pop(name, None)
             if not used:
                 del self.by_scope[scope]
+
+    def check_groups(self, tenants: Tenants, project: str) -> None:
+        """QuotaExceeded if one more server group of a project would be above a limit."""
+        self.check(tenants, project, {SERVER_GROUPS: 1})
+        if any(SERVER_GROUPS in limits for _, limits in tenants.limits_above(f"project:{project}")):
+            return
+        if self.by_scope.get(f"project:{project}", {}).get(SERVER_GROUPS, 0) >= MOST_GROUPS:
+            problem = f"project:{project} has {MOST_GROUPS} server groups, which is the most without a limit of its own"
+            raise QuotaExceeded(problem, field=SERVER_GROUPS, hint="remove some, or have a limit set")
 
     def check(self, tenants: Tenants, project: str, amounts: Amounts) -> None:
         """QuotaExceeded if ``amounts`` more would be above a limit of the project or of what it lies in."""

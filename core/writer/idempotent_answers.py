@@ -18,10 +18,15 @@ BYTES: Final = 256 << 20
 """Of encoded results, all together."""
 
 
+Needs = tuple[tuple[str, str], ...]
+"""(role, scope) pairs."""
+
+
 class _Kept(msgspec.Struct, array_like=True):
     fingerprint: bytes
     result: bytes
     error: ErrorValue | None = None
+    needs: Needs | None = None
 
 
 class Answers(Generic[Result]):
@@ -47,12 +52,17 @@ class Answers(Generic[Result]):
             return None, from_value(kept.error)
         return self._decode(kept.result), None
 
-    def put(self, key: str, fingerprint: bytes, outcome: Result | HostlerError) -> None:
-        """Keep an answer; the oldest go if there are too many. O(1)."""
+    def needs(self, key: str) -> Needs | None:
+        """What the command of a known key needed; None if that was not kept, or the key is new. O(1)."""
+        kept = self._answers.get(key)
+        return kept.needs if kept is not None else None
+
+    def put(self, key: str, fingerprint: bytes, outcome: Result | HostlerError, needs: Needs | None = None) -> None:
+        """Keep an answer, and what its command needed; the oldest go if there are too many. O(1)."""
         if isinstance(outcome, HostlerError):
-            kept = _Kept(fingerprint, b"", to_value(outcome))
+            kept = _Kept(fingerprint, b"", to_value(outcome), needs)
         else:
-            kept = _Kept(fingerprint, self._encode(outcome))
+            kept = _Kept(fingerprint, self._encode(outcome), None, needs)
         self._answers[key] = kept
         self._bytes += len(kept.result)
         while len(self._answers) > self._limit or self._bytes > self._size:

@@ -19,7 +19,7 @@ import trio
 from ...placement.types.errors import HostlerError
 from ..errors import InternalError, Stopped, StorageFailed, UnreadableCommand
 from ..journal.journal import Entry, Journal, Record, Recovery
-from ..machine.replicated import BatchMachine, Command, Machine, Replayed, Result, finished
+from ..machine.replicated import BatchMachine, Command, GuardedMachine, Machine, Replayed, Result, finished
 from ..process.tracing import span
 from ..tasks import background
 from .command_queue import BATCH_LIMIT, QUEUE_BYTES, QUEUE_LIMIT, CommandQueue, Pending
@@ -67,6 +67,7 @@ class Writer(Generic[Command, Result]):
         """What ``recover`` found."""
         self._snapshot_every = snapshot_every
         self._answers: Answers[Result] = Answers(answers_kept, machine.encode_result, machine.decode_result)
+        self._guard = machine if isinstance(machine, GuardedMachine) else None
         self._queue: CommandQueue[Command, Result] = CommandQueue(queue_limit, queue_bytes, batch_limit)
         self._wake = trio.Event()
         self._stopping = False
@@ -112,9 +113,14 @@ class Writer(Generic[Command, Result]):
         wanted = [each.key is not None or each.sequence > told_after for each in records]
         for record, command, outcome in zip(records, commands, finished(self._outcomes(commands, wanted)), strict=True):
             if record.key is not None:
-                self._answers.put(record.key, record.fingerprint, outcome)
+                self._keep(record.key, record.fingerprint, command, outcome)
             if self._replayed is not None and record.sequence > told_after:
                 self._replayed.observer(record.sequence, command, outcome)
+
+    def _keep(self, key: str, fingerprint: bytes, command: Command, outcome: Result | HostlerError) -> None:
+        """Keep an answer for those who repeat the command."""
+        needs = None if self._guard is None else self._guard.needs(command)
+        self._answers.put(key, fingerprint, outcome, needs)
 
     def _decoded(self, record: Record) -> Command:
         try:
@@ -164,6 +170,8 @@ class Writer(Generic[Command, Result]):
         if key is not None:
             known = self._answers.get(key, fingerprint)
             if known is not None:
+                if self._guard is not None:
+                    self._guard.check_needs(command, self._answers.needs(key))
                 told: Pending[Command, Result] = Pending(command, b"", done, key, fingerprint, deadline)
                 self._queue.tell(told, *known)
                 return told
@@ -248,7 +256,7 @@ class Writer(Generic[Command, Result]):
                 await _others_turn()
             for pending, outcome in zip(part, outcomes, strict=True):
                 if pending.key is not None:
-                    self._answers.put(pending.key, pending.fingerprint, outcome)
+                    self._keep(pending.key, pending.fingerprint, pending.command, outcome)
                 for observer in self.observers:
                     observer(self.sequence + 1, pending.command, outcome)
                 self.sequence += 1

@@ -15,11 +15,12 @@ from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import NotAllowed
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.host import Aggregate
+from hostler.placement.types.request import Flavor, Image
 from tests.core.orders import asked, hosts, machine, order, place, uuid_of
 
 USERS: Final = ("nobody", "reader", "member", "project_admin", "domain_admin", "cloud_reader", "cloud_admin")
-OWN: Final = {"project": "own", "domain": "home", "guest": uuid_of(1), "user": "colleague"}
-FOREIGN: Final = {"project": "other", "domain": "abroad", "guest": uuid_of(2), "user": "stranger"}
+OWN: Final = {"project": "own", "domain": "home", "guest": uuid_of(1), "group": uuid_of(61), "user": "colleague"}
+FOREIGN: Final = {"project": "other", "domain": "abroad", "guest": uuid_of(2), "group": uuid_of(62), "user": "stranger"}
 
 
 def world() -> ServiceMachine:
@@ -34,6 +35,7 @@ def world() -> ServiceMachine:
             c.CreateUser(id=where["user"], domain=where["domain"]),
             c.CreateToken(id=f"of-{where['user']}", user=where["user"], digest=bytes(32), expires=2e9),
             place(int(where["guest"][-1]), project=where["project"]),
+            p.AddServerGroup(uuid=where["group"], policy="affinity", project_id=where["project"]),
         ]
     setup += [c.CreateUser(id=name, domain="home") for name in USERS]
     setup += [
@@ -69,6 +71,13 @@ SCOPED: Final[dict[str, tuple[Make, set[str]]]] = {
     "resize": (lambda w: p.Resize(uuid=w["guest"], request=asked(vcpus=2)), MEMBERS),
     "create_project": (lambda w: c.CreateProject(id="new", parent=w["project"]), PROJECT_ADMINS),
     "create_project in a domain": (lambda w: c.CreateProject(id="new", domain=w["domain"]), DOMAIN_ADMINS),
+    "add_server_group": (
+        lambda w: p.AddServerGroup(uuid=uuid_of(72), policy="affinity", project_id=w["project"]),
+        MEMBERS,
+    ),
+    "remove_server_group": (lambda w: p.RemoveServerGroup(uuid=w["group"]), MEMBERS),
+    "flavors": (lambda w: q.Flavors(project=w["project"]), READERS),
+    "images": (lambda w: q.Images(project=w["project"]), READERS),
     "delete_project": (lambda w: c.DeleteProject(id=f"{w['project']}-below"), PROJECT_ADMINS),
     "set_limits": (lambda w: c.SetLimits(scope=f"project:{w['project']}", limits={"VCPU": 9}), DOMAIN_ADMINS),
     "set_limits below": (
@@ -111,10 +120,23 @@ OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "set_inventory": (p.SetInventory(name="node-2", inventories={}), CLOUD),
     "set_aggregates": (p.SetAggregates(name="node-0", aggregates=()), CLOUD),
     "update_aggregate": (p.UpdateAggregate(aggregate=Aggregate(uuid=uuid_of(70), name="a")), CLOUD),
-    "add_server_group": (p.AddServerGroup(uuid=uuid_of(71), policy="affinity"), CLOUD),
+    "add_server_group of the cloud": (p.AddServerGroup(uuid=uuid_of(71), policy="affinity"), CLOUD),
+    "remove_server_group of the cloud": (p.RemoveServerGroup(uuid=uuid_of(99)), CLOUD),
     "set_policy": (p.SetPolicy(policy={}), CLOUD),
     "create_domain": (c.CreateDomain(id="new"), CLOUD),
     "delete_domain": (c.DeleteDomain(id="none"), CLOUD),
+    "set_identity_suffixes": (c.SetIdentitySuffixes(domain="home", suffixes=(".home.org",)), CLOUD),
+    "create_user with an identity": (c.CreateUser(id="new", domain="home", identities=("a.home.org",)), CLOUD),
+    "adopt": (c.CreateProject(id="new", domain="home", adopt=True), CLOUD),
+    "create_flavor": (c.CreateFlavor(flavor=Flavor(name="new", vcpus=1, memory_mb=1)), CLOUD),
+    "delete_flavor": (c.DeleteFlavor(name="none"), CLOUD),
+    "create_image": (c.CreateImage(name="new", image=Image()), CLOUD),
+    "delete_image": (c.DeleteImage(name="none"), CLOUD),
+    "all flavors": (q.Flavors(), set(USERS)),
+    "all images": (q.Images(), set(USERS)),
+    "flavor": (q.ShowFlavor(name="none"), set(USERS)),
+    "image": (q.ShowImage(name="none"), set(USERS)),
+    "delete_user who is more": (c.DeleteUser(id="cloud_admin"), CLOUD),
     "create_pool": (c.CreatePool(id="new"), CLOUD),
     "delete_pool": (c.DeletePool(id="pool"), CLOUD),
     "set_pool_hosts": (c.SetPoolHosts(id="pool", add=("node-0",)), CLOUD),

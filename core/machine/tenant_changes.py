@@ -1,0 +1,87 @@
+"""Commands on tenants, pools, flavors and images, and what else of a service's state follows from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...placement.types.errors import DuplicateName, InUse
+from ..tenancy import commands as c
+from .state import ServiceState
+
+
+def change_tenants(state: ServiceState, command: Any, now: float, rules: int) -> None:
+    """Carry out a command. HostlerError, with nothing changed, if it is refused."""
+    tenants, pools = state.tenants, state.pools
+    match command:
+        case c.CreateDomain():
+            tenants.create_domain(command)
+        case c.SetIdentitySuffixes():
+            tenants.set_identity_suffixes(command)
+        case c.DeleteDomain(id=name):
+            tenants.delete_domain(command)
+            pools.forget_scope(f"domain:{name}")
+        case c.CreateProject():
+            _create_project(state, command, rules)
+        case c.DeleteProject(id=name):
+            if state.usage.of(f"project:{name}"):
+                hint = "release and remove them first"
+                raise InUse(f"project {name} has instances or server groups", field="id", hint=hint)
+            tenants.delete_project(command)
+            pools.forget_scope(f"project:{name}")
+            state.catalog.forget_project(name)
+        case c.CreateUser():
+            tenants.create_user(command, rules)
+        case c.DeleteUser():
+            tenants.delete_user(command)
+        case c.Grant():
+            tenants.grant(command)
+        case c.Revoke():
+            tenants.revoke(command)
+        case c.CreateToken():
+            tenants.create_token(command, now)
+        case c.RevokeToken():
+            tenants.revoke_token(command)
+        case c.SetLimits():
+            tenants.set_limits(command)
+        case c.CreateFlavor() | c.DeleteFlavor() | c.CreateImage() | c.DeleteImage():
+            _change_catalog(state, command)
+        case _:
+            _change_pools(state, command)
+
+
+def _create_project(state: ServiceState, command: c.CreateProject, rules: int) -> None:
+    """Guests that were placed under the project's name belong to the cloud until a cloud admin has them adopted."""
+    held = state.usage.of(f"project:{command.id}")
+    if rules and held and command.id not in state.tenants.projects and not command.adopt:
+        state.tenants.domain_of(command)
+        raise DuplicateName(f"the name {command.id} is taken", field="id", hint="cloud admins may adopt its guests")
+    state.tenants.create_project(command)
+    if rules and held:
+        state.sum_up()
+
+
+def _change_catalog(state: ServiceState, command: c.CatalogCommand) -> None:
+    match command:
+        case c.CreateFlavor():
+            state.catalog.create_flavor(state.tenants, command)
+        case c.DeleteFlavor():
+            state.catalog.delete_flavor(command)
+        case c.CreateImage():
+            state.catalog.create_image(state.tenants, command)
+        case c.DeleteImage():
+            state.catalog.delete_image(command)
+    state.specs.forget_named(state.catalog)
+
+
+def _change_pools(state: ServiceState, command: Any) -> None:
+    match command:
+        case c.CreatePool():
+            state.pools.create(state.fleet, command)
+        case c.DeletePool():
+            state.pools.delete(state.fleet, command)
+        case c.SetPoolHosts():
+            state.pools.set_hosts(state.fleet, command)
+        case c.GrantPool():
+            state.pools.grant(state.tenants, command)
+        case c.UngrantPool():
+            state.pools.ungrant(command)

@@ -1,0 +1,156 @@
+"""Flavors and images that the service keeps: made by cloud admins, named by members."""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from ...placement.request.checks import check_spec
+from ...placement.request.flavor_and_image import Wishes
+from ...placement.request.placement_query import with_image
+from ...placement.request.resource_groups import groups_of
+from ...placement.types.errors import DuplicateName, InvalidValue, NoValidHost, UnknownName
+from ...placement.types.request import Flavor, Image, Request, RequestSpec
+from ...placement.types.validation import whole_number
+from .commands import CreateFlavor, CreateImage, DeleteFlavor, DeleteImage
+from .tenants import Tenants
+
+_PROBE: Final = Flavor(name="probe", vcpus=1, memory_mb=1)
+
+
+class KeptFlavor(msgspec.Struct, frozen=True):
+    """A flavor, and the projects that may use it (empty: all)."""
+
+    flavor: Flavor
+    projects: tuple[str, ...] = ()
+
+
+class KeptImage(msgspec.Struct, frozen=True):
+    """An image, and the projects that may use it (empty: all)."""
+
+    image: Image
+    projects: tuple[str, ...] = ()
+
+
+class Catalog(msgspec.Struct):
+    """Flavors and images by name. Every method that changes something raises HostlerError, with nothing changed, if it
+    refuses."""
+
+    flavors: dict[str, KeptFlavor] = {}
+    images: dict[str, KeptImage] = {}
+
+    def flavor(self, name: str) -> Flavor:
+        """The flavor of a name; UnknownName, without suggestions, if none is kept. O(1)."""
+        if name not in self.flavors:
+            raise unknown("flavor", name)
+        return self.flavors[name].flavor
+
+    def image(self, name: str) -> Image:
+        """The image of a name; UnknownName, without suggestions, if none is kept. O(1)."""
+        if name not in self.images:
+            raise unknown("image", name)
+        return self.images[name].image
+
+    # commands
+
+    def create_flavor(self, tenants: Tenants, command: CreateFlavor) -> None:
+        flavor = command.flavor
+        check_size(flavor, "flavor")
+        _check_name(flavor.name, "flavor.name")
+        _check_request(RequestSpec(flavor=flavor))
+        _check_projects(tenants, command.projects)
+        if flavor.name in self.flavors:
+            raise DuplicateName(f"flavor {flavor.name} exists", field="flavor.name")
+        self.flavors[flavor.name] = KeptFlavor(flavor, command.projects)
+
+    def delete_flavor(self, command: DeleteFlavor) -> None:
+        if command.name not in self.flavors:
+            raise UnknownName.among("flavor", command.name, self.flavors, field="name")
+        del self.flavors[command.name]
+
+    def create_image(self, tenants: Tenants, command: CreateImage) -> None:
+        _check_name(command.name, "name")
+        _check_request(RequestSpec(flavor=_PROBE, image=command.image))
+        _check_projects(tenants, command.projects)
+        if command.name in self.images:
+            raise DuplicateName(f"image {command.name} exists", field="name")
+        self.images[command.name] = KeptImage(command.image, command.projects)
+
+    def delete_image(self, command: DeleteImage) -> None:
+        if command.name not in self.images:
+            raise UnknownName.among("image", command.name, self.images, field="name")
+        del self.images[command.name]
+
+    def forget_project(self, project: str) -> None:
+        """A project is gone: what only it could use is for nobody but cloud admins until they give it to others."""
+        # An access list never becomes empty, which would stand for all projects.
+        self.flavors = {name: _without(each, project) for name, each in self.flavors.items()}
+        self.images = {name: _without(each, project) for name, each in self.images.items()}
+
+
+NO_PROJECT: Final = "@none"
+"""In a list of projects: none. Ids of projects cannot look like that."""
+
+
+_Kept = TypeVar("_Kept", KeptFlavor, KeptImage)
+
+
+def _without(kept: _Kept, project: str) -> _Kept:
+    if project not in kept.projects:
+        return kept
+    left = tuple(other for other in kept.projects if other != project) or (NO_PROJECT,)
+    return msgspec.structs.replace(kept, projects=left)
+
+
+def may_use(tenants: Tenants, kept: KeptFlavor | KeptImage, project: str) -> bool:
+    """True if guests of a project may be of this flavor or image. O(depth of the project)."""
+    if not kept.projects:
+        return True
+    allowed = {f"project:{name}" for name in kept.projects}
+    return any(scope in allowed for scope in tenants.above(f"project:{project}"))
+
+
+def visible(tenants: Tenants, user: str, kept: KeptFlavor | KeptImage) -> bool:
+    """True for what is for all, and for readers of a project that may use it."""
+    if not kept.projects:
+        return True
+    return any(tenants.role(user, f"project:{name}") >= 0 or _below(tenants, user, name) for name in kept.projects)
+
+
+def _below(tenants: Tenants, user: str, project: str) -> bool:
+    """True if a user has a role in a project below this one."""
+    known = tenants.users.get(user)
+    scopes = {scope for _, scope in known.roles} if known is not None else set()
+    return any(f"project:{project}" in tenants.above(scope) for scope in scopes if scope.startswith("project:"))
+
+
+def unknown(kind: str, name: str) -> UnknownName:
+    """The same for what is not there and what the caller may not use."""
+    return UnknownName(f"there is no {kind} {name[:200]!r} for this project", field=f"spec.{kind}")
+
+
+def check_size(flavor: Flavor, field: str) -> None:
+    """InvalidValue unless a flavor has at least one virtual CPU and one MiB, as Nova requires of flavors."""
+    whole_number(flavor.vcpus, f"{field}.vcpus", least=1)
+    whole_number(flavor.memory_mb, f"{field}.memory_mb", least=1)
+
+
+def _check_name(name: str, field: str) -> None:
+    if not name or len(name) > 255 or not name.isprintable():
+        raise InvalidValue(f"{field} has 1 to 255 printable characters", field=field)
+
+
+def _check_request(spec: RequestSpec) -> None:
+    """InvalidValue or UnknownName for extra specs and properties that no request could have."""
+    check_spec(spec)
+    request = with_image(Request(spec=spec))
+    try:
+        groups_of(request, Wishes.of(request))
+    except NoValidHost as error:
+        raise InvalidValue(str(error.args[0]), field="flavor.extra_specs", hint=error.hint) from None
+
+
+def _check_projects(tenants: Tenants, projects: tuple[str, ...]) -> None:
+    for project in projects:
+        tenants.check_scope(f"project:{project}")

@@ -1,0 +1,181 @@
+"""What a tenant is told is the same for what is not there and for what is another's; and who decides over whom."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any, Final
+
+import pytest
+
+from hostler.core.machine import engine_commands as p
+from hostler.core.machine import queries as q
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.tenancy import commands as c
+from hostler.placement.types.errors import HostlerError
+from tests.core.orders import uuid_of
+
+from .worlds import asking, do, old, placed, refused, replayed, two_domains
+
+
+def world() -> ServiceMachine:
+    """Guest 1 is ann's in a1; a token of hers; a project a2 below a1; limits of a1; user zoe of domain a."""
+    made = two_domains()
+    placed(made, "ann", "a1", 1)
+    do(
+        made,
+        c.CreateToken(id="of-ann", user="ann", digest=bytes(32), expires=2e9),
+        c.CreateProject(id="a2", parent="a1"),
+        c.SetLimits(scope="project:a1", limits={"VCPU": 9}),
+        p.AddServerGroup(uuid=uuid_of(61), policy="affinity", project_id="a1"),
+    )
+    return made
+
+
+PAIRS: Final[dict[str, tuple[str, str, str, Any]]] = {
+    # user, name of another's, name of none, what is asked with a name
+    "release": ("bob", uuid_of(1), uuid_of(8), lambda name: p.Release(uuids=(name,))),
+    "spawned": ("bob", uuid_of(1), uuid_of(8), lambda name: p.Spawned(uuids=(name,))),
+    "resize": ("bob", uuid_of(1), uuid_of(8), lambda name: p.Resize(uuid=name, request=asking("b1"))),
+    "move": ("bob", uuid_of(1), uuid_of(8), lambda name: p.Move(uuid=name, request=asking("b1"))),
+    "instance": ("bob", uuid_of(1), uuid_of(8), lambda name: q.Instance(uuid=name)),
+    "same_host": (
+        "bob",
+        uuid_of(1),
+        uuid_of(8),
+        lambda name: p.Place(request=asking("b1", scheduler_hints={"same_host": [name]})),
+    ),
+    "server group": ("bob", uuid_of(61), uuid_of(68), lambda name: p.Place(request=asking("b1", group=name))),
+    "remove_server_group": ("bob", uuid_of(61), uuid_of(68), lambda name: p.RemoveServerGroup(uuid=name)),
+    "place in a project": ("bob", "a1", "a9", lambda name: p.Place(request=asking(name))),
+    "fits in a project": ("bob", "a1", "a9", lambda name: q.Fits(request=asking(name))),
+    "usage": ("bea", "a1", "a9", lambda name: q.ShowUsage(scope=f"project:{name}")),
+    "usage of a domain": ("bea", "a", "z", lambda name: q.ShowUsage(scope=f"domain:{name}")),
+    "set_limits": ("bea", "a1", "a9", lambda name: c.SetLimits(scope=f"project:{name}", limits={})),
+    "delete_project": ("bea", "a2", "a9", lambda name: c.DeleteProject(id=name)),
+    "create_project below": ("bea", "a1", "a9", lambda name: c.CreateProject(id="new", parent=name)),
+    "create_project in": ("bea", "a", "z", lambda name: c.CreateProject(id="new", domain=name)),
+    "create_user in": ("bea", "a", "z", lambda name: c.CreateUser(id="new", domain=name)),
+    "delete_user": ("bea", "ann", "zzz", lambda name: c.DeleteUser(id=name)),
+    "grant to": ("pat", "ann", "zzz", lambda name: c.Grant(user=name, role="member", scope="project:b1")),
+    "revoke from": ("pat", "ann", "zzz", lambda name: c.Revoke(user=name, role="member", scope="project:b1")),
+    "grant in": ("pat", "a1", "a9", lambda name: c.Grant(user="bob", role="member", scope=f"project:{name}")),
+    "create_token": ("bea", "ann", "zzz", lambda name: c.CreateToken(id="x", user=name, digest=bytes(32), expires=2e9)),
+    "revoke_token": ("bea", "of-ann", "of-zzz", lambda name: c.RevokeToken(id=name)),
+    "tokens": ("bea", "ann", "zzz", lambda name: q.Tokens(user=name)),
+    "users": ("bea", "a", "z", lambda name: q.Users(domain=name)),
+    "projects": ("bea", "a", "z", lambda name: q.Projects(domain=name)),
+    "flavors of a project": ("bob", "a1", "a9", lambda name: q.Flavors(project=name)),
+}
+
+
+@pytest.mark.parametrize("what", PAIRS)
+def test_another_tenants_is_told_as_what_is_not_there(what: str) -> None:
+    user, another, none, make = PAIRS[what]
+    told = [answered(user, make(name), name) for name in (another, none)]
+    assert told[0] == told[1]
+
+
+def answered(user: str, what: Any, name: str) -> tuple[Any, ...]:
+    """Code, message, field and hint of what is refused, without the name that was asked with."""
+    made = world()
+    ask = partial(q.answer, made.state, user) if isinstance(what, q.Query) else partial(do, made, user=user)
+    with pytest.raises(HostlerError) as error:
+        ask(what)
+    found = error.value
+    return found.code, re.sub(rf"\b{re.escape(name)}\b", "NAME", str(found.args[0])), found.field, found.hint
+
+
+def test_suggestions_are_of_what_one_may_see() -> None:
+    made = world()
+    _, told = refused(made, c.Grant(user="bab", role="member", scope="project:b1"), "pat")
+    assert "bob" in told
+    assert "ann" not in told
+    assert "ann" in refused(made, c.Grant(user="anm", role="member", scope="project:b1"), "root")[1]
+
+
+def test_an_identity_that_is_taken_does_not_say_by_whom() -> None:
+    made = world()
+    do(made, c.CreateUser(id="nova", domain="a", identities=("nova.example.org",)))
+    do(made, c.SetIdentitySuffixes(domain="b", suffixes=(".example.org",)))
+    told = refused(made, c.CreateUser(id="new", domain="b", identities=("nova.example.org",)), "bea")
+    assert told == ("duplicate_name", "another user has such an identity")
+
+
+def test_a_reader_learns_how_many_fit_but_not_where() -> None:
+    made = world()
+    assert q.answer(made.state, "root", q.Fits(request=asking("b1"))).by_host
+    found = q.answer(made.state, "bob", q.Fits(request=asking("b1")))
+    assert (found.count > 0, found.by_host) == (True, {})
+
+
+def test_fits_does_not_count_hosts_of_exclusive_pools() -> None:
+    made = world()
+    before = q.answer(made.state, "bob", q.Fits(request=asking("b1"))).count
+    do(made, c.CreatePool(id="gold", hosts=("node-0", "node-1", "node-2"), exclusive=True))
+    assert q.answer(made.state, "bob", q.Fits(request=asking("b1"))).count < before
+
+
+# who decides over whom
+
+
+def test_a_domain_admin_cannot_delete_a_user_of_the_domain_who_may_more() -> None:
+    made = world()
+    assert refused(made, c.DeleteUser(id="root"), "ada")[0] == "not_allowed"  # root lives in a
+    do(made, c.DeleteUser(id="ann"), user="ada")
+    do(made, c.DeleteUser(id="root"))
+
+
+def test_a_domain_admin_cannot_see_or_make_tokens_of_a_user_who_may_more() -> None:
+    made = world()
+    assert refused(made, c.CreateToken(id="x", user="root", digest=bytes(32), expires=2e9), "ada")[0] == "not_allowed"
+    with pytest.raises(HostlerError, match="for others to decide on"):
+        q.answer(made.state, "ada", q.Tokens(user="root"))
+    assert q.answer(made.state, "ada", q.Tokens(user="ann"))
+
+
+@pytest.mark.parametrize(
+    ("identity", "allowed"),
+    [
+        ("web.b.example.org", True),
+        ("x.y.b.example.org", True),
+        ("ops@b.example.org", True),
+        ("b.example.org", False),
+        (".b.example.org", False),
+        ("nova-api.cloud.example", False),
+        ("evilb.example.org", False),
+        ("spiffe://cloud/nova/.b.example.org", False),
+        ("nova api.b.example.org", False),
+        ("a@b@b.example.org", False),
+    ],
+)
+def test_a_domain_admin_gives_names_within_a_suffix_of_the_domain(identity: str, allowed: bool) -> None:
+    made = world()
+    command = c.CreateUser(id="new", domain="b", identities=(identity,))
+    assert refused(made, command, "bea")[0] == "not_allowed"  # without any suffix
+    do(made, c.SetIdentitySuffixes(domain="b", suffixes=(".b.example.org", "@b.example.org")), user="root")
+    if allowed:
+        do(made, command, user="bea")
+    else:
+        assert refused(made, command, "bea")[0] == "not_allowed"
+        do(made, command, user="root")
+
+
+def test_roles_are_given_to_users_of_the_domain_and_by_those_who_may_see_both_to_others() -> None:
+    made = world()
+    grant = c.Grant(user="ann", role="member", scope="project:b1")
+    assert refused(made, grant, "bea")[0] == "unknown_name"
+    do(made, c.Grant(user="bea", role="domain_admin", scope="domain:a"))
+    do(made, grant, user="bea")
+    do(made, c.Revoke(user="ann", role="member", scope="project:b1"), user="pat")
+
+
+def test_old_orders_are_judged_as_they_were_then() -> None:
+    made = world()
+    outcomes = replayed(
+        made,
+        old(c.Grant(user="ann", role="member", scope="project:b1"), "pat"),
+        old(c.CreateUser(id="new", domain="b", identities=("nova.example",)), "bea"),
+        old(c.DeleteUser(id="root"), "ada"),
+    )
+    assert outcomes == [None, None, None]
