@@ -1,7 +1,9 @@
-"""GPUs as nested providers with a share in thousandths: what a flavor asks of them, and what the nodes have left.
+"""GPUs as nested resource providers, shared in thousandths: the GPU request of a flavor, and the free capacity of the
+nodes.
 
-A GPU is a provider below its host with 1000 of the resource class CUSTOM_GPU_MILLI. A flavor asks for k GPUs by k
-request groups of equal amounts, each from a GPU of its own (group_policy isolate).
+A GPU is a child provider of its host with an inventory of 1000 CUSTOM_GPU_MILLI. A flavor requests k GPUs with k
+request groups of equal amounts and ``group_policy=isolate``. request groups of equal amounts, each from a GPU of its
+own (group_policy isolate).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from ..types.validation import check_name, whole_number
 GPU_MILLI: Final = "CUSTOM_GPU_MILLI"
 """Resource class of a GPU's thousandths."""
 MODELS: Final = "hostler:gpu_models"
-"""Extra spec: the models that will do, ``A|B``; any if it is not there."""
+"""Extra spec: the accepted models, as ``A|B``; any model if absent."""
 _GROUP: Final = re.compile(rf"resources([a-zA-Z0-9_-]{{1,64}}):{GPU_MILLI}")
 
 
@@ -39,13 +41,13 @@ class GpuWish:
 
 
 def gpu_wish(extra_specs: Mapping[str, str]) -> GpuWish:
-    """What a flavor asks of GPUs. InvalidValue if it asks for different shares, or for more than a whole GPU."""
+    """The GPU request of a flavor. InvalidValue if the groups request different shares, or more than a whole GPU."""
     amounts = sorted(value for key, value in extra_specs.items() if _GROUP.fullmatch(key))
     if not amounts:
         return GpuWish()
     if len(set(amounts)) > 1 or not amounts[0].isdecimal() or not 1 <= int(amounts[0]) <= WHOLE:
         raise InvalidValue(
-            f"{GPU_MILLI} is asked for as {', '.join(amounts)[:200]}, but each GPU must give the same 1 to {WHOLE}",
+            f"{GPU_MILLI} is requested as {', '.join(amounts)[:200]}, but each GPU must give the same 1 to {WHOLE}",
             field=f"extra_specs.resources:{GPU_MILLI}",
         )
     models = tuple(sorted(filter(None, extra_specs.get(MODELS, "").split("|"))))
@@ -53,7 +55,7 @@ def gpu_wish(extra_specs: Mapping[str, str]) -> GpuWish:
 
 
 def gpu_extra_specs(milli: int, count: int, models: str = "") -> dict[str, str]:
-    """The extra specs by which a flavor asks for GPUs; none for a count or share of 0."""
+    """The extra specs with which a flavor requests GPUs; empty for a count or share of 0."""
     if milli == 0 or count == 0:
         return {}
     specs = {f"resources_GPU{number}:{GPU_MILLI}": str(milli) for number in range(count)}
@@ -71,8 +73,8 @@ def model_trait(model: str) -> str:
 
 
 def add_gpus(fleet: Fleet, gpus: Mapping[str, int]) -> None:
-    """Put so many whole GPUs below each host, named ``host/gpu-0`` and on: all or none. UnknownName, DuplicateName or
-    InvalidValue for what cannot be. O(GPUs)."""
+    """Add whole GPUs below each host, named ``host/gpu-0``, ``host/gpu-1``, ...: all or none. Raises UnknownName,
+    DuplicateName or InvalidValue. O(GPUs)."""
     counts = [whole_number(count, f"gpus.{host}", most=MOST_DEVICES) for host, count in gpus.items()]
     parents = np.repeat(np.array([fleet.row(host, field="gpus") for host in gpus], np.int32), counts)
     names = [f"{host}/gpu-{number}" for host, count in zip(gpus, counts, strict=True) for number in range(count)]

@@ -1,6 +1,6 @@
 """PCI devices: which pools of free devices can serve a request, and what is left of them (Nova 33 pci/stats.py).
 
-A host's pools are a plain tuple. NUMA cells are host cell ids; which ones a guest gets is decided in ``numa``.
+A host's pools are a plain tuple. NUMA cells are given by host cell id; ``numa`` decides which cells a guest gets.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Place:
     mappings: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def providers(self, request: PciRequest) -> list[str]:
-        """The resource provider of each wanted device, where Placement has allocated them; else empty."""
+        """The resource provider of each requested device, if Placement has allocated them; else empty."""
         if not self.mappings:
             named = request.spec[0].get("rp_uuids") if request.spec else None
             return named.split(",") if named else []
@@ -39,14 +39,14 @@ class _Place:
 
 
 class _Outcome(NamedTuple):
-    """Pools that are left, and devices taken, each a pool with the number taken."""
+    """The remaining pools, and the devices taken, each as a pool with the number taken."""
 
     left: tuple[PciPool, ...]
     taken: tuple[PciPool, ...]
 
 
 class _Shortage(NamedTuple):
-    """``request`` found only ``have`` devices after ``step``."""
+    """``request`` found only ``have`` devices after filter step ``step``."""
 
     request: PciRequest
     step: str
@@ -77,8 +77,8 @@ def consume(
     topology: NumaTopology | None = None,
     mappings: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[PciPool, ...]:
-    """What is left of ``pools`` once ``requests`` are served; a pool that becomes empty vanishes. CapacityExceeded if
-    it cannot be."""
+    """The pools that remain after ``requests`` are served; an emptied pool is removed. CapacityExceeded if the requests
+    do not fit."""
     return _served(pools, requests, _place(cells, topology, mappings)).left
 
 
@@ -90,12 +90,13 @@ def taken(
     topology: NumaTopology | None = None,
     mappings: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[PciPool, ...]:
-    """The devices that ``consume`` takes, as pools with the number taken: what ``take`` and ``give_back`` want."""
+    """The devices that ``consume`` takes, as pools with the number taken: the argument of ``take`` and
+    ``give_back``."""
     return _served(pools, requests, _place(cells, topology, mappings)).taken
 
 
 def take(pools: Sequence[PciPool], devices: Sequence[PciPool]) -> tuple[PciPool, ...]:
-    """``pools`` without ``devices`` (as ``taken`` names them). CapacityExceeded if they are not all there."""
+    """``pools`` without ``devices`` (as ``taken`` names them). CapacityExceeded if one of them is not available."""
     left = list(arranged(pools))
     for wanted in devices:
         need = wanted.count
@@ -109,8 +110,8 @@ def take(pools: Sequence[PciPool], devices: Sequence[PciPool]) -> tuple[PciPool,
 
 
 def give_back(pools: Sequence[PciPool], devices: Sequence[PciPool]) -> tuple[PciPool, ...]:
-    """``pools`` with ``devices`` again. A pool that had vanished comes back after those with as many attributes, as in
-    Nova."""
+    """``pools`` with ``devices`` returned. A pool that had been removed is inserted after those with as many
+    attributes, as in Nova."""
     left = list(arranged(pools))
     for device in devices:
         same = next((index for index, pool in enumerate(left) if _alike(pool, device)), None)
@@ -129,8 +130,8 @@ def explain(
     topology: NumaTopology | None = None,
     mappings: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
-    """Why ``pools`` do not serve ``requests``: the first request that fails and the step at which too few devices are
-    left."""
+    """Why ``pools`` do not serve ``requests``: the first request that fails, and the filter step that leaves too few
+    devices."""
     outcome = _serve(pools, requests, _place(cells, topology, mappings))
     if isinstance(outcome, _Outcome):
         return "the PCI devices are there"
@@ -152,7 +153,7 @@ def free_by_node(pools: Iterable[PciPool]) -> Mapping[int | None, int]:
 
 
 def key(requests: Iterable[PciRequest]) -> Hashable:
-    """What of ``requests`` a verdict depends on: equal keys, equal verdicts."""
+    """The part of ``requests`` that the result depends on: equal keys give equal results."""
     return tuple(
         (request.count, tuple(_frozen(spec) for spec in request.spec), request.numa_policy, request.request_id)
         for request in requests
@@ -168,7 +169,7 @@ def _place(
 def _served(pools: Sequence[PciPool], requests: Sequence[PciRequest], place: _Place) -> _Outcome:
     outcome = _serve(pools, requests, place)
     if isinstance(outcome, _Shortage):
-        message = f"{outcome.request.count} PCI devices are wanted, only {outcome.have} {outcome.step}"
+        message = f"{outcome.request.count} PCI devices are requested, only {outcome.have} {outcome.step}"
         raise CapacityExceeded(message, field="pci_requests")
     return outcome
 
@@ -208,7 +209,7 @@ def _draw(left: list[PciPool], pool: PciPool, need: int) -> int:
 
 
 def _draw_allocated(left: list[PciPool], able: list[PciPool], wanted: Counter[str], devices: list[PciPool]) -> bool:
-    """Take exactly the devices that Placement has allocated; False if a provider has more than one pool."""
+    """Take exactly the devices that Placement has allocated; False if a provider has several pools."""
     providers = Counter(pool.tags["rp_uuid"] for pool in left if pool.tags.get("rp_uuid") is not None)
     if any(count > 1 for count in providers.values()):
         return False
@@ -221,7 +222,7 @@ def _draw_allocated(left: list[PciPool], able: list[PciPool], wanted: Counter[st
 
 
 def _able(pools: list[PciPool], request: PciRequest, place: _Place) -> list[PciPool] | _Shortage:
-    """The pools that ``request`` may draw from, in that order, or where they became too few."""
+    """The pools that ``request`` may use, in order, or the filter step that left too few devices."""
     able = pools
     for step, narrow in _STEPS:
         able = narrow(able, request, place)
@@ -241,7 +242,8 @@ def _by_spec(pools: list[PciPool], request: PciRequest, place: _Place) -> list[P
 
 
 def _matches(pool: PciPool, spec: Mapping[str, Any]) -> bool:
-    """Equal in every attribute of ``spec``: texts whatever their case, and a pool's list may hold more."""
+    """Whether every attribute of ``spec`` matches: strings compare without case, and a list in the pool may hold more
+    values."""
     for tag, wanted in spec.items():
         value = _attribute(pool, tag)
         if isinstance(wanted, list) and isinstance(value, list):
@@ -263,10 +265,10 @@ def _folded(value: Any) -> Any:
 
 
 def _by_numa(pools: list[PciPool], request: PciRequest, place: _Place) -> list[PciPool]:
-    """Affinity by policy: required, socket, legacy (Nova's default: devices without a node will do), preferred (any
-    will do).
+    """Affinity by policy: required, socket, legacy (Nova's default: devices without a NUMA node are accepted),
+    preferred (any device is accepted).
 
-    A policy settles for less only if the stricter one finds too few devices.
+    A policy falls back to weaker affinity only if the stricter one finds too few devices.
     """
     if place.cells is None:
         return pools
@@ -283,7 +285,7 @@ def _by_numa(pools: list[PciPool], request: PciRequest, place: _Place) -> list[P
 
 
 def _nodes_of_sockets(cells: tuple[int, ...], topology: NumaTopology | None) -> frozenset[int]:
-    """Ids of all host cells on the sockets of ``cells``; none if the host does not tell every cell's socket."""
+    """Ids of all host cells on the sockets of ``cells``; empty if the host does not report every cell's socket."""
     host = topology.cells if topology is not None else ()
     if any(cell.socket is None for cell in host):
         return frozenset()

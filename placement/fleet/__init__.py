@@ -1,1 +1,1 @@
-"""Who is there and what is left: rows, columns, change log and consumers. Decides nothing."""
+"""State of the fleet: rows, columns, change log, providers and consumers. Makes no placement decisions."""

@@ -1,5 +1,4 @@
-"""Host aggregates by id: what they are called and what their metadata says. Which provider is in which, host classes
-know."""
+"""Host aggregates by id: names and metadata. Membership is stored in the host classes."""
 
 from __future__ import annotations
 
@@ -13,13 +12,12 @@ from ..types.validation import shown, uuid_words
 from .change_log import ChangeLog
 
 NONE: Final = Aggregate(uuid="00000000-0000-0000-0000-000000000000", name="")
-"""Holds the place of an aggregate that only another version has: host classes of that version name its id. No rule
-reads anything out of it."""
+"""Placeholder for an aggregate that exists only in another version: host classes of that version refer to its id. No
+rule reads it."""
 
 
 class Aggregates:
-    """The aggregates of a fleet. Versions may differ in them: an id means nothing beyond the version that it came
-    from."""
+    """The aggregates of a fleet. Versions may differ in them: an id is valid only in the version it came from."""
 
     def __init__(self, change_log: ChangeLog) -> None:
         self._change_log = change_log
@@ -31,8 +29,8 @@ class Aggregates:
         return len(self._ids)
 
     def ids(self, aggregates: Iterable[Aggregate]) -> tuple[int, ...]:
-        """Ids of aggregates, each made known if it is new. InvalidValue, with nothing changed, if one is malformed or
-        differs from what is known of its uuid. O(aggregates)."""
+        """Ids of aggregates; new ones are added. InvalidValue, with nothing changed, if one is malformed or differs
+        from the known aggregate with its uuid. O(aggregates)."""
         wanted = list(aggregates)
         new: dict[str, Aggregate] = {}
         for aggregate in wanted:
@@ -50,7 +48,7 @@ class Aggregates:
         return tuple(self._ids[aggregate.uuid] for aggregate in wanted)
 
     def find(self, uuid: str) -> int | None:
-        """Id of the aggregate with this uuid, None if none is known. O(1)."""
+        """Id of the aggregate with this uuid, or None. O(1)."""
         return self._ids.get(uuid)
 
     def of(self, uuid: str) -> Aggregate:
@@ -61,18 +59,18 @@ class Aggregates:
         return self.values[index]
 
     def update(self, aggregate: Aggregate) -> None:
-        """Replace an aggregate's name and metadata. O(1) now, and every compiled signature is made anew."""
+        """Replace an aggregate's name and metadata. O(1), but every compiled signature is rebuilt on next use."""
         before = self.of(_checked(aggregate).uuid)
         self._change_log.make(partial(self._put, aggregate), partial(self._put, before))
 
     def _known(self, aggregate: object) -> Aggregate | None:
         if not isinstance(aggregate, Aggregate) or not isinstance(aggregate.uuid, str):
-            raise InvalidValue(f"an aggregate is wanted, with a uuid, got {shown(aggregate)}", field="aggregate")
+            raise InvalidValue(f"an aggregate must be an Aggregate with a uuid, got {shown(aggregate)}", field="aggregate")
         index = self._ids.get(aggregate.uuid)
         return None if index is None else self.values[index]
 
     def truncate(self, count: int) -> None:
-        """Drop what holds places from id ``count`` on, once no host class names them."""
+        """Drop placeholders from id ``count`` on, once no host class refers to them."""
         del self.values[max(count, len(self._ids)) :]
 
     def _append(self, aggregate: Aggregate) -> None:
@@ -92,12 +90,14 @@ class Aggregates:
 
 
 def _checked(aggregate: Aggregate) -> Aggregate:
-    """``aggregate``, or InvalidValue naming what of it is none."""
+    """``aggregate``, or InvalidValue naming the malformed field."""
     uuid_words(getattr(aggregate, "uuid", None), "aggregate.uuid")
     if not isinstance(aggregate.name, str):
-        raise InvalidValue(f"aggregate.name must be a text, got {shown(aggregate.name)}", field="aggregate.name")
+        raise InvalidValue(f"aggregate.name must be a string, got {shown(aggregate.name)}", field="aggregate.name")
     metadata = aggregate.metadata
     texts = isinstance(metadata, Mapping) and all(isinstance(text, str) for pair in metadata.items() for text in pair)
     if not texts:
-        raise InvalidValue(f"aggregate.metadata must map texts, got {shown(metadata)}", field="aggregate.metadata")
+        raise InvalidValue(
+            f"aggregate.metadata must map strings to strings, got {shown(metadata)}", field="aggregate.metadata"
+        )
     return aggregate

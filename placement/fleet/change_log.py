@@ -20,23 +20,23 @@ from .shared_facts import ByClass, Constants
 Rows: TypeAlias = NDArray[np.int32]
 
 SHARING_TRAIT: Final = "MISC_SHARES_VIA_AGGREGATE"
-"""Placement's mark of a provider that serves all members of its aggregates."""
+"""Placement's trait of a provider that shares its inventory with all members of its aggregates."""
 
 
 def rows_array(*rows: int) -> Rows:
-    """Row numbers as the columns take them."""
+    """Row numbers as an index into the columns, int32[n]."""
     return np.array(rows, np.int32)
 
 
 MANY: Final = 1024
-"""Rows that are logged one by one even if they are most of the fleet."""
+"""Up to this many rows are logged one by one even if they are most of the fleet."""
 
 
 class ChangeLog:
-    """Columns, host classes, change log, history, and the epochs that tell when something derived must be made anew.
+    """Columns, host classes, change log, history, and the epochs that tell when derived data must be rebuilt.
 
-    ``static_epoch`` moves when compiled signatures must be, ``topology_epoch`` when provider trees or what is in them
-    may have changed.
+    ``static_epoch`` increases when compiled signatures must be rebuilt, ``topology_epoch`` when provider trees, or the
+    providers in them, may have changed.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -54,33 +54,34 @@ class ChangeLog:
         self.static_epoch = 0
         self.topology_epoch = 0
         self.forgotten_classes = 0
-        """How often host classes were forgotten: until then an id means the same class."""
+        """Number of times host classes were dropped: while it is equal, an id means the same class."""
         self.judge: Callable[[Rows], object] = lambda rows: None
-        """Called with rows whose heartbeats or classes are another version's now."""
+        """Called with rows whose heartbeats or classes now are those of another version."""
 
     @property
     def rows(self) -> int:
-        """Row ids are below this."""
+        """Upper bound of row ids."""
         return self.store.rows
 
     def changed(self, rows: Rows) -> None:
-        """Log that the columns or consumers of ``rows`` changed; of most rows at once, that all may have. O(rows)."""
+        """Log that the columns or consumers of ``rows`` changed. For most of the fleet at once, log that every row may
+        have changed. O(rows)."""
         if len(rows) > MANY and 2 * len(rows) > self.rows:
             self.kernel.forget_log()
         else:
             self.kernel.mark_changed(np.ascontiguousarray(rows, dtype=np.int32))
 
     def record(self, operation: Operation) -> None:
-        """Note a change that was just made, for the versions that others hold. O(1)."""
+        """Record a change that was just made, for the versions that others hold. O(1)."""
         self.history.record(operation)
 
     def make(self, redo: Callable[[], object], undo: Callable[[], object]) -> None:
-        """Make a change that two functions make and unmake, and record it."""
+        """Apply ``redo`` and record it with its inverse ``undo``."""
         redo()
         self.history.record(Change(redo, undo))
 
     def set_generations(self, rows: Rows, values: NDArray[np.int64], updated: float | NDArray[np.float64]) -> None:
-        """Say at which generations ``rows`` are, and since when, whatever changes have made of them. O(rows)."""
+        """Set generations and update times of ``rows``, overriding the increments made by other changes. O(rows)."""
 
         def put(generations: NDArray[np.int64], times: NDArray[np.float64]) -> None:
             columns = self.store.row
@@ -91,8 +92,8 @@ class ChangeLog:
 
     @contextmanager
     def editing(self, rows: Rows) -> Iterator[None]:
-        """Change columns of ``rows`` (but ``first``): logged, recorded, and put back if the body raises. Their
-        generations move on. O(rows * columns)."""
+        """Change columns of ``rows`` (except ``first``): logged, recorded, and restored if the body raises. Increments
+        their generations. O(rows * columns)."""
         before = self.store.image(rows)
         with self.rewriting(rows):
             try:
@@ -105,7 +106,8 @@ class ChangeLog:
             self.record(_Edit(self, rows.copy(), before, self.store.image(rows)))
 
     def put(self, rows: Rows, image: Image) -> None:
-        """Put back what the columns held of ``rows``, unrecorded; verdicts on services follow the present time."""
+        """Restore the columns of ``rows`` from ``image``, unrecorded; service states are evaluated for the current
+        time."""
         with self.rewriting(rows):
             self.store.restore(rows, image)
         self.topology_epoch += 1
@@ -113,8 +115,8 @@ class ChangeLog:
 
     @contextmanager
     def rewriting(self, rows: Rows) -> Iterator[None]:
-        """Change columns of ``rows``, unrecorded: whatever is derived from them, or from the trees that they leave,
-        hears of it. O(rows)."""
+        """Change columns of ``rows``, unrecorded. Logs the change for data derived from them or from the trees they
+        leave. O(rows)."""
         columns = self.store.row
         steady = self.constants.steady(rows)
         self.constants.leave(rows)
@@ -132,25 +134,25 @@ class ChangeLog:
             if len(left):
                 self.changed(left)
             if sharing > np.count_nonzero(self.is_sharing()[columns["class_of"][rows]]):
-                # Whoever has judged trees may have used it, in whatever tree.
+                # Results for any tree may depend on the sharing provider.
                 self.kernel.forget_log()
 
     def entered(self, rows: Rows) -> None:
-        """New rows, clear until now, have been written: note what they say, and judge their services. O(rows)."""
+        """Register rows that were just filled in: count their facts, evaluate their services, log them. O(rows)."""
         self.constants.enter(rows)
         self.settle()
         self.judge(rows)
         self.changed(rows)
 
     def settle(self) -> None:
-        """Move the static epoch on if a fact that signatures rely on has changed. O(1)."""
+        """Increase the static epoch if a fact that signatures rely on has changed. O(1)."""
         facts = self.constants.facts()
         if facts != self._facts:
             self._facts = facts
             self.static_epoch += 1
 
     def settled(self) -> bool:
-        """True if the static epoch tells of all facts. O(1)."""
+        """True if the static epoch reflects all facts. O(1)."""
         return self.constants.facts() == self._facts
 
     # host classes
@@ -160,8 +162,7 @@ class ChangeLog:
         return self.classes[int(self.store.row["class_of"][row])]
 
     def class_id(self, value: HostClass) -> int:
-        """Id of a host class. A combination of aggregates that is new may bring multipliers, so signatures are made
-        anew."""
+        """Id of a host class. A new combination of aggregates may set weight multipliers, so signatures are rebuilt."""
         if value.aggregates and value.aggregates not in self._memberships:
             self._memberships.add(value.aggregates)
             self.static_epoch += 1
@@ -175,7 +176,7 @@ class ChangeLog:
             class_of[rows[before == number]] = self.class_id(replace(self.classes[number], **changes))
 
     def truncate_classes(self, count: int) -> None:
-        """Forget host classes after the first ``count``: no row has one of them, nor has any version."""
+        """Drop host classes after the first ``count``: no row of any version has one of them."""
         if self.classes.truncate(count):
             self.is_host.truncate(count)
             self.is_down.truncate(count)

@@ -1,4 +1,5 @@
-"""The fleet's columns: one contiguous array per quantity, grown by doubling, shared with the kernels. No rules here."""
+"""The fleet's columns: one contiguous array per quantity, grown by doubling, shared with the kernels. Contains no
+scheduling rules."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ HOST_COLUMNS: Final = (
     "last_seen_up",
 )
 """float64 columns of the host block, in the order that ext/_fleet.pxd numbers them. MiB and GiB as named;
-``last_seen_up`` in seconds since the epoch, NaN where no heartbeat is watched; ``service_up`` 1 or 0; ``pci_weight``
-is what PCIWeigher reads."""
+``last_seen_up`` in seconds since the epoch, NaN if heartbeats of the service are not monitored; ``service_up`` 1 or 0;
+``pci_weight`` is what PCIWeigher reads."""
 
 COLUMN: Final = {name: index for index, name in enumerate(HOST_COLUMNS)}
 
@@ -42,7 +43,7 @@ INVENTORY_BLOCKS: Final = (
 )
 """int64 blocks [resource class, row]. ``base`` is usage loaded without a consumer; ``limit`` = floor of Placement's
 capacity; ``avail`` = min(limit - used, max_unit), at most 0 where there is no inventory; ``updated`` = when an
-inventory was last written, in microseconds since the epoch, 0 where nobody said."""
+inventory was last written, in microseconds since the epoch, 0 if unknown."""
 
 ROW_COLUMNS: Final = {
     "class_of": np.int32,
@@ -59,10 +60,10 @@ ROW_COLUMNS: Final = {
     "uuid_hi": np.uint64,
     "uuid_lo": np.uint64,
 }
-"""One value a row. ``updated``: when the provider was last written, in seconds since the epoch, 0 where nobody said."""
+"""One value a row. ``updated``: when the provider was last written, in seconds since the epoch, 0 if unknown."""
 
 Image = tuple[NDArray[Any], ...]
-"""What the columns hold of some rows."""
+"""Copy of the columns of some rows."""
 
 MAX_AMOUNT: Final = 2**31 - 1
 """Greatest total, reserved, unit or amount (Placement: a signed 32-bit database integer)."""
@@ -123,7 +124,7 @@ class ColumnStore:
         return True
 
     def add_class(self) -> int:
-        """Room for one more resource class; returns its index."""
+        """Add a resource class; returns its index."""
         index = self.classes
         self.classes += 1
         self.inventory = {
@@ -134,18 +135,18 @@ class ColumnStore:
         return index
 
     def set_rows(self, rows: int) -> None:
-        """Say how many rows are handed out."""
+        """Set the number of rows in use."""
         self.rows = rows
         self.kernel.set_rows(rows)
 
     def image(self, rows: NDArray[np.int32]) -> Image:
-        """Copy of everything the columns hold of ``rows`` (not of their consumers), to be put back by ``restore``."""
+        """Copy of all columns of ``rows`` (without consumers), for ``restore``."""
         blocks = (self.host, self.ratio, *self.inventory.values())
         columns = (column for name, column in self.row.items() if name != "first")
         return (*(block[:, rows] for block in blocks), *(column[rows] for column in columns))
 
     def restore(self, rows: NDArray[np.int32], image: Image) -> None:
-        """Put ``rows`` back as ``image`` had them; resource classes added since read as zero."""
+        """Restore ``rows`` from ``image``; resource classes added since are set to zero."""
         parts = iter(image)
         for block in (self.host, self.ratio, *self.inventory.values()):
             part = next(parts)
@@ -156,8 +157,7 @@ class ColumnStore:
                 column[rows] = next(parts)
 
     def clear(self, rows: NDArray[np.int32] | slice) -> None:
-        """Make ``rows`` what a provider is that has nothing: no heartbeat is watched, it is its own root, all else is
-        zero."""
+        """Reset ``rows`` to an empty provider: heartbeats not monitored, its own root, everything else zero."""
         self.host[:, rows] = 0
         self.ratio[:, rows] = 0
         for block in self.inventory.values():
@@ -167,7 +167,7 @@ class ColumnStore:
         self.set_empty(rows)
 
     def set_empty(self, rows: NDArray[np.int32] | slice) -> None:
-        """What of a provider that has nothing is not zero."""
+        """The columns of an empty provider that are not zero."""
         self.host[COLUMN["last_seen_up"], rows] = np.nan
         for name in ("first", "parent", "service_host"):
             self.row[name][rows] = -1
@@ -177,7 +177,7 @@ class ColumnStore:
         """Recompute ``limit`` and ``avail`` of one class after its inventory changed.
 
         Placement's rule is used + amount <= (total - reserved) * allocation_ratio in double precision; used and amount
-        are whole numbers, so the floor of the right side says the same.
+        are whole numbers, so comparing with the floor of the right side is equivalent.
         """
         inventory = self.inventory
         left = inventory["total"][resource, rows] - inventory["reserved"][resource, rows]
@@ -188,7 +188,7 @@ class ColumnStore:
         inventory["avail"][resource, rows] = avail
 
     def use(self, resource: int, row: int, amount: int) -> None:
-        """Take so much more of one class, or give it back. O(1)."""
+        """Add ``amount`` (may be negative) to the usage of one class. O(1)."""
         inventory = self.inventory
         used = inventory["used"][resource, row] = inventory["used"][resource, row] + amount
         left = inventory["limit"][resource, row] - used
@@ -201,7 +201,7 @@ class ColumnStore:
         return sum(array.nbytes for array in arrays)
 
     def _larger(self, block: NDArray[Any], lines: int, capacity: int) -> NDArray[Any]:
-        """A copy with room. Lines of zeros are not written, so they take no memory yet."""
+        """A copy with more capacity. All-zero lines are not written, so they use no memory yet."""
         larger = _zeros((lines, capacity), block.dtype)
         for old, new in zip(block[:, : self.rows], larger, strict=False):
             if old.any():

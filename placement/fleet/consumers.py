@@ -1,4 +1,4 @@
-"""Consumers: who holds which allocations where, and what a claim and its release do to the columns."""
+"""Consumers and their allocations, and the effect of claims and releases on the columns."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What a claim took besides its host's plain amounts: ``elsewhere`` = (row, resource class index, amount) of other
-    providers, the fitted NUMA cells, and the PCI devices as pools."""
+    """Resources of a claim besides the plain amounts on its host: ``elsewhere`` = (row, resource class index, amount)
+    of other providers, the fitted NUMA cells, and the PCI devices as pools."""
 
     elsewhere: tuple[tuple[int, int, int], ...] = ()
     numa: FittedNuma | None = None
@@ -39,7 +39,7 @@ class Extras:
 
 
 class Note(NamedTuple):
-    """What Placement's API says of a consumer besides its allocations. ``updated``: seconds since the epoch."""
+    """Attributes of a consumer in Placement's API besides its allocations. ``updated``: seconds since the epoch."""
 
     generation: int
     consumer_type: str | None
@@ -62,7 +62,7 @@ class Consumer:
 
 
 class Detail(NamedTuple):
-    """All of a consumer but its id."""
+    """All fields of a consumer except its id."""
 
     words: tuple[int, int]
     row: int
@@ -77,7 +77,7 @@ class Detail(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A consumer that is not in the fleet at this version. ``newer``: the next newer one on its row (-1: none);
+    """A consumer that does not exist in the current version. ``newer``: the next newer consumer on its row (-1: none);
     ``states``: the row's PCI states without and with it, None if it has no devices."""
 
     consumer: int
@@ -87,7 +87,7 @@ class Entry(NamedTuple):
 
 
 class Consumers:
-    """Consumers by dense id; the kernel holds what is the same for all of them, dictionaries what few have."""
+    """Consumers by dense id. The kernel stores the fields that all of them have, dictionaries those that few have."""
 
     def __init__(self, change_log: ChangeLog, providers: Providers, pci: PciStates) -> None:
         self._change_log, self._providers, self._pci = change_log, providers, pci
@@ -98,12 +98,12 @@ class Consumers:
         self.image_properties: dict[int, Mapping[str, Any]] = {}
         self.notes: dict[int, Note] = {}
         self.elsewhere: dict[int, set[int]] = {}
-        """By row: the consumers that are on another row and take of this one as well."""
+        """By row: the consumers of other rows that hold resources of this row as well."""
         self.shapes: dict[tuple[tuple[tuple[int, int], ...], int, int, int], int] = {}
 
     def shape(self, resources: Mapping[int, int], vcpus: int, memory_mb: int, disk_mb: int) -> int:
-        """Id of what a consumer takes of its host: ``resources`` = {resource class index: amount}; the rest is what
-        Nova's host figures lose (vCPUs, MiB, MiB). O(1) for known shapes."""
+        """Id of the resources that a consumer takes on its host: ``resources`` = {resource class index: amount}; the
+        other arguments are subtracted from Nova's HostState columns (vCPUs, MiB, MiB). O(1) for known shapes."""
         key = (tuple(sorted(resources.items())), vcpus, memory_mb, disk_mb)
         known = self.shapes.get(key)
         if known is None:
@@ -121,12 +121,11 @@ class Consumers:
         return consumer
 
     def ids(self, uuids: Sequence[str]) -> NDArray[np.int32]:
-        """Dense ids of consumers; InvalidValue if one is named by no uuid, UnknownName if one is not there.
-        O(consumers)."""
+        """Dense ids of consumers; InvalidValue for a malformed uuid, UnknownName for an unknown one. O(consumers)."""
         try:
             words = parse_many(uuids)
         except (ValueError, TypeError) as error:
-            raise InvalidValue(f"consumers are named by uuids: {error}", field="consumer") from None
+            raise InvalidValue(f"consumers must be given by uuid: {error}", field="consumer") from None
         ids = find_uuids(self._kernel.consumers, words)
         if len(ids) and ids.min() < 0:
             raise UnknownName(f"no consumer has the uuid {uuids[int(np.argmin(ids))]}", field="consumer")
@@ -163,7 +162,7 @@ class Consumers:
     # commands
 
     def claim(self, detail: Detail) -> int:
-        """Create a consumer, taking what it takes whether or not it fits; returns its id. O(1).
+        """Create a consumer and charge its resources, without a capacity check; returns its id. O(1).
 
         DuplicateName if its uuid exists; CapacityExceeded or InvalidValue if its NUMA cells or PCI devices are not
         free. Nothing is changed then.
@@ -177,7 +176,7 @@ class Consumers:
         return consumer
 
     def claim_many(self, details: Iterable[Detail]) -> None:
-        """Create consumers that take plain amounts, of other providers as well, but no NUMA cells or PCI devices; all
+        """Create consumers with plain amounts, on other providers as well, but without NUMA cells or PCI devices; all
         or none. DuplicateName if a uuid exists. O(consumers)."""
         ids: list[int] = []
         extras: dict[int, Extras] = {}
@@ -194,13 +193,13 @@ class Consumers:
         self.placed(ids)
 
     def placed(self, ids: Sequence[int] | NDArray[np.int32]) -> None:
-        """Record consumers without extras that came in this order. O(1)."""
+        """Record consumers without extras that were added in this order. O(1)."""
         if len(ids) and self._change_log.history.recording:
             self._change_log.record(_Added(self, ids, {}))
 
     def release(self, ids: Sequence[int]) -> None:
-        """Remove consumers and give back what they took. InvalidValue, with nothing changed, if one is named twice, or
-        holds NUMA cells that are not taken. O(consumers)."""
+        """Remove consumers and return their resources. InvalidValue, with nothing changed, if one is given twice, or
+        holds NUMA cells that are not in use. O(consumers)."""
         if len(set(ids)) < len(ids):
             raise InvalidValue("a consumer is named twice", field="consumer")
         for consumer in ids:
@@ -215,8 +214,8 @@ class Consumers:
         self._change_log.record(dropped)
 
     def release_uuids(self, uuids: Sequence[str]) -> int:
-        """Remove consumers by uuid; returns how many. UnknownName or InvalidValue, with nothing changed, if one is not
-        there or is named twice. O(consumers)."""
+        """Remove consumers by uuid; returns their number. UnknownName or InvalidValue, with nothing changed, if one
+        does not exist or is given twice. O(consumers)."""
         ids = self.ids(uuids)
         if self._change_log.history.recording or self.extras or self.image_properties or self.notes:
             self.release(ids.tolist())
@@ -228,16 +227,17 @@ class Consumers:
         return len(ids)
 
     def set_building(self, consumer: int, building: bool) -> None:
-        """Count a consumer among its host's io operations, or no more (Nova: the instance has been spawned). O(1)."""
+        """Count a consumer among its host's I/O operations, or stop counting it (in Nova: the instance has been
+        spawned). O(1)."""
         was = bool(self._kernel.consumer(consumer)[7] & BUILDING)
         if was != building:
             put = partial(self._kernel.set_building, consumer)
             self._change_log.make(partial(put, building), partial(put, was))
 
-    # coming and going, unrecorded
+    # adding and removing, unrecorded
 
     def enter(self, detail: Detail, states: tuple[int, int] | None) -> int:
-        """Create a consumer with all that it takes; the row gets the latter of the PCI ``states``. DuplicateName or
+        """Create a consumer with all its resources; the row gets the second of the PCI ``states``. DuplicateName or
         InvalidValue, with nothing changed. O(1)."""
         extras = detail.extras
         if extras is not None and extras.numa is not None:
@@ -254,7 +254,7 @@ class Consumers:
         return consumer
 
     def _add(self, detail: Detail) -> int:
-        """Create a consumer with all but its extras."""
+        """Create a consumer without its extras."""
         (high, low), row, shape, project, user, group, flags, _, properties, note = detail
         try:
             consumer = self._kernel.add_consumer(high, low, row, shape, project, user, group, flags)
@@ -267,7 +267,7 @@ class Consumers:
         return consumer
 
     def _spread(self, extras: Mapping[int, Extras]) -> None:
-        """Take what consumers take of other providers, all at once."""
+        """Charge what consumers take on other providers, all at once."""
         for consumer, each in extras.items():
             self.keep_extras(consumer, each)
         taken = np.array([part for each in extras.values() for part in each.elsewhere], np.int64).reshape(-1, 3)
@@ -283,14 +283,14 @@ class Consumers:
         self._change_log.changed(touched)
 
     def keep_extras(self, consumer: int, extras: Extras) -> None:
-        """Note what a consumer takes besides its host's plain amounts. O(its providers)."""
+        """Record what a consumer takes besides the plain amounts on its host. O(its providers)."""
         self.extras[consumer] = extras
         for other, _, _ in extras.elsewhere:
             self.elsewhere.setdefault(other, set()).add(consumer)
 
     def leave(self, consumer: int, states: tuple[int, int] | None) -> Entry:
-        """Remove a consumer and give everything back; the row gets the former of the PCI ``states``. InvalidValue, with
-        nothing changed, for NUMA cells that are not taken. O(1)."""
+        """Remove a consumer and return its resources; the row gets the first of the PCI ``states``. InvalidValue, with
+        nothing changed, for NUMA cells that are not in use. O(1)."""
         high, low, row, shape, project, user, group, flags, _ = self._kernel.consumer(consumer)
         extras = self.extras.get(consumer)
         if extras is not None:
@@ -310,13 +310,13 @@ class Consumers:
         """Undo ``leave``, which was the last change."""
         consumer = self.enter(entry.detail, entry.states)
         if consumer != entry.consumer:
-            raise RuntimeError("a consumer came back under another id")
+            raise RuntimeError("a consumer was restored under another id")
         if entry.newer >= 0:
             relist(self._kernel, consumer, entry.newer)
 
     def rejuvenate(self, detail: Detail) -> None:
-        """Take two off the generations of a consumer's rows: it has come and gone, or gone and come, and is as
-        before."""
+        """Subtract two from the generations of a consumer's rows, after it was added and removed again, or the
+        reverse."""
         generation = self._change_log.store.row["generation"]
         if detail.shape >= 0:
             generation[detail.row] -= 2
@@ -325,7 +325,7 @@ class Consumers:
                 generation[row] -= 2
 
     def _take(self, row: int, extras: Extras, states: tuple[int, int] | None, sign: int) -> None:
-        """Give (-1: or give back) what other providers have, and PCI devices."""
+        """Charge (sign -1: return) the resources on other providers, and PCI devices."""
         change_log, store = self._change_log, self._change_log.store
         for other, resource, amount in extras.elsewhere:
             store.use(resource, other, sign * amount)
@@ -342,7 +342,7 @@ class Consumers:
         return int(self._change_log.store.row["pci"][row])
 
     def _states_of(self, consumer: int) -> tuple[int, int] | None:
-        """PCI states of a consumer's row once it has gone, and now; None if it has no devices."""
+        """PCI states of a consumer's row without it and now; None if it has no devices."""
         extras = self.extras.get(consumer)
         if extras is None or not extras.pci:
             return None
@@ -351,7 +351,7 @@ class Consumers:
 
 
 class _Added:
-    """Consumers that came, in order. ``states``: PCI states by consumer, of those that have devices."""
+    """Added consumers, in order. ``states``: PCI states by consumer, of those that have devices."""
 
     __slots__ = ("consumers", "entries", "ids", "states")
 
@@ -374,7 +374,7 @@ class _Added:
 
 
 class _Dropped:
-    """Consumers that went, in order."""
+    """Removed consumers, in order."""
 
     __slots__ = ("consumers", "entries")
 

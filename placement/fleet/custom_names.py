@@ -1,4 +1,4 @@
-"""What only Placement's API makes known: custom traits and resource classes, and consumers that hold nothing yet."""
+"""Names that only Placement's API creates: custom traits and resource classes, and consumers without allocations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Registered(NamedTuple):
 
 
 class Vacant(NamedTuple):
-    """A consumer without allocations that was named with its owner: its next allocations must give ``generation``."""
+    """A consumer without allocations but with an owner: its next allocation write must give ``generation``."""
 
     project_id: str
     user_id: str
@@ -30,7 +30,7 @@ class Vacant(NamedTuple):
 
 
 class Registry(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Plain tables. Who changes them records that in the fleet's history."""
+    """Plain tables. The caller records changes in the fleet's history."""
 
     traits: dict[str, Registered] = {}
     resource_classes: dict[str, Registered] = {}
@@ -38,16 +38,16 @@ class Registry(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """By consumer uuid, dashed and in lower case."""
 
     def demand_sound(self) -> None:
-        """ValueError for what no fleet has given. O(names)."""
+        """ValueError for inconsistent tables. O(names)."""
         for table, standard, least in (
             (self.traits, standard_traits(), 0),
             (self.resource_classes, STANDARD_CLASSES, FIRST_CUSTOM),
         ):
             ids = [entry.id for entry in table.values()]
             if len(set(ids)) < len(ids) or min(ids, default=least) < least:
-                raise ValueError("custom names have ids twice, or too low")
+                raise ValueError("custom names have duplicate ids, or ids that are too low")
             if any(name in standard or not is_custom(name) for name in table):
-                raise ValueError("a custom name is none")
+                raise ValueError("a custom name is malformed")
 
 
 def next_id(table: dict[str, Registered], least: int = 0) -> int:

@@ -1,5 +1,4 @@
-"""Values per row that a rule computed, brought up to date from the change log in the rows that changed, never in all
-that exist."""
+"""Values per row that a rule computes, updated from the change log for the rows that changed."""
 
 from __future__ import annotations
 
@@ -36,8 +35,8 @@ class RowCache:
         self._layout = (-1, -1)
 
     def refresh(self) -> None:
-        """Catch up. O(rows changed since the last call); raises what the rule raises, and is then as stale as
-        before."""
+        """Update the changed rows. O(rows changed since the last call); if the rule raises, nothing is updated and the
+        error is passed on."""
         version = self.fleet.version
         if version == self._seen:
             return
@@ -46,7 +45,7 @@ class RowCache:
             before = self.array[rows]
             self.array[rows] = after = self._evaluated(rows)
             if self._spreads and self._seen >= 0 and np.any(before != after):
-                # The log does not name these rows yet, and the rankings look only at those that it names.
+                # The change log does not name these rows yet, and rankings update only the rows that it names.
                 self.fleet.change_log.changed(rows[before != after])
         self._seen, self._layout = version, (self.fleet.topology_epoch, len(self.fleet))
 
@@ -70,14 +69,14 @@ class RowCache:
         if changed is None or self.whole_fleet:
             return everything
         if self._spreads and self._layout != (fleet.topology_epoch, len(fleet)):
-            # A row that came, went or moved may have been in another's tree or service host.
+            # A row that was added, removed or moved may have belonged to another tree or service host.
             return everything
         rows: NDArray[np.int32] = np.unique(changed)
         rows = rows[rows < fleet.rows]
         return self._roots(rows) if self.whole_trees else self._with_siblings(rows)
 
     def _with_siblings(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
-        """``rows`` and the other nodes of their service hosts: all of them show all guests of the service host."""
+        """``rows`` and the other nodes of their service hosts: each node shows all guests of the service host."""
         shared = self.fleet.shared_service_hosts
         if not shared:
             return rows

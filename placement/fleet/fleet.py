@@ -1,6 +1,6 @@
 """The fleet: resource providers, hosts, inventories, consumers and server groups, with a change log and versions.
 
-It knows what is where and what is left; it decides nothing. This is its face: each part is in a file of its own.
+The fleet stores state and makes no decisions. ``Fleet`` is the facade; each part has a module of its own.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from .server_groups import GROUP_POLICIES
 class Fleet(FleetParts):
     """All providers of one scheduler. Not thread-safe. Rows are stable ids in load order; freed rows are used again.
 
-    ``seed`` makes the uuids of providers that are loaded without one; ``capacity`` is the number of rows to have room
-    for. An error leaves the fleet as it was. Hosts come by ``load.add_hosts`` and ``load.load_hosts``.
+    ``seed`` generates the uuids of providers that are loaded without one; ``capacity`` is the number of rows to
+    allocate at first. An error leaves the fleet unchanged. ``load.add_hosts`` and ``load.load_hosts`` add hosts.
     """
 
     def __init__(self, *, seed: int = 0, capacity: int = 64) -> None:
@@ -38,11 +38,11 @@ class Fleet(FleetParts):
         """What searches over many providers look up."""
 
     def advance(self, now: float | None, service_down_time: float = 60) -> None:
-        """Set the time (None: it stays) and the down time. O(1) while no service's verdict changes."""
+        """Set the time (None: keep it) and the service down time. O(1) while no service changes between up and down."""
         self.services.advance(self.now if now is None else now, service_down_time)
 
     def rewind(self, now: float | None) -> None:
-        """Go back to an earlier time; None: to when no time was given yet. O(rows)."""
+        """Go back to an earlier time; None: to no time at all. O(rows)."""
         self.services.advance(now, self.service_down_time)
 
     def check(self) -> None:
@@ -50,8 +50,7 @@ class Fleet(FleetParts):
         invariants.check(self)
 
     def drift(self) -> Rows:
-        """Rows of hosts whose reported free memory, disk or used vCPUs differ from what their allocations say.
-        O(rows)."""
+        """Rows of hosts whose reported free memory, free disk or used vCPUs differ from their allocations. O(rows)."""
         return host_reports.drift(self.change_log)
 
     # providers
@@ -65,7 +64,7 @@ class Fleet(FleetParts):
         traits: Iterable[str] = (),
         aggregates: Iterable[Aggregate] = (),
     ) -> int:
-        """Add a resource provider that is no compute host: a child (NUMA cell, GPU), a sharing provider or a pool.
+        """Add a resource provider that is not a compute host: a child (NUMA cell, GPU), a sharing provider or a pool.
 
         Returns its row. DuplicateName, UnknownName or InvalidValue for bad input. O(1).
         """
@@ -86,17 +85,17 @@ class Fleet(FleetParts):
         self.providers.remove(name)
 
     def set_parent(self, name: str, parent: str | None) -> None:
-        """Re-parent a provider with all below it (None: it becomes a root). InvalidValue for a cycle. O(rows)."""
+        """Re-parent a provider with its descendants (None: it becomes a root). InvalidValue for a cycle. O(rows)."""
         above = self.row(parent, field="parent") if parent is not None else -1
-        self.trees.move(self.row(name), above, f"{parent} is {name} itself or below it")
+        self.trees.move(self.row(name), above, f"{parent} is {name} itself or a descendant of it")
 
     def tree(self, root: int) -> list[int]:
-        """Rows of the tree below a root, the root first, then in row order. O(1) while no provider comes, goes or
-        moves."""
+        """Rows of a root's tree, the root first, then in row order. O(1) while no provider is added, removed or
+        moved."""
         return self.trees.tree(root)
 
     def sharing_providers(self) -> list[int]:
-        """Rows with the trait MISC_SHARES_VIA_AGGREGATE. O(1) while no provider comes, goes or moves."""
+        """Rows with the trait MISC_SHARES_VIA_AGGREGATE. O(1) while no provider is added, removed or moved."""
         return self.trees.sharing()
 
     def set_traits(self, name: str, traits: Iterable[str]) -> None:
@@ -107,7 +106,7 @@ class Fleet(FleetParts):
         self.change_log.topology_epoch += 1
 
     def set_inventory(self, name: str, inventories: Mapping[str, Inventory]) -> None:
-        """Replace a provider's inventories; less than is used is accepted. InUse if a class that is left out has
+        """Replace a provider's inventories; capacity below the current usage is accepted. InUse if an omitted class has
         usage."""
         self.inventories.set(self.row(name), name, inventories)
 
@@ -116,14 +115,13 @@ class Fleet(FleetParts):
         return self.inventories.of(self.row(name))
 
     def fits_row(self, row: int, resources: Mapping[int, int]) -> bool:
-        """Placement's rule for one provider and amounts by resource class index. O(resources)."""
+        """Whether the amounts (by resource class index) fit one provider, by Placement's rule. O(resources)."""
         return self.inventories.fits(row, resources)
 
     # aggregates
 
     def aggregate_ids(self, aggregates: Iterable[Aggregate]) -> tuple[int, ...]:
-        """Ids of aggregates, made known where they are new. InvalidValue if one differs from what is known of its
-        uuid."""
+        """Ids of aggregates; new ones are added. InvalidValue if one differs from the known aggregate with its uuid."""
         return self.aggregate_table.ids(aggregates)
 
     def aggregate(self, uuid: str) -> Aggregate:
@@ -131,11 +129,11 @@ class Fleet(FleetParts):
         return self.aggregate_table.of(uuid)
 
     def update_aggregate(self, aggregate: Aggregate) -> None:
-        """Replace an aggregate's name and metadata. O(1) now, and every compiled signature is made anew."""
+        """Replace an aggregate's name and metadata. O(1), but every compiled signature is rebuilt on next use."""
         self.aggregate_table.update(aggregate)
 
     def set_aggregates(self, name: str, aggregates: Iterable[Aggregate]) -> None:
-        """Say which aggregates a provider is in. O(aggregates)."""
+        """Replace the aggregates of a provider. O(aggregates)."""
         row = self.row(name)
         with self.history.undoing():
             ids = self.aggregate_table.ids(aggregates)
@@ -153,7 +151,7 @@ class Fleet(FleetParts):
         disabled_reason: str | None = None,
         forced_down: bool | None = None,
     ) -> None:
-        """Enable, disable or force down the compute service of a host, or of several; None leaves it. O(hosts)."""
+        """Enable, disable or force down the compute service of one or several hosts; None keeps a setting. O(hosts)."""
         rows = rows_array(self.providers.host(name)) if isinstance(name, str) else self.providers.hosts(name)
         self.services.set_service(rows, disabled=disabled, disabled_reason=disabled_reason, forced_down=forced_down)
 
@@ -166,18 +164,18 @@ class Fleet(FleetParts):
     ) -> None:
         """The compute services of hosts, by node names or rows, reported at ``at``: one time for all or one each.
 
-        The change log tells only of services that go up or down, until some rule has read the heartbeats as such.
-        O(hosts).
+        The change log lists only services that change between up and down, until a rule reads heartbeat times
+        themselves. O(hosts).
         """
         self.services.heartbeats(self.providers.hosts(hosts), at)
 
     def report(self, name: str, **reported: float) -> None:
-        """Load what a compute node reports, as such: free_ram_mb, free_disk_mb (MiB), vcpus_used, num_io_ops,
-        num_instances, failed_builds. Weighers read these; what fits is still decided by the allocations. O(1)."""
+        """Store values reported by a compute node: free_ram_mb, free_disk_mb (MiB), vcpus_used, num_io_ops,
+        num_instances, failed_builds. Weighers read these; capacity is still decided by the allocations. O(1)."""
         host_reports.report(self.change_log, self.providers.host(name), reported)
 
     def pci_pools(self, row: int) -> tuple[PciPool, ...]:
-        """Free PCI devices of a row; empty where none are known. O(1)."""
+        """Free PCI devices of a row; empty if none are known. O(1)."""
         return self.pci_states.of(row)
 
     def instances(self, row: int) -> dict[str, Mapping[str, Any]]:
@@ -187,21 +185,20 @@ class Fleet(FleetParts):
     # server groups and consumers
 
     def add_server_group(self, uuid: str, policy: str, *, max_server_per_host: int = 1) -> None:
-        """Keep a server group: its members are the consumers placed with its uuid. O(1)."""
+        """Add a server group: its members are the consumers placed with its uuid. O(1)."""
         self.server_groups.add(uuid, policy, max_server_per_host)
 
     def remove_server_group(self, uuid: str) -> None:
-        """Keep a server group no more. Its members stay where they are, and are in no group. UnknownName if there is
-        none. O(1)."""
+        """Remove a server group. Its members stay placed and belong to no group. UnknownName if there is none. O(1)."""
         self.server_groups.remove(uuid)
 
     def group_id(self, uuid: str) -> int:
-        """Id of a kept server group; UnknownName otherwise. O(1)."""
+        """Id of a server group; UnknownName otherwise. O(1)."""
         return self.server_groups.id(uuid)
 
     def shape(self, resources: Mapping[int, int], vcpus: int, memory_mb: int, disk_mb: int) -> int:
-        """Id of what a consumer takes of its host: {resource class index: amount}, and vCPUs, MiB and MiB of Nova's
-        host figures. O(1) for known shapes."""
+        """Id of the resources that a consumer takes on its host: {resource class index: amount}, and vCPUs, MiB and MiB
+        of Nova's HostState. O(1) for known shapes."""
         return self.consumers.shape(resources, vcpus, memory_mb, disk_mb)
 
     def claim(
@@ -217,8 +214,8 @@ class Fleet(FleetParts):
         extras: Extras | None = None,
         image_properties: Mapping[str, Any] | None = None,
     ) -> int:
-        """Create consumer ``uuid`` on ``row``, taking ``shape`` and ``extras`` whether or not they fit (the caller has
-        judged).
+        """Create consumer ``uuid`` on ``row`` with ``shape`` and ``extras``, without a capacity check: the caller has
+        made it.
 
         Returns the consumer's dense id. DuplicateName if it exists; CapacityExceeded or InvalidValue if NUMA cells or
         PCI devices are not free. O(1).
@@ -233,16 +230,16 @@ class Fleet(FleetParts):
         self.consumers.placed(ids)
 
     def release(self, consumers: Iterable[int]) -> None:
-        """Remove consumers (dense ids) and give back what they took. O(consumers)."""
+        """Remove consumers (dense ids) and return their resources. O(consumers)."""
         self.consumers.release(list(consumers))
 
     def release_uuids(self, uuids: Sequence[str]) -> int:
-        """Remove consumers by uuid; UnknownName if one is not there, InvalidValue if one is named twice.
+        """Remove consumers by uuid; UnknownName if one does not exist, InvalidValue if one is given twice.
         O(consumers)."""
         return self.consumers.release_uuids(uuids)
 
     def set_building(self, consumer: int, building: bool) -> None:
-        """Count a consumer among its host's io operations, or no more. O(1)."""
+        """Count a consumer among its host's I/O operations, or stop counting it. O(1)."""
         self.consumers.set_building(consumer, building)
 
     def consumer_id(self, uuid: str, *, field: str = "consumer") -> int:

@@ -1,4 +1,4 @@
-"""Engines that share one fleet: which one's version the state is at, and how it gets to another's."""
+"""Versions of engines that share one fleet: which of them the state is at, and how it moves to another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .service_liveness import Services
 
 
 class Head:
-    """Where an engine left the fleet; ``version`` is None while the state itself is there."""
+    """The version of the fleet that an engine works on; ``version`` is None while the state is at it."""
 
     __slots__ = ("__weakref__", "now", "sequence", "version", "volume_sequence")
 
@@ -27,12 +27,12 @@ class Heads:
         self._history, self._services = change_log.history, services
         self._present: weakref.ref[Head] | None = None
         self.sequence = 0
-        """Number of the latest decision at the head that the state is at."""
+        """Number of the latest decision at the current head."""
         self.volume_sequence = 0
-        """The same for volumes."""
+        """Number of the latest volume decision at the current head."""
 
     def adopt(self, head: Head) -> Head:
-        """The head that the state is at: ``head`` if there is none yet, else the one that other engines share. O(1)."""
+        """The current head: ``head`` if there is none yet, else the one that other engines share. O(1)."""
         present = self._there()
         if present is None:
             self._present = weakref.ref(head)
@@ -40,12 +40,12 @@ class Heads:
         return present
 
     def share(self, head: Head) -> None:
-        """Let ``head`` start from the state as it is now. O(1)."""
+        """Start ``head`` at the current state. O(1)."""
         head.version, head.now = self._history.hold(), self._services.now
         head.sequence, head.volume_sequence = self.sequence, self.volume_sequence
 
     def enter(self, head: Head) -> None:
-        """Bring the state to where ``head`` left it. O(1) if it is there, else O(changes between), and as
+        """Move the state to ``head``. O(1) if it is there, else O(changes between the two), plus the cost of
         ``Services.advance`` if the times differ."""
         present = self._there()
         if present is head:

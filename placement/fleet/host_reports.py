@@ -1,4 +1,4 @@
-"""What compute nodes report of themselves, which weighers read; what fits is decided by the allocations."""
+"""Values that compute nodes report and weighers read. Capacity is decided by the allocations, not by these."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _LIMIT: Final = 2.0**52
 
 
 def report(change_log: ChangeLog, row: int, figures: dict[str, float]) -> None:
-    """Load figures that a node reports, as such: MiB, vCPUs, counts. UnknownName or InvalidValue, with nothing changed.
-    O(figures)."""
+    """Store values that a node reports (MiB, vCPUs, counts). UnknownName or InvalidValue, with nothing changed.
+    O(values)."""
     checked = {}
     for figure, value in figures.items():
         if figure not in REPORTED_FIELDS:
@@ -38,7 +38,7 @@ def report(change_log: ChangeLog, row: int, figures: dict[str, float]) -> None:
 
 
 def _whole(value: object, figure: str) -> float:
-    """``value`` as a float that claims and releases change exactly; InvalidValue otherwise."""
+    """``value`` as a float that claims and releases can change without rounding; InvalidValue otherwise."""
     number = finite(value, figure)
     if not number.is_integer() or abs(number) > _LIMIT:
         raise InvalidValue(f"{figure} must be a whole number, got {shown(value)}", field=figure)
@@ -53,7 +53,7 @@ def refresh_free_vcpus(store: ColumnStore, rows: Rows | slice) -> None:
 
 
 def drift(change_log: ChangeLog) -> Rows:
-    """Rows of hosts whose reported free memory, disk or used vCPUs differ from what their allocations say. O(rows)."""
+    """Rows of hosts whose reported free memory, free disk or used vCPUs differ from their allocations. O(rows)."""
     host, blocks, rows = change_log.store.host, change_log.store.inventory, change_log.rows
     used = blocks["used"][:, :rows]
     left = blocks["total"][:, :rows] - blocks["reserved"][:, :rows] - used

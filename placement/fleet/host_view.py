@@ -1,5 +1,4 @@
-"""Live views of the fleet: one host with the names that Nova's HostState has, and the whole fleet for vectorised
-plug-ins."""
+"""Live views of the fleet: one host under the field names of Nova's HostState, and many rows for vectorised rules."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from .fleet import Fleet
 
 
 class HostView:
-    """One host, read from the fleet at each access. Satisfies HostState; every property is O(1) but instances, NUMA
+    """One host, read from the fleet at each access. Satisfies HostState; every property is O(1) except instances, NUMA
     and PCI."""
 
     __slots__ = ("_class", "fleet", "row")
@@ -167,8 +166,8 @@ class HostView:
 
 
 class ClassView:
-    """The static fields of one host class, for rules that read nothing else. Other HostState fields are not there on
-    purpose: a filter that declares its fields wrongly fails loudly."""
+    """The static fields of one host class, for rules that read only these. Any other HostState field raises: a filter
+    that declares its fields incorrectly is reported."""
 
     __slots__ = ("_class", "_fleet")
 
@@ -187,8 +186,8 @@ class ClassView:
 
 
 class FleetView:
-    """Some rows of a fleet (all by default) for mask-form filters and vectorised weighers. Rows that are no hosts may
-    be among them; what a plug-in says of those is ignored."""
+    """Some rows of a fleet (all by default) for filters with a ``mask`` method and vectorised weighers. Rows that are
+    not hosts may be included; results for them are ignored."""
 
     def __init__(self, fleet: Fleet, row_ids: NDArray[np.int32] | None = None) -> None:
         self.fleet = fleet
@@ -200,7 +199,7 @@ class FleetView:
         return len(self.row_ids)
 
     def column(self, name: str) -> NDArray[np.float64]:
-        """Copy of a host column, float64[rows]; UnknownName for a name that is none."""
+        """Copy of a host column, float64[rows]; UnknownName for an unknown column."""
         if name not in COLUMN:
             raise UnknownName.among("column", name, HOST_COLUMNS)
         if name == "last_seen_up":

@@ -1,4 +1,4 @@
-"""Free PCI devices of all rows: each combination of pools is kept once, however many hosts have it."""
+"""Free PCI devices of all rows. Each combination of pools is stored once, however many hosts have it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .change_log import ChangeLog
 from .columns import COLUMN
 
 MOST_WEIGHED: Final = 99
-"""Free devices that PCIWeigher tells apart (Nova 33: MAX_DEVS - 1)."""
+"""PCIWeigher counts free devices up to this number (Nova 33: MAX_DEVS - 1)."""
 
 
 class PciStates:
-    """Combinations of pools by id; 0 is to have none. The column ``pci`` holds each row's."""
+    """Combinations of pools by id; 0 is the empty one. The column ``pci`` holds the id for each row."""
 
     def __init__(self, change_log: ChangeLog) -> None:
         self._change_log = change_log
@@ -39,29 +39,29 @@ class PciStates:
         return known
 
     def of(self, row: int) -> tuple[PciPool, ...]:
-        """Free devices of a row; empty where none are known. O(1)."""
+        """Free devices of a row; empty if none are known. O(1)."""
         return self.values[int(self._change_log.store.row["pci"][row])]
 
     def set(self, row: int, state: int) -> None:
-        """Give a row another state, and PCIWeigher what it reads. Unrecorded, unlogged, unsettled. O(pools)."""
+        """Set the state of a row and the column that PCIWeigher reads. Does not record or log the change. O(pools)."""
         store = self._change_log.store
         self._change_log.constants.count_devices((state > 0) - int(store.row["pci"][row] > 0))
         store.row["pci"][row] = state
         store.host[COLUMN["pci_weight"], row] = weight(self.values[state])
 
     def truncate(self, count: int) -> None:
-        """Forget the states after the first ``count``, for a load that failed."""
+        """Drop the states after the first ``count``, after a failed load."""
         del self.values[count:]
         self._ids = {key: index for key, index in self._ids.items() if index < count}
 
 
 def weight(pools: Iterable[PciPool]) -> float:
-    """100 - min(free devices, 99): what Nova 33's PCIWeigher takes the more of the fewer devices there are."""
+    """100 - min(free devices, 99): the raw value of Nova 33's PCIWeigher for requests without PCI devices."""
     return 100.0 - min(sum(pool.count for pool in pools), MOST_WEIGHED)
 
 
 def check_pools(pools: object, field: str) -> tuple[PciPool, ...]:
-    """``pools`` if they are PCI pools that a file can hold; InvalidValue otherwise. O(pools' attributes)."""
+    """``pools`` if they are PCI pools that can be saved; InvalidValue otherwise. O(attributes)."""
     if not isinstance(pools, (tuple, list)):
         raise InvalidValue(f"{field} must be a tuple of PCI pools, got {shown(pools)}", field=field)
     for pool in pools:
@@ -71,12 +71,14 @@ def check_pools(pools: object, field: str) -> tuple[PciPool, ...]:
         if pool.numa_node is not None:
             whole_number(pool.numa_node, f"{field}.numa_node")
         if not is_plain(pool.tags):
-            raise InvalidValue(f"{field}.tags must be plain values by name, got {shown(pool.tags)}", field=field)
+            raise InvalidValue(
+                f"{field}.tags must be a mapping of names to plain values, got {shown(pool.tags)}", field=field
+            )
     return tuple(pools)
 
 
 def is_plain(values: Any) -> bool:
-    """True for a mapping by text that JSON can hold and gives back as it is."""
+    """True for a mapping with string keys that survives a round trip through JSON."""
     if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
         return False
     try:

@@ -1,5 +1,4 @@
-"""What must hold of a fleet whatever was done to it. ``check`` looks at everything, for tests and for files that are
-doubted."""
+"""The invariants of a fleet. ``check`` asserts all of them, for tests and for files of doubtful origin."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ Table = dict[str, NDArray[Any]]
 """Consumer columns, as ext.fleet_state.consumers gives them."""
 
 _CONSTRAINED: Final = frozenset({"service_up", "free_vcpus", "pci_weight", "last_seen_up"})
-"""Host columns that have an invariant of their own, or may be no number."""
+"""Host columns that have an invariant of their own, or may be NaN."""
 
 
 def check(fleet: FleetParts) -> None:
@@ -45,7 +44,7 @@ def check(fleet: FleetParts) -> None:
 
 
 def _live(fleet: FleetParts) -> NDArray[np.bool_]:
-    """Which rows have a provider."""
+    """The rows that have a provider."""
     live = np.ones(fleet.rows, bool)
     live[fleet.names.to_arrays()["free"]] = False
     return live
@@ -63,11 +62,11 @@ def check_names(fleet: FleetParts) -> None:
 
 
 def check_trees(fleet: FleetParts) -> None:
-    """Every row leads up to its root by its parents, without a cycle, over rows that have a provider."""
+    """Every row leads to its root through its parents, without a cycle, over rows that have a provider."""
     parents, roots = (fleet.store.row[name][: fleet.rows] for name in ("parent", "root"))
     live = _live(fleet)
     assert np.all((parents >= -1) & (parents < fleet.rows))
-    assert np.all(live[parents[parents >= 0]]), "a parent was removed"
+    assert np.all(live[parents[parents >= 0]]), "a parent is not in the fleet"
     top = np.arange(fleet.rows)
     for _ in range(fleet.rows + 1):
         below = parents[top] >= 0
@@ -75,15 +74,16 @@ def check_trees(fleet: FleetParts) -> None:
             break
         top[below] = parents[top[below]]
     else:
-        raise AssertionError("parents lead in a circle")
-    assert np.array_equal(roots, top), "a root is not at the top"
+        raise AssertionError("the parents form a cycle")
+    assert np.array_equal(roots, top), "a root has a parent"
 
 
 def check_service_hosts(fleet: FleetParts) -> None:
-    """The nodes of each service host are those whose column names it; every host has one, and nothing else has."""
+    """The nodes of each service host are those whose column refers to it. Every host has a service host, and no other
+    row has one."""
     nodes, column = fleet.nodes, fleet.store.row["service_host"][: fleet.rows]
     nodes.names.check()
-    assert np.array_equal(column >= 0, fleet.is_host), "a host without a service host, or the other way round"
+    assert np.array_equal(column >= 0, fleet.is_host), "a host without a service host, or a service host on a row that is not a host"
     rows = np.flatnonzero(column >= 0)
     assert np.all(column < nodes.names.span)
     count = np.bincount(column[rows], minlength=len(nodes.row_of))
@@ -100,7 +100,7 @@ def check_service_hosts(fleet: FleetParts) -> None:
 
 
 def check_classes(fleet: FleetParts) -> None:
-    """Ids lead into their tables."""
+    """Ids are within their tables."""
     columns, rows = fleet.store.row, fleet.rows
     tables = {
         "class_of": len(fleet.classes),
@@ -132,7 +132,7 @@ def check_freed_rows(fleet: FleetParts) -> None:
 
 
 def check_inventories(fleet: FleetParts) -> None:
-    """Limits and what is available follow from the inventories; where there is none, all its figures are zero."""
+    """Limits and available amounts follow from the inventories; without an inventory all values are zero."""
     store, rows = fleet.store, fleet.rows
     blocks = {name: block[:, :rows] for name, block in store.inventory.items()}
     ratio = store.ratio[:, :rows]
@@ -152,7 +152,7 @@ def check_inventories(fleet: FleetParts) -> None:
 
 
 def check_usage(fleet: FleetParts, table: Table) -> None:
-    """used = base + what the consumers take, on their hosts and elsewhere, per resource class and row."""
+    """used = base + allocations of consumers, on their hosts and elsewhere, per resource class and row."""
     used = fleet.store.inventory["base"][:, : fleet.rows].copy()
     amounts = np.zeros((len(used), len(fleet.consumers.shapes) + 1), np.int64)
     for (resources, *_), shape in fleet.consumers.shapes.items():
@@ -164,11 +164,12 @@ def check_usage(fleet: FleetParts, table: Table) -> None:
     for extras in fleet.extras.values():
         for row, resource, amount in extras.elsewhere:
             used[resource, row] += amount
-    assert np.array_equal(used, fleet.store.inventory["used"][:, : fleet.rows]), "usage is not what consumers take"
+    assert np.array_equal(used, fleet.store.inventory["used"][:, : fleet.rows]), "usage differs from the allocations of consumers"
 
 
 def check_host_columns(fleet: FleetParts, table: Table) -> None:
-    """Host figures are whole numbers that follow from each other where they do; services are judged for the present."""
+    """Host columns hold whole numbers, derived columns follow from the others, and services are evaluated for the
+    current time."""
     host, rows, is_host = fleet.store.host[:, : fleet.rows], fleet.rows, fleet.is_host
     figure = {name: host[index] for name, index in COLUMN.items()}
     for name in set(HOST_COLUMNS) - _CONSTRAINED:
@@ -191,11 +192,11 @@ def check_host_columns(fleet: FleetParts, table: Table) -> None:
         up |= np.abs(fleet.now - seen) <= fleet.service_down_time
     down = np.array([value.disabled or value.forced_down for value in fleet.classes.values])
     up &= is_host & ~down[fleet.store.row["class_of"][:rows]]
-    assert np.array_equal(figure["service_up"], up), "a service is not judged for the present time"
+    assert np.array_equal(figure["service_up"], up), "a service is not evaluated for the current time"
 
 
 def check_consumers(fleet: FleetParts, table: Table) -> None:
-    """Consumers are on rows that have a provider, under uuids that lead to them, of known shapes, projects, users,
+    """Consumers are on rows that have a provider, are found by their uuids, and have known shapes, projects, users and
     groups."""
     live = table["row"] >= 0
     ids = np.flatnonzero(live).astype(np.int32)
@@ -211,7 +212,7 @@ def check_consumers(fleet: FleetParts, table: Table) -> None:
     assert np.all(table["generation"][live] >= 1)
     assert np.all(table["flags"][live] & ~(BUILDING | REPORTED) == 0)
     reported = (table["flags"][live] & REPORTED) != 0
-    assert np.array_equal(reported, table["shape"][live] == -1), "a reported consumer holds no allocation, and no other"
+    assert np.array_equal(reported, table["shape"][live] == -1), "exactly the reported consumers have no allocation"
     projects = table["project"][live]
     for project in np.unique(projects).tolist():
         mine = fleet.kernel.consumers_of(project)
@@ -238,9 +239,9 @@ def check_lists(fleet: FleetParts, table: Table) -> None:
     rows = np.flatnonzero(at >= 0)
     at, listed = at[rows], 0
     while len(at):
-        assert np.all((at < len(following)) & (table["row"][at] == rows)), "a list leads to another row"
+        assert np.all((at < len(following)) & (table["row"][at] == rows)), "a list refers to another row"
         listed += len(at)
-        assert listed <= fleet.kernel.consumer_count, "a list has no end"
+        assert listed <= fleet.kernel.consumer_count, "a list is endless"
         at, rows = following[at], rows[following[at] >= 0]
         at = at[at >= 0]
     assert listed == fleet.kernel.consumer_count, "a consumer is not listed"
@@ -258,7 +259,7 @@ def check_groups(fleet: FleetParts, table: Table) -> None:
 
 
 def check_devices(fleet: FleetParts) -> None:
-    """PCIWeigher reads what the pools say."""
+    """The column that PCIWeigher reads follows from the pools."""
     states, hosts = fleet.store.row["pci"][: fleet.rows], fleet.is_host
     weights = np.array([weight(pools) for pools in fleet.pci_states.values])
     assert np.array_equal(fleet.column("pci_weight")[hosts], weights[states[hosts]])
@@ -269,7 +270,7 @@ def check_devices(fleet: FleetParts) -> None:
 
 
 def check_cells(fleet: FleetParts) -> None:
-    """NUMA cells hold at least what the consumers on them were fitted to; CPUs are pinned for one consumer only."""
+    """Usage of NUMA cells is at least that of the consumers on them; a CPU is pinned for one consumer only."""
     fleet.numa.check()
     taken: dict[int, list[Any]] = {}
     for consumer, extras in fleet.extras.items():
@@ -291,10 +292,10 @@ def check_cells(fleet: FleetParts) -> None:
 
 
 def check_constants(fleet: FleetParts) -> None:
-    """The counts behind what signatures take as constant are those of a fresh count."""
+    """The counts of facts that signatures treat as constant equal a new count."""
     change_log = fleet.change_log
     fresh = Constants(fleet.store, change_log.is_host)
     fresh.enter(np.arange(fleet.rows, dtype=np.int32))
     fresh.count_devices(sum(bool(extras.pci) for extras in fleet.extras.values()))
     assert fresh.counts() == change_log.constants.counts()
-    assert change_log.settled(), "a constant has changed, and the epoch has not moved"
+    assert change_log.settled(), "a fact has changed, and the epoch has not"

@@ -1,4 +1,4 @@
-"""Inventories: what a provider has of each resource class, and Placement's rule of what fits."""
+"""Inventories of providers by resource class, and Placement's capacity rule."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INVENTORY_FIELDS: Final = ("total", "reserved", "min_unit", "max_unit", "step_si
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """What a provider has of one resource class (Placement's fields; all integers at most 2**31 - 1)."""
+    """The inventory of one resource class (Placement's fields; integers are at most 2**31 - 1)."""
 
     total: int
     reserved: int = 0
@@ -45,11 +45,11 @@ class Inventories:
         self.classes: list[str] = list(FIRST_CLASSES)
         self._indices = {name: index for index, name in enumerate(self.classes)}
         self.unit_rules: set[int] = set()
-        """Classes of which some provider has, or had, a min_unit or step_size that refuses amounts."""
+        """Classes for which some provider has, or had, a min_unit or step_size other than 1."""
 
     def resource_class(self, name: str, *, create: bool = False) -> int:
-        """Index of a resource class. UnknownName for a name that cannot be one, and for one that no provider has had
-        unless it is to be created. O(1)."""
+        """Index of a resource class. UnknownName for an invalid name, and for an unknown class without ``create``.
+        O(1)."""
         index = self._indices.get(name) if isinstance(name, str) else None
         if index is not None:
             return index
@@ -62,11 +62,12 @@ class Inventories:
         return index
 
     def index_of(self, name: str) -> int | None:
-        """Index of a resource class, None if no provider ever had it. O(1)."""
+        """Index of a resource class, None if no provider ever had an inventory of it. O(1)."""
         return self._indices.get(name)
 
     def rename(self, old: str, new: str) -> None:
-        """Call a class by a name that none has, or that no provider has anything of: the two change places. O(1)."""
+        """Rename a class. The new name must be unused, or belong to a class without inventories: the two swap places.
+        O(1)."""
         if old in self._indices:
             self._change_log.make(partial(self._swap_names, old, new), partial(self._swap_names, new, old))
 
@@ -78,9 +79,9 @@ class Inventories:
         self._change_log.static_epoch += 1
 
     def set(self, row: int, name: str, inventories: Mapping[str, Inventory]) -> None:
-        """Replace the inventories of a provider. Less than is used of a class is accepted, as Placement does: it takes
-        no more until usage has fallen. InUse if a class that is left out has usage; nothing changed for any error.
-        O(classes)."""
+        """Replace the inventories of a provider. As in Placement, capacity below the current usage is accepted: the
+        provider then takes no more of the class until usage has fallen. InUse if an omitted class has usage; an error
+        changes nothing. O(classes)."""
         if not isinstance(inventories, Mapping):
             raise InvalidValue(f"inventories must be a mapping, got {shown(inventories)}", field="inventory")
         checked = {
@@ -94,8 +95,8 @@ class Inventories:
         self.put(row, {index: new.get(index) for index in range(len(self.classes))})
 
     def put(self, row: int, changes: Mapping[int, Inventory | None], updated: float = 0.0) -> None:
-        """Write inventories by class index, None takes one away; what they hold was checked. ``updated``: when, in
-        seconds since the epoch. The generation moves by one. O(changes)."""
+        """Write checked inventories by class index; None removes one. ``updated``: time of the write in seconds since
+        the epoch. Increments the generation. O(changes)."""
         with self._change_log.editing(rows_array(row)):
             for index, inventory in changes.items():
                 self._put(row, index, inventory, 0 if inventory is None else round(updated * 1e6))
@@ -111,7 +112,7 @@ class Inventories:
         store.refresh_limits(resource, row)
 
     def need_unit_rules(self, resource: int) -> None:
-        """From now on min_unit and step_size of this class are looked at, which they need not be while all are 1."""
+        """Check min_unit and step_size of this class from now on; the check is skipped while all of them are 1."""
         if resource not in self.unit_rules:
             self.unit_rules.add(resource)
             self._change_log.static_epoch += 1

@@ -1,4 +1,4 @@
-"""Which nodes a compute service host has: most have one, of the same name; Ironic's have many."""
+"""The nodes of each compute service host. Most have one node of the same name; Ironic's have many."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class ServiceHosts:
         self._store = store
         self.names = NameTable()
         self.row_of: NDArray[np.int32] = np.full(64, -1, np.int32)
-        """By service host: the least row of its nodes, -1 for none."""
+        """By service host: the lowest row of its nodes, -1 for none."""
         self.shared: dict[int, list[int]] = {}
-        """By service host that has several nodes: their rows in order."""
+        """For service hosts with several nodes: their rows in order."""
         self._lowered: tuple[int, dict[str, list[int]]] = (-1, {})
-        """The topology epoch of, and service hosts by, names in lower case."""
+        """The topology epoch for which this was built, and service hosts by name in lower case."""
 
     def rows(self, host: str) -> list[int]:
         """Rows of a service host's nodes in order; empty if there is none. O(nodes)."""
@@ -38,8 +38,8 @@ class ServiceHosts:
         return [row] if row >= 0 else []
 
     def rows_in_any_case(self, names: Iterable[str], epoch: int) -> list[int]:
-        """Rows of the nodes of all service hosts of these names, however they are capitalised. O(names) for the same
-        ``epoch`` as the last time, else O(service hosts)."""
+        """Rows of the nodes of all service hosts with these names, ignoring case. O(names) if ``epoch`` is that of the
+        last call, else O(service hosts)."""
         if self._lowered[0] != epoch:
             by_name: dict[str, list[int]] = {}
             for host in np.flatnonzero(self.row_of >= 0).tolist():
@@ -49,7 +49,7 @@ class ServiceHosts:
         return [row for host in sorted(hosts) for row in self.shared.get(host, [int(self.row_of[host])])]
 
     def siblings(self, row: int) -> list[int]:
-        """Rows of the nodes of the same service host, this one among them. O(1)."""
+        """Rows of all nodes of the row's service host. O(1)."""
         return self.shared.get(int(self._store.row["service_host"][row]), [row])
 
     def name(self, row: int) -> str:
@@ -57,7 +57,7 @@ class ServiceHosts:
         return self.names.get(int(self._store.row["service_host"][row]))
 
     def intern(self, names: Sequence[str] | NDArray[Any]) -> NDArray[np.int32]:
-        """Ids of service hosts, new ones for those that are not known. O(names)."""
+        """Ids of service hosts; unknown ones are added. O(names)."""
         try:
             first = self.names.add_many(names)
         except KeyError:
@@ -67,8 +67,8 @@ class ServiceHosts:
         return np.arange(first, first + len(names), dtype=np.int32)
 
     def link(self, rows: Rows, hosts: NDArray[np.int32]) -> None:
-        """Let each of ``hosts`` have the node at the row beside it. O(rows), and O(nodes) for each that joins
-        others."""
+        """Add to each of ``hosts`` the node at the corresponding row. O(rows), plus O(nodes) for each service host with
+        several nodes."""
         if len(rows) == 0:
             return
         self._reserve(int(hosts.max()) + 1)
@@ -85,8 +85,8 @@ class ServiceHosts:
             self.row_of[host] = row if present < 0 else min(row, present)
 
     def unlink(self, rows: Rows) -> None:
-        """Undo ``link`` for those of ``rows`` that have a service host. O(rows), and O(nodes) for each that leaves
-        others."""
+        """Undo ``link`` for those of ``rows`` that have a service host. O(rows), plus O(nodes) for each service host
+        with several nodes."""
         column = self._store.row["service_host"]
         rows = rows[column[rows] >= 0]
         hosts = column[rows]
@@ -98,7 +98,7 @@ class ServiceHosts:
         column[rows] = -1
 
     def relink_all(self) -> None:
-        """Find the nodes of all service hosts in the column anew. O(rows)."""
+        """Rebuild the nodes of all service hosts from the column. O(rows)."""
         column = self._store.row["service_host"][: self._store.rows]
         rows = np.flatnonzero(column >= 0).astype(np.int32)
         self.row_of, self.shared = np.full(64, -1, np.int32), {}
@@ -115,7 +115,7 @@ class ServiceHosts:
             del self.shared[host]
 
     def _is_alone(self, hosts: NDArray[np.int32]) -> bool:
-        """True if none of ``hosts`` has a node, and none is named twice."""
+        """True if none of ``hosts`` has a node, and none is given twice."""
         if np.any(self.row_of[hosts] >= 0):
             return False
         return bool(np.all(np.diff(hosts) > 0)) or len(np.unique(hosts)) == len(hosts)

@@ -81,17 +81,18 @@ class FleetParts:
 
     @property
     def static_epoch(self) -> int:
-        """Moves when something that compiled signatures take as constant has changed."""
+        """Increases when something that compiled signatures treat as constant has changed."""
         return self.change_log.static_epoch
 
     @property
     def topology_epoch(self) -> int:
-        """Moves when provider trees, or what is in them, may have changed."""
+        """Increases when provider trees, or the providers in them, may have changed."""
         return self.change_log.topology_epoch
 
     @property
     def now(self) -> float | None:
-        """The time by which heartbeats are judged, seconds since the epoch; None until one was given: then none is."""
+        """The time for which heartbeats are evaluated, in seconds since the epoch. None until a time was given:
+        heartbeats are not evaluated then."""
         return self.services.now
 
     @property
@@ -100,12 +101,12 @@ class FleetParts:
         return self.services.down_time
 
     def nbytes(self) -> int:
-        """Bytes of columns, names and uuids, about; consumers and the ranked indices of an engine come on top.
+        """Approximate bytes of columns, names and uuids, without consumers and the ranking indices of engines.
         O(rows)."""
         names = sum(array.nbytes for table in (self.names, self.nodes.names) for array in table.to_arrays().values())
         return self.store.nbytes + self.numa.nbytes + names + 24 * 2 * max(len(self), 1)
 
-    # what is known of all hosts
+    # facts about all hosts
 
     @property
     def has_pci(self) -> bool:
@@ -114,7 +115,7 @@ class FleetParts:
 
     @property
     def nested_classes(self) -> frozenset[int]:
-        """Resource classes that a provider which is no host has. O(classes)."""
+        """Resource classes in inventories of providers that are not hosts. O(classes)."""
         return self.change_log.constants.nested_classes
 
     @property
@@ -124,7 +125,7 @@ class FleetParts:
         return by_row
 
     def cells(self) -> frozenset[str | None]:
-        """Cells of all hosts. O(classes) after new classes came, else O(1)."""
+        """Cells of all hosts. O(classes) after new host classes were added, else O(1)."""
         if self._cells[0] != len(self.classes):
             cells = frozenset(value.cell_uuid for value in self.classes.values if value.is_host)
             self._cells = (len(self.classes), cells)
@@ -155,7 +156,7 @@ class FleetParts:
 
     @property
     def shared_service_hosts(self) -> dict[int, list[int]]:
-        """Rows by service host, of those that have several nodes. O(1)."""
+        """Rows by service host, for service hosts with several nodes. O(1)."""
         return self.nodes.shared
 
     @property
@@ -180,6 +181,6 @@ class FleetParts:
         return self.change_log.host_class(row)
 
     def resource_class(self, name: str, *, create: bool = False) -> int:
-        """Index of a resource class; a valid name that no provider has had is created or refused (UnknownName).
+        """Index of a resource class. A valid name that is not in use is created, or UnknownName without ``create``.
         O(1)."""
         return self.inventories.resource_class(name, create=create)

@@ -1,5 +1,5 @@
-"""What searches over many providers look up: trees side by side, who has a trait or is in an aggregate, whom sharing
-providers serve. All derived from the fleet, and made anew only when that has changed."""
+"""Indices for searches over many providers: the layout of trees, host classes by trait and aggregate, and the trees
+that sharing providers serve. Derived from the fleet and rebuilt only when it has changed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .parts import FleetParts
 
 Mask = NDArray[np.bool_]
 MOST_MASKS: Final = 512
-"""Traits and aggregates whose host classes are remembered at a time."""
+"""Maximum number of traits and aggregates whose host classes are cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """All providers, tree after tree in the order of the roots' rows, in each the root first, then in row order.
+    """All providers by tree, in the order of the roots' rows; in each tree the root first, then in row order.
 
-    ``rows``: their rows; ``starts``: where each tree begins, and the end; ``plain``: ``rows`` are 0, 1, 2, ... and each
-    is a tree by itself. ``tree_of``: tree by row. ``served_tree``, ``server``: pairs of a tree and a sharing provider
-    outside of it that serves it, sorted.
+    ``rows``: their rows; ``starts``: the first position of each tree, and the end; ``plain``: ``rows`` are 0, 1, 2, ...
+    and each is a tree of one provider. ``tree_of``: tree by row. ``served_tree``, ``server``: pairs of a tree and a
+    sharing provider outside of it that serves it, sorted.
     """
 
     rows: NDArray[np.int32]
@@ -66,8 +66,8 @@ class ProviderIndex:
         self._masks: dict[str | int, Mask] = {}
 
     def layout(self) -> Layout:
-        """The trees as they are. O(1) while no provider comes, goes, moves, or changes its traits or aggregates, else
-        O(rows log rows)."""
+        """The current layout of trees. O(1) while no provider is added, removed, moved, or changes its traits or
+        aggregates, else O(rows log rows)."""
         fleet = self._fleet
         seen = (fleet.change_log.topology_epoch, fleet.rows)
         if self._layout is None or seen != self._seen:
@@ -75,8 +75,8 @@ class ProviderIndex:
         return self._layout
 
     def having(self, what: str | int) -> Mask:
-        """Which host classes have a trait (text) or are in an aggregate (its id): bool[host classes]. O(1) while no
-        class comes."""
+        """Host classes with a trait (by name) or in an aggregate (by id): bool[host classes]. O(1) while no class is
+        added."""
         self._catch_up()
         mask = self._masks.get(what)
         if mask is None or len(mask) != self._classes:
@@ -88,7 +88,7 @@ class ProviderIndex:
         return mask
 
     def having_any(self, several: Iterable[str | int]) -> Mask:
-        """Which host classes have at least one of several."""
+        """Host classes that have at least one of several traits or aggregates."""
         masks = [self.having(what) for what in several]
         self._catch_up()
         result: Mask = np.logical_or.reduce(masks) if masks else np.zeros(self._classes, bool)

@@ -10,7 +10,7 @@ from .columns import ColumnStore
 
 
 class Trees:
-    """Who is below whom. The columns ``parent`` (-1: none) and ``root`` (its own row: it is a root) say it."""
+    """Parents and roots of providers, in the columns ``parent`` (-1: none) and ``root`` (the row itself for a root)."""
 
     def __init__(self, change_log: ChangeLog) -> None:
         self._change_log = change_log
@@ -19,30 +19,30 @@ class Trees:
         self._sharing: list[int] = []
 
     def tree(self, root: int) -> list[int]:
-        """Rows of the tree below a root, the root first, then in row order. O(1) while no provider comes, goes or
-        moves."""
+        """Rows of a root's tree, the root first, then in row order. O(1) while no provider is added, removed or
+        moved."""
         self._catch_up()
         return self._members.get(root, [root])
 
     def sharing(self) -> list[int]:
-        """Rows with the trait MISC_SHARES_VIA_AGGREGATE. O(1) while no provider comes, goes or moves."""
+        """Rows with the trait MISC_SHARES_VIA_AGGREGATE. O(1) while no provider is added, removed or moved."""
         self._catch_up()
         return self._sharing
 
     def children(self, row: int) -> int:
-        """Number of providers just below a row. O(rows)."""
+        """Number of children of a row. O(rows)."""
         return int(np.count_nonzero(self._store.row["parent"][: self._store.rows] == row))
 
     def place(self, row: int, parent: int) -> None:
-        """Put a new row, which has nothing below it, below ``parent`` (-1: it is a root), unrecorded. O(1)."""
+        """Place a new row without children below ``parent`` (-1: make it a root), unrecorded. O(1)."""
         columns = self._store.row
         columns["parent"][row] = parent
         columns["root"][row] = row if parent < 0 else columns["root"][parent]
         self._change_log.topology_epoch += 1
 
     def move(self, row: int, parent: int, what: str) -> None:
-        """Put a row and all below it under ``parent`` (-1: it becomes a root). InvalidValue if that makes a cycle;
-        ``what`` names both in the message. O(rows)."""
+        """Move a row and its descendants below ``parent`` (-1: it becomes a root). InvalidValue for a cycle; ``what``
+        describes both in the message. O(rows)."""
         columns = self._store.row
         if parent >= 0 and self._is_below(parent, row):
             raise InvalidValue(f"{what}: a provider tree has no cycles", field="parent")
@@ -57,14 +57,14 @@ class Trees:
         return self._change_log.store
 
     def subtree(self, row: int) -> Rows:
-        """The row, and all rows below it. O(rows)."""
+        """The row and its descendants. O(rows)."""
         columns, rows = self._store.row, self._store.rows
         tree = np.flatnonzero(columns["root"][:rows] == columns["root"][row])
         found = [row, *(int(other) for other in tree if other != row and self._is_below(int(other), row))]
         return rows_array(*found)
 
     def _is_below(self, row: int, ancestor: int) -> bool:
-        """True if ``row`` is ``ancestor`` or below it."""
+        """True if ``row`` is ``ancestor`` or a descendant of it."""
         parents = self._store.row["parent"]
         while row >= 0:
             if row == ancestor:

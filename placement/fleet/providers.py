@@ -1,4 +1,4 @@
-"""Resource providers: their names and uuids, and how rows come and go."""
+"""Resource providers: names, uuids, and the allocation of rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Words = NDArray[np.uint64]
 
 
 class Providers:
-    """Who is at which row. A freed row is clear, and is taken again by the next provider that comes by itself."""
+    """The provider of each row. A freed row is reset, and is reused by the next provider that is added alone."""
 
     def __init__(self, change_log: ChangeLog, hosts: ServiceHosts, trees: Trees, seed: int) -> None:
         self._change_log, self._hosts, self._trees = change_log, hosts, trees
@@ -33,17 +33,17 @@ class Providers:
         self.numa = NumaTable()
         self.seed = seed
         self.made = 0
-        """Uuids made from the seed so far."""
+        """Number of uuids made from the seed so far."""
 
     def row(self, name: object, field: str = "provider") -> int:
-        """Row of a provider; UnknownName if there is none of this name. O(1)."""
+        """Row of a provider by name; UnknownName if there is none. O(1)."""
         row = self.names.find(name) if isinstance(name, str) else -1
         if row < 0:
             raise UnknownName(f"no provider is named {shown(name)}", field=field)
         return row
 
     def row_of_uuid(self, uuid: str, field: str = "provider") -> int:
-        """Row of a provider; UnknownName if there is none with this uuid. O(1)."""
+        """Row of a provider by uuid; UnknownName if there is none. O(1)."""
         uuid_words(uuid, field)
         row = self.uuids.get(uuid)
         if row < 0:
@@ -51,26 +51,26 @@ class Providers:
         return row
 
     def host(self, name: object) -> int:
-        """Row of a compute host, by its node's name; UnknownName or InvalidValue if it is none. O(1)."""
+        """Row of a compute host by node name; UnknownName, or InvalidValue if it is not a compute host. O(1)."""
         row = self.row(name, "host")
         if not self._change_log.host_class(row).is_host:
-            raise InvalidValue(f"{name} is no compute host", field="host")
+            raise InvalidValue(f"{name} is not a compute host", field="host")
         return row
 
     def hosts(self, hosts: Sequence[str] | NDArray[np.integer[Any]]) -> Rows:
-        """Rows of compute hosts by names or, in an array, rows; UnknownName or InvalidValue if one is none.
-        O(hosts)."""
+        """Rows of compute hosts, given by name or as an array of rows; UnknownName, or InvalidValue if one is not a
+        compute host. O(hosts)."""
         if not isinstance(hosts, np.ndarray):
             rows = np.fromiter((self.row(name, "hosts") for name in hosts), np.int32)
         elif hosts.ndim != 1 or hosts.dtype.kind not in "iu":
-            raise InvalidValue(f"hosts are named by texts or rows, got {shown(hosts)}", field="hosts")
+            raise InvalidValue(f"hosts must be given by name or row, got {shown(hosts)}", field="hosts")
         elif len(hosts) and not 0 <= hosts.min() <= hosts.max() < self._change_log.rows:
-            raise InvalidValue(f"rows are below {self._change_log.rows}, got {shown(hosts)}", field="hosts")
+            raise InvalidValue(f"rows must be below {self._change_log.rows}, got {shown(hosts)}", field="hosts")
         else:
             rows = hosts.astype(np.int32)
         is_host = self._change_log.is_host()[self._change_log.store.row["class_of"][rows]]
         if not is_host.all():
-            raise InvalidValue(f"row {rows[int(np.argmin(is_host))]} is no compute host", field="hosts")
+            raise InvalidValue(f"row {rows[int(np.argmin(is_host))]} is not a compute host", field="hosts")
         return rows
 
     def words(self, rows: Rows) -> Words:
@@ -84,7 +84,7 @@ class Providers:
         columns = self._change_log.store.row
         return format_uuid(int(columns["uuid_hi"][row]), int(columns["uuid_lo"][row]))
 
-    # coming
+    # adding
 
     def add(
         self,
@@ -95,11 +95,11 @@ class Providers:
         hosts: Sequence[str] | NDArray[Any] | None = None,
         reuse: bool = True,
     ) -> Rows:
-        """Rows for new providers, clear but for the uuid and the service host out of ``hosts``.
+        """Rows for new providers, with only uuid and service host (from ``hosts``) set.
 
-        ``given``: which of ``uuids`` are theirs; the others, all without ``uuids``, are made from the seed. ``reuse``:
-        freed rows come first, the last freed before the others; without it all rows are consecutive. Names were
-        checked. DuplicateName, with nothing changed, if a name or uuid is taken. O(providers).
+        ``given``: mask of the ``uuids`` to use; the others (all, without ``uuids``) are made from the seed. ``reuse``:
+        take freed rows first, the last freed before the others; otherwise all rows are consecutive. Names must have
+        been checked. DuplicateName, with nothing changed, if a name or uuid is taken. O(providers).
         """
         store = self._change_log.store
         coming = _Coming(self, self.names.span, self._hosts.names.span, self.made)
@@ -136,7 +136,7 @@ class Providers:
         coming.rows = np.concatenate([rows_array(*coming.reused), appended]) if old else appended
 
     def _identify(self, rows: Rows, uuids: Words | None, given: NDArray[np.bool_] | None) -> Words:
-        """Enter the rows' uuids, all or none."""
+        """Register the rows' uuids, all or none."""
         if uuids is not None and given is None:
             given = np.ones(len(rows), bool)
         words = np.zeros((len(rows), 2), np.uint64) if uuids is None else np.ascontiguousarray(uuids)
@@ -154,7 +154,7 @@ class Providers:
         return words
 
     def _identify_one_by_one(self, rows: Rows, words: Words, made: NDArray[np.intp]) -> Words:
-        """As ``_identify``, where a made uuid may be taken by a provider that was loaded with it: such are left out."""
+        """As ``_identify``, skipping generated uuids that a provider already has."""
         given = np.ones(len(rows), bool)
         given[made] = False
         try:
@@ -192,7 +192,7 @@ class Providers:
         change_log.record(going)
 
     def park(self, rows: Rows) -> Parked:
-        """Take everything of ``rows`` but their names out of the fleet. O(rows)."""
+        """Remove everything of ``rows`` except their names from the fleet. O(rows)."""
         change_log = self._change_log
         parked = Parked([self.names.get(row) for row in rows.tolist()], change_log.store.image(rows))
         for place, row in enumerate(rows.tolist()):
@@ -203,7 +203,7 @@ class Providers:
         with change_log.rewriting(rows):
             change_log.store.clear(rows)
         change_log.topology_epoch += 1
-        # A signature may have been compiled for a request that names one of them.
+        # A signature may have been compiled for a request that refers to one of them by name.
         change_log.static_epoch += 1
         return parked
 
@@ -220,17 +220,17 @@ class Providers:
 
 @dataclass(slots=True)
 class Parked:
-    """Providers that are not in the fleet at this version."""
+    """Providers that do not exist in the current version."""
 
     names: list[str]
     image: Image
     cells: NumaTable = field(default_factory=NumaTable)
     hosts: list[str] = field(default_factory=list)
-    """Service hosts that came with them."""
+    """Service hosts that were added with them."""
 
 
 class _Coming:
-    """Providers that came together. ``span``, ``hosts_span`` and ``made`` are what they were before."""
+    """Providers that were added together. ``span``, ``hosts_span`` and ``made`` are the values before."""
 
     __slots__ = ("hosts_span", "made", "made_after", "parked", "providers", "reused", "rows", "span")
 
@@ -263,7 +263,7 @@ class _Coming:
         providers._hosts.names.add_many(parked.hosts)
         again = _Coming(providers, self.span, self.hosts_span, self.made)
         providers._name(parked.names, again, bool(self.reused))
-        assert np.array_equal(again.rows, self.rows), "providers came back at other rows"
+        assert np.array_equal(again.rows, self.rows), "providers were restored at other rows"
         store = providers._change_log.store
         store.reserve(providers.names.span)
         store.set_rows(providers.names.span)

@@ -1,5 +1,5 @@
-"""Server groups that the fleet keeps: their members are the consumers placed with their uuid. server_groups.py judges
-by them."""
+"""Server groups of the fleet. Their members are the consumers placed with their uuid. ``decide.group_state`` applies
+their policies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GROUP_POLICIES: Final = {
 
 
 class ServerGroups:
-    """Groups by uuid; the kernel counts their members by row. A removed group's id is used again once it is empty."""
+    """Groups by uuid; the kernel counts their members by row. A removed group's id is reused once it has no members."""
 
     def __init__(self, change_log: ChangeLog) -> None:
         self._change_log = change_log
@@ -31,10 +31,12 @@ class ServerGroups:
         """Ids of removed groups, the oldest first."""
 
     def add(self, uuid: str, policy: str, max_server_per_host: int) -> None:
-        """Keep a group. O(1)."""
+        """Add a group. InvalidValue, UnknownName or DuplicateName for bad input. O(1)."""
         uuid_words(uuid, "server_group.uuid")
         if not isinstance(policy, str):
-            raise InvalidValue(f"server_group.policy must be a text, got {shown(policy)}", field="server_group.policy")
+            raise InvalidValue(
+                f"server_group.policy must be a string, got {shown(policy)}", field="server_group.policy"
+            )
         if policy not in GROUP_POLICIES:
             raise UnknownName.among("server group policy", policy, GROUP_POLICIES, field="server_group.policy")
         whole_number(max_server_per_host, "server_group.max_server_per_host", least=1)
@@ -51,25 +53,25 @@ class ServerGroups:
         make(partial(self._append, uuid, number, max_server_per_host), self._pop)
 
     def remove(self, uuid: str) -> None:
-        """Keep a group no more; its members stay where they are, in no group. UnknownName if there is none. O(1)."""
+        """Remove a group; its members stay placed and belong to no group. UnknownName if there is none. O(1)."""
         index = self.id(uuid)
         self._change_log.make(partial(self._forget, index), partial(self._remember, index, uuid))
 
     def restore(self, uuids: list[str], limits: list[tuple[int, int]], removed: list[int]) -> None:
-        """Keep groups again as a file has them, unrecorded; ValueError for what cannot be. O(groups)."""
+        """Restore groups from a file, unrecorded; ValueError for inconsistent input. O(groups)."""
         for uuid, (policy, at_most) in zip(uuids, limits, strict=True):
             if uuid in self.ids:
-                raise ValueError(f"server group {uuid} is there twice")
+                raise ValueError(f"server group {uuid} occurs twice")
             self._append(uuid, policy, at_most)
         if sorted(removed) != [index for index, uuid in enumerate(uuids) if not uuid]:
             raise ValueError("the removed server groups are not those without a uuid")
         self.removed[:] = removed
 
     def id(self, uuid: str) -> int:
-        """Id of a group; UnknownName if none is kept with this uuid. O(1)."""
+        """Id of a group by uuid; UnknownName if there is none. O(1)."""
         index = self.ids.get(uuid) if isinstance(uuid, str) else None
         if index is None:
-            raise UnknownName(f"no server group is kept with the uuid {shown(uuid)}", field="server_group")
+            raise UnknownName(f"no server group has the uuid {shown(uuid)}", field="server_group")
         return index
 
     def _append(self, uuid: str, policy: int, at_most: int) -> None:

@@ -1,8 +1,8 @@
-"""Compute services: which are up, by what they are set to, their heartbeats and the time.
+"""Which compute services are up, from their settings, their heartbeats and the time.
 
 Rule (Nova 33, servicegroup db driver): a service is up if abs(now - last seen) <= service_down_time, and it is neither
-disabled nor forced down. A host of which no heartbeat was ever seen is not watched, and counts as seen; until a first
-time is given, none is watched.
+disabled nor forced down. Without any heartbeat a host is not monitored and counts as seen; before the first time is
+given, no host is monitored.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ Times = NDArray[np.float64]
 """Seconds since the epoch."""
 
 LOOK_AHEAD: Final = 0.25
-"""Part of the down time for which changes of verdict are queued when all rows are gone through."""
+"""Fraction of the down time for which state changes are queued by a scan of all rows."""
 _UNSURE: Final = 4 * np.finfo(np.float64).eps
-"""Relative distance from the ends of the rule's interval within which only the rule itself tells, as it rounds."""
+"""Relative distance from the ends of the rule's interval within which rounding matters and the rule itself is
+evaluated."""
 
 
 class Services:
-    """Verdicts on all hosts' services, in the column ``service_up``, for the time ``now`` (seconds since the epoch;
-    None until one was given).
+    """States of all compute services, in the column ``service_up``, for the time ``now`` (seconds since the epoch; None
+    until one was given).
 
-    Between ``_since`` and ``_until`` no verdict differs from the column's. Rows whose verdict changes next are queued
-    by the time until which it holds, so that as time goes by only they are looked at. A heartbeat leaves the queue as
-    it is: it only lowers ``_queued_until``, up to which the queue is complete. Once that has passed all rows are gone
-    through: with regular heartbeats about once per down time.
+    Between ``_since`` and ``_until`` no state differs from the column. Rows whose state changes next are queued by the
+    time until which it is valid, so that as time advances only these are evaluated. A heartbeat does not change the
+    queue: it only lowers ``_queued_until``, up to which the queue is complete. After that time all rows are scanned:
+    with regular heartbeats about once per down time.
     """
 
     def __init__(self, change_log: ChangeLog) -> None:
@@ -50,7 +51,7 @@ class Services:
         self._queue_times: Times = np.zeros(0)
         self._head = 0
         self.caching = False
-        """True while a rule's verdicts are worked out that are kept until the change log names their rows."""
+        """True while a rule is evaluated whose results are cached until the change log names their rows."""
         self._logs_all = False
 
     # commands
@@ -58,7 +59,7 @@ class Services:
     def set_service(
         self, rows: Rows, *, disabled: bool | None, disabled_reason: str | None, forced_down: bool | None
     ) -> None:
-        """Enable, disable or force down the services of hosts; None leaves it. O(rows)."""
+        """Enable, disable or force down the services of hosts; None keeps a setting. O(rows)."""
         changes: dict[str, Any] = {}
         if disabled is not None:
             changes.update(disabled=bool(disabled), disabled_reason=disabled_reason if disabled else None)
@@ -69,16 +70,16 @@ class Services:
             self._judge(rows)
 
     def heartbeats(self, rows: Rows, at: float | NDArray[np.floating[Any]]) -> None:
-        """The services of ``rows`` reported at ``at``, one time for all or one each; of a row named twice the last
+        """The services of ``rows`` reported at ``at``, one time for all or one each; for a row given twice the last one
         counts.
 
-        Only rows whose verdict changes are logged as changed. InvalidValue, with nothing changed, for a time that is
-        not finite. O(rows).
+        Only rows whose state changes are logged as changed. InvalidValue, with nothing changed, for a time that is not
+        finite. O(rows).
         """
         shape = () if isinstance(at, (int, float, np.number)) else rows.shape
         seen = check_array(at, "at", shape, "iuf", "finite times, one for all hosts or one each")
         if not np.all(np.isfinite(seen)):
-            raise InvalidValue(f"heartbeats come at finite times, got {shown(at)}", field="at")
+            raise InvalidValue(f"heartbeat times must be finite numbers, got {shown(at)}", field="at")
         column = self._change_log.store.host[COLUMN["last_seen_up"]]
         before = column[rows]
         column[rows] = seen
@@ -87,12 +88,12 @@ class Services:
         self._seen_anew(rows)
 
     def put_seen(self, rows: Rows, seen: Times) -> None:
-        """Put back heartbeats of another version, unrecorded. O(rows)."""
+        """Restore heartbeats of another version, unrecorded. O(rows)."""
         self._change_log.store.host[COLUMN["last_seen_up"], rows] = seen
         self._seen_anew(rows)
 
     def last_seen_is_read(self) -> None:
-        """A rule reads when services were last seen, not only whether they are up. If its verdicts are kept,
+        """Note that a rule reads when services were last seen, not only whether they are up. If its results are cached,
         heartbeats are logged from now on. O(1)."""
         self._logs_all = self._logs_all or self.caching
 
@@ -101,21 +102,21 @@ class Services:
         if self._logs_all:
             self._change_log.changed(rows)
 
-    # verdicts
+    # states
 
     @property
     def holds(self) -> tuple[float, float]:
-        """Times between which, ends included, no verdict differs from those of now unless a service is heard of or
-        changed; NaN, which is between no times, while there is no time. O(1)."""
+        """The closed interval of times for which all states are those of now unless a service reports or is changed;
+        NaN, which no time is between, while there is no time. O(1)."""
         if self.now is None:
             return math.nan, math.nan
         return min(self._since, self.now), max(self._until, self.now)
 
     def advance(self, now: float | None, down_time: float) -> None:
-        """Set the time, and how many seconds without a heartbeat make a service down. None: no time was given yet.
+        """Set the time, and the seconds without a heartbeat after which a service is down. None: no time.
 
-        O(1) while no verdict changes, else O(verdicts that may change), with a pass over the rows about once per down
-        time; O(rows) for a new ``down_time``, or back to a time at which some verdict was another one.
+        O(1) while no state changes, else O(states that may change), with a scan of the rows about once per down time;
+        O(rows) for a new ``down_time``, or when going back to a time at which some state differed.
         """
         known = down_time == self.down_time and (now is None) == (self.now is None)
         time = None if now is None else finite(now, "now")
@@ -132,13 +133,14 @@ class Services:
             self.judge_all()
 
     def judge(self, rows: Rows) -> None:
-        """Set the verdicts of ``rows`` for the present time, after their heartbeats or classes changed. O(rows)."""
+        """Evaluate the services of ``rows`` for the current time, after their heartbeats or classes changed.
+        O(rows)."""
         self._judge(rows)
         since, until = self._holds(rows)
         self._note(since, until)
 
     def judge_all(self) -> None:
-        """Set all verdicts for the present time. O(rows), and a sort of those that change soon."""
+        """Evaluate all services for the current time. O(rows), plus a sort of those that change soon."""
         rows = np.arange(self._change_log.rows, dtype=np.int32)
         self._judge(rows)
         since, until = self._holds(rows)
@@ -151,7 +153,7 @@ class Services:
         self._note(since, until[until > horizon])
 
     def _judge_queued(self) -> None:
-        """Look at the rows whose verdicts held until some time before now."""
+        """Evaluate the rows whose states were valid until some time before now."""
         assert self.now is not None
         times = self._queue_times
         end = int(np.searchsorted(times, self.now, side="left"))
@@ -161,14 +163,14 @@ class Services:
             since, until = self._holds(rows)
             unsure = until == self.now
             self._note(since, until[~unsure])
-            # The queue is in order of time, so what is unsure yet is at the end of what was taken; it is looked at
-            # again.
+            # The queue is ordered by time, so rows that are still uncertain are at the end of those taken; they are
+            # evaluated again.
             self._head += int(np.argmax(unsure)) if unsure.any() else len(rows)
         head = float(times[self._head]) if self._head < len(times) else math.inf
         self._until = min(head, self._queued_until)
 
     def _note(self, since: Times, until: Times) -> None:
-        """Some rows, which need not be queued, have verdicts that hold for so long."""
+        """Note until when the states of rows that are not queued are valid."""
         self._since = max(self._since, float(since.max(initial=-math.inf)))
         self._queued_until = min(self._queued_until, float(until.min(initial=math.inf)))
         self._until = min(self._until, self._queued_until)
@@ -188,7 +190,7 @@ class Services:
             change_log.changed(flipped)
 
     def _holds(self, rows: Rows) -> tuple[Times, Times]:
-        """Since and until when the rule says of each row what it says now; both are now where that is unsure."""
+        """Since when and until when the state of each row is the current one; both are now if that is uncertain."""
         seen = self._change_log.store.host[COLUMN["last_seen_up"], rows]
         never = np.isnan(seen)
         if self.now is None or never.all():

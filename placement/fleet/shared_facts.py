@@ -1,5 +1,4 @@
-"""Facts about all rows that compiled signatures take as constant, kept by counting, so that it is known when one
-changes."""
+"""Facts about all rows that compiled signatures treat as constant. They are counted, so that a change is detected."""
 
 from __future__ import annotations
 
@@ -14,8 +13,8 @@ from ..types.host_classes import HostClass, Interned
 from .columns import COLUMN, ColumnStore
 
 WATCHED: Final = ("hypervisor_version", "failed_builds")
-"""Host columns whose weighers add nothing while all hosts have the same value, and whose values rankings take as
-unchanging: they are made anew when a row's changes."""
+"""Host columns whose weighers add nothing while all hosts have the same value. Rankings treat their values as constant
+and are rebuilt when one changes."""
 _STEADY: Final = np.array([COLUMN[name] for name in WATCHED])
 
 FEW: Final = 8
@@ -23,7 +22,7 @@ FEW: Final = 8
 
 
 class ByClass:
-    """One value per host class, worked out once for each. O(new classes) a look."""
+    """One value per host class, computed once for each. O(new classes) per access."""
 
     def __init__(self, classes: Interned[HostClass], function: Callable[[HostClass], Any], dtype: Any) -> None:
         self._classes, self._function = classes, function
@@ -37,13 +36,13 @@ class ByClass:
         return self._values
 
     def truncate(self, count: int) -> None:
-        """Forget the classes after the first ``count``."""
+        """Drop the classes after the first ``count``."""
         self._values = self._values[:count]
 
 
 class Constants:
     """Counts of hosts by hypervisor version and failed builds, of rows and consumers that have PCI devices, and of
-    providers that are no hosts and have a resource class.
+    providers that are not hosts by resource class.
 
     ``leave`` before the columns of rows change, ``enter`` afterwards; both O(rows).
     """
@@ -61,11 +60,11 @@ class Constants:
 
     @property
     def nested_classes(self) -> frozenset[int]:
-        """Resource classes that a provider which is no host has."""
+        """Resource classes in inventories of providers that are not hosts."""
         return frozenset(self._nested)
 
     def facts(self) -> tuple[object, ...]:
-        """What signatures may rely on: equal facts, no need to compile anew. O(1)."""
+        """The facts that signatures rely on: while they are equal, signatures stay valid. O(1)."""
         return (*(len(counts) > 1 for counts in self._values.values()), self.has_pci, self.nested_classes)
 
     def counts(self) -> tuple[object, ...]:
@@ -73,20 +72,20 @@ class Constants:
         return self._values, self._devices, self._nested
 
     def steady(self, rows: NDArray[np.int32]) -> NDArray[np.float64]:
-        """The columns that rankings take as unchanging, of ``rows``."""
+        """The columns of ``rows`` that rankings treat as constant."""
         values: NDArray[np.float64] = self._store.host[_STEADY[:, None], rows]
         return values
 
     def leave(self, rows: NDArray[np.int32]) -> None:
-        """Forget what ``rows`` say."""
+        """Subtract ``rows`` from the counts."""
         self._count(rows, -1)
 
     def enter(self, rows: NDArray[np.int32]) -> None:
-        """Take note of what ``rows`` say."""
+        """Add ``rows`` to the counts."""
         self._count(rows, 1)
 
     def count_devices(self, more: int) -> None:
-        """So many more rows and consumers have PCI devices."""
+        """Add to the number of rows and consumers that have PCI devices."""
         self._devices += more
 
     def _count(self, rows: NDArray[np.int32], sign: int) -> None:
@@ -103,7 +102,8 @@ class Constants:
 
 
 def _add(counts: Counter[float], values: NDArray[np.float64], sign: int) -> None:
-    """Count values of which few differ. O(values) for each distinct one, and a sort once they are too many."""
+    """Count occurrences of values with few distinct ones. O(values) for each distinct value, and a sort beyond a limit
+    of distinct values."""
     for _ in range(FEW):
         if len(values) == 0:
             return

@@ -1,1 +1,1 @@
-"""Hosts in bulk into a fleet, checked whole before anything changes."""
+"""Bulk loading of hosts into a fleet. All input is checked before anything changes."""

@@ -1,5 +1,5 @@
-"""Loading compute hosts in bulk: from an iterator of Host values, or from arrays beside a few templates. No object per
-host stays."""
+"""Loading compute hosts in bulk: from an iterator of Host values, or from arrays beside a few templates. No Python
+object per host remains."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .checks import LEAST, MOST, RATIOS, Fields, check_host, of_host, read_hosts
 from .columns import HostColumns, host_class, interned, last_seen, write
 
 CHUNK: Final = 8192
-"""Hosts that are taken from an iterator at a time."""
+"""Hosts taken from an iterator at a time."""
 BLOCK: Final = 32768
-"""Rows that are written at a time: what they need meanwhile stays in the cache."""
+"""Rows written at a time, so that temporary arrays fit the CPU cache."""
 ARRAYS: Final = frozenset(LEAST)
 """Host fields that ``load_hosts`` takes as arrays."""
 
@@ -39,7 +39,7 @@ def add_hosts(fleet: Fleet, hosts: Iterable[Host]) -> int:
     """Add compute hosts; returns how many. All or nothing: bad input leaves the fleet as it was.
 
     Raises InvalidValue, UnknownName or DuplicateName naming the host and field. Freed rows are taken first. O(hosts):
-    some 5 µs each, and 30 µs where they have NUMA cells.
+    about 5 µs each, 30 µs with NUMA cells.
     """
     added, iterator = 0, iter(hosts)
     with _all_or_nothing(fleet):
@@ -51,7 +51,7 @@ def add_hosts(fleet: Fleet, hosts: Iterable[Host]) -> int:
 
 @contextmanager
 def _all_or_nothing(fleet: Fleet) -> Iterator[None]:
-    """What the body has changed is undone if it raises, also what it has made known for good."""
+    """Undo what the body changed if it raises, including names, classes and aggregates that it added."""
     tables: tuple[Interned[Any] | PciStates, ...] = (
         fleet.stats,
         fleet.metrics,
@@ -94,7 +94,7 @@ def _add_chunk(fleet: Fleet, hosts: Sequence[Host]) -> None:
 
 
 def _columns(fleet: Fleet, hosts: Sequence[Host], fields: Fields) -> HostColumns:
-    """What the columns will hold of hosts; their classes, aggregates and the like become known."""
+    """The column values of hosts; adds their classes, aggregates and other interned values."""
     return HostColumns(
         class_of=_classes(fleet, hosts),
         amounts={name: np.array(fields[name], np.int64) for name in LEAST},
@@ -106,7 +106,7 @@ def _columns(fleet: Fleet, hosts: Sequence[Host], fields: Fields) -> HostColumns
 
 
 def _classes(fleet: Fleet, hosts: Sequence[Host]) -> NDArray[np.int32]:
-    """Host class ids. Aggregates are told apart as objects first: the hosts keep them alive meanwhile."""
+    """Host class ids. Aggregates are compared by identity first: the hosts keep them alive meanwhile."""
     known: dict[Any, int] = {}
     ids = np.empty(len(hosts), np.int32)
     for position, host in enumerate(hosts):
@@ -122,7 +122,7 @@ def _classes(fleet: Fleet, hosts: Sequence[Host]) -> NDArray[np.int32]:
 
 
 def _interned(fleet: Fleet, hosts: Sequence[Host], fields: Fields) -> dict[str, NDArray[np.int32]]:
-    """Ids of what few hosts have, or many have in common."""
+    """Ids of values that few hosts have, or that many share."""
     found = {}
     ways: tuple[tuple[str, Any, Any], ...] = (
         ("stats", _stats, fleet.stats.id),
@@ -140,7 +140,7 @@ def _stats(stats: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 def _metrics(metrics: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
-    """Numbers as Python has them, ints told apart from floats."""
+    """Numbers with their type, so that equal ints and floats stay distinct."""
     numbers = {name: value.item() if isinstance(value, np.generic) else value for name, value in metrics.items()}
     return tuple(sorted(numbers.items()))
 
@@ -170,7 +170,7 @@ def _attach_guests(fleet: Fleet, row: int, instances: Mapping[str, Any]) -> None
 
 
 _ATTACHED: Final = {"numa_topology": _attach_cells, "pci_pools": _attach_pools, "instances": _attach_guests}
-"""What columns do not hold."""
+"""Store what the columns do not hold: NUMA cells, PCI pools and instances."""
 
 
 # from arrays
@@ -190,7 +190,7 @@ def load_hosts(
     second.
 
     ``names``: one per host, service host and node alike (texts, or a numpy 'S' or 'U' array). Host i takes every field
-    of ``templates[template_of[i]]`` (of the only template if ``template_of`` is None) but the amounts given as
+    of ``templates[template_of[i]]`` (of the only template if ``template_of`` is None) except the amounts given as
     ``arrays`` (int, one per host: see ARRAYS; MiB, GiB). ``uuids``: uint64 [n, 2]. Templates must not name instances,
     NUMA cells or PCI pools. All or nothing. Raises InvalidValue, UnknownName or DuplicateName naming the host and
     field.
@@ -221,10 +221,10 @@ def load_hosts(
 
 
 def _check_names(names: Sequence[str] | NDArray[Any]) -> None:
-    """InvalidValue for names that no provider can have. O(names)."""
+    """InvalidValue for invalid provider names. O(names)."""
     if isinstance(names, np.ndarray):
         if names.ndim != 1 or names.dtype.kind not in "SUO":
-            raise InvalidValue(f"names must be one text per host, got {shown(names)}", field="names")
+            raise InvalidValue(f"names must be one string per host, got {shown(names)}", field="names")
         if names.dtype.kind == "S" and _is_plain_ascii(names):
             return
         try:
@@ -240,7 +240,7 @@ def _check_names(names: Sequence[str] | NDArray[Any]) -> None:
 
 
 def _is_plain_ascii(names: NDArray[np.bytes_]) -> bool:
-    """True if all names are printable ASCII, not empty and not too long, as a look at their bytes shows."""
+    """True if all names are printable ASCII of valid length, determined from their bytes."""
     size = names.dtype.itemsize
     raw = np.ascontiguousarray(names).view(np.uint8).reshape(len(names), size)
     if size > LONGEST_NAME or not len(names) or not raw[:, 0].all():
@@ -270,7 +270,7 @@ def _template_index(templates: Sequence[Host], given: NDArray[np.integer[Any]] |
 def _amounts(
     names: Sequence[str] | NDArray[Any], arrays: Mapping[str, NDArray[np.integer[Any]]]
 ) -> dict[str, NDArray[np.integer[Any]]]:
-    """The arrays, looked through."""
+    """The arrays, checked."""
     amounts = {}
     for name, given in arrays.items():
         if name not in ARRAYS:
@@ -295,7 +295,7 @@ def _seen(names: Sequence[str] | NDArray[Any], given: NDArray[np.floating[Any]])
 
 @contextmanager
 def _naming(host: Any) -> Iterator[None]:
-    """An error of the body is about this host."""
+    """Add the host to the message of an error that the body raises."""
     try:
         yield
     except HostlerError as error:

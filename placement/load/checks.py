@@ -1,4 +1,4 @@
-"""Hosts to be loaded, looked through before anything is changed: every field of the right type, and in range."""
+"""Checks of hosts to be loaded, before anything changes: every field has the right type and is in range."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LEAST: Final = {
     "free_ram_mb": -MAX_AMOUNT,
     "free_disk_mb": -MAX_AMOUNT * 1024,
 }
-"""Whole numbers of a host, each with the least it may be."""
+"""Integer fields of a host, each with its minimum."""
 MOST: Final = dict.fromkeys(LEAST, MAX_AMOUNT) | {
     "disk_mb_used": MAX_AMOUNT * 1024,
     "free_disk_mb": MAX_AMOUNT * 1024,
@@ -66,7 +66,7 @@ _PLAIN: Final[Mapping[str, frozenset[type]]] = {
     **dict.fromkeys(("supported_instances", "aggregates"), frozenset({tuple})),
     "traits": frozenset({frozenset}),
 }
-"""Fields, and the types that they have as a rule; hosts with others are looked at one by one."""
+"""Fields and their usual types; hosts with other types are checked one by one."""
 _FIELDS: Final = tuple(_PLAIN)
 _VALUES: Final = attrgetter(*_FIELDS)
 
@@ -75,8 +75,8 @@ Fields = dict[str, tuple[Any, ...]]
 
 
 def read_hosts(hosts: Sequence[object]) -> Fields:
-    """The fields of hosts, looked through. InvalidValue or UnknownName naming host and field. O(hosts), and what is
-    rare."""
+    """The fields of hosts, checked. InvalidValue or UnknownName naming host and field. O(hosts), plus the check of rare
+    fields."""
     try:
         fields: Fields = dict(zip(_FIELDS, zip(*map(_VALUES, hosts), strict=True), strict=True))
         plain = all(type(host) is Host for host in hosts) and _is_plain(fields)
@@ -94,7 +94,7 @@ def read_hosts(hosts: Sequence[object]) -> Fields:
 
 
 def _is_plain(fields: Fields) -> bool:
-    """True if a look at whole fields shows that nothing is amiss with them."""
+    """True if checks of whole columns find no error."""
     if any(not set(map(type, fields[field])) <= types for field, types in _PLAIN.items()):
         return False
     addresses = (address for address in fields["host_ip"] if address is not None)
@@ -119,8 +119,8 @@ def _is_plain(fields: Fields) -> bool:
 
 
 def read_uuids(hosts: Sequence[Host], uuids: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]] | None:
-    """Uuids of hosts as words, and which hosts have one; None if none has. InvalidValue naming the host whose is
-    none."""
+    """Uuids of hosts as pairs of 64-bit words, and which hosts have one; None if none has. InvalidValue naming the host
+    with a malformed uuid."""
     given = np.array(list(map(bool, uuids)))
     if not given.any():
         return None
@@ -145,8 +145,8 @@ def check_host(host: object) -> Host:
 
 
 def check_static(host: Host) -> None:
-    """InvalidValue or UnknownName naming the host and the field that its host class cannot have. ``read_hosts`` leaves
-    these to whoever makes the classes, of which there are few."""
+    """InvalidValue or UnknownName naming the host and the invalid static field. ``read_hosts`` does not check these:
+    they are checked once per host class."""
     for field in _STATIC:
         _check(host, field, _CHECKS[field])
 
@@ -173,7 +173,7 @@ def _whole(field: str) -> Callable[[object, str], int]:
 
 
 def _optional(check: Callable[[Any, str], object]) -> Callable[[Any, str], object]:
-    """What may also be None."""
+    """A check that also accepts None."""
     return lambda value, field: None if value is None else check(value, field)
 
 
@@ -218,7 +218,7 @@ def _instances(value: object, field: str) -> None:
 
 def _instance_types(value: object, field: str) -> None:
     if not isinstance(value, (tuple, list)) or not all(isinstance(row, (tuple, list)) for row in value):
-        raise InvalidValue(f"{field} must be tuples of texts, got {shown(value)}", field=field)
+        raise InvalidValue(f"{field} must be a tuple of strings, got {shown(value)}", field=field)
     for row in value:
         for text in row:
             check_text(text, field)
@@ -262,9 +262,9 @@ _CHECKS: Final[Mapping[str, Callable[[Any, str], object]]] = {
     "traits": lambda value, field: check_traits(value),
 }
 _RARE: Final = ("stats", "metrics", "instances", "numa_topology", "pci_pools")
-"""Fields that most hosts leave empty, and that cannot be looked through at once."""
+"""Fields that most hosts leave empty and that must be checked one by one."""
 _STATIC: Final = (
     *("cell_uuid", "hypervisor_type", "cpu_info", "service.disabled_reason", "supported_instances", "traits"),
     "aggregates",
 )
-"""Fields of a host class that a look at the types does not settle."""
+"""Fields of a host class that need more than a check of types."""

@@ -1,5 +1,5 @@
-"""What a compute host is in the fleet's columns: its class, its inventories, and the columns that Nova's filters and
-weighers read. Everything was checked before it comes here."""
+"""Writes compute hosts into the fleet's columns: their class, their inventories, and the columns that Nova's filters
+and weighers read. Expects checked input."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from ..fleet.fleet import Fleet
 
 Amounts = dict[str, NDArray[np.int64]]
-"""Whole numbers by field of Host."""
+"""Integer arrays by field of Host."""
 
 _COPIED: Final = (
     *("num_io_ops", "num_instances", "failed_builds", "vcpus_used", "vcpus_total"),
     *("disk_mb_used", "total_usable_ram_mb", "total_usable_disk_gb"),
 )
 NOT_REPORTED: Final = -1
-"""In place of what is free: it follows from the totals."""
+"""Marks a free amount as not reported: it is derived from the totals."""
 
 
 @dataclass(slots=True)
 class HostColumns:
-    """Hosts by column: ``ratios`` [n, 3] of CPU, RAM and disk; ``seen`` in seconds since the epoch, NaN where no
-    heartbeat is watched; ``versions`` of the hypervisor, 0 for none; ``interned``: ids in the fleet's tables, by row
+    """Hosts by column: ``ratios`` [n, 3] of CPU, RAM and disk; ``seen`` in seconds since the epoch, NaN if heartbeats
+    are not monitored; ``versions`` of the hypervisor, 0 for none; ``interned``: ids in the fleet's tables, by row
     column."""
 
     class_of: NDArray[np.int32]
@@ -60,13 +60,13 @@ class HostColumns:
 
 
 def last_seen(last_seen_up: float | None, created_at: float | None) -> float:
-    """When a service was last heard of, NaN for one that is not watched."""
+    """When a service last reported, NaN for one that is not monitored."""
     seen = last_seen_up if last_seen_up is not None else created_at
     return math.nan if seen is None else float(seen)
 
 
 def host_class(fleet: Fleet, host: Host) -> HostClass:
-    """The static part of a host; its aggregates become known. InvalidValue or UnknownName naming the host."""
+    """The static part of a host; adds its aggregates to the fleet. InvalidValue or UnknownName naming the host."""
     check_static(host)
     try:
         return HostClass(
@@ -103,8 +103,8 @@ def interned(values: Sequence[Any], key: Callable[[Any], Any], identify: Callabl
 
 
 def write(fleet: Fleet, rows: Rows, hosts: HostColumns) -> None:
-    """Make new, clear ``rows`` those hosts, all but their NUMA cells, PCI devices and instances; nobody hears of it.
-    O(rows), fastest for some ten thousand consecutive rows at a time."""
+    """Write hosts to new, empty ``rows``, without their NUMA cells, PCI devices and instances. Does not log the change.
+    O(rows), fastest for about ten thousand consecutive rows at a time."""
     store = fleet.store
     span = slice(int(rows[0]), int(rows[-1]) + 1) if np.all(np.diff(rows) == 1) else rows
     for name, ids in hosts.interned.items():
@@ -115,7 +115,7 @@ def write(fleet: Fleet, rows: Rows, hosts: HostColumns) -> None:
 
 
 def _put(line: NDArray[Any], span: Rows | slice, values: NDArray[Any]) -> None:
-    """Write values where there are zeros. Memory that is not written to is none as yet."""
+    """Write values over zeros. Zeros are not written, so that untouched pages use no memory."""
     if values.any():
         line[span] = values
 
@@ -136,7 +136,7 @@ def _write_amounts(fleet: Fleet, span: Rows | slice, hosts: HostColumns) -> None
 
 
 def _free(amounts: Amounts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Free memory and disk in MiB: as reported, else the totals less what is reserved or used."""
+    """Free memory and disk in MiB: as reported, else the totals less reserved and used amounts."""
     ram, disk = amounts["free_ram_mb"], amounts["free_disk_mb"]
     ram_left = amounts["total_usable_ram_mb"] - amounts["reserved_ram_mb"]
     disk_left = (amounts["total_usable_disk_gb"] - amounts["reserved_disk_gb"]) * 1024 - amounts["disk_mb_used"]
@@ -144,7 +144,7 @@ def _free(amounts: Amounts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _write_inventories(fleet: Fleet, span: Rows | slice, hosts: HostColumns) -> None:
-    """VCPU, MEMORY_MB and DISK_GB as Nova's compute node reports them; what it says is in use is used without a
+    """Write VCPU, MEMORY_MB and DISK_GB as Nova's compute node reports them; reported usage is usage without a
     consumer."""
     store, amounts = fleet.store, hosts.amounts
     free_ram_mb, free_disk_mb = _free(amounts)

@@ -1,6 +1,6 @@
 """Which host CPUs a guest cell is pinned to: packing onto cores by thread policy (Nova 33 hardware.py core packing).
 
-Knows one host cell and counts of CPUs; memory and pages are judged elsewhere.
+Considers the CPUs of one host cell; memory and pages are checked in ``fit``.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def _isolated(cell: NumaCell, cores: list[tuple[int, ...]], threads: int, count:
 def _packed(
     cores: list[tuple[int, ...]], threads: int, count: int, reserved: int, policy: str | None
 ) -> Pinning | None:
-    """As many threads of a core as possible; ``require`` never takes a core by one thread, the others take any free CPU
-    at last."""
+    """As many threads of a core as possible. ``require`` never uses a single thread of a core; the other policies
+    finally take any free CPU."""
     every = tuple(chain.from_iterable(cores))
     for width in range(threads, 1 if policy == REQUIRE else 0, -1):
         wide = [core[:width] for core in cores if len(core) >= width]
@@ -88,7 +88,7 @@ def _packed(
 
 
 def _with_emulator(cpus: tuple[int, ...], candidates: chain[int] | tuple[int, ...], reserved: int) -> Pinning | None:
-    """``cpus`` and the first ``reserved`` candidates that are not among them; None if there is not one."""
+    """``cpus`` and the first ``reserved`` candidates that are not among them; None if there is none."""
     if not reserved:
         return Pinning(cpus)
     left = [cpu for cpu in candidates if cpu not in cpus][:reserved]

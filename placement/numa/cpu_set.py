@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from ..types.errors import InvalidValue
 
-_MOST = 1 << 16  # a longer range is a slip of the pen, and would eat memory
+_MOST = 1 << 16  # a longer range is a typing error, and would exhaust memory
 
 
 def parse(text: str, *, field: str) -> frozenset[int]:
-    """The CPUs that ``text`` names: single ones and ranges, less those behind a ``^``. InvalidValue names ``field``."""
+    """The CPUs listed in ``text``: single CPUs and ranges, without those after a ``^``. InvalidValue names
+    ``field``."""
     named: set[int] = set()
     left_out: set[int] = set()
     for part in filter(None, (part.strip() for part in text.split(","))):

@@ -1,7 +1,7 @@
 """The NUMA topology that a flavor and an image ask for together, as nova-api derives it (Nova 33 hardware.py NUMA
 constraints).
 
-Contradictions are refused with the name of the property at fault. Where a host is to be found is not asked here.
+Contradictions are refused with the name of the property at fault. Does not consider any host.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _CpuPolicy(NamedTuple):
 
 
 def derive(flavor: Flavor, image: Image | None = None) -> InstanceNumaTopology | None:
-    """The guest's NUMA cells, or None if nothing asks for any: no nodes, page size, persistent memory nor dedicated
+    """The guest's NUMA cells, or None if nothing requests them: no nodes, page size, persistent memory or dedicated
     CPUs.
 
     InvalidValue if flavor and image contradict each other or themselves, with the property as its field.
@@ -110,8 +110,8 @@ def _cpu_policy(asked: _Asked) -> _CpuPolicy:
 
 
 def _policy(asked: _Asked) -> str | None:
-    """The flavor decides; an image may ask for less than a dedicated flavor gives, not for more than another one
-    gives."""
+    """The flavor decides. The image may request a weaker policy than a dedicated flavor, but not a stronger one than
+    the flavor's."""
     of_flavor = _one_of(asked.of_flavor("cpu_policy"), _CPU_POLICIES, "hw:cpu_policy")
     of_image = _one_of(asked.of_image("cpu_policy"), _CPU_POLICIES, "hw_cpu_policy")
     strict = {MIXED: (DEDICATED,), SHARED: (MIXED, DEDICATED)}
@@ -165,7 +165,7 @@ def _hyperthreading(asked: _Asked) -> str | None:
 def _check_shared(
     threads: str | None, emulator: str | None, mask: frozenset[int] | None, realtime: frozenset[int] | None
 ) -> None:
-    """Nothing that needs dedicated CPUs may be asked for without them."""
+    """InvalidValue if a property that needs dedicated CPUs is set without them."""
     wrong = {
         "hw:cpu_thread_policy": threads,
         "hw:emulator_threads_policy": emulator == ISOLATE,
@@ -200,7 +200,7 @@ def _dedicated_mask(asked: _Asked) -> frozenset[int] | None:
 
 
 def _masked(asked: _Asked, mask: str, field: str) -> frozenset[int]:
-    """A mask that begins with ``^`` leaves CPUs out of all of the flavor's."""
+    """A mask that begins with ``^`` excludes CPUs from all of the flavor's."""
     prefix = f"0-{asked.flavor.vcpus - 1}," if mask.strip().startswith("^") else ""
     return cpu_set.parse(prefix + mask, field=field)
 
@@ -217,14 +217,14 @@ def _one_of(value: str | None, valid: Collection[str], field: str) -> str | None
 def _nodes(asked: _Asked) -> int | None:
     of_flavor, of_image = asked.of_flavor("numa_nodes"), asked.of_image("numa_nodes")
     if of_flavor and of_image:
-        raise InvalidValue("NUMA nodes are asked for by flavor and image", field="hw_numa_nodes")
+        raise InvalidValue("NUMA nodes are set by flavor and image", field="hw_numa_nodes")
     text = of_flavor or of_image
     if text is None:
         return None
     field = "hw:numa_nodes" if of_flavor else "hw_numa_nodes"
     nodes = _whole(text, field, least=1)
     if text != str(nodes):
-        raise InvalidValue(f"{text[:100]!r} is no number of NUMA nodes", field=field, hint=f"write {nodes}")
+        raise InvalidValue(f"{text[:100]!r} is not a number of NUMA nodes", field=field, hint=f"write {nodes}")
     return nodes
 
 
@@ -234,12 +234,13 @@ def _whole(text: str, field: str, *, least: int = 0) -> int:
     except ValueError:
         number = least - 1
     if number < least:
-        raise InvalidValue(f"{text[:100]!r} is no whole number from {least}", field=field)
+        raise InvalidValue(f"{text[:100]!r} is not a whole number from {least}", field=field)
     return number
 
 
 def _cells(asked: _Asked, nodes: int) -> list[tuple[frozenset[int], int]]:
-    """CPUs and memory (MiB) per guest cell: in equal shares, or as listed, and then both are listed for every cell."""
+    """CPUs and memory (MiB) per guest cell: equal shares, or as listed; if listed, both must be given for every
+    cell."""
     cpus = _listed(asked, "numa_cpus", lambda text, field: cpu_set.parse(text, field=field))
     memory = _listed(asked, "numa_mem", _whole)
     if cpus is None and memory is None:
@@ -295,11 +296,11 @@ def _check_listed(asked: _Asked, cpus: list[frozenset[int]], memory: list[int]) 
 
 
 def _pagesize(asked: _Asked) -> int | None:
-    """In KiB, or the class. An image may choose only where the flavor leaves the choice (any, large)."""
+    """The page size in KiB, or its class. The image may choose only if the flavor leaves the choice (any, large)."""
     of_flavor, of_image = asked.of_flavor("mem_page_size"), asked.of_image("mem_page_size")
     if of_flavor is None:
         if of_image is not None:
-            raise InvalidValue("an image may choose pages only if the flavor asks for some", field="hw_mem_page_size")
+            raise InvalidValue("an image may set a page size only if the flavor sets one", field="hw_mem_page_size")
         return None
     size = _page_kb(of_flavor, "hw:mem_page_size")
     if of_image is None:
@@ -316,7 +317,9 @@ def _page_kb(text: str, field: str) -> int:
         return int(text)
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise InvalidValue(f"{text[:100]!r} is no page size", field=field, hint="small, large, any, KiB, or like 2MB")
+        raise InvalidValue(
+            f"{text[:100]!r} is not a page size", field=field, hint="small, large, any, KiB, or like 2MB"
+        )
     unit = 1 << 10 * " KMGTPEZYRQ".index(match[2] or " ")
     bits = 1 if match[3] == "B" else 8
     return math.ceil(float(match[1]) * unit / bits) // 1024

@@ -1,5 +1,5 @@
-"""NUMA values as the plain numbers that the kernel ``ext/_numa`` takes and gives; the forms are told in its
-docstrings."""
+"""Conversion of NUMA values to and from the numbers of the kernel ``ext/_numa``, whose docstrings define the
+encoding."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _cell(numbers: Iterator[int]) -> NumaCell:
 
 
 def with_state(topology: NumaTopology, words: Sequence[int]) -> NumaTopology:
-    """A host of the same shape as ``topology``, with its own amounts as ``state_words`` gives them."""
+    """A host of the same shape as ``topology``, with the amounts encoded by ``state_words``."""
     numbers = iter(words)
     return NumaTopology(cells=tuple(_cell_with_state(cell, numbers) for cell in topology.cells))
 
@@ -98,7 +98,7 @@ def request_words(wanted: InstanceNumaTopology) -> array[int]:
 
 
 def fitted(wanted: InstanceNumaTopology, places: Iterable[Placed]) -> FittedNuma:
-    """What the kernel's ``fit`` has found, as a value."""
+    """The result of the kernel's ``fit`` as a value."""
     cells = []
     charges = True
     for guest, (host_cell, page_kb, cpus, emulator, taken, nova_charges) in zip(wanted.cells, places, strict=True):
@@ -118,7 +118,7 @@ def fitted(wanted: InstanceNumaTopology, places: Iterable[Placed]) -> FittedNuma
 
 
 def usage_words(placed: FittedNuma) -> array[int]:
-    """What a fitted guest takes, for ``consume`` and ``release``."""
+    """The usage of a fitted guest, for ``consume`` and ``release``."""
     words = array("q")
     for cell in placed.cells:
         words.extend((cell.host_cell, cell.memory, cell.shared_cpus, cell.page_kb or 0, len(cell.taken_cpus)))

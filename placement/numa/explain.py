@@ -1,4 +1,4 @@
-"""Why a guest does not fit a host's NUMA cells, in words with numbers; the rules themselves are in ``_numa_fit``."""
+"""Why a guest does not fit a host's NUMA cells, as a sentence with numbers. The rules are in ``fit``."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _SENTENCES = {
     Stage.PAGE_MULTIPLE: "cannot hold {need} MiB in whole pages of {have} KiB",
     Stage.PAGES: "lacks pages for {need} MiB: {have} MiB are there",
     Stage.MEMORY: "lacks memory for {need} MiB: {have} MiB are there",
-    Stage.DEDICATED_CPUS: "has {have} CPUs to dedicate, {need} are wanted",
-    Stage.SHARED_CPUS: "has {have} shared CPUs, {need} are wanted",
-    Stage.FREE_CPUS: "has {have} of its dedicated CPUs free, {need} are wanted",
+    Stage.DEDICATED_CPUS: "has {have} CPUs to dedicate, {need} are requested",
+    Stage.SHARED_CPUS: "has {have} shared CPUs, {need} are requested",
+    Stage.FREE_CPUS: "has {have} of its dedicated CPUs free, {need} are requested",
     Stage.CORES: "has {have} of its dedicated CPUs free, but not {need} on cores as the thread policy asks",
     Stage.CPU_RATIO: "would carry {need} shared guest CPUs, its allocation ratio allows {have}",
     Stage.RAM_RATIO: "would carry {need} MiB, its allocation ratio allows {have}",
@@ -37,7 +37,7 @@ _PAGE_CLASSES = {SMALL_PAGES: "the smallest size", LARGE_PAGES: "a large size", 
 
 
 class _Nearest(NamedTuple):
-    """The host cell that came closest to taking a guest cell, and what it lacks."""
+    """The host cell that came closest to fitting a guest cell, and what it lacks."""
 
     cell: int
     refusal: Refusal
@@ -51,11 +51,11 @@ def explain(
     pci_requests: Sequence[PciRequest] = (),
     pci_pools: Sequence[PciPool] = (),
 ) -> str:
-    """Why ``fit`` finds no place: for each guest cell that no host cell takes, the host cell that came closest."""
+    """Why ``fit`` finds no place: for each guest cell that fits no host cell, the host cell that came closest."""
     if host is None or not host.cells:
-        return f"wants {len(wanted.cells)} NUMA cells, the host reports none"
+        return f"requests {len(wanted.cells)} NUMA cells, the host reports none"
     if len(host.cells) < len(wanted.cells):
-        return f"wants {len(wanted.cells)} NUMA cells, the host has {len(host.cells)}"
+        return f"requests {len(wanted.cells)} NUMA cells, the host has {len(host.cells)}"
     misses = _misses(host, wanted, limits)
     if misses:
         return "; ".join(misses)
@@ -65,7 +65,7 @@ def explain(
         every = [cell.id for cell in host.cells]
         lack = pci.explain(pci_pools, pci_requests, every, topology=host)
         if pci.supports(pci_pools, pci_requests, every, topology=host):
-            lack = "the NUMA cells with room lack the PCI devices that must be near"
+            lack = "the NUMA cells that fit lack PCI devices with the required affinity"
         return f"the guest fits, its PCI devices do not: {lack}"
     return "the guest fits"
 
@@ -80,7 +80,8 @@ def _misses(host: NumaTopology, wanted: InstanceNumaTopology, limits: Limits | N
 
 
 def _nearest(cells: Sequence[NumaCell], pairs: Sequence[FittedCell | Refusal]) -> _Nearest | None:
-    """None if a cell fits; else the latest refusal, of these the one with the most there, of these the first."""
+    """None if a cell fits; else the refusal at the latest stage, of these the one with the most available, of these the
+    first."""
     refused = [_Nearest(cell.id, pair) for cell, pair in zip(cells, pairs, strict=True) if isinstance(pair, Refusal)]
     if len(refused) < len(cells):
         return None

@@ -1,10 +1,10 @@
-"""Which host cells a guest's NUMA cells go to (Nova 33 hardware.py NUMA fit): the plain rules, on plain values.
+"""Which host cells a guest's NUMA cells are placed on (Nova 33 hardware.py NUMA fit): the rules on plain values.
 
-This is the oracle that the kernel ``ext/_numa`` must agree with. Memory is in MiB, pages in KiB.
+The kernel ``ext/_numa`` must agree with this module. Memory is in MiB, pages in KiB.
 
-Each pair of cells is judged by itself. Nova 33 judges them while it overwrites the request (cell ids and page sizes)
-and remembers verdicts by those ids, so it sometimes misses a fit, or takes a misfit, for guests of unequal cells or
-with page size small, large or any; for all other guests the answers are the same.
+Each pair of cells is evaluated independently. Nova 33 evaluates them while it overwrites the request (cell ids and page
+sizes) and caches results by those ids, so it sometimes misses a fit, or accepts a misfit, for guests with unequal cells
+or with page size small, large or any; for all other guests the answers are equal.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedCell:
-    """A guest cell on a host cell: all that it takes there, so that giving it back needs nothing else.
+    """A guest cell on a host cell: everything that it uses there, sufficient to release it.
 
     ``guest_cell`` and ``host_cell`` are ids. ``memory`` in MiB. ``page_kb``: page size that the memory is counted in
     (asked for, or the host cell's smallest), None if the host cell reports none. ``shared_cpus``: number of guest CPUs
@@ -59,9 +59,9 @@ class FittedCell:
 class FittedNuma:
     """Where each cell of a guest goes on one host.
 
-    ``nova_charges``: whether Nova 33 can charge this to its host state. It cannot where a host cell reports no page
-    sizes, nor where isolated siblings are not all free: it raises, logs and forgets, and then charges no PCI device and
-    no I/O operation either.
+    ``nova_charges``: whether Nova 33 can charge this to its host state. It cannot if a host cell reports no page sizes,
+    or if isolated siblings are not all free: it logs an exception, and then charges no PCI device and no I/O operation
+    either.
     """
 
     cells: tuple[FittedCell, ...]
@@ -70,7 +70,7 @@ class FittedNuma:
 
 
 class Stage(enum.IntEnum):
-    """The checks on a pair of cells in Nova's order; a refusal at a later stage came closer to fitting."""
+    """The checks on a pair of cells in Nova's order; a refusal at a later stage is closer to a fit."""
 
     PAGE_SIZE = enum.auto()
     PAGE_MULTIPLE = enum.auto()
@@ -93,7 +93,7 @@ class Refusal(NamedTuple):
 
 
 class _Page(NamedTuple):
-    """The page size chosen, None if the host cell reports none."""
+    """The chosen page size in KiB, None if the host cell reports none."""
 
     size_kb: int | None
 
@@ -107,7 +107,7 @@ def fit(
     pci_pools: Sequence[PciPool] = (),
     packing: bool = False,
 ) -> FittedNuma | None:
-    """The first permutation of host cells, in Nova's order of preference, that takes ``wanted`` and its PCI devices;
+    """The first permutation of host cells, in Nova's order of preference, that fits ``wanted`` and its PCI devices;
     else None.
 
     ``packing`` is [compute] packing_host_numa_cells_allocation_strategy: fill used cells first instead of spreading.
@@ -149,7 +149,8 @@ def in_order(
     pci_pools: Sequence[PciPool] = (),
     packing: bool = False,
 ) -> list[NumaCell]:
-    """The host cells, most preferred first. Stable sorts, the last decides: free memory, CPUs, PCI devices of the cell.
+    """The host cells, most preferred first, by stable sorts of which the last dominates: free memory, CPUs, PCI devices
+    of the cell.
 
     With as many host cells as guest cells Nova keeps the host's order.
     """
@@ -176,8 +177,8 @@ def first_permutation(
     """The first of ``itertools.permutations`` of the columns in which every row fits its column and ``accept`` agrees,
     else None.
 
-    ``accept`` may depend only on the set of columns: then a set from which no completion works need never be tried
-    again, which is what keeps this from visiting every permutation.
+    ``accept`` may depend only on the set of columns. A set without a valid completion is therefore never tried again,
+    which avoids visiting every permutation.
     """
     dead: set[frozenset[int]] = set()
 
@@ -209,8 +210,8 @@ def is_floating(guest: InstanceNumaCell) -> bool:
 
 
 def fit_cell(cell: NumaCell, guest: InstanceNumaCell, spare: int, limits: Limits | None) -> FittedCell | Refusal:
-    """What ``guest`` takes of ``cell``, with ``spare`` host CPUs (0 or 1) for emulator threads, or the first check that
-    refuses it."""
+    """The usage of ``guest`` on ``cell``, with ``spare`` host CPUs (0 or 1) for emulator threads, or the first check
+    that fails."""
     page = _memory(cell, guest)
     if isinstance(page, Refusal):
         return page
@@ -241,7 +242,7 @@ def fit_cell(cell: NumaCell, guest: InstanceNumaCell, spare: int, limits: Limits
 
 
 def claimed_cpus(cell: NumaCell, cpus: frozenset[int], thread_policy: str | None) -> frozenset[int]:
-    """The host CPUs that Nova marks as pinned for ``cpus``: with isolate, all siblings of them too."""
+    """The host CPUs that Nova marks as pinned for ``cpus``: with isolate, also all their siblings."""
     if thread_policy != ISOLATE:
         return cpus
     return frozenset().union(*(core for core in cell.siblings if core & cpus))
@@ -297,7 +298,7 @@ def _pages_hold(guest: InstanceNumaCell, pages: MemoryPages, room: int) -> Refus
 
 
 def _room(cell: NumaCell, guest: InstanceNumaCell, spare: int) -> Refusal | None:
-    """None if ``cell`` has CPUs enough for ``guest``, whose CPUs never share one; dedicated ones must be free, too."""
+    """None if ``cell`` has enough CPUs for ``guest``, each on a CPU of its own; dedicated ones must also be free."""
     dedicated = len(guest.pcpuset) + spare
     if is_pinned(guest) and dedicated > len(cell.pcpuset):
         return Refusal(Stage.DEDICATED_CPUS, dedicated, len(cell.pcpuset))
@@ -309,7 +310,7 @@ def _room(cell: NumaCell, guest: InstanceNumaCell, spare: int) -> Refusal | None
 
 
 def _overcommit(cell: NumaCell, guest: InstanceNumaCell, limits: Limits) -> Refusal | None:
-    """None if floating CPUs, and memory, stay within the allocation ratios of the cell."""
+    """None if floating CPUs and memory stay within the allocation ratios of the cell."""
     cpus = cell.cpu_usage + len(guest.cpuset)
     if cpus > len(cell.cpuset) * limits.cpu_allocation_ratio:
         return Refusal(Stage.CPU_RATIO, cpus, len(cell.cpuset) * limits.cpu_allocation_ratio)

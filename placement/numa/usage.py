@@ -1,4 +1,4 @@
-"""What a fitted guest takes of a host's NUMA cells, and giving it back (Nova 33 hardware.py NUMA usage)."""
+"""Charges and releases a fitted guest on a host's NUMA cells (Nova 33 hardware.py NUMA usage)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from .fit import FittedCell, FittedNuma
 def usage(host: NumaTopology, fitted: FittedNuma, free: bool = False) -> NumaTopology:
     """``host`` with ``fitted`` on it, or with ``free`` without it. O(cells).
 
-    Charges even where Nova 33 forgets to (``FittedNuma.nova_charges``). As in Nova no usage goes below zero.
-    InvalidValue if a host cell is unknown or named twice, a CPU to take is not free, or a CPU to give back is not
-    pinned.
+    Charges also where Nova 33 fails to (``FittedNuma.nova_charges``). As in Nova, usage does not go below zero.
+    InvalidValue if a host cell is unknown or given twice, a CPU to pin is not free, or a CPU to release is not pinned.
     """
     if len({part.host_cell for part in fitted.cells}) < len(fitted.cells):
         raise InvalidValue("two guest NUMA cells are on one host cell", field="fitted")
@@ -28,8 +27,8 @@ def usage(host: NumaTopology, fitted: FittedNuma, free: bool = False) -> NumaTop
 
 
 def settled(wanted: InstanceNumaTopology, fitted: FittedNuma) -> InstanceNumaTopology:
-    """What Nova 33 asks for the next guest of the same request: page sizes small, large and any are now the size
-    chosen.
+    """The topology that Nova 33 requests for the next guest of the same request: page sizes small, large and any are
+    replaced by the chosen size.
 
     (Nova overwrites the request with the fitted topology when it charges a host.)
     """

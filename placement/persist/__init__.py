@@ -1,1 +1,1 @@
-"""A whole fleet as one file and back, to the bit."""
+"""Saves a whole fleet to one file and loads it, bit for bit."""

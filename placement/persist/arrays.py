@@ -1,4 +1,5 @@
-"""A fleet's columns, names, NUMA cells and consumers as named arrays, and back. Lines that say nothing are left out."""
+"""A fleet's columns, names, NUMA cells and consumers as named arrays, and back. Lines with only default values are
+omitted."""
 
 from __future__ import annotations
 
@@ -23,11 +24,11 @@ _DERIVED_BLOCKS: Final = ("limit", "avail")
 _DERIVED_HOST: Final = ("service_up",)
 _DERIVED_ROW: Final = ("first",)
 _INDICES: Final = ("class_of", "stats", "metrics", "host_ip", "pci")
-"""Row columns that are ids in a table."""
+"""Row columns that hold ids of a table."""
 
 
 def write_arrays(fleet: Fleet) -> Arrays:
-    """The arrays, some of them views. O(rows * columns in use + consumers)."""
+    """The arrays; some of them are views. O(rows * columns in use + consumers)."""
     arrays = dict(_lines(fleet))
     for name, table in (("names", fleet.names), ("service_hosts", fleet.nodes.names), ("host_ips", fleet.host_ips)):
         arrays |= {f"{name}/{part}": array for part, array in table.to_arrays().items()}
@@ -37,7 +38,7 @@ def write_arrays(fleet: Fleet) -> Arrays:
 
 
 def _lines(fleet: Fleet) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Each line of the columns that is not what a fleet begins with."""
+    """Each line of the columns that differs from the initial values."""
     store, rows = fleet.store, fleet.rows
     for name, index in COLUMN.items():
         line = store.host[index, :rows]
@@ -55,27 +56,27 @@ def _lines(fleet: Fleet) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def narrow(line: NDArray[Any]) -> NDArray[Any]:
-    """Whole numbers in half the bytes where they fit."""
+    """Integers in half the bytes if they fit."""
     if line.dtype != np.int64 or line.min(initial=0) < -MAX_AMOUNT or line.max(initial=0) > MAX_AMOUNT:
         return line
     return line.astype(np.int32)
 
 
 def _at_first(name: str, rows: int) -> NDArray[Any]:
-    """What a row column holds of providers that have nothing."""
+    """The value of a row column for empty providers."""
     if name == "root":
         return np.arange(rows, dtype=np.int32)
     return np.full(rows, -1 if name in ("parent", "service_host") else 0, ROW_COLUMNS[name])
 
 
 def read_arrays(fleet: Fleet, arrays: Arrays, rows: int, made: int) -> None:
-    """Fill a new fleet, whose tables are there, out of ``arrays``, which are taken. ValueError and its like for arrays
-    that no fleet has given. O(rows * columns in use + consumers)."""
+    """Fill a new fleet, whose tables are restored already, from ``arrays``, which are consumed. ValueError, TypeError,
+    KeyError, IndexError or OverflowError for inconsistent arrays. O(rows * columns in use + consumers)."""
     providers, store = fleet.providers, fleet.store
     providers.names = NameTable.from_arrays(_taken(arrays, "names/"))
     fleet.nodes.names = NameTable.from_arrays(_taken(arrays, "service_hosts/"))
     fleet.host_ips = NameTable.from_arrays(_taken(arrays, "host_ips/"))
-    _demand(providers.names.span == rows >= 0 <= made, "rows and names do not add up")
+    _demand(providers.names.span == rows >= 0 <= made, "the numbers of rows and names differ")
     store.reserve(rows)
     store.set_rows(rows)
     store.set_empty(slice(0, rows))
@@ -105,13 +106,13 @@ def _read_consumers(fleet: Fleet, table: Arrays, live: NDArray[np.bool_]) -> Non
     there = table["row"] >= 0
     _demand(bool(live[table["row"][there]].all()), "a consumer is on a freed row")
     for name, count in (("project", len(fleet.projects)), ("user", len(fleet.users))):
-        _demand(_within(table[name][there], 0, count - 1), f"a {name} is not there")
+        _demand(_within(table[name][there], 0, count - 1), f"a {name} does not exist")
     few = [*fleet.extras, *fleet.image_properties, *fleet.consumers.notes]
-    _demand(_within(np.array(few, np.int64), 0, len(there) - 1) and bool(there[few].all()), "a consumer is not there")
+    _demand(_within(np.array(few, np.int64), 0, len(there) - 1) and bool(there[few].all()), "a consumer does not exist")
     for extras in fleet.extras.values():
         for row, resource, _ in extras.elsewhere:
             known = 0 <= row < len(live) and live[row] and 0 <= resource < len(fleet.resource_classes)
-            _demand(known, "a consumer takes of a provider that is not there")
+            _demand(known, "a consumer has allocations on a provider that does not exist")
 
 
 def _read_lines(fleet: Fleet, arrays: Arrays, rows: int) -> None:
@@ -134,19 +135,22 @@ def _read_lines(fleet: Fleet, arrays: Arrays, rows: int) -> None:
 
 
 def _check_lines(fleet: Fleet, rows: int) -> None:
-    """Whatever is used as an index, or could overflow, is in range."""
+    """Check that indices, and values that could overflow, are in range."""
     store = fleet.store
     counts = (len(fleet.classes), len(fleet.stats), len(fleet.metrics), fleet.host_ips.span, len(fleet.pci_states))
     for name, count in zip(_INDICES, counts, strict=True):
-        _demand(_within(store.row[name][:rows], 0, count - 1), f"row/{name} leads nowhere")
-    _demand(_within(store.row["service_host"][:rows], -1, fleet.nodes.names.span - 1), "service hosts lead nowhere")
+        _demand(_within(store.row[name][:rows], 0, count - 1), f"row/{name} is out of range")
+    _demand(_within(store.row["service_host"][:rows], -1, fleet.nodes.names.span - 1), "service hosts are out of range")
     for name in ("parent", "root"):
-        _demand(_within(store.row[name][:rows], -1 if name == "parent" else 0, rows - 1), f"row/{name} leads nowhere")
+        _demand(_within(store.row[name][:rows], -1 if name == "parent" else 0, rows - 1), f"row/{name} is out of range")
     for name in ("total", "reserved", "min_unit", "max_unit", "step_size"):
         for line in store.inventory[name][:, :rows]:
             _demand(_within(line, 0, MAX_AMOUNT), f"{name} is out of range")
     for line in (*store.ratio[:, :rows], *store.host[: COLUMN["last_seen_up"], :rows]):
-        _demand(bool(np.isfinite(line.min(initial=0)) and np.isfinite(line.max(initial=0))), "a figure is no number")
+        _demand(
+            bool(np.isfinite(line.min(initial=0)) and np.isfinite(line.max(initial=0))),
+            "a value is not a finite number",
+        )
     try:
         invariants.check_trees(fleet)
     except AssertionError as error:
@@ -158,7 +162,7 @@ def _within(line: NDArray[Any], least: int, most: int) -> bool:
 
 
 def _taken(arrays: Arrays, prefix: str) -> Arrays:
-    """The arrays of one part, which are no more among the others."""
+    """Remove and return the arrays of one part."""
     return {name.removeprefix(prefix): arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}
 
 

@@ -1,9 +1,9 @@
-"""One file for named arrays and a little JSON, written whole or not at all, and read whole or refused.
+"""A file of named arrays and a small JSON document, written atomically and verified when read.
 
-Layout, little-endian: 64 bytes (magic, format version, where the header is and its CRC-32, length of the file, CRC-32
-of these bytes); each array's bytes in C order, filled up with zeros to a multiple of 64; the header, in JSON: ``meta``,
-and of each array name, dtype, shape, offset and CRC-32, or ``zero`` for one that is all zero and has no bytes here. So
-every byte is under a checksum or known to be zero. The first 64 bytes are laid out alike in every version.
+Layout, little-endian: 64 bytes (magic, format version, position and CRC-32 of the header, length of the file, CRC-32 of
+these bytes); each array's bytes in C order, padded with zeros to a multiple of 64; the header in JSON: ``meta``, and
+for each array name, dtype, shape, offset and CRC-32, or ``zero`` for an array that is all zero and has no bytes in the
+file. Every byte is covered by a checksum or known to be zero. The first 64 bytes have the same layout in every version.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ import numpy.typing as npt
 from ..types.errors import InvalidValue, SnapshotError
 
 VERSION = 1
-MAGIC = b"\x89HSTLR\r\n"  # as PNG's: no text file begins so, and a change of line ends shows
+MAGIC = b"\x89HSTLR\r\n"  # like PNG's: no text file begins with it, and a conversion of line ends is detected
 _PREAMBLE = struct.Struct("<8sII3Q20x")
 _CHECKSUM = struct.Struct("<I")
 _ALIGN = 64
-_CHUNK = 1 << 20  # small enough to be still in the cache when it is checked, summed and copied
+_CHUNK = 1 << 20  # small enough to stay in the CPU cache while it is checked, summed and copied
 _DTYPE = re.compile(r"[<>|][biufcSU]\d+|[<>][mM]8(\[\w+\])?")
 _REBUILD = "take another snapshot, or rebuild the state from the journal"
 
@@ -48,13 +48,13 @@ def write(
     progress: Progress | None = None,
     sync: bool = True,
 ) -> None:
-    """Put ``meta`` (what JSON can hold) and the arrays into the file at ``path``, in place of what may be there.
+    """Write ``meta`` (a JSON value) and the arrays to the file at ``path``, replacing an existing one.
 
-    When it returns, the file is complete and on the disk under its name (unless ``sync`` is False: then it need not
-    survive the system's death); after an error, all is as it was before. A symlink is followed; the mode of a file
-    that was there is kept. ``progress(done, total)`` is called with bytes, once a MiB. Raises InvalidValue for what
-    cannot be saved, SnapshotError with the system's reason if the file cannot be written. O(bytes): 0.8 s per GB and
-    what the disk takes.
+    When it returns, the file is complete and synced to disk under its name (unless ``sync`` is False: then it may be
+    lost in a system crash); after an error, nothing has changed. A symlink is followed; the mode of an existing file is
+    kept. ``progress(done, total)`` is called with bytes, once per MiB. Raises InvalidValue for values that cannot be
+    saved, SnapshotError with the system's reason if the file cannot be written. O(bytes): 0.8 s per GB plus the time of
+    the disk.
     """
     header: dict[str, Any] = {"meta": _jsonable(meta), "arrays": []}
     columns = {name: _savable(name, array) for name, array in arrays.items()}
@@ -91,10 +91,10 @@ def write(
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """``meta`` and the arrays, each new, writable and C-contiguous, in the order in which they were written.
+    """Read ``meta`` and the arrays, each new, writable and C-contiguous, in the order in which they were written.
 
-    Raises SnapshotError, saying what is wrong and where, for a file that cannot be read, is no snapshot, is damaged in
-    any byte, is too short or too long, or is of a newer version. O(bytes): 0.8 s per GB and what the disk takes.
+    Raises SnapshotError with the fault and its position if the file cannot be read, is not a snapshot, is damaged in
+    any byte, is too short or too long, or has a newer version. O(bytes): 0.8 s per GB plus the time of the disk.
     """
     with _os_errors("read", path):
         # Without O_NONBLOCK, opening a FIFO would wait for a writer.
@@ -120,7 +120,7 @@ class _Reader:
             try:
                 name, array = self.allocated(entry, offset)
             except (KeyError, TypeError, ValueError, OverflowError) as error:
-                self.fail(f"has an array in its header that cannot be: {error!r:.200}")
+                self.fail(f"has an invalid array in its header: {error!r:.200}")
             except MemoryError:
                 self.fail(f"holds array {entry['name']!r:.200}, for which there is no memory", hint="find more memory")
             if name in arrays:
@@ -133,7 +133,7 @@ class _Reader:
         return header["meta"], arrays
 
     def header(self, size: int) -> tuple[int, dict[str, Any]]:
-        """Where the header begins, and the header, once all but the arrays is known to be whole."""
+        """The position of the header, and the header, after everything except the arrays has been verified."""
         raw = bytearray(min(size, _ALIGN))
         self.read_into(memoryview(raw), "its first bytes")
         if not raw:
@@ -150,9 +150,9 @@ class _Reader:
         if size < total:
             self.fail(f"is truncated: it has {size} of {total} bytes")
         if size > total:
-            self.fail(f"has {size - total} bytes behind its end at byte {total}")
+            self.fail(f"has {size - total} bytes after its end at byte {total}")
         if version < 1 or offset < _ALIGN or offset + length != total:
-            self.fail(f"has a header that cannot be: version {version}, {length} bytes at byte {offset} of {total}")
+            self.fail(f"has an invalid header: version {version}, {length} bytes at byte {offset} of {total}")
         text = bytearray(length)
         self.move(offset)
         self.read_into(memoryview(text), "its header")
@@ -165,7 +165,8 @@ class _Reader:
         self.fail(f"has a header that is not Hostler's, bytes {offset} to {total}")
 
     def allocated(self, entry: dict[str, Any], end: int) -> tuple[str, npt.NDArray[Any]]:
-        """An entry's name, and an array for its bytes or of zeros; ValueError and its like for what cannot be."""
+        """The name of an entry, and an array for its bytes or of zeros; ValueError, TypeError or KeyError for an
+        invalid entry."""
         name, dtype, shape = entry["name"], entry["dtype"], tuple(entry["shape"])
         if not isinstance(name, str) or not _DTYPE.fullmatch(dtype):
             raise ValueError(f"name {name!r}, dtype {dtype!r}")
@@ -188,7 +189,7 @@ class _Reader:
         padding = bytearray(-array.nbytes % _ALIGN)
         self.read_into(memoryview(padding), f"what follows array {name!r:.200}")
         if any(padding):
-            self.fail(f"is damaged behind array {name!r:.200}, bytes {self.at - len(padding)} to {self.at}")
+            self.fail(f"is damaged after array {name!r:.200}, bytes {self.at - len(padding)} to {self.at}")
 
     def read_into(self, room: memoryview, what: str) -> None:
         while room:
@@ -209,12 +210,12 @@ def _jsonable(meta: Mapping[str, Any]) -> dict[str, Any]:
     try:
         json.dumps(dict(meta), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidValue(f"meta holds what JSON cannot: {error}", field="meta") from None
+        raise InvalidValue(f"meta cannot be written as JSON: {error}", field="meta") from None
     return dict(meta)
 
 
 def _savable(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The array in C order, or InvalidValue."""
+    """The array in C order; InvalidValue if it cannot be saved."""
     if not isinstance(name, str):
         raise InvalidValue(f"an array's name must be a str, not {name!r:.200}", field="arrays")
     if not isinstance(array, np.ndarray):
@@ -225,13 +226,13 @@ def _savable(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _chunks(array: npt.NDArray[Any]) -> Iterator[memoryview]:
-    """The array's bytes in order, in pieces, not copied."""
+    """The array's bytes in order, in pieces, without a copy."""
     raw = array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
     return (raw[at : at + _CHUNK] for at in range(0, len(raw), _CHUNK))
 
 
 def _is_zero(array: npt.NDArray[Any]) -> bool:
-    """Whether every byte is zero (-0.0 is not). Ends with the first piece that is not."""
+    """Whether every byte is zero (-0.0 is not). Stops at the first piece that is not."""
     for chunk in _chunks(array):
         words = len(chunk) // 8 * 8
         if np.frombuffer(chunk[:words], np.uint64).any() or any(chunk[words:]):
@@ -252,14 +253,13 @@ def _os_errors(doing: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise SnapshotError(f"cannot {doing} {os.fspath(path)}: {error.strerror or error}", field="path") from error
-    except ValueError as error:  # a path that the system cannot be asked for
+    except ValueError as error:  # a path that the system cannot represent
         raise SnapshotError(f"cannot {doing} {os.fspath(path)!r}: {error}", field="path") from error
 
 
 @contextlib.contextmanager
 def _replacing(path: Path, sync: bool) -> Iterator[FileIO]:
-    """A new file that takes the place of ``path``, synced if that is wanted, when the block ends well; it vanishes when
-    it does not."""
+    """A new file that replaces ``path`` (synced if ``sync``) when the block succeeds, and is deleted when it fails."""
     with _os_errors("write", path):
         try:
             mode = os.stat(path).st_mode

@@ -1,7 +1,7 @@
-"""A whole fleet in one file: what is read makes the same decisions, to the bit, as what was written.
+"""A whole fleet in one file. A loaded fleet makes the same decisions, bit for bit, as the saved one.
 
-Rows, dense ids and the order in which freed ones come again are kept; compiled signatures, the change log and other
-versions are not. The container is snapshot.py's.
+Rows, dense ids and the order in which freed ones are reused are saved; compiled signatures, the change log and other
+versions are not. ``container`` defines the file format.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .pools import read_pools, write_pools
 
 KIND: Final = "hostler fleet"
 FORMAT: Final = 1
-"""Version of what stands here in the container of snapshot.py."""
+"""Version of the contents within the format of ``container``."""
 
 
 class Meta(msgspec.Struct, forbid_unknown_fields=True):
-    """What a file says of itself; ``arrays`` are the names of all there should be."""
+    """Metadata of a file; ``arrays`` are the names of all arrays it must have."""
 
     kind: str
     format: int
@@ -40,12 +40,11 @@ class Meta(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def save(fleet: Fleet, path: snapshot.Path, *, progress: snapshot.Progress | None = None, sync: bool = True) -> None:
-    """Write the fleet, as it is now, into the file at ``path``: whole, and in place of what may be there, or not at
-    all. Other versions of it stay out. ``sync`` False: the file need not survive the system's death.
-
-    ``progress(done, total)`` is called with bytes, once a MiB. InvalidValue for image properties, and capabilities of
-    storage backends, that no file can hold; SnapshotError with the system's reason if the file cannot be written.
-    O(rows * columns in use + consumers): a million hosts in half a second, and what the disk takes.
+    """Write the current version of the fleet to the file at ``path`` atomically, replacing an existing one. ``sync``
+    False: the file may be lost in a system crash. ``progress(done, total)`` is called with bytes, once per MiB.
+    InvalidValue for image properties and storage backend capabilities that are not JSON values; SnapshotError with the
+    system's reason if the file cannot be written. O(rows * columns in use + consumers): a million hosts in half a
+    second plus the time of the disk.
     """
     arrays = write_arrays(fleet) | write_values(fleet) | write_pools(fleet.pools)
     sequences = (fleet.heads.sequence, fleet.heads.volume_sequence)
@@ -56,13 +55,13 @@ def save(fleet: Fleet, path: snapshot.Path, *, progress: snapshot.Progress | Non
 
 
 def load(path: snapshot.Path) -> Fleet:
-    """The fleet that ``save`` wrote. SnapshotError, saying what is wrong, for a file that cannot be read, is no fleet,
-    is damaged, or of another format. O(rows * columns in use + consumers): a million hosts in a second or two."""
+    """Load the fleet that ``save`` wrote. SnapshotError with the fault for a file that cannot be read, is not a fleet,
+    is damaged, or has another format. O(rows * columns in use + consumers): a million hosts in a second or two."""
     found, arrays = snapshot.read(path)
     meta = _meta(path, found)
     try:
         if sorted(arrays) != sorted(meta.arrays):
-            raise ValueError(f"arrays are missing, or too many: {sorted(set(arrays) ^ set(meta.arrays))}")
+            raise ValueError(f"missing or unexpected arrays: {sorted(set(arrays) ^ set(meta.arrays))}")
         fleet = Fleet(seed=meta.seed, capacity=meta.rows)
         read_values(fleet, arrays)
         read_arrays(fleet, arrays, meta.rows, meta.made)
@@ -72,9 +71,9 @@ def load(path: snapshot.Path) -> Fleet:
         fleet.heads.sequence = whole_number(meta.sequence, "sequence", most=2**63 - 1)
         fleet.heads.volume_sequence = whole_number(meta.volume_sequence, "volume_sequence", most=2**63 - 1)
         if arrays:
-            raise ValueError(f"there is more than a fleet has: {sorted(arrays)}")
+            raise ValueError(f"unexpected arrays: {sorted(arrays)}")
     except (HostlerError, msgspec.MsgspecError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        problem = f"{os.fspath(path)} holds a fleet that cannot be: {str(error) or repr(error):.300}"
+        problem = f"{os.fspath(path)} holds an inconsistent fleet: {str(error) or repr(error):.300}"
         raise SnapshotError(problem, field="path", hint="take another snapshot") from error
     return fleet
 
@@ -83,7 +82,7 @@ def _meta(path: snapshot.Path, found: dict[str, Any]) -> Meta:
     name = os.fspath(path)
     if found.get("kind") != KIND:
         raise SnapshotError(
-            f"{name} is a snapshot, but of no fleet", field="path", hint="give the path of a saved fleet"
+            f"{name} is a snapshot, but not of a fleet", field="path", hint="give the path of a saved fleet"
         )
     if found.get("format") != FORMAT:
         problem = f"{name} has format {found.get('format')!r:.20} of a fleet, this Hostler reads {FORMAT}"
@@ -91,7 +90,7 @@ def _meta(path: snapshot.Path, found: dict[str, Any]) -> Meta:
     try:
         return msgspec.convert(found, Meta)
     except msgspec.ValidationError as error:
-        raise SnapshotError(f"{name} says of itself what cannot be: {error}", field="path") from None
+        raise SnapshotError(f"{name} has invalid metadata: {error}", field="path") from None
 
 
 __all__ = ["FORMAT", "load", "save"]

@@ -1,5 +1,5 @@
-"""What a fleet holds beside its columns, as JSON texts, and back: interned values by id, server groups, what few
-consumers have."""
+"""The parts of a fleet outside its columns as JSON, and back: interned values by id, server groups, and extras of
+consumers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TEXT: Final = msgspec.json.Encoder(order="deterministic")
 
 
 class Group(msgspec.Struct, array_like=True):
-    """A kept server group; ``policy`` as the kernel numbers it. A removed one has no uuid."""
+    """A server group; ``policy`` is the kernel's number. A removed group has no uuid."""
 
     uuid: str
     policy: int
@@ -33,7 +33,7 @@ class Group(msgspec.Struct, array_like=True):
 
 
 class Shape(msgspec.Struct, array_like=True):
-    """What a consumer takes: (class index, amount), vCPUs, MiB, MiB."""
+    """The resources of a consumer: (class index, amount), vCPUs, MiB, MiB."""
 
     amounts: tuple[tuple[int, int], ...]
     vcpus: int
@@ -42,13 +42,13 @@ class Shape(msgspec.Struct, array_like=True):
 
 
 class Values(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Everything, each list by id; ``extras`` and ``properties_of`` say which consumer has what."""
+    """All values, each list by id; ``extras`` and ``properties_of`` map consumers to values."""
 
     resource_classes: list[str]
     classes: list[HostClass]
     aggregates: list[Aggregate]
     places: int
-    """Places in the list of aggregates, those included that only another version used."""
+    """Length of the list of aggregates, including those that only another version used."""
     stats: list[tuple[tuple[str, str], ...]]
     metrics: list[tuple[tuple[str, int | float], ...]]
     pci: list[tuple[PciPool, ...]]
@@ -65,7 +65,8 @@ class Values(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def write_values(fleet: Fleet) -> Arrays:
-    """One array, the bytes of a text. InvalidValue for image properties that JSON cannot hold. O(values)."""
+    """One array with the bytes of a JSON text. InvalidValue for image properties that are not JSON values.
+    O(values)."""
     properties, properties_of = _properties(fleet)
     known = len(fleet.aggregate_table)
     values = Values(
@@ -101,15 +102,15 @@ def _properties(fleet: Fleet) -> tuple[list[dict[str, Any]], dict[int, int]]:
         except (TypeError, ValueError, msgspec.MsgspecError):
             fine = False
         if not fine:
-            problem = f"a consumer has image properties that no file can hold: {properties!r:.200}"
+            problem = f"a consumer has image properties that are not JSON values: {properties!r:.200}"
             raise InvalidValue(problem, field="image_properties")
         ids[consumer] = known.setdefault(text, len(known))
     return [msgspec.json.decode(text) for text in known], ids
 
 
 def read_values(fleet: Fleet, arrays: Arrays) -> None:
-    """Fill a new fleet's tables out of ``arrays``, of which it takes its part. ValueError and its like for what no
-    fleet has given. O(values)."""
+    """Fill a new fleet's tables from ``arrays``, consuming its part of them. ValueError or msgspec's errors for
+    inconsistent input. O(values)."""
     values = msgspec.json.decode(arrays.pop("values").tobytes(), type=Values)
     for name in values.resource_classes:
         fleet.resource_class(name, create=True)
@@ -118,7 +119,7 @@ def read_values(fleet: Fleet, arrays: Arrays) -> None:
     fleet.aggregates.extend([NONE] * (values.places - len(values.aggregates)))
     used = {index for value in values.classes for index in value.aggregates}
     if used and not 0 <= min(used) <= max(used) < values.places:
-        raise ValueError("a host class is in an aggregate that is not there")
+        raise ValueError("a host class is in an aggregate that does not exist")
     for value in values.classes:
         fleet.change_log.class_id(value)
     tables: tuple[tuple[Interned[Any], list[Any]], ...] = (
@@ -140,7 +141,7 @@ def read_values(fleet: Fleet, arrays: Arrays) -> None:
     for shape in values.shapes:
         fleet.shape(dict(shape.amounts), shape.vcpus, shape.memory_mb, shape.disk_mb)
     if len(fleet.consumers.shapes) != len(values.shapes):
-        raise ValueError("a shape is there twice")
+        raise ValueError("a shape occurs twice")
     for consumer, extras in values.extras:
         fleet.consumers.keep_extras(consumer, extras)
     fleet.consumers.notes.update(values.notes)
@@ -151,6 +152,6 @@ def read_values(fleet: Fleet, arrays: Arrays) -> None:
 
 
 def _same(found: Iterable[Any], given: Iterable[Any], what: str) -> None:
-    """ValueError unless ids came out as they were given."""
+    """ValueError unless the new ids equal the saved ones."""
     if list(found) != list(given):
-        raise ValueError(f"{what} come twice, or not in order")
+        raise ValueError(f"{what} occur twice, or out of order")

@@ -1,4 +1,4 @@
-"""Pools as named arrays, and back: what pool_rows.py and pools.py hold, for the file of a fleet (fleet_file.py)."""
+"""Storage pools as named arrays, and back, for the file of a fleet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _EPOCH: Final = datetime.datetime(1970, 1, 1)
 
 
 class Fact(msgspec.Struct, array_like=True):
-    """One row: its backend, name and zone, and its reports (the one its figures are of, and the latest) with times."""
+    """One row: its backend, name and zone, and its reports (the one its capacities come from, and the latest) with
+    times."""
 
     backend: str
     name: str
@@ -38,7 +39,7 @@ class Fact(msgspec.Struct, array_like=True):
 
 
 class Values(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Everything but figures."""
+    """Everything except capacities."""
 
     rows: int
     now: float
@@ -52,7 +53,7 @@ class Values(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def write_pools(pools: Pools) -> Arrays:
-    """The arrays; none for a fleet without storage. InvalidValue for capabilities that no file can hold. O(pools +
+    """The arrays; none for a fleet without storage. InvalidValue for capabilities that are not JSON values. O(pools +
     volumes)."""
     if not pools.services and not pools.volumes and not pools.aggregates:
         return {}
@@ -73,7 +74,7 @@ def write_pools(pools: Pools) -> Arrays:
     except (TypeError, ValueError, msgspec.MsgspecError):
         fine = False
     if not fine:
-        problem = "a storage backend reports capabilities that no file can hold: only JSON values can be saved"
+        problem = "a storage backend reports capabilities that cannot be saved: only JSON values can"
         raise InvalidValue(problem, field="capabilities")
     block = pools.columns.block[: len(NAMES), : pools.columns.rows]
     return {_VALUES: np.frombuffer(text, np.uint8), _BLOCK: np.ascontiguousarray(block).reshape(-1)}
@@ -88,7 +89,7 @@ def _fact(facts: PoolFacts) -> Fact:
 
 
 def _without_time(capabilities: Mapping[str, Any]) -> tuple[dict[str, Any], float | None]:
-    """Capabilities without the time of their report, and that."""
+    """Capabilities without the time of their report, and the time."""
     plain = {name: value for name, value in capabilities.items() if name != "timestamp"}
     stamp = capabilities.get("timestamp")
     return plain, None if stamp is None else (stamp - _EPOCH).total_seconds()
@@ -99,14 +100,14 @@ def _with_time(capabilities: dict[str, Any], at: float | None) -> dict[str, Any]
 
 
 def read_pools(pools: Pools, arrays: Arrays) -> None:
-    """Fill the pools of a new fleet out of ``arrays``, of which it takes its part. ValueError and its like for what no
-    fleet has given. O(pools + volumes)."""
+    """Fill the pools of a new fleet from ``arrays``, consuming its part of them. ValueError or msgspec's errors for
+    inconsistent input. O(pools + volumes)."""
     if _VALUES not in arrays:
         return
     values = msgspec.json.decode(arrays.pop(_VALUES).tobytes(), type=Values)
     block = arrays.pop(_BLOCK).reshape(len(NAMES), values.rows)
     if block.dtype != np.float64:
-        raise ValueError("figures of pools are malformed")
+        raise ValueError("capacities of pools are malformed")
     pools.now, pools.default_ratio = values.now, values.default_ratio
     pools.services.update({service.host: service for service in values.services})
     pools.reports.update({key: check_report(report) for key, report in values.reports})

@@ -1,4 +1,4 @@
-"""What the scheduler answers: a decision as a plain value, with what every stage removed."""
+"""The answers of the scheduler: a decision as a plain value, with the number of hosts that each stage removed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from .errors import NoValidHost
 
 
 class ScorePart(msgspec.Struct, frozen=True, gc=False):
-    """One weigher's share of a host's score: ``multiplier * normalised``, ``normalised`` made from ``raw``."""
+    """One weigher's part of a host's score: ``multiplier * normalised``, where ``normalised`` is derived from
+    ``raw``."""
 
     weigher: str
     raw: float
@@ -19,7 +20,7 @@ class ScorePart(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def points(self) -> float:
-        """What it adds to the score."""
+        """The points that it adds to the score."""
         return self.multiplier * self.normalised
 
 
@@ -34,7 +35,7 @@ class Alternate(msgspec.Struct, frozen=True, gc=False):
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Where one instance goes, and what it takes: ``allocations`` = {provider uuid: {resource class: amount}}."""
+    """The host chosen for one instance, and its allocations: {provider uuid: {resource class: amount}}."""
 
     instance_uuid: str
     host: str
@@ -49,7 +50,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Why nothing was placed: ``sentence`` for people, ``stage`` and ``removed`` for programs, ``hint`` what would
+    """Why nothing was placed: ``sentence`` for people, ``stage`` and ``removed`` for programs, ``hint`` for what would
     help."""
 
     sentence: str
@@ -60,9 +61,9 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The answer to one request.
 
-    ``considered`` hosts came in; ``removed`` says how many each stage took out, in order (for several instances: at
-    the first). ``claims`` lists (instance uuid, provider uuid, ok) where claims were made elsewhere. ``seed`` is what
-    random choices of this decision were made from.
+    ``considered``: number of hosts before the first stage. ``removed``: number of hosts that each stage removed, in
+    order (for several instances: at the first). ``claims`` lists (instance uuid, provider uuid, ok) if an external
+    service made the claims. ``seed``: seed of this decision's random choices.
     """
 
     sequence: int
@@ -95,7 +96,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.selections[0]
 
     def amounts(self) -> dict[str, int]:
-        """What all instances take together, by resource class."""
+        """The total allocations of all instances, by resource class."""
         total: dict[str, int] = {}
         for selection in self.selections:
             for resources in selection.allocations.values():

@@ -1,5 +1,5 @@
-"""Every error that Hostler raises on purpose: one hierarchy, each with a stable code, the field at fault, and what to
-do."""
+"""All errors that Hostler raises deliberately: one hierarchy, each with a stable code, the field at fault, and a
+hint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class HostlerError(Exception):
-    """Base of all errors. ``code`` is stable for programs; ``field`` names the value at fault; ``hint`` says what to
+    """Base of all errors. ``code`` is stable, for programs; ``field`` names the value at fault; ``hint`` says what to
     do."""
 
     code = "error"
@@ -30,7 +30,8 @@ class InvalidValue(HostlerError):
 
 
 class UnknownName(HostlerError):
-    """A name (host, filter, trait, option, consumer, ...) that does not exist; the hint lists the closest that do."""
+    """A name (host, filter, trait, option, consumer, ...) that does not exist; the hint lists the closest existing
+    names."""
 
     code = "unknown_name"
 
@@ -50,7 +51,7 @@ class DuplicateName(HostlerError):
 
 
 class InUse(HostlerError):
-    """What should be removed still holds allocations, children or inventory."""
+    """The object to be removed still has allocations, children or inventory."""
 
     code = "in_use"
 
@@ -62,7 +63,7 @@ class CapacityExceeded(HostlerError):
 
 
 class NoValidHost(HostlerError):
-    """No host can take the request; ``removed`` counts the hosts that each stage removed."""
+    """No host fits the request; ``removed`` counts the hosts that each stage removed."""
 
     code = "no_valid_host"
 
@@ -72,7 +73,7 @@ class NoValidHost(HostlerError):
 
 
 class MetricNotFound(HostlerError):
-    """A metric that ``[metrics] required`` demands is missing on a host (Nova: ComputeHostMetricNotFound)."""
+    """A metric that ``[metrics] required`` makes mandatory is missing on a host (Nova: ComputeHostMetricNotFound)."""
 
     code = "metric_not_found"
 

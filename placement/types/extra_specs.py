@@ -1,4 +1,4 @@
-"""The small language of flavor extra specs: ``"<operator> <operand>"``. It compares one text and knows no host.
+"""The requirement syntax of flavor extra specs: ``"<operator> <operand>"``. Compares one string with a requirement.
 
     operator                     holds if                                             operands used
     (none)                       the value equals the whole requirement
@@ -49,11 +49,12 @@ class Condition:
 
     @property
     def is_numeric(self) -> bool:
-        """It compares numbers and has an operand to compare with (good or bad)."""
+        """True if the operator compares numbers and has an operand, valid or not."""
         return self.operator in _NUMERIC and bool(self.operands)
 
     def check(self, spec: str) -> None:
-        """Raise InvalidValue, naming the extra spec ``spec``, if an operand that should be a number is none."""
+        """Raise InvalidValue, naming the extra spec ``spec``, if a numeric operator has an operand that is not a
+        number."""
         if self.is_numeric and self.number is None:
             raise InvalidValue(
                 f"extra spec {spec}: {self.operands[0]!r} is not a number in {self.text!r}",
@@ -62,7 +63,8 @@ class Condition:
             )
 
     def holds(self, value: str) -> bool:
-        """Whether ``value`` satisfies it. A value that should be a number and is not does not."""
+        """Whether ``value`` satisfies the requirement. A value that is not a number satisfies no numeric
+        requirement."""
         if not self.operator:
             return value == self.text
         if not self.operands:
@@ -77,13 +79,13 @@ class Condition:
         return all(word in value for word in needed)
 
     def failure(self, value: str) -> str:
-        """Why ``value`` does not satisfy it, in words: '8 does not satisfy ...' or '... is not a number'."""
+        """Why ``value`` does not satisfy the requirement: '8 does not satisfy ...' or '... is not a number'."""
         if self.is_numeric and number(value) is None:
             return f"{value!r} is not a number, which {self.text!r} needs"
         return f"{value[:200]} does not satisfy {self.text!r}"
 
     def nova_error(self, value: str) -> str | None:
-        """The exception that Nova 33 raises on ``value``, which aborts the whole request there; or None."""
+        """The exception that Nova 33 raises for ``value``, which aborts the whole request in Nova; or None."""
         broken = self.is_numeric and (self.number is None or number(value) is None)
         return "ValueError" if broken else None
 

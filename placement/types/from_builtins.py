@@ -1,4 +1,4 @@
-"""Plain values (what MessagePack, JSON or TOML give) to dataclasses and Structs, where an unknown name is an error."""
+"""Conversion of decoded MessagePack, JSON or TOML values to dataclasses and Structs. An unknown field is an error."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ T = TypeVar("T")
 
 
 def from_plain(value: Any, kind: type[T], field: str) -> T:
-    """``value`` as a ``kind``. InvalidValue for a wrong type or a missing field, UnknownName for a field that there is
-    not, both with the path to it. O(size)."""
+    """``value`` as a ``kind``. InvalidValue for a wrong type or a missing field, UnknownName for an unknown field, both
+    with the path to it. O(size)."""
     refuse_unknown(value, kind, field)
     try:
         return msgspec.convert(value, kind)
@@ -26,13 +26,13 @@ def from_plain(value: Any, kind: type[T], field: str) -> T:
 
 
 def from_msgspec(error: msgspec.ValidationError, field: str) -> InvalidValue:
-    """msgspec's complaint, with the path to the value at fault as the field."""
+    """The error for a msgspec.ValidationError, with the path to the value at fault as the field."""
     problem, _, path = str(error).partition(" - at `$")
     return InvalidValue(f"{field}: {problem}", field=f"{field}{path.rstrip('`')}" if path else field)
 
 
 def refuse_unknown(value: Any, kind: Any, field: str) -> None:
-    """UnknownName if a mapping that stands for a dataclass, at any depth, has a key that is no field of it."""
+    """UnknownName if a mapping for a dataclass, at any depth, has a key that is not one of its fields."""
     if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
         hints = _hints(kind)  # type: ignore[arg-type]  # a dataclass is a type here, never an instance
         for name, item in value.items():

@@ -1,4 +1,4 @@
-"""What became of guests, as plain values: a service's journal gives them, a simulation plays them again."""
+"""The lifetimes of guests as plain values: read from a service's journal, replayed by a simulation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from .request import RequestSpec
 
 
 class PastGuest(NamedTuple):
-    """A guest that was asked for. Times in seconds since the epoch; ``left`` None: it was there at the end.
-
-    ``placed`` False: no host was found, so nobody knows how long it would have stayed. Guests of one ``batch`` were
-    asked for together. ``group``: uuid of its anti-affinity server group; empty: none.
+    """A requested guest. Times in seconds since the epoch; ``left`` None: it still ran at the end. ``placed`` False: no
+    host was found, so its lifetime is unknown. Guests of one ``batch`` were requested together. ``group``: uuid of its
+    anti-affinity server group; empty: none.
     """
 
     uuid: str
@@ -27,8 +26,8 @@ class PastGuest(NamedTuple):
 
 
 class GuestHistory(msgspec.Struct, frozen=True, kw_only=True):
-    """All guests in order of coming, the ``standing`` first: those that were there ``began``. ``not_admitted``: how
-    many more were asked for that quota, rights or a malformed request kept from any host."""
+    """All guests in order of arrival, first the ``standing`` ones, which existed at time ``began``. ``not_admitted``:
+    number of further requests that quota, access rights or a malformed request rejected."""
 
     guests: tuple[PastGuest, ...]
     standing: int

@@ -1,4 +1,4 @@
-"""A host as Nova's filters and weighers see it: plain values to load, and the protocol that live views satisfy."""
+"""A host as Nova's filters and weighers read it: values for loading, and the protocol of live views."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """The nova-compute service. Times in seconds since the epoch; ``last_seen_up`` None with ``created_at`` None means
-    that no heartbeat is watched and the service counts as up."""
+    """The nova-compute service. Times in seconds since the epoch; if both ``last_seen_up`` and ``created_at`` are None,
+    heartbeats are not monitored and the service counts as up."""
 
     disabled: bool = False
     disabled_reason: str | None = None
@@ -72,12 +72,12 @@ class PciPool:
 
 
 class HostState(Protocol):
-    """What a filter or weigher may read of a host. Names are those of Nova's HostState.
+    """The fields of a host that a filter or weigher may read, under the names of Nova's HostState.
 
     ``vcpus_used``, ``free_ram_mb`` (MiB), ``free_disk_mb`` (MiB), ``num_instances``, ``num_io_ops`` change with every
-    claim; so do ``instances``, ``numa_topology`` and ``pci_pools``; all other fields change only when the host is
-    reported anew. ``instances`` maps an instance uuid to the image properties it was booted with. ``cpu_info`` is a
-    JSON text. ``metrics`` maps a metric to its number as Nova's HostState holds it.
+    claim; so do ``instances``, ``numa_topology`` and ``pci_pools``; all other fields change only with a new report of
+    the host. ``instances`` maps an instance uuid to the image properties it was booted with. ``cpu_info`` is a JSON
+    text. ``metrics`` maps the name of a metric to its value, as in Nova's HostState.
     """
 
     @property
@@ -144,11 +144,11 @@ class HostState(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A compute host to load. It satisfies HostState, so rules can be tried on it without a fleet.
+    """A compute host to load. It satisfies HostState, so that rules can be tested without a fleet.
 
-    Memory in MiB, disk in GiB unless the name says _mb. ``free_ram_mb`` / ``free_disk_mb`` / ``vcpus_used`` are what
-    the compute node reports; -1 MiB free derives from the totals, as if nothing were used. An empty ``nodename`` is the
-    host's, an empty ``uuid`` is made from the fleet's seed and the row.
+    Memory in MiB, disk in GiB unless the name says _mb. ``free_ram_mb`` / ``free_disk_mb`` / ``vcpus_used`` are the
+    values that the compute node reports; -1 MiB free is derived from the totals, as if nothing were used. An empty
+    ``nodename`` defaults to ``host``, an empty ``uuid`` is generated from the fleet's seed and the row.
     """
 
     host: str

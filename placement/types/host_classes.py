@@ -1,5 +1,4 @@
-"""Interning of what hosts have in common: a host class is one combination of all static fields, judged once for all
-its hosts."""
+"""Interning of static host fields: a host class is one combination of all of them, evaluated once for all its hosts."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 class Interned(Generic[T]):
-    """Dense ids for equal values, in the order in which they came."""
+    """Dense ids for equal values, in order of first occurrence."""
 
     def __init__(self) -> None:
         self.values: list[T] = []
@@ -21,7 +20,7 @@ class Interned(Generic[T]):
         return len(self.values)
 
     def id(self, value: T) -> int:
-        """The id of ``value``, new if it was not seen before. O(1)."""
+        """The id of ``value``; an unseen value gets the next id. O(1)."""
         known = self.ids.get(value)
         if known is None:
             known = self.ids[value] = len(self.values)
@@ -32,7 +31,7 @@ class Interned(Generic[T]):
         return self.values[index]
 
     def truncate(self, count: int) -> bool:
-        """Forget the values that came after the first ``count``, for a load that failed; True if there were any."""
+        """Drop the values after the first ``count``, after a failed load; True if there were any."""
         gone = self.values[count:]
         for value in gone:
             del self.ids[value]
@@ -42,7 +41,7 @@ class Interned(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostClass:
-    """Everything static of a row. ``aggregates`` are ids in the fleet's list of aggregates, in the order they were
+    """The static fields of a row. ``aggregates`` are ids in the fleet's list of aggregates, in the order they were
     given."""
 
     is_host: bool = False
@@ -75,4 +74,4 @@ STATIC_FIELDS: Final = frozenset(
         "traits",
     }
 )
-"""HostState fields that a host class determines: a verdict that reads only these is taken once per class."""
+"""HostState fields that a host class determines: a rule that reads only these is evaluated once per class."""

@@ -1,7 +1,7 @@
-"""What Nova knows of image properties: their names, old names and types. Which hosts suit an image is for the filters.
+"""Image properties known to Nova: names, legacy names and types. Filters decide which hosts suit an image.
 
-A property is compared in its canonical form: ``amd64`` is ``x86_64``, ``yes`` for a switch is ``True``, and what Nova
-has no field for does not exist. Source: Nova 33 ImageMetaProps.
+A property is compared in its canonical form: ``amd64`` is ``x86_64``, ``yes`` for a boolean is ``True``, and a property
+without a field in Nova is ignored. Source: Nova 33 ImageMetaProps.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ _CANONICAL: dict[str, Callable[[Any], Any]] = {
 
 
 def canonical(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """``properties`` under Nova's names and in Nova's types; unknown and None ones are left out. O(properties)."""
+    """``properties`` with Nova's names and types; unknown and None ones are omitted. O(properties)."""
     named = {_LEGACY[old]: value for old, value in properties.items() if old in _LEGACY}
     named |= _vmware_adapter(properties.get("vmware_adaptertype"))
     named |= properties
@@ -192,7 +192,7 @@ def canonical(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _vmware_adapter(adapter: Any) -> dict[str, Any]:
-    """VMware's adapter type names a bus or a SCSI controller in one word."""
+    """VMware's adapter type is either a bus or a SCSI controller."""
     if adapter is None:
         return {}
     return {"hw_disk_bus": "ide"} if adapter == "ide" else {"hw_disk_bus": "scsi", "hw_scsi_model": adapter}

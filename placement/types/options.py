@@ -1,7 +1,6 @@
 """nova.conf as data: one frozen value per option group, with Nova 33's option names, defaults, types and limits.
 
-Not a policy: which filters and weighers run, in which order, is read from these values in ``policy``. No files are read
-here.
+``policy`` reads from these values which filters and weighers run, and in which order. This module reads no files.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class Ratios(Mapping[str, float]):
         return f"Ratios({self._ratios!r})"
 
     def to_words(self) -> list[str]:
-        """The form of nova.conf: ``name=ratio``, in order."""
+        """The notation of nova.conf: ``name=ratio``, in order."""
         return [f"{name}={ratio!r}" for name, ratio in self._ratios.items()]
 
 
@@ -72,11 +71,11 @@ class OptionGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return cls.__struct_fields__
 
     def changed(self) -> dict[str, Any]:
-        """Option -> value where it is not the default, as ``Options.from_mapping`` reads it. O(options)."""
+        """The options that differ from their defaults, as ``Options.from_mapping`` reads them. O(options)."""
         return {name: plain for name, plain in self.all_values().items() if not _is_default(self, name)}
 
     def all_values(self) -> dict[str, Any]:
-        """Option -> value of all options, as plain numbers, strings and lists."""
+        """All options with their values, as plain numbers, strings and lists."""
         return {name: _plain(getattr(self, name)) for name in self.option_names()}
 
 
@@ -104,7 +103,7 @@ class DefaultOptions(OptionGroup, frozen=True):
 
 
 class SchedulerOptions(OptionGroup, frozen=True):
-    """``[scheduler]``. Besides limits it holds the switches of the prefilters (nova.md section 6)."""
+    """``[scheduler]``: limits, and the options that enable prefilters."""
 
     group: ClassVar[str] = "scheduler"
 
@@ -207,8 +206,8 @@ class UpgradeLevelsOptions(OptionGroup, frozen=True):
 
 
 class GpuOptions(OptionGroup, frozen=True):
-    """``[gpu]``, Hostler's own: what the GPU weighers know besides the fleet. ``typical`` is the mix of requests that
-    fragmentation is measured by: ``cpu_milli:gpu_milli:gpus[:A|B]=share``."""
+    """``[gpu]``, specific to Hostler: parameters of the GPU weighers. ``typical`` is the mix of requests for which
+    fragmentation is measured: ``cpu_milli:gpu_milli:gpus[:A|B]=share``."""
 
     group: ClassVar[str] = "gpu"
 
@@ -219,7 +218,7 @@ class GpuOptions(OptionGroup, frozen=True):
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """All of nova.conf that a decision or its set-up may depend on. ``default`` is the group ``[DEFAULT]``."""
+    """All options of nova.conf that a decision may depend on. ``default`` is the group ``[DEFAULT]``."""
 
     default: DefaultOptions = DefaultOptions()
     scheduler: SchedulerOptions = SchedulerOptions()
@@ -233,7 +232,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Mapping[str, Any]]) -> Options:
-        """Options from group -> option -> value; what is left out has Nova's default.
+        """Options from a mapping group -> option -> value; omitted options have Nova's defaults.
 
         A value may have its own type or be written as in nova.conf: ``"yes"``, ``"4"``, ``"a, b"``. Raises UnknownName
         for a group or option that does not exist, InvalidValue for a value that Nova would refuse, NaN and infinity.
@@ -247,11 +246,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         return cls(**groups)
 
     def groups(self) -> tuple[OptionGroup, ...]:
-        """The groups, in the order of nova.md."""
+        """The groups, in the order of Nova's configuration reference."""
         return tuple(getattr(self, attribute) for attribute in self.__struct_fields__)
 
     def to_mapping(self) -> dict[str, dict[str, Any]]:
-        """What differs from Nova's defaults, as ``from_mapping`` reads it."""
+        """The options that differ from Nova's defaults, as ``from_mapping`` reads them."""
         changed = {group.group: group.changed() for group in self.groups()}
         return {name: values for name, values in changed.items() if values}
 
@@ -289,7 +288,7 @@ def read_group(group: type[G], values: Mapping[str, Any]) -> G:
 
 
 def invalid(field: str, value: object, wanted: str) -> InvalidValue:
-    """The error for ``field``, whose ``value`` should have been ``wanted``."""
+    """The error for ``field``, whose ``value`` is not ``wanted``."""
     return InvalidValue(f"{field} is {_short(value)}, but must be {wanted}", field=field)
 
 
@@ -330,7 +329,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-# Reading one value: first from the form of nova.conf to the type, then the limits.
+# Reading one value: first from the notation of nova.conf to the type, then the limits.
 
 
 def _read(field: str, kind: Any, value: object) -> Any:
@@ -348,7 +347,7 @@ def _read(field: str, kind: Any, value: object) -> Any:
 
 
 def _base(kind: Any) -> Any:
-    """The reader's key: ``Annotated`` and ``| None`` taken off."""
+    """The key of the reader: the type without ``Annotated`` and ``| None``."""
     if kind == Words:
         return tuple
     while kind not in _READERS:
@@ -399,21 +398,21 @@ def read_text(field: str, value: object) -> str:
 
 
 def read_words(field: str, value: object) -> tuple[str, ...]:
-    """A list of strings, or one text with commas; blanks around a word do not count. Raises InvalidValue."""
+    """A list of strings, or one string with commas; blanks around items are ignored. Raises InvalidValue."""
     if isinstance(value, str):
         parts: Iterable[object] = value.split(",") if value.strip() else ()
     elif isinstance(value, list | tuple):
         parts = value
     else:
-        raise invalid(field, value, "a list of texts")
+        raise invalid(field, value, "a list of strings")
     words = tuple(read_text(field, part).strip() for part in parts)
     if not all(words):
-        raise invalid(field, value, "a list without empty texts")
+        raise invalid(field, value, "a list without empty strings")
     return words
 
 
 def _read_ratios(field: str, value: object) -> Ratios:
-    """``name=ratio`` items, or a table. Nova ignores an item that is not of this form, and so do we (recorded)."""
+    """``name=ratio`` items, or a table. As in Nova, an item of another form is ignored (recorded from Nova 33)."""
     if isinstance(value, Mapping):
         return Ratios({_ratio_name(field, name): _read_float(field, ratio) for name, ratio in value.items()})
     ratios: dict[str, float] = {}
@@ -426,7 +425,7 @@ def _read_ratios(field: str, value: object) -> Ratios:
         if not name:
             continue
         if not math.isfinite(ratio):
-            raise invalid(field, value, "a list of name=ratio with finite ratios")
+            raise invalid(field, value, "a list of name=ratio items with finite ratios")
         if name in ratios:
             raise invalid(field, value, f"a list that names {name!r} once")
         ratios[name] = ratio

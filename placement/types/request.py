@@ -28,8 +28,8 @@ class Flavor(ContentEquality):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Image(ContentEquality):
-    """What filters and prefilters read of an image. ``properties`` uses Nova's canonical or legacy names (hw_*, img_*,
-    os_*)."""
+    """The fields of an image that filters and prefilters read. ``properties`` uses Nova's canonical or legacy names
+    (hw_*, img_*, os_*)."""
 
     id: str | None = None
     disk_format: str | None = None
@@ -52,7 +52,7 @@ class InstanceNumaCell(ContentEquality):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class InstanceNumaTopology(ContentEquality):
-    """The NUMA cells that a guest asks for."""
+    """The NUMA cells that a guest requests."""
 
     cells: tuple[InstanceNumaCell, ...]
     emulator_threads_policy: str | None = None
@@ -71,7 +71,8 @@ class PciRequest(ContentEquality):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Destination(ContentEquality):
-    """Where the request must go. ``aggregates``: each item is a comma list of uuids (any of), the items are ANDed."""
+    """Restricts the request to a destination. ``aggregates``: each item is a comma-separated list of uuids (any of
+    them), all items must match."""
 
     host: str | None = None
     node: str | None = None
@@ -97,8 +98,8 @@ class ServerGroup(ContentEquality):
 class RequestSpec(ContentEquality):
     """The part of a request that many requests share; the engine compiles equal ones once.
 
-    ``scheduler_hints`` maps a hint to its list of values. ``is_bfv``: boots from a volume, so root_gb takes no local
-    disk.
+    ``scheduler_hints`` maps a hint to its list of values. ``is_bfv``: boots from a volume, so that root_gb uses no
+    local disk.
     """
 
     flavor: Flavor
@@ -116,11 +117,11 @@ class RequestSpec(ContentEquality):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Request(ContentEquality):
-    """One command to place ``len(instance_uuids)`` guests of one spec, all or nothing.
+    """A request to place ``len(instance_uuids)`` guests of one spec, all or nothing.
 
-    ``server_group`` is either the uuid of a group that the engine keeps, or a ServerGroup whose members and hosts the
-    caller supplies. ``now`` is the command's time in seconds since the epoch (None: the engine's last known time).
-    ``alternates`` is the number of further hosts to name. ``instance_uuids`` left empty gets one uuid made from the
+    ``server_group`` is either the uuid of a group of the fleet, or a ServerGroup whose members and hosts the caller
+    supplies. ``now`` is the command's time in seconds since the epoch (None: the engine's last known time).
+    ``alternates`` is the number of further hosts to return. Empty ``instance_uuids`` get one uuid, generated from the
     engine's seed and sequence number.
     """
 
@@ -155,7 +156,7 @@ class Request(ContentEquality):
 
     @property
     def is_rebuild(self) -> bool:
-        """Nova marks a rebuild's check by the hint ``_nova_check_type=rebuild``."""
+        """True for a rebuild check, which Nova marks with the hint ``_nova_check_type=rebuild``."""
         return tuple(self.spec.scheduler_hints.get("_nova_check_type", ())) == ("rebuild",)
 
     def with_changes(self, **changes: Any) -> Request:

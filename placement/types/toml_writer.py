@@ -1,4 +1,4 @@
-"""Writes flat tables of plain values as TOML 1.0; the standard library only reads it. Not a general writer."""
+"""Writes flat tables of plain values as TOML 1.0; the standard library has only a parser. Not a general writer."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def _value(value: Any) -> str:
 
 
 def _text(text: str) -> str:
-    """JSON's escapes are TOML's, but TOML also wants DEL escaped."""
+    """JSON's escapes are valid in TOML, which also requires DEL to be escaped."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -23,19 +23,19 @@ LONGEST_NAME: Final = 200
 LONGEST_CUSTOM: Final = 255
 """Characters of a trait's or resource class's name (Placement's limit)."""
 MOST_RATIO: Final = 3.40282e38
-"""Greatest allocation ratio (Placement: a single-precision database column)."""
+"""Maximum allocation ratio (Placement: a single-precision database column)."""
 STANDARD_CLASSES: Final = frozenset(os_resource_classes.STANDARDS)
 _CUSTOM: Final = re.compile("CUSTOM_[A-Z0-9_]+")
 
 
 def shown(value: object) -> str:
-    """``repr`` of a value, cut to what a message can hold."""
+    """``repr`` of a value, truncated for a message."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def cut(text: object) -> str:
-    """A text that somebody sent as a message shows it: as it is, but not endless."""
+    """A received string, truncated for a message."""
     return str(text)[:200]
 
 
@@ -62,7 +62,8 @@ def finite(value: object, field: str) -> float:
 
 
 def ratio(value: object, field: str) -> float:
-    """``value`` as a finite float >= 0 that a database's single-precision column holds; InvalidValue otherwise."""
+    """``value`` as a finite float >= 0 within the range of a single-precision database column; InvalidValue
+    otherwise."""
     number = finite(value, field)
     if not 0 <= number <= MOST_RATIO:
         raise InvalidValue(f"{field} must not be negative nor above {MOST_RATIO}, got {shown(value)}", field=field)
@@ -70,7 +71,7 @@ def ratio(value: object, field: str) -> float:
 
 
 def uuid_words(text: object, field: str) -> tuple[int, int]:
-    """A uuid's high and low 64 bits; InvalidValue if ``text`` is none."""
+    """The high and low 64 bits of a uuid; InvalidValue if ``text`` is not a uuid."""
     if not isinstance(text, str):
         raise InvalidValue(f"{field} must be a uuid, got {shown(text)}", field=field)
     try:
@@ -80,29 +81,29 @@ def uuid_words(text: object, field: str) -> tuple[int, int]:
 
 
 def check_name(name: object, field: str) -> str:
-    """``name`` if it can name a provider: 1 to 200 characters, no control characters; InvalidValue otherwise."""
+    """``name`` if it is a valid provider name: 1 to 200 characters, no control characters; InvalidValue otherwise."""
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
         raise InvalidValue(f"{field} must be 1 to {LONGEST_NAME} printable characters, got {shown(name)}", field=field)
     return name
 
 
 def check_provider_name(name: object, field: str) -> str:
-    """``name`` if Placement's API takes it for a provider: any 1 to 200 characters; InvalidValue otherwise."""
+    """``name`` if Placement's API accepts it as a provider name: any 1 to 200 characters; InvalidValue otherwise."""
     if not 0 < len(check_text(name, field)) <= LONGEST_NAME:
         raise InvalidValue(f"{field} must be 1 to {LONGEST_NAME} characters, got {shown(name)}", field=field)
     return str(name)
 
 
 def check_text(value: object, field: str) -> str:
-    """``value`` if it is a text that UTF-8 can hold; InvalidValue otherwise."""
+    """``value`` if it is a string that UTF-8 can encode; InvalidValue otherwise."""
     if not isinstance(value, str) or not (value.isascii() or value.encode(errors="replace").decode() == value):
-        raise InvalidValue(f"{field} must be a text, got {shown(value)}", field=field)
+        raise InvalidValue(f"{field} must be a string, got {shown(value)}", field=field)
     return value
 
 
 def check_array(value: object, field: str, shape: tuple[int, ...], kinds: str, what: str) -> NDArray[Any]:
-    """``value`` as an array of this shape, of one of these kinds of dtype; InvalidValue that says ``what`` is
-    wanted."""
+    """``value`` as an array of this shape and one of these kinds of dtype; InvalidValue that describes the expected
+    value with ``what``."""
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, OverflowError):
@@ -126,10 +127,10 @@ def check_trait(name: object) -> str:
 
 
 def check_traits(names: object) -> frozenset[str]:
-    """Traits as a host class has them; UnknownName for one that is none, InvalidValue for what holds no texts.
-    O(traits)."""
+    """A set of traits for a host class; UnknownName for an unknown trait, InvalidValue for anything but several
+    strings. O(traits)."""
     if isinstance(names, str) or not isinstance(names, Iterable):
-        raise InvalidValue(f"traits must be several texts, got {shown(names)}", field="traits")
+        raise InvalidValue(f"traits must be several strings, got {shown(names)}", field="traits")
     return frozenset(map(check_trait, names))
 
 
@@ -141,5 +142,5 @@ def check_resource_class(name: object) -> str:
 
 
 def is_custom(name: str) -> bool:
-    """True if ``name`` is one for a custom trait or resource class. O(1)."""
+    """True if ``name`` is a valid name of a custom trait or resource class. O(1)."""
     return len(name) <= LONGEST_CUSTOM and _CUSTOM.fullmatch(name) is not None

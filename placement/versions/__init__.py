@@ -1,1 +1,1 @@
-"""Undo, redo and forks of one mutable state; knows no fleet."""
+"""Undo, redo and forks of one mutable state. Independent of the fleet."""

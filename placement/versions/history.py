@@ -1,9 +1,9 @@
 """Versions of one mutable state that can be returned to: forks without copies, and undo when a command fails.
 
-The state lives once, at the version that was used last. Every other version that somebody still holds knows the
-operations that lead from it to a neighbour; going there undoes or redoes them (Baker's rerooting of persistent
-arrays). A fork costs nothing, a change costs one record per held neighbour, going back and forth costs the operations
-between the two versions.
+The state exists once, at the version that was used last. Every other version that is still referenced stores the
+operations that lead from it to a neighbour; moving to it undoes or redoes them (Baker's rerooting of persistent
+arrays). A fork is O(1), a change costs one record per held neighbour, and switching costs the operations between the
+two versions.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Protocol
 
 
 class Operation(Protocol):
-    """A change of the state that can be made and unmade exactly."""
+    """A change of the state that can be applied and undone exactly."""
 
     def redo(self) -> None: ...
     def undo(self) -> None: ...
 
 
 class Change:
-    """An operation made of two functions."""
+    """An operation given by two functions."""
 
     __slots__ = ("_redo", "_undo")
 
@@ -49,7 +49,8 @@ class Version:
 
 
 class History:
-    """Knows which version the state is at, and brings it to another. The present itself is never held: it moves on."""
+    """Tracks the version that the state is at, and moves the state to another. The present itself is never held: it
+    changes."""
 
     def __init__(self) -> None:
         self._present = Version()
@@ -57,11 +58,11 @@ class History:
 
     @property
     def recording(self) -> bool:
-        """True while somebody holds a version that the changes from now on must be undone to reach."""
+        """True while a version is held that is reached by undoing changes made from now on."""
         return self._latest is not None and self._latest() is not None
 
     def hold(self) -> Version:
-        """The version that the state is at, reachable for as long as the caller keeps it. O(1)."""
+        """The current version, reachable as long as the caller keeps a reference to it. O(1)."""
         latest = self._latest() if self._latest is not None else None
         if latest is not None and not latest.path:
             # Nothing was changed since the last hold.
@@ -69,14 +70,14 @@ class History:
         return self._leave(self._present)
 
     def _leave(self, held: Version) -> Version:
-        """From now on the present is another version than ``held``, which it was."""
+        """Separate the present from ``held``, which was the current version."""
         self._present = held.toward = Version()
         self._latest = weakref.ref(held)
         return held
 
     @contextmanager
     def undoing(self) -> Iterator[None]:
-        """Whatever the body has changed is undone if it raises."""
+        """Undo what the body changed if it raises."""
         start = self.hold()
         try:
             yield
@@ -85,13 +86,13 @@ class History:
             raise
 
     def record(self, operation: Operation) -> None:
-        """Note an operation that was just made. O(1)."""
+        """Record an operation that was just applied. O(1)."""
         latest = self._latest() if self._latest is not None else None
         if latest is not None:
             latest.path.append((operation, True))
 
     def go(self, target: Version) -> None:
-        """Bring the state to ``target``, which stays reachable. O(operations between the two versions)."""
+        """Move the state to ``target``, which stays reachable. O(operations between the two versions)."""
         chain = [target]
         while chain[-1].toward is not None:
             chain.append(chain[-1].toward)

@@ -145,7 +145,7 @@ def test_the_time_and_its_verdicts_are_kept(tmp_path: Path) -> None:
 
 def test_a_container_of_something_else_is_refused(tmp_path: Path) -> None:
     snapshot.write(tmp_path / "other", {"kind": "else"}, {})
-    with pytest.raises(SnapshotError, match="no fleet"):
+    with pytest.raises(SnapshotError, match="not of a fleet"):
         fleet_file.load(tmp_path / "other")
 
 
@@ -160,7 +160,7 @@ def test_a_fleet_that_cannot_be_is_refused(tmp_path: Path) -> None:
     meta, arrays = snapshot.read(tmp_path / "fleet")
     del arrays["row/class_of"]
     snapshot.write(tmp_path / "broken", meta, arrays)
-    with pytest.raises(SnapshotError, match="cannot be"):
+    with pytest.raises(SnapshotError, match="inconsistent fleet"):
         fleet_file.load(tmp_path / "broken")
 
 

@@ -169,7 +169,7 @@ def test_bad_heartbeats_are_refused_and_none_is_taken(hosts: Any, at: Any, error
 def test_what_is_said_of_hosts_is_refused_for_other_providers(command: str) -> None:
     fleet = Fleet()
     fleet.add_provider("p")
-    with pytest.raises(InvalidValue, match="p is no compute host"):
+    with pytest.raises(InvalidValue, match="p is not a compute host"):
         getattr(fleet, command)("p", **({"at": NOW} if command == "heartbeat" else {}))
 
 

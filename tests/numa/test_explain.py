@@ -24,12 +24,12 @@ LIMITS = Limits(2.0, 1.5)
         (cell(mempages=(pages(2048, 9),)), pinned(memory=15), "cannot hold 15 MiB in whole pages of 2048 KiB"),
         (cell(mempages=(pages(2048, 9, 2),)), pinned(memory=16), "lacks pages for 16 MiB: 14 MiB are there"),
         (cell(mempages=(), memory_usage=96), pinned(memory=4096), "lacks memory for 4096 MiB: 4000 MiB are there"),
-        (cell(), pinned(range(5)), "has 4 CPUs to dedicate, 5 are wanted"),
-        (shared_cell(), floating(range(5)), "has 4 shared CPUs, 5 are wanted"),
+        (cell(), pinned(range(5)), "has 4 CPUs to dedicate, 5 are requested"),
+        (shared_cell(), floating(range(5)), "has 4 shared CPUs, 5 are requested"),
         (
             cell(pinned_cpus=frozenset({0, 1, 2})),
             pinned(),
-            "has 1 of its dedicated CPUs free, 2 are wanted",
+            "has 1 of its dedicated CPUs free, 2 are requested",
         ),
         (
             cell(),
@@ -56,22 +56,22 @@ def test_the_first_check_that_refuses_is_told(host: NumaCell, wanted: InstanceNu
 
 def test_a_host_without_cells_and_one_with_too_few_are_told_apart() -> None:
     two = guest(pinned([0]), pinned([1], id=1))
-    assert numa_explain(None, two) == "wants 2 NUMA cells, the host reports none"
-    assert numa_explain(topology(cell()), two) == "wants 2 NUMA cells, the host has 1"
+    assert numa_explain(None, two) == "requests 2 NUMA cells, the host reports none"
+    assert numa_explain(topology(cell()), two) == "requests 2 NUMA cells, the host has 1"
 
 
 def test_of_several_host_cells_the_closest_is_told() -> None:
     host = topology(cell(0, mempages=()), cell(1, pinned_cpus=frozenset({100, 101, 102})), cell(2, cores=1))
     told = numa_explain(host, guest(pinned(pagesize=4)))
-    assert told == "guest NUMA cell 0: host cell 1 has 1 of its dedicated CPUs free, 2 are wanted"
+    assert told == "guest NUMA cell 0: host cell 1 has 1 of its dedicated CPUs free, 2 are requested"
 
 
 def test_each_guest_cell_that_fits_nowhere_is_told() -> None:
     host = topology(cell(0), cell(1))
     told = numa_explain(host, guest(pinned(range(5)), pinned(range(5, 11), id=1)))
     assert told == (
-        "guest NUMA cell 0: host cell 0 has 4 CPUs to dedicate, 5 are wanted; "
-        "guest NUMA cell 1: host cell 0 has 4 CPUs to dedicate, 6 are wanted"
+        "guest NUMA cell 0: host cell 0 has 4 CPUs to dedicate, 5 are requested; "
+        "guest NUMA cell 1: host cell 0 has 4 CPUs to dedicate, 6 are requested"
     )
 
 
@@ -89,7 +89,7 @@ def test_missing_devices_and_devices_too_far_away_are_told_apart() -> None:
     assert told == ("the guest fits, its PCI devices do not: needs 1 PCI devices nic, but only 0 match its attributes")
     told = numa_explain(host, guest(pinned()), pci_requests=(wish,), pci_pools=(near_0,))
     assert told == (
-        "the guest fits, its PCI devices do not: the NUMA cells with room lack the PCI devices that must be near"
+        "the guest fits, its PCI devices do not: the NUMA cells that fit lack PCI devices with the required affinity"
     )
 
 

@@ -51,7 +51,7 @@ def test_a_guest_with_numa_cells_needs_a_host_with_some() -> None:
     assert JUDGE.host_passes(host(topology(cell())), wanted)
     assert not JUDGE.host_passes(host(None), wanted)
     assert not JUDGE.host_passes(host(topology()), wanted)
-    assert JUDGE.reason(host(None), wanted) == "wants 1 NUMA cells, the host reports none"
+    assert JUDGE.reason(host(None), wanted) == "requests 1 NUMA cells, the host reports none"
 
 
 def test_the_host_s_allocation_ratios_bind_floating_cpus() -> None:

@@ -191,7 +191,7 @@ def test_a_pool_that_vanished_comes_back_after_those_with_as_many_attributes() -
 
 
 def test_more_than_there_is_can_neither_be_consumed_nor_taken() -> None:
-    with pytest.raises(CapacityExceeded, match="2 PCI devices are wanted, only 1 match its attributes"):
+    with pytest.raises(CapacityExceeded, match="2 PCI devices are requested, only 1 match its attributes"):
         pci.consume([pool(1)], [wish(2)])
     with pytest.raises(CapacityExceeded, match="1 of 2 PCI devices"):
         pci.take([pool(1, name="a")], [pool(2, name="a")])

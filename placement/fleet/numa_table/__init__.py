@@ -1,6 +1,6 @@
-"""The NUMA cells of all hosts of a fleet, by row: ``NumaTable`` is the kernel's table, or with HOSTLER_PURE=1 its twin.
-
-Rules are those of ``numa``; a table only keeps state. A row that was never set has no cells.
+"""The NUMA cells of all hosts of a fleet, by row: ``NumaTable`` is the kernel's table, or with HOSTLER_PURE=1 its
+pure-Python twin. The rules are those of ``placement.numa``; a table only stores state. A row that was never set has no
+cells.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The kernel's table of NUMA cells, spoken to in values: it turns them into numbers for ``ext/_numa`` and back."""
+"""Adapter of the kernel's table of NUMA cells (``ext/_numa``): converts values to the kernel's numbers and back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class KernelProgram(NumaProgram):
 
 class KernelNumaTable:
     """NUMA state of many rows in flat arrays. Bytes per row: 8, with NUMA cells 24, and per cell 24 + 8 per 64 CPU ids
-    + 24 per page size; hosts of one model share the rest."""
+    + 24 per page size; hosts of equal hardware share the rest."""
 
     def __init__(self, capacity: int = 0) -> None:
         self._kernel = _numa.NumaTable(capacity)

@@ -1,4 +1,4 @@
-"""The obvious table of NUMA cells: a dictionary of values and the rules of ``numa``. Twin and oracle of the kernel's
+"""Pure-Python table of NUMA cells: a dictionary of values and the rules of ``placement.numa``. Twin of the kernel's
 table."""
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class PyNumaTable:
 
     @property
     def nbytes(self) -> int:
-        """What the kernel's table says of itself is not known here."""
+        """Statistics that only the kernel's table has."""
         return 0
 
     def set_row(self, row: int, topology: NumaTopology | None, cpu_ratio: float, ram_ratio: float) -> None:
@@ -194,7 +194,7 @@ class PyNumaTable:
 
 
 def check_topology(topology: NumaTopology) -> None:
-    """InvalidValue if the cells are beyond what the tables hold, or contradict themselves."""
+    """InvalidValue if the cells exceed the limits of the tables, or contradict each other."""
     _check("number of NUMA cells", len(topology.cells), 1, MOST_CELLS)
     if len({cell.id for cell in topology.cells}) < len(topology.cells):
         raise InvalidValue("two NUMA cells have the same id", field="numa_topology")
