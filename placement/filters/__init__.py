@@ -1,4 +1,4 @@
-"""The rules that say which hosts can take a request, one file per family: Nova 33's 22 filters."""
+"""Filters decide which hosts can take a request. One file per family: Nova 33's 22 filters, and Hostler's own."""
 
 from __future__ import annotations
 

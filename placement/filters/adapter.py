@@ -1,7 +1,7 @@
-"""Runs somebody's own Nova filter, unchanged, as a Hostler filter of the host form.
+"""Runs a third-party Nova filter, unchanged, as a Hostler filter in host form.
 
 Such a filter is a class without constructor arguments that has ``host_passes(host_state, spec_obj)`` and maybe Nova's
-``run_filter_once_per_request`` and ``RUN_ON_REBUILD``. It gets look-alikes of Nova's objects that are made for reading.
+``run_filter_once_per_request`` and ``RUN_ON_REBUILD``. It receives read-only objects with the attributes of Nova's.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ _NOVA_READS = {"hypervisor_hostname": "nodename", "pci_stats": "pci_pools"}
 class NovaFilterAdapter(Filter):
     """Base of adapted filters; ``NovaFilterAdapter.of(nova_class)`` makes one that can be registered like any other.
 
-    The verdict counts as depending on every host field unless the Nova class declares which it reads:
-    ``reads = ("stats", "num_instances")``. Fewer fields mean more verdicts from the cache.
+    The result is assumed to depend on every host field unless the Nova class declares the fields it reads: ``reads =
+    ("stats", "num_instances")``. Fewer fields mean more cache hits.
     """
 
     nova_class: ClassVar[type[Any]]
 
     @classmethod
     def of(cls, nova_class: type[Any]) -> type[NovaFilterAdapter]:
-        """A filter class named and behaving like ``nova_class``. Raises InvalidValue if that is no Nova filter."""
+        """A filter class with the name and behaviour of ``nova_class``. Raises InvalidValue if that is not a Nova
+        filter."""
         if not callable(getattr(nova_class, "host_passes", None)):
-            raise InvalidValue(f"{nova_class!r} is no Nova filter: it has no method host_passes", field="nova_filters")
+            raise InvalidValue(
+                f"{nova_class!r} is not a Nova filter: it has no method host_passes", field="nova_filters"
+            )
         attributes = {
             "__doc__": nova_class.__doc__,
             "name": nova_class.__name__,
@@ -70,7 +73,7 @@ def _fields_read(nova_class: type[Any]) -> frozenset[str]:
     return named
 
 
-# Look-alikes of Nova's objects
+# Read-only counterparts of Nova's objects
 
 
 class NovaObject(SimpleNamespace):
@@ -92,8 +95,8 @@ class NovaObject(SimpleNamespace):
 
 
 class NovaHostState:
-    """Our host with what only Nova has: ``hypervisor_hostname``, ``limits``, ``pci_stats``, and with ``service``,
-    ``metrics`` and ``aggregates`` of Nova's form. Every other attribute is the host's own."""
+    """A host with the additional attributes of Nova's HostState: ``hypervisor_hostname``, ``limits``, ``pci_stats``,
+    and with ``service``, ``metrics`` and ``aggregates`` in Nova's form. Every other attribute is that of the host."""
 
     __slots__ = ("_host", "limits")
 
@@ -218,7 +221,7 @@ def _destination(destination: Destination | None) -> NovaObject | None:
 
 
 def _aggregate(aggregate: Aggregate, host: str) -> NovaObject:
-    """An aggregate as Nova's filters read it; of its members it knows only the host that is judged."""
+    """An aggregate as Nova's filters read it; its only known member is the host being checked."""
     zone = aggregate.metadata.get("availability_zone")
     return NovaObject(
         uuid=aggregate.uuid,

@@ -15,8 +15,8 @@ from .base import Filter
 class AggregateImagePropertiesIsolation(Filter):
     """Passes a host unless an aggregate's metadata names an image property that the image has with another value.
 
-    Metadata that is no image property of Nova's means nothing. With a namespace configured only keys that start with
-    the namespace and the separator count; the key, prefix included, is the property's name.
+    Metadata that is not an image property known to Nova is ignored. With a namespace configured only keys that start
+    with the namespace and the separator count; the key, prefix included, is the property's name.
     """
 
     name: ClassVar[str] = "AggregateImagePropertiesIsolation"

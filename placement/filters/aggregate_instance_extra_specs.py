@@ -48,7 +48,8 @@ class AggregateInstanceExtraSpecsFilter(Filter):
         return f"aggregate metadata {key}={condition.failure(shown(values))}"
 
     def nova_error(self, host: HostState, request: Request) -> str | None:
-        """The exception that Nova 33 raises when it judges ``host``; None also where it depends on Nova's set order."""
+        """The exception that Nova 33 raises for ``host``; None also if that depends on the iteration order of a set in
+        Nova."""
         found = listed_values(host)
         for _, key, condition in _wanted(request):
             values = found.get(key, ())
@@ -72,7 +73,7 @@ def _wanted(request: Request) -> tuple[_Wanted, ...]:
 
 @lru_cache(maxsize=4096)
 def _parse(specs: tuple[tuple[str, str], ...]) -> tuple[_Wanted, ...]:
-    """The extra specs that this filter has to do with, in their order."""
+    """The extra specs that this filter reads, in order."""
     keys = ((spec, _metadata_key(spec), text) for spec, text in specs)
     return tuple((spec, key, extra_specs.parse(text)) for spec, key, text in keys if key is not None)
 

@@ -1,4 +1,4 @@
-"""How filters read the metadata of a host's aggregates: united, and comma lists split where the rule says so."""
+"""Aggregate metadata of a host as filters read it: merged, with comma lists split where the rule requires it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def listed_values(host: HostState) -> dict[str, set[str]]:
 
 
 def whole_values(host: HostState, key: str) -> set[str]:
-    """The values of ``key`` in the host's aggregates, as they stand. O(aggregates of the host)."""
+    """The values of ``key`` in the host's aggregates, unsplit. O(aggregates of the host)."""
     return {aggregate.metadata[key] for aggregate in host.aggregates if key in aggregate.metadata}
 
 
@@ -25,6 +25,6 @@ def split(text: str) -> list[str]:
 
 
 def shown(values: set[str]) -> str:
-    """Values in a message: sorted, at most eight."""
+    """Values formatted for a message: sorted, at most eight."""
     ordered = sorted(values)
     return ",".join(ordered[:8]) + (f",... ({len(ordered)} values)" if len(ordered) > 8 else "")

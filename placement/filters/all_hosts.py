@@ -1,4 +1,5 @@
-"""The filter that refuses nobody: for configurations that must name at least one. Source: Nova 33 AllHostsFilter."""
+"""The filter that passes every host, for configurations that must name at least one filter. Source: Nova 33
+AllHostsFilter."""
 
 from __future__ import annotations
 

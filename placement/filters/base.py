@@ -1,4 +1,4 @@
-"""The contract of a filter: it says which host fields it reads, and judges in one of several forms, fastest first."""
+"""The contract of a filter: the host fields it reads, and its rule in one of several forms, fastest first."""
 
 from __future__ import annotations
 
@@ -41,19 +41,20 @@ class Selection:
 
 
 class Filter:
-    """Base of all filters. Override ``host_passes`` at least; everything else makes it faster, never different.
+    """Base of all filters. Override at least ``host_passes``; the other methods only make it faster and must agree with
+    it.
 
-    The engine asks, in this order: ``applies`` (False: every host passes), ``bounds`` (column form), ``selection``,
-    ``mask`` (vectorised over the fleet view), and last ``host_passes`` (host form). A host-form verdict is cached per
-    distinct combination of the values of ``fields(request)`` and per ``key(request)``, so both must name everything
-    that the verdict depends on.
+    The engine uses, in this order: ``applies`` (False: every host passes), ``bounds`` (column form), ``selection``,
+    ``mask`` (vectorised over the fleet view), and last ``host_passes`` (host form). A host-form result is cached per
+    combination of the values of ``fields(request)`` and per ``key(request)``, so both must include everything that the
+    result depends on.
     """
 
     name: ClassVar[str]
     once_per_request: ClassVar[bool] = False
-    """Judge only the first instance of a request (Nova: run_filter_once_per_request)."""
+    """Apply only to the first instance of a request (Nova: run_filter_once_per_request)."""
     runs_on_rebuild: ClassVar[bool] = False
-    """Judge also the check of a rebuild (Nova: RUN_ON_REBUILD)."""
+    """Apply also to rebuild checks (Nova: RUN_ON_REBUILD)."""
     spec_only: ClassVar[bool] = False
     """True if ``key`` reads nothing of a request but its spec: requests that share one are then compiled once, and
     decided together by ``place_many``. A class that overrides ``key`` says so anew."""
@@ -62,15 +63,15 @@ class Filter:
         self.options = options
 
     def applies(self, request: Request) -> bool:
-        """False if every host passes this request, whatever its state."""
+        """False if every host passes this request, regardless of its state."""
         return True
 
     def fields(self, request: Request) -> frozenset[str]:
-        """The HostState fields that the verdict on ``request`` depends on."""
+        """The HostState fields that the result for ``request`` depends on."""
         raise NotImplementedError(f"{type(self).__name__} must say which host fields it reads")
 
     def key(self, request: Request) -> Hashable:
-        """What of ``request`` the verdict depends on: equal keys, equal verdicts on equal hosts."""
+        """The part of ``request`` that the result depends on: equal keys give equal results for equal hosts."""
         return request
 
     def bounds(self, request: Request) -> tuple[Bound, ...] | None:
@@ -90,10 +91,9 @@ class Filter:
         raise NotImplementedError
 
     def nova_error(self, host: HostState, request: Request) -> str | None:
-        """Name of the exception that Nova 33 raises while it judges ``host``, where this filter answers instead; else
-        None."""
+        """Name of the exception that Nova 33 raises for ``host`` where this filter returns a result; else None."""
         return None
 
     def reason(self, host: HostState, request: Request) -> str:
-        """Why ``host`` was refused, in words with numbers. Called only for hosts that ``host_passes`` refuses."""
+        """Why ``host`` was refused, as a sentence with numbers. Called only for hosts that ``host_passes`` refuses."""
         return f"refused by {self.name}"

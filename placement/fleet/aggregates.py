@@ -65,7 +65,7 @@ class Aggregates:
 
     def _known(self, aggregate: object) -> Aggregate | None:
         if not isinstance(aggregate, Aggregate) or not isinstance(aggregate.uuid, str):
-            raise InvalidValue(f"an aggregate must be an Aggregate with a uuid, got {shown(aggregate)}", field="aggregate")
+            raise InvalidValue(f"aggregates must be Aggregates with a uuid, got {shown(aggregate)}", field="aggregate")
         index = self._ids.get(aggregate.uuid)
         return None if index is None else self.values[index]
 

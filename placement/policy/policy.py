@@ -1,7 +1,7 @@
 """A policy: which filters and weighers run, in which order, under which options. It can be read, written and compared.
 
-Not the pipeline that runs them. A policy file is TOML: a table per nova.conf group with Nova's option names, and a
-table ``[hostler]`` for what Nova has no option for.
+Does not run them. A policy file is TOML: a table per nova.conf group with Nova's option names, and a table
+``[hostler]`` for Hostler's own options.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ from ..weighers.base import Weigher
 
 HOSTLER: Final = "hostler"
 NOT_NOVA: Final = frozenset({HOSTLER, "storage"})
-"""Tables that are no group of nova.conf; ``storage`` is read by ``VolumePolicy``."""
+"""Tables that are not groups of nova.conf; ``storage`` is read by ``VolumePolicy``."""
 
 Rule = TypeVar("Rule", Filter, Weigher)
 
 
 class HostlerOptions(OptionGroup, frozen=True):
-    """``[hostler]``. ``nova_filters`` and ``nova_weighers`` are own Nova classes, written ``package.module:Class``;
-    ``weigher_order`` names all weighers in the order in which their points are added. ``nova_bugs`` forgets to charge
-    a guest's NUMA cells and PCI devices where Nova 33 does (docs/nova-differences.md)."""
+    """``[hostler]``. ``nova_filters`` and ``nova_weighers`` are third-party Nova classes, written
+    ``package.module:Class``; ``weigher_order`` names all weighers in the order in which their points are added.
+    ``nova_bugs``: do not charge a guest's NUMA cells and PCI devices in the cases in which Nova 33 fails to
+    (docs/nova-differences.md)."""
 
     group: ClassVar[str] = HOSTLER
 
@@ -55,10 +56,10 @@ class HostlerOptions(OptionGroup, frozen=True):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Policy:
-    """Options and the filters and weighers made of them, in order. Equal if their ``digest`` is.
+    """Options, and the filters and weighers built from them, in order. Policies are equal if their ``digest`` is.
 
-    Make one with ``nova_default``, ``from_mapping`` or ``from_toml``; these check it. ``options`` names filters and
-    weighers as they run, whatever way they were written.
+    Create one with ``nova_default``, ``from_mapping`` or ``from_toml``, which check it. ``options`` has the canonical
+    names of filters and weighers.
     """
 
     options: Options
@@ -68,7 +69,7 @@ class Policy:
 
     @classmethod
     def nova_default(cls) -> Policy:
-        """What Nova 33 does without a nova.conf; points are added in the order of ``BUILTIN_WEIGHERS``."""
+        """Nova 33's defaults; points are added in the order of ``BUILTIN_WEIGHERS``."""
         return cls.from_mapping({})
 
     @classmethod
@@ -81,8 +82,8 @@ class Policy:
     ) -> Policy:
         """A policy from group -> option -> value, Nova's groups and ``hostler``.
 
-        ``filters`` and ``weighers`` are classes of your own: they run where the options name them, else last. Raises
-        UnknownName, DuplicateName or InvalidValue for whatever is not a policy, naming the option.
+        ``filters`` and ``weighers`` are additional classes: they run at their position in the options, else last.
+        Raises UnknownName, DuplicateName or InvalidValue, naming the option.
         """
         if not isinstance(values, Mapping):
             raise invalid("policy", values, "a table of tables")
@@ -104,13 +105,14 @@ class Policy:
     def from_toml(cls, source: str | os.PathLike[str]) -> Policy:
         """A policy from a TOML file or text. Raises InvalidValue if it cannot be read, and as ``from_mapping``.
 
-        A str is a text if it is empty or has a line break, ``=`` or ``[``; a file of such a name must come as a Path.
+        A str is TOML text if it is empty or contains a line break, ``=`` or ``[``; a file with such a name must be
+        given as a Path.
         """
         text = source if isinstance(source, str) and _is_text(source) else _file_text(Path(source))
         try:
             values = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise InvalidValue(f"the policy is no TOML: {error}", field="policy") from error
+            raise InvalidValue(f"the policy is not TOML: {error}", field="policy") from error
         return cls.from_mapping(values)
 
     @property
@@ -122,7 +124,8 @@ class Policy:
         return self.own.seed
 
     def to_mapping(self) -> dict[str, dict[str, Any]]:
-        """What differs from Nova's defaults, as ``from_mapping`` reads it (given the same classes of your own)."""
+        """The options that differ from Nova's defaults, as ``from_mapping`` reads them (given the same additional
+        classes)."""
         own = self.own.changed()
         return ({HOSTLER: own} if own else {}) | self.options.to_mapping()
 
@@ -132,7 +135,7 @@ class Policy:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 over all that the policy says, defaults included, in hexadecimal. The same in every process."""
+        """SHA-256 of the complete policy, including defaults, in hexadecimal. Equal in every process."""
         content = {
             "filters": [_identity(type(rule)) for rule in self.filters],
             "weighers": [_identity(type(rule)) for rule in self.weighers],
@@ -172,7 +175,7 @@ def _file_text(path: Path) -> str:
 
 @dataclass(frozen=True)
 class _Kind(Generic[Rule]):
-    """What differs between filters and weighers when they are looked up."""
+    """The differences between the lookup of filters and of weighers."""
 
     word: str
     field: str
@@ -185,7 +188,7 @@ class _Kind(Generic[Rule]):
         return f"hostler.{self.word}s"
 
     def plain_name(self, name: str) -> str:
-        """The class name in ``name``, which may be Nova's dotted path of one of Nova's own classes."""
+        """The class name in ``name``, which may be a dotted path to one of Nova's own classes."""
         return name.rpartition(".")[2] if name.startswith(self.nova_package) else name
 
 
@@ -209,7 +212,7 @@ def _choose_filters(options: Options, given: Sequence[type[Filter]]) -> list[typ
 
 
 def _admitted(options: Options, available: _Catalogue[Filter]) -> set[str]:
-    """Names that ``available_filters`` lets a policy enable. Classes given beside the options are always available."""
+    """Names that ``available_filters`` allows a policy to enable. Classes passed separately are always available."""
     admitted = set(available.given)
     for name in options.filter_scheduler.available_filters:
         if name == ALL_FILTERS:
@@ -260,7 +263,7 @@ class _Catalogue(Generic[Rule]):
         return {*self._kind.builtin, *self._installed, *self.given}
 
     def all_of(self, names: Sequence[str]) -> list[type[Rule]]:
-        """The classes of ``names``. Raises UnknownName, and DuplicateName if one is named twice."""
+        """The classes of ``names``. Raises UnknownName, and DuplicateName if one is given twice."""
         for index, name in enumerate(names):
             if name in names[:index]:
                 raise DuplicateName(f"{self._kind.word} {name} is enabled twice", field=self._kind.field)
@@ -277,7 +280,7 @@ class _Catalogue(Generic[Rule]):
         sources = [entry_point.value for entry_point in installed]
         sources += [_identity(group[name]) for group in (self._kind.builtin, self.given) if name in group]
         if len(sources) > 1:
-            raise DuplicateName(f"{self._kind.word} {name} is there more than once: {', '.join(sources)}", field=name)
+            raise DuplicateName(f"{self._kind.word} {name} is defined more than once: {', '.join(sources)}", field=name)
         if installed:
             return self._load(installed[0])
         return self.given[name] if name in self.given else self._kind.builtin[name]
@@ -326,7 +329,8 @@ def _nova_class(field: str, path: str) -> type[Any]:
 
 
 def _imported(load: Callable[[], Any], path: str, field: str) -> Any:
-    """What ``load`` imports. Somebody else's module may fail in any way: the policy that names it is at fault."""
+    """The result of ``load``. A third-party module may fail in any way: the error is reported for the policy that names
+    it."""
     try:
         return load()
     except InvalidValue:
@@ -337,7 +341,7 @@ def _imported(load: Callable[[], Any], path: str, field: str) -> Any:
 
 
 def _as_chosen(options: Options, filters: Sequence[type[Filter]], weighers: Sequence[type[Weigher]]) -> Options:
-    """``options`` with filters and weighers named as they run, so that equal policies have equal options."""
+    """``options`` with canonical names of filters and weighers, so that equal policies have equal options."""
     names = tuple(rule.name for rule in weighers)
     group = msgspec.structs.replace(
         options.filter_scheduler,
@@ -348,7 +352,7 @@ def _as_chosen(options: Options, filters: Sequence[type[Filter]], weighers: Sequ
 
 
 def _identity(rule: type[Any]) -> str:
-    """A class's name for good: the plain one of Nova's own, else ``module:Class`` (of the Nova class if adapted)."""
+    """A class's canonical name: the plain name for Nova's own, else ``module:Class`` (of the Nova class if adapted)."""
     rule = getattr(rule, "nova_class", rule)
     if rule in (*BUILTIN_FILTERS.values(), *BUILTIN_WEIGHERS.values()):
         return rule.__name__

@@ -1,4 +1,5 @@
-"""Checks of what filters and weighers answer: a rule that answers junk is named before the state is touched."""
+"""Checks of the results of filters and weighers: a rule that returns an invalid value is reported before any state
+changes."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from ..weighers.base import Formula, Weigher
 
 
 def fields_of(rule: Filter | Weigher, request: Request) -> frozenset[str]:
-    """The host fields that a rule reads; UnknownName if one is none."""
+    """The host fields that a rule reads; UnknownName for an unknown field."""
     fields = frozenset(rule.fields(request))
     for name in sorted(fields - FIELDS, key=str):
         raise UnknownName.among(f"host field in {rule.name}.fields", str(name), FIELDS, field=rule.name)
@@ -33,7 +34,7 @@ def column_of(rule: Filter | Weigher, name: object) -> int:
 
 
 def bounds_of(judge: Filter, request: Request) -> list[tuple[int, float, float]] | None:
-    """Column form as (column, low, high), or None; InvalidValue or UnknownName for junk."""
+    """Column form as (column, low, high), or None; InvalidValue or UnknownName for an invalid one."""
     bounds = judge.bounds(request)
     if bounds is None:
         return None
@@ -46,7 +47,7 @@ def bounds_of(judge: Filter, request: Request) -> list[tuple[int, float, float]]
 
 
 def selection_of(judge: Filter, request: Request) -> Selection | None:
-    """Selection form, or None; InvalidValue for junk."""
+    """Selection form, or None; InvalidValue for an invalid one."""
     choice = judge.selection(request)
     if choice is not None and not isinstance(choice, Selection):
         raise _wrong(judge, "selection", "a Selection", choice)
@@ -54,14 +55,14 @@ def selection_of(judge: Filter, request: Request) -> Selection | None:
 
 
 def checked_mask(judge: Filter, mask: object, rows: int) -> NDArray[np.uint8]:
-    """A mask form's answer for so many rows; InvalidValue if it is no such array of bool."""
+    """The result of a mask form for ``rows`` rows; InvalidValue unless it is an array of that many bools."""
     if not isinstance(mask, np.ndarray) or mask.shape != (rows,) or mask.dtype != np.bool_:
         raise _wrong(judge, "mask", f"bool[{rows}]", mask)
     return mask.astype(np.uint8)
 
 
 def formula_of(weigher: Weigher, request: Request) -> Formula | None:
-    """Formula form, or None; InvalidValue for junk."""
+    """Formula form, or None; InvalidValue for an invalid one."""
     formula = weigher.formula(request)
     if formula is None:
         return None
@@ -73,7 +74,7 @@ def formula_of(weigher: Weigher, request: Request) -> Formula | None:
 
 
 def raw_values(weigher: Weigher, values: object, rows: int) -> NDArray[np.float64]:
-    """A vectorised form's answer for so many rows; InvalidValue if it is no such array of numbers."""
+    """The result of a vectorised form for ``rows`` rows; InvalidValue unless it is an array of that many numbers."""
     if not isinstance(values, np.ndarray) or values.shape != (rows,) or values.dtype.kind not in "fiub":
         raise _wrong(weigher, "values", f"float64[{rows}]", values)
     return values.astype(np.float64)
@@ -87,7 +88,7 @@ def finite_number(weigher: Weigher, what: str, value: object) -> float:
 
 
 def ends_of(weigher: Weigher) -> dict[str, float | None]:
-    """A weigher's minval and maxval; InvalidValue if one is no finite number, or if they cross."""
+    """A weigher's minval and maxval; InvalidValue if one is not a finite number, or if minval > maxval."""
     least, greatest = (
         None if value is None else finite_number(weigher, name, value)
         for name, value in (("minval", weigher.minval), ("maxval", weigher.maxval))

@@ -1,1 +1,1 @@
-"""A request turned into Placement's query, as Nova does."""
+"""Conversion of a request to a Placement query, as Nova's scheduler does it."""

@@ -1,4 +1,4 @@
-"""Checks of what callers ask: a bad request is refused whole, naming the field, before it reaches the state."""
+"""Checks of requests: a bad request is refused as a whole, naming the field, before any state changes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ..types.request import (
 from ..types.validation import finite, shown, uuid_words, whole_number
 
 MAX_TEXT: Final = 1 << 20
-"""Characters that all extra specs, image properties or hints of one request may have together."""
+"""Maximum total length in characters of the extra specs, image properties or hints of one request."""
 MAX_WORD: Final = 255
-"""Characters of a name."""
+"""Maximum length of a name in characters."""
 MAX_INSTANCES: Final = 100_000
 MAX_ALTERNATES: Final = 1_000
 CPU_POLICIES: Final = ("shared", "dedicated", "mixed")
@@ -59,7 +59,7 @@ def check_request(request: object) -> None:
 
 
 def check_uuids(request: Request) -> None:
-    """Raise InvalidValue if an instance uuid is none, for requests that claim nothing. O(instances)."""
+    """Raise InvalidValue for a malformed instance uuid, in requests that claim nothing. O(instances)."""
     for uuid in request.instance_uuids:
         uuid_words(uuid, "instance_uuids")
 
@@ -69,7 +69,7 @@ def _check_uuids(uuids: Any) -> None:
     if len(uuids) > MAX_INSTANCES:
         raise InvalidValue(f"at most {MAX_INSTANCES} instances at once, got {len(uuids)}", field="instance_uuids")
     if len(uuids) > 1 and len({uuid.lower().replace("-", "") for uuid in uuids}) < len(uuids):
-        raise DuplicateName("an instance uuid is named twice", field="instance_uuids")
+        raise DuplicateName("an instance uuid is given twice", field="instance_uuids")
 
 
 def _check_group(group: ServerGroup) -> None:
@@ -107,7 +107,7 @@ def _check_flavor(flavor: Flavor) -> None:
     specs, field = flavor.extra_specs, "flavor.extra_specs"
     for key, value in _mapping(specs, field).items():
         if not isinstance(value, str):
-            raise InvalidValue(f"{field} must map texts to texts, got {shown(key)}: {shown(value)}", field=field)
+            raise InvalidValue(f"{field} must map strings to strings, got {shown(key)}: {shown(value)}", field=field)
     _limited(specs.items(), field)
 
 
@@ -124,7 +124,7 @@ def _check_hints(hints: Any) -> None:
     for key, values in _mapping(hints, "scheduler_hints").items():
         if not isinstance(values, (tuple, list)) or not all(isinstance(value, str) for value in values):
             raise InvalidValue(
-                f"scheduler_hints must map texts to lists of texts, got {shown(key)}: {shown(values)}",
+                f"scheduler_hints must map strings to lists of strings, got {shown(key)}: {shown(values)}",
                 field="scheduler_hints",
             )
     _limited(((key, *values) for key, values in hints.items()), "scheduler_hints")
@@ -176,7 +176,7 @@ def _is_a(value: Any, kind: type[Any], field: str) -> Any:
 
 def _text(value: object, field: str, most: int = MAX_WORD) -> None:
     if not isinstance(value, str) or len(value) > most:
-        raise InvalidValue(f"{field} must be a text of at most {most} characters, got {shown(value)}", field=field)
+        raise InvalidValue(f"{field} must be a string of at most {most} characters, got {shown(value)}", field=field)
 
 
 def _optional_text(value: object, field: str) -> None:
@@ -195,7 +195,7 @@ def _one_of(value: object, choices: tuple[str, ...], field: str) -> None:
 
 
 def _sequence(value: Any, field: str) -> Any:
-    """``value`` if it is a tuple or list: things with an order, and no text, which is a sequence of letters."""
+    """``value`` if it is a tuple or list; a string is refused although it is a sequence."""
     if not isinstance(value, (tuple, list)):
         raise InvalidValue(f"{field} must be a tuple, got {shown(value)}", field=field)
     return value
@@ -228,4 +228,4 @@ def _mapping(value: Any, field: str) -> Mapping[str, Any]:
 def _limited(items: Iterable[tuple[str, ...]], field: str) -> None:
     size = sum(len(text) for texts in items for text in texts)
     if size > MAX_TEXT:
-        raise InvalidValue(f"{field} hold {size} characters, at most {MAX_TEXT} are taken", field=field)
+        raise InvalidValue(f"{field} hold {size} characters, at most {MAX_TEXT} are accepted", field=field)

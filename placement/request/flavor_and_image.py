@@ -1,7 +1,7 @@
-"""What a flavor and an image ask for together: a wish may stand in an extra spec ``hw:x``, in a property ``hw_x``, or
-in both. Says what is wished and refuses contradictions; what a wish means for placement is said elsewhere.
+"""Settings given by a flavor, an image, or both: as an extra spec ``hw:x`` and a property ``hw_x``. Resolves the
+settings and refuses contradictions; ``resource_groups`` translates them for Placement.
 
-Source: Nova 33 virt/hardware.py (the ``get_*_constraint`` rules that the scheduler asks).
+Source: Nova 33 virt/hardware.py (the ``get_*_constraint`` functions that the scheduler calls).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MOST_CPUS: Final = 1 << 16
 
 
 class FlavorImageConflict(InvalidValue):
-    """The flavor and the image of a request ask for different things."""
+    """The flavor and the image of a request contradict each other."""
 
     nova_error: ClassVar[str] = "FlavorImageConflict"
 
@@ -48,7 +48,7 @@ class Wishes:
 
     @classmethod
     def of(cls, request: Request) -> Wishes:
-        """The wishes of ``request``; no image counts as an image without properties."""
+        """The settings of ``request``; no image counts as an image without properties."""
         return cls(request.flavor.vcpus, request.extra_specs, canonical(request.image_properties))
 
     def both(self, key: str, valid: Collection[str], prefix: str = "hw") -> tuple[str | None, str | None]:
@@ -68,7 +68,8 @@ class Wishes:
         return flavor or image
 
     def switch(self, key: str) -> bool:
-        """Whether flavor or image switch ``key`` on. Raises FlavorImageConflict if one does and the other says no."""
+        """Whether flavor or image enable ``key``. Raises FlavorImageConflict if one enables and the other disables
+        it."""
         text = self.extra_specs.get(f"hw:{key}")
         flavor = None if text is None else _is_true(text)
         image: bool | None = self.properties.get(f"hw_{key}")
@@ -78,8 +79,8 @@ class Wishes:
 
 
 def cpu_policy(wishes: Wishes) -> str | None:
-    """``shared``, ``dedicated``, ``mixed`` or None. A flavor that dedicates prevails; one that does not, forbids the
-    image to. Raises FlavorImageConflict."""
+    """``shared``, ``dedicated``, ``mixed`` or None. A flavor with dedicated CPUs prevails; otherwise the image may not
+    request them. Raises FlavorImageConflict."""
     flavor, image = wishes.both("cpu_policy", CPU_POLICIES)
     forbidden = {"mixed": ("dedicated",), "shared": ("mixed", "dedicated")}.get(flavor or "", ())
     if image in forbidden:
@@ -88,7 +89,7 @@ def cpu_policy(wishes: Wishes) -> str | None:
 
 
 def cpu_thread_policy(wishes: Wishes) -> str | None:
-    """``prefer``, ``isolate``, ``require`` or None. A flavor's ``prefer`` prevails, its others must not be
+    """``prefer``, ``isolate``, ``require`` or None. A flavor's ``prefer`` prevails; its other values must not be
     contradicted."""
     flavor, image = wishes.both("cpu_thread_policy", CPU_THREAD_POLICIES)
     if flavor not in (None, "prefer") and image and image != flavor:
@@ -97,14 +98,13 @@ def cpu_thread_policy(wishes: Wishes) -> str | None:
 
 
 def isolates_emulator_threads(wishes: Wishes) -> bool:
-    """Whether the emulator's threads get a dedicated CPU of their own. Only flavors can ask for it."""
+    """Whether the emulator threads get a dedicated CPU of their own. Only a flavor can request it."""
     return _of_flavor(wishes, "hw:emulator_threads_policy", EMULATOR_THREADS_POLICIES) == "isolate"
 
 
 def dedicated_cpus(wishes: Wishes) -> frozenset[int]:
-    """Guest CPUs that a flavor of the mixed policy dedicates; those that run in real time if it does not say which.
-
-    Raises InvalidValue if that is none or all of them, or one that the flavor does not have.
+    """Dedicated guest CPUs of a flavor with the mixed policy; by default its realtime CPUs. Raises InvalidValue if that
+    is none or all of the CPUs, or one that the flavor does not have.
     """
     mask = wishes.extra_specs.get("hw:cpu_dedicated_mask")
     if not mask:
@@ -136,7 +136,7 @@ def _realtime_cpus(wishes: Wishes) -> frozenset[int]:
 
 
 def _masked_cpus(mask: str, vcpus: int, field: str) -> frozenset[int]:
-    """CPUs of a list such as ``0-3,^2``; one that starts with ``^`` takes away from all ``vcpus``."""
+    """CPUs of a list such as ``0-3,^2``; one that starts with ``^`` excludes CPUs from all ``vcpus``."""
     text = f"0-{vcpus - 1},{mask}" if mask.strip().startswith("^") else mask
     cpus = cpu_set.parse(text, field=field)
     if not cpus:
@@ -175,7 +175,7 @@ def virtual_tpm(wishes: Wishes) -> tuple[str, str] | None:
 
 
 def tpm_secret_security(wishes: Wishes) -> str:
-    """Who can read the secret of a virtual TPM: ``user`` (if the flavor does not say), ``host`` or ``deployment``."""
+    """Who can read the secret of a virtual TPM: ``user`` (default), ``host`` or ``deployment``."""
     return _of_flavor(wishes, "hw:tpm_secret_security", TPM_SECRET_SECURITY) or "user"
 
 
@@ -185,7 +185,7 @@ def needs_secure_boot(wishes: Wishes) -> bool:
 
 
 def needs_stateless_firmware(wishes: Wishes) -> bool:
-    """Whether the image wants firmware without variables of its own; it must boot by UEFI then."""
+    """Whether the image requests stateless firmware; it must boot with UEFI then."""
     if not wishes.properties.get("hw_firmware_stateless"):
         return False
     firmware = wishes.properties.get("hw_firmware_type")
@@ -197,17 +197,17 @@ def needs_stateless_firmware(wishes: Wishes) -> bool:
 
 
 def maxphysaddr_mode(wishes: Wishes) -> str | None:
-    """How wide the guest's physical addresses are: as the host's (``passthrough``), emulated, or None."""
+    """Width of the guest's physical addresses: that of the host (``passthrough``), emulated, or None."""
     return wishes.one("maxphysaddr_mode", MAXPHYSADDR_MODES)
 
 
 def pci_numa_policy(wishes: Wishes) -> str | None:
-    """How near to the guest's NUMA nodes its PCI devices must be, or None."""
+    """The NUMA affinity policy of the guest's PCI devices, or None."""
     return wishes.one("pci_numa_affinity_policy", PCI_NUMA_POLICIES)
 
 
 def pmem_labels(wishes: Wishes) -> list[str]:
-    """Labels of the persistent memory namespaces that the flavor takes, one for each."""
+    """Labels of the persistent memory namespaces that the flavor requests, one for each."""
     return [label.strip() for label in wishes.extra_specs.get("hw:pmem", "").split(",") if label.strip()]
 
 
@@ -236,4 +236,4 @@ def _is_true(text: object) -> bool:
 
 def _conflict(spec: str, flavor: object, name: str, image: object) -> FlavorImageConflict:
     message = f"the flavor's {spec} {flavor!r} contradicts the image's {name} {image!r}"
-    return FlavorImageConflict(message, field=spec, hint="change one of them, or leave one out")
+    return FlavorImageConflict(message, field=spec, hint="change or remove one of them")

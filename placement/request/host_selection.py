@@ -1,4 +1,4 @@
-"""Which hosts a request names: destination, ignored and forced hosts. Source: Nova 33
+"""Hosts that a request selects by name: destination, ignored and forced hosts. Source: Nova 33
 HostManager.get_filtered_hosts."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def names_hosts(spec: RequestSpec) -> bool:
 
 
 def names_targets(spec: RequestSpec) -> bool:
-    """True if what is asked of Placement depends on which hosts there are of given names."""
+    """True if the Placement query depends on the existing hosts with given names."""
     destination = spec.requested_destination
     wanted = destination is not None and (destination.host is not None or destination.node is not None)
     return bool(wanted or spec.force_hosts or spec.force_nodes)
@@ -30,10 +30,10 @@ def skips_filters(spec: RequestSpec) -> bool:
 
 
 def selected(fleet: Fleet, spec: RequestSpec, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which of ``rows`` (hosts) are left, bool each.
+    """Mask of the ``rows`` (hosts) that remain.
 
-    In this order: the destination's host (exact, and node if given) narrows; ignored hosts go (any case; if none is
-    left, none); forced hosts stay (any case); forced nodes stay (exact). O(rows).
+    In this order: keep the destination's host (exact name, and node if given); drop ignored hosts (ignoring case); keep
+    forced hosts (ignoring case); keep forced nodes (exact). O(rows).
     """
     keep = np.ones(len(rows), bool)
     destination = spec.requested_destination

@@ -1,7 +1,7 @@
-"""What Nova's scheduler asks of Placement for a request: the value that narrows the fleet, and its query strings.
+"""The Placement query of Nova's scheduler for a request, as a value and as query strings.
 
-The value is the whole of ``GET /allocation_candidates``; the strings derive from it. Nothing is looked up here but
-aggregates and nodes that the caller knows. Source: Nova 33 ResourceRequest (microversion 1.36).
+The value represents all of ``GET /allocation_candidates``; the strings are derived from it. Only aggregates and nodes
+supplied by the caller are looked up. Source: Nova 33 ResourceRequest (microversion 1.36).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ UNLIMITED_BY: Final = frozenset({"group", "same_host", "different_host"})
 
 
 class HostsLookup(Protocol):
-    """Finds the root providers of the nodes of ``host`` that are called ``node``; None stands for any."""
+    """Finds the root providers of the nodes of ``host`` with the name ``node``; None stands for any."""
 
     def __call__(self, host: str | None, node: str | None, cell_uuid: str | None) -> Sequence[str]:
-        """Provider uuids, in a fixed order; only those of cell ``cell_uuid`` if that is not None. Names are exact."""
+        """Provider uuids, in a fixed order; only those of cell ``cell_uuid`` unless it is None. Names match exactly."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestGroup:
-    """Resources that go together. Those of a group with a ``suffix`` come from one provider each group.
+    """A request group. The resources of a group with a ``suffix`` come from one provider.
 
     ``resources``: (resource class, amount), sorted by class. ``any_of``: of each set at least one trait. ``member_of``:
     of each set at least one aggregate uuid. ``in_tree``: uuid of a provider in the tree to use.
@@ -65,8 +65,8 @@ class PlacementQuery:
     """A query for allocation candidates. Hashable; equal queries have equal candidates on equal fleets.
 
     ``groups``: the one without suffix first. ``same_subtree``: suffixes of groups whose providers share an ancestor.
-    ``limit``: most candidates, None for all. ``fallback``: asked as well, its candidates come after (pinned CPUs on
-    hosts that still count them as VCPU).
+    ``limit``: most candidates, None for all. ``fallback``: a second query whose candidates follow (pinned CPUs on hosts
+    that still report them as VCPU).
     """
 
     groups: tuple[RequestGroup, ...]
@@ -96,16 +96,16 @@ class PlacementQuery:
         return [self.to_querystring()] + (self.fallback.to_querystrings() if self.fallback is not None else [])
 
     def check(self) -> None:
-        """Raise NoValidHost for a query that Placement answers with 400, which Nova takes for "no candidates"."""
+        """Raise NoValidHost for a query that Placement answers with 400, which Nova treats as "no candidates"."""
         suffixed = [group for group in self.groups if group.suffix]
         if len(suffixed) > 1 and self.group_policy is None:
             raise _refused("several request groups need group_policy", "set the extra spec group_policy")
         subtree = {suffix for suffixes in self.same_subtree for suffix in suffixes}
         if not self.groups:
-            raise _refused("the request asks for no resources", "let the flavor ask for some")
+            raise _refused("the request has no resources", "give the flavor some")
         for group in self.groups:
             if not group.resources and group.suffix not in subtree:
-                raise _refused(f"request group {group.suffix!r} asks for no resources", "give it a resource class")
+                raise _refused(f"request group {group.suffix!r} has no resources", "give it a resource class")
             if group.required & group.forbidden:
                 clash = _sorted(group.required & group.forbidden)
                 raise _refused(f"{clash} both required and forbidden", "change the extra spec or the image property")
@@ -116,8 +116,8 @@ def placement_query(
 ) -> PlacementQuery:
     """The query for ``request``. O(aggregates).
 
-    Raises NoValidHost where Nova gives up before it asks; InvalidValue and UnknownName for extra specs and image
-    properties that make no sense; NoImage without an image (see ``with_image``).
+    Raises NoValidHost if Nova gives up before it queries Placement; InvalidValue and UnknownName for invalid extra
+    specs and image properties; NoImage without an image (see ``with_image``).
     """
     wishes = Wishes.of(request)
     groups = groups_of(request, wishes)
@@ -130,7 +130,7 @@ def placement_query(
 
 
 def with_image(request: Request) -> Request:
-    """``request`` with an empty image if it names none, as nova-api makes it for a boot from volume."""
+    """``request`` with an empty image if it has none, as nova-api creates one for a boot from volume."""
     if request.image is not None:
         return request
     return request.with_changes(spec=replace(request.spec, image=Image()))
@@ -172,7 +172,7 @@ def _group(suffix: str, groups: Groups) -> RequestGroup:
 
 
 def _target(request: Request, destination: Destination, hosts_lookup: HostsLookup) -> tuple[str | None, bool]:
-    """Provider of the only node that the request may go to, if there is one; whether there are several.
+    """The provider of the only node that the request may use, if there is one, and whether there are several.
 
     The requested destination prevails over the first forced host and node.
     """

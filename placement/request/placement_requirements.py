@@ -1,5 +1,4 @@
-"""What Placement's side of a request demands of providers, as the engine judges host classes and provider trees by
-it."""
+"""Requirements of a request on resource providers, which the engine checks on host classes and provider trees."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from .placement_query import PlacementQuery, RequestGroup, placement_query, with
 
 @dataclass(frozen=True, slots=True)
 class PlacementRequirements:
-    """A Placement query, and the cell that a request without cross-cell moves is bound to."""
+    """A Placement query, and the cell to which a request without cross-cell moves is restricted."""
 
     query: PlacementQuery
     cell_uuid: str | None = None
@@ -27,8 +26,8 @@ class PlacementRequirements:
         return self.query.unsuffixed
 
     def complex(self, fleet: Fleet) -> bool:
-        """True if one provider's own inventory does not settle it: granular groups, a fallback, or nested or sharing
-        providers that have one of the classes."""
+        """True if the inventory of a single provider is not sufficient to decide: granular groups, a fallback, or
+        nested or sharing providers with one of the classes."""
         query = self.query
         if query.fallback is not None or self.group.in_tree is not None or any(group.suffix for group in query.groups):
             return True
@@ -44,11 +43,11 @@ class PlacementRequirements:
         return bool(self.group.member_of or self.group.forbidden_aggregates)
 
     def traits_allow(self, fleet: Fleet, host: HostClass) -> bool:
-        """Traits of a host that gives everything itself."""
+        """Whether the traits of a host that provides all resources itself match."""
         return root_allows(self.query, host.traits) and traits_pass(self.group, host.traits)
 
     def aggregates_allow(self, fleet: Fleet, host: HostClass) -> bool:
-        """Aggregates of a host that gives everything itself."""
+        """Whether the aggregates of a host that provides all resources itself match."""
         return membership_passes(self.group, frozenset(fleet.aggregates[index].uuid for index in host.aggregates))
 
     def cell_allows(self, fleet: Fleet, host: HostClass) -> bool:
@@ -57,7 +56,7 @@ class PlacementRequirements:
 
 
 def root_allows(query: PlacementQuery, traits: frozenset[str]) -> bool:
-    """root_required of both kinds."""
+    """Whether the root provider has the required and none of the forbidden root traits."""
     return query.root_required <= traits and not query.root_forbidden & traits
 
 
@@ -74,15 +73,15 @@ def membership_passes(group: RequestGroup, aggregates: frozenset[str]) -> bool:
 def placement_requirements(
     fleet: Fleet, policy: Policy, request: Request, *, candidates_given: bool
 ) -> PlacementRequirements:
-    """Make the query of a request. Raises NoValidHost where Nova gives up before it asks, InvalidValue or UnknownName
-    for extra specs and image properties that make no sense. O(aggregates)."""
+    """The requirements of a request. Raises NoValidHost if Nova gives up before it queries Placement, InvalidValue or
+    UnknownName for invalid extra specs and image properties. O(aggregates)."""
     spec = request.spec
     destination = spec.requested_destination
     cell = None
     if destination is not None and not destination.allow_cross_cell_move and not candidates_given:
         cell = destination.cell_uuid
     if candidates_given:
-        # Placement, outside, has judged all this; only the amounts are still needed, for what a claim takes.
+        # An external Placement has checked all this; only the amounts are still needed, for the claim.
         spec = replace(spec, requested_destination=None, force_hosts=(), force_nodes=())
         request = request.with_changes(spec=spec)
 
@@ -92,7 +91,7 @@ def placement_requirements(
     query = placement_query(with_image(request), fleet.aggregates, lookup, policy.options)
     query.check()
     if names_hosts(spec):
-        # Host selection by name narrows to the same node as in_tree does.
+        # Host selection by name restricts to the same node as in_tree.
         query = replace(query, groups=tuple(replace(group, in_tree=None) for group in query.groups))
     return PlacementRequirements(query, cell)
 

@@ -1,8 +1,8 @@
-"""Prefilters: what narrows the placement query before any host is looked at. One function each, in Nova's order.
+"""Prefilters restrict the Placement query before any host is considered. One function each, in Nova's order.
 
-A prefilter reads the request, the aggregates and the options, and answers with a ``Narrowing``; it changes nothing.
-Nova's routed_networks_filter and remote_managed_ports_filter are not here: they read ports, which a request does not
-carry. Source: Nova 33 scheduler/request_filter.py.
+A prefilter reads the request, the aggregates and the options, and returns a ``Narrowing``; it changes nothing. Nova's
+routed_networks_filter and remote_managed_ports_filter are not implemented: they read ports, which a request does not
+contain. Source: Nova 33 scheduler/request_filter.py.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ IMAGE_TRAITS: Final = {
 
 
 class NoImage(InvalidValue):
-    """The request has no image, which Nova's prefilters cannot do without (``query.with_image`` gives it one)."""
+    """The request has no image, which Nova's prefilters require (``placement_query.with_image`` adds one)."""
 
     nova_error: ClassVar[str] = "AttributeError"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Narrowing:
-    """What prefilters add to a query. ``member_of``: of each set of aggregate uuids at least one. The traits are the
-    root provider's."""
+    """Additions of prefilters to a query. ``member_of``: of each set of aggregate uuids at least one. The traits are
+    the root provider's."""
 
     member_of: tuple[frozenset[str], ...] = ()
     forbidden_aggregates: frozenset[str] = frozenset()
@@ -66,7 +66,7 @@ NOTHING: Final = Narrowing()
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What prefilters read. ``required_traits`` are all that the request's groups require."""
+    """Input of the prefilters. ``required_traits`` are all that the request's groups require."""
 
     request: Request
     aggregates: tuple[Aggregate, ...]
@@ -80,7 +80,7 @@ class Known:
         return self.request.image
 
     def wishes(self) -> Wishes:
-        """What flavor and image ask for. Raises NoImage."""
+        """The settings of flavor and image. Raises NoImage."""
         self.image()
         return Wishes.of(self.request)
 
@@ -88,7 +88,8 @@ class Known:
 def narrow(
     request: Request, aggregates: Iterable[Aggregate], required_traits: frozenset[str], options: Options
 ) -> Narrowing:
-    """What all prefilters add. Raises NoValidHost if one rules every host out, NoImage, InvalidValue. O(aggregates)."""
+    """The additions of all prefilters. Raises NoValidHost if one excludes every host, NoImage, InvalidValue.
+    O(aggregates)."""
     known = Known(request, tuple(aggregates), required_traits, options)
     narrowing = NOTHING
     for prefilter in PREFILTERS:
@@ -97,8 +98,9 @@ def narrow(
 
 
 def require_tenant_aggregate(known: Known) -> Narrowing:
-    """Only the aggregates of the request's project, if there are some or one is demanded. As in Nova, an aggregate is
-    the project's if any of its metadata is the project's id and it has a key that starts with ``filter_tenant_id``."""
+    """Only the aggregates of the request's project, if there are any or the option requires one. As in Nova, an
+    aggregate belongs to the project if any of its metadata values is the project's id and it has a key that starts with
+    ``filter_tenant_id``."""
     options = known.options.scheduler
     if not options.limit_tenants_to_placement_aggregate:
         return NOTHING
@@ -116,7 +118,7 @@ def require_tenant_aggregate(known: Known) -> Narrowing:
 
 
 def map_az_to_placement_aggregate(known: Known) -> Narrowing:
-    """Only the aggregates of the availability zone; a zone that no aggregate names does not narrow."""
+    """Only the aggregates of the availability zone; a zone without aggregates does not restrict."""
     zone = known.request.spec.availability_zone
     of_zone = frozenset(
         aggregate.uuid for aggregate in known.aggregates if zone and aggregate.metadata.get("availability_zone") == zone
@@ -125,7 +127,8 @@ def map_az_to_placement_aggregate(known: Known) -> Narrowing:
 
 
 def require_image_type_support(known: Known) -> Narrowing:
-    """Only hosts that read the image's disk format, unless it boots from a volume. Unknown formats do not narrow."""
+    """Only hosts that support the image's disk format, unless it boots from a volume. Unknown formats do not
+    restrict."""
     if not known.options.scheduler.query_placement_for_image_type_support or known.request.spec.is_bfv:
         return NOTHING
     trait = f"COMPUTE_IMAGE_TYPE_{(known.image().disk_format or '').upper()}"
@@ -138,7 +141,7 @@ def compute_status(known: Known) -> Narrowing:
 
 
 def isolate_aggregates(known: Known) -> Narrowing:
-    """No aggregates that are kept for a trait (``trait:X=required``) which the request does not require."""
+    """No aggregates reserved for a trait (``trait:X=required``) that the request does not require."""
     if not known.options.scheduler.enable_isolated_aggregate_filtering:
         return NOTHING
     wanted = {f"trait:{trait}" for trait in known.required_traits}
@@ -147,7 +150,8 @@ def isolate_aggregates(known: Known) -> Narrowing:
 
 
 def transform_image_metadata(known: Known) -> Narrowing:
-    """Only hosts that have the image's buses, models and architectures. A value without a trait cancels them all."""
+    """Only hosts that support the image's buses, models and architectures. A value without a trait disables the
+    prefilter."""
     if not known.options.scheduler.image_metadata_prefilter:
         return NOTHING
     properties = known.wishes().properties
@@ -165,12 +169,12 @@ def accelerators(known: Known) -> Narrowing:
 
 
 def packed_virtqueue(known: Known) -> Narrowing:
-    """Only hosts with packed virtqueues, if wished."""
+    """Only hosts with packed virtqueues, if requested."""
     return _root(os_traits.COMPUTE_NET_VIRTIO_PACKED) if known.wishes().switch("virtio_packed_ring") else NOTHING
 
 
 def ephemeral_encryption(known: Known) -> Narrowing:
-    """Only hosts that encrypt local disks, in the format wished."""
+    """Only hosts that encrypt local disks in the requested format."""
     encrypted, encryption_format = flavor_image.ephemeral_encryption(known.wishes())
     if not encrypted:
         return NOTHING
@@ -179,12 +183,12 @@ def ephemeral_encryption(known: Known) -> Narrowing:
 
 
 def virtio_sound(known: Known) -> Narrowing:
-    """Only hosts with virtio sound, if wished."""
+    """Only hosts with virtio sound, if requested."""
     return _root(os_traits.COMPUTE_SOUND_MODEL_VIRTIO) if flavor_image.has_virtio_sound(known.wishes()) else NOTHING
 
 
 def tpm_secret_security(known: Known) -> Narrowing:
-    """Only hosts that keep the secret of a virtual TPM as wished, if there is one."""
+    """Only hosts that support the requested secret security of a virtual TPM."""
     wishes = known.wishes()
     if flavor_image.virtual_tpm(wishes) is None:
         return NOTHING

@@ -1,4 +1,4 @@
-"""Resource classes, amounts and traits that a request asks for, by request group. Not where they may come from.
+"""Resource classes, amounts and traits of a request, by request group.
 
     extra spec resources[S]:CLASS=n, trait[S]:TRAIT=required|forbidden   group S, none for the unsuffixed one
     image property trait:TRAIT=required                                  unsuffixed
@@ -26,7 +26,7 @@ from . import flavor_and_image as flavor_image
 from .flavor_and_image import Wishes
 
 MOST: Final = 2**31 - 1
-"""Greatest amount that Placement takes."""
+"""Maximum amount that Placement accepts."""
 
 GROUP_POLICIES: Final = ("none", "isolate")
 _SPEC: Final = re.compile(r"(resources|trait)([a-zA-Z0-9_-]{1,64})?:(.*)", re.DOTALL)
@@ -45,14 +45,14 @@ _ADDRESS_SPACE: Final = {
 
 @dataclass(slots=True)
 class Group:
-    """One request group while it is put together. ``resources``: class -> amount."""
+    """A request group under construction. ``resources``: class -> amount."""
 
     resources: dict[str, int] = field(default_factory=dict)
     required: set[str] = field(default_factory=set)
     forbidden: set[str] = field(default_factory=set)
 
     def add_trait(self, trait: str, wish: str) -> None:
-        """``wish``: required or forbidden."""
+        """``wish``: ``required`` or ``forbidden``."""
         (self.required if wish == "required" else self.forbidden).add(trait)
 
     def is_empty(self) -> bool:
@@ -61,7 +61,7 @@ class Group:
 
 @dataclass(slots=True)
 class Groups:
-    """The request groups by suffix ("" for the one without), and how those with one may share providers."""
+    """The request groups by suffix ("" for the unsuffixed one), and the group policy."""
 
     by_suffix: dict[str, Group] = field(default_factory=dict)
     policy: str | None = None
@@ -70,18 +70,19 @@ class Groups:
         return self.by_suffix.setdefault(suffix, Group())
 
     def names(self, resource_class: str) -> bool:
-        """Whether any group names the class, with whatever amount."""
+        """Whether any group contains the class, with any amount."""
         return any(resource_class in group.resources for group in self.by_suffix.values())
 
     def strip(self) -> None:
-        """Take away amounts of 0 and the groups that are empty then."""
+        """Remove amounts of 0, and groups that are empty then."""
         for group in self.by_suffix.values():
             group.resources = {name: amount for name, amount in group.resources.items() if amount}
         self.by_suffix = {suffix: group for suffix, group in self.by_suffix.items() if not group.is_empty()}
 
 
 def groups_of(request: Request, wishes: Wishes, *, pinned: bool = True) -> Groups:
-    """The request groups of ``request``. ``pinned`` False counts dedicated CPUs as VCPU, as hosts did before PCPU.
+    """The request groups of ``request``. ``pinned`` False requests dedicated CPUs as VCPU, as hosts reported them
+    before PCPU existed.
 
     Raises InvalidValue and UnknownName, naming the extra spec or image property.
     """
@@ -102,7 +103,7 @@ def required_traits(groups: Groups) -> frozenset[str]:
     return frozenset().union(*(group.required for group in groups.by_suffix.values()))
 
 
-# Extra specs and image properties that name classes and traits
+# Extra specs and image properties that contain classes and traits
 
 
 def _add_extra_specs(groups: Groups, request: Request) -> None:
@@ -162,7 +163,7 @@ def _one_of(spec: str, value: str, valid: tuple[str, ...]) -> str:
     return value
 
 
-# What the flavor's sizes and the hw: wishes mean
+# Translation of the flavor's sizes and the hw: settings
 
 
 def _add_flavor(groups: Groups, request: Request) -> None:

@@ -289,7 +289,7 @@ def test_a_server_group_is_explained_alike_whoever_keeps_it(policy: str, reason:
         ),
         (
             {"resources:VCPU": "0", "resources:MEMORY_MB": "0"},
-            "let the flavor ask for some",
+            "give the flavor some",
             {"resources:VCPU": "0"},
         ),
     ],

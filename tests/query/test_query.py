@@ -160,7 +160,7 @@ TWO = {"resources1:VGPU": "1", "resources2:VGPU": "1"}
     [
         (TWO, "need group_policy"),
         ({"resources:VCPU": "0", "resources:MEMORY_MB": "0", "resources:DISK_GB": "0"}, "no resources"),
-        ({"trait1:CUSTOM_A": "required"}, "request group '1' asks for no resources"),
+        ({"trait1:CUSTOM_A": "required"}, "request group '1' has no resources"),
         (
             {"hw:cpu_thread_policy": "require", "trait:HW_CPU_HYPERTHREADING": "forbidden"},
             "both required and forbidden",
