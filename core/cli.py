@@ -30,8 +30,8 @@ _EXIT_CODES: Final = {
 
 
 def build_app(*, loaded: bool = False) -> App:
-    """The app with all installed commands, none of which is imported before it is called or its help is asked for;
-    unless ``loaded``, for a list with what each is for."""
+    """The app with all installed commands. A command is imported when it is called or its help is requested, or, for a
+    list with descriptions, with ``loaded``."""
     app = App(
         name="hostler",
         help="A deterministic scheduler core for compute, storage and network resources.",
@@ -46,8 +46,8 @@ def build_app(*, loaded: bool = False) -> App:
 
 
 def main(arguments: Sequence[str] | None = None) -> int | None:
-    """Run one command; the exit code is the command's own, or as the constants above say. Errors of Hostler's own are
-    one line on standard error, with --json an object."""
+    """Run one command; returns the command's exit code, or one of the constants above. A HostlerError is printed as one
+    line on standard error, or as an object with --json."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     commands = entry_points(group=COMMAND_GROUP).names
     if tokens and not tokens[0].startswith("-") and tokens[0] not in commands:
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     except KeyboardInterrupt:
         print("hostler: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read it has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     return result if isinstance(result, int) else None

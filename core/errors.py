@@ -1,4 +1,4 @@
-"""Errors of the service around the engine, and every error of Hostler's as a plain value that can be kept or sent."""
+"""Errors of the service, and the conversion of every Hostler error to a plain value that can be stored or sent."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ class Overloaded(HostlerError):
 
 
 class DeadlineExceeded(HostlerError):
-    """The caller's deadline passed before there was an answer; the message says whether the command may still be
-    carried out."""
+    """The caller's deadline passed before the answer; the message says whether the command may still be applied."""
 
     code = "deadline_exceeded"
 
@@ -30,7 +29,7 @@ class StorageFailed(HostlerError):
 
 
 class DataDamaged(HostlerError):
-    """What is on the disk is not what was written there: a checksum is wrong, or a part is missing."""
+    """Data on disk differs from what was written: a checksum is wrong, or a part is missing."""
 
     code = "data_damaged"
 
@@ -48,7 +47,7 @@ class UnreadableCommand(HostlerError):
 
 
 class KeyReused(HostlerError):
-    """An idempotency key came again with another command."""
+    """An idempotency key was reused with another command."""
 
     code = "key_reused"
 
@@ -83,7 +82,7 @@ def to_value(error: HostlerError) -> ErrorValue:
 
 
 def from_value(value: ErrorValue) -> HostlerError:
-    """The error that a value stands for; a plain HostlerError with that code where the code is not known here."""
+    """The error for a value; a plain HostlerError with its code if the code is unknown."""
     kind = next((kind for kind in _kinds(HostlerError) if kind.code == value.code), HostlerError)
     error = kind.__new__(kind)
     HostlerError.__init__(error, value.message, field=value.field, hint=value.hint)

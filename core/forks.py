@@ -1,5 +1,5 @@
-"""Work in a forked child, which sees this process as it is at that moment: nobody waits for it, and nothing it does
-changes anything here. ``Children`` answer questions that take long."""
+"""Runs work in a forked child process, on a copy of the state at that moment, without blocking or changing this
+process. ``Children`` answer long queries."""
 
 from __future__ import annotations
 
@@ -29,17 +29,16 @@ log = logging.getLogger("hostler.child")
 
 
 class ChildFailed(Exception):
-    """The work was not done; the text says why."""
+    """The work failed; the message says why."""
 
 
 async def in_child(
     work: Callable[[], bytes], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> bytes:
-    """What ``work`` returns in a forked child; ChildFailed with the text of what it raises. The task has started once
-    the child is there.
+    """Run ``work`` in a forked child and return its result; ChildFailed with the message of its exception. The task has
+    started when the child exists.
 
-    The child does nothing else, and ends without running anything of ours: no exit handlers, no destructors. Cancelled,
-    it is killed.
+    The child does nothing else and exits without exit handlers or destructors. Cancellation kills it.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -68,20 +67,20 @@ async def in_child(
 
 
 class Children:
-    """Answers to questions, by children, so many at a time."""
+    """Answers queries in children, a limited number at a time."""
 
     def __init__(self, at_a_time: int = CHILDREN) -> None:
         self._room = trio.CapacityLimiter(at_a_time)
 
     async def ask(self, question: Callable[[], bytes]) -> bytes:
-        """What ``question`` returns in a child that sees the state as it is when its turn comes, or the HostlerError
-        that it raises. InternalError if the child fails."""
+        """Run ``question`` in a child, on the state at the time the child starts, and return its result or raise its
+        HostlerError. InternalError if the child fails."""
         async with self._room:
             try:
                 said = await in_child(lambda: _answered(question))
             except ChildFailed as error:
                 log.error("a question was not answered: %s", error)
-                raise InternalError("the answer could not be made; the service's log says why") from error
+                raise InternalError("the answer could not be computed; see the log of the service") from error
         if said[:1] == _REFUSAL:
             raise from_value(msgspec.msgpack.decode(said[1:], type=ErrorValue))
         return said[1:]

@@ -1,4 +1,4 @@
-"""``hostler config``: says what is wrong with the service's configuration, or what it comes to."""
+"""``hostler config``: checks the configuration of the service and prints the effective settings."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check(file: Path | None = None, *, as_json: AsJson = False) -> int:
 
 @config.command(name="show")
 def show(file: Path | None = None, *, as_json: AsJson = False) -> int:
-    """Print all settings as they are in force, and where each comes from. Secrets are not shown."""
+    """Print the effective settings and the source of each. Secrets are not shown."""
     loaded = load(file)
     values = msgspec.msgpack.decode(msgspec.msgpack.encode(loaded.config))
     _hide_secrets(values)

@@ -41,14 +41,14 @@ def release_guests(uuid: str, *more: str, remote: Remote = LOCAL) -> int:
 
 @move.default
 def move_guest(uuid: str, *, ask: Asked = SMALL, remote: Remote = LOCAL) -> int:
-    """Place an instance again, elsewhere. What is not said of its size and group stays."""
+    """Place an instance again on another host. Omitted options of its size and group keep their values."""
     return _replaced(remote, "move", uuid, ask)
 
 
 @resize.default
 def resize_guest(uuid: str, *, ask: Asked = SMALL, remote: Remote = LOCAL) -> int:
-    """Place an instance again with another size, on its host or another. What is not said of its size and group
-    stays."""
+    """Place an instance again with another size, on its host or another. Omitted options of its size and group keep
+    their values."""
     return _replaced(remote, "resize", uuid, ask)
 
 

@@ -71,7 +71,7 @@ def add(file: Path, *, remote: Remote = LOCAL) -> int:
 
 @host.command(name="remove")
 def remove(name: str, *, remote: Remote = LOCAL) -> int:
-    """Remove a host that nobody uses."""
+    """Remove a host without allocations."""
     return remote.do("remove_host", {"name": name}, f"{name} removed")
 
 
@@ -125,7 +125,7 @@ def show_top(
     times: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     remote: Remote = LOCAL,
 ) -> int:
-    """Capacity, and the fullest hosts by memory. TIMES 0 goes on until Ctrl-C."""
+    """Capacity, and the fullest hosts by memory. TIMES 0 repeats until Ctrl-C."""
     with remote.client() as client, suppress(KeyboardInterrupt):
         looks = 0
         while looks == 0 or looks != times:

@@ -20,7 +20,7 @@ from ..rpc.client import BlockingClient
 from ..rpc.tls import client_context
 
 REFUSED: Final = 3
-"""Exit code where no host could take what was asked for."""
+"""Exit code if no host fits the request."""
 PATIENCE: Final = 1.0
 """Seconds to wait for a service that is not there."""
 
@@ -55,7 +55,7 @@ class Remote:
             return client.call(method, params)
 
     def do(self, method: str, params: Any, said: str) -> int:
-        """One command; ``said`` is printed when it is done."""
+        """Run one command; print ``said`` when it succeeds."""
         answer = self.ask(method, params)
         self.show(answer) if self.as_json else print(said)
         return 0
@@ -101,7 +101,7 @@ def _cell(value: Any) -> str:
 
 LOCAL: Final = Remote()
 USUAL: Final = {"VCPU": 1, "MEMORY_MB": 1_024, "DISK_GB": 0}
-"""What a guest takes whose size is not said."""
+"""Default size of a guest."""
 
 
 @Parameter(name="*")
@@ -130,8 +130,8 @@ class Asked:
     alternates: Annotated[int, Parameter(help="further hosts to name")] = 0
 
     def request(self, guest: InstanceDetail | None = None) -> Request:
-        """The request; what it leaves open of its size and group is as a ``guest`` has it. InvalidValue where that
-        cannot be told from what the guest holds."""
+        """The request; omitted values of size and group are taken from ``guest``. InvalidValue if they cannot be
+        derived from the guest's allocations."""
         vcpus, memory_mb, disk_gb = self._size(guest)
         group = self.group
         if guest is not None and group is None:
@@ -170,7 +170,7 @@ class Asked:
             more = sorted({*guest.resources, *(name for each in guest.elsewhere.values() for name in each)} - {*USUAL})
             if more and not self.extra_spec:
                 problem = f"instance {guest.uuid} holds {', '.join(more)} as well, and its flavor is not known"
-                raise InvalidValue(problem, field="extra_spec", hint="say its whole shape, extra specs included")
+                raise InvalidValue(problem, field="extra_spec", hint="give its complete size, including extra specs")
         vcpus, memory_mb, disk_gb = (
             amount if amount is not None else held[name] for name, amount in zip(USUAL, given, strict=True)
         )

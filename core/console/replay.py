@@ -1,4 +1,4 @@
-"""``hostler replay``: history once more, as it was and under another policy, and what would have been different."""
+"""``hostler replay``: replays the journal under its own and another policy, and reports the differences."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ replay = cyclopts.App(name="replay", help="Re-run a journal, also under another 
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """A guest that would have gone elsewhere; a host None: refused."""
+    """A guest with another host under the other policy; host None: refused."""
 
     sequence: int
     instance: str
@@ -55,8 +55,8 @@ async def replay_journal(
     show: Annotated[int, Parameter(help="differences to show")] = 20,
     remote: Remote = LOCAL,
 ) -> int:
-    """Re-run the journal in a data folder, from its first command if the history was kept, else from its oldest
-    snapshot. Nothing in the folder is changed. Quotas and roles hold as they did."""
+    """Replay the journal in a data folder, from its first command if the history was kept, else from its oldest
+    snapshot. The folder is not changed. Quotas and roles are enforced as in the original run."""
     found = await compare(folder, read_policy(policy), show)
     if remote.as_json:
         remote.show(found)

@@ -28,8 +28,8 @@ def watch_events(
     seconds: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
     remote: Remote = LOCAL,
 ) -> int:
-    """Events of KINDS: decisions, refusals, changes (all three without any), capacity; from now on, or of all that came
-    AFTER a command, as far as the service remembers. Ends when nothing has come for SECONDS."""
+    """Print events of KINDS: decisions, refusals, changes (these three by default), capacity; from now on, or all AFTER
+    a command, as far as the service keeps them. Ends when no event has arrived for SECONDS."""
     with remote.client() as client, suppress(KeyboardInterrupt):
         client.call("watch", {"kinds": kinds or KINDS, "project": project, "after": after})
         for event in client.events(seconds):
@@ -38,7 +38,7 @@ def watch_events(
             else:
                 placed = ", ".join(f"{uuid} on {host}" for uuid, host in event.hosts.items())
                 figures = ", ".join(f"{name} {each.used}/{each.total}" for name, each in event.capacity.items())
-                gap = "what came before is not known any more" if event.kind == "gap" else ""
+                gap = "earlier events are no longer available" if event.kind == "gap" else ""
                 what = placed or event.sentence or ", ".join(event.instances) or figures or gap
                 print(f"{event.sequence} {event.kind} {event.user} {event.command} {what}".rstrip())
             sys.stdout.flush()

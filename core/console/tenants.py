@@ -1,4 +1,4 @@
-"""``hostler domain``, ``project``, ``user``, ``quota`` and ``token``: who there is, what he may do, and how much."""
+"""``hostler domain``, ``project``, ``user``, ``quota`` and ``token``: identities, access rights and quotas."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ domain = cyclopts.App(name="domain", help="Domains: customers, with projects and
 project = cyclopts.App(name="project", help="Projects, which guests belong to.")
 user = cyclopts.App(name="user", help="Users and their roles.")
 quota = cyclopts.App(name="quota", help="Limits of domains and projects.")
-token = cyclopts.App(name="token", help="Tokens, by which users say who they are.")
+token = cyclopts.App(name="token", help="Tokens, with which users authenticate.")
 
 Role = Literal["reader", "member", "project_admin", "domain_admin", "cloud_admin"]
 Days = Annotated[float, Parameter(help="that it is good for", validator=Number(gt=0, lte=3_650))]
@@ -69,7 +69,7 @@ def list_users(*, domain: str | None = None, remote: Remote = LOCAL) -> int:
 
 @user.command(name="create")
 def create_user(name: str, *identities: str, domain: str, remote: Remote = LOCAL) -> int:
-    """Make a user. IDENTITIES are names in client certificates that stand for him."""
+    """Create a user. IDENTITIES are names in client certificates that identify the user."""
     values = {"id": name, "domain": domain, "identities": identities}
     return remote.do("create_user", values, f"user {name} created")
 
@@ -89,7 +89,9 @@ def grant(name: str, role: Role, scope: str, *, remote: Remote = LOCAL) -> int:
 @user.command(name="revoke")
 def revoke(name: str, role: Role, scope: str, *, remote: Remote = LOCAL) -> int:
     """Take a role back."""
-    return remote.do("revoke", {"user": name, "role": role, "scope": scope}, f"{name} is no {role} of {scope} any more")
+    return remote.do(
+        "revoke", {"user": name, "role": role, "scope": scope}, f"{name} no longer has the role {role} in {scope}"
+    )
 
 
 @quota.command(name="show")
@@ -125,7 +127,7 @@ def list_tokens(user: str, *, remote: Remote = LOCAL) -> int:
 
 @token.command(name="create")
 def create_token(user: str | None = None, *, days: Days = 90.0, remote: Remote = LOCAL) -> int:
-    """Make a token of a user, or of oneself. It is shown this once."""
+    """Create a token for a user, or for oneself. It is shown only once."""
     made = remote.ask("create_token", {"user": user, "days": days})
     if remote.as_json:
         remote.show(made)
@@ -136,7 +138,7 @@ def create_token(user: str | None = None, *, days: Days = 90.0, remote: Remote =
 
 @token.command(name="revoke")
 def revoke_token(name: str, *, remote: Remote = LOCAL) -> int:
-    """Make a token worthless, by its id, or by itself."""
+    """Revoke a token, given its id or its text."""
     match = TOKEN.fullmatch(name)
     name = match[1] if match else name
     return remote.do("revoke_token", {"id": name}, f"token {name} revoked")

@@ -55,7 +55,7 @@ class AccessLog:
             )
 
     def refused(self, client: str, error: HttpError) -> None:
-        """Note what was no request."""
+        """Log a malformed request."""
         if self._requests:
             self._log.info("refused", client=client, status=error.status, reason=error.message)
 

@@ -22,7 +22,7 @@ UNKNOWN_TYPE: Final = "unknown"
 
 
 def consumer_of(body: Mapping[str, Any], request: Request, api: Api) -> ConsumerAllocations:
-    """What a body says that one consumer shall hold, in whichever form its microversion has."""
+    """The allocations that a body requests for one consumer, in the format of its microversion."""
     allocations = body["allocations"]
     if isinstance(allocations, list):
         held = {plain_uuid(one["resource_provider"]["uuid"]): _amounts(one["resources"]) for one in allocations}

@@ -1,5 +1,5 @@
 """The Placement API as a function from request to response: identity, microversion, route, content type, policy,
-handler, and the form of refusals. It knows no sockets."""
+handler, and the form of refusals. Independent of sockets."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ class Writer(Protocol):
 
 
 class InMemory:
-    """A writer that keeps no journal: what is not saved is gone when the process ends."""
+    """A writer without a journal: state that is not saved is lost when the process ends."""
 
     def __init__(self, model: PlacementModel) -> None:
         self._model = model
 
     async def submit(self, command: PlacementCommand) -> Any:
-        """Carry the command out at once."""
+        """Apply the command immediately."""
         return self._model.apply(command)
 
 
 @dataclass(slots=True)
 class Exchange:
-    """What is known of a request when it is answered, for the log."""
+    """Facts about a request for the access log."""
 
     request: Request
     minor: int | None = None
@@ -87,7 +87,7 @@ class Api:
             self.policy = Policy(self.config.policy)
 
     def next_seed(self) -> tuple[int, int]:
-        """What the next order by chance is drawn from: the configured seed, and how many were drawn before."""
+        """The seed of the next random order: derived from the configured seed and the number of orders drawn before."""
         self._drawn += 1
         return self.config.randomize_seed, self._drawn - 1
 
@@ -130,7 +130,7 @@ class Api:
         return await route.handler(request, self)
 
     def authorize(self, request: Request, rule: str, project: str | None) -> None:
-        """Raise HttpError 403 unless the sender may do what ``rule`` names to things of ``project``."""
+        """Raise HttpError 403 unless policy ``rule`` allows the sender to act on resources of ``project``."""
         if self.policy is not None and not self.policy.allows(rule, request.identity, project):
             raise HttpError(403, f"Policy does not allow {rule} to be performed.")
 
@@ -142,13 +142,13 @@ class Api:
 
 
 def _accept(request: Request) -> str:
-    """What the client accepts: JSON where it does not say."""
+    """The media type that the client accepts; JSON by default."""
     accept = request.headers.get("accept", "")
     return "application/json" if accept in ("", "*/*") else accept
 
 
 def _check_length(request: Request) -> None:
-    """A body must come with its type."""
+    """A body requires a Content-Type."""
     length = request.headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
         raise HttpError(400, "content-length header must be an integer")

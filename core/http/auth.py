@@ -1,4 +1,4 @@
-"""Who a request comes from, by the token it carries. Every way but ``none`` answers 401 to a request without one."""
+"""Authentication of requests by token. Every method except ``none`` answers 401 to a request without one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .identity import Identity
 
 
 class Authenticator(Protocol):
-    """A way to find out who sends a request."""
+    """A method of authenticating a request."""
 
     async def identify(self, headers: Mapping[str, str], now: float) -> Identity:
         """The sender. Raises HttpError: 401, or 503 where that cannot be found out."""
@@ -28,7 +28,7 @@ def unauthorized(challenge: str = "") -> HttpError:
 
 
 class TrustedHeaders:
-    """Believes whatever the client says (``noauth2``): for tests, and behind a proxy that authenticates.
+    """Trusts the headers of the client (``noauth2``): for tests, and behind a proxy that authenticates.
 
     The token is ``user`` or ``user:project``, with X-Project-Id another project; roles come in X-Roles, or are
     ``admin`` for the user of that name.

@@ -27,7 +27,7 @@ _KEY_33: Final = re.compile(f"({_KINDS})({schemas.SUFFIX_33})?")
 
 
 class Queries:
-    """Queries read before: schedulers ask the same thing again and again."""
+    """Maximum number of parsed queries in the cache: schedulers repeat queries."""
 
     def __init__(self, most: int = QUERIES_KEPT) -> None:
         self._most = most
@@ -46,14 +46,14 @@ class Queries:
 
 @dataclass(slots=True)
 class _Groups:
-    """The groups while the query is read, in its order, and what goes across them."""
+    """The request groups while the query is parsed, in order, and parameters across groups."""
 
     by_suffix: dict[str, RequestGroup] = field(default_factory=dict)
     same_subtree: list[tuple[str, ...]] = field(default_factory=list)
 
 
 def candidate_query(request: Request) -> PlacementQuery:
-    """What a query asks for. Raises HttpError 400 for whatever makes no sense at its microversion."""
+    """Parse a query. Raises HttpError 400 for a query that is invalid at its microversion."""
     check_query(request, schemas.at(schemas.CANDIDATES, request.minor))
     limits = request.query.all("limit")
     root_required, root_forbidden = _root_traits(request)

@@ -23,10 +23,10 @@ ALL_CLASSES_SINCE: Final = 27
 NESTED_SINCE: Final = 29
 MAPPINGS_SINCE: Final = 34
 PATIENCE: Final = 1_000
-"""Steps of a search, some milliseconds, after which a child does it again from the beginning, so that nobody else has
-to wait."""
+"""Search steps (a few milliseconds) after which a child process restarts the search, so that other requests are not
+delayed."""
 LONG_ANSWER: Final = 5_000
-"""Candidates that may come, from which on a child makes the answer at once."""
+"""Number of expected candidates from which a child process computes the answer."""
 
 
 async def list_candidates(request: Request, api: Api) -> Response:
@@ -85,7 +85,7 @@ def _older_request(allocations: Mapping[str, Any], minor: int) -> dict[str, Any]
 
 
 def _older_summary(summary: Mapping[str, Any], asked: set[str], minor: int) -> dict[str, Any]:
-    """Below 1.29 without the tree, below 1.27 only what was asked for, below 1.17 without traits."""
+    """Below 1.29 without the tree, below 1.27 only the requested classes, below 1.17 without traits."""
     resources = summary["resources"]
     if minor < ALL_CLASSES_SINCE:
         resources = {name: amounts for name, amounts in resources.items() if name in asked}

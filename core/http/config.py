@@ -20,7 +20,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Limits(Table, frozen=True):
-    """What one client may ask of the server; whoever exceeds it is refused and the connection closed."""
+    """Limits for one client; a request beyond them is refused and the connection closed."""
 
     header_bytes: int = 65_536
     """Request line and headers together."""
@@ -76,7 +76,7 @@ class Keystone(Table, frozen=True):
 
 
 class PolicyOptions(Table, frozen=True):
-    """The rules of who may do what, as oslo.policy has them."""
+    """Access rules in the format of oslo.policy."""
 
     file: str = ""
     """YAML or JSON with rules that replace the built-in ones."""
@@ -85,7 +85,7 @@ class PolicyOptions(Table, frozen=True):
 
 
 class Cors(Table, frozen=True):
-    """Which other origins a browser may call from; none by default."""
+    """Origins from which browsers may call; none by default."""
 
     allowed_origin: tuple[str, ...] = ()
     allow_methods: tuple[str, ...] = ("OPTIONS", "GET", "HEAD", "POST", "PUT", "DELETE", "TRACE", "PATCH")
@@ -103,7 +103,7 @@ class PlacementConfig(Table, frozen=True):
     data: str = MEMORY
     """Folder of the journal and its snapshots."""
     auth: Literal["", "none", "static", "keystone", "noauth2"] = ""
-    """Empty: ``none`` where only this machine can connect, else it must be said."""
+    """Empty: ``none`` if only this machine can connect, otherwise it must be set."""
     prefix: str = ""
     """Path under which the API is mounted, such as /placement."""
     access_log: bool = True
@@ -113,8 +113,8 @@ class PlacementConfig(Table, frozen=True):
     """Candidates made for one request at most; -1: as many as it asks for."""
     allocation_candidates_generation_strategy: Literal["depth-first", "breadth-first"] = "depth-first"
     randomize_allocation_candidates: bool = False
-    """True: trees come in an order by chance, another for each request, so that clients with a limit do not all get the
-    same hosts; within a tree the order stays."""
+    """True: trees are in random order, different for each request, so that clients with a limit do not all get the same
+    hosts; the order within a tree is fixed."""
     randomize_seed: int = 0
     """Of that chance: the n-th such request since the start draws its order from this and n."""
     limits: Limits = Limits()

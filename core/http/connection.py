@@ -1,6 +1,6 @@
 """One HTTP/1.1 connection: requests are read within the limits, answered one after the other, and logged.
 
-h11 does the protocol; here are the deadlines, and what becomes of clients that are slow, silent or too generous.
+h11 implements the protocol; this module enforces deadlines and limits on slow, silent or excessive clients.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .messages import Request, Response, too_large
 
 CHUNK: Final = 65_536
 QUIETLY: Final = 65_536
-"""A body of so many bytes that nobody wants is read; before a longer one the connection is closed."""
+"""An unused body up to this many bytes is read and discarded; before a longer one the connection is closed."""
 
 
 class Connection:
@@ -33,12 +33,12 @@ class Connection:
         self._idle = trio.CancelScope()
         self._stopping = False
         self._declared: int | None = 0
-        """Length of the body as the request declares it; None if that comes in chunks."""
+        """Declared length of the body; None for a chunked body."""
         self._broken_off = False
         """Reading a body ended before the body did."""
 
     def stop(self) -> None:
-        """End when the request under way is answered; at once if there is none."""
+        """Close after the current request is answered, or immediately if there is none."""
         self._stopping = True
         self._idle.cancel()
 
@@ -48,7 +48,7 @@ class Connection:
             while await self._exchange():
                 self._h11.start_next_cycle()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the client went away
+            pass  # the client has disconnected
         except h11.RemoteProtocolError as error:
             await self._give_up(_not_http(error))
         except HttpError as error:
@@ -206,7 +206,7 @@ class Connection:
         await self._write(b"".join(part for part in parts if part))
 
     async def _give_up(self, error: HttpError) -> None:
-        """Say why, and close: what comes on the connection is not understood."""
+        """Send the reason and close: the input on the connection is not valid HTTP."""
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
         kind, body = error_body(error, "application/json", "", None)
@@ -215,7 +215,7 @@ class Connection:
             self._log.refused(self._client, error)
             await self._drain()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # nobody there to be told
+            pass  # the client has disconnected
 
 
 def _not_http(error: h11.RemoteProtocolError) -> HttpError:

@@ -49,7 +49,7 @@ def _permits(config: Cors, origin: str) -> bool:
 
 
 def _granted(config: Cors, origin: str) -> list[tuple[str, str]]:
-    """A wildcard never goes with credentials: then the origin is named, as the standard demands."""
+    """With credentials the origin is returned instead of a wildcard, as the standard requires."""
     granted = [("access-control-allow-origin", origin), ("vary", "Origin")]
     if config.allow_credentials and origin in config.allowed_origin:
         granted.append(("access-control-allow-credentials", "true"))

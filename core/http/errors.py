@@ -15,7 +15,7 @@ UNDEFINED_CODE: Final = "placement.undefined_code"
 CODE_SINCE: Final = 23
 
 _SENTENCES: Final = {
-    400: "The request is malformed or asks for something that makes no sense.",
+    400: "The request is malformed or invalid.",
     401: "The request carries no token that is accepted here.",
     403: "Access was denied to this resource.",
     404: "The resource could not be found.",
@@ -25,7 +25,7 @@ _SENTENCES: Final = {
     413: "The request is larger than this server allows.",
     415: "The body of the request has a media type that is not supported here.",
     431: "The headers of the request are larger than this server allows.",
-    500: "The server failed to answer the request; its log says more.",
+    500: "The server failed to answer the request; see its log.",
     503: "The server cannot take the request now; try again later.",
 }
 
@@ -48,7 +48,7 @@ class HttpError(HostlerError):
 
     @property
     def detail(self) -> str:
-        """What the body says: a sentence for the status, then the message."""
+        """The text of the body: a sentence for the status, then the message."""
         return f"{self.sentence}\n\n {self.message}  " if self.message else f"{self.sentence}\n\n   "
 
 
@@ -97,8 +97,8 @@ def _error(error: HttpError, title: str, request_id: str, minor: int | None) -> 
 
 
 def preferred(accept: str, offers: Sequence[str]) -> str | None:
-    """The first of ``offers`` among those that an Accept header likes best (RFC 9110, section 12.5.1); None where it
-    takes none of them."""
+    """The first of ``offers`` with the highest quality in an Accept header (RFC 9110, section 12.5.1); None if none is
+    acceptable."""
     best, best_quality = None, 0.0
     ranges = [_media_range(part) for part in accept.split(",") if part.strip()]
     for offer in offers:

@@ -1,8 +1,8 @@
 """Tokens validated by an OpenStack identity service, by the contract that keystonemiddleware documents.
 
-The service's own token is got with its password (POST /auth/tokens), a user's token is shown to the identity service
-(GET /auth/tokens), and what that says is kept for a while. A user's token that has expired is good while a service
-works for that user and vouches for it with a token of its own (X-Service-Token).
+The service obtains its own token with its password (POST /auth/tokens), validates a user's token at the identity
+service (GET /auth/tokens), and caches the result. An expired user token is accepted if a service that acts for the user
+presents a valid token of its own (X-Service-Token).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Document(msgspec.Struct):
 
 
 class KeystoneTokens:
-    """Asks the identity service who a token belongs to, once per token and ``token_cache_seconds``."""
+    """Validates tokens at the identity service, once per token and ``token_cache_seconds``."""
 
     def __init__(self, config: Keystone, client: httpx.AsyncClient | None = None) -> None:
         self._config = config
@@ -78,7 +78,7 @@ class KeystoneTokens:
         await self._client.aclose()
 
     async def _known(self, token: str, now: float, *, vouched: bool = False) -> Identity | None:
-        """Who the token belongs to, None: nobody. ``vouched``: it may have expired."""
+        """The identity of the token, or None. ``vouched``: accept an expired token."""
         identity, until = self._cache.get((token, vouched), (None, -1.0))
         if until <= now:
             identity, until = await self._validate(token, vouched, now)
@@ -89,7 +89,7 @@ class KeystoneTokens:
         return identity
 
     async def _validate(self, token: str, vouched: bool, now: float) -> tuple[Identity | None, float]:
-        """Who the token belongs to (None: nobody), and until when that may be believed."""
+        """The identity of the token (or None), and until when it is valid."""
         until = now + self._config.token_cache_seconds
         answer = await self._ask(token, vouched)
         if answer.status_code in (401, 404):

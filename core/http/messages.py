@@ -21,7 +21,7 @@ CACHE_HEADERS_SINCE: Final = 15
 class Request:
     """One request. Header names are in lower case, repeated headers joined by commas.
 
-    The pipeline fills in what comes after ``read_body``.
+    The pipeline sets the fields after ``read_body``.
     """
 
     method: str
@@ -44,14 +44,14 @@ class Request:
 
     @property
     def query(self) -> Query:
-        """The query string, taken apart once. Raises HttpError (400) if it is not UTF-8 or has too many fields."""
+        """The parsed query string. Raises HttpError (400) if it is not UTF-8 or has too many fields."""
         if self._query is None:
             self._query = Query.parse(self.raw_query, self.query_fields)
         return self._query
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port by which the client came here; empty where it did not say."""
+        """Scheme, host and port that the client used; empty if unknown."""
         host = self.headers.get("host", "")
         return f"http://{host}" if host else ""
 
@@ -61,7 +61,7 @@ class Request:
 
 
 class Query:
-    """The fields of a query string in the order given; a name may come several times."""
+    """The fields of a query string in the given order; a name may occur several times."""
 
     __slots__ = ("pairs",)
 
@@ -108,7 +108,7 @@ def http_date(seconds: int) -> str:
 
 
 def answer(request: Request, value: Any, *, modified: float | None = None, status: int = 200) -> Response:
-    """``value`` as JSON. From 1.15 it says when it was modified: now, if nothing better is known."""
+    """``value`` as JSON. From 1.15 with Last-Modified: the current time if unknown."""
     response = Response(status, msgspec.json.encode(value), "application/json")
     return dated(request, response, modified)
 

@@ -13,10 +13,10 @@ NEWEST: Final = 39
 
 @lru_cache(maxsize=256)
 def negotiate(header: str) -> int:
-    """The minor version that the header OpenStack-API-Version asks for; 0 where it names no placement version.
+    """The minor version that the header OpenStack-API-Version requests; 0 if it names no placement version.
 
-    The header may name several services; the last that is ours counts. Raises HttpError: 406 for a version that does
-    not exist, 400 for what is no version.
+    The header may name several services; the last placement version counts. Raises HttpError: 406 for a version that
+    does not exist, 400 for a malformed version.
     """
     wanted = ""
     for part in reversed(header.split(",")):

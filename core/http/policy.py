@@ -53,7 +53,7 @@ RULES: Final = {
     "placement:allocation_candidates:list": ADMIN_OR_SERVICE,
     "placement:reshaper:reshape": SERVICE,
 }
-"""Operation -> who may do it by default."""
+"""Operation -> its default access rule."""
 
 _BASE: Final = {
     "service_api": "role:service",
@@ -65,7 +65,7 @@ _REMOTE: Final = re.compile(r"\bhttps?:")
 
 
 class Policy:
-    """The rules in force. They are read once; answers are kept, since they depend on nothing but the arguments."""
+    """The effective rules. They are read once; results are cached, since they depend only on the arguments."""
 
     def __init__(self, options: PolicyOptions) -> None:
         conf = cfg.ConfigOpts()
@@ -85,7 +85,7 @@ class Policy:
         self.allows = lru_cache(maxsize=4_096)(self._judge)
 
     def _judge(self, rule: str, identity: Identity, project: str | None) -> bool:
-        """Whether ``identity`` may do what ``rule`` names to things of ``project``. O(rules)."""
+        """Whether ``rule`` allows ``identity`` to act on resources of ``project``. O(rules)."""
         credentials = {
             "user_id": identity.user,
             "project_id": identity.project,

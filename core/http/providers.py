@@ -91,7 +91,7 @@ async def show_provider(request: Request, api: Api) -> Response:
 async def update_provider(request: Request, api: Api) -> Response:
     """PUT /resource_providers/{uuid}"""
     uuid = request.items[0]
-    api.model.provider(uuid)  # 404 goes before anything about the body
+    api.model.provider(uuid)  # 404 takes precedence over errors in the body
     schema = schemas.UPDATE_PROVIDER_14 if request.minor >= 14 else schemas.UPDATE_PROVIDER
     body = await read_json(request, api, schema)
     parent = body.get("parent_provider_uuid", UNSET)

@@ -11,7 +11,7 @@ from ...placement.types.errors import HostlerError
 from .errors import HttpError
 
 _UNAVAILABLE: Final = frozenset(("overloaded", "deadline_exceeded", "storage_failed", "stopped"))
-"""Codes of errors that say nothing about the request: it may come again."""
+"""Codes of errors that are independent of the request: it may be retried."""
 _STATUS: Final[tuple[tuple[type[ApiError], int], ...]] = ((BadRequest, 400), (NotFound, 404), (Conflict, 409))
 
 
@@ -28,7 +28,7 @@ def as_http(error: HostlerError) -> HttpError:
 
 @contextmanager
 def naming(**prefixes: str) -> Iterator[None]:
-    """Put a prefix before what is wrong with a field of the query: ``resources`` or ``traits``."""
+    """Prefix errors in a field of the query: ``resources`` or ``traits``."""
     try:
         yield
     except BadRequest as error:

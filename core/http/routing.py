@@ -26,7 +26,7 @@ class Route:
     """Variable parts in braces; they stand at every second place."""
     handler: Handler
     rule: str | None
-    """The policy rule; None: anybody may."""
+    """The policy rule; None: no restriction."""
     since: int = 0
     until: int = NEWEST
     body: bool = False

@@ -1,4 +1,4 @@
-"""Listens, and serves each connection in a task of its own, until it is told to stop."""
+"""Listens, and serves each connection in a task of its own, until it is stopped."""
 
 from __future__ import annotations
 

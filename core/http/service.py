@@ -34,11 +34,11 @@ def settled(
 
 
 def with_auth(config: PlacementConfig) -> PlacementConfig:
-    """The settings, checked, with the way to authenticate that goes without saying. Raises InvalidValue."""
+    """The checked settings, with the default authentication method. Raises InvalidValue."""
     host, _ = address(config.listen)
     if not config.auth:
         if not _only_this_machine(host):
-            hint = "say --auth static or keystone, or --auth none to let everybody do everything"
+            hint = "use --auth static or keystone, or --auth none to allow everything to everyone"
             raise InvalidValue(f"{config.listen} can be reached from elsewhere", field="auth", hint=hint)
         config = structs.replace(config, auth="none")
     check(config)
@@ -49,7 +49,7 @@ def address(text: str) -> tuple[str, int]:
     """HOST:PORT, or [IPV6]:PORT. Raises InvalidValue."""
     host, colon, port = text.rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit() and int(port) < 2**16):
-        raise InvalidValue(f"{text!r} is no address", field="placement", hint="such as 127.0.0.1:8778")
+        raise InvalidValue(f"{text!r} is not an address", field="placement", hint="such as 127.0.0.1:8778")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
@@ -63,7 +63,7 @@ def _only_this_machine(host: str) -> bool:
 
 
 async def run(config: PlacementConfig, *, signals: Sequence[Signals] = ()) -> None:
-    """Serve until one of the signals comes or the task is cancelled. Says on the standard output when it is ready."""
+    """Serve until one of the signals arrives or the task is cancelled. Prints a line on standard output when ready."""
     host, port = address(config.listen)
     stop = trio.Event()
     with trio.open_signal_receiver(*signals) as arrived:
@@ -93,7 +93,7 @@ class OnService:
         self._stop, self._ended = trio.Event(), trio.Event()
 
     async def serve(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `drain` or cancelled; started with the address. InvalidValue where nobody can listen."""
+        """Serve until `drain` or cancelled; started with the address. InvalidValue if the address is unusable."""
         from ..machine.placement_writes import ServiceModel, ServiceWriter
 
         config = self._config
@@ -114,7 +114,7 @@ class OnService:
                     await api.auth.aclose()
 
     async def drain(self) -> None:
-        """Take no more requests, and wait until those under way are answered: ``drain_seconds`` at most."""
+        """Accept no more requests, and wait at most ``drain_seconds`` for current ones to be answered."""
         self._stop.set()
         await self._ended.wait()
 

@@ -1,5 +1,5 @@
-"""Bodies and query strings against their JSON schemas. What is wrong is said in the words of the jsonschema library,
-which clients of the Placement API know."""
+"""Validation of bodies and query strings against JSON schemas. Messages are those of the jsonschema library, as in
+Placement."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .api import Api
 
 SMALL: Final = 65_536
-"""Larger bodies are judged in a thread, and what is wrong with them is not said in full."""
+"""Larger bodies are validated in a thread, with abbreviated messages."""
 MOST_SAID: Final = 1_000
 
 _UUID: Final = re.compile(r"[0-9a-f]{32}")

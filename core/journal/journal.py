@@ -1,9 +1,9 @@
 """The journal: every command in order, durable before it is answered, under a chain of checksums, with snapshots that
 bound recovery.
 
-It stores bytes and numbers them; what they mean is the writer's business. Records that became durable together are a
-block, and blocks lie in segments. A new segment begins with each snapshot, and once a snapshot is complete, segments
-that only older ones need are deleted.
+It stores and numbers byte strings; the writer interprets them. Records that became durable together form a block, and
+blocks are stored in segments. Each snapshot starts a new segment; once a snapshot is complete, segments needed only by
+older snapshots are deleted.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One command in the journal: its number, its idempotency key with a fingerprint of what was asked, its bytes."""
+    """One command in the journal: its number, its idempotency key with a fingerprint of the request, its bytes."""
 
     sequence: int
     key: str | None
@@ -60,8 +60,8 @@ _unpack: Final = msgspec.msgpack.Decoder(list[Entry]).decode
 
 @dataclass(slots=True)
 class Recovery:
-    """What was found when the journal was opened. ``damage`` says, in order, what was wrong and where it is now; then
-    ``last`` is the last command that was kept."""
+    """The result of opening the journal. ``damage`` describes, in order, each fault and where the damaged file is now;
+    ``last`` is then the last command that was kept."""
 
     snapshot: int = 0
     replayed: int = 0
@@ -80,7 +80,7 @@ def next_checksum(before: int, first: int, records: int, body: bytes) -> int:
 
 
 def unpack(block: Block) -> list[Record]:
-    """The records of a block. DataDamaged if it is none, or not as many as it says."""
+    """The records of a block. DataDamaged if it is malformed or has the wrong number of records."""
     try:
         entries = _unpack(block.body)
     except msgspec.MsgspecError as error:
@@ -102,7 +102,8 @@ def _replayed(blocks: Sequence[Block], replay: Callable[[Sequence[Record]], None
 class Journal:
     """One data folder's journal. First ``recover``, then ``append``; one task at a time.
 
-    ``keep_history`` keeps every segment from the first command on, for replays; else what no kept snapshot needs goes.
+    ``keep_history`` keeps every segment from the first command, for replays; otherwise segments that no snapshot needs
+    are deleted.
     """
 
     def __init__(
@@ -134,9 +135,9 @@ class Journal:
         committed: Callable[[float], None] = lambda seconds: None,
         aside: Aside = at_once,
     ) -> Journal:
-        """The journal in a folder, which is made if it is not there and locked until ``close``. DataInUse if another
-        process has it, StorageFailed if there can be none. ``committed`` is ``SqliteStore``'s. ``aside`` does what
-        takes long in a recovery: loading, and replaying some megabytes at a time."""
+        """Open the journal in a folder, which is created if missing and locked until ``close``. DataInUse if another
+        process has it, StorageFailed if it cannot be opened. ``committed`` is passed to ``SqliteStore``. ``aside`` runs
+        the long steps of a recovery: loading, and replaying a few megabytes at a time."""
         path = Path(folder)
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -157,11 +158,11 @@ class Journal:
     async def recover(
         self, load: Callable[[Path], None], replay: Callable[[Sequence[Record]], None], save: Write
     ) -> Recovery:
-        """Load the newest good snapshot with ``load``, give all that came after it to ``replay`` in order, and be ready
-        to append.
+        """Load the newest intact snapshot with ``load``, pass all later commands to ``replay`` in order, and prepare to
+        append.
 
-        What is damaged is said in the answer, with all before it kept: the state as it then is gets a snapshot by
-        ``save``, and the damaged files another name. StorageFailed if the disk does not do what it should.
+        Damage is reported in the result; everything before it is kept: the resulting state is saved with ``save``, and
+        damaged files are renamed. StorageFailed if the disk fails.
         """
         found = Recovery()
         segments = await self._store.segments()
@@ -184,7 +185,7 @@ class Journal:
         return found
 
     async def _load_snapshot(self, load: Callable[[Path], None], segments: Sequence[int], found: Recovery) -> int:
-        """Load the newest snapshot that is good; DataDamaged if there is none, but should be."""
+        """Load the newest intact snapshot; DataDamaged if one should exist but does not."""
         bad: dict[int, str] = {}
         good = 0
         for sequence in reversed(self._snapshots.known()):
@@ -200,7 +201,7 @@ class Journal:
         self.loading = 0
         if not good and (segments[0] > 1 if segments else bad):
             what = "; ".join(bad.values()) or "there is no snapshot"
-            lacking = f"what came before command {segments[0]} is lost" if segments else "the journal is not there"
+            lacking = f"commands before {segments[0]} are lost" if segments else "the journal is not there"
             raise DataDamaged(f"{what}, and {lacking}", field="data", hint="put back a copy of the data folder")
         for sequence, text in bad.items():
             found.damage.append(f"{text}; it is now {self._snapshots.set_aside(sequence)}")
@@ -214,7 +215,7 @@ class Journal:
                 self.last = await self._aside(partial(_replayed, blocks, replay, self.last))
                 end, self._checksum = blocks[-1].first + blocks[-1].records - 1, blocks[-1].checksum
         except DataDamaged as error:
-            found.damage.append(f"{error}; kept all up to command {self.last}")
+            found.damage.append(f"{error}; kept all commands up to {self.last}")
         return end
 
     async def records(self, first: int) -> AsyncIterator[list[Record]]:
@@ -269,10 +270,10 @@ class Journal:
         """Make commands durable, all or none; returns the sequence number of the first.
 
         StorageFailed: then nothing is acknowledged, ``broken`` is set, and nothing can be appended before ``repair``.
-        If the process dies before that, the commands may yet be found in the journal.
+        If the process dies before this returns, a recovery may still find the commands in the journal.
         """
         if self.broken:
-            raise StorageFailed("the journal is not writable", field="data", hint="it is tried again by itself")
+            raise StorageFailed("the journal is not writable", field="data", hint="it is retried automatically")
         first, body = self.last + 1, _pack(entries)
         block = Block(first, len(entries), body, next_checksum(self._checksum, first, len(entries), body))
         self.broken = True
@@ -283,15 +284,15 @@ class Journal:
         return first
 
     async def repair(self) -> None:
-        """After an error: bring the journal back to what was acknowledged, and be ready again. StorageFailed if the
-        disk still refuses."""
+        """After an error: restore the journal to the acknowledged state and prepare to append. StorageFailed if the
+        disk still fails."""
         await self._store.resume(self._segment, self.last, room=ROOM)
         self.broken = False
 
     # snapshots
 
     async def rotate(self) -> int:
-        """Begin a new segment, to take a snapshot of what is before it; returns the snapshot's sequence number."""
+        """Start a new segment, for a snapshot of everything before it; returns the snapshot's sequence number."""
         if self._segment != self.last + 1:
             self.broken = True
             await self._begin_segment()
@@ -301,8 +302,8 @@ class Journal:
     async def snapshot(
         self, sequence: int, write: Write, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Have ``write`` save the state as it is at the start of this task, which must be that of ``sequence``; then
-        delete what is no longer needed. StorageFailed leaves all as it was."""
+        """Save with ``write`` the state at the start of this task, which must be that of ``sequence``; then delete
+        files that are no longer needed. StorageFailed changes nothing."""
         if sequence not in self._snapshots.known():
             await self._snapshots.take(sequence, write, task_status=task_status)
         else:

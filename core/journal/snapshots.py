@@ -1,8 +1,8 @@
-"""Snapshots: folders of files under checksums, each whole or not there at all, made by a forked child so that nobody
-waits for the disk.
+"""Snapshots: folders of files with checksums, created atomically by a forked child, so that the writer does not wait
+for the disk.
 
-A snapshot of sequence number N holds what the commands up to N have made. It is written as ``snapshot-N.tmp-PID``,
-synced, and then renamed.
+A snapshot of sequence number N holds the state after commands up to N. It is written as ``snapshot-N.tmp-PID``, synced,
+and then renamed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Write = Callable[[Path], None]
 
 
 class Snapshots(Protocol):
-    """Where snapshots are kept. Methods raise StorageFailed or DataDamaged."""
+    """Storage of snapshots. Methods raise StorageFailed or DataDamaged."""
 
     def known(self) -> list[int]:
         """Sequence numbers of all snapshots, ascending."""
@@ -40,8 +40,8 @@ class Snapshots(Protocol):
     async def take(
         self, sequence: int, write: Write, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Have ``write`` put a snapshot of this very moment into a folder, and keep it if that went well. The task has
-        started when the moment is over."""
+        """Have ``write`` save a snapshot of the current state into a folder, and keep it on success. The state is
+        captured when the task has started."""
 
     def find(self, sequence: int) -> Path:
         """Folder of a snapshot; DataDamaged if it is not what was written."""
@@ -50,7 +50,7 @@ class Snapshots(Protocol):
         """Delete a snapshot."""
 
     def set_aside(self, sequence: int) -> str:
-        """Rename a snapshot so that it is no longer one; returns its new name."""
+        """Rename a damaged snapshot so that it is ignored; returns its new name."""
 
 
 class SnapshotFolder:
@@ -114,8 +114,8 @@ class SnapshotFolder:
 
 
 def write_folder(folder: Path, sequence: int, write: Write) -> bytes:
-    """Make a folder, have it filled, and put a manifest with the checksums of all files into it; all synced. Returns
-    nothing, for a child to say."""
+    """Create a folder, fill it, and write a manifest with the checksums of all files; everything is synced. Returns
+    empty bytes, as the result of a child."""
     folder.mkdir(mode=0o700)
     write(folder)
     files = {path.name: _checksum(path, sync_too=True) for path in sorted(folder.iterdir())}
@@ -174,4 +174,4 @@ def _damaged(folder: Path, what: str) -> DataDamaged:
 
 
 def _failed(verb: str, path: Path, error: OSError) -> StorageFailed:
-    return StorageFailed(f"cannot {verb} {path.name}: {error}", field="data", hint="look at the disk: space, mount")
+    return StorageFailed(f"cannot {verb} {path.name}: {error}", field="data", hint="check the disk: space, mount")

@@ -1,5 +1,5 @@
-"""Where journal records lie: segments of blocks in SQLite files, written by aiosqlite. It knows blocks, not what they
-say.
+"""Storage of journal records: segments of blocks in SQLite files, written through aiosqlite. Does not interpret the
+blocks.
 
 A segment is a file named after its first sequence number. A block is durable when ``append`` has returned (write-ahead
 log, synchronous=FULL). Tests put other stores, with faults, behind the same protocol.
@@ -70,41 +70,41 @@ class Block(NamedTuple):
 
 
 class Store(Protocol):
-    """Segments of blocks. Methods raise StorageFailed if the disk does not do what it should, DataDamaged if what is
-    there is no journal."""
+    """Segments of blocks. Methods raise StorageFailed if the disk fails, DataDamaged if the data is not a journal."""
 
     async def segments(self) -> list[int]:
         """First sequence numbers of all segments, ascending."""
 
     async def read(self, first: int, after: int, limit: int) -> list[Block]:
-        """Up to ``limit`` blocks of a segment that begin behind ``after``, in order; none only if there are none."""
+        """Up to ``limit`` blocks of a segment that begin after record ``after``, in order; empty only if there are no
+        more."""
 
     async def begin(self, first: int) -> None:
-        """Make a new, empty segment; what is appended from now on goes there."""
+        """Create a new, empty segment for further appends."""
 
     async def resume(self, first: int, last: int, *, room: int = 0) -> None:
-        """Append to a segment that is there, behind record ``last``; whatever it has behind that is removed.
-        StorageFailed too where the disk has no ``room`` for so many bytes."""
+        """Append to an existing segment after record ``last``; later records are removed. StorageFailed also if the
+        disk has less than ``room`` bytes free."""
 
     async def append(self, block: Block) -> None:
-        """Add a block, whole or not at all. After an error ``resume`` must come before anything else is appended."""
+        """Add a block atomically. After an error ``resume`` must be called before another append."""
 
     async def remove(self, first: int) -> None:
         """Delete a segment."""
 
     async def set_aside(self, first: int) -> str:
-        """Rename a segment so that it is no longer one, for somebody to look at; returns its new name."""
+        """Rename a damaged segment so that it is ignored and can be examined; returns its new name."""
 
     async def close(self) -> None:
         """Give up everything. May be called twice."""
 
 
 class SqliteStore:
-    """Segments as SQLite files in one folder. Each block costs one hop to the asyncio thread, where ``committed`` is
-    told how many seconds its transaction took, sync included.
+    """Segments as SQLite files in one folder. Each block costs one call to the asyncio thread, where ``committed`` is
+    called with the seconds its transaction took, including the sync.
 
-    What fills the write-ahead log is copied from it, and finished segments are closed, in the background: an append
-    waits for no more than its own bytes.
+    Checkpoints of the write-ahead log, and closing of finished segments, run in the background: an append waits only
+    for its own bytes.
     """
 
     def __init__(self, folder: Path, committed: Callable[[float], None] = lambda seconds: None) -> None:
@@ -114,7 +114,7 @@ class SqliteStore:
         self._reading: tuple[int, aiosqlite.Connection] | None = None
         self._current = 0
         self._pages = 0
-        """About so many have been appended since the write-ahead log was last copied."""
+        """Approximate bytes appended since the last checkpoint of the write-ahead log."""
         self._background: set[asyncio.Task[None]] = set()
         self._cut: dict[int, str] = {}
         """Segments whose write-ahead log breaks off, and how."""
@@ -257,7 +257,7 @@ class SqliteStore:
         await self._write_to(first, database)
 
     async def _require(self, room: int) -> None:
-        """OSError unless so many bytes are free: a small transaction goes well on a disk that is as good as full."""
+        """OSError unless this many bytes are free: a small transaction can succeed on a disk that is almost full."""
         disk = os.statvfs(self._folder)
         free = disk.f_frsize * (disk.f_bfree if os.geteuid() == 0 else disk.f_bavail)
         if free < room:
@@ -284,8 +284,8 @@ class SqliteStore:
             self._start(self._copy_log(self._current, self._writing))
 
     async def _copy_log(self, first: int, writing: aiosqlite.Connection) -> None:
-        """Copy the write-ahead log into its file while it grows, and then, between two appends, the little that has
-        come meanwhile, so that it begins anew."""
+        """Checkpoint the write-ahead log while it grows, and then, between two appends, the remainder, so that the log
+        restarts."""
         database = await self._connect(first)
         try:
             await database.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
@@ -295,7 +295,7 @@ class SqliteStore:
             await database.close()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have work done in the background. Nothing is lost if it fails: the log keeps what was not copied."""
+        """Run work in the background. A failure loses nothing: the log keeps frames that were not checkpointed."""
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._finished)
@@ -342,15 +342,14 @@ def _empty_segment() -> bytes:
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    """True where the bytes are wrong (a text that is none comes without a code), False where the disk did not do what
-    it should."""
+    """True if the data is corrupt (an undecodable string has no error code), False if the disk failed."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
     return code in _DAMAGE
 
 
 def _failed(verb: str, path: Path, error: Exception) -> StorageFailed:
     return StorageFailed(
-        f"cannot {verb} {path.name}: {error}", field="data", hint="look at the disk: space, mount, kernel log"
+        f"cannot {verb} {path.name}: {error}", field="data", hint="check the disk: space, mount, kernel log"
     )
 
 

@@ -1,7 +1,7 @@
-"""SQLite's write-ahead log from the outside: whether it breaks off before its end.
+"""Reads SQLite's write-ahead log, to detect whether it is corrupt before its end.
 
-SQLite takes a log up to the first frame whose checksum is wrong, and says nothing of what is behind it: right after a
-crash in the middle of a write, wrong where a bit was flipped. Layout: https://www.sqlite.org/fileformat2.html#walformat
+SQLite silently ignores the log from the first frame with a wrong checksum. That is right after a crash in the middle of
+a write, but wrong if a bit was flipped. Layout: https://www.sqlite.org/fileformat2.html#walformat
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WORD: Final = 0xFFFFFFFF
 
 
 class Log(NamedTuple):
-    """What a log says of itself: whether its header is whole, and the frames, from 1, that end transactions."""
+    """Contents of a log: whether its header is valid, and the frames, from 1, that end transactions."""
 
     whole: bool
     commits: list[int]

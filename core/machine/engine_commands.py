@@ -20,7 +20,7 @@ from ...placement.types.host import Aggregate, Host
 from ...placement.types.request import Flavor, Image, Request, RequestSpec, ServerGroup
 
 MAX_SPECS: Final = 20_000
-"""Specs kept as objects; beyond that all are made anew."""
+"""Maximum number of decoded specs in the cache; it is cleared when full."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
@@ -56,7 +56,7 @@ class PlaceMany(Command, frozen=True, tag="place_many"):
 
 
 class Release(Command, frozen=True, tag="release"):
-    """Remove instances and give back what they took; all or none."""
+    """Remove instances and return their resources; all or none."""
 
     uuids: tuple[str, ...]
 
@@ -88,13 +88,13 @@ class AddHosts(Command, frozen=True, tag="add_hosts"):
 
 
 class RemoveHost(Command, frozen=True, tag="remove_host"):
-    """Remove a host, or another resource provider, that nobody uses."""
+    """Remove a host, or another resource provider, without allocations."""
 
     name: str
 
 
 class SetService(Command, frozen=True, tag="set_service"):
-    """Enable, disable or force down a host's compute service; what is left out stays."""
+    """Enable, disable or force down a host's compute service; omitted settings are kept."""
 
     name: str
     disabled: bool | None = None
@@ -117,7 +117,7 @@ class Report(Command, frozen=True, tag="report"):
 
 
 class AddProvider(Command, frozen=True, tag="add_provider"):
-    """Add a resource provider that is no compute host."""
+    """Add a resource provider that is not a compute host."""
 
     name: str
     uuid: str | None = None
@@ -209,9 +209,9 @@ EngineCommand = (
 
 class Placed(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to PlaceMany, by position: the service host (None: refused) and the uuid of each (first) instance.
-    ``refusals`` = position -> (error code, sentence), also for requests that are malformed. Decisions are numbered from
-    ``sequence``. Of the requests without a host together: ``refused_by`` counts them by the stage that left none, and
-    ``removed`` the hosts that each stage took out."""
+    ``refusals`` = position -> (error code, sentence), also for malformed requests. Decisions are numbered from
+    ``sequence``. For all requests without a host together, ``refused_by`` counts them by the stage that left no host,
+    and ``removed`` counts the hosts that each stage removed."""
 
     sequence: int
     hosts: list[str | None]
@@ -255,7 +255,8 @@ class Specs:
         self._known: dict[bytes, KnownSpec] = {}
 
     def of(self, raw: msgspec.Raw) -> RequestSpec:
-        """The spec that ``raw`` holds. InvalidValue or UnknownName, naming the field, if it is none. O(1) if known."""
+        """The spec encoded in ``raw``. InvalidValue or UnknownName, naming the field, if it is malformed. O(1) if
+        cached."""
         return self.known(raw).spec
 
     def known(self, raw: msgspec.Raw) -> KnownSpec:
@@ -278,7 +279,7 @@ class Specs:
         try:
             value = msgspec.msgpack.decode(data)
         except (ValueError, RecursionError) as error:
-            raise InvalidValue(f"spec is no MessagePack: {error}", field="spec") from None
+            raise InvalidValue(f"spec is not MessagePack: {error}", field="spec") from None
         flavor = image = None
         if isinstance(value, dict):
             if isinstance(value.get("flavor"), str):
@@ -307,7 +308,7 @@ _DECODERS: Final[dict[type[Any], msgspec.msgpack.Decoder[Any]]] = {}
 
 
 def decode_params(data: bytes | msgspec.Raw, kind: type[Any]) -> Any:
-    """A Struct from MessagePack. InvalidValue naming the field for what is not one."""
+    """Decode a Struct from MessagePack. InvalidValue, naming the field, for malformed input."""
     decoder = _DECODERS.get(kind)
     if decoder is None:
         decoder = _DECODERS[kind] = msgspec.msgpack.Decoder(kind)
@@ -316,7 +317,7 @@ def decode_params(data: bytes | msgspec.Raw, kind: type[Any]) -> Any:
     except msgspec.ValidationError as error:
         raise from_msgspec(error, "params") from None
     except (ValueError, RecursionError) as error:
-        raise InvalidValue(f"params are no MessagePack: {error}", field="params") from None
+        raise InvalidValue(f"params are not MessagePack: {error}", field="params") from None
 
 
 def edit(engine: Engine, command: EngineCommand, now: float) -> Any:
@@ -359,4 +360,4 @@ def _edit_provider(fleet: Fleet, command: EngineCommand) -> Any:
             return fleet.set_aggregates(name, aggregates)
         case UpdateAggregate(aggregate=aggregate):
             return fleet.update_aggregate(aggregate)
-    raise InvalidValue(f"{type(command).__name__} is no change of a host or provider", field="command")
+    raise InvalidValue(f"{type(command).__name__} does not change a host or provider", field="command")

@@ -1,5 +1,5 @@
-"""What was told of the last commands, in memory: for subscribers who come back, or read slowly. It knows events, and
-what they are made of, but no subscribers."""
+"""In-memory log of the events of recent commands, for subscribers that reconnect or read slowly. Independent of
+subscribers."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ log = logging.getLogger("hostler.history")
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What happened: ``sequence`` of the command, its ``time`` in seconds since the epoch, who gave it and which it
-    was; ``project`` is whose it is, nil or empty: the cloud's. Hosts by instance for decisions, code and sentence for
-    refusals, ``instances`` that were there before for whatever changes them, figures for capacity. A ``gap`` says that
-    what came before ``sequence`` cannot be told any more; from there on it is complete."""
+    """An event: ``sequence`` of the command, its ``time`` in seconds since the epoch, its user and name; ``project``
+    owns it, nil or empty: the cloud. Decisions have hosts by instance, refusals a code and a sentence, changes the
+    existing ``instances`` they affect, capacity events the capacity. A ``gap`` means that events up to ``sequence`` are
+    no longer available; later ones are complete."""
 
     kind: str
     sequence: int
@@ -46,8 +46,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class _Placed(msgspec.Struct, frozen=True, gc=False):
-    """All that is to be told of a placement: with its order and decision, thousands of which are made in a second, go
-    many small objects that would be cold by the time they are forgotten."""
+    """Compact record of a placement's event: keeping order and decision would retain many small objects per
+    placement."""
 
     time: float
     user: str
@@ -95,7 +95,7 @@ class History:
             self._size, self.first = 0, sequence + 1
 
     def add(self, sequence: int, order: Order, outcome: Any) -> None:
-        """Take in what was just carried out."""
+        """Record the event of an applied command."""
         entries, command, size = self._entries, order.command, 1
         if self.first + len(entries) != sequence:
             self.begin(sequence - 1)
@@ -127,7 +127,7 @@ class History:
         return sequence >= self._made.get(project, 0)
 
     def events(self, sequence: int) -> list[Event]:
-        """What was to be told of a command that is remembered."""
+        """The events of a logged command."""
         entry = self._entries[sequence]
         if isinstance(entry, _Placed):
             return [entry.event(sequence)]
@@ -137,7 +137,7 @@ class History:
 
 
 def _brief(order: Order, outcome: Any) -> _Placed | None:
-    """A placement that went well; None for one that did not."""
+    """The record of a successful placement; None for any other command."""
     command = order.command
     if not isinstance(command, p.Place) or not isinstance(outcome, Decision) or outcome.refusal is not None:
         return None
@@ -148,8 +148,8 @@ def _brief(order: Order, outcome: Any) -> _Placed | None:
 def _made(sequence: int, order: Order, outcome: Any, concerned: Guests) -> list[Event]:
     try:
         return list(_events(sequence, order, outcome, concerned))
-    except Exception:  # whatever it is, the command has been carried out, and the writer goes on
-        log.exception("nobody can be told of command %d", sequence)
+    except Exception:  # the command has been applied, so that an error here must not stop the writer
+        log.exception("no event can be made for command %d", sequence)
         return []
 
 
@@ -165,7 +165,7 @@ def _events(sequence: int, order: Order, outcome: Any, concerned: Guests) -> Ite
         yield from _many(command, outcome, about)
         return
     if isinstance(outcome, HostlerError | Decision):
-        # What names guests of several projects, and is refused, may say of one what the others must not know.
+        # The refusal of a command on guests of several projects may reveal facts of one project to another.
         guests = next(iter(concerned.items())) if len(concerned) == 1 else (_project(command), ())
         yield _outcome(outcome, guests, about)
     else:

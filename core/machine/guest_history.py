@@ -1,7 +1,7 @@
-"""The guests of a data folder's journal: when each was asked for, what it asked for, and when it left.
+"""The guests in a data folder's journal: time and content of each request, and when the guest was released.
 
-The journal has commands, not answers; they are carried out once more, quotas and rights included, so a guest whose uuid
-was made by the engine is known by it, and what was refused then is known to have been.
+The journal contains commands, not answers. They are replayed, including quotas and access rights, to recover generated
+uuids and refusals.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from .replaying import begin, records
 
 
 def read_guests(folder: str | os.PathLike[str]) -> GuestHistory:
-    """The guests of a data folder, or of the one that a journal file of it is in. InvalidValue if there is no journal,
-    DataDamaged if it is not what was written. O(commands)."""
+    """The guests of a data folder, given itself or a journal file in it. InvalidValue if there is no journal,
+    DataDamaged if it is corrupt. O(commands)."""
     path = Path(folder)
     path = path if path.is_dir() else path.parent
     if not any(path.glob("journal-*.sqlite")):
@@ -70,7 +70,7 @@ class _Guests:
         self._shapes: dict[tuple[tuple[str, int], ...], RequestSpec] = {}
 
     def note(self, orders: Sequence[Order]) -> None:
-        """Carry out orders, and note what came of them."""
+        """Apply orders and record the outcomes."""
         if not self.began:
             self.began = orders[0].now
             self._stand()
@@ -109,7 +109,7 @@ class _Guests:
         )
 
     def _stand(self) -> None:
-        """Guests that a snapshot has: of what they asked for, it knows what they hold."""
+        """Guests in a snapshot: their requests are derived from their allocations."""
         fleet = self.machine.state.fleet
         for row in range(fleet.rows):
             for uuid in sorted(fleet.instances(row)) if fleet.is_host[row] else ():
@@ -176,7 +176,7 @@ class _Guests:
                 self.guests[position] = self.guests[position]._replace(left=now)
 
     def _changed(self, now: float, uuid: str, asked: Asked, outcome: Any) -> None:
-        """A guest that has another size since leaves, and comes with that size."""
+        """A resized guest counts as released, and as a new guest with the new size."""
         if not isinstance(outcome, Decision) or not outcome.placed or uuid not in self.here:
             return
         before, spec = self.guests[self.here[uuid]], self.machine.state.specs.of(asked.spec)

@@ -44,7 +44,7 @@ class _Waiting(NamedTuple):
 
 
 class _Placing:
-    """Requests on their way to the engine, in order, and what became of those that have been there."""
+    """Requests queued for the engine, in order, and the outcomes of those that were decided."""
 
     def __init__(self, state: ServiceState, now: float, count: int) -> None:
         self.state, self.now, self._count = state, now, count
@@ -52,7 +52,7 @@ class _Placing:
         self.decided: list[tuple[Sequence[int], Decisions]] = []
         self.errors: dict[int, HostlerError] = {}
         self._uuids: list[str] = []
-        """Of the decisions that come behind number ``_behind``, the last one made."""
+        """Number of the last decision made after number ``_behind``."""
         self._behind = state.engine.sequence
 
     def add(self, position: int, asked: Asked) -> None:
@@ -66,7 +66,7 @@ class _Placing:
             self.errors[position] = _unforeseen()
             return
         if not self.waiting and not asked.instance_uuids:
-            request = self._request(position, asked)  # what was before it may have been decided meanwhile
+            request = self._request(position, asked)  # earlier requests may have been decided in the meantime
         self.waiting.append(_Waiting(position, asked, request, reserved))
 
     def _request(self, position: int, asked: Asked) -> Request:
@@ -83,7 +83,7 @@ class _Placing:
         return self.state.request(asked, self.now, (self._uuids[ahead],))
 
     def _reserve(self, request: Request) -> Mapping[str, int]:
-        """Count the request's amounts, if a limit binds its project. QuotaExceeded if there is no room."""
+        """Count the request's amounts if its project has a limit. QuotaExceeded if it would be exceeded."""
         tenants, usage, project = self.state.tenants, self.state.usage, request.project_id
         if next(tenants.limits_above(f"project:{project}"), None) is None:
             return _NOTHING
@@ -93,7 +93,7 @@ class _Placing:
         except HostlerError:
             if not self.waiting:
                 raise
-            self.decide()  # some of what is on its way may be refused
+            self.decide()  # some queued requests may be refused
             usage.check(tenants, project, amounts)
         usage.add(tenants, project, amounts)
         return amounts
@@ -156,16 +156,15 @@ class _Placing:
 
 
 def _unforeseen() -> InternalError:
-    """The error of a request at whose exception nobody has thought."""
+    """The error for an unexpected exception."""
     log.exception("a placement failed in an unforeseen way; it counts as refused")
-    return InternalError("the placement failed in an unforeseen way; the service's log says how")
+    return InternalError("the placement failed unexpectedly; see the log of the service")
 
 
 def place_each(
     state: ServiceState, asked: Sequence[Asked], now: float, wanted: Sequence[bool] | None = None
 ) -> list[Decision | HostlerError | None]:
-    """Place one request after the other; for each its decision (None where it is not ``wanted``), or the error that it
-    was refused with."""
+    """Place requests in order; returns for each its decision (None if not ``wanted``), or the error that refused it."""
     placing = _Placing(state, now, len(asked))
     for position, each in enumerate(asked):
         placing.add(position, each)

@@ -1,5 +1,5 @@
-"""The service's state machine: orders (who, when, what) are checked against the rights of who gives them, and carried
-out."""
+"""The service's state machine: orders (user, time, command) are checked against the user's access rights, and
+applied."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from .tenant_changes import change_tenants
 AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite
 
 CONCERNED_KEPT: Final = 20_000
-"""Orders of which it may be asked whom they concerned: more than a history remembers."""
+"""Number of recent orders whose affected guests are available: more than the event log keeps."""
 
 log = logging.getLogger("hostler.machine")
 
@@ -77,7 +77,7 @@ class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ServiceMachine:
-    """Carries out orders on a state, one by one or many at once, with the same outcome."""
+    """Applies orders to a state, one by one or in batches, with the same outcome."""
 
     def __init__(self) -> None:
         self.state = ServiceState()
@@ -180,8 +180,8 @@ class ServiceMachine:
             del self._concerned[next(iter(self._concerned))]
 
     def concerned(self, order: Order) -> Guests:
-        """The guests that an order named, whether it was carried out or refused, by project; to be asked once. The
-        guests themselves may be gone by then. Nothing if the order is not among the last."""
+        """The guests named by an order, applied or refused, by project; available once. The guests may no longer exist.
+        Empty if the order is not recent."""
         return self._concerned.pop(id(order), (order, {}))[1]
 
     # who may have an old answer
@@ -215,9 +215,9 @@ class ServiceMachine:
     def carry_out(
         self, commands: Sequence[Order], wanted: Sequence[bool] | None = None
     ) -> Generator[None, None, list[Any]]:
-        """Returns for each order its answer, or the error it is refused with; None for decisions that are not
-        ``wanted``. Runs of single placements at one time are decided together. It yields between steps of about a
-        millisecond, where everything is as after some whole order or request."""
+        """Returns for each order its answer, or the error that refused it; None for decisions that are not ``wanted``.
+        Consecutive single placements with equal times are decided together. Yields between steps of about a
+        millisecond, at which the state is that after a complete order or request."""
         outcomes: list[Any] = []
         while len(outcomes) < len(commands):
             first = len(outcomes)
@@ -235,8 +235,8 @@ class ServiceMachine:
         except HostlerError as error:
             return error
         except Exception:
-            log.exception("%s failed in an unforeseen way; it counts as refused", type(order.command).__name__)
-            return InternalError("the command failed in an unforeseen way; the service's log says how")
+            log.exception("%s failed unexpectedly; it counts as refused", type(order.command).__name__)
+            return InternalError("the command failed unexpectedly; see the log of the service")
 
     def _place_run(self, orders: Sequence[Order], wanted: Sequence[bool] | None) -> list[Any]:
         outcomes: list[Any] = [None] * len(orders)

@@ -25,12 +25,11 @@ Phases = Mapping[str, float]
 
 
 class PhaseSampler:
-    """Measures one placement now and then. ``told`` is called with the way that it was decided (``index`` or ``scan``)
-    and its phases.
+    """Measures one placement now and then. ``told`` is called with the method of the decision (``index`` or ``scan``)
+    and the phases.
 
-    What is measured is what the decision needs to have done anyway, done one phase at a time before the engine decides:
-    hosts that changed are judged again, then the best are looked for. The engine then finds the first done, and does
-    the second again. No answer depends on it.
+    The phases that the decision requires are run and measured before the engine decides: updating changed hosts, then
+    searching the best. The engine then finds the first phase done and repeats the second. No answer depends on it.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class PhaseSampler:
         self._next, self._turn = 0.0, 0
 
     def choose(self, count: int) -> int | None:
-        """Position of the request to be measured among so many that are about to be decided; None: none now."""
+        """Position of the request to be measured in the next batch of ``count`` requests; None: none."""
         now = self._clock()
         if now < self._next or not count:
             return None
@@ -58,7 +57,7 @@ class PhaseSampler:
         try:
             way, phases, repeated = self._looked(engine, request)
         except (HostlerError, ArithmeticError, LookupError, TypeError, ValueError):
-            return engine.place_many((request,))  # which says what is wrong with it, or gives the refusal
+            return engine.place_many((request,))  # which raises the error, or returns the refusal
         began = clock()
         self._next = max(self._next, began + (began - looked) / SHARE)
         decisions = engine.place_many((request,))
@@ -66,7 +65,7 @@ class PhaseSampler:
         return decisions
 
     def _looked(self, engine: Engine, request: Request) -> tuple[str, Phases, float]:
-        """(way, the phases before the claim, seconds of these that deciding will take once more)."""
+        """(method, phases before the claim, seconds of these that the decision repeats)."""
         clock, began = self._clock, self._clock()
         check_request(request)
         engine.advance(request.now)

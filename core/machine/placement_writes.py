@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class PlacementWrite(Command, frozen=True, tag="placement"):
-    """A write of the Placement API. For cloud admins; who may call the API is the API's own business."""
+    """A write of the Placement API. For cloud admins; the API checks access by its own policy."""
 
     command: api.PlacementCommand
 

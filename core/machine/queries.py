@@ -1,4 +1,4 @@
-"""Questions that change nothing: what they ask, who may ask, and the answer from the state as it is."""
+"""Queries, which change nothing: their parameters, access rights, and answers from the current state."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
 
 
 class Hosts(Query, frozen=True):
-    """Hosts in load order, behind the one named ``after``; ``prefix`` of their node names. For readers of the cloud."""
+    """Hosts in load order, after the one named ``after``; ``prefix`` of their node names. For readers of the cloud."""
 
     prefix: str = ""
     after: str | None = None
@@ -68,8 +68,8 @@ class Fits(Query, frozen=True):
 
 
 class WhatIf(Query, frozen=True):
-    """What commands on guests and hosts would answer, one after the other, under this policy or another; nothing is
-    changed, and quotas are not looked at. For readers of the cloud."""
+    """The answers that commands on guests and hosts would get, in order, under the current policy or another; nothing
+    is changed, and quotas are not checked. For readers of the cloud."""
 
     commands: Annotated[list[p.EngineCommand], msgspec.Meta(max_length=10_000)]
     policy: dict[str, dict[str, Any]] | None = None
@@ -82,7 +82,7 @@ class ShowUsage(Query, frozen=True):
 
 
 class Capacity(Query, frozen=True):
-    """What all providers have and what is used, by resource class. For readers of the cloud."""
+    """Total capacity and usage by resource class. For readers of the cloud."""
 
 
 class Domains(Query, frozen=True):
@@ -102,7 +102,7 @@ class Users(Query, frozen=True):
 
 
 class Tokens(Query, frozen=True):
-    """Tokens of a user, without their secrets. For himself, and admins of his domain."""
+    """Tokens of a user, without their secrets. For the user, and admins of the user's domain."""
 
     user: str
 
@@ -199,8 +199,8 @@ class UsageAndLimits(msgspec.Struct, frozen=True):
 
 
 class CapacityOf(msgspec.Struct, frozen=True):
-    """All providers together. ``fragmentation``: the share of what is free that lies on hosts with less than a tenth of
-    their capacity left, 0 to 1."""
+    """Totals over all providers. ``fragmentation``: the fraction (0 to 1) of free capacity on hosts with less than a
+    tenth of their capacity free."""
 
     total: int
     used: int
@@ -442,9 +442,9 @@ def _usage(state: ServiceState, user: str, query: ShowUsage) -> UsageAndLimits:
     scope, tenants = query.scope, state.tenants
     kind, _, name = scope.partition(":")
     if kind not in ("domain", "project") or not name:
-        raise InvalidValue(f"{scope[:100]!r} is no such scope", field="scope", hint="say domain:ID or project:ID")
+        raise InvalidValue(f"{scope[:100]!r} is not a scope", field="scope", hint="use domain:ID or project:ID")
     tenants.require(user, "reader", scope)
-    if kind == "domain":  # guests may be of a project that nobody has made
+    if kind == "domain":  # guests may belong to a project that was never created
         tenants.check_scope(scope)
     return UsageAndLimits(state.usage.of(scope), dict(tenants.limits.get(scope, {})))
 

@@ -1,5 +1,5 @@
-"""A data folder's journal once more: machines brought to where it begins, and its commands in order. The folder is that
-of a service that has ended, or a copy; nothing in it is changed."""
+"""Replay of a data folder's journal: brings machines to its first command, and yields its commands in order. The folder
+must be that of a stopped service, or a copy; it is not changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .machine import ServiceMachine
 
 
 def begin(folder: Path, *machines: ServiceMachine) -> int:
-    """Bring machines to where the journal's first segment begins; the number of the last command before it.
+    """Bring machines to the start of the journal's first segment; returns the number of the last command before it.
     InvalidValue if there is no journal."""
     if not folder.is_dir() or not [*folder.glob("journal-*.sqlite"), *folder.glob("snapshot-*")]:
         raise InvalidValue(f"there is no journal in {folder}", field="folder", hint="name a service's data folder")
@@ -28,8 +28,7 @@ def begin(folder: Path, *machines: ServiceMachine) -> int:
 
 
 async def records(folder: Path, after: int) -> AsyncIterator[list[Record]]:
-    """The commands behind number ``after``, in order. DataDamaged where one is missing or not what was written,
-    StorageFailed."""
+    """The commands after number ``after``, in order. DataDamaged if one is missing or corrupt, StorageFailed."""
     store, last = SqliteStore(folder), after
     journal = Journal(store, SnapshotFolder(folder))
     try:

@@ -1,4 +1,4 @@
-"""What a writer needs of the state machine that it owns, and who is told of what it carries out again."""
+"""Protocols between a writer, the state machine that it owns, and observers of replayed commands."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class Machine(Protocol[Command, Result]):
         """Write the whole state into new files in the folder ``path``."""
 
     def load(self, path: Path) -> None:
-        """Become the state that ``save`` wrote. SnapshotError or DataDamaged if it cannot be."""
+        """Load the state that ``save`` wrote. SnapshotError or DataDamaged if it is invalid."""
 
 
 @runtime_checkable
 class BatchMachine(Protocol):
-    """A machine that carries out many commands faster than one by one, with the same outcome."""
+    """A machine that applies many commands faster in batches, with the same outcome."""
 
     def carry_out(
         self, commands: Sequence[Any], wanted: Sequence[bool] | None = None
     ) -> Generator[None, None, Sequence[Any]]:
-        """Returns for each command in order its result, or the HostlerError that refused it; anything where it is not
-        ``wanted``. It yields after each step of about a millisecond: others may then read the machine, but not change
+        """Returns for each command in order its result, or the HostlerError that refused it; unspecified if not
+        ``wanted``. Yields after each step of about a millisecond: others may then read the machine, but not change
         it."""
 
 
@@ -72,7 +72,7 @@ def finished(steps: Generator[None, None, T]) -> T:
 
 
 class Replayed(NamedTuple, Generic[Command, Result]):
-    """Who is told, like the observers, of commands that a recovery carries out again: those ``after`` one."""
+    """An observer that also receives the commands ``after`` a sequence number that a recovery replays."""
 
     after: int
     observer: Callable[[int, Command, Result | HostlerError], None]

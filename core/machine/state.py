@@ -70,7 +70,7 @@ def _is_a_pool(pool: str) -> InvalidValue:
 
 
 class ServiceState:
-    """The state of one service; it knows no commands."""
+    """The state of one service, independent of commands."""
 
     def __init__(self) -> None:
         self.policy: PolicyValues = {}
@@ -82,7 +82,7 @@ class ServiceState:
         self.rules = 0
         """Newest revision of the rules under which an order was given."""
         self.sampler: PhaseSampler | None = None
-        """Measures some of the placements, where somebody wants to know."""
+        """Samples the phases of placements, if enabled."""
         self._pooled: dict[tuple[int, tuple[str, ...]], tuple[RequestSpec, RequestSpec]] = {}
 
     @property
@@ -93,8 +93,8 @@ class ServiceState:
     # requests
 
     def request(self, asked: Asked, now: float | None, uuids: tuple[str, ...] | None = None) -> Request:
-        """The request that was asked for, with the pools of its project, and with other ``uuids`` if they are given.
-        InvalidValue or UnknownName if it is none."""
+        """The decoded request, with the pools of its project, and with other ``uuids`` if given. InvalidValue or
+        UnknownName if it is malformed."""
         spec = self.specs.of(asked.spec)
         if POOLS_HINT in spec.scheduler_hints:
             raise InvalidValue(f"the hint {POOLS_HINT} is the service's own", field="spec.scheduler_hints")
@@ -134,7 +134,7 @@ class ServiceState:
             raise unknown("image", known.image)
 
     def _with_pools(self, spec: RequestSpec, granted: tuple[str, ...]) -> RequestSpec:
-        """The spec with its pools; the same object each time, so that the engine knows it again."""
+        """The spec with its pools; the same object each time, so that the engine finds its compiled form."""
         known = self._pooled.get((id(spec), granted))
         if known is None:
             if len(self._pooled) > 20_000:
@@ -144,8 +144,7 @@ class ServiceState:
         return known[1]
 
     def amounts(self, request: Request) -> dict[str, int]:
-        """What a request asks for altogether, with ``instances``; nothing where no host will do anyway. O(1) for a
-        known spec."""
+        """Total amounts of a request, with ``instances``; empty if no host can fit it. O(1) for a known spec."""
         count = max(len(request.instance_uuids), 1)
         total = {INSTANCES: count}
         try:
@@ -261,7 +260,7 @@ class ServiceState:
         (folder / "state").write_bytes(msgspec.msgpack.encode(kept))
 
     def load(self, folder: Path) -> None:
-        """Become what ``save`` wrote. DataDamaged or SnapshotError if it cannot be."""
+        """Load what ``save`` wrote. DataDamaged or SnapshotError if it is invalid."""
         try:
             kept = msgspec.msgpack.decode((folder / "state").read_bytes(), type=_Kept)
         except (OSError, ValueError, msgspec.MsgspecError) as error:

@@ -1,5 +1,5 @@
-"""The audit log: who gave which command when, on what, and how it ended; a line of JSON each, in files beside the
-journal. The journal is what counts: a line that a crash has eaten can be had again by a replay."""
+"""The audit log: user, time, object and outcome of each command, as lines of JSON in files beside the journal. The
+journal is authoritative: lines lost in a crash can be recovered by a replay."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..machine.placement_writes import PlacementWrite
 from ..tenancy.commands import CreateToken
 
 FILE_BYTES: Final = 256 << 20
-"""Length at which a new file is begun; the one before it is kept as ``audit.1.jsonl``."""
+"""Size in bytes at which a new file is started; the previous one is kept as ``audit.1.jsonl``."""
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):

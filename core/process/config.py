@@ -1,7 +1,7 @@
 """The configuration of the service: a TOML file, environment variables on top of it, and everything checked at once.
 
-A variable ``HOSTLER_SECTION__KEY`` overrides ``key`` of the table ``[section]``; more ``__`` lead further down. What is
-wrong is said with the file, the line and the key, or with the variable.
+A variable ``HOSTLER_SECTION__KEY`` overrides ``key`` of the table ``[section]``; further ``__`` address nested tables.
+Errors name the file, line and key, or the variable.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class BadConfig(InvalidValue):
 
 @dataclass(frozen=True)
 class Loaded:
-    """The settings, the file they come from (None: there is none), and where each key that was given came from."""
+    """The settings, their file (or None), and the source of each given key."""
 
     config: Config
     file: Path | None = None
@@ -65,14 +65,15 @@ class Loaded:
 
     @property
     def policy_file(self) -> Path | None:
-        """The policy file that is named; None: none."""
+        """The configured policy file, or None."""
         name = self.config.policy
         if name is None:
             return None
         return (self.file.parent if self.file is not None else Path()) / name
 
     def policy_values(self) -> PolicyValues | None:
-        """The policy file's content, checked; None if none is named. InvalidValue, UnknownName, DuplicateName."""
+        """The checked content of the policy file; None if none is configured. InvalidValue, UnknownName,
+        DuplicateName."""
         path = self.policy_file
         if path is None:
             return None
@@ -109,16 +110,16 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         message, _, place = str(error).partition(" (at ")
         line = re.search(r"line (\d+)", place)
         where = f"{path}:{line[1]}" if line else f"{path}:{len(text.splitlines())}"
-        raise BadConfig([Problem(where, "", f"this is no TOML: {message}")]) from error
+        raise BadConfig([Problem(where, "", f"not TOML: {message}")]) from error
     except RecursionError as error:
-        raise BadConfig([Problem(str(path), "", "this is no TOML: nested too deeply")]) from error
+        raise BadConfig([Problem(str(path), "", "not TOML: nested too deeply")]) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise BadConfig([Problem(str(path), "", f"cannot be read: {reason}")]) from error
 
 
 class _Source:
-    """Values on their way to being settings, and where they came from."""
+    """Collected values and their sources."""
 
     def __init__(self, path: Path | None, text: str, values: dict[str, Any]) -> None:
         self._path, self._text, self.values = path, text, values
@@ -139,7 +140,7 @@ class _Source:
                 self.set(path, _from_variable(environment[name], kind), name)
 
     def set(self, path: KeyPath, value: Any, origin: str) -> None:
-        """Put a value over whatever is there."""
+        """Set a value, replacing an existing one."""
         table = self.values
         for name in path[:-1]:
             below = table.get(str(name))
@@ -150,7 +151,7 @@ class _Source:
         self._above[path] = origin
 
     def convert(self) -> Config:
-        """The settings; what has the wrong type or is not known is left out, and is a problem."""
+        """The settings; values with the wrong type and unknown keys are omitted and reported as problems."""
         while True:
             try:
                 return msgspec.convert(self.values, Config)
@@ -160,7 +161,7 @@ class _Source:
                     return Config()
 
     def _note(self, complaint: str) -> KeyPath:
-        """Make a problem of msgspec's complaint; returns what must go for the rest to be looked at."""
+        """Report a msgspec error as a problem; returns the path to remove so that the rest can be checked."""
         text, _, place = complaint.partition(" - at `$")
         path: KeyPath = tuple(int(index) if index else name for name, index in _STEP.findall(place))
         if unknown := _UNKNOWN.fullmatch(text):
@@ -202,7 +203,7 @@ class _Source:
 def key_lines(text: str) -> dict[KeyPath, int]:
     """The line (from 1) at which each key of a TOML text, tables included, is first given. O(lines ** 2).
 
-    A key is in the parsed value of a beginning of the text as soon as its statement is complete, whatever its form.
+    A key is in the parsed value of a prefix of the text as soon as its statement is complete, in any notation.
     """
     found: dict[KeyPath, int] = {}
     lines = text.splitlines(keepends=True)
@@ -221,7 +222,7 @@ def key_lines(text: str) -> dict[KeyPath, int]:
 
 
 def paths(value: Any, above: KeyPath = ()) -> Iterator[KeyPath]:
-    """Paths to all that a plain value holds, in order, tables before what is in them."""
+    """Paths to all parts of a plain value, in order, tables before their contents."""
     items: Iterable[tuple[str | int, Any]] = ()
     if isinstance(value, dict):
         items = value.items()

@@ -1,4 +1,4 @@
-"""The daemon: recovers, listens, tells systemd and whoever scrapes it how it is, and stops without losing an answer."""
+"""The daemon: recovers, listens, reports its state to systemd and over HTTP, and stops without losing an answer."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ log = logging.getLogger("hostler.daemon")
 
 
 def _allow_files(connections: int) -> None:
-    """Have as many files as the system lets us, and say so if these are too few for all connections."""
+    """Raise the limit of open files to the maximum, and warn if that is too low for all connections."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if most != resource.RLIM_INFINITY and most < connections + SPARE_FILES:
@@ -55,8 +55,9 @@ def _allow_files(connections: int) -> None:
 
 
 async def run(load: Callable[[], Loaded], *, ready: Callable[[list[str]], None] = lambda addresses: None) -> None:
-    """Serve until SIGTERM or SIGINT; a second one does not wait for anybody. ``ready`` is called with the addresses
-    once calls are taken; SIGHUP has ``load`` read the configuration again. HostlerErrors for what cannot be served."""
+    """Serve until SIGTERM or SIGINT; a second one stops immediately. ``ready`` is called with the addresses once calls
+    are accepted; on SIGHUP ``load`` reads the configuration again. HostlerError if the configuration cannot be
+    served."""
     daemon = Daemon(load, ready)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with background() as nursery:
@@ -70,13 +71,13 @@ async def run(load: Callable[[], Loaded], *, ready: Callable[[list[str]], None] 
 
 
 class Daemon:
-    """One process's service, and what it is told from outside."""
+    """The service of one process, and its signals."""
 
     def __init__(self, load: Callable[[], Loaded], ready: Callable[[list[str]], None]) -> None:
         self._load, self._loaded, self._ready = load, load(), ready
         self._stop = trio.Event()
         self._scope = trio.CancelScope()
-        """Everything; cancelled to stop at once."""
+        """Cancel scope of all tasks; cancelled to stop immediately."""
         self.health, self.metrics = Health(), Metrics()
 
     @property
@@ -87,7 +88,7 @@ class Daemon:
     # signals
 
     async def obey(self, signals: AsyncIterator[int]) -> None:
-        """Do what the signals say."""
+        """Handle signals."""
         async for number in signals:
             if number == signal.SIGHUP:
                 await self._reload()
@@ -95,11 +96,11 @@ class Daemon:
                 log.info("stopping: %s", signal.Signals(number).name)
                 self._stop.set()
             else:
-                log.warning("stopping at once: %s while %s", signal.Signals(number).name, self.health.state)
+                log.warning("stopping immediately: %s while %s", signal.Signals(number).name, self.health.state)
                 self._scope.cancel()
 
     async def _reload(self) -> None:
-        """Read the configuration again. Commands go on meanwhile; the new policy comes in between two of them."""
+        """Reload the configuration. Commands continue; the new policy is applied between two of them."""
         notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             loaded = self._load()
@@ -121,7 +122,8 @@ class Daemon:
     # systemd's watchdog
 
     async def say_that_it_lives(self) -> None:
-        """Tell systemd, twice as often as it wants, that this loop goes round and the writer gets on."""
+        """Notify systemd's watchdog, at twice the required rate, while the event loop runs and the writer makes
+        progress."""
         wanted = watchdog_seconds()
         if wanted is None:
             return
@@ -134,8 +136,8 @@ class Daemon:
             await trio.sleep(wanted / 2)
 
     def _writer_is_busy_at(self) -> int | None:
-        """The command that the writer is at; None while there is nothing to do. A disk that says that it fails is no
-        sign of death, one that says nothing is."""
+        """The current command of the writer; None while it is idle or the disk reports errors. Only a disk that does
+        not respond counts as a hang."""
         service, journal = self.health.service, self.health.journal
         if service is None or not service.writer.writable:
             return None
@@ -145,7 +147,7 @@ class Daemon:
     # serving
 
     async def serve(self) -> None:
-        """Serve until told to stop."""
+        """Serve until stopped."""
         config = self.config
         logs.configure(config.operation.log_level, config.operation.log_format)
         if config.operation.traces is not None:
@@ -203,7 +205,7 @@ class Daemon:
     def _opened_journal(self) -> Journal | None:
         data, folder = self.config.data, self.config.folder
         if folder is None:
-            log.warning("there is no data folder: nothing outlives this process")
+            log.warning("there is no data folder: all state is lost when this process ends")
             return None
         if self.config.placement.data not in ("", MEMORY, folder):
             log.warning("the Placement API is served from %s, not from %s", folder, self.config.placement.data)
@@ -235,7 +237,7 @@ class Daemon:
         notify("READY=1", f"STATUS=serving {len(addresses)} addresses")
         await self._stop.wait()
         self.health.state = "stopping"
-        notify("STOPPING=1", "STATUS=answering what is under way")
+        notify("STOPPING=1", "STATUS=finishing current requests")
         server.stop_accepting()
         if placement is not None:
             await placement.drain()  # a request under way may still have to write

@@ -1,7 +1,7 @@
-"""When a daemon looks for garbage: for what is new, often, so that it is little each time; for all, when nobody waits.
+"""Garbage collection policy of the daemon: frequent collections of the young generations, full ones when idle.
 
-Nearly all that a command makes is freed without that. Left to itself the collector counts what is made less what is
-freed, so that under an even load it comes seldom, and then stops everybody for tens of milliseconds.
+Nearly all objects of a command are freed by reference counting. The automatic collector counts allocations less
+deallocations, so that under an even load it runs rarely, and then stops the process for tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from typing import Final
 import trio
 
 NEW_SECONDS: Final = 0.05
-"""Between two looks at what is new."""
+"""Seconds between collections of the young generations."""
 ALL_SECONDS: Final = 60.0
-"""How long nothing must have happened for a look at all there is."""
+"""Idle seconds before a full collection."""
 LONGEST_SECONDS: Final = 3_600.0
-"""Between two looks at all there is, however much happens."""
+"""Maximum seconds between full collections, under any load."""
 
 
 @contextmanager
 def no_automatic_collection() -> Iterator[None]:
-    """Only ``collect`` looks for garbage; what is there now stays, and is not walked again and again. At the end all is
-    as it was."""
+    """Disable automatic collection in favour of ``collect``, and freeze existing objects. Restores both at the end."""
     enabled = gc.isenabled()
     gc.collect()
     gc.freeze()

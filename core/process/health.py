@@ -1,6 +1,6 @@
-"""Three pages over HTTP for whoever watches the service: /metrics, /healthz and /readyz. Nothing else is served there.
+"""Three HTTP pages for monitoring: /metrics, /healthz and /readyz. Nothing else is served on this address.
 
-They are there before the recovery begins, so that a long one can be watched.
+They are available before the recovery begins, so that a long one can be monitored.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Health:
         return f"loading snapshot {self.loading}" if self.loading else f"command {reached} of about {end}"
 
     def page(self) -> Page:
-        """``/readyz``: 200 while commands are taken, else 503 with what is in the way."""
+        """``/readyz``: 200 while commands are accepted, else 503 with the reason."""
         answer: dict[str, object] = {"ready": self.ready, "state": self.state}
         if self.state == "recovering":
             answer["recovered"], answer["of_about"] = self.progress()
@@ -95,7 +95,7 @@ class StatusPages:
                 async with self._room:
                     await self._exchange(h11.Connection(h11.SERVER, max_incomplete_event_size=16_384), stream)
         except (trio.BrokenResourceError, h11.LocalProtocolError):
-            return  # the client is gone
+            return  # the client has disconnected
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await trio.aclose_forcefully(stream)
@@ -113,7 +113,7 @@ class StatusPages:
 
     def _page(self, request: h11.Request | None) -> Page:
         if request is None:
-            return 400, "text/plain", b"this is no HTTP\n"
+            return 400, "text/plain", b"not HTTP\n"
         if request.method not in (b"GET", b"HEAD"):
             return 405, "text/plain", b"only GET and HEAD are served\n"
         page = self._pages.get(request.target.decode("latin-1").partition("?")[0])
@@ -123,7 +123,7 @@ class StatusPages:
 
 
 async def _request(connection: h11.Connection, stream: trio.SocketStream) -> h11.Request | None:
-    """A request without its body; None for what is none."""
+    """A request without its body; None if it is malformed."""
     while True:
         try:
             event = connection.next_event()

@@ -1,5 +1,5 @@
-"""Structured logs on standard error: a line of JSON, or of text for people, per event, by structlog. Everything that is
-logged in the process comes there, that of libraries from warnings on."""
+"""Structured logs on standard error through structlog: a line of JSON, or of readable text, per event. Includes
+everything logged in the process; for libraries from level warning."""
 
 from __future__ import annotations
 

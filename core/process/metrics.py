@@ -1,6 +1,6 @@
-"""What the service counts and measures, as Prometheus metrics.
+"""Counters and measurements of the service as Prometheus metrics.
 
-Counting costs little (plain numbers); what has to be added up over the fleet is added up when somebody asks.
+Counters are plain numbers; sums over the fleet are computed when the metrics are scraped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PHASES: Final = "queue: the wait of one command of it; journal: written and sync
 
 
 class Metrics:
-    """Counters and histograms of one process. Those of the service are there once it has recovered (``watch``)."""
+    """Counters and histograms of one process. Those of the service are added once it has recovered (``watch``)."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
@@ -55,7 +55,7 @@ class Metrics:
         self.commands: Counter[tuple[type[Any], str]] = Counter()
         """By command and outcome: ok, or an error's code."""
         self.placements: Counter[str] = Counter()
-        """Requests by outcome, those within one command each by itself."""
+        """Requests by outcome; each request of a batch counts."""
         self.refusals: Counter[str] = Counter()
         """Refused requests by the stage that left no host."""
         self.removed: Counter[str] = Counter()
@@ -125,14 +125,14 @@ class Metrics:
         self.refusals[decision.refusal.stage] += 1
         self.removed.update({stage: hosts for stage, hosts in decision.removed.items() if hosts})
 
-    # when somebody asks
+    # when scraped
 
     def describe(self) -> list[Metric]:
-        """Nothing: names are known once there is a service."""
+        """Empty: names are known only once a service runs."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """What is counted in plain numbers, and what is looked up now."""
+        """Counters, and values that are computed now."""
         commands = CounterMetricFamily("hostler_commands", "Commands by outcome", labels=("command", "outcome"))
         counts = {(str(kind.__struct_config__.tag), outcome): n for (kind, outcome), n in self.commands.items()}
         for labels in sorted(counts):
@@ -195,7 +195,7 @@ def _capacity_metrics(fleet: Fleet) -> Iterator[Metric]:
     total = GaugeMetricFamily("hostler_capacity", about, labels=label)
     used = GaugeMetricFamily("hostler_used", "What is allocated of it", labels=label)
     share = GaugeMetricFamily("hostler_utilisation", "What is allocated of it, as a share", labels=label)
-    about = "Share of what is free that lies on providers with less than a tenth of their capacity left"
+    about = "Fraction of free capacity on providers with less than a tenth of their capacity free"
     scraps = GaugeMetricFamily("hostler_fragmentation", about, labels=label)
     for name, figures in capacity(fleet).items():
         total.add_metric((name,), figures.total)

@@ -1,4 +1,4 @@
-"""The command ``hostler serve``: runs the service, or the Placement API, until it is told to stop."""
+"""The command ``hostler serve``: runs the service, or the Placement API, until it is stopped."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ async def serve(
         str | None, Parameter(help="tokens, none; of --placement alone: none, static, keystone, noauth2")
     ] = None,
 ) -> int:
-    """Run the service. Once calls are taken, a line ``ready ADDRESS...`` comes on standard output.
+    """Run the service. A line ``ready ADDRESS...`` is printed on standard output once calls are accepted.
 
-    With --placement alone it is the Placement API that is served, as the file's table [placement] says; with --rpc as
-    well, both on one state. Without --data, here or in the file, nothing outlives the process.
+    With --placement alone, serves the Placement API, configured by the file's table [placement]; with --rpc as well,
+    both on one state. Without --data, here or in the file, all state is lost when the process ends.
     """
     if placement is not None and not rpc:
         if http is not None:

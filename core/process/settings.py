@@ -1,6 +1,6 @@
-"""All that an operator can set, with defaults: a Struct for each table of the configuration file.
+"""All settings of the service with defaults: a Struct for each table of the configuration file.
 
-Reading them, and saying what is wrong where, is config.py's business.
+``config`` reads and checks them.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Tls(Table, frozen=True):
-    """[rpc.tls]: PEM files, and the oldest protocol that is spoken. With ``client_ca`` clients may show certificates,
-    which then say who they are; with ``client_certificates`` required, nobody is heard who shows none."""
+    """[rpc.tls]: PEM files, and the minimum protocol version. With ``client_ca`` clients may authenticate with
+    certificates; with ``client_certificates`` required, they must."""
 
     certificate: str
     key: str
@@ -41,8 +41,9 @@ class Tls(Table, frozen=True):
 
 
 class Rpc(Table, frozen=True):
-    """[rpc]: where to listen (unix:PATH, tcp:HOST:PORT, tls:HOST:PORT), and who may come: with ``auth`` tokens callers
-    show a token or a certificate, but the service's own user on a Unix socket; with none everybody is a cloud admin."""
+    """[rpc]: addresses (unix:PATH, tcp:HOST:PORT, tls:HOST:PORT) and authentication: with ``auth`` tokens callers need
+    a token or a certificate, except the service's own user on a Unix socket; with none every caller is a cloud
+    admin."""
 
     listen: tuple[str, ...] = ("unix:hostler.sock",)
     auth: Literal["tokens", "none"] = "tokens"
@@ -51,8 +52,8 @@ class Rpc(Table, frozen=True):
 
 
 class Data(Table, frozen=True):
-    """[data]: the folder of the journal (none: nothing outlives the process), how many commands come between two
-    snapshots, whether the whole history is kept, and how many idempotency keys are remembered."""
+    """[data]: the folder of the journal (none: state is lost when the process ends), number of commands between two
+    snapshots, whether the whole history is kept, and number of idempotency keys that are kept."""
 
     folder: str | None = None
     snapshot_every: Positive = SNAPSHOT_EVERY
@@ -65,7 +66,7 @@ class Data(Table, frozen=True):
 class Operation(Table, frozen=True):
     """[operation]: where to serve /metrics, /healthz and /readyz over HTTP (HOST:PORT; none: nowhere), how much to log
     and in which form, where spans go (an installed OpenTelemetry exporter; none: as the process has set it up), and how
-    long to wait for answers to be read when stopping."""
+    long to wait when stopping for clients to read their answers."""
 
     http: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -87,7 +88,7 @@ class Config(Table, frozen=True):
 
     @property
     def folder(self) -> str | None:
-        """The data folder: that of [data]; where it names none, that of the Placement API, if it is served."""
+        """The data folder: that of [data], else that of the Placement API, if it is served."""
         if self.data.folder is None and self.placement.listen and self.placement.data != MEMORY:
             return self.placement.data or None
         return self.data.folder
@@ -99,7 +100,7 @@ class Config(Table, frozen=True):
 
 
 def http_address(text: str) -> Address:
-    """HOST:PORT. InvalidValue if it is none."""
+    """Parse HOST:PORT. InvalidValue if it is malformed."""
     try:
         return Address.parse(f"tcp:{text}")
     except InvalidValue:
@@ -129,7 +130,7 @@ def problems_of(config: Config) -> Iterator[tuple[KeyPath, str]]:
         except InvalidValue as error:
             yield ("operation", "http"), str(error)
     if config.data.folder == MEMORY:
-        yield ("data", "folder"), f"{MEMORY} is no folder: leave the key out, and nothing outlives the process"
+        yield ("data", "folder"), f"{MEMORY} is not a folder: remove the key to run without durable state"
     try:
         check_placement(config.placement)
     except HostlerError as error:

@@ -1,4 +1,4 @@
-"""Telling systemd how the service is: sd_notify's datagrams. Nothing happens where nobody wants to know."""
+"""Notifications to systemd by sd_notify datagrams. No-op if NOTIFY_SOCKET is unset."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 
 def notify(*states: str) -> bool:
-    """Send states such as ``READY=1`` to $NOTIFY_SOCKET; False if there is none, or nobody hears."""
+    """Send states such as ``READY=1`` to $NOTIFY_SOCKET; False if it is unset or unreachable."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return False
@@ -22,7 +22,7 @@ def notify(*states: str) -> bool:
 
 
 def watchdog_seconds(environment: Mapping[str, str] = os.environ) -> float | None:
-    """How often systemd wants to hear WATCHDOG=1 at the latest; None: it does not, or not from this process."""
+    """Maximum seconds between WATCHDOG=1 messages; None if the watchdog is disabled for this process."""
     wanted, process = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
     if not wanted.isdigit() or int(wanted) == 0 or process not in ("", str(os.getpid())):
         return None

@@ -30,7 +30,8 @@ def span(name: str, **attributes: int | str) -> AbstractContextManager[Any]:
 
 def export(exporter: str) -> None:
     """Have spans sent by the installed exporter of that name (``console``, ``otlp_proto_http``, ...), which is set up
-    by its own environment variables. InvalidValue if the extra is not installed, UnknownName for no exporter."""
+    by its own environment variables. InvalidValue if the extra is not installed, UnknownName for an unknown
+    exporter."""
     try:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
