@@ -1,5 +1,4 @@
-"""One running service, whatever protocol speaks to it: who is who, what time it is, orders to the writer, questions to
-the state."""
+"""One running service, independent of protocols: identities, time, orders to the writer, queries on the state."""
 
 from __future__ import annotations
 
@@ -65,9 +64,9 @@ class Service:
     ) -> None:
         self.machine, self.writer = machine, writer
         self.history = history if history is not None else History(machine)
-        """What was told of the last commands."""
+        """Events of recent commands."""
         self.open_to_all = open_to_all
-        """True: whoever comes is a cloud admin."""
+        """True: every peer is a cloud admin."""
         self._clock = clock
         self._now = 0.0
         self.children = Children()
@@ -81,14 +80,14 @@ class Service:
         return self.machine.state
 
     def now(self) -> float:
-        """Time of a command that comes now, in seconds since the epoch. It never goes back."""
+        """Time of a command that arrives now, in seconds since the epoch. Never decreases."""
         self._now = max(self._now, math.floor(self._clock() / TICK) * TICK)
         return self._now
 
-    # who
+    # identities
 
     def newcomer(self, *, local: bool = False, certificate: tuple[str, ...] = ()) -> Identity:
-        """Who somebody is who has just connected; NotAuthenticated for a certificate that stands for nobody."""
+        """Identity of a newly connected peer; NotAuthenticated for a certificate that belongs to no user."""
         if self.open_to_all or local:
             return Identity(LOCAL)
         if certificate:
@@ -97,18 +96,18 @@ class Service:
         return Identity()
 
     def log_in(self, identity: Identity, token: str) -> None:
-        """Take a token. NotAuthenticated if it is no good; the identity stays as it was then."""
+        """Authenticate with a token. NotAuthenticated if it is invalid; the identity is unchanged then."""
         identity.user, identity.token = self.state.tenants.authenticate(token, self._clock())
         identity.serial = self.state.tenants.serial_of(identity.user)
 
     def user(self, identity: Identity) -> str:
-        """The user, if he is still who he was. NotAuthenticated otherwise."""
+        """The user, if the identity is still valid. NotAuthenticated otherwise."""
         if identity.user is None:
-            raise NotAuthenticated("say who you are first", field="token", hint="call hello with a token")
+            raise NotAuthenticated("authenticate first", field="token", hint="call hello with a token")
         if identity.token is not None:
             self.state.tenants.check_session(identity.token, self._clock())
         elif identity.user != LOCAL and identity.serial != self.state.tenants.serial_of(identity.user):
-            raise NotAuthenticated(f"user {identity.user} is gone", field="user")
+            raise NotAuthenticated(f"user {identity.user} does not exist any more", field="user")
         return identity.user
 
     # what
@@ -136,8 +135,8 @@ class Service:
         return pending
 
     def sampled(self) -> float | None:
-        """When the command whose way is being timed was queued (``time.perf_counter``), if it has its answer now; then
-        the next one that comes is timed. None while it is on its way."""
+        """When the command being timed was queued (``time.perf_counter``), if it has been answered; the next command is
+        timed then. None while it is pending."""
         if self._sample is None or self._sample.state != "done":
             return None
         self._sample = None
@@ -152,7 +151,7 @@ class Service:
         return queries.takes_long(self.state, query)
 
     async def ask_aside(self, identity: Identity, query: queries.Query) -> msgspec.Raw:
-        """The answer, as MessagePack, from a child that sees the state as it is when its turn comes; nobody else waits
+        """The answer, as MessagePack, from a child with the state at the time the child starts; other calls do not wait
         for it."""
         return msgspec.Raw(await self.children.ask(lambda: _encode(self.ask(identity, query))))
 
@@ -165,5 +164,5 @@ class Service:
 
 
 def token_digest(secret: str) -> bytes:
-    """What is kept of a token's secret. It is 256 bits of chance, so there is nothing to guess and no need of salt."""
+    """Digest of a token's secret, for storage. The secret has 256 random bits, so that no salt is needed."""
     return hashlib.sha256(secret.encode()).digest()

@@ -1,5 +1,5 @@
-"""A nursery for tasks in the background of a context manager, whose body's errors come out as they are, and ways to
-have long work done."""
+"""A nursery for background tasks of a context manager that raises errors of its body unwrapped, and functions for
+long-running work."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def background() -> AsyncIterator[trio.Nursery]:
-    """A nursery. What the body raises is raised again once all tasks have ended, and not as a group of one; errors of
-    the tasks come as groups."""
+    """A nursery. An exception of the body is raised again, not in a group, once all tasks have ended; errors of the
+    tasks are raised as groups."""
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         try:

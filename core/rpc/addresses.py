@@ -17,7 +17,7 @@ BACKLOG: Final = 1024
 
 
 class AddressInUse(HostlerError):
-    """Somebody else listens there, or it is no address of this machine."""
+    """The address is in use, or does not belong to this machine."""
 
     code = "address_in_use"
 
@@ -31,7 +31,7 @@ class Address(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """An address from its text. InvalidValue if it is none."""
+        """Parse an address. InvalidValue if it is malformed."""
         kind, _, rest = text.partition(":")
         if kind == "unix" and rest:
             return cls("unix", rest)
@@ -39,7 +39,7 @@ class Address(NamedTuple):
         if kind in ("tcp", "tls") and host and port.isascii() and port.isdigit() and int(port) < 65_536:
             return cls("tcp" if kind == "tcp" else "tls", host.strip("[]"), int(port))
         hint = "write unix:PATH, tcp:HOST:PORT or tls:HOST:PORT"
-        raise InvalidValue(f"{text[:200]!r} is no address", field="address", hint=hint)
+        raise InvalidValue(f"{text[:200]!r} is not an address", field="address", hint=hint)
 
     def __str__(self) -> str:
         if self.kind == "unix":
@@ -48,7 +48,7 @@ class Address(NamedTuple):
 
 
 async def listen(address: Address) -> list[trio.SocketListener]:
-    """Listeners on an address. AddressInUse if there can be none."""
+    """Listeners on an address. AddressInUse if it cannot be used."""
     try:
         if address.kind == "unix":
             return [trio.SocketListener(trio.socket.from_stdlib_socket(_unix_socket(address.host)))]
@@ -73,7 +73,7 @@ def forget(address: Address) -> None:
 
 
 def _unix_socket(path: str) -> socket.socket:
-    """A listening socket, for the owner and his group, in place of one that nobody listens on any more."""
+    """A listening Unix socket, accessible to the owner and group, replacing a stale one."""
     if os.path.exists(path):
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             raise OSError(errno.EADDRINUSE, "it is a file")

@@ -1,4 +1,4 @@
-"""Several calls in one message, whose answers come together."""
+"""Several calls in one message, answered together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("hostler.rpc")
 
 
 class BatchAnswers:
-    """The answers of a batch, encoded as they come, so that what they take together is known and bounded."""
+    """The answers of a batch, encoded one by one, so that their total size is known and bounded."""
 
     def __init__(self, session: Session, count: int, reply: Reply) -> None:
         self._session, self._reply, self._waiting = session, reply, count
@@ -48,7 +48,7 @@ class BatchAnswers:
                 data = encode(result)
             except (TypeError, ValueError, OverflowError):
                 log.exception("an answer within a batch cannot be sent")
-                error = InternalError("the answer cannot be sent; the service's log says why")
+                error = InternalError("the answer cannot be sent; see the log of the service")
             else:
                 self._bytes += len(data)
                 if self._bytes <= self._session.answer_bytes:

@@ -100,8 +100,8 @@ class BlockingClient(Caller):
         return self._run(self._pipeline(calls, within))
 
     def events(self, within: float | None = None) -> Iterator[Event]:
-        """What ``watch`` asked for, as it comes; ends when nothing has come for ``within`` seconds. A lost connection
-        is made again; ConnectionLost if that takes longer than the client's own ``within``."""
+        """The events of ``watch``; ends when none has arrived for ``within`` seconds. Reconnects automatically;
+        ConnectionLost if that takes longer than the client's own ``within``."""
         while True:
             while self._events:
                 yield self._events.popleft()
@@ -113,7 +113,7 @@ class BlockingClient(Caller):
             except ConnectionLost:
                 self._run(self._until_answered("status", None, None, self._deadline(None)))
 
-    # what Caller wants
+    # interface of Caller
 
     @property
     def _wire(self) -> Wire:
@@ -177,7 +177,7 @@ class BlockingClient(Caller):
         return answers
 
     def _take(self, made: socket.socket, wire: Wire, deadline: float) -> None:
-        """Wait for something to come. TimeoutError, ConnectionLost."""
+        """Wait for input. TimeoutError, ConnectionLost."""
         try:
             while self._receive(made, wire) is None:
                 self._wait(made, deadline, writing=False)
@@ -187,9 +187,9 @@ class BlockingClient(Caller):
             raise self._broken(wire, error) from error
 
     def _broken(self, wire: Wire, error: Exception) -> HostlerError:
-        """Give up the connection; the error that says why."""
+        """Drop the connection; returns the error with the reason."""
         self._drop()
-        # With TLS 1.3 the service looks at a client's certificate when the client is already through.
+        # With TLS 1.3 the client's handshake ends before the service has checked the client's certificate.
         failed = failure(error) if isinstance(error, ssl.SSLError) else None
         return failed or wire.lost(f"the connection broke: {error}")
 
@@ -206,7 +206,7 @@ class BlockingClient(Caller):
             return 0
 
     def _receive(self, made: socket.socket, wire: Wire) -> list[Answer] | None:
-        """Answers that have come, None if there is nothing; events are kept. ConnectionResetError at the end."""
+        """Received answers, None if there is no input; events are stored. ConnectionResetError at the end."""
         try:
             data = made.recv(READ_BYTES)
         except _WAIT:
@@ -230,7 +230,7 @@ class BlockingClient(Caller):
         select_on.register(made, select.POLLIN | (select.POLLOUT if writing else 0))
         ready = select_on.poll(None if left == float("inf") else left * 1000)
         if ready and ready[0][1] & (select.POLLERR | select.POLLHUP) and not ready[0][1] & select.POLLIN:
-            raise ConnectionResetError("the server is gone")
+            raise ConnectionResetError("the server has closed the connection")
 
     def _drop(self) -> None:
         if self._link is not None:

@@ -1,7 +1,6 @@
-"""A client's side without input and output: what is sent, what answers mean, and when a call is tried again.
+"""The client side of the protocol without I/O: messages, answers, and retries.
 
-``Caller`` is written once; ``Client`` gives it trio's sockets and clock, ``BlockingClient`` those of the standard
-library.
+``Client`` combines ``Caller`` with trio's sockets and clock, ``BlockingClient`` with those of the standard library.
 """
 
 from __future__ import annotations
@@ -36,19 +35,19 @@ Params = Mapping[str, Any] | msgspec.Struct | None
 
 
 class ConnectionLost(HostlerError):
-    """The connection could not be made, or broke; the message says whether the command may have been carried out."""
+    """The connection failed or was lost; the message says whether the command may have been applied."""
 
     code = "connection_lost"
 
 
 class Wire:
-    """One connection's protocol: numbers calls, and finds the answers in what comes."""
+    """The protocol state of one connection: numbers calls, and assigns received answers."""
 
     def __init__(self) -> None:
         self._framer = Framer(FRAME_BYTES)
         self._last = 0
         self.dismissal: HostlerError | None = None
-        """Why the server closes the connection, if it has said so."""
+        """Reason for which the server closes the connection, if it sent one."""
 
     def call(self, method: str, params: Params, options: Mapping[str, Any]) -> tuple[int, bytes]:
         """(id, bytes) of a call. InvalidValue for parameters that cannot be sent."""
@@ -62,7 +61,7 @@ class Wire:
             raise InvalidValue(f"the parameters of {method} cannot be sent: {error}", field="params") from None
 
     def feed(self, data: bytes) -> list[Answer | Event]:
-        """What has come complete. BadFrame for what no server sends."""
+        """Complete messages received. BadFrame for an invalid message."""
         self._framer.feed(data)
         found: list[Answer | Event] = []
         while (frame := self._framer.next()) is not None:
@@ -76,31 +75,31 @@ class Wire:
         return found
 
     def lost(self, why: str) -> HostlerError:
-        """The error of calls that have no answer when the connection is no more."""
+        """The error for calls without an answer when the connection is lost."""
         return self.dismissal if self.dismissal is not None else ConnectionLost(why)
 
 
 class Progress:
-    """How far a subscription has come, so that it can go on there on another connection: all events of ``complete`` and
-    before have been seen, and the first ``partly`` ones of ``current``."""
+    """Position of a subscription, so that it can continue on another connection: all events up to sequence number
+    ``complete`` have been received, and the first ``partly`` ones of ``current``."""
 
     def __init__(self) -> None:
         self.complete = self.current = -1
         self.partly = self._repeated = 0
 
     def begin(self, sequence: int) -> None:
-        """The service tells what comes after a command."""
+        """The service sends events after this command."""
         if sequence > self.current:
             self.complete = self.current = sequence
             self.partly = 0
 
     def resume(self) -> int:
-        """After which command to be told again; what was seen of it already will be left out."""
+        """The command after which to resume; events that were received already are skipped."""
         self._repeated = self.partly
         return self.complete
 
     def is_new(self, event: Event) -> bool:
-        """Take note of an event; False if it is told for the second time."""
+        """Record an event; False if it is a repetition."""
         if event.kind == "capacity":
             return True
         if event.kind == "gap":
@@ -142,7 +141,7 @@ class Caller:
 
     @abstractmethod
     async def _connect(self, deadline: float) -> None:
-        """Have a connection, if there is none. ConnectionLost."""
+        """Connect if necessary. ConnectionLost."""
 
     @abstractmethod
     async def _transfer(self, calls: Sequence[tuple[int, bytes]], deadline: float) -> Mapping[int, Answer]:
@@ -152,7 +151,7 @@ class Caller:
     @property
     @abstractmethod
     def _wire(self) -> Wire:
-        """The protocol of the connection there is. ConnectionLost if there is none."""
+        """The protocol of the current connection. ConnectionLost if there is none."""
 
     @abstractmethod
     async def _sleep(self, seconds: float) -> None: ...
@@ -184,8 +183,8 @@ class Caller:
         return result
 
     async def _until_answered(self, method: str, params: Params, key: str | None, deadline: float) -> Answer:
-        """The answer, however many connections it takes. What the server was too busy for is asked again, and so is
-        what can be repeated: questions, and commands with a key."""
+        """The answer, reconnecting as often as necessary. Calls refused by an overloaded server are retried, and so are
+        calls that are safe to repeat: queries, and commands with a key."""
         pause, impatient = FIRST_PAUSE, deadline
         if not self._met:
             impatient = min(deadline, self._now() + self.patience)
@@ -229,7 +228,7 @@ class Caller:
         return [result if error is None else read_error(msgspec.Raw(encode(error))) for error, result in answers]
 
     async def _greet(self, deadline: float) -> None:
-        """Say who we are on a new connection, have its errors in full, and watch what was watched."""
+        """Authenticate on a new connection, select full errors, and resume the subscription."""
         hello = {"errors": "map"} if self._token is None else {"errors": "map", "token": self._token}
         calls = [self._wire.call("hello", hello, {})]
         if self._watched is not None:
@@ -255,7 +254,7 @@ def _event(note: Notification) -> Event:
     try:
         return msgspec.msgpack.decode(note.params, type=tuple[Event])[0]
     except (msgspec.MsgspecError, ValueError) as error:
-        raise BadFrame(f"this is no event: {error}") from None
+        raise BadFrame(f"not an event: {error}") from None
 
 
 def _dismissal(note: Notification) -> HostlerError:
@@ -267,7 +266,7 @@ def _dismissal(note: Notification) -> HostlerError:
 
 
 def read_result(method: str, raw: msgspec.Raw) -> Any:
-    """An answer as the type that the method has. InvalidValue if it is none: the service is of another version."""
+    """An answer converted to the method's type. InvalidValue if that fails: the service has another version."""
     decoder = _DECODERS.get(method)
     if decoder is None:
         decoder = _DECODERS[method] = msgspec.msgpack.Decoder(METHODS[method].result)
@@ -288,7 +287,7 @@ def late() -> DeadlineExceeded:
 
 
 def place_params(request: Request) -> dict[str, Any]:
-    """Parameters of ``place``. InvalidValue for what cannot be sent."""
+    """Parameters of ``place``. InvalidValue for values that cannot be sent."""
     try:
         return {"request": asked(request)}
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -296,5 +295,5 @@ def place_params(request: Request) -> dict[str, Any]:
 
 
 def place_many_params(requests: Iterable[Request]) -> dict[str, Any]:
-    """Parameters of ``place_many``. InvalidValue for what cannot be sent."""
+    """Parameters of ``place_many``. InvalidValue for values that cannot be sent."""
     return {"requests": [place_params(request)["request"] for request in requests]}

@@ -106,7 +106,7 @@ class _Link:
 
 
 class Client(Caller):
-    """For trio: any number of tasks may call at once, over one connection. Made by ``open_client``."""
+    """Client for trio: any number of tasks may call concurrently over one connection. Created by ``open_client``."""
 
     def __init__(
         self,
@@ -128,8 +128,8 @@ class Client(Caller):
     async def call(
         self, method: str, params: Params = None, *, key: str | None = None, within: float | None = None
     ) -> Any:
-        """Call a method of docs/rpc.md; its answer as the type named there, or its error raised. ``within`` so many
-        seconds, tries again included; then DeadlineExceeded or ConnectionLost."""
+        """Call a method of docs/rpc.md; returns its result with the type given there, or raises its error. ``within``:
+        seconds, including retries, before DeadlineExceeded or ConnectionLost."""
         return await self._call(method, params, key, within)
 
     async def place(self, request: Request, *, key: str | None = None, within: float | None = None) -> Decision:
@@ -155,11 +155,11 @@ class Client(Caller):
         return await self._batch(calls, within)
 
     async def pipeline(self, calls: Iterable[tuple[str, Params]], *, within: float | None = None) -> list[Any]:
-        """Many calls at once without waiting in between; for each its result, or its error as a value. Without keys, so
-        not repeated: ConnectionLost if the connection breaks."""
+        """Send many calls without waiting in between; returns for each its result, or its error as a value. Calls have
+        no keys and are not repeated: ConnectionLost if the connection is lost."""
         return await self._pipeline(calls, within)
 
-    # what Caller wants
+    # interface of Caller
 
     @property
     def _wire(self) -> Wire:
@@ -219,7 +219,7 @@ class Client(Caller):
             raise ConnectionLost(f"no connection to {address}: {error.__cause__ or error}") from error
 
     async def _serve(self, link: _Link, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Read answers and write calls until the connection is lost; then find another, if somebody watches."""
+        """Read answers and write calls until the connection is lost; then reconnect, if there is a subscription."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_until_lost, link.write)
@@ -245,7 +245,7 @@ class Client(Caller):
         try:
             await self._read(link)
         except trio.BrokenResourceError as error:
-            # With TLS 1.3 the service looks at a client's certificate when the client is already through.
+            # With TLS 1.3 the client's handshake ends before the service has checked the client's certificate.
             if isinstance(error.__cause__, ssl.SSLError) and link.wire.dismissal is None:
                 link.wire.dismissal = failure(error.__cause__)
             raise
@@ -286,7 +286,7 @@ async def open_client(
     within: float = TIMEOUT,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Client]:
-    """A client, connected when first needed. ``within`` in seconds is for calls that name none; ``tls`` from
+    """A client, connected on first use. ``within``: default timeout of calls in seconds; ``tls`` from
     ``hostler.core.rpc.tls.client_context``."""
     async with background() as nursery:
         try:

@@ -34,7 +34,7 @@ TURN_BYTES: Final = 64 << 10
 the same seed must do the same again.)"""
 _CREDENTIALS: Final = struct.Struct("3i")
 LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
-"""What a connection raises when it is no more (an SSLError is an OSError)."""
+"""Exceptions of a closed connection (an SSLError is an OSError)."""
 
 log = logging.getLogger("hostler.rpc")
 
@@ -43,13 +43,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What peers may use. Sizes in bytes, times in seconds."""
 
     connections: int = 20_000
-    """All together; more are closed at once."""
+    """Maximum number of connections; further ones are closed immediately."""
     frame_bytes: int = 16 << 20
-    """Of one message from a peer who has said who he is."""
+    """Maximum bytes of one message from an authenticated peer."""
     stranger_bytes: int = 64 << 10
-    """Of one message from one who has not."""
+    """Maximum bytes of one message from an unauthenticated peer."""
     unfinished_bytes: int = 512 << 20
-    """Of all messages that have come in part, of all connections together; the one that goes beyond is closed."""
+    """Maximum total bytes of incomplete messages of all connections; the connection that exceeds it is closed."""
     frame_seconds: float = 60.0
     """From a message's first byte to its last, and for a TLS handshake; then the connection is closed."""
     idle_seconds: float = math.inf
@@ -63,13 +63,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     unread_bytes: int = 4 << 20
     """Answers that the peer has not taken; beyond that nothing more is read from it."""
     answer_bytes: int = 64 << 20
-    """Of one answer; a longer one becomes the error ``answer_too_long``."""
+    """Maximum bytes of one answer; a longer one becomes the error ``answer_too_long``."""
     send_seconds: float = 30.0
-    """For a peer to take the next megabyte of what is sent to it; then the connection is closed."""
+    """Seconds for a peer to receive the next megabyte; then the connection is closed."""
 
 
 class Connection:
-    """Bytes in, bytes out. ``run`` until the peer is gone or has lost its connection."""
+    """Transport of one connection. ``run`` serves until the peer disconnects or must be disconnected."""
 
     def __init__(self, server: RpcServer, stream: trio.abc.Stream, *, tls: ssl.SSLContext | None = None) -> None:
         self.server, self.limits, self.stream = server, server.limits, stream
@@ -82,7 +82,7 @@ class Connection:
         self._taking = self._leaving = self._ended = False
         self._receiving = trio.CancelScope()
         self._began = 0.0
-        """When the first byte of the unfinished message came."""
+        """When the first byte of the incomplete message was received."""
         self._out: list[bytes] = []
         self._wake = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
@@ -100,18 +100,17 @@ class Connection:
             await self._room.park()
 
     def leave(self) -> None:
-        """Read nothing more; once all that was read is answered, and the peer has had time to take the answers, the
-        connection ends."""
+        """Stop reading; close once all received calls are answered and the peer has had time to read the answers."""
         self._leaving = True
         self._receiving.cancel()
 
     async def ended(self) -> None:
-        """Wait until the connection is no more."""
+        """Wait until the connection is closed."""
         while not self._ended:
             await self._room.park()
 
     def end(self) -> None:
-        """The connection is no more."""
+        """Release the resources of a closed connection."""
         self._ended = True
         self.server.unfinished_bytes -= self._framer.unfinished
         self._out.clear()
@@ -144,8 +143,8 @@ class Connection:
             log.debug("connection lost: %s", error)
 
     async def _certificate(self) -> tuple[str, ...]:
-        """The names in the peer's certificate, after the handshake, if it has shown one. NotAuthenticated if it has
-        not, but must; TlsFailed if there is no TLS with it."""
+        """The names in the peer's certificate, if any, after the handshake. NotAuthenticated if a required certificate
+        is missing; TlsFailed if the handshake fails."""
         if self._tls is None:
             return ()
         raw = self.stream
@@ -226,8 +225,8 @@ class Connection:
         )
 
     async def _receive(self) -> bytes:
-        """What comes next; nothing at the end, if the peer was idle for too long, or when leaving. BadFrame for a
-        message that takes too long."""
+        """The next input; empty at the end, if the peer was idle for too long, or when closing. BadFrame for a message
+        that takes too long."""
         while not self._leaving:
             self._receiving = trio.CancelScope(deadline=self._patience())
             with self._receiving:
@@ -242,7 +241,7 @@ class Connection:
         return b""
 
     def _patience(self) -> float:
-        """Until when something must come."""
+        """The deadline for input."""
         if self._began:
             return self._began + self.limits.frame_seconds
         return trio.current_time() + self.limits.idle_seconds
@@ -256,7 +255,7 @@ class Connection:
         await self._linger()
 
     async def _linger(self) -> None:
-        """Give the peer time to read what was sent: closing with bytes of his unread would take it away from him."""
+        """Give the peer time to read: closing with unread input would discard what was sent."""
         with trio.move_on_after(LINGER_SECONDS):
             while self.waiting_bytes:
                 await self._room.park()
@@ -273,7 +272,7 @@ class Connection:
         self._room.unpark_all()
 
     def send(self, data: bytes, *, soon: bool = False) -> None:
-        """Have bytes sent; ``soon``: at once, as far as the system takes them."""
+        """Queue bytes for sending; ``soon``: write immediately as much as the system accepts."""
         if soon and not self.waiting_bytes and isinstance(self.stream, trio.SocketStream):
             data = data[self._sent_at_once(data) :]
             if not data:
@@ -285,7 +284,7 @@ class Connection:
         self.waiting_bytes += len(data)
 
     def _sent_at_once(self, data: bytes) -> int:
-        """Bytes that the system takes; what goes wrong is found out by who sends the rest."""
+        """Number of bytes that the system accepts; errors are reported by the task that sends the rest."""
         assert isinstance(self.stream, trio.SocketStream)
         try:
             return os.write(self.stream.socket.fileno(), data)
@@ -310,7 +309,7 @@ class Connection:
 
 
 async def farewell(stream: trio.abc.Stream, error: HostlerError) -> None:
-    """Tell a peer who was never served why; it is a few bytes, which any peer's system takes at once."""
+    """Send the reason to a peer that is not served; it is short enough for any socket buffer."""
     with trio.move_on_after(LINGER_SECONDS), suppress(*LOST):
         await stream.send_all(notification("error", error_object(error, "list")))
 
@@ -323,7 +322,7 @@ def is_own(stream: trio.SocketStream) -> bool:
 
 
 def keep_alive(stream: trio.SocketStream) -> None:
-    """Have the system look whether a silent TCP peer is still there: gone after about two minutes."""
+    """Enable TCP keepalive: an unreachable peer is detected after about two minutes."""
     if stream.socket.family in (socket.AF_INET, socket.AF_INET6):
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)

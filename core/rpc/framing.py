@@ -1,4 +1,5 @@
-"""Where a MessagePack stream's messages begin and end. It decodes nothing, so each message is decoded once, typed."""
+"""Splits a MessagePack stream into messages without decoding them, so that each message is decoded once, to its
+type."""
 
 from __future__ import annotations
 
@@ -12,19 +13,20 @@ DEPTH: Final = 1_024
 """Levels of lists and maps in a message; one of this depth is refused."""
 _SPARE_BYTES: Final = 1 << 20
 _SPARES: list[msgpack.Unpacker] = []
-"""An unpacker is 40 KiB: only those in the middle of a message have one, thousands of idle connections none."""
+"""Unpackers are shared: one takes 40 KiB, and only connections within a message need one."""
 _UNLIMITED: Final = 2**31 - 1
 
 
 class BadFrame(HostlerError):
-    """What a peer sends is no MessagePack, nested too deeply, longer than is allowed, or no message. The connection is
-    closed."""
+    """The peer sent data that is not MessagePack, is nested too deeply, is too long, or is not a message. The
+    connection is closed."""
 
     code = "bad_frame"
 
 
 class Framer:
-    """Cuts a stream into messages of at most ``limit`` bytes. Each byte is looked at once, however it comes."""
+    """Splits a stream into messages of at most ``limit`` bytes. Each byte is scanned once, regardless of how it is
+    chunked."""
 
     __slots__ = ("_begin", "_buffer", "_done", "_unpacker", "limit")
 
@@ -43,7 +45,7 @@ class Framer:
         return len(self._buffer) - self._done
 
     def feed(self, data: bytes) -> None:
-        """Take in what has come."""
+        """Add received bytes."""
         if not data:
             return
         if self._unpacker is None:
@@ -53,7 +55,7 @@ class Framer:
         self._buffer += data
 
     def next(self) -> bytes | None:
-        """The next message, None if it is not complete. BadFrame for what can be none."""
+        """The next message, None if it is incomplete. BadFrame for invalid input."""
         unpacker = self._unpacker
         if unpacker is None:
             return None
@@ -67,7 +69,7 @@ class Framer:
         except msgpack.StackError:
             raise BadFrame(f"a message is nested {DEPTH} levels deep or more") from None
         except (ValueError, msgpack.UnpackException) as error:
-            raise BadFrame(f"this is no MessagePack: {error or type(error).__name__}") from None
+            raise BadFrame(f"not MessagePack: {error or type(error).__name__}") from None
         begin, self._done = self._done, unpacker.tell() - self._begin
         if self._done - begin > self.limit:
             raise self._too_long()

@@ -45,16 +45,16 @@ class Answer(NamedTuple):
 
 
 class Notification(NamedTuple):
-    """What nobody asked for."""
+    """An unsolicited message."""
 
     method: str
     params: msgspec.Raw
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What may come behind the parameters of a command. ``key`` makes a repetition safe: the same user's command with
-    the same key is carried out once, and each repetition gets the first answer. ``timeout``: seconds after which a
-    command that still waits is refused with ``deadline_exceeded``."""
+    """Options after the parameters of a command. ``key`` makes repetition safe: a user's command with the same key is
+    applied once, and each repetition gets the first answer. ``timeout``: seconds after which a queued command is
+    refused with ``deadline_exceeded``."""
 
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY)] | None = None
     timeout: Annotated[float, msgspec.Meta(ge=0, le=86_400)] | None = None
@@ -98,7 +98,7 @@ def _read_unusual_call(frame: bytes) -> Call:
         parts = _LIST.decode(frame)
         head = [msgspec.msgpack.decode(part) for part in parts[:-1]]
     except _MALFORMED as error:
-        raise BadFrame(f"this is no call: {error}") from None
+        raise BadFrame(f"not a call: {error}") from None
     if head and isinstance(head[-1], bytes):
         head[-1] = head[-1].decode(errors="replace")
     match head:
@@ -117,7 +117,7 @@ def read_answer(frame: bytes) -> Answer | Notification:
         try:
             kind, method, params = _NOTIFICATION.decode(frame)
         except _MALFORMED as problem:
-            raise BadFrame(f"this is no answer: {problem}") from None
+            raise BadFrame(f"not an answer: {problem}") from None
         return Notification(method, params)
     if kind != 1:
         raise BadFrame("a message of four must be [1, id, error, result]")
@@ -125,7 +125,7 @@ def read_answer(frame: bytes) -> Answer | Notification:
 
 
 def read_error(raw: msgspec.Raw) -> HostlerError:
-    """An error in the style ``map`` or ``list``; whatever else it may be, as text."""
+    """An error in the style ``map`` or ``list``, or anything else as text."""
     try:
         value = msgspec.msgpack.decode(raw, type=_ErrorMap | tuple[str, str])
     except _MALFORMED:
@@ -136,7 +136,7 @@ def read_error(raw: msgspec.Raw) -> HostlerError:
 
 
 def error_object(error: HostlerError, style: ErrorStyle) -> Any:
-    """An error as a connection wants it."""
+    """An error in the style of a connection."""
     if style == "text":
         return f"{error.code}: {error}"
     if style == "list":

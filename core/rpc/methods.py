@@ -22,37 +22,37 @@ class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Hello(Params, frozen=True):
-    """Say who you are, by a token, and how this connection wants errors from now on: ``list`` = [code, message],
-    ``map`` = {code, message, field, hint, extra}, ``text`` = ``code: message``. For anybody; may be called again. What
-    is left out stays; a token that is no good leaves all as it was."""
+    """Authenticate with a token, and select the style of errors on this connection: ``list`` = [code, message], ``map``
+    = {code, message, field, hint, extra}, ``text`` = ``code: message``. Needs no authentication; may be called again.
+    Omitted parameters are unchanged; an invalid token changes nothing."""
 
     token: Annotated[str, msgspec.Meta(max_length=1_000)] | None = None
     errors: ErrorStyle | None = None
 
 
 class Status(Params, frozen=True):
-    """How the service is, and who you are to it. For anybody."""
+    """State of the service and identity of the caller. Needs no authentication."""
 
 
 class Batch(Params, frozen=True):
-    """Several commands and questions in one message, [method, params] each. They begin in order, but questions do not
-    wait for the commands before them. Answers come together, in order: [error, result] each."""
+    """Several commands and queries in one message, [method, params] each. They start in order, but queries do not wait
+    for preceding commands. Answers are returned together, in order: [error, result] each."""
 
     calls: Annotated[list[tuple[str, msgspec.Raw]], msgspec.Meta(max_length=10_000)]
 
 
 class Issue(Params, frozen=True):
-    """Make a token of a user (of oneself without one) that is good for so many ``days``."""
+    """Create a token for a user (default: the caller) that is valid for ``days`` days."""
 
     user: str | None = None
     days: Annotated[float, msgspec.Meta(gt=0, le=3_650)] = TOKEN_DAYS
 
 
 class Watch(Params, frozen=True):
-    """Be notified from now on, or of everything ``after`` a command: ``decisions`` (placements), ``refusals``,
-    ``changes`` (all other commands), and ``capacity`` once a second while it changes. Readers of a project see its
-    guests, readers of the cloud everything. Notifications are [2, "event", [Event]]. A second call replaces the first.
-    Answers the sequence number behind which it begins."""
+    """Subscribe to events from now on, or ``after`` a command: ``decisions`` (placements), ``refusals``, ``changes``
+    (all other commands), and ``capacity`` once a second while it changes. Readers of a project receive events of its
+    guests, readers of the cloud all events. Notifications are [2, "event", [Event]]. A second call replaces the first.
+    Returns the sequence number after which events begin."""
 
     kinds: list[Literal["decisions", "refusals", "changes", "capacity"]]
     project: str | None = None
@@ -60,7 +60,7 @@ class Watch(Params, frozen=True):
 
 
 class Unwatch(Params, frozen=True):
-    """Be notified no more."""
+    """End the subscription."""
 
 
 class TakeSnapshot(Params, frozen=True):
@@ -68,7 +68,7 @@ class TakeSnapshot(Params, frozen=True):
 
 
 class Welcome(msgspec.Struct, frozen=True):
-    """Who you are (None: nobody yet), and whom you talk to."""
+    """The caller's identity (None until authenticated), and that of the service."""
 
     user: str | None
     version: str
@@ -76,8 +76,8 @@ class Welcome(msgspec.Struct, frozen=True):
 
 
 class StatusOf(msgspec.Struct, frozen=True, kw_only=True):
-    """``ready``: commands are taken. ``writable``: the journal can be written. ``sequence``: number of the last
-    command; ``queued``: how many wait. ``user``: who you are (None: nobody yet)."""
+    """``ready``: commands are accepted. ``writable``: the journal can be written. ``sequence``: number of the last
+    command; ``queued``: number of waiting commands. ``user``: the caller (None until authenticated)."""
 
     ready: bool
     writable: bool

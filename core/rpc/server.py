@@ -1,4 +1,4 @@
-"""The server: addresses to listen on, and the connections that come. One that misbehaves is lost, and no other."""
+"""The server: listening addresses and accepted connections. An error on one connection affects no other."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = logging.getLogger("hostler.rpc")
 
 
 class RpcServer:
-    """Serves one service on any number of addresses. With ``certificates_required`` a peer on TLS who shows none is
-    told so, and not heard."""
+    """Serves one service on any number of addresses. With ``certificates_required`` a TLS peer without a certificate
+    gets an error and is disconnected."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class RpcServer:
         self.refused = 0
         """Connections closed because there were too many."""
         self.unfinished_bytes = 0
-        """Of all messages that have come in part."""
+        """Bytes of all incomplete messages."""
         self._accepting = trio.CancelScope()
 
     async def serve(
@@ -99,8 +99,8 @@ class RpcServer:
     async def serve_stream(
         self, stream: trio.abc.Stream, *, local: bool = False, tls: ssl.SSLContext | None = None
     ) -> None:
-        """Serve one peer until it goes or has to; ``local``: it is the service's own user; ``tls``: the peer must speak
-        it."""
+        """Serve one peer until it disconnects or must be disconnected; ``local``: it is the service's own user;
+        ``tls``: TLS is required."""
         connection = Connection(self, stream, tls=tls)
         self.connections.add(connection)
         try:

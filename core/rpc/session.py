@@ -1,4 +1,5 @@
-"""One peer's session: calls in, answers out. It knows no sockets; whoever has one feeds it messages and sends bytes."""
+"""The session of one peer: calls in, answers out. Independent of sockets: the transport feeds it messages and sends
+bytes."""
 
 from __future__ import annotations
 
@@ -69,8 +70,8 @@ class Outlet(Protocol):
 
 
 class Session:
-    """State of one connection. ``feed`` is given its messages. ``outstanding`` calls, which came in
-    ``outstanding_bytes``, have no answer yet; ``aside`` of them are answered by children."""
+    """State of one connection. ``feed`` receives its messages. ``outstanding`` calls, of ``outstanding_bytes``
+    together, have no answer yet; ``aside`` of them are answered by children."""
 
     def __init__(
         self, service: Service, watchers: Watchers, identity: Identity, outlet: Outlet, *, answer_bytes: int
@@ -84,14 +85,14 @@ class Session:
         self._closed = False
 
     def feed(self, frame: bytes) -> bool:
-        """Take a message in; True if that may have taken long. BadFrame if it is none that a client may send."""
+        """Process a message; True if that may have taken long. BadFrame for a message that a client may not send."""
         call = read_call(frame)
         self.outstanding += 1
         self.outstanding_bytes += len(frame)
         return self.begin(call, _UnderWay(self, call.id, call.method, len(frame))) != "command"
 
     def answer(self, number: int | None, method: str, result: Any, error: HostlerError | None) -> None:
-        """Send the answer of a call, if anybody waits for it."""
+        """Send the answer to a call, if it expects one."""
         if number is None or self._closed:
             self._outlet.settled()
             return
@@ -100,7 +101,7 @@ class Session:
         self._outlet.send(self._encoded(number, method, result, error), soon=soon)
 
     def close(self) -> None:
-        """The peer is gone: what waits in the queue is taken back, and nothing is sent any more."""
+        """Withdraw queued commands after the peer has disconnected; nothing more is sent."""
         self._closed = True
         self._watchers.drop(self)
         for pending in self._pending:
@@ -108,7 +109,7 @@ class Session:
         self._pending.clear()
 
     def send(self, data: bytes) -> None:
-        """Send what is no answer."""
+        """Send a message that is not an answer."""
         if not self._closed:
             self._outlet.send(data)
 
@@ -127,7 +128,7 @@ class Session:
                 data = answer(number, result)
             except (TypeError, ValueError, OverflowError):
                 log.exception("the answer of %s cannot be sent", method)
-                error = InternalError("the answer cannot be sent; the service's log says why")
+                error = InternalError("the answer cannot be sent; see the log of the service")
             else:
                 if len(data) <= self.answer_bytes:
                     return data
@@ -135,7 +136,7 @@ class Session:
         return failure(number, error, self.style)
 
     def begin(self, call: Call, reply: Reply, *, batched: bool = False) -> str:
-        """Start on a call; ``reply`` is called now or later, once. Returns the kind of method."""
+        """Start a call; ``reply`` is called once, now or later. Returns the kind of method."""
         kind = "unknown"
         try:
             method = _method(call.method, batched)
@@ -191,7 +192,7 @@ class Session:
         if pending.state != "done":
             self._pending.add(pending)
 
-    # what is about the session or the service itself
+    # methods of the session or the service itself
 
     def _own(self, params: Any, reply: Reply) -> None:
         match params:
@@ -229,7 +230,7 @@ class Session:
         )
 
     def _batch(self, calls: list[tuple[str, msgspec.Raw]], reply: Reply) -> None:
-        """Commands begin at once, so that they keep their order among all calls; questions take turns with others."""
+        """Commands start immediately, which preserves their order; queries of all sessions take turns."""
         answers = BatchAnswers(self, len(calls), reply)
         questions = []
         for position, (name, params) in enumerate(calls):
@@ -283,7 +284,7 @@ class _UnderWay:
 
 
 class _Ordered:
-    """What takes the outcome of a command that is among ``pending``, and answers the call."""
+    """A callback that answers the call with the outcome of a command in ``pending``."""
 
     __slots__ = ("_pending", "_reply")
 
@@ -308,9 +309,9 @@ def _method(name: str, batched: bool) -> Method:
 def _as_ours(error: BaseException) -> HostlerError:
     if isinstance(error, HostlerError):
         return error
-    return InternalError("the command failed in an unforeseen way; the service's log says how")
+    return InternalError("the command failed unexpectedly; see the log of the service")
 
 
 def _fingerprint(method: str, command: msgspec.Struct) -> bytes:
-    """Of what is asked, so that a key cannot come again with something else."""
+    """Fingerprint of a command, to detect the reuse of its key with another command."""
     return hashlib.blake2b(encode((method, command)), digest_size=8).digest()

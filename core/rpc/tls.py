@@ -1,5 +1,5 @@
-"""TLS for both ends: contexts from files, handshakes whose failure both ends are told, and the names in a peer's
-certificate."""
+"""TLS for both ends: contexts from files, handshakes whose failures are reported to both ends, and the names in a
+peer's certificate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _VERSIONS: Final[dict[TlsVersion, ssl.TLSVersion]] = {"1.2": ssl.TLSVersion.TLSv
 
 
 HANDSHAKE: Final = b"\x16"
-"""First byte of all that a TLS client says."""
+"""First byte of a TLS connection."""
 READ_SECONDS: Final = 2.0
 """For a peer to read why it is not served."""
 _UNTRUSTED: Final = (2, 7, 18, 19, 20, 21)
@@ -35,7 +35,7 @@ _ALERTS: Final = {
     "CERTIFICATE_REQUIRED": "the service requires a client certificate",
     "PROTOCOL_VERSION": "the service speaks no version of TLS that this end does",
 }
-"""What the other end says when it gives up, by the ends of OpenSSL's names."""
+"""Explanations of TLS alerts from the peer, by the suffix of OpenSSL's names."""
 
 
 class TlsFailed(HostlerError):
@@ -48,8 +48,8 @@ class TlsFailed(HostlerError):
 def server_context(
     certificate: Path, key: Path, client_ca: Path | None = None, *, minimum_version: TlsVersion = "1.2"
 ) -> ssl.SSLContext:
-    """A server's context. With ``client_ca`` clients may show a certificate of that authority, which then says who they
-    are. InvalidValue, naming the file, if one cannot be used."""
+    """A server's context. With ``client_ca`` clients may authenticate with a certificate of that authority.
+    InvalidValue, naming the file, if one cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[minimum_version]
     _load(context, certificate, key)
@@ -60,8 +60,8 @@ def server_context(
 
 
 def client_context(ca: Path | None = None, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
-    """A client's context: servers of ``ca`` (None: of the system's authorities) are trusted; ``certificate`` and
-    ``key`` say who one is."""
+    """A client's context: servers with certificates of ``ca`` (None: of the system's authorities) are trusted;
+    ``certificate`` and ``key`` authenticate the client."""
     context = ssl.create_default_context()
     if ca is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -87,8 +87,8 @@ class _Seen:
 async def secured(
     raw: trio.SocketStream, context: ssl.SSLContext, *, service: str | None = None
 ) -> trio.SSLStream[trio.SocketStream]:
-    """TLS on a connection, after the handshake: as a client of the named ``service``, or as the service. TlsFailed says
-    why there is none; the peer has been told by an alert. BrokenResourceError if the connection is lost."""
+    """TLS on a connection, after the handshake: as a client of the named ``service``, or as the service. TlsFailed has
+    the reason of a failure, which the peer receives as an alert. BrokenResourceError if the connection is lost."""
     seen = _Seen(context)
     stream = trio.SSLStream(
         raw,
@@ -114,12 +114,12 @@ async def secured(
 
 
 async def begins_with_tls(raw: trio.SocketStream) -> bool:
-    """True if what a client says first is TLS; it stays to be read."""
+    """True if the first byte is that of TLS; it is not consumed."""
     return await raw.socket.recv(1, socket.MSG_PEEK) in (HANDSHAKE, b"")
 
 
 async def let_read(raw: trio.abc.HalfCloseableStream) -> None:
-    """Give a peer time to read what was sent: closing with bytes of its own unread would take it away."""
+    """Give a peer time to read: closing with unread input would discard what was sent."""
     with trio.move_on_after(READ_SECONDS):
         await raw.send_eof()
         while await raw.receive_some(65_536):
@@ -127,7 +127,7 @@ async def let_read(raw: trio.abc.HalfCloseableStream) -> None:
 
 
 def failure(error: ssl.SSLError) -> TlsFailed | None:
-    """What a client's TLS error means; None for one that says no more than that the connection broke."""
+    """Explanation of a client's TLS error; None if it only says that the connection was lost."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _distrusted(error)
     reason = error.reason or ""
@@ -149,13 +149,13 @@ def _distrusted(error: ssl.SSLCertVerificationError) -> TlsFailed:
     if error.verify_code in _OUT_OF_DATE:
         text = f"the service's {error.verify_message}"
         return TlsFailed(text, field="tls", hint="is it to be renewed, or is this machine's clock wrong?")
-    text = f"the service's certificate is no good: {error.verify_message.rstrip('.')}"
+    text = f"the service's certificate is invalid: {error.verify_message.rstrip('.')}"
     return TlsFailed(text, field="tls", hint="use a name that the certificate has")
 
 
 def _reason(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is no good: {error.verify_message}"
+        return f"its certificate is invalid: {error.verify_message}"
     return (error.reason or str(error)).lower().replace("_", " ")
 
 

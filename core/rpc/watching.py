@@ -1,7 +1,7 @@
-"""Subscriptions: what the writer applied, told to those who want to know and may.
+"""Subscriptions: sends events of applied commands to authorized subscribers.
 
-Who keeps up is told at once. Who does not, or comes back after having been away, is told from the history as fast as he
-reads; what is too old for that is a gap, and said to be one.
+A subscriber that keeps up receives events immediately. One that is slow, or has reconnected, receives them from the
+event log as fast as it reads; events that are no longer in the log are reported as a gap.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ CAPACITY_SECONDS: Final = 1.0
 BACKLOG_BYTES: Final = 1 << 20
 """Bytes that wait to be taken by a peer above which events wait for it to read on."""
 READ_ON_SECONDS: Final = 0.02
-"""How often it is looked whether a peer has read on."""
+"""Seconds between checks whether a peer has read on."""
 TURN: Final = 100
-"""Commands told from the history before others have their turn."""
+"""Commands sent from the event log before yielding to others."""
 
 log = logging.getLogger("hostler.rpc")
 
@@ -43,14 +43,14 @@ class Watcher(Protocol):
         """Bytes that the peer has not taken yet."""
 
     def send(self, data: bytes) -> None:
-        """Send what is no answer."""
+        """Send a message that is not an answer."""
 
     def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have work done that ends with the session."""
 
 
 class _Subscription:
-    """One session's wish; ``last_sent``: all up to that command was told."""
+    """The subscription of one session; ``last_sent``: events up to that command have been sent."""
 
     def __init__(self, watcher: Watcher, wish: Watch, last_sent: int) -> None:
         self.watcher, self.wish, self.last_sent = watcher, wish, last_sent
@@ -98,7 +98,7 @@ class Watchers:
         self._subscriptions.pop(watcher, None)
 
     async def tell_capacity(self) -> None:
-        """Once a second, if something was changed and somebody wants to know: what there is and what is used."""
+        """Send total capacity and usage once a second, if something changed and there is a subscriber."""
         told = self._service.writer.sequence
         while True:
             await trio.sleep(CAPACITY_SECONDS)
@@ -159,7 +159,7 @@ class Watchers:
         subscription.watcher.spawn(lambda: self._catch_up(subscription))
 
     async def _catch_up(self, subscription: _Subscription) -> None:
-        """Tell from the history, as fast as it is read, until all is told or the subscription is no more."""
+        """Send from the event log, as fast as the peer reads, until it is up to date or the subscription ends."""
         while self._subscriptions.get(subscription.watcher) is subscription:
             if subscription.last_sent == self._history.last:
                 break

@@ -1,1 +1,1 @@
-"""Tenancy: domains, projects, users, roles, tokens, quotas and resource pools, and who may do what."""
+"""Tenancy: domains, projects, users, roles, tokens, quotas and resource pools, and access rights."""

@@ -104,8 +104,8 @@ class Revoke(Command, frozen=True, tag="revoke"):
 
 
 class CreateToken(Command, frozen=True, tag="create_token"):
-    """Make a token of a user. ``digest`` is the SHA-256 of its secret, which is kept nowhere; ``expires`` is in seconds
-    since the epoch."""
+    """Create a token for a user. ``digest`` is the SHA-256 of its secret, which is not stored; ``expires`` is in
+    seconds since the epoch."""
 
     id: Id
     user: Id
@@ -127,8 +127,8 @@ class SetLimits(Command, frozen=True, tag="set_limits"):
 
 
 class CreatePool(Command, frozen=True, tag="create_pool"):
-    """Make a resource pool of hosts (node names). On an exclusive pool's hosts only those may place whom it is granted
-    to; whoever is granted a pool places on hosts of his pools only."""
+    """Create a resource pool of hosts (node names). Only projects with a grant may place on hosts of an exclusive pool;
+    a project with grants places only on hosts of its pools."""
 
     id: Id
     hosts: tuple[str, ...] = ()

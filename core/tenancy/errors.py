@@ -6,7 +6,7 @@ from ...placement.types.errors import HostlerError
 
 
 class NotAuthenticated(HostlerError):
-    """The caller has not said who he is, or not well enough: no token, a wrong, expired or revoked one."""
+    """The caller is not authenticated: the token is missing, wrong, expired or revoked."""
 
     code = "not_authenticated"
 

@@ -27,7 +27,7 @@ class Pool(msgspec.Struct):
 
 
 class Pools(msgspec.Struct):
-    """All pools by id. Which hosts are in one, the fleet knows."""
+    """All pools by id. The fleet stores which hosts are in a pool."""
 
     pools: dict[str, Pool] = {}
     made: int = 0
@@ -90,7 +90,7 @@ class Pools(msgspec.Struct):
         pool.scopes.remove(command.scope)
 
     def forget_scope(self, scope: str) -> None:
-        """A domain or project is gone."""
+        """Remove the grants of a deleted domain or project."""
         for pool in self.pools.values():
             pool.scopes = [each for each in pool.scopes if each != scope]
 

@@ -62,7 +62,7 @@ class Facts(Protocol):
 
 
 def project_scope(project: str) -> str:
-    """The scope of a project; guests that belong to none are the cloud's."""
+    """The scope of a project; guests without a project belong to the cloud."""
     return f"project:{project}" if project else CLOUD
 
 
@@ -160,7 +160,7 @@ def _to_change_tenants(tenants: Tenants, user: str, command: Any) -> Sequence[Ne
 
 
 def _for_token(tenants: Tenants, user: str, name: str) -> Sequence[Need]:
-    """One's own, or those of users of one's domain who are no more than oneself."""
+    """The user's own, or those of users of the same domain with no higher role."""
     if user == name:
         return ()
     return (Need("domain_admin", _home(tenants, name)), *_all_of(tenants, name))
@@ -314,7 +314,7 @@ def unseen(user: str, name: str, field: str) -> NotAllowed:
 
 
 def no_instance(uuid: str, field: str = "uuids") -> NotAllowed:
-    """Alike for instances of others and for none."""
+    """The same error for instances of others and for unknown ones."""
     return NotAllowed(f"no instance {uuid[:40]} of a project of yours", field=field)
 
 

@@ -1,6 +1,5 @@
-"""Domains, projects, users, roles and tokens: the state, the commands on it, and who has which role where.
-
-It knows nothing of hosts and guests; what projects use is in usage.py, pools are in pools.py.
+"""Domains, projects, users, roles and tokens: the state, the commands on it, and role assignments. Hosts and guests are
+not part of it; usage of projects is in ``usage``, pools are in ``pools``.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ CLOUD: Final = "cloud"
 LOCAL: Final = "@local"
 """Whoever is on the daemon's own machine as the daemon's own user, or the daemon itself: a cloud admin by nature."""
 PLACEMENT: Final = "@placement:"
-"""Begins the names of those who came through the Placement API, which has let them: cloud admins as well."""
+"""Prefix of the names of Placement API users, which the API has authorized: they are cloud admins."""
 RANK: Final = {role: rank for rank, role in enumerate(ROLES)}
 ROLES_OF_SCOPE: Final = {
     "cloud": ("cloud_admin", "reader"),
@@ -70,7 +69,7 @@ class User(msgspec.Struct):
 
 
 class Token(msgspec.Struct):
-    """A token as it is kept: never its secret."""
+    """A stored token, without its secret."""
 
     user: str
     digest: bytes
@@ -93,7 +92,7 @@ class Tenants(msgspec.Struct):
     # scopes and roles
 
     def above(self, scope: str) -> Iterator[str]:
-        """The scope and all it lies in, inmost first; for a project nobody knows: the project and the cloud."""
+        """The scope and its enclosing scopes, innermost first; for an unknown project: the project and the cloud."""
         yield scope
         kind, _, name = scope.partition(":")
         if kind == "project":
@@ -108,7 +107,7 @@ class Tenants(msgspec.Struct):
             yield CLOUD
 
     def role(self, user: str, scope: str) -> int:
-        """Rank of the highest role that a user has in a scope, there or further up; -1 if none."""
+        """Rank of the highest role of a user in a scope or an enclosing one; -1 if none."""
         if is_internal(user):
             return RANK["cloud_admin"]
         known = self.users.get(user)
@@ -120,7 +119,9 @@ class Tenants(msgspec.Struct):
     def require(self, user: str, role: str, scope: str) -> None:
         """NotAllowed unless the user has the role, or one above it, in the scope."""
         if self.role(user, scope) < RANK[role]:
-            raise NotAllowed(f"user {user} is no {role} of {scope}", field="user", hint="ask an admin of that scope")
+            raise NotAllowed(
+                f"user {user} does not have the role {role} in {scope}", field="user", hint="ask an admin of that scope"
+            )
 
     def domain_of_scope(self, scope: str) -> str | None:
         """Domain of a domain or project; None for the cloud and what is unknown."""
@@ -131,7 +132,7 @@ class Tenants(msgspec.Struct):
         return project.domain if project is not None else None
 
     def check_scope(self, scope: str) -> None:
-        """UnknownName unless there is such a scope."""
+        """UnknownName unless the scope exists."""
         kind, _, name = scope.partition(":")
         if kind == "domain" and name not in self.domains:
             raise UnknownName.among("domain", name, self.domains)
@@ -144,12 +145,11 @@ class Tenants(msgspec.Struct):
             if each in self.limits:
                 yield each, self.limits[each]
 
-    # who is it
+    # authentication
 
     def authenticate(self, token: str, now: float) -> tuple[str, str]:
-        """(user, token id) of a token's text. NotAuthenticated, without saying what is wrong with it, if it is no good.
-
-        Takes the same time whether or not there is such a token.
+        """(user, token id) of a token's text. NotAuthenticated, without details, if it is invalid. Takes the same time
+        whether or not the token exists.
         """
         match = TOKEN.fullmatch(token)
         name, secret = (match[1], match[2]) if match else ("", "")
@@ -161,7 +161,7 @@ class Tenants(msgspec.Struct):
         return known.user, name
 
     def check_session(self, token: str, now: float) -> None:
-        """NotAuthenticated if a token that was good when it was shown is no longer."""
+        """NotAuthenticated if a previously accepted token is no longer valid."""
         known = self.tokens.get(token)
         if known is None or known.expires <= now:
             raise _no_good()
@@ -172,7 +172,7 @@ class Tenants(msgspec.Struct):
         return known.serial if known is not None else -1
 
     def user_of_certificate(self, names: tuple[str, ...]) -> str:
-        """The user whom one of a certificate's names stands for. NotAuthenticated if there is none, or several."""
+        """The user identified by one of a certificate's names. NotAuthenticated if there is none, or several."""
         found = [name for name, user in self.users.items() if not set(names).isdisjoint(user.identities)]
         if len(found) != 1:
             raise NotAuthenticated("the client certificate stands for no user", hint="name it in the user's identities")
@@ -296,7 +296,7 @@ class Tenants(msgspec.Struct):
 
 
 def is_internal(user: str) -> bool:
-    """True for those that are no tenants' users, and may everything; ids of users cannot look like that."""
+    """True for built-in users, which have all rights; ids of tenants' users cannot have this form."""
     return user == LOCAL or user.startswith(PLACEMENT)
 
 

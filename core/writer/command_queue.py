@@ -1,7 +1,6 @@
-"""Commands that wait for the writer, in order and within bounds: how they come in, are taken back, taken up, and
-answered.
+"""The bounded queue of commands for the writer: submission, withdrawal, batching and answers.
 
-A command that comes with the key of one that waits follows it: both get the one's answer.
+A command with the key of a queued one follows it: both get the same answer.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ BATCH_BYTES: Final = 8 << 20
 
 
 class Pending(Generic[Command, Result]):
-    """A command on its way: ``done`` is called with it once, when ``result`` or ``error`` is there."""
+    """A queued command: ``done`` is called with it once, when ``result`` or ``error`` is set."""
 
     __slots__ = ("body", "command", "deadline", "done", "error", "fingerprint", "followers", "key", "result", "state")
 
@@ -62,7 +61,7 @@ class CommandQueue(Generic[Command, Result]):
     # in
 
     def require_place(self) -> None:
-        """Overloaded if no more may wait."""
+        """Overloaded if the queue is full."""
         if len(self._waiting) >= self._limit:
             raise Overloaded(f"{len(self._waiting)} commands wait already", hint="wait a little, then ask again")
 
@@ -109,7 +108,7 @@ class CommandQueue(Generic[Command, Result]):
     # out
 
     def take(self) -> list[Pending[Command, Result]]:
-        """The next batch; what was taken back is dropped, and what is too late refused."""
+        """The next batch; withdrawn commands are dropped, and those past their deadline are refused."""
         now, size, batch = trio.current_time(), 0, list[Pending[Command, Result]]()
         while self._waiting and len(batch) < self._batch_limit and size < BATCH_BYTES:
             pending = self._waiting.popleft()
@@ -125,7 +124,7 @@ class CommandQueue(Generic[Command, Result]):
         return batch
 
     def _promote(self, dropped: Pending[Command, Result]) -> None:
-        """A command that will not be carried out leaves its place to the first who has repeated it."""
+        """A command that will not be applied is replaced by its first repetition."""
         if dropped.key is None:
             return
         self._by_key.pop(dropped.key, None)
@@ -147,7 +146,7 @@ class CommandQueue(Generic[Command, Result]):
         done(pending)
 
     def finish(self, pending: Pending[Command, Result], result: Result | None, error: HostlerError | None) -> None:
-        """Answer a command and whoever has repeated it meanwhile."""
+        """Answer a command and its repetitions."""
         if pending.key is not None:
             self._by_key.pop(pending.key, None)
         self.tell(pending, result, error)
@@ -161,7 +160,7 @@ class CommandQueue(Generic[Command, Result]):
 
 
 def _told_already(_: object) -> None:
-    """What is done with a command that has been answered: nothing, and nobody is kept by it."""
+    """Callback of an answered command: does nothing, and keeps no references."""
 
 
 def _too_late() -> DeadlineExceeded:

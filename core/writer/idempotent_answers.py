@@ -1,4 +1,4 @@
-"""First answers by idempotency key: a command that comes again gets what it got, also after a recovery."""
+"""Stored answers by idempotency key: a repeated command gets the first answer, also after a recovery."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The one writer: a task that owns a deterministic state machine, and journals, applies and answers its commands.
+"""The single writer: a task that owns a deterministic state machine, and journals, applies and answers its commands.
 
-Order of things: a batch is taken from the queue, journalled in one transaction, and only then applied. So what was
-answered is durable, and what could not be journalled has changed nothing. Commands that the machine refuses are
+A batch is taken from the queue, journalled in one transaction, and only then applied. Answered commands are therefore
+durable, and commands that could not be journalled have changed nothing. Commands that the machine refuses are
 journalled too: a replay refuses them again, and their order among the others is on record.
 """
 
@@ -36,10 +36,10 @@ log = logging.getLogger("hostler.writer")
 
 
 class Writer(Generic[Command, Result]):
-    """Owner of one machine. ``recover`` once, then ``run`` as a task (``open_writer`` does both). Whoever runs in the
-    same thread may read the machine at any time between two awaits: all that it then has is durable.
+    """Owner of one machine. ``recover`` once, then ``run`` as a task (``open_writer`` does both). Code in the same
+    thread may read the machine between any two awaits: its state is durable then.
 
-    Without a journal everything else is the same, and nothing outlives the process.
+    Without a journal everything else is the same, and the state is lost when the process ends.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Writer(Generic[Command, Result]):
         self.sequence = 0
         """Number of the last command that was applied."""
         self.observers: list[Callable[[int, Command, Result | HostlerError], None]] = []
-        """Called with sequence number, command and outcome of each command, right after it was applied."""
+        """Called with sequence number, command and outcome of each command, immediately after it was applied."""
         self.batch_observers: list[Callable[[int, float, float], None]] = []
         """Called with the number of commands of each batch, and the seconds that journalling and applying it took."""
         self.writable = False
-        """False before ``run``, while the disk refuses, and once the writer stops."""
+        """False before ``run``, while the disk fails, and once the writer stops."""
         self.recovered = Recovery()
         """What ``recover`` found."""
         self._snapshot_every = snapshot_every
@@ -72,7 +72,7 @@ class Writer(Generic[Command, Result]):
         self._wake = trio.Event()
         self._stopping = False
         self.broken: StorageFailed | None = None
-        """What the disk said, while it refuses."""
+        """The error of the disk, while it fails."""
         self._snapshot_at = 0
         self._snapshotting = False
         self._snapshot_wanted: list[trio.MemorySendChannel[int | StorageFailed]] = []
@@ -90,7 +90,7 @@ class Writer(Generic[Command, Result]):
     # recovery
 
     async def recover(self) -> Recovery:
-        """Bring the machine to where the journal ends. What is damaged is said in the answer."""
+        """Bring the machine to the end of the journal. Damage is reported in the result."""
         if self.journal is None:
             return Recovery()
         self.recovered = found = await self.journal.recover(self._load, self._replay, self._save)
@@ -134,12 +134,12 @@ class Writer(Generic[Command, Result]):
     async def submit(
         self, command: Command, *, key: str | None = None, fingerprint: bytes = b"", deadline: float | None = None
     ) -> Result:
-        """Have a command carried out; its result, or what the machine refused it with.
+        """Submit a command; returns its result, or raises the machine's refusal.
 
-        ``key`` makes a repetition safe: the same key gets the first answer, also after a recovery, and KeyReused if its
+        ``key`` makes repetition safe: the same key gets the first answer, also after a recovery, or KeyReused if its
         ``fingerprint`` differs. ``deadline`` (trio's clock) limits the wait. Overloaded if the queue is full, Stopped,
-        StorageFailed and DeadlineExceeded if nothing was done, or as they say. A caller that is cancelled leaves a
-        command that was journalled to be carried out, and takes any other back.
+        StorageFailed and DeadlineExceeded if nothing was done, or as they say. If the caller is cancelled, a command
+        that was journalled is still applied, any other is withdrawn.
         """
         event = trio.Event()
         pending = self.enqueue(command, lambda _: event.set(), key=key, fingerprint=fingerprint, deadline=deadline)
@@ -165,8 +165,8 @@ class Writer(Generic[Command, Result]):
         fingerprint: bytes = b"",
         deadline: float | None = None,
     ) -> Pending[Command, Result]:
-        """``submit`` without waiting: ``done`` is called with the pending command once it has its outcome, at once if
-        the answer is known. Raises what ``submit`` raises before a command is queued."""
+        """``submit`` without waiting: ``done`` is called with the pending command once it has its outcome, immediately
+        if the answer is stored. Raises what ``submit`` raises before a command is queued."""
         if key is not None:
             known = self._answers.get(key, fingerprint)
             if known is not None:
@@ -193,8 +193,8 @@ class Writer(Generic[Command, Result]):
     # the task
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until ``stop``; then what is queued is carried out first. Whatever ends this task otherwise answers all
-        that wait with Stopped."""
+        """Serve until ``stop``, which completes queued commands first. If the task ends in any other way, queued
+        commands are answered with Stopped."""
         self.writable = True
         task_status.started()
         try:
@@ -215,7 +215,7 @@ class Writer(Generic[Command, Result]):
             _tell(self._snapshot_wanted, StorageFailed("the service stopped before the snapshot"))
 
     def stop(self) -> None:
-        """Take no more commands, and end ``run`` once those that wait have their answers."""
+        """Accept no more commands, and end ``run`` once queued ones are answered."""
         self._stopping, self.writable = True, False
         self._wake.set()
 
@@ -261,7 +261,7 @@ class Writer(Generic[Command, Result]):
                     observer(self.sequence + 1, pending.command, outcome)
                 self.sequence += 1
                 if isinstance(outcome, HostlerError):
-                    # Its traceback would keep, and its frames be kept by, all that was carried out with it.
+                    # Its traceback would keep the frames, and hence all commands, of the batch alive.
                     outcome.__traceback__ = outcome.__context__ = outcome.__cause__ = None
                     self._queue.finish(pending, None, outcome)
                 else:
@@ -281,12 +281,12 @@ class Writer(Generic[Command, Result]):
             return error
         except Exception:
             log.exception("a command failed in an unforeseen way; it counts as refused, here and in each replay")
-            return InternalError("the command failed in an unforeseen way; the service's log says how")
+            return InternalError("the command failed unexpectedly; see the log of the service")
 
     # trouble with the disk
 
     def _break(self, error: StorageFailed, batch: Sequence[Pending[Command, Result]]) -> None:
-        """Refuse what waits, and all that comes, until the journal is repaired; reads go on."""
+        """Refuse queued and new commands until the journal is repaired; reads continue."""
         log.error("the journal cannot be written, commands are refused: %s", error)
         self.broken, self.writable = error, False
         text = f"the command was not carried out: {error.args[0]}"
@@ -310,9 +310,9 @@ class Writer(Generic[Command, Result]):
     # snapshots
 
     async def snapshot(self) -> int:
-        """Take a snapshot now; returns its sequence number once it is complete. StorageFailed if there can be none."""
+        """Take a snapshot now; returns its sequence number once it is complete. StorageFailed if that fails."""
         if self.journal is None:
-            raise StorageFailed("there is no journal, so there are no snapshots", field="data", hint="give a folder")
+            raise StorageFailed("snapshots need a journal, and there is none", field="data", hint="give a folder")
         if self._stopping:
             raise Stopped("the service is stopping")
         if self.broken is not None:
@@ -331,7 +331,7 @@ class Writer(Generic[Command, Result]):
         return bool(self._snapshot_wanted) or self.sequence - self._snapshot_at >= self._snapshot_every
 
     async def _begin_snapshot(self, nursery: trio.Nursery) -> None:
-        """Start a snapshot of this moment; it is written while the writer goes on."""
+        """Start a snapshot of the current state; it is written while the writer continues."""
         assert self.journal is not None
         wanted, self._snapshot_wanted = self._snapshot_wanted, []
         self._snapshotting, self._snapshot_at = True, self.sequence
@@ -366,7 +366,8 @@ class Writer(Generic[Command, Result]):
 
 
 async def _others_turn() -> None:
-    """Let readers in. Who comes while a step is made is served in the round after it, which the writer leaves out."""
+    """Yield to readers. Requests that arrive during a step are served in the scheduler round after it, which the writer
+    skips."""
     await trio.lowlevel.checkpoint()
     await trio.lowlevel.checkpoint()
 

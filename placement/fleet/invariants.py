@@ -83,7 +83,9 @@ def check_service_hosts(fleet: FleetParts) -> None:
     row has one."""
     nodes, column = fleet.nodes, fleet.store.row["service_host"][: fleet.rows]
     nodes.names.check()
-    assert np.array_equal(column >= 0, fleet.is_host), "a host without a service host, or a service host on a row that is not a host"
+    assert np.array_equal(column >= 0, fleet.is_host), (
+        "a host without a service host, or a service host on a row that is not a host"
+    )
     rows = np.flatnonzero(column >= 0)
     assert np.all(column < nodes.names.span)
     count = np.bincount(column[rows], minlength=len(nodes.row_of))
@@ -164,7 +166,9 @@ def check_usage(fleet: FleetParts, table: Table) -> None:
     for extras in fleet.extras.values():
         for row, resource, amount in extras.elsewhere:
             used[resource, row] += amount
-    assert np.array_equal(used, fleet.store.inventory["used"][:, : fleet.rows]), "usage differs from the allocations of consumers"
+    assert np.array_equal(used, fleet.store.inventory["used"][:, : fleet.rows]), (
+        "usage differs from the allocations of consumers"
+    )
 
 
 def check_host_columns(fleet: FleetParts, table: Table) -> None:

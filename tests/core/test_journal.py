@@ -94,7 +94,7 @@ async def test_a_wrong_record_is_found_and_all_before_it_is_kept(tmp_path: Path,
     edit(tmp_path, damage)
     found, ledger = await recovered(tmp_path, 1)
     assert found.last == kept
-    assert any(f"kept all up to command {kept}" in text for text in found.damage)
+    assert any(f"kept all commands up to {kept}" in text for text in found.damage)
     assert ledger.accounts == {"a": kept + 1}
     assert any(name.startswith("damaged-") for name in os.listdir(tmp_path))
     found, ledger = await recovered(tmp_path)
@@ -226,7 +226,7 @@ async def test_a_flipped_bit_in_the_log_is_said_and_all_before_it_is_kept(killed
         flip(folder / "journal-0000000000000001.sqlite-wal", position)
         found, ledger = await recovered(folder, 1)
         assert found.last < 200
-        assert any(f"kept all up to command {found.last}" in text for text in found.damage), position
+        assert any(f"kept all commands up to {found.last}" in text for text in found.damage), position
         assert ledger.accounts == {"a": found.last + 1}
         assert (await recovered(folder))[0].damage == []
         kept.add(found.last)

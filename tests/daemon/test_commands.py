@@ -85,7 +85,7 @@ def test_a_guest_is_placed_explained_moved_and_released(run: Run, fleet: Path) -
     assert json.loads(run("usage", "project:p1", "--json")[1])["used"]["VCPU"] == 2
     assert "MEMORY_MB" in run("usage")[1]
     assert run("usage", "project:of-nobody") == (0, "project:of-nobody uses nothing and has no limits\n")
-    assert "'p1' is no such scope (say domain:ID or project:ID)" in run("usage", "p1")[1]
+    assert "'p1' is not a scope (use domain:ID or project:ID)" in run("usage", "p1")[1]
     assert "unknown domain 'of-nobody'" in run("usage", "domain:of-nobody")[1]
     assert where in run("explain", "--vcpus", "2")[1]
     assert run("release", uuid_of(1), uuid_of(2)) == (0, "2 released\n")

@@ -92,7 +92,8 @@ def test_variables_without_a_section_are_none_of_ours() -> None:
         ("\n[data]\nqueue = 0\n", "hostler.toml:3: data.queue: Expected `int` >= 1"),
         (
             "[rpc]\nlisten = [\n 'unix:/a',\n 'tcp:x',\n]\n",
-            "hostler.toml:2: rpc.listen[1]: 'tcp:x' is no address (write unix:PATH, tcp:HOST:PORT or tls:HOST:PORT)",
+            "hostler.toml:2: rpc.listen[1]: 'tcp:x' is not an address "
+            "(write unix:PATH, tcp:HOST:PORT or tls:HOST:PORT)",
         ),
         (
             "rpc.listen = ['tls:h:1']\n",
@@ -110,12 +111,12 @@ def test_variables_without_a_section_are_none_of_ours() -> None:
         ),
         (
             "[data]\nfolder = ':memory:'\n",
-            "hostler.toml:2: data.folder: :memory: is no folder: leave the key out, and nothing outlives the process",
+            "hostler.toml:2: data.folder: :memory: is not a folder: remove the key to run without durable state",
         ),
         ("[[placement.tokens]]\nuser = 'u'\n", "hostler.toml:1: placement.tokens[0]: sha256 is missing"),
         ("[placement]\nprefix = 'x'\n", None),
-        ("[log\n", "hostler.toml:1: this is no TOML: Expected ']' at the end of a table declaration"),
-        ("[operation]\na = 1\na = 2\n", "hostler.toml:3: this is no TOML: Cannot overwrite a value"),
+        ("[log\n", "hostler.toml:1: not TOML: Expected ']' at the end of a table declaration"),
+        ("[operation]\na = 1\na = 2\n", "hostler.toml:3: not TOML: Cannot overwrite a value"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_line_and_key(tmp_path: Path, text: str, said: str | None) -> None:
@@ -144,7 +145,7 @@ def test_a_file_that_is_not_there_or_no_text_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(BadConfig, match="cannot be read: it is not UTF-8"):
         load(tmp_path / "bytes.toml", {})
-    with pytest.raises(BadConfig, match="no TOML"):
+    with pytest.raises(BadConfig, match="not TOML"):
         load(written(tmp_path, "a = " + "[" * 100_000), {})
 
 
@@ -278,5 +279,5 @@ def test_memory_in_place_of_a_folder_is_none(tmp_path: Path) -> None:
         assert process.stdout.readline() == "ready unix:rpc.sock\n"
         process.terminate()
         _, said = process.communicate(timeout=20)
-    assert "nothing outlives this process" in said
+    assert "all state is lost when this process ends" in said
     assert [path.name for path in tmp_path.iterdir()] == ["hostler.toml"]

@@ -61,7 +61,7 @@ def test_a_flipped_bit_in_the_journals_tail_costs_what_is_behind_it_and_no_more(
             assert 10 < len(kept) < 60
             assert client.call("status").sequence == len(kept) + 1
             assert metrics(daemon)["hostler_recovery_damages",] >= 1
-            assert f"kept all up to command {len(kept) + 1}" in daemon.log()
+            assert f"kept all commands up to {len(kept) + 1}" in daemon.log()
             place(client, *range(100, 110))
         assert list((tmp_path / "data").glob("damaged-*"))
         daemon.restart()

@@ -315,7 +315,7 @@ def test_a_second_signal_does_not_wait_for_a_client_that_does_not_read(tmp_path:
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--rpc", "tcp:nowhere"], 1, "rpc.listen[0]: 'tcp:nowhere' is no address"),
+        (["--rpc", "tcp:nowhere"], 1, "rpc.listen[0]: 'tcp:nowhere' is not an address"),
         (["--rpc", "unix:/proc/none/x"], 1, "cannot listen on unix:/proc/none/x"),
         (["--rpc", "unix:{folder}/s", "--data", "/proc/none"], 4, "the data folder /proc/none cannot be used"),
         (["--rpc", "unix:{folder}/s", "--http", "127.0.0.1:1", "--config", "{folder}/none"], 1, "cannot be read"),

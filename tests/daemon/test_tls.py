@@ -100,7 +100,7 @@ async def test_a_client_whose_certificate_is_no_good_is_told_so_by_an_alert(
                 context = client_context(authority.ca, *shown)
                 context.maximum_version = version
                 assert expected in await refusal(address, context)
-        assert "no TLS with a client: its certificate is no good: certificate has expired" in daemon.log()
+        assert "no TLS with a client: its certificate is invalid: certificate has expired" in daemon.log()
         assert whoever_shows(authority, "ann.example")(address) == "ann"
 
 

@@ -87,8 +87,8 @@ def test_it_ends_at_once_although_clients_stay_connected() -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--placement", "nowhere"], "is no address"),
-        (["--placement", "127.0.0.1:99999"], "is no address"),
+        (["--placement", "nowhere"], "is not an address"),
+        (["--placement", "127.0.0.1:99999"], "is not an address"),
         (["--placement", "0.0.0.0:0"], "can be reached from elsewhere"),
         (["--placement", "127.0.0.1:0", "--config", "/nonexistent.toml"], "/nonexistent.toml"),
         (["--placement", "127.0.0.1:0", "--auth", "keystone"], "auth_url"),

@@ -227,7 +227,7 @@ def test_a_fleet_s_file_holds_its_pools(tmp_path: Path) -> None:
 
 def test_capabilities_that_no_file_can_hold_are_refused(tmp_path: Path) -> None:
     given = engine(report("a@x", pool("p", odd={1, 2})))
-    with pytest.raises(InvalidValue, match="no file can hold"):
+    with pytest.raises(InvalidValue, match="cannot be saved"):
         save(given.fleet, tmp_path / "fleet")
 
 
