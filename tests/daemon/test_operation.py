@@ -25,6 +25,7 @@ from hostler.core.rpc.caller import ConnectionLost
 from hostler.placement.types.errors import HostlerError
 from tests.core.orders import hosts, uuid_of
 
+from ..patience import HANG_SECONDS
 from .processes import HOSTLER, Daemon, http_of, metrics
 
 SPEC = {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1024}}
@@ -45,7 +46,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         yield started
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = HANG_SECONDS) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -363,7 +364,7 @@ def test_the_pages_answer_while_a_big_fleet_is_loaded(tmp_path: Path) -> None:
 def test_systemd_is_told_of_start_reload_stop_and_life(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.bind(str(tmp_path / "notify"))
-        told.settimeout(10)
+        told.settimeout(HANG_SECONDS)
         environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
         with Daemon(tmp_path, env=environment) as daemon:
             assert daemon.process is not None

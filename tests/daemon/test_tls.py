@@ -19,6 +19,7 @@ from hostler.core.rpc.tls import TlsFailed, client_context
 from hostler.core.tenancy.errors import NotAuthenticated
 from tests.rpc.serving import Authority
 
+from ..patience import HANG_SECONDS
 from .processes import HOSTLER, Daemon
 
 
@@ -78,7 +79,7 @@ async def refusal(address: str, tls: ssl.SSLContext | None) -> str:
     with BlockingClient(address, tls=tls) as client, pytest.raises(TlsFailed) as blocking:
         client.call("status")
     found.append(str(blocking.value))
-    with trio.fail_after(10), pytest.raises(TlsFailed) as waiting:
+    with trio.fail_after(HANG_SECONDS), pytest.raises(TlsFailed) as waiting:
         async with open_client(address, tls=tls) as other:
             await other.call("status")
     found.append(str(waiting.value))

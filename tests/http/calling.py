@@ -28,6 +28,8 @@ from hostler.core.http.messages import Request
 from hostler.placement.api.placement_model import PlacementModel
 from hostler.placement.fleet.fleet import Fleet
 
+from ..patience import HANG_SECONDS
+
 HOSTLER = Path(sys.executable).with_name("hostler")
 NOW = 1_700_000_000.0
 
@@ -148,7 +150,7 @@ class Process:
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait; the exit code."""
         self.popen.send_signal(number)
-        return self.popen.wait(15)
+        return self.popen.wait(HANG_SECONDS)
 
 
 @contextmanager

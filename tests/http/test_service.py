@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ import pytest
 
 from hostler.core.cli import main
 
+from ..patience import HANG_SECONDS
+from ..seeds import seeds
 from .calling import HOSTLER, Process, serving
 
 RP = "11111111-2222-3333-4444-555555555555"
@@ -75,13 +76,16 @@ def test_it_says_when_it_is_ready_and_ends_cleanly(number: int) -> None:
         assert process.end(number) == 0
 
 
-def test_it_ends_at_once_although_clients_stay_connected() -> None:
-    with serving() as process, socket.create_connection(("127.0.0.1", process.port)) as idle:
+def test_it_ends_without_waiting_for_clients_that_stay_connected(tmp_path: Path) -> None:
+    config = tmp_path / "hostler.toml"
+    config.write_text(f"[placement.limits]\ndrain_seconds = {10 * HANG_SECONDS}\n")
+    with (
+        serving("--config", str(config)) as process,
+        socket.create_connection(("127.0.0.1", process.port)) as idle,
+    ):
         idle.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         idle.recv(65_536)
-        start = time.monotonic()
         assert process.end() == 0
-        assert time.monotonic() - start < 4
 
 
 @pytest.mark.parametrize(
@@ -209,13 +213,12 @@ def test_a_large_body_of_nonsense_does_not_hold_up_others(limited: Process) -> N
     }
     large = threading.Thread(target=ask, args=(limited, "PUT", f"/allocations/{RP}", body))
     large.start()
-    slowest = 0.0
+    answered = 0
     while large.is_alive():
-        start = time.monotonic()
         assert ask(limited, "GET", "/")[0] == 200
-        slowest = max(slowest, time.monotonic() - start)
+        answered += 1
     large.join()
-    assert slowest < 5
+    assert answered > 1, "the others were answered only after the large body"
 
 
 def test_half_open_and_silent_connections_are_closed_and_give_way(limited: Process) -> None:
@@ -225,16 +228,16 @@ def test_half_open_and_silent_connections_are_closed_and_give_way(limited: Proce
             one.sendall(b"POST /resource_providers HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n")
     assert ask(limited, "GET", "/")[0] == 200  # once the first have timed out
     for one in waiting:
-        one.settimeout(20)
+        one.settimeout(HANG_SECONDS)
         while one.recv(65_536):
             pass
         one.close()
 
 
 def test_random_bytes_do_no_harm(limited: Process) -> None:
-    for seed in range(40):
+    for seed in seeds(40, "random bytes"):
         with socket.create_connection(("127.0.0.1", limited.port)) as one:
-            one.settimeout(10)
+            one.settimeout(HANG_SECONDS)
             one.sendall(bytes((seed * 31 + place * place) % 256 for place in range(300)) + b"\r\n\r\n")
             one.shutdown(socket.SHUT_WR)
             while one.recv(65_536):

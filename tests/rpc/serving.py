@@ -28,6 +28,8 @@ from hostler.core.tasks import background
 from hostler.core.writer.writer import open_writer
 from tests.core.orders import LOCAL, NOW, hosts
 
+from ..patience import HANG_SECONDS
+
 
 @dataclass
 class Served:
@@ -130,6 +132,6 @@ async def raw_stream(address: str) -> trio.SocketStream:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what happens soon."""
-    with trio.fail_after(10):
+    with trio.fail_after(HANG_SECONDS):
         while not condition():  # noqa: ASYNC110  nobody is there to set an event
             await trio.sleep(0.01)

@@ -23,6 +23,7 @@ from hostler.core.rpc.methods import METHODS
 from hostler.core.rpc.tls import server_context
 from tests.core.orders import uuid_of
 
+from ..patience import HANG_SECONDS
 from .serving import Authority, Served, raw_stream, serving, until
 
 PLACE = {"request": {"spec": {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1}}}}
@@ -60,7 +61,7 @@ class Peer:
 
     async def dismissed(self) -> str:
         """Why the connection was closed."""
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             kind, method, ((code, text),) = await self.receive()
             assert (kind, method, code) == (2, "error", "bad_frame")
             assert await self.receive() is None
@@ -79,7 +80,7 @@ async def served_with_witness(**options: Any) -> AsyncIterator[Served]:
     async with serving(**options) as served, open_client(served.address) as witness:
         await witness.place_many([])
         yield served
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             assert (await witness.call("status")).hosts == len(await witness.call("hosts"))
 
 
@@ -137,7 +138,7 @@ def test_random_bytes_harm_nobody(parts: list[bytes]) -> None:
             for part in parts:
                 await send_all_it_takes(rogue.stream, part)
             await send_all_it_takes(rogue.stream, b"\xc1")
-            with trio.fail_after(10):
+            with trio.fail_after(HANG_SECONDS):
                 while await rogue.receive() is not None:
                     pass
 
@@ -229,7 +230,7 @@ async def test_a_handshake_that_is_not_finished_in_time_ends_the_connection(tmp_
     async with serving("tls:127.0.0.1:0", "tcp:127.0.0.1:0", tls=tls, limits=SMALL) as served:
         async with await raw_stream(served.address) as silent, await raw_stream(served.address) as babbling:
             await babbling.send_all(b"nonsense" * 100)
-            with trio.fail_after(10):
+            with trio.fail_after(HANG_SECONDS):
                 assert await silent.receive_some() == b""
                 while await Peer(babbling).receive() is not None:
                     pass
@@ -240,7 +241,7 @@ async def test_a_handshake_that_is_not_finished_in_time_ends_the_connection(tmp_
 async def test_idle_peers_are_dropped_where_that_is_wanted_but_not_those_who_watch() -> None:
     async with serving(limits=Limits(idle_seconds=0.1)) as served, peer(served) as idle, peer(served) as watching:
         assert await watching.ask("watch", {"kinds": ["decisions"]}) == (None, 1)
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             assert await idle.receive() is None
         assert len(served.server.connections) == 1
 
@@ -252,7 +253,7 @@ async def test_a_peer_that_does_not_read_is_read_no_more_and_then_dropped() -> N
             call = msgpack.packb([0, 1, "hosts", []])
             nursery.start_soon(send_all_it_takes, rogue.stream, call * 1_000_000)
             most = 0
-            with trio.fail_after(20):
+            with trio.fail_after(HANG_SECONDS):
                 while len(served.server.connections) > 1:
                     most = max(most, *(connection.waiting_bytes for connection in served.server.connections))
                     await trio.sleep(0.01)
@@ -272,7 +273,7 @@ async def test_whoever_watches_and_does_not_read_is_told_later_and_what_was_too_
         connection = max(served.server.connections, key=lambda each: each.waiting_bytes)
         assert 1_000_000 < connection.waiting_bytes < 2_000_000
         told, gaps = begin, 0
-        with trio.fail_after(20):
+        with trio.fail_after(HANG_SECONDS):
             while told < begin + 12_000:
                 _, _, (event,) = await slow.receive()
                 if event["kind"] == "gap":
@@ -330,7 +331,7 @@ async def test_a_long_message_within_the_limit_is_taken_whatever_pieces_it_comes
         for start in range(0, len(data), 9_973):
             await slow.stream.send_all(data[start : start + 9_973])
             await trio.lowlevel.checkpoint()
-        with trio.fail_after(20):
+        with trio.fail_after(HANG_SECONDS):
             assert len((await slow.receive())[3]["hosts"]) == 2_000
 
 
@@ -352,7 +353,7 @@ async def test_a_peer_that_is_gone_takes_what_waits_with_it() -> None:
 async def test_notifications_beyond_the_limit_of_open_calls_have_their_turn_too() -> None:
     async with served_with_witness(limits=Limits(outstanding=10)) as served, peer(served) as sender:
         await sender.send(*[[2, "place", [PLACE]]] * 100)
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             assert (await sender.ask("status"))[0] is None
         await until(lambda: served.service.state.engine.sequence == 100)
 
@@ -361,7 +362,7 @@ async def test_a_peer_that_notifies_and_leaves_is_let_go() -> None:
     async with served_with_witness() as served, peer(served) as sender:
         await sender.send(*[[2, "place", [PLACE]]] * 30)
         await sender.stream.send_eof()
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             assert await sender.receive() is None
         assert served.service.state.engine.sequence == 30
 

@@ -17,6 +17,7 @@ from hostler.core.rpc.messages import read_answer, read_call
 from hostler.core.rpc.methods import METHODS
 from tests.core.orders import uuid_of
 
+from ..patience import HANG_SECONDS
 from .serving import raw_stream, serving
 
 SPEC = {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1024}}
@@ -55,7 +56,7 @@ async def test_a_bad_call_gets_an_error_and_the_connection_goes_on(method: str, 
         unpacker = msgpack.Unpacker()
         await stream.send_all(msgpack.packb([0, 1, method, params]) + msgpack.packb([0, 2, "status", []]))
         answers: dict[int, Any] = {}
-        with trio.fail_after(5):
+        with trio.fail_after(HANG_SECONDS):
             while len(answers) < 2:
                 unpacker.feed(await stream.receive_some())
                 answers |= {answer[1]: answer for answer in unpacker}

@@ -25,6 +25,7 @@ from hostler.placement.types.errors import InvalidValue, UnknownName
 from hostler.placement.types.request import Flavor, Request, RequestSpec
 from tests.core.orders import uuid_of
 
+from ..patience import HANG_SECONDS
 from .serving import Authority, serving, until
 
 SPEC = {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1}}
@@ -32,7 +33,7 @@ PLACE = {"request": {"spec": SPEC}}
 
 
 async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
-    with trio.fail_after(30):
+    with trio.fail_after(HANG_SECONDS):
         return await trio.to_thread.run_sync(work, *arguments, abandon_on_cancel=True)
 
 
@@ -194,7 +195,7 @@ async def test_whoever_watches_does_so_again_after_the_service_was_away(tmp_path
             await until(lambda: len(served.server.watchers) == 1)
             async with open_client(address) as other:
                 await other.call("place", PLACE)
-            with trio.fail_after(10):
+            with trio.fail_after(HANG_SECONDS):
                 assert (await client.events.receive()).sequence == 3
 
 

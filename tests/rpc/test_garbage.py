@@ -14,6 +14,7 @@ import trio.testing
 from hostler.core.rpc.connection import Connection
 from tests.core.orders import uuid_of
 
+from ..patience import HANG_SECONDS
 from .serving import Served, raw_stream, serving
 
 PLACE = {"request": {"spec": {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1024}}}}
@@ -37,7 +38,7 @@ async def gone(served: Served, messages: list[object]) -> weakref.ref[Connection
     known = weakref.ref(connection)
     del connection
     await stream.aclose()
-    with trio.fail_after(10):
+    with trio.fail_after(HANG_SECONDS):
         while served.server.connections:  # noqa: ASYNC110  # nobody tells
             await trio.sleep(0.01)
     await trio.testing.wait_all_tasks_blocked()

@@ -16,6 +16,7 @@ from hostler.core.rpc.client import open_client
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.request import Flavor, Request, RequestSpec
 
+from ..patience import HANG_SECONDS
 from .serving import serving
 
 ASKED = {"request": asked(Request(spec=RequestSpec(flavor=Flavor(name="small", vcpus=1, memory_mb=512, root_gb=1))))}
@@ -72,7 +73,7 @@ async def test_long_questions_in_a_batch_are_answered_in_their_places(all_long: 
 
 async def test_others_do_not_wait(all_long: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(*_: object) -> None:
-        time.sleep(5)
+        time.sleep(4 * HANG_SECONDS)
 
     answer_by(monkeypatch, slow)
     async with (
@@ -84,7 +85,7 @@ async def test_others_do_not_wait(all_long: None, monkeypatch: pytest.MonkeyPatc
         for _ in range(10):
             nursery.start_soon(curious.call, "capacity")
         await trio.sleep(0.05)
-        with trio.fail_after(3):
+        with trio.fail_after(HANG_SECONDS):
             assert (await other.call("status")).ready
             assert (await other.call("place", ASKED)).placed
         nursery.cancel_scope.cancel()
