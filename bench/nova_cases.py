@@ -71,10 +71,10 @@ def _case(place: str, text: str) -> Case:
     try:
         case = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidValue(f"{place} is no JSON: {error}", field="paths") from error
+        raise InvalidValue(f"{place} is not JSON: {error}", field="paths") from error
     missing = sorted(_KEYS - case.keys()) if isinstance(case, dict) else sorted(_KEYS)
     if missing:
-        raise InvalidValue(f"{place} is no recorded case: it has no {', '.join(missing)}", field="paths")
+        raise InvalidValue(f"{place} is not a recorded case: it has no {', '.join(missing)}", field="paths")
     if case["kind"] not in KINDS:
         raise InvalidValue(f"{place} is a case of no known kind: {case['kind']!r:.200}", field="paths")
     return dict(case)

@@ -63,7 +63,7 @@ def volume_type(value: Mapping[str, Any] | None) -> VolumeType | None:
 
 
 def spec(value: Mapping[str, Any]) -> VolumeSpec:
-    """A recorded request, but for what is told beside the spec."""
+    """The spec of a recorded request."""
     return VolumeSpec(
         size_gb=value["size"],
         volume_type=volume_type(value["volume_type"]),

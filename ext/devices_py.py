@@ -52,7 +52,7 @@ def mixed(word: int) -> int:
 
 
 def draw(key: int, row: int, device: int) -> int:
-    """A 53-bit number by chance for a row of one request, and for a device of it (-1: the row itself)."""
+    """A pseudo-random 53-bit number for a row of one request, and for a device of it (-1: the row itself)."""
     word = mixed((key + (row + 1) * 0x9E3779B97F4A7C15) & _WORD)
     return mixed((word + (device + 2) * 0xD1B54A32D192ED03) & _WORD) >> 11
 

@@ -1,4 +1,4 @@
-"""Choices by chance, from a seed: the same in the kernels (csrc/draws.h) and where Python looks at every host.
+"""Random choices from a seed, equal in the kernels (csrc/draws.h) and in Python's scan.
 
 A seed's words are splitmix64's. A number below n is the whole part of word * n / 2**64: each is as likely as the next
 but for one part in 2**32 at most, for any n that rows can have.

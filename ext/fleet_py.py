@@ -242,7 +242,7 @@ class Columns:
         self._log.append(found.row)
 
     def set_building(self, consumer: int, building: bool) -> None:
-        """Count the consumer among its host's io operations, or no more."""
+        """Count the consumer among its host's I/O operations, or stop counting it."""
         found = self._consumer(consumer)
         if bool(found.flags & BUILDING) == bool(building):
             return

@@ -4,7 +4,7 @@ them."""
 from typing import Final
 
 TOTAL: Final = 0
-"""Reported capacity, GiB; 0 where it is no number."""
+"""Reported capacity, GiB; 0 if it is not a number."""
 FREE: Final = 1
 ALLOCATED: Final = 2
 PROVISIONED: Final = 3
@@ -26,7 +26,7 @@ VIRTUAL_THIN: Final = 12
 """Virtual free capacity, GiB; -1 where it is not bounded."""
 VIRTUAL_THICK: Final = 13
 ENDLESS: Final = 14
-"""1: not bounded, and fits whatever is asked for."""
+"""1: unbounded, fits any request."""
 COUNTED: Final = 15
 """1: free is a number, from which is taken what is placed."""
 POOL_COLUMNS: Final = 16

@@ -155,7 +155,7 @@ class Ranking:
                 raise IndexError("column out of range")
 
     def set_class_stage(self, class_stage: npt.NDArray[np.uint8]) -> None:
-        """Replace the verdicts by class (they grow as new host classes appear)."""
+        """Replace the results by class (they grow as new host classes appear)."""
         if len(checked(class_stage, np.uint8, 1)) == 0:
             raise ValueError("class stages are missing")
         self.class_stage = class_stage

@@ -37,8 +37,8 @@ class Stop:
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """What the caller calls after every step: moves a bar on standard error, which is gone at the end. Unless both
-    standard output and error are terminals, it prints a line every 10 % instead."""
+    """A callback for every step: advances a bar on standard error, which is removed at the end. Unless both standard
+    output and error are terminals, it prints a line every 10 % instead."""
     if not _on_terminal():
         yield _lines(label, total)
         return
@@ -71,7 +71,7 @@ def _on_terminal() -> bool:
 
 @contextmanager
 def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """What moves a bar on standard error, which is gone at the end, so many steps on."""
+    """A callback that advances a bar on standard error by a number of steps; the bar is removed at the end."""
     # Takes longer to import than a short run takes.
     from rich.console import Console
     from rich.progress import (

@@ -29,7 +29,7 @@ def list_hosts(
     prefix: str = "",
     *,
     limit: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000))] = 100,
-    after: Annotated[str | None, Parameter(help="go on behind this node")] = None,
+    after: Annotated[str | None, Parameter(help="continue after this node")] = None,
     remote: Remote = LOCAL,
 ) -> int:
     """Hosts, in load order, whose node names begin with PREFIX."""

@@ -91,7 +91,7 @@ def unpack(block: Block) -> list[Record]:
 
 
 def _replayed(blocks: Sequence[Block], replay: Callable[[Sequence[Record]], None], last: int) -> int:
-    """Replay what blocks have behind command ``last``; returns their last command. DataDamaged."""
+    """Replay the records of blocks after command ``last``; returns their last command. DataDamaged."""
     new = [record for block in blocks for record in unpack(block) if record.sequence > last]
     if not new:
         return last
@@ -208,7 +208,7 @@ class Journal:
         return good
 
     async def _replay_segment(self, first: int, replay: Callable[[Sequence[Record]], None], found: Recovery) -> int:
-        """Replay what a segment has behind ``last``, as far as it is good; returns its last good number."""
+        """Replay the intact records of a segment after ``last``; returns the number of the last intact one."""
         end, self._checksum = first - 1, first_checksum(first)
         try:
             async for blocks in self._blocks(first):
@@ -248,7 +248,7 @@ class Journal:
                 return
 
     async def _settle(self, found: Recovery, end: int, unusable: Sequence[int], save: Write) -> None:
-        """Be ready to append behind ``last``: in the last segment, if it is whole and ends there."""
+        """Prepare to append after ``last``: in the last segment, if it is intact and ends there."""
         if not unusable and end == self.last and end > 0:
             await self._store.resume(self._segment, self.last)
             return

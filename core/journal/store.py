@@ -225,7 +225,7 @@ class SqliteStore:
             if first not in self._cut and (before.lost(taken) or not before.whole):
                 lost = f"{before.lost(taken)} transactions" if before.whole else "all that it had"
                 name = self.path(first).name
-                self._cut[first] = f"the write-ahead log of {name} is damaged behind frame {taken}, {lost} lost"
+                self._cut[first] = f"the write-ahead log of {name} is damaged after frame {taken}, {lost} lost"
                 shutil.copyfile(ahead, ahead.with_name(f"damaged-{ahead.name}"))
         except BaseException:
             await database.close()

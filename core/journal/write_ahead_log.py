@@ -24,7 +24,7 @@ class Log(NamedTuple):
     commits: list[int]
 
     def lost(self, frames: int) -> int:
-        """Transactions behind the ``frames`` that SQLite takes."""
+        """Transactions after the ``frames`` that SQLite accepts."""
         return sum(commit > frames for commit in self.commits)
 
 

@@ -157,7 +157,7 @@ class _Placing:
 
 def _unforeseen() -> InternalError:
     """The error for an unexpected exception."""
-    log.exception("a placement failed in an unforeseen way; it counts as refused")
+    log.exception("a placement failed unexpectedly; it counts as refused")
     return InternalError("the placement failed unexpectedly; see the log of the service")
 
 

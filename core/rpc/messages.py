@@ -146,7 +146,7 @@ def error_object(error: HostlerError, style: ErrorStyle) -> Any:
 
 
 def read_params(raw: msgspec.Raw, kind: type[Any]) -> tuple[Any, Options]:
-    """A method's parameters, and the options behind them: ``[]``, ``[{name: value}]``, ``[{name: value}, options]``, or
+    """A method's parameters, and the options after them: ``[]``, ``[{name: value}]``, ``[{name: value}, options]``, or
     the values in the order of the fields. InvalidValue, naming the field, for anything else."""
     try:
         return _read_params(raw, kind)

@@ -64,7 +64,7 @@ class RpcServer:
                 forget(address)
 
     def stop_accepting(self) -> None:
-        """Take no new connections; those that are there go on."""
+        """Accept no new connections; existing ones continue."""
         self._accepting.cancel()
 
     async def drain(self, seconds: float) -> None:
@@ -109,7 +109,7 @@ class RpcServer:
         except LOST as error:
             log.debug("connection lost before it was one: %s", error)
         except Exception:
-            log.exception("a connection failed in an unforeseen way")
+            log.exception("a connection failed unexpectedly")
         finally:
             self.connections.discard(connection)
             connection.end()

@@ -63,7 +63,7 @@ class Outlet(Protocol):
         """Have bytes sent; ``soon``: before others have their turn, if that can be."""
 
     def settled(self) -> None:
-        """Told when a call has ended that nothing is sent for."""
+        """Called when a call without an answer has ended."""
 
     def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have work done that ends with the connection."""
@@ -158,8 +158,8 @@ class Session:
         except HostlerError as error:
             reply(None, error)
         except Exception:
-            log.exception("%s failed in an unforeseen way", call.method[:100])
-            reply(None, InternalError("the call failed in an unforeseen way; the service's log says how"))
+            log.exception("%s failed unexpectedly", call.method[:100])
+            reply(None, InternalError("the call failed unexpectedly; see the log of the service"))
         else:
             reply(result, None)
         return kind
@@ -172,8 +172,8 @@ class Session:
         except HostlerError as refusal:
             error = refusal
         except Exception:
-            log.exception("%s failed in an unforeseen way", method)
-            error = InternalError("the call failed in an unforeseen way; the service's log says how")
+            log.exception("%s failed unexpectedly", method)
+            error = InternalError("the call failed unexpectedly; see the log of the service")
         self.aside -= 1
         reply(result, error)
 

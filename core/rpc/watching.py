@@ -78,8 +78,8 @@ class Watchers:
         return watcher in self._subscriptions
 
     def add(self, watcher: Watcher, wish: Watch) -> int:
-        """Begin or change a session's subscription; the command behind which it begins. NotAuthenticated, or NotAllowed
-        for a project that the user may not read."""
+        """Start or change a session's subscription; returns the command after which it starts. NotAuthenticated, or
+        NotAllowed for a project that the user may not read."""
         user = self._service.user(watcher.identity)
         scope = CLOUD if wish.project is None else project_scope(wish.project)
         if wish.project is not None or "capacity" in wish.kinds:

@@ -32,7 +32,7 @@ from .errors import NotAllowed, NotAuthenticated
 
 CLOUD: Final = "cloud"
 LOCAL: Final = "@local"
-"""Whoever is on the daemon's own machine as the daemon's own user, or the daemon itself: a cloud admin by nature."""
+"""The daemon itself, and local peers that run as the daemon's user: a built-in cloud admin."""
 PLACEMENT: Final = "@placement:"
 """Prefix of the names of Placement API users, which the API has authorized: they are cloud admins."""
 RANK: Final = {role: rank for rank, role in enumerate(ROLES)}
@@ -249,7 +249,7 @@ class Tenants(msgspec.Struct):
         self.check_scope(command.scope)
         choices = ROLES_OF_SCOPE[command.scope.partition(":")[0]]
         if command.role not in choices:
-            problem = f"in {command.scope} there is no role {command.role}"
+            problem = f"the role {command.role} does not exist in {command.scope}"
             raise InvalidValue(problem, field="role", hint=f"one of {', '.join(choices)}")
         if (command.role, command.scope) not in user.roles:
             user.roles.append((command.role, command.scope))
@@ -257,7 +257,9 @@ class Tenants(msgspec.Struct):
     def revoke(self, command: Revoke) -> None:
         user = self._user(command.user)
         if (command.role, command.scope) not in user.roles:
-            raise UnknownName(f"user {command.user} is no {command.role} of {command.scope}", field="role")
+            raise UnknownName(
+                f"user {command.user} does not have the role {command.role} in {command.scope}", field="role"
+            )
         user.roles.remove((command.role, command.scope))
 
     def create_token(self, command: CreateToken, now: float) -> None:

@@ -280,7 +280,7 @@ class Writer(Generic[Command, Result]):
         except HostlerError as error:
             return error
         except Exception:
-            log.exception("a command failed in an unforeseen way; it counts as refused, here and in each replay")
+            log.exception("a command failed unexpectedly; it counts as refused, here and in each replay")
             return InternalError("the command failed unexpectedly; see the log of the service")
 
     # trouble with the disk

@@ -306,7 +306,8 @@ def _kept(fleet: Fleet, writing: Writing) -> _Kept:
 
 
 def _enter(fleet: Fleet, writing: Writing, kept: _Kept) -> None:
-    """Make the consumer anew with what it shall hold; with nothing, it is gone, or vacant if it was not there."""
+    """Replace the consumer with one that has the new allocations; without any, it is removed, or recorded as vacant if
+    it is new."""
     vacant = fleet.registry.vacant
     before = vacant.get(writing.uuid)
     after = None

@@ -58,7 +58,8 @@ def candidates(
 
 
 def _preferred(fleet: Fleet, preferred: Iterable[str] | None, seed: int | tuple[int, ...] | None) -> list[int]:
-    """Trees to look at first: those of providers, in order; with a seed the others follow by chance."""
+    """Trees to search first: those of ``preferred`` providers, in order; with a seed the others follow in random
+    order."""
     layout = fleet.index.layout()
     trees = [int(layout.tree_of[row]) for row in (find(fleet, uuid) for uuid in preferred or ()) if row >= 0]
     if seed is not None:
@@ -67,7 +68,7 @@ def _preferred(fleet: Fleet, preferred: Iterable[str] | None, seed: int | tuple[
 
 
 def _check_spent(effort: Effort) -> None:
-    """BadRequest if the search ended before it knew: to say that there are no candidates could be untrue."""
+    """BadRequest if the search ended without a result: reporting no candidates could be wrong."""
     if effort.spent:
         raise BadRequest(
             "The search for allocation candidates was given up: too many combinations of providers were tried and none "

@@ -24,7 +24,7 @@ class _Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class CreateProvider(_Command, frozen=True, kw_only=True):
     """Add a provider (POST /resource_providers): a root, or below ``parent``. Returns a Provider.
 
-    ``uuid`` must be given: whoever makes the command chooses it, so that a journal repeats it. Errors: BadRequest for
+    ``uuid`` must be given: the creator of the command chooses it, so that a replay repeats it. Errors: BadRequest for
     an unknown parent, or one that is the provider itself; Conflict (duplicate_name) for a name or uuid that is taken.
     """
 
@@ -163,10 +163,9 @@ class DeleteTrait(_Command, frozen=True, kw_only=True):
 
 
 class CreateResourceClass(_Command, frozen=True, kw_only=True):
-    """Make a custom resource class known (POST /resource_classes; with ``may_exist``, PUT /resource_classes/{name}).
-
-    Returns True if it was not known. Errors: BadRequest for a name that is not CUSTOM_ (where ``may_exist`` or it is no
-    standard one); Conflict if it exists.
+    """Create a custom resource class (POST /resource_classes; with ``may_exist``, PUT /resource_classes/{name}).
+    Returns True if it was created. Errors: BadRequest for a name that is not CUSTOM_ (with ``may_exist``, or if it is
+    not a standard class); Conflict if it exists.
     """
 
     name: str
@@ -192,11 +191,10 @@ class DeleteResourceClass(_Command, frozen=True, kw_only=True):
 
 
 class ConsumerAllocations(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything one consumer shall hold: ``allocations`` = {provider uuid: {resource class: amount}}; nothing: it is
-    gone.
+    """All allocations of one consumer: ``allocations`` = {provider uuid: {resource class: amount}}; empty: remove it.
 
-    ``generation``: the consumer's, None if it must be new; left out, it is not checked (below 1.28). ``consumer_type``:
-    left out, it stays as it is, None for a new one (below 1.38).
+    ``generation``: that of the consumer, None if it must be new; omitted, it is not checked (below 1.28).
+    ``consumer_type``: omitted, it is unchanged, None for a new one (below 1.38).
     """
 
     allocations: dict[str, dict[str, int]]

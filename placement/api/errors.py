@@ -24,7 +24,8 @@ class ApiError(HostlerError):
 
 
 class BadRequest(ApiError):
-    """The request itself is at fault: it names what is not there, or breaks a rule whatever the state (HTTP 400)."""
+    """The request itself is invalid: it refers to something that does not exist, or breaks a rule in any state (HTTP
+    400)."""
 
     code = "bad_request"
 

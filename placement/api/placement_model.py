@@ -162,16 +162,16 @@ class PlacementModel:
         steps: int | None = None,
         patience: int | None = None,
     ) -> v.Candidates:
-        """Ways to allocate what ``query`` asks for (``query.limit`` of them at most), lazily found in a fixed order.
+        """Allocation candidates for ``query``, at most ``query.limit``, found lazily in a fixed order.
 
         ``nested`` False (below 1.29): none that uses several providers of one tree, and only summaries of providers
         used. ``breadth_first``: the first candidate of each tree, then the second of each, and so on, instead of tree
         after tree. ``preferred``: uuids of providers whose trees come first, in this order: what ``Engine.rank`` gives
-        is the order of a policy's weighers. ``seed``: the other trees come by chance, the same for the same seed, so
-        that many clients with a limit do not all get the same hosts. ``steps``: how much the search within trees may
-        cost (`Effort`); when that is spent the answer is what has been found. ``patience``: steps after which
-        SearchTakesLong is raised, for a caller who would rather have a long search done elsewhere. BadRequest for an
-        unknown class or trait, or if the steps did not suffice to find anything.
+        is the order of a policy's weighers. ``seed``: the other trees are in random order, equal for equal seeds, so
+        that clients with a limit do not all get the same hosts. ``steps``: limit of search steps within trees
+        (`Effort`); the answer then contains the candidates found so far. ``patience``: steps after which
+        SearchTakesLong is raised, for callers that run long searches elsewhere. BadRequest for an unknown class or
+        trait, or if nothing was found within the steps.
         """
         return candidate_query.candidates(
             *(self.fleet, query),

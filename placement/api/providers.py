@@ -34,7 +34,7 @@ def normal_uuid(text: str, field: str) -> str:
 
 
 def find(fleet: Fleet, uuid: str) -> int:
-    """Row of a provider, -1 if there is none of this uuid, or it is no uuid. O(1)."""
+    """Row of a provider, -1 if there is none with this uuid, or it is not a uuid. O(1)."""
     try:
         return fleet.providers.uuids.get(uuid)
     except (ValueError, TypeError):
@@ -77,7 +77,7 @@ def check_generation(fleet: Fleet, row: int, given: int) -> None:
 
 
 def move_generation(fleet: Fleet, row: int, to: int, now: float) -> None:
-    """Say at which generation a provider is, whatever the change made of it. O(1)."""
+    """Set the generation of a provider, overriding the increment of a change. O(1)."""
     fleet.change_log.set_generations(rows_array(row), np.array([to], np.int64), now)
 
 

@@ -18,7 +18,7 @@ from .slots import Prepared, prepare
 Amounts = dict[int, dict[int, int]]
 """row -> resource class index -> amount."""
 TREE_STEPS = 200_000
-"""Of the search within one tree (`Effort`): a request that makes a longer puzzle of a host finds none there."""
+"""Maximum search steps per tree (`Effort`); beyond it the tree counts as having no candidate."""
 FEW = 16
 """Rows that are looked at one by one: more are judged with all others at once."""
 

@@ -1,5 +1,5 @@
-"""Whether the slots that are still empty can be filled at all, as far as that can be told without trying: by subtrees,
-and by matching slots to providers. What it refuses is hopeless; what it lets pass may be, too.
+"""Necessary conditions for filling the remaining slots, checked without search: by subtrees, and by matching slots to
+providers. What it refuses cannot be filled; what it accepts may still fail.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class Bounds:
 
 
 def matched(able: Mapping[int, Sequence[int]], room: Mapping[int, int]) -> bool:
-    """Whether each slot can have one of its rows if a row takes so many slots. Augmenting paths: O(slots x pairs)."""
+    """Whether each slot can have one of its rows if a row takes a limited number of slots. Augmenting paths: O(slots x
+    pairs)."""
     held: dict[int, list[int]] = {}
 
     def settle(slot: int, tried: set[int]) -> bool:

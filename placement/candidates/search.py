@@ -20,7 +20,7 @@ from .slots import Prepared, Rows
 from .tree_search import Effort, TreeSearch, Way
 
 FIRST_BLOCK = 64
-"""Trees in the first block, if no more are asked for."""
+"""Trees in the first block, if the limit is not higher."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,8 +90,8 @@ def prepare(fleet: Fleet, query: PlacementQuery, rank: Callable[[str], Any] | No
 
 
 def _resourceless(fleet: Fleet, group: RequestGroup) -> Wish | None:
-    """The wish of a suffixed group without resources, None for others. Placement finds its providers by what they have;
-    what they lack is not enough, and the tree is not looked at."""
+    """The requirement of a suffixed group without resources, None for others. Placement finds its providers by required
+    traits and aggregates; forbidden ones alone are not sufficient, and the tree is not searched."""
     if not group.suffix or group.resources:
         return None
     wish = wish_of(fleet, replace(group, in_tree=None))
@@ -123,7 +123,7 @@ def wish_of(fleet: Fleet, group: RequestGroup) -> Wish:
 
 
 def _aggregate_ids(fleet: Fleet, uuids: Iterable[str]) -> list[int]:
-    """Ids of aggregates, without those that nobody knows."""
+    """Ids of aggregates, without unknown ones."""
     ids = [fleet.aggregate_table.find(uuid) for uuid in uuids]
     return sorted(found for found in ids if found is not None)
 

@@ -1,8 +1,8 @@
 """The ways to fill a query's slots within one tree and the sharing providers that serve it, found depth first.
 
 The last slot varies fastest; each slot tries the tree's providers in the tree's order, then the sharing ones. A partial
-choice that cannot be completed is left at once, and is not tried again in another guise (candidate_states.py); a
-search with many dead ends looks ahead (candidate_bounds.py), and none goes on for ever (`Effort`).
+choice that cannot be completed is abandoned, and equivalent ones are not tried again (``memo``); a search with many
+dead ends prunes ahead (``pruning``), and every search is bounded (`Effort`).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ PORTION = 256
 
 
 class SearchTakesLong(Exception):
-    """A search goes on for longer than its caller has patience; it has changed nothing."""
+    """A search exceeded its caller's ``patience``; it has changed nothing."""
 
 
 @dataclass(slots=True)
 class Effort:
-    """Steps (rows tried) that the search of all trees together may take beyond those that are free; None: any number.
-    ``spent``: some tree was left before its end. ``patience``: steps, of the free ones a quarter, since they take less
-    time, after which SearchTakesLong is raised; ``walked``: about so many were taken."""
+    """Maximum steps (rows tried) of the search in all trees together beyond the free ones; None: no limit. ``spent``:
+    the search of some tree was cut short. ``patience``: steps after which SearchTakesLong is raised, where free steps
+    count a quarter, since they take less time; ``walked``: approximate steps taken."""
 
     left: int | None = None
     spent: bool = False
@@ -47,7 +47,7 @@ class Effort:
             raise SearchTakesLong
 
     def more(self) -> int:
-        """Steps that a tree may go on for; 0 if there are none left. SearchTakesLong."""
+        """Steps that a tree may still take; 0 if none are left. SearchTakesLong."""
         self.walk(PORTION)
         if self.left is None:
             return PORTION

@@ -37,7 +37,7 @@ class Plan:
         self.projects, self.users = np.zeros(count, np.int32), np.zeros(count, np.int32)
         self.groups = np.full(count, -1, np.int32)
         self.times = np.full(count, np.nan)
-        """When each comes, seconds since the epoch; NaN: at the time before."""
+        """Time of each request, seconds since the epoch; NaN: the time before."""
         self._specs: dict[RequestSpec, Any] = {}
         self._numbers: dict[int, int] = {}
         self._read()

@@ -1,5 +1,4 @@
-"""The answers to many placements: arrays as the kernel left them, which become Decision values only when somebody
-looks."""
+"""The answers to many placements: the kernel's arrays, from which Decision values are created on access."""
 
 from __future__ import annotations
 

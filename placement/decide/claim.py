@@ -91,8 +91,8 @@ def forgotten(fleet: Fleet, policy: Policy, request: Request, row: int) -> bool:
 def extras_for(
     fleet: Fleet, signature: Signature, request: Request, row: int, allocations: Allocations
 ) -> Extras | None:
-    """What the claim takes besides the shape, or None. A NUMA or PCI wish that no filter judged and that does not fit
-    takes nothing (Nova 33 logs it and goes on)."""
+    """What the claim takes besides the shape, or None. A NUMA or PCI request that no filter checked and that does not
+    fit takes nothing (Nova 33 logs it and continues)."""
     numa: FittedNuma | None = None
     pci: tuple[PciPool, ...] = ()
     spec = request.spec

@@ -1,5 +1,5 @@
-"""Verdicts of filters: by host class where a filter reads nothing else, else by row; shared by requests that look alike
-to it."""
+"""Results of filters: by host class if a filter reads only static fields, else by row; shared by requests with equal
+keys."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ..weighers.base import Weigher
 
 T = TypeVar("T")
 MAX_RESULTS: Final = 4096
-"""Verdicts of filters, by their keys of requests, kept at most."""
+"""Maximum number of cached filter results, by the filter's key of a request."""
 ROW_BYTES: Final = 256 << 20
-"""Bytes that verdicts on rows may take together."""
+"""Maximum bytes of all results by row."""
 
 
 class ClassResults:
-    """What one filter says of each host class, judged once per class."""
+    """The results of one filter by host class, evaluated once per class."""
 
     def __init__(self, fleet: Fleet, judge: Filter, request: Request) -> None:
         self.fleet, self.judge, self.request = fleet, judge, request
         self.passes: list[bool] = []
 
     def refresh(self) -> list[bool]:
-        """Verdicts for all classes known now. O(new classes)."""
+        """Results for all classes known now. O(new classes)."""
         classes = self.fleet.classes.values
         for host_class in classes[len(self.passes) :]:
             verdict = host_class.is_host and self.judge.host_passes(ClassView(self.fleet, host_class), self.request)
@@ -42,7 +42,7 @@ class ClassResults:
 
 
 def row_results(fleet: Fleet, judge: Filter, request: Request) -> RowCache:
-    """A filter's verdicts row by row: its mask form where it has one, else its host form on each host."""
+    """A filter's results by row: from its mask form if it has one, else from its host form for each host."""
 
     def evaluate(rows: NDArray[np.int32]) -> NDArray[np.uint8]:
         mask = judge.mask(FleetView(fleet, rows), request)
@@ -66,7 +66,7 @@ def tree_results(fleet: Fleet, asked: TreeQuery) -> RowCache:
 
 
 class FilterResults:
-    """Verdicts of filters, shared by the signatures whose requests look alike to a filter."""
+    """Results of filters, shared by signatures whose requests have equal keys."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
@@ -85,11 +85,11 @@ class FilterResults:
         return self._multipliers.setdefault(weigher.name, {})
 
     def by_class(self, judge: Filter, request: Request) -> ClassResults:
-        """Verdicts on host classes. O(1) for a key that is known."""
+        """Results by host class. O(1) for a cached key."""
         return self._kept(self._classes, MAX_RESULTS, ClassResults, judge, request)
 
     def by_row(self, judge: Filter, request: Request) -> RowCache:
-        """Verdicts on rows. O(1) for a key that is known."""
+        """Results by row. O(1) for a cached key."""
         most = min(MAX_RESULTS, max(16, ROW_BYTES // self.fleet.store.capacity))
         return self._kept(self._rows, most, row_results, judge, request)
 
@@ -101,8 +101,8 @@ class FilterResults:
         judge: Filter,
         request: Request,
     ) -> T:
-        """What is known for the filter and its key of the request, else made; the oldest go first. Keys that are the
-        request itself come once, so these are not kept."""
+        """The cached value for the filter and its key of the request, else a new one; the oldest are dropped first.
+        Keys that are the request itself occur once, so these are not cached."""
         key = judge.key(request)
         if key is request:
             return make(self.fleet, judge, request)

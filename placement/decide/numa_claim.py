@@ -13,7 +13,7 @@ from ..types.request import RequestSpec
 def fit_claim(
     fleet: Fleet, spec: RequestSpec, row: int, *, packing: bool
 ) -> tuple[FittedNuma | None, tuple[PciPool, ...]]:
-    """(fitted NUMA cells or None, PCI devices taken). A wish that no filter judged and that does not fit takes
+    """(fitted NUMA cells or None, PCI devices taken). A request that no filter checked and that does not fit takes
     nothing."""
     pools = fleet.pci_pools(row)
     topology = fleet.numa.get_row(row)

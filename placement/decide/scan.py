@@ -24,7 +24,7 @@ from .group_state import group_state
 from .signature import GROUP_FILTERS, SELECTION, Signature, Stage
 
 SELECTED_OUT: Final = 254
-"""Verdict of hosts that the request's named hosts exclude."""
+"""Number for hosts that host selection excludes."""
 
 
 @dataclass(slots=True)

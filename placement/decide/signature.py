@@ -232,8 +232,7 @@ class Signature:
 
     @property
     def stale(self) -> bool:
-        """True if the signature must be compiled anew: the columns moved, or something that was taken as constant
-        changed."""
+        """True if the signature must be recompiled: the columns moved, or something treated as constant changed."""
         return self.capacity != self.fleet.store.capacity or self.epoch != self.fleet.static_epoch
 
     @property
@@ -262,7 +261,7 @@ class Signature:
         return next((index for index, _, number, _ in self.needs if number == stage.number), None)
 
     def class_results(self) -> dict[int, NDArray[np.bool_]]:
-        """Stage number -> verdict by host class, for the stages that judge static fields."""
+        """Stage number -> results by host class, for the stages that read only static fields."""
         classes = self.fleet.classes.values
         found = {}
         for number, judge in self.class_judges:
@@ -277,7 +276,7 @@ class Signature:
         self.owner._refresh_rows()
 
     def judge_new_classes(self) -> None:
-        """Take in host classes that came since the signature was compiled. O(new classes)."""
+        """Add host classes that are new since the signature was compiled. O(new classes)."""
         self._judge_classes()
         if self._ranking is not None:
             self._ranking.set_class_stage(self._class_stage)

@@ -25,7 +25,7 @@ INDEX_BYTES: Final = 4 << 30
 
 
 class Compiled:
-    """Signatures and verdicts of one fleet under one policy; shared by an engine and its forks."""
+    """Signatures and filter results of one fleet under one policy; shared by an engine and its forks."""
 
     def __init__(self, fleet: Fleet, policy: Policy) -> None:
         self.fleet, self.policy = fleet, policy

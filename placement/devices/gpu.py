@@ -104,7 +104,7 @@ class GpuTable:
 
     def below(self, rows: NDArray[np.integer]) -> NDArray[np.int32]:
         """Rows of the GPUs below each of ``rows``, int32[rows, most GPUs], -1 where there are fewer. O(rows), and
-        O(fleet) after providers came, went or moved. InvalidValue if a host has more than 64."""
+        O(fleet) after providers were added, removed or moved. InvalidValue if a host has more than 64."""
         fleet = self.fleet
         layout = (fleet.topology_epoch, len(fleet), fleet.store.capacity)
         if layout != self._layout:

@@ -57,7 +57,7 @@ class Filter:
     """Apply also to rebuild checks (Nova: RUN_ON_REBUILD)."""
     spec_only: ClassVar[bool] = False
     """True if ``key`` reads nothing of a request but its spec: requests that share one are then compiled once, and
-    decided together by ``place_many``. A class that overrides ``key`` says so anew."""
+    decided together by ``place_many``. A class that overrides ``key`` must set it again."""
 
     def __init__(self, options: Options) -> None:
         self.options = options

@@ -24,7 +24,7 @@ class ComputeFilter(Filter):
         return request.now, self.options.default.service_down_time
 
     def bounds(self, request: Request) -> tuple[Bound, ...] | None:
-        """Column form: the fleet judges ``service_up`` anew whenever its clock passes a heartbeat's end."""
+        """Column form: the fleet updates ``service_up`` whenever its clock passes the end of a heartbeat's validity."""
         return (Bound("service_up", low=1),)
 
     def host_passes(self, host: HostState, request: Request) -> bool:

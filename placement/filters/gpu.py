@@ -1,4 +1,4 @@
-"""GPU models: a flavor may name the ones that will do.
+"""GPU models: a flavor may list the accepted ones.
 
 passes if the flavor asks for no GPU, or names no model (extra spec hostler:gpu_models, ``A|B``), or the host has the
 trait CUSTOM_GPU_<MODEL> of one of them. Hostler's own; Nova has no such filter.

@@ -46,7 +46,7 @@ FIELDS = _SAME_NAME | _STRUCTURES | {"pci_pools", "traits"}
 
 
 def field_of(name: str) -> str | None:
-    """Our field that holds Nova's attribute ``name``; None if there is no such attribute or no counterpart."""
+    """The field of HostState for Nova's attribute ``name``; None if there is no such attribute or no counterpart."""
     name = _RENAMED.get(name, name)
     return name if name in _SAME_NAME or name in _STRUCTURES else None
 

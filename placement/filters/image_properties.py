@@ -119,7 +119,7 @@ def _conditions(predicate: str) -> tuple[tuple[str, _Version], ...]:
     conditions = tuple((match[1], _number(match[2])) for match in matches if match is not None)
     if len(conditions) < len(matches):
         raise InvalidValue(
-            f"image property img_hv_requested_version is no version predicate: {predicate[:200]!r}",
+            f"image property img_hv_requested_version is not a version predicate: {predicate[:200]!r}",
             field="img_hv_requested_version",
             hint="like >=6.2,<9",
         )

@@ -37,7 +37,7 @@ class _InstanceAffinityFilter(Filter):
         return not named or _holds_one(host, named) == self.keep
 
     def _named(self, request: Request) -> frozenset[str]:
-        """The instances of the hint; a single empty one is no hint."""
+        """The instances of the hint; a single empty string counts as no hint."""
         values = request.scheduler_hints.get(self.hint, ())
         return frozenset() if tuple(values) == ("",) else frozenset(values)
 

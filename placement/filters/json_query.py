@@ -42,8 +42,8 @@ class _Command:
 
 
 class JsonFilter(Filter):
-    """Passes a host that satisfies the hint ``query``. A query that is no such JSON, or that orders what has no order
-    (a number and a text), is an invalid request."""
+    """Passes a host that satisfies the hint ``query``. A malformed query, or one that compares values without an order
+    (a number and a string), is an invalid request."""
 
     name: ClassVar[str] = "JsonFilter"
 

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
 
 class NUMATopologyFilter(Filter):
-    """Passes a host on whose NUMA cells the guest fits; a guest that asks for no cells passes everywhere.
-
-    Guests with CPU policy dedicated and thread policy require also need a host with SMT, whatever cells they ask for.
+    """Passes a host on whose NUMA cells the guest fits; a guest without NUMA cells passes everywhere. Guests with CPU
+    policy dedicated and thread policy require also need a host with SMT.
     """
 
     name: ClassVar[str] = "NUMATopologyFilter"

@@ -1,5 +1,4 @@
-"""Whether a host has the PCI devices that are asked for, on whatever NUMA node. Source: Nova 33
-PciPassthroughFilter."""
+"""Whether a host has the requested PCI devices, on any NUMA node. Source: Nova 33 PciPassthroughFilter."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from ..types.request import Request
 from .base import Filter
 
 POOLS_HINT: Final = "_hostler_pools"
-"""Scheduler hint with the uuids of the pools that the request's project is granted. Whoever knows the grants sets it,
-and removes what a user may have put there."""
+"""Scheduler hint with the uuids of the pools that the request's project is granted. The service sets it from the
+grants, and removes values set by users."""
 EXCLUSIVE: Final = "hostler_exclusive_pool"
 """Metadata key of the aggregate that stands for an exclusive pool."""
 

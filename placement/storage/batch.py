@@ -1,4 +1,4 @@
-"""Many volumes placed one after the other: whole runs in one kernel call, answers made when somebody looks."""
+"""Placement of many volumes in order: whole runs in one kernel call, answers created on access."""
 
 from __future__ import annotations
 

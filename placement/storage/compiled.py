@@ -1,7 +1,6 @@
-"""A request compiled against all pools: each pool's verdict and weights, kept up with what changes, and ranked by the
-kernel's index. A decision costs the pools that changed since the last one, not all there are.
-
-It gives scan.py's answers for requests that ``rankable`` admits; the others are scanned.
+"""A request compiled against all pools: results and weights of each pool, updated as pools change, and ranked by the
+kernel's index. The cost of a decision is proportional to the pools that changed since the last one. Its answers equal
+those of ``scan`` for requests that ``rankable`` admits; the others are scanned.
 """
 
 from __future__ import annotations
@@ -148,7 +147,7 @@ class VolumeSignature:
 
     @property
     def stale(self) -> bool:
-        """True if the rows were laid anew since it was compiled, or its columns are not the right ones any more."""
+        """True if the rows were rebuilt since it was compiled, or its columns no longer match."""
         pools, filter_properties = self.pools, self.filter_properties
         return self.layout != pools.layout or not all(
             isinstance(weigher, GoodnessWeigher) or weigher.column(pools, filter_properties) is not None

@@ -181,7 +181,7 @@ class VolumeContext:
         return format_uuid(int(made[0, 0]), int(made[0, 1]))
 
     def places(self, backend: str | None) -> Rows | None:
-        """Rows of ``host@backend`` or ``host@backend#pool``; None if any will do."""
+        """Rows of ``host@backend`` or ``host@backend#pool``; None for any."""
         if backend is None:
             return None
         pools = self.pools

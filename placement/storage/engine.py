@@ -133,7 +133,7 @@ class VolumeEngine:
 
     def fits(self, request: VolumeRequest, *, limit: int | None = None) -> Fit:
         """How many more volumes of this kind fit, and in which pools. Charges nothing. InvalidValue without ``limit``
-        where there is no end. O(pools), or O(volumes) where other filters read figures too."""
+        if the number is unbounded. O(pools), or O(volumes) if other filters read capacities too."""
         if limit is not None:
             whole_number(limit, "limit")
         return volume_fits.fits(self._context, self._context.checked(request), limit)
@@ -168,12 +168,12 @@ class VolumeEngine:
         volume_changes.migrated(self._context, volume_id)
 
     def release(self, volume_ids: str | Iterable[str]) -> int:
-        """Volumes are gone: their pools get back what they were charged; returns how many. UnknownName, and nothing
+        """Remove deleted volumes and return their capacity to the pools; returns their number. UnknownName, and nothing
         changed, if one is unknown. O(volumes)."""
         return volume_changes.release(self._context, volume_ids, give_back=True)
 
     def forget(self, volume_ids: str | Iterable[str]) -> int:
-        """As ``release``, but what their pools have left is only told by the next report. O(volumes)."""
+        """As ``release``, but the capacity of the pools changes only with the next report. O(volumes)."""
         return volume_changes.release(self._context, volume_ids, give_back=False)
 
     def place_group(self, request: VolumeGroupRequest) -> VolumeGroupDecision:

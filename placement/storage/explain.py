@@ -42,7 +42,7 @@ class RankedPool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeExplanation:
-    """The whole story of a request on the pools as they are. ``counterfactuals`` say what would change the answer;
+    """The explanation of a request on the current pools. ``counterfactuals`` say what would change the answer;
     ``refusal`` is set where no pool passed."""
 
     considered: int
@@ -60,7 +60,7 @@ class VolumeExplanation:
 def explain(
     pools: Pools, policy: VolumePolicy, filter_properties: FilterProperties, ranking: PoolRanking, top: int
 ) -> VolumeExplanation:
-    """The story of a ranking. O(pools)."""
+    """The explanation of a ranking. O(pools)."""
     best = zip(ranking.rows[:top].tolist(), ranking.weights.tolist(), strict=False)
     return VolumeExplanation(
         considered=len(ranking.considered),

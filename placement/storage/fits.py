@@ -20,7 +20,7 @@ def fits(context: VolumeContext, request: VolumeRequest, limit: int | None) -> F
     rules = [rule for rule in context.policy.filters if rule.applies(filter_properties)]
     capacity = any(isinstance(rule, CapacityFilter) for rule in rules)
     if limit is None and (not capacity or _endless(context, request)):
-        problem = "volumes without end fit: a pool's capacity is no number, or nothing looks at it"
+        problem = "the number of volumes is unbounded: the capacity of a pool is not a number, or no filter checks it"
         raise InvalidValue(problem, field="limit", hint="give a limit")
     if capacity and all(rule.reads == FACTS or isinstance(rule, CapacityFilter) for rule in rules):
         return _counted(context, request, limit)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 REPORT: Final = "report"
 """Stage that removes pools whose report cannot be used."""
 PLACE: Final = "resource_backend"
-"""Stage that removes pools on which the volume may not be, whatever the policy."""
+"""Stage that removes pools that cannot hold the volume under any policy."""
 
 
 @dataclass(frozen=True, slots=True)

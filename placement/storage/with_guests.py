@@ -126,7 +126,7 @@ def _all_or_nothing(compute: Engine, storage: VolumeEngine) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What came of one host."""
+    """The outcome on one host."""
 
     guest: Decision
     volumes: tuple[VolumeDecision, ...]
@@ -217,7 +217,7 @@ class _Joint:
 
     @contextmanager
     def trial(self) -> Iterator[None]:
-        """Whatever the body does is undone."""
+        """Undo everything that the body does."""
         start = self.compute.fleet.history.hold()
         sequences = self.compute.sequence, self.storage.sequence
         try:

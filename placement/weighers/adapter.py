@@ -1,8 +1,8 @@
-"""Runs somebody's own Nova weigher, unchanged, as a Hostler weigher of the host form.
+"""Runs a third-party Nova weigher, unchanged, as a Hostler weigher in host form.
 
 Such a weigher is a class without constructor arguments that has ``_weigh_object(host_state, request_spec)`` and maybe
-Nova's ``weight_multiplier(host_state)``, ``minval`` and ``maxval``. It gets look-alikes of Nova's objects that are made
-for reading.
+Nova's ``weight_multiplier(host_state)``, ``minval`` and ``maxval``. It receives read-only objects with the attributes
+of Nova's.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ class NovaWeigherAdapter(Weigher):
 
     @classmethod
     def of(cls, nova_class: type[Any]) -> type[NovaWeigherAdapter]:
-        """A weigher class named and behaving like ``nova_class``. Raises InvalidValue if that is no Nova weigher."""
+        """A weigher class with the name and behaviour of ``nova_class``. Raises InvalidValue if that is not a Nova
+        weigher."""
         if not callable(getattr(nova_class, "_weigh_object", None)):
             raise InvalidValue(
-                f"{nova_class!r} is no Nova weigher: it has no method _weigh_object", field="nova_weighers"
+                f"{nova_class!r} is not a Nova weigher: it has no method _weigh_object", field="nova_weighers"
             )
         attributes = {
             "__doc__": nova_class.__doc__,
@@ -76,4 +77,4 @@ class NovaWeigherAdapter(Weigher):
     def _number(self, method: str, answer: object) -> float:
         if isinstance(answer, int | float) and math.isfinite(answer):
             return float(answer)
-        raise InvalidValue(f"{self.name}.{method} answered {answer!r}, which is no finite number", field=self.name)
+        raise InvalidValue(f"{self.name}.{method} returned {answer!r}, which is not a finite number", field=self.name)

@@ -52,10 +52,10 @@ class Weigher:
     whole_trees: ClassVar[bool] = False
     """True if a raw value depends on all providers of the host's tree."""
     whole_fleet: ClassVar[bool] = False
-    """True if a raw value depends on other hosts too: all are valued anew whenever anything changes."""
+    """True if a raw value depends on other hosts too: all values are recomputed whenever anything changes."""
     spec_only: ClassVar[bool] = False
     """True if ``key`` reads nothing of a request but its spec: requests that share one are then compiled once, and
-    decided together by ``place_many``. A class that overrides ``key`` says so anew."""
+    decided together by ``place_many``. A class that overrides ``key`` must set it again."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -82,8 +82,7 @@ class Weigher:
         return self.sign * min(numbers)
 
     def applies(self, request: Request) -> bool:
-        """False if the raw value is the same for every host, whatever its state: the weigher then adds
-        multiplier * 0."""
+        """False if the raw value is equal for all hosts in any state: the weigher then adds multiplier * 0."""
         return True
 
     def fields(self, request: Request) -> frozenset[str]:
@@ -112,8 +111,8 @@ class Weigher:
         raise NotImplementedError
 
     def choose(self, fleet: Fleet, row: int, request: Request, amounts: Amounts) -> Amounts | None:
-        """Which providers of the tree of ``row`` give what, in place of ``amounts``, the first way that fits; None: as
-        it is. The first weigher that says something is heeded."""
+        """Allocation over the providers in the tree of ``row`` that replaces ``amounts``, the first way that fits;
+        None: unchanged. The first weigher that returns one decides."""
         return None
 
     def describe(self, host: HostState, request: Request, best: float | None = None) -> str:

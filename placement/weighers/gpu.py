@@ -57,7 +57,7 @@ class TypicalMix:
         self.share = shares if abs(total - 1.0) < 1e-9 or not len(shares) else shares / total
 
     def allowed(self, fleet: Fleet, rows: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """[typical, rows] whether a host has GPUs of a model that will do. O(classes + rows) for each."""
+        """[typical, rows] whether a host has GPUs of an accepted model. O(classes + rows) for each."""
         passes = [
             [not wanted or bool(wanted & value.traits) for value in fleet.classes.values] for wanted in self.traits
         ]
@@ -106,7 +106,7 @@ class GpuWeigher(Weigher):
         return request.flavor.vcpus * self.options.gpu.vcpu_milli, wish.milli, wish.count
 
     def draw_key(self, request: Request) -> int:
-        """What the request's choices by chance come from; 0 where there are none."""
+        """The seed of the request's random choices; 0 if there are none."""
         return 0
 
     def draw_keys(self, uuids: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -240,7 +240,7 @@ class GpuFragmentationWeigher(GpuWeigher):
 
 
 class GpuRandomWeigher(GpuWeigher):
-    """Any host that fits, and any GPU, by chance. For comparisons: each request is compiled by itself."""
+    """A random host that fits, and a random GPU. For comparisons: each request is compiled separately."""
 
     name: ClassVar[str] = "GpuRandomWeigher"
     option: ClassVar[str] = "gpu_random_weight_multiplier"

@@ -53,7 +53,7 @@ def read(path: Path, *, capacity: Mapping[str, str] | None = None) -> Instance:
             raise InvalidValue(f"{path} says itself what a bin holds", field="capacity")
         return _vbp(name, str(path), text)
     if not kind.endswith(".csv"):
-        raise InvalidValue(f"{path} is no .vbp and no .csv file", field="files")
+        raise InvalidValue(f"{path} is neither a .vbp nor a .csv file", field="files")
     if not capacity:
         raise InvalidValue(f"{path} needs to know what a bin holds", field="capacity", hint="give --bin vcpus=64,...")
     return _table(name, str(path), text, capacity)
@@ -120,7 +120,7 @@ def _vbp(name: str, path: str, text: str) -> Instance:
         numbers = [[int(word) for word in words] for _, words in lines[3:]]
         capacity = [int(word) for word in bins]
     except ValueError:
-        raise InvalidValue(f"{path} is no .vbp file: whole numbers are wanted, line by line", field="files") from None
+        raise InvalidValue(f"{path} is not a .vbp file: expected whole numbers, line by line", field="files") from None
     if count < 1 or len(capacity) != count or min(capacity) < 0 or max(capacity) > GREATEST:
         raise _bad(path, at, f"{dimensions} capacities of 0 to {GREATEST} are wanted")
     if str(len(numbers)) != items:

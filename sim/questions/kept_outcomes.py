@@ -38,7 +38,7 @@ class Kept:
                 os.truncate(path, whole)
 
     def get(self, digest: str) -> Outcome | None:
-        """What came of a task; None if it is not known."""
+        """The stored outcome of a task; None if there is none."""
         return self._outcomes.get(digest)
 
     def put(self, digest: str, outcome: Outcome) -> Outcome:

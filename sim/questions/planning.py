@@ -62,15 +62,15 @@ Watch = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 
 @contextmanager
 def unwatched(label: str, steps: int) -> Iterator[Callable[[], None]]:
-    """Nobody looks."""
+    """No-op observer."""
     yield lambda: None
 
 
 def size(task: Task, *, hardware: str = "", target_percent: float = 0.0) -> Size:
     """Look for the number of hosts of one kind (the first) that the task needs, the others as they are.
 
-    It takes it that more hosts never refuse more. UnknownName for a kind that is none, InvalidValue for a guest that
-    fits no host, or for a target that is no part.
+    Assumes that more hosts never refuse more. UnknownName for an unknown kind, InvalidValue for a guest that fits no
+    host, or for an invalid target.
     """
     *_, found = sizes(task, hardware=hardware, target_percent=target_percent)
     return found
@@ -88,7 +88,7 @@ def sizes(
     trials are kept in, so that none is played twice."""
     hardware = _kind(task, hardware)
     if not 0 <= target_percent < 100:
-        raise InvalidValue(f"a target of {target_percent} % makes no sense", field="target")
+        raise InvalidValue(f"the target must be from 0 to 100 %, got {target_percent} %", field="target")
     workload = workload_of(task.source, task.seed)
     plan = planned(task)
     guests, bound = _least(workload, plan, hardware)
@@ -142,7 +142,7 @@ def _kind(task: Task, hardware: str) -> str:
 
 
 def _tried(task: Task, kept: Kept, watch: Watch) -> Outcome:
-    """What comes, or came, of a task."""
+    """The outcome of a task, pending or done."""
     digest = task.digest if kept.path is not None else ""
     known = kept.get(digest)
     if known is not None:
@@ -189,7 +189,7 @@ def _hosts_in(kind: Hardware, zone: str) -> int:
 
 
 def _dealt(kind: Hardware, zone: str, hosts: int) -> int:
-    """Hosts of a kind that there must be for so many in a zone: they are dealt to its zones in turn."""
+    """Hosts of a kind required for a number of hosts in one zone: they are distributed over its zones in turn."""
     if not zone or zone not in kind.zones or not hosts:
         return hosts
     return (hosts - 1) * len(kind.zones) + kind.zones.index(zone) + 1
@@ -277,7 +277,7 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """What one policy, over-commit and size came to, over all seeds."""
+    """The outcome of one policy, over-commit and size over all seeds."""
 
     policy: str
     cpu_ratio: float

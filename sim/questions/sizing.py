@@ -46,7 +46,7 @@ class Search:
         return None if self.enough - self.too_few == 1 else (self.too_few + self.enough) // 2
 
     def note(self, hosts: int, *, holds: bool) -> None:
-        """Take note of what came of a try."""
+        """Record the outcome of a trial."""
         if holds:
             self.enough = hosts
             return

@@ -1,1 +1,1 @@
-"""What came of runs, shown: HTML, pictures, tables and the terminal."""
+"""Reports of runs: HTML, pictures, tables and the terminal."""

@@ -1,4 +1,4 @@
-"""Writes what came of runs: one HTML file that needs no network, pictures, tables and JSON."""
+"""Writes reports of runs: a self-contained HTML file, pictures, tables and JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shows what came of runs on a terminal: lines of text and sparklines, as wide as it is."""
+"""Prints reports of runs on a terminal: text and sparklines, fitted to its width."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def show_forecast(found: Forecast) -> None:
 
 
 def show_compared(compared: Sequence[Compared], played: int, runs: int) -> None:
-    """Print ways side by side, of which so many runs were played."""
+    """Print configurations side by side, with the number of runs of each."""
     if played < runs:
         _say(f"interrupted: {played} of {counted(runs, 'run')} were played")
     seeds = max((len(each.seeds) for each in compared), default=0)
@@ -137,7 +137,7 @@ def percent(value: float) -> str:
 
 
 def counted(number: int, word: str) -> str:
-    """So many of something."""
+    """A number with its noun in singular or plural."""
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 

@@ -1,4 +1,4 @@
-"""A run that was interrupted, in a file, to go on later as if it had not been."""
+"""Saves an interrupted run to a file, to resume it later with the same result."""
 
 from __future__ import annotations
 

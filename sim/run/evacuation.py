@@ -124,7 +124,7 @@ class Evacuation:
         self.run.stood_still(until - since)
 
     def outcome(self, reached: int) -> Disruption | None:
-        """What came of it by the time ``reached``; None if there was no outage."""
+        """The outcome by the time ``reached``; None if there was no outage."""
         plan = self.run.plan
         if not (plan.failures or plan.maintenance):
             return None

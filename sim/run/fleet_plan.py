@@ -149,7 +149,7 @@ def _check_kind(key: str, kind: Hardware, before: Sequence[str]) -> None:
     for trait in kind.traits:
         if not re.fullmatch("[A-Z0-9_]{1,255}", trait):
             hint = "capitals, digits and _: HW_CPU_X86_AVX2, CUSTOM_FAST"
-            raise InvalidValue(f"{key}.traits: {trait!r} is no trait", field=f"fleet.{key}.traits", hint=hint)
+            raise InvalidValue(f"{key}.traits: {trait!r} is not a trait", field=f"fleet.{key}.traits", hint=hint)
         if not trait.startswith("CUSTOM_") and trait not in standard_traits():
             raise UnknownName.among(f"trait in {key}.traits:", trait, standard_traits(), field=f"fleet.{key}.traits")
     if kind.gpu_model and not kind.gpus:

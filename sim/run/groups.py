@@ -41,7 +41,7 @@ class Groups:
             self._members.update(group for _, group in pairs)
 
     def left(self, uuids: Iterable[str]) -> None:
-        """Guests have gone."""
+        """Remove guests from their groups."""
         if not self._group_of:
             return
         for group in [self._group_of.pop(uuid) for uuid in uuids if uuid in self._group_of]:
@@ -49,7 +49,7 @@ class Groups:
             self._forget(group)
 
     def forget_empty(self, groups: NDArray[np.int64]) -> None:
-        """Keep those of ``groups`` no more that have no member."""
+        """Drop those of ``groups`` that have no members."""
         for group in sorted(set(groups.tolist()) & self._kept):
             self._forget(group)
 

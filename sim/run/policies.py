@@ -87,7 +87,7 @@ def _imported(name: str, typical: Mapping[str, float]) -> Policy:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # somebody else's module may fail in any way
+    except Exception as error:  # a third-party module may fail in any way
         hint = "PYTHONPATH names folders of modules" if isinstance(error, ModuleNotFoundError) else None
         raise InvalidValue(f"policy {name} cannot be imported: {error}", field="policy", hint=hint) from error
     if isinstance(found, Policy):

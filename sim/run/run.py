@@ -1,4 +1,4 @@
-"""One run: a workload played on a fleet plan under a policy, with a waiting queue if wanted, and what came of it."""
+"""One run: a workload played on a fleet plan under a policy, optionally with a waiting queue, and its outcome."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Run:
         self.refusals: Counter[str] = Counter()
         self.samples: list[Sample] = []
         self.played = 0
-        """Steps that are behind."""
+        """Completed steps."""
         self.placed = self.alive = self.offered = self.waited = self.burst = 0
         self.waited_s = self.longest_wait_s = 0
         self.peak_guests = 0
@@ -209,14 +209,14 @@ class Run:
         self._guest_s -= seconds
 
     def lost(self, uuid: str, seconds: int) -> None:
-        """Take note that a guest which was taken off will not come back, so many seconds before its end."""
+        """Record that a removed guest will not return, and the seconds before its end."""
         self.groups.left([uuid])
         self.stood_still(seconds)
 
     # a step
 
     def _arrivals(self) -> Iterator[tuple[int, Coming]]:
-        """The steps, and who comes in each."""
+        """The steps, and the arrivals in each."""
         number = 0
         for part in self.workload.parts():
             ends = np.searchsorted(part.arrival_s, np.array(part.steps), side="right").tolist()
@@ -305,7 +305,7 @@ class Run:
             self.longest_wait_s = max(self.longest_wait_s, int(waits.max()))
 
     def _turned_away(self, coming: Coming, which: Whole, decisions: Decisions, at_s: int) -> None:
-        """Guests found no host: they wait, or are refused for good."""
+        """Guests without a host wait, or are refused finally."""
         waits = at_s + STEP_S - coming.arrived_s[which] <= self.wait_s
         self._queue = coming.of(which[waits])
         for position in which[~waits].tolist():

@@ -1,4 +1,4 @@
-"""What a simulation came to, as plain values: the tables and the JSON are made from these and nothing else."""
+"""The result of a simulation as plain values, from which tables and JSON are made."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machines:
-    """So many hosts of one kind."""
+    """A number of hosts of one kind."""
 
     hosts: int
     vcpus: int

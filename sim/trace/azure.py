@@ -71,7 +71,7 @@ def _specs(
 
 
 def _check(path: Path, rows: Mapping[str, NDArray[np.float64]]) -> None:
-    """InvalidValue for a row that is no guest, or comes before an earlier one."""
+    """InvalidValue for a malformed row, or one that is out of order."""
     if not len(rows["arrival_s"]):
         raise InvalidValue(f"{path}: no guests", field="trace")
     wrong = {

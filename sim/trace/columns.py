@@ -155,7 +155,7 @@ class Names:
 _NONE: Final[Whole] = np.empty(0, np.int64)
 _DIGITS: Final = 18
 _OTHERS: Final = 1 << 62
-"""From here on are names that are no whole numbers."""
+"""Ids from here on are names that are not whole numbers."""
 
 
 def _stand(numbers: Whole) -> bool:
@@ -170,7 +170,7 @@ def _groups(known: dict[str, int], texts: Sequence[str]) -> Whole:
 
 
 def _seconds(texts: Sequence[str], name: str) -> NDArray[np.float64]:
-    """Times; NaN where there is none. Wrong for what is no time."""
+    """Times; NaN if missing. Wrong for a malformed time."""
     told = [text or "nan" for text in texts]
     try:
         seconds = np.fromiter(map(float, told), np.float64, len(told))

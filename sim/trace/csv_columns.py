@@ -1,5 +1,4 @@
-"""Reads named columns of a CSV file, gzipped or not, some rows at a time; whatever is wrong is named by file, line and
-column."""
+"""Reads named columns of a CSV file, gzipped or not, some rows at a time; errors name the file, line and column."""
 
 from __future__ import annotations
 

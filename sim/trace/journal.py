@@ -1,4 +1,4 @@
-"""Reads the journal of a Hostler service as a workload: its guests, as they came and left.
+"""Reads the journal of a Hostler service as a workload: the arrivals and departures of its guests.
 
 What a journal means is known to the service's side, which this one does not import: the reader is found by its entry
 point, ``journal`` of the group ``hostler.traces``, and gives placement's plain values.

@@ -98,7 +98,7 @@ def _(facts: Facts, match: re.Match[str]) -> bool:
     return (match[3] == "more") == (match[4] == "max") and amount == asked(facts, match[1]) and beyond
 
 
-@says(RESOURCE, rf"(\S+) (\d+){UNIT} is no multiple of step_size (\d+){UNIT}")
+@says(RESOURCE, rf"(\S+) (\d+){UNIT} is not a multiple of step_size (\d+){UNIT}")
 def _(facts: Facts, match: re.Match[str]) -> bool:
     step = facts.node.stocks[match[1]].inventory.step_size
     return int(match[2]) == asked(facts, match[1]) and int(match[3]) == step and int(match[2]) % step > 0

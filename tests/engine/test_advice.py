@@ -141,7 +141,7 @@ def test_a_forbidden_aggregate_is_told_from_one_that_is_missing() -> None:
 def test_cells_are_named() -> None:
     celled = engine(host(1))
     bound = Destination(cell_uuid=CELLS[1])
-    assert advice(celled, asks(requested_destination=bound)) == "1 host would pass in whatever cell"
+    assert advice(celled, asks(requested_destination=bound)) == "1 host would pass in any cell"
     free = replace(bound, allow_cross_cell_move=True)
     assert celled.place(asks(requested_destination=free)).placed
 

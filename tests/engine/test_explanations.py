@@ -259,7 +259,7 @@ def alone(story: Story) -> dict[str, list[str]]:
 Said = tuple[str, str, int, int]
 """Kind, stage, number of hosts, and the amount that is told."""
 STAGES = {
-    "in whatever cell": "cell",
+    "in any cell": "cell",
     "without the traits asked for": "traits",
     "without the aggregates asked for": "aggregates",
     "if the request named no hosts": "host_selection",

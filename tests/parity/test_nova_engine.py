@@ -172,13 +172,13 @@ def test_a_case_that_breaks_is_a_difference_and_does_not_hide_the_others(
     [
         ("nowhere.jsonl", None, "does not exist"),
         ("empty.jsonl", b"", "holds no cases"),
-        ("torn.jsonl", b'{"id": \n', "torn.jsonl:1 is no JSON"),
-        ("list.json", b"[]", "is no recorded case: it has no aggregates, config"),
+        ("torn.jsonl", b'{"id": \n', "torn.jsonl:1 is not JSON"),
+        ("list.json", b"[]", "is not a recorded case: it has no aggregates, config"),
         ("text.json", b'{"id": "1"}', "it has no aggregates, config"),
         ("binary.jsonl", b"\xff\xfe\x00", "cannot be read"),
         ("plain.jsonl.gz", b"{}", "cannot be read"),
         ("torn.jsonl.gz", gzip.compress(b"{}\n" * 10_000, mtime=0)[:-12], "no recorded case|cannot be read"),
-        ("deep.json", b"[" * 100_000, "is no JSON"),
+        ("deep.json", b"[" * 100_000, "is not JSON"),
     ],
 )
 def test_a_bad_file_is_one_line_that_names_it(

@@ -167,7 +167,7 @@ def test_fits_counts_what_place_then_places() -> None:
 
 def test_fits_without_end_needs_a_limit() -> None:
     given = engine(report("a@x", pool("p", "infinite", "infinite")))
-    with pytest.raises(InvalidValue, match="without end"):
+    with pytest.raises(InvalidValue, match="unbounded"):
         given.fits(wish(1))
     assert given.fits(wish(1), limit=7).count == 7
 

@@ -77,10 +77,10 @@ def test_its_numbers_are_taken(name: str, expected: float) -> None:
 
 @pytest.mark.parametrize("name", ["h3", "h4"])
 def test_an_answer_that_is_no_finite_number_is_refused(name: str) -> None:
-    with pytest.raises(InvalidValue, match="_weigh_object answered"):
+    with pytest.raises(InvalidValue, match="_weigh_object returned"):
         adapted(BareWeigher).raw(host(host=name), request())
 
 
 def test_a_class_that_does_not_weigh_is_refused() -> None:
-    with pytest.raises(InvalidValue, match="no Nova weigher"):
+    with pytest.raises(InvalidValue, match="not a Nova weigher"):
         NovaWeigherAdapter.of(dict)

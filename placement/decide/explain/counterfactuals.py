@@ -18,7 +18,7 @@ Mask = NDArray[np.bool_]
 _ROOM, _UNITS, _RULE, _SIZE, _NAMES = range(5)
 """What is to change, the easiest first."""
 _WITHOUT: Final = {
-    CELL: "in whatever cell",
+    CELL: "in any cell",
     TRAITS: "without the traits asked for",
     AGGREGATES: "without the aggregates asked for",
     CANDIDATES: "with an allocation candidate in their provider trees",
@@ -29,7 +29,7 @@ _NAMED: Final = Stage(-1, SELECTION)
 
 
 def without_weighers(scan: Scan, ranked: Ranked) -> list[str]:
-    """For each weigher the host that would win without it, where that is another: the sum is made anew, ties by row.
+    """For each weigher the host that would win without it, if it is another: the sum is recomputed, ties by row.
     O(weighers^2 * hosts that pass)."""
     rows = ranked.rows
     if len(rows) < 2:
@@ -73,7 +73,7 @@ def near_misses(scan: Scan, ranked: Ranked) -> list[str]:
 
 
 def _failing(scan: Scan, ranked: Ranked) -> dict[Stage, Mask]:
-    """Whether each stage that judges the request refuses each considered row, whatever the others say."""
+    """Whether each stage refuses each considered row, independently of the others."""
     rows, spec = ranked.considered, scan.request.spec
     failing = _candidates_fail(scan, rows)
     if names_hosts(spec):
@@ -106,7 +106,7 @@ def _filters_fail(scan: Scan, rows: Rows) -> dict[Stage, Mask]:
 
 
 def _judged(scan: Scan, rows: Rows) -> list[tuple[Stage, Mask]]:
-    """Stages with verdicts by host class or by row, and what they refuse."""
+    """Stages with results by host class or by row, and the rows they refuse."""
     signature = scan.signature
     class_of = scan.fleet.store.row["class_of"][rows]
     by_class = [(signature.stages[number], ~passes[class_of]) for number, passes in signature.class_results().items()]

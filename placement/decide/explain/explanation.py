@@ -39,8 +39,8 @@ class RankedHost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """The whole story of a request on the fleet as it is. ``removed`` counts by stage, in order; ``counterfactuals``
-    say what would change the answer; ``refusal`` is set where no host passed."""
+    """The explanation of a request on the current fleet. ``removed`` counts by stage, in order; ``counterfactuals`` say
+    what would change the answer; ``refusal`` is set where no host passed."""
 
     considered: int
     removed: Mapping[str, int]
@@ -50,7 +50,7 @@ class Explanation:
     refusal: Refusal | None
 
     def reason(self, node: str) -> HostReason | None:
-        """Why ``node`` was refused; None if it passed or is no host here. O(hosts)."""
+        """Why ``node`` was refused; None if it passed or is not a host. O(hosts)."""
         return next((each for each in self.refused if each.node == node), None)
 
 

@@ -33,7 +33,7 @@ class Reasons:
         return stages[stage].name, self.of_stage(stages[stage], row)
 
     def of_stage(self, stage: Stage, row: int) -> str:
-        """Why ``stage`` refuses the host at ``row``, which it does, whatever the others say."""
+        """Why ``stage`` refuses the host at ``row``, independently of other stages."""
         if stage.filter is None:
             index = self._signature.resource_of(stage)
             if index is not None:
@@ -117,7 +117,7 @@ def shortage(fleet: Fleet, row: int, resource: int, amount: int) -> str:
         return f"{name} {amount}{unit} is more than max_unit {most}{unit}"
     if amount < least:
         return f"{name} {amount}{unit} is less than min_unit {least}{unit}"
-    return f"{name} {amount}{unit} is no multiple of step_size {int(inventory['step_size'][resource, row])}{unit}"
+    return f"{name} {amount}{unit} is not a multiple of step_size {int(inventory['step_size'][resource, row])}{unit}"
 
 
 def _names(names: tuple[str, ...], host: str) -> bool:

@@ -76,7 +76,7 @@ def capacity_factors(
 def over_subscription_ratio(capability: Mapping[str, Any], default: str | float) -> float:
     """A pool's ratio from its report: its own value, else ``default``; ``auto`` follows what is provisioned.
 
-    1.0 where thin provisioning is not supported or a capacity is no number. ValueError or TypeError for a value that
+    1.0 if thin provisioning is not supported or a capacity is not a number. ValueError or TypeError for a value that
     is neither ``auto`` nor a number. O(1). Source: Cinder 29, calculate_max_over_subscription_ratio.
     """
     total, free = capability.get("total_capacity_gb", 0), capability.get("free_capacity_gb", 0)

@@ -86,7 +86,7 @@ class PoolColumns:
         self.kernel.set_rows(rows)
 
     def order(self, block: NDArray[np.float64], live: NDArray[np.int32]) -> None:
-        """Hold exactly these rows. Whoever follows the log starts anew."""
+        """Replace all rows. Readers of the log start again."""
         self.resize(len(live))
         self.block[:, : self.rows] = block
         self.live[: self.rows] = live

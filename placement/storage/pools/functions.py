@@ -53,7 +53,7 @@ def value(function: Expression, scope: Mapping[str, Any]) -> Any:
 
 
 def filter_passes(pools: PoolRows, filter_properties: FilterProperties, row: int, *, strict: bool) -> tuple[bool, str]:
-    """DriverFilter's verdict on one pool, and why not. O(tree)."""
+    """DriverFilter's result for one pool, and the reason of a refusal. O(tree)."""
     function = function_of(pools, row, FILTER, strict=strict)
     if function is None:
         return True, ""
@@ -71,8 +71,8 @@ def filter_passes(pools: PoolRows, filter_properties: FilterProperties, row: int
 def goodness(pools: PoolRows, filter_properties: FilterProperties, row: int, *, strict: bool) -> float:
     """GoodnessWeigher's rating of one pool, 0 to 100: the best over the names of its protocol. O(tree).
 
-    0 where there is no function, or it has no value, or one outside 0 and 100. ExpressionError where the value is no
-    number at all, so that no rating can be compared with it (Cinder 29 crashes).
+    0 if there is no function, or it has no value, or one outside 0 to 100. ExpressionError if the value is not a
+    number, so that it cannot be compared (Cinder 29 crashes).
     """
     function = function_of(pools, row, GOODNESS, strict=strict)
     if function is None:
@@ -88,6 +88,6 @@ def _rating(function: Expression, scope: Mapping[str, Any]) -> float:
     if isinstance(rated, bool):
         return 100.0 if rated else 0.0
     if not isinstance(rated, int | float):
-        problem = f"goodness_function {function.text[:200]!r} gives {rated!r:.60}, which is no number"
+        problem = f"goodness_function {function.text[:200]!r} gives {rated!r:.60}, which is not a number"
         raise ExpressionError(problem, "TypeError")
     return float(rated) if 0 <= rated <= 100 else 0.0

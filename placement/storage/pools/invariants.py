@@ -1,5 +1,4 @@
-"""What must hold of the pools of a fleet whatever was done to them. Looks at everything, for tests and for files that
-are doubted."""
+"""The invariants of the pools of a fleet, for tests and for files of doubtful origin."""
 
 from __future__ import annotations
 
@@ -53,7 +52,7 @@ def _check_capacities(pools: PoolRows, default_ratio: str, live: list[int]) -> N
     block = columns.block.copy()
     derive(block, np.array(live, np.int32))
     assert np.array_equal(block, columns.block), "derived figures"
-    assert np.isfinite(block[:10]).all(), "a figure is no number"
+    assert np.isfinite(block[:10]).all(), "a capacity is not finite"
     for row in live:
         facts = pools.fact(row)
         figures = read_capacities(facts.reported, default_ratio)

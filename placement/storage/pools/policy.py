@@ -56,8 +56,8 @@ class VolumePolicy:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Mapping[str, Any]]) -> VolumePolicy:
-        """A policy from the table ``storage``; tables of ``Policy`` may stand beside it. UnknownName, DuplicateName or
-        InvalidValue for what is no policy, naming the option. O(options)."""
+        """A policy from the table ``storage``; tables of ``Policy`` are ignored. UnknownName, DuplicateName or
+        InvalidValue, naming the option, for an invalid policy. O(options)."""
         if not isinstance(values, Mapping):
             raise invalid("policy", values, "a table of tables")
         for name in values:

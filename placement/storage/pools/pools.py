@@ -1,5 +1,5 @@
-"""All storage pools of a fleet: services, capability reports, figures, volumes. It knows what is where and what is
-left; it decides nothing. Candidate order is Cinder's: backends as they came to be known, their pools likewise."""
+"""All storage pools of a fleet: services, capability reports, capacities, volumes. It stores state and makes no
+decisions. Candidate order is Cinder's: backends and their pools in the order of their first report."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Pools(PoolRows):
         """Uuids of the aggregates (racks) of a service host or cluster, where ``set_aggregates`` named them."""
         self.default_ratio = "20.0"
         self.now = 0.0
-        """The latest time that a report or a request has told."""
+        """The latest time of a report or a request."""
         self.variables = PoolVariables(self)
         """What expressions read, as columns."""
 
@@ -71,8 +71,8 @@ class Pools(PoolRows):
     # services
 
     def add_services(self, services: Iterable[VolumeService]) -> None:
-        """Make services known, in the order of Cinder's service list; one of a known host replaces it in its place.
-        InvalidValue for what is no service. O(services)."""
+        """Add services, in the order of Cinder's service list; a service of a known host replaces the previous one.
+        InvalidValue for a malformed service. O(services)."""
         checked = list(map(_check_service, services))
         for service in checked:
             self._put_service(service)
@@ -86,8 +86,8 @@ class Pools(PoolRows):
         frozen: bool | None = None,
         availability_zone: str | None = None,
     ) -> None:
-        """Change what is said of a service; None leaves it. Pools of a backend without a service that is up, enabled
-        and not frozen are no candidates, and come back at the end of the order. UnknownName. O(pools of it)."""
+        """Change the settings of a service; None keeps a setting. Pools of a backend without a service that is up,
+        enabled and not frozen are no candidates, and come back at the end of the order. UnknownName. O(pools of it)."""
         if host not in self.services:
             raise UnknownName.among("volume service", str(host), self.services, field="host")
         given = {"up": up, "disabled": disabled, "frozen": frozen, "availability_zone": availability_zone}
@@ -125,11 +125,10 @@ class Pools(PoolRows):
     # reports
 
     def report(self, report: BackendReport, *, availability_zone: str | None = None) -> bool:
-        """Take in a capability report; its service becomes known if it is not (in ``availability_zone``, or nova).
-
-        False if it is older than the last one and says nothing new. Capacities of a pool that was charged after the
-        report was made stay as they are. InvalidValue for what is no report. O(pools of the backend); O(all pools)
-        where pools come to a backend that is not the last.
+        """Store a capability report; an unknown service is added (in ``availability_zone``, or nova). False if it is
+        older than the last one and has nothing new. Capacities of a pool that was charged after the report was made
+        stay as they are. InvalidValue for a malformed report. O(pools of the backend); O(all pools) if a backend other
+        than the last one gets new pools.
         """
         check_report(report)
         at = float(report.at)
@@ -162,7 +161,7 @@ class Pools(PoolRows):
         return found
 
     def _refresh(self, key: str, new: BackendReport | None = None) -> None:
-        """Bring a backend's pools to what its services and its report say; ``new`` is the report that just came."""
+        """Update a backend's pools from its services and its report; ``new`` is the report just received."""
         service, report = self._serving(key), self._report_for(key)
         backend = self.backends.get(key)
         if service is None or report is None:
@@ -285,8 +284,8 @@ class Pools(PoolRows):
         self._put("aggregates", host, uuids)
 
     def add_volumes(self, volumes: Iterable[Volume]) -> None:
-        """Volumes that exist already: what filters and weighers read of them; capacities are told by reports.
-        DuplicateName or InvalidValue. O(volumes)."""
+        """Add existing volumes, for filters and weighers; capacities come from reports. DuplicateName or InvalidValue.
+        O(volumes)."""
         checked = list(volumes)
         seen: set[str] = set()
         for volume in checked:

@@ -113,8 +113,8 @@ class Capacities:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One backend of the scheduler's map. ``host`` is the service that was up first when it came; ``updated`` the time
-    of its report; ``pools`` maps a pool's name to its row, in the order in which they came."""
+    """One backend of the scheduler's map. ``host`` is the first service that was up when the backend was added;
+    ``updated`` the time of its report; ``pools`` maps a pool's name to its row, in order of first report."""
 
     host: str
     cluster_name: str | None
@@ -202,7 +202,7 @@ def _filled(pool: dict[str, Any], backend: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_capacities(reported: Mapping[str, Any], default_ratio: str) -> Capacities:
-    """A pool's capacities out of its report; with ``problem`` set, and no figure taken, if one makes no sense. O(1)."""
+    """A pool's capacities from its report; with ``problem`` set, and no capacity used, if one is invalid. O(1)."""
     try:
         total = _amount(reported, "total_capacity_gb", words=True)
         free = _amount(reported, "free_capacity_gb", words=True)

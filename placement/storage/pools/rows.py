@@ -1,5 +1,5 @@
-"""The rows of all pools: facts and figures in candidate order, each change recorded for other versions and told to
-those who follow. It knows no reports; pools.py does."""
+"""The rows of all pools: facts and capacities in candidate order. Each change is recorded for other versions and logged
+for readers. ``pools`` interprets reports."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .volumes import Placed, Volume, Volumes
 Line = NDArray[np.float64]
 
 MAX_CHANGED_ROWS: Final = 1_000_000
-"""Changes of facts that are remembered; then whoever follows starts anew."""
+"""Maximum number of logged changes of facts; beyond it readers start again."""
 
 
 class PoolRows:
     """Rows, volumes, and what is charged.
 
-    ``layout`` moves when rows are laid anew, ``epoch`` when what pools report has changed (``changed_rows``
-    has the rows), and the log in ``columns.kernel`` tells of every changed row.
+    ``layout`` increases when rows are rebuilt, ``epoch`` when what pools report has changed (``changed_rows`` has the
+    rows), and the log in ``columns.kernel`` tells of every changed row.
     """
 
     def __init__(self, history: History) -> None:
@@ -92,7 +92,7 @@ class PoolRows:
         self.make(partial(setattr, self, name, value), partial(setattr, self, name, before))
 
     def _put(self, name: str, key: str, value: object) -> None:
-        """Have a value under a key of the mapping ``name``; a new key comes last."""
+        """Set a key of the mapping ``name``; a new key is added last."""
         before = getattr(self, name).get(key)
         self.make(partial(self._put_key, name, key, value), partial(self._put_key, name, key, before))
 
@@ -167,8 +167,8 @@ class PoolRows:
         self.columns.kernel.forget_log()
 
     def _lay(self, key: str | None = None, gap: int = 0) -> int:
-        """Lay the rows anew without empty ones, and leave ``gap`` behind the pools of ``key``; returns where the gap
-        ends. O(rows)."""
+        """Rebuild the rows without empty ones, with ``gap`` free rows after the pools of ``key``; returns the end of
+        the gap. O(rows)."""
         order: list[int] = []
         backends: dict[str, Backend] = {}
         end = 0
@@ -196,7 +196,7 @@ class PoolRows:
         self.layout += 1
 
     def _tidy(self) -> None:
-        """Lay the rows anew when most are empty."""
+        """Rebuild the rows when most are empty."""
         if self.columns.rows > 64 + 2 * len(self.row_of):
             self._lay()
 

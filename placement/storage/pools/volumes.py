@@ -31,7 +31,7 @@ Placed = tuple[str, str, int, str | None, str, tuple[str, ...]]
 
 
 class Volumes(Mapping[str, Volume]):
-    """Volumes by id. ``counted(host, change)`` is told where one comes or goes."""
+    """Volumes by id. ``counted(host, change)`` is called when one is added or removed."""
 
     def __init__(self, counted: Callable[[str, int], None]) -> None:
         self._by_id: dict[str, Volume | Placed] = {}
@@ -67,7 +67,7 @@ class Volumes(Mapping[str, Volume]):
             raise DuplicateName(f"volume {volume_id} exists", field=field)
 
     def put(self, volume_id: str, volume: Volume | None) -> None:
-        """Have this volume under its id, or none, whatever was there; unrecorded. O(1)."""
+        """Set or remove the volume with an id, unrecorded. O(1)."""
         before = self.get(volume_id)
         if before is not None:
             del self._by_id[volume_id]

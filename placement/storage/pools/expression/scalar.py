@@ -32,7 +32,7 @@ Scopes = Mapping[str, Any]
 """Scope name -> name -> value."""
 
 MOST_BITS: Final = 4096
-"""Bits of a whole number that a power may have; Cinder goes on until memory ends."""
+"""Maximum bits of the result of an integer power; Cinder has no limit."""
 MOST_ITEMS: Final = 10_000
 """Characters or items of a text or list that is multiplied."""
 _ERRORS: Final = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError)

@@ -1,4 +1,4 @@
-"""Expressions by their text: each distinct text is read once, whoever reports it."""
+"""Expressions by their text: each distinct text is parsed once, for all pools that report it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The value of an expression for many pools at once. What doubles cannot hold exactly, and most of what is no number,
-is marked HARD and left to scalar.py, so that both always agree.
+"""The value of an expression for many pools at once. Values that doubles cannot represent exactly, and most values that
+are not numbers, are marked HARD and left to ``scalar``, so that both always agree.
 
 A value is a float64 number and a kind for each row; whole numbers are exact below 2**52, where HARD begins.
 """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _AffinityFilter(PoolFilter):
-    """What the two share; ``wants`` is the verdict on a pool that holds one of the volumes."""
+    """Base of both filters; ``wants`` is the result for a pool that holds one of the volumes."""
 
     reads: ClassVar[str] = REQUEST
     hint: ClassVar[str]
@@ -43,9 +43,8 @@ class _AffinityFilter(PoolFilter):
 
     def why(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
         if not self._ids(filter_properties):
-            return (
-                f"the hint {self.hint} is no list of uuids: {filter_properties.spec.scheduler_hints[self.hint]!r:.80}"
-            )
+            hint = filter_properties.spec.scheduler_hints[self.hint]
+            return f"the hint {self.hint} is not a list of uuids: {hint!r:.80}"
         return f"holds {'none' if self.wants else 'one'} of the volumes of the hint {self.hint}"
 
 

@@ -35,7 +35,7 @@ class AvailabilityZoneFilter(PoolFilter):
 
 
 def zones(filter_properties: FilterProperties) -> tuple[str, ...]:
-    """The zones that will do; empty if all will."""
+    """The accepted zones; empty for all."""
     spec = filter_properties.spec
     if spec.availability_zones:
         return tuple(spec.availability_zones)

@@ -1,4 +1,4 @@
-"""What a filter of pools is: it judges rows, and says why it refuses one."""
+"""The contract of a pool filter: its result by row, and the reason of a refusal."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Mask = NDArray[np.bool_]
 FACTS: Final = "facts"
 """A filter that reads what pools report, and the spec."""
 CAPACITIES: Final = "capacities"
-"""A filter that also reads what changes as volumes are placed on the pool it judges."""
+"""A filter that also reads capacities, which change as volumes are placed on the pool."""
 REQUEST: Final = "request"
 """A filter that reads more: the request beside its spec, or volumes wherever they are."""
 ERRORS: Final = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
-"""What judging a pool by ill-fitting values may raise: the pool is refused, the request lives."""
+"""Exceptions of a filter on malformed values: the pool is refused, the request continues."""
 
 
 class PoolFilter:
-    """Base of the filters. ``reads`` says what may change its verdict on a pool."""
+    """Base of the filters. ``reads`` determines which changes may alter its result for a pool."""
 
     name: ClassVar[str]
     reads: ClassVar[str] = FACTS
@@ -41,15 +41,15 @@ class PoolFilter:
         return True
 
     def passes(self, pools: Pools, filter_properties: FilterProperties, rows: Rows) -> Mask:
-        """Verdict on each row. O(rows)."""
+        """Result by row, bool[rows]. O(rows)."""
         return np.fromiter((self._judged(pools, filter_properties, row) for row in rows.tolist()), np.bool_, len(rows))
 
     def key(self, filter_properties: FilterProperties) -> Hashable:
-        """What a filter that reads facts alone reads of the request."""
+        """The part of the request that a filter that reads only facts depends on."""
         raise NotImplementedError
 
     def following(self, pools: Pools, rows: Rows) -> Rows:
-        """Those of ``rows``, whose figures changed, that must be judged anew. O(rows)."""
+        """Those of ``rows``, whose capacities changed, that must be evaluated again. O(rows)."""
         return rows
 
     def _judged(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
@@ -59,19 +59,19 @@ class PoolFilter:
             return False
 
     def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
-        """Verdict on one row; one of ``ERRORS`` where Cinder would crash, which refuses the pool."""
+        """Result for one row; raises one of ``ERRORS`` where Cinder would crash, which refuses the pool."""
         raise NotImplementedError
 
     def reason(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
-        """Why it refuses a row, in words with numbers."""
+        """Why it refuses a row, as a sentence with numbers."""
         return self.failure(pools, filter_properties, row) or self.why(pools, filter_properties, row)
 
     def why(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
-        """The reason where nothing went wrong."""
+        """The reason if no exception was raised."""
         raise NotImplementedError
 
     def failure(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
-        """What judging the row raised, if anything."""
+        """The exception raised for the row, if any."""
         try:
             self.pool_passes(pools, filter_properties, row)
         except ERRORS as error:

@@ -1,6 +1,6 @@
 """InstanceLocalityFilter: on the host of a guest, by the hint ``local_to_instance``. Source: Cinder 29.
 
-Nova is not asked: the engine knows where its guests are, or is told where to look.
+Nova is not queried: the engine knows the hosts of its guests, or uses ``instance_host``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class InstanceLocalityFilter(PoolFilter):
-    """Passes a pool whose host part is the guest's service host. A hint that is no uuid refuses every pool."""
+    """Passes a pool whose host part is the guest's service host. A hint that is not a uuid refuses every pool."""
 
     name: ClassVar[str] = "InstanceLocalityFilter"
     reads: ClassVar[str] = REQUEST
@@ -28,7 +28,7 @@ class InstanceLocalityFilter(PoolFilter):
     def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
         uuid = filter_properties.spec.scheduler_hints["local_to_instance"]
         if not is_uuid(uuid):
-            raise ValueError(f"the hint local_to_instance is no uuid: {uuid!r:.60}")
+            raise ValueError(f"the hint local_to_instance is not a uuid: {uuid!r:.60}")
         host = filter_properties.instance_host(uuid)
         if host is None:
             raise LookupError(f"no instance {uuid} is known")

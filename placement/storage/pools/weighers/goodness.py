@@ -24,7 +24,7 @@ class GoodnessWeigher(PoolWeigher):
         return goodness_ratings(pools, filter_properties, rows, strict=self.options.compat == "strict")
 
     def following(self, pools: Pools, rows: Rows) -> Rows:
-        """Those of ``rows``, whose figures changed, that must be rated anew. O(rows)."""
+        """Those of ``rows``, whose capacities changed, that must be rated again. O(rows)."""
         return pools.variables.texts(GOODNESS).living(rows)
 
     def refusal(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str | None:
