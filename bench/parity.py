@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +27,8 @@ from ..placement.request.prefilters import NoImage
 from ..placement.types.errors import HostlerError, InvalidValue, MetricNotFound, NoValidHost
 from ..placement.types.request import Request
 from . import nova_cases
+from .parity_cinder import compare_cinder, read_suites
+from .parity_tally import Tally
 
 Case = dict[str, Any]
 Answer = dict[str, Any]
@@ -178,16 +179,6 @@ def _query(case: Case) -> Answer:
 # comparing
 
 
-@dataclass(slots=True)
-class Tally:
-    """How the comparison went: ``differences`` are (case id, what differs), ``known`` the same for documented ones."""
-
-    cases: int = 0
-    equal: int = 0
-    differences: list[tuple[str, str]] = field(default_factory=list)
-    known: list[tuple[str, str]] = field(default_factory=list)
-
-
 def compare_nova(cases: Iterator[Case]) -> Tally:
     """Answer every case and compare all that was recorded of it. A known difference counts as one only if Nova's own
     behaviour, asked for by ``nova_bugs``, gives what was recorded."""
@@ -322,8 +313,6 @@ def cinder_command(*paths: Path) -> int:
     Prints every difference and, last, "cinder parity: N of M cases equal". Exit code 1 if any case differs that is no
     known difference.
     """
-    from .parity_cinder import compare_cinder, read_suites
-
     _check_paths(paths)
     tally = compare_cinder(itertools.chain.from_iterable(map(read_suites, paths)))
     return _report("cinder", tally)

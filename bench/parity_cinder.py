@@ -28,7 +28,7 @@ from ..placement.storage.pools.view import attribute
 from ..placement.storage.pools.volumes import Volume
 from ..placement.storage.scan import rank
 from ..placement.types.errors import InvalidValue
-from .parity import Tally
+from .parity_tally import Tally
 
 Case = dict[str, Any]
 Found = tuple[str | None, str | None]

@@ -16,7 +16,8 @@ from ..placement.types.errors import InvalidValue
 from .forks import Children
 from .machine import queries
 from .machine.event_log import History
-from .machine.machine import AnyCommand, Order, ServiceMachine
+from .machine.machine import ServiceMachine
+from .machine.orders import AnyCommand, Order
 from .machine.state import ServiceState
 from .tenancy import commands as c
 from .tenancy.errors import NotAuthenticated

@@ -14,7 +14,8 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from ..journal.journal import Record
 from ..machine.engine_commands import Placed, PlaceMany, SetPolicy
-from ..machine.machine import Order, ServiceMachine
+from ..machine.machine import ServiceMachine
+from ..machine.orders import Order
 from ..machine.replaying import begin, records
 from ..tenancy.tenants import LOCAL as ITSELF
 from .guests import read_policy

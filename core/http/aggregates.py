@@ -9,7 +9,7 @@ from msgspec import structs
 from ...placement.api.answers import ProviderAggregates
 from ...placement.api.commands import SetAggregates
 from . import schemas
-from .api import Api
+from .handling import Handling
 from .messages import Request, Response, answer
 from .refusals import generation_checked
 from .routing import Route
@@ -25,12 +25,12 @@ def _shown(request: Request, found: ProviderAggregates) -> Response:
     return answer(request, body)
 
 
-async def list_aggregates(request: Request, api: Api) -> Response:
+async def list_aggregates(request: Request, api: Handling) -> Response:
     """GET .../aggregates"""
     return _shown(request, api.model.provider_aggregates(request.items[0]))
 
 
-async def set_aggregates(request: Request, api: Api) -> Response:
+async def set_aggregates(request: Request, api: Handling) -> Response:
     """PUT .../aggregates; the answer repeats them as they were given."""
     uuid = api.model.provider(request.items[0]).uuid
     generation = None

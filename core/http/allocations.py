@@ -10,8 +10,8 @@ from msgspec import UNSET
 from ...placement.api.commands import ConsumerAllocations, DeleteAllocations, SetAllocations
 from ...placement.api.errors import CONCURRENT_UPDATE, BadRequest, Conflict
 from . import schemas
-from .api import Api
 from .errors import HttpError, bad_request
+from .handling import Handling
 from .messages import Request, Response, answer, no_content
 from .refusals import said_as
 from .routing import Route
@@ -21,7 +21,7 @@ UNKNOWN_TYPE: Final = "unknown"
 """How a consumer without a type is shown."""
 
 
-def consumer_of(body: Mapping[str, Any], request: Request, api: Api) -> ConsumerAllocations:
+def consumer_of(body: Mapping[str, Any], request: Request, api: Handling) -> ConsumerAllocations:
     """The allocations that a body requests for one consumer, in the format of its microversion."""
     allocations = body["allocations"]
     if isinstance(allocations, list):
@@ -60,7 +60,7 @@ def consumer_uuid(text: str) -> str:
     return plain_uuid(text)
 
 
-async def show_allocations(request: Request, api: Api) -> Response:
+async def show_allocations(request: Request, api: Handling) -> Response:
     """GET /allocations/{consumer_uuid}"""
     uuid = request.items[0]
     found = api.model.allocations(plain_uuid(uuid)) if is_uuid(uuid) else None
@@ -80,7 +80,7 @@ async def show_allocations(request: Request, api: Api) -> Response:
     return answer(request, body, modified=found.updated)
 
 
-async def show_provider_allocations(request: Request, api: Api) -> Response:
+async def show_provider_allocations(request: Request, api: Handling) -> Response:
     """GET /resource_providers/{uuid}/allocations"""
     found = api.model.provider_allocations(request.items[0])
     held: dict[str, dict[str, Any]] = {}
@@ -92,7 +92,7 @@ async def show_provider_allocations(request: Request, api: Api) -> Response:
     return answer(request, body, modified=found.updated)
 
 
-async def set_allocations(request: Request, api: Api) -> Response:
+async def set_allocations(request: Request, api: Handling) -> Response:
     """PUT /allocations/{consumer_uuid}"""
     uuid = consumer_uuid(request.items[0])
     body = await read_json(request, api, schemas.at(schemas.SET_ALLOCATIONS, request.minor))
@@ -101,7 +101,7 @@ async def set_allocations(request: Request, api: Api) -> Response:
     return no_content()
 
 
-async def manage_allocations(request: Request, api: Api) -> Response:
+async def manage_allocations(request: Request, api: Handling) -> Response:
     """POST /allocations"""
     body = await read_json(request, api, schemas.at(schemas.MANAGE_ALLOCATIONS, request.minor))
     command = SetAllocations(now=request.now, consumers=consumers_of(body, request, api))
@@ -109,12 +109,12 @@ async def manage_allocations(request: Request, api: Api) -> Response:
     return no_content()
 
 
-def consumers_of(body: Mapping[str, Any], request: Request, api: Api) -> dict[str, ConsumerAllocations]:
+def consumers_of(body: Mapping[str, Any], request: Request, api: Handling) -> dict[str, ConsumerAllocations]:
     """What each consumer shall hold."""
     return {consumer_uuid(uuid): consumer_of(one, request, api) for uuid, one in body.items()}
 
 
-async def _submit(command: SetAllocations, api: Api, prefix: str) -> None:
+async def _submit(command: SetAllocations, api: Handling, prefix: str) -> None:
     try:
         with said_as(400, prefix, BadRequest):
             await api.writer.submit(command)
@@ -124,7 +124,7 @@ async def _submit(command: SetAllocations, api: Api, prefix: str) -> None:
         raise HttpError(409, f"Unable to allocate inventory: {error.args[0]}", code=error.placement_code) from error
 
 
-async def delete_allocations(request: Request, api: Api) -> Response:
+async def delete_allocations(request: Request, api: Handling) -> Response:
     """DELETE /allocations/{consumer_uuid}"""
     uuid = request.items[0]
     if not is_uuid(uuid):

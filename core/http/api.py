@@ -8,7 +8,7 @@ import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from ...placement.api.commands import PlacementCommand
 from ...placement.api.placement_model import PlacementModel
@@ -19,23 +19,18 @@ from .auth import Authenticator, authenticator
 from .candidate_query import Queries
 from .config import PlacementConfig
 from .errors import HttpError, error_body, preferred
+from .handling import Writer
 from .identity import SENDER
 from .messages import Request, Response
 from .microversion import negotiate
 from .refusals import as_http
+from .routes import ROUTES
 from .routing import Route, Routes
 
 if TYPE_CHECKING:
     from .policy import Policy
 
 VERSION_HEADER: Final = "openstack-api-version"
-
-
-class Writer(Protocol):
-    """Where commands go: carried out one after the other, each answered when it is durable."""
-
-    async def submit(self, command: PlacementCommand) -> Any:
-        """The command's result. Raises what the model refuses it with, and what keeps it from being carried out."""
 
 
 class InMemory:
@@ -76,8 +71,6 @@ class Api:
     policy: Policy | None = field(init=False)
 
     def __post_init__(self) -> None:
-        from .routes import ROUTES
-
         self.routes = Routes(ROUTES)
         self.auth, self.policy = authenticator(self.config), None
         self._drawn = 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from .config import PlacementConfig, StaticToken
-from .errors import HttpError
+from .errors import unauthorized
 from .identity import Identity
 
 
@@ -19,12 +19,6 @@ class Authenticator(Protocol):
 
     async def aclose(self) -> None:
         """Give back what the way holds."""
-
-
-def unauthorized(challenge: str = "") -> HttpError:
-    """401, with what the client may do about it."""
-    headers = [("www-authenticate", challenge)] if challenge else []
-    return HttpError(401, headers=headers)
 
 
 class TrustedHeaders:

@@ -12,7 +12,7 @@ import msgspec
 from ...placement.api.answers import Candidates
 from ...placement.candidates.tree_search import SearchTakesLong
 from ...placement.request.placement_query import PlacementQuery
-from .api import Api
+from .handling import Handling
 from .messages import Request, Response, dated
 from .refusals import naming
 from .routing import Route
@@ -29,7 +29,7 @@ LONG_ANSWER: Final = 5_000
 """Number of expected candidates from which a child process computes the answer."""
 
 
-async def list_candidates(request: Request, api: Api) -> Response:
+async def list_candidates(request: Request, api: Handling) -> Response:
     """GET /allocation_candidates"""
     query = api.queries.of(request)
     most = api.config.max_allocation_candidates
@@ -49,7 +49,7 @@ async def list_candidates(request: Request, api: Api) -> Response:
 
 
 def _found(
-    request: Request, api: Api, query: PlacementQuery, seed: tuple[int, int] | None, *, patience: int | None = None
+    request: Request, api: Handling, query: PlacementQuery, seed: tuple[int, int] | None, *, patience: int | None = None
 ) -> bytes:
     """The candidates as JSON. SearchTakesLong."""
     found = api.model.allocation_candidates(

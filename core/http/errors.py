@@ -128,3 +128,9 @@ def _quality(offer: str, ranges: Sequence[tuple[str, float]]) -> float:
             if name == pattern:
                 return quality
     return 0.0
+
+
+def unauthorized(challenge: str = "") -> HttpError:
+    """401, with what the client may do about it."""
+    headers = [("www-authenticate", challenge)] if challenge else []
+    return HttpError(401, headers=headers)

@@ -10,7 +10,7 @@ from ...placement.api.commands import AddInventory, DeleteInventories, DeleteInv
 from ...placement.api.errors import BadRequest, Conflict, NotFound
 from ...placement.fleet.inventories import Inventory
 from . import schemas
-from .api import Api
+from .handling import Handling
 from .messages import Request, Response, answer, no_content
 from .refusals import said_as
 from .routing import Route
@@ -49,17 +49,17 @@ def _one(request: Request, found: values.Inventories, status: int = 200) -> Resp
     return answer(request, body, modified=found.updated, status=status)
 
 
-async def list_inventories(request: Request, api: Api) -> Response:
+async def list_inventories(request: Request, api: Handling) -> Response:
     """GET .../inventories"""
     return _all(request, api.model.inventories(request.items[0]))
 
 
-async def show_inventory(request: Request, api: Api) -> Response:
+async def show_inventory(request: Request, api: Handling) -> Response:
     """GET .../inventories/{resource_class}"""
     return _one(request, api.model.inventory(*request.items))
 
 
-async def add_inventory(request: Request, api: Api) -> Response:
+async def add_inventory(request: Request, api: Handling) -> Response:
     """POST .../inventories"""
     uuid = api.model.provider(request.items[0]).uuid
     body = await read_json(request, api, schemas.ADD_INVENTORY)
@@ -78,7 +78,7 @@ async def add_inventory(request: Request, api: Api) -> Response:
     return response
 
 
-async def set_inventories(request: Request, api: Api) -> Response:
+async def set_inventories(request: Request, api: Handling) -> Response:
     """PUT .../inventories"""
     uuid = api.model.provider(request.items[0]).uuid
     body = await read_json(request, api, schemas.SET_INVENTORIES)
@@ -97,7 +97,7 @@ async def set_inventories(request: Request, api: Api) -> Response:
     return _all(request, found)
 
 
-async def set_inventory(request: Request, api: Api) -> Response:
+async def set_inventory(request: Request, api: Handling) -> Response:
     """PUT .../inventories/{resource_class}"""
     uuid = api.model.provider(request.items[0]).uuid
     body = await read_json(request, api, schemas.SET_INVENTORY)
@@ -117,7 +117,7 @@ async def set_inventory(request: Request, api: Api) -> Response:
     return _one(request, found)
 
 
-async def delete_inventory(request: Request, api: Api) -> Response:
+async def delete_inventory(request: Request, api: Handling) -> Response:
     """DELETE .../inventories/{resource_class}"""
     uuid, name = request.items
     uuid = api.model.provider(uuid).uuid
@@ -129,7 +129,7 @@ async def delete_inventory(request: Request, api: Api) -> Response:
     return no_content()
 
 
-async def delete_inventories(request: Request, api: Api) -> Response:
+async def delete_inventories(request: Request, api: Handling) -> Response:
     """DELETE .../inventories"""
     await api.writer.submit(DeleteInventories(now=request.now, provider=request.items[0]))
     return no_content()

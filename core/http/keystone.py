@@ -16,9 +16,8 @@ import httpx
 import msgspec
 import trio
 
-from .auth import unauthorized
 from .config import Keystone
-from .errors import HttpError
+from .errors import HttpError, unauthorized
 from .identity import NOBODY, Identity
 
 MOST_CACHED: Final = 10_000

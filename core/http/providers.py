@@ -11,8 +11,8 @@ from ...placement.api.commands import CreateProvider, DeleteProvider, UpdateProv
 from ...placement.api.errors import BadRequest, NotFound
 from ...placement.request.placement_query import RequestGroup
 from . import schemas
-from .api import Api
 from .errors import not_found
+from .handling import Handling
 from .messages import Request, Response, answer, no_content
 from .query_values import memberships, resources, traits
 from .refusals import naming, said_as
@@ -37,7 +37,7 @@ def represent(request: Request, provider: Provider) -> dict[str, Any]:
     return shown
 
 
-async def list_providers(request: Request, api: Api) -> Response:
+async def list_providers(request: Request, api: Handling) -> Response:
     """GET /resource_providers"""
     query = check_query(request, schemas.at(schemas.LIST_PROVIDERS, request.minor))
     required, forbidden, any_of = traits(request)
@@ -60,7 +60,7 @@ async def list_providers(request: Request, api: Api) -> Response:
     return answer(request, {"resource_providers": [represent(request, one) for one in found]}, modified=modified)
 
 
-async def create_provider(request: Request, api: Api) -> Response:
+async def create_provider(request: Request, api: Handling) -> Response:
     """POST /resource_providers"""
     schema = schemas.CREATE_PROVIDER_14 if request.minor >= 14 else schemas.CREATE_PROVIDER
     body = await read_json(request, api, schema)
@@ -82,13 +82,13 @@ async def create_provider(request: Request, api: Api) -> Response:
     return response
 
 
-async def show_provider(request: Request, api: Api) -> Response:
+async def show_provider(request: Request, api: Handling) -> Response:
     """GET /resource_providers/{uuid}"""
     provider = api.model.provider(request.items[0])
     return answer(request, represent(request, provider), modified=provider.updated)
 
 
-async def update_provider(request: Request, api: Api) -> Response:
+async def update_provider(request: Request, api: Handling) -> Response:
     """PUT /resource_providers/{uuid}"""
     uuid = request.items[0]
     api.model.provider(uuid)  # 404 takes precedence over errors in the body
@@ -107,7 +107,7 @@ async def update_provider(request: Request, api: Api) -> Response:
     return answer(request, represent(request, provider), modified=provider.updated)
 
 
-async def delete_provider(request: Request, api: Api) -> Response:
+async def delete_provider(request: Request, api: Handling) -> Response:
     """DELETE /resource_providers/{uuid}"""
     uuid = request.items[0]
     try:

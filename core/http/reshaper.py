@@ -8,8 +8,8 @@ from ...placement.api.commands import Reshape, ReshapedProvider
 from ...placement.api.errors import UNDEFINED, BadRequest, Conflict
 from . import schemas
 from .allocations import consumers_of
-from .api import Api
 from .errors import HttpError
+from .handling import Handling
 from .inventories import inventories_of
 from .messages import Request, Response, no_content
 from .refusals import said_as
@@ -17,7 +17,7 @@ from .routing import Route
 from .validation import is_uuid, plain_uuid, read_json
 
 
-async def reshape(request: Request, api: Api) -> Response:
+async def reshape(request: Request, api: Handling) -> Response:
     """POST /reshaper"""
     body = await read_json(request, api, schemas.at(schemas.RESHAPE, request.minor))
     providers = {

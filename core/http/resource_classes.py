@@ -7,8 +7,8 @@ from typing import Any, Final
 from ...placement.api.commands import CreateResourceClass, DeleteResourceClass, RenameResourceClass
 from ...placement.api.errors import BadRequest, Conflict
 from . import schemas
-from .api import Api
 from .errors import bad_request
+from .handling import Handling
 from .messages import Request, Response, answer, no_content
 from .refusals import said_as
 from .routing import Route
@@ -21,7 +21,7 @@ def _represent(request: Request, name: str) -> dict[str, Any]:
     return {"name": name, "links": [{"rel": "self", "href": f"{request.prefix}/resource_classes/{name}"}]}
 
 
-async def list_classes(request: Request, api: Api) -> Response:
+async def list_classes(request: Request, api: Handling) -> Response:
     """GET /resource_classes"""
     found = api.model.resource_classes()
     times = [one.updated for one in found if one.updated is not None]
@@ -29,20 +29,20 @@ async def list_classes(request: Request, api: Api) -> Response:
     return answer(request, body, modified=max(times, default=None))
 
 
-async def create_class(request: Request, api: Api) -> Response:
+async def create_class(request: Request, api: Handling) -> Response:
     """POST /resource_classes"""
     name = (await read_json(request, api, schemas.RESOURCE_CLASS))["name"]
     await api.writer.submit(CreateResourceClass(now=request.now, name=name))
     return Response(201, headers=[("location", request.url(f"/resource_classes/{name}"))])
 
 
-async def show_class(request: Request, api: Api) -> Response:
+async def show_class(request: Request, api: Handling) -> Response:
     """GET /resource_classes/{name}"""
     found = api.model.resource_class(request.items[0])
     return answer(request, _represent(request, found.name), modified=found.updated)
 
 
-async def rename_class(request: Request, api: Api) -> Response:
+async def rename_class(request: Request, api: Handling) -> Response:
     """PUT /resource_classes/{name} below 1.7"""
     name = request.items[0]
     new_name = (await read_json(request, api, schemas.RESOURCE_CLASS))["name"]
@@ -50,7 +50,7 @@ async def rename_class(request: Request, api: Api) -> Response:
     return Response(200, answer(request, _represent(request, new_name)).body, "application/json")
 
 
-async def ensure_class(request: Request, api: Api) -> Response:
+async def ensure_class(request: Request, api: Handling) -> Response:
     """PUT /resource_classes/{name}"""
     name = request.items[0]
     problem = schemas.RESOURCE_CLASS.problem({"name": name})
@@ -61,7 +61,7 @@ async def ensure_class(request: Request, api: Api) -> Response:
     return Response(201 if is_new else 204, headers=[("location", location)])
 
 
-async def delete_class(request: Request, api: Api) -> Response:
+async def delete_class(request: Request, api: Handling) -> Response:
     """DELETE /resource_classes/{name}"""
     prefix = "Error in delete resource class: "
     with said_as(400, prefix, BadRequest), said_as(409, prefix, Conflict):

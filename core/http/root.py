@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from .api import Api
+from .handling import Handling
 from .messages import Request, Response, answer
 from .microversion import NEWEST
 from .routing import Route
 
 
-async def show_versions(request: Request, api: Api) -> Response:
+async def show_versions(request: Request, api: Handling) -> Response:
     """GET /"""
     version = {
         "id": "v1.0",

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from .errors import HttpError
+from .handling import Handling
 from .messages import Request, Response
 from .microversion import NEWEST
 
-if TYPE_CHECKING:
-    from .api import Api
-
-Handler = Callable[[Request, "Api"], Awaitable[Response]]
+Handler = Callable[[Request, Handling], Awaitable[Response]]
 Key = tuple[str | None, ...]
 
 

@@ -16,8 +16,9 @@ from ...placement.api.placement_model import PlacementModel
 from ...placement.fleet.fleet import Fleet
 from ...placement.types.errors import InvalidValue
 from .access_log import AccessLog
-from .api import Api, InMemory, Writer
+from .api import Api, InMemory
 from .config import MEMORY, PlacementConfig, check, load_config
+from .handling import Writer
 from .server import Server
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class OnService:
 
     async def serve(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `drain` or cancelled; started with the address. InvalidValue if the address is unusable."""
-        from ..machine.placement_writes import ServiceModel, ServiceWriter
+        from ..machine.placement_writes import ServiceModel
+        from .placement_writer import ServiceWriter
 
         config = self._config
         host, port = address(config.listen)
@@ -139,9 +141,10 @@ async def _opened(config: PlacementConfig, log: AccessLog) -> AsyncIterator[tupl
         return
     from ..journal.journal import Journal  # the rest of the service takes its time to import
     from ..machine.machine import ServiceMachine
-    from ..machine.placement_writes import ServiceModel, ServiceWriter
+    from ..machine.placement_writes import ServiceModel
     from ..service import Service
     from ..writer.writer import open_writer
+    from .placement_writer import ServiceWriter
 
     machine = ServiceMachine()
     async with open_writer(machine, Journal.in_folder(config.data)) as writer:

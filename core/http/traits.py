@@ -7,8 +7,8 @@ from typing import Any, Final
 from ...placement.api.answers import ProviderTraits
 from ...placement.api.commands import CreateTrait, DeleteProviderTraits, DeleteTrait, SetTraits
 from . import schemas
-from .api import Api
 from .errors import bad_request
+from .handling import Handling
 from .messages import Request, Response, answer, dated, no_content
 from .refusals import generation_checked
 from .routing import Route
@@ -20,7 +20,7 @@ _BAD_NAME: Final = (
 )
 
 
-async def list_traits(request: Request, api: Api) -> Response:
+async def list_traits(request: Request, api: Handling) -> Response:
     """GET /traits"""
     query = check_query(request, schemas.LIST_TRAITS)
     filters: dict[str, Any] = {}
@@ -44,13 +44,13 @@ async def list_traits(request: Request, api: Api) -> Response:
     return answer(request, {"traits": [trait.name for trait in found]}, modified=max(times, default=None))
 
 
-async def show_trait(request: Request, api: Api) -> Response:
+async def show_trait(request: Request, api: Handling) -> Response:
     """GET /traits/{name}"""
     trait = api.model.trait(request.items[0])
     return dated(request, no_content(), trait.updated)
 
 
-async def create_trait(request: Request, api: Api) -> Response:
+async def create_trait(request: Request, api: Handling) -> Response:
     """PUT /traits/{name}"""
     name = request.items[0]
     if schemas.CUSTOM_TRAIT.problem(name) is not None:
@@ -61,7 +61,7 @@ async def create_trait(request: Request, api: Api) -> Response:
     return response
 
 
-async def delete_trait(request: Request, api: Api) -> Response:
+async def delete_trait(request: Request, api: Handling) -> Response:
     """DELETE /traits/{name}"""
     await api.writer.submit(DeleteTrait(now=request.now, name=request.items[0]))
     return no_content()
@@ -72,12 +72,12 @@ def _shown(request: Request, found: ProviderTraits) -> Response:
     return answer(request, body, modified=found.updated)
 
 
-async def list_provider_traits(request: Request, api: Api) -> Response:
+async def list_provider_traits(request: Request, api: Handling) -> Response:
     """GET /resource_providers/{uuid}/traits"""
     return _shown(request, api.model.provider_traits(request.items[0]))
 
 
-async def set_provider_traits(request: Request, api: Api) -> Response:
+async def set_provider_traits(request: Request, api: Handling) -> Response:
     """PUT /resource_providers/{uuid}/traits"""
     body = await read_json(request, api, schemas.SET_TRAITS)
     command = SetTraits(
@@ -90,7 +90,7 @@ async def set_provider_traits(request: Request, api: Api) -> Response:
         return _shown(request, await api.writer.submit(command))
 
 
-async def delete_provider_traits(request: Request, api: Api) -> Response:
+async def delete_provider_traits(request: Request, api: Handling) -> Response:
     """DELETE /resource_providers/{uuid}/traits"""
     await api.writer.submit(DeleteProviderTraits(now=request.now, provider=request.items[0]))
     return no_content()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from . import schemas
-from .api import Api
+from .handling import Handling
 from .messages import Request, Response, answer
 from .routing import Route
 from .validation import check_query
@@ -14,13 +14,13 @@ TYPES_SINCE: Final = 38
 RULE: Final = "placement:usages"
 
 
-async def show_provider_usages(request: Request, api: Api) -> Response:
+async def show_provider_usages(request: Request, api: Handling) -> Response:
     """GET /resource_providers/{uuid}/usages"""
     found = api.model.provider_usages(request.items[0])
     return answer(request, {"resource_provider_generation": found.generation, "usages": found.usages})
 
 
-async def show_usages(request: Request, api: Api) -> Response:
+async def show_usages(request: Request, api: Handling) -> Response:
     """GET /usages: a project's reader may see that project's."""
     api.authorize(request, RULE, request.query.last().get("project_id"))
     query = check_query(request, schemas.at(schemas.USAGES, request.minor))

@@ -7,15 +7,13 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 
+from .config import PlacementConfig
 from .errors import HttpError, bad_request
 from .messages import Request
-
-if TYPE_CHECKING:
-    from .api import Api
 
 SMALL: Final = 65_536
 """Larger bodies are validated in a thread, with abbreviated messages."""
@@ -35,6 +33,12 @@ def plain_uuid(text: str) -> str:
     """A uuid as Placement writes it: lower case, with dashes."""
     bare = text.replace("urn:", "").replace("uuid:", "").strip("{}").replace("-", "").lower()
     return f"{bare[:8]}-{bare[8:12]}-{bare[12:16]}-{bare[16:20]}-{bare[20:]}"
+
+
+class Configured(Protocol):
+    """What knows the configured limits of the API."""
+
+    config: PlacementConfig
 
 
 class Schema:
@@ -69,7 +73,7 @@ class Schema:
         return f"{error.message[:MOST_SAID]}\n\nFailed validating {error.validator!r} at instance{path[:MOST_SAID]}"
 
 
-async def read_json(request: Request, api: Api, schema: Schema) -> Any:
+async def read_json(request: Request, api: Configured, schema: Schema) -> Any:
     """The body as JSON that the schema accepts. Raises HttpError: 400, and 408 and 413 from reading it."""
     body = await request.read_body()
     depth = api.config.limits.json_depth

@@ -14,7 +14,8 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from ..tenancy import commands as c
 from . import engine_commands as p
-from .machine import Guests, Order, ServiceMachine, guests_named
+from .machine import ServiceMachine, guests_named
+from .orders import Guests, Order
 from .queries import CapacityOf
 
 KEPT: Final = 10_000

@@ -22,8 +22,8 @@ from ...placement.types.request import Flavor, RequestSpec
 from ..tenancy.commands import CatalogCommand
 from .engine_commands import Asked, Move, Place, PlaceMany, Release, Resize
 from .engine_commands import Placed as PlacedMany
-from .machine import Order, ServiceMachine
-from .placement_writes import PlacementWrite
+from .machine import ServiceMachine
+from .orders import Order, PlacementWrite
 from .replaying import begin, records
 
 

@@ -37,12 +37,11 @@ from .engine_commands import (
     edit,
 )
 from .engine_commands import Placed as PlacedMany
-from .placement_writes import PlacementWrite, carry_out, consumers_of
+from .orders import AnyCommand, Guests, Order, PlacementWrite, RULES
+from .placement_writes import carry_out, consumers_of
 from .replicated import finished
 from .state import ServiceState, service_policy
 from .tenant_changes import change_tenants
-
-AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite
 
 CONCERNED_KEPT: Final = 20_000
 """Number of recent orders whose affected guests are available: more than the event log keeps."""
@@ -50,30 +49,8 @@ CONCERNED_KEPT: Final = 20_000
 log = logging.getLogger("hostler.machine")
 
 
-Guests = dict[str, dict[str, None]]
-"""Uuids by project, in order."""
-
-
-RULES: Final = 1
-"""Revision of the rules of tenancy, as orders are given under them; those of journals before there were revisions have
-0. A replay carries each out under the rules of its time.
-
-1: what tenants may specify is limited (``tenancy.admission``); a guest that is resized or moved stays in its project's
-pools; a project does not take over guests of its name; roles are given within a domain; who deletes a user must be
-allowed as much; certificate names are within a domain's suffixes; pools keep their hosts.
-"""
 _FIRST_RULES: Final = 0x93
 """First byte of an order without a revision: a list of three."""
-
-
-class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What the journal holds: a command, its time in seconds since the epoch, the user who gave it, and the revision of
-    the rules that it was given under."""
-
-    now: float
-    user: str
-    command: AnyCommand
-    rules: int = RULES
 
 
 class ServiceMachine:

@@ -1,9 +1,8 @@
-"""The Placement API's writes as orders of the service: one state, one journal and one account of usage for both."""
+"""The Placement API's writes carried out on the state of the service, with usage counted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,19 +12,7 @@ from ...placement.api.placement_model import PlacementModel
 from ...placement.api.providers import found, normal_uuid
 from ...placement.fleet.fleet import Fleet
 from ...placement.types.errors import UnknownName
-from ..http.identity import SENDER
-from ..tenancy.tenants import LOCAL, PLACEMENT
-from .engine_commands import Command
-
-if TYPE_CHECKING:
-    from ..service import Service
-    from .state import ServiceState
-
-
-class PlacementWrite(Command, frozen=True, tag="placement"):
-    """A write of the Placement API. For cloud admins; the API checks access by its own policy."""
-
-    command: api.PlacementCommand
+from .state import ServiceState
 
 
 class ServiceModel(PlacementModel):
@@ -37,22 +24,6 @@ class ServiceModel(PlacementModel):
     @property
     def fleet(self) -> Fleet:  # type: ignore[override]  # the engine may bring another version of it back
         return self._state.engine.fleet
-
-
-class ServiceWriter:
-    """Hands the API's writes to the service's writer."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    async def submit(self, command: api.PlacementCommand) -> Any:
-        """The command's result, once it is durable. Errors as the model's and the writer's."""
-        from .machine import Order  # which knows this module
-
-        sender = SENDER.get().user
-        user = LOCAL if sender is None else f"{PLACEMENT}{sender}"
-        order = Order(self._service.now(), user, PlacementWrite(command=command))
-        return await self._service.writer.submit(order)
 
 
 def carry_out(state: ServiceState, command: api.PlacementCommand, rules: int) -> object:

@@ -13,8 +13,7 @@ from ...placement.api.commands import Reshape, SetAllocations
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from ..machine import engine_commands as p
-from ..machine.machine import Order
-from ..machine.placement_writes import PlacementWrite
+from ..machine.orders import Order, PlacementWrite
 from ..tenancy.commands import CreateToken
 
 FILE_BYTES: Final = 256 << 20

@@ -20,7 +20,8 @@ from ..journal.journal import Journal
 from ..journal.store import about_last
 from ..machine.engine_commands import SetPolicy
 from ..machine.event_log import KEPT, History
-from ..machine.machine import Order, ServiceMachine
+from ..machine.machine import ServiceMachine
+from ..machine.orders import Order
 from ..machine.replicated import Replayed
 from ..machine.state import PolicyValues
 from ..rpc.server import RpcServer

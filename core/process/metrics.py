@@ -20,7 +20,7 @@ from ...placement.types.errors import HostlerError
 from ..journal.journal import Recovery
 from ..machine.engine_commands import Move, Place, PlaceMany, Resize
 from ..machine.engine_commands import Placed as PlacedMany
-from ..machine.machine import Order
+from ..machine.orders import Order
 from ..machine.phase_timing import Phases, PhaseSampler
 from ..machine.queries import capacity
 from ..rpc.server import RpcServer

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 import trio
 
 from ...placement.types.errors import HostlerError
 from ..errors import InternalError
-from .messages import NIL, Call, Reply, encode, error_object, too_long
-
-if TYPE_CHECKING:
-    from .session import Session
+from .messages import NIL, Call, ErrorStyle, Reply, encode, error_object, too_long
 
 log = logging.getLogger("hostler.rpc")
+
+
+class Caller(Protocol):
+    """The session that a batch came in on."""
+
+    outstanding: int
+    answer_bytes: int
+    style: ErrorStyle
+
+    def begin(self, call: Call, reply: Reply, *, batched: bool = False) -> str:
+        """Begin one call, whose answer goes to ``reply``."""
+        ...
 
 
 class BatchAnswers:
     """The answers of a batch, encoded one by one, so that their total size is known and bounded."""
 
-    def __init__(self, session: Session, count: int, reply: Reply) -> None:
+    def __init__(self, session: Caller, count: int, reply: Reply) -> None:
         self._session, self._reply, self._waiting = session, reply, count
         self._answers: list[tuple[Any, msgspec.Raw] | None] = [None] * count
         self._bytes = 0
@@ -58,7 +67,7 @@ class BatchAnswers:
         return error_object(error, self._session.style), NIL
 
 
-async def answer_questions(session: Session, questions: Sequence[tuple[Call, Reply]]) -> None:
+async def answer_questions(session: Caller, questions: Sequence[tuple[Call, Reply]]) -> None:
     """Answer one question after the other, with turns for others in between."""
     for call, take in questions:
         session.begin(call, take, batched=True)

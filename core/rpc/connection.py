@@ -10,20 +10,19 @@ import ssl
 import struct
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 import trio
 
 from ...placement.types.errors import HostlerError
+from ..service import Service
 from ..tenancy.errors import NotAuthenticated
 from .framing import BadFrame, Framer
 from .messages import error_object, notification
 from .session import Session
 from .tls import TlsFailed, begins_with_tls, let_read, names_of, secured
-
-if TYPE_CHECKING:
-    from .server import RpcServer
+from .watching import Watchers
 
 READ_BYTES: Final = 64 << 10
 SEND_BYTES: Final = 1 << 20
@@ -68,12 +67,33 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Seconds for a peer to receive the next megabyte; then the connection is closed."""
 
 
+class Budget:
+    """What all connections of a server use together, and the limits of each."""
+
+    __slots__ = ("limits", "unfinished_bytes")
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.unfinished_bytes = 0
+        """Of all messages that have come in part."""
+
+
 class Connection:
     """Transport of one connection. ``run`` serves until the peer disconnects or must be disconnected."""
 
-    def __init__(self, server: RpcServer, stream: trio.abc.Stream, *, tls: ssl.SSLContext | None = None) -> None:
-        self.server, self.limits, self.stream = server, server.limits, stream
-        self._tls = tls
+    def __init__(
+        self,
+        service: Service,
+        watchers: Watchers,
+        budget: Budget,
+        stream: trio.abc.Stream,
+        *,
+        tls: ssl.SSLContext | None = None,
+        certificates_required: bool = False,
+    ) -> None:
+        self.limits, self.stream = budget.limits, stream
+        self._service, self._watchers, self._budget = service, watchers, budget
+        self._tls, self._certificates_required = tls, certificates_required
         self.scope = trio.CancelScope()
         self.waiting_bytes = 0
         self._session: Session | None = None
@@ -112,7 +132,7 @@ class Connection:
     def end(self) -> None:
         """Release the resources of a closed connection."""
         self._ended = True
-        self.server.unfinished_bytes -= self._framer.unfinished
+        self._budget.unfinished_bytes -= self._framer.unfinished
         self._out.clear()
         self.waiting_bytes = 0
         if self._session is not None:
@@ -124,11 +144,11 @@ class Connection:
     async def run(self, *, local: bool) -> None:
         """Serve the peer."""
         try:
-            identity = self.server.service.newcomer(local=local, certificate=await self._certificate())
+            identity = self._service.newcomer(local=local, certificate=await self._certificate())
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._session = Session(
-                    self.server.service, self.server.watchers, identity, self, answer_bytes=self.limits.answer_bytes
+                    self._service, self._watchers, identity, self, answer_bytes=self.limits.answer_bytes
                 )
                 nursery.start_soon(self._until_lost, self._send_all)
                 await self._until_lost(self._read)
@@ -156,7 +176,7 @@ class Connection:
         if limit.cancelled_caught:
             raise trio.BrokenResourceError("no TLS handshake in time")
         shown = stream.getpeercert()
-        if self.server.certificates_required and not shown:
+        if self._certificates_required and not shown:
             raise NotAuthenticated("a client certificate is required here", field="tls", hint="show one")
         return names_of(shown)
 
@@ -186,8 +206,8 @@ class Connection:
                 finally:
                     self._taking = False
                     self._room.unpark_all()
-                    self.server.unfinished_bytes += self._framer.unfinished - before
-                if self.server.unfinished_bytes > self.limits.unfinished_bytes:
+                    self._budget.unfinished_bytes += self._framer.unfinished - before
+                if self._budget.unfinished_bytes > self.limits.unfinished_bytes:
                     raise BadFrame("the service has too many unfinished messages", hint="try again later")
         except BadFrame as error:
             log.info("connection closed: %s", error)
@@ -235,7 +255,7 @@ class Connection:
                 break
             if self._began:
                 raise BadFrame("a message took too long to arrive")
-            if not self.busy and self._session not in self.server.watchers:
+            if not self.busy and self._session not in self._watchers:
                 log.info("connection closed: idle")
                 break
         return b""
@@ -249,7 +269,7 @@ class Connection:
     async def _dismiss(self, error: BadFrame) -> None:
         """Tell the peer why it loses its connection, and give it time to read that."""
         assert self._session is not None
-        self.server.unfinished_bytes -= self._framer.unfinished
+        self._budget.unfinished_bytes -= self._framer.unfinished
         self._framer = Framer(0)
         self.send(notification("error", error_object(error, self._session.style)))
         await self._linger()

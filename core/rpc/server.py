@@ -12,7 +12,7 @@ from ...placement.types.errors import InvalidValue
 from ..errors import Overloaded
 from ..service import Service
 from .addresses import Address, bound, forget, listen
-from .connection import LOST, Connection, Limits, farewell, is_own, keep_alive
+from .connection import LOST, Budget, Connection, Limits, farewell, is_own, keep_alive
 from .watching import Watchers
 
 __all__ = ["Limits", "RpcServer"]
@@ -32,14 +32,13 @@ class RpcServer:
         tls: ssl.SSLContext | None = None,
         certificates_required: bool = False,
     ) -> None:
-        self.service, self.limits, self.tls = service, limits or Limits(), tls
+        self.service, self.tls = service, tls
+        self.budget = Budget(limits or Limits())
         self.certificates_required = certificates_required
         self.watchers = Watchers(service)
         self.connections: set[Connection] = set()
         self.refused = 0
         """Connections closed because there were too many."""
-        self.unfinished_bytes = 0
-        """Bytes of all incomplete messages."""
         self._accepting = trio.CancelScope()
 
     async def serve(
@@ -84,7 +83,7 @@ class RpcServer:
         await trio.serve_listeners(handle, [listener], handler_nursery=nursery)
 
     async def _serve(self, address: Address, raw: trio.SocketStream) -> None:
-        if len(self.connections) >= self.limits.connections:
+        if len(self.connections) >= self.budget.limits.connections:
             self.refused += 1
             if address.kind != "tls":
                 await farewell(raw, Overloaded("there are too many connections", hint="try again later"))
@@ -101,7 +100,14 @@ class RpcServer:
     ) -> None:
         """Serve one peer until it disconnects or must be disconnected; ``local``: it is the service's own user;
         ``tls``: TLS is required."""
-        connection = Connection(self, stream, tls=tls)
+        connection = Connection(
+            self.service,
+            self.watchers,
+            self.budget,
+            stream,
+            tls=tls,
+            certificates_required=self.certificates_required,
+        )
         self.connections.add(connection)
         try:
             with connection.scope:

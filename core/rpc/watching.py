@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from ..machine.event_log import Event
-from ..machine.machine import Order
+from ..machine.orders import Order
 from ..machine.queries import capacity
 from ..service import Identity, Service
 from ..tenancy.errors import NotAuthenticated

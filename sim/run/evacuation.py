@@ -4,16 +4,16 @@ failure, by the policy of the run; those that find no host wait, if requests may
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from ...placement.types.request import Request
-from ..trace.workload import EPOCH_S, STEP_S
-
-if TYPE_CHECKING:
-    from .run import Run
-    from .site import Changes
+from ...placement.decide.engine import Engine
+from ...placement.types.request import Request, RequestSpec
+from ..trace.workload import EPOCH_S, STEP_S, Guests
+from .fleet_plan import FleetPlan
+from .site import Changes, Site
 
 ENDED = "no host before its end"
 """Why a guest is lost that would have left by now."""
@@ -43,11 +43,41 @@ class Off(NamedTuple):
     group: str | None
 
 
+class Population(Protocol):
+    """The guests of a run that have a host, and the only place that knows who is alive."""
+
+    plan: FleetPlan
+    workload: Guests
+    wait_s: float
+    site: Site
+    engine: Engine
+
+    def spec_of(self, uuid: str) -> RequestSpec:
+        """What a guest asked for."""
+        ...
+
+    def take_off(self, uuids: Sequence[str]) -> dict[str, int]:
+        """Release guests whose host is down; returns when each would leave, in seconds of the workload."""
+        ...
+
+    def put_back(self, uuid: str, leaves: int) -> None:
+        """A guest that was taken off has a host again."""
+        ...
+
+    def lost(self, uuid: str, seconds: int) -> None:
+        """A guest that was taken off ends ``seconds`` before its time."""
+        ...
+
+    def stood_still(self, seconds: int) -> None:
+        """A guest had no host for so long."""
+        ...
+
+
 class Evacuation:
     """The guests of one run that are without a host, and those that are to move. Call ``step`` once a step, when those
     that leave have left."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Population) -> None:
         self.run = run
         self.off: dict[str, Off] = {}
         self.draining: dict[str, None] = {}

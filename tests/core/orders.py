@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from hostler.core.machine.engine_commands import AddHosts, Asked, Place
-from hostler.core.machine.machine import AnyCommand, Order, ServiceMachine
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import AnyCommand, Order
 from hostler.placement.types.host import Host
 
 NOW = 1_700_000_000.0

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.core.machine import engine_commands as p
-from hostler.core.machine.machine import AnyCommand, Order, ServiceMachine
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import AnyCommand, Order
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import QuotaExceeded
 from hostler.placement.fleet.inventories import Inventory

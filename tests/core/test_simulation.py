@@ -15,7 +15,8 @@ from trio.testing import MockClock
 from hostler.core.errors import DeadlineExceeded, StorageFailed
 from hostler.core.journal.journal import Journal
 from hostler.core.machine.engine_commands import AddHosts
-from hostler.core.machine.machine import Order, ServiceMachine
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import Order
 from hostler.core.rpc.caller import ConnectionLost
 from hostler.core.rpc.server import RpcServer
 from hostler.core.service import Service

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from hostler.core.machine.engine_commands import Release
-from hostler.core.machine.machine import Order, ServiceMachine
-from hostler.core.machine.placement_writes import PlacementWrite, ServiceModel
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import Order, PlacementWrite
+from hostler.core.machine.placement_writes import ServiceModel
 from hostler.placement.api import commands as api
 
 from ..core.orders import NOW, machine, order, place, uuid_of

@@ -19,7 +19,8 @@ from cryptography.x509.oid import NameOID
 from hostler.core.journal.journal import Journal
 from hostler.core.machine.engine_commands import AddHosts
 from hostler.core.machine.event_log import KEPT, History
-from hostler.core.machine.machine import Order, ServiceMachine
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import Order
 from hostler.core.machine.replicated import Replayed
 from hostler.core.rpc.addresses import Address
 from hostler.core.rpc.server import Limits, RpcServer

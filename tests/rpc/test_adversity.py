@@ -308,21 +308,21 @@ async def test_unfinished_messages_of_all_together_are_bounded() -> None:
         async with peer(served) as first, peer(served) as second:
             half = msgpack.packb([0, 1, "release", [[b"x" * 2_000_000]]])[:-1]
             await first.stream.send_all(half)
-            await until(lambda: served.server.unfinished_bytes == len(half))
+            await until(lambda: served.server.budget.unfinished_bytes == len(half))
             await send_all_it_takes(second.stream, half)
             assert "unfinished" in await second.dismissed()
-            assert served.server.unfinished_bytes == len(half)
-        await until(lambda: served.server.unfinished_bytes == 0)
+            assert served.server.budget.unfinished_bytes == len(half)
+        await until(lambda: served.server.budget.unfinished_bytes == 0)
 
 
 async def test_a_peer_that_vanishes_within_a_message_is_forgotten() -> None:
     async with served_with_witness() as served:
         async with peer(served) as gone:
             await gone.stream.send_all(msgpack.packb([0, 1, "place", [PLACE]])[:-3])
-            await until(lambda: served.server.unfinished_bytes > 0)
+            await until(lambda: served.server.budget.unfinished_bytes > 0)
             gone.stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, struct.pack("ii", 1, 0))
         await until(lambda: len(served.server.connections) == 1)
-        assert served.server.unfinished_bytes == 0
+        assert served.server.budget.unfinished_bytes == 0
 
 
 async def test_a_long_message_within_the_limit_is_taken_whatever_pieces_it_comes_in() -> None:

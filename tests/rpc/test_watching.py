@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from hostler.core.machine.placement_writes import PlacementWrite
+from hostler.core.machine.orders import PlacementWrite
 from hostler.core.rpc.client import Client, open_client
 from hostler.core.tenancy.commands import CreateDomain, CreateProject, CreateUser, Grant, Revoke, SetLimits
 from hostler.core.tenancy.errors import NotAllowed, NotAuthenticated

@@ -13,7 +13,8 @@ import trio
 from hostler.core.cli import main
 from hostler.core.journal.journal import Journal
 from hostler.core.machine.engine_commands import AddHosts, AddServerGroup, PlaceMany, Release, Resize
-from hostler.core.machine.machine import Order, ServiceMachine
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import Order
 from hostler.core.writer.writer import Writer
 from hostler.placement.types.errors import HostlerError, InvalidValue
 from hostler.sim.run.policies import policy_of

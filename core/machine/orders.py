@@ -1,0 +1,43 @@
+"""Orders as values: what the journal holds. A command, when it was given, and by whom."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from ...placement.api import commands as api
+from ..tenancy import commands as c
+from .engine_commands import Command, EngineCommand
+
+
+class PlacementWrite(Command, frozen=True, tag="placement"):
+    """A write of the Placement API. For cloud admins; who may call the API is the API's own business."""
+
+    command: api.PlacementCommand
+
+
+AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite
+
+Guests = dict[str, dict[str, None]]
+"""Uuids by project, in order."""
+
+
+RULES: Final = 1
+"""Revision of the rules of tenancy, as orders are given under them; those of journals before there were revisions have
+0. A replay carries each out under the rules of its time.
+
+1: what tenants may specify is limited (``tenancy.admission``); a guest that is resized or moved stays in its project's
+pools; a project does not take over guests of its name; roles are given within a domain; who deletes a user must be
+allowed as much; certificate names are within a domain's suffixes; pools keep their hosts.
+"""
+
+
+class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the journal holds: a command, its time in seconds since the epoch, the user who gave it, and the revision of
+    the rules that it was given under."""
+
+    now: float
+    user: str
+    command: AnyCommand
+    rules: int = RULES
