@@ -25,7 +25,7 @@ import cyclopts
 import numpy as np
 import trio
 
-from hostler.core.machine.engine_commands import AddHosts, asked
+from hostler.core.engine_commands import AddHosts, asked
 from hostler.core.rpc.client import BlockingClient, Client, open_client
 from hostler.placement.types.host import Host
 from hostler.placement.types.request import Flavor, Request, RequestSpec

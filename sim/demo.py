@@ -13,14 +13,14 @@ from cyclopts.validators import Number
 
 from ..placement.types.host import Host
 from .progress import INTERRUPTED, Stop, progress
-from .questions.sizing import Search, lower_bound
 from .report.screen import show
 from .run.cloud import Cloud, made_up, one_kind
+from .run.day import made_up_day
 from .run.replay import Replay
+from .run.sizing import Search, lower_bound
 from .run.summary import Sizing, Summary, Try
 from .run.tally import Tally
 from .trace.azure import read_trace
-from .trace.day import made_up_day
 from .trace.workload import Workload
 
 app = cyclopts.App(name="demo", help="Play a day of a cloud, or a real trace, and show what the scheduler did.")

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import hostler
 from hostler.core.cli import main
 from hostler.placement.filters.base import Selection
+
+
+def generator() -> ModuleType:
+    """docs/generate_map.py, which reads the imports of the code."""
+    path = Path(__file__).resolve().parent.parent / "docs" / "generate_map.py"
+    spec = importlib.util.spec_from_file_location("generate_map", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_no_modules_and_no_rooms_import_each_other_in_a_circle() -> None:
+    code = generator()
+    assert code.circles(code.imports()) == []
+    assert code.circles(code.rooms()) == []
+
+
+def test_the_map_of_the_architecture_is_the_map_of_the_code() -> None:
+    code = generator()
+    page = code.PAGE.read_text(encoding="utf-8")
+    assert code.with_map(page) == page, "run: python docs/generate_map.py"
 
 
 def imported(statement: str) -> set[str]:

@@ -13,8 +13,8 @@ from cyclopts import Parameter
 
 from ...placement.types.decision import Decision
 from ...placement.types.errors import InvalidValue
+from ..engine_commands import Place, SetService, asked
 from ..errors import from_value
-from ..machine.engine_commands import Place, SetService, asked
 from .remote import LOCAL, REFUSED, SMALL, Asked, Remote
 
 place = cyclopts.App(name="place", help="Choose a host for a guest, and charge it. Exit code 3: no host.")

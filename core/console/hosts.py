@@ -15,7 +15,7 @@ from cyclopts.validators import Number
 from ...placement.types.errors import InvalidValue
 from ...placement.types.from_builtins import from_plain
 from ...placement.types.host import Host
-from ..machine.engine_commands import AddHosts
+from ..engine_commands import AddHosts
 from .remote import LOCAL, Remote
 
 host = cyclopts.App(name="host", help="List, show, add, remove, enable and disable hosts.")

@@ -12,8 +12,8 @@ from cyclopts import Parameter
 
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
+from ..engine_commands import Placed, PlaceMany, SetPolicy
 from ..journal.journal import Record
-from ..machine.engine_commands import Placed, PlaceMany, SetPolicy
 from ..machine.machine import ServiceMachine
 from ..machine.orders import Order
 from ..machine.replaying import begin, records

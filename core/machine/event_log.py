@@ -12,8 +12,8 @@ import msgspec
 
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
+from .. import engine_commands as p
 from ..tenancy import commands as c
-from . import engine_commands as p
 from .machine import ServiceMachine, guests_named
 from .orders import Guests, Order
 from .queries import CapacityOf

@@ -19,9 +19,9 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue, NoValidHost
 from ...placement.types.guest_history import GuestHistory, PastGuest
 from ...placement.types.request import Flavor, RequestSpec
+from ..engine_commands import Asked, Move, Place, PlaceMany, Release, Resize
+from ..engine_commands import Placed as PlacedMany
 from ..tenancy.commands import CatalogCommand
-from .engine_commands import Asked, Move, Place, PlaceMany, Release, Resize
-from .engine_commands import Placed as PlacedMany
 from .machine import ServiceMachine
 from .orders import Order, PlacementWrite
 from .replaying import begin, records

@@ -19,9 +19,9 @@ from ...placement.decide.batch_decisions import Decisions
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue, NoValidHost
 from ...placement.types.request import Request
+from ..engine_commands import AddServerGroup, Asked, Placed, RemoveServerGroup, edit
 from ..errors import InternalError
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS
-from .engine_commands import AddServerGroup, Asked, Placed, RemoveServerGroup, edit
 from .phase_timing import PhaseSampler
 from .state import ServiceState
 

@@ -14,12 +14,7 @@ from ...placement.api.answers import Inventories, Provider, ProviderAggregates, 
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from ...placement.types.host import Aggregate
-from ..errors import InternalError
-from ..tenancy import commands as c
-from ..tenancy import rights
-from ..tenancy.tenants import is_internal
-from . import guests
-from .engine_commands import (
+from ..engine_commands import (
     AddHosts,
     AddProvider,
     AddServerGroup,
@@ -36,8 +31,12 @@ from .engine_commands import (
     UpdateAggregate,
     edit,
 )
-from .engine_commands import Placed as PlacedMany
-from .orders import AnyCommand, Guests, Order, PlacementWrite, RULES
+from ..engine_commands import Placed as PlacedMany
+from ..errors import InternalError
+from ..tenancy import rights
+from ..tenancy.tenants import is_internal
+from . import guests
+from .orders import AnyCommand, Guests, Order, PlacementWrite
 from .placement_writes import carry_out, consumers_of
 from .replicated import finished
 from .state import ServiceState, service_policy

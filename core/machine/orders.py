@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 
 from ...placement.api import commands as api
+from ..engine_commands import Command, EngineCommand
 from ..tenancy import commands as c
-from .engine_commands import Command, EngineCommand
 
 
 class PlacementWrite(Command, frozen=True, tag="placement"):

@@ -16,11 +16,11 @@ from ...placement.fleet.host_view import HostView
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ...placement.types.host import Service
 from ...placement.types.request import Flavor, Image
+from .. import engine_commands as p
 from ..errors import ErrorValue, to_value
 from ..tenancy.catalog import KeptFlavor, KeptImage, may_use, visible
 from ..tenancy.rights import check_request_of_reader, may_see_tokens, no_instance, project_scope, unseen
 from ..tenancy.tenants import CLOUD, RANK
-from . import engine_commands as p
 from .state import ServiceState, service_policy
 
 KeptThing = TypeVar("KeptThing", KeptFlavor, KeptImage)

@@ -19,13 +19,13 @@ from ...placement.policy.policy import Policy
 from ...placement.types.errors import InvalidValue, NoValidHost
 from ...placement.types.host import Aggregate
 from ...placement.types.request import Request, RequestSpec
+from ..engine_commands import Asked, Specs
 from ..errors import DataDamaged, from_value, to_value
 from ..tenancy import admission
 from ..tenancy.catalog import Catalog, may_use, unknown
 from ..tenancy.pools import Pools
 from ..tenancy.tenants import Tenants
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS, Usage
-from .engine_commands import Asked, Specs
 from .phase_timing import PhaseSampler
 
 FORMAT: Final = 1

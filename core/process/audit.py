@@ -12,7 +12,7 @@ import msgspec
 from ...placement.api.commands import Reshape, SetAllocations
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
-from ..machine import engine_commands as p
+from .. import engine_commands as p
 from ..machine.orders import Order, PlacementWrite
 from ..tenancy.commands import CreateToken
 

@@ -15,10 +15,11 @@ import msgspec
 import trio
 
 from ...placement.types.errors import HostlerError
+from .. import tracing
+from ..engine_commands import SetPolicy
 from ..http.config import MEMORY
 from ..journal.journal import Journal
 from ..journal.store import about_last
-from ..machine.engine_commands import SetPolicy
 from ..machine.event_log import KEPT, History
 from ..machine.machine import ServiceMachine
 from ..machine.orders import Order
@@ -30,7 +31,7 @@ from ..service import Service
 from ..tasks import background, in_thread
 from ..tenancy.tenants import LOCAL
 from ..writer.writer import open_writer
-from . import logs, tracing
+from . import logs
 from .audit import AuditLog
 from .config import Loaded
 from .gc_policy import collect, no_automatic_collection

@@ -17,9 +17,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from ...placement.fleet.fleet import Fleet
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
+from ..engine_commands import Move, Place, PlaceMany, Resize
+from ..engine_commands import Placed as PlacedMany
 from ..journal.journal import Recovery
-from ..machine.engine_commands import Move, Place, PlaceMany, Resize
-from ..machine.engine_commands import Placed as PlacedMany
 from ..machine.orders import Order
 from ..machine.phase_timing import Phases, PhaseSampler
 from ..machine.queries import capacity

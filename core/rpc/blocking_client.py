@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from ...placement.types.request import Request
+from ..engine_commands import Placed
 from ..errors import Stopped
-from ..machine.engine_commands import Placed
 from ..machine.event_log import Event
 from .addresses import Address
 from .caller import (

@@ -16,8 +16,8 @@ import msgspec
 
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ...placement.types.request import Request
+from ..engine_commands import asked
 from ..errors import DeadlineExceeded, Overloaded
-from ..machine.engine_commands import asked
 from ..machine.event_log import Event
 from .addresses import Address
 from .framing import BadFrame, Framer

@@ -19,7 +19,7 @@ import trio
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from ...placement.types.request import Request
-from ..machine.engine_commands import Placed
+from ..engine_commands import Placed
 from ..machine.event_log import Event
 from ..tasks import background
 from .addresses import Address

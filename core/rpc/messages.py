@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 
 from ...placement.types.errors import HostlerError, InvalidValue
+from ..engine_commands import decode_params
 from ..errors import ErrorValue, from_value, to_value
-from ..machine.engine_commands import decode_params
 from ..tenancy.commands import PATTERNS
 from .framing import BadFrame
 from .tls import HANDSHAKE

@@ -10,7 +10,7 @@ import msgspec
 from ...placement.decide.explain.explanation import Explanation
 from ...placement.decide.fits import Fit
 from ...placement.types.decision import Decision
-from ..machine import engine_commands as p
+from .. import engine_commands as p
 from ..machine import queries as q
 from ..service import TOKEN_DAYS, NewToken
 from ..tenancy import commands as c

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from ...placement.types.request import Flavor, Image
-from ..machine.engine_commands import Command
+from ..engine_commands import Command
 
 _ID: Final = r"^(?!hst_)[A-Za-z0-9._-]{1,64}$"
 _SCOPE: Final = r"^(cloud|(domain|project):[A-Za-z0-9._-]{1,64})$"

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from ...placement.types.errors import HostlerError, UnknownName
 from ...placement.types.request import RequestSpec, ServerGroup
-from ..machine.engine_commands import (
+from ..engine_commands import (
     AddServerGroup,
     Asked,
     Place,

@@ -20,8 +20,8 @@ from ...placement.types.errors import HostlerError
 from ..errors import InternalError, Stopped, StorageFailed, UnreadableCommand
 from ..journal.journal import Entry, Journal, Record, Recovery
 from ..machine.replicated import BatchMachine, Command, GuardedMachine, Machine, Replayed, Result, finished
-from ..process.tracing import span
 from ..tasks import background
+from ..tracing import span
 from .command_queue import BATCH_LIMIT, QUEUE_BYTES, QUEUE_LIMIT, CommandQueue, Pending
 from .idempotent_answers import Answers
 

@@ -10,23 +10,11 @@ from ..fleet.fleet import Fleet
 from ..request.placement_query import PlacementQuery, RequestGroup
 from ..types.errors import InvalidValue
 from ..types.validation import shown
-from . import (
-    allocations,
-    candidate_query,
-    inventories,
-    provider_query,
-    providers,
-    reshaper,
-    usages,
-)
+from . import allocations, candidate_query, inventories, provider_query, providers, reshaper, usages
 from . import answers as v
 from . import commands as c
-from . import (
-    names as vocabulary,
-)
-from . import (
-    traits_and_aggregates as memberships,
-)
+from . import names as vocabulary
+from . import traits_and_aggregates as memberships
 
 _RULES: Final[dict[type, Callable[[Fleet, Any], object]]] = {
     c.CreateProvider: providers.create,

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..fleet.columns import MAX_AMOUNT
 from ..fleet.fleet import Fleet
 from ..fleet.provider_index import Mask
 from ..request.placement_query import PlacementQuery, RequestGroup
+from ..types.limits import MAX_AMOUNT
 
 
 @dataclass(frozen=True, slots=True)

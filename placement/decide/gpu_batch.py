@@ -13,10 +13,10 @@ from ...ext import devices
 from ...ext.constants import BUILDING
 from ...ext.fleet_state import find_uuids
 from ...ext.tables import format_uuid, make_many
-from ..devices.gpu import GPU_MILLI
 from ..fleet.columns import COLUMN
 from ..fleet.consumers import Detail, Extras
 from ..fleet.fleet import Fleet
+from ..gpu.providers import GPU_MILLI
 from ..request.checks import check_request, check_spec
 from ..request.host_selection import names_hosts
 from ..request.placement_query import RequestGroup

@@ -1,1 +1,1 @@
-"""Rules of one host for PCI devices and GPUs; values in, values out."""
+"""Rules of one host for PCI devices; values in, values out."""

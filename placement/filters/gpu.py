@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import ClassVar
 
-from ..devices.gpu import gpu_wish, model_trait
+from ..gpu.providers import gpu_wish, model_trait
 from ..types.host import HostState
 from ..types.request import Request
 from .base import Filter

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...ext.fleet import Columns
 from ..types.errors import InvalidValue
+from ..types.limits import MAX_AMOUNT
 
 HOST_COLUMNS: Final = (
     "free_ram_mb",
@@ -64,9 +65,6 @@ ROW_COLUMNS: Final = {
 
 Image = tuple[NDArray[Any], ...]
 """Copy of the columns of some rows."""
-
-MAX_AMOUNT: Final = 2**31 - 1
-"""Greatest total, reserved, unit or amount (Placement: a signed 32-bit database integer)."""
 
 
 def _zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:

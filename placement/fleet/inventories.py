@@ -8,9 +8,9 @@ from functools import partial
 from typing import Final
 
 from ..types.errors import InUse, InvalidValue, UnknownName
+from ..types.limits import MAX_AMOUNT
 from ..types.validation import check_resource_class, ratio, shown, whole_number
 from .change_log import ChangeLog, rows_array
-from .columns import MAX_AMOUNT
 
 FIRST_CLASSES: Final = ("VCPU", "MEMORY_MB", "DISK_GB", "PCPU")
 """Resource classes that every fleet has, by index."""

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ext.tables import parse_many
-from ..fleet.columns import MAX_AMOUNT
 from ..fleet.interned_pci import check_pools, is_plain
 from ..types.errors import HostlerError, InvalidValue
 from ..types.host import Host, NumaTopology
+from ..types.limits import MAX_AMOUNT
 from ..types.validation import (
     LONGEST_NAME,
     MOST_RATIO,

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from ...ext.fleet_state import consumers, set_consumers
 from ...ext.tables import NameTable
 from ..fleet import invariants
-from ..fleet.columns import COLUMN, MAX_AMOUNT, ROW_COLUMNS
+from ..fleet.columns import COLUMN, ROW_COLUMNS
 from ..fleet.numa_table import NumaTable
+from ..types.limits import MAX_AMOUNT
 
 if TYPE_CHECKING:
     from ..fleet.fleet import Fleet

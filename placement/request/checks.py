@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from ..fleet.columns import MAX_AMOUNT
 from ..fleet.server_groups import GROUP_POLICIES
 from ..types.errors import DuplicateName, InvalidValue, UnknownName
+from ..types.limits import MAX_AMOUNT
 from ..types.request import (
     Destination,
     Flavor,

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from ..fleet.columns import MAX_AMOUNT
 from ..types.decision import Refusal
 from ..types.errors import InvalidValue, UnknownName
+from ..types.limits import MAX_AMOUNT
 from ..types.validation import check_text, shown, whole_number
 from .context import VolumeContext
 from .decision import VolumeDecision

@@ -11,21 +11,11 @@ from ..fleet.fleet import Fleet
 from ..fleet.heads import Head
 from ..types.errors import InvalidValue
 from ..types.validation import shown, whole_number
-from . import (
-    batch as volume_batch,
-)
-from . import (
-    changes as volume_changes,
-)
-from . import (
-    fits as volume_fits,
-)
-from . import (
-    groups as volume_groups,
-)
-from . import (
-    placement as volume_placement,
-)
+from . import batch as volume_batch
+from . import changes as volume_changes
+from . import fits as volume_fits
+from . import groups as volume_groups
+from . import placement as volume_placement
 from .batch import VolumeDecisions
 from .context import VolumeContext
 from .decision import VolumeDecision, VolumeGroupDecision
@@ -33,10 +23,7 @@ from .explain import VolumeExplanation, explain
 from .pools.filter_properties import InstanceHost
 from .pools.policy import VolumePolicy
 from .pools.pools import Pools
-from .pools.request import (
-    VolumeGroupRequest,
-    VolumeRequest,
-)
+from .pools.request import VolumeGroupRequest, VolumeRequest
 from .scan import PoolRanking
 
 

@@ -15,8 +15,8 @@ import os_traits
 from numpy.typing import NDArray
 
 from ...ext.tables import parse_uuid
-from ..fleet.columns import MAX_AMOUNT
 from .errors import InvalidValue, UnknownName
+from .limits import MAX_AMOUNT
 
 LONGEST_NAME: Final = 200
 """Characters of a provider's or service host's name (Placement's limit)."""

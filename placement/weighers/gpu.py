@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ext import devices
-from ..devices.gpu import GPU_MILLI, GpuTable, GpuWish, gpu_wish, model_trait
 from ..fleet.fleet import Fleet
+from ..gpu.providers import GPU_MILLI, GpuTable, GpuWish, gpu_wish, model_trait
 from ..types.errors import InvalidValue
 from ..types.host import HostState
 from ..types.request import Request

@@ -18,9 +18,9 @@ from ...placement.types.errors import InvalidValue, UnknownName
 from ...placement.types.request import RequestSpec
 from ..run.fleet_plan import FleetPlan, Hardware
 from ..run.run import Outcome
+from ..run.sizing import Search
 from ..trace.workload import Guests, peaks
 from .kept_outcomes import Kept
-from .sizing import Search
 from .tasks import Task, execute, outcomes, planned, workload_of
 
 _T: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)

@@ -13,10 +13,10 @@ import numpy as np
 from ...placement.decide.engine import Engine
 from ...placement.persist.file import load, save
 from ...placement.types.request import Request
-from ..questions.sizing import Search
 from .fleet_plan import DOMAINS, Place
 from .run import RESOURCES, Run
 from .site import minds_outages
+from .sizing import Search
 
 MARGIN: Final = 1.02
 """A moment is only busier than another if it is fuller by this factor: so few need to be kept."""

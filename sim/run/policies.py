@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
 
-from ...placement.devices.gpu import gpu_wish
+from ...placement.gpu.providers import gpu_wish
 from ...placement.policy.policy import Policy
 from ...placement.types.errors import InvalidValue, UnknownName
 from ...placement.types.request import RequestSpec

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ...placement.decide.engine import Engine
-from ...placement.devices.gpu import add_gpus, model_trait
 from ...placement.fleet.fleet import Fleet
+from ...placement.gpu.providers import add_gpus, model_trait
 from ...placement.load.bulk import add_hosts
 from ...placement.policy.policy import Policy
 from ...placement.types.errors import InvalidValue, UnknownName

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from ...placement.devices.gpu import gpu_extra_specs
+from ...placement.gpu.providers import gpu_extra_specs
 from ...placement.types.errors import DuplicateName, InvalidValue
 from ...placement.types.request import Flavor
 from .csv_columns import Reader, read_columns, read_header

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...placement.devices.gpu import gpu_extra_specs
+from ...placement.gpu.providers import gpu_extra_specs
 from ...placement.types.errors import HostlerError, UnknownName
 from ...placement.types.request import Flavor, RequestSpec
 from .csv_columns import MOST, Kept, Texts, Wrong

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from ...ext.devices import WHOLE
 from ...placement.decide.engine import Engine
 from ...placement.decide.gpu_batch import place_gpus
-from ...placement.devices.gpu import GPU_MILLI, add_gpus, gpu_extra_specs, model_trait
 from ...placement.fleet.fleet import Fleet
+from ...placement.gpu.providers import GPU_MILLI, add_gpus, gpu_extra_specs, model_trait
 from ...placement.load.bulk import add_hosts
 from ...placement.policy.policy import Policy
 from ...placement.types.errors import InvalidValue, UnknownName

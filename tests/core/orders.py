@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from hostler.core.machine.engine_commands import AddHosts, Asked, Place
+from hostler.core.engine_commands import AddHosts, Asked, Place
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import AnyCommand, Order
 from hostler.placement.types.host import Host

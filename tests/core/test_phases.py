@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.core.machine import engine_commands as p
+from hostler.core import engine_commands as p
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.phase_timing import Phases, PhaseSampler
 from hostler.core.tenancy import commands as c

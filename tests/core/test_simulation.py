@@ -12,9 +12,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from hostler.core.engine_commands import AddHosts
 from hostler.core.errors import DeadlineExceeded, StorageFailed
 from hostler.core.journal.journal import Journal
-from hostler.core.machine.engine_commands import AddHosts
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order
 from hostler.core.rpc.caller import ConnectionLost

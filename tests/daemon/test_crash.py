@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hostler.core.machine.engine_commands import AddHosts
+from hostler.core.engine_commands import AddHosts
 from hostler.core.rpc.caller import ConnectionLost
 from hostler.core.rpc.client import BlockingClient
 from hostler.placement.types.errors import UnknownName

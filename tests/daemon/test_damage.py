@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hostler.core.machine.engine_commands import AddHosts
+from hostler.core.engine_commands import AddHosts
 from hostler.core.rpc.client import BlockingClient
 from hostler.placement.types.errors import UnknownName
 from tests.core.orders import hosts, uuid_of

@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from hostler.core.engine_commands import AddHosts
 from hostler.core.errors import StorageFailed
-from hostler.core.machine.engine_commands import AddHosts
 from hostler.core.rpc.client import BlockingClient
 from tests.core.orders import hosts, uuid_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hostler.core.machine.engine_commands import AddHosts
+from hostler.core.engine_commands import AddHosts
 from tests.core.orders import hosts
 
 from .processes import Daemon

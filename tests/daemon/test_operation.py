@@ -19,8 +19,8 @@ import msgpack
 import msgspec
 import pytest
 
+from hostler.core.engine_commands import AddHosts
 from hostler.core.errors import Stopped
-from hostler.core.machine.engine_commands import AddHosts
 from hostler.core.rpc.caller import ConnectionLost
 from hostler.placement.types.errors import HostlerError
 from tests.core.orders import hosts, uuid_of

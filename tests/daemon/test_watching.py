@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from hostler.core.machine.engine_commands import AddHosts
+from hostler.core.engine_commands import AddHosts
 from hostler.core.machine.event_log import Event
 from hostler.core.rpc.client import BlockingClient
 from tests.core.orders import hosts, uuid_of

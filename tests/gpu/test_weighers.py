@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from hostler import Engine, InvalidValue, Policy
-from hostler.placement.devices.gpu import GPU_MILLI, gpu_wish
 from hostler.placement.fleet.host_view import HostView
+from hostler.placement.gpu.providers import GPU_MILLI, gpu_wish
 
 from .values import NodeValues, engine, policy, request
 

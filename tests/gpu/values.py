@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hostler import Engine, Flavor, Fleet, Host, Policy, Request, RequestSpec, add_hosts
-from hostler.placement.devices.gpu import add_gpus, gpu_extra_specs, model_trait
+from hostler.placement.gpu.providers import add_gpus, gpu_extra_specs, model_trait
 
 TYPICAL = ["4000:500:1=0.5", "8000:1000:1:T4=0.25", "2000:0:0=0.15", "16000:1000:2=0.1"]
 NodeValues = tuple[int, int, str]

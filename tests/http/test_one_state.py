@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from hostler.core.machine.engine_commands import Release
+from hostler.core.engine_commands import Release
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order, PlacementWrite
 from hostler.core.machine.placement_writes import ServiceModel

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from hostler.core.engine_commands import AddHosts
 from hostler.core.journal.journal import Journal
-from hostler.core.machine.engine_commands import AddHosts
 from hostler.core.machine.event_log import KEPT, History
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order

@@ -12,7 +12,7 @@ import pynvim
 import pytest
 import trio
 
-from hostler.core.machine.engine_commands import Placed
+from hostler.core.engine_commands import Placed
 from hostler.core.rpc.addresses import Address, AddressInUse
 from hostler.core.rpc.client import BlockingClient, open_client
 from hostler.core.rpc.server import RpcServer

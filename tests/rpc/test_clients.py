@@ -13,8 +13,8 @@ import msgpack
 import pytest
 import trio
 
+from hostler.core.engine_commands import Placed
 from hostler.core.errors import DeadlineExceeded, Stopped
-from hostler.core.machine.engine_commands import Placed
 from hostler.core.rpc.addresses import Address
 from hostler.core.rpc.caller import ConnectionLost
 from hostler.core.rpc.client import BlockingClient, open_client

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import trio
 
+from hostler.core.engine_commands import asked
 from hostler.core.machine import queries
-from hostler.core.machine.engine_commands import asked
 from hostler.core.rpc.client import open_client
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.request import Flavor, Request, RequestSpec

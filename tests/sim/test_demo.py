@@ -20,12 +20,12 @@ import pytest
 from hostler.placement.types.errors import InvalidValue
 from hostler.placement.types.host import Host
 from hostler.placement.types.request import Flavor, RequestSpec
-from hostler.sim.questions.sizing import Search, lower_bound
 from hostler.sim.run.cloud import made_up, one_kind
+from hostler.sim.run.day import made_up_day, mean_lifetime_s
 from hostler.sim.run.replay import Replay
+from hostler.sim.run.sizing import Search, lower_bound
 from hostler.sim.trace import azure2017
 from hostler.sim.trace.azure import BINS, read_trace
-from hostler.sim.trace.day import made_up_day, mean_lifetime_s
 from hostler.sim.trace.workload import ALONE, NEVER, STEP_S, Workload
 
 AZURE = Path(__file__).parents[3] / "shared" / "data" / "azure2017" / "azure_v1_dev.csv.gz"

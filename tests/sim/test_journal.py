@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from hostler.core.cli import main
+from hostler.core.engine_commands import AddHosts, AddServerGroup, PlaceMany, Release, Resize
 from hostler.core.journal.journal import Journal
-from hostler.core.machine.engine_commands import AddHosts, AddServerGroup, PlaceMany, Release, Resize
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order
 from hostler.core.writer.writer import Writer

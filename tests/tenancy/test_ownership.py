@@ -10,7 +10,7 @@ import pytest
 from hostler.core.machine import engine_commands as p
 from hostler.core.machine import queries as q
 from hostler.core.machine.machine import ServiceMachine
-from hostler.core.machine.placement_writes import PlacementWrite
+from hostler.core.machine.orders import PlacementWrite
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import NotAllowed, QuotaExceeded
 from hostler.placement.api import commands as api

@@ -7,8 +7,9 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from hostler.core.machine.engine_commands import Asked, Place
-from hostler.core.machine.machine import Order, ServiceMachine
+from hostler.core.engine_commands import Asked, Place
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import Order
 from hostler.core.tenancy import commands as c
 from hostler.placement.types.decision import Decision
 from hostler.placement.types.errors import HostlerError

@@ -18,6 +18,8 @@ from ....ext.pools import consume, derive
 
 Rows = NDArray[np.int32]
 """Pools by row number, int32[pools]."""
+Mask = NDArray[np.bool_]
+"""Which of some pools, bool[pools]."""
 
 NAMES: Final = (
     "total",

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from .columns import Mask, Rows
 from .expression import Expression, ExpressionError, expression
 from .expression.vector import BAD, BOOLEAN, HARD, TEXT, Floats, Vector, evaluate_rows
 from .filter_properties import FilterProperties
-from .filters.base import Mask, Rows
 from .functions import FILTER, GOODNESS, filter_passes, goodness
 from .view import MISSING
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from ...fleet.columns import MAX_AMOUNT
 from ...types.content import ContentEquality
 from ...types.errors import InvalidValue
+from ...types.limits import MAX_AMOUNT
 from ...types.validation import check_text, shown, uuid_words, whole_number
 from .reports import moment
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import entry_points, version
 from typing import Any, Final
 
-from ...placement.types.errors import InvalidValue, UnknownName
+from ..placement.types.errors import InvalidValue, UnknownName
 
 EXPORTERS: Final = "opentelemetry_traces_exporter"
 """Group of the entry points of installed exporters."""

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...placement.types.request import Flavor, RequestSpec
-from ..run.cloud import NVME, ZONES, Cloud
-from . import azure2017
-from .workload import ALONE, STEP_S, Workload
+from ..trace import azure2017
+from ..trace.workload import ALONE, STEP_S, Workload
+from .cloud import NVME, ZONES, Cloud
 
 FILL: Final = 0.5
 """Part of the fleet's vCPUs that the standing guests take, and that arrivals replace on average over a day."""

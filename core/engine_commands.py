@@ -10,14 +10,14 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from ...placement.decide.engine import Engine
-from ...placement.fleet.fleet import Fleet
-from ...placement.fleet.inventories import Inventory
-from ...placement.load.bulk import add_hosts
-from ...placement.types.errors import HostlerError, InvalidValue
-from ...placement.types.from_builtins import from_msgspec, from_plain
-from ...placement.types.host import Aggregate, Host
-from ...placement.types.request import Flavor, Image, Request, RequestSpec, ServerGroup
+from ..placement.decide.engine import Engine
+from ..placement.fleet.fleet import Fleet
+from ..placement.fleet.inventories import Inventory
+from ..placement.load.bulk import add_hosts
+from ..placement.types.errors import HostlerError, InvalidValue
+from ..placement.types.from_builtins import from_msgspec, from_plain
+from ..placement.types.host import Aggregate, Host
+from ..placement.types.request import Flavor, Image, Request, RequestSpec, ServerGroup
 
 MAX_SPECS: Final = 20_000
 """Maximum number of decoded specs in the cache; it is cleared when full."""

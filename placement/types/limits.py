@@ -1,0 +1,6 @@
+"""Greatest and least values that the engine takes."""
+
+from typing import Final
+
+MAX_AMOUNT: Final = 2**31 - 1
+"""Greatest total, reserved, unit or amount (Placement: a signed 32-bit database integer)."""
