@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from hostler.core.machine import engine_commands as p
+from hostler.core import engine_commands as p
 from hostler.core.machine import queries as q
 from hostler.core.tenancy import commands as c
 from hostler.placement.types.request import Flavor, Image, RequestSpec, ServerGroup

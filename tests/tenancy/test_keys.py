@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hostler.core.machine import engine_commands as p
+from hostler.core import engine_commands as p
 from hostler.core.rpc.client import Client, open_client
 from hostler.core.service import Identity
 from hostler.core.tenancy import commands as c

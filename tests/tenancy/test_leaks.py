@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from hostler.core.machine import engine_commands as p
+from hostler.core import engine_commands as p
 from hostler.core.machine import queries as q
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.tenancy import commands as c

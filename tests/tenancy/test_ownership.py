@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hostler.core.machine import engine_commands as p
+from hostler.core import engine_commands as p
 from hostler.core.machine import queries as q
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import PlacementWrite
