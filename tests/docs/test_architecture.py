@@ -16,10 +16,11 @@ import trio
 
 from hostler import Host
 from hostler.core import cli
+from hostler.core.engine_commands import AddHosts
 from hostler.core.http.config import PlacementConfig
 from hostler.core.journal.journal import Journal
-from hostler.core.machine.engine_commands import AddHosts
-from hostler.core.machine.machine import Order, ServiceMachine
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import Order
 from hostler.core.rpc.messages import encode
 from hostler.core.rpc.server import RpcServer
 from hostler.core.rpc.session import Session
