@@ -185,7 +185,7 @@ class Ranking:
         if self.columns.capacity != self.capacity:
             raise RuntimeError("the columns moved: make the ranking anew")
 
-    # verdicts
+    # results
 
     def _fits(self, row: int, need: Need) -> bool:
         columns, resource, amount = self.columns, need.resource, need.amount
@@ -252,7 +252,7 @@ class Ranking:
         return counts[:width]
 
     def judge(self, rows: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
-        """Verdicts on ``rows``, uint8 each."""
+        """Results for ``rows``, uint8 each."""
         return np.array([self._stage(row) for row in self._known(rows)], np.uint8)
 
     def _known(self, rows: npt.NDArray[np.int32]) -> list[int]:

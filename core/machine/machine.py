@@ -175,7 +175,7 @@ class ServiceMachine:
         return self._needed.pop(id(order), (order, (rights.FOR_CLOUD_ADMINS[:2],)))[1]
 
     def check_needs(self, order: Order, needs: Sequence[tuple[str, str]] | None) -> None:
-        """NotAllowed if whoever gives an order again no longer has what it needed the first time."""
+        """NotAllowed if the user who repeats an order no longer has the rights that it needs."""
         tenants, user = self.state.tenants, order.user
         if is_internal(user):
             return

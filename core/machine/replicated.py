@@ -58,7 +58,7 @@ class GuardedMachine(Protocol):
         """What a command needed that was just carried out, to be kept with its answer."""
 
     def check_needs(self, command: Any, needs: tuple[tuple[str, str], ...] | None) -> None:
-        """HostlerError if whoever gives a command again may not have its answer any more."""
+        """HostlerError if the caller that repeats a command may no longer receive its answer."""
 
 
 def finished(steps: Generator[None, None, T]) -> T:

@@ -181,14 +181,14 @@ class ServiceState:
         return fleet.projects[found.pop()] if len(found) == 1 else ""
 
     def follow_rules(self, rules: int) -> None:
-        """Orders are given under these rules from now on. What was summed up under older ones is summed up anew.
+        """Set the revision of the rules for further orders. Usage that was computed under older ones is recomputed.
         O(guests) once, then O(1)."""
         if rules > self.rules:
             self.rules = rules
             self.sum_up()
 
     def sum_up(self) -> None:
-        """Sum up anew what projects use, as the tree of projects is now. O(guests)."""
+        """Recompute the usage of projects for the current tree of projects. O(guests)."""
         self.usage = Usage()
         for project, index in self.fleet.projects.ids.items():
             self._sum_up(project, index)

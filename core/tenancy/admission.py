@@ -1,5 +1,5 @@
-"""What a request of somebody who is no cloud admin may specify. Whatever is not named here is refused: a field that is
-added to requests is for cloud admins until it is named.
+"""What a request of a user who is not a cloud admin may specify. Everything not listed here is refused: a field that is
+added to requests is reserved for cloud admins until it is listed.
 
 Cloud admins may specify everything. All others name flavors and images that the service keeps, or give a size of their
 own that says nothing of where it goes.
@@ -37,8 +37,8 @@ GUEST_HINTS: Final = ("same_host", "different_host")
 
 
 def problem_of(spec: RequestSpec, *, flavor_kept: bool, image_kept: bool) -> HostlerError | None:
-    """Why a spec may not come from anybody but a cloud admin; None if it may. ``flavor_kept`` and ``image_kept``: the
-    service keeps them, the spec only names them. O(size of the spec)."""
+    """Why a spec is reserved for cloud admins; None if it is not. ``flavor_kept`` and ``image_kept``: the service keeps
+    them, the spec only names them. O(size of the spec)."""
     try:
         _check(spec, flavor_kept, image_kept)
     except HostlerError as error:

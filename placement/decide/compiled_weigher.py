@@ -89,7 +89,7 @@ class CompiledWeigher:
         if factor is not None:
             self.arguments.update(source=SOURCE_GROUP, group_factor=factor)
         elif column is not None:
-            # These two change only by edits that also have every signature compiled anew.
+            # These two change only by edits that also invalidate every signature.
             steady = column in ("hypervisor_version", "failed_builds")
             self.arguments.update(source=SOURCE_COLUMN, column=column_of(weigher, column), steady=steady)
         elif formula is not None:

@@ -88,8 +88,8 @@ class ScanPlacement(Scan):
         return rows[order], weights[order]
 
     def _again(self, rows: NDArray[np.int32], draws: Draws) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """For a further instance: the filters that judge every instance, over what survived, then weigh anew (Nova
-        33)."""
+        """For a further instance: apply the filters that check every instance to the remaining hosts, then weigh again
+        (Nova 33)."""
         self.signature.refresh()
         self.signature.ranking.refresh()
         rows = rows[self._still_passes(rows)]

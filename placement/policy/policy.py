@@ -117,10 +117,12 @@ class Policy:
 
     @property
     def name(self) -> str:
+        """``[hostler] name``, for reports."""
         return self.own.name
 
     @property
     def seed(self) -> int:
+        """``[hostler] seed`` of random choices."""
         return self.own.seed
 
     def to_mapping(self) -> dict[str, dict[str, Any]]:

@@ -136,22 +136,27 @@ class Request(ContentEquality):
 
     @property
     def flavor(self) -> Flavor:
+        """The flavor of the spec."""
         return self.spec.flavor
 
     @property
     def image(self) -> Image | None:
+        """The image of the spec, or None."""
         return self.spec.image
 
     @property
     def scheduler_hints(self) -> Mapping[str, tuple[str, ...]]:
+        """The scheduler hints of the spec."""
         return self.spec.scheduler_hints
 
     @property
     def extra_specs(self) -> Mapping[str, str]:
+        """The extra specs of the flavor."""
         return self.spec.flavor.extra_specs
 
     @property
     def image_properties(self) -> Mapping[str, Any]:
+        """The properties of the image; empty without an image."""
         return self.spec.image.properties if self.spec.image is not None else _EMPTY
 
     @property

@@ -10,11 +10,11 @@ GpuClusteringWeigher     0 without GPUs; 25 (1 - L / largest_gpu_milli) plus 75 
                          share, or k whole GPUs) alone, 50 with others, 25 if no guest with GPUs, 0 if others only
 GpuFragmentationWeigher  100 / (1 + exp(-(F before - F after) / 1000)), F: idle thousandths of GPUs that a request drawn
                          from the typical ones cannot use
-GpuRandomWeigher         by chance, from the instance's uuid
+GpuRandomWeigher         random, from the instance's uuid
 
-A guest takes the fitting GPU with least left if it wants a share of one, else the first that fit; with fragmentation
-the one that leaves the best score, and by chance with GpuRandomWeigher. Source: Weng et al., Beware of Fragmentation,
-USENIX ATC 2023, and its simulator's score plug-ins (hkust-adsl/kubernetes-scheduler-simulator). Sizes and typical
+A guest takes the fitting GPU with least left if it requests a share of one, else the first that fit; with fragmentation
+the one that leaves the best score, and a random one with GpuRandomWeigher. Source: Weng et al., Beware of
+Fragmentation, USENIX ATC 2023, and its simulator's score plug-ins (hkust-adsl/kubernetes-scheduler-simulator). Sizes and typical
 requests are options of ``[gpu]``.
 """
 

@@ -68,7 +68,7 @@ def pack(
     order
         A file of the orders in which items are taken; without it that of the instance.
     seed
-        Of the search's choices by chance; the same seed gives the same packing.
+        Of the search's random choices; the same seed gives the same packing.
     effort
         How much longer than usual the search tries before it gives up a bin.
     assignment

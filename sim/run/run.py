@@ -25,8 +25,8 @@ _GUESTS: Final = "6e79{:04x}-{:04x}-4000-8000-"
 """What the uuids of guests begin with: the number of their spec, in two halves. They end with the guest's own."""
 Whole = NDArray[np.int64]
 SAMPLES: Final = 400
-"""The busiest step of every so-manieth part is a point of the curves, and the last step: never more than twice as
-many."""
+"""Number of parts of a run whose busiest steps are points of the curves, besides the last step: at most twice as many
+points."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,7 +182,7 @@ class Run:
         """What a guest of this run asked for, as its uuid says."""
         return self.workload.specs[int(uuid[4:8] + uuid[9:13], 16)]
 
-    # guests and their hosts, for who places them anew
+    # guests and their hosts, for evacuation
 
     def take_off(self, uuids: Sequence[str]) -> dict[str, int]:
         """Release guests that leave their hosts before their time; uuid -> when each would have left, NEVER for after

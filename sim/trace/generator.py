@@ -123,7 +123,7 @@ class Made:
         return np.where(lifetime == NEVER, NEVER, arrival + lifetime)
 
     def _groups(self, guests: NDArray[np.int64], batch: NDArray[np.int64], known: int) -> NDArray[np.int64]:
-        """Groups of the trace, anew for each batch that repeats them; ``known`` have been given out."""
+        """Groups of the trace, renumbered for each batch that repeats them; ``known`` numbers are in use."""
         groups = np.full(len(guests), ALONE)
         if not self._grouped:
             return groups

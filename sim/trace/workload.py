@@ -46,7 +46,7 @@ class Guests(Protocol):
         ...
 
     def parts(self) -> Iterator[Workload]:
-        """The guests in order of arrival, anew for each call; every part has the same ``specs``."""
+        """The guests in order of arrival, from the start at each call; every part has the same ``specs``."""
         ...
 
 
