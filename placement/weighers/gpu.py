@@ -14,8 +14,8 @@ GpuRandomWeigher         random, from the instance's uuid
 
 A guest takes the fitting GPU with least left if it requests a share of one, else the first that fit; with fragmentation
 the one that leaves the best score, and a random one with GpuRandomWeigher. Source: Weng et al., Beware of
-Fragmentation, USENIX ATC 2023, and its simulator's score plug-ins (hkust-adsl/kubernetes-scheduler-simulator). Sizes and typical
-requests are options of ``[gpu]``.
+Fragmentation, USENIX ATC 2023, and its simulator's score plug-ins (hkust-adsl/kubernetes-scheduler-simulator). Sizes
+and typical requests are options of ``[gpu]``.
 """
 
 from __future__ import annotations
