@@ -12,6 +12,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ POOLS: Final = ("placement", "storage", "pools")
 """A room of its own: the fleet holds it, and the rest of its package decides on it."""
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every module of Hostler by dotted name, without ``hostler.``."""
     found = {}
@@ -38,6 +40,7 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
 def imports() -> dict[str, set[str]]:
     """The modules that each module imports, anywhere in it."""
     known = modules()
@@ -94,6 +97,7 @@ def room_of(module: str) -> str:
     return ".".join(parts[:3] if tuple(parts[:3]) == POOLS else parts[:2])
 
 
+@cache
 def rooms() -> dict[str, set[str]]:
     """The rooms that each room imports from, by name."""
     graph: dict[str, set[str]] = defaultdict(set)
