@@ -327,7 +327,7 @@ def test_a_guest_whose_flavor_cannot_be_told_from_what_it_holds_is_not_moved_as_
     shape = ("--vcpus", "1", "--memory-mb", "64", "--extra-spec", "resources:VGPU=1")
     assert run("place", "--uuid", uuid_of(62), *shape)[0] == 0
     code, said = run("move", uuid_of(62))
-    assert (code, "holds VGPU as well" in said, "say its whole shape" in said) == (1, True, True)
+    assert (code, "holds VGPU as well" in said, "give its complete size" in said) == (1, True, True)
     assert run("move", uuid_of(62), *shape)[0] == 0
     assert run("release", uuid_of(62))[0] == 0
 

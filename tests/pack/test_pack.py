@@ -168,7 +168,7 @@ def _written(folder: Path, name: str, text: str) -> Path:
         ("a.csv", TABLE.replace("12.25", "-1"), {"memory_gb": "64"}, "line 3: memory_gb must be a number"),
         ("a.csv", TABLE.replace(",3\n", ",x\n"), {"vcpus": "64"}, "line 2: count"),
         ("a.csv", TABLE.replace("small,1", "small"), {"vcpus": "64"}, "line 2: there are"),
-        ("a.txt", "", None, "no .vbp and no .csv"),
+        ("a.txt", "", None, "neither a .vbp nor a .csv"),
         ("a.csv.gz", "no gzip", {"vcpus": "1"}, "cannot be read"),
         ("a.csv", "vcpus,vcpus\n1,2\n", {"vcpus": "4"}, "line 1: column vcpus is there more than once"),
     ],

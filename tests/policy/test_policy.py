@@ -161,7 +161,7 @@ def test_no_filters_and_no_weighers_are_a_policy() -> None:
         (hostler(nova_filters=["no.such.module:Odd"]), InvalidValue, "ModuleNotFoundError"),
         (hostler(nova_filters=[f"{HERE}:Missing"]), InvalidValue, "cannot be loaded"),
         (hostler(nova_filters=["json:dumps"]), InvalidValue, "path of a class"),
-        (hostler(nova_weighers=[f"{HERE}:OddNamesFilter"]), InvalidValue, "no Nova weigher"),
+        (hostler(nova_weighers=[f"{HERE}:OddNamesFilter"]), InvalidValue, "not a Nova weigher"),
     ],
 )
 def test_what_is_no_policy_is_refused(values: Any, error: type[HostlerError], words: str) -> None:

@@ -111,7 +111,7 @@ def resident_bytes() -> int:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"\xc1", "no MessagePack"),
+        (b"\xc1", "not MessagePack"),
         (b"GET / HTTP/1.1\r\n\r\n", "no call"),
         (b"\x91" * 5_000, "levels deep"),
         (msgpack.packb([0, 1, "status"]), "neither"),
