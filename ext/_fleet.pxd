@@ -25,6 +25,9 @@ cdef enum:
     # Consumer flags.
     BUILDING = 1      # counted in num_io_ops
     REPORTED = 2      # known from a host report; holds no allocation of ours
+    SEEN = 4          # named by a host report since it was claimed
+    UNCOUNTED = 8     # its host's figures do not include it
+    NOT_INSTANCE = 16 # not counted in num_instances
     NAMED = 128       # ours alone: set while a batch that names the consumer is looked through
 
 cdef struct columns_t:
@@ -103,7 +106,7 @@ cdef class Columns:
     cdef int32_t group_fill, group_capacity
 
     cdef void touch(self, int32_t row) noexcept nogil
-    cdef void take(self, int32_t row, int32_t shape, int sign, bint building) noexcept nogil
+    cdef void take(self, int32_t row, int32_t shape, int sign, uint8_t flags) noexcept nogil
     cdef bint fits(self, int32_t row, int32_t shape) noexcept nogil
     cdef int reserve_log(self, int64_t extra) except -1
     cdef int reserve_consumers(self, int64_t extra) except -1

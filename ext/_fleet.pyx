@@ -222,7 +222,7 @@ cdef class Columns:
                 return False
         return True
 
-    cdef void take(self, int32_t row, int32_t shape, int sign, bint building) noexcept nogil:
+    cdef void take(self, int32_t row, int32_t shape, int sign, uint8_t flags) noexcept nogil:
         HOSTLER_ASSERT_INDEX(row, self.c.rows)
         HOSTLER_ASSERT_INDEX(shape, self.shape_count)
         cdef shape_t* s = &self.shapes[shape]
@@ -237,13 +237,15 @@ cdef class Columns:
             c.avail[at] = room if room < c.max_unit[at] else c.max_unit[at]
         cdef double* host = c.host + row
         cdef int64_t n = c.capacity
-        host[FREE_RAM_MB * n] -= sign * s.memory_mb
-        host[FREE_DISK_MB * n] -= sign * s.disk_mb
-        host[VCPUS_USED * n] += sign * s.vcpus
-        host[FREE_VCPUS * n] = host[VCPUS_TOTAL * n] * host[CPU_ALLOCATION_RATIO * n] - host[VCPUS_USED * n]
-        host[NUM_INSTANCES * n] += sign
-        if building:
-            host[NUM_IO_OPS * n] += sign
+        if not flags & UNCOUNTED:
+            host[FREE_RAM_MB * n] -= sign * s.memory_mb
+            host[FREE_DISK_MB * n] -= sign * s.disk_mb
+            host[VCPUS_USED * n] += sign * s.vcpus
+            host[FREE_VCPUS * n] = host[VCPUS_TOTAL * n] * host[CPU_ALLOCATION_RATIO * n] - host[VCPUS_USED * n]
+            if not flags & NOT_INSTANCE:
+                host[NUM_INSTANCES * n] += sign
+            if flags & BUILDING:
+                host[NUM_IO_OPS * n] += sign
         c.generation[row] += 1
         self.touch(row)
 
@@ -329,7 +331,7 @@ cdef class Columns:
         self.c.first[row] = consumer
         self.link_project(consumer)
         if shape >= 0:
-            self.take(row, shape, 1, flags & BUILDING)
+            self.take(row, shape, 1, flags)
         else:
             self.touch(row)
         if group >= 0:
@@ -343,7 +345,7 @@ cdef class Columns:
         cdef int32_t row = self.consumer_row[consumer]
         cdef int32_t following = self.consumer_next[consumer], before = self.consumer_previous[consumer]
         if self.consumer_shape[consumer] >= 0:
-            self.take(row, self.consumer_shape[consumer], -1, self.consumer_flags[consumer] & BUILDING)
+            self.take(row, self.consumer_shape[consumer], -1, self.consumer_flags[consumer])
         else:
             self.touch(row)
         if self.consumer_group[consumer] >= 0:
@@ -407,6 +409,30 @@ cdef class Columns:
         if self.consumer_shape[consumer] >= 0:
             self.c.host[NUM_IO_OPS * self.c.capacity + row] += 1 if building else -1
         self.touch(row)
+
+    def set_consumer(self, int32_t consumer, int32_t shape, uint8_t flags):
+        """Say what a consumer takes and its flags. Columns stay as they are: the caller accounts for the difference."""
+        self.check_consumer(consumer)
+        if shape >= 0:
+            self.check_shape(shape)
+        if flags & NAMED:
+            raise ValueError("unknown consumer flags")
+        self.reserve_log(1)
+        self.consumer_shape[consumer] = shape
+        self.consumer_flags[consumer] = flags
+        self.touch(self.consumer_row[consumer])
+
+    def rename_consumer(self, int32_t consumer, uint64_t hi, uint64_t lo):
+        """Give a consumer another uuid. KeyError if that exists."""
+        self.check_consumer(consumer)
+        self.reserve_log(1)
+        self.consumers.reserve(1)
+        if self.consumers.insert(hi, lo, consumer) != 0:
+            raise KeyError("consumer exists")
+        self.consumers.remove(self.uuid_hi[consumer], self.uuid_lo[consumer])
+        self.uuid_hi[consumer] = hi
+        self.uuid_lo[consumer] = lo
+        self.touch(self.consumer_row[consumer])
 
     def consumer(self, int32_t consumer):
         """(hi, lo, row, shape, project, user, group, flags, generation)."""

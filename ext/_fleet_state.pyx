@@ -162,6 +162,31 @@ def listed_before(Columns columns not None, int32_t consumer):
     return columns.consumer_previous[consumer]
 
 
+def consumers_on_rows(Columns columns not None, int32_t[::1] rows):
+    """Consumers on ``rows``, int32 [4, n]: id, position in ``rows``, shape and flags; in the order of the rows, newest first."""
+    cdef Py_ssize_t i, n = 0
+    cdef int32_t consumer
+    for i in range(rows.shape[0]):
+        columns.check_row(rows[i])
+        consumer = columns.c.first[rows[i]]
+        while consumer >= 0:
+            n += 1
+            consumer = columns.consumer_next[consumer]
+    found = np.empty((4, n), np.int32)
+    cdef int32_t[:, ::1] view = found
+    n = 0
+    for i in range(rows.shape[0]):
+        consumer = columns.c.first[rows[i]]
+        while consumer >= 0:
+            view[0, n] = consumer
+            view[1, n] = <int32_t>i
+            view[2, n] = columns.consumer_shape[consumer]
+            view[3, n] = columns.consumer_flags[consumer]
+            n += 1
+            consumer = columns.consumer_next[consumer]
+    return found
+
+
 def find_uuids(UuidTable table not None, uint64_t[:, ::1] uuids):
     """The value of each uuid, -1 where there is none, int32 [n]."""
     cdef Py_ssize_t i

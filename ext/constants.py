@@ -28,6 +28,12 @@ BUILDING: Final = 1
 """Counted among its host's io operations."""
 REPORTED: Final = 2
 """Known from a host report; holds no allocation of ours."""
+SEEN: Final = 4
+"""Named by a host report since it was claimed."""
+UNCOUNTED: Final = 8
+"""Holds an allocation that the figures of its host do not include."""
+NOT_INSTANCE: Final = 16
+"""A migration, a volume or another consumer that is not counted among its host's instances."""
 
 # Policies of server groups.
 NO_POLICY: Final = 0

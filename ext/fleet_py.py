@@ -16,10 +16,12 @@ from .constants import (
     FREE_RAM_MB,
     FREE_VCPUS,
     NO_POLICY,
+    NOT_INSTANCE,
     NUM_INSTANCES,
     NUM_IO_OPS,
     SERVICE_UP,
     SOFT_ANTI_AFFINITY,
+    UNCOUNTED,
     VCPUS_TOTAL,
     VCPUS_USED,
 )
@@ -178,20 +180,23 @@ class Columns:
         if not 0 <= index(shape) < len(self._shapes):
             raise IndexError("shape out of range")
 
-    def _take(self, row: int, shape: Shape, sign: int, building: bool) -> None:
+    def _take(self, row: int, shape: Shape, sign: int, flags: int) -> None:
         for resource, amount in zip(shape.classes, shape.amounts, strict=True):
             self.used[resource, row] += sign * amount
             room = self.limit[resource, row] - self.used[resource, row]
             self.avail[resource, row] = min(room, self.max_unit[resource, row])
+        self.generation[row] += 1
+        if flags & UNCOUNTED:
+            return
         figures = self.host[:, row]
         figures[FREE_RAM_MB] -= sign * shape.memory_mb
         figures[FREE_DISK_MB] -= sign * shape.disk_mb
         figures[VCPUS_USED] += sign * shape.vcpus
         figures[FREE_VCPUS] = figures[VCPUS_TOTAL] * figures[CPU_ALLOCATION_RATIO] - figures[VCPUS_USED]
-        figures[NUM_INSTANCES] += sign
-        if building:
+        if not flags & NOT_INSTANCE:
+            figures[NUM_INSTANCES] += sign
+        if flags & BUILDING:
             figures[NUM_IO_OPS] += sign
-        self.generation[row] += 1
 
     # consumers
 
@@ -221,7 +226,7 @@ class Columns:
         self._on.setdefault(row, []).append(id)
         self.first[row] = id
         if shape >= 0:
-            self._take(row, self._shapes[shape], 1, bool(flags & BUILDING))
+            self._take(row, self._shapes[shape], 1, flags)
         if group >= 0:
             self._join(self._groups[group], row, 1)
         self._log.append(row)
@@ -231,7 +236,7 @@ class Columns:
         """Remove a consumer; its allocation is given back."""
         found = self._consumer(consumer)
         if found.shape >= 0:
-            self._take(found.row, self._shapes[found.shape], -1, bool(found.flags & BUILDING))
+            self._take(found.row, self._shapes[found.shape], -1, found.flags)
         if found.group >= 0:
             self._join(self._groups[found.group], found.row, -1)
         self._on[found.row].remove(consumer)
@@ -249,6 +254,24 @@ class Columns:
         self._consumers[consumer] = replace(found, flags=found.flags ^ BUILDING)
         if found.shape >= 0:
             self.host[NUM_IO_OPS, found.row] += 1 if building else -1
+        self._log.append(found.row)
+
+    def set_consumer(self, consumer: int, shape: int, flags: int) -> None:
+        """Say what a consumer takes and its flags. Columns stay as they are: the caller accounts for the difference."""
+        found = self._consumer(consumer)
+        if shape >= 0:
+            self.check_shape(shape)
+        if not 0 <= flags < FLAGS:
+            raise ValueError("unknown consumer flags")
+        self._consumers[consumer] = replace(found, shape=shape, flags=flags)
+        self._log.append(found.row)
+
+    def rename_consumer(self, consumer: int, hi: int, lo: int) -> None:
+        """Give a consumer another uuid. KeyError if that exists."""
+        found = self._consumer(consumer)
+        self.consumers.add(format_uuid(hi, lo), consumer)
+        self.consumers.pop(format_uuid(found.hi, found.lo))
+        self._consumers[consumer] = replace(found, hi=hi, lo=lo)
         self._log.append(found.row)
 
     def consumer(self, consumer: int) -> tuple[int, int, int, int, int, int, int, int, int]:

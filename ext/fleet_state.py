@@ -5,8 +5,24 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or os.environ.get("HOSTLER_PURE", "") in ("", "0"):
-    from ._fleet_state import consumers, discard_uuids, find_uuids, listed_before, relist, set_consumers
+    from ._fleet_state import (
+        consumers,
+        consumers_on_rows,
+        discard_uuids,
+        find_uuids,
+        listed_before,
+        relist,
+        set_consumers,
+    )
 else:
-    from .fleet_state_py import consumers, discard_uuids, find_uuids, listed_before, relist, set_consumers
+    from .fleet_state_py import (
+        consumers,
+        consumers_on_rows,
+        discard_uuids,
+        find_uuids,
+        listed_before,
+        relist,
+        set_consumers,
+    )
 
-__all__ = ["consumers", "discard_uuids", "find_uuids", "listed_before", "relist", "set_consumers"]
+__all__ = ["consumers", "consumers_on_rows", "discard_uuids", "find_uuids", "listed_before", "relist", "set_consumers"]

@@ -107,6 +107,16 @@ def listed_before(columns: Columns, consumer: int) -> int:
     return newer[0] if newer else -1
 
 
+def consumers_on_rows(columns: Columns, rows: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Consumers on ``rows``, int32 [4, n]: id, position in ``rows``, shape and flags; see the kernel."""
+    found = [
+        (id, position, columns._consumer(id).shape, columns._consumer(id).flags)
+        for position, row in enumerate(checked(rows, np.int32, 1).tolist())
+        for id in columns.consumers_on(row)
+    ]
+    return np.ascontiguousarray(np.array(found, np.int32).reshape(-1, 4).T)
+
+
 def find_uuids(table: UuidTable, uuids: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
     """The value of each uuid, -1 where there is none."""
     if checked(uuids, np.uint64, 2).shape[1] != 2:

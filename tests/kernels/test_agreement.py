@@ -119,7 +119,7 @@ class Agreement(RuleBasedStateMachine):
             self.add_group(policy, 1 + seed % 2)
         for _ in range(int(self.maker.random.integers(0, 12))):
             row, shape, group, flags = self.maker.random.integers(0, 2**20, 4).tolist()
-            self.add_consumer(row, shape, group, flags % 4, True)
+            self.add_consumer(row, shape, group, flags % 32, True)
 
     # both sides
 
@@ -329,7 +329,7 @@ class Agreement(RuleBasedStateMachine):
         if self.both(lambda side: side.columns.drop_last_group())[0] == "answer":
             self.groups -= 1
 
-    @rule(row=numbers, shape=numbers, group=numbers, flags=st.integers(0, 3), new=st.booleans())
+    @rule(row=numbers, shape=numbers, group=numbers, flags=st.integers(0, 31), new=st.booleans())
     def add_consumer(self, row: int, shape: int, group: int, flags: int, new: bool) -> None:
         self.uuids += new
         row, shape, group = row % self.rows, shape % (self.shapes + 1) - 1, group % (self.groups + 1) - 1
@@ -344,6 +344,19 @@ class Agreement(RuleBasedStateMachine):
     def set_building(self, which: int, building: bool) -> None:
         live = self.live() or [0]
         self.both(lambda side: side.columns.set_building(live[which % len(live)], building))
+
+    @rule(which=numbers, shape=numbers, flags=st.integers(0, 140))
+    def set_consumer(self, which: int, shape: int, flags: int) -> None:
+        """A caller accounts for the difference in the columns; here both sides leave it."""
+        live = self.live() or [0]
+        chosen = live[which % len(live)]
+        self.both(lambda side: side.columns.set_consumer(chosen, shape % (self.shapes + 1) - 1, flags))
+
+    @rule(which=numbers, new=st.booleans())
+    def rename_consumer(self, which: int, new: bool) -> None:
+        self.uuids += new
+        live = self.live() or [0]
+        self.both(lambda side: side.columns.rename_consumer(live[which % len(live)], 7, self.uuids))
 
     @rule(
         guests=st.lists(st.tuples(numbers, numbers, numbers), max_size=8),
