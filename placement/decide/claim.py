@@ -73,7 +73,7 @@ def allocations_of(
     choices = (weigher.choose(fleet, row, request, amounts) for weigher in signature.weighers)
     amounts = next((choice for choice in choices if choice is not None), amounts)
     flavor = signature.request.flavor
-    disk_mb = (flavor.root_gb + flavor.ephemeral_gb) * 1024
+    disk_mb = flavor.local_disk_mb(is_bfv=request.spec.is_bfv)
     shape = fleet.shape(amounts.get(row, {}), flavor.vcpus, flavor.memory_mb, disk_mb)
     return Allocations(row, amounts, shape)
 

@@ -69,7 +69,9 @@ class Signature:
         self.stages: list[Stage] = [Stage(0, "passed")]
         self.resources = {fleet.resource_class(name, create=True): n for name, n in requirements.group.resources}
         flavor = request.flavor
-        disk_mb = (flavor.root_gb + flavor.ephemeral_gb) * 1024
+        # Where candidates come from outside, the host state is Nova's for one request: its own estimate of the disk.
+        estimate = (flavor.root_gb + flavor.ephemeral_gb) * 1024
+        disk_mb = estimate if candidates_given else flavor.local_disk_mb(is_bfv=request.spec.is_bfv)
         self.shape = fleet.shape(self.resources, flavor.vcpus, flavor.memory_mb, disk_mb)
         self.class_judges: list[tuple[int, Any]] = []
         self.row_judges: list[tuple[Stage, RowCache]] = []

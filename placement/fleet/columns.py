@@ -58,10 +58,12 @@ ROW_COLUMNS: Final = {
     "pci": np.int32,
     "generation": np.int64,
     "updated": np.float64,
+    "reported": np.float64,
     "uuid_hi": np.uint64,
     "uuid_lo": np.uint64,
 }
-"""One value a row. ``updated``: when the provider was last written, in seconds since the epoch, 0 if unknown."""
+"""One value a row. ``reported``: of when the host's report is that is known, in seconds since the epoch, 0 where there
+was none. ``updated``: when the provider was last written, in seconds since the epoch, 0 where nobody said."""
 
 Image = tuple[NDArray[Any], ...]
 """Copy of the columns of some rows."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ext import batch
-from ...ext.constants import BUILDING
+from ...ext.constants import BUILDING, NOT_INSTANCE
 from ...ext.fleet_state import find_uuids, listed_before, relist
 from ...ext.tables import format_uuid, parse_many
 from ..devices.pci import give_back, take
@@ -74,6 +74,8 @@ class Detail(NamedTuple):
     extras: Extras | None = None
     properties: Mapping[str, Any] | None = None
     note: Note | None = None
+    missing: float | None = None
+    """When a report first left it out, seconds since the epoch."""
 
 
 class Entry(NamedTuple):
@@ -98,7 +100,12 @@ class Consumers:
         self.image_properties: dict[int, Mapping[str, Any]] = {}
         self.notes: dict[int, Note] = {}
         self.elsewhere: dict[int, set[int]] = {}
-        """By row: the consumers of other rows that hold resources of this row as well."""
+        """By row: the consumers that are on another row and take of this one as well."""
+        self.missing: dict[int, float] = {}
+        """Consumers that the last report of their host left out, and when a report first did."""
+        self.also_on: dict[int, dict[str, Mapping[str, Any]]] = {}
+        """By row: uuid -> image properties of instances whose consumer is on another row (a migration's two ends)."""
+        self._figures: NDArray[np.float64] = np.zeros((0, 3))
         self.shapes: dict[tuple[tuple[tuple[int, int], ...], int, int, int], int] = {}
 
     def shape(self, resources: Mapping[int, int], vcpus: int, memory_mb: int, disk_mb: int) -> int:
@@ -111,6 +118,15 @@ class Consumers:
             amounts = np.array([amount for _, amount in key[0]], np.int64)
             known = self.shapes[key] = self._kernel.add_shape(classes, amounts, vcpus, memory_mb, disk_mb)
         return known
+
+    def shape_figures(self) -> NDArray[np.float64]:
+        """vCPUs, memory and disk (MiB) that each shape takes of its host's figures, float64 [shapes, 3]; a line of
+        zeros where there is none. O(new shapes)."""
+        known = len(self._figures)
+        if known < len(self.shapes) or not known:
+            lines = [self._kernel.shape(shape)[2:] for shape in range(known, len(self.shapes))]
+            self._figures = np.concatenate([self._figures, np.array(lines, np.float64).reshape(-1, 3)])
+        return self._figures if len(self._figures) else np.zeros((1, 3))
 
     def id(self, uuid: str, field: str = "consumer") -> int:
         """Dense id of a consumer; UnknownName if there is none. O(1)."""
@@ -154,10 +170,13 @@ class Consumers:
         )
 
     def on(self, row: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """(uuid, image properties) of the consumers on a row, newest first. O(consumers on the row)."""
+        """(uuid, image properties) of the instances on a row, newest first; those last that stand on another row as
+        well. O(consumers on the row)."""
         for consumer in self._kernel.consumers_on(row):
-            high, low, *_ = self._kernel.consumer(consumer)
-            yield format_uuid(high, low), self.image_properties.get(consumer, _NOTHING)
+            high, low, _, _, _, _, _, flags, _ = self._kernel.consumer(consumer)
+            if not flags & NOT_INSTANCE:
+                yield format_uuid(high, low), self.image_properties.get(consumer, _NOTHING)
+        yield from self.also_on.get(row, _NOTHING).items()
 
     # commands
 
@@ -217,7 +236,7 @@ class Consumers:
         """Remove consumers by uuid; returns their number. UnknownName or InvalidValue, with nothing changed, if one
         does not exist or is given twice. O(consumers)."""
         ids = self.ids(uuids)
-        if self._change_log.history.recording or self.extras or self.image_properties or self.notes:
+        if self._change_log.history.recording or self.extras or self.image_properties or self.notes or self.missing:
             self.release(ids.tolist())
             return len(ids)
         try:
@@ -234,7 +253,49 @@ class Consumers:
             put = partial(self._kernel.set_building, consumer)
             self._change_log.make(partial(put, building), partial(put, was))
 
-    # adding and removing, unrecorded
+    def mark(self, ids: Sequence[int], shapes: Sequence[int], flags: Sequence[int]) -> None:
+        """Say what consumers take and their flags; the columns stay as they are. O(consumers)."""
+        if not len(ids):
+            return
+        before = [self._kernel.consumer(consumer) for consumer in ids]
+        after = list(zip(ids, shapes, flags, strict=True))
+        former = [(consumer, line[3], line[7]) for consumer, line in zip(ids, before, strict=True)]
+        self._change_log.make(partial(self._mark, after), partial(self._mark, former))
+
+    def _mark(self, lines: Sequence[tuple[int, int, int]]) -> None:
+        for consumer, shape, flags in lines:
+            self._kernel.set_consumer(consumer, shape, flags)
+
+    def miss(self, changes: Mapping[int, float | None]) -> None:
+        """Note since when reports leave consumers out; None: they do no more. O(changes)."""
+        before = {consumer: self.missing.get(consumer) for consumer in changes}
+        self._change_log.make(partial(_put_each, self.missing, changes), partial(_put_each, self.missing, before))
+
+    def stand_on(self, row: int, instances: Mapping[str, Mapping[str, Any]]) -> None:
+        """Say which instances stand on a row whose consumers are on other rows. O(1)."""
+        before = self.also_on.get(row)
+        if (before or {}) != instances:
+            after = {row: dict(instances) or None}
+            put = partial(_put_each, self.also_on)
+            self._change_log.make(partial(put, after), partial(put, {row: before}))
+            self._change_log.changed(rows_array(row))
+
+    def put_extras(self, consumer: int, extras: Extras | None) -> None:
+        """Replace the NUMA cells and devices that a consumer is known to hold; the row stays as it is, and
+        ``elsewhere`` may not change. O(1)."""
+        before = self.extras.get(consumer)
+        if before != extras:
+            put = self._put_extras
+            self._change_log.make(partial(put, consumer, extras), partial(put, consumer, before))
+
+    def _put_extras(self, consumer: int, extras: Extras | None) -> None:
+        before = self.extras.get(consumer)
+        held = (extras is not None and bool(extras.pci)) - (before is not None and bool(before.pci))
+        self._change_log.constants.count_devices(held)
+        _put_each(self.extras, {consumer: extras})
+        self._change_log.settle()
+
+    # coming and going, unrecorded
 
     def enter(self, detail: Detail, states: tuple[int, int] | None) -> int:
         """Create a consumer with all its resources; the row gets the second of the PCI ``states``. DuplicateName or
@@ -254,8 +315,8 @@ class Consumers:
         return consumer
 
     def _add(self, detail: Detail) -> int:
-        """Create a consumer without its extras."""
-        (high, low), row, shape, project, user, group, flags, _, properties, note = detail
+        """Create a consumer with all but its extras."""
+        (high, low), row, shape, project, user, group, flags, _, properties, note, missing = detail
         try:
             consumer = self._kernel.add_consumer(high, low, row, shape, project, user, group, flags)
         except KeyError:
@@ -264,6 +325,8 @@ class Consumers:
             self.image_properties[consumer] = properties
         if note is not None:
             self.notes[consumer] = note
+        if missing is not None:
+            self.missing[consumer] = missing
         return consumer
 
     def _spread(self, extras: Mapping[int, Extras]) -> None:
@@ -302,8 +365,9 @@ class Consumers:
                 self.elsewhere[other].discard(consumer)
         newer = listed_before(self._kernel, consumer)
         properties, note = self.image_properties.pop(consumer, None), self.notes.pop(consumer, None)
+        missing = self.missing.pop(consumer, None)
         self._kernel.drop_consumer(consumer)
-        detail = Detail((high, low), row, shape, project, user, group, flags, extras, properties, note)
+        detail = Detail((high, low), row, shape, project, user, group, flags, extras, properties, note, missing)
         return Entry(consumer, detail, newer, states)
 
     def come_back(self, entry: Entry) -> None:
@@ -348,6 +412,15 @@ class Consumers:
             return None
         row = self._kernel.consumer(consumer)[2]
         return self._pci.id(give_back(self._pci.of(row), extras.pci)), self._state(row)
+
+
+def _put_each(table: dict[Any, Any], changes: Mapping[Any, Any]) -> None:
+    """Enter values into a table; None takes an entry out."""
+    for key, value in changes.items():
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value
 
 
 class _Added:

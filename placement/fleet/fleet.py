@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ext.constants import BUILDING, REPORTED
+from ..types.errors import InUse
 from ..types.host import Aggregate, PciPool
 from ..types.host_classes import HostClass
 from ..types.validation import check_name, check_trait, check_traits, finite, ratio, uuid_words, whole_number
@@ -50,8 +51,13 @@ class Fleet(FleetParts):
         invariants.check(self)
 
     def drift(self) -> Rows:
-        """Rows of hosts whose reported free memory, free disk or used vCPUs differ from their allocations. O(rows)."""
-        return host_reports.drift(self.change_log)
+        """Rows of hosts that differ from what their guests take: reported free memory, disk or used vCPUs, guests that
+        no longer fit, or guests that the host has not for longer than the claim timeout. O(rows + consumers)."""
+        return host_reports.drift(self.change_log, self.consumers)
+
+    def drift_of(self, rows: Rows) -> Rows:
+        """Those of ``rows`` that ``drift`` would name. O(rows + their consumers)."""
+        return host_reports.drift(self.change_log, self.consumers, rows)
 
     # providers
 
@@ -82,6 +88,8 @@ class Fleet(FleetParts):
 
     def remove_provider(self, name: str) -> None:
         """Remove a provider. InUse if it has consumers, usage by consumers elsewhere, or children. O(rows)."""
+        if self.row(name) in self.consumers.also_on:
+            raise InUse(f"{name} has instances that stand on another host as well", field="provider")
         self.providers.remove(name)
 
     def set_parent(self, name: str, parent: str | None) -> None:

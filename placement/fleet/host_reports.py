@@ -6,10 +6,13 @@ from typing import Final
 
 import numpy as np
 
+from ...ext.constants import NOT_INSTANCE, UNCOUNTED
+from ...ext.fleet_state import consumers_on_rows
 from ..types.errors import InvalidValue, UnknownName
 from ..types.validation import finite, shown
 from .change_log import ChangeLog, Rows, rows_array
 from .columns import COLUMN, ColumnStore
+from .consumers import Consumers
 
 REPORTED_FIELDS: Final = (
     "free_ram_mb",
@@ -19,6 +22,7 @@ REPORTED_FIELDS: Final = (
     "num_instances",
     "failed_builds",
 )
+_READ: Final = ("total", "reserved", "base", "updated", "used", "limit")
 _LIMIT: Final = 2.0**52
 """Magnitude within which whole numbers are added and subtracted exactly."""
 
@@ -52,13 +56,27 @@ def refresh_free_vcpus(store: ColumnStore, rows: Rows | slice) -> None:
     host[COLUMN["free_vcpus"], rows] = total * host[COLUMN["cpu_allocation_ratio"], rows] - used
 
 
-def drift(change_log: ChangeLog) -> Rows:
-    """Rows of hosts whose reported free memory, free disk or used vCPUs differ from their allocations. O(rows)."""
-    host, blocks, rows = change_log.store.host, change_log.store.inventory, change_log.rows
-    used = blocks["used"][:, :rows]
-    left = blocks["total"][:, :rows] - blocks["reserved"][:, :rows] - used
-    differs = host[COLUMN["vcpus_used"], :rows] != used[0]
-    differs |= host[COLUMN["free_ram_mb"], :rows] != left[1]
-    differs |= np.floor(host[COLUMN["free_disk_mb"], :rows] / 1024) != left[2]
-    is_host = change_log.is_host()[change_log.store.row["class_of"][:rows]]
-    return np.flatnonzero(differs & is_host).astype(np.int32)
+def drift(change_log: ChangeLog, consumers: Consumers, rows: Rows | None = None) -> Rows:
+    """Of ``rows`` (all by default) those of hosts whose reported free memory, disk or used vCPUs differ from what their
+    guests take and was used without a consumer, that hold more than they may give, or that have guests their reports
+    have left out for good. O(rows + their consumers)."""
+    store = change_log.store
+    chosen = np.arange(change_log.rows, dtype=np.int32) if rows is None else np.ascontiguousarray(rows, np.int32)
+    _, position, shapes, flags = consumers_on_rows(change_log.kernel, chosen)
+    counted = (shapes >= 0) & ((flags & UNCOUNTED) == 0)
+    figures = consumers.shape_figures()[np.maximum(shapes[counted], 0)]
+    vcpus, memory, disk = (np.bincount(position[counted], figures[:, k], len(chosen)) for k in range(3))
+    host, blocks = store.host[:, chosen], {name: store.inventory[name][:3, chosen] for name in _READ}
+    present = blocks["total"] > 0
+    own = blocks["updated"] == 0
+    left = blocks["total"] - blocks["reserved"] - blocks["base"]
+    disk_left = left[2] - np.floor((host[COLUMN["free_disk_mb"]] + disk) / 1024)
+    differs = present[0] & own[0] & (host[COLUMN["vcpus_used"]] - vcpus != blocks["base"][0])
+    differs |= present[1] & own[1] & (host[COLUMN["free_ram_mb"]] + memory != left[1])
+    differs |= present[2] & own[2] & (disk_left != 0)
+    differs |= np.any(present & (blocks["used"] > np.maximum(blocks["limit"], 0)), axis=0)
+    lost = (flags & UNCOUNTED) != 0
+    differs |= np.bincount(position[lost & (flags & NOT_INSTANCE == 0)], minlength=len(chosen)) > 0
+    is_host = change_log.is_host()[store.row["class_of"][chosen]]
+    found: Rows = chosen[differs & is_host]
+    return found

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from ..types.errors import InvalidValue
 from ..types.host import PciPool
 from ..types.validation import shown, whole_number
-from .change_log import ChangeLog
+from .change_log import ChangeLog, rows_array
 from .columns import COLUMN
 
 MOST_WEIGHED: Final = 99
@@ -48,6 +49,16 @@ class PciStates:
         self._change_log.constants.count_devices((state > 0) - int(store.row["pci"][row] > 0))
         store.row["pci"][row] = state
         store.host[COLUMN["pci_weight"], row] = weight(self.values[state])
+
+    def replace(self, row: int, state: int) -> None:
+        """Give a row another state, recorded, logged and settled. O(pools)."""
+
+        def put(value: int) -> None:
+            self.set(row, value)
+            self._change_log.changed(rows_array(row))
+            self._change_log.settle()
+
+        self._change_log.make(partial(put, state), partial(put, int(self._change_log.store.row["pci"][row])))
 
     def truncate(self, count: int) -> None:
         """Drop the states after the first ``count``, after a failed load."""

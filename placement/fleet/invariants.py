@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ext.constants import BUILDING, REPORTED
+from ...ext.constants import BUILDING, NOT_INSTANCE, REPORTED, SEEN, UNCOUNTED
 from ...ext.fleet_state import consumers as consumer_arrays
 from ...ext.fleet_state import find_uuids
 from .columns import COLUMN, HOST_COLUMNS
@@ -16,6 +16,7 @@ from .interned_pci import weight
 from .parts import FleetParts
 from .shared_facts import Constants
 
+FLAGS: Final = BUILDING | REPORTED | SEEN | UNCOUNTED | NOT_INSTANCE
 Table = dict[str, NDArray[Any]]
 """Consumer columns, as ext.fleet_state.consumers gives them."""
 
@@ -214,7 +215,7 @@ def check_consumers(fleet: FleetParts, table: Table) -> None:
     for name, least, count in (*limits, ("project", 0, len(fleet.projects)), ("user", 0, len(fleet.users))):
         assert np.all((table[name][live] >= least) & (table[name][live] < count)), name
     assert np.all(table["generation"][live] >= 1)
-    assert np.all(table["flags"][live] & ~(BUILDING | REPORTED) == 0)
+    assert np.all(table["flags"][live] & ~FLAGS == 0)
     reported = (table["flags"][live] & REPORTED) != 0
     assert np.array_equal(reported, table["shape"][live] == -1), "exactly the reported consumers have no allocation"
     projects = table["project"][live]
@@ -226,6 +227,8 @@ def check_consumers(fleet: FleetParts, table: Table) -> None:
     assert set(fleet.extras) <= set(ids.tolist())
     assert set(fleet.image_properties) <= set(ids.tolist())
     assert set(fleet.consumers.notes) <= set(ids.tolist())
+    assert set(fleet.consumers.missing) <= set(ids.tolist())
+    assert all(_live(fleet)[row] and held for row, held in fleet.consumers.also_on.items())
     elsewhere: dict[int, set[int]] = {}
     for consumer, extras in fleet.extras.items():
         for row, _, _ in extras.elsewhere:

@@ -12,15 +12,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..fleet.consumers import Detail
-from ..fleet.fleet import REPORTED, Fleet
+from ...ext.fleet_state import consumers_on_rows
+from ..fleet.change_log import Rows
+from ..fleet.fleet import Fleet
 from ..fleet.interned_pci import PciStates
 from ..types.errors import HostlerError, InvalidValue, UnknownName
-from ..types.host import Host
+from ..types.host import Host, RunningInstance
 from ..types.host_classes import Interned
-from ..types.validation import LONGEST_NAME, check_array, check_name, finite, shown, uuid_words, whole_number
-from .checks import LEAST, MOST, RATIOS, Fields, check_host, of_host, read_hosts, read_uuids
+from ..types.validation import LONGEST_NAME, check_array, check_name, finite, shown, whole_number
+from .checks import LEAST, MOST, RATIOS, Fields, check_host, is_running, of_host, read_hosts, read_uuids
 from .columns import HostColumns, host_class, interned, last_seen, write
+from .instances import enter, properties_of
+from .usage import guests_on, settle
 
 CHUNK: Final = 8192
 """Hosts taken from an iterator at a time."""
@@ -42,7 +45,7 @@ def add_hosts(fleet: Fleet, hosts: Iterable[Host]) -> int:
     about 5 µs each, 30 µs with NUMA cells.
     """
     added, iterator = 0, iter(hosts)
-    with _all_or_nothing(fleet):
+    with all_or_nothing(fleet):
         while chunk := list(itertools.islice(iterator, CHUNK)):
             _add_chunk(fleet, chunk)
             added += len(chunk)
@@ -50,8 +53,8 @@ def add_hosts(fleet: Fleet, hosts: Iterable[Host]) -> int:
 
 
 @contextmanager
-def _all_or_nothing(fleet: Fleet) -> Iterator[None]:
-    """Undo what the body changed if it raises, including names, classes and aggregates that it added."""
+def all_or_nothing(fleet: Fleet) -> Iterator[None]:
+    """What the body has changed is undone if it raises, also what it has made known for good."""
     tables: tuple[Interned[Any] | PciStates, ...] = (
         fleet.stats,
         fleet.metrics,
@@ -79,7 +82,7 @@ def _all_or_nothing(fleet: Fleet) -> Iterator[None]:
 def _add_chunk(fleet: Fleet, hosts: Sequence[Host]) -> None:
     fields = read_hosts(hosts)
     uuids = read_uuids(hosts, fields["uuid"])
-    columns = _columns(fleet, hosts, fields)
+    columns = columns_of(fleet, hosts, fields)
     names = [node or host for node, host in zip(fields["nodename"], fields["host"], strict=True)]
     words, given = uuids if uuids is not None else (None, None)
     rows = fleet.providers.add(names, words, given, hosts=fields["host"])
@@ -90,11 +93,27 @@ def _add_chunk(fleet: Fleet, hosts: Sequence[Host]) -> None:
             if value:
                 with _naming(hosts[position].host):
                     attach(fleet, int(rows[position]), value)
+    _settle_guests(fleet, rows, columns, fields)
     fleet.change_log.settle()
 
 
-def _columns(fleet: Fleet, hosts: Sequence[Host], fields: Fields) -> HostColumns:
-    """The column values of hosts; adds their classes, aggregates and other interned values."""
+def _settle_guests(fleet: Fleet, rows: Rows, columns: HostColumns, fields: Fields) -> None:
+    """Count guests that came with a size once: in the figures that their host reports."""
+    sized = [
+        position
+        for position, instances in enumerate(fields["instances"])
+        if any(isinstance(value, RunningInstance) or is_running(value) for value in instances.values())
+    ]
+    if sized:
+        some, chosen = rows[sized], columns.taken(np.array(sized, np.intp))
+        ids = consumers_on_rows(fleet.kernel, np.ascontiguousarray(some))
+        guests = guests_on(fleet, some, ids[0], ids[1])
+        settle(fleet, some, chosen.amounts, guests, np.ones((3, len(some)), bool))
+        fleet.change_log.changed(some)
+
+
+def columns_of(fleet: Fleet, hosts: Sequence[Host], fields: Fields) -> HostColumns:
+    """What the columns will hold of hosts; their classes, aggregates and the like become known."""
     return HostColumns(
         class_of=_classes(fleet, hosts),
         amounts={name: np.array(fields[name], np.int64) for name in LEAST},
@@ -158,15 +177,21 @@ def _attach_pools(fleet: Fleet, row: int, pools: Any) -> None:
 
 
 def _attach_guests(fleet: Fleet, row: int, instances: Mapping[str, Any]) -> None:
-    """Make consumers of the instances that a host reports. They hold no allocation: their usage is part of the amounts
-    that the host reports. An instance that another node of the same service host has reported is skipped."""
+    """Instances that a host reports become consumers; one that another node of the same service host has reported is
+    left out, one that another host has stands on both."""
     known = fleet.instances(row)
-    project, user = fleet.projects.id(""), fleet.users.id("")
-    fleet.consumers.claim_many(
-        Detail(uuid_words(uuid, "instances"), row, -1, project, user, -1, REPORTED, None, dict(properties or {}))
-        for uuid, properties in instances.items()
-        if uuid not in known
-    )
+    new: list[tuple[str, Any]] = []
+    both: dict[str, Mapping[str, Any]] = {}
+    for uuid, value in instances.items():
+        if uuid in known:
+            continue
+        if fleet.kernel.consumers.get(uuid) >= 0:
+            both[uuid] = dict(properties_of(value))
+        else:
+            new.append((uuid, value))
+    enter(fleet, row, new)
+    if both:
+        fleet.consumers.stand_on(row, both)
 
 
 _ATTACHED: Final = {"numa_topology": _attach_cells, "pci_pools": _attach_pools, "instances": _attach_guests}
@@ -206,8 +231,8 @@ def load_hosts(
         not isinstance(uuids, np.ndarray) or uuids.dtype != np.uint64 or uuids.shape != (count, 2)
     ):
         raise InvalidValue(f"uuids must be uint64 of the shape ({count}, 2), got {shown(uuids)}", field="uuids")
-    with _all_or_nothing(fleet):
-        by_template = _columns(fleet, templates, read_hosts(templates))
+    with all_or_nothing(fleet):
+        by_template = columns_of(fleet, templates, read_hosts(templates))
         rows = fleet.providers.add(names, uuids, hosts=names, reuse=False)
         for first in range(0, count, BLOCK):
             block = slice(first, first + BLOCK)

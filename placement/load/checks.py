@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...ext.tables import parse_many
 from ..fleet.interned_pci import check_pools, is_plain
 from ..types.errors import HostlerError, InvalidValue
-from ..types.host import Host, NumaTopology
+from ..types.host import DERIVED, Host, NumaTopology, RunningInstance
 from ..types.limits import MAX_AMOUNT
 from ..types.validation import (
     LONGEST_NAME,
@@ -48,6 +48,8 @@ MOST: Final = dict.fromkeys(LEAST, MAX_AMOUNT) | {
     "disk_mb_used": MAX_AMOUNT * 1024,
     "free_disk_mb": MAX_AMOUNT * 1024,
 }
+DERIVABLE: Final = ("free_ram_mb", "free_disk_mb")
+"""Amounts that a host may leave out."""
 RATIOS: Final = ("cpu_allocation_ratio", "ram_allocation_ratio", "disk_allocation_ratio")
 _SEEN: Final = ("service.last_seen_up", "service.created_at")
 
@@ -103,7 +105,9 @@ def _is_plain(fields: Fields) -> bool:
         return False
     for name in LEAST:
         values = np.array(fields[name], np.int64)
-        if values.min() < LEAST[name] or values.max() > MOST[name]:
+        if name in DERIVABLE:
+            values = values[values != DERIVED]
+        if len(values) and (values.min() < LEAST[name] or values.max() > MOST[name]):
             return False
     for name in (*RATIOS, *_SEEN):
         numbers = np.array(fields[name], np.float64)
@@ -169,7 +173,12 @@ def of_host(error: HostlerError, host: object) -> HostlerError:
 
 
 def _whole(field: str) -> Callable[[object, str], int]:
-    return lambda value, name: whole_number(value, name, least=LEAST[field], most=MOST[field])
+    def check(value: object, name: str) -> int:
+        if field in DERIVABLE and value == DERIVED:
+            return DERIVED
+        return whole_number(value, name, least=LEAST[field], most=MOST[field])
+
+    return check
 
 
 def _optional(check: Callable[[Any, str], object]) -> Callable[[Any, str], object]:
@@ -210,10 +219,25 @@ def _metrics(value: object, field: str) -> None:
 
 
 def _instances(value: object, field: str) -> None:
-    for uuid, properties in _mapping(value, field).items():
-        uuid_words(uuid, field)
+    given = _mapping(value, field)
+    try:
+        parse_many(list(given))
+    except (ValueError, TypeError):
+        for uuid in given:
+            uuid_words(uuid, field)
+        raise
+    for uuid, properties in given.items():
+        if not properties and isinstance(properties, (dict, NoneType)):
+            continue
+        if isinstance(properties, RunningInstance) or is_running(properties):
+            continue  # checked where it is entered
         if properties and not is_plain(properties):
             raise InvalidValue(f"{field}.{uuid} must be plain properties, got {shown(properties)}", field=field)
+
+
+def is_running(value: object) -> bool:
+    """True for the plain form of a RunningInstance: image properties have no such names. O(1)."""
+    return isinstance(value, Mapping) and ("flavor" in value or "resources" in value)
 
 
 def _instance_types(value: object, field: str) -> None:

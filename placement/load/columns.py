@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..fleet.change_log import Rows
-from ..fleet.columns import COLUMN
+from ..fleet.columns import COLUMN, ColumnStore
 from ..fleet.host_reports import refresh_free_vcpus
 from ..fleet.interned_pci import weight
 from ..types.errors import HostlerError
-from ..types.host import Host
+from ..types.host import DERIVED, Host
 from ..types.host_classes import HostClass
 from .checks import RATIOS, check_static, of_host
 
@@ -30,8 +30,6 @@ _COPIED: Final = (
     *("num_io_ops", "num_instances", "failed_builds", "vcpus_used", "vcpus_total"),
     *("disk_mb_used", "total_usable_ram_mb", "total_usable_disk_gb"),
 )
-NOT_REPORTED: Final = -1
-"""Marks a free amount as not reported: it is derived from the totals."""
 
 
 @dataclass(slots=True)
@@ -135,12 +133,35 @@ def _write_amounts(fleet: Fleet, span: Rows | slice, hosts: HostColumns) -> None
     refresh_free_vcpus(fleet.store, span)
 
 
+def write_totals(store: ColumnStore, rows: Rows, hosts: HostColumns, own: NDArray[np.bool_]) -> None:
+    """Replace totals, ratios, counts and versions of hosts, and those inventories of VCPU, MEMORY_MB and DISK_GB that
+    are their ``own`` (bool [3, rows]), but for what is used. Within an edit of the caller's. O(rows)."""
+    host, amounts = store.host, hosts.amounts
+    for name in _COPIED:
+        host[COLUMN[name], rows] = amounts[name]
+    for column, name in enumerate(RATIOS):
+        host[COLUMN[name], rows] = hosts.ratios[:, column]
+    host[COLUMN["hypervisor_version"], rows] = hosts.versions
+    totals = (
+        (amounts["vcpus_total"], amounts["reserved_vcpus"]),
+        (amounts["total_usable_ram_mb"], amounts["reserved_ram_mb"]),
+        (amounts["total_usable_disk_gb"], amounts["reserved_disk_gb"]),
+    )
+    for resource, (total, reserved) in enumerate(totals):
+        mine, present = rows[own[resource]], (total > 0)[own[resource]]
+        total, reserved = total[own[resource]], reserved[own[resource]]
+        values = {"total": total, "max_unit": total, "reserved": reserved, "min_unit": present, "step_size": present}
+        for name, amount in values.items():
+            store.inventory[name][resource, mine] = amount * present
+        store.ratio[resource, mine] = hosts.ratios[own[resource], resource] * present
+
+
 def _free(amounts: Amounts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Free memory and disk in MiB: as reported, else the totals less reserved and used amounts."""
     ram, disk = amounts["free_ram_mb"], amounts["free_disk_mb"]
     ram_left = amounts["total_usable_ram_mb"] - amounts["reserved_ram_mb"]
     disk_left = (amounts["total_usable_disk_gb"] - amounts["reserved_disk_gb"]) * 1024 - amounts["disk_mb_used"]
-    return np.where(ram == NOT_REPORTED, ram_left, ram), np.where(disk == NOT_REPORTED, disk_left, disk)
+    return np.where(ram == DERIVED, ram_left, ram), np.where(disk == DERIVED, disk_left, disk)
 
 
 def _write_inventories(fleet: Fleet, span: Rows | slice, hosts: HostColumns) -> None:

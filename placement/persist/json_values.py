@@ -61,6 +61,8 @@ class Values(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     properties: list[dict[str, Any]]
     properties_of: list[tuple[int, int]]
     notes: list[tuple[int, Note]] = []
+    missing: list[tuple[int, float]] = []
+    also_on: list[tuple[int, dict[str, dict[str, Any]]]] = []
     registry: Registry = msgspec.field(default_factory=Registry)
 
 
@@ -86,6 +88,11 @@ def write_values(fleet: Fleet) -> Arrays:
         properties=properties,
         properties_of=list(properties_of.items()),
         notes=[(consumer, fleet.consumers.notes[consumer]) for consumer in sorted(fleet.consumers.notes)],
+        missing=sorted(fleet.consumers.missing.items()),
+        also_on=[
+            (row, {uuid: dict(known) for uuid, known in held.items()})
+            for row, held in sorted(fleet.consumers.also_on.items())
+        ],
         registry=fleet.registry,
     )
     return {"values": np.frombuffer(_TEXT.encode(values), np.uint8)}
@@ -145,6 +152,8 @@ def read_values(fleet: Fleet, arrays: Arrays) -> None:
     for consumer, extras in values.extras:
         fleet.consumers.keep_extras(consumer, extras)
     fleet.consumers.notes.update(values.notes)
+    fleet.consumers.missing.update(values.missing)
+    fleet.consumers.also_on.update((row, {**held}) for row, held in values.also_on)
     fleet.registry = values.registry
     fleet.registry.demand_sound()
     fleet.change_log.constants.count_devices(sum(bool(extras.pci) for _, extras in values.extras))

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+from .request import Flavor
+
+DERIVED: Final = -(2**62)
+"""In place of an amount that a host does not report: it follows from its totals and guests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,12 +148,34 @@ class HostState(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunningInstance:
+    """A guest that a host reports, with what it takes there. The figures of the host include it.
+
+    ``flavor`` gives what it takes by Nova 33's resource tracker; ``resources`` (amounts of the host's own provider, by
+    resource class) overrides its allocation. ``is_bfv``: boots from a volume, so root_gb takes no local disk.
+    ``server_group`` is the uuid of a kept group. ``pci_devices``: the devices it holds, as pools with their number; the
+    host's ``pci_pools`` are what is free beside them.
+    """
+
+    flavor: Flavor | None = None
+    resources: Mapping[str, int] | None = None
+    image_properties: Mapping[str, Any] = field(default_factory=dict)
+    project_id: str = ""
+    user_id: str = ""
+    server_group: str | None = None
+    is_bfv: bool = False
+    pci_devices: tuple[PciPool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """A compute host to load. It satisfies HostState, so that rules can be tested without a fleet.
 
-    Memory in MiB, disk in GiB unless the name says _mb. ``free_ram_mb`` / ``free_disk_mb`` / ``vcpus_used`` are the
-    values that the compute node reports; -1 MiB free is derived from the totals, as if nothing were used. An empty
-    ``nodename`` defaults to ``host``, an empty ``uuid`` is generated from the fleet's seed and the row.
+    Memory in MiB, disk in GiB unless the name says _mb. ``free_ram_mb`` / ``free_disk_mb`` / ``vcpus_used`` are what
+    the compute node reports; both may be negative. What is free derives, where it is left out (DERIVED), from the
+    totals less what is reserved and what ``instances`` take; so do ``vcpus_used`` and ``num_instances`` where they are
+    0. ``instances`` maps a uuid to a RunningInstance, or to the image properties of a guest of unknown size. An empty
+    ``nodename`` is the host's, an empty ``uuid`` is made from the fleet's seed and the row.
     """
 
     host: str
@@ -159,12 +186,12 @@ class Host:
     vcpus_used: int = 0
     cpu_allocation_ratio: float = 4.0
     total_usable_ram_mb: int
-    free_ram_mb: int = -1
+    free_ram_mb: int = DERIVED
     ram_allocation_ratio: float = 1.0
     reserved_ram_mb: int = 0
     total_usable_disk_gb: int = 0
     disk_mb_used: int = 0
-    free_disk_mb: int = -1
+    free_disk_mb: int = DERIVED
     disk_allocation_ratio: float = 1.0
     reserved_vcpus: int = 0
     reserved_disk_gb: int = 0
@@ -179,7 +206,7 @@ class Host:
     failed_builds: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     aggregates: tuple[Aggregate, ...] = ()
-    instances: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    instances: Mapping[str, Any] = field(default_factory=dict)
     service: Service = Service()
     numa_topology: NumaTopology | None = None
     pci_pools: tuple[PciPool, ...] = ()

@@ -25,6 +25,11 @@ class Flavor(ContentEquality):
     swap: int = 0
     extra_specs: Mapping[str, str] = field(default_factory=dict)
 
+    def local_disk_mb(self, *, is_bfv: bool) -> int:
+        """MiB of local disk that a guest takes of its host's figures: the root disk unless it boots from a volume, the
+        ephemeral disk, and whole GiB of swap (Nova 33 ResourceTracker)."""
+        return ((0 if is_bfv else self.root_gb) + self.ephemeral_gb + self.swap // 1024) * 1024
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Image(ContentEquality):

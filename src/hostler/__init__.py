@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .placement.filters.base import Selection as FilterSelection
     from .placement.fleet.fleet import Fleet, Inventory
     from .placement.load.bulk import add_hosts, load_hosts
+    from .placement.load.reports import report_hosts
     from .placement.persist.file import load as load_fleet
     from .placement.persist.file import save as save_fleet
     from .placement.policy.policy import Policy
@@ -31,7 +32,17 @@ if TYPE_CHECKING:
         SnapshotError,
         UnknownName,
     )
-    from .placement.types.host import Aggregate, Host, MemoryPages, NumaCell, NumaTopology, PciPool, Service
+    from .placement.types.host import (
+        Aggregate,
+        Host,
+        MemoryPages,
+        NumaCell,
+        NumaTopology,
+        PciPool,
+        RunningInstance,
+        Service,
+    )
+    from .placement.types.host_report import HostReport, Reported
     from .placement.types.request import (
         Destination,
         Flavor,
@@ -62,6 +73,7 @@ __all__ = [
     "Flavor",
     "Fleet",
     "Host",
+    "HostReport",
     "HostlerError",
     "Image",
     "InUse",
@@ -79,9 +91,11 @@ __all__ = [
     "PciPool",
     "PciRequest",
     "Policy",
+    "Reported",
     "Request",
     "RequestSpec",
     "Retry",
+    "RunningInstance",
     "ScorePart",
     "Selection",
     "ServerGroup",
@@ -101,6 +115,7 @@ __all__ = [
     "load_fleet",
     "load_hosts",
     "place_together",
+    "report_hosts",
     "save_fleet",
 ]
 
@@ -112,7 +127,9 @@ _MODULES: Final = {
     "placement.filters.base": "Bound Filter FilterSelection=Selection",
     "placement.fleet.fleet": "Fleet Inventory",
     "placement.persist.file": "load_fleet=load save_fleet=save",
-    "placement.types.host": "Aggregate Host MemoryPages NumaCell NumaTopology PciPool Service",
+    "placement.types.host": "Aggregate Host MemoryPages NumaCell NumaTopology PciPool RunningInstance Service",
+    "placement.types.host_report": "HostReport Reported",
+    "placement.load.reports": "report_hosts",
     "placement.load.bulk": "add_hosts load_hosts",
     "placement.policy.policy": "Policy",
     "placement.types.request": "Destination Flavor Image InstanceNumaCell InstanceNumaTopology PciRequest Request "

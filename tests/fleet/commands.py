@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
+from hostler.ext.tables import format_uuid
 from hostler.placement.devices.pci import supports, taken
 from hostler.placement.fleet.fleet import Extras, Fleet, Inventory
 from hostler.placement.load.bulk import add_hosts, load_hosts
+from hostler.placement.load.reports import report_hosts
 from hostler.placement.numa.fit import FittedNuma, fit
 from hostler.placement.types.errors import HostlerError
-from hostler.placement.types.host import Aggregate, PciPool
-from hostler.placement.types.request import InstanceNumaCell, InstanceNumaTopology, PciRequest
+from hostler.placement.types.host import Aggregate, PciPool, RunningInstance, Service
+from hostler.placement.types.host_report import HostReport
+from hostler.placement.types.request import Flavor, InstanceNumaCell, InstanceNumaTopology, PciRequest
 
 from .dump import dump, live_rows
-from .values import NOW, aggregate, host, uuid_of
+from .values import NOW, POOLS, aggregate, host, uuid_of
 
 FIGURES = ("free_ram_mb", "free_disk_mb", "vcpus_used", "num_io_ops", "num_instances", "failed_builds")
 WANTED = InstanceNumaTopology(
@@ -146,6 +150,37 @@ class Commands:
 
     def report(self, a: int, b: int, c: int) -> None:
         self.fleet.report(self.name(a), **{FIGURES[b % 6]: c % 50, FIGURES[c % 6]: b % 3})
+
+    def report_hosts(self, a: int, b: int, c: int) -> None:
+        """Complete reports: of known hosts, of providers that become hosts, of new ones; with guests and without."""
+        reports = []
+        for number in range(1 + c % 3):
+            name = self.name(a + number) if b % 4 else f"n{(a + number) % 16}"
+            row = self.fleet.names.find(name)
+            guests = (
+                [format_uuid(*self.fleet.kernel.consumer(i)[:2]) for i in self.fleet.kernel.consumers_on(row)]
+                if row >= 0
+                else []
+            )
+            instances: dict[str, Any] = {uuid: {"os_distro": "ubuntu"} for uuid in guests[: b % 4]}
+            if c % 5 == 1:
+                instances[uuid_of(300 + b % 12)] = {}
+            if c % 5 == 2:
+                flavor = Flavor(name="f", vcpus=1, memory_mb=512, root_gb=1)
+                instances[uuid_of(500 + b % 3)] = RunningInstance(
+                    flavor=flavor, pci_devices=POOLS[:1] if b % 3 == 0 else ()
+                )
+            uuids = (
+                {"uuid": uuid_of(c % 8)} if c % 6 == 5 else {"uuid": self.fleet.uuid(row)} if row >= 0 and c % 2 else {}
+            )
+            service_host = {"nodename": name, "host": f"s{b % 3}"} if a % 5 == 4 else {}
+            made = host(
+                name, b + c, **{"instances": instances, "aggregates": self.known(b, c), **uuids, **service_host}
+            )
+            service = Service(disabled=True, last_seen_up=NOW) if a % 7 == 3 else None
+            inventories = {"CUSTOM_0": {"total": 1 + b % 2}} if a % 7 == 4 else None
+            reports.append(HostReport(host=made, at=NOW + 400 * (a % 4), service=service, inventories=inventories))
+        report_hosts(self.fleet, reports)
 
     def advance(self, a: int, b: int, c: int) -> None:
         self.fleet.advance(NOW + a % 300 - 100)

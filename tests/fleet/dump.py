@@ -73,6 +73,8 @@ def guests(fleet: Fleet) -> dict[Any, Any]:
     for consumer in np.flatnonzero(table["row"] >= 0).tolist():
         extras, properties = fleet.extras.get(consumer), fleet.image_properties.get(consumer)
         found[consumer] = (fleet.kernel.consumer(consumer), extras, properties)
+    found["missing"] = dict(fleet.consumers.missing)
+    found["also on"] = {row: dict(held) for row, held in fleet.consumers.also_on.items()}
     found["lists"] = [fleet.kernel.consumers_on(row) for row in range(fleet.rows)]
     free, fill = table["free"].tolist(), len(table["row"])
     while free and free[-1] == fill - 1:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hostler.ext.tables import format_uuid
 from hostler.placement.decide.engine import Engine
 from hostler.placement.fleet.fleet import Fleet
 from hostler.placement.load.bulk import add_hosts
@@ -79,11 +80,11 @@ def state(fleet: Fleet) -> dict[str, Any]:
 
 
 def guests(fleet: Fleet, row: int) -> list[Any]:
-    consumers = fleet.kernel.consumers_on(row)
-    return [
-        (number, fleet.consumer(uuid), fleet.extras.get(number), properties)
-        for number, (uuid, properties) in zip(consumers, fleet.consumers.on(row), strict=True)
-    ]
+    found: list[Any] = [fleet.consumers.also_on.get(row, {})]
+    for number in fleet.kernel.consumers_on(row):
+        uuid = format_uuid(*fleet.kernel.consumer(number)[:2])
+        found.append((number, fleet.consumer(uuid), fleet.extras.get(number), fleet.image_properties.get(number)))
+    return found
 
 
 def test_a_what_if_leaves_the_fleet_as_it_was() -> None:

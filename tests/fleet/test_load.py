@@ -383,7 +383,6 @@ def test_wherever_the_bad_host_is_nothing_changes(case: tuple[str, Any], count: 
         ([host("a", uuid=uuid_of(1)), host("b", uuid=uuid_of(1).upper())], DuplicateName, uuid_of(1)),
         ([host("a", uuid=uuid_of(7))], DuplicateName, uuid_of(7)),
         ([host("a", aggregates=(aggregate(1),)), host("b", aggregates=(aggregate(1, 1),))], InvalidValue, "host b"),
-        ([host("a", instances={uuid_of(5): {}}), host("b", instances={uuid_of(5): {}})], DuplicateName, "host b"),
         ([host("a"), "b"], InvalidValue, "Host values"),
         ([host("a"), None], InvalidValue, "Host values"),
     ],

@@ -1,0 +1,317 @@
+"""Reports of compute hosts: what is known of each host is replaced, its guests stay, and each of them counts once.
+
+A report says which consumers its figures include. A claim that it does not include is charged on top of them, until a
+report has it, its allocation goes, or the claim timeout passes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ext.constants import BUILDING, REPORTED, SEEN, UNCOUNTED
+from ...ext.fleet_state import consumers_on_rows, find_uuids
+from ...ext.tables import format_uuid, parse_many
+from ..fleet.change_log import Rows
+from ..fleet.fleet import Fleet
+from ..types.errors import HostlerError, InvalidValue
+from ..types.host import Host, Service
+from ..types.host_report import HostReport, Reported
+from ..types.validation import finite, shown
+from . import instances
+from .bulk import CHUNK, all_or_nothing, columns_of
+from .checks import Fields, check_host, of_host, read_hosts
+from .identity import rows_of
+from .replacement import replace_columns, shrink_tables
+from .usage import Guests, guests_on
+
+CLAIM_TIMEOUT: Final = 600.0
+"""Seconds for which a claim is kept that the reports of its host do not include."""
+
+
+class _Chunk(NamedTuple):
+    """Reports of different hosts, at their rows; ``ids`` are the consumers that they name, by ``positions``."""
+
+    reports: Sequence[HostReport]
+    rows: Rows
+    ids: NDArray[np.int32]
+    positions: NDArray[np.int32]
+    words: NDArray[np.uint64]
+    uuids: Sequence[str]
+
+    def again(self, fleet: Fleet) -> _Chunk:
+        """The same reports, with the consumers that are there now. O(guests)."""
+        return self._replace(ids=find_uuids(fleet.kernel.consumers, self.words))
+
+
+def report_hosts(fleet: Fleet, reports: Iterable[HostReport], *, claim_timeout: float = CLAIM_TIMEOUT) -> Reported:
+    """Replace what is known of hosts by what they report; see HostReport. All or nothing: bad input leaves the fleet
+    as it was.
+
+    A report older than the one that is known of its host is left aside; of several of one host the latest counts.
+    ``claim_timeout``: seconds after which claims of the engine that no report has included are released, and other
+    allocations no longer count in their host's figures. Raises InvalidValue, UnknownName or DuplicateName naming the
+    host and field. O(hosts + their guests): some 10 µs a host and 1 µs a guest.
+    """
+    timeout = finite(claim_timeout, "claim_timeout")
+    checked = _checked(reports)
+    applied = added = 0
+    stale: list[str] = []
+    expired: list[str] = []
+    drift: list[str] = []
+    with all_or_nothing(fleet):
+        latest = _latest(checked, stale)
+        for start in range(0, len(latest), CHUNK):
+            some = latest[start : start + CHUNK]
+            hosts = [report.host for report in some]
+            fields = read_hosts(hosts)
+            rows, new = rows_of(fleet, hosts)
+            known = fleet.store.row["reported"][rows]
+            fresh = np.array([report.at for report in some]) >= known
+            stale += [_node(some[i].host) for i in np.flatnonzero(~fresh).tolist()]
+            applied += int(np.count_nonzero(fresh))
+            added += int(np.count_nonzero(new & fresh))
+            keep = np.flatnonzero(fresh)
+            if len(keep) < len(some):
+                some = [some[i] for i in keep.tolist()]
+                fields = read_hosts([report.host for report in some]) if some else {}
+            expired += _apply(fleet, some, fields, rows[keep], new[keep], timeout)
+            drifted = fleet.drift_of(rows[keep])
+            drift += [fleet.name(row) for row in drifted.tolist()]
+    shrink_tables(fleet)
+    return Reported(applied=applied, added=added, stale=tuple(stale), expired=tuple(expired), drift=tuple(drift))
+
+
+def expiring(fleet: Fleet, reports: Iterable[HostReport], *, claim_timeout: float = CLAIM_TIMEOUT) -> list[str]:
+    """Uuids of the claims that ``report_hosts`` would release for these reports. Changes nothing. O(guests)."""
+    found: list[str] = []
+    for report in _latest(_checked(reports), []):
+        row = fleet.names.find(_node(report.host))
+        if row < 0 or report.at < fleet.store.row["reported"][row]:
+            continue
+        chunk = _chunk(fleet, [report], np.array([row], np.int32))
+        guests = guests_on(fleet, chunk.rows, chunk.ids, chunk.positions)
+        late, _ = _missing(fleet, chunk, guests, claim_timeout)
+        found += [_uuid(fleet, consumer) for consumer in late if _is_own_claim(fleet, consumer)]
+    return found
+
+
+def _checked(reports: Iterable[object]) -> list[HostReport]:
+    """Reports whose own fields were looked through. O(reports)."""
+    found: list[HostReport] = []
+    for report in reports:
+        if not isinstance(report, HostReport):
+            raise InvalidValue(f"reports must be HostReport values, got {shown(report)}", field="reports")
+        if not isinstance(report.host, Host):
+            check_host(report.host)
+        try:
+            _check(report)
+        except HostlerError as error:
+            raise of_host(error, report.host.host) from None
+        found.append(report)
+    return found
+
+
+def _check(report: HostReport) -> None:
+    if finite(report.at, "at") <= 0:
+        raise InvalidValue(f"at must be a time after 1970, got {shown(report.at)}", field="at")
+    if report.service is not None and not isinstance(report.service, Service):
+        raise InvalidValue(f"service must be a Service, got {shown(report.service)}", field="service")
+    if report.includes is not None:
+        if isinstance(report.includes, (str, bytes)) or not isinstance(report.includes, Collection):
+            raise InvalidValue(f"includes must be uuids, got {shown(report.includes)}", field="includes")
+        _words(report.includes)
+
+
+def _words(uuids: Collection[str]) -> NDArray[np.uint64]:
+    """Uuids that a report includes. InvalidValue if one is malformed."""
+    try:
+        return parse_many(list(uuids))
+    except (ValueError, TypeError) as error:
+        raise InvalidValue(f"includes must be uuids: {error}", field="includes") from None
+
+
+def _included(report: HostReport) -> list[str]:
+    named = (
+        report.host.instances
+        if report.includes is None
+        else {**report.host.instances, **dict.fromkeys(sorted(report.includes))}
+    )
+    return list(named)
+
+
+def _node(host: Host) -> str:
+    return host.nodename or host.host
+
+
+def _latest(reports: Sequence[HostReport], stale: list[str]) -> list[HostReport]:
+    """The latest report of each node, in the order in which nodes first come."""
+    by_node: dict[str, HostReport] = {}
+    for report in reports:
+        node = _node(report.host)
+        other = by_node.get(node)
+        if other is not None:
+            stale.append(node)
+        if other is None or report.at >= other.at:
+            by_node[node] = report
+    return list(by_node.values())
+
+
+def _chunk(fleet: Fleet, reports: Sequence[HostReport], rows: Rows) -> _Chunk:
+    named = [_included(report) for report in reports]
+    positions = np.repeat(np.arange(len(reports), dtype=np.int32), [len(uuids) for uuids in named])
+    uuids = list(itertools.chain.from_iterable(named))
+    words = np.ascontiguousarray(parse_many(uuids)) if uuids else np.zeros((0, 2), np.uint64)
+    return _Chunk(reports, rows, find_uuids(fleet.kernel.consumers, words), positions, words, uuids)
+
+
+def _apply(
+    fleet: Fleet, reports: Sequence[HostReport], fields: Fields, rows: Rows, new: NDArray[np.bool_], timeout: float
+) -> list[str]:
+    """Make hosts what they report; returns the claims that were released."""
+    if not len(rows):
+        return []
+    columns = columns_of(fleet, [report.host for report in reports], fields)
+    chunk = _chunk(fleet, reports, rows)
+    guests = guests_on(fleet, rows, chunk.ids, chunk.positions)
+    version = fleet.version
+    expired = _expire(fleet, chunk, guests, timeout)
+    _leave(fleet, chunk)
+    _come(fleet, chunk)
+    if fleet.version != version:
+        chunk = chunk.again(fleet)
+        guests = guests_on(fleet, rows, chunk.ids, chunk.positions)
+    _see(fleet, guests)
+    replace_columns(fleet, reports, rows, new, columns, guests)
+    return expired
+
+
+# claims that reports leave out
+
+
+def _missing(fleet: Fleet, chunk: _Chunk, guests: Guests, timeout: float) -> tuple[list[int], dict[int, float]]:
+    """Consumers on top that reports have left out for longer than ``timeout``, and those left out for the first
+    time."""
+    late: list[int] = []
+    first: dict[int, float] = {}
+    on_top = guests.on_top
+    for consumer, position in zip(guests.ids[on_top].tolist(), guests.position[on_top].tolist(), strict=True):
+        since = fleet.consumers.missing.get(consumer)
+        if since is None:
+            first[consumer] = chunk.reports[position].at
+        elif chunk.reports[position].at - since >= timeout:
+            late.append(consumer)
+    return late, first
+
+
+def _is_own_claim(fleet: Fleet, consumer: int) -> bool:
+    """True for a claim of the engine that no report has ever included: nothing but Hostler knows it."""
+    return not fleet.kernel.consumer(consumer)[7] & SEEN and consumer not in fleet.consumers.notes
+
+
+def _expire(fleet: Fleet, chunk: _Chunk, guests: Guests, timeout: float) -> list[str]:
+    late, first = _missing(fleet, chunk, guests, timeout)
+    own = [consumer for consumer in late if _is_own_claim(fleet, consumer)]
+    uuids = [_uuid(fleet, consumer) for consumer in own]
+    others = [consumer for consumer in late if not _is_own_claim(fleet, consumer)]
+    lines = [fleet.kernel.consumer(consumer) for consumer in others]
+    fleet.consumers.mark(others, [line[3] for line in lines], [line[7] & ~BUILDING | UNCOUNTED for line in lines])
+    changes: dict[int, float | None] = dict(first)
+    if changes:
+        fleet.consumers.miss(changes)
+    if own:
+        fleet.release(own)
+    return uuids
+
+
+def _uuid(fleet: Fleet, consumer: int) -> str:
+    return format_uuid(*fleet.kernel.consumer(consumer)[:2])
+
+
+def _see(fleet: Fleet, guests: Guests) -> None:
+    """Guests that reports include have been built, and count in the figures."""
+    held = guests.named & (guests.shape >= 0)
+    wanted = guests.flags[held] & ~(BUILDING | UNCOUNTED) | SEEN
+    differs = wanted != guests.flags[held]
+    ids = guests.ids[held]
+    fleet.consumers.mark(ids[differs].tolist(), guests.shape[held][differs].tolist(), wanted[differs].tolist())
+    guests.flags[held] = wanted
+    if fleet.consumers.missing:
+        found = {consumer: None for consumer in ids.tolist() if consumer in fleet.consumers.missing}
+        if found:
+            fleet.consumers.miss(found)
+
+
+# instances that come and go
+
+
+def _leave(fleet: Fleet, chunk: _Chunk) -> None:
+    """Reported instances without an allocation go where their host no longer has them; one that stands on another host
+    as well is from now on there alone."""
+    found = consumers_on_rows(fleet.kernel, np.ascontiguousarray(chunk.rows))
+    reported = (found[3] & REPORTED) != 0
+    if not reported.any():
+        return
+    named = set(zip(chunk.ids.tolist(), chunk.positions.tolist(), strict=True))
+    gone = [
+        consumer
+        for consumer, position in zip(found[0, reported].tolist(), found[1, reported].tolist(), strict=True)
+        if (consumer, position) not in named
+    ]
+    left = {_uuid(fleet, consumer) for consumer in gone}
+    fleet.release(gone)
+    for row, held in list(fleet.consumers.also_on.items()) if left else ():
+        both = {uuid: known for uuid, known in held.items() if uuid in left}
+        if both:
+            fleet.consumers.stand_on(row, {uuid: known for uuid, known in held.items() if uuid not in left})
+            instances.enter(fleet, row, both.items())
+            left -= both.keys()
+
+
+def _come(fleet: Fleet, chunk: _Chunk) -> None:
+    """Instances that are not known become consumers; those with a consumer on another row stand on both."""
+    elsewhere: dict[int, dict[str, Any]] = {}
+    unknown: dict[int, list[tuple[str, object]]] = {}
+    rows = chunk.rows.tolist()
+    found = consumers_on_rows(fleet.kernel, np.ascontiguousarray(chunk.rows))
+    here = np.isin(_keys(chunk.ids, chunk.positions), _keys(found[0], found[1]), kind="sort")
+    for index in np.flatnonzero(~here).tolist():
+        position, uuid = int(chunk.positions[index]), chunk.uuids[index]
+        row, reported = rows[position], chunk.reports[position].host.instances
+        if uuid not in reported:
+            continue  # included in the figures, and gone since
+        if chunk.ids[index] < 0:
+            unknown.setdefault(row, []).append((uuid, reported[uuid]))
+        else:
+            elsewhere.setdefault(row, {})[uuid] = dict(instances.properties_of(reported[uuid]))
+    for row in rows:
+        if row in elsewhere or row in fleet.consumers.also_on:
+            fleet.consumers.stand_on(row, elsewhere.get(row, {}))
+    _enter(fleet, unknown, elsewhere)
+
+
+def _keys(ids: NDArray[np.int32], positions: NDArray[np.int32]) -> NDArray[np.int64]:
+    keys: NDArray[np.int64] = (ids.astype(np.int64) << 32) + positions
+    return keys
+
+
+def _enter(fleet: Fleet, unknown: dict[int, list[tuple[str, object]]], elsewhere: dict[int, dict[str, Any]]) -> None:
+    """Enter unknown instances; one that two of the hosts report is a consumer of the first, and stands on both."""
+    seen: set[str] = set()
+    for row, given in unknown.items():
+        own = [(uuid, value) for uuid, value in given if uuid not in seen]
+        twice = {uuid: dict(instances.properties_of(value)) for uuid, value in given if uuid in seen}
+        seen.update(uuid for uuid, _ in own)
+        try:
+            instances.enter(fleet, row, own)
+        except HostlerError as error:
+            raise of_host(error, fleet.service_host(row)) from None
+        if twice:
+            fleet.consumers.stand_on(row, {**elsewhere.get(row, {}), **twice})
+
+
+__all__ = ["CLAIM_TIMEOUT", "expiring", "report_hosts"]
