@@ -107,9 +107,9 @@ def _read_consumers(fleet: Fleet, table: Arrays, live: NDArray[np.bool_]) -> Non
     there = table["row"] >= 0
     _demand(bool(live[table["row"][there]].all()), "a consumer is on a freed row")
     for name, count in (("project", len(fleet.projects)), ("user", len(fleet.users))):
-        _demand(_within(table[name][there], 0, count - 1), f"a {name} is not there")
+        _demand(_within(table[name][there], 0, count - 1), f"a {name} does not exist")
     few = [*fleet.extras, *fleet.image_properties, *fleet.consumers.notes, *fleet.consumers.missing]
-    _demand(_within(np.array(few, np.int64), 0, len(there) - 1) and bool(there[few].all()), "a consumer is not there")
+    _demand(_within(np.array(few, np.int64), 0, len(there) - 1) and bool(there[few].all()), "a consumer does not exist")
     _demand(all(0 <= row < len(live) and live[row] for row in fleet.consumers.also_on), "instances stand nowhere")
     for extras in fleet.extras.values():
         for row, resource, _ in extras.elsewhere:
