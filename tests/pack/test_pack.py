@@ -155,8 +155,8 @@ def _written(folder: Path, name: str, text: str) -> Path:
 @pytest.mark.parametrize(
     ("name", "text", "capacity", "words"),
     [
-        ("a.vbp", "", None, "no .vbp file"),
-        ("a.vbp", "2\nx y\n0\n", None, "no .vbp file"),
+        ("a.vbp", "", None, "not a .vbp file"),
+        ("a.vbp", "2\nx y\n0\n", None, "not a .vbp file"),
         ("a.vbp", "2\n10\n0\n", None, "line 1: 2 capacities"),
         ("a.vbp", "1\n10\n1\n3\n", None, "line 4: 1 sizes and a count"),
         ("a.vbp", "1\n10\n1\n11 1\n", None, "line 4: an item of 11 does not fit a bin of 10"),
