@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
 VARIANT := $(HOSTLER_DEBUG_BUILD) $(HOSTLER_SANITIZE) $(HOSTLER_PURE)
-KERNELS := $(wildcard ext/*.pyx ext/*.pxd ext/csrc/*.c ext/csrc/*.h)
+# By the package's own paths, which an unpacked source distribution has too.
+ROOMS := $(addprefix src/hostler/,core drivers ext placement sim bench)
+KERNELS := $(shell find -L src/hostler/ext -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -path '*/csrc/*.c')
 
 SANITIZE := address,undefined
 SANITIZE_VENV := .venv-sanitize
@@ -28,7 +30,7 @@ $(VENV)/.variant: $(VENV)/.locked FORCE
 
 $(VENV)/.kernels: $(VENV)/.installed $(VENV)/.variant setup.py $(KERNELS)
 	$(BIN)/python setup.py --quiet build_ext --inplace
-	$(BIN)/python -m compileall -q src/hostler core drivers ext placement sim
+	$(BIN)/python -m compileall -q src/hostler/__init__.py src/hostler/__main__.py $(ROOMS)
 	touch $@
 
 demo: build
@@ -43,6 +45,8 @@ lint: build
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry $(wildcard core drivers ext placement sim) bench
+	$(BIN)/deptry --ignore DEP002,DEP004 tests
 
 bench: build
 	$(BIN)/pytest bench/ --benchmark-only

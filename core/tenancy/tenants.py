@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import msgspec
+from sortedcontainers import SortedList
 
 from ...placement.types.errors import DuplicateName, InUse, InvalidValue, UnknownName
 from .commands import (
@@ -76,7 +77,7 @@ class Token(msgspec.Struct):
     expires: float
 
 
-class Tenants(msgspec.Struct):
+class Tenants(msgspec.Struct, dict=True):
     """All tenants. Every method that changes something raises HostlerError, with nothing changed, if it refuses."""
 
     domains: dict[str, Domain | None] = {}
@@ -88,6 +89,10 @@ class Tenants(msgspec.Struct):
     """Scope -> resource class or ``instances`` -> limit."""
     users_made: int = 0
     """Serial of the user made last."""
+
+    def __post_init__(self) -> None:
+        # (expiry, id) of every token; derived from ``tokens``, so that snapshots do not hold it.
+        self._expiries = SortedList((token.expires, name) for name, token in self.tokens.items())
 
     # scopes and roles
 
@@ -242,7 +247,8 @@ class Tenants(msgspec.Struct):
     def delete_user(self, command: DeleteUser) -> None:
         self._user(command.id, "id")
         del self.users[command.id]
-        self.tokens = {name: token for name, token in self.tokens.items() if token.user != command.id}
+        for name in [name for name, token in self.tokens.items() if token.user == command.id]:
+            self._forget_token(name)
 
     def grant(self, command: Grant) -> None:
         user = self._user(command.user)
@@ -268,13 +274,19 @@ class Tenants(msgspec.Struct):
             raise DuplicateName(f"token {command.id} exists", field="id")
         if not now < command.expires < float("inf"):
             raise InvalidValue("a token must expire, and not in the past", field="expires")
-        self.tokens = {name: token for name, token in self.tokens.items() if token.expires > now}
+        while self._expiries and self._expiries[0][0] <= now:
+            self._forget_token(self._expiries[0][1])
         self.tokens[command.id] = Token(command.user, command.digest, command.expires)
+        self._expiries.add((command.expires, command.id))
 
     def revoke_token(self, command: RevokeToken) -> None:
         if command.id not in self.tokens:
             raise UnknownName(f"no token has the id {command.id}", field="id")
-        del self.tokens[command.id]
+        self._forget_token(command.id)
+
+    def _forget_token(self, name: str) -> None:
+        """O(log tokens)."""
+        self._expiries.remove((self.tokens.pop(name).expires, name))
 
     def set_limits(self, command: SetLimits) -> None:
         self.check_scope(command.scope)

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
+import tomli_w
 
 from ..filters import BUILTIN_FILTERS
 from ..filters.adapter import NovaFilterAdapter
 from ..filters.base import Filter
 from ..types.errors import DuplicateName, InvalidValue, UnknownName
 from ..types.options import ALL_FILTERS, ALL_WEIGHERS, OptionGroup, Options, Words, invalid, read_group
-from ..types.toml_writer import to_toml
 from ..weighers import BUILTIN_WEIGHERS
 from ..weighers.adapter import NovaWeigherAdapter
 from ..weighers.base import Weigher
@@ -133,7 +133,7 @@ class Policy:
 
     def to_toml(self) -> str:
         """``to_mapping`` as a TOML text."""
-        return to_toml(self.to_mapping())
+        return tomli_w.dumps(self.to_mapping())
 
     @functools.cached_property
     def digest(self) -> str:

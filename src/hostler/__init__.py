@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     )
     from .placement.weighers.base import Weigher
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Aggregate",

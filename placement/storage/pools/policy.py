@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
+import tomli_w
 
 from ...types.errors import DuplicateName, InvalidValue, UnknownName
 from ...types.options import Options, Words, invalid, read_group
-from ...types.toml_writer import to_toml
 from .filters import BUILTIN_FILTERS, PoolFilter
 from .options import ORDERED, STORAGE, StorageOptions
 from .weighers import BUILTIN_WEIGHERS, PoolWeigher
@@ -110,7 +110,7 @@ class VolumePolicy:
 
     def to_toml(self) -> str:
         """The policy as a TOML text."""
-        return to_toml(self.to_mapping())
+        return tomli_w.dumps(self.to_mapping())
 
     @functools.cached_property
     def digest(self) -> str:
