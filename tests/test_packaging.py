@@ -25,9 +25,8 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 
 
 def run(*command: str | Path, **options: Any) -> str:
-    return subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-    ).stdout
+    merged = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **options}
+    return str(subprocess.run(command, check=True, **merged).stdout)
 
 
 def test_the_version_is_said_alike_everywhere() -> None:
@@ -108,9 +107,7 @@ def test_the_wheel_holds_every_module_and_no_tests(built: Path) -> None:
 def test_kernels_are_installed_without_symbols_and_debugging_information() -> None:
     if os.environ.get("HOSTLER_DEBUG_BUILD") or os.environ.get("HOSTLER_SANITIZE"):
         pytest.skip("a debug build keeps its symbols")
-    kernels = list(
-        (ROOT / "src" / "hostler" / "ext").rglob(f"*.cpython-{sys.version_info[0]}{sys.version_info[1]}-*.so")
-    )
+    kernels = list((ROOT / "src" / "hostler" / "ext").rglob(f"*{sysconfig.get_config_var('EXT_SUFFIX')}"))
     if not kernels:
         pytest.skip("no kernel is built")
     for kernel in kernels:
