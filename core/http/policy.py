@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -70,10 +72,14 @@ class Policy:
     def __init__(self, options: PolicyOptions) -> None:
         conf = cfg.ConfigOpts()
         conf([], default_config_files=[], default_config_dirs=[])
-        self._enforcer = policy.Enforcer(conf, policy_file=_checked(options.file), use_conf=True)
+        self._enforcer = policy.Enforcer(conf, policy_file=_checked(options.file) or os.devnull, use_conf=True)
+        # What decides who may do what is set here: the library's defaults differ by version, and it would look for
+        # files of its own in the home folder and in /etc.
         conf.set_override("enforce_new_defaults", options.enforce_new_defaults, group="oslo_policy")
-        if options.file:
-            conf.set_override("policy_file", options.file, group="oslo_policy")
+        with suppress(cfg.NoSuchOptError):  # newer versions have no such option, and always do
+            conf.set_override("enforce_scope", True, group="oslo_policy")
+        conf.set_override("policy_dirs", [], group="oslo_policy")
+        conf.set_override("policy_file", options.file or os.devnull, group="oslo_policy")
         self._enforcer.suppress_deprecation_warnings = True
         self._enforcer.suppress_default_change_warnings = True
         self._enforcer.register_defaults(_defaults())

@@ -6,6 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
+import oslo_policy.opts
 import pytest
 
 from hostler.core.http.auth import StaticTokens
@@ -57,6 +58,30 @@ def test_a_reader_sees_the_usages_of_its_own_project_only() -> None:
     assert NEW.allows("placement:usages", READER, "p")
     assert not NEW.allows("placement:usages", READER, "another")
     assert not NEW.allows("placement:usages", READER, None)
+
+
+@pytest.mark.parametrize("default", [False, True])
+@pytest.mark.parametrize("new", [False, True])
+def test_the_library_s_defaults_decide_nothing(default: bool, new: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for option in oslo_policy.opts._options:
+        if option.name in ("enforce_scope", "enforce_new_defaults"):
+            monkeypatch.setattr(option, "default", default)
+    policy = Policy(PolicyOptions(enforce_new_defaults=new))
+    known = NEW if new else PLAIN
+    assert not [rule for rule in RULES if policy.allows(rule, SYSTEM_ADMIN, "p")]
+    for who in (ADMIN, SERVICE, READER, MEMBER):
+        assert [policy.allows(rule, who, "p") for rule in RULES] == [known.allows(rule, who, "p") for rule in RULES]
+
+
+def test_policy_files_that_the_configuration_does_not_name_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policy.d").mkdir()
+    for name in ("policy.yaml", "policy.d/own.yaml"):
+        (tmp_path / name).write_text('"placement:traits:list": "@"\n')
+    assert not Policy(PolicyOptions()).allows("placement:traits:list", MEMBER, "p")
 
 
 def test_a_policy_file_replaces_rules(tmp_path: Path) -> None:
