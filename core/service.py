@@ -21,13 +21,13 @@ from .machine.orders import AnyCommand, Order
 from .machine.state import ServiceState
 from .tenancy import commands as c
 from .tenancy.errors import NotAuthenticated
+from .tenancy.new_token import TOKEN_DAYS, NewToken
 from .tenancy.tenants import LOCAL
 from .writer.command_queue import Pending
 from .writer.writer import Writer
 
 TICK: Final = 0.1
 """Resolution of commands' times in seconds: placements of one tick are decided together."""
-TOKEN_DAYS: Final = 90.0
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 log = logging.getLogger("hostler.service")
@@ -40,15 +40,6 @@ class Identity(msgspec.Struct):
     user: str | None = None
     token: str | None = None
     serial: int = 0
-
-
-class NewToken(msgspec.Struct, frozen=True, kw_only=True):
-    """A token's only appearance: ``token`` is what to show, ``id`` what to revoke; ``expires`` in seconds since the
-    epoch."""
-
-    id: str
-    token: str
-    expires: float
 
 
 class Service:

@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from ..journal.journal import Journal
-from ..rpc.addresses import bound, listen
+from ..rpc.listening import bound, listen
 from ..service import Service
 from .metrics import CONTENT_TYPE, Metrics
 from .settings import http_address

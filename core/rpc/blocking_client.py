@@ -226,9 +226,14 @@ class BlockingClient(Caller):
         left = deadline - self._now()
         if left <= 0:
             raise TimeoutError
+        if not hasattr(select, "poll"):  # patched by eventlet, which waits for the socket itself
+            waits = None if left == math.inf else left
+            if not any(select.select([made], [made] if writing else [], [], waits)):
+                raise TimeoutError
+            return
         select_on = select.poll()
         select_on.register(made, select.POLLIN | (select.POLLOUT if writing else 0))
-        ready = select_on.poll(None if left == float("inf") else left * 1000)
+        ready = select_on.poll(None if left == math.inf else left * 1000)
         if ready and ready[0][1] & (select.POLLERR | select.POLLHUP) and not ready[0][1] & select.POLLIN:
             raise ConnectionResetError("the server has closed the connection")
 

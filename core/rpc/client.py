@@ -37,8 +37,9 @@ from .caller import (
     place_params,
 )
 from .framing import BadFrame
+from .handshake import secured
 from .messages import Answer
-from .tls import client_context, failure, secured
+from .tls import client_context, failure
 
 __all__ = ["BlockingClient", "Client", "ConnectionLost", "open_client"]
 

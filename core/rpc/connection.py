@@ -19,9 +19,10 @@ from ...placement.types.errors import HostlerError
 from ..service import Service
 from ..tenancy.errors import NotAuthenticated
 from .framing import BadFrame, Framer
+from .handshake import begins_with_tls, let_read, secured
 from .messages import error_object, notification
 from .session import Session
-from .tls import TlsFailed, begins_with_tls, let_read, names_of, secured
+from .tls import TlsFailed, names_of
 from .watching import Watchers
 
 READ_BYTES: Final = 64 << 10

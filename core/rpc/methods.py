@@ -12,8 +12,8 @@ from ...placement.decide.fits import Fit
 from ...placement.types.decision import Decision
 from .. import engine_commands as p
 from ..machine import queries as q
-from ..service import TOKEN_DAYS, NewToken
 from ..tenancy import commands as c
+from ..tenancy.new_token import TOKEN_DAYS, NewToken
 from .messages import ErrorStyle
 
 

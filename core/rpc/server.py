@@ -11,8 +11,9 @@ import trio
 from ...placement.types.errors import InvalidValue
 from ..errors import Overloaded
 from ..service import Service
-from .addresses import Address, bound, forget, listen
+from .addresses import Address
 from .connection import LOST, Budget, Connection, Limits, farewell, is_own, keep_alive
+from .listening import bound, forget, listen
 from .watching import Watchers
 
 __all__ = ["Limits", "RpcServer"]

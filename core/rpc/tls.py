@@ -1,15 +1,11 @@
-"""TLS for both ends: contexts from files, handshakes whose failures are reported to both ends, and the names in a
-peer's certificate."""
+"""TLS for both ends: contexts from files, what failures mean, and the names in a peer's certificate. Handshakes on
+trio's streams are in handshake.py."""
 
 from __future__ import annotations
 
 import os
-import socket
 import ssl
-from contextlib import suppress
-from typing import Any, Final, Literal, cast
-
-import trio
+from typing import Any, Final, Literal
 
 from ...placement.types.errors import HostlerError, InvalidValue
 
@@ -20,8 +16,6 @@ _VERSIONS: Final[dict[TlsVersion, ssl.TLSVersion]] = {"1.2": ssl.TLSVersion.TLSv
 
 HANDSHAKE: Final = b"\x16"
 """First byte of a TLS connection."""
-READ_SECONDS: Final = 2.0
-"""For a peer to read why it is not served."""
 _UNTRUSTED: Final = (2, 7, 18, 19, 20, 21)
 _OUT_OF_DATE: Final = (9, 10)
 """OpenSSL's X509_V_ERR_ numbers."""
@@ -72,60 +66,6 @@ def client_context(ca: Path | None = None, certificate: Path | None = None, key:
     return context
 
 
-class _Seen:
-    """A context that lets one see what a failed handshake leaves unsent."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        self.unsent = ssl.MemoryBIO()
-
-    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any) -> ssl.SSLObject:
-        self.unsent = outgoing
-        return self._context.wrap_bio(incoming, outgoing, **options)
-
-
-async def secured(
-    raw: trio.SocketStream, context: ssl.SSLContext, *, service: str | None = None
-) -> trio.SSLStream[trio.SocketStream]:
-    """TLS on a connection, after the handshake: as a client of the named ``service``, or as the service. TlsFailed has
-    the reason of a failure, which the peer receives as an alert. BrokenResourceError if the connection is lost."""
-    seen = _Seen(context)
-    stream = trio.SSLStream(
-        raw,
-        cast(ssl.SSLContext, seen),
-        server_side=service is None,
-        server_hostname=service,
-        https_compatible=True,
-    )
-    try:
-        await stream.do_handshake()
-    except trio.BrokenResourceError as error:
-        alert = seen.unsent.read()
-        if alert:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await raw.send_all(alert)
-                await let_read(raw)
-        if not isinstance(error.__cause__, ssl.SSLError) or isinstance(error.__cause__, ssl.SSLEOFError):
-            raise
-        if service is None:
-            raise TlsFailed(f"no TLS with a client: {_reason(error.__cause__)}", field="tls") from error
-        raise failure(error.__cause__) or error from error.__cause__
-    return stream
-
-
-async def begins_with_tls(raw: trio.SocketStream) -> bool:
-    """True if the first byte is that of TLS; it is not consumed."""
-    return await raw.socket.recv(1, socket.MSG_PEEK) in (HANDSHAKE, b"")
-
-
-async def let_read(raw: trio.abc.HalfCloseableStream) -> None:
-    """Give a peer time to read: closing with unread input would discard what was sent."""
-    with trio.move_on_after(READ_SECONDS):
-        await raw.send_eof()
-        while await raw.receive_some(65_536):
-            pass
-
-
 def failure(error: ssl.SSLError) -> TlsFailed | None:
     """Explanation of a client's TLS error; None if it only says that the connection was lost."""
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -133,7 +73,7 @@ def failure(error: ssl.SSLError) -> TlsFailed | None:
     reason = error.reason or ""
     _, is_alert, alert = reason.partition("ALERT_")
     if is_alert:
-        text = _ALERTS.get(alert, f"the service refuses it: {_reason(error)}")
+        text = _ALERTS.get(alert, f"the service refuses it: {cause_of(error)}")
         return TlsFailed(text, field="tls", hint="see the client certificate and its authority")
     if reason in _NO_TLS:
         return TlsFailed("the service speaks no TLS there", field="address", hint="is tcp: meant, or another port?")
@@ -153,7 +93,8 @@ def _distrusted(error: ssl.SSLCertVerificationError) -> TlsFailed:
     return TlsFailed(text, field="tls", hint="use a name that the certificate has")
 
 
-def _reason(error: ssl.SSLError) -> str:
+def cause_of(error: ssl.SSLError) -> str:
+    """Why a handshake failed, in OpenSSL's words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is invalid: {error.verify_message}"
     return (error.reason or str(error)).lower().replace("_", " ")
