@@ -22,6 +22,7 @@ from ..placement.load.bulk import add_hosts, load_hosts
 from ..placement.numa.derive import derive
 from ..placement.policy.policy import Policy
 from ..placement.types.host import Aggregate, Host, MemoryPages, NumaCell, NumaTopology, Service
+from ..placement.types.ordered_sum import ordered_sum
 from ..placement.types.request import Flavor, Image, Request, RequestSpec
 
 POLICIES: Final = ("nova", "heavy", "numa", "affinity")
@@ -152,7 +153,7 @@ def _templates() -> tuple[tuple[Host, ...], NDArray[np.float64]]:
         templates.append(_template(hardware, (zone, tier), disabled))
         share = TIERS[tier.name] / len(HARDWARE) / len(ZONES)
         shares.append(share * (OUT_OF_SERVICE if disabled else 1.0 - OUT_OF_SERVICE))
-    return tuple(templates), np.array(shares) / sum(shares)
+    return tuple(templates), np.array(shares) / ordered_sum(shares)
 
 
 def _aggregate(number: int, name: str, metadata: Mapping[str, str]) -> Aggregate:

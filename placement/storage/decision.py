@@ -8,6 +8,7 @@ import msgspec
 
 from ..types.decision import Refusal, ScorePart
 from ..types.errors import NoValidHost
+from ..types.ordered_sum import ordered_sum
 from .pools.request import Retry
 
 
@@ -33,6 +34,11 @@ class PoolSelection(msgspec.Struct, frozen=True, kw_only=True):
     charged_gb: int
     parts: tuple[ScorePart, ...] = ()
     alternates: tuple[PoolAlternate, ...] = ()
+
+    @property
+    def points(self) -> float:
+        """The points of all weighers, added up from left to right. O(weighers)."""
+        return ordered_sum(part.points for part in self.parts)
 
 
 class VolumeDecision(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from .errors import NoValidHost
+from .ordered_sum import ordered_sum
 
 
 class ScorePart(msgspec.Struct, frozen=True, gc=False):
@@ -47,6 +48,12 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     allocations: Mapping[str, Mapping[str, int]]
     parts: tuple[ScorePart, ...] = ()
     alternates: tuple[Alternate, ...] = ()
+
+    @property
+    def points(self) -> float:
+        """The points of all weighers, added up as the scheduler adds them: from left to right, which the built-in
+        ``sum`` does not from Python 3.12 on. 0.0 where no weigher ran. O(weighers)."""
+        return ordered_sum(part.points for part in self.parts)
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ...placement.types.errors import InvalidValue
+from ...placement.types.ordered_sum import ordered_sum
 from ..progress import INTERRUPTED, Stop
 from .heuristics import Order
 from .instance import Instance, parse_capacity, read, read_archive, read_order
@@ -163,7 +164,7 @@ def _table(lines: Sequence[Line]) -> Table:
     if len(lines) > 1:
         items, bins, bound = np.sum([(line.items, line.bins, line.lower_bound) for line in lines], axis=0).tolist()
         table.add_section()
-        table.add_row(TOTAL, f"{items:,}", *_figures(bins, bound, sum(line.seconds for line in lines)))
+        table.add_row(TOTAL, f"{items:,}", *_figures(bins, bound, ordered_sum(line.seconds for line in lines)))
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -191,7 +192,7 @@ def _line(values: Sequence[float]) -> Text:
     """One block per value, the lowest for the least of them and the highest for the greatest."""
     step = -(-len(values) // COURSE_WIDTH)
     slices = [values[at : at + step] for at in range(0, len(values), step)]
-    means = [sum(each) / len(each) for each in slices]
+    means = [statistics.fmean(each) for each in slices]
     low, high = min(means), max(means)
     scale = (len(LEVELS) - 1) / (high - low) if high > low else 0.0
     return Text("".join(LEVELS[round((mean - low) * scale)] for mean in means), style="cyan")

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...placement.types.ordered_sum import ordered_sum
 from ...placement.types.request import Flavor, RequestSpec
 from ..trace import azure2017
 from ..trace.workload import ALONE, STEP_S, Workload
@@ -84,7 +85,7 @@ def _bins() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float6
     """Ends, starts and shares of the lifetime bins; the last is that of the guests that outlive the trace."""
     ends = np.array([*azure2017.LIFETIME_UP_TO_S, OUTLIVING_S], np.float64)
     starts = np.concatenate([[0.0], ends[:-2], [ends[-1] - STEP_S]])
-    shares = np.array([*azure2017.LIFETIMES, 1.0 - sum(azure2017.LIFETIMES)])
+    shares = np.array([*azure2017.LIFETIMES, 1.0 - ordered_sum(azure2017.LIFETIMES)])
     return ends, starts, shares
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Final
 import msgspec
 
 from ...placement.types.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
+from ...placement.types.ordered_sum import ordered_sum
 from ...placement.types.validation import standard_traits
 
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
@@ -99,7 +100,7 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def cpu_ratio(self) -> float:
         """Over-commit of CPUs, the mean of all that there are from the beginning."""
         cpus = sum(kind.count * kind.vcpus for kind in self.hardware)
-        given = sum(kind.count * kind.vcpus * kind.cpu_allocation_ratio for kind in self.hardware)
+        given = ordered_sum(kind.count * kind.vcpus * kind.cpu_allocation_ratio for kind in self.hardware)
         return round(given / cpus, 4) if cpus else 1.0
 
     @property

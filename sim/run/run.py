@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...placement.decide.batch_decisions import Decisions
 from ...placement.policy.policy import Policy
+from ...placement.types.ordered_sum import ordered_sum
 from ...placement.types.request import Request, RequestSpec
 from ..trace.workload import EPOCH_S, NEVER, STEP_S, Guests
 from .evacuation import Disruption, Evacuation
@@ -374,7 +375,7 @@ class Run:
                 self._row_of_place = slice(int(found[0]), int(found[-1]) + 1)
             limit = self.engine.fleet.store.inventory["limit"]
             self._limits = limit[: len(RESOURCES)][:, self._row_of_place].sum(axis=1)
-            self._price_per_hour = sum(self._prices[place.hardware] for place in places)
+            self._price_per_hour = ordered_sum(self._prices[place.hardware] for place in places)
             self._zones = sorted({place.zone for place in places})
             self._zone_of = np.array([self._zones.index(place.zone) for place in places], np.int64)
         return self._row_of_place

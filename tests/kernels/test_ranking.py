@@ -22,6 +22,7 @@ from hostler.ext.constants import (
 )
 from hostler.ext.fleet import Columns
 from hostler.ext.ranking import Ranking
+from hostler.placement.types.ordered_sum import ordered_sum
 
 from .world import Arrays, empty_arrays, int32
 
@@ -177,4 +178,4 @@ def test_parts_add_up_to_the_score() -> None:
     assert ranking.score_rows(asked).tolist() == scores
     assert np.sum([multiplier * norm for _, norm, multiplier in parts], axis=0).tolist() == scores
     for row, score in zip(rows, scores, strict=True):
-        assert sum(multiplier * norm for _, norm, multiplier in ranking.row_parts(row)) == score
+        assert ordered_sum(multiplier * norm for _, norm, multiplier in ranking.row_parts(row)) == score

@@ -97,7 +97,7 @@ class Both:
             return
         pool, weight = ranked[0]
         assert (decision.selected.backend_id, decision.selected.weight) == (pool.name, weight)
-        assert not decision.selected.parts or sum(part.points for part in decision.selected.parts) == weight
+        assert not decision.selected.parts or decision.selected.points == weight
         self.oracle.consume(pool, spec.size_gb, self.now)
         self.oracle.volumes[pool.name] += 1
         self.placed[decision.selected.volume_id] = (pool, spec.size_gb)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...types.decision import Refusal, ScorePart
 from ...types.errors import NoValidHost
+from ...types.ordered_sum import ordered_sum
 from ...types.request import Request
 from ..context import DecisionContext
 from ..scan import Ranked, Scan
@@ -35,6 +36,11 @@ class RankedHost:
     node: str
     weight: float
     parts: tuple[ScorePart, ...]
+
+    @property
+    def points(self) -> float:
+        """The points of all weighers, added up from left to right. O(weighers)."""
+        return ordered_sum(part.points for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
