@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import entry_points, version
 from typing import Any, Final
 
-from ..placement.types.errors import InvalidValue, UnknownName
+from ..placement.types.errors import UnknownName
+from ..placement.types.extras import unusable
 
 EXPORTERS: Final = "opentelemetry_traces_exporter"
 """Group of the entry points of installed exporters."""
@@ -36,9 +37,8 @@ def export(exporter: str) -> None:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError as error:
-        hint = "pip install 'hostler[telemetry]'"
-        raise InvalidValue(f"spans need OpenTelemetry: {error}", field="operation.traces", hint=hint) from error
+    except Exception as error:
+        raise unusable(error, "opentelemetry", "telemetry", field="operation.traces") from error
     known = {point.name: point for point in entry_points(group=EXPORTERS)}
     if exporter not in known:
         raise UnknownName.among("exporter of spans", exporter, known, field="operation.traces")

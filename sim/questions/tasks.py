@@ -20,6 +20,7 @@ import numpy as np
 
 from ...placement.policy.policy import Policy
 from ...placement.types.errors import InvalidValue
+from ...placement.types.extras import import_extra
 from ..run.fleet_plan import FleetPlan
 from ..run.policies import ON_GPUS, policy_of, typical_guests
 from ..run.run import Outcome, Run
@@ -195,11 +196,8 @@ def _mapped(tasks: Sequence[Task], workers: int, cluster: str) -> Iterator[Itera
 
 
 def _client(address: str) -> Any:
+    distributed = import_extra("distributed", "cluster", field="cluster")
     try:
-        from distributed import Client
-    except ImportError:
-        raise InvalidValue("no Dask", field="cluster", hint="pip install 'hostler[cluster]'") from None
-    try:
-        return Client(address, timeout=10)  # type: ignore[no-untyped-call]  # distributed has no types here
+        return distributed.Client(address, timeout=10)
     except (OSError, ValueError) as error:
         raise InvalidValue(f"cluster {address}: {error}", field="cluster") from None

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-from ...placement.types.errors import InvalidValue
+from ...placement.types.extras import import_extra
 
 
 def library(name: str) -> Any:
-    """The module. InvalidValue where it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        hint = "pip install 'hostler[report]'"
-        raise InvalidValue(f"{name.partition('.')[0]} is not installed", field="report", hint=hint) from None
+    """The module. InvalidValue where it is not installed or cannot be imported."""
+    return import_extra(name, "report", field="report")
