@@ -12,7 +12,7 @@ SANITIZE := address,undefined
 SANITIZE_VENV := .venv-sanitize
 SANITIZE_PRELOAD = $(shell cc -print-file-name=libasan.so) $(shell cc -print-file-name=libstdc++.so.6)
 
-.PHONY: build demo test lint bench sanitize wheel lock clean FORCE
+.PHONY: build demo test lint docs bench sanitize wheel lock clean FORCE
 build: $(VENV)/.kernels
 
 %/.locked: $(LOCK)
@@ -47,6 +47,10 @@ lint: build
 	$(BIN)/lint-imports
 	$(BIN)/deptry $(wildcard core drivers ext placement sim) bench
 	$(BIN)/deptry --ignore DEP002,DEP004 tests
+
+# Into build/site, offline; a dead link is an error.
+docs: build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: build
 	$(BIN)/pytest bench/ --benchmark-only
