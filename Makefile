@@ -12,7 +12,7 @@ SANITIZE := address,undefined
 SANITIZE_VENV := .venv-sanitize
 SANITIZE_PRELOAD = $(shell cc -print-file-name=libasan.so) $(shell cc -print-file-name=libstdc++.so.6)
 
-.PHONY: build demo test lint docs bench sanitize wheel lock clean FORCE
+.PHONY: build demo test lint docs bench sanitize wheel lock lock-lowest clean FORCE
 build: $(VENV)/.kernels
 
 %/.locked: $(LOCK)
@@ -67,10 +67,16 @@ wheel: $(VENV)/.locked
 	rm -rf build/*/lib.*
 	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
 
-# Hashes for every CPython from 3.11 to 3.13 on Linux.
+# Hashes for every CPython from 3.11 to 3.13 on Linux. The first time it needs a `uv` on the path: VENV has one later.
 lock:
-	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	$(or $(wildcard $(BIN)/uv),uv) pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --upgrade --custom-compile-command "make lock" --output-file $(LOCK)
 
+# Resolves to the oldest versions that pyproject.toml allows: an environment of them is made by
+# `uv pip sync requirements/lowest.txt`, where the suite must pass as well.
+lock-lowest:
+	$(or $(wildcard $(BIN)/uv),uv) pip compile pyproject.toml --all-extras --python-version 3.11 \
+		--resolution lowest-direct --quiet --no-emit-index-url --output-file requirements/lowest.txt
+
 clean:
-	rm -rf build dist $(VENV) $(SANITIZE_VENV) src/*.egg-info ext/*.so .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf build dist $(VENV) .venv-second $(SANITIZE_VENV) src/*.egg-info ext/*.so .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -62,7 +62,7 @@ class Busiest:
         self.run, self.spare = run, spare
         self.percent = 0.0
         self.headroom: Headroom | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="hostler-")
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._kept: _Moment | None = None
         self._judges = minds_outages(run.engine.policy)
 
@@ -71,6 +71,8 @@ class Busiest:
         have nothing tried. O(hosts + guests) for a moment that is kept."""
         busy = float(self.run.percent.max())
         if busy > self.percent * MARGIN and self._judges:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="hostler-")
             self._kept, self.percent = _Moment(self.run, Path(self._folder.name) / "fleet"), busy
         return True
 
@@ -79,7 +81,15 @@ class Busiest:
         times."""
         if self._kept is not None:
             self.headroom, self._kept = self._kept.headroom(self.spare), None
+        self.close()
         return self.headroom
+
+    def close(self) -> None:
+        """Remove the temporary file; failures can then be tried only at moments that come later."""
+        self._kept = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
 
 class _Moment:
