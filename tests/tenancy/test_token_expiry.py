@@ -28,7 +28,7 @@ def test_a_new_token_removes_all_that_have_expired_and_no_other(steps: list[tupl
     tenants, expected = Tenants(), dict[str, tuple[str, float]]()
     tenants.create_domain(CreateDomain(id="d"))
     for user in USERS:
-        tenants.create_user(CreateUser(id=user, domain="d"))
+        tenants.create_user(CreateUser(id=user, domain="d"), 1)
     for now, (step, number, user, lifetime) in enumerate(steps):
         name = f"t{number}"
         if step == "create" and name not in tenants.tokens:
@@ -40,7 +40,7 @@ def test_a_new_token_removes_all_that_have_expired_and_no_other(steps: list[tupl
             del expected[name]
         elif step == "delete user":
             tenants.delete_user(DeleteUser(id=user))
-            tenants.create_user(CreateUser(id=user, domain="d"))
+            tenants.create_user(CreateUser(id=user, domain="d"), 1)
             expected = {each: values for each, values in expected.items() if values[0] != user}
         elif step == "snapshot":
             tenants = msgspec.msgpack.decode(msgspec.msgpack.encode(tenants), type=Tenants)
