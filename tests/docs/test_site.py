@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -30,8 +31,9 @@ def test_the_example_of_capacity_planning_answers_what_the_readme_shows() -> Non
         r"^\$ (hostler simulate size [^#\n]*)[^\n]*\n(.+)$", (ROOT / "README.md").read_text(), re.MULTILINE
     )
     assert console
+    wide = {**os.environ, "COLUMNS": "112"}
     for command, answer in console:
         done = subprocess.run(
-            [sys.executable, "-m", *command.split()], check=True, capture_output=True, text=True, cwd=ROOT
+            [sys.executable, "-m", *command.split()], check=True, capture_output=True, text=True, cwd=ROOT, env=wide
         )
         assert done.stdout.splitlines()[0] == answer
