@@ -64,7 +64,7 @@ SUMMARIES: Final = {
     "serve": "Run the service until SIGTERM or Ctrl-C. SIGHUP reads the policy again.",
     "simulate": "Plan capacity: play traces on fleets that don't exist yet.",
     "snapshot": "Take a snapshot of the service's state now.",
-    "token": "Tokens, by which users say who they are.",
+    "token": "Tokens, with which users authenticate.",
     "top": "How full the hosts are, renewed every few seconds.",
     "usage": "What is used: of everything, or by a domain or project.",
     "user": "Users and their roles.",
