@@ -31,7 +31,7 @@ log = logging.getLogger("hostler.child")
 
 # From Python 3.12 on a fork beside other threads warns that the child may wait for a lock that one of them held. This
 # child takes none: it computes from memory, writes to its pipe and files, and leaves by os._exit; the allocator's and
-# the interpreter's own locks are made anew by the C library and by os.fork.
+# the interpreter's own locks are reinitialised by the C library and by os.fork.
 warnings.filterwarnings("ignore", r".*use of fork\(\) may lead to deadlocks", DeprecationWarning, re.escape(__name__))
 
 
