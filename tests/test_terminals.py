@@ -89,7 +89,7 @@ def test_a_missing_or_broken_extra_is_one_line(
 ) -> None:
     arguments = tuple(each.replace("PATH", str(tmp_path)) for each in arguments)
     file = tmp_path / f"{module}.py"
-    file.write_text(f"raise ModuleNotFoundError('No module named {module!r}', name={module!r})\n")
+    file.write_text(f"raise ModuleNotFoundError('No module named {module}', name={module!r})\n")
     missing = hostler(*arguments, path=tmp_path)
     said = f"hostler: {module} of the extra '{extra}' is not installed (pip install 'hostler[{extra}]')\n"
     assert (missing.returncode, missing.stderr.decode()) == (1, said)
