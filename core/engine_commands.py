@@ -254,6 +254,10 @@ class Specs:
         self._kept = kept
         self._known: dict[bytes, KnownSpec] = {}
 
+    def knows(self, raw: bytes) -> bool:
+        """True if a spec of these bytes is held. O(1)."""
+        return raw in self._known
+
     def of(self, raw: msgspec.Raw) -> RequestSpec:
         """The spec encoded in ``raw``. InvalidValue or UnknownName, naming the field, if it is malformed. O(1) if
         cached."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -64,6 +64,30 @@ class InternalError(HostlerError):
     code = "internal"
 
 
+class StateUnknown(Exception):
+    """A command failed in a way that does not depend on it (no memory, a fault of Hostler's own), so that nobody knows
+    what it has changed. No HostlerError: it is never an outcome. The process ends, and its recovery gives one state."""
+
+
+DEPENDS_ON_COMMAND: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""Errors of a rule or of Hostler's own that the same command meets in each replay. All others (no memory, no threads, a
+broken assertion) are no outcome of a command."""
+E = TypeVar("E", bound=Exception)
+_HARMLESS: Final = (HostlerError, *DEPENDS_ON_COMMAND, RecursionError, StopIteration)
+"""What a refusal may have come of: a RecursionError is met by the decoder of values that are nested too deeply."""
+
+
+def checked_outcome(error: E) -> E:
+    """An error that is or makes an outcome. StateUnknown if it was raised while an error was handled that is none:
+    undoing what a lack of memory has cut off may itself end in some refusal."""
+    before = error.__context__
+    while before is not None:
+        if not isinstance(before, _HARMLESS):
+            raise StateUnknown(f"{error!r} came of {before!r}") from error
+        before = before.__context__
+    return error
+
+
 class ErrorValue(msgspec.Struct, array_like=True):
     """An error as a value: ``extra`` holds what its kind has besides the common fields, as far as it is plain."""
 
@@ -104,3 +128,9 @@ def _plain(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(_plain, value))
     return value is None or isinstance(value, (bool, int, float, str, bytes))
+
+
+def newer_format(name: str, found: int, known: int) -> UnreadableCommand:
+    """The error for a file of a newer Hostler, which is left as it is."""
+    text = f"{name} has format {found}, this Hostler reads up to {known}"
+    return UnreadableCommand(text, field="data", hint="use the Hostler that wrote it; nothing was changed")

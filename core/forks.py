@@ -3,20 +3,24 @@ process. ``Children`` answer long queries."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
 import re
 import signal
 import warnings
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import msgspec
 import trio
 
 from ..placement.types.errors import HostlerError
-from .errors import ErrorValue, InternalError, from_value, to_value
+from .errors import ErrorValue, InternalError, Overloaded, from_value, to_value
 
 _CHUNK: Final = 64 << 10
 _TEXT: Final = 2_000
@@ -25,6 +29,12 @@ _TEXT: Final = 2_000
 
 CHILDREN: Final = 2
 """Long questions that are answered at a time."""
+WAITING: Final = 64
+"""Long questions of one who asks that may wait."""
+NICENESS: Final = 5
+"""Added to that of a child, so that it takes no processor from the service."""
+_LIBC: Final = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG: Final = 1
 _ANSWER, _REFUSAL = b"\0", b"\1"
 
 log = logging.getLogger("hostler.child")
@@ -39,19 +49,19 @@ class ChildFailed(Exception):
     """The work failed; the message says why."""
 
 
+class NoChild(ChildFailed):
+    """There was no child to do the work."""
+
+
 async def in_child(
     work: Callable[[], bytes], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> bytes:
-    """Run ``work`` in a forked child and return its result; ChildFailed with the message of its exception. The task has
-    started when the child exists.
+    """What ``work`` returns in a forked child; ChildFailed with the text of what it raises, and where there can be no
+    child (no descriptors, no memory, too many processes). The task has started once the child is there.
 
-    The child does nothing else and exits without exit handlers or destructors. Cancellation kills it.
+    The child does nothing else, and ends without running exit handlers and destructors. It is killed on cancellation.
     """
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _child(work, writing)
-    os.close(writing)
+    child, reading = _forked(work)
     task_status.started()
     said = bytearray()
     try:
@@ -61,36 +71,118 @@ async def in_child(
             if not chunk:
                 break
             said += chunk
+        os.close(reading)
+        reading = -1
+        status = await _reap(child)
     except BaseException:
         os.kill(child, signal.SIGKILL)
+        trio.lowlevel.spawn_system_task(_reap, child)  # a child in an uninterruptible sleep delays nobody
         raise
     finally:
-        os.close(reading)
-        status = _reap(child)
+        if reading >= 0:
+            os.close(reading)
     if status != 0:
         reason = said.decode(errors="replace")
         raise ChildFailed(reason or f"the child ended with status {os.waitstatus_to_exitcode(status)}")
     return bytes(said)
 
 
+def _forked(work: Callable[[], bytes]) -> tuple[int, int]:
+    """(process id, descriptor to read from) of a new child that does ``work``. ChildFailed, with nothing left open."""
+    try:
+        reading, writing = os.pipe()
+    except OSError as error:
+        raise NoChild(f"no pipe to a child: {error}") from error
+    try:
+        child = os.fork()
+    except OSError as error:
+        os.close(reading)
+        os.close(writing)
+        raise NoChild(f"no child: {error}") from error
+    if child == 0:
+        _child(work, writing)
+    os.close(writing)
+    return child, reading
+
+
+def tried_in_child(work: Callable[[], None], *, out_of_memory_score: int = 0) -> None:
+    """Do work in a forked child, and wait for it: nothing it does changes anything here. ChildFailed if it raises or
+    dies, NoChild if there can be none. With an ``out_of_memory_score`` (0 to 1,000) the system ends the child first
+    where memory runs out. For threads; blocks."""
+
+    def tried() -> bytes:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # no child outlives the start that tries
+        if out_of_memory_score:
+            with suppress(OSError):
+                Path("/proc/self/oom_score_adj").write_text(str(out_of_memory_score))
+        work()
+        return b""
+
+    child, reading = _forked(tried)
+    said = bytearray()
+    try:
+        while chunk := os.read(reading, _CHUNK):
+            said += chunk
+    finally:
+        os.close(reading)
+        _, status = os.waitpid(child, 0)
+    if status != 0:
+        reason = said.decode(errors="replace")
+        raise ChildFailed(reason or f"the child ended with status {os.waitstatus_to_exitcode(status)}")
+
+
 class Children:
-    """Answers queries in children, a limited number at a time."""
+    """Answers to questions, by children, so many at a time; those who ask take turns."""
 
-    def __init__(self, at_a_time: int = CHILDREN) -> None:
-        self._room = trio.CapacityLimiter(at_a_time)
+    def __init__(self, at_a_time: int = CHILDREN, waiting: int = WAITING) -> None:
+        self._free, self._waiting = at_a_time, waiting
+        self._lanes: dict[str, deque[trio.Event]] = {}
 
-    async def ask(self, question: Callable[[], bytes]) -> bytes:
-        """Run ``question`` in a child, on the state at the time the child starts, and return its result or raise its
-        HostlerError. InternalError if the child fails."""
-        async with self._room:
-            try:
-                said = await in_child(lambda: _answered(question))
-            except ChildFailed as error:
-                log.error("a question was not answered: %s", error)
-                raise InternalError("the answer could not be computed; see the log of the service") from error
+    async def ask(self, question: Callable[[], bytes], *, lane: str = "") -> bytes:
+        """What ``question`` returns in a child that sees the state as it is when its turn comes, or the HostlerError
+        that it raises. InternalError if the child fails, Overloaded if too many questions of this ``lane`` wait."""
+        await self._turn(lane)
+        try:
+            said = await in_child(lambda: _answered(question))
+        except ChildFailed as error:
+            log.error("a question was not answered: %s", error)
+            raise InternalError("the answer could not be made; the service's log says why") from error
+        finally:
+            self._give_back()
         if said[:1] == _REFUSAL:
             raise from_value(msgspec.msgpack.decode(said[1:], type=ErrorValue))
         return said[1:]
+
+    async def _turn(self, lane: str) -> None:
+        if self._free and not self._lanes:
+            self._free -= 1
+            return
+        mine = self._lanes.setdefault(lane, deque())
+        if len(mine) >= self._waiting:
+            raise Overloaded(f"{len(mine)} long questions wait already", hint="wait for their answers first")
+        turn = trio.Event()
+        mine.append(turn)
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn.is_set():
+                self._give_back()
+            else:
+                mine.remove(turn)
+                if not mine:
+                    self._lanes.pop(lane, None)
+            raise
+
+    def _give_back(self) -> None:
+        """The next lane in turn has the place, if any waits."""
+        if not self._lanes:
+            self._free += 1
+            return
+        lane = next(iter(self._lanes))
+        waiting = self._lanes.pop(lane)
+        waiting.popleft().set()
+        if waiting:
+            self._lanes[lane] = waiting
 
 
 def _answered(question: Callable[[], bytes]) -> bytes:
@@ -100,15 +192,22 @@ def _answered(question: Callable[[], bytes]) -> bytes:
         return _REFUSAL + msgspec.msgpack.encode(to_value(error))
 
 
-def _reap(child: int) -> int:
-    """Status of a child that has ended or is about to."""
-    return os.waitpid(child, 0)[1]
+async def _reap(child: int) -> int:
+    """Status of a child that has ended or is about to. Needs no thread and no descriptor: there may be none left."""
+    pause = 0.0
+    while True:
+        found, status = os.waitpid(child, os.WNOHANG)  # noqa: ASYNC222  # does not wait
+        if found:
+            return status
+        await trio.sleep(pause)
+        pause = min(pause + 0.001, 0.1)
 
 
 def _child(work: Callable[[], bytes], writing: int) -> None:
     status = 1
     try:
         gc.disable()
+        os.nice(NICENESS)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)

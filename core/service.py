@@ -7,18 +7,23 @@ import logging
 import math
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
-from ..placement.types.errors import InvalidValue
+from ..placement.types.errors import HostlerError, InvalidValue
+from .engine_commands import Placed, PlaceMany
 from .forks import Children
 from .machine import queries
 from .machine.event_log import History
 from .machine.machine import ServiceMachine
 from .machine.orders import AnyCommand, Order
+from .machine.request_limits import PART_SHAPES, RequestLimits, cost_of, parts_of
 from .machine.state import ServiceState
+from .rates import Rate, RateLimits
 from .tenancy import commands as c
 from .tenancy.errors import NotAuthenticated
 from .tenancy.new_token import TOKEN_DAYS, NewToken
@@ -51,20 +56,31 @@ class Service:
         writer: Writer[Order, Any],
         *,
         clock: Callable[[], float] = time.time,
+        expiry_clock: Callable[[], float] | None = None,
         open_to_all: bool = False,
         history: History | None = None,
+        limits: RequestLimits | None = None,
+        rates: RateLimits | None = None,
     ) -> None:
+        """``clock``: the time that commands carry. ``expiry_clock``: the one by which tokens expire, if that is
+        another."""
         self.machine, self.writer = machine, writer
         self.history = history if history is not None else History(machine)
         """Events of recent commands."""
         self.open_to_all = open_to_all
-        """True: every peer is a cloud admin."""
-        self._clock = clock
+        """True: whoever comes is a cloud admin."""
+        self._clock, self._expiry_clock = clock, expiry_clock if expiry_clock is not None else clock
+        self.limits = limits if limits is not None else RequestLimits()
+        rates = rates if rates is not None else RateLimits()
+        self._command_rate = Rate("commands", rates.commands_per_second, rates.burst)
+        self._question_rate = Rate("questions", rates.questions_per_second, rates.burst)
         self._now = 0.0
         self.children = Children()
         """Who answers what takes long."""
         self._sample: Pending[Order, Any] | None = None
         self._sampled_at = 0.0
+        self._hosts_of: tuple[int, int, int, int] | None = None
+        self._hosts = 0
 
     @property
     def state(self) -> ServiceState:
@@ -88,8 +104,8 @@ class Service:
         return Identity()
 
     def log_in(self, identity: Identity, token: str) -> None:
-        """Authenticate with a token. NotAuthenticated if it is invalid; the identity is unchanged then."""
-        identity.user, identity.token = self.state.tenants.authenticate(token, self._clock())
+        """Take a token. NotAuthenticated if it is no good; the identity stays as it was then."""
+        identity.user, identity.token = self.state.tenants.authenticate(token, self._expiry_clock())
         identity.serial = self.state.tenants.serial_of(identity.user)
 
     def user(self, identity: Identity) -> str:
@@ -97,7 +113,7 @@ class Service:
         if identity.user is None:
             raise NotAuthenticated("authenticate first", field="token", hint="call hello with a token")
         if identity.token is not None:
-            self.state.tenants.check_session(identity.token, self._clock())
+            self.state.tenants.check_session(identity.token, self._expiry_clock())
         elif identity.user != LOCAL and identity.serial != self.state.tenants.serial_of(identity.user):
             raise NotAuthenticated(f"user {identity.user} does not exist any more", field="user")
         return identity.user
@@ -114,14 +130,36 @@ class Service:
         fingerprint: bytes = b"",
         deadline: float | None = None,
     ) -> Pending[Order, Any]:
-        """Have a command carried out; see ``Writer.enqueue``. A key is the user's own."""
+        """Have a command carried out; see ``Writer.enqueue``. A key is the user's own. InvalidValue for a command that
+        asks for more than ``limits`` allow, Overloaded for one that comes too soon after others of the user."""
         user = self.user(identity)
+        self.limits.check(command)
+        if user != LOCAL:
+            self._command_rate.spend(user, len(command.requests) if isinstance(command, PlaceMany) else 1)
         if key is not None:
             if not 0 < len(key) <= 255:
                 raise InvalidValue("an idempotency key has 1 to 255 characters", field="key")
             key = f"{user}:{identity.serial}/{key}" if identity.serial else f"{user}/{key}"
-        order = Order(self.now(), user, command)
-        pending = self.writer.enqueue(order, done, key=key, fingerprint=fingerprint, deadline=deadline)
+        if isinstance(command, PlaceMany) and len(command.requests) > PART_SHAPES:
+            parts = list(parts_of(command))
+            if len(parts) > 1:
+                self.machine.check(Order(self.now(), user, command))
+                return InParts(self, user, parts, done, key, fingerprint, deadline).begin()
+        return self.enqueue(Order(self.now(), user, command), done, key, fingerprint, deadline)
+
+    def enqueue(
+        self,
+        order: Order,
+        done: Callable[[Pending[Order, Any]], None],
+        key: str | None = None,
+        fingerprint: bytes = b"",
+        deadline: float | None = None,
+    ) -> Pending[Order, Any]:
+        """Have an order carried out in the turn of its user, without looking at limits."""
+        cost = cost_of(order.command, self.state.specs, self.state.fleet.rows)
+        pending = self.writer.enqueue(
+            order, done, key=key, fingerprint=fingerprint, deadline=deadline, lane=order.user, cost=cost
+        )
         if self._sample is None or self._sample.state == "cancelled":
             self._sample, self._sampled_at = pending, time.perf_counter()
         return pending
@@ -135,8 +173,20 @@ class Service:
         return self._sampled_at
 
     def ask(self, identity: Identity, query: queries.Query) -> Any:
-        """The answer to a question."""
-        return queries.answer(self.state, self.user(identity), query)
+        """The answer to a question. InvalidValue and Overloaded as for ``order``."""
+        user = self.user(identity)
+        self.limits.check(query)
+        if user != LOCAL:
+            self._question_rate.spend(user)
+        return queries.answer(self.state, user, query)
+
+    def hosts(self) -> int:
+        """Number of compute hosts. O(1) while none comes or goes, else O(rows)."""
+        fleet = self.state.fleet
+        known = (id(fleet), len(fleet), fleet.topology_epoch, fleet.static_epoch)
+        if self._hosts_of != known:
+            self._hosts_of, self._hosts = known, int(fleet.is_host.sum())
+        return self._hosts
 
     def takes_long(self, query: queries.Query) -> bool:
         """True for a question that is better asked ``aside``."""
@@ -145,7 +195,12 @@ class Service:
     async def ask_aside(self, identity: Identity, query: queries.Query) -> msgspec.Raw:
         """The answer, as MessagePack, from a child with the state at the time the child starts; other calls do not wait
         for it."""
-        return msgspec.Raw(await self.children.ask(lambda: _encode(self.ask(identity, query))))
+        user = self.user(identity)
+        self.limits.check(query)
+        if user != LOCAL:
+            self._question_rate.spend(user)
+        answer = partial(queries.answer, self.state, user, query)
+        return msgspec.Raw(await self.children.ask(lambda: _encode(answer()), lane=user))
 
     def new_token(self, user: str, days: float = TOKEN_DAYS) -> tuple[c.CreateToken, NewToken]:
         """The command that makes a token, and the token."""
@@ -153,6 +208,94 @@ class Service:
         expires = self.now() + 86_400 * days
         command = c.CreateToken(id=name, user=user, digest=token_digest(secret), expires=expires)
         return command, NewToken(id=name, token=f"hst_{name}_{secret}", expires=expires)
+
+
+class InParts:
+    """A long ``place_many`` on its way as several commands, one after the other, so that other users have their turns
+    between them. A part's key is the call's with the part's number, so that a repetition gets each part's answer.
+
+    An error of the first part is the call's. Of a later one: the call's too if it has a key, as a repetition then goes
+    on behind what is done; else the refusal of all requests that are left.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        user: str,
+        parts: list[PlaceMany],
+        done: Callable[[Pending[Order, Any]], None],
+        key: str | None,
+        fingerprint: bytes,
+        deadline: float | None,
+    ) -> None:
+        self._service, self._user, self._parts = service, user, parts
+        self._key, self._fingerprint, self._deadline = key, fingerprint, deadline
+        self._answers: list[Placed] = []
+        order = Order(service.now(), user, parts[0])
+        self._whole: Pending[Order, Any] = Pending(order, b"", done, None, fingerprint, deadline)
+        self._whole.state = "taken"
+
+    def begin(self) -> Pending[Order, Any]:
+        """Queue the first part. Raises what ``Service.enqueue`` does."""
+        self._next()
+        return self._whole
+
+    def _next(self) -> None:
+        number = len(self._answers)
+        key = self._key if self._key is None or not number else f"{self._key}\0{number}"
+        order = Order(self._service.now(), self._user, self._parts[number])
+        self._service.enqueue(order, self._told, key, self._fingerprint, self._deadline)
+
+    def _told(self, pending: Pending[Order, Any]) -> None:
+        error: BaseException | None = pending.error
+        if error is None:
+            answer: Placed = pending.result  # type: ignore[assignment]  # no error, so there is a result
+            self._answers.append(answer)
+            if len(self._answers) == len(self._parts):
+                self._finish(None)
+                return
+            try:
+                self._next()
+            except HostlerError as refusal:
+                error = refusal
+            else:
+                return
+        self._finish(error)
+
+    def _finish(self, error: BaseException | None) -> None:
+        whole = self._whole
+        if error is not None and (not self._answers or self._key is not None or not isinstance(error, HostlerError)):
+            whole.error = error
+        else:
+            whole.result = self._joined(error)
+        whole.state = "done"
+        whole.done(whole)
+
+    def _joined(self, error: HostlerError | None) -> Placed:
+        hosts: list[str | None] = []
+        uuids: list[str] = []
+        refusals: dict[int, tuple[str, str]] = {}
+        refused_by, removed = Counter[str](), Counter[str]()
+        for answer in self._answers:
+            refusals |= {len(hosts) + position: refusal for position, refusal in answer.refusals.items()}
+            hosts += answer.hosts
+            uuids += answer.instance_uuids
+            refused_by.update(answer.refused_by)
+            removed.update(answer.removed)
+        for part in self._parts[len(self._answers) :]:
+            assert error is not None
+            left = range(len(hosts), len(hosts) + len(part.requests))
+            refusals |= dict.fromkeys(left, (error.code, str(error)))
+            hosts += [None] * len(left)
+            uuids += [""] * len(left)
+        return Placed(
+            sequence=self._answers[0].sequence,
+            hosts=hosts,
+            instance_uuids=uuids,
+            refusals=refusals,
+            refused_by=dict(sorted(refused_by.items())),
+            removed=dict(sorted(removed.items())),
+        )
 
 
 def token_digest(secret: str) -> bytes:

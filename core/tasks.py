@@ -41,3 +41,12 @@ async def at_once(work: Callable[[], T]) -> T:
 async def in_thread(work: Callable[[], T]) -> T:
     """Do it in a thread, while other tasks have their turn now and then. Cancelled, it is left to itself."""
     return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+
+
+def in_threads_of(limiter: trio.CapacityLimiter) -> Aside:
+    """A way to do work in threads, of which no more run than a limiter allows. Cancelled, it is left to itself."""
+
+    async def aside(work: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=limiter)
+
+    return aside

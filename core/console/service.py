@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import cyclopts
@@ -14,6 +15,7 @@ from cyclopts.validators import Number
 from .remote import LOCAL, Remote
 
 watch = cyclopts.App(name="watch", help="What happens, as it happens, until Ctrl-C.")
+backup = cyclopts.App(name="backup", help="Copy the running service's state into a new folder.")
 snapshot = cyclopts.App(name="snapshot", help="Take a snapshot of the service's state now.")
 
 Kind = Literal["decisions", "refusals", "changes", "capacity"]
@@ -42,6 +44,15 @@ def watch_events(
                 what = placed or event.sentence or ", ".join(event.instances) or figures or gap
                 print(f"{event.sequence} {event.kind} {event.user} {event.command} {what}".rstrip())
             sys.stdout.flush()
+    return 0
+
+
+@backup.default
+def back_up(folder: Path, *, remote: Remote = LOCAL) -> int:
+    """Copy the running service's state into a new FOLDER on its machine, from which a service can be started."""
+    sequence = remote.ask("backup", {"folder": str(folder.absolute())})
+    shown = {"sequence": sequence, "folder": str(folder)}
+    remote.show(shown) if remote.as_json else print(f"backup of command {sequence} in {folder}")
     return 0
 
 

@@ -33,7 +33,10 @@ class AsyncioThread:
             token.run_sync_soon(trio.lowlevel.reschedule, task, result)
 
         def start() -> None:
-            self._loop.create_task(work()).add_done_callback(finished)
+            try:
+                self._loop.create_task(work()).add_done_callback(finished)
+            except BaseException as error:  # the caller must not wait for what has not begun
+                token.run_sync_soon(trio.lowlevel.reschedule, task, outcome.Error(error))
 
         self._loop.call_soon_threadsafe(start)
         result: T = await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)

@@ -14,6 +14,7 @@ import os
 import struct
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,14 +24,17 @@ import msgspec
 import trio
 
 from ..errors import DataDamaged, DataInUse, StorageFailed
-from ..tasks import Aside, at_once
-from .snapshots import SnapshotFolder, Snapshots, Write
+from ..tasks import Aside, at_once, in_threads_of
+from .progress import UnderWay
+from .snapshots import SnapshotFolder, Snapshots, Write, export
 from .store import Block, SqliteStore, Store
 
 CHUNK: Final = 4096
 """Blocks read at a time, at most."""
 ROOM: Final = 1 << 20
 """Bytes that must be free before a journal that was broken is written again."""
+FILE_THREADS: Final = 2
+"""Threads that delete, rename and sync files at a time."""
 SNAPSHOTS_KEPT: Final = 2
 """The newest snapshots; the one before the newest is for the case that the newest turns out damaged."""
 _SEQUENCE: Final = struct.Struct("<Q")
@@ -67,6 +71,8 @@ class Recovery:
     replayed: int = 0
     last: int = 0
     damage: list[str] = field(default_factory=list)
+    set_apart: list[str] = field(default_factory=list)
+    """Commands that this recovery found to kill the process, in words."""
 
 
 def first_checksum(first: int) -> int:
@@ -114,8 +120,14 @@ class Journal:
         keep_history: bool = False,
         lock: int = -1,
         aside: Aside = at_once,
+        files: Aside = at_once,
+        folder: Path | None = None,
+        under_way: UnderWay | None = None,
     ) -> None:
-        self._store, self._snapshots, self._lock, self._aside = store, snapshots, lock, aside
+        """``aside`` does what takes long in a recovery, ``files`` the operations on snapshots' files later on."""
+        self._store, self._snapshots, self._lock, self._aside, self._files = store, snapshots, lock, aside, files
+        self.folder, self.under_way = folder, under_way
+        """Where the journal is, and the record of what is being carried out; None in tests without files."""
         self._keep_history = keep_history
         self._segment = 1
         self._checksum = first_checksum(1)
@@ -149,9 +161,20 @@ class Journal:
         except OSError as error:
             os.close(lock)
             raise DataInUse(f"another process uses the data folder {path}", field="data") from error
-        snapshots = SnapshotFolder(path)
+        files = in_threads_of(trio.CapacityLimiter(FILE_THREADS))
+        snapshots = SnapshotFolder(path, files)
         snapshots.tidy()
-        return cls(SqliteStore(path, committed), snapshots, keep_history=keep_history, lock=lock, aside=aside)
+        store = SqliteStore(path, committed)
+        return cls(
+            store,
+            snapshots,
+            keep_history=keep_history,
+            lock=lock,
+            aside=aside,
+            files=files,
+            folder=path,
+            under_way=UnderWay(path),
+        )
 
     # recovery
 
@@ -181,6 +204,11 @@ class Journal:
             if len(found.damage) > problems:
                 unusable.append(first)
         found.last, found.replayed = self.last, self.last - found.snapshot
+        if self.under_way is not None:
+            known = self.under_way.found_durable
+            if known > self.last:
+                found.damage.append(f"commands {self.last + 1} to {known} were acknowledged and are not there")
+            self.under_way.durable(self.last)
         await self._settle(found, end, unusable, save)
         return found
 
@@ -281,7 +309,14 @@ class Journal:
         self.broken = False
         self.last += block.records
         self._checksum = block.checksum
+        if self.under_way is not None:
+            self.under_way.durable(self.last)
         return first
+
+    async def sync_record(self) -> None:
+        """Have the record of what is durable, which outlives the process in any case, outlive the machine too."""
+        if self.under_way is not None:
+            await self._files(self.under_way.sync)
 
     async def repair(self) -> None:
         """After an error: restore the journal to the acknowledged state and prepare to append. StorageFailed if the
@@ -292,29 +327,38 @@ class Journal:
     # snapshots
 
     async def rotate(self) -> int:
-        """Start a new segment, for a snapshot of everything before it; returns the snapshot's sequence number."""
+        """Begin a new segment, to take a snapshot of what is before it; returns the snapshot's sequence number.
+
+        StorageFailed if there can be none. The segment before it then goes on, unless ``broken`` is set: the disk
+        refuses that too.
+        """
         if self._segment != self.last + 1:
             self.broken = True
-            await self._begin_segment()
+            try:
+                await self._begin_segment()
+            except StorageFailed:
+                with suppress(StorageFailed):
+                    await self.repair()
+                raise
             self.broken = False
         return self.last
 
     async def snapshot(
         self, sequence: int, write: Write, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Save with ``write`` the state at the start of this task, which must be that of ``sequence``; then delete
-        files that are no longer needed. StorageFailed changes nothing."""
+        """Have ``write`` save the state as it is at the start of this task, which must be that of ``sequence``.
+        StorageFailed leaves all as it was. ``compact`` afterwards."""
         if sequence not in self._snapshots.known():
             await self._snapshots.take(sequence, write, task_status=task_status)
         else:
             task_status.started()
-        await self.compact()
 
     async def compact(self) -> None:
-        """Delete the snapshots beyond those kept, and segments that only they need."""
-        known = self._snapshots.known()
+        """Delete the snapshots beyond those kept, and segments that only they need. StorageFailed: something is left,
+        and the next call tries again."""
+        known = await self._files(self._snapshots.known)
         for sequence in known[:-SNAPSHOTS_KEPT]:
-            self._snapshots.remove(sequence)
+            await self._files(partial(self._snapshots.remove, sequence))
         if self._keep_history or len(known) < SNAPSHOTS_KEPT:
             return
         oldest, segments = known[-SNAPSHOTS_KEPT], await self._store.segments()
@@ -322,11 +366,18 @@ class Journal:
             if after <= oldest + 1:
                 await self._store.remove(first)
 
+    async def export(self, sequence: int, folder: Path) -> None:
+        """Copy a snapshot, checked and synced, into a new data folder, from which a service can start. StorageFailed,
+        DataDamaged, InvalidValue if the folder is there and not empty."""
+        await self._files(partial(export, self._snapshots, sequence, folder))
+
     async def close(self) -> None:
         """Give up the files and the folder."""
         try:
             await self._store.close()
         finally:
+            if self.under_way is not None:
+                self.under_way.close()
             if self._lock >= 0:
                 os.close(self._lock)
                 self._lock = -1

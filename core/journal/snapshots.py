@@ -13,18 +13,24 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import trio
 
-from ..errors import DataDamaged, StorageFailed
+from ...placement.types.errors import InvalidValue
+from ..errors import DataDamaged, StorageFailed, newer_format
 from ..forks import ChildFailed, in_child
+from ..tasks import Aside, at_once
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 _NAME: Final = re.compile(r"snapshot-(\d{16})")
 _UNFINISHED: Final = re.compile(r"snapshot-\d{16}\.tmp-\d+")
+_NEW_SEGMENT: Final = re.compile(r"journal-\d{16}\.new")
+_LOG: Final = re.compile(r"(journal-\d{16}\.sqlite)-(wal|shm)")
 _CHUNK: Final = 1 << 20
 
 Write = Callable[[Path], None]
@@ -56,8 +62,9 @@ class Snapshots(Protocol):
 class SnapshotFolder:
     """Snapshots as folders in one folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, aside: Aside = at_once) -> None:
+        """``aside`` runs the file operations of ``take``, which may wait for the disk."""
+        self._folder, self._aside = folder, aside
 
     def path(self, sequence: int) -> Path:
         """Folder of a snapshot."""
@@ -71,28 +78,42 @@ class SnapshotFolder:
         return sorted(int(match[1]) for match in matches if match)
 
     def tidy(self) -> None:
-        """Delete what snapshots that were never finished have left."""
-        for path in self._folder.iterdir():
-            if _UNFINISHED.fullmatch(path.name):
+        """Delete what unfinished snapshots and segments, and deleted segments, have left. StorageFailed if the folder
+        cannot be read."""
+        try:
+            names = {path.name: path for path in self._folder.iterdir()}
+        except OSError as error:
+            raise _failed("read", self._folder, error) from error
+        for name, path in names.items():
+            log_of = _LOG.fullmatch(name)
+            if _UNFINISHED.fullmatch(name):
                 shutil.rmtree(path, ignore_errors=True)
+            elif _NEW_SEGMENT.fullmatch(name) or (log_of and log_of[2] == "shm" and log_of[1] not in names):
+                with suppress(OSError):
+                    path.unlink()
 
     async def take(
         self, sequence: int, write: Write, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         new = self.path(sequence).with_suffix(f".tmp-{os.getpid()}")
-        shutil.rmtree(new, ignore_errors=True)
+        complete = False
         try:
-            try:
-                await in_child(lambda: write_folder(new, sequence, write), task_status=task_status)
-            except ChildFailed as error:
-                raise StorageFailed(f"snapshot {sequence} was not written: {error}", field="data") from error
-            try:
-                new.rename(self.path(sequence))
-                sync(self._folder)
-            except OSError as error:
-                raise _failed("rename", new, error) from error
+            await in_child(lambda: write_folder(new, sequence, write), task_status=task_status)
+            await self._aside(partial(self._rename, new, sequence))
+            complete = True
+        except ChildFailed as error:
+            raise StorageFailed(f"snapshot {sequence} was not written: {error}", field="data") from error
         finally:
-            shutil.rmtree(new, ignore_errors=True)
+            if not complete:
+                with trio.CancelScope(shield=True):
+                    await self._aside(partial(shutil.rmtree, new, ignore_errors=True))
+
+    def _rename(self, new: Path, sequence: int) -> None:
+        try:
+            new.rename(self.path(sequence))
+            sync(self._folder)
+        except OSError as error:
+            raise _failed("rename", new, error) from error
 
     def find(self, sequence: int) -> Path:
         path = self.path(sequence)
@@ -100,7 +121,12 @@ class SnapshotFolder:
         return path
 
     def remove(self, sequence: int) -> None:
-        shutil.rmtree(self.path(sequence), ignore_errors=True)
+        try:
+            shutil.rmtree(self.path(sequence))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _failed("remove", self.path(sequence), error) from error
 
     def set_aside(self, sequence: int) -> str:
         path, number = self.path(sequence), 1
@@ -114,14 +140,18 @@ class SnapshotFolder:
 
 
 def write_folder(folder: Path, sequence: int, write: Write) -> bytes:
-    """Create a folder, fill it, and write a manifest with the checksums of all files; everything is synced. Returns
-    empty bytes, as the result of a child."""
+    """Make a folder, have it filled, and put a manifest with the checksums of all files into it; all synced. Returns
+    nothing, for a child to say."""
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt
     folder.mkdir(mode=0o700)
     write(folder)
+    for path in folder.iterdir():
+        path.chmod(0o600)
     files = {path.name: _checksum(path, sync_too=True) for path in sorted(folder.iterdir())}
     content = json.dumps({"format": FORMAT, "sequence": sequence, "files": files}, sort_keys=True)
     manifest = folder / MANIFEST
     manifest.write_text(f"{zlib.crc32(content.encode()):08x} {content}\n", encoding="utf-8")
+    manifest.chmod(0o600)
     sync(manifest)
     sync(folder)
     return b""
@@ -135,6 +165,8 @@ def check_folder(folder: Path, sequence: int) -> None:
         if line[8:9] != b" " or line[-1:] != b"\n" or checksum != b"%08x" % zlib.crc32(content):
             raise _damaged(folder, f"the checksum of its {MANIFEST} is wrong")
         manifest: dict[str, Any] = json.loads(content)
+        if manifest["format"] > FORMAT:
+            raise newer_format(folder.name, manifest["format"], FORMAT)
         if manifest["format"] != FORMAT or manifest["sequence"] != sequence:
             raise _damaged(folder, f"it has format {manifest['format']} and sequence {manifest['sequence']}")
         names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
@@ -147,6 +179,30 @@ def check_folder(folder: Path, sequence: int) -> None:
         raise _damaged(folder, f"{error.filename} is missing") from error
     except OSError as error:
         raise _failed("read", folder, error) from error
+
+
+def export(snapshots: Snapshots, sequence: int, folder: Path) -> None:
+    """Copy a snapshot into a new data folder; see ``Journal.export``. Blocks."""
+    source = snapshots.find(sequence)
+    new = folder / f"{source.name}.tmp-{os.getpid()}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise InvalidValue(f"{folder} is not empty", field="folder", hint="name a new folder")
+        new.mkdir(mode=0o700)
+        for path in sorted(source.iterdir()):
+            shutil.copyfile(path, new / path.name)
+            (new / path.name).chmod(0o600)
+            sync(new / path.name)
+        check_folder(new, sequence)
+        sync(new)
+        new.rename(folder / source.name)
+        sync(folder)
+        sync(folder.parent)
+    except OSError as error:
+        raise _failed("write", folder, error) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _checksum(path: Path, *, sync_too: bool) -> list[int]:

@@ -17,14 +17,16 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import aiosqlite
 import msgspec
+import trio
 
 from ..errors import DataDamaged, StorageFailed, UnreadableCommand
+from ..tasks import in_threads_of
 from . import write_ahead_log as wal
 from .asyncio_thread import AsyncioThread
 from .snapshots import sync
@@ -110,6 +112,8 @@ class SqliteStore:
     def __init__(self, folder: Path, committed: Callable[[float], None] = lambda seconds: None) -> None:
         self._folder, self._committed = folder, committed
         self._asyncio = AsyncioThread("hostler-journal")
+        self._aside = in_threads_of(trio.CapacityLimiter(1))
+        self._closed = False
         self._writing: aiosqlite.Connection | None = None
         self._reading: tuple[int, aiosqlite.Connection] | None = None
         self._current = 0
@@ -146,8 +150,11 @@ class SqliteStore:
 
     async def remove(self, first: int) -> None:
         await self._run("remove", first, self._finish_reading)
+        await self._aside(functools.partial(self._unlink, first))
+
+    def _unlink(self, first: int) -> None:
         try:
-            for path in self._files(first):
+            for path in reversed(self._files(first)):  # a segment without its write-ahead log would be taken for whole
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise _failed("remove", self.path(first), error) from error
@@ -166,6 +173,9 @@ class SqliteStore:
         return new.name
 
     async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         try:
             await self._run("close", self._current, self._close)
         finally:
@@ -235,13 +245,26 @@ class SqliteStore:
     async def _begin(self, first: int) -> None:
         path = self.path(first)
         new = path.with_suffix(".new")
-        with new.open("wb") as file:
-            file.write(_empty_segment())
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(path)
-        sync(self._folder)
-        await self._write_to(first, await self._connect(first))
+        try:
+            with open(new, "wb", opener=_private) as file:  # noqa: ASYNC230  # in the journal's own thread
+                file.write(_empty_segment())
+                file.flush()
+                os.fsync(file.fileno())
+            new.rename(path)
+            sync(self._folder)
+            await self._take_up(first, await self._connect(first))
+        except BaseException:
+            for left in (new, path):
+                with suppress(OSError):
+                    left.unlink(missing_ok=True)
+            raise
+
+    async def _take_up(self, first: int, database: aiosqlite.Connection) -> None:
+        try:
+            await self._write_to(first, database)
+        except BaseException:
+            await database.close()
+            raise
 
     async def _resume(self, first: int, last: int) -> None:
         await self._close()
@@ -254,7 +277,7 @@ class SqliteStore:
         except BaseException:
             await database.close()
             raise
-        await self._write_to(first, database)
+        await self._take_up(first, database)
 
     async def _require(self, room: int) -> None:
         """OSError unless this many bytes are free: a small transaction can succeed on a disk that is almost full."""
@@ -328,6 +351,11 @@ class SqliteStore:
         if self._writing is not None:
             database, self._writing = self._writing, None
             await database.close()
+
+
+def _private(path: str, flags: int) -> int:
+    """An opener of files that only the service's user may read; SQLite gives a log the mode of its database."""
+    return os.open(path, flags, 0o600)
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue, NoValidHost
 from ...placement.types.request import Request
 from ..engine_commands import AddServerGroup, Asked, Placed, RemoveServerGroup, edit
-from ..errors import InternalError
+from ..errors import DEPENDS_ON_COMMAND, InternalError, StateUnknown, checked_outcome
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS
 from .phase_timing import PhaseSampler
 from .state import ServiceState
@@ -60,9 +60,10 @@ class _Placing:
             request = self._request(position, asked)
             reserved = self._reserve(request) if self.state.tenants.limits else _NOTHING
         except HostlerError as error:
-            self.errors[position] = error
+            self.errors[position] = checked_outcome(error)
             return
-        except Exception:
+        except DEPENDS_ON_COMMAND as error:
+            checked_outcome(error)
             self.errors[position] = _unforeseen()
             return
         if not self.waiting and not asked.instance_uuids:
@@ -112,7 +113,7 @@ class _Placing:
             try:
                 if not failed:
                     self._take(part, sampler)
-            except Exception:
+            except Undone:
                 failed = True  # one of them is at fault; the others have their turn all the same
             if failed:
                 for each in part:
@@ -135,13 +136,26 @@ class _Placing:
         try:
             self._take([each._replace(request=self._request(each.position, each.asked))])
         except HostlerError as error:
-            self.errors[each.position] = error
-        except Exception:
-            self.errors[each.position] = _unforeseen()
+            self.errors[each.position] = checked_outcome(error)
+        except Undone as undone:
+            cause = undone.__cause__
+            self.errors[each.position] = cause if isinstance(cause, HostlerError) else _unforeseen()
 
     def _take(self, waiting: Sequence[_Waiting], sampler: PhaseSampler | None = None) -> None:
         engine, requests = self.state.engine, [each.request for each in waiting]
-        decisions = engine.place_many(requests) if sampler is None else sampler.place(engine, requests[0])
+        try:
+            decisions = engine.place_many(requests) if sampler is None else sampler.place(engine, requests[0])
+        except HostlerError as error:
+            raise Undone from checked_outcome(error)
+        except DEPENDS_ON_COMMAND as error:
+            raise Undone from checked_outcome(error)
+        try:
+            self._charge(waiting, decisions)
+        except Exception as error:  # the engine has them, the account has not
+            raise StateUnknown("guests were placed and not counted") from error
+
+    def _charge(self, waiting: Sequence[_Waiting], decisions: Decisions) -> None:
+        engine = self.state.engine
         self._behind, self._uuids = engine.sequence, []
         self.decided.append(([each.position for each in waiting], decisions))
         tenants, usage = self.state.tenants, self.state.usage
@@ -155,10 +169,14 @@ class _Placing:
                 usage.add(tenants, project, {INSTANCES: sum(counts), **total})
 
 
+class Undone(Exception):
+    """The engine refused a run of requests and is as before; the cause says why."""
+
+
 def _unforeseen() -> InternalError:
-    """The error for an unexpected exception."""
-    log.exception("a placement failed unexpectedly; it counts as refused")
-    return InternalError("the placement failed unexpectedly; see the log of the service")
+    """The error of a request whose exception is unforeseen, but depends on nothing else than the command."""
+    log.exception("a placement failed in an unforeseen way; it counts as refused")
+    return InternalError("the placement failed in an unforeseen way; the service's log says how")
 
 
 def place_each(
@@ -247,6 +265,8 @@ def replace(state: ServiceState, uuid: str, asked: Asked, now: float, *, leave: 
         if decision.placed:
             after = state.holding(uuid)[1]
         return decision
+    except DEPENDS_ON_COMMAND:
+        raise _unforeseen() from None
     finally:
         usage.add(tenants, project, after)
 

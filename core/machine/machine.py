@@ -32,7 +32,7 @@ from ..engine_commands import (
     edit,
 )
 from ..engine_commands import Placed as PlacedMany
-from ..errors import InternalError
+from ..errors import checked_outcome
 from ..tenancy import rights
 from ..tenancy.tenants import is_internal
 from . import guests
@@ -97,7 +97,7 @@ class ServiceMachine:
         named = guests_named(command.command)
         if named:
             self._note(command, named)
-        self._check(command)
+        self.check(command)
         self.state.follow_rules(command.rules)
         self._advance(command.now)
         if isinstance(command.command, PlaceMany):
@@ -209,17 +209,14 @@ class ServiceMachine:
         try:
             return (yield from self._steps(order))
         except HostlerError as error:
-            return error
-        except Exception:
-            log.exception("%s failed unexpectedly; it counts as refused", type(order.command).__name__)
-            return InternalError("the command failed unexpectedly; see the log of the service")
+            return checked_outcome(error)
 
     def _place_run(self, orders: Sequence[Order], wanted: Sequence[bool] | None) -> list[Any]:
         outcomes: list[Any] = [None] * len(orders)
         asked, positions = [], []
         for position, order in enumerate(orders):
             try:
-                self._check(order)
+                self.check(order)
             except HostlerError as error:
                 outcomes[position] = error
                 continue
@@ -235,7 +232,7 @@ class ServiceMachine:
             outcomes[position] = outcome
         return outcomes
 
-    def _check(self, order: Order) -> None:
+    def check(self, order: Order) -> None:
         state = self.state
         found = rights.check(state.tenants, order.user, order.command, state, order.rules)
         if found and not isinstance(order.command, (Place, PlaceMany, Release, Spawned, Resize)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from ...placement.types.errors import InvalidValue
 from ..errors import DataDamaged
 from ..journal.journal import Journal, Record
+from ..journal.progress import read_apart
 from ..journal.snapshots import SnapshotFolder
 from ..journal.store import SqliteStore
 from .machine import ServiceMachine
@@ -28,8 +29,9 @@ def begin(folder: Path, *machines: ServiceMachine) -> int:
 
 
 async def records(folder: Path, after: int) -> AsyncIterator[list[Record]]:
-    """The commands after number ``after``, in order. DataDamaged if one is missing or corrupt, StorageFailed."""
-    store, last = SqliteStore(folder), after
+    """The commands behind number ``after``, in order, without those that were set apart. DataDamaged where one is
+    missing or not what was written, StorageFailed."""
+    store, last, apart = SqliteStore(folder), after, read_apart(folder)
     journal = Journal(store, SnapshotFolder(folder))
     try:
         for first in await store.segments():
@@ -39,6 +41,6 @@ async def records(folder: Path, after: int) -> AsyncIterator[list[Record]]:
                     raise DataDamaged(f"commands {last + 1} to {new[0].sequence - 1} are not there", field="folder")
                 if new:
                     last = new[-1].sequence
-                    yield new
+                    yield [record for record in new if record.sequence not in apart]
     finally:
         await store.close()

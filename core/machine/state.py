@@ -20,7 +20,7 @@ from ...placement.types.errors import InvalidValue, NoValidHost
 from ...placement.types.host import Aggregate
 from ...placement.types.request import Request, RequestSpec
 from ..engine_commands import Asked, Specs
-from ..errors import DataDamaged, from_value, to_value
+from ..errors import DataDamaged, from_value, newer_format, to_value
 from ..tenancy import admission
 from ..tenancy.catalog import Catalog, may_use, unknown
 from ..tenancy.pools import Pools
@@ -32,6 +32,10 @@ FORMAT: Final = 1
 
 PolicyValues = dict[str, dict[str, Any]]
 """Group -> option -> value, as ``Policy.from_mapping`` reads it."""
+
+
+class _Format(msgspec.Struct):
+    format: int
 
 
 class _Kept(msgspec.Struct):
@@ -55,8 +59,8 @@ def service_policy(values: Mapping[str, Mapping[str, Any]]) -> Policy:
         content = msgspec.json.encode(values, order="deterministic")
     except (TypeError, ValueError, msgspec.MsgspecError) as error:
         raise InvalidValue(f"the policy is not plain: {error}", field="policy") from None
-    policy: Policy = _policy(content)
-    return policy
+    found: Policy = _policy(content)
+    return found
 
 
 @functools.lru_cache(maxsize=8)
@@ -263,7 +267,11 @@ class ServiceState:
     def load(self, folder: Path) -> None:
         """Load what ``save`` wrote. DataDamaged or SnapshotError if it is invalid."""
         try:
-            kept = msgspec.msgpack.decode((folder / "state").read_bytes(), type=_Kept)
+            content = (folder / "state").read_bytes()
+            written = msgspec.msgpack.decode(content, type=_Format).format
+            if written > FORMAT:
+                raise newer_format(f"the state in {folder.name}", written, FORMAT)
+            kept = msgspec.msgpack.decode(content, type=_Kept)
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             raise DataDamaged(f"the state in {folder.name} cannot be read: {error}", field="data") from error
         if kept.format != FORMAT:

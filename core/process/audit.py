@@ -1,9 +1,15 @@
-"""The audit log: user, time, object and outcome of each command, as lines of JSON in files beside the journal. The
-journal is authoritative: lines lost in a crash can be recovered by a replay."""
+"""The audit log: who gave which command when, on what, and how it ended; a line of JSON each, in files beside the
+journal. The journal is what counts: after a crash the recovery writes the lines that are missing, and ``hostler audit``
+makes all lines anew from a journal."""
 
 from __future__ import annotations
 
-from io import BufferedWriter
+import io
+import os
+import threading
+from collections import deque
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,11 +19,24 @@ from ...placement.api.commands import Reshape, SetAllocations
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from .. import engine_commands as p
+from ..failures import Failures
 from ..machine.orders import Order, PlacementWrite
 from ..tenancy.commands import CreateToken
 
 FILE_BYTES: Final = 256 << 20
-"""Size in bytes at which a new file is started; the previous one is kept as ``audit.1.jsonl``."""
+"""Length at which a new file is begun; the one before it is kept as ``audit.1.jsonl``."""
+FILES: Final = 4
+"""Older files that are kept."""
+QUEUE_LINES: Final = 100_000
+"""Lines that wait for the disk at most."""
+TURN_LINES: Final = 1_000
+"""Lines in one write."""
+TAIL_BYTES: Final = 1 << 20
+"""At the end of the file, in which its last line is looked for."""
+FLUSH_SECONDS: Final = 5.0
+GATHER_SECONDS: Final = 0.05
+POLL_SECONDS: Final = 2.0
+"""After which the thread looks for lines that it was not told of."""
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -31,44 +50,167 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     on: list[str] = []
 
 
-class AuditLog:
-    """An observer of the writer. Lines are buffered; ``flush`` now and then."""
+def line_of(sequence: int, order: Order, outcome: Any) -> Line:
+    """The line of a command and its outcome."""
+    command: Any = order.command
+    name = command.__struct_config__.tag
+    if isinstance(command, PlacementWrite):
+        name, command = f"{name}.{type(command.command).__name__}", command.command
+    return Line(sequence, order.now, order.user, name, _outcome(outcome), _on(command))
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "audit.jsonl"
-        self._file: BufferedWriter = self._path.open("ab")
+
+class AuditLog:
+    """An observer of the writer, and of what a recovery replays. Lines go to a thread that alone touches the files, so
+    that a disk that hangs or fails delays no command; beyond QUEUE_LINES that wait, lines are lost and counted.
+
+    ``last`` is the number of the last line that was in the file at the start: commands up to that are not written
+    again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        failures: Failures | None = None,
+        *,
+        files: int = FILES,
+        file_bytes: int = FILE_BYTES,
+    ) -> None:
+        self._path, self._files, self._file_bytes = folder / "audit.jsonl", files, file_bytes
+        self._failures = failures if failures is not None else Failures()
         self._encode = msgspec.json.Encoder().encode
+        self._file: io.FileIO | None = None
+        self._waiting: deque[tuple[int, Order, Any]] = deque()
+        self._changed = threading.Condition()
+        self._taken = self._reopen = self._closed = self._hurry = False
         self.lost = 0
-        """Lines that could not be written."""
+        """Lines that were not written."""
+        self.last = last_line(self._path)
+        self._thread = threading.Thread(target=self._run, name="hostler-audit", daemon=True)
+        self._thread.start()
 
     def __call__(self, sequence: int, order: Order, outcome: Any) -> None:
-        command: Any = order.command
-        name = command.__struct_config__.tag
-        if isinstance(command, PlacementWrite):
-            name, command = f"{name}.{type(command.command).__name__}", command.command
-        line = Line(sequence, order.now, order.user, name, _outcome(outcome), _on(command))
-        try:
-            self._file.write(self._encode(line) + b"\n")
-        except OSError:
+        if sequence <= self.last:
+            return
+        waiting = len(self._waiting)
+        if waiting >= QUEUE_LINES:
             self.lost += 1
+            return
+        self._waiting.append((sequence, order, outcome))
+        if not waiting and self._changed.acquire(blocking=False):
+            self._changed.notify_all()
+            self._changed.release()
 
-    def flush(self) -> None:
-        """Have the lines reach the file, and begin a new one if it is long."""
-        try:
-            self._file.flush()
-            if self._file.tell() > FILE_BYTES:
-                self._file.close()
-                self._path.replace(self._path.with_name("audit.1.jsonl"))
-                self._file = self._path.open("ab")
-        except OSError:
-            self.lost += 1
+    def begin(self, sequence: int) -> None:
+        """The next command is the one after ``sequence``: a journal put back to an older state is audited again."""
+        self.last = min(self.last, sequence)
 
-    def close(self) -> None:
-        """Flush and close."""
+    def replayed(self, sequence: int, order: Order, outcome: Any) -> None:
+        """Take a command in that a recovery carries out again, in the recovery's thread: waits for the file."""
+        if len(self._waiting) >= QUEUE_LINES // 2:
+            self.flush()
+        self(sequence, order, outcome)
+
+    def reopen(self) -> None:
+        """Close the file and open it by its name, which another process may have moved (logrotate)."""
+        with self._changed:
+            self._reopen = True
+            self._changed.notify_all()
+
+    def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
+        """Wait until all lines so far are written or lost; False if that takes longer."""
+        with self._changed:
+            self._hurry = True
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: not (self._waiting or self._taken or self._reopen), seconds)
+
+    def close(self, seconds: float = FLUSH_SECONDS) -> None:
+        """Write what waits, and end the thread; what a hanging disk does not take by then is lost."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(seconds)
+        self.lost += len(self._waiting)
+
+    # in the thread
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._reopen or self._closed, POLL_SECONDS)
+                # Lines are gathered for a moment, so that the thread takes few turns of the interpreter.
+                self._changed.wait_for(lambda: self._hurry or self._closed, GATHER_SECONDS)
+                self._taken = bool(self._waiting)
+                if self._closed and not self._taken:
+                    break
+            if self._reopen:
+                self._drop_file()
+            while self._waiting:
+                self._write_waiting()
+            with self._changed:
+                self._taken = self._reopen = self._hurry = False
+                self._changed.notify_all()
+        self._drop_file()
+
+    def _write_waiting(self) -> None:
+        lines = [self._waiting.popleft() for _ in range(min(len(self._waiting), TURN_LINES))]
         try:
-            self._file.close()
-        except OSError:
-            self.lost += 1
+            data = b"".join([self._encode(line_of(*line)) + b"\n" for line in lines])
+            self._write(data)
+        except Exception as error:
+            self.lost += len(lines)
+            self._failures.failed("audit", error)
+            self._drop_file()
+        else:
+            self._failures.works("audit")
+
+    def _write(self, data: bytes) -> None:
+        if self._file is None:
+            self._file = io.FileIO(self._path, "ab", opener=_private)
+            if self._file.tell() and not _ends_a_line(self._path):
+                data = b"\n" + data  # of a write that was cut off
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) or 0 :]
+        if self._file.tell() > self._file_bytes:
+            self._rotate()
+
+    def _rotate(self) -> None:
+        """``audit.jsonl`` becomes ``audit.1.jsonl``, that ``audit.2.jsonl``, and so on; the oldest goes."""
+        self._drop_file()
+        names = [self._path, *(self._path.with_name(f"audit.{number}.jsonl") for number in range(1, self._files + 1))]
+        for name, older in reversed(list(pairwise(names))):
+            if name.exists():
+                name.replace(older)
+
+    def _drop_file(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):
+                file.close()
+
+
+def last_line(path: Path) -> int:
+    """Sequence number of a file's last whole line; 0 if there is none, or the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:
+        return 0
+    for line in reversed(lines):
+        with suppress(msgspec.MsgspecError):
+            return msgspec.json.decode(line, type=Line).sequence
+    return 0
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) == b"\n"
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _outcome(outcome: Any) -> str:

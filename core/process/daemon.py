@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import signal
+import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import trio
@@ -17,6 +21,8 @@ import trio
 from ...placement.types.errors import HostlerError
 from .. import tracing
 from ..engine_commands import SetPolicy
+from ..errors import InternalError, StateUnknown
+from ..failures import Failures
 from ..http.config import MEMORY
 from ..journal.journal import Journal
 from ..journal.store import about_last
@@ -25,14 +31,15 @@ from ..machine.machine import ServiceMachine
 from ..machine.orders import Order
 from ..machine.replicated import Replayed
 from ..machine.state import PolicyValues
-from ..rpc.server import RpcServer
+from ..rpc.server import Limits, RpcServer
 from ..rpc.tls import server_context
 from ..service import Service
 from ..tasks import background, in_thread
 from ..tenancy.tenants import LOCAL
-from ..writer.writer import open_writer
+from ..writer.writer import Writer, open_writer
 from . import logs
 from .audit import AuditLog
+from .clock import POLL_SECONDS, HonestClock
 from .config import Loaded
 from .gc_policy import collect, no_automatic_collection
 from .health import Health, StatusPages
@@ -40,20 +47,30 @@ from .metrics import Metrics
 from .settings import Config
 from .systemd import notify, watchdog_seconds
 
-FLUSH_SECONDS: Final = 1.0
 SPARE_FILES: Final = 100
-"""For the journal, snapshots, logs and children."""
+"""For the journal, snapshots, logs, children and the Placement API."""
+LEAST_CONNECTIONS: Final = 8
+FEW_CONNECTIONS: Final = 1_000
+"""Fewer than these are worth a warning."""
+HARD_STOP_SECONDS: Final = 5.0
+"""From the signal to stop at once to the end of the process, if its disk hangs so that tasks cannot end."""
 PROGRESS_SECONDS: Final = 1.0
+RECORD_SECONDS: Final = 1.0
+"""So much of what was acknowledged may go unnoticed if the machine dies and its disk lost it all the same."""
 
 log = logging.getLogger("hostler.daemon")
 
 
-def _allow_files(connections: int) -> None:
-    """Raise the limit of open files to the maximum, and warn if that is too low for all connections."""
+def _connections_for_files(limits: Limits) -> Limits:
+    """Have as many descriptors as the system lets us; fewer connections, and a log line, where these are too few."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    if most != resource.RLIM_INFINITY and most < connections + SPARE_FILES:
-        log.warning("%d files may be open, too few for %d connections: raise LimitNOFILE", most, connections)
+    if most == resource.RLIM_INFINITY or most >= limits.connections + SPARE_FILES:
+        return limits
+    connections = max(most - SPARE_FILES, LEAST_CONNECTIONS)
+    level = logging.WARNING if connections < FEW_CONNECTIONS else logging.DEBUG
+    log.log(level, "%d files may be open: %d connections are taken, not %d", most, connections, limits.connections)
+    return msgspec.structs.replace(limits, connections=connections)
 
 
 async def run(load: Callable[[], Loaded], *, ready: Callable[[list[str]], None] = lambda addresses: None) -> None:
@@ -67,9 +84,33 @@ async def run(load: Callable[[], Loaded], *, ready: Callable[[list[str]], None] 
             nursery.start_soon(daemon.say_that_it_lives)
             try:
                 await daemon.serve()
+            except BaseExceptionGroup as group:
+                lost = group.subgroup(StateUnknown)
+                if lost is None:
+                    raise
+                raise InternalError(f"the service ended: {_first(lost)}", hint="start it again") from group
             finally:
                 nursery.cancel_scope.cancel()
     log.info("stopped")
+
+
+def _end_process_after(seconds: float, status: int) -> None:
+    """End the process without further ado, should it still be there then: what was acknowledged is on the disk."""
+
+    def end() -> None:
+        log.error("something hangs: the process ends now")
+        logs.drain()
+        os._exit(status)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class Daemon:
@@ -79,8 +120,9 @@ class Daemon:
         self._load, self._loaded, self._ready = load, load(), ready
         self._stop = trio.Event()
         self._scope = trio.CancelScope()
-        """Cancel scope of all tasks; cancelled to stop immediately."""
-        self.health, self.metrics = Health(), Metrics()
+        """Everything; cancelled to stop at once."""
+        self.failures, self.clock = Failures(), HonestClock()
+        self.health, self.metrics = Health(), Metrics(self.failures, self.clock)
 
     @property
     def config(self) -> Config:
@@ -98,7 +140,8 @@ class Daemon:
                 log.info("stopping: %s", signal.Signals(number).name)
                 self._stop.set()
             else:
-                log.warning("stopping immediately: %s while %s", signal.Signals(number).name, self.health.state)
+                log.warning("stopping at once: %s while %s", signal.Signals(number).name, self.health.state)
+                _end_process_after(HARD_STOP_SECONDS, 128 + number)
                 self._scope.cancel()
 
     async def _reload(self) -> None:
@@ -113,8 +156,11 @@ class Daemon:
             for key in _changed(self.config, loaded.config):
                 log.warning("%s has changed, which needs a restart", key)
             logs.configure(operation.log_level, operation.log_format)
-        except HostlerError as error:
-            log.error("the configuration stays as it was: %s", error)
+            if self.metrics.audit is not None:
+                self.metrics.audit.reopen()
+        except Exception as error:
+            unforeseen = None if isinstance(error, HostlerError) else error
+            log.error("the configuration stays as it was: %s", error, exc_info=unforeseen)
             self.metrics.reloads["failed"] += 1
         else:
             log.info("the configuration was read again")
@@ -167,7 +213,7 @@ class Daemon:
 
     async def _recover_and_serve(self, nursery: trio.Nursery) -> None:
         config, data = self.config, self.config.data
-        _allow_files(config.rpc.limits.connections)
+        rpc_limits = _connections_for_files(config.rpc.limits)
         tls = config.rpc.tls
         context = None
         if tls is not None:
@@ -178,31 +224,85 @@ class Daemon:
         limits = {"queue_limit": data.queue, "answers_kept": data.keys_kept, "snapshot_every": data.snapshot_every}
         machine = ServiceMachine()  # the policy comes as a command, so that a replay has it
         history = History(machine)
-        replayed = Replayed(self.health.expected - KEPT, history.add)
         began, progress = time.monotonic(), trio.CancelScope()
         nursery.start_soon(self._tell_progress, progress)
         with ExitStack() as last:
-            async with open_writer(machine, journal, replayed, **limits) as writer:
+            audit = self._opened_audit()
+            if audit is not None:
+                last.callback(audit.close)
+            replayed = self._told_of_replays(history, audit)
+            async with open_writer(machine, journal, replayed, self.failures, **limits) as writer:
                 progress.cancel()
+                if audit is not None:
+                    _take_up_audit(audit, writer)
                 self.metrics.recovery = writer.recovered, time.monotonic() - began
                 log.info("recovered", extra={"sequence": writer.sequence, "replayed": writer.recovered.replayed})
                 open_to_all = config.rpc.auth == "none"
-                service = self.health.service = Service(machine, writer, open_to_all=open_to_all, history=history)
-                server = RpcServer(service, config.rpc.limits, tls=context, certificates_required=required)
+                service = self.health.service = Service(
+                    machine,
+                    writer,
+                    clock=self.clock,
+                    expiry_clock=self.clock.latest,
+                    open_to_all=open_to_all,
+                    history=history,
+                    limits=config.limits,
+                    rates=config.rates,
+                )
+                server = RpcServer(service, rpc_limits, tls=context, certificates_required=required)
                 self.metrics.watch(service, server)
                 async with background() as tasks:
                     try:
-                        if config.folder is not None and data.audit:
-                            self.metrics.audit = audit = AuditLog(Path(config.folder))
-                            writer.observers.append(audit)
-                            last.callback(audit.close)
-                            tasks.start_soon(_flush, audit)
                         await _put_policy(service, policy)
                         last.enter_context(no_automatic_collection())
-                        tasks.start_soon(collect, lambda: writer.sequence)
+                        tasks.start_soon(self.failures.keep_running, "clock", self._watch_clock)
+                        tasks.start_soon(self.failures.keep_running, "record", self._sync_record)
+                        look = partial(collect, lambda: writer.sequence)
+                        tasks.start_soon(self.failures.keep_running, "garbage collection", look)
                         await self._until_stopped(service, server, tasks)
                     finally:
                         tasks.cancel_scope.cancel()
+
+    async def _sync_record(self) -> None:
+        """Once a second, have the number of the last durable command reach the disk."""
+        journal = self.health.journal
+        synced = -1
+        while journal is not None:
+            if journal.last != synced:
+                synced = journal.last
+                await journal.sync_record()
+            await trio.sleep(RECORD_SECONDS)
+
+    async def _watch_clock(self) -> None:
+        """Look at the clock also while nobody asks, so that a jump is noticed, and followed if it lasts."""
+        while True:
+            self.clock()
+            await trio.sleep(POLL_SECONDS)
+
+    def _opened_audit(self) -> AuditLog | None:
+        if self.config.folder is None or not self.config.data.audit:
+            return None
+        data = self.config.data
+        audit = AuditLog(
+            Path(self.config.folder), self.failures, files=data.audit_files, file_bytes=data.audit_file_bytes
+        )
+        self.metrics.audit = audit
+        return audit
+
+    def _told_of_replays(self, history: History, audit: AuditLog | None) -> Replayed[Order, Any]:
+        """The history of events and, where its last lines are missing, the audit log are told of what is replayed."""
+        remembered = self.health.expected - KEPT
+        audited = audit.last if audit is not None and audit.last else sys.maxsize
+
+        def tell(sequence: int, order: Order, outcome: Any) -> None:
+            try:
+                if sequence > remembered:
+                    history.add(sequence, order, outcome)
+                if audit is not None and sequence > audited:
+                    audit.replayed(sequence, order, outcome)
+            except Exception as error:
+                self.failures.failed("history", error)
+
+        return Replayed(min(remembered, audited), tell)
 
     def _opened_journal(self) -> Journal | None:
         data, folder = self.config.data, self.config.folder
@@ -264,7 +364,12 @@ def _changed(old: Config, new: Config) -> list[str]:
     ]
 
 
-async def _flush(audit: AuditLog) -> None:
-    while True:
-        await trio.sleep(FLUSH_SECONDS)
-        audit.flush()
+def _take_up_audit(audit: AuditLog, writer: Writer[Order, Any]) -> None:
+    """Audit what comes from now on; say so if lines are missing that the recovery did not replay."""
+    snapshot = writer.recovered.snapshot
+    if 0 < audit.last < snapshot:
+        log.warning(
+            "the audit log lacks commands %d to %d, which a snapshot has: see hostler audit", audit.last + 1, snapshot
+        )
+    audit.begin(writer.sequence)
+    writer.observers.append(audit)

@@ -81,6 +81,7 @@ class StatusPages:
             "/readyz": health.page,
         }
         self._room = trio.CapacityLimiter(CONNECTIONS)
+        self._failures = metrics.failures
 
     async def serve(self, where: str, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve on HOST:PORT until cancelled; started with the address as it was bound. AddressInUse."""
@@ -95,7 +96,9 @@ class StatusPages:
                 async with self._room:
                     await self._exchange(h11.Connection(h11.SERVER, max_incomplete_event_size=16_384), stream)
         except (trio.BrokenResourceError, h11.LocalProtocolError):
-            return  # the client has disconnected
+            return  # the client is gone
+        except Exception as error:
+            self._failures.failed("metrics", error)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await trio.aclose_forcefully(stream)
@@ -119,7 +122,11 @@ class StatusPages:
         page = self._pages.get(request.target.decode("latin-1").partition("?")[0])
         if page is None:
             return 404, "text/plain", f"there are {', '.join(self._pages)}\n".encode()
-        return page()
+        try:
+            return page()
+        except Exception as error:
+            self._failures.failed("metrics", error)
+            return 500, "text/plain", b"the page could not be made; the service's log says why\n"
 
 
 async def _request(connection: h11.Connection, stream: trio.SocketStream) -> h11.Request | None:

@@ -19,13 +19,16 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from ..engine_commands import Move, Place, PlaceMany, Resize
 from ..engine_commands import Placed as PlacedMany
+from ..failures import Failures
 from ..journal.journal import Recovery
 from ..machine.orders import Order
 from ..machine.phase_timing import Phases, PhaseSampler
 from ..machine.queries import capacity
 from ..rpc.server import RpcServer
 from ..service import Service
+from . import logs
 from .audit import AuditLog
+from .clock import HonestClock
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -40,7 +43,9 @@ PHASES: Final = "queue: the wait of one command of it; journal: written and sync
 class Metrics:
     """Counters and histograms of one process. Those of the service are added once it has recovered (``watch``)."""
 
-    def __init__(self) -> None:
+    def __init__(self, failures: Failures | None = None, clock: HonestClock | None = None) -> None:
+        self.failures = failures if failures is not None else Failures()
+        self._clock = clock if clock is not None else HonestClock()
         self.registry = CollectorRegistry(auto_describe=False)
         self._batches = self._histogram("hostler_batch_commands", "Commands in one journal transaction", SIZES)
         self._fsync = self._histogram("hostler_fsync_seconds", "Committing a transaction: written and synced", SECONDS)
@@ -146,14 +151,28 @@ class Metrics:
             found, seconds = self.recovery
             yield _gauge("hostler_recovery_seconds", "Time that the last start took to recover", seconds)
             yield _gauge("hostler_recovered_commands", "Commands replayed at the last start", found.replayed)
+            apart = "Commands that the last start set apart, because they killed the process"
+            yield _gauge("hostler_recovery_set_apart", apart, len(found.set_apart))
             yield _gauge("hostler_recovery_damages", "What was found damaged at the last start", len(found.damage))
         if self.audit is not None:
             lost = "Lines that the audit log could not write"
             yield CounterMetricFamily("hostler_audit_lines_lost", lost, value=self.audit.lost)
+        failures = "Failures of parts beside the writer: snapshots, audit, metrics, watchers, logs"
+        yield _counted("hostler_failures", failures, "part", self.failures.counts)
+        jumps = CounterMetricFamily("hostler_clock_jumps", "Jumps of the wall clock", labels=("followed",))
+        jumps.add_metric(("yes",), self._clock.followed)
+        jumps.add_metric(("no",), self._clock.jumps - self._clock.followed)
+        yield jumps
+        apart = "Seconds by which the wall clock is ahead of the time that the service goes by"
+        yield _gauge("hostler_clock_disagreement_seconds", apart, self._clock.disagreement)
+        lost = "Log lines that standard error did not take"
+        yield CounterMetricFamily("hostler_log_lines_lost", lost, value=logs.lost())
         if self._server is not None:
             yield _gauge("hostler_connections", "RPC connections", len(self._server.connections))
             refused = "RPC connections beyond the limit"
             yield CounterMetricFamily("hostler_connections_refused", refused, value=self._server.refused)
+            dismissed = "RPC connections that were ended because of what the peer sent or showed"
+            yield _counted("hostler_connections_dismissed", dismissed, "code", self._server.budget.dismissed)
         if self._service is not None:
             yield from _service_metrics(self._service)
             yield from _capacity_metrics(self._service.state.fleet)
@@ -175,6 +194,7 @@ def _service_metrics(service: Service) -> Iterator[Metric]:
     fleet = state.fleet
     yield _gauge("hostler_sequence", "Number of the last command that was carried out", writer.sequence)
     yield _gauge("hostler_queue_commands", "Commands that wait", writer.queued)
+    yield from _snapshot_metrics(service)
     yield _gauge("hostler_writable", "1 while commands are taken, 0 while the disk refuses", float(writer.writable))
     rows = fleet.is_host[: fleet.rows].nonzero()[0]
     up = int(fleet.column("service_up")[rows].sum())
@@ -187,6 +207,21 @@ def _service_metrics(service: Service) -> Iterator[Metric]:
     policy = InfoMetricFamily("hostler_policy", "The policy in force")
     policy.add_metric((), {"digest": state.engine.policy.digest})
     yield policy
+
+
+def _snapshot_metrics(service: Service) -> Iterator[Metric]:
+    writer, snapshots = service.writer, service.writer.snapshots
+    if writer.journal is None:
+        return
+    yield _gauge("hostler_snapshot_sequence", "Number of the last command in the newest snapshot", snapshots.sequence)
+    behind = "Commands since the newest snapshot, which a recovery replays"
+    yield _gauge("hostler_snapshot_behind_commands", behind, writer.sequence - snapshots.sequence)
+    taken = CounterMetricFamily("hostler_snapshots", "Snapshots by outcome", labels=("outcome",))
+    taken.add_metric(("ok",), snapshots.completed)
+    taken.add_metric(("failed",), snapshots.failed)
+    yield taken
+    age = "Seconds since this process completed its newest snapshot, or since its start"
+    yield _gauge("hostler_snapshot_age_seconds", age, time.monotonic() - snapshots.at)
 
 
 def _capacity_metrics(fleet: Fleet) -> Iterator[Metric]:

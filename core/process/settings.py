@@ -13,11 +13,14 @@ import msgspec
 from ...placement.types.errors import HostlerError, InvalidValue
 from ..http.config import MEMORY, PlacementConfig
 from ..http.config import check as check_placement
+from ..machine.request_limits import RequestLimits
+from ..rates import RateLimits
 from ..rpc.addresses import Address
 from ..rpc.server import Limits
 from ..rpc.tls import TlsVersion
 from ..writer.command_queue import QUEUE_LIMIT
 from ..writer.writer import ANSWERS_KEPT, SNAPSHOT_EVERY
+from .audit import FILE_BYTES, FILES
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -61,6 +64,10 @@ class Data(Table, frozen=True):
     keys_kept: Positive = ANSWERS_KEPT
     queue: Positive = QUEUE_LIMIT
     audit: bool = True
+    audit_file_bytes: Positive = FILE_BYTES
+    """Length at which the audit log begins a new file."""
+    audit_files: Positive = FILES
+    """Older files of it that are kept."""
 
 
 class Operation(Table, frozen=True):
@@ -81,6 +88,10 @@ class Config(Table, frozen=True):
 
     policy: str | None = None
     rpc: Rpc = Rpc()
+    limits: RequestLimits = RequestLimits()
+    """What one request or call may ask for."""
+    rates: RateLimits = RateLimits()
+    """How often one user may call."""
     data: Data = Data()
     operation: Operation = Operation()
     placement: PlacementConfig = PlacementConfig()
@@ -124,6 +135,12 @@ def problems_of(config: Config) -> Iterator[tuple[KeyPath, str]]:
     for name in Limits.__struct_fields__:
         if getattr(rpc.limits, name) <= 0:
             yield ("rpc", "limits", name), "must be above 0"
+    for name in RequestLimits.__struct_fields__:
+        if getattr(config.limits, name) <= 0:
+            yield ("limits", name), "must be above 0"
+    for name in RateLimits.__struct_fields__:
+        if not getattr(config.rates, name) >= 0:
+            yield ("rates", name), "must not be negative"
     if config.operation.http is not None:
         try:
             http_address(config.operation.http)

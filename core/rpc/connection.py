@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
@@ -33,8 +34,11 @@ TURN_BYTES: Final = 64 << 10
 """So much of one peer is taken in, about a millisecond, before others have their turn. (No clock: a simulation with
 the same seed must do the same again.)"""
 _CREDENTIALS: Final = struct.Struct("3i")
-LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
-"""Exceptions of a closed connection (an SSLError is an OSError)."""
+LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError)
+"""What a connection raises when it is no more (an SSLError is an OSError)."""
+
+SAY_SECONDS: Final = 60.0
+"""Between two log lines about peers who have not authenticated."""
 
 log = logging.getLogger("hostler.rpc")
 
@@ -71,12 +75,30 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Budget:
     """What all connections of a server use together, and the limits of each."""
 
-    __slots__ = ("limits", "unfinished_bytes")
+    __slots__ = ("_said_at", "_unsaid", "dismissed", "limits", "unfinished_bytes")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.unfinished_bytes = 0
         """Of all messages that have come in part."""
+        self.dismissed: Counter[str] = Counter()
+        """Connections that the service ended because of what the peer sent or showed, by error code."""
+        self._said_at = -math.inf
+        self._unsaid = 0
+
+    def misbehaved(self, error: HostlerError, *, known: bool) -> None:
+        """Count a connection that is ended because of what its peer did. Those of peers who have not authenticated are
+        logged at most once in SAY_SECONDS, with the number of those before."""
+        self.dismissed[error.code] += 1
+        if known:
+            log.info("connection closed: %s", error)
+            return
+        now = trio.current_time()
+        if now - self._said_at < SAY_SECONDS:
+            self._unsaid += 1
+            return
+        others, self._unsaid, self._said_at = self._unsaid, 0, now
+        log.info("connection closed: %s (and %d more of unknown peers since the last such line)", error, others)
 
 
 class Connection:
@@ -100,7 +122,7 @@ class Connection:
         self._session: Session | None = None
         self._nursery: trio.Nursery | None = None
         self._framer = Framer(self.limits.stranger_bytes)
-        self._taking = self._leaving = self._ended = False
+        self._taking = self._leaving = self._ended = self._said_all = False
         self._receiving = trio.CancelScope()
         self._began = 0.0
         """When the first byte of the incomplete message was received."""
@@ -157,7 +179,7 @@ class Connection:
                     await self._until_lost(self._linger)
                 nursery.cancel_scope.cancel()
         except (NotAuthenticated, TlsFailed) as error:
-            log.info("connection refused: %s", error)
+            self._budget.misbehaved(error, known=False)
             if error.field != "tls" or isinstance(self.stream, trio.SSLStream):
                 await farewell(self.stream, error)
         except LOST as error:
@@ -211,7 +233,7 @@ class Connection:
                 if self._budget.unfinished_bytes > self.limits.unfinished_bytes:
                     raise BadFrame("the service has too many unfinished messages", hint="try again later")
         except BadFrame as error:
-            log.info("connection closed: %s", error)
+            self._budget.misbehaved(error, known=self._session is not None and self._session.identity.user is not None)
             await self._dismiss(error)
         else:
             await self.idle()
@@ -280,6 +302,7 @@ class Connection:
         with trio.move_on_after(LINGER_SECONDS):
             while self.waiting_bytes:
                 await self._room.park()
+            self._said_all = True  # an event or answer that comes now would be sent while the stream is being closed
             raw: trio.abc.Stream = self.stream
             if isinstance(raw, trio.SSLStream):
                 raw = raw.transport_stream
@@ -293,7 +316,9 @@ class Connection:
         self._room.unpark_all()
 
     def send(self, data: bytes, *, soon: bool = False) -> None:
-        """Queue bytes for sending; ``soon``: write immediately as much as the system accepts."""
+        """Have bytes sent; ``soon``: at once, as far as the system takes them. No-op once the connection is closing."""
+        if self._said_all:
+            return
         if soon and not self.waiting_bytes and isinstance(self.stream, trio.SocketStream):
             data = data[self._sent_at_once(data) :]
             if not data:

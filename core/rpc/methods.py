@@ -31,7 +31,7 @@ class Hello(Params, frozen=True):
 
 
 class Status(Params, frozen=True):
-    """State of the service and identity of the caller. Needs no authentication."""
+    """How the service is, and who you are to it. For anybody; who has not said who they are learns ``ready`` only."""
 
 
 class Batch(Params, frozen=True):
@@ -67,6 +67,13 @@ class TakeSnapshot(Params, frozen=True):
     """Take a snapshot now. For cloud admins."""
 
 
+class Backup(Params, frozen=True):
+    """Copy the state as it is now into a new folder on the service's machine, from which a service can be started;
+    answers the sequence number of the last command in it. For the service's own user."""
+
+    folder: Annotated[str, msgspec.Meta(min_length=1, max_length=4_096)]
+
+
 class Welcome(msgspec.Struct, frozen=True):
     """The caller's identity (None until authenticated), and that of the service."""
 
@@ -75,17 +82,18 @@ class Welcome(msgspec.Struct, frozen=True):
     protocol: int = 1
 
 
-class StatusOf(msgspec.Struct, frozen=True, kw_only=True):
-    """``ready``: commands are accepted. ``writable``: the journal can be written. ``sequence``: number of the last
-    command; ``queued``: number of waiting commands. ``user``: the caller (None until authenticated)."""
+class StatusOf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``ready``: commands are taken. ``writable``: the journal can be written. ``sequence``: number of the last
+    command; ``queued``: how many wait. ``user``: who you are (None: not authenticated; then all but ``ready`` is left
+    out)."""
 
     ready: bool
-    writable: bool
-    sequence: int
-    queued: int
-    hosts: int
-    user: str | None
-    version: str
+    writable: bool = False
+    sequence: int = 0
+    queued: int = 0
+    hosts: int = 0
+    user: str | None = None
+    version: str = ""
 
 
 Kind = Literal["command", "question", "session"]
@@ -181,6 +189,7 @@ _SESSION: Final[dict[str, tuple[type[Any], Any]]] = {
     "watch": (Watch, int),
     "unwatch": (Unwatch, None),
     "snapshot": (TakeSnapshot, int),
+    "backup": (Backup, int),
 }
 
 

@@ -54,7 +54,8 @@ class RpcServer:
                 listeners += [(address, listener) for listener in await listen(address)]
             async with trio.open_nursery() as nursery:
                 task_status.started([bound(address, listener) for address, listener in listeners])
-                nursery.start_soon(self.watchers.tell_capacity)
+                failures = self.service.writer.failures
+                nursery.start_soon(failures.keep_running, "watchers", self.watchers.tell_capacity)
                 with self._accepting:
                     async with trio.open_nursery() as accepting:
                         for address, listener in listeners:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -16,7 +17,7 @@ import trio
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ..errors import InternalError
 from ..service import Identity, Service
-from ..tenancy.tenants import CLOUD
+from ..tenancy.tenants import CLOUD, require_own_user
 from ..writer.command_queue import Pending
 from .batch import BatchAnswers, answer_questions
 from .messages import (
@@ -34,6 +35,7 @@ from .messages import (
 )
 from .methods import (
     METHODS,
+    Backup,
     Batch,
     Hello,
     Issue,
@@ -215,16 +217,22 @@ class Session:
             case TakeSnapshot():
                 user = self.service.user(self.identity)
                 self.service.state.tenants.require(user, "cloud_admin", CLOUD)
-                self._outlet.spawn(lambda: self._snapshot(reply))
+                self._outlet.spawn(lambda: self._answer(reply, self.service.writer.snapshot))
+            case Backup(folder=folder):
+                require_own_user(self.service.user(self.identity))
+                self._outlet.spawn(lambda: self._answer(reply, partial(self.service.writer.backup, Path(folder))))
 
     def _status(self) -> StatusOf:
+        """A stranger learns whether commands are taken, and nothing else."""
         writer = self.service.writer
+        if self.identity.user is None:
+            return StatusOf(ready=writer.writable)
         return StatusOf(
             ready=writer.writable,
             writable=writer.writable,
             sequence=writer.sequence,
             queued=writer.queued,
-            hosts=int(self.service.state.fleet.is_host.sum()),
+            hosts=self.service.hosts(),
             user=self.identity.user,
             version=VERSION,
         )
@@ -259,11 +267,14 @@ class Session:
         if pending.state != "done":
             self._pending.add(pending)
 
-    async def _snapshot(self, reply: Reply) -> None:
+    async def _answer(self, reply: Reply, work: Callable[[], Awaitable[int]]) -> None:
         try:
-            sequence = await self.service.writer.snapshot()
+            sequence = await work()
         except HostlerError as error:
             reply(None, error)
+        except Exception:
+            log.exception("a snapshot failed in an unforeseen way")
+            reply(None, InternalError("the call failed in an unforeseen way; the service's log says how"))
         else:
             reply(sequence, None)
 

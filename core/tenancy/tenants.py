@@ -42,6 +42,7 @@ ROLES_OF_SCOPE: Final = {
     "domain": ("domain_admin", "reader"),
     "project": ("project_admin", "member", "reader"),
 }
+EARLY_SECONDS: Final = 300.0
 TOKEN: Final = re.compile(r"hst_([A-Za-z0-9._-]{1,64})_([A-Za-z0-9-]{43})")
 _NOBODY: Final = bytes(32)
 
@@ -75,6 +76,13 @@ class Token(msgspec.Struct):
     user: str
     digest: bytes
     expires: float
+    created: float = 0.0
+    """When it was made; 0.0 if not known."""
+
+    def good_at(self, now: float) -> bool:
+        """True from its creation (less EARLY_SECONDS, for clocks that differ) to its end: one that was made while the
+        clock was far ahead is not good before that time comes."""
+        return self.created - EARLY_SECONDS <= now < self.expires
 
 
 class Tenants(msgspec.Struct, dict=True):
@@ -161,14 +169,14 @@ class Tenants(msgspec.Struct, dict=True):
         known = self.tokens.get(name)
         given = hashlib.sha256(secret.encode()).digest()  # as when it was made
         equal = hmac.compare_digest(given, known.digest if known is not None else _NOBODY)
-        if known is None or not equal or known.expires <= now:
+        if known is None or not equal or not known.good_at(now):
             raise _no_good()
         return known.user, name
 
     def check_session(self, token: str, now: float) -> None:
         """NotAuthenticated if a previously accepted token is no longer valid."""
         known = self.tokens.get(token)
-        if known is None or known.expires <= now:
+        if known is None or not known.good_at(now):
             raise _no_good()
 
     def serial_of(self, user: str) -> int:
@@ -276,7 +284,7 @@ class Tenants(msgspec.Struct, dict=True):
             raise InvalidValue("a token must expire, and not in the past", field="expires")
         while self._expiries and self._expiries[0][0] <= now:
             self._forget_token(self._expiries[0][1])
-        self.tokens[command.id] = Token(command.user, command.digest, command.expires)
+        self.tokens[command.id] = Token(command.user, command.digest, command.expires, now)
         self._expiries.add((command.expires, command.id))
 
     def revoke_token(self, command: RevokeToken) -> None:
@@ -312,6 +320,14 @@ class Tenants(msgspec.Struct, dict=True):
 def is_internal(user: str) -> bool:
     """True for built-in users, which have all rights; ids of tenants' users cannot have this form."""
     return user == LOCAL or user.startswith(PLACEMENT)
+
+
+def require_own_user(user: str) -> None:
+    """NotAllowed unless it is the service's own user, or the service itself."""
+    if user != LOCAL:
+        raise NotAllowed(
+            "only the service's own user may do that", field="user", hint="use its Unix socket as that user"
+        )
 
 
 def _no_good() -> NotAuthenticated:

@@ -1,4 +1,5 @@
-"""The bounded queue of commands for the writer: submission, withdrawal, batching and answers.
+"""Commands that wait for the writer, within bounds and with fair turns for users: how they come in, are taken back,
+taken up, and answered.
 
 A command with the key of a queued one follows it: both get the same answer.
 """
@@ -13,6 +14,7 @@ import trio
 
 from ...placement.types.errors import HostlerError
 from ..errors import DeadlineExceeded, Overloaded
+from ..failures import Failures
 from ..machine.replicated import Command, Result
 from .idempotent_answers import check_fingerprint
 
@@ -21,12 +23,21 @@ QUEUE_BYTES: Final = 256 << 20
 """Of all commands that wait or are being carried out."""
 BATCH_LIMIT: Final = 1_024
 BATCH_BYTES: Final = 8 << 20
+BATCH_COST: Final = 20_000
+"""Microseconds of estimated work in one batch; a command of more is a batch of its own."""
+QUANTUM: Final = 1_000
+"""Microseconds of estimated work that a user may have carried out before another has a turn."""
+USUAL_COST: Final = 15
+"""Microseconds of a command of which nothing else is known."""
 
 
 class Pending(Generic[Command, Result]):
     """A queued command: ``done`` is called with it once, when ``result`` or ``error`` is set."""
 
-    __slots__ = ("body", "command", "deadline", "done", "error", "fingerprint", "followers", "key", "result", "state")
+    __slots__ = (
+        *("body", "command", "cost", "deadline", "done", "error", "fingerprint", "followers", "key", "lane", "result"),
+        "state",
+    )
 
     def __init__(
         self,
@@ -36,8 +47,11 @@ class Pending(Generic[Command, Result]):
         key: str | None,
         fingerprint: bytes,
         deadline: float | None,
+        lane: str = "",
+        cost: int = USUAL_COST,
     ) -> None:
         self.command, self.body, self.done = command, body, done
+        self.lane, self.cost = lane, cost
         self.key, self.fingerprint, self.deadline = key, fingerprint, deadline
         self.result: Result | None = None
         self.error: BaseException | None = None
@@ -46,33 +60,82 @@ class Pending(Generic[Command, Result]):
         """queued, following (another with its key), taken, done or cancelled."""
 
 
-class CommandQueue(Generic[Command, Result]):
-    """Pending commands. ``bytes``: length of all that wait or are being carried out."""
+class _Lane(Generic[Command, Result]):
+    """The commands of one user that wait, in order. ``deficit``: cost that the lane may still take in this round."""
 
-    def __init__(self, limit: int = QUEUE_LIMIT, byte_limit: int = QUEUE_BYTES, batch_limit: int = BATCH_LIMIT) -> None:
+    __slots__ = ("bytes", "deficit", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[Pending[Command, Result]] = deque()
+        self.deficit = self.bytes = 0
+
+
+class CommandQueue(Generic[Command, Result]):
+    """Pending commands, a lane per user. ``bytes``: length of all that wait or are being carried out.
+
+    Lanes take turns by deficit round robin: each may have QUANTUM microseconds of estimated work a round, and what it
+    does not use is kept while it has commands. One lane's commands keep their order. When the queue is full, the lane
+    that has most in it loses its last command to a newcomer of another.
+    """
+
+    def __init__(
+        self,
+        limit: int = QUEUE_LIMIT,
+        byte_limit: int = QUEUE_BYTES,
+        batch_limit: int = BATCH_LIMIT,
+        failures: Failures | None = None,
+    ) -> None:
         self._limit, self._byte_limit, self._batch_limit = limit, byte_limit, batch_limit
+        self._failures = failures if failures is not None else Failures()
         self.bytes = 0
-        self._waiting: deque[Pending[Command, Result]] = deque()
+        self.pushed_out = 0
+        """Commands that lost their place to those of other users."""
+        self._count = 0
+        self._lanes: dict[str, _Lane[Command, Result]] = {}
+        """Those with commands, in the order of their turns."""
         self._by_key: dict[str, Pending[Command, Result]] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._count
 
     # in
 
-    def require_place(self) -> None:
-        """Overloaded if the queue is full."""
-        if len(self._waiting) >= self._limit:
-            raise Overloaded(f"{len(self._waiting)} commands wait already", hint="wait a little, then ask again")
+    def require_place(self, lane: str = "") -> None:
+        """Overloaded if no more of this lane may wait. O(1) unless the queue is full, then O(lanes)."""
+        if self._count >= self._limit and self._is_longest(lane):
+            raise Overloaded(f"{self._count} commands wait already", hint="wait a little, then ask again")
+
+    def _is_longest(self, lane: str) -> bool:
+        mine = self._lanes.get(lane)
+        own = 0 if mine is None else len(mine.waiting)
+        return own >= max((len(each.waiting) for each in self._lanes.values()), default=0) - 1
 
     def add(self, pending: Pending[Command, Result]) -> None:
         """Have a command wait. Overloaded if it is too long for what waits already, KeyReused if its key is another
         command's."""
-        if self.bytes and self.bytes + len(pending.body) > self._byte_limit:
+        size = len(pending.body)
+        while self.bytes and self.bytes + size > self._byte_limit:
+            self._push_out(pending.lane, lambda lane: lane.bytes, size)
+        if self._count >= self._limit and (pending.key is None or pending.key not in self._by_key):
+            self._push_out(pending.lane, lambda lane: len(lane.waiting), 1)
+        self._line_up(pending)
+        self.bytes += size
+
+    def _push_out(self, newcomer: str, held: Callable[[_Lane[Command, Result]], int], more: int) -> None:
+        """Refuse the last command of the lane that holds most; Overloaded if that is the newcomer's own."""
+        name, lane = max(self._lanes.items(), key=lambda item: held(item[1]), default=("", None))
+        mine = self._lanes.get(newcomer)
+        if lane is None or held(lane) <= (0 if mine is None else held(mine)) + more:
             problem = f"the commands that wait already have {self.bytes} bytes together"
             raise Overloaded(problem, hint="wait a little, then ask again")
-        self._line_up(pending)
-        self.bytes += len(pending.body)
+        last = lane.waiting.pop()
+        self._left(name, lane, last)
+        if last.state == "cancelled":
+            self._promote(last)
+            return
+        self.pushed_out += 1
+        error = Overloaded("the command lost its place in a full queue to another user's", hint="wait, then ask again")
+        self.finish(last, None, error)
 
     def _line_up(self, pending: Pending[Command, Result]) -> None:
         if pending.key is not None:
@@ -84,7 +147,19 @@ class CommandQueue(Generic[Command, Result]):
                 pending.state = "following"
                 return
             self._by_key[pending.key] = pending
-        self._waiting.append(pending)
+        lane = self._lanes.get(pending.lane)
+        if lane is None:
+            lane = self._lanes[pending.lane] = _Lane()
+        lane.waiting.append(pending)
+        lane.bytes += len(pending.body)
+        self._count += 1
+
+    def _left(self, name: str, lane: _Lane[Command, Result], pending: Pending[Command, Result]) -> None:
+        """A command is no longer in its lane."""
+        self._count -= 1
+        lane.bytes -= len(pending.body)
+        if not lane.waiting:
+            self._lanes.pop(name, None)
 
     # back
 
@@ -108,20 +183,42 @@ class CommandQueue(Generic[Command, Result]):
     # out
 
     def take(self) -> list[Pending[Command, Result]]:
-        """The next batch; withdrawn commands are dropped, and those past their deadline are refused."""
-        now, size, batch = trio.current_time(), 0, list[Pending[Command, Result]]()
-        while self._waiting and len(batch) < self._batch_limit and size < BATCH_BYTES:
-            pending = self._waiting.popleft()
-            late = pending.deadline is not None and pending.deadline <= now
-            if late and pending.state == "queued":
-                self.tell(pending, None, _too_late())
-            if late or pending.state == "cancelled":
-                self._promote(pending)
-                continue
-            pending.state = "taken"
-            size += len(pending.body)
-            batch.append(pending)
+        """The next batch, of some BATCH_COST; what was taken back is dropped, and what is too late refused."""
+        now, batch = trio.current_time(), list[Pending[Command, Result]]()
+        size = cost = 0
+        while self._lanes and len(batch) < self._batch_limit and size < BATCH_BYTES and cost < BATCH_COST:
+            name = next(iter(self._lanes))
+            lane = self._lanes[name]
+            alone, first = len(self._lanes) == 1, lane.waiting[0].cost
+            if batch and cost + first > BATCH_COST:
+                break
+            lane.deficit = max(BATCH_COST - cost, first) if alone else lane.deficit + QUANTUM
+            while lane.waiting and lane.waiting[0].cost <= lane.deficit and len(batch) < self._batch_limit:
+                pending = lane.waiting.popleft()
+                self._left(name, lane, pending)
+                if not self._taken(pending, now):
+                    continue
+                lane.deficit -= pending.cost
+                cost, size = cost + pending.cost, size + len(pending.body)
+                batch.append(pending)
+                if cost >= BATCH_COST or size >= BATCH_BYTES:
+                    break
+            if alone:
+                lane.deficit = 0
+            elif lane.waiting:
+                self._lanes[name] = self._lanes.pop(name)  # its next turn comes after the others'
         return batch
+
+    def _taken(self, pending: Pending[Command, Result], now: float) -> bool:
+        """True for a command that is taken up now."""
+        late = pending.deadline is not None and pending.deadline <= now
+        if late and pending.state == "queued":
+            self.tell(pending, None, _too_late())
+        if late or pending.state == "cancelled":
+            self._promote(pending)
+            return False
+        pending.state = "taken"
+        return True
 
     def _promote(self, dropped: Pending[Command, Result]) -> None:
         """A command that will not be applied is replaced by its first repetition."""
@@ -143,7 +240,10 @@ class CommandQueue(Generic[Command, Result]):
         pending.result, pending.state = result, "done"
         pending.error = pending.error or error
         done, pending.done = pending.done, _told_already
-        done(pending)
+        try:
+            done(pending)
+        except Exception as failure:  # the command has its outcome; only its caller was not told
+            self._failures.failed("answers", failure)
 
     def finish(self, pending: Pending[Command, Result], result: Result | None, error: HostlerError | None) -> None:
         """Answer a command and its repetitions."""
@@ -155,8 +255,11 @@ class CommandQueue(Generic[Command, Result]):
 
     def refuse_all(self, error: Callable[[], HostlerError]) -> None:
         """Answer all that wait with an error, each its own."""
-        while self._waiting:
-            self.finish(self._waiting.popleft(), None, error())
+        while self._lanes:
+            name, lane = next(iter(self._lanes.items()))
+            pending = lane.waiting.popleft()
+            self._left(name, lane, pending)
+            self.finish(pending, None, error())
 
 
 def _told_already(_: object) -> None:

@@ -9,28 +9,34 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Generic
 
 import trio
 
-from ...placement.types.errors import HostlerError
-from ..errors import InternalError, Stopped, StorageFailed, UnreadableCommand
-from ..journal.journal import Entry, Journal, Record, Recovery
-from ..machine.replicated import BatchMachine, Command, GuardedMachine, Machine, Replayed, Result, finished
+from ...placement.types.errors import HostlerError, InvalidValue
+from ..errors import StateUnknown, Stopped, StorageFailed
+from ..failures import Failures
+from ..journal.journal import Entry, Journal, Recovery
+from ..machine.replicated import Command, GuardedMachine, Machine, Replayed, Result
 from ..tasks import background
 from ..tracing import span
-from .command_queue import BATCH_LIMIT, QUEUE_BYTES, QUEUE_LIMIT, CommandQueue, Pending
+from .command_queue import BATCH_LIMIT, QUEUE_BYTES, QUEUE_LIMIT, USUAL_COST, CommandQueue, Pending
 from .idempotent_answers import Answers
+from .replaying import Replay, keep_answer, outcomes_of
 
 SLICE: Final = 64
 """Commands applied at a time; between slices readers get their turn."""
+SLICE_COST: Final = 2_000
+"""Microseconds of estimated work between two turns of readers."""
 ANSWERS_KEPT: Final = 100_000
 SNAPSHOT_EVERY: Final = 500_000
 """Commands: as many as are carried out again in some six seconds. While one begins, commands are late by some 50 ms."""
 REPAIR_SECONDS: Final = 0.5
+SNAPSHOT_RETRY_SECONDS: Final = 60.0
+"""Between a snapshot that failed and the next one that is taken without being asked for."""
 
 log = logging.getLogger("hostler.writer")
 
@@ -53,12 +59,16 @@ class Writer(Generic[Command, Result]):
         answers_kept: int = ANSWERS_KEPT,
         snapshot_every: int = SNAPSHOT_EVERY,
         replayed: Replayed[Command, Result] | None = None,
+        failures: Failures | None = None,
     ) -> None:
         self.machine, self.journal, self._replayed = machine, journal, replayed
+        self.failures = failures if failures is not None else Failures()
+        """Of observers, callbacks and snapshots: none of them ends the writer."""
         self.sequence = 0
         """Number of the last command that was applied."""
         self.observers: list[Callable[[int, Command, Result | HostlerError], None]] = []
-        """Called with sequence number, command and outcome of each command, immediately after it was applied."""
+        """Called with sequence number, command and outcome of each command, right after it was applied. What one raises
+        is counted in ``failures``."""
         self.batch_observers: list[Callable[[int, float, float], None]] = []
         """Called with the number of commands of each batch, and the seconds that journalling and applying it took."""
         self.writable = False
@@ -68,13 +78,16 @@ class Writer(Generic[Command, Result]):
         self._snapshot_every = snapshot_every
         self._answers: Answers[Result] = Answers(answers_kept, machine.encode_result, machine.decode_result)
         self._guard = machine if isinstance(machine, GuardedMachine) else None
-        self._queue: CommandQueue[Command, Result] = CommandQueue(queue_limit, queue_bytes, batch_limit)
+        self._queue: CommandQueue[Command, Result] = CommandQueue(queue_limit, queue_bytes, batch_limit, self.failures)
         self._wake = trio.Event()
         self._stopping = False
         self.broken: StorageFailed | None = None
         """The error of the disk, while it fails."""
         self._snapshot_at = 0
         self._snapshotting = False
+        self._snapshot_not_before = -float("inf")
+        """On trio's clock: when a snapshot may be tried again by itself after one that failed."""
+        self.snapshots = SnapshotCounts()
         self._snapshot_wanted: list[trio.MemorySendChannel[int | StorageFailed]] = []
 
     @property
@@ -93,41 +106,21 @@ class Writer(Generic[Command, Result]):
         """Bring the machine to the end of the journal. Damage is reported in the result."""
         if self.journal is None:
             return Recovery()
-        self.recovered = found = await self.journal.recover(self._load, self._replay, self._save)
+        journal, under_way = self.journal, self.journal.under_way
+        replay = Replay(self.machine, self._answers, self._replayed, under_way, journal.folder)
+        self.recovered = found = await journal.recover(replay.load, replay.replay, self._save)
+        if under_way is not None:
+            under_way.end()
+        found.set_apart += replay.set_apart
         self.sequence, self._snapshot_at = found.last, found.snapshot
+        self.snapshots.sequence = found.snapshot
         for text in found.damage:
             log.error("recovery: %s", text)
         return found
 
-    def _load(self, folder: Path) -> None:
-        self.machine.load(folder)
-        self._answers.load(folder)
-
     def _save(self, folder: Path) -> None:
         self.machine.save(folder)
         self._answers.save(folder)
-
-    def _replay(self, records: Sequence[Record]) -> None:
-        told_after = float("inf") if self._replayed is None else self._replayed.after
-        commands = [self._decoded(record) for record in records]
-        wanted = [each.key is not None or each.sequence > told_after for each in records]
-        for record, command, outcome in zip(records, commands, finished(self._outcomes(commands, wanted)), strict=True):
-            if record.key is not None:
-                self._keep(record.key, record.fingerprint, command, outcome)
-            if self._replayed is not None and record.sequence > told_after:
-                self._replayed.observer(record.sequence, command, outcome)
-
-    def _keep(self, key: str, fingerprint: bytes, command: Command, outcome: Result | HostlerError) -> None:
-        """Keep an answer for those who repeat the command."""
-        needs = None if self._guard is None else self._guard.needs(command)
-        self._answers.put(key, fingerprint, outcome, needs)
-
-    def _decoded(self, record: Record) -> Command:
-        try:
-            return self.machine.decode(record.body)
-        except Exception as error:
-            text = f"command {record.sequence} of the journal is whole, but this Hostler cannot read it: {error}"
-            raise UnreadableCommand(text, field="data", hint="use the Hostler that wrote it, or upgrade") from error
 
     # submitting
 
@@ -164,9 +157,15 @@ class Writer(Generic[Command, Result]):
         key: str | None = None,
         fingerprint: bytes = b"",
         deadline: float | None = None,
+        lane: str = "",
+        cost: int = USUAL_COST,
     ) -> Pending[Command, Result]:
-        """``submit`` without waiting: ``done`` is called with the pending command once it has its outcome, immediately
-        if the answer is stored. Raises what ``submit`` raises before a command is queued."""
+        """``submit`` without waiting: ``done`` is called with the pending command once it has its outcome, at once if
+        the answer is known. Raises what ``submit`` raises before a command is queued.
+
+        ``lane``: whose command it is. Lanes get equal shares of time; ``cost`` is what this one will take, about, in
+        microseconds.
+        """
         if key is not None:
             known = self._answers.get(key, fingerprint)
             if known is not None:
@@ -179,8 +178,8 @@ class Writer(Generic[Command, Result]):
             raise Stopped("the service is stopping", hint="ask again when it is back")
         if self.broken is not None:
             raise StorageFailed(f"no writes now: {self.broken.args[0]}", field="data", hint="reads are served")
-        self._queue.require_place()
-        pending = Pending(command, self.machine.encode(command), done, key, fingerprint, deadline)
+        self._queue.require_place(lane)
+        pending = Pending(command, self.machine.encode(command), done, key, fingerprint, deadline, lane, cost)
         self._queue.add(pending)
         if not self._wake.is_set():
             self._wake.set()
@@ -237,28 +236,22 @@ class Writer(Generic[Command, Result]):
         durable = time.perf_counter()
         with trio.CancelScope(shield=True), span("hostler.apply", commands=len(batch)):
             await self._apply(batch)
-        for observer in self.batch_observers:
-            observer(len(batch), durable - began, time.perf_counter() - durable)
+        for batch_observer in self.batch_observers:
+            try:
+                batch_observer(len(batch), durable - began, time.perf_counter() - durable)
+            except Exception as error:
+                self.failures.failed(_name(batch_observer), error)
         await _others_turn()
 
     async def _apply(self, batch: Sequence[Pending[Command, Result]]) -> None:
-        for start in range(0, len(batch), SLICE):
-            if start:
+        for number, part in enumerate(_slices(batch)):
+            if number:
                 await _others_turn()
-            part = batch[start : start + SLICE]
-            steps = self._outcomes([pending.command for pending in part])
-            while True:
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    outcomes = end.value
-                    break
-                await _others_turn()
+            outcomes = await self._outcomes([pending.command for pending in part])
             for pending, outcome in zip(part, outcomes, strict=True):
                 if pending.key is not None:
-                    self._keep(pending.key, pending.fingerprint, pending.command, outcome)
-                for observer in self.observers:
-                    observer(self.sequence + 1, pending.command, outcome)
+                    keep_answer(self._answers, self._guard, pending.key, pending.fingerprint, pending.command, outcome)
+                self._tell_observers(pending.command, outcome)
                 self.sequence += 1
                 if isinstance(outcome, HostlerError):
                     # Its traceback would keep the frames, and hence all commands, of the batch alive.
@@ -267,21 +260,35 @@ class Writer(Generic[Command, Result]):
                 else:
                     self._queue.finish(pending, outcome, None)
 
-    def _outcomes(
-        self, commands: Sequence[Command], wanted: Sequence[bool] | None = None
-    ) -> Generator[None, None, Sequence[Result | HostlerError]]:
-        if isinstance(self.machine, BatchMachine):
-            return (yield from self.machine.carry_out(commands, wanted))
-        return [self._outcome(command) for command in commands]
-
-    def _outcome(self, command: Command) -> Result | HostlerError:
+    async def _outcomes(self, commands: Sequence[Command]) -> Sequence[Result | HostlerError]:
+        """Carry commands out, on record while that lasts. StateUnknown for what is no outcome."""
+        under_way = None if self.journal is None else self.journal.under_way
+        if under_way is not None:
+            under_way.begin(self.sequence + 1, self.sequence + len(commands))
         try:
-            return self.machine.apply(command)
-        except HostlerError as error:
-            return error
-        except Exception:
-            log.exception("a command failed unexpectedly; it counts as refused, here and in each replay")
-            return InternalError("the command failed unexpectedly; see the log of the service")
+            steps = outcomes_of(self.machine, commands)
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    outcomes: Sequence[Result | HostlerError] = end.value
+                    break
+                await _others_turn()
+        except Exception as error:
+            first, last = self.sequence + 1, self.sequence + len(commands)
+            text = f"a command among {first} to {last} failed, and nobody knows how far it got: {error!r}"
+            log.critical("%s; the process ends, and the next start recovers the state from the journal", text)
+            raise StateUnknown(text) from error
+        if under_way is not None:
+            under_way.end()
+        return outcomes
+
+    def _tell_observers(self, command: Command, outcome: Result | HostlerError) -> None:
+        for observer in self.observers:
+            try:
+                observer(self.sequence + 1, command, outcome)
+            except Exception as error:
+                self.failures.failed(_name(observer), error)
 
     # trouble with the disk
 
@@ -325,23 +332,37 @@ class Writer(Generic[Command, Result]):
             raise outcome
         return outcome
 
+    async def backup(self, folder: Path) -> int:
+        """Copy a snapshot of now into a new folder; returns its sequence number. StorageFailed, DataDamaged,
+        InvalidValue for a folder that is not empty."""
+        if not folder.is_absolute():
+            raise InvalidValue(f"{folder} is no absolute path", field="folder")
+        sequence = await self.snapshot()
+        assert self.journal is not None
+        await self.journal.export(sequence, folder)
+        return sequence
+
     def _snapshot_is_due(self) -> bool:
         if self.journal is None or self._snapshotting:
             return False
-        return bool(self._snapshot_wanted) or self.sequence - self._snapshot_at >= self._snapshot_every
+        if self._snapshot_wanted:
+            return True
+        due = self.sequence - self._snapshot_at >= self._snapshot_every
+        return due and trio.current_time() >= self._snapshot_not_before
 
     async def _begin_snapshot(self, nursery: trio.Nursery) -> None:
         """Start a snapshot of the current state; it is written while the writer continues."""
         assert self.journal is not None
         wanted, self._snapshot_wanted = self._snapshot_wanted, []
-        self._snapshotting, self._snapshot_at = True, self.sequence
+        self._snapshotting = True
         try:
             with trio.CancelScope(shield=True):
                 await self.journal.rotate()
         except StorageFailed as error:
             self._snapshotting = False
-            self._break(error, ())
-            _tell(wanted, error)
+            self._snapshot_failed(error, wanted)
+            if self.journal.broken:
+                self._break(error, ())
             return
         await nursery.start(self._snapshot, wanted)
 
@@ -352,17 +373,85 @@ class Writer(Generic[Command, Result]):
         task_status: trio.TaskStatus[None],
     ) -> None:
         assert self.journal is not None
+        started = _Started(task_status)
         sequence = self.sequence
         try:
-            await self.journal.snapshot(sequence, self._save, task_status=task_status)
-        except StorageFailed as error:
-            log.error("no snapshot now, the journal stays as it is: %s", error)
-            _tell(wanted, error)
+            await self.journal.snapshot(sequence, self._save, task_status=started)
+        except Exception as error:
+            self._snapshot_failed(error, wanted)
         else:
+            self._snapshot_at = max(self._snapshot_at, sequence)
+            self.snapshots.taken(sequence)
+            self.failures.works("snapshot")
             _tell(wanted, sequence)
+            await self._compact()
         finally:
+            started.started()
             self._snapshotting = False
             self._wake.set()
+
+    def _snapshot_failed(self, error: Exception, wanted: Sequence[trio.MemorySendChannel[int | StorageFailed]]) -> None:
+        """Tell those who asked; the journal stays as it is, and the next attempt comes after SNAPSHOT_RETRY_SECONDS."""
+        self._snapshot_not_before = trio.current_time() + SNAPSHOT_RETRY_SECONDS
+        self.snapshots.failed += 1
+        self.failures.failed("snapshot", error)
+        if not isinstance(error, StorageFailed):
+            error = StorageFailed(f"no snapshot: {error or type(error).__name__}", field="data")
+        _tell(wanted, error)
+
+    async def _compact(self) -> None:
+        assert self.journal is not None
+        try:
+            await self.journal.compact()
+        except Exception as error:
+            self.failures.failed("deletion of old snapshots and segments", error)
+        else:
+            self.failures.works("deletion of old snapshots and segments")
+
+
+class SnapshotCounts:
+    """What became of the snapshots of this process."""
+
+    def __init__(self) -> None:
+        self.completed = self.failed = 0
+        self.sequence = 0
+        """Of the newest complete one, also of those before this process; 0 if there is none."""
+        self.at = time.monotonic()
+        """When that was complete; the start of the process, if none was in it."""
+
+    def taken(self, sequence: int) -> None:
+        """A snapshot is complete."""
+        self.completed += 1
+        self.sequence, self.at = sequence, time.monotonic()
+
+
+class _Started(trio.TaskStatus[None]):
+    """A task status that may be told several times that the task has started."""
+
+    def __init__(self, status: trio.TaskStatus[None]) -> None:
+        self._status, self._told = status, False
+
+    def started(self, value: None = None) -> None:
+        if not self._told:
+            self._told = True
+            self._status.started()
+
+
+def _name(observer: object) -> str:
+    """A part's name in metrics: the function's or the object's type."""
+    owner = getattr(observer, "__self__", None)
+    return type(owner if owner is not None else observer).__name__
+
+
+def _slices(batch: Sequence[Pending[Command, Result]]) -> Iterator[Sequence[Pending[Command, Result]]]:
+    """Consecutive parts of a batch, of at most SLICE commands and, unless it is one command, SLICE_COST."""
+    first = cost = 0
+    for position, pending in enumerate(batch):
+        if position > first and (position - first == SLICE or cost + pending.cost > SLICE_COST):
+            yield batch[first:position]
+            first, cost = position, 0
+        cost += pending.cost
+    yield batch[first:]
 
 
 async def _others_turn() -> None:
@@ -382,10 +471,12 @@ async def open_writer(
     machine: Machine[Command, Result],
     journal: Journal | None = None,
     replayed: Replayed[Command, Result] | None = None,
+    failures: Failures | None = None,
+    /,
     **limits: int,
 ) -> AsyncIterator[Writer[Command, Result]]:
     """A writer that has recovered and runs; at the end it carries out what waits, and closes the journal."""
-    writer: Writer[Command, Result] = Writer(machine, journal, replayed=replayed, **limits)
+    writer: Writer[Command, Result] = Writer(machine, journal, replayed=replayed, failures=failures, **limits)
     try:
         await writer.recover()
         async with background() as nursery:

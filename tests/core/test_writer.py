@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from hostler.core.errors import DeadlineExceeded, InternalError, KeyReused, Overloaded, Stopped
+from hostler.core.errors import DeadlineExceeded, KeyReused, Overloaded, StateUnknown, Stopped
 from hostler.core.journal.journal import Journal
 from hostler.core.tasks import in_thread
 from hostler.core.writer.writer import SLICE, Writer, open_writer
@@ -35,11 +35,16 @@ async def test_what_the_machine_refuses_is_raised_to_the_caller_and_changes_noth
         assert await writer.submit(Pay("a", 1)) == 1
 
 
-async def test_a_fault_of_the_machine_is_an_error_for_the_caller_and_the_writer_goes_on() -> None:
-    async with open_writer(Ledger()) as writer:
-        with pytest.raises(InternalError):
-            await writer.submit(Pay("broken", 1))
-        assert await writer.submit(Pay("a", 1)) == 1
+async def test_a_fault_of_the_machine_is_no_outcome_and_ends_the_writer_as_nobody_knows_the_state() -> None:
+    writer: Writer[Pay, int] = Writer(Ledger())
+    answers = [writer.enqueue(Pay(account, 1), lambda _: None) for account in ("a", "broken", "a")]
+    with pytest.raises(BaseExceptionGroup) as errors:
+        await writer.run()
+    assert errors.group_contains(StateUnknown)
+    assert not writer.writable
+    with pytest.raises(Stopped):
+        await writer.submit(Pay("a", 1))
+    assert [each.result for each in answers] == [None] * 3
 
 
 async def test_commands_are_applied_in_the_order_in_which_they_were_submitted() -> None:

@@ -1,0 +1,143 @@
+"""How much one request or call may ask for, checked before a command is queued, and what it will cost, about.
+
+Neither has a part in what a command does: commands in a journal are carried out whatever the limits are now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from ...placement.types.errors import InvalidValue
+from ...placement.types.request import ServerGroup
+from ..engine_commands import (
+    AddHosts,
+    Asked,
+    Heartbeats,
+    Move,
+    Place,
+    PlaceMany,
+    Release,
+    Resize,
+    Spawned,
+    Specs,
+)
+
+PART_REQUESTS: Final = 1_024
+PART_SHAPES: Final = 8
+"""Requests, and different specs among them, of a ``place_many`` that are carried out as one command."""
+PLACE_COST: Final = 15
+"""Microseconds of one more placement of a known spec."""
+SHAPE_COST_PER_HOST: Final = 0.4
+"""Microseconds per host of a spec that was not seen before."""
+INSTANCE_COST_PER_HOST: Final = 0.1
+"""Microseconds per host of each instance of a request for several."""
+NAME_COST: Final = 2
+"""Microseconds per name or uuid in other commands."""
+HOST_COST: Final = 50
+"""Microseconds per host that is added."""
+
+
+class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one request or call may ask for at most."""
+
+    instances: int = 100
+    """Of one request, placed all or none."""
+    requests: int = 20_000
+    """Of one ``place_many``; carried out in parts of up to 1,024 requests and 8 different specs."""
+    alternates: int = 100
+    """Of one request."""
+    spec_bytes: int = 64 << 10
+    """Length of one request's spec in MessagePack."""
+    group_members: int = 1_000
+    """Of a server group that a request brings along."""
+    uuids: int = 10_000
+    """Of one ``release`` or ``spawned``."""
+
+    def check(self, command: Any) -> None:
+        """InvalidValue, naming the field, for a command or question that asks for too much. O(requests)."""
+        match command:
+            case PlaceMany(requests=requests):
+                if len(requests) > self.requests:
+                    raise _too_much("requests", len(requests), self.requests)
+            case Release(uuids=uuids) | Spawned(uuids=uuids) if len(uuids) > self.uuids:
+                raise _too_much("uuids", len(uuids), self.uuids)
+        for request in requests_of(command):
+            self._check_request(request)
+
+    def _check_request(self, request: Asked) -> None:
+        if len(request.instance_uuids) > self.instances:
+            raise _too_much("request.instance_uuids", len(request.instance_uuids), self.instances)
+        if request.alternates > self.alternates:
+            raise _too_much("request.alternates", request.alternates, self.alternates)
+        size = memoryview(request.spec).nbytes
+        if size > self.spec_bytes:
+            raise _too_much("request.spec", size, self.spec_bytes, "bytes")
+        group = request.server_group
+        if isinstance(group, ServerGroup) and len(group.members) > self.group_members:
+            raise _too_much("request.server_group.members", len(group.members), self.group_members)
+
+
+def _too_much(field: str, count: int, limit: int, unit: str = "") -> InvalidValue:
+    name = field.rpartition(".")[2]
+    of = f"{unit} of {name}" if unit else name
+    hint = "ask in several calls, or have the operator raise [limits]"
+    return InvalidValue(f"{count} {of}, at most {limit} are taken", field=field, hint=hint)
+
+
+def requests_of(command: Any) -> Iterable[Asked]:
+    """The requests that a command or question has."""
+    match command:
+        case PlaceMany(requests=requests):
+            return requests
+        case Place() | Move() | Resize():
+            return (command.request,)
+    request = getattr(command, "request", None)
+    if isinstance(request, Asked):
+        return (request,)
+    commands = getattr(command, "commands", ())
+    return [each for inner in commands for each in requests_of(inner)]
+
+
+def cost_of(command: Any, specs: Specs, hosts: int) -> int:
+    """Microseconds that a command will take, about. O(requests)."""
+    match command:
+        case Place(request=request) | Move(request=request) | Resize(request=request):
+            return _cost_of_requests((request,), specs, hosts)
+        case PlaceMany(requests=requests):
+            return _cost_of_requests(requests, specs, hosts)
+        case AddHosts(hosts=added):
+            return HOST_COST * (1 + len(added))
+        case Release(uuids=names) | Spawned(uuids=names) | Heartbeats(names=names):
+            return PLACE_COST + NAME_COST * len(names)
+    return 10 * PLACE_COST
+
+
+def _cost_of_requests(requests: Sequence[Asked], specs: Specs, hosts: int) -> int:
+    cost = float(PLACE_COST * len(requests))
+    new = 0
+    for raw in {bytes(request.spec) for request in requests}:
+        new += not specs.knows(raw)
+    for request in requests:
+        count = len(request.instance_uuids)
+        if count > 1:
+            cost += INSTANCE_COST_PER_HOST * hosts * count + PLACE_COST * count
+        cost += request.alternates * PLACE_COST / 3
+    return int(cost + new * SHAPE_COST_PER_HOST * hosts)
+
+
+def parts_of(command: PlaceMany) -> Iterator[PlaceMany]:
+    """A ``place_many`` as commands of at most PART_REQUESTS requests and PART_SHAPES different specs each. The same
+    call always makes the same parts."""
+    requests = command.requests
+    first, shapes = 0, set[bytes]()
+    for position, request in enumerate(requests):
+        shape = bytes(request.spec)
+        full = position - first == PART_REQUESTS or (shape not in shapes and len(shapes) == PART_SHAPES)
+        if full:
+            yield PlaceMany(requests=requests[first:position])
+            first, shapes = position, set()
+        shapes.add(shape)
+    yield PlaceMany(requests=requests[first:])

@@ -1,0 +1,180 @@
+"""Work is bounded: what one request or call may ask for, how often, and in which turns long questions are answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from hostler.core.engine_commands import AddHosts, Asked, Place, PlaceMany, Release
+from hostler.core.errors import KeyReused, Overloaded
+from hostler.core.forks import Children
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.queries import Fits
+from hostler.core.machine.request_limits import PART_REQUESTS, PART_SHAPES, RequestLimits, cost_of, parts_of
+from hostler.core.rates import Rate, RateLimits
+from hostler.core.service import Identity, Service
+from hostler.core.tenancy.tenants import User
+from hostler.core.writer.writer import open_writer
+from hostler.placement.types.errors import InvalidValue
+from hostler.placement.types.request import ServerGroup
+
+from .orders import LOCAL, NOW, asked, hosts, order, uuid_of
+
+LIMITS = RequestLimits(instances=3, requests=5, alternates=2, spec_bytes=200, group_members=2, uuids=4)
+GROUP = ServerGroup(uuid=uuid_of(9), policy="anti-affinity", members=frozenset(map(uuid_of, range(3))))
+TOO_MUCH: dict[str, Any] = {
+    "request.instance_uuids": Place(request=asked(1, 2, 3, 4)),
+    "requests": PlaceMany(requests=(asked(),) * 6),
+    "request.alternates": Place(request=msgspec.structs.replace(asked(), alternates=3)),
+    "request.spec": Fits(request=asked(scheduler_hints={"x": "y" * 200})),
+    "request.server_group.members": Place(request=msgspec.structs.replace(asked(), server_group=GROUP)),
+    "uuids": Release(uuids=tuple(uuid_of(each) for each in range(5))),
+}
+
+
+@pytest.mark.parametrize("field", TOO_MUCH)
+def test_what_asks_for_too_much_is_refused_with_its_field_and_the_limit(field: str) -> None:
+    with pytest.raises(InvalidValue, match="at most") as error:
+        LIMITS.check(TOO_MUCH[field])
+    assert error.value.field == field
+    assert "[limits]" in str(error.value.hint)
+
+
+def test_what_keeps_to_the_limits_is_let_through() -> None:
+    LIMITS.check(Place(request=asked(1, 2, 3)))
+    LIMITS.check(PlaceMany(requests=(asked(),) * 5))
+    LIMITS.check(Release(uuids=(uuid_of(1),) * 4))
+
+
+def shapes(count: int, each: int = 1) -> tuple[Asked, ...]:
+    return tuple(asked(memory_mb=64 + number) for number in range(count) for _ in range(each))
+
+
+@pytest.mark.parametrize("requests", [shapes(1, 2_500), shapes(30), shapes(9, 200), shapes(3, 5), shapes(1)])
+def test_a_long_call_is_cut_into_bounded_parts_that_are_the_call_together(requests: tuple[Asked, ...]) -> None:
+    parts = list(parts_of(PlaceMany(requests=requests)))
+    assert tuple(each for part in parts for each in part.requests) == requests
+    for part in parts:
+        assert 0 < len(part.requests) <= PART_REQUESTS
+        assert len({bytes(each.spec) for each in part.requests}) <= PART_SHAPES
+
+
+def test_what_is_new_or_asks_for_several_costs_more_the_more_hosts_there_are() -> None:
+    machine = ServiceMachine()
+    specs = machine.state.specs
+    new = cost_of(Place(request=asked()), specs, 10_000)
+    specs.of(asked().spec)
+    known = cost_of(Place(request=asked()), specs, 10_000)
+    assert new > 100 * known
+    assert cost_of(Place(request=asked(*range(100))), specs, 10_000) > 50 * known
+    assert cost_of(Place(request=asked(*range(100))), specs, 10) < 10_000
+
+
+async def call(service: Service, command: Any, *, user: str = LOCAL, key: str | None = None, kind: bytes = b"") -> Any:
+    answered = trio.Event()
+    pending = service.order(Identity(user), command, lambda _: answered.set(), key=key, fingerprint=kind)
+    with trio.fail_after(30):
+        if pending.state != "done":
+            await answered.wait()
+    if pending.error is not None:
+        raise pending.error
+    return pending.result
+
+
+async def test_a_call_in_parts_is_answered_as_one_and_a_repetition_gets_the_same_answer() -> None:
+    machine = ServiceMachine()
+    async with open_writer(machine) as writer:
+        service = Service(machine, writer, clock=lambda: NOW)
+        await writer.submit(order(AddHosts(hosts=hosts(3, vcpus_total=10, cpu_allocation_ratio=1.0))))
+        long = PlaceMany(requests=shapes(40))
+        answer = await call(service, long, key="k", kind=b"1")
+        assert len(answer.hosts) == len(answer.instance_uuids) == 40
+        assert answer.placed == 30
+        assert sorted(answer.refusals) == list(range(30, 40))
+        assert answer.refused_by == {"VCPU": 10}
+        assert writer.sequence == 1 + 5
+        assert msgspec.to_builtins(await call(service, long, key="k", kind=b"1")) == msgspec.to_builtins(answer)
+        assert writer.sequence == 1 + 5
+        with pytest.raises(KeyReused):
+            await call(service, PlaceMany(requests=shapes(60)), key="k", kind=b"2")
+        assert writer.sequence == 1 + 5
+
+
+async def test_the_answer_of_a_call_in_parts_is_that_of_one_command() -> None:
+    answers = []
+    for cut in (True, False):
+        machine = ServiceMachine()
+        async with open_writer(machine) as writer:
+            service = Service(machine, writer, clock=lambda: NOW)
+            await writer.submit(order(AddHosts(hosts=hosts(3, vcpus_total=10, cpu_allocation_ratio=1.0))))
+            long = PlaceMany(requests=shapes(20, 2))
+            answers.append(await call(service, long) if cut else await writer.submit(order(long)))
+    assert msgspec.to_builtins(answers[0]) == msgspec.to_builtins(answers[1])
+
+
+async def test_who_calls_too_often_is_refused_and_others_are_not(autojump_clock: trio.testing.MockClock) -> None:
+    rate = Rate("commands", 10, 2.0)
+    for _ in range(20):
+        rate.spend("ann")
+    with pytest.raises(Overloaded, match="10 commands a second") as error:
+        rate.spend("ann")
+    assert "0.1 s" in str(error.value.hint)
+    rate.spend("bob")
+    await trio.sleep(0.1)
+    rate.spend("ann")
+    await trio.sleep(100)
+    rate.spend("ann", 1_000)
+    with pytest.raises(Overloaded):
+        rate.spend("ann")
+    Rate("commands", 0, 2.0).spend("ann", 10**9)
+
+
+async def test_a_service_limits_the_rate_of_users_but_not_its_own() -> None:
+    machine = ServiceMachine()
+    async with open_writer(machine) as writer:
+        rates = RateLimits(commands_per_second=0.001, burst=1.0)
+        service = Service(machine, writer, clock=lambda: NOW, open_to_all=True, rates=rates)
+        service.state.tenants.users["ann"] = User("d", roles=[("cloud_admin", "cloud")])
+        for _ in range(3):
+            await call(service, AddHosts(hosts=()))
+        await call(service, PlaceMany(requests=(asked(),)), user="ann")
+        with pytest.raises(Overloaded, match="commands a second"):
+            await call(service, PlaceMany(requests=(asked(),)), user="ann")
+
+
+async def test_long_questions_of_one_user_do_not_keep_anothers_waiting() -> None:
+    children, order_of_answers = Children(1, waiting=10), []
+
+    async def ask(lane: str) -> None:
+        await children.ask(lambda: b"x", lane=lane)
+        order_of_answers.append(lane)
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(ask, "greedy")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(ask, "modest")
+    assert order_of_answers.index("modest") <= 2
+    assert len(order_of_answers) == 9
+
+
+async def test_only_so_many_long_questions_of_one_user_wait() -> None:
+    children = Children(1, waiting=2)
+    refused = []
+
+    async def ask() -> None:
+        try:
+            await children.ask(lambda: b"x", lane="greedy")
+        except Overloaded as error:
+            refused.append(error)
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            for _ in range(6):
+                nursery.start_soon(ask)
+    assert len(refused) == 3
+    assert await children.ask(lambda: b"x", lane="greedy") == b"x"

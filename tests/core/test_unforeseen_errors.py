@@ -1,0 +1,174 @@
+"""An error that does not depend on a command (no memory, at any call or allocation) is never its outcome: either the
+command is carried out as ever, or the error comes out, so that the process ends and its recovery gives one state."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import msgspec
+import pytest
+
+from hostler.core.engine_commands import AddHosts, Place, PlaceMany, Release, Resize
+from hostler.core.errors import InternalError, StateUnknown
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import AnyCommand
+from hostler.core.tenancy.commands import CreateDomain, CreateProject, SetLimits
+from hostler.placement.fleet.fleet import Fleet
+from hostler.placement.types.errors import DuplicateName, HostlerError
+
+from .orders import asked, hosts, order, place, uuid_of
+
+COMMANDS: dict[str, AnyCommand] = {
+    "place": place(11, project="p"),
+    "place for several": place(11, 12, 13, project="p"),
+    "place_many": PlaceMany(requests=tuple(asked(20 + each, project="p") for each in range(5))),
+    "release": Release(uuids=(uuid_of(1), uuid_of(2))),
+    "resize": Resize(uuid=uuid_of(1), request=asked(project="p", vcpus=2)),
+    "add_hosts": AddHosts(hosts=hosts(6)[4:]),
+    "create_project": CreateProject(id="q", domain="d"),
+}
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""Generators that are closed while there is no memory say so, to nobody."""
+
+
+def made() -> ServiceMachine:
+    machine = ServiceMachine()
+    limits = SetLimits(scope="project:p", limits={"VCPU": 100})
+    setting: list[AnyCommand] = [
+        AddHosts(hosts=hosts(4)),
+        CreateDomain(id="d"),
+        CreateProject(id="p", domain="d"),
+        limits,
+    ]
+    for command in (*setting, place(1, project="p"), place(2, project="p")):
+        machine.apply(order(command))
+    return machine
+
+
+def state_of(machine: ServiceMachine) -> Any:
+    state = machine.state
+    state.fleet.check()
+    guests = {uuid: place for row in range(state.fleet.rows) for uuid, place in _guests(state.fleet, row)}
+    return guests, msgspec.to_builtins(state.usage), state.engine.sequence, list(state.tenants.projects)
+
+
+def _guests(fleet: Any, row: int) -> list[tuple[str, str]]:
+    return [(uuid, fleet.name(row)) for uuid in sorted(fleet.instances(row))]
+
+
+class FailingCall:
+    """Makes the n-th call of a Python function raise MemoryError. ``calls`` counts them."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.calls = at, 0
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and "/hostler/" in frame.f_code.co_filename:
+            self.calls += 1
+            if self.calls == self.at:
+                raise MemoryError
+
+
+def tried(command: AnyCommand, hook: Any) -> tuple[ServiceMachine, Any]:
+    machine = made()
+    given = order(command)
+    sys.setprofile(hook)
+    try:
+        (outcome,) = machine.apply_batch([given])
+    finally:
+        sys.setprofile(None)
+    return machine, outcome
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_memory_at_any_call_is_no_outcome(name: str) -> None:
+    command = COMMANDS[name]
+    count = FailingCall(-1)
+    machine, outcome = tried(command, count)
+    expected = state_of(machine)
+    assert not isinstance(outcome, HostlerError)
+    came_out = 0
+    step = max(1, count.calls // 120)
+    for at in range(1, count.calls + 1, step):
+        try:
+            machine, again = tried(command, FailingCall(at))
+        except (MemoryError, StateUnknown):
+            came_out += 1
+        else:
+            assert not isinstance(again, HostlerError), f"call {at} of {count.calls}"
+            assert state_of(machine) == expected, f"call {at} of {count.calls}"
+    assert came_out > 0
+
+
+@pytest.mark.parametrize("name", ["place", "place_many", "resize"])
+def test_no_memory_at_any_allocation_is_no_outcome(name: str) -> None:
+    testcapi = pytest.importorskip("_testcapi", reason="this Python was built without its test modules")
+    command = COMMANDS[name]
+    machine, _ = tried(command, None)
+    expected = state_of(machine)
+    came_out = 0
+    for at in range(0, 600, 7):
+        machine, given = made(), order(command)
+        outcome: Any = None
+        try:
+            testcapi.set_nomemory(at, at + 1)
+            try:
+                (outcome,) = machine.apply_batch([given])
+            finally:
+                testcapi.remove_mem_hooks()
+        except (MemoryError, StateUnknown, SystemError):
+            came_out += 1
+        else:
+            assert not isinstance(outcome, HostlerError), f"allocation {at}"
+            assert state_of(machine) == expected, f"allocation {at}"
+    assert came_out > 0
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_error_of_the_engine_that_depends_on_the_command_is_refused_and_all_is_as_before(
+    after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = made()
+    before = state_of(machine)
+    real: Callable[..., Any] = Fleet.claim
+
+    def broken(self: Fleet, *arguments: Any, **named: Any) -> Any:
+        if after:
+            real(self, *arguments, **named)
+        raise ZeroDivisionError
+
+    command = place(11, 12, project="p")
+    with monkeypatch.context() as patch:
+        patch.setattr(Fleet, "claim", broken)
+        (outcome,) = machine.apply_batch([order(command)])
+    assert isinstance(outcome, InternalError)
+    assert state_of(machine) == before
+    assert not isinstance(machine.apply(order(Place(request=asked(11, project="p")))), HostlerError)
+
+
+def test_a_refusal_that_comes_of_undoing_what_was_cut_off_is_no_outcome() -> None:
+    machine = made()
+    with pytest.MonkeyPatch.context() as patch:
+
+        def refused(*_: object, **__: object) -> None:
+            try:
+                raise MemoryError
+            finally:
+                raise DuplicateName("met while undoing")
+
+        patch.setattr(Fleet, "claim", refused)
+        with pytest.raises(StateUnknown):
+            machine.apply_batch([order(Resize(uuid=uuid_of(1), request=asked(project="p", vcpus=2)))])
+
+
+def test_an_error_between_the_engine_and_the_account_comes_out() -> None:
+    machine = made()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(machine.state.usage), "add", lambda *_: 1 / 0)
+        with pytest.raises(StateUnknown):
+            machine.apply_batch([order(place(11))])
