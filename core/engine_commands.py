@@ -12,9 +12,10 @@ import msgspec
 
 from ..placement.decide.engine import Engine
 from ..placement.fleet.fleet import Fleet
+from ..placement.fleet.host_reports import REPORTED_FIELDS
 from ..placement.fleet.inventories import Inventory
 from ..placement.load.bulk import add_hosts
-from ..placement.types.errors import HostlerError, InvalidValue
+from ..placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ..placement.types.from_builtins import from_msgspec, from_plain
 from ..placement.types.host import Aggregate, Host
 from ..placement.types.request import Flavor, Image, Request, RequestSpec, ServerGroup
@@ -341,6 +342,9 @@ def edit(engine: Engine, command: EngineCommand, now: float) -> Any:
             flags = {"disabled": command.disabled, "forced_down": command.forced_down}
             return fleet.set_service(name, disabled_reason=command.disabled_reason, **flags)
         case Report(name=name, figures=figures):
+            for figure in figures:
+                if figure not in REPORTED_FIELDS:
+                    raise UnknownName.among("reported figure", figure, REPORTED_FIELDS)
             return fleet.report(name, **figures)
         case AddServerGroup(uuid=uuid, policy=policy, max_server_per_host=most):
             return fleet.add_server_group(uuid, policy, max_server_per_host=most)

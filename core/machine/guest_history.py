@@ -167,7 +167,11 @@ class _Guests:
     def _apart(self, group: str) -> str:
         fleet = self.machine.state.fleet
         known = fleet.groups.get(group)
-        return group if known is not None and fleet.kernel.group(known)[0] == GROUP_POLICIES["anti-affinity"] else ""
+        return (
+            group
+            if known is not None and fleet.kernel.group_policy(known)[0] == GROUP_POLICIES["anti-affinity"]
+            else ""
+        )
 
     def _left(self, now: float, uuids: Sequence[str]) -> None:
         for uuid in uuids:

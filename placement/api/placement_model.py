@@ -45,6 +45,10 @@ class PlacementModel:
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
+        """The version of the fleet that the model shows and changes."""
+
+    def __repr__(self) -> str:
+        return f"<PlacementModel of {self.fleet!r}>"
 
     def apply(self, command: c.PlacementCommand) -> object:
         """Carry a command out, whole or not at all; what it returns is said where the command is defined.

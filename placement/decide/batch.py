@@ -149,6 +149,7 @@ def place_batch(
         context.fleet.rewind(now)
         context.sequence = sequence
         raise
+    context.fleet.change_log.add_reader(decisions)
     return decisions
 
 
@@ -159,7 +160,7 @@ def _place_span(plan: Plan, decisions: Decisions, first: int, last: int) -> None
             _place_run(plan, decisions, first, position)
         if position < last:
             plan.advance(position)
-            decisions.add(position, plan.place(plan.batch[position]))
+            decisions._add(position, plan.place(plan.batch[position]))
         first = position + 1
 
 
@@ -200,7 +201,7 @@ def _place_run(plan: Plan, decisions: Decisions, first: int, last: int) -> None:
         for request, consumer in zip(requests, consumers.tolist(), strict=True):
             if consumer >= 0 and request.image_properties:
                 fleet.image_properties[consumer] = request.image_properties
-    decisions.add_run(Run(first, context.sequence + 1, requests, plan.signatures, which, uuids, rows, scores, counts))
+    decisions._add_run(Run(first, context.sequence + 1, requests, plan.signatures, which, uuids, rows, scores, counts))
     context.sequence += count
 
 

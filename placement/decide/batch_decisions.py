@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, overload
@@ -34,9 +35,9 @@ class Run:
 
 
 class Decisions(Sequence[Decision]):
-    """The answers to ``place_many``, in order. A Decision is made when it is looked at; the arrays are there at once.
+    """The answers to ``place_many``, in order, as they were decided, whatever becomes of the fleet.
 
-    Names of hosts are read at that moment, so look before the hosts are removed.
+    A Decision is made when it is looked at; the arrays are there at once.
     """
 
     def __init__(self, context: DecisionContext, count: int) -> None:
@@ -44,8 +45,10 @@ class Decisions(Sequence[Decision]):
         self._whole: dict[int, Decision] = {}
         self._alone: list[int] = []
         self._runs: list[Run] = []
-        self._reader: _RunReader | None = None
-        """Of the run that was looked at last."""
+        self._firsts: list[int] = []
+        self._readers: dict[int, _RunReader] = {}
+        """By number of the run, of those that were looked at."""
+        self._settled = False
         self.rows: NDArray[np.int32] = np.full(count, -1, np.int32)
         """Row of the (first) host of each decision, -1 where nothing was placed."""
         self.scores: NDArray[np.float64] = np.zeros(count)
@@ -53,6 +56,9 @@ class Decisions(Sequence[Decision]):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"<Decisions on {len(self)} requests, {self.placed} placed>"
 
     @property
     def placed(self) -> int:
@@ -111,7 +117,7 @@ class Decisions(Sequence[Decision]):
             if self._whole[at].placed:
                 yield self._whole[at].amounts(), [at]
 
-    def add(self, index: int, decision: Decision) -> None:
+    def _add(self, index: int, decision: Decision) -> None:
         """Take in a decision that was made by itself."""
         self._whole[index] = decision
         self._alone.append(index)
@@ -120,18 +126,29 @@ class Decisions(Sequence[Decision]):
             self.rows[index] = fleet.row_of_uuid(decision.selected.provider_uuid)
             self.scores[index] = decision.selected.weight
 
-    def add_run(self, run: Run) -> None:
+    def _add_run(self, run: Run) -> None:
         """Take in what a kernel call decided."""
         self._runs.append(run)
+        self._firsts.append(run.first)
         span = slice(run.first, run.first + len(run.rows))
         self.rows[span], self.scores[span] = run.rows, run.scores
 
+    def settle(self) -> None:
+        """Read the names of hosts, which are about to change. O(hosts chosen)."""
+        if not self._settled:
+            self._settled = True
+            for number in range(len(self._runs)):
+                self._reader_of_run(number).settle()
+
     def _reader_of(self, index: int) -> _RunReader:
-        reader = self._reader
-        if reader is None or not reader.first <= index < reader.end:
-            run = next(run for run in self._runs if run.first <= index < run.first + len(run.rows))
-            reader = self._reader = _RunReader(self._context, run)
-        return reader
+        number = bisect_right(self._firsts, index) - 1
+        return self._readers.get(number) or self._reader_of_run(number)
+
+    def _reader_of_run(self, number: int) -> _RunReader:
+        known = self._readers.get(number)
+        if known is None:
+            known = self._readers[number] = _RunReader(self._context, self._runs[number])
+        return known
 
 
 class _Filtered(NamedTuple):
@@ -158,6 +175,8 @@ class _RunReader:
         self._stages = [tuple(signature.stage_names) for signature in run.signatures]
         self._amounts = [{names[index]: n for index, n in each.resources.items()} for each in run.signatures]
         self._places: dict[int, tuple[str | None, str | None]] = {}
+        self._names: dict[int, tuple[str, str]] = {}
+        """By row: service host and node."""
         self._filtered: dict[tuple[int, ...], _Filtered] = {}
 
     def decision(self, index: int) -> Decision:
@@ -179,18 +198,31 @@ class _RunReader:
         )
 
     def _selection(self, at: int, row: int) -> Selection:
-        fleet, provider = self._context.fleet, format_uuid(*self._providers[at])
+        provider = format_uuid(*self._providers[at])
         cell, zone = self._place(self._classes[at])
+        names = self._names.get(row)
+        if names is None:
+            fleet = self._context.fleet
+            names = fleet.nodes.names.get(self._hosts[at]), fleet.name(row)
+        host, node = names
         return Selection(
             instance_uuid=format_uuid(*self._uuids[at]),
-            host=fleet.nodes.names.get(self._hosts[at]),
-            node=fleet.name(row),
+            host=host,
+            node=node,
             provider_uuid=provider,
             cell_uuid=cell,
             availability_zone=zone,
             weight=self._scores[at],
             allocations={provider: self._amounts[self._which[at]].copy()},
         )
+
+    def settle(self) -> None:
+        """Read all that is read when a decision is looked at."""
+        fleet = self._context.fleet
+        for at, row in enumerate(self._rows):
+            if row >= 0 and row not in self._names:
+                self._names[row] = fleet.nodes.names.get(self._hosts[at]), fleet.name(row)
+                self._place(self._classes[at])
 
     def _filtered_by(self, which: int, counts: list[int]) -> _Filtered:
         stages = self._stages[which]

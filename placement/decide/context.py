@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from ...ext.draws import word
 from ...ext.tables import format_uuid, make_many
-from ..fleet.fleet import Fleet, Head
+from ..fleet.fleet import Fleet
 from ..policy.policy import Policy
 from ..request.checks import check_request, check_uuids
 from ..request.host_selection import names_hosts
@@ -26,14 +26,12 @@ from .signature_cache import Compiled
 class DecisionContext:
     """The fleet as one engine sees it, under one policy. ``seed`` feeds every random choice."""
 
-    __slots__ = ("_fleet", "_head", "compiled", "draws", "policy", "reads_instance_images", "seed")
+    __slots__ = ("_fleet", "compiled", "draws", "policy", "reads_instance_images", "seed")
 
-    def __init__(
-        self, fleet: Fleet, policy: Policy, seed: int, *, head: Head, compiled: Compiled | None = None
-    ) -> None:
-        self._fleet, self._head = fleet, head
+    def __init__(self, fleet: Fleet, policy: Policy, seed: int, *, compiled: Compiled | None = None) -> None:
+        self._fleet = fleet
         self.policy, self.seed = policy, seed
-        self.compiled = Compiled(fleet, policy) if compiled is None else compiled
+        self.compiled = Compiled(fleet.state(), policy) if compiled is None else compiled
         options = policy.options.filter_scheduler
         self.draws = options.host_subset_size > 1 or options.shuffle_best_same_weighed_hosts
         """True if the policy chooses at random among the best hosts."""
@@ -43,16 +41,12 @@ class DecisionContext:
     @property
     def fleet(self) -> Fleet:
         """The fleet, brought to this context's version."""
-        self._fleet.heads.enter(self._head)
-        return self._fleet
+        return self._fleet.entered()
 
     def fork(self, policy: Policy | None) -> DecisionContext:
         """A context on the fleet as it is now, under the same policy or another. O(1)."""
-        fleet, head = self.fleet, Head()
         compiled = self.compiled if policy is None else None
-        other = DecisionContext(fleet, policy or self.policy, self.seed, head=head, compiled=compiled)
-        fleet.heads.share(head)
-        return other
+        return DecisionContext(self.fleet.fork(), policy or self.policy, self.seed, compiled=compiled)
 
     # numbers and seeds
 

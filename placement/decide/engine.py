@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..fleet.fleet import Fleet, Head, whole_number
+from ..fleet.fleet import Fleet, whole_number
 from ..policy.policy import Policy
 from ..request.checks import check_request, check_spec
 from ..types.decision import Decision
@@ -36,14 +36,16 @@ class Engine:
         policy = policy if policy is not None else Policy.nova_default()
         fleet = fleet if fleet is not None else Fleet()
         seed = whole_number(policy.seed if seed is None else seed, "seed", most=2**63 - 1)
-        self._context = DecisionContext(fleet, policy, seed, head=fleet.heads.adopt(Head()))
+        self._context = DecisionContext(fleet, policy, seed)
+
+    def __repr__(self) -> str:
+        return f"<Engine on {self.fleet!r} under {self.policy!r}, seed {self.seed}, {self.sequence} decisions>"
 
     # sequence and state
 
     @property
     def fleet(self) -> Fleet:
-        """The fleet as this engine sees it. Change it through here: after a fork, the same Fleet object serves both
-        engines in turn."""
+        """The fleet as this engine sees it. A fork has a Fleet of its own."""
         return self._context.fleet
 
     @property
@@ -150,17 +152,39 @@ class Engine:
         for consumer in consumers:
             set_building(consumer, False)
 
-    def move(self, uuid: str, request: Request, **options: Any) -> Decision:
+    def move(
+        self,
+        uuid: str,
+        request: Request,
+        *,
+        candidates: Mapping[str, Sequence[Any]] | None = None,
+        claim: ClaimHook | None = None,
+    ) -> Decision:
         """Place an existing guest again on another host (a migration): all that it holds is given back first, and its
         service host is ignored. What ``request`` leaves out (``project_id``, ``user_id``, ``server_group``) stays as it
-        is. A refusal, and an error, leave the guest where it is."""
-        return self._replace(uuid, request, options, leave=True)
+        is. A refusal, and an error, leave the guest where it is. ``candidates`` and ``claim`` as for ``place``."""
+        return self._replace(uuid, request, candidates, claim, leave=True)
 
-    def resize(self, uuid: str, request: Request, **options: Any) -> Decision:
+    def resize(
+        self,
+        uuid: str,
+        request: Request,
+        *,
+        candidates: Mapping[str, Sequence[Any]] | None = None,
+        claim: ClaimHook | None = None,
+    ) -> Decision:
         """Place an existing guest again with another flavor; its own host is as good as any. All else as ``move``."""
-        return self._replace(uuid, request, options, leave=False)
+        return self._replace(uuid, request, candidates, claim, leave=False)
 
-    def _replace(self, uuid: str, request: Request, options: dict[str, Any], *, leave: bool) -> Decision:
+    def _replace(
+        self,
+        uuid: str,
+        request: Request,
+        candidates: Mapping[str, Sequence[Any]] | None,
+        claim: ClaimHook | None,
+        *,
+        leave: bool,
+    ) -> Decision:
         fleet = self.fleet
         check_request(request)
         check_spec(request.spec)
@@ -180,7 +204,7 @@ class Engine:
         start, sequence = fleet.history.hold(), self.sequence
         try:
             fleet.release([consumer])
-            decision = self.place(request, **options)
+            decision = self.place(request, candidates=candidates, claim=claim)
             if not decision.placed:
                 fleet.history.go(start)
             return decision

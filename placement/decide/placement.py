@@ -106,7 +106,8 @@ def _parts(fleet: Fleet, signature: Signature, row: int, group: int) -> tuple[Sc
     """Score parts of the row under the normalisers of the decision at hand."""
     members = 0.0
     if group >= 0:
-        policy, _, held = fleet.kernel.group(group)
-        members = {SOFT_AFFINITY: 1.0, SOFT_ANTI_AFFINITY: -1.0}.get(policy, 0.0) * held.get(row, 0)
+        policy, _ = fleet.kernel.group_policy(group)
+        sign = {SOFT_AFFINITY: 1.0, SOFT_ANTI_AFFINITY: -1.0}.get(policy, 0.0)
+        members = sign * fleet.kernel.group_members(group, row)
     parts = signature.ranking.row_parts(row, members)
     return tuple([ScorePart(name, *part) for name, part in zip(signature.weigher_names, parts, strict=True)])

@@ -32,17 +32,17 @@ class Ranked:
     """Hosts that passed, best first, and what became of the others.
 
     ``refusing_stages`` holds for each of the ``considered`` rows the number of the stage that refused it, 0 if it
-    passed, SELECTED_OUT if host selection excluded it.
+    passed, SELECTED_OUT if host selection excluded it. ``signature`` and ``scan`` are for Hostler's own packages.
     """
 
-    signature: Signature
+    signature: Signature = field(repr=False)
     considered: NDArray[np.int32]
     refusing_stages: NDArray[np.uint8]
     rows: NDArray[np.int32]
     weights: NDArray[np.float64]
     removed: dict[str, int] = field(default_factory=dict)
     filters_skipped: bool = False
-    scan: Scan | None = None
+    scan: Scan | None = field(default=None, repr=False)
 
 
 class Scan:

@@ -143,6 +143,11 @@ class Signature:
         assert ranking is not None
         return ranking
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays that the signature has for itself, without the ranking."""
+        return self._class_stage.nbytes
+
     # compiling
 
     def _stage(self, name: str, judge: Filter | None = None) -> Stage:

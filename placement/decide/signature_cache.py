@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ..filters import BUILTIN_FILTERS
@@ -22,6 +23,22 @@ SIGNATURES: Final = 4096
 """Compiled signatures kept at most; the least recently used go first."""
 INDEX_BYTES: Final = 4 << 30
 """Bytes that the rankings of all signatures may hold together; the least recently used go first."""
+SPEC_BYTES: Final = 64 << 20
+"""Bytes that specs and their signatures may take together beside the rankings; the least recently used go first."""
+_SIGNATURE_BYTES: Final = 8 << 10
+"""What a signature takes at least, measured."""
+_KEPT: Final = 7 / 8
+"""Share that is left when room is made, so that it is not made for each newcomer."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """A signature by spec: ``epoch`` is the topology epoch if the spec names hosts, else -1."""
+
+    epoch: int
+    signature: Signature
+    nbytes: int
+    last_used: int
 
 
 class Compiled:
@@ -31,9 +48,11 @@ class Compiled:
         self.fleet, self.policy = fleet, policy
         self.filter_results = FilterResults(fleet)
         self.by_content: dict[Any, Signature] = {}
-        """Content -> the signature that owns its ranking, the least recently compiled for first."""
-        self.by_spec: dict[tuple[Hashable, ...], tuple[RequestSpec, int, Signature]] = {}
-        """What decides of a request -> its spec, the topology epoch if it names hosts (else -1), the signature."""
+        """Content -> the signature that owns its ranking."""
+        self.by_spec: dict[tuple[Hashable, ...], _Known] = {}
+        """What decides of a request, its spec by content -> the signature."""
+        self._uses = 0
+        self._spec_bytes = 0
         self.epoch = (-1, -1)
         self.classes = -1
         names = {judge.name for judge in policy.filters}
@@ -48,21 +67,46 @@ class Compiled:
         """The compiled signature of a request. O(1) for a spec that was seen before."""
         self._keep_up()
         read = tuple([rule.key(request) for rule in self.custom])
-        key = (id(request.spec), request.project_id if self.reads_project else "", candidates_given, read)
+        key = (request.spec, request.project_id if self.reads_project else "", candidates_given, read)
+        self._uses += 1
         known = self.by_spec.get(key)
-        if known is not None and known[1] in (-1, self.fleet.topology_epoch):
-            return known[2]
+        if known is not None and known.epoch in (-1, self.fleet.topology_epoch):
+            known.last_used = known.signature.owner.last_used = self._uses
+            return known.signature
         # A rule that may read the whole request has its answers made for this one alone.
         shareable = all(part is not request for part in read)
         signature = self._compile(request, candidates_given, shareable)
         # Compiling may have met a resource class or an aggregate for the first time.
         self.epoch = (self.fleet.store.capacity, self.fleet.static_epoch)
-        if len(self.by_spec) >= 16 * SIGNATURES:
-            self.by_spec.clear()
         if shareable:
-            epoch = self.fleet.topology_epoch if names_targets(request.spec) else -1
-            self.by_spec[key] = (request.spec, epoch, signature)
+            self._remember(key, request.spec, signature)
         return signature
+
+    def _remember(self, key: tuple[Hashable, ...], spec: RequestSpec, signature: Signature) -> None:
+        """Keep a signature for its spec. O(1), amortised."""
+        content = spec.content
+        nbytes = _SIGNATURE_BYTES + signature.nbytes + (len(content) if isinstance(content, bytes) else 0)
+        self._forget_specs(SPEC_BYTES - nbytes)
+        before = self.by_spec.pop(key, None)
+        if before is not None:
+            self._spec_bytes -= before.nbytes
+        epoch = self.fleet.topology_epoch if names_targets(spec) else -1
+        self.by_spec[key] = _Known(epoch, signature, nbytes, self._uses)
+        self._spec_bytes += nbytes
+
+    def _forget_specs(self, room: int) -> None:
+        """Forget the specs that were used least recently, if all take more than ``room`` bytes."""
+        if self._spec_bytes <= room:
+            return
+        for key, known in sorted(self.by_spec.items(), key=lambda item: item[1].last_used):
+            if self._spec_bytes <= _KEPT * room:
+                return
+            self._spec_bytes -= known.nbytes
+            del self.by_spec[key]
+
+    def _clear_specs(self) -> None:
+        self.by_spec.clear()
+        self._spec_bytes = 0
 
     def _keep_up(self) -> None:
         """Drop what does not hold any more, and judge host classes that are new."""
@@ -72,7 +116,7 @@ class Compiled:
             self.epoch = epoch
         if len(self.fleet.classes) != self.classes:
             self.classes = len(self.fleet.classes)
-            self.by_spec.clear()
+            self._clear_specs()
             owners = list(self.by_content.values())
             self.by_content.clear()
             for owner in owners:
@@ -94,21 +138,32 @@ class Compiled:
         signature.share(owner)
         if owner is None:
             self._make_room(signature.ranking.nbytes)
+        (owner or signature).last_used = self._uses
         self.by_content[signature.content] = owner or signature
         return signature
 
     def _make_room(self, extra: int) -> None:
+        """Forget the rankings that were used least recently, with the specs that lead to them. O(1), amortised."""
         total = extra + self.nbytes
-        while self.by_content and (total > INDEX_BYTES or len(self.by_content) >= SIGNATURES):
-            oldest = next(iter(self.by_content))
-            total -= self.by_content.pop(oldest).ranking.nbytes
-            self.by_spec.clear()
+        if total <= INDEX_BYTES and len(self.by_content) < SIGNATURES:
+            return
+        gone: set[int] = set()
+        for content, owner in sorted(self.by_content.items(), key=lambda item: item[1].last_used):
+            if total <= _KEPT * INDEX_BYTES and len(self.by_content) < _KEPT * SIGNATURES:
+                break
+            total -= owner.ranking.nbytes
+            gone.add(id(owner))
+            del self.by_content[content]
+        for key, known in list(self.by_spec.items()):
+            if id(known.signature.owner) in gone:
+                self._spec_bytes -= known.nbytes
+                del self.by_spec[key]
 
     def forget(self) -> None:
         """Drop everything compiled."""
         self.filter_results.clear()
         self.by_content.clear()
-        self.by_spec.clear()
+        self._clear_specs()
 
     @property
     def nbytes(self) -> int:

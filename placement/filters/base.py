@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -40,11 +41,11 @@ class Selection:
     at_least: int = 1
 
 
-class Filter:
+class Filter(ABC):
     """Base of all filters. Override at least ``host_passes``; the other methods only make it faster and must agree with
     it.
 
-    The engine uses, in this order: ``applies`` (False: every host passes), ``bounds`` (column form), ``selection``,
+    The engine uses, in this order: ``applies`` (False: every host passes), ``selection``, ``bounds`` (column form),
     ``mask`` (vectorised over the fleet view), and last ``host_passes`` (host form). A host-form result is cached per
     combination of the values of ``fields(request)`` and per ``key(request)``, so both must include everything that the
     result depends on.
@@ -62,13 +63,16 @@ class Filter:
     def __init__(self, options: Options) -> None:
         self.options = options
 
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
     def applies(self, request: Request) -> bool:
         """False if every host passes this request, regardless of its state."""
         return True
 
+    @abstractmethod
     def fields(self, request: Request) -> frozenset[str]:
         """The HostState fields that the result for ``request`` depends on."""
-        raise NotImplementedError(f"{type(self).__name__} must say which host fields it reads")
 
     def key(self, request: Request) -> Hashable:
         """The part of ``request`` that the result depends on: equal keys give equal results for equal hosts."""
@@ -86,9 +90,9 @@ class Filter:
         """Mask form: one bool per row of ``view``, or None."""
         return None
 
+    @abstractmethod
     def host_passes(self, host: HostState, request: Request) -> bool:
         """Host form: the rule itself."""
-        raise NotImplementedError
 
     def nova_error(self, host: HostState, request: Request) -> str | None:
         """Name of the exception that Nova 33 raises for ``host`` where this filter returns a result; else None."""

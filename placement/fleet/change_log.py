@@ -3,11 +3,12 @@ for other versions. It does not know which values a row may hold."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,13 @@ def rows_array(*rows: int) -> Rows:
 
 MANY: Final = 1024
 """Up to this many rows are logged one by one even if they are most of the fleet."""
+
+
+class Reader(Protocol):
+    """An answer that reads names of rows when somebody looks at it."""
+
+    def settle(self) -> None:
+        """Read them now, for they are about to change."""
 
 
 class ChangeLog:
@@ -57,11 +65,28 @@ class ChangeLog:
         """Number of times host classes were dropped: while it is equal, an id means the same class."""
         self.judge: Callable[[Rows], object] = lambda rows: None
         """Called with rows whose heartbeats or classes now are those of another version."""
+        self._readers: set[weakref.ref[Reader]] = set()
+        self.history.before_leaving = self.settle_readers
 
     @property
     def rows(self) -> int:
         """Upper bound of row ids."""
         return self.store.rows
+
+    # those who read later
+
+    def add_reader(self, reader: Reader) -> None:
+        """Have ``reader`` settle before a row's names or classes change, or the state goes to another version. O(1)."""
+        self._readers.add(weakref.ref(reader, self._readers.discard))
+
+    def settle_readers(self) -> None:
+        """Let all readers read now what they would read later. O(1) if there are none."""
+        while self._readers:
+            reader = self._readers.pop()()
+            if reader is not None:
+                reader.settle()
+
+    # changes
 
     def changed(self, rows: Rows) -> None:
         """Log that the columns or consumers of ``rows`` changed. For most of the fleet at once, log that every row may
@@ -77,6 +102,7 @@ class ChangeLog:
 
     def make(self, redo: Callable[[], object], undo: Callable[[], object]) -> None:
         """Apply ``redo`` and record it with its inverse ``undo``."""
+        self.settle_readers()
         redo()
         self.history.record(Change(redo, undo))
 
@@ -117,6 +143,7 @@ class ChangeLog:
     def rewriting(self, rows: Rows) -> Iterator[None]:
         """Change columns of ``rows``, unrecorded. Logs the change for data derived from them or from the trees they
         leave. O(rows)."""
+        self.settle_readers()
         columns = self.store.row
         steady = self.constants.steady(rows)
         self.constants.leave(rows)

@@ -19,7 +19,7 @@ from ..types.validation import check_name, check_trait, check_traits, finite, ra
 from . import host_reports, invariants
 from .change_log import Rows, rows_array
 from .consumers import Consumer, Detail, Extras
-from .heads import Head
+from .heads import Head, Heads
 from .inventories import Inventory
 from .parts import FleetParts
 from .provider_index import ProviderIndex
@@ -27,16 +27,53 @@ from .server_groups import GROUP_POLICIES
 
 
 class Fleet(FleetParts):
-    """All providers of one scheduler. Not thread-safe. Rows are stable ids in load order; freed rows are used again.
+    """All providers of one scheduler, at one version. Not thread-safe. Rows are stable ids in load order; freed rows
+    are used again.
 
     ``seed`` generates the uuids of providers that are loaded without one; ``capacity`` is the number of rows to
     allocate at first. An error leaves the fleet unchanged. ``load.add_hosts`` and ``load.load_hosts`` add hosts.
+
+    A Fleet is a handle on one version: ``Engine.fork`` makes another handle on the same state, and what is done by one
+    is never seen by the other. The state is at the handle that was used last; using another one brings it there, which
+    costs what was changed between the two.
     """
+
+    __slots__ = ("_head",)
 
     def __init__(self, *, seed: int = 0, capacity: int = 64) -> None:
         super().__init__(seed=seed, capacity=capacity)
-        self.index = ProviderIndex(self)
+        self._head = self.heads.adopt(Head(self))
+        self.index = ProviderIndex(self.state())
         """What searches over many providers look up."""
+
+    def __repr__(self) -> str:
+        hosts, consumers = int(np.count_nonzero(self.is_host)), self.kernel.consumer_count
+        return f"<Fleet of {hosts} hosts, {len(self) - hosts} other providers and {consumers} consumers>"
+
+    # versions
+
+    def set_present(self, present: bool) -> None:
+        """The state comes to this handle's version, or goes to another's. For ``heads`` alone."""
+        self.__class__ = Fleet if present else _AwayFleet
+
+    def entered(self) -> Fleet:
+        """This handle, once the state is at its version."""
+        return self
+
+    def fork(self) -> Fleet:
+        """A handle on a version of its own that starts as this one is now. O(1)."""
+        other = Fleet.__new__(Fleet)
+        other.__dict__ = self.__dict__
+        other._head = Head(other)
+        self.heads.share(other._head)
+        return other
+
+    def state(self) -> Fleet:
+        """The state at whichever version it is, for what the versions share (compiled signatures, indices): who uses
+        it has entered a handle before."""
+        other = Fleet.__new__(Fleet)
+        other.__dict__ = self.__dict__
+        return other
 
     def advance(self, now: float | None, service_down_time: float = 60) -> None:
         """Set the time (None: keep it) and the service down time. O(1) while no service changes between up and down."""
@@ -177,9 +214,28 @@ class Fleet(FleetParts):
         """
         self.services.heartbeats(self.providers.hosts(hosts), at)
 
-    def report(self, name: str, **reported: float) -> None:
-        """Store values reported by a compute node: free_ram_mb, free_disk_mb (MiB), vcpus_used, num_io_ops,
-        num_instances, failed_builds. Weighers read these; capacity is still decided by the allocations. O(1)."""
+    def report(
+        self,
+        name: str,
+        *,
+        free_ram_mb: float | None = None,
+        free_disk_mb: float | None = None,
+        vcpus_used: float | None = None,
+        num_io_ops: float | None = None,
+        num_instances: float | None = None,
+        failed_builds: float | None = None,
+    ) -> None:
+        """Load what a compute node reports, as such, memory and disk in MiB; None leaves a figure as it is. Weighers
+        read these; what fits is still decided by the allocations. InvalidValue if one is no whole number. O(1)."""
+        given = {
+            "free_ram_mb": free_ram_mb,
+            "free_disk_mb": free_disk_mb,
+            "vcpus_used": vcpus_used,
+            "num_io_ops": num_io_ops,
+            "num_instances": num_instances,
+            "failed_builds": failed_builds,
+        }
+        reported = {figure: value for figure, value in given.items() if value is not None}
         host_reports.report(self.change_log, self.providers.host(name), reported)
 
     def pci_pools(self, row: int) -> tuple[PciPool, ...]:
@@ -259,6 +315,21 @@ class Fleet(FleetParts):
         return self.consumers.value(self.consumer_id(uuid), self.resource_classes, self.group_uuids)
 
 
+class _AwayFleet(Fleet):
+    """A handle while the state is at another version: any use of an attribute brings it back first."""
+
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__class__":
+            return object.__getattribute__(self, name)
+        if name != "set_present":
+            head: Head = object.__getattribute__(self, "_head")
+            heads: Heads = object.__getattribute__(self, "__dict__")["heads"]
+            heads.enter(head)
+        return object.__getattribute__(self, name)
+
+
 __all__ = [
     "BUILDING",
     "GROUP_POLICIES",
@@ -266,7 +337,6 @@ __all__ = [
     "Consumer",
     "Extras",
     "Fleet",
-    "Head",
     "Inventory",
     "check_name",
     "check_trait",

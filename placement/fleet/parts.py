@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ...ext.tables import NameTable
 from ..storage.pools.pools import Pools
+from ..types.errors import UnknownName
 from ..types.host_classes import HostClass, Interned
 from ..types.validation import whole_number
 from .aggregates import Aggregates
@@ -132,8 +133,12 @@ class FleetParts:
         return self._cells[1]
 
     def column(self, name: str) -> NDArray[np.float64]:
-        """Live view of a host column over all rows, float64[rows]. O(1)."""
-        return self.store.host[COLUMN[name], : self.rows]
+        """Live view of a host column over all rows, float64[rows]; UnknownName for a name that is none of
+        HOST_COLUMNS. O(1)."""
+        index = COLUMN.get(name) if isinstance(name, str) else None
+        if index is None:
+            raise UnknownName.among("host column", str(name), COLUMN, field="column")
+        return self.store.host[index, : self.rows]
 
     @property
     def numa(self) -> NumaTable:

@@ -178,6 +178,7 @@ class Providers:
         """Remove a provider. InUse if it has consumers, usage by consumers elsewhere, or children. O(rows)."""
         row = self.row(name)
         change_log = self._change_log
+        change_log.settle_readers()
         if change_log.store.row["first"][row] >= 0:
             count = len(change_log.kernel.consumers_on(row))
             raise InUse(f"{name} has {count} consumers", field="provider", hint="move them first")

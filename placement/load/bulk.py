@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -201,6 +201,24 @@ _ATTACHED: Final = {"numa_topology": _attach_cells, "pci_pools": _attach_pools, 
 # from arrays
 
 
+class HostArrays(TypedDict, total=False):
+    """Host fields as arrays, int[hosts] each; units as ``Host`` has them (MiB, GiB)."""
+
+    vcpus_total: NDArray[np.integer[Any]]
+    vcpus_used: NDArray[np.integer[Any]]
+    total_usable_ram_mb: NDArray[np.integer[Any]]
+    total_usable_disk_gb: NDArray[np.integer[Any]]
+    reserved_vcpus: NDArray[np.integer[Any]]
+    reserved_ram_mb: NDArray[np.integer[Any]]
+    reserved_disk_gb: NDArray[np.integer[Any]]
+    disk_mb_used: NDArray[np.integer[Any]]
+    num_instances: NDArray[np.integer[Any]]
+    num_io_ops: NDArray[np.integer[Any]]
+    failed_builds: NDArray[np.integer[Any]]
+    free_ram_mb: NDArray[np.integer[Any]]
+    free_disk_mb: NDArray[np.integer[Any]]
+
+
 def load_hosts(
     fleet: Fleet,
     names: Sequence[str] | NDArray[Any],
@@ -209,7 +227,7 @@ def load_hosts(
     *,
     uuids: NDArray[np.uint64] | None = None,
     last_seen_up: NDArray[np.floating[Any]] | None = None,
-    **arrays: NDArray[np.integer[Any]],
+    **arrays: Unpack[HostArrays],
 ) -> int:
     """Add many hosts from arrays; returns the first of their rows, which are consecutive. A million hosts take about a
     second.
@@ -225,7 +243,7 @@ def load_hosts(
     index = _template_index(templates, template_of, count)
     if count == 0:
         return fleet.rows
-    amounts = _amounts(names, arrays)
+    amounts = _amounts(names, cast("Mapping[str, NDArray[np.integer[Any]]]", arrays))
     seen = None if last_seen_up is None else _seen(names, last_seen_up)
     if uuids is not None and (
         not isinstance(uuids, np.ndarray) or uuids.dtype != np.uint64 or uuids.shape != (count, 2)
@@ -327,4 +345,4 @@ def _naming(host: Any) -> Iterator[None]:
         raise of_host(error, host.decode() if isinstance(host, bytes) else str(host)) from None
 
 
-__all__ = ["ARRAYS", "add_hosts", "load_hosts"]
+__all__ = ["ARRAYS", "HostArrays", "add_hosts", "load_hosts"]

@@ -181,7 +181,7 @@ class _Kind(Generic[Rule]):
 
     word: str
     field: str
-    base: type[Rule]
+    base: type[Any]
     builtin: Mapping[str, type[Rule]]
     nova_package: str
 

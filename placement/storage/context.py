@@ -15,7 +15,6 @@ import numpy as np
 
 from ...ext.tables import format_uuid, make_many
 from ..fleet.fleet import Fleet
-from ..fleet.heads import Head
 from ..types.decision import Refusal
 from ..types.errors import InvalidValue, UnknownName
 from .compiled import CompiledVolumes, VolumeSignature, rankable
@@ -36,10 +35,8 @@ _WORD: Final = (1 << 64) - 1
 class VolumeContext:
     """The pools as one engine sees them, under one policy. ``seed`` feeds every random choice."""
 
-    def __init__(
-        self, fleet: Fleet, policy: VolumePolicy, seed: int, *, head: Head, instance_host: InstanceHost | None
-    ) -> None:
-        self._fleet, self._head = fleet, head
+    def __init__(self, fleet: Fleet, policy: VolumePolicy, seed: int, *, instance_host: InstanceHost | None) -> None:
+        self._fleet = fleet
         self.policy, self.seed = policy, seed
         self._asked = instance_host
         self.instance_host: InstanceHost = instance_host or self._guest_host
@@ -55,11 +52,10 @@ class VolumeContext:
 
     def fork(self, policy: VolumePolicy | None = None) -> VolumeContext:
         """A context on the pools as they are now, under the same policy or another. O(1)."""
-        fleet, head = self.fleet, Head()
-        other = VolumeContext(fleet, policy or self.policy, self.seed, head=head, instance_host=self._asked)
+        fleet = self.fleet.fork()
+        other = VolumeContext(fleet, policy or self.policy, self.seed, instance_host=self._asked)
         if policy is None:
             other.compiled = self.compiled
-        fleet.heads.share(head)
         return other
 
     # state
@@ -72,8 +68,7 @@ class VolumeContext:
     @property
     def fleet(self) -> Fleet:
         """The fleet as this engine sees it."""
-        self._fleet.heads.enter(self._head)
-        return self._fleet
+        return self._fleet.entered()
 
     @property
     def sequence(self) -> int:
@@ -251,7 +246,7 @@ class VolumeContext:
 
     def shares_version(self, fleet: Fleet) -> bool:
         """True if this engine is where the fleet is now: commands of either side are seen by both. O(1)."""
-        return fleet is self._fleet and fleet.heads.adopt(self._head) is self._head
+        return fleet is self._fleet
 
 
 def _rows(rows: list[int]) -> Rows:

@@ -59,7 +59,12 @@ class VolumeDecision(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def placed(self) -> bool:
+        """True if it was placed."""
         return self.refusal is None
+
+    def __bool__(self) -> bool:
+        """``placed``: a refusal is false."""
+        return self.placed
 
     @property
     def selected(self) -> PoolSelection:
@@ -87,4 +92,9 @@ class VolumeGroupDecision(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def placed(self) -> bool:
+        """True if it was placed."""
         return self.refusal is None
+
+    def __bool__(self) -> bool:
+        """``placed``: a refusal is false."""
+        return self.placed

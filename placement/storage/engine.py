@@ -8,7 +8,6 @@ from typing import Any
 
 from ..decide.fits import Fit
 from ..fleet.fleet import Fleet
-from ..fleet.heads import Head
 from ..types.errors import InvalidValue
 from ..types.validation import shown, whole_number
 from . import batch as volume_batch
@@ -48,7 +47,10 @@ class VolumeEngine:
         policy = policy if policy is not None else VolumePolicy.cinder_default()
         fleet = fleet if fleet is not None else Fleet()
         seed = whole_number(policy.options.seed if seed is None else seed, "seed", most=2**63 - 1)
-        self._context = VolumeContext(fleet, policy, seed, head=fleet.heads.adopt(Head()), instance_host=instance_host)
+        self._context = VolumeContext(fleet, policy, seed, instance_host=instance_host)
+
+    def __repr__(self) -> str:
+        return f"<VolumeEngine on {self.fleet!r}, seed {self.seed}, {self.sequence} decisions>"
 
     # state
 

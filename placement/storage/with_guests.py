@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..decide.engine import Engine
 from ..decide.scan import Ranked
+from ..types.content import ContentEquality
 from ..types.decision import Decision, Refusal
 from ..types.errors import DuplicateName, InvalidValue, UnknownName
 from ..types.request import Destination, Request
@@ -47,7 +48,7 @@ class Locality:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class JointRequest:
+class JointRequest(ContentEquality):
     """One guest and its volumes."""
 
     guest: Request
@@ -67,7 +68,12 @@ class JointDecision(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def placed(self) -> bool:
+        """True if the guest and all volumes were placed."""
         return self.refusal is None
+
+    def __bool__(self) -> bool:
+        """``placed``: a refusal is false."""
+        return self.placed
 
 
 def place_together(compute: Engine, storage: VolumeEngine, request: JointRequest) -> JointDecision:

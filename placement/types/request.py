@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from .content import ContentEquality
 
@@ -120,6 +120,19 @@ class RequestSpec(ContentEquality):
     is_bfv: bool = False
 
 
+class RequestChanges(TypedDict, total=False):
+    """Fields of a ``Request`` to replace."""
+
+    spec: RequestSpec
+    instance_uuids: tuple[str, ...]
+    project_id: str
+    user_id: str
+    server_group: ServerGroup | str | None
+    now: float | None
+    alternates: int
+    request_id: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Request(ContentEquality):
     """A request to place ``len(instance_uuids)`` guests of one spec, all or nothing.
@@ -169,6 +182,6 @@ class Request(ContentEquality):
         """True for a rebuild check, which Nova marks with the hint ``_nova_check_type=rebuild``."""
         return tuple(self.spec.scheduler_hints.get("_nova_check_type", ())) == ("rebuild",)
 
-    def with_changes(self, **changes: Any) -> Request:
+    def with_changes(self, **changes: Unpack[RequestChanges]) -> Request:
         """The same request with some fields replaced."""
         return replace(self, **changes)

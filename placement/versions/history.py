@@ -55,6 +55,8 @@ class History:
     def __init__(self) -> None:
         self._present = Version()
         self._latest: weakref.ref[Version] | None = None
+        self.before_leaving: Callable[[], object] = lambda: None
+        """Called before the state goes to another version."""
 
     @property
     def recording(self) -> bool:
@@ -93,6 +95,7 @@ class History:
 
     def go(self, target: Version) -> None:
         """Move the state to ``target``, which stays reachable. O(operations between the two versions)."""
+        self.before_leaving()
         chain = [target]
         while chain[-1].toward is not None:
             chain.append(chain[-1].toward)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -30,7 +31,7 @@ class Formula(NamedTuple):
     memory_gib: float
 
 
-class Weigher:
+class Weigher(ABC):
     """Base of all weighers. Score of a host: sum over weighers, from 0.0, in order, of ``multiplier * norm(raw)``.
 
     ``norm``: raw is clamped to [minval, maxval] where set; lo = minval if set, else the least raw of the hosts that
@@ -60,6 +61,9 @@ class Weigher:
     def __init__(self, options: Options) -> None:
         self.options = options
 
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
     def multiplier(self) -> float:
         """The configured multiplier."""
         return self.sign * self.configured()
@@ -85,9 +89,9 @@ class Weigher:
         """False if the raw value is equal for all hosts in any state: the weigher then adds multiplier * 0."""
         return True
 
+    @abstractmethod
     def fields(self, request: Request) -> frozenset[str]:
         """The HostState fields that ``raw`` depends on."""
-        raise NotImplementedError(f"{type(self).__name__} must say which host fields it reads")
 
     def key(self, request: Request) -> Hashable:
         """What of ``request`` the raw value depends on."""
@@ -106,9 +110,9 @@ class Weigher:
         """Vectorised form: one raw value per row of ``view``, or None."""
         return None
 
+    @abstractmethod
     def raw(self, host: HostState, request: Request) -> float:
         """Host form: the rule itself. May raise HostlerError to fail the request."""
-        raise NotImplementedError
 
     def choose(self, fleet: Fleet, row: int, request: Request, amounts: Amounts) -> Amounts | None:
         """Allocation over the providers in the tree of ``row`` that replaces ``amounts``, the first way that fits;

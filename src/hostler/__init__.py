@@ -5,22 +5,90 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from .core.engine_commands import Placed
+    from .core.machine.event_log import Event
+    from .core.machine.queries import CapacityOf
+    from .core.rpc.addresses import Address
+    from .core.rpc.blocking_client import BlockingClient
+    from .core.rpc.client import Client, open_client
+    from .ext.tables import NameTable
+    from .placement.api.answers import (
+        Candidates,
+        ConsumerView,
+        Inventories,
+        Named,
+        Provider,
+        ProviderAggregates,
+        ProviderAllocations,
+        ProviderTraits,
+        ProviderUsages,
+        TypeUsage,
+    )
+    from .placement.api.commands import (
+        AddInventory,
+        ConsumerAllocations,
+        CreateProvider,
+        CreateResourceClass,
+        CreateTrait,
+        DeleteAllocations,
+        DeleteInventories,
+        DeleteInventory,
+        DeleteProvider,
+        DeleteProviderTraits,
+        DeleteResourceClass,
+        DeleteTrait,
+        PlacementCommand,
+        RenameResourceClass,
+        Reshape,
+        ReshapedProvider,
+        SetAggregates,
+        SetAllocations,
+        SetInventories,
+        SetInventory,
+        SetTraits,
+        UpdateProvider,
+    )
+    from .placement.api.placement_model import PlacementModel
+    from .placement.decide.batch_decisions import Decisions
     from .placement.decide.engine import Engine
+    from .placement.decide.explain.explanation import Explanation, HostReason, RankedHost
+    from .placement.decide.fits import Fit
+    from .placement.decide.scan import Ranked
     from .placement.filters.base import Bound, Filter
     from .placement.filters.base import Selection as FilterSelection
+    from .placement.fleet.consumers import Consumer, Extras
     from .placement.fleet.fleet import Fleet, Inventory
-    from .placement.load.bulk import add_hosts, load_hosts
+    from .placement.fleet.host_view import FleetView, HostView
+    from .placement.load.bulk import HostArrays, add_hosts, load_hosts
     from .placement.load.reports import report_hosts
+    from .placement.numa.fit import FittedCell, FittedNuma
     from .placement.persist.file import load as load_fleet
     from .placement.persist.file import save as save_fleet
-    from .placement.policy.policy import Policy
+    from .placement.policy.policy import HostlerOptions, Policy
+    from .placement.request.placement_query import PlacementQuery, RequestGroup
+    from .placement.storage.batch import VolumeDecisions
+    from .placement.storage.decision import PoolAlternate, PoolSelection, VolumeDecision, VolumeGroupDecision
     from .placement.storage.engine import VolumeEngine
+    from .placement.storage.explain import PoolReason, RankedPool, VolumeExplanation
+    from .placement.storage.pools.filter_properties import FilterProperties
+    from .placement.storage.pools.filters.base import PoolFilter
+    from .placement.storage.pools.options import StorageOptions
     from .placement.storage.pools.policy import VolumePolicy
-    from .placement.storage.pools.reports import BackendReport, VolumeService
-    from .placement.storage.pools.request import Retry, VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType
+    from .placement.storage.pools.pools import Pools
+    from .placement.storage.pools.reports import BackendReport, PoolFacts, VolumeService
+    from .placement.storage.pools.request import (
+        Retry,
+        VolumeGroupRequest,
+        VolumeRequest,
+        VolumeRequestChanges,
+        VolumeSpec,
+        VolumeType,
+    )
     from .placement.storage.pools.volumes import Volume
-    from .placement.storage.with_guests import JointRequest, Locality, place_together
-    from .placement.types.decision import Alternate, Decision, ScorePart, Selection
+    from .placement.storage.pools.weighers.base import PoolWeigher
+    from .placement.storage.scan import PoolRanking, WeigherScores
+    from .placement.storage.with_guests import JointDecision, JointRequest, Locality, place_together
+    from .placement.types.decision import Alternate, Decision, Refusal, ScorePart, Selection
     from .placement.types.errors import (
         CapacityExceeded,
         DuplicateName,
@@ -35,6 +103,7 @@ if TYPE_CHECKING:
     from .placement.types.host import (
         Aggregate,
         Host,
+        HostState,
         MemoryPages,
         NumaCell,
         NumaTopology,
@@ -42,7 +111,22 @@ if TYPE_CHECKING:
         RunningInstance,
         Service,
     )
+    from .placement.types.host_classes import HostClass
     from .placement.types.host_report import HostReport, Reported
+    from .placement.types.options import (
+        CinderOptions,
+        ComputeOptions,
+        DefaultOptions,
+        FilterSchedulerOptions,
+        GpuOptions,
+        MetricsOptions,
+        OptionGroup,
+        Options,
+        Ratios,
+        SchedulerOptions,
+        UpgradeLevelsOptions,
+        WorkaroundsOptions,
+    )
     from .placement.types.request import (
         Destination,
         Flavor,
@@ -51,96 +135,226 @@ if TYPE_CHECKING:
         InstanceNumaTopology,
         PciRequest,
         Request,
+        RequestChanges,
         RequestSpec,
         ServerGroup,
     )
-    from .placement.weighers.base import Weigher
+    from .placement.weighers.base import Formula, Weigher
 
 __version__ = "0.2.0"
 
 __all__ = [
+    "AddInventory",
+    "Address",
     "Aggregate",
     "Alternate",
     "BackendReport",
+    "BlockingClient",
     "Bound",
+    "Candidates",
     "CapacityExceeded",
+    "CapacityOf",
+    "CinderOptions",
+    "Client",
+    "ComputeOptions",
+    "Consumer",
+    "ConsumerAllocations",
+    "ConsumerView",
+    "CreateProvider",
+    "CreateResourceClass",
+    "CreateTrait",
     "Decision",
+    "Decisions",
+    "DefaultOptions",
+    "DeleteAllocations",
+    "DeleteInventories",
+    "DeleteInventory",
+    "DeleteProvider",
+    "DeleteProviderTraits",
+    "DeleteResourceClass",
+    "DeleteTrait",
     "Destination",
     "DuplicateName",
     "Engine",
+    "Event",
+    "Explanation",
+    "Extras",
     "Filter",
+    "FilterProperties",
+    "FilterSchedulerOptions",
     "FilterSelection",
+    "Fit",
+    "FittedCell",
+    "FittedNuma",
     "Flavor",
     "Fleet",
+    "FleetView",
+    "Formula",
+    "GpuOptions",
     "Host",
+    "HostArrays",
+    "HostClass",
+    "HostReason",
     "HostReport",
+    "HostState",
+    "HostView",
     "HostlerError",
+    "HostlerOptions",
     "Image",
     "InUse",
     "InstanceNumaCell",
     "InstanceNumaTopology",
     "InvalidValue",
+    "Inventories",
     "Inventory",
+    "JointDecision",
     "JointRequest",
     "Locality",
     "MemoryPages",
     "MetricNotFound",
+    "MetricsOptions",
+    "NameTable",
+    "Named",
     "NoValidHost",
     "NumaCell",
     "NumaTopology",
+    "OptionGroup",
+    "Options",
     "PciPool",
     "PciRequest",
+    "Placed",
+    "PlacementCommand",
+    "PlacementModel",
+    "PlacementQuery",
     "Policy",
+    "PoolAlternate",
+    "PoolFacts",
+    "PoolFilter",
+    "PoolRanking",
+    "PoolReason",
+    "PoolSelection",
+    "PoolWeigher",
+    "Pools",
+    "Provider",
+    "ProviderAggregates",
+    "ProviderAllocations",
+    "ProviderTraits",
+    "ProviderUsages",
+    "Ranked",
+    "RankedHost",
+    "RankedPool",
+    "Ratios",
+    "Refusal",
+    "RenameResourceClass",
     "Reported",
     "Request",
+    "RequestChanges",
+    "RequestGroup",
     "RequestSpec",
+    "Reshape",
+    "ReshapedProvider",
     "Retry",
     "RunningInstance",
+    "SchedulerOptions",
     "ScorePart",
     "Selection",
     "ServerGroup",
     "Service",
+    "SetAggregates",
+    "SetAllocations",
+    "SetInventories",
+    "SetInventory",
+    "SetTraits",
     "SnapshotError",
+    "StorageOptions",
+    "TypeUsage",
     "UnknownName",
+    "UpdateProvider",
+    "UpgradeLevelsOptions",
     "Volume",
+    "VolumeDecision",
+    "VolumeDecisions",
     "VolumeEngine",
+    "VolumeExplanation",
+    "VolumeGroupDecision",
     "VolumeGroupRequest",
     "VolumePolicy",
     "VolumeRequest",
+    "VolumeRequestChanges",
     "VolumeService",
     "VolumeSpec",
     "VolumeType",
     "Weigher",
+    "WeigherScores",
+    "WorkaroundsOptions",
     "add_hosts",
     "load_fleet",
     "load_hosts",
+    "open_client",
     "place_together",
     "report_hosts",
     "save_fleet",
 ]
 
 _MODULES: Final = {
-    "placement.types.decision": "Alternate Decision ScorePart Selection",
+    "core.engine_commands": "Placed",
+    "core.machine.event_log": "Event",
+    "core.machine.queries": "CapacityOf",
+    "core.rpc.addresses": "Address",
+    "core.rpc.blocking_client": "BlockingClient",
+    "core.rpc.client": "Client open_client",
+    "ext.tables": "NameTable",
+    "placement.api.answers": "Candidates ConsumerView Inventories Named Provider ProviderAggregates "
+    "ProviderAllocations ProviderTraits ProviderUsages TypeUsage",
+    "placement.api.commands": "AddInventory ConsumerAllocations CreateProvider CreateResourceClass CreateTrait "
+    "DeleteAllocations DeleteInventories DeleteInventory DeleteProvider "
+    "DeleteProviderTraits DeleteResourceClass DeleteTrait PlacementCommand "
+    "RenameResourceClass Reshape ReshapedProvider SetAggregates SetAllocations "
+    "SetInventories SetInventory SetTraits UpdateProvider",
+    "placement.api.placement_model": "PlacementModel",
+    "placement.decide.batch_decisions": "Decisions",
     "placement.decide.engine": "Engine",
+    "placement.decide.explain.explanation": "Explanation HostReason RankedHost",
+    "placement.decide.fits": "Fit",
+    "placement.decide.scan": "Ranked",
+    "placement.filters.base": "Bound Filter FilterSelection=Selection",
+    "placement.fleet.consumers": "Consumer Extras",
+    "placement.fleet.fleet": "Fleet Inventory",
+    "placement.fleet.host_view": "FleetView HostView",
+    "placement.load.bulk": "HostArrays add_hosts load_hosts",
+    "placement.load.reports": "report_hosts",
+    "placement.numa.fit": "FittedCell FittedNuma",
+    "placement.persist.file": "load_fleet=load save_fleet=save",
+    "placement.policy.policy": "HostlerOptions Policy",
+    "placement.request.placement_query": "PlacementQuery RequestGroup",
+    "placement.storage.batch": "VolumeDecisions",
+    "placement.storage.decision": "PoolAlternate PoolSelection VolumeDecision VolumeGroupDecision",
+    "placement.storage.engine": "VolumeEngine",
+    "placement.storage.explain": "PoolReason RankedPool VolumeExplanation",
+    "placement.storage.pools.filter_properties": "FilterProperties",
+    "placement.storage.pools.filters.base": "PoolFilter",
+    "placement.storage.pools.options": "StorageOptions",
+    "placement.storage.pools.policy": "VolumePolicy",
+    "placement.storage.pools.pools": "Pools",
+    "placement.storage.pools.reports": "BackendReport PoolFacts VolumeService",
+    "placement.storage.pools.request": "Retry VolumeGroupRequest VolumeRequest VolumeRequestChanges VolumeSpec VolumeType",
+    "placement.storage.pools.volumes": "Volume",
+    "placement.storage.pools.weighers.base": "PoolWeigher",
+    "placement.storage.scan": "PoolRanking WeigherScores",
+    "placement.storage.with_guests": "JointDecision JointRequest Locality place_together",
+    "placement.types.decision": "Alternate Decision Refusal ScorePart Selection",
     "placement.types.errors": "CapacityExceeded DuplicateName HostlerError InUse InvalidValue MetricNotFound "
     "NoValidHost SnapshotError UnknownName",
-    "placement.filters.base": "Bound Filter FilterSelection=Selection",
-    "placement.fleet.fleet": "Fleet Inventory",
-    "placement.persist.file": "load_fleet=load save_fleet=save",
-    "placement.types.host": "Aggregate Host MemoryPages NumaCell NumaTopology PciPool RunningInstance Service",
+    "placement.types.host": "Aggregate Host HostState MemoryPages NumaCell NumaTopology PciPool RunningInstance "
+    "Service",
+    "placement.types.host_classes": "HostClass",
     "placement.types.host_report": "HostReport Reported",
-    "placement.load.reports": "report_hosts",
-    "placement.load.bulk": "add_hosts load_hosts",
-    "placement.policy.policy": "Policy",
+    "placement.types.options": "CinderOptions ComputeOptions DefaultOptions FilterSchedulerOptions GpuOptions "
+    "MetricsOptions OptionGroup Options Ratios SchedulerOptions UpgradeLevelsOptions "
+    "WorkaroundsOptions",
     "placement.types.request": "Destination Flavor Image InstanceNumaCell InstanceNumaTopology PciRequest Request "
-    "RequestSpec ServerGroup",
-    "placement.storage.with_guests": "JointRequest Locality place_together",
-    "placement.storage.pools.reports": "BackendReport VolumeService",
-    "placement.storage.engine": "VolumeEngine",
-    "placement.storage.pools.policy": "VolumePolicy",
-    "placement.storage.pools.request": "Retry VolumeGroupRequest VolumeRequest VolumeSpec VolumeType",
-    "placement.storage.pools.volumes": "Volume",
-    "placement.weighers.base": "Weigher",
+    "RequestChanges RequestSpec ServerGroup",
+    "placement.weighers.base": "Formula Weigher",
 }
 """Where the names are; ``new=old`` where one has another name there."""
 _HOME: Final = {each.partition("=")[0]: (module, each) for module, names in _MODULES.items() for each in names.split()}

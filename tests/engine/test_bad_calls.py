@@ -246,7 +246,7 @@ OTHER_CALLS: list[tuple[Callable[[Engine], object], type[HostlerError]]] = [
     (lambda trial: trial.spawned([TAKEN, NOBODY]), UnknownName),
     (lambda trial: trial.move(NOBODY, request()), UnknownName),
     (lambda trial: trial.move(5, request()), InvalidValue),  # type: ignore[arg-type]
-    (lambda trial: trial.move(TAKEN, request(), candidates=5), InvalidValue),
+    (lambda trial: trial.move(TAKEN, request(), candidates=5), InvalidValue),  # type: ignore[arg-type]
     (lambda trial: trial.resize(TAKEN, request(), claim=answers(None)), InvalidValue),
     (lambda trial: trial.fork("nova"), InvalidValue),  # type: ignore[arg-type]
     (lambda trial: trial.what_if(5), InvalidValue),  # type: ignore[arg-type]

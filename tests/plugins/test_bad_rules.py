@@ -208,12 +208,13 @@ def test_a_rule_of_static_fields_that_reads_another_fails_loudly() -> None:
     assert dump(engine) == before
 
 
-def test_a_filter_without_fields_says_so() -> None:
-    class Bare(Filter):
-        name: ClassVar[str] = "Bare"
-
-    with pytest.raises(NotImplementedError, match="Bare must say which host fields it reads"):
-        engine_with(Bare).place(request(1))
+@pytest.mark.parametrize(
+    ("base", "missing"), [(Filter, "fields, host_passes"), (Weigher, "fields, raw")], ids=["filter", "weigher"]
+)
+def test_a_rule_that_leaves_out_its_methods_says_which(base: type[Any], missing: str) -> None:
+    bare = type("Bare", (base,), {"name": "Bare", "option": "own_multiplier"})
+    with pytest.raises(TypeError, match=f"abstract class Bare with abstract methods {missing}"):
+        engine_with(bare)
 
 
 def test_any_true_or_false_answer_of_a_host_form_counts() -> None:

@@ -27,6 +27,9 @@ class RackFilter(Filter):
 
     name: ClassVar[str] = "RackFilter"
 
+    def fields(self, request: Request) -> frozenset[str]:
+        return frozenset()
+
     def host_passes(self, host: HostState, request: Request) -> bool:
         return True
 
@@ -42,6 +45,12 @@ class RackWeigher(Weigher):
 
     name: ClassVar[str] = "RackWeigher"
     option: ClassVar[str] = "ram_weight_multiplier"
+
+    def fields(self, request: Request) -> frozenset[str]:
+        return frozenset()
+
+    def raw(self, host: HostState, request: Request) -> float:
+        return 0.0
 
 
 class OddNamesFilter:

@@ -249,8 +249,8 @@ def test_capabilities_that_no_file_can_hold_are_refused(tmp_path: Path) -> None:
         (wish(1).with_changes(now=float("nan")), "now"),
         (wish(1).with_changes(now=1e300), "now"),
         (wish(1).with_changes(alternates=-1), "alternates"),
-        (wish(1).with_changes(project_id=5), "project_id"),
-        (wish(1).with_changes(retry="no"), "retry"),
+        (wish(1).with_changes(project_id=5), "project_id"),  # type: ignore[arg-type]
+        (wish(1).with_changes(retry="no"), "retry"),  # type: ignore[arg-type]
         (wish(1).with_changes(retry=Retry(num_attempts=-1)), "retry.num_attempts"),
         (VolumeRequest(spec=VolumeSpec(size_gb=1, volume_type="gold")), "volume_type"),  # type: ignore[arg-type]
     ],

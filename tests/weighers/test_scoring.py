@@ -87,6 +87,9 @@ class Answer(Weigher):
     maxval: ClassVar[float | None] = 10.0
     answers: ClassVar[dict[int | None, float]] = {1: math.nan, 2: math.inf, 3: 50.0, 4: 5.0, None: 0.0}
 
+    def fields(self, request: Request) -> frozenset[str]:
+        return frozenset({"hypervisor_version"})
+
     def raw(self, host: HostState, request: Request) -> float:
         return self.answers[host.hypervisor_version]
 

@@ -45,6 +45,9 @@ class Pools(PoolRows):
         self.variables = PoolVariables(self)
         """What expressions read, as columns."""
 
+    def __repr__(self) -> str:
+        return f"<{len(self)} Pools of {len(self.services)} services, {len(self.volumes)} volumes>"
+
     # size and readiness
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 from ...types.content import ContentEquality
 from ...types.errors import InvalidValue
@@ -72,6 +72,19 @@ class VolumeSpec(ContentEquality):
         return self.extra_specs.get("provisioning:type") != "thick"
 
 
+class VolumeRequestChanges(TypedDict, total=False):
+    """Fields of a ``VolumeRequest`` to replace."""
+
+    spec: VolumeSpec
+    volume_id: str | None
+    project_id: str
+    user_id: str
+    retry: Retry | None
+    now: float | None
+    alternates: int
+    request_id: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class VolumeRequest(ContentEquality):
     """One command to place one volume. ``volume_id`` left out is made from the engine's seed and sequence number.
@@ -88,7 +101,7 @@ class VolumeRequest(ContentEquality):
     alternates: int = 0
     request_id: str | None = None
 
-    def with_changes(self, **changes: Any) -> VolumeRequest:
+    def with_changes(self, **changes: Unpack[VolumeRequestChanges]) -> VolumeRequest:
         """The same request with some fields replaced."""
         return replace(self, **changes)
 

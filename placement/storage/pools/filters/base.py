@@ -35,6 +35,12 @@ class PoolFilter:
 
     def __init__(self, options: StorageOptions) -> None:
         self.options = options
+        kind, base = type(self), PoolFilter
+        missing = all(getattr(kind, name) is getattr(base, name) for name in ("pool_passes", "passes"))
+        unexplained = all(getattr(kind, name) is getattr(base, name) for name in ("why", "reason"))
+        if missing or unexplained:
+            wanted = " and ".join(["pool_passes"] * missing + ["why"] * unexplained)
+            raise TypeError(f"Can't instantiate {kind.__name__}: it must define {wanted}")
 
     def applies(self, filter_properties: FilterProperties) -> bool:
         """False if it passes every pool of such a request."""

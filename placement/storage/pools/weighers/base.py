@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,7 +21,7 @@ Draw = Callable[[], float]
 """The next number of the decision's seeded chance, in [0, 1)."""
 
 
-class PoolWeigher:
+class PoolWeigher(ABC):
     """Base of the weighers. ``column`` names the pool column that holds its raw weights, if one does; ``refuses``: a
     raw weight may be NaN."""
 
@@ -39,9 +40,9 @@ class PoolWeigher:
         """The column that holds the raw weights of all pools as they are; None if there is none."""
         return None
 
+    @abstractmethod
     def raw(self, pools: Pools, filter_properties: FilterProperties, rows: Rows, draw: Draw) -> Weights:
         """Raw weights of rows, in their order; NaN for one that cannot be weighed, which is refused. O(rows)."""
-        raise NotImplementedError
 
     def refusal(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str | None:
         """Why a row cannot be weighed (Cinder would crash); None if it can."""
