@@ -42,8 +42,8 @@ class Selection:
 
 
 class Filter(ABC):
-    """Base of all filters. Override at least ``host_passes``; the other methods only make it faster and must agree with
-    it.
+    """Base of all filters. Define ``fields`` and ``host_passes``; the other methods only make it faster and must agree
+    with it.
 
     The engine uses, in this order: ``applies`` (False: every host passes), ``selection``, ``bounds`` (column form),
     ``mask`` (vectorised over the fleet view), and last ``host_passes`` (host form). A host-form result is cached per
