@@ -337,7 +337,8 @@ _MODULES: Final = {
     "placement.storage.pools.policy": "VolumePolicy",
     "placement.storage.pools.pools": "Pools",
     "placement.storage.pools.reports": "BackendReport PoolFacts VolumeService",
-    "placement.storage.pools.request": "Retry VolumeGroupRequest VolumeRequest VolumeRequestChanges VolumeSpec VolumeType",
+    "placement.storage.pools.request": "Retry VolumeGroupRequest VolumeRequest VolumeRequestChanges VolumeSpec "
+    "VolumeType",
     "placement.storage.pools.volumes": "Volume",
     "placement.storage.pools.weighers.base": "PoolWeigher",
     "placement.storage.scan": "PoolRanking WeigherScores",
