@@ -6,7 +6,10 @@ meaning of fields are those of ``Engine`` and ``Fleet``.
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 
@@ -15,9 +18,12 @@ from ..placement.fleet.fleet import Fleet
 from ..placement.fleet.host_reports import REPORTED_FIELDS
 from ..placement.fleet.inventories import Inventory
 from ..placement.load.bulk import add_hosts
+from ..placement.load.reports import CLAIM_TIMEOUT, report_hosts
 from ..placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ..placement.types.from_builtins import from_msgspec, from_plain
-from ..placement.types.host import Aggregate, Host
+from ..placement.types.host import DERIVED, Aggregate, Host
+from ..placement.types.host_report import HostReport
+from ..placement.types.moves import Expiry, MoveKind
 from ..placement.types.request import Flavor, Image, Request, RequestSpec, ServerGroup
 
 MAX_SPECS: Final = 20_000
@@ -69,10 +75,11 @@ class Spawned(Command, frozen=True, tag="spawned"):
 
 
 class Move(Command, frozen=True, tag="move"):
-    """Place an instance again on another host (a migration)."""
+    """Place an instance again on another host (a migration). Without a request it is judged by what was asked when it
+    was placed."""
 
     uuid: str
-    request: Asked
+    request: Asked | None = None
 
 
 class Resize(Command, frozen=True, tag="resize"):
@@ -82,10 +89,48 @@ class Resize(Command, frozen=True, tag="resize"):
     request: Asked
 
 
+class BeginMove(Command, frozen=True, tag="begin_move"):
+    """Claim a new place for an instance and keep the old one until confirm_move or revert_move. Without a request it is
+    judged by what was asked when it was placed. ``expires_in``: seconds after which the move is reverted, or confirmed
+    where ``on_expiry`` says so."""
+
+    uuid: str
+    kind: MoveKind = "cold_migrate"
+    request: Asked | None = None
+    migration: str | None = None
+    expires_in: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] | None = None
+    on_expiry: Expiry = "revert"
+
+
+class ConfirmMove(Command, frozen=True, tag="confirm_move"):
+    """An instance has moved: what it held before is given back."""
+
+    uuid: str
+
+
+class RevertMove(Command, frozen=True, tag="revert_move"):
+    """An instance stays, or is back, where it was: its new place is given back."""
+
+    uuid: str
+
+
 class AddHosts(Command, frozen=True, tag="add_hosts"):
-    """Add compute hosts; all or none."""
+    """Add compute hosts; all or none. ``negative_free``: free_ram_mb and free_disk_mb of -1 are amounts; without it
+    they mean that the amount follows from the totals."""
 
     hosts: tuple[Host, ...]
+    negative_free: bool = False
+
+
+class ReportHosts(Command, frozen=True, tag="report_hosts"):
+    """Complete reports of compute hosts, in columns: ``same`` = fields of Host that all have alike, ``each`` = fields
+    by host, all of one length (``at``, ``includes``, ``service`` and ``inventories`` of the report among them); what is
+    in neither has its default. ``at`` is the command's time where it is left out. Instances whose claims no report has
+    included for ``claim_timeout`` seconds are released."""
+
+    each: dict[str, list[Any]]
+    same: dict[str, Any] = {}
+    claim_timeout: Annotated[float, msgspec.Meta(gt=0)] = CLAIM_TIMEOUT
 
 
 class RemoveHost(Command, frozen=True, tag="remove_host"):
@@ -191,7 +236,11 @@ EngineCommand = (
     | Spawned
     | Move
     | Resize
+    | BeginMove
+    | ConfirmMove
+    | RevertMove
     | AddHosts
+    | ReportHosts
     | RemoveHost
     | SetService
     | Heartbeats
@@ -246,6 +295,8 @@ class KnownSpec(msgspec.Struct):
     image: str | None = None
     judged: bool = False
     problem: HostlerError | None = None
+    written: bytes | None = None
+    """The spec with its flavor and image written out, once that was needed."""
 
 
 class Specs:
@@ -335,7 +386,13 @@ def edit(engine: Engine, command: EngineCommand, now: float) -> Any:
         case Heartbeats(names=names):
             return fleet.heartbeats(names, now)
         case AddHosts(hosts=hosts):
-            return add_hosts(fleet, hosts)
+            return add_hosts(fleet, hosts if command.negative_free else map(_derived, hosts))
+        case ReportHosts():
+            return report_hosts(fleet, reports_of(command, now), claim_timeout=command.claim_timeout)
+        case ConfirmMove(uuid=uuid):
+            return engine.confirm(uuid)
+        case RevertMove(uuid=uuid):
+            return engine.revert(uuid)
         case RemoveHost(name=name):
             return fleet.remove_provider(name)
         case SetService(name=name):
@@ -351,6 +408,77 @@ def edit(engine: Engine, command: EngineCommand, now: float) -> Any:
         case RemoveServerGroup(uuid=uuid):
             return fleet.remove_server_group(uuid)
     return _edit_provider(fleet, command)
+
+
+def _derived(host: Host) -> Host:
+    """The host, where -1 in place of what is free meant that it follows from the totals."""
+    changes: dict[str, Any] = {name: DERIVED for name in ("free_ram_mb", "free_disk_mb") if getattr(host, name) == -1}
+    return replace(host, **changes) if changes else host
+
+
+_OF_REPORT: Final = ("at", "includes", "service", "inventories")
+
+
+def reports_of(command: ReportHosts, now: float) -> tuple[HostReport, ...]:
+    """Reports out of columns. InvalidValue or UnknownName for what no report has. O(hosts)."""
+    each, same = command.each, command.same
+    lengths = {len(column) for column in each.values()}
+    if len(lengths) > 1:
+        raise InvalidValue(f"columns are of different lengths: {sorted(lengths)}", field="each")
+    twice = sorted(each.keys() & same.keys())
+    if twice:
+        raise InvalidValue(f"{twice[0]} is given for each and for all", field="same")
+    lines = []
+    for values in zip(*each.values(), strict=True):
+        own: Iterable[tuple[str, Any]] = zip(each, values, strict=True)
+        lines.append(same | dict(own))
+    return read_reports(lines, now)
+
+
+def read_reports(lines: Iterable[Mapping[str, Any]], now: float) -> tuple[HostReport, ...]:
+    """Reports out of plain values: the fields of a Host, and beside them those of the report. InvalidValue or
+    UnknownName for what no report has. O(hosts)."""
+    found = []
+    for line in lines:
+        fields: dict[str, Any] = {**line}
+        report = {name: fields.pop(name) for name in _OF_REPORT if name in fields}
+        found.append({"at": now, **report, "host": fields})
+    return from_plain(found, tuple[HostReport, ...], "reports")
+
+
+def columns_of(reports: Iterable[HostReport]) -> ReportHosts:
+    """Reports as they are sent: columns, and what all have alike once; defaults are left out. O(hosts)."""
+    lines = [{**_changed_fields(report.host), **_changed_fields(report)} for report in reports]
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    defaults = {**_HOST, **_REPORT}
+    columns = {name: [line.get(name, defaults.get(name)) for line in lines] for name in names}
+    same = {name: column[0] for name, column in columns.items() if all(value == column[0] for value in column)}
+    if len(lines) < 2 or len(same) == len(columns):
+        same = {}
+    return ReportHosts(each={name: column for name, column in columns.items() if name not in same}, same=same)
+
+
+def _changed_fields(value: Host | HostReport) -> dict[str, Any]:
+    """Fields of a host or report that are not their defaults."""
+    defaults = _HOST if isinstance(value, Host) else _REPORT
+    found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, HostReport):
+        del found["host"]
+    return {name: each for name, each in found.items() if name not in defaults or each != defaults[name]}
+
+
+def _defaults(kind: type[Host | HostReport]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    return found
+
+
+_HOST: Final = _defaults(Host)
+_REPORT: Final = _defaults(HostReport)
 
 
 def _edit_provider(fleet: Fleet, command: EngineCommand) -> Any:

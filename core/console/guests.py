@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from ...placement.types.decision import Decision
 from ...placement.types.errors import InvalidValue
+from ...placement.types.moves import Expiry, MoveKind
 from ..engine_commands import Place, SetService, asked
 from ..errors import from_value
 from .remote import LOCAL, REFUSED, SMALL, Asked, Remote
@@ -41,8 +42,48 @@ def release_guests(uuid: str, *more: str, remote: Remote = LOCAL) -> int:
 
 @move.default
 def move_guest(uuid: str, *, ask: Asked = SMALL, remote: Remote = LOCAL) -> int:
-    """Place an instance again on another host. Omitted options of its size and group keep their values."""
+    """Place an instance again on another host, by what was asked when it was placed; where options are given, by these
+    and its size and group."""
+    if ask == SMALL:
+        with remote.client() as client:
+            return _decided(remote, client.call("move", {"uuid": uuid}))
     return _replaced(remote, "move", uuid, ask)
+
+
+@move.command(name="begin")
+def begin_move(
+    uuid: str,
+    *,
+    kind: MoveKind = "cold_migrate",
+    expires_in: Annotated[float | None, Parameter(help="seconds after which the move ends by itself")] = None,
+    on_expiry: Expiry = "revert",
+    ask: Asked = SMALL,
+    remote: Remote = LOCAL,
+) -> int:
+    """Claim a new place for an instance and keep the old one until ``confirm`` or ``revert``. It is judged by what was
+    asked when it was placed; a resize says the new size."""
+    with remote.client() as client:
+        request = None if ask == SMALL else asked(ask.request(client.call("instance", {"uuid": uuid})))
+        values = {"uuid": uuid, "kind": kind, "expires_in": expires_in, "on_expiry": on_expiry, "request": request}
+        return _decided(remote, client.call("begin_move", values))
+
+
+@move.command(name="confirm")
+def confirm_move(uuid: str, *, remote: Remote = LOCAL) -> int:
+    """An instance has moved: what it held before is given back."""
+    return remote.do("confirm_move", {"uuid": uuid}, f"{uuid} has moved")
+
+
+@move.command(name="revert")
+def revert_move(uuid: str, *, remote: Remote = LOCAL) -> int:
+    """An instance stays, or is back, where it was: its new place is given back."""
+    return remote.do("revert_move", {"uuid": uuid}, f"{uuid} stays where it was")
+
+
+@move.command(name="list")
+def list_moves(*, remote: Remote = LOCAL) -> int:
+    """Moves under way."""
+    return remote.table(remote.ask("moves"))
 
 
 @resize.default

@@ -15,7 +15,7 @@ from cyclopts.validators import Number
 from ...placement.types.errors import InvalidValue
 from ...placement.types.from_builtins import from_plain
 from ...placement.types.host import Host
-from ..engine_commands import AddHosts
+from ..engine_commands import AddHosts, columns_of, read_reports
 from .remote import LOCAL, Remote
 
 host = cyclopts.App(name="host", help="List, show, add, remove, enable and disable hosts.")
@@ -66,7 +66,53 @@ def add(file: Path, *, remote: Remote = LOCAL) -> int:
     except (OSError, msgspec.DecodeError) as error:
         raise InvalidValue(f"{file} cannot be read: {error}", field="file") from None
     hosts = from_plain(values, tuple[Host, ...], "hosts")
-    return remote.do("add_hosts", AddHosts(hosts=hosts), f"{len(hosts)} hosts added")
+    return remote.do("add_hosts", AddHosts(hosts=hosts, negative_free=True), f"{len(hosts)} hosts added")
+
+
+@host.command(name="report")
+def report(file: Path, *, remote: Remote = LOCAL) -> int:
+    """Replace what is known of the hosts of a JSON file: a list of objects with the fields of hostler.Host, and beside
+    them ``at`` (seconds since the epoch; now), ``includes``, ``service`` and ``inventories`` of hostler.HostReport."""
+    try:
+        values = msgspec.json.decode(file.read_bytes(), type=list[dict[str, Any]])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InvalidValue(f"{file} cannot be read: {error}", field="file") from None
+    answer = remote.ask("report_hosts", columns_of(read_reports(values, time.time())))
+    if remote.as_json:
+        remote.show(answer)
+        return 0
+    print(f"{answer.applied} hosts reported, {answer.added} of them new")
+    for name in ("stale", "expired", "drift"):
+        found = getattr(answer, name)
+        if found:
+            print(f"{name}: {', '.join(found)}")
+    return 0
+
+
+@host.command(name="drift")
+def drift(*, remote: Remote = LOCAL) -> int:
+    """Hosts that differ from what their guests take, or whose guests no longer fit."""
+    found = remote.ask("drift")
+    if remote.as_json:
+        remote.show(found)
+        return 0
+    rows = [
+        [
+            each.node,
+            each.unexplained_vcpus,
+            each.unexplained_memory_mb,
+            each.unexplained_disk_gb,
+            ", ".join(f"{name} {amount}" for name, amount in each.beyond_capacity.items()),
+            each.lost_instances,
+        ]
+        for each in found
+    ]
+    head = ["node", "unexplained VCPU", "MiB", "GiB", "beyond capacity", "lost instances"]
+    if rows:
+        remote.lines(head, rows)
+    else:
+        print("none")
+    return 0
 
 
 @host.command(name="remove")

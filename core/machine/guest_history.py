@@ -19,7 +19,7 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue, NoValidHost
 from ...placement.types.guest_history import GuestHistory, PastGuest
 from ...placement.types.request import Flavor, RequestSpec
-from ..engine_commands import Asked, Move, Place, PlaceMany, Release, Resize
+from ..engine_commands import Asked, BeginMove, Move, Place, PlaceMany, Release, Resize
 from ..engine_commands import Placed as PlacedMany
 from ..tenancy.commands import CatalogCommand
 from .machine import ServiceMachine
@@ -88,7 +88,11 @@ class _Guests:
                         self._one_of_many(order.now, asked, outcome, position)
                 case Release(uuids=uuids) if not isinstance(outcome, HostlerError):
                     self._left(order.now, uuids)
-                case Resize(uuid=uuid, request=asked) | Move(uuid=uuid, request=asked):
+                case (
+                    Resize(uuid=uuid, request=asked)
+                    | Move(uuid=uuid, request=Asked() as asked)
+                    | BeginMove(uuid=uuid, request=Asked() as asked)
+                ):
                     self._changed(order.now, uuid, asked, outcome)
                 case PlacementWrite(command=DeleteAllocations(consumer=uuid)) if not isinstance(outcome, HostlerError):
                     self._left(order.now, [uuid])

@@ -16,10 +16,14 @@ import msgspec
 
 from ...ext.tables import format_uuid, make_many
 from ...placement.decide.batch_decisions import Decisions
+from ...placement.load.reports import expiring
+from ...placement.load.reports import report_hosts as load_reports
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue, NoValidHost
+from ...placement.types.host_report import Reported
+from ...placement.types.moves import PendingMove
 from ...placement.types.request import Request
-from ..engine_commands import AddServerGroup, Asked, Placed, RemoveServerGroup, edit
+from ..engine_commands import AddServerGroup, Asked, BeginMove, Placed, RemoveServerGroup, ReportHosts, edit, reports_of
 from ..errors import DEPENDS_ON_COMMAND, InternalError, StateUnknown, checked_outcome
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS
 from .phase_timing import PhaseSampler
@@ -158,6 +162,9 @@ class _Placing:
         engine = self.state.engine
         self._behind, self._uuids = engine.sequence, []
         self.decided.append(([each.position for each in waiting], decisions))
+        for each, row in zip(waiting, decisions.rows.tolist(), strict=True):
+            if row >= 0:
+                self.state.requests.keep(each.request.instance_uuids, self.state.kept_spec(each.asked))
         tenants, usage = self.state.tenants, self.state.usage
         for amounts, positions in decisions.taken():
             guests: dict[str, list[int]] = {}
@@ -238,18 +245,91 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
 
 
 def release(state: ServiceState, uuids: Sequence[str]) -> int:
-    """Remove guests, all or none."""
+    """Remove guests, all or none; what the sources of their moves hold goes with them."""
     held = [state.holding(uuid) for uuid in uuids]
+    held += [_source(state, uuid) for uuid in uuids if uuid in state.fleet.consumers.moves]
     count = state.engine.release(uuids)
     for project, amounts in held:
         state.usage.add(state.tenants, project, amounts, -1)
+    state.requests.forget(uuids)
     return count
 
 
-def replace(state: ServiceState, uuid: str, asked: Asked, now: float, *, leave: bool, rules: int) -> Decision:
-    """Place a guest again, in the pools of its project: on another host (``leave``), or wherever it fits with another
-    flavor. Under rules 0 a request without a project is in no pools."""
+def _source(state: ServiceState, uuid: str) -> tuple[str, dict[str, int]]:
+    """(project, amounts) that the source of a guest's move holds; the guest itself is counted at its target."""
+    move = state.fleet.consumers.moves[uuid]
+    if not move.migration or state.fleet.kernel.consumers.get(move.migration) < 0:
+        return state.project_of(uuid), {}
+    project, amounts = state.holding(move.migration)
+    return project, {name: amount for name, amount in amounts.items() if name != INSTANCES}
+
+
+def begin_move(state: ServiceState, command: BeginMove, now: float) -> Decision:
+    """Claim a new place for a guest and keep the old one. Both count in the project's usage, the instance once."""
+    uuid = command.uuid
     consumer = state.fleet.consumer(uuid)
+    asked = command.request if command.request is not None else state.asked_of(uuid)
+    project, before = state.holding(uuid)
+    if asked.project_id not in ("", project):
+        raise InvalidValue(f"instance {uuid} is in project {project!r}", field="project_id")
+    asked = msgspec.structs.replace(asked, project_id=project)
+    request = state.request(asked, now, (uuid,)).with_changes(user_id=consumer.user_id)
+    more = {name: amount for name, amount in state.amounts(request).items() if name != INSTANCES}
+    state.usage.check(state.tenants, project, more)
+    expires = None if command.expires_in is None else now + command.expires_in
+    options = {"kind": command.kind, "migration": command.migration, "on_expiry": command.on_expiry}
+    try:
+        decision = state.engine.begin_move(uuid, request, expires=expires, **options)  # type: ignore[arg-type]
+    except DEPENDS_ON_COMMAND:
+        raise _unforeseen() from None
+    if decision.placed:
+        taken = {name: amount for name, amount in state.holding(uuid)[1].items() if name != INSTANCES}
+        state.usage.add(state.tenants, project, taken)
+        if uuid in state.fleet.consumers.moves and not state.fleet.consumers.moves[uuid].migration:
+            state.usage.add(state.tenants, project, {name: n for name, n in before.items() if name != INSTANCES}, -1)
+        state.requests.keep_during_move(uuid, state.kept_spec(asked))
+    return decision
+
+
+def end_move(state: ServiceState, uuid: str, *, confirm: bool) -> PendingMove:
+    """Confirm or revert the move of a guest: one of its ends no longer counts."""
+    fleet = state.fleet
+    if uuid not in fleet.consumers.moves:
+        return state.engine.confirm(uuid) if confirm else state.engine.revert(uuid)  # which says that there is none
+    project, amounts = _source(state, uuid) if confirm else state.holding(uuid)
+    move = state.engine.confirm(uuid) if confirm else state.engine.revert(uuid)
+    amounts = {name: amount for name, amount in amounts.items() if name != INSTANCES}
+    state.usage.add(state.tenants, project, amounts, -1)
+    state.requests.end_move(uuid, confirm=confirm)
+    return move
+
+
+def expire_moves(state: ServiceState, now: float) -> None:
+    """End the moves whose time is over. O(moves)."""
+    for move in state.engine.moves():
+        if move.expires is not None and move.expires <= now:
+            end_move(state, move.instance, confirm=move.on_expiry == "confirm")
+
+
+def report_hosts(state: ServiceState, command: ReportHosts, now: float) -> Reported:
+    """Take in reports of hosts; claims that no report has had for too long are released, in the usage as well. Hosts
+    stay in their resource pools."""
+    reports = reports_of(command, now)
+    late = expiring(state.fleet, reports, claim_timeout=command.claim_timeout)
+    held = [state.holding(uuid) for uuid in late]
+    reported = load_reports(state.fleet, map(state.with_pools, reports), claim_timeout=command.claim_timeout)
+    for project, amounts in held:
+        state.usage.add(state.tenants, project, amounts, -1)
+    state.requests.forget(late)
+    return reported
+
+
+def replace(state: ServiceState, uuid: str, given: Asked | None, now: float, *, leave: bool, rules: int) -> Decision:
+    """Place a guest again, in the pools of its project: on another host (``leave``), or wherever it fits with another
+    flavor. Without a request it is judged by what was asked when it was placed. Under rules 0 a request without a
+    project is in no pools."""
+    consumer = state.fleet.consumer(uuid)
+    asked = given if given is not None else state.asked_of(uuid)
     project, before = state.holding(uuid)
     if asked.project_id not in ("", project):
         raise InvalidValue(f"instance {uuid} is in project {project!r}", field="project_id")
@@ -264,6 +344,7 @@ def replace(state: ServiceState, uuid: str, asked: Asked, now: float, *, leave: 
         decision = engine.move(uuid, request) if leave else engine.resize(uuid, request)
         if decision.placed:
             after = state.holding(uuid)[1]
+            state.requests.keep((uuid,), state.kept_spec(asked))
         return decision
     except DEPENDS_ON_COMMAND:
         raise _unforeseen() from None

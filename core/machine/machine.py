@@ -14,17 +14,23 @@ from ...placement.api.answers import Inventories, Provider, ProviderAggregates, 
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from ...placement.types.host import Aggregate
+from ...placement.types.host_report import Reported
+from ...placement.types.moves import PendingMove
 from ..engine_commands import (
     AddHosts,
     AddProvider,
     AddServerGroup,
+    BeginMove,
+    ConfirmMove,
     EngineCommand,
     Move,
     Place,
     PlaceMany,
     Release,
     RemoveServerGroup,
+    ReportHosts,
     Resize,
+    RevertMove,
     SetAggregates,
     SetPolicy,
     Spawned,
@@ -116,6 +122,14 @@ class ServiceMachine:
                 return guests.release(state, uuids)
             case Move() | Resize():
                 return self._replace(command, command.command)
+            case BeginMove():
+                return guests.begin_move(state, command.command, command.now)
+            case ConfirmMove(uuid=uuid):
+                return guests.end_move(state, uuid, confirm=True)
+            case RevertMove(uuid=uuid):
+                return guests.end_move(state, uuid, confirm=False)
+            case ReportHosts():
+                return guests.report_hosts(state, command.command, command.now)
             case SetPolicy(policy=policy):
                 state.engine = state.engine.fork(service_policy(policy))
                 state.policy = policy
@@ -243,6 +257,8 @@ class ServiceMachine:
     def _advance(self, now: float) -> None:
         engine = self.state.engine
         engine.fleet.advance(now, engine.policy.options.default.service_down_time)
+        if engine.fleet.consumers.moves:
+            guests.expire_moves(self.state, now)
 
 
 def _aggregates_of(command: EngineCommand) -> Iterable[Aggregate]:
@@ -262,7 +278,9 @@ def guests_named(command: AnyCommand) -> Sequence[str]:
     match command:
         case Release(uuids=uuids) | Spawned(uuids=uuids):
             return uuids
-        case Move(uuid=uuid) | Resize(uuid=uuid):
+        case (
+            Move(uuid=uuid) | Resize(uuid=uuid) | BeginMove(uuid=uuid) | ConfirmMove(uuid=uuid) | RevertMove(uuid=uuid)
+        ):
             return (uuid,)
         case PlacementWrite(command=write):
             return consumers_of(write)
@@ -272,6 +290,8 @@ def guests_named(command: AnyCommand) -> Sequence[str]:
 _RESULTS: Final[dict[str, Any]] = {
     "decision": Decision,
     "placed": PlacedMany,
+    "reported": Reported,
+    "move": PendingMove,
     **{kind.__name__: kind for kind in (Provider, Inventories, ProviderTraits, ProviderAggregates)},
 }
 

@@ -9,12 +9,17 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 import numpy as np
 
+from ...ext.constants import UNCOUNTED
+from ...ext.tables import format_uuid
+from ...placement.decide.engine import Engine
 from ...placement.decide.explain.explanation import Explanation
 from ...placement.decide.fits import Fit
 from ...placement.fleet.fleet import Fleet
 from ...placement.fleet.host_view import HostView
+from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ...placement.types.host import Service
+from ...placement.types.moves import PendingMove
 from ...placement.types.request import Flavor, Image
 from .. import engine_commands as p
 from ..errors import ErrorValue, to_value
@@ -73,6 +78,14 @@ class WhatIf(Query, frozen=True):
 
     commands: Annotated[list[p.EngineCommand], msgspec.Meta(max_length=10_000)]
     policy: dict[str, dict[str, Any]] | None = None
+
+
+class ShowMoves(Query, frozen=True):
+    """Moves under way. For readers of the cloud."""
+
+
+class ShowDrift(Query, frozen=True):
+    """Hosts that differ from what their guests take, or whose guests no longer fit. For readers of the cloud."""
 
 
 class ShowUsage(Query, frozen=True):
@@ -189,6 +202,18 @@ class InstanceDetail(msgspec.Struct, frozen=True, kw_only=True):
     building: bool
     resources: dict[str, int]
     elsewhere: dict[str, dict[str, int]]
+
+
+class DriftLine(msgspec.Struct, frozen=True):
+    """A host that differs from what its guests take: usage without a consumer in vCPUs, MiB and GiB, what it holds
+    beyond its capacity by resource class, and instances that hold an allocation and that the host has no more."""
+
+    node: str
+    unexplained_vcpus: int
+    unexplained_memory_mb: int
+    unexplained_disk_gb: int
+    beyond_capacity: dict[str, int]
+    lost_instances: list[str]
 
 
 class UsageAndLimits(msgspec.Struct, frozen=True):
@@ -374,6 +399,23 @@ def _instance(state: ServiceState, user: str, query: Instance) -> InstanceDetail
     )
 
 
+def _moves(state: ServiceState, user: str, query: ShowMoves) -> list[PendingMove]:
+    return state.engine.moves()
+
+
+def _drift(state: ServiceState, user: str, query: ShowDrift) -> list[DriftLine]:
+    fleet = state.fleet
+    blocks, found = fleet.store.inventory, []
+    for row in fleet.drift().tolist():
+        beyond = blocks["used"][:, row] - np.maximum(blocks["limit"][:, row], 0)
+        over = {name: int(beyond[index]) for index, name in enumerate(fleet.resource_classes) if beyond[index] > 0}
+        lines = [fleet.kernel.consumer(consumer) for consumer in fleet.kernel.consumers_on(row)]
+        lost = sorted(format_uuid(line[0], line[1]) for line in lines if line[7] & UNCOUNTED)
+        vcpus, memory_mb, disk_gb = blocks["base"][:3, row].tolist()
+        found.append(DriftLine(fleet.name(row), vcpus, memory_mb, disk_gb, over, lost))
+    return found
+
+
 def _explain(state: ServiceState, user: str, query: Explain) -> Explanation:
     return state.engine.explain(state.request(query.request, None), top=query.top)
 
@@ -406,14 +448,30 @@ def _try(state: ServiceState, engine: Any, command: p.EngineCommand) -> Any:
             return list(engine.place_many([state.request(request, None) for request in requests]))
         case p.Release(uuids=uuids):
             return engine.release(uuids)
-        case p.Move(uuid=uuid, request=request) | p.Resize(uuid=uuid, request=request):
-            consumer = engine.fleet.consumer(uuid)
-            request = msgspec.structs.replace(request, project_id=consumer.project_id, user_id=consumer.user_id)
-            again = engine.move if isinstance(command, p.Move) else engine.resize
-            return again(uuid, state.request(request, None))
+        case (
+            p.Move(uuid=uuid, request=given)
+            | p.Resize(uuid=uuid, request=given)
+            | p.BeginMove(uuid=uuid, request=given)
+        ):
+            return _try_move(state, engine, command, given or state.asked_of(uuid))
         case p.SetPolicy():
             raise InvalidValue("another policy is given beside the commands", field="policy")
     return p.edit(engine, command, engine.fleet.now)
+
+
+def _try_move(
+    state: ServiceState, engine: Engine, command: p.Move | p.Resize | p.BeginMove, asked: p.Asked
+) -> Decision:
+    consumer = engine.fleet.consumer(command.uuid)
+    asked = msgspec.structs.replace(asked, project_id=consumer.project_id, user_id=consumer.user_id)
+    request = state.request(asked, None)
+    match command:
+        case p.BeginMove(uuid=uuid, kind=kind):
+            return engine.begin_move(uuid, request, kind=kind)
+        case p.Move(uuid=uuid):
+            return engine.move(uuid, request)
+        case p.Resize(uuid=uuid):
+            return engine.resize(uuid, request)
 
 
 def _capacity(state: ServiceState, user: str, query: Capacity) -> dict[str, CapacityOf]:
@@ -546,6 +604,8 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     Explain: _explain,
     Fits: _fits,
     WhatIf: _what_if,
+    ShowMoves: _moves,
+    ShowDrift: _drift,
     ShowUsage: _usage,
     Capacity: _capacity,
     Domains: _domains,
@@ -559,4 +619,6 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     ListPools: _pools,
     ShowPolicy: _policy,
 }
-FOR_CLOUD_READERS: Final = frozenset({Hosts, ShowHost, Explain, WhatIf, Capacity, Domains, ListPools, ShowPolicy})
+FOR_CLOUD_READERS: Final = frozenset(
+    {Hosts, ShowHost, ShowMoves, ShowDrift, Explain, WhatIf, Capacity, Domains, ListPools, ShowPolicy}
+)

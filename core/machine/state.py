@@ -18,6 +18,7 @@ from ...placement.persist import file as fleet_file
 from ...placement.policy.policy import Policy
 from ...placement.types.errors import InvalidValue, NoValidHost
 from ...placement.types.host import Aggregate
+from ...placement.types.host_report import HostReport
 from ...placement.types.request import Request, RequestSpec
 from ..engine_commands import Asked, Specs
 from ..errors import DataDamaged, from_value, newer_format, to_value
@@ -26,6 +27,7 @@ from ..tenancy.catalog import Catalog, may_use, unknown
 from ..tenancy.pools import Pools
 from ..tenancy.tenants import Tenants
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS, Usage
+from .kept_requests import KeptRequests
 from .phase_timing import PhaseSampler
 
 FORMAT: Final = 1
@@ -51,6 +53,7 @@ class _Kept(msgspec.Struct):
     catalog: Catalog = msgspec.field(default_factory=Catalog)
     group_owners: dict[str, str] = {}
     rules: int = 0
+    requests: KeptRequests = msgspec.field(default_factory=KeptRequests)
 
 
 def service_policy(values: Mapping[str, Mapping[str, Any]]) -> Policy:
@@ -86,6 +89,8 @@ class ServiceState:
         """Projects of the server groups that were kept for one, by uuid."""
         self.rules = 0
         """Newest revision of the rules under which an order was given."""
+        self.requests = KeptRequests()
+        """What guests were asked with."""
         self.sampler: PhaseSampler | None = None
         """Samples the phases of placements, if enabled."""
         self._pooled: dict[tuple[int, tuple[str, ...]], tuple[RequestSpec, RequestSpec]] = {}
@@ -120,6 +125,16 @@ class ServiceState:
     def spec_of(self, asked: Asked) -> RequestSpec:
         """The spec of a request. InvalidValue or UnknownName if it has none. O(1) if known."""
         return self.specs.of(asked.spec)
+
+    def kept_spec(self, asked: Asked) -> bytes | msgspec.Raw:
+        """The spec of a request as it is kept for its guests: a flavor or image that it names is written out, since it
+        may be another one later. O(1) if known."""
+        known = self.specs.known(asked.spec)
+        if known.flavor is None and known.image is None:
+            return asked.spec
+        if known.written is None:
+            known.written = msgspec.msgpack.encode(known.spec)
+        return known.written
 
     def check_spec_of_tenant(self, asked: Asked) -> None:
         """HostlerError if a spec may come from cloud admins only, or names what its project may not use. O(1) for a
@@ -245,6 +260,27 @@ class ServiceState:
             if aggregate.uuid in pools:
                 raise _is_a_pool(pools[aggregate.uuid])
 
+    def with_pools(self, report: HostReport) -> HostReport:
+        """A report whose host stays in its resource pools, which hosts know nothing of. O(aggregates)."""
+        name, given = report.host.nodename or report.host.host, report.host.aggregates
+        if not self.pools.pools:
+            return report
+        if self.fleet.names.find(name) < 0:
+            self.check_no_pools(given)
+            return report
+        kept = (*self.without_pools(name, given), *self.pool_aggregates(name))
+        return replace(report, host=replace(report.host, aggregates=kept)) if kept != given else report
+
+    def asked_of(self, uuid: str) -> Asked:
+        """What an instance was asked with. UnknownName if there is no such instance, InvalidValue if what it was asked
+        with is not known: it came by the Placement API, a host's report, or an earlier version. O(1)."""
+        self.fleet.consumer_id(uuid, field="uuid")
+        spec = self.requests.get(uuid)
+        if spec is None:
+            problem = f"it is not known what instance {uuid} was asked with"
+            raise InvalidValue(problem, field="request", hint="give the request")
+        return Asked(spec=spec)
+
     # snapshots
 
     def save(self, folder: Path) -> None:
@@ -261,6 +297,7 @@ class ServiceState:
             catalog=self.catalog,
             group_owners=self.group_owners,
             rules=self.rules,
+            requests=self.requests,
         )
         (folder / "state").write_bytes(msgspec.msgpack.encode(kept))
 
@@ -283,4 +320,5 @@ class ServiceState:
         self.tenants, self.usage, self.pools, self.catalog = kept.tenants, kept.usage, kept.pools, kept.catalog
         self.group_owners, self.rules = kept.group_owners, kept.rules
         self.specs.forget_named(self.catalog)
+        self.requests = kept.requests
         self._pooled.clear()

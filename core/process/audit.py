@@ -232,6 +232,8 @@ def _on(command: Any) -> list[str]:
             return [f"project:{project}" for project in dict.fromkeys(request.project_id for request in requests)]
         case p.Release(uuids=uuids) | p.Spawned(uuids=uuids):
             return list(uuids[:100])
+        case p.ReportHosts(each=each):
+            return [str(name) for name in each.get("nodename", each.get("host", ()))[:100]]
         case p.AddHosts(hosts=hosts):
             return [host.nodename or host.host for host in hosts[:100]]
         case CreateToken(id=name, user=user):

@@ -10,6 +10,8 @@ import msgspec
 from ...placement.decide.explain.explanation import Explanation
 from ...placement.decide.fits import Fit
 from ...placement.types.decision import Decision
+from ...placement.types.host_report import Reported
+from ...placement.types.moves import PendingMove
 from .. import engine_commands as p
 from ..machine import queries as q
 from ..tenancy import commands as c
@@ -124,6 +126,10 @@ _COMMANDS: Final[dict[type[Any], Any]] = {
     p.PlaceMany: p.Placed,
     p.Move: Decision,
     p.Resize: Decision,
+    p.BeginMove: Decision,
+    p.ConfirmMove: PendingMove,
+    p.RevertMove: PendingMove,
+    p.ReportHosts: Reported,
     p.Release: int,
     p.Spawned: None,
     p.AddHosts: int,
@@ -168,6 +174,8 @@ _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "explain": (q.Explain, Explanation),
     "fits": (q.Fits, Fit),
     "what_if": (q.WhatIf, list[q.Tried]),
+    "moves": (q.ShowMoves, list[PendingMove]),
+    "drift": (q.ShowDrift, list[q.DriftLine]),
     "usage": (q.ShowUsage, q.UsageAndLimits),
     "capacity": (q.Capacity, dict[str, q.CapacityOf]),
     "domains": (q.Domains, list[str]),

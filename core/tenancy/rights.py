@@ -17,11 +17,14 @@ from ...placement.types.request import RequestSpec, ServerGroup
 from ..engine_commands import (
     AddServerGroup,
     Asked,
+    BeginMove,
+    ConfirmMove,
     Place,
     PlaceMany,
     Release,
     RemoveServerGroup,
     Resize,
+    RevertMove,
     Spawned,
 )
 from . import admission
@@ -76,7 +79,7 @@ def check(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -
         if tenants.role(user, need.scope) < RANK[need.role]:
             raise _refusal(user, command, need)
     match command:
-        case Place(request=request) | Resize(request=request):
+        case Place(request=request) | Resize(request=request) | BeginMove(kind="resize", request=Asked() as request):
             _check_requests(tenants, user, (request,), facts, rules)
         case PlaceMany(requests=requests):
             _check_requests(tenants, user, requests, facts, rules)
@@ -104,7 +107,9 @@ def needs(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -
             return [Need("member", project_scope(project)) for project in projects]
         case Release(uuids=uuids) | Spawned(uuids=uuids):
             return _to_touch(uuids, facts)
-        case Resize(uuid=uuid):
+        case Resize(uuid=uuid) | ConfirmMove(uuid=uuid) | RevertMove(uuid=uuid):
+            return _to_touch((uuid,), facts)
+        case BeginMove(uuid=uuid, kind="resize", request=Asked()):
             return _to_touch((uuid,), facts)
         case c.Grant(role=role, scope=scope) | c.Revoke(role=role, scope=scope):
             # An admin hands on what they have, within what they have.

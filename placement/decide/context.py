@@ -119,7 +119,7 @@ class DecisionContext:
             signature.refresh()  # a rule may raise for a host that changed, which the scan reports
             if not signature.ranks:
                 return None
-        if group is not None and self._fleet.shared_service_hosts:
+        if group is not None and (self._fleet.shared_service_hosts or self._fleet.consumers.also_on):
             return None
         if request.alternates and len(self._fleet.cells()) > 1:
             return None
@@ -128,7 +128,15 @@ class DecisionContext:
     # hosts
 
     def rows_holding(self, uuid: str) -> list[int]:
-        """Rows of the service host that holds an instance; empty if none does. O(1)."""
+        """Rows of the service hosts that an instance stands on, two while it moves; empty if there is none. O(1), and
+        O(hosts with moving instances)."""
+        rows = self._rows_of_consumer(uuid)
+        for row, instances in self.fleet.consumers.also_on.items():
+            if uuid in instances:
+                rows += [each for each in self.fleet.nodes.siblings(row) if each not in rows]
+        return rows
+
+    def _rows_of_consumer(self, uuid: str) -> list[int]:
         if not re.fullmatch(r"[0-9a-fA-F-]{32,36}", uuid):
             return []
         try:

@@ -11,9 +11,11 @@ from ..fleet.fleet import Fleet, whole_number
 from ..policy.policy import Policy
 from ..request.checks import check_request, check_spec
 from ..types.decision import Decision
-from ..types.errors import InvalidValue
+from ..types.errors import InUse, InvalidValue
+from ..types.moves import Expiry, MoveKind, PendingMove
 from ..types.request import Request
 from ..types.validation import shown
+from . import moves
 from .batch import place_batch
 from .batch_decisions import Decisions
 from .context import DecisionContext
@@ -139,8 +141,11 @@ class Engine:
 
     def release(self, uuids: str | Iterable[str]) -> int:
         """Remove consumers and give back what they took; returns how many. UnknownName, and nothing changed, if one is
-        unknown."""
-        return self.fleet.release_uuids(_listed(uuids))
+        unknown. What the source of a guest's move holds goes with the guest."""
+        given = _listed(uuids)
+        if self.fleet.consumers.moves:
+            return moves.release(self.fleet, given)
+        return self.fleet.release_uuids(given)
 
     def spawned(self, uuids: str | Iterable[str]) -> None:
         """The guests have been built: they no longer count among their hosts' io operations. UnknownName, and nothing
@@ -189,6 +194,8 @@ class Engine:
         check_request(request)
         check_spec(request.spec)
         consumer, guest = fleet.consumer_id(uuid), fleet.consumer(uuid)
+        if uuid in fleet.consumers.moves:
+            raise InUse(f"instance {uuid} is being moved", field="uuid", hint="confirm or revert that move first")
         spec = request.spec
         if leave:
             host = fleet.service_host(fleet.row(guest.provider))
@@ -212,6 +219,91 @@ class Engine:
             fleet.history.go(start)
             self.sequence = sequence
             raise
+
+    # moves in two phases
+
+    def begin_move(
+        self,
+        uuid: str,
+        request: Request,
+        *,
+        kind: MoveKind = "cold_migrate",
+        migration: str | None = None,
+        expires: float | None = None,
+        on_expiry: Expiry = "revert",
+    ) -> Decision:
+        """Claim a new place for a guest and keep the old one, until ``confirm`` or ``revert``.
+
+        Both ends count for capacity and server groups. ``request`` is what was asked for the guest; of it are kept and
+        dropped, by ``kind``, what Nova's conductor keeps and drops: forced hosts go, the source is ignored (but for a
+        resize, which adds up on one host), and the guest stays in its cell unless the request allows another.
+        ``migration``: uuid of the consumer that holds the source, made if left out. At ``expires`` (seconds since the
+        epoch) ``expire_moves`` reverts or confirms the move, as ``on_expiry`` says. A refusal, and an error, leave all
+        as it was. InUse if a move is under way; InvalidValue for the evacuation of a host that is up.
+        """
+        moves.check_kind(kind, on_expiry)
+        fleet = self.fleet
+        check_request(request)
+        check_spec(request.spec)
+        guest = fleet.consumer(uuid)
+        row = fleet.row(guest.provider)
+        moves.check_source(fleet, row, kind)
+        request = request.with_changes(
+            instance_uuids=(uuid,),
+            spec=moves.spec_for(fleet, request.spec, row, kind),
+            project_id=request.project_id or guest.project_id,
+            user_id=request.user_id or guest.user_id,
+            server_group=guest.server_group if request.server_group is None else request.server_group,
+        )
+        start, sequence = fleet.history.hold(), self.sequence
+        try:
+            holder = moves.hold_source(fleet, uuid, migration)
+            decision = self.place(request)
+            if not decision.placed:
+                fleet.history.go(start)
+                return decision
+            target = decision.selected.node
+            move = PendingMove(
+                instance=uuid,
+                migration=holder,
+                kind=kind,
+                source=guest.provider,
+                target=target,
+                began=fleet.now,
+                expires=expires,
+                on_expiry=on_expiry,
+            )
+            moves.note_move(fleet, move)
+            return decision
+        except BaseException:
+            fleet.history.go(start)
+            self.sequence = sequence
+            raise
+
+    def begin_resize(self, uuid: str, request: Request, **options: Any) -> Decision:
+        """``begin_move`` for another flavor; the guest's own host is as good as any, and holds both sizes meanwhile."""
+        return self.begin_move(uuid, request, kind="resize", **options)
+
+    def confirm(self, uuid: str) -> PendingMove:
+        """The guest has moved: what it held before is given back. UnknownName if no move is under way."""
+        return moves.confirm(self.fleet, uuid)
+
+    def revert(self, uuid: str) -> PendingMove:
+        """The guest stays, or is back, where it was; needs no room and cannot fail for lack of it. UnknownName if no
+        move is under way."""
+        return moves.revert(self.fleet, uuid)
+
+    def moves(self) -> list[PendingMove]:
+        """Moves under way, in order of their instances. O(moves)."""
+        under_way = self.fleet.consumers.moves
+        return [under_way[uuid] for uuid in sorted(under_way)]
+
+    def expire_moves(self, now: float) -> list[PendingMove]:
+        """End the moves whose time is over at ``now``; returns them. O(moves)."""
+        over = moves.expired(self.fleet, now)
+        for move in over:
+            (self.confirm if move.on_expiry == "confirm" else self.revert)(move.instance)
+        return over
 
     # forks
 

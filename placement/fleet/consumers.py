@@ -20,6 +20,7 @@ from ..numa.fit import FittedNuma
 from ..types.errors import DuplicateName, InvalidValue, UnknownName
 from ..types.host import PciPool
 from ..types.host_classes import Interned
+from ..types.moves import PendingMove
 from ..types.validation import uuid_words
 from .change_log import ChangeLog, rows_array
 from .interned_pci import PciStates
@@ -105,6 +106,8 @@ class Consumers:
         """Consumers that the last report of their host left out, and when a report first did."""
         self.also_on: dict[int, dict[str, Mapping[str, Any]]] = {}
         """By row: uuid -> image properties of instances whose consumer is on another row (a migration's two ends)."""
+        self.moves: dict[str, PendingMove] = {}
+        """Moves under way, by instance."""
         self._figures: NDArray[np.float64] = np.zeros((0, 3))
         self.shapes: dict[tuple[tuple[tuple[int, int], ...], int, int, int], int] = {}
 
@@ -270,6 +273,22 @@ class Consumers:
         """Note since when reports leave consumers out; None: they do no more. O(changes)."""
         before = {consumer: self.missing.get(consumer) for consumer in changes}
         self._change_log.make(partial(_put_each, self.missing, changes), partial(_put_each, self.missing, before))
+
+    def rename(self, consumer: int, words: tuple[int, int]) -> None:
+        """Give a consumer another uuid, which none has. O(1)."""
+        before = self._kernel.consumer(consumer)[:2]
+        put = partial(self._kernel.rename_consumer, consumer)
+        self._change_log.make(partial(put, *words), partial(put, *before))
+
+    def put_note(self, consumer: int, note: Note | None) -> None:
+        """Say what Placement's API tells of a consumer; None: what follows from the kernel. O(1)."""
+        put, before = partial(_put_each, self.notes), self.notes.get(consumer)
+        self._change_log.make(partial(put, {consumer: note}), partial(put, {consumer: before}))
+
+    def put_move(self, uuid: str, move: PendingMove | None) -> None:
+        """Remember the move of an instance, or (None) forget it. O(1)."""
+        put, before = partial(_put_each, self.moves), self.moves.get(uuid)
+        self._change_log.make(partial(put, {uuid: move}), partial(put, {uuid: before}))
 
     def stand_on(self, row: int, instances: Mapping[str, Mapping[str, Any]]) -> None:
         """Say which instances stand on a row whose consumers are on other rows. O(1)."""

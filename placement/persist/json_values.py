@@ -16,6 +16,7 @@ from ..fleet.custom_names import Registry
 from ..types.errors import InvalidValue
 from ..types.host import Aggregate, PciPool
 from ..types.host_classes import HostClass, Interned
+from ..types.moves import PendingMove
 from .arrays import Arrays
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Values(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     notes: list[tuple[int, Note]] = []
     missing: list[tuple[int, float]] = []
     also_on: list[tuple[int, dict[str, dict[str, Any]]]] = []
+    moves: list[PendingMove] = []
     registry: Registry = msgspec.field(default_factory=Registry)
 
 
@@ -93,6 +95,7 @@ def write_values(fleet: Fleet) -> Arrays:
             (row, {uuid: dict(known) for uuid, known in held.items()})
             for row, held in sorted(fleet.consumers.also_on.items())
         ],
+        moves=[move for _, move in sorted(fleet.consumers.moves.items())],
         registry=fleet.registry,
     )
     return {"values": np.frombuffer(_TEXT.encode(values), np.uint8)}
@@ -153,6 +156,7 @@ def read_values(fleet: Fleet, arrays: Arrays) -> None:
         fleet.consumers.keep_extras(consumer, extras)
     fleet.consumers.notes.update(values.notes)
     fleet.consumers.missing.update(values.missing)
+    fleet.consumers.moves.update({move.instance: move for move in values.moves})
     fleet.consumers.also_on.update((row, {**held}) for row, held in values.also_on)
     fleet.registry = values.registry
     fleet.registry.demand_sound()

@@ -15,6 +15,7 @@ from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import NotAllowed
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.host import Aggregate
+from hostler.placement.types.host_report import HostReport
 from hostler.placement.types.request import Flavor, Image
 from tests.core.orders import asked, hosts, machine, order, place, uuid_of
 
@@ -69,6 +70,9 @@ SCOPED: Final[dict[str, tuple[Make, set[str]]]] = {
     "release": (lambda w: p.Release(uuids=(w["guest"],)), MEMBERS),
     "spawned": (lambda w: p.Spawned(uuids=(w["guest"],)), MEMBERS),
     "resize": (lambda w: p.Resize(uuid=w["guest"], request=asked(vcpus=2)), MEMBERS),
+    "begin_move": (lambda w: p.BeginMove(uuid=w["guest"], kind="resize", request=asked(vcpus=2)), MEMBERS),
+    "confirm_move": (lambda w: p.ConfirmMove(uuid=w["guest"]), MEMBERS),
+    "revert_move": (lambda w: p.RevertMove(uuid=w["guest"]), MEMBERS),
     "create_project": (lambda w: c.CreateProject(id="new", parent=w["project"]), PROJECT_ADMINS),
     "create_project in a domain": (lambda w: c.CreateProject(id="new", domain=w["domain"]), DOMAIN_ADMINS),
     "add_server_group": (
@@ -109,6 +113,10 @@ about them for cloud readers, unless a role is one of the cloud anyway."""
 
 OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "move": (p.Move(uuid=uuid_of(1), request=asked()), CLOUD),
+    "begin_move of a migration": (p.BeginMove(uuid=uuid_of(1)), CLOUD),
+    "report_hosts": (p.columns_of([HostReport(host=hosts(1)[0], at=1e9)]), CLOUD),
+    "moves": (q.ShowMoves(), CLOUD_READERS),
+    "drift": (q.ShowDrift(), CLOUD_READERS),
     "add_hosts": (p.AddHosts(hosts=hosts(4)[3:]), CLOUD),
     "remove_host": (p.RemoveHost(name="node-2"), CLOUD),
     "set_service": (p.SetService(name="node-0", disabled=True), CLOUD),

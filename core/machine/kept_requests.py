@@ -1,0 +1,86 @@
+"""What each guest was asked with: its RequestSpec and server group, so that a later move is judged by it. It knows no
+fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+
+@dataclass
+class KeptRequests:
+    """Specs as they were sent, each once; ``of_guest``: uuid -> position in ``specs``. ``counts``: guests that have
+    the spec; one that none has is forgotten, and its place taken by the next new one."""
+
+    specs: list[bytes] = field(default_factory=list)
+    of_guest: dict[str, int] = field(default_factory=dict)
+    counts: list[int] = field(default_factory=list)
+    free: list[int] = field(default_factory=list)
+    moving: dict[str, bytes] = field(default_factory=dict)
+    """By guest whose move is under way: the spec that it comes back to if the move is reverted."""
+
+    def __post_init__(self) -> None:
+        self._known = {spec: index for index, spec in enumerate(self.specs) if self.counts[index]}
+
+    def keep(self, uuids: Iterable[str], spec: msgspec.Raw | bytes) -> None:
+        """Guests were placed with a spec, which replaces the one they had. O(guests)."""
+        data = bytes(spec)
+        index = self._known.get(data)
+        if index is None:
+            index = self._known[data] = self._place(data)
+        for uuid in uuids:
+            before = self.of_guest.get(uuid)
+            if before != index:
+                self.of_guest[uuid] = index
+                self.counts[index] += 1
+                if before is not None:
+                    self._drop(before)
+        if not self.counts[index]:
+            self._drop_spec(index)
+
+    def keep_during_move(self, uuid: str, spec: msgspec.Raw | bytes) -> None:
+        """A guest's move began with a spec. O(1)."""
+        before = self.get(uuid)
+        if before is not None:
+            self.moving[uuid] = bytes(before)
+        self.keep((uuid,), spec)
+
+    def end_move(self, uuid: str, *, confirm: bool) -> None:
+        """A guest's move has ended. O(1)."""
+        before = self.moving.pop(uuid, None)
+        if before is not None and not confirm:
+            self.keep((uuid,), before)
+
+    def forget(self, uuids: Iterable[str]) -> None:
+        """Guests are gone. O(guests)."""
+        for uuid in uuids:
+            self.moving.pop(uuid, None)
+            index = self.of_guest.pop(uuid, None)
+            if index is not None:
+                self._drop(index)
+
+    def get(self, uuid: str) -> msgspec.Raw | None:
+        """The spec that a guest was placed with; None if it is not known. O(1)."""
+        index = self.of_guest.get(uuid)
+        return None if index is None else msgspec.Raw(self.specs[index])
+
+    def _place(self, data: bytes) -> int:
+        if self.free:
+            index = self.free.pop()
+            self.specs[index] = data
+            return index
+        self.specs.append(data)
+        self.counts.append(0)
+        return len(self.specs) - 1
+
+    def _drop(self, index: int) -> None:
+        self.counts[index] -= 1
+        if not self.counts[index]:
+            self._drop_spec(index)
+
+    def _drop_spec(self, index: int) -> None:
+        del self._known[self.specs[index]]
+        self.specs[index] = b""
+        self.free.append(index)

@@ -1,0 +1,225 @@
+"""Reports of hosts and moves in two phases as commands of the service: in the journal's form, in quotas, by what was
+asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from hostler.core import engine_commands as p
+from hostler.core.machine import queries as q
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.tenancy import commands as c
+from hostler.core.tenancy.errors import QuotaExceeded
+from hostler.placement.types.errors import HostlerError, InvalidValue, UnknownName
+from hostler.placement.types.host import Aggregate, Host, NumaCell, NumaTopology, RunningInstance, Service
+from hostler.placement.types.host_report import HostReport
+from hostler.placement.types.request import Flavor
+
+from .orders import NOW, asked, hosts, machine, order, place, uuid_of
+
+GUEST = uuid_of(1)
+
+
+def do(m: ServiceMachine, command: Any, *, now: float = NOW) -> Any:
+    """Carry out a command as the journal has it."""
+    return m.apply(m.decode(m.encode(order(command, now=now))))
+
+
+def used(m: ServiceMachine, project: str = "p") -> dict[str, int]:
+    return m.state.usage.of(f"project:{project}")
+
+
+def with_project(m: ServiceMachine, **limits: int) -> None:
+    do(m, c.CreateDomain(id="d"))
+    do(m, c.CreateProject(id="p", domain="d"))
+    if limits:
+        do(m, c.SetLimits(scope="project:p", limits=limits))
+
+
+def test_reports_go_through_the_journal_in_columns() -> None:
+    m = machine(2)
+    do(m, place(1))
+    cell = NumaCell(id=0, cpuset=frozenset({0, 1}), memory=1024)
+    guest = RunningInstance(flavor=Flavor(name="f", vcpus=2, memory_mb=512))
+    given = [
+        HostReport(
+            host=Host(
+                host=f"node-{number}",
+                vcpus_total=32,
+                total_usable_ram_mb=131_072,
+                metrics={"m": float(number)},
+                numa_topology=NumaTopology(cells=(cell,)) if number else None,
+                instances={} if number else {GUEST: {}, uuid_of(7): guest},
+            ),
+            at=NOW - 1,
+            includes=frozenset({GUEST}) if number == 0 else None,
+            service=Service(disabled=True) if number else None,
+        )
+        for number in range(2)
+    ]
+    command = p.columns_of(given)
+    assert command.same == {"vcpus_total": 32, "total_usable_ram_mb": 131_072, "at": NOW - 1}
+    decoded = msgspec.msgpack.decode(msgspec.msgpack.encode(command), type=p.ReportHosts)
+    assert [each.at for each in p.reports_of(decoded, NOW)] == [NOW - 1] * 2
+    assert do(m, command).applied == 2
+    fleet = m.state.fleet
+    assert fleet.column("vcpus_total").tolist() == [32, 32]
+    assert fleet.consumer(uuid_of(7)).resources == {"VCPU": 2, "MEMORY_MB": 512}
+    assert [fleet.host_class(row).disabled for row in range(2)] == [False, True]
+    fleet.check()
+
+
+@pytest.mark.parametrize(
+    ("command", "field"),
+    [
+        (p.ReportHosts(each={"host": ["a"], "vcpus_total": [1, 2]}), "each"),
+        (p.ReportHosts(each={"host": ["a"]}, same={"host": "b"}), "same"),
+        (p.ReportHosts(each={"host": ["a"], "vcpus_total": [1]}), "reports"),
+        (p.ReportHosts(each={"host": ["a"], "colour": ["red"]}), "reports"),
+    ],
+)
+def test_columns_that_are_no_reports_are_refused(command: p.ReportHosts, field: str) -> None:
+    m = machine(1)
+    with pytest.raises(HostlerError) as caught:
+        do(m, command)
+    assert field in f"{caught.value.field} {caught.value}"
+
+
+def test_minus_one_mib_free_is_derived_only_in_old_commands() -> None:
+    m = machine(0)
+    old = Host(host="old", vcpus_total=1, total_usable_ram_mb=1024, free_ram_mb=-1)
+    do(m, p.AddHosts(hosts=(old,)))
+    do(m, p.AddHosts(hosts=(replace(old, host="new"),), negative_free=True))
+    assert m.state.fleet.column("free_ram_mb").tolist() == [1024, -1]
+
+
+def test_a_claim_that_no_report_has_leaves_its_quota() -> None:
+    m = machine(1)
+    with_project(m)
+    do(m, place(1, project="p"))
+    for later in (10, 700):
+        reported = do(m, p.columns_of([HostReport(host=hosts(1)[0], at=NOW + later)]), now=NOW + later)
+    assert reported.expired == (GUEST,)
+    assert used(m) == {}
+
+
+def test_a_report_leaves_a_host_in_its_pools() -> None:
+    m = machine(1)
+    do(m, c.CreatePool(id="gold", hosts=("node-0",)))
+    zone = Aggregate(uuid=uuid_of(900), name="z", metadata={"availability_zone": "z"})
+    host = Host(host="node-0", vcpus_total=1, total_usable_ram_mb=1, aggregates=(zone,))
+    do(m, p.columns_of([HostReport(host=host, at=NOW)]))
+    assert m.state.pools.hosts(m.state.fleet, "gold") == ["node-0"]
+
+
+def test_a_move_counts_both_ends_and_the_instance_once() -> None:
+    m = machine(2)
+    with_project(m)
+    do(m, place(1, project="p"))
+    once = used(m)
+    assert do(m, p.BeginMove(uuid=GUEST)).host == "node-1"
+    assert used(m) == {"instances": 1, "VCPU": 2 * once["VCPU"], "MEMORY_MB": 2 * once["MEMORY_MB"]}
+    assert do(m, p.RevertMove(uuid=GUEST)).source == "node-0"
+    assert used(m) == once
+    do(m, p.BeginMove(uuid=GUEST))
+    do(m, p.ConfirmMove(uuid=GUEST))
+    assert used(m) == once
+    do(m, p.BeginMove(uuid=GUEST))
+    do(m, p.Release(uuids=(GUEST,)))
+    assert used(m) == {}
+
+
+def test_a_resize_is_held_to_the_quota_of_both_sizes() -> None:
+    m = machine(2)
+    with_project(m, VCPU=4)
+    do(m, place(1, project="p", vcpus=2))
+    with pytest.raises(QuotaExceeded):
+        do(m, p.BeginMove(uuid=GUEST, kind="resize", request=asked(vcpus=3)))
+    assert do(m, p.BeginMove(uuid=GUEST, kind="resize", request=asked(vcpus=2))).placed
+
+
+def test_a_move_without_a_request_is_judged_by_what_was_asked() -> None:
+    m = machine(0)
+    zone = (Aggregate(uuid=uuid_of(900), name="z", metadata={"availability_zone": "z"}),)
+    some = hosts(3)
+
+    do(m, p.AddHosts(hosts=(replace(some[0], aggregates=zone), some[1], replace(some[2], aggregates=zone))))
+    do(m, place(1, availability_zone="z"))
+    assert do(m, p.Move(uuid=GUEST)).host == "node-2"
+    assert do(m, p.BeginMove(uuid=GUEST)).host == "node-0"
+
+
+def test_what_was_asked_follows_a_resize_and_comes_back_with_a_revert() -> None:
+    m = machine(2)
+    do(m, place(1, vcpus=1))
+    do(m, p.BeginMove(uuid=GUEST, kind="resize", request=asked(vcpus=4)))
+    do(m, p.RevertMove(uuid=GUEST))
+    assert do(m, p.Move(uuid=GUEST)).amounts()["VCPU"] == 1
+    do(m, p.BeginMove(uuid=GUEST, kind="resize", request=asked(vcpus=4)))
+    do(m, p.ConfirmMove(uuid=GUEST))
+    assert do(m, p.Move(uuid=GUEST)).amounts()["VCPU"] == 4
+
+
+def test_what_a_guest_was_asked_with_goes_with_it() -> None:
+    m = machine(2)
+    for number in range(1, 6):
+        do(m, place(number, vcpus=number))
+    do(m, p.Release(uuids=tuple(uuid_of(number) for number in range(1, 6))))
+    assert m.state.requests.of_guest == {}
+    do(m, place(9))
+    assert len(m.state.requests.specs) == 5, "places of forgotten specs are taken again"
+
+
+def test_a_move_whose_request_is_not_known_asks_for_it() -> None:
+    m = machine(2)
+    do(
+        m,
+        p.columns_of(
+            [HostReport(host=Host(host="x", vcpus_total=1, total_usable_ram_mb=1, instances={GUEST: {}}), at=NOW)]
+        ),
+    )
+    with pytest.raises(InvalidValue, match="not known what instance"):
+        do(m, p.BeginMove(uuid=GUEST))
+    with pytest.raises(UnknownName):
+        do(m, p.ConfirmMove(uuid=GUEST))
+
+
+def test_a_move_expires_with_the_time_of_any_command() -> None:
+    m = machine(2)
+    with_project(m)
+    do(m, place(1, project="p"))
+    once = used(m)
+    do(m, p.BeginMove(uuid=GUEST, expires_in=60))
+    do(m, p.Heartbeats(names=("node-0",)), now=NOW + 59)
+    assert len(m.state.engine.moves()) == 1
+    do(m, p.Heartbeats(names=("node-0",)), now=NOW + 61)
+    assert m.state.engine.moves() == []
+    assert used(m) == once
+
+
+def test_moves_and_requests_are_in_the_snapshot(tmp_path: Path) -> None:
+    m = machine(2)
+    do(m, place(1, vcpus=2))
+    do(m, p.BeginMove(uuid=GUEST))
+    m.save(tmp_path)
+    other = ServiceMachine()
+    other.load(tmp_path)
+    assert other.state.engine.moves() == m.state.engine.moves()
+    do(other, p.RevertMove(uuid=GUEST))
+    assert do(other, p.Move(uuid=GUEST)).amounts()["VCPU"] == 2
+
+
+def test_drift_says_what_differs() -> None:
+    m = machine(2)
+    do(m, place(1, memory_mb=2048))
+    small = Host(
+        host="node-0", vcpus_total=16, total_usable_ram_mb=1024, total_usable_disk_gb=500, instances={GUEST: {}}
+    )
+    do(m, p.columns_of([HostReport(host=small, at=NOW)]))
+    (line,) = q.answer(m.state, "@local", q.ShowDrift())
+    assert (line.node, line.beyond_capacity) == ("node-0", {"MEMORY_MB": 1024})
