@@ -438,11 +438,12 @@ def reports_of(command: ReportHosts, now: float) -> tuple[HostReport, ...]:
 def read_reports(lines: Iterable[Mapping[str, Any]], now: float) -> tuple[HostReport, ...]:
     """Reports out of plain values: the fields of a Host, and beside them those of the report. InvalidValue or
     UnknownName for what no report has. O(hosts)."""
-    found = []
+    found: list[dict[str, Any]] = []
     for line in lines:
-        fields: dict[str, Any] = {**line}
-        report = {name: fields.pop(name) for name in _OF_REPORT if name in fields}
-        found.append({"at": now, **report, "host": fields})
+        report: dict[str, Any] = {"at": now, "host": {}}
+        for name, value in line.items():
+            (report if name in _OF_REPORT else report["host"])[name] = value
+        found.append(report)
     return from_plain(found, tuple[HostReport, ...], "reports")
 
 
