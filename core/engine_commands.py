@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol, get_type_hints
 
 import msgspec
 
@@ -20,7 +20,7 @@ from ..placement.fleet.inventories import Inventory
 from ..placement.load.bulk import add_hosts
 from ..placement.load.reports import CLAIM_TIMEOUT, report_hosts
 from ..placement.types.errors import HostlerError, InvalidValue, UnknownName
-from ..placement.types.from_builtins import from_msgspec, from_plain
+from ..placement.types.from_builtins import from_msgspec, from_plain, refuse_unknown
 from ..placement.types.host import DERIVED, Aggregate, Host
 from ..placement.types.host_report import HostReport
 from ..placement.types.moves import Expiry, MoveKind
@@ -417,6 +417,13 @@ def _derived(host: Host) -> Host:
 
 
 _OF_REPORT: Final = ("at", "includes", "service", "inventories")
+_FIELDS: Final[dict[str, Any]] = {
+    **get_type_hints(Host),
+    **{name: get_type_hints(HostReport)[name] for name in _OF_REPORT},
+}
+"""Columns of reports, with the types of their values."""
+_NESTED: Final = frozenset({"aggregates", "service", "numa_topology", "pci_pools"})
+"""Columns whose values have fields of their own."""
 
 
 def reports_of(command: ReportHosts, now: float) -> tuple[HostReport, ...]:
@@ -428,23 +435,41 @@ def reports_of(command: ReportHosts, now: float) -> tuple[HostReport, ...]:
     twice = sorted(each.keys() & same.keys())
     if twice:
         raise InvalidValue(f"{twice[0]} is given for each and for all", field="same")
+    for name in (*each, *same):
+        if name not in _FIELDS:
+            raise UnknownName.among("field", name, _FIELDS)
+    for name in sorted(_NESTED & each.keys()):
+        refuse_unknown(each[name], tuple[_FIELDS[name], ...], f"each.{name}")  # type: ignore[valid-type]
+    for name in sorted(_NESTED & same.keys()):
+        refuse_unknown(same[name], _FIELDS[name], f"same.{name}")
     lines = []
     for values in zip(*each.values(), strict=True):
         own: Iterable[tuple[str, Any]] = zip(each, values, strict=True)
         lines.append(same | dict(own))
-    return read_reports(lines, now)
+    try:
+        return msgspec.convert(_nested(lines, now), tuple[HostReport, ...])
+    except msgspec.ValidationError as error:
+        raise from_msgspec(error, "reports") from None
 
 
 def read_reports(lines: Iterable[Mapping[str, Any]], now: float) -> tuple[HostReport, ...]:
     """Reports out of plain values: the fields of a Host, and beside them those of the report. InvalidValue or
     UnknownName for what no report has. O(hosts)."""
+    return from_plain(_nested(lines, now), tuple[HostReport, ...], "reports")
+
+
+def _nested(lines: Iterable[Mapping[str, Any]], now: float) -> list[dict[str, Any]]:
+    """Fields of reports, with those of their hosts within."""
     found: list[dict[str, Any]] = []
     for line in lines:
-        report: dict[str, Any] = {"at": now, "host": {}}
-        for name, value in line.items():
-            (report if name in _OF_REPORT else report["host"])[name] = value
+        host = dict[str, Any](line)
+        report: dict[str, Any] = {"at": now}
+        for name in _OF_REPORT:
+            if name in host:
+                report[name] = host.pop(name)
+        report["host"] = host
         found.append(report)
-    return from_plain(found, tuple[HostReport, ...], "reports")
+    return found
 
 
 def columns_of(reports: Iterable[HostReport]) -> ReportHosts:

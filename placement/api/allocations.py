@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
-from ...ext.constants import REPORTED
+from ...ext.constants import NOT_INSTANCE, REPORTED, UNCOUNTED
 from ...ext.tables import format_uuid, parse_uuid
 from ..fleet.change_log import Rows, rows_array
 from ..fleet.consumers import Detail, Extras, Note
@@ -27,6 +27,12 @@ from .providers import find, found, generation, normal_uuid
 
 Held = dict[int, dict[int, int]]
 """What a consumer holds: row -> resource class index -> amount."""
+
+INSTANCE: Final = "INSTANCE"
+MIGRATION: Final = "MIGRATION"
+"""Types that Nova gives its consumers; others are those of other services."""
+INCOMPLETE: Final = "00000000-0000-0000-0000-000000000000"
+"""Project and user of a consumer without one (Placement 15: incomplete_consumer_project_id, its default)."""
 
 ANY_AMOUNT: Final = 10**4300
 """More than a body can hold: how much is too much, an inventory's max_unit says."""
@@ -60,8 +66,8 @@ def show_consumer(fleet: Fleet, uuid: str) -> ConsumerView | None:
     }
     return ConsumerView(
         allocations=allocations,
-        project_id=fleet.projects[project],
-        user_id=fleet.users[user],
+        project_id=fleet.projects[project] or INCOMPLETE,
+        user_id=fleet.users[user] or INCOMPLETE,
         generation=note.generation,
         consumer_type=note.consumer_type,
         updated=note.updated or None,
@@ -333,6 +339,7 @@ def _detail(fleet: Fleet, writing: Writing, kept: _Kept) -> Detail:
     stays = kept.row == row
     extras = replace(kept.extras, elsewhere=elsewhere) if stays else Extras(elsewhere)
     words = parse_uuid(writing.uuid)
+    flags = kept.flags & ~(NOT_INSTANCE | UNCOUNTED) | _flags_of(writing.note.consumer_type)
     return Detail(
         words,
         row,
@@ -340,11 +347,19 @@ def _detail(fleet: Fleet, writing: Writing, kept: _Kept) -> Detail:
         fleet.projects.id(writing.project_id),
         fleet.users.id(writing.user_id),
         kept.group,
-        kept.flags,
+        flags,
         extras if extras != _NOTHING else None,
         kept.properties,
         writing.note,
     )
+
+
+def _flags_of(consumer_type: str | None) -> int:
+    """What a consumer's type says of it: a migration holds the source of an instance's move, which the instance itself
+    is counted for; a volume or the like takes nothing of what compute hosts report."""
+    if consumer_type == MIGRATION:
+        return NOT_INSTANCE
+    return 0 if consumer_type in (None, INSTANCE) else NOT_INSTANCE | UNCOUNTED
 
 
 def _home(fleet: Fleet, held: Held, present: int) -> int:
