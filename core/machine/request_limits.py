@@ -15,11 +15,13 @@ from ...placement.types.request import ServerGroup
 from ..engine_commands import (
     AddHosts,
     Asked,
+    BeginMove,
     Heartbeats,
     Move,
     Place,
     PlaceMany,
     Release,
+    ReportHosts,
     Resize,
     Spawned,
     Specs,
@@ -92,7 +94,7 @@ def requests_of(command: Any) -> Iterable[Asked]:
     match command:
         case PlaceMany(requests=requests):
             return requests
-        case Place() | Move() | Resize():
+        case Place() | Resize():
             return (command.request,)
     request = getattr(command, "request", None)
     if isinstance(request, Asked):
@@ -104,8 +106,12 @@ def requests_of(command: Any) -> Iterable[Asked]:
 def cost_of(command: Any, specs: Specs, hosts: int) -> int:
     """Microseconds that a command will take, about. O(requests)."""
     match command:
-        case Place(request=request) | Move(request=request) | Resize(request=request):
+        case Place(request=request) | Resize(request=request):
             return _cost_of_requests((request,), specs, hosts)
+        case Move(request=Asked() as request) | BeginMove(request=Asked() as request):
+            return _cost_of_requests((request,), specs, hosts)
+        case ReportHosts(each=each):
+            return HOST_COST * (1 + max(map(len, each.values()), default=0))
         case PlaceMany(requests=requests):
             return _cost_of_requests(requests, specs, hosts)
         case AddHosts(hosts=added):
