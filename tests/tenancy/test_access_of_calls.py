@@ -35,6 +35,7 @@ SESSION: dict[tuple[str, str], tuple[dict[str, Any], set[str]]] = {
     ("watch", "capacity"): ({"kinds": ["capacity"]}, CLOUD_READERS),
     ("unwatch", ""): ({}, EVERYBODY),
     ("snapshot", ""): ({}, CLOUD),
+    ("backup", ""): ({"folder": "/nowhere/backup"}, set()),
 }
 FOR_STRANGERS = {"hello", "status", "batch", "unwatch"}
 """Methods that need no name; what is in a batch needs one all the same."""
