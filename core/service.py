@@ -21,6 +21,7 @@ from .machine import queries
 from .machine.event_log import History
 from .machine.machine import ServiceMachine
 from .machine.orders import AnyCommand, Order
+from .machine.question import Query
 from .machine.request_limits import PART_SHAPES, RequestLimits, cost_of, parts_of
 from .machine.state import ServiceState
 from .rates import Rate, RateLimits
@@ -172,7 +173,7 @@ class Service:
         self._sample = None
         return self._sampled_at
 
-    def ask(self, identity: Identity, query: queries.Query) -> Any:
+    def ask(self, identity: Identity, query: Query) -> Any:
         """The answer to a question. InvalidValue and Overloaded as for ``order``."""
         user = self.user(identity)
         self.limits.check(query)
@@ -188,11 +189,11 @@ class Service:
             self._hosts_of, self._hosts = known, int(fleet.is_host.sum())
         return self._hosts
 
-    def takes_long(self, query: queries.Query) -> bool:
+    def takes_long(self, query: Query) -> bool:
         """True for a question that is better asked ``aside``."""
         return queries.takes_long(self.state, query)
 
-    async def ask_aside(self, identity: Identity, query: queries.Query) -> msgspec.Raw:
+    async def ask_aside(self, identity: Identity, query: Query) -> msgspec.Raw:
         """The answer, as MessagePack, from a child with the state at the time the child starts; other calls do not wait
         for it."""
         user = self.user(identity)

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from ...placement.types.decision import Decision
 from ...placement.types.errors import InvalidValue
 from ...placement.types.moves import Expiry, MoveKind
-from ..engine_commands import Place, SetService, asked
+from ..engine_commands import Place, SetService
 from ..errors import from_value
 from .remote import LOCAL, REFUSED, SMALL, Asked, Remote
 
@@ -31,7 +31,7 @@ fits = cyclopts.App(name="fits", help="How many more guests of a shape fit.")
 def place_guest(*, ask: Asked = SMALL, key: str | None = None, remote: Remote = LOCAL) -> int:
     """Place one request. KEY makes a repetition safe: the same key gets the first answer."""
     with remote.client() as client:
-        return _decided(remote, client.place(ask.request(), key=key))
+        return _decided(remote, client.call("place", {"request": ask.asked()}, key=key))
 
 
 @release.default
@@ -63,7 +63,7 @@ def begin_move(
     """Claim a new place for an instance and keep the old one until ``confirm`` or ``revert``. It is judged by what was
     asked when it was placed; a resize says the new size."""
     with remote.client() as client:
-        request = None if ask == SMALL else asked(ask.request(client.call("instance", {"uuid": uuid})))
+        request = None if ask == SMALL else ask.asked(client.call("instance", {"uuid": uuid}))
         values = {"uuid": uuid, "kind": kind, "expires_in": expires_in, "on_expiry": on_expiry, "request": request}
         return _decided(remote, client.call("begin_move", values))
 
@@ -96,7 +96,7 @@ def resize_guest(uuid: str, *, ask: Asked = SMALL, remote: Remote = LOCAL) -> in
 def _replaced(remote: Remote, method: str, uuid: str, ask: Asked) -> int:
     with remote.client() as client:
         guest = client.call("instance", {"uuid": uuid})
-        return _decided(remote, client.call(method, {"uuid": uuid, "request": asked(ask.request(guest))}))
+        return _decided(remote, client.call(method, {"uuid": uuid, "request": ask.asked(guest)}))
 
 
 def _decided(remote: Remote, decision: Decision) -> int:
@@ -113,7 +113,7 @@ def _decided(remote: Remote, decision: Decision) -> int:
 @explain.default
 def explain_request(*, ask: Asked = SMALL, best: int = 5, refused: int = 20, remote: Remote = LOCAL) -> int:
     """The BEST hosts with their scores, up to REFUSED others with reasons, and what would change the answer."""
-    found = remote.ask("explain", {"request": asked(ask.request()), "top": best})
+    found = remote.ask("explain", {"request": ask.asked(), "top": best})
     if remote.as_json:
         remote.show(found)
         return 0
@@ -142,7 +142,7 @@ def try_request(
 ) -> int:
     """Where a guest would go; nothing is changed. Exit code 3: no host."""
     commands: list[Any] = [SetService(name=name, disabled=True) for name in without]
-    commands.append(Place(request=asked(ask.request())))
+    commands.append(Place(request=ask.asked()))
     params = {"commands": commands, "policy": read_policy(policy)}
     tried = remote.ask("what_if", params)
     for each in tried:
@@ -164,11 +164,11 @@ def read_policy(path: Path | None) -> dict[str, Any] | None:
 @fits.default
 def count_fits(*, ask: Asked = SMALL, remote: Remote = LOCAL) -> int:
     """How many more guests of a shape fit, and on which hosts."""
-    found = remote.ask("fits", {"request": asked(ask.request())})
+    found = remote.ask("fits", {"request": ask.asked()})
     if remote.as_json:
         remote.show(found)
         return 0
-    print(f"{found.count} more fit, on {len(found.by_host)} hosts")
+    print(f"{found.count} more fit" + (f", on {len(found.by_host)} hosts" if found.by_host else ""))
     if found.by_host:
         best = sorted(found.by_host.items(), key=lambda pair: (-pair[1], pair[0]))[:20]
         remote.lines(["node", "guests"], best)

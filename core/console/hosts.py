@@ -142,7 +142,7 @@ def show_usage(scope: str | None = None, *, remote: Remote = LOCAL) -> int:
         if remote.as_json:
             remote.show(found)
         else:
-            remote.lines(*_capacity(found))
+            remote.lines(*capacity_lines(found))
         return 0
     used = remote.ask("usage", {"scope": scope})
     if remote.as_json:
@@ -156,7 +156,8 @@ def show_usage(scope: str | None = None, *, remote: Remote = LOCAL) -> int:
     return 0
 
 
-def _capacity(found: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+def capacity_lines(found: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Capacity as a table: its head and its lines."""
     rows = [
         [name, each.total, each.used, f"{each.used / each.total:.1%}", f"{each.fragmentation:.1%}"]
         for name, each in found.items()
@@ -182,7 +183,7 @@ def show_top(
                 remote.show({"status": status, "capacity": capacity, "fullest": hosts[:10]})
             else:
                 print(f"\n{status.hosts} hosts, command {status.sequence}, {status.queued} wait")
-                remote.lines(*_capacity(capacity))
+                remote.lines(*capacity_lines(capacity))
                 remote.table(hosts[:10])
             if looks != times:
                 time.sleep(seconds)

@@ -12,9 +12,11 @@ from typing import Annotated, Any, Final
 import msgspec
 from cyclopts import Parameter
 from cyclopts.validators import Number
+from msgspec import structs
 
 from ...placement.types.errors import InvalidValue
 from ...placement.types.request import Flavor, Image, Request, RequestSpec
+from .. import engine_commands as commands
 from ..machine.queries import InstanceDetail
 from ..rpc.client import BlockingClient
 from ..rpc.tls import client_context
@@ -112,7 +114,10 @@ class Asked:
     vcpus: Annotated[int | None, Parameter(help="virtual CPUs; 1, or as many as the guest has")] = None
     memory_mb: Annotated[int | None, Parameter(help="memory in MiB; 1024, or as the guest has")] = None
     disk_gb: Annotated[int | None, Parameter(help="root disk in GiB; 0, or as the guest has")] = None
-    flavor: Annotated[str, Parameter(help="the flavor's name")] = "custom"
+    flavor: Annotated[
+        str | None, Parameter(help="a flavor that the service keeps; beside a size or extra specs: the name of these")
+    ] = None
+    image: Annotated[str | None, Parameter(help="an image that the service keeps")] = None
     extra_spec: Annotated[list[str], Parameter(help="NAME=VALUE, repeatable", negative="")] = field(
         default_factory=list
     )
@@ -137,17 +142,17 @@ class Asked:
         if guest is not None and group is None:
             group = guest.server_group
         hints: dict[str, list[str]] = {}
-        for name, value in map(_pair, self.hint):
+        for name, value in map(pair, self.hint):
             hints.setdefault(name, []).append(value)
-        properties = dict(map(_pair, self.image_property))
+        properties = dict(map(pair, self.image_property))
         return Request(
             spec=RequestSpec(
                 flavor=Flavor(
-                    name=self.flavor,
+                    name=self.flavor or "custom",
                     vcpus=vcpus,
                     memory_mb=memory_mb,
                     root_gb=disk_gb,
-                    extra_specs=dict(map(_pair, self.extra_spec)),
+                    extra_specs=dict(map(pair, self.extra_spec)),
                 ),
                 image=Image(properties=properties) if properties else None,
                 availability_zone=self.zone,
@@ -159,6 +164,25 @@ class Asked:
             server_group=group,
             alternates=self.alternates,
         )
+
+    def asked(self, guest: InstanceDetail | None = None) -> commands.Asked:
+        """The request as it is sent, with the flavor and image that are named instead of what they are."""
+        if self._names_flavor:
+            guest = None if guest is None else structs.replace(guest, resources={}, elsewhere={})
+        sent = commands.asked(self.request(guest))
+        if not self._names_flavor and self.image is None:
+            return sent
+        spec = msgspec.msgpack.decode(sent.spec)
+        if self._names_flavor:
+            spec["flavor"] = self.flavor
+        if self.image is not None:
+            spec["image"] = self.image
+        return structs.replace(sent, spec=msgspec.Raw(msgspec.msgpack.encode(spec)))
+
+    @property
+    def _names_flavor(self) -> bool:
+        size = (self.vcpus, self.memory_mb, self.disk_gb)
+        return self.flavor is not None and size == (None, None, None) and not self.extra_spec
 
     def _size(self, guest: InstanceDetail | None) -> tuple[int, int, int]:
         """CPUs, MiB of memory and GiB of disk."""
@@ -177,7 +201,8 @@ class Asked:
         return vcpus, memory_mb, disk_gb
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
+    """A NAME=VALUE. InvalidValue if it is none."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise InvalidValue(f"{text!r} is not NAME=VALUE", field="extra_spec, image_property or hint")

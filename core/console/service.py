@@ -1,4 +1,4 @@
-"""``hostler watch`` and ``snapshot``: the service itself."""
+"""``hostler status``, ``watch`` and ``snapshot``: the service itself."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ import msgspec
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from ..tenancy.errors import NotAllowed, NotAuthenticated
 from .remote import LOCAL, Remote
 
 watch = cyclopts.App(name="watch", help="What happens, as it happens, until Ctrl-C.")
 backup = cyclopts.App(name="backup", help="Copy the running service's state into a new folder.")
+status = cyclopts.App(name="status", help="Whether the service takes commands. Exit code 4: it does not.")
 snapshot = cyclopts.App(name="snapshot", help="Take a snapshot of the service's state now.")
 
 Kind = Literal["decisions", "refusals", "changes", "capacity"]
+NOT_READY: Final = 4
+"""Exit code where the service takes no commands, as where it is not there."""
 KINDS: Final = ("decisions", "refusals", "changes")
 
 
@@ -54,6 +58,27 @@ def back_up(folder: Path, *, remote: Remote = LOCAL) -> int:
     shown = {"sequence": sequence, "folder": str(folder)}
     remote.show(shown) if remote.as_json else print(f"backup of command {sequence} in {folder}")
     return 0
+
+
+@status.default
+def show_status(*, remote: Remote = LOCAL) -> int:
+    """How the service is, who you are to it, and for readers of the cloud how full it is."""
+    from .hosts import capacity_lines
+
+    with remote.client() as client:
+        found = client.call("status")
+        try:
+            capacity = client.call("capacity") if found.ready else {}
+        except (NotAllowed, NotAuthenticated):
+            capacity = {}
+    if remote.as_json:
+        remote.show({**msgspec.to_builtins(found), "capacity": capacity})
+    else:
+        rows = [[name.replace("_", " "), getattr(found, name)] for name in found.__struct_fields__]
+        remote.lines(["", remote.server], rows)
+        if capacity:
+            remote.lines(*capacity_lines(capacity))
+    return 0 if found.ready else NOT_READY
 
 
 @snapshot.default

@@ -20,6 +20,9 @@ quota = cyclopts.App(name="quota", help="Limits of domains and projects.")
 token = cyclopts.App(name="token", help="Tokens, with which users authenticate.")
 
 Role = Literal["reader", "member", "project_admin", "domain_admin", "cloud_admin"]
+Suffixes = Annotated[
+    list[str] | None, Parameter(help=".example.org or @example.org, repeatable", negative="", name="--identity-suffix")
+]
 Days = Annotated[float, Parameter(help="that it is good for", validator=Number(gt=0, lte=3_650))]
 
 
@@ -32,9 +35,17 @@ def list_domains(*, remote: Remote = LOCAL) -> int:
 
 
 @domain.command(name="create")
-def create_domain(name: str, *, remote: Remote = LOCAL) -> int:
+def create_domain(name: str, *, identity_suffix: Suffixes = None, remote: Remote = LOCAL) -> int:
     """Make a domain."""
-    return remote.do("create_domain", {"id": name}, f"domain {name} created")
+    values = {"id": name, "identity_suffixes": identity_suffix or []}
+    return remote.do("create_domain", values, f"domain {name} created")
+
+
+@domain.command(name="set")
+def set_domain(name: str, *, identity_suffix: Suffixes = None, remote: Remote = LOCAL) -> int:
+    """Replace the suffixes within which admins of a domain give certificate names; without any, they give none."""
+    values = {"domain": name, "suffixes": identity_suffix or []}
+    return remote.do("set_identity_suffixes", values, f"domain {name} set")
 
 
 @domain.command(name="delete")
@@ -50,9 +61,17 @@ def list_projects(*, domain: str | None = None, remote: Remote = LOCAL) -> int:
 
 
 @project.command(name="create")
-def create_project(name: str, *, domain: str | None = None, parent: str | None = None, remote: Remote = LOCAL) -> int:
+def create_project(
+    name: str,
+    *,
+    domain: str | None = None,
+    parent: str | None = None,
+    adopt: Annotated[bool, Parameter(help="own the guests that were placed under its name", negative="")] = False,
+    remote: Remote = LOCAL,
+) -> int:
     """Make a project in a domain, or below another project."""
-    return remote.do("create_project", {"id": name, "domain": domain, "parent": parent}, f"project {name} created")
+    values = {"id": name, "domain": domain, "parent": parent, "adopt": adopt}
+    return remote.do("create_project", values, f"project {name} created")
 
 
 @project.command(name="delete")

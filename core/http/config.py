@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import tomllib
 from pathlib import Path
 from typing import Final, Literal
@@ -164,3 +165,21 @@ def check(config: PlacementConfig) -> None:
         if len(token.sha256) != 64 or set(token.sha256) - set("0123456789abcdef"):
             hint = "printf %s TOKEN | sha256sum"
             raise InvalidValue("tokens.sha256 must be 64 lower-case hexadecimal digits", field="tokens", hint=hint)
+
+
+def address(text: str) -> tuple[str, int]:
+    """HOST:PORT, or [IPV6]:PORT. Raises InvalidValue."""
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise InvalidValue(f"{text!r} is not an address", field="placement", hint="such as 127.0.0.1:8778")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """True if only this machine reaches a host's address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from ...placement.fleet.fleet import Fleet
 from ...placement.types.errors import InvalidValue
 from .access_log import AccessLog
 from .api import Api, InMemory
-from .config import MEMORY, PlacementConfig, check, load_config
+from .config import MEMORY, PlacementConfig, address, check, is_loopback, load_config
 from .handling import Writer
 from .server import Server
 
@@ -26,41 +25,35 @@ if TYPE_CHECKING:
 
 
 def settled(
-    file: Path | None, *, listen: str | None = None, auth: str | None = None, data: str | None = None
+    file: Path | None,
+    *,
+    listen: str | None = None,
+    auth: str | None = None,
+    data: str | None = None,
+    insecure: bool = False,
 ) -> PlacementConfig:
     """The settings of a file with those of the command line on top. Raises InvalidValue."""
     config = load_config(file) if file is not None else PlacementConfig()
     given = {"listen": listen, "auth": auth, "data": data}
-    return with_auth(structs.replace(config, **{name: value for name, value in given.items() if value is not None}))
+    settings = structs.replace(config, **{name: value for name, value in given.items() if value is not None})
+    return with_auth(settings, insecure=insecure)
 
 
-def with_auth(config: PlacementConfig) -> PlacementConfig:
-    """The checked settings, with the default authentication method. Raises InvalidValue."""
+def with_auth(config: PlacementConfig, *, insecure: bool) -> PlacementConfig:
+    """The settings, checked, with the way to authenticate that is the default: ``none`` on loopback addresses. Raises
+    InvalidValue, also where other machines reach what believes everybody, unless ``insecure``."""
     host, _ = address(config.listen)
     if not config.auth:
-        if not _only_this_machine(host):
-            hint = "use --auth static or keystone, or --auth none to allow everything to everyone"
+        if not is_loopback(host):
+            hint = "say --auth static or keystone; --auth none --insecure lets everybody do everything"
             raise InvalidValue(f"{config.listen} can be reached from elsewhere", field="auth", hint=hint)
         config = structs.replace(config, auth="none")
+    elif config.auth in ("none", "noauth2") and not insecure and not is_loopback(host):
+        hint = "say --auth static or keystone, or --insecure, if that is meant"
+        problem = f"auth {config.auth} lets everybody who reaches {config.listen} do everything"
+        raise InvalidValue(problem, field="auth", hint=hint)
     check(config)
     return config
-
-
-def address(text: str) -> tuple[str, int]:
-    """HOST:PORT, or [IPV6]:PORT. Raises InvalidValue."""
-    host, colon, port = text.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 2**16):
-        raise InvalidValue(f"{text!r} is not an address", field="placement", hint="such as 127.0.0.1:8778")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _only_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def run(config: PlacementConfig, *, signals: Sequence[Signals] = ()) -> None:
@@ -90,7 +83,7 @@ class OnService:
 
     def __init__(self, config: PlacementConfig, service: Service) -> None:
         """InvalidValue for a configuration that cannot be."""
-        self._config, self._service = with_auth(config), service
+        self._config, self._service = with_auth(config, insecure=True), service  # the start has been judged
         self._stop, self._ended = trio.Event(), trio.Event()
 
     async def serve(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:

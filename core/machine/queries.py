@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from operator import itemgetter
-from typing import Annotated, Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
@@ -20,21 +19,14 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ...placement.types.host import Service
 from ...placement.types.moves import PendingMove
-from ...placement.types.request import Flavor, Image
 from .. import engine_commands as p
 from ..errors import ErrorValue, to_value
-from ..tenancy.catalog import KeptFlavor, KeptImage, may_use, visible
 from ..tenancy.rights import check_request_of_reader, may_see_tokens, no_instance, project_scope, unseen
 from ..tenancy.tenants import CLOUD, RANK
+from .catalog_queries import Flavors, Images, ShowFlavor, ShowImage, flavor, flavors, image, images
+from .instance_queries import Instances, instances, many_instances
+from .question import Page, Query
 from .state import ServiceState, service_policy
-
-KeptThing = TypeVar("KeptThing", KeptFlavor, KeptImage)
-Line = TypeVar("Line", "FlavorLine", "ImageLine")
-Page = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
-
-
-class Query(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Base of all questions."""
 
 
 class Hosts(Query, frozen=True):
@@ -118,31 +110,6 @@ class Tokens(Query, frozen=True):
     """Tokens of a user, without their secrets. For the user, and admins of the user's domain."""
 
     user: str
-
-
-class Flavors(Query, frozen=True):
-    """Flavors that the service keeps, by name: all for readers of the cloud; for others those that are for all, or for
-    their projects. ``project``: those that it may use."""
-
-    project: str | None = None
-
-
-class ShowFlavor(Query, frozen=True):
-    """One flavor that the service keeps. As for flavors."""
-
-    name: str
-
-
-class Images(Query, frozen=True):
-    """Images that the service keeps, by name. As for flavors."""
-
-    project: str | None = None
-
-
-class ShowImage(Query, frozen=True):
-    """One image that the service keeps. As for flavors."""
-
-    name: str
 
 
 class ListPools(Query, frozen=True):
@@ -232,22 +199,6 @@ class CapacityOf(msgspec.Struct, frozen=True):
     fragmentation: float
 
 
-class FlavorLine(msgspec.Struct, frozen=True):
-    """A flavor that the service keeps, and the projects that may use it (empty: all)."""
-
-    name: str
-    flavor: Flavor
-    projects: list[str]
-
-
-class ImageLine(msgspec.Struct, frozen=True):
-    """An image that the service keeps, and the projects that may use it (empty: all)."""
-
-    name: str
-    image: Image
-    projects: list[str]
-
-
 class ProjectLine(msgspec.Struct, frozen=True):
     """A project."""
 
@@ -312,6 +263,8 @@ def takes_long(state: ServiceState, query: Query) -> bool:
             return state.fleet.rows > LONG_HOSTS
         case Capacity():
             return state.fleet.rows > 50 * LONG_HOSTS
+        case Instances():
+            return many_instances(state, query)
         case Projects() | Users() | Tokens() | ListPools():
             tenants = state.tenants
             return len(tenants.projects) + len(tenants.users) + len(tenants.tokens) > 10 * LONG_LIST
@@ -541,50 +494,6 @@ def _tokens(state: ServiceState, user: str, query: Tokens) -> list[TokenLine]:
     ]
 
 
-def _flavors(state: ServiceState, user: str, query: Flavors) -> list[FlavorLine]:
-    kept = _shown(state, user, state.catalog.flavors, query.project)
-    return [FlavorLine(name, each.flavor, list(each.projects)) for name, each in kept]
-
-
-def _images(state: ServiceState, user: str, query: Images) -> list[ImageLine]:
-    kept = _shown(state, user, state.catalog.images, query.project)
-    return [ImageLine(name, each.image, list(each.projects)) for name, each in kept]
-
-
-def _flavor(state: ServiceState, user: str, query: ShowFlavor) -> FlavorLine:
-    found = _flavors(state, user, Flavors())
-    return _named("flavor", query.name, {each.name: each for each in found})
-
-
-def _image(state: ServiceState, user: str, query: ShowImage) -> ImageLine:
-    found = _images(state, user, Images())
-    return _named("image", query.name, {each.name: each for each in found})
-
-
-def _shown(
-    state: ServiceState, user: str, kept: Mapping[str, KeptThing], project: str | None
-) -> list[tuple[str, KeptThing]]:
-    """What a user may see of what is kept, by name; of a project, what it may use."""
-    tenants = state.tenants
-    if project is not None:
-        tenants.require(user, "reader", project_scope(project))
-        return sorted(
-            ((name, each) for name, each in kept.items() if may_use(tenants, each, project)), key=itemgetter(0)
-        )
-    everything = tenants.role(user, CLOUD) >= RANK["reader"]
-    return sorted(
-        ((name, each) for name, each in kept.items() if everything or visible(tenants, user, each)),
-        key=itemgetter(0),
-    )
-
-
-def _named(kind: str, name: str, found: Mapping[str, Line]) -> Line:
-    """One of what the user may see; UnknownName, with suggestions of these alone."""
-    if name not in found:
-        raise UnknownName.among(kind, name, found, field="name")
-    return found[name]
-
-
 def _pools(state: ServiceState, user: str, query: ListPools) -> list[PoolLine]:
     pools = state.pools
     return [
@@ -612,10 +521,11 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     Projects: _projects,
     Users: _users,
     Tokens: _tokens,
-    Flavors: _flavors,
-    ShowFlavor: _flavor,
-    Images: _images,
-    ShowImage: _image,
+    Flavors: flavors,
+    ShowFlavor: flavor,
+    Images: images,
+    ShowImage: image,
+    Instances: instances,
     ListPools: _pools,
     ShowPolicy: _policy,
 }

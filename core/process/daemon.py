@@ -6,6 +6,7 @@ import logging
 import os
 import resource
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -41,6 +42,7 @@ from . import logs
 from .audit import AuditLog
 from .clock import POLL_SECONDS, HonestClock
 from .config import Loaded
+from .exposure import exposures
 from .gc_policy import collect, no_automatic_collection
 from .health import Health, StatusPages
 from .metrics import Metrics
@@ -123,10 +125,11 @@ class Daemon:
         """Everything; cancelled to stop at once."""
         self.failures, self.clock = Failures(), HonestClock()
         self.health, self.metrics = Health(), Metrics(self.failures, self.clock)
+        self._server: RpcServer | None = None
 
     @property
     def config(self) -> Config:
-        """As it was at the start; a reload changes the policy and the log only."""
+        """As it was at the start; a reload changes the policy, the certificates and the log only."""
         return self._loaded.config
 
     # signals
@@ -150,8 +153,10 @@ class Daemon:
         try:
             loaded = self._load()
             policy = loaded.policy_values()
+            context = await in_thread(lambda: _context(loaded.config))
             if self.health.service is not None and self.health.state == "serving":
                 await _put_policy(self.health.service, policy)
+            self._take_certificates(context)
             operation = loaded.config.operation
             for key in _changed(self.config, loaded.config):
                 log.warning("%s has changed, which needs a restart", key)
@@ -166,6 +171,11 @@ class Daemon:
             log.info("the configuration was read again")
             self.metrics.reloads["ok"] += 1
         notify("READY=1")
+
+    def _take_certificates(self, context: ssl.SSLContext | None) -> None:
+        """Have connections from now on use the certificates that were read; those that are open go on as they are."""
+        if self._server is not None and self._server.tls is not None and context is not None:
+            self._server.tls = context
 
     # systemd's watchdog
 
@@ -214,10 +224,9 @@ class Daemon:
     async def _recover_and_serve(self, nursery: trio.Nursery) -> None:
         config, data = self.config, self.config.data
         rpc_limits = _connections_for_files(config.rpc.limits)
-        tls = config.rpc.tls
-        context = None
-        if tls is not None:
-            context = server_context(tls.certificate, tls.key, tls.client_ca, minimum_version=tls.minimum_version)
+        for _, problem in exposures(config.rpc.auth, config.rpc.listen, config.placement):
+            log.warning("insecure: %s", problem)
+        tls, context = config.rpc.tls, _context(config)
         required = tls is not None and tls.client_certificates == "required"
         policy = self._loaded.policy_values()
         journal = self._opened_journal()
@@ -249,6 +258,7 @@ class Daemon:
                     rates=config.rates,
                 )
                 server = RpcServer(service, rpc_limits, tls=context, certificates_required=required)
+                self._server = server
                 self.metrics.watch(service, server)
                 async with background() as tasks:
                     try:
@@ -354,11 +364,21 @@ async def _put_policy(service: Service, policy: PolicyValues | None) -> None:
         log.info("policy %s is in force", service.state.engine.policy.digest[:12])
 
 
+def _context(config: Config) -> ssl.SSLContext | None:
+    """What TLS needs, as the files have it now; None without [rpc.tls]. InvalidValue if a file cannot be used."""
+    tls = config.rpc.tls
+    if tls is None:
+        return None
+    return server_context(tls.certificate, tls.key, tls.client_ca, minimum_version=tls.minimum_version)
+
+
 def _changed(old: Config, new: Config) -> list[str]:
     """Dotted keys that differ, of those that only a start reads."""
     before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
     for values in (before, after):
         del values["policy"], values["operation"]["log_level"], values["operation"]["log_format"]
+        if old.rpc.tls is not None and new.rpc.tls is not None:
+            values["rpc"]["tls"] = values["rpc"]["tls"]["client_certificates"]
     return [
         f"{table}.{key}" for table, keys in before.items() for key, value in keys.items() if after[table][key] != value
     ]

@@ -28,6 +28,9 @@ async def serve(
     auth: Annotated[
         str | None, Parameter(help="tokens, none; of --placement alone: none, static, keystone, noauth2")
     ] = None,
+    insecure: Annotated[
+        bool, Parameter(help="start although everybody who comes may do everything", negative="")
+    ] = False,
 ) -> int:
     """Run the service. A line ``ready ADDRESS...`` is printed on standard output once calls are accepted.
 
@@ -38,7 +41,7 @@ async def serve(
         if http is not None:
             problem = "--http is for the service, and --placement alone is only the Placement API"
             raise InvalidValue(problem, field="http", hint="give --rpc as well")
-        return await _placement(placement, auth, data, config)
+        return await _placement(placement, auth, data, config, insecure=insecure)
     from ..http.config import MEMORY
     from .daemon import run  # the rest takes its time to import
 
@@ -48,6 +51,7 @@ async def serve(
         ("placement", "listen"): placement,
         ("operation", "http"): http,
         ("data", "folder"): data,
+        ("operation", "insecure"): insecure,
     }
     options: dict[tuple[str, ...], Any] = {key: value for key, value in given.items() if value}
     if data == MEMORY:
@@ -62,9 +66,9 @@ async def serve(
     return 0
 
 
-async def _placement(address: str, auth: str | None, data: str | None, config: Path | None) -> int:
+async def _placement(address: str, auth: str | None, data: str | None, config: Path | None, *, insecure: bool) -> int:
     from ..http.service import run, settled  # takes its time to import
 
-    settings = settled(config, listen=address, auth=auth, data=data)
+    settings = settled(config, listen=address, auth=auth, data=data, insecure=insecure)
     await run(settings, signals=(signal.SIGINT, signal.SIGTERM))
     return 0

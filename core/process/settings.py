@@ -21,6 +21,7 @@ from ..rpc.tls import TlsVersion
 from ..writer.command_queue import QUEUE_LIMIT
 from ..writer.writer import ANSWERS_KEPT, SNAPSHOT_EVERY
 from .audit import FILE_BYTES, FILES
+from .exposure import exposures
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -72,14 +73,16 @@ class Data(Table, frozen=True):
 
 class Operation(Table, frozen=True):
     """[operation]: where to serve /metrics, /healthz and /readyz over HTTP (HOST:PORT; none: nowhere), how much to log
-    and in which form, where spans go (an installed OpenTelemetry exporter; none: as the process has set it up), and how
-    long to wait when stopping for clients to read their answers."""
+    and in which form, where spans go (an installed OpenTelemetry exporter; none: as the process has set it up), how
+    long to wait for answers to be read when stopping, and whether to start although people come in who do not say who
+    they are."""
 
     http: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
     traces: str | None = None
     drain_seconds: Seconds = 10.0
+    insecure: bool = False
 
 
 class Config(Table, frozen=True):
@@ -147,7 +150,9 @@ def problems_of(config: Config) -> Iterator[tuple[KeyPath, str]]:
         except InvalidValue as error:
             yield ("operation", "http"), str(error)
     if config.data.folder == MEMORY:
-        yield ("data", "folder"), f"{MEMORY} is not a folder: remove the key to run without durable state"
+        yield ("data", "folder"), f"{MEMORY} is no folder: leave the key out, and nothing outlives the process"
+    if not config.operation.insecure:
+        yield from exposures(rpc.auth, rpc.listen, config.placement)
     try:
         check_placement(config.placement)
     except HostlerError as error:

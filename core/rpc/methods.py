@@ -13,6 +13,8 @@ from ...placement.types.decision import Decision
 from ...placement.types.host_report import Reported
 from ...placement.types.moves import PendingMove
 from .. import engine_commands as p
+from ..machine import catalog_queries as k
+from ..machine import instance_queries as i
 from ..machine import queries as q
 from ..tenancy import commands as c
 from ..tenancy.new_token import TOKEN_DAYS, NewToken
@@ -170,6 +172,7 @@ _COMMANDS: Final[dict[type[Any], Any]] = {
 _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "hosts": (q.Hosts, list[q.HostLine]),
     "host": (q.ShowHost, q.HostDetail),
+    "instances": (i.Instances, list[i.InstanceLine]),
     "instance": (q.Instance, q.InstanceDetail),
     "explain": (q.Explain, Explanation),
     "fits": (q.Fits, Fit),
@@ -182,10 +185,10 @@ _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "projects": (q.Projects, list[q.ProjectLine]),
     "users": (q.Users, list[q.UserLine]),
     "tokens": (q.Tokens, list[q.TokenLine]),
-    "flavors": (q.Flavors, list[q.FlavorLine]),
-    "flavor": (q.ShowFlavor, q.FlavorLine),
-    "images": (q.Images, list[q.ImageLine]),
-    "image": (q.ShowImage, q.ImageLine),
+    "flavors": (k.Flavors, list[k.FlavorLine]),
+    "flavor": (k.ShowFlavor, k.FlavorLine),
+    "images": (k.Images, list[k.ImageLine]),
+    "image": (k.ShowImage, k.ImageLine),
     "pools": (q.ListPools, list[q.PoolLine]),
     "policy": (q.ShowPolicy, q.PolicyInForce),
 }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -181,3 +183,44 @@ def test_the_command_line_shows_certificates(tmp_path: Path, authority: Authorit
             "hostler: the service's certificate is of no authority that is trusted "
             "(name the authority that signed it (--ca))\n"
         )
+
+
+def serial_of(address: str, authority: Authority) -> int:
+    """Serial number of the certificate that a service shows now."""
+    host, port = address.removeprefix("tls:").rsplit(":", 1)
+    context = client_context(authority.ca)
+    with socket.create_connection((host, int(port)), 10) as raw, context.wrap_socket(raw, server_hostname=host) as tls:
+        shown = tls.getpeercert()
+    assert shown is not None
+    return int(str(shown["serialNumber"]), 16)
+
+
+def reload(daemon: Daemon, said: str) -> None:
+    """SIGHUP, and wait until the log says that it was obeyed."""
+    assert daemon.process is not None
+    before = daemon.log().count(said)
+    daemon.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 30
+    while daemon.log().count(said) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_sighup_has_new_connections_use_the_certificate_that_the_files_hold_then(
+    tmp_path: Path, authority: Authority
+) -> None:
+    certificate, key = authority.sign("localhost")
+    with served(tmp_path, authority, signed=(certificate, key)) as (daemon, address):
+        first, open_before = serial_of(address, authority), BlockingClient(address, tls=client_context(authority.ca))
+        with open_before as client:
+            client.call("status")
+            authority.sign("localhost")  # into the same files
+            assert serial_of(address, authority) == first
+            reload(daemon, "the configuration was read again")
+            second = serial_of(address, authority)
+            assert second != first
+            assert "needs a restart" not in daemon.log()
+            assert client.call("status").ready  # on the connection that it had
+        key.write_text("no key")
+        reload(daemon, "the configuration stays as it was")
+        assert serial_of(address, authority) == second

@@ -116,7 +116,7 @@ def free_port() -> int:
 
 def test_one_process_serves_both(tmp_path: Path) -> None:
     port = free_port()
-    with Daemon(tmp_path, "--placement", f"127.0.0.1:{port}") as daemon, daemon.client() as client:
+    with Daemon(tmp_path, "--insecure", "--placement", f"127.0.0.1:{port}") as daemon, daemon.client() as client:
         client.call("add_hosts", {"hosts": [{"host": "node-1", "vcpus_total": 8, "total_usable_ram_mb": 4096}]})
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         connection.request("GET", "/resource_providers")
@@ -131,7 +131,7 @@ def test_one_process_serves_both(tmp_path: Path) -> None:
 def test_a_request_under_way_at_sigterm_is_answered_and_kept(tmp_path: Path) -> None:
     port, body = free_port(), b'{"name": "late"}'
     head = f"POST /resource_providers HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
-    with Daemon(tmp_path, "--placement", f"127.0.0.1:{port}") as daemon:
+    with Daemon(tmp_path, "--insecure", "--placement", f"127.0.0.1:{port}") as daemon:
         process = daemon.process
         assert process is not None
         with (
@@ -163,7 +163,7 @@ def test_a_request_that_never_comes_to_its_end_does_not_keep_the_service_from_it
     port = free_port()
     config = "[placement.limits]\ndrain_seconds = 0.5\n"
     with (
-        Daemon(tmp_path, "--placement", f"127.0.0.1:{port}", config=config) as daemon,
+        Daemon(tmp_path, "--insecure", "--placement", f"127.0.0.1:{port}", config=config) as daemon,
         socket.create_connection(("127.0.0.1", port), 30) as half,
     ):
         half.sendall(b"GET /traits HTTP/1.1\r\nHost:")

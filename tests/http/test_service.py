@@ -94,6 +94,8 @@ def test_it_ends_without_waiting_for_clients_that_stay_connected(tmp_path: Path)
         (["--placement", "nowhere"], "is not an address"),
         (["--placement", "127.0.0.1:99999"], "is not an address"),
         (["--placement", "0.0.0.0:0"], "can be reached from elsewhere"),
+        (["--placement", "0.0.0.0:0", "--auth", "none"], "lets everybody who reaches 0.0.0.0:0 do everything"),
+        (["--placement", "[::]:0", "--auth", "noauth2"], "lets everybody who reaches [::]:0 do everything"),
         (["--placement", "127.0.0.1:0", "--config", "/nonexistent.toml"], "/nonexistent.toml"),
         (["--placement", "127.0.0.1:0", "--auth", "keystone"], "auth_url"),
         (["--placement", "127.0.0.1:0", "--data", "/proc/none"], "data folder"),

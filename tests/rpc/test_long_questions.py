@@ -12,6 +12,7 @@ import trio
 
 from hostler.core.engine_commands import asked
 from hostler.core.machine import queries
+from hostler.core.machine.question import Query
 from hostler.core.rpc.client import open_client
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.request import Flavor, Request, RequestSpec
@@ -114,7 +115,7 @@ async def test_a_child_that_dies_is_an_error(all_long: None, monkeypatch: pytest
 
 def answer_by(monkeypatch: pytest.MonkeyPatch, work: Callable[..., Any]) -> None:
     """Have questions of capacity answered by something else."""
-    questions: dict[type[queries.Query], Callable[..., Any]] = {**queries.QUESTIONS}
+    questions: dict[type[Query], Callable[..., Any]] = {**queries.QUESTIONS}
     questions[queries.Capacity] = work
     monkeypatch.setattr(queries, "QUESTIONS", questions)
 

@@ -8,8 +8,11 @@ from typing import Any, Final
 import pytest
 
 from hostler.core import engine_commands as p
+from hostler.core.machine import catalog_queries as k
+from hostler.core.machine import instance_queries as i
 from hostler.core.machine import queries as q
 from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.question import Query
 from hostler.core.rpc.methods import METHODS
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import NotAllowed
@@ -80,8 +83,9 @@ SCOPED: Final[dict[str, tuple[Make, set[str]]]] = {
         MEMBERS,
     ),
     "remove_server_group": (lambda w: p.RemoveServerGroup(uuid=w["group"]), MEMBERS),
-    "flavors": (lambda w: q.Flavors(project=w["project"]), READERS),
-    "images": (lambda w: q.Images(project=w["project"]), READERS),
+    "instances of a project": (lambda w: i.Instances(project=w["project"]), READERS),
+    "flavors": (lambda w: k.Flavors(project=w["project"]), READERS),
+    "images": (lambda w: k.Images(project=w["project"]), READERS),
     "delete_project": (lambda w: c.DeleteProject(id=f"{w['project']}-below"), PROJECT_ADMINS),
     "set_limits": (lambda w: c.SetLimits(scope=f"project:{w['project']}", limits={"VCPU": 9}), DOMAIN_ADMINS),
     "set_limits below": (
@@ -140,10 +144,11 @@ OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "delete_flavor": (c.DeleteFlavor(name="none"), CLOUD),
     "create_image": (c.CreateImage(name="new", image=Image()), CLOUD),
     "delete_image": (c.DeleteImage(name="none"), CLOUD),
-    "all flavors": (q.Flavors(), set(USERS)),
-    "all images": (q.Images(), set(USERS)),
-    "flavor": (q.ShowFlavor(name="none"), set(USERS)),
-    "image": (q.ShowImage(name="none"), set(USERS)),
+    "instances": (i.Instances(), set(USERS)),
+    "all flavors": (k.Flavors(), set(USERS)),
+    "all images": (k.Images(), set(USERS)),
+    "flavor": (k.ShowFlavor(name="none"), set(USERS)),
+    "image": (k.ShowImage(name="none"), set(USERS)),
     "delete_user who is more": (c.DeleteUser(id="cloud_admin"), CLOUD),
     "create_pool": (c.CreatePool(id="new"), CLOUD),
     "delete_pool": (c.DeletePool(id="pool"), CLOUD),
@@ -174,7 +179,7 @@ def allowed(user: str, what: Any) -> bool:
     """True unless the user may not do it; what is wrong with it otherwise does not matter."""
     made = world()
     try:
-        if isinstance(what, q.Query):
+        if isinstance(what, Query):
             q.answer(made.state, user, what)
         else:
             made.apply(order(what, user=user))
@@ -211,7 +216,7 @@ def test_what_is_refused_changes_nothing() -> None:
     for method, (make, own) in SCOPED.items():
         if "nobody" not in own and method not in ("instance", "fits", "usage", "projects", "users", "tokens"):
             what = make(FOREIGN)
-            if not isinstance(what, q.Query):
+            if not isinstance(what, Query):
                 with pytest.raises(NotAllowed):
                     made.apply(order(what, user="nobody"))
     assert (made.state.fleet.version, made.encode_result(made.state.tenants)) == before

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from hostler.core import engine_commands as p
+from hostler.core.machine import catalog_queries as k
 from hostler.core.machine import queries as q
 from hostler.core.tenancy import commands as c
 from hostler.placement.types.request import Flavor, Image, RequestSpec, ServerGroup
@@ -187,9 +188,9 @@ def test_a_flavor_of_some_projects_is_for_these_and_those_below_and_to_others_as
     assert of_others[1].replace("small", "smell") == of_none[1]
     assert of_others[0] == of_none[0] == "unknown_name"
     for user, names in (("ann", ["m1.small"]), ("bob", []), ("root", ["m1.small"])):
-        assert [line.name for line in q.answer(made.state, user, q.Flavors())] == names
+        assert [line.name for line in q.answer(made.state, user, k.Flavors())] == names
     with pytest.raises(Exception, match=r"unknown flavor 'm1\.small'") as error:
-        q.answer(made.state, "bob", q.ShowFlavor(name="m1.small"))
+        q.answer(made.state, "bob", k.ShowFlavor(name="m1.small"))
     assert "closest" not in str(error.value)
 
 

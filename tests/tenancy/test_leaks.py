@@ -9,8 +9,11 @@ from typing import Any, Final
 import pytest
 
 from hostler.core import engine_commands as p
+from hostler.core.machine import catalog_queries as k
 from hostler.core.machine import queries as q
+from hostler.core.machine.instance_queries import Instances
 from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.question import Query
 from hostler.core.tenancy import commands as c
 from hostler.placement.types.errors import HostlerError
 from tests.core.orders import uuid_of
@@ -65,7 +68,8 @@ PAIRS: Final[dict[str, tuple[str, str, str, Any]]] = {
     "tokens": ("bea", "ann", "zzz", lambda name: q.Tokens(user=name)),
     "users": ("bea", "a", "z", lambda name: q.Users(domain=name)),
     "projects": ("bea", "a", "z", lambda name: q.Projects(domain=name)),
-    "flavors of a project": ("bob", "a1", "a9", lambda name: q.Flavors(project=name)),
+    "instances of a project": ("bob", "a1", "a9", lambda name: Instances(project=name)),
+    "flavors of a project": ("bob", "a1", "a9", lambda name: k.Flavors(project=name)),
 }
 
 
@@ -79,7 +83,7 @@ def test_another_tenants_is_told_as_what_is_not_there(what: str) -> None:
 def answered(user: str, what: Any, name: str) -> tuple[Any, ...]:
     """Code, message, field and hint of what is refused, without the name that was asked with."""
     made = world()
-    ask = partial(q.answer, made.state, user) if isinstance(what, q.Query) else partial(do, made, user=user)
+    ask = partial(q.answer, made.state, user) if isinstance(what, Query) else partial(do, made, user=user)
     with pytest.raises(HostlerError) as error:
         ask(what)
     found = error.value

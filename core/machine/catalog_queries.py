@@ -1,0 +1,105 @@
+"""Questions about the flavors and images that the service keeps, and their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from operator import itemgetter
+from typing import TypeVar
+
+import msgspec
+
+from ...placement.types.errors import UnknownName
+from ...placement.types.request import Flavor, Image
+from ..tenancy.catalog import KeptFlavor, KeptImage, may_use, visible
+from ..tenancy.rights import project_scope
+from ..tenancy.tenants import CLOUD, RANK
+from .question import Query
+from .state import ServiceState
+
+KeptThing = TypeVar("KeptThing", KeptFlavor, KeptImage)
+Line = TypeVar("Line", "FlavorLine", "ImageLine")
+
+
+class Flavors(Query, frozen=True):
+    """Flavors that the service keeps, by name: all for readers of the cloud; for others those that are for all, or for
+    their projects. ``project``: those that it may use."""
+
+    project: str | None = None
+
+
+class ShowFlavor(Query, frozen=True):
+    """One flavor that the service keeps. As for flavors."""
+
+    name: str
+
+
+class Images(Query, frozen=True):
+    """Images that the service keeps, by name. As for flavors."""
+
+    project: str | None = None
+
+
+class ShowImage(Query, frozen=True):
+    """One image that the service keeps. As for flavors."""
+
+    name: str
+
+
+class FlavorLine(msgspec.Struct, frozen=True):
+    """A flavor that the service keeps, and the projects that may use it (empty: all)."""
+
+    name: str
+    flavor: Flavor
+    projects: list[str]
+
+
+class ImageLine(msgspec.Struct, frozen=True):
+    """An image that the service keeps, and the projects that may use it (empty: all)."""
+
+    name: str
+    image: Image
+    projects: list[str]
+
+
+def flavors(state: ServiceState, user: str, query: Flavors) -> list[FlavorLine]:
+    kept = _shown(state, user, state.catalog.flavors, query.project)
+    return [FlavorLine(name, each.flavor, list(each.projects)) for name, each in kept]
+
+
+def images(state: ServiceState, user: str, query: Images) -> list[ImageLine]:
+    kept = _shown(state, user, state.catalog.images, query.project)
+    return [ImageLine(name, each.image, list(each.projects)) for name, each in kept]
+
+
+def flavor(state: ServiceState, user: str, query: ShowFlavor) -> FlavorLine:
+    found = flavors(state, user, Flavors())
+    return _named("flavor", query.name, {each.name: each for each in found})
+
+
+def image(state: ServiceState, user: str, query: ShowImage) -> ImageLine:
+    found = images(state, user, Images())
+    return _named("image", query.name, {each.name: each for each in found})
+
+
+def _shown(
+    state: ServiceState, user: str, kept: Mapping[str, KeptThing], project: str | None
+) -> list[tuple[str, KeptThing]]:
+    """What a user may see of what is kept, by name; of a project, what it may use."""
+    tenants = state.tenants
+    if project is not None:
+        tenants.require(user, "reader", project_scope(project))
+        return sorted(
+            ((name, each) for name, each in kept.items() if may_use(tenants, each, project)), key=itemgetter(0)
+        )
+    everything = tenants.role(user, CLOUD) >= RANK["reader"]
+    return sorted(
+        ((name, each) for name, each in kept.items() if everything or visible(tenants, user, each)),
+        key=itemgetter(0),
+    )
+
+
+def _named(kind: str, name: str, found: Mapping[str, Line]) -> Line:
+    """One of what the user may see; UnknownName, with suggestions of these alone."""
+    if name not in found:
+        raise UnknownName.among(kind, name, found, field="name")
+    return found[name]

@@ -1,0 +1,49 @@
+"""What of a configuration lets people in who have not said who they are: a start like that is refused, unless it is
+meant (``insecure``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from ...placement.types.errors import HostlerError
+from ..http.config import PlacementConfig, address, is_loopback
+from ..rpc.addresses import Address
+
+OPEN: Final = ("", "none", "noauth2")
+"""Ways of the Placement API to authenticate that believe everybody; left out, it is none."""
+MEANT: Final = "or say --insecure, if that is meant"
+
+
+def exposures(
+    rpc_auth: str, listen: Sequence[str], placement: PlacementConfig
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(key, problem) of each way in: by the RPC interface that listens on addresses, and by the Placement API.
+    Malformed values are reported elsewhere."""
+    if rpc_auth == "none":
+        for text in filter(_is_reachable, listen):
+            yield ("rpc", "auth"), f"none lets everybody who reaches {text} do everything: use tokens, {MEANT}"
+    if not placement.listen or placement.auth not in OPEN:
+        return
+    key, way = ("placement", "auth"), placement.auth or "none"
+    if is_exposed(placement):
+        yield key, f"{way} lets everybody who reaches {placement.listen} do everything: use static or keystone, {MEANT}"
+    elif rpc_auth == "tokens":
+        others = "the RPC interface asks for tokens, but"
+        yield key, f"{others} {way} lets every user of this machine do everything: use static or keystone, {MEANT}"
+
+
+def is_exposed(config: PlacementConfig) -> bool:
+    """True if the Placement API believes everybody, and other machines can reach it."""
+    try:
+        return config.auth in OPEN and not is_loopback(address(config.listen)[0])
+    except HostlerError:
+        return False
+
+
+def _is_reachable(text: str) -> bool:
+    try:
+        where = Address.parse(text)
+    except HostlerError:
+        return False
+    return where.kind != "unix" and not is_loopback(where.host)
