@@ -439,7 +439,7 @@ def reports_of(command: ReportHosts, now: float) -> tuple[HostReport, ...]:
         if name not in _FIELDS:
             raise UnknownName.among("field", name, _FIELDS)
     for name in sorted(_NESTED & each.keys()):
-        refuse_unknown(each[name], tuple[_FIELDS[name], ...], f"each.{name}")  # type: ignore[valid-type]
+        refuse_unknown(each[name], tuple[_FIELDS[name], ...], f"each.{name}")  # type: ignore[valid-type]  # a type made of a field's
     for name in sorted(_NESTED & same.keys()):
         refuse_unknown(same[name], _FIELDS[name], f"same.{name}")
     lines = []

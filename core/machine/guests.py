@@ -279,7 +279,7 @@ def begin_move(state: ServiceState, command: BeginMove, now: float) -> Decision:
     expires = None if command.expires_in is None else now + command.expires_in
     options = {"kind": command.kind, "migration": command.migration, "on_expiry": command.on_expiry}
     try:
-        decision = state.engine.begin_move(uuid, request, expires=expires, **options)  # type: ignore[arg-type]
+        decision = state.engine.begin_move(uuid, request, expires=expires, **options)  # type: ignore[arg-type]  # one dict for keywords of several types
     except DEPENDS_ON_COMMAND:
         raise _unforeseen() from None
     if decision.placed:

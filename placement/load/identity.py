@@ -103,7 +103,7 @@ def _rename(fleet: Fleet, row: int, new: str) -> None:
 
 
 def _identify(fleet: Fleet, row: int, words: NDArray[np.uint64]) -> None:
-    """Give a host another uuid: its compute node was made anew."""
+    """Give a host another uuid: its compute node was made again."""
     rows, before = rows_array(row), fleet.providers.words(rows_array(row))
 
     def put(new: NDArray[np.uint64]) -> None:
