@@ -16,7 +16,8 @@ import cyclopts
 import msgspec
 from cyclopts import Parameter
 
-from ..core.engine_commands import ReportHosts, columns_of, reports_of
+from ..core.engine_commands import ReportHosts
+from ..core.machine.report_columns import columns_of, reports_of
 from ..placement.decide.engine import Engine
 from ..placement.fleet.fleet import Fleet
 from ..placement.load.bulk import add_hosts

@@ -6,23 +6,15 @@ meaning of fields are those of ``Engine`` and ``Fleet``.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import Annotated, Any, Final, Protocol, get_type_hints
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 
-from ..placement.decide.engine import Engine
-from ..placement.fleet.fleet import Fleet
-from ..placement.fleet.host_reports import REPORTED_FIELDS
 from ..placement.fleet.inventories import Inventory
-from ..placement.load.bulk import add_hosts
-from ..placement.load.reports import CLAIM_TIMEOUT, report_hosts
-from ..placement.types.errors import HostlerError, InvalidValue, UnknownName
-from ..placement.types.from_builtins import from_msgspec, from_plain, refuse_unknown
-from ..placement.types.host import DERIVED, Aggregate, Host
-from ..placement.types.host_report import HostReport
+from ..placement.load.reports import CLAIM_TIMEOUT
+from ..placement.types.errors import HostlerError, InvalidValue
+from ..placement.types.from_builtins import from_msgspec, from_plain
+from ..placement.types.host import Aggregate, Host
 from ..placement.types.moves import Expiry, MoveKind
 from ..placement.types.request import Flavor, Image, Request, RequestSpec, ServerGroup
 
@@ -374,152 +366,3 @@ def decode_params(data: bytes | msgspec.Raw, kind: type[Any]) -> Any:
         raise from_msgspec(error, "params") from None
     except (ValueError, RecursionError) as error:
         raise InvalidValue(f"params are not MessagePack: {error}", field="params") from None
-
-
-def edit(engine: Engine, command: EngineCommand, now: float) -> Any:
-    """Carry out a command on hosts, providers or groups at a time; what the fleet answers, as a plain value.
-    HostlerError, with nothing changed, if it is refused."""
-    fleet = engine.fleet
-    match command:
-        case Spawned(uuids=uuids):
-            return engine.spawned(uuids)
-        case Heartbeats(names=names):
-            return fleet.heartbeats(names, now)
-        case AddHosts(hosts=hosts):
-            return add_hosts(fleet, hosts if command.negative_free else map(_derived, hosts))
-        case ReportHosts():
-            return report_hosts(fleet, reports_of(command, now), claim_timeout=command.claim_timeout)
-        case ConfirmMove(uuid=uuid):
-            return engine.confirm(uuid)
-        case RevertMove(uuid=uuid):
-            return engine.revert(uuid)
-        case RemoveHost(name=name):
-            return fleet.remove_provider(name)
-        case SetService(name=name):
-            flags = {"disabled": command.disabled, "forced_down": command.forced_down}
-            return fleet.set_service(name, disabled_reason=command.disabled_reason, **flags)
-        case Report(name=name, figures=figures):
-            for figure in figures:
-                if figure not in REPORTED_FIELDS:
-                    raise UnknownName.among("reported figure", figure, REPORTED_FIELDS)
-            return fleet.report(name, **figures)
-        case AddServerGroup(uuid=uuid, policy=policy, max_server_per_host=most):
-            return fleet.add_server_group(uuid, policy, max_server_per_host=most)
-        case RemoveServerGroup(uuid=uuid):
-            return fleet.remove_server_group(uuid)
-    return _edit_provider(fleet, command)
-
-
-def _derived(host: Host) -> Host:
-    """The host, where -1 in place of what is free meant that it follows from the totals."""
-    changes: dict[str, Any] = {name: DERIVED for name in ("free_ram_mb", "free_disk_mb") if getattr(host, name) == -1}
-    return replace(host, **changes) if changes else host
-
-
-_OF_REPORT: Final = ("at", "includes", "service", "inventories")
-_FIELDS: Final[dict[str, Any]] = {
-    **get_type_hints(Host),
-    **{name: get_type_hints(HostReport)[name] for name in _OF_REPORT},
-}
-"""Columns of reports, with the types of their values."""
-_NESTED: Final = frozenset({"aggregates", "service", "numa_topology", "pci_pools"})
-"""Columns whose values have fields of their own."""
-
-
-def reports_of(command: ReportHosts, now: float) -> tuple[HostReport, ...]:
-    """Reports out of columns. InvalidValue or UnknownName for what no report has. O(hosts)."""
-    each, same = command.each, command.same
-    lengths = {len(column) for column in each.values()}
-    if len(lengths) > 1:
-        raise InvalidValue(f"columns are of different lengths: {sorted(lengths)}", field="each")
-    twice = sorted(each.keys() & same.keys())
-    if twice:
-        raise InvalidValue(f"{twice[0]} is given for each and for all", field="same")
-    for name in (*each, *same):
-        if name not in _FIELDS:
-            raise UnknownName.among("field", name, _FIELDS)
-    for name in sorted(_NESTED & each.keys()):
-        refuse_unknown(each[name], tuple[_FIELDS[name], ...], f"each.{name}")  # type: ignore[valid-type]  # a type made of a field's
-    for name in sorted(_NESTED & same.keys()):
-        refuse_unknown(same[name], _FIELDS[name], f"same.{name}")
-    lines = []
-    for values in zip(*each.values(), strict=True):
-        own: Iterable[tuple[str, Any]] = zip(each, values, strict=True)
-        lines.append(same | dict(own))
-    try:
-        return msgspec.convert(_nested(lines, now), tuple[HostReport, ...])
-    except msgspec.ValidationError as error:
-        raise from_msgspec(error, "reports") from None
-
-
-def read_reports(lines: Iterable[Mapping[str, Any]], now: float) -> tuple[HostReport, ...]:
-    """Reports out of plain values: the fields of a Host, and beside them those of the report. InvalidValue or
-    UnknownName for what no report has. O(hosts)."""
-    return from_plain(_nested(lines, now), tuple[HostReport, ...], "reports")
-
-
-def _nested(lines: Iterable[Mapping[str, Any]], now: float) -> list[dict[str, Any]]:
-    """Fields of reports, with those of their hosts within."""
-    found: list[dict[str, Any]] = []
-    for line in lines:
-        host = dict[str, Any](line)
-        report: dict[str, Any] = {"at": now}
-        for name in _OF_REPORT:
-            if name in host:
-                report[name] = host.pop(name)
-        report["host"] = host
-        found.append(report)
-    return found
-
-
-def columns_of(reports: Iterable[HostReport]) -> ReportHosts:
-    """Reports as they are sent: columns, and what all have alike once; defaults are left out. O(hosts)."""
-    lines = [{**_changed_fields(report.host), **_changed_fields(report)} for report in reports]
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    defaults = {**_HOST, **_REPORT}
-    columns = {name: [line.get(name, defaults.get(name)) for line in lines] for name in names}
-    same = {name: column[0] for name, column in columns.items() if all(value == column[0] for value in column)}
-    if len(lines) < 2 or len(same) == len(columns):
-        same = {}
-    return ReportHosts(each={name: column for name, column in columns.items() if name not in same}, same=same)
-
-
-def _changed_fields(value: Host | HostReport) -> dict[str, Any]:
-    """Fields of a host or report that are not their defaults."""
-    defaults = _HOST if isinstance(value, Host) else _REPORT
-    found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, HostReport):
-        del found["host"]
-    return {name: each for name, each in found.items() if name not in defaults or each != defaults[name]}
-
-
-def _defaults(kind: type[Host | HostReport]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):
-        if field.default is not dataclasses.MISSING:
-            found[field.name] = field.default
-        elif field.default_factory is not dataclasses.MISSING:
-            found[field.name] = field.default_factory()
-    return found
-
-
-_HOST: Final = _defaults(Host)
-_REPORT: Final = _defaults(HostReport)
-
-
-def _edit_provider(fleet: Fleet, command: EngineCommand) -> Any:
-    match command:
-        case AddProvider(name=name):
-            kinds: dict[str, Any] = {"traits": command.traits, "aggregates": command.aggregates}
-            return fleet.uuid(fleet.add_provider(name, uuid=command.uuid, parent=command.parent, **kinds))
-        case SetParent(name=name, parent=parent):
-            return fleet.set_parent(name, parent)
-        case SetTraits(name=name, traits=traits):
-            return fleet.set_traits(name, traits)
-        case SetInventory(name=name, inventories=inventories):
-            return fleet.set_inventory(name, inventories)
-        case SetAggregates(name=name, aggregates=aggregates):
-            return fleet.set_aggregates(name, aggregates)
-        case UpdateAggregate(aggregate=aggregate):
-            return fleet.update_aggregate(aggregate)
-    raise InvalidValue(f"{type(command).__name__} does not change a host or provider", field="command")

@@ -15,7 +15,8 @@ from cyclopts.validators import Number
 from ...placement.types.errors import InvalidValue
 from ...placement.types.from_builtins import from_plain
 from ...placement.types.host import Host
-from ..engine_commands import AddHosts, columns_of, read_reports
+from ..engine_commands import AddHosts
+from ..machine.report_columns import columns_of, read_reports
 from .remote import LOCAL, Remote
 
 host = cyclopts.App(name="host", help="List, show, add, remove, enable and disable hosts.")

@@ -23,10 +23,12 @@ from ...placement.types.errors import HostlerError, InvalidValue, NoValidHost
 from ...placement.types.host_report import Reported
 from ...placement.types.moves import PendingMove
 from ...placement.types.request import Request
-from ..engine_commands import AddServerGroup, Asked, BeginMove, Placed, RemoveServerGroup, ReportHosts, edit, reports_of
+from ..engine_commands import AddServerGroup, Asked, BeginMove, Placed, RemoveServerGroup, ReportHosts
 from ..errors import DEPENDS_ON_COMMAND, InternalError, StateUnknown, checked_outcome
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS
+from .edits import edit
 from .phase_timing import PhaseSampler
+from .report_columns import reports_of
 from .state import ServiceState
 
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})

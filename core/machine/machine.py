@@ -35,13 +35,13 @@ from ..engine_commands import (
     SetPolicy,
     Spawned,
     UpdateAggregate,
-    edit,
 )
 from ..engine_commands import Placed as PlacedMany
 from ..errors import checked_outcome
 from ..tenancy import rights
 from ..tenancy.tenants import is_internal
 from . import guests
+from .edits import edit
 from .orders import AnyCommand, Guests, Order, PlacementWrite
 from .placement_writes import carry_out, consumers_of
 from .replicated import finished

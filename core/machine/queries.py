@@ -24,6 +24,7 @@ from ..errors import ErrorValue, to_value
 from ..tenancy.rights import check_request_of_reader, may_see_tokens, no_instance, project_scope, unseen
 from ..tenancy.tenants import CLOUD, RANK
 from .catalog_queries import Flavors, Images, ShowFlavor, ShowImage, flavor, flavors, image, images
+from .edits import edit
 from .instance_queries import Instances, instances, many_instances
 from .question import Page, Query
 from .state import ServiceState, service_policy
@@ -409,7 +410,7 @@ def _try(state: ServiceState, engine: Any, command: p.EngineCommand) -> Any:
             return _try_move(state, engine, command, given or state.asked_of(uuid))
         case p.SetPolicy():
             raise InvalidValue("another policy is given beside the commands", field="policy")
-    return p.edit(engine, command, engine.fleet.now)
+    return edit(engine, command, engine.fleet.now)
 
 
 def _try_move(

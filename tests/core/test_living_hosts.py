@@ -13,6 +13,7 @@ import pytest
 from hostler.core import engine_commands as p
 from hostler.core.machine import queries as q
 from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.report_columns import columns_of, reports_of
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import QuotaExceeded
 from hostler.placement.types.errors import HostlerError, InvalidValue, UnknownName
@@ -62,10 +63,10 @@ def test_reports_go_through_the_journal_in_columns() -> None:
         )
         for number in range(2)
     ]
-    command = p.columns_of(given)
+    command = columns_of(given)
     assert command.same == {"vcpus_total": 32, "total_usable_ram_mb": 131_072, "at": NOW - 1}
     decoded = msgspec.msgpack.decode(msgspec.msgpack.encode(command), type=p.ReportHosts)
-    assert [each.at for each in p.reports_of(decoded, NOW)] == [NOW - 1] * 2
+    assert [each.at for each in reports_of(decoded, NOW)] == [NOW - 1] * 2
     assert do(m, command).applied == 2
     fleet = m.state.fleet
     assert fleet.column("vcpus_total").tolist() == [32, 32]
@@ -103,7 +104,7 @@ def test_a_claim_that_no_report_has_leaves_its_quota() -> None:
     with_project(m)
     do(m, place(1, project="p"))
     for later in (10, 700):
-        reported = do(m, p.columns_of([HostReport(host=hosts(1)[0], at=NOW + later)]), now=NOW + later)
+        reported = do(m, columns_of([HostReport(host=hosts(1)[0], at=NOW + later)]), now=NOW + later)
     assert reported.expired == (GUEST,)
     assert used(m) == {}
 
@@ -113,7 +114,7 @@ def test_a_report_leaves_a_host_in_its_pools() -> None:
     do(m, c.CreatePool(id="gold", hosts=("node-0",)))
     zone = Aggregate(uuid=uuid_of(900), name="z", metadata={"availability_zone": "z"})
     host = Host(host="node-0", vcpus_total=1, total_usable_ram_mb=1, aggregates=(zone,))
-    do(m, p.columns_of([HostReport(host=host, at=NOW)]))
+    do(m, columns_of([HostReport(host=host, at=NOW)]))
     assert m.state.pools.hosts(m.state.fleet, "gold") == ["node-0"]
 
 
@@ -179,7 +180,7 @@ def test_a_move_whose_request_is_not_known_asks_for_it() -> None:
     m = machine(2)
     do(
         m,
-        p.columns_of(
+        columns_of(
             [HostReport(host=Host(host="x", vcpus_total=1, total_usable_ram_mb=1, instances={GUEST: {}}), at=NOW)]
         ),
     )
@@ -220,6 +221,6 @@ def test_drift_says_what_differs() -> None:
     small = Host(
         host="node-0", vcpus_total=16, total_usable_ram_mb=1024, total_usable_disk_gb=500, instances={GUEST: {}}
     )
-    do(m, p.columns_of([HostReport(host=small, at=NOW)]))
+    do(m, columns_of([HostReport(host=small, at=NOW)]))
     (line,) = q.answer(m.state, "@local", q.ShowDrift())
     assert (line.node, line.beyond_capacity) == ("node-0", {"MEMORY_MB": 1024})

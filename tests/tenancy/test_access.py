@@ -13,6 +13,7 @@ from hostler.core.machine import instance_queries as i
 from hostler.core.machine import queries as q
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.question import Query
+from hostler.core.machine.report_columns import columns_of
 from hostler.core.rpc.methods import METHODS
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import NotAllowed
@@ -118,7 +119,7 @@ about them for cloud readers, unless a role is one of the cloud anyway."""
 OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "move": (p.Move(uuid=uuid_of(1), request=asked()), CLOUD),
     "begin_move of a migration": (p.BeginMove(uuid=uuid_of(1)), CLOUD),
-    "report_hosts": (p.columns_of([HostReport(host=hosts(1)[0], at=1e9)]), CLOUD),
+    "report_hosts": (columns_of([HostReport(host=hosts(1)[0], at=1e9)]), CLOUD),
     "moves": (q.ShowMoves(), CLOUD_READERS),
     "drift": (q.ShowDrift(), CLOUD_READERS),
     "add_hosts": (p.AddHosts(hosts=hosts(4)[3:]), CLOUD),
