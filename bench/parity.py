@@ -49,7 +49,8 @@ def nova(case: Case) -> Answer:
 
 def _engine(case: Case, nova_bugs: bool = False) -> Engine:
     values = nova_cases.option_values(case)
-    values = {**values, "hostler": {"weigher_order": list(case.get("weigher_order", ())), "nova_bugs": nova_bugs}}
+    own = {"weigher_order": list(case.get("weigher_order", ())), "nova_bugs": nova_bugs, "prepare": False}
+    values = {**values, "hostler": own | {"nova_release": case.get("nova_version", "33").partition(".")[0]}}
     fleet = Fleet()
     hosts = nova_cases.hosts(case)
     fleet.aggregate_ids(nova_cases.aggregates(case))

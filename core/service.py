@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from ..placement.types.errors import HostlerError, InvalidValue
-from .engine_commands import Placed, PlaceMany
+from .engine_commands import Placed, PlaceMany, SetPolicy
 from .forks import Children
 from .machine import queries
 from .machine.event_log import History
@@ -23,7 +23,7 @@ from .machine.machine import ServiceMachine
 from .machine.orders import AnyCommand, Order
 from .machine.question import Query
 from .machine.request_limits import PART_SHAPES, RequestLimits, cost_of, parts_of
-from .machine.state import ServiceState
+from .machine.state import ServiceState, with_present_defaults
 from .rates import Rate, RateLimits
 from .tenancy import commands as c
 from .tenancy.errors import NotAuthenticated
@@ -137,6 +137,8 @@ class Service:
         self.limits.check(command)
         if user != LOCAL:
             self._command_rate.spend(user, len(command.requests) if isinstance(command, PlaceMany) else 1)
+        if isinstance(command, SetPolicy):
+            command = SetPolicy(policy=with_present_defaults(command.policy))
         if key is not None:
             if not 0 < len(key) <= 255:
                 raise InvalidValue("an idempotency key has 1 to 255 characters", field="key")

@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -25,6 +25,7 @@ from hostler.placement.types.options import (
     Options,
     Ratios,
 )
+from hostler.placement.types.pci_alias import PciAliases
 from hostler.placement.weighers import BUILTIN_WEIGHERS
 
 PAGE: Final = Path(__file__).with_name("policies.md")
@@ -33,12 +34,14 @@ MARKED: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re
 ABOUT: Final = {
     "DEFAULT": {
         "service_down_time": "seconds without a heartbeat after which ComputeFilter refuses a host",
+        "default_schedule_zone": "zone of a prepared request that names none",
         "default_availability_zone": "the zone that a selection names for a host whose aggregates name none",
     },
     "scheduler": {
         "max_placement_results": "only in the query strings that are made for Placement; the engine has no limit",
         "limit_tenants_to_placement_aggregate": "prefilter: only the aggregates of the request's project",
         "placement_aggregate_required_for_tenants": "prefilter: refuse projects that have no aggregate",
+        "query_placement_for_routed_network_aggregates": "prefilter: only aggregates of a routed network's segments",
         "query_placement_for_image_type_support": "prefilter: only hosts that read the image's disk format",
         "enable_isolated_aggregate_filtering": "prefilter: keep off aggregates that demand a trait not asked for",
         "image_metadata_prefilter": "prefilter: only hosts with the image's buses, models and architectures",
@@ -48,6 +51,9 @@ ABOUT: Final = {
         "largest_cpu_milli": "GPU weighers: CPUs of the largest host, in thousandths",
         "largest_gpu_milli": "GPU weighers: GPUs of the largest host, in thousandths",
         "typical": "the mix of requests by which fragmentation is measured: `cpu_milli:gpu_milli:gpus[:A|B]=share`",
+    },
+    "numa": {
+        "fit": "`nova`: fit NUMA cells as nova-compute does; `exact`: judge each pair of cells by itself",
     },
     "filter_scheduler": {
         "host_subset_size": "choose by chance among so many best hosts",
@@ -75,6 +81,7 @@ ABOUT: Final = {
         "isolated_hosts": "IsolatedHostsFilter",
         "restrict_isolated_hosts_to_isolated_images": "IsolatedHostsFilter",
         "aggregate_image_properties_isolation_namespace": "AggregateImagePropertiesIsolation: prefix of its keys",
+        "pci_in_placement": "PCI devices of aliases are request groups, taken from the providers that are allocated",
         "aggregate_image_properties_isolation_separator": "AggregateImagePropertiesIsolation: behind the prefix",
     },
     "metrics": {
@@ -86,6 +93,9 @@ ABOUT: Final = {
     "compute": {
         "packing_host_numa_cells_allocation_strategy": "guests' NUMA cells go to the fullest host cells first",
     },
+    "pci": {
+        "alias": "names under which flavors ask for PCI devices (`pci_passthrough:alias`)",
+    },
     "workarounds": {
         "disable_fallback_pcpu_query": "pinned CPUs are not looked for among VCPU where PCPU is short",
     },
@@ -95,6 +105,8 @@ ABOUT: Final = {
         "weigher_order": "all weighers in the order in which their points are added; empty: as they are named",
         "nova_filters": "your Nova filters to adapt: `package.module:Class`",
         "nova_weighers": "your Nova weighers to adapt",
+        "nova_release": "release of Nova that is followed: 33 (2026.1) or 34 (2026.2)",
+        "prepare": "complete and check requests as nova-api and nova-conductor do",
         "nova_bugs": "forget to charge NUMA cells and PCI devices where Nova does",
     },
 }
@@ -125,6 +137,8 @@ def _options_without_effect(group: OptionGroup) -> str:
 
 def _kind(kind: Any) -> str:
     """A type and its limits in words."""
+    if get_origin(kind) is Literal:
+        return " or ".join(f"`{choice}`" for choice in get_args(kind))
     choices = [choice for choice in get_args(kind) if choice is not type(None)]
     if type(None) in get_args(kind):
         return f"{_kind(choices[0])} or none"
@@ -132,7 +146,10 @@ def _kind(kind: Any) -> str:
         limits = next((extra for extra in get_args(kind)[1:] if isinstance(extra, msgspec.Meta)), msgspec.Meta())
         least = "" if limits.ge is None or limits.ge == -(2**63) else f" ≥ {limits.ge:g}"
         return _kind(get_args(kind)[0]) + least
-    words = {bool: "switch", int: "integer", float: "number", str: "text", tuple: "list", Ratios: "`name=ratio` list"}
+    words = {
+        **{bool: "switch", int: "integer", float: "number", str: "text", tuple: "list"},
+        **{Ratios: "`name=ratio` list", PciAliases: "list of JSON objects"},
+    }
     return words[get_origin(kind) or kind]
 
 
@@ -141,7 +158,7 @@ def _default(value: Any) -> str:
         return "true" if value else "false"
     if value is None:
         return "none"
-    if isinstance(value, Ratios):
+    if isinstance(value, Ratios | PciAliases):
         return "empty"
     if isinstance(value, tuple):
         names = {ALL_FILTERS: "all", ALL_WEIGHERS: "all"}

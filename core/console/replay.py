@@ -17,6 +17,7 @@ from ..journal.journal import Record
 from ..machine.machine import ServiceMachine
 from ..machine.orders import Order
 from ..machine.replaying import begin, records
+from ..machine.state import with_present_defaults
 from ..tenancy.tenants import LOCAL as ITSELF
 from .guests import read_policy
 from .remote import LOCAL, Remote
@@ -80,7 +81,7 @@ async def compare(folder: Path, policy: dict[str, Any] | None, show: int) -> Com
     then, now, found = ServiceMachine(), ServiceMachine(), Comparison()
     last = begin(folder, then, now)
     if policy is not None:
-        now.apply(Order(0.0, ITSELF, SetPolicy(policy=policy)))
+        now.apply(Order(0.0, ITSELF, SetPolicy(policy=with_present_defaults(policy))))
     found.first, found.last = last + 1, last
     async for read in records(folder, last):
         for record in read:

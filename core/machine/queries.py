@@ -27,7 +27,7 @@ from .catalog_queries import Flavors, Images, ShowFlavor, ShowImage, flavor, fla
 from .edits import edit
 from .instance_queries import Instances, instances, many_instances
 from .question import Page, Query
-from .state import ServiceState, service_policy
+from .state import ServiceState, service_policy, with_present_defaults
 
 
 class Hosts(Query, frozen=True):
@@ -384,7 +384,8 @@ def _fits(state: ServiceState, user: str, query: Fits) -> Fit:
 
 
 def _what_if(state: ServiceState, user: str, query: WhatIf) -> list[Tried]:
-    engine = state.engine.what_if(service_policy(query.policy) if query.policy is not None else None)
+    policy = None if query.policy is None else service_policy(with_present_defaults(query.policy))
+    engine = state.engine.what_if(policy)
     tried = []
     for command in query.commands:
         try:

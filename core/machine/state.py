@@ -15,10 +15,11 @@ from ...placement.decide.engine import Engine
 from ...placement.filters.resource_pools import POOLS_HINT, ResourcePoolFilter
 from ...placement.fleet.fleet import Fleet
 from ...placement.persist import file as fleet_file
-from ...placement.policy.policy import Policy
+from ...placement.policy.policy import HostlerOptions, Policy
 from ...placement.types.errors import InvalidValue, NoValidHost
 from ...placement.types.host import Aggregate
 from ...placement.types.host_report import HostReport
+from ...placement.types.options import NumaOptions
 from ...placement.types.request import Request, RequestSpec
 from ..engine_commands import Asked, Specs
 from ..errors import DataDamaged, from_value, newer_format, to_value
@@ -56,8 +57,41 @@ class _Kept(msgspec.Struct):
     requests: KeptRequests = msgspec.field(default_factory=KeptRequests)
 
 
+FIRST_RELEASE: Final[Mapping[str, Mapping[str, Any]]] = {
+    "hostler": {"prepare": False, "nova_release": "33"},
+    "numa": {"fit": "exact"},
+}
+"""Options that commands of release 0.1 do not carry, and the values by which those were decided."""
+
+
+def with_present_defaults(values: Mapping[str, Mapping[str, Any]]) -> PolicyValues:
+    """A policy that names every option whose default is another than release 0.1 decided by: what a journal keeps, so
+    that a replay decides the same whatever the defaults have become."""
+    if not values:
+        return {}
+    own = HostlerOptions()
+    present: dict[str, dict[str, Any]] = {
+        "hostler": {"prepare": own.prepare, "nova_release": own.nova_release},
+        "numa": {"fit": NumaOptions().fit},
+    }
+    return _under(values, present)
+
+
+def _under(values: Mapping[str, Mapping[str, Any]], options: Mapping[str, Mapping[str, Any]]) -> PolicyValues:
+    """``values``, and of ``options`` what they leave out. What is no table is left to be refused where it is read."""
+    if not isinstance(values, Mapping):
+        return values
+    made: dict[str, Any] = dict(values)
+    for name, group in options.items():
+        given = made.get(name, {})
+        made[name] = {**group, **given} if isinstance(given, Mapping) else given
+    return made
+
+
 def service_policy(values: Mapping[str, Mapping[str, Any]]) -> Policy:
-    """A policy with the filter that resource pools need. Errors as ``Policy.from_mapping``'s."""
+    """A policy with the filter that resource pools need, as a command has it. Errors as ``Policy.from_mapping``'s."""
+    if values:  # without any, nothing was ever configured: the present defaults hold
+        values = _under(values, FIRST_RELEASE)
     try:
         content = msgspec.json.encode(values, order="deterministic")
     except (TypeError, ValueError, msgspec.MsgspecError) as error:

@@ -31,7 +31,7 @@ from ..machine.event_log import KEPT, History
 from ..machine.machine import ServiceMachine
 from ..machine.orders import Order
 from ..machine.replicated import Replayed
-from ..machine.state import PolicyValues
+from ..machine.state import PolicyValues, with_present_defaults
 from ..rpc.server import Limits, RpcServer
 from ..rpc.tls import server_context
 from ..service import Service
@@ -359,6 +359,7 @@ class Daemon:
 
 async def _put_policy(service: Service, policy: PolicyValues | None) -> None:
     """Have the file's policy in force, as a command among the others."""
+    policy = None if policy is None else with_present_defaults(policy)
     if policy is not None and policy != service.state.policy:
         await service.writer.submit(Order(service.now(), LOCAL, SetPolicy(policy=policy)))
         log.info("policy %s is in force", service.state.engine.policy.digest[:12])

@@ -76,15 +76,24 @@ class Plan:
         while True:
             position = gather(self.batch, position, Request, specs, projects, users, fleet.groups, *columns)
             if position == len(self.batch):
+                self._check_groups()
                 return
             check_request(self.batch[position])
             self._look(position)
             position += 1
 
+    def _check_groups(self) -> None:
+        """InvalidValue if a server group has a policy that no enabled rule judges. O(requests)."""
+        for group in np.unique(self.groups[self.groups >= 0]).tolist():
+            first = int(np.flatnonzero(self.groups == group)[0])
+            self.context.prepared(self.batch[first])
+
     def _look(self, position: int) -> None:
         """A request that is not plain: check it, compile its spec, and read it or leave it to be placed alone."""
         context, fleet, request = self.context, self.context.fleet, self.batch[position]
         self.times[position] = np.nan if request.now is None else request.now
+        spec, request = request.spec, context.prepared(request)
+        hinted = request.server_group is not self.batch[position].server_group
         single = len(request.instance_uuids) <= 1 and not request.alternates
         for uuid in request.instance_uuids:
             uuid_words(uuid, "instance_uuids")
@@ -96,7 +105,7 @@ class Plan:
                 context.signature(request)
         except NoValidHost:
             return
-        if signature is None or not signature.simple:
+        if signature is None or not signature.simple or hinted:
             return
         number = self._numbers.get(id(signature.owner))
         if number is None:
@@ -104,9 +113,9 @@ class Plan:
             self.signatures.append(signature.owner)
         self.which[position] = number
         if context.compiled.reads_project:
-            self._specs.setdefault(request.spec, {})[request.project_id] = number
+            self._specs.setdefault(spec, {})[request.project_id] = number
         else:
-            self._specs[request.spec] = number
+            self._specs[spec] = number
         self.projects[position] = fleet.projects.id(request.project_id)
         self.users[position] = fleet.users.id(request.user_id)
         self.groups[position] = -1 if request.server_group is None else fleet.group_id(str(request.server_group))

@@ -83,8 +83,7 @@ def forgotten(fleet: Fleet, policy: Policy, request: Request, row: int) -> bool:
     does."""
     if not policy.own.nova_bugs or request.spec.numa_topology is None:
         return False
-    packing = policy.options.compute.packing_host_numa_cells_allocation_strategy
-    numa, _ = fit_claim(fleet, request.spec, row, packing=packing)
+    numa, _ = fit_claim(fleet, request.spec, row, policy.options)
     return numa is not None and not numa.nova_charges
 
 
@@ -97,8 +96,7 @@ def extras_for(
     pci: tuple[PciPool, ...] = ()
     spec = request.spec
     if spec.numa_topology is not None or spec.pci_requests:
-        packing = signature.policy.options.compute.packing_host_numa_cells_allocation_strategy
-        numa, pci = fit_claim(fleet, spec, row, packing=packing)
+        numa, pci = fit_claim(fleet, spec, row, signature.policy.options)
         if numa is not None and not numa.nova_charges and signature.policy.own.nova_bugs:
             numa, pci = None, ()
     elsewhere = allocations.elsewhere

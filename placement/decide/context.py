@@ -15,6 +15,7 @@ from ..fleet.fleet import Fleet
 from ..policy.policy import Policy
 from ..request.checks import check_request, check_uuids
 from ..request.host_selection import names_hosts
+from ..request.preparation import Preparation
 from ..types.decision import Alternate, Selection
 from ..types.host_classes import HostClass
 from ..types.request import Request, ServerGroup
@@ -26,12 +27,13 @@ from .signature_cache import Compiled
 class DecisionContext:
     """The fleet as one engine sees it, under one policy. ``seed`` feeds every random choice."""
 
-    __slots__ = ("_fleet", "compiled", "draws", "policy", "reads_instance_images", "seed")
+    __slots__ = ("_fleet", "compiled", "draws", "policy", "preparation", "reads_instance_images", "seed")
 
     def __init__(self, fleet: Fleet, policy: Policy, seed: int, *, compiled: Compiled | None = None) -> None:
         self._fleet = fleet
         self.policy, self.seed = policy, seed
         self.compiled = Compiled(fleet.state(), policy) if compiled is None else compiled
+        self.preparation = Preparation(fleet, policy)
         options = policy.options.filter_scheduler
         self.draws = options.host_subset_size > 1 or options.shuffle_best_same_weighed_hosts
         """True if the policy chooses at random among the best hosts."""
@@ -81,13 +83,19 @@ class DecisionContext:
     # requests
 
     def begin(self, request: Request) -> Request:
-        """The request checked, with an instance uuid; the clock moves to the request's time."""
+        """The request checked and prepared, with an instance uuid; the clock moves to the request's time."""
         check_request(request)
+        request = self.prepared(request)
         if not request.instance_uuids:
             made = make_many(self.uuid_seed, self.fleet.heads.sequence, 1)
             request = request.with_changes(instance_uuids=(format_uuid(int(made[0, 0]), int(made[0, 1])),))
         self.advance(request.now)
         return request
+
+    def prepared(self, request: Request) -> Request:
+        """The request completed and checked as nova-api and nova-conductor do, unless the policy or its spec says that
+        they have. InvalidValue or UnknownName for what is not possible."""
+        return self.preparation(request)
 
     def advance(self, now: float | None) -> None:
         """Set the time, seconds since the epoch; None leaves it."""
@@ -106,8 +114,8 @@ class DecisionContext:
             raise
 
     def signature(self, request: Request, *, candidates_given: bool = False) -> Signature:
-        """The request compiled; O(1) for a spec that was compiled before."""
-        return self.compiled.signature(request, candidates_given=candidates_given)
+        """The request, prepared, compiled; O(1) for a spec that was compiled before."""
+        return self.compiled.signature(self.prepared(request), candidates_given=candidates_given)
 
     def ranked_way(self, request: Request) -> Signature | None:
         """The signature if the ranking kernel alone can decide the request; None if it takes the scan."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from typing import ClassVar
 
 from ..devices import pci
@@ -26,7 +26,11 @@ class PciPassthroughFilter(Filter):
         return pci.key(request.spec.pci_requests)
 
     def host_passes(self, host: HostState, request: Request) -> bool:
-        return pci.supports(host.pci_pools, request.spec.pci_requests)
+        return self.candidate_passes(host, request, {})
+
+    def candidate_passes(self, host: HostState, request: Request, mappings: Mapping[str, Sequence[str]]) -> bool:
+        """The rule for one allocation candidate of the host, whose providers are ``mappings`` by request group."""
+        return pci.supports(host.pci_pools, request.spec.pci_requests, mappings=mappings)
 
     def reason(self, host: HostState, request: Request) -> str:
         return pci.explain(host.pci_pools, request.spec.pci_requests)

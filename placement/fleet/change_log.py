@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..types.host_classes import HostClass, Interned
 from ..versions.history import Change, History, Operation
 from .columns import ColumnStore, Image
-from .shared_facts import ByClass, Constants
+from .shared_facts import UNKNOWN, ByClass, Constants
 
 Rows: TypeAlias = NDArray[np.int32]
 
@@ -56,7 +56,8 @@ class ChangeLog:
         self.is_host = ByClass(self.classes, lambda value: value.is_host, np.bool_)
         self.is_down = ByClass(self.classes, lambda value: value.disabled or value.forced_down, np.bool_)
         self.is_sharing = ByClass(self.classes, lambda value: SHARING_TRAIT in value.traits, np.bool_)
-        self.constants = Constants(self.store, self.is_host)
+        self.service_version = ByClass(self.classes, _service_version, np.int64)
+        self.constants = Constants(self.store, self.is_host, self.service_version)
         self._facts = self.constants.facts()
         self._memberships: set[tuple[int, ...]] = set()
         self.static_epoch = 0
@@ -208,9 +209,14 @@ class ChangeLog:
             self.is_host.truncate(count)
             self.is_down.truncate(count)
             self.is_sharing.truncate(count)
+            self.service_version.truncate(count)
             self.forgotten_classes += 1
             self._memberships = {value.aggregates for value in self.classes.values if value.aggregates}
             self.static_epoch += 1
+
+
+def _service_version(value: HostClass) -> int:
+    return UNKNOWN if value.service_version is None else value.service_version
 
 
 @dataclass(slots=True)

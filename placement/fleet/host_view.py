@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ..types.errors import UnknownName
 from ..types.host import Aggregate, NumaTopology, PciPool, Service
 from ..types.host_classes import STATIC_FIELDS, HostClass
+from ..types.networks import NetworkMetadata
 from .columns import COLUMN, HOST_COLUMNS
 from .fleet import Fleet
 
@@ -154,15 +156,26 @@ class HostView:
             disabled_reason=self._class.disabled_reason,
             forced_down=self._class.forced_down,
             last_seen_up=None if math.isnan(seen) else seen,
+            version=self._class.service_version,
         )
 
     @property
     def numa_topology(self) -> NumaTopology | None:
-        return self.fleet.numa.get_row(self.row)
+        topology = self.fleet.numa.get_row(self.row)
+        return topology if topology is None else with_networks(topology, self._class.numa_networks)
 
     @property
     def pci_pools(self) -> tuple[PciPool, ...]:
         return self.fleet.pci_pools(self.row)
+
+
+def with_networks(topology: NumaTopology, networks: tuple[tuple[int, NetworkMetadata], ...]) -> NumaTopology:
+    """``topology`` with the networks of its cells, by cell id. O(cells)."""
+    if not networks:
+        return topology
+    near = dict(networks)
+    cells = tuple(replace(cell, network_metadata=near.get(cell.id)) for cell in topology.cells)
+    return NumaTopology(cells=cells)
 
 
 class ClassView:

@@ -301,7 +301,7 @@ def check_cells(fleet: FleetParts) -> None:
 def check_constants(fleet: FleetParts) -> None:
     """The counts of facts that signatures treat as constant equal a new count."""
     change_log = fleet.change_log
-    fresh = Constants(fleet.store, change_log.is_host)
+    fresh = Constants(fleet.store, change_log.is_host, change_log.service_version)
     fresh.enter(np.arange(fleet.rows, dtype=np.int32))
     fresh.count_devices(sum(bool(extras.pci) for extras in fleet.extras.values()))
     assert fresh.counts() == change_log.constants.counts()

@@ -115,6 +115,12 @@ class FleetParts:
         return self.change_log.constants.has_pci
 
     @property
+    def minimum_compute_version(self) -> int | None:
+        """The least service version of all nova-computes (Nova: get_minimum_version_all_cells); None if one is not
+        known, or there are no hosts. O(versions)."""
+        return self.change_log.constants.minimum_compute_version
+
+    @property
     def nested_classes(self) -> frozenset[int]:
         """Resource classes in inventories of providers that are not hosts. O(classes)."""
         return self.change_log.constants.nested_classes

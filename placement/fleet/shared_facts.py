@@ -17,6 +17,8 @@ WATCHED: Final = ("hypervisor_version", "failed_builds")
 and are rebuilt when one changes."""
 _STEADY: Final = np.array([COLUMN[name] for name in WATCHED])
 
+UNKNOWN: Final = -1
+"""Version of a compute service that has not told it."""
 FEW: Final = 8
 """Distinct values that are counted without a sort."""
 
@@ -47,11 +49,13 @@ class Constants:
     ``leave`` before the columns of rows change, ``enter`` afterwards; both O(rows).
     """
 
-    def __init__(self, store: ColumnStore, is_host: ByClass) -> None:
-        self._store, self._is_host = store, is_host
+    def __init__(self, store: ColumnStore, is_host: ByClass, service_version: ByClass) -> None:
+        self._store, self._is_host, self._service_version = store, is_host, service_version
         self._values: dict[str, Counter[float]] = {name: Counter() for name in WATCHED}
         self._devices = 0
         self._nested: Counter[int] = Counter()
+        self._versions: Counter[int] = Counter()
+        """Hosts by the version of their compute service, UNKNOWN where it is not known."""
 
     @property
     def has_pci(self) -> bool:
@@ -63,13 +67,20 @@ class Constants:
         """Resource classes in inventories of providers that are not hosts."""
         return frozenset(self._nested)
 
+    @property
+    def minimum_compute_version(self) -> int | None:
+        """The least version of all compute services; None if one is not known, or there are no hosts."""
+        least = min(self._versions, default=UNKNOWN)
+        return None if least == UNKNOWN else least
+
     def facts(self) -> tuple[object, ...]:
         """The facts that signatures rely on: while they are equal, signatures stay valid. O(1)."""
-        return (*(len(counts) > 1 for counts in self._values.values()), self.has_pci, self.nested_classes)
+        several = (len(counts) > 1 for counts in self._values.values())
+        return (*several, self.has_pci, self.nested_classes, self.minimum_compute_version)
 
     def counts(self) -> tuple[object, ...]:
         """All counts, for a comparison."""
-        return self._values, self._devices, self._nested
+        return self._values, self._devices, self._nested, self._versions
 
     def steady(self, rows: NDArray[np.int32]) -> NDArray[np.float64]:
         """The columns of ``rows`` that rankings treat as constant."""
@@ -91,10 +102,13 @@ class Constants:
     def _count(self, rows: NDArray[np.int32], sign: int) -> None:
         store = self._store
         self._devices += sign * int(np.count_nonzero(store.row["pci"][rows]))
-        is_host = self._is_host()[store.row["class_of"][rows]]
+        class_of = store.row["class_of"][rows]
+        is_host = self._is_host()[class_of]
         hosts, others = rows[is_host], rows[~is_host]
         for name, counts in self._values.items():
             _add(counts, store.host[COLUMN[name], hosts], sign)
+        for version, count in Counter(self._service_version()[class_of[is_host]].tolist()).items():
+            _change(self._versions, version, sign * count)
         if len(others):
             present = np.count_nonzero(store.inventory["total"][:, others], axis=1)
             for resource in np.flatnonzero(present).tolist():

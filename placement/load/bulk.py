@@ -21,7 +21,7 @@ from ..types.host import Host, RunningInstance
 from ..types.host_classes import Interned
 from ..types.validation import LONGEST_NAME, check_array, check_name, finite, shown, whole_number
 from .checks import LEAST, MOST, RATIOS, Fields, check_host, is_running, of_host, read_hosts, read_uuids
-from .columns import HostColumns, host_class, interned, last_seen, write
+from .columns import HostColumns, host_class, interned, last_seen, numa_networks, write
 from .instances import enter, properties_of
 from .usage import guests_on, settle
 
@@ -34,7 +34,7 @@ ARRAYS: Final = frozenset(LEAST)
 
 _STATIC: Final = attrgetter(
     *("cell_uuid", "hypervisor_type", "hypervisor_version", "cpu_info", "supported_instances", *RATIOS),
-    *("service.disabled", "service.disabled_reason", "service.forced_down", "traits"),
+    *("service.disabled", "service.disabled_reason", "service.forced_down", "service.version", "traits"),
 )
 
 
@@ -129,7 +129,7 @@ def _classes(fleet: Fleet, hosts: Sequence[Host]) -> NDArray[np.int32]:
     known: dict[Any, int] = {}
     ids = np.empty(len(hosts), np.int32)
     for position, host in enumerate(hosts):
-        key: Any = (_STATIC(host), tuple(map(id, host.aggregates)))
+        key: Any = (_STATIC(host), tuple(map(id, host.aggregates)), numa_networks(host.numa_topology))
         try:
             found = known.get(key)
         except TypeError:

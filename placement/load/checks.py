@@ -15,6 +15,7 @@ from ..fleet.interned_pci import check_pools, is_plain
 from ..types.errors import HostlerError, InvalidValue
 from ..types.host import DERIVED, Host, NumaTopology, RunningInstance
 from ..types.limits import MAX_AMOUNT
+from ..types.networks import NetworkMetadata
 from ..types.validation import (
     LONGEST_NAME,
     MOST_RATIO,
@@ -61,6 +62,7 @@ _PLAIN: Final[Mapping[str, frozenset[type]]] = {
     **dict.fromkeys(("service.disabled", "service.forced_down"), frozenset({bool})),
     **dict.fromkeys(_SEEN, frozenset({int, float, NoneType})),
     "service.disabled_reason": frozenset({str, NoneType}),
+    "service.version": frozenset({int, NoneType}),
     "hypervisor_version": frozenset({int, NoneType}),
     **dict.fromkeys(("stats", "metrics", "instances"), frozenset({dict})),
     "pci_pools": frozenset({tuple}),
@@ -260,6 +262,9 @@ def _topology(value: object, field: str) -> None:
         for cell in value.cells:
             for name in ("cpu_usage", "memory_usage"):
                 whole_number(getattr(cell, name), f"{field}.{name}")
+            networks = cell.network_metadata
+            if networks is not None and not isinstance(networks, NetworkMetadata):
+                raise InvalidValue(f"{field}.network_metadata must be a NetworkMetadata", field=field)
     except (AttributeError, TypeError):
         raise InvalidValue(f"{field} has no NUMA cells, but {shown(value.cells)}", field=field) from None
 
@@ -275,6 +280,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any, str], object]]] = {
     "service.disabled": _flag,
     "service.forced_down": _flag,
     "service.disabled_reason": _optional(check_text),
+    "service.version": _optional(whole_number),
     **dict.fromkeys(_SEEN, _optional(finite)),
     "supported_instances": _instance_types,
     "stats": _stats,
@@ -288,6 +294,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any, str], object]]] = {
 _RARE: Final = ("stats", "metrics", "instances", "numa_topology", "pci_pools")
 """Fields that most hosts leave empty and that must be checked one by one."""
 _STATIC: Final = (
+    "service.version",
     *("cell_uuid", "hypervisor_type", "cpu_info", "service.disabled_reason", "supported_instances", "traits"),
     "aggregates",
 )

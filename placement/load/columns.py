@@ -16,8 +16,9 @@ from ..fleet.columns import COLUMN, ColumnStore
 from ..fleet.host_reports import refresh_free_vcpus
 from ..fleet.interned_pci import weight
 from ..types.errors import HostlerError
-from ..types.host import DERIVED, Host
+from ..types.host import DERIVED, Host, NumaTopology
 from ..types.host_classes import HostClass
+from ..types.networks import NetworkMetadata
 from .checks import RATIOS, check_static, of_host
 
 if TYPE_CHECKING:
@@ -82,9 +83,17 @@ def host_class(fleet: Fleet, host: Host) -> HostClass:
             forced_down=host.service.forced_down,
             aggregates=fleet.aggregate_ids(host.aggregates),
             traits=frozenset(host.traits),
+            service_version=host.service.version,
+            numa_networks=numa_networks(host.numa_topology),
         )
     except HostlerError as error:
         raise of_host(error, host.host) from None
+
+
+def numa_networks(topology: NumaTopology | None) -> tuple[tuple[int, NetworkMetadata], ...]:
+    """(NUMA cell id, networks whose NICs are on it), for the cells that tell. O(cells)."""
+    cells = topology.cells if topology is not None else ()
+    return tuple((cell.id, cell.network_metadata) for cell in cells if cell.network_metadata is not None)
 
 
 def interned(values: Sequence[Any], key: Callable[[Any], Any], identify: Callable[[Any], int]) -> NDArray[np.int32]:

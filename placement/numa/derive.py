@@ -159,7 +159,10 @@ def _hyperthreading(asked: _Asked) -> str | None:
     for name, value in asked.flavor.extra_specs.items():
         if _HYPERTHREADING.match(name):
             return value
-    return "required" if "HW_CPU_HYPERTHREADING" in (asked.image.get("traits_required") or ()) else None
+    required = asked.image.get("traits_required") or ()
+    if "HW_CPU_HYPERTHREADING" in required or asked.image.get("trait:HW_CPU_HYPERTHREADING") == "required":
+        return "required"
+    return None
 
 
 def _check_shared(

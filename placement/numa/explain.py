@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..devices import pci
 from ..types.host import NumaCell, NumaTopology, PciPool
+from ..types.networks import NetworkMetadata
 from ..types.request import InstanceNumaTopology, PciRequest
 from .fit import (
     ANY_PAGES,
@@ -50,6 +51,7 @@ def explain(
     limits: Limits | None = None,
     pci_requests: Sequence[PciRequest] = (),
     pci_pools: Sequence[PciPool] = (),
+    networks: NetworkMetadata | None = None,
 ) -> str:
     """Why ``fit`` finds no place: for each guest cell that fits no host cell, the host cell that came closest."""
     if host is None or not host.cells:
@@ -67,7 +69,10 @@ def explain(
         if pci.supports(pci_pools, pci_requests, every, topology=host):
             lack = "the NUMA cells that fit lack PCI devices with the required affinity"
         return f"the guest fits, its PCI devices do not: {lack}"
-    return "the guest fits"
+    if fit(host, wanted, limits=limits, networks=networks) is None and networks is not None:
+        names = [*sorted(networks.physnets), *(["tunnelled networks"] if networks.tunneled else [])]
+        return f"the NUMA cells with room are not near {', '.join(names)}"
+    return "each guest NUMA cell fits, but not in the order in which nova-compute tries the host's cells"
 
 
 def _misses(host: NumaTopology, wanted: InstanceNumaTopology, limits: Limits | None) -> list[str]:

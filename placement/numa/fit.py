@@ -2,22 +2,24 @@
 
 The kernel ``ext/_numa`` must agree with this module. Memory is in MiB, pages in KiB.
 
-Each pair of cells is evaluated independently. Nova 33 evaluates them while it overwrites the request (cell ids and page
+Each pair of cells is evaluated independently. Nova evaluates them while it overwrites the request (cell ids and page
 sizes) and caches results by those ids, so it sometimes misses a fit, or accepts a misfit, for guests with unequal cells
-or with page size small, large or any; for all other guests the answers are equal.
+or with page size small, large or any: ``nova_fit`` answers as it does. For all other guests the answers are equal.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..devices import pci
 from ..types.host import MemoryPages, NumaCell, NumaTopology, PciPool
+from ..types.networks import NetworkMetadata
 from ..types.request import InstanceNumaCell, InstanceNumaTopology, PciRequest
 from .cores import ISOLATE, free_pcpus, pack
+from .networks import supports as near_networks
 
 DEDICATED = "dedicated"
 MIXED = "mixed"
@@ -106,27 +108,53 @@ def fit(
     pci_requests: Sequence[PciRequest] = (),
     pci_pools: Sequence[PciPool] = (),
     packing: bool = False,
+    networks: NetworkMetadata | None = None,
+    mappings: Mapping[str, Sequence[str]] | None = None,
 ) -> FittedNuma | None:
-    """The first permutation of host cells, in Nova's order of preference, that fits ``wanted`` and its PCI devices;
-    else None.
+    """The first permutation of host cells, in Nova's order of preference, that fits ``wanted`` with its PCI devices
+    and is near to its ``networks``; else None.
 
-    ``packing`` is [compute] packing_host_numa_cells_allocation_strategy: fill used cells first instead of spreading.
-    O(guest cells * host cells) checks of a pair, and at worst one visit per set of host cells.
+    ``mappings``: Placement's providers per request group, where PCI devices are in Placement. ``packing`` is [compute]
+    packing_host_numa_cells_allocation_strategy: fill used cells first instead of spreading. O(guest cells * host cells)
+    checks of a pair, and at worst one visit per set of host cells.
     """
     if not wanted.cells or len(host.cells) < len(wanted.cells):
         return None
     cells = in_order(host, wanted, pci_requests=pci_requests, pci_pools=pci_pools, packing=packing)
     table = [[fit_cell(cell, guest, spare, limits) for cell in cells] for guest, spare in with_spares(wanted)]
 
-    def devices_near(chosen: Sequence[int]) -> bool:
-        ids = [cells[index].id for index in chosen]
-        return not pci_requests or pci.supports(pci_pools, pci_requests, ids, topology=host)
-
-    chosen = first_permutation([[isinstance(pair, FittedCell) for pair in row] for row in table], devices_near)
+    accept = accepts(host, pci_requests, pci_pools, networks, mappings)
+    chosen = first_permutation(
+        [[isinstance(pair, FittedCell) for pair in row] for row in table],
+        lambda indices: accept([cells[index].id for index in indices]),
+    )
     if chosen is None:
         return None
     fitted = [pair for row, index in zip(table, chosen, strict=True) if isinstance(pair := row[index], FittedCell)]
-    triples = zip((cells[index] for index in chosen), wanted.cells, fitted, strict=True)
+    return fitted_numa([cells[index] for index in chosen], wanted, fitted)
+
+
+def accepts(
+    host: NumaTopology,
+    pci_requests: Sequence[PciRequest],
+    pci_pools: Sequence[PciPool],
+    networks: NetworkMetadata | None,
+    mappings: Mapping[str, Sequence[str]] | None,
+) -> Callable[[Sequence[int]], bool]:
+    """What beside the cells themselves decides whether a guest may be on host cells of these ids: PCI devices and
+    networks near them."""
+
+    def accept(ids: Sequence[int]) -> bool:
+        if pci_requests and not pci.supports(pci_pools, pci_requests, ids, topology=host, mappings=mappings):
+            return False
+        return near_networks(host.cells, ids, networks)
+
+    return accept
+
+
+def fitted_numa(cells: Sequence[NumaCell], wanted: InstanceNumaTopology, fitted: Sequence[FittedCell]) -> FittedNuma:
+    """The guest cells of ``wanted``, as fitted, on the host ``cells`` beside them."""
+    triples = zip(cells, wanted.cells, fitted, strict=True)
     return FittedNuma(
         cells=tuple(fitted),
         emulator_threads_policy=wanted.emulator_threads_policy,
@@ -251,6 +279,12 @@ def claimed_cpus(cell: NumaCell, cpus: frozenset[int], thread_policy: str | None
 def _nova_charges(cell: NumaCell, guest: InstanceNumaCell, fitted: FittedCell) -> bool:
     held = frozenset(cpu for _, cpu in fitted.pinning) | fitted.emulator_cpus
     return bool(cell.mempages) and claimed_cpus(cell, held, guest.cpu_thread_policy) == fitted.taken_cpus
+
+
+def choose_page(cell: NumaCell, guest: InstanceNumaCell) -> int | None:
+    """The page size in KiB that ``guest``, which asks for pages, gets on ``cell``; None if they do not hold it."""
+    page = _memory(cell, guest)
+    return page.size_kb if isinstance(page, _Page) else None
 
 
 def _memory(cell: NumaCell, guest: InstanceNumaCell) -> _Page | Refusal:

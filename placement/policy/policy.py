@@ -26,7 +26,17 @@ from ..filters import BUILTIN_FILTERS
 from ..filters.adapter import NovaFilterAdapter
 from ..filters.base import Filter
 from ..types.errors import DuplicateName, InvalidValue, UnknownName
-from ..types.options import ALL_FILTERS, ALL_WEIGHERS, OptionGroup, Options, Words, invalid, read_group
+from ..types.options import (
+    ALL_FILTERS,
+    ALL_WEIGHERS,
+    NEWEST_NOVA,
+    NovaRelease,
+    OptionGroup,
+    Options,
+    Words,
+    invalid,
+    read_group,
+)
 from ..weighers import BUILTIN_WEIGHERS
 from ..weighers.adapter import NovaWeigherAdapter
 from ..weighers.base import Weigher
@@ -41,8 +51,10 @@ Rule = TypeVar("Rule", Filter, Weigher)
 class HostlerOptions(OptionGroup, frozen=True):
     """``[hostler]``. ``nova_filters`` and ``nova_weighers`` are third-party Nova classes, written
     ``package.module:Class``; ``weigher_order`` names all weighers in the order in which their points are added.
-    ``nova_bugs``: do not charge a guest's NUMA cells and PCI devices in the cases in which Nova 33 fails to
-    (docs/nova-differences.md)."""
+    ``nova_bugs``: do not charge a guest's NUMA cells and PCI devices in the cases in which Nova fails to
+    (docs/nova-differences.md). ``nova_release``: the release of Nova that is followed. ``prepare``: requests are first
+    completed and checked as nova-api and nova-conductor do; off where those have done so, as behind the RPC of a
+    nova-scheduler."""
 
     group: ClassVar[str] = HOSTLER
 
@@ -52,6 +64,8 @@ class HostlerOptions(OptionGroup, frozen=True):
     nova_filters: Words = ()
     nova_weighers: Words = ()
     nova_bugs: bool = False
+    nova_release: NovaRelease = NEWEST_NOVA
+    prepare: bool = True
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -20,6 +20,7 @@ from ..types.request import (
     ServerGroup,
 )
 from ..types.validation import finite, shown, uuid_words, whole_number
+from .requested import check_requested
 
 MAX_TEXT: Final = 1 << 20
 """Maximum total length in characters of the extra specs, image properties or hints of one request."""
@@ -97,6 +98,9 @@ def check_spec(spec: RequestSpec) -> None:
     if spec.numa_topology is not None:
         _check_numa(_is_a(spec.numa_topology, InstanceNumaTopology, "numa_topology"))
     _flag(spec.is_bfv, "is_bfv")
+    if spec.prepare is not None:
+        _flag(spec.prepare, "prepare")
+    check_requested(spec)
 
 
 def _check_flavor(flavor: Flavor) -> None:
@@ -146,6 +150,7 @@ def _check_pci(request: PciRequest) -> None:
         _mapping(alternative, "pci_requests.spec")
     _optional_text(request.alias_name, "pci_requests.alias_name")
     _optional_text(request.request_id, "pci_requests.request_id")
+    _optional_text(request.requester_id, "pci_requests.requester_id")
     _one_of(request.numa_policy, PCI_NUMA_POLICIES, "pci_requests.numa_policy")
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 from ..numa import cpu_set
 from ..types.errors import InvalidValue
 from ..types.image_properties import canonical
+from ..types.options import NEWEST_NOVA
 from ..types.request import Request
 
 CPU_POLICIES: Final = ("shared", "dedicated", "mixed")
@@ -21,7 +22,13 @@ EMULATOR_THREADS_POLICIES: Final = ("isolate", "share")
 PCI_NUMA_POLICIES: Final = ("required", "preferred", "legacy", "socket")
 SECURE_BOOT: Final = ("required", "disabled", "optional")
 MAXPHYSADDR_MODES: Final = ("passthrough", "emulate")
-MEMORY_ENCRYPTION_MODELS: Final = ("amd-sev", "amd-sev-es")
+MEMORY_ENCRYPTION_MODELS: Final = {
+    "33": ("amd-sev", "amd-sev-es"),
+    "34": ("amd-sev", "amd-sev-es", "amd-sev-snp", "intel-tdx"),
+}
+"""Release of Nova -> models it knows."""
+STATELESS_MODELS: Final = ("amd-sev-snp", "intel-tdx")
+"""Models that need stateless firmware."""
 TPM_VERSIONS: Final = ("1.2", "2.0")
 TPM_MODELS: Final = ("tpm-tis", "tpm-crb")
 TPM_SECRET_SECURITY: Final = ("user", "host", "deployment")
@@ -45,11 +52,13 @@ class Wishes:
     vcpus: int
     extra_specs: Mapping[str, str]
     properties: Mapping[str, Any]
+    release: str = NEWEST_NOVA
 
     @classmethod
-    def of(cls, request: Request) -> Wishes:
-        """The settings of ``request``; no image counts as an image without properties."""
-        return cls(request.flavor.vcpus, request.extra_specs, canonical(request.image_properties))
+    def of(cls, request: Request, release: str = NEWEST_NOVA) -> Wishes:
+        """The settings of ``request`` as a release of Nova reads them; no image counts as an image without
+        properties."""
+        return cls(request.flavor.vcpus, request.extra_specs, canonical(request.image_properties), release)
 
     def both(self, key: str, valid: Collection[str], prefix: str = "hw") -> tuple[str | None, str | None]:
         """The flavor's and the image's value of ``key``, None where empty. Raises InvalidValue unless ``valid``."""
@@ -152,15 +161,28 @@ def _all_cpus(vcpus: int) -> frozenset[int]:
 
 def memory_encryption(wishes: Wishes) -> str | None:
     """The model of memory encryption (``amd-sev`` if none is named), or None. The image must boot by UEFI on a q35
-    machine. Raises FlavorImageConflict, InvalidValue."""
+    machine; for amd-sev-snp and intel-tdx with stateless firmware, for intel-tdx without a video device. Raises
+    FlavorImageConflict, InvalidValue. (Nova 33 looks at the image before the model, Nova 34 after it.)"""
     if not wishes.switch("mem_encryption"):
         return None
+    model = None if wishes.release == "33" else _encryption_model(wishes)
     firmware, machine = wishes.properties.get("hw_firmware_type"), wishes.properties.get("hw_machine_type")
     if firmware != "uefi":
         raise _conflict("hw:mem_encryption", "true", "hw_firmware_type", firmware)
     if machine is not None and "q35" not in str(machine):
         raise InvalidValue(f"hw_machine_type {machine!r}: memory encryption needs q35", field="hw_machine_type")
-    return wishes.one("mem_encryption_model", MEMORY_ENCRYPTION_MODELS) or "amd-sev"
+    model = model or _encryption_model(wishes)
+    if model in STATELESS_MODELS and not needs_stateless_firmware(wishes):
+        raise InvalidValue(
+            f"hw:mem_encryption_model {model} needs hw_firmware_stateless true", field="hw_firmware_stateless"
+        )
+    if model == "intel-tdx" and wishes.properties.get("hw_video_model") != "none":
+        raise InvalidValue(f"hw:mem_encryption_model {model} needs hw_video_model none", field="hw_video_model")
+    return model
+
+
+def _encryption_model(wishes: Wishes) -> str:
+    return wishes.one("mem_encryption_model", MEMORY_ENCRYPTION_MODELS[wishes.release]) or "amd-sev"
 
 
 def virtual_tpm(wishes: Wishes) -> tuple[str, str] | None:
@@ -185,11 +207,14 @@ def needs_secure_boot(wishes: Wishes) -> bool:
 
 
 def needs_stateless_firmware(wishes: Wishes) -> bool:
-    """Whether the image requests stateless firmware; it must boot with UEFI then."""
+    """Whether the image requests stateless firmware; it must boot with UEFI then: Nova 33 refuses other firmware, Nova
+    34 ignores the property."""
     if not wishes.properties.get("hw_firmware_stateless"):
         return False
     firmware = wishes.properties.get("hw_firmware_type")
     if firmware != "uefi":
+        if wishes.release != "33":
+            return False
         raise InvalidValue(
             f"hw_firmware_stateless needs hw_firmware_type uefi, not {firmware!r}", field="hw_firmware_type"
         )

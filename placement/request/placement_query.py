@@ -1,7 +1,7 @@
 """The Placement query of Nova's scheduler for a request, as a value and as query strings.
 
 The value represents all of ``GET /allocation_candidates``; the strings are derived from it. Only aggregates and nodes
-supplied by the caller are looked up. Source: Nova 33 ResourceRequest (microversion 1.36).
+supplied by the caller are looked up. Source: Nova 34 ResourceRequest (microversion 1.36).
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from urllib.parse import urlencode
 
 from ..types.errors import NoValidHost
 from ..types.host import Aggregate
-from ..types.options import Options
-from ..types.request import Destination, Image, Request
+from ..types.options import NEWEST_NOVA, Options
+from ..types.request import Destination, Image, Request, RequestLevelParams
 from . import flavor_and_image as flavor_image
 from .flavor_and_image import Wishes
-from .prefilters import Narrowing, narrow
+from .prefilters import Known, Narrowing, narrow
 from .resource_groups import Groups, groups_of, required_traits
 
 UNLIMITED_BY: Final = frozenset({"group", "same_host", "different_host"})
@@ -112,16 +112,24 @@ class PlacementQuery:
 
 
 def placement_query(
-    request: Request, aggregates: Iterable[Aggregate], hosts_lookup: HostsLookup, options: Options
+    request: Request,
+    aggregates: Iterable[Aggregate],
+    hosts_lookup: HostsLookup,
+    options: Options,
+    *,
+    release: str = NEWEST_NOVA,
+    minimum_compute_version: int | None = None,
 ) -> PlacementQuery:
-    """The query for ``request``. O(aggregates).
+    """The query for ``request`` as a release of Nova makes it. O(aggregates). ``minimum_compute_version``: the least
+    service version of all nova-computes, None if not all are known.
 
     Raises NoValidHost if Nova gives up before it queries Placement; InvalidValue and UnknownName for invalid extra
     specs and image properties; NoImage without an image (see ``with_image``).
     """
-    wishes = Wishes.of(request)
+    wishes = Wishes.of(request, release)
     groups = groups_of(request, wishes)
-    narrowing = narrow(request, aggregates, required_traits(groups), options)
+    known = Known(request, tuple(aggregates), required_traits(groups), options, release, minimum_compute_version)
+    narrowing = narrow(known)
     query = _query(request, groups, narrowing, hosts_lookup, options)
     if flavor_image.cpu_policy(wishes) != "dedicated" or options.workarounds.disable_fallback_pcpu_query:
         return query
@@ -143,18 +151,27 @@ def _query(
     in_tree, is_spread = _target(request, destination, hosts_lookup)
     unlimited = is_spread or not UNLIMITED_BY.isdisjoint(request.scheduler_hints)
     wanted = tuple(frozenset(uuids.split(",")) for uuids in destination.aggregates)
+    merged = _group("", groups)
     unsuffixed = replace(
-        _group("", groups),
-        member_of=tuple(sorted((*wanted, *narrowing.member_of), key=sorted)),
-        forbidden_aggregates=destination.forbidden_aggregates | narrowing.forbidden_aggregates,
-        in_tree=in_tree,
+        merged,
+        member_of=tuple(sorted((*wanted, *narrowing.member_of, *merged.member_of), key=sorted)),
+        forbidden_aggregates=destination.forbidden_aggregates
+        | narrowing.forbidden_aggregates
+        | merged.forbidden_aggregates,
+        in_tree=in_tree or merged.in_tree,
     )
-    suffixed = (_group(suffix, groups) for suffix in sorted(groups.by_suffix) if suffix)
+    suffixed = (
+        _with_traits(_group(suffix, groups), narrowing.group_required.get(suffix))
+        for suffix in sorted(groups.by_suffix)
+        if suffix
+    )
+    params = request.spec.request_level_params or RequestLevelParams()
     return PlacementQuery(
         groups=tuple(group for group in (unsuffixed, *suffixed) if group != RequestGroup()),
-        root_required=narrowing.root_required,
-        root_forbidden=narrowing.root_forbidden,
+        root_required=narrowing.root_required | params.root_required,
+        root_forbidden=narrowing.root_forbidden | params.root_forbidden,
         group_policy=groups.policy,
+        same_subtree=tuple(tuple(sorted(suffixes)) for suffixes in params.same_subtree),
         limit=None if unlimited else options.scheduler.max_placement_results,
     )
 
@@ -168,7 +185,14 @@ def _group(suffix: str, groups: Groups) -> RequestGroup:
         resources=tuple(sorted(group.resources.items())),
         required=frozenset(group.required),
         forbidden=frozenset(group.forbidden),
+        member_of=tuple(sorted(group.member_of, key=sorted)),
+        forbidden_aggregates=frozenset(group.forbidden_aggregates),
+        in_tree=group.in_tree,
     )
+
+
+def _with_traits(group: RequestGroup, traits: frozenset[str] | None) -> RequestGroup:
+    return group if traits is None else replace(group, required=group.required | traits)
 
 
 def _target(request: Request, destination: Destination, hosts_lookup: HostsLookup) -> tuple[str | None, bool]:

@@ -88,7 +88,14 @@ def placement_requirements(
     def lookup(host: str | None, node: str | None, cell_uuid: str | None) -> Sequence[str]:
         return _providers(fleet, host, node, cell_uuid)
 
-    query = placement_query(with_image(request), fleet.aggregates, lookup, policy.options)
+    query = placement_query(
+        with_image(request),
+        fleet.aggregates,
+        lookup,
+        policy.options,
+        release=policy.own.nova_release,
+        minimum_compute_version=fleet.minimum_compute_version,
+    )
     query.check()
     if names_hosts(spec):
         # Host selection by name restricts to the same node as in_tree.

@@ -1,21 +1,21 @@
 """Prefilters restrict the Placement query before any host is considered. One function each, in Nova's order.
 
-A prefilter reads the request, the aggregates and the options, and returns a ``Narrowing``; it changes nothing. Nova's
-routed_networks_filter and remote_managed_ports_filter are not implemented: they read ports, which a request does not
-contain. Source: Nova 33 scheduler/request_filter.py.
+A prefilter reads the request, the aggregates and the options, and returns a ``Narrowing``; it changes nothing. What
+Nova asks Neutron for (the segments of a network, whether a port is remote-managed) is part of the request. Source: Nova
+34 scheduler/request_filter.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 import os_traits
 
 from ..types.errors import InvalidValue, NoValidHost
 from ..types.host import Aggregate
-from ..types.options import Options
+from ..types.options import NEWEST_NOVA, Options
 from ..types.request import Image, Request
 from . import flavor_and_image as flavor_image
 from .flavor_and_image import Wishes
@@ -24,6 +24,8 @@ from .resource_groups import standard_traits
 TENANT_KEY: Final = "filter_tenant_id"
 """Aggregate metadata keys that start so name a tenant."""
 
+OWNER_NOVA_VERSION: Final = 73
+"""Least service version of a nova-compute that gives its providers the trait OWNER_NOVA."""
 IMAGE_TRAITS: Final = {
     "hw_cdrom_bus": "COMPUTE_STORAGE_BUS",
     "hw_disk_bus": "COMPUTE_STORAGE_BUS",
@@ -51,6 +53,8 @@ class Narrowing:
     forbidden_aggregates: frozenset[str] = frozenset()
     root_required: frozenset[str] = frozenset()
     root_forbidden: frozenset[str] = frozenset()
+    group_required: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Suffix of a request group -> traits that it requires as well."""
 
     def __or__(self, other: Narrowing) -> Narrowing:
         return Narrowing(
@@ -58,6 +62,7 @@ class Narrowing:
             forbidden_aggregates=self.forbidden_aggregates | other.forbidden_aggregates,
             root_required=self.root_required | other.root_required,
             root_forbidden=self.root_forbidden | other.root_forbidden,
+            group_required={**self.group_required, **other.group_required},
         )
 
 
@@ -66,12 +71,15 @@ NOTHING: Final = Narrowing()
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Input of the prefilters. ``required_traits`` are all that the request's groups require."""
+    """Input of the prefilters. ``required_traits`` are all that the request's groups require; ``release`` is that of
+    Nova; ``minimum_compute_version`` the least service version of all nova-computes, None if not all are known."""
 
     request: Request
     aggregates: tuple[Aggregate, ...]
     required_traits: frozenset[str]
     options: Options
+    release: str = NEWEST_NOVA
+    minimum_compute_version: int | None = None
 
     def image(self) -> Image:
         """The request's image. Raises NoImage."""
@@ -82,15 +90,12 @@ class Known:
     def wishes(self) -> Wishes:
         """The settings of flavor and image. Raises NoImage."""
         self.image()
-        return Wishes.of(self.request)
+        return Wishes.of(self.request, self.release)
 
 
-def narrow(
-    request: Request, aggregates: Iterable[Aggregate], required_traits: frozenset[str], options: Options
-) -> Narrowing:
+def narrow(known: Known) -> Narrowing:
     """The additions of all prefilters. Raises NoValidHost if one excludes every host, NoImage, InvalidValue.
     O(aggregates)."""
-    known = Known(request, tuple(aggregates), required_traits, options)
     narrowing = NOTHING
     for prefilter in PREFILTERS:
         narrowing |= prefilter(known)
@@ -173,6 +178,27 @@ def packed_virtqueue(known: Known) -> Narrowing:
     return _root(os_traits.COMPUTE_NET_VIRTIO_PACKED) if known.wishes().switch("virtio_packed_ring") else NOTHING
 
 
+def routed_networks(known: Known) -> Narrowing:
+    """For each routed network only hosts in an aggregate of its segments."""
+    if not known.options.scheduler.query_placement_for_routed_network_aggregates:
+        return NOTHING
+    terms = []
+    for network in known.request.spec.requested_networks:
+        if network.segment_aggregates is None:
+            continue
+        if not network.segment_aggregates:
+            name = network.port_id or network.network_id
+            raise NoValidHost(f"no aggregates are known for the segments of network {name}")
+        terms.append(network.segment_aggregates)
+    return Narrowing(member_of=tuple(terms))
+
+
+def remote_managed_ports(known: Known) -> Narrowing:
+    """Only hosts that can attach remote-managed ports, if there is one."""
+    wanted = any(network.remote_managed for network in known.request.spec.requested_networks)
+    return _root(os_traits.COMPUTE_REMOTE_MANAGED_PORTS) if wanted else NOTHING
+
+
 def ephemeral_encryption(known: Known) -> Narrowing:
     """Only hosts that encrypt local disks in the requested format."""
     encrypted, encryption_format = flavor_image.ephemeral_encryption(known.wishes())
@@ -195,6 +221,22 @@ def tpm_secret_security(known: Known) -> Narrowing:
     return _root(f"COMPUTE_SECURITY_TPM_SECRET_SECURITY_{flavor_image.tpm_secret_security(wishes).upper()}")
 
 
+def owner_nova(known: Known) -> Narrowing:
+    """Only providers that Nova owns: the root, and those of PCI devices. Since Nova 34, once every nova-compute reports
+    so (service version 73)."""
+    spec = known.request.spec
+    params = spec.request_level_params
+    asked = params is not None and os_traits.OWNER_NOVA in params.root_required
+    version = known.minimum_compute_version
+    if known.release == "33" or asked or version is None or version < OWNER_NOVA_VERSION:
+        return NOTHING
+    ids = {request.request_id or "" for request in spec.pci_requests if request.alias_name is not None} - {""}
+    suffixes = (group.requester_id or "" for group in spec.requested_resources)
+    owned = frozenset({os_traits.OWNER_NOVA})
+    of_devices = {suffix: owned for suffix in suffixes if suffix.rpartition("-")[0] in ids}
+    return Narrowing(root_required=owned, group_required=of_devices)
+
+
 PREFILTERS: Final[tuple[Callable[[Known], Narrowing], ...]] = (
     require_tenant_aggregate,
     map_az_to_placement_aggregate,
@@ -204,9 +246,12 @@ PREFILTERS: Final[tuple[Callable[[Known], Narrowing], ...]] = (
     transform_image_metadata,
     accelerators,
     packed_virtqueue,
+    routed_networks,
+    remote_managed_ports,
     ephemeral_encryption,
     virtio_sound,
     tpm_secret_security,
+    owner_nova,
 )
 """In the order in which Nova runs them: the first that fails decides the error."""
 

@@ -6,7 +6,9 @@
                 only the classes that no extra spec names; 0 takes a class away
     hw:* wishes CPU pinning, memory encryption, pmem, vTPM, ...          unsuffixed
 
-Source: Nova 33 ResourceRequest.from_request_spec.
+    requested_resources                                                  the group's requester_id
+
+Source: Nova 34 ResourceRequest.from_request_spec.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,7 +24,7 @@ import os_resource_classes
 import os_traits
 
 from ..types.errors import InvalidValue, UnknownName
-from ..types.request import Request
+from ..types.request import Request, RequestGroup
 from . import flavor_and_image as flavor_image
 from .flavor_and_image import Wishes
 
@@ -34,6 +37,8 @@ _CUSTOM: Final = re.compile(r"CUSTOM_[A-Z0-9_]{1,248}")
 _MEMORY_ENCRYPTION: Final = {
     "amd-sev": os_traits.HW_CPU_X86_AMD_SEV,
     "amd-sev-es": os_traits.HW_CPU_X86_AMD_SEV_ES,
+    "amd-sev-snp": os_traits.HW_CPU_X86_AMD_SEV_SNP,
+    "intel-tdx": os_traits.HW_CPU_X86_INTEL_TDX,
 }
 _TPM_VERSION: Final = {"1.2": os_traits.COMPUTE_SECURITY_TPM_1_2, "2.0": os_traits.COMPUTE_SECURITY_TPM_2_0}
 _TPM_MODEL: Final = {"tpm-tis": os_traits.COMPUTE_SECURITY_TPM_TIS, "tpm-crb": os_traits.COMPUTE_SECURITY_TPM_CRB}
@@ -45,18 +50,33 @@ _ADDRESS_SPACE: Final = {
 
 @dataclass(slots=True)
 class Group:
-    """A request group under construction. ``resources``: class -> amount."""
+    """A request group under construction. ``resources``: class -> amount. ``member_of``: of each set at least one
+    aggregate."""
 
     resources: dict[str, int] = field(default_factory=dict)
     required: set[str] = field(default_factory=set)
     forbidden: set[str] = field(default_factory=set)
+    member_of: list[frozenset[str]] = field(default_factory=list)
+    forbidden_aggregates: set[str] = field(default_factory=set)
+    in_tree: str | None = None
 
     def add_trait(self, trait: str, wish: str) -> None:
         """``wish``: ``required`` or ``forbidden``."""
         (self.required if wish == "required" else self.forbidden).add(trait)
 
     def is_empty(self) -> bool:
-        return not (self.resources or self.required or self.forbidden)
+        aggregates = self.member_of or self.forbidden_aggregates
+        return not (self.resources or self.required or self.forbidden or aggregates)
+
+    def add(self, group: RequestGroup) -> None:
+        """Add all that a group from outside asks for."""
+        for name, amount in group.resources.items():
+            self.resources[name] = self.resources.get(name, 0) + amount
+        self.required |= group.required_traits
+        self.forbidden |= group.forbidden_traits
+        self.member_of += group.aggregates
+        self.forbidden_aggregates |= group.forbidden_aggregates
+        self.in_tree = group.in_tree or self.in_tree
 
 
 @dataclass(slots=True)
@@ -65,6 +85,8 @@ class Groups:
 
     by_suffix: dict[str, Group] = field(default_factory=dict)
     policy: str | None = None
+    suffixed_of_flavor: int = 0
+    """Groups with a suffix that the flavor's extra specs name."""
 
     def group(self, suffix: str = "") -> Group:
         return self.by_suffix.setdefault(suffix, Group())
@@ -88,13 +110,17 @@ def groups_of(request: Request, wishes: Wishes, *, pinned: bool = True) -> Group
     """
     groups = Groups()
     _add_extra_specs(groups, request)
+    groups.suffixed_of_flavor = sum(1 for suffix in groups.by_suffix if suffix)
     _add_image_traits(groups, request)
     if pinned:
         _add_pinned_cpus(groups.group(), wishes)
+    _add_requested(groups, request.spec.requested_resources)
     _add_flavor(groups, request)
     _add_devices(groups.group(), wishes)
     _add_guest_features(groups.group(), wishes)
     groups.strip()
+    if groups.policy is None and groups.suffixed_of_flavor <= 1 and sum(map(bool, groups.by_suffix)) > 1:
+        groups.policy = "none"
     return groups
 
 
@@ -125,6 +151,23 @@ def _add_image_traits(groups: Groups, request: Request) -> None:
     for name, value in request.image_properties.items():
         if name.startswith("trait:") and value == "required":
             groups.group().add_trait(check_trait(name.removeprefix("trait:"), name), "required")
+
+
+def _add_requested(groups: Groups, requested: Sequence[RequestGroup]) -> None:
+    """Groups of ports, device profiles and PCI devices, each under its requester's id."""
+    for position, each in enumerate(requested):
+        field = f"requested_resources[{position}]"
+        for name in each.resources:
+            check_resource_class(name, f"{field}.resources")
+        for trait in (*each.required_traits, *each.forbidden_traits):
+            check_trait(trait, f"{field}.traits")
+        suffix = (each.requester_id or str(position)) if each.use_same_provider else ""
+        if suffix in groups.by_suffix and suffix:
+            raise InvalidValue(f"two request groups have the suffix {suffix}", field=f"{field}.requester_id")
+        group = groups.group(suffix)
+        group.add(each)
+        if suffix and group.is_empty():
+            raise InvalidValue(f"request group {suffix} asks for nothing", field=field)
 
 
 def check_resource_class(name: str, field: str) -> str:

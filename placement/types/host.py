@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from .networks import NetworkMetadata
 from .request import Flavor
 
 DERIVED: Final = -(2**62)
@@ -15,13 +16,14 @@ DERIVED: Final = -(2**62)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """The nova-compute service. Times in seconds since the epoch; if both ``last_seen_up`` and ``created_at`` are None,
-    heartbeats are not monitored and the service counts as up."""
+    heartbeats are not monitored and the service counts as up. ``version`` is its service version, None if unknown."""
 
     disabled: bool = False
     disabled_reason: str | None = None
     forced_down: bool = False
     last_seen_up: float | None = None
     created_at: float | None = None
+    version: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +47,8 @@ class MemoryPages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumaCell:
-    """A host NUMA cell. ``memory`` and ``memory_usage`` in MiB; ``siblings`` are the sets of CPUs of one core."""
+    """A host NUMA cell. ``memory`` and ``memory_usage`` in MiB; ``siblings`` are the sets of CPUs of one core.
+    ``network_metadata``: networks whose NICs are on the cell, None if the host does not tell."""
 
     id: int
     cpuset: frozenset[int]
@@ -57,6 +60,7 @@ class NumaCell:
     siblings: tuple[frozenset[int], ...] = ()
     mempages: tuple[MemoryPages, ...] = ()
     socket: int | None = None
+    network_metadata: NetworkMetadata | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

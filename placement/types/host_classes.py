@@ -6,6 +6,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from .networks import NetworkMetadata
+
 T = TypeVar("T", bound=Hashable)
 
 
@@ -58,6 +60,9 @@ class HostClass:
     forced_down: bool = False
     aggregates: tuple[int, ...] = ()
     traits: frozenset[str] = frozenset()
+    service_version: int | None = None
+    numa_networks: tuple[tuple[int, NetworkMetadata], ...] = ()
+    """(NUMA cell id, networks whose NICs are on it), for the cells that tell."""
 
 
 STATIC_FIELDS: Final = frozenset(

@@ -6,8 +6,12 @@ without a field in Nova is ignored. Source: Nova 33 ImageMetaProps.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from .errors import InvalidValue, UnknownName
+from .validation import shown
 
 _LEGACY = {
     "architecture": "hw_architecture",
@@ -131,6 +135,9 @@ _SWITCHES = frozenset(
     ]
 )
 _TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
+_FALSE = frozenset({"0", "f", "false", "off", "n", "no"})
+_LISTS = frozenset({"traits_required", "hw_numa_cpus", "hw_numa_mem"})
+_NUMBERED = re.compile(r"hw_numa_(cpus|mem)\.\d+")
 
 _ARCHITECTURES = {
     "amd64": "x86_64",
@@ -189,6 +196,33 @@ def canonical(properties: Mapping[str, Any]) -> dict[str, Any]:
     named |= _vmware_adapter(properties.get("vmware_adaptertype"))
     named |= properties
     return {name: _CANONICAL[name](value) for name, value in named.items() if name in _CANONICAL and value is not None}
+
+
+def from_image_meta_props(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Properties as an ``Image`` has them from the fields of Nova's ImageMetaProps object, which holds required traits,
+    and the CPUs and memory of NUMA nodes, as lists. O(fields)."""
+    properties = {name: value for name, value in fields.items() if name not in _LISTS and value is not None}
+    properties |= {f"trait:{trait}": "required" for trait in fields.get("traits_required") or ()}
+    for name in ("hw_numa_cpus", "hw_numa_mem"):
+        for number, value in enumerate(fields.get(name) or ()):
+            cpus = name == "hw_numa_cpus"
+            properties[f"{name}.{number}"] = ",".join(map(str, sorted(value))) if cpus else str(value)
+    return properties
+
+
+def check_names(properties: Mapping[str, Any]) -> None:
+    """Raise UnknownName for a property that asks for hardware (``hw_*``) under a name that Nova does not have, and
+    InvalidValue for one whose value is of the wrong type, or a trait that is not required. O(properties)."""
+    for name, value in properties.items():
+        if name.startswith("trait:"):
+            if value != "required":
+                raise InvalidValue(f"{name} is {shown(value)}, but an image can only require a trait", field=name)
+        elif name.startswith("hw_") and name not in _CANONICAL and not _NUMBERED.fullmatch(name):
+            raise UnknownName.among("image property", name, _CANONICAL, field=name)
+        elif name in _INTEGERS and not isinstance(_integer(value), int) and value is not None:
+            raise InvalidValue(f"{name} is {shown(value)}, but must be a whole number", field=name)
+        elif name in _SWITCHES and not (isinstance(value, bool) or str(value).strip().lower() in _TRUE | _FALSE):
+            raise InvalidValue(f"{name} is {shown(value)}, but must be true or false", field=name)
 
 
 def _vmware_adapter(adapter: Any) -> dict[str, Any]:

@@ -9,12 +9,16 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Final, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from .errors import InvalidValue, UnknownName
+from .pci_alias import PciAliases, read_aliases
 
+NEWEST_NOVA: Final = "34"
+NovaRelease = Literal["33", "34"]
+"""Major releases of Nova that can be followed: 33 is 2026.1, 34 is 2026.2."""
 ALL_FILTERS: Final = "nova.scheduler.filters.all_filters"
 ALL_WEIGHERS: Final = "nova.scheduler.weights.all_weighers"
 
@@ -24,6 +28,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 NotBelowMinusOne = Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0.0)]
 Words = tuple[str, ...]
+NumaFit = Literal["nova", "exact"]
 
 _TRUE: Final = frozenset({"true", "1", "on", "yes"})
 _FALSE: Final = frozenset({"false", "0", "off", "no"})
@@ -189,6 +194,14 @@ class WorkaroundsOptions(OptionGroup, frozen=True):
     disable_fallback_pcpu_query: bool = False
 
 
+class PciOptions(OptionGroup, frozen=True):
+    """``[pci]``. ``alias``: JSON objects, one an entry."""
+
+    group: ClassVar[str] = "pci"
+
+    alias: PciAliases = PciAliases()
+
+
 class CinderOptions(OptionGroup, frozen=True):
     """``[cinder]``."""
 
@@ -217,6 +230,15 @@ class GpuOptions(OptionGroup, frozen=True):
     typical: Ratios = Ratios()
 
 
+class NumaOptions(OptionGroup, frozen=True):
+    """``[numa]``, Hostler's own. ``fit``: ``nova`` tries host cells as nova-compute does, ``exact`` judges each pair of
+    cells by itself, so that it neither misses a fit nor takes a misfit."""
+
+    group: ClassVar[str] = "numa"
+
+    fit: NumaFit = "nova"
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """All options of nova.conf that a decision may depend on. ``default`` is the group ``[DEFAULT]``."""
 
@@ -226,9 +248,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     metrics: MetricsOptions = MetricsOptions()
     compute: ComputeOptions = ComputeOptions()
     workarounds: WorkaroundsOptions = WorkaroundsOptions()
+    pci: PciOptions = PciOptions()
     cinder: CinderOptions = CinderOptions()
     upgrade_levels: UpgradeLevelsOptions = UpgradeLevelsOptions()
     gpu: GpuOptions = GpuOptions()
+    numa: NumaOptions = NumaOptions()
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Mapping[str, Any]]) -> Options:
@@ -264,9 +288,11 @@ _GROUPS: Final[Mapping[str, type[OptionGroup]]] = {
         MetricsOptions,
         ComputeOptions,
         WorkaroundsOptions,
+        PciOptions,
         CinderOptions,
         UpgradeLevelsOptions,
         GpuOptions,
+        NumaOptions,
     )
 }
 _ATTRIBUTE: Final[Mapping[str, str]] = {name: name.lower() for name in _GROUPS}
@@ -324,7 +350,7 @@ def _defaults(group: type[OptionGroup]) -> OptionGroup:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Ratios):
+    if isinstance(value, Ratios | PciAliases):
         return value.to_words()
     return list(value) if isinstance(value, tuple) else value
 
@@ -336,6 +362,8 @@ def _read(field: str, kind: Any, value: object) -> Any:
     optional = type(None) in getattr(kind, "__args__", ())
     if value is None and optional:
         return None
+    if get_origin(kind) is Literal:
+        return _read_choice(field, value, get_args(kind))
     base = _base(kind)
     plain = _READERS[base](field, value)
     if base not in (int, float):
@@ -353,6 +381,12 @@ def _base(kind: Any) -> Any:
     while kind not in _READERS:
         kind = kind.__origin__ if hasattr(kind, "__metadata__") else kind.__args__[0]
     return kind
+
+
+def _read_choice(field: str, value: object, choices: tuple[str, ...]) -> str:
+    if value in choices:
+        return str(value)
+    raise invalid(field, value, f"one of {', '.join(choices)}")
 
 
 def _read_bool(field: str, value: object) -> bool:
@@ -446,4 +480,5 @@ _READERS: Final[Mapping[Any, Callable[[str, object], Any]]] = {
     str: read_text,
     tuple: read_words,
     Ratios: _read_ratios,
+    PciAliases: read_aliases,
 }

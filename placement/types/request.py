@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, TypedDict, Unpack
 
 from .content import ContentEquality
+from .networks import NetworkMetadata
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -65,13 +66,62 @@ class InstanceNumaTopology(ContentEquality):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PciRequest(ContentEquality):
-    """``count`` PCI devices, each matching any one of the ``spec`` alternatives (tag -> value)."""
+    """``count`` PCI devices, each matching any one of the ``spec`` alternatives (tag -> value).
+
+    ``requester_id``: uuid of the Neutron port that asks for them, None for a flavor's alias.
+    """
 
     count: int
     spec: tuple[Mapping[str, Any], ...]
     alias_name: str | None = None
     request_id: str | None = None
     numa_policy: str | None = None
+    requester_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RequestGroup(ContentEquality):
+    """Resources of a port, a device profile or a PCI device that one provider gives. Source: Nova 34 RequestGroup.
+
+    ``resources``: resource class -> amount. ``aggregates``: each item holds uuids of which one must match; the items
+    are ANDed. ``requester_id`` becomes the group's suffix: 1 to 64 characters of ``[A-Za-z0-9_-]``, None: the group's
+    number. ``use_same_provider`` False: the group is merged into the unsuffixed one.
+    """
+
+    resources: Mapping[str, int] = field(default_factory=dict)
+    required_traits: frozenset[str] = frozenset()
+    forbidden_traits: frozenset[str] = frozenset()
+    aggregates: tuple[frozenset[str], ...] = ()
+    forbidden_aggregates: frozenset[str] = frozenset()
+    in_tree: str | None = None
+    use_same_provider: bool = True
+    requester_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RequestLevelParams(ContentEquality):
+    """Parameters of the whole Placement query. ``same_subtree``: each item names suffixes of request groups whose
+    providers share an ancestor among them. Source: Nova 34 RequestLevelParams."""
+
+    root_required: frozenset[str] = frozenset()
+    root_forbidden: frozenset[str] = frozenset()
+    same_subtree: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RequestedNetwork(ContentEquality):
+    """A network or port that the guest is attached to, as far as a scheduler reads it.
+
+    ``segment_aggregates``: uuids of the aggregates of the network's segments if it is a routed network, else None.
+    ``remote_managed``: the port's VNIC type is remote-managed (a SmartNIC DPU serves it).
+    """
+
+    network_id: str | None = None
+    port_id: str | None = None
+    arq_uuid: str | None = None
+    device_profile: str | None = None
+    segment_aggregates: frozenset[str] | None = None
+    remote_managed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -103,8 +153,10 @@ class ServerGroup(ContentEquality):
 class RequestSpec(ContentEquality):
     """The part of a request that many requests share; the engine compiles equal ones once.
 
-    ``scheduler_hints`` maps a hint to its list of values. ``is_bfv``: boots from a volume, so that root_gb uses no
-    local disk.
+    ``scheduler_hints`` maps a hint to its list of values. ``is_bfv``: boots from a volume, so root_gb takes no local
+    disk. ``requested_resources``: request groups of ports, device profiles and PCI devices. ``network_metadata``:
+    physical networks and tunnels that the guest's NUMA cells must be near to. ``prepare``: whether the spec is first
+    completed and checked as nova-api and nova-conductor do before they call a scheduler; None: as the policy says.
     """
 
     flavor: Flavor
@@ -118,6 +170,11 @@ class RequestSpec(ContentEquality):
     pci_requests: tuple[PciRequest, ...] = ()
     numa_topology: InstanceNumaTopology | None = None
     is_bfv: bool = False
+    requested_resources: tuple[RequestGroup, ...] = ()
+    request_level_params: RequestLevelParams | None = None
+    requested_networks: tuple[RequestedNetwork, ...] = ()
+    network_metadata: NetworkMetadata | None = None
+    prepare: bool | None = None
 
 
 class RequestChanges(TypedDict, total=False):

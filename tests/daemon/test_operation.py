@@ -201,7 +201,9 @@ def test_a_policy_given_at_a_later_start_does_not_change_what_was_decided_before
         with daemon.client() as client:
             for each in placed:
                 assert client.call("instance", {"uuid": each.instance_uuid}).node == each.node
-            assert client.call("policy").policy == {"filter_scheduler": {"ram_weight_multiplier": 1.0}}
+            in_force = client.call("policy").policy
+            assert in_force["filter_scheduler"] == {"ram_weight_multiplier": 1.0}
+            assert in_force["hostler"]["prepare"] is True  # defaults that a replay must not guess are in the journal
 
 
 def test_sigterm_answers_what_is_under_way_and_exits_with_0(daemon: Daemon) -> None:

@@ -53,7 +53,7 @@ def engine(*hosts: Host, options: dict[str, dict[str, Any]] | None = None) -> En
 
 
 def asks(flavor: Flavor = SMALL, **fields: Any) -> Request:
-    return Request(spec=RequestSpec(flavor=flavor, **fields))
+    return Request(spec=RequestSpec(flavor=flavor, prepare=False, **fields))
 
 
 def advice(of: Engine, request: Request) -> str | None:

@@ -35,6 +35,7 @@ TAKEN, GROUP = guest_uuid(0), guest_uuid(6000)
 
 GOOD = Request(
     spec=RequestSpec(
+        prepare=False,
         flavor=Flavor(name="f", vcpus=1, memory_mb=512),
         image=Image(),
         requested_destination=Destination(),

@@ -17,7 +17,7 @@ from hostler.placement.types.decision import Decision
 pytestmark = [pytest.mark.property, pytest.mark.kernel_twin]
 
 GROUP = "6e760000-0000-4000-8000-00000000000{}"
-SMALL = RequestSpec(flavor=Flavor(name="small", vcpus=1, memory_mb=1024))
+SMALL = RequestSpec(flavor=Flavor(name="small", vcpus=1, memory_mb=1024), prepare=False)
 POLICIES: dict[str, dict[str, Any]] = {
     "any host": {"weight_classes": [], "shuffle_best_same_weighed_hosts": True},
     "any of the best": {"weight_classes": ["NumInstancesWeigher"], "shuffle_best_same_weighed_hosts": True},

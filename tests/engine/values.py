@@ -312,6 +312,7 @@ def specs(draw: st.DrawFn) -> RequestSpec:
     usual = draw(st.sampled_from([True, True, False]))
     fields: dict[str, Any] = {} if usual else draw(_names)
     return RequestSpec(
+        prepare=False,  # the oracle is a scheduler, not nova-api
         flavor=draw(flavors),
         image=draw(st.one_of(st.none(), st.none(), images)),
         availability_zone=draw(st.sampled_from([None, None, None, None, "az1", "az1", "az2", "nowhere"])),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.types.image_properties import canonical
+from hostler.placement.types.image_properties import canonical, from_image_meta_props
 
 TABLE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"hw_architecture": "AMD64"}, {"hw_architecture": "x86_64"}),
@@ -28,3 +28,24 @@ TABLE: list[tuple[dict[str, Any], dict[str, Any]]] = [
 @pytest.mark.parametrize(("given", "read"), TABLE)
 def test_properties_get_novas_names_and_types(given: dict[str, Any], read: dict[str, Any]) -> None:
     assert canonical(given) == read
+
+
+def test_the_fields_of_novas_object_become_properties() -> None:
+    fields = {
+        "hw_architecture": "x86_64",
+        "hw_numa_nodes": 2,
+        "traits_required": ["CUSTOM_B", "CUSTOM_A"],
+        "hw_numa_cpus": [[1, 0], [2]],
+        "hw_numa_mem": [512, 1024],
+        "img_hv_type": None,
+    }
+    assert from_image_meta_props(fields) == {
+        "hw_architecture": "x86_64",
+        "hw_numa_nodes": 2,
+        "trait:CUSTOM_A": "required",
+        "trait:CUSTOM_B": "required",
+        "hw_numa_cpus.0": "0,1",
+        "hw_numa_cpus.1": "2",
+        "hw_numa_mem.0": "512",
+        "hw_numa_mem.1": "1024",
+    }

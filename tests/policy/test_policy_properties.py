@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +13,7 @@ from hostler.placement.filters import BUILTIN_FILTERS
 from hostler.placement.policy.policy import HostlerOptions, Policy
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.options import OptionGroup, Options, Ratios
+from hostler.placement.types.pci_alias import PciAliases
 from hostler.placement.weighers import BUILTIN_WEIGHERS
 
 GROUPS: list[type[OptionGroup]] = [type(group) for group in Options().groups()]
@@ -29,6 +30,10 @@ def value_of(kind: Any) -> st.SearchStrategy[Any]:
         return st.booleans()
     if kind is Ratios:
         return st.dictionaries(ratio_names, finite, max_size=3)
+    if get_origin(kind) is Literal:
+        return st.sampled_from(get_args(kind))
+    if kind is PciAliases:
+        return st.lists(st.fixed_dictionaries({"name": words, "vendor_id": st.just("8086")}), max_size=2)
     if kind == tuple[str, ...]:
         return st.lists(words, max_size=3)
     parts = [part for part in getattr(kind, "__args__", ()) if part is not type(None)]

@@ -141,7 +141,6 @@ def test_a_mask_of_a_monstrous_flavor_is_refused_at_once() -> None:
         (rules.virtual_tpm, {"hw:tpm_version": "1.2"}, {"hw_tpm_version": "2.0"}, FlavorImageConflict),
         (rules.tpm_secret_security, {"hw:tpm_secret_security": "nobody"}, {}, InvalidValue),
         (rules.needs_secure_boot, {"os:secure_boot": "required"}, {"os_secure_boot": "disabled"}, FlavorImageConflict),
-        (rules.needs_stateless_firmware, {}, {"hw_firmware_stateless": True}, InvalidValue),
         (rules.maxphysaddr_mode, {"hw:maxphysaddr_mode": "wide"}, {}, InvalidValue),
         (
             rules.ephemeral_encryption,

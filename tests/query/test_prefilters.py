@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.request.prefilters import Narrowing, NoImage, narrow
+from hostler.placement.request.prefilters import Known, Narrowing, NoImage, narrow
 from hostler.placement.types.errors import NoValidHost
 from hostler.placement.types.host import Aggregate
 from hostler.placement.types.options import Options
@@ -18,7 +18,7 @@ DISABLED = frozenset({"COMPUTE_STATUS_DISABLED"})
 
 
 def narrowed(asked: Request, *aggregates: Aggregate, traits: frozenset[str] = frozenset(), **options: Any) -> Narrowing:
-    return narrow(asked, aggregates, traits, Options.from_mapping({"scheduler": options}))
+    return narrow(Known(asked, aggregates, traits, Options.from_mapping({"scheduler": options})))
 
 
 def roots(asked: Request, **options: Any) -> set[str]:
