@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...placement.types.errors import DuplicateName, InUse
+from ...placement.types.errors import InUse
 from ..tenancy import commands as c
+from ..tenancy.tenants import name_taken
 from .state import ServiceState
 
 
@@ -54,7 +55,7 @@ def _create_project(state: ServiceState, command: c.CreateProject, rules: int) -
     held = state.usage.of(f"project:{command.id}")
     if rules and held and command.id not in state.tenants.projects and not command.adopt:
         state.tenants.domain_of(command)
-        raise DuplicateName(f"the name {command.id} is taken", field="id", hint="cloud admins may adopt its guests")
+        raise name_taken(command.id)
     state.tenants.create_project(command)
     if rules and held:
         state.sum_up()

@@ -231,7 +231,7 @@ class Tenants(msgspec.Struct, dict=True):
     def create_project(self, command: CreateProject) -> None:
         domain = self.domain_of(command)
         if command.id in self.projects:
-            raise DuplicateName(f"project {command.id} exists", field="id")
+            raise name_taken(command.id)
         self.projects[command.id] = Project(domain, command.parent)
 
     def delete_project(self, command: DeleteProject) -> None:
@@ -315,6 +315,11 @@ class Tenants(msgspec.Struct, dict=True):
         self.limits.pop(scope, None)
         for user in self.users.values():
             user.roles = [pair for pair in user.roles if pair[1] != scope]
+
+
+def name_taken(project: str) -> DuplicateName:
+    """The same whether there is such a project or guests were placed under its name before."""
+    return DuplicateName(f"the name {project} is taken", field="id", hint="choose another; cloud admins see by whom")
 
 
 def is_internal(user: str) -> bool:

@@ -24,7 +24,10 @@ from .worlds import asking, do, node_of, old, placed, refused, replayed, two_dom
 def test_a_project_does_not_take_over_guests_that_were_placed_under_its_name() -> None:
     made = two_domains()
     do(made, place(1, project="payroll"))
-    assert refused(made, c.CreateProject(id="payroll", domain="b"), "bea")[0] == "duplicate_name"
+    by_guests = refused(made, c.CreateProject(id="payroll", domain="b"), "bea")
+    by_a_project = refused(made, c.CreateProject(id="a1", domain="b"), "bea")
+    assert by_guests[0] == by_a_project[0] == "duplicate_name"
+    assert by_guests[1].replace("payroll", "a1") == by_a_project[1]
     assert refused(made, c.CreateProject(id="payroll", domain="b"), "@local")[0] == "duplicate_name"
     with pytest.raises(NotAllowed):
         q.answer(made.state, "bea", q.Instance(uuid=uuid_of(1)))
