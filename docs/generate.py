@@ -81,7 +81,7 @@ ABOUT: Final = {
         "isolated_hosts": "IsolatedHostsFilter",
         "restrict_isolated_hosts_to_isolated_images": "IsolatedHostsFilter",
         "aggregate_image_properties_isolation_namespace": "AggregateImagePropertiesIsolation: prefix of its keys",
-        "pci_in_placement": "PCI devices of aliases are request groups, taken from the providers that are allocated",
+        "pci_in_placement": "each PCI device of an alias is a request group of the Placement query",
         "aggregate_image_properties_isolation_separator": "AggregateImagePropertiesIsolation: behind the prefix",
     },
     "metrics": {
