@@ -69,7 +69,7 @@ class Service:
         self.history = history if history is not None else History(machine)
         """Events of recent commands."""
         self.open_to_all = open_to_all
-        """True: whoever comes is a cloud admin."""
+        """True: every peer is a cloud admin."""
         self._clock, self._expiry_clock = clock, expiry_clock if expiry_clock is not None else clock
         self.limits = limits if limits is not None else RequestLimits()
         rates = rates if rates is not None else RateLimits()
@@ -105,7 +105,7 @@ class Service:
         return Identity()
 
     def log_in(self, identity: Identity, token: str) -> None:
-        """Take a token. NotAuthenticated if it is no good; the identity stays as it was then."""
+        """Take a token. NotAuthenticated if it is not valid; the identity then stays as it was."""
         identity.user, identity.token = self.state.tenants.authenticate(token, self._expiry_clock())
         identity.serial = self.state.tenants.serial_of(identity.user)
 

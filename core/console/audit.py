@@ -1,4 +1,4 @@
-"""``hostler audit``: the audit log of a data folder, made anew from its journal."""
+"""``hostler audit``: the audit log of a data folder, rebuilt from its journal."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ class Undone(Exception):
 
 
 def _unforeseen() -> InternalError:
-    """The error of a request whose exception is unforeseen, but depends on nothing else than the command."""
+    """The error of a request that raised an unexpected exception which depends on the command only."""
     log.exception("a placement failed in an unforeseen way; it counts as refused")
     return InternalError("the placement failed in an unforeseen way; the service's log says how")
 

@@ -1,6 +1,6 @@
 """The audit log: who gave which command when, on what, and how it ended; a line of JSON each, in files beside the
 journal. The journal is what counts: after a crash the recovery writes the lines that are missing, and ``hostler audit``
-makes all lines anew from a journal."""
+rebuilds all lines from a journal."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Hello(Params, frozen=True):
 
 
 class Status(Params, frozen=True):
-    """How the service is, and who you are to it. For anybody; who has not said who they are learns ``ready`` only."""
+    """How the service is, and who you are to it. Open to all; unauthenticated peers learn ``ready`` only."""
 
 
 class Batch(Params, frozen=True):

@@ -34,7 +34,7 @@ MANY: Final = 1024
 
 
 class Reader(Protocol):
-    """An answer that reads names of rows when somebody looks at it."""
+    """An answer that reads names of rows when it is first read."""
 
     def settle(self) -> None:
         """Read them now, for they are about to change."""

@@ -28,7 +28,7 @@ class Head:
         self.sequence, self.volume_sequence = 0, 0
 
     def tell(self, present: bool) -> None:
-        """Tell the handle, if anybody still has it, whether the state is at its version."""
+        """Tell the handle, if it is still referred to, whether the state is at its version."""
         handle = self.handle()
         if handle is not None:
             handle.set_present(present)

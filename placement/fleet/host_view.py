@@ -37,118 +37,147 @@ class HostView:
 
     @property
     def host(self) -> str:
+        """Name of the service host (nova-compute)."""
         return self.fleet.service_host(self.row)
 
     @property
     def nodename(self) -> str:
+        """Name of the node."""
         return self.fleet.name(self.row)
 
     @property
     def hypervisor_hostname(self) -> str:
+        """The node name, as the ComputeNode record has it."""
         return self.fleet.name(self.row)
 
     @property
     def uuid(self) -> str:
+        """Uuid of the resource provider and compute node."""
         return self.fleet.uuid(self.row)
 
     @property
     def cell_uuid(self) -> str | None:
+        """Uuid of the cell; None if it is not known."""
         return self._class.cell_uuid
 
     @property
     def vcpus_total(self) -> int:
+        """Number of physical CPU threads."""
         return self._whole("vcpus_total")
 
     @property
     def vcpus_used(self) -> int:
+        """vCPUs that guests use."""
         return self._whole("vcpus_used")
 
     @property
     def cpu_allocation_ratio(self) -> float:
+        """vCPUs that may be allocated per CPU thread."""
         return self._class.cpu_allocation_ratio
 
     @property
     def total_usable_ram_mb(self) -> int:
+        """Memory, MiB."""
         return self._whole("total_usable_ram_mb")
 
     @property
     def free_ram_mb(self) -> int:
+        """Free memory without over-commit, MiB; may be negative."""
         return self._whole("free_ram_mb")
 
     @property
     def ram_allocation_ratio(self) -> float:
+        """Memory that may be allocated, as a multiple of the total."""
         return self._class.ram_allocation_ratio
 
     @property
     def total_usable_disk_gb(self) -> int:
+        """Local disk, GiB."""
         return self._whole("total_usable_disk_gb")
 
     @property
     def disk_mb_used(self) -> int:
+        """Local disk in use, MiB."""
         return self._whole("disk_mb_used")
 
     @property
     def free_disk_mb(self) -> int:
+        """Free local disk, MiB; may be negative."""
         return self._whole("free_disk_mb")
 
     @property
     def disk_allocation_ratio(self) -> float:
+        """Local disk that may be allocated, as a multiple of the total."""
         return self._class.disk_allocation_ratio
 
     @property
     def hypervisor_type(self) -> str | None:
+        """Type of the hypervisor, such as ``QEMU``."""
         return self._class.hypervisor_type
 
     @property
     def hypervisor_version(self) -> int | None:
+        """Version of the hypervisor as Nova's integer."""
         return self._class.hypervisor_version
 
     @property
     def host_ip(self) -> str | None:
+        """Address of the host."""
         return self.fleet.host_ips.get(int(self.fleet.store.row["host_ip"][self.row])) or None
 
     @property
     def cpu_info(self) -> str | None:
+        """CPU model, vendor and features."""
         return self._class.cpu_info
 
     @property
     def supported_instances(self) -> tuple[tuple[str, ...], ...]:
+        """Triples of architecture, hypervisor type and virtual machine mode."""
         return self._class.supported_instances
 
     @property
     def stats(self) -> Mapping[str, str]:
+        """Statistics reported by the hypervisor driver, by name."""
         return dict(self.fleet.stats[int(self.fleet.store.row["stats"][self.row])])
 
     @property
     def num_instances(self) -> int:
+        """Number of instances."""
         return self._whole("num_instances")
 
     @property
     def num_io_ops(self) -> int:
+        """Number of instances in an I/O-heavy task."""
         return self._whole("num_io_ops")
 
     @property
     def failed_builds(self) -> int:
+        """Builds that failed since the last success."""
         return self._whole("failed_builds")
 
     @property
     def metrics(self) -> Mapping[str, float]:
+        """Monitor metrics, by name."""
         return dict(self.fleet.metrics[int(self.fleet.store.row["metrics"][self.row])])
 
     @property
     def aggregates(self) -> tuple[Aggregate, ...]:
+        """Host aggregates that the host is in."""
         return tuple(self.fleet.aggregates[index] for index in self._class.aggregates)
 
     @property
     def traits(self) -> frozenset[str]:
+        """Traits of the resource provider."""
         return self._class.traits
 
     @property
     def instances(self) -> Mapping[str, Mapping[str, Any]]:
+        """Instances on the host, by uuid."""
         return self.fleet.instances(self.row)
 
     @property
     def service(self) -> Service:
+        """State of the nova-compute service."""
         self.fleet.services.last_seen_is_read()
         seen = self._column("last_seen_up")
         return Service(
@@ -161,11 +190,13 @@ class HostView:
 
     @property
     def numa_topology(self) -> NumaTopology | None:
+        """NUMA cells; None if the host reports none."""
         topology = self.fleet.numa.get_row(self.row)
         return topology if topology is None else with_networks(topology, self._class.numa_networks)
 
     @property
     def pci_pools(self) -> tuple[PciPool, ...]:
+        """Pools of free PCI devices."""
         return self.fleet.pci_pools(self.row)
 
 

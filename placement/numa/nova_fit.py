@@ -1,7 +1,7 @@
 """Which host cells a guest's NUMA cells go to, exactly as Nova tries them.
 
 Nova 33 and 34 overwrite the request while they try permutations of host cells: a guest cell takes the id of the host
-cell that it fitted last, and the page size that was chosen for it; verdicts are remembered by the pair of ids. Where
+cell that it fitted last, and the page size that was chosen for it; results are remembered by the pair of ids. Where
 all guest cells ask for the same and no page size is left open, this finds what ``fit`` finds, which is faster.
 nova-compute tries in the same way, so a host that ``fit`` accepts beyond that would refuse the guest.
 """

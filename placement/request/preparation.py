@@ -24,7 +24,7 @@ from .checks import check_spec
 from .prepare import GROUP_RULES, Rules, complete, group_of_hint
 
 KEPT: Final = 65_536
-"""Completed specs kept at most; beyond that all are made anew."""
+"""Completed specs kept at most; beyond that the cache is cleared."""
 
 
 def rules_of(policy: Policy) -> Rules:
