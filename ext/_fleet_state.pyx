@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 import numpy as np
 
-from ._fleet cimport NAMED, Columns
+from ._fleet cimport NAMED, Columns, shape_t
 from ._tables cimport UuidTable, uuid_text
 
 
@@ -207,3 +207,68 @@ def discard_uuids(UuidTable table not None, uint64_t[:, ::1] uuids):
     for i in range(uuids.shape[0]):
         if table.remove(uuids[i, 0], uuids[i, 1]) < 0:
             raise KeyError(uuid_text(uuids[i, 0], uuids[i, 1]))
+
+
+def used_ids(Columns columns not None, int32_t shapes, int32_t projects, int32_t users):
+    """Which shapes, projects and users (below the given numbers) some consumer has: three arrays of bool. O(consumers)."""
+    found = [np.zeros(count, np.uint8) for count in (shapes, projects, users)]
+    cdef uint8_t[::1] shape = found[0], project = found[1], user = found[2]
+    cdef int32_t i
+    if shapes < columns.shape_count:
+        raise ValueError("there are more shapes")
+    for i in range(columns.consumer_fill):
+        if columns.consumer_row[i] < 0:
+            continue
+        if columns.consumer_shape[i] >= 0:
+            shape[columns.consumer_shape[i]] = 1
+        if columns.consumer_project[i] >= projects or columns.consumer_user[i] >= users:
+            raise ValueError("there are more projects or users")
+        project[columns.consumer_project[i]] = 1
+        user[columns.consumer_user[i]] = 1
+    return [each.view(np.bool_) for each in found]
+
+
+def renumber(Columns columns not None, int32_t[::1] shapes, int32_t[::1] projects, int32_t[::1] users):
+    """Give the shapes, projects and users of all consumers other numbers, by the number they have; -1: no consumer has it.
+    Shapes without a number are dropped; the others keep their order. O(consumers + shapes)."""
+    cdef int32_t i, k, number, kept = 0, fill = 0
+    cdef shape_t* s
+    if shapes.shape[0] != columns.shape_count:
+        raise ValueError("one number per shape")
+    for i in range(columns.shape_count):
+        if shapes[i] >= 0:
+            if shapes[i] != kept:
+                raise ValueError("shapes are not numbered in order")
+            kept += 1
+    for i in range(columns.consumer_fill):
+        if columns.consumer_row[i] < 0:
+            continue
+        number = columns.consumer_shape[i]
+        if number >= 0 and shapes[number] < 0:
+            raise ValueError("a consumer's shape has no number")
+        if columns.consumer_project[i] >= projects.shape[0] or projects[columns.consumer_project[i]] < 0:
+            raise ValueError("a consumer's project has no number")
+        if columns.consumer_user[i] >= users.shape[0] or users[columns.consumer_user[i]] < 0:
+            raise ValueError("a consumer's user has no number")
+    for i in range(columns.consumer_fill):
+        if columns.consumer_row[i] < 0:
+            continue
+        number = columns.consumer_shape[i]
+        if number >= 0:
+            columns.consumer_shape[i] = shapes[number]
+        columns.consumer_project[i] = projects[columns.consumer_project[i]]
+        columns.consumer_user[i] = users[columns.consumer_user[i]]
+    for i in range(columns.shape_count):
+        if shapes[i] < 0:
+            continue
+        s = &columns.shapes[i]
+        for k in range(s.count):
+            columns.shape_class[fill + k] = columns.shape_class[s.start + k]
+            columns.shape_amount[fill + k] = columns.shape_amount[s.start + k]
+        columns.shapes[shapes[i]] = s[0]
+        columns.shapes[shapes[i]].start = fill
+        fill += s.count
+    columns.shape_count = kept
+    columns.shape_fill = fill
+    if columns.consumer_capacity > 0:
+        columns.link_projects()

@@ -12,7 +12,9 @@ if TYPE_CHECKING or os.environ.get("HOSTLER_PURE", "") in ("", "0"):
         find_uuids,
         listed_before,
         relist,
+        renumber,
         set_consumers,
+        used_ids,
     )
 else:
     from .fleet_state_py import (
@@ -22,7 +24,19 @@ else:
         find_uuids,
         listed_before,
         relist,
+        renumber,
         set_consumers,
+        used_ids,
     )
 
-__all__ = ["consumers", "consumers_on_rows", "discard_uuids", "find_uuids", "listed_before", "relist", "set_consumers"]
+__all__ = [
+    "consumers",
+    "consumers_on_rows",
+    "discard_uuids",
+    "find_uuids",
+    "listed_before",
+    "relist",
+    "renumber",
+    "set_consumers",
+    "used_ids",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -130,3 +131,47 @@ def discard_uuids(table: UuidTable, uuids: npt.NDArray[np.uint64]) -> None:
         raise ValueError("a uuid is two words")
     for hi, lo in uuids.tolist():
         table.pop(format_uuid(hi, lo))
+
+
+def used_ids(columns: Columns, shapes: int, projects: int, users: int) -> list[npt.NDArray[np.bool_]]:
+    """Which shapes, projects and users some consumer has; see the kernel."""
+    found = [np.zeros(count, np.bool_) for count in (shapes, projects, users)]
+    if shapes < len(columns._shapes):
+        raise ValueError("there are more shapes")
+    for consumer in columns._consumers:
+        if consumer is not None:
+            if consumer.project >= projects or consumer.user >= users:
+                raise ValueError("there are more projects or users")
+            if consumer.shape >= 0:
+                found[0][consumer.shape] = True
+            found[1][consumer.project] = found[2][consumer.user] = True
+    return found
+
+
+def renumber(
+    columns: Columns,
+    shapes: npt.NDArray[np.int32],
+    projects: npt.NDArray[np.int32],
+    users: npt.NDArray[np.int32],
+) -> None:
+    """Give the shapes, projects and users of all consumers other numbers; see the kernel."""
+    lines = [checked(line, np.int32, 1).tolist() for line in (shapes, projects, users)]
+    if len(lines[0]) != len(columns._shapes):
+        raise ValueError("one number per shape")
+    kept = [number for number in lines[0] if number >= 0]
+    if kept != list(range(len(kept))):
+        raise ValueError("shapes are not numbered in order")
+    for consumer in columns._consumers:
+        if consumer is None:
+            continue
+        if consumer.shape >= 0 and lines[0][consumer.shape] < 0:
+            raise ValueError("a consumer's shape has no number")
+        for line, number, what in ((lines[1], consumer.project, "project"), (lines[2], consumer.user, "user")):
+            if number >= len(line) or line[number] < 0:
+                raise ValueError(f"a consumer's {what} has no number")
+    for id, consumer in enumerate(columns._consumers):
+        if consumer is not None:
+            shape = lines[0][consumer.shape] if consumer.shape >= 0 else -1
+            numbers = {"shape": shape, "project": lines[1][consumer.project], "user": lines[2][consumer.user]}
+            columns._consumers[id] = replace(consumer, **numbers)
+    columns._shapes = [shape for shape, number in zip(columns._shapes, lines[0], strict=True) if number >= 0]

@@ -147,6 +147,7 @@ def place_batch(
     if not isinstance(requests, Iterable):
         raise InvalidValue(f"requests must be Requests in order, got {shown(requests)}", field="requests")
     batch = list(requests)
+    context.fleet.reclaim.if_due()
     decisions = Decisions(context, len(batch))
     plan = Plan(context, batch, place)
     start, now, sequence = context.fleet.history.hold(), context.fleet.now, context.sequence

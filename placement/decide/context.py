@@ -85,6 +85,7 @@ class DecisionContext:
     def begin(self, request: Request) -> Request:
         """The request checked and prepared, with an instance uuid; the clock moves to the request's time."""
         check_request(request)
+        self.fleet.reclaim.if_due()
         request = self.prepared(request)
         if not request.instance_uuids:
             made = make_many(self.uuid_seed, self.fleet.heads.sequence, 1)

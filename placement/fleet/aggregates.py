@@ -69,6 +69,12 @@ class Aggregates:
         index = self._ids.get(aggregate.uuid)
         return None if index is None else self.values[index]
 
+    def keep(self, kept: Iterable[int]) -> None:
+        """Forget all aggregates but those with the ids ``kept``, which become 0, 1, 2, ... in their order.
+        O(aggregates)."""
+        self.values[:] = [self.values[index] for index in kept]
+        self._ids = {value.uuid: index for index, value in enumerate(self.values)}
+
     def truncate(self, count: int) -> None:
         """Drop placeholders from id ``count`` on, once no host class refers to them."""
         del self.values[max(count, len(self._ids)) :]

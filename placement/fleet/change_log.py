@@ -203,16 +203,29 @@ class ChangeLog:
         for number in np.unique(before).tolist():
             class_of[rows[before == number]] = self.class_id(replace(self.classes[number], **changes))
 
+    def keep_classes(self, kept: list[int], aggregates: dict[int, int]) -> None:
+        """Forget all host classes but those with the ids ``kept``, which become 0, 1, 2, ... in their order, and give
+        their aggregates the ids that ``aggregates`` says. Rows are the caller's to renumber. O(classes)."""
+        values = [self.classes[index] for index in kept]
+        self.classes.truncate(0)
+        for value in values:
+            self.classes.id(replace(value, aggregates=tuple(aggregates[index] for index in value.aggregates)))
+        self._forgot_classes(0)
+
+    def _forgot_classes(self, count: int) -> None:
+        """Class ids from ``count`` on may mean others now."""
+        self.is_host.truncate(count)
+        self.is_down.truncate(count)
+        self.is_sharing.truncate(count)
+        self.service_version.truncate(count)
+        self.forgotten_classes += 1
+        self._memberships = {value.aggregates for value in self.classes.values if value.aggregates}
+        self.static_epoch += 1
+
     def truncate_classes(self, count: int) -> None:
         """Drop host classes after the first ``count``: no row of any version has one of them."""
         if self.classes.truncate(count):
-            self.is_host.truncate(count)
-            self.is_down.truncate(count)
-            self.is_sharing.truncate(count)
-            self.service_version.truncate(count)
-            self.forgotten_classes += 1
-            self._memberships = {value.aggregates for value in self.classes.values if value.aggregates}
-            self.static_epoch += 1
+            self._forgot_classes(count)
 
 
 def _service_version(value: HostClass) -> int:

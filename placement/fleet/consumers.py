@@ -122,6 +122,13 @@ class Consumers:
             known = self.shapes[key] = self._kernel.add_shape(classes, amounts, vcpus, memory_mb, disk_mb)
         return known
 
+    def keep_shapes(self, numbers: list[int]) -> None:
+        """Forget the shapes whose new number is -1 and give the others theirs, as the kernel did. O(shapes)."""
+        left = {key: numbers[shape] for key, shape in self.shapes.items() if numbers[shape] >= 0}
+        self.shapes.clear()
+        self.shapes.update(left)
+        self._figures = self._figures[:0]
+
     def shape_figures(self) -> NDArray[np.float64]:
         """vCPUs, memory and disk (MiB) that each shape takes of its host's figures, float64 [shapes, 3]; a line of
         zeros where there is none. O(new shapes)."""

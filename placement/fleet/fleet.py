@@ -23,6 +23,7 @@ from .heads import Head, Heads
 from .inventories import Inventory
 from .parts import FleetParts
 from .provider_index import ProviderIndex
+from .reclaim import Reclaim
 from .server_groups import GROUP_POLICIES
 
 
@@ -45,6 +46,8 @@ class Fleet(FleetParts):
         self._head = self.heads.adopt(Head(self))
         self.index = ProviderIndex(self.state())
         """What searches over many providers look up."""
+        self.reclaim = Reclaim(self.state())
+        """Gives back interned values that nothing refers to."""
 
     def __repr__(self) -> str:
         hosts, consumers = int(np.count_nonzero(self.is_host)), self.kernel.consumer_count
@@ -111,6 +114,7 @@ class Fleet(FleetParts):
 
         Returns its row. DuplicateName, UnknownName or InvalidValue for bad input. O(1).
         """
+        self.reclaim.if_due()
         check_name(name, "name")
         above = self.row(parent, field="parent") if parent is not None else -1
         known = check_traits(traits)
@@ -125,6 +129,7 @@ class Fleet(FleetParts):
 
     def remove_provider(self, name: str) -> None:
         """Remove a provider. InUse if it has consumers, usage by consumers elsewhere, or children. O(rows)."""
+        self.reclaim.if_due()
         if self.row(name) in self.consumers.also_on:
             raise InUse(f"{name} has instances that stand on another host as well", field="provider")
         self.providers.remove(name)
@@ -145,6 +150,7 @@ class Fleet(FleetParts):
 
     def set_traits(self, name: str, traits: Iterable[str]) -> None:
         """Replace a provider's traits. UnknownName for a trait that is neither standard nor CUSTOM_. O(traits)."""
+        self.reclaim.if_due()
         row, known = self.row(name), check_traits(traits)
         with self.change_log.editing(rows_array(row)):
             self.change_log.reclass(rows_array(row), traits=known)
@@ -179,6 +185,7 @@ class Fleet(FleetParts):
 
     def set_aggregates(self, name: str, aggregates: Iterable[Aggregate]) -> None:
         """Replace the aggregates of a provider. O(aggregates)."""
+        self.reclaim.if_due()
         row = self.row(name)
         with self.history.undoing():
             ids = self.aggregate_table.ids(aggregates)
@@ -197,6 +204,7 @@ class Fleet(FleetParts):
         forced_down: bool | None = None,
     ) -> None:
         """Enable, disable or force down the compute service of one or several hosts; None keeps a setting. O(hosts)."""
+        self.reclaim.if_due()
         rows = rows_array(self.providers.host(name)) if isinstance(name, str) else self.providers.hosts(name)
         self.services.set_service(rows, disabled=disabled, disabled_reason=disabled_reason, forced_down=forced_down)
 
@@ -300,6 +308,7 @@ class Fleet(FleetParts):
     def release_uuids(self, uuids: Sequence[str]) -> int:
         """Remove consumers by uuid; UnknownName if one does not exist, InvalidValue if one is given twice.
         O(consumers)."""
+        self.reclaim.if_due()
         return self.consumers.release_uuids(uuids)
 
     def set_building(self, consumer: int, building: bool) -> None:

@@ -60,6 +60,12 @@ class PciStates:
 
         self._change_log.make(partial(put, state), partial(put, int(self._change_log.store.row["pci"][row])))
 
+    def keep(self, kept: Iterable[int]) -> None:
+        """Forget all states but those with the ids ``kept``, which become 0, 1, 2, ... in their order. O(states)."""
+        new = {old: index for index, old in enumerate(kept)}
+        self.values[:] = [self.values[old] for old in new]
+        self._ids = {key: new[old] for key, old in self._ids.items() if old in new}
+
     def truncate(self, count: int) -> None:
         """Drop the states after the first ``count``, after a failed load."""
         del self.values[count:]

@@ -59,7 +59,7 @@ class FleetParts:
         self.host_ips = NameTable()
         self.host_ips.intern("")
         self.registry = Registry()
-        self._cells: tuple[int, frozenset[str | None]] = (0, frozenset())
+        self._cells: tuple[tuple[int, int], frozenset[str | None]] = ((0, 0), frozenset())
         self.pools = Pools(change_log.history)
         """Storage pools and volumes."""
         self.heads = Heads(change_log, self.services)
@@ -133,9 +133,10 @@ class FleetParts:
 
     def cells(self) -> frozenset[str | None]:
         """Cells of all hosts. O(classes) after new host classes were added, else O(1)."""
-        if self._cells[0] != len(self.classes):
+        known = (len(self.classes), self.change_log.forgotten_classes)
+        if self._cells[0] != known:
             cells = frozenset(value.cell_uuid for value in self.classes.values if value.is_host)
-            self._cells = (len(self.classes), cells)
+            self._cells = (known, cells)
         return self._cells[1]
 
     def column(self, name: str) -> NDArray[np.float64]:

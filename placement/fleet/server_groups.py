@@ -43,13 +43,15 @@ class ServerGroups:
         if uuid in self.ids:
             raise DuplicateName(f"server group {uuid} exists", field="server_group.uuid")
         number, make = GROUP_POLICIES[policy], self._change_log.make
-        if self.removed and not self._change_log.kernel.group_rows(self.removed[0]):
-            old, old_policy, old_limit = self.removed[0], *self._change_log.kernel.group_policy(self.removed[0])
-            make(
-                partial(self._reuse, uuid, number, max_server_per_host),
-                partial(self._unuse, uuid, old, old_policy, old_limit),
-            )
-            return
+        kernel = self._change_log.kernel
+        for place in range(len(self.removed) - 1, -1, -1):
+            old = self.removed[place]
+            if not kernel.group_rows(old):
+                make(
+                    partial(self._reuse, uuid, place, number, max_server_per_host),
+                    partial(self._unuse, uuid, place, old, *kernel.group_policy(old)),
+                )
+                return
         make(partial(self._append, uuid, number, max_server_per_host), self._pop)
 
     def remove(self, uuid: str) -> None:
@@ -84,16 +86,16 @@ class ServerGroups:
         self._change_log.kernel.drop_last_group()
         del self.ids[self.uuids.pop()]
 
-    def _reuse(self, uuid: str, policy: int, at_most: int) -> None:
-        index = self.removed.pop(0)
+    def _reuse(self, uuid: str, place: int, policy: int, at_most: int) -> None:
+        index = self.removed.pop(place)
         self._change_log.kernel.set_group(index, policy, at_most)
         self.ids[uuid], self.uuids[index] = index, uuid
 
-    def _unuse(self, uuid: str, index: int, policy: int, at_most: int) -> None:
+    def _unuse(self, uuid: str, place: int, index: int, policy: int, at_most: int) -> None:
         self._change_log.kernel.set_group(index, policy, at_most)
         del self.ids[uuid]
         self.uuids[index] = ""
-        self.removed.insert(0, index)
+        self.removed.insert(place, index)
 
     def _forget(self, index: int) -> None:
         del self.ids[self.uuids[index]]

@@ -55,6 +55,7 @@ def add_hosts(fleet: Fleet, hosts: Iterable[Host]) -> int:
 @contextmanager
 def all_or_nothing(fleet: Fleet) -> Iterator[None]:
     """What the body has changed is undone if it raises, also what it has made known for good."""
+    fleet.reclaim.if_due()
     tables: tuple[Interned[Any] | PciStates, ...] = (
         fleet.stats,
         fleet.metrics,

@@ -70,6 +70,7 @@ def load(path: snapshot.Path) -> Fleet:
         fleet.services.judge_all()
         fleet.heads.sequence = whole_number(meta.sequence, "sequence", most=2**63 - 1)
         fleet.heads.volume_sequence = whole_number(meta.volume_sequence, "volume_sequence", most=2**63 - 1)
+        fleet.reclaim.all()
         if arrays:
             raise ValueError(f"unexpected arrays: {sorted(arrays)}")
     except (HostlerError, msgspec.MsgspecError, ArithmeticError, LookupError, TypeError, ValueError) as error:

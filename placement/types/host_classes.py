@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -31,6 +31,12 @@ class Interned(Generic[T]):
 
     def __getitem__(self, index: int) -> T:
         return self.values[index]
+
+    def keep(self, kept: Iterable[int]) -> None:
+        """Forget all values but those with the ids ``kept``, which become 0, 1, 2, ... in their order. O(values)."""
+        self.values[:] = [self.values[index] for index in kept]
+        self.ids.clear()
+        self.ids.update((value, index) for index, value in enumerate(self.values))
 
     def truncate(self, count: int) -> bool:
         """Drop the values after the first ``count``, after a failed load; True if there were any."""

@@ -1,0 +1,126 @@
+"""Interned values that nothing refers to any more are given back: host classes, aggregates, statistics, metrics,
+addresses, PCI states, shapes, projects and users. No answer depends on when that happens.
+
+It is done at the beginning of commands, so that no id is in anybody's hands, and while no other version is held, whose
+records name ids. What is kept without use is bounded: as many values as are used, and a little more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sized
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ext.fleet_state import renumber, used_ids
+from ...ext.tables import NameTable
+from .parts import FleetParts
+
+SLACK: Final = 256
+"""Values that may be kept without use in any fleet."""
+_SHARE: Final = 64
+"""Rows and consumers for each further one: looking through them all costs so much less than what made the values."""
+
+
+class _Table(Protocol):
+    """Values by id, of which some are kept."""
+
+    def keep(self, kept: Iterable[int]) -> None: ...
+
+
+class Reclaim:
+    """Gives back what one fleet does not use."""
+
+    def __init__(self, parts: FleetParts) -> None:
+        self._parts = parts
+        self._tables: tuple[Sized, ...] = (
+            parts.classes,
+            parts.stats,
+            parts.metrics,
+            parts.pci_states,
+            parts.projects,
+            parts.users,
+            parts.consumers.shapes,
+        )
+        self._limit = SLACK
+
+    def if_due(self) -> None:
+        """Give back what is not used, if there may be too much of it. O(1), amortised."""
+        if sum(map(len, self._tables)) > self._limit and not self._parts.history.recording:
+            self.all()
+
+    def all(self) -> None:
+        """Give back all that is not used; no other version may be held. O(rows + consumers + values)."""
+        parts = self._parts
+        parts.change_log.settle_readers()
+        self._classes()
+        for name, table in (("stats", parts.stats), ("metrics", parts.metrics), ("pci", parts.pci_states)):
+            self._keep(name, table)
+        self._addresses()
+        self._consumers()
+        used = sum(map(len, self._tables))
+        self._limit = 2 * used + SLACK + (parts.rows + parts.kernel.consumer_count) // _SHARE
+
+    def _used(self, name: str) -> tuple[list[int], NDArray[np.int32]]:
+        """Ids that a row column names, and 0, ascending; and the new number of each id."""
+        column = self._parts.store.row[name][: self._parts.rows]
+        used = np.bincount(column, minlength=1) > 0
+        used[0] = True
+        return np.flatnonzero(used).tolist(), _numbers(used)
+
+    def _renumber(self, name: str, numbers: NDArray[np.int32]) -> None:
+        column = self._parts.store.row[name]
+        column[: self._parts.rows] = numbers[column[: self._parts.rows]]
+
+    def _keep(self, name: str, table: _Table) -> None:
+        kept, numbers = self._used(name)
+        table.keep(kept)
+        self._renumber(name, numbers)
+
+    def _classes(self) -> None:
+        """Host classes, and with them the aggregates without a name or metadata, as Placement makes them."""
+        parts = self._parts
+        kept, numbers = self._used("class_of")
+        members = {index for number in kept for index in parts.classes[number].aggregates}
+        known = parts.aggregates[: len(parts.aggregate_table)]
+        aggregates = [
+            index for index, each in enumerate(known) if index in members or each.metadata or each.name != each.uuid
+        ]
+        if len(kept) == len(parts.classes) and len(aggregates) == len(parts.aggregates):
+            return
+        parts.aggregate_table.keep(aggregates)
+        parts.change_log.keep_classes(kept, {old: new for new, old in enumerate(aggregates)})
+        self._renumber("class_of", numbers)
+
+    def _addresses(self) -> None:
+        kept, numbers = self._used("host_ip")
+        if len(kept) == self._parts.host_ips.span:
+            return
+        table = NameTable()
+        for index in kept:
+            table.intern(self._parts.host_ips.get(index))
+        self._parts.host_ips = table
+        self._renumber("host_ip", numbers)
+
+    def _consumers(self) -> None:
+        parts = self._parts
+        tables = (parts.projects, parts.users)
+        shapes = parts.consumers.shapes
+        masks = used_ids(parts.kernel, len(shapes), *map(len, tables))
+        if all(mask.all() for mask in masks):
+            return
+        numbers = [_numbers(mask) for mask in masks]
+        renumber(parts.kernel, *numbers)
+        for table, mask in zip(tables, masks[1:], strict=True):
+            table.keep(np.flatnonzero(mask).tolist())
+        if not masks[0].all():
+            parts.consumers.keep_shapes(numbers[0].tolist())
+            parts.change_log.static_epoch += 1  # compiled signatures name shapes
+
+
+def _numbers(used: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The new number of each id, -1 for one that is not used."""
+    numbers = np.cumsum(used, dtype=np.int32) - 1
+    numbers[~used] = -1
+    return numbers
