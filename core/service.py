@@ -20,7 +20,7 @@ from .forks import Children
 from .machine import queries
 from .machine.event_log import History
 from .machine.machine import ServiceMachine
-from .machine.orders import AnyCommand, Order
+from .machine.orders import RULES, AnyCommand, Order
 from .machine.question import Query
 from .machine.request_limits import PART_SHAPES, RequestLimits, cost_of, parts_of
 from .machine.state import ServiceState, with_present_defaults
@@ -66,6 +66,7 @@ class Service:
         """``clock``: the time that commands carry. ``expiry_clock``: the one by which tokens expire, if that is
         another."""
         self.machine, self.writer = machine, writer
+        machine.state.follow_rules(RULES)  # as the next order would
         self.history = history if history is not None else History(machine)
         """Events of recent commands."""
         self.open_to_all = open_to_all

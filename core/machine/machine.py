@@ -131,7 +131,7 @@ class ServiceMachine:
             case ReportHosts():
                 return guests.report_hosts(state, command.command, command.now)
             case SetPolicy(policy=policy):
-                state.engine = state.engine.fork(service_policy(policy))
+                state.engine = state.engine.fork(service_policy(policy, command.rules))
                 state.policy = policy
                 return state.engine.policy.digest
             case SetAggregates(name=name, aggregates=aggregates) as put:

@@ -88,9 +88,11 @@ def _under(values: Mapping[str, Mapping[str, Any]], options: Mapping[str, Mappin
     return made
 
 
-def service_policy(values: Mapping[str, Mapping[str, Any]]) -> Policy:
-    """A policy with the filter that resource pools need, as a command has it. Errors as ``Policy.from_mapping``'s."""
-    if values:  # without any, nothing was ever configured: the present defaults hold
+def service_policy(values: Mapping[str, Mapping[str, Any]], rules: int = 1) -> Policy:
+    """A policy with the filter that resource pools need, as a command has it. Without values nothing was configured,
+    and the defaults of the release that wrote the order hold: release 0.1 for ``rules`` 0. Errors as
+    ``Policy.from_mapping``'s."""
+    if values or not rules:
         values = _under(values, FIRST_RELEASE)
     try:
         content = msgspec.json.encode(values, order="deterministic")
@@ -116,7 +118,7 @@ class ServiceState:
 
     def __init__(self) -> None:
         self.policy: PolicyValues = {}
-        self.engine = Engine(Fleet(), service_policy(self.policy))
+        self.engine = Engine(Fleet(), service_policy(self.policy, 0))
         self.tenants, self.usage, self.pools, self.catalog = Tenants(), Usage(), Pools(), Catalog()
         self.specs = Specs(self.catalog)
         self.group_owners: dict[str, str] = {}
@@ -234,9 +236,11 @@ class ServiceState:
         return fleet.projects[found.pop()] if len(found) == 1 else ""
 
     def follow_rules(self, rules: int) -> None:
-        """Set the revision of the rules for further orders. Usage that was computed under older ones is recomputed.
-        O(guests) once, then O(1)."""
+        """Set the revision of the rules for further orders. Usage that was computed under older ones is recomputed,
+        and where no policy was given the defaults become the present ones. O(guests) once, then O(1)."""
         if rules > self.rules:
+            if not self.policy and not self.rules:
+                self.engine = self.engine.fork(service_policy(self.policy, rules))
             self.rules = rules
             self.sum_up()
 
@@ -348,7 +352,7 @@ class ServiceState:
         if kept.format != FORMAT:
             problem = f"{folder.name} has format {kept.format}, this Hostler reads {FORMAT}"
             raise DataDamaged(problem, field="data", hint="use the Hostler that wrote it, or upgrade")
-        engine = Engine(fleet_file.load(folder / "fleet"), service_policy(kept.policy), seed=kept.seed)
+        engine = Engine(fleet_file.load(folder / "fleet"), service_policy(kept.policy, kept.rules), seed=kept.seed)
         engine.sequence = kept.sequence
         self.engine, self.policy = engine, kept.policy
         self.tenants, self.usage, self.pools, self.catalog = kept.tenants, kept.usage, kept.pools, kept.catalog

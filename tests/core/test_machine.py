@@ -325,3 +325,18 @@ def test_a_host_that_is_there_is_refused() -> None:
 def test_requests_that_bring_their_uuids_and_others_are_decided_in_one_batch() -> None:
     decisions = machine().apply_batch([order(place(1)), order(place(2)), order(place())])
     assert [isinstance(decision, Decision) and decision.placed for decision in decisions] == [True] * 3
+
+
+def test_orders_of_release_0_1_are_decided_by_its_defaults_until_a_newer_one_comes(tmp_path: Path) -> None:
+    made = ServiceMachine()
+    made.apply(msgspec.structs.replace(order(p.AddHosts(hosts=hosts(1))), rules=0))
+    policy = made.state.engine.policy
+    assert (policy.own.prepare, policy.own.nova_release) == (False, "33")
+    made.save(tmp_path)
+    loaded = ServiceMachine()
+    loaded.load(tmp_path)
+    assert loaded.state.engine.policy == made.state.engine.policy
+    for each in (made, loaded):
+        each.apply(order(place(1)))
+        assert each.state.engine.policy.own.prepare
+    assert made.state.engine.policy == loaded.state.engine.policy
