@@ -30,6 +30,9 @@ from ..placement.decide.engine import Engine
 from ..placement.persist import file as fleet_file
 from ..placement.types.request import Request
 from .engine import Count, Result, machine, main
+from .shapes import BARS as SHAPES_BARS
+from .shapes import SHAPES
+from .shapes import Result as ShapesResult
 from .workload import make_fleet, make_policy, make_requests
 
 SIZES: Final = {1_000: (2.0, 1.0), 10_000: (4.0, 2.0), 100_000: (10.0, 5.0), 1_000_000: (100.0, 20.0)}
@@ -114,6 +117,8 @@ def rows(sizes: Sequence[int], repeat: int, requests: int) -> Iterator[Row]:
     most = max(sizes)
     for hosts in sizes:
         yield from _size_rows(hosts, repeat, requests)
+    for hosts in sizes:
+        yield from _shape_rows(hosts, repeat, requests)
     yield from _policy_rows(min(USUAL, most), repeat, requests)
     yield _explain_row(min(USUAL, most), repeat)
     runs = _runs(repeat, most, requests)
@@ -148,6 +153,21 @@ def _size_rows(hosts: int, repeat: int, requests: int) -> Iterator[Row]:
     yield Row(
         what=f"exact flat scan for scale: Engine.rank and its first, {hosts:,} hosts", unit="µs", measured=scan * 1e6
     )
+
+
+def _shape_rows(hosts: int, repeat: int, requests: int) -> Iterator[Row]:
+    """The axis of shapes: how many kinds of requests come in turn."""
+    for count in SHAPES:
+        command = [sys.executable, "-m", "hostler.bench.shapes", "--json", f"--hosts={hosts}", f"--shapes={count}"]
+        command.append(f"--requests={requests}")
+        outputs = [subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout for _ in range(repeat)]
+        found = [msgspec.json.decode(output, type=list[ShapesResult])[0] for output in outputs]
+        yield Row(
+            what=f"place_many, {hosts:,} hosts, {count:,} request shapes",
+            unit="µs",
+            reach=SHAPES_BARS.get((hosts, count)),
+            measured=min(each.cpu_us_per_decision for each in found),
+        )
 
 
 def _engine(hosts: int) -> tuple[Engine, Request]:

@@ -132,7 +132,7 @@ def run(
     unmeasured = _resident()
     first = _first_decision(engine, made.pop(0))
     batches = [made[start : start + batch] for start in range(0, len(made), batch)]
-    placing, guests = _under_load(engine, batches, _place_singly if single else _place_together, seed)
+    placing, guests = under_load(engine, batches, _place_singly if single else place_together, seed)
     grown = _resident() - unmeasured + loaded - before
     fleet_bytes, ranking_bytes = engine.fleet.nbytes(), engine.context.compiled.nbytes
     return Result(
@@ -163,7 +163,7 @@ def run(
     )
 
 
-def _under_load(engine: Engine, batches: list[list[Request]], place: Place, seed: int) -> tuple[_Clock, _Guests]:
+def under_load(engine: Engine, batches: list[list[Request]], place: Place, seed: int) -> tuple[_Clock, _Guests]:
     """Place the batches; all but the first few on the clock, each followed by the release of as many older guests."""
     clock, guests = _Clock(), _Guests(engine, seed)
     # What the benchmark itself holds is not the collector's business.
@@ -194,7 +194,7 @@ def _first_decision(engine: Engine, request: Request) -> float:
     return time.perf_counter() - start
 
 
-def _place_together(engine: Engine, requests: Sequence[Request], clock: _Clock) -> list[str]:
+def place_together(engine: Engine, requests: Sequence[Request], clock: _Clock) -> list[str]:
     """Place a batch by one call; uuids of the guests that found a host."""
     with clock:
         decisions = engine.place_many(requests)

@@ -46,6 +46,12 @@ def place(Columns columns not None, list rankings not None, int32_t[::1] which, 
     for i in range(n):
         ranking = <Ranking>rankings[which[i]]
         ranking.sync()
+        if ranking.r.shared != NULL and ranking.r.shared.failed:
+            ranking.r.shared.failed = False
+            for k in range(i - 1, -1, -1):
+                if out_consumer[k] >= 0:
+                    columns.drop(out_consumer[k])
+            raise MemoryError
         ranking.decide(groups[i], 1, hostler_word(seed, sequence + i))
         ranking.tally(groups[i], counts)
         for k in range(width):

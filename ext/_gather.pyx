@@ -63,7 +63,7 @@ def gather(list requests, Py_ssize_t first, type kind, dict specs, dict projects
            int32_t[::1] which, uint64_t[:, ::1] uuids, int32_t[::1] project, int32_t[::1] user, int32_t[::1] group, double[::1] times):
     """Fill the columns from ``requests[first:]`` and return the position of the first request that needs a closer look.
 
-    A request is plain if its type is ``kind``; it names one uuid, no alternates, a time that is None (NaN in the column) or a
+    A request is plain if its type is ``kind``; it names one uuid, or none and keeps the one in the column; no alternates, a time that is None (NaN in the column) or a
     finite float; and its spec, project, user and server group (None: -1) are keys of the dictionaries, which give what goes into
     the columns (``specs`` may hold, for a spec, a dictionary by project). Raises nothing for odd requests: they are not plain.
     """
@@ -119,8 +119,10 @@ def gather(list requests, Py_ssize_t first, type kind, dict specs, dict projects
         if value is not 0:
             return i
         value = request.instance_uuids
-        if not PyTuple_CheckExact(value) or PyTuple_GET_SIZE(value) != 1:
+        if not PyTuple_CheckExact(value) or PyTuple_GET_SIZE(value) > 1:
             return i
+        if PyTuple_GET_SIZE(value) == 0:
+            continue
         value = value[0]
         if not PyUnicode_CheckExact(value):
             return i

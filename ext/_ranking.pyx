@@ -18,12 +18,13 @@ import numpy as np
 
 from ._fleet cimport RAM_ALLOCATION_RATIO, Columns
 from ._ranking_decide cimport add_nothing, decide, tally
+from ._ranking_index cimport count_again, decide_by_index, slot_of, sync_index, tally_by_index
 from ._ranking_scores cimport (
     find_columns, formula_value, group_raw, multiplier_of, norm, raw_of, set_range, stage_of, stored_score, true_score,
 )
 from ._ranking_state cimport (
-    DELTA_PERP, DOT_PRODUCT, FANOUT, NOT_A_HOST, SOURCE_CLASS, SOURCE_COLUMN, SOURCE_GROUP, SOURCE_PACKING, SOURCE_ROW, STAGES,
-    TERMS, bound_t, mask_t, need_t, ranking_t, term_t,
+    DELTA_PERP, DOT_PRODUCT, FANOUT, NOT_A_HOST, RULES, SOURCE_CLASS, SOURCE_COLUMN, SOURCE_GROUP, SOURCE_PACKING, SOURCE_ROW, STAGES,
+    TERMS, TRACKED, bound_t, hostler_index, hostler_index_free, mask_t, need_t, ranking_t, shared_t, term_t,
 )
 from ._ranking_sync cimport sync, value_rows
 from ._ranking_trees cimport side_value, slot
@@ -33,6 +34,142 @@ cdef uint8_t filter_stage(int stage) except 0:
     if not 0 < stage < NOT_A_HOST:
         raise ValueError("a filter's stage must be within [1, 254]")
     return <uint8_t>stage
+
+
+cdef void lay_levels(ranking_t* r) noexcept nogil:
+    """Lay out the trees over all rows that there is room for."""
+    cdef int64_t size = r.capacity
+    while True:
+        size = (size + FANOUT - 1) // FANOUT
+        r.level_start[r.levels] = r.nodes
+        r.level_size[r.levels] = size
+        r.nodes += size
+        r.levels += 1
+        if size == 1:
+            return
+
+
+cdef int64_t held_bytes(ranking_t* r) noexcept nogil:
+    """Bytes of rows of the ranking's own."""
+    cdef int64_t by_row = 10 + 4 * r.shuffle
+    cdef int32_t i
+    for i in range(r.term_count):
+        by_row += 8 * (r.terms[i].source == SOURCE_PACKING)
+    return r.capacity * by_row + (r.side_count + 1) * r.nodes * 9
+
+
+cdef void let_go(ranking_t* r) noexcept nogil:
+    """Give up rows of the ranking's own."""
+    if r.shared != NULL and r.held:
+        r.shared.held_bytes -= held_bytes(r)
+    if r.shared == NULL or r.counts != r.shared.counts:
+        free(r.counts)
+    r.counts = NULL if r.shared == NULL else r.shared.counts
+    free(r.stage)
+    free(r.score)
+    free(r.aside)
+    free(r.ties)
+    free(r.best)
+    free(r.leader)
+    r.stage = r.aside = r.leader = NULL
+    r.score = r.best = NULL
+    r.ties = NULL
+    r.held = False
+
+
+cdef bint hold(ranking_t* r) noexcept nogil:
+    """Let the ranking have rows of its own, to be filled. False if there is no memory for them."""
+    r.stage = <uint8_t*>malloc(r.capacity)
+    r.score = <double*>malloc(r.capacity * sizeof(double))
+    r.aside = <uint8_t*>calloc(r.capacity, 1)
+    r.ties = <int32_t*>malloc(r.capacity * sizeof(int32_t) if r.shuffle else 1)
+    r.best = <double*>malloc((r.side_count + 1) * r.nodes * sizeof(double))
+    r.leader = <uint8_t*>malloc((r.side_count + 1) * r.nodes)
+    r.counts = <int64_t*>calloc(STAGES, sizeof(int64_t))
+    if (r.stage == NULL or r.score == NULL or r.aside == NULL or r.ties == NULL or r.best == NULL or r.leader == NULL
+            or r.counts == NULL):
+        let_go(r)
+        return False
+    memset(r.stage, NOT_A_HOST, r.capacity)
+    r.seen = -1
+    r.held = True
+    if r.shared != NULL:
+        r.shared.held_bytes += held_bytes(r)
+    return True
+
+
+cdef void choose_way(ranking_t* r) noexcept nogil:
+    """Keep rows of its own or not, by what either costs: to catch up with all changes since the latest decision, some two visits of
+    a node each, or to search."""
+    cdef int64_t version = r.fleet.log_base + r.fleet.log_length, gap = version - r.asked
+    r.asked = version
+    r.asks += 1
+    if r.asks <= 2:
+        r.gap = 16 * gap
+        return
+    r.gap += (16 * gap - r.gap) // 8
+    if r.held:
+        if r.gap > 4 * 8 * r.visited + 64:
+            let_go(r)
+            r.spent = 0
+        return
+    if r.gap > 8 * r.visited:
+        r.spent = 0
+        return
+    r.spent += r.visited
+    if r.spent > r.fleet.rows // 4 + 64 and r.shared.held_bytes + held_bytes(r) <= r.shared.held_room:
+        r.spent = 0
+        hold(r)
+
+
+cdef class HostIndex:
+    """What all rankings of a fleet search together: its rows by class and by the values of the columns that the rankings read."""
+
+    def __cinit__(self):
+        memset(&self.s, 0, sizeof(shared_t))
+        self.s.index.seen = -1
+
+    def __dealloc__(self):
+        hostler_index_free(&self.s.index)
+
+    def __init__(self, Columns columns not None, *, int64_t held_room=0):
+        """``held_room``: bytes that rankings with rows of their own may take together."""
+        self.columns = columns
+        self.s.held_room = held_room
+
+    cdef bint track(self, needs, bounds, terms) except -1:
+        """Have the index keep every column that a ranking reads. False if there are too many."""
+        cdef int32_t i
+        wanted = {need[0] for need in needs} | {~bound[0] for bound in bounds}
+        wanted |= {~term["column"] for term in terms if term["source"] == SOURCE_COLUMN}
+        new = [source for source in sorted(wanted) if slot_of(&self.s.index, source) < 0]
+        if self.s.index.width + len(new) > TRACKED:
+            return False
+        if new:
+            hostler_index_free(&self.s.index)
+        for source in new:
+            self.s.index.source[self.s.index.width] = source
+            self.s.index.width += 1
+        return True
+
+    @property
+    def nbytes(self):
+        """Bytes that the index holds, and the rows of rankings beside it."""
+        return self.s.index.bytes + self.s.held_bytes
+
+    @property
+    def held_room(self):
+        """Bytes that rankings with rows of their own may take together."""
+        return self.s.held_room
+
+    @held_room.setter
+    def held_room(self, int64_t room):
+        self.s.held_room = room
+
+    @property
+    def statistics(self):
+        """(builds, nodes visited by the latest decision)."""
+        return self.s.index.builds, self.s.query.visited
 
 
 cdef class Ranking:
@@ -47,18 +184,16 @@ cdef class Ranking:
         free(self.r.bounds)
         free(self.r.masks)
         free(self.r.terms)
-        free(self.r.stage)
-        free(self.r.score)
-        free(self.r.counts)
-        free(self.r.best)
-        free(self.r.leader)
-        free(self.r.aside)
+        let_go(&self.r)
         free(self.r.top_row)
         free(self.r.top_score)
         free(self.r.ties)
+        if not self.r.borrows:
+            free(self.r.below)
+            free(self.r.base)
 
     def __init__(self, Columns columns not None, *, uint8_t[::1] class_stage, needs=(), bounds=(), masks=(), terms=(),
-                 uint8_t affinity_stage=0, uint8_t anti_affinity_stage=0, bint shuffle=False, int64_t subset=1):
+                 uint8_t affinity_stage=0, uint8_t anti_affinity_stage=0, bint shuffle=False, int64_t subset=1, HostIndex index=None):
         """``class_stage[k]``: stage that refuses host class k, 0 for none, 255 for rows that are no hosts.
 
         ``needs``: (resource class index, amount, stage, units); ``bounds``: (column, low, high, stage); ``masks``: (uint8 array of
@@ -67,6 +202,8 @@ cdef class Ranking:
         by_load (the mean load of all hosts weighs the resources).
         ``affinity_stage``, ``anti_affinity_stage``: stages of the server group filters, 0 where the policy has none.
         ``shuffle``: rows of the best score are taken in any order; ``subset``: one of so many best rows comes first (draws.py).
+        ``index``: searched instead of rows of the ranking's own, which it then has only while it is asked often. Without one, and
+        where masks, terms by row, formulas or ``shuffle`` need them, the ranking always has rows of its own.
         """
         cdef ranking_t* r = &self.r
         if r.seen != -1 or r.counts != NULL:
@@ -82,13 +219,28 @@ cdef class Ranking:
         r.subset = subset
         r.fleet = &columns.c
         r.capacity = columns.c.capacity
+        r.asked = columns.c.log_base + columns.c.log_length
+        r.counts_at = -1
         self.arrays = {}
         self.set_class_stage(class_stage)
         if len(terms) > TERMS:
             raise ValueError("too many weighers")
         self.compile_filters(needs, bounds, masks)
         self.compile_terms(terms)
-        self.lay_trees()
+        lay_levels(r)
+        self.reserve_top(8)
+        if index is not None and index.columns is not columns:
+            raise ValueError("an index of another fleet")
+        if index is not None and self.can_search() and index.track(needs, bounds, terms):
+            self.index = index
+            r.shared = &index.s
+            r.counts = r.shared.counts
+            r.base = <int64_t*>calloc(STAGES + 1, sizeof(int64_t))
+            if r.base == NULL:
+                raise MemoryError
+            self.find_classes()
+        elif not hold(r):
+            raise MemoryError
 
     def set_class_stage(self, uint8_t[::1] class_stage):
         """Replace the verdicts by class (they grow as new host classes appear)."""
@@ -97,6 +249,92 @@ cdef class Ranking:
         self.arrays["class_stage"] = class_stage
         self.r.class_stage = &class_stage[0]
         self.r.class_count = <int32_t>class_stage.shape[0]
+        if self.r.shared != NULL:
+            self.find_classes()
+
+    def resized(self, needs):
+        """A ranking that differs from this one in the amounts that it needs alone, and searches the same index; None if this one
+        searches none. ``needs``: as in ``__init__``, of the same resource classes and stages in the same order."""
+        cdef Ranking made
+        cdef ranking_t* r
+        cdef int32_t i = 0
+        if self.r.shared == NULL:
+            return None
+        if len(needs) != self.r.need_count:
+            raise ValueError("the needs differ in number")
+        made = Ranking.__new__(Ranking)
+        r = &made.r
+        r.capacity = self.r.capacity
+        made.columns, made.index, made.arrays, made.origin = self.columns, self.index, self.arrays, self
+        r[0] = self.r
+        r.borrows = True
+        r.held = False
+        r.stage = r.aside = r.leader = NULL
+        r.score = r.best = r.top_score = NULL
+        r.ties = r.top_row = NULL
+        r.counts = r.shared.counts
+        r.seen = r.counts_at = -1
+        r.asks = r.spent = r.gap = r.visited = r.rebuilds = r.rescores = r.work = 0
+        r.asked = r.fleet.log_base + r.fleet.log_length
+        r.needs = <need_t*>malloc(max(r.need_count, 1) * sizeof(need_t))
+        r.bounds = <bound_t*>malloc(max(r.bound_count, 1) * sizeof(bound_t))
+        r.masks = NULL
+        r.terms = <term_t*>malloc(max(r.term_count, 1) * sizeof(term_t))
+        if r.needs == NULL or r.bounds == NULL or r.terms == NULL:
+            raise MemoryError
+        memcpy(r.needs, self.r.needs, r.need_count * sizeof(need_t))
+        memcpy(r.bounds, self.r.bounds, r.bound_count * sizeof(bound_t))
+        memcpy(r.terms, self.r.terms, r.term_count * sizeof(term_t))
+        for resource, amount, stage, units in needs:
+            if resource != r.needs[i].resource or stage != r.needs[i].stage:
+                raise ValueError("the needs differ in more than amounts")
+            r.needs[i].amount = amount
+            r.needs[i].units = units
+            i += 1
+        made.reserve_top(1)
+        return made
+
+    cdef bint can_search(self) noexcept:
+        """Whether a search of the index can decide: nothing is kept by row but what it keeps."""
+        cdef ranking_t* r = &self.r
+        cdef int32_t i
+        for i in range(r.term_count):
+            if r.terms[i].source not in (SOURCE_COLUMN, SOURCE_CLASS, SOURCE_GROUP):
+                return False
+        return r.mask_count == 0 and not r.shuffle and r.need_count + r.bound_count <= RULES
+
+    cdef int find_classes(self) except -1:
+        """Count off the classes that pass, and those whose rows a rule may count elsewhere."""
+        cdef ranking_t* r = &self.r
+        cdef int32_t k, n = r.class_count, i
+        cdef uint8_t first = NOT_A_HOST, stage
+        cdef term_t* t
+        if r.borrows:
+            raise RuntimeError("a ranking that was made of another judges the classes that this one judged")
+        r.below = <int32_t*>realloc(r.below, 2 * (n + 1) * sizeof(int32_t))
+        if r.below == NULL:
+            raise MemoryError
+        for i in range(r.need_count):
+            first = min(first, r.needs[i].stage)
+        for i in range(r.bound_count):
+            first = min(first, r.bounds[i].stage)
+        r.below[0] = r.below[n + 1] = 0
+        for k in range(n):
+            stage = r.class_stage[k]
+            r.below[k + 1] = r.below[k] + (stage == 0)
+            r.below[n + k + 2] = r.below[n + k + 1] + (stage == 0 or (stage != NOT_A_HOST and stage > first))
+        for i in range(r.term_count):
+            t = &r.terms[i]
+            t.value_low = INFINITY
+            t.value_high = -INFINITY
+            if t.source != SOURCE_CLASS:
+                continue
+            for k in range(min(n, <int32_t>self.arrays["values", i].shape[0])):
+                if r.class_stage[k] == 0:
+                    t.value_low = min(t.value_low, t.values[k])
+                    t.value_high = max(t.value_high, t.values[k])
+        r.base[STAGES] = r.counts_at = -1
+        return 0
 
     cdef int compile_filters(self, needs, bounds, masks) except -1:
         cdef ranking_t* r = &self.r
@@ -221,31 +459,8 @@ cdef class Ranking:
             self.r.terms[term].multipliers = &by_class[0]
             self.r.terms[term].least_multiplier = least
             self.r.terms[term].greatest_multiplier = greatest
-
-    cdef int lay_trees(self) except -1:
-        cdef ranking_t* r = &self.r
-        cdef int64_t size = r.capacity
-        while True:
-            size = (size + FANOUT - 1) // FANOUT
-            r.level_start[r.levels] = r.nodes
-            r.level_size[r.levels] = size
-            r.nodes += size
-            r.levels += 1
-            if size == 1:
-                break
-        r.stage = <uint8_t*>malloc(r.capacity)
-        r.score = <double*>malloc(r.capacity * sizeof(double))
-        r.aside = <uint8_t*>calloc(r.capacity, 1)
-        r.ties = <int32_t*>malloc(r.capacity * sizeof(int32_t) if r.shuffle else 1)
-        r.counts = <int64_t*>calloc(STAGES, sizeof(int64_t))
-        r.best = <double*>malloc((r.side_count + 1) * r.nodes * sizeof(double))
-        r.leader = <uint8_t*>malloc((r.side_count + 1) * r.nodes)
-        if (r.stage == NULL or r.score == NULL or r.aside == NULL or r.ties == NULL or r.counts == NULL or r.best == NULL
-                or r.leader == NULL):
-            raise MemoryError
-        memset(r.stage, NOT_A_HOST, r.capacity)
-        self.reserve_top(8)
-        return 0
+        if self.r.shared != NULL:
+            self.find_classes()
 
     cdef int reserve_top(self, int64_t wanted) except -1:
         """Room for so many best rows, and for those that chance chooses among."""
@@ -260,11 +475,8 @@ cdef class Ranking:
 
     @property
     def nbytes(self):
-        """Bytes that the ranking holds."""
-        cdef int64_t by_row = 10 + 4 * self.r.shuffle
-        for i in range(self.r.term_count):
-            by_row += 8 * (self.r.terms[i].source == SOURCE_PACKING)
-        return self.r.capacity * by_row + (self.r.side_count + 1) * self.r.nodes * 9
+        """Bytes of rows of the ranking's own."""
+        return held_bytes(&self.r) if self.r.held else 0
 
     @property
     def statistics(self):
@@ -272,29 +484,53 @@ cdef class Ranking:
         return self.r.rebuilds, self.r.rescores
 
     @property
+    def held(self):
+        """True while the ranking has rows of its own."""
+        return self.r.held
+
+    @property
     def seen(self):
         """Change-log version that the verdicts stand for, -1 before the first decision."""
-        return self.r.seen
+        return self.r.seen if self.r.held else self.r.shared.index.seen
 
     cdef void sync(self) noexcept nogil:
         """Catch up with the change log. `check_capacity` was called."""
-        sync(&self.r)
+        if self.r.shared != NULL:
+            choose_way(&self.r)
+        if self.r.held:
+            sync(&self.r)
+        else:
+            find_columns(&self.r)
+            sync_index(&self.r)
 
     cdef void decide(self, int32_t group, int32_t wanted, uint64_t seed) noexcept nogil:
         """Fill the list of best rows for one guest, of server group `group` (-1: none), drawing from `seed`; its length is r.found.
         `sync` was called, and the list has room."""
-        decide(&self.r, self.columns.groups, group, wanted, seed)
+        if self.r.held:
+            decide(&self.r, self.columns.groups, group, wanted, seed)
+        else:
+            decide_by_index(&self.r, self.columns.groups, group, wanted, seed)
 
     cdef void tally(self, int32_t group, int64_t* out) noexcept nogil:
-        """Rows by first refusing stage for a guest of server group `group`, int64[STAGES]."""
-        tally(&self.r, self.columns.groups, group, out)
+        """Rows by first refusing stage for a guest of server group `group`, int64[STAGES]. `decide` was called for the same group."""
+        if self.r.held:
+            tally(&self.r, self.columns.groups, group, out)
+        else:
+            tally_by_index(&self.r, self.columns.groups, group, out)
 
     # Python's side
 
     def refresh(self):
         """Catch up with the fleet. RuntimeError if the columns were reallocated since the ranking was made."""
         self.check_capacity()
-        sync(&self.r)
+        self.catch_up()
+
+    cdef int catch_up(self) except -1:
+        self.sync()
+        if self.r.shared != NULL and self.r.shared.failed:
+            self.r.shared.failed = False
+            raise MemoryError
+        return 0
 
     def best(self, int32_t group=-1, int32_t wanted=1, uint64_t seed=0):
         """The ``wanted`` best rows and scores as two lists, best first, ties by row; what chance has a part in is drawn from ``seed``.
@@ -312,11 +548,18 @@ cdef class Ranking:
 
     def stages(self):
         """Copy of each row's first refusing stage, uint8[rows]."""
+        cdef int64_t row
         self.refresh()
         result = np.empty(self.r.fleet.rows, np.uint8)
         cdef uint8_t[::1] view = result
-        if view.shape[0]:
+        if view.shape[0] and self.r.held:
             memcpy(&view[0], self.r.stage, view.shape[0])
+        elif view.shape[0]:
+            with nogil:
+                for row in range(view.shape[0]):
+                    view[row] = stage_of(&self.r, row)
+            # A scan costs as much as so many visits: rows of the ranking's own are worth it sooner.
+            self.r.visited = max(self.r.visited, self.r.fleet.rows // 8)
         return result
 
     def counts(self, int32_t group=-1, int width=STAGES):
@@ -326,7 +569,14 @@ cdef class Ranking:
             self.columns.check_group(group)
         if width < 0 or width > STAGES:
             raise ValueError("width beyond the stages")
-        self.refresh()
+        self.check_capacity()
+        if not self.r.held:
+            find_columns(&self.r)
+            if sync_index(&self.r) < 0:
+                raise MemoryError
+            count_again(&self.r)
+        else:
+            self.catch_up()
         self.tally(group, counts)
         return [counts[i] for i in range(width)]
 
@@ -429,6 +679,9 @@ cdef class Ranking:
         cdef int32_t side, level
         cdef double value, greatest
         self.refresh()
+        if not r.held:
+            self.check_index()
+            return
         counts = [0] * STAGES
         for row in range(r.fleet.rows):
             assert r.stage[row] == stage_of(r, row), f"stage of row {row}"
@@ -460,3 +713,20 @@ cdef class Ranking:
                     at = slot(r, side, r.level_start[level] + node)
                     assert r.best[at] == greatest, f"side {side} level {level} node {node}"
                     assert greatest == -INFINITY or r.leader[at] == leader, f"leader side {side} level {level} node {node}"
+
+    cdef int check_index(self) except -1:
+        cdef ranking_t* r = &self.r
+        cdef hostler_index* index = &r.shared.index
+        cdef int64_t row, place
+        cdef int32_t w, source
+        assert index.rows == r.fleet.rows and index.seen == r.fleet.log_base + r.fleet.log_length, "rows of the index"
+        for row in range(index.rows):
+            place = index.place_of[row]
+            assert index.row_at[place] == row, f"place of row {row}"
+            assert index.class_at[place] == r.fleet.class_of[row], f"class of row {row}"
+            assert not index.aside[row], f"row {row} left aside"
+            for w in range(index.width):
+                source = index.source[w]
+                value = r.fleet.host[~source * r.capacity + row] if source < 0 else r.fleet.avail[source * r.capacity + row]
+                assert index.values[(place // FANOUT * index.width + w) * FANOUT + place % FANOUT] == value, f"values of row {row}"
+        return 0

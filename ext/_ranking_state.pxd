@@ -40,6 +40,74 @@ cdef extern from "vector_fit.h":
         double asked[2]
         double weight[2]
 
+cdef extern from "host_search.h" nogil:
+    int RULES "HOSTLER_RULES"
+    int TRACKED "HOSTLER_TRACKED"
+    int BY_COLUMN "HOSTLER_BY_COLUMN"
+    int BY_CLASS "HOSTLER_BY_CLASS"
+    int CONSTANT "HOSTLER_CONSTANT"
+    ctypedef struct hostler_index:
+        int32_t width
+        int32_t* source
+        int64_t rows, capacity, seen, changes, builds, population, bytes
+        double* values
+        int32_t* row_at
+        int32_t* class_at
+        int32_t* place_of
+        int32_t* class_rows
+        int32_t class_room
+        uint8_t* aside
+    ctypedef struct hostler_fleet:
+        int64_t capacity, rows
+        const int64_t* available
+        const double* host
+        const int32_t* class_of
+        int32_t classes
+    ctypedef struct hostler_rule:
+        int32_t slot, resource
+        uint8_t stage, units
+        int64_t amount
+        double low, high
+    ctypedef struct hostler_weigher:
+        int32_t kind, slot
+        int32_t has_minval, has_maxval
+        double minval, maxval, constant
+        const double* values
+        double multiplier, least_multiplier, greatest_multiplier
+        const double* multipliers
+        double low, high, range, value_low, value_high
+    ctypedef struct hostler_query:
+        hostler_index* index
+        const int64_t* min_unit
+        const int64_t* step_size
+        int64_t capacity
+        int32_t rule_count, weigher_count, class_count
+        hostler_rule* rules
+        hostler_weigher* weighers
+        const uint8_t* class_stage
+        const int32_t* passing
+        const int32_t* movable
+        int32_t has_units, has_aside, wanted, found
+        int32_t* top_row
+        double* top_score
+        int64_t visited
+        int64_t* counts
+    int hostler_index_sync(hostler_index* index, const hostler_fleet* fleet, const int32_t* log, int64_t log_base, int64_t log_length)
+    void hostler_index_free(hostler_index* index)
+    void hostler_count(hostler_query* query)
+    void hostler_measure(hostler_query* query)
+    void hostler_best(hostler_query* query)
+
+cdef struct shared_t:
+    # What all rankings of a fleet search together.
+    hostler_index index
+    hostler_query query    # of the decision at hand
+    int64_t counts[256]    # rows by stage, of the decision at hand
+    void* counted          # the ranking that `counts` is of
+    int64_t held_bytes     # of the rankings that keep rows of their own
+    int64_t held_room      # that these may take
+    bint failed            # memory was short
+
 cdef struct need_t:
     int32_t resource
     uint8_t stage
@@ -76,9 +144,21 @@ cdef struct term_t:
     # normalisers of the decision at hand, and of the stored scores
     double low, range
     double stored_low, stored_range
+    double value_low, value_high       # of SOURCE_CLASS: range over the classes that pass
 
 cdef struct ranking_t:
     columns_t* fleet
+    shared_t* shared       # NULL: the ranking keeps rows of its own, always
+    bint held              # it keeps rows of its own: verdicts, stored scores and trees
+    int32_t* below         # [2 * (class_count + 1)] classes below that pass, and those whose rows a rule may count elsewhere
+    int64_t* base          # [STAGES] rows by the verdict on their class, and the population of the index that it stands for
+    bint borrows           # `below` and `base` are another ranking's
+    int64_t asked          # change-log version of the latest decision
+    int64_t asks           # decisions so far
+    int64_t gap            # changes between two decisions, on average, times 16
+    int64_t visited        # nodes that the latest search visited
+    int64_t counts_at      # change-log version of `counts`, where the ranking has no rows of its own
+    int64_t spent          # nodes visited by searches that rows of its own would have saved
     int64_t capacity
     uint8_t affinity_stage, anti_affinity_stage
     int64_t counted        # rows in `counts`
@@ -95,7 +175,7 @@ cdef struct ranking_t:
     hostler_figures figures
     uint8_t* stage         # [capacity] first refusing stage, 0 passes
     double* score          # [capacity] exact score under the stored normalisers, -inf where refused
-    int64_t* counts        # [STAGES] rows by stage
+    int64_t* counts        # [STAGES] rows by stage; the shared ones where the ranking has no rows of its own
     # trees: node i of the raw value trees at i * side_count + side, of the score's at side_count * nodes + i
     int64_t nodes
     int32_t levels

@@ -48,10 +48,11 @@ def gather(
         )
         if min(numbers) < 0:
             return i
-        try:
-            uuids[i] = parse_uuid(request.instance_uuids[0])
-        except ValueError:
-            return i
+        if request.instance_uuids:
+            try:
+                uuids[i] = parse_uuid(request.instance_uuids[0])
+            except ValueError:
+                return i
         times[i] = math.nan if request.now is None else request.now
         which[i], project[i], user[i] = numbers[:3]
         group[i] = -1 if request.server_group is None else numbers[3]
@@ -59,14 +60,14 @@ def gather(
 
 
 def _is_plain(request: Any) -> bool:
-    """One uuid, no alternates, a finite time or none, and texts where texts belong."""
+    """One uuid or none, no alternates, a finite time or none, and texts where texts belong."""
     texts = (request.project_id, request.user_id, *(() if request.server_group is None else (request.server_group,)))
     uuids = request.instance_uuids
     if (
         not all(type(text) is str for text in texts)
         or type(uuids) is not tuple
-        or len(uuids) != 1
-        or type(uuids[0]) is not str
+        or len(uuids) > 1
+        or not all(type(uuid) is str for uuid in uuids)
     ):
         return False
     timely = request.now is None or (type(request.now) is float and math.isfinite(request.now))

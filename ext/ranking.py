@@ -4,8 +4,8 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or os.environ.get("HOSTLER_PURE", "") in ("", "0"):
-    from ._ranking import Ranking
+    from ._ranking import HostIndex, Ranking
 else:
-    from .ranking_py import Ranking
+    from .ranking_py import HostIndex, Ranking
 
-__all__ = ["Ranking"]
+__all__ = ["HostIndex", "Ranking"]

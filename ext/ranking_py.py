@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -85,6 +86,14 @@ class Term:
     """The mean load of all hosts weighs the two resources of the formula."""
 
 
+class HostIndex:
+    """What the kernel's rankings search together; nothing is kept here."""
+
+    def __init__(self, columns: Columns, *, held_room: int = 0) -> None:
+        self.columns, self.held_room = columns, held_room
+        self.nbytes, self.statistics = 0, (0, 0)
+
+
 class Ranking:
     """One request signature compiled against one fleet's columns; see the kernel."""
 
@@ -101,7 +110,10 @@ class Ranking:
         anti_affinity_stage: int = 0,
         shuffle: bool = False,
         subset: int = 1,
+        index: HostIndex | None = None,
     ) -> None:
+        if index is not None and index.columns is not columns:
+            raise ValueError("an index of another fleet")
         if columns.capacity == 0:
             raise ValueError("the columns are not attached")
         if subset < 1:
@@ -117,10 +129,12 @@ class Ranking:
         self.shuffle, self.subset = shuffle, subset
         self.seen = -1
         self.statistics = (0, 0)
-        self.nbytes = 0
+        self.index, self.nbytes, self.held = index, 0, False
         self._normalisers: list[tuple[float, float]] = [(0.0, 0.0)] * len(self.terms)
         self._check_filters()
         self._check_terms()
+        by_row = [term for term in self.terms if term.source in (SOURCE_ROW, SOURCE_PACKING)]
+        self.searches = index is not None and not (by_row or self.masks or shuffle)
 
     def _check_filters(self) -> None:
         if not all(0 <= need.resource < self.columns.classes for need in self.needs):
@@ -153,6 +167,19 @@ class Ranking:
                 raise ValueError("unknown formula")
             if term.source == SOURCE_PACKING and len(self.columns.host) <= RAM_ALLOCATION_RATIO:
                 raise IndexError("column out of range")
+
+    def resized(self, needs: Sequence[tuple[int, int, int, bool]]) -> Ranking | None:
+        """A ranking that differs from this one in the amounts it needs alone; None if this one searches no index."""
+        if not self.searches:
+            return None
+        if len(needs) != len(self.needs):
+            raise ValueError("the needs differ in number")
+        if any((a[0], a[2]) != (b.resource, b.stage) for a, b in zip(needs, self.needs, strict=True)):
+            raise ValueError("the needs differ in more than amounts")
+        other = copy.copy(self)
+        other.needs = [Need(*need) for need in needs]
+        other._normalisers = [(0.0, 0.0)] * len(self.terms)
+        return other
 
     def set_class_stage(self, class_stage: npt.NDArray[np.uint8]) -> None:
         """Replace the results by class (they grow as new host classes appear)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,18 @@ from ...ext.gather import gather
 from ...ext.tables import format_uuid, make_many
 from ..fleet.fleet import Fleet, uuid_words
 from ..request.checks import check_request
+from ..request.host_selection import names_targets
 from ..types.decision import Decision
 from ..types.errors import DuplicateName, InvalidValue, NoValidHost
-from ..types.request import Request, RequestSpec
+from ..types.request import Request
 from ..types.validation import shown
 from .batch_decisions import Decisions, Run
 from .context import DecisionContext
 from .signature import Signature
+from .signature_cache import Numbered
 
+FEW: Final = 16
+"""Signatures that a kernel call may be given whether it needs them or not."""
 ALONE = -1
 """Mark of requests that ``Engine.place`` decides one by one."""
 
@@ -33,14 +37,15 @@ class Plan:
         self.context, self.batch, self.place = context, batch, place
         self.signatures: list[Signature] = []
         self.which = np.full(count, ALONE, np.int32)
-        self.uuids = np.zeros((count, 2), np.uint64)
+        self.uuids = make_many(context.uuid_seed, context.sequence, count)
+        """Of the instances; made by the engine where a request leaves it out."""
         self.projects, self.users = np.zeros(count, np.int32), np.zeros(count, np.int32)
         self.groups = np.full(count, -1, np.int32)
         self.times = np.full(count, np.nan)
         """Time of each request, seconds since the epoch; NaN: the time before."""
-        self._specs: dict[RequestSpec, Any] = {}
-        self._numbers: dict[int, int] = {}
+        self._known = context.compiled.numbered()
         self._read()
+        self._choose_signatures()
         self.clock = self.times
         """The time at each request's turn; NaN while none was given."""
         if np.isnan(self.times).any():
@@ -71,7 +76,7 @@ class Plan:
         fleet, position = self.context.fleet, 0
         projects, users = fleet.projects.ids, fleet.users.ids
         plain = not self.context.compiled.custom and not fleet.shared_service_hosts
-        specs = self._specs if plain else {}
+        shared, specs = self._known, self._known.specs if plain else {}
         columns = (self.which, self.uuids, self.projects, self.users, self.groups, self.times)
         while True:
             position = gather(self.batch, position, Request, specs, projects, users, fleet.groups, *columns)
@@ -81,6 +86,23 @@ class Plan:
             check_request(self.batch[position])
             self._look(position)
             position += 1
+            if self._known is shared is not self.context.compiled.batch:
+                # What was numbered has been dropped: begin anew, with numbers of this plan's own.
+                self._known, position = Numbered(), 0
+                specs = self._known.specs if plain else {}
+                self.which.fill(ALONE)
+
+    def _choose_signatures(self) -> None:
+        """Keep the signatures that some request has, and number these."""
+        known = self._known.signatures
+        if len(known) <= FEW:
+            self.signatures = known.copy()
+            return
+        used = np.unique(self.which)
+        used = used[used >= 0]
+        self.signatures = [known[number] for number in used.tolist()]
+        found = self.which >= 0
+        self.which[found] = np.searchsorted(used, self.which[found])
 
     def _check_groups(self) -> None:
         """InvalidValue if a server group has a policy that no enabled rule judges. O(requests)."""
@@ -107,22 +129,19 @@ class Plan:
             return
         if signature is None or not signature.simple or hinted:
             return
-        number = self._numbers.get(id(signature.owner))
-        if number is None:
-            number = self._numbers[id(signature.owner)] = len(self.signatures)
-            self.signatures.append(signature.owner)
+        number = self._known.number(signature)
         self.which[position] = number
-        if context.compiled.reads_project:
-            self._specs.setdefault(spec, {})[request.project_id] = number
+        if names_targets(request.spec):
+            pass  # which hosts there are decides of it, too
+        elif context.compiled.reads_project:
+            self._known.specs.setdefault(spec, {})[request.project_id] = number
         else:
-            self._specs[spec] = number
+            self._known.specs[spec] = number
         self.projects[position] = fleet.projects.id(request.project_id)
         self.users[position] = fleet.users.id(request.user_id)
         self.groups[position] = -1 if request.server_group is None else fleet.group_id(str(request.server_group))
         if request.instance_uuids:
             self.uuids[position] = uuid_words(request.instance_uuids[0], "instance_uuids")
-        else:
-            self.uuids[position] = make_many(context.uuid_seed, context.sequence + position, 1)[0]
 
 
 def _first_outside(values: NDArray[np.float64], first: int, least: float, greatest: float) -> int:
@@ -176,8 +195,6 @@ def _place_span(plan: Plan, decisions: Decisions, first: int, last: int) -> None
 
 def _place_run(plan: Plan, decisions: Decisions, first: int, last: int) -> None:
     context, fleet, span, count = plan.context, plan.context.fleet, slice(first, last), last - first
-    for signature in plan.signatures:
-        signature.refresh()
     width = max(len(signature.stages) for signature in plan.signatures)
     which, uuids = plan.which[span], plan.uuids[span]
     rows, consumers = np.empty(count, np.int32), np.empty(count, np.int32)

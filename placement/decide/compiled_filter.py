@@ -15,8 +15,10 @@ from ..fleet.derived_column import RowCache
 from ..fleet.fleet import Fleet
 from ..fleet.host_view import ClassView, FleetView, HostView
 from ..policy.rule_checks import checked_mask
+from ..types.host_classes import HostClass
 from ..types.request import Request
 from ..weighers.base import Weigher
+from .compiled_weigher import CompiledWeigher
 
 T = TypeVar("T")
 MAX_RESULTS: Final = 4096
@@ -26,19 +28,26 @@ ROW_BYTES: Final = 256 << 20
 
 
 class ClassResults:
-    """The results of one filter by host class, evaluated once per class."""
+    """The results of one rule by host class, evaluated once per class."""
 
-    def __init__(self, fleet: Fleet, judge: Filter, request: Request) -> None:
-        self.fleet, self.judge, self.request = fleet, judge, request
-        self.passes: list[bool] = []
+    def __init__(self, fleet: Fleet, judge: Callable[[HostClass], bool]) -> None:
+        self.fleet, self.judge = fleet, judge
+        self._known = 0
+        self._passes: NDArray[np.bool_] = np.zeros(0, bool)
 
-    def refresh(self) -> list[bool]:
-        """Results for all classes known now. O(new classes)."""
+    def refresh(self) -> NDArray[np.bool_]:
+        """Whether each class known now passes; False for classes of rows that are no hosts. O(new classes)."""
         classes = self.fleet.classes.values
-        for host_class in classes[len(self.passes) :]:
-            verdict = host_class.is_host and self.judge.host_passes(ClassView(self.fleet, host_class), self.request)
-            self.passes.append(bool(verdict))
-        return self.passes
+        if self._known < len(classes):
+            new = [value.is_host and bool(self.judge(value)) for value in classes[self._known :]]
+            self._passes = np.append(self._passes, np.array(new, bool))
+            self._known = len(classes)
+        return self._passes
+
+
+def class_results(fleet: Fleet, judge: Filter, request: Request) -> ClassResults:
+    """A filter's results by host class, from its host form."""
+    return ClassResults(fleet, lambda host_class: judge.host_passes(ClassView(fleet, host_class), request))
 
 
 def row_results(fleet: Fleet, judge: Filter, request: Request) -> RowCache:
@@ -71,12 +80,18 @@ class FilterResults:
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self._classes: dict[Hashable, ClassResults] = {}
+        self._requirements: dict[Hashable, ClassResults] = {}
+        self._weighers: dict[Hashable, CompiledWeigher | None] = {}
+        self.hosts = ClassResults(fleet, lambda host_class: True)
+        """Which classes are of hosts."""
         self._rows: dict[Hashable, RowCache] = {}
         self._multipliers: dict[str, dict[tuple[int, ...], float]] = {}
 
     def clear(self) -> None:
         """Forget everything: the columns moved, or aggregates changed."""
         self._classes.clear()
+        self._requirements.clear()
+        self._weighers.clear()
         self._rows.clear()
         self._multipliers.clear()
 
@@ -86,7 +101,33 @@ class FilterResults:
 
     def by_class(self, judge: Filter, request: Request) -> ClassResults:
         """Results by host class. O(1) for a cached key."""
-        return self._kept(self._classes, MAX_RESULTS, ClassResults, judge, request)
+        return self._kept(self._classes, MAX_RESULTS, class_results, judge, request)
+
+    def by_requirement(self, key: Hashable, judge: Callable[[Fleet, HostClass], bool]) -> ClassResults:
+        """Results of a requirement of Placement's query by host class; equal ``key``, equal results."""
+        found = self._requirements.get(key)
+        if found is None:
+            if len(self._requirements) >= MAX_RESULTS:
+                del self._requirements[next(iter(self._requirements))]
+            fleet = self.fleet
+            found = self._requirements[key] = ClassResults(fleet, lambda host_class: judge(fleet, host_class))
+        return found
+
+    def weigher(self, weigher: Weigher, request: Request) -> CompiledWeigher | None:
+        """A weigher compiled for the request; None if it adds nothing to any score. Requests of equal weigher keys
+        share it, unless it reads hosts row by row."""
+        key = (weigher.name, weigher.key(request))
+        if key[1] is not request and key in self._weighers:
+            return self._weighers[key]
+        compiled: CompiledWeigher | None = CompiledWeigher(self.fleet, weigher, request, self.multipliers(weigher))
+        by_row = compiled is not None and compiled.rows is not None
+        if compiled is not None and compiled.adds_nothing():
+            compiled = None
+        if key[1] is not request and not by_row:
+            if len(self._weighers) >= MAX_RESULTS:
+                del self._weighers[next(iter(self._weighers))]
+            self._weighers[key] = compiled
+        return compiled
 
     def by_row(self, judge: Filter, request: Request) -> RowCache:
         """Results by row. O(1) for a cached key."""

@@ -104,7 +104,10 @@ class CompiledWeigher:
 
     def _read_multipliers(self) -> None:
         """Multipliers by class, kept only if an aggregate of some class sets one."""
-        for host_class in self.fleet.classes.values[len(self._multipliers) :]:
+        new = self.fleet.classes.values[len(self._multipliers) :]
+        if not new:
+            return
+        for host_class in new:
             value = self._multiplier
             if host_class.is_host and host_class.aggregates:
                 known = self._by_aggregates.get(host_class.aggregates)
@@ -136,7 +139,10 @@ class CompiledWeigher:
         self._read_multipliers()
         if self.arguments["source"] != SOURCE_CLASS:
             return
-        for host_class in self.fleet.classes.values[known:]:
+        new = self.fleet.classes.values[known:]
+        if not new:
+            return
+        for host_class in new:
             raw = self.weigher.raw(ClassView(self.fleet, host_class), self.request) if host_class.is_host else 0.0
             raw = finite_number(self.weigher, "raw value", raw)
             self._values.append(raw if self.weigher.maxval is None else min(raw, self.weigher.maxval))

@@ -7,7 +7,7 @@ Equal signatures share one ranking. Nothing here depends on instance uuids, on t
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ext.constants import NOT_A_HOST
-from ...ext.ranking import Ranking
+from ...ext.ranking import HostIndex, Ranking
 from ..candidates.for_engine import TreeQuery
 from ..filters.base import Filter
 from ..fleet.derived_column import RowCache
 from ..fleet.fleet import Fleet
 from ..policy.policy import Policy
 from ..policy.rule_checks import bounds_of, fields_of, selection_of
-from ..request.placement_requirements import PlacementRequirements
+from ..request.placement_requirements import PlacementRequirements, placement_requirements
 from ..types.errors import InvalidValue
 from ..types.host_classes import STATIC_FIELDS, HostClass
 from ..types.request import Request
@@ -60,7 +60,8 @@ class Signature:
         *,
         candidates_given: bool = False,
     ) -> None:
-        self.fleet, self.policy, self.request, self.requirements = fleet, policy, request, requirements
+        self.fleet, self.policy, self.request = fleet, policy, request
+        self.requirements = requirements
         self._shared = shared
         self.candidates_given = candidates_given
         self.capacity = fleet.store.capacity
@@ -73,7 +74,8 @@ class Signature:
         estimate = (flavor.root_gb + flavor.ephemeral_gb) * 1024
         disk_mb = estimate if candidates_given else flavor.local_disk_mb(is_bfv=request.spec.is_bfv)
         self.shape = fleet.shape(self.resources, flavor.vcpus, flavor.memory_mb, disk_mb)
-        self.class_judges: list[tuple[int, Any]] = []
+        self.class_judges: list[tuple[int, ClassResults]] = []
+        """(stage, verdicts by class), in the order of the stages."""
         self.row_judges: list[tuple[Stage, RowCache]] = []
         self.row_values: list[RowValues] = []
         self.selections: list[Stage] = []
@@ -115,8 +117,8 @@ class Signature:
             tuple((compiled.weigher.name, compiled.weigher.key(self.request)) for compiled in self._weighers),
         )
 
-    def share(self, owner: Signature | None) -> None:
-        """Use the ranking of ``owner``, whose content is the same; None: make one."""
+    def share(self, owner: Signature | None, index: HostIndex | None = None) -> None:
+        """Use the ranking of ``owner``, whose content is the same; None: make one, which searches ``index``."""
         if owner is not None:
             # Also what it looks up row by row: only the owner's is kept up to date.
             self.owner, self.row_judges, self.row_values = owner, owner.row_judges, owner.row_values
@@ -134,7 +136,32 @@ class Signature:
             anti_affinity_stage=self._group_stage["anti-affinity"],
             shuffle=options.shuffle_best_same_weighed_hosts,
             subset=options.host_subset_size,
+            index=index,
         )
+
+    def resized(self, request: Request, resources: dict[int, int], shape: int) -> Signature:
+        """The signature of a request that differs from this one's in the size of its flavor alone, with a ranking of
+        its own. ``resources``: amounts by resource class, of the classes of this one in their order."""
+        other = Signature.__new__(Signature)
+        other.__dict__.update(self.__dict__)
+        other.__dict__.pop("requirements", None)
+        other.request, other.resources, other.shape = request, resources, shape
+        amounts = resources.values()
+        other.needs = [(index, n, stage, u) for (index, _, stage, u), n in zip(self.needs, amounts, strict=True)]
+        other.owner = other
+        other._ranking = self.ranking.resized(other.needs)
+        return other
+
+    @functools.cached_property
+    def own_bytes(self) -> int:
+        """Bytes that the ranking holds whatever it is asked: rows of its own, where it cannot search the index."""
+        return self.ranking.nbytes if self.ranking.held else 0
+
+    @functools.cached_property
+    def requirements(self) -> PlacementRequirements:
+        """What the request demands of providers."""
+        given = self.candidates_given
+        return placement_requirements(self.fleet, self.policy, self.request, candidates_given=given)
 
     @property
     def ranking(self) -> Ranking:
@@ -160,17 +187,23 @@ class Signature:
     def _compile_candidates(self) -> None:
         requirements, fleet = self.requirements, self.fleet
         if requirements.cell_uuid is not None:
-            self.class_judges.append((self._stage(CELL).number, requirements.cell_allows))
+            self._require((CELL, requirements.cell_uuid), requirements.cell_allows)
         if self.complex:
             self.row_judges.append((self._stage(CANDIDATES), tree_results(fleet, self.trees)))
             return
+        query, group = requirements.query, requirements.group
         if requirements.needs_traits:
-            self.class_judges.append((self._stage(TRAITS).number, requirements.traits_allow))
+            roots = query.root_required, query.root_forbidden
+            self._require((TRAITS, group.required, group.any_of, group.forbidden, *roots), requirements.traits_allow)
         if requirements.needs_aggregates:
-            self.class_judges.append((self._stage(AGGREGATES).number, requirements.aggregates_allow))
+            self._require((AGGREGATES, group.member_of, group.forbidden_aggregates), requirements.aggregates_allow)
         for index, amount in self.resources.items():
             number = self._stage(self.fleet.resource_classes[index]).number
             self.needs.append((index, amount, number, index in self.fleet.unit_rules))
+
+    def _require(self, key: tuple[Any, ...], judge: Callable[[Fleet, HostClass], bool]) -> None:
+        """A stage of Placement's side, called ``key[0]``, that judges host classes."""
+        self.class_judges.append((self._stage(key[0]).number, self._shared.by_requirement(key, judge)))
 
     def _compile_filter(self, judge: Filter, shared: FilterResults) -> None:
         request = self.request
@@ -198,8 +231,8 @@ class Signature:
         if weigher.group_factor is None and not weigher.applies(request):
             # Every raw value is the same, so every norm is 0.
             return []
-        compiled = CompiledWeigher(self.fleet, weigher, request, self._shared.multipliers(weigher))
-        if compiled.adds_nothing():
+        compiled = self._shared.weigher(weigher, request)
+        if compiled is None:
             return []
         if compiled.rows is not None:
             self.row_values.append(compiled.rows)
@@ -208,28 +241,20 @@ class Signature:
     # keeping up
 
     def _judge_classes(self) -> None:
-        classes = self.fleet.classes.values
-        results = [
-            (number, judge.refresh() if isinstance(judge, ClassResults) else None, judge)
-            for number, judge in self.class_judges
-        ]
-        if len(classes) > len(self._class_stage):
-            grown = np.full(2 * len(classes), NOT_A_HOST, np.uint8)
+        count = len(self.fleet.classes)
+        if count > len(self._class_stage):
+            grown = np.full(2 * count, NOT_A_HOST, np.uint8)
             grown[: len(self._class_stage)] = self._class_stage
             self._class_stage = grown
-        for index in range(self._classes_seen, len(classes)):
-            self._class_stage[index] = self._refusing_stage(index, classes[index], results)
-        self._classes_seen = len(classes)
+        new = slice(self._classes_seen, count)
+        stage = np.zeros(count - self._classes_seen, np.uint8)
+        for number, judge in reversed(self.class_judges):
+            stage[~judge.refresh()[new]] = number
+        stage[~self._shared.hosts.refresh()[new]] = NOT_A_HOST
+        self._class_stage[new] = stage
+        self._classes_seen = count
         for compiled in self._weighers:
             compiled.grow()
-
-    def _refusing_stage(self, index: int, host_class: HostClass, results: list[Any]) -> int:
-        if not host_class.is_host:
-            return NOT_A_HOST
-        for number, passes, judge in results:
-            if not (passes[index] if passes is not None else judge(self.fleet, host_class)):
-                return int(number)
-        return 0
 
     def _refresh_rows(self) -> None:
         for _, cache in self.row_judges:
@@ -269,14 +294,7 @@ class Signature:
 
     def class_results(self) -> dict[int, NDArray[np.bool_]]:
         """Stage number -> results by host class, for the stages that read only static fields."""
-        classes = self.fleet.classes.values
-        found = {}
-        for number, judge in self.class_judges:
-            if isinstance(judge, ClassResults):
-                found[number] = np.array(judge.refresh(), bool)
-            else:
-                found[number] = np.array([value.is_host and judge(self.fleet, value) for value in classes], bool)
-        return found
+        return {number: judge.refresh() for number, judge in self.class_judges}
 
     def refresh(self) -> None:
         """Bring the row caches up to date. O(changes)."""

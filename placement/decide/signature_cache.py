@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ...ext.ranking import HostIndex
 from ..filters import BUILTIN_FILTERS
 from ..filters.base import Filter
 from ..fleet.fleet import Fleet
@@ -18,11 +19,16 @@ from ..weighers import BUILTIN_WEIGHERS
 from ..weighers.base import Weigher
 from .compiled_filter import FilterResults
 from .signature import Signature
+from .sizes import Sizes
 
 SIGNATURES: Final = 4096
 """Compiled signatures kept at most; the least recently used go first."""
-INDEX_BYTES: Final = 4 << 30
-"""Bytes that the rankings of all signatures may hold together; the least recently used go first."""
+ROWS_BYTES: Final = 256 << 20
+ROWS_BYTES_PER_HOST: Final = 512
+"""Bytes that rankings which cannot search the index (rules that judge row by row, formulas) may hold together: the
+greater of the two. The least recently used go first."""
+HELD_BYTES_PER_HOST: Final = 192
+"""Bytes that rankings which search the index may spend on rows of their own while they are asked often."""
 SPEC_BYTES: Final = 64 << 20
 """Bytes that specs and their signatures may take together beside the rankings; the least recently used go first."""
 _SIGNATURE_BYTES: Final = 8 << 10
@@ -41,6 +47,25 @@ class _Known:
     last_used: int
 
 
+class Numbered:
+    """Signatures that the batch kernel can decide, by number; and the numbers of the specs that have them."""
+
+    def __init__(self) -> None:
+        self.signatures: list[Signature] = []
+        self.specs: dict[RequestSpec, Any] = {}
+        """Spec -> number, or project -> number where projects tell requests apart."""
+        self._numbers: dict[int, int] = {}
+
+    def number(self, signature: Signature) -> int:
+        """The number of a signature's owner, a new one if it has none."""
+        owner = signature.owner
+        number = self._numbers.get(id(owner))
+        if number is None:
+            number = self._numbers[id(owner)] = len(self.signatures)
+            self.signatures.append(owner)
+        return number
+
+
 class Compiled:
     """Signatures and filter results of one fleet under one policy; shared by an engine and its forks."""
 
@@ -53,6 +78,11 @@ class Compiled:
         """What decides of a request, its spec by content -> the signature."""
         self._uses = 0
         self._spec_bytes = 0
+        self._bytes = 0
+        self.sizes = Sizes(fleet, policy)
+        self.index = HostIndex(fleet.kernel)
+        self.batch = Numbered()
+        """What ``place_many`` has numbered; replaced when anything compiled is dropped."""
         self.epoch = (-1, -1)
         self.classes = -1
         names = {judge.name for judge in policy.filters}
@@ -108,6 +138,13 @@ class Compiled:
         self.by_spec.clear()
         self._spec_bytes = 0
 
+    def numbered(self) -> Numbered:
+        """What ``place_many`` may go on with."""
+        self._keep_up()
+        if len(self.batch.specs) > SIGNATURES or len(self.batch.signatures) > SIGNATURES:
+            self.batch = Numbered()
+        return self.batch
+
     def _keep_up(self) -> None:
         """Drop what does not hold any more, and judge host classes that are new."""
         epoch = (self.fleet.store.capacity, self.fleet.static_epoch)
@@ -117,6 +154,8 @@ class Compiled:
         if len(self.fleet.classes) != self.classes:
             self.classes = len(self.fleet.classes)
             self._clear_specs()
+            self.sizes.clear()
+            self.batch = Numbered()
             owners = list(self.by_content.values())
             self.by_content.clear()
             for owner in owners:
@@ -124,34 +163,50 @@ class Compiled:
                 self.by_content.setdefault(owner.content, owner)
 
     def _compile(self, request: Request, candidates_given: bool, shareable: bool) -> Signature:
+        # What a family knows of a request is its spec alone.
+        in_family = not (candidates_given or self.custom or self.reads_project)
+        if in_family:
+            known = self.sizes.find(request)
+            if known is not None:
+                known.owner.last_used = self._uses
+                return known
         check_spec(request.spec)
         requirements = placement_requirements(self.fleet, self.policy, request, candidates_given=candidates_given)
         signature = Signature(
             self.fleet, self.policy, request, requirements, self.filter_results, candidates_given=candidates_given
         )
+        # Compiling may have met a resource class or a trait for the first time, and so voided what is kept.
+        self._keep_up()
         if not shareable:
-            signature.share(None)
+            signature.share(None, self.index)
             return signature
-        owner = self.by_content.pop(signature.content, None)
+        content = signature.content
+        owner = self.by_content.pop(content, None)
         if owner is not None and owner.stale:
+            self._bytes -= owner.own_bytes
             owner = None
-        signature.share(owner)
+        signature.share(owner, self.index)
         if owner is None:
-            self._make_room(signature.ranking.nbytes)
+            self._make_room(signature.own_bytes)
         (owner or signature).last_used = self._uses
-        self.by_content[signature.content] = owner or signature
+        self.by_content[content] = owner or signature
+        if in_family:
+            self.sizes.add(request, signature)
         return signature
 
     def _make_room(self, extra: int) -> None:
         """Forget the rankings that were used least recently, with the specs that lead to them. O(1), amortised."""
-        total = extra + self.nbytes
-        if total <= INDEX_BYTES and len(self.by_content) < SIGNATURES:
+        most = max(ROWS_BYTES, ROWS_BYTES_PER_HOST * self.fleet.store.capacity)
+        self._bytes += extra
+        if self._bytes <= most and len(self.by_content) < SIGNATURES:
             return
+        self.sizes.clear()
+        self.batch = Numbered()
         gone: set[int] = set()
         for content, owner in sorted(self.by_content.items(), key=lambda item: item[1].last_used):
-            if total <= _KEPT * INDEX_BYTES and len(self.by_content) < _KEPT * SIGNATURES:
+            if self._bytes <= _KEPT * most and len(self.by_content) < _KEPT * SIGNATURES:
                 break
-            total -= owner.ranking.nbytes
+            self._bytes -= owner.own_bytes
             gone.add(id(owner))
             del self.by_content[content]
         for key, known in list(self.by_spec.items()):
@@ -164,11 +219,15 @@ class Compiled:
         self.filter_results.clear()
         self.by_content.clear()
         self._clear_specs()
+        self.sizes.clear()
+        self.batch = Numbered()
+        self._bytes = 0
+        self.index = HostIndex(self.fleet.kernel, held_room=HELD_BYTES_PER_HOST * self.fleet.store.capacity)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all rankings."""
-        return sum(owner.ranking.nbytes for owner in self.by_content.values())
+        """Bytes of all rankings, and of the index that they search."""
+        return self._bytes + self.index.nbytes
 
 
 def _spec_only(kind: type[Filter | Weigher]) -> bool:

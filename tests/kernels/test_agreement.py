@@ -64,10 +64,16 @@ class Side:
         self.columns = fleet.Columns()
         self.rankings: list[Any] = []
         self.attach(arrays)
+        self.index = ranking.HostIndex(self.columns)
 
     def attach(self, arrays: Arrays) -> None:
         self.arrays = {name: array.copy() for name, array in arrays.items()}
         self.columns.attach(**self.arrays)
+
+    def make(self, signature: Signature, number: int) -> Any:
+        """A ranking; two of three search the index that they share."""
+        index = self.index if number % 3 else None
+        return self.ranking.Ranking(self.columns, index=index, **signature.arguments)
 
     def place(
         self, which: Any, shapes: Any, uuids: Any, groups: Any, building: bool, seed: int, width: int
@@ -111,6 +117,7 @@ class Agreement(RuleBasedStateMachine):
         self.sides = [Side(*three, arrays) for three in modules]
         for side in self.sides:
             side.columns.set_rows(self.rows)
+            side.index.held_room = (seed % 3) << 16
         self.signatures: list[Signature] = []
         self.shapes, self.groups, self.uuids, self.step = 0, 0, 0, 0
         self.add_shape(1, 0, 1, 512.0)
@@ -250,7 +257,7 @@ class Agreement(RuleBasedStateMachine):
                 assert self.ask(index, ask) == ("error", RuntimeError)
             signature.widen(self.capacity)
             for side in self.sides:
-                side.rankings[index] = side.ranking.Ranking(side.columns, **signature.arguments)
+                side.rankings[index] = side.make(signature, index)
 
     @rule(taller=st.booleans())
     def move_columns(self, taller: bool) -> None:
@@ -293,7 +300,7 @@ class Agreement(RuleBasedStateMachine):
     def rank(self, signature: Signature) -> None:
         self.signatures.append(signature)
         for side in self.sides:
-            side.rankings.append(side.ranking.Ranking(side.columns, **signature.arguments))
+            side.rankings.append(side.make(signature, len(self.signatures)))
 
     @rule(which=numbers, row=numbers, value=st.sampled_from(FIGURES))
     def set_own_values(self, which: int, row: int, value: float) -> None:

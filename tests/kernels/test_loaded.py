@@ -36,5 +36,5 @@ def test_a_twin_has_every_public_name_of_its_kernel(module: str) -> None:
         assert public <= set(dir(getattr(twin, name))) | INSTANCE_ATTRIBUTES
 
 
-INSTANCE_ATTRIBUTES = {"rows", "consumers", "columns", "seen", "statistics", "nbytes"}
+INSTANCE_ATTRIBUTES = {"rows", "consumers", "columns", "seen", "statistics", "nbytes", "held", "held_room", "index"}
 """Of twins; set by ``__init__``, and so not on the class."""

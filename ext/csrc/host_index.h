@@ -1,0 +1,520 @@
+/* The host index: the rows of a fleet in leaves of sixteen, by host class and then by k-d splits over the tracked columns, under a
+ * tree of fan-out sixteen whose nodes hold the least and the greatest value of each tracked column, the host classes and the least
+ * row below them. host_search.h searches it; any number of request shapes share one index.
+ */
+#ifndef HOSTLER_HOST_INDEX_H
+#define HOSTLER_HOST_INDEX_H
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "debug.h"
+
+#define HOSTLER_LEAF 16
+#define HOSTLER_TRACKED 24     /* most tracked columns */
+#define HOSTLER_INDEX_LEVELS 8 /* 16**8 rows are more than int32 can name */
+
+/* A node's values lie beside those of its fifteen siblings, column by column, so that a parent is judged in one go. */
+typedef struct {
+    double *high;        /* [parents][width][16] greatest value below a node; -inf where nothing is */
+    double *low;         /* [parents][width][16] */
+    int32_t *class_low;  /* [nodes] least host class below; INT32_MAX where nothing is */
+    int32_t *class_high; /* [nodes] greatest; -1 */
+    int32_t *first_row;  /* [nodes] least row; INT32_MAX */
+    int32_t *rows;       /* [nodes] rows below */
+    int64_t nodes;       /* a multiple of 16 */
+} hostler_level;
+
+typedef struct {
+    int32_t width;                   /* tracked columns */
+    int32_t source[HOSTLER_TRACKED]; /* resource class index, or ~ host column */
+    int64_t rows;                    /* rows in the index: all below */
+    int64_t capacity;                /* of place_of and aside */
+    int64_t leaves;                  /* in use; the last one may have room */
+    int64_t leaf_room;
+    int64_t seen;                    /* change-log version; -1: to be built */
+    int64_t changes;                 /* rows refreshed since it was built */
+    int64_t builds;
+    int64_t population;              /* changes whenever class_rows does */
+    double *values;                  /* [leaf][width][16] copies of the tracked columns */
+    int32_t *row_at;                 /* [leaf * 16], -1 where empty */
+    int32_t *class_at;               /* [leaf * 16] */
+    int32_t *place_of;               /* [capacity] leaf * 16 + position */
+    int32_t *class_rows;             /* [class_room] rows of each host class */
+    int32_t class_room;
+    int32_t levels;
+    hostler_level level[HOSTLER_INDEX_LEVELS];
+    uint8_t *aside;                  /* [capacity] rows set aside in the decision at hand */
+    int64_t bytes;
+} hostler_index;
+
+/* Columns of the fleet, as the index reads them. */
+typedef struct {
+    int64_t capacity, rows;
+    const int64_t *available; /* [resource classes, capacity] */
+    const double *host;       /* [columns, capacity] */
+    const int32_t *class_of;
+    int32_t classes;          /* resource classes */
+} hostler_fleet;
+
+#define HOSTLER_EXACT 9007199254740992.0 /* 2**53: amounts are below, and availability above it is as good as it */
+
+static inline double hostler_tracked(const hostler_index *x, const hostler_fleet *f, int32_t slot, int64_t row) {
+    int32_t source = x->source[slot];
+    if (source < 0) {
+        return f->host[(int64_t)~source * f->capacity + row];
+    }
+    if (source >= f->classes) {
+        return 0.0;
+    }
+    int64_t value = f->available[(int64_t)source * f->capacity + row];
+    return value > (int64_t)HOSTLER_EXACT ? HOSTLER_EXACT : value < -(int64_t)HOSTLER_EXACT ? -HOSTLER_EXACT : (double)value;
+}
+
+__attribute__((unused)) static void hostler_index_free(hostler_index *x) {
+    for (int32_t l = 0; l < HOSTLER_INDEX_LEVELS; l++) {
+        hostler_level *level = &x->level[l];
+        free(level->high);
+        free(level->low);
+        free(level->class_low);
+        free(level->class_high);
+        free(level->first_row);
+        free(level->rows);
+    }
+    memset(x->level, 0, sizeof x->level);
+    free(x->values);
+    free(x->row_at);
+    free(x->class_at);
+    free(x->place_of);
+    free(x->class_rows);
+    free(x->aside);
+    x->values = NULL;
+    x->row_at = x->class_at = x->place_of = x->class_rows = NULL;
+    x->aside = NULL;
+    x->capacity = x->leaf_room = x->leaves = x->rows = x->bytes = 0;
+    x->class_room = x->levels = 0;
+    x->seen = -1;
+}
+
+/* Room for so many rows; what was there is forgotten. Returns -1 if memory is short. */
+static int hostler_index_reserve(hostler_index *x, int64_t capacity, int64_t leaf_room) {
+    int64_t nodes = (leaf_room + 15) / 16 * 16;
+    hostler_index_free(x);
+    x->capacity = capacity;
+    x->leaf_room = nodes;
+    x->values = aligned_alloc(64, (size_t)(nodes * x->width * 16 + 16) * sizeof(double) / 64 * 64 + 64);
+    x->row_at = malloc((size_t)nodes * 16 * sizeof(int32_t));
+    x->class_at = malloc((size_t)nodes * 16 * sizeof(int32_t));
+    x->place_of = malloc((size_t)capacity * sizeof(int32_t));
+    x->aside = calloc((size_t)capacity, 1);
+    x->bytes = nodes * 16 * (8 * (int64_t)x->width + 8) + capacity * 5;
+    int ok = x->values && x->row_at && x->class_at && x->place_of && x->aside;
+    for (;;) {
+        HOSTLER_ASSERT(x->levels < HOSTLER_INDEX_LEVELS);
+        hostler_level *level = &x->level[x->levels++];
+        size_t cells = (size_t)nodes * (size_t)(x->width ? x->width : 1) * sizeof(double);
+        level->nodes = nodes;
+        level->high = aligned_alloc(64, (cells + 63) / 64 * 64);
+        level->low = aligned_alloc(64, (cells + 63) / 64 * 64);
+        level->class_low = malloc((size_t)nodes * sizeof(int32_t));
+        level->class_high = malloc((size_t)nodes * sizeof(int32_t));
+        level->first_row = malloc((size_t)nodes * sizeof(int32_t));
+        level->rows = malloc((size_t)nodes * sizeof(int32_t));
+        ok = ok && level->high && level->low && level->class_low && level->class_high && level->first_row && level->rows;
+        x->bytes += 2 * (int64_t)cells + 16 * nodes;
+        if (nodes == 16 || !ok) {
+            break;
+        }
+        nodes = (nodes / 16 + 15) / 16 * 16;
+    }
+    if (!ok) {
+        hostler_index_free(x);
+        return -1;
+    }
+    return 0;
+}
+
+/* k-d order */
+
+typedef struct {
+    int32_t row, host_class;
+    float key[8];
+} hostler_item;
+
+static void hostler_swap(hostler_item *a, hostler_item *b) {
+    hostler_item t = *a;
+    *a = *b;
+    *b = t;
+}
+
+/* Quickselect: afterwards no item before `nth` has a greater key than it, and none after it a smaller one. */
+static void hostler_select(hostler_item *items, int64_t n, int64_t nth, int32_t key) {
+    int64_t low = 0, high = n - 1;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        float a = items[low].key[key], b = items[middle].key[key], c = items[high].key[key];
+        float pivot = a < b ? (b < c ? b : a < c ? c : a) : (a < c ? a : b < c ? c : b);
+        int64_t i = low, j = high;
+        while (i <= j) {
+            while (items[i].key[key] < pivot) {
+                i++;
+            }
+            while (items[j].key[key] > pivot) {
+                j--;
+            }
+            if (i <= j) {
+                hostler_swap(&items[i++], &items[j--]);
+            }
+        }
+        if (nth <= j) {
+            high = j;
+        } else if (nth >= i) {
+            low = i;
+        } else {
+            return;
+        }
+    }
+}
+
+static void hostler_split(hostler_item *items, int64_t n, int32_t keys) {
+    while (n > HOSTLER_LEAF) {
+        int32_t widest = -1;
+        float spread = 0.0f;
+        for (int32_t k = 0; k < keys; k++) {
+            float least = items[0].key[k], greatest = least;
+            for (int64_t i = 1; i < n; i++) {
+                float value = items[i].key[k];
+                least = value < least ? value : least;
+                greatest = value > greatest ? value : greatest;
+            }
+            if (greatest - least > spread) {
+                spread = greatest - least;
+                widest = k;
+            }
+        }
+        if (widest < 0) {
+            return;
+        }
+        /* The left part is a power of two of leaves, so that the parts are whole nodes. */
+        int64_t left = HOSTLER_LEAF;
+        while (2 * left < n) {
+            left *= 2;
+        }
+        hostler_select(items, n, left, widest);
+        hostler_split(items, left, keys);
+        items += left;
+        n -= left;
+    }
+}
+
+static int hostler_by_class(const void *one, const void *other) {
+    const hostler_item *a = one, *b = other;
+    if (a->host_class != b->host_class) {
+        return (a->host_class > b->host_class) - (a->host_class < b->host_class);
+    }
+    return (a->row > b->row) - (a->row < b->row);
+}
+
+/* Nodes */
+
+static inline void hostler_clear_node(hostler_index *x, int32_t l, int64_t node) {
+    hostler_level *level = &x->level[l];
+    int64_t at = node / 16 * x->width * 16 + node % 16;
+    for (int32_t w = 0; w < x->width; w++) {
+        level->high[at + 16 * w] = -INFINITY;
+        level->low[at + 16 * w] = INFINITY;
+    }
+    level->class_low[node] = INT32_MAX;
+    level->class_high[node] = -1;
+    level->first_row[node] = INT32_MAX;
+    level->rows[node] = 0;
+}
+
+/* The greatest and the least of `n` values, 1 to 16; the sixteen of a full block without a branch. */
+static inline void hostler_ends(const double *highs, const double *lows, int32_t n, double *high, double *low) {
+    if (n < 16) {
+        double most = highs[0], least = lows[0];
+        for (int32_t i = 1; i < n; i++) {
+            most = highs[i] > most ? highs[i] : most;
+            least = lows[i] < least ? lows[i] : least;
+        }
+        *high = most;
+        *low = least;
+        return;
+    }
+    double h[8], s[8];
+    for (int i = 0; i < 8; i++) {
+        h[i] = highs[i] > highs[i + 8] ? highs[i] : highs[i + 8];
+        s[i] = lows[i] < lows[i + 8] ? lows[i] : lows[i + 8];
+    }
+    for (int i = 0; i < 4; i++) {
+        h[i] = h[i] > h[i + 4] ? h[i] : h[i + 4];
+        s[i] = s[i] < s[i + 4] ? s[i] : s[i + 4];
+    }
+    for (int i = 0; i < 2; i++) {
+        h[i] = h[i] > h[i + 2] ? h[i] : h[i + 2];
+        s[i] = s[i] < s[i + 2] ? s[i] : s[i + 2];
+    }
+    *high = h[0] > h[1] ? h[0] : h[1];
+    *low = s[0] < s[1] ? s[0] : s[1];
+}
+
+/* What a leaf that has rows holds; true if it differs from what was known. */
+static int hostler_refresh_leaf(hostler_index *x, int64_t leaf) {
+    hostler_level *level = &x->level[0];
+    int64_t at = leaf / 16 * x->width * 16 + leaf % 16;
+    const double *v = x->values + leaf * x->width * 16;
+    int changed = 0;
+    for (int32_t w = 0; w < x->width; w++, v += 16) {
+        double high, low;
+        hostler_ends(v, v, level->rows[leaf], &high, &low);
+        changed |= level->high[at + 16 * w] != high || level->low[at + 16 * w] != low;
+        level->high[at + 16 * w] = high;
+        level->low[at + 16 * w] = low;
+    }
+    return changed;
+}
+
+/* The classes and the least row of a leaf, after rows came or changed their class. */
+static void hostler_name_leaf(hostler_index *x, int64_t leaf) {
+    hostler_level *level = &x->level[0];
+    int32_t low = INT32_MAX, high = -1, first = INT32_MAX, count = 0;
+    for (int64_t i = leaf * 16; i < leaf * 16 + 16 && x->row_at[i] >= 0; i++, count++) {
+        low = x->class_at[i] < low ? x->class_at[i] : low;
+        high = x->class_at[i] > high ? x->class_at[i] : high;
+        first = x->row_at[i] < first ? x->row_at[i] : first;
+    }
+    level->class_low[leaf] = low;
+    level->class_high[leaf] = high;
+    level->first_row[leaf] = first;
+    level->rows[leaf] = count;
+}
+
+/* A node's values from its children's; true if they differ from what was known. */
+static int hostler_refresh_node(hostler_index *x, int32_t l, int64_t node) {
+    hostler_level *level = &x->level[l];
+    const double *highs = x->level[l - 1].high + node * x->width * 16, *lows = x->level[l - 1].low + node * x->width * 16;
+    int64_t at = node / 16 * x->width * 16 + node % 16;
+    int changed = 0;
+    for (int32_t w = 0; w < x->width; w++, highs += 16, lows += 16) {
+        double high, low;
+        hostler_ends(highs, lows, 16, &high, &low);
+        changed |= level->high[at + 16 * w] != high || level->low[at + 16 * w] != low;
+        level->high[at + 16 * w] = high;
+        level->low[at + 16 * w] = low;
+    }
+    return changed;
+}
+
+static void hostler_name_node(hostler_index *x, int32_t l, int64_t node) {
+    hostler_level *level = &x->level[l], *below = &x->level[l - 1];
+    int32_t low = INT32_MAX, high = -1, first = INT32_MAX, count = 0;
+    for (int64_t i = node * 16; i < node * 16 + 16; i++) {
+        low = below->class_low[i] < low ? below->class_low[i] : low;
+        high = below->class_high[i] > high ? below->class_high[i] : high;
+        first = below->first_row[i] < first ? below->first_row[i] : first;
+        count += below->rows[i];
+    }
+    level->class_low[node] = low;
+    level->class_high[node] = high;
+    level->first_row[node] = first;
+    level->rows[node] = count;
+}
+
+static void hostler_refresh_path(hostler_index *x, int64_t leaf, int names) {
+    int64_t node = leaf;
+    if (names) {
+        hostler_name_leaf(x, leaf);
+    }
+    int changed = hostler_refresh_leaf(x, leaf);
+    for (int32_t l = 1; l < x->levels && (changed || names); l++) {
+        node /= 16;
+        if (names) {
+            hostler_name_node(x, l, node);
+        }
+        changed = changed ? hostler_refresh_node(x, l, node) : 0;
+    }
+}
+
+static int hostler_count_class(hostler_index *x, int32_t host_class, int32_t by) {
+    if (host_class >= x->class_room) {
+        int32_t room = 2 * host_class + 64;
+        int32_t *grown = realloc(x->class_rows, (size_t)room * sizeof(int32_t));
+        if (grown == NULL) {
+            return -1;
+        }
+        memset(grown + x->class_room, 0, (size_t)(room - x->class_room) * sizeof(int32_t));
+        x->class_rows = grown;
+        x->class_room = room;
+    }
+    x->class_rows[host_class] += by;
+    x->population++;
+    return 0;
+}
+
+/* Lay all rows anew. O(rows log rows). Returns -1 if memory is short: the index is then empty, and to be built. */
+static int hostler_index_build(hostler_index *x, const hostler_fleet *f) {
+    int64_t n = f->rows, leaves = (n + HOSTLER_LEAF - 1) / HOSTLER_LEAF, room = leaves + leaves / 8 + 16;
+    int32_t keys = 0, slot_of_key[8];
+    float base[8], scale[8];
+    hostler_item *items = malloc((size_t)(n + 1) * sizeof(hostler_item));
+    if (items == NULL || ((x->capacity != f->capacity || x->leaf_room < leaves + 1) && hostler_index_reserve(x, f->capacity, room) < 0)) {
+        free(items);
+        hostler_index_free(x);
+        return -1;
+    }
+    for (int32_t w = 0; w < x->width && keys < 8; w++) {
+        double least = INFINITY, greatest = -INFINITY;
+        for (int64_t row = 0; row < n; row++) {
+            double value = hostler_tracked(x, f, w, row);
+            least = value < least ? value : least;
+            greatest = value > greatest ? value : greatest;
+        }
+        if (greatest > least) {
+            base[keys] = (float)least;
+            scale[keys] = (float)(1.0 / (greatest - least));
+            slot_of_key[keys++] = w;
+        }
+    }
+    for (int64_t row = 0; row < n; row++) {
+        items[row].row = (int32_t)row;
+        items[row].host_class = f->class_of[row];
+        for (int32_t k = 0; k < keys; k++) {
+            items[row].key[k] = ((float)hostler_tracked(x, f, slot_of_key[k], row) - base[k]) * scale[k];
+        }
+    }
+    qsort(items, (size_t)n, sizeof(hostler_item), hostler_by_class);
+    int ok = 0;
+    if (x->class_rows != NULL) {
+        memset(x->class_rows, 0, (size_t)x->class_room * sizeof(int32_t));
+    }
+    for (int64_t first = 0, last; first < n; first = last) {
+        last = first + 1;
+        while (last < n && items[last].host_class == items[first].host_class) {
+            last++;
+        }
+        ok |= hostler_count_class(x, items[first].host_class, (int32_t)(last - first));
+        hostler_split(items + first, last - first, keys);
+    }
+    x->population++;
+    x->rows = n;
+    x->leaves = leaves;
+    memset(x->row_at, 0xff, (size_t)x->leaf_room * 16 * sizeof(int32_t));
+    for (int32_t l = 0; l < x->levels; l++) {
+        for (int64_t node = 0; node < x->level[l].nodes; node++) {
+            hostler_clear_node(x, l, node);
+        }
+    }
+    for (int64_t i = 0; i < n; i++) {
+        int32_t row = items[i].row;
+        x->row_at[i] = row;
+        x->class_at[i] = items[i].host_class;
+        x->place_of[row] = (int32_t)i;
+        for (int32_t w = 0; w < x->width; w++) {
+            x->values[(i / 16 * x->width + w) * 16 + i % 16] = hostler_tracked(x, f, w, row);
+        }
+    }
+    free(items);
+    for (int64_t leaf = 0; leaf < leaves; leaf++) {
+        hostler_name_leaf(x, leaf);
+        hostler_refresh_leaf(x, leaf);
+    }
+    for (int32_t l = 1; l < x->levels; l++) {
+        for (int64_t node = 0; node < x->level[l - 1].nodes / 16; node++) {
+            hostler_name_node(x, l, node);
+            hostler_refresh_node(x, l, node);
+        }
+    }
+    x->changes = 0;
+    x->builds++;
+    if (ok != 0) {
+        hostler_index_free(x);
+        return -1;
+    }
+    return 0;
+}
+
+/* Take in what changed in a row that is in the index. */
+static inline int hostler_index_update(hostler_index *x, const hostler_fleet *f, int32_t row) {
+    int64_t place = x->place_of[row], leaf = place / 16;
+    int names = x->class_at[place] != f->class_of[row], changed = names;
+    double *v = x->values + leaf * x->width * 16 + place % 16;
+    if (names) {
+        if (hostler_count_class(x, x->class_at[place], -1) < 0 || hostler_count_class(x, f->class_of[row], 1) < 0) {
+            return -1;
+        }
+        x->class_at[place] = f->class_of[row];
+    }
+    for (int32_t w = 0; w < x->width; w++) {
+        double value = hostler_tracked(x, f, w, row);
+        changed |= v[16 * w] != value;
+        v[16 * w] = value;
+    }
+    if (changed) {
+        x->changes++;
+        hostler_refresh_path(x, leaf, names);
+    }
+    return 0;
+}
+
+/* Take in a row that is new: it goes to the last leaf. Returns 1 if there is no room, -1 if memory is short. */
+static inline int hostler_index_append(hostler_index *x, const hostler_fleet *f, int32_t row) {
+    int64_t place = x->rows, leaf = place / 16;
+    if (leaf >= x->leaf_room) {
+        return 1;
+    }
+    if (hostler_count_class(x, f->class_of[row], 1) < 0) {
+        return -1;
+    }
+    x->row_at[place] = row;
+    x->class_at[place] = f->class_of[row];
+    x->place_of[row] = (int32_t)place;
+    for (int32_t w = 0; w < x->width; w++) {
+        x->values[(leaf * x->width + w) * 16 + place % 16] = hostler_tracked(x, f, w, row);
+    }
+    x->rows++;
+    x->leaves = leaf + 1;
+    x->changes++;
+    hostler_refresh_path(x, leaf, 1);
+    return 0;
+}
+
+/* Bring the index up to date with the change log. Returns -1 if memory is short. O(changes log rows), or a build. */
+__attribute__((unused)) static int hostler_index_sync(hostler_index *x, const hostler_fleet *f, const int32_t *log, int64_t log_base, int64_t log_length) {
+    int64_t version = log_base + log_length;
+    if (x->seen == version && x->rows == f->rows && x->capacity == f->capacity) {
+        return 0;
+    }
+    if (x->seen < log_base || x->capacity != f->capacity || f->rows < x->rows || version - x->seen > f->rows / 2 + 1024
+        || x->changes > f->rows + 4096 || f->rows - x->rows > f->rows / 16 + 64) {
+        x->seen = -1;
+        if (hostler_index_build(x, f) < 0) {
+            return -1;
+        }
+        x->seen = version;
+        return 0;
+    }
+    for (int64_t at = x->seen - log_base; at < log_length; at++) {
+        int32_t row = log[at];
+        if (row < x->rows && hostler_index_update(x, f, row) < 0) {
+            x->seen = -1;
+            return -1;
+        }
+    }
+    while (x->rows < f->rows) {
+        int status = hostler_index_append(x, f, (int32_t)x->rows);
+        if (status == 0) {
+            continue;
+        }
+        x->seen = -1;
+        if (status < 0 || hostler_index_build(x, f) < 0) {
+            return -1;
+        }
+    }
+    x->seen = version;
+    return 0;
+}
+
+#endif

@@ -1,0 +1,122 @@
+/* Exact search of a host index for one request: rows by first refusing stage, the range of each weigher's raw value over the rows that
+ * pass, and the best rows. host_search_body.h is compiled once per instruction set.
+ *
+ * Every bound on a score is computed by the operations of the score itself, each of which is monotone as rounded, so a bound is never
+ * below a score that it bounds; equal scores go to the smaller row.
+ */
+#ifndef HOSTLER_HOST_SEARCH_H
+#define HOSTLER_HOST_SEARCH_H
+
+#include "host_index.h"
+
+#define HOSTLER_RULES 32
+#define HOSTLER_WEIGHERS 24
+#define HOSTLER_NO_HOST 255
+
+enum { HOSTLER_BY_COLUMN = 0, HOSTLER_BY_CLASS = 1, HOSTLER_CONSTANT = 2 };
+
+/* A row passes if low <= value <= high; `units`: and if the resource's min_unit and step_size allow the amount `low`. */
+typedef struct {
+    int32_t slot, resource;
+    uint8_t stage, units;
+    int64_t amount;
+    double low, high;
+} hostler_rule;
+
+typedef struct {
+    int32_t kind, slot;
+    int32_t has_minval, has_maxval;
+    double minval, maxval;
+    double constant;           /* raw value of all rows, of HOSTLER_CONSTANT */
+    const double *values;      /* raw values by class, of HOSTLER_BY_CLASS */
+    double multiplier, least_multiplier, greatest_multiplier;
+    const double *multipliers; /* by class, or NULL */
+    double low, high, range;   /* of the decision at hand */
+    double value_low, value_high; /* range of `values` over the classes that pass */
+} hostler_weigher;
+
+typedef struct {
+    hostler_index *index;
+    const int64_t *min_unit, *step_size; /* [resource classes, capacity] */
+    int64_t capacity;
+    int32_t rule_count, weigher_count, class_count;
+    hostler_rule rules[HOSTLER_RULES]; /* in the order of their stages */
+    hostler_weigher weighers[HOSTLER_WEIGHERS];
+    const uint8_t *class_stage;    /* [class_count] */
+    const int32_t *passing;        /* [class_count + 1] classes below that no stage refuses */
+    const int32_t *movable;        /* [class_count + 1] classes below whose rows a rule may count elsewhere */
+    int32_t has_units, has_aside;
+    /* what was found */
+    int32_t wanted, found;
+    int32_t *top_row;
+    double *top_score;
+    int64_t visited;               /* nodes and leaves looked at */
+    int64_t *counts;
+} hostler_query;
+
+static inline int hostler_any(const int32_t *below, int32_t low, int32_t high) { return high >= low && below[high + 1] > below[low]; }
+
+/* Keep the `wanted` best rows in order: greater score first, then smaller row. */
+static inline void hostler_offer(hostler_query *q, int32_t row, double score) {
+    int32_t i = q->found;
+    if (i == q->wanted) {
+        if (score < q->top_score[i - 1] || (score == q->top_score[i - 1] && row > q->top_row[i - 1])) {
+            return;
+        }
+        i--;
+    } else {
+        q->found++;
+    }
+    for (; i > 0 && (score > q->top_score[i - 1] || (score == q->top_score[i - 1] && row < q->top_row[i - 1])); i--) {
+        q->top_score[i] = q->top_score[i - 1];
+        q->top_row[i] = q->top_row[i - 1];
+    }
+    q->top_score[i] = score;
+    q->top_row[i] = row;
+}
+
+static inline double hostler_clamped(const hostler_weigher *t, double raw) {
+    if (t->has_minval && raw < t->minval) {
+        return t->minval;
+    }
+    return t->has_maxval && raw > t->maxval ? t->maxval : raw;
+}
+
+/* Whether the units of a resource allow the amounts that the rules ask for. */
+static inline int hostler_units_pass(const hostler_query *q, const hostler_rule *rule, int64_t row) {
+    int64_t at = (int64_t)rule->resource * q->capacity + row;
+    return rule->amount >= q->min_unit[at] && (q->step_size[at] <= 1 || rule->amount % q->step_size[at] == 0);
+}
+
+#define HOSTLER_VARIANT(name) name##_usual
+#define HOSTLER_WITH_AVX 0
+#include "host_search_body.h"
+#undef HOSTLER_VARIANT
+#undef HOSTLER_WITH_AVX
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC push_options
+#pragma GCC target("avx2")
+#define HOSTLER_VARIANT(name) name##_avx2
+#define HOSTLER_WITH_AVX 1
+#include "host_search_body.h"
+#undef HOSTLER_VARIANT
+#undef HOSTLER_WITH_AVX
+#pragma GCC pop_options
+#define HOSTLER_SEARCH(name, ...) (__builtin_cpu_supports("avx2") ? name##_avx2(__VA_ARGS__) : name##_usual(__VA_ARGS__))
+#else
+#define HOSTLER_SEARCH(name, ...) name##_usual(__VA_ARGS__)
+#endif
+
+/* Subtract from and add to q->counts, rows by class verdict, what the rules refuse. */
+__attribute__((unused)) static void hostler_count(hostler_query *q) { HOSTLER_SEARCH(hostler_count_below, q, q->index->levels - 1, 0); }
+
+/* The range of every weigher over the rows that pass; rows set aside count if `with_aside` is false. */
+__attribute__((unused)) static void hostler_measure(hostler_query *q) { HOSTLER_SEARCH(hostler_measure_all, q); }
+
+/* Offer the best rows that pass and are not set aside, under the weighers' ranges. */
+__attribute__((unused)) static void hostler_best(hostler_query *q) {
+    HOSTLER_SEARCH(hostler_best_below, q, q->index->levels - 1, 0);
+}
+
+#endif
