@@ -160,7 +160,8 @@ class Compiled:
             self.by_content.clear()
             for owner in owners:
                 owner.judge_new_classes()
-                self.by_content.setdefault(owner.content, owner)
+                if self.by_content.setdefault(owner.content, owner) is not owner:
+                    self._bytes -= owner.own_bytes
 
     def _compile(self, request: Request, candidates_given: bool, shareable: bool) -> Signature:
         # What a family knows of a request is its spec alone.
