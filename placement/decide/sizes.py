@@ -7,8 +7,9 @@ keys and forms, that they read no size: asked with a request of another size, ea
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Hashable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Final, NamedTuple
 
 from ..filters.base import Filter
@@ -25,6 +26,11 @@ FAMILIES: Final = 4096
 """Families, and signatures made from them, kept at most; the oldest go first."""
 READ_WITH_SIZE: Final = ("resources", "hw:cpu", "hw:numa", "hw:emulator", "hw:pmem", "hw_cpu", "hw_numa", "hw_emulator")
 """Extra specs and image properties that start so are checked or counted together with the flavor's size."""
+
+
+_IN_KEY: Final = ("flavor", "image", "availability_zone", "is_bfv", "prepare")
+_others: Final = operator.attrgetter(*(each.name for each in fields(RequestSpec) if each.name not in _IN_KEY))
+"""All other fields of a spec: a request that sets one is in no family."""
 
 
 class Size(NamedTuple):
@@ -82,9 +88,7 @@ class Sizes:
 
     def _key(self, spec: RequestSpec) -> Hashable:
         """The family of a spec; None for one that is in none. Flavor and image are checked when first seen."""
-        if spec.scheduler_hints or spec.ignore_hosts or spec.force_hosts or spec.force_nodes or spec.pci_requests:
-            return None
-        if spec.requested_destination is not None or spec.numa_topology is not None:
+        if any(_others(spec)):
             return None
         flavor, image, zone = self._flavors.get(id(spec.flavor)), spec.image, spec.availability_zone
         if flavor is None:
@@ -94,7 +98,7 @@ class Sizes:
             return None
         if not (zone is None or type(zone) is str) or type(spec.is_bfv) is not bool:
             return None
-        return flavor[1], known[1], zone, spec.is_bfv, spec.is_bfv or spec.flavor.root_gb > 0
+        return flavor[1], known[1], zone, spec.is_bfv, spec.prepare, spec.is_bfv or spec.flavor.root_gb > 0
 
     def _flavor(self, spec: RequestSpec) -> tuple[Flavor, Hashable]:
         check_spec(spec)

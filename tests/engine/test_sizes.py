@@ -37,11 +37,11 @@ def fleet() -> Fleet:
 def requests() -> list[Request]:
     """Sizes times traits, zones and images, in an order that has each family met with several sizes."""
     amounts = [(1, 512, 1, 0), (2, 2_048, 0, 0), (4, 4_096, 20, 512), (40, 1_024, 5, 0), (3, 3_000, 0, 2_000)]
-    wishes: list[dict[str, str]] = [{}, {"trait:HW_CPU_X86_AVX2": "required"}, {"hw:cpu_policy": "dedicated"}]
+    wishes: list[dict[str, str]] = [{}, {"trait:HW_CPU_X86_AVX2": "required"}, {"resources:CUSTOM_LICENCE": "1"}]
     images = [None, Image(properties={"hw_vif_model": "virtio"}), Image(properties={"hw_architecture": "x86_64"})]
     made = []
     for number, (size, wish, zone, image, bfv) in enumerate(
-        itertools.product(amounts, wishes, (None, "zone", "nowhere"), images, (False, True))
+        itertools.product(amounts, wishes, (None, "zone", "nova"), images, (False, True))
     ):
         vcpus, memory, root, swap = size
         flavor = Flavor(name=f"f{number}", vcpus=vcpus, memory_mb=memory, root_gb=root, swap=swap, extra_specs=wish)
