@@ -2,7 +2,7 @@
 
     python docs/generate.py
 
-The tables say what the code says; only the words about each option are kept here.
+The tables are derived from the code; only the descriptions of options are kept here.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ ABOUT: Final = {
     "DEFAULT": {
         "service_down_time": "seconds without a heartbeat after which ComputeFilter refuses a host",
         "default_schedule_zone": "zone of a prepared request that names none",
-        "default_availability_zone": "the zone that a selection names for a host whose aggregates name none",
+        "default_availability_zone": "the zone of hosts whose aggregates name none",
     },
     "scheduler": {
-        "max_placement_results": "only in the query strings that are made for Placement; the engine has no limit",
+        "max_placement_results": "used only in query strings for Placement; the engine has no limit",
         "limit_tenants_to_placement_aggregate": "prefilter: only the aggregates of the request's project",
         "placement_aggregate_required_for_tenants": "prefilter: refuse projects that have no aggregate",
         "query_placement_for_routed_network_aggregates": "prefilter: only aggregates of a routed network's segments",
-        "query_placement_for_image_type_support": "prefilter: only hosts that read the image's disk format",
-        "enable_isolated_aggregate_filtering": "prefilter: keep off aggregates that demand a trait not asked for",
+        "query_placement_for_image_type_support": "prefilter: only hosts that support the image's disk format",
+        "enable_isolated_aggregate_filtering": "prefilter: exclude aggregates that require a trait not requested",
         "image_metadata_prefilter": "prefilter: only hosts with the image's buses, models and architectures",
     },
     "gpu": {
-        "vcpu_milli": "thousandths of a CPU that a VCPU stands for",
+        "vcpu_milli": "thousandths of a CPU per VCPU",
         "largest_cpu_milli": "GPU weighers: CPUs of the largest host, in thousandths",
         "largest_gpu_milli": "GPU weighers: GPUs of the largest host, in thousandths",
         "typical": "the mix of requests by which fragmentation is measured: `cpu_milli:gpu_milli:gpus[:A|B]=share`",
@@ -56,7 +56,7 @@ ABOUT: Final = {
         "fit": "`nova`: fit NUMA cells as nova-compute does; `exact`: judge each pair of cells by itself",
     },
     "filter_scheduler": {
-        "host_subset_size": "choose by chance among so many best hosts",
+        "host_subset_size": "number of best hosts among which one is chosen at random",
         "max_io_ops_per_host": "limit of IoOpsFilter and AggregateIoOpsFilter",
         "max_instances_per_host": "limit of NumInstancesFilter and AggregateNumInstancesFilter",
         "available_filters": "what `enabled_filters` may name",
@@ -73,16 +73,16 @@ ABOUT: Final = {
         "pci_weight_multiplier": "PCIWeigher",
         "soft_affinity_weight_multiplier": "ServerGroupSoftAffinityWeigher",
         "soft_anti_affinity_weight_multiplier": "ServerGroupSoftAntiAffinityWeigher",
-        "build_failure_weight_multiplier": "BuildFailureWeigher, counted as a malus",
+        "build_failure_weight_multiplier": "BuildFailureWeigher, applied as a penalty",
         "cross_cell_move_weight_multiplier": "CrossCellWeigher",
-        "shuffle_best_same_weighed_hosts": "draw lots among equal best hosts",
+        "shuffle_best_same_weighed_hosts": "choose at random among equally weighed best hosts",
         "image_properties_default_architecture": "ImagePropertiesFilter: architecture of images that name none",
         "isolated_images": "IsolatedHostsFilter",
         "isolated_hosts": "IsolatedHostsFilter",
         "restrict_isolated_hosts_to_isolated_images": "IsolatedHostsFilter",
         "aggregate_image_properties_isolation_namespace": "AggregateImagePropertiesIsolation: prefix of its keys",
         "pci_in_placement": "each PCI device of an alias is a request group of the Placement query",
-        "aggregate_image_properties_isolation_separator": "AggregateImagePropertiesIsolation: behind the prefix",
+        "aggregate_image_properties_isolation_separator": "AggregateImagePropertiesIsolation: follows the prefix",
     },
     "metrics": {
         "weight_multiplier": "MetricsWeigher",
@@ -91,23 +91,23 @@ ABOUT: Final = {
         "weight_of_unavailable": "raw value of a host that lacks a metric which is not required",
     },
     "compute": {
-        "packing_host_numa_cells_allocation_strategy": "guests' NUMA cells go to the fullest host cells first",
+        "packing_host_numa_cells_allocation_strategy": "place guests' NUMA cells on the fullest host cells first",
     },
     "pci": {
         "alias": "names under which flavors ask for PCI devices (`pci_passthrough:alias`)",
     },
     "workarounds": {
-        "disable_fallback_pcpu_query": "pinned CPUs are not looked for among VCPU where PCPU is short",
+        "disable_fallback_pcpu_query": "do not fall back to VCPU for pinned CPUs if PCPU is short",
     },
     "hostler": {
         "name": "the policy's name",
-        "seed": "seed of the engine's choices by chance, unless the engine is given one",
-        "weigher_order": "all weighers in the order in which their points are added; empty: as they are named",
-        "nova_filters": "your Nova filters to adapt: `package.module:Class`",
-        "nova_weighers": "your Nova weighers to adapt",
+        "seed": "seed of random choices, unless the engine is given one",
+        "weigher_order": "all weighers in the order of addition of their points; empty: as in `weight_classes`",
+        "nova_filters": "custom Nova filters to adapt: `package.module:Class`",
+        "nova_weighers": "custom Nova weighers to adapt",
         "nova_release": "release of Nova that is followed: 33 (2026.1) or 34 (2026.2)",
         "prepare": "complete and check requests as nova-api and nova-conductor do",
-        "nova_bugs": "forget to charge NUMA cells and PCI devices where Nova does",
+        "nova_bugs": "omit charging NUMA cells and PCI devices where Nova does",
     },
 }
 """Group -> option -> what it does here. An option that is not named changes no decision."""

@@ -28,11 +28,11 @@ from hostler.placement.types.request import RequestSpec
 PAGE: Final = Path(__file__).with_name("rpc.md")
 MARKED: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 MODULES: Final = (client, tenancy_errors)
-"""What brings in all the errors that a service may answer with."""
+"""Imported so that all error classes that the service can return are defined."""
 
 
 def methods_table() -> str:
-    """A part for each method: what it does, takes and answers."""
+    """A section for each method: its description, parameters and answer."""
     return "\n".join(_method(name) for name in METHODS)
 
 
@@ -46,7 +46,7 @@ def _method(name: str) -> str:
 
 
 def values_table() -> str:
-    """A part for each structure that parameters or answers are made of."""
+    """A section for each structure in parameters or answers."""
     found: dict[str, Any] = {}
     for method in METHODS.values():
         for kind in (*get_type_hints(method.params, include_extras=True).values(), method.result):
@@ -100,7 +100,7 @@ def _defaults(kind: Any) -> Iterator[tuple[str, str]]:
 
 def _default(value: Any, factory: Any, missing: Any) -> str:
     if value is missing and factory is missing:
-        return "needed"
+        return "required"
     value = value if value is not missing else factory()
     if value is None:
         return "nil"
@@ -162,7 +162,7 @@ def _below(kind: type[HostlerError]) -> Iterator[type[HostlerError]]:
 
 
 def limits_table() -> str:
-    """What a peer may use."""
+    """The limits of a peer, with their defaults."""
     source = inspect.getsource(Limits)
     found = re.findall(r'^    (\w+): \w+ = .*\n    """(.*?)"""', source, re.MULTILINE)
     rows = [(f"`{name}`", f"{getattr(Limits(), name):,}", about.replace("``", "`")) for name, about in found]

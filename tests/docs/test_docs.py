@@ -20,7 +20,8 @@ import pytest
 from hostler import Policy
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-DOCUMENTS: Final = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS: Final = [*PAGES, *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 FENCED: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING: Final = re.compile(r"^#+ (.*)$", re.MULTILINE)
@@ -49,7 +50,7 @@ def with_output(found: list[Block]) -> Iterator[tuple[Block, str | None]]:
             yield block, after.text if after.language == "text" else None
 
 
-@every_document
+@pytest.mark.parametrize("document", PAGES, ids=lambda document: document.name)
 def test_python_blocks_run_in_order_and_print_what_is_shown(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
