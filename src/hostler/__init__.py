@@ -113,6 +113,8 @@ if TYPE_CHECKING:
     )
     from .placement.types.host_classes import HostClass
     from .placement.types.host_report import HostReport, Reported
+    from .placement.types.moves import PendingMove
+    from .placement.types.networks import NetworkMetadata
     from .placement.types.options import (
         CinderOptions,
         ComputeOptions,
@@ -120,13 +122,16 @@ if TYPE_CHECKING:
         FilterSchedulerOptions,
         GpuOptions,
         MetricsOptions,
+        NumaOptions,
         OptionGroup,
         Options,
+        PciOptions,
         Ratios,
         SchedulerOptions,
         UpgradeLevelsOptions,
         WorkaroundsOptions,
     )
+    from .placement.types.pci_alias import PciAliases
     from .placement.types.request import (
         Destination,
         Flavor,
@@ -136,9 +141,12 @@ if TYPE_CHECKING:
         PciRequest,
         Request,
         RequestChanges,
+        RequestedNetwork,
+        RequestLevelParams,
         RequestSpec,
         ServerGroup,
     )
+    from .placement.types.request import RequestGroup as SpecRequestGroup
     from .placement.weighers.base import Formula, Weigher
 
 __version__ = "0.2.0"
@@ -215,13 +223,18 @@ __all__ = [
     "MetricsOptions",
     "NameTable",
     "Named",
+    "NetworkMetadata",
     "NoValidHost",
     "NumaCell",
+    "NumaOptions",
     "NumaTopology",
     "OptionGroup",
     "Options",
+    "PciAliases",
+    "PciOptions",
     "PciPool",
     "PciRequest",
+    "PendingMove",
     "Placed",
     "PlacementCommand",
     "PlacementModel",
@@ -250,7 +263,9 @@ __all__ = [
     "Request",
     "RequestChanges",
     "RequestGroup",
+    "RequestLevelParams",
     "RequestSpec",
+    "RequestedNetwork",
     "Reshape",
     "ReshapedProvider",
     "Retry",
@@ -266,6 +281,7 @@ __all__ = [
     "SetInventory",
     "SetTraits",
     "SnapshotError",
+    "SpecRequestGroup",
     "StorageOptions",
     "TypeUsage",
     "UnknownName",
@@ -337,8 +353,8 @@ _MODULES: Final = {
     "placement.storage.pools.policy": "VolumePolicy",
     "placement.storage.pools.pools": "Pools",
     "placement.storage.pools.reports": "BackendReport PoolFacts VolumeService",
-    "placement.storage.pools.request": "Retry VolumeGroupRequest VolumeRequest VolumeRequestChanges VolumeSpec "
-    "VolumeType",
+    "placement.storage.pools.request": "Retry VolumeGroupRequest VolumeRequest "
+    "VolumeRequestChanges VolumeSpec VolumeType",
     "placement.storage.pools.volumes": "Volume",
     "placement.storage.pools.weighers.base": "PoolWeigher",
     "placement.storage.scan": "PoolRanking WeigherScores",
@@ -350,11 +366,15 @@ _MODULES: Final = {
     "Service",
     "placement.types.host_classes": "HostClass",
     "placement.types.host_report": "HostReport Reported",
+    "placement.types.moves": "PendingMove",
+    "placement.types.networks": "NetworkMetadata",
     "placement.types.options": "CinderOptions ComputeOptions DefaultOptions FilterSchedulerOptions GpuOptions "
-    "MetricsOptions OptionGroup Options Ratios SchedulerOptions UpgradeLevelsOptions "
-    "WorkaroundsOptions",
+    "MetricsOptions NumaOptions OptionGroup Options PciOptions Ratios SchedulerOptions "
+    "UpgradeLevelsOptions WorkaroundsOptions",
+    "placement.types.pci_alias": "PciAliases",
     "placement.types.request": "Destination Flavor Image InstanceNumaCell InstanceNumaTopology PciRequest Request "
-    "RequestChanges RequestSpec ServerGroup",
+    "RequestChanges RequestLevelParams RequestSpec RequestedNetwork ServerGroup "
+    "SpecRequestGroup=RequestGroup",
     "placement.weighers.base": "Formula Weigher",
 }
 """Where the names are; ``new=old`` where one has another name there."""
