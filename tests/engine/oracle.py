@@ -220,7 +220,7 @@ class Oracle:
                 kept = request.server_group if isinstance(request.server_group, str) else None
                 shown = dict(request.image_properties) if self._keeps_images() else {}
                 owner = request.project_id, request.user_id
-                guest = Guest(uuid, node, resources, request.flavor, shown, kept, True, *owner)
+                guest = Guest(uuid, node, resources, request.flavor, shown, kept, True, *owner, request.spec.is_bfv)
                 self.world.claim(guest)
                 return guest, weight
         return None

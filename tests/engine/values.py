@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hostler.placement.filters import BUILTIN_FILTERS
 from hostler.placement.fleet.fleet import Inventory
 from hostler.placement.policy.policy import Policy
-from hostler.placement.types.host import Aggregate, Host, Service
+from hostler.placement.types.host import DERIVED, Aggregate, Host, Service
 from hostler.placement.types.request import Destination, Flavor, Image, RequestSpec
 from hostler.placement.weighers import BUILTIN_WEIGHERS
 from hostler.placement.weighers.packing import PACKING_WEIGHERS
@@ -96,7 +96,7 @@ templates = st.builds(
             "vcpus_used": st.integers(0, 1),
             "cpu_allocation_ratio": st.sampled_from([4.0, 1.0, 1.5, 0.3]),
             "total_usable_ram_mb": st.sampled_from([4096, 8192]),
-            "free_ram_mb": st.sampled_from([-1, -1, -1, 2048, 3000, -512]),
+            "free_ram_mb": st.sampled_from([DERIVED, DERIVED, DERIVED, 2048, 3000, -1, -512]),
             "ram_allocation_ratio": st.sampled_from([1.0, 1.3]),
             "reserved_ram_mb": st.sampled_from([0, 512]),
             "total_usable_disk_gb": st.sampled_from([40, 100, 20, 0]),

@@ -11,7 +11,7 @@ from typing import Any
 
 from hostler.placement.fleet.fleet import Inventory
 from hostler.placement.types.errors import InUse
-from hostler.placement.types.host import Aggregate, Host, NumaTopology, PciPool, Service
+from hostler.placement.types.host import DERIVED, Aggregate, Host, NumaTopology, PciPool, Service
 from hostler.placement.types.request import Flavor, ServerGroup
 
 FIGURES = ("vcpus_used", "free_ram_mb", "free_disk_mb", "num_instances", "num_io_ops", "failed_builds")
@@ -80,18 +80,18 @@ class Node:
         flavor = guest.flavor
         if flavor is not None:
             self.free_ram_mb -= sign * flavor.memory_mb
-            self.free_disk_mb -= sign * (flavor.root_gb + flavor.ephemeral_gb) * 1024
+            self.free_disk_mb -= sign * guest.local_disk_gb * 1024
             self.vcpus_used += sign * flavor.vcpus
             self.num_instances += sign
             self.num_io_ops += sign * guest.building
 
 
 def free_figures(host: Host) -> tuple[int, int]:
-    """What is free by the host's report; by the totals where it reports nothing (-1)."""
+    """Free memory and disk as reported, or by the totals if the host does not report them."""
     ram, disk = host.free_ram_mb, host.free_disk_mb
-    if ram == -1:
+    if ram == DERIVED:
         ram = host.total_usable_ram_mb - host.reserved_ram_mb
-    if disk == -1:
+    if disk == DERIVED:
         disk = (host.total_usable_disk_gb - host.reserved_disk_gb) * 1024 - host.disk_mb_used
     return ram, disk
 
@@ -134,6 +134,15 @@ class Guest:
     building: bool = False
     project_id: str = ""
     user_id: str = ""
+    is_bfv: bool = False
+
+    @property
+    def local_disk_gb(self) -> int:
+        """Local disk by Nova's resource tracker: no root disk if the guest boots from a volume, and whole GiB of
+        swap."""
+        assert self.flavor is not None
+        root = 0 if self.is_bfv else self.flavor.root_gb
+        return root + self.flavor.ephemeral_gb + self.flavor.swap // 1024
 
 
 class World:
