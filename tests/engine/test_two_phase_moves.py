@@ -114,7 +114,7 @@ def test_a_guest_stands_on_both_hosts_while_it_moves() -> None:
     place(e, 1)
     e.begin_move(GUEST, asks())
     assert [GUEST in e.fleet.instances(row) for row in range(3)] == [True, True, False]
-    assert place(e, 2, vcpus=0, scheduler_hints={"different_host": (GUEST,)}) == "c"
+    assert place(e, 2, vcpus=1, scheduler_hints={"different_host": (GUEST,)}) == "c"
 
 
 def test_both_ends_count_in_a_server_group() -> None:
