@@ -150,7 +150,7 @@ def problems_of(config: Config) -> Iterator[tuple[KeyPath, str]]:
         except InvalidValue as error:
             yield ("operation", "http"), str(error)
     if config.data.folder == MEMORY:
-        yield ("data", "folder"), f"{MEMORY} is no folder: leave the key out, and nothing outlives the process"
+        yield ("data", "folder"), f"{MEMORY} is not a folder: remove the key to run without durable state"
     if not config.operation.insecure:
         yield from exposures(rpc.auth, rpc.listen, config.placement)
     try:

@@ -125,7 +125,7 @@ def test_a_consumer_that_is_on_no_host_hints_at_none(engine: Engine) -> None:
     model.apply(c.CreateProvider(uuid=pool, name="pool", now=1.0))
     model.apply(c.AddInventory(provider=pool, resource_class="DISK_GB", inventory=Inventory(total=9), now=1.0))
     model.apply(taking(model, "pool", DISK_GB=5))
-    hinted = Request(spec=RequestSpec(flavor=SMALL.flavor, scheduler_hints={"different_host": (ONE,)}))
+    hinted = Request(spec=RequestSpec(flavor=SMALL.flavor, scheduler_hints={"different_host": (ONE,)}, prepare=False))
     assert engine.place(hinted).placed
     engine.fleet.check()
 

@@ -233,12 +233,12 @@ async def test_a_flipped_bit_in_the_log_is_said_and_all_before_it_is_kept(killed
     assert len(kept) > 3
 
 
-async def test_a_log_that_was_cut_in_the_middle_of_a_write_is_a_crash_and_no_damage(killed: Path) -> None:
+async def test_a_log_that_was_cut_in_the_middle_of_an_acknowledged_write_is_reported(killed: Path) -> None:
     log = killed / "journal-0000000000000001.sqlite-wal"
     data = log.read_bytes()
     log.write_bytes(data[:-3000])
     found, ledger = await recovered(killed)
-    assert found.damage == []
+    assert found.damage == ["commands 200 to 200 were acknowledged and are not there"]
     assert found.last == ledger.accounts["a"] == 199
 
 

@@ -196,7 +196,7 @@ def test_who_may_not_and_whose_token_is_no_good_is_told_so_by_exit_code_5(run: R
     expired = run("token", "create", "eve", "--days", "0.000001")[1].strip()
     time.sleep(0.3)
     for shown, said in (
-        (token, "user eve is no reader of cloud"),
+        (token, "user eve does not have the role reader in cloud"),
         (expired, "the token is wrong, expired or revoked"),
         ("hst_no_such", "the token is wrong, expired or revoked"),
         ("nonsense", "the token is wrong, expired or revoked"),
@@ -315,9 +315,7 @@ def test_a_guest_that_is_moved_keeps_its_size_and_one_that_is_resized_what_is_no
     assert run("release", uuid_of(60))[0] == 0
 
 
-def test_a_guest_whose_flavor_cannot_be_told_from_what_it_holds_is_not_moved_as_another(
-    run: Run, daemon: Daemon
-) -> None:
+def test_a_guest_is_moved_by_what_was_asked_for_even_if_its_flavor_cannot_be_derived(run: Run, daemon: Daemon) -> None:
     with daemon.client() as client:
         size = {"vcpus_total": 4, "total_usable_ram_mb": 4_096}
         client.call("add_hosts", {"hosts": [{"host": f"gpu-{number}", **size} for number in range(2)]})
@@ -326,8 +324,7 @@ def test_a_guest_whose_flavor_cannot_be_told_from_what_it_holds_is_not_moved_as_
             client.call("set_inventory", {"name": f"card-{number}", "inventories": {"VGPU": {"total": 1}}})
     shape = ("--vcpus", "1", "--memory-mb", "64", "--extra-spec", "resources:VGPU=1")
     assert run("place", "--uuid", uuid_of(62), *shape)[0] == 0
-    code, said = run("move", uuid_of(62))
-    assert (code, "holds VGPU as well" in said, "give its complete size" in said) == (1, True, True)
+    assert run("move", uuid_of(62))[0] == 0
     assert run("move", uuid_of(62), *shape)[0] == 0
     assert run("release", uuid_of(62))[0] == 0
 

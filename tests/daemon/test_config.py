@@ -254,10 +254,10 @@ def test_a_bad_configuration_is_an_invalid_value_of_its_first_key() -> None:
     [
         ("", None),
         ("[data]\nfolder = 'd'\n", "d"),
-        ("[placement]\nlisten = '127.0.0.1:1'\ndata = 'p'\n", "p"),
-        ("[placement]\nlisten = '127.0.0.1:1'\n", None),
+        ("[rpc]\nauth = 'none'\n[placement]\nlisten = '127.0.0.1:1'\ndata = 'p'\n", "p"),
+        ("[rpc]\nauth = 'none'\n[placement]\nlisten = '127.0.0.1:1'\n", None),
         ("[placement]\ndata = 'p'\n", None),
-        ("[data]\nfolder = 'd'\n[placement]\nlisten = '127.0.0.1:1'\ndata = 'p'\n", "d"),
+        ("[data]\nfolder = 'd'\n[rpc]\nauth = 'none'\n[placement]\nlisten = '127.0.0.1:1'\ndata = 'p'\n", "d"),
     ],
 )
 def test_there_is_one_folder_for_all_that_is_served(tmp_path: Path, text: str, folder: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -99,8 +100,12 @@ def test_with_nothing_left_to_begin_with_the_start_is_refused_and_nothing_is_tou
             for first in (0, 5):
                 place(client, *range(first, first + 5))
                 client.call("snapshot")
+            data = tmp_path / "data"
+            for _ in range(600):  # the first segment is deleted beside the service
+                if not (data / "journal-0000000000000001.sqlite").exists():
+                    break
+                time.sleep(0.1)
         daemon.kill()
-        data = tmp_path / "data"
         assert not (data / "journal-0000000000000001.sqlite").exists(), "compacted"
         for snapshot in data.glob("snapshot-*"):
             flip(snapshot / "state", 0.5)
