@@ -295,7 +295,6 @@ def test_hosts_whose_figures_are_not_what_their_allocations_say_are_found(fleet:
         ({"num_io_ops": float("nan")}, InvalidValue),
         ({"free_ram_mb": 2.0**60}, InvalidValue),
         ({"free_ram_mb": "1"}, InvalidValue),
-        ({"free_ram_mb": 1, "speed": 2}, UnknownName),
     ],
 )
 def test_reports_that_cannot_be_are_refused(fleet: Fleet, figures: Any, error: Any) -> None:

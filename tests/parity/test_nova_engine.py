@@ -177,7 +177,7 @@ def test_a_case_that_breaks_is_a_difference_and_does_not_hide_the_others(
         ("text.json", b'{"id": "1"}', "it has no aggregates, config"),
         ("binary.jsonl", b"\xff\xfe\x00", "cannot be read"),
         ("plain.jsonl.gz", b"{}", "cannot be read"),
-        ("torn.jsonl.gz", gzip.compress(b"{}\n" * 10_000, mtime=0)[:-12], "no recorded case|cannot be read"),
+        ("torn.jsonl.gz", gzip.compress(b"{}\n" * 10_000, mtime=0)[:-12], "not a recorded case|cannot be read"),
         ("deep.json", b"[" * 100_000, "is not JSON"),
     ],
 )

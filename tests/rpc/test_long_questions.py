@@ -18,7 +18,7 @@ from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.request import Flavor, Request, RequestSpec
 
 from ..patience import HANG_SECONDS
-from .serving import serving
+from .serving import serving, until
 
 ASKED = {"request": asked(Request(spec=RequestSpec(flavor=Flavor(name="small", vcpus=1, memory_mb=512, root_gb=1))))}
 QUESTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -101,7 +101,7 @@ async def test_a_child_that_nobody_waits_for_any_more_is_ended(monkeypatch: pyte
         service, before = served.service, children()
         with trio.move_on_after(0.2):
             await service.ask_aside(service.newcomer(local=True), queries.Capacity())
-        assert children() == before
+        await until(lambda: children() == before)
 
 
 async def test_a_child_that_dies_is_an_error(all_long: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,6 +243,8 @@ async def test_nothing_is_lost_or_doubled_however_often_the_connection_breaks() 
     print(f"seed {seed}")
     chance = random.Random(seed)
     async with cloud("operator") as (served, admin, operator):
+        room = {"vcpus_total": 1_000, "total_usable_ram_mb": 1 << 20, "total_usable_disk_gb": 10_000}
+        await admin.call("add_hosts", {"hosts": [{"host": "large", **room}]})
         await operator.call("watch", {"kinds": ["decisions"]})
         seen: list[tuple[int, str]] = []
 
@@ -253,7 +255,7 @@ async def test_nothing_is_lost_or_doubled_however_often_the_connection_breaks() 
             nursery.start_soon(watch)
             for turn in range(60):
                 numbers = [100 + 3 * turn + each for each in range(3)]
-                requests = [asked(number, project=f"p{1 + number % 2}", vcpus=0) for number in numbers]
+                requests = [asked(number, project=f"p{1 + number % 2}", vcpus=1) for number in numbers]
                 await admin.call("place_many", {"requests": requests})
                 await trio.sleep(chance.choice([0, 0, 0.001, 0.01]))
                 if chance.random() < 0.4 and len(served.server.watchers):

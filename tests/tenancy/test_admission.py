@@ -12,6 +12,7 @@ from hostler.core import engine_commands as p
 from hostler.core.machine import catalog_queries as k
 from hostler.core.machine import queries as q
 from hostler.core.tenancy import commands as c
+from hostler.placement.types.options import FilterSchedulerOptions
 from hostler.placement.types.request import Flavor, Image, RequestSpec, ServerGroup
 from tests.core.orders import uuid_of
 
@@ -29,6 +30,11 @@ ALLOWED: Final[dict[str, list[Any]]] = {
     "requested_destination": [None],
     "pci_requests": [[]],
     "numa_topology": [None],
+    "requested_resources": [[]],
+    "request_level_params": [None],
+    "requested_networks": [[]],
+    "network_metadata": [None],
+    "prepare": [None],
 }
 CELL: Final = {"id": 0, "cpuset": [0], "memory": 1_024}
 REFUSED: Final[dict[str, list[Any]]] = {
@@ -68,6 +74,11 @@ REFUSED: Final[dict[str, list[Any]]] = {
     "requested_destination": [{"host": "node-0"}, {}],
     "pci_requests": [[{"count": 1, "spec": [{"vendor_id": "1"}]}]],
     "numa_topology": [{"cells": [CELL]}],
+    "requested_resources": [[{"resources": {"VCPU": 1}}]],
+    "request_level_params": [{}],
+    "requested_networks": [[{}]],
+    "network_metadata": [{}],
+    "prepare": [True, False],
 }
 EVERY_SPEC: Final = [(name, value) for name in REFUSED for value in REFUSED[name]]
 EVERY_ALLOWED: Final = [(name, value) for name in ALLOWED for value in ALLOWED[name]]
@@ -76,6 +87,8 @@ EVERY_ALLOWED: Final = [(name, value) for name in ALLOWED for value in ALLOWED[n
 def world() -> Any:
     """Guest 1 is ann's in a1, guest 2 bob's in b1."""
     made = two_domains()
+    filters = [*FilterSchedulerOptions().enabled_filters, "SameHostFilter", "DifferentHostFilter"]
+    do(made, p.SetPolicy(policy={"filter_scheduler": {"enabled_filters": filters}}))
     placed(made, "ann", "a1", 1)
     placed(made, "bob", "b1", 2)
     return made
