@@ -87,7 +87,7 @@ class Plan:
             self._look(position)
             position += 1
             if self._known is shared is not self.context.compiled.batch:
-                # What was numbered has been dropped: begin anew, with numbers of this plan's own.
+                # What was numbered has been dropped: start again with numbers of this plan's own.
                 self._known, position = Numbered(), 0
                 specs = self._known.specs if plain else {}
                 self.which.fill(ALONE)

@@ -75,7 +75,7 @@ class Signature:
         disk_mb = estimate if candidates_given else flavor.local_disk_mb(is_bfv=request.spec.is_bfv)
         self.shape = fleet.shape(self.resources, flavor.vcpus, flavor.memory_mb, disk_mb)
         self.class_judges: list[tuple[int, ClassResults]] = []
-        """(stage, verdicts by class), in the order of the stages."""
+        """(stage, results by class), in the order of the stages."""
         self.row_judges: list[tuple[Stage, RowCache]] = []
         self.row_values: list[RowValues] = []
         self.selections: list[Stage] = []

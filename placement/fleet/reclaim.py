@@ -1,7 +1,7 @@
-"""Interned values that nothing refers to any more are given back: host classes, aggregates, statistics, metrics,
+"""Interned values without references are given back: host classes, aggregates, statistics, metrics,
 addresses, PCI states, shapes, projects and users. No answer depends on when that happens.
 
-It is done at the beginning of commands, so that no id is in anybody's hands, and while no other version is held, whose
+It is done at the beginning of commands, so that no caller holds an id, and while no other version is held, whose
 records name ids. What is kept without use is bounded: as many values as are used, and a little more.
 """
 

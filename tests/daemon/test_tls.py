@@ -103,7 +103,7 @@ async def test_a_client_whose_certificate_is_no_good_is_told_so_by_an_alert(
                 context = client_context(authority.ca, *shown)
                 context.maximum_version = version
                 assert expected in await refusal(address, context)
-        assert "no TLS with a client: its certificate is invalid: certificate has expired" in daemon.log()
+        assert daemon.log().count("no TLS with a client") == 1  # of unknown peers one line, and then a count
         assert whoever_shows(authority, "ann.example")(address) == "ann"
 
 
@@ -130,7 +130,7 @@ async def test_whoever_speaks_tls_where_there_is_none_or_none_where_there_is_lea
         assert "this port speaks TLS, and nothing else (use tls:" in await refusal(f"tcp:localhost:{tls}", None)
         context = client_context(authority.ca)
         assert "the service speaks no TLS there (is tcp: meant" in await refusal(f"tls:localhost:{tcp}", context)
-        assert "this is TLS, which is not spoken on this port" in daemon.log()
+        assert daemon.log().count("this port speaks TLS, and nothing else") == 1  # the first line of unknown peers
         with socket.create_connection(("localhost", tls)) as stranger:  # who says nothing holds up nobody
             assert whoever_shows(authority, "ann.example")(address) == "ann"
             stranger.shutdown(socket.SHUT_WR)

@@ -12,7 +12,7 @@ from tests.core.orders import hosts, uuid_of
 
 from .processes import Daemon
 
-SPEC = {"flavor": {"name": "small", "vcpus": 0, "memory_mb": 1}}
+SPEC = {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1}}
 
 
 def place(client: BlockingClient, *numbers: int) -> None:
