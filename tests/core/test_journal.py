@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import trio
 from hostler.core.errors import DataDamaged, DataInUse, StorageFailed, UnreadableCommand
 from hostler.core.journal import store
 from hostler.core.journal.journal import Entry, Journal, Recovery
+from hostler.core.journal.progress import FILE
 from hostler.core.writer.writer import Writer, open_writer
 
 from .ledgers import Ledger, Pay
@@ -233,10 +235,26 @@ async def test_a_flipped_bit_in_the_log_is_said_and_all_before_it_is_kept(killed
     assert len(kept) > 3
 
 
-async def test_a_log_that_was_cut_in_the_middle_of_an_acknowledged_write_is_reported(killed: Path) -> None:
-    log = killed / "journal-0000000000000001.sqlite-wal"
-    data = log.read_bytes()
-    log.write_bytes(data[:-3000])
+def cut_last_write(folder: Path) -> None:
+    """Shorten the write-ahead log to the middle of its last transaction."""
+    log = folder / "journal-0000000000000001.sqlite-wal"
+    log.write_bytes(log.read_bytes()[:-3000])
+
+
+async def test_a_log_that_was_cut_in_the_middle_of_a_write_is_a_crash_and_no_damage(killed: Path) -> None:
+    cut_last_write(killed)
+    with (killed / FILE).open("r+b") as mark:  # the process died before command 200 was known to be durable
+        mark.seek(32)
+        assert struct.unpack("<Q", mark.read(8)) == (200,)
+        mark.seek(32)
+        mark.write(struct.pack("<Q", 199))
+    found, ledger = await recovered(killed)
+    assert found.damage == []
+    assert found.last == ledger.accounts["a"] == 199
+
+
+async def test_an_acknowledged_command_that_the_log_lost_is_reported(killed: Path) -> None:
+    cut_last_write(killed)
     found, ledger = await recovered(killed)
     assert found.damage == ["commands 200 to 200 were acknowledged and are not there"]
     assert found.last == ledger.accounts["a"] == 199

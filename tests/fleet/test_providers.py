@@ -301,6 +301,11 @@ def test_reports_that_cannot_be_are_refused(fleet: Fleet, figures: Any, error: A
     refused(fleet, error, next(reversed(figures)), "report", "n0", **figures)
 
 
+def test_a_reported_field_that_does_not_exist_is_a_wrong_keyword(fleet: Fleet) -> None:
+    with pytest.raises(TypeError, match="speed"):
+        fleet.report("n0", free_ram_mb=1, speed=2)  # type: ignore[call-arg]  # the point of the test
+
+
 def test_the_bytes_of_a_fleet_count_its_columns_and_names(fleet: Fleet) -> None:
     assert fleet.nbytes() > fleet.store.nbytes > 64 * 500
     assert np.count_nonzero(fleet.is_host) == 3
