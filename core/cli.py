@@ -46,6 +46,8 @@ EXTRAS: Final = {
 }
 """Modules of optional dependencies, and the extras that install them."""
 SUMMARIES: Final = {
+    "audit": "Rebuild the audit log from a journal.",
+    "backup": "Copy the running service's state into a new folder.",
     "config": "Check or show the configuration of the service.",
     "demo": "Play a day of a cloud, or a real trace, and show what the scheduler did.",
     "domain": "Domains: customers, with projects and users of their own.",

@@ -33,7 +33,8 @@ cdef int derive_row(double* block, int64_t stride, int32_t row) except -1:
         at[ROOM_THIN * stride] = at[ROOM_THICK * stride] = INFINITY if at[ENDLESS * stride] != 0.0 else -INFINITY
         at[VIRTUAL_THIN * stride] = at[VIRTUAL_THICK * stride] = -1.0
         return 0
-    base = total - floor(total * (at[RESERVED_PERCENTAGE * stride] / 100.0))
+    # Python's floor is a whole number, which has no -0.0; adding 0.0 removes the sign.
+    base = total - (floor(total * (at[RESERVED_PERCENTAGE * stride] / 100.0)) + 0.0)
     virtual = base - provisioned
     if free < virtual:
         virtual = free

@@ -15,7 +15,7 @@ from ..machine.machine import ServiceMachine
 from ..machine.replaying import begin, records
 from ..process.audit import line_of
 
-audit = cyclopts.App(name="audit", help="Make the audit log anew from a journal.")
+audit = cyclopts.App(name="audit", help="Rebuild the audit log from a journal.")
 
 
 @audit.default

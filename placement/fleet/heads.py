@@ -58,9 +58,10 @@ class Heads:
 
     def enter(self, head: Head) -> None:
         """Move the state to ``head``. O(1) if it is there, else O(changes between the two), plus the cost of
-        ``Services.advance`` if the times differ."""
+        ``Services.advance`` if the times differ. No-op while the history moves: an operation that is undone or redone
+        works on the state as it is, whichever handle it was made with."""
         present = self.present
-        if present is head:
+        if present is head or self._history.moving:
             return
         if head.version is None:
             raise RuntimeError("a head of another fleet")

@@ -55,6 +55,8 @@ class History:
     def __init__(self) -> None:
         self._present = Version()
         self._latest: weakref.ref[Version] | None = None
+        self.moving = False
+        """True while operations are undone and redone."""
         self.before_leaving: Callable[[], object] = lambda: None
         """Called before the state goes to another version."""
 
@@ -101,13 +103,17 @@ class History:
             chain.append(chain[-1].toward)
         if chain[-1] is not self._present:
             raise RuntimeError("a version of another state")
-        for here, nearer in zip(reversed(chain[:-1]), reversed(chain[1:]), strict=True):
-            backwards = [(operation, not forward) for operation, forward in reversed(here.path)]
-            for operation, forward in backwards:
-                if forward:
-                    operation.redo()
-                else:
-                    operation.undo()
-            nearer.toward, nearer.path = here, backwards
-            here.toward, here.path = None, []
+        self.moving = True
+        try:
+            for here, nearer in zip(reversed(chain[:-1]), reversed(chain[1:]), strict=True):
+                backwards = [(operation, not forward) for operation, forward in reversed(here.path)]
+                for operation, forward in backwards:
+                    if forward:
+                        operation.redo()
+                    else:
+                        operation.undo()
+                nearer.toward, nearer.path = here, backwards
+                here.toward, here.path = None, []
+        finally:
+            self.moving = False
         self._leave(target)

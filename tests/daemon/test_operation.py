@@ -237,6 +237,7 @@ def test_sigterm_answers_what_is_under_way_and_exits_with_0(daemon: Daemon) -> N
 
 def test_sigterm_answers_every_request_that_was_read_and_no_answer_is_lost_on_the_way(tmp_path: Path) -> None:
     with Daemon(tmp_path, "--rpc", "tcp:127.0.0.1:0", config="[rpc]\nauth = 'none'\n") as daemon:
+        until(lambda: "tcp:127.0.0.1" in daemon.log())
         (port,) = {int(found) for found in re.findall(r"tcp:127\.0\.0\.1:(\d+)", daemon.log())}
         with daemon.client() as client:
             client.call("add_hosts", AddHosts(hosts=hosts(200)))
