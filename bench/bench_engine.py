@@ -37,7 +37,7 @@ class Stream:
     def placed(self, batch: Sequence[Request]) -> list[str]:
         """Uuids of a batch's guests that are on a host."""
         names = [request.instance_uuids[0] for request in batch]
-        return [name for name in names if self.engine.context.rows_holding(name)]
+        return [name for name in names if self.engine._context.rows_holding(name)]
 
 
 def _time(benchmark: BenchmarkFixture, stream: Stream, target: Callable[[Sequence[Request]], object]) -> None:
@@ -107,6 +107,6 @@ def test_first_decision(benchmark: BenchmarkFixture, hosts: int) -> None:
     (request,) = make_requests(engine.fleet, 1)
 
     def forget() -> None:
-        engine.context.compiled.forget()
+        engine._context.compiled.forget()
 
     in_rounds(benchmark, engine.place, request.with_changes(instance_uuids=()), setup=forget, rounds=ROUNDS)

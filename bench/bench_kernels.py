@@ -23,7 +23,7 @@ GUESTS = 1_000
 def ranked() -> tuple[Fleet, Ranking, int]:
     """A fleet, the ranking of one flavor over it, and the flavor's shape."""
     engine = Engine(make_fleet(HOSTS), make_policy("nova"))
-    signature = engine.context.signature(make_requests(engine.fleet, 1)[0])
+    signature = engine._context.signature(make_requests(engine.fleet, 1)[0])
     return engine.fleet, signature.ranking, signature.shape
 
 

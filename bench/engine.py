@@ -134,7 +134,7 @@ def run(
     batches = [made[start : start + batch] for start in range(0, len(made), batch)]
     placing, guests = under_load(engine, batches, _place_singly if single else place_together, seed)
     grown = _resident() - unmeasured + loaded - before
-    fleet_bytes, ranking_bytes = engine.fleet.nbytes(), engine.context.compiled.nbytes
+    fleet_bytes, ranking_bytes = engine.fleet.nbytes(), engine._context.compiled.nbytes
     return Result(
         hosts=hosts,
         decisions=requests,
@@ -150,7 +150,7 @@ def run(
         release_cpu_us=round(guests.clock.per(guests.clock.cpu), 3),
         released=guests.clock.count,
         first_decision_ms=round(first * 1e3, 3),
-        signatures=len(engine.context.compiled.by_content),
+        signatures=len(engine._context.compiled.by_content),
         load_seconds=round(loading.wall, 4),
         load_cpu_seconds=round(loading.cpu, 4),
         bytes_per_host=round((fleet_bytes + ranking_bytes) / hosts, 1),

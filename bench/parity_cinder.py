@@ -205,7 +205,7 @@ def _filter_properties(case: Case, engine: VolumeEngine, project_id: str) -> Fil
         operation=case.get("operation", "create_volume"),
         exists_on=request.get("vol_exists_on"),
         retry=retry(request.get("retry")),
-        instance_host=engine.context.instance_host,
+        instance_host=engine._context.instance_host,
     )
 
 
@@ -251,7 +251,7 @@ def _weighers(case: Case, file: Mapping[str, Any]) -> Found:
     if difference is not None:
         return difference, None
     filter_properties = _filter_properties(case, engine, file.get("project_id", ""))
-    ranking = engine.context.ranking(filter_properties)
+    ranking = engine._context.ranking(filter_properties)
     names = [engine.pools.fact(row).backend_id for row in ranking.rows.tolist()]
     if isinstance(case["order"], dict):
         return None, CRASHED % case["order"]["error"]
@@ -329,7 +329,7 @@ def _ranked(trial: VolumeEngine, request: VolumeRequest, others: Mapping[str, An
         row = trial.pools.row_of.get(request.retry.backends[-1])
         if row is not None:
             trial.pools.consume(row, -request.spec.size_gb)
-    ranking = trial.context.ranking(trial.context.filter_properties(request, **others))
+    ranking = trial._context.ranking(trial._context.filter_properties(request, **others))
     names = (trial.pools.fact(row).backend_id for row in ranking.rows.tolist())
     return list(zip(names, ranking.weights.tolist(), strict=True))
 
@@ -355,7 +355,7 @@ def _groups(case: Case, file: Mapping[str, Any]) -> Found:
         volumes=tuple(VolumeRequest(spec=spec(each), user_id="user") for each in case["volumes"]),
         group_type=volume_type(case["group_type"]),
     )
-    order, why = group_order(engine.context, request)
+    order, why = group_order(engine._context, request)
     if not same_order(order, case["order"]):
         return f"order {order} != {case['order']} ({why})", None
     chosen = order[0][0] if order else None

@@ -164,7 +164,7 @@ def run(*, hosts: int, shapes: int, requests: int, seed: int = 1) -> Result:
         placed=guests.came,
         cpu_us_per_decision=round(placing.per(placing.cpu), 3),
         release_cpu_us=round(guests.clock.per(guests.clock.cpu), 3),
-        ranking_bytes_per_host=round(engine.context.compiled.nbytes / hosts, 1),
+        ranking_bytes_per_host=round(engine._context.compiled.nbytes / hosts, 1),
         bar=BARS.get((hosts, shapes)),
     )
 

@@ -85,7 +85,7 @@ class _Placing:
         if ahead >= len(self._uuids):
             missing = ahead + 1 - len(self._uuids)  # those before may have brought their own
             count = max(missing, min(self._count - position, _UUIDS))
-            made = make_many(self.state.engine.context.uuid_seed, self._behind + len(self._uuids), count)
+            made = make_many(self.state.engine._context.uuid_seed, self._behind + len(self._uuids), count)
             self._uuids += [format_uuid(high, low) for high, low in made.tolist()]
         return self.state.request(asked, self.now, (self._uuids[ahead],))
 

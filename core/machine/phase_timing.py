@@ -69,7 +69,7 @@ class PhaseSampler:
         clock, began = self._clock, self._clock()
         check_request(request)
         engine.advance(request.now)
-        signature = engine.context.signature(request)
+        signature = engine._context.signature(request)
         compiled = clock()
         for _, results in signature.owner.row_judges:
             results.refresh()
@@ -77,7 +77,7 @@ class PhaseSampler:
         for values in signature.owner.row_values:
             values.cache.refresh()
         valued = clock()
-        if engine.context.ranked_way(request) is None:
+        if engine._context.ranked_way(request) is None:
             way, (filters, weighers, repeated) = "scan", self._scanned(engine, request)
         else:
             way, (filters, weighers, repeated) = "index", self._ranked(engine, request, signature)

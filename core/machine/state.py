@@ -204,7 +204,7 @@ class ServiceState:
         count = max(len(request.instance_uuids), 1)
         total = {INSTANCES: count}
         try:
-            query = self.engine.context.signature(request).requirements.query
+            query = self.engine._context.signature(request).requirements.query
         except NoValidHost:
             return {}
         for group in query.groups:

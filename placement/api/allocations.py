@@ -56,7 +56,7 @@ def show_consumer(fleet: Fleet, uuid: str) -> ConsumerView | None:
     uuid = normal_uuid(uuid, "consumer_uuid")
     consumer = find_consumer(fleet, uuid)
     if consumer < 0:
-        vacant = fleet.registry.vacant.get(uuid)
+        vacant = fleet._registry.vacant.get(uuid)
         return None if vacant is None else ConsumerView(allocations={}, **vacant._asdict())
     _, _, _, _, project, user, *_ = fleet.kernel.consumer(consumer)
     note = note_of(fleet, consumer)
@@ -188,7 +188,7 @@ def _by_uuid(consumers: Mapping[str, c.ConsumerAllocations]) -> dict[str, c.Cons
 def _known(fleet: Fleet, uuid: str) -> Note | Vacant | None:
     """What is known of a consumer, None if nothing. O(1)."""
     consumer = find_consumer(fleet, uuid)
-    return note_of(fleet, consumer) if consumer >= 0 else fleet.registry.vacant.get(uuid)
+    return note_of(fleet, consumer) if consumer >= 0 else fleet._registry.vacant.get(uuid)
 
 
 def _check_consumer_generation(fleet: Fleet, uuid: str, given: int | UnsetType | None) -> None:
@@ -314,7 +314,7 @@ def _kept(fleet: Fleet, writing: Writing) -> _Kept:
 def _enter(fleet: Fleet, writing: Writing, kept: _Kept) -> None:
     """Replace the consumer with one that has the new allocations; without any, it is removed, or recorded as vacant if
     it is new."""
-    vacant = fleet.registry.vacant
+    vacant = fleet._registry.vacant
     before = vacant.get(writing.uuid)
     after = None
     if not writing.new and writing.consumer < 0:
@@ -383,9 +383,9 @@ def _shape(fleet: Fleet, row: int, resources: Mapping[int, int], kept: _Kept, st
 def _put_vacant(fleet: Fleet, uuid: str, before: Vacant | None, after: Vacant | None) -> None:
     def put(value: Vacant | None) -> None:
         if value is None:
-            fleet.registry.vacant.pop(uuid, None)
+            fleet._registry.vacant.pop(uuid, None)
         else:
-            fleet.registry.vacant[uuid] = value
+            fleet._registry.vacant[uuid] = value
 
     fleet.change_log.make(partial(put, after), partial(put, before))
 

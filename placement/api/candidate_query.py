@@ -60,7 +60,7 @@ def candidates(
 def _preferred(fleet: Fleet, preferred: Iterable[str] | None, seed: int | tuple[int, ...] | None) -> list[int]:
     """Trees to search first: those of ``preferred`` providers, in order; with a seed the others follow in random
     order."""
-    layout = fleet.index.layout()
+    layout = fleet._index.layout()
     trees = [int(layout.tree_of[row]) for row in (find(fleet, uuid) for uuid in preferred or ()) if row >= 0]
     if seed is not None:
         trees += np.random.default_rng(seed).permutation(layout.trees).tolist()
@@ -112,7 +112,7 @@ def _distinct(ways: Iterable[Way]) -> NDArray[np.int32]:
 
 def _with_trees(fleet: Fleet, used: NDArray[np.int32]) -> NDArray[np.int32]:
     """All rows of the trees that the rows are in, tree after tree."""
-    layout = fleet.index.layout()
+    layout = fleet._index.layout()
     if layout.plain:
         return used
     trees = np.array(list(dict.fromkeys(layout.tree_of[used].tolist())), np.int64)

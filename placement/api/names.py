@@ -30,7 +30,7 @@ def create_trait(fleet: Fleet, command: c.CreateTrait) -> bool:
     if knows_trait(fleet, command.name):
         return False
     _check_custom(command.name, "trait")
-    _register(fleet, fleet.registry.traits, command.name, Registered(next_id(fleet.registry.traits), command.now))
+    _register(fleet, fleet._registry.traits, command.name, Registered(next_id(fleet._registry.traits), command.now))
     return True
 
 
@@ -43,12 +43,12 @@ def delete_trait(fleet: Fleet, command: c.DeleteTrait) -> None:
         raise NotFound(f"No such trait {cut(name)}.", field="trait")
     if name in provided_traits(fleet):
         raise Conflict(f"The trait {name} is in use by a resource provider.", field="trait")
-    _unregister(fleet, fleet.registry.traits, name)
+    _unregister(fleet, fleet._registry.traits, name)
 
 
 def knows_trait(fleet: Fleet, name: str) -> bool:
     """True for a standard trait, one that was created, and one that a provider has. O(1) for the first two."""
-    return name in standard_traits() or name in fleet.registry.traits or name in provided_traits(fleet)
+    return name in standard_traits() or name in fleet._registry.traits or name in provided_traits(fleet)
 
 
 def check_known_traits(fleet: Fleet, names: Iterable[str]) -> None:
@@ -67,7 +67,7 @@ def provided_traits(fleet: Fleet) -> frozenset[str]:
 def list_traits(fleet: Fleet, names: Iterable[str] | None, prefix: str | None, associated: bool | None) -> list[Named]:
     """See `PlacementModel.traits`."""
     provided = provided_traits(fleet)
-    custom = fleet.registry.traits
+    custom = fleet._registry.traits
     order = in_order(fleet, standard_traits() | custom.keys() | provided)
     if names is not None:
         wanted = frozenset(names)
@@ -82,7 +82,7 @@ def list_traits(fleet: Fleet, names: Iterable[str] | None, prefix: str | None, a
 def in_order(fleet: Fleet, traits: Iterable[str]) -> list[str]:
     """Traits as they are listed: the standard ones sorted, then those that were created, in the order they came, then
     others sorted. O(traits log traits)."""
-    standard, custom = standard_traits(), fleet.registry.traits
+    standard, custom = standard_traits(), fleet._registry.traits
 
     def place(name: str) -> tuple[int, int, str]:
         if name in standard:
@@ -96,7 +96,7 @@ def show_trait(fleet: Fleet, name: str) -> Named:
     """See `PlacementModel.trait`."""
     if not knows_trait(fleet, name):
         raise NotFound(f"No such trait(s): {cut(name)}.", field="trait")
-    return _named(fleet.registry.traits, name)
+    return _named(fleet._registry.traits, name)
 
 
 # resource classes
@@ -110,7 +110,7 @@ def create_resource_class(fleet: Fleet, command: c.CreateResourceClass) -> bool:
             return False
         raise Conflict(f"Conflicting resource class already exists: {name}", field="name")
     _check_custom(name, "resource class")
-    table = fleet.registry.resource_classes
+    table = fleet._registry.resource_classes
     _register(fleet, table, name, Registered(next_id(table, FIRST_CUSTOM), command.now))
     return True
 
@@ -124,7 +124,7 @@ def rename_resource_class(fleet: Fleet, command: c.RenameResourceClass) -> None:
     if knows_resource_class(fleet, new):
         raise Conflict(f"Resource class already exists: {new}", field="name")
     _check_custom(new, "resource class")
-    table = fleet.registry.resource_classes
+    table = fleet._registry.resource_classes
     entry = table.get(old) or Registered(next_id(table, FIRST_CUSTOM), command.now)
     _unregister(fleet, table, old)
     _register(fleet, table, new, Registered(entry.id, command.now))
@@ -136,12 +136,12 @@ def delete_resource_class(fleet: Fleet, command: c.DeleteResourceClass) -> None:
     _check_changeable(fleet, command.name, "delete")
     if _is_provided(fleet, command.name):
         raise Conflict(f"Cannot delete resource class {command.name}. Class is in use in inventory.", field="name")
-    _unregister(fleet, fleet.registry.resource_classes, command.name)
+    _unregister(fleet, fleet._registry.resource_classes, command.name)
 
 
 def knows_resource_class(fleet: Fleet, name: str) -> bool:
     """True for a standard class, one that was created, and one that a provider has. O(1), O(rows) for unknown ones."""
-    return name in STANDARD_CLASSES or name in fleet.registry.resource_classes or _is_provided(fleet, name)
+    return name in STANDARD_CLASSES or name in fleet._registry.resource_classes or _is_provided(fleet, name)
 
 
 def check_known_classes(fleet: Fleet, names: Iterable[str]) -> None:
@@ -153,7 +153,7 @@ def check_known_classes(fleet: Fleet, names: Iterable[str]) -> None:
 
 def list_resource_classes(fleet: Fleet) -> list[Named]:
     """See `PlacementModel.resource_classes`."""
-    custom = fleet.registry.resource_classes
+    custom = fleet._registry.resource_classes
     order = [*STANDARD_ORDER, *sorted(custom, key=lambda name: custom[name].id)]
     known = frozenset(order)
     order += [name for name in fleet.resource_classes if name not in known and _is_provided(fleet, name)]
@@ -164,14 +164,14 @@ def show_resource_class(fleet: Fleet, name: str) -> Named:
     """See `PlacementModel.resource_class`."""
     if not knows_resource_class(fleet, name):
         raise NotFound(f"No such resource class {cut(name)}.", field="name")
-    return _named(fleet.registry.resource_classes, name)
+    return _named(fleet._registry.resource_classes, name)
 
 
 def class_rank(fleet: Fleet, name: str) -> tuple[int, int, str]:
     """Sorts classes as their ids do in Placement: standard ones, created ones, others. O(1)."""
     if name in STANDARD_CLASSES:
         return (0, STANDARD_ORDER.index(name), name)
-    entry = fleet.registry.resource_classes.get(name)
+    entry = fleet._registry.resource_classes.get(name)
     return (2, 0, name) if entry is None else (1, entry.id, name)
 
 

@@ -58,7 +58,7 @@ class PlacementModel:
         rule = _RULES.get(type(command))
         if rule is None:
             raise InvalidValue(f"no such command: {shown(command)}", field="command")
-        self.fleet.reclaim.if_due()
+        self.fleet._reclaim.if_due()
         with self.fleet.history.undoing():
             return rule(self.fleet, command)
 

@@ -18,7 +18,7 @@ from .providers import find, show
 
 def providers(fleet: Fleet, name: str | None, uuid: str | None, group: RequestGroup | None) -> list[Provider]:
     """See `PlacementModel.providers`."""
-    rows = np.sort(fleet.index.layout().rows)
+    rows = np.sort(fleet._index.layout().rows)
     if name is not None:
         rows = rows[rows == fleet.names.find(name)]
     if uuid is not None:
@@ -38,4 +38,4 @@ def _able(fleet: Fleet, rows: NDArray[np.int32], group: RequestGroup) -> Mask:
     wish = wish_of(fleet, replace(group, suffix="_"))
     if wish.hopeless:
         return np.zeros(len(rows), bool)
-    return Rows(fleet, rows, rows, fleet.index.layout().tree_of[rows], None).able(prepared.slots[0], wish)
+    return Rows(fleet, rows, rows, fleet._index.layout().tree_of[rows], None).able(prepared.slots[0], wish)

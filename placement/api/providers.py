@@ -96,7 +96,7 @@ def create(fleet: Fleet, command: c.CreateProvider) -> Provider:
     except DuplicateName:
         raise _duplicate(fleet, uuid, command.name) from None
     with fleet.change_log.rewriting(rows):
-        fleet.trees.place(int(rows[0]), above)
+        fleet._trees.place(int(rows[0]), above)
     move_generation(fleet, int(rows[0]), 0, command.now)
     return show(fleet, int(rows[0]))
 
@@ -115,7 +115,7 @@ def update(fleet: Fleet, command: c.UpdateProvider) -> Provider:
 def delete(fleet: Fleet, command: c.DeleteProvider) -> None:
     """See `commands.DeleteProvider`."""
     row = found(fleet, command.uuid)
-    if fleet.trees.children(row):
+    if fleet._trees.children(row):
         raise Conflict(
             f"Unable to delete parent resource provider {command.uuid}: It has child resource providers.",
             field="uuid",
@@ -144,10 +144,10 @@ def _reparent(fleet: Fleet, row: int, command: c.UpdateProvider) -> None:
             return
         if present >= 0 and not command.may_move:
             _refuse_parent("re-parenting a provider is not currently allowed")
-    moved = fleet.trees.subtree(row)
+    moved = fleet._trees.subtree(row)
     generations = fleet.store.row["generation"][moved]
     try:
-        fleet.trees.move(row, above, "parent")
+        fleet._trees.move(row, above, "parent")
     except InvalidValue:
         _refuse_parent("creating loop in the provider tree is not allowed.")
     fleet.change_log.set_generations(moved, generations, command.now)

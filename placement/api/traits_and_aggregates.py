@@ -56,7 +56,7 @@ def set_aggregates(fleet: Fleet, command: c.SetAggregates) -> ProviderAggregates
 
 
 def _shown_traits(fleet: Fleet, row: int) -> ProviderTraits:
-    held, custom = in_order(fleet, fleet.host_class(row).traits), fleet.registry.traits
+    held, custom = in_order(fleet, fleet.host_class(row).traits), fleet._registry.traits
     times = [custom[name].updated for name in held if name in custom] if any(map(is_custom, held)) else []
     return ProviderTraits(generation=generation(fleet, row), traits=held, updated=max(times, default=None))
 
@@ -82,5 +82,5 @@ def _shown_aggregates(fleet: Fleet, row: int) -> ProviderAggregates:
 
 def _known(fleet: Fleet, uuid: str) -> Aggregate:
     """The aggregate of this uuid, with the name and metadata that were loaded, if it was."""
-    index = fleet.aggregate_table.find(uuid)
+    index = fleet._aggregate_table.find(uuid)
     return Aggregate(uuid=uuid, name=uuid) if index is None else fleet.aggregates[index]

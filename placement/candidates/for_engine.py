@@ -34,7 +34,7 @@ class TreeQuery:
 
     def candidates(self, root: int) -> Iterator[Amounts]:
         """All candidates in a tree, one after the other, those of the fallback last."""
-        layout = self._fleet.index.layout()
+        layout = self._fleet._index.layout()
         if self._fleet.store.row["root"][root] == root and layout.tree_of[root] >= 0:
             prepared = self._ready()
             for way in CandidateSearch(self._fleet, prepared, tree_steps=TREE_STEPS).within(int(layout.tree_of[root])):
@@ -50,7 +50,7 @@ class TreeQuery:
         """Which rows are roots of trees that have a candidate. O(rows), vectorised where that is enough."""
         if len(rows) <= FEW:
             return np.array([self.first(row) is not None for row in rows.tolist()], bool)
-        fleet, layout = self._fleet, self._fleet.index.layout()
+        fleet, layout = self._fleet, self._fleet._index.layout()
         trees = np.zeros(max(layout.trees, 1), bool)
         search = CandidateSearch(fleet, self._ready(), tree_steps=TREE_STEPS)
         for found in search.trees(None):

@@ -52,7 +52,7 @@ class CandidateSearch:
         self._effort, self._tree_steps = effort or Effort(), tree_steps
         self._preferred = list(dict.fromkeys(preferred))
         self._fleet, self._query, self._nested = fleet, query, nested
-        self._layout = fleet.index.layout()
+        self._layout = fleet._index.layout()
         self._suffixed = [at for at, slot in enumerate(query.slots) if slot.suffix]
         self._sums = _sums(query)
 

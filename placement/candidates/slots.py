@@ -100,7 +100,7 @@ def _resourceless(fleet: Fleet, group: RequestGroup) -> Wish | None:
 
 def wish_of(fleet: Fleet, group: RequestGroup) -> Wish:
     """What a group demands. O(host classes) for each trait and aggregate."""
-    index, hopeless, tree, outcast = fleet.index, False, -1, None
+    index, hopeless, tree, outcast = fleet._index, False, -1, None
     sets = (*(frozenset({trait}) for trait in sorted(group.required)), *group.any_of)
     if group.in_tree is not None:
         row = fleet.providers.uuids.get(group.in_tree)
@@ -124,16 +124,16 @@ def wish_of(fleet: Fleet, group: RequestGroup) -> Wish:
 
 def _aggregate_ids(fleet: Fleet, uuids: Iterable[str]) -> list[int]:
     """Ids of aggregates, without unknown ones."""
-    ids = [fleet.aggregate_table.find(uuid) for uuid in uuids]
+    ids = [fleet._aggregate_table.find(uuid) for uuid in uuids]
     return sorted(found for found in ids if found is not None)
 
 
 def _traits_mask(
     fleet: Fleet, required: Iterable[str], any_of: Iterable[Iterable[str]], forbidden: Iterable[str]
 ) -> Mask | None:
-    masks = [fleet.index.having(trait) for trait in sorted(required)]
-    masks += [fleet.index.having_any(choice) for choice in any_of]
-    masks += [~fleet.index.having(trait) for trait in sorted(forbidden)]
+    masks = [fleet._index.having(trait) for trait in sorted(required)]
+    masks += [fleet._index.having_any(choice) for choice in any_of]
+    masks += [~fleet._index.having(trait) for trait in sorted(forbidden)]
     return reduce(and_, masks) if masks else None
 
 

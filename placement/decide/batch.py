@@ -166,7 +166,7 @@ def place_batch(
     if not isinstance(requests, Iterable):
         raise InvalidValue(f"requests must be Requests in order, got {shown(requests)}", field="requests")
     batch = list(requests)
-    context.fleet.reclaim.if_due()
+    context.fleet._reclaim.if_due()
     decisions = Decisions(context, len(batch))
     plan = Plan(context, batch, place)
     start, now, sequence = context.fleet.history.hold(), context.fleet.now, context.sequence
@@ -175,7 +175,7 @@ def place_batch(
             _place_span(plan, decisions, position, until)
     except BaseException:
         context.fleet.history.go(start)
-        context.fleet.rewind(now)
+        context.fleet._rewind(now)
         context.sequence = sequence
         raise
     context.fleet.change_log.add_reader(decisions)
@@ -222,7 +222,7 @@ def _place_run(plan: Plan, decisions: Decisions, first: int, last: int) -> None:
         kernel.release(fleet.kernel, placed[::-1].copy())
         uuid = format_uuid(int(uuids[taken, 0]), int(uuids[taken, 1]))
         raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
-    fleet.placed(placed.tolist() if fleet.history.recording else ())
+    fleet._placed(placed.tolist() if fleet.history.recording else ())
     requests = plan.batch[span]
     if context.reads_instance_images:
         for request, consumer in zip(requests, consumers.tolist(), strict=True):

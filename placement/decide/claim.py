@@ -64,7 +64,7 @@ def allocations_of(
     """What a guest would take on the host at ``row``; None if it does not fit. ``given``: candidates were supplied
     from outside, so capacity has been judged there."""
     if given or not signature.complex:
-        if not given and not fleet.fits_row(row, signature.resources):
+        if not given and not fleet._fits_row(row, signature.resources):
             return None
         return Allocations(row, {row: dict(signature.resources)}, signature.shape)
     amounts = signature.trees.first(row)

@@ -32,7 +32,7 @@ class DecisionContext:
     def __init__(self, fleet: Fleet, policy: Policy, seed: int, *, compiled: Compiled | None = None) -> None:
         self._fleet = fleet
         self.policy, self.seed = policy, seed
-        self.compiled = Compiled(fleet.state(), policy) if compiled is None else compiled
+        self.compiled = Compiled(fleet._state(), policy) if compiled is None else compiled
         self.preparation = Preparation(fleet, policy)
         options = policy.options.filter_scheduler
         self.draws = options.host_subset_size > 1 or options.shuffle_best_same_weighed_hosts
@@ -43,7 +43,7 @@ class DecisionContext:
     @property
     def fleet(self) -> Fleet:
         """The fleet, brought to this context's version."""
-        return self._fleet.entered()
+        return self._fleet._entered()
 
     def fork(self, policy: Policy | None) -> DecisionContext:
         """A context on the fleet as it is now, under the same policy or another. O(1)."""
@@ -55,15 +55,15 @@ class DecisionContext:
     @property
     def sequence(self) -> int:
         """Number of the latest decision."""
-        return self.fleet.heads.sequence
+        return self.fleet._heads.sequence
 
     @sequence.setter
     def sequence(self, number: int) -> None:
-        self.fleet.heads.sequence = number
+        self.fleet._heads.sequence = number
 
     def next_sequence(self) -> int:
         """Count one decision and return its number."""
-        heads = self.fleet.heads
+        heads = self.fleet._heads
         heads.sequence += 1
         return heads.sequence
 
@@ -85,10 +85,10 @@ class DecisionContext:
     def begin(self, request: Request) -> Request:
         """The request checked and prepared, with an instance uuid; the clock moves to the request's time."""
         check_request(request)
-        self.fleet.reclaim.if_due()
+        self.fleet._reclaim.if_due()
         request = self.prepared(request)
         if not request.instance_uuids:
-            made = make_many(self.uuid_seed, self.fleet.heads.sequence, 1)
+            made = make_many(self.uuid_seed, self.fleet._heads.sequence, 1)
             request = request.with_changes(instance_uuids=(format_uuid(int(made[0, 0]), int(made[0, 1])),))
         self.advance(request.now)
         return request
@@ -111,7 +111,7 @@ class DecisionContext:
             check_uuids(given)
             yield given
         except BaseException:
-            self.fleet.rewind(now)
+            self.fleet._rewind(now)
             raise
 
     def signature(self, request: Request, *, candidates_given: bool = False) -> Signature:

@@ -61,11 +61,6 @@ class Engine:
         return self._context.seed
 
     @property
-    def context(self) -> DecisionContext:
-        """What the modules of this package decide on; for Hostler's own packages."""
-        return self._context
-
-    @property
     def sequence(self) -> int:
         """Number of this engine's latest decision. Engines on one fleet that are no forks count together, and a fleet
         that was saved and loaded goes on counting."""
@@ -100,7 +95,7 @@ class Engine:
         try:
             return place(self._context, self._context.begin(request), candidates, claim)
         except BaseException:
-            self.fleet.rewind(now)
+            self.fleet._rewind(now)
             raise
 
     def place_many(self, requests: Iterable[Request]) -> Decisions:
@@ -280,9 +275,18 @@ class Engine:
             self.sequence = sequence
             raise
 
-    def begin_resize(self, uuid: str, request: Request, **options: Any) -> Decision:
-        """``begin_move`` for another flavor; the guest's own host is as good as any, and holds both sizes meanwhile."""
-        return self.begin_move(uuid, request, kind="resize", **options)
+    def begin_resize(
+        self,
+        uuid: str,
+        request: Request,
+        *,
+        migration: str | None = None,
+        expires: float | None = None,
+        on_expiry: Expiry = "revert",
+    ) -> Decision:
+        """``begin_move`` for another flavor. The guest's own host is a candidate as any other and holds both sizes
+        until ``confirm`` or ``revert``."""
+        return self.begin_move(uuid, request, kind="resize", migration=migration, expires=expires, on_expiry=on_expiry)
 
     def confirm(self, uuid: str) -> PendingMove:
         """The guest has moved: what it held before is given back. UnknownName if no move is under way."""

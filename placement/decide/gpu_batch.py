@@ -88,7 +88,7 @@ class _Plan:
 
     def __init__(self, engine: Engine, weigher: GpuWeigher, requests: list[Request]) -> None:
         self.engine, self.fleet, self.weigher, self.requests = engine, engine.fleet, weigher, requests
-        self.uuids = make_many(engine.context.uuid_seed, engine.sequence, len(requests))
+        self.uuids = make_many(engine._context.uuid_seed, engine.sequence, len(requests))
         """Of each request's guest; where none is given, the one that it would get in its turn."""
         self._check()
         self.rows = np.flatnonzero(self.fleet.is_host).astype(np.int32)
@@ -138,7 +138,7 @@ class _Plan:
         check_spec(request.spec)
         engine = self.engine
         requirements = placement_requirements(self.fleet, engine.policy, request, candidates_given=False)
-        signature = Signature(self.fleet, engine.policy, request, requirements, engine.context.compiled.filter_results)
+        signature = Signature(self.fleet, engine.policy, request, requirements, engine._context.compiled.filter_results)
         others = [stage for stage, _ in signature.row_judges if stage.name != CANDIDATES]
         selecting = [stage for stage in signature.selections if stage.name not in GROUP_FILTERS]
         if others or selecting or _moving(signature) or not _plain(self.fleet, requirements, signature):
@@ -196,7 +196,7 @@ class _Plan:
         asked, uuids = self.asked_of.tolist(), [(high, low) for high, low in self.uuids.tolist()]
         shapes = [signature.shape for signature in self.signatures]
         owners = [(fleet.projects.id(request.project_id), fleet.users.id(request.user_id)) for request in self.requests]
-        images = self.engine.context.reads_instance_images
+        images = self.engine._context.reads_instance_images
         below = dict(zip(self.rows.tolist(), self.below.tolist(), strict=True))
         details = []
         for at in np.flatnonzero(rows >= 0).tolist():

@@ -43,10 +43,10 @@ class Fleet(FleetParts):
 
     def __init__(self, *, seed: int = 0, capacity: int = 64) -> None:
         super().__init__(seed=seed, capacity=capacity)
-        self._head = self.heads.adopt(Head(self))
-        self.index = ProviderIndex(self.state())
+        self._head = self._heads.adopt(Head(self))
+        self._index = ProviderIndex(self._state())
         """What searches over many providers look up."""
-        self.reclaim = Reclaim(self.state())
+        self._reclaim = Reclaim(self._state())
         """Gives back interned values that nothing refers to."""
 
     def __repr__(self) -> str:
@@ -55,11 +55,11 @@ class Fleet(FleetParts):
 
     # versions
 
-    def set_present(self, present: bool) -> None:
+    def _set_present(self, present: bool) -> None:
         """The state comes to this handle's version, or goes to another's. For ``heads`` alone."""
         self.__class__ = Fleet if present else _AwayFleet
 
-    def entered(self) -> Fleet:
+    def _entered(self) -> Fleet:
         """This handle, once the state is at its version."""
         return self
 
@@ -68,10 +68,10 @@ class Fleet(FleetParts):
         other = Fleet.__new__(Fleet)
         other.__dict__ = self.__dict__
         other._head = Head(other)
-        self.heads.share(other._head)
+        self._heads.share(other._head)
         return other
 
-    def state(self) -> Fleet:
+    def _state(self) -> Fleet:
         """The state at whichever version it is, for what the versions share (compiled signatures, indices): who uses
         it has entered a handle before."""
         other = Fleet.__new__(Fleet)
@@ -82,7 +82,7 @@ class Fleet(FleetParts):
         """Set the time (None: keep it) and the service down time. O(1) while no service changes between up and down."""
         self.services.advance(self.now if now is None else now, service_down_time)
 
-    def rewind(self, now: float | None) -> None:
+    def _rewind(self, now: float | None) -> None:
         """Go back to an earlier time; None: to no time at all. O(rows)."""
         self.services.advance(now, self.service_down_time)
 
@@ -95,7 +95,7 @@ class Fleet(FleetParts):
         no longer fit, or guests that the host has not for longer than the claim timeout. O(rows + consumers)."""
         return host_reports.drift(self.change_log, self.consumers)
 
-    def drift_of(self, rows: Rows) -> Rows:
+    def _drift_of(self, rows: Rows) -> Rows:
         """Those of ``rows`` that ``drift`` would name. O(rows + their consumers)."""
         return host_reports.drift(self.change_log, self.consumers, rows)
 
@@ -114,22 +114,22 @@ class Fleet(FleetParts):
 
         Returns its row. DuplicateName, UnknownName or InvalidValue for bad input. O(1).
         """
-        self.reclaim.if_due()
+        self._reclaim.if_due()
         check_name(name, "name")
         above = self.row(parent, field="parent") if parent is not None else -1
         known = check_traits(traits)
         words = None if uuid is None else np.array([uuid_words(uuid, "uuid")], np.uint64)
         with self.history.undoing():
-            ids = self.aggregate_table.ids(aggregates)
+            ids = self._aggregate_table.ids(aggregates)
             rows = self.providers.add([name], words)
             with self.change_log.rewriting(rows):
-                self.trees.place(int(rows[0]), above)
+                self._trees.place(int(rows[0]), above)
                 self.store.row["class_of"][rows] = self.change_log.class_id(HostClass(traits=known, aggregates=ids))
         return int(rows[0])
 
     def remove_provider(self, name: str) -> None:
         """Remove a provider. InUse if it has consumers, usage by consumers elsewhere, or children. O(rows)."""
-        self.reclaim.if_due()
+        self._reclaim.if_due()
         if self.row(name) in self.consumers.also_on:
             raise InUse(f"{name} has instances that stand on another host as well", field="provider")
         self.providers.remove(name)
@@ -137,20 +137,20 @@ class Fleet(FleetParts):
     def set_parent(self, name: str, parent: str | None) -> None:
         """Re-parent a provider with its descendants (None: it becomes a root). InvalidValue for a cycle. O(rows)."""
         above = self.row(parent, field="parent") if parent is not None else -1
-        self.trees.move(self.row(name), above, f"{parent} is {name} itself or a descendant of it")
+        self._trees.move(self.row(name), above, f"{parent} is {name} itself or a descendant of it")
 
     def tree(self, root: int) -> list[int]:
         """Rows of a root's tree, the root first, then in row order. O(1) while no provider is added, removed or
         moved."""
-        return self.trees.tree(root)
+        return self._trees.tree(root)
 
     def sharing_providers(self) -> list[int]:
         """Rows with the trait MISC_SHARES_VIA_AGGREGATE. O(1) while no provider is added, removed or moved."""
-        return self.trees.sharing()
+        return self._trees.sharing()
 
     def set_traits(self, name: str, traits: Iterable[str]) -> None:
         """Replace a provider's traits. UnknownName for a trait that is neither standard nor CUSTOM_. O(traits)."""
-        self.reclaim.if_due()
+        self._reclaim.if_due()
         row, known = self.row(name), check_traits(traits)
         with self.change_log.editing(rows_array(row)):
             self.change_log.reclass(rows_array(row), traits=known)
@@ -165,7 +165,7 @@ class Fleet(FleetParts):
         """{resource class: (inventory, used)} of a provider. O(classes)."""
         return self.inventories.of(self.row(name))
 
-    def fits_row(self, row: int, resources: Mapping[int, int]) -> bool:
+    def _fits_row(self, row: int, resources: Mapping[int, int]) -> bool:
         """Whether the amounts (by resource class index) fit one provider, by Placement's rule. O(resources)."""
         return self.inventories.fits(row, resources)
 
@@ -173,22 +173,22 @@ class Fleet(FleetParts):
 
     def aggregate_ids(self, aggregates: Iterable[Aggregate]) -> tuple[int, ...]:
         """Ids of aggregates; new ones are added. InvalidValue if one differs from the known aggregate with its uuid."""
-        return self.aggregate_table.ids(aggregates)
+        return self._aggregate_table.ids(aggregates)
 
     def aggregate(self, uuid: str) -> Aggregate:
         """The aggregate with this uuid; UnknownName otherwise. O(1)."""
-        return self.aggregate_table.of(uuid)
+        return self._aggregate_table.of(uuid)
 
     def update_aggregate(self, aggregate: Aggregate) -> None:
         """Replace an aggregate's name and metadata. O(1), but every compiled signature is rebuilt on next use."""
-        self.aggregate_table.update(aggregate)
+        self._aggregate_table.update(aggregate)
 
     def set_aggregates(self, name: str, aggregates: Iterable[Aggregate]) -> None:
         """Replace the aggregates of a provider. O(aggregates)."""
-        self.reclaim.if_due()
+        self._reclaim.if_due()
         row = self.row(name)
         with self.history.undoing():
-            ids = self.aggregate_table.ids(aggregates)
+            ids = self._aggregate_table.ids(aggregates)
             with self.change_log.editing(rows_array(row)):
                 self.change_log.reclass(rows_array(row), aggregates=ids)
             self.change_log.topology_epoch += 1
@@ -204,7 +204,7 @@ class Fleet(FleetParts):
         forced_down: bool | None = None,
     ) -> None:
         """Enable, disable or force down the compute service of one or several hosts; None keeps a setting. O(hosts)."""
-        self.reclaim.if_due()
+        self._reclaim.if_due()
         rows = rows_array(self.providers.host(name)) if isinstance(name, str) else self.providers.hosts(name)
         self.services.set_service(rows, disabled=disabled, disabled_reason=disabled_reason, forced_down=forced_down)
 
@@ -297,7 +297,7 @@ class Fleet(FleetParts):
         detail = Detail(words, row, shape, project, user, group, flags, extras, image_properties)
         return self.consumers.claim(detail)
 
-    def placed(self, ids: Sequence[int] | NDArray[np.int32]) -> None:
+    def _placed(self, ids: Sequence[int] | NDArray[np.int32]) -> None:
         """Record the consumers that a batch kernel added, in order. O(1)."""
         self.consumers.placed(ids)
 
@@ -308,7 +308,7 @@ class Fleet(FleetParts):
     def release_uuids(self, uuids: Sequence[str]) -> int:
         """Remove consumers by uuid; UnknownName if one does not exist, InvalidValue if one is given twice.
         O(consumers)."""
-        self.reclaim.if_due()
+        self._reclaim.if_due()
         return self.consumers.release_uuids(uuids)
 
     def set_building(self, consumer: int, building: bool) -> None:
@@ -332,9 +332,9 @@ class _AwayFleet(Fleet):
     def __getattribute__(self, name: str) -> Any:
         if name == "__class__":
             return object.__getattribute__(self, name)
-        if name != "set_present":
+        if name != "_set_present":
             head: Head = object.__getattribute__(self, "_head")
-            heads: Heads = object.__getattribute__(self, "__dict__")["heads"]
+            heads: Heads = object.__getattribute__(self, "__dict__")["_heads"]
             heads.enter(head)
         return object.__getattribute__(self, name)
 

@@ -13,7 +13,7 @@ from .service_liveness import Services
 class Handle(Protocol):
     """What a caller holds of a version; it is told when the state comes and goes."""
 
-    def set_present(self, present: bool) -> None: ...
+    def _set_present(self, present: bool) -> None: ...
 
 
 class Head:
@@ -31,7 +31,7 @@ class Head:
         """Tell the handle, if it is still referred to, whether the state is at its version."""
         handle = self.handle()
         if handle is not None:
-            handle.set_present(present)
+            handle._set_present(present)
 
 
 class Heads:

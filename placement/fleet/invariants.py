@@ -117,7 +117,7 @@ def check_classes(fleet: FleetParts) -> None:
     for table in (fleet.classes, fleet.stats, fleet.metrics, fleet.projects, fleet.users):
         assert table.ids == {value: index for index, value in enumerate(table.values)}
     used = np.unique(columns["class_of"][:rows])
-    known = len(fleet.aggregate_table)
+    known = len(fleet._aggregate_table)
     assert all(index < known for number in used for index in fleet.classes[int(number)].aggregates)
     assert fleet.resource_classes == list(dict.fromkeys(fleet.resource_classes))
     assert len(fleet.resource_classes) == fleet.store.classes
@@ -234,7 +234,7 @@ def check_consumers(fleet: FleetParts, table: Table) -> None:
         for row, _, _ in extras.elsewhere:
             elsewhere.setdefault(row, set()).add(consumer)
     assert {row: held for row, held in fleet.consumers.elsewhere.items() if held} == elsewhere
-    fleet.registry.demand_sound()
+    fleet._registry.demand_sound()
     for key, shape in fleet.consumers.shapes.items():
         classes, amounts, *figures = fleet.kernel.shape(shape)
         assert (tuple(zip(classes, amounts, strict=True)), *figures) == key

@@ -38,14 +38,14 @@ class FleetParts:
             change_log.history,
             change_log.classes,
         )
-        self.trees = Trees(change_log)
+        self._trees = Trees(change_log)
         self.nodes = ServiceHosts(change_log.store)
-        self.providers = Providers(change_log, self.nodes, self.trees, self.seed)
+        self.providers = Providers(change_log, self.nodes, self._trees, self.seed)
         self.inventories = Inventories(change_log)
         self.resource_classes, self.unit_rules = self.inventories.classes, self.inventories.unit_rules
         self.services = Services(change_log)
-        self.aggregate_table = Aggregates(change_log)
-        self.aggregates = self.aggregate_table.values
+        self._aggregate_table = Aggregates(change_log)
+        self.aggregates = self._aggregate_table.values
         self.pci_states = PciStates(change_log)
         self.consumers = Consumers(change_log, self.providers, self.pci_states)
         self.projects, self.users = self.consumers.projects, self.consumers.users
@@ -58,11 +58,11 @@ class FleetParts:
         self.metrics.id(())
         self.host_ips = NameTable()
         self.host_ips.intern("")
-        self.registry = Registry()
+        self._registry = Registry()
         self._cells: tuple[tuple[int, int], frozenset[str | None]] = ((0, 0), frozenset())
         self.pools = Pools(change_log.history)
         """Storage pools and volumes."""
-        self.heads = Heads(change_log, self.services)
+        self._heads = Heads(change_log, self.services)
 
     # size, time and versions
 

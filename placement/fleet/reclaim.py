@@ -83,13 +83,13 @@ class Reclaim:
         parts = self._parts
         kept, numbers = self._used("class_of")
         members = {index for number in kept for index in parts.classes[number].aggregates}
-        known = parts.aggregates[: len(parts.aggregate_table)]
+        known = parts.aggregates[: len(parts._aggregate_table)]
         aggregates = [
             index for index, each in enumerate(known) if index in members or each.metadata or each.name != each.uuid
         ]
         if len(kept) == len(parts.classes) and len(aggregates) == len(parts.aggregates):
             return
-        parts.aggregate_table.keep(aggregates)
+        parts._aggregate_table.keep(aggregates)
         parts.change_log.keep_classes(kept, {old: new for new, old in enumerate(aggregates)})
         self._renumber("class_of", numbers)
 

@@ -55,7 +55,7 @@ def add_hosts(fleet: Fleet, hosts: Iterable[Host]) -> int:
 @contextmanager
 def all_or_nothing(fleet: Fleet) -> Iterator[None]:
     """What the body has changed is undone if it raises, also what it has made known for good."""
-    fleet.reclaim.if_due()
+    fleet._reclaim.if_due()
     tables: tuple[Interned[Any] | PciStates, ...] = (
         fleet.stats,
         fleet.metrics,
@@ -73,7 +73,7 @@ def all_or_nothing(fleet: Fleet) -> Iterator[None]:
             table.truncate(count)
         fleet.host_ips.truncate(addresses)
         fleet.change_log.truncate_classes(classes)
-        fleet.aggregate_table.truncate(aggregates)
+        fleet._aggregate_table.truncate(aggregates)
         raise
 
 

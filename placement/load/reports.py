@@ -80,7 +80,7 @@ def report_hosts(fleet: Fleet, reports: Iterable[HostReport], *, claim_timeout: 
                 some = [some[i] for i in keep.tolist()]
                 fields = read_hosts([report.host for report in some]) if some else {}
             expired += _apply(fleet, some, fields, rows[keep], new[keep], timeout)
-            drifted = fleet.drift_of(rows[keep])
+            drifted = fleet._drift_of(rows[keep])
             drift += [fleet.name(row) for row in drifted.tolist()]
     shrink_tables(fleet)
     return Reported(applied=applied, added=added, stale=tuple(stale), expired=tuple(expired), drift=tuple(drift))

@@ -47,7 +47,7 @@ def save(fleet: Fleet, path: snapshot.Path, *, progress: snapshot.Progress | Non
     second plus the time of the disk.
     """
     arrays = write_arrays(fleet) | write_values(fleet) | write_pools(fleet.pools)
-    sequences = (fleet.heads.sequence, fleet.heads.volume_sequence)
+    sequences = (fleet._heads.sequence, fleet._heads.volume_sequence)
     figures = (fleet.rows, fleet.seed, fleet.providers.made, fleet.now, fleet.service_down_time, *sequences)
     snapshot.write(
         path, msgspec.to_builtins(Meta(KIND, FORMAT, *figures, list(arrays))), arrays, progress=progress, sync=sync
@@ -68,9 +68,9 @@ def load(path: snapshot.Path) -> Fleet:
         read_pools(fleet.pools, arrays)
         fleet.services.now, fleet.services.down_time = meta.now, meta.service_down_time
         fleet.services.judge_all()
-        fleet.heads.sequence = whole_number(meta.sequence, "sequence", most=2**63 - 1)
-        fleet.heads.volume_sequence = whole_number(meta.volume_sequence, "volume_sequence", most=2**63 - 1)
-        fleet.reclaim.all()
+        fleet._heads.sequence = whole_number(meta.sequence, "sequence", most=2**63 - 1)
+        fleet._heads.volume_sequence = whole_number(meta.volume_sequence, "volume_sequence", most=2**63 - 1)
+        fleet._reclaim.all()
         if arrays:
             raise ValueError(f"unexpected arrays: {sorted(arrays)}")
     except (HostlerError, msgspec.MsgspecError, ArithmeticError, LookupError, TypeError, ValueError) as error:

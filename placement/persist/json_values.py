@@ -72,7 +72,7 @@ def write_values(fleet: Fleet) -> Arrays:
     """One array with the bytes of a JSON text. InvalidValue for image properties that are not JSON values.
     O(values)."""
     properties, properties_of = _properties(fleet)
-    known = len(fleet.aggregate_table)
+    known = len(fleet._aggregate_table)
     values = Values(
         resource_classes=fleet.resource_classes,
         classes=fleet.classes.values,
@@ -96,7 +96,7 @@ def write_values(fleet: Fleet) -> Arrays:
             for row, held in sorted(fleet.consumers.also_on.items())
         ],
         moves=[move for _, move in sorted(fleet.consumers.moves.items())],
-        registry=fleet.registry,
+        registry=fleet._registry,
     )
     return {"values": np.frombuffer(_TEXT.encode(values), np.uint8)}
 
@@ -158,8 +158,8 @@ def read_values(fleet: Fleet, arrays: Arrays) -> None:
     fleet.consumers.missing.update(values.missing)
     fleet.consumers.moves.update({move.instance: move for move in values.moves})
     fleet.consumers.also_on.update((row, {**held}) for row, held in values.also_on)
-    fleet.registry = values.registry
-    fleet.registry.demand_sound()
+    fleet._registry = values.registry
+    fleet._registry.demand_sound()
     fleet.change_log.constants.count_devices(sum(bool(extras.pci) for _, extras in values.extras))
     fleet.image_properties.update({consumer: values.properties[i] for consumer, i in values.properties_of})
 

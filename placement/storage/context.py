@@ -68,17 +68,17 @@ class VolumeContext:
     @property
     def fleet(self) -> Fleet:
         """The fleet as this engine sees it."""
-        return self._fleet.entered()
+        return self._fleet._entered()
 
     @property
     def sequence(self) -> int:
         """Number of the latest decision about volumes. Engines on one fleet that are no forks count together, and a
         fleet that was saved and loaded goes on counting."""
-        return self.fleet.heads.volume_sequence
+        return self.fleet._heads.volume_sequence
 
     @sequence.setter
     def sequence(self, number: int) -> None:
-        self.fleet.heads.volume_sequence = number
+        self.fleet._heads.volume_sequence = number
 
     @property
     def pools(self) -> Pools:

@@ -55,11 +55,6 @@ class VolumeEngine:
     # state
 
     @property
-    def context(self) -> VolumeContext:
-        """What the modules of this package decide on; for Hostler's own packages."""
-        return self._context
-
-    @property
     def policy(self) -> VolumePolicy:
         """The policy that this engine decides under."""
         return self._context.policy

@@ -87,7 +87,7 @@ def place_together(compute: Engine, storage: VolumeEngine, request: JointRequest
 def _check(compute: Engine, storage: VolumeEngine, request: object) -> None:
     if not isinstance(compute, Engine) or not isinstance(storage, VolumeEngine):
         raise InvalidValue("a guest and volumes are placed by an Engine and a VolumeEngine", field="engine")
-    if not storage.context.shares_version(compute.fleet):
+    if not storage._context.shares_version(compute.fleet):
         raise InvalidValue("the two engines are not on one version of one fleet", field="storage", hint=_HINT)
     if not isinstance(request, JointRequest):
         raise InvalidValue(f"request must be a JointRequest, got {shown(request)}", field="request")
@@ -95,7 +95,7 @@ def _check(compute: Engine, storage: VolumeEngine, request: object) -> None:
         raise InvalidValue("guest must be a Request for one guest", field="guest")
     if not isinstance(request.volumes, tuple | list):
         raise InvalidValue(f"volumes must be several requests, got {shown(request.volumes)}", field="volumes")
-    ids = [storage.context.checked(volume).volume_id for volume in request.volumes]
+    ids = [storage._context.checked(volume).volume_id for volume in request.volumes]
     named = [volume_id for volume_id in ids if volume_id is not None]
     if len(set(named)) < len(named):
         raise DuplicateName("a volume is named twice", field="volumes")
@@ -121,7 +121,7 @@ def _check_locality(locality: object) -> None:
 def _all_or_nothing(compute: Engine, storage: VolumeEngine) -> Iterator[None]:
     sequence = compute.sequence
     now = compute.fleet.now
-    with storage.context.deciding():
+    with storage._context.deciding():
         try:
             yield
         except BaseException:
@@ -274,26 +274,26 @@ class _Joint:
             return storage.place(volume)
         assert self.locality is not None
         storage.pools.advance(volume.now)
-        volume = volume.with_changes(volume_id=storage.context.new_volume_id(volume))
-        filter_properties = storage.context.filter_properties(volume)
-        allowed = storage.context.places(volume.spec.resource_backend)
+        volume = volume.with_changes(volume_id=storage._context.new_volume_id(volume))
+        filter_properties = storage._context.filter_properties(volume)
+        allowed = storage._context.places(volume.spec.resource_backend)
         near = self.near(row)
         must = near if self.locality.mode == "filter" else None
         if must is not None and allowed is not None:
             must = np.intersect1d(must, allowed).astype(np.int32)
-        ranking = storage.context.ranking(filter_properties, among=allowed if must is None else must)
+        ranking = storage._context.ranking(filter_properties, among=allowed if must is None else must)
         at = 0 if must is not None else _nearest(ranking, near, self.locality.weight)
         if at is None:
-            return storage.context.decision(
+            return storage._context.decision(
                 volume, ranking, refusal(storage.pools, storage.policy, filter_properties, ranking)
             )
         if not len(ranking.rows):
-            return storage.context.decision(
+            return storage._context.decision(
                 volume, ranking, refusal(storage.pools, storage.policy, filter_properties, ranking)
             )
-        chosen = storage.context.selection(volume, ranking, at, volume.spec.size_gb)
-        storage.context.charge(chosen, volume)
-        return storage.context.decision(volume, ranking, None, chosen)
+        chosen = storage._context.selection(volume, ranking, at, volume.spec.size_gb)
+        storage._context.charge(chosen, volume)
+        return storage._context.decision(volume, ranking, None, chosen)
 
     def as_ranked(self, outcome: _Outcome, guest: Ranked, row: int) -> _Outcome:
         """The guest's decision as one among all hosts: counts and weight are those of the whole ranking."""

@@ -112,7 +112,7 @@ class Run:
         return got, wanted
 
     def _place(self, command: c.Place) -> None:
-        request, seed = self.request(command.ask), self.engine.context.decision_seed()
+        request, seed = self.request(command.ask), self.engine._context.decision_seed()
         before = dump(self.engine)
         answers = self.both(lambda: self.engine.place(request), lambda: self.oracle.place(request, seed))
         if answers is not None:
@@ -122,7 +122,7 @@ class Run:
 
     def _placemany(self, command: c.PlaceMany) -> None:
         requests = [self.request(ask) for ask in command.asks]
-        seeds = [self.engine.context.seed_of(self.engine.sequence + 1 + i) for i in range(len(requests))]
+        seeds = [self.engine._context.seed_of(self.engine.sequence + 1 + i) for i in range(len(requests))]
         answers = self.both(lambda: self.engine.place_many(requests), lambda: self.oracle.place_many(requests, seeds))
         if answers is not None:
             assert len(answers[0]) == len(requests)
@@ -144,7 +144,7 @@ class Run:
         uuid = self.guest(command.guest)
         if uuid is None:
             return
-        request, seed = self.request(command.ask, (uuid,)), self.engine.context.decision_seed()
+        request, seed = self.request(command.ask, (uuid,)), self.engine._context.decision_seed()
         place = self.engine.move if command.leave else self.engine.resize
         before = dump(self.engine)
         answers = self.both(

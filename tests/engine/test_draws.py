@@ -58,8 +58,8 @@ def test_the_ranked_way_draws_what_the_scan_draws(
             instance_uuids=(f"00000000-0000-4000-8000-{number:012}",),
         )
         requests.append(request)
-        assert ranked.context.ranked_way(request) is not None
-        decision = ScanPlacement(scanned.context, request).place()
+        assert ranked._context.ranked_way(request) is not None
+        decision = ScanPlacement(scanned._context, request).place()
         assert told(ranked.place(request)) == told(decision)
     assert [told(decision) for decision in batch.place_many(requests)] == [
         told(each) for each in (engine_again(hosts, seed, options, requests))
@@ -74,7 +74,7 @@ def engine_again(hosts: int, seed: int, options: dict[str, Any], requests: list[
 
 @pytest.mark.parametrize("options", POLICIES.values(), ids=POLICIES)
 def test_guests_whose_hosts_are_drawn_are_placed_together(options: dict[str, Any]) -> None:
-    assert engine(3, **options).context.signature(Request(spec=SMALL)).simple
+    assert engine(3, **options)._context.signature(Request(spec=SMALL)).simple
 
 
 @pytest.mark.parametrize("options", [POLICIES["any host"], POLICIES["any of the best"]], ids=["any host", "any best"])

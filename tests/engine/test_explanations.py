@@ -156,7 +156,7 @@ def test_a_decision_tells_the_counts_and_parts_that_its_explanation_does(story: 
     )
     if explanation.refusal is not None:
         assert decision.refusal == explanation.refusal
-    elif decision.placed and not story.run.engine.context.draws:
+    elif decision.placed and not story.run.engine._context.draws:
         best = explanation.top[0]
         chosen = decision.selected
         assert (chosen.host, chosen.node, chosen.weight, chosen.parts) == (

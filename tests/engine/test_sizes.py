@@ -56,7 +56,7 @@ def requests() -> list[Request]:
 def test_each_size_is_decided_as_by_an_engine_that_compiles_it_anew(policy: Policy) -> None:
     engine, anew = Engine(fleet(), policy), Engine(fleet(), policy)
     for request in requests():
-        anew.context.compiled.forget()
+        anew._context.compiled.forget()
         got, wanted = engine.place(request), anew.place(request)
         assert got == wanted
 
@@ -73,7 +73,7 @@ def test_place_many_decides_as_place_does() -> None:
 def test_sizes_of_one_family_share_their_class_results() -> None:
     engine = Engine(fleet())
     small, large = (
-        engine.context.signature(
+        engine._context.signature(
             Request(spec=RequestSpec(flavor=Flavor(name="f", vcpus=vcpus, memory_mb=512)), instance_uuids=("1" * 32,))
         )
         for vcpus in (1, 2)
@@ -89,8 +89,8 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(fleet())
     for memory in range(50):
         spec = RequestSpec(flavor=Flavor(name="f", vcpus=1, memory_mb=1 + memory))
-        engine.context.signature(Request(spec=spec, instance_uuids=("1" * 32,)))
-    kept = engine.context.compiled.sizes
+        engine._context.signature(Request(spec=spec, instance_uuids=("1" * 32,)))
+    kept = engine._context.compiled.sizes
     assert max(len(kept._made), len(kept._families), len(kept._flavors), len(kept._images)) <= 20
 
 

@@ -239,7 +239,7 @@ class Commands:
             user = self.fleet.users.id("u")
             high, low = words >> 64, words & (2**64 - 1)
             ids.append(self.fleet.kernel.add_consumer(high, low, row, shape, project, user, -1, 1))
-        self.fleet.placed(np.array(ids, np.int32))
+        self.fleet._placed(np.array(ids, np.int32))
         for consumer in ids[:1]:
             self.fleet.image_properties[consumer] = {"os_distro": "debian"}
 

@@ -26,7 +26,7 @@ def dump(fleet: Fleet) -> dict[str, Any]:
         "uuids": {fleet.uuid(row): fleet.row_of_uuid(fleet.uuid(row)) for row in live_rows(fleet)},
         "nodes": {index: row for index, row in enumerate(fleet.nodes.row_of.tolist()) if row >= 0},
         "shared": {host: list(rows) for host, rows in fleet.nodes.shared.items()},
-        "aggregates": fleet.aggregates[: len(fleet.aggregate_table)],
+        "aggregates": fleet.aggregates[: len(fleet._aggregate_table)],
         "cells": {row: fleet.numa.get_row(row) for row in range(fleet.rows) if fleet.numa.get_row(row) is not None},
         "devices": [fleet.pci_pools(row) for row in range(fleet.rows)],
         "facts": (fleet.change_log.constants.facts(), fleet.sharing_providers(), trees(fleet)),

@@ -207,8 +207,8 @@ def test_an_inventory_is_there_as_it_was_set(fleet: Fleet) -> None:
     fleet.set_inventory("n0", inventories)
     assert fleet.inventory("n0") == {name: (value, 0) for name, value in inventories.items()}
     vcpu = fleet.resource_class("VCPU")
-    assert [amount for amount in range(1, 12) if fleet.fits_row(0, {vcpu: amount})] == [2, 4, 6]
-    assert not fleet.fits_row(0, {fleet.resource_class("MEMORY_MB"): 1})
+    assert [amount for amount in range(1, 12) if fleet._fits_row(0, {vcpu: amount})] == [2, 4, 6]
+    assert not fleet._fits_row(0, {fleet.resource_class("MEMORY_MB"): 1})
 
 
 def test_an_inventory_may_be_set_below_what_is_used_but_not_removed() -> None:
@@ -218,10 +218,10 @@ def test_an_inventory_may_be_set_below_what_is_used_but_not_removed() -> None:
     fleet.claim(uuid_of(1), 0, fleet.shape({vcpu: 4}, 4, 0, 0))
     fleet.set_inventory("a", {"VCPU": Inventory(total=2), "MEMORY_MB": Inventory(total=10)})
     assert fleet.inventory("a")["VCPU"] == (Inventory(total=2), 4)
-    assert not fleet.fits_row(0, {vcpu: 1})
+    assert not fleet._fits_row(0, {vcpu: 1})
     refused(fleet, InUse, "4 VCPU in use", "set_inventory", "a", {"MEMORY_MB": Inventory(total=10)})
     fleet.release_uuids([uuid_of(1)])
-    assert fleet.fits_row(0, {vcpu: 2})
+    assert fleet._fits_row(0, {vcpu: 2})
     fleet.set_inventory("a", {})
     assert fleet.inventory("a") == {}
     fleet.check()
@@ -256,7 +256,7 @@ def test_inventories_that_cannot_be_are_refused(fleet: Fleet, inventories: Any, 
 
 def test_a_total_beyond_what_doubles_tell_apart_is_no_overflow(fleet: Fleet) -> None:
     fleet.set_inventory("n0", {"VCPU": Inventory(total=2**31 - 1, allocation_ratio=3e38)})
-    assert fleet.fits_row(0, {0: 2**31 - 1})
+    assert fleet._fits_row(0, {0: 2**31 - 1})
     fleet.check()
 
 

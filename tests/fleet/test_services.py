@@ -73,7 +73,7 @@ def test_services_are_up_by_the_rule_at_any_time(seen: list[float], history: lis
         if step == "advance":
             fleet.advance(one, two)
         elif step == "rewind":
-            fleet.rewind(one)
+            fleet._rewind(one)
         elif step == "heartbeats":
             fleet.heartbeats(np.array(rows, np.int64), np.array(two[: len(rows)]))
         elif step == "heartbeat" and rows:

@@ -62,7 +62,7 @@ def test_every_held_version_is_returned_to_exactly(history: list[Any]) -> None:
 def go(fleet: Fleet, version: Any, known: dict[str, Any]) -> None:
     """Return to a version, and to the time that it was: the clock is an engine's own."""
     fleet.history.go(version)
-    fleet.rewind(known["now"])
+    fleet._rewind(known["now"])
     fleet.check()
     now = dump(fleet)
     assert [key for key in known if now[key] != known[key]] == []
@@ -196,7 +196,7 @@ def test_an_aggregate_of_one_version_may_be_another_one_elsewhere() -> None:
     fleet.set_aggregates("n0", [aggregate(1, 1)])
     one = fleet.history.hold()
     fleet.history.go(held)
-    assert list(fleet.aggregates[: len(fleet.aggregate_table)]) == []
+    assert list(fleet.aggregates[: len(fleet._aggregate_table)]) == []
     fleet.set_aggregates("n0", [aggregate(1, 2), aggregate(2)])
     assert fleet.aggregate(aggregate(1).uuid) == aggregate(1, 2)
     fleet.history.go(one)

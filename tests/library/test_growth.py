@@ -122,7 +122,7 @@ def test_nothing_is_given_back_while_a_fork_is_held_and_both_stay_right() -> Non
     engine.fleet.check()
     trial.fleet.check()
     del trial
-    engine.fleet.reclaim.if_due()
+    engine.fleet._reclaim.if_due()
     assert max(sizes(engine.fleet)) <= MOST
 
 

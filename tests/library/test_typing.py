@@ -28,6 +28,7 @@ fleet.add_server_group("g", "affinity", max_servers_per_host=2)  # typo
 engine.move("u", request, candidatez={})  # typo
 engine.resize("u", request, candidatez={})  # typo
 engine.place(request, candidatez={})  # typo
+engine.begin_resize("u", request, migrationn="m")  # typo
 request.with_changes(projct_id="p")  # typo
 load_hosts(fleet, ["a"], [], vcpus_totl=np.zeros(1, np.int64))  # typo
 VolumeEngine(fleet).pools.set_service("h", frozn=True)  # typo

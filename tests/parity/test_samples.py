@@ -155,7 +155,7 @@ def properties_of(sample: Sample, engine: VolumeEngine) -> Any:
     request = VolumeRequest(
         spec=from_plain(sample["spec"], VolumeSpec, "sample"), project_id=sample["project_id"], user_id="user"
     )
-    return engine.context.filter_properties(
+    return engine._context.filter_properties(
         request,
         requested_gb=sample["requested_gb"],
         operation=sample["operation"],
@@ -176,7 +176,7 @@ def test_each_filter_passes_the_pools_that_cinder_passes(sample: Sample) -> None
 @of_kind("cinder.jsonl.gz", "suite", "weighers")
 def test_pools_are_ordered_as_cinder_orders_them(sample: Sample) -> None:
     engine = storage_of(sample, scheduler_default_filters=[], **sample["options"])
-    ranking = engine.context.ranking(properties_of(sample, engine))
+    ranking = engine._context.ranking(properties_of(sample, engine))
     assert [engine.pools.fact(row).backend_id for row in ranking.rows.tolist()] == [name for name, _ in sample["order"]]
     assert all(close(got, weight) for got, (_, weight) in zip(ranking.weights.tolist(), sample["order"], strict=True))
 
@@ -218,7 +218,7 @@ def test_volume_groups_are_ordered_as_cinder_orders_them(sample: Sample) -> None
         ),
         group_type=None if sample["group_type"] is None else from_plain(sample["group_type"], VolumeType, "sample"),
     )
-    order, _ = group_order(engine.context, request)
+    order, _ = group_order(engine._context, request)
     assert [name for name, _ in order] == [name for name, _ in sample["order"]]
 
 

@@ -77,6 +77,6 @@ def test_a_batch_is_decided_as_one_by_one(rule: type[Filter]) -> None:
 
 
 def test_only_a_rule_that_says_so_itself_is_taken_to_read_the_spec_alone() -> None:
-    assert engine(Thick).context.compiled.custom == []
-    assert [type(rule) for rule in engine(Careful).context.compiled.custom] == [Careful]
-    assert [type(rule) for rule in engine(Owned).context.compiled.custom] == [Owned]
+    assert engine(Thick)._context.compiled.custom == []
+    assert [type(rule) for rule in engine(Careful)._context.compiled.custom] == [Careful]
+    assert [type(rule) for rule in engine(Owned)._context.compiled.custom] == [Owned]

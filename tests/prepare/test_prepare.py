@@ -88,11 +88,11 @@ def test_pci_in_placement_asks_for_one_group_a_device() -> None:
 def test_a_request_that_brings_its_topology_keeps_it() -> None:
     made = engine(host("cells", numa_topology=CELLS))
     request = asked({"hw:numa_nodes": "2"})
-    prepared = made.context.prepared(request)
+    prepared = made._context.prepared(request)
     topology = prepared.spec.numa_topology
     assert topology is not None
     single = replace(topology, cells=topology.cells[:1])
-    assert made.context.prepared(asked({"hw:numa_nodes": "2"}, numa_topology=single)).spec.numa_topology == single
+    assert made._context.prepared(asked({"hw:numa_nodes": "2"}, numa_topology=single)).spec.numa_topology == single
 
 
 # what cannot be judged is refused by its name
@@ -305,7 +305,7 @@ def test_a_spec_may_ask_for_it_where_the_policy_does_not() -> None:
 
 def test_a_spec_that_needs_nothing_stays_the_same_object() -> None:
     made, request = engine(host("a")), asked()
-    assert made.context.prepared(request) is request
+    assert made._context.prepared(request) is request
 
 
 def test_nothing_has_changed_after_a_refusal() -> None:

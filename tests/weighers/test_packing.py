@@ -182,7 +182,7 @@ def test_guests_of_packing_rules_are_placed_together() -> None:
     """No rule of these needs Python between two decisions of a batch."""
     for name in PACKING_WEIGHERS:
         engine = scenario(policy(name))
-        assert engine.context.signature(Request(spec=spec(1, 1))).simple
+        assert engine._context.signature(Request(spec=spec(1, 1))).simple
 
 
 def test_a_formula_that_the_kernels_do_not_have_is_refused() -> None:
