@@ -1,18 +1,20 @@
 """The command line ``hostler``: finds its commands by entry point and imports only the one that is called."""
 
+from __future__ import annotations
+
 import json
 import os
 import sys
-import traceback
 from collections.abc import Sequence
-from importlib.metadata import entry_points, version
-from typing import Final
-
-from cyclopts import App
+from importlib.metadata import EntryPoints, entry_points, version
+from typing import TYPE_CHECKING, Final
 
 from ..placement.types.errors import HostlerError
 from ..placement.types.extras import unusable
 from .console.output_encoding import show_what_can_be_shown
+
+if TYPE_CHECKING:
+    from cyclopts import App
 
 COMMAND_GROUP: Final = "hostler.commands"
 FAILED: Final = 1
@@ -45,56 +47,23 @@ EXTRAS: Final = {
     "opentelemetry": "telemetry",
 }
 """Modules of optional dependencies, and the extras that install them."""
-SUMMARIES: Final = {
-    "audit": "Rebuild the audit log from a journal.",
-    "backup": "Copy the running service's state into a new folder.",
-    "config": "Check or show the configuration of the service.",
-    "demo": "Play a day of a cloud, or a real trace, and show what the scheduler did.",
-    "domain": "Domains: customers, with projects and users of their own.",
-    "explain": "Why each host would be refused, and what the best ones score.",
-    "fits": "How many more guests of a shape fit.",
-    "flavor": "Flavors: sizes of guests that members name.",
-    "guest": "List and show guests.",
-    "host": "List, show, add, remove, enable and disable hosts.",
-    "image": "Images, as far as the scheduler reads them, that members name.",
-    "move": "Move a guest to another host. Exit code 3: no host.",
-    "parity": "Compare the engine with recorded answers of other schedulers.",
-    "place": "Choose a host for a guest, and charge it. Exit code 3: no host.",
-    "pool": "Resource pools: sets of hosts, granted to domains and projects.",
-    "project": "Projects, which guests belong to.",
-    "quota": "Limits of domains and projects.",
-    "release": "Remove guests and give back what they took.",
-    "replay": "Re-run a journal, also under another policy, and compare.",
-    "resize": "Give a guest another size, where it fits. Exit code 3: no host.",
-    "serve": "Run the service until SIGTERM or Ctrl-C. SIGHUP reads the policy again.",
-    "simulate": "Plan capacity: play traces on fleets that don't exist yet.",
-    "snapshot": "Take a snapshot of the service's state now.",
-    "status": "Whether the service takes commands. Exit code 4: it does not.",
-    "token": "Tokens, with which users authenticate.",
-    "top": "How full the hosts are, renewed every few seconds.",
-    "usage": "What is used: of everything, or by a domain or project.",
-    "user": "Users and their roles.",
-    "watch": "What happens, as it happens, until Ctrl-C.",
-    "what-if": "What would be answered, under another policy or without some hosts.",
-}
-"""First lines of the help of Hostler's own commands, so that the list of commands imports none of them."""
 
 
-def build_app(*, listing: bool = False) -> App:
-    """The app with all installed commands, none of which is imported before it is called or its help is asked for.
-    ``listing``: for the list of commands, which needs the help of those that other packages have installed."""
+def build_app(commands: EntryPoints) -> App:
+    """The app with ``commands``, none of which is imported before it is called or its help is asked for."""
+    from cyclopts import App
+
+    from .console.command_list import PURPOSE
+
     app = App(
         name="hostler",
-        help="A deterministic scheduler core for compute, storage and network resources.",
+        help=PURPOSE,
         version=lambda: version("hostler"),
         backend="trio",
         result_action="return_value",
-        help_format="plaintext" if listing else None,  # without importing a reader of Markdown
     )
-    for command in entry_points(group=COMMAND_GROUP):
-        summary = SUMMARIES.get(command.name)
-        target = command.load() if listing and summary is None else command.value
-        app.command(target, name=command.name, **({"help": summary} if listing and summary is not None else {}))
+    for command in commands:
+        app.command(command.value, name=command.name)
     app.register_install_completion_command()
     return app
 
@@ -104,13 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     one line on standard error, with --json an object; so is an extra that is missing or broken."""
     show_what_can_be_shown()
     tokens = list(sys.argv[1:] if arguments is None else arguments)
-    commands = entry_points(group=COMMAND_GROUP).names
-    if tokens and not tokens[0].startswith("-") and tokens[0] not in commands:
-        names = ", ".join(sorted(commands))
+    commands = entry_points(group=COMMAND_GROUP)
+    if tokens and not tokens[0].startswith("-") and tokens[0] not in commands.names:
+        names = ", ".join(sorted(commands.names))
         print(f"hostler: unknown command {tokens[0]!r}; the commands are: {names}", file=sys.stderr)
         return MISUSED
     try:
-        result = build_app(listing=tokens in ([], ["--help"], ["-h"]))(tokens)
+        result = _run(tokens, commands)
         sys.stdout.flush()
     except HostlerError as error:
         print(_told(error, as_json="--json" in tokens), file=sys.stderr)
@@ -130,11 +99,22 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     return result if isinstance(result, int) else None
 
 
+def _run(tokens: list[str], commands: EntryPoints) -> object:
+    if tokens not in ([], ["--help"], ["-h"]):
+        return build_app(commands)(tokens)
+    from .console.command_list import print_commands
+
+    print_commands(commands)
+    return None
+
+
 def missing_extra(error: Exception) -> HostlerError | None:
     """The error that names the extra, where ``error`` is that a module of one is not installed, or was raised while
     one was imported; None for any other."""
     name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if name not in EXTRAS:
+        import traceback
+
         importing = (
             str(frame.f_globals.get("__name__", "")).partition(".")[0]
             for frame, _ in traceback.walk_tb(error.__traceback__)

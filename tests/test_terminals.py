@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 
 from hostler.core import cli
+from hostler.core.console.command_list import PURPOSE, SUMMARIES, print_commands
 
 DEMO = ("demo", "--hosts", "50", "--hours", "2")
 
@@ -63,11 +66,28 @@ def test_the_list_of_commands_says_what_each_command_s_help_says_and_imports_non
             target = command.load()
             text = getattr(target, "help", None)
             listed[command.name] = (text if isinstance(text, str) else target.__doc__).strip().split("\n\n")[0]
-    assert listed == cli.SUMMARIES
+    assert listed == SUMMARIES
     probe = "import sys; from hostler.core.cli import main; main(['--help']); print(*sys.modules)"
     output = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True).stdout
     loaded = set(output.splitlines()[-1].split())
-    assert not loaded & {"numpy", "trio", "msgspec", "markdown_it", "hostler.placement.decide.engine"}
+    assert not loaded & {"numpy", "trio", "msgspec", "cyclopts", "markdown_it", "hostler.placement.decide.engine"}
+
+
+def test_the_list_of_commands_is_drawn_as_the_command_line_draws_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = entry_points(group=cli.COMMAND_GROUP)
+    print_commands(commands)
+    ours = capsys.readouterr().out
+    app = App(name="hostler", help=PURPOSE, version="1", help_format="plaintext")
+    for command in commands:
+        app.command(command.value, name=command.name, help=SUMMARIES[command.name])
+    app.register_install_completion_command()
+    app(["--help"], result_action="return_value")
+    assert capsys.readouterr().out == ours
+
+
+def test_the_command_of_another_package_is_listed_with_its_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    print_commands([EntryPoint("stat", "stat:S_ISREG", cli.COMMAND_GROUP)])
+    assert re.search(r"stat +S_ISREG\(mode\) -> bool", capsys.readouterr().out)
 
 
 # extras

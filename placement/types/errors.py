@@ -3,7 +3,6 @@ hint."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -38,6 +37,8 @@ class UnknownName(HostlerError):
     @classmethod
     def among(cls, kind: str, name: str, valid: Iterable[str], *, field: str | None = None) -> UnknownName:
         """The error for ``name``, which is not one of ``valid``; the closest valid names become the hint."""
+        import difflib  # here: no command that succeeds needs it
+
         names = sorted(valid)
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names[:3]
         hint = f"closest: {', '.join(close)}" if close else None
