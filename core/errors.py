@@ -65,21 +65,23 @@ class InternalError(HostlerError):
 
 
 class StateUnknown(Exception):
-    """A command failed in a way that does not depend on it (no memory, a fault of Hostler's own), so that nobody knows
-    what it has changed. No HostlerError: it is never an outcome. The process ends, and its recovery gives one state."""
+    """A command failed for a reason that does not depend on it (no memory, a fault of Hostler's own), so what it has
+    changed is unknown. Not a HostlerError, because it is never the outcome of a command: the process ends, and recovery
+    restores a known state."""
 
 
 DEPENDS_ON_COMMAND: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""Errors of a rule or of Hostler's own that the same command meets in each replay. All others (no memory, no threads, a
-broken assertion) are no outcome of a command."""
+"""Errors of a rule, or of Hostler's own, that the same command meets in each replay. Other errors (no memory, no
+threads, a failed assertion) are never the outcome of a command."""
 E = TypeVar("E", bound=Exception)
 _HARMLESS: Final = (HostlerError, *DEPENDS_ON_COMMAND, RecursionError, StopIteration)
-"""What a refusal may have come of: a RecursionError is met by the decoder of values that are nested too deeply."""
+"""Errors during whose handling a refusal may be raised. The decoder raises RecursionError for values that are nested
+too deeply."""
 
 
 def checked_outcome(error: E) -> E:
-    """An error that is or makes an outcome. StateUnknown if it was raised while an error was handled that is none:
-    undoing what a lack of memory has cut off may itself end in some refusal."""
+    """Return ``error``, which is the outcome of a command. StateUnknown if it was raised while an error that cannot be
+    an outcome was handled: undoing a command that ran out of memory may itself end in a refusal."""
     before = error.__context__
     while before is not None:
         if not isinstance(before, _HARMLESS):

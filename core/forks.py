@@ -76,7 +76,7 @@ async def in_child(
         status = await _reap(child)
     except BaseException:
         os.kill(child, signal.SIGKILL)
-        trio.lowlevel.spawn_system_task(_reap, child)  # a child in an uninterruptible sleep delays nobody
+        trio.lowlevel.spawn_system_task(_reap, child)  # not awaited: the child may be in an uninterruptible sleep
         raise
     finally:
         if reading >= 0:

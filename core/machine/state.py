@@ -78,7 +78,8 @@ def with_present_defaults(values: Mapping[str, Mapping[str, Any]]) -> PolicyValu
 
 
 def _under(values: Mapping[str, Mapping[str, Any]], options: Mapping[str, Mapping[str, Any]]) -> PolicyValues:
-    """``values``, and of ``options`` what they leave out. What is no table is left to be refused where it is read."""
+    """``values``, with ``options`` for what they leave out. A value that should be a table but is not is refused by the
+    reader of the policy, not here."""
     if not isinstance(values, Mapping):
         return values
     made: dict[str, Any] = dict(values)

@@ -16,7 +16,7 @@ STEP_SECONDS: Final = 1.0
 CONFIRM_SECONDS: Final = 30.0
 """How long a jump must last before it is followed."""
 POLL_SECONDS: Final = 5.0
-"""How often the daemon looks at the clock while nobody asks."""
+"""Interval at which the daemon reads the clock when no call does."""
 
 log = logging.getLogger("hostler.clock")
 

@@ -283,7 +283,7 @@ class Daemon:
             await trio.sleep(RECORD_SECONDS)
 
     async def _watch_clock(self) -> None:
-        """Look at the clock also while nobody asks, so that a jump is noticed, and followed if it lasts."""
+        """Read the clock regularly, so that a jump is noticed between calls, and followed if it lasts."""
         while True:
             self.clock()
             await trio.sleep(POLL_SECONDS)

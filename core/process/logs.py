@@ -22,7 +22,7 @@ FLUSH_SECONDS: Final = 2.0
 
 class Lines(logging.Handler):
     """Hands records to a thread that formats and writes them: a reader of standard error that has stopped reading (a
-    full pipe, a stuck journald) delays nobody."""
+    full pipe, a stuck journald) delays no caller."""
 
     def __init__(self, target: logging.Handler) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Lines(logging.Handler):
                 return
             record.msg, record.args = record.getMessage(), None  # what it names may change before its turn
             self._waiting.put(record)
-        except Exception:
+        except Exception:  # from the record's own arguments: a line that cannot be formatted must not fail its caller
             self.lost += 1
 
     def drain(self, seconds: float = FLUSH_SECONDS) -> None:
@@ -56,7 +56,7 @@ class Lines(logging.Handler):
                 continue
             try:
                 self.target.handle(each)
-            except Exception:
+            except Exception:  # from any formatter or stream: the thread must go on with the next line
                 self.lost += 1
 
 

@@ -116,7 +116,7 @@ class RpcServer:
                 await connection.run(local=local)
         except LOST as error:
             log.debug("connection lost before it was one: %s", error)
-        except Exception:
+        except Exception:  # a fault in one connection must not end the others
             log.exception("a connection failed unexpectedly")
         finally:
             self.connections.discard(connection)

@@ -159,7 +159,7 @@ class Session:
             result = self.service.ask(self.identity, params)
         except HostlerError as error:
             reply(None, error)
-        except Exception:
+        except Exception:  # a fault in one call must not end the connection
             log.exception("%s failed unexpectedly", call.method[:100])
             reply(None, InternalError("the call failed unexpectedly; see the log of the service"))
         else:
@@ -173,7 +173,7 @@ class Session:
             result = await self.service.ask_aside(self.identity, query)
         except HostlerError as refusal:
             error = refusal
-        except Exception:
+        except Exception:  # a fault in one call must not end the connection
             log.exception("%s failed unexpectedly", method)
             error = InternalError("the call failed unexpectedly; see the log of the service")
         self.aside -= 1
@@ -272,9 +272,9 @@ class Session:
             sequence = await work()
         except HostlerError as error:
             reply(None, error)
-        except Exception:
-            log.exception("a snapshot failed in an unforeseen way")
-            reply(None, InternalError("the call failed in an unforeseen way; the service's log says how"))
+        except Exception:  # a fault in one call must not end the connection
+            log.exception("a snapshot failed unexpectedly")
+            reply(None, InternalError("the call failed unexpectedly; see the log of the service"))
         else:
             reply(sequence, None)
 

@@ -83,14 +83,14 @@ class Catalog(msgspec.Struct):
         del self.images[command.name]
 
     def forget_project(self, project: str) -> None:
-        """A project is gone: what only it could use is for nobody but cloud admins until they give it to others."""
+        """Remove a deleted project from all access lists. What only it could use is left to cloud admins."""
         # An access list never becomes empty, which would stand for all projects.
         self.flavors = {name: _without(each, project) for name, each in self.flavors.items()}
         self.images = {name: _without(each, project) for name, each in self.images.items()}
 
 
 NO_PROJECT: Final = "@none"
-"""In a list of projects: none. Ids of projects cannot look like that."""
+"""Entry of a list of projects that grants access to none. It cannot be the id of a project."""
 
 
 _Kept = TypeVar("_Kept", KeptFlavor, KeptImage)

@@ -24,8 +24,8 @@ log = logging.getLogger("hostler.writer")
 def outcomes_of(
     machine: Machine[Any, Any], commands: Sequence[Any], wanted: Sequence[bool] | None = None
 ) -> Generator[None, None, Sequence[Any]]:
-    """What a machine returns for each command, in steps; a HostlerError for one that it refuses. Whatever else it
-    raises comes out: then nobody knows what state it is in."""
+    """What a machine returns for each command, in steps; a HostlerError for one that it refuses. Any other error is
+    raised: the machine's state is then unknown."""
     if isinstance(machine, BatchMachine):
         return (yield from machine.carry_out(commands, wanted))
     return [_outcome(machine, command) for command in commands]

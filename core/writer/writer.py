@@ -261,7 +261,7 @@ class Writer(Generic[Command, Result]):
                     self._queue.finish(pending, outcome, None)
 
     async def _outcomes(self, commands: Sequence[Command]) -> Sequence[Result | HostlerError]:
-        """Carry commands out, on record while that lasts. StateUnknown for what is no outcome."""
+        """Execute commands, recorded as under way meanwhile. StateUnknown for an error that is not an outcome."""
         under_way = None if self.journal is None else self.journal.under_way
         if under_way is not None:
             under_way.begin(self.sequence + 1, self.sequence + len(commands))
@@ -276,7 +276,7 @@ class Writer(Generic[Command, Result]):
                 await _others_turn()
         except Exception as error:
             first, last = self.sequence + 1, self.sequence + len(commands)
-            text = f"a command among {first} to {last} failed, and nobody knows how far it got: {error!r}"
+            text = f"a command among {first} to {last} failed, and how far it got is unknown: {error!r}"
             log.critical("%s; the process ends, and the next start recovers the state from the journal", text)
             raise StateUnknown(text) from error
         if under_way is not None:

@@ -234,7 +234,7 @@ def _writing(fleet: Fleet, uuid: str, asked: c.ConsumerAllocations, now: float) 
 
 
 def _amounts(fleet: Fleet, resources: Mapping[str, int]) -> dict[int, int]:
-    """Amounts by resource class index; BadRequest for an unknown class, no class at all, or an amount that is none."""
+    """Amounts by resource class index. BadRequest for an unknown class, no class at all, or an invalid amount."""
     check_known_classes(fleet, resources)
     if not resources:
         raise BadRequest("No resources of a resource provider are named.", field="allocations")

@@ -147,7 +147,7 @@ class Engine:
         changed, if one is unknown. O(1) each."""
         fleet = self.fleet
         consumers = fleet.consumers.ids(_listed(uuids)).tolist()
-        # Between versions that nobody holds there is nothing to record.
+        # No version is held that would need the change recorded.
         set_building = fleet.set_building if fleet.history.recording else fleet.kernel.set_building
         for consumer in consumers:
             set_building(consumer, False)

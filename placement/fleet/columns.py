@@ -62,8 +62,8 @@ ROW_COLUMNS: Final = {
     "uuid_hi": np.uint64,
     "uuid_lo": np.uint64,
 }
-"""One value a row. ``reported``: of when the host's report is that is known, in seconds since the epoch, 0 where there
-was none. ``updated``: when the provider was last written, in seconds since the epoch, 0 where nobody said."""
+"""One value a row. ``reported``: time of the host's latest report, in seconds since the epoch, 0 without one.
+``updated``: when the provider was last written, in seconds since the epoch, 0 if unknown."""
 
 Image = tuple[NDArray[Any], ...]
 """Copy of the columns of some rows."""

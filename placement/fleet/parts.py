@@ -140,8 +140,8 @@ class FleetParts:
         return self._cells[1]
 
     def column(self, name: str) -> NDArray[np.float64]:
-        """Live view of a host column over all rows, float64[rows]; UnknownName for a name that is none of
-        HOST_COLUMNS. O(1)."""
+        """Live view of a host column over all rows, float64[rows]; UnknownName for a name that is not
+        in HOST_COLUMNS. O(1)."""
         index = COLUMN.get(name) if isinstance(name, str) else None
         if index is None:
             raise UnknownName.among("host column", str(name), COLUMN, field="column")

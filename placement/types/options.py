@@ -321,7 +321,7 @@ def invalid(field: str, value: object, wanted: str) -> InvalidValue:
 def _short(value: object) -> str:
     try:
         return repr(value)[:200]
-    except Exception:
+    except Exception:  # from a caller's own ``__repr__``, while an error about the value is made
         return f"a {type(value).__name__}"
 
 

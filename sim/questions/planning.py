@@ -298,8 +298,8 @@ def grid(
     seeds: Sequence[int] = (0,),
     hardware: str = "",
 ) -> list[Task]:
-    """All combinations, in order. ``hosts``: of ``hardware``, the first kind if it is not named. UnknownName for a kind
-    that is none."""
+    """All combinations, in order. ``hosts``: of ``hardware``, the first kind if it is not named. UnknownName for an
+    unknown kind."""
     hardware = _kind(task, hardware)
     combined = itertools.product(policies, cpu_ratios or (task.cpu_ratio,), hosts or (None,), seeds)
     return [

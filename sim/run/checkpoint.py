@@ -131,8 +131,8 @@ def check(path: Path) -> None:
 
 
 def resume(run: Run, busiest: Busiest, task: str, path: Path) -> None:
-    """Bring a new run to where the one in the file was. InvalidValue for a file that is none, or of another task;
-    SnapshotError for a fleet in it that is damaged. O(guests + hosts)."""
+    """Bring a new run to where the one in the file was. InvalidValue for a file that is not a checkpoint, or of another
+    task; SnapshotError for a damaged fleet in it. O(guests + hosts)."""
     try:
         kept = msgspec.msgpack.decode(path.read_bytes(), type=Checkpoint)
     except (OSError, ValueError, msgspec.MsgspecError) as error:

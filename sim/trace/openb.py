@@ -204,7 +204,7 @@ def typical(pods: Iterable[Pod]) -> dict[str, float]:
 
 
 def openb_policy(name: str, pods: Iterable[Pod]) -> Policy:
-    """The policy called ``name``, with the typical requests of ``pods``. UnknownName for a name that is none."""
+    """The policy called ``name``, with the typical requests of ``pods``. UnknownName for an unknown name."""
     if name not in WEIGHERS:
         raise UnknownName.among("policy", name, WEIGHERS, field="policy")
     return Policy.from_mapping(

@@ -13,6 +13,9 @@ from hostler.placement.filters.base import Bound, Filter
 from hostler.placement.fleet.fleet import Fleet
 from hostler.placement.load.bulk import add_hosts
 from hostler.placement.policy.policy import Policy
+from hostler.placement.storage.pools.filters.base import PoolFilter
+from hostler.placement.storage.pools.options import StorageOptions
+from hostler.placement.storage.pools.weighers.base import PoolWeigher
 from hostler.placement.types.errors import HostlerError, InvalidValue, MetricNotFound, UnknownName
 from hostler.placement.types.host import Aggregate, Host
 from hostler.placement.types.request import Flavor, Request, RequestSpec
@@ -215,6 +218,13 @@ def test_a_rule_that_leaves_out_its_methods_says_which(base: type[Any], missing:
     bare = type("Bare", (base,), {"name": "Bare", "option": "own_multiplier"})
     with pytest.raises(TypeError, match=f"abstract class Bare with abstract methods {missing}"):
         engine_with(bare)
+
+
+@pytest.mark.parametrize(("base", "missing"), [(PoolFilter, "pool_passes, why"), (PoolWeigher, "raw")])
+def test_a_rule_of_pools_that_leaves_out_its_methods_says_which(base: type[Any], missing: str) -> None:
+    bare = type("Bare", (base,), {"name": "Bare"})
+    with pytest.raises(TypeError, match=f"abstract class Bare with abstract methods? {missing}"):
+        bare(StorageOptions())
 
 
 def test_any_true_or_false_answer_of_a_host_form_counts() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -27,20 +28,15 @@ ERRORS: Final = (TypeError, ValueError, ArithmeticError, LookupError, AttributeE
 """Exceptions of a filter on malformed values: the pool is refused, the request continues."""
 
 
-class PoolFilter:
-    """Base of the filters. ``reads`` determines which changes may alter its result for a pool."""
+class PoolFilter(ABC):
+    """Base of the filters. Define ``pool_passes`` and ``why``; ``passes`` may be overridden by a faster form that
+    agrees with ``pool_passes``. ``reads`` determines which changes may alter its result for a pool."""
 
     name: ClassVar[str]
     reads: ClassVar[str] = FACTS
 
     def __init__(self, options: StorageOptions) -> None:
         self.options = options
-        kind, base = type(self), PoolFilter
-        missing = all(getattr(kind, name) is getattr(base, name) for name in ("pool_passes", "passes"))
-        unexplained = all(getattr(kind, name) is getattr(base, name) for name in ("why", "reason"))
-        if missing or unexplained:
-            wanted = " and ".join(["pool_passes"] * missing + ["why"] * unexplained)
-            raise TypeError(f"Can't instantiate {kind.__name__}: it must define {wanted}")
 
     def applies(self, filter_properties: FilterProperties) -> bool:
         """False if it passes every pool of such a request."""
@@ -51,8 +47,9 @@ class PoolFilter:
         return np.fromiter((self._judged(pools, filter_properties, row) for row in rows.tolist()), np.bool_, len(rows))
 
     def key(self, filter_properties: FilterProperties) -> Hashable:
-        """The part of the request that a filter that reads only facts depends on."""
-        raise NotImplementedError
+        """The part of the request that the result of a filter that reads only facts depends on: equal keys give equal
+        results for equal pools. Without an override it is the request itself, so no two requests share a result."""
+        return filter_properties
 
     def following(self, pools: Pools, rows: Rows) -> Rows:
         """Those of ``rows``, whose capacities changed, that must be evaluated again. O(rows)."""
@@ -64,17 +61,17 @@ class PoolFilter:
         except ERRORS:
             return False
 
+    @abstractmethod
     def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
         """Result for one row; raises one of ``ERRORS`` where Cinder would crash, which refuses the pool."""
-        raise NotImplementedError
 
     def reason(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
         """Why it refuses a row, as a sentence with numbers."""
         return self.failure(pools, filter_properties, row) or self.why(pools, filter_properties, row)
 
+    @abstractmethod
     def why(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
         """The reason if no exception was raised."""
-        raise NotImplementedError
 
     def failure(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
         """The exception raised for the row, if any."""
@@ -86,13 +83,13 @@ class PoolFilter:
 
 
 def by_value(pools: Pools, rows: Rows, of: Callable[[int], Any], holds: Callable[[Any], bool]) -> Mask:
-    """Mask that depend on one hashable value of each pool, asked once for each value. O(rows)."""
+    """Mask that depends on one hashable value of each pool, asked once for each value. O(rows)."""
     known: dict[Any, bool] = {}
     mask = np.empty(len(rows), np.bool_)
     for at, row in enumerate(rows.tolist()):
         value = of(row)
-        verdict = known.get(value)
-        if verdict is None:
-            verdict = known[value] = holds(value)
-        mask[at] = verdict
+        passes = known.get(value)
+        if passes is None:
+            passes = known[value] = holds(value)
+        mask[at] = passes
     return mask

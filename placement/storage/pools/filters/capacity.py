@@ -34,12 +34,15 @@ class CapacityFilter(PoolFilter):
             mask |= rows == row
         return mask
 
+    def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
+        return bool(self.passes(pools, filter_properties, np.array([row], np.int32))[0])
+
     @staticmethod
     def column(filter_properties: FilterProperties) -> str:
         """The column that holds how much fits."""
         return "room_thin" if filter_properties.spec.thin else "room_thick"
 
-    def reason(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
+    def why(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
         facts, columns = pools.fact(row), pools.columns
         if not facts.bounded:
             return f"total capacity {facts.total} with {facts.reserved_percentage:g} % reserved"

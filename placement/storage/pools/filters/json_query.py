@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class JsonFilter(PoolFilter):
-    """Passes a pool that satisfies the hint. A query that is none refuses every pool."""
+    """Passes a pool that satisfies the hint. A malformed query refuses every pool."""
 
     name: ClassVar[str] = "JsonFilter"
     reads: ClassVar[str] = CAPACITIES
