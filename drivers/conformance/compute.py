@@ -1,0 +1,289 @@
+"""Conformance of compute drivers."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from ..protocol import Can, ComputeDriver, Conflict, DriverError, Guest, GuestSpec, NotFound, Permanent, Unknown
+from .bench import OTHERS, PATIENCE, ComputeBench, all_of, cancelled_at_every_await, new_uuid, settled
+
+NAMES = ("plain", "with space", "ünïcödé 客", "quote' \" <tag> & $(x) `y`", "../../etc/passwd", "n" * 255)
+
+
+async def _state(driver: ComputeDriver, uuid: str, state: str) -> Guest:
+    """The guest, once it is in a state."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            found = await driver.get_guest(uuid)
+            if found.state == state:
+                return found
+            await trio.sleep(0.05)
+
+
+async def _made(driver: ComputeDriver, spec: GuestSpec) -> Guest:
+    await settled(lambda: driver.create_guest(spec))
+    return await _state(driver, spec.mark.uuid, spec.power)
+
+
+async def _ours(driver: ComputeDriver, uuid: str) -> list[Guest]:
+    return [each for each in await all_of(driver.guests()) if each.mark is not None and each.mark.uuid == uuid]
+
+
+@pytest.mark.trio
+class ComputeConformance:
+    """Tests of a compute driver. Subclasses define the fixture ``bench``."""
+
+    # basics
+
+    async def test_facts_are_constant_and_within_bounds(self, bench: ComputeBench) -> None:
+        """A driver says what its back end is and how it may be used."""
+        async with bench.driver() as driver:
+            facts = driver.facts
+            await driver.check()
+            assert driver.facts == facts
+            assert facts.kind
+            assert Can.COMPUTE in facts.can
+            assert facts.poll > 0
+            assert facts.concurrency >= 1
+            assert facts.timeout > 0
+
+    async def test_nodes_report_totals_and_use(self, bench: ComputeBench) -> None:
+        """Totals are in CPUs, MiB and GiB; what a guest takes is in the use."""
+        async with bench.driver() as driver:
+            before = next(each for each in await all_of(driver.nodes()) if each.name == bench.node)
+            assert before.vcpus >= bench.vcpus
+            assert before.memory_mb >= bench.memory_mb
+            spec = bench.spec()
+            await _made(driver, spec)
+            after = next(each for each in await all_of(driver.nodes()) if each.name == bench.node)
+            assert after.used_vcpus - before.used_vcpus == bench.vcpus
+            assert after.used_memory_mb - before.used_memory_mb == bench.memory_mb
+            await driver.delete_guest(spec.mark.uuid)
+
+    async def test_a_guest_lives(self, bench: ComputeBench) -> None:
+        """Made, seen, stopped, started, removed."""
+        async with bench.driver() as driver:
+            spec = bench.spec()
+            uuid = spec.mark.uuid
+            guest = await _made(driver, spec)
+            assert (guest.mark, guest.node) == (spec.mark, bench.node)
+            assert (guest.vcpus, guest.memory_mb) == (bench.vcpus, bench.memory_mb)
+            assert [each.key for each in await _ours(driver, uuid)] == [guest.key]
+            await settled(lambda: driver.set_power(uuid, "off"))
+            await _state(driver, uuid, "off")
+            await settled(lambda: driver.set_power(uuid, "on"))
+            await _state(driver, uuid, "on")
+            await driver.delete_guest(uuid)
+            with pytest.raises(NotFound):
+                await driver.get_guest(uuid)
+            assert not await _ours(driver, uuid)
+
+    async def test_a_guest_can_be_made_stopped(self, bench: ComputeBench) -> None:
+        """``power`` of the spec decides."""
+        async with bench.driver() as driver:
+            spec = bench.spec()._replace(power="off")
+            assert (await _made(driver, spec)).state == "off"
+            await driver.delete_guest(spec.mark.uuid)
+
+    @pytest.mark.parametrize("name", NAMES)
+    async def test_any_name_is_taken(self, bench: ComputeBench, name: str) -> None:
+        """Names are texts of users; they identify nothing."""
+        async with bench.driver() as driver:
+            spec = bench.spec(name=name)
+            await _made(driver, spec)
+            assert len(await _ours(driver, spec.mark.uuid)) == 1
+            await driver.delete_guest(spec.mark.uuid)
+
+    async def test_a_missing_guest_is_not_found(self, bench: ComputeBench) -> None:
+        """Where a guest is needed, its absence is an error of its own class."""
+        async with bench.driver() as driver:
+            with pytest.raises(NotFound):
+                await driver.get_guest(new_uuid())
+            with pytest.raises(NotFound):
+                await driver.set_power(new_uuid(), "on")
+
+    async def test_all_pages_are_listed(self, bench: ComputeBench) -> None:
+        """More guests than one page has are all listed, each once."""
+        async with bench.driver() as driver:
+            specs = [bench.spec()._replace(power="off") for _ in range(bench.page)]
+            for spec in specs:
+                await settled(lambda spec=spec: driver.create_guest(spec))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            wanted = {spec.mark for spec in specs}
+            found = [each.mark for each in await all_of(driver.guests()) if each.mark in wanted]
+            assert len(found) == len(specs)
+            assert set(found) == wanted
+            for spec in specs:
+                await driver.delete_guest(spec.mark.uuid)
+
+    # idempotency
+
+    async def test_making_a_guest_twice_makes_one(self, bench: ComputeBench) -> None:
+        """The second creation returns the first guest."""
+        async with bench.driver() as driver:
+            spec = bench.spec()
+            first = await _made(driver, spec)
+            assert (await driver.create_guest(spec)).key == first.key
+            assert len(await _ours(driver, spec.mark.uuid)) == 1
+            await driver.delete_guest(spec.mark.uuid)
+
+    async def test_making_a_guest_five_times_at_once_makes_one(self, bench: ComputeBench) -> None:
+        """Concurrent creations join, or are refused as conflicts."""
+        async with bench.driver() as driver:
+            spec = bench.spec()
+            async with trio.open_nursery() as nursery:
+                for _ in range(5):
+                    nursery.start_soon(settled, lambda: driver.create_guest(spec))
+            assert len(await _ours(driver, spec.mark.uuid)) == 1
+            await driver.delete_guest(spec.mark.uuid)
+
+    async def test_another_claim_or_size_is_a_conflict(self, bench: ComputeBench) -> None:
+        """A uuid that is taken is not given to another claim; the guest that is there is unchanged."""
+        async with bench.driver() as driver:
+            spec = bench.spec()
+            first = await _made(driver, spec)
+            with pytest.raises(Conflict):
+                await driver.create_guest(spec._replace(mark=spec.mark._replace(claim=2)))
+            with pytest.raises(Conflict):
+                await driver.create_guest(spec._replace(vcpus=bench.vcpus + 1))
+            assert await driver.get_guest(spec.mark.uuid) == first
+            await driver.delete_guest(spec.mark.uuid)
+
+    async def test_deleting_is_repeatable(self, bench: ComputeBench) -> None:
+        """A guest that is gone, or never was, is no error."""
+        async with bench.driver() as driver:
+            spec = bench.spec()
+            await _made(driver, spec)
+            await driver.delete_guest(spec.mark.uuid)
+            await driver.delete_guest(spec.mark.uuid)
+            await driver.delete_guest(new_uuid())
+
+    async def test_deleting_for_another_claim_leaves_the_guest(self, bench: ComputeBench) -> None:
+        """A late deletion of an earlier claim does not remove the guest of the present one."""
+        async with bench.driver() as driver:
+            spec = bench.spec(claim=7)
+            first = await _made(driver, spec)
+            await driver.delete_guest(spec.mark.uuid, 6)
+            assert (await driver.get_guest(spec.mark.uuid)).key == first.key
+            await driver.delete_guest(spec.mark.uuid, 7)
+            assert not await _ours(driver, spec.mark.uuid)
+
+    async def test_setting_power_is_repeatable(self, bench: ComputeBench) -> None:
+        """Starting a running guest and stopping a stopped one change nothing."""
+        async with bench.driver() as driver:
+            spec = bench.spec()
+            await _made(driver, spec)
+            assert (await driver.set_power(spec.mark.uuid, "on")).state == "on"
+            await settled(lambda: driver.set_power(spec.mark.uuid, "off"))
+            await _state(driver, spec.mark.uuid, "off")
+            assert (await driver.set_power(spec.mark.uuid, "off")).state == "off"
+            await driver.delete_guest(spec.mark.uuid)
+
+    # faults
+
+    async def test_a_lost_answer_is_unknown_and_the_repetition_joins(self, bench: ComputeBench) -> None:
+        """The guest is there although the call failed; the next call finds it."""
+        if bench.lose_answers is None:
+            pytest.skip("this back end cannot be made to lose answers")
+        async with bench.driver() as driver:
+            spec = bench.spec()
+            with bench.lose_answers(), pytest.raises(Unknown):
+                await driver.create_guest(spec)
+            assert len(await _ours(driver, spec.mark.uuid)) == 1
+            await _made(driver, spec)
+            assert len(await _ours(driver, spec.mark.uuid)) == 1
+            with bench.lose_answers(), pytest.raises(Unknown):
+                await driver.delete_guest(spec.mark.uuid)
+            await driver.delete_guest(spec.mark.uuid)
+            assert not await _ours(driver, spec.mark.uuid)
+
+    async def test_a_creation_cancelled_at_any_await_leaves_one_guest_or_none(self, bench: ComputeBench) -> None:
+        """After each, the same creation again makes exactly one guest."""
+        async with bench.driver() as driver:
+            specs = [bench.spec()]
+
+            async def create() -> None:
+                await driver.create_guest(specs[-1])
+
+            async def check() -> None:
+                spec = specs[-1]
+                assert len(await _ours(driver, spec.mark.uuid)) <= 1
+                await _made(driver, spec)
+                assert len(await _ours(driver, spec.mark.uuid)) == 1
+                await driver.delete_guest(spec.mark.uuid)
+                specs.append(bench.spec())
+
+            assert await cancelled_at_every_await(create, check) >= 2
+
+    async def test_listing_can_be_cancelled(self, bench: ComputeBench) -> None:
+        """A cancelled listing leaves the driver usable."""
+        async with bench.driver() as driver:
+
+            async def listing() -> None:
+                await all_of(driver.guests())
+
+            await cancelled_at_every_await(listing, driver.check)
+
+    async def test_what_is_impossible_leaves_nothing_behind(self, bench: ComputeBench) -> None:
+        """A guest on a node that does not exist is refused by an error of the hierarchy."""
+        async with bench.driver() as driver:
+            spec = bench.spec()._replace(node="no-such-node")
+            if Can.CHOOSES_HOST not in driver.facts.can:
+                with pytest.raises(DriverError) as caught:
+                    await driver.create_guest(spec)
+                assert caught.value.failure in ("capacity", "not_found", "permanent")
+                assert not await _ours(driver, spec.mark.uuid)
+
+    # others on the same back end
+
+    async def test_two_installations_do_not_touch_each_other(self, bench: ComputeBench) -> None:
+        """Each sees the guests of the other, and can neither change nor remove them."""
+        async with bench.driver() as ours, bench.driver(OTHERS) as others:
+            spec = bench.spec()
+            guest = await _made(ours, spec)
+            with pytest.raises(NotFound):
+                await others.get_guest(spec.mark.uuid)
+            with pytest.raises(NotFound):
+                await others.set_power(spec.mark.uuid, "off")
+            await others.delete_guest(spec.mark.uuid)
+            assert (await ours.get_guest(spec.mark.uuid)).key == guest.key
+            seen = [each.mark for each in await all_of(others.guests())]
+            assert spec.mark in seen
+            await ours.delete_guest(spec.mark.uuid)
+
+    async def test_strangers_are_listed_and_left_alone(self, bench: ComputeBench) -> None:
+        """A guest that Hostler did not make has no mark, counts as use, and stays."""
+        if bench.make_stranger is None:
+            pytest.skip("no stranger can be made on this back end")
+        async with bench.driver() as driver:
+            key = await bench.make_stranger()
+            spec = bench.spec()
+            await _made(driver, spec)
+            await driver.delete_guest(spec.mark.uuid)
+            (stranger,) = [each for each in await all_of(driver.guests()) if each.key == key]
+            assert stranger.mark is None
+
+    async def test_changes_from_outside_are_seen(self, bench: ComputeBench) -> None:
+        """A look-up tells what is so now."""
+        if bench.change_outside is None:
+            pytest.skip("nothing but the driver can change this back end")
+        async with bench.driver() as driver:
+            spec = bench.spec()
+            await _made(driver, spec)
+            await bench.change_outside(spec.mark.uuid, "stop")
+            await _state(driver, spec.mark.uuid, "off")
+            await bench.change_outside(spec.mark.uuid, "remove")
+            with pytest.raises(NotFound):
+                await driver.get_guest(spec.mark.uuid)
+
+    async def test_errors_name_a_class_of_the_protocol(self, bench: ComputeBench) -> None:
+        """A volume that cannot be attached is refused as permanent, where the driver attaches none."""
+        async with bench.driver() as driver:
+            if Can.ATTACH in driver.facts.can:
+                return
+            from ..protocol import Connection
+
+            spec = bench.spec()._replace(volumes=(Connection(volume=new_uuid(), protocol="file", address="x"),))
+            with pytest.raises(Permanent):
+                await driver.create_guest(spec)
+            assert not await _ours(driver, spec.mark.uuid)

@@ -1,0 +1,313 @@
+"""The model's back end itself: what exists on it, and the operations of its service. It outlives its clients, as a real
+one does, and knows no driver protocol."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from ..protocol import (
+    Capacity,
+    Conflict,
+    Connection,
+    GuestSpec,
+    Mark,
+    NotFound,
+    Permanent,
+    Power,
+    VolumeSpec,
+)
+
+
+class ModelNode(msgspec.Struct):
+    """A node of the model."""
+
+    name: str
+    vcpus: int = 16
+    memory_mb: int = 65_536
+    disk_gb: int = 1_000
+    state: str = "up"
+
+
+class ModelPool(msgspec.Struct):
+    """A pool of the model."""
+
+    name: str
+    total_gb: int = 10_000
+    state: str = "up"
+
+
+class ModelGuest(msgspec.Struct, kw_only=True):
+    """A guest of the model. ``ready_at``: when it is built, on the model's clock. ``mark`` empty: a stranger's."""
+
+    key: str
+    mark: str
+    name: str
+    node: str
+    vcpus: int
+    memory_mb: int
+    disk_gb: int = 0
+    power: Power = "on"
+    ready_at: float = 0.0
+    volumes: list[str] = []
+
+
+class ModelVolume(msgspec.Struct, kw_only=True):
+    """A volume of the model."""
+
+    key: str
+    mark: str
+    name: str
+    pool: str
+    size_gb: int
+
+
+Owned = TypeVar("Owned", ModelGuest, ModelVolume)
+
+
+class Content(msgspec.Struct):
+    """All that exists on a model."""
+
+    nodes: dict[str, ModelNode] = {}
+    pools: dict[str, ModelPool] = {}
+    guests: dict[str, ModelGuest] = {}
+    volumes: dict[str, ModelVolume] = {}
+    made: int = 0
+    """Objects made so far; keys are numbered by it."""
+
+
+IMAGES_REFUSED: Final = "no-such-image"
+"""The name of an image that the model does not know; it takes all others."""
+
+
+class World:
+    """One back end. With a ``file`` it is kept there, and processes may share it; else in memory.
+
+    Operations are atomic. Errors are those of a driver, by class, so that tests need no table of codes.
+    """
+
+    def __init__(self, clock: Callable[[], float], file: Path | None = None, build_seconds: float = 0.0) -> None:
+        self._clock, self._file, self.build_seconds = clock, file, build_seconds
+        self._content = Content()
+        self.creations: list[str] = []
+        """Marks of all guests and volumes made by this process, in order."""
+
+    @contextmanager
+    def content(self, *, change: bool = True) -> Iterator[Content]:
+        """What there is; saved at the end of the context if it is to ``change``."""
+        if self._file is None:
+            yield self._content
+            return
+        with (self._file.with_suffix(".lock")).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            content = Content()
+            if self._file.exists():
+                content = msgspec.json.decode(self._file.read_bytes(), type=Content)
+            yield content
+            if change:
+                written = self._file.with_suffix(".new")
+                written.write_bytes(msgspec.json.encode(content))
+                os.replace(written, self._file)
+
+    def add(self, nodes: int = 0, pools: int = 0, prefix: str = "") -> None:
+        """Add nodes and pools of the default size where they are missing."""
+        with self.content() as there:
+            for number in range(nodes):
+                there.nodes.setdefault(f"{prefix}node-{number}", ModelNode(f"{prefix}node-{number}"))
+            for number in range(pools):
+                there.pools.setdefault(f"{prefix}pool-{number}", ModelPool(f"{prefix}pool-{number}"))
+
+    # guests
+
+    def guest(self, installation: str, uuid: str) -> ModelGuest:
+        """A copy of the guest of an installation. NotFound if there is none."""
+        with self.content(change=False) as there:
+            return msgspec.structs.replace(_guest(there, installation, uuid))
+
+    def create_guest(self, want: GuestSpec) -> ModelGuest:
+        """Make a guest, or return the one that was made by the same mark and size."""
+        with self.content() as there:
+            known = _of(there.guests, want.mark.installation, want.mark.uuid)
+            size = (want.node, want.vcpus, want.memory_mb, want.disk_gb)
+            if known is not None:
+                same = (
+                    known.mark == str(want.mark) and (known.node, known.vcpus, known.memory_mb, known.disk_gb) == size
+                )
+                if not same:
+                    raise Conflict(f"guest {want.mark.uuid} exists with another claim or size")
+                return msgspec.structs.replace(known)
+            if want.image == IMAGES_REFUSED:
+                raise Permanent(f"there is no image {want.image}")
+            _check_room(there, want)
+            there.made += 1
+            ready = self._clock() + self.build_seconds
+            volumes = [each.volume for each in want.volumes]
+            made = ModelGuest(
+                key=f"guest-{there.made}",
+                mark=str(want.mark),
+                name=want.name,
+                node=want.node,
+                vcpus=want.vcpus,
+                memory_mb=want.memory_mb,
+                disk_gb=want.disk_gb,
+                power=want.power,
+                ready_at=ready,
+                volumes=volumes,
+            )
+            there.guests[made.key] = made
+            self.creations.append(made.mark)
+            return msgspec.structs.replace(made)
+
+    def set_power(self, installation: str, uuid: str, want: Power) -> ModelGuest:
+        """Start or stop a guest. Conflict while it is built."""
+        with self.content() as there:
+            guest = _guest(there, installation, uuid)
+            if self.is_building(guest):
+                raise Conflict(f"guest {uuid} is being built")
+            guest.power = want
+            return msgspec.structs.replace(guest)
+
+    def delete_guest(self, installation: str, uuid: str, claim: int | None) -> None:
+        """Remove a guest of a claim, if it is there."""
+        with self.content() as there:
+            known = _of(there.guests, installation, uuid)
+            if known is not None and claim in (None, _mark(known.mark).claim):
+                del there.guests[known.key]
+
+    def change_volumes(self, installation: str, uuid: str, volume: str, *, attached: bool) -> None:
+        """Attach a volume to a guest, or detach it."""
+        with self.content() as there:
+            volumes = _guest(there, installation, uuid).volumes
+            if attached and volume not in volumes:
+                volumes.append(volume)
+            elif not attached and volume in volumes:
+                volumes.remove(volume)
+
+    def is_building(self, guest: ModelGuest) -> bool:
+        """True before the guest is built."""
+        return self._clock() < guest.ready_at
+
+    # volumes
+
+    def volume(self, installation: str, uuid: str) -> ModelVolume:
+        """A copy of the volume of an installation. NotFound if there is none."""
+        with self.content(change=False) as there:
+            return msgspec.structs.replace(_volume(there, installation, uuid))
+
+    def create_volume(self, want: VolumeSpec) -> ModelVolume:
+        """Make a volume, or return the one that was made by the same mark and size."""
+        with self.content() as there:
+            known = _of(there.volumes, want.mark.installation, want.mark.uuid)
+            if known is not None:
+                if (known.mark, known.pool, known.size_gb) != (str(want.mark), want.pool, want.size_gb):
+                    raise Conflict(f"volume {want.mark.uuid} exists with another claim or size")
+                return msgspec.structs.replace(known)
+            if want.image == IMAGES_REFUSED:
+                raise Permanent(f"there is no image {want.image}")
+            pool = there.pools.get(want.pool)
+            if pool is None or pool.state != "up":
+                raise Capacity(f"there is no pool {want.pool}")
+            if provisioned_gb(there, want.pool) + want.size_gb > pool.total_gb:
+                raise Capacity(f"pool {want.pool} is full")
+            there.made += 1
+            key = f"volume-{there.made}"
+            made = ModelVolume(key=key, mark=str(want.mark), name=want.name, pool=want.pool, size_gb=want.size_gb)
+            there.volumes[key] = made
+            self.creations.append(made.mark)
+            return msgspec.structs.replace(made)
+
+    def extend_volume(self, installation: str, uuid: str, size_gb: int) -> ModelVolume:
+        """Let a volume grow. Conflict if it is larger, Capacity if its pool is full."""
+        with self.content() as there:
+            volume = _volume(there, installation, uuid)
+            more = size_gb - volume.size_gb
+            if more < 0:
+                raise Conflict(f"volume {uuid} is larger than {size_gb} GiB")
+            if provisioned_gb(there, volume.pool) + more > there.pools[volume.pool].total_gb:
+                raise Capacity(f"pool {volume.pool} is full")
+            volume.size_gb = size_gb
+            return msgspec.structs.replace(volume)
+
+    def delete_volume(self, installation: str, uuid: str, claim: int | None) -> None:
+        """Remove a volume of a claim, if it is there. Conflict while a guest has it."""
+        with self.content() as there:
+            known = _of(there.volumes, installation, uuid)
+            if known is None or claim not in (None, _mark(known.mark).claim):
+                return
+            if any(uuid in guest.volumes for guest in there.guests.values()):
+                raise Conflict(f"volume {uuid} is in use")
+            del there.volumes[known.key]
+
+    def connect(self, installation: str, uuid: str) -> Connection:
+        """How nodes reach a volume."""
+        return Connection(volume=uuid, protocol="model", address=self.volume(installation, uuid).key)
+
+    # strangers
+
+    def make_strangers_guest(self, node: str, vcpus: int = 1, memory_mb: int = 1_024) -> str:
+        """Make a guest that does not belong to Hostler; returns its key."""
+        with self.content() as there:
+            there.made += 1
+            key = f"guest-{there.made}"
+            there.guests[key] = ModelGuest(
+                key=key, mark="", name=f"stranger {key}", node=node, vcpus=vcpus, memory_mb=memory_mb
+            )
+            return key
+
+
+def provisioned_gb(there: Content, pool: str) -> int:
+    """Total size of the volumes in a pool."""
+    return sum(volume.size_gb for volume in there.volumes.values() if volume.pool == pool)
+
+
+def used_on(there: Content, node: str) -> tuple[int, int, int]:
+    """CPUs, MiB of memory and GiB of disk that guests use on a node."""
+    guests = [guest for guest in there.guests.values() if guest.node == node]
+    return (
+        sum(guest.vcpus for guest in guests),
+        sum(guest.memory_mb for guest in guests),
+        sum(guest.disk_gb for guest in guests),
+    )
+
+
+def _check_room(there: Content, want: GuestSpec) -> None:
+    node = there.nodes.get(want.node)
+    if node is None or node.state != "up":
+        raise Capacity(f"node {want.node} is not available")
+    _, memory_mb, disk_gb = used_on(there, want.node)
+    if memory_mb + want.memory_mb > node.memory_mb or disk_gb + want.disk_gb > node.disk_gb:
+        raise Capacity(f"node {want.node} is full")
+
+
+def _mark(text: str) -> Mark:
+    found = Mark.parse(text)
+    assert found is not None
+    return found
+
+
+def _of(known: dict[str, Owned], installation: str, uuid: str) -> Owned | None:
+    for each in known.values():
+        mark = Mark.parse(each.mark)
+        if mark is not None and (mark.installation, mark.uuid) == (installation, uuid):
+            return each
+    return None
+
+
+def _guest(there: Content, installation: str, uuid: str) -> ModelGuest:
+    found = _of(there.guests, installation, uuid)
+    if found is None:
+        raise NotFound(f"there is no guest {uuid}")
+    return found
+
+
+def _volume(there: Content, installation: str, uuid: str) -> ModelVolume:
+    found = _of(there.volumes, installation, uuid)
+    if found is None:
+        raise NotFound(f"there is no volume {uuid}")
+    return found
