@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ...ext.tables import format_uuid, make_many
 from ...placement.decide.batch_decisions import Decisions
 from ...placement.load.reports import expiring
 from ...placement.load.reports import report_hosts as load_reports
@@ -34,8 +33,6 @@ from .state import ServiceState
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 STEP: Final = 128
 """Requests of one command that are decided at a time."""
-_UUIDS: Final = 256
-"""Uuids made at a time."""
 
 log = logging.getLogger("hostler.guests")
 
@@ -52,18 +49,15 @@ class _Waiting(NamedTuple):
 class _Placing:
     """Requests queued for the engine, in order, and the outcomes of those that were decided."""
 
-    def __init__(self, state: ServiceState, now: float, count: int) -> None:
-        self.state, self.now, self._count = state, now, count
+    def __init__(self, state: ServiceState, now: float) -> None:
+        self.state, self.now = state, now
         self.waiting: list[_Waiting] = []
         self.decided: list[tuple[Sequence[int], Decisions]] = []
         self.errors: dict[int, HostlerError] = {}
-        self._uuids: list[str] = []
-        """Number of the last decision made after number ``_behind``."""
-        self._behind = state.engine.sequence
 
     def add(self, position: int, asked: Asked) -> None:
         try:
-            request = self._request(position, asked)
+            request = self.state.request(asked, self.now)
             reserved = self._reserve(request) if self.state.tenants.limits else _NOTHING
         except HostlerError as error:
             self.errors[position] = checked_outcome(error)
@@ -72,22 +66,7 @@ class _Placing:
             checked_outcome(error)
             self.errors[position] = _unforeseen()
             return
-        if not self.waiting and not asked.instance_uuids:
-            request = self._request(position, asked)  # earlier requests may have been decided in the meantime
         self.waiting.append(_Waiting(position, asked, request, reserved))
-
-    def _request(self, position: int, asked: Asked) -> Request:
-        """The request; where it leaves the uuid out, with the one that the engine would make in its turn, so that the
-        engine can take it as it is."""
-        if asked.instance_uuids:
-            return self.state.request(asked, self.now, asked.instance_uuids)
-        ahead = len(self.waiting)
-        if ahead >= len(self._uuids):
-            missing = ahead + 1 - len(self._uuids)  # those before may have brought their own
-            count = max(missing, min(self._count - position, _UUIDS))
-            made = make_many(self.state.engine._context.uuid_seed, self._behind + len(self._uuids), count)
-            self._uuids += [format_uuid(high, low) for high, low in made.tolist()]
-        return self.state.request(asked, self.now, (self._uuids[ahead],))
 
     def _reserve(self, request: Request) -> Mapping[str, int]:
         """Count the request's amounts if its project has a limit. QuotaExceeded if it would be exceeded."""
@@ -140,7 +119,7 @@ class _Placing:
 
     def _take_alone(self, each: _Waiting) -> None:
         try:
-            self._take([each._replace(request=self._request(each.position, each.asked))])
+            self._take([each])
         except HostlerError as error:
             self.errors[each.position] = checked_outcome(error)
         except Undone as undone:
@@ -150,7 +129,9 @@ class _Placing:
     def _take(self, waiting: Sequence[_Waiting], sampler: PhaseSampler | None = None) -> None:
         engine, requests = self.state.engine, [each.request for each in waiting]
         try:
-            decisions = engine.place_many(requests) if sampler is None else sampler.place(engine, requests[0])
+            decisions = (
+                engine.place_many(requests, strict=False) if sampler is None else sampler.place(engine, requests[0])
+            )
         except HostlerError as error:
             raise Undone from checked_outcome(error)
         except DEPENDS_ON_COMMAND as error:
@@ -161,18 +142,18 @@ class _Placing:
             raise StateUnknown("guests were placed and not counted") from error
 
     def _charge(self, waiting: Sequence[_Waiting], decisions: Decisions) -> None:
-        engine = self.state.engine
-        self._behind, self._uuids = engine.sequence, []
         self.decided.append(([each.position for each in waiting], decisions))
-        for each, row in zip(waiting, decisions.rows.tolist(), strict=True):
+        for index, error in decisions.errors.items():
+            self.errors[waiting[index].position] = checked_outcome(error)
+        for each, row, uuid in zip(waiting, decisions.rows.tolist(), decisions.uuids(), strict=True):
             if row >= 0:
-                self.state.requests.keep(each.request.instance_uuids, self.state.kept_spec(each.asked))
+                self.state.requests.keep(each.asked.instance_uuids or (uuid,), self.state.kept_spec(each.asked))
         tenants, usage = self.state.tenants, self.state.usage
         for amounts, positions in decisions.taken():
             guests: dict[str, list[int]] = {}
             for position in positions:
                 request = waiting[position].request
-                guests.setdefault(request.project_id, []).append(len(request.instance_uuids))
+                guests.setdefault(request.project_id, []).append(max(len(request.instance_uuids), 1))
             for project, counts in guests.items():
                 total = {name: amount * len(counts) for name, amount in amounts.items()}
                 usage.add(tenants, project, {INSTANCES: sum(counts), **total})
@@ -192,13 +173,11 @@ def place_each(
     state: ServiceState, asked: Sequence[Asked], now: float, wanted: Sequence[bool] | None = None
 ) -> list[Decision | HostlerError | None]:
     """Place requests in order; returns for each its decision (None if not ``wanted``), or the error that refused it."""
-    placing = _Placing(state, now, len(asked))
+    placing = _Placing(state, now)
     for position, each in enumerate(asked):
         placing.add(position, each)
     placing.decide()
     outcomes: list[Decision | HostlerError | None] = [None] * len(asked)
-    for position, error in placing.errors.items():
-        outcomes[position] = error
     for positions, decisions in placing.decided:
         if wanted is None:
             for position, decision in zip(positions, decisions, strict=True):
@@ -207,12 +186,14 @@ def place_each(
             for index, position in enumerate(positions):
                 if wanted[position]:
                     outcomes[position] = decisions[index]
+    for position, error in placing.errors.items():
+        outcomes[position] = error
     return outcomes
 
 
 def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Generator[None, None, Placed]:
     """The same, with a short answer, and in steps."""
-    placing, sequence = _Placing(state, now, len(asked)), state.engine.sequence + 1
+    placing, sequence = _Placing(state, now), state.engine.sequence + 1
     for start in range(0, len(asked), STEP):
         for position, each in enumerate(asked[start : start + STEP], start):
             placing.add(position, each)
@@ -227,6 +208,8 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
         for index, (position, row, uuid) in enumerate(
             zip(positions, decisions.rows.tolist(), decisions.uuids(), strict=True)
         ):
+            if index in decisions.errors:
+                continue
             uuids[position] = uuid
             if row >= 0:
                 hosts[position] = service_host(row)

@@ -51,16 +51,16 @@ class PhaseSampler:
         return self._turn % count
 
     def place(self, engine: Engine, request: Request) -> Decisions:
-        """``place_many`` of one request, measured. Raises what that raises."""
+        """``place_many`` of one request, not strict, measured."""
         clock = self._clock
         looked = clock()
         try:
             way, phases, repeated = self._looked(engine, request)
         except (HostlerError, ArithmeticError, LookupError, TypeError, ValueError):
-            return engine.place_many((request,))  # which raises the error, or returns the refusal
+            return engine.place_many((request,), strict=False)  # which has the error, or the refusal
         began = clock()
         self._next = max(self._next, began + (began - looked) / SHARE)
-        decisions = engine.place_many((request,))
+        decisions = engine.place_many((request,), strict=False)
         self._told(way, {**phases, "claim": max(clock() - began - repeated, 0.0)})
         return decisions
 

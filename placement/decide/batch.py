@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
@@ -15,7 +15,7 @@ from ..fleet.fleet import Fleet, uuid_words
 from ..request.checks import check_request
 from ..request.host_selection import names_targets
 from ..types.decision import Decision
-from ..types.errors import DuplicateName, InvalidValue, NoValidHost
+from ..types.errors import DuplicateName, HostlerError, InvalidValue, NoValidHost
 from ..types.request import Request
 from ..types.validation import shown
 from .batch_decisions import Decisions, Run
@@ -27,13 +27,20 @@ FEW: Final = 16
 """Signatures that a kernel call may be given whether it needs them or not."""
 ALONE = -1
 """Mark of requests that ``Engine.place`` decides one by one."""
+CAREFUL: Final = 64
+"""Requests of the first kernel call behind one that was not carried out; each further call may have twice as many."""
 
 
 class Plan:
     """Requests read into columns and checked: ``which`` signature each has, or ALONE."""
 
-    def __init__(self, context: DecisionContext, batch: list[Request], place: Callable[[Request], Decision]) -> None:
+    def __init__(
+        self, context: DecisionContext, batch: list[Request], place: Callable[[Request], Decision], *, strict: bool
+    ) -> None:
         count = len(batch)
+        self.errors: dict[int, HostlerError] = {}
+        """Of malformed requests, by position; ``strict``: the first is raised."""
+        self._strict = strict
         self.context, self.batch, self.place = context, batch, place
         self.signatures: list[Signature] = []
         self.which = np.full(count, ALONE, np.int32)
@@ -43,6 +50,9 @@ class Plan:
         self.groups = np.full(count, -1, np.int32)
         self.times = np.full(count, np.nan)
         """Time of each request, seconds since the epoch; NaN: the time before."""
+        self._began = np.nan if context.fleet.now is None else context.fleet.now
+        self.careful = 0
+        """Requests that the next kernel call may have at most; 0 while all requests were carried out: no limit."""
         self._known = context.compiled.numbered()
         self._read()
         self._choose_signatures()
@@ -50,21 +60,38 @@ class Plan:
         """The time at each request's turn; NaN while none was given."""
         if np.isnan(self.times).any():
             given = np.maximum.accumulate(np.where(np.isnan(self.times), -1, np.arange(count)))
-            now = context.fleet.now
-            self.clock = np.where(given >= 0, self.times[given], np.nan if now is None else now)
+            self.clock = np.where(given >= 0, self.times[given], self._began)
 
-    def spans(self) -> Iterator[tuple[int, int]]:
-        """Consecutive spans (first, last + 1) of requests during which the same services are up. When a span is handed
-        out the time is its first request's, when the next one is asked for it becomes its last's."""
-        context, first = self.context, 0
-        while first < len(self.batch):
-            self.advance(first)
-            # A rule that is not ours may read the time of a request.
-            since, until = (self.clock[first],) * 2 if context.compiled.custom else context.fleet.services.holds
-            last = _first_outside(self.clock, first, since, until)
-            yield first, last
-            self.advance(last - 1)
-            first = last
+    def span_from(self, first: int) -> int:
+        """End of the requests from ``first`` on during which the same services are up; the time becomes the first
+        one's."""
+        context = self.context
+        self.advance(first)
+        # A rule that is not ours may read the time of a request.
+        since, until = (self.clock[first],) * 2 if context.compiled.custom else context.fleet.services.holds
+        return _first_outside(self.clock, first, since, until)
+
+    def forget_time(self, position: int) -> bool:
+        """Take back the time of a request that was not carried out. True if that is another one than the time before:
+        the services that are up have to be looked at again. O(1) where all have one time, else O(requests)."""
+        before = self.clock[position - 1] if position else self._began
+        if np.isnan(self.times[position]) or self.times[position] == before:
+            return False
+        if self.clock is self.times:
+            self.clock = self.times.copy()
+        self.times[position] = np.nan
+        given = np.flatnonzero(~np.isnan(self.times[position:]))
+        self.clock[position : position + int(given[0]) if len(given) else None] = before
+        self.context.fleet._rewind(None if np.isnan(before) else float(before))
+        return True
+
+    def new_uuids(self, first: int, last: int) -> None:
+        """Make the uuids of a span again where requests leave them out: one before it was not carried out, and took no
+        number. O(span)."""
+        made = make_many(self.context.uuid_seed, self.context.sequence, last - first)
+        for position, request in enumerate(self.batch[first:last]):
+            if not request.instance_uuids:
+                self.uuids[first + position] = made[position]
 
     def advance(self, position: int) -> None:
         """Set the time to that of a request's turn."""
@@ -72,7 +99,7 @@ class Plan:
         self.context.advance(None if np.isnan(now) else now)
 
     def _read(self) -> None:
-        """Read all requests; raises HostlerError for the first that is malformed. Changes nothing but the clock."""
+        """Read and check all requests. Changes nothing but the clock."""
         fleet, position = self.context.fleet, 0
         projects, users = fleet.projects.ids, fleet.users.ids
         plain = not self.context.compiled.custom and not fleet.shared_service_hosts
@@ -83,14 +110,24 @@ class Plan:
             if position == len(self.batch):
                 self._check_groups()
                 return
-            check_request(self.batch[position])
-            self._look(position)
+            try:
+                check_request(self.batch[position])
+                self._look(position)
+            except HostlerError as error:
+                self._malformed(position, error)
             position += 1
             if self._known is shared is not self.context.compiled.batch:
                 # What was numbered has been dropped: start again with numbers of this plan's own.
                 self._known, position = Numbered(), 0
                 specs = self._known.specs if plain else {}
                 self.which.fill(ALONE)
+                self.errors.clear()
+
+    def _malformed(self, position: int, error: HostlerError) -> None:
+        if self._strict:
+            raise error
+        self.errors[position] = error
+        self.which[position], self.times[position] = ALONE, np.nan
 
     def _choose_signatures(self) -> None:
         """Keep the signatures that some request has, and number these."""
@@ -107,8 +144,12 @@ class Plan:
     def _check_groups(self) -> None:
         """InvalidValue if a server group has a policy that no enabled rule judges. O(requests)."""
         for group in np.unique(self.groups[self.groups >= 0]).tolist():
-            first = int(np.flatnonzero(self.groups == group)[0])
-            self.context.prepared(self.batch[first])
+            of_group = np.flatnonzero(self.groups == group).tolist()
+            try:
+                self.context.prepared(self.batch[of_group[0]])
+            except HostlerError as error:
+                for position in of_group:
+                    self._malformed(position, error)
 
     def _look(self, position: int) -> None:
         """A request that is not plain: check it, compile its spec, and read it or leave it to be placed alone."""
@@ -120,9 +161,8 @@ class Plan:
         for uuid in request.instance_uuids:
             uuid_words(uuid, "instance_uuids")
         self.which[position] = ALONE
-        given = request if request.instance_uuids else request.with_changes(instance_uuids=("",))
         try:
-            signature = context.ranked_way(given) if single else None
+            signature = context.ranked_way(request) if single else None
             if signature is None:
                 context.signature(request)
         except NoValidHost:
@@ -159,7 +199,7 @@ def _first_outside(values: NDArray[np.float64], first: int, least: float, greate
 
 
 def place_batch(
-    context: DecisionContext, requests: Iterable[Request], place: Callable[[Request], Decision]
+    context: DecisionContext, requests: Iterable[Request], place: Callable[[Request], Decision], *, strict: bool
 ) -> Decisions:
     """``Engine.place_many``: runs of requests that the kernel can decide alone go to it together, the others one by
     one."""
@@ -168,11 +208,12 @@ def place_batch(
     batch = list(requests)
     context.fleet._reclaim.if_due()
     decisions = Decisions(context, len(batch))
-    plan = Plan(context, batch, place)
+    plan = Plan(context, batch, place, strict=strict)
     start, now, sequence = context.fleet.history.hold(), context.fleet.now, context.sequence
     try:
-        for position, until in plan.spans():
-            _place_span(plan, decisions, position, until)
+        position = 0
+        while position < len(batch):
+            position = _place_span(plan, decisions, position, plan.span_from(position))
     except BaseException:
         context.fleet.history.go(start)
         context.fleet._rewind(now)
@@ -182,18 +223,74 @@ def place_batch(
     return decisions
 
 
-def _place_span(plan: Plan, decisions: Decisions, first: int, last: int) -> None:
+def _place_span(plan: Plan, decisions: Decisions, first: int, last: int) -> int:
+    """Place requests during which the same services are up; returns the position behind those that have an outcome."""
     alone = np.flatnonzero(plan.which[first:last] == ALONE) + first
     for position in (*alone.tolist(), last):
-        if position > first:
-            _place_run(plan, decisions, first, position)
+        while first < position:
+            first, error = _place_run(plan, decisions, first, position)
+            if error is not None and _not_carried_out(plan, decisions, first - 1, error):
+                return first
         if position < last:
-            plan.advance(position)
-            decisions._add(position, plan.place(plan.batch[position]))
-        first = position + 1
+            first, error = position + 1, _place_alone(plan, decisions, position)
+            if error is not None and _not_carried_out(plan, decisions, position, error):
+                return first
+    plan.advance(last - 1)
+    return last
 
 
-def _place_run(plan: Plan, decisions: Decisions, first: int, last: int) -> None:
+def _place_alone(plan: Plan, decisions: Decisions, position: int) -> HostlerError | None:
+    """Have ``Engine.place`` decide a request; returns the error if it was not carried out."""
+    plan.advance(position)
+    if position in plan.errors:
+        return plan.errors[position]
+    try:
+        decisions._add(position, plan.place(plan.batch[position]))
+    except HostlerError as error:
+        return error
+    return None
+
+
+def _not_carried_out(plan: Plan, decisions: Decisions, position: int, error: HostlerError) -> bool:
+    """Note the error of a request; those behind it have their turn. True if they do at another time."""
+    # Its traceback would keep the frames, and hence all requests, of the batch alive.
+    decisions._add_error(position, error.with_traceback(None))
+    plan.careful = CAREFUL
+    return plan.forget_time(position)
+
+
+def _place_run(plan: Plan, decisions: Decisions, first: int, last: int) -> tuple[int, HostlerError | None]:
+    """Have the kernel decide requests from ``first`` on; returns the position behind those that have an outcome, and
+    the error of the last of these if it was not carried out."""
+    until, exists = last, False
+    if plan.careful:
+        until = min(last, first + plan.careful)
+        plan.careful *= 2
+        plan.new_uuids(first, until)
+        existing = _existing(plan.context.fleet, plan.uuids[first:until])
+        if existing is not None:
+            until, exists = first + existing, True
+    taken = _decide(plan, decisions, first, until)
+    if taken == until and not exists:
+        return until, None
+    own = plan.batch[taken].instance_uuids
+    uuid = own[0] if own else format_uuid(int(plan.uuids[taken, 0]), int(plan.uuids[taken, 1]))
+    return taken + 1, DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
+
+
+def _existing(fleet: Fleet, uuids: NDArray[np.uint64]) -> int | None:
+    """The first of ``uuids`` that a consumer has. O(uuids)."""
+    holders = np.empty(len(uuids), np.int32)
+    kernel.find(fleet.kernel, uuids, holders)
+    found = np.flatnonzero(holders >= 0)
+    return int(found[0]) if len(found) else None
+
+
+def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> int:
+    """One kernel call. Returns ``last``, or the position of the first request whose uuid exists at its turn: that one
+    and those behind it have changed nothing."""
+    if first == last:
+        return last
     context, fleet, span, count = plan.context, plan.context.fleet, slice(first, last), last - first
     width = max(len(signature.stages) for signature in plan.signatures)
     which, uuids = plan.which[span], plan.uuids[span]
@@ -216,27 +313,41 @@ def _place_run(plan: Plan, decisions: Decisions, first: int, last: int) -> None:
         scores,
         counts,
     )
-    placed = consumers[:done][rows[:done] >= 0]
-    taken = done if done < count else _taken(fleet, uuids, rows, consumers)
+    taken = _taken(fleet, uuids, rows, consumers, done)
     if taken is not None:
-        kernel.release(fleet.kernel, placed[::-1].copy())
-        uuid = format_uuid(int(uuids[taken, 0]), int(uuids[taken, 1]))
-        raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
+        behind = consumers[taken:done]
+        kernel.release(fleet.kernel, behind[behind >= 0][::-1].copy())
+        done = taken
+    if done < count:
+        which, rows, consumers, scores, counts = (
+            which[:done],
+            rows[:done],
+            consumers[:done],
+            scores[:done],
+            counts[:done],
+        )
+        uuids = uuids[:done].copy()  # the others may be made again
+    placed = consumers[rows >= 0]
     fleet._placed(placed.tolist() if fleet.history.recording else ())
-    requests = plan.batch[span]
+    requests = plan.batch[first : first + done]
     if context.reads_instance_images:
         for request, consumer in zip(requests, consumers.tolist(), strict=True):
             if consumer >= 0 and request.image_properties:
                 fleet.image_properties[consumer] = request.image_properties
-    decisions._add_run(Run(first, context.sequence + 1, requests, plan.signatures, which, uuids, rows, scores, counts))
-    context.sequence += count
+    if done:
+        sequence, signatures = context.sequence + 1, plan.signatures
+        decisions._add_run(Run(first, sequence, requests, signatures, which, uuids, rows, scores, counts))
+    context.sequence += done
+    return first + done
 
 
 def _taken(
-    fleet: Fleet, uuids: NDArray[np.uint64], rows: NDArray[np.int32], consumers: NDArray[np.int32]
+    fleet: Fleet, uuids: NDArray[np.uint64], rows: NDArray[np.int32], consumers: NDArray[np.int32], done: int
 ) -> int | None:
-    """Position of a refused request whose uuid existed when its turn came; the kernel looks only where it places."""
-    if rows.min() >= 0:
+    """Position of a refused request, among the first ``done``, whose uuid existed at its turn; the kernel looks only
+    where it places."""
+    rows, consumers = rows[:done], consumers[:done]
+    if not done or rows.min() >= 0:
         return None
     refused = np.flatnonzero(rows < 0)
     holders = np.empty(len(refused), np.int32)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ext.tables import format_uuid
-from ..types.decision import Decision, Selection
+from ..types.decision import Decision, Refusal, Selection
+from ..types.errors import HostlerError
 from ..types.request import Request
 from .context import DecisionContext
 from .explain.refusals import quick_refusal
@@ -37,11 +38,14 @@ class Run:
 class Decisions(Sequence[Decision]):
     """The answers to ``place_many``, in order, as they were decided, whatever becomes of the fleet.
 
-    A Decision is made when it is looked at; the arrays are there at once.
+    A Decision is made when it is looked at; the arrays are there at once. A request with an error (``errors``) was not
+    carried out: its Decision is a refusal by the stage ``request`` that says so, and has the number 0.
     """
 
     def __init__(self, context: DecisionContext, count: int) -> None:
         self._context = context
+        self.errors: dict[int, HostlerError] = {}
+        """By position: what ``place`` would have raised."""
         self._whole: dict[int, Decision] = {}
         self._alone: list[int] = []
         self._runs: list[Run] = []
@@ -126,6 +130,12 @@ class Decisions(Sequence[Decision]):
             self.rows[index] = fleet.row_of_uuid(decision.selected.provider_uuid)
             self.scores[index] = decision.selected.weight
 
+    def _add_error(self, index: int, error: HostlerError) -> None:
+        """Take in a request that was not carried out."""
+        self.errors[index] = error
+        refusal = Refusal(sentence=str(error.args[0]), stage="request", hint=error.hint)
+        self._whole[index] = Decision(sequence=0, request_id=None, considered=0, removed={}, refusal=refusal)
+
     def _add_run(self, run: Run) -> None:
         """Take in what a kernel call decided."""
         self._runs.append(run)
@@ -168,9 +178,9 @@ class _RunReader:
         self._uuids, self._counts = run.uuids.tolist(), run.counts.tolist()
         fleet = context.fleet
         columns = fleet.change_log.store.row
-        self._classes = columns["class_of"][run.rows].tolist()
+        self._classes = columns["class_of"].take(run.rows).tolist()
         self._providers = fleet.providers.words(run.rows).tolist()
-        self._hosts = columns["service_host"][run.rows].tolist()
+        self._hosts = columns["service_host"].take(run.rows).tolist()
         names = fleet.resource_classes
         self._stages = [tuple(signature.stage_names) for signature in run.signatures]
         self._amounts = [{names[index]: n for index, n in each.resources.items()} for each in run.signatures]

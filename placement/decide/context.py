@@ -121,7 +121,7 @@ class DecisionContext:
     def ranked_way(self, request: Request) -> Signature | None:
         """The signature if the ranking kernel alone can decide the request; None if it takes the scan."""
         group = request.server_group
-        if len(request.instance_uuids) != 1 or names_hosts(request.spec) or isinstance(group, ServerGroup):
+        if len(request.instance_uuids) > 1 or names_hosts(request.spec) or isinstance(group, ServerGroup):
             return None
         signature = self.compiled.signature(request, candidates_given=False)
         if not signature.simple:

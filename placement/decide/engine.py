@@ -98,12 +98,15 @@ class Engine:
             self.fleet._rewind(now)
             raise
 
-    def place_many(self, requests: Iterable[Request]) -> Decisions:
-        """Place each request, one after the other, each seeing the claims before it; a refusal does not stop the rest.
+    def place_many(self, requests: Iterable[Request], *, strict: bool = True) -> Decisions:
+        """Place each request, one after the other, each seeing the claims before it. Each has an outcome of its own:
+        neither a refusal nor an error (``Decisions.errors``), such as DuplicateName for a uuid that exists at its turn,
+        stops the rest.
 
-        The answers are those of ``place``, without score parts. Bad input raises before anything is placed.
+        The answers are those of ``place``, without score parts. Malformed requests raise before anything is placed, or
+        have the error as their outcome where the call is not ``strict``. O(requests) beside what ``place`` costs.
         """
-        return place_batch(self._context, requests, self.place)
+        return place_batch(self._context, requests, self.place, strict=strict)
 
     def rank(self, request: Request, *, candidates: Mapping[str, Sequence[Any]] | None = None) -> Ranked:
         """All hosts that pass, best first with weights, and the stage that removed each other. Claims nothing. O(hosts

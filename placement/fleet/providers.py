@@ -76,7 +76,7 @@ class Providers:
     def words(self, rows: Rows) -> Words:
         """Uuids of ``rows``. O(rows)."""
         columns, found = self._change_log.store.row, np.empty((len(rows), 2), np.uint64)
-        found[:, 0], found[:, 1] = columns["uuid_hi"][rows], columns["uuid_lo"][rows]
+        found[:, 0], found[:, 1] = columns["uuid_hi"].take(rows), columns["uuid_lo"].take(rows)
         return found
 
     def uuid(self, row: int) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import hypothesis
+import msgspec
 import pytest
+from hypothesis import strategies as st
 
 from hostler.placement.decide.engine import Engine
 from hostler.placement.fleet.fleet import Fleet
 from hostler.placement.load.bulk import add_hosts
-from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
+from hostler.placement.types.decision import Decision
+from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, NoValidHost, UnknownName
 from hostler.placement.types.host import Host
 from hostler.placement.types.request import Flavor, Request, RequestSpec
 
@@ -58,34 +63,85 @@ def spelt(uuid: str) -> str:
     return uuid.upper().replace("-", "")
 
 
-@pytest.mark.parametrize(
-    "requests",
-    [
-        [request(TAKEN)],
-        [request(spelt(TAKEN))],
-        [request(NEW, NEW)],
-        [request(NEW, spelt(NEW))],
-        [request(NEW, TAKEN)],
-        [request(NEW), request(NEW)],
-        [request(NEW), request(OTHER), request(spelt(NEW))],
-        [request(NEW), request(OTHER, NEW)],
-        [request(NEW, OTHER), request(NEW)],
-        [request(TAKEN, vcpus=BIG)],
-        [request(NEW), request(NEW, vcpus=BIG)],
-        [request(NEW), request(OTHER), request(TAKEN, vcpus=BIG), request(NOBODY)],
-    ],
+WITH_TAKEN_UUIDS = [
+    [request(TAKEN)],
+    [request(spelt(TAKEN))],
+    [request(NEW, TAKEN)],
+    [request(NEW), request(NEW)],
+    [request(NEW), request(OTHER), request(spelt(NEW))],
+    [request(NEW), request(OTHER, NEW)],
+    [request(NEW, OTHER), request(NEW)],
+    [request(TAKEN, vcpus=BIG)],
+    [request(NEW), request(NEW, vcpus=BIG)],
+    [request(NEW), request(OTHER), request(TAKEN, vcpus=BIG), request(NOBODY)],
+    [request(), request(TAKEN), request(), request(TAKEN), request(vcpus=BIG), request()],
+    [request(TAKEN).with_changes(now=50.0), request(), request(TAKEN).with_changes(now=70.0), request()],
+    [request(NEW, vcpus=BIG), request(TAKEN, vcpus=BIG), request(NEW), request(NEW), request(NEW, vcpus=BIG)],
+]
+
+
+@pytest.mark.parametrize("requests", WITH_TAKEN_UUIDS)
+def test_a_batch_carries_on_behind_a_uuid_that_is_taken(requests: list[Request]) -> None:
+    alone, together = engine(), engine()
+    answers: list[Decision | str] = []
+    for each in requests:
+        try:
+            answers.append(alone.place(each))
+        except DuplicateName as error:
+            answers.append(str(error))
+    decisions = together.place_many(requests)
+    assert [
+        str(decisions.errors[index]) if index in decisions.errors else without_parts(decision)
+        for index, decision in enumerate(decisions)
+    ] == [each if isinstance(each, str) else without_parts(each) for each in answers]
+    assert dump(together) == dump(alone)
+    assert together.fleet.now == alone.fleet.now
+
+
+def without_parts(decision: Decision) -> Decision:
+    """What ``place_many`` answers: no score parts, and no hint of what would help."""
+    refusal = decision.refusal and msgspec.structs.replace(decision.refusal, hint=None)
+    chosen = tuple(msgspec.structs.replace(each, parts=()) for each in decision.selections)
+    return msgspec.structs.replace(decision, selections=chosen, refusal=refusal)
+
+
+def test_the_decision_of_a_request_that_was_not_carried_out_is_a_refusal() -> None:
+    decision = engine().place_many([request(TAKEN)])[0]
+    assert not decision
+    assert decision.refusal is not None
+    assert (decision.sequence, decision.refusal.stage) == (0, "request")
+    assert TAKEN in decision.refusal.sentence
+    with pytest.raises(NoValidHost):
+        _ = decision.host
+
+
+MALFORMED = [request(NEW, NEW), request("no uuid"), request(extra_specs={"group_policy": "maybe"}), request(vcpus=-1)]
+
+
+@pytest.mark.parametrize("bad", [*MALFORMED, "no request"])
+def test_a_malformed_request_stops_a_batch_only_where_it_is_strict(bad: Any) -> None:
+    requests = [request(OTHER), bad, request()]
+    refused(engine(), lambda trial: trial.place_many(requests))
+    lenient, without = engine(), engine()
+    decisions = lenient.place_many(requests, strict=False)
+    without.place_many([requests[0], requests[2]])
+    assert list(decisions.errors) == [1]
+    assert isinstance(decisions.errors[1], HostlerError)
+    assert dump(lenient) == dump(without)
+
+
+@pytest.mark.property
+@hypothesis.given(
+    choices=st.lists(st.tuples(st.sampled_from([(), (NEW,), (OTHER,), (NEW, OTHER)]), st.sampled_from([1, BIG])))
 )
-def test_a_uuid_that_is_taken_is_refused(requests: list[Request]) -> None:
-    made = engine()
-
-    def one_by_one(trial: Engine) -> None:
-        for each in requests:
-            trial.place(each)
-
-    with pytest.raises(DuplicateName):
-        one_by_one(made.what_if())
-    error = refused(made, lambda trial: trial.place_many(requests), DuplicateName)
-    assert error.field == "instance_uuids"
+def test_requests_together_are_requests_one_by_one(choices: list[tuple[tuple[str, ...], int]]) -> None:
+    alone, together = engine(), engine()
+    requests = [request(*uuids, vcpus=vcpus) for uuids, vcpus in choices]
+    for each in requests:
+        with contextlib.suppress(DuplicateName):
+            alone.place(each)
+    together.place_many(requests)
+    assert dump(together) == dump(alone)
 
 
 def test_a_uuid_that_was_refused_may_come_again() -> None:
@@ -277,6 +333,7 @@ def test_a_failing_call_leaves_the_clock() -> None:
     made = engine()
     made.place(request(NEW).with_changes(now=5.0))
     late = request(TAKEN).with_changes(now=500.0)
-    for way in (lambda trial: trial.place(late), lambda trial: trial.place_many([late])):
-        refused(made, way, DuplicateName)
+    refused(made, lambda trial: trial.place(late), DuplicateName)
+    assert made.fleet.now == 5.0
+    assert isinstance(made.place_many([late]).errors[0], DuplicateName)
     assert made.fleet.now == 5.0
