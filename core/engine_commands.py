@@ -291,37 +291,30 @@ class KnownSpec(msgspec.Struct):
     """The spec with its flavor and image written out, once that was needed."""
 
 
-class Specs:
-    """RequestSpecs by their bytes: requests that are sent with equal ones share an object."""
+class Specs(dict[bytes, KnownSpec]):
+    """RequestSpecs by their bytes: requests that are sent with equal ones share an object. A spec is read when it is
+    first asked for (``specs[data]``): InvalidValue or UnknownName, naming the field, if it is malformed."""
 
     def __init__(self, kept: Kept) -> None:
+        super().__init__()
         self._kept = kept
-        self._known: dict[bytes, KnownSpec] = {}
 
-    def knows(self, raw: bytes) -> bool:
-        """True if a spec of these bytes is held. O(1)."""
-        return raw in self._known
+    def __missing__(self, data: bytes) -> KnownSpec:
+        known = self._read(data)
+        if len(self) >= MAX_SPECS:
+            self.clear()
+        self[data] = known
+        return known
 
     def of(self, raw: msgspec.Raw) -> RequestSpec:
-        """The spec encoded in ``raw``. InvalidValue or UnknownName, naming the field, if it is malformed. O(1) if
-        cached."""
-        return self.known(raw).spec
-
-    def known(self, raw: msgspec.Raw) -> KnownSpec:
-        """The same, with what is known of it."""
-        data = bytes(raw)
-        known = self._known.get(data)
-        if known is None:
-            known = self._read(data)
-            if len(self._known) >= MAX_SPECS:
-                self._known.clear()
-            self._known[data] = known
-        return known
+        """The spec encoded in ``raw``. Errors as above. O(1) if known."""
+        return self[bytes(raw)].spec
 
     def forget_named(self, kept: Kept) -> None:
         """Flavors or images have changed: specs that name some are read again. O(specs)."""
         self._kept = kept
-        self._known = {data: each for data, each in self._known.items() if each.flavor is None and each.image is None}
+        for data in [data for data, each in self.items() if each.flavor is not None or each.image is not None]:
+            del self[data]
 
     def _read(self, data: bytes) -> KnownSpec:
         try:

@@ -135,21 +135,24 @@ class Service:
         """Have a command carried out; see ``Writer.enqueue``. A key is the user's own. InvalidValue for a command that
         asks for more than ``limits`` allow, Overloaded for one that comes too soon after others of the user."""
         user = self.user(identity)
-        self.limits.check(command)
+        cost = self.limits.assess(command, self.machine.state.specs, self._rows)
         if user != LOCAL:
             self._command_rate.spend(user, len(command.requests) if isinstance(command, PlaceMany) else 1)
-        if isinstance(command, SetPolicy):
+        if type(command) is SetPolicy:
             command = SetPolicy(policy=with_present_defaults(command.policy))
         if key is not None:
             if not 0 < len(key) <= 255:
                 raise InvalidValue("an idempotency key has 1 to 255 characters", field="key")
             key = f"{user}:{identity.serial}/{key}" if identity.serial else f"{user}/{key}"
-        if isinstance(command, PlaceMany) and len(command.requests) > PART_SHAPES:
+        if type(command) is PlaceMany and len(command.requests) > PART_SHAPES:
             parts = list(parts_of(command))
             if len(parts) > 1:
                 self.machine.check(Order(self.now(), user, command))
                 return InParts(self, user, parts, done, key, fingerprint, deadline).begin()
-        return self.enqueue(Order(self.now(), user, command), done, key, fingerprint, deadline)
+        return self.enqueue(Order(self.now(), user, command), done, key, fingerprint, deadline, cost)
+
+    def _rows(self) -> int:
+        return self.state.fleet.rows
 
     def enqueue(
         self,
@@ -158,9 +161,12 @@ class Service:
         key: str | None = None,
         fingerprint: bytes = b"",
         deadline: float | None = None,
+        cost: int | None = None,
     ) -> Pending[Order, Any]:
-        """Have an order carried out in the turn of its user, without looking at limits."""
-        cost = cost_of(order.command, self.state.specs, self.state.fleet.rows)
+        """Have an order carried out in the turn of its user, without looking at limits. ``cost``: its estimated
+        microseconds, if known."""
+        if cost is None:
+            cost = cost_of(order.command, self.state.specs, self._rows())
         pending = self.writer.enqueue(
             order, done, key=key, fingerprint=fingerprint, deadline=deadline, lane=order.user, cost=cost
         )

@@ -100,10 +100,15 @@ class History:
         entries, command, size = self._entries, order.command, 1
         if self.first + len(entries) != sequence:
             self.begin(sequence - 1)
-        kind = type(command)
-        if kind is p.Place:
-            entries[sequence] = _brief(order, outcome) or (order, outcome, _NOBODY)
-        elif kind is p.Release:
+        if isinstance(command, p.Place):
+            if type(outcome) is Decision and outcome.refusal is None:
+                hosts = {}
+                for selection in outcome.selections:
+                    hosts[selection.instance_uuid] = selection.host
+                entries[sequence] = _Placed(order.now, order.user, command.request.project_id, hosts)
+            else:
+                entries[sequence] = (order, outcome, _NOBODY)
+        elif isinstance(command, p.Release):
             entries[sequence] = (order, outcome, self._machine.concerned(order))
         elif isinstance(command, p.PlaceMany):
             entries[sequence], size = (order, outcome, _NOBODY), max(len(command.requests), 1)
@@ -135,15 +140,6 @@ class History:
         if isinstance(entry, tuple):
             entry = _made(sequence, *entry)
         return entry
-
-
-def _brief(order: Order, outcome: Any) -> _Placed | None:
-    """The record of a successful placement; None for any other command."""
-    command = order.command
-    if not isinstance(command, p.Place) or not isinstance(outcome, Decision) or outcome.refusal is not None:
-        return None
-    hosts = {selection.instance_uuid: selection.host for selection in outcome.selections}
-    return _Placed(order.now, order.user, command.request.project_id, hosts)
 
 
 def _made(sequence: int, order: Order, outcome: Any, concerned: Guests) -> list[Event]:

@@ -4,7 +4,7 @@ applied."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +39,7 @@ from ..engine_commands import (
 from ..engine_commands import Placed as PlacedMany
 from ..errors import checked_outcome
 from ..tenancy import rights
-from ..tenancy.tenants import is_internal
+from ..tenancy.tenants import LOCAL, is_internal
 from . import guests
 from .edits import edit
 from .orders import AnyCommand, Guests, Order, PlacementWrite
@@ -51,8 +51,9 @@ from .tenant_changes import change_tenants
 CONCERNED_KEPT: Final = 20_000
 """Number of recent orders whose affected guests are available: more than the event log keeps."""
 
-log = logging.getLogger("hostler.machine")
+_encode: Final = msgspec.msgpack.Encoder().encode
 
+log = logging.getLogger("hostler.machine")
 
 _FIRST_RULES: Final = 0x93
 """First byte of an order without a revision: a list of three."""
@@ -64,7 +65,8 @@ class ServiceMachine:
     def __init__(self) -> None:
         self.state = ServiceState()
         self._orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
-        self._encode = msgspec.msgpack.Encoder().encode
+        self.encode: Callable[[Order], bytes] = msgspec.msgpack.Encoder().encode
+        """An order as the journal has it."""
         self._concerned: dict[int, tuple[Order, Guests]] = {}
         """By the identity of the last orders that named guests."""
         self._needed: dict[int, tuple[Order, tuple[tuple[str, str], ...]]] = {}
@@ -72,16 +74,13 @@ class ServiceMachine:
 
     # as the journal has it
 
-    def encode(self, command: Order) -> bytes:
-        return self._encode(command)
-
     def decode(self, data: bytes) -> Order:
         order = self._orders.decode(data)
         return order if data[0] != _FIRST_RULES else msgspec.structs.replace(order, rules=0)
 
     def encode_result(self, result: Any) -> bytes:
         kind = next((name for name, known in _RESULTS.items() if isinstance(result, known)), "")
-        return self._encode((kind, result))
+        return _encode((kind, result))
 
     def decode_result(self, data: bytes) -> Any:
         kind, raw = msgspec.msgpack.decode(data, type=tuple[str, msgspec.Raw])
@@ -211,12 +210,13 @@ class ServiceMachine:
         outcomes: list[Any] = []
         while len(outcomes) < len(commands):
             first = len(outcomes)
-            last = _end_of_run(self.state, commands, first)
-            if last > first + 1:
+            last = max(_end_of_run(self.state, commands, first), first + (type(commands[first].command) is Place))
+            if last > first:
                 outcomes += self._place_run(commands[first:last], None if wanted is None else wanted[first:last])
             else:
                 outcomes.append((yield from self._outcome(commands[first])))
-            yield
+            if len(outcomes) < len(commands):
+                yield
         return outcomes
 
     def _outcome(self, order: Order) -> Generator[None, None, Any]:
@@ -226,19 +226,23 @@ class ServiceMachine:
             return checked_outcome(error)
 
     def _place_run(self, orders: Sequence[Order], wanted: Sequence[bool] | None) -> list[Any]:
+        state = self.state
         outcomes: list[Any] = [None] * len(orders)
         asked, positions = [], []
         for position, order in enumerate(orders):
-            try:
-                self.check(order)
-            except HostlerError as error:
-                outcomes[position] = error
-                continue
+            if order.user != LOCAL:
+                try:
+                    self.check(order)
+                except HostlerError as error:
+                    outcomes[position] = checked_outcome(error)
+                    continue
+            if order.rules > state.rules:
+                state.follow_rules(order.rules)
             assert isinstance(order.command, Place)
             asked.append(order.command.request)
             positions.append(position)
-        for order in orders:
-            self.state.follow_rules(order.rules)
+        if not asked:
+            return outcomes
         self._advance(orders[0].now)
         some = None if wanted is None else [wanted[position] for position in positions]
         placed = guests.place_each(self.state, asked, orders[0].now, some)
@@ -255,9 +259,10 @@ class ServiceMachine:
                 del self._needed[next(iter(self._needed))]
 
     def _advance(self, now: float) -> None:
-        engine = self.state.engine
-        engine.fleet.advance(now, engine.policy.options.default.service_down_time)
-        if engine.fleet.consumers.moves:
+        context = self.state.engine._context
+        fleet = context.fleet
+        fleet.services.advance(now, context.policy.options.default.service_down_time)
+        if fleet.consumers.moves:
             guests.expire_moves(self.state, now)
 
 
@@ -298,16 +303,18 @@ _RESULTS: Final[dict[str, Any]] = {
 
 def _is_alone(state: ServiceState, order: Order) -> bool:
     """True if whether a placement is allowed depends on what those before it have done."""
-    if not isinstance(order.command, Place) or not order.rules or is_internal(order.user):
-        return False
-    return rights.depends_on_guests(order.command.request, state)
+    assert isinstance(order.command, Place)
+    return not is_internal(order.user) and rights.depends_on_guests(order.command.request, state)
 
 
 def _end_of_run(state: ServiceState, commands: Sequence[Order], first: int) -> int:
     """End of the placements of one time that begin at ``first`` and can be decided together."""
     now, last = commands[first].now, first
-    while last < len(commands) and commands[last].now == now and isinstance(commands[last].command, Place):
-        if _is_alone(state, commands[last]):
+    while last < len(commands):
+        order = commands[last]
+        if order.now != now or type(order.command) is not Place:
+            break
+        if order.user != LOCAL and order.rules and _is_alone(state, order):
             break
         last += 1
     return last

@@ -5,7 +5,7 @@ Neither has a part in what a command does: commands in a journal are carried out
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -57,6 +57,19 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Of a server group that a request brings along."""
     uuids: int = 10_000
     """Of one ``release`` or ``spawned``."""
+
+    def assess(self, command: Any, specs: Specs, hosts: Callable[[], int]) -> int:
+        """Microseconds that a command will take, about, on so many ``hosts``. InvalidValue as for ``check``.
+        O(requests)."""
+        if type(command) is Place:
+            request = command.request
+            one = len(request.instance_uuids) < 2 and not request.alternates
+            if one and type(request.server_group) is not ServerGroup:
+                spec = bytes(request.spec)
+                if spec in specs and len(spec) <= self.spec_bytes:
+                    return PLACE_COST
+        self.check(command)
+        return cost_of(command, specs, hosts())
 
     def check(self, command: Any) -> None:
         """InvalidValue, naming the field, for a command or question that asks for too much. O(requests)."""
@@ -125,7 +138,7 @@ def _cost_of_requests(requests: Sequence[Asked], specs: Specs, hosts: int) -> in
     cost = float(PLACE_COST * len(requests))
     new = 0
     for raw in {bytes(request.spec) for request in requests}:
-        new += not specs.knows(raw)
+        new += raw not in specs
     for request in requests:
         count = len(request.instance_uuids)
         if count > 1:

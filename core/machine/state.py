@@ -142,7 +142,7 @@ class ServiceState:
     def request(self, asked: Asked, now: float | None, uuids: tuple[str, ...] | None = None) -> Request:
         """The decoded request, with the pools of its project, and with other ``uuids`` if given. InvalidValue or
         UnknownName if it is malformed."""
-        spec = self.specs.of(asked.spec)
+        spec = self.specs[bytes(asked.spec)].spec
         if POOLS_HINT in spec.scheduler_hints:
             raise InvalidValue(f"the hint {POOLS_HINT} is the service's own", field="spec.scheduler_hints")
         if self.pools.pools:
@@ -166,7 +166,7 @@ class ServiceState:
     def kept_spec(self, asked: Asked) -> bytes | msgspec.Raw:
         """The spec of a request as it is kept for its guests: a flavor or image that it names is written out, since it
         may be another one later. O(1) if known."""
-        known = self.specs.known(asked.spec)
+        known = self.specs[bytes(asked.spec)]
         if known.flavor is None and known.image is None:
             return asked.spec
         if known.written is None:
@@ -176,7 +176,7 @@ class ServiceState:
     def check_spec_of_tenant(self, asked: Asked) -> None:
         """HostlerError if a spec may come from cloud admins only, or names what its project may not use. O(1) for a
         known spec."""
-        known, catalog = self.specs.known(asked.spec), self.catalog
+        known, catalog = self.specs[bytes(asked.spec)], self.catalog
         if not known.judged:
             kept = {"flavor_kept": known.flavor is not None, "image_kept": known.image is not None}
             known.problem, known.judged = admission.problem_of(known.spec, **kept), True

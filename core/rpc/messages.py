@@ -21,6 +21,8 @@ encode: Final = msgspec.msgpack.Encoder().encode
 _CALL: Final = msgspec.msgpack.Decoder(tuple[int, int, str, msgspec.Raw])
 _NOTIFICATION: Final = msgspec.msgpack.Decoder(tuple[int, str, msgspec.Raw])
 _ANSWER: Final = msgspec.msgpack.Decoder(tuple[int, int, msgspec.Raw, msgspec.Raw])
+_ONE_MAP: Final[dict[type[Any], msgspec.msgpack.Decoder[tuple[Any]]]] = {}
+"""By type of parameters: what reads ``[{name: value}]``, as most calls have them."""
 _LIST: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _MALFORMED: Final = (msgspec.ValidationError, msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 MAX_ID: Final = 2**32 - 1
@@ -148,6 +150,13 @@ def error_object(error: HostlerError, style: ErrorStyle) -> Any:
 def read_params(raw: msgspec.Raw, kind: type[Any]) -> tuple[Any, Options]:
     """A method's parameters, and the options after them: ``[]``, ``[{name: value}]``, ``[{name: value}, options]``, or
     the values in the order of the fields. InvalidValue, naming the field, for anything else."""
+    decoder = _ONE_MAP.get(kind)
+    if decoder is None:
+        decoder = _ONE_MAP[kind] = msgspec.msgpack.Decoder(tuple[kind])  # type: ignore[valid-type]  # a type at run time
+    try:
+        return decoder.decode(raw)[0], NO_OPTIONS
+    except _MALFORMED:
+        pass  # another form, or an error that is yet to be named
     try:
         return _read_params(raw, kind)
     except InvalidValue as error:
@@ -164,13 +173,12 @@ def _readable(error: InvalidValue) -> InvalidValue:
 
 
 def _read_params(raw: msgspec.Raw, kind: type[Any]) -> tuple[Any, Options]:
-    data = memoryview(raw)
-    if len(data) > 1 and data[0] == 0x91 and _is_map(data[1]):
-        return decode_params(bytes(data[1:]), kind), NO_OPTIONS
     try:
         given = _LIST.decode(raw)
     except _MALFORMED:
         raise InvalidValue("params must be a list", field="params") from None
+    if len(given) == 1 and _is_map(memoryview(given[0])[0]):
+        return decode_params(given[0], kind), NO_OPTIONS
     if len(given) == 2 and _is_map(memoryview(given[0])[0]) and _is_map(memoryview(given[1])[0]):
         return decode_params(given[0], kind), _options(given[1])
     names = kind.__struct_fields__

@@ -102,6 +102,22 @@ class Session:
         soon = known is not None and known.kind != "command"
         self._outlet.send(self._encoded(number, method, result, error), soon=soon)
 
+    def outcome(self, call: _UnderWay, result: Any, error: HostlerError | None) -> None:
+        """Send the outcome of a command, if the call expects one."""
+        self.outstanding -= 1
+        self.outstanding_bytes -= call.size
+        number = call.number
+        if error is None and number is not None and not self._closed:
+            try:
+                data = encode((1, number, None, result))
+            except (TypeError, ValueError, OverflowError):
+                pass  # which ``answer`` meets again, and says
+            else:
+                if len(data) <= self.answer_bytes:
+                    self._outlet.send(data)
+                    return
+        self.answer(number, call.method, result, error)
+
     def close(self) -> None:
         """Withdraw queued commands after the peer has disconnected; nothing more is sent."""
         self._closed = True
@@ -141,8 +157,13 @@ class Session:
         """Start a call; ``reply`` is called once, now or later. Returns the kind of method."""
         kind = "unknown"
         try:
-            method = _method(call.method, batched)
+            method = METHODS.get(call.method)
+            if method is None:
+                raise UnknownName.among("method", call.method, METHODS)
             kind = method.kind
+            if batched and kind == "session":
+                problem = f"{call.method} cannot be in a batch"
+                raise InvalidValue(problem, field="calls", hint="commands and questions can")
             params, options = read_params(call.params, method.params)
             if kind == "command":
                 self._order(method, params, options, reply)
@@ -187,7 +208,7 @@ class Session:
             deadline = trio.current_time() + options.timeout
         if options.key is not None:
             fingerprint = _fingerprint(method.name, command)
-        done = _Ordered(self._pending, reply)
+        done = reply.done if type(reply) is _UnderWay else _Ordered(self._pending, reply)
         pending = self.service.order(
             self.identity, command, done, key=options.key, fingerprint=fingerprint, deadline=deadline
         )
@@ -279,19 +300,26 @@ class Session:
             reply(sequence, None)
 
 
-class _UnderWay:
-    """What takes the answer of a call. (There are thousands at a time: a closure would be several objects.)"""
+class _UnderWay(msgspec.Struct, eq=False):
+    """A call without an answer yet, and what takes that. (There are thousands at a time: a closure would be several
+    objects.)"""
 
-    __slots__ = ("_method", "_number", "_session", "_size")
-
-    def __init__(self, session: Session, number: int | None, method: str, size: int) -> None:
-        self._session, self._number, self._method, self._size = session, number, method, size
+    session: Session
+    number: int | None
+    method: str
+    size: int
 
     def __call__(self, result: Any, error: HostlerError | None) -> None:
-        session = self._session
+        session = self.session
         session.outstanding -= 1
-        session.outstanding_bytes -= self._size
-        session.answer(self._number, self._method, result, error)
+        session.outstanding_bytes -= self.size
+        session.answer(self.number, self.method, result, error)
+
+    def done(self, pending: Pending[Any, Any]) -> None:
+        """The command that was called for has its outcome."""
+        session, error = self.session, pending.error
+        session._pending.discard(pending)
+        session.outcome(self, pending.result, None if error is None else _as_ours(error))
 
 
 class _Ordered:
@@ -306,15 +334,6 @@ class _Ordered:
         self._pending.discard(pending)
         error = pending.error
         self._reply(pending.result, None if error is None else _as_ours(error))
-
-
-def _method(name: str, batched: bool) -> Method:
-    method = METHODS.get(name)
-    if method is None:
-        raise UnknownName.among("method", name, METHODS)
-    if batched and method.kind == "session":
-        raise InvalidValue(f"{name} cannot be in a batch", field="calls", hint="commands and questions can")
-    return method
 
 
 def _as_ours(error: BaseException) -> HostlerError:

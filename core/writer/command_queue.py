@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic
 
+import msgspec
 import trio
 
 from ...placement.types.errors import HostlerError
@@ -31,33 +32,22 @@ USUAL_COST: Final = 15
 """Microseconds of a command of which nothing else is known."""
 
 
-class Pending(Generic[Command, Result]):
+class Pending(msgspec.Struct, Generic[Command, Result], eq=False):
     """A queued command: ``done`` is called with it once, when ``result`` or ``error`` is set."""
 
-    __slots__ = (
-        *("body", "command", "cost", "deadline", "done", "error", "fingerprint", "followers", "key", "lane", "result"),
-        "state",
-    )
-
-    def __init__(
-        self,
-        command: Command,
-        body: bytes,
-        done: Callable[[Pending[Command, Result]], None],
-        key: str | None,
-        fingerprint: bytes,
-        deadline: float | None,
-        lane: str = "",
-        cost: int = USUAL_COST,
-    ) -> None:
-        self.command, self.body, self.done = command, body, done
-        self.lane, self.cost = lane, cost
-        self.key, self.fingerprint, self.deadline = key, fingerprint, deadline
-        self.result: Result | None = None
-        self.error: BaseException | None = None
-        self.followers: list[Pending[Command, Result]] | None = None
-        self.state = "queued"
-        """queued, following (another with its key), taken, done or cancelled."""
+    command: Command
+    body: bytes
+    done: Callable[[Pending[Command, Result]], None]
+    key: str | None
+    fingerprint: bytes
+    deadline: float | None
+    lane: str = ""
+    cost: int = USUAL_COST
+    result: Result | None = None
+    error: BaseException | None = None
+    followers: list[Pending[Command, Result]] | None = None
+    state: str = "queued"
+    """queued, following (another with its key), taken, done or cancelled."""
 
 
 class _Lane(Generic[Command, Result]):
@@ -85,25 +75,28 @@ class CommandQueue(Generic[Command, Result]):
         batch_limit: int = BATCH_LIMIT,
         failures: Failures | None = None,
     ) -> None:
-        self._limit, self._byte_limit, self._batch_limit = limit, byte_limit, batch_limit
+        self.limit = limit
+        """Commands that may wait, of all users together."""
+        self._byte_limit, self._batch_limit = byte_limit, batch_limit
         self._failures = failures if failures is not None else Failures()
         self.bytes = 0
         self.pushed_out = 0
         """Commands that lost their place to those of other users."""
-        self._count = 0
+        self.count = 0
+        """Commands that wait."""
         self._lanes: dict[str, _Lane[Command, Result]] = {}
         """Those with commands, in the order of their turns."""
         self._by_key: dict[str, Pending[Command, Result]] = {}
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     # in
 
     def require_place(self, lane: str = "") -> None:
         """Overloaded if no more of this lane may wait. O(1) unless the queue is full, then O(lanes)."""
-        if self._count >= self._limit and self._is_longest(lane):
-            raise Overloaded(f"{self._count} commands wait already", hint="wait a little, then ask again")
+        if self.count >= self.limit and self._is_longest(lane):
+            raise Overloaded(f"{self.count} commands wait already", hint="wait a little, then ask again")
 
     def _is_longest(self, lane: str) -> bool:
         mine = self._lanes.get(lane)
@@ -114,12 +107,22 @@ class CommandQueue(Generic[Command, Result]):
         """Have a command wait. Overloaded if it is too long for what waits already, KeyReused if its key is another
         command's."""
         size = len(pending.body)
-        while self.bytes and self.bytes + size > self._byte_limit:
-            self._push_out(pending.lane, lambda lane: lane.bytes, size)
-        if self._count >= self._limit and (pending.key is None or pending.key not in self._by_key):
+        if self.bytes and self.bytes + size > self._byte_limit:
+            self._push_out_bytes(pending.lane, size)
+        if self.count >= self.limit and (pending.key is None or pending.key not in self._by_key):
             self._push_out(pending.lane, lambda lane: len(lane.waiting), 1)
-        self._line_up(pending)
+        lane = self._lanes.get(pending.lane)
+        if pending.key is not None or lane is None:
+            self._line_up(pending)
+        else:
+            lane.waiting.append(pending)
+            lane.bytes += size
+            self.count += 1
         self.bytes += size
+
+    def _push_out_bytes(self, newcomer: str, size: int) -> None:
+        while self.bytes and self.bytes + size > self._byte_limit:
+            self._push_out(newcomer, lambda lane: lane.bytes, size)
 
     def _push_out(self, newcomer: str, held: Callable[[_Lane[Command, Result]], int], more: int) -> None:
         """Refuse the last command of the lane that holds most; Overloaded if that is the newcomer's own."""
@@ -152,11 +155,11 @@ class CommandQueue(Generic[Command, Result]):
             lane = self._lanes[pending.lane] = _Lane()
         lane.waiting.append(pending)
         lane.bytes += len(pending.body)
-        self._count += 1
+        self.count += 1
 
     def _left(self, name: str, lane: _Lane[Command, Result], pending: Pending[Command, Result]) -> None:
         """A command is no longer in its lane."""
-        self._count -= 1
+        self.count -= 1
         lane.bytes -= len(pending.body)
         if not lane.waiting:
             self._lanes.pop(name, None)
@@ -195,17 +198,24 @@ class CommandQueue(Generic[Command, Result]):
             lane.deficit = max(BATCH_COST - cost, first) if alone else lane.deficit + QUANTUM
             while lane.waiting and lane.waiting[0].cost <= lane.deficit and len(batch) < self._batch_limit:
                 pending = lane.waiting.popleft()
-                self._left(name, lane, pending)
-                if not self._taken(pending, now):
-                    continue
+                self.count -= 1
+                lane.bytes -= len(pending.body)
+                if pending.deadline is not None or pending.state != "queued":
+                    if not self._taken(pending, now):
+                        continue
+                else:
+                    pending.state = "taken"
                 lane.deficit -= pending.cost
                 cost, size = cost + pending.cost, size + len(pending.body)
                 batch.append(pending)
                 if cost >= BATCH_COST or size >= BATCH_BYTES:
                     break
-            if alone:
+            if not lane.waiting:
+                if self._lanes.get(name) is lane:
+                    del self._lanes[name]
+            elif alone:
                 lane.deficit = 0
-            elif lane.waiting:
+            else:
                 self._lanes[name] = self._lanes.pop(name)  # its next turn comes after the others'
         return batch
 

@@ -93,7 +93,7 @@ class Writer(Generic[Command, Result]):
     @property
     def queued(self) -> int:
         """Commands that wait."""
-        return len(self._queue)
+        return self._queue.count
 
     @property
     def queued_bytes(self) -> int:
@@ -178,7 +178,8 @@ class Writer(Generic[Command, Result]):
             raise Stopped("the service is stopping", hint="ask again when it is back")
         if self.broken is not None:
             raise StorageFailed(f"no writes now: {self.broken.args[0]}", field="data", hint="reads are served")
-        self._queue.require_place(lane)
+        if self._queue.count >= self._queue.limit:
+            self._queue.require_place(lane)
         pending = Pending(command, self.machine.encode(command), done, key, fingerprint, deadline, lane, cost)
         self._queue.add(pending)
         if not self._wake.is_set():
@@ -198,12 +199,12 @@ class Writer(Generic[Command, Result]):
         task_status.started()
         try:
             async with trio.open_nursery() as nursery:
-                while self._queue or not self._stopping:
+                while self._queue.count or not self._stopping:
                     if self.broken is not None:
                         await self._repair()
                     elif self._snapshot_is_due():
                         await self._begin_snapshot(nursery)
-                    elif self._queue:
+                    elif self._queue.count:
                         await self._serve_batch()
                     else:
                         self._wake = trio.Event()
@@ -244,21 +245,33 @@ class Writer(Generic[Command, Result]):
         await _others_turn()
 
     async def _apply(self, batch: Sequence[Pending[Command, Result]]) -> None:
-        for number, part in enumerate(_slices(batch)):
+        for number, part in enumerate(_slices(batch) if len(batch) > 1 else (batch,)):
             if number:
                 await _others_turn()
             outcomes = await self._outcomes([pending.command for pending in part])
-            for pending, outcome in zip(part, outcomes, strict=True):
-                if pending.key is not None:
-                    keep_answer(self._answers, self._guard, pending.key, pending.fingerprint, pending.command, outcome)
-                self._tell_observers(pending.command, outcome)
-                self.sequence += 1
-                if isinstance(outcome, HostlerError):
-                    # Its traceback would keep the frames, and hence all commands, of the batch alive.
-                    outcome.__traceback__ = outcome.__context__ = outcome.__cause__ = None
-                    self._queue.finish(pending, None, outcome)
-                else:
-                    self._queue.finish(pending, outcome, None)
+            self._answer(part, outcomes)
+
+    def _answer(self, part: Sequence[Pending[Command, Result]], outcomes: Sequence[Result | HostlerError]) -> None:
+        """Tell observers and callers what became of commands, one command after the other."""
+        queue = self._queue
+        for pending, outcome in zip(part, outcomes, strict=True):
+            command = pending.command
+            if pending.key is not None:
+                keep_answer(self._answers, self._guard, pending.key, pending.fingerprint, command, outcome)
+            sequence = self.sequence + 1
+            for observer in self.observers:
+                try:
+                    observer(sequence, command, outcome)
+                except Exception as failure:
+                    self.failures.failed(_name(observer), failure)
+            self.sequence = sequence
+            tell = queue.tell if pending.key is None else queue.finish
+            if isinstance(outcome, HostlerError):
+                # Its traceback would keep the frames, and hence all commands, of the batch alive.
+                outcome.__traceback__ = outcome.__context__ = outcome.__cause__ = None
+                tell(pending, None, outcome)
+            else:
+                tell(pending, outcome, None)
 
     async def _outcomes(self, commands: Sequence[Command]) -> Sequence[Result | HostlerError]:
         """Execute commands, recorded as under way meanwhile. StateUnknown for an error that is not an outcome."""
@@ -282,13 +295,6 @@ class Writer(Generic[Command, Result]):
         if under_way is not None:
             under_way.end()
         return outcomes
-
-    def _tell_observers(self, command: Command, outcome: Result | HostlerError) -> None:
-        for observer in self.observers:
-            try:
-                observer(self.sequence + 1, command, outcome)
-            except Exception as error:
-                self.failures.failed(_name(observer), error)
 
     # trouble with the disk
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, overload
+from typing import Final, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...ext.draws import word, words
 from ...ext.tables import format_uuid
 from ..types.decision import Decision, Refusal, Selection
 from ..types.errors import HostlerError
@@ -33,6 +34,9 @@ class Run:
     rows: NDArray[np.int32]
     scores: NDArray[np.float64]
     counts: NDArray[np.int64]
+
+
+_NONE: Final[tuple[Selection, ...]] = ()
 
 
 class Decisions(Sequence[Decision]):
@@ -87,11 +91,12 @@ class Decisions(Sequence[Decision]):
 
     def __iter__(self) -> Iterator[Decision]:
         whole = self._whole
-        for index in range(len(self.rows)):
-            known = whole.get(index)
-            if known is None:
-                known = whole[index] = self._reader_of(index).decision(index)
-            yield known
+        for number, run in enumerate(self._runs):
+            if run.first not in whole:
+                reader = self._readers.get(number) or self._reader_of_run(number)
+                for index, decision in enumerate(reader.decisions(0, len(run.rows)), run.first):
+                    whole.setdefault(index, decision)
+        return map(whole.__getitem__, range(len(self.rows)))
 
     def uuids(self) -> list[str]:
         """Uuid of the (first) instance of each request, in order; empty where one that was refused had none.
@@ -191,53 +196,67 @@ class _RunReader:
 
     def decision(self, index: int) -> Decision:
         """The Decision of request number ``index`` of all."""
-        run, at = self._run, index - self.first
-        sequence, row, which, counts = run.sequence + at, self._rows[at], self._which[at], self._counts[at]
-        filtered = self._filtered.get((which, *counts))
-        if filtered is None:
-            filtered = self._filtered[which, *counts] = self._filtered_by(which, counts)
-        removed = filtered.removed.copy()
-        return Decision(
-            sequence=sequence,
-            request_id=run.requests[at].request_id,
-            considered=filtered.considered,
-            removed=removed,
-            selections=(self._selection(at, row),) if row >= 0 else (),
-            refusal=None if row >= 0 else quick_refusal(removed, filtered.considered),
-            seed=self._context.seed_of(sequence),
-        )
+        return self.decisions(index - self.first, index - self.first + 1)[0]
 
-    def _selection(self, at: int, row: int) -> Selection:
-        provider = format_uuid(*self._providers[at])
-        cell, zone = self._place(self._classes[at])
-        names = self._names.get(row)
-        if names is None:
-            fleet = self._context.fleet
-            names = fleet.nodes.names.get(self._hosts[at]), fleet.name(row)
-        host, node = names
-        return Selection(
-            instance_uuid=format_uuid(*self._uuids[at]),
-            host=host,
-            node=node,
-            provider_uuid=provider,
-            cell_uuid=cell,
-            availability_zone=zone,
-            weight=self._scores[at],
-            allocations={provider: self._amounts[self._which[at]].copy()},
-        )
+    def decisions(self, first: int, last: int) -> list[Decision]:
+        """The Decisions of the run from number ``first`` to the one before ``last``. O(requests)."""
+        run, sequence, names, places = self._run, self._run.sequence, self._names, self._places
+        seed = self._context.seed
+        seeds = [word(seed, sequence + first)] if last == first + 1 else words(seed, sequence + first, last - first)
+        made = []
+        for at, own_seed in enumerate(seeds, first):
+            row, which, counts, number = self._rows[at], self._which[at], self._counts[at], self._classes[at]
+            filtered = self._filtered.get((which, *counts)) or self._filtered_by(which, counts)
+            removed, selections, refusal = filtered.removed.copy(), _NONE, None
+            if row >= 0:
+                high, low = self._providers[at]
+                provider = format_uuid(high, low)
+                cell, zone = places.get(number) or self._place(number)
+                host, node = names.get(row) or self._name(at, row)
+                high, low = self._uuids[at]
+                selection = Selection(
+                    instance_uuid=format_uuid(high, low),
+                    host=host,
+                    node=node,
+                    provider_uuid=provider,
+                    cell_uuid=cell,
+                    availability_zone=zone,
+                    weight=self._scores[at],
+                    allocations={provider: self._amounts[which].copy()},
+                )
+                selections = (selection,)
+            else:
+                refusal = quick_refusal(removed, filtered.considered)
+            decision = Decision(
+                sequence=sequence + at,
+                request_id=run.requests[at].request_id,
+                considered=filtered.considered,
+                removed=removed,
+                selections=selections,
+                refusal=refusal,
+                seed=own_seed,
+            )
+            made.append(decision)
+        return made
+
+    def _name(self, at: int, row: int) -> tuple[str, str]:
+        """(service host, node) of the row chosen for a request."""
+        fleet = self._context.fleet
+        known = self._names[row] = fleet.nodes.names.get(self._hosts[at]), fleet.providers.names.get(row)
+        return known
 
     def settle(self) -> None:
         """Read all that is read when a decision is looked at."""
-        fleet = self._context.fleet
         for at, row in enumerate(self._rows):
             if row >= 0 and row not in self._names:
-                self._names[row] = fleet.nodes.names.get(self._hosts[at]), fleet.name(row)
+                self._name(at, row)
                 self._place(self._classes[at])
 
     def _filtered_by(self, which: int, counts: list[int]) -> _Filtered:
         stages = self._stages[which]
         mine = counts[: len(stages) + 1]
-        return _Filtered(sum(mine), dict(zip(stages, mine[1:], strict=True)))
+        known = self._filtered[which, *counts] = _Filtered(sum(mine), dict(zip(stages, mine[1:], strict=True)))
+        return known
 
     def _place(self, number: int) -> tuple[str | None, str | None]:
         """(cell, availability zone) of the rows of a host class."""

@@ -27,11 +27,13 @@ from .signature_cache import Compiled
 class DecisionContext:
     """The fleet as one engine sees it, under one policy. ``seed`` feeds every random choice."""
 
-    __slots__ = ("_fleet", "compiled", "draws", "policy", "preparation", "reads_instance_images", "seed")
+    __slots__ = ("_fleet", "compiled", "draws", "policy", "preparation", "reads_instance_images", "seed", "uuid_seed")
 
     def __init__(self, fleet: Fleet, policy: Policy, seed: int, *, compiled: Compiled | None = None) -> None:
         self._fleet = fleet
         self.policy, self.seed = policy, seed
+        self.uuid_seed = seed ^ 0x5DEECE66D
+        """Seed of the instance uuids that requests leave out."""
         self.compiled = Compiled(fleet._state(), policy) if compiled is None else compiled
         self.preparation = Preparation(fleet, policy)
         options = policy.options.filter_scheduler
@@ -43,7 +45,8 @@ class DecisionContext:
     @property
     def fleet(self) -> Fleet:
         """The fleet, brought to this context's version."""
-        return self._fleet._entered()
+        fleet = self._fleet
+        return fleet if type(fleet) is Fleet else fleet._entered()
 
     def fork(self, policy: Policy | None) -> DecisionContext:
         """A context on the fleet as it is now, under the same policy or another. O(1)."""
@@ -66,11 +69,6 @@ class DecisionContext:
         heads = self.fleet._heads
         heads.sequence += 1
         return heads.sequence
-
-    @property
-    def uuid_seed(self) -> int:
-        """Seed of the instance uuids that requests leave out."""
-        return self.seed ^ 0x5DEECE66D
 
     def seed_of(self, sequence: int) -> int:
         """64-bit seed of a decision: splitmix64 of the engine's seed and the sequence number."""

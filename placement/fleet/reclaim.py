@@ -19,6 +19,8 @@ from .parts import FleetParts
 
 SLACK: Final = 256
 """Values that may be kept without use in any fleet."""
+_CALLS: Final = 16
+"""Calls of ``if_due`` of which one looks."""
 _SHARE: Final = 64
 """Rows and consumers for each further one: looking through them all costs so much less than what made the values."""
 
@@ -43,12 +45,16 @@ class Reclaim:
             parts.users,
             parts.consumers.shapes,
         )
-        self._limit = SLACK
+        self._limit, self._calls = SLACK, 0
 
     def if_due(self) -> None:
         """Give back what is not used, if there may be too much of it. O(1), amortised."""
-        if sum(map(len, self._tables)) > self._limit and not self._parts.history.recording:
+        self._calls += 1
+        if self._calls % _CALLS == 0 and self._held() > self._limit and not self._parts.history.recording:
             self.all()
+
+    def _held(self) -> int:
+        return sum(map(len, self._tables))
 
     def all(self) -> None:
         """Give back all that is not used; no other version may be held. O(rows + consumers + values)."""
@@ -59,7 +65,7 @@ class Reclaim:
             self._keep(name, table)
         self._addresses()
         self._consumers()
-        used = sum(map(len, self._tables))
+        used = self._held()
         self._limit = 2 * used + SLACK + (parts.rows + parts.kernel.consumer_count) // _SHARE
 
     def _used(self, name: str) -> tuple[list[int], NDArray[np.int32]]:
