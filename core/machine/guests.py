@@ -51,6 +51,7 @@ class _Placing:
 
     def __init__(self, state: ServiceState, now: float) -> None:
         self.state, self.now = state, now
+        self._limited = bool(state.tenants.limits)
         self.waiting: list[_Waiting] = []
         self.decided: list[tuple[Sequence[int], Decisions]] = []
         self.errors: dict[int, HostlerError] = {}
@@ -58,7 +59,7 @@ class _Placing:
     def add(self, position: int, asked: Asked) -> None:
         try:
             request = self.state.request(asked, self.now)
-            reserved = self._reserve(request) if self.state.tenants.limits else _NOTHING
+            reserved = self._reserve(request) if self._limited else _NOTHING
         except HostlerError as error:
             self.errors[position] = checked_outcome(error)
             return
@@ -90,11 +91,12 @@ class _Placing:
         if not waiting:
             return
         tenants, usage = self.state.tenants, self.state.usage
-        for each in waiting:
+        for each in waiting if self._limited else ():
             if each.reserved:
                 usage.add(tenants, each.request.project_id, each.reserved, -1)
         failed = False
-        for part, sampler in self._parts(waiting):
+        parts = ((waiting, None),) if self.state.sampler is None else self._parts(self.state.sampler, waiting)
+        for part, sampler in parts:
             try:
                 if not failed:
                     self._take(part, sampler)
@@ -104,10 +106,10 @@ class _Placing:
                 for each in part:
                     self._take_alone(each)
 
-    def _parts(self, waiting: list[_Waiting]) -> Iterator[tuple[list[_Waiting], PhaseSampler | None]]:
+    @staticmethod
+    def _parts(sampler: PhaseSampler, waiting: list[_Waiting]) -> Iterator[tuple[list[_Waiting], PhaseSampler | None]]:
         """All that wait, together; or apart, where one is to be measured."""
-        sampler = self.state.sampler
-        chosen = None if sampler is None else sampler.choose(len(waiting))
+        chosen = sampler.choose(len(waiting))
         if chosen is None:
             yield waiting, None
             return
@@ -145,9 +147,14 @@ class _Placing:
         self.decided.append(([each.position for each in waiting], decisions))
         for index, error in decisions.errors.items():
             self.errors[waiting[index].position] = checked_outcome(error)
+        placed: dict[bytes, tuple[Asked, list[str]]] = {}
         for each, row, uuid in zip(waiting, decisions.rows.tolist(), decisions.uuids(), strict=True):
             if row >= 0:
-                self.state.requests.keep(each.asked.instance_uuids or (uuid,), self.state.kept_spec(each.asked))
+                asked = each.asked
+                _, uuids = placed.setdefault(bytes(asked.spec), (asked, []))
+                uuids += asked.instance_uuids or (uuid,)
+        for asked, uuids in placed.values():
+            self.state.requests.keep(uuids, self.state.kept_spec(asked))
         tenants, usage = self.state.tenants, self.state.usage
         for amounts, positions in decisions.taken():
             guests: dict[str, list[int]] = {}

@@ -35,22 +35,31 @@ class Plan:
     """Requests read into columns and checked: ``which`` signature each has, or ALONE."""
 
     def __init__(
-        self, context: DecisionContext, batch: list[Request], place: Callable[[Request], Decision], *, strict: bool
+        self,
+        context: DecisionContext,
+        fleet: Fleet,
+        batch: list[Request],
+        place: Callable[[Request], Decision],
+        *,
+        strict: bool,
     ) -> None:
         count = len(batch)
         self.errors: dict[int, HostlerError] = {}
         """Of malformed requests, by position; ``strict``: the first is raised."""
         self._strict = strict
-        self.context, self.batch, self.place = context, batch, place
+        self.context, self.fleet, self.batch, self.place = context, fleet, batch, place
         self.signatures: list[Signature] = []
         self.which = np.full(count, ALONE, np.int32)
-        self.uuids = make_many(context.uuid_seed, context.sequence, count)
+        self.uuids = make_many(context.uuid_seed, fleet._heads.sequence, count)
         """Of the instances; made by the engine where a request leaves it out."""
         self.projects, self.users = np.zeros(count, np.int32), np.zeros(count, np.int32)
         self.groups = np.full(count, -1, np.int32)
+        down_time = context.policy.options.default.service_down_time
+        self._new_down_time = down_time != fleet.services.down_time
         self.times = np.full(count, np.nan)
         """Time of each request, seconds since the epoch; NaN: the time before."""
-        self._began = np.nan if context.fleet.now is None else context.fleet.now
+        now = fleet.services.now
+        self._began = np.nan if now is None else now
         self.careful = 0
         """Requests that the next kernel call may have at most; 0 while all requests were carried out: no limit."""
         self._known = context.compiled.numbered()
@@ -65,10 +74,11 @@ class Plan:
     def span_from(self, first: int) -> int:
         """End of the requests from ``first`` on during which the same services are up; the time becomes the first
         one's."""
-        context = self.context
         self.advance(first)
+        if first + 1 == len(self.clock):
+            return first + 1
         # A rule that is not ours may read the time of a request.
-        since, until = (self.clock[first],) * 2 if context.compiled.custom else context.fleet.services.holds
+        since, until = (self.clock[first],) * 2 if self.context.compiled.custom else self.fleet.services.holds
         return _first_outside(self.clock, first, since, until)
 
     def forget_time(self, position: int) -> bool:
@@ -82,13 +92,13 @@ class Plan:
         self.times[position] = np.nan
         given = np.flatnonzero(~np.isnan(self.times[position:]))
         self.clock[position : position + int(given[0]) if len(given) else None] = before
-        self.context.fleet._rewind(None if np.isnan(before) else float(before))
+        self.fleet._rewind(None if np.isnan(before) else float(before))
         return True
 
     def new_uuids(self, first: int, last: int) -> None:
         """Make the uuids of a span again where requests leave them out: one before it was not carried out, and took no
         number. O(span)."""
-        made = make_many(self.context.uuid_seed, self.context.sequence, last - first)
+        made = make_many(self.context.uuid_seed, self.fleet._heads.sequence, last - first)
         for position, request in enumerate(self.batch[first:last]):
             if not request.instance_uuids:
                 self.uuids[first + position] = made[position]
@@ -96,11 +106,12 @@ class Plan:
     def advance(self, position: int) -> None:
         """Set the time to that of a request's turn."""
         now = float(self.clock[position])
-        self.context.advance(None if np.isnan(now) else now)
+        if now != self.fleet.services.now or self._new_down_time:
+            self.context.advance(None if np.isnan(now) else now)
 
     def _read(self) -> None:
         """Read and check all requests. Changes nothing but the clock."""
-        fleet, position = self.context.fleet, 0
+        fleet, position = self.fleet, 0
         projects, users = fleet.projects.ids, fleet.users.ids
         plain = not self.context.compiled.custom and not fleet.shared_service_hosts
         shared, specs = self._known, self._known.specs if plain else {}
@@ -108,7 +119,8 @@ class Plan:
         while True:
             position = gather(self.batch, position, Request, specs, projects, users, fleet.groups, *columns)
             if position == len(self.batch):
-                self._check_groups()
+                if self.groups.max(initial=-1) >= 0:
+                    self._check_groups()
                 return
             try:
                 check_request(self.batch[position])
@@ -153,7 +165,7 @@ class Plan:
 
     def _look(self, position: int) -> None:
         """A request that is not plain: check it, compile its spec, and read it or leave it to be placed alone."""
-        context, fleet, request = self.context, self.context.fleet, self.batch[position]
+        context, fleet, request = self.context, self.fleet, self.batch[position]
         self.times[position] = np.nan if request.now is None else request.now
         spec, request = request.spec, context.prepared(request)
         hinted = request.server_group is not self.batch[position].server_group
@@ -206,27 +218,30 @@ def place_batch(
     if not isinstance(requests, Iterable):
         raise InvalidValue(f"requests must be Requests in order, got {shown(requests)}", field="requests")
     batch = list(requests)
-    context.fleet._reclaim.if_due()
+    fleet = context.fleet
+    fleet._reclaim.if_due()
     decisions = Decisions(context, len(batch))
-    plan = Plan(context, batch, place, strict=strict)
-    start, now, sequence = context.fleet.history.hold(), context.fleet.now, context.sequence
+    plan = Plan(context, fleet, batch, place, strict=strict)
+    start, now, sequence = fleet.history.hold(), fleet.services.now, fleet._heads.sequence
     try:
         position = 0
         while position < len(batch):
             position = _place_span(plan, decisions, position, plan.span_from(position))
     except BaseException:
-        context.fleet.history.go(start)
-        context.fleet._rewind(now)
-        context.sequence = sequence
+        fleet.history.go(start)
+        fleet._rewind(now)
+        fleet._heads.sequence = sequence
         raise
-    context.fleet.change_log.add_reader(decisions)
+    fleet.change_log.add_reader(decisions)
     return decisions
 
 
 def _place_span(plan: Plan, decisions: Decisions, first: int, last: int) -> int:
     """Place requests during which the same services are up; returns the position behind those that have an outcome."""
-    alone = np.flatnonzero(plan.which[first:last] == ALONE) + first
-    for position in (*alone.tolist(), last):
+    alone: list[int] = []
+    if plan.which[first:last].min() == ALONE:
+        alone = (np.flatnonzero(plan.which[first:last] == ALONE) + first).tolist()
+    for position in (*alone, last):
         while first < position:
             first, error = _place_run(plan, decisions, first, position)
             if error is not None and _not_carried_out(plan, decisions, first - 1, error):
@@ -267,7 +282,7 @@ def _place_run(plan: Plan, decisions: Decisions, first: int, last: int) -> tuple
         until = min(last, first + plan.careful)
         plan.careful *= 2
         plan.new_uuids(first, until)
-        existing = _existing(plan.context.fleet, plan.uuids[first:until])
+        existing = _existing(plan.fleet, plan.uuids[first:until])
         if existing is not None:
             until, exists = first + existing, True
     taken = _decide(plan, decisions, first, until)
@@ -291,7 +306,8 @@ def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> int:
     and those behind it have changed nothing."""
     if first == last:
         return last
-    context, fleet, span, count = plan.context, plan.context.fleet, slice(first, last), last - first
+    context, fleet, span, count = plan.context, plan.fleet, slice(first, last), last - first
+    sequence = fleet._heads.sequence + 1
     width = max(len(signature.stages) for signature in plan.signatures)
     which, uuids = plan.which[span], plan.uuids[span]
     rows, consumers = np.empty(count, np.int32), np.empty(count, np.int32)
@@ -307,13 +323,13 @@ def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> int:
         plan.groups[span],
         True,
         context.seed,
-        context.sequence + 1,
+        sequence,
         rows,
         consumers,
         scores,
         counts,
     )
-    taken = _taken(fleet, uuids, rows, consumers, done)
+    taken = _taken(fleet, uuids, rows, consumers, done) if done and rows[:done].min() < 0 else None
     if taken is not None:
         behind = consumers[taken:done]
         kernel.release(fleet.kernel, behind[behind >= 0][::-1].copy())
@@ -335,9 +351,8 @@ def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> int:
             if consumer >= 0 and request.image_properties:
                 fleet.image_properties[consumer] = request.image_properties
     if done:
-        sequence, signatures = context.sequence + 1, plan.signatures
-        decisions._add_run(Run(first, sequence, requests, signatures, which, uuids, rows, scores, counts))
-    context.sequence += done
+        decisions._add_run(Run(first, sequence, requests, plan.signatures, which, uuids, rows, scores, counts))
+    fleet._heads.sequence += done
     return first + done
 
 
@@ -347,8 +362,6 @@ def _taken(
     """Position of a refused request, among the first ``done``, whose uuid existed at its turn; the kernel looks only
     where it places."""
     rows, consumers = rows[:done], consumers[:done]
-    if not done or rows.min() >= 0:
-        return None
     refused = np.flatnonzero(rows < 0)
     holders = np.empty(len(refused), np.int32)
     kernel.find(fleet.kernel, uuids[refused], holders)
