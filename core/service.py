@@ -20,7 +20,7 @@ from .forks import Children
 from .machine import queries
 from .machine.event_log import History
 from .machine.machine import ServiceMachine
-from .machine.orders import RULES, AnyCommand, Order
+from .machine.orders import RULES, AnyCommand, Order, WrittenOrder
 from .machine.question import Query
 from .machine.request_limits import PART_SHAPES, RequestLimits, cost_of, parts_of
 from .machine.state import ServiceState, with_present_defaults
@@ -131,15 +131,17 @@ class Service:
         key: str | None = None,
         fingerprint: bytes = b"",
         deadline: float | None = None,
+        written: bytes | None = None,
     ) -> Pending[Order, Any]:
-        """Have a command carried out; see ``Writer.enqueue``. A key is the user's own. InvalidValue for a command that
-        asks for more than ``limits`` allow, Overloaded for one that comes too soon after others of the user."""
+        """Have a command carried out; see ``Writer.enqueue``. A key is the user's own. ``written``: the command in
+        MessagePack, if the caller has that. InvalidValue for a command that asks for more than ``limits`` allow,
+        Overloaded for one that comes too soon after others of the user."""
         user = self.user(identity)
         cost = self.limits.assess(command, self.machine.state.specs, self._rows)
         if user != LOCAL:
             self._command_rate.spend(user, len(command.requests) if isinstance(command, PlaceMany) else 1)
         if type(command) is SetPolicy:
-            command = SetPolicy(policy=with_present_defaults(command.policy))
+            command, written = SetPolicy(policy=with_present_defaults(command.policy)), None
         if key is not None:
             if not 0 < len(key) <= 255:
                 raise InvalidValue("an idempotency key has 1 to 255 characters", field="key")
@@ -149,7 +151,10 @@ class Service:
             if len(parts) > 1:
                 self.machine.check(Order(self.now(), user, command))
                 return InParts(self, user, parts, done, key, fingerprint, deadline).begin()
-        return self.enqueue(Order(self.now(), user, command), done, key, fingerprint, deadline, cost)
+        order, body = Order(self.now(), user, command), None
+        if written is not None:
+            body = _encode(WrittenOrder(order.now, user, msgspec.Raw(written)))
+        return self.enqueue(order, done, key, fingerprint, deadline, cost, body)
 
     def _rows(self) -> int:
         return self.state.fleet.rows
@@ -162,13 +167,14 @@ class Service:
         fingerprint: bytes = b"",
         deadline: float | None = None,
         cost: int | None = None,
+        body: bytes | None = None,
     ) -> Pending[Order, Any]:
         """Have an order carried out in the turn of its user, without looking at limits. ``cost``: its estimated
-        microseconds, if known."""
+        microseconds, if known; ``body``: what the journal holds, if the caller has that."""
         if cost is None:
             cost = cost_of(order.command, self.state.specs, self._rows())
         pending = self.writer.enqueue(
-            order, done, key=key, fingerprint=fingerprint, deadline=deadline, lane=order.user, cost=cost
+            order, done, key=key, fingerprint=fingerprint, deadline=deadline, lane=order.user, cost=cost, body=body
         )
         if self._sample is None or self._sample.state == "cancelled":
             self._sample, self._sampled_at = pending, time.perf_counter()

@@ -41,3 +41,12 @@ class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
     user: str
     command: AnyCommand
     rules: int = RULES
+
+
+class WrittenOrder(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An Order whose command is MessagePack already: it encodes to the same bytes."""
+
+    now: float
+    user: str
+    command: msgspec.Raw
+    rules: int = RULES

@@ -203,14 +203,15 @@ class Session:
     # commands
 
     def _order(self, method: Method, command: Any, options: Options, reply: Reply) -> None:
-        deadline, fingerprint = None, b""
+        deadline, fingerprint, written = None, b"", None
         if options.timeout is not None:
             deadline = trio.current_time() + options.timeout
         if options.key is not None:
-            fingerprint = _fingerprint(method.name, command)
+            written = encode(command)
+            fingerprint = _fingerprint(method.name, written)
         done = reply.done if type(reply) is _UnderWay else _Ordered(self._pending, reply)
         pending = self.service.order(
-            self.identity, command, done, key=options.key, fingerprint=fingerprint, deadline=deadline
+            self.identity, command, done, key=options.key, fingerprint=fingerprint, deadline=deadline, written=written
         )
         if pending.state != "done":
             self._pending.add(pending)
@@ -342,6 +343,6 @@ def _as_ours(error: BaseException) -> HostlerError:
     return InternalError("the command failed unexpectedly; see the log of the service")
 
 
-def _fingerprint(method: str, command: msgspec.Struct) -> bytes:
-    """Fingerprint of a command, to detect the reuse of its key with another command."""
-    return hashlib.blake2b(encode((method, command)), digest_size=8).digest()
+def _fingerprint(method: str, written: bytes) -> bytes:
+    """Fingerprint of a command in MessagePack, to detect the reuse of its key with another command."""
+    return hashlib.blake2b(encode((method, msgspec.Raw(written))), digest_size=8).digest()

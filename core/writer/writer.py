@@ -159,12 +159,13 @@ class Writer(Generic[Command, Result]):
         deadline: float | None = None,
         lane: str = "",
         cost: int = USUAL_COST,
+        body: bytes | None = None,
     ) -> Pending[Command, Result]:
         """``submit`` without waiting: ``done`` is called with the pending command once it has its outcome, at once if
         the answer is known. Raises what ``submit`` raises before a command is queued.
 
         ``lane``: whose command it is. Lanes get equal shares of time; ``cost`` is what this one will take, about, in
-        microseconds.
+        microseconds. ``body``: what ``machine.encode`` makes of the command, if the caller has that.
         """
         if key is not None:
             known = self._answers.get(key, fingerprint)
@@ -180,7 +181,9 @@ class Writer(Generic[Command, Result]):
             raise StorageFailed(f"no writes now: {self.broken.args[0]}", field="data", hint="reads are served")
         if self._queue.count >= self._queue.limit:
             self._queue.require_place(lane)
-        pending = Pending(command, self.machine.encode(command), done, key, fingerprint, deadline, lane, cost)
+        if body is None:
+            body = self.machine.encode(command)
+        pending = Pending(command, body, done, key, fingerprint, deadline, lane, cost)
         self._queue.add(pending)
         if not self._wake.is_set():
             self._wake.set()
