@@ -22,13 +22,15 @@ from .machine.event_log import History
 from .machine.machine import ServiceMachine
 from .machine.orders import RULES, AnyCommand, Order, WrittenOrder
 from .machine.question import Query
-from .machine.request_limits import PART_SHAPES, RequestLimits, cost_of, parts_of
+from .machine.request_limits import PART_SHAPES, RequestLimits, cost_of, parts_of, requests_of
 from .machine.state import ServiceState, with_present_defaults
 from .rates import Rate, RateLimits
+from .tenancy import admission
 from .tenancy import commands as c
+from .tenancy.admission import TenancyOptions
 from .tenancy.errors import NotAuthenticated
 from .tenancy.new_token import TOKEN_DAYS, NewToken
-from .tenancy.tenants import LOCAL
+from .tenancy.tenants import CLOUD, LOCAL, RANK
 from .writer.command_queue import Pending
 from .writer.writer import Writer
 
@@ -62,6 +64,7 @@ class Service:
         history: History | None = None,
         limits: RequestLimits | None = None,
         rates: RateLimits | None = None,
+        tenancy: TenancyOptions | None = None,
     ) -> None:
         """``clock``: the time that commands carry. ``expiry_clock``: the one by which tokens expire, if that is
         another."""
@@ -73,6 +76,7 @@ class Service:
         """True: every peer is a cloud admin."""
         self._clock, self._expiry_clock = clock, expiry_clock if expiry_clock is not None else clock
         self.limits = limits if limits is not None else RequestLimits()
+        self._tenancy = tenancy if tenancy is not None else TenancyOptions()
         rates = rates if rates is not None else RateLimits()
         self._command_rate = Rate("commands", rates.commands_per_second, rates.burst)
         self._question_rate = Rate("questions", rates.questions_per_second, rates.burst)
@@ -122,6 +126,14 @@ class Service:
 
     # what
 
+    def _check_flavors(self, user: str, call: AnyCommand | Query) -> None:
+        """NotAllowed for a command or question with a flavor that the user may not bring. O(requests)."""
+        if self._tenancy.inline_flavors or self.state.tenants.role(user, CLOUD) >= RANK["cloud_admin"]:
+            return
+        for request in requests_of(call):
+            if self.state.specs[bytes(request.spec)].flavor is None:
+                raise admission.refused("spec.flavor", "a flavor of their own")
+
     def order(
         self,
         identity: Identity,
@@ -138,6 +150,7 @@ class Service:
         Overloaded for one that comes too soon after others of the user."""
         user = self.user(identity)
         cost = self.limits.assess(command, self.machine.state.specs, self._rows)
+        self._check_flavors(user, command)
         if user != LOCAL:
             self._command_rate.spend(user, len(command.requests) if isinstance(command, PlaceMany) else 1)
         if type(command) is SetPolicy:
@@ -192,6 +205,7 @@ class Service:
         """The answer to a question. InvalidValue and Overloaded as for ``order``."""
         user = self.user(identity)
         self.limits.check(query)
+        self._check_flavors(user, query)
         if user != LOCAL:
             self._question_rate.spend(user)
         return queries.answer(self.state, user, query)
@@ -213,6 +227,7 @@ class Service:
         for it."""
         user = self.user(identity)
         self.limits.check(query)
+        self._check_flavors(user, query)
         if user != LOCAL:
             self._question_rate.spend(user)
         answer = partial(queries.answer, self.state, user, query)

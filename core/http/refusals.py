@@ -12,6 +12,7 @@ from .errors import HttpError
 
 _UNAVAILABLE: Final = frozenset(("overloaded", "deadline_exceeded", "storage_failed", "stopped"))
 """Codes of errors that are independent of the request: it may be retried."""
+_FORBIDDEN: Final = frozenset(("not_allowed", "quota_exceeded"))
 _STATUS: Final[tuple[tuple[type[ApiError], int], ...]] = ((BadRequest, 400), (NotFound, 404), (Conflict, 409))
 
 
@@ -23,6 +24,8 @@ def as_http(error: HostlerError) -> HttpError:
         return HttpError(status, message, code=error.placement_code)
     if error.code in _UNAVAILABLE:
         return HttpError(503, message, headers=[("retry-after", "1")])
+    if error.code in _FORBIDDEN:
+        return HttpError(403, message)
     return HttpError(500 if error.code == "internal" else 400, message)
 
 

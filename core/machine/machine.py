@@ -140,9 +140,9 @@ class ServiceMachine:
                 return edit(state.engine, msgspec.structs.replace(put, aggregates=kept), command.now)
             case AddServerGroup() | RemoveServerGroup():
                 return guests.change_groups(state, command.command, command.now)
-            case PlacementWrite(command=write):
+            case PlacementWrite(command=write, project=project):
                 try:
-                    return carry_out(state, write, command.rules)
+                    return carry_out(state, write, command.rules, project)
                 finally:
                     self._note(command, consumers_of(write))  # those too that came with it
             case other:

@@ -12,9 +12,14 @@ from ..tenancy import commands as c
 
 
 class PlacementWrite(Command, frozen=True, tag="placement"):
-    """A write of the Placement API. For cloud admins; who may call the API is the API's own business."""
+    """A write of the Placement API. For cloud admins; who may call the API is the API's own business.
+
+    ``project``: the write is one of a user of this project, who claims within its limits and pools. None: it comes from
+    an admin or another service, who are above them.
+    """
 
     command: api.PlacementCommand
+    project: str | None = None
 
 
 AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite

@@ -12,6 +12,7 @@ from ...placement.api.placement_model import PlacementModel
 from ...placement.api.providers import found, normal_uuid
 from ...placement.fleet.fleet import Fleet
 from ...placement.types.errors import UnknownName
+from .placement_claims import check_claims
 from .state import ServiceState
 
 
@@ -26,10 +27,12 @@ class ServiceModel(PlacementModel):
         return self._state.engine.fleet
 
 
-def carry_out(state: ServiceState, command: api.PlacementCommand, rules: int) -> object:
-    """Apply a write, and count what its consumers hold then instead of what they held. Limits and exclusive pools are
-    not enforced: who may write through the Placement API is above the tenants, as in OpenStack, where Nova counts and
-    chooses. Hosts stay in their pools all the same. O(what the command names)."""
+def carry_out(state: ServiceState, command: api.PlacementCommand, rules: int, project: str | None) -> object:
+    """Apply a write, and count what its consumers hold then instead of what they held. Limits and pools hold for users
+    of a ``project``; None is above the tenants, as in OpenStack, where Nova counts and chooses. Hosts stay in their
+    pools all the same. O(what the command names)."""
+    if project is not None:
+        check_claims(state, command, project)
     if rules and isinstance(command, api.SetAggregates) and state.pools.pools:
         command = _with_pools(state, command)
     consumers = consumers_of(command)

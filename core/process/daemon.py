@@ -255,6 +255,7 @@ class Daemon:
                     open_to_all=open_to_all,
                     history=history,
                     limits=config.limits,
+                    tenancy=config.tenancy,
                     rates=config.rates,
                 )
                 server = RpcServer(service, rpc_limits, tls=context, certificates_required=required)

@@ -18,6 +18,7 @@ from ..rates import RateLimits
 from ..rpc.addresses import Address
 from ..rpc.server import Limits
 from ..rpc.tls import TlsVersion
+from ..tenancy.admission import TenancyOptions
 from ..writer.command_queue import QUEUE_LIMIT
 from ..writer.writer import ANSWERS_KEPT, SNAPSHOT_EVERY
 from .audit import FILE_BYTES, FILES
@@ -95,6 +96,8 @@ class Config(Table, frozen=True):
     """What one request or call may ask for."""
     rates: RateLimits = RateLimits()
     """How often one user may call."""
+    tenancy: TenancyOptions = TenancyOptions()
+    """What users who are not cloud admins may specify."""
     data: Data = Data()
     operation: Operation = Operation()
     placement: PlacementConfig = PlacementConfig()

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, Final
 
+import msgspec
+
 from ...placement.types.errors import HostlerError
 from ...placement.types.request import Flavor, Image, RequestSpec
 from .catalog import check_size
@@ -34,6 +36,14 @@ IMAGE_PROPERTIES: Final = frozenset(
 """Properties that say what the image can run on. They change no amounts, and choose no CPUs, cells or devices."""
 GUEST_HINTS: Final = ("same_host", "different_host")
 """Scheduler hints that name guests; these must be such that the caller may see."""
+
+
+class TenancyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the operator allows all who are not cloud admins, judged before a command is queued: commands in a journal
+    are carried out whatever the options are now."""
+
+    inline_flavors: bool = True
+    """A request may bring a flavor of its own, without extra specs. False: it names one that the service keeps."""
 
 
 def problem_of(spec: RequestSpec, *, flavor_kept: bool, image_kept: bool) -> HostlerError | None:
@@ -70,10 +80,10 @@ def _refuse_others(names: Any, allowed: frozenset[str], field: str) -> None:
             raise refused(f"{field}.{name}"[:200])
 
 
-def refused(field: str) -> NotAllowed:
-    """The error for a field that only cloud admins may give."""
+def refused(field: str, what: str = "") -> NotAllowed:
+    """The error for a field that only cloud admins may give; ``what`` they give there."""
     hint = "name a flavor or image that the service keeps" if field.startswith(("spec.flavor", "spec.image")) else None
-    return NotAllowed(f"only cloud admins may specify {field}", field=field, hint=hint)
+    return NotAllowed(f"only cloud admins may specify {what or field}", field=field, hint=hint)
 
 
 def given(value: Any) -> Iterator[str]:

@@ -8,13 +8,25 @@ import json
 import signal
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+import pytest
+import trio
+
 from hostler.core.engine_commands import Release
+from hostler.core.http.identity import NOBODY, SENDER
+from hostler.core.http.identity import Identity as SentBy
+from hostler.core.http.placement_writer import ServiceWriter
+from hostler.core.http.refusals import as_http
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order, PlacementWrite
 from hostler.core.machine.placement_writes import ServiceModel
+from hostler.core.tenancy import commands as c
+from hostler.core.tenancy.errors import NotAllowed, QuotaExceeded
 from hostler.placement.api import commands as api
+from hostler.placement.types.errors import HostlerError
 
 from ..core.orders import NOW, machine, order, place, uuid_of
 from ..daemon.processes import Daemon
@@ -28,6 +40,106 @@ def hold(made: ServiceMachine, consumer: int, node: str, project: str, **resourc
     uuid = made.state.fleet.uuid(made.state.fleet.row(node))
     asked = api.ConsumerAllocations(allocations={uuid: resources} if resources else {}, project_id=project, user_id="u")
     write(made, api.SetAllocations(now=NOW, consumers={uuid_of(consumer): asked}))
+
+
+def claims(project: str, *held: tuple[int, str, str, int]) -> PlacementWrite:
+    """A write of a user of ``project``: (consumer, node, its project, VCPUs) of each claim."""
+    made = machine(3)
+    row = made.state.fleet.row
+    consumers = {
+        uuid_of(consumer): api.ConsumerAllocations(
+            allocations={made.state.fleet.uuid(row(node)): {"VCPU": vcpus}} if vcpus else {},
+            project_id=owner,
+            user_id="u",
+        )
+        for consumer, node, owner, vcpus in held
+    }
+    return PlacementWrite(command=api.SetAllocations(now=NOW, consumers=consumers), project=project)
+
+
+@pytest.mark.parametrize(
+    ("held", "code"),
+    [
+        ([(5, "node-1", "a1", 4)], None),
+        ([(5, "node-1", "a1", 2), (6, "node-1", "a1", 2)], None),
+        ([(1, "node-1", "a1", 5)], None),  # holds one of them already
+        ([(1, "node-1", "a1", 0), (5, "node-1", "a1", 5)], None),
+        ([(5, "node-1", "a1", 5)], "quota_exceeded"),
+        ([(5, "node-1", "a1", 3), (6, "node-1", "a1", 2)], "quota_exceeded"),
+        ([(5, "node-1", "b1", 1)], "not_allowed"),
+        ([(2, "node-1", "a1", 1)], "not_allowed"),  # another's
+        ([(5, "node-0", "a1", 1)], "not_allowed"),  # in an exclusive pool
+    ],
+)
+def test_a_user_of_a_project_claims_within_its_limits_and_pools(held: Any, code: str | None) -> None:
+    made = machine(3)
+    for domain in "ab":
+        made.apply(order(c.CreateDomain(id=domain)))
+        made.apply(order(c.CreateProject(id=f"{domain}1", domain=domain)))
+    hold(made, 1, "node-1", "a1", VCPU=1)
+    hold(made, 2, "node-1", "b1", VCPU=1)
+    made.apply(order(c.SetLimits(scope="domain:a", limits={"VCPU": 5})))
+    made.apply(order(c.CreatePool(id="gold", hosts=("node-0",), exclusive=True)))
+    before = msgspec.msgpack.encode(made.state.usage)
+    (outcome,) = made.apply_batch([order(claims("a1", *held))])
+    assert (outcome.code if isinstance(outcome, HostlerError) else None) == code
+    assert (msgspec.msgpack.encode(made.state.usage) == before) == (code is not None)
+    made.apply(order(msgspec.structs.replace(claims("a1", *held), project=None)))  # a service may do it all
+
+
+def test_pools_that_a_project_is_granted_are_its_only_hosts_through_the_api() -> None:
+    made = machine(3)
+    made.apply(order(c.CreateDomain(id="a")))
+    made.apply(order(c.CreateProject(id="a1", domain="a")))
+    made.apply(order(c.CreatePool(id="gold", hosts=("node-0",), exclusive=True)))
+    made.apply(order(c.GrantPool(id="gold", scope="domain:a")))
+    made.apply(order(claims("a1", (1, "node-0", "a1", 1))))
+    (outcome,) = made.apply_batch([order(claims("a1", (2, "node-1", "a1", 1)))])
+    assert isinstance(outcome, NotAllowed)
+
+
+def test_a_consumer_of_another_project_is_not_deleted() -> None:
+    made = machine(1)
+    hold(made, 1, "node-0", "b1", VCPU=1)
+    delete = api.DeleteAllocations(now=NOW, consumer=uuid_of(1))
+    (outcome,) = made.apply_batch([order(PlacementWrite(command=delete, project="a1"))])
+    assert isinstance(outcome, NotAllowed)
+    made.apply(order(PlacementWrite(command=delete, project="b1")))
+
+
+@pytest.mark.parametrize(
+    ("sender", "project"),
+    [
+        (NOBODY, None),
+        (SentBy(user="nova", project="service", roles=frozenset({"service"})), None),
+        (SentBy(user="root", project="p", roles=frozenset({"admin", "member"})), None),
+        (SentBy(user="ann", project="a1", roles=frozenset({"member"})), "a1"),
+        (SentBy(user="ann", roles=frozenset({"reader"}), system=True), ""),
+    ],
+)
+def test_who_is_no_service_and_no_admin_claims_for_the_project_of_the_token(
+    sender: SentBy, project: str | None
+) -> None:
+    orders: list[Order] = []
+
+    class Told:
+        async def submit(self, given: Order) -> None:
+            orders.append(given)
+
+    async def main() -> None:
+        SENDER.set(sender)
+        service: Any = SimpleNamespace(now=lambda: NOW, writer=Told())
+        await ServiceWriter(service).submit(api.DeleteAllocations(now=NOW, consumer=uuid_of(1)))
+
+    trio.run(main)
+    (given,) = orders
+    assert isinstance(given.command, PlacementWrite)
+    assert given.command.project == project
+
+
+@pytest.mark.parametrize("error", [NotAllowed("no"), QuotaExceeded("no")])
+def test_what_tenants_may_not_claim_is_forbidden(error: HostlerError) -> None:
+    assert as_http(error).status == 403
 
 
 def test_a_claim_through_the_api_takes_room_from_the_scheduler() -> None:

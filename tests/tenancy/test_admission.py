@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 import pytest
+import trio
 
 from hostler.core import engine_commands as p
 from hostler.core.machine import catalog_queries as k
 from hostler.core.machine import queries as q
+from hostler.core.service import Identity, Service
 from hostler.core.tenancy import commands as c
+from hostler.core.tenancy.admission import TenancyOptions
+from hostler.core.tenancy.errors import NotAllowed
+from hostler.core.writer.writer import open_writer
 from hostler.placement.types.options import FilterSchedulerOptions
 from hostler.placement.types.request import Flavor, Image, RequestSpec, ServerGroup
 from tests.core.orders import uuid_of
@@ -259,3 +266,35 @@ def test_kept_flavors_images_and_groups_outlive_a_snapshot(tmp_path: Any) -> Non
     assert loaded.state.catalog == made.state.catalog
     assert loaded.state.group_owners == made.state.group_owners
     placed(loaded, "ann", "a1", flavor="m1.small", image="debian", group=uuid_of(9))
+
+
+def named(flavor: Any) -> p.Place:
+    return p.Place(request=asking("a1", flavor=flavor))
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_the_operator_may_turn_flavors_of_members_own_off(inline: bool) -> None:
+    async def main() -> None:
+        made = two_domains()
+        do(made, c.CreateFlavor(flavor=Flavor(name="kept", vcpus=1, memory_mb=512)))
+        told: list[Any] = []
+        async with open_writer(made) as writer:
+            service = Service(made, writer, tenancy=TenancyOptions(inline_flavors=inline))
+            many = p.PlaceMany(requests=(asking("a1", flavor="kept"), asking("a1")))
+            for call in (named({}), many, q.Fits(request=asking("a1"))):
+                for user in ("ann", "root"):
+                    identity = Identity(user, serial=made.state.tenants.serial_of(user))
+                    if isinstance(call, q.Fits):
+                        ask: Callable[[], Any] = partial(service.ask, identity, call)
+                    else:
+                        ask = partial(service.order, identity, call, told.append)
+                    if inline or user == "root":
+                        ask()
+                    else:
+                        with pytest.raises(NotAllowed, match=r"of their own .*that the service keeps"):
+                            ask()
+            service.order(Identity("ann", serial=made.state.tenants.serial_of("ann")), named("kept"), told.append)
+        assert len(told) == (5 if inline else 3)
+        assert all(pending.error is None for pending in told)
+
+    trio.run(main)
