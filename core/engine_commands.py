@@ -48,6 +48,19 @@ class Place(Command, frozen=True, tag="place"):
     request: Asked
 
 
+class Hold(Command, frozen=True, tag="hold"):
+    """Place a request for ``expires_in`` seconds: guests that confirm_hold does not name until then are released."""
+
+    request: Asked
+    expires_in: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
+
+
+class ConfirmHold(Command, frozen=True, tag="confirm_hold"):
+    """Held instances stay; all or none. Those that are not held, or no longer, are InvalidValue or UnknownName."""
+
+    uuids: tuple[str, ...]
+
+
 class PlaceMany(Command, frozen=True, tag="place_many"):
     """Place each request, one after the other; a refusal does not stop the rest."""
 
@@ -223,6 +236,8 @@ class SetPolicy(Command, frozen=True, tag="set_policy"):
 
 EngineCommand = (
     Place
+    | Hold
+    | ConfirmHold
     | PlaceMany
     | Release
     | Spawned

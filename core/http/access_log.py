@@ -8,9 +8,8 @@ from typing import Any, BinaryIO
 import msgspec
 import structlog
 
-from .api import Exchange
 from .errors import HttpError
-from .messages import Response
+from .messages import Exchange, Response
 
 
 def _as_json(event: Any, **_: Any) -> bytes:

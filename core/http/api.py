@@ -21,7 +21,7 @@ from .config import PlacementConfig
 from .errors import HttpError, error_body, preferred
 from .handling import Writer
 from .identity import SENDER
-from .messages import Request, Response
+from .messages import Exchange, Request, Response
 from .microversion import negotiate
 from .refusals import as_http
 from .routes import ROUTES
@@ -42,16 +42,6 @@ class InMemory:
     async def submit(self, command: PlacementCommand) -> Any:
         """Apply the command immediately."""
         return self._model.apply(command)
-
-
-@dataclass(slots=True)
-class Exchange:
-    """Facts about a request for the access log."""
-
-    request: Request
-    minor: int | None = None
-    problem: str | None = None
-    """The traceback of an error of Hostler's own."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ import h11
 import trio
 
 from .access_log import AccessLog
-from .api import Api
+from .answering import Answering
 from .errors import HttpError, error_body
 from .messages import Request, Response, too_large
 
@@ -26,7 +26,7 @@ QUIETLY: Final = 65_536
 class Connection:
     """Serves a stream until the client closes it, the client errs, or the server stops."""
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream, api: Api, log: AccessLog, client: str) -> None:
+    def __init__(self, stream: trio.abc.HalfCloseableStream, api: Answering, log: AccessLog, client: str) -> None:
         self._stream, self._api, self._log, self._client = stream, api, log, client
         self._limits = api.config.limits
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.header_bytes)

@@ -101,6 +101,16 @@ class Response:
     headers: list[tuple[str, str]] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class Exchange:
+    """Facts about a request for the access log."""
+
+    request: Request
+    minor: int | None = None
+    problem: str | None = None
+    """The traceback of an error of Hostler's own."""
+
+
 @lru_cache(maxsize=64)
 def http_date(seconds: int) -> str:
     """Seconds since the epoch as HTTP writes a date."""

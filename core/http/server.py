@@ -7,14 +7,14 @@ from functools import partial
 import trio
 
 from .access_log import AccessLog
-from .api import Api
+from .answering import Answering
 from .connection import Connection
 
 
 class Server:
     """The API on a set of listening sockets."""
 
-    def __init__(self, api: Api, log: AccessLog) -> None:
+    def __init__(self, api: Answering, log: AccessLog) -> None:
         self._api, self._log = api, log
         self._open: set[Connection] = set()
         self._room = trio.CapacityLimiter(api.config.limits.connections)

@@ -18,6 +18,7 @@ from .access_log import AccessLog
 from .api import Api, InMemory
 from .config import MEMORY, PlacementConfig, address, check, is_loopback, load_config
 from .handling import Writer
+from .hooks.config import HooksConfig
 from .server import Server
 
 if TYPE_CHECKING:
@@ -114,11 +115,41 @@ class OnService:
         await self._ended.wait()
 
 
-async def _listening(host: str, port: int) -> list[trio.SocketListener]:
+class HooksOnService:
+    """The hooks of other schedulers on the state of a service, for as long as their task runs."""
+
+    def __init__(self, config: HooksConfig, service: Service) -> None:
+        self._config, self._service = config, service
+        self._stop, self._ended = trio.Event(), trio.Event()
+
+    async def serve(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+        """As ``OnService.serve``."""
+        from .hooks.api import HooksApi
+        from .hooks.asking import OfService
+
+        config = self._config
+        host, port = address(config.listen)
+        server = Server(HooksApi(OfService(self._service), config), AccessLog(requests=config.access_log))
+        try:
+            listeners = await _listening(host, port, field="hooks")
+            bound = listeners[0].socket.getsockname()[1]
+            async with trio.open_nursery() as nursery:
+                await nursery.start(server.serve, listeners, self._stop)
+                task_status.started(f"http://{_shown(host)}:{bound}{config.prefix}")
+        finally:
+            self._ended.set()
+
+    async def drain(self) -> None:
+        """As ``OnService.drain``."""
+        self._stop.set()
+        await self._ended.wait()
+
+
+async def _listening(host: str, port: int, field: str = "placement") -> list[trio.SocketListener]:
     try:
         return list(await trio.open_tcp_listeners(port, host=host))
     except OSError as error:
-        raise InvalidValue(f"cannot listen on {host}:{port}: {error}", field="placement") from error
+        raise InvalidValue(f"cannot listen on {host}:{port}: {error}", field=field) from error
 
 
 def _shown(host: str) -> str:

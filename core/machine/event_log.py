@@ -173,7 +173,7 @@ def _events(sequence: int, order: Order, outcome: Any, concerned: Guests) -> Ite
 def _project(command: Any) -> str | None:
     """The project that a command names as its own."""
     match command:
-        case p.Place(request=request) | p.Resize(request=request):
+        case p.Place(request=request) | p.Hold(request=request) | p.Resize(request=request):
             return request.project_id
         case p.Move(request=p.Asked() as request) | p.BeginMove(request=p.Asked() as request):
             return request.project_id

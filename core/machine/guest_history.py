@@ -19,7 +19,7 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue, NoValidHost
 from ...placement.types.guest_history import GuestHistory, PastGuest
 from ...placement.types.request import Flavor, RequestSpec
-from ..engine_commands import Asked, BeginMove, Move, Place, PlaceMany, Release, Resize
+from ..engine_commands import Asked, BeginMove, ConfirmHold, Hold, Move, Place, PlaceMany, Release, Resize
 from ..engine_commands import Placed as PlacedMany
 from ..tenancy.commands import CatalogCommand
 from .machine import ServiceMachine
@@ -65,6 +65,8 @@ class _Guests:
         self.guests: list[PastGuest] = []
         self.here: dict[str, int] = {}
         self.refused: dict[str, int] = {}
+        self._held: dict[str, float] = {}
+        """Ends of holds by uuid."""
         self.not_admitted = self.batches = self.standing = 0
         self.began = self.ended = 0.0
         self._shapes: dict[tuple[tuple[str, int], ...], RequestSpec] = {}
@@ -80,9 +82,19 @@ class _Guests:
     def _carry_out(self, orders: Sequence[Order]) -> None:
         for order, outcome in zip(orders, self.machine.apply_batch(orders), strict=True):
             self.ended = max(self.ended, order.now)
+            for uuid in [uuid for uuid, expires in self._held.items() if expires <= order.now]:
+                self._left(self._held.pop(uuid), [uuid])
             match order.command:
                 case Place(request=asked):
                     self._asked(order.now, asked, outcome)
+                case Hold(request=asked, expires_in=seconds):
+                    self._asked(order.now, asked, outcome)
+                    if isinstance(outcome, Decision):
+                        expires = order.now + seconds
+                        self._held.update((each.instance_uuid, expires) for each in outcome.selections)
+                case ConfirmHold(uuids=uuids) if not isinstance(outcome, HostlerError):
+                    for uuid in uuids:
+                        self._held.pop(uuid, None)
                 case PlaceMany(requests=requests) if isinstance(outcome, PlacedMany):
                     for position, asked in enumerate(requests):
                         self._one_of_many(order.now, asked, outcome, position)
@@ -179,6 +191,7 @@ class _Guests:
 
     def _left(self, now: float, uuids: Sequence[str]) -> None:
         for uuid in uuids:
+            self._held.pop(uuid, None)
             position = self.here.pop(uuid, None)
             if position is not None:
                 self.guests[position] = self.guests[position]._replace(left=now)

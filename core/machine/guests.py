@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -19,10 +19,10 @@ from ...placement.load.reports import expiring
 from ...placement.load.reports import report_hosts as load_reports
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue, NoValidHost
-from ...placement.types.host_report import Reported
+from ...placement.types.host_report import HostReport, Reported
 from ...placement.types.moves import PendingMove
 from ...placement.types.request import Request
-from ..engine_commands import AddServerGroup, Asked, BeginMove, Placed, RemoveServerGroup, ReportHosts
+from ..engine_commands import AddServerGroup, Asked, BeginMove, Hold, Placed, RemoveServerGroup, ReportHosts
 from ..errors import DEPENDS_ON_COMMAND, InternalError, StateUnknown, checked_outcome
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS
 from .edits import edit
@@ -244,7 +244,37 @@ def release(state: ServiceState, uuids: Sequence[str]) -> int:
     for project, amounts in held:
         state.usage.add(state.tenants, project, amounts, -1)
     state.requests.forget(uuids)
+    state.holds.end(uuids)
     return count
+
+
+def hold(state: ServiceState, command: Hold, now: float) -> Decision:
+    """Place a request; its guests are released after a time unless they are confirmed."""
+    (outcome,) = place_each(state, (command.request,), now)
+    if isinstance(outcome, HostlerError):
+        raise outcome
+    assert outcome is not None
+    state.holds.add((each.instance_uuid for each in outcome.selections), now + command.expires_in)
+    return outcome
+
+
+def confirm_hold(state: ServiceState, uuids: Sequence[str]) -> int:
+    """Have held guests stay, all or none; returns how many."""
+    for uuid in uuids:
+        state.project_of(uuid)  # which says if there is none
+        if uuid not in state.holds:
+            raise InvalidValue(f"instance {uuid} is not held", field="uuids")
+    return state.holds.end(uuids)
+
+
+def expire_holds(state: ServiceState, now: float) -> None:
+    """Release held guests whose time is over. O(those)."""
+    due = state.holds.due(now)
+    consumers = state.fleet.kernel.consumers
+    standing = [uuid for uuid in due if consumers.get(uuid) >= 0]
+    state.holds.end(due)
+    if standing:
+        release(state, standing)
 
 
 def _source(state: ServiceState, uuid: str) -> tuple[str, dict[str, int]]:
@@ -313,7 +343,15 @@ def report_hosts(state: ServiceState, command: ReportHosts, now: float) -> Repor
     for project, amounts in held:
         state.usage.add(state.tenants, project, amounts, -1)
     state.requests.forget(late)
+    if state.holds:
+        # A host that has a guest shows that the hold was taken up.
+        state.holds.end((*late, *(uuid for report in reports for uuid in _included(report))))
     return reported
+
+
+def _included(report: HostReport) -> Iterable[str]:
+    """Uuids of the guests that a report counts."""
+    return report.includes if report.includes is not None else report.host.instances
 
 
 def replace(state: ServiceState, uuid: str, given: Asked | None, now: float, *, leave: bool, rules: int) -> Decision:

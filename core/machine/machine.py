@@ -21,8 +21,10 @@ from ..engine_commands import (
     AddProvider,
     AddServerGroup,
     BeginMove,
+    ConfirmHold,
     ConfirmMove,
     EngineCommand,
+    Hold,
     Move,
     Place,
     PlaceMany,
@@ -117,6 +119,10 @@ class ServiceMachine:
                 if isinstance(outcome, HostlerError):
                     raise outcome
                 return outcome
+            case Hold():
+                return guests.hold(state, command.command, command.now)
+            case ConfirmHold(uuids=uuids):
+                return guests.confirm_hold(state, uuids)
             case Release(uuids=uuids):
                 return guests.release(state, uuids)
             case Move() | Resize():
@@ -142,7 +148,10 @@ class ServiceMachine:
                 return guests.change_groups(state, command.command, command.now)
             case PlacementWrite(command=write, project=project):
                 try:
-                    return carry_out(state, write, command.rules, project)
+                    answer = carry_out(state, write, command.rules, project)
+                    if state.holds:
+                        state.holds.end(consumers_of(write))  # it shows that the hold was taken up
+                    return answer
                 finally:
                     self._note(command, consumers_of(write))  # those too that came with it
             case other:
@@ -179,9 +188,9 @@ class ServiceMachine:
         """(role, scope) of what an order needed that was just carried out, or refused; None where the command itself
         says that. To be asked before ``concerned``."""
         match order.command:
-            case Place() | PlaceMany():
+            case Place() | Hold() | PlaceMany():
                 return None
-            case Release() | Spawned() | Move() | Resize():
+            case Release() | Spawned() | ConfirmHold() | Move() | Resize():
                 _, concerned = self._concerned.get(id(order), (order, {}))
                 if concerned and not isinstance(order.command, Move):
                     return tuple(("member", rights.project_scope(project)) for project in concerned)
@@ -253,7 +262,7 @@ class ServiceMachine:
     def check(self, order: Order) -> None:
         state = self.state
         found = rights.check(state.tenants, order.user, order.command, state, order.rules)
-        if found and not isinstance(order.command, (Place, PlaceMany, Release, Spawned, Resize)):
+        if found and not isinstance(order.command, (Place, Hold, PlaceMany, Release, Spawned, ConfirmHold, Resize)):
             self._needed[id(order)] = order, tuple((need.role, need.scope) for need in found)
             if len(self._needed) > CONCERNED_KEPT:
                 del self._needed[next(iter(self._needed))]
@@ -264,6 +273,8 @@ class ServiceMachine:
         fleet.services.advance(now, context.policy.options.default.service_down_time)
         if fleet.consumers.moves:
             guests.expire_moves(self.state, now)
+        if self.state.holds:
+            guests.expire_holds(self.state, now)
 
 
 def _aggregates_of(command: EngineCommand) -> Iterable[Aggregate]:
@@ -281,7 +292,7 @@ def _aggregates_of(command: EngineCommand) -> Iterable[Aggregate]:
 def guests_named(command: AnyCommand) -> Sequence[str]:
     """Uuids of the guests that a command is about, but for those that it places."""
     match command:
-        case Release(uuids=uuids) | Spawned(uuids=uuids):
+        case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids):
             return uuids
         case (
             Move(uuid=uuid) | Resize(uuid=uuid) | BeginMove(uuid=uuid) | ConfirmMove(uuid=uuid) | RevertMove(uuid=uuid)

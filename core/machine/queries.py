@@ -27,6 +27,7 @@ from .catalog_queries import Flavors, Images, ShowFlavor, ShowImage, flavor, fla
 from .edits import edit
 from .instance_queries import Instances, instances, many_instances
 from .question import Page, Query
+from .ranking import Rank, rank
 from .state import ServiceState, service_policy, with_present_defaults
 
 
@@ -260,7 +261,7 @@ def takes_long(state: ServiceState, query: Query) -> bool:
             return len(commands) > LONG_LIST or policy is not None or state.fleet.rows > LONG_HOSTS
         case Hosts(limit=limit):
             return state.fleet.rows > LONG_LIST and (limit > LONG_LIST or state.fleet.rows > LONG_HOSTS)
-        case Explain() | Fits():
+        case Explain() | Fits() | Rank():
             return state.fleet.rows > LONG_HOSTS
         case Capacity():
             return state.fleet.rows > 50 * LONG_HOSTS
@@ -514,6 +515,7 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     Instance: _instance,
     Explain: _explain,
     Fits: _fits,
+    Rank: rank,
     WhatIf: _what_if,
     ShowMoves: _moves,
     ShowDrift: _drift,
@@ -532,5 +534,5 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     ShowPolicy: _policy,
 }
 FOR_CLOUD_READERS: Final = frozenset(
-    {Hosts, ShowHost, ShowMoves, ShowDrift, Explain, WhatIf, Capacity, Domains, ListPools, ShowPolicy}
+    {Hosts, ShowHost, ShowMoves, ShowDrift, Explain, Rank, WhatIf, Capacity, Domains, ListPools, ShowPolicy}
 )

@@ -16,7 +16,9 @@ from ..engine_commands import (
     AddHosts,
     Asked,
     BeginMove,
+    ConfirmHold,
     Heartbeats,
+    Hold,
     Move,
     Place,
     PlaceMany,
@@ -77,7 +79,7 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             case PlaceMany(requests=requests):
                 if len(requests) > self.requests:
                     raise _too_much("requests", len(requests), self.requests)
-            case Release(uuids=uuids) | Spawned(uuids=uuids) if len(uuids) > self.uuids:
+            case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids) if len(uuids) > self.uuids:
                 raise _too_much("uuids", len(uuids), self.uuids)
         for request in requests_of(command):
             self._check_request(request)
@@ -119,7 +121,7 @@ def requests_of(command: Any) -> Iterable[Asked]:
 def cost_of(command: Any, specs: Specs, hosts: int) -> int:
     """Microseconds that a command will take, about. O(requests)."""
     match command:
-        case Place(request=request) | Resize(request=request):
+        case Place(request=request) | Hold(request=request) | Resize(request=request):
             return _cost_of_requests((request,), specs, hosts)
         case Move(request=Asked() as request) | BeginMove(request=Asked() as request):
             return _cost_of_requests((request,), specs, hosts)
@@ -129,7 +131,7 @@ def cost_of(command: Any, specs: Specs, hosts: int) -> int:
             return _cost_of_requests(requests, specs, hosts)
         case AddHosts(hosts=added):
             return HOST_COST * (1 + len(added))
-        case Release(uuids=names) | Spawned(uuids=names) | Heartbeats(names=names):
+        case Release(uuids=names) | Spawned(uuids=names) | ConfirmHold(uuids=names) | Heartbeats(names=names):
             return PLACE_COST + NAME_COST * len(names)
     return 10 * PLACE_COST
 

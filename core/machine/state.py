@@ -28,6 +28,7 @@ from ..tenancy.catalog import Catalog, may_use, unknown
 from ..tenancy.pools import Pools
 from ..tenancy.tenants import Tenants
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS, Usage
+from .holds import Holds
 from .kept_requests import KeptRequests
 from .phase_timing import PhaseSampler
 
@@ -55,6 +56,7 @@ class _Kept(msgspec.Struct):
     group_owners: dict[str, str] = {}
     rules: int = 0
     requests: KeptRequests = msgspec.field(default_factory=KeptRequests)
+    holds: dict[str, float] = {}
 
 
 FIRST_RELEASE: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -128,6 +130,8 @@ class ServiceState:
         """Newest revision of the rules under which an order was given."""
         self.requests = KeptRequests()
         """What guests were asked with."""
+        self.holds = Holds()
+        """Guests that are released unless they are confirmed."""
         self.sampler: PhaseSampler | None = None
         """Samples the phases of placements, if enabled."""
         self._pooled: dict[tuple[int, tuple[str, ...]], tuple[RequestSpec, RequestSpec]] = {}
@@ -337,6 +341,7 @@ class ServiceState:
             group_owners=self.group_owners,
             rules=self.rules,
             requests=self.requests,
+            holds=self.holds.plain(),
         )
         (folder / "state").write_bytes(msgspec.msgpack.encode(kept))
 
@@ -359,5 +364,5 @@ class ServiceState:
         self.tenants, self.usage, self.pools, self.catalog = kept.tenants, kept.usage, kept.pools, kept.catalog
         self.group_owners, self.rules = kept.group_owners, kept.rules
         self.specs.forget_named(self.catalog)
-        self.requests = kept.requests
+        self.requests, self.holds = kept.requests, Holds(kept.holds)
         self._pooled.clear()

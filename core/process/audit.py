@@ -226,7 +226,7 @@ def _outcome(outcome: Any) -> str:
 def _on(command: Any) -> list[str]:
     """What a command is about, with nothing secret in it."""
     match command:
-        case p.Place(request=request):
+        case p.Place(request=request) | p.Hold(request=request):
             return [*request.instance_uuids[:100], f"project:{request.project_id}"]
         case p.PlaceMany(requests=requests):
             return [f"project:{project}" for project in dict.fromkeys(request.project_id for request in requests)]

@@ -224,7 +224,7 @@ class Daemon:
     async def _recover_and_serve(self, nursery: trio.Nursery) -> None:
         config, data = self.config, self.config.data
         rpc_limits = _connections_for_files(config.rpc.limits)
-        for _, problem in exposures(config.rpc.auth, config.rpc.listen, config.placement):
+        for _, problem in exposures(config.rpc.auth, config.rpc.listen, config.placement, config.hooks):
             log.warning("insecure: %s", problem)
         tls, context = config.rpc.tls, _context(config)
         required = tls is not None and tls.client_certificates == "required"
@@ -337,12 +337,18 @@ class Daemon:
 
     async def _until_stopped(self, service: Service, server: RpcServer, tasks: trio.Nursery) -> None:
         """Be there for clients; in the end take nothing new, answer all that was taken, and close the connections."""
-        config, others, placement = self.config, list[str](), None
+        config, others = self.config, list[str]()
+        placement = hooks = None
         if config.placement.listen:
             from ..http.service import OnService  # takes its time to import
 
             placement = OnService(config.placement, service)
             others = [await tasks.start(placement.serve)]
+        if config.hooks.listen:
+            from ..http.service import HooksOnService  # takes its time to import
+
+            hooks = HooksOnService(config.hooks, service)
+            others.append(await tasks.start(hooks.serve))
         addresses = [str(address) for address in await tasks.start(server.serve, config.addresses)]
         log.info("serving %s, after command %d", ", ".join(addresses), service.writer.sequence)
         self.health.state = "serving"
@@ -354,6 +360,8 @@ class Daemon:
         server.stop_accepting()
         if placement is not None:
             await placement.drain()  # a request under way may still have to write
+        if hooks is not None:
+            await hooks.drain()
         service.writer.stop()
         await server.drain(config.operation.drain_seconds)
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from ...placement.types.errors import HostlerError
 from ..http.config import PlacementConfig, address, is_loopback
+from ..http.hooks.config import HooksConfig
 from ..rpc.addresses import Address
 
 OPEN: Final = ("", "none", "noauth2")
@@ -16,13 +17,16 @@ MEANT: Final = "or say --insecure, if that is meant"
 
 
 def exposures(
-    rpc_auth: str, listen: Sequence[str], placement: PlacementConfig
+    rpc_auth: str, listen: Sequence[str], placement: PlacementConfig, hooks: HooksConfig
 ) -> Iterator[tuple[tuple[str, ...], str]]:
-    """(key, problem) of each way in: by the RPC interface that listens on addresses, and by the Placement API.
-    Malformed values are reported elsewhere."""
+    """(key, problem) of each way in: by the RPC interface that listens on addresses, by the Placement API, and by the
+    hooks of other schedulers. Malformed values are reported elsewhere."""
     if rpc_auth == "none":
         for text in filter(_is_reachable, listen):
             yield ("rpc", "auth"), f"none lets everybody who reaches {text} do everything: use tokens, {MEANT}"
+    if hooks.listen and hooks.auth == "none" and _is_elsewhere(hooks.listen):
+        problem = f"none tells everybody who reaches {hooks.listen} which hosts there are: use static, {MEANT}"
+        yield ("hooks", "auth"), problem
     if not placement.listen or placement.auth not in OPEN:
         return
     key, way = ("placement", "auth"), placement.auth or "none"
@@ -35,8 +39,13 @@ def exposures(
 
 def is_exposed(config: PlacementConfig) -> bool:
     """True if the Placement API believes everybody, and other machines can reach it."""
+    return config.auth in OPEN and _is_elsewhere(config.listen)
+
+
+def _is_elsewhere(listen: str) -> bool:
+    """True if other machines reach HOST:PORT."""
     try:
-        return config.auth in OPEN and not is_loopback(address(config.listen)[0])
+        return not is_loopback(address(listen)[0])
     except HostlerError:
         return False
 

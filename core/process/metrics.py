@@ -17,7 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from ...placement.fleet.fleet import Fleet
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
-from ..engine_commands import Move, Place, PlaceMany, Resize
+from ..engine_commands import Hold, Move, Place, PlaceMany, Resize
 from ..engine_commands import Placed as PlacedMany
 from ..failures import Failures
 from ..journal.journal import Recovery
@@ -109,7 +109,7 @@ class Metrics:
         command = order.command
         if isinstance(outcome, HostlerError):
             self.commands[type(command), outcome.code] += 1
-            if isinstance(command, (Place, Move, Resize)):
+            if isinstance(command, (Place, Hold, Move, Resize)):
                 self.placements[outcome.code] += 1
             return
         self.commands[type(command), "ok"] += 1

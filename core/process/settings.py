@@ -13,6 +13,8 @@ import msgspec
 from ...placement.types.errors import HostlerError, InvalidValue
 from ..http.config import MEMORY, PlacementConfig
 from ..http.config import check as check_placement
+from ..http.hooks.config import HooksConfig
+from ..http.hooks.config import check as check_hooks
 from ..machine.request_limits import RequestLimits
 from ..rates import RateLimits
 from ..rpc.addresses import Address
@@ -102,6 +104,8 @@ class Config(Table, frozen=True):
     operation: Operation = Operation()
     placement: PlacementConfig = PlacementConfig()
     """Where ``listen`` is set, the Placement API is served on the same state, with the same folder."""
+    hooks: HooksConfig = HooksConfig()
+    """Where ``listen`` is set, other schedulers' hooks are served there (docs/how-to/hooks.md)."""
 
     @property
     def folder(self) -> str | None:
@@ -155,7 +159,12 @@ def problems_of(config: Config) -> Iterator[tuple[KeyPath, str]]:
     if config.data.folder == MEMORY:
         yield ("data", "folder"), f"{MEMORY} is not a folder: remove the key to run without durable state"
     if not config.operation.insecure:
-        yield from exposures(rpc.auth, rpc.listen, config.placement)
+        yield from exposures(rpc.auth, rpc.listen, config.placement, config.hooks)
+    if config.hooks.listen:
+        try:
+            check_hooks(config.hooks)
+        except InvalidValue as error:
+            yield ("hooks", *(error.field or "").split(".")), str(error)
     try:
         check_placement(config.placement)
     except HostlerError as error:

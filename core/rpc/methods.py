@@ -16,6 +16,7 @@ from .. import engine_commands as p
 from ..machine import catalog_queries as k
 from ..machine import instance_queries as i
 from ..machine import queries as q
+from ..machine import ranking as r
 from ..tenancy import commands as c
 from ..tenancy.new_token import TOKEN_DAYS, NewToken
 from .messages import ErrorStyle
@@ -125,6 +126,8 @@ class Method(NamedTuple):
 
 _COMMANDS: Final[dict[type[Any], Any]] = {
     p.Place: Decision,
+    p.Hold: Decision,
+    p.ConfirmHold: int,
     p.PlaceMany: p.Placed,
     p.Move: Decision,
     p.Resize: Decision,
@@ -176,6 +179,7 @@ _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "instance": (q.Instance, q.InstanceDetail),
     "explain": (q.Explain, Explanation),
     "fits": (q.Fits, Fit),
+    "rank": (r.Rank, r.Ranking),
     "what_if": (q.WhatIf, list[q.Tried]),
     "moves": (q.ShowMoves, list[PendingMove]),
     "drift": (q.ShowDrift, list[q.DriftLine]),

@@ -18,7 +18,9 @@ from ..engine_commands import (
     AddServerGroup,
     Asked,
     BeginMove,
+    ConfirmHold,
     ConfirmMove,
+    Hold,
     Place,
     PlaceMany,
     Release,
@@ -79,7 +81,12 @@ def check(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -
         if tenants.role(user, need.scope) < RANK[need.role]:
             raise _refusal(user, command, need)
     match command:
-        case Place(request=request) | Resize(request=request) | BeginMove(kind="resize", request=Asked() as request):
+        case (
+            Place(request=request)
+            | Hold(request=request)
+            | Resize(request=request)
+            | BeginMove(kind="resize", request=Asked() as request)
+        ):
             _check_requests(tenants, user, (request,), facts, rules)
         case PlaceMany(requests=requests):
             _check_requests(tenants, user, requests, facts, rules)
@@ -100,12 +107,12 @@ def check_again(tenants: Tenants, user: str, command: Any, found: Iterable[Need]
 def needs(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -> Sequence[Need]:
     """The roles that a command needs. O(instances named)."""
     match command:
-        case Place(request=request):
+        case Place(request=request) | Hold(request=request):
             return (Need("member", project_scope(request.project_id)),)
         case PlaceMany(requests=requests):
             projects = dict.fromkeys(request.project_id for request in requests)
             return [Need("member", project_scope(project)) for project in projects]
-        case Release(uuids=uuids) | Spawned(uuids=uuids):
+        case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids):
             return _to_touch(uuids, facts)
         case Resize(uuid=uuid) | ConfirmMove(uuid=uuid) | RevertMove(uuid=uuid):
             return _to_touch((uuid,), facts)
@@ -297,7 +304,7 @@ def _check_identities(tenants: Tenants, user: str, domain: str, identities: Iter
 
 def _refusal(user: str, command: Any, need: Need) -> NotAllowed:
     match command:
-        case Release() | Spawned():
+        case Release() | Spawned() | ConfirmHold():
             return no_instance(need.uuid)
         case Resize():
             return no_instance(need.uuid, "uuid")

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..fleet.fleet import Fleet, whole_number
 from ..policy.policy import Policy
 from ..request.checks import check_request, check_spec
@@ -108,11 +111,17 @@ class Engine:
         """
         return place_batch(self._context, requests, self.place, strict=strict)
 
-    def rank(self, request: Request, *, candidates: Mapping[str, Sequence[Any]] | None = None) -> Ranked:
-        """All hosts that pass, best first with weights, and the stage that removed each other. Claims nothing. O(hosts
-        log hosts)."""
+    def rank(
+        self,
+        request: Request,
+        *,
+        candidates: Mapping[str, Sequence[Any]] | None = None,
+        rows: NDArray[np.int32] | None = None,
+    ) -> Ranked:
+        """All hosts that pass, best first with weights, and the stage that removed each other. ``rows``: the hosts that
+        are judged, ascending row ids; None: all, or the ``candidates``. Claims nothing. O(hosts log hosts)."""
         with self._context.looking(request) as given:
-            return Scan(self._context, given, candidates).rank()
+            return Scan(self._context, given, candidates, rows=rows).rank()
 
     def explain(
         self,

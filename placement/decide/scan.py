@@ -6,7 +6,7 @@ in ``scan_placement``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -44,18 +44,28 @@ class Ranked:
     filters_skipped: bool = False
     scan: Scan | None = field(default=None, repr=False)
 
+    def refused(self) -> Iterator[tuple[int, str]]:
+        """(row, name of the stage that removed it) of the hosts that did not pass, in the order considered."""
+        names = {stage.number: stage.name for stage in self.signature.stages} | {SELECTED_OUT: SELECTION}
+        for row, number in zip(self.considered.tolist(), self.refusing_stages.tolist(), strict=True):
+            if number:
+                yield row, names[number]
+
 
 class Scan:
     """The run of one request. ``candidates``: provider uuid -> its allocation requests, as Placement returned them;
     hosts that are not named are no candidates, hosts with an empty list are weighed and never claimed. None: the
-    engine's own candidates."""
+    engine's own candidates. ``rows``: the hosts that are judged, ascending; None: all."""
 
     def __init__(
         self,
         context: DecisionContext,
         request: Request,
         candidates: Mapping[str, Sequence[Any]] | None = None,
+        *,
+        rows: NDArray[np.int32] | None = None,
     ) -> None:
+        self._rows = rows
         self.context, self.fleet, self.request = context, context.fleet, request
         self.candidates = None if candidates is None else _by_row(self.fleet, candidates)
         self.signature = context.signature(request, candidates_given=candidates is not None)
@@ -88,6 +98,9 @@ class Scan:
         return Ranked(signature, considered, refusing, rows, weights, self._removed(refusing), skipped, self)
 
     def _considered(self, stages: NDArray[np.uint8]) -> NDArray[np.int32]:
+        if self._rows is not None:
+            rows: NDArray[np.int32] = self._rows[stages[self._rows] != NOT_A_HOST]
+            return rows
         if self.candidates is None:
             return np.flatnonzero(stages != NOT_A_HOST).astype(np.int32)
         considered = np.array(sorted(self.candidates), np.int32)

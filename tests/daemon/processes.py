@@ -26,6 +26,8 @@ class Daemon:
         self._config.write_text(config)
         self._options, self._env = options, env
         self.process: subprocess.Popen[str] | None = None
+        self.ready: list[str] = []
+        """The addresses that the service named when it was ready."""
 
     def start(self) -> Daemon:
         """Start it, and wait until it is ready."""
@@ -42,6 +44,7 @@ class Daemon:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith("ready"), (self.folder / "log").read_text()[-3000:]
+        self.ready = line.split()[1:]
         return self
 
     def kill(self) -> None:

@@ -25,6 +25,7 @@ from hostler.core.rpc.messages import encode
 from hostler.core.rpc.server import RpcServer
 from hostler.core.rpc.session import Session
 from hostler.core.service import Identity, Service
+from hostler.core.tenancy.commands import CreateDomain, CreateProject, CreateUser, Grant
 from hostler.core.tenancy.tenants import LOCAL
 from hostler.core.writer.writer import open_writer
 from hostler.placement.storage.engine import VolumeEngine
@@ -97,12 +98,25 @@ async def a_placement(folder: Path) -> set[str]:
     machine = ServiceMachine()
     async with open_writer(machine, Journal.in_folder(folder)) as writer:
         service, peer = Service(machine, writer, open_to_all=True), Peer()
-        await writer.submit(Order(1.0, LOCAL, AddHosts(hosts=hosts)))
+        tenant = (
+            CreateDomain(id="d"),
+            CreateProject(id="p", domain="d"),
+            CreateUser(id="ann", domain="d"),
+            Grant(user="ann", role="member", scope="project:p"),
+        )
+        for command in (AddHosts(hosts=hosts), *tenant):
+            await writer.submit(Order(1.0, LOCAL, command))
         watchers = RpcServer(service).watchers
-        session = Session(service, watchers, Identity(LOCAL), peer, answer_bytes=1 << 20)
+        session = Session(
+            service,
+            watchers,
+            Identity("ann", serial=machine.state.tenants.serial_of("ann")),
+            peer,
+            answer_bytes=1 << 20,
+        )
         spec = {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 512}}
         with entered() as files, trio.fail_after(HANG_SECONDS):
-            session.feed(encode((0, 1, "place", [{"request": {"spec": spec}}])))
+            session.feed(encode((0, 1, "place", [{"request": {"spec": spec, "project_id": "p"}}])))
             await peer.answered.wait()
     return files
 

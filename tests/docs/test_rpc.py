@@ -48,7 +48,7 @@ def test_the_example_of_a_configuration_is_one_and_names_every_key(tmp_path: Pat
     values = tomllib.loads(example)
     for table, kind in (("rpc", type(config.rpc)), ("data", type(config.data)), ("operation", type(config.operation))):
         assert set(values[table]) == {field.name for field in msgspec.structs.fields(kind)}, table
-    assert set(values) | {"placement"} == {field.name for field in msgspec.structs.fields(Config)}
+    assert set(values) | {"placement", "hooks"} == {field.name for field in msgspec.structs.fields(Config)}
 
 
 def test_every_metric_is_named_and_those_that_are_named_exist() -> None:
