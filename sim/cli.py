@@ -86,6 +86,9 @@ class Inputs:
         Policy or a class of weighers.
     wait
         Hours that a request may wait for a host.
+    until
+        Hours into the run at which it ends; without it when the last guest with a known end has left and none waits,
+        or at the horizon of guests that are made.
     report
         Write a report: .html, .json, .csv, .parquet, .png or .svg; several may be named.
     json
@@ -106,6 +109,7 @@ class Inputs:
     scale: float = 1.0
     policy: str = "nova"
     wait: NotNegative = 0.0
+    until: Annotated[float | None, Parameter(validator=Number(gt=0))] = None
     report: Annotated[tuple[Path, ...], Parameter(negative="", consume_multiple=True)] = ()
     json: Flag = False
 
@@ -144,7 +148,14 @@ class Inputs:
             source = msgspec.structs.replace(source, made_hours=made_hours)
         specs = workload_of(source, seed).specs
         zones = sorted({spec.availability_zone for spec in specs if spec.availability_zone is not None})
-        return Task(plan=self.plan(zones), source=source, policy=self.policy, seed=seed, wait_hours=self.wait)
+        return Task(
+            plan=self.plan(zones),
+            source=source,
+            policy=self.policy,
+            seed=seed,
+            wait_hours=self.wait,
+            until_hours=self.until,
+        )
 
 
 @app.command
@@ -173,7 +184,7 @@ def run(
     busiest = Busiest(playing, spare=spare)
     if resume is not None and resume.exists():
         checkpoint.resume(playing, busiest, digest, resume)
-    with Stop() as stop, progress(playing.workload.name, len(playing.workload.steps) - playing.played) as advance:
+    with Stop() as stop, progress(playing.workload.name, playing.expected_steps - playing.played) as advance:
 
         def step() -> bool:
             busiest.look()

@@ -96,8 +96,8 @@ def _lines(label: str, total: int) -> Callable[[], None]:
 
     def advance() -> None:
         nonlocal done
-        done += 1
-        if done * 10 // total > (done - 1) * 10 // total:
+        done, before = min(done + 1, total), done
+        if done * 10 // total > before * 10 // total:
             print(f"{label}: {done * 10 // total * 10} %", file=sys.stderr, flush=True)
 
     return advance

@@ -19,7 +19,7 @@ from ...placement.types.request import RequestSpec
 from ..run.fleet_plan import FleetPlan, Hardware
 from ..run.run import Outcome
 from ..run.sizing import Search
-from ..trace.workload import Guests, peaks
+from ..trace.workload import STEP_S, Guests, peaks
 from .kept_outcomes import Kept
 from .tasks import Task, execute, outcomes, planned, workload_of
 
@@ -29,10 +29,10 @@ is the limit."""
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """A size that was tried."""
+    """A size that was tried, and guests not served: refused, lost with a host, waiting at the end, or run elsewhere."""
 
     hosts: int
-    refused: int
+    unserved: int
     held: bool
 
 
@@ -113,10 +113,10 @@ def sizes(
         hosts = search.candidate
         if hosts is None:
             return
-        tried = msgspec.structs.replace(task, counts={**task.counts, hardware: hosts}, most_refused=allowed)
+        tried = msgspec.structs.replace(task, counts={**task.counts, hardware: hosts}, most_unserved=allowed)
         outcome = _tried(tried, kept, watch)
-        held = outcome.refused <= allowed
-        trials.append(Trial(hosts=hosts, refused=outcome.refused, held=held))
+        held = outcome.unserved <= allowed
+        trials.append(Trial(hosts=hosts, unserved=outcome.unserved, held=held))
         search.note(hosts, holds=held)
         best = outcome if held else best
 
@@ -147,7 +147,8 @@ def _tried(task: Task, kept: Kept, watch: Watch) -> Outcome:
     known = kept.get(digest)
     if known is not None:
         return known
-    steps = len(workload_of(task.source, task.seed).steps)
+    workload = workload_of(task.source, task.seed)
+    steps = max(1, (workload.horizon_s - workload.steps.start) // STEP_S)
     with watch(f"trial of {planned(task).hosts:,} hosts", steps) as advance:
         return kept.put(digest, execute(task, lambda run: advance()))
 

@@ -50,8 +50,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. ``counts``: hosts by hardware; ``cpu_ratio`` 0: as in the plan. ``stop_percent``: the run may end once
-    more than this part of a day's requests was refused; below 0: never."""
+    """One run. ``counts``: hosts by hardware; ``cpu_ratio`` 0: as in the plan. ``until_hours``: when the run ends; None
+    when the last guest with a known end has left and none waits. ``stop_percent``: the run may end once more than this
+    part of a day's requests was refused; ``most_unserved``: once more guests were not served; below 0: never."""
 
     plan: FleetPlan
     source: Source
@@ -61,7 +62,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     wait_hours: float = 0.0
     stop_percent: float = -1.0
-    most_refused: int = -1
+    most_unserved: int = -1
+    until_hours: float | None = None
 
     @property
     def digest(self) -> str:
@@ -70,7 +72,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         for name in (self.source.trace, self.source.flavors, self.policy):
             for path in _files(Path(name)) if name else ():
                 status = path.stat()
-                digest.update(_content(path, status.st_size, status.st_mtime_ns))
+                digest.update(_content(path, status.st_size, status.st_mtime_ns, status.st_ino))
         return digest.hexdigest()
 
 
@@ -80,19 +82,30 @@ def _files(path: Path) -> list[Path]:
 
 
 @functools.lru_cache(maxsize=64)
-def _content(path: Path, size: int, modified_ns: int) -> bytes:
+def _content(path: Path, size: int, modified_ns: int, inode: int) -> bytes:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 
 def workload_of(source: Source, seed: int) -> Guests:
-    """The guests of a source. InvalidValue or UnknownName for what cannot be read or made."""
+    """The guests of a source, read again if a file has changed. InvalidValue or UnknownName for what cannot be read or
+    made."""
     made = source.trace == DEVOPS or source.made_hours > 0
-    return _workload(msgspec.json.encode(source), seed if made else 0)
+    return _workload(msgspec.json.encode(source), seed if made else 0, _stamps(source))
+
+
+Stamps = tuple[tuple[str, int, int, int], ...]
+
+
+def _stamps(source: Source) -> Stamps:
+    """What tells the files of a source from changed ones: their names, sizes, times of change and inodes."""
+    found = [path for name in (source.trace, source.flavors) if name for path in _files(Path(name))]
+    states = [(str(path), path.stat()) for path in found]
+    return tuple((path, state.st_size, state.st_mtime_ns, state.st_ino) for path, state in states)
 
 
 @functools.lru_cache(maxsize=4)
-def _workload(encoded: bytes, seed: int) -> Guests:
+def _workload(encoded: bytes, seed: int, stamps: Stamps) -> Guests:
     source = msgspec.json.decode(encoded, type=Source)
     if source.trace == DEVOPS:
         hours = source.first_hours or source.made_hours or DEVOPS_HOURS
@@ -101,7 +114,7 @@ def _workload(encoded: bytes, seed: int) -> Guests:
     if not source.made_hours and (source.growth_per_year or source.scale != 1):
         hint = "make guests after the trace: --make-hours"
         raise InvalidValue("growth and scale are for guests that are made", field="growth", hint=hint)
-    trace = _trace(source.trace, msgspec.json.encode(source.columns), source.flavors)
+    trace = _trace(source.trace, msgspec.json.encode(source.columns), source.flavors, stamps)
     if source.first_hours:
         trace = trace.first(source.first_hours)
     if not source.made_hours:
@@ -111,7 +124,7 @@ def _workload(encoded: bytes, seed: int) -> Guests:
 
 
 @functools.lru_cache(maxsize=2)
-def _trace(path: str, columns: bytes, flavors: str) -> Workload:
+def _trace(path: str, columns: bytes, flavors: str, stamps: Stamps) -> Workload:
     catalogue = read_flavors(Path(flavors)) if flavors else None
     return read_trace(Path(path), msgspec.json.decode(columns, type=dict[str, str]), catalogue)
 
@@ -125,7 +138,14 @@ def planned(task: Task) -> FleetPlan:
 def start(task: Task) -> Run:
     """The run, not yet played."""
     workload = workload_of(task.source, task.seed)
-    return Run(planned(task), workload, _policy(task, workload), seed=task.seed, wait_hours=task.wait_hours)
+    return Run(
+        planned(task),
+        workload,
+        _policy(task, workload),
+        seed=task.seed,
+        wait_hours=task.wait_hours,
+        until_hours=task.until_hours,
+    )
 
 
 def _policy(task: Task, guests: Guests) -> Policy:
@@ -150,7 +170,7 @@ def execute(task: Task, watch: Callable[[Run], None] = lambda run: None) -> Outc
         watch(run)
         return task.stop_percent < 0 or not run.refuses(task.stop_percent)
 
-    return run.play(advance, until_refused=task.most_refused if task.most_refused >= 0 else None)
+    return run.play(advance, until_unserved=task.most_unserved if task.most_unserved >= 0 else None)
 
 
 def outcomes(

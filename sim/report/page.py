@@ -146,7 +146,7 @@ def _tables(report: Report) -> list[str]:
         found.append(_section("Why requests were refused", table(("what was missing", "requests"), refusals)))
     if report.size is not None and report.size.trials:
         tried = [
-            (f"{trial.hosts:,}", "holds" if trial.held else f"{trial.refused:,} refused and more")
+            (f"{trial.hosts:,}", "holds" if trial.held else f"{trial.unserved:,} not served and more")
             for trial in sorted(report.size.trials, key=lambda trial: trial.hosts)
         ]
         found.append(_section("Sizes that were tried", table(("hosts", "what came of it"), tried)))

@@ -14,11 +14,12 @@ import numpy as np
 from ...placement.persist.file import load as load_fleet
 from ...placement.persist.file import save as save_fleet
 from ...placement.types.errors import InvalidValue
+from ..trace.workload import STEP_S
 from .evacuation import Off
 from .headroom import Busiest, Headroom
 from .run import Coming, Run, Sample
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 
 class RunState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -43,8 +44,10 @@ class RunState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     _building: list[str]
     _guest_s: int
     _burst_vcpu_s: int
+    _burst_vcpus: int
     _host_hours_cost: float
     _reached: int
+    _ends_s: int
     _measured: int
     _sums: list[float]
     _peaks: list[float]
@@ -143,9 +146,9 @@ def resume(run: Run, busiest: Busiest, task: str, path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="hostler-") as folder:
         (Path(folder) / "fleet").write_bytes(kept.fleet)
         fleet = load_fleet(Path(folder) / "fleet")
-    steps = run.workload.steps
     if kept.run.played:
-        run.site.happen((steps[kept.run.played - 1] - run.workload.start_s) / 3600)
+        last_s = run.workload.steps.start + (kept.run.played - 1) * STEP_S
+        run.site.happen((last_s - run.workload.start_s) / 3600)
     run.site.replace_fleet(fleet, kept.sequence)
     run.engine = run.groups.engine = run.site.engine
     parts = ((run, kept.run), (run.evacuation, kept.evacuation), (run.groups, kept.groups), (busiest, kept.busiest))

@@ -64,12 +64,8 @@ class Population(Protocol):
         """A guest that was taken off has a host again."""
         ...
 
-    def lost(self, uuid: str, seconds: int) -> None:
-        """A guest that was taken off ends ``seconds`` before its time."""
-        ...
-
-    def stood_still(self, seconds: int) -> None:
-        """A guest had no host for so long."""
+    def lost(self, uuid: str) -> None:
+        """A guest that was taken off will not return."""
         ...
 
 
@@ -97,9 +93,12 @@ class Evacuation:
         self.draining = {host: None for host in self.draining if site.closing[host] and not site.down[host]}
         for host in self.draining:
             self._drain(host, at_s)
-        self._host_s += STEP_S * sum(reasons > 0 for reasons in site.down.values())
         if self.off:
             self._place_again(at_s)
+
+    def passed(self, seconds: int) -> None:
+        """So much time has passed since the last step."""
+        self._host_s += seconds * sum(reasons > 0 for reasons in self.run.site.down.values())
 
     def _guests(self, host: str) -> list[str]:
         """The guests on a host, the largest first."""
@@ -143,15 +142,14 @@ class Evacuation:
 
     def _end(self, uuid: str, at_s: int, why: str) -> None:
         """A guest is lost."""
-        since, leaves, _ = self.off.pop(uuid)
+        since, _, _ = self.off.pop(uuid)
         self._count(since, at_s)
         self.lost_for[why] += 1
-        self.run.lost(uuid, max(0, min(leaves, self.run.workload.end_s) - at_s))
+        self.run.lost(uuid)
 
     def _count(self, since: int, until: int) -> None:
         self._down_s += until - since
         self._longest_s = max(self._longest_s, until - since)
-        self.run.stood_still(until - since)
 
     def outcome(self, reached: int) -> Disruption | None:
         """The outcome by the time ``reached``; None if there was no outage."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import compress
@@ -25,6 +26,8 @@ RESOURCES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
 _GUESTS: Final = "6e79{:04x}-{:04x}-4000-8000-"
 """What the uuids of guests begin with: the number of their spec, in two halves. They end with the guest's own."""
 Whole = NDArray[np.int64]
+LONGEST_S: Final = 20 * 366 * 86_400
+"""Requests that may wait longer than this wait for ever once nothing changes any more."""
 SAMPLES: Final = 400
 """Number of parts of a run whose busiest steps are points of the curves, besides the last step: at most twice as many
 points."""
@@ -46,7 +49,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a run. ``cpu_ratio``: the fleet's over-commit of CPUs. Waits in hours; ``guest_hours`` of the guests
     that were placed, within the run; ``burst``: guests beyond the plan's threshold, which were not tried here. Costs in
-    the currency of the plan's prices, ``burst_cost`` of these and of the refused."""
+    the currency of the plan's prices, ``burst_cost`` of these and of the refused. ``unserved``: guests that were
+    refused, lost with a host, still waiting at the end, or run elsewhere (``burst``)."""
 
     fleet: str
     workload: str
@@ -63,6 +67,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     refused_percent: float
     refusals: dict[str, int]
     burst: int
+    unserved: int
     waited: int
     mean_wait_hours: float
     longest_wait_hours: float
@@ -103,19 +108,31 @@ class Run:
     """A run in progress. Deterministic: equal inputs, equal outcomes. UnknownName for guests of zones that the plan has
     not. ``wait_hours``: how long a request that finds no
     host may wait for one, first come first served. In memory are the guests that are there, those that wait, and the
-    part of the workload that is being played."""
+    part of the workload that is being played.
+
+    It goes on until the last guest with a known end has left and no request waits, or ends ``until_hours`` after its
+    beginning. Guests that were made end at the horizon that they were made for.
+    """
 
     def __init__(
-        self, plan: FleetPlan, workload: Guests, policy: Policy, *, seed: int = 0, wait_hours: float = 0.0
+        self,
+        plan: FleetPlan,
+        workload: Guests,
+        policy: Policy,
+        *,
+        seed: int = 0,
+        wait_hours: float = 0.0,
+        until_hours: float | None = None,
     ) -> None:
         self.plan, self.workload, self.seed, self.wait_s = plan, workload, seed, wait_hours * 3600
+        self._until_s = NEVER if until_hours is None else workload.start_s + round(until_hours * 3600)
         check_zones(plan, workload.specs)
         self.site = Site(plan, policy, seed=seed)
         self.engine = self.site.engine
         self.refusals: Counter[str] = Counter()
         self.samples: list[Sample] = []
         self.played = 0
-        """Completed steps."""
+        """Completed steps, those included in which nothing could happen."""
         self.placed = self.alive = self.offered = self.waited = self.burst = 0
         self.waited_s = self.longest_wait_s = 0
         self.peak_guests = 0
@@ -127,9 +144,14 @@ class Run:
         self._queue = _NOBODY
         self._building: list[str] = []
         self.groups = Groups(self.engine)
-        self._guest_s = self._burst_vcpu_s = 0
+        self._guest_s = self._burst_vcpu_s = self._burst_vcpus = 0
         self._host_hours_cost = 0.0
-        self._reached = workload.start_s
+        self._now_s = self._reached = workload.start_s
+        self._ends_s = workload.horizon_s
+        """When the last guest with a known end leaves."""
+        expected = -(-(min(self._ends_s, self._until_s) - workload.steps.start) // STEP_S)
+        self.expected_steps = max(1, expected)
+        """About how many steps the run has."""
         self._sums = np.zeros(len(RESOURCES))
         self._peaks = np.zeros(len(RESOURCES))
         self._measured = 0
@@ -151,28 +173,36 @@ class Run:
         self._prices = {kind.name: kind.price_per_hour for kind in plan.hardware}
         self.evacuation = Evacuation(self)
 
-    def play(self, advance: Callable[[], bool] = lambda: True, *, until_refused: int | None = None) -> Outcome:
+    def play(self, advance: Callable[[], bool] = lambda: True, *, until_unserved: int | None = None) -> Outcome:
         """Play it all, or what is left of it. ``advance`` is called after each step; False ends the run there.
-        ``until_refused``: end it also once more than so many requests were refused."""
-        steps, interrupted = self.workload.steps, False
-        stride = max(1, len(steps) // SAMPLES)
-        for number, (at_s, arriving) in enumerate(self._arrivals()):
-            if number < self.played:
-                continue
-            self._step(number, at_s, arriving)
-            self.played = number + 1
-            self._measure(at_s, keep=(number + 1) % stride == 0, last=number == len(steps) - 1)
+        ``until_unserved``: end it also once more than so many guests were refused, lost or run elsewhere."""
+        start_s, interrupted = self.workload.steps.start, False
+        stride, arrivals = max(1, self.expected_steps // SAMPLES), self._arrivals(self.played)
+        last = not self._goes_on(self.played)
+        while not last:
+            number = self.played
+            at_s = start_s + number * STEP_S
+            self._step(number, at_s, next(arrivals, _NOBODY))
+            self.played = following = self._following(number)
+            last = not self._goes_on(following)
+            keep = following // stride > number // stride
+            self._measure(at_s, STEP_S * (following - number), keep=keep, last=last)
             if not advance():
-                interrupted = number < len(steps) - 1
+                interrupted = not last
                 break
-            if until_refused is not None and self.refusals.total() > until_refused:
+            if until_unserved is not None and self.unserved > until_unserved:
                 break
         return self._outcome(interrupted)
 
     @property
     def hours(self) -> float:
         """How far it is: when the last step began."""
-        return round((self._reached - STEP_S - self.workload.start_s) / 3600, 4)
+        return round((self._now_s - self.workload.start_s) / 3600, 4)
+
+    @property
+    def unserved(self) -> int:
+        """Guests that were refused, lost with a host, or run elsewhere so far."""
+        return self.refusals.total() + self.evacuation.lost_for.total() + self.burst
 
     def refuses(self, percent: float) -> bool:
         """True once more than ``percent`` of the requests of a whole day were refused."""
@@ -205,28 +235,55 @@ class Run:
         self.engine.spawned(uuid)
         self.alive += 1
 
-    def stood_still(self, seconds: int) -> None:
-        """Count seconds less of a guest that had no host."""
-        self._guest_s -= seconds
-
-    def lost(self, uuid: str, seconds: int) -> None:
-        """Record that a removed guest will not return, and the seconds before its end."""
+    def lost(self, uuid: str) -> None:
+        """Record that a guest which was taken off will not return."""
         self.groups.left([uuid])
-        self.stood_still(seconds)
 
     # a step
 
-    def _arrivals(self) -> Iterator[tuple[int, Coming]]:
-        """The steps, and the arrivals in each."""
-        number = 0
+    def _arrivals(self, played: int) -> Iterator[Coming]:
+        """The arrivals in each step of the workload but the first ``played``. Guests that are there before the first
+        step come in it."""
+        number = step = 0
         for part in self.workload.parts():
             ends = np.searchsorted(part.arrival_s, np.array(part.steps), side="right").tolist()
-            first = int(np.searchsorted(part.arrival_s, part.steps.start)) if ends else 0
+            first = 0
             for at_s, last in zip(part.steps, ends, strict=True):
-                columns = (part.arrival_s, part.departure_s, part.spec, part.group)
-                numbers = np.arange(number, number + last - first)
-                yield at_s, Coming(numbers, *(column[first:last] for column in columns))
-                number, first = number + last - first, last
+                if step >= played:
+                    numbers = np.arange(number, number + last - first)
+                    arrived = np.maximum(part.arrival_s[first:last], at_s)
+                    columns = (part.departure_s, part.spec, part.group)
+                    yield Coming(numbers, arrived, *(column[first:last] for column in columns))
+                number, first, step = number + last - first, last, step + 1
+
+    def _goes_on(self, number: int) -> bool:
+        """True if there is a step with this number."""
+        at_s = self.workload.steps.start + number * STEP_S
+        if at_s >= self._until_s:
+            return False
+        if at_s < self.workload.end_s or at_s < self._ends_s:
+            return True
+        waits = bool(len(self._queue.number) or self.evacuation.off)
+        changes = self._leaving or self.site.next_event_hours < math.inf or self.wait_s <= LONGEST_S
+        return waits and bool(changes)
+
+    def _following(self, number: int) -> int:
+        """The next step in which anything may happen; when no more guests come, some are skipped."""
+        following, start_s = number + 1, self.workload.steps.start
+        begun = following < len(self.workload.steps) or self._building or self.evacuation.draining
+        if begun or not self._goes_on(following):
+            return following
+        times = [time for time in (self._until_s, self._ends_s, self._give_up_s()) if time > start_s + number * STEP_S]
+        event_s = self.workload.start_s + self.site.next_event_hours * 3600
+        last = max(following, math.ceil((min(*times, event_s, NEVER) - start_s) / STEP_S))
+        return next((step for step in range(following, last) if step in self._leaving), last)
+
+    def _give_up_s(self) -> float:
+        """When the first guest that waits for a host is no longer to wait, or its end comes; NEVER if none waits."""
+        since = [each.since for each in self.evacuation.off.values()]
+        leaves = [each.leaves for each in self.evacuation.off.values()]
+        since += [int(self._queue.arrived_s.min())] if len(self._queue.number) else []
+        return min([*(each + self.wait_s - STEP_S + 1 for each in since), *leaves, NEVER])
 
     def _step(self, number: int, at_s: int, arriving: Coming) -> None:
         changes = self.site.happen((at_s - self.workload.start_s) / 3600)
@@ -262,9 +319,10 @@ class Run:
 
     def _bought(self, guests: Coming, at_s: int) -> None:
         """Guests run in a public cloud from now on, for as long as they would have here."""
-        left = np.where(guests.departure_s == NEVER, NEVER, guests.departure_s + at_s - guests.arrived_s)
-        seconds = np.maximum(np.minimum(left, self.workload.end_s) - at_s, 0)
-        self._burst_vcpu_s += int((self._vcpus[guests.spec] * seconds).sum())
+        forever, vcpus = guests.departure_s == NEVER, self._vcpus[guests.spec]
+        left = np.minimum(guests.departure_s - guests.arrived_s, max(0, self._until_s - at_s))
+        self._burst_vcpu_s += int((vcpus * np.where(forever, 0, left)).sum())
+        self._burst_vcpus += int(vcpus[forever].sum())
 
     def _uuids(self, coming: Coming) -> list[str]:
         begun = self._uuid_of_spec
@@ -291,11 +349,13 @@ class Run:
         steps = self.workload.steps
         waits = at_s - guests.arrived_s
         departure = np.where(guests.departure_s == NEVER, NEVER, guests.departure_s + waits)
-        self._guest_s += int((np.minimum(departure, self.workload.end_s) - at_s).sum())
-        leaving, after = self._leaving, len(steps)
-        for uuid, step in zip(uuids, np.minimum(-(-(departure - steps.start) // STEP_S), after).tolist(), strict=True):
-            if step < after:
+        leaving, never = self._leaving, (NEVER - steps.start) // STEP_S
+        for uuid, step in zip(uuids, (-(-(departure - steps.start) // STEP_S)).tolist(), strict=True):
+            if step < never:
                 leaving[step].append(uuid)
+        if waits.any():
+            matter = guests.departure_s <= self.workload.horizon_s
+            self._ends_s = max(self._ends_s, int(departure[matter].max(initial=0)))
         self._building = uuids
         self.groups.joined(guests.group, uuids)
         self.placed += len(uuids)
@@ -311,30 +371,34 @@ class Run:
         self._queue = coming.of(which[waits])
         for position in which[~waits].tolist():
             refusal = decisions[position].refusal
-            self._refused(refusal.stage if refusal is not None else "", at_s)
+            self._refused(refusal.stage if refusal is not None else "", at_s, int(coming.arrived_s[position]))
         self._bought(coming.of(which[~waits]), at_s)
         self.groups.forget_empty(coming.group[which])
 
-    def _refused(self, stage: str, at_s: int) -> None:
+    def _refused(self, stage: str, at_s: int, arrived_s: int) -> None:
         self.refusals[stage] += 1
-        self.refused_by_day[-1] += 1
+        self.refused_by_day[max(0, arrived_s - self.workload.start_s) // 86_400] += 1
         if self.first_refusal is None:
             self.first_refusal = (at_s - self.workload.start_s) / 3600
 
     # measuring
 
-    def _measure(self, at_s: int, *, keep: bool, last: bool) -> None:
-        """Note how full the fleet is; ``keep``: the busiest step since the last time this was said. O(hosts)."""
-        self._reached = at_s + STEP_S
+    def _measure(self, at_s: int, seconds: int, *, keep: bool, last: bool) -> None:
+        """Note how full the fleet is for so many seconds; ``keep``: the busiest step since the last time this was said.
+        What stands before the beginning counts from there. O(hosts)."""
+        self._now_s, self._reached = at_s, min(at_s + seconds, max(self._until_s, at_s))
+        seconds = max(0, self._reached - max(at_s, self.workload.start_s))
         self.peak_guests = max(self.peak_guests, self.alive)
         rows, store = self._rows(), self.engine.fleet.store
         used = store.inventory["used"][: len(RESOURCES)][:, rows]
         self.percent = percent = _percent(used.sum(axis=1), self._limits)
         self._peaks = np.maximum(self._peaks, percent)
-        self._sums += percent
-        self._measured += 1
-        hours = STEP_S / 3600
-        self._host_hours_cost += hours * self._price_per_hour
+        self._sums += percent * seconds
+        self._measured += seconds
+        self._guest_s += self.alive * seconds
+        self._burst_vcpu_s += self._burst_vcpus * seconds
+        self._host_hours_cost += seconds / 3600 * self._price_per_hour
+        self.evacuation.passed(seconds)
         busy = float(percent.max())
         if busy > self._busy:
             self._busy, self._busiest = busy, self._sample(at_s, used)
@@ -401,6 +465,7 @@ class Run:
             refused_percent=round(100.0 * refused / max(1, self.offered), 4),
             refusals=dict(sorted(self.refusals.items(), key=lambda item: (-item[1], item[0]))),
             burst=self.burst,
+            unserved=self.unserved + len(self._queue.number) + len(self.evacuation.off),
             waited=self.waited,
             mean_wait_hours=round(self.waited_s / 3600 / max(1, self.waited), 4),
             longest_wait_hours=round(self.longest_wait_s / 3600, 4),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections import Counter
 from collections.abc import Iterable
@@ -134,6 +135,11 @@ class Site:
         """The hosts that there are now which an outage concerns."""
         word = next(word for word in DOMAINS if getattr(outage, word))
         return [place.host for place in self.places if getattr(place, word) == getattr(outage, word)]
+
+    @property
+    def next_event_hours(self) -> float:
+        """How far into the run the next event is due; infinite if none is."""
+        return self._events[-1][0] if self._events else math.inf
 
     def happen(self, hours: float) -> Changes:
         """Let everything happen that is due ``hours`` into the run. O(what is due)."""

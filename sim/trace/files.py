@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -87,7 +87,7 @@ def _check_enough(path: Path, header: Sequence[str], mapping: Mapping[str, str],
 
 
 def _workload(path: Path, found: Columns) -> Workload:
-    columns = found.columns()
+    columns: dict[str, Any] = dict(found.columns())
     if not len(columns["arrival_s"]):
         raise InvalidValue(f"{path}: no guests", field="trace")
     if np.any(columns["arrival_s"][1:] < columns["arrival_s"][:-1]):

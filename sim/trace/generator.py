@@ -54,8 +54,13 @@ class Made:
         self._grouped = bool((trace.group != ALONE).any())
 
     @property
+    def horizon_s(self) -> int:
+        """The end of what is made."""
+        return self.end_s
+
+    @property
     def steps(self) -> range:
-        """The times at which something may happen."""
+        """The times at which guests may come."""
         return range(self.start_s, self.end_s, STEP_S)
 
     def rate(self, at_s: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -83,7 +88,7 @@ class Made:
             raise InvalidValue(f"that would be more than {MOST_GUESTS:,} guests", field="hours")
         parts = list(self.parts())
         columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
-        return replace(parts[0], start_s=self.start_s, end_s=self.end_s, **columns)
+        return replace(parts[0], start_s=self.start_s, end_s=self.end_s, closed=True, **columns)
 
     def _day(self, start_s: int, batches: int, groups: int) -> Workload:
         """The guests of a day; ``batches`` and ``groups`` came before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final, Protocol
 
 import numpy as np
@@ -36,8 +37,13 @@ class Guests(Protocol):
     @property
     def end_s(self) -> int: ...
     @property
+    def horizon_s(self) -> int:
+        """When the last guest with a known end leaves, if runs are to go on until then; else ``end_s``."""
+        ...
+
+    @property
     def steps(self) -> range:
-        """The times at which something may happen: those of the parts, one after the other."""
+        """The times at which guests may come: those of the parts, one after the other."""
         ...
 
     @property
@@ -50,12 +56,14 @@ class Guests(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Workload:
     """Guests in order of arrival, one per index of the columns; times in seconds from a zero of the workload's own.
 
     ``spec`` indexes ``specs``. Guests of one ``batch`` were asked for together; those of one ``group`` (ALONE: none)
-    are members of one anti-affinity server group. ``standing`` guests come first: they are there when the story begins.
+    are members of one anti-affinity server group. ``standing`` guests come first: they are there when the story begins,
+    since their arrival; STEP_S before the beginning stands for an unknown time. ``closed``: nothing is known after
+    ``end_s``, where runs end.
     """
 
     name: str
@@ -68,13 +76,20 @@ class Workload:
     standing: int
     start_s: int
     end_s: int
+    closed: bool = False
 
     def __len__(self) -> int:
         return len(self.arrival_s)
 
+    @cached_property
+    def horizon_s(self) -> int:
+        """When the last guest with a known end leaves; ``end_s`` if the workload is closed."""
+        known = self.departure_s[self.departure_s < NEVER]
+        return self.end_s if self.closed else max(self.end_s, int(known.max(initial=0)))
+
     @property
     def steps(self) -> range:
-        """The times at which something may happen; the standing guests arrive one step before the story begins."""
+        """The times at which guests may come; the standing ones do one step before the story begins."""
         return range(self.start_s - STEP_S if self.standing else self.start_s, self.end_s, STEP_S)
 
     @property
@@ -95,7 +110,7 @@ class Workload:
         end_s = min(self.end_s, self.start_s + round(hours * 3600))
         last = int(np.searchsorted(self.arrival_s, end_s))
         columns = {name: getattr(self, name)[:last] for name in ("arrival_s", "departure_s", "spec", "batch", "group")}
-        return replace(self, end_s=end_s, **columns)
+        return replace(self, end_s=end_s, closed=True, **columns)
 
     def amounts(self, amount: Callable[[Flavor], int]) -> NDArray[np.int64]:
         """``amount`` of each guest's flavor, such as its vCPUs."""

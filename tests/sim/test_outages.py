@@ -48,7 +48,7 @@ def test_a_failed_hosts_guests_are_placed_again(tmp_path: Path) -> None:
     told = disruption(outcome)
     assert (told.stopped, told.evacuated, told.lost, told.waiting) == (2, 2, 0, 0)
     assert (told.migrated, told.downtime_hours, told.down_host_hours) == (0, 0.0, 2.0)
-    assert outcome.guest_hours == pytest.approx(4 * (6 + 1 / 12) + 1 / 12, abs=0.01)
+    assert outcome.guest_hours == pytest.approx(4 * 10 + 1 / 12, abs=0.01)
 
 
 def test_those_that_find_no_host_are_lost_with_the_reason(tmp_path: Path) -> None:
@@ -57,8 +57,9 @@ def test_those_that_find_no_host_are_lost_with_the_reason(tmp_path: Path) -> Non
     told = disruption(outcome)
     assert (told.stopped, told.evacuated, told.lost) == (2, 0, 2)
     assert told.lost_for == {"MEMORY_MB": 2} or told.lost_for == {"VCPU": 2}
-    assert outcome.guest_hours == pytest.approx(2 * 1 + 2 * (6 + 1 / 12) + 1 / 12, abs=0.01)
+    assert outcome.guest_hours == pytest.approx(2 * 1 + 2 * 10 + 1 / 12, abs=0.01)
     assert outcome.requests == outcome.placed == 5
+    assert outcome.unserved == 2
 
 
 def test_they_wait_where_requests_may_wait(tmp_path: Path) -> None:
@@ -71,8 +72,9 @@ def test_they_wait_where_requests_may_wait(tmp_path: Path) -> None:
 
 def test_those_that_wait_at_the_end_are_told(tmp_path: Path) -> None:
     fleet = plan(2, failures=(Outage(host="small-00001", at_hours=1, hours=2),))
-    told = disruption(played(tmp_path, trace_of(2), fleet, wait_hours=3.0))
-    assert told.waiting == 2
+    outcome = played(tmp_path, trace_of(2), fleet, wait_hours=3.0, until_hours=2 + 1 / 12)
+    told = disruption(outcome)
+    assert (told.waiting, outcome.unserved) == (2, 3)
     assert told.downtime_hours == pytest.approx(2 * (1 + 1 / 12), abs=0.01)
 
 

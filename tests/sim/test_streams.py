@@ -99,9 +99,12 @@ def test_a_longer_run_takes_no_more_memory(tmp_path: Path) -> None:
 
 def test_guests_without_an_end_or_beyond_it_stay(tmp_path: Path) -> None:
     text = "arrival_s,lifetime_s,vcpus,memory_gb\n0,,1,1\n0,900000,1,1\n0,300,1,1\n900,300,1,1\n"
+    run = Run(plan(2), trace(tmp_path, text), policy_of("nova"), until_hours=0.25)
+    assert run.play().placed == 3
+    assert run.alive == 2
     run = Run(plan(2), trace(tmp_path, text), policy_of("nova"))
-    assert run.play().placed == 4
-    assert run.alive == 3
+    outcome = run.play()
+    assert (outcome.placed, outcome.hours, run.alive) == (4, 250.0, 2)
     assert run.workload.end_s == 900 + STEP_S < NEVER
 
 
