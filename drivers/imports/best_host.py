@@ -1,0 +1,93 @@
+"""``hostler best-host``: the external data source protocol of provisioning tools. A flat JSON object of strings comes
+on standard input, one goes to standard output; an error is a sentence on standard error and a non-zero exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import cyclopts
+import msgspec
+
+from ...core.console.remote import Asked, Remote
+from ...placement.decide.engine import Engine
+from ...placement.persist.file import load
+from ...placement.types.decision import Decision
+from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
+from ...placement.types.request import Request
+from .command import read
+
+app = cyclopts.App(name="best-host", help="The best host for a guest, for provisioning tools.")
+_AMOUNTS: Final = ("vcpus", "memory_mb", "disk_gb")
+_FIELDS: Final = (*_AMOUNTS, "zone", "project", "group", "state", "server", "token", "proxmox")
+
+
+@app.default
+def best_host() -> int:
+    """Read a query from standard input: ``vcpus``, ``memory_mb``, ``disk_gb``, ``zone``, ``project``, ``group``, any of
+    which may be left out, and one of ``state`` (a fleet's file), ``proxmox`` (an export of cluster resources) or
+    ``server`` (a running service; with ``token``). Answers ``host``, ``node``, ``zone`` and ``weight``; nothing is
+    claimed."""
+    try:
+        answer = answered(_query(sys.stdin.buffer.read()))
+    except HostlerError as error:
+        print(f"hostler: {error}", file=sys.stderr)
+        return 1
+    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+    return 0
+
+
+def _query(data: bytes) -> dict[str, str]:
+    try:
+        query = msgspec.json.decode(data, type=dict[str, str])
+    except msgspec.DecodeError as error:
+        raise InvalidValue(f"the query must be one JSON object of strings: {error}", field="query") from None
+    for name in query:
+        if name not in _FIELDS:
+            raise UnknownName.among("field", name, _FIELDS, field="query")
+    return {name: value for name, value in query.items() if value != ""}
+
+
+def answered(query: Mapping[str, str]) -> dict[str, str]:
+    """The answer to a query. NoValidHost if no host can take the guest."""
+    sources = [name for name in ("state", "proxmox", "server") if name in query]
+    if len(sources) != 1:
+        raise InvalidValue("give one of state, proxmox and server", field="query")
+    amounts = {name: _amount(query, name) for name in _AMOUNTS if name in query}
+    asked = Asked(**amounts, zone=query.get("zone"), project=query.get("project", ""), group=query.get("group"))
+    decision = _of_service(query, asked) if sources == ["server"] else _offline(query, asked.request())
+    chosen = decision.selected  # which raises for a refusal
+    return {
+        "host": chosen.host,
+        "node": chosen.node,
+        "zone": chosen.availability_zone or "",
+        "weight": repr(chosen.weight),
+    }
+
+
+def _amount(query: Mapping[str, str], name: str) -> int:
+    try:
+        amount = int(query[name])
+    except ValueError:
+        amount = -1
+    if amount < 0:
+        raise InvalidValue(f"{name} must be a whole number, got {query[name]!r:.60}", field=name)
+    return amount
+
+
+def _offline(query: Mapping[str, str], request: Request) -> Decision:
+    if "state" in query:
+        fleet = load(Path(query["state"]))
+    else:
+        fleet, _ = read("proxmox", (Path(query["proxmox"]),)).fleet()
+    return Engine(fleet).place(request)
+
+
+def _of_service(query: Mapping[str, str], asked: Asked) -> Decision:
+    remote = Remote(server=query["server"], token=query.get("token"))
+    tried: list[Any] = remote.ask("what_if", {"commands": [{"do": "place", "request": asked.asked()}]})
+    if tried[0].error is not None:
+        raise InvalidValue(str(tried[0].error.message), field="query")
+    return msgspec.convert(tried[0].result, Decision)

@@ -1,0 +1,111 @@
+"""libvirt hosts, from ``virsh capabilities`` and, for the guests, ``virsh dumpxml`` or ``virsh domstats``. A file that
+has the capabilities of a host is named after it; the files of guests that follow are of that host."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ...placement.types.errors import InvalidValue
+from ...placement.types.extras import import_extra
+from ...placement.types.request import Flavor
+from .cloud import CloudDraft, GuestDraft, HostDraft
+from .tables import Line, content, decoded
+
+_UNITS: Final = {"b": 1, "bytes": 1, "kb": 1_000, "k": 1_024, "kib": 1_024, "mb": 10**6, "m": 2**20, "mib": 2**20}
+_UNITS_ABOVE: Final = {"gb": 10**9, "g": 2**30, "gib": 2**30, "tb": 10**12, "t": 2**40, "tib": 2**40}
+
+
+def read(paths: Sequence[Path]) -> CloudDraft:
+    """The hosts and guests of all files."""
+    cloud, host = CloudDraft(), ""
+    for path in paths:
+        text = decoded(content(path))
+        if re.search(r"^Domain: '", text, re.MULTILINE):
+            _domstats(cloud, path, text, host)
+            continue
+        root = _parsed(path, text)
+        for element in [root, *root]:
+            if element.tag == "capabilities":
+                host = _host(cloud, path, element)
+            elif element.tag == "domain":
+                _domain(cloud, path, element, host)
+        if root.tag not in ("capabilities", "domain", "domains", "hosts"):
+            raise InvalidValue(f"{path} is <{root.tag}>, not capabilities or domains of libvirt", field="files")
+    return cloud
+
+
+def _parsed(path: Path, text: str) -> Any:
+    """The root element. Entities and document types are refused: the file is not trusted."""
+    tree = import_extra("defusedxml.ElementTree", "imports", field="files")
+    try:
+        return tree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text), forbid_dtd=True)
+    except Exception as error:  # ParseError, or what defusedxml forbids
+        raise InvalidValue(f"{path} is not XML that can be read safely: {error}", field="files") from None
+
+
+def _mib(element: Any) -> int:
+    """An amount of memory; libvirt's unit is KiB where none is said. ValueError if it is not one."""
+    unit = str(element.get("unit", "KiB")).lower()
+    factor = (_UNITS | _UNITS_ABOVE).get(unit)
+    if factor is None:
+        raise ValueError(f"the unit {unit!r} of memory is not known")
+    return int(element.text or "0") * factor // 2**20
+
+
+def _host(cloud: CloudDraft, path: Path, root: Any) -> str:
+    name, line = path.name.partition(".")[0], Line(path.name, 1, {})
+    try:
+        cells = root.findall("./host/topology/cells/cell")
+        memory_mb = sum(_mib(memory) for memory in root.findall("./host/topology/cells/cell/memory"))
+        vcpus = sum(len(cell.findall("./cpus/cpu")) for cell in cells)
+        if not cells:
+            shape = root.find("./host/cpu/topology")
+            parts = ("sockets", "dies", "cores", "threads")
+            vcpus = 0 if shape is None else math.prod(int(shape.get(part, "1")) for part in parts)
+    except ValueError as error:
+        cloud.report.drop(line, name, str(error))
+        return name
+    cloud.add_host(HostDraft(name=name, line=line, vcpus=vcpus, memory_mb=memory_mb))
+    return name
+
+
+def _domain(cloud: CloudDraft, path: Path, root: Any, host: str) -> None:
+    name, line = root.findtext("name", "").strip(), Line(path.name, 1, {})
+    memory = root.find("memory")
+    try:
+        vcpus = int(root.findtext("vcpu", "0"))
+        memory_mb = 0 if memory is None else _mib(memory)
+    except ValueError as error:
+        cloud.report.drop(line, name, str(error))
+        return
+    _add(cloud, line, root.findtext("uuid", "").strip() or f"{host}/{name}", name, host, vcpus, memory_mb)
+
+
+def _add(cloud: CloudDraft, line: Line, key: str, name: str, host: str, vcpus: int, memory_mb: int) -> None:
+    if not host:
+        cloud.report.drop(line, name, "no capabilities of a host came before it")
+    elif vcpus <= 0 or memory_mb <= 0:
+        cloud.report.drop(line, name, "it has no vCPUs or no memory")
+    else:
+        flavor = Flavor(name=f"{vcpus} vCPUs, {memory_mb} MiB", vcpus=vcpus, memory_mb=memory_mb)
+        cloud.guests.append(GuestDraft(key=key, host=host, line=line, flavor=flavor))
+
+
+def _domstats(cloud: CloudDraft, path: Path, text: str, host: str) -> None:
+    for found in re.finditer(r"^Domain: '(?P<name>.*)'\n(?P<stats>(?:[ \t].*\n?)*)", text, re.MULTILINE):
+        line = Line(path.name, text.count("\n", 0, found.start()) + 1, {})
+        stats = dict(re.findall(r"^\s+([\w.]+)=(.*)$", found["stats"], re.MULTILINE))
+        if stats.get("state.state") not in (None, "1", "2", "3"):
+            cloud.report.drop(line, found["name"], "it does not run")
+            continue
+        try:
+            vcpus = int(stats.get("vcpu.current", "0"))
+            memory_mb = int(stats.get("balloon.maximum", stats.get("balloon.current", "0"))) // 1_024
+        except ValueError as error:
+            cloud.report.drop(line, found["name"], str(error))
+            continue
+        _add(cloud, line, f"{host}/{found['name']}", found["name"], host, vcpus, memory_mb)

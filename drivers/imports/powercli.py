@@ -1,0 +1,73 @@
+"""VMware, from ``Get-VMHost`` and ``Get-VM`` of PowerCLI, exported by ``Select-Object`` and ``Export-Csv`` or as
+JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...placement.types.errors import InvalidValue
+from ...placement.types.request import Flavor
+from .cloud import CloudDraft, GuestDraft, HostDraft, size
+from .tables import Line, Table
+
+
+def read(found: Sequence[Table], *, powered_off: bool) -> CloudDraft:
+    """The hosts and guests of all files. ``powered_off``: guests that do not run are taken as well."""
+    cloud = CloudDraft()
+    memory = {"MemoryTotalGB", "MemoryTotalMB"}
+    hosts = [table for table in found if table.has("Name", "NumCpu") and memory & {*table.columns}]
+    if not hosts:
+        hint = "Get-VMHost | Select Name,NumCpu,MemoryTotalGB,ConnectionState,Parent | Export-Csv hosts.csv"
+        raise InvalidValue("no file lists hosts", field="files", hint=hint)
+    for line in (line for table in hosts for line in table.lines):
+        _host(cloud, line)
+    for table in found:
+        if table.has("Name", "NumCpu", "VMHost"):
+            for line in table.lines:
+                _guest(cloud, line, powered_off)
+        elif table not in hosts:
+            raise InvalidValue(f"{table.file} lists neither hosts nor guests", field="files")
+    return cloud
+
+
+def _memory_mb(line: Line, name: str) -> int:
+    return size(line, f"{name}MB") or size(line, f"{name}GB", unit=1_024)
+
+
+def _host(cloud: CloudDraft, line: Line) -> None:
+    name, state = line.text("Name"), line.text("ConnectionState")
+    try:
+        vcpus, memory_mb = size(line, "NumCpu"), _memory_mb(line, "MemoryTotal")
+    except ValueError as error:
+        cloud.report.drop(line, name, str(error))
+        return
+    disabled = "" if state in ("", "Connected") else f"{state} when it was exported"
+    zone = line.text("Parent")
+    cloud.add_host(
+        HostDraft(
+            name=name,
+            line=line,
+            vcpus=vcpus,
+            memory_mb=memory_mb,
+            zone=zone,
+            disabled=disabled,
+            hypervisor="VMware vCenter Server",
+        )
+    )
+
+
+def _guest(cloud: CloudDraft, line: Line, powered_off: bool) -> None:
+    name = line.text("Name")
+    if line.text("PowerState").lower() not in ("poweredon", "1") and not powered_off:
+        cloud.report.drop(line, name, "it is powered off (--powered-off takes it)")
+        return
+    try:
+        vcpus, memory_mb = size(line, "NumCpu"), _memory_mb(line, "Memory")
+    except ValueError as error:
+        cloud.report.drop(line, name, str(error))
+        return
+    host = line.text("VMHost")
+    known = cloud.known_host(host)
+    flavor = Flavor(name=f"{vcpus} vCPUs, {memory_mb} MiB", vcpus=vcpus, memory_mb=memory_mb)
+    zone = cloud.hosts[known].zone or None if known is not None else None
+    cloud.guests.append(GuestDraft(key=line.text("Id") or name, host=host, line=line, flavor=flavor, zone=zone))

@@ -1,0 +1,217 @@
+"""Files as tables, by content and not by name: CSV of any delimiter and encoding, Excel workbooks, JSON, JSON lines and
+Parquet, also compressed by gzip or zstandard. It knows no platform."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ...placement.types.errors import InvalidValue
+from ...placement.types.extras import import_extra
+
+MOST_BYTES: Final = 2 << 30
+"""Bytes of a file after decompression at most."""
+_DELIMITERS: Final = ",;\t|"
+_TRUE: Final = frozenset({"true", "wahr", "yes", "ja", "vrai", "1", "on"})
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row: where it is (``line`` counts from 1 as an editor does), and its cells by column."""
+
+    file: str
+    line: int
+    cells: Mapping[str, Any]
+    comma: bool = False
+    """The file's numbers have a decimal comma."""
+
+    def get(self, *names: str) -> Any:
+        """The first cell that is not empty, by column name; None if there is none."""
+        for name in names:
+            value = self.cells.get(name)
+            if value is not None and value != "":
+                return value
+        return None
+
+    def text(self, *names: str) -> str:
+        """A cell as text, empty if there is none."""
+        value = self.get(*names)
+        return "" if value is None else str(value).strip()
+
+    def number(self, *names: str) -> float | None:
+        """A cell as a number; None if there is none. ValueError, with the column, if it is not a number."""
+        value = self.get(*names)
+        if value is None or isinstance(value, (int, float)):
+            return value
+        try:
+            return number(str(value), comma=self.comma)
+        except ValueError:
+            raise ValueError(f"{names[0]} is {value!r:.60}, not a number") from None
+
+    def flag(self, *names: str) -> bool:
+        """A cell as true or false, in English, German or French."""
+        value = self.get(*names)
+        return value if isinstance(value, bool) else str(value).strip().lower() in _TRUE
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of one sheet or file. ``name``: of the sheet, else of the file without its ending."""
+
+    file: str
+    name: str
+    columns: tuple[str, ...]
+    lines: Sequence[Line]
+
+    def has(self, *columns: str) -> bool:
+        """True if all columns are there."""
+        return set(columns) <= set(self.columns)
+
+
+def number(text: str, *, comma: bool) -> float:
+    """A number as people write it: with separators of thousands, a decimal comma where ``comma``. ValueError if it is
+    none."""
+    plain = re.sub(r"[\s\u00a0\u202f']", "", text)
+    plain = plain.replace(".", "").replace(",", ".") if comma else re.sub(r",(?=\d{3}\b)", "", plain)
+    found = float(plain)
+    if found != found or found in (float("inf"), float("-inf")):
+        raise ValueError(f"{text} is not a finite number")
+    return found
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file, decompressed. InvalidValue if it cannot be read, or is too large."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidValue(f"{path} cannot be read: {error.strerror}", field="files") from None
+    try:
+        while True:
+            if data[:2] == b"\x1f\x8b":
+                data = _limited(gzip.GzipFile(fileobj=io.BytesIO(data)), path)
+            elif data[:4] == b"\x28\xb5\x2f\xfd":
+                zstandard = import_extra("zstandard", "imports", field="files")
+                data = _limited(zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)), path)
+            else:
+                return data
+    except (OSError, EOFError, ValueError) as error:
+        raise InvalidValue(f"{path} is damaged: {error}", field="files") from None
+
+
+def _limited(stream: Any, path: Path) -> bytes:
+    data: bytes = stream.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise InvalidValue(f"{path} has more than {MOST_BYTES >> 30} GiB after decompression", field="files")
+    return data
+
+
+def tables(path: Path) -> list[Table]:
+    """The tables of a file. InvalidValue if it is not a file of tables."""
+    data = content(path)
+    if data[:4] == b"PK\x03\x04":
+        return _workbook(path, data)
+    if data[:4] == b"PAR1":
+        return [_parquet(path, data)]
+    text = decoded(data)
+    if text.lstrip()[:1] in ("{", "["):
+        return _json(path, text)
+    return [_csv(path, text)]
+
+
+def decoded(data: bytes) -> str:
+    """Text in the encoding that it says or looks like: a byte order mark, UTF-8, else Windows' Western European."""
+    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+        if data.startswith(mark):
+            return data.decode(encoding, errors="replace")
+    if data[1:2] == b"\0" and data[3:4] == b"\0":
+        return data.decode("utf-16-le", errors="replace")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
+
+
+def _csv(path: Path, text: str) -> Table:
+    lines = text.splitlines(keepends=True)
+    skipped = 0
+    while lines and (lines[0].startswith("#TYPE") or re.fullmatch(r"sep=.\s*", lines[0]) or not lines[0].strip()):
+        lines, skipped = lines[1:], skipped + 1
+    if not lines:
+        raise InvalidValue(f"{path} is empty", field="files")
+    delimiter = max(_DELIMITERS, key=lambda mark: (lines[0].count(mark), -_DELIMITERS.index(mark)))
+    reader = csv.reader(lines, delimiter=delimiter)
+    try:
+        columns = [name.strip() for name in next(reader)]
+        rows = [(skipped + reader.line_num, row) for row in reader if any(row)]
+    except csv.Error as error:
+        raise InvalidValue(f"{path} is not a CSV file: {error}", field="files") from None
+    comma = delimiter != "," and _has_commas(rows)
+    made = [Line(path.name, line, dict(zip(columns, row, strict=False)), comma) for line, row in rows]
+    return Table(path.name, path.name.partition(".")[0], tuple(columns), made)
+
+
+def _has_commas(rows: Sequence[tuple[int, list[str]]]) -> bool:
+    """True if numbers have a decimal comma: one is seen, and none with a decimal point."""
+    cells = [cell.strip() for _, row in rows[:1_000] for cell in row]
+    commas = any(re.fullmatch(r"-?[\d.]*\d,\d+", cell) for cell in cells)
+    points = any(re.fullmatch(r"-?\d+\.\d{1,2}", cell) for cell in cells)
+    return commas and not points
+
+
+def _json(path: Path, text: str) -> list[Table]:
+    try:
+        value = json.loads(text)
+    except ValueError as whole:
+        try:
+            value = [json.loads(line) for line in text.splitlines() if line.strip()]
+        except ValueError:
+            raise InvalidValue(f"{path} is not JSON: {whole}", field="files") from None
+    if isinstance(value, dict):
+        value = next((value[key] for key in ("data", "value", "results") if isinstance(value.get(key), list)), [value])
+    rows = [row for row in value if isinstance(row, dict)]
+    if not rows:
+        raise InvalidValue(f"{path} holds no objects", field="files")
+    columns = tuple(dict.fromkeys(key for row in rows for key in row))
+    made = [Line(path.name, number, row) for number, row in enumerate(rows, 1)]
+    return [Table(path.name, path.name.partition(".")[0], columns, made)]
+
+
+def _workbook(path: Path, data: bytes) -> list[Table]:
+    openpyxl = import_extra("openpyxl", "imports", field="files")
+    try:
+        book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
+        found = [_sheet(path, sheet.title, sheet.iter_rows(values_only=True)) for sheet in book.worksheets]
+    except Exception as error:  # a library that reads what others wrote raises what it likes
+        raise InvalidValue(f"{path} is not a workbook: {error}", field="files") from None
+    return [table for table in found if table is not None]
+
+
+def _sheet(path: Path, title: str, rows: Iterator[tuple[Any, ...]]) -> Table | None:
+    head = next(rows, None)
+    if head is None:
+        return None
+    columns = tuple("" if name is None else str(name).strip() for name in head)
+    lines = [
+        Line(f"{path.name}[{title}]", number, dict(zip(columns, row, strict=False)))
+        for number, row in enumerate(rows, 2)
+        if any(cell is not None for cell in row)
+    ]
+    return Table(path.name, title, columns, lines)
+
+
+def _parquet(path: Path, data: bytes) -> Table:
+    parquet = import_extra("pyarrow.parquet", "imports", field="files")
+    try:
+        rows = parquet.read_table(io.BytesIO(data)).to_pylist()
+    except Exception as error:
+        raise InvalidValue(f"{path} is not a Parquet file: {error}", field="files") from None
+    columns = tuple(rows[0]) if rows else ()
+    lines = [Line(path.name, number, row) for number, row in enumerate(rows, 1)]
+    return Table(path.name, path.name.partition(".")[0], columns, lines)
