@@ -43,6 +43,9 @@ EXTRAS: Final = {
     "matplotlib": "report",
     "plotly": "report",
     "pyarrow": "report",
+    "defusedxml": "imports",
+    "openpyxl": "imports",
+    "zstandard": "imports",
     "distributed": "cluster",
     "opentelemetry": "telemetry",
 }

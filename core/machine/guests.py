@@ -6,6 +6,7 @@ is on its way counts as placed until it is decided; runs of requests are decided
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -17,12 +18,14 @@ import msgspec
 from ...placement.decide.batch_decisions import Decisions
 from ...placement.load.reports import expiring
 from ...placement.load.reports import report_hosts as load_reports
+from ...placement.plan.guests import Guests
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue, NoValidHost
 from ...placement.types.host_report import HostReport, Reported
 from ...placement.types.moves import PendingMove
-from ...placement.types.request import Request
+from ...placement.types.request import Destination, Request, RequestSpec
 from ..engine_commands import AddServerGroup, Asked, BeginMove, Hold, Placed, RemoveServerGroup, ReportHosts
+from ..engine_commands import asked as asked_for
 from ..errors import DEPENDS_ON_COMMAND, InternalError, StateUnknown, checked_outcome
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS
 from .edits import edit
@@ -290,12 +293,17 @@ def begin_move(state: ServiceState, command: BeginMove, now: float) -> Decision:
     """Claim a new place for a guest and keep the old one. Both count in the project's usage, the instance once."""
     uuid = command.uuid
     consumer = state.fleet.consumer(uuid)
-    asked = command.request if command.request is not None else state.asked_of(uuid)
+    asked = command.request
+    known = asked is not None or command.target is None or state.requests.get(uuid) is not None
+    if asked is None:
+        asked = state.asked_of(uuid) if known else derived(state, uuid)
     project, before = state.holding(uuid)
     if asked.project_id not in ("", project):
         raise InvalidValue(f"instance {uuid} is in project {project!r}", field="project_id")
     asked = msgspec.structs.replace(asked, project_id=project)
     request = state.request(asked, now, (uuid,)).with_changes(user_id=consumer.user_id)
+    if command.target is not None:
+        request = request.with_changes(spec=_to(state, request.spec, command.target))
     more = {name: amount for name, amount in state.amounts(request).items() if name != INSTANCES}
     state.usage.check(state.tenants, project, more)
     expires = None if command.expires_in is None else now + command.expires_in
@@ -309,8 +317,25 @@ def begin_move(state: ServiceState, command: BeginMove, now: float) -> Decision:
         state.usage.add(state.tenants, project, taken)
         if uuid in state.fleet.consumers.moves and not state.fleet.consumers.moves[uuid].migration:
             state.usage.add(state.tenants, project, {name: n for name, n in before.items() if name != INSTANCES}, -1)
-        state.requests.keep_during_move(uuid, state.kept_spec(asked))
+        if known:
+            state.requests.keep_during_move(uuid, state.kept_spec(asked))
     return decision
+
+
+def derived(state: ServiceState, uuid: str) -> Asked:
+    """A request for what an instance holds. InvalidValue if none can be derived."""
+    guests = Guests(state.fleet, None, "cold_migrate", frozenset())
+    guest = guests.of(state.fleet.consumer_id(uuid, field="uuid"))
+    if guest.request is None:
+        raise InvalidValue(f"instance {uuid} cannot move: {guest.stays}", field="request", hint="give the request")
+    return asked_for(guest.request.with_changes(server_group=None))
+
+
+def _to(state: ServiceState, spec: RequestSpec, node: str) -> RequestSpec:
+    """A spec for one node only."""
+    host = state.fleet.service_host(state.fleet.row(node, field="target"))
+    destination = spec.requested_destination or Destination()
+    return dataclasses.replace(spec, requested_destination=dataclasses.replace(destination, host=host, node=node))
 
 
 def end_move(state: ServiceState, uuid: str, *, confirm: bool) -> PendingMove:

@@ -26,6 +26,7 @@ from ..tenancy.tenants import CLOUD, RANK
 from .catalog_queries import Flavors, Images, ShowFlavor, ShowImage, flavor, flavors, image, images
 from .edits import edit
 from .instance_queries import Instances, instances, many_instances
+from .plan_queries import CheckPlan, PlanMoves, check_plan, plan_moves
 from .question import Page, Query
 from .ranking import Rank, rank
 from .state import ServiceState, service_policy, with_present_defaults
@@ -261,6 +262,8 @@ def takes_long(state: ServiceState, query: Query) -> bool:
             return len(commands) > LONG_LIST or policy is not None or state.fleet.rows > LONG_HOSTS
         case Hosts(limit=limit):
             return state.fleet.rows > LONG_LIST and (limit > LONG_LIST or state.fleet.rows > LONG_HOSTS)
+        case PlanMoves() | CheckPlan():
+            return state.fleet.rows > LONG_LIST // 10
         case Explain() | Fits() | Rank():
             return state.fleet.rows > LONG_HOSTS
         case Capacity():
@@ -532,7 +535,12 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     Instances: instances,
     ListPools: _pools,
     ShowPolicy: _policy,
+    PlanMoves: plan_moves,
+    CheckPlan: check_plan,
 }
 FOR_CLOUD_READERS: Final = frozenset(
-    {Hosts, ShowHost, ShowMoves, ShowDrift, Explain, Rank, WhatIf, Capacity, Domains, ListPools, ShowPolicy}
+    {
+        *(Hosts, ShowHost, ShowMoves, ShowDrift, Explain, Rank, WhatIf, Capacity, Domains, ListPools, ShowPolicy),
+        *(PlanMoves, CheckPlan),
+    }
 )

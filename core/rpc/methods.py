@@ -12,9 +12,11 @@ from ...placement.decide.fits import Fit
 from ...placement.types.decision import Decision
 from ...placement.types.host_report import Reported
 from ...placement.types.moves import PendingMove
+from ...placement.types.plans import Plan, PlanCheck
 from .. import engine_commands as p
 from ..machine import catalog_queries as k
 from ..machine import instance_queries as i
+from ..machine import plan_queries as m
 from ..machine import queries as q
 from ..machine import ranking as r
 from ..tenancy import commands as c
@@ -195,6 +197,8 @@ _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "image": (k.ShowImage, k.ImageLine),
     "pools": (q.ListPools, list[q.PoolLine]),
     "policy": (q.ShowPolicy, q.PolicyInForce),
+    "plan": (m.PlanMoves, Plan),
+    "check_plan": (m.CheckPlan, PlanCheck),
 }
 _SESSION: Final[dict[str, tuple[type[Any], Any]]] = {
     "hello": (Hello, Welcome),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from ..request.checks import check_request, check_spec
 from ..types.decision import Decision
 from ..types.errors import InUse, InvalidValue
 from ..types.moves import Expiry, MoveKind, PendingMove
+from ..types.plans import Goal, Plan, PlanOptions
 from ..types.request import Request
 from ..types.validation import shown
 from . import moves
@@ -320,6 +321,11 @@ class Engine:
         for move in over:
             (self.confirm if move.on_expiry == "confirm" else self.revert)(move.instance)
         return over
+
+    def plan(self, goal: Goal, **options: Unpack[PlanOptions]) -> Plan:
+        """The plan of moves that reaches ``goal`` (``Drain``, ``Consolidate``, ``MakeRoom``, ...). Every state between
+        keeps every rule, with both ends of the moves under way held; nothing is changed. Options: ``PlanOptions``."""
+        return goal.plan(self, options)
 
     # forks
 

@@ -63,7 +63,10 @@ if TYPE_CHECKING:
     from .placement.load.reports import report_hosts
     from .placement.numa.fit import FittedCell, FittedNuma
     from .placement.persist.file import load as load_fleet
+    from .placement.persist.file import load_requests
     from .placement.persist.file import save as save_fleet
+    from .placement.plan.checking import check_plan
+    from .placement.plan.goals import Balance, Consolidate, Drain, MakeRoom
     from .placement.policy.policy import HostlerOptions, Policy
     from .placement.request.placement_query import PlacementQuery, RequestGroup
     from .placement.storage.batch import VolumeDecisions
@@ -132,6 +135,18 @@ if TYPE_CHECKING:
         WorkaroundsOptions,
     )
     from .placement.types.pci_alias import PciAliases
+    from .placement.types.plans import (
+        Admission,
+        Difference,
+        Goal,
+        LeftGuest,
+        Measure,
+        Plan,
+        PlanCheck,
+        PlannedMove,
+        PlanOptions,
+        Wave,
+    )
     from .placement.types.request import (
         Destination,
         Flavor,
@@ -154,9 +169,11 @@ __version__ = "0.2.0"
 __all__ = [
     "AddInventory",
     "Address",
+    "Admission",
     "Aggregate",
     "Alternate",
     "BackendReport",
+    "Balance",
     "BlockingClient",
     "Bound",
     "Candidates",
@@ -165,6 +182,7 @@ __all__ = [
     "CinderOptions",
     "Client",
     "ComputeOptions",
+    "Consolidate",
     "Consumer",
     "ConsumerAllocations",
     "ConsumerView",
@@ -182,6 +200,8 @@ __all__ = [
     "DeleteResourceClass",
     "DeleteTrait",
     "Destination",
+    "Difference",
+    "Drain",
     "DuplicateName",
     "Engine",
     "Event",
@@ -198,6 +218,7 @@ __all__ = [
     "Fleet",
     "FleetView",
     "Formula",
+    "Goal",
     "GpuOptions",
     "Host",
     "HostArrays",
@@ -217,7 +238,10 @@ __all__ = [
     "Inventory",
     "JointDecision",
     "JointRequest",
+    "LeftGuest",
     "Locality",
+    "MakeRoom",
+    "Measure",
     "MemoryPages",
     "MetricNotFound",
     "MetricsOptions",
@@ -239,6 +263,10 @@ __all__ = [
     "PlacementCommand",
     "PlacementModel",
     "PlacementQuery",
+    "Plan",
+    "PlanCheck",
+    "PlanOptions",
+    "PlannedMove",
     "Policy",
     "PoolAlternate",
     "PoolFacts",
@@ -300,12 +328,15 @@ __all__ = [
     "VolumeService",
     "VolumeSpec",
     "VolumeType",
+    "Wave",
     "Weigher",
     "WeigherScores",
     "WorkaroundsOptions",
     "add_hosts",
+    "check_plan",
     "load_fleet",
     "load_hosts",
+    "load_requests",
     "open_client",
     "place_together",
     "report_hosts",
@@ -340,7 +371,9 @@ _MODULES: Final = {
     "placement.load.bulk": "HostArrays add_hosts load_hosts",
     "placement.load.reports": "report_hosts",
     "placement.numa.fit": "FittedCell FittedNuma",
-    "placement.persist.file": "load_fleet=load save_fleet=save",
+    "placement.persist.file": "load_fleet=load load_requests save_fleet=save",
+    "placement.plan.checking": "check_plan",
+    "placement.plan.goals": "Balance Consolidate Drain MakeRoom",
     "placement.policy.policy": "HostlerOptions Policy",
     "placement.request.placement_query": "PlacementQuery RequestGroup",
     "placement.storage.batch": "VolumeDecisions",
@@ -372,6 +405,7 @@ _MODULES: Final = {
     "MetricsOptions NumaOptions OptionGroup Options PciOptions Ratios SchedulerOptions "
     "UpgradeLevelsOptions WorkaroundsOptions",
     "placement.types.pci_alias": "PciAliases",
+    "placement.types.plans": "Admission Difference Goal LeftGuest Measure Plan PlanCheck PlanOptions PlannedMove Wave",
     "placement.types.request": "Destination Flavor Image InstanceNumaCell InstanceNumaTopology PciRequest Request "
     "RequestChanges RequestLevelParams RequestSpec RequestedNetwork ServerGroup "
     "SpecRequestGroup=RequestGroup",

@@ -7,9 +7,11 @@ from typing import Any, Final
 
 import pytest
 
+from hostler import Drain, Plan
 from hostler.core import engine_commands as p
 from hostler.core.machine import catalog_queries as k
 from hostler.core.machine import instance_queries as i
+from hostler.core.machine import plan_queries as m
 from hostler.core.machine import queries as q
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.question import Query
@@ -121,6 +123,8 @@ OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "begin_move of a migration": (p.BeginMove(uuid=uuid_of(1)), CLOUD),
     "report_hosts": (columns_of([HostReport(host=hosts(1)[0], at=1e9)]), CLOUD),
     "moves": (q.ShowMoves(), CLOUD_READERS),
+    "plan": (m.PlanMoves(goal=Drain(hosts=("node-0",))), CLOUD_READERS),
+    "check_plan": (m.CheckPlan(plan=Plan(goal={}, summary="", complete=True)), CLOUD_READERS),
     "drift": (q.ShowDrift(), CLOUD_READERS),
     "add_hosts": (p.AddHosts(hosts=hosts(4)[3:]), CLOUD),
     "remove_host": (p.RemoveHost(name="node-2"), CLOUD),

@@ -1,0 +1,312 @@
+"""``hostler plan``: plans of moves, made from a state file or by a running service, shown, checked and carried out."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import cyclopts
+import msgspec
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from ...placement.decide.engine import Engine
+from ...placement.persist.file import load, load_requests
+from ...placement.plan.checking import check_plan
+from ...placement.plan.goals import Balance, Consolidate, Drain, Goal, MakeRoom
+from ...placement.policy.policy import Policy
+from ...placement.types.errors import HostlerError, InvalidValue
+from ...placement.types.moves import MoveKind
+from ...placement.types.plans import Plan, PlanCheck, PlannedMove, PlanOptions
+from ..rpc.client import BlockingClient
+from .guests import read_policy
+from .remote import LOCAL, REFUSED, Asked, Remote
+
+plan = cyclopts.App(name="plan", help="Plan moves: drain hosts, empty them, or make room; and carry a plan out.")
+STOPPED: Final = 1
+"""Exit code of a plan that stopped on a difference."""
+_SHOWN: Final = 40
+"""Moves that are shown, unless all are asked for."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Planning:
+    """Where the fleet comes from, and how moves are made."""
+
+    state: Annotated[Path | None, Parameter(help="a fleet's file instead of a running service")] = None
+    policy: Annotated[Path | None, Parameter(help="a policy file, beside --state")] = None
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="write the plan to this file as JSON")] = (
+        None
+    )
+    kind: Annotated[MoveKind, Parameter(help="kind of the moves")] = "live_migrate"
+    per_host: Annotated[int, Parameter(help="moves on one host at a time; 0: any number", validator=Number(gte=0))] = 4
+    pin: Annotated[list[str], Parameter(help="uuid of an instance that stays, repeatable", negative="")] = field(
+        default_factory=list
+    )
+    every: Annotated[bool, Parameter(name="--all", help="show all moves", negative="")] = False
+
+
+USUAL: Final = Planning()
+SMALL: Final = Asked()
+
+
+@plan.command(name="drain")
+def plan_drain(
+    *hosts: str,
+    batch: Annotated[int, Parameter(help="hosts at a time, in the order given; 0: all together")] = 0,
+    by: Annotated[str | None, Parameter(help="hosts with one value of this aggregate metadata key at a time")] = None,
+    keep_free: Annotated[float, Parameter(help="share of each target's capacity that stays free")] = 0.0,
+    planning: Planning = USUAL,
+    remote: Remote = LOCAL,
+) -> int:
+    """Move every guest away from HOSTS. Exit code 3: some stay."""
+    return _planned(Drain(hosts=hosts, batch=batch, by=by, keep_free=keep_free), planning, remote)
+
+
+@plan.command(name="consolidate")
+def plan_consolidate(
+    *hosts: str,
+    most: Annotated[int | None, Parameter(help="hosts to empty at most")] = None,
+    planning: Planning = USUAL,
+    remote: Remote = LOCAL,
+) -> int:
+    """Empty as many of HOSTS (all, if none are named) as possible."""
+    _planned(Consolidate(hosts=hosts, most=most), planning, remote)
+    return 0
+
+
+@plan.command(name="balance")
+def plan_balance(
+    *hosts: str,
+    resource: Annotated[str, Parameter(help="resource class")] = "MEMORY_MB",
+    threshold: Annotated[float, Parameter(help="share of a host above the mean that is left alone")] = 0.03,
+    margin: Annotated[float, Parameter(help="share of a host that each move must gain")] = 0.01,
+    most: Annotated[float, Parameter(help="share of the guests that may move")] = 0.03,
+    planning: Planning = USUAL,
+    remote: Remote = LOCAL,
+) -> int:
+    """Even out how full HOSTS (all, if none are named) are."""
+    goal = Balance(hosts=hosts, resource=resource, threshold=threshold, margin=margin, most=most)
+    _planned(goal, planning, remote)
+    return 0
+
+
+@plan.command(name="make-room")
+def plan_make_room(*, ask: Asked = SMALL, planning: Planning = USUAL, remote: Remote = LOCAL) -> int:
+    """Make room so that a guest of this shape fits, with the fewest moves. Exit code 3: no way is found."""
+    if planning.state is not None:
+        return _planned(MakeRoom(request=ask.request()), planning, remote)
+    return _planned({"do": "make_room", "request": ask.asked()}, planning, remote)
+
+
+def _planned(goal: Goal | dict[str, Any], planning: Planning, remote: Remote) -> int:
+    if planning.state is not None:
+        assert not isinstance(goal, dict)
+        engine, options = _offline(planning)
+        made = engine.plan(goal, **options)
+    else:
+        asked = {"goal": goal, "kind": planning.kind, "per_host": planning.per_host, "pinned": planning.pin}
+        made = remote.ask("plan", asked)
+    if planning.output is not None:
+        _write(planning.output, made)
+    _show(made, remote, every=planning.every)
+    return 0 if made.complete else REFUSED
+
+
+def _offline(planning: Planning) -> tuple[Engine, PlanOptions]:
+    assert planning.state is not None
+    given = read_policy(planning.policy)
+    policy = Policy.from_mapping(given) if given is not None else Policy.nova_default()
+    engine = Engine(load(planning.state), policy)
+    options: PlanOptions = {
+        "asked": load_requests(planning.state),
+        "kind": planning.kind,
+        "per_host": planning.per_host,
+        "pinned": frozenset(planning.pin),
+    }
+    return engine, options
+
+
+def _write(path: Path, made: Plan) -> None:
+    try:
+        path.write_bytes(made.to_json())
+    except OSError as error:
+        raise InvalidValue(f"the plan cannot be written to {path}: {error.strerror}", field="output") from None
+
+
+def _read(path: Path) -> Plan:
+    try:
+        document = path.read_bytes()
+    except OSError as error:
+        raise InvalidValue(f"the plan {path} cannot be read: {error.strerror}", field="plan") from None
+    return Plan.from_json(document)
+
+
+def _show(made: Plan, remote: Remote, *, every: bool) -> None:
+    if remote.as_json:
+        remote.show(made)
+        return
+    print(made.summary)
+    if made.derived:
+        print(f"{made.derived} moves of guests whose request is not known: judged by what they hold")
+    lines = [
+        [number, move.instance, move.source, move.target, move.memory_mb, move.reason]
+        for number, wave in enumerate(made.waves, 1)
+        for move in wave.moves
+    ]
+    shown = lines if every else lines[:_SHOWN]
+    if shown:
+        remote.lines(["wave", "instance", "from", "to", "memory MiB", "reason"], shown)
+    if len(shown) < len(lines):
+        print(f"and {len(lines) - len(shown)} more moves: --all shows them")
+    for number, wave in enumerate(made.waves, 1):
+        if wave.empty:
+            print(f"after wave {number}: {', '.join(wave.empty)} empty")
+    if made.left:
+        left = made.left if every else made.left[:_SHOWN]
+        remote.lines(["stays", "on", "because"], [[each.instance, each.node, each.reason] for each in left])
+        if len(left) < len(made.left):
+            print(f"and {len(made.left) - len(left)} more guests stay: --all shows them")
+
+
+# plans as documents
+
+
+@plan.command(name="show")
+def show_plan(
+    document: Path, *, every: Annotated[bool, Parameter(name="--all", negative="")] = False, remote: Remote = LOCAL
+) -> int:
+    """A plan that was written to a file."""
+    _show(_read(document), remote, every=every)
+    return 0
+
+
+@plan.command(name="check")
+def check(
+    document: Path,
+    *,
+    state: Annotated[Path | None, Parameter(help="a fleet's file instead of a running service")] = None,
+    policy: Annotated[Path | None, Parameter(help="a policy file, beside --state")] = None,
+    remote: Remote = LOCAL,
+) -> int:
+    """Whether every move of a plan is possible now. Exit code 3: one is not."""
+    made = _read(document)
+    if state is not None:
+        engine, options = _offline(Planning(state=state, policy=policy))
+        found = check_plan(engine, made, asked=options["asked"])
+    else:
+        found = remote.ask("check_plan", {"plan": made})
+    _told(found, remote)
+    return 0 if found.valid else REFUSED
+
+
+def _told(found: PlanCheck, remote: Remote) -> None:
+    if remote.as_json:
+        remote.show(found)
+        return
+    if found.valid:
+        print("every move is possible")
+    else:
+        rows = [[each.wave, each.instance, each.reason] for each in found.differences]
+        remote.lines(["wave", "instance", "is not possible because"], rows)
+    if found.changed:
+        print(f"changed since the plan was made: {', '.join(found.changed)}")
+
+
+@plan.command(name="rollback")
+def rollback(
+    document: Path,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="write the plan to this file as JSON")],
+    waves: Annotated[
+        int | None, Parameter(help="waves that have run; all, if left out", validator=Number(gte=0))
+    ] = None,
+    remote: Remote = LOCAL,
+) -> int:
+    """The plan that takes a plan back."""
+    made = _read(document).rollback(waves=waves)
+    _write(output, made)
+    _show(made, remote, every=False)
+    return 0
+
+
+@plan.command(name="run")
+def run_plan(
+    document: Path,
+    *,
+    execute: Annotated[
+        str | None, Parameter(help="command that moves one guest: {instance}, {source} and {target} are filled in")
+    ] = None,
+    first: Annotated[int, Parameter(name="--from-wave", help="wave to begin with", validator=Number(gte=1))] = 1,
+    yes: Annotated[bool, Parameter(help="run it; without it the plan is only checked", negative="")] = False,
+    remote: Remote = LOCAL,
+) -> int:
+    """Carry a plan out through a running service, wave by wave: both ends of a wave's moves are claimed, the guests are
+    moved, the moves are confirmed. It stops on a difference, and what is under way then is reverted."""
+    made = _read(document)
+    remaining = msgspec.structs.replace(made, waves=made.waves[first - 1 :])
+    with remote.client() as client:
+        found = client.call("check_plan", {"plan": remaining})
+        if not found.valid or not yes:
+            _told(found, remote)
+            if found.valid:
+                print(f"{len(remaining.moves)} moves in {len(remaining.waves)} waves would run: add --yes")
+            return 0 if found.valid else REFUSED
+        for number, wave in enumerate(remaining.waves, first):
+            problem = _run_wave(client, wave.moves, execute)
+            if problem is not None:
+                print(f"stopped in wave {number}: {problem}; waves before it have run", file=sys.stderr)
+                return STOPPED
+            print(
+                f"wave {number}: {len(wave.moves)} moved" + (f"; empty: {', '.join(wave.empty)}" if wave.empty else "")
+            )
+    return 0
+
+
+def _run_wave(client: BlockingClient, moves: tuple[PlannedMove, ...], execute: str | None) -> str | None:
+    """Carry out the moves of one wave; what went wrong, or None. Moves that are not confirmed are reverted."""
+    under_way: list[PlannedMove] = []
+    problem = None
+    try:
+        for move in moves:
+            problem = _begin(client, move)
+            if problem is not None:
+                return problem
+            under_way.append(move)
+        running = [(move, _started(execute, move)) for move in moves]
+        for move, process in running:
+            code = 0 if process is None else process.wait()
+            if code:
+                problem = problem or f"the command for {move.instance} ended with {code}"
+                continue
+            client.call("confirm_move", {"uuid": move.instance})
+            client.call("spawned", {"uuids": [move.instance]})
+            under_way.remove(move)
+        return problem
+    finally:
+        for move in under_way:
+            client.call("revert_move", {"uuid": move.instance})
+
+
+def _begin(client: BlockingClient, move: PlannedMove) -> str | None:
+    try:
+        guest = client.call("instance", {"uuid": move.instance})
+        if guest.node != move.source:
+            return f"{move.instance} is on {guest.node}, not on {move.source}"
+        decision = client.call("begin_move", {"uuid": move.instance, "kind": move.kind, "target": move.target})
+    except HostlerError as error:
+        return str(error)
+    return None if decision.placed else f"{move.instance} cannot move to {move.target}: {decision.refusal.sentence}"
+
+
+def _started(execute: str | None, move: PlannedMove) -> subprocess.Popen[bytes] | None:
+    if execute is None:
+        return None
+    filled = {"instance": move.instance, "source": move.source, "target": move.target}
+    words = [word.format_map(filled) for word in shlex.split(execute)]
+    return subprocess.Popen(words)

@@ -1,0 +1,108 @@
+"""Questions about move plans: made on a fork and checked against the state at hand; nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+
+from ...placement.plan.checking import check_plan as checked
+from ...placement.plan.goals import Balance, Consolidate, Drain, Goal, MakeRoom
+from ...placement.types.errors import HostlerError
+from ...placement.types.moves import MoveKind
+from ...placement.types.plans import Plan, PlanCheck, PlanOptions
+from ...placement.types.request import Request
+from ..engine_commands import Asked
+from ..tenancy.usage import Usage
+from .question import Query
+from .state import ServiceState
+
+
+class MakeRoomFor(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="do", tag="make_room", forbid_unknown_fields=True
+):
+    """Make room so that ``request`` fits, with the fewest moves."""
+
+    request: Asked
+
+
+class PlanMoves(Query, frozen=True):
+    """The plan of moves that reaches a goal: ``{"do": "drain", "hosts": [...]}``, ``consolidate``, ``balance`` or
+    ``make_room``, with the fields of the library's goals. Every rule is kept in every state between, quotas included;
+    nothing is changed. ``per_host``: moves that may run on one host at a time, 0 for any number. ``pinned``: instances
+    that stay. For readers of the cloud."""
+
+    goal: Drain | Consolidate | Balance | MakeRoomFor
+    kind: MoveKind = "live_migrate"
+    per_host: Annotated[int, msgspec.Meta(ge=0)] = 4
+    most_moves: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    pinned: tuple[str, ...] = ()
+
+
+class CheckPlan(Query, frozen=True):
+    """Whether every move of a plan is possible now, wave by wave. For readers of the cloud."""
+
+    plan: Plan
+
+
+def plan_moves(state: ServiceState, user: str, query: PlanMoves) -> Plan:
+    """The plan of a goal."""
+    goal: Goal = query.goal if not isinstance(query.goal, MakeRoomFor) else _room(state, query.goal)
+    return state.engine.plan(
+        goal,
+        asked=_Kept(state),
+        kind=query.kind,
+        per_host=query.per_host,
+        most_moves=query.most_moves,
+        pinned=frozenset(query.pinned),
+        admission=_Quotas(state) if state.tenants.limits else None,
+    )
+
+
+def check_plan(state: ServiceState, user: str, query: CheckPlan) -> PlanCheck:
+    """A plan against the state at hand."""
+    options: PlanOptions = {"asked": _Kept(state)}
+    return checked(state.engine, query.plan, **options)
+
+
+def _room(state: ServiceState, goal: MakeRoomFor) -> MakeRoom:
+    return MakeRoom(request=state.request(goal.request, None))
+
+
+class _Kept:
+    """What guests were asked with, as far as the service keeps it."""
+
+    def __init__(self, state: ServiceState) -> None:
+        self._state = state
+
+    def __call__(self, uuid: str) -> Request | None:
+        spec = self._state.requests.get(uuid)
+        if spec is None:
+            return None
+        asked = Asked(spec=spec, project_id=self._state.project_of(uuid))
+        try:
+            return self._state.request(asked, None, (uuid,))
+        except HostlerError:  # such as a flavor of which rules have changed since
+            return None
+
+
+class _Quotas:
+    """The limits of projects, against which both ends of a move count while it runs."""
+
+    def __init__(self, state: ServiceState) -> None:
+        self._tenants = state.tenants
+        self._usage = Usage({scope: dict(used) for scope, used in state.usage.by_scope.items()})
+
+    def begin(self, project_id: str, amounts: Mapping[str, int]) -> bool:
+        """Count what the target takes; False if a limit would be exceeded."""
+        try:
+            self._usage.check(self._tenants, project_id, amounts)
+        except HostlerError:
+            return False
+        self._usage.add(self._tenants, project_id, amounts)
+        return True
+
+    def end(self, project_id: str, amounts: Mapping[str, int]) -> None:
+        """The source is given back."""
+        self._usage.add(self._tenants, project_id, amounts, -1)

@@ -1,0 +1,42 @@
+"""Which of the hosts that pass a guest moves to: the fullest for packing, or the best by the engine's weighers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..fleet.change_log import Rows
+from ..fleet.fleet import Fleet
+from .trial import OnRow
+
+
+def best_weighed(scan: OnRow, rows: Rows) -> int:
+    """The row with the greatest weight under the engine's policy; the lower row among equals."""
+    return int(rows[np.argmax(scan.scored(rows))]) if len(rows) > 1 else int(rows[0])
+
+
+def tightest(scan: OnRow, rows: Rows) -> int:
+    """The row that has the smallest share left after it takes the guest, summed over what the guest takes; the lower
+    row among equals."""
+    return int(rows[np.argmin(_left(scan, rows))]) if len(rows) > 1 else int(rows[0])
+
+
+def by_tightness(scan: OnRow, rows: Rows) -> Rows:
+    """Rows in the order of what is left after each takes the guest, as ``tightest``."""
+    return rows[np.argsort(_left(scan, rows), kind="stable")] if len(rows) > 1 else rows
+
+
+def _left(scan: OnRow, rows: Rows) -> NDArray[np.float64]:
+    inventory, resources = scan.fleet.store.inventory, scan.signature.resources
+    chosen = np.ix_(np.array([*resources], np.intp), rows)
+    limit = inventory["limit"][chosen]
+    left = (limit - inventory["used"][chosen] - np.array([*resources.values()])[:, None]) / np.maximum(limit, 1)
+    total: NDArray[np.float64] = left.sum(axis=0)
+    return total
+
+
+def room(fleet: Fleet, rows: Rows, resource: int) -> NDArray[np.int64]:
+    """What is left of a resource class on rows."""
+    inventory = fleet.store.inventory
+    left: NDArray[np.int64] = inventory["limit"][resource, rows] - inventory["used"][resource, rows]
+    return left

@@ -1,0 +1,154 @@
+"""``hostler plan`` against a daemon and on a fleet's file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hostler import Flavor, Fleet, Host, RequestSpec, RunningInstance, add_hosts, save_fleet
+from hostler.core.cli import main
+from tests.core.orders import uuid_of
+
+from .processes import Daemon
+
+Run = Callable[..., tuple[int, str]]
+HOST = {"vcpus_total": 8, "cpu_allocation_ratio": 1.0, "total_usable_ram_mb": 16_384, "total_usable_disk_gb": 100}
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """Three hosts; node-0 holds three guests."""
+    with Daemon(tmp_path) as started:
+        with started.client() as client:
+            client.call("create_domain", {"id": "d"})
+            client.call("create_project", {"id": "p", "domain": "d"})
+            client.call("add_hosts", {"hosts": [{"host": f"node-{number}", **HOST} for number in range(3)]})
+            for name in ("node-1", "node-2"):
+                client.call("set_service", {"name": name, "disabled": True})
+            for number in range(3):
+                spec = {"flavor": {"name": "m", "vcpus": 2, "memory_mb": 2_048}}
+                client.call(
+                    "place", {"request": {"spec": spec, "instance_uuids": [uuid_of(number)], "project_id": "p"}}
+                )
+            for name in ("node-1", "node-2"):
+                client.call("set_service", {"name": name, "disabled": False})
+        yield started
+
+
+@pytest.fixture
+def run(daemon: Daemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.setenv("HOSTLER_SERVER", daemon.address)
+
+    def call(*words: str) -> tuple[int, str]:
+        try:
+            code = main(words)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return code or 0, said.out + said.err
+
+    return call
+
+
+def on(run: Run, node: str) -> list[str]:
+    instances = json.loads(run("host", "show", node, "--json")[1])["instances"]
+    assert isinstance(instances, list)
+    return instances
+
+
+def test_a_host_is_drained_by_a_plan_that_is_checked_run_and_taken_back(run: Run, tmp_path: Path) -> None:
+    plan, back = str(tmp_path / "plan.json"), str(tmp_path / "back.json")
+    code, said = run("plan", "drain", "node-0", "--per-host", "2", "-o", plan)
+    assert code == 0
+    assert "1 of 1 hosts drained; 3 moves in 2 waves" in said
+    assert "after wave 2: node-0 empty" in said
+    assert len(on(run, "node-0")) == 3, "a plan changes nothing"
+    assert "every move is possible" in run("plan", "check", plan)[1]
+    assert "add --yes" in run("plan", "run", plan)[1]
+    assert len(on(run, "node-0")) == 3
+    code, said = run("plan", "run", plan, "--yes")
+    assert code == 0, said
+    assert "wave 2: 1 moved; empty: node-0" in said
+    assert on(run, "node-0") == []
+    assert run("move", "list")[1] == "none\n"
+    assert run("plan", "rollback", plan, "-o", back)[0] == 0
+    assert run("plan", "run", back, "--yes")[0] == 0
+    assert len(on(run, "node-0")) == 3
+
+
+def test_a_run_stops_on_a_difference_and_reverts_what_is_under_way(run: Run, tmp_path: Path) -> None:
+    plan = str(tmp_path / "plan.json")
+    run("plan", "drain", "node-0", "-o", plan)
+    run("release", uuid_of(1))
+    code, said = run("plan", "run", plan, "--yes")
+    assert code == 3
+    assert "the instance is gone" in said
+    assert run("move", "list")[1] == "none\n"
+
+
+def test_a_command_moves_each_guest_and_its_failure_stops_the_run(run: Run, tmp_path: Path) -> None:
+    plan, log = str(tmp_path / "plan.json"), tmp_path / "moved"
+    run("plan", "drain", "node-0", "--per-host", "1", "-o", plan)
+    script = tmp_path / "move.py"
+    script.write_text(
+        "import sys\nwith open(sys.argv[1], 'a') as log: print(*sys.argv[2:], file=log)\n"
+        "sys.exit(len(open(sys.argv[1]).readlines()) > 1)\n"
+    )
+    command = f"{sys.executable} {script} {log} {{instance}} {{source}} {{target}}"
+    code, said = run("plan", "run", plan, "--yes", "--execute", command)
+    assert code == 1
+    assert "ended with 1; waves before it have run" in said
+    assert len(log.read_text().splitlines()) == 2
+    assert all(" node-0 node-" in line for line in log.read_text().splitlines())
+    assert len(on(run, "node-0")) == 2
+    assert run("move", "list")[1] == "none\n"
+
+
+def test_quotas_are_kept_while_both_ends_are_held(run: Run, daemon: Daemon, tmp_path: Path) -> None:
+    with daemon.client() as client:
+        client.call("set_limits", {"scope": "project:p", "limits": {"VCPU": 8}})
+    plan = str(tmp_path / "plan.json")
+    assert "3 moves in 3 waves" in run("plan", "drain", "node-0", "-o", plan)[1]
+    assert run("plan", "run", plan, "--yes")[0] == 0
+
+
+def test_room_is_made_and_hosts_are_emptied(run: Run) -> None:
+    assert "0 moves, at least 0 are needed" in run("plan", "make-room", "--vcpus", "8")[1]
+    assert "0 hosts emptied, at most 0 can be" in run("plan", "consolidate")[1]
+    assert run("plan", "make-room", "--vcpus", "9")[0] == 3
+
+
+def test_a_guest_that_came_with_its_host_moves_by_what_it_holds(run: Run, daemon: Daemon, tmp_path: Path) -> None:
+    with daemon.client() as client:
+        guest = {"flavor": {"name": "m", "vcpus": 1, "memory_mb": 512}}
+        host = {"host": "node-3", **HOST, "instances": {uuid_of(9): guest}}
+        client.call("add_hosts", {"hosts": [host]})
+    plan = str(tmp_path / "plan.json")
+    assert "judged by what they hold" in run("plan", "drain", "node-3", "-o", plan)[1]
+    assert run("plan", "run", plan, "--yes")[0] == 0
+    assert on(run, "node-3") == []
+
+
+def test_a_plan_is_made_from_a_fleets_file(run: Run, tmp_path: Path) -> None:
+    fleet, spec = Fleet(), RequestSpec(flavor=Flavor(name="m", vcpus=2, memory_mb=2_048))
+    guests = {uuid_of(number): RunningInstance(flavor=spec.flavor) for number in range(2)}
+    add_hosts(fleet, [Host(host="a", instances=guests, **HOST), Host(host="b", **HOST)])  # type: ignore[arg-type]  # of two types
+    state, plan = str(tmp_path / "state.hostler"), str(tmp_path / "plan.json")
+    save_fleet(fleet, state, requests=dict.fromkeys(guests, spec))
+    code, said = run("plan", "drain", "a", "--state", state, "-o", plan)
+    assert code == 0
+    assert "2 moves in 1 waves" in said
+    assert "not known" not in said
+    assert run("plan", "check", plan, "--state", state) == (0, "every move is possible\n")
+    assert "drain a" in run("plan", "show", plan)[1]
+    assert json.loads(run("plan", "show", plan, "--json")[1])["goal"]["do"] == "drain"
+
+
+def test_a_plan_that_cannot_be_read_is_an_error(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "no.json").write_text("[]")
+    assert "not a plan" in run("plan", "check", str(tmp_path / "no.json"))[1]
+    assert "cannot be read" in run("plan", "show", str(tmp_path / "absent.json"))[1]
