@@ -99,7 +99,7 @@ class CloudDraft:
     groups: dict[str, str] = field(default_factory=dict)
 
     def add_host(self, host: HostDraft) -> None:
-        """Take a host, unless its name is taken or its size makes no sense."""
+        """Take a host, unless its name is taken or it has no size."""
         if not host.name:
             self.report.drop(host.line, "host", "it has no name")
         elif host.name in self.hosts:
