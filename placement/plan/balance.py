@@ -22,6 +22,8 @@ CANDIDATES: Final = 6
 """Guests of a host that are looked at for one move."""
 PARTNERS: Final = 4
 """Hosts that an exchange is tried with."""
+SMALL: Final = 16
+"""Hosts up to which chains of two moves are tried."""
 
 
 class Balancing:
@@ -55,7 +57,11 @@ class Balancing:
             if loads[fullest] <= mean + threshold:
                 return
             left = most - len(self._trial.steps)
-            if self._relieve(fullest, loads, mean) or (left >= 2 and self._exchange(fullest, loads)):
+            if (
+                self._relieve(fullest, loads, mean)
+                or (left >= 2 and self._exchange(fullest, loads))
+                or (left >= 2 and len(self.rows) <= SMALL and self._chain(fullest, loads))
+            ):
                 stuck[:] = False
             else:
                 stuck[fullest] = True
@@ -126,6 +132,34 @@ class Balancing:
                     if self._moved(first, to, partner) and self._moved(second, then, fullest):
                         return True
                     self._trial.back(mark)
+                    self._guests.clear()
+        return False
+
+    def _chain(self, fullest: int, loads: NDArray[np.float64]) -> bool:
+        """Move a guest to a host from which another leaves for a third; none of them may become as full as the fullest
+        host is."""
+        trial, peak = self._trial, float(loads[fullest]) - self._margin
+        inventory = trial.fleet.store.inventory
+        used, limit = inventory["used"][self._resource], inventory["limit"][self._resource]
+        for guest in sorted(self._on(fullest), key=lambda each: (-self._amount(each), each.uuid))[:CANDIDATES]:
+            for partner in np.argsort(loads, kind="stable").tolist():
+                target = int(self.rows[partner])
+                over = used[target] + self._amount(guest) - peak * limit[target]
+                if partner == fullest:
+                    continue
+                for other in [each for each in self._on(partner) if self._amount(each) > over]:
+                    amount = self._amount(other)
+                    allowed = np.zeros(trial.fleet.rows, bool)
+                    allowed[self.rows[used[self.rows] + amount < peak * limit[self.rows]]] = True
+                    allowed[int(self.rows[fullest])] = False
+                    _, rows = trial.targets(other, allowed)
+                    if not len(rows):
+                        continue
+                    third = int(rows[np.argmin((used[rows] + amount) / limit[rows])])
+                    mark = trial.hold()
+                    if self._moved(other, third, partner) and self._moved(guest, target, fullest):
+                        return True
+                    trial.back(mark)
                     self._guests.clear()
         return False
 
