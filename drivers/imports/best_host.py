@@ -20,8 +20,7 @@ from ...placement.types.request import Request
 from .command import read
 
 app = cyclopts.App(name="best-host", help="The best host for a guest, for provisioning tools.")
-_AMOUNTS: Final = ("vcpus", "memory_mb", "disk_gb")
-_FIELDS: Final = (*_AMOUNTS, "zone", "project", "group", "state", "server", "token", "proxmox")
+_FIELDS: Final = ("vcpus", "memory_mb", "disk_gb", "zone", "project", "group", "state", "server", "token", "proxmox")
 
 
 @app.default
@@ -55,8 +54,14 @@ def answered(query: Mapping[str, str]) -> dict[str, str]:
     sources = [name for name in ("state", "proxmox", "server") if name in query]
     if len(sources) != 1:
         raise InvalidValue("give one of state, proxmox and server", field="query")
-    amounts = {name: _amount(query, name) for name in _AMOUNTS if name in query}
-    asked = Asked(**amounts, zone=query.get("zone"), project=query.get("project", ""), group=query.get("group"))
+    asked = Asked(
+        vcpus=_amount(query, "vcpus"),
+        memory_mb=_amount(query, "memory_mb"),
+        disk_gb=_amount(query, "disk_gb"),
+        zone=query.get("zone"),
+        project=query.get("project", ""),
+        group=query.get("group"),
+    )
     decision = _of_service(query, asked) if sources == ["server"] else _offline(query, asked.request())
     chosen = decision.selected  # which raises for a refusal
     return {
@@ -67,7 +72,9 @@ def answered(query: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _amount(query: Mapping[str, str], name: str) -> int:
+def _amount(query: Mapping[str, str], name: str) -> int | None:
+    if name not in query:
+        return None
     try:
         amount = int(query[name])
     except ValueError:

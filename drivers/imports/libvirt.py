@@ -98,7 +98,7 @@ def _add(cloud: CloudDraft, line: Line, key: str, name: str, host: str, vcpus: i
 def _domstats(cloud: CloudDraft, path: Path, text: str, host: str) -> None:
     for found in re.finditer(r"^Domain: '(?P<name>.*)'\n(?P<stats>(?:[ \t].*\n?)*)", text, re.MULTILINE):
         line = Line(path.name, text.count("\n", 0, found.start()) + 1, {})
-        stats = dict(re.findall(r"^\s+([\w.]+)=(.*)$", found["stats"], re.MULTILINE))
+        stats: dict[str, str] = dict(re.findall(r"^\s+([\w.]+)=(.*)$", found["stats"], re.MULTILINE))
         if stats.get("state.state") not in (None, "1", "2", "3"):
             cloud.report.drop(line, found["name"], "it does not run")
             continue

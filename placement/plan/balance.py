@@ -39,7 +39,8 @@ class Balancing:
         """The share of each row that is used."""
         inventory = self._trial.fleet.store.inventory
         used, limit = inventory["used"][self._resource, self.rows], inventory["limit"][self._resource, self.rows]
-        return used / limit
+        share: NDArray[np.float64] = used / limit
+        return share
 
     @property
     def mean(self) -> float:

@@ -113,7 +113,7 @@ class RoomSearch:
         """Rows whose class passes every rule that reads only what does not change. O(rows)."""
         fleet, signature = self._trial.fleet, scan.signature
         stages = signature.ranking.stages()
-        rows = np.flatnonzero(stages != NOT_A_HOST).astype(np.int32)
+        rows: Rows = np.flatnonzero(stages != NOT_A_HOST).astype(np.int32)
         passing = np.ones(len(fleet.classes), bool)
         for results in signature.class_results().values():
             passing[: len(results)] &= results

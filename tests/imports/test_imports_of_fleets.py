@@ -327,9 +327,7 @@ def test_json_lines_parquet_and_zstandard_are_read_by_content(tmp_path: Path) ->
     assert len(tables(write(tmp_path, "a", lines))[0].lines) == 3
     zstandard = pytest.importorskip("zstandard")
     assert len(tables(write(tmp_path, "b", zstandard.compress(lines.encode())))[0].lines) == 3
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.Table.from_pylist(HYPERVISORS), tmp_path / "c")
     assert tables(tmp_path / "c")[0].lines[1].text("Hypervisor Hostname") == "cmp1.example"
     assert decoded("Zürich".encode("cp1252")) == "Zürich"

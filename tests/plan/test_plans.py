@@ -192,7 +192,8 @@ def test_a_balanced_fleet_has_an_empty_plan_and_the_plan_balances_it() -> None:
     assert plan.complete
     assert [(move.source, move.target) for move in plan.moves] == [("n0", "n1")]
     measure = plan.measures[0]
-    assert (measure.before, measure.after, measure.bound) == (0.75, 0.5, pytest.approx(18 / 48))
+    assert (measure.before, measure.after) == (0.75, 0.5)
+    assert measure.bound == pytest.approx(18 / 48)
     Ledger(cloud).replay(plan, 4)
     for move in plan.moves:
         to = Destination(host=move.target, node=move.target)
