@@ -28,10 +28,10 @@ def by_tightness(scan: OnRow, rows: Rows) -> Rows:
 
 def _left(scan: OnRow, rows: Rows) -> NDArray[np.float64]:
     inventory, resources = scan.fleet.store.inventory, scan.signature.resources
-    chosen = np.ix_(np.array([*resources], np.intp), rows)
-    limit = inventory["limit"][chosen]
-    left = (limit - inventory["used"][chosen] - np.array([*resources.values()])[:, None]) / np.maximum(limit, 1)
-    total: NDArray[np.float64] = left.sum(axis=0)
+    total = np.zeros(len(rows))
+    for resource, amount in resources.items():
+        limit = inventory["limit"][resource].take(rows)
+        total += (limit - inventory["used"][resource].take(rows) - amount) / np.maximum(limit, 1)
     return total
 
 

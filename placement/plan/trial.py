@@ -15,6 +15,7 @@ from ..decide.context import DecisionContext
 from ..decide.engine import Engine
 from ..decide.moves import confirm, hold_source, note_move
 from ..decide.scan_placement import ScanPlacement
+from ..decide.signature import GROUP_FILTERS
 from ..fleet.change_log import Rows
 from ..fleet.consumers import Detail
 from ..fleet.fleet import Fleet
@@ -56,10 +57,12 @@ class OnRow(ScanPlacement):
         self.signature.refresh()
         passing: NDArray[np.bool_] = self.signature.ranking.stages() == 0
         spec = self.request.spec
-        rows = np.flatnonzero(passing).astype(np.int32)
-        if len(rows) and names_hosts(spec):
+        if names_hosts(spec):
+            rows = np.flatnonzero(passing).astype(np.int32)
             passing[rows] = selected(self.fleet, spec, rows)
         for stage in self.selections:
+            if self.group is None and stage.name in GROUP_FILTERS:
+                continue
             rows = np.flatnonzero(passing).astype(np.int32)
             passing[rows] = self.selection_passes(stage, rows)
         return passing
