@@ -23,7 +23,7 @@ from .waves import in_waves
 
 SMALL: Final = 16
 """Hosts in use up to which sets of hosts are tried."""
-ATTEMPTS: Final = 3_000
+ATTEMPTS: Final = 6_000
 """Questions and moves that the search in a small fleet tries at most."""
 FAILURES: Final = 24
 """Hosts in a row that could not be emptied, after which no fuller one is tried."""
