@@ -180,7 +180,7 @@ class AddProvider(Command, frozen=True, tag="add_provider"):
 
 
 class SetParent(Command, frozen=True, tag="set_parent"):
-    """Put a provider, with all below it, under another one, or make it a root."""
+    """Move a provider, with its descendants, under another one, or make it a root."""
 
     name: str
     parent: str | None = None
@@ -201,7 +201,7 @@ class SetInventory(Command, frozen=True, tag="set_inventory"):
 
 
 class SetAggregates(Command, frozen=True, tag="set_aggregates"):
-    """Say which aggregates a provider is in."""
+    """Replace the aggregates of a provider."""
 
     name: str
     aggregates: tuple[Aggregate, ...]
@@ -225,7 +225,7 @@ class AddServerGroup(Command, frozen=True, tag="add_server_group"):
 
 
 class RemoveServerGroup(Command, frozen=True, tag="remove_server_group"):
-    """Keep a server group no more; its members stay where they are, in no group."""
+    """Delete a server group. Its members stay placed and belong to no group."""
 
     uuid: str
 

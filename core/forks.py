@@ -132,7 +132,7 @@ def tried_in_child(work: Callable[[], None], *, out_of_memory_score: int = 0) ->
 
 
 class Children:
-    """Answers to questions, by children, so many at a time; those who ask take turns."""
+    """Answers questions in child processes, up to a maximum at a time; callers take turns."""
 
     def __init__(self, at_a_time: int = CHILDREN, waiting: int = WAITING) -> None:
         self._free, self._waiting = at_a_time, waiting

@@ -145,9 +145,9 @@ class Service:
         deadline: float | None = None,
         written: bytes | None = None,
     ) -> Pending[Order, Any]:
-        """Have a command carried out; see ``Writer.enqueue``. A key is the user's own. ``written``: the command in
-        MessagePack, if the caller has that. InvalidValue for a command that asks for more than ``limits`` allow,
-        Overloaded for one that comes too soon after others of the user."""
+        """Execute a command through the writer; see ``Writer.enqueue``. A key is the user's own. ``written``: the
+        command in MessagePack, if the caller has that. InvalidValue for a command that asks for more than ``limits``
+        allow, Overloaded for one that comes too soon after others of the user."""
         user = self.user(identity)
         cost = self.limits.assess(command, self.machine.state.specs, self._rows)
         self._check_flavors(user, command)
@@ -182,8 +182,8 @@ class Service:
         cost: int | None = None,
         body: bytes | None = None,
     ) -> Pending[Order, Any]:
-        """Have an order carried out in the turn of its user, without looking at limits. ``cost``: its estimated
-        microseconds, if known; ``body``: what the journal holds, if the caller has that."""
+        """Execute an order through the writer, in the turn of its user, without checking limits. ``cost``: its
+        estimated microseconds, if known; ``body``: what the journal holds, if the caller has that."""
         if cost is None:
             cost = cost_of(order.command, self.state.specs, self._rows())
         pending = self.writer.enqueue(

@@ -34,7 +34,7 @@ class Aside(Protocol):
 
 
 async def at_once(work: Callable[[], T]) -> T:
-    """Do it here and now, while everybody else waits."""
+    """Run the work in the calling task, which blocks the event loop."""
     return work()
 
 
@@ -44,7 +44,7 @@ async def in_thread(work: Callable[[], T]) -> T:
 
 
 def in_threads_of(limiter: trio.CapacityLimiter) -> Aside:
-    """A way to do work in threads, of which no more run than a limiter allows. Cancelled, it is left to itself."""
+    """Runs work in threads, as many at a time as a limiter allows. Work that is cancelled is abandoned, not stopped."""
 
     async def aside(work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=limiter)

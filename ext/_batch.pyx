@@ -13,10 +13,12 @@ cdef extern from "draws.h":
 def place(Columns columns not None, list rankings not None, int32_t[::1] which, int32_t[::1] shapes, uint64_t[:, ::1] uuids,
           int32_t[::1] projects, int32_t[::1] users, int32_t[::1] groups, bint building, uint64_t seed, uint64_t sequence,
           int32_t[::1] out_row, int32_t[::1] out_consumer, double[::1] out_score, int64_t[:, ::1] out_counts):
-    """Place guest i by ranking ``which[i]``, taking shape ``shapes[i]``, one after the other, each seeing the claims before it.
+    """Place guest i by ranking ``which[i]``, taking shape ``shapes[i]``, one after the other, each seeing the claims
+    before it.
 
-    Guest i draws from word ``sequence + i`` of ``seed`` (draws.py). ``out_row[i]`` is the host, -1 if none passed. ``out_counts[i]`` gets the rows by first refusing stage, as many stages as it is
-    wide. Returns how many guests were dealt with: fewer than all if the uuid of the next one exists already.
+    Guest i draws from word ``sequence + i`` of ``seed`` (draws.py). ``out_row[i]`` is the host, -1 if none passed.
+    ``out_counts[i]`` gets the rows by first refusing stage, as many stages as it is wide. Returns how many guests were
+    processed: fewer than all if the uuid of the next one already exists.
     """
     cdef Py_ssize_t i, n = which.shape[0]
     cdef Py_ssize_t width = out_counts.shape[1], k

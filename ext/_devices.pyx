@@ -1,6 +1,6 @@
 """Scores nodes by the devices (GPUs) on them and fills them: thousandths of devices and of CPUs in, numbers out.
 
-No names and no policies: a rule is a number of constants.py. The twin, devices_py.py, says the same in obvious Python.
+No names and no policies: a rule is a number of constants.py. devices_py.py is the pure-Python twin.
 """
 
 from libc.math cimport exp
@@ -43,13 +43,13 @@ cdef inline uint64_t mixed(uint64_t word) noexcept nogil:
 
 
 cdef inline uint64_t draw(uint64_t key, int64_t row, int64_t device) noexcept nogil:
-    """A 53-bit number by chance for a row of one request, and for a device of it (-1: the row itself)."""
+    """A pseudorandom 53-bit number for a row of one request, and for a device of it (-1: the row itself)."""
     cdef uint64_t word = key + <uint64_t>(row + 1) * <uint64_t>0x9E3779B97F4A7C15
     return mixed(mixed(word) + <uint64_t>(device + 2) * <uint64_t>0xD1B54A32D192ED03) >> 11
 
 
 cdef double fragments(mix_t* mix, int64_t node, int64_t cpu, const int32_t* idle, int32_t width) noexcept nogil:
-    """Expected thousandths of idle devices that a typical request cannot use. Added up in a fixed order, by kind."""
+    """Expected thousandths of idle devices that a typical request cannot use, summed in a fixed order, by kind."""
     cdef double kinds[6]   # lacks both, lacks devices, lacks CPU, no device wanted, nor enough CPU, no access
     cdef int64_t i, total = 0, milli, count, below, fitting, kind, amount
     cdef int32_t d

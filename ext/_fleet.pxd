@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from ._tables cimport UuidTable
 
 cdef enum:
-    # Rows of the float64 host column block; placement/columns.py names them in this order.
+    # Rows of the float64 host column block; placement/fleet/columns.py names them in this order.
     FREE_RAM_MB = 0
     FREE_VCPUS = 1
     FREE_DISK_MB = 2
@@ -24,11 +24,11 @@ cdef enum:
 cdef enum:
     # Consumer flags.
     BUILDING = 1      # counted in num_io_ops
-    REPORTED = 2      # known from a host report; holds no allocation of ours
+    REPORTED = 2      # known from a host report; holds no allocation
     SEEN = 4          # named by a host report since it was claimed
     UNCOUNTED = 8     # its host's figures do not include it
     NOT_INSTANCE = 16 # not counted in num_instances
-    NAMED = 128       # ours alone: set while a batch that names the consumer is looked through
+    NAMED = 128       # internal: set while a batch that names the consumer is checked
 
 cdef struct columns_t:
     int64_t capacity       # rows allocated; the stride of every 2-D block

@@ -4,7 +4,7 @@ import numpy.typing as npt
 from ._tables import UuidTable
 
 class Columns:
-    """Pointers into the column arrays, and what lies beside them: change log, shapes, consumers, server groups."""
+    """Pointers into the column arrays, and the state of the kernels: change log, shapes, consumers, server groups."""
 
     @property
     def consumers(self) -> UuidTable: ...

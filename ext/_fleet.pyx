@@ -1,4 +1,5 @@
-"""The fleet kernel: claims, releases, the change log, consumers and server groups over the columns that placement/ owns.
+"""The fleet kernel: claims, releases, the change log, consumers and server groups over the columns that placement/
+owns.
 
 Numbers in, numbers out: rows, dense ids and amounts. Callers prove ranges; a debug build checks them again.
 """
@@ -14,11 +15,11 @@ cdef extern from "debug.h" nogil:
     void HOSTLER_ASSERT_INDEX(int64_t index, int64_t count)
 
 cdef int32_t GROUP_ROOM = 4
-cdef int32_t SMALL_GROUP = 16    # rows that are looked through one by one
+cdef int32_t SMALL_GROUP = 16    # below this number rows are searched linearly
 
 
 cdef inline uint64_t slot_of(int32_t row) noexcept nogil:
-    """Where the search for a row begins. Rows are ours, so no caller chooses them."""
+    """Where the search for a row begins. The kernel assigns rows, so callers cannot make them collide."""
     return (<uint64_t>row * <uint64_t>0x9E3779B97F4A7C15) >> 32
 
 
@@ -38,7 +39,7 @@ cdef int check_policy(int32_t policy, int32_t at_most) except -1:
 
 
 cdef class Columns:
-    """Pointers into the column arrays, and what the kernels keep beside them (log, shapes, consumers, groups)."""
+    """Pointers into the column arrays, and the state of the kernels (log, shapes, consumers, groups)."""
 
     def __cinit__(self):
         memset(&self.c, 0, sizeof(columns_t))
@@ -107,7 +108,7 @@ cdef class Columns:
         return self.c.rows
 
     def set_rows(self, int64_t rows):
-        """Say how many rows exist. Shrinking is for undoing a growth."""
+        """Set the number of rows. Shrinking is for undoing a growth."""
         if rows < 0 or rows > self.c.capacity:
             raise ValueError("rows beyond the capacity")
         self.c.rows = rows
@@ -118,7 +119,8 @@ cdef class Columns:
         return self.c.log_base + self.c.log_length
 
     def changed(self, int64_t since):
-        """Rows changed after version ``since`` (with repeats) as int32, or None if the log no longer reaches back so far."""
+        """Rows changed after version ``since`` (with repeats) as int32, or None if the log no longer reaches back so
+        far."""
         cdef int64_t i, start = since - self.c.log_base
         if start < 0 or start > self.c.log_length:
             return None
@@ -167,8 +169,8 @@ cdef class Columns:
     # shapes
 
     def add_shape(self, int32_t[::1] classes, int64_t[::1] amounts, double vcpus, double memory_mb, double disk_mb):
-        """Register what a consumer takes: ``amounts[i]`` of resource class index ``classes[i]``, and Nova's figures in vCPUs,
-        MiB and MiB. Returns the shape id."""
+        """Register what a consumer takes: ``amounts[i]`` of resource class index ``classes[i]``, and Nova's figures in
+        vCPUs, MiB and MiB. Returns the shape id."""
         cdef Py_ssize_t i, n = classes.shape[0]
         if amounts.shape[0] != n:
             raise ValueError("classes and amounts differ in length")
@@ -279,7 +281,8 @@ cdef class Columns:
         return 0
 
     cdef void link_project(self, int32_t consumer) noexcept nogil:
-        """Put a consumer at the head of its project's list, which projects share whose ids are equal modulo the capacity."""
+        """Put a consumer at the head of its project's list. Projects with equal ids modulo the capacity share a
+        list."""
         cdef int32_t place = <int32_t>(<uint32_t>self.consumer_project[consumer] % <uint32_t>self.consumer_capacity)
         cdef int32_t head = self.project_first[place]
         self.project_next[consumer] = head
@@ -289,7 +292,7 @@ cdef class Columns:
         self.project_first[place] = consumer
 
     cdef void link_projects(self) noexcept nogil:
-        """Make all projects' lists anew. O(capacity)."""
+        """Rebuild the lists of all projects. O(capacity)."""
         cdef int32_t i
         for i in range(self.consumer_capacity):
             self.project_first[i] = -1
@@ -299,7 +302,8 @@ cdef class Columns:
 
     cdef int32_t add(self, uint64_t hi, uint64_t lo, int32_t row, int32_t shape, int32_t project, int32_t user,
                      int32_t group, uint8_t flags) noexcept nogil:
-        """Create a consumer and take its shape; -1 if the uuid exists. Log, consumers and group room are reserved by the caller."""
+        """Create a consumer and take its shape; -1 if the uuid exists. Log, consumers and group room are reserved by
+        the caller."""
         cdef int32_t consumer
         if self.free_consumer >= 0:
             consumer = self.free_consumer
@@ -395,7 +399,7 @@ cdef class Columns:
         self.drop(consumer)
 
     def set_building(self, int32_t consumer, bint building):
-        """Count the consumer among its host's io operations, or no more."""
+        """Count the consumer among its host's io operations, or stop counting it."""
         self.check_consumer(consumer)
         cdef bint was = self.consumer_flags[consumer] & BUILDING
         if was == building:
@@ -411,7 +415,7 @@ cdef class Columns:
         self.touch(row)
 
     def set_consumer(self, int32_t consumer, int32_t shape, uint8_t flags):
-        """Say what a consumer takes and its flags. Columns stay as they are: the caller accounts for the difference."""
+        """Set a consumer's shape and flags. Columns are not changed: the caller accounts for the difference."""
         self.check_consumer(consumer)
         if shape >= 0:
             self.check_shape(shape)
@@ -423,7 +427,7 @@ cdef class Columns:
         self.touch(self.consumer_row[consumer])
 
     def rename_consumer(self, int32_t consumer, uint64_t hi, uint64_t lo):
-        """Give a consumer another uuid. KeyError if that exists."""
+        """Change the uuid of a consumer. KeyError if the new one exists."""
         self.check_consumer(consumer)
         self.reserve_log(1)
         self.consumers.reserve(1)
@@ -452,7 +456,7 @@ cdef class Columns:
         return result
 
     def consumers_of(self, int32_t project):
-        """int32 [3, n]: id, shape and user of the consumers of a project, by id. O(they, and log of that)."""
+        """int32 [3, n]: id, shape and user of the consumers of a project, by id. O(consumers log consumers)."""
         cdef int32_t place, consumer, n = 0
         cdef int32_t[:, ::1] view
         if self.consumer_capacity == 0:
@@ -537,7 +541,7 @@ cdef class Columns:
         self.group_fill -= 1
 
     def set_group(self, int32_t group, int32_t policy, int32_t at_most):
-        """Let the id of an empty group be another one's."""
+        """Reuse the id of an empty group for another one."""
         self.check_group(group)
         check_policy(policy, at_most)
         if self.groups[group].count:
@@ -572,7 +576,7 @@ cdef class Columns:
             raise IndexError("group out of range")
 
     cdef int reserve_group(self, int32_t group, int64_t extra) except -1:
-        """Room for members on so many more rows; there are no more than the fleet's rows."""
+        """Reserve space for members on ``extra`` further rows; never more than the fleet's rows."""
         cdef group_t* g = &self.groups[group]
         cdef int64_t need = min(g.count + extra, max(self.c.rows, g.count + 1)), room = max(GROUP_ROOM, g.capacity)
         cdef int32_t* slots
@@ -618,7 +622,7 @@ cdef class Columns:
         return -1
 
     cdef void leave_group_slot(self, group_t* g, int32_t row) noexcept nogil:
-        """Take out the slot of a row, which has one, and close the gap."""
+        """Remove the slot of a row, which must have one, and close the gap."""
         cdef uint64_t mask = 2 * <uint64_t>g.capacity - 1, hole = slot_of(row) & mask, at
         while g.rows[g.slots[hole]] != row:
             hole = (hole + 1) & mask

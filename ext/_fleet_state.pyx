@@ -1,5 +1,5 @@
-"""The fleet kernel's consumers as arrays and back, their place in a row's list, and uuids in bulk: what undoing, checking and
-saving a fleet need and deciding does not. fleet_state_py.py is the obvious twin."""
+"""The fleet kernel's consumers as arrays and back, their place in a row's list, and uuids in bulk: needed to undo
+changes and to check and save a fleet, but not to decide. fleet_state_py.py is the pure-Python twin."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
@@ -10,11 +10,11 @@ from ._tables cimport UuidTable, uuid_text
 
 
 def consumers(Columns columns not None):
-    """All consumer ids that were ever given out, as a dict of copies in id order.
+    """All consumer ids ever assigned, as a dict of copies in id order.
 
-    ``uuid`` uint64 [n, 2]; int32 [n] each: ``row`` (-1: the id is free), ``shape``, ``project``, ``user``, ``group``, ``flags``,
-    ``generation``, ``next`` (the next older one on the row, -1: none); ``free``: the free ids, the next one to be given out first.
-    What is said of free ids means nothing.
+    ``uuid`` uint64 [n, 2]; int32 [n] each: ``row`` (-1: the id is free), ``shape``, ``project``, ``user``, ``group``,
+    ``flags``, ``generation``, ``next`` (the next older one on the row, -1: none); ``free``: the free ids, the next one
+    to be assigned first. The other values of free ids are undefined.
     """
     cdef int32_t n = columns.consumer_fill, i, at, count = 0
     uuid = np.empty((n, 2), np.uint64)
@@ -46,8 +46,9 @@ def consumers(Columns columns not None):
 def set_consumers(Columns columns not None, *, uint64_t[:, ::1] uuid, int32_t[::1] row, int32_t[::1] shape,
                   int32_t[::1] project, int32_t[::1] user, int32_t[::1] group, int32_t[::1] flags,
                   int32_t[::1] generation, int32_t[::1] next, int32_t[::1] free):
-    """Give columns that never had a consumer those that ``consumers`` told of: lists, uuids and groups, but nothing of what they
-    take. ValueError for arrays that no columns can have given; the columns are then spoilt."""
+    """Restore the consumers that ``consumers`` returned into columns that never had one: lists, uuids and groups, but
+    not their resources. ValueError for arrays that ``consumers`` cannot have returned; the columns are unusable
+    then."""
     cdef int64_t n = row.shape[0], i, live = 0, listed = 0
     cdef int32_t at
     if columns.consumer_fill != 0:
@@ -110,7 +111,7 @@ def set_consumers(Columns columns not None, *, uint64_t[:, ::1] uuid, int32_t[::
 
 
 cdef int link_consumers(Columns columns, int32_t[::1] row, int32_t[::1] next) except -1:
-    """Link the rows' lists; each consumer comes after one other at most, so they end."""
+    """Link the lists of rows. Each consumer follows at most one other, so every list ends."""
     cdef int64_t i
     cdef int32_t following
     for i in range(row.shape[0]):
@@ -163,7 +164,8 @@ def listed_before(Columns columns not None, int32_t consumer):
 
 
 def consumers_on_rows(Columns columns not None, int32_t[::1] rows):
-    """Consumers on ``rows``, int32 [4, n]: id, position in ``rows``, shape and flags; in the order of the rows, newest first."""
+    """Consumers on ``rows``, int32 [4, n]: id, position in ``rows``, shape and flags; in the order of the rows, newest
+    first."""
     cdef Py_ssize_t i, n = 0
     cdef int32_t consumer
     for i in range(rows.shape[0]):
@@ -200,7 +202,7 @@ def find_uuids(UuidTable table not None, uint64_t[:, ::1] uuids):
 
 
 def discard_uuids(UuidTable table not None, uint64_t[:, ::1] uuids):
-    """Take uuids out; KeyError, with those before it gone, for one that is not there."""
+    """Remove uuids. KeyError for one that does not exist; those before it have been removed."""
     cdef Py_ssize_t i
     if uuids.shape[1] != 2:
         raise ValueError("a uuid is two words")
@@ -210,7 +212,8 @@ def discard_uuids(UuidTable table not None, uint64_t[:, ::1] uuids):
 
 
 def used_ids(Columns columns not None, int32_t shapes, int32_t projects, int32_t users):
-    """Which shapes, projects and users (below the given numbers) some consumer has: three arrays of bool. O(consumers)."""
+    """Which shapes, projects and users (below the given numbers) are in use by consumers: three arrays of bool.
+    O(consumers)."""
     found = [np.zeros(count, np.uint8) for count in (shapes, projects, users)]
     cdef uint8_t[::1] shape = found[0], project = found[1], user = found[2]
     cdef int32_t i
@@ -229,7 +232,7 @@ def used_ids(Columns columns not None, int32_t shapes, int32_t projects, int32_t
 
 
 def renumber(Columns columns not None, int32_t[::1] shapes, int32_t[::1] projects, int32_t[::1] users):
-    """Give the shapes, projects and users of all consumers other numbers, by the number they have; -1: no consumer has it.
+    """Renumber the shapes, projects and users of all consumers, by their present number; -1: not in use.
     Shapes without a number are dropped; the others keep their order. O(consumers + shapes)."""
     cdef int32_t i, k, number, kept = 0, fill = 0
     cdef shape_t* s

@@ -1,4 +1,5 @@
-"""Reads a batch of request objects into columns, as fast as attributes can be read. It knows their attribute names, nothing else."""
+"""Reads a batch of request objects into columns, as fast as attributes can be read. It depends only on the names of
+their attributes."""
 
 from cpython.dict cimport PyDict_GetItem
 from cpython.ref cimport PyObject
@@ -26,7 +27,7 @@ cdef inline int known(dict table, object key) except -2:
 
 
 cdef enum:
-    SEEN = 256    # spec objects whose numbers are at hand
+    SEEN = 256    # spec objects whose numbers are cached
 
 
 cdef struct seen_t:
@@ -35,7 +36,7 @@ cdef struct seen_t:
 
 
 cdef inline seen_t* place_of(seen_t* seen, object spec) noexcept:
-    """The one place where a spec object may be at hand. Objects lie 16 bytes apart at least."""
+    """The one cache slot of a spec object. Addresses of objects are multiples of 16."""
     cdef uint64_t address = <uint64_t><void*>spec >> 4
     return &seen[(address ^ address >> 8) & (SEEN - 1)]
 
@@ -43,7 +44,7 @@ cdef inline seen_t* place_of(seen_t* seen, object spec) noexcept:
 cdef inline int signature(dict specs, object spec, object project, seen_t* seen) except -2:
     """The int that ``specs`` holds for a spec, or for a spec and project where it holds a dictionary for the spec.
 
-    A spec is hashed and compared by its content, so what was found for an object is kept at hand for its next use.
+    A spec is hashed and compared by its content, so the result for an object is cached for its next use.
     """
     cdef seen_t* place = place_of(seen, spec)
     if place.spec == <PyObject*>spec:
@@ -61,11 +62,12 @@ cdef inline int signature(dict specs, object spec, object project, seen_t* seen)
 
 def gather(list requests, Py_ssize_t first, type kind, dict specs, dict projects, dict users, dict groups,
            int32_t[::1] which, uint64_t[:, ::1] uuids, int32_t[::1] project, int32_t[::1] user, int32_t[::1] group, double[::1] times):
-    """Fill the columns from ``requests[first:]`` and return the position of the first request that needs a closer look.
+    """Fill the columns from ``requests[first:]`` and return the position of the first request that is not plain.
 
-    A request is plain if its type is ``kind``; it names one uuid, or none and keeps the one in the column; no alternates, a time that is None (NaN in the column) or a
-    finite float; and its spec, project, user and server group (None: -1) are keys of the dictionaries, which give what goes into
-    the columns (``specs`` may hold, for a spec, a dictionary by project). Raises nothing for odd requests: they are not plain.
+    A request is plain if its type is ``kind``; it names one uuid, or none and keeps the one in the column; no
+    alternates, a time that is None (NaN in the column) or a finite float; and its spec, project, user and server group
+    (None: -1) are keys of the dictionaries, which give what goes into the columns (``specs`` may hold, for a spec, a
+    dictionary by project). Raises nothing for malformed requests: they are not plain.
     """
     cdef Py_ssize_t i, n = len(requests)
     cdef object request, spec, value

@@ -1,7 +1,7 @@
 """The NUMA kernel: which hosts a guest's NUMA cells fit, where, and what they take there. Numbers in, numbers out.
 
-This keeps the state of many hosts; the rules are in _numa_rules.pxd, the forms of numbers in _numa_forms.pyx. The tests hold it
-against placement/_numa_fit.py and _numa_usage.py (Nova 33 hardware.py).
+This keeps the state of many hosts; the rules are in _numa_rules.pxd, the forms of numbers in _numa_forms.pyx. The tests
+compare it with placement/numa/fit.py and usage.py (Nova 33 hardware.py).
 """
 
 cimport cython
@@ -28,8 +28,8 @@ cdef class NumaProgram:
 
 @cython.auto_pickle(False)
 cdef class NumaTable:
-    """NUMA state per host row. A row costs 8 bytes, with NUMA cells 16 bytes more, and per cell 24, 8 per 64 CPU ids that the cell
-    spans and 24 per page size; the rest is shared by hosts of one shape."""
+    """NUMA state per host row. A row costs 8 bytes, with NUMA cells 16 bytes more, and per cell 24, 8 per 64 CPU ids
+    that the cell spans and 24 per page size; the rest is shared by hosts of one shape."""
 
     def __cinit__(self, int64_t capacity=0):
         self.shape_blocks, self.shape_rows, self.free_shapes = [], [], []
@@ -61,11 +61,12 @@ cdef class NumaTable:
     # rows
 
     def set_row(self, int64_t row, const int64_t[::1] words, double cpu_ratio, double ram_ratio):
-        """Set a row's topology; the table grows to hold the row. ValueError, and nothing changed, if a number is out of range.
+        """Set a row's topology; the table grows to hold the row. ValueError, and nothing changed, if a number is out of
+        range.
 
-        ``words``: number of cells; per cell id, 1 if it has a socket, socket, memory, memory usage, CPU usage, counts of shared,
-        dedicated and pinned CPUs, cores and page sizes; then these CPUs, per core the number of its CPUs and them, per page size
-        KiB, total, used and reserved pages. O(words).
+        ``words``: number of cells; per cell id, 1 if it has a socket, socket, memory, memory usage, CPU usage, counts
+        of shared, dedicated and pinned CPUs, cores and page sizes; then these CPUs, per core the number of its CPUs and
+        them, per page size KiB, total, used and reserved pages. O(words).
         """
         cdef tuple block_and_state
         if row < 0:
@@ -84,7 +85,8 @@ cdef class NumaTable:
         self.drop(row)
 
     def get_row(self, int64_t row):
-        """What ``set_row`` was given, with what has changed since, as a list of numbers; None without NUMA cells. O(words)."""
+        """The argument of ``set_row``, with all changes since, as a list of numbers; None without NUMA cells.
+        O(words)."""
         if not self.has_row(row):
             return None
         return written(self.shapes[self.shape_of[row]], self.arena + self.start[row])
@@ -94,8 +96,8 @@ cdef class NumaTable:
         return self.shape_blocks[self.shape_of[row]] if self.has_row(row) else None
 
     def state_words(self, int64_t row):
-        """What changes of a row with NUMA cells: per cell memory, memory usage, CPU usage, number of pinned CPUs and these, per
-        page size total, used and reserved pages. O(words)."""
+        """The variable state of a row with NUMA cells: per cell memory, memory usage, CPU usage, number of pinned CPUs
+        and these, per page size total, used and reserved pages. O(words)."""
         self.need_row(row)
         return changing(self.shapes[self.shape_of[row]], self.arena + self.start[row])
 
@@ -150,7 +152,7 @@ cdef class NumaTable:
         return 0
 
     cdef int64_t take_state(self, int64_t words) except -1:
-        """Room for a state: a freed one of the same size, or new."""
+        """Space for a state: a freed one of the same size, or a new one."""
         cdef list freed = <list>self.free_states.get(words)
         cdef int64_t start = self.arena_fill, room = self.arena_room
         cdef void* block
@@ -223,7 +225,7 @@ cdef class NumaTable:
         return known
 
     cdef int forget(self, int32_t shape) except -1:
-        """One row less has the shape; the last one frees it."""
+        """Drop one reference to the shape; the last one frees it."""
         self.shape_rows[shape] -= 1
         if self.shape_rows[shape] == 0:
             del self.shape_ids[self.shape_blocks[shape]]
@@ -235,9 +237,10 @@ cdef class NumaTable:
     # decisions
 
     def compile(self, const int64_t[::1] words, bint packing=False, bint limited=True, bint needs_smt=False):
-        """A request. ``words``: per guest cell memory, page size (KiB; 0 none, -1 small, -2 large, -3 any), CPUs that float,
-        CPUs that are pinned, spare CPUs for emulator threads, 1 if its policy is dedicated or mixed, 1 if it is shared or mixed,
-        thread policy (0 any, 1 require, 2 isolate). ``packing``: fill used cells first. ``limited``: allocation ratios bind."""
+        """A request. ``words``: per guest cell memory, page size (KiB; 0 none, -1 small, -2 large, -3 any), CPUs that
+        float, CPUs that are pinned, spare CPUs for emulator threads, 1 if its policy is dedicated or mixed, 1 if it is
+        shared or mixed, thread policy (0 any, 1 require, 2 isolate). ``packing``: fill used cells first. ``limited``:
+        allocation ratios bind."""
         cdef NumaProgram program = NumaProgram.__new__(NumaProgram)
         program.cells = read_wants(words, program.wants)
         program.packing, program.limited, program.needs_smt = packing, limited, needs_smt
@@ -268,8 +271,8 @@ cdef class NumaTable:
         return matched(masks, 0, program.cells, first_bits(shape.cells))
 
     def mask(self, NumaProgram program not None, const int32_t[::1] rows, uint8_t[::1] out):
-        """``out[row]`` = 1 if the request fits the row, else 0, for each of ``rows``; IndexError for a row beyond ``out``.
-        O(rows * guest cells * host cells), without the interpreter lock."""
+        """``out[row]`` = 1 if the request fits the row, else 0, for each of ``rows``; IndexError for a row beyond
+        ``out``. O(rows * guest cells * host cells), without the interpreter lock."""
         cdef Py_ssize_t index
         check_rows(rows, out.shape[0])
         with nogil:
@@ -277,8 +280,8 @@ cdef class NumaTable:
                 out[rows[index]] = self.judged(program, rows[index])
 
     def judge(self, NumaProgram program not None, const int32_t[::1] rows, uint8_t[::1] out):
-        """``out[i]`` = 1 if the request fits ``rows[i]``, else 0. O(rows * guest cells * host cells), without the interpreter
-        lock."""
+        """``out[i]`` = 1 if the request fits ``rows[i]``, else 0. O(rows * guest cells * host cells), without the
+        interpreter lock."""
         cdef Py_ssize_t index
         check_rows(rows, INT32_MAX)
         if out.shape[0] != rows.shape[0]:
@@ -291,9 +294,10 @@ cdef class NumaTable:
         return row < self.capacity and self.fits(program, row)
 
     def fit(self, NumaProgram program not None, int64_t row, const int64_t[:, ::1] devices):
-        """Where the request goes: None, or per guest cell (host cell id, page size or 0, host CPUs by guest CPU, emulator CPUs,
-        CPUs that become pinned, whether Nova charges it). ``devices``: NUMA node and free PCI devices; none of them is asked for.
-        O(guest cells * host cells) checks of a pair, O((guest cells * host cells) ** 2) steps to match them."""
+        """Where the request goes: None, or per guest cell (host cell id, page size or 0, host CPUs by guest CPU,
+        emulator CPUs, CPUs that become pinned, whether Nova charges it). ``devices``: NUMA node and free PCI devices;
+        the request asks for none of them. O(guest cells * host cells) checks of a pair, O((guest cells * host cells) **
+        2) steps to match them."""
         cdef int32_t order[MOST_CELLS]
         cdef int32_t chosen[MOST_CELLS]
         cdef uint64_t masks[MOST_CELLS]
@@ -344,16 +348,18 @@ cdef class NumaTable:
         )
 
     def consume(self, int64_t row, const int64_t[::1] words):
-        """Charge a row. ``words``: per host cell its id, memory, CPUs that float, page size or 0, number of CPUs that become
-        pinned and these. ValueError, and nothing changed, if a cell is unknown or named twice, or a CPU is not free. O(words)."""
+        """Charge a row. ``words``: per host cell its id, memory, CPUs that float, page size or 0, number of CPUs that
+        become pinned and these. ValueError, and nothing changed, if a cell is unknown or named twice, or a CPU is not
+        free. O(words)."""
         self.change(row, words, 1)
 
     def release(self, int64_t row, const int64_t[::1] words):
-        """Undo ``consume``. ValueError, and nothing changed, if a cell is unknown or named twice, or a CPU is not pinned."""
+        """Undo ``consume``. ValueError, and nothing changed, if a cell is unknown or named twice, or a CPU is not
+        pinned."""
         self.change(row, words, -1)
 
     def change(self, int64_t row, const int64_t[::1] words, int32_t sign):
-        """Both of the above: all is checked before anything changes."""
+        """``consume`` or ``release``: everything is checked before anything changes."""
         cdef const shape_t* shape
         self.need_row(row)
         shape = self.shapes[self.shape_of[row]]
@@ -363,8 +369,9 @@ cdef class NumaTable:
     # snapshots
 
     def to_arrays(self):
-        """All rows as arrays, the same for equal tables whatever their history: ``shape_of`` int32 per row (-1 none) up to the last
-        row with NUMA cells, ``shapes`` (in the form of ``set_row``) and ``shape_ends``, ``states``. O(rows)."""
+        """All rows as arrays, the same for equal tables whatever their history: ``shape_of`` int32 per row (-1 none) up
+        to the last row with NUMA cells, ``shapes`` (in the form of ``set_row``) and ``shape_ends``, ``states``.
+        O(rows)."""
         cdef int64_t row, words
         cdef const shape_t* shape
         cdef dict ids = {}
@@ -393,7 +400,7 @@ cdef class NumaTable:
 
     @staticmethod
     def from_arrays(dict arrays not None):
-        """The table that gave ``to_arrays``. ValueError if the arrays are damaged. O(rows)."""
+        """The table that ``to_arrays`` was called on. ValueError if the arrays are damaged. O(rows)."""
         cdef const int32_t[::1] shape_of = np.ascontiguousarray(arrays["shape_of"], np.int32)
         cdef const int64_t[::1] shapes = np.ascontiguousarray(arrays["shapes"], np.int64)
         cdef const int64_t[::1] ends = np.ascontiguousarray(arrays["shape_ends"], np.int64)
@@ -425,7 +432,7 @@ cdef class NumaTable:
         return table
 
     def check(self):
-        """AssertionError if the table contradicts itself. O(rows)."""
+        """AssertionError if the table is inconsistent. O(rows)."""
         cdef int64_t row
         counts = [0] * len(self.shape_blocks)
         spans = []

@@ -1,4 +1,4 @@
-"""Contract of the forms in which NUMA cells and guests come to the kernel and leave it; told in ``_numa.NumaTable``."""
+"""Contract of the encodings of NUMA cells and guests; ``_numa.NumaTable`` documents them."""
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
 

@@ -1,4 +1,5 @@
-"""NUMA cells and guests as plain numbers, to the kernel's blocks and back; every number is checked before it is used."""
+"""NUMA cells and guests as plain numbers, to the kernel's blocks and back; every number is checked before it is
+used."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -19,7 +20,7 @@ cdef int64_t MOST_SIZE = <int64_t>1 << 30
 @cython.final
 @cython.auto_pickle(False)
 cdef class Reader:
-    """Takes checked numbers from an array; every count is checked before anything is allocated by it."""
+    """Reads numbers from an array and checks them; every count is checked before it sizes an allocation."""
 
     cdef const int64_t[::1] words
     cdef Py_ssize_t at
@@ -201,7 +202,7 @@ cdef list cpu_list(const uint64_t* mask, const cell_t* cell):
 
 
 cdef list edge_cpus(const cell_t* cell):
-    """CPUs that make ``parsed`` span the same words."""
+    """CPUs for which ``parsed`` spans the same words."""
     return [cell.first_word << 6, ((cell.first_word + cell.words) << 6) - 1] if cell.words else []
 
 
@@ -230,7 +231,7 @@ cdef list written(const shape_t* shape, const int64_t* state):
 
 
 cdef list changing(const shape_t* shape, const int64_t* state):
-    """The numbers of ``written`` that are not the shape's."""
+    """The numbers of ``written`` that do not belong to the shape."""
     cdef const cell_t* cell
     cdef const int64_t* own
     cdef int32_t place, index
@@ -266,7 +267,7 @@ cdef int check_state(const shape_t* shape, const int64_t* state) except -1:
 
 
 cdef int walk(const int64_t[::1] words, const shape_t* shape, int64_t* state, int32_t sign, bint apply) except -1:
-    """Check, or apply, what ``NumaTable.consume`` (sign 1) and ``release`` (-1) are given."""
+    """Check, or apply, the argument of ``NumaTable.consume`` (sign 1) or ``release`` (-1)."""
     cdef Reader reader = Reader(words)
     cdef int64_t memory, shared, size, count, id
     cdef const cell_t* cell

@@ -1,9 +1,10 @@
 """The NUMA rules of the kernel: a guest's cells against one host's, on flat blocks, without the interpreter.
 
-What hosts of one model share is a *shape*: one flat block. What changes is a host's *state*: a few words. Memory is in MiB, page
-sizes in KiB, CPUs are ids below 1024. Rules as in placement/_numa_fit.py (Nova 33 hardware.py NUMA fit). A verdict needs no order:
-guest cells fit if they can be matched to different host cells. A fit is the first permutation in order of preference; it is found
-by fixing one guest cell after the other while the rest can still be matched, so permutations are never enumerated.
+Hosts of one model share a *shape*, one flat block; a host's *state* is a few words. Memory is in MiB, page sizes in
+KiB, CPUs are ids below 1024. Rules as in placement/numa/fit.py (Nova 33 hardware.py NUMA fit). Whether a guest fits
+depends on no order: guest cells fit if they can be matched to different host cells. A fit is the first permutation in
+order of preference; it is found by fixing one guest cell after the other while the rest can still be matched, so
+permutations are never enumerated.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
@@ -306,7 +307,8 @@ cdef inline uint64_t first_bits(int32_t count) noexcept nogil:
 
 cdef inline bint before(const shape_t* shape, const int64_t* state, bint pinned, bint packing, const int64_t* devices,
                         int32_t one, int32_t other) noexcept nogil:
-    """Whether host cell ``one`` is preferred to ``other``: devices, then CPUs, then memory; equal ones keep their order."""
+    """Whether host cell ``one`` is preferred to ``other``: devices, then CPUs, then memory; equal ones keep their
+    order."""
     cdef const cell_t* a = cell_at(shape, one)
     cdef const cell_t* b = cell_at(shape, other)
     cdef int64_t left = devices[one], right = devices[other]
@@ -328,7 +330,8 @@ cdef inline bint before(const shape_t* shape, const int64_t* state, bint pinned,
 
 cdef inline void prefer(const shape_t* shape, const int64_t* state, const want_t* wants, int32_t guests, bint packing,
                         const int64_t* devices, int32_t* order) noexcept nogil:
-    """Host cells in order of preference, a stable insertion sort; as they are if there are no more of them than guest cells."""
+    """Host cells in order of preference, a stable insertion sort; as they are if there are no more of them than guest
+    cells."""
     cdef int32_t index, place
     for index in range(shape.cells):
         place = index
@@ -362,7 +365,8 @@ cdef inline bint first_permutation(const uint64_t* fits, int32_t guests, int32_t
 
 cdef inline int32_t take_threads(const shape_t* shape, const cell_t* cell, const int64_t* state, int32_t at_least, int32_t at_most,
                                  int32_t count, pack_t* pack) noexcept nogil:
-    """Fill ``pack`` with the first ``count`` free threads, up to ``at_most`` of each core that has ``at_least``; how many."""
+    """Fill ``pack`` with the first ``count`` free threads, up to ``at_most`` of each core that has ``at_least``; how
+    many."""
     cdef const uint16_t* core = <const uint16_t*>data_at(shape, cell.core_list)
     cdef const uint64_t* dedicated = dedicated_mask(shape, cell)
     cdef const uint64_t* pinned = pinned_mask(cell, state)
@@ -434,7 +438,8 @@ cdef inline void pack_cell(const shape_t* shape, const cell_t* cell, const int64
 
 
 cdef inline bint claim_siblings(const shape_t* shape, const cell_t* cell, const int64_t* state, pack_t* pack) noexcept nogil:
-    """Add the free siblings of the CPUs in ``pack.used``. False if one is not free, where Nova, which takes all, fails."""
+    """Add the free siblings of the CPUs in ``pack.used``. False if one is not free, where Nova, which takes all,
+    fails."""
     cdef const uint16_t* core = <const uint16_t*>data_at(shape, cell.core_list)
     cdef const uint64_t* dedicated = dedicated_mask(shape, cell)
     cdef const uint64_t* pinned = pinned_mask(cell, state)

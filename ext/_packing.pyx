@@ -1,7 +1,7 @@
-"""Kernels of vector bin packing: items are rows of whole numbers, all bins have one capacity, nothing is ever cut.
+"""Kernels of vector bin packing: items are rows of whole numbers, all bins have one capacity, items are never divided.
 
-The heuristics are the textbook's; ``eliminate`` is a guided ejection search that empties one bin of a packing. Choices by chance come
-from the seed alone.
+The heuristics are the standard ones; ``eliminate`` is a guided ejection search that empties one bin of a packing.
+Random choices depend only on the seed.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
@@ -35,7 +35,7 @@ cdef inline bint fits(packing_t* p, int32_t item, int32_t bin) noexcept nogil:
 
 
 cdef inline bint fits_without(packing_t* p, int32_t item, int32_t bin, int32_t out, int32_t other) noexcept nogil:
-    """Whether the item fits once ``out`` and ``other`` (-1: nobody) have left the bin."""
+    """Whether the item fits once ``out`` and ``other`` (-1: none) have left the bin."""
     cdef int32_t d, n = p.dimensions
     cdef int64_t room
     for d in range(n):
@@ -118,8 +118,8 @@ cdef answer(packing_t* p):
 
 
 cdef inline double load_of(packing_t* p, int32_t bin, int32_t item, int32_t norm) noexcept nogil:
-    """Size of what is free in a bin, in parts of the capacity, after the item came (-1: as it is): the sum over the dimensions (norm
-    1), of squares (2), or the greatest (3)."""
+    """Size of what is free in a bin, in parts of the capacity, after the item came (-1: as it is): the sum over the
+    dimensions (norm 1), of squares (2), or the greatest (3)."""
     cdef int32_t d
     cdef double total = 0.0, part
     for d in range(p.dimensions):
@@ -139,8 +139,9 @@ cdef inline double load_of(packing_t* p, int32_t bin, int32_t item, int32_t norm
 
 
 def fit_in_turn(int64_t[:, ::1] sizes, int64_t[::1] capacity, int32_t[::1] order, int32_t norm):
-    """Items in ``order``, each into the first bin that it fits (norm 0), or into the one in which least is then free by the norm (1:
-    sum, 2: sum of squares, 3: greatest; the first of equals); a new bin if it fits none. Returns the bin of each item, int32[items]."""
+    """Items in ``order``, each into the first bin that it fits (norm 0), or into the one in which least is then free by
+    the norm (1: sum, 2: sum of squares, 3: greatest; the first of equals); a new bin if it fits none. Returns the bin
+    of each item, int32[items]."""
     cdef packing_t p
     cdef int32_t used = 0, item, bin, best
     cdef Py_ssize_t i
@@ -174,9 +175,9 @@ def fit_in_turn(int64_t[:, ::1] sizes, int64_t[::1] capacity, int32_t[::1] order
 
 
 def fill_in_turn(int64_t[:, ::1] sizes, int64_t[::1] capacity, int32_t[::1] order, int32_t rule):
-    """Bins one after the other, each filled with the item that suits it best while one fits: rule 1 takes the greatest dot product of
-    what is free and what the item takes, rule 2 the least sum of squares of what is free then, both in parts of the capacity; the
-    first of equals in ``order``. Returns the bin of each item, int32[items]."""
+    """Bins one after the other, each filled with the item that suits it best while one fits: rule 1 takes the greatest
+    dot product of what is free and what the item takes, rule 2 the least sum of squares of what is free then, both in
+    parts of the capacity; the first of equals in ``order``. Returns the bin of each item, int32[items]."""
     cdef packing_t p
     cdef int32_t bin = 0, item, best, d, left
     cdef Py_ssize_t i
@@ -250,7 +251,7 @@ cdef struct ejection_t:
 
 
 cdef inline void propose(ejection_t* e, uint64_t* state, int32_t bin, int32_t out, int32_t other, int64_t cost) noexcept nogil:
-    """Keep the cheapest ejection; of equals each with the same chance."""
+    """Keep the cheapest ejection; equal ones with equal probability."""
     if cost < e.cost:
         e.equals = 1
     else:
@@ -261,7 +262,8 @@ cdef inline void propose(ejection_t* e, uint64_t* state, int32_t bin, int32_t ou
 
 
 cdef void cheapest(packing_t* p, int32_t item, int64_t* penalty, uint64_t* state, ejection_t* e) noexcept nogil:
-    """Which one or two items of which bin must go so that ``item`` fits, with the least penalties together."""
+    """Find the bin and the one or two items to eject from it so that ``item`` fits, with the least penalties
+    together."""
     cdef int32_t bin, out, other
     e.cost, e.bin, e.equals = ENDLESS, -1, 0
     for bin in range(p.bins):
@@ -318,9 +320,9 @@ def eliminate(int64_t[:, ::1] sizes, int64_t[::1] capacity, int32_t[::1] bins, i
               uint64_t seed):
     """Try to pack into ``count - 1`` bins what ``bins`` (the bin of each item, below ``count``) packs into ``count``.
 
-    The emptiest bin is dissolved. Its items are pushed in one by one; what does not fit ejects the one or two items that have been
-    hard to place least often, and these come next; after each ejection ``stirs`` random moves and swaps are tried. Gives up after
-    ``steps`` insertions. Returns (the bin of each item, or None; the steps taken).
+    The emptiest bin is dissolved. Its items are pushed in one by one; what does not fit ejects the one or two items
+    that have been hard to place least often, and these come next; after each ejection ``stirs`` random moves and swaps
+    are tried. Gives up after ``steps`` insertions. Returns (the bin of each item, or None; the steps taken).
     """
     cdef packing_t p
     cdef Py_ssize_t i

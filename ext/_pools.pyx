@@ -1,6 +1,7 @@
 """The pools kernel: Cinder's capacity rule over pool columns, consumption, and many placements in one call.
 
-Doubles are rounded to two decimals exactly as Python's round does: where a product with 100 cannot tell, Python is asked.
+Doubles are rounded to two decimals exactly as Python's round does: where a product with 100 is ambiguous, Python's
+``round`` decides.
 """
 
 from libc.math cimport INFINITY, fabs, floor, isnan, rint
@@ -82,7 +83,7 @@ cdef int check_block(double[:, ::1] block, int64_t row) except -1:
 
 
 def derive(double[:, ::1] block not None, int32_t[::1] rows not None):
-    """Work out room and virtual free capacity of rows from their figures."""
+    """Compute room and virtual free capacity of rows from their other columns."""
     cdef Py_ssize_t i
     for i in range(rows.shape[0]):
         check_block(block, rows[i])
@@ -101,8 +102,8 @@ def place(Columns columns not None, double[:, ::1] block not None, list rankings
           int64_t[:, ::1] out_counts not None):
     """Place volume i of ``sizes[i]`` GiB by ranking ``which[i]``, one after the other, each seeing those before it.
 
-    ``out_row[i]`` is the pool, -1 if none passed. ``out_counts[i]`` gets the rows by first refusing stage, as many stages as it is
-    wide. The block must be the one that the columns are attached to.
+    ``out_row[i]`` is the pool, -1 if none passed. ``out_counts[i]`` gets the rows by first refusing stage, as many
+    stages as it is wide. The block must be the one that the columns are attached to.
     """
     cdef Py_ssize_t i, k, n = which.shape[0], width = out_counts.shape[1]
     cdef int64_t counts[STAGES]

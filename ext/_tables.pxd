@@ -19,10 +19,10 @@ cdef class NameTable:
     cdef int32_t fill                  # ids handed out, freed ones included
     cdef int32_t live                  # names
     cdef int32_t last_freed            # the next add's id, -1 none
-    cdef name_t* arena                 # the names, in the order of their coming
+    cdef name_t* arena                 # the names, in order of insertion
     cdef int64_t arena_room
     cdef int64_t arena_fill
-    cdef int64_t garbage               # of the arena's fill, what no id has any more
+    cdef int64_t garbage               # bytes of the arena that no id uses
     cdef name_slot_t* slots            # linear probing, no tombstones
     cdef uint64_t mask                 # slots - 1, a power of two less one
 

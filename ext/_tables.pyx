@@ -1,8 +1,8 @@
 """Hash tables without an object per entry: names to dense ids (NameTable), uuids to values (UuidTable); uuids in text.
 
-Answers depend on what was put in and in which order, never on a seed, an address or the time. Hashes are keyed by a random
-secret of the process, so that callers cannot choose names or uuids that collide.
-tables_py.py is the obvious twin; both are tested to agree call by call.
+Answers depend on the inserted values and their order, never on a seed, an address or the time. Hashes are keyed by a
+random secret of the process, so that callers cannot choose names or uuids that collide. tables_py.py is the pure-Python
+twin; tests compare them call by call.
 """
 
 from cpython.number cimport PyNumber_Index
@@ -122,7 +122,7 @@ cdef class NameTable:
         self.slots[at].taken_by = <uint32_t>(place + 1)
 
     cdef void unlink(self, int32_t id) noexcept nogil:
-        """Take the name's slot out and close the gap, so that no probe ever meets a hole before its slot."""
+        """Remove the name's slot and close the gap, so that no probe meets an empty slot before its own."""
         cdef uint32_t taken_by = <uint32_t>(self.places[id] + 1)
         cdef uint64_t hole = self.tag_at(self.places[id]) & self.mask
         cdef uint64_t at
@@ -176,7 +176,7 @@ cdef class NameTable:
         return 0
 
     cdef int reserve_text(self, int64_t length) except -1:
-        """Room in the arena for one more name of at most that many bytes."""
+        """Reserve space in the arena for one more name of at most that many bytes."""
         cdef int64_t room = self.arena_fill + entry_size(length)
         cdef void* block
         if room <= self.arena_room:
@@ -202,7 +202,7 @@ cdef class NameTable:
         self.arena_fill += entry_size(length)
 
     cdef void forget(self, int32_t id) noexcept nogil:
-        """The id's bytes are needed no more."""
+        """Mark the bytes of an id as garbage."""
         cdef int64_t place = self.places[id]
         cdef int64_t size = entry_size(self.arena[place].length)
         if place + size == self.arena_fill:
@@ -211,7 +211,7 @@ cdef class NameTable:
             self.garbage += size
 
     cdef void compact(self) noexcept nogil:
-        """Drop the garbage once it is half the arena, and so at a constant cost per byte that became garbage."""
+        """Compact the arena once half of it is garbage: constant cost per byte of garbage."""
         cdef int64_t place, size, to = 0, room = self.arena_fill - self.garbage + SLOTS
         cdef int32_t id
         cdef uint64_t at
@@ -282,7 +282,7 @@ cdef class NameTable:
         for i in range(count):
             length = unpadded_bytes(text, size)
             if not is_ascii(text, length):
-                PyUnicode_DecodeUTF8(text, length, NULL)   # raises where it is none
+                PyUnicode_DecodeUTF8(text, length, NULL)   # raises if it is not text
             self.reserve_text(length)
             memcpy(self.open(self.fill + <int32_t>i), text, length)
             self.close(self.fill + <int32_t>i, length)
@@ -472,9 +472,9 @@ cdef class NameTable:
         self.compact()
 
     def to_arrays(self):
-        """Its whole state: ``lengths`` by id (-1: freed), ``text`` in order of the ids, ``free``, the last freed last.
+        """The whole state: ``lengths`` by id (-1: freed), ``text`` in order of the ids, ``free``, the last freed last.
 
-        Equal tables give equal arrays, whatever their past. O(n) for n ids.
+        Equal tables give equal arrays, whatever their history. O(n) for n ids.
         """
         cdef int64_t total = 0, at = 0
         cdef int32_t id
@@ -503,7 +503,7 @@ cdef class NameTable:
 
     @staticmethod
     def from_arrays(arrays):
-        """The table that ``to_arrays`` described; ValueError for what no table can be. O(n) for n ids."""
+        """The table that ``to_arrays`` described; ValueError for arrays that describe no table. O(n) for n ids."""
         cdef const int32_t[::1] length = column(arrays, "lengths", np.int32)
         cdef const uint8_t[::1] text = column(arrays, "text", np.uint8)
         cdef const int32_t[::1] freed = column(arrays, "free", np.int32)
@@ -670,7 +670,7 @@ cdef class UuidTable:
         return self.find(hi, lo)
 
     def add(self, uuid, Py_ssize_t value):
-        """Put in a new uuid; KeyError if it is present, ValueError for a negative value. O(1), amortised."""
+        """Insert a new uuid; KeyError if it is present, ValueError for a negative value. O(1), amortised."""
         cdef uint64_t hi = 0, lo = 0
         if value != <int32_t>value:
             raise OverflowError(f"{value} is no int32")
@@ -682,7 +682,7 @@ cdef class UuidTable:
             raise KeyError(uuid_text(hi, lo))
 
     def pop(self, uuid):
-        """Take the uuid out and answer its value; KeyError if it is absent. O(1)."""
+        """Remove the uuid and return its value; KeyError if it is absent. O(1)."""
         cdef uint64_t hi = 0, lo = 0
         parse_uuid_str(uuid, &hi, &lo)
         cdef int value = self.remove(hi, lo)
@@ -691,7 +691,7 @@ cdef class UuidTable:
         return value
 
     def add_many(self, const uint64_t[:, ::1] uuids, const int32_t[::1] values):
-        """Put in new uuids, (hi, lo) a row, or none of them: KeyError with the first that is present or comes twice.
+        """Insert new uuids, (hi, lo) a row, all or none: KeyError with the first that is present or repeated.
 
         O(k) for k uuids, amortised.
         """
@@ -776,7 +776,8 @@ def parse_many(uuids):
 
 
 def make_many(seed, Py_ssize_t first, Py_ssize_t count):
-    """(count, 2) uint64: uuids number ``first``, ``first + 1``, ... of the seed's endless sequence, as of version 4.
+    """(count, 2) uint64: uuids number ``first``, ``first + 1``, ... of the sequence of a seed, in the form of version
+    4.
 
     Uuid i is elements 2i and 2i + 1 of splitmix64 from a state that is itself mixed from the seed. O(count).
     """

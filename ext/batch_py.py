@@ -1,4 +1,4 @@
-"""The obvious twin of _batch.pyx: one call of the other twins per guest."""
+"""The pure-Python twin of _batch.pyx: one call of the other twins per guest."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ NOT_A_HOST: Final = 255
 BUILDING: Final = 1
 """Counted among its host's io operations."""
 REPORTED: Final = 2
-"""Known from a host report; holds no allocation of ours."""
+"""Known from a host report; holds no allocation."""
 SEEN: Final = 4
 """Named by a host report since it was claimed."""
 UNCOUNTED: Final = 8

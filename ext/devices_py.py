@@ -1,4 +1,4 @@
-"""The obvious twin of _devices.pyx: nodes are scored by the devices on them, and filled one request at a time."""
+"""The pure-Python twin of _devices.pyx: nodes are scored by the devices on them, and filled one request at a time."""
 
 from __future__ import annotations
 

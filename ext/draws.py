@@ -1,7 +1,7 @@
 """Random choices from a seed, equal in the kernels (csrc/draws.h) and in Python's scan.
 
-A seed's words are splitmix64's. A number below n is the whole part of word * n / 2**64: each is as likely as the next
-but for one part in 2**32 at most, for any n that rows can have.
+A seed's words are splitmix64's. A number below n is the integer part of word * n / 2**64: probabilities differ by at
+most one part in 2**32 for any n below 2**32.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The obvious twin of _fleet.pyx: the same answers and errors from lists and dicts, to test the kernel against."""
+"""The pure-Python twin of _fleet.pyx: the same answers and errors from lists and dicts, to test the kernel against."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def checked(array: npt.NDArray[Any], dtype: type[np.generic], ndim: int) -> npt.
 
 
 class Columns:
-    """placement/'s column arrays, and the log, shapes, consumers and server groups beside them; see the kernel."""
+    """The column arrays of placement/, and log, shapes, consumers and server groups; see the kernel."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -121,7 +121,7 @@ class Columns:
         self.host, self.class_of, self.generation, self.first = host, class_of, generation, first
 
     def set_rows(self, rows: int) -> None:
-        """Say how many rows exist. Shrinking is for undoing a growth."""
+        """Set the number of rows. Shrinking is for undoing a growth."""
         if not 0 <= index(rows) <= self.capacity:
             raise ValueError("rows beyond the capacity")
         self.rows = index(rows)
@@ -257,7 +257,7 @@ class Columns:
         self._log.append(found.row)
 
     def set_consumer(self, consumer: int, shape: int, flags: int) -> None:
-        """Say what a consumer takes and its flags. Columns stay as they are: the caller accounts for the difference."""
+        """Set a consumer's shape and flags. Columns are not changed: the caller accounts for the difference."""
         found = self._consumer(consumer)
         if shape >= 0:
             self.check_shape(shape)

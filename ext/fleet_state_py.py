@@ -1,4 +1,4 @@
-"""The obvious twin of _fleet_state.pyx."""
+"""The pure-Python twin of _fleet_state.pyx."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def consumers(columns: Columns) -> dict[str, npt.NDArray[Any]]:
 
 
 def set_consumers(columns: Columns, **arrays: npt.NDArray[Any]) -> None:
-    """Give columns that never had a consumer those that ``consumers`` told of; see the kernel."""
+    """Restore the consumers that ``consumers`` returned; see the kernel."""
     n = len(checked(arrays["row"], np.int32, 1))
     if columns._consumers:
         raise ValueError("the columns have consumers")

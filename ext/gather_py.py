@@ -1,4 +1,4 @@
-"""The obvious twin of _gather.pyx."""
+"""The pure-Python twin of _gather.pyx."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The obvious twin of _packing.pyx."""
+"""The pure-Python twin of _packing.pyx."""
 
 from __future__ import annotations
 

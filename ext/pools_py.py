@@ -1,4 +1,4 @@
-"""The obvious twin of _pools.pyx: Python's own round, one call of the other twins per volume."""
+"""The pure-Python twin of _pools.pyx: Python's own round, one call of the other twins per volume."""
 
 from __future__ import annotations
 

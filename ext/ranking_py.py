@@ -254,7 +254,7 @@ class Ranking:
         return group.policy == ANTI_AFFINITY and group.members.get(row, 0) >= group.at_most
 
     def _heeded(self, group: int) -> Group | None:
-        """The guest's server group; None where it has no members yet, or a policy that nobody looks at."""
+        """The guest's server group; None where it has no members yet, or a policy that no rule reads."""
         if group < 0:
             return None
         self.columns.check_group(group)

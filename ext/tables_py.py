@@ -1,4 +1,4 @@
-"""The obvious twin of _tables.pyx: the same answers and errors from dicts and lists, to test the kernel against."""
+"""The pure-Python twin of _tables.pyx: the same answers and errors from dicts and lists, to test the kernel against."""
 
 from __future__ import annotations
 
@@ -140,9 +140,9 @@ class NameTable:
         del self._names[span:]
 
     def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """Its whole state: ``lengths`` by id (-1: freed), ``text`` in order of the ids, ``free``, the last freed last.
+        """The whole state: ``lengths`` by id (-1: freed), ``text`` in order of the ids, ``free``, the last freed last.
 
-        Equal tables give equal arrays, whatever their past. O(n) for n ids.
+        Equal tables give equal arrays, whatever their history. O(n) for n ids.
         """
         texts = [None if name is None else name.encode() for name in self._names]
         return {
@@ -224,7 +224,7 @@ class UuidTable:
         return self._values.pop(words)
 
     def add_many(self, uuids: npt.NDArray[np.uint64], values: npt.NDArray[np.int32]) -> None:
-        """Put in new uuids, (hi, lo) a row, or none of them: KeyError with the first that is present or comes twice.
+        """Insert new uuids, (hi, lo) a row, all or none: KeyError with the first that is present or repeated.
 
         O(k) for k uuids, amortised.
         """

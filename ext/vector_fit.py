@@ -51,9 +51,9 @@ def load_of(
 
 
 def mean_load(loads: Iterable[tuple[int, Load]]) -> Pair:
-    """Mean of used / capacity over all hosts of a fleet, which come with their rows in order; 1 where there is none.
+    """Mean of used / capacity over all hosts of a fleet, given in the order of their rows; 1 without hosts.
 
-    Row i is added to sum i % 8, and these eight are added up at the end: eight at a time, and always alike.
+    Row i is added to partial sum i % 8, and the eight partial sums are added at the end, always in the same order.
     """
     cpus, memory, hosts = [0.0] * LANES, [0.0] * LANES, 0
     for row, (capacity, used) in loads:

@@ -51,7 +51,7 @@ def create_flavor(
     projects: For = None,
     remote: Remote = LOCAL,
 ) -> int:
-    """Keep a flavor, for all projects or for some with all below them. Memory and SWAP in MiB, disks in GiB."""
+    """Store a flavor, for all projects, or for some and their descendants. Memory and SWAP in MiB, disks in GiB."""
     size = {"vcpus": vcpus, "memory_mb": memory_mb, "root_gb": root_gb, "ephemeral_gb": ephemeral_gb, "swap": swap}
     kept = {"name": name, **size, "extra_specs": dict(map(pair, extra_spec or ()))}
     return remote.do("create_flavor", {"flavor": kept, "projects": projects or []}, f"flavor {name} created")
@@ -59,7 +59,7 @@ def create_flavor(
 
 @flavor.command(name="delete")
 def delete_flavor(name: str, *, remote: Remote = LOCAL) -> int:
-    """Keep a flavor no more; guests that were placed with it stay as they are."""
+    """Delete a flavor. Guests that were placed with it are not changed."""
     return remote.do("delete_flavor", {"name": name}, f"flavor {name} deleted")
 
 
@@ -101,7 +101,7 @@ def create_image(
     projects: For = None,
     remote: Remote = LOCAL,
 ) -> int:
-    """Keep an image, for all projects or for some with all below them."""
+    """Store an image, for all projects, or for some and their descendants."""
     kept = {"id": image_id, "disk_format": disk_format, "properties": dict(map(pair, image_property or ()))}
     values = {"name": name, "image": kept, "projects": projects or []}
     return remote.do("create_image", values, f"image {name} created")
@@ -109,5 +109,5 @@ def create_image(
 
 @image.command(name="delete")
 def delete_image(name: str, *, remote: Remote = LOCAL) -> int:
-    """Keep an image no more; guests that were placed with it stay as they are."""
+    """Delete an image. Guests that were placed with it are not changed."""
     return remote.do("delete_image", {"name": name}, f"image {name} deleted")

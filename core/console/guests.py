@@ -60,8 +60,8 @@ def begin_move(
     ask: Asked = SMALL,
     remote: Remote = LOCAL,
 ) -> int:
-    """Claim a new place for an instance and keep the old one until ``confirm`` or ``revert``. It is judged by what was
-    asked when it was placed; a resize says the new size."""
+    """Claim a new place for an instance and keep the old one until ``confirm`` or ``revert``. The request is the one it
+    was placed with; a resize names the new size."""
     with remote.client() as client:
         request = None if ask == SMALL else ask.asked(client.call("instance", {"uuid": uuid}))
         values = {"uuid": uuid, "kind": kind, "expires_in": expires_in, "on_expiry": on_expiry, "request": request}

@@ -130,7 +130,7 @@ def enable(name: str, *, remote: Remote = LOCAL) -> int:
 
 @host.command(name="disable")
 def disable(name: str, *, reason: str = "", remote: Remote = LOCAL) -> int:
-    """Have a host take no new guests."""
+    """Disable a host: it takes no new guests."""
     values = {"name": name, "disabled": True, "disabled_reason": reason}
     return remote.do("set_service", values, f"{name} disabled")
 
@@ -204,7 +204,7 @@ def list_pools(*, remote: Remote = LOCAL) -> int:
 
 @pool.command(name="create")
 def create_pool(name: str, *hosts: str, exclusive: bool = False, remote: Remote = LOCAL) -> int:
-    """Make a pool of hosts. On an EXCLUSIVE one's hosts only those may place whom it is granted to."""
+    """Make a pool of hosts. The hosts of an EXCLUSIVE pool take guests only of those it is granted to."""
     values = {"id": name, "hosts": hosts, "exclusive": exclusive}
     return remote.do("create_pool", values, f"pool {name} created")
 

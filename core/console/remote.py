@@ -166,7 +166,7 @@ class Asked:
         )
 
     def asked(self, guest: InstanceDetail | None = None) -> commands.Asked:
-        """The request as it is sent, with the flavor and image that are named instead of what they are."""
+        """The request as it is sent: a named flavor or image by its name."""
         if self._names_flavor:
             guest = None if guest is None else structs.replace(guest, resources={}, elsewhere={})
         sent = commands.asked(self.request(guest))
@@ -202,7 +202,7 @@ class Asked:
 
 
 def pair(text: str) -> tuple[str, str]:
-    """A NAME=VALUE. InvalidValue if it is none."""
+    """Parse NAME=VALUE. InvalidValue if it is malformed."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise InvalidValue(f"{text!r} is not NAME=VALUE", field="extra_spec, image_property or hint")

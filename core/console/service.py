@@ -62,7 +62,7 @@ def back_up(folder: Path, *, remote: Remote = LOCAL) -> int:
 
 @status.default
 def show_status(*, remote: Remote = LOCAL) -> int:
-    """How the service is, who you are to it, and for readers of the cloud how full it is."""
+    """State of the service, your identity there and, for readers of the cloud, its capacity and usage."""
     from .hosts import capacity_lines
 
     with remote.client() as client:

@@ -46,8 +46,8 @@ class InMemory:
 
 @dataclass
 class Api:
-    """The API on one model. ``clock`` gives seconds since the epoch, ``new_uuid`` the uuids of providers that come
-    without one; both are arguments so that a test can be exact."""
+    """The API on one model. ``clock`` gives seconds since the epoch, ``new_uuid`` the uuids of providers created
+    without one; both are arguments so that tests are exact."""
 
     model: PlacementModel
     writer: Writer
@@ -94,7 +94,7 @@ class Api:
             refusal = error
         except HostlerError as error:
             refusal = as_http(error)
-        except Exception:  # a fault of ours must cost one request only
+        except Exception:  # a fault in the code must fail this request only
             exchange.problem = traceback.format_exc()
             refusal = HttpError(500)
         kind, body = error_body(refusal, _accept(request), request.request_id, exchange.minor)

@@ -72,7 +72,7 @@ class StaticTokens:
 
 
 def authenticator(config: PlacementConfig) -> Authenticator | None:
-    """The way that the configuration asks for; None where everybody may do everything."""
+    """The configured method; None if every request is allowed everything."""
     if config.auth == "noauth2":
         return TrustedHeaders()
     if config.auth == "static":

@@ -70,9 +70,9 @@ class Keystone(Table, frozen=True):
     www_authenticate_uri: str = ""
     """What 401 answers name; auth_url if empty."""
     token_cache_seconds: float = 300.0
-    """How long an answer is believed, so also how long a revoked token may still be good; 0: each is asked about."""
+    """How long a validation is cached, which is also how long a revoked token may still be accepted; 0: not cached."""
     service_token_roles: tuple[str, ...] = ("service",)
-    """Roles of a service whose own token makes a user's expired one good, for work that takes long."""
+    """Roles of services whose own valid token makes a user's expired token acceptable, for long operations."""
     timeout_seconds: float = 10.0
 
 
@@ -117,7 +117,7 @@ class PlacementConfig(Table, frozen=True):
     """True: trees are in random order, different for each request, so that clients with a limit do not all get the same
     hosts; the order within a tree is fixed."""
     randomize_seed: int = 0
-    """Of that chance: the n-th such request since the start draws its order from this and n."""
+    """Seed of that order: the n-th such request since the start derives its order from the seed and n."""
     limits: Limits = Limits()
     tokens: tuple[StaticToken, ...] = ()
     keystone: Keystone = Keystone()

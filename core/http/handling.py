@@ -14,10 +14,10 @@ from .messages import Request
 
 
 class Writer(Protocol):
-    """Where commands go: carried out one after the other, each answered when it is durable."""
+    """Executes commands one after the other; each is answered when it is durable."""
 
     async def submit(self, command: PlacementCommand) -> Any:
-        """The command's result. Raises what the model refuses it with, and what keeps it from being carried out."""
+        """The command's result. Raises the model's refusal, or the error that prevented its execution."""
 
 
 class Handling(Protocol):
@@ -31,10 +31,10 @@ class Handling(Protocol):
 
     @property
     def new_uuid(self) -> Callable[[], str]:
-        """Makes the uuids of providers that come without one."""
+        """Generates the uuids of providers created without one."""
 
     def next_seed(self) -> tuple[int, int]:
         """Seed of the next random order: the configured one, and how many were drawn before."""
 
     def authorize(self, request: Request, rule: str, project: str | None) -> None:
-        """Raise HttpError 403 unless the sender may do what ``rule`` names to things of ``project``."""
+        """Raise HttpError 403 unless policy ``rule`` allows the sender to act on resources of ``project``."""

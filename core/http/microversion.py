@@ -1,4 +1,4 @@
-"""Which microversion of the Placement API a request speaks: ``1.minor``, minor from 0 to 39."""
+"""Negotiation of the microversion of the Placement API: ``1.minor``, minor from 0 to 39."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what: the rules of the Placement API, judged by oslo.policy, with a file of the operator's own beside."""
+"""Access rules of the Placement API, evaluated by oslo.policy, and the operator's policy file that overrides them."""
 
 from __future__ import annotations
 
@@ -120,7 +120,8 @@ def _checked(file: str) -> str | None:
 
 
 def _defaults() -> list[policy.RuleDefault]:
-    """The built-in rules. The older rule of each, role admin, counts beside it unless enforce_new_defaults is set."""
+    """The built-in rules. The deprecated rule of each, role admin, is accepted as well unless enforce_new_defaults is
+    set."""
     older = policy.DeprecatedRule(
         name="rule:admin_api",
         check_str="role:admin",

@@ -41,8 +41,8 @@ def settled(
 
 
 def with_auth(config: PlacementConfig, *, insecure: bool) -> PlacementConfig:
-    """The settings, checked, with the way to authenticate that is the default: ``none`` on loopback addresses. Raises
-    InvalidValue, also where other machines reach what believes everybody, unless ``insecure``."""
+    """The settings, checked, with the default method of authentication: ``none`` on loopback addresses. InvalidValue
+    for bad settings, and unless ``insecure`` for an API that other machines reach without authentication."""
     host, _ = address(config.listen)
     if not config.auth:
         if not is_loopback(host):

@@ -43,7 +43,7 @@ class AsyncioThread:
         return result
 
     def stop(self) -> None:
-        """End the loop and its thread. Nothing may be running any more."""
+        """End the loop and its thread. Nothing may be running in it."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()

@@ -314,7 +314,7 @@ class Journal:
         return first
 
     async def sync_record(self) -> None:
-        """Have the record of what is durable, which outlives the process in any case, outlive the machine too."""
+        """Sync the record of what is durable to disk: it survives the process anyway, then also the machine."""
         if self.under_way is not None:
             await self._files(self.under_way.sync)
 

@@ -1,10 +1,9 @@
-"""What a process was carrying out when it died: a few numbers in a shared memory mapping of a file, which outlives the
-process (not the machine), and the commands that were set apart because they killed it.
+"""The commands that a process was executing when it died: a few numbers in a shared memory mapping of a file, which
+outlives the process (not the machine), and the commands that were set apart because they killed it.
 
-Commands are durable before they are carried out, so one that kills the process (out of memory, a fault of a kernel)
-would kill each start after it as well. A start that finds commands under way at the last death tries them in a child
-first; one that kills the child too is set apart: it counts as refused from then on, in each replay.
-"""
+Commands are durable before they are executed, so one that kills the process (out of memory, a fault of a kernel) would
+kill each start after it as well. A start that finds commands under way at the last death tries them in a child first;
+one that kills the child too is set apart: it counts as refused from then on, in each replay."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ _LENGTH: Final = _LAYOUT.size + _NUMBER.size
 
 
 class CommandSetApart(HostlerError):
-    """The command killed the process and was not carried out; the log and set-apart.jsonl in the data folder say so."""
+    """The command killed the process and was not executed; the log and set-apart.jsonl in the data folder say so."""
 
     code = "set_apart"
 
@@ -45,7 +44,7 @@ class Apart(msgspec.Struct, frozen=True):
 
 
 class UnderWay:
-    """Commands that are being carried out. Every change is a few bytes of memory."""
+    """The commands that are executing. Every change is a few bytes of memory."""
 
     def __init__(self, folder: Path) -> None:
         """StorageFailed if the file cannot be used."""
@@ -76,12 +75,12 @@ class UnderWay:
         _LAYOUT.pack_into(self._map, 0, _MAGIC, self._first, self._last, trial)
 
     def begin(self, first: int, last: int) -> None:
-        """Commands are being carried out from now on. O(1)."""
+        """Record that commands begin to execute. O(1)."""
         self._first, self._last = first, last
         self._put(0)
 
     def end(self) -> None:
-        """They have been carried out. O(1)."""
+        """Record that they have been executed. O(1)."""
         self._first = self._last = 0
         self._put(0)
 

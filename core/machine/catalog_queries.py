@@ -84,7 +84,7 @@ def image(state: ServiceState, user: str, query: ShowImage) -> ImageLine:
 def _shown(
     state: ServiceState, user: str, kept: Mapping[str, KeptThing], project: str | None
 ) -> list[tuple[str, KeptThing]]:
-    """What a user may see of what is kept, by name; of a project, what it may use."""
+    """Stored flavors or images that a user may see, by name; for a project, those that it may use."""
     tenants = state.tenants
     if project is not None:
         tenants.require(user, "reader", project_scope(project))
@@ -99,7 +99,7 @@ def _shown(
 
 
 def _named(kind: str, name: str, found: Mapping[str, Line]) -> Line:
-    """One of what the user may see; UnknownName, with suggestions of these alone."""
+    """One that the user may see. UnknownName, which suggests only names that the user may see."""
     if name not in found:
         raise UnknownName.among(kind, name, found, field="name")
     return found[name]

@@ -1,4 +1,4 @@
-"""Commands on hosts, providers and server groups carried out on an engine's fleet."""
+"""Executes commands on hosts, providers and server groups on an engine's fleet."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from .report_columns import reports_of
 
 
 def edit(engine: Engine, command: EngineCommand, now: float) -> Any:
-    """Carry out a command on hosts, providers or groups at a time; what the fleet answers, as a plain value.
+    """Execute a command on hosts, providers or groups at a time; returns the answer of the fleet as a plain value.
     HostlerError, with nothing changed, if it is refused."""
     fleet = engine.fleet
     match command:

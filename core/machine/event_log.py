@@ -69,7 +69,7 @@ class _Placed(msgspec.Struct, frozen=True, gc=False):
 
 
 class History:
-    """Events of the last commands, without holes. An observer of the writer, and of what it replays."""
+    """Events of the last commands, without gaps. An observer of the writer, and of what it replays."""
 
     def __init__(self, machine: ServiceMachine, kept: int = KEPT) -> None:
         self._machine, self._kept = machine, kept

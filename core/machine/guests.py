@@ -408,7 +408,7 @@ def replace(state: ServiceState, uuid: str, given: Asked | None, now: float, *, 
 
 
 def change_groups(state: ServiceState, command: AddServerGroup | RemoveServerGroup, now: float) -> None:
-    """Keep a server group, or one no more; those of a project count as its own."""
+    """Add or remove a server group; a group of a project counts towards its limit."""
     tenants, usage, owners = state.tenants, state.usage, state.group_owners
     if isinstance(command, AddServerGroup):
         project = command.project_id

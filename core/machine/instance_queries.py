@@ -57,7 +57,7 @@ def many_instances(state: ServiceState, query: Instances) -> bool:
 
 
 def instances(state: ServiceState, user: str, query: Instances) -> list[InstanceLine]:
-    """The answer. NotAllowed for a project that the user may not read; InvalidValue if ``after`` is no uuid. What is
+    """The answer. NotAllowed for a project that the user may not read; InvalidValue if ``after`` is not a uuid. What is
     not known has no instances. O(instances), vectorised, and the page."""
     fleet, everything = state.fleet, state.tenants.role(user, CLOUD) >= RANK["reader"]
     if query.project is not None:

@@ -54,7 +54,7 @@ class KeptRequests:
             self.keep((uuid,), before)
 
     def forget(self, uuids: Iterable[str]) -> None:
-        """Guests are gone. O(guests)."""
+        """Drop the requests of removed guests. O(guests)."""
         for uuid in uuids:
             self.moving.pop(uuid, None)
             index = self.of_guest.pop(uuid, None)

@@ -97,7 +97,7 @@ class ServiceMachine:
     # carrying out
 
     def apply(self, command: Order) -> Any:
-        """Carry out an order. HostlerError, with nothing changed, if it is malformed, not allowed, or refused."""
+        """Execute an order. HostlerError, with nothing changed, if it is malformed, not allowed, or refused."""
         return finished(self._steps(command))
 
     def _steps(self, command: Order) -> Generator[None, None, Any]:

@@ -1,4 +1,4 @@
-"""The Placement API's writes carried out on the state of the service, with usage counted."""
+"""Executes the Placement API's writes on the state of the service and counts usage."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class ShowDrift(Query, frozen=True):
 
 
 class ShowUsage(Query, frozen=True):
-    """What a domain or project uses, with all below it, and its limits. For its readers."""
+    """Usage of a domain or project, including its descendants, and its limits. For its readers."""
 
     scope: str
 
@@ -176,7 +176,7 @@ class InstanceDetail(msgspec.Struct, frozen=True, kw_only=True):
 
 class DriftLine(msgspec.Struct, frozen=True):
     """A host that differs from what its guests take: usage without a consumer in vCPUs, MiB and GiB, what it holds
-    beyond its capacity by resource class, and instances that hold an allocation and that the host has no more."""
+    beyond its capacity by resource class, and instances that hold an allocation but are no longer on the host."""
 
     node: str
     unexplained_vcpus: int

@@ -17,7 +17,7 @@ class Machine(Protocol[Command, Result]):
     """A deterministic state machine: the same commands in the same order make the same state and the same answers."""
 
     def apply(self, command: Command) -> Result:
-        """Carry out a command. HostlerError refuses it, and then nothing has changed."""
+        """Execute a command. A HostlerError refuses it and leaves the state unchanged."""
 
     def encode(self, command: Command) -> bytes:
         """The command as the journal holds it."""

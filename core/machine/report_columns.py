@@ -25,7 +25,7 @@ _NESTED: Final = frozenset({"aggregates", "service", "numa_topology", "pci_pools
 
 
 def reports_of(command: ReportHosts, now: float) -> tuple[HostReport, ...]:
-    """Reports out of columns. InvalidValue or UnknownName for what no report has. O(hosts)."""
+    """Reports out of columns. InvalidValue or UnknownName for fields that a report does not have. O(hosts)."""
     each, same = command.each, command.same
     lengths = {len(column) for column in each.values()}
     if len(lengths) > 1:

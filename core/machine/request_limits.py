@@ -1,6 +1,6 @@
 """How much one request or call may ask for, checked before a command is queued, and what it will cost, about.
 
-Neither has a part in what a command does: commands in a journal are carried out whatever the limits are now.
+Neither affects what a command does: commands in a journal are executed regardless of the present limits.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..engine_commands import (
 
 PART_REQUESTS: Final = 1_024
 PART_SHAPES: Final = 8
-"""Requests, and different specs among them, of a ``place_many`` that are carried out as one command."""
+"""Requests, and different specs among them, of a ``place_many`` that are executed as one command."""
 PLACE_COST: Final = 15
 """Microseconds of one more placement of a known spec."""
 SHAPE_COST_PER_HOST: Final = 0.4
@@ -50,7 +50,7 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     instances: int = 100
     """Of one request, placed all or none."""
     requests: int = 20_000
-    """Of one ``place_many``; carried out in parts of up to 1,024 requests and 8 different specs."""
+    """Of one ``place_many``; executed in parts of up to 1,024 requests and 8 different specs."""
     alternates: int = 100
     """Of one request."""
     spec_bytes: int = 64 << 10

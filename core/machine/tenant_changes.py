@@ -11,7 +11,7 @@ from .state import ServiceState
 
 
 def change_tenants(state: ServiceState, command: Any, now: float, rules: int) -> None:
-    """Carry out a command. HostlerError, with nothing changed, if it is refused."""
+    """Execute a command. HostlerError, with nothing changed, if it is refused."""
     tenants, pools = state.tenants, state.pools
     match command:
         case c.CreateDomain():

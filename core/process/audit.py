@@ -1,6 +1,6 @@
-"""The audit log: who gave which command when, on what, and how it ended; a line of JSON each, in files beside the
-journal. The journal is what counts: after a crash the recovery writes the lines that are missing, and ``hostler audit``
-rebuilds all lines from a journal."""
+"""The audit log: who gave which command when, on what, and its outcome, one line of JSON each, in files beside the
+journal. The journal is authoritative: after a crash, recovery writes the missing lines, and ``hostler audit`` rebuilds
+all lines from a journal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TAIL_BYTES: Final = 1 << 20
 FLUSH_SECONDS: Final = 5.0
 GATHER_SECONDS: Final = 0.05
 POLL_SECONDS: Final = 2.0
-"""After which the thread looks for lines that it was not told of."""
+"""Interval at which the thread looks for lines without having been notified."""
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -105,7 +105,7 @@ class AuditLog:
         self.last = min(self.last, sequence)
 
     def replayed(self, sequence: int, order: Order, outcome: Any) -> None:
-        """Take a command in that a recovery carries out again, in the recovery's thread: waits for the file."""
+        """Record a command that recovery replays, in recovery's thread: waits for the file."""
         if len(self._waiting) >= QUEUE_LINES // 2:
             self.flush()
         self(sequence, order, outcome)

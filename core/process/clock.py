@@ -1,4 +1,4 @@
-"""The wall clock, kept honest by a clock that cannot be set: one wrong reading is not believed.
+"""The wall clock, checked against a clock that cannot be set, so that a single wrong reading has no effect.
 
 Time goes by as CLOCK_BOOTTIME does (suspension included) from the wall time at the start. A wall clock that drifts is
 followed by at most STEP_SECONDS at a time; one that jumps further only once it has said the same for CONFIRM_SECONDS.
@@ -34,25 +34,25 @@ class HonestClock:
         self._wall, self._steady = wall, steady
         self._offset = wall() - steady()
         self._jump: tuple[float, float] | None = None
-        """The offset after a jump that is not believed yet, and when (steady clock) it was first seen."""
+        """The offset after a jump that is not followed yet, and when (steady clock) it was first seen."""
         self.jumps = self.followed = 0
 
     def __call__(self) -> float:
         return self.read()[0]
 
     def read(self) -> tuple[float, float]:
-        """(the time that is believed, what the wall clock says)."""
+        """(the checked time, the reading of the wall clock)."""
         wall, steady = self._wall(), self._steady()
         self._follow(wall - steady, steady)
         return steady + self._offset, wall
 
     def latest(self) -> float:
-        """The later of the time that is believed and the wall clock's: what expires is judged by that."""
+        """The later of the checked time and the wall clock's reading, which decides whether a token has expired."""
         return max(self.read())
 
     @property
     def disagreement(self) -> float:
-        """Seconds by which the wall clock is ahead of the time that is believed (negative: behind)."""
+        """Seconds by which the wall clock is ahead of the checked time (negative: behind)."""
         believed, wall = self.read()
         return wall - believed
 

@@ -58,7 +58,7 @@ HARD_STOP_SECONDS: Final = 5.0
 """From the signal to stop at once to the end of the process, if its disk hangs so that tasks cannot end."""
 PROGRESS_SECONDS: Final = 1.0
 RECORD_SECONDS: Final = 1.0
-"""So much of what was acknowledged may go unnoticed if the machine dies and its disk lost it all the same."""
+"""Interval after which a loss of acknowledged commands, by a machine whose disk loses synced data, is noticed."""
 
 log = logging.getLogger("hostler.daemon")
 
@@ -173,7 +173,7 @@ class Daemon:
         notify("READY=1")
 
     def _take_certificates(self, context: ssl.SSLContext | None) -> None:
-        """Have connections from now on use the certificates that were read; those that are open go on as they are."""
+        """Use the certificates that were read for new connections; open connections keep theirs."""
         if self._server is not None and self._server.tls is not None and context is not None:
             self._server.tls = context
 
@@ -300,7 +300,7 @@ class Daemon:
         return audit
 
     def _told_of_replays(self, history: History, audit: AuditLog | None) -> Replayed[Order, Any]:
-        """The history of events and, where its last lines are missing, the audit log are told of what is replayed."""
+        """Passes replayed commands to the history of events and, from its last line on, to the audit log."""
         remembered = self.health.expected - KEPT
         audited = audit.last if audit is not None and audit.last else sys.maxsize
 

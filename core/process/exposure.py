@@ -12,7 +12,7 @@ from ..http.hooks.config import HooksConfig
 from ..rpc.addresses import Address
 
 OPEN: Final = ("", "none", "noauth2")
-"""Ways of the Placement API to authenticate that believe everybody; left out, it is none."""
+"""Methods of the Placement API that authenticate nothing; the default is ``none``."""
 MEANT: Final = "or say --insecure, if that is meant"
 
 
@@ -38,7 +38,7 @@ def exposures(
 
 
 def is_exposed(config: PlacementConfig) -> bool:
-    """True if the Placement API believes everybody, and other machines can reach it."""
+    """True if the Placement API authenticates nothing and other machines can reach it."""
     return config.auth in OPEN and _is_elsewhere(config.listen)
 
 

@@ -202,7 +202,7 @@ class BlockingClient(Caller):
         except _WAIT:
             return 0
         except OSError:
-            # Why the server does not read any more may be waiting to be read.
+            # The reason why the server stopped reading may be in the socket's buffer.
             return 0
 
     def _receive(self, made: socket.socket, wire: Wire) -> list[Answer] | None:

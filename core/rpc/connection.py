@@ -35,7 +35,7 @@ TURN_BYTES: Final = 64 << 10
 the same seed must do the same again.)"""
 _CREDENTIALS: Final = struct.Struct("3i")
 LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError)
-"""What a connection raises when it is no more (an SSLError is an OSError)."""
+"""Errors of a connection that is closed or broken (an SSLError is an OSError)."""
 
 SAY_SECONDS: Final = 60.0
 """Between two log lines about peers who have not authenticated."""

@@ -38,7 +38,7 @@ class Hello(Params, frozen=True):
 
 
 class Status(Params, frozen=True):
-    """How the service is, and who you are to it. Open to all; unauthenticated peers learn ``ready`` only."""
+    """State of the service and identity of the caller. Open to all; unauthenticated peers get ``ready`` only."""
 
 
 class Batch(Params, frozen=True):

@@ -126,7 +126,7 @@ def _below(tenants: Tenants, user: str, project: str) -> bool:
 
 
 def unknown(kind: str, name: str) -> UnknownName:
-    """The same for what is not there and what the caller may not use."""
+    """The same error for an object that does not exist and for one that the caller may not use."""
     return UnknownName(f"there is no {kind} {name[:200]!r} for this project", field=f"spec.{kind}")
 
 

@@ -50,7 +50,7 @@ class SetIdentitySuffixes(Command, frozen=True, tag="set_identity_suffixes"):
 
 
 class DeleteDomain(Command, frozen=True, tag="delete_domain"):
-    """Delete a domain that has no projects and users any more."""
+    """Delete a domain without projects and users."""
 
     id: Id
 
@@ -164,7 +164,7 @@ class UngrantPool(Command, frozen=True, tag="ungrant_pool"):
 
 
 class CreateFlavor(Command, frozen=True, tag="create_flavor"):
-    """Keep a flavor under its name. ``projects`` are those that may use it, with all below them; empty: all. Members
+    """Store a flavor under its name. ``projects`` may use it, and their descendants; empty: all projects. Members
     name it in place of a flavor of their own, extra specs included."""
 
     flavor: Flavor
@@ -172,7 +172,7 @@ class CreateFlavor(Command, frozen=True, tag="create_flavor"):
 
 
 class DeleteFlavor(Command, frozen=True, tag="delete_flavor"):
-    """Keep a flavor no more; guests that were placed with it stay as they are."""
+    """Delete a flavor. Guests that were placed with it are not changed."""
 
     name: str
 
@@ -187,7 +187,7 @@ class CreateImage(Command, frozen=True, tag="create_image"):
 
 
 class DeleteImage(Command, frozen=True, tag="delete_image"):
-    """Keep an image no more; guests that were placed with it stay as they are."""
+    """Delete an image. Guests that were placed with it are not changed."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""Who may give which command: the role that each needs, and where.
+"""Access rights: the role that each command requires, and in which scope.
 
 Guests belong to projects; hosts, providers, aggregates, policies, flavors and pools to the cloud; a scope's users,
 projects and limits to the admins of it or of what it lies in. An admin of a scope cannot raise the scope's own limits.
@@ -98,7 +98,7 @@ def check(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -
 
 
 def check_again(tenants: Tenants, user: str, command: Any, found: Iterable[Need]) -> None:
-    """NotAllowed unless the user still has what a command needed when it was carried out."""
+    """NotAllowed unless the user still has the role that a command required when it was executed."""
     for need in found:
         if tenants.role(user, need.scope) < RANK[need.role]:
             raise _refusal(user, command, need)
@@ -320,7 +320,7 @@ def _refusal(user: str, command: Any, need: Need) -> NotAllowed:
 
 
 def unseen(user: str, name: str, field: str) -> NotAllowed:
-    """Alike for what is not there and what is for others to decide on."""
+    """The same error for an object that does not exist and for one of another tenant."""
     text = f"user {user} may not do that to {name[:100]}: it is not there, or for others to decide on"
     return NotAllowed(text, field=field)
 

@@ -19,8 +19,8 @@ Amounts = Mapping[str, int]
 
 
 class Usage(msgspec.Struct):
-    """Amounts in use by scope, with all below it; the cloud is left out. ``instances`` and ``server_groups`` count
-    beside the classes."""
+    """Amounts in use by scope, including its descendants, except for the cloud. ``instances`` and ``server_groups`` are
+    counted like resource classes."""
 
     by_scope: dict[str, dict[str, int]] = {}
 
@@ -53,7 +53,7 @@ class Usage(msgspec.Struct):
             raise QuotaExceeded(problem, field=SERVER_GROUPS, hint="remove some, or have a limit set")
 
     def check(self, tenants: Tenants, project: str, amounts: Amounts) -> None:
-        """QuotaExceeded if ``amounts`` more would be above a limit of the project or of what it lies in."""
+        """QuotaExceeded if adding ``amounts`` exceeds a limit of the project or of one of its ancestors."""
         for scope, limits in tenants.limits_above(f"project:{project}"):
             used = self.by_scope.get(scope, {})
             for name, limit in limits.items():

@@ -21,13 +21,13 @@ from .idempotent_answers import check_fingerprint
 
 QUEUE_LIMIT: Final = 20_000
 QUEUE_BYTES: Final = 256 << 20
-"""Of all commands that wait or are being carried out."""
+"""Of all commands that are queued or executed."""
 BATCH_LIMIT: Final = 1_024
 BATCH_BYTES: Final = 8 << 20
 BATCH_COST: Final = 20_000
 """Microseconds of estimated work in one batch; a command of more is a batch of its own."""
 QUANTUM: Final = 1_000
-"""Microseconds of estimated work that a user may have carried out before another has a turn."""
+"""Microseconds of estimated work of one user before the next user has a turn."""
 USUAL_COST: Final = 15
 """Microseconds of a command of which nothing else is known."""
 
@@ -252,7 +252,7 @@ class CommandQueue(Generic[Command, Result]):
         done, pending.done = pending.done, _told_already
         try:
             done(pending)
-        except Exception as failure:  # the command has its outcome; only its caller was not told
+        except Exception as failure:  # the command is done; only its caller is not informed
             self._failures.failed("answers", failure)
 
     def finish(self, pending: Pending[Command, Result], result: Result | None, error: HostlerError | None) -> None:

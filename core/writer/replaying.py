@@ -1,5 +1,5 @@
-"""Commands of a journal carried out once more by a machine, each with its first outcome; those that were under way when
-the last process died are tried in a child first."""
+"""Replays the commands of a journal on a machine, each with its first outcome. Those that were executing when the last
+process died are tried in a child process first."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Replay(Generic[Command, Result]):
         self._answers.load(folder)
 
     def replay(self, records: Sequence[Record]) -> None:
-        """Carry out records, in order. UnreadableCommand for one of another version."""
+        """Replay records, in order. UnreadableCommand for one of another version."""
         found = None if self._under_way is None else self._under_way.found
         if found is None or records[-1].sequence < found[0] or records[0].sequence > found[1]:
             self._carry_out(records)

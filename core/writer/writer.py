@@ -33,7 +33,7 @@ SLICE_COST: Final = 2_000
 """Microseconds of estimated work between two turns of readers."""
 ANSWERS_KEPT: Final = 100_000
 SNAPSHOT_EVERY: Final = 500_000
-"""Commands: as many as are carried out again in some six seconds. While one begins, commands are late by some 50 ms."""
+"""In commands: about six seconds of replay. While a snapshot begins, commands are delayed by about 50 ms."""
 REPAIR_SECONDS: Final = 0.5
 SNAPSHOT_RETRY_SECONDS: Final = 60.0
 """Between a snapshot that failed and the next one that is taken without being asked for."""
@@ -97,7 +97,7 @@ class Writer(Generic[Command, Result]):
 
     @property
     def queued_bytes(self) -> int:
-        """Length of all commands that wait or are being carried out."""
+        """Length of all commands that are queued or executed."""
         return self._queue.bytes
 
     # recovery
@@ -435,7 +435,7 @@ class SnapshotCounts:
 
 
 class _Started(trio.TaskStatus[None]):
-    """A task status that may be told several times that the task has started."""
+    """A task status whose ``started`` may be called several times."""
 
     def __init__(self, status: trio.TaskStatus[None]) -> None:
         self._status, self._told = status, False
@@ -484,7 +484,7 @@ async def open_writer(
     /,
     **limits: int,
 ) -> AsyncIterator[Writer[Command, Result]]:
-    """A writer that has recovered and runs; at the end it carries out what waits, and closes the journal."""
+    """A writer that has recovered and runs; at the end it executes queued commands and closes the journal."""
     writer: Writer[Command, Result] = Writer(machine, journal, replayed=replayed, failures=failures, **limits)
     try:
         await writer.recover()

@@ -63,7 +63,7 @@ def _supplied(fleet: Fleet, group: ServerGroup) -> GroupState:
         try:
             consumer = fleet.kernel.consumers.get(uuid)
         except ValueError:
-            continue  # a member that is no uuid is on no host of ours
+            continue  # a member that is not a uuid is on no host of the fleet
         if consumer >= 0:
             row = fleet.kernel.consumer(consumer)[2]
             for sibling in fleet.rows_of_service_host(fleet.service_host(row)):

@@ -108,7 +108,7 @@ def pending(fleet: Fleet, uuid: str) -> PendingMove:
 
 
 def note_move(fleet: Fleet, move: PendingMove) -> None:
-    """Remember a move whose target has been claimed. InvalidValue for times that are none. O(1)."""
+    """Remember a move whose target has been claimed. InvalidValue for times that are not finite numbers. O(1)."""
     if move.expires is not None:
         finite(move.expires, "expires")
     fleet.consumers.put_move(move.instance, move)

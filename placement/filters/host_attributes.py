@@ -42,7 +42,7 @@ NAMES = _SAME_NAME | _STRUCTURES | _ABSENT | _RENAMED.keys()
 """Everything that Nova's HostState has as an attribute, with a counterpart here or not."""
 
 FIELDS = _SAME_NAME | _STRUCTURES | {"pci_pools", "traits"}
-"""Every field that a host of ours has."""
+"""Every field that a host of the fleet has."""
 
 
 def field_of(name: str) -> str | None:
