@@ -178,8 +178,8 @@ def outcomes(
 ) -> Iterator[tuple[int, Outcome]]:
     """Each task's number and outcome, in order. ``workers`` 0: one per core; ``cluster``: address of a Dask scheduler.
 
-    ``resume``: a file that outcomes are kept in, so that what it already has is not played again. InvalidValue for a file of another kind, or a cluster that cannot be reached.
-    """
+    ``resume``: a file that outcomes are kept in, so that what it already has is not played again. InvalidValue for a
+    file of another kind, or a cluster that cannot be reached."""
     for name in dict.fromkeys(task.policy for task in tasks):
         policy_of(name)  # an unknown one should not be found out after hours
     kept = Kept(resume)
