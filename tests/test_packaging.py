@@ -113,3 +113,28 @@ def test_kernels_are_installed_without_symbols_and_debugging_information() -> No
     for kernel in kernels:
         sections = run("readelf", "--section-headers", "--wide", kernel)
         assert not re.search(r"\.(debug_\w+|symtab)\b", sections), kernel.name
+
+
+@pytest.mark.parametrize(("library", "chosen"), [("glibc", True), ("musl", False)])
+def test_clones_of_kernels_are_chosen_at_load_time_only_where_the_c_library_can(
+    library: str, chosen: bool, tmp_path: Path
+) -> None:
+    """musl has no IFUNC. Its headers define no macro of their own, as the empty ones here."""
+    compiler = shutil.which("cc")
+    if compiler is None or "x86_64" not in run(compiler, "-dumpmachine") or "clang" in run(compiler, "--version"):
+        pytest.skip("GCC for x86-64 is not installed")
+    (tmp_path / "stdlib.h").touch()
+    source = tmp_path / "clones.c"
+    source.write_text('#include "clones.h"\nHOSTLER_CLONES\n', encoding="utf-8")
+    headers = ("-nostdinc", "-I", tmp_path) if library == "musl" else ()
+    text = run(compiler, "-E", "-P", *headers, "-I", ROOT / "src" / "hostler" / "ext" / "csrc", source)
+    assert ("target_clones" in text) is chosen
+
+
+def test_kernels_mark_their_clones_by_the_one_macro() -> None:
+    marked = [
+        path.name
+        for path in (ROOT / "src" / "hostler" / "ext").rglob("*")
+        if path.suffix in {".h", ".c", ".pyx", ".pxd"} and "target_clones" in path.read_text(encoding="utf-8")
+    ]
+    assert marked == ["clones.h"]

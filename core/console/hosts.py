@@ -36,8 +36,7 @@ def list_hosts(
     """Hosts, in load order, whose node names begin with PREFIX."""
     found = remote.ask("hosts", {"prefix": prefix, "limit": limit, "after": after})
     remote.table(found)
-    if len(found) == limit and not remote.as_json:
-        print(f"there may be more: --after {found[-1].node}")
+    remote.more(found, limit, "node")
     return 0
 
 

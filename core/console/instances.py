@@ -40,8 +40,7 @@ def list_guests(
         state = "building" if each.building else "built"
         rows.append([each.uuid, each.node, each.project_id, each.user_id, each.server_group, state, holds])
     remote.lines(head, rows)
-    if len(found) == limit:
-        print(f"there may be more: --after {found[-1].uuid}")
+    remote.more(found, limit, "uuid")
     return 0
 
 

@@ -78,6 +78,11 @@ class Remote:
         self.lines([name.replace("_", " ") for name in names], [[getattr(r, n) for n in names] for r in rows], title)
         return 0
 
+    def more(self, found: Sequence[Any], limit: int, name: str) -> None:
+        """Say how to get the next page of a list, if there may be one. ``name``: the field that orders the list."""
+        if len(found) == limit and not self.as_json:
+            print(f"there may be more: --after {getattr(found[-1], name)}")
+
     def lines(self, head: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
         """A table for people."""
         from rich.console import Console

@@ -25,7 +25,7 @@ from ..tenancy.rights import check_request_of_reader, may_see_tokens, no_instanc
 from ..tenancy.tenants import CLOUD, RANK
 from .catalog_queries import Flavors, Images, ShowFlavor, ShowImage, flavor, flavors, image, images
 from .edits import edit
-from .instance_queries import Instances, instances, many_instances
+from .instance_queries import InstanceLine, Instances, instances, many_instances
 from .plan_queries import CheckPlan, PlanMoves, check_plan, plan_moves
 from .question import Page, Query
 from .ranking import Rank, rank
@@ -161,16 +161,9 @@ class HostDetail(msgspec.Struct, frozen=True, kw_only=True):
     instances: list[str]
 
 
-class InstanceDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """An instance; ``resources`` it takes of its host, ``elsewhere`` of other providers."""
+class InstanceDetail(InstanceLine, frozen=True, kw_only=True):
+    """An instance in full; ``elsewhere``: resources that it takes of providers other than its host."""
 
-    uuid: str
-    node: str
-    project_id: str
-    user_id: str
-    server_group: str | None
-    building: bool
-    resources: dict[str, int]
     elsewhere: dict[str, dict[str, int]]
 
 
