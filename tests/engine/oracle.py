@@ -1,8 +1,8 @@
 """The slow, obvious scheduler: Nova 33's select_destinations over plain hosts, step by step as anchors/nova.md tells
 it.
 
-Nothing is compiled, cached, ranked or vectorised: every filter's host form looks at every surviving host, and
-placement/scoring, the obvious scorer, adds up the weights.
+Nothing is compiled, cached, ranked or vectorised: each rule, as ``rules`` and ``placement_rules`` state it, looks at
+every surviving host, and ``tests/weighers/scoring``, the obvious scorer, adds up the weights.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from hostler.placement.filters.base import Filter
 from hostler.placement.policy.policy import Policy
-from hostler.placement.request.placement_query import PlacementQuery, placement_query, with_image
-from hostler.placement.types.errors import HostlerError, NoValidHost
+from hostler.placement.types.errors import HostlerError, MetricNotFound, NoValidHost
 from hostler.placement.types.request import Request, RequestSpec, ServerGroup
 from tests.weighers.scoring import score
 
+from .placement_rules import Query, query_of
+from .rules import FILTERS, ON_REBUILD, ONCE, weighers_of
 from .world import Guest, Node, World
 
 Weighed = list[tuple[Node, float]]
@@ -111,9 +111,20 @@ class Oracle:
         hosts = self._candidates(request, self._query(request))
         return self._sorted(request, request.instance_uuids[0], self._group(request), hosts, 0, None)
 
-    def place_many(self, requests: Sequence[Request], seeds: Sequence[int]) -> list[Answer]:
-        """One after the other, each seeing the claims before it."""
-        return [self.place(request, seed) for request, seed in zip(requests, seeds, strict=True)]
+    def place_many(self, requests: Sequence[Request], seeds: Sequence[int]) -> list[Answer | MetricNotFound]:
+        """One after the other, each seeing the claims before it. One that fails at its turn changes nothing, and the
+        next one has its seed."""
+        left = iter(seeds)
+        answers: list[Answer | MetricNotFound] = []
+        seed = next(left, 0)
+        for request in requests:
+            try:
+                answers.append(self.place(request, seed))
+            except MetricNotFound as error:
+                answers.append(error)
+            else:
+                seed = next(left, 0)
+        return answers
 
     def _arrive(self, request: Request) -> None:
         if request.now is not None:
@@ -122,10 +133,9 @@ class Oracle:
 
     # allocation candidates
 
-    def _query(self, request: Request) -> PlacementQuery:
+    def _query(self, request: Request) -> Query:
         """What Nova asks of Placement (its text is compared with Nova's own elsewhere)."""
-        aggregates = list(self.world.aggregates.values())
-        return placement_query(with_image(request), aggregates, self._lookup, self.policy.options)
+        return query_of(request, self.world.aggregates.values(), self._lookup, self.policy.options)
 
     def _lookup(self, host: str | None, node: str | None, cell_uuid: str | None) -> list[str]:
         found = self._in_order()
@@ -135,17 +145,17 @@ class Oracle:
     def _in_order(self) -> list[Node]:
         return sorted(self.world.nodes.values(), key=lambda node: self.order(node.nodename))
 
-    def _candidates(self, request: Request, query: PlacementQuery) -> list[Node]:
+    def _candidates(self, request: Request, query: Query) -> list[Node]:
         """Hosts whose own inventories, traits and aggregates satisfy the query."""
-        hosts, group, destination = self._in_order(), query.unsuffixed, request.spec.requested_destination
+        hosts, destination = self._in_order(), request.spec.requested_destination
         if destination is not None and destination.cell_uuid is not None and not destination.allow_cross_cell_move:
             hosts = self._keep("cell", hosts, lambda node: node.cell_uuid == destination.cell_uuid)
-        required, forbidden = group.required | query.root_required, group.forbidden | query.root_forbidden
+        required, forbidden = query.required, query.forbidden
         if required or forbidden:
             hosts = self._keep("traits", hosts, lambda node: required <= node.traits and not forbidden & node.traits)
-        if group.member_of or group.forbidden_aggregates:
+        if query.member_of or query.forbidden_aggregates:
             hosts = self._keep("aggregates", hosts, lambda node: _is_member(node, query))
-        for name, amount in group.resources:
+        for name, amount in query.resources.items():
             hosts = self._keep(name, hosts, partial(_fits, name, amount))
         return hosts
 
@@ -170,7 +180,7 @@ class Oracle:
         """Nova's _get_sorted_hosts for instance ``index``."""
         asked = request.with_changes(instance_uuids=(uuid,), server_group=group, now=self.world.now)
         hosts = self._filtered(asked, hosts, index)
-        weighed = [(hosts[one.host_index], one.total) for one in score(hosts, asked, self.policy.weighers)]
+        weighed = [(hosts[one.host_index], one.total) for one in score(hosts, asked, list(weighers_of(self.policy)))]
         return weighed if words is None or not weighed else self._choose(weighed, words)
 
     def _filtered(self, request: Request, hosts: list[Node], index: int) -> list[Node]:
@@ -181,14 +191,17 @@ class Oracle:
         forced = request.spec.force_hosts or request.spec.force_nodes
         skipped = bool(forced) and "_nova_check_type" not in request.scheduler_hints
         for judge in self.policy.filters:
-            not_now = index > 0 and judge.once_per_request
-            if skipped or not_now or (request.is_rebuild and not judge.runs_on_rebuild):
+            not_now = index > 0 and judge.name in ONCE
+            if skipped or not_now or (request.is_rebuild and judge.name not in ON_REBUILD):
                 self.removed[judge.name] = 0
             else:
-                hosts = self._keep(judge.name, hosts, partial(_passes, judge, request))
+                hosts = self._keep(judge.name, hosts, partial(self._passes, judge.name, request))
         if index > 0:  # decisions tell what the stages removed for the first instance
             self.removed, self.stages = removed_before, stages_before
         return hosts
+
+    def _passes(self, name: str, request: Request, node: Node) -> bool:
+        return FILTERS[name](node, request, self.policy.options)
 
     def _choose(self, weighed: Weighed, words: Iterator[int]) -> Weighed:
         """Shuffle the equal best if asked, and put one of the first ``host_subset_size`` first; that is drawn first."""
@@ -211,10 +224,8 @@ class Oracle:
         group = request.server_group
         return self.world.group(group, request.instance_uuids) if isinstance(group, str) else group
 
-    def _claim_first(
-        self, request: Request, uuid: str, query: PlacementQuery, weighed: Weighed
-    ) -> tuple[Guest, float] | None:
-        resources = dict(query.unsuffixed.resources)
+    def _claim_first(self, request: Request, uuid: str, query: Query, weighed: Weighed) -> tuple[Guest, float] | None:
+        resources = query.resources
         for node, weight in weighed:
             if node.fits(resources):
                 kept = request.server_group if isinstance(request.server_group, str) else None
@@ -229,9 +240,9 @@ class Oracle:
         return self.policy.options.filter_scheduler.image_props_weight_multiplier != 0.0
 
 
-def _is_member(node: Node, query: PlacementQuery) -> bool:
-    group, mine = query.unsuffixed, set(node.aggregate_uuids)
-    return all(term & mine for term in group.member_of) and not group.forbidden_aggregates & mine
+def _is_member(node: Node, query: Query) -> bool:
+    mine = set(node.aggregate_uuids)
+    return all(term & mine for term in query.member_of) and not query.forbidden_aggregates & mine
 
 
 def _names_hosts(spec: RequestSpec) -> bool:
@@ -272,10 +283,6 @@ def _answer(request: Request, placed: list[tuple[Guest, float]], weighed: Weighe
 
 def _fits(name: str, amount: int, node: Node) -> bool:
     return node.fits({name: amount})
-
-
-def _passes(judge: Filter, request: Request, node: Node) -> bool:
-    return judge.host_passes(node, request)
 
 
 def words_of(seed: int) -> Iterator[int]:

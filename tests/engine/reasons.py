@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hostler.placement.policy.policy import Policy
-from hostler.placement.request.placement_query import PlacementQuery
 from hostler.placement.types.request import Request, ServerGroup
 
+from .placement_rules import Query
 from .world import Node, World
 
 
@@ -26,7 +26,7 @@ class Facts:
     world: World
     request: Request
     policy: Policy
-    query: PlacementQuery
+    query: Query
 
     @property
     def group(self) -> ServerGroup:
@@ -67,7 +67,7 @@ def says(stage: str, pattern: str) -> Callable[[Check], Check]:
 
 
 def asked(facts: Facts, name: str) -> int:
-    return dict(facts.query.unsuffixed.resources)[name]
+    return facts.query.resources[name]
 
 
 def room(node: Node, name: str) -> int:
@@ -80,7 +80,7 @@ def room(node: Node, name: str) -> int:
 
 @says(RESOURCE, r"has no (\S+)")
 def _(facts: Facts, match: re.Match[str]) -> bool:
-    return match[1] in dict(facts.query.unsuffixed.resources) and match[1] not in facts.node.stocks
+    return match[1] in facts.query.resources and match[1] not in facts.node.stocks
 
 
 @says(RESOURCE, rf"free (\S+) (-?\d+){UNIT} < (\d+){UNIT}")
@@ -113,22 +113,22 @@ def _(facts: Facts, match: re.Match[str]) -> bool:
 
 @says("traits", r"(lacks|has) the (?:forbidden )?traits? (.+)")
 def _(facts: Facts, match: re.Match[str]) -> bool:
-    group, query, told = facts.query.unsuffixed, facts.query, set(match[2].split(", "))
+    told = set(match[2].split(", "))
     if match[1] == "lacks":
-        return told == (group.required | query.root_required) - facts.node.traits
-    return told == (group.forbidden | query.root_forbidden) & facts.node.traits
+        return told == facts.query.required - facts.node.traits
+    return told == facts.query.forbidden & facts.node.traits
 
 
 @says("aggregates", r"is not in the aggregates asked for(?: \(availability zone (\S+)\))?")
 def _(facts: Facts, match: re.Match[str]) -> bool:
     mine = set(facts.node.aggregate_uuids)
-    lacking = [term for term in facts.query.unsuffixed.member_of if not term & mine]
+    lacking = [term for term in facts.query.member_of if not term & mine]
     return bool(lacking) and match[1] == facts.request.spec.availability_zone
 
 
 @says("aggregates", r"is in the forbidden aggregates? (.+)")
 def _(facts: Facts, match: re.Match[str]) -> bool:
-    forbidden = facts.query.unsuffixed.forbidden_aggregates & set(facts.node.aggregate_uuids)
+    forbidden = facts.query.forbidden_aggregates & set(facts.node.aggregate_uuids)
     return set(match[1].split(", ")) == {facts.world.aggregates[uuid].name for uuid in forbidden}
 
 

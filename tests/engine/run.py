@@ -11,7 +11,7 @@ from hostler.placement.fleet.fleet import Fleet
 from hostler.placement.load.bulk import add_hosts
 from hostler.placement.policy.policy import Policy
 from hostler.placement.types.decision import Decision, Selection
-from hostler.placement.types.errors import HostlerError
+from hostler.placement.types.errors import HostlerError, MetricNotFound
 from hostler.placement.types.request import Request, RequestSpec, ServerGroup
 
 from . import commands as c
@@ -124,11 +124,16 @@ class Run:
         requests = [self.request(ask) for ask in command.asks]
         seeds = [self.engine._context.seed_of(self.engine.sequence + 1 + i) for i in range(len(requests))]
         answers = self.both(lambda: self.engine.place_many(requests), lambda: self.oracle.place_many(requests, seeds))
-        if answers is not None:
-            assert len(answers[0]) == len(requests)
-            assert answers[0].placed == sum(bool(answer.chosen) for answer in answers[1])
-            for decision, answer, seed in zip(*answers, seeds, strict=True):
-                compare(self.engine, decision, answer, seed)
+        if answers is None:
+            return
+        decisions, wanted = answers
+        failed = {at: type(answer) for at, answer in enumerate(wanted) if isinstance(answer, MetricNotFound)}
+        assert {at: type(error) for at, error in decisions.errors.items()} == failed
+        assert len(decisions) == len(requests)
+        assert decisions.placed == sum(at not in failed and bool(each.chosen) for at, each in enumerate(wanted))
+        decided = (at for at in range(len(requests)) if at not in failed)
+        for at, seed in zip(decided, seeds, strict=False):
+            compare(self.engine, decisions[at], wanted[at], seed)
 
     def _rank(self, command: c.Rank) -> None:
         request = self.request(command.ask)

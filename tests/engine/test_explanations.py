@@ -388,8 +388,8 @@ def take_advice(story: Story, kind: str, stage: str, nodes: list[str]) -> None:
             give(trial, node, stage, replace(enough, **free))
     elif stage == "traits":
         trial, query = engine.what_if(), story.facts(nodes[0]).query
-        required, forbidden = query.unsuffixed.required | query.root_required, query.unsuffixed.forbidden
-        assume(not required & (forbidden | query.root_forbidden))
+        required = query.required
+        assume(not required & query.forbidden)
         for node in nodes:
             trial.fleet.set_traits(node, required)
     elif stage == "host_selection":

@@ -117,12 +117,19 @@ JUNK: list[tuple[type[Any], type[HostlerError]]] = [
     (variant(OwnWeigher, host_multiplier=float("inf")), InvalidValue),
 ]
 
+
+def many(engine: Engine) -> None:
+    """Raise the first error of a batch, whose requests have outcomes of their own."""
+    for error in engine.place_many([request(1), request(2)]).errors.values():
+        raise error
+
+
 ways = pytest.mark.parametrize(
     "way",
     [
         lambda engine: engine.place(request(1)),
         lambda engine: engine.place(request(1, 2)),
-        lambda engine: engine.place_many([request(1), request(2)]),
+        many,
         lambda engine: engine.rank(request(1)),
     ],
     ids=["place", "several", "many", "rank"],
@@ -182,10 +189,20 @@ def test_a_rule_that_raises_for_a_later_instance_leaves_none_of_them() -> None:
 
     engine = engine_with(variant(OwnWeigher, raw=crowded))
     before = dump(engine)
-    for requests in ([request(1, 2, 3)], [request(1), request(2)]):
-        with pytest.raises(MetricNotFound, match="is crowded"):
-            engine.place_many(requests)
-        assert dump(engine) == before
+    with pytest.raises(MetricNotFound, match="is crowded"):
+        engine.place(request(1, 2, 3))
+    assert dump(engine) == before
+
+
+def test_a_rule_that_raises_for_a_later_request_leaves_those_before_it() -> None:
+    def crowded(host: Any, _: Request) -> float:
+        if host.num_instances:
+            raise MetricNotFound(f"{host.host} is crowded")
+        return 1.0
+
+    decisions = engine_with(variant(OwnWeigher, raw=crowded)).place_many([request(1), request(2)])
+    assert decisions[0].placed
+    assert [(at, type(error)) for at, error in decisions.errors.items()] == [(1, MetricNotFound)]
 
 
 def test_a_host_that_does_not_pass_is_not_asked_for_a_number() -> None:

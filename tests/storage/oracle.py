@@ -1,15 +1,16 @@
 """A slow, obvious storage scheduler: dicts, no columns, nothing kept between decisions. It knows services, reports,
-placements, releases and growth, by the rules that Cinder documents; operators and expressions are the engine's own."""
+placements, releases and growth, by the rules that Cinder documents. Each function of the tests is written out as a
+Python function, and operators of extra specs are stated again."""
 
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hostler.placement.storage.pools.expression import ExpressionError, evaluate, expression
-from hostler.placement.storage.pools.extra_specs_ops import match
 from hostler.placement.storage.pools.reports import BackendReport
 from hostler.placement.storage.pools.request import VolumeSpec
 
@@ -18,6 +19,72 @@ FAMILIES = {"FC": ["FC", "fibre_channel", "fc"], "iSCSI": ["iSCSI", "iscsi"]}
 
 class Impossible(Exception):
     """Cinder crashes here; the pool is refused."""
+
+
+class NoValue(Exception):
+    """A function cannot be parsed, or reads what is not there."""
+
+
+Variable = Callable[[str], Any]
+
+
+def not_parsable(of: Variable) -> Any:
+    raise NoValue
+
+
+WRITTEN_OUT: Mapping[str, Callable[[Variable], Any]] = {
+    "volume.size < 10": lambda of: of("volume.size") < 10,
+    "stats.free_capacity_gb > volume.size * 2": lambda of: of("stats.free_capacity_gb") > of("volume.size") * 2,
+    "stats.storage_protocol == 'iSCSI'": lambda of: of("stats.storage_protocol") == "iSCSI",
+    "capabilities.iops": lambda of: of("capabilities.iops"),
+    "1 +": not_parsable,
+    "'abc'": lambda of: "abc",
+    "min(100, stats.free_capacity_gb / 10)": lambda of: min(100, of("stats.free_capacity_gb") / 10),
+    "(volume.size < 5) ? 100 : 50": lambda of: 100 if of("volume.size") < 5 else 50,
+    "100 - stats.allocated_capacity_gb / stats.total_capacity_gb * 100": lambda of: (
+        100 - of("stats.allocated_capacity_gb") / of("stats.total_capacity_gb") * 100
+    ),
+    "extra.iops <= qos.maxIOPS": lambda of: of("extra.iops") <= of("qos.maxIOPS"),
+}
+"""The functions of ``values.FUNCTIONS``; ``of`` gives the value of a variable."""
+
+
+def variables(scopes: Mapping[str, Any]) -> Variable:
+    """Values of variables as Cinder reads them: floats are cut to whole numbers, texts of numbers become numbers."""
+
+    def of(name: str) -> Any:
+        scope, _, key = name.partition(".")
+        value = (scopes[scope] or {}).get(key)
+        if value is None or isinstance(value, list):
+            raise NoValue
+        if not isinstance(value, str):
+            return int(value)
+        try:
+            return int(value)
+        except ValueError:
+            return value
+
+    return of
+
+
+def satisfies(value: Any, wish: str | None) -> bool:
+    """Whether a capability satisfies an extra spec. TypeError where Cinder cannot compare them."""
+    if wish is None:
+        return value is None
+    words = wish.split()
+    compared = {"=": operator.ge, "==": operator.eq, "!=": operator.ne, ">=": operator.ge, "<=": operator.le}
+    if words[0] not in (*compared, "<or>", "<in>"):
+        return bool(value == wish)
+    if value is None:
+        return False
+    if words[0] == "<or>":
+        return value in words[1::2]
+    if words[0] == "<in>":
+        return words[1] in value
+    try:
+        return bool(compared[words[0]](float(value), float(words[1])))
+    except ValueError:
+        return False
 
 
 @dataclass
@@ -99,10 +166,9 @@ class Pool:
             return None
         found: list[Any] = []
         for scope in self.scopes(spec, text):
-            tree = expression(text).tree
             try:
-                found.append(None if tree is None else evaluate(tree, scope))
-            except ExpressionError:
+                found.append(WRITTEN_OUT[text](variables(scope)))
+            except (NoValue, TypeError, ZeroDivisionError):
                 found.append(None)
         return found
 
@@ -181,7 +247,7 @@ class Oracle:
             return False
         value = pool.capabilities[key]
         try:
-            return any(match(each, wish) for each in (value if isinstance(value, list) else [value]))
+            return any(satisfies(each, wish) for each in (value if isinstance(value, list) else [value]))
         except TypeError:
             return False
 
