@@ -12,7 +12,10 @@ SANITIZE := address,undefined
 SANITIZE_VENV := .venv-sanitize
 SANITIZE_PRELOAD = $(shell cc -print-file-name=libasan.so) $(shell cc -print-file-name=libstdc++.so.6)
 
-.PHONY: build demo test lint docs bench sanitize wheel lock lock-lowest clean FORCE
+# What depends most on the versions of Python and of dependencies: decisions, arithmetic, the journal and RPC.
+CORE_TESTS := tests/engine tests/weighers tests/storage tests/core tests/rpc tests/library
+
+.PHONY: build demo test test-python test-lowest lint docs bench sanitize wheel lock lock-lowest clean FORCE
 build: $(VENV)/.kernels
 
 %/.locked: $(LOCK)
@@ -39,6 +42,16 @@ demo: build
 test: lint
 	$(BIN)/pytest --numprocesses auto --dist worksteal tests/
 	HOSTLER_PURE=1 $(BIN)/pytest --numprocesses auto --dist worksteal -m "kernel_twin and not soak" tests/
+
+# The core of the suite on another Python, such as `make test-python PYTHON=python3.13`.
+test-python:
+	$(MAKE) build VENV=.venv-second
+	.venv-second/bin/pytest --numprocesses auto --dist worksteal $(CORE_TESTS)
+
+# ... and with the oldest dependencies that pyproject.toml allows; the kernels are those of `make build`.
+test-lowest: build lock-lowest
+	$(MAKE) .venv-lowest/.installed VENV=.venv-lowest LOCK=requirements/lowest.txt
+	.venv-lowest/bin/pytest --numprocesses auto --dist worksteal $(CORE_TESTS)
 
 lint: build
 	$(BIN)/ruff check
@@ -72,11 +85,10 @@ lock:
 	$(or $(wildcard $(BIN)/uv),uv) pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --upgrade --custom-compile-command "make lock" --output-file $(LOCK)
 
-# Resolves to the oldest versions that pyproject.toml allows: an environment of them is made by
-# `uv pip sync requirements/lowest.txt`, where the suite must pass as well.
+# Resolves to the oldest versions that pyproject.toml allows; `make test-lowest` tests them.
 lock-lowest:
 	$(or $(wildcard $(BIN)/uv),uv) pip compile pyproject.toml --all-extras --python-version 3.11 \
-		--resolution lowest-direct --quiet --no-emit-index-url --output-file requirements/lowest.txt
+		--resolution lowest-direct --generate-hashes --quiet --no-emit-index-url --output-file requirements/lowest.txt
 
 clean:
-	rm -rf build dist $(VENV) .venv-second $(SANITIZE_VENV) src/*.egg-info ext/*.so .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf build dist $(VENV) .venv-second .venv-lowest $(SANITIZE_VENV) src/*.egg-info ext/*.so .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
