@@ -15,6 +15,7 @@ from ...placement.decide.explain.explanation import Explanation
 from ...placement.decide.fits import Fit
 from ...placement.fleet.fleet import Fleet
 from ...placement.fleet.host_view import HostView
+from ...placement.fleet.inventories import FIRST_CLASSES
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ...placement.types.host import Service
@@ -431,10 +432,10 @@ def _capacity(state: ServiceState, user: str, query: Capacity) -> dict[str, Capa
 
 
 def capacity(fleet: Fleet) -> dict[str, CapacityOf]:
-    """Total, use and fragmentation by resource class. O(rows * classes)."""
+    """Total, use and fragmentation by resource class, custom ones in the order of their names. O(rows * classes)."""
     found = {}
-    rows = fleet.rows
-    for index, name in enumerate(fleet.resource_classes):
+    rows, first = fleet.rows, len(FIRST_CLASSES)
+    for index, name in sorted(enumerate(fleet.resource_classes), key=lambda each: (min(each[0], first), each[1])):
         limit = np.maximum(fleet.store.inventory["limit"][index, :rows], 0)
         used = fleet.store.inventory["used"][index, :rows]
         total = int(limit.sum())

@@ -156,7 +156,8 @@ def list_resource_classes(fleet: Fleet) -> list[Named]:
     custom = fleet._registry.resource_classes
     order = [*STANDARD_ORDER, *sorted(custom, key=lambda name: custom[name].id)]
     known = frozenset(order)
-    order += [name for name in fleet.resource_classes if name not in known and _is_provided(fleet, name)]
+    # By name: in which order providers brought them is not kept.
+    order += sorted(name for name in fleet.resource_classes if name not in known and _is_provided(fleet, name))
     return [_named(custom, name) for name in order]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -14,6 +15,8 @@ from .change_log import ChangeLog, rows_array
 
 FIRST_CLASSES: Final = ("VCPU", "MEMORY_MB", "DISK_GB", "PCPU")
 """Resource classes that every fleet has, by index."""
+VACANT: Final = "VACANT_"
+"""Name, with the index behind it, of a place that no resource class has; no class can be called that."""
 INVENTORY_FIELDS: Final = ("total", "reserved", "min_unit", "max_unit", "step_size")
 
 
@@ -46,6 +49,12 @@ class Inventories:
         self._indices = {name: index for index, name in enumerate(self.classes)}
         self.unit_rules: set[int] = set()
         """Classes for which some provider has, or had, a min_unit or step_size other than 1."""
+        self._vacant: list[int] = []
+        """A heap of indices whose class was forgotten, for classes that are yet to come."""
+
+    def __len__(self) -> int:
+        """Number of resource classes. O(1)."""
+        return len(self._indices)
 
     def resource_class(self, name: str, *, create: bool = False) -> int:
         """Index of a resource class. UnknownName for an invalid name, and for an unknown class without ``create``.
@@ -55,11 +64,38 @@ class Inventories:
             return index
         check_resource_class(name)
         if not create:
-            raise UnknownName.among("resource class", name, self.classes)
-        index = self._change_log.store.add_class()
-        self.classes.append(name)
+            raise UnknownName.among("resource class", name, self._indices)
+        if self._vacant:
+            index = heapq.heappop(self._vacant)
+            self.classes[index] = name
+        else:
+            index = self._change_log.store.add_class()
+            self.classes.append(name)
         self._indices[name] = index
         return index
+
+    def forget(self, indices: Iterable[int]) -> None:
+        """Forget classes whose columns are zero, and that no shape names: the next new ones take their places.
+        O(classes)."""
+        for index in indices:
+            del self._indices[self.classes[index]]
+            self.classes[index] = f"{VACANT}{index}"
+            self.unit_rules.discard(index)
+            heapq.heappush(self._vacant, index)
+        self._change_log.static_epoch += 1
+
+    def load(self, names: Sequence[str]) -> None:
+        """Take up the classes of a saved fleet, vacant places included, in a new one. ValueError if they are others
+        than a fleet can have."""
+        if tuple(names[: len(FIRST_CLASSES)]) != FIRST_CLASSES or len(set(names)) < len(names):
+            raise ValueError("resource classes are missing, or there twice")
+        for index, name in enumerate(names[len(FIRST_CLASSES) :], len(FIRST_CLASSES)):
+            self._change_log.store.add_class()
+            self.classes.append(name)
+            if name == f"{VACANT}{index}":
+                heapq.heappush(self._vacant, index)
+            else:
+                self._indices[check_resource_class(name)] = index
 
     def index_of(self, name: str) -> int | None:
         """Index of a resource class, None if no provider ever had an inventory of it. O(1)."""

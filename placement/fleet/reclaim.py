@@ -1,5 +1,6 @@
 """Interned values without references are given back: host classes, aggregates, statistics, metrics,
-addresses, PCI states, shapes, projects and users. No answer depends on when that happens.
+addresses, PCI states, shapes, projects, users, and custom resource classes with their columns. No answer depends on
+when that happens.
 
 It is done at the beginning of commands, so that no caller holds an id, and while no other version is held, whose
 records name ids. What is kept without use is bounded: as many values as are used, and a little more.
@@ -15,10 +16,13 @@ from numpy.typing import NDArray
 
 from ...ext.fleet_state import renumber, used_ids
 from ...ext.tables import NameTable
+from .inventories import FIRST_CLASSES, VACANT
 from .parts import FleetParts
 
 SLACK: Final = 256
 """Values that may be kept without use in any fleet."""
+CLASS_SLACK: Final = 32
+"""Resource classes likewise, and as many more as are used: each has columns."""
 _CALLS: Final = 16
 """Calls of ``if_due`` of which one looks."""
 _SHARE: Final = 64
@@ -45,12 +49,14 @@ class Reclaim:
             parts.users,
             parts.consumers.shapes,
         )
-        self._limit, self._calls = SLACK, 0
+        self._limit, self._class_limit, self._calls = SLACK, CLASS_SLACK, 0
 
     def if_due(self) -> None:
         """Give back what is not used, if there may be too much of it. O(1), amortised."""
         self._calls += 1
-        if self._calls % _CALLS == 0 and self._held() > self._limit and not self._parts.history.recording:
+        if self._calls % _CALLS or self._parts.history.recording:
+            return
+        if self._held() > self._limit or len(self._parts.inventories) > self._class_limit:
             self.all()
 
     def _held(self) -> int:
@@ -65,6 +71,7 @@ class Reclaim:
             self._keep(name, table)
         self._addresses()
         self._consumers()
+        self._resource_classes()
         used = self._held()
         self._limit = 2 * used + SLACK + (parts.rows + parts.kernel.consumer_count) // _SHARE
 
@@ -123,6 +130,24 @@ class Reclaim:
         if not masks[0].all():
             parts.consumers.keep_shapes(numbers[0].tolist())
             parts.change_log.static_epoch += 1  # compiled signatures name shapes
+
+    def _resource_classes(self) -> None:
+        """Classes beyond the first of which no provider has an inventory or usage. O(rows * classes)."""
+        parts = self._parts
+        blocks = parts.store.inventory
+        named = {index for resources, *_ in parts.consumers.shapes for index, _ in resources}
+        named.update(index for each in parts.extras.values() for _, index, _ in each.elsewhere)
+        unused = [
+            index
+            for index, name in enumerate(parts.resource_classes)
+            if index >= len(FIRST_CLASSES) and not name.startswith(VACANT) and index not in named
+            if not any(blocks[block][index, : parts.rows].any() for block in ("total", "used", "base"))
+        ]
+        if unused:
+            for block in (parts.store.ratio, *blocks.values()):
+                block[unused, : parts.rows] = 0
+            parts.inventories.forget(unused)
+        self._class_limit = 2 * len(parts.inventories) + CLASS_SLACK
 
 
 def _numbers(used: NDArray[np.bool_]) -> NDArray[np.int32]:

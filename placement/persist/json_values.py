@@ -122,9 +122,7 @@ def read_values(fleet: Fleet, arrays: Arrays) -> None:
     """Fill a new fleet's tables from ``arrays``, consuming its part of them. ValueError or msgspec's errors for
     inconsistent input. O(values)."""
     values = msgspec.json.decode(arrays.pop("values").tobytes(), type=Values)
-    for name in values.resource_classes:
-        fleet.resource_class(name, create=True)
-    _same(fleet.resource_classes, values.resource_classes, "resource classes")
+    fleet.inventories.load(values.resource_classes)
     fleet.aggregate_ids(values.aggregates)
     fleet.aggregates.extend([NONE] * (values.places - len(values.aggregates)))
     used = {index for value in values.classes for index in value.aggregates}

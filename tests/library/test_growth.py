@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import uuid
 from collections.abc import Callable, Sized
 from pathlib import Path
@@ -16,6 +18,7 @@ from hostler import (
     Flavor,
     Fleet,
     Host,
+    Inventory,
     PlacementModel,
     Request,
     RequestSpec,
@@ -24,8 +27,10 @@ from hostler import (
     load_fleet,
     save_fleet,
 )
-from hostler.placement.fleet.reclaim import SLACK
+from hostler.placement.fleet.reclaim import CLASS_SLACK, SLACK
+from hostler.placement.types.errors import HostlerError, UnknownName
 
+OWN = {"VCPU": Inventory(total=64), "MEMORY_MB": Inventory(total=10**6), "DISK_GB": Inventory(total=10**4)}
 SPEC = RequestSpec(flavor=Flavor(name="f", vcpus=1, memory_mb=512))
 MOST = 3 * SLACK
 
@@ -75,6 +80,14 @@ def grouped(engine: Engine, number: int) -> None:
     engine.fleet.remove_server_group(name)
 
 
+def classed(engine: Engine, number: int) -> None:
+    name = f"CUSTOM_C{number}"
+    engine.fleet.set_inventory("n3", {**OWN, name: Inventory(total=1 + number)})
+    with_class = Flavor(name=name, vcpus=1, memory_mb=512, extra_specs={f"resources:{name}": "1"})
+    engine.release(engine.place(Request(spec=RequestSpec(flavor=with_class))).selected.instance_uuid)
+    engine.fleet.set_inventory("n3", OWN)
+
+
 def sizes(fleet: Fleet) -> list[int]:
     tables: tuple[Sized, ...] = (
         fleet.classes,
@@ -83,11 +96,15 @@ def sizes(fleet: Fleet) -> list[int]:
         fleet.consumers.shapes,
         fleet.aggregates,
         fleet.group_uuids,
+        fleet.resource_classes,
     )
     return [*map(len, tables), len(fleet.stats), len(fleet.pci_states)]
 
 
-@pytest.mark.parametrize("change", [disabled, placed, allocated, aggregated, grouped])
+CHANGES = [disabled, placed, allocated, aggregated, grouped, classed]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_random_names_leave_nothing_behind(change: Callable[[Engine, int], None]) -> None:
     engine = started()
     for number in range(500):
@@ -138,3 +155,64 @@ def test_a_loaded_fleet_has_nothing_that_is_not_used(tmp_path: Path) -> None:
     assert max(sizes(loaded)) <= 4
     assert loaded.consumer(guest) == engine.fleet.consumer(guest)
     assert Engine(loaded).place(Request(spec=SPEC)).host == engine.place(Request(spec=SPEC)).host
+
+
+def with_class(name: str) -> Request:
+    flavor = Flavor(name=name, vcpus=1, memory_mb=512, extra_specs={f"resources:{name}": "2"})
+    return Request(spec=RequestSpec(flavor=flavor))
+
+
+def test_columns_of_custom_classes_are_given_back_and_others_keep_theirs(tmp_path: Path) -> None:
+    churned, quiet = started(), started()
+    for engine in (churned, quiet):
+        engine.fleet.set_inventory("n0", {**OWN, "CUSTOM_KEPT": Inventory(total=7)})
+        engine.place(with_class("CUSTOM_KEPT"))
+    for number in range(200):
+        classed(churned, number)
+    assert len(churned.fleet.resource_classes) < 4 * CLASS_SLACK
+    churned.fleet.check()
+    churned.sequence = quiet.sequence
+    save_fleet(churned.fleet, tmp_path / "fleet")
+    for engine in (churned, Engine(load_fleet(tmp_path / "fleet"))):
+        engine.fleet.check()
+        trial = quiet.what_if()
+        for each in (engine, trial):
+            each.fleet.set_inventory("n1", {**OWN, "CUSTOM_NEW": Inventory(total=4, step_size=2)})
+        for name in ("CUSTOM_KEPT", "CUSTOM_NEW", "CUSTOM_KEPT", "CUSTOM_NEW", "CUSTOM_NEW", "CUSTOM_KEPT"):
+            assert engine.place(with_class(name)) == trial.place(with_class(name))
+        engine.fleet.check()
+
+
+def test_a_vacant_place_has_no_name_that_can_be_asked_for() -> None:
+    engine = started()
+    for number in range(3 * CLASS_SLACK):
+        classed(engine, number)
+    vacant = [name for name in engine.fleet.resource_classes if name.startswith("VACANT")]
+    assert vacant
+    with pytest.raises(HostlerError):
+        engine.fleet.resource_class(vacant[0], create=True)
+    with pytest.raises(UnknownName) as error:
+        engine.fleet.resource_class("CUSTOM_VACANT")
+    assert "VACANT_" not in (error.value.hint or "").replace("CUSTOM_VACANT", "")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("change", CHANGES)
+def test_memory_after_very_many_changes_is_what_it_began_with(change: Callable[[Engine, int], None]) -> None:
+    """HOSTLER_SOAK_CHANGES sets how many changes there are, 10^6 in all if it is left out."""
+    count = int(os.environ.get("HOSTLER_SOAK_CHANGES", 10**6)) // len(CHANGES)
+    engine = started()
+    for number in range(min(5_000, count)):
+        change(engine, number)
+    began = resident()
+    for number in range(5_000, 5_000 + count):
+        change(engine, number)
+    assert max(sizes(engine.fleet)) <= MOST
+    assert resident() - began < 8 << 20
+    engine.fleet.check()
+
+
+def resident() -> int:
+    """Bytes of memory that the process has."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
