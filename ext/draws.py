@@ -43,6 +43,11 @@ class Draws:
         self.taken += 1
         return word(self.seed, self.taken) * count >> 64
 
+    def fraction(self) -> float:
+        """A number within [0, 1), a multiple of 2**-53."""
+        self.taken += 1
+        return (word(self.seed, self.taken) >> 11) * 2.0**-53
+
     def order(self, count: int, ties: int, subset: int) -> list[int]:
         """Positions of ``count`` hosts, sorted best first, in the order in which a decision takes them (Nova 33
         ``_get_sorted_hosts``): the first ``ties`` in any order, then one of the first ``subset`` of all that to the

@@ -5,14 +5,14 @@ A VolumeEngine owns one and composes the modules of this package, which take it 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
+from ...ext.draws import Draws, word
 from ...ext.tables import format_uuid, make_many
 from ..fleet.fleet import Fleet
 from ..types.decision import Refusal
@@ -27,9 +27,6 @@ from .pools.pools import Pools
 from .pools.request import Retry, VolumeRequest, VolumeSpec, check_volume_request, check_volume_spec
 from .pools.volumes import Volume
 from .scan import PoolRanking, rank, stage_names
-
-_MIX: Final = 0x9E3779B97F4A7C15
-_WORD: Final = (1 << 64) - 1
 
 
 class VolumeContext:
@@ -97,10 +94,7 @@ class VolumeContext:
 
     def seed_of(self, sequence: int) -> int:
         """64-bit seed of a decision: splitmix64 of the engine's seed and the sequence number."""
-        word = (self.seed + sequence * _MIX) & _WORD
-        word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
-        word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _WORD
-        return word ^ (word >> 31)
+        return word(self.seed, sequence)
 
     @contextmanager
     def deciding(self) -> Iterator[Pools]:
@@ -147,7 +141,7 @@ class VolumeContext:
 
     def draw(self, sequence: int) -> Callable[[], float]:
         """The random numbers of a decision."""
-        return random.Random(self.seed_of(sequence)).random
+        return Draws(self.seed_of(sequence)).fraction
 
     def rank(self, request: VolumeRequest) -> PoolRanking:
         """All pools that pass, best first; charges nothing. O(pools log pools)."""

@@ -23,6 +23,7 @@ from .pools.filter_properties import InstanceHost
 from .pools.policy import VolumePolicy
 from .pools.pools import Pools
 from .pools.request import VolumeGroupRequest, VolumeRequest
+from .pools_handle import PoolsHandle
 from .scan import PoolRanking
 
 
@@ -81,8 +82,9 @@ class VolumeEngine:
 
     @property
     def pools(self) -> Pools:
-        """The pools as this engine sees them. Change them through here: forks share one Fleet object in turn."""
-        return self._context.pools
+        """A handle on the pools as this engine sees them. It may be kept: what is done through it is done to this
+        engine's version, whichever fork was used last."""
+        return PoolsHandle(self._context)
 
     # deciding
 

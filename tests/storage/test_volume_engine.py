@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hostler.ext.draws import Draws, word
 from hostler.placement.persist.file import load, save
 from hostler.placement.storage.engine import VolumeEngine
 from hostler.placement.storage.pools.reports import BackendReport, VolumeService
@@ -193,6 +194,33 @@ def test_chance_is_drawn_of_the_seed() -> None:
     ]
     assert all(len(set(each)) == 1 for each in chosen)
     assert len({each[0] for each in chosen}) == 2
+
+
+def test_pools_that_are_kept_stay_those_of_their_engine() -> None:
+    given = two_pools()
+    pools, trial = given.pools, given.fork()
+    of_trial = trial.pools
+    trial.place(wish(10))
+    assert pools.columns["free"].tolist() == [100, 50]
+    assert of_trial.columns["free"].tolist() == [90, 50]
+    pools.report(report("a@x", pool("p", 100, 70), at=1_000.0))
+    trial.place(wish(5))
+    pools.report(report("c@x", pool("p", 100, 10), at=1_000.0))
+    assert free(given) == [70, 50, 10]
+    assert free(trial) == [85, 50]
+    assert (len(pools), len(of_trial)) == (3, 2)
+    assert "3 Pools" in repr(pools)
+    given.fleet.check()
+
+
+def test_random_choices_among_pools_and_hosts_have_one_source() -> None:
+    given = two_pools(scheduler_default_weighers=["ChanceWeigher"], seed=7)
+    decision = given.place(wish(1))
+    assert decision.seed == word(7, decision.sequence)
+    draws = Draws(decision.seed)
+    drawn = {"a@x#p": draws.fraction(), "b@x#p": draws.fraction()}
+    assert decision.selected.backend_id == max(drawn, key=drawn.__getitem__)
+    assert all(0 <= value < 1 for value in drawn.values())
 
 
 def test_a_fork_sees_what_was_and_leaves_no_trace() -> None:
