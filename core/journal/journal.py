@@ -73,6 +73,8 @@ class Recovery:
     damage: list[str] = field(default_factory=list)
     set_apart: list[str] = field(default_factory=list)
     """Commands that this recovery found to kill the process, in words."""
+    not_writable: StorageFailed | None = None
+    """Why nothing can be appended until ``Journal.repair`` succeeds, such as a full disk; None: it can."""
 
 
 def first_checksum(first: int) -> int:
@@ -278,7 +280,10 @@ class Journal:
     async def _settle(self, found: Recovery, end: int, unusable: Sequence[int], save: Write) -> None:
         """Prepare to append after ``last``: in the last segment, if it is intact and ends there."""
         if not unusable and end == self.last and end > 0:
-            await self._store.resume(self._segment, self.last)
+            try:
+                await self._store.resume(self._segment, self.last)
+            except StorageFailed as error:  # what can be read is served; ``repair`` tries again
+                self.broken, found.not_writable = True, error
             return
         if unusable and self.last not in (0, *self._snapshots.known()):
             await self._snapshots.take(self.last, save)

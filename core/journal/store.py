@@ -222,14 +222,39 @@ class SqliteStore:
 
     async def _connect_to_read(self, first: int) -> aiosqlite.Connection:
         """Connect, and find out whether the write-ahead log has more than SQLite takes of it."""
+        try:
+            return await self._looked_at(first, await self._connect(first))
+        except sqlite3.OperationalError as error:
+            if _is_damage(error):
+                raise
+        return await self._connect_alone(first)
+
+    async def _connect_alone(self, first: int) -> aiosqlite.Connection:
+        """Connect where nothing can be written: the index of the write-ahead log is kept in memory, and what the log
+        lacks at its end is not looked for."""
+        database = await aiosqlite.connect(
+            f"{self.path(first).absolute().as_uri()}?mode=rw", uri=True, isolation_level=None
+        )
+        try:
+            await database.execute("PRAGMA locking_mode=EXCLUSIVE")
+            await self._check_format(first, database)
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    async def _check_format(self, first: int, database: aiosqlite.Connection) -> None:
+        ((version,),) = await database.execute_fetchall("PRAGMA user_version")
+        if version != FORMAT:
+            text = f"{self.path(first).name} has format {version}, this Hostler reads {FORMAT}"
+            raise UnreadableCommand(text, field="data", hint="use the Hostler that wrote it, or upgrade")
+
+    async def _looked_at(self, first: int, database: aiosqlite.Connection) -> aiosqlite.Connection:
+        """Find out whether the write-ahead log has more than SQLite takes of it."""
         ahead = self._files(first)[1]
         before = wal.look(ahead)
-        database = await self._connect(first)
         try:
-            ((version,),) = await database.execute_fetchall("PRAGMA user_version")
-            if version != FORMAT:
-                text = f"{self.path(first).name} has format {version}, this Hostler reads {FORMAT}"
-                raise UnreadableCommand(text, field="data", hint="use the Hostler that wrote it, or upgrade")
+            await self._check_format(first, database)
             rows = list(await database.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)"))
             taken = max(int(rows[0][1]), 0)
             if first not in self._cut and (before.lost(taken) or not before.whole):

@@ -124,8 +124,11 @@ class AuditLog:
             return self._changed.wait_for(lambda: not (self._waiting or self._taken or self._reopen), seconds)
 
     def close(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Write what waits, and end the thread; what a hanging disk does not take by then is lost."""
+        """Write what waits, and end the thread; what a hanging disk does not take by then is lost. May be called
+        twice."""
         with self._changed:
+            if self._closed:
+                return
             self._closed = True
             self._changed.notify_all()
         self._thread.join(seconds)

@@ -194,6 +194,7 @@ def _service_metrics(service: Service) -> Iterator[Metric]:
     fleet = state.fleet
     yield _gauge("hostler_sequence", "Number of the last command that was carried out", writer.sequence)
     yield _gauge("hostler_queue_commands", "Commands that wait", writer.queued)
+    yield _gauge("hostler_queue_bytes", "Length of commands that wait or are carried out", writer.queued_bytes)
     yield from _snapshot_metrics(service)
     yield _gauge("hostler_writable", "1 while commands are taken, 0 while the disk refuses", float(writer.writable))
     rows = fleet.is_host[: fleet.rows].nonzero()[0]

@@ -112,6 +112,9 @@ class Writer(Generic[Command, Result]):
         if under_way is not None:
             under_way.end()
         found.set_apart += replay.set_apart
+        self.broken = found.not_writable
+        if self.broken is not None:
+            log.error("the journal cannot be written, commands are refused: %s", self.broken)
         self.sequence, self._snapshot_at = found.last, found.snapshot
         self.snapshots.sequence = found.snapshot
         for text in found.damage:
@@ -198,7 +201,7 @@ class Writer(Generic[Command, Result]):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until ``stop``, which completes queued commands first. If the task ends in any other way, queued
         commands are answered with Stopped."""
-        self.writable = True
+        self.writable = self.broken is None
         task_status.started()
         try:
             async with trio.open_nursery() as nursery:

@@ -210,6 +210,7 @@ def test_the_audit_log_begins_new_files_and_keeps_so_many(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["audit.1.jsonl", "audit.2.jsonl"]
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
     assert sorted(written(tmp_path)) == [4, 5]
+    log.close()
     assert log.lost == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -19,6 +20,7 @@ import pytest
 from hostler.core.engine_commands import AddHosts
 from hostler.core.errors import StorageFailed
 from hostler.core.rpc.client import BlockingClient
+from hostler.placement.types.errors import HostlerError
 from tests.core.orders import hosts, uuid_of
 
 from ..patience import HANG_SECONDS
@@ -125,6 +127,65 @@ def test_what_was_acknowledged_before_a_fault_outlives_a_crash_during_it(
         listed = {uuid for number in range(20) for uuid in client.call("host", {"name": f"node-{number}"}).instances}
         assert acknowledged <= listed <= acknowledged | {uuid_of(50)}
         place(client, 60)
+
+
+@pytest.mark.parametrize("fault", ["disk full", "read-only", "I/O error"])
+def test_a_start_on_a_disk_that_takes_nothing_answers_questions(faulty: tuple[Daemon, Path], fault: str) -> None:
+    daemon, control = faulty
+    with daemon.client() as client:
+        acknowledged = {place(client, number) for number in range(1, 10)}
+    daemon.kill()
+    control.write_text(FAULTS[fault])
+    daemon.start()
+    with daemon.client() as client:
+        assert not client.call("status").writable
+        assert {uuid_of(number) for number in range(1, 10)} == acknowledged
+        for uuid in acknowledged:
+            assert client.call("instance", {"uuid": uuid}).node
+        with pytest.raises(StorageFailed):
+            place(client, 50)
+        assert watched(daemon) == (503, False, 0.0)
+        control.write_text("-")
+        deadline = time.monotonic() + HANG_SECONDS
+        while not client.call("status").writable:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        acknowledged.add(place(client, 60))
+    daemon.restart()
+    with daemon.client() as client:
+        assert client.call("capacity")["VCPU"].used == len(acknowledged)
+    assert "damage" not in daemon.log()
+
+
+def test_a_second_signal_ends_a_process_whose_disk_hangs(faulty: tuple[Daemon, Path]) -> None:
+    daemon, control = faulty
+    with daemon.client() as client:
+        acknowledged = {place(client, 1)}
+        control.write_text("h")
+
+        def unanswered() -> None:
+            with daemon.client() as other, suppress(HostlerError):
+                other.call("place", {"request": {"spec": SPEC, "instance_uuids": [uuid_of(2)]}}, within=HANG_SECONDS)
+
+        hanging = threading.Thread(target=unanswered, daemon=True)
+        hanging.start()
+        deadline = time.monotonic() + HANG_SECONDS
+        while not metrics(daemon)["hostler_queue_bytes",]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    process = daemon.process
+    assert process is not None
+    process.send_signal(signal.SIGTERM)
+    while "stopping: SIGTERM" not in daemon.log():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(HANG_SECONDS) == 128 + signal.SIGTERM
+    control.write_text("-")
+    daemon.start()
+    with daemon.client() as client:
+        for uuid in acknowledged:
+            assert client.call("instance", {"uuid": uuid}).node
 
 
 def test_systemd_hears_no_more_of_a_writer_that_hangs_in_its_disk(shim: Path, tmp_path: Path) -> None:
