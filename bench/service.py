@@ -38,12 +38,13 @@ HOSTS_A_COMMAND = 1_000
 
 
 @contextmanager
-def service(folder: Path, config: str = "") -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A daemon on a Unix socket."""
+def service(folder: Path, config: str = "", *also: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A daemon on a Unix socket, and at the addresses that it listens at ``also``."""
     address = f"unix:{folder}/rpc.sock"
     file = folder / "config.toml"
     file.write_text(config)
-    command = [str(Path(sys.executable).with_name("hostler")), "serve", "--rpc", address]
+    command = [str(Path(sys.executable).with_name("hostler")), "serve"]
+    command += [part for each in (address, *also) for part in ("--rpc", each)]
     command += ["--data", str(folder / "data"), "--config", str(file)]
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)

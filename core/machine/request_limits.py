@@ -36,8 +36,9 @@ PLACE_COST: Final = 15
 """Microseconds of one more placement of a known spec."""
 SHAPE_COST_PER_HOST: Final = 0.4
 """Microseconds per host of a spec that was not seen before."""
-INSTANCE_COST_PER_HOST: Final = 0.1
-"""Microseconds per host of each instance of a request for several."""
+INSTANCE_COST: Final = 60
+INSTANCE_COST_PER_HOST: Final = 0.02
+"""Microseconds of each instance of a request for several, and per host."""
 NAME_COST: Final = 2
 """Microseconds per name or uuid in other commands."""
 HOST_COST: Final = 50
@@ -144,7 +145,7 @@ def _cost_of_requests(requests: Sequence[Asked], specs: Specs, hosts: int) -> in
     for request in requests:
         count = len(request.instance_uuids)
         if count > 1:
-            cost += INSTANCE_COST_PER_HOST * hosts * count + PLACE_COST * count
+            cost += (INSTANCE_COST + INSTANCE_COST_PER_HOST * hosts) * count
         cost += request.alternates * PLACE_COST / 3
     return int(cost + new * SHAPE_COST_PER_HOST * hosts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,17 @@ from .claim import Allocations, Claimed, allocations_of, extras_for, forgotten
 from .compiled_filter import row_results
 from .context import DecisionContext
 from .explain.refusals import refusal
+from .remaining import Remaining
 from .scan import Ranked, Scan
+from .signature import GROUP_FILTERS
 
 ClaimHook = Callable[[str, str, Mapping[str, Mapping[str, int]]], bool]
 """Called with (instance uuid, provider uuid, allocations); False if the claim failed and the next host is to be
 tried."""
+
+
+SEVERAL: Final = 3
+"""Instances from which on it pays to keep what is left in columns."""
 
 
 class ScanPlacement(Scan):
@@ -43,6 +49,8 @@ class ScanPlacement(Scan):
         self.claim = claim
         self.claims: list[tuple[str, str, bool]] = []
         self._settled = False
+        self._remaining: Remaining | None = None
+        """What is left for further instances, where only the rows of each claim change."""
 
     def place(self) -> Decision:
         """Claim a host for every instance, all or nothing."""
@@ -52,12 +60,14 @@ class ScanPlacement(Scan):
         uuids = request.instance_uuids
         start = self.fleet.history.hold()
         rows, weights = self._choose_first(ranked.rows, ranked.weights, draws)
+        if len(uuids) >= SEVERAL and self._claims_change_their_rows_only():
+            self._remaining = Remaining(self.fleet, self.signature, rows, self.members, self._still_passes)
         made: list[tuple[Claimed, NDArray[np.int32], NDArray[np.float64], tuple[ScorePart, ...]]] = []
         try:
             for index, uuid in enumerate(uuids):
                 self.instance = uuid
                 if index > 0:
-                    rows, weights = self._again(rows, draws)
+                    rows, weights = self._next(rows, draws)
                 claimed = self._claim_first(uuid, rows, weights)
                 if claimed is None:
                     break
@@ -86,6 +96,26 @@ class ScanPlacement(Scan):
         ties = np.count_nonzero(weights == weights[0]) if options.shuffle_best_same_weighed_hosts else 1
         order = draws.order(len(rows), int(ties), options.host_subset_size)
         return rows[order], weights[order]
+
+    def _claims_change_their_rows_only(self) -> bool:
+        if self.claim is not None or self.candidates is not None or self.context.draws:
+            return False
+        if any(stage.name not in GROUP_FILTERS for stage in self.selections):
+            return False
+        return (self.group is None or self.group.policy != "affinity") and Remaining.applies(self.signature)
+
+    def _next(self, rows: NDArray[np.int32], draws: Draws) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """``_again``, in less time where that is possible."""
+        remaining = self._remaining
+        if remaining is not None:
+            self.signature.refresh()
+            self.signature.ranking.refresh()
+            if not self._settled and remaining.after_claim():
+                rows = remaining.rows
+                self._raise_missing(rows)
+                return rows, remaining.weights
+            self._remaining = None
+        return self._again(rows, draws)
 
     def _again(self, rows: NDArray[np.int32], draws: Draws) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """For a further instance: apply the filters that check every instance to the remaining hosts, then weigh again
@@ -152,6 +182,8 @@ class ScanPlacement(Scan):
     def _parts(self, rows: NDArray[np.int32], position: int) -> tuple[ScorePart, ...]:
         if len(rows) <= 1:
             return ()
+        if self._remaining is not None:
+            return self._remaining.parts(position)
         ranking = self.signature.ranking
         if self.claim is not None:
             # The hook may have had the engine look at something else.
@@ -210,7 +242,7 @@ class ScanPlacement(Scan):
         chosen = {claimed.row for claimed, *_ in made}
         last = made[-1]
         if len(made) > 1 and self.request.alternates:
-            rows, weights = self._again(last[1], draws)
+            rows, weights = self._next(last[1], draws)
         else:
             rows, weights = last[1], last[2]
         seed = self.context.decision_seed()

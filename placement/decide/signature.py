@@ -131,7 +131,7 @@ class Signature:
             needs=self.needs,
             bounds=self.bounds,
             masks=[(cache.array, stage.number) for stage, cache in self.row_judges],
-            terms=[compiled.arguments for compiled in self._weighers],
+            terms=self.terms,
             affinity_stage=self._group_stage["affinity"],
             anti_affinity_stage=self._group_stage["anti-affinity"],
             shuffle=options.shuffle_best_same_weighed_hosts,
@@ -308,6 +308,11 @@ class Signature:
             for position, compiled in enumerate(self._weighers):
                 if compiled.grows:
                     self._ranking.set_class_values(position, compiled.arguments.get("values"), compiled.by_class())
+
+    @property
+    def terms(self) -> list[dict[str, Any]]:
+        """What the ranking's terms are made of, in order."""
+        return [compiled.arguments for compiled in self._weighers]
 
     @functools.cached_property
     def weigher_names(self) -> list[str]:

@@ -1,0 +1,189 @@
+"""One tenant's latency while another does each hostile thing that the service bounds.
+
+    python -m hostler.bench.fairness [--hosts 10000] [--seconds 5] [--only NAME ...] [--json]
+
+A service with durable answers, a tenant who places one guest every 10 ms, and a member of another project (or a
+stranger without a token) in a process of its own. The p99 of the tenant's placements is to stay below 50 ms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import cyclopts
+import msgspec
+import numpy as np
+from cyclopts import Parameter
+
+from hostler.core.engine_commands import Asked, asked
+from hostler.core.rpc.client import BlockingClient
+from hostler.placement.types.errors import HostlerError
+from hostler.placement.types.request import Flavor, Request, RequestSpec
+
+from .service import load_hosts, service
+
+app = cyclopts.App(name="fairness", help="One tenant's latency while another is hostile.")
+
+BAR_MS: Final = 50.0
+PAUSE: Final = 0.01
+"""Seconds between two placements of the tenant."""
+GOOD, EVIL = "good", "evil"
+Call = tuple[str, Any]
+_numbers: Final = iter(range(10**9))
+
+
+def request(project: str, *, instances: int = 0, memory_mb: int = 64, alternates: int = 0) -> Asked:
+    """A request of a project; ``instances`` with uuids of their own."""
+    spec = RequestSpec(flavor=Flavor(name="own", vcpus=1, memory_mb=memory_mb))
+    uuids = tuple(str(uuid.uuid4()) for _ in range(instances))
+    return asked(Request(spec=spec, project_id=project, instance_uuids=uuids, alternates=alternates))
+
+
+def place(**what: Any) -> Call:
+    return "place", {"request": request(EVIL, **what)}
+
+
+def new_shape() -> int:
+    """Memory in MiB that no request before had."""
+    return 64 + next(_numbers)
+
+
+def place_many(requests: list[Asked]) -> Call:
+    return "place_many", {"requests": requests}
+
+
+def one_repeated_uuid(count: int) -> list[Call]:
+    repeated = request(EVIL, instances=1)
+    return [("place", {"request": repeated if number % 8 == 0 else request(EVIL)}) for number in range(count)]
+
+
+HOSTILE: Final[dict[str, Callable[[], list[Call]]]] = {
+    "100 instances a request": lambda: [place(instances=100)],
+    "100 instances, a new shape each": lambda: [place(instances=100, memory_mb=new_shape())],
+    "100 alternates, a new shape each": lambda: [place(alternates=100, memory_mb=new_shape())],
+    "a new shape each, pipelined": lambda: [place(memory_mb=new_shape()) for _ in range(50)],
+    "place_many of 20,000": lambda: [place_many([request(EVIL)] * 20_000)],
+    "place_many of 2,000 shapes": lambda: [place_many([request(EVIL, memory_mb=new_shape()) for _ in range(2_000)])],
+    "repeated uuids, pipelined": lambda: one_repeated_uuid(200),
+    "uuids given twice, pipelined": lambda: (
+        [place(instances=1) for _ in range(100)]
+        + [("place", {"request": msgspec.structs.replace(request(EVIL), instance_uuids=("x", "x"))})] * 100
+    ),
+    "long questions": lambda: [("fits", {"request": request(EVIL, memory_mb=new_shape())}) for _ in range(4)],
+    "short questions": lambda: [("usage", {"scope": f"project:{EVIL}"})] * 500,
+    "specs that are too long": lambda: [("place", {"request": {"spec": "x" * 60_000}})] * 20,
+}
+"""Calls that a member sends together, again and again."""
+STRANGERS: Final = ("status of strangers", "connections of strangers")
+
+
+@app.command(name="hostile", show=False)
+def hostile(name: str, address: str, token: str) -> None:
+    """Do one hostile thing until the process is ended."""
+    print("begins", flush=True)
+    if name in STRANGERS:
+        _as_stranger(name, address.removeprefix("tcp:"))
+        return
+    with BlockingClient(address, token=token, within=600) as client:
+        while True:
+            with contextlib.suppress(HostlerError):
+                client.pipeline(HOSTILE[name]())
+
+
+def _as_stranger(name: str, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    call = msgspec.msgpack.encode([0, 1, "status", []])
+    while True:
+        with socket.create_connection((host, int(port))) as connection:
+            if name == "connections of strangers":
+                continue
+            while True:
+                connection.sendall(call * 100)
+                if not connection.recv(1 << 20):
+                    break
+
+
+@contextlib.contextmanager
+def under_attack(name: str | None, address: str, token: str) -> Iterator[None]:
+    """While another process does one hostile thing; None: nothing."""
+    if name is None:
+        yield
+        return
+    command = [sys.executable, "-m", "hostler.bench.fairness", "hostile", name, address, token]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def measured(client: BlockingClient, seconds: float) -> dict[str, float]:
+    """Latencies of one guest after the other, in milliseconds."""
+    latencies, end, params = [], time.perf_counter() + seconds, {"request": request(GOOD)}
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        client.call("place", params)
+        latencies.append(1e3 * (time.perf_counter() - began))
+        time.sleep(PAUSE)
+    p50, p99 = np.percentile(latencies, [50, 99])
+    return {"placements": len(latencies), "p50_ms": float(p50), "p99_ms": float(p99), "max_ms": max(latencies)}
+
+
+def made_tenants(address: str) -> dict[str, str]:
+    """Two projects with a member each; their tokens."""
+    tokens = {}
+    with BlockingClient(address) as client:
+        client.call("create_domain", {"id": "d"})
+        for name in (GOOD, EVIL):
+            client.call("create_project", {"id": name, "domain": "d"})
+            client.call("create_user", {"id": name, "domain": "d"})
+            client.call("grant", {"user": name, "role": "member", "scope": f"project:{name}"})
+            tokens[name] = client.call("create_token", {"user": name}).token
+    return tokens
+
+
+@app.default
+def main(
+    *,
+    hosts: int = 10_000,
+    seconds: float = 5.0,
+    only: list[str] | None = None,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+) -> int:
+    """Print the tenant's latencies beside each hostile thing. Exit status 1 if a p99 is above the bar."""
+    figures: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            open_to_all = f"tcp:127.0.0.1:{free.getsockname()[1]}"
+        with service(Path(folder), "", open_to_all) as (address, _):
+            load_hosts(address, hosts)
+            tokens = made_tenants(address)
+            with BlockingClient(address, token=tokens[GOOD], within=600) as client:
+                measured(client, 1.0)
+                for name in only or ["nothing", *HOSTILE, *STRANGERS]:
+                    with under_attack(None if name == "nothing" else name, open_to_all, tokens[EVIL]):
+                        time.sleep(0.5)
+                        figures[name] = measured(client, seconds)
+                    if not as_json:
+                        print(f"{name:34}" + " ".join(f"{key} {value:8.1f}" for key, value in figures[name].items()))
+                    time.sleep(1.0)  # what was queued is carried out
+    if as_json:
+        print(json.dumps({"hosts": hosts, "bar_ms": BAR_MS, "figures": figures}))
+    return int(any(figure["p99_ms"] > BAR_MS for figure in figures.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(app())
