@@ -193,6 +193,9 @@ class Daemon:
             before = busy
             await trio.sleep(wanted / 2)
 
+    def _connections_ended(self) -> int:
+        return 0 if self._server is None else self._server.ended
+
     def _writer_is_busy_at(self) -> int | None:
         """The current command of the writer; None while it is idle or the disk reports errors. Only a disk that does
         not respond counts as a hang."""
@@ -267,7 +270,7 @@ class Daemon:
                         last.enter_context(no_automatic_collection())
                         tasks.start_soon(self.failures.keep_running, "clock", self._watch_clock)
                         tasks.start_soon(self.failures.keep_running, "record", self._sync_record)
-                        look = partial(collect, lambda: writer.sequence)
+                        look = partial(collect, lambda: writer.sequence, self._connections_ended)
                         tasks.start_soon(self.failures.keep_running, "garbage collection", look)
                         await self._until_stopped(service, server, tasks)
                     finally:

@@ -38,6 +38,8 @@ class RpcServer:
         self.certificates_required = certificates_required
         self.watchers = Watchers(service)
         self.connections: set[Connection] = set()
+        self.ended = 0
+        """Connections that were served, and are no more."""
         self.refused = 0
         """Connections closed because there were too many."""
         self._accepting = trio.CancelScope()
@@ -120,6 +122,7 @@ class RpcServer:
             log.exception("a connection failed unexpectedly")
         finally:
             self.connections.discard(connection)
+            self.ended += 1
             connection.end()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await trio.aclose_forcefully(connection.stream)

@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from hostler.core.process import gc_policy
 from hostler.core.process.gc_policy import ALL_SECONDS, LONGEST_SECONDS, NEW_SECONDS, collect, no_automatic_collection
 
 
@@ -104,3 +105,29 @@ async def test_all_is_looked_at_but_once_while_nothing_happens(
     old = old_ring()
     await trio.sleep(10 * ALL_SECONDS)
     assert old() is not None
+
+
+async def test_what_connections_leave_goes_too_and_its_memory_back_to_the_system(
+    autojump_clock: MockClock, uncollected: None, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, given_back = [0], [0]
+
+    def count() -> None:
+        given_back[0] += 1
+
+    monkeypatch.setattr(gc_policy, "give_back", count)
+    nursery.start_soon(collect, lambda: 0, lambda: ended[0])
+    await trio.sleep(3 * ALL_SECONDS)
+    assert given_back == [0]
+    old = old_ring()
+    for _ in range(5):
+        ended[0] += 1
+        await trio.sleep(1.0)
+    await trio.sleep(2 * NEW_SECONDS)
+    assert (old(), given_back) == (None, [1])
+    old = old_ring()
+    ended[0] += 1
+    await trio.sleep(ALL_SECONDS / 2)
+    assert old() is not None
+    await trio.sleep(ALL_SECONDS / 2 + NEW_SECONDS)
+    assert (old(), given_back) == (None, [2])
