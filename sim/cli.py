@@ -62,6 +62,10 @@ class Inputs:
         Hostler service that has ended, or a copy of it; or devops.
     columns
         What the trace's columns are called: vcpus=cores,memory_gb=mem,...
+    time_unit
+        How times are written, where their looks do not tell: s, ms, us, ns, days (of Excel) or iso.
+    tz
+        Time zone of dates without an offset, such as Europe/Berlin; UTC otherwise.
     flavors
         A catalogue of instance types (CSV: AWS's, Azure's, OpenStack's or your own) that the trace's column flavor
         names one of.
@@ -79,6 +83,8 @@ class Inputs:
         So many hours of guests like the trace's, from the seed.
     growth
         How much more guests come per year, as a part: 0.3 is 30 %. For made guests.
+    growth_error
+        Standard deviation of the growth, as a part: each seed draws its own growth. For made guests.
     scale
         How many times as many guests. For made guests.
     policy
@@ -89,6 +95,8 @@ class Inputs:
     until
         Hours into the run at which it ends; without it when the last guest with a known end has left and none waits,
         or at the horizon of guests that are made.
+    refuse_impossible
+        Refuse guests that no host could ever hold, rather than not to begin.
     report
         Write a report: .html, .json, .csv, .parquet, .png or .svg; several may be named.
     json
@@ -98,6 +106,8 @@ class Inputs:
     trace: str
     fleet: Path | None = None
     columns: str = ""
+    time_unit: str = ""
+    tz: str = ""
     flavors: str = ""
     hosts: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000_000))] = 100
     vcpus: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 64
@@ -106,9 +116,11 @@ class Inputs:
     hours: NotNegative = 0.0
     make_hours: NotNegative = 0.0
     growth: float = 0.0
+    growth_error: NotNegative = 0.0
     scale: float = 1.0
     policy: str = "nova"
     wait: NotNegative = 0.0
+    refuse_impossible: Flag = False
     until: Annotated[float | None, Parameter(validator=Number(gt=0))] = None
     report: Annotated[tuple[Path, ...], Parameter(negative="", consume_multiple=True)] = ()
     json: Flag = False
@@ -133,9 +145,12 @@ class Inputs:
             trace=self.trace,
             columns={name.strip(): given.strip() for name, _, given in pairs},
             flavors=self.flavors,
+            time_unit=self.time_unit,
+            tz=self.tz,
             first_hours=self.hours,
             made_hours=self.make_hours,
             growth_per_year=self.growth,
+            growth_error=self.growth_error,
             scale=self.scale,
         )
 
@@ -146,7 +161,10 @@ class Inputs:
         source = self.source()
         if made_hours is not None:
             source = msgspec.structs.replace(source, made_hours=made_hours)
-        specs = workload_of(source, seed).specs
+        workload = workload_of(source, seed)
+        specs = workload.specs
+        for note in workload.notes:
+            print(f"note: {note}", file=sys.stderr)
         zones = sorted({spec.availability_zone for spec in specs if spec.availability_zone is not None})
         return Task(
             plan=self.plan(zones),
@@ -155,6 +173,7 @@ class Inputs:
             seed=seed,
             wait_hours=self.wait,
             until_hours=self.until,
+            refuse_impossible=self.refuse_impossible,
         )
 
 
@@ -248,7 +267,7 @@ def forecast(
     *,
     days: Annotated[float, Parameter(validator=Number(gt=0))] = 365.0,
     target: NotNegative = 0.0,
-    seeds: Annotated[int, Parameter(validator=Number(gte=1))] = 5,
+    seeds: Annotated[int, Parameter(validator=Number(gte=1))] = 20,
     workers: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     cluster: str = "",
     resume: Path | None = None,

@@ -6,26 +6,23 @@ import itertools
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from ...placement.types.errors import InvalidValue, UnknownName
-from ...placement.types.request import RequestSpec
-from ..run.fleet_plan import FleetPlan, Hardware
+from ..run.fleet_plan import FleetPlan
 from ..run.run import Outcome
 from ..run.sizing import Search
-from ..trace.workload import STEP_S, Guests, peaks
+from ..trace.workload import STEP_S, Guests
 from .kept_outcomes import Kept
-from .tasks import Task, execute, outcomes, planned, workload_of
-
-_T: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-"""97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom; beyond, 2.1 is on the safe side up to 18, and 1.96
-is the limit."""
+from .least import lower_bound
+from .paired import Difference, by_day, by_seed, student
+from .tasks import DEVOPS, Task, execute, outcomes, planned, workload_of
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,59 +150,16 @@ def _tried(task: Task, kept: Kept, watch: Watch) -> Outcome:
         return kept.put(digest, execute(task, lambda run: advance()))
 
 
-def lower_bound(workload: Guests, kind: Hardware, others: Sequence[Hardware] = ()) -> tuple[int, int]:
-    """The number of guests; and hosts of ``kind`` that even a perfect packing needs beside the others when most is
-    asked for at once, in all or in one zone, at least one. Holds for refusing nothing. InvalidValue for a guest that
-    fits neither."""
-    zones = ["", *sorted({spec.availability_zone for spec in workload.specs if spec.availability_zone})]
-    count, most = peaks(workload, [partial(_asked, index, zone) for zone in zones for index in range(len(_FIELDS))])
-    if not count:
-        raise InvalidValue(f"{workload.name}: no guests", field="trace")
-    for spec in workload.specs:
-        asked = [_asked(index, "", spec) for index in range(len(_FIELDS))]
-        if all(any(a > b for a, b in zip(asked, _holds(each), strict=True)) for each in (kind, *others)):
-            raise InvalidValue(f"{workload.name}: a guest {spec.flavor.name} fits no host", field="trace")
-    needs = [1]
-    for zone, peaked in zip(zones, zip(*[iter(most)] * len(_FIELDS), strict=True), strict=True):
-        there = [sum(_holds(each)[index] * _hosts_in(each, zone) for each in others) for index in range(len(_FIELDS))]
-        missing = [(peak - has, holds) for peak, has, holds in zip(peaked, there, _holds(kind), strict=True)]
-        hosts = max((math.ceil(amount / holds) if holds else 1 for amount, holds in missing if amount > 0), default=0)
-        needs.append(_dealt(kind, zone, hosts))
-    return count, max(needs)
-
-
-_FIELDS: Final = ("vcpus", "memory_mb", "root_gb")
-
-
-def _asked(index: int, zone: str, spec: RequestSpec) -> int:
-    """How much of a field a guest asks for, in a zone if one is named."""
-    return getattr(spec.flavor, _FIELDS[index]) if zone in ("", spec.availability_zone) else 0
-
-
-def _hosts_in(kind: Hardware, zone: str) -> int:
-    """Hosts of a kind in a zone, or in all."""
-    if not zone:
-        return kind.count
-    return sum(1 for number in range(kind.count) if kind.zones[number % len(kind.zones)] == zone)
-
-
-def _dealt(kind: Hardware, zone: str, hosts: int) -> int:
-    """Hosts of a kind required for a number of hosts in one zone: they are distributed over its zones in turn."""
-    if not zone or zone not in kind.zones or not hosts:
-        return hosts
-    return (hosts - 1) * len(kind.zones) + kind.zones.index(zone) + 1
-
-
-def _holds(kind: Hardware) -> tuple[float, float, float]:
-    """vCPUs, MiB and GiB of a host."""
-    memory_mb = round(kind.memory_gb * 1024) * kind.ram_allocation_ratio
-    return kind.vcpus * kind.cpu_allocation_ratio, memory_mb, kind.disk_gb * kind.disk_allocation_ratio
+LEAST_BANDED: Final = 10
+"""Runs below which the 10th and 90th percentiles are not told."""
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """On which day each seed's run refused more than the target, None where it never did; and over the seeds the
-    median and the band from the 10th to the 90th percentile, None where that lies beyond the horizon. Of ``seeds``
-    runs those that were played: fewer if it was ended early."""
+    median and the band from the 10th to the 90th percentile, None where that lies beyond the horizon; the band is not
+    ``banded`` with fewer than ten runs, which cannot tell it. Of ``seeds`` runs those that were played: fewer if it was
+    ended early. ``begins``: the date of day 1, where the trace has dates. ``notes``: what was assumed of the guests, by
+    the first seed."""
 
     horizon_days: float
     target_percent: float
@@ -215,6 +169,9 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     median_day: int | None
     early_day: int | None
     late_day: int | None
+    banded: bool
+    begins: str | None
+    notes: list[str]
     outcomes: list[Outcome]
     interrupted: bool
 
@@ -241,6 +198,7 @@ def foreseen(tasks: Sequence[Task], results: Sequence[Outcome]) -> Forecast:
     """What the outcomes of the first of a forecast's runs say."""
     first = tasks[0]
     days = [exhausted_day(outcome, first.stop_percent) for outcome in results]
+    banded = len(days) >= LEAST_BANDED
     return Forecast(
         horizon_days=first.source.made_hours / 24,
         target_percent=first.stop_percent,
@@ -248,11 +206,27 @@ def foreseen(tasks: Sequence[Task], results: Sequence[Outcome]) -> Forecast:
         seeds=len(tasks),
         days=days,
         median_day=_quantile(days, 0.5),
-        early_day=_quantile(days, 0.1),
-        late_day=_quantile(days, 0.9),
+        early_day=_quantile(days, 0.1) if banded else None,
+        late_day=_quantile(days, 0.9) if banded else None,
+        banded=banded,
+        begins=_date(workload_of(first.source, first.seed).epoch_s) if results else None,
+        notes=workload_of(first.source, first.seed).notes if results else [],
         outcomes=list(results),
         interrupted=len(results) < len(tasks),
     )
+
+
+def _date(epoch_s: int | None) -> str | None:
+    return None if epoch_s is None else datetime.fromtimestamp(epoch_s, UTC).date().isoformat()
+
+
+def day_in_words(told: Forecast, day: int | None) -> str:
+    """A day of a forecast, with its date where the trace has dates."""
+    if day is None:
+        return f"beyond {told.horizon_days:g} days"
+    if told.begins is None:
+        return f"day {day:,}"
+    return f"day {day:,} ({date.fromisoformat(told.begins) + timedelta(days=day - 1)})"
 
 
 def exhausted_day(outcome: Outcome, target_percent: float) -> int | None:
@@ -278,7 +252,8 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of one policy, over-commit and size over all seeds."""
+    """The outcome of one policy, over-commit and size over all seeds. ``difference`` from the way of the same size that
+    refused least, on the same guests; None for that way itself."""
 
     policy: str
     cpu_ratio: float
@@ -288,6 +263,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     stranded_percent: Interval
     cost_per_guest_hour: float | None
     seeds: list[int]
+    difference: Difference | None = None
 
 
 def grid(
@@ -320,6 +296,8 @@ def compare(tasks: Sequence[Task], results: Sequence[Outcome]) -> list[Compared]
     groups: dict[tuple[str, float, int], list[tuple[int, Outcome]]] = {}
     for task, outcome in zip(tasks, results, strict=True):
         groups.setdefault((task.policy, task.cpu_ratio, outcome.hosts), []).append((task.seed, outcome))
+    made = bool(tasks) and (tasks[0].source.made_hours > 0 or tasks[0].source.trace == DEVOPS)
+    differences = _differences(groups, made)
     return [
         Compared(
             policy=policy,
@@ -330,9 +308,41 @@ def compare(tasks: Sequence[Task], results: Sequence[Outcome]) -> list[Compared]
             stranded_percent=interval([_mean_stranded(outcome) for _, outcome in found]),
             cost_per_guest_hour=_mean([o.cost_per_guest_hour for _, o in found if o.cost_per_guest_hour is not None]),
             seeds=[seed for seed, _ in found],
+            difference=differences.get((policy, ratio, hosts)),
         )
         for (policy, ratio, hosts), found in groups.items()
     ]
+
+
+Way = tuple[str, float, int]
+
+
+def _differences(groups: Mapping[Way, Sequence[tuple[int, Outcome]]], made: bool) -> dict[Way, Difference]:
+    """How each way differs from the best of those with as many hosts. Made guests are other ones for each seed: pairs
+    are seeds; the guests of one trace are the same for all: pairs are its days."""
+    found: dict[Way, Difference] = {}
+    for hosts in {way[2] for way in groups}:
+        ways = [way for way in groups if way[2] == hosts]
+        shared = set.intersection(*({seed for seed, _ in groups[way]} for way in ways))
+        kept = {way: [outcome for seed, outcome in groups[way] if seed in shared] for way in ways}
+        if not shared or len(ways) < 2:
+            continue
+        best = min(ways, key=lambda way: statistics.fmean(outcome.refused_percent for outcome in kept[way]))
+        for way in (way for way in ways if way != best):
+            if made:
+                pair = [[outcome.refused_percent for outcome in kept[each]] for each in (way, best)]
+                found[way] = by_seed(*pair, comparisons=len(ways) - 1)
+            else:
+                refused = [[outcome.refused_by_day for outcome in kept[each]] for each in (way, best)]
+                days = max(len(each) for side in refused for each in side)
+                one, other = ([sum(col) for col in _by_column(side, days)] for side in refused)
+                asked = [sum(col) for col in _by_column([outcome.requests_by_day for outcome in kept[best]], days)]
+                found[way] = by_day(one, other, asked, comparisons=len(ways) - 1)
+    return found
+
+
+def _by_column(rows: Sequence[Sequence[int]], width: int) -> list[tuple[int, ...]]:
+    return list(zip(*([*row, *[0] * (width - len(row))] for row in rows), strict=True))
 
 
 def _mean_stranded(outcome: Outcome) -> float:
@@ -348,6 +358,5 @@ def interval(values: Sequence[float]) -> Interval:
     mean, n = statistics.fmean(values), len(values)
     if n < 2:
         return Interval(mean=round(mean, 4), low=None, high=None)
-    t = _T[n - 2] if n - 2 < len(_T) else (2.12 if n < 100 else 1.985)
-    half = t * statistics.stdev(values) / math.sqrt(n)
+    half = student(0.975, n - 1) * statistics.stdev(values) / math.sqrt(n)
     return Interval(mean=round(mean, 4), low=round(mean - half, 4), high=round(mean + half, 4))

@@ -29,6 +29,7 @@ from ..trace.files import read_trace
 from ..trace.generator import Made, devops
 from ..trace.workload import Guests, Workload
 from .kept_outcomes import Kept
+from .least import check_possible
 
 DEVOPS: Final = "devops"
 """Name of the made-up workload that needs no trace."""
@@ -38,7 +39,9 @@ DEVOPS_HOURS: Final = 120.0
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Where guests come from: a trace as it is (``made_hours`` 0), or so many hours made after it from the task's seed;
-    or the preset ``devops``, whose hours are ``made_hours``. ``flavors``: the catalogue that the trace refers to."""
+    or the preset ``devops``, whose hours are ``made_hours``. ``growth_error``: standard deviation of the growth per
+    year, which each seed draws. ``time_unit``, ``tz``: how times are written. ``flavors``: the catalogue that the trace
+    refers to."""
 
     trace: str
     columns: dict[str, str] = {}
@@ -46,13 +49,17 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     first_hours: float = 0.0
     made_hours: float = 0.0
     growth_per_year: float = 0.0
+    growth_error: float = 0.0
     scale: float = 1.0
+    time_unit: str = ""
+    tz: str = ""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One run. ``counts``: hosts by hardware; ``cpu_ratio`` 0: as in the plan. ``until_hours``: when the run ends; None
     when the last guest with a known end has left and none waits. ``stop_percent``: the run may end once more than this
-    part of a day's requests was refused; ``most_unserved``: once more guests were not served; below 0: never."""
+    part of a day's requests was refused; ``most_unserved``: once more guests were not served; below 0: never. Guests
+    that no host could ever hold are an error, unless ``refuse_impossible``: then they are refused."""
 
     plan: FleetPlan
     source: Source
@@ -64,6 +71,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     stop_percent: float = -1.0
     most_unserved: int = -1
     until_hours: float | None = None
+    refuse_impossible: bool = False
 
     @property
     def digest(self) -> str:
@@ -114,19 +122,32 @@ def _workload(encoded: bytes, seed: int, stamps: Stamps) -> Guests:
     if not source.made_hours and (source.growth_per_year or source.scale != 1):
         hint = "make guests after the trace: --make-hours"
         raise InvalidValue("growth and scale are for guests that are made", field="growth", hint=hint)
-    trace = _trace(source.trace, msgspec.json.encode(source.columns), source.flavors, stamps)
+    trace = _trace(
+        source.trace, msgspec.json.encode(source.columns), source.flavors, (source.time_unit, source.tz), stamps
+    )
     if source.first_hours:
         trace = trace.first(source.first_hours)
     if not source.made_hours:
         return trace
     growth, scale = source.growth_per_year, source.scale
-    return Made(trace, hours=source.made_hours, seed=seed, growth_per_year=growth, scale=scale)
+    error = source.growth_error
+    return Made(
+        trace,
+        hours=source.made_hours,
+        seed=seed,
+        growth_per_year=growth,
+        growth_error=error,
+        scale=scale,
+        warm_up=True,
+    )
 
 
 @functools.lru_cache(maxsize=2)
-def _trace(path: str, columns: bytes, flavors: str, stamps: Stamps) -> Workload:
+def _trace(path: str, columns: bytes, flavors: str, times: tuple[str, str], stamps: Stamps) -> Workload:
     catalogue = read_flavors(Path(flavors)) if flavors else None
-    return read_trace(Path(path), msgspec.json.decode(columns, type=dict[str, str]), catalogue)
+    return read_trace(
+        Path(path), msgspec.json.decode(columns, type=dict[str, str]), catalogue, time_unit=times[0], tz=times[1]
+    )
 
 
 def planned(task: Task) -> FleetPlan:
@@ -136,9 +157,9 @@ def planned(task: Task) -> FleetPlan:
 
 
 def start(task: Task) -> Run:
-    """The run, not yet played."""
+    """The run, not yet played. InvalidValue for guests that no host could ever hold."""
     workload = workload_of(task.source, task.seed)
-    return Run(
+    run = Run(
         planned(task),
         workload,
         _policy(task, workload),
@@ -146,6 +167,9 @@ def start(task: Task) -> Run:
         wait_hours=task.wait_hours,
         until_hours=task.until_hours,
     )
+    if not task.refuse_impossible:
+        check_possible(task.plan, workload)
+    return run
 
 
 def _policy(task: Task, guests: Guests) -> Policy:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ..questions.planning import Compared, Forecast, Size
+from ..questions.planning import Compared, Forecast, Size, day_in_words
 from ..run.fleet_plan import FleetPlan
 from ..run.headroom import Headroom
 from ..run.run import Outcome
@@ -54,7 +54,7 @@ def finding(report: Report) -> str:
         if told.median_day is None:
             lasting, runs = told.days.count(None), len(told.days)
             return f"Capacity lasts for {told.horizon_days:g} days in {lasting} of {runs} runs"
-        return f"Capacity runs out on day {told.median_day:,}"
+        return f"Capacity runs out on {day_in_words(told, told.median_day)}"
     if report.compared:
         return _best(report.compared)
     if len(report.outcomes) == 1:
@@ -68,9 +68,7 @@ def _best(compared: Sequence[Compared]) -> str:
     """Which ways of those side by side refuse least."""
     least = min(each.refused_percent.mean for each in compared)
     best = [each for each in compared if each.refused_percent.mean == least]
-    high = best[0].refused_percent.high
-    lows = [each.refused_percent.low for each in compared if each not in best]
-    unsure = high is not None and any(low is not None and low <= high for low in lows)
+    sure, others = proven(compared), len({each.hosts for each in compared}) > 1
     ways = [each.policy + (f" with over-commit {each.cpu_ratio:g}" if each.cpu_ratio else "") for each in best]
     sizes = {each.hosts for each in compared}
     if len(sizes) > 1:
@@ -78,7 +76,23 @@ def _best(compared: Sequence[Compared]) -> str:
     where = f" on {min(sizes):,} hosts" if len(sizes) == 1 else ""
     named = " and ".join(ways) if len(ways) < 3 else f"{ways[0]} and {len(ways) - 1} other ways"
     verb = "refuses" if len(best) == 1 else "refuse"
-    return f"{named}{where} {verb} least: {least:.2f} %{', but the intervals overlap' if unsure else ''}"
+    unsure = "" if sure or others or len(compared) < 2 or len(best) > 1 else f", but {doubt(compared)}"
+    return f"{named}{where} {verb} least: {least:.2f} %{unsure}"
+
+
+def proven(compared: Sequence[Compared]) -> bool:
+    """True if the best of the ways of each size is better than every other by a test."""
+    told = [each.difference for each in compared if each.difference is not None]
+    return bool(told) and all(each.proven for each in told)
+
+
+def doubt(compared: Sequence[Compared]) -> str:
+    """Why there is no winner among ways."""
+    told = [each.difference for each in compared if each.difference is not None]
+    if any(each.low is None for each in told) or not told:
+        return "that is not tested: too few seeds, or days of the trace"
+    unsure = sum(not each.proven for each in told)
+    return f"the difference to {unsure:,} of {len(told):,} others may be chance"
 
 
 def charts(report: Report) -> list[Chart]:
@@ -117,7 +131,7 @@ def _labels(report: Report) -> list[str]:
 
 def _span(told: Forecast) -> tuple[float, float | None, float] | None:
     """Hours between which capacity runs out, and the median; the end of the horizon for later. None for never."""
-    if told.early_day is None:
-        return None
-    begin, end = 24.0 * told.early_day, 24.0 * (told.late_day or told.horizon_days)
-    return begin, None if told.median_day is None else 24.0 * told.median_day, end
+    if told.banded and told.early_day is not None:
+        begin, end = 24.0 * told.early_day, 24.0 * (told.late_day or told.horizon_days)
+        return begin, None if told.median_day is None else 24.0 * told.median_day, end
+    return None if told.median_day is None else (24.0 * told.median_day,) * 3

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ..questions.paired import Difference
 from ..questions.planning import Forecast, Interval
 from ..run.evacuation import Disruption
 from ..run.fleet_plan import DOMAINS, FleetPlan
@@ -64,12 +65,14 @@ def write_html(report: Report, path: Path) -> None:
 def _head(report: Report) -> str:
     first = report.outcomes[0] if report.outcomes else None
     cut = ""
-    if report.forecast is not None and report.forecast.early_day is not None:
+    if report.forecast is not None:
         told = report.forecast
         days = [
             f"day {day:,}" if day else f"beyond day {told.horizon_days:g}" for day in (told.early_day, told.late_day)
         ]
-        cut = f" 80 % of {len(told.days)} seeds: {days[0]} to {days[1]}. A run ends when capacity has run out."
+        cut = f" 80 % of {len(told.days)} seeds: {days[0]} to {days[1]}." if told.banded and told.early_day else ""
+        cut += " A run ends when capacity has run out." if any(told.days) else ""
+        cut += "".join(f" {note[0].upper()}{note[1:]}." for note in told.notes)
     if interrupted(report):
         cut += " This was interrupted, and is what there was by then."
     hours = max((outcome.hours for outcome in report.outcomes), default=0.0)
@@ -86,16 +89,11 @@ def _cards(report: Report) -> str:
             (f"{found.lower_bound:,}", "to refuse nothing at once, with a perfect packing"),
         ]
         cards += [(f"{found.gap_percent:.1f} %", "above that")] if found.gap_percent is not None else []
-    if report.forecast is not None and report.forecast.early_day is not None:
+    if report.forecast is not None and any(report.forecast.days):
         told = report.forecast
-        cards += [
-            (f"{day:,}" if day else f"> {told.horizon_days:.0f}", text)
-            for text, day in (
-                ("runs out on day", told.median_day),
-                ("early case (10 %)", told.early_day),
-                ("late case (90 %)", told.late_day),
-            )
-        ]
+        cases = [("runs out on day", told.median_day)]
+        cases += [("early case (10 %)", told.early_day), ("late case (90 %)", told.late_day)] if told.banded else []
+        cards += [(f"{day:,}" if day else f"> {told.horizon_days:.0f}", text) for text, day in cases]
     if len(report.outcomes) == 1 or (report.size is not None and report.outcomes):
         cards += _cards_of(report.outcomes[0])
     for each in report.headroom.survives[:1] if report.headroom is not None else ():
@@ -127,13 +125,17 @@ def _cards_of(outcome: Outcome) -> list[tuple[str, str]]:
 def _tables(report: Report) -> list[str]:
     found = []
     if report.compared:
-        header = ("policy", "CPU over-commit", "hosts", "refused %", "peak vCPU %", "stranded %", "cost / guest-hour")
+        header = (
+            *("policy", "CPU over-commit", "hosts", "refused %", "more than the best, points"),
+            *("peak vCPU %", "stranded %", "cost / guest-hour"),
+        )
         body = [
             (
                 each.policy,
                 f"{each.cpu_ratio:g}" if each.cpu_ratio else "as planned",
                 f"{each.hosts:,}",
                 _interval(each.refused_percent),
+                _difference(each.difference),
                 _interval(each.peak_vcpu_percent),
                 _interval(each.stranded_percent),
                 "" if each.cost_per_guest_hour is None else f"{each.cost_per_guest_hour:.4f}",
@@ -182,11 +184,14 @@ def _disrupted(told: Disruption) -> str:
 
 def _headroom(told: Headroom) -> str:
     """How many may fail, and the worst single failures."""
-    survives = [(f"{each.kind}s", f"{each.of:,}", f"{each.survives:,}") for each in told.survives]
+    survives = [
+        (f"{each.kind}s", f"{each.of:,}", f"{each.survives:,}", "" if each.found is None else f"{each.found:,}")
+        for each in told.survives
+    ]
     lost = [(each.what, f"{each.hosts:,}", f"{each.guests:,}", f"{each.homeless:,}") for each in told.losses[:8]]
     parts = [f"<p>{html.escape(_busiest(told))}</p>"]
     if survives:
-        parts.append(table(("the fullest together", "there are", "may fail"), survives))
+        parts.append(table(("together", "that run", "any may fail: proven", "found that may not"), survives))
     if lost:
         parts.append(table(("each alone", "hosts", "guests on them", "without another host"), lost))
     return "".join(parts)
@@ -201,6 +206,17 @@ def _interval(value: Interval) -> str:
     if value.low is None or value.high is None:
         return f"{value.mean:.2f}"
     return f"{value.mean:.2f} ({max(value.low, 0.0):.2f} to {min(value.high, 100.0):.2f})"
+
+
+def _difference(told: Difference | None) -> str:
+    """A difference with its interval and the pairs won."""
+    if told is None:
+        return "the best"
+    if told.low is None or told.high is None:
+        return f"{told.mean:.2f}, not tested"
+    return f"{told.mean:.2f} ({told.low:.2f} to {told.high:.2f}), {told.wins} of {told.pairs} {told.by}s".replace(
+        "dayss", "blocks of days"
+    )
 
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -8,8 +8,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import Final
 
-from ..questions.planning import Compared, Forecast, Size
+from ..questions.paired import Difference
+from ..questions.planning import Compared, Forecast, Size, day_in_words
 from ..run.evacuation import Disruption
+from ..run.failure_trials import Survival
 from ..run.headroom import Headroom
 from ..run.run import Outcome
 
@@ -79,10 +81,18 @@ def show_headroom(told: Headroom) -> None:
     """Print what failures would do."""
     where = f"{counted(told.guests, 'guest')}, {told.used_percent['VCPU']:.1f} % of the vCPUs, {told.at_hours:,.1f} h"
     if told.survives:
-        which = ", ".join(f"{each.survives:,} of {each.of:,} {each.kind}s" for each in told.survives)
+        which = ", ".join(survival(each) for each in told.survives)
         _say(f"may fail together when busiest ({where}): {which}")
     for loss in [loss for loss in told.losses if loss.homeless][:3]:
         _say(f"  without {loss.what}: {loss.homeless:,} of {counted(loss.guests, 'guest')} find no other host")
+
+
+def survival(told: Survival) -> str:
+    """How many may fail together, in words."""
+    known = f"{told.survives:,} of {told.of:,} {told.kind}s"
+    if told.found is None or told.found == told.survives + 1:
+        return known if told.found is None or told.survives else f"{known} (not {told.which[0]})"
+    return f"any {known} (proven; {told.found:,} were found that may not)"
 
 
 def show_size(found: Size) -> None:
@@ -108,11 +118,20 @@ def show_forecast(found: Forecast) -> None:
     played, horizon = len(found.days), found.horizon_days
     if found.interrupted:
         _say(f"interrupted: {played} of {counted(found.seeds, 'seed')} were played")
-    if played and found.early_day is None:
+    for note in found.notes:
+        _say(f"{note[0].upper()}{note[1:]}.")
+    if played and not any(found.days):
         _say(f"capacity lasts for {horizon:g} days with all {counted(played, 'seed')}")
+    elif played and not found.banded:
+        lasting = found.days.count(None)
+        median = f"on {day_in_words(found, found.median_day)}" if found.median_day else f"not within {horizon:g} days"
+        _say(
+            f"capacity runs out {median} (median of {counted(played, 'seed')}, {lasting} of which last;"
+            " ten would tell how sure that is)"
+        )
     elif played:
-        words = [f"day {day}" if day else f"beyond {horizon:g} days" for day in (found.early_day, found.late_day)]
-        median = f"on day {found.median_day}" if found.median_day else f"not within {horizon:g} days"
+        words = [day_in_words(found, day) for day in (found.early_day, found.late_day)]
+        median = f"on {day_in_words(found, found.median_day)}" if found.median_day else f"not within {horizon:g} days"
         _say(f"capacity runs out {median} (80 % of {counted(played, 'seed')}: {words[0]} to {words[1]})")
 
 
@@ -129,6 +148,19 @@ def show_compared(compared: Sequence[Compared], played: int, runs: int) -> None:
         part = f" ({len(each.seeds)} of {seeds} seeds)" if len(each.seeds) < seeds else ""
         hosts = counted(each.hosts, "host")
         _say(f"{each.policy}{ratio}, {hosts}: {band.mean:.2f} %{spread} refused, {peak}{part}")
+        if each.difference is not None:
+            _say(f"  {difference(each.difference)}")
+
+
+def difference(told: Difference) -> str:
+    """How a way differs from the best, in words."""
+    more = f"{told.mean:.2f} points more than the best"
+    if told.low is None or told.high is None:
+        return f"{more}: not tested, {told.pairs} {told.by} is too little"
+    what = "seeds" if told.by == "seed" else "blocks of days"
+    sure = "" if told.proven else "; may be chance"
+    interval = f"95 % for all comparisons: {told.low:.2f} to {told.high:.2f}"
+    return f"{more} ({interval}), the best is better in {told.wins} of {told.pairs} {what}{sure}"
 
 
 def percent(value: float) -> str:

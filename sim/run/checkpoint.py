@@ -15,9 +15,10 @@ from ...placement.persist.file import load as load_fleet
 from ...placement.persist.file import save as save_fleet
 from ...placement.types.errors import InvalidValue
 from ..trace.workload import STEP_S
+from .coming import Coming
 from .evacuation import Off
 from .headroom import Busiest, Headroom
-from .run import Coming, Run, Sample
+from .run import Run, Sample
 
 FORMAT: Final = 3
 

@@ -8,36 +8,16 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import numpy as np
 
 from ...placement.decide.engine import Engine
 from ...placement.persist.file import load, save
-from ...placement.types.request import Request
+from .failure_trials import Loss, Survival, Trials
 from .fleet_plan import DOMAINS, Place
 from .run import RESOURCES, Run
 from .site import minds_outages
-from .sizing import Search
 
 MARGIN: Final = 1.02
 """A moment is only busier than another if it is fuller by this factor: so few need to be kept."""
-
-
-class Loss(msgspec.Struct, frozen=True, kw_only=True):
-    """One failure: hosts that fail together, guests that lose their host, and those for which there is no other."""
-
-    what: str
-    hosts: int
-    guests: int
-    homeless: int
-
-
-class Survival(msgspec.Struct, frozen=True, kw_only=True):
-    """How many of the ``of`` hosts, racks, cells or zones (``kind``), the fullest ones, may fail together so that all
-    guests find another host: the k of N+k. One more may not; that fewer may is taken for granted."""
-
-    kind: str
-    survives: int
-    of: int
 
 
 class Headroom(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +79,7 @@ class _Moment:
         self.spec_of, self.file = run.spec_of, file
         self.policy, self.seed = run.engine.policy, run.engine.seed
         self.places: Sequence[Place] = tuple(run.site.places)
+        self.down = {host for host, reasons in run.site.down.items() if reasons > 0}
         self.hours, self.guests = run.hours, run.alive
         self.used_percent = dict(zip(RESOURCES, run.percent.round(3).tolist(), strict=True))
         save(run.engine.fleet, file, sync=False)
@@ -111,19 +92,18 @@ class _Moment:
         """What failures would do."""
         engine = self.engine()
         domains = {kind: found for kind in DOMAINS if len(found := self._domains(engine, kind)) > 1}
+        trials = Trials(engine, [place for place in self.places if place.host not in self.down], self.spec_of)
         fullest = [host for hosts in list(domains.get("host", {}).values())[:spare] for host in hosts]
         lost = {f"the {spare} fullest hosts" if spare > 1 else "the fullest host": fullest}
         for kind in DOMAINS[1:]:
             lost |= {f"{kind} {name}": hosts for name, hosts in domains.get(kind, {}).items()}
-        losses = [self._loss(engine, what, hosts) for what, hosts in lost.items() if 0 < len(hosts) < len(self.places)]
+        running = len(self.places) - len(self.down)
+        losses = [trials.loss(what, hosts) for what, hosts in lost.items() if 0 < len(hosts) < running]
         return Headroom(
             at_hours=self.hours,
             guests=self.guests,
             used_percent=self.used_percent,
-            survives=[
-                Survival(kind=kind, survives=self._survives(engine, list(found.values())), of=len(found))
-                for kind, found in domains.items()
-            ],
+            survives=[trials.survival(kind, found) for kind, found in domains.items()],
             losses=sorted(losses, key=lambda loss: (-loss.homeless, -loss.guests, loss.what)),
         )
 
@@ -131,51 +111,11 @@ class _Moment:
         """What there is of a kind, and its hosts, the fullest (by vCPUs) first."""
         found: dict[str, list[str]] = {}
         for place in self.places:
+            if place.host in self.down:
+                continue
             found.setdefault(getattr(place, kind), []).append(place.host)
         found.pop("", None)
         fleet = engine.fleet
         given = fleet.store.inventory["used"][0]
         used = {name: sum(int(given[fleet.row(host)]) for host in hosts) for name, hosts in found.items()}
         return {name: found[name] for name in sorted(found, key=lambda name: (-used[name], name))}
-
-    def _loss(self, engine: Engine, what: str, hosts: Sequence[str]) -> Loss:
-        guests, homeless = self._fail(engine.fork(), hosts)
-        return Loss(what=what, hosts=len(hosts), guests=guests, homeless=homeless)
-
-    def _survives(self, engine: Engine, domains: Sequence[Sequence[str]]) -> int:
-        """How many may fail together."""
-        names = list(domains)
-        search = Search(len(names) - self._bound(engine, names))
-        while (left := search.candidate) is not None:
-            failing = [host for hosts in names[: max(0, len(names) - left)] for host in hosts]
-            search.note(left, holds=not failing or not self._fail(self.engine(), failing)[1])
-        assert search.enough is not None
-        return max(0, len(names) - search.enough)
-
-    def _bound(self, engine: Engine, domains: Sequence[Sequence[str]]) -> int:
-        """More cannot fail: the rest has not even room for the sums of what is given."""
-        fleet = engine.fleet
-        rows = [[fleet.row(host) for host in hosts] for hosts in domains]
-        blocks = fleet.store.inventory
-        limits = np.array([blocks["limit"][: len(RESOURCES), each].sum(axis=1) for each in rows])
-        given = sum(blocks["used"][: len(RESOURCES), each].sum(axis=1) for each in rows)
-        left = limits.sum(axis=0) - np.cumsum(limits, axis=0)
-        return int(np.count_nonzero((left >= given).all(axis=1)))
-
-    def _fail(self, trial: Engine, hosts: Sequence[str]) -> tuple[int, int]:
-        """Let hosts fail, and place their guests again, the largest first; how many they are, and find no host."""
-        fleet = trial.fleet
-        named = [(uuid, self.spec_of(uuid)) for host in hosts for uuid in fleet.instances(fleet.row(host))]
-        guests = sorted(named, key=lambda guest: (-guest[1].flavor.vcpus, guest[0][-12:]))
-        grouped = fleet.consumer if fleet.group_uuids else None
-        requests = [
-            Request(
-                spec=spec,
-                instance_uuids=(uuid,),
-                server_group=None if grouped is None else grouped(uuid).server_group,
-            )
-            for uuid, spec in guests
-        ]
-        fleet.set_service(hosts, forced_down=True)
-        trial.release(uuid for uuid, _ in guests)
-        return len(guests), len(guests) - trial.place_many(requests).placed

@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import compress
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -16,7 +16,9 @@ from ...placement.decide.batch_decisions import Decisions
 from ...placement.policy.policy import Policy
 from ...placement.types.ordered_sum import ordered_sum
 from ...placement.types.request import Request, RequestSpec
-from ..trace.workload import EPOCH_S, NEVER, STEP_S, Guests
+from ..trace.workload import ALONE, EPOCH_S, NEVER, STEP_S, Guests
+from .binding import Binding
+from .coming import NOBODY, Coming
 from .evacuation import Disruption, Evacuation
 from .fleet_plan import FleetPlan
 from .groups import Groups
@@ -87,23 +89,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     disruption: Disruption | None = None
 
 
-class Coming(NamedTuple):
-    """Guests that ask for a host in a step, as columns of equal length; ``number`` counts all guests of the run."""
-
-    number: Whole
-    arrived_s: Whole
-    departure_s: Whole
-    spec: Whole
-    group: Whole
-
-    def of(self, which: Whole) -> Coming:
-        """Those at the positions ``which``."""
-        return Coming(*(column[which] for column in self))
-
-
-_NOBODY: Final = Coming(*[np.empty(0, np.int64)] * 5)
-
-
 class Run:
     """A run in progress. Deterministic: equal inputs, equal outcomes. UnknownName for guests of zones that the plan has
     not. ``wait_hours``: how long a request that finds no
@@ -141,7 +126,7 @@ class Run:
         self.refused_by_day: list[int] = []
         self._leaving: defaultdict[int, list[str]] = defaultdict(list)
         """By step: the guests that leave in it."""
-        self._queue = _NOBODY
+        self._queue = NOBODY
         self._building: list[str] = []
         self.groups = Groups(self.engine)
         self._guest_s = self._burst_vcpu_s = self._burst_vcpus = 0
@@ -182,7 +167,7 @@ class Run:
         while not last:
             number = self.played
             at_s = start_s + number * STEP_S
-            self._step(number, at_s, next(arrivals, _NOBODY))
+            self._step(number, at_s, next(arrivals, NOBODY))
             self.played = following = self._following(number)
             last = not self._goes_on(following)
             keep = following // stride > number // stride
@@ -312,7 +297,7 @@ class Run:
         rows, inventory = self._rows(), self.engine.fleet.store.inventory
         room = percent / 100 * self._limits[0] - inventory["used"][0, rows].sum()
         beyond = np.cumsum(self._vcpus[coming.spec]) > room
-        self._queue = _NOBODY
+        self._queue = NOBODY
         self.burst += int(np.count_nonzero(beyond))
         self._bought(coming.of(np.flatnonzero(beyond)), at_s)
         return coming.of(np.flatnonzero(~beyond))
@@ -369,14 +354,19 @@ class Run:
         """Guests without a host wait, or are refused finally."""
         waits = at_s + STEP_S - coming.arrived_s[which] <= self.wait_s
         self._queue = coming.of(which[waits])
-        for position in which[~waits].tolist():
-            refusal = decisions[position].refusal
-            self._refused(refusal.stage if refusal is not None else "", at_s, int(coming.arrived_s[position]))
+        refused = which[~waits].tolist()
+        binding = Binding(self.site, self.engine, self._rows()) if refused else None
+        for position in refused:
+            assert binding is not None
+            refusal, number = decisions[position].refusal, int(coming.spec[position])
+            grouped, stage = int(coming.group[position]) != ALONE, refusal.stage if refusal is not None else ""
+            what = binding.of(number, self.workload.specs[number], grouped=grouped, stage=stage)
+            self._refused(what, at_s, int(coming.arrived_s[position]))
         self._bought(coming.of(which[~waits]), at_s)
         self.groups.forget_empty(coming.group[which])
 
-    def _refused(self, stage: str, at_s: int, arrived_s: int) -> None:
-        self.refusals[stage] += 1
+    def _refused(self, what: str, at_s: int, arrived_s: int) -> None:
+        self.refusals[what] += 1
         self.refused_by_day[max(0, arrived_s - self.workload.start_s) // 86_400] += 1
         if self.first_refusal is None:
             self.first_refusal = (at_s - self.workload.start_s) / 3600
@@ -391,7 +381,7 @@ class Run:
         self.peak_guests = max(self.peak_guests, self.alive)
         rows, store = self._rows(), self.engine.fleet.store
         used = store.inventory["used"][: len(RESOURCES)][:, rows]
-        self.percent = percent = _percent(used.sum(axis=1), self._limits)
+        self.percent = percent = _percent(used.sum(axis=1), self._limits - self._limits_down())
         self._peaks = np.maximum(self._peaks, percent)
         self._sums += percent * seconds
         self._measured += seconds
@@ -411,6 +401,11 @@ class Run:
     def _sample(self, at_s: int, used: Whole) -> Sample:
         rows = self._rows()
         limit = self.engine.fleet.store.inventory["limit"][: len(RESOURCES)][:, rows]
+        down = [host for host, reasons in self.site.down.items() if reasons > 0]
+        if down:
+            limit = limit.copy()
+            places = {place.host: number for number, place in enumerate(self.site.places)}
+            limit[:, [places[host] for host in down]] = 0
         by_zone = {"all": dict(zip(RESOURCES, self.percent.round(3).tolist(), strict=True))}
         for number, zone in enumerate(self._zones) if len(self._zones) > 1 else ():
             here = self._zone_of == number
@@ -428,6 +423,15 @@ class Run:
             stranded_percent=round(stranded, 3),
             hosts_down=sum(reasons > 0 for reasons in self.site.down.values()),
         )
+
+    def _limits_down(self) -> Whole | int:
+        """What the hosts that are down could give of each resource."""
+        down = [host for host, reasons in self.site.down.items() if reasons > 0]
+        if not down:
+            return 0
+        fleet = self.engine.fleet
+        found: Whole = fleet.store.inventory["limit"][: len(RESOURCES), [fleet.row(host) for host in down]].sum(axis=1)
+        return found
 
     def _rows(self) -> Whole | slice:
         """Rows of the hosts, in the order of the site's places; a slice where they are neighbours."""

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from ...placement.gpu.providers import gpu_extra_specs
 from ...placement.types.errors import HostlerError, UnknownName
 from ...placement.types.request import Flavor, RequestSpec
+from .clock import Clock
 from .csv_columns import MOST, Kept, Texts, Wrong
 from .workload import ALONE, NEVER, STEP_S
 
 COLUMNS: Final[Mapping[str, str]] = {
-    "arrival_s": "seconds from the beginning",
+    "id": "name of the guest; none may be there twice",
+    "arrival_s": "seconds from the beginning, or a point in time; before 0: it stands there at the beginning",
     "departure_s": "seconds from the beginning; empty: never",
     "lifetime_s": "seconds; empty: forever",
     "flavor": "name of a flavor of the catalogue, in place of sizes",
@@ -36,15 +38,18 @@ COLUMNS: Final[Mapping[str, str]] = {
 _FLAVORED: Final = ("flavor", "zone")
 _SIZED: Final = ("vcpus", "cpu_milli", "memory_mb", "memory_gb", "disk_gb", "gpus", "gpu_milli", "gpu_models", "zone")
 """What makes the spec of a guest, with a catalogue and without."""
-_GREATEST: Final = 2**53
 Whole = NDArray[np.int64]
 
 
 class Columns:
     """Takes what a trace's rows say, chunk by chunk, and gives the columns of a workload, in the order of the file.
-    ``flavors``: the catalogue of flavors, if sizes are given by name."""
+    ``flavors``: the catalogue of flavors, if sizes are given by name. ``clock``: how times are written."""
 
-    def __init__(self, flavors: Mapping[str, Flavor] | None) -> None:
+    def __init__(self, flavors: Mapping[str, Flavor] | None, clock: Clock = Clock()) -> None:  # noqa: B008  # a constant
+        self._clock = clock
+        self._ids: set[str] = set()
+        self._again: set[str] = set()
+        self._new_ids: set[str] = set()
         self._shaped = _FLAVORED if flavors is not None else _SIZED
         self._specs: list[RequestSpec] = []
         self._numbers: dict[tuple[object, ...], int] = {}
@@ -63,22 +68,38 @@ class Columns:
 
     def convert(self, texts: Texts) -> dict[str, Whole]:
         """The columns for some rows. Wrong for what cannot be."""
-        arrival = _seconds(texts["arrival_s"], "arrival_s")
+        arrival = self._clock.seconds(texts["arrival_s"], "arrival_s")
         if np.isnan(arrival).any():
             raise Wrong("arrival_s", "is missing")
         steps = np.floor(arrival / STEP_S).astype(np.int64) * STEP_S
         count, before = len(arrival), self._kept.rows
         batch, group = texts.get("batch"), texts.get("group")
-        return {
+        columns = {
             "arrival_s": steps,
-            "departure_s": _departures(texts, arrival, steps),
+            "departure_s": _departures(self._clock, texts, arrival, steps),
             "spec": self._spec(texts, count),
             "batch": np.arange(before, before + count) if batch is None else self._batches.numbers(batch, before),
             "group": np.full(count, ALONE) if group is None else _groups(self._groups, group),
         }
+        self._check_ids(texts.get("id", ()))
+        return columns
+
+    def _check_ids(self, ids: Sequence[str]) -> None:
+        """Wrong for a guest that was there before: in a chunk before this one, or a row of this one that was seen again
+        by itself to find which is at fault."""
+        found = [each for each in ids if each]
+        new = set(found)
+        if len(ids) != 1:
+            self._again = set()
+        if len(new) < len(found) or new & self._ids or new & self._again:
+            raise Wrong("id", f"is {ids[0][:40]!r}, which was there before")
+        self._again |= new if len(ids) == 1 else set()
+        self._new_ids = new
 
     def add(self, chunk: Mapping[str, Whole]) -> None:
         """Keep the columns of the rows that come next."""
+        self._ids |= self._new_ids
+        self._again = set()
         self._kept.add(chunk)
 
     def columns(self) -> dict[str, Whole]:
@@ -169,25 +190,13 @@ def _groups(known: dict[str, int], texts: Sequence[str]) -> Whole:
 # times
 
 
-def _seconds(texts: Sequence[str], name: str) -> NDArray[np.float64]:
-    """Times; NaN if missing. Wrong for a malformed time."""
-    told = [text or "nan" for text in texts]
-    try:
-        seconds = np.fromiter(map(float, told), np.float64, len(told))
-    except ValueError:
-        seconds = np.full(len(told), np.inf)
-    if np.any((seconds < 0) | (seconds > _GREATEST)) or np.count_nonzero(np.isnan(seconds)) > texts.count(""):
-        raise Wrong(name, f"is {texts[0][:40]!r}")
-    return seconds
-
-
-def _departures(texts: Texts, arrival: NDArray[np.float64], steps: Whole) -> Whole:
+def _departures(clock: Clock, texts: Texts, arrival: NDArray[np.float64], steps: Whole) -> Whole:
     """When guests leave, brought up to a step and at least one after they came; NEVER where nothing is said."""
     departure = np.full(len(arrival), np.nan)
     if "lifetime_s" in texts:
-        departure = arrival + _seconds(texts["lifetime_s"], "lifetime_s")
+        departure = arrival + clock.seconds(texts["lifetime_s"], "lifetime_s")
     if "departure_s" in texts:
-        told = _seconds(texts["departure_s"], "departure_s")
+        told = clock.seconds(texts["departure_s"], "departure_s")
         if np.any(told < arrival):
             raise Wrong("departure_s", f"is {told[0]:.15g}, the arrival {arrival[0]:.15g}")
         departure = np.where(np.isnan(told), departure, told)

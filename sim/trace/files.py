@@ -12,10 +12,11 @@ import numpy as np
 from ...placement.types.errors import InvalidValue, UnknownName
 from ...placement.types.request import Flavor
 from .azure import read_trace as read_azure
+from .clock import Clock, clock_of
 from .columns import COLUMNS, Columns
 from .csv_columns import columns_hint, read_chunks, read_header
 from .journal import is_journal, read_journal
-from .workload import STEP_S, Workload
+from .workload import DAY_S, NEVER, STEP_S, Workload
 
 _OPENB: Final = {
     "arrival_s": "creation_time",
@@ -33,12 +34,18 @@ LONGEST_S: Final = 20 * 366 * 86_400
 
 
 def read_trace(
-    path: Path, columns: Mapping[str, str] | None = None, flavors: Mapping[str, Flavor] | None = None
+    path: Path,
+    columns: Mapping[str, str] | None = None,
+    flavors: Mapping[str, Flavor] | None = None,
+    *,
+    time_unit: str = "",
+    tz: str = "",
 ) -> Workload:
     """The workload of a CSV file, gzipped or not, with a row per guest, or of a Hostler service's journal.
 
     ``columns``: one of COLUMNS -> its name in the file, where that differs. ``flavors``: the catalogue that the column
     flavor names one of. Azure's and OpenB's files are known by their headers, journals by being a folder or a database.
+    ``time_unit`` (s, ms, us, ns, days or iso) and ``tz`` say how times are written, where their looks do not.
     Times are brought to steps of five minutes: arrivals down, departures up. InvalidValue names the file, line and
     column at fault. O(file), and memory for the workload's columns; more for batches or groups whose names are no
     whole numbers.
@@ -60,10 +67,19 @@ def read_trace(
         if name in header:
             mapping.setdefault(name, name)
     _check_enough(path, header, mapping, flavors is not None)
-    found = Columns(flavors)
+    clock = clock_of(_first_arrivals(path, mapping["arrival_s"]), time_unit, tz)
+    found = Columns(flavors, clock)
     for chunk in read_chunks(path, mapping, found.convert, field="trace"):
         found.add(chunk)
-    return _workload(path, found)
+    return _workload(path, found, clock)
+
+
+def _first_arrivals(path: Path, called: str) -> list[str]:
+    """The first arrivals as they stand in the file."""
+    for chunk in read_chunks(path, {"arrival_s": called}, lambda texts: list(texts["arrival_s"]), field="trace"):
+        if chunk:
+            return chunk
+    return []
 
 
 def _check_enough(path: Path, header: Sequence[str], mapping: Mapping[str, str], named: bool) -> None:
@@ -86,7 +102,7 @@ def _check_enough(path: Path, header: Sequence[str], mapping: Mapping[str, str],
     raise InvalidValue(f"{path}: no {missing}", field="trace", hint=hint)
 
 
-def _workload(path: Path, found: Columns) -> Workload:
+def _workload(path: Path, found: Columns, clock: Clock) -> Workload:
     columns: dict[str, Any] = dict(found.columns())
     if not len(columns["arrival_s"]):
         raise InvalidValue(f"{path}: no guests", field="trace")
@@ -94,10 +110,35 @@ def _workload(path: Path, found: Columns) -> Workload:
         order = np.argsort(columns["arrival_s"], kind="stable")
         for name in list(columns):
             columns[name] = columns[name][order]
-    start_s, end_s = int(columns["arrival_s"][0]), int(columns["arrival_s"][-1]) + STEP_S
+    epoch_s = int(columns["arrival_s"][0]) // DAY_S * DAY_S if clock.dated else None
+    if epoch_s is not None:
+        columns["arrival_s"] -= epoch_s
+        columns["departure_s"] = np.where(columns["departure_s"] == NEVER, NEVER, columns["departure_s"] - epoch_s)
+    arrival_s = columns["arrival_s"]
+    standing = int(np.searchsorted(arrival_s, 0))
+    if standing:
+        there = (arrival_s >= 0) | (columns["departure_s"] > 0)
+        for name in list(columns):
+            columns[name] = columns[name][there]
+        arrival_s = columns["arrival_s"]
+        standing = int(np.searchsorted(arrival_s, 0))
+    if not len(arrival_s):
+        raise InvalidValue(f"{path}: all guests end before 0", field="trace")
+    start_s, end_s = 0 if standing else int(arrival_s[0]), max(0, int(arrival_s[-1])) + STEP_S
     if end_s - start_s > LONGEST_S:
         problem = (
             f"{path}: from the first arrival, {start_s} s, to the last, {end_s - STEP_S} s, are more than 20 years"
         )
-        raise InvalidValue(problem, field="trace.arrival_s", hint="times are in seconds")
-    return Workload(name=path.name, specs=found.specs, **columns, standing=0, start_s=start_s, end_s=end_s)
+        raise InvalidValue(
+            problem, field="trace.arrival_s", hint="times are in seconds, if --time-unit does not say ms or us"
+        )
+    return Workload(
+        name=path.name,
+        specs=found.specs,
+        **columns,
+        standing=standing,
+        start_s=start_s,
+        end_s=end_s,
+        epoch_s=epoch_s,
+        notes=[clock.note] if clock.note else [],
+    )

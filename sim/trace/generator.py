@@ -2,12 +2,17 @@
 
 Batches come at random at the trace's rate for the hour of the day and, if it tells of a week, for the day; each is a
 batch of the trace with its flavors and lifetimes. Where the trace ended before a guest did, its lifetime is drawn from
-those of guests that lived longer.
+the distribution of lifetimes (``Lifetimes``), given that it is longer.
+
+Guests that stand at the beginning of the trace are not arrivals: what is made begins with the guests that are there at
+the trace's end, with what is left of their lives. A trace without such guests tells only how many arrive: with
+``warm_up`` what is made begins with the guests that days before it, which are not counted, have left standing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -16,31 +21,50 @@ from numpy.typing import NDArray
 
 from ...placement.types.errors import InvalidValue
 from ...placement.types.request import Flavor, RequestSpec
-from .workload import ALONE, NEVER, STEP_S, Workload
+from .lifetimes import Lifetimes
+from .workload import ALONE, DAY_S, NEVER, STEP_S, Workload
 
-DAY_S: Final = 86_400
 WEEK: Final = 7
 """Days after which a trace has told how they differ."""
 MOST_GUESTS: Final = 50_000_000
 """In one workload, whose columns are in memory."""
 MOST_HOURS: Final = 24 * 366 * 20
+MOST_WARM_UP: Final = 365 * 3
+"""Days before the beginning that may be made to find who stands at it."""
+SNIFFED: Final = 20
+SNIFFED_TIMES: Final = 5
+"""So many guests in the trace's first step, and so many times as many as in any other, are guests that stand there."""
 _COLUMNS: Final = ("arrival_s", "departure_s", "spec", "batch", "group")
 
 
 class Made:
-    """``hours`` of guests like the trace's, ``scale`` times as many, growing by a part per year. Days are made in turn,
-    each from the seed and its number: the same for the same seed, and no more than one is in memory.
+    """``hours`` of guests like the trace's, ``scale`` times as many, growing by a part per year, which each seed draws
+    with the standard deviation ``growth_error``. Days are made in turn, each from the seed and its number: the same for
+    the same seed, and no more than one is in memory. ``notes`` says what was assumed.
 
     InvalidValue for a trace or figures that give nothing.
     """
 
     def __init__(
-        self, trace: Workload, *, hours: float, seed: int, growth_per_year: float = 0.0, scale: float = 1.0
+        self,
+        trace: Workload,
+        *,
+        hours: float,
+        seed: int,
+        growth_per_year: float = 0.0,
+        growth_error: float = 0.0,
+        scale: float = 1.0,
+        warm_up: bool = False,
     ) -> None:
-        if not 0 < hours <= MOST_HOURS or not growth_per_year > -1 or not scale > 0:
+        if not 0 < hours <= MOST_HOURS or not growth_per_year > -1 or not scale > 0 or not growth_error >= 0:
             raise InvalidValue("hours, growth or scale is out of range", field="hours")
+        self.notes: list[str] = list(trace.notes)
+        trace = self._sniffed(trace)
+        standing = _part(trace, slice(0, trace.standing))
         self.trace = trace = _arriving(trace)
-        self.seed, self.growth_per_year, self.scale = seed, growth_per_year, scale
+        self.seed, self.scale = seed, scale
+        drawn = np.random.default_rng([seed, 6]).normal(growth_per_year, growth_error)
+        self.growth_per_year = max(-0.99, float(drawn)) if growth_error else growth_per_year
         self.name = f"{trace.name}, {hours:g} h made"
         self.specs = trace.specs
         self.start_s, self.end_s = 0, max(1, round(hours * 3600 / STEP_S)) * STEP_S
@@ -48,10 +72,24 @@ class Made:
         """The trace's."""
         self._first, self._sizes, self._order = _batches(trace)
         self._rates, self._days = _rates(trace, len(self._first))
-        ended = trace.departure_s != NEVER
-        self._lifetimes = np.where(ended, trace.departure_s - trace.arrival_s, NEVER)
-        self._known = np.sort(self._lifetimes[ended])
-        self._grouped = bool((trace.group != ALONE).any())
+        self._seen_s = max(trace.horizon_s, standing.horizon_s)
+        """Until when the trace's guests were under observation."""
+        # The first day that is made is that of the week which follows the trace's last.
+        self._phase_s = round((trace.end_s - trace.start_s) / DAY_S) * DAY_S
+        self.epoch_s: int | None = None
+        if trace.epoch_s is not None:
+            self.epoch_s = (trace.epoch_s + trace.start_s) // DAY_S * DAY_S + self._phase_s
+        self._lifetimes = np.where(trace.departure_s == NEVER, NEVER, trace.departure_s - trace.arrival_s)
+        aged = standing.arrival_s < trace.start_s - STEP_S
+        self._fitted = _fitted([trace, _part(standing, aged)], trace.start_s, self._seen_s)
+        self._grouped = bool((trace.group != ALONE).any() or (standing.group != ALONE).any())
+        if len(standing):
+            self._standing = self._left_standing(standing, aged)
+            self.notes.append(f"begins with the {len(self._standing):,} guests that stand at the trace's end")
+        else:
+            self._standing = self._warmed_up() if warm_up else _part(trace, slice(0, 0))
+        self.standing = len(self._standing)
+        self.notes.append(str(self._fitted))
 
     @property
     def horizon_s(self) -> int:
@@ -60,22 +98,33 @@ class Made:
 
     @property
     def steps(self) -> range:
-        """The times at which guests may come."""
-        return range(self.start_s, self.end_s, STEP_S)
+        """The times at which guests may come; the standing ones do one step before the beginning."""
+        return range(self.start_s - STEP_S if self.standing else self.start_s, self.end_s, STEP_S)
+
+    @property
+    def lifetimes(self) -> Lifetimes:
+        """The distribution that lifetimes are drawn from."""
+        return self._fitted
 
     def rate(self, at_s: NDArray[np.int64]) -> NDArray[np.float64]:
         """Batches that come in the step that begins then, on average."""
         growth: NDArray[np.float64] = (1.0 + self.growth_per_year) ** (at_s / (365 * DAY_S))
-        return self._rates[at_s % DAY_S // 3600] * self._days[at_s // DAY_S % WEEK] * self.scale * growth
+        day = (at_s + self._phase_s) // DAY_S % WEEK
+        return self._rates[at_s % DAY_S // 3600] * self._days[day] * self.scale * growth
 
     @property
     def expected(self) -> float:
-        """How many guests there are on average. O(steps)."""
-        return float(self.rate(np.array(self.steps)).sum()) * len(self.trace) / len(self._first)
+        """How many guests arrive on average. O(steps)."""
+        when = np.arange(self.start_s, self.end_s, STEP_S)
+        return float(self.rate(when).sum()) * len(self.trace) / len(self._first)
 
     def parts(self) -> Iterator[Workload]:
-        """The guests, a day in each part. O(guests)."""
+        """The standing guests, if there are any, then a day in each part. O(guests)."""
         batches = groups = 0
+        if self.standing:
+            yield self._standing
+            batches = int(self._standing.batch.max()) + 1
+            groups = int(self._standing.group.max()) + 1
         for start_s in range(self.start_s, self.end_s, DAY_S):
             part = self._day(start_s, batches, groups)
             batches = int(part.batch[-1]) + 1 if len(part) else batches
@@ -84,15 +133,17 @@ class Made:
 
     def whole(self) -> Workload:
         """All guests at once. InvalidValue for more than MOST_GUESTS."""
-        if self.expected > MOST_GUESTS:
+        if self.expected + self.standing > MOST_GUESTS:
             raise InvalidValue(f"that would be more than {MOST_GUESTS:,} guests", field="hours")
         parts = list(self.parts())
         columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
-        return replace(parts[0], start_s=self.start_s, end_s=self.end_s, closed=True, **columns)
+        whole: dict[str, Any] = {"start_s": self.start_s, "end_s": self.end_s, "standing": self.standing}
+        return replace(parts[0], closed=True, **whole, **columns)
 
     def _day(self, start_s: int, batches: int, groups: int) -> Workload:
         """The guests of a day; ``batches`` and ``groups`` came before."""
-        rng = np.random.default_rng([self.seed, 4, start_s // DAY_S])
+        day = start_s // DAY_S
+        rng = np.random.default_rng([self.seed, 4, day] if day >= 0 else [self.seed, 7, -day])
         end_s = min(start_s + DAY_S, self.end_s)
         when = np.arange(start_s, end_s, STEP_S)
         coming = rng.poisson(self.rate(when))
@@ -115,20 +166,79 @@ class Made:
             end_s=end_s,
         )
 
+    # who stands at the beginning
+
+    def _sniffed(self, trace: Workload) -> Workload:
+        """The trace with guests taken for standing that come together in its first step as never again."""
+        if trace.standing or not len(trace):
+            return trace
+        _, counts = np.unique(trace.arrival_s, return_counts=True)
+        first = int(counts[0])
+        if len(counts) < 2 or first < SNIFFED or first < SNIFFED_TIMES * int(counts[1:].max()):
+            return trace
+        self.notes.append(f"the {first:,} guests of the trace's first step are taken for guests that stood there")
+        return replace(trace, standing=first)
+
+    def _left_standing(self, standing: Workload, aged: NDArray[np.bool_]) -> Workload:
+        """The guests that are there at the trace's end, from the beginning of what is made."""
+        trace, end_s = self.trace, self.trace.end_s
+        rng = np.random.default_rng([self.seed, 5])
+        # Of guests whose age is not known, what is left of their lives is what is left of such guests' lives.
+        unknown = _part(standing, ~aged)
+        since_start = replace(unknown, arrival_s=np.full(len(unknown), trace.start_s))
+        left = _fitted([since_start], trace.start_s, self._seen_s)
+        parts = []
+        for each, lifetimes in ((_part(standing, aged), self._fitted), (since_start, left), (trace, self._fitted)):
+            here = _part(each, each.departure_s > end_s)
+            never = here.departure_s == NEVER
+            ages = np.maximum(self._seen_s - here.arrival_s, 0)[never]
+            lives = lifetimes.beyond(ages, rng.random(len(ages)))
+            departure = here.departure_s.copy()
+            departure[never] = np.where(lives == NEVER, NEVER, here.arrival_s[never] + lives)
+            parts.append(replace(here, departure_s=np.where(departure == NEVER, NEVER, departure - end_s)))
+        if len(unknown):
+            self.notes.append(f"of the guests that stood at its beginning: {left}")
+        return self._stand(parts)
+
+    def _warmed_up(self) -> Workload:
+        """The guests that stand at the beginning after days that are not counted."""
+        settled = self._fitted.settled_s()
+        seen = max(1, math.ceil((self.trace.end_s - self.trace.start_s) / DAY_S))
+        days = seen if math.isinf(settled) else min(max(1, math.ceil(settled / DAY_S)), MOST_WARM_UP)
+        parts = []
+        for day in range(-days, 0):
+            part = self._day(day * DAY_S, 0, 0)
+            parts.append(_part(part, part.departure_s > 0))
+        why = f" (as long as the trace: {self._fitted.forever:.1%} never end)" if math.isinf(settled) else ""
+        self.notes.append(f"begins as after a warm-up of {days:,} days that is not counted{why}")
+        return self._stand(parts)
+
+    def _stand(self, parts: Sequence[Workload]) -> Workload:
+        """Guests that stand at the beginning, their batches and groups numbered anew."""
+        columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
+        count = len(columns["arrival_s"])
+        if not count:
+            return replace(self.trace, name=self.name, standing=0, start_s=0, end_s=0, **columns)
+        part_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        for name in ("batch", "group"):
+            pairs = np.stack([part_of, columns[name]])
+            columns[name] = np.where(
+                columns[name] == ALONE, ALONE, np.unique(pairs, axis=1, return_inverse=True)[1].reshape(-1)
+            )
+        columns["arrival_s"] = np.full(count, -STEP_S)
+        return replace(self.trace, name=self.name, standing=count, start_s=0, end_s=0, **columns)
+
     def _departures(
         self, guests: NDArray[np.int64], arrival: NDArray[np.int64], rng: np.random.Generator
     ) -> NDArray[np.int64]:
         lifetime = self._lifetimes[guests]
         cut = np.flatnonzero(lifetime == NEVER)
-        at_least = (self.trace.end_s - self.trace.arrival_s)[guests[cut]]
-        longer = np.searchsorted(self._known, at_least, side="right")
-        drawn = longer + np.floor(rng.random(len(cut)) * (len(self._known) - longer)).astype(np.int64)
-        found = drawn < len(self._known)
-        lifetime[cut[found]] = self._known[drawn[found]]
+        at_least = (self._seen_s - self.trace.arrival_s)[guests[cut]]
+        lifetime[cut] = self._fitted.beyond(at_least, rng.random(len(cut)))
         return np.where(lifetime == NEVER, NEVER, arrival + lifetime)
 
     def _groups(self, guests: NDArray[np.int64], batch: NDArray[np.int64], known: int) -> NDArray[np.int64]:
-        """Groups of the trace, renumbered for each batch that repeats them; ``known`` numbers are in use."""
+        """Groups of the trace, renumbered for each batch that repeats them; ``known`` numbers are in use. O(guests)."""
         groups = np.full(len(guests), ALONE)
         if not self._grouped:
             return groups
@@ -136,6 +246,22 @@ class Made:
         pairs = np.stack([batch[grouped], self.trace.group[guests][grouped]])
         groups[grouped] = known + np.unique(pairs, axis=1, return_inverse=True)[1].reshape(-1)
         return groups
+
+
+def _part(trace: Workload, which: slice | NDArray[np.bool_]) -> Workload:
+    """Some of a trace's guests, none of them standing."""
+    return replace(trace, standing=0, **{name: getattr(trace, name)[which] for name in _COLUMNS})
+
+
+def _fitted(groups: list[Workload], start_s: int, seen_s: int) -> Lifetimes:
+    """The lifetimes of guests that arrived, and of standing ones whose age is known."""
+    columns = []
+    for each in groups:
+        ended = each.departure_s < NEVER
+        leave = np.where(ended, each.departure_s, seen_s) - each.arrival_s
+        columns.append((np.maximum(start_s - each.arrival_s, 0), leave, ended))
+    entry, leave, ended = (np.concatenate(column) for column in zip(*columns, strict=True))
+    return Lifetimes(entry, leave, ended)
 
 
 def generate(trace: Workload, *, hours: float, seed: int, growth_per_year: float = 0.0, scale: float = 1.0) -> Workload:
@@ -165,7 +291,9 @@ def _rates(trace: Workload, batches: int) -> tuple[NDArray[np.float64], NDArray[
     steps = np.arange((trace.end_s - trace.start_s) // STEP_S) * STEP_S
     arrived = np.bincount(times % DAY_S // 3600, minlength=24).astype(np.float64)
     seen = np.bincount(steps % DAY_S // 3600, minlength=24)
-    by_hour = np.where(seen > 0, arrived / np.maximum(seen, 1), batches / max(1, len(steps)))
+    # A trace that ends with an arrival was seen for so long because of it: one arrival less gives its rate.
+    counted = 1.0 if trace.closed or batches < 2 else (batches - 1) / batches
+    by_hour = counted * np.where(seen > 0, arrived / np.maximum(seen, 1), batches / max(1, len(steps)))
     if len(steps) * STEP_S < WEEK * DAY_S:
         return by_hour, np.ones(WEEK)
     expected = np.bincount(steps // DAY_S % WEEK, by_hour[steps % DAY_S // 3600], minlength=WEEK)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final, Protocol
 
@@ -14,6 +14,7 @@ from ...placement.types.request import Flavor, RequestSpec
 
 STEP_S: Final = 300
 """Length of a time step in seconds, Azure's own: all arrivals and departures fall on one."""
+DAY_S: Final = 86_400
 EPOCH_S: Final = 1_767_225_600
 """Second 0 of every workload as engines see it: midnight of 2026-01-01 UTC."""
 NEVER: Final = 1 << 60
@@ -23,10 +24,18 @@ ALONE: Final = -1
 
 
 class Guests(Protocol):
-    """Guests in parts that follow each other in time, so that never all of them need to be in memory."""
+    """Guests in parts that follow each other in time, so that never all of them need to be in memory. ``notes``
+    says what was assumed of them."""
 
     @property
     def name(self) -> str: ...
+    @property
+    def notes(self) -> list[str]: ...
+    @property
+    def epoch_s(self) -> int | None:
+        """Unix time of second 0, if it is known."""
+        ...
+
     @property
     def specs(self) -> tuple[RequestSpec, ...]:
         """What the guests of all parts ask for."""
@@ -63,7 +72,7 @@ class Workload:
     ``spec`` indexes ``specs``. Guests of one ``batch`` were asked for together; those of one ``group`` (ALONE: none)
     are members of one anti-affinity server group. ``standing`` guests come first: they are there when the story begins,
     since their arrival; STEP_S before the beginning stands for an unknown time. ``closed``: nothing is known after
-    ``end_s``, where runs end.
+    ``end_s``, where runs end. ``epoch_s``: Unix time of second 0, if it is known.
     """
 
     name: str
@@ -77,6 +86,8 @@ class Workload:
     start_s: int
     end_s: int
     closed: bool = False
+    epoch_s: int | None = None
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.arrival_s)

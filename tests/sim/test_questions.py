@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hostler.core.cli import main
-from hostler.sim.questions.planning import lower_bound
+from hostler.sim.questions.least import lower_bound
 from hostler.sim.run.fleet_plan import Hardware
 from hostler.sim.trace.files import read_trace
 

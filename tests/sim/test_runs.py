@@ -32,7 +32,7 @@ def test_a_run_accounts_for_every_request(tmp_path: Path) -> None:
     run = start(task(written(tmp_path), hosts=1))
     outcome = run.play()
     assert (outcome.requests, outcome.placed, outcome.refused) == (5, 3, 2)
-    assert outcome.refusals == {"MEMORY_MB": 2}
+    assert outcome.refusals == {"VCPU and MEMORY_MB": 2}
     assert sum(outcome.refused_by_day) == outcome.refused
     assert outcome.peak_percent["VCPU"] == 100.0
     run.site.fleet.check()
@@ -256,9 +256,13 @@ def made_task(trace: str, hours: float, growth: float = 0.0) -> Task:
 def test_growth_uses_capacity_up_on_a_day_within_a_band(tmp_path: Path) -> None:
     asked = made_task(written(tmp_path, BUSY), hours=24 * 60, growth=30.0)
     found = planning.forecast(asked, range(3), target_percent=5.0, workers=1)
-    assert found.early_day is not None
     assert found.median_day is not None
-    assert found.early_day <= found.median_day
+    assert (found.banded, found.early_day, found.late_day) == (False, None, None)
+    banded = planning.foreseen(planning.forecast_tasks(asked, range(12), target_percent=5.0), found.outcomes * 4)
+    assert banded.banded
+    assert banded.early_day is not None
+    assert banded.late_day is not None
+    assert banded.early_day <= found.median_day <= banded.late_day
     assert planning.forecast(asked, range(3), target_percent=5.0, workers=2) == found
     assert not found.interrupted
     tasks = planning.forecast_tasks(asked, range(3), target_percent=5.0)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from hostler.placement.types.errors import InvalidValue
 from hostler.sim.questions import planning
 from hostler.sim.questions.tasks import Task, execute
 from hostler.sim.run.fleet_plan import FleetPlan, Hardware, Outage
@@ -115,3 +116,46 @@ def test_runs_agree_with_a_simulator_that_shares_nothing_with_them(
 def test_a_trace_that_changes_is_read_again(tmp_path: Path) -> None:
     for guests in (1, 5, 3):
         assert execute(asked(tmp_path, "0,,1,1\n" * guests, fleet(1))).requests == guests
+
+
+def test_the_bound_of_size_is_that_of_a_packing(tmp_path: Path) -> None:
+    """Of guests of 33 of 64 vCPUs no two share a host, though their sum fits six."""
+    found = planning.size(asked(tmp_path, "0,3600,33,1\n" * 10, fleet(1)))
+    assert (found.hosts, found.lower_bound, found.gap_percent) == (10, 10, 0.0)
+
+
+def test_the_bound_of_size_counts_gpus_and_groups(tmp_path: Path) -> None:
+    kind = Hardware(name="g", count=1, vcpus=64, memory_gb=256, gpus=1, gpu_model="T4")
+    header = "arrival_s,lifetime_s,vcpus,memory_gb,gpus,gpu_milli,group\n"
+    for rows, least in (
+        ("0,3600,1,1,1,1000,\n" * 8, 8),
+        ("0,3600,1,1,1,600,\n" * 5, 5),
+        ("0,3600,1,1,1,500,\n" * 6, 3),
+        ("0,3600,1,1,0,0,g\n" * 7, 7),
+    ):
+        trace = task(written(tmp_path, header + rows))
+        found = planning.size(msgspec.structs.replace(trace, plan=FleetPlan(hardware=(kind,))))
+        assert (found.hosts, found.lower_bound) == (least, least)
+
+
+def test_what_bound_a_refused_guest_is_what_would_have_placed_it(tmp_path: Path) -> None:
+    header = "arrival_s,vcpus,memory_gb,zone\n"
+    kind = Hardware(name="h", count=4, vcpus=4, memory_gb=16, zones=("a", "b"))
+
+    def refusals(rows: str, **changes: object) -> dict[str, int]:
+        plan = FleetPlan(hardware=(kind,), **changes)  # type: ignore[arg-type]  # tests pass what they please
+        return execute(msgspec.structs.replace(task(written(tmp_path, header + rows)), plan=plan)).refusals
+
+    assert refusals("0,4,4,\n" * 5) == {"VCPU": 1}
+    assert refusals("0,1,16,\n" * 4 + "0,1,1,\n") == {"MEMORY_MB": 1}
+    assert refusals("0,4,4,a\n" * 3) == {"VCPU in a": 1}
+    down = (Outage(zone="b", at_hours=1, hours=9),)
+    assert refusals("0,4,4,a\n" * 2 + "7200,2,2,\n", failures=down) == {"VCPU, with hosts out of service": 1}
+
+
+def test_guests_that_no_host_could_hold_are_an_error_with_a_hint(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match="fits no host") as raised:
+        execute(asked(tmp_path, "0,60,2,4096\n0,60,2,2\n", fleet(3)))
+    assert "memory_mb" in str(raised.value.hint)
+    outcome = execute(asked(tmp_path, "0,60,2,4096\n0,60,2,2\n", fleet(3), refuse_impossible=True))
+    assert (outcome.placed, outcome.refused) == (1, 1)

@@ -1,0 +1,184 @@
+"""Lower bounds on the hosts that a workload needs, and guests that no host could ever hold.
+
+At the moments at which most is asked for, in all and in each zone, the guests are items and hosts are bins: the bounds
+of ``pack``, with GPUs as dimensions, and as many hosts as guests that must not share one."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ext.devices import WHOLE
+from ...placement.gpu.providers import gpu_wish, model_trait
+from ...placement.types.errors import InvalidValue
+from ...placement.types.request import RequestSpec
+from ..pack import bounds
+from ..pack.instance import Instance
+from ..run.fleet_plan import FleetPlan, Hardware
+from ..trace.workload import ALONE, STEP_S, Guests
+
+DIMENSIONS: Final = ("vcpus", "memory_mb", "disk_gb", "gpu_milli", "gpus of more than a half")
+MOST_MOMENTS: Final = 8
+Whole = NDArray[np.int64]
+
+
+def asked(spec: RequestSpec) -> tuple[int, ...]:
+    """What a guest takes in each of the dimensions."""
+    flavor, wish = spec.flavor, gpu_wish(spec.flavor.extra_specs)
+    disk = 0 if spec.is_bfv else flavor.root_gb
+    large = wish.count if 2 * wish.milli > WHOLE else 0
+    return flavor.vcpus, flavor.memory_mb, disk, wish.milli * wish.count, large
+
+
+def holds(kind: Hardware) -> tuple[float, ...]:
+    """What a host gives in each of the dimensions."""
+    memory_mb = round(kind.memory_gb * 1024) * kind.ram_allocation_ratio
+    disk = kind.disk_gb * kind.disk_allocation_ratio
+    return kind.vcpus * kind.cpu_allocation_ratio, memory_mb, disk, WHOLE * kind.gpus, kind.gpus
+
+
+def could_hold(kind: Hardware, spec: RequestSpec) -> bool:
+    """True if an empty host of a kind could take the guest: one guest is given no more than the host has, whatever the
+    over-commit is."""
+    whole = (kind.vcpus, round(kind.memory_gb * 1024), kind.disk_gb, WHOLE * kind.gpus, kind.gpus)
+    if any(amount > min(has, given) for amount, has, given in zip(asked(spec), whole, holds(kind), strict=True)):
+        return False
+    models = gpu_wish(spec.flavor.extra_specs).models
+    if models and model_trait(kind.gpu_model) not in {model_trait(model) for model in models}:
+        return False
+    return not spec.availability_zone or spec.availability_zone in kind.zones
+
+
+def check_possible(plan: FleetPlan, workload: Guests) -> None:
+    """InvalidValue for guests that no host of the plan could ever hold, with a hint at units that explain it."""
+    wrong = [spec for spec in workload.specs if not any(could_hold(kind, spec) for kind in plan.hardware)]
+    if not wrong:
+        return
+    worst = max(wrong, key=lambda spec: (spec.flavor.memory_mb, spec.flavor.vcpus))
+    flavor = worst.flavor
+    what = f"{flavor.vcpus:,} vCPU, {flavor.memory_mb / 1024:,g} GiB, {flavor.root_gb:,} GiB of disk"
+    wish = gpu_wish(flavor.extra_specs)
+    what += f", {wish.count} GPU {'|'.join(wish.models)}".rstrip() if wish.count else ""
+    where = f" in {worst.availability_zone}" if worst.availability_zone else ""
+    problem = f"{workload.name}: a guest of {what} fits no host{where}, not even an empty one"
+    more = f" ({len(wrong):,} of {len(workload.specs):,} sizes do not)" if len(wrong) > 1 else ""
+    raise InvalidValue(problem + more, field="trace", hint=_hint(plan, worst))
+
+
+def _hint(plan: FleetPlan, spec: RequestSpec) -> str:
+    vcpus, memory_mb, disk = (max(sizes) for sizes in zip(*(holds(kind)[:3] for kind in plan.hardware), strict=True))
+    flavor, hints = spec.flavor, []
+    if flavor.memory_mb > memory_mb >= flavor.memory_mb / 1024:
+        hints.append("memory may be in MiB where GiB are expected: --columns memory_mb=NAME")
+    if flavor.vcpus > vcpus >= flavor.vcpus / 1000:
+        hints.append("CPUs may be in thousandths: --columns cpu_milli=NAME")
+    if flavor.root_gb > disk and not disk:
+        hints.append("the hosts have no disk_gb")
+    elif flavor.root_gb > disk:
+        hints.append("the disk may be in MiB where GiB are expected")
+    hints.append("--refuse-impossible plays the trace all the same")
+    return "; ".join(hints)
+
+
+class Moment(NamedTuple):
+    """A step at which most is asked for, and the guests that are there: their specs and groups."""
+
+    step: int
+    spec: Whole
+    group: Whole
+
+
+def lower_bound(workload: Guests, kind: Hardware, others: Sequence[Hardware] = ()) -> tuple[int, int]:
+    """The number of guests; and hosts of ``kind`` that even a perfect packing needs beside the others when most is
+    asked for at once, in all or in one zone, at least one. Holds for refusing nothing. InvalidValue for a guest that
+    fits neither. O(guests), twice."""
+    for spec in workload.specs:
+        if not any(could_hold(each, spec) for each in (kind, *others)):
+            raise InvalidValue(f"{workload.name}: a guest {spec.flavor.name} fits no host", field="trace")
+    zones = ["", *sorted({spec.availability_zone for spec in workload.specs if spec.availability_zone})]
+    sizes = np.array([asked(spec) for spec in workload.specs], np.int64).reshape(-1, len(DIMENSIONS))
+    inside = {zone: np.array([zone in ("", spec.availability_zone) for spec in workload.specs]) for zone in zones}
+    count, steps = _busiest(workload, [np.where(inside[zone][:, None], sizes, 0) for zone in zones])
+    if not count:
+        raise InvalidValue(f"{workload.name}: no guests", field="trace")
+    needs = [1]
+    for moment in _moments(workload, steps):
+        for zone in zones:
+            which = inside[zone][moment.spec]
+            there = [(each, _hosts_in(each, zone)) for each in others]
+            hosts = _least(sizes[moment.spec[which]], moment.group[which], kind, there)
+            needs.append(_dealt(kind, zone, hosts))
+    return count, max(needs)
+
+
+def _busiest(workload: Guests, amounts: Sequence[Whole]) -> tuple[int, list[int]]:
+    """How many guests there are, and the steps at which most is asked for in each of the columns of the amounts."""
+    steps, count = workload.steps, 0
+    columns = [column for each in amounts for column in each.T if column.any()]
+    changes = np.zeros((len(columns), len(steps) + 1), np.int64)
+    for part in workload.parts():
+        count += len(part)
+        come, go = _stay(part.arrival_s, part.departure_s, steps)
+        for change, column in zip(changes, columns, strict=True):
+            np.add.at(change, come, column[part.spec])
+            np.subtract.at(change, go, column[part.spec])
+    found = [int(np.argmax(np.cumsum(change[:-1]))) for change in changes] if len(steps) else []
+    return count, list(dict.fromkeys(found))[:MOST_MOMENTS]
+
+
+def _stay(arrival_s: Whole, departure_s: Whole, steps: range) -> tuple[Whole, Whole]:
+    """In which steps guests come and go."""
+    come = np.clip(-(-(arrival_s - steps.start) // STEP_S), 0, len(steps))
+    return come, np.clip(-(-(departure_s - steps.start) // STEP_S), come, len(steps))
+
+
+def _moments(workload: Guests, steps: Sequence[int]) -> list[Moment]:
+    here: dict[int, list[tuple[Whole, Whole]]] = {step: [] for step in steps}
+    for part in workload.parts():
+        come, go = _stay(part.arrival_s, part.departure_s, workload.steps)
+        for step, found in here.items():
+            there = (come <= step) & (go > step)
+            found.append((part.spec[there], part.group[there]))
+    return [
+        Moment(step, *(np.concatenate(column) for column in zip(*found, strict=True)))
+        for step, found in here.items()
+        if found
+    ]
+
+
+def _least(sizes: Whole, group: Whole, kind: Hardware, others: Sequence[tuple[Hardware, int]]) -> int:
+    """Hosts of a kind that guests need beside so many others."""
+    if not len(sizes):
+        return 0
+    has = np.array(holds(kind))
+    there = sum((np.array(holds(each)) * number for each, number in others), np.zeros(len(has)))
+    missing = sizes.sum(axis=0) - there
+    needs = [math.ceil(amount / each) if each else 1 for amount, each in zip(missing, has, strict=True) if amount > 0]
+    hosts, beside = max(needs, default=0), sum(number for _, number in others)
+    grouped = Counter(group[group != ALONE].tolist())
+    hosts = max(hosts, max(grouped.values(), default=0) - beside)
+    if beside:
+        return hosts
+    capacity = np.floor(has).astype(np.int64)
+    keep = sizes.any(axis=0) & (capacity > 0)
+    names = tuple(name for name, kept in zip(DIMENSIONS, keep.tolist(), strict=True) if kept)
+    return max(hosts, bounds.lower_bound(Instance("moment", names, capacity[keep], sizes[:, keep])))
+
+
+def _hosts_in(kind: Hardware, zone: str) -> int:
+    """Hosts of a kind in a zone, or in all."""
+    if not zone:
+        return kind.count
+    return sum(1 for number in range(kind.count) if kind.zones[number % len(kind.zones)] == zone)
+
+
+def _dealt(kind: Hardware, zone: str, hosts: int) -> int:
+    """Hosts of a kind required for a number of hosts in one zone: they are distributed over its zones in turn."""
+    if not zone or zone not in kind.zones or not hosts:
+        return hosts
+    return (hosts - 1) * len(kind.zones) + kind.zones.index(zone) + 1

@@ -1,0 +1,71 @@
+"""Why a guest found no host: the smallest change that would have placed it, found by trying changes on what was free.
+
+A resource is named that the nearest host lacked; the zone, if a host elsewhere had room; and that hosts are out of
+service, if one of these had. Where a host has room for all of it, another rule refused it: that of the decision."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...placement.decide.engine import Engine
+from ...placement.gpu.providers import gpu_wish
+from ...placement.types.request import RequestSpec
+from .site import Site
+
+RESOURCES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
+Mask = NDArray[np.bool_]
+
+
+class Binding:
+    """The binding constraints of guests that were refused by a site's engine as it stands. Make one for each step."""
+
+    def __init__(self, site: Site, engine: Engine, rows: NDArray[np.int64] | slice) -> None:
+        blocks = engine.fleet.store.inventory
+        here = slice(None, len(RESOURCES))
+        self._free = blocks["limit"][here][:, rows] - blocks["used"][here][:, rows]
+        self._zones = np.array([place.zone for place in site.places])
+        out = {host for counts in (site.down, site.closing) for host, reasons in counts.items() if reasons > 0}
+        self._out: Mask = np.array([place.host in out for place in site.places], np.bool_)
+        self._known: dict[tuple[int, bool, str], str] = {}
+
+    def of(self, number: int, spec: RequestSpec, *, grouped: bool, stage: str) -> str:
+        """What bound the guest with the spec of this number, which the ``stage`` of the decision refused. O(hosts) once
+        for each spec."""
+        key = (number, grouped, stage)
+        if key not in self._known:
+            self._known[key] = self._found(spec, grouped, stage)
+        return self._known[key]
+
+    def _found(self, spec: RequestSpec, grouped: bool, stage: str) -> str:
+        flavor, zone = spec.flavor, spec.availability_zone
+        asked = np.array([flavor.vcpus, flavor.memory_mb, 0 if spec.is_bfv else flavor.root_gb], np.int64)
+        lacks = np.maximum(asked[:, None] - self._free, 0)
+        fits = ~lacks.any(axis=0)
+        there: Mask = self._zones == zone if zone else np.ones(len(self._zones), np.bool_)
+        if zone and not there.any():
+            return f"no host in {zone}"
+        if np.any(fits & there & ~self._out):
+            return self._ruled(spec, grouped, stage)
+        what = self._nearest(lacks, asked, there & ~self._out) or self._nearest(lacks, asked, there) or stage
+        if zone and np.any(fits & ~there & ~self._out):
+            what += f" in {zone}"
+        return f"{what}, with hosts out of service" if np.any(fits & there & self._out) else what
+
+    def _nearest(self, lacks: NDArray[np.int64], asked: NDArray[np.int64], which: Mask) -> str:
+        """The resources that the host lacked which lacked fewest, and least of them; empty for no host."""
+        at = np.flatnonzero(which)
+        if not len(at):
+            return ""
+        parts = lacks[:, at] / np.maximum(asked, 1)[:, None]
+        kinds, most = np.count_nonzero(parts, axis=0), parts.max(axis=0)
+        best = at[np.lexsort((most, kinds))[0]]
+        return " and ".join(name for name, amount in zip(RESOURCES, lacks[:, best].tolist(), strict=True) if amount)
+
+    def _ruled(self, spec: RequestSpec, grouped: bool, stage: str) -> str:
+        """The rule that refused a guest though a host has room for its amounts."""
+        if gpu_wish(spec.flavor.extra_specs).count:
+            return "GPU"
+        return "server group" if grouped and stage in ("", "aggregates") else stage

@@ -1,0 +1,125 @@
+"""Times of a trace in seconds: as they are, or as dates, Unix times or Excel's days, known by how they look.
+
+What looks like a point in time of the years 2000 to 2040 is taken for one: ISO 8601, Unix times in seconds,
+milliseconds, microseconds or nanoseconds, and days of Excel with a fraction. All else counts seconds from the trace's
+own zero. Dates without an offset are of the time zone that is given, or UTC."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime, tzinfo
+from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...placement.types.errors import InvalidValue, UnknownName
+from .csv_columns import Wrong
+
+UNITS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "days": 86_400.0}
+WORDS: Final = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+EXCEL: Final = datetime(1899, 12, 30)
+"""Day 0 of Excel's days."""
+_YEARS: Final = (946_684_800.0, 2_208_988_800.0)
+"""Unix times of 2000 and 2040."""
+_GREATEST: Final = 2**53
+Real = NDArray[np.float64]
+
+
+class Clock(NamedTuple):
+    """How a trace's times are written: ``unit`` of UNITS, or ``iso``; ``dated``: they are points in time. ``note`` says
+    so in words."""
+
+    unit: str = "s"
+    dated: bool = False
+    zone: tzinfo = UTC
+    note: str = ""
+
+    def seconds(self, texts: Sequence[str], name: str) -> Real:
+        """Times in seconds, NaN if missing; from 1970 if dated. Wrong for one that cannot be."""
+        if self.unit == "iso" and name != "lifetime_s":
+            return np.array([self._iso(text, name) if text else math.nan for text in texts], np.float64)
+        told = [text or "nan" for text in texts]
+        try:
+            found = np.fromiter(map(float, told), np.float64, len(told))
+        except ValueError:
+            found = np.full(len(told), np.inf)
+        if np.any(np.abs(found) > _GREATEST * 1e3) or np.count_nonzero(np.isnan(found)) > list(texts).count(""):
+            raise Wrong(name, f"is {texts[0][:40]!r}")
+        if name == "lifetime_s" and np.any(found < 0):
+            raise Wrong(name, f"is {texts[0][:40]!r}")
+        found = found * UNITS.get(self.unit, 1.0)
+        if self.unit == "days" and self.dated and name != "lifetime_s":
+            found = np.round(found, 3) + self._of_day_0(found)
+        return found
+
+    def _iso(self, text: str, name: str) -> float:
+        try:
+            found = datetime.fromisoformat(text.strip())
+        except ValueError:
+            raise Wrong(name, f"is {text[:40]!r}", hint="a date of ISO 8601: 2026-03-01T12:00:00+01:00") from None
+        return (found if found.tzinfo is not None else found.replace(tzinfo=self.zone)).timestamp()
+
+    def _of_day_0(self, found: Real) -> float:
+        """Unix time of Excel's day 0 by the offset that the time zone has at the first of the times."""
+        known = found[~np.isnan(found)]
+        naive = (EXCEL - datetime(1970, 1, 1)).total_seconds()
+        at = datetime.fromtimestamp(naive + (float(known[0]) if len(known) else 0.0), UTC).replace(tzinfo=self.zone)
+        offset = at.utcoffset()
+        return naive - (offset.total_seconds() if offset is not None else 0.0)
+
+
+def zone_of(name: str) -> tzinfo:
+    """The time zone. UnknownName for one that is not known."""
+    try:
+        return ZoneInfo(name) if name and name != "UTC" else UTC
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise UnknownName(f"unknown time zone {name!r}", field="tz", hint="such as Europe/Berlin or UTC") from None
+
+
+def clock_of(arrivals: Sequence[str], unit: str = "", tz: str = "") -> Clock:
+    """The clock of a trace by its first arrivals; ``unit`` of UNITS or ``iso`` if it is known. UnknownName or
+    InvalidValue for what is none."""
+    zone = zone_of(tz)
+    if unit and unit not in (*UNITS, "iso"):
+        raise UnknownName.among("time unit", unit, [*UNITS, "iso"], field="time_unit")
+    told = [text for text in arrivals if text]
+    if unit == "iso":
+        return Clock("iso", True, zone)
+    try:
+        values = [float(text) for text in told]
+    except ValueError:
+        if unit:
+            raise InvalidValue(f"{told[0][:40]!r} is not a number of {unit}", field="time_unit") from None
+        try:
+            for text in told[:1]:
+                datetime.fromisoformat(text.strip())
+        except ValueError:
+            return Clock()
+        return Clock(
+            "iso", True, zone, f"times are taken for dates (ISO 8601{'' if tz else ', UTC where they name none'})"
+        )
+    if not values:
+        return Clock(unit or "s", False, zone)
+    least, most = min(values), max(values)
+    if unit:
+        return Clock(unit, (unit == "days" and _excel(least, most)) or _dated(least, most, unit), zone)
+    for name, words in WORDS.items():
+        if _dated(least, most, name):
+            return Clock(name, True, zone, f"times are taken for {words} since 1970 (--time-unit for others)")
+    if _excel(least, most) and any(value % 1 for value in values):
+        where = f", in {tz}" if tz else ", in UTC (--tz for another zone)"
+        return Clock("days", True, zone, f"times are taken for days of Excel{where}, lifetimes for days")
+    return Clock("s", False, zone)
+
+
+def _dated(least: float, most: float, unit: str) -> bool:
+    if unit == "days":
+        return False
+    return _YEARS[0] <= least * UNITS[unit] and most * UNITS[unit] <= _YEARS[1]
+
+
+def _excel(least: float, most: float) -> bool:
+    return least >= 36_526 and most <= 51_501
