@@ -70,8 +70,11 @@ def edit(engine: Engine, command: EngineCommand, now: float) -> Any:
 
 
 def _derived(host: Host) -> Host:
-    """The host, where -1 in place of what is free meant that it follows from the totals."""
+    """The host as version 0.1 took it: -1 in place of what is free meant that it follows from the totals, and functions
+    of an SR-IOV card did not exclude each other."""
     changes: dict[str, Any] = {name: DERIVED for name in ("free_ram_mb", "free_disk_mb") if getattr(host, name) == -1}
+    if host.pci_pools:
+        changes["pci_pools"] = tuple(replace(pool, card=f"{index}") for index, pool in enumerate(host.pci_pools))
     return replace(host, **changes) if changes else host
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ..types.errors import CapacityExceeded
 from ..types.host import NumaTopology, PciPool
 from ..types.request import PciRequest
+from .sriov import available
 
 _NOT_MATCHED = frozenset({"resource_class", "traits", "rp_uuids"})
 _TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
@@ -118,7 +119,8 @@ def give_back(pools: Sequence[PciPool], devices: Sequence[PciPool]) -> tuple[Pci
         if same is None:
             left.append(device)
         else:
-            left[same] = replace(left[same], count=left[same].count + device.count)
+            count, total = left[same].count + device.count, left[same].total
+            left[same] = replace(left[same], count=count, total=None if total is None else max(total, count))
     return arranged(left)
 
 
@@ -178,7 +180,7 @@ def _serve(pools: Sequence[PciPool], requests: Sequence[PciRequest], place: _Pla
     left = list(arranged(pools))
     devices: list[PciPool] = []
     for request in requests:
-        able = _able(left, request, place)
+        able = _able(list(available(left)), request, place)
         if isinstance(able, _Shortage):
             return able
         if not (providers := place.providers(request)):
@@ -192,20 +194,23 @@ def _draw_any(left: list[PciPool], able: list[PciPool], need: int, devices: list
     for pool in able:
         short = _draw(left, pool, need)
         if short < need:
-            devices.append(replace(pool, count=need - short))
+            devices.append(replace(pool, count=need - short, total=None))
         need = short
         if not need:
             return
 
 
 def _draw(left: list[PciPool], pool: PciPool, need: int) -> int:
-    """Take up to ``need`` devices of ``pool`` out of ``left``; the number still needed."""
-    index = left.index(pool)
-    if pool.count > need:
-        left[index] = replace(pool, count=pool.count - need)
-        return 0
-    del left[index]
-    return need - pool.count
+    """Take up to ``need`` devices of ``pool`` out of ``left``, where there may be more of them than ``pool`` offers; the
+    number still needed. An emptied pool goes, unless others of its card depend on it."""
+    index = left.index(pool) if pool in left else next(i for i, each in enumerate(left) if _alike(each, pool))
+    drawn = min(pool.count, need)
+    count = left[index].count - drawn
+    if count or left[index].total is not None:
+        left[index] = replace(left[index], count=count)
+    else:
+        del left[index]
+    return need - drawn
 
 
 def _draw_allocated(left: list[PciPool], able: list[PciPool], wanted: Counter[str], devices: list[PciPool]) -> bool:
@@ -217,7 +222,7 @@ def _draw_allocated(left: list[PciPool], able: list[PciPool], wanted: Counter[st
         count = wanted.pop(pool.tags["rp_uuid"], 0)
         if count:
             _draw(left, pool, count)
-            devices.append(replace(pool, count=count))
+            devices.append(replace(pool, count=count, total=None))
     return True
 
 
@@ -338,7 +343,7 @@ _STEPS: tuple[tuple[str, Callable[[list[PciPool], PciRequest, _Place], list[PciP
 
 
 def _alike(one: PciPool, other: PciPool) -> bool:
-    return one.numa_node == other.numa_node and dict(one.tags) == dict(other.tags)
+    return (one.numa_node, one.card) == (other.numa_node, other.card) and dict(one.tags) == dict(other.tags)
 
 
 def _named(pool: PciPool) -> str:

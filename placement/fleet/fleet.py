@@ -247,8 +247,8 @@ class Fleet(FleetParts):
         host_reports.report(self.change_log, self.providers.host(name), reported)
 
     def pci_pools(self, row: int) -> tuple[PciPool, ...]:
-        """Free PCI devices of a row; empty if none are known. O(1)."""
-        return self.pci_states.of(row)
+        """PCI devices of a row that a guest may take; empty if none are known. O(1)."""
+        return self.pci_states.available(row)
 
     def instances(self, row: int) -> dict[str, Mapping[str, Any]]:
         """uuid -> image properties of the consumers on the row's service host, all its nodes', as Nova tracks them."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
+from ..devices.sriov import available
 from ..types.errors import InvalidValue
 from ..types.host import PciPool
 from ..types.validation import shown, whole_number
@@ -23,6 +24,7 @@ class PciStates:
     def __init__(self, change_log: ChangeLog) -> None:
         self._change_log = change_log
         self.values: list[tuple[PciPool, ...]] = []
+        self._available: list[tuple[PciPool, ...]] = []
         self._ids: dict[str, int] = {}
         self.id(())
 
@@ -32,23 +34,30 @@ class PciStates:
     def id(self, pools: Iterable[PciPool]) -> int:
         """The id of a combination, new if it was not seen before. O(devices' attributes)."""
         state = tuple(pools)
-        key = json.dumps([[pool.count, pool.numa_node, dict(pool.tags)] for pool in state], sort_keys=True)
+        key = json.dumps(
+            [[pool.count, pool.numa_node, dict(pool.tags), pool.card, pool.total] for pool in state], sort_keys=True
+        )
         known = self._ids.get(key)
         if known is None:
             known = self._ids[key] = len(self.values)
             self.values.append(state)
+            self._available.append(available(state))
         return known
 
     def of(self, row: int) -> tuple[PciPool, ...]:
-        """Free devices of a row; empty if none are known. O(1)."""
+        """Devices of a row that no guest has; empty if none are known. O(1)."""
         return self.values[int(self._change_log.store.row["pci"][row])]
+
+    def available(self, row: int) -> tuple[PciPool, ...]:
+        """Those of them that a guest may take: no function of a card of which another function is taken. O(1)."""
+        return self._available[int(self._change_log.store.row["pci"][row])]
 
     def set(self, row: int, state: int) -> None:
         """Set the state of a row and the column that PCIWeigher reads. Does not record or log the change. O(pools)."""
         store = self._change_log.store
         self._change_log.constants.count_devices((state > 0) - int(store.row["pci"][row] > 0))
         store.row["pci"][row] = state
-        store.host[COLUMN["pci_weight"], row] = weight(self.values[state])
+        store.host[COLUMN["pci_weight"], row] = weight(self._available[state])
 
     def replace(self, row: int, state: int) -> None:
         """Give a row another state, recorded, logged and settled. O(pools)."""
@@ -64,16 +73,17 @@ class PciStates:
         """Forget all states but those with the ids ``kept``, which become 0, 1, 2, ... in their order. O(states)."""
         new = {old: index for index, old in enumerate(kept)}
         self.values[:] = [self.values[old] for old in new]
+        self._available[:] = [self._available[old] for old in new]
         self._ids = {key: new[old] for key, old in self._ids.items() if old in new}
 
     def truncate(self, count: int) -> None:
         """Drop the states after the first ``count``, after a failed load."""
-        del self.values[count:]
+        del self.values[count:], self._available[count:]
         self._ids = {key: index for key, index in self._ids.items() if index < count}
 
 
 def weight(pools: Iterable[PciPool]) -> float:
-    """100 - min(free devices, 99): the raw value of Nova 33's PCIWeigher for requests without PCI devices."""
+    """100 - min(available devices, 99): the raw value of Nova 33's PCIWeigher for requests without PCI devices."""
     return 100.0 - min(sum(pool.count for pool in pools), MOST_WEIGHED)
 
 
@@ -87,6 +97,10 @@ def check_pools(pools: object, field: str) -> tuple[PciPool, ...]:
         whole_number(pool.count, f"{field}.count")
         if pool.numa_node is not None:
             whole_number(pool.numa_node, f"{field}.numa_node")
+        if pool.total is not None:
+            whole_number(pool.total, f"{field}.total", least=pool.count)
+        if pool.card is not None and not (isinstance(pool.card, str) and pool.card):
+            raise InvalidValue(f"{field}.card must be a name, got {shown(pool.card)}", field=field)
         if not is_plain(pool.tags):
             raise InvalidValue(
                 f"{field}.tags must be a mapping of names to plain values, got {shown(pool.tags)}", field=field

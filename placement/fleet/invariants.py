@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...ext.constants import BUILDING, NOT_INSTANCE, REPORTED, SEEN, UNCOUNTED
 from ...ext.fleet_state import consumers as consumer_arrays
 from ...ext.fleet_state import find_uuids
+from ..devices.sriov import available
 from .columns import COLUMN, HOST_COLUMNS
 from .interned_pci import weight
 from .parts import FleetParts
@@ -268,7 +269,7 @@ def check_groups(fleet: FleetParts, table: Table) -> None:
 def check_devices(fleet: FleetParts) -> None:
     """The column that PCIWeigher reads follows from the pools."""
     states, hosts = fleet.store.row["pci"][: fleet.rows], fleet.is_host
-    weights = np.array([weight(pools) for pools in fleet.pci_states.values])
+    weights = np.array([weight(available(pools)) for pools in fleet.pci_states.values])
     assert np.array_equal(fleet.column("pci_weight")[hosts], weights[states[hosts]])
     assert not states[~hosts].any()
     assert not fleet.column("pci_weight")[~hosts].any()

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ext.fleet_state import consumers_on_rows
+from ..devices.sriov import linked
 from ..fleet.change_log import Rows
 from ..fleet.fleet import Fleet
 from ..fleet.interned_pci import PciStates
@@ -174,7 +175,7 @@ def _attach_cells(fleet: Fleet, row: int, topology: Any) -> None:
 
 
 def _attach_pools(fleet: Fleet, row: int, pools: Any) -> None:
-    fleet.pci_states.set(row, fleet.pci_states.id(pools))
+    fleet.pci_states.set(row, fleet.pci_states.id(linked(pools)))
 
 
 def _attach_guests(fleet: Fleet, row: int, instances: Mapping[str, Any]) -> None:

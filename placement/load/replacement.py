@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..devices.pci import take
+from ..devices.sriov import linked
 from ..fleet.change_log import Rows, rows_array
 from ..fleet.columns import COLUMN
 from ..fleet.consumers import Extras
@@ -184,7 +185,7 @@ def _charge_cells(fleet: Fleet, table: NumaTable, guests: Guests, position: int)
 
 def _pci_states(fleet: Fleet, reports: Sequence[HostReport], guests: Guests) -> NDArray[np.int32]:
     """Free devices of each host: those reported, less what the guests on top hold."""
-    states = np.array([fleet.pci_states.id(report.host.pci_pools) for report in reports], np.int32)
+    states = np.array([fleet.pci_states.id(linked(report.host.pci_pools)) for report in reports], np.int32)
     if not fleet.extras:
         return states
     on_top = guests.on_top
