@@ -141,9 +141,11 @@ class ReportHosts(Command, frozen=True, tag="report_hosts"):
 
 
 class RemoveHost(Command, frozen=True, tag="remove_host"):
-    """Remove a host, or another resource provider, without allocations."""
+    """Remove a host, or another resource provider, without allocations. One that clients of the Placement API have
+    written is theirs, and is refused unless ``force`` is given."""
 
     name: str
+    force: bool = False
 
 
 class SetService(Command, frozen=True, tag="set_service"):
@@ -162,11 +164,13 @@ class Heartbeats(Command, frozen=True, tag="heartbeats"):
 
 
 class Report(Command, frozen=True, tag="report"):
-    """What a compute node reports: free_ram_mb, free_disk_mb (MiB), vcpus_used, num_io_ops, num_instances,
-    failed_builds."""
+    """Single figures that a compute node reports: free_ram_mb, free_disk_mb (MiB), vcpus_used, num_io_ops,
+    num_instances, failed_builds. ``at``: time of the report in seconds since the epoch; one that is older than what is
+    known of the host is left aside."""
 
     name: str
     figures: dict[str, float]
+    at: float | None = None
 
 
 class AddProvider(Command, frozen=True, tag="add_provider"):

@@ -16,6 +16,8 @@ from rich.text import Text
 
 PURPOSE: Final = "A deterministic scheduler core for compute, storage and network resources."
 SUMMARIES: Final = {
+    "aggregate": "Aggregates: names, metadata, availability zones and members.",
+    "allocation": "Consumers and what they hold.",
     "audit": "Rebuild the audit log from a journal.",
     "backup": "Copy the running service's state into a new folder.",
     "best-host": "The best host for a guest, for provisioning tools.",
@@ -35,6 +37,7 @@ SUMMARIES: Final = {
     "plan": "Plan moves: drain hosts, empty them, or make room; and carry a plan out.",
     "pool": "Resource pools: sets of hosts, granted to domains and projects.",
     "project": "Projects, which guests belong to.",
+    "provider": "Resource providers: list, show, add, change and remove them.",
     "quota": "Limits of domains and projects.",
     "release": "Remove guests and give back what they took.",
     "replay": "Re-run a journal, also under another policy, and compare.",

@@ -112,11 +112,14 @@ def _decided(remote: Remote, decision: Decision) -> int:
 
 @explain.default
 def explain_request(*, ask: Asked = SMALL, best: int = 5, refused: int = 20, remote: Remote = LOCAL) -> int:
-    """The BEST hosts with their scores, up to REFUSED others with reasons, and what would change the answer."""
+    """The BEST hosts with their scores, up to REFUSED others with reasons, and what would change the answer. Exit code
+    3: there are no hosts."""
     found = remote.ask("explain", {"request": ask.asked(), "top": best})
     if remote.as_json:
         remote.show(found)
-        return 0
+        return 0 if found.considered else REFUSED
+    if found.refusal is not None:
+        print(found.refusal.sentence + (f" ({found.refusal.hint})" if found.refusal.hint else ""))
     rows = []
     for each in found.top:
         points = ", ".join(f"{part.weigher} {part.points:.3g}" for part in each.parts if part.points)
@@ -129,7 +132,7 @@ def explain_request(*, ask: Asked = SMALL, best: int = 5, refused: int = 20, rem
             print(f"and {len(found.refused) - refused} more")
     for sentence in found.counterfactuals:
         print(sentence)
-    return 0
+    return 0 if found.considered else REFUSED
 
 
 @what_if.default

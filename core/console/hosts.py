@@ -116,9 +116,14 @@ def drift(*, remote: Remote = LOCAL) -> int:
 
 
 @host.command(name="remove")
-def remove(name: str, *, remote: Remote = LOCAL) -> int:
+def remove(
+    name: str,
+    *,
+    force: Annotated[bool, Parameter(help="even one that Placement's clients keep", negative="")] = False,
+    remote: Remote = LOCAL,
+) -> int:
     """Remove a host without allocations."""
-    return remote.do("remove_host", {"name": name}, f"{name} removed")
+    return remote.do("remove_host", {"name": name, "force": force}, f"{name} removed")
 
 
 @host.command(name="enable")

@@ -13,6 +13,7 @@ from msgspec import structs
 
 from ...placement.api.placement_model import PlacementModel
 from ...placement.fleet.fleet import Fleet
+from ...placement.request.placement_query import PlacementQuery, RequestGroup
 from ...placement.types.errors import InvalidValue
 from .access_log import AccessLog
 from .api import Api, InMemory
@@ -66,6 +67,7 @@ async def run(config: PlacementConfig, *, signals: Sequence[Signals] = ()) -> No
         async with _opened(config, log) as (model, writer):
             api = Api(model, writer, config)
             try:
+                warm(model)
                 listeners = await _listening(host, port)
                 async with trio.open_nursery() as nursery:
                     await nursery.start(Server(api, log).serve, listeners, stop)
@@ -95,7 +97,9 @@ class OnService:
         config = self._config
         host, port = address(config.listen)
         service = self._service
-        api = Api(ServiceModel(service.state), ServiceWriter(service), config, children=service.children)
+        model = ServiceModel(service.state)
+        warm(model)
+        api = Api(model, ServiceWriter(service), config, children=service.children)
         server = Server(api, AccessLog(requests=config.access_log))
         try:
             listeners = await _listening(host, port)
@@ -113,6 +117,11 @@ class OnService:
         """Accept no more requests, and wait at most ``drain_seconds`` for current ones to be answered."""
         self._stop.set()
         await self._ended.wait()
+
+
+def warm(model: PlacementModel) -> None:
+    """Search for one candidate, so that what a first search prepares is not paid by a caller. O(providers)."""
+    model.allocation_candidates(PlacementQuery(groups=(RequestGroup(resources=(("VCPU", 1),)),), limit=1))
 
 
 class HooksOnService:

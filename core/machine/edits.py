@@ -8,7 +8,8 @@ from typing import Any
 from ...placement.decide.engine import Engine
 from ...placement.fleet.fleet import Fleet
 from ...placement.fleet.host_reports import REPORTED_FIELDS
-from ...placement.load.bulk import add_hosts
+from ...placement.load import bulk
+from ...placement.load.adding import add_hosts
 from ...placement.load.reports import report_hosts
 from ...placement.types.errors import InvalidValue, UnknownName
 from ...placement.types.host import DERIVED, Host
@@ -45,7 +46,7 @@ def edit(engine: Engine, command: EngineCommand, now: float) -> Any:
         case Heartbeats(names=names):
             return fleet.heartbeats(names, now)
         case AddHosts(hosts=hosts):
-            return add_hosts(fleet, hosts if command.negative_free else map(_derived, hosts))
+            return add_hosts(fleet, hosts) if command.negative_free else bulk.add_hosts(fleet, map(_derived, hosts))
         case ReportHosts():
             return report_hosts(fleet, reports_of(command, now), claim_timeout=command.claim_timeout)
         case ConfirmMove(uuid=uuid):
@@ -61,7 +62,7 @@ def edit(engine: Engine, command: EngineCommand, now: float) -> Any:
             for figure in figures:
                 if figure not in REPORTED_FIELDS:
                     raise UnknownName.among("reported figure", figure, REPORTED_FIELDS)
-            return fleet.report(name, **figures)
+            return fleet.report(name, at=command.at, **figures)
         case AddServerGroup(uuid=uuid, policy=policy, max_server_per_host=most):
             return fleet.add_server_group(uuid, policy, max_server_per_host=most)
         case RemoveServerGroup(uuid=uuid):

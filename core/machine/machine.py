@@ -158,6 +158,7 @@ class ServiceMachine:
                 if isinstance(other, EngineCommand):
                     if command.rules:
                         state.check_no_pools(_aggregates_of(other))
+                        state.check_removal(other)
                     return edit(state.engine, other, command.now)
                 return change_tenants(state, other, command.now, command.rules)
 

@@ -28,6 +28,18 @@ from .catalog_queries import Flavors, Images, ShowFlavor, ShowImage, flavor, fla
 from .edits import edit
 from .instance_queries import InstanceLine, Instances, instances, many_instances
 from .plan_queries import CheckPlan, PlanMoves, check_plan, plan_moves
+from .provider_queries import (
+    Aggregates,
+    Allocations,
+    Providers,
+    ShowAllocation,
+    ShowProvider,
+    aggregates,
+    allocation,
+    allocations,
+    provider,
+    providers,
+)
 from .question import Page, Query
 from .ranking import Rank, rank
 from .state import ServiceState, service_policy, with_present_defaults
@@ -128,12 +140,12 @@ class ShowPolicy(Query, frozen=True):
 
 
 class HostLine(msgspec.Struct, frozen=True):
-    """A host in a list. Memory and disk in MiB."""
+    """A host in a list. Memory and disk in MiB. ``up`` is None where no heartbeat of its compute service is known."""
 
     host: str
     node: str
     uuid: str
-    up: bool
+    up: bool | None
     disabled: bool
     vcpus_total: int
     vcpus_used: int
@@ -264,6 +276,10 @@ def takes_long(state: ServiceState, query: Query) -> bool:
             return state.fleet.rows > 50 * LONG_HOSTS
         case Instances():
             return many_instances(state, query)
+        case Providers(limit=limit) | Allocations(limit=limit):
+            return limit > LONG_LIST or state.fleet.rows > 10 * LONG_HOSTS
+        case Aggregates():
+            return state.fleet.rows > 10 * LONG_HOSTS
         case Projects() | Users() | Tokens() | ListPools():
             tenants = state.tenants
             return len(tenants.projects) + len(tenants.users) + len(tenants.tokens) > 10 * LONG_LIST
@@ -296,11 +312,12 @@ def _hosts(state: ServiceState, user: str, query: Hosts) -> list[HostLine]:
 
 def _line(fleet: Fleet, row: int) -> HostLine:
     view = HostView(fleet, row)
+    up = bool(fleet.column("service_up")[row])
     return HostLine(
         view.host,
         view.nodename,
         view.uuid,
-        bool(fleet.column("service_up")[row]),
+        None if up and np.isnan(fleet.column("last_seen_up")[row]) else up,
         view.service.disabled,
         view.vcpus_total,
         view.vcpus_used,
@@ -531,10 +548,15 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     ShowPolicy: _policy,
     PlanMoves: plan_moves,
     CheckPlan: check_plan,
+    Providers: providers,
+    ShowProvider: provider,
+    Aggregates: aggregates,
+    Allocations: allocations,
+    ShowAllocation: allocation,
 }
 FOR_CLOUD_READERS: Final = frozenset(
     {
         *(Hosts, ShowHost, ShowMoves, ShowDrift, Explain, Rank, WhatIf, Capacity, Domains, ListPools, ShowPolicy),
-        *(PlanMoves, CheckPlan),
+        *(PlanMoves, CheckPlan, Providers, ShowProvider, Aggregates, Allocations, ShowAllocation),
     }
 )

@@ -16,12 +16,12 @@ from ...placement.filters.resource_pools import POOLS_HINT, ResourcePoolFilter
 from ...placement.fleet.fleet import Fleet
 from ...placement.persist import file as fleet_file
 from ...placement.policy.policy import HostlerOptions, Policy
-from ...placement.types.errors import InvalidValue, NoValidHost
+from ...placement.types.errors import InUse, InvalidValue, NoValidHost
 from ...placement.types.host import Aggregate
 from ...placement.types.host_report import HostReport
 from ...placement.types.options import NumaOptions
 from ...placement.types.request import Request, RequestSpec
-from ..engine_commands import Asked, Specs
+from ..engine_commands import Asked, RemoveHost, Specs
 from ..errors import DataDamaged, from_value, newer_format, to_value
 from ..tenancy import admission
 from ..tenancy.catalog import Catalog, may_use, unknown
@@ -243,6 +243,7 @@ class ServiceState:
     def follow_rules(self, rules: int) -> None:
         """Set the revision of the rules for further orders. Usage that was computed under older ones is recomputed,
         and where no policy was given the defaults become the present ones. O(guests) once, then O(1)."""
+        self.fleet.inventories.figures_follow = rules > 0
         if rules > self.rules:
             if not self.policy and not self.rules:
                 self.engine = self.engine.fork(service_policy(self.policy, rules))
@@ -302,6 +303,15 @@ class ServiceState:
         for aggregate in aggregates if pools else ():
             if aggregate.uuid in pools:
                 raise _is_a_pool(pools[aggregate.uuid])
+
+    def check_removal(self, command: object) -> None:
+        """InUse for the removal, without force, of a provider that clients of the Placement API have written. O(1)."""
+        if not isinstance(command, RemoveHost) or command.force:
+            return
+        row = self.fleet.names.find(command.name)
+        if row >= 0 and self.fleet.store.row["updated"][row] > 0:
+            problem = f"clients of the Placement API keep the resource provider {command.name}"
+            raise InUse(problem, field="name", hint="have them remove it, or use force")
 
     def with_pools(self, report: HostReport) -> HostReport:
         """A report whose host stays in its resource pools, which hosts know nothing of. O(aggregates)."""

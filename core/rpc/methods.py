@@ -17,6 +17,7 @@ from .. import engine_commands as p
 from ..machine import catalog_queries as k
 from ..machine import instance_queries as i
 from ..machine import plan_queries as m
+from ..machine import provider_queries as v
 from ..machine import queries as q
 from ..machine import ranking as r
 from ..tenancy import commands as c
@@ -179,6 +180,11 @@ _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "host": (q.ShowHost, q.HostDetail),
     "instances": (i.Instances, list[i.InstanceLine]),
     "instance": (q.Instance, q.InstanceDetail),
+    "providers": (v.Providers, list[v.ProviderLine]),
+    "provider": (v.ShowProvider, v.ProviderDetail),
+    "aggregates": (v.Aggregates, list[v.AggregateLine]),
+    "allocations": (v.Allocations, list[v.ConsumerLine]),
+    "allocation": (v.ShowAllocation, v.ConsumerLine),
     "explain": (q.Explain, Explanation),
     "fits": (q.Fits, Fit),
     "rank": (r.Rank, r.Ranking),

@@ -49,6 +49,8 @@ class Writing:
     project_id: str
     user_id: str
     note: Note
+    flags: int = 0
+    """NOT_INSTANCE and UNCOUNTED, as the consumer's type or what it took over says."""
 
 
 def show_consumer(fleet: Fleet, uuid: str) -> ConsumerView | None:
@@ -120,6 +122,7 @@ def write(fleet: Fleet, consumers: Mapping[str, c.ConsumerAllocations], now: flo
     """Replace the allocations of each consumer; returns the rows whose generation moved by one. Errors as
     SetAllocations, within a transaction of the caller's. O(allocations)."""
     writings = [_writing(fleet, uuid, one, now) for uuid, one in inspect(fleet, consumers).items()]
+    writings = _typed(fleet, writings)
     _check_capacity(fleet, writings)
     rows = {row for writing in writings for row in (*writing.old, *writing.new)}
     moved = {row for writing in writings for row in (writing.new or writing.old)}
@@ -233,6 +236,32 @@ def _writing(fleet: Fleet, uuid: str, asked: c.ConsumerAllocations, now: float) 
     )
 
 
+def _typed(fleet: Fleet, writings: list[Writing]) -> list[Writing]:
+    """The writings with what each consumer is. One whose type is not said stays what it was; where, in one write, it
+    takes over all that another had, it is the migration of that instance, or the instance of that migration (Nova's
+    move_allocations: its clients speak microversions without types). O(allocations)."""
+    given = {_frozen(each.old): each for each in writings if each.consumer >= 0 and not each.new}
+    found = []
+    for each in writings:
+        kind, flags = each.note.consumer_type, 0
+        if kind is not None:
+            flags = _flags_of(kind)
+        elif each.new and (giver := given.get(_frozen(each.new))) is not None and giver.uuid != each.uuid:
+            flags = NOT_INSTANCE & ~_flags(fleet, giver.consumer)
+        elif each.consumer >= 0:
+            flags = _flags(fleet, each.consumer) & (NOT_INSTANCE | UNCOUNTED)
+        found.append(replace(each, flags=flags))
+    return found
+
+
+def _flags(fleet: Fleet, consumer: int) -> int:
+    return int(fleet.kernel.consumer(consumer)[7])
+
+
+def _frozen(held: Held) -> frozenset[tuple[int, frozenset[tuple[int, int]]]]:
+    return frozenset((row, frozenset(amounts.items())) for row, amounts in held.items())
+
+
 def _amounts(fleet: Fleet, resources: Mapping[str, int]) -> dict[int, int]:
     """Amounts by resource class index. BadRequest for an unknown class, no class at all, or an invalid amount."""
     check_known_classes(fleet, resources)
@@ -339,7 +368,7 @@ def _detail(fleet: Fleet, writing: Writing, kept: _Kept) -> Detail:
     stays = kept.row == row
     extras = replace(kept.extras, elsewhere=elsewhere) if stays else Extras(elsewhere)
     words = parse_uuid(writing.uuid)
-    flags = kept.flags & ~(NOT_INSTANCE | UNCOUNTED) | _flags_of(writing.note.consumer_type)
+    flags = kept.flags & ~(NOT_INSTANCE | UNCOUNTED) | writing.flags
     return Detail(
         words,
         row,

@@ -22,7 +22,7 @@ from ..fleet.derived_column import RowCache
 from ..fleet.fleet import Fleet
 from ..policy.policy import Policy
 from ..policy.rule_checks import bounds_of, fields_of, selection_of
-from ..request.placement_requirements import PlacementRequirements, placement_requirements
+from ..request.placement_requirements import PlacementRequirements, placement_requirements, service_is_enabled
 from ..types.errors import InvalidValue
 from ..types.host_classes import STATIC_FIELDS, HostClass
 from ..types.request import Request
@@ -31,6 +31,7 @@ from .compiled_filter import ClassResults, FilterResults, tree_results
 from .compiled_weigher import CompiledWeigher, RowValues
 
 CELL: Final = "cell"
+COMPUTE_STATUS: Final = "compute_status"
 TRAITS: Final = "traits"
 AGGREGATES: Final = "aggregates"
 CANDIDATES: Final = "allocation_candidates"
@@ -188,6 +189,8 @@ class Signature:
         requirements, fleet = self.requirements, self.fleet
         if requirements.cell_uuid is not None:
             self._require((CELL, requirements.cell_uuid), requirements.cell_allows)
+        if requirements.needs_enabled:
+            self._require((COMPUTE_STATUS,), service_is_enabled)
         if self.complex:
             self.row_judges.append((self._stage(CANDIDATES), tree_results(fleet, self.trees)))
             return

@@ -201,7 +201,7 @@ def _draw_any(left: list[PciPool], able: list[PciPool], need: int, devices: list
 
 
 def _draw(left: list[PciPool], pool: PciPool, need: int) -> int:
-    """Take up to ``need`` devices of ``pool`` out of ``left``, where there may be more of them than ``pool`` offers; the
+    """Take up to ``need`` devices of ``pool`` out of ``left``, which may have more of them than ``pool`` offers; the
     number still needed. An emptied pool goes, unless others of its card depend on it."""
     index = left.index(pool) if pool in left else next(i for i, each in enumerate(left) if _alike(each, pool))
     drawn = min(pool.count, need)

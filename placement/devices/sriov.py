@@ -1,10 +1,10 @@
 """SR-IOV cards: a physical function and its virtual functions (vDPA devices among them) exclude each other. Source:
 Nova 34 PciDevice.claim, where taking one makes the other unavailable.
 
-A pool that belongs to such a card has a ``total``. ``linked`` finds the cards of newly reported pools, ``available`` says
-what can be taken of pools from which some has been taken. Which physical function a virtual one belongs to is not in
-Nova's pools; where ``card`` does not say it, the functions of one vendor on one NUMA node (and physical network, where
-all name theirs) belong together, and a function is held back rather than given twice.
+A pool that belongs to such a card has a ``total``. ``linked`` finds the cards of newly reported pools, ``available``
+says what can be taken of pools from which some has been taken. Which physical function a virtual one belongs to is not
+in Nova's pools; where ``card`` does not say it, the functions of one vendor on one NUMA node (and physical network,
+where all name theirs) belong together, and a function is held back rather than given twice.
 """
 
 from __future__ import annotations

@@ -232,9 +232,16 @@ class Fleet(FleetParts):
         num_io_ops: float | None = None,
         num_instances: float | None = None,
         failed_builds: float | None = None,
+        at: float | None = None,
     ) -> None:
-        """Load what a compute node reports, as such, memory and disk in MiB; None leaves a figure as it is. Weighers
-        read these; what fits is still decided by the allocations. InvalidValue if one is no whole number. O(1)."""
+        """Load single figures that a compute node reports, memory and disk in MiB; None leaves a figure as it is.
+        Weighers read these; what fits is still decided by the allocations.
+
+        ``at``: time of the report, seconds since the epoch; one that is older than what is known is left aside. While
+        guests of the host are being built, the report may be older than their claims: no figure then says that less is
+        used than its guests take. ``report_hosts`` takes complete reports that say which guests they include.
+        InvalidValue if a figure is no whole number. O(the host's guests).
+        """
         given = {
             "free_ram_mb": free_ram_mb,
             "free_disk_mb": free_disk_mb,
@@ -244,7 +251,14 @@ class Fleet(FleetParts):
             "failed_builds": failed_builds,
         }
         reported = {figure: value for figure, value in given.items() if value is not None}
-        host_reports.report(self.change_log, self.providers.host(name), reported)
+        host_reports.report(
+            self.change_log,
+            self.consumers,
+            self.providers.host(name),
+            reported,
+            at=at,
+            keeps_claims=self.inventories.figures_follow,
+        )
 
     def pci_pools(self, row: int) -> tuple[PciPool, ...]:
         """PCI devices of a row that a guest may take; empty if none are known. O(1)."""

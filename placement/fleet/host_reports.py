@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from ...ext.constants import NOT_INSTANCE, UNCOUNTED
+from ...ext.constants import BUILDING, NOT_INSTANCE, UNCOUNTED
 from ...ext.fleet_state import consumers_on_rows
 from ..types.errors import InvalidValue, UnknownName
 from ..types.validation import finite, shown
@@ -27,18 +27,62 @@ _LIMIT: Final = 2.0**52
 """Magnitude within which whole numbers are added and subtracted exactly."""
 
 
-def report(change_log: ChangeLog, row: int, figures: dict[str, float]) -> None:
+def report(
+    change_log: ChangeLog,
+    consumers: Consumers,
+    row: int,
+    figures: dict[str, float],
+    *,
+    at: float | None = None,
+    keeps_claims: bool = True,
+) -> None:
     """Store values that a node reports (MiB, vCPUs, counts). UnknownName or InvalidValue, with nothing changed.
-    O(values)."""
+
+    A report that is older than the one that is known is left aside. While guests of the host are being built, a report
+    may have been made before they were claimed: no figure then says that less is used than the guests take, unless not
+    ``keeps_claims``. O(values + the row's consumers).
+    """
     checked = {}
     for figure, value in figures.items():
         if figure not in REPORTED_FIELDS:
             raise UnknownName.among("reported figure", figure, REPORTED_FIELDS)
         checked[figure] = _whole(value, figure)
+    time = None if at is None else finite(at, "at")
+    if time is not None and time < change_log.store.row["reported"][row]:
+        return
+    if keeps_claims:
+        for figure, (bound, least) in _claimed(change_log, consumers, row).items():
+            if figure in checked:
+                checked[figure] = max(checked[figure], bound) if least else min(checked[figure], bound)
     with change_log.editing(rows_array(row)):
         for figure, value in checked.items():
             change_log.store.host[COLUMN[figure], row] = value
         refresh_free_vcpus(change_log.store, rows_array(row))
+        if time is not None:
+            change_log.store.row["reported"][row] = time
+
+
+def _claimed(change_log: ChangeLog, consumers: Consumers, row: int) -> dict[str, tuple[float, bool]]:
+    """What the guests of a row take, as bounds of its figures, and whether each is a least value; empty unless some of
+    them are being built."""
+    lines = [change_log.kernel.consumer(consumer) for consumer in change_log.kernel.consumers_on(row)]
+    lines = [line for line in lines if line[3] >= 0 and not line[7] & UNCOUNTED]
+    building = sum(bool(line[7] & BUILDING) for line in lines)
+    if not building:
+        return {}
+    vcpus, memory, disk = consumers.shape_figures()[[line[3] for line in lines]].sum(axis=0).tolist()
+    store = change_log.store
+    reserved = store.inventory["reserved"][:3, row].tolist()
+    total_ram, total_disk = (
+        float(store.host[COLUMN[name], row]) for name in ("total_usable_ram_mb", "total_usable_disk_gb")
+    )
+    return {
+        "free_ram_mb": (total_ram - reserved[1] - memory, False),
+        "free_disk_mb": ((total_disk - reserved[2]) * 1024 - disk, False),
+        "vcpus_used": (vcpus, True),
+        "num_io_ops": (building, True),
+        "num_instances": (sum(not line[7] & NOT_INSTANCE for line in lines), True),
+    }
 
 
 def _whole(value: object, figure: str) -> float:

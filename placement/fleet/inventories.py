@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import numpy as np
+
 from ..types.errors import InUse, InvalidValue, UnknownName
 from ..types.limits import MAX_AMOUNT
 from ..types.validation import check_resource_class, ratio, shown, whole_number
+from . import host_totals
 from .change_log import ChangeLog, rows_array
+from .numa_table import NumaTable
 
 FIRST_CLASSES: Final = ("VCPU", "MEMORY_MB", "DISK_GB", "PCPU")
 """Resource classes that every fleet has, by index."""
@@ -43,8 +47,10 @@ class Inventory:
 class Inventories:
     """Inventories of all providers by row, and the resource classes by index."""
 
-    def __init__(self, change_log: ChangeLog) -> None:
-        self._change_log = change_log
+    def __init__(self, change_log: ChangeLog, numa: NumaTable) -> None:
+        self._change_log, self._numa = change_log, numa
+        self.figures_follow = True
+        """Whether totals, free amounts and ratios of hosts change with their inventories."""
         self.classes: list[str] = list(FIRST_CLASSES)
         self._indices = {name: index for index, name in enumerate(self.classes)}
         self.unit_rules: set[int] = set()
@@ -132,10 +138,21 @@ class Inventories:
 
     def put(self, row: int, changes: Mapping[int, Inventory | None], updated: float = 0.0) -> None:
         """Write checked inventories by class index; None removes one. ``updated``: time of the write in seconds since
-        the epoch. Increments the generation. O(changes)."""
-        with self._change_log.editing(rows_array(row)):
+        the epoch. Increments the generation; of a host, totals, free amounts and ratios follow. O(changes)."""
+        change_log = self._change_log
+        is_host = self.figures_follow and change_log.host_class(row).is_host
+        before = self.of(row) if is_host else {}
+        known = {index: before.get(self.classes[index], (None, 0))[0] for index in changes}
+        ratios = change_log.store.ratio[:, row].copy()
+        with change_log.editing(rows_array(row)):
             for index, inventory in changes.items():
                 self._put(row, index, inventory, 0 if inventory is None else round(updated * 1e6))
+            if is_host:
+                host_totals.follow(
+                    change_log, row, {index: (known[index], inventory) for index, inventory in changes.items()}
+                )
+        if is_host and not np.array_equal(ratios, change_log.store.ratio[:, row]):
+            host_totals.follow_cells(change_log, self._numa, row)
 
     def write(self, row: int, resource: int, inventory: Inventory | None) -> None:
         """Write an inventory within an edit of the caller's. O(1)."""

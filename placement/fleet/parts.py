@@ -41,7 +41,7 @@ class FleetParts:
         self._trees = Trees(change_log)
         self.nodes = ServiceHosts(change_log.store)
         self.providers = Providers(change_log, self.nodes, self._trees, self.seed)
-        self.inventories = Inventories(change_log)
+        self.inventories = Inventories(change_log, self.providers.numa)
         self.resource_classes, self.unit_rules = self.inventories.classes, self.inventories.unit_rules
         self.services = Services(change_log)
         self._aggregate_table = Aggregates(change_log)

@@ -9,7 +9,7 @@ from ..fleet.fleet import Fleet
 from ..policy.policy import Policy
 from ..types.host_classes import HostClass
 from ..types.request import Request
-from .host_selection import names_hosts
+from .host_selection import names_hosts, skips_filters
 from .placement_query import PlacementQuery, RequestGroup, placement_query, with_image
 
 
@@ -19,6 +19,9 @@ class PlacementRequirements:
 
     query: PlacementQuery
     cell_uuid: str | None = None
+    needs_enabled: bool = False
+    """Whether hosts of disabled services have to be left out here: nova-compute gives them COMPUTE_STATUS_DISABLED,
+    which is always forbidden, and no filter judges the service itself."""
 
     @property
     def group(self) -> RequestGroup:
@@ -53,6 +56,11 @@ class PlacementRequirements:
     def cell_allows(self, fleet: Fleet, host: HostClass) -> bool:
         """Nova 33 reads only the destination's cell unless a cross-cell move is allowed."""
         return self.cell_uuid is None or host.cell_uuid == self.cell_uuid
+
+
+def service_is_enabled(fleet: Fleet, host: HostClass) -> bool:
+    """Whether the compute service of a host is not disabled."""
+    return not host.disabled
 
 
 def root_allows(query: PlacementQuery, traits: frozenset[str]) -> bool:
@@ -100,7 +108,8 @@ def placement_requirements(
     if names_hosts(spec):
         # Host selection by name restricts to the same node as in_tree.
         query = replace(query, groups=tuple(replace(group, in_tree=None) for group in query.groups))
-    return PlacementRequirements(query, cell)
+    judged = not skips_filters(request.spec) and any(each.name == "ComputeFilter" for each in policy.filters)
+    return PlacementRequirements(query, cell, needs_enabled=not judged and not candidates_given)
 
 
 def _providers(fleet: Fleet, host: str | None, node: str | None, cell_uuid: str | None) -> list[str]:

@@ -75,8 +75,8 @@ class PciPool:
     """``count`` free PCI devices with equal tags (vendor_id, product_id, dev_type, ...) on one NUMA node (None: no
     affinity).
 
-    ``card``: name of the SR-IOV card that the devices are functions of; a physical function and the virtual functions of
-    its card exclude each other. None: found by vendor, NUMA node, physical network and the tag ``parent_ifname``.
+    ``card``: name of the SR-IOV card that the devices are functions of; a physical function and the virtual functions
+    of its card exclude each other. None: found by vendor, NUMA node, physical network and the tag ``parent_ifname``.
     ``total``: devices there are in all, free or not; None: as many as are free.
     """
 

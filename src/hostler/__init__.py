@@ -59,7 +59,8 @@ if TYPE_CHECKING:
     from .placement.fleet.consumers import Consumer, Extras
     from .placement.fleet.fleet import Fleet, Inventory
     from .placement.fleet.host_view import FleetView, HostView
-    from .placement.load.bulk import HostArrays, add_hosts, load_hosts
+    from .placement.load.adding import add_hosts
+    from .placement.load.bulk import HostArrays, load_hosts
     from .placement.load.reports import report_hosts
     from .placement.numa.fit import FittedCell, FittedNuma
     from .placement.persist.file import load as load_fleet
@@ -368,7 +369,8 @@ _MODULES: Final = {
     "placement.fleet.consumers": "Consumer Extras",
     "placement.fleet.fleet": "Fleet Inventory",
     "placement.fleet.host_view": "FleetView HostView",
-    "placement.load.bulk": "HostArrays add_hosts load_hosts",
+    "placement.load.adding": "add_hosts",
+    "placement.load.bulk": "HostArrays load_hosts",
     "placement.load.reports": "report_hosts",
     "placement.numa.fit": "FittedCell FittedNuma",
     "placement.persist.file": "load_fleet=load load_requests save_fleet=save",

@@ -13,10 +13,13 @@ import pytest
 from hostler.core import engine_commands as p
 from hostler.core.machine import queries as q
 from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import PlacementWrite
 from hostler.core.machine.report_columns import columns_of, reports_of
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import QuotaExceeded
-from hostler.placement.types.errors import HostlerError, InvalidValue, UnknownName
+from hostler.placement.api import commands as c_
+from hostler.placement.fleet.inventories import Inventory
+from hostler.placement.types.errors import HostlerError, InUse, InvalidValue, UnknownName
 from hostler.placement.types.host import Aggregate, Host, NumaCell, NumaTopology, RunningInstance, Service
 from hostler.placement.types.host_report import HostReport
 from hostler.placement.types.request import Flavor
@@ -224,3 +227,98 @@ def test_drift_says_what_differs() -> None:
     do(m, columns_of([HostReport(host=small, at=NOW)]))
     (line,) = q.answer(m.state, "@local", q.ShowDrift())
     assert (line.node, line.beyond_capacity) == ("node-0", {"MEMORY_MB": 1024})
+
+
+def put(m: ServiceMachine, consumers: dict[str, c_.ConsumerAllocations]) -> None:
+    do(m, PlacementWrite(command=c_.SetAllocations(consumers=consumers, now=NOW)))
+
+
+def with_provider(m: ServiceMachine) -> str:
+    """A provider that a client of the Placement API made, with a consumer."""
+    made = do(m, PlacementWrite(command=c_.CreateProvider(uuid=uuid_of(500), name="n1", now=NOW)))
+    inventories = {"VCPU": Inventory(total=16), "MEMORY_MB": Inventory(total=65_536)}
+    do(m, PlacementWrite(command=c_.SetInventories(provider=made.uuid, inventories=inventories, generation=0, now=NOW)))
+    held = {made.uuid: {"VCPU": 2, "MEMORY_MB": 4_096}}
+    put(m, {GUEST: c_.ConsumerAllocations(allocations=held, project_id="p", user_id="u")})
+    return str(made.uuid)
+
+
+def test_a_host_that_is_added_is_the_provider_of_its_name_and_its_consumers_count() -> None:
+    m = machine(0)
+    uuid = with_provider(m)
+    do(
+        m,
+        p.AddHosts(hosts=(Host(host="n1", uuid=uuid, vcpus_total=16, total_usable_ram_mb=65_536),), negative_free=True),
+    )
+    (line,) = q.answer(m.state, "@local", q.Hosts())
+    assert (line.node, line.vcpus_used, line.free_ram_mb, line.num_instances) == ("n1", 2, 61_440, 1)
+    m.state.fleet.check()
+
+
+def test_a_provider_of_placements_clients_is_removed_with_force_only() -> None:
+    m = machine(0)
+    with_provider(m)
+    do(m, p.Release(uuids=(GUEST,)))
+    with pytest.raises(InUse, match="clients of the Placement API"):
+        do(m, p.RemoveHost(name="n1"))
+    do(m, p.RemoveHost(name="n1", force=True))
+    assert len(m.state.fleet) == 0
+
+
+def test_a_consumer_that_takes_over_an_instances_allocations_is_its_migration_whatever_the_microversion() -> None:
+    m = machine(0)
+    uuid = with_provider(m)
+    do(
+        m,
+        p.AddHosts(hosts=(Host(host="n1", uuid=uuid, vcpus_total=16, total_usable_ram_mb=65_536),), negative_free=True),
+    )
+    held, none = {uuid: {"VCPU": 2, "MEMORY_MB": 4_096}}, dict[str, dict[str, int]]()
+
+    def instances() -> int:
+        (line,) = q.answer(m.state, "@local", q.Hosts())
+        return int(line.num_instances)
+
+    def consumer(allocations: dict[str, dict[str, int]]) -> c_.ConsumerAllocations:
+        return c_.ConsumerAllocations(allocations=allocations, project_id="p", user_id="u")
+
+    migration = uuid_of(99)
+    put(m, {GUEST: consumer(none), migration: consumer(held)})
+    assert instances() == 0
+    put(m, {migration: consumer(none), GUEST: consumer(held)})
+    assert instances() == 1
+    m.state.fleet.check()
+
+
+def test_a_host_is_not_said_to_be_up_while_no_heartbeat_is_known() -> None:
+    m = machine(1)
+    assert q.answer(m.state, "@local", q.Hosts())[0].up is None
+    do(m, p.Heartbeats(names=("node-0",)))
+    assert q.answer(m.state, "@local", q.Hosts())[0].up is True
+    do(m, p.Heartbeats(names=()), now=NOW + 600)
+    assert q.answer(m.state, "@local", q.Hosts())[0].up is False
+
+
+def test_figures_that_are_older_than_a_claim_do_not_undo_it() -> None:
+    m = machine(1)
+    free = float(m.state.fleet.column("free_ram_mb")[0])
+    do(m, place(1))
+    do(m, p.Report(name="node-0", figures={"free_ram_mb": free, "num_instances": 0}))
+    assert m.state.fleet.column("free_ram_mb")[0] < free
+    assert m.state.fleet.column("num_instances")[0] == 1
+    do(m, p.Report(name="node-0", figures={"num_io_ops": 7}, at=NOW))
+    do(m, p.Report(name="node-0", figures={"num_io_ops": 3}, at=NOW - 10))
+    assert m.state.fleet.column("num_io_ops")[0] == 7
+    assert m.state.fleet.drift().tolist() == []
+
+
+def test_weighers_follow_changed_inventories() -> None:
+    m = machine(2)
+    bigger = {"VCPU": Inventory(total=64, allocation_ratio=2.0), "MEMORY_MB": Inventory(total=262_144, reserved=1_024)}
+    do(m, p.SetInventory(name="node-1", inventories=bigger))
+    fleet = m.state.fleet
+    assert fleet.column("free_ram_mb")[1] == 261_120
+    assert (fleet.column("vcpus_total")[1], fleet.column("free_vcpus")[1]) == (64, 128)
+    assert fleet.host_class(1).cpu_allocation_ratio == 2.0
+    assert do(m, place(1)).host == "node-1"
+    fleet.check()
+    assert fleet.drift().tolist() == []

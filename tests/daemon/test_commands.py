@@ -225,6 +225,29 @@ def test_a_long_list_says_that_there_is_more(run: Run, fleet: Path) -> None:
     assert "node-2" in run("host", "list", "--after", "node-1")[1]
 
 
+def test_providers_aggregates_and_allocations_are_kept_by_hand(run: Run, fleet: Path) -> None:
+    assert run("provider", "add", "card", "--parent", "node-1", "--trait", "CUSTOM_CARD")[0] == 0
+    assert run("provider", "inventory", "card", "VGPU", "4", "--reserved", "1")[0] == 0
+    assert run("provider", "inventory", "card", "VGPU", "8") == (0, "VGPU of card: 8\n")
+    shown = json.loads(run("provider", "show", "card", "--json")[1])
+    assert shown["inventories"]["VGPU"] | {"max_unit": 0} == {
+        "total": 8, "reserved": 1, "min_unit": 1, "max_unit": 0, "step_size": 1, "allocation_ratio": 1.0,
+    }  # fmt: skip
+    assert "0/7" in run("provider", "list", "--under", "node-1")[1]
+    assert run("aggregate", "create", "rack", "node-1", "--zone", "z1", "--property", "a=b")[0] == 0
+    assert run("aggregate", "set", "rack", "--rename", "row", "--zone", "z2", "--property", "a=")[0] == 0
+    assert run("aggregate", "add", "row", "card")[0] == 0
+    found = json.loads(run("aggregate", "show", "row", "--json")[1])
+    assert (found["metadata"], found["providers"]) == ({"availability_zone": "z2"}, ["card", "node-1"])
+    assert run("place", "--uuid", uuid_of(77), "--zone", "z2")[0] == 0
+    assert "node-1" in run("allocation", "list", "--provider", "node-1")[1]
+    assert run("allocation", "remove", uuid_of(77))[0] == 0
+    assert run("aggregate", "remove", "row", "card", "node-1")[0] == 0
+    assert run("provider", "inventory", "card", "VGPU", "0")[0] == 0
+    assert run("provider", "remove", "card") == (0, "provider card removed\n")
+    assert run("aggregate", "show", "nowhere")[0] == 1
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -258,6 +281,10 @@ def test_a_long_list_says_that_there_is_more(run: Run, fleet: Path) -> None:
         ("project", "list"),
         ("user", "list"),
         ("domain", "list"),
+        ("provider", "list"),
+        ("provider", "show", "node-0"),
+        ("aggregate", "list"),
+        ("allocation", "list"),
         ("top", "--times", "1"),
         ("snapshot",),
     ],

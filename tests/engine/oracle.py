@@ -150,6 +150,10 @@ class Oracle:
         hosts, destination = self._in_order(), request.spec.requested_destination
         if destination is not None and destination.cell_uuid is not None and not destination.allow_cross_cell_move:
             hosts = self._keep("cell", hosts, lambda node: node.cell_uuid == destination.cell_uuid)
+        forced = request.spec.force_hosts or request.spec.force_nodes
+        skipped = bool(forced) and "_nova_check_type" not in request.scheduler_hints
+        if skipped or all(judge.name != "ComputeFilter" for judge in self.policy.filters):
+            hosts = self._keep("compute_status", hosts, lambda node: not node.service.disabled)
         required, forbidden = query.required, query.forbidden
         if required or forbidden:
             hosts = self._keep("traits", hosts, lambda node: required <= node.traits and not forbidden & node.traits)

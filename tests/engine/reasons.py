@@ -152,6 +152,7 @@ def _(facts: Facts, match: re.Match[str]) -> bool:
 # filters
 
 
+@says("compute_status", r"service disabled: (.+)")
 @says("ComputeFilter", r"service disabled: (.+)")
 def _(facts: Facts, match: re.Match[str]) -> bool:
     service = facts.node.service

@@ -260,6 +260,7 @@ Said = tuple[str, str, int, int]
 """Kind, stage, number of hosts, and the amount that is told."""
 STAGES = {
     "in any cell": "cell",
+    "with their compute services enabled": "compute_status",
     "without the traits asked for": "traits",
     "without the aggregates asked for": "aggregates",
     "if the request named no hosts": "host_selection",

@@ -52,7 +52,8 @@ def test_a_taken_physical_function_makes_its_virtual_ones_unavailable_until_it_i
 
 def test_a_taken_virtual_function_makes_its_physical_one_unavailable_until_all_are_given_back() -> None:
     engine = engine_with(pool(PF, 1), pool(VF, 2, parent_ifname="ens1"))
-    assert places(engine, 1, VF) and places(engine, 2, VF)
+    assert places(engine, 1, VF)
+    assert places(engine, 2, VF)
     assert not places(engine, 3, PF)
     engine.release([uuid(1)])
     assert not places(engine, 3, PF)
@@ -73,7 +74,8 @@ def test_another_card_is_left_alone() -> None:
     )
     assert places(engine, 1, PF)
     assert places(engine, 2, VF, 6)
-    assert not places(engine, 3, VF) and not places(engine, 3, PF)
+    assert not places(engine, 3, VF)
+    assert not places(engine, 3, PF)
 
 
 def test_cards_that_are_named_belong_together_wherever_they_are() -> None:
@@ -82,12 +84,14 @@ def test_cards_that_are_named_belong_together_wherever_they_are() -> None:
     )
     assert places(engine, 1, {**PF, "port": "left"})
     assert places(engine, 2, VF, 2)
-    assert not places(engine, 3, VF) and not places(engine, 3, {**PF, "port": "right"})
+    assert not places(engine, 3, VF)
+    assert not places(engine, 3, {**PF, "port": "right"})
 
 
 def test_functions_of_different_physical_networks_are_of_different_cards() -> None:
     engine = engine_with(pool(PF, 1, physical_network="red"), pool(VF, 2, physical_network="blue"))
-    assert places(engine, 1, PF) and places(engine, 2, VF, 2)
+    assert places(engine, 1, PF)
+    assert places(engine, 2, VF, 2)
 
 
 def test_one_guest_does_not_get_both() -> None:

@@ -164,7 +164,18 @@ async def test_wrong_parameters_are_an_error_of_the_caller_for_every_method(meth
         [{name: nested(20) for name in METHODS[method].params.__struct_fields__}],
         [{name: float("nan") for name in METHODS[method].params.__struct_fields__}, {"key": "k"}],
     ]
-    if method in ("status", "unwatch", "snapshot", "policy", "capacity", "domains", "pools", "drift", "moves"):
+    if method in (
+        "status",
+        "unwatch",
+        "snapshot",
+        "policy",
+        "capacity",
+        "domains",
+        "pools",
+        "drift",
+        "moves",
+        "aggregates",
+    ):
         wrong = [params for params in wrong if params not in ([{}], [{}, {}])][:13]
     async with served_with_witness() as served, peer(served) as rogue:
         for params in wrong:

@@ -12,6 +12,7 @@ from hostler.core import engine_commands as p
 from hostler.core.machine import catalog_queries as k
 from hostler.core.machine import instance_queries as i
 from hostler.core.machine import plan_queries as m
+from hostler.core.machine import provider_queries as v
 from hostler.core.machine import queries as q
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.question import Query
@@ -126,6 +127,11 @@ OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "plan": (m.PlanMoves(goal=Drain(hosts=("node-0",))), CLOUD_READERS),
     "check_plan": (m.CheckPlan(plan=Plan(goal={}, summary="", complete=True)), CLOUD_READERS),
     "drift": (q.ShowDrift(), CLOUD_READERS),
+    "providers": (v.Providers(), CLOUD_READERS),
+    "provider": (v.ShowProvider(name="node-0"), CLOUD_READERS),
+    "aggregates": (v.Aggregates(), CLOUD_READERS),
+    "allocations": (v.Allocations(), CLOUD_READERS),
+    "allocation": (v.ShowAllocation(consumer=uuid_of(1)), CLOUD_READERS),
     "add_hosts": (p.AddHosts(hosts=hosts(4)[3:]), CLOUD),
     "remove_host": (p.RemoveHost(name="node-2"), CLOUD),
     "set_service": (p.SetService(name="node-0", disabled=True), CLOUD),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...request.host_selection import names_hosts, selected
 from ..scan import Ranked, Scan
-from ..signature import AGGREGATES, CANDIDATES, CELL, SELECTION, TRAITS, Stage
+from ..signature import AGGREGATES, CANDIDATES, CELL, COMPUTE_STATUS, SELECTION, TRAITS, Stage
 from .reasons import UNITS, Reasons
 
 Rows = NDArray[np.int32]
@@ -19,6 +19,7 @@ _ROOM, _UNITS, _RULE, _SIZE, _NAMES = range(5)
 """What is to change, the easiest first."""
 _WITHOUT: Final = {
     CELL: "in any cell",
+    COMPUTE_STATUS: "with their compute services enabled",
     TRAITS: "without the traits asked for",
     AGGREGATES: "without the aggregates asked for",
     CANDIDATES: "with an allocation candidate in their provider trees",

@@ -9,7 +9,7 @@ from ...fleet.host_view import HostView
 from ...types.host_classes import STATIC_FIELDS
 from ..group_state import as_value
 from ..scan import Scan
-from ..signature import AGGREGATES, CANDIDATES, CELL, SELECTION, TRAITS, Stage
+from ..signature import AGGREGATES, CANDIDATES, CELL, COMPUTE_STATUS, SELECTION, TRAITS, Stage
 
 UNITS: Final = {"MEMORY_MB": " MiB", "DISK_GB": " GiB"}
 
@@ -74,8 +74,49 @@ class Reasons:
         if stage.name == CELL:
             cell = self._fleet.host_class(row).cell_uuid
             return f"is in cell {cell}, not {self._signature.requirements.cell_uuid}"
+        if stage.name == COMPUTE_STATUS:
+            return f"service disabled: {self._fleet.host_class(row).disabled_reason or 'no reason given'}"
         assert stage.name == CANDIDATES
+        return self._tree_reason(row)
+
+    def _tree_reason(self, row: int) -> str:
+        """Why a host's tree has no candidate: the traits of its root, and what the tree lacks as a whole; else that no
+        way to share the groups among its providers was found."""
+        fleet, query = self._fleet, self._signature.requirements.query
+        said = self._root_reason(row)
+        if said is not None:
+            return said
+        tree = [each for each in fleet.tree(row) if each not in fleet.sharing_providers()] + fleet.sharing_providers()
+        held = frozenset().union(*(fleet.host_class(each).traits for each in tree))
+        lacking = sorted(set().union(*(group.required for group in query.groups)) - held)
+        if lacking:
+            return f"its provider tree lacks the trait{_s(lacking)} {', '.join(lacking)}"
+        wanted: dict[int, int] = {}
+        for group in query.groups:
+            for name, amount in group.resources:
+                index = fleet.resource_class(name, create=True)
+                wanted[index] = wanted.get(index, 0) + amount
+        inventory = fleet.store.inventory
+        for index, amount in wanted.items():
+            name, unit = fleet.resource_classes[index], UNITS.get(fleet.resource_classes[index], "")
+            free = sum(max(int(inventory["limit"][index, r] - inventory["used"][index, r]), 0) for r in tree)
+            if not any(inventory["total"][index, each] > 0 for each in tree):
+                return f"its provider tree has no {name}"
+            if free < amount:
+                return f"free {name} {free}{unit} < {amount}{unit} in its provider tree"
+        forbidden = sorted(set().union(*(group.forbidden for group in query.groups)) & held)
+        if forbidden:
+            return f"no allocation candidate without the forbidden trait{_s(forbidden)} {', '.join(forbidden)}"
         return "its provider tree has no allocation candidate for the request groups"
+
+    def _root_reason(self, row: int) -> str | None:
+        """What of the root's traits keeps a host out; None: nothing does."""
+        query, traits = self._signature.requirements.query, self._fleet.host_class(row).traits
+        lacking = sorted(query.root_required - traits)
+        if lacking:
+            return f"lacks the trait{_s(lacking)} {', '.join(lacking)}"
+        forbidden = sorted(query.root_forbidden & traits)
+        return f"has the forbidden trait{_s(forbidden)} {', '.join(forbidden)}" if forbidden else None
 
     def _traits_reason(self, row: int) -> str:
         query, group = self._signature.requirements.query, self._signature.requirements.group

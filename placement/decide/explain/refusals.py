@@ -8,13 +8,14 @@ from typing import Final
 from ...types.decision import Refusal
 from ...types.request import Request
 from ..scan import Ranked
-from ..signature import AGGREGATES, CANDIDATES, CELL, SELECTION, TRAITS
+from ..signature import AGGREGATES, CANDIDATES, CELL, COMPUTE_STATUS, SELECTION, TRAITS
 from .counterfactuals import near_misses
 
 CLAIM: Final = "claim"
 """Stage of a refusal of hosts that pass."""
 _STAGE_WORDS: Final = {
     CELL: "in another cell",
+    COMPUTE_STATUS: "with a disabled compute service",
     TRAITS: "without the traits asked for",
     AGGREGATES: "outside the aggregates asked for",
     CANDIDATES: "without an allocation candidate",
