@@ -17,6 +17,8 @@ from .slots import Prepared, prepare
 
 Amounts = dict[int, dict[int, int]]
 """row -> resource class index -> amount."""
+Mappings = dict[str, tuple[int, ...]]
+"""suffix of a request group -> rows."""
 TREE_STEPS = 200_000
 """Maximum search steps per tree (`Effort`); beyond it the tree counts as having no candidate."""
 FEW = 16
@@ -34,13 +36,17 @@ class TreeQuery:
 
     def candidates(self, root: int) -> Iterator[Amounts]:
         """All candidates in a tree, one after the other, those of the fallback last."""
+        return (amounts for amounts, _ in self.mapped(root))
+
+    def mapped(self, root: int) -> Iterator[tuple[Amounts, Mappings]]:
+        """The same, each with the rows of the providers that give each request group."""
         layout = self._fleet._index.layout()
         if self._fleet.store.row["root"][root] == root and layout.tree_of[root] >= 0:
             prepared = self._ready()
             for way in CandidateSearch(self._fleet, prepared, tree_steps=TREE_STEPS).within(int(layout.tree_of[root])):
-                yield _amounts(prepared, way)
+                yield _amounts(prepared, way), _mappings(prepared, way)
         if self._fallback is not None:
-            yield from self._fallback.candidates(root)
+            yield from self._fallback.mapped(root)
 
     def first(self, root: int) -> Amounts | None:
         """The first candidate in a tree, None if there is none. O(providers of the tree)."""
@@ -80,3 +86,10 @@ def _amounts(prepared: Prepared, way: tuple[int, ...]) -> Amounts:
         for index, amount in slot.amounts:
             mine[index] = mine.get(index, 0) + amount
     return amounts
+
+
+def _mappings(prepared: Prepared, way: tuple[int, ...]) -> Mappings:
+    mapped: dict[str, dict[int, None]] = {}
+    for row, slot in zip(way, prepared.slots, strict=True):
+        mapped.setdefault(slot.suffix, {})[row] = None
+    return {suffix: tuple(rows) for suffix, rows in mapped.items()}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from ..candidates.for_engine import Amounts
 from ..fleet.fleet import Extras, Fleet
+from ..fleet.host_view import HostView
 from ..numa.fit import FittedNuma
-from ..types.decision import ScorePart
+from ..types.decision import Allocated, Mappings, ScorePart
+from ..types.errors import InvalidValue, UnknownName
 from ..types.host import PciPool
 from ..types.request import Request
+from ..types.validation import shown, whole_number
 from .numa_claim import fit_claim
 
 if TYPE_CHECKING:
@@ -26,9 +30,15 @@ class Allocations:
     row: int
     amounts: Amounts
     shape: int
+    mappings: Mappings = field(default_factory=dict)
+    """Providers by request group; empty where all is of the unsuffixed group."""
+    supplied: Allocated | None = None
+    """What a candidate from outside says, which may name providers that the fleet does not have."""
 
     def by_uuid(self, fleet: Fleet) -> dict[str, dict[str, int]]:
         """{provider uuid: {resource class: amount}}."""
+        if self.supplied is not None:
+            return {uuid: dict(resources) for uuid, resources in self.supplied.items()}
         names = fleet.resource_classes
         return {
             fleet.uuid(row): {names[resource]: amount for resource, amount in amounts.items()}
@@ -56,26 +66,68 @@ class Claimed:
     weight: float
     allocations: Mapping[str, Mapping[str, int]]
     parts: tuple[ScorePart, ...]
+    mappings: Mappings = field(default_factory=dict)
 
 
 def allocations_of(
-    fleet: Fleet, signature: Signature, row: int, *, given: bool, request: Request
+    fleet: Fleet, signature: Signature, row: int, *, given: bool, request: Request, candidate: object = None
 ) -> Allocations | None:
     """What a guest would take on the host at ``row``; None if it does not fit. ``given``: candidates were supplied
-    from outside, so capacity has been judged there."""
+    from outside, so capacity has been judged there; ``candidate`` is the one to take."""
+    if given and isinstance(candidate, Mapping) and isinstance(candidate.get("allocations"), Mapping):
+        return _supplied(fleet, signature, row, candidate)
     if given or not signature.complex:
         if not given and not fleet._fits_row(row, signature.resources):
             return None
         return Allocations(row, {row: dict(signature.resources)}, signature.shape)
-    amounts = signature.trees.first(row)
-    if amounts is None:
+    found = next(_suitable(fleet, signature, row, request), None)
+    if found is None:
         return None
+    amounts, mappings = found
     choices = (weigher.choose(fleet, row, request, amounts) for weigher in signature.weighers)
-    amounts = next((choice for choice in choices if choice is not None), amounts)
+    chosen = next((choice for choice in choices if choice is not None), None)
+    if chosen is not None:
+        amounts, mappings = chosen, {}
     flavor = signature.request.flavor
     disk_mb = flavor.local_disk_mb(is_bfv=request.spec.is_bfv)
     shape = fleet.shape(amounts.get(row, {}), flavor.vcpus, flavor.memory_mb, disk_mb)
-    return Allocations(row, amounts, shape)
+    return Allocations(row, amounts, shape, mappings)
+
+
+def _suitable(
+    fleet: Fleet, signature: Signature, row: int, request: Request
+) -> Iterator[tuple[Amounts, dict[str, tuple[str, ...]]]]:
+    """Candidates in the tree of a host that the filters pass which judge single candidates."""
+    for amounts, mapped in signature.trees.mapped(row):
+        mappings = {suffix: tuple(map(fleet.uuid, rows)) for suffix, rows in mapped.items()}
+        judges = signature.candidate_judges
+        if not judges or all(judge.candidate_passes(HostView(fleet, row), request, mappings) for judge in judges):
+            yield amounts, mappings
+
+
+def _supplied(fleet: Fleet, signature: Signature, row: int, candidate: Mapping[str, Any]) -> Allocations:
+    """What a candidate from outside says, charged where the fleet has its providers."""
+    said: dict[str, dict[str, int]] = {}
+    amounts: Amounts = {row: {}}
+    for uuid, part in candidate["allocations"].items():
+        resources = part.get("resources", part) if isinstance(part, Mapping) else None
+        if not isinstance(resources, Mapping):
+            raise InvalidValue(f"an allocation must name resources, got {shown(part)}", field="candidates")
+        said[uuid] = {name: whole_number(amount, f"candidates.{name}", least=1) for name, amount in resources.items()}
+        with suppress(UnknownName):
+            known = amounts.setdefault(fleet.row_of_uuid(uuid, field="candidates"), {})
+            for name, amount in said[uuid].items():
+                known[fleet.resource_class(name, create=True)] = amount
+    flavor = signature.request.flavor
+    disk_mb = (flavor.root_gb + flavor.ephemeral_gb) * 1024  # as for any candidate from outside
+    shape = fleet.shape(amounts[row], flavor.vcpus, flavor.memory_mb, disk_mb)
+    return Allocations(row, amounts, shape, mappings_of(candidate), said)
+
+
+def mappings_of(candidate: object) -> dict[str, tuple[str, ...]]:
+    """The providers by request group that a candidate from outside names; empty if it names none."""
+    given = candidate.get("mappings") if isinstance(candidate, Mapping) else None
+    return {suffix: tuple(uuids) for suffix, uuids in given.items()} if isinstance(given, Mapping) else {}
 
 
 def forgotten(fleet: Fleet, policy: Policy, request: Request, row: int) -> bool:
@@ -96,7 +148,8 @@ def extras_for(
     pci: tuple[PciPool, ...] = ()
     spec = request.spec
     if spec.numa_topology is not None or spec.pci_requests:
-        numa, pci = fit_claim(fleet, spec, row, signature.policy.options)
+        mappings = allocations.mappings if signature.candidate_judges else None
+        numa, pci = fit_claim(fleet, spec, row, signature.policy.options, mappings)
         if numa is not None and not numa.nova_charges and signature.policy.own.nova_bugs:
             numa, pci = None, ()
     elsewhere = allocations.elsewhere

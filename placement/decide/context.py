@@ -14,12 +14,12 @@ from ...ext.tables import format_uuid, make_many
 from ..fleet.fleet import Fleet
 from ..policy.policy import Policy
 from ..request.checks import check_request, check_uuids
-from ..request.host_selection import names_hosts
+from ..request.host_selection import names_hosts, skips_filters
 from ..request.preparation import Preparation
-from ..types.decision import Alternate, Selection
+from ..types.decision import Alternate, NumaLimits, Selection
 from ..types.host_classes import HostClass
 from ..types.request import Request, ServerGroup
-from .claim import Claimed
+from .claim import Allocations, Claimed
 from .signature import Signature
 from .signature_cache import Compiled
 
@@ -162,14 +162,45 @@ class DecisionContext:
             zone = self._fleet.aggregates[index].metadata.get("availability_zone", zone)
         return zone
 
-    def alternate(self, row: int, weight: float) -> Alternate:
-        """A host of the answer that was not claimed."""
+    def alternate(
+        self, signature: Signature, request: Request, row: int, weight: float, taken: Allocations | None
+    ) -> Alternate:
+        """A host of the answer that was not claimed; ``taken``: what the guest would take there (None: it has no room
+        beside the instances of the request, and what is asked of its own provider is said)."""
         fleet = self.fleet
+        static, names = fleet.host_class(row), fleet.resource_classes
+        if taken is None:
+            said = {fleet.uuid(row): {names[index]: amount for index, amount in signature.resources.items()}}
+        else:
+            said = taken.by_uuid(fleet)
         return Alternate(
-            fleet.service_host(row), fleet.name(row), fleet.uuid(row), fleet.host_class(row).cell_uuid, weight
+            fleet.service_host(row),
+            fleet.name(row),
+            fleet.uuid(row),
+            static.cell_uuid,
+            weight,
+            self.zone_of(static),
+            said,
+            {} if taken is None else taken.mappings,
+            self.numa_limits(signature, request, row),
         )
 
-    def selection(self, claimed: Claimed, alternates: tuple[Alternate, ...]) -> Selection:
+    def numa_limits(self, signature: Signature, request: Request, row: int) -> NumaLimits | None:
+        """What the compute service checks the guest's NUMA cells with: set where the guest and the host have some and
+        NUMATopologyFilter is enabled (Nova 34)."""
+        spec = request.spec
+        if spec.numa_topology is None or self._fleet.numa.get_row(row) is None or skips_filters(spec):
+            return None
+        if all(each.name != "NUMATopologyFilter" for each in signature.policy.filters):
+            return None
+        static = self._fleet.host_class(row)
+        return NumaLimits(
+            cpu_allocation_ratio=static.cpu_allocation_ratio,
+            ram_allocation_ratio=static.ram_allocation_ratio,
+            network_metadata=spec.network_metadata,
+        )
+
+    def selection(self, claimed: Claimed, alternates: tuple[Alternate, ...], limits: NumaLimits | None) -> Selection:
         """A claim as the answer's value."""
         fleet, row = self._fleet, claimed.row
         static = fleet.host_class(row)
@@ -184,4 +215,6 @@ class DecisionContext:
             allocations=claimed.allocations,
             parts=claimed.parts,
             alternates=alternates,
+            mappings=claimed.mappings,
+            limits=limits,
         )

@@ -90,8 +90,14 @@ def _place_ranked(context: DecisionContext, request: Request) -> Decision | None
         allocations = taken.by_uuid(fleet)
     alternates: tuple[Alternate, ...] = ()
     if len(rows) > 1:
-        alternates = tuple(map(context.alternate, rows[1:], weights[1:]))
-    chosen = context.selection(Claimed(uuid, row, -1, weights[0], allocations, parts), alternates)
+        alternates = tuple(
+            context.alternate(
+                signature, request, other, weight, allocations_of(fleet, signature, other, given=False, request=request)
+            )
+            for other, weight in zip(rows[1:], weights[1:], strict=True)
+        )
+    claimed = Claimed(uuid, row, -1, weights[0], allocations, parts, {} if taken is None else taken.mappings)
+    chosen = context.selection(claimed, alternates, context.numa_limits(signature, request, row))
     return Decision(
         seed=seed,
         sequence=context.next_sequence(),

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from ...ext.constants import NOT_A_HOST
 from ..fleet.fleet import Fleet
+from ..fleet.host_view import HostView
 from ..request.host_selection import names_hosts, selected, skips_filters
-from ..types.errors import InvalidValue
+from ..types.errors import InvalidValue, UnknownName
 from ..types.request import Request
 from ..types.validation import shown
+from .claim import mappings_of
 from .context import DecisionContext
 from .group_state import group_state
 from .signature import GROUP_FILTERS, SELECTION, Signature, Stage
@@ -93,9 +95,29 @@ class Scan:
             for stage in self.selections:
                 refused = ~self.selection_passes(stage, considered)
                 refusing[refused & _not_before(refusing, stage.number)] = stage.number
+            if self.candidates is not None:
+                self._judge_candidates(self.candidates, considered, refusing)
         rows = considered[refusing == 0]
         rows, weights = self.weigh(rows)
         return Ranked(signature, considered, refusing, rows, weights, self._removed(refusing), skipped, self)
+
+    def _judge_candidates(
+        self, candidates: dict[int, Sequence[Any]], considered: NDArray[np.int32], refusing: NDArray[np.uint8]
+    ) -> None:
+        """Leave each host the candidates that the filters pass which judge single ones; a host without any is refused
+        (Nova 33 NUMATopologyFilter and PciPassthroughFilter). O(candidates), where such a filter applies."""
+        judges = self.signature.candidate_judges
+        for stage in self.signature.stages if judges else ():
+            judge = next((each for each in judges if each is stage.filter), None)
+            if judge is None:
+                continue
+            for at in np.flatnonzero(_not_before(refusing, stage.number)).tolist():
+                row = int(considered[at])
+                view = HostView(self.fleet, row)
+                good = [c for c in candidates[row] if judge.candidate_passes(view, self.request, mappings_of(c))]
+                candidates[row] = good
+                if not good:
+                    refusing[at] = stage.number
 
     def _considered(self, stages: NDArray[np.uint8]) -> NDArray[np.int32]:
         if self._rows is not None:
@@ -181,12 +203,16 @@ class Scan:
 
 
 def _by_row(fleet: Fleet, candidates: object) -> dict[int, Sequence[Any]]:
-    """Outside candidates by provider row; InvalidValue or UnknownName if they are malformed. O(candidates)."""
+    """Outside candidates by provider row; those of unknown providers are left out. InvalidValue if they are malformed.
+    O(candidates)."""
     if not isinstance(candidates, Mapping):
         raise InvalidValue(f"candidates must map provider uuids to lists, got {shown(candidates)}", field="candidates")
     by_row: dict[int, Sequence[Any]] = {}
     for uuid, requests in candidates.items():
-        row = fleet.row_of_uuid(uuid, field="candidates")
+        try:
+            row = fleet.row_of_uuid(uuid, field="candidates")
+        except UnknownName:
+            continue  # a provider that is no host, or one that came after the fleet was read
         if not isinstance(requests, (list, tuple)):
             raise InvalidValue(f"candidates of {uuid} must be a list, got {shown(requests)}", field="candidates")
         if row in by_row:

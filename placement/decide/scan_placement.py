@@ -168,7 +168,15 @@ class ScanPlacement(Scan):
 
     def _allocations(self, uuid: str, row: int) -> Allocations | None:
         request = self.request.with_changes(instance_uuids=(uuid,))
-        return allocations_of(self.fleet, self.signature, row, given=self.candidates is not None, request=request)
+        candidates = None if self.candidates is None else self.candidates[row]
+        return allocations_of(
+            self.fleet,
+            self.signature,
+            row,
+            given=candidates is not None,
+            request=request,
+            candidate=candidates[0] if candidates else None,
+        )
 
     def _claims(self, uuid: str, provider: str, allocations: Mapping[str, Mapping[str, int]]) -> bool:
         """Whether the outside claim succeeds."""
@@ -208,7 +216,7 @@ class ScanPlacement(Scan):
         if self.group is not None:
             self.group.join(self.fleet, row, uuid)
         self._settle(consumer)
-        return Claimed(uuid, row, consumer, weight, allocations.by_uuid(self.fleet), parts)
+        return Claimed(uuid, row, consumer, weight, allocations.by_uuid(self.fleet), parts, allocations.mappings)
 
     def _settle(self, consumer: int) -> None:
         """The next instances ask for the page sizes that this one was given (Nova 33 overwrites the request's
@@ -270,5 +278,7 @@ class ScanPlacement(Scan):
                 continue
             if self.candidates is not None and not self.candidates[row]:
                 continue
-            alternates.append(Alternate(fleet.service_host(row), fleet.name(row), fleet.uuid(row), cell, float(weight)))
-        return self.context.selection(claimed, tuple(alternates))
+            taken = self._allocations(claimed.uuid, row)
+            alternates.append(self.context.alternate(self.signature, self.request, row, float(weight), taken))
+        limits = self.context.numa_limits(self.signature, self.request, claimed.row)
+        return self.context.selection(claimed, tuple(alternates), limits)

@@ -18,10 +18,13 @@ from ...ext.constants import NOT_A_HOST
 from ...ext.ranking import HostIndex, Ranking
 from ..candidates.for_engine import TreeQuery
 from ..filters.base import Filter
+from ..filters.numa import NUMATopologyFilter
+from ..filters.pci import PciPassthroughFilter
 from ..fleet.derived_column import RowCache
 from ..fleet.fleet import Fleet
 from ..policy.policy import Policy
 from ..policy.rule_checks import bounds_of, fields_of, selection_of
+from ..request.host_selection import skips_filters
 from ..request.placement_requirements import PlacementRequirements, placement_requirements, service_is_enabled
 from ..types.errors import InvalidValue
 from ..types.host_classes import STATIC_FIELDS, HostClass
@@ -276,7 +279,24 @@ class Signature:
         group."""
         if any(values.errors for values in self.owner.row_values):
             return False
-        return all(stage.name in GROUP_FILTERS for stage in self.selections)
+        return not self.candidate_judges and all(stage.name in GROUP_FILTERS for stage in self.selections)
+
+    @functools.cached_property
+    def candidate_judges(self) -> tuple[PciPassthroughFilter | NUMATopologyFilter, ...]:
+        """Filters that judge each allocation candidate of a host by its mappings (Nova 33): where candidates came from
+        outside, or PCI devices are in Placement."""
+        request, spec = self.request, self.request.spec
+        in_placement = self.policy.options.filter_scheduler.pci_in_placement and bool(spec.pci_requests)
+        if not (self.candidates_given or in_placement) or skips_filters(spec) or request.is_rebuild:
+            return ()
+        devices = bool(spec.pci_requests)
+        cells = spec.numa_topology is not None and bool(spec.numa_topology.cells)
+        return tuple(
+            judge
+            for judge in self.policy.filters
+            if (devices and isinstance(judge, PciPassthroughFilter))
+            or (cells and isinstance(judge, NUMATopologyFilter))
+        )
 
     @functools.cached_property
     def simple(self) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 
 from .errors import NoValidHost
+from .networks import NetworkMetadata
 from .ordered_sum import ordered_sum
 
 
@@ -25,18 +27,58 @@ class ScorePart(msgspec.Struct, frozen=True, gc=False):
         return self.multiplier * self.normalised
 
 
+ALLOCATION_REQUEST_VERSION: Final = "1.36"
+"""Microversion of Placement's API whose form ``allocation_request`` has (Nova 34: GET_ALLOCATION_CANDIDATES)."""
+
+Allocated = Mapping[str, Mapping[str, int]]
+"""{provider uuid: {resource class: amount}}."""
+Mappings = Mapping[str, tuple[str, ...]]
+"""{suffix of a request group: uuids of the providers that give it}; the unsuffixed group is ``""``."""
+
+
+class NumaLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What nova-compute checks a guest's NUMA cells with. Source: Nova 34 NUMATopologyLimits."""
+
+    cpu_allocation_ratio: float
+    ram_allocation_ratio: float
+    network_metadata: NetworkMetadata | None = None
+
+
+def allocation_request(allocations: Allocated, mappings: Mappings) -> dict[str, Any]:
+    """Allocations as a candidate of Placement's API, for conductors and computes. O(allocations)."""
+    given = mappings or {"": tuple(allocations)}
+    return {
+        "allocations": {uuid: {"resources": dict(resources)} for uuid, resources in allocations.items()},
+        "mappings": {suffix: list(uuids) for suffix, uuids in given.items()},
+    }
+
+
 class Alternate(msgspec.Struct, frozen=True, gc=False):
-    """A host that may be tried if the build on the chosen one fails; nothing is claimed there."""
+    """A host that may be tried if the build on the chosen one fails; nothing is claimed there. ``allocations`` are what
+    the guest would take; the other fields are those of ``Selection``."""
 
     host: str
     node: str
     provider_uuid: str
     cell_uuid: str | None
     weight: float
+    availability_zone: str | None = None
+    allocations: Allocated = {}
+    mappings: Mappings = {}
+    limits: NumaLimits | None = None
+
+    @property
+    def allocation_request(self) -> dict[str, Any]:
+        """The allocations as a candidate of Placement's API (ALLOCATION_REQUEST_VERSION)."""
+        return allocation_request(self.allocations, self.mappings)
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The host chosen for one instance, and its allocations: {provider uuid: {resource class: amount}}."""
+    """The host chosen for one instance, and its allocations: {provider uuid: {resource class: amount}}.
+
+    ``mappings``: providers by request group; empty where all allocations are of the unsuffixed group. ``limits``: set
+    for guests with NUMA cells that NUMATopologyFilter has judged.
+    """
 
     instance_uuid: str
     host: str
@@ -48,6 +90,13 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     allocations: Mapping[str, Mapping[str, int]]
     parts: tuple[ScorePart, ...] = ()
     alternates: tuple[Alternate, ...] = ()
+    mappings: Mappings = {}
+    limits: NumaLimits | None = None
+
+    @property
+    def allocation_request(self) -> dict[str, Any]:
+        """The allocations as a candidate of Placement's API (ALLOCATION_REQUEST_VERSION)."""
+        return allocation_request(self.allocations, self.mappings)
 
     @property
     def points(self) -> float:

@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     from .placement.storage.pools.weighers.base import PoolWeigher
     from .placement.storage.scan import PoolRanking, WeigherScores
     from .placement.storage.with_guests import JointDecision, JointRequest, Locality, place_together
-    from .placement.types.decision import Alternate, Decision, Refusal, ScorePart, Selection
+    from .placement.types.decision import Alternate, Decision, NumaLimits, Refusal, ScorePart, Selection
     from .placement.types.errors import (
         CapacityExceeded,
         DuplicateName,
@@ -251,6 +251,7 @@ __all__ = [
     "NetworkMetadata",
     "NoValidHost",
     "NumaCell",
+    "NumaLimits",
     "NumaOptions",
     "NumaTopology",
     "OptionGroup",
@@ -394,7 +395,7 @@ _MODULES: Final = {
     "placement.storage.pools.weighers.base": "PoolWeigher",
     "placement.storage.scan": "PoolRanking WeigherScores",
     "placement.storage.with_guests": "JointDecision JointRequest Locality place_together",
-    "placement.types.decision": "Alternate Decision Refusal ScorePart Selection",
+    "placement.types.decision": "Alternate Decision NumaLimits Refusal ScorePart Selection",
     "placement.types.errors": "CapacityExceeded DuplicateName HostlerError InUse InvalidValue MetricNotFound "
     "NoValidHost SnapshotError UnknownName",
     "placement.types.host": "Aggregate Host HostState MemoryPages NumaCell NumaTopology PciPool RunningInstance "

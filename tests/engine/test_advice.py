@@ -108,7 +108,7 @@ def test_a_filter_that_alone_keeps_hosts_out_is_named() -> None:
 
 
 def test_a_filter_that_is_skipped_is_not_named() -> None:
-    down = engine(host(1, vcpus_used=4, service=Service(disabled=True)), host(2, service=Service(disabled=True)))
+    down = engine(host(1, vcpus_used=4, service=Service(forced_down=True)), host(2, service=Service(forced_down=True)))
     big = {"VCPU": Inventory(total=6)}
     assert advice(down, asks(force_hosts=("h1",))) == "1 host lacks only VCPU, the nearest 2"
     down.fleet.set_inventory("h1", {name: each for name, (each, _) in down.fleet.inventory("h2").items()} | big)

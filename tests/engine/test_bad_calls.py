@@ -198,7 +198,6 @@ BAD_CANDIDATES = [
     HOST_UUIDS,
     {5: ["any"]},
     {"no uuid": ["any"]},
-    {NOBODY: ["any"]},
     ALL | {HOST_UUIDS[0]: None},
     ALL | {HOST_UUIDS[0]: "any"},
     ALL | {HOST_UUIDS[0]: 5},
@@ -220,6 +219,11 @@ def test_candidates_may_be_named_in_any_form_of_a_uuid() -> None:
     made = engine()
     decision = made.place(request(NEW), candidates={spelt(HOST_UUIDS[1]): ["any"]})
     assert (decision.host, decision.considered) == ("h1", 1)
+
+
+def test_candidates_of_unknown_providers_are_left_out() -> None:
+    decision = engine().place(request(NEW), candidates={NOBODY: ["any"], HOST_UUIDS[2]: ["any"]})
+    assert (decision.host, decision.considered) == ("h2", 1)
 
 
 def test_a_provider_that_is_no_host_is_no_candidate() -> None:

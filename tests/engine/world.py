@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from hostler.placement.fleet.fleet import Inventory
 from hostler.placement.types.errors import InUse
@@ -32,6 +32,14 @@ class Stock:
             and has.min_unit <= amount <= has.max_unit
             and amount % has.step_size == 0
         )
+
+
+FOLLOWING: Final = (
+    ("VCPU", "vcpus_total", None, 0, "cpu_allocation_ratio"),
+    ("MEMORY_MB", "total_usable_ram_mb", "free_ram_mb", 1, "ram_allocation_ratio"),
+    ("DISK_GB", "total_usable_disk_gb", "free_disk_mb", 1024, "disk_allocation_ratio"),
+)
+"""Of each inventory the host's total, free amount, units of the latter in one of the former, and ratio."""
 
 
 class Node:
@@ -72,6 +80,38 @@ class Node:
     def fits(self, resources: Mapping[str, int]) -> bool:
         """Whether the host's own inventories can give ``resources``."""
         return all(name in self.stocks and self.stocks[name].fits(amount) for name, amount in resources.items())
+
+    def claimed(self) -> dict[str, int]:
+        """What guests take at least, while one of them is being built: a report may be older than its claim."""
+        guests = [each for each in self.world.guests.values() if each.node is self and each.flavor is not None]
+        building = sum(guest.building for guest in guests)
+        if not building:
+            return {}
+        reserved = {name: stock.inventory.reserved for name, stock in self.stocks.items()}
+        flavors = [guest.flavor for guest in guests if guest.flavor is not None]
+        free_ram = self.total_usable_ram_mb - reserved.get("MEMORY_MB", 0)
+        free_disk = self.total_usable_disk_gb - reserved.get("DISK_GB", 0)
+        return {
+            "free_ram_mb": free_ram - sum(flavor.memory_mb for flavor in flavors),
+            "free_disk_mb": 1024 * (free_disk - sum(guest.local_disk_gb for guest in guests)),
+            "vcpus_used": sum(flavor.vcpus for flavor in flavors),
+            "num_io_ops": building,
+            "num_instances": len(guests),
+        }
+
+    def follow(self, inventories: Mapping[str, Inventory]) -> None:
+        """Totals, free amounts and ratios are those of changed inventories; what stays keeps the host's figures."""
+        for name, total, free, units, ratio in FOLLOWING:
+            before = self.stocks[name].inventory if name in self.stocks else None
+            after = inventories.get(name)
+            old, new = ((0, 0) if each is None else (each.total, each.reserved) for each in (before, after))
+            if old != new:
+                if free is not None:
+                    left = units * (new[0] - new[1] - (getattr(self, total) - old[1]))
+                    setattr(self, free, getattr(self, free) + left)
+                setattr(self, total, new[0])
+            if after is not None and (before is None or before.allocation_ratio != after.allocation_ratio):
+                setattr(self, ratio, after.allocation_ratio)
 
     def take(self, guest: Guest, sign: int = 1) -> None:
         """Nova's consume_from_request and Placement's allocation; ``sign`` -1 gives them back."""
@@ -177,15 +217,20 @@ class World:
         node.service = replace(node.service, last_seen_up=at)
 
     def report(self, name: str, figures: Mapping[str, int]) -> None:
+        node = self.nodes[name]
+        known = node.claimed()
         for figure, value in figures.items():
             assert figure in FIGURES
-            setattr(self.nodes[name], figure, value)
+            if figure in known:
+                value = min(value, known[figure]) if figure.startswith("free") else max(value, known[figure])
+            setattr(node, figure, value)
 
     def set_inventory(self, name: str, inventories: Mapping[str, Inventory]) -> None:
         stocks = self.nodes[name].stocks
         if any(stock.used and resource not in inventories for resource, stock in stocks.items()):
             raise InUse(f"{name} has usage of a class that is left out")
         used = {resource: stock.used for resource, stock in stocks.items()}
+        self.nodes[name].follow(inventories)
         self.nodes[name].stocks = {r: Stock(inventory, used.get(r, 0)) for r, inventory in inventories.items()}
 
     # guests
