@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -50,6 +50,16 @@ class Identity(msgspec.Struct):
     serial: int = 0
 
 
+class Reconciling(Protocol):
+    """The reconciler, as far as protocols ask for it."""
+
+    def status(self) -> Any:
+        """How it goes, as a plain value."""
+
+    async def check(self, name: str) -> None:
+        """Have a back end's driver check that it answers. HostlerError otherwise."""
+
+
 class Service:
     """The face that sessions see. One thread."""
 
@@ -72,6 +82,8 @@ class Service:
         machine.state.follow_rules(RULES)  # as the next order would
         self.history = history if history is not None else History(machine)
         """Events of recent commands."""
+        self.reconciler: Reconciling | None = None
+        """Set where back ends are configured."""
         self.open_to_all = open_to_all
         """True: every peer is a cloud admin."""
         self._clock, self._expiry_clock = clock, expiry_clock if expiry_clock is not None else clock

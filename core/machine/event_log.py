@@ -13,7 +13,9 @@ import msgspec
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from .. import engine_commands as p
+from ..lifecycle_commands import CreateGuest
 from ..tenancy import commands as c
+from .lives import GuestChange
 from .machine import ServiceMachine, guests_named
 from .orders import Guests, Order
 from .queries import CapacityOf
@@ -166,6 +168,8 @@ def _events(sequence: int, order: Order, outcome: Any, concerned: Guests) -> Ite
         guests = next(iter(concerned.items())) if len(concerned) == 1 else (_project(command), ())
         yield _outcome(outcome, guests, about)
     else:
+        if isinstance(outcome, GuestChange):
+            about |= {"code": outcome.status, "sentence": outcome.sentence}
         for project, instances in concerned.items() or ((_project(command), ()),):
             yield Event(kind="changes", project=project, instances=list(instances), **about)
 
@@ -173,7 +177,12 @@ def _events(sequence: int, order: Order, outcome: Any, concerned: Guests) -> Ite
 def _project(command: Any) -> str | None:
     """The project that a command names as its own."""
     match command:
-        case p.Place(request=request) | p.Hold(request=request) | p.Resize(request=request):
+        case (
+            p.Place(request=request)
+            | p.Hold(request=request)
+            | p.Resize(request=request)
+            | CreateGuest(request=request)
+        ):
             return request.project_id
         case p.Move(request=p.Asked() as request) | p.BeginMove(request=p.Asked() as request):
             return request.project_id

@@ -40,10 +40,13 @@ from ..engine_commands import (
 )
 from ..engine_commands import Placed as PlacedMany
 from ..errors import checked_outcome
+from ..lifecycle_commands import Lifecycle, OnGuest
 from ..tenancy import rights
 from ..tenancy.tenants import LOCAL, is_internal
 from . import guests
 from .edits import edit
+from .guest_lives import change_lives, check_not_carried_out
+from .lives import GuestChange
 from .orders import AnyCommand, Guests, Order, PlacementWrite
 from .placement_writes import carry_out, consumers_of
 from .replicated import finished
@@ -107,6 +110,8 @@ class ServiceMachine:
         self.check(command)
         self.state.follow_rules(command.rules)
         self._advance(command.now)
+        if self.state.lives.guests and isinstance(command.command, _ON_CLAIMS):
+            check_not_carried_out(self.state, named)
         if isinstance(command.command, PlaceMany):
             return (yield from guests.place_many(self.state, command.command.requests, command.now))
         return self._do(command)
@@ -125,6 +130,8 @@ class ServiceMachine:
                 return guests.confirm_hold(state, uuids)
             case Release(uuids=uuids):
                 return guests.release(state, uuids)
+            case Lifecycle():
+                return change_lives(state, command.command, command.now)
             case Move() | Resize():
                 return self._replace(command, command.command)
             case BeginMove():
@@ -295,6 +302,8 @@ def guests_named(command: AnyCommand) -> Sequence[str]:
     match command:
         case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids):
             return uuids
+        case OnGuest(uuid=uuid):
+            return (uuid,)
         case (
             Move(uuid=uuid) | Resize(uuid=uuid) | BeginMove(uuid=uuid) | ConfirmMove(uuid=uuid) | RevertMove(uuid=uuid)
         ):
@@ -304,7 +313,10 @@ def guests_named(command: AnyCommand) -> Sequence[str]:
     return ()
 
 
+_ON_CLAIMS: Final = (Release, Move, Resize, BeginMove, ConfirmMove, RevertMove)
+"""Commands that change what a guest holds, which back ends that carry it out would not follow."""
 _RESULTS: Final[dict[str, Any]] = {
+    "guest": GuestChange,
     "decision": Decision,
     "placed": PlacedMany,
     "reported": Reported,

@@ -8,6 +8,7 @@ import msgspec
 
 from ...placement.api import commands as api
 from ..engine_commands import Command, EngineCommand
+from ..lifecycle_commands import LifecycleCommand
 from ..tenancy import commands as c
 
 
@@ -22,7 +23,7 @@ class PlacementWrite(Command, frozen=True, tag="placement"):
     project: str | None = None
 
 
-AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite
+AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite | LifecycleCommand
 
 Guests = dict[str, dict[str, None]]
 """Uuids by project, in order."""

@@ -28,6 +28,7 @@ from ..engine_commands import (
     Spawned,
     Specs,
 )
+from ..lifecycle_commands import CreateGuest, ReportBackend
 
 PART_REQUESTS: Final = 1_024
 PART_SHAPES: Final = 8
@@ -122,10 +123,12 @@ def requests_of(command: Any) -> Iterable[Asked]:
 def cost_of(command: Any, specs: Specs, hosts: int) -> int:
     """Microseconds that a command will take, about. O(requests)."""
     match command:
-        case Place(request=request) | Hold(request=request) | Resize(request=request):
+        case Place(request=request) | Hold(request=request) | Resize(request=request) | CreateGuest(request=request):
             return _cost_of_requests((request,), specs, hosts)
         case Move(request=Asked() as request) | BeginMove(request=Asked() as request):
             return _cost_of_requests((request,), specs, hosts)
+        case ReportBackend(nodes=nodes):
+            return HOST_COST * (1 + len(nodes))
         case ReportHosts(each=each):
             return HOST_COST * (1 + max(map(len, each.values()), default=0))
         case PlaceMany(requests=requests):

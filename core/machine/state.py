@@ -30,6 +30,7 @@ from ..tenancy.tenants import Tenants
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS, Usage
 from .holds import Holds
 from .kept_requests import KeptRequests
+from .lives import Lives
 from .phase_timing import PhaseSampler
 
 FORMAT: Final = 1
@@ -57,6 +58,7 @@ class _Kept(msgspec.Struct):
     rules: int = 0
     requests: KeptRequests = msgspec.field(default_factory=KeptRequests)
     holds: dict[str, float] = {}
+    lives: Lives = msgspec.field(default_factory=Lives)
 
 
 FIRST_RELEASE: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -132,6 +134,8 @@ class ServiceState:
         """What guests were asked with."""
         self.holds = Holds()
         """Guests that are released unless they are confirmed."""
+        self.lives = Lives()
+        """Guests that back ends carry out."""
         self.sampler: PhaseSampler | None = None
         """Samples the phases of placements, if enabled."""
         self._pooled: dict[tuple[int, tuple[str, ...]], tuple[RequestSpec, RequestSpec]] = {}
@@ -218,8 +222,10 @@ class ServiceState:
         return total
 
     def project_of(self, uuid: str) -> str:
-        """Project of an instance; UnknownName if there is none. O(1)."""
+        """Project of an instance, or of a guest in error that holds nothing; UnknownName if there is none. O(1)."""
         fleet = self.fleet
+        if self.lives.guests and (life := self.lives.guests.get(uuid)) is not None:
+            return life.project_id
         _, _, _, _, project, *_ = fleet.kernel.consumer(fleet.consumer_id(uuid))
         return fleet.projects[project]
 
@@ -352,6 +358,7 @@ class ServiceState:
             rules=self.rules,
             requests=self.requests,
             holds=self.holds.plain(),
+            lives=self.lives,
         )
         (folder / "state").write_bytes(msgspec.msgpack.encode(kept))
 
@@ -374,5 +381,5 @@ class ServiceState:
         self.tenants, self.usage, self.pools, self.catalog = kept.tenants, kept.usage, kept.pools, kept.catalog
         self.group_owners, self.rules = kept.group_owners, kept.rules
         self.specs.forget_named(self.catalog)
-        self.requests, self.holds = kept.requests, Holds(kept.holds)
+        self.requests, self.holds, self.lives = kept.requests, Holds(kept.holds), kept.lives
         self._pooled.clear()

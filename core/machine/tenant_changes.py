@@ -24,7 +24,7 @@ def change_tenants(state: ServiceState, command: Any, now: float, rules: int) ->
         case c.CreateProject():
             _create_project(state, command, rules)
         case c.DeleteProject(id=name):
-            if state.usage.of(f"project:{name}"):
+            if state.usage.of(f"project:{name}") or next(state.lives.of_project(name), None) is not None:
                 hint = "release and remove them first"
                 raise InUse(f"project {name} has instances or server groups", field="id", hint=hint)
             tenants.delete_project(command)

@@ -250,6 +250,11 @@ def _kind_at(path: KeyPath) -> inspect.Type | None:
     """The type of the key that a path leads to; None if there is none."""
     kind: inspect.Type | None = inspect.type_info(Config)
     for step in path:
+        if isinstance(kind, inspect.AnyType):
+            return kind
+        if isinstance(kind, inspect.DictType):
+            kind = kind.value_type
+            continue
         if not isinstance(kind, inspect.StructType):
             return None
         kind = next((_given(each.type) for each in kind.fields if each.encode_name == step), None)
@@ -268,6 +273,8 @@ def _names(path: KeyPath) -> list[str]:
     for step in path:
         if isinstance(step, int):
             kind = getattr(kind, "item_type", None)
+        elif isinstance(kind, inspect.DictType):
+            kind = kind.value_type
         elif isinstance(kind, inspect.StructType):
             kind = next((_given(each.type) for each in kind.fields if each.encode_name == step), None)
     return [each.encode_name for each in kind.fields] if isinstance(kind, inspect.StructType) else []

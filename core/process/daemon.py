@@ -32,6 +32,7 @@ from ..machine.machine import ServiceMachine
 from ..machine.orders import Order
 from ..machine.replicated import Replayed
 from ..machine.state import PolicyValues, with_present_defaults
+from ..reconcile.reconciler import Reconciler
 from ..rpc.server import Limits, RpcServer
 from ..rpc.tls import server_context
 from ..service import Service
@@ -261,6 +262,7 @@ class Daemon:
                     tenancy=config.tenancy,
                     rates=config.rates,
                 )
+                reconciler = self._reconciler(service)
                 server = RpcServer(service, rpc_limits, tls=context, certificates_required=required)
                 self._server = server
                 self.metrics.watch(service, server)
@@ -272,9 +274,20 @@ class Daemon:
                         tasks.start_soon(self.failures.keep_running, "record", self._sync_record)
                         look = partial(collect, lambda: writer.sequence, self._connections_ended)
                         tasks.start_soon(self.failures.keep_running, "garbage collection", look)
+                        if reconciler is not None:
+                            tasks.start_soon(self.failures.keep_running, "reconciler", reconciler.run)
                         await self._until_stopped(service, server, tasks)
                     finally:
                         tasks.cancel_scope.cancel()
+
+    def _reconciler(self, service: Service) -> Reconciler | None:
+        config = self.config
+        if not config.backends:
+            return None
+        folder = config.reconcile.user_data
+        reconciler = Reconciler(service, config.backends, user_data=None if folder is None else Path(folder))
+        service.reconciler = self.metrics.reconciler = reconciler
+        return reconciler
 
     async def _sync_record(self) -> None:
         """Once a second, have the number of the last durable command reach the disk."""

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -17,6 +18,7 @@ from ..http.hooks.config import HooksConfig
 from ..http.hooks.config import check as check_hooks
 from ..machine.request_limits import RequestLimits
 from ..rates import RateLimits
+from ..reconcile.backend import BackendConfig
 from ..rpc.addresses import Address
 from ..rpc.server import Limits
 from ..rpc.tls import TlsVersion
@@ -28,6 +30,7 @@ from .exposure import exposures
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 KeyPath = tuple[str | int, ...]
 """Names of tables and keys, and positions in lists."""
 
@@ -88,6 +91,12 @@ class Operation(Table, frozen=True):
     insecure: bool = False
 
 
+class Reconcile(Table, frozen=True):
+    """[reconcile]: the folder of cloud-init user data, whose files guests name."""
+
+    user_data: str | None = None
+
+
 class Config(Table, frozen=True):
     """The whole file. ``policy`` is the path of a policy file (docs/policies.md), read again at SIGHUP; without one the
     policy in force stays, at first Nova's default."""
@@ -106,6 +115,9 @@ class Config(Table, frozen=True):
     """Where ``listen`` is set, the Placement API is served on the same state, with the same folder."""
     hooks: HooksConfig = HooksConfig()
     """Where ``listen`` is set, other schedulers' hooks are served there (docs/how-to/hooks.md)."""
+    backends: dict[str, BackendConfig] = {}
+    """Back ends that carry out guests, by name."""
+    reconcile: Reconcile = Reconcile()
 
     @property
     def folder(self) -> str | None:
@@ -165,6 +177,11 @@ def problems_of(config: Config) -> Iterator[tuple[KeyPath, str]]:
             check_hooks(config.hooks)
         except InvalidValue as error:
             yield ("hooks", *(error.field or "").split(".")), str(error)
+    for name, backend in config.backends.items():
+        if not NAME.fullmatch(name):
+            yield ("backends", name), "a name has 1 to 64 letters, digits and ._-"
+        if not backend.grace > 0:
+            yield ("backends", name, "grace"), "must be above 0"
     try:
         check_placement(config.placement)
     except HostlerError as error:

@@ -29,6 +29,7 @@ from ..engine_commands import (
     RevertMove,
     Spawned,
 )
+from ..lifecycle_commands import CreateGuest, DeleteGuest, StartGuest, StopGuest
 from . import admission
 from . import commands as c
 from .errors import NotAllowed
@@ -84,6 +85,7 @@ def check(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -
         case (
             Place(request=request)
             | Hold(request=request)
+            | CreateGuest(request=request)
             | Resize(request=request)
             | BeginMove(kind="resize", request=Asked() as request)
         ):
@@ -107,7 +109,7 @@ def check_again(tenants: Tenants, user: str, command: Any, found: Iterable[Need]
 def needs(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -> Sequence[Need]:
     """The roles that a command needs. O(instances named)."""
     match command:
-        case Place(request=request) | Hold(request=request):
+        case Place(request=request) | Hold(request=request) | CreateGuest(request=request):
             return (Need("member", project_scope(request.project_id)),)
         case PlaceMany(requests=requests):
             projects = dict.fromkeys(request.project_id for request in requests)
@@ -115,6 +117,8 @@ def needs(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -
         case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids):
             return _to_touch(uuids, facts)
         case Resize(uuid=uuid) | ConfirmMove(uuid=uuid) | RevertMove(uuid=uuid):
+            return _to_touch((uuid,), facts)
+        case StartGuest(uuid=uuid) | StopGuest(uuid=uuid) | DeleteGuest(uuid=uuid):
             return _to_touch((uuid,), facts)
         case BeginMove(uuid=uuid, kind="resize", request=Asked()):
             return _to_touch((uuid,), facts)
@@ -306,7 +310,7 @@ def _refusal(user: str, command: Any, need: Need) -> NotAllowed:
     match command:
         case Release() | Spawned() | ConfirmHold():
             return no_instance(need.uuid)
-        case Resize():
+        case Resize() | StartGuest() | StopGuest() | DeleteGuest():
             return no_instance(need.uuid, "uuid")
         case c.DeleteProject(id=name) | c.DeleteUser(id=name) | c.RevokeToken(id=name):
             return unseen(user, name, "id")

@@ -33,6 +33,7 @@ from .errors import NotAllowed, NotAuthenticated
 
 CLOUD: Final = "cloud"
 LOCAL: Final = "@local"
+RECONCILER: Final = "@reconciler"
 """The daemon itself, and local peers that run as the daemon's user: a built-in cloud admin."""
 PLACEMENT: Final = "@placement:"
 """Prefix of the names of Placement API users, which the API has authorized: they are cloud admins."""
@@ -324,7 +325,7 @@ def name_taken(project: str) -> DuplicateName:
 
 def is_internal(user: str) -> bool:
     """True for built-in users, which have all rights; ids of tenants' users cannot have this form."""
-    return user == LOCAL or user.startswith(PLACEMENT)
+    return user in (LOCAL, RECONCILER) or user.startswith(PLACEMENT)
 
 
 def require_own_user(user: str) -> None:

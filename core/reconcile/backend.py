@@ -1,0 +1,172 @@
+"""One configured back end: its driver, opened and reopened, and every call on it, within limits of time and number,
+counted by outcome."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+import trio
+
+from ...placement.types.errors import HostlerError, InvalidValue
+from ..backends.errors import Denied, DriverError, Transient, Unknown
+from ..backends.loading import find_driver
+from ..backends.protocol import AnyDriver, DriverContext, OpenDriver
+from .breaker import Backoff, Breaker
+from .work_queue import WorkQueue
+
+T = TypeVar("T")
+REOPEN: Final = "open"
+"""Key of the waits between attempts to open a driver."""
+
+log = logging.getLogger("hostler.reconcile")
+
+
+class BackendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[backends.NAME]: the name of a driver, and its options. Option values ``env:VARIABLE`` and ``file:/PATH`` stand
+    for the variable's value and the file's content. ``images`` and ``networks`` map names that guests use to those of
+    the back end; other names are passed on as they are. ``grace``: seconds between the two sightings after which a
+    guest of this installation without a claim is removed."""
+
+    driver: str
+    options: dict[str, Any] = {}
+    images: dict[str, str] = {}
+    networks: dict[str, str] = {}
+    grace: float = 60.0
+
+
+class CallCounts:
+    """What became of the calls on one back end."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[tuple[str, str]] = Counter()
+        """By operation and outcome: ``ok`` or the class of the failure."""
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        """By operation: time that calls took, in total."""
+        self.orphans_removed = 0
+        self.strangers = 0
+        """Guests of others at the last inventory."""
+        self.builds = 0
+        self.build_seconds = 0.0
+        """Guests that became active or stopped after a build, and the seconds from claim to confirmation in total."""
+
+
+class Backend:
+    """A back end while the reconciler runs. ``driver`` is None while it is not open."""
+
+    def __init__(self, name: str, config: BackendConfig, chance: random.Random, opened: OpenDriver | None) -> None:
+        self.name, self.config = name, config
+        self._opened = opened
+        self.driver: AnyDriver | None = None
+        self.breaker = Breaker(trio.current_time)
+        self.backoff = Backoff(chance)
+        self.queue = WorkQueue(trio.current_time)
+        self.counts = CallCounts()
+        self.problem: str | None = None
+        """Why the driver is not open, or the last call failed; None while all is well."""
+
+    async def call(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
+        """One call on the driver, within its time limit. DriverError of some class, whatever the driver raised."""
+        assert self.driver is not None
+        self.breaker.begin()
+        began, outcome = trio.current_time(), "cancelled"
+        try:
+            with trio.fail_after(self.driver.facts.timeout):
+                result = await work()
+            outcome = "ok"
+            self.breaker.answered()
+            self.problem = None
+            return result
+        except trio.TooSlowError:
+            outcome = Unknown.failure
+            raise self._unanswered(Unknown(f"{operation}: no answer in {self.driver.facts.timeout:g} s")) from None
+        except DriverError as error:
+            outcome = error.failure
+            if isinstance(error, Transient | Unknown):
+                self._unanswered(error)
+            else:
+                self.breaker.answered()
+            raise
+        except trio.Cancelled:
+            self.breaker.given_up()
+            raise
+        except Exception as error:  # a fault of the driver: it is not known what it did
+            log.exception("driver %s of back end %s failed in %s", self.config.driver, self.name, operation)
+            outcome = Unknown.failure
+            raise self._unanswered(Unknown(f"{operation}: {type(error).__name__}: {error}")) from error
+        finally:
+            self.counts.calls[operation, outcome] += 1
+            self.counts.seconds[operation] += trio.current_time() - began
+
+    def _unanswered(self, error: DriverError) -> DriverError:
+        self.breaker.unanswered()
+        self.problem = str(error)
+        return error
+
+    async def keep_open(
+        self, installation: str, work: Callable[[], Awaitable[None]], denied: Callable[[str], Awaitable[None]]
+    ) -> None:
+        """Open the driver and do ``work`` with it, for ever; after a failure it is opened again. ``denied`` is called
+        when the credentials are refused."""
+        while True:
+            began = time.monotonic()
+            try:
+                opened = self._opened if self._opened is not None else await trio.to_thread.run_sync(self._find)
+                options = await self._options()
+                async with opened(options, DriverContext(self.name, installation)) as driver:
+                    self.driver, self.problem = driver, None
+                    self.backoff.forget(REOPEN)
+                    try:
+                        await work()
+                    finally:
+                        self.driver = None
+            except Denied as error:
+                self.problem = str(error)
+                await denied(str(error))
+            except HostlerError as error:
+                self._log_problem(error)
+            log.debug("back end %s was open for %.0f s", self.name, time.monotonic() - began)
+            await trio.sleep(self.backoff.next(REOPEN))
+
+    async def _options(self) -> dict[str, Any]:
+        if any(_is_file(value) for value in self.config.options.values()):
+            return await trio.to_thread.run_sync(resolved, self.config.options)
+        return resolved(self.config.options)
+
+    def _find(self) -> OpenDriver:
+        return find_driver(self.config.driver)
+
+    def _log_problem(self, error: BaseException) -> None:
+        text = str(error)
+        if text != self.problem:
+            log.error("back end %s is not open: %s", self.name, text)
+        self.problem = text
+
+
+def _is_file(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("file:/")
+
+
+def resolved(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the values that are kept elsewhere. InvalidValue, naming the option, if one is not there."""
+    found = {}
+    for name, value in options.items():
+        if isinstance(value, str) and value.startswith("env:"):
+            text = os.environ.get(value.removeprefix("env:"))
+            if text is None:
+                raise InvalidValue(f"there is no variable {value.removeprefix('env:')}", field=f"options.{name}")
+            value = text
+        elif _is_file(value):
+            try:
+                value = Path(value.removeprefix("file:")).read_text(encoding="utf-8").rstrip("\n")
+            except (OSError, UnicodeDecodeError) as error:
+                raise InvalidValue(f"{value} cannot be read: {error}", field=f"options.{name}") from error
+        found[name] = value
+    return found

@@ -1,0 +1,261 @@
+"""One step for one guest: what differs between desired and observed, and the call that brings them closer. After any
+crash the same step is taken again; for a claim that is not confirmed the back end is asked first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+import trio
+
+from ..backends.errors import (
+    Capacity,
+    Conflict,
+    Denied,
+    DriverError,
+    NotFound,
+    Permanent,
+    Quota,
+    Transient,
+)
+from ..backends.protocol import ComputeDriver, computes
+from ..backends.values import Can, Guest, GuestSpec, Mark
+from ..lifecycle_commands import (
+    BeginBuild,
+    ClearClaim,
+    ConfirmGuest,
+    FailBuild,
+    LifecycleCommand,
+    LoseGuest,
+    SetBackend,
+)
+from ..machine.lives import GuestLife, Lives
+from .backend import Backend
+
+T = TypeVar("T")
+BUILDING_POLL: Final = 2.0
+"""Seconds between two looks at a guest that its back end is building."""
+MAX_USER_DATA: Final = 65_536
+
+log = logging.getLogger("hostler.reconcile")
+
+
+class Desk(Protocol):
+    """Where the facts are, and where commands go."""
+
+    @property
+    def lives(self) -> Lives:
+        """The facts as they are now."""
+        ...
+
+    def now(self) -> float:
+        """Seconds since the epoch, as commands carry them."""
+        ...
+
+    async def submit(self, command: LifecycleCommand) -> Any:
+        """Have a command carried out. HostlerError if it is refused."""
+        ...
+
+
+class GuestSteps:
+    """The steps for guests of one back end."""
+
+    def __init__(self, desk: Desk, backend: Backend, user_data: Path | None) -> None:
+        self._desk, self._backend, self._user_data = desk, backend, user_data
+        self.suspects: set[str] = set()
+        """Guests whose listing differed from what is known, to be looked up."""
+        self.orphans: dict[str, set[int]] = {}
+        """By uuid: claims of guests that were sighted twice and have no claim."""
+
+    async def step(self, uuid: str) -> float | None:
+        """Do what is due for a guest; returns the seconds until the next step, None if none is due."""
+        driver = self._backend.driver
+        assert driver is not None
+        assert computes(driver)
+        if uuid in self.orphans:
+            await self._remove_orphans(driver, uuid)
+        life = self._life(uuid)
+        if life is None:
+            return None
+        try:
+            return await self._step(driver, life)
+        except Denied as error:
+            await self.deny(str(error))
+            return None
+        except DriverError as error:
+            return await self._failed(life, error)
+
+    def _life(self, uuid: str, claim: int | None = None) -> GuestLife | None:
+        """The guest, if it is still this back end's and, where given, of this claim."""
+        life = self._desk.lives.guests.get(uuid)
+        if life is None or life.backend != self._backend.name or claim not in (None, life.claim):
+            return None
+        return life
+
+    async def _step(self, driver: ComputeDriver, life: GuestLife) -> float | None:
+        if life.desired == "deleted" or life.status == "clearing":
+            return await self._clear(driver, life.uuid, life.claim)
+        if life.status == "placed":
+            uuid, claim = life.uuid, life.claim
+            await self._desk.submit(BeginBuild(uuid=uuid, claim=claim))
+            return await self._build(driver, uuid, claim, fresh=True)
+        if life.status == "building":
+            return await self._build(driver, life.uuid, life.claim, fresh=False)
+        if life.status in ("active", "stopped"):
+            return await self._run(driver, life)
+        return None
+
+    # building
+
+    async def _build(self, driver: ComputeDriver, uuid: str, claim: int, *, fresh: bool) -> float | None:
+        """Make a guest, or find it made. ``fresh``: no call for this claim was made before."""
+        life = self._life(uuid, claim)
+        if life is None or life.status != "building" or life.desired == "deleted":
+            return 0.0
+        guest = None if fresh else await self._found(driver, uuid)
+        if guest is None:
+            want = await self._spec(life)
+            guest = await self._call("create_guest", lambda: driver.create_guest(want))
+        if not self._is_right(driver, life, guest):
+            other = None if guest.mark is None else guest.mark.claim
+            await self._call("delete_guest", lambda: driver.delete_guest(uuid, other))
+            return BUILDING_POLL if guest.state == "deleting" else 0.0
+        if guest.state in ("building", "deleting"):
+            if self._desk.now() >= life.until:
+                await self._fail(life, Transient(f"not built in {life.build_seconds:g} s"), elsewhere=True)
+                return 0.0
+            return BUILDING_POLL
+        began = life.until - life.build_seconds
+        self._backend.counts.builds += 1
+        self._backend.counts.build_seconds += max(0.0, self._desk.now() - began)
+        await self._confirm(uuid, claim, guest)
+        return 0.0
+
+    def _is_right(self, driver: ComputeDriver, life: GuestLife, guest: Guest) -> bool:
+        mine = guest.mark is not None and guest.mark.claim == life.claim
+        place = Can.CHOOSES_HOST in driver.facts.can or guest.node == life.node
+        return mine and place and guest.state != "error"
+
+    async def _found(self, driver: ComputeDriver, uuid: str) -> Guest | None:
+        try:
+            return await self._call("get_guest", lambda: driver.get_guest(uuid))
+        except NotFound:
+            return None
+
+    async def _spec(self, life: GuestLife) -> GuestSpec:
+        config, user_data = self._backend.config, ""
+        if life.user_data is not None:
+            user_data = await trio.to_thread.run_sync(self._read_user_data, life.user_data)
+        return GuestSpec(
+            mark=Mark(self._desk.lives.installation, life.uuid, life.claim),
+            name=life.name or life.uuid,
+            node=life.node,
+            vcpus=life.vcpus,
+            memory_mb=life.memory_mb,
+            disk_gb=life.disk_gb,
+            image=config.images.get(life.image, life.image),
+            networks=tuple(config.networks.get(name, name) for name in life.networks),
+            user_data=user_data,
+            power="off" if life.desired == "stopped" else "on",
+        )
+
+    def _read_user_data(self, name: str) -> str:
+        if self._user_data is None or name in (".", ".."):
+            raise Permanent("the service has no folder of user data", hint="set [reconcile] user_data")
+        try:
+            with (self._user_data / name).open(encoding="utf-8") as file:
+                text = file.read(MAX_USER_DATA + 1)
+        except (OSError, UnicodeDecodeError) as error:
+            raise Permanent(f"user data {name} cannot be read: {type(error).__name__}") from error
+        if len(text) > MAX_USER_DATA:
+            raise Permanent(f"user data {name} has more than {MAX_USER_DATA} characters")
+        return text
+
+    async def _confirm(self, uuid: str, claim: int, guest: Guest, *, outside: bool = False) -> None:
+        power: Any = "on" if guest.state in ("on", "paused") else "off"
+        command = ConfirmGuest(uuid=uuid, claim=claim, power=power, key=guest.key, outside=outside)
+        await self._desk.submit(command)
+
+    # running
+
+    async def _run(self, driver: ComputeDriver, life: GuestLife) -> float | None:
+        uuid, claim = life.uuid, life.claim
+        if uuid in self.suspects:
+            self.suspects.discard(uuid)
+            found = await self._found(driver, uuid)
+            if found is None or found.mark is None or found.mark.claim != claim:
+                await self._desk.submit(LoseGuest(uuid=uuid, claim=claim))
+                return None
+            shown = "active" if found.state in ("on", "paused") else "stopped"
+            if shown != life.status and found.state not in ("building", "deleting"):
+                await self._confirm(uuid, claim, found, outside=True)
+                return 0.0
+        if life.status == life.desired:
+            return None
+        power: Any = "on" if life.desired == "active" else "off"
+        try:
+            guest = await self._call("set_power", lambda: driver.set_power(uuid, power))
+        except NotFound:
+            await self._desk.submit(LoseGuest(uuid=uuid, claim=claim))
+            return None
+        if (guest.state in ("on", "paused")) != (power == "on"):
+            return BUILDING_POLL  # a guest may take its time to shut down
+        await self._confirm(uuid, claim, guest)
+        return 0.0
+
+    # removing
+
+    async def _clear(self, driver: ComputeDriver, uuid: str, claim: int) -> float | None:
+        await self._call("delete_guest", lambda: driver.delete_guest(uuid))
+        if await self._found(driver, uuid) is not None:
+            return BUILDING_POLL
+        await self._desk.submit(ClearClaim(uuid=uuid, claim=claim))
+        return 0.0
+
+    async def _remove_orphans(self, driver: ComputeDriver, uuid: str) -> None:
+        for claim in sorted(self.orphans.pop(uuid)):
+            if self._life(uuid, claim) is not None:
+                continue
+            try:
+                await self._call("delete_guest", lambda claim=claim: driver.delete_guest(uuid, claim))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            except DriverError as error:
+                log.warning("orphan %s of back end %s stays for now: %s", uuid, self._backend.name, error)
+            else:
+                self._backend.counts.orphans_removed += 1
+                log.warning("orphan %s, claim %d, was removed from back end %s", uuid, claim, self._backend.name)
+
+    # failures
+
+    async def _failed(self, life: GuestLife, error: DriverError) -> float:
+        """Decide what a failure means; returns the seconds until the next step."""
+        backoff, uuid = self._backend.backoff, life.uuid
+        current = self._life(uuid, life.claim)
+        if current is not None and current.status == "building" and current.desired != "deleted":
+            if isinstance(error, Capacity):
+                await self._fail(current, error, elsewhere=True)
+                return 0.0
+            if isinstance(error, Quota | Permanent | NotFound):
+                await self._fail(current, error, elsewhere=False)
+                return 0.0
+            if self._desk.now() >= current.until:
+                await self._fail(current, error, elsewhere=True)
+                return 0.0
+        after = error.after if isinstance(error, Transient) else 0.0
+        return backoff.next(uuid, 0.0 if isinstance(error, Conflict) else after)
+
+    async def _fail(self, life: GuestLife, error: DriverError, *, elsewhere: bool) -> None:
+        text = f"{error.backend_code}: {error}" if error.backend_code else str(error)
+        command = FailBuild(
+            uuid=life.uuid, claim=life.claim, failure=error.failure, text=text[:1_000], elsewhere=elsewhere
+        )
+        await self._desk.submit(command)
+
+    async def deny(self, reason: str) -> None:
+        """The credentials are refused: no more calls until an operator enables the back end again."""
+        log.error("back end %s is disabled: it refuses the credentials: %s", self._backend.name, reason)
+        await self._desk.submit(SetBackend(name=self._backend.name, enabled=False, reason=f"denied: {reason}"[:1_000]))
+
+    async def _call(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
+        return await self._backend.call(operation, work)

@@ -1,0 +1,282 @@
+"""The reconciler of one service: the work of all its back ends, apart from each other, driven by what commands change
+and by inventories."""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from ...placement.types.decision import Decision
+from ...placement.types.errors import HostlerError, UnknownName
+from ..backends.errors import DriverError
+from ..backends.protocol import OpenDriver, computes
+from ..lifecycle_commands import (
+    CreateGuest,
+    Lifecycle,
+    LifecycleCommand,
+    OnGuest,
+    SetBackend,
+    SetInstallation,
+)
+from ..machine.lives import GuestLife, Lives
+from ..machine.orders import AnyCommand, Order
+from ..service import Service
+from ..tasks import background
+from ..tenancy.tenants import RECONCILER
+from .backend import Backend, BackendConfig
+from .guests import GuestSteps
+from .inventory import Inventory
+from .work_queue import URGENT, USUAL
+
+REFUSED_WAIT: Final = 1.0
+"""Seconds until the next step after the service did not take a command."""
+PAUSED_LOOK: Final = 3_600.0
+
+log = logging.getLogger("hostler.reconcile")
+
+
+class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A back end as the reconciler sees it. ``open``: its driver is connected. ``breaker``: closed, open (no calls for
+    a while, since it did not answer) or half_open. ``queued`` and ``running``: guests that wait, and are worked on.
+    ``problem``: the last failure; None while all is well."""
+
+    name: str
+    driver: str
+    enabled: bool
+    open: bool
+    breaker: str
+    queued: int
+    running: int
+    nodes: int
+    strangers: int
+    inventories: int
+    problem: str | None = None
+    reason: str = ""
+
+
+class ReconcileStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The reconciler: guests by status, those that are not as desired, and the back ends."""
+
+    installation: str
+    guests: dict[str, int]
+    unsettled: int
+    backends: list[BackendStatus]
+
+
+class _Part:
+    """One back end with its work."""
+
+    def __init__(self, owner: Reconciler, backend: Backend, user_data: Path | None) -> None:
+        self.owner, self.backend = owner, backend
+        self.steps = GuestSteps(owner, backend, user_data)
+        self.inventory = Inventory(owner, backend, self.steps)
+        self._look_now = trio.Event()
+
+    def enabled(self) -> bool:
+        known = self.owner.lives.backends.get(self.backend.name)
+        return known is None or known.enabled
+
+    def wake(self) -> None:
+        """Look again whether calls may be made, and at the inventory."""
+        self.backend.queue.wake()
+        self._look_now.set()
+
+    async def work(self) -> None:
+        """Work while the driver is open."""
+        async with background() as nursery:
+            nursery.start_soon(self._look)
+            while True:
+                assert self.backend.driver is not None
+                most = self.backend.driver.facts.concurrency
+                uuid = await self.backend.queue.take(most, self._held_back)
+                nursery.start_soon(self._step, uuid)
+
+    def _held_back(self) -> float:
+        return self.backend.breaker.wait() if self.enabled() else PAUSED_LOOK
+
+    async def _step(self, uuid: str) -> None:
+        queue, backoff = self.backend.queue, self.backend.backoff
+        try:
+            again = await self.steps.step(uuid)
+            if again is None:
+                backoff.forget(uuid)
+            elif again == 0.0:
+                backoff.forget(uuid)
+                self.owner.look_at(uuid)
+            else:
+                self.owner.look_at(uuid, again)
+        except HostlerError as error:
+            # A command was refused: the guest has changed meanwhile, or the service takes none now.
+            log.debug("guest %s: %s", uuid, error)
+            self.owner.look_at(uuid, backoff.next(uuid))
+        finally:
+            queue.done(uuid)
+
+    async def _look(self) -> None:
+        """Take inventories, one at the start and one every ``poll`` seconds."""
+        driver, chance = self.backend.driver, self.owner.chance
+        assert driver is not None
+        while computes(driver):
+            self._look_now = trio.Event()
+            if self.enabled() and self.backend.breaker.wait() <= 0:
+                try:
+                    await self.inventory.look(driver)
+                except DriverError as error:
+                    self.backend.problem = str(error)
+                    if error.failure == "denied":
+                        await self.steps.deny(str(error))
+                except HostlerError as error:
+                    self.backend.problem = str(error)
+            with trio.move_on_after(driver.facts.poll * chance.uniform(0.9, 1.1)):
+                await self._look_now.wait()
+        await trio.sleep_forever()
+
+    def status(self) -> BackendStatus:
+        backend, known = self.backend, self.owner.lives.backends.get(self.backend.name)
+        return BackendStatus(
+            name=backend.name,
+            driver=backend.config.driver,
+            enabled=self.enabled(),
+            open=backend.driver is not None,
+            breaker=backend.breaker.state,
+            queued=len(backend.queue),
+            running=len(backend.queue.running),
+            nodes=0 if known is None else len(known.nodes),
+            strangers=backend.counts.strangers,
+            inventories=self.inventory.completed,
+            problem=backend.problem,
+            reason="" if known is None else known.reason,
+        )
+
+
+class Reconciler:
+    """Brings guests to what is desired. ``run`` as a task beside a running writer."""
+
+    def __init__(
+        self,
+        service: Service,
+        backends: Mapping[str, BackendConfig],
+        *,
+        user_data: Path | None = None,
+        chance: random.Random | None = None,
+        drivers: Mapping[str, OpenDriver] | None = None,
+    ) -> None:
+        """``user_data``: the folder of cloud-init user data. ``drivers``: functions that open drivers, by the name of
+        the back end, instead of installed ones."""
+        self._service = service
+        self.chance = chance if chance is not None else random.Random()
+        self._changed = trio.Event()
+        opened = drivers if drivers is not None else {}
+        self._parts = {
+            name: _Part(self, Backend(name, config, self.chance, opened.get(name)), user_data)
+            for name, config in sorted(backends.items())
+        }
+
+    @property
+    def backends(self) -> dict[str, Backend]:
+        """The back ends by name."""
+        return {name: part.backend for name, part in self._parts.items()}
+
+    # the desk
+
+    @property
+    def lives(self) -> Lives:
+        """The facts as they are now."""
+        return self._service.state.lives
+
+    def now(self) -> float:
+        """Seconds since the epoch, as commands carry them."""
+        return self._service.now()
+
+    async def submit(self, command: LifecycleCommand) -> Any:
+        """Have a command carried out. HostlerError if it is refused."""
+        return await self._service.writer.submit(Order(self.now(), RECONCILER, command))
+
+    # the work
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Reconcile until cancelled."""
+        writer = self._service.writer
+        writer.observers.append(self._told)
+        try:
+            if not self.lives.installation:
+                await self.submit(SetInstallation(id=secrets.token_hex(8)))
+            for life in list(self.lives.guests.values()):
+                if not life.settled:
+                    self._queue(life)
+            async with background() as nursery:
+                for part in self._parts.values():
+                    nursery.start_soon(part.backend.keep_open, self.lives.installation, part.work, part.steps.deny)
+                task_status.started()
+        finally:
+            writer.observers.remove(self._told)
+
+    def _told(self, sequence: int, order: Order, outcome: Any) -> None:
+        """A command was carried out: look at the guests that it concerns. O(1)."""
+        command: AnyCommand = order.command
+        if isinstance(command, Lifecycle):
+            self._changed.set()
+            self._changed = trio.Event()
+        if isinstance(command, CreateGuest):
+            if isinstance(outcome, Decision):
+                for selection in outcome.selections:
+                    self.look_at(selection.instance_uuid)
+        elif isinstance(command, OnGuest):
+            self.look_at(command.uuid)
+        elif isinstance(command, SetBackend):
+            part = self._parts.get(command.name)
+            if part is not None:
+                part.wake()
+
+    def look_at(self, uuid: str, after: float = 0.0) -> None:
+        """Have a guest looked at, if something is to be done for it."""
+        life = self.lives.guests.get(uuid)
+        if life is not None and not life.settled:
+            self._queue(life, after)
+
+    def _queue(self, life: GuestLife, after: float = 0.0) -> None:
+        part = self._parts.get(life.backend)
+        if part is not None:
+            urgent = life.desired == "deleted" or life.status == "clearing"
+            part.backend.queue.add(life.uuid, after, URGENT if urgent else USUAL)
+
+    # questions
+
+    def status(self) -> ReconcileStatus:
+        """How it goes. O(guests)."""
+        guests: dict[str, int] = {}
+        unsettled = 0
+        for life in self.lives.guests.values():
+            guests[life.shown] = guests.get(life.shown, 0) + 1
+            unsettled += not life.settled
+        return ReconcileStatus(
+            installation=self.lives.installation,
+            guests=dict(sorted(guests.items())),
+            unsettled=unsettled,
+            backends=[part.status() for part in self._parts.values()],
+        )
+
+    async def check(self, name: str) -> None:
+        """Have a back end's driver check that it answers. UnknownName if there is no such back end; DriverError."""
+        part = self._parts.get(name)
+        if part is None:
+            raise UnknownName.among("back end", name, self._parts, field="name")
+        backend = part.backend
+        if backend.driver is None:
+            raise DriverError(f"back end {name} is not open: {backend.problem or 'it is being opened'}")
+        await backend.call("check", backend.driver.check)
+
+    async def until_settled(self) -> None:
+        """Return once every guest is as desired, or in error. For tests and programs that wait."""
+        while any(not life.settled for life in self.lives.guests.values()):
+            await self._changed.wait()
+
+
+__all__ = ["BackendStatus", "ReconcileStatus", "Reconciler"]

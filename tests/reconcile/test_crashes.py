@@ -1,0 +1,160 @@
+"""Crashes of the service at random moments, with back ends that lose requests and answers, are full, and carry requests
+out late: at the end every guest is as desired, once, on the node that holds its resources, and nothing else is left."""
+
+from __future__ import annotations
+
+import random
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from hostler.core.errors import StorageFailed
+from hostler.core.journal.journal import Journal
+from hostler.core.lifecycle_commands import DeleteGuest, GuestCommand, LifecycleCommand, StartGuest, StopGuest
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import Order
+from hostler.core.writer.writer import Writer
+from hostler.drivers.model.driver import Faults
+from hostler.placement.types.errors import HostlerError
+
+from ..core.simulation import Disk, MemorySnapshots, MemoryStore, same_every_time
+from ..seeds import seeds
+from .cloud import Model, Running, create, ready, running
+
+
+class World:
+    """One run of a seed."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.seed, self.chance = seed, random.Random(seed)
+        self.disk = Disk(random.Random(seed + 1), folder)
+        self.models = [Model("a", nodes=2, build_seconds=2.0), Model("b", nodes=2)]
+        self.strangers = [model.world.make_strangers_guest(f"{model.name}-node-0") for model in self.models]
+        for model in self.models:
+            model.wire.chance = random.Random(self.chance.random())
+        self.made = 0
+        self.machine = ServiceMachine()
+
+    async def run(self) -> None:
+        for _ in range(self.chance.randint(3, 6)):
+            self._disturb()
+            with trio.move_on_after(self.chance.choice([0.5, 3.0, 20.0, 90.0])):
+                with suppress(StorageFailed):
+                    await self._life()
+            self.disk.crashes += 1
+            self.disk.broken = False
+        await self._calm()
+
+    def _disturb(self) -> None:
+        for model in self.models:
+            model.wire.faults = Faults(
+                lost_requests=self.chance.choice([0.0, 0.2, 0.5]),
+                lost_answers=self.chance.choice([0.0, 0.2]),
+                full=self.chance.choice([0.0, 0.2]),
+                late=self.chance.choice([0.0, 0.5, 1.0]),
+                delay=self.chance.choice([0.0, 0.3, 3.0]),
+            )
+
+    async def _life(self) -> None:
+        self.machine = ServiceMachine()
+        async with running(*self.models, disk=self.disk, seed=self.seed, machine=self.machine) as life:
+            while True:
+                await trio.sleep(self.chance.uniform(0, self.chance.choice([0.3, 3.0])))
+                with suppress(HostlerError):  # refused, or the simulated disk is broken
+                    await life.submit(self._command())
+
+    def _command(self) -> LifecycleCommand:
+        known = sorted(self.machine.state.lives.guests)
+        if not known or self.chance.random() < 0.4:
+            self.made += 1
+            memory_mb = self.chance.choice([1_024, 20_000])
+            number = self.made if self.chance.random() < 0.8 else self.chance.randint(1, self.made)
+            return create(number, memory_mb=memory_mb, project="p", build_seconds=60.0)
+        recent = [life.uuid for life in self.machine.state.lives.guests.values()][-2:]
+        uuid = self.chance.choice(recent if self.chance.random() < 0.6 else known)
+        commands: list[GuestCommand] = [StartGuest(uuid=uuid), StopGuest(uuid=uuid), DeleteGuest(uuid=uuid)]
+        return self.chance.choice(commands)
+
+    async def _calm(self) -> None:
+        """Without faults: settle, let late requests arrive and orphans be found, then check."""
+        for model in self.models:
+            model.wire.faults = Faults()
+        self.machine = ServiceMachine()
+        async with ready(*self.models, disk=self.disk, seed=self.seed, machine=self.machine) as life:
+            await trio.sleep(60)
+            with trio.fail_after(3_600):
+                await life.reconciler.until_settled()
+            await life.inventories(4)
+            await trio.sleep(60)
+            with trio.fail_after(3_600):
+                await life.reconciler.until_settled()
+            await life.inventories(2)
+            self._check(life)
+        await self._check_replay()
+
+    def _check(self, life: Running) -> None:
+        state, installation = life.state, life.state.lives.installation
+        state.fleet.check()
+        found = [
+            (mark.uuid, mark.claim, model.name, guest.node, guest.power)
+            for model in self.models
+            for mark, guest in model.guests()
+            if mark is not None and mark.installation == installation
+        ]
+        wanted = []
+        for each in state.lives.guests.values():
+            assert each.settled
+            if each.status in ("active", "stopped"):
+                power = "on" if each.status == "active" else "off"
+                wanted.append((each.uuid, each.claim, each.backend, each.node, power))
+        assert sorted(found) == sorted(wanted), "desired is observed, once"
+        for model, stranger in zip(self.models, self.strangers, strict=True):
+            assert [guest.key for mark, guest in model.guests() if mark is None] == [stranger]
+        holding = [each for each in state.lives.guests.values() if each.node]
+        assert state.fleet.kernel.consumer_count == len(holding), "no capacity is leaked"
+        for each in holding:
+            assert state.fleet.consumer(each.uuid).provider == each.node
+        assert state.usage.of("project:p").get("instances", 0) == len(holding)
+        used = sum(state.fleet.inventory(name)["VCPU"][1] for name in state.lives.backends["a"].nodes)
+        on_a = sum(each.vcpus for each in holding if each.backend == "a")
+        assert used == on_a + 1, "the guests, and a stranger"
+
+    async def _check_replay(self) -> None:
+        """A recovery, from the newest snapshot on, makes the same lives."""
+        again = ServiceMachine()
+        journal = Journal(MemoryStore(self.disk), MemorySnapshots(self.disk))
+        writer: Writer[Order, Any] = Writer(again, journal)
+        await writer.recover()
+        assert again.state.lives == self.machine.state.lives
+
+
+def simulate(seed: int, folder: Path) -> None:
+    folder.mkdir()
+    with same_every_time(seed):
+        trio.run(World(seed, folder).run, clock=MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("seed", seeds(8, "reconciler crashes"))
+def test_after_crashes_and_faults_desired_is_observed_once(seed: int, tmp_path: Path) -> None:
+    simulate(seed, tmp_path / "disk")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", seeds(2_000, "reconciler crashes, many"))
+def test_after_crashes_and_faults_desired_is_observed_once_in_many_runs(seed: int, tmp_path: Path) -> None:
+    simulate(seed, tmp_path / "disk")
+
+
+def test_a_run_is_repeatable(tmp_path: Path) -> None:
+    def journal(folder: Path) -> list[bytes]:
+        folder.mkdir()
+        with same_every_time(7):
+            world = World(7, folder)
+            trio.run(world.run, clock=MockClock(autojump_threshold=0))
+        return [block.body for segment in world.disk.segments.values() for block in segment]
+
+    assert journal(tmp_path / "one") == journal(tmp_path / "two")
