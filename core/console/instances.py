@@ -8,9 +8,11 @@ import cyclopts
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from .guest_lives import add_commands
 from .remote import LOCAL, Remote
 
-guest = cyclopts.App(name="guest", help="List and show guests.")
+guest = cyclopts.App(name="guest", help="List and show guests, and have back ends carry them out.")
+add_commands(guest)
 
 
 @guest.command(name="list")

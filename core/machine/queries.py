@@ -40,6 +40,7 @@ from .provider_queries import (
     provider,
     providers,
 )
+from .lifecycle_queries import Guests, ListBackends, ShowGuest, backends, guests, show_guest
 from .question import Page, Query
 from .ranking import Rank, rank
 from .state import ServiceState, service_policy, with_present_defaults
@@ -544,6 +545,9 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     Images: images,
     ShowImage: image,
     Instances: instances,
+    Guests: guests,
+    ShowGuest: show_guest,
+    ListBackends: backends,
     ListPools: _pools,
     ShowPolicy: _policy,
     PlanMoves: plan_moves,
@@ -557,6 +561,6 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
 FOR_CLOUD_READERS: Final = frozenset(
     {
         *(Hosts, ShowHost, ShowMoves, ShowDrift, Explain, Rank, WhatIf, Capacity, Domains, ListPools, ShowPolicy),
-        *(PlanMoves, CheckPlan, Providers, ShowProvider, Aggregates, Allocations, ShowAllocation),
+        *(ListBackends, PlanMoves, CheckPlan, Providers, ShowProvider, Aggregates, Allocations, ShowAllocation),
     }
 )

@@ -21,6 +21,7 @@ from msgspec import inspect
 from ...placement.policy.policy import Policy
 from ...placement.types.errors import InvalidValue
 from ..machine.state import PolicyValues
+from ..reconcile.backend import BackendConfig
 from .settings import Config, KeyPath, problems_of
 
 PREFIX: Final = "HOSTLER_"
@@ -153,17 +154,31 @@ class _Source:
     def convert(self) -> Config:
         """The settings; values with the wrong type and unknown keys are omitted and reported as problems."""
         while True:
+            above: KeyPath = ()
             try:
+                for table, value in self._back_ends():
+                    above = table
+                    msgspec.convert(value, BackendConfig)
+                above = ()
                 return msgspec.convert(self.values, Config)
             except msgspec.ValidationError as error:
-                path = self._note(str(error))
+                path = self._note(str(error), above)
                 if not _drop(self.values, path):
                     return Config()
 
-    def _note(self, complaint: str) -> KeyPath:
-        """Report a msgspec error as a problem; returns the path to remove so that the rest can be checked."""
+    def _back_ends(self) -> Iterator[tuple[KeyPath, Any]]:
+        """The tables of back ends, which are checked one by one: msgspec does not say which key of a mapping is
+        wrong."""
+        tables = self.values.get("backends")
+        if isinstance(tables, dict):
+            for name, value in list(tables.items()):
+                yield ("backends", name), value
+
+    def _note(self, complaint: str, above: KeyPath) -> KeyPath:
+        """Report a msgspec error, in the value at the path ``above``, as a problem; returns the path to remove so that
+        the rest can be checked."""
         text, _, place = complaint.partition(" - at `$")
-        path: KeyPath = tuple(int(index) if index else name for name, index in _STEP.findall(place))
+        path: KeyPath = (*above, *(int(index) if index else name for name, index in _STEP.findall(place)))
         if unknown := _UNKNOWN.fullmatch(text):
             path, text = (*path, unknown[1]), _unknown(unknown[1], _names(path))
         elif missing := _MISSING.fullmatch(text):

@@ -156,7 +156,7 @@ class Daemon:
             policy = loaded.policy_values()
             context = await in_thread(lambda: _context(loaded.config))
             if self.health.service is not None and self.health.state == "serving":
-                await _put_policy(self.health.service, policy)
+                await put_policy(self.health.service, policy)
             self._take_certificates(context)
             operation = loaded.config.operation
             for key in _changed(self.config, loaded.config):
@@ -268,7 +268,7 @@ class Daemon:
                 self.metrics.watch(service, server)
                 async with background() as tasks:
                     try:
-                        await _put_policy(service, policy)
+                        await put_policy(service, policy)
                         last.enter_context(no_automatic_collection())
                         tasks.start_soon(self.failures.keep_running, "clock", self._watch_clock)
                         tasks.start_soon(self.failures.keep_running, "record", self._sync_record)
@@ -382,7 +382,7 @@ class Daemon:
         await server.drain(config.operation.drain_seconds)
 
 
-async def _put_policy(service: Service, policy: PolicyValues | None) -> None:
+async def put_policy(service: Service, policy: PolicyValues | None) -> None:
     """Have the file's policy in force, as a command among the others."""
     policy = None if policy is None else with_present_defaults(policy)
     if policy is not None and policy != service.state.policy:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import trio
 
 from ...placement.types.decision import Decision
@@ -33,6 +32,7 @@ from ..tenancy.tenants import RECONCILER
 from .backend import Backend, BackendConfig
 from .guests import GuestSteps
 from .inventory import Inventory
+from .status import BackendStatus, ReconcileStatus
 from .work_queue import URGENT, USUAL
 
 REFUSED_WAIT: Final = 1.0
@@ -40,34 +40,6 @@ REFUSED_WAIT: Final = 1.0
 PAUSED_LOOK: Final = 3_600.0
 
 log = logging.getLogger("hostler.reconcile")
-
-
-class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A back end as the reconciler sees it. ``open``: its driver is connected. ``breaker``: closed, open (no calls for
-    a while, since it did not answer) or half_open. ``queued`` and ``running``: guests that wait, and are worked on.
-    ``problem``: the last failure; None while all is well."""
-
-    name: str
-    driver: str
-    enabled: bool
-    open: bool
-    breaker: str
-    queued: int
-    running: int
-    nodes: int
-    strangers: int
-    inventories: int
-    problem: str | None = None
-    reason: str = ""
-
-
-class ReconcileStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The reconciler: guests by status, those that are not as desired, and the back ends."""
-
-    installation: str
-    guests: dict[str, int]
-    unsettled: int
-    backends: list[BackendStatus]
 
 
 class _Part:
@@ -277,6 +249,3 @@ class Reconciler:
         """Return once every guest is as desired, or in error. For tests and programs that wait."""
         while any(not life.settled for life in self.lives.guests.values()):
             await self._changed.wait()
-
-
-__all__ = ["BackendStatus", "ReconcileStatus", "Reconciler"]

@@ -14,12 +14,16 @@ from ...placement.types.host_report import Reported
 from ...placement.types.moves import PendingMove
 from ...placement.types.plans import Plan, PlanCheck
 from .. import engine_commands as p
+from .. import lifecycle_commands as f
 from ..machine import catalog_queries as k
 from ..machine import instance_queries as i
 from ..machine import plan_queries as m
 from ..machine import provider_queries as v
+from ..machine import lifecycle_queries as lq
 from ..machine import queries as q
 from ..machine import ranking as r
+from ..machine.lives import GuestChange
+from ..reconcile.status import ReconcileStatus
 from ..tenancy import commands as c
 from ..tenancy.new_token import TOKEN_DAYS, NewToken
 from .messages import ErrorStyle
@@ -80,6 +84,17 @@ class Backup(Params, frozen=True):
     answers the sequence number of the last command in it. For the service's own user."""
 
     folder: Annotated[str, msgspec.Meta(min_length=1, max_length=4_096)]
+
+
+class ShowReconcile(Params, frozen=True):
+    """How guests are brought to what is desired: by status, and each back end's driver, queue and last problem. For
+    readers of the cloud."""
+
+
+class CheckBackend(Params, frozen=True):
+    """Have the driver of a back end check that it answers. For cloud admins."""
+
+    name: Annotated[str, msgspec.Meta(max_length=255)]
 
 
 class Welcome(msgspec.Struct, frozen=True):
@@ -154,6 +169,11 @@ _COMMANDS: Final[dict[type[Any], Any]] = {
     p.AddServerGroup: None,
     p.RemoveServerGroup: None,
     p.SetPolicy: str,
+    f.CreateGuest: Decision,
+    f.StartGuest: GuestChange,
+    f.StopGuest: GuestChange,
+    f.DeleteGuest: GuestChange,
+    f.SetBackend: None,
     c.CreateDomain: None,
     c.SetIdentitySuffixes: None,
     c.DeleteDomain: None,
@@ -197,6 +217,9 @@ _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "projects": (q.Projects, list[q.ProjectLine]),
     "users": (q.Users, list[q.UserLine]),
     "tokens": (q.Tokens, list[q.TokenLine]),
+    "guests": (lq.Guests, list[lq.GuestLine]),
+    "guest": (lq.ShowGuest, lq.GuestLine),
+    "backends": (lq.ListBackends, list[lq.BackendLine]),
     "flavors": (k.Flavors, list[k.FlavorLine]),
     "flavor": (k.ShowFlavor, k.FlavorLine),
     "images": (k.Images, list[k.ImageLine]),
@@ -215,6 +238,8 @@ _SESSION: Final[dict[str, tuple[type[Any], Any]]] = {
     "unwatch": (Unwatch, None),
     "snapshot": (TakeSnapshot, int),
     "backup": (Backup, int),
+    "reconcile_status": (ShowReconcile, ReconcileStatus),
+    "check_backend": (CheckBackend, None),
 }
 
 

@@ -16,7 +16,7 @@ import trio
 
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ..errors import InternalError
-from ..service import Identity, Service
+from ..service import Identity, Reconciling, Service
 from ..tenancy.tenants import CLOUD, require_own_user
 from ..writer.command_queue import Pending
 from .batch import BatchAnswers, answer_questions
@@ -37,9 +37,11 @@ from .methods import (
     METHODS,
     Backup,
     Batch,
+    CheckBackend,
     Hello,
     Issue,
     Method,
+    ShowReconcile,
     Status,
     StatusOf,
     TakeSnapshot,
@@ -240,9 +242,22 @@ class Session:
                 user = self.service.user(self.identity)
                 self.service.state.tenants.require(user, "cloud_admin", CLOUD)
                 self._outlet.spawn(lambda: self._answer(reply, self.service.writer.snapshot))
+            case ShowReconcile():
+                reply(self._reconciler("reader").status(), None)
+            case CheckBackend(name=name):
+                check = partial(self._reconciler("cloud_admin").check, name)
+                self._outlet.spawn(lambda: self._answer(reply, check))
             case Backup(folder=folder):
                 require_own_user(self.service.user(self.identity))
                 self._outlet.spawn(lambda: self._answer(reply, partial(self.service.writer.backup, Path(folder))))
+
+    def _reconciler(self, role: str) -> Reconciling:
+        """The reconciler, for those with a role of the cloud. InvalidValue if there is none."""
+        self.service.state.tenants.require(self.service.user(self.identity), role, CLOUD)
+        if self.service.reconciler is None:
+            hint = "name one in [backends] of the configuration"
+            raise InvalidValue("this service has no back ends", field="backends", hint=hint)
+        return self.service.reconciler
 
     def _status(self) -> StatusOf:
         """A stranger learns whether commands are taken, and nothing else."""
@@ -289,16 +304,16 @@ class Session:
         if pending.state != "done":
             self._pending.add(pending)
 
-    async def _answer(self, reply: Reply, work: Callable[[], Awaitable[int]]) -> None:
+    async def _answer(self, reply: Reply, work: Callable[[], Awaitable[Any]]) -> None:
         try:
-            sequence = await work()
+            answer = await work()
         except HostlerError as error:
             reply(None, error)
         except Exception:  # a fault in one call must not end the connection
-            log.exception("a snapshot failed unexpectedly")
+            log.exception("a call failed unexpectedly")
             reply(None, InternalError("the call failed unexpectedly; see the log of the service"))
         else:
-            reply(sequence, None)
+            reply(answer, None)
 
 
 class _UnderWay(msgspec.Struct, eq=False):

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .core.engine_commands import Placed
     from .core.machine.event_log import Event
     from .core.machine.queries import CapacityOf
+    from .core.process.scheduler import Scheduler, open_scheduler
     from .core.rpc.addresses import Address
     from .core.rpc.blocking_client import BlockingClient
     from .core.rpc.client import Client, open_client
@@ -300,6 +301,7 @@ __all__ = [
     "ReshapedProvider",
     "Retry",
     "RunningInstance",
+    "Scheduler",
     "SchedulerOptions",
     "ScorePart",
     "Selection",
@@ -340,6 +342,7 @@ __all__ = [
     "load_hosts",
     "load_requests",
     "open_client",
+    "open_scheduler",
     "place_together",
     "report_hosts",
     "save_fleet",
@@ -349,6 +352,7 @@ _MODULES: Final = {
     "core.engine_commands": "Placed",
     "core.machine.event_log": "Event",
     "core.machine.queries": "CapacityOf",
+    "core.process.scheduler": "Scheduler open_scheduler",
     "core.rpc.addresses": "Address",
     "core.rpc.blocking_client": "BlockingClient",
     "core.rpc.client": "Client open_client",

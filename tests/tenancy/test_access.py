@@ -9,10 +9,12 @@ import pytest
 
 from hostler import Drain, Plan
 from hostler.core import engine_commands as p
+from hostler.core import lifecycle_commands as f
 from hostler.core.machine import catalog_queries as k
 from hostler.core.machine import instance_queries as i
 from hostler.core.machine import plan_queries as m
 from hostler.core.machine import provider_queries as v
+from hostler.core.machine import lifecycle_queries as lq
 from hostler.core.machine import queries as q
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.question import Query
@@ -80,6 +82,11 @@ SCOPED: Final[dict[str, tuple[Make, set[str]]]] = {
     "begin_move": (lambda w: p.BeginMove(uuid=w["guest"], kind="resize", request=asked(vcpus=2)), MEMBERS),
     "confirm_move": (lambda w: p.ConfirmMove(uuid=w["guest"]), MEMBERS),
     "revert_move": (lambda w: p.RevertMove(uuid=w["guest"]), MEMBERS),
+    "create_guest": (lambda w: f.CreateGuest(request=asked(9, project=w["project"])), MEMBERS),
+    "start_guest": (lambda w: f.StartGuest(uuid=w["guest"]), MEMBERS),
+    "stop_guest": (lambda w: f.StopGuest(uuid=w["guest"]), MEMBERS),
+    "delete_guest": (lambda w: f.DeleteGuest(uuid=w["guest"]), MEMBERS),
+    "guests of a project": (lambda w: lq.Guests(project=w["project"]), READERS),
     "create_project": (lambda w: c.CreateProject(id="new", parent=w["project"]), PROJECT_ADMINS),
     "create_project in a domain": (lambda w: c.CreateProject(id="new", domain=w["domain"]), DOMAIN_ADMINS),
     "add_server_group": (
@@ -156,6 +163,16 @@ OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "create_image": (c.CreateImage(name="new", image=Image()), CLOUD),
     "delete_image": (c.DeleteImage(name="none"), CLOUD),
     "instances": (i.Instances(), set(USERS)),
+    "guests": (lq.Guests(), set(USERS)),
+    "guest": (lq.ShowGuest(uuid=uuid_of(99)), CLOUD_READERS),
+    "backends": (lq.ListBackends(), CLOUD_READERS),
+    "set_backend": (f.SetBackend(name="a", enabled=False), CLOUD),
+    "create_guest on a forced host": (
+        f.CreateGuest(request=asked(9, project="own", force_hosts=["node-0"])),
+        CLOUD,
+    ),
+    "begin_build": (f.BeginBuild(uuid=uuid_of(1), claim=1), CLOUD),
+    "report_backend": (f.ReportBackend(name="a", at=1e9, nodes=()), CLOUD),
     "all flavors": (k.Flavors(), set(USERS)),
     "all images": (k.Images(), set(USERS)),
     "flavor": (k.ShowFlavor(name="none"), set(USERS)),
@@ -217,7 +234,17 @@ def test_what_is_the_clouds_is_for_the_clouds_roles(what: str) -> None:
 
 def test_the_matrix_has_every_method() -> None:
     tried = {name.split(" ")[0] for name in (*SCOPED, *OF_THE_CLOUD)}
-    free = {"hello", "status", "batch", "watch", "unwatch", "snapshot", "backup"}  # tests/rpc tries these
+    free = {
+        "hello",
+        "status",
+        "batch",
+        "watch",
+        "unwatch",
+        "snapshot",
+        "backup",
+        "reconcile_status",
+        "check_backend",
+    }  # tests/rpc tries these
     assert set(METHODS) - tried == free
 
 

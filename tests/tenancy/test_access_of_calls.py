@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from hostler.core.backends.values import Can, Facts
+from hostler.core.reconcile.backend import BackendConfig
+from hostler.core.reconcile.reconciler import Reconciler
 from hostler.core.rpc.client import Client, open_client
 from hostler.core.rpc.methods import METHODS
 from hostler.core.tenancy import commands as c
@@ -36,14 +39,27 @@ SESSION: dict[tuple[str, str], tuple[dict[str, Any], set[str]]] = {
     ("unwatch", ""): ({}, EVERYBODY),
     ("snapshot", ""): ({}, CLOUD),
     ("backup", ""): ({"folder": "/nowhere/backup"}, set()),
+    ("reconcile_status", ""): ({}, CLOUD_READERS),
+    ("check_backend", ""): ({"name": "a"}, CLOUD),
 }
 FOR_STRANGERS = {"hello", "status", "batch", "unwatch"}
 """Methods that need no name; what is in a batch needs one all the same."""
 
 
+class Answering:
+    """As much of a driver as the check of a back end needs."""
+
+    facts = Facts("model", "1", Can.COMPUTE)
+
+    async def check(self) -> None:
+        """It answers."""
+
+
 @asynccontextmanager
 async def world(folder: Path) -> AsyncIterator[Served]:
     async with serving(open_to_all=False, journal=folder) as served:
+        served.service.reconciler = Reconciler(served.service, {"a": BackendConfig(driver="model")})
+        served.service.reconciler.backends["a"].driver = Answering()  # type: ignore[assignment]  # only check is called
         setup: list[Any] = []
         for where in (OWN, FOREIGN):
             setup += [

@@ -1,0 +1,165 @@
+"""``hostler guest create``, ``start``, ``stop``, ``delete``, ``lives`` and ``events``: guests that back ends carry
+out."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Annotated, Any, Final
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from ..rpc.client import BlockingClient
+from ..tenancy.errors import NotAllowed
+from .remote import LOCAL, REFUSED, SMALL, Asked, Remote
+
+FAILED: Final = 4
+"""Exit code if a guest that was waited for is in error."""
+LOOK_SECONDS: Final = 0.2
+Wait = Annotated[bool, Parameter(help="wait until it is done, at most --within seconds", negative="")]
+
+
+def add_commands(guest: App) -> None:
+    """Add these commands to those of ``hostler guest``."""
+    guest.command(create_guest, name="create")
+    guest.command(start_guest, name="start")
+    guest.command(stop_guest, name="stop")
+    guest.command(delete_guest, name="delete")
+    guest.command(list_lives, name="lives")
+    guest.command(guest_events, name="events")
+
+
+def create_guest(
+    *,
+    name: Annotated[str, Parameter(help="shown to users; need not be unique")] = "",
+    network: Annotated[list[str] | None, Parameter(help="a network, repeatable", negative="")] = None,
+    user_data: Annotated[str | None, Parameter(help="a file in the service's folder of user data")] = None,
+    stopped: Annotated[bool, Parameter(help="build it without starting it", negative="")] = False,
+    attempts: Annotated[int, Parameter(validator=Number(gte=1, lte=20), help="hosts to try")] = 3,
+    wait: Wait = False,
+    key: str | None = None,
+    ask: Asked = SMALL,
+    remote: Remote = LOCAL,
+) -> int:
+    """Place a guest and have its back end build it. --image is a name that the back end knows. Exit code 3: no host;
+    with --wait, 4: it is in error."""
+    values = {
+        "request": ask.asked(),
+        "name": name,
+        "image": ask.image or "",
+        "networks": tuple(network or ()),
+        "user_data": user_data,
+        "stopped": stopped,
+        "attempts": attempts,
+    }
+    with remote.client() as client:
+        decision = client.call("create_guest", values, key=key)
+        if decision.refusal is not None:
+            remote.show(decision) if remote.as_json else print(f"not placed: {decision.refusal.sentence}")
+            return REFUSED
+        uuid, node = decision.selections[0].instance_uuid, decision.selections[0].node
+        if wait:
+            return _until_settled(remote, client, uuid)
+    remote.show(decision) if remote.as_json else print(f"{uuid} placed on {node}")
+    return 0
+
+
+def start_guest(uuid: str, *, wait: Wait = False, remote: Remote = LOCAL) -> int:
+    """Have a guest run. One in error is built again."""
+    return _do(remote, "start_guest", uuid, wait=wait)
+
+
+def stop_guest(uuid: str, *, wait: Wait = False, remote: Remote = LOCAL) -> int:
+    """Have a guest stopped; it keeps its resources."""
+    return _do(remote, "stop_guest", uuid, wait=wait)
+
+
+def delete_guest(uuid: str, *, wait: Wait = False, remote: Remote = LOCAL) -> int:
+    """Have a guest removed; its resources are given back once it is gone."""
+    return _do(remote, "delete_guest", uuid, wait=wait)
+
+
+def list_lives(
+    *,
+    project: Annotated[str | None, Parameter(help="of this project")] = None,
+    backend: Annotated[str | None, Parameter(help="of this back end")] = None,
+    status: Annotated[str | None, Parameter(help="in this status")] = None,
+    limit: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000))] = 100,
+    after: Annotated[str | None, Parameter(help="go on behind this uuid")] = None,
+    remote: Remote = LOCAL,
+) -> int:
+    """Guests that back ends carry out, with their status, as far as you may see them."""
+    values = {"project": project, "backend": backend, "status": status, "limit": limit, "after": after}
+    found = remote.ask("guests", values)
+    if remote.as_json:
+        remote.show(found)
+        return 0
+    if not found:
+        print("none")
+        return 0
+    head = ["uuid", "name", "project", "status", "back end", "node", "reason"]
+    remote.lines(head, [[g.uuid, g.name, g.project_id, g.status, g.backend, g.node, g.reason] for g in found])
+    return 0
+
+
+def guest_events(
+    uuid: str,
+    *,
+    after: Annotated[int, Parameter(validator=Number(gte=0), help="from behind this command")] = 0,
+    seconds: Annotated[float, Parameter(validator=Number(gt=0), help="end when none came for so long")] = 1.0,
+    remote: Remote = LOCAL,
+) -> int:
+    """What became of a guest, as far as the service keeps events."""
+    with remote.client() as client, suppress(KeyboardInterrupt):
+        client.call("watch", {"kinds": ("decisions", "refusals", "changes"), "after": after})
+        for event in client.events(seconds):
+            if uuid not in event.hosts and uuid not in event.instances:
+                continue
+            if remote.as_json:
+                remote.show(event)
+            else:
+                what = event.sentence or (f"placed on {event.hosts[uuid]}" if uuid in event.hosts else "")
+                print(f"{event.sequence} {event.command} {what}".rstrip(), flush=True)
+    return 0
+
+
+def _do(remote: Remote, method: str, uuid: str, *, wait: bool) -> int:
+    with remote.client() as client:
+        answer = client.call(method, {"uuid": uuid})
+        if wait:
+            return _until_settled(remote, client, uuid)
+    remote.show(answer) if remote.as_json else print(f"{uuid} {answer.status}")
+    return 0
+
+
+def _until_settled(remote: Remote, client: BlockingClient, uuid: str) -> int:
+    """Wait for a guest, and print each status once."""
+    shown, end, found = "", time.monotonic() + remote.within, None
+    while time.monotonic() < end:
+        found = _look(client, uuid)
+        status = "deleted" if found is None else found.status
+        if status != shown and not remote.as_json:
+            where = f" on {found.node}" if found is not None and found.node else ""
+            print(f"{uuid} {status}{where}", flush=True)
+        shown = status
+        if found is None or found.status in ("error", "active", "stopped"):
+            break
+        time.sleep(LOOK_SECONDS)
+    else:
+        print(f"{uuid} is still {shown} after {remote.within:g} s")
+        return 1
+    if remote.as_json:
+        remote.show(found)
+    elif found is not None and found.status == "error":
+        print(f"{uuid}: {found.reason}")
+    return FAILED if found is not None and found.status == "error" else 0
+
+
+def _look(client: BlockingClient, uuid: str) -> Any:
+    from ...placement.types.errors import UnknownName
+
+    try:
+        return client.call("guest", {"uuid": uuid})
+    except (UnknownName, NotAllowed):
+        return None  # it is gone

@@ -1,0 +1,151 @@
+"""Questions on guests that back ends carry out, and on the back ends, answered from the state."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..backends.errors import FailureClass
+from ..tenancy.rights import no_instance, project_scope
+from ..tenancy.tenants import CLOUD, RANK
+from .lives import GuestLife
+from .question import Page, Query
+from .state import ServiceState
+
+
+class Guests(Query, frozen=True):
+    """Guests that back ends carry out, in the order of their uuids, behind the one named ``after``: of a ``project``, a
+    ``backend``, in a ``status``, each where it is given. Readers of the cloud see all, others those of projects that
+    they may read."""
+
+    project: str | None = None
+    backend: str | None = None
+    status: str | None = None
+    after: str | None = None
+    limit: Page = 1_000
+
+
+class ShowGuest(Query, frozen=True):
+    """One guest that a back end carries out. For readers of its project."""
+
+    uuid: str
+
+
+class ListBackends(Query, frozen=True):
+    """The back ends, as the state has them. For readers of the cloud."""
+
+
+class GuestLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A guest: ``status`` is placed, building, active, stopped, starting, stopping, clearing (what is left of a failed
+    build is removed), deleting or error. Memory in MiB, disk in GiB. ``failure`` and ``reason``: class and text of the
+    last failed build since it last was well. ``changed``: time of the last change of its status, in seconds since the
+    epoch."""
+
+    uuid: str
+    name: str
+    project_id: str
+    user_id: str
+    status: str
+    desired: str
+    backend: str
+    node: str
+    vcpus: int
+    memory_mb: int
+    disk_gb: int
+    image: str
+    claim: int
+    changed: float
+    failed_hosts: list[str]
+    failure: FailureClass | None = None
+    reason: str | None = None
+
+
+class BackendLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A back end: whether it may be used, the reason if not, its nodes, its guests by status, and the time of its
+    newest inventory."""
+
+    name: str
+    enabled: bool
+    reason: str
+    nodes: list[str]
+    guests: dict[str, int]
+    reported: float
+
+
+def guests(state: ServiceState, user: str, query: Guests) -> list[GuestLine]:
+    """The answer. NotAllowed for a project that the user may not read. O(guests log guests)."""
+    tenants = state.tenants
+    if query.project is not None:
+        tenants.require(user, "reader", project_scope(query.project))
+    everything = tenants.role(user, CLOUD) >= RANK["reader"]
+    readable: dict[str, bool] = {}
+    found = []
+    for uuid in sorted(state.lives.guests):
+        life = state.lives.guests[uuid]
+        if query.after is not None and uuid <= query.after:
+            continue
+        if query.project not in (None, life.project_id) or query.backend not in (None, life.backend):
+            continue
+        if query.status not in (None, life.shown):
+            continue
+        if not everything:
+            project = life.project_id
+            if project not in readable:
+                readable[project] = tenants.role(user, project_scope(project)) >= RANK["reader"]
+            if not readable[project]:
+                continue
+        found.append(_line(life))
+        if len(found) == query.limit:
+            break
+    return found
+
+
+def show_guest(state: ServiceState, user: str, query: ShowGuest) -> GuestLine:
+    """The answer. NotAllowed alike for guests of others and those that are not there; UnknownName for readers of the
+    cloud. O(1)."""
+    life = state.lives.guests.get(query.uuid)
+    if state.tenants.role(user, CLOUD) >= RANK["reader"]:
+        return _line(state.lives.guest(query.uuid))
+    if life is None or state.tenants.role(user, project_scope(life.project_id)) < RANK["reader"]:
+        raise no_instance(query.uuid, "uuid")
+    return _line(life)
+
+
+def backends(state: ServiceState, user: str, query: ListBackends) -> list[BackendLine]:
+    """The answer. O(guests)."""
+    found: dict[str, dict[str, int]] = {}
+    for (name, status), count in sorted(state.lives.counts().items()):
+        found.setdefault(name, {})[status] = count
+    return [
+        BackendLine(
+            name=name,
+            enabled=each.enabled,
+            reason=each.reason,
+            nodes=list(each.nodes),
+            guests=found.get(name, {}),
+            reported=each.reported,
+        )
+        for name, each in sorted(state.lives.backends.items())
+    ]
+
+
+def _line(life: GuestLife) -> GuestLine:
+    fault = life.fault
+    return GuestLine(
+        uuid=life.uuid,
+        name=life.name,
+        project_id=life.project_id,
+        user_id=life.user_id,
+        status=life.shown,
+        desired=life.desired,
+        backend=life.backend,
+        node=life.node,
+        vcpus=life.vcpus,
+        memory_mb=life.memory_mb,
+        disk_gb=life.disk_gb,
+        image=life.image,
+        claim=life.claim,
+        changed=life.changed,
+        failed_hosts=list(life.failed_hosts),
+        failure=None if fault is None else fault.failure,
+        reason=None if fault is None else fault.text,
+    )

@@ -1,0 +1,1 @@
+"""Drivers of compute back ends, a file each."""

@@ -1,0 +1,1 @@
+"""Drivers of storage back ends, a file each."""

@@ -1,0 +1,172 @@
+"""A real daemon with a back end that is kept in a file: guests survive kill -9 of the daemon at any moment."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from hostler.core.engine_commands import Asked
+from hostler.core.rpc.client import BlockingClient
+from hostler.drivers.model.world import Content
+from hostler.drivers.protocol import Mark
+from hostler.placement.types.errors import InvalidValue, UnknownName
+
+from ..core.orders import asked, uuid_of
+from ..patience import HANG_SECONDS
+from ..seeds import seeds
+from .processes import HOSTLER, Daemon, metrics
+
+CONFIG = """
+[backends.lab]
+driver = "model"
+grace = 0.3
+[backends.lab.options]
+file = "{folder}/model.json"
+nodes = 3
+poll = 0.2
+build_seconds = 0.1
+[backends.lab.options.faults]
+delay = 0.02
+"""
+
+
+def daemon_in(folder: Path, *options: str) -> Daemon:
+    return Daemon(folder, *options, config=CONFIG.format(folder=folder))
+
+
+def model(folder: Path) -> Content:
+    return msgspec.json.decode((folder / "model.json").read_bytes(), type=Content)
+
+
+def wait_for(condition: Any) -> Any:
+    end = time.monotonic() + HANG_SECONDS
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it never comes to pass")
+
+
+def until_ready(client: BlockingClient) -> None:
+    """The first inventory has been taken."""
+    wait_for(lambda: [each for each in client.call("backends") if each.nodes])
+
+
+def run(daemon: Daemon, *arguments: str, code: int = 0) -> str:
+    command = [str(HOSTLER), *arguments, "--server", daemon.address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_command_line_makes_stops_starts_and_removes_a_guest(tmp_path: Path) -> None:
+    with daemon_in(tmp_path) as daemon:
+        with daemon.client() as client:
+            until_ready(client)
+        uuid = uuid_of(1)
+        assert f"{uuid} active on node-" in run(daemon, "guest", "create", "--name", "web", "--uuid", uuid, "--wait")
+        (guest,) = model(tmp_path).guests.values()
+        assert (guest.name, guest.power) == ("web", "on")
+        assert "stopped" in run(daemon, "guest", "stop", uuid, "--wait")
+        assert "active" in run(daemon, "guest", "start", uuid, "--wait")
+        (line,) = json.loads(run(daemon, "guest", "lives", "--json"))
+        assert (line["status"], line["backend"], line["name"]) == ("active", "lab", "web")
+        assert "lab" in run(daemon, "backend", "list")
+        assert "answers" in run(daemon, "backend", "check", "lab")
+        assert "1 active" in run(daemon, "reconcile", "status")
+        run(daemon, "backend", "disable", "lab", "--reason", "work on the racks")
+        assert "work on the racks" in run(daemon, "backend", "list")
+        run(daemon, "backend", "enable", "lab")
+        assert "deleted" in run(daemon, "guest", "delete", uuid, "--wait")
+        assert not model(tmp_path).guests
+        events = run(daemon, "guest", "events", uuid)
+        words = ["create_guest", "begin_build", "confirm_guest", "stop_guest", "start_guest", "clear_claim"]
+        positions = [events.index(word) for word in words]
+        assert positions == sorted(positions)
+        run(daemon, "guest", "stop", uuid, code=1)
+
+
+@pytest.mark.parametrize("seed", seeds(1, "daemon and back end"))
+def test_after_kill_9_at_any_moment_each_guest_is_there_once(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    with daemon_in(tmp_path) as daemon:
+        with daemon.client() as client:
+            until_ready(client)
+        made = 0
+        for _ in range(5):
+            with daemon.client() as client:
+                for _ in range(4):
+                    made += 1
+                    client.call("create_guest", {"request": asked(made)})
+                with suppress(UnknownName):  # it is deleted already
+                    client.call("delete_guest", {"uuid": uuid_of(chance.randint(1, made))})
+                time.sleep(chance.uniform(0, 0.3))
+            daemon.restart()
+        with daemon.client() as client:
+            wait_for(lambda: client.call("reconcile_status").unsettled == 0)
+            time.sleep(1.0)  # two inventories: orphans would be found
+            wait_for(lambda: client.call("reconcile_status").unsettled == 0)
+            guests = client.call("guests")
+            assert {each.status for each in guests} == {"active"}
+            wanted = sorted((each.uuid, each.claim, each.node) for each in guests)
+            capacity = client.call("capacity")
+        marks = [(Mark.parse(each.mark), each) for each in model(tmp_path).guests.values()]
+        assert sorted((mark.uuid, mark.claim, each.node) for mark, each in marks if mark is not None) == wanted
+        assert capacity["VCPU"].used == len(wanted)
+
+
+def test_metrics_say_what_back_ends_do(tmp_path: Path) -> None:
+    with daemon_in(tmp_path, "--http", "127.0.0.1:0") as daemon:
+        with daemon.client() as client:
+            until_ready(client)
+            request: Asked = asked(1)
+            client.call("create_guest", {"request": request})
+            wait_for(lambda: client.call("guest", {"uuid": uuid_of(1)}).status == "active")
+        found = metrics(daemon)
+        assert found["hostler_guests", "lab", "active"] == 1
+        assert found["hostler_backend_calls_total", "lab", "create_guest", "ok"] == 1
+        assert found["hostler_backend_usable", "lab"] == 1
+        assert found["hostler_build_seconds_count", "lab"] == 1
+
+
+def test_without_back_ends_the_questions_about_them_say_so(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon, daemon.client() as client:
+        assert client.call("backends") == []
+        with pytest.raises(InvalidValue, match="no back ends"):
+            client.call("reconcile_status")
+
+
+def test_a_wrong_back_end_in_the_configuration_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[backends.lab]\ndriver = "model"\noption = 1\n')
+    command = [str(HOSTLER), "serve", "--config", str(tmp_path / "config.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS)
+    assert done.returncode != 0
+    assert "config.toml:3" in done.stderr
+    assert "the closest is options" in done.stderr
+
+
+def test_a_driver_that_is_not_installed_is_a_problem_of_its_back_end_only(tmp_path: Path) -> None:
+    config = '[backends.a]\ndriver = "modle"\n'
+    with Daemon(tmp_path, config=config) as daemon, daemon.client() as client:
+        status = wait_for(lambda: [each for each in client.call("reconcile_status").backends if each.problem])
+        assert "unknown driver 'modle' (closest: model" in status[0].problem
+
+
+def test_options_can_be_kept_in_variables_and_files(tmp_path: Path) -> None:
+    (tmp_path / "prefix").write_text("from-file-\n")
+    config = f'[backends.a]\ndriver = "model"\noptions = {{ prefix = "file:{tmp_path}/prefix" }}\n'
+    with Daemon(tmp_path, config=config) as daemon, daemon.client() as client:
+        until_ready(client)
+        (backend,) = client.call("backends")
+        assert backend.nodes[0] == "from-file-node-0"
+    journal = b"".join(path.read_bytes() for path in (tmp_path / "data").glob("journal-*"))
+    assert b"prefix" not in journal, "options are not in the journal"

@@ -1,0 +1,96 @@
+"""The qcow2 driver passes the conformance suite on directories, with the real qemu-img."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import trio
+
+from hostler.drivers.conformance import StorageBench, StorageConformance
+from hostler.drivers.protocol import Conflict, DriverContext, NotFound, Permanent
+from hostler.drivers.storage.qcow2 import FORGOTTEN_SECONDS, open_driver
+
+if shutil.which("qemu-img") is None:
+    pytest.skip("qemu-img is not installed", allow_module_level=True)
+
+
+def bench_in(folder: Path) -> StorageBench:
+    async def make_stranger() -> str:
+        name = f"stranger-{len(os.listdir(folder))}.qcow2"
+        await trio.run_process(["qemu-img", "create", "-q", "-f", "qcow2", str(folder / name), "1M"])
+        return name
+
+    options = {"pools": {"fast": str(folder)}, "images": str(folder.parent)}
+    return StorageBench(
+        open=lambda context: open_driver(options, context),
+        pool="fast",
+        make_stranger=make_stranger,
+        page=3,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "fast"
+    made.mkdir()
+    return made
+
+
+class TestQcow2Stores(StorageConformance):
+    @pytest.fixture
+    def bench(self, folder: Path) -> StorageBench:
+        return bench_in(folder)
+
+
+async def test_a_volume_can_be_made_from_an_image(folder: Path) -> None:
+    await trio.run_process(["qemu-img", "create", "-q", "-f", "qcow2", str(folder.parent / "base.qcow2"), "1M"])
+    bench = bench_in(folder)
+    async with bench.driver() as driver:
+        spec = bench.spec()._replace(image="base.qcow2")
+        assert (await driver.create_volume(spec)).size_gb == 1
+        with pytest.raises(NotFound):
+            await driver.create_volume(bench.spec()._replace(image="../fast/x"))
+
+
+async def test_a_volume_that_a_process_writes_to_is_not_removed(folder: Path) -> None:
+    if shutil.which("qemu-io") is None:
+        pytest.skip("qemu-io is not installed")
+    bench = bench_in(folder)
+    async with bench.driver() as driver:
+        spec = bench.spec()
+        await driver.create_volume(spec)
+        path = (await driver.connect(spec.mark.uuid, "node")).address
+        writer = subprocess.Popen(["qemu-io", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: ASYNC220  # it is the test's own
+        try:
+            assert writer.stdin is not None
+            assert writer.stdout is not None
+            writer.stdin.write(b"write 0 4k\n")
+            writer.stdin.flush()
+            await trio.to_thread.run_sync(writer.stdout.readline)
+            with pytest.raises(Conflict):
+                await driver.delete_volume(spec.mark.uuid)
+        finally:
+            writer.kill()
+            await trio.to_thread.run_sync(writer.wait)
+        await driver.delete_volume(spec.mark.uuid)
+
+
+async def test_files_that_were_never_finished_are_removed_when_they_are_old(folder: Path) -> None:
+    old, new = folder / ".hostler_old.part", folder / ".hostler_new.part"
+    for path in (old, new):
+        path.write_bytes(b"")
+    then = old.stat().st_mtime - FORGOTTEN_SECONDS - 1
+    os.utime(old, (then, then))
+    async with bench_in(folder).driver():
+        assert (old.exists(), new.exists()) == (False, True)
+
+
+async def test_a_missing_program_is_said(folder: Path) -> None:
+    options = {"pools": {"fast": str(folder)}, "qemu_img": "no-such-qemu-img"}
+    with pytest.raises(Permanent, match="install qemu-utils"):
+        async with open_driver(options, DriverContext("a", "b")):
+            pass
