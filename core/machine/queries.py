@@ -27,6 +27,7 @@ from ..tenancy.tenants import CLOUD, RANK
 from .catalog_queries import Flavors, Images, ShowFlavor, ShowImage, flavor, flavors, image, images
 from .edits import edit
 from .instance_queries import InstanceLine, Instances, instances, many_instances
+from .lifecycle_queries import Guests, ListBackends, ShowGuest, backends, guests, show_guest
 from .plan_queries import CheckPlan, PlanMoves, check_plan, plan_moves
 from .provider_queries import (
     Aggregates,
@@ -40,7 +41,6 @@ from .provider_queries import (
     provider,
     providers,
 )
-from .lifecycle_queries import Guests, ListBackends, ShowGuest, backends, guests, show_guest
 from .question import Page, Query
 from .ranking import Rank, rank
 from .state import ServiceState, service_policy, with_present_defaults

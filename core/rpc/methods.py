@@ -17,9 +17,9 @@ from .. import engine_commands as p
 from .. import lifecycle_commands as f
 from ..machine import catalog_queries as k
 from ..machine import instance_queries as i
+from ..machine import lifecycle_queries as lq
 from ..machine import plan_queries as m
 from ..machine import provider_queries as v
-from ..machine import lifecycle_queries as lq
 from ..machine import queries as q
 from ..machine import ranking as r
 from ..machine.lives import GuestChange

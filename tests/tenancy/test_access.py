@@ -12,9 +12,9 @@ from hostler.core import engine_commands as p
 from hostler.core import lifecycle_commands as f
 from hostler.core.machine import catalog_queries as k
 from hostler.core.machine import instance_queries as i
+from hostler.core.machine import lifecycle_queries as lq
 from hostler.core.machine import plan_queries as m
 from hostler.core.machine import provider_queries as v
-from hostler.core.machine import lifecycle_queries as lq
 from hostler.core.machine import queries as q
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.question import Query
