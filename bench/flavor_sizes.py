@@ -8,8 +8,7 @@ Stack standard SCS-0100 (CC-BY-SA-4.0).
 from typing import Final
 
 INSTANCE_TYPES: Final[tuple[tuple[int, int, int], ...]] = (
-    (1, 0, 1),
-    (1, 512, 1),
+    (1, 512, 2),
     (1, 627, 1),
     (1, 1024, 2),
     (1, 1740, 1),

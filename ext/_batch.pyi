@@ -2,13 +2,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ._fleet import Columns
-from ._ranking import Ranking
+from ._shapes import Shapes
 
 def place(
     columns: Columns,
-    rankings: list[Ranking],
+    shapes: Shapes,
     which: npt.NDArray[np.int32],
-    shapes: npt.NDArray[np.int32],
     uuids: npt.NDArray[np.uint64],
     projects: npt.NDArray[np.int32],
     users: npt.NDArray[np.int32],

@@ -5,20 +5,20 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from ._fleet cimport BUILDING, NAMED, Columns
 from ._ranking cimport Ranking
 from ._ranking_state cimport STAGES
+from ._shapes cimport Shapes
 
 cdef extern from "draws.h":
     uint64_t hostler_word(uint64_t seed, uint64_t number) noexcept nogil
 
 
-def place(Columns columns not None, list rankings not None, int32_t[::1] which, int32_t[::1] shapes, uint64_t[:, ::1] uuids,
-          int32_t[::1] projects, int32_t[::1] users, int32_t[::1] groups, bint building, uint64_t seed, uint64_t sequence,
-          int32_t[::1] out_row, int32_t[::1] out_consumer, double[::1] out_score, int64_t[:, ::1] out_counts):
-    """Place guest i by ranking ``which[i]``, taking shape ``shapes[i]``, one after the other, each seeing the claims
-    before it.
+def place(Columns columns not None, Shapes shapes not None, int32_t[::1] which, uint64_t[:, ::1] uuids, int32_t[::1] projects,
+          int32_t[::1] users, int32_t[::1] groups, bint building, uint64_t seed, uint64_t sequence, int32_t[::1] out_row,
+          int32_t[::1] out_consumer, double[::1] out_score, int64_t[:, ::1] out_counts):
+    """Place guest i, of request shape ``which[i]``, one after the other, each seeing the claims before it.
 
-    Guest i draws from word ``sequence + i`` of ``seed`` (draws.py). ``out_row[i]`` is the host, -1 if none passed.
-    ``out_counts[i]`` gets the rows by first refusing stage, as many stages as it is wide. Returns how many guests were
-    processed: fewer than all if the uuid of the next one already exists.
+    Guest i draws from word ``sequence + i`` of ``seed`` (draws.py). ``out_row[i]`` is the host, -1 if none passed. ``out_counts[i]``
+    gets the rows by first refusing stage, as many stages as it is wide. Returns how many guests were dealt with: fewer than all if the
+    uuid of the next one exists already.
     """
     cdef Py_ssize_t i, n = which.shape[0]
     cdef Py_ssize_t width = out_counts.shape[1], k
@@ -26,28 +26,21 @@ def place(Columns columns not None, list rankings not None, int32_t[::1] which, 
     cdef Ranking ranking
     cdef int32_t row, consumer
     cdef uint8_t flags = BUILDING if building else 0
-    if (shapes.shape[0] != n or uuids.shape[0] != n or uuids.shape[1] != 2 or projects.shape[0] != n or users.shape[0] != n
-            or groups.shape[0] != n or out_row.shape[0] != n or out_consumer.shape[0] != n or out_score.shape[0] != n
-            or out_counts.shape[0] != n or width > STAGES):
+    if (uuids.shape[0] != n or uuids.shape[1] != 2 or projects.shape[0] != n or users.shape[0] != n or groups.shape[0] != n
+            or out_row.shape[0] != n or out_consumer.shape[0] != n or out_score.shape[0] != n or out_counts.shape[0] != n
+            or width > STAGES):
         raise ValueError("batch columns differ in length")
+    if shapes.columns is not columns:
+        raise ValueError("shapes of another fleet")
     for i in range(n):
-        if which[i] < 0 or which[i] >= len(rankings):
-            raise IndexError("ranking out of range")
-        columns.check_shape(shapes[i])
+        shapes.check(which[i])
         if groups[i] >= 0:
             columns.check_group(groups[i])
-    for each in rankings:
-        ranking = <Ranking?>each
-        if ranking.columns is not columns:
-            raise ValueError("a ranking of another fleet")
-        ranking.check_capacity()
-        ranking.reserve_top(1)
     columns.reserve_consumers(n)
     columns.reserve_log(n)
     reserve_groups(columns, groups)
     for i in range(n):
-        ranking = <Ranking>rankings[which[i]]
-        ranking.sync()
+        ranking = shapes.ready(which[i])
         if ranking.r.shared != NULL and ranking.r.shared.failed:
             ranking.r.shared.failed = False
             for k in range(i - 1, -1, -1):
@@ -55,6 +48,7 @@ def place(Columns columns not None, list rankings not None, int32_t[::1] which, 
                     columns.drop(out_consumer[k])
             raise MemoryError
         ranking.decide(groups[i], 1, hostler_word(seed, sequence + i))
+        shapes.note(which[i], ranking)
         ranking.tally(groups[i], counts)
         for k in range(width):
             out_counts[i, k] = counts[k]
@@ -63,7 +57,8 @@ def place(Columns columns not None, list rankings not None, int32_t[::1] which, 
         if ranking.r.found == 0:
             continue
         row = ranking.r.top_row[0]
-        consumer = columns.add(uuids[i, 0], uuids[i, 1], row, shapes[i], projects[i], users[i], groups[i], flags)
+        consumer = columns.add(uuids[i, 0], uuids[i, 1], row, shapes.sizes[shapes.shapes[which[i]].size].guest, projects[i], users[i],
+                               groups[i], flags)
         if consumer < 0:
             return i
         out_row[i] = row

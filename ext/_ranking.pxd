@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from ._fleet cimport Columns
-from ._ranking_state cimport ranking_t, shared_t, term_t
+from ._ranking_state cimport ranking_t, shared_t, term_t, way_t
 
 cdef class HostIndex:
     cdef shared_t s
@@ -28,6 +28,10 @@ cdef class Ranking:
     cdef int check_index(self) except -1
     cdef int check_capacity(self) except -1
     cdef int reserve_top(self, int64_t wanted) except -1
+    cdef Ranking another(self)
     cdef void sync(self) noexcept nogil
+    cdef void search_as(self, const int64_t* amounts) noexcept nogil
+    cdef int worth(self, way_t* way) noexcept nogil
+    cdef bint keep_rows(self) noexcept nogil
     cdef void decide(self, int32_t group, int32_t wanted, uint64_t seed) noexcept nogil
     cdef void tally(self, int32_t group, int64_t* out) noexcept nogil

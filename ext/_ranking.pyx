@@ -24,7 +24,7 @@ from ._ranking_scores cimport (
 )
 from ._ranking_state cimport (
     DELTA_PERP, DOT_PRODUCT, FANOUT, NOT_A_HOST, RULES, SOURCE_CLASS, SOURCE_COLUMN, SOURCE_GROUP, SOURCE_PACKING, SOURCE_ROW, STAGES,
-    TERMS, TRACKED, bound_t, hostler_index, hostler_index_free, mask_t, need_t, ranking_t, shared_t, term_t,
+    TERMS, TRACKED, bound_t, hostler_index, hostler_index_free, mask_t, need_t, ranking_t, shared_t, term_t, way_t,
 )
 from ._ranking_sync cimport sync, value_rows
 from ._ranking_trees cimport side_value, slot
@@ -98,27 +98,37 @@ cdef bint hold(ranking_t* r) noexcept nogil:
     return True
 
 
+cdef int weigh_ways(way_t* way, ranking_t* r, bint held) noexcept nogil:
+    """Count a decision, and compare what either way of deciding costs: to catch up with all changes since the latest decision, some
+    two visits of a node each, or to search. 1: rows of its own are worth their upkeep, -1: those that are held are not, 0: neither."""
+    cdef int64_t version = r.fleet.log_base + r.fleet.log_length, gap = version - way.asked
+    way.asked = version
+    way.asks += 1
+    if way.asks <= 2:
+        way.gap = 16 * gap
+        return 0
+    way.gap += (16 * gap - way.gap) // 8
+    if held:
+        if way.gap > 4 * 8 * way.visited + 64:
+            way.spent = 0
+            return -1
+        return 0
+    if way.gap > 8 * way.visited:
+        way.spent = 0
+        return 0
+    way.spent += way.visited
+    if way.spent > r.fleet.rows // 4 + 64 and r.shared.held_bytes + held_bytes(r) <= r.shared.held_room:
+        way.spent = 0
+        return 1
+    return 0
+
+
 cdef void choose_way(ranking_t* r) noexcept nogil:
-    """Keep rows of its own or not, by what either costs: to catch up with all changes since the latest decision, some two visits of
-    a node each, or to search."""
-    cdef int64_t version = r.fleet.log_base + r.fleet.log_length, gap = version - r.asked
-    r.asked = version
-    r.asks += 1
-    if r.asks <= 2:
-        r.gap = 16 * gap
-        return
-    r.gap += (16 * gap - r.gap) // 8
-    if r.held:
-        if r.gap > 4 * 8 * r.visited + 64:
-            let_go(r)
-            r.spent = 0
-        return
-    if r.gap > 8 * r.visited:
-        r.spent = 0
-        return
-    r.spent += r.visited
-    if r.spent > r.fleet.rows // 4 + 64 and r.shared.held_bytes + held_bytes(r) <= r.shared.held_room:
-        r.spent = 0
+    """Keep rows of its own or not."""
+    cdef int chosen = weigh_ways(&r.way, r, r.held)
+    if chosen < 0:
+        let_go(r)
+    elif chosen > 0:
         hold(r)
 
 
@@ -219,7 +229,7 @@ cdef class Ranking:
         r.subset = subset
         r.fleet = &columns.c
         r.capacity = columns.c.capacity
-        r.asked = columns.c.log_base + columns.c.log_length
+        r.way.asked = columns.c.log_base + columns.c.log_length
         r.counts_at = -1
         self.arrays = {}
         self.set_class_stage(class_stage)
@@ -256,15 +266,42 @@ cdef class Ranking:
         """A ranking that differs from this one in the amounts that it needs alone, and searches the same index; None if this one
         searches none. ``needs``: as in ``__init__``, of the same resource classes and stages in the same order."""
         cdef Ranking made
-        cdef ranking_t* r
+        cdef ranking_t* r = &self.r
         cdef int32_t i = 0
+        if r.shared == NULL:
+            return None
+        if len(needs) != r.need_count:
+            raise ValueError("the needs differ in number")
+        made = self.another()
+        for resource, amount, stage, units in needs:
+            if resource != r.needs[i].resource or stage != r.needs[i].stage:
+                raise ValueError("the needs differ in more than amounts")
+            made.r.needs[i].amount = amount
+            made.r.needs[i].units = units
+            i += 1
+        return made
+
+    def judging(self, uint8_t[::1] class_stage):
+        """A ranking that differs from this one in the verdicts by class alone, and searches the same index; None if this one searches
+        none. ``class_stage``: as in ``__init__``."""
+        cdef Ranking made
         if self.r.shared == NULL:
             return None
-        if len(needs) != self.r.need_count:
-            raise ValueError("the needs differ in number")
-        made = Ranking.__new__(Ranking)
-        r = &made.r
-        r.capacity = self.r.capacity
+        made = self.another()
+        made.origin = None
+        made.arrays = dict(self.arrays)
+        made.r.borrows = False
+        made.r.below = NULL
+        made.r.base = <int64_t*>calloc(STAGES + 1, sizeof(int64_t))
+        if made.r.base == NULL:
+            raise MemoryError
+        made.set_class_stage(class_stage)
+        return made
+
+    cdef Ranking another(self):
+        """A ranking like this one, which searches an index, with filters and terms of its own."""
+        cdef Ranking made = Ranking.__new__(Ranking)
+        cdef ranking_t* r = &made.r
         made.columns, made.index, made.arrays, made.origin = self.columns, self.index, self.arrays, self
         r[0] = self.r
         r.borrows = True
@@ -274,8 +311,9 @@ cdef class Ranking:
         r.ties = r.top_row = NULL
         r.counts = r.shared.counts
         r.seen = r.counts_at = -1
-        r.asks = r.spent = r.gap = r.visited = r.rebuilds = r.rescores = r.work = 0
-        r.asked = r.fleet.log_base + r.fleet.log_length
+        r.rebuilds = r.rescores = r.work = 0
+        memset(&r.way, 0, sizeof(way_t))
+        r.way.asked = r.fleet.log_base + r.fleet.log_length
         r.needs = <need_t*>malloc(max(r.need_count, 1) * sizeof(need_t))
         r.bounds = <bound_t*>malloc(max(r.bound_count, 1) * sizeof(bound_t))
         r.masks = NULL
@@ -285,12 +323,6 @@ cdef class Ranking:
         memcpy(r.needs, self.r.needs, r.need_count * sizeof(need_t))
         memcpy(r.bounds, self.r.bounds, r.bound_count * sizeof(bound_t))
         memcpy(r.terms, self.r.terms, r.term_count * sizeof(term_t))
-        for resource, amount, stage, units in needs:
-            if resource != r.needs[i].resource or stage != r.needs[i].stage:
-                raise ValueError("the needs differ in more than amounts")
-            r.needs[i].amount = amount
-            r.needs[i].units = units
-            i += 1
         made.reserve_top(1)
         return made
 
@@ -503,6 +535,25 @@ cdef class Ranking:
             find_columns(&self.r)
             sync_index(&self.r)
 
+    cdef void search_as(self, const int64_t* amounts) noexcept nogil:
+        """Catch up with the change log, to decide by the index, with these amounts of what is needed (NULL: those it has).
+        `check_capacity` was called."""
+        cdef int32_t i
+        if amounts != NULL:
+            for i in range(self.r.need_count):
+                self.r.needs[i].amount = amounts[i]
+        self.r.counts_at = -1
+        find_columns(&self.r)
+        sync_index(&self.r)
+
+    cdef int worth(self, way_t* way) noexcept nogil:
+        """Whether rows of its own are worth their upkeep to a shape that is decided by `search_as`: 1 if so."""
+        return weigh_ways(way, &self.r, False)
+
+    cdef bint keep_rows(self) noexcept nogil:
+        """Let the ranking have rows of its own. False if there is no memory for them."""
+        return hold(&self.r)
+
     cdef void decide(self, int32_t group, int32_t wanted, uint64_t seed) noexcept nogil:
         """Fill the list of best rows for one guest, of server group `group` (-1: none), drawing from `seed`; its length is r.found.
         `sync` was called, and the list has room."""
@@ -559,7 +610,7 @@ cdef class Ranking:
                 for row in range(view.shape[0]):
                     view[row] = stage_of(&self.r, row)
             # A scan costs as much as so many visits: rows of the ranking's own are worth it sooner.
-            self.r.visited = max(self.r.visited, self.r.fleet.rows // 8)
+            self.r.way.visited = max(self.r.way.visited, self.r.fleet.rows // 8)
         return result
 
     def counts(self, int32_t group=-1, int width=STAGES):

@@ -288,7 +288,7 @@ cdef inline void decide_by_index(ranking_t* r, group_t* groups, int32_t group, i
     if kept > 0:
         for i in range(g.count):
             aside[g.rows[i]] = 0
-    r.visited = r.shared.query.visited
+    r.way.visited = r.shared.query.visited
     take_pick(r, wanted)
 
 

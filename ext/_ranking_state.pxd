@@ -146,6 +146,14 @@ cdef struct term_t:
     double stored_low, stored_range
     double value_low, value_high       # of SOURCE_CLASS: range over the classes that pass
 
+cdef struct way_t:
+    # What tells whether rows of its own are worth their upkeep to a shape of requests.
+    int64_t asked          # change-log version of the latest decision
+    int64_t asks           # decisions so far
+    int64_t gap            # changes between two decisions, on average, times 16
+    int64_t visited        # nodes that the latest search visited
+    int64_t spent          # nodes visited by searches that rows of its own would have saved
+
 cdef struct ranking_t:
     columns_t* fleet
     shared_t* shared       # NULL: the ranking keeps rows of its own, always
@@ -153,12 +161,8 @@ cdef struct ranking_t:
     int32_t* below         # [2 * (class_count + 1)] classes below that pass, and those whose rows a rule may count elsewhere
     int64_t* base          # [STAGES] rows by the verdict on their class, and the population of the index that it stands for
     bint borrows           # `below` and `base` are another ranking's
-    int64_t asked          # change-log version of the latest decision
-    int64_t asks           # decisions so far
-    int64_t gap            # changes between two decisions, on average, times 16
-    int64_t visited        # nodes that the latest search visited
+    way_t way
     int64_t counts_at      # change-log version of `counts`, where the ranking has no rows of its own
-    int64_t spent          # nodes visited by searches that rows of its own would have saved
     int64_t capacity
     uint8_t affinity_stage, anti_affinity_stage
     int64_t counted        # rows in `counts`

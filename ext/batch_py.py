@@ -8,15 +8,14 @@ import numpy.typing as npt
 from .constants import BUILDING, STAGES
 from .draws import word
 from .fleet_py import Columns, checked
-from .ranking_py import Ranking
+from .shapes_py import Shapes
 from .tables_py import format_uuid
 
 
 def place(
     columns: Columns,
-    rankings: list[Ranking],
+    shapes: Shapes,
     which: npt.NDArray[np.int32],
-    shapes: npt.NDArray[np.int32],
     uuids: npt.NDArray[np.uint64],
     projects: npt.NDArray[np.int32],
     users: npt.NDArray[np.int32],
@@ -29,27 +28,25 @@ def place(
     out_score: npt.NDArray[np.float64],
     out_counts: npt.NDArray[np.int64],
 ) -> int:
-    """Place guest i by ranking ``which[i]``, taking shape ``shapes[i]``, each seeing the claims before it and drawing
-    from word ``sequence + i`` of ``seed``."""
+    """Place guest i, of request shape ``which[i]``, each seeing the claims before it and drawing from word ``sequence +
+    i`` of ``seed``."""
     n, width = len(checked(which, np.int32, 1)), checked(out_counts, np.int64, 2).shape[1]
-    for line in (shapes, projects, users, groups, out_row, out_consumer):
+    for line in (projects, users, groups, out_row, out_consumer):
         checked(line, np.int32, 1)
-    lines = (shapes, uuids, projects, users, groups, out_row, out_consumer, out_score, out_counts)
+    lines = (uuids, projects, users, groups, out_row, out_consumer, out_score, out_counts)
     if checked(uuids, np.uint64, 2).shape[1] != 2 or width > STAGES or any(len(line) != n for line in lines):
         raise ValueError("batch columns differ in length")
+    if shapes.columns is not columns:
+        raise ValueError("shapes of another fleet")
     for i in range(n):
-        if not 0 <= which[i] < len(rankings):
-            raise IndexError("ranking out of range")
-        columns.check_shape(int(shapes[i]))
+        ranking, guest = shapes.ready(int(which[i]))
+        columns.check_shape(guest)
+        ranking._check_capacity()
         if groups[i] >= 0:
             columns.check_group(int(groups[i]))
-    for ranking in rankings:
-        if ranking.columns is not columns:
-            raise ValueError("a ranking of another fleet")
-        ranking._check_capacity()
     flags = BUILDING if building else 0
     for i in range(n):
-        ranking, group = rankings[which[i]], int(groups[i])
+        (ranking, guest), group = shapes.ready(int(which[i])), int(groups[i])
         rows, scores = ranking.best(group, 1, word(seed, sequence + i))
         words, owner = (int(uuids[i, 0]), int(uuids[i, 1])), (int(projects[i]), int(users[i]))
         out_counts[i] = ranking.counts(group, width)
@@ -58,7 +55,7 @@ def place(
         if not rows:
             continue
         try:
-            consumer = columns.add_consumer(*words, rows[0], int(shapes[i]), *owner, group, flags)
+            consumer = columns.add_consumer(*words, rows[0], guest, *owner, group, flags)
         except KeyError:
             return i
         out_row[i], out_consumer[i], out_score[i] = rows[0], consumer, scores[0]

@@ -4,8 +4,8 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or os.environ.get("HOSTLER_PURE", "") in ("", "0"):
-    from ._gather import gather
+    from ._gather import SpecTable, gather
 else:
-    from .gather_py import gather
+    from .gather_py import SpecTable, gather
 
-__all__ = ["gather"]
+__all__ = ["SpecTable", "gather"]

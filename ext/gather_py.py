@@ -3,19 +3,69 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .shapes_py import Shapes
 from .tables_py import parse_uuid
+
+
+class SpecTable:
+    """Numbers of request shapes by spec: by its parts where each part alone says what it asks for, else by its content;
+    see the kernel."""
+
+    def __init__(
+        self, shapes: Shapes, kind: type[Any], others: tuple[str, ...], missing: Callable[[Any], int] | None = None
+    ) -> None:
+        self.shapes, self._kind, self._others, self._missing = shapes, kind, others, missing
+        self.specs: dict[Any, Any] = {}
+        self.flavors, self.images, self.zones, self.families = ([dict[Any, int]() for _ in range(6)] for _ in range(4))
+
+    def forget_objects(self) -> None:
+        """Look at every spec anew; nothing else is kept here."""
+
+    def find(self, spec: Any, project: Any = "") -> int:
+        """The shape of a spec, -1 if it is not known."""
+        number = self._by_parts(spec) if self._missing is not None and type(spec) is self._kind else -1
+        if number >= 0:
+            return number
+        try:
+            found = self.specs.get(spec, -1)
+            return int(found.get(project, -1) if isinstance(found, dict) else found)
+        except TypeError:
+            return -1
+
+    def _by_parts(self, spec: Any) -> int:
+        if any(getattr(spec, name) for name in self._others):
+            return -1
+        if type(spec.is_bfv) is not bool or not (spec.prepare is None or type(spec.prepare) is bool):
+            return -1
+        way = 3 * spec.is_bfv + (0 if spec.prepare is None else 1 + spec.prepare)
+        try:
+            flavor = self.flavors[way].get(spec.flavor)
+            image = self.images[way].get(spec.image)
+            zone = self.zones[way].get(spec.availability_zone)
+        except TypeError:
+            flavor = image = zone = None
+        if -1 in (flavor, image, zone):
+            return -1
+        assert self._missing is not None
+        if flavor is None or image is None or zone is None:
+            return self._missing(spec)
+        family = self.families[way].get((flavor >> 32) << 40 | image << 20 | zone)
+        if family is None:
+            return self._missing(spec)
+        return -1 if family < 0 else self.shapes.number(family, flavor & 0xFFFFFFFF)
 
 
 def gather(
     requests: list[Any],
     first: int,
     kind: type[Any],
-    specs: dict[Any, Any],
+    table: SpecTable,
     projects: dict[str, int],
     users: dict[str, int],
     groups: dict[str, int],
@@ -39,9 +89,8 @@ def gather(
         request = requests[i]
         if type(request) is not kind or not _is_plain(request):
             return i
-        number = specs.get(request.spec, -1)
         numbers = (
-            number.get(request.project_id, -1) if isinstance(number, dict) else number,
+            table.find(request.spec, request.project_id),
             projects.get(request.project_id, -1),
             users.get(request.user_id, -1),
             0 if request.server_group is None else groups.get(request.server_group, -1),

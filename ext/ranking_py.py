@@ -181,6 +181,15 @@ class Ranking:
         other._normalisers = [(0.0, 0.0)] * len(self.terms)
         return other
 
+    def judging(self, class_stage: npt.NDArray[np.uint8]) -> Ranking | None:
+        """A ranking that differs from this one in the results by class alone; None if this one searches no index."""
+        if not self.searches:
+            return None
+        other = copy.copy(self)
+        other.set_class_stage(class_stage)
+        other._normalisers = [(0.0, 0.0)] * len(self.terms)
+        return other
+
     def set_class_stage(self, class_stage: npt.NDArray[np.uint8]) -> None:
         """Replace the results by class (they grow as new host classes appear)."""
         if len(checked(class_stage, np.uint8, 1)) == 0:

@@ -9,22 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ext import batch as kernel
-from ...ext.gather import gather
+from ...ext.gather import SpecTable, gather
 from ...ext.tables import format_uuid, make_many
 from ..fleet.fleet import Fleet, uuid_words
 from ..request.checks import check_request
 from ..request.host_selection import names_targets
 from ..types.decision import Decision
 from ..types.errors import DuplicateName, HostlerError, InvalidValue, NoValidHost
-from ..types.request import Request
+from ..types.request import Request, RequestSpec
 from ..types.validation import shown
 from .batch_decisions import Decisions, Run
 from .context import DecisionContext
+from .shape_table import OTHERS, ShapeTable
 from .signature import Signature
-from .signature_cache import Numbered
 
-FEW: Final = 16
-"""Signatures that a kernel call may be given whether it needs them or not."""
 ALONE = -1
 """Mark of requests that ``Engine.place`` decides one by one."""
 CAREFUL: Final = 64
@@ -48,7 +46,6 @@ class Plan:
         """Of malformed requests, by position; ``strict``: the first is raised."""
         self._strict = strict
         self.context, self.fleet, self.batch, self.place = context, fleet, batch, place
-        self.signatures: list[Signature] = []
         self.which = np.full(count, ALONE, np.int32)
         self.uuids = make_many(context.uuid_seed, fleet._heads.sequence, count)
         """Of the instances; made by the engine where a request leaves it out."""
@@ -62,9 +59,8 @@ class Plan:
         self._began = np.nan if now is None else now
         self.careful = 0
         """Requests that the next kernel call may have at most; 0 while all requests were carried out: no limit."""
-        self._known = context.compiled.numbered()
+        self.shapes = context.compiled.numbered()
         self._read()
-        self._choose_signatures()
         self.clock = self.times
         """The time at each request's turn; NaN while none was given."""
         if np.isnan(self.times).any():
@@ -114,24 +110,26 @@ class Plan:
         fleet, position = self.fleet, 0
         projects, users = fleet.projects.ids, fleet.users.ids
         plain = not self.context.compiled.custom and not fleet.shared_service_hosts
-        shared, specs = self._known, self._known.specs if plain else {}
+        shared, specs = self.shapes, self.shapes.specs if plain else _no_specs(self.shapes)
+        groups = {} if fleet.consumers.also_on else fleet.groups
         columns = (self.which, self.uuids, self.projects, self.users, self.groups, self.times)
         while True:
-            position = gather(self.batch, position, Request, specs, projects, users, fleet.groups, *columns)
+            position = gather(self.batch, position, Request, specs, projects, users, groups, *columns)
             if position == len(self.batch):
                 if self.groups.max(initial=-1) >= 0:
                     self._check_groups()
                 return
-            try:
-                check_request(self.batch[position])
-                self._look(position)
-            except HostlerError as error:
-                self._malformed(position, error)
-            position += 1
-            if self._known is shared is not self.context.compiled.batch:
-                # What was numbered has been dropped: start again with numbers of this plan's own.
-                self._known, position = Numbered(), 0
-                specs = self._known.specs if plain else {}
+            if self.shapes is not shared or not shared.dropped:
+                try:
+                    check_request(self.batch[position])
+                    self._look(position)
+                except HostlerError as error:
+                    self._malformed(position, error)
+                position += 1
+            if self.shapes is shared and shared.dropped:
+                # What was numbered does not hold any more: start again with numbers of this plan's own.
+                self.shapes, position = self.context.compiled.shapes_apart(), 0
+                specs = self.shapes.specs if plain else _no_specs(self.shapes)
                 self.which.fill(ALONE)
                 self.errors.clear()
 
@@ -140,18 +138,6 @@ class Plan:
             raise error
         self.errors[position] = error
         self.which[position], self.times[position] = ALONE, np.nan
-
-    def _choose_signatures(self) -> None:
-        """Keep the signatures that some request has, and number these."""
-        known = self._known.signatures
-        if len(known) <= FEW:
-            self.signatures = known.copy()
-            return
-        used = np.unique(self.which)
-        used = used[used >= 0]
-        self.signatures = [known[number] for number in used.tolist()]
-        found = self.which >= 0
-        self.which[found] = np.searchsorted(used, self.which[found])
 
     def _check_groups(self) -> None:
         """InvalidValue if a server group has a policy that no enabled rule judges. O(requests)."""
@@ -181,19 +167,32 @@ class Plan:
             return
         if signature is None or not signature.simple or hinted:
             return
-        number = self._known.number(signature)
-        self.which[position] = number
-        if names_targets(request.spec):
-            pass  # which hosts there are decides of it, too
-        elif context.compiled.reads_project:
-            self._known.specs.setdefault(spec, {})[request.project_id] = number
-        else:
-            self._known.specs[spec] = number
+        self.which[position] = self._number(spec, request, signature)
         self.projects[position] = fleet.projects.id(request.project_id)
         self.users[position] = fleet.users.id(request.user_id)
         self.groups[position] = -1 if request.server_group is None else fleet.group_id(str(request.server_group))
         if request.instance_uuids:
             self.uuids[position] = uuid_words(request.instance_uuids[0], "instance_uuids")
+
+    def _number(self, spec: RequestSpec, request: Request, signature: Signature) -> int:
+        """The shape of a request that was asked for with ``spec``, which is known from now on."""
+        shapes = self.shapes
+        number = shapes.specs.find(spec, request.project_id)
+        if number >= 0:
+            return number
+        number = shapes.number(signature)
+        if names_targets(request.spec):
+            pass  # which hosts there are decides of it, too
+        elif self.context.compiled.reads_project:
+            shapes.specs.specs.setdefault(spec, {})[request.project_id] = number
+        else:
+            shapes.specs.specs[spec] = number
+        return number
+
+
+def _no_specs(shapes: ShapeTable) -> SpecTable:
+    """A table of specs that is empty: each request is looked at."""
+    return SpecTable(shapes.shapes, RequestSpec, OTHERS)
 
 
 def _first_outside(values: NDArray[np.float64], first: int, least: float, greatest: float) -> int:
@@ -308,15 +307,14 @@ def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> int:
         return last
     context, fleet, span, count = plan.context, plan.fleet, slice(first, last), last - first
     sequence = fleet._heads.sequence + 1
-    width = max(len(signature.stages) for signature in plan.signatures)
+    shapes = plan.shapes
     which, uuids = plan.which[span], plan.uuids[span]
     rows, consumers = np.empty(count, np.int32), np.empty(count, np.int32)
-    scores, counts = np.empty(count, np.float64), np.empty((count, width), np.int64)
+    scores, counts = np.empty(count, np.float64), np.empty((count, shapes.width), np.int64)
     done = kernel.place(
         fleet.kernel,
-        [signature.ranking for signature in plan.signatures],
+        shapes.shapes,
         which,
-        np.array([signature.shape for signature in plan.signatures], np.int32)[which],
         uuids,
         plan.projects[span],
         plan.users[span],
@@ -351,7 +349,21 @@ def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> int:
             if consumer >= 0 and request.image_properties:
                 fleet.image_properties[consumer] = request.image_properties
     if done:
-        decisions._add_run(Run(first, sequence, requests, plan.signatures, which, uuids, rows, scores, counts))
+        rankings, sizes = shapes.shapes.rankings_and_sizes(which)
+        run = Run(
+            first=first,
+            sequence=sequence,
+            requests=requests,
+            stage_names=shapes.stage_names,
+            resources=shapes.resources,
+            rankings=rankings,
+            sizes=sizes,
+            uuids=uuids,
+            rows=rows,
+            scores=scores,
+            counts=counts,
+        )
+        decisions._add_run(run)
     fleet._heads.sequence += done
     return first + done
 

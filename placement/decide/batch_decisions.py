@@ -17,19 +17,21 @@ from ..types.errors import HostlerError
 from ..types.request import Request
 from .context import DecisionContext
 from .explain.refusals import quick_refusal
-from .signature import Signature
 
 
 @dataclass(slots=True)
 class Run:
     """Consecutive requests that one kernel call decided; the first is number ``first`` of all, and gets number
-    ``sequence`` of the engine's decisions."""
+    ``sequence`` of the engine's decisions. ``stage_names`` by number in ``rankings``, ``resources`` (amounts by
+    resource class index) by number in ``sizes``."""
 
     first: int
     sequence: int
     requests: Sequence[Request]
-    signatures: list[Signature]
-    which: NDArray[np.int32]
+    stage_names: Sequence[tuple[str, ...]]
+    resources: Sequence[Mapping[int, int]]
+    rankings: NDArray[np.int32]
+    sizes: NDArray[np.int32]
     uuids: NDArray[np.uint64]
     rows: NDArray[np.int32]
     scores: NDArray[np.float64]
@@ -116,11 +118,11 @@ class Decisions(Sequence[Decision]):
         names = self._context.fleet.resource_classes
         positions: dict[tuple[int, int], list[int]] = {}
         for number, run in enumerate(self._runs):
-            for at, (which, row) in enumerate(zip(run.which.tolist(), run.rows.tolist(), strict=True), run.first):
+            for at, (size, row) in enumerate(zip(run.sizes.tolist(), run.rows.tolist(), strict=True), run.first):
                 if row >= 0:
-                    positions.setdefault((number, which), []).append(at)
-        for (number, which), found in positions.items():
-            resources = self._runs[number].signatures[which].resources
+                    positions.setdefault((number, size), []).append(at)
+        for (number, size), found in positions.items():
+            resources = self._runs[number].resources[size]
             yield {names[index]: amount for index, amount in resources.items()}, found
         for at in self._alone:
             if self._whole[at].placed:
@@ -179,7 +181,8 @@ class _RunReader:
     def __init__(self, context: DecisionContext, run: Run) -> None:
         self._context, self._run = context, run
         self.first, self.end = run.first, run.first + len(run.rows)
-        self._which, self._rows, self._scores = run.which.tolist(), run.rows.tolist(), run.scores.tolist()
+        self._rankings, self._sizes = run.rankings.tolist(), run.sizes.tolist()
+        self._rows, self._scores = run.rows.tolist(), run.scores.tolist()
         self._uuids, self._counts = run.uuids.tolist(), run.counts.tolist()
         fleet = context.fleet
         columns = fleet.change_log.store.row
@@ -187,8 +190,9 @@ class _RunReader:
         self._providers = fleet.providers.words(run.rows).tolist()
         self._hosts = columns["service_host"].take(run.rows).tolist()
         names = fleet.resource_classes
-        self._stages = [tuple(signature.stage_names) for signature in run.signatures]
-        self._amounts = [{names[index]: n for index, n in each.resources.items()} for each in run.signatures]
+        self._amounts = {
+            size: {names[index]: n for index, n in run.resources[size].items()} for size in dict.fromkeys(self._sizes)
+        }
         self._places: dict[int, tuple[str | None, str | None]] = {}
         self._names: dict[int, tuple[str, str]] = {}
         """By row: service host and node."""
@@ -205,8 +209,8 @@ class _RunReader:
         seeds = [word(seed, sequence + first)] if last == first + 1 else words(seed, sequence + first, last - first)
         made = []
         for at, own_seed in enumerate(seeds, first):
-            row, which, counts, number = self._rows[at], self._which[at], self._counts[at], self._classes[at]
-            filtered = self._filtered.get((which, *counts)) or self._filtered_by(which, counts)
+            row, ranking, counts, number = self._rows[at], self._rankings[at], self._counts[at], self._classes[at]
+            filtered = self._filtered.get((ranking, *counts)) or self._filtered_by(ranking, counts)
             removed, selections, refusal = filtered.removed.copy(), _NONE, None
             if row >= 0:
                 high, low = self._providers[at]
@@ -222,7 +226,7 @@ class _RunReader:
                     cell_uuid=cell,
                     availability_zone=zone,
                     weight=self._scores[at],
-                    allocations={provider: self._amounts[which].copy()},
+                    allocations={provider: self._amounts[self._sizes[at]].copy()},
                 )
                 selections = (selection,)
             else:
@@ -252,10 +256,10 @@ class _RunReader:
                 self._name(at, row)
                 self._place(self._classes[at])
 
-    def _filtered_by(self, which: int, counts: list[int]) -> _Filtered:
-        stages = self._stages[which]
+    def _filtered_by(self, ranking: int, counts: list[int]) -> _Filtered:
+        stages = self._run.stage_names[ranking]
         mine = counts[: len(stages) + 1]
-        known = self._filtered[which, *counts] = _Filtered(sum(mine), dict(zip(stages, mine[1:], strict=True)))
+        known = self._filtered[ranking, *counts] = _Filtered(sum(mine), dict(zip(stages, mine[1:], strict=True)))
         return known
 
     def _place(self, number: int) -> tuple[str | None, str | None]:

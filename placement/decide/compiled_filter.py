@@ -45,6 +45,22 @@ class ClassResults:
         return self._passes
 
 
+class AllOf:
+    """The conjunction of several results by host class."""
+
+    def __init__(self, results: tuple[ClassResults, ...]) -> None:
+        self.results = results
+
+    def refresh(self) -> NDArray[np.bool_]:
+        """Whether each class known now passes all of them."""
+        passes: NDArray[np.bool_] = np.logical_and.reduce([each.refresh() for each in self.results])
+        return passes
+
+
+def _hosts(fleet: Fleet) -> ClassResults:
+    return ClassResults(fleet, lambda host_class: True)
+
+
 def class_results(fleet: Fleet, judge: Filter, request: Request) -> ClassResults:
     """A filter's results by host class, from its host form."""
     return ClassResults(fleet, lambda host_class: judge.host_passes(ClassView(fleet, host_class), request))
@@ -82,13 +98,14 @@ class FilterResults:
         self._classes: dict[Hashable, ClassResults] = {}
         self._requirements: dict[Hashable, ClassResults] = {}
         self._weighers: dict[Hashable, CompiledWeigher | None] = {}
-        self.hosts = ClassResults(fleet, lambda host_class: True)
+        self.hosts = _hosts(fleet)
         """Which classes are of hosts."""
         self._rows: dict[Hashable, RowCache] = {}
         self._multipliers: dict[str, dict[tuple[int, ...], float]] = {}
 
     def clear(self) -> None:
-        """Forget everything: the columns moved, or aggregates changed."""
+        """Forget everything: the columns moved, aggregates changed, or classes were numbered anew."""
+        self.hosts = _hosts(self.fleet)
         self._classes.clear()
         self._requirements.clear()
         self._weighers.clear()

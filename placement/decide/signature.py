@@ -7,7 +7,7 @@ Equal signatures share one ranking. Nothing here depends on instance uuids, on t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from ..types.errors import InvalidValue
 from ..types.host_classes import STATIC_FIELDS, HostClass
 from ..types.request import Request
 from ..weighers.base import Weigher
-from .compiled_filter import ClassResults, FilterResults, tree_results
+from .compiled_filter import AllOf, ClassResults, FilterResults, tree_results
 from .compiled_weigher import CompiledWeigher, RowValues
 
 CELL: Final = "cell"
@@ -78,7 +78,7 @@ class Signature:
         estimate = (flavor.root_gb + flavor.ephemeral_gb) * 1024
         disk_mb = estimate if candidates_given else flavor.local_disk_mb(is_bfv=request.spec.is_bfv)
         self.shape = fleet.shape(self.resources, flavor.vcpus, flavor.memory_mb, disk_mb)
-        self.class_judges: list[tuple[int, ClassResults]] = []
+        self.class_judges: list[tuple[int, ClassResults | AllOf]] = []
         """(stage, results by class), in the order of the stages."""
         self.row_judges: list[tuple[Stage, RowCache]] = []
         self.row_values: list[RowValues] = []
@@ -90,7 +90,6 @@ class Signature:
         """(column, low, high, stage) of the column-form filters."""
         self._group_stage = {"affinity": 0, "anti-affinity": 0}
         self.complex = not candidates_given and requirements.complex(fleet)
-        self.trees = TreeQuery(fleet, requirements.query)
         if not candidates_given:
             self._compile_candidates()
         self.last_candidate_stage = len(self.stages) - 1
@@ -143,17 +142,27 @@ class Signature:
             index=index,
         )
 
-    def resized(self, request: Request, resources: dict[int, int], shape: int) -> Signature:
-        """The signature of a request that differs from this one's in the size of its flavor alone, with a ranking of
-        its own. ``resources``: amounts by resource class, of the classes of this one in their order."""
+    def like(
+        self,
+        request: Request,
+        resources: dict[int, int],
+        shape: int,
+        needs: list[tuple[int, int, int, bool]],
+        class_judges: Sequence[tuple[int, ClassResults | AllOf]],
+        class_stage: NDArray[np.uint8],
+        ranking: Ranking,
+    ) -> Signature:
+        """The signature of a request that differs from this one's in amounts and in the host classes that pass alone.
+        ``resources``, ``needs``: amounts of the resource classes of this one in their order; ``class_stage``: by class,
+        what ``class_judges`` say together; ``ranking``: made for both."""
         other = Signature.__new__(Signature)
         other.__dict__.update(self.__dict__)
-        other.__dict__.pop("requirements", None)
+        for name in ("requirements", "trees"):
+            other.__dict__.pop(name, None)
         other.request, other.resources, other.shape = request, resources, shape
-        amounts = resources.values()
-        other.needs = [(index, n, stage, u) for (index, _, stage, u), n in zip(self.needs, amounts, strict=True)]
+        other.needs, other.class_judges, other._class_stage = needs, list(class_judges), class_stage
         other.owner = other
-        other._ranking = self.ranking.resized(other.needs)
+        other._ranking = ranking
         return other
 
     @functools.cached_property
@@ -166,6 +175,11 @@ class Signature:
         """What the request demands of providers."""
         given = self.candidates_given
         return placement_requirements(self.fleet, self.policy, self.request, candidates_given=given)
+
+    @functools.cached_property
+    def trees(self) -> TreeQuery:
+        """The allocation candidates of the request."""
+        return TreeQuery(self.fleet, self.requirements.query)
 
     @property
     def ranking(self) -> Ranking:

@@ -14,12 +14,13 @@ from ..policy.policy import Policy
 from ..request.checks import check_spec
 from ..request.host_selection import names_targets
 from ..request.placement_requirements import placement_requirements
+from ..request.preparation import Preparation
 from ..types.request import Request, RequestSpec
 from ..weighers import BUILTIN_WEIGHERS
 from ..weighers.base import Weigher
 from .compiled_filter import FilterResults
+from .shape_table import ShapeTable
 from .signature import Signature
-from .sizes import Sizes
 
 SIGNATURES: Final = 4096
 """Compiled signatures kept at most; the least recently used go first."""
@@ -47,25 +48,6 @@ class _Known:
     last_used: int
 
 
-class Numbered:
-    """Signatures that the batch kernel can decide, by number; and the numbers of the specs that have them."""
-
-    def __init__(self) -> None:
-        self.signatures: list[Signature] = []
-        self.specs: dict[RequestSpec, Any] = {}
-        """Spec -> number, or project -> number where projects tell requests apart."""
-        self._numbers: dict[int, int] = {}
-
-    def number(self, signature: Signature) -> int:
-        """The number of a signature's owner, a new one if it has none."""
-        owner = signature.owner
-        number = self._numbers.get(id(owner))
-        if number is None:
-            number = self._numbers[id(owner)] = len(self.signatures)
-            self.signatures.append(owner)
-        return number
-
-
 class Compiled:
     """Signatures and filter results of one fleet under one policy; shared by an engine and its forks."""
 
@@ -79,10 +61,7 @@ class Compiled:
         self._uses = 0
         self._spec_bytes = 0
         self._bytes = 0
-        self.sizes = Sizes(fleet, policy)
         self.index = HostIndex(fleet.kernel)
-        self.batch = Numbered()
-        """What ``place_many`` has numbered; replaced when anything compiled is dropped."""
         self.epoch = (-1, -1)
         self.classes = -1
         names = {judge.name for judge in policy.filters}
@@ -92,6 +71,10 @@ class Compiled:
         self.custom = [rule for rule in rules if type(rule) not in builtin and not _spec_only(type(rule))]
         """Filters and weighers whose keys may tell apart requests of one spec."""
         self.reads_project = options.limit_tenants_to_placement_aggregate or "AggregateMultiTenancyIsolation" in names
+        self._prepare = Preparation(fleet, policy)
+        self._by_parts = not (self.custom or self.reads_project or options.enable_isolated_aggregate_filtering)
+        self.shapes = self._new_shapes()
+        """Shapes by number, as ``place_many`` has them; replaced when anything compiled is dropped."""
 
     def signature(self, request: Request, *, candidates_given: bool) -> Signature:
         """The compiled signature of a request. O(1) for a spec that was seen before."""
@@ -105,7 +88,11 @@ class Compiled:
             return known.signature
         # A rule that may read the whole request has its answers made for this one alone.
         shareable = all(part is not request for part in read)
-        signature = self._compile(request, candidates_given, shareable)
+        found = None
+        if self._by_parts and not candidates_given:
+            self.shapes.refresh()
+            found = self.shapes.find(request)
+        signature = found or self._compile(request, candidates_given=candidates_given, shareable=shareable)
         # Compiling may have met a resource class or an aggregate for the first time.
         self.epoch = (self.fleet.store.capacity, self.fleet.static_epoch)
         if shareable:
@@ -138,12 +125,29 @@ class Compiled:
         self.by_spec.clear()
         self._spec_bytes = 0
 
-    def numbered(self) -> Numbered:
-        """What ``place_many`` may go on with."""
+    def numbered(self) -> ShapeTable:
+        """The shapes that ``place_many`` may go on with."""
         self._keep_up()
-        if len(self.batch.specs) > SIGNATURES or len(self.batch.signatures) > SIGNATURES:
-            self.batch = Numbered()
-        return self.batch
+        self.shapes.refresh()
+        return self.shapes
+
+    def shapes_apart(self) -> ShapeTable:
+        """A table for one use, whose shapes stay whatever is dropped."""
+        return ShapeTable(self.fleet, self.policy, self.filter_results)
+
+    def _new_shapes(self) -> ShapeTable:
+        if not self._by_parts:
+            return self.shapes_apart()
+        return ShapeTable(
+            self.fleet, self.policy, self.filter_results, prepare=self._prepare, compile=self._compile_part
+        )
+
+    def _drop_shapes(self) -> None:
+        self.shapes.dropped = True
+        self.shapes = self._new_shapes()
+
+    def _compile_part(self, request: Request) -> Signature:
+        return self._compile(request, candidates_given=False, shareable=True)
 
     def _keep_up(self) -> None:
         """Drop what does not hold any more, and judge host classes that are new."""
@@ -151,11 +155,12 @@ class Compiled:
         if epoch != self.epoch:
             self.forget()
             self.epoch = epoch
+        elif self.shapes.full:
+            self._drop_shapes()
         if len(self.fleet.classes) != self.classes:
             self.classes = len(self.fleet.classes)
             self._clear_specs()
-            self.sizes.clear()
-            self.batch = Numbered()
+            self._drop_shapes()
             owners = list(self.by_content.values())
             self.by_content.clear()
             for owner in owners:
@@ -163,14 +168,7 @@ class Compiled:
                 if self.by_content.setdefault(owner.content, owner) is not owner:
                     self._bytes -= owner.own_bytes
 
-    def _compile(self, request: Request, candidates_given: bool, shareable: bool) -> Signature:
-        # What a family knows of a request is its spec alone.
-        in_family = not (candidates_given or self.custom or self.reads_project)
-        if in_family:
-            known = self.sizes.find(request)
-            if known is not None:
-                known.owner.last_used = self._uses
-                return known
+    def _compile(self, request: Request, *, candidates_given: bool, shareable: bool) -> Signature:
         check_spec(request.spec)
         requirements = placement_requirements(self.fleet, self.policy, request, candidates_given=candidates_given)
         signature = Signature(
@@ -191,8 +189,6 @@ class Compiled:
             self._make_room(signature.own_bytes)
         (owner or signature).last_used = self._uses
         self.by_content[content] = owner or signature
-        if in_family:
-            self.sizes.add(request, signature)
         return signature
 
     def _make_room(self, extra: int) -> None:
@@ -201,8 +197,7 @@ class Compiled:
         self._bytes += extra
         if self._bytes <= most and len(self.by_content) < SIGNATURES:
             return
-        self.sizes.clear()
-        self.batch = Numbered()
+        self._drop_shapes()
         gone: set[int] = set()
         for content, owner in sorted(self.by_content.items(), key=lambda item: item[1].last_used):
             if self._bytes <= _KEPT * most and len(self.by_content) < _KEPT * SIGNATURES:
@@ -220,15 +215,14 @@ class Compiled:
         self.filter_results.clear()
         self.by_content.clear()
         self._clear_specs()
-        self.sizes.clear()
-        self.batch = Numbered()
+        self._drop_shapes()
         self._bytes = 0
         self.index = HostIndex(self.fleet.kernel, held_room=HELD_BYTES_PER_HOST * self.fleet.store.capacity)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all rankings, and of the index that they search."""
-        return self._bytes + self.index.nbytes
+        return self._bytes + self.index.nbytes + self.shapes.nbytes
 
 
 def _spec_only(kind: type[Filter | Weigher]) -> bool:

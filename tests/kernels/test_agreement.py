@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from hostler.ext import batch_py, constants, fleet_py, ranking_py
+from hostler.ext import batch_py, constants, fleet_py, ranking_py, shapes_py
 
 from .world import (
     BLOCKS,
@@ -45,7 +45,7 @@ from .world import (
 if os.environ.get("HOSTLER_PURE", "") not in ("", "0"):
     pytest.skip("there is no kernel to compare", allow_module_level=True)
 
-from hostler.ext import _batch, _fleet, _ranking
+from hostler.ext import _batch, _fleet, _ranking, _shapes
 
 pytestmark = pytest.mark.property
 
@@ -56,13 +56,21 @@ figures = st.sampled_from(SPIKES) | st.floats(-1e5, 1e5)
 memories = st.sampled_from([0.0, 512.0, 0.3])
 
 
+RequestShape: TypeAlias = tuple[int, int, list[int] | None]
+"""A ranking, the shape of the consumer, and the amounts that are needed; None: those of the ranking."""
+
+
 class Side:
     """One implementation: its columns, its own copy of the arrays, its rankings."""
 
-    def __init__(self, fleet: ModuleType, ranking: ModuleType, batch: ModuleType, arrays: Arrays) -> None:
-        self.ranking, self.batch = ranking, batch
+    def __init__(
+        self, fleet: ModuleType, ranking: ModuleType, batch: ModuleType, shapes: ModuleType, arrays: Arrays
+    ) -> None:
+        self.ranking, self.batch, self.shapes = ranking, batch, shapes
         self.columns = fleet.Columns()
         self.rankings: list[Any] = []
+        self.table = shapes.Shapes(self.columns)
+        self.sizes: dict[tuple[int, ...], int] = {}
         self.attach(arrays)
         self.index = ranking.HostIndex(self.columns)
 
@@ -75,16 +83,33 @@ class Side:
         index = self.index if number % 3 else None
         return self.ranking.Ranking(self.columns, index=index, **signature.arguments)
 
+    def number(self, ranking: int, guest: int, amounts: list[int] | None) -> int:
+        """A request shape, in a table that is made anew when a ranking was."""
+        if [id(each) for each in self.table.rankings] != [id(each) for each in self.rankings]:
+            self.table, self.sizes = self.shapes.Shapes(self.columns), {}
+            for each in self.rankings:
+                self.table.add_ranking(each)
+        key = (guest, *(amounts or ()))
+        if key not in self.sizes:
+            self.sizes[key] = self.table.add_size(guest, amounts)
+        return int(self.table.number(ranking, self.sizes[key]))
+
     def place(
-        self, which: Any, shapes: Any, uuids: Any, groups: Any, building: bool, seed: int, width: int
+        self,
+        guests: list[RequestShape],
+        uuids: Any,
+        groups: Any,
+        building: bool,
+        seed: int,
+        width: int,
     ) -> tuple[Any, ...]:
-        n = len(which)
+        n, which = len(guests), int32([self.number(*guest) for guest in guests])
         rows, ids, scores = np.full(n, 9, np.int32), np.full(n, 9, np.int32), np.full(n, 9.0)
         counts = np.full((n, width), 9, np.int64)
         owners = np.arange(n, dtype=np.int32)
-        guests = (which, shapes, uuids, owners, owners, groups)
+        columns = (which, uuids, owners, owners, groups)
         done = self.batch.place(
-            self.columns, self.rankings, *guests, building, seed, seed % 97, rows, ids, scores, counts
+            self.columns, self.table, *columns, building, seed, seed % 97, rows, ids, scores, counts
         )
         return done, rows, ids, scores, counts
 
@@ -113,8 +138,8 @@ class Agreement(RuleBasedStateMachine):
         self.capacity = round_up(self.rows)
         arrays = empty_arrays(self.capacity)
         self.maker.fill(arrays, np.arange(self.rows, dtype=np.int32), self.classes)
-        modules = (_fleet, _ranking, _batch), (fleet_py, ranking_py, batch_py)
-        self.sides = [Side(*three, arrays) for three in modules]
+        modules = (_fleet, _ranking, _batch, _shapes), (fleet_py, ranking_py, batch_py, shapes_py)
+        self.sides = [Side(*four, arrays) for four in modules]
         for side in self.sides:
             side.columns.set_rows(self.rows)
             side.index.held_room = (seed % 3) << 16
@@ -365,6 +390,27 @@ class Agreement(RuleBasedStateMachine):
         live = self.live() or [0]
         self.both(lambda side: side.columns.rename_consumer(live[which % len(live)], 7, self.uuids))
 
+    def request_shape(self, pick: int, guest: int) -> RequestShape:
+        """A ranking, a consumer's shape, and the amounts that are needed: the ranking's own, or others where it can."""
+        index = pick % len(self.signatures)
+        ranking = self.sides[1].rankings[index]
+        variant = pick // len(self.signatures) % 4
+        amounts = [1 + (need.amount + variant) % 5 for need in ranking.needs] if variant and ranking.searches else None
+        return index, guest % self.shapes, amounts
+
+    @rule(pick=numbers, seed=seeds, guest=numbers)
+    def judge_otherwise(self, pick: int, seed: int, guest: int) -> None:
+        """A ranking that differs in the verdicts by class alone answers as one that is made so."""
+        index, random = pick % len(self.signatures), np.random.default_rng(seed)
+        stages = random.choice(np.array([0, 0, 1, 3, 255], np.uint8), len(self.signatures[index].class_stage))
+        group = guest % (self.groups + 1) - 1
+
+        def look(side: Side) -> Any:
+            made = side.rankings[index].judging(stages)
+            return None if made is None else (made.best(group, 3, seed), made.counts(group), made.stages().tolist())
+
+        self.both(look)
+
     @rule(
         guests=st.lists(st.tuples(numbers, numbers, numbers), max_size=8),
         repeated=st.integers(0, 3),
@@ -373,14 +419,13 @@ class Agreement(RuleBasedStateMachine):
         width=st.sampled_from([0, 6, 256]),
     )
     def place(self, guests: list[tuple[int, int, int]], repeated: int, building: bool, seed: int, width: int) -> None:
-        which = int32([guest[0] % len(self.signatures) for guest in guests])
-        shapes = int32([guest[1] % self.shapes for guest in guests])
+        shapes = [self.request_shape(guest[0], guest[1]) for guest in guests]
         groups = int32([guest[2] % (self.groups + 1) - 1 for guest in guests])
         uuids = words(self.uuids + 1, len(guests))
         if repeated == 0 and len(guests) > 2:
             uuids[-1] = uuids[0]
         self.uuids += len(guests)
-        self.both(lambda side: side.place(which, shapes, uuids, groups, building, seed, width))
+        self.both(lambda side: side.place(shapes, uuids, groups, building, seed, width))
 
     @rule(seed=seeds, count=st.integers(0, 8), twice=st.integers(0, 3))
     def release(self, seed: int, count: int, twice: int) -> None:

@@ -12,6 +12,7 @@ from hostler.ext.batch import find, place, release
 from hostler.ext.constants import SOURCE_CLASS, SOURCE_COLUMN, SOURCE_PACKING, SOURCE_ROW
 from hostler.ext.fleet import Columns
 from hostler.ext.ranking import Ranking
+from hostler.ext.shapes import Shapes
 
 from .world import Arrays, Maker, empty_arrays, int32, plain, wider, words
 
@@ -38,17 +39,30 @@ class Scene:
     def make(self, **arguments: Any) -> Ranking:
         return Ranking(self.columns, **({"class_stage": np.zeros(2, np.uint8)} | arguments))
 
-    def place(self, rankings: list[Ranking] | None = None, **changes: Any) -> int:
-        guests: dict[str, Any] = {name: np.zeros(2, np.int32) for name in ("which", "shapes", "projects", "users")}
+    def table(self, rankings: list[Ranking], guest: int = 0) -> Shapes:
+        """A request shape for each ranking."""
+        made = Shapes(self.columns)
+        size = made.add_size(guest)
+        for ranking in rankings:
+            made.number(made.add_ranking(ranking), size)
+        return made
+
+    def place(self, shapes: Shapes | None = None, **changes: Any) -> int:
+        guests: dict[str, Any] = {name: np.zeros(2, np.int32) for name in ("which", "projects", "users")}
         guests |= {"uuids": words(1, 2), "groups": int32([-1, -1]), "building": True, "seed": 1, "sequence": 1}
         guests |= {"out_row": int32([9, 9]), "out_consumer": int32([9, 9]), "out_score": np.zeros(2)}
         guests |= {"out_counts": np.zeros((2, 4), np.int64)}
-        return place(self.columns, [self.ranking] if rankings is None else rankings, **(guests | changes))
+        return place(self.columns, self.table([self.ranking]) if shapes is None else shapes, **(guests | changes))
 
     def state(self) -> Any:
         columns = self.columns
         groups, shape = [columns.group(0), columns.group(1)], columns.shape(0)
         return plain([self.arrays, columns.rows, columns.version, columns.consumer_arrays(), groups, shape])
+
+
+def number_with_amounts(scene: Scene, amounts: list[int]) -> int:
+    table = scene.table([scene.ranking])
+    return table.number(0, table.add_size(0, amounts))
 
 
 def without_ratios() -> Scene:
@@ -155,11 +169,18 @@ RANKING: dict[str, tuple[type[Exception], Callable[[Scene], object]]] = {
 }
 
 BATCH: dict[str, tuple[type[Exception], Callable[[Scene], object]]] = {
-    "a guest by an unknown ranking": (IndexError, lambda s: s.place(which=int32([0, 1]))),
-    "a guest by a negative ranking": (IndexError, lambda s: s.place(which=int32([0, -1]))),
-    "a guest of an unknown shape": (IndexError, lambda s: s.place(shapes=int32([0, 1]))),
+    "a request of an unknown shape": (IndexError, lambda s: s.place(which=int32([0, 1]))),
+    "a request of a negative shape": (IndexError, lambda s: s.place(which=int32([0, -1]))),
+    "a guest of an unknown shape": (IndexError, lambda s: s.place(s.table([s.ranking], guest=1))),
+    "a size of too many amounts": (ValueError, lambda s: s.table([]).add_size(0, [1] * 9)),
+    "a size of other amounts than are needed": (ValueError, lambda s: number_with_amounts(s, [1])),
+    "amounts for a ranking without an index": (ValueError, lambda s: number_with_amounts(s, [])),
+    "a shape of an unknown ranking": (IndexError, lambda s: s.table([s.ranking]).number(1, 0)),
+    "a shape of an unknown size": (IndexError, lambda s: s.table([s.ranking]).number(0, 1)),
+    "the ranking of an unknown shape": (IndexError, lambda s: s.table([]).rankings_and_sizes(int32([0]))),
+    "the shapes of another fleet": (ValueError, lambda s: s.place(Scene().table([]))),
     "a guest in an unknown group": (IndexError, lambda s: s.place(groups=int32([0, 2]))),
-    "a ranking of another fleet": (ValueError, lambda s: s.place([s.ranking, Scene().ranking])),
+    "a ranking of another fleet": (ValueError, lambda s: s.table([s.ranking, Scene().ranking])),
     "too few uuids": (ValueError, lambda s: s.place(uuids=words(1, 1))),
     "uuids of one word": (ValueError, lambda s: s.place(uuids=np.zeros((2, 1), np.uint64))),
     "too few groups": (ValueError, lambda s: s.place(groups=int32([-1]))),
@@ -216,7 +237,7 @@ def test_a_stale_ranking_refuses_to_answer_and_a_batch_with_one_does_not_begin(s
         lambda: stale.score_rows(int32([0, 1])),
         lambda: stale.parts(int32([0])),
         lambda: stale.row_parts(0),
-        lambda: scene.place([scene.make(), stale], which=int32([0, 1])),
+        lambda: scene.place(scene.table([scene.make(), stale]), which=int32([0, 1])),
     ):
         with pytest.raises(RuntimeError, match="moved"):
             call()

@@ -13,6 +13,7 @@ from hostler.ext.batch import place, release
 from hostler.ext.constants import NUM_INSTANCES, SOURCE_COLUMN
 from hostler.ext.fleet import Columns
 from hostler.ext.ranking import Ranking
+from hostler.ext.shapes import Shapes
 
 from .world import Arrays, Maker, empty_arrays, int32, plain, words
 
@@ -81,11 +82,14 @@ def test_releasing_a_placed_batch_restores_the_columns(seed: int, picks: list[in
     terms = [{"source": SOURCE_COLUMN, "column": NUM_INSTANCES, "multiplier": -1.0}]
     needs = [(0, 1, 1, False)]
     ranking = Ranking(columns, class_stage=np.zeros(1, np.uint8), needs=needs, terms=terms, anti_affinity_stage=2)
+    table = Shapes(columns)
+    table.add_ranking(ranking)
+    for guest in range(known):
+        table.number(0, table.add_size(guest))
     chosen, consumers, scores = np.zeros(GUESTS, np.int32), np.zeros(GUESTS, np.int32), np.zeros(GUESTS)
     done = place(
         columns,
-        [ranking],
-        np.zeros(GUESTS, np.int32),
+        table,
         int32([pick % known for pick in picks]),
         words(0, GUESTS),
         np.zeros(GUESTS, np.int32),
