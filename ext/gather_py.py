@@ -25,7 +25,7 @@ class SpecTable:
         self.flavors, self.images, self.zones, self.families = ([dict[Any, int]() for _ in range(6)] for _ in range(4))
 
     def forget_objects(self) -> None:
-        """Look at every spec anew; nothing else is kept here."""
+        """Look at every spec again; nothing else is kept here."""
 
     def find(self, spec: Any, project: Any = "") -> int:
         """The shape of a spec, -1 if it is not known."""

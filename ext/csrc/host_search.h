@@ -33,6 +33,7 @@ typedef struct {
     const double *multipliers; /* by class, or NULL */
     double low, high, range;   /* of the decision at hand */
     double value_low, value_high; /* range of `values` over the classes that pass */
+    double slope, top, most;      /* multiplier / range; greatest raw value; most that it adds to any score */
 } hostler_weigher;
 
 typedef struct {
@@ -47,6 +48,7 @@ typedef struct {
     const int32_t *movable;        /* [class_count + 1] classes below whose rows a rule may count elsewhere */
     int32_t has_units, has_aside;
     /* what was found */
+    double slack;                  /* more than what rounding changes in a score; < 0: not known, all bounds are exact */
     int32_t wanted, found;
     int32_t *top_row;
     double *top_score;
@@ -114,8 +116,33 @@ __attribute__((unused)) static void hostler_count(hostler_query *q) { HOSTLER_SE
 /* The range of every weigher over the rows that pass; rows set aside count if `with_aside` is false. */
 __attribute__((unused)) static void hostler_measure(hostler_query *q) { HOSTLER_SEARCH(hostler_measure_all, q); }
 
+/* What the quick bounds need of every weigher. A score has at most HOSTLER_WEIGHERS terms, each rounded three times either way, and as
+ * many additions: less than 2**-45 of the terms' sizes in all. */
+static void hostler_slopes(hostler_query *q) {
+    double size = 0.0;
+    int usable = 1;
+    for (int32_t j = 0; j < q->weigher_count; j++) {
+        hostler_weigher *t = &q->weighers[j];
+        if (t->range == 0.0) {
+            continue;
+        }
+        double a = fabs(t->least_multiplier), b = fabs(t->greatest_multiplier), reach;
+        t->top = t->low + t->range;
+        t->top = t->top < t->high ? t->high : t->top;
+        reach = (t->top - t->low) / t->range;
+        size += (a > b ? a : b) * (reach > 1.0 ? reach : 1.0);
+        t->slope = t->multiplier / t->range;
+        usable = usable && isfinite(t->slope) && isfinite(reach);
+        t->most = t->greatest_multiplier * reach;
+        t->most = t->most > 0.0 ? t->most : 0.0;
+        t->most = t->least_multiplier * reach > t->most ? t->least_multiplier * reach : t->most;
+    }
+    q->slack = usable && (size == 0.0 || size > 1e-200) ? size * 0x1p-45 : -1.0;
+}
+
 /* Offer the best rows that pass and are not set aside, under the weighers' ranges. */
 __attribute__((unused)) static void hostler_best(hostler_query *q) {
+    hostler_slopes(q);
     HOSTLER_SEARCH(hostler_best_below, q, q->index->levels - 1, 0);
 }
 

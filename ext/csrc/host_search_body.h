@@ -155,13 +155,14 @@ static inline void HOSTLER_VARIANT(move)(hostler_query *q, int32_t host_class, u
     }
 }
 
-static void HOSTLER_VARIANT(hostler_count_leaf)(hostler_query *q, int64_t leaf) {
+/* Count a leaf; bit r of `undecided`: rule r does not let all its rows pass, as far as is known. */
+static void HOSTLER_VARIANT(hostler_count_leaf)(hostler_query *q, int64_t leaf, uint32_t undecided) {
     const hostler_index *x = q->index;
     const hostler_level *level = &x->level[0];
     const double *values = x->values + leaf * x->width * 16;
     uint32_t open = (1u << level->rows[leaf]) - 1;
-    for (int32_t r = 0; r < q->rule_count && open; r++) {
-        const hostler_rule *rule = &q->rules[r];
+    for (; undecided && open; undecided &= undecided - 1) {
+        const hostler_rule *rule = &q->rules[__builtin_ctz(undecided)];
         uint32_t passes = HOSTLER_VARIANT(rule_passes)(rule, values + 16 * rule->slot);
         for (uint32_t left = rule->units ? open & passes : 0; left; left &= left - 1) {
             int i = __builtin_ctz(left);
@@ -184,17 +185,47 @@ static void HOSTLER_VARIANT(hostler_count_leaf)(hostler_query *q, int64_t leaf) 
     }
 }
 
+/* Ask for what a visit of a node looks at first. */
+static inline void HOSTLER_VARIANT(fetch_node)(const hostler_query *q, int32_t l, int64_t parent) {
+    const hostler_level *level = &q->index->level[l];
+    int64_t at = parent * q->index->width * 16;
+    for (int32_t r = 0; r < q->rule_count; r++) {
+        const double *high = level->high + at + 16 * q->rules[r].slot, *low = level->low + at + 16 * q->rules[r].slot;
+        __builtin_prefetch(high);
+        __builtin_prefetch(high + 8);
+        __builtin_prefetch(low);
+        __builtin_prefetch(low + 8);
+    }
+    __builtin_prefetch(level->class_low + parent * 16);
+    __builtin_prefetch(level->class_high + parent * 16);
+}
+
+/* Ask for the values of a leaf that a search looks at. */
+static inline void HOSTLER_VARIANT(fetch_leaf)(const hostler_query *q, int64_t leaf) {
+    const double *values = q->index->values + leaf * q->index->width * 16;
+    for (int32_t r = 0; r < q->rule_count; r++) {
+        __builtin_prefetch(values + 16 * q->rules[r].slot);
+        __builtin_prefetch(values + 16 * q->rules[r].slot + 8);
+    }
+    for (int32_t j = 0; j < q->weigher_count; j++) {
+        if (q->weighers[j].kind == HOSTLER_BY_COLUMN && q->weighers[j].range != 0.0) {
+            __builtin_prefetch(values + 16 * q->weighers[j].slot);
+            __builtin_prefetch(values + 16 * q->weighers[j].slot + 8);
+        }
+    }
+}
+
 static void HOSTLER_VARIANT(hostler_count_below)(hostler_query *q, int32_t l, int64_t parent) {
     const hostler_index *x = q->index;
     const hostler_level *level = &x->level[l];
     const double *highs = level->high + parent * x->width * 16, *lows = level->low + parent * x->width * 16;
     const int32_t *low = level->class_low + parent * 16, *high = level->class_high + parent * 16;
-    uint32_t open = 0, mixed = 0;
+    uint32_t open = 0, mixed = 0, unsure[HOSTLER_RULES];
     q->visited++;
     for (int i = 0; i < 16; i++) {
         open |= (uint32_t)hostler_any(q->movable, low[i], high[i]) << i;
     }
-    for (int32_t r = 0; r < q->rule_count && open; r++) {
+    for (int32_t r = 0; r < q->rule_count && (open | mixed); r++) {
         const hostler_rule *rule = &q->rules[r];
         const double *top = highs + 16 * rule->slot, *bottom = lows + 16 * rule->slot;
         uint32_t all = 0xffff, some = 0xffff;
@@ -209,6 +240,7 @@ static void HOSTLER_VARIANT(hostler_count_below)(hostler_query *q, int32_t l, in
         if (rule->units) {
             all = 0;
         }
+        unsure[r] = ~all;
         for (uint32_t left = open & ~some; left; left &= left - 1) {
             int i = __builtin_ctz(left);
             if (low[i] == high[i]) {
@@ -220,13 +252,32 @@ static void HOSTLER_VARIANT(hostler_count_below)(hostler_query *q, int32_t l, in
         mixed |= open & some & ~all;
         open &= all;
     }
-    for (; mixed; mixed &= mixed - 1) {
-        int64_t node = parent * 16 + __builtin_ctz(mixed);
-        if (l == 0) {
-            HOSTLER_VARIANT(hostler_count_leaf)(q, node);
-        } else {
-            HOSTLER_VARIANT(hostler_count_below)(q, l - 1, node);
+    if (l > 0) {
+        for (uint32_t left = mixed; left; left &= left - 1) {
+            HOSTLER_VARIANT(fetch_node)(q, l - 1, parent * 16 + __builtin_ctz(left));
         }
+        for (; mixed; mixed &= mixed - 1) {
+            HOSTLER_VARIANT(hostler_count_below)(q, l - 1, parent * 16 + __builtin_ctz(mixed));
+        }
+        return;
+    }
+    uint32_t undecided[16];
+    for (uint32_t left = mixed; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        undecided[i] = 0;
+        for (int32_t r = 0; r < q->rule_count; r++) {
+            undecided[i] |= (unsure[r] >> i & 1) << r;
+        }
+        const double *values = x->values + (parent * 16 + i) * x->width * 16;
+        for (uint32_t rules = undecided[i]; rules; rules &= rules - 1) {
+            const double *line = values + 16 * q->rules[__builtin_ctz(rules)].slot;
+            __builtin_prefetch(line);
+            __builtin_prefetch(line + 8);
+        }
+    }
+    for (; mixed; mixed &= mixed - 1) {
+        int i = __builtin_ctz(mixed);
+        HOSTLER_VARIANT(hostler_count_leaf)(q, parent * 16 + i, undecided[i]);
     }
 }
 
@@ -362,16 +413,35 @@ static inline void HOSTLER_VARIANT(add_bounds)(const hostler_weigher *t, const d
     }
 }
 
-static inline void HOSTLER_VARIANT(score_bounds)(const hostler_query *q, const hostler_level *level, int64_t parent, double *bounds) {
+/* The same without a division, by the weigher's slope; q->slack is more than what rounding makes of the difference. */
+static inline void HOSTLER_VARIANT(add_slope)(const hostler_weigher *t, const double *low, const double *high, double *bounds) {
+    double slope = t->slope, base = t->low, top = t->top;
+    const double *side = slope >= 0.0 ? high : low;
+    for (int i = 0; i < 16; i++) {
+        double value = side[i] > top ? top : side[i];
+        value = value < base ? base : value;
+        bounds[i] += slope * (value - base);
+    }
+}
+
+/* No row below a node has a greater score than its bound; `exact`: bounds to which a score may be equal. */
+static inline void HOSTLER_VARIANT(score_bounds)(const hostler_query *q, const hostler_level *level, int64_t parent, int exact, double *bounds) {
     int64_t at = parent * q->index->width * 16;
-    memset(bounds, 0, 16 * sizeof(double));
+    for (int i = 0; i < 16; i++) {
+        bounds[i] = exact ? 0.0 : q->slack;
+    }
     for (int32_t j = 0; j < q->weigher_count; j++) {
         const hostler_weigher *t = &q->weighers[j];
         if (t->range == 0.0) {
             continue;
         }
         if (t->kind == HOSTLER_BY_COLUMN) {
-            HOSTLER_VARIANT(add_bounds)(t, level->low + at + 16 * t->slot, level->high + at + 16 * t->slot, bounds);
+            const double *lows = level->low + at + 16 * t->slot, *highs = level->high + at + 16 * t->slot;
+            if (exact || t->multipliers) {
+                HOSTLER_VARIANT(add_bounds)(t, lows, highs, bounds);
+            } else {
+                HOSTLER_VARIANT(add_slope)(t, lows, highs, bounds);
+            }
             continue;
         }
         double low[16], high[16];
@@ -385,6 +455,37 @@ static inline void HOSTLER_VARIANT(score_bounds)(const hostler_query *q, const h
         }
         HOSTLER_VARIANT(add_bounds)(t, low, high, bounds);
     }
+}
+
+/* Which of the rows `bits` of a leaf may be offered: those whose score may reach the least that was kept. */
+static inline uint32_t HOSTLER_VARIANT(leaf_worth)(const hostler_query *q, int64_t leaf, uint32_t bits) {
+    double scores[16];
+    const hostler_index *x = q->index;
+    if (q->found < q->wanted || q->slack < 0.0) {
+        return bits;
+    }
+    for (int i = 0; i < 16; i++) {
+        scores[i] = q->slack;
+    }
+    for (int32_t j = 0; j < q->weigher_count; j++) {
+        const hostler_weigher *t = &q->weighers[j];
+        if (t->range == 0.0) {
+            continue;
+        }
+        if (t->kind != HOSTLER_BY_COLUMN || t->multipliers) {
+            for (int i = 0; i < 16; i++) {
+                scores[i] += t->most;
+            }
+            continue;
+        }
+        double floor = t->has_minval ? t->minval : -INFINITY, slope = t->slope, base = t->low;
+        const double *values = x->values + (leaf * x->width + t->slot) * 16;
+        for (int i = 0; i < 16; i++) {
+            double value = values[i] < floor ? floor : values[i];
+            scores[i] += slope * (value - base);
+        }
+    }
+    return bits & HOSTLER_VARIANT(at_least)(scores, q->top_score[q->wanted - 1]);
 }
 
 static inline void HOSTLER_VARIANT(leaf_scores)(const hostler_query *q, int64_t leaf, double *scores) {
@@ -435,7 +536,8 @@ static void HOSTLER_VARIANT(hostler_best_below)(hostler_query *q, int32_t l, int
     if (live == 0) {
         return;
     }
-    HOSTLER_VARIANT(score_bounds)(q, level, parent, bounds);
+    int exact = q->slack < 0.0;
+    HOSTLER_VARIANT(score_bounds)(q, level, parent, exact, bounds);
     while (live) {
         int best = __builtin_ctz(live);
         for (uint32_t left = live & (live - 1); left; left &= left - 1) {
@@ -444,8 +546,17 @@ static void HOSTLER_VARIANT(hostler_best_below)(hostler_query *q, int32_t l, int
                 best = i;
             }
         }
+        if (!exact && q->found == q->wanted && bounds[best] - 2.0 * q->slack <= q->top_score[q->wanted - 1]) {
+            if (bounds[best] < q->top_score[q->wanted - 1]) {
+                return;
+            }
+            /* So close that rounding decides, or which row comes first. */
+            HOSTLER_VARIANT(score_bounds)(q, level, parent, 1, bounds);
+            exact = 1;
+            continue;
+        }
         live &= ~(1u << best);
-        if (HOSTLER_VARIANT(hopeless)(q, bounds[best], first[best])) {
+        if (exact && HOSTLER_VARIANT(hopeless)(q, bounds[best], first[best])) {
             /* The others have no greater bound, and of equal ones no smaller row. */
             return;
         }
@@ -454,8 +565,10 @@ static void HOSTLER_VARIANT(hostler_best_below)(hostler_query *q, int32_t l, int
             HOSTLER_VARIANT(hostler_best_below)(q, l - 1, node);
             continue;
         }
+        HOSTLER_VARIANT(fetch_leaf)(q, node);
         q->visited++;
         uint32_t bits = HOSTLER_VARIANT(not_aside)(q, node, HOSTLER_VARIANT(leaf_passes)(q, node));
+        bits = bits ? HOSTLER_VARIANT(leaf_worth)(q, node, bits) : 0;
         if (bits == 0) {
             continue;
         }

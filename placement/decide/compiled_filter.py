@@ -104,7 +104,7 @@ class FilterResults:
         self._multipliers: dict[str, dict[tuple[int, ...], float]] = {}
 
     def clear(self) -> None:
-        """Forget everything: the columns moved, aggregates changed, or classes were numbered anew."""
+        """Forget everything: the columns moved, aggregates changed, or classes have other numbers."""
         self.hosts = _hosts(self.fleet)
         self._classes.clear()
         self._requirements.clear()

@@ -35,14 +35,15 @@ from .spec_parts import (
     put_together,
     reads_size,
     starts_with,
+    what_is_read,
 )
 
 PARTS: Final = 16_384
-"""Flavors, images and zones kept at most; beyond that the table is made anew."""
+"""Flavors, images and zones kept at most; beyond that a new table is made."""
 RANKINGS: Final = 4_096
 """Rankings kept at most, likewise; and signatures that ``find`` makes of them, of which the oldest go first."""
 SHAPES: Final = 131_072
-"""Shapes kept at most; beyond that they are numbered anew."""
+"""Shapes kept at most; beyond that they get new numbers."""
 _IN_PARTS: Final = ("flavor", "image", "availability_zone", "is_bfv", "prepare")
 OTHERS: Final = tuple(each.name for each in fields(RequestSpec) if each.name not in _IN_PARTS)
 """Fields of a spec that must be empty for its parts to say all."""
@@ -96,6 +97,7 @@ class ShapeTable:
         self._kinds: dict[Hashable, int] = {}
         self._kind: list[_Kind] = []
         self._images: list[Part] = []
+        self._read_of_images: dict[Hashable, int] = {}
         self._zones: dict[tuple[int, str | None], int] = {}
         self._zone: list[Part] = []
         self._sizes: dict[Hashable, int] = {}
@@ -112,11 +114,11 @@ class ShapeTable:
 
     @property
     def full(self) -> bool:
-        """True if the table is to be made anew."""
+        """True if a new table is to be made."""
         return self._parts > PARTS or len(self.specs.specs) > RANKINGS or len(self.stage_names) > RANKINGS
 
     def refresh(self) -> None:
-        """Look for zones anew if hosts have come or gone; number shapes anew if there are too many. O(1)."""
+        """Forget zones if hosts have come or gone, and the numbers of shapes if there are too many. O(1)."""
         fleet = self.fleet
         epochs = (fleet.static_epoch, fleet.topology_epoch, len(fleet.classes), fleet.rows)
         if epochs != self._epochs:
@@ -252,12 +254,29 @@ class ShapeTable:
         return size
 
     def _add_image(self, way: int, image: Image | None) -> int:
-        names = () if image is None else image.properties
-        part = None if starts_with(names, READ_WITH_SIZE) else self._part(way, None, image, None)
-        if part is None:
+        """Number of the image's part; images of which the rules read the same have one."""
+        if starts_with(() if image is None else image.properties, READ_WITH_SIZE):
             return -1
-        self._images.append(part)
-        return len(self._images) - 1
+        prepared = self._prepared(way, None, image, None)
+        if prepared is None:
+            return -1
+        read: Hashable = None
+        try:
+            read = (way, *what_is_read(self.fleet, self.policy, prepared))
+            known = self._read_of_images.get(read)
+        except TypeError:
+            # A rule reads something that has no hash.
+            known, read = None, None
+        if known is not None:
+            return known
+        part = self._part(way, None, image, None)
+        number = -1
+        if part is not None:
+            number = len(self._images)
+            self._images.append(part)
+        if read is not None and not self.dropped:
+            self._read_of_images[read] = number
+        return number
 
     def _add_zone(self, way: int, zone: str | None) -> int:
         prepared = self._prepared(way, None, None, zone)
@@ -338,7 +357,7 @@ class ShapeTable:
     def _template_of(
         self, way: int, kind: _Kind, parts: tuple[Part, Part, Part], spec: RequestSpec
     ) -> Signature | None:
-        """A signature that differs from that of ``spec``, of these parts, in amounts and in verdicts by class alone."""
+        """A signature that differs from that of ``spec``, of these parts, in amounts and results by class alone."""
         layout = _layout(way, kind, parts)
         template = self._templates.get(layout)
         if template is None:

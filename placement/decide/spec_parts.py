@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..filters.base import Filter
+from ..fleet.fleet import Fleet
 from ..policy.policy import Policy
 from ..request.placement_query import RequestGroup
-from ..request.placement_requirements import PlacementRequirements
+from ..request.placement_requirements import PlacementRequirements, placement_requirements
 from ..types.request import Flavor, Request
 from ..weighers.base import Weigher
 from .compiled_filter import ClassResults
@@ -109,6 +110,19 @@ def reads_size(policy: Policy, request: Request) -> bool:
     other = replace(flavor, name=f"{flavor.name} and more", vcpus=flavor.vcpus + 1, memory_mb=flavor.memory_mb + 1)
     probe = request.with_changes(spec=replace(request.spec, flavor=other))
     return any(forms(rule, request) != forms(rule, probe) for rule in rules_of(policy))
+
+
+def what_is_read(fleet: Fleet, policy: Policy, request: Request) -> tuple[Hashable, ...]:
+    """All that filters, weighers and Placement's side read of a prepared request; requests of which this is equal are
+    compiled to equal signatures, but for the numbers of their stages and amounts."""
+    requirements = placement_requirements(fleet, policy, request, candidates_given=False)
+    said = []
+    for rule in rules_of(policy):
+        read = forms(rule, request)
+        if rule.key(request) is request:
+            raise TypeError(f"{rule!r} reads the whole request")
+        said.append(read)
+    return (requirements, *said)
 
 
 def amounts(flavor: Flavor, is_bfv: bool) -> tuple[tuple[str, int], ...]:
