@@ -17,8 +17,8 @@ def place(Columns columns not None, Shapes shapes not None, int32_t[::1] which, 
     """Place guest i, of request shape ``which[i]``, one after the other, each seeing the claims before it.
 
     Guest i draws from word ``sequence + i`` of ``seed`` (draws.py). ``out_row[i]`` is the host, -1 if none passed. ``out_counts[i]``
-    gets the rows by first refusing stage, as many stages as it is wide. Returns how many guests were dealt with: fewer than all if the
-    uuid of the next one exists already.
+    gets the rows by first refusing stage, as many stages as it is wide. Returns how many guests were processed: fewer than
+    all if the uuid of the next one already exists.
     """
     cdef Py_ssize_t i, n = which.shape[0]
     cdef Py_ssize_t width = out_counts.shape[1], k

@@ -1,4 +1,5 @@
-"""Reads a batch of request objects into columns, as fast as attributes can be read. It knows their attribute names, nothing else."""
+"""Reads a batch of request objects into columns, as fast as attributes can be read. It depends only on the names of
+their attributes."""
 
 from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject_IsTrue
@@ -90,7 +91,7 @@ cdef class SpecTable:
                 self.seen[i].spec = NULL
 
     def forget_objects(self):
-        """Look at every spec anew, after an entry was removed from a dict."""
+        """Forget the numbers of all spec objects, after an entry was removed from a dict."""
         self.let_go()
 
     def find(self, spec, project=""):

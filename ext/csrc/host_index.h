@@ -354,7 +354,7 @@ static int hostler_count_class(hostler_index *x, int32_t host_class, int32_t by)
     return 0;
 }
 
-/* Lay all rows anew. O(rows log rows). Returns -1 if memory is short: the index is then empty, and to be built. */
+/* Build the index of all rows again. O(rows log rows). Returns -1 if memory is short: the index is then empty, and must be built again. */
 static int hostler_index_build(hostler_index *x, const hostler_fleet *f) {
     int64_t n = f->rows, leaves = (n + HOSTLER_LEAF - 1) / HOSTLER_LEAF, room = leaves + leaves / 8 + 16;
     int32_t keys = 0, slot_of_key[8];
