@@ -77,7 +77,7 @@ def _tenants(request: Request, aggregates: Collection[Aggregate], options: Optio
         if key.startswith("filter_tenant_id") and value == request.project_id
     )
     if not own and group.placement_aggregate_required_for_tenants:
-        raise NoValidHost("no aggregate is the project's")
+        raise NoValidHost(f"no aggregate is for project {request.project_id}")
     return (own,) if own else ()
 
 
@@ -120,4 +120,4 @@ def _check_target(request: Request, found: Callable[[str | None, str | None, str
     host = spec.force_hosts[0] if spec.force_hosts else host
     node = spec.force_nodes[0] if spec.force_nodes else node
     if (host or node) and not found(host, node, cell):
-        raise NoValidHost(f"no such host: {host} {node}")
+        raise NoValidHost(f"no such host: host {host}, node {node}")
