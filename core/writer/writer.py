@@ -112,12 +112,9 @@ class Writer(Generic[Command, Result]):
         if under_way is not None:
             under_way.end()
         found.set_apart += replay.set_apart
-        self.broken = found.not_writable
-        if self.broken is not None:
-            log.error("the journal cannot be written, commands are refused: %s", self.broken)
-        self.sequence, self._snapshot_at = found.last, found.snapshot
-        self.snapshots.sequence = found.snapshot
-        for text in found.damage:
+        self.sequence, self.broken = found.last, found.not_writable
+        self._snapshot_at = self.snapshots.sequence = found.snapshot
+        for text in [*found.damage, *([f"no commands are taken: {self.broken}"] if self.broken else [])]:
             log.error("recovery: %s", text)
         return found
 
