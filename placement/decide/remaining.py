@@ -7,6 +7,7 @@ weighers whose normaliser has moved. ``Scan`` weighs where this does not apply.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 import numpy as np
@@ -156,11 +157,11 @@ def _between(weights: NDArray[np.float64], weight: float, without: int) -> tuple
     """Where a weight belongs in falling ``weights`` of which the one at ``without`` is left out: before the equal ones,
     and behind them. O(log weights)."""
     found = []
-    for is_before in (lambda other: other > weight, lambda other: other >= weight):
+    for is_before in (operator.gt, operator.ge):
         low, high = 0, len(weights) - 1
         while low < high:
             middle = (low + high) // 2
-            if is_before(weights[middle + (middle >= without)]):
+            if is_before(weights[middle + (middle >= without)], weight):
                 low = middle + 1
             else:
                 high = middle
