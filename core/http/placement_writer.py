@@ -30,8 +30,8 @@ class ServiceWriter:
 
 
 def _project_of(sender: Identity) -> str | None:
-    """The project in whose limits and pools a sender claims; None for services and admins, and where nobody says who
-    they are."""
+    """The project in whose limits and pools a sender claims; None for services and admins, and where the sender is
+    unknown."""
     if sender.user is None or not ABOVE_TENANTS.isdisjoint(sender.roles):
         return None
     return sender.project or ""

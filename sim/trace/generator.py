@@ -214,7 +214,7 @@ class Made:
         return self._stand(parts)
 
     def _stand(self, parts: Sequence[Workload]) -> Workload:
-        """Guests that stand at the beginning, their batches and groups numbered anew."""
+        """Guests that stand at the beginning, with new numbers of their batches and groups."""
         columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
         count = len(columns["arrival_s"])
         if not count:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from hostler.placement.filters.base import Filter
 from hostler.placement.policy.policy import Policy
 from hostler.placement.types.errors import HostlerError, MetricNotFound, NoValidHost
 from hostler.placement.types.request import Request, RequestSpec, ServerGroup
@@ -199,13 +200,17 @@ class Oracle:
             if skipped or not_now or (request.is_rebuild and judge.name not in ON_REBUILD):
                 self.removed[judge.name] = 0
             else:
-                hosts = self._keep(judge.name, hosts, partial(self._passes, judge.name, request))
+                hosts = self._keep(judge.name, hosts, partial(self._passes, judge, request))
         if index > 0:  # decisions tell what the stages removed for the first instance
             self.removed, self.stages = removed_before, stages_before
         return hosts
 
-    def _passes(self, name: str, request: Request, node: Node) -> bool:
-        return FILTERS[name](node, request, self.policy.options)
+    def _passes(self, judge: Filter, request: Request, node: Node) -> bool:
+        """Nova's filters as stated in ``rules``; a filter of one's own is stated by its host form."""
+        stated = FILTERS.get(judge.name)
+        if stated is not None:
+            return stated(node, request, self.policy.options)
+        return judge.host_passes(node, request)
 
     def _choose(self, weighed: Weighed, words: Iterator[int]) -> Weighed:
         """Shuffle the equal best if asked, and put one of the first ``host_subset_size`` first; that is drawn first."""

@@ -175,6 +175,7 @@ async def test_wrong_parameters_are_an_error_of_the_caller_for_every_method(meth
         "drift",
         "moves",
         "aggregates",
+        "backends",
     ):
         wrong = [params for params in wrong if params not in ([{}], [{}, {}])][:13]
     async with served_with_witness() as served, peer(served) as rogue:

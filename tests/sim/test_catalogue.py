@@ -9,10 +9,11 @@ import pytest
 
 from hostler.placement.types.errors import HostlerError, InvalidValue
 from hostler.sim.questions.tasks import Source, execute
+from hostler.sim.run.fleet_plan import FleetPlan, Hardware
 from hostler.sim.trace.catalogue import read_flavors
 from hostler.sim.trace.files import read_trace
 
-from .values import task, written
+from .values import plan, task, written
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data" / "flavor_catalogs"
 CATALOGUE = "name,class,cpus,ram,disk,GPU\nsmall,x,2,4096,20,0\nlarge,x,4,8192,,2\n"
@@ -39,8 +40,12 @@ def test_a_trace_may_name_flavors(tmp_path: Path) -> None:
     trace = written(tmp_path, "arrival_s,flavor,disk\n0,small,\n0,small,\n300,small,\n")
     workload = read_trace(Path(trace), None, read_flavors(Path(catalogue)))
     assert [spec.flavor.name for spec in workload.specs] == ["small"]
-    named = msgspec.structs.replace(task(trace), source=Source(trace=trace, flavors=catalogue))
+    hosts = FleetPlan(hardware=(Hardware(name="small", count=3, vcpus=4, memory_gb=8, disk_gb=100),))
+    named = msgspec.structs.replace(task(trace), plan=hosts, source=Source(trace=trace, flavors=catalogue))
     assert execute(named).requests == 3
+    without_disk = msgspec.structs.replace(named, plan=plan())
+    with pytest.raises(HostlerError, match="fits no host, not even an empty one"):
+        execute(without_disk)
     with pytest.raises(HostlerError, match="line 2"):
         read_trace(Path(written(tmp_path, "arrival_s,flavor\n0,tiny\n")), None, read_flavors(Path(catalogue)))
 

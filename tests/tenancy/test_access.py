@@ -16,6 +16,7 @@ from hostler.core.machine import lifecycle_queries as lq
 from hostler.core.machine import plan_queries as m
 from hostler.core.machine import provider_queries as v
 from hostler.core.machine import queries as q
+from hostler.core.machine import ranking as r
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.question import Query
 from hostler.core.machine.report_columns import columns_of
@@ -75,6 +76,8 @@ Make = Callable[[dict[str, str]], Any]
 
 SCOPED: Final[dict[str, tuple[Make, set[str]]]] = {
     "place": (lambda w: place(9, project=w["project"]), MEMBERS),
+    "hold": (lambda w: p.Hold(request=asked(9, project=w["project"]), expires_in=9.0), MEMBERS),
+    "confirm_hold": (lambda w: p.ConfirmHold(uuids=(w["guest"],)), MEMBERS),
     "place_many": (lambda w: p.PlaceMany(requests=(asked(9, project=w["project"]),)), MEMBERS),
     "release": (lambda w: p.Release(uuids=(w["guest"],)), MEMBERS),
     "spawned": (lambda w: p.Spawned(uuids=(w["guest"],)), MEMBERS),
@@ -131,6 +134,7 @@ OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "begin_move of a migration": (p.BeginMove(uuid=uuid_of(1)), CLOUD),
     "report_hosts": (columns_of([HostReport(host=hosts(1)[0], at=1e9)]), CLOUD),
     "moves": (q.ShowMoves(), CLOUD_READERS),
+    "rank": (r.Rank(request=asked()), CLOUD_READERS),
     "plan": (m.PlanMoves(goal=Drain(hosts=("node-0",))), CLOUD_READERS),
     "check_plan": (m.CheckPlan(plan=Plan(goal={}, summary="", complete=True)), CLOUD_READERS),
     "drift": (q.ShowDrift(), CLOUD_READERS),

@@ -46,7 +46,7 @@ class HooksApi:
             status, text = error.status, error.message or error.sentence
         except HostlerError as error:
             status, text = 400, str(error)
-        except Exception:  # a fault of ours must cost one request only
+        except Exception:  # a fault of the handler must cost one request only
             exchange.problem = traceback.format_exc()
             status, text = 500, "the service failed; see its log"
         return Response(status, msgspec.json.encode({"error": text}), "application/json"), exchange
