@@ -81,14 +81,16 @@ wheel: $(VENV)/.locked
 	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
 
 # Hashes for every CPython from 3.11 to 3.13 on Linux. The first time it needs a `uv` on the path: VENV has one later.
+# libvirt-python is left out: it is built against the libvirt of the system, which not every machine has.
 lock:
-	$(or $(wildcard $(BIN)/uv),uv) pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	$(or $(wildcard $(BIN)/uv),uv) pip compile pyproject.toml --all-extras --no-emit-package libvirt-python \
+		--universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --upgrade --custom-compile-command "make lock" --output-file $(LOCK)
 
 # Resolves to the oldest versions that pyproject.toml allows; `make test-lowest` tests them.
 lock-lowest:
-	$(or $(wildcard $(BIN)/uv),uv) pip compile pyproject.toml --all-extras --python-version 3.11 \
-		--resolution lowest-direct --generate-hashes --quiet --no-emit-index-url --output-file requirements/lowest.txt
+	$(or $(wildcard $(BIN)/uv),uv) pip compile pyproject.toml --all-extras --no-emit-package libvirt-python \
+		--python-version 3.11 --resolution lowest-direct --generate-hashes --quiet --no-emit-index-url --output-file requirements/lowest.txt
 
 clean:
 	rm -rf build dist $(VENV) .venv-second .venv-lowest $(SANITIZE_VENV) src/*.egg-info ext/*.so .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
