@@ -72,15 +72,20 @@ class Scheduler:
             if waiting is not None:
                 waiting.set()
 
-    async def submit(self, command: AnyCommand, *, key: str | None = None) -> Any:
-        """Have any command carried out, as a cloud admin; returns its answer once it is durable. With a ``key`` a
-        repetition gets the first answer. HostlerError if it is refused."""
+    async def submit(self, command: msgspec.Struct, *, key: str | None = None) -> Any:
+        """Have any command of the RPC interface carried out, as a cloud admin; returns its answer once it is durable.
+        With a ``key`` a repetition gets the first answer. HostlerError if it is refused."""
+        if not isinstance(command, AnyCommand):
+            raise InvalidValue(f"{type(command).__name__} is not a command", field="command")
         order = Order(self._service.now(), LOCAL, command)
         fingerprint = b"" if key is None else msgspec.msgpack.encode(command)
         return await self._service.writer.submit(order, key=key, fingerprint=fingerprint)
 
-    def ask(self, query: Query) -> Any:
-        """The answer to a question about the state as it is now. HostlerError as the question says."""
+    def ask(self, query: msgspec.Struct) -> Any:
+        """The answer to a question of the RPC interface about the state as it is now. HostlerError as the question
+        says."""
+        if not isinstance(query, Query):
+            raise InvalidValue(f"{type(query).__name__} is not a question", field="query")
         return self._service.ask(self._service.newcomer(local=True), query)
 
     async def place(self, request: Request, *, key: str | None = None) -> Decision:

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from .core.engine_commands import Placed
     from .core.machine.event_log import Event
+    from .core.machine.lifecycle_queries import GuestLine
+    from .core.machine.lives import GuestChange
     from .core.machine.queries import CapacityOf
     from .core.process.scheduler import Scheduler, open_scheduler
+    from .core.reconcile.status import BackendStatus, ReconcileStatus
     from .core.rpc.addresses import Address
     from .core.rpc.blocking_client import BlockingClient
     from .core.rpc.client import Client, open_client
@@ -175,6 +178,7 @@ __all__ = [
     "Aggregate",
     "Alternate",
     "BackendReport",
+    "BackendStatus",
     "Balance",
     "BlockingClient",
     "Bound",
@@ -222,6 +226,8 @@ __all__ = [
     "Formula",
     "Goal",
     "GpuOptions",
+    "GuestChange",
+    "GuestLine",
     "Host",
     "HostArrays",
     "HostClass",
@@ -288,6 +294,7 @@ __all__ = [
     "RankedHost",
     "RankedPool",
     "Ratios",
+    "ReconcileStatus",
     "Refusal",
     "RenameResourceClass",
     "Reported",
@@ -351,8 +358,11 @@ __all__ = [
 _MODULES: Final = {
     "core.engine_commands": "Placed",
     "core.machine.event_log": "Event",
+    "core.machine.lifecycle_queries": "GuestLine",
+    "core.machine.lives": "GuestChange",
     "core.machine.queries": "CapacityOf",
     "core.process.scheduler": "Scheduler open_scheduler",
+    "core.reconcile.status": "BackendStatus ReconcileStatus",
     "core.rpc.addresses": "Address",
     "core.rpc.blocking_client": "BlockingClient",
     "core.rpc.client": "Client open_client",
