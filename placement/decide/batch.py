@@ -158,6 +158,8 @@ class Plan:
         single = len(request.instance_uuids) <= 1 and not request.alternates
         for uuid in request.instance_uuids:
             uuid_words(uuid, "instance_uuids")
+        if isinstance(request.server_group, str):
+            fleet.group_id(request.server_group)  # which says if there is none
         self.which[position] = ALONE
         try:
             signature = context.ranked_way(request) if single else None
