@@ -117,7 +117,8 @@ def _check_target(request: Request, found: Callable[[str | None, str | None, str
     host = node = cell = None
     if destination is not None:
         host, node, cell = destination.host, destination.node, destination.cell_uuid
-    host = spec.force_hosts[0] if spec.force_hosts else host
-    node = spec.force_nodes[0] if spec.force_nodes else node
+    # A destination is newer than what was forced when the guest was first asked for.
+    host = host or next(iter(spec.force_hosts), None)
+    node = node or next(iter(spec.force_nodes), None)
     if (host or node) and not found(host, node, cell):
         raise NoValidHost(f"no such host: host {host}, node {node}")

@@ -113,11 +113,10 @@ def image_properties(node: Node, request: Request, options: Options) -> bool:
 
 
 def newer(version: int | None, wish: str | None) -> bool:
-    """Whether a hypervisor's version, such as 8002001 for 8.2.1, satisfies a predicate such as ``>=7``."""
-    if wish is None:
+    """Whether a hypervisor's version, such as 8002001 for 8.2.1, satisfies a predicate such as ``>=7``; one that is not
+    known does."""
+    if not wish or not version:
         return True
-    if version is None:
-        return False
     name = wish.rstrip("0123456789. ")
     asked = [int(part) for part in wish[len(name) :].strip().split(".")]
     has = [version // 1_000_000, version // 1_000 % 1_000, version % 1_000]

@@ -55,14 +55,12 @@ def rest(
         fit = [each for each in left if any(is_like(each.pool, spec) for spec in wish.spec)]
         if cells:
             near = [each for each in fit if each.pool.numa_node in cells]
-            if wish.numa_policy == "socket":
-                fit = [
-                    each
-                    for each in fit
-                    if each.pool.numa_node in socket_of and socket_of[each.pool.numa_node] in sockets - {None}
-                ]
-            elif wish.numa_policy == "required":
+            if wish.numa_policy == "required" or sum(one.count for one in near) >= wish.count:
                 fit = near
+            elif wish.numa_policy == "socket":  # a host that does not know each cell's socket has none
+                known = None not in socket_of.values()
+                shared = {node for node, socket in socket_of.items() if known and socket in sockets}
+                fit = [each for each in fit if each.pool.numa_node in shared]
             else:  # further away only as far as there are too few
                 nowhere = [each for each in fit if each.pool.numa_node is None]
                 elsewhere = [each for each in fit if each not in near and each not in nowhere]
