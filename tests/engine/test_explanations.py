@@ -252,8 +252,23 @@ def alone(story: Story) -> dict[str, list[str]]:
     freed = refusing(story, unnamed(story.request))
     for node, stages in refusing(story, story.request).items():
         if len(stages) == 1 and (stages != ["host_selection"] or not freed[node]):
-            found.setdefault(stages[0], []).append(node)
+            stage = stages[0]
+            if stage == "ComputeFilter" and story.oracle.world.nodes[node].service.disabled:
+                # Without the filter, Placement's side of the request refuses a disabled service.
+                if not is_up_if_enabled(story, node):
+                    continue
+                stage = "compute_status"
+            found.setdefault(stage, []).append(node)
     return found
+
+
+def is_up_if_enabled(story: Story, node: str) -> bool:
+    """Whether a disabled service would be up if it were enabled."""
+    world, request = story.oracle.world, story.request
+    service, now = world.nodes[node].service, world.now if request.now is None else request.now
+    if service.forced_down or now is None or service.last_seen_up is None:
+        return not service.forced_down
+    return abs(now - service.last_seen_up) <= story.run.engine.policy.options.default.service_down_time
 
 
 Said = tuple[str, str, int, int]
@@ -393,6 +408,10 @@ def take_advice(story: Story, kind: str, stage: str, nodes: list[str]) -> None:
         assume(not required & query.forbidden)
         for node in nodes:
             trial.fleet.set_traits(node, required)
+    elif stage == "compute_status":
+        trial = engine.what_if()
+        for node in nodes:
+            trial.fleet.set_service(node, disabled=False)
     elif stage == "host_selection":
         trial, request = engine.what_if(), unnamed(request)
     elif stage in ("cell", "aggregates"):

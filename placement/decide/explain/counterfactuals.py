@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...fleet.host_view import HostView
 from ...request.host_selection import names_hosts, selected
 from ..scan import Ranked, Scan
 from ..signature import AGGREGATES, CANDIDATES, CELL, COMPUTE_STATUS, SELECTION, TRAITS, Stage
@@ -25,6 +26,9 @@ _WITHOUT: Final = {
     CANDIDATES: "with an allocation candidate in their provider trees",
     SELECTION: "if the request named no hosts",
 }
+COMPUTE_FILTER: Final = "ComputeFilter"
+_ENABLED: Final = Stage(-2, COMPUTE_STATUS)
+"""Services that are enabled, as a stage among the others."""
 _NAMED: Final = Stage(-1, SELECTION)
 """The hosts that the request names, as a stage among the others."""
 
@@ -63,11 +67,29 @@ def near_misses(scan: Scan, ranked: Ranked) -> list[str]:
             # Without the names the filters are not skipped.
             refused = [*_filters_fail(scan, alone).values(), np.zeros(len(alone), bool)]
             alone = alone[~np.any(refused, axis=0)]
+        if stage.name == COMPUTE_FILTER:
+            # Without the filter a disabled service is refused by Placement's side of the request.
+            disabled = np.array([scan.fleet.host_class(row).disabled for row in alone.tolist()], bool)
+            enabled = [row for row in alone[disabled].tolist() if _is_up_if_enabled(scan, row)]
+            said += [(ease, -len(hosts), text) for ease, hosts, text in _missing(scan, _ENABLED, _rows(enabled))]
+            alone = alone[~disabled]
         said += [(ease, -len(hosts), text) for ease, hosts, text in _missing(scan, stage, alone)]
     if not said and count.min() > 1:
         at = int(np.argmin(count))
         return [_nearest(scan, int(rows[at]), [stage for stage, fails in failing.items() if fails[at]])]
     return [text for _, _, text in sorted(said)]
+
+
+def _rows(rows: list[int]) -> Rows:
+    return np.array(rows, np.int32)
+
+
+def _is_up_if_enabled(scan: Scan, row: int) -> bool:
+    """Whether a disabled compute service would be up if it were enabled (Nova 33, servicegroup db driver)."""
+    service, now = HostView(scan.fleet, row).service, scan.fleet.now
+    if service.forced_down or now is None or service.last_seen_up is None:
+        return not service.forced_down
+    return abs(now - service.last_seen_up) <= scan.fleet.service_down_time
 
 
 # what each stage says by itself
