@@ -102,9 +102,19 @@ def test_a_host_that_is_too_small_whatever_comes_free_is_told_from_a_full_one() 
 
 def test_a_filter_that_alone_keeps_hosts_out_is_named() -> None:
     down = engine(host(1, service=Service(disabled=True)), host(2, vcpus_used=4, service=Service(disabled=True)))
-    assert advice(down, asks()) == "1 host would pass without ComputeFilter"
+    assert advice(down, asks()) == "1 host would pass with their compute services enabled"
     down.fleet.set_service("h1", disabled=False)
     assert down.place(asks()).host == "h1"
+
+
+def test_compute_filter_is_named_for_services_that_are_down() -> None:
+    down = engine(host(1, service=Service(forced_down=True)), host(2, vcpus_used=4, service=Service(forced_down=True)))
+    assert advice(down, asks()) == "1 host would pass without ComputeFilter"
+
+
+def test_a_service_that_is_disabled_and_down_is_the_nearest_at_most() -> None:
+    down = engine(host(1, service=Service(disabled=True, forced_down=True)))
+    assert str(advice(down, asks())).startswith("no host lacks one thing only; the nearest is h1: ")
 
 
 def test_a_filter_that_is_skipped_is_not_named() -> None:

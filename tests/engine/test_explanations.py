@@ -262,6 +262,12 @@ def alone(story: Story) -> dict[str, list[str]]:
     return found
 
 
+def is_disabled_and_down(story: Story, node: str, stages: list[str]) -> bool:
+    """Whether ComputeFilter refuses a node for two reasons."""
+    disabled = story.oracle.world.nodes[node].service.disabled
+    return "ComputeFilter" in stages and disabled and not is_up_if_enabled(story, node)
+
+
 def is_up_if_enabled(story: Story, node: str) -> bool:
     """Whether a disabled service would be up if it were enabled."""
     world, request = story.oracle.world, story.request
@@ -358,12 +364,14 @@ def test_the_nearest_host_is_told_where_no_stage_stands_alone(story: Story) -> N
     explanation = story.explanation
     refused = refusing(story, story.request)
     said = [match for each in explanation.counterfactuals if (match := re.fullmatch(NEAREST, each, re.DOTALL))]
-    if not refused or min(map(len, refused.values())) < 2:
+    reasons = {node: len(stages) + is_disabled_and_down(story, node, stages) for node, stages in refused.items()}
+    if not refused or min(reasons.values()) < 2:
         assert not said
         return
     [match] = said
     stages, words = refused[match[1]], match[2].split("; ")
-    assert len(stages) == len(words) == min(map(len, refused.values()))
+    assert len(stages) == len(words)
+    assert reasons[match[1]] == min(reasons.values())
     assert all(is_true(story.facts(match[1]), *each) for each in zip(stages, words, strict=True))
 
 

@@ -60,6 +60,8 @@ def near_misses(scan: Scan, ranked: Ranked) -> list[str]:
     if not failing or not len(rows):
         return []
     count = np.sum(list(failing.values()), axis=0)
+    disabled, more = _disabled(scan, rows, failing)
+    count += more
     said = []
     for stage, fails in failing.items():
         alone = rows[fails & (count == 1)]
@@ -69,10 +71,9 @@ def near_misses(scan: Scan, ranked: Ranked) -> list[str]:
             alone = alone[~np.any(refused, axis=0)]
         if stage.name == COMPUTE_FILTER:
             # Without the filter a disabled service is refused by Placement's side of the request.
-            disabled = np.array([scan.fleet.host_class(row).disabled for row in alone.tolist()], bool)
-            enabled = [row for row in alone[disabled].tolist() if _is_up_if_enabled(scan, row)]
-            said += [(ease, -len(hosts), text) for ease, hosts, text in _missing(scan, _ENABLED, _rows(enabled))]
-            alone = alone[~disabled]
+            to_enable = alone[np.isin(alone, rows[disabled])]
+            said += [(ease, -len(hosts), text) for ease, hosts, text in _missing(scan, _ENABLED, to_enable)]
+            alone = alone[~np.isin(alone, to_enable)]
         said += [(ease, -len(hosts), text) for ease, hosts, text in _missing(scan, stage, alone)]
     if not said and count.min() > 1:
         at = int(np.argmin(count))
@@ -80,8 +81,17 @@ def near_misses(scan: Scan, ranked: Ranked) -> list[str]:
     return [text for _, _, text in sorted(said)]
 
 
-def _rows(rows: list[int]) -> Rows:
-    return np.array(rows, np.int32)
+def _disabled(scan: Scan, rows: Rows, failing: dict[Stage, Mask]) -> tuple[Mask, NDArray[np.int64]]:
+    """Which rows ComputeFilter refuses for a disabled service, and 1 for each of them that would not be up if it were
+    enabled: two things keep it out."""
+    disabled, more = np.zeros(len(rows), bool), np.zeros(len(rows), np.int64)
+    for stage, fails in failing.items():
+        if stage.name == COMPUTE_FILTER:
+            for at in np.flatnonzero(fails).tolist():
+                if scan.fleet.host_class(int(rows[at])).disabled:
+                    disabled[at] = True
+                    more[at] = not _is_up_if_enabled(scan, int(rows[at]))
+    return disabled, more
 
 
 def _is_up_if_enabled(scan: Scan, row: int) -> bool:
