@@ -106,6 +106,7 @@ ABOUT: Final = {
         "nova_filters": "custom Nova filters to adapt: `package.module:Class`",
         "nova_weighers": "custom Nova weighers to adapt",
         "nova_release": "release of Nova that is followed: 33 (2026.1) or 34 (2026.2)",
+        "forbid_disabled": "hosts with a disabled compute service take no guest, with ComputeFilter or without",
         "prepare": "complete and check requests as nova-api and nova-conductor do",
         "nova_bugs": "omit charging NUMA cells and PCI devices where Nova does",
     },

@@ -96,7 +96,7 @@ async def set_allocations(request: Request, api: Handling) -> Response:
     """PUT /allocations/{consumer_uuid}"""
     uuid = consumer_uuid(request.items[0])
     body = await read_json(request, api, schemas.at(schemas.SET_ALLOCATIONS, request.minor))
-    command = SetAllocations(now=request.now, consumers={uuid: consumer_of(body, request, api)})
+    command = SetAllocations(now=request.now, consumers={uuid: consumer_of(body, request, api)}, infer_types=True)
     await _submit(command, api, f"Unable to allocate inventory for consumer {uuid}: ")
     return no_content()
 
@@ -104,7 +104,7 @@ async def set_allocations(request: Request, api: Handling) -> Response:
 async def manage_allocations(request: Request, api: Handling) -> Response:
     """POST /allocations"""
     body = await read_json(request, api, schemas.at(schemas.MANAGE_ALLOCATIONS, request.minor))
-    command = SetAllocations(now=request.now, consumers=consumers_of(body, request, api))
+    command = SetAllocations(now=request.now, consumers=consumers_of(body, request, api), infer_types=True)
     await _submit(command, api, "Unable to allocate inventory ")
     return no_content()
 

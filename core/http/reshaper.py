@@ -29,7 +29,9 @@ async def reshape(request: Request, api: Handling) -> Response:
     consumers = consumers_of(body["allocations"], request, api)
     try:
         with said_as(400, "malformed reshaper data: ", BadRequest):
-            await api.writer.submit(Reshape(now=request.now, providers=providers, consumers=consumers))
+            await api.writer.submit(
+                Reshape(now=request.now, providers=providers, consumers=consumers, infer_types=True)
+            )
     except Conflict as error:
         prefix = "Unable to allocate inventory: " if error.placement_code == UNDEFINED else "update conflict: "
         raise HttpError(409, f"{prefix}{error.args[0]}", code=error.placement_code) from error

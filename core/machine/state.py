@@ -62,7 +62,7 @@ class _Kept(msgspec.Struct):
 
 
 FIRST_RELEASE: Final[Mapping[str, Mapping[str, Any]]] = {
-    "hostler": {"prepare": False, "nova_release": "33"},
+    "hostler": {"prepare": False, "nova_release": "33", "forbid_disabled": False},
     "numa": {"fit": "exact"},
 }
 """Options that commands of release 0.1 do not carry, and the values by which those were decided."""
@@ -75,7 +75,11 @@ def with_present_defaults(values: Mapping[str, Mapping[str, Any]]) -> PolicyValu
         return {}
     own = HostlerOptions()
     present: dict[str, dict[str, Any]] = {
-        "hostler": {"prepare": own.prepare, "nova_release": own.nova_release},
+        "hostler": {
+            "prepare": own.prepare,
+            "nova_release": own.nova_release,
+            "forbid_disabled": own.forbid_disabled,
+        },
         "numa": {"fit": NumaOptions().fit},
     }
     return _under(values, present)

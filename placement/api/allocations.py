@@ -93,7 +93,7 @@ def show_provider(fleet: Fleet, uuid: str) -> ProviderAllocations:
 
 def set_allocations(fleet: Fleet, command: c.SetAllocations) -> None:
     """See `commands.SetAllocations`."""
-    write(fleet, command.consumers, command.now)
+    write(fleet, command.consumers, command.now, infer_types=command.infer_types)
 
 
 def delete_allocations(fleet: Fleet, command: c.DeleteAllocations) -> None:
@@ -118,11 +118,14 @@ def inspect(fleet: Fleet, consumers: Mapping[str, c.ConsumerAllocations]) -> dic
     return asked
 
 
-def write(fleet: Fleet, consumers: Mapping[str, c.ConsumerAllocations], now: float) -> set[int]:
+def write(fleet: Fleet, consumers: Mapping[str, c.ConsumerAllocations], now: float, *, infer_types: bool) -> set[int]:
     """Replace the allocations of each consumer; returns the rows whose generation moved by one. Errors as
     SetAllocations, within a transaction of the caller's. O(allocations)."""
     writings = [_writing(fleet, uuid, one, now) for uuid, one in inspect(fleet, consumers).items()]
-    writings = _typed(fleet, writings)
+    if infer_types:
+        writings = _typed(fleet, writings)
+    else:
+        writings = [replace(each, flags=_flags_of(each.note.consumer_type)) for each in writings]
     _check_capacity(fleet, writings)
     rows = {row for writing in writings for row in (*writing.old, *writing.new)}
     moved = {row for writing in writings for row in (writing.new or writing.old)}

@@ -209,9 +209,13 @@ class SetAllocations(_Command, frozen=True, kw_only=True):
 
     Errors: BadRequest for a malformed consumer uuid, an unknown provider or class; Conflict for no such inventory, no
     capacity, broken unit rules; Conflict (concurrent_update) for another consumer generation.
+
+    ``infer_types``: a consumer whose type is not said stays what it was, or is recognised as a migration by what it
+    takes over from an instance in the same command; False, as in journals of release 0.1: it is an instance.
     """
 
     consumers: dict[str, ConsumerAllocations]
+    infer_types: bool = False
 
 
 class DeleteAllocations(_Command, frozen=True, kw_only=True):
@@ -237,6 +241,7 @@ class Reshape(_Command, frozen=True, kw_only=True):
 
     providers: dict[str, ReshapedProvider]
     consumers: dict[str, ConsumerAllocations]
+    infer_types: bool = False
 
 
 PlacementCommand: TypeAlias = (

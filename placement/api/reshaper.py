@@ -33,6 +33,6 @@ def reshape(fleet: Fleet, command: c.Reshape) -> None:
             both = show_all(fleet, fleet.uuid(row)).inventories | inventories
             changes = {fleet.resource_class(name, create=True): value for name, value in both.items()}
             write(fleet, row, dict(changes), command.now)
-    write_allocations(fleet, command.consumers, command.now)
+    write_allocations(fleet, command.consumers, command.now, infer_types=command.infer_types)
     for row, inventories in final.items():
         replace_all(fleet, row, inventories, command.now)

@@ -52,9 +52,10 @@ class HostlerOptions(OptionGroup, frozen=True):
     """``[hostler]``. ``nova_filters`` and ``nova_weighers`` are third-party Nova classes, written
     ``package.module:Class``; ``weigher_order`` names all weighers in the order in which their points are added.
     ``nova_bugs``: do not charge a guest's NUMA cells and PCI devices in the cases in which Nova fails to
-    (docs/nova-differences.md). ``nova_release``: the release of Nova that is followed. ``prepare``: requests are first
-    completed and checked as nova-api and nova-conductor do; off where those have done so, as behind the RPC of a
-    nova-scheduler."""
+    (docs/nova-differences.md). ``nova_release``: the release of Nova that is followed. ``forbid_disabled``: a host
+    whose compute service is disabled takes no guest even where ComputeFilter does not judge it (Nova's mandatory
+    prefilter ``compute_status_filter``); off to decide as release 0.1. ``prepare``: requests are first completed and
+    checked as nova-api and nova-conductor do; off where those have done so, as behind the RPC of a nova-scheduler."""
 
     group: ClassVar[str] = HOSTLER
 
@@ -65,6 +66,7 @@ class HostlerOptions(OptionGroup, frozen=True):
     nova_weighers: Words = ()
     nova_bugs: bool = False
     nova_release: NovaRelease = NEWEST_NOVA
+    forbid_disabled: bool = True
     prepare: bool = True
 
 

@@ -109,7 +109,8 @@ def placement_requirements(
         # Host selection by name restricts to the same node as in_tree.
         query = replace(query, groups=tuple(replace(group, in_tree=None) for group in query.groups))
     judged = not skips_filters(request.spec) and any(each.name == "ComputeFilter" for each in policy.filters)
-    return PlacementRequirements(query, cell, needs_enabled=not judged and not candidates_given)
+    needs_enabled = policy.own.forbid_disabled and not judged and not candidates_given
+    return PlacementRequirements(query, cell, needs_enabled=needs_enabled)
 
 
 def _providers(fleet: Fleet, host: str | None, node: str | None, cell_uuid: str | None) -> list[str]:

@@ -230,7 +230,7 @@ def test_drift_says_what_differs() -> None:
 
 
 def put(m: ServiceMachine, consumers: dict[str, c_.ConsumerAllocations]) -> None:
-    do(m, PlacementWrite(command=c_.SetAllocations(consumers=consumers, now=NOW)))
+    do(m, PlacementWrite(command=c_.SetAllocations(consumers=consumers, now=NOW, infer_types=True)))
 
 
 def with_provider(m: ServiceMachine) -> str:

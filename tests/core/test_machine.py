@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from hostler.core import engine_commands as p
 from hostler.core.machine.machine import ServiceMachine
-from hostler.core.machine.orders import AnyCommand, Order
+from hostler.core.machine.orders import AnyCommand, Order, PlacementWrite
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import QuotaExceeded
+from hostler.placement.api import commands as api
 from hostler.placement.fleet.inventories import Inventory
 from hostler.placement.types.decision import Decision
 from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
@@ -325,6 +326,30 @@ def test_a_host_that_is_there_is_refused() -> None:
 def test_requests_that_bring_their_uuids_and_others_are_decided_in_one_batch() -> None:
     decisions = machine().apply_batch([order(place(1)), order(place(2)), order(place())])
     assert [isinstance(decision, Decision) and decision.placed for decision in decisions] == [True] * 3
+
+
+def test_disabled_hosts_and_migrations_without_a_type_are_in_a_replay_of_release_0_1_what_they_were() -> None:
+    migration, guest = uuid_of(2), uuid_of(1)
+    for rules, instances, placed in ((0, 2, True), (1, 1, False)):
+        made = ServiceMachine()
+
+        def do(command: Any, made: ServiceMachine = made, rules: int = rules) -> Any:
+            return made.apply(msgspec.structs.replace(order(command), rules=rules))
+
+        do(p.AddHosts(hosts=hosts(1)))
+        do(place(1, project="p"))
+        provider = made.state.fleet.uuid(made.state.fleet.row("node-0"))
+        held = dict(made.state.fleet.consumer(guest).resources)
+        consumers = {
+            guest: api.ConsumerAllocations(allocations={}, project_id="p", user_id="u"),
+            migration: api.ConsumerAllocations(allocations={provider: held}, project_id="p", user_id="u"),
+        }
+        both = {guest: api.ConsumerAllocations(allocations={provider: held}, project_id="p", user_id="u")}
+        do(PlacementWrite(command=api.SetAllocations(consumers=consumers, now=NOW, infer_types=bool(rules))))
+        do(PlacementWrite(command=api.SetAllocations(consumers=both, now=NOW, infer_types=bool(rules))))
+        assert made.state.fleet.column("num_instances").tolist() == [instances]
+        do(p.SetService(name="node-0", disabled=True))
+        assert do(place(3, force_hosts=["node-0"])).placed is placed
 
 
 def test_orders_of_release_0_1_are_decided_by_its_defaults_until_a_newer_one_comes(tmp_path: Path) -> None:
