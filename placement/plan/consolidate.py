@@ -18,6 +18,7 @@ from ..types.plans import Measure, Plan, PlanOptions
 from .choice import best_weighed, tightest
 from .guests import Guest
 from .make_room import RoomSearch
+from .repacking import Repacking
 from .trial import OnRow, Step, Trial
 from .waves import in_waves
 
@@ -25,6 +26,8 @@ SMALL: Final = 16
 """Hosts in use up to which sets of hosts are tried."""
 ATTEMPTS: Final = 6_000
 """Questions and moves that the search in a small fleet tries at most."""
+REPACKED: Final = 60
+"""Sets of hosts of one size for which all guests are packed again."""
 FAILURES: Final = 24
 """Hosts in a row that could not be emptied, after which no fuller one is tried."""
 
@@ -67,9 +70,24 @@ class Consolidation:
                 self.emptied = []
                 if self._room_for(chosen) and any(self._empty(chosen, way) for way in range(_WAYS)):
                     return
-        trial.back(start)
-        trial.steps[:] = steps
-        self.emptied = greedy
+        trial.back(self._clean)
+        self.emptied = []
+        if not self._repacked(most, len(greedy)):
+            trial.back(start)
+            trial.steps[:] = steps
+            self.emptied = greedy
+
+    def _repacked(self, most: int, least: int) -> bool:
+        """Empty more than ``least`` hosts by packing all guests again; True if that was found."""
+        packing = Repacking(self._trial, self.in_use, self.fixed)
+        for size in range(most, least, -1):
+            sets = sorted(itertools.combinations(self.donors, size), key=lambda chosen: sum(self._load[list(chosen)]))
+            for chosen in sets[:REPACKED]:
+                names = ", ".join(self._trial.fleet.name(row) for row in chosen)
+                if self._room_for(chosen) and packing.empty(chosen, f"empty {names}"):
+                    self.emptied = list(chosen)
+                    return True
+        return False
 
     def run(self, most: int) -> None:
         """Empty as many hosts as are found, at most ``most``."""
