@@ -27,6 +27,7 @@ cdef class Ranking:
     cdef int catch_up(self) except -1
     cdef int check_index(self) except -1
     cdef int check_capacity(self) except -1
+    cdef int check_own_classes(self) except -1
     cdef int reserve_top(self, int64_t wanted) except -1
     cdef Ranking another(self)
     cdef void sync(self) noexcept nogil

@@ -20,10 +20,10 @@ from ._fleet cimport RAM_ALLOCATION_RATIO, Columns
 from ._ranking_decide cimport add_nothing, decide, tally
 from ._ranking_index cimport count_again, decide_by_index, slot_of, sync_index, tally_by_index
 from ._ranking_scores cimport (
-    find_columns, formula_value, group_raw, multiplier_of, norm, raw_of, set_range, stage_of, stored_score, true_score,
+    borrow, find_columns, formula_value, group_raw, multiplier_of, norm, raw_of, set_range, stage_of, stored_score, true_score,
 )
 from ._ranking_state cimport (
-    DELTA_PERP, DOT_PRODUCT, FANOUT, NOT_A_HOST, RULES, SOURCE_CLASS, SOURCE_COLUMN, SOURCE_GROUP, SOURCE_PACKING, SOURCE_ROW, STAGES,
+    DELTA_PERP, DOT_PRODUCT, FANOUT, HOSTLER_ASSERT, NOT_A_HOST, RULES, SOURCE_CLASS, SOURCE_COLUMN, SOURCE_GROUP, SOURCE_PACKING, SOURCE_ROW, STAGES,
     TERMS, TRACKED, bound_t, hostler_index, hostler_index_free, mask_t, need_t, ranking_t, shared_t, term_t, way_t,
 )
 from ._ranking_sync cimport sync, value_rows
@@ -198,7 +198,7 @@ cdef class Ranking:
         free(self.r.top_row)
         free(self.r.top_score)
         free(self.r.ties)
-        if not self.r.borrows:
+        if self.r.lender == NULL:
             free(self.r.below)
             free(self.r.base)
 
@@ -254,6 +254,7 @@ cdef class Ranking:
 
     def set_class_stage(self, uint8_t[::1] class_stage):
         """Replace the verdicts by class (they grow as new host classes appear)."""
+        self.check_own_classes()
         if class_stage.shape[0] == 0:
             raise ValueError("class stages are missing")
         self.arrays["class_stage"] = class_stage
@@ -290,7 +291,7 @@ cdef class Ranking:
         made = self.another()
         made.origin = None
         made.arrays = dict(self.arrays)
-        made.r.borrows = False
+        made.r.lender = NULL
         made.r.below = NULL
         made.r.base = <int64_t*>calloc(STAGES + 1, sizeof(int64_t))
         if made.r.base == NULL:
@@ -302,9 +303,11 @@ cdef class Ranking:
         """A ranking like this one, which searches an index, with filters and terms of its own."""
         cdef Ranking made = Ranking.__new__(Ranking)
         cdef ranking_t* r = &made.r
-        made.columns, made.index, made.arrays, made.origin = self.columns, self.index, self.arrays, self
+        borrow(&self.r)
+        made.columns, made.index, made.arrays = self.columns, self.index, self.arrays
+        made.origin = self if self.origin is None else self.origin
         r[0] = self.r
-        r.borrows = True
+        r.lender = &made.origin.r
         r.held = False
         r.stage = r.aside = r.leader = NULL
         r.score = r.best = r.top_score = NULL
@@ -341,8 +344,6 @@ cdef class Ranking:
         cdef int32_t k, n = r.class_count, i
         cdef uint8_t first = NOT_A_HOST, stage
         cdef term_t* t
-        if r.borrows:
-            raise RuntimeError("a ranking that was made of another judges the classes that this one judged")
         r.below = <int32_t*>realloc(r.below, 2 * (n + 1) * sizeof(int32_t))
         if r.below == NULL:
             raise MemoryError
@@ -366,6 +367,7 @@ cdef class Ranking:
                     t.value_low = min(t.value_low, t.values[k])
                     t.value_high = max(t.value_high, t.values[k])
         r.base[STAGES] = r.counts_at = -1
+        r.edition += 1
         return 0
 
     cdef int compile_filters(self, needs, bounds, masks) except -1:
@@ -478,6 +480,7 @@ cdef class Ranking:
     def set_class_values(self, int32_t term, double[::1] values, multipliers):
         """Replace a class-sourced term's values, or any term's multipliers by class, after host classes were added."""
         cdef double[::1] by_class
+        self.check_own_classes()
         if term < 0 or term >= self.r.term_count:
             raise IndexError("term out of range")
         if (values is not None and values.shape[0] == 0) or (multipliers is not None and len(multipliers[0]) == 0):
@@ -527,6 +530,7 @@ cdef class Ranking:
 
     cdef void sync(self) noexcept nogil:
         """Catch up with the change log. `check_capacity` was called."""
+        borrow(&self.r)
         if self.r.shared != NULL:
             choose_way(&self.r)
         if self.r.held:
@@ -536,12 +540,13 @@ cdef class Ranking:
             sync_index(&self.r)
 
     cdef void search_as(self, const int64_t* amounts) noexcept nogil:
-        """Catch up with the change log, to decide by the index, with these amounts of what is needed (NULL: those it has).
-        `check_capacity` was called."""
+        """Catch up with the change log, to decide by the index, with these amounts of what is needed from now on. `check_capacity`
+        was called, and the ranking has no rows of its own."""
+        HOSTLER_ASSERT(not self.r.held)
         cdef int32_t i
-        if amounts != NULL:
-            for i in range(self.r.need_count):
-                self.r.needs[i].amount = amounts[i]
+        borrow(&self.r)
+        for i in range(self.r.need_count):
+            self.r.needs[i].amount = amounts[i]
         self.r.counts_at = -1
         find_columns(&self.r)
         sync_index(&self.r)
@@ -650,9 +655,15 @@ cdef class Ranking:
             result.append((raw, norm(raw, t.low, t.range), multiplier_of(r, t, row)))
         return result
 
+    cdef int check_own_classes(self) except -1:
+        if self.r.lender != NULL:
+            raise RuntimeError("a ranking that was made of another judges host classes as that one does")
+        return 0
+
     cdef int check_capacity(self) except -1:
         if self.r.capacity != self.r.fleet.capacity:
             raise RuntimeError("the columns moved: make the ranking anew")
+        borrow(&self.r)
         return 0
 
     def judge(self, int32_t[::1] rows):

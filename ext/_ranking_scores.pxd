@@ -23,6 +23,26 @@ cdef extern from "vector_fit.h":
     void hostler_mean_load(const hostler_figures* figures, const uint8_t* stage, int64_t n, double* load) noexcept nogil
 
 
+cdef inline void borrow(ranking_t* r) noexcept nogil:
+    """Take up what the lender's verdicts and values by class are now: they move when host classes are added."""
+    cdef int32_t i
+    if r.lender == NULL or r.edition == r.lender.edition:
+        return
+    r.below = r.lender.below
+    r.base = r.lender.base
+    r.class_stage = r.lender.class_stage
+    r.class_count = r.lender.class_count
+    for i in range(r.term_count):
+        r.terms[i].values = r.lender.terms[i].values
+        r.terms[i].value_low = r.lender.terms[i].value_low
+        r.terms[i].value_high = r.lender.terms[i].value_high
+        r.terms[i].multipliers = r.lender.terms[i].multipliers
+        r.terms[i].least_multiplier = r.lender.terms[i].least_multiplier
+        r.terms[i].greatest_multiplier = r.lender.terms[i].greatest_multiplier
+    r.counts_at = -1
+    r.edition = r.lender.edition
+
+
 cdef inline void find_columns(ranking_t* r) noexcept nogil:
     """Look up where the terms' raw values lie now: the fleet's blocks move when a resource class is added."""
     cdef int32_t i

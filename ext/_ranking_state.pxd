@@ -160,7 +160,8 @@ cdef struct ranking_t:
     bint held              # it keeps rows of its own: verdicts, stored scores and trees
     int32_t* below         # [2 * (class_count + 1)] classes below that pass, and those whose rows a rule may count elsewhere
     int64_t* base          # [STAGES] rows by the verdict on their class, and the population of the index that it stands for
-    bint borrows           # `below` and `base` are another ranking's
+    ranking_t* lender      # the ranking whose verdicts on classes, and values by class, this one shares; NULL: its own
+    int64_t edition        # how often these were replaced
     way_t way
     int64_t counts_at      # change-log version of `counts`, where the ranking has no rows of its own
     int64_t capacity

@@ -21,6 +21,7 @@ cdef struct shape_t:
 cdef class Shapes:
     cdef readonly Columns columns
     cdef readonly list rankings        # by number
+    cdef list searchers                # by number: a copy of the ranking that takes the amounts of each size in turn, or None
     cdef list own                      # by shape: a ranking with rows of its own, or None
     cdef dict numbers                  # ranking << 32 | size -> shape
     cdef shape_t* shapes

@@ -20,7 +20,7 @@ cdef class Shapes:
 
     def __init__(self, Columns columns not None):
         self.columns = columns
-        self.rankings, self.own, self.numbers = [], [], {}
+        self.rankings, self.searchers, self.own, self.numbers = [], [], [], {}
 
     def __dealloc__(self):
         free(self.shapes)
@@ -35,6 +35,7 @@ cdef class Shapes:
         if ranking.columns is not self.columns:
             raise ValueError("a ranking of another fleet")
         self.rankings.append(ranking)
+        self.searchers.append(None)
         return len(self.rankings) - 1
 
     def add_size(self, int32_t guest, amounts=None):
@@ -76,6 +77,8 @@ cdef class Shapes:
             raise ValueError("the amounts differ in number from what the ranking needs")
         if self.sizes[size].count >= 0 and (<Ranking>self.rankings[ranking]).r.shared == NULL:
             raise ValueError("a ranking that searches no index has the amounts that it was made with")
+        if self.sizes[size].count >= 0 and self.searchers[ranking] is None:
+            self.searchers[ranking] = (<Ranking>self.rankings[ranking]).another()
         if count == self.room:
             grown = <shape_t*>realloc(self.shapes, (2 * self.room + 16) * sizeof(shape_t))
             if grown == NULL:
@@ -142,10 +145,11 @@ cdef class Shapes:
                 s.way = ranking.r.way
                 self.own[shape] = None
             return ranking
-        ranking = <Ranking>PyList_GET_ITEM(self.rankings, s.ranking)
         if size.count < 0:
+            ranking = <Ranking>PyList_GET_ITEM(self.rankings, s.ranking)
             ranking.sync()
             return ranking
+        ranking = <Ranking>PyList_GET_ITEM(self.searchers, s.ranking)
         # What the search for the shape before visited is as good a guess for this one as any, until it was asked for once.
         s.way.visited = s.way.visited or ranking.r.way.visited
         if ranking.worth(&s.way) > 0:
@@ -158,7 +162,7 @@ cdef class Shapes:
                 self.own[shape] = own
                 ranking.sync()
                 return ranking
-            ranking = <Ranking>PyList_GET_ITEM(self.rankings, s.ranking)
+            ranking = <Ranking>PyList_GET_ITEM(self.searchers, s.ranking)
         ranking.search_as(size.amounts)
         return ranking
 

@@ -120,6 +120,7 @@ class Ranking:
             raise ValueError("subset must be at least 1")
         self.columns = columns
         self.capacity = columns.capacity
+        self._lender: Ranking | None = None
         self.set_class_stage(class_stage)
         self.needs = [Need(*need) for need in needs]
         self.bounds = [Bound(*bound) for bound in bounds]
@@ -177,6 +178,7 @@ class Ranking:
         if any((a[0], a[2]) != (b.resource, b.stage) for a, b in zip(needs, self.needs, strict=True)):
             raise ValueError("the needs differ in more than amounts")
         other = copy.copy(self)
+        other._lender = self._lender or self
         other.needs = [Need(*need) for need in needs]
         other._normalisers = [(0.0, 0.0)] * len(self.terms)
         return other
@@ -186,15 +188,27 @@ class Ranking:
         if not self.searches:
             return None
         other = copy.copy(self)
+        other._lender = None
+        other.terms = [copy.copy(term) for term in self.terms]
         other.set_class_stage(class_stage)
         other._normalisers = [(0.0, 0.0)] * len(self.terms)
         return other
 
     def set_class_stage(self, class_stage: npt.NDArray[np.uint8]) -> None:
         """Replace the results by class (they grow as new host classes appear)."""
+        self._check_own_classes()
         if len(checked(class_stage, np.uint8, 1)) == 0:
             raise ValueError("class stages are missing")
-        self.class_stage = class_stage
+        self._class_stage = class_stage
+
+    @property
+    def class_stage(self) -> npt.NDArray[np.uint8]:
+        """The stage that refuses each host class, 0 for none."""
+        return (self._lender or self)._class_stage
+
+    def _check_own_classes(self) -> None:
+        if self._lender is not None:
+            raise RuntimeError("a ranking that was made of another judges host classes as that one does")
 
     def set_class_values(
         self,
@@ -203,6 +217,7 @@ class Ranking:
         multipliers: tuple[npt.NDArray[np.float64], float, float] | None,
     ) -> None:
         """Replace a class-sourced term's values, or any term's multipliers by class, after host classes were added."""
+        self._check_own_classes()
         if not 0 <= term < len(self.terms):
             raise IndexError("term out of range")
         if (values is not None and len(values) == 0) or (multipliers is not None and len(multipliers[0]) == 0):

@@ -154,15 +154,16 @@ SOURCES = (
     *(SOURCE_COLUMN, SOURCE_COLUMN, SOURCE_COLUMN, SOURCE_CLASS),
     *(SOURCE_ROW, SOURCE_GROUP, SOURCE_GROUP, SOURCE_PACKING, SOURCE_PACKING),
 )
+SEARCHED = (SOURCE_COLUMN, SOURCE_COLUMN, SOURCE_CLASS, SOURCE_GROUP)
 columns = st.integers(0, COLUMNS - 1)
 stages = st.integers(1, 12)
 lows, highs = st.sampled_from([-np.inf, -2048.0, 0.0]), st.sampled_from([np.inf, 512.0, 4e9])
 
 
 @st.composite
-def terms(draw: st.DrawFn, classes: int, capacity: int) -> dict[str, Any]:
-    """One weigher of any kind."""
-    source = draw(st.sampled_from(SOURCES))
+def terms(draw: st.DrawFn, classes: int, capacity: int, sources: Sequence[int] = SOURCES) -> dict[str, Any]:
+    """One weigher of any of the kinds."""
+    source = draw(st.sampled_from(sources))
     term: dict[str, Any] = {"source": source, "multiplier": draw(st.sampled_from(MULTIPLIERS))}
     random = np.random.default_rng(draw(st.integers(0, 2**16)))
     if draw(st.booleans()):
@@ -188,21 +189,23 @@ def terms(draw: st.DrawFn, classes: int, capacity: int) -> dict[str, Any]:
 
 @st.composite
 def signatures(draw: st.DrawFn, classes: int, capacity: int) -> Signature:
-    """Any mix of filters and weighers."""
+    """Any mix of filters and weighers; every other time one that a search of the host index can decide."""
+    searched = draw(st.booleans())
     random = np.random.default_rng(draw(st.integers(0, 2**16)))
     judged = draw(st.lists(st.sampled_from([0, 0, 0, 3, 7, NOT_A_HOST]), min_size=classes, max_size=classes))
     need = st.tuples(st.integers(0, RESOURCES - 1), st.integers(0, 6), stages, st.booleans())
     bound = st.tuples(columns, lows, highs, stages)
-    masks = [(random.random(capacity) < 0.8).astype(np.uint8) for _ in range(draw(st.integers(0, 2)))]
+    masks = [(random.random(capacity) < 0.8).astype(np.uint8) for _ in range(0 if searched else draw(st.integers(0, 2)))]
+    weighers = terms(classes, capacity, SEARCHED if searched else SOURCES)
     return Signature(
         class_stage=np.array(judged, np.uint8),
         needs=draw(st.lists(need, max_size=3)),
         bounds=draw(st.lists(bound, max_size=2)),
         masks=[(mask, draw(stages)) for mask in masks],
-        terms=draw(st.lists(terms(classes, capacity), min_size=draw(st.sampled_from([0, 1, 2, 3])), max_size=6)),
+        terms=draw(st.lists(weighers, min_size=draw(st.sampled_from([0, 1, 2, 3])), max_size=6)),
         affinity_stage=draw(st.sampled_from([0, 1, 5, 13])),
         anti_affinity_stage=draw(st.sampled_from([0, 2, 5, 14])),
-        shuffle=draw(st.booleans()),
+        shuffle=not searched and draw(st.booleans()),
         subset=draw(st.sampled_from([1, 1, 2, 5, 10**6])),
     )
 
