@@ -82,11 +82,12 @@ class Consolidation:
         packing = Repacking(self._trial, self.in_use, self.fixed)
         for size in range(most, least, -1):
             sets = sorted(itertools.combinations(self.donors, size), key=lambda chosen: sum(self._load[list(chosen)]))
-            for chosen in sets[:REPACKED]:
-                names = ", ".join(self._trial.fleet.name(row) for row in chosen)
-                if self._room_for(chosen) and packing.empty(chosen, f"empty {names}"):
-                    self.emptied = list(chosen)
-                    return True
+            roomy = list(itertools.islice(filter(self._room_for, sets), REPACKED))
+            names = (", ".join(self._trial.fleet.name(row) for row in chosen) for chosen in roomy)
+            found = packing.empty(roomy, [f"empty {each}" for each in names])
+            if found is not None:
+                self.emptied = list(roomy[found])
+                return True
         return False
 
     def run(self, most: int) -> None:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from .guests import Guest
 from .trial import Trial
 
-ORDERS: Final = 300
-"""Orders of guests that are tried for one set of hosts."""
+PACKINGS: Final = 20_000
+"""Guests that are given a host by amounts, over all orders and sets of hosts."""
+REACHES: Final = 12
+"""Placements that are tried to be reached under the engine's rules."""
 DETOURS: Final = 8
 """Guests that may wait on a third host, where no guest can go to its target yet."""
 
@@ -36,15 +38,26 @@ class Repacking:
         limit = np.maximum(self._free + self._held(), 1)
         self._size = (self._amounts / limit.max(axis=0)).max(axis=1)
         self._random = random.Random(0)
+        self._packings, self._reaches = PACKINGS, REACHES
+        self._tried: set[bytes] = set()
 
-    def empty(self, donors: Sequence[int], reason: str) -> bool:
-        """Empty hosts together, or change nothing. O(ORDERS * guests * hosts)."""
-        kept = np.isin(self._rows, list(donors), invert=True)
-        for number in range(ORDERS):
-            targets = self._packed(kept, number)
-            if targets is not None and self._reach(targets, reason):
-                return True
-        return False
+    def empty(self, sets: Sequence[Sequence[int]], reasons: Sequence[str]) -> int | None:
+        """Empty the hosts of one of the sets together, and return which; None, and nothing is changed, if none was
+        found within ``PACKINGS`` and ``REACHES``, which all calls share. One order of the guests after the other is
+        tried for all sets."""
+        kept = [np.isin(self._rows, list(donors), invert=True) for donors in sets]
+        number = 0
+        while sets and self._packings > 0 and self._reaches > 0:
+            for which, reason in enumerate(reasons):
+                targets = self._packed(kept[which], number)
+                if targets is None or targets.tobytes() in self._tried:
+                    continue
+                self._tried.add(targets.tobytes())
+                self._reaches -= 1
+                if self._reach(targets, reason):
+                    return which
+            number += 1
+        return None
 
     def _held(self) -> Amounts:
         held = np.zeros_like(self._free)
@@ -60,6 +73,7 @@ class Repacking:
         spread = 0.0 if number == 0 else 0.1 + 0.4 * self._random.random()
         keys = [size * (1 + spread * (self._random.random() - 0.5)) for size in self._size.tolist()]
         for guest in sorted(np.flatnonzero(~stays).tolist(), key=lambda each: -keys[each]):
+            self._packings -= 1
             left = free - self._amounts[guest]
             fits = kept & (left >= 0).all(axis=1)
             home = int(self._hosts[guest])
