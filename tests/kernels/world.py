@@ -195,7 +195,9 @@ def signatures(draw: st.DrawFn, classes: int, capacity: int) -> Signature:
     judged = draw(st.lists(st.sampled_from([0, 0, 0, 3, 7, NOT_A_HOST]), min_size=classes, max_size=classes))
     need = st.tuples(st.integers(0, RESOURCES - 1), st.integers(0, 6), stages, st.booleans())
     bound = st.tuples(columns, lows, highs, stages)
-    masks = [(random.random(capacity) < 0.8).astype(np.uint8) for _ in range(0 if searched else draw(st.integers(0, 2)))]
+    masks = [
+        (random.random(capacity) < 0.8).astype(np.uint8) for _ in range(0 if searched else draw(st.integers(0, 2)))
+    ]
     weighers = terms(classes, capacity, SEARCHED if searched else SOURCES)
     return Signature(
         class_stage=np.array(judged, np.uint8),
