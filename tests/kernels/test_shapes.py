@@ -15,7 +15,7 @@ ROWS, NEVER = 96, 9
 
 
 class Small:
-    """A fleet in which row r has r free of resource 0 and twice as many of resource 1, and two host classes by turns."""
+    """A fleet in which row r has r free of resource 0 and twice as many of resource 1, and two classes by turns."""
 
     def __init__(self, held_room: int) -> None:
         self.columns = fleet.Columns()
