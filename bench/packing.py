@@ -46,7 +46,7 @@ def packing(
     known
         A table of the best counts that are known.
     every
-        Only each so-manieth instance.
+        Only each n-th instance.
     json
         Print one JSON object.
     """

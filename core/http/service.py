@@ -47,12 +47,12 @@ def with_auth(config: PlacementConfig, *, insecure: bool) -> PlacementConfig:
     host, _ = address(config.listen)
     if not config.auth:
         if not is_loopback(host):
-            hint = "say --auth static or keystone; --auth none --insecure lets everybody do everything"
+            hint = "say --auth static or keystone; --auth none --insecure lets every client do everything"
             raise InvalidValue(f"{config.listen} can be reached from elsewhere", field="auth", hint=hint)
         config = structs.replace(config, auth="none")
     elif config.auth in ("none", "noauth2") and not insecure and not is_loopback(host):
         hint = "say --auth static or keystone, or --insecure, if that is meant"
-        problem = f"auth {config.auth} lets everybody who reaches {config.listen} do everything"
+        problem = f"auth {config.auth} lets every client that reaches {config.listen} do everything"
         raise InvalidValue(problem, field="auth", hint=hint)
     check(config)
     return config

@@ -68,7 +68,7 @@ class _Placing:
             return
         except DEPENDS_ON_COMMAND as error:
             checked_outcome(error)
-            self.errors[position] = _unforeseen()
+            self.errors[position] = _unexpected()
             return
         self.waiting.append(_Waiting(position, asked, request, reserved))
 
@@ -129,7 +129,7 @@ class _Placing:
             self.errors[each.position] = checked_outcome(error)
         except Undone as undone:
             cause = undone.__cause__
-            self.errors[each.position] = cause if isinstance(cause, HostlerError) else _unforeseen()
+            self.errors[each.position] = cause if isinstance(cause, HostlerError) else _unexpected()
 
     def _take(self, waiting: Sequence[_Waiting], sampler: PhaseSampler | None = None) -> None:
         engine, requests = self.state.engine, [each.request for each in waiting]
@@ -173,10 +173,10 @@ class Undone(Exception):
     """The engine refused a run of requests and is as before; the cause says why."""
 
 
-def _unforeseen() -> InternalError:
+def _unexpected() -> InternalError:
     """The error of a request that raised an unexpected exception which depends on the command only."""
-    log.exception("a placement failed in an unforeseen way; it counts as refused")
-    return InternalError("the placement failed in an unforeseen way; the service's log says how")
+    log.exception("a placement failed in an unexpected way; it counts as refused")
+    return InternalError("the placement failed in an unexpected way; the service's log says how")
 
 
 def place_each(
@@ -311,7 +311,7 @@ def begin_move(state: ServiceState, command: BeginMove, now: float) -> Decision:
     try:
         decision = state.engine.begin_move(uuid, request, expires=expires, **options)  # type: ignore[arg-type]  # one dict for keywords of several types
     except DEPENDS_ON_COMMAND:
-        raise _unforeseen() from None
+        raise _unexpected() from None
     if decision.placed:
         taken = {name: amount for name, amount in state.holding(uuid)[1].items() if name != INSTANCES}
         state.usage.add(state.tenants, project, taken)
@@ -402,7 +402,7 @@ def replace(state: ServiceState, uuid: str, given: Asked | None, now: float, *, 
             state.requests.keep((uuid,), state.kept_spec(asked))
         return decision
     except DEPENDS_ON_COMMAND:
-        raise _unforeseen() from None
+        raise _unexpected() from None
     finally:
         usage.add(tenants, project, after)
 

@@ -165,8 +165,8 @@ class Daemon:
             if self.metrics.audit is not None:
                 self.metrics.audit.reopen()
         except Exception as error:
-            unforeseen = None if isinstance(error, HostlerError) else error
-            log.error("the configuration stays as it was: %s", error, exc_info=unforeseen)
+            unexpected = None if isinstance(error, HostlerError) else error
+            log.error("the configuration stays as it was: %s", error, exc_info=unexpected)
             self.metrics.reloads["failed"] += 1
         else:
             log.info("the configuration was read again")

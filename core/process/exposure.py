@@ -23,15 +23,16 @@ def exposures(
     hooks of other schedulers. Malformed values are reported elsewhere."""
     if rpc_auth == "none":
         for text in filter(_is_reachable, listen):
-            yield ("rpc", "auth"), f"none lets everybody who reaches {text} do everything: use tokens, {MEANT}"
+            yield ("rpc", "auth"), f"none lets every client that reaches {text} do everything: use tokens, {MEANT}"
     if hooks.listen and hooks.auth == "none" and _is_elsewhere(hooks.listen):
-        problem = f"none tells everybody who reaches {hooks.listen} which hosts there are: use static, {MEANT}"
+        problem = f"none tells every client that reaches {hooks.listen} which hosts there are: use static, {MEANT}"
         yield ("hooks", "auth"), problem
     if not placement.listen or placement.auth not in OPEN:
         return
     key, way = ("placement", "auth"), placement.auth or "none"
     if is_exposed(placement):
-        yield key, f"{way} lets everybody who reaches {placement.listen} do everything: use static or keystone, {MEANT}"
+        admits = f"{way} lets every client that reaches {placement.listen} do everything"
+        yield key, f"{admits}: use static or keystone, {MEANT}"
     elif rpc_auth == "tokens":
         others = "the RPC interface asks for tokens, but"
         yield key, f"{others} {way} lets every user of this machine do everything: use static or keystone, {MEANT}"

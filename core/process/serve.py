@@ -28,9 +28,7 @@ async def serve(
     auth: Annotated[
         str | None, Parameter(help="tokens, none; of --placement alone: none, static, keystone, noauth2")
     ] = None,
-    insecure: Annotated[
-        bool, Parameter(help="start although everybody who comes may do everything", negative="")
-    ] = False,
+    insecure: Annotated[bool, Parameter(help="start although every client may do everything", negative="")] = False,
 ) -> int:
     """Run the service. A line ``ready ADDRESS...`` is printed on standard output once calls are accepted.
 

@@ -138,7 +138,7 @@ class MemorySnapshots:
 
 
 class Network:
-    """Connections that carry bytes late, in pieces, and break now and then. ``serve`` is whoever answers now."""
+    """Connections that carry bytes late, in pieces, and break now and then. ``serve`` answers at present."""
 
     def __init__(self, chance: random.Random, nursery: trio.Nursery) -> None:
         self.chance, self._nursery = chance, nursery
@@ -146,9 +146,9 @@ class Network:
         self._open: list[trio.CancelScope] = []
 
     def connect(self) -> Pipe:
-        """A new connection. ConnectionLost while nobody answers."""
+        """A new connection. ConnectionLost while no service answers."""
         if self.serve is None or self.chance.random() < 0.1:
-            raise ConnectionLost("nobody answers in the simulated network")
+            raise ConnectionLost("no service answers in the simulated network")
         mine, near = memory_stream_pair()
         far, theirs = memory_stream_pair()
         self._nursery.start_soon(self._carry, near, far)

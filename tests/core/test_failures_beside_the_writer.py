@@ -55,7 +55,7 @@ STEPS: dict[str, Callable[[], Any]] = {
     "no rename": lambda: failing(Path, "rename", BAD_DISK),
     "a rename whose error comes late": lambda: failing(Path, "rename", BAD_DISK, after=True),
     "no sync": lambda: failing(snapshots_module, "sync", BAD_DISK),
-    "no waiting for the child": lambda: failing(forks, "_reap", RuntimeError("unforeseen")),
+    "no waiting for the child": lambda: failing(forks, "_reap", RuntimeError("unexpected")),
     "no new segment": lambda: failing(SqliteStore, "_begin", BAD_DISK),
     "a new segment that is not taken up": lambda: failing(SqliteStore, "_write_to", BAD_DISK),
     "no deletion": lambda: failing(SnapshotFolder, "remove", StorageFailed("EIO")),
@@ -84,11 +84,11 @@ async def test_a_snapshot_that_fails_at_any_step_ends_no_writer_and_loses_nothin
                 assert writer.snapshots.failed == 1
             if "not taken up" not in step:  # then the segment before cannot be taken up either
                 assert await writer.submit(Pay("a", 1)) == 5
-            while not writer.failures.counts:  # noqa: ASYNC110  nobody is there to set an event
+            while not writer.failures.counts:  # noqa: ASYNC110  there is no event to wait for
                 await trio.sleep(0.01)
         assert not limit.cancelled_caught
         with trio.fail_after(5):
-            while not writer.writable:  # noqa: ASYNC110  nobody is there to set an event
+            while not writer.writable:  # noqa: ASYNC110  there is no event to wait for
                 await trio.sleep(0.05)
         assert await writer.submit(Pay("a", 6 - ledger.accounts["a"])) == 6
         assert descriptors() <= before + 3  # a segment more may be open: its file, its log and the log's index
@@ -109,7 +109,7 @@ async def test_a_snapshot_that_failed_is_tried_again_later_and_not_with_each_com
         writer._snapshot_not_before = 0.0
         await writer.submit(Pay("a", 1))
         with trio.fail_after(10):
-            while not writer.snapshots.completed:  # noqa: ASYNC110  nobody is there to set an event
+            while not writer.snapshots.completed:  # noqa: ASYNC110  there is no event to wait for
                 await trio.sleep(0.01)
 
 

@@ -1,4 +1,4 @@
-"""When garbage is looked for: what is new soon, all when nobody waits, and at the latest after an hour."""
+"""When garbage is collected: new objects soon, all when no call waits, and at the latest after an hour."""
 
 from __future__ import annotations
 

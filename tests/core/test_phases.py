@@ -1,4 +1,4 @@
-"""Measured placements: the phases are told, and nobody's answer depends on it."""
+"""Measured placements: the phases are told, and no answer depends on it."""
 
 from __future__ import annotations
 

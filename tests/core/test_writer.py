@@ -239,7 +239,7 @@ async def test_after_a_restart_the_state_and_the_first_answers_are_there(tmp_pat
 
 async def until_there(path: Path) -> None:
     with trio.fail_after(HANG_SECONDS):
-        while not await trio.Path(path).exists():  # noqa: ASYNC110  # nobody tells of files
+        while not await trio.Path(path).exists():  # noqa: ASYNC110  # no event tells of files
             await trio.sleep(0.005)
 
 
@@ -276,7 +276,7 @@ async def test_replay_gives_batches_to_a_machine_that_takes_them(tmp_path: Path)
 
 
 class SlowLedger(Ledger):
-    """One that loads, and carries out the first command, only when somebody else lets it."""
+    """One that loads, and carries out the first command, only when the test lets it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ CLOSED: Final[list[dict[tuple[str, ...], Any]]] = [
 
 
 @pytest.mark.parametrize(("options", "key"), OPEN)
-def test_a_configuration_that_lets_everybody_in_is_refused_unless_that_is_meant(
+def test_a_configuration_that_admits_every_client_is_refused_unless_that_is_meant(
     options: dict[tuple[str, ...], Any], key: str
 ) -> None:
     with pytest.raises(BadConfig) as error:
@@ -60,7 +60,7 @@ def test_the_command_line_refuses_it_in_a_line(capsys: pytest.CaptureFixture[str
     assert cli.main(["serve", "--rpc", "tcp:0.0.0.0:0", "--auth", "none"]) == 1
     told = capsys.readouterr().err
     assert told.count("\n") == 1
-    assert "rpc.auth: none lets everybody who reaches tcp:0.0.0.0:0 do everything" in told
+    assert "rpc.auth: none lets every client that reaches tcp:0.0.0.0:0 do everything" in told
 
 
 def test_an_insecure_start_that_is_meant_is_said_in_the_log(tmp_path: Path) -> None:

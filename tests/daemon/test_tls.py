@@ -132,11 +132,11 @@ async def test_whoever_speaks_tls_where_there_is_none_or_none_where_there_is_lea
         assert "the service speaks no TLS there (is tcp: meant" in await refusal(f"tls:localhost:{tcp}", context)
         assert "this is TLS, which is not spoken on this port" in daemon.log()  # the first of unknown peers
         assert "this port speaks TLS, and nothing else (use tls:" in await refusal(f"tcp:localhost:{tls}", None)
-        with socket.create_connection(("localhost", tls)) as stranger:  # who says nothing holds up nobody
+        with socket.create_connection(("localhost", tls)) as stranger:  # a silent peer holds up no other connection
             assert whoever_shows(authority, "ann.example")(address) == "ann"
             stranger.shutdown(socket.SHUT_WR)
             assert len(stranger.recv(100)) < 10
-        assert "unexpected eof" not in daemon.log()  # whoever only looks whether the port is open is no news
+        assert "unexpected eof" not in daemon.log()  # a probe of the port is not logged
 
 
 def test_where_they_are_optional_a_token_will_do(tmp_path: Path, authority: Authority) -> None:

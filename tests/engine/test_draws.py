@@ -1,4 +1,4 @@
-"""Choices by chance: the ranked way draws what the scan draws, alone and in batches, and nobody is preferred."""
+"""Random choices: the ranking draws what the scan draws, alone and in batches, and prefers no host."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def test_sharing_providers_are_those_with_the_trait(fleet: Fleet) -> None:
     version = fleet.version
     fleet.set_traits("nfs", [])
     assert fleet.sharing_providers() == []
-    assert fleet.kernel.changed(version) is None, "whoever has judged a tree must look again"
+    assert fleet.kernel.changed(version) is None, "what has judged a tree must look again"
 
 
 # traits and aggregates

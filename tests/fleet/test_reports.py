@@ -257,7 +257,7 @@ def test_a_guest_that_its_host_has_lost_is_drift() -> None:
     for at, here in ((10.0, True), (20.0, False), (700.0, False)):
         instances: dict[str, Any] = {uuid(1): {}} if here else {}
         report_hosts(e.fleet, [HostReport(host=host("a", instances=instances), at=at)])
-    assert e.fleet.consumer(uuid(1)).provider == "a", "its allocation is somebody's to delete"
+    assert e.fleet.consumer(uuid(1)).provider == "a", "its allocation is left to its owner to delete"
     assert figure(e, "a") == MEMORY
     assert [e.fleet.name(row) for row in e.fleet.drift()] == ["a"]
     e.release(uuid(1))

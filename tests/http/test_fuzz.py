@@ -1,4 +1,4 @@
-"""Queries and bodies that nobody would write: each is answered or refused, none is a fault, none changes a thing."""
+"""Malformed queries and bodies: each is answered or refused, none is a fault, none changes anything."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from hostler.ext import constants, fleet_py
 from hostler.placement.fleet.columns import HOST_COLUMNS
 
 INTERNAL = {"FANOUT", "LEVELS"}
-"""Of the kernels' trees; nobody else knows them."""
+"""Of the kernels' trees; no other module uses them."""
 
 
 def contract(module: str) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Choices by chance come from the seed alone: which words they take, and that none of the equals is preferred."""
+"""Random choices come from the seed alone: which words they take, and that no row of equal score is preferred."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class RatioFilter(Filter):
 
 
 class AwayFromTraitFilter(Filter):
-    """Host form on static fields, of the spec alone: whoever shares the spec is decided in the kernel."""
+    """Host form on static fields, of the spec alone: requests that share the spec are decided in the kernel."""
 
     name: ClassVar[str] = "AwayFromTraitFilter"
     spec_only: ClassVar[bool] = True

@@ -134,5 +134,5 @@ async def raw_stream(address: str) -> trio.SocketStream:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what happens soon."""
     with trio.fail_after(HANG_SECONDS):
-        while not condition():  # noqa: ASYNC110  nobody is there to set an event
+        while not condition():  # noqa: ASYNC110  there is no event to wait for
             await trio.sleep(0.01)

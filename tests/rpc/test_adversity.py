@@ -1,4 +1,4 @@
-"""Peers that misbehave are refused or dropped with an error, and nobody else notices."""
+"""Peers that misbehave are refused or dropped with an error; no other peer notices."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def peer(served: Served) -> AsyncIterator[Peer]:
 
 @asynccontextmanager
 async def served_with_witness(**options: Any) -> AsyncIterator[Served]:
-    """A service, and in the end somebody who finds that he was not disturbed."""
+    """A service, and at the end the check that another client was not disturbed."""
     async with serving(**options) as served, open_client(served.address) as witness:
         await witness.place_many([])
         yield served

@@ -39,7 +39,7 @@ async def gone(served: Served, messages: list[object]) -> weakref.ref[Connection
     del connection
     await stream.aclose()
     with trio.fail_after(HANG_SECONDS):
-        while served.server.connections:  # noqa: ASYNC110  # nobody tells
+        while served.server.connections:  # noqa: ASYNC110  # no event tells of it
             await trio.sleep(0.01)
     await trio.testing.wait_all_tasks_blocked()
     return known

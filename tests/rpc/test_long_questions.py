@@ -1,4 +1,4 @@
-"""Questions that take long are answered from a child: as they would be at once, and nobody waits for them."""
+"""Long questions are answered from a child process with the same answer, and hold up no other call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subscriptions: whoever watches is told what he may know, and nothing else."""
+"""Subscriptions: a watcher is told what they may know, and nothing else."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def cloud(user: str) -> AsyncIterator[tuple[Served, Client, Client]]:
 
 
 async def events(admin: Client, watcher: Client) -> list[tuple[str, str, str | None]]:
-    """(kind, command, project) of all that happened; ends with what everybody who watches p1 is told."""
+    """(kind, command, project) of all that happened; ends with what every watcher of p1 is told."""
     await admin.call(*place(99, "p1"))
     seen: list[tuple[str, str, str | None]] = []
     with trio.fail_after(HANG_SECONDS):
@@ -211,7 +211,7 @@ async def test_whoever_is_gone_watches_no_more() -> None:
 
 
 def cut(served: Served) -> None:
-    """End the connection of whoever watches, as a network does."""
+    """End a watcher's connection, as a network does."""
     (session,) = served.server.watchers._subscriptions
     (connection,) = [each for each in served.server.connections if each._session is session]
     connection.scope.cancel()

@@ -293,7 +293,7 @@ def test_a_domain_admin_gets_no_token_of_somebody_who_is_more() -> None:
         made.apply(order(c.CreateToken(id="x", user="cloud_admin", digest=bytes(32), expires=2e9), user="domain_admin"))
 
 
-def test_everybody_may_have_a_token_of_his_own() -> None:
+def test_every_user_may_have_a_token_of_their_own() -> None:
     made = world()
     made.apply(order(c.CreateToken(id="x", user="nobody", digest=bytes(32), expires=2e9), user="nobody"))
     made.apply(order(c.RevokeToken(id="x"), user="nobody"))

@@ -40,7 +40,7 @@ class CameOut(Exception):
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-"""Generators that are closed while there is no memory say so, to nobody."""
+"""Generators that are closed while memory is short raise errors that cannot be caught."""
 
 
 def made() -> ServiceMachine:
