@@ -23,7 +23,6 @@ LONG_FILES: Final[Mapping[str, str]] = {
     "ext/_tables.pyx": "one kernel of hash tables, waiting to be divided by table",
     "ext/_ranking.pyx": "the ranking and its search, waiting to be a folder",
     "ext/_fleet.pyx": "one kernel of consumers and groups, waiting to be divided",
-    "core/machine/queries.py": "all queries with their rights, waiting to be divided by object",
 }
 """Files that may be longer than ``LONGEST_FILE``, each with the reason."""
 

@@ -10,22 +10,18 @@ import numpy as np
 
 from ...ext.constants import UNCOUNTED
 from ...ext.tables import format_uuid
-from ...placement.decide.engine import Engine
 from ...placement.decide.explain.explanation import Explanation
 from ...placement.decide.fits import Fit
 from ...placement.fleet.fleet import Fleet
 from ...placement.fleet.host_view import HostView
 from ...placement.fleet.inventories import FIRST_CLASSES
-from ...placement.types.decision import Decision
-from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
+from ...placement.types.errors import UnknownName
 from ...placement.types.host import Service
 from ...placement.types.moves import PendingMove
 from .. import engine_commands as p
-from ..errors import ErrorValue, to_value
-from ..tenancy.rights import check_request_of_reader, may_see_tokens, no_instance, project_scope, unseen
+from ..tenancy.rights import check_request_of_reader, no_instance, project_scope
 from ..tenancy.tenants import CLOUD, RANK
 from .catalog_queries import Flavors, Images, ShowFlavor, ShowImage, flavor, flavors, image, images
-from .edits import edit
 from .instance_queries import InstanceLine, Instances, instances, many_instances
 from .lifecycle_queries import Guests, ListBackends, ShowGuest, backends, guests, show_guest
 from .plan_queries import CheckPlan, PlanMoves, check_plan, plan_moves
@@ -43,7 +39,22 @@ from .provider_queries import (
 )
 from .question import Page, Query
 from .ranking import Rank, rank
-from .state import ServiceState, service_policy, with_present_defaults
+from .state import ServiceState
+from .tenant_queries import (
+    Domains,
+    ListPools,
+    Projects,
+    ShowUsage,
+    Tokens,
+    Users,
+    domains,
+    pools,
+    projects,
+    tokens,
+    usage,
+    users,
+)
+from .what_if import WhatIf, what_if
 
 
 class Hosts(Query, frozen=True):
@@ -81,14 +92,6 @@ class Fits(Query, frozen=True):
     limit: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
-class WhatIf(Query, frozen=True):
-    """The answers that commands on guests and hosts would get, in order, under the current policy or another; nothing
-    is changed, and quotas are not checked. For readers of the cloud."""
-
-    commands: Annotated[list[p.EngineCommand], msgspec.Meta(max_length=10_000)]
-    policy: dict[str, dict[str, Any]] | None = None
-
-
 class ShowMoves(Query, frozen=True):
     """Moves under way. For readers of the cloud."""
 
@@ -97,40 +100,8 @@ class ShowDrift(Query, frozen=True):
     """Hosts that differ from what their guests take, or whose guests no longer fit. For readers of the cloud."""
 
 
-class ShowUsage(Query, frozen=True):
-    """Usage of a domain or project, including its descendants, and its limits. For its readers."""
-
-    scope: str
-
-
 class Capacity(Query, frozen=True):
     """Total capacity and usage by resource class. For readers of the cloud."""
-
-
-class Domains(Query, frozen=True):
-    """All domains. For readers of the cloud."""
-
-
-class Projects(Query, frozen=True):
-    """Projects of a domain, of all without one. For readers of the domain or the cloud."""
-
-    domain: str | None = None
-
-
-class Users(Query, frozen=True):
-    """Users of a domain, of all without one, with their roles. For admins of the domain or the cloud."""
-
-    domain: str | None = None
-
-
-class Tokens(Query, frozen=True):
-    """Tokens of a user, without their secrets. For the user, and admins of the user's domain."""
-
-    user: str
-
-
-class ListPools(Query, frozen=True):
-    """All resource pools. For readers of the cloud."""
 
 
 class ShowPolicy(Query, frozen=True):
@@ -193,13 +164,6 @@ class DriftLine(msgspec.Struct, frozen=True):
     lost_instances: list[str]
 
 
-class UsageAndLimits(msgspec.Struct, frozen=True):
-    """Amounts by resource class and ``instances``."""
-
-    used: dict[str, int]
-    limits: dict[str, int]
-
-
 class CapacityOf(msgspec.Struct, frozen=True):
     """Totals over all providers. ``fragmentation``: the fraction (0 to 1) of free capacity on hosts with less than a
     tenth of their capacity free."""
@@ -209,52 +173,11 @@ class CapacityOf(msgspec.Struct, frozen=True):
     fragmentation: float
 
 
-class ProjectLine(msgspec.Struct, frozen=True):
-    """A project."""
-
-    id: str
-    domain: str
-    parent: str | None
-
-
-class UserLine(msgspec.Struct, frozen=True):
-    """A user with (role, scope) pairs."""
-
-    id: str
-    domain: str
-    identities: list[str]
-    roles: list[tuple[str, str]]
-
-
-class TokenLine(msgspec.Struct, frozen=True):
-    """A token; ``expires`` in seconds since the epoch."""
-
-    id: str
-    user: str
-    expires: float
-
-
-class PoolLine(msgspec.Struct, frozen=True):
-    """A resource pool."""
-
-    id: str
-    exclusive: bool
-    scopes: list[str]
-    hosts: list[str]
-
-
 class PolicyInForce(msgspec.Struct, frozen=True):
     """What differs from Nova's defaults, and a digest over everything."""
 
     policy: dict[str, dict[str, Any]]
     digest: str
-
-
-class Tried(msgspec.Struct, frozen=True):
-    """What a command would have answered: ``error`` or ``result``."""
-
-    error: ErrorValue | None
-    result: Any
 
 
 LONG_HOSTS: Final = 2_000
@@ -399,52 +322,6 @@ def _fits(state: ServiceState, user: str, query: Fits) -> Fit:
     return found
 
 
-def _what_if(state: ServiceState, user: str, query: WhatIf) -> list[Tried]:
-    policy = None if query.policy is None else service_policy(with_present_defaults(query.policy))
-    engine = state.engine.what_if(policy)
-    tried = []
-    for command in query.commands:
-        try:
-            tried.append(Tried(None, _try(state, engine, command)))
-        except HostlerError as error:
-            tried.append(Tried(to_value(error), None))
-    return tried
-
-
-def _try(state: ServiceState, engine: Any, command: p.EngineCommand) -> Any:
-    match command:
-        case p.Place(request=request):
-            return engine.place(state.request(request, None))
-        case p.PlaceMany(requests=requests):
-            return list(engine.place_many([state.request(request, None) for request in requests]))
-        case p.Release(uuids=uuids):
-            return engine.release(uuids)
-        case (
-            p.Move(uuid=uuid, request=given)
-            | p.Resize(uuid=uuid, request=given)
-            | p.BeginMove(uuid=uuid, request=given)
-        ):
-            return _try_move(state, engine, command, given or state.asked_of(uuid))
-        case p.SetPolicy():
-            raise InvalidValue("another policy is given beside the commands", field="policy")
-    return edit(engine, command, engine.fleet.now)
-
-
-def _try_move(
-    state: ServiceState, engine: Engine, command: p.Move | p.Resize | p.BeginMove, asked: p.Asked
-) -> Decision:
-    consumer = engine.fleet.consumer(command.uuid)
-    asked = msgspec.structs.replace(asked, project_id=consumer.project_id, user_id=consumer.user_id)
-    request = state.request(asked, None)
-    match command:
-        case p.BeginMove(uuid=uuid, kind=kind):
-            return engine.begin_move(uuid, request, kind=kind)
-        case p.Move(uuid=uuid):
-            return engine.move(uuid, request)
-        case p.Resize(uuid=uuid):
-            return engine.resize(uuid, request)
-
-
 def _capacity(state: ServiceState, user: str, query: Capacity) -> dict[str, CapacityOf]:
     return capacity(state.fleet)
 
@@ -464,62 +341,6 @@ def capacity(fleet: Fleet) -> dict[str, CapacityOf]:
     return found
 
 
-# tenants
-
-
-def _usage(state: ServiceState, user: str, query: ShowUsage) -> UsageAndLimits:
-    scope, tenants = query.scope, state.tenants
-    kind, _, name = scope.partition(":")
-    if kind not in ("domain", "project") or not name:
-        raise InvalidValue(f"{scope[:100]!r} is not a scope", field="scope", hint="use domain:ID or project:ID")
-    tenants.require(user, "reader", scope)
-    if kind == "domain":  # guests may belong to a project that was never created
-        tenants.check_scope(scope)
-    return UsageAndLimits(state.usage.of(scope), dict(tenants.limits.get(scope, {})))
-
-
-def _domains(state: ServiceState, user: str, query: Domains) -> list[str]:
-    return list(state.tenants.domains)
-
-
-def _projects(state: ServiceState, user: str, query: Projects) -> list[ProjectLine]:
-    state.tenants.require(user, "reader", f"domain:{query.domain}" if query.domain is not None else CLOUD)
-    return [
-        ProjectLine(name, each.domain, each.parent)
-        for name, each in state.tenants.projects.items()
-        if query.domain in (None, each.domain)
-    ]
-
-
-def _users(state: ServiceState, user: str, query: Users) -> list[UserLine]:
-    if query.domain is None:
-        state.tenants.require(user, "cloud_admin", CLOUD)
-    else:
-        state.tenants.require(user, "domain_admin", f"domain:{query.domain}")
-    return [
-        UserLine(name, each.domain, list(each.identities), list(each.roles))
-        for name, each in state.tenants.users.items()
-        if query.domain in (None, each.domain)
-    ]
-
-
-def _tokens(state: ServiceState, user: str, query: Tokens) -> list[TokenLine]:
-    tenants = state.tenants
-    if not may_see_tokens(tenants, user, query.user):
-        raise unseen(user, query.user, "user")
-    return [
-        TokenLine(name, each.user, each.expires) for name, each in tenants.tokens.items() if each.user == query.user
-    ]
-
-
-def _pools(state: ServiceState, user: str, query: ListPools) -> list[PoolLine]:
-    pools = state.pools
-    return [
-        PoolLine(name, pool.exclusive, list(pool.scopes), pools.hosts(state.fleet, name))
-        for name, pool in pools.pools.items()
-    ]
-
-
 def _policy(state: ServiceState, user: str, query: ShowPolicy) -> PolicyInForce:
     return PolicyInForce(state.policy, state.engine.policy.digest)
 
@@ -531,15 +352,15 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     Explain: _explain,
     Fits: _fits,
     Rank: rank,
-    WhatIf: _what_if,
+    WhatIf: what_if,
     ShowMoves: _moves,
     ShowDrift: _drift,
-    ShowUsage: _usage,
+    ShowUsage: usage,
     Capacity: _capacity,
-    Domains: _domains,
-    Projects: _projects,
-    Users: _users,
-    Tokens: _tokens,
+    Domains: domains,
+    Projects: projects,
+    Users: users,
+    Tokens: tokens,
     Flavors: flavors,
     ShowFlavor: flavor,
     Images: images,
@@ -548,7 +369,7 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     Guests: guests,
     ShowGuest: show_guest,
     ListBackends: backends,
-    ListPools: _pools,
+    ListPools: pools,
     ShowPolicy: _policy,
     PlanMoves: plan_moves,
     CheckPlan: check_plan,

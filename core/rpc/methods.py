@@ -22,6 +22,8 @@ from ..machine import plan_queries as m
 from ..machine import provider_queries as v
 from ..machine import queries as q
 from ..machine import ranking as r
+from ..machine import tenant_queries as t
+from ..machine import what_if as w
 from ..machine.lives import GuestChange
 from ..reconcile.status import ReconcileStatus
 from ..tenancy import commands as c
@@ -208,15 +210,15 @@ _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "explain": (q.Explain, Explanation),
     "fits": (q.Fits, Fit),
     "rank": (r.Rank, r.Ranking),
-    "what_if": (q.WhatIf, list[q.Tried]),
+    "what_if": (w.WhatIf, list[w.Tried]),
     "moves": (q.ShowMoves, list[PendingMove]),
     "drift": (q.ShowDrift, list[q.DriftLine]),
-    "usage": (q.ShowUsage, q.UsageAndLimits),
+    "usage": (t.ShowUsage, t.UsageAndLimits),
     "capacity": (q.Capacity, dict[str, q.CapacityOf]),
-    "domains": (q.Domains, list[str]),
-    "projects": (q.Projects, list[q.ProjectLine]),
-    "users": (q.Users, list[q.UserLine]),
-    "tokens": (q.Tokens, list[q.TokenLine]),
+    "domains": (t.Domains, list[str]),
+    "projects": (t.Projects, list[t.ProjectLine]),
+    "users": (t.Users, list[t.UserLine]),
+    "tokens": (t.Tokens, list[t.TokenLine]),
     "guests": (lq.Guests, list[lq.GuestLine]),
     "guest": (lq.ShowGuest, lq.GuestLine),
     "backends": (lq.ListBackends, list[lq.BackendLine]),
@@ -224,7 +226,7 @@ _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "flavor": (k.ShowFlavor, k.FlavorLine),
     "images": (k.Images, list[k.ImageLine]),
     "image": (k.ShowImage, k.ImageLine),
-    "pools": (q.ListPools, list[q.PoolLine]),
+    "pools": (t.ListPools, list[t.PoolLine]),
     "policy": (q.ShowPolicy, q.PolicyInForce),
     "plan": (m.PlanMoves, Plan),
     "check_plan": (m.CheckPlan, PlanCheck),

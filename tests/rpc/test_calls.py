@@ -165,6 +165,23 @@ async def test_what_if_and_explain_and_fits_change_nothing() -> None:
         assert served.service.state.engine.sequence == 0
 
 
+async def test_what_if_holds_guests_and_confirms_them_without_holding_any() -> None:
+    async with serving() as served, open_client(served.address) as client:
+        held = uuid_of(1)
+        commands = [
+            {"do": "confirm_hold", "uuids": [held]},
+            {"do": "hold", "request": {**ASKED["request"], "instance_uuids": [held]}, "expires_in": 60.0},
+            {"do": "confirm_hold", "uuids": [held]},
+            {"do": "confirm_hold", "uuids": [held]},
+        ]
+        unknown, placed, confirmed, again = await client.call("what_if", {"commands": commands})
+        assert unknown.error.code == "unknown_name"
+        assert placed.result["selections"][0]["host"] == "node-0"
+        assert confirmed.result == 1
+        assert (again.error.code, again.error.field) == ("invalid_value", "uuids")
+        assert served.service.state.engine.sequence == len(served.service.state.holds) == 0
+
+
 async def test_watchers_are_told_what_happened() -> None:
     async with serving() as served, open_client(served.address) as client:
         await client.call("watch", {"kinds": ["decisions", "refusals", "changes"]})

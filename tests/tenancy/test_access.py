@@ -17,6 +17,8 @@ from hostler.core.machine import plan_queries as m
 from hostler.core.machine import provider_queries as v
 from hostler.core.machine import queries as q
 from hostler.core.machine import ranking as r
+from hostler.core.machine import tenant_queries as t
+from hostler.core.machine import what_if as x
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.question import Query
 from hostler.core.machine.report_columns import columns_of
@@ -120,11 +122,11 @@ SCOPED: Final[dict[str, tuple[Make, set[str]]]] = {
     "revoke_token": (lambda w: c.RevokeToken(id=f"of-{w['user']}"), DOMAIN_ADMINS),
     "instance": (lambda w: q.Instance(uuid=w["guest"]), READERS),
     "fits": (lambda w: q.Fits(request=asked(project=w["project"])), READERS),
-    "usage": (lambda w: q.ShowUsage(scope=f"project:{w['project']}"), READERS),
-    "usage of a domain": (lambda w: q.ShowUsage(scope=f"domain:{w['domain']}"), {*DOMAIN_ADMINS, "cloud_reader"}),
-    "projects": (lambda w: q.Projects(domain=w["domain"]), {*DOMAIN_ADMINS, "cloud_reader"}),
-    "users": (lambda w: q.Users(domain=w["domain"]), DOMAIN_ADMINS),
-    "tokens": (lambda w: q.Tokens(user=w["user"]), DOMAIN_ADMINS),
+    "usage": (lambda w: t.ShowUsage(scope=f"project:{w['project']}"), READERS),
+    "usage of a domain": (lambda w: t.ShowUsage(scope=f"domain:{w['domain']}"), {*DOMAIN_ADMINS, "cloud_reader"}),
+    "projects": (lambda w: t.Projects(domain=w["domain"]), {*DOMAIN_ADMINS, "cloud_reader"}),
+    "users": (lambda w: t.Users(domain=w["domain"]), DOMAIN_ADMINS),
+    "tokens": (lambda w: t.Tokens(user=w["user"]), DOMAIN_ADMINS),
 }
 """Method -> what it does to a place, and whose own place it may be. Foreign places are for cloud admins, and questions
 about them for cloud readers, unless a role is one of the cloud anyway."""
@@ -195,13 +197,13 @@ OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "hosts": (q.Hosts(), CLOUD_READERS),
     "host": (q.ShowHost(name="node-0"), CLOUD_READERS),
     "explain": (q.Explain(request=asked()), CLOUD_READERS),
-    "what_if": (q.WhatIf(commands=[place(9)]), CLOUD_READERS),
+    "what_if": (x.WhatIf(commands=[place(9)]), CLOUD_READERS),
     "capacity": (q.Capacity(), CLOUD_READERS),
-    "domains": (q.Domains(), CLOUD_READERS),
-    "pools": (q.ListPools(), CLOUD_READERS),
+    "domains": (t.Domains(), CLOUD_READERS),
+    "pools": (t.ListPools(), CLOUD_READERS),
     "policy": (q.ShowPolicy(), CLOUD_READERS),
-    "all projects": (q.Projects(), CLOUD_READERS),
-    "all users": (q.Users(), CLOUD),
+    "all projects": (t.Projects(), CLOUD_READERS),
+    "all users": (t.Users(), CLOUD),
     "what is not there": (p.Release(uuids=(uuid_of(99),)), CLOUD),
     "what is not there, asked": (q.Instance(uuid=uuid_of(99)), CLOUD_READERS),
 }

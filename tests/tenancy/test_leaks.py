@@ -11,6 +11,7 @@ import pytest
 from hostler.core import engine_commands as p
 from hostler.core.machine import catalog_queries as k
 from hostler.core.machine import queries as q
+from hostler.core.machine import tenant_queries as t
 from hostler.core.machine.instance_queries import Instances
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.question import Query
@@ -52,8 +53,8 @@ PAIRS: Final[dict[str, tuple[str, str, str, Any]]] = {
     "remove_server_group": ("bob", uuid_of(61), uuid_of(68), lambda name: p.RemoveServerGroup(uuid=name)),
     "place in a project": ("bob", "a1", "a9", lambda name: p.Place(request=asking(name))),
     "fits in a project": ("bob", "a1", "a9", lambda name: q.Fits(request=asking(name))),
-    "usage": ("bea", "a1", "a9", lambda name: q.ShowUsage(scope=f"project:{name}")),
-    "usage of a domain": ("bea", "a", "z", lambda name: q.ShowUsage(scope=f"domain:{name}")),
+    "usage": ("bea", "a1", "a9", lambda name: t.ShowUsage(scope=f"project:{name}")),
+    "usage of a domain": ("bea", "a", "z", lambda name: t.ShowUsage(scope=f"domain:{name}")),
     "set_limits": ("bea", "a1", "a9", lambda name: c.SetLimits(scope=f"project:{name}", limits={})),
     "delete_project": ("bea", "a2", "a9", lambda name: c.DeleteProject(id=name)),
     "create_project below": ("bea", "a1", "a9", lambda name: c.CreateProject(id="new", parent=name)),
@@ -65,9 +66,9 @@ PAIRS: Final[dict[str, tuple[str, str, str, Any]]] = {
     "grant in": ("pat", "a1", "a9", lambda name: c.Grant(user="bob", role="member", scope=f"project:{name}")),
     "create_token": ("bea", "ann", "zzz", lambda name: c.CreateToken(id="x", user=name, digest=bytes(32), expires=2e9)),
     "revoke_token": ("bea", "of-ann", "of-zzz", lambda name: c.RevokeToken(id=name)),
-    "tokens": ("bea", "ann", "zzz", lambda name: q.Tokens(user=name)),
-    "users": ("bea", "a", "z", lambda name: q.Users(domain=name)),
-    "projects": ("bea", "a", "z", lambda name: q.Projects(domain=name)),
+    "tokens": ("bea", "ann", "zzz", lambda name: t.Tokens(user=name)),
+    "users": ("bea", "a", "z", lambda name: t.Users(domain=name)),
+    "projects": ("bea", "a", "z", lambda name: t.Projects(domain=name)),
     "instances of a project": ("bob", "a1", "a9", lambda name: Instances(project=name)),
     "flavors of a project": ("bob", "a1", "a9", lambda name: k.Flavors(project=name)),
 }
@@ -134,8 +135,8 @@ def test_a_domain_admin_cannot_see_or_make_tokens_of_a_user_who_may_more() -> No
     made = world()
     assert refused(made, c.CreateToken(id="x", user="root", digest=bytes(32), expires=2e9), "ada")[0] == "not_allowed"
     with pytest.raises(HostlerError, match="for others to decide on"):
-        q.answer(made.state, "ada", q.Tokens(user="root"))
-    assert q.answer(made.state, "ada", q.Tokens(user="ann"))
+        q.answer(made.state, "ada", t.Tokens(user="root"))
+    assert q.answer(made.state, "ada", t.Tokens(user="ann"))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hostler.core import engine_commands as p
 from hostler.core.machine import queries as q
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import PlacementWrite
+from hostler.core.machine.what_if import WhatIf
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import NotAllowed, QuotaExceeded
 from hostler.placement.api import commands as api
@@ -125,7 +126,7 @@ def test_what_if_keeps_guests_in_their_pools_too() -> None:
     made = pooled()
     placed(made, "ann", "a1", 1)
     for command in (p.Move(uuid=uuid_of(1), request=asking("")), p.Resize(uuid=uuid_of(1), request=asking(""))):
-        (tried,) = q.answer(made.state, "@local", q.WhatIf(commands=[command]))
+        (tried,) = q.answer(made.state, "@local", WhatIf(commands=[command]))
         assert tried.error is None
         assert tried.result.refusal is not None or tried.result.selections[0].node == "node-0"
 

@@ -1,0 +1,101 @@
+"""What commands would give: they are carried out one after another on a version that is discarded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+
+from ...placement.decide.engine import Engine
+from ...placement.types.decision import Decision
+from ...placement.types.errors import HostlerError, InvalidValue
+from .. import engine_commands as p
+from ..errors import ErrorValue, to_value
+from .edits import edit
+from .holds import Holds
+from .question import Query
+from .state import ServiceState, service_policy, with_present_defaults
+
+
+class WhatIf(Query, frozen=True):
+    """The answers that commands on guests and hosts would get, in order, under the current policy or another; nothing
+    is changed, and quotas are not checked. For readers of the cloud."""
+
+    commands: Annotated[list[p.EngineCommand], msgspec.Meta(max_length=10_000)]
+    policy: dict[str, dict[str, Any]] | None = None
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """What a command would have answered: ``error`` or ``result``."""
+
+    error: ErrorValue | None
+    result: Any
+
+
+def what_if(state: ServiceState, user: str, query: WhatIf) -> list[Tried]:
+    policy = None if query.policy is None else service_policy(with_present_defaults(query.policy))
+    trial = _Trial(state, state.engine.what_if(policy))
+    tried = []
+    for command in query.commands:
+        try:
+            tried.append(Tried(None, trial.carry_out(command)))
+        except HostlerError as error:
+            tried.append(Tried(to_value(error), None))
+    return tried
+
+
+class _Trial:
+    """A version of the engine's state on which commands are tried, and the guests that are held on it."""
+
+    def __init__(self, state: ServiceState, engine: Engine) -> None:
+        self._state, self._engine = state, engine
+        self._holds = Holds(state.holds.plain())
+        self._now = engine.fleet.now or 0.0
+
+    def carry_out(self, command: p.EngineCommand) -> Any:
+        """The answer to a command; HostlerError if it is refused."""
+        state, engine = self._state, self._engine
+        match command:
+            case p.Place(request=request):
+                return engine.place(state.request(request, None))
+            case p.Hold(request=request, expires_in=seconds):
+                decision = engine.place(state.request(request, None))
+                self._holds.add((each.instance_uuid for each in decision.selections), self._now + seconds)
+                return decision
+            case p.ConfirmHold(uuids=uuids):
+                return self._confirm(uuids)
+            case p.PlaceMany(requests=requests):
+                return list(engine.place_many([state.request(request, None) for request in requests]))
+            case p.Release(uuids=uuids):
+                self._holds.end(uuids)
+                return engine.release(uuids)
+            case (
+                p.Move(uuid=uuid, request=given)
+                | p.Resize(uuid=uuid, request=given)
+                | p.BeginMove(uuid=uuid, request=given)
+            ):
+                return self._move(command, given or state.asked_of(uuid))
+            case p.SetPolicy():
+                raise InvalidValue("another policy is given beside the commands", field="policy")
+        return edit(engine, command, self._now)
+
+    def _move(self, command: p.Move | p.Resize | p.BeginMove, asked: p.Asked) -> Decision:
+        engine = self._engine
+        consumer = engine.fleet.consumer(command.uuid)
+        asked = msgspec.structs.replace(asked, project_id=consumer.project_id, user_id=consumer.user_id)
+        request = self._state.request(asked, None)
+        match command:
+            case p.BeginMove(uuid=uuid, kind=kind):
+                return engine.begin_move(uuid, request, kind=kind)
+            case p.Move(uuid=uuid):
+                return engine.move(uuid, request)
+            case p.Resize(uuid=uuid):
+                return engine.resize(uuid, request)
+
+    def _confirm(self, uuids: Sequence[str]) -> int:
+        for uuid in uuids:
+            self._engine.fleet.consumer_id(uuid, field="uuids")
+            if uuid not in self._holds:
+                raise InvalidValue(f"instance {uuid} is not held", field="uuids")
+        return self._holds.end(uuids)
