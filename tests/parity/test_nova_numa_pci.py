@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.numa.oracle import passes
 
 from hostler.bench import nova_cases
 from hostler.placement.devices import pci
@@ -60,6 +61,15 @@ def test_the_filter_refuses_the_hosts_that_nova_refuses(judge: type[Filter], lea
         assert all(rule.reason(host, request) for host in hosts if host.host not in passed)
         compared += 1
     assert compared >= least
+
+
+def test_the_oracle_of_other_tests_refuses_the_hosts_that_nova_refuses() -> None:
+    compared = 0
+    for case, hosts, refused in judged_alone("NUMATopologyFilter"):
+        request, options = nova_cases.request(case), Options.from_mapping(nova_cases.option_values(case))
+        assert [host.host for host in hosts if not passes(host, request, options)] == refused, case["id"]
+        compared += 1
+    assert compared >= 56
 
 
 def test_the_table_refuses_the_hosts_that_nova_refuses() -> None:
