@@ -479,6 +479,17 @@ cdef class Columns:
             consumer = self.project_next[consumer]
         return found[:, np.argsort(found[0])]
 
+    def holders(self, const int32_t[::1] consumers not None):
+        """int32 [2, n]: project and shape of the given consumers. ValueError for one that does not exist."""
+        cdef Py_ssize_t i
+        found = np.empty((2, consumers.shape[0]), np.int32)
+        cdef int32_t[:, ::1] view = found
+        for i in range(consumers.shape[0]):
+            self.check_consumer(consumers[i])
+            view[0, i] = self.consumer_project[consumers[i]]
+            view[1, i] = self.consumer_shape[consumers[i]]
+        return found
+
     def consumer_arrays(self):
         """Copies of the consumer columns, live ids only, in id order: a dict of arrays for a snapshot or a check."""
         cdef int32_t i, n = 0

@@ -290,6 +290,11 @@ class Columns:
         found = [(id, one.shape, one.user) for id, one in live if one.project == project]
         return np.array(found, np.int32).reshape(-1, 3).T
 
+    def holders(self, consumers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """int32 [2, n]: project and shape of the given consumers. ValueError for one that does not exist."""
+        found = [self._consumer(consumer) for consumer in consumers.tolist()]
+        return np.array([(one.project, one.shape) for one in found], np.int32).reshape(-1, 2).T
+
     def consumer_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Copies of the consumer columns, live ids only, in id order."""
         ids = [id for id, consumer in enumerate(self._consumers) if consumer is not None]

@@ -241,7 +241,7 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
 
 def release(state: ServiceState, uuids: Sequence[str]) -> int:
     """Remove guests, all or none; what the sources of their moves hold goes with them."""
-    held = [state.holding(uuid) for uuid in uuids]
+    held = state.holdings(uuids)
     held += [_source(state, uuid) for uuid in uuids if uuid in state.fleet.consumers.moves]
     count = state.engine.release(uuids)
     for project, amounts in held:

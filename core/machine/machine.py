@@ -12,10 +12,11 @@ import msgspec
 
 from ...placement.api.answers import Inventories, Provider, ProviderAggregates, ProviderTraits
 from ...placement.types.decision import Decision
-from ...placement.types.errors import HostlerError
+from ...placement.types.errors import HostlerError, InvalidValue
 from ...placement.types.host import Aggregate
 from ...placement.types.host_report import Reported
 from ...placement.types.moves import PendingMove
+from ...placement.types.validation import uuid_words
 from ..engine_commands import (
     AddHosts,
     AddProvider,
@@ -176,12 +177,15 @@ class ServiceMachine:
     def _note(self, order: Order, uuids: Iterable[str]) -> None:
         """Remember whose guests these are now."""
         _, concerned = self._concerned.setdefault(id(order), (order, {}))
-        for uuid in uuids:
-            try:
-                project = self.state.project_of(uuid)
-            except HostlerError:  # there is none
-                continue
-            concerned.setdefault(project, {})[uuid] = None
+        named = list(uuids)
+        try:
+            projects = self.state.projects_of(named)
+        except InvalidValue:
+            named = [uuid for uuid in named if _is_uuid(uuid)]
+            projects = self.state.projects_of(named)
+        for uuid, project in zip(named, projects, strict=True):
+            if project is not None:
+                concerned.setdefault(project, {})[uuid] = None
         if len(self._concerned) > CONCERNED_KEPT:
             del self._concerned[next(iter(self._concerned))]
 
@@ -283,6 +287,14 @@ class ServiceMachine:
             guests.expire_moves(self.state, now)
         if self.state.holds:
             guests.expire_holds(self.state, now)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid_words(text, "uuid")
+    except InvalidValue:
+        return False
+    return True
 
 
 def _aggregates_of(command: EngineCommand) -> Iterable[Aggregate]:

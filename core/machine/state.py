@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
 from ...placement.decide.engine import Engine
 from ...placement.filters.resource_pools import POOLS_HINT, ResourcePoolFilter
@@ -233,6 +234,22 @@ class ServiceState:
         _, _, _, _, project, *_ = fleet.kernel.consumer(fleet.consumer_id(uuid))
         return fleet.projects[project]
 
+    def projects_of(self, uuids: Sequence[str]) -> list[str | None]:
+        """``project_of`` each instance, None where there is none. InvalidValue for one that is not a uuid.
+        O(instances)."""
+        fleet, known = self.fleet, self.fleet.projects
+        ids = fleet.consumers.find(uuids)
+        found: list[str | None] = [None] * len(ids)
+        present = np.flatnonzero(ids >= 0)
+        for position, project in zip(present.tolist(), fleet.kernel.holders(ids[present])[0].tolist(), strict=True):
+            found[position] = known[project]
+        if self.lives.guests:
+            for position, uuid in enumerate(uuids):
+                life = self.lives.guests.get(uuid)
+                if life is not None:
+                    found[position] = life.project_id
+        return found
+
     def group_project(self, uuid: str) -> str | None:
         """Project of a kept server group: the one it is kept for, else that of its members; empty for members of
         several. None while it has neither. UnknownName if no such group is kept. O(members)."""
@@ -270,17 +287,36 @@ class ServiceState:
 
     def _sum_up(self, project: str, index: int) -> None:
         """Add what the guests of a project hold, many of the same shape at once."""
+        ids, shapes, _ = self.fleet.kernel.consumers_of(index)
+        total = self._held(ids.tolist(), shapes.tolist())
+        self.usage.add(self.tenants, project, {name: amount for name, amount in total.items() if amount})
+
+    def _held(self, consumers: Sequence[int], shapes: Sequence[int]) -> Counter[str]:
+        """What consumers of these shapes hold together, with ``instances``. O(consumers)."""
         fleet, total = self.fleet, Counter[str]()
-        ids, shapes, _ = fleet.kernel.consumers_of(index)
-        total[INSTANCES] = len(ids)
-        for shape, count in Counter(shapes.tolist()).items():
+        total[INSTANCES] = len(consumers)
+        for shape, count in Counter(shapes).items():
             classes, amounts, *_ = fleet.kernel.shape(shape) if shape >= 0 else ((), ())
             for resource, amount in zip(classes, amounts, strict=True):
                 total[fleet.resource_classes[resource]] += count * amount
-        for consumer in ids.tolist() if fleet.extras else ():
+        for consumer in consumers if fleet.extras else ():
             for _, resource, amount in fleet.extras[consumer].elsewhere if consumer in fleet.extras else ():
                 total[fleet.resource_classes[resource]] += amount
-        self.usage.add(self.tenants, project, {name: amount for name, amount in total.items() if amount})
+        return total
+
+    def holdings(self, uuids: Sequence[str]) -> list[tuple[str, dict[str, int]]]:
+        """(project, amounts with ``instances``) of instances together, by project; UnknownName if there is none of one.
+        O(instances)."""
+        fleet = self.fleet
+        ids = fleet.consumers.find(uuids)
+        if len(ids) and ids.min() < 0:
+            fleet.consumer_id(uuids[int(np.argmin(ids))])  # which says that there is none
+        projects, shapes = fleet.kernel.holders(ids)
+        found = []
+        for project in np.unique(projects).tolist():
+            mine = projects == project
+            found.append((fleet.projects[project], dict(self._held(ids[mine].tolist(), shapes[mine].tolist()))))
+        return found
 
     def holding(self, uuid: str) -> tuple[str, dict[str, int]]:
         """(project, amounts with ``instances``) of an instance; UnknownName if there is none. O(1)."""

@@ -57,6 +57,9 @@ class Facts(Protocol):
     def project_of(self, uuid: str) -> str:
         """Project of an instance; UnknownName if there is none."""
 
+    def projects_of(self, uuids: Sequence[str]) -> Sequence[str | None]:
+        """The same of each instance; None where there is none."""
+
     def spec_of(self, asked: Asked) -> RequestSpec:
         """The spec of a request. InvalidValue or UnknownName if it has none."""
 
@@ -143,16 +146,15 @@ def _to_remove_group(uuid: str, facts: Facts) -> Need:
     return Need("member", project_scope(project), uuid) if project else FOR_CLOUD_ADMINS
 
 
-def _to_touch(uuids: Iterable[str], facts: Facts) -> list[Need]:
-    found: dict[str, Need] = {}
-    for uuid in uuids:
-        try:
-            scope = project_scope(facts.project_of(uuid))
-        except UnknownName:
-            found.setdefault("", FOR_CLOUD_ADMINS._replace(uuid=uuid))
-        else:
-            found.setdefault(scope, Need("member", scope, uuid))
-    return list(found.values())
+def _to_touch(uuids: Sequence[str], facts: Facts) -> list[Need]:
+    first: dict[str | None, str] = {}
+    for uuid, project in zip(uuids, facts.projects_of(uuids), strict=True):
+        if project not in first:
+            first[project] = uuid
+    return [
+        FOR_CLOUD_ADMINS._replace(uuid=uuid) if project is None else Need("member", project_scope(project), uuid)
+        for project, uuid in first.items()
+    ]
 
 
 def _to_change_tenants(tenants: Tenants, user: str, command: Any) -> Sequence[Need]:

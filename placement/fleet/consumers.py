@@ -146,6 +146,16 @@ class Consumers:
             raise UnknownName(f"no consumer has the uuid {uuid}", field=field)
         return consumer
 
+    def find(self, uuids: Sequence[str]) -> NDArray[np.int32]:
+        """Dense ids of consumers, -1 where there is none; InvalidValue for a malformed uuid. O(consumers)."""
+        try:
+            words = parse_many(uuids)
+        except (ValueError, TypeError):
+            for uuid in uuids:
+                uuid_words(uuid, "consumer")
+            raise
+        return find_uuids(self._kernel.consumers, words)
+
     def ids(self, uuids: Sequence[str]) -> NDArray[np.int32]:
         """Dense ids of consumers; InvalidValue for a malformed uuid, UnknownName for an unknown one. O(consumers)."""
         try:

@@ -33,12 +33,16 @@ def from_msgspec(error: msgspec.ValidationError, field: str) -> InvalidValue:
 
 def refuse_unknown(value: Any, kind: Any, field: str) -> None:
     """UnknownName if a mapping for a dataclass, at any depth, has a key that is not one of its fields."""
-    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
-        hints = _hints(kind)  # type: ignore[arg-type]  # a dataclass is a type here, never an instance
-        for name, item in value.items():
-            if name not in hints:
-                raise UnknownName.among("field", f"{field}.{name}", [f"{field}.{known}" for known in hints])
-            refuse_unknown(item, hints[name], f"{field}.{name}")
+    if not _has_fields(kind):
+        return
+    if dataclasses.is_dataclass(kind):
+        if isinstance(value, Mapping):
+            hints = _hints(kind)  # type: ignore[arg-type]  # a dataclass is a type here, never an instance
+            for name, item in value.items():
+                if name not in hints:
+                    raise UnknownName.among("field", f"{field}.{name}", [f"{field}.{known}" for known in hints])
+                if hints[name] is not None:
+                    refuse_unknown(item, hints[name], f"{field}.{name}")
         return
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
@@ -53,5 +57,12 @@ def refuse_unknown(value: Any, kind: Any, field: str) -> None:
 
 
 @functools.cache
+def _has_fields(kind: Any) -> bool:
+    """True if a value of a type may have a dataclass in it. Most have none, and need no look at their items."""
+    return dataclasses.is_dataclass(kind) or any(map(_has_fields, get_args(kind)))
+
+
+@functools.cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
-    return get_type_hints(kind)
+    """Types of a dataclass's fields by name; None where no dataclass can be in them."""
+    return {name: hint if _has_fields(hint) else None for name, hint in get_type_hints(kind).items()}

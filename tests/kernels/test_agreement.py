@@ -449,6 +449,7 @@ class Agreement(RuleBasedStateMachine):
         self.both(lambda side: [side.columns.consumers_on(row) for row in range(min(self.rows, 20))])
         self.both(lambda side: [side.columns.consumers_of(project).tolist() for project in range(-1, 5)])
         self.both(lambda side: side.find(words(0, 20)))
+        self.both(lambda side: side.columns.holders(side.columns.consumer_arrays()["id"]).tolist())
 
     @invariant()
     def rankings_agree(self) -> None:
