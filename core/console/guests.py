@@ -3,7 +3,8 @@ where they are."""
 
 from __future__ import annotations
 
-import tomllib
+import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +12,9 @@ import cyclopts
 import msgspec
 from cyclopts import Parameter
 
+from ...placement.oslo_conf.read import UnknownOption
+from ...placement.policy.files import policy_values
 from ...placement.types.decision import Decision
-from ...placement.types.errors import InvalidValue
 from ...placement.types.moves import Expiry, MoveKind
 from ..engine_commands import Place, SetService
 from ..errors import from_value
@@ -155,13 +157,15 @@ def try_request(
 
 
 def read_policy(path: Path | None) -> dict[str, Any] | None:
-    """A policy file's values."""
+    """A policy file's values, or those of a nova.conf; says on standard error what is unknown in it."""
     if path is None:
         return None
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidValue(f"the policy {path} cannot be read: {error}", field="policy") from None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UnknownOption)
+        values = policy_values(path)
+    for each in caught:
+        print(f"warning: {each.message}", file=sys.stderr)
+    return values
 
 
 @fits.default

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import inspect
 
+from ...placement.policy.files import policy_values
 from ...placement.policy.policy import Policy
 from ...placement.types.errors import InvalidValue
 from ..machine.state import PolicyValues
@@ -78,8 +79,9 @@ class Loaded:
         path = self.policy_file
         if path is None:
             return None
-        Policy.from_toml(path)
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        values = policy_values(path)
+        Policy.from_mapping(values)
+        return values
 
 
 def load(

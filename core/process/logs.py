@@ -108,4 +108,5 @@ def configure(level: str = "info", form: str = "json") -> None:
         root.addHandler(handler)
         atexit.register(drain)
     root.setLevel(logging.WARNING)
+    logging.captureWarnings(True)  # such as of an unknown option in a nova.conf
     logging.getLogger("hostler").setLevel(level.upper())

@@ -93,7 +93,7 @@ class Signature:
         if not candidates_given:
             self._compile_candidates()
         self.last_candidate_stage = len(self.stages) - 1
-        for judge in policy.filters:
+        for judge in dict.fromkeys(policy.filters):  # one that is enabled twice refuses the same hosts again
             self._compile_filter(judge, shared)
         self._weighers = [compiled for weigher in policy.weighers for compiled in self._compile_weigher(weigher)]
         self._judge_classes()
@@ -307,7 +307,7 @@ class Signature:
         cells = spec.numa_topology is not None and bool(spec.numa_topology.cells)
         return tuple(
             judge
-            for judge in self.policy.filters
+            for judge in dict.fromkeys(self.policy.filters)
             if (devices and isinstance(judge, PciPassthroughFilter))
             or (cells and isinstance(judge, NUMATopologyFilter))
         )

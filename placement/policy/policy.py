@@ -8,29 +8,28 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import json
 import os
-import sys
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 import tomli_w
 
-from ..filters import BUILTIN_FILTERS
 from ..filters.adapter import NovaFilterAdapter
 from ..filters.base import Filter
-from ..types.errors import DuplicateName, InvalidValue, UnknownName
+from ..oslo_conf.read import UnknownOption, read_conf
+from ..types.errors import InvalidValue
 from ..types.options import (
-    ALL_FILTERS,
     ALL_WEIGHERS,
     NEWEST_NOVA,
+    GpuOptions,
     NovaRelease,
+    NumaOptions,
     OptionGroup,
     Options,
     Words,
@@ -40,12 +39,15 @@ from ..types.options import (
 from ..weighers import BUILTIN_WEIGHERS
 from ..weighers.adapter import NovaWeigherAdapter
 from ..weighers.base import Weigher
+from .catalogue import Chosen, choose_filters, choose_weighers, identity, nova_classes
 
 HOSTLER: Final = "hostler"
+NOVA_CONF: Final[Mapping[str, type[OptionGroup]]] = {
+    group.group: type(group) for group in Options().groups() if not isinstance(group, GpuOptions | NumaOptions)
+}
+"""The sections of a nova.conf that a decision may depend on."""
 NOT_NOVA: Final = frozenset({HOSTLER, "storage"})
 """Tables that are not groups of nova.conf; ``storage`` is read by ``VolumePolicy``."""
-
-Rule = TypeVar("Rule", Filter, Weigher)
 
 
 class HostlerOptions(OptionGroup, frozen=True):
@@ -68,6 +70,13 @@ class HostlerOptions(OptionGroup, frozen=True):
     nova_release: NovaRelease = NEWEST_NOVA
     forbid_disabled: bool = True
     prepare: bool = True
+
+
+SECTIONS: Final[Mapping[str, type[OptionGroup]]] = {
+    **NOVA_CONF,
+    **{group.group: group for group in (HostlerOptions, GpuOptions, NumaOptions)},
+}
+"""The sections of a nova.conf that are read: Nova's and Hostler's own."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -105,15 +114,16 @@ class Policy:
             raise invalid("policy", values, "a table of tables")
         own = read_group(HostlerOptions, _table(values.get(HOSTLER, {})))
         options = Options.from_mapping({name: group for name, group in values.items() if name not in NOT_NOVA})
-        adapted_filters = [NovaFilterAdapter.of(nova) for nova in _nova_classes("nova_filters", own.nova_filters)]
-        adapted_weighers = [NovaWeigherAdapter.of(nova) for nova in _nova_classes("nova_weighers", own.nova_weighers)]
-        chosen_filters = _choose_filters(options, [*filters, *adapted_filters])
-        chosen_weighers = _choose_weighers(options, own, [*weighers, *adapted_weighers])
+        nova_filters = nova_classes(f"{HOSTLER}.nova_filters", own.nova_filters)
+        nova_weighers = nova_classes(f"{HOSTLER}.nova_weighers", own.nova_weighers)
+        chosen_filters = choose_filters(options, [*filters, *map(NovaFilterAdapter.of, nova_filters)])
+        given_weighers = [*weighers, *map(NovaWeigherAdapter.of, nova_weighers)]
+        chosen_weighers = choose_weighers(options, own.weigher_order, given_weighers)
         options = _as_chosen(options, chosen_filters, chosen_weighers)
         return cls(
             options=options,
-            filters=tuple(rule(options) for rule in chosen_filters),
-            weighers=tuple(rule(options) for rule in chosen_weighers),
+            filters=chosen_filters.rules(options),
+            weighers=chosen_weighers.rules(options),
             own=msgspec.structs.replace(own, weigher_order=()),
         )
 
@@ -130,6 +140,20 @@ class Policy:
         except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise InvalidValue(f"the policy is not TOML: {error}", field="policy") from error
         return cls.from_mapping(values)
+
+    @classmethod
+    def from_nova_conf(cls, *paths: str | os.PathLike[str]) -> Policy:
+        """A policy from files in the form of nova.conf, and folders of them (``--config-dir``), read by oslo.config as
+        Nova does: other sections are ignored, ``$option`` is replaced, the last file that sets an option decides. An
+        option in a section of Nova's that Nova does not have is warned of (``UnknownOption``).
+
+        Sections ``[hostler]``, ``[gpu]`` and ``[numa]`` are Hostler's own. Raises InvalidValue if a file cannot be
+        read or oslo.config is not installed, and as ``from_mapping``.
+        """
+        conf = read_conf("nova", paths, SECTIONS)
+        for sentence in conf.unknown:
+            warnings.warn(sentence, UnknownOption, stacklevel=2)
+        return cls.from_mapping(conf.values)
 
     @property
     def name(self) -> str:
@@ -155,8 +179,8 @@ class Policy:
     def digest(self) -> str:
         """SHA-256 of the complete policy, including defaults, in hexadecimal. Equal in every process."""
         content = {
-            "filters": [_identity(type(rule)) for rule in self.filters],
-            "weighers": [_identity(type(rule)) for rule in self.weighers],
+            "filters": [identity(type(rule)) for rule in self.filters],
+            "weighers": [identity(type(rule)) for rule in self.weighers],
             "options": {group.group: group.all_values() for group in (self.own, *self.options.groups())},
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -188,190 +212,11 @@ def _file_text(path: Path) -> str:
         raise InvalidValue(f"the policy file {str(path)[:200]!r} cannot be read: {error}", field="policy") from error
 
 
-# Choosing filters and weighers by name
-
-
-@dataclass(frozen=True)
-class _Kind(Generic[Rule]):
-    """The differences between the lookup of filters and of weighers."""
-
-    word: str
-    field: str
-    base: type[Any]
-    builtin: Mapping[str, type[Rule]]
-    nova_package: str
-
-    @property
-    def entry_points(self) -> str:
-        return f"hostler.{self.word}s"
-
-    def plain_name(self, name: str) -> str:
-        """The class name in ``name``, which may be a dotted path to one of Nova's own classes."""
-        return name.rpartition(".")[2] if name.startswith(self.nova_package) else name
-
-
-_FILTERS: Final = _Kind(
-    "filter", "filter_scheduler.enabled_filters", Filter, BUILTIN_FILTERS, ALL_FILTERS.removesuffix("all_filters")
-)
-_WEIGHERS: Final = _Kind(
-    "weigher", "filter_scheduler.weight_classes", Weigher, BUILTIN_WEIGHERS, ALL_WEIGHERS.removesuffix("all_weighers")
-)
-
-
-def _choose_filters(options: Options, given: Sequence[type[Filter]]) -> list[type[Filter]]:
-    available = _Catalogue(_FILTERS, given)
-    names = [_FILTERS.plain_name(name) for name in options.filter_scheduler.enabled_filters]
-    names += [name for name in available.given if name not in names]
-    admitted = _admitted(options, available)
-    for name in names:
-        if name in available.names() and name not in admitted:
-            raise UnknownName.among("available filter", name, admitted, field="filter_scheduler.available_filters")
-    return available.all_of(names)
-
-
-def _admitted(options: Options, available: _Catalogue[Filter]) -> set[str]:
-    """Names that ``available_filters`` allows a policy to enable. Classes passed separately are always available."""
-    admitted = set(available.given)
-    for name in options.filter_scheduler.available_filters:
-        if name == ALL_FILTERS:
-            admitted |= available.names()
-        else:
-            plain = _FILTERS.plain_name(name)
-            available.check(plain, "filter_scheduler.available_filters")
-            admitted.add(plain)
-    return admitted
-
-
-def _choose_weighers(options: Options, own: HostlerOptions, given: Sequence[type[Weigher]]) -> list[type[Weigher]]:
-    available = _Catalogue(_WEIGHERS, given)
-    names: list[str] = []
-    for name in options.filter_scheduler.weight_classes:
-        names += BUILTIN_WEIGHERS if name == ALL_WEIGHERS else [_WEIGHERS.plain_name(name)]
-    names += [name for name in available.given if name not in names]
-    return available.all_of(_in_order(names, [_WEIGHERS.plain_name(name) for name in own.weigher_order]))
-
-
-def _in_order(names: list[str], order: list[str]) -> list[str]:
-    field = f"{HOSTLER}.weigher_order"
-    if not order:
-        return names
-    for name in order:
-        if name not in names:
-            raise UnknownName.among("enabled weigher", name, names, field=field)
-    if sorted(order) != sorted(names):
-        raise InvalidValue(
-            f"{field} must name every enabled weigher once: {', '.join(sorted(set(names)))}", field=field
-        )
-    return order
-
-
-class _Catalogue(Generic[Rule]):
-    """The classes that can be named: Nova's own, installed packages' (by entry point), and the caller's."""
-
-    def __init__(self, kind: _Kind[Rule], given: Sequence[type[Rule]]) -> None:
-        self._kind: _Kind[Rule] = kind
-        self._installed: dict[str, list[EntryPoint]] = {}
-        for entry_point in _installed(entry_points, tuple(sys.path), kind.entry_points):
-            self._installed.setdefault(entry_point.name, []).append(entry_point)
-        self.given: dict[str, type[Rule]] = {}
-        for rule in given:
-            self._give(rule)
-
-    def names(self) -> set[str]:
-        return {*self._kind.builtin, *self._installed, *self.given}
-
-    def all_of(self, names: Sequence[str]) -> list[type[Rule]]:
-        """The classes of ``names``. Raises UnknownName, and DuplicateName if one is given twice."""
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                raise DuplicateName(f"{self._kind.word} {name} is enabled twice", field=self._kind.field)
-        return [self._class_of(name) for name in names]
-
-    def check(self, name: str, field: str) -> None:
-        """Raises UnknownName if there is no such class."""
-        if name not in self.names():
-            raise UnknownName.among(self._kind.word, name, self.names(), field=field)
-
-    def _class_of(self, name: str) -> type[Rule]:
-        self.check(name, self._kind.field)
-        installed = self._installed.get(name, [])
-        sources = [entry_point.value for entry_point in installed]
-        sources += [_identity(group[name]) for group in (self._kind.builtin, self.given) if name in group]
-        if len(sources) > 1:
-            raise DuplicateName(f"{self._kind.word} {name} is defined more than once: {', '.join(sources)}", field=name)
-        if installed:
-            return self._load(installed[0])
-        return self.given[name] if name in self.given else self._kind.builtin[name]
-
-    def _give(self, rule: type[Rule]) -> None:
-        self._check_class(rule, f"{self._kind.word}s")
-        if rule.name in self.given:
-            raise DuplicateName(f"{self._kind.word} {rule.name} is given twice", field=f"{self._kind.word}s")
-        self.given[rule.name] = rule
-
-    def _load(self, entry_point: EntryPoint) -> type[Rule]:
-        field = f"{self._kind.entry_points}:{entry_point.name}"
-        rule = _imported(entry_point.load, entry_point.value, field)
-        self._check_class(rule, field)
-        if rule.name != entry_point.name:
-            raise InvalidValue(f"entry point {field} loads {_identity(rule)}, named {rule.name!r}", field=field)
-        checked: type[Rule] = rule
-        return checked
-
-    def _check_class(self, rule: object, field: str) -> None:
-        base = self._kind.base
-        if not (isinstance(rule, type) and issubclass(rule, base) and isinstance(getattr(rule, "name", None), str)):
-            raise invalid(field, rule, f"a subclass of {base.__name__} with a name")
-
-
-@functools.lru_cache(maxsize=16)
-def _installed(find: Callable[..., EntryPoints], path: tuple[str, ...], group: str) -> EntryPoints:
-    """The entry points of a group, looked up once per import path: that reads the metadata of every package there."""
-    return find(group=group)
-
-
-def _nova_classes(option: str, paths: Words) -> list[type[Any]]:
-    """The classes that ``package.module:Class`` paths name. Raises InvalidValue if one cannot be imported."""
-    field = f"{HOSTLER}.{option}"
-    return [_imported(functools.partial(_nova_class, field, path), path, field) for path in paths]
-
-
-def _nova_class(field: str, path: str) -> type[Any]:
-    module, colon, name = path.partition(":")
-    if not (module and colon and name):
-        raise invalid(field, path, "package.module:Class")
-    found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
-    if not isinstance(found, type):
-        raise invalid(field, path, "the path of a class")
-    return found
-
-
-def _imported(load: Callable[[], Any], path: str, field: str) -> Any:
-    """The result of ``load``. A third-party module may fail in any way: the error is reported for the policy that names
-    it."""
-    try:
-        return load()
-    except InvalidValue:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise InvalidValue(f"{field}: {path[:200]} cannot be loaded ({reason})", field=field) from error
-
-
-def _as_chosen(options: Options, filters: Sequence[type[Filter]], weighers: Sequence[type[Weigher]]) -> Options:
+def _as_chosen(options: Options, filters: Chosen[Filter], weighers: Chosen[Weigher]) -> Options:
     """``options`` with canonical names of filters and weighers, so that equal policies have equal options."""
-    names = tuple(rule.name for rule in weighers)
     group = msgspec.structs.replace(
         options.filter_scheduler,
-        enabled_filters=tuple(rule.name for rule in filters),
-        weight_classes=(ALL_WEIGHERS,) if names == tuple(BUILTIN_WEIGHERS) else names,
+        enabled_filters=filters.names,
+        weight_classes=(ALL_WEIGHERS,) if weighers.names == tuple(BUILTIN_WEIGHERS) else weighers.names,
     )
     return msgspec.structs.replace(options, filter_scheduler=group)
-
-
-def _identity(rule: type[Any]) -> str:
-    """A class's canonical name: the plain name for Nova's own, else ``module:Class`` (of the Nova class if adapted)."""
-    rule = getattr(rule, "nova_class", rule)
-    if rule in (*BUILTIN_FILTERS.values(), *BUILTIN_WEIGHERS.values()):
-        return rule.__name__
-    return f"{rule.__module__}:{rule.__qualname__}"

@@ -19,7 +19,7 @@ from .explain import sentence
 from .placement import place
 from .pools.reports import PoolFacts
 from .pools.request import Retry, VolumeRequest
-from .scan import stage_names
+from .scan import by_stage, stage_names
 
 _Lazy = tuple[VolumeRequest, str, int, "PoolFacts | None", float, NDArray[np.int64], int]
 """Request, volume id, sequence number, pool (None: refused), weight; rows by stage of the run, and the place in it."""
@@ -73,7 +73,7 @@ class VolumeDecisions(Sequence[VolumeDecision]):
         place: int,
     ) -> VolumeDecision:
         context = self._context
-        removed = dict(zip(self._stages, counts[place, 1:].tolist(), strict=True))
+        removed = by_stage(self._stages, counts[place, 1:].tolist())
         considered = int(counts[place].sum())
         off = context.policy.options.scheduler_max_attempts == 1
         tried = () if facts is None else (facts.backend_id,)

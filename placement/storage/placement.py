@@ -11,7 +11,7 @@ from .decision import PoolAlternate, PoolSelection, VolumeDecision
 from .explain import refusal
 from .pools.filter_properties import FilterProperties
 from .pools.request import Retry, VolumeRequest
-from .scan import PoolRanking
+from .scan import PoolRanking, by_stage
 
 
 def place(context: VolumeContext, request: VolumeRequest) -> VolumeDecision:
@@ -64,7 +64,7 @@ def _place_ranked(context: VolumeContext, request: VolumeRequest, signature: Vol
         sequence=context.sequence,
         request_id=request.request_id,
         considered=sum(counts),
-        removed=dict(zip(context.stage_names, counts[1:], strict=True)),
+        removed=by_stage(context.stage_names, counts[1:]),
         selection=chosen,
         retry=_after(request.retry, chosen.backend_id),
         seed=context.seed_of(context.sequence),

@@ -51,7 +51,7 @@ class PoolRanking:
     def removed(self) -> dict[str, int]:
         """How many pools each stage removed, in order."""
         counts = np.bincount(self.stage_of[self.stage_of >= 0], minlength=len(self.stages))
-        return dict(zip(self.stages, counts.tolist(), strict=True))
+        return by_stage(self.stages, counts.tolist())
 
     def parts(self, at: int) -> tuple[ScorePart, ...]:
         """What each weigher gave the pool at a place of the ranking."""
@@ -65,6 +65,16 @@ def stage_names(policy: VolumePolicy) -> tuple[str, ...]:
     """All stages, in order."""
     filters, weighers = (rule.name for rule in policy.filters), (rule.name for rule in policy.weighers)
     return (REPORT, *filters, *weighers, PLACE)
+
+
+def by_stage(stages: Sequence[str], counts: Sequence[int]) -> dict[str, int]:
+    """How many pools each stage removed, by name; a weigher that is named twice has two stages. O(stages)."""
+    removed = dict(zip(stages, counts, strict=True))
+    if len(removed) < len(stages):
+        removed = dict.fromkeys(stages, 0)
+        for name, count in zip(stages, counts, strict=True):
+            removed[name] += count
+    return removed
 
 
 def rank(

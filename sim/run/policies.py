@@ -58,14 +58,16 @@ _COVERED: Final = 0.95
 
 
 def policy_of(name: str, typical: Mapping[str, float] | None = None) -> Policy:
-    """The policy called ``name``; that of a TOML file if the name ends in .toml; one of a weigher alone for the name of
-    one of Nova's or an installed one (entry point ``hostler.weighers``) or for ``module:Class``; or the Policy that
-    ``module:name`` is.
+    """The policy called ``name``; that of a file if the name ends in .toml, or in .conf as a nova.conf; one of a
+    weigher alone for the name of one of Nova's or an installed one (entry point ``hostler.weighers``) or for
+    ``module:Class``; or the Policy that ``module:name`` is.
 
     ``typical``: the mix of requests by which fragmentation is measured. UnknownName or InvalidValue for what is none.
     """
     if name.endswith(".toml"):
         return Policy.from_toml(Path(name))
+    if name.endswith(".conf"):
+        return Policy.from_nova_conf(name)
     if ":" in name:
         return _imported(name, typical or {})
     if name in _SCHEDULER:

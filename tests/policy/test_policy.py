@@ -13,7 +13,7 @@ import pytest
 
 from hostler.placement.filters import BUILTIN_FILTERS
 from hostler.placement.filters.base import Filter
-from hostler.placement.policy import policy as policy_module
+from hostler.placement.policy import catalogue
 from hostler.placement.policy.policy import Policy
 from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
 from hostler.placement.types.host import Host, HostState
@@ -60,6 +60,20 @@ class OddNamesFilter:
 
     def host_passes(self, host_state: Any, spec_obj: Any) -> bool:
         return int(host_state.host[-1]) % 2 == 1
+
+
+class EvenNamesFilter:
+    """Another Nova filter."""
+
+    def host_passes(self, host_state: Any, spec_obj: Any) -> bool:
+        return int(host_state.host[-1]) % 2 == 0
+
+
+class SameHostFilter:
+    """A Nova filter with the name of one of Nova's."""
+
+    def host_passes(self, host_state: Any, spec_obj: Any) -> bool:
+        return False
 
 
 class ShortNamesWeigher:
@@ -138,6 +152,46 @@ def test_the_order_of_addition_can_be_set() -> None:
     assert policy != Policy.nova_default()
 
 
+def test_a_filter_or_weigher_that_is_named_twice_runs_twice() -> None:
+    twice = filter_scheduler(
+        enabled_filters=["IoOpsFilter", "ComputeFilter", "IoOpsFilter"],
+        weight_classes=["nova.scheduler.weights.all_weighers", "RAMWeigher"],
+    )
+    policy = Policy.from_mapping(twice)
+    assert filter_names(policy) == ["IoOpsFilter", "ComputeFilter", "IoOpsFilter"]
+    assert weigher_names(policy) == [*ALL_WEIGHERS, "RAMWeigher"]
+    assert Policy.from_toml(policy.to_toml()) == policy != Policy.nova_default()
+
+
+def both_rules() -> list[type]:
+    return [OddNamesFilter, EvenNamesFilter]
+
+
+@pytest.mark.parametrize("path", [f"{HERE}.OddNamesFilter", f"{HERE}.both_rules"])
+def test_filters_outside_of_nova_are_made_available_by_their_paths_and_enabled_by_name(path: str) -> None:
+    available = ["nova.scheduler.filters.all_filters", path]
+    options = filter_scheduler(available_filters=available, enabled_filters=["OddNamesFilter", "ComputeFilter"])
+    policy = Policy.from_mapping(options)
+    assert filter_names(policy) == ["OddNamesFilter", "ComputeFilter"]
+    assert Policy.from_toml(policy.to_toml()) == policy
+
+
+def test_a_filter_outside_of_nova_may_replace_one_of_novas() -> None:
+    available = ["nova.scheduler.filters.all_filters", f"{HERE}.SameHostFilter"]
+    policy = Policy.from_mapping(filter_scheduler(available_filters=available, enabled_filters=["SameHostFilter"]))
+    assert getattr(policy.filters[0], "nova_class", None) is SameHostFilter
+
+
+def test_weighers_outside_of_nova_are_named_by_their_paths() -> None:
+    named = ["RAMWeigher", f"{HERE}.ShortNamesWeigher", f"{HERE}.RackWeigher"]
+    policy = Policy.from_mapping(filter_scheduler(weight_classes=named))
+    assert weigher_names(policy) == ["RAMWeigher", "ShortNamesWeigher", "RackWeigher"]
+    assert list(policy.options.filter_scheduler.weight_classes) == named
+    assert Policy.from_toml(policy.to_toml()) == policy
+    ordered = Policy.from_mapping(filter_scheduler(weight_classes=named) | hostler(weigher_order=named[::-1]))
+    assert weigher_names(ordered) == ["RackWeigher", "ShortNamesWeigher", "RAMWeigher"]
+
+
 def test_no_filters_and_no_weighers_are_a_policy() -> None:
     policy = Policy.from_mapping(filter_scheduler(enabled_filters=[], weight_classes=[]))
     assert (policy.filters, policy.weighers) == ((), ())
@@ -149,12 +203,10 @@ def test_no_filters_and_no_weighers_are_a_policy() -> None:
     [
         (filter_scheduler(enabled_filters=["ComputFilter"]), UnknownName, "closest: ComputeFilter"),
         (filter_scheduler(weight_classes=["RamWeigher"]), UnknownName, "RAMWeigher"),
-        (filter_scheduler(enabled_filters=["IoOpsFilter", "IoOpsFilter"]), DuplicateName, "IoOpsFilter"),
-        (
-            filter_scheduler(weight_classes=["nova.scheduler.weights.all_weighers", "RAMWeigher"]),
-            DuplicateName,
-            "RAMWeigher is enabled twice",
-        ),
+        (filter_scheduler(available_filters=["acme.rules.RackFilter"]), InvalidValue, "ModuleNotFoundError"),
+        (filter_scheduler(weight_classes=["json.dumps"]), InvalidValue, "cannot be loaded"),
+        (filter_scheduler(weight_classes=["json.loads.x"]), InvalidValue, "cannot be loaded"),
+        (filter_scheduler(weight_classes=["sys.path"]), InvalidValue, "path of a class"),
         (filter_scheduler(available_filters=["IoOpsFilter"]), UnknownName, "available filter 'ComputeFilter'"),
         (filter_scheduler(available_filters=["IoOpFilter"]), UnknownName, "closest: IoOpsFilter"),
         (filter_scheduler(host_subset_size=0), InvalidValue, "host_subset_size"),
@@ -232,7 +284,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *installed: EntryPoint) -> None:
     def fake(*, group: str) -> tuple[EntryPoint, ...]:
         return tuple(entry_point for entry_point in installed if entry_point.group == group)
 
-    monkeypatch.setattr(policy_module, "entry_points", fake)
+    monkeypatch.setattr(catalogue, "entry_points", fake)
 
 
 def entry_point(name: str, value: str) -> EntryPoint:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from hostler import Policy
+from hostler import BackendReport, Policy, VolumeEngine, VolumeRequest, VolumeSpec
 from hostler.placement.storage.pools.policy import VolumePolicy
-from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
+from hostler.placement.types.errors import HostlerError, InvalidValue, UnknownName
 
 
 def test_the_defaults_are_cinder_s() -> None:
@@ -44,7 +44,6 @@ def test_a_policy_survives_toml_and_stands_beside_nova_s(tmp_path: Path) -> None
     [
         ({"storage": {"scheduler_default_filters": ["CapacityFiler"]}}, UnknownName, "scheduler_default_filters"),
         ({"storage": {"scheduler_default_weighers": ["Capacity"]}}, UnknownName, "scheduler_default_weighers"),
-        ({"storage": {"scheduler_default_filters": ["JsonFilter"] * 2}}, DuplicateName, "scheduler_default_filters"),
         ({"storage": {"scheduler_weight_handler": "Random"}}, UnknownName, "scheduler_weight_handler"),
         ({"storage": {"max_over_subscription_ratio": "-1"}}, InvalidValue, "max_over_subscription_ratio"),
         ({"storage": {"scheduler_max_attempts": 0}}, InvalidValue, "scheduler_max_attempts"),
@@ -72,3 +71,22 @@ def test_a_misspelt_filter_is_answered_with_the_closest() -> None:
 def test_a_text_that_is_no_toml_and_a_file_that_is_not_there_are_refused(text: str) -> None:
     with pytest.raises(InvalidValue):
         VolumePolicy.from_toml(text)
+
+
+def test_a_weigher_that_is_named_twice_counts_twice_and_a_filter_removes_once() -> None:
+    twice = {
+        "scheduler_default_filters": ["CapacityFilter", "JsonFilter", "CapacityFilter"],
+        "scheduler_default_weighers": ["CapacityWeigher", "VolumeNumberWeigher", "CapacityWeigher"],
+    }
+    policy = VolumePolicy.from_mapping({"storage": twice})
+    assert [rule.name for rule in policy.filters] == ["CapacityFilter", "JsonFilter"]
+    assert [rule.name for rule in policy.weighers] == twice["scheduler_default_weighers"]
+    assert VolumePolicy.from_toml(policy.to_toml()) == policy
+    engine = VolumeEngine(policy=policy)
+    for number, free in enumerate((10, 300, 70)):
+        capabilities = {"pool_name": "p", "total_capacity_gb": 500, "free_capacity_gb": free}
+        engine.pools.report(BackendReport(host=f"h{number}@b", capabilities={"pools": [capabilities]}, at=1.0))
+    placed = engine.place(VolumeRequest(spec=VolumeSpec(size_gb=50)))
+    assert placed.selected.backend_id == "h1@b#p"
+    assert placed.removed["CapacityFilter"] == 1
+    assert placed.selected.weight == sum(part.points for part in placed.selected.parts)

@@ -41,14 +41,15 @@ def without_weighers(scan: Scan, ranked: Ranked) -> list[str]:
         return []
     columns = ranked.signature.ranking.parts(rows, scan.members(rows))
     said = []
-    for left_out, weigher in enumerate(ranked.signature.weighers):
+    names = ranked.signature.weigher_names
+    for left_out in dict.fromkeys(names):
         total = np.zeros(len(rows))
-        for position, (_, normalised, multiplier) in enumerate(columns):
-            if position != left_out:
+        for name, (_, normalised, multiplier) in zip(names, columns, strict=True):
+            if name != left_out:
                 total += multiplier * normalised
         winner = int(rows[total == total.max()].min())
         if winner != rows[0]:
-            said.append(f"without {weigher.name} host {scan.fleet.name(winner)} wins")
+            said.append(f"without {left_out} host {scan.fleet.name(winner)} wins")
     return said
 
 

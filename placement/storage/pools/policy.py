@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 import tomli_w
 
-from ...types.errors import DuplicateName, InvalidValue, UnknownName
-from ...types.options import Options, Words, invalid, read_group
+from ...oslo_conf.read import UnknownOption, read_conf
+from ...types.errors import InvalidValue, UnknownName
+from ...types.options import OptionGroup, Options, Words, invalid, read_group
 from .filters import BUILTIN_FILTERS, PoolFilter
 from .options import ORDERED, STORAGE, StorageOptions
 from .weighers import BUILTIN_WEIGHERS, PoolWeigher
@@ -35,14 +37,17 @@ _HANDLERS: Final = {
 }
 """Handlers by the names that the option may have."""
 COMPATIBILITIES: Final = ("cinder", "strict")
+CINDER_CONF: Final[Mapping[str, type[OptionGroup]]] = {"DEFAULT": StorageOptions}
+"""The section of a cinder.conf that a decision depends on."""
 _RATIO: Final = re.compile(r"auto|\d*\.\d+|\d+")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class VolumePolicy:
-    """Options and the filters and weighers made of them, in order. Equal if their ``digest`` is.
+    """Options and the filters and weighers made of them, in order. Equal if their ``digest`` is. A filter that the
+    options name twice stands once, as it removes the same pools again; a weigher's points count twice, as in Cinder.
 
-    Make one with ``cinder_default``, ``from_mapping`` or ``from_toml``; these check it.
+    Make one with ``cinder_default``, ``from_mapping``, ``from_toml`` or ``from_cinder_conf``; these check it.
     """
 
     options: StorageOptions
@@ -56,8 +61,8 @@ class VolumePolicy:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Mapping[str, Any]]) -> VolumePolicy:
-        """A policy from the table ``storage``; tables of ``Policy`` are ignored. UnknownName, DuplicateName or
-        InvalidValue, naming the option, for an invalid policy. O(options)."""
+        """A policy from the table ``storage``; tables of ``Policy`` are ignored. UnknownName or InvalidValue, naming
+        the option, for an invalid policy. O(options)."""
         if not isinstance(values, Mapping):
             raise invalid("policy", values, "a table of tables")
         for name in values:
@@ -71,7 +76,7 @@ class VolumePolicy:
         weighers = _named(options.scheduler_default_weighers, BUILTIN_WEIGHERS, "weigher", "scheduler_default_weighers")
         return cls(
             options=options,
-            filters=tuple(rule(options) for rule in filters),
+            filters=tuple(rule(options) for rule in dict.fromkeys(filters)),
             weighers=tuple(rule(options) for rule in weighers),
         )
 
@@ -86,6 +91,17 @@ class VolumePolicy:
         except (OSError, ValueError, RecursionError) as error:
             raise InvalidValue(f"the policy cannot be read: {error}", field="policy") from error
         return cls.from_mapping(values)
+
+    @classmethod
+    def from_cinder_conf(cls, *paths: str | os.PathLike[str]) -> VolumePolicy:
+        """A policy from files in the form of cinder.conf, and folders of them (``--config-dir``), read by oslo.config
+        as Cinder does: the options of ``[DEFAULT]``, and of a section ``[storage]`` those that are Hostler's own. An
+        option in ``[DEFAULT]`` that Cinder does not have is warned of (``UnknownOption``). Raises InvalidValue if a
+        file cannot be read or oslo.config is not installed, and as ``from_mapping``."""
+        conf = read_conf("cinder", paths, {**CINDER_CONF, STORAGE: StorageOptions})
+        for sentence in conf.unknown:
+            warnings.warn(sentence, UnknownOption, stacklevel=2)
+        return cls.from_mapping({STORAGE: conf.values.get("DEFAULT", {}) | conf.values.get(STORAGE, {})})
 
     @property
     def strict(self) -> bool:
@@ -147,9 +163,7 @@ def _checked(options: StorageOptions) -> StorageOptions:
 
 def _named(names: Words, known: Mapping[str, type[Rule]], word: str, option: str) -> list[type[Rule]]:
     field = f"{STORAGE}.{option}"
-    for index, name in enumerate(names):
+    for name in names:
         if name not in known:
             raise UnknownName.among(word, name, known, field=field)
-        if name in names[:index]:
-            raise DuplicateName(f"{word} {name} is enabled twice", field=field)
     return [known[name] for name in names]
