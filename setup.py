@@ -69,7 +69,7 @@ def kernels() -> list[Extension]:
         Extension(
             ".".join(["hostler.ext", *source.relative_to(EXT).with_suffix("").parts]),
             [str(source)],
-            include_dirs=[str(EXT / "csrc"), numpy.get_include()],
+            include_dirs=[str(EXT), str(EXT / "csrc"), numpy.get_include()],
             define_macros=MACROS,
             extra_compile_args=FLAGS,
             extra_link_args=LINK_FLAGS,

@@ -3,8 +3,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 from ._fleet cimport BUILDING, NAMED, Columns
-from ._ranking cimport Ranking
-from ._ranking_state cimport STAGES
+from .ranking._ranking cimport Ranking
+from .ranking._state cimport STAGES
 from ._shapes cimport Shapes
 
 cdef extern from "draws.h":

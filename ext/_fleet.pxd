@@ -2,24 +2,56 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from ._tables cimport UuidTable
+from ._uuids cimport UuidTable
 
-cdef enum:
-    # Rows of the float64 host column block; placement/fleet/columns.py names them in this order.
-    FREE_RAM_MB = 0
-    FREE_VCPUS = 1
-    FREE_DISK_MB = 2
-    NUM_IO_OPS = 3
-    NUM_INSTANCES = 4
-    FAILED_BUILDS = 5
-    HYPERVISOR_VERSION = 6
-    PCI_WEIGHT = 7
-    VCPUS_USED = 8
-    VCPUS_TOTAL = 9
-    CPU_ALLOCATION_RATIO = 10
-    SERVICE_UP = 11
-    TOTAL_USABLE_RAM_MB = 12
-    RAM_ALLOCATION_RATIO = 13
+cdef extern from "fleet.h":
+    enum:
+        FREE_RAM_MB
+        FREE_VCPUS
+        FREE_DISK_MB
+        NUM_IO_OPS
+        NUM_INSTANCES
+        FAILED_BUILDS
+        HYPERVISOR_VERSION
+        PCI_WEIGHT
+        VCPUS_USED
+        VCPUS_TOTAL
+        CPU_ALLOCATION_RATIO
+        SERVICE_UP
+        TOTAL_USABLE_RAM_MB
+        RAM_ALLOCATION_RATIO
+        NO_POLICY
+        AFFINITY
+        ANTI_AFFINITY
+        SOFT_AFFINITY
+        SOFT_ANTI_AFFINITY
+    ctypedef struct columns_t:
+        int64_t capacity
+        int64_t rows
+        int32_t classes
+        int64_t* avail
+        int64_t* used
+        int64_t* limit
+        int64_t* min_unit
+        int64_t* max_unit
+        int64_t* step_size
+        double* host
+        int32_t* class_of
+        int64_t* generation
+        int32_t* first
+        int32_t* log
+        int64_t log_length
+        int64_t log_capacity
+        int64_t log_base
+    ctypedef struct group_t:
+        int32_t policy
+        int32_t at_most
+        int32_t count
+        int32_t capacity
+        int32_t coming
+        int32_t* rows
+        int32_t* members
+        int32_t* slots
 
 cdef enum:
     # Consumer flags.
@@ -30,25 +62,6 @@ cdef enum:
     NOT_INSTANCE = 16 # not counted in num_instances
     NAMED = 128       # internal: set while a batch that names the consumer is checked
 
-cdef struct columns_t:
-    int64_t capacity       # rows allocated; the stride of every 2-D block
-    int64_t rows           # rows in use or freed: all row ids are below
-    int32_t classes        # resource classes K
-    int64_t* avail         # [K, capacity] min(limit - used, max_unit); 0 without inventory
-    int64_t* used          # [K, capacity]
-    int64_t* limit         # [K, capacity] floor((total - reserved) * allocation_ratio)
-    int64_t* min_unit      # [K, capacity]
-    int64_t* max_unit      # [K, capacity]
-    int64_t* step_size     # [K, capacity]
-    double* host           # [C, capacity] see the enum above
-    int32_t* class_of      # [capacity] host class id: all static fields, interned
-    int64_t* generation    # [capacity] provider generation
-    int32_t* first         # [capacity] first consumer on the row, -1 none
-    int32_t* log           # changed rows, oldest first
-    int64_t log_length
-    int64_t log_capacity
-    int64_t log_base       # version of log[0]
-
 cdef struct shape_t:
     # What one consumer takes of its host: resource amounts and Nova's own figures.
     int32_t start          # into shape_class / shape_amount
@@ -56,23 +69,6 @@ cdef struct shape_t:
     double vcpus
     double memory_mb
     double disk_mb
-
-cdef struct group_t:
-    int32_t policy         # POLICY_*
-    int32_t at_most        # max_server_per_host
-    int32_t count
-    int32_t capacity       # a power of two
-    int32_t coming         # while a batch is checked: how many guests name the group
-    int32_t* rows
-    int32_t* members       # members on rows[i]
-    int32_t* slots         # [2 * capacity] positions in rows by row, -1: empty; NULL while the group is small
-
-cdef enum:
-    NO_POLICY = 0
-    AFFINITY = 1
-    ANTI_AFFINITY = 2
-    SOFT_AFFINITY = 3
-    SOFT_ANTI_AFFINITY = 4
 
 cdef class Columns:
     cdef columns_t c

@@ -9,7 +9,7 @@ from libc.string cimport memmove, memset
 
 import numpy as np
 
-from ._tables cimport UuidTable
+from ._uuids cimport UuidTable
 
 cdef extern from "debug.h" nogil:
     void HOSTLER_ASSERT_INDEX(int64_t index, int64_t count)

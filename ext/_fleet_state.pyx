@@ -6,7 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 import numpy as np
 
 from ._fleet cimport NAMED, Columns, shape_t
-from ._tables cimport UuidTable, uuid_text
+from ._uuids cimport UuidTable, uuid_text
 
 
 def consumers(Columns columns not None):

@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from ._shapes cimport Shapes
-from ._tables cimport parse_uuid_str
+from ._uuids cimport parse_uuid_str
 
 
 cdef extern from "Python.h":

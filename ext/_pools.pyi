@@ -2,7 +2,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._fleet import Columns
-from ._ranking import Ranking
+from .ranking._ranking import Ranking
 
 def derive(block: npt.NDArray[np.float64], rows: npt.NDArray[np.int32]) -> None:
     """Work out room and virtual free capacity of rows from their figures."""

@@ -8,8 +8,8 @@ from libc.math cimport INFINITY, fabs, floor, isnan, rint
 from libc.stdint cimport int32_t, int64_t
 
 from ._fleet cimport Columns
-from ._ranking cimport Ranking
-from ._ranking_state cimport STAGES
+from .ranking._ranking cimport Ranking
+from .ranking._state cimport STAGES
 
 cdef double SURE = 2.0 ** 42
 """Below this, a product with 100 is off by less than a thousandth."""

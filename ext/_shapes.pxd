@@ -3,8 +3,8 @@
 from libc.stdint cimport int32_t, int64_t
 
 from ._fleet cimport Columns
-from ._ranking cimport Ranking
-from ._ranking_state cimport way_t
+from .ranking._ranking cimport Ranking
+from .ranking._state cimport way_t
 
 cdef enum:
     AMOUNTS = 8            # resource classes whose amounts tell sizes apart

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._fleet import Columns
-from ._ranking import Ranking
+from .ranking._ranking import Ranking
 
 class Shapes:
     """Request shapes by number: a ranking, and the amounts that guests of this size need."""

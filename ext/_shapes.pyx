@@ -12,7 +12,7 @@ from libc.string cimport memset
 import numpy as np
 
 from ._fleet cimport Columns
-from ._ranking cimport Ranking
+from .ranking._ranking cimport Ranking
 
 
 cdef class Shapes:

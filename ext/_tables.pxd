@@ -1,4 +1,4 @@
-"""Contract of the hash tables: names to dense ids, uuids to values; and of uuids in text."""
+"""Contract of the hash table of names."""
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
@@ -44,22 +44,3 @@ cdef class NameTable:
     cdef int append_bytes(self, const char* items, Py_ssize_t count, Py_ssize_t size) except -1
     cdef int append_ucs4(self, const uint32_t* items, Py_ssize_t count, Py_ssize_t size) except -1
     cdef int index(self, int32_t first, int32_t count) except -1
-
-cdef struct uuid_slot_t:
-    uint64_t hi
-    uint64_t lo
-    uint32_t taken_by      # value + 1; 0: empty
-
-cdef class UuidTable:
-    cdef uuid_slot_t* slots            # linear probing, no tombstones
-    cdef uint64_t mask                 # slots - 1, a power of two less one
-    cdef int64_t live                  # uuids
-    cdef int64_t room                  # uuids that fit before the table must grow
-
-    cdef int find(self, uint64_t hi, uint64_t lo) noexcept nogil                       # value or -1
-    cdef int insert(self, uint64_t hi, uint64_t lo, int32_t value) noexcept nogil      # 0; 1 present; -1 no room
-    cdef int remove(self, uint64_t hi, uint64_t lo) noexcept nogil                     # value or -1
-    cdef int reserve(self, int64_t extra) except -1                                    # room for `extra` more inserts
-
-cdef int parse_uuid_str(object text, uint64_t* hi, uint64_t* lo) except -1
-cdef str uuid_text(uint64_t hi, uint64_t lo)

@@ -28,7 +28,7 @@ from .pool_constants import (
     VIRTUAL_THIN,
     VOLUMES,
 )
-from .ranking_py import Ranking
+from .ranking.ranking_py import Ranking
 
 Block = npt.NDArray[np.float64]
 

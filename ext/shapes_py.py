@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .fleet_py import Columns, checked
-from .ranking_py import Ranking
+from .ranking.ranking_py import Ranking
 
 AMOUNTS = 8
 

@@ -87,7 +87,13 @@ def test_the_source_distribution_holds_all_that_builds_tests_and_documents_it(bu
         if path.is_file() and not {"__pycache__", "site"} & {*path.parts}
     }
     assert here - names == set()
-    for name in ("Makefile", "setup.py", ".ci/run", "src/hostler/ext/_ranking.pyx", "src/hostler/ext/csrc/clones.h"):
+    for name in (
+        "Makefile",
+        "setup.py",
+        ".ci/run",
+        "src/hostler/ext/ranking/_ranking.pyx",
+        "src/hostler/ext/csrc/clones.h",
+    ):
         assert name in names or not (ROOT / name).exists(), name
 
 

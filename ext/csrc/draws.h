@@ -1,4 +1,4 @@
-/* Choices by chance, from a seed; draws.py says how. */
+/* Random choices, from a seed; draws.py says how. */
 #ifndef HOSTLER_DRAWS_H
 #define HOSTLER_DRAWS_H
 
@@ -20,15 +20,15 @@ static inline int64_t hostler_below(uint64_t word, int64_t count) {
     return (int64_t)((high + (low >> 32)) >> 32);
 }
 
-/* The row that is number `nth` (from 0) of those with stage 0 and, where `heed` is 1, not set aside. There is one. */
+/* The row that is number `nth` (from 0) of those with stage 0 and, where `skip_aside` is 1, not set aside. There is one. */
 HOSTLER_CLONES
-static int64_t hostler_nth_passing(const uint8_t *restrict stage, const uint8_t *restrict aside, uint8_t heed, int64_t n,
+static int64_t hostler_nth_passing(const uint8_t *restrict stage, const uint8_t *restrict aside, uint8_t skip_aside, int64_t n,
                                    int64_t nth) {
     int64_t row = 0;
     for (; row + 128 <= n; row += 128) {
         uint8_t count = 0;
         for (int i = 0; i < 128; i++) {
-            count += (uint8_t)((stage[row + i] | (aside[row + i] & heed)) == 0);
+            count += (uint8_t)((stage[row + i] | (aside[row + i] & skip_aside)) == 0);
         }
         if (nth < count) {
             break;
@@ -36,7 +36,7 @@ static int64_t hostler_nth_passing(const uint8_t *restrict stage, const uint8_t 
         nth -= count;
     }
     for (; row < n; row++) {
-        nth -= (stage[row] | (aside[row] & heed)) == 0;
+        nth -= (stage[row] | (aside[row] & skip_aside)) == 0;
         if (nth < 0) {
             break;
         }

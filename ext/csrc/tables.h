@@ -26,7 +26,7 @@ static inline uint64_t hostler_fold(uint64_t a, uint64_t b) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* The process's secret: whoever chooses names or uuids cannot choose where they lie in a table. Drawn when the kernel is
+/* The process's secret: a caller that chooses names or uuids cannot choose where they lie in a table. Drawn when the kernel is
  * loaded; no answer depends on it, for no table is read in the order of its slots. */
 static uint64_t hostler_key[4];
 

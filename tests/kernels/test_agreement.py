@@ -20,7 +20,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from hostler.ext import batch_py, constants, fleet_py, ranking_py, shapes_py
+from hostler.ext import batch_py, constants, fleet_py, shapes_py
+from hostler.ext.ranking import ranking_py
 
 from .world import (
     BLOCKS,
@@ -45,7 +46,8 @@ from .world import (
 if os.environ.get("HOSTLER_PURE", "") not in ("", "0"):
     pytest.skip("there is no kernel to compare", allow_module_level=True)
 
-from hostler.ext import _batch, _fleet, _ranking, _shapes
+from hostler.ext import _batch, _fleet, _shapes
+from hostler.ext import ranking as _ranking
 
 pytestmark = pytest.mark.property
 

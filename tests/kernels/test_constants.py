@@ -10,24 +10,25 @@ from hostler.placement.fleet.columns import HOST_COLUMNS
 
 INTERNAL = {"FANOUT", "LEVELS"}
 """Of the kernels' trees; no other module uses them."""
+CONTRACTS = {"fleet": ("_fleet.pxd", "csrc/fleet.h"), "ranking": ("ranking/state.h",)}
 
 
-def contract(module: str) -> dict[str, int]:
-    """The numbered names of a .pxd file."""
-    text = (files("hostler.ext") / f"_{module}.pxd").read_text()
+def contract(kernel: str) -> dict[str, int]:
+    """The numbered names of a kernel's contract."""
+    text = "\n".join((files("hostler.ext") / path).read_text() for path in CONTRACTS[kernel])
     return {name: int(number) for name, number in re.findall(r"^    ([A-Z0-9_]+) = (\d+)", text, re.MULTILINE)}
 
 
-@pytest.mark.parametrize("module", ["fleet", "ranking_state"])
-def test_constants_are_those_of_the_kernels(module: str) -> None:
-    kernel = contract(module)
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_constants_are_those_of_the_kernels(name: str) -> None:
+    kernel = contract(name)
     assert kernel
-    shared = {name: number for name, number in kernel.items() if name not in INTERNAL | {"NAMED"}}
-    assert shared == {name: getattr(constants, name) for name in shared}
+    shared = {each: number for each, number in kernel.items() if each not in INTERNAL | {"NAMED"}}
+    assert shared == {each: getattr(constants, each) for each in shared}
 
 
 def test_no_constant_is_unknown_to_the_kernels() -> None:
-    known = contract("fleet") | contract("ranking_state")
+    known = contract("fleet") | contract("ranking")
     assert {name for name in vars(constants) if name.isupper()} <= known.keys()
 
 

@@ -4,19 +4,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._fleet import Columns
-
-class HostIndex:
-    """What all rankings of a fleet search together."""
-
-    held_room: int
-    @property
-    def columns(self) -> Columns: ...
-    def __init__(self, columns: Columns, *, held_room: int = 0) -> None: ...
-    @property
-    def nbytes(self) -> int: ...
-    @property
-    def statistics(self) -> tuple[int, int]: ...
+from .._fleet import Columns
+from ._host_index import HostIndex
 
 class Ranking:
     """One request signature compiled against one fleet's columns."""

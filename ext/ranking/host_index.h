@@ -73,6 +73,17 @@ static inline double hostler_tracked(const hostler_index *x, const hostler_fleet
     return value > (int64_t)HOSTLER_EXACT ? HOSTLER_EXACT : value < -(int64_t)HOSTLER_EXACT ? -HOSTLER_EXACT : (double)value;
 }
 
+/* Where the index keeps a column; -1 if it does not. */
+static inline int32_t hostler_slot_of(const hostler_index *index, int32_t source) {
+    int32_t i;
+    for (i = 0; i < index->width; i++) {
+        if (index->source[i] == source) {
+            return i;
+        }
+    }
+    return -1;
+}
+
 __attribute__((unused)) static void hostler_index_free(hostler_index *x) {
     for (int32_t l = 0; l < HOSTLER_INDEX_LEVELS; l++) {
         hostler_level *level = &x->level[l];

@@ -110,7 +110,7 @@ static inline int hostler_units_pass(const hostler_query *q, const hostler_rule 
 #define HOSTLER_SEARCH(name, ...) name##_usual(__VA_ARGS__)
 #endif
 
-/* Subtract from and add to q->counts, rows by class verdict, what the rules refuse. */
+/* Subtract from and add to q->counts, rows by the stage that refuses their class, what the rules refuse. */
 __attribute__((unused)) static void hostler_count(hostler_query *q) { HOSTLER_SEARCH(hostler_count_below, q, q->index->levels - 1, 0); }
 
 /* The range of every weigher over the rows that pass; rows set aside count if `with_aside` is false. */

@@ -2,30 +2,21 @@
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
-from ._fleet cimport Columns
-from ._ranking_state cimport ranking_t, shared_t, term_t, way_t
-
-cdef class HostIndex:
-    cdef shared_t s
-    cdef readonly Columns columns
-
-    cdef bint track(self, needs, bounds, terms) except -1
+from .._fleet cimport Columns
+from ._host_index cimport HostIndex
+from ._state cimport ranking_t, way_t
 
 cdef class Ranking:
     cdef ranking_t r
     cdef readonly Columns columns
     cdef readonly HostIndex index
-    cdef Ranking origin                # whose verdicts on classes this one shares
+    cdef Ranking origin                # whose results by host class this one shares
     cdef dict arrays                   # keeps the arrays that the pointers above lead to
     cdef int top_room
 
-    cdef int compile_filters(self, needs, bounds, masks) except -1
-    cdef int compile_terms(self, terms) except -1
-    cdef int compile_formula(self, term_t* t, term) except -1
     cdef bint can_search(self) noexcept
     cdef int find_classes(self) except -1
     cdef int catch_up(self) except -1
-    cdef int check_index(self) except -1
     cdef int check_capacity(self) except -1
     cdef int check_own_classes(self) except -1
     cdef int reserve_top(self, int64_t wanted) except -1

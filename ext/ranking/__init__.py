@@ -4,7 +4,8 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or os.environ.get("HOSTLER_PURE", "") in ("", "0"):
-    from ._ranking import HostIndex, Ranking
+    from ._host_index import HostIndex
+    from ._ranking import Ranking
 else:
     from .ranking_py import HostIndex, Ranking
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .constants import (
+from ..constants import (
     AFFINITY,
     ANTI_AFFINITY,
     CPU_ALLOCATION_RATIO,
@@ -33,9 +33,9 @@ from .constants import (
     VCPUS_TOTAL,
     VCPUS_USED,
 )
-from .draws import Draws
-from .fleet_py import Columns, Group, checked
-from .vector_fit import Load, Pair, fit, load_of, mean_load
+from ..draws import Draws
+from ..fleet_py import Columns, Group, checked
+from ..vector_fit import Load, Pair, fit, load_of, mean_load
 
 
 class Need(NamedTuple):
@@ -234,7 +234,7 @@ class Ranking:
 
     def _check_capacity(self) -> None:
         if self.columns.capacity != self.capacity:
-            raise RuntimeError("the columns moved: make the ranking anew")
+            raise RuntimeError("the columns moved: make a new ranking")
 
     # results
 
@@ -277,7 +277,7 @@ class Ranking:
             return row not in group.members
         return group.policy == ANTI_AFFINITY and group.members.get(row, 0) >= group.at_most
 
-    def _heeded(self, group: int) -> Group | None:
+    def _looked_at(self, group: int) -> Group | None:
         """The guest's server group; None where it has no members yet, or a policy that no rule reads."""
         if group < 0:
             return None
@@ -293,13 +293,13 @@ class Ranking:
 
     def counts(self, group: int = -1, width: int = STAGES) -> list[int]:
         """Rows by first refusing stage for a guest of server group ``group``, as a list of ``width``."""
-        heeded = self._heeded(group)
+        looked_at = self._looked_at(group)
         if not 0 <= width <= STAGES:
             raise ValueError("width beyond the stages")
         self.refresh()
         counts = [0] * STAGES
         for row in range(self.columns.rows):
-            counts[self._stage(row, heeded)] += 1
+            counts[self._stage(row, looked_at)] += 1
         return counts[:width]
 
     def judge(self, rows: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
@@ -380,11 +380,11 @@ class Ranking:
         ``seed``. O(rows * log rows)."""
         if wanted < 1:
             raise ValueError("wanted must be at least 1")
-        heeded = self._heeded(group)
+        looked_at = self._looked_at(group)
         self.refresh()
-        rows = [row for row in range(self.columns.rows) if self._stage(row, heeded) == 0]
-        members = [self._members(row, heeded) for row in rows]
-        scores = self._scores(rows, members, [self._is_idle(term, heeded) for term in self.terms])
+        rows = [row for row in range(self.columns.rows) if self._stage(row, looked_at) == 0]
+        members = [self._members(row, looked_at) for row in rows]
+        scores = self._scores(rows, members, [self._is_idle(term, looked_at) for term in self.terms])
         order = sorted(range(len(rows)), key=lambda i: (-scores[i], rows[i]))
         ties = scores.count(max(scores, default=0.0)) if self.shuffle else 1
         order = [order[position] for position in Draws(seed).order(len(order), ties, self.subset)[:wanted]]

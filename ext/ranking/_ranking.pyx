@@ -1,12 +1,16 @@
 """The ranking kernel: exact best hosts for one compiled request signature, without looking at every host.
 
-Per signature it keeps each row's verdict (the first stage that refuses it), the row's exact score under *stored* normalisers,
+Per signature it keeps the first stage that refuses each row, the row's exact score under *stored* normalisers,
 and tournament trees: one per end of each weigher's range (so the normalisers over the passing rows are always known exactly)
 and one over the stored scores. While the true normalisers equal the stored ones, the best row is the score tree's leader.
 When they have drifted, a row's true score differs from the stored one by at most `slack`, the sum of the greatest change of each
 term over its range; the search visits only subtrees whose stored best plus slack reaches the best true score found. Rows that
 changed are taken from the fleet's change log, so a decision costs the changes since the last one and a descent.
 Stored scores are renewed once the searches have cost as much as a renewal would.
+
+The kernel is C in headers (``rows.h``, ``trees.h``, ``tree_search.h``, ``sync.h``, ``decide.h``, ``by_index.h``, ``upkeep.h``) that
+this module alone compiles: one translation unit, in which the compiler inlines what runs once per row. A Cython module per
+subject would call across shared objects, through a pointer, for every row.
 """
 
 from libc.math cimport INFINITY
@@ -16,170 +20,19 @@ from libc.string cimport memcpy, memset
 
 import numpy as np
 
-from ._fleet cimport RAM_ALLOCATION_RATIO, Columns
-from ._ranking_decide cimport add_nothing, decide, tally
-from ._ranking_index cimport count_again, decide_by_index, slot_of, sync_index, tally_by_index
-from ._ranking_scores cimport (
-    borrow, find_columns, formula_value, group_raw, multiplier_of, norm, raw_of, set_range, stage_of, stored_score, true_score,
+from .._fleet cimport Columns
+from ._check cimport check_index, check_rows
+from ._compile cimport compile_filters, compile_terms
+from ._host_index cimport HostIndex
+from ._kernel cimport (
+    add_nothing, borrow, choose_way, count_again, decide_by_index, decide_by_rows, find_columns, group_raw, held_bytes,
+    hold, lay_levels, let_go, multiplier_of, norm, raw_of, set_range, stage_of, sync_index, sync_rows, tally_by_index,
+    tally_by_rows, true_score, value_rows, weigh_ways,
 )
-from ._ranking_state cimport (
-    DELTA_PERP, DOT_PRODUCT, FANOUT, HOSTLER_ASSERT, NOT_A_HOST, RULES, SOURCE_CLASS, SOURCE_COLUMN, SOURCE_GROUP, SOURCE_PACKING, SOURCE_ROW, STAGES,
-    TERMS, TRACKED, bound_t, hostler_index, hostler_index_free, mask_t, need_t, ranking_t, shared_t, term_t, way_t,
+from ._state cimport (
+    HOSTLER_ASSERT, NOT_A_HOST, RULES, SOURCE_CLASS, SOURCE_COLUMN, SOURCE_GROUP, STAGES, TERMS, bound_t, need_t, ranking_t,
+    term_t, way_t,
 )
-from ._ranking_sync cimport sync, value_rows
-from ._ranking_trees cimport side_value, slot
-
-
-cdef uint8_t filter_stage(int stage) except 0:
-    if not 0 < stage < NOT_A_HOST:
-        raise ValueError("a filter's stage must be within [1, 254]")
-    return <uint8_t>stage
-
-
-cdef void lay_levels(ranking_t* r) noexcept nogil:
-    """Lay out the trees over all rows that there is room for."""
-    cdef int64_t size = r.capacity
-    while True:
-        size = (size + FANOUT - 1) // FANOUT
-        r.level_start[r.levels] = r.nodes
-        r.level_size[r.levels] = size
-        r.nodes += size
-        r.levels += 1
-        if size == 1:
-            return
-
-
-cdef int64_t held_bytes(ranking_t* r) noexcept nogil:
-    """Bytes of rows of the ranking's own."""
-    cdef int64_t by_row = 10 + 4 * r.shuffle
-    cdef int32_t i
-    for i in range(r.term_count):
-        by_row += 8 * (r.terms[i].source == SOURCE_PACKING)
-    return r.capacity * by_row + (r.side_count + 1) * r.nodes * 9
-
-
-cdef void let_go(ranking_t* r) noexcept nogil:
-    """Give up rows of the ranking's own."""
-    if r.shared != NULL and r.held:
-        r.shared.held_bytes -= held_bytes(r)
-    if r.shared == NULL or r.counts != r.shared.counts:
-        free(r.counts)
-    r.counts = NULL if r.shared == NULL else r.shared.counts
-    free(r.stage)
-    free(r.score)
-    free(r.aside)
-    free(r.ties)
-    free(r.best)
-    free(r.leader)
-    r.stage = r.aside = r.leader = NULL
-    r.score = r.best = NULL
-    r.ties = NULL
-    r.held = False
-
-
-cdef bint hold(ranking_t* r) noexcept nogil:
-    """Let the ranking have rows of its own, to be filled. False if there is no memory for them."""
-    r.stage = <uint8_t*>malloc(r.capacity)
-    r.score = <double*>malloc(r.capacity * sizeof(double))
-    r.aside = <uint8_t*>calloc(r.capacity, 1)
-    r.ties = <int32_t*>malloc(r.capacity * sizeof(int32_t) if r.shuffle else 1)
-    r.best = <double*>malloc((r.side_count + 1) * r.nodes * sizeof(double))
-    r.leader = <uint8_t*>malloc((r.side_count + 1) * r.nodes)
-    r.counts = <int64_t*>calloc(STAGES, sizeof(int64_t))
-    if (r.stage == NULL or r.score == NULL or r.aside == NULL or r.ties == NULL or r.best == NULL or r.leader == NULL
-            or r.counts == NULL):
-        let_go(r)
-        return False
-    memset(r.stage, NOT_A_HOST, r.capacity)
-    r.seen = -1
-    r.held = True
-    if r.shared != NULL:
-        r.shared.held_bytes += held_bytes(r)
-    return True
-
-
-cdef int weigh_ways(way_t* way, ranking_t* r, bint held) noexcept nogil:
-    """Count a decision, and compare what either way of deciding costs: to catch up with all changes since the latest decision, some
-    two visits of a node each, or to search. 1: rows of its own are worth their upkeep, -1: those that are held are not, 0: neither."""
-    cdef int64_t version = r.fleet.log_base + r.fleet.log_length, gap = version - way.asked
-    way.asked = version
-    way.asks += 1
-    if way.asks <= 2:
-        way.gap = 16 * gap
-        return 0
-    way.gap += (16 * gap - way.gap) // 8
-    if held:
-        if way.gap > 4 * 8 * way.visited + 64:
-            way.spent = 0
-            return -1
-        return 0
-    if way.gap > 8 * way.visited:
-        way.spent = 0
-        return 0
-    way.spent += way.visited
-    if way.spent > r.fleet.rows // 4 + 64 and r.shared.held_bytes + held_bytes(r) <= r.shared.held_room:
-        way.spent = 0
-        return 1
-    return 0
-
-
-cdef void choose_way(ranking_t* r) noexcept nogil:
-    """Keep rows of its own or not."""
-    cdef int chosen = weigh_ways(&r.way, r, r.held)
-    if chosen < 0:
-        let_go(r)
-    elif chosen > 0:
-        hold(r)
-
-
-cdef class HostIndex:
-    """What all rankings of a fleet search together: its rows by class and by the values of the columns that the rankings read."""
-
-    def __cinit__(self):
-        memset(&self.s, 0, sizeof(shared_t))
-        self.s.index.seen = -1
-
-    def __dealloc__(self):
-        hostler_index_free(&self.s.index)
-
-    def __init__(self, Columns columns not None, *, int64_t held_room=0):
-        """``held_room``: bytes that rankings with rows of their own may take together."""
-        self.columns = columns
-        self.s.held_room = held_room
-
-    cdef bint track(self, needs, bounds, terms) except -1:
-        """Have the index keep every column that a ranking reads. False if there are too many."""
-        cdef int32_t i
-        wanted = {need[0] for need in needs} | {~bound[0] for bound in bounds}
-        wanted |= {~term["column"] for term in terms if term["source"] == SOURCE_COLUMN}
-        new = [source for source in sorted(wanted) if slot_of(&self.s.index, source) < 0]
-        if self.s.index.width + len(new) > TRACKED:
-            return False
-        if new:
-            hostler_index_free(&self.s.index)
-        for source in new:
-            self.s.index.source[self.s.index.width] = source
-            self.s.index.width += 1
-        return True
-
-    @property
-    def nbytes(self):
-        """Bytes that the index holds, and the rows of rankings beside it."""
-        return self.s.index.bytes + self.s.held_bytes
-
-    @property
-    def held_room(self):
-        """Bytes that rankings with rows of their own may take together."""
-        return self.s.held_room
-
-    @held_room.setter
-    def held_room(self, int64_t room):
-        self.s.held_room = room
-
-    @property
-    def statistics(self):
-        """(builds, nodes visited by the latest decision)."""
-        return self.s.index.builds, self.s.query.visited
 
 
 cdef class Ranking:
@@ -235,8 +88,8 @@ cdef class Ranking:
         self.set_class_stage(class_stage)
         if len(terms) > TERMS:
             raise ValueError("too many weighers")
-        self.compile_filters(needs, bounds, masks)
-        self.compile_terms(terms)
+        compile_filters(r, columns.arrays[1].shape[0], self.arrays, needs, bounds, masks)
+        compile_terms(r, columns.arrays[1].shape[0], self.arrays, terms)
         lay_levels(r)
         self.reserve_top(8)
         if index is not None and index.columns is not columns:
@@ -253,7 +106,7 @@ cdef class Ranking:
             raise MemoryError
 
     def set_class_stage(self, uint8_t[::1] class_stage):
-        """Replace the verdicts by class (they grow as new host classes appear)."""
+        """Replace the results by host class (they grow as new host classes appear)."""
         self.check_own_classes()
         if class_stage.shape[0] == 0:
             raise ValueError("class stages are missing")
@@ -283,7 +136,7 @@ cdef class Ranking:
         return made
 
     def judging(self, uint8_t[::1] class_stage):
-        """A ranking that differs from this one in the verdicts by class alone, and searches the same index; None if this one searches
+        """A ranking that differs from this one in the results by host class alone, and searches the same index; None if this one searches
         none. ``class_stage``: as in ``__init__``."""
         cdef Ranking made
         if self.r.shared == NULL:
@@ -370,113 +223,6 @@ cdef class Ranking:
         r.edition += 1
         return 0
 
-    cdef int compile_filters(self, needs, bounds, masks) except -1:
-        cdef ranking_t* r = &self.r
-        cdef Py_ssize_t columns = self.columns.arrays[1].shape[0]
-        cdef uint8_t[::1] passes
-        r.needs = <need_t*>calloc(max(len(needs), 1), sizeof(need_t))
-        r.bounds = <bound_t*>calloc(max(len(bounds), 1), sizeof(bound_t))
-        r.masks = <mask_t*>calloc(max(len(masks), 1), sizeof(mask_t))
-        if r.needs == NULL or r.bounds == NULL or r.masks == NULL:
-            raise MemoryError
-        for resource, amount, stage, units in needs:
-            if not 0 <= resource < r.fleet.classes:
-                raise IndexError("resource class out of range")
-            r.needs[r.need_count].resource = resource
-            r.needs[r.need_count].amount = amount
-            r.needs[r.need_count].stage = filter_stage(stage)
-            r.needs[r.need_count].units = units
-            r.need_count += 1
-        for column, low, high, stage in bounds:
-            if not 0 <= column < columns:
-                raise IndexError("column out of range")
-            r.bounds[r.bound_count].column = column
-            r.bounds[r.bound_count].low = low
-            r.bounds[r.bound_count].high = high
-            r.bounds[r.bound_count].stage = filter_stage(stage)
-            r.bound_count += 1
-        for mask, stage in masks:
-            passes = self.arrays["mask", r.mask_count] = mask
-            if passes.shape[0] != r.capacity:
-                raise ValueError("a mask has one entry per row")
-            r.masks[r.mask_count].passes = &passes[0]
-            r.masks[r.mask_count].stage = filter_stage(stage)
-            r.mask_count += 1
-        return 0
-
-    cdef int compile_terms(self, terms) except -1:
-        cdef ranking_t* r = &self.r
-        cdef Py_ssize_t columns = self.columns.arrays[1].shape[0]
-        cdef double[::1] values
-        cdef term_t* t
-        r.terms = <term_t*>calloc(max(len(terms), 1), sizeof(term_t))
-        if r.terms == NULL:
-            raise MemoryError
-        for term in terms:
-            t = &r.terms[r.term_count]
-            t.source = term["source"]
-            t.column = term.get("column", -1)
-            if t.source not in (SOURCE_COLUMN, SOURCE_CLASS, SOURCE_ROW, SOURCE_GROUP, SOURCE_PACKING):
-                raise ValueError("unknown source of raw values")
-            if t.source == SOURCE_COLUMN and not 0 <= t.column < columns:
-                raise IndexError("column out of range")
-            t.multiplier = t.least_multiplier = t.greatest_multiplier = term["multiplier"]
-            t.has_minval = term.get("minval") is not None
-            t.minval = term["minval"] if t.has_minval else 0.0
-            t.has_maxval = term.get("maxval") is not None
-            t.maxval = term["maxval"] if t.has_maxval else 0.0
-            if t.has_maxval and t.source == SOURCE_COLUMN:
-                raise ValueError("values of a term with maxval are given by class or row")
-            if t.has_maxval and t.has_minval and t.minval > t.maxval:
-                raise ValueError("minval is above maxval")
-            t.group_factor = term.get("group_factor", 0.0)
-            t.steady = term.get("steady", False)
-            if t.source in (SOURCE_CLASS, SOURCE_ROW):
-                values = self.arrays["values", r.term_count] = term["values"]
-                if values.shape[0] == 0:
-                    raise ValueError("values are missing")
-                t.values = &values[0]
-            if t.source == SOURCE_ROW and values.shape[0] != r.capacity:
-                raise ValueError("row values have one entry per row")
-            if t.source == SOURCE_PACKING:
-                self.compile_formula(t, term)
-            if term.get("multipliers") is not None:
-                values = self.arrays["multipliers", r.term_count] = term["multipliers"]
-                if values.shape[0] == 0:
-                    raise ValueError("values are missing")
-                t.multipliers = &values[0]
-                t.least_multiplier = term["least_multiplier"]
-                t.greatest_multiplier = term["greatest_multiplier"]
-            t.high_side = t.low_side = -1
-            if t.source != SOURCE_GROUP:
-                if not t.has_maxval:
-                    t.high_side = r.side_count
-                    r.side_term[r.side_count] = r.term_count
-                    r.side_count += 1
-                if not t.has_minval:
-                    t.low_side = r.side_count
-                    r.side_term[r.side_count] = r.term_count
-                    r.side_count += 1
-            r.term_count += 1
-        return 0
-
-    cdef int compile_formula(self, term_t* t, term) except -1:
-        cdef ranking_t* r = &self.r
-        cdef double[::1] values
-        if not DOT_PRODUCT <= term["formula"] <= DELTA_PERP:
-            raise ValueError("unknown formula")
-        if self.columns.arrays[1].shape[0] <= RAM_ALLOCATION_RATIO:
-            raise IndexError("column out of range")
-        t.formula = term["formula"]
-        t.wish.asked[0], t.wish.asked[1] = term["asked"]
-        t.wish.weight[0] = t.wish.weight[1] = 1.0
-        t.by_load = term.get("by_load", False)
-        r.packing = True
-        r.by_load = r.by_load or t.by_load
-        values = self.arrays["values", r.term_count] = np.zeros(r.capacity)
-        t.values = &values[0]
-        return 0
-
     def set_class_values(self, int32_t term, double[::1] values, multipliers):
         """Replace a class-sourced term's values, or any term's multipliers by class, after host classes were added."""
         cdef double[::1] by_class
@@ -498,7 +244,7 @@ cdef class Ranking:
             self.find_classes()
 
     cdef int reserve_top(self, int64_t wanted) except -1:
-        """Room for so many best rows, and for those that chance chooses among."""
+        """Reserve space for ``wanted`` best rows, and for those among which the random choice is made."""
         wanted = max(wanted, min(self.r.subset, self.r.capacity))
         if wanted > self.top_room:
             self.r.top_row = <int32_t*>realloc(self.r.top_row, wanted * sizeof(int32_t))
@@ -525,7 +271,7 @@ cdef class Ranking:
 
     @property
     def seen(self):
-        """Change-log version that the verdicts stand for, -1 before the first decision."""
+        """Change-log version that the stages are of, -1 before the first decision."""
         return self.r.seen if self.r.held else self.r.shared.index.seen
 
     cdef void sync(self) noexcept nogil:
@@ -534,7 +280,7 @@ cdef class Ranking:
         if self.r.shared != NULL:
             choose_way(&self.r)
         if self.r.held:
-            sync(&self.r)
+            sync_rows(&self.r)
         else:
             find_columns(&self.r)
             sync_index(&self.r)
@@ -563,14 +309,14 @@ cdef class Ranking:
         """Fill the list of best rows for one guest, of server group `group` (-1: none), drawing from `seed`; its length is r.found.
         `sync` was called, and the list has room."""
         if self.r.held:
-            decide(&self.r, self.columns.groups, group, wanted, seed)
+            decide_by_rows(&self.r, self.columns.groups, group, wanted, seed)
         else:
             decide_by_index(&self.r, self.columns.groups, group, wanted, seed)
 
     cdef void tally(self, int32_t group, int64_t* out) noexcept nogil:
         """Rows by first refusing stage for a guest of server group `group`, int64[STAGES]. `decide` was called for the same group."""
         if self.r.held:
-            tally(&self.r, self.columns.groups, group, out)
+            tally_by_rows(&self.r, self.columns.groups, group, out)
         else:
             tally_by_index(&self.r, self.columns.groups, group, out)
 
@@ -589,7 +335,7 @@ cdef class Ranking:
         return 0
 
     def best(self, int32_t group=-1, int32_t wanted=1, uint64_t seed=0):
-        """The ``wanted`` best rows and scores as two lists, best first, ties by row; what chance has a part in is drawn from ``seed``.
+        """The ``wanted`` best rows and scores as two lists, best first, ties by row; random choices are drawn from ``seed``.
         O(changes + log hosts) as a rule."""
         if wanted < 1:
             raise ValueError("wanted must be at least 1")
@@ -662,12 +408,12 @@ cdef class Ranking:
 
     cdef int check_capacity(self) except -1:
         if self.r.capacity != self.r.fleet.capacity:
-            raise RuntimeError("the columns moved: make the ranking anew")
+            raise RuntimeError("the columns moved: make a new ranking")
         borrow(&self.r)
         return 0
 
     def judge(self, int32_t[::1] rows):
-        """Fresh verdicts on ``rows`` (uint8 each), without the trees."""
+        """The first stage that refuses each of ``rows`` (uint8), computed without the trees."""
         cdef Py_ssize_t i
         self.check_capacity()
         result = np.empty(rows.shape[0], np.uint8)
@@ -735,60 +481,9 @@ cdef class Ranking:
         return result
 
     def check(self):
-        """Assert that verdicts, counts and trees are what a fresh look at every row gives. For tests. O(rows)."""
-        cdef ranking_t* r = &self.r
-        cdef int64_t row, node, child
-        cdef int32_t side, level
-        cdef double value, greatest
+        """Assert that stages, counts and trees are what a fresh look at every row gives. For tests. O(rows)."""
         self.refresh()
-        if not r.held:
-            self.check_index()
-            return
-        counts = [0] * STAGES
-        for row in range(r.fleet.rows):
-            assert r.stage[row] == stage_of(r, row), f"stage of row {row}"
-            counts[r.stage[row]] += 1
-            value = stored_score(r, row) if r.stage[row] == 0 else -INFINITY
-            assert r.score[row] == value, f"stored score of row {row}"
-            assert not r.aside[row], f"row {row} left aside"
-            for side in range(r.term_count):
-                if r.terms[side].source == SOURCE_PACKING and r.stage[row] != NOT_A_HOST:
-                    assert r.terms[side].values[row] == formula_value(r, &r.terms[side], row), f"value of row {row}"
-        assert counts == [r.counts[i] for i in range(STAGES)], "counts"
-        for side in range(r.side_count + 1):
-            for level in range(r.levels):
-                for node in range(r.level_size[level]):
-                    greatest = -INFINITY
-                    leader = 0
-                    for child in range(node * FANOUT, (node + 1) * FANOUT):
-                        if level == 0:
-                            if child >= r.fleet.rows:
-                                break
-                            value = side_value(r, side, child)
-                        else:
-                            if child >= r.level_size[level - 1]:
-                                break
-                            value = r.best[slot(r, side, r.level_start[level - 1] + child)]
-                        if value > greatest:
-                            greatest = value
-                            leader = child - node * FANOUT
-                    at = slot(r, side, r.level_start[level] + node)
-                    assert r.best[at] == greatest, f"side {side} level {level} node {node}"
-                    assert greatest == -INFINITY or r.leader[at] == leader, f"leader side {side} level {level} node {node}"
-
-    cdef int check_index(self) except -1:
-        cdef ranking_t* r = &self.r
-        cdef hostler_index* index = &r.shared.index
-        cdef int64_t row, place
-        cdef int32_t w, source
-        assert index.rows == r.fleet.rows and index.seen == r.fleet.log_base + r.fleet.log_length, "rows of the index"
-        for row in range(index.rows):
-            place = index.place_of[row]
-            assert index.row_at[place] == row, f"place of row {row}"
-            assert index.class_at[place] == r.fleet.class_of[row], f"class of row {row}"
-            assert not index.aside[row], f"row {row} left aside"
-            for w in range(index.width):
-                source = index.source[w]
-                value = r.fleet.host[~source * r.capacity + row] if source < 0 else r.fleet.avail[source * r.capacity + row]
-                assert index.values[(place // FANOUT * index.width + w) * FANOUT + place % FANOUT] == value, f"values of row {row}"
-        return 0
+        if self.r.held:
+            check_rows(&self.r)
+        else:
+            check_index(&self.r)

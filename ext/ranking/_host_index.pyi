@@ -1,0 +1,13 @@
+from .._fleet import Columns
+
+class HostIndex:
+    """What all rankings of a fleet search together."""
+
+    held_room: int
+    @property
+    def columns(self) -> Columns: ...
+    def __init__(self, columns: Columns, *, held_room: int = 0) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def statistics(self) -> tuple[int, int]: ...
