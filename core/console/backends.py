@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import cyclopts
 from cyclopts import Parameter
@@ -16,20 +16,12 @@ reconcile = cyclopts.App(name="reconcile", help="How guests are brought to what 
 @backend.command(name="list")
 def list_backends(*, remote: Remote = LOCAL) -> int:
     """Back ends, whether they may be used, and their guests by status."""
-    found = remote.ask("backends")
-    if remote.as_json:
-        remote.show(found)
-        return 0
-    if not found:
-        print("none")
-        return 0
-    head = ["name", "enabled", "nodes", "guests", "reason"]
-    rows = []
-    for each in found:
-        guests = [f"{count} {status}" for status, count in each.guests.items()]
-        rows.append([each.name, each.enabled, len(each.nodes), guests, each.reason])
-    remote.lines(head, rows)
-    return 0
+
+    def row(line: Any) -> list[Any]:
+        guests = [f"{count} {status}" for status, count in line.guests.items()]
+        return [line.name, line.enabled, len(line.nodes), guests, line.reason]
+
+    return remote.listed(remote.ask("backends"), ["name", "enabled", "nodes", "guests", "reason"], row)
 
 
 @backend.command(name="check")

@@ -91,16 +91,14 @@ def list_lives(
 ) -> int:
     """Guests that back ends carry out, with their status, as far as you may see them."""
     values = {"project": project, "backend": backend, "status": status, "limit": limit, "after": after}
-    found = remote.ask("guests", values)
-    if remote.as_json:
-        remote.show(found)
-        return 0
-    if not found:
-        print("none")
-        return 0
     head = ["uuid", "name", "project", "status", "back end", "node", "reason"]
-    remote.lines(head, [[g.uuid, g.name, g.project_id, g.status, g.backend, g.node, g.reason] for g in found])
-    return 0
+    return remote.listed(
+        remote.ask("guests", values),
+        head,
+        lambda guest: [guest.uuid, guest.name, guest.project_id, guest.status, guest.backend, guest.node, guest.reason],
+        page=limit,
+        by="uuid",
+    )
 
 
 def guest_events(

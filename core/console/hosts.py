@@ -92,27 +92,14 @@ def report(file: Path, *, remote: Remote = LOCAL) -> int:
 @host.command(name="drift")
 def drift(*, remote: Remote = LOCAL) -> int:
     """Hosts that differ from what their guests take, or whose guests no longer fit."""
-    found = remote.ask("drift")
-    if remote.as_json:
-        remote.show(found)
-        return 0
-    rows = [
-        [
-            each.node,
-            each.unexplained_vcpus,
-            each.unexplained_memory_mb,
-            each.unexplained_disk_gb,
-            ", ".join(f"{name} {amount}" for name, amount in each.beyond_capacity.items()),
-            each.lost_instances,
-        ]
-        for each in found
-    ]
+
+    def row(line: Any) -> list[Any]:
+        beyond = ", ".join(f"{name} {amount}" for name, amount in line.beyond_capacity.items())
+        unexplained = [line.unexplained_vcpus, line.unexplained_memory_mb, line.unexplained_disk_gb]
+        return [line.node, *unexplained, beyond, line.lost_instances]
+
     head = ["node", "unexplained VCPU", "MiB", "GiB", "beyond capacity", "lost instances"]
-    if rows:
-        remote.lines(head, rows)
-    else:
-        print("none")
-    return 0
+    return remote.listed(remote.ask("drift"), head, row)
 
 
 @host.command(name="remove")

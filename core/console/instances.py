@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import cyclopts
 from cyclopts import Parameter
@@ -28,22 +28,15 @@ def list_guests(
 ) -> int:
     """Guests in the order of their uuids, as far as you may see them."""
     wanted = {"project": project, "node": node, "user": user, "server_group": group}
+
+    def row(line: Any) -> list[Any]:
+        holds = [f"{amount} {name}" for name, amount in line.resources.items()]
+        state = "building" if line.building else "built"
+        return [line.uuid, line.node, line.project_id, line.user_id, line.server_group, state, holds]
+
     found = remote.ask("instances", {**wanted, "limit": limit, "after": after})
-    if remote.as_json:
-        remote.show(found)
-        return 0
-    if not found:
-        print("none")
-        return 0
     head = ["uuid", "node", "project", "user", "server group", "state", "holds"]
-    rows = []
-    for each in found:
-        holds = [f"{amount} {name}" for name, amount in each.resources.items()]
-        state = "building" if each.building else "built"
-        rows.append([each.uuid, each.node, each.project_id, each.user_id, each.server_group, state, holds])
-    remote.lines(head, rows)
-    remote.more(found, limit, "uuid")
-    return 0
+    return remote.listed(found, head, row, page=limit, by="uuid")
 
 
 @guest.command(name="show")

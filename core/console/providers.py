@@ -33,27 +33,13 @@ def list_providers(
     remote: Remote = LOCAL,
 ) -> int:
     """Resource providers, in load order, whose names begin with PREFIX."""
+
+    def row(line: Any) -> list[Any]:
+        used = [f"{name} {line.used[name]}/{most}" for name, most in line.limit.items()]
+        return [line.name, line.uuid, line.parent, line.host, used]
+
     found = remote.ask("providers", {"prefix": prefix, "under": under, "limit": limit, "after": after})
-    if remote.as_json:
-        remote.show(found)
-        return 0
-    if not found:
-        print("none")
-        return 0
-    rows = [
-        [
-            each.name,
-            each.uuid,
-            each.parent,
-            each.host,
-            [f"{name} {each.used[name]}/{limit}" for name, limit in each.limit.items()],
-        ]
-        for each in found
-    ]
-    remote.lines(["name", "uuid", "parent", "host", "used / limit"], rows)
-    if len(found) == limit:
-        print(f"there may be more: --after {found[-1].name}")
-    return 0
+    return remote.listed(found, ["name", "uuid", "parent", "host", "used / limit"], row, page=limit, by="name")
 
 
 @provider.command(name="show")
@@ -172,13 +158,11 @@ def remove_provider(
 @aggregate.command(name="list")
 def list_aggregates(*, remote: Remote = LOCAL) -> int:
     """All aggregates."""
-    found = remote.ask("aggregates")
-    if remote.as_json:
-        remote.show(found)
-        return 0
-    rows = [[each.name, each.uuid, each.availability_zone, len(each.providers)] for each in found]
-    remote.lines(["name", "uuid", "zone", "members"], rows) if rows else print("none")
-    return 0
+    return remote.listed(
+        remote.ask("aggregates"),
+        ["name", "uuid", "zone", "members"],
+        lambda line: [line.name, line.uuid, line.availability_zone, len(line.providers)],
+    )
 
 
 @aggregate.command(name="show")
@@ -297,18 +281,13 @@ def list_allocations(
     remote: Remote = LOCAL,
 ) -> int:
     """Consumers, and what they hold."""
-    found = remote.ask("allocations", {"provider": provider, "limit": limit, "after": after})
-    if remote.as_json:
-        remote.show(found)
-        return 0
-    if not found:
-        print("none")
-        return 0
-    rows = [[each.consumer, each.consumer_type or "unknown", each.project_id, _held(each)] for each in found]
-    remote.lines(["consumer", "type", "project", "holds"], rows)
-    if len(found) == limit:
-        print(f"there may be more: --after {found[-1].consumer}")
-    return 0
+    return remote.listed(
+        remote.ask("allocations", {"provider": provider, "limit": limit, "after": after}),
+        ["consumer", "type", "project", "holds"],
+        lambda line: [line.consumer, line.consumer_type or "unknown", line.project_id, _held(line)],
+        page=limit,
+        by="consumer",
+    )
 
 
 @allocation.command(name="show")

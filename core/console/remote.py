@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +76,27 @@ class Remote:
             return 0
         names = rows[0].__struct_fields__
         self.lines([name.replace("_", " ") for name in names], [[getattr(r, n) for n in names] for r in rows], title)
+        return 0
+
+    def listed(
+        self,
+        found: Sequence[Any],
+        head: Sequence[str],
+        row: Callable[[Any], Sequence[Any]],
+        *,
+        page: int = 0,
+        by: str = "",
+    ) -> int:
+        """Values of one kind, a line each that ``row`` makes. ``page``: at most so many were asked for, in the order of
+        the field ``by``; 0: all."""
+        if self.as_json:
+            self.show(found)
+        elif not found:
+            print("none")
+        else:
+            self.lines(head, [row(each) for each in found])
+            if page:
+                self.more(found, page, by)
         return 0
 
     def more(self, found: Sequence[Any], limit: int, name: str) -> None:

@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hostler.core.cli import main
 from tests.core.orders import uuid_of
 
+from .commands import Run
 from .processes import Daemon
-
-Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with Daemon(tmp_path_factory.mktemp("daemon"), config="[data]\nkeep_history = true\n") as started:
         yield started
-
-
-@pytest.fixture
-def run(daemon: Daemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command; its exit code and what it says."""
-    monkeypatch.setenv("HOSTLER_SERVER", daemon.address)
-
-    def call(*words: str) -> tuple[int, str]:
-        try:
-            code = main(words)
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code or 0, said.out + said.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

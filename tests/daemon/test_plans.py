@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hostler import Flavor, Fleet, Host, RequestSpec, RunningInstance, add_hosts, save_fleet
-from hostler.core.cli import main
 from tests.core.orders import uuid_of
 
+from .commands import Run
 from .processes import Daemon
 
-Run = Callable[..., tuple[int, str]]
 HOST = {"vcpus_total": 8, "cpu_allocation_ratio": 1.0, "total_usable_ram_mb": 16_384, "total_usable_disk_gb": 100}
 
 
@@ -37,21 +36,6 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
             for name in ("node-1", "node-2"):
                 client.call("set_service", {"name": name, "disabled": False})
         yield started
-
-
-@pytest.fixture
-def run(daemon: Daemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setenv("HOSTLER_SERVER", daemon.address)
-
-    def call(*words: str) -> tuple[int, str]:
-        try:
-            code = main(words)
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code or 0, said.out + said.err
-
-    return call
 
 
 def on(run: Run, node: str) -> list[str]:
