@@ -12,8 +12,11 @@ SANITIZE := address,undefined
 SANITIZE_VENV := .venv-sanitize
 SANITIZE_PRELOAD = $(shell cc -print-file-name=libasan.so) $(shell cc -print-file-name=libstdc++.so.6)
 
-# What depends most on the versions of Python and of dependencies: decisions, arithmetic, the journal and RPC.
-CORE_TESTS := tests/engine tests/weighers tests/storage tests/core tests/rpc tests/library
+# What depends most on the versions of Python and of dependencies: decisions, arithmetic, kernels, the journal, RPC, and
+# what commands print.
+CORE_TESTS := $(addprefix tests/,engine weighers storage numa kernels snapshot core rpc library test_terminals.py)
+# An environment for each version of Python.
+SECOND_VENV = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 .PHONY: build demo test test-python test-lowest lint docs bench sanitize wheel lock lock-lowest clean FORCE
 build: $(VENV)/.kernels
@@ -45,8 +48,8 @@ test: lint
 
 # The core of the suite on another Python, such as `make test-python PYTHON=python3.13`.
 test-python:
-	$(MAKE) build VENV=.venv-second
-	.venv-second/bin/pytest --numprocesses auto --dist worksteal $(CORE_TESTS)
+	$(MAKE) build VENV=$(SECOND_VENV)
+	$(SECOND_VENV)/bin/pytest --numprocesses auto --dist worksteal $(CORE_TESTS)
 
 # ... and with the oldest dependencies that pyproject.toml allows; the kernels are those of `make build`.
 test-lowest: build lock-lowest
@@ -93,4 +96,4 @@ lock-lowest:
 		--python-version 3.11 --resolution lowest-direct --generate-hashes --quiet --no-emit-index-url --output-file requirements/lowest.txt
 
 clean:
-	rm -rf build dist $(VENV) .venv-second .venv-lowest $(SANITIZE_VENV) src/*.egg-info ext/*.so .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf build dist $(VENV) $(SANITIZE_VENV) .venv-lowest .venv-3.* src/*.egg-info ext/*.so .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -10,12 +10,15 @@ HOSTLER_PURE=1                  builds no kernel (at run time the same variable 
 
 import hashlib
 import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import Cython
 import numpy
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 EXT = Path("src/hostler/ext")
 DEBUG = os.environ.get("HOSTLER_DEBUG_BUILD", "") not in ("", "0")
@@ -61,6 +64,18 @@ class BuildKernels(build_ext):
         super().copy_extensions_to_source()
 
 
+class SourceDistribution(sdist):
+    """Has the layout of the repository: the folders at the top, and links to them in ``src/hostler``."""
+
+    def make_release_tree(self, base_dir: str, files: Sequence[str]) -> None:
+        super().make_release_tree(base_dir, files)
+        for link in Path("src/hostler").iterdir():
+            if link.is_symlink():
+                place = Path(base_dir, link)
+                shutil.move(place, Path(base_dir, link.name))
+                place.symlink_to(link.readlink())
+
+
 def kernels() -> list[Extension]:
     if PURE:
         return []
@@ -81,7 +96,7 @@ def kernels() -> list[Extension]:
 
 setup(
     ext_modules=kernels(),
-    cmdclass={"build_ext": BuildKernels},
+    cmdclass={"build_ext": BuildKernels, "sdist": SourceDistribution},
     options={
         "build": {"build_base": build_base()},
         "build_ext": {"cython_directives": DIRECTIVES, "cython_c_in_temp": True, "cython_include_dirs": "src"},

@@ -87,14 +87,22 @@ def test_the_source_distribution_holds_all_that_builds_tests_and_documents_it(bu
         if path.is_file() and not {"__pycache__", "site"} & {*path.parts}
     }
     assert here - names == set()
-    for name in (
-        "Makefile",
-        "setup.py",
-        ".ci/run",
-        "src/hostler/ext/ranking/_ranking.pyx",
-        "src/hostler/ext/csrc/clones.h",
-    ):
+    for name in ("Makefile", "setup.py", ".ci/run", "ext/ranking/_ranking.pyx", "ext/csrc/clones.h", "bench/README.md"):
         assert name in names or not (ROOT / name).exists(), name
+
+
+def test_the_source_distribution_passes_the_tests_of_its_layout(built: Path, tmp_path: Path) -> None:
+    """Those that read the folders at the top. It has no kernels before it is built."""
+    (archive,) = built.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(tmp_path, filter="data")
+    (root,) = tmp_path.iterdir()
+    where = {**os.environ, "HOSTLER_PURE": "1", "PYTHONPATH": str(root / "src")}
+    chosen = ("tests/test_imports.py", "tests/docs/test_docs.py", "-k", "map or circle or links")
+    pytest_of = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0")
+    done = subprocess.run((*pytest_of, *chosen), check=False, capture_output=True, text=True, cwd=root, env=where)
+    assert not done.returncode, done.stdout[-3000:]
+    assert (root / "src" / "hostler" / "core").readlink() == Path("../../core")
 
 
 def test_the_wheel_holds_every_module_and_no_tests(built: Path) -> None:
