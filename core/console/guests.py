@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,10 +114,19 @@ def _decided(remote: Remote, decision: Decision) -> int:
 
 
 @explain.default
-def explain_request(*, ask: Asked = SMALL, best: int = 5, refused: int = 20, remote: Remote = LOCAL) -> int:
+def explain_request(
+    *,
+    ask: Asked = SMALL,
+    best: int = 5,
+    refused: int = 20,
+    assume_empty: Annotated[
+        bool, Parameter(help="also say whether it would fit if there were no guests", negative="")
+    ] = False,
+    remote: Remote = LOCAL,
+) -> int:
     """The BEST hosts with their scores, up to REFUSED others with reasons, and what would change the answer. Exit code
     3: there are no hosts."""
-    found = remote.ask("explain", {"request": ask.asked(), "top": best})
+    found = remote.ask("explain", {"request": ask.asked(), "top": best, "assume_empty": assume_empty})
     if remote.as_json:
         remote.show(found)
         return 0 if found.considered else REFUSED
@@ -134,6 +144,8 @@ def explain_request(*, ask: Asked = SMALL, best: int = 5, refused: int = 20, rem
             print(f"and {len(found.refused) - refused} more")
     for sentence in found.counterfactuals:
         print(sentence)
+    if assume_empty:
+        print("it would fit an empty fleet" if found.fits_empty else "it would not fit an empty fleet either")
     return 0 if found.considered else REFUSED
 
 
@@ -169,8 +181,17 @@ def read_policy(path: Path | None) -> dict[str, Any] | None:
 
 
 @fits.default
-def count_fits(*, ask: Asked = SMALL, remote: Remote = LOCAL) -> int:
+def count_fits(
+    *,
+    ask: Asked = SMALL,
+    all_flavors: Annotated[
+        bool, Parameter(help="of each flavor that the service keeps: alone, and with a fair share", negative="")
+    ] = False,
+    remote: Remote = LOCAL,
+) -> int:
     """How many more guests of a shape fit, and on which hosts."""
+    if all_flavors:
+        return _fits_of_all_flavors(ask, remote)
     found = remote.ask("fits", {"request": ask.asked()})
     if remote.as_json:
         remote.show(found)
@@ -179,4 +200,18 @@ def count_fits(*, ask: Asked = SMALL, remote: Remote = LOCAL) -> int:
     if found.by_host:
         best = sorted(found.by_host.items(), key=lambda pair: (-pair[1], pair[0]))[:20]
         remote.lines(["node", "guests"], best)
+    return 0
+
+
+def _fits_of_all_flavors(ask: Asked, remote: Remote) -> int:
+    """How many more guests of each kept flavor fit; all else is as asked."""
+    with remote.client() as client:
+        names = [line.name for line in client.call("flavors", {"project": ask.project})]
+        asked = [replace(ask, flavor=name, vcpus=None, memory_mb=None, disk_gb=None).asked() for name in names]
+        found = client.call("fits_many", {"requests": asked})
+    if remote.as_json:
+        remote.show(dict(zip(names, found, strict=True)))
+        return 0
+    rows = [[name, each.alone.count, each.shared.count] for name, each in zip(names, found, strict=True)]
+    remote.lines(["flavor", "alone", "together"], rows)
     return 0

@@ -11,7 +11,7 @@ import numpy as np
 from ...ext.constants import UNCOUNTED
 from ...ext.tables import format_uuid
 from ...placement.decide.explain.explanation import Explanation
-from ...placement.decide.fits import Fit
+from ...placement.decide.fits import Fit, SharedFit
 from ...placement.fleet.fleet import Fleet
 from ...placement.fleet.host_view import HostView
 from ...placement.fleet.inventories import FIRST_CLASSES
@@ -78,10 +78,12 @@ class Instance(Query, frozen=True):
 
 
 class Explain(Query, frozen=True):
-    """Why each host would be refused, and what the best ``top`` score. For readers of the cloud."""
+    """Why each host would be refused, and what the best ``top`` score; with ``assume_empty`` also whether a host would
+    pass if there were no guests. For readers of the cloud."""
 
     request: p.Asked
     top: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 5
+    assume_empty: bool = False
 
 
 class Fits(Query, frozen=True):
@@ -89,6 +91,14 @@ class Fits(Query, frozen=True):
     project, within what members may place."""
 
     request: p.Asked
+    limit: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class FitsMany(Query, frozen=True):
+    """How many more guests of each of several shapes fit: alone, and together, where the room is divided fairly between
+    them (one guest of each in turn, for as long as it fits). Rights as for ``fits``, for each request."""
+
+    requests: Annotated[list[p.Asked], msgspec.Meta(max_length=1_000)]
     limit: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
@@ -194,6 +204,10 @@ def takes_long(state: ServiceState, query: Query) -> bool:
             return state.fleet.rows > LONG_LIST and (limit > LONG_LIST or state.fleet.rows > LONG_HOSTS)
         case PlanMoves() | CheckPlan():
             return state.fleet.rows > LONG_LIST // 10
+        case FitsMany(requests=requests):
+            return (len(requests) > 1 and state.fleet.rows > LONG_LIST // 10) or state.fleet.rows > LONG_HOSTS
+        case Explain(assume_empty=True):
+            return state.fleet.rows > LONG_LIST
         case Explain() | Fits() | Rank():
             return state.fleet.rows > LONG_HOSTS
         case Capacity():
@@ -310,16 +324,29 @@ def _drift(state: ServiceState, user: str, query: ShowDrift) -> list[DriftLine]:
 
 
 def _explain(state: ServiceState, user: str, query: Explain) -> Explanation:
-    return state.engine.explain(state.request(query.request, None), top=query.top)
+    request = state.request(query.request, None)
+    return state.engine.explain(request, top=query.top, assume_empty=query.assume_empty)
 
 
 def _fits(state: ServiceState, user: str, query: Fits) -> Fit:
     state.tenants.require(user, "reader", project_scope(query.request.project_id))
     check_request_of_reader(state.tenants, user, query.request, state)
     found = state.engine.fits(state.request(query.request, None), limit=query.limit)
-    if state.tenants.role(user, CLOUD) < RANK["reader"]:
-        return Fit(found.count, {})
-    return found
+    return found if _sees_hosts(state, user) else Fit(found.count, {})
+
+
+def _fits_many(state: ServiceState, user: str, query: FitsMany) -> list[SharedFit]:
+    for request in query.requests:
+        state.tenants.require(user, "reader", project_scope(request.project_id))
+        check_request_of_reader(state.tenants, user, request, state)
+    found = state.engine.fits_many([state.request(each, None) for each in query.requests], limit=query.limit)
+    if _sees_hosts(state, user):
+        return list(found)
+    return [SharedFit(Fit(each.alone.count, {}), Fit(each.shared.count, {})) for each in found]
+
+
+def _sees_hosts(state: ServiceState, user: str) -> bool:
+    return state.tenants.role(user, CLOUD) >= RANK["reader"]
 
 
 def _capacity(state: ServiceState, user: str, query: Capacity) -> dict[str, CapacityOf]:
@@ -351,6 +378,7 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     Instance: _instance,
     Explain: _explain,
     Fits: _fits,
+    FitsMany: _fits_many,
     Rank: rank,
     WhatIf: what_if,
     ShowMoves: _moves,

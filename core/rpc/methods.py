@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 
 from ...placement.decide.explain.explanation import Explanation
-from ...placement.decide.fits import Fit
+from ...placement.decide.fits import Fit, SharedFit
 from ...placement.types.decision import Decision
 from ...placement.types.host_report import Reported
 from ...placement.types.moves import PendingMove
@@ -209,6 +209,7 @@ _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "allocation": (v.ShowAllocation, v.ConsumerLine),
     "explain": (q.Explain, Explanation),
     "fits": (q.Fits, Fit),
+    "fits_many": (q.FitsMany, list[SharedFit]),
     "rank": (r.Rank, r.Ranking),
     "what_if": (w.WhatIf, list[w.Tried]),
     "moves": (q.ShowMoves, list[PendingMove]),

@@ -140,7 +140,7 @@ class Decisions(Sequence[Decision]):
     def _add_error(self, index: int, error: HostlerError) -> None:
         """Take in a request that was not carried out."""
         self.errors[index] = error
-        refusal = Refusal(sentence=str(error.args[0]), stage="request", hint=error.hint)
+        refusal = Refusal(sentence=str(error.args[0]), stage="request", hint=error.hint, code="request")
         self._whole[index] = Decision(sequence=0, request_id=None, considered=0, removed={}, refusal=refusal)
 
     def _add_run(self, run: Run) -> None:

@@ -3,6 +3,7 @@ decisions."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
@@ -24,7 +25,7 @@ from .batch import place_batch
 from .batch_decisions import Decisions
 from .context import DecisionContext
 from .explain.explanation import Explanation, explain
-from .fits import Fit, fits
+from .fits import Fit, SharedFit, fits, fits_many
 from .placement import place
 from .scan import Ranked, Scan
 from .scan_placement import ClaimHook
@@ -107,8 +108,9 @@ class Engine:
         neither a refusal nor an error (``Decisions.errors``), such as DuplicateName for a uuid that exists at its turn,
         stops the rest.
 
-        The answers are those of ``place``, without score parts. Malformed requests raise before anything is placed, or
-        have the error as their outcome where the call is not ``strict``. O(requests) beside what ``place`` costs.
+        The answers are those of ``place``, without score parts, and refusals without advice. Malformed requests raise
+        before anything is placed, or have the error as their outcome where the call is not ``strict``. O(requests)
+        beside what ``place`` costs.
         """
         return place_batch(self._context, requests, self.place, strict=strict)
 
@@ -130,12 +132,19 @@ class Engine:
         *,
         top: int = 5,
         candidates: Mapping[str, Sequence[Any]] | None = None,
+        assume_empty: bool = False,
     ) -> Explanation:
         """Per host the first refusing stage and why, score parts of the best ``top``, and what would change the
-        answer. Claims nothing. O(hosts)."""
+        answer. Claims nothing. O(hosts).
+
+        ``assume_empty``: also whether a host would pass if there were no guests (``Explanation.fits_empty``), which
+        tells a full fleet from an impossible request; O(guests) for requests with NUMA cells, PCI devices, nested
+        providers or rules of one's own.
+        """
         whole_number(top, "top")
         with self._context.looking(request) as given:
-            return explain(self._context, given, top=top, candidates=candidates)
+            fork = self.fork if assume_empty else None
+            return explain(self._context, given, top=top, candidates=candidates, empty_fork=fork)
 
     def fits(self, request: Request, *, limit: int | None = None) -> Fit:
         """How many more guests of this shape fit, and on which hosts, counting capacity and every filter. Claims
@@ -144,6 +153,15 @@ class Engine:
             whole_number(limit, "limit", most=2**63 - 1)
         with self._context.looking(request) as given:
             return fits(self._context, given, self.fork, limit=limit)
+
+    def fits_many(self, requests: Sequence[Request], *, limit: int | None = None) -> tuple[SharedFit, ...]:
+        """``fits`` for each request, and how many of each fit together, where the room is divided fairly: one guest of
+        each shape in turn, for as long as it fits. Claims nothing. O(guests that fit)."""
+        if limit is not None:
+            whole_number(limit, "limit", most=2**63 - 1)
+        with contextlib.ExitStack() as looking:
+            given = [looking.enter_context(self._context.looking(request)) for request in requests]
+            return fits_many(self._context, given, self.fork, limit=limit)
 
     # changing
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -20,12 +20,27 @@ from .scan import Ranked, Scan
 
 _PLENTY: Final = 2**31 - 1
 """Guests on a host whom nothing limits."""
+_ROUNDS: Final = 256
+"""Rounds that are placed as one batch."""
 _ROUNDED: Final = frozenset({"free_vcpus"})
 """Host columns that guests change and that need not be whole."""
 
 
+@dataclass(frozen=True, slots=True)
+class SharedFit:
+    """How many more guests of one of several shapes fit: ``alone``, with all room for this shape, and ``shared``, where
+    all shapes get one guest each in turn for as long as they fit."""
+
+    alone: Fit
+    shared: Fit
+
+
 class Placer(Protocol):
     """What places guests on a trial fleet: an Engine that is a fork."""
+
+    def place_many(self, requests: Sequence[Request], *, strict: bool = True) -> Sequence[Decision]:
+        """Place the requests in order and claim their hosts."""
+        ...
 
     def place(self, request: Request) -> Decision:
         """Place the request and claim its hosts."""
@@ -56,6 +71,44 @@ def fits(context: DecisionContext, request: Request, fork: Callable[[], Placer],
         if limit is None or int(room.sum()) <= limit:
             return _counted(context.fleet, ranked.rows, room)
     return _placed(context, request, fork(), limit)
+
+
+def fits_many(
+    context: DecisionContext, requests: Sequence[Request], fork: Callable[[], Placer], *, limit: int | None = None
+) -> tuple[SharedFit, ...]:
+    """``fits`` for each of several shapes, and a fair division of the room among them: in rounds, each shape that still
+    fits gets one guest, in the order of ``requests``. At most ``limit`` guests of a shape. O(guests)."""
+    alone = [fits(context, request, fork, limit=limit) for request in requests]
+    taken: list[dict[str, int]] = [{} for _ in requests]
+    open_to = [number for number, fit in enumerate(alone) if fit.count]
+    asked, trial, rounds = list(requests), fork(), 0
+    try:
+        while open_to and (limit is None or rounds < limit):
+            together = 1 if any(isinstance(asked[each].server_group, ServerGroup) for each in open_to) else _ROUNDS
+            together = together if limit is None else min(together, limit - rounds)
+            rounds += together
+            open_to = _rounds(trial, asked, open_to, together, taken)
+    finally:
+        context.fleet  # noqa: B018  # brings the state back from the fork
+    return tuple(SharedFit(fit, Fit(sum(held.values()), held)) for fit, held in zip(alone, taken, strict=True))
+
+
+def _rounds(
+    trial: Placer, asked: list[Request], open_to: list[int], together: int, taken: list[dict[str, int]]
+) -> list[int]:
+    """Place one guest of each shape, ``together`` times; the shapes that still fit. A shape that is refused once is
+    refused from then on, as no guest leaves."""
+    order = open_to * together
+    decisions = trial.place_many([asked[number].with_changes(instance_uuids=()) for number in order])
+    refused = set()
+    for number, decision in zip(order, decisions, strict=True):
+        if not decision.placed:
+            refused.add(number)
+            continue
+        chosen = decision.selected
+        taken[number][chosen.node] = taken[number].get(chosen.node, 0) + 1
+        asked[number] = _joined(asked[number], chosen)
+    return [number for number in open_to if number not in refused]
 
 
 def _room(ranked: Ranked, request: Request) -> NDArray[np.int64]:

@@ -40,7 +40,7 @@ def _ruled_out(context: DecisionContext, request: Request, error: NoValidHost) -
         request_id=request.request_id,
         considered=0,
         removed={},
-        refusal=Refusal(sentence=error.args[0], stage="request", hint=error.hint),
+        refusal=Refusal(sentence=error.args[0], stage="request", hint=error.hint, code="request"),
         seed=seed,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -105,13 +105,93 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return ordered_sum(part.points for part in self.parts)
 
 
+ReasonCode = Literal[
+    "no_inventory",
+    "not_enough",
+    "max_unit",
+    "min_unit",
+    "step_size",
+    "missing_traits",
+    "forbidden_traits",
+    "none_of_traits",
+    "aggregates",
+    "forbidden_aggregates",
+    "cell",
+    "service_disabled",
+    "service_down",
+    "no_candidate",
+    "not_named",
+    "filter",
+]
+"""Why a host was refused. ``no_inventory`` to ``step_size``: Placement's rules on a resource; ``no_candidate``: no way
+to share the request groups among the providers of its tree; ``not_named``: the request names other hosts, or excludes
+it; ``filter``: the filter that ``stage`` names."""
+
+
+class Reason(NamedTuple):
+    """Why a stage refuses a host: ``text`` for people, the rest for programs. Of a ``resource``, ``asked`` is wanted
+    and ``limit`` is what the host gives (free, or by its unit rules); ``names`` are the traits or aggregates."""
+
+    text: str
+    code: ReasonCode = "filter"
+    resource: str | None = None
+    asked: int | None = None
+    limit: int | None = None
+    names: tuple[str, ...] = ()
+
+
+CounterfactualCode = Literal["weigher", "room", "unit_rules", "size", "stage", "names", "nearest"]
+"""What would change: ``weigher``: leave a weigher out; ``room``: free an amount of one resource; ``unit_rules``:
+ask for an amount that the unit rules allow; ``size``: ask for less, as no guest may have as much; ``stage``: without
+what the stage judges; ``names``: do not name hosts; ``nearest``: all that keeps out the host that fewest stages
+refuse."""
+
+RefusalCode = Literal["no_hosts", "full", "impossible", "refused", "unclaimed", "too_few", "request"]
+"""Why nothing was placed. ``no_hosts``: there are none. ``full``: a host would pass if it were empty. ``impossible``:
+none would. ``refused``: hosts refused, and which of the two it is was not worked out (``explain`` with ``assume_empty``
+does). ``unclaimed``: hosts pass, and none was claimed. ``too_few``: hosts for some of several instances only.
+``request``: the request was ruled out before a host was looked at."""
+
+
+class Counterfactual(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One thing that alone would change the answer; ``text`` says it in words.
+
+    ``hosts`` hosts are kept out by nothing else, of which ``host`` (a node) is nearest. ``stage`` judges it. Of a
+    ``resource``, ``asked`` is wanted, at most ``nearest`` can be had, and ``cut`` is what to take off the request so
+    that it fits ``host`` (``room``: what may be freed there in place of it). For code ``weigher``, ``host`` wins
+    without ``weigher``."""
+
+    code: CounterfactualCode
+    text: str
+    stage: str | None = None
+    hosts: int = 0
+    host: str | None = None
+    resource: str | None = None
+    asked: int | None = None
+    nearest: int | None = None
+    cut: int | None = None
+    weigher: str | None = None
+
+
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Why nothing was placed: ``sentence`` for people, ``stage`` and ``removed`` for programs, ``hint`` for what would
-    help."""
+    """Why nothing was placed: ``sentence`` and ``hint`` (what would help) for people, all else for programs.
+
+    ``stage``: the stage that removed most hosts. ``removed``: how many hosts each stage removed, in order.
+    ``resource``, ``asked``, ``nearest``, ``host``, ``cut``: those of the change that ``hint`` is about, where it is
+    about an amount; else ``resource`` is that of ``stage``, if any. ``fits_empty``: whether a host would pass if it
+    were empty; None: not worked out."""
 
     sentence: str
     stage: str
     hint: str | None = None
+    code: RefusalCode = "refused"
+    removed: Mapping[str, int] = {}
+    resource: str | None = None
+    asked: int | None = None
+    nearest: int | None = None
+    host: str | None = None
+    cut: int | None = None
+    fits_empty: bool | None = None
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from .placement.decide.batch_decisions import Decisions
     from .placement.decide.engine import Engine
     from .placement.decide.explain.explanation import Explanation, HostReason, RankedHost
-    from .placement.decide.fits import Fit
+    from .placement.decide.fits import Fit, SharedFit
     from .placement.decide.scan import Ranked
     from .placement.filters.base import Bound, Filter
     from .placement.filters.base import Selection as FilterSelection
@@ -96,7 +96,16 @@ if TYPE_CHECKING:
     from .placement.storage.pools.weighers.base import PoolWeigher
     from .placement.storage.scan import PoolRanking, WeigherScores
     from .placement.storage.with_guests import JointDecision, JointRequest, Locality, place_together
-    from .placement.types.decision import Alternate, Decision, NumaLimits, Refusal, ScorePart, Selection
+    from .placement.types.decision import (
+        Alternate,
+        Counterfactual,
+        Decision,
+        NumaLimits,
+        Reason,
+        Refusal,
+        ScorePart,
+        Selection,
+    )
     from .placement.types.errors import (
         CapacityExceeded,
         DuplicateName,
@@ -192,6 +201,7 @@ __all__ = [
     "Consumer",
     "ConsumerAllocations",
     "ConsumerView",
+    "Counterfactual",
     "CreateProvider",
     "CreateResourceClass",
     "CreateTrait",
@@ -294,6 +304,7 @@ __all__ = [
     "RankedHost",
     "RankedPool",
     "Ratios",
+    "Reason",
     "ReconcileStatus",
     "Refusal",
     "RenameResourceClass",
@@ -319,6 +330,7 @@ __all__ = [
     "SetInventories",
     "SetInventory",
     "SetTraits",
+    "SharedFit",
     "SnapshotError",
     "SpecRequestGroup",
     "StorageOptions",
@@ -378,7 +390,7 @@ _MODULES: Final = {
     "placement.decide.batch_decisions": "Decisions",
     "placement.decide.engine": "Engine",
     "placement.decide.explain.explanation": "Explanation HostReason RankedHost",
-    "placement.decide.fits": "Fit",
+    "placement.decide.fits": "Fit SharedFit",
     "placement.decide.scan": "Ranked",
     "placement.filters.base": "Bound Filter FilterSelection=Selection",
     "placement.fleet.consumers": "Consumer Extras",
@@ -409,7 +421,7 @@ _MODULES: Final = {
     "placement.storage.pools.weighers.base": "PoolWeigher",
     "placement.storage.scan": "PoolRanking WeigherScores",
     "placement.storage.with_guests": "JointDecision JointRequest Locality place_together",
-    "placement.types.decision": "Alternate Decision NumaLimits Refusal ScorePart Selection",
+    "placement.types.decision": "Alternate Counterfactual Decision NumaLimits Reason Refusal ScorePart Selection",
     "placement.types.errors": "CapacityExceeded DuplicateName HostlerError InUse InvalidValue MetricNotFound "
     "NoValidHost SnapshotError UnknownName",
     "placement.types.host": "Aggregate Host HostState MemoryPages NumaCell NumaTopology PciPool RunningInstance "

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hostler.placement.decide.engine import Engine
 from hostler.placement.fleet.fleet import Fleet
 from hostler.placement.load.bulk import add_hosts
-from hostler.placement.types.decision import Decision
+from hostler.placement.types.decision import Decision, Refusal
 from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, NoValidHost, UnknownName
 from hostler.placement.types.host import Host
 from hostler.placement.types.request import Flavor, Request, RequestSpec
@@ -99,8 +99,10 @@ def test_a_batch_carries_on_behind_a_uuid_that_is_taken(requests: list[Request])
 
 
 def without_parts(decision: Decision) -> Decision:
-    """What ``place_many`` answers: no score parts, and no hint of what would help."""
-    refusal = decision.refusal and msgspec.structs.replace(decision.refusal, hint=None)
+    """What ``place_many`` answers: no score parts, and of a refusal the counts, but nothing of what would help."""
+    refusal = decision.refusal
+    if refusal is not None:
+        refusal = Refusal(sentence=refusal.sentence, stage=refusal.stage, removed=refusal.removed)
     chosen = tuple(msgspec.structs.replace(each, parts=()) for each in decision.selections)
     return msgspec.structs.replace(decision, selections=chosen, refusal=refusal)
 

@@ -122,6 +122,7 @@ SCOPED: Final[dict[str, tuple[Make, set[str]]]] = {
     "revoke_token": (lambda w: c.RevokeToken(id=f"of-{w['user']}"), DOMAIN_ADMINS),
     "instance": (lambda w: q.Instance(uuid=w["guest"]), READERS),
     "fits": (lambda w: q.Fits(request=asked(project=w["project"])), READERS),
+    "fits_many": (lambda w: q.FitsMany(requests=[asked(project=w["project"])] * 2), READERS),
     "usage": (lambda w: t.ShowUsage(scope=f"project:{w['project']}"), READERS),
     "usage of a domain": (lambda w: t.ShowUsage(scope=f"domain:{w['domain']}"), {*DOMAIN_ADMINS, "cloud_reader"}),
     "projects": (lambda w: t.Projects(domain=w["domain"]), {*DOMAIN_ADMINS, "cloud_reader"}),
@@ -258,7 +259,15 @@ def test_what_is_refused_changes_nothing() -> None:
     made = world()
     before = made.state.fleet.version, made.encode_result(made.state.tenants)
     for method, (make, own) in SCOPED.items():
-        if "nobody" not in own and method not in ("instance", "fits", "usage", "projects", "users", "tokens"):
+        if "nobody" not in own and method not in (
+            "instance",
+            "fits",
+            "fits_many",
+            "usage",
+            "projects",
+            "users",
+            "tokens",
+        ):
             what = make(FOREIGN)
             if not isinstance(what, Query):
                 with pytest.raises(NotAllowed):

@@ -53,6 +53,7 @@ PAIRS: Final[dict[str, tuple[str, str, str, Any]]] = {
     "remove_server_group": ("bob", uuid_of(61), uuid_of(68), lambda name: p.RemoveServerGroup(uuid=name)),
     "place in a project": ("bob", "a1", "a9", lambda name: p.Place(request=asking(name))),
     "fits in a project": ("bob", "a1", "a9", lambda name: q.Fits(request=asking(name))),
+    "fits_many in a project": ("bob", "a1", "a9", lambda name: q.FitsMany(requests=[asking("b1"), asking(name)])),
     "usage": ("bea", "a1", "a9", lambda name: t.ShowUsage(scope=f"project:{name}")),
     "usage of a domain": ("bea", "a", "z", lambda name: t.ShowUsage(scope=f"domain:{name}")),
     "set_limits": ("bea", "a1", "a9", lambda name: c.SetLimits(scope=f"project:{name}", limits={})),
@@ -111,6 +112,8 @@ def test_a_reader_learns_how_many_fit_but_not_where() -> None:
     made = world()
     assert q.answer(made.state, "root", q.Fits(request=asking("b1"))).by_host
     found = q.answer(made.state, "bob", q.Fits(request=asking("b1")))
+    (shared,) = q.answer(made.state, "bob", q.FitsMany(requests=[asking("b1")]))
+    assert (shared.alone, shared.shared) == (found, found)
     assert (found.count > 0, found.by_host) == (True, {})
 
 

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from ...fleet.host_view import HostView
 from ...request.host_selection import names_hosts, selected
+from ...types.decision import Counterfactual, CounterfactualCode
 from ..scan import Ranked, Scan
 from ..signature import AGGREGATES, CANDIDATES, CELL, COMPUTE_STATUS, SELECTION, TRAITS, Stage
-from .reasons import UNITS, Reasons
+from .empty import suits_units
+from .reasons import COMPUTE_FILTER, UNITS, Reasons
 
 Rows = NDArray[np.int32]
 Mask = NDArray[np.bool_]
@@ -26,14 +28,13 @@ _WITHOUT: Final = {
     CANDIDATES: "with an allocation candidate in their provider trees",
     SELECTION: "if the request named no hosts",
 }
-COMPUTE_FILTER: Final = "ComputeFilter"
 _ENABLED: Final = Stage(-2, COMPUTE_STATUS)
 """Services that are enabled, as a stage among the others."""
 _NAMED: Final = Stage(-1, SELECTION)
 """The hosts that the request names, as a stage among the others."""
 
 
-def without_weighers(scan: Scan, ranked: Ranked) -> list[str]:
+def without_weighers(scan: Scan, ranked: Ranked) -> list[Counterfactual]:
     """For each weigher the host that would win without it, if it is another: the sum is recomputed, ties by row.
     O(weighers^2 * hosts that pass)."""
     rows = ranked.rows
@@ -49,11 +50,13 @@ def without_weighers(scan: Scan, ranked: Ranked) -> list[str]:
                 total += multiplier * normalised
         winner = int(rows[total == total.max()].min())
         if winner != rows[0]:
-            said.append(f"without {left_out} host {scan.fleet.name(winner)} wins")
+            host = scan.fleet.name(winner)
+            text = f"without {left_out} host {host} wins"
+            said.append(Counterfactual(code="weigher", text=text, hosts=1, host=host, weigher=left_out))
     return said
 
 
-def near_misses(scan: Scan, ranked: Ranked) -> list[str]:
+def near_misses(scan: Scan, ranked: Ranked) -> list[Counterfactual]:
     """Stages that alone keep hosts out, with how much is lacking: what is easiest to change first, and of that what
     most hosts lack. Where no host passes and no stage stands alone, the host that fewest refuse. O(stages * hosts)."""
     rows = ranked.considered
@@ -63,7 +66,7 @@ def near_misses(scan: Scan, ranked: Ranked) -> list[str]:
     count = np.sum(list(failing.values()), axis=0)
     disabled, more = _disabled(scan, rows, failing)
     count += more
-    said = []
+    said: list[tuple[int, int, Counterfactual]] = []
     for stage, fails in failing.items():
         alone = rows[fails & (count == 1)]
         if stage is _NAMED and ranked.filters_skipped:
@@ -73,13 +76,13 @@ def near_misses(scan: Scan, ranked: Ranked) -> list[str]:
         if stage.name == COMPUTE_FILTER:
             # Without the filter a disabled service is refused by Placement's side of the request.
             to_enable = alone[np.isin(alone, rows[disabled])]
-            said += [(ease, -len(hosts), text) for ease, hosts, text in _missing(scan, _ENABLED, to_enable)]
+            said += [(ease, -change.hosts, change) for ease, change in _missing(scan, _ENABLED, to_enable)]
             alone = alone[~np.isin(alone, to_enable)]
-        said += [(ease, -len(hosts), text) for ease, hosts, text in _missing(scan, stage, alone)]
+        said += [(ease, -change.hosts, change) for ease, change in _missing(scan, stage, alone)]
     if not said and count.min() > 1:
         at = int(np.argmin(count))
         return [_nearest(scan, int(rows[at]), [stage for stage, fails in failing.items() if fails[at]])]
-    return [text for _, _, text in sorted(said)]
+    return [change for _, _, change in sorted(said, key=lambda each: (each[0], each[1], each[2].text))]
 
 
 def _disabled(scan: Scan, rows: Rows, failing: dict[Stage, Mask]) -> tuple[Mask, NDArray[np.int64]]:
@@ -123,7 +126,7 @@ def _candidates_fail(scan: Scan, rows: Rows) -> dict[Stage, Mask]:
     for index, amount, number, units in signature.needs:
         fits = inventory["avail"][index, rows] >= amount
         if units:
-            fits &= _suits_units(scan, index, rows)
+            fits &= suits_units(scan, index, rows)
         failing[signature.stages[number]] = ~fits
     return dict(sorted(failing.items(), key=_number))
 
@@ -151,54 +154,72 @@ def _number(item: tuple[Stage, Mask]) -> int:
     return item[0].number
 
 
-def _suits_units(scan: Scan, index: int, rows: Rows) -> Mask:
-    """Placement's unit rules: whether each row gives a resource class in the amount asked for, however much is
-    free."""
-    inventory, amount = scan.fleet.store.inventory, scan.signature.resources[index]
-    step = np.maximum(inventory["step_size"][index, rows], 1)
-    most, least = inventory["max_unit"][index, rows], inventory["min_unit"][index, rows]
-    suits: Mask = (least <= amount) & (amount <= most) & (amount % step == 0)
-    return suits
-
-
 # in words
 
 
-def _missing(scan: Scan, stage: Stage, rows: Rows) -> list[tuple[int, Rows, str]]:
-    """What keeps the hosts at ``rows`` out, as only ``stage`` does: hosts that lack the same in one sentence. The least
+def _missing(scan: Scan, stage: Stage, rows: Rows) -> list[tuple[int, Counterfactual]]:
+    """What keeps the hosts at ``rows`` out, as only ``stage`` does: hosts that lack the same in one change. The least
     number is easiest to change."""
     if not len(rows):
         return []
     index = scan.signature.resource_of(stage)
     if index is None:
-        ease = _NAMES if stage is _NAMED else _RULE
-        return [(ease, rows, f"{_hosts(rows)} would pass {_WITHOUT.get(stage.name, f'without {stage.name}')}")]
+        named = stage is _NAMED
+        text = f"{_hosts(rows)} would pass {_WITHOUT.get(stage.name, f'without {stage.name}')}"
+        host = scan.fleet.name(int(rows[0]))
+        code: CounterfactualCode = "names" if named else "stage"
+        ease = _NAMES if named else _RULE
+        return [(ease, Counterfactual(code=code, text=text, stage=stage.name, hosts=len(rows), host=host))]
     fleet, amount = scan.fleet, scan.signature.resources[index]
     inventory, name = fleet.store.inventory, fleet.resource_classes[index]
-    unit, suits = UNITS.get(name, ""), _suits_units(scan, index, rows)
-    lack = amount - (inventory["limit"][index, rows] - inventory["used"][index, rows])
-    short, odd, both = rows[suits], rows[~suits & (lack <= 0)], rows[~suits & (lack > 0)]
+    unit, suits = UNITS.get(name, ""), suits_units(scan, index, rows)
+    left = inventory["limit"][index, rows] - inventory["used"][index, rows]
+    lack = amount - left
+
+    def change(code: CounterfactualCode, of: Rows, text: str, host: int, nearest: int) -> Counterfactual:
+        node, cut = fleet.name(host), amount - nearest
+        return Counterfactual(
+            code=code, text=text, stage=stage.name, hosts=len(of), host=node, resource=name, asked=amount,
+            nearest=nearest, cut=cut,
+        )  # fmt: skip
+
     said = []
-    if len(short):
+    if suits.any():
+        short, at = rows[suits], int(np.argmin(lack[suits]))
         verb = "lacks" if len(short) == 1 else "lack"
-        said.append((_ROOM, short, f"{_hosts(short)} {verb} only {name}, the nearest {int(lack[suits].min())}{unit}"))
+        text = f"{_hosts(short)} {verb} only {name}, the nearest {int(lack[suits].min())}{unit}"
+        said.append((_ROOM, change("room", short, text, int(short[at]), int(left[suits][at]))))
+    odd, both = rows[~suits & (lack <= 0)], rows[~suits & (lack > 0)]
     if len(odd):
-        said.append((_UNITS, odd, f"{_hosts(odd)} would pass but for the unit rules of {name}"))
+        text = f"{_hosts(odd)} would pass but for the unit rules of {name}"
+        nearest = [_allowed(scan, index, int(row)) for row in odd.tolist()]
+        at = int(np.argmax(nearest))
+        said.append((_UNITS, change("unit_rules", odd, text, int(odd[at]), nearest[at])))
     if len(both):
-        verb = "is" if len(both) == 1 else "are"
-        most = int(inventory["max_unit"][index, both].max())
+        verb, most = "is" if len(both) == 1 else "are", inventory["max_unit"][index, both]
+        at = int(np.argmax(most))
         text = (
-            f"{_hosts(both)} {verb} too small in {name} alone: {amount}{unit} asked for, at most {most}{unit} a guest"
+            f"{_hosts(both)} {verb} too small in {name} alone: {amount}{unit} asked for, "
+            f"at most {int(most[at])}{unit} a guest"
         )
-        said.append((_SIZE, both, text))
+        said.append((_SIZE, change("size", both, text, int(both[at]), int(most[at]))))
     return said
 
 
-def _nearest(scan: Scan, row: int, stages: list[Stage]) -> str:
+def _allowed(scan: Scan, index: int, row: int) -> int:
+    """The greatest amount up to the one asked for that a row's unit rules allow; its least one where there is none."""
+    inventory, amount = scan.fleet.store.inventory, scan.signature.resources[index]
+    step, least = max(int(inventory["step_size"][index, row]), 1), int(inventory["min_unit"][index, row])
+    most = min(amount, int(inventory["max_unit"][index, row])) // step * step
+    return most if most >= least else -(-least // step) * step
+
+
+def _nearest(scan: Scan, row: int, stages: list[Stage]) -> Counterfactual:
     """The host that fewest stages refuse, and all that would have to change."""
-    reasons = Reasons(scan)
-    words = [reasons.of_selection(row) if stage is _NAMED else reasons.of_stage(stage, row) for stage in stages]
-    return f"no host lacks one thing only; the nearest is {scan.fleet.name(row)}: {'; '.join(words)}"
+    reasons, host = Reasons(scan), scan.fleet.name(row)
+    found = [reasons.of_selection(row) if stage is _NAMED else reasons.of_stage(stage, row) for stage in stages]
+    text = f"no host lacks one thing only; the nearest is {host}: {'; '.join(each.text for each in found)}"
+    return Counterfactual(code="nearest", text=text, stage=stages[0].name, hosts=1, host=host)
 
 
 def _hosts(rows: Rows) -> str:

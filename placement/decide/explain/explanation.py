@@ -3,29 +3,39 @@ answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...types.decision import Refusal, ScorePart
+import msgspec
+
+from ...fleet.fleet import Fleet
+from ...types.decision import Counterfactual, Reason, ReasonCode, Refusal, ScorePart
 from ...types.errors import NoValidHost
 from ...types.ordered_sum import ordered_sum
 from ...types.request import Request
 from ..context import DecisionContext
 from ..scan import Ranked, Scan
 from .counterfactuals import near_misses, without_weighers
+from .empty import Trial, fits_empty, fits_on_an_empty_fork
 from .reasons import Reasons
-from .refusals import refusal
+from .refusals import code_of, refusal
 
 
 @dataclass(frozen=True, slots=True)
 class HostReason:
-    """Why one host was refused: ``stage`` is the first that did, ``reason`` says it in words with numbers."""
+    """Why one host was refused: ``stage`` is the first that did, ``reason`` says it in words with numbers; the other
+    fields are those of ``Reason``, for programs."""
 
     host: str
     node: str
     stage: str
     reason: str
+    code: ReasonCode = "filter"
+    resource: str | None = None
+    asked: int | None = None
+    limit: int | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +55,9 @@ class RankedHost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """The explanation of a request on the current fleet. ``removed`` counts by stage, in order; ``counterfactuals`` say
-    what would change the answer; ``refusal`` is set where no host passed."""
+    """The explanation of a request on the current fleet. ``removed`` counts by stage, in order; ``changes`` are what
+    alone would change the answer, and ``counterfactuals`` the same in words; ``refusal`` is set where no host passed.
+    ``fits_empty``: whether a host would pass if it were empty, where ``assume_empty`` asked."""
 
     considered: int
     removed: Mapping[str, int]
@@ -54,6 +65,13 @@ class Explanation:
     refused: tuple[HostReason, ...]
     counterfactuals: tuple[str, ...]
     refusal: Refusal | None
+    changes: tuple[Counterfactual, ...] = ()
+    fits_empty: bool | None = None
+
+    @property
+    def pivotal(self) -> tuple[Counterfactual, ...]:
+        """The weighers without each of which another host would win, and that host."""
+        return tuple(change for change in self.changes if change.code == "weigher")
 
     def reason(self, node: str) -> HostReason | None:
         """Why ``node`` was refused; None if it passed or is not a host. O(hosts)."""
@@ -61,22 +79,38 @@ class Explanation:
 
 
 def explain(
-    context: DecisionContext, request: Request, *, top: int, candidates: Mapping[str, Sequence[Any]] | None
+    context: DecisionContext,
+    request: Request,
+    *,
+    top: int,
+    candidates: Mapping[str, Sequence[Any]] | None,
+    empty_fork: Callable[[], Trial] | None,
 ) -> Explanation:
-    """See ``Engine.explain``."""
+    """See ``Engine.explain``. ``empty_fork``: an engine to try on, if asked whether the request fits an empty fleet."""
     try:
         scan = Scan(context, request, candidates)
     except NoValidHost as error:
-        ruled_out = Refusal(sentence=error.args[0], stage="request", hint=error.hint)
+        ruled_out = Refusal(sentence=error.args[0], stage="request", hint=error.hint, code="request")
         return Explanation(considered=0, removed={}, top=(), refused=(), counterfactuals=(), refusal=ruled_out)
     ranked = scan.rank()
+    changes = (*without_weighers(scan, ranked), *near_misses(scan, ranked))
+    refused = None if len(ranked.rows) else refusal(request, ranked, 0)
+    empty = None
+    if empty_fork is not None:
+        empty = True if len(ranked.rows) else fits_empty(scan, ranked)
+        if empty is None:
+            empty = fits_on_an_empty_fork(context, request, ranked, empty_fork)
+        if refused is not None and refused.code == "refused":
+            refused = msgspec.structs.replace(refused, code=code_of(empty), fits_empty=empty)
     return Explanation(
         considered=len(ranked.considered),
         removed=ranked.removed,
         top=_top(scan, ranked, top),
         refused=tuple(_refused(scan, ranked)),
-        counterfactuals=(*without_weighers(scan, ranked), *near_misses(scan, ranked)),
-        refusal=None if len(ranked.rows) else refusal(request, ranked, 0),
+        counterfactuals=tuple(change.text for change in changes),
+        refusal=refused,
+        changes=changes,
+        fits_empty=empty,
     )
 
 
@@ -98,8 +132,12 @@ def _refused(scan: Scan, ranked: Ranked) -> list[HostReason]:
     fleet, reasons = scan.fleet, Reasons(scan)
     refused = ranked.refusing_stages != 0
     return [
-        HostReason(fleet.service_host(row), fleet.name(row), *reasons.of_refusal(row, stage))
+        _host_reason(fleet, row, *reasons.of_refusal(row, stage))
         for row, stage in zip(
             ranked.considered[refused].tolist(), ranked.refusing_stages[refused].tolist(), strict=True
         )
     ]
+
+
+def _host_reason(fleet: Fleet, row: int, stage: str, why: Reason) -> HostReason:
+    return HostReason(fleet.service_host(row), fleet.name(row), stage, *why)

@@ -6,11 +6,13 @@ from typing import Final
 
 from ...fleet.fleet import Fleet
 from ...fleet.host_view import HostView
+from ...types.decision import Reason
 from ...types.host_classes import STATIC_FIELDS
 from ..group_state import as_value
 from ..scan import Scan
 from ..signature import AGGREGATES, CANDIDATES, CELL, COMPUTE_STATUS, SELECTION, TRAITS, Stage
 
+COMPUTE_FILTER: Final = "ComputeFilter"
 UNITS: Final = {"MEMORY_MB": " MiB", "DISK_GB": " GiB"}
 
 
@@ -23,16 +25,16 @@ class Reasons:
         request = scan.request.with_changes(now=scan.fleet.now)
         self._request = as_value(scan.fleet, scan.group, request)
         """Filters explain themselves by what the request says, so it says the time and the server group."""
-        self._by_class: dict[tuple[int, int], str] = {}
+        self._by_class: dict[tuple[int, int], Reason] = {}
 
-    def of_refusal(self, row: int, stage: int) -> tuple[str, str]:
+    def of_refusal(self, row: int, stage: int) -> tuple[str, Reason]:
         """Stage and reason of a refused row, by its stage in ``Ranked``."""
         stages = self._signature.stages
         if stage >= len(stages):
             return SELECTION, self.of_selection(row)
         return stages[stage].name, self.of_stage(stages[stage], row)
 
-    def of_stage(self, stage: Stage, row: int) -> str:
+    def of_stage(self, stage: Stage, row: int) -> Reason:
         """Why ``stage`` refuses the host at ``row``, independently of other stages."""
         if stage.filter is None:
             index = self._signature.resource_of(stage)
@@ -47,8 +49,11 @@ class Reasons:
             self._by_class[key] = known
         return known
 
-    def of_selection(self, row: int) -> str:
+    def of_selection(self, row: int) -> Reason:
         """Which of the request's names leaves the host out."""
+        return Reason(self._not_named(row), "not_named")
+
+    def _not_named(self, row: int) -> str:
         spec, host, node = self._request.spec, self._fleet.service_host(row), self._fleet.name(row)
         destination = spec.requested_destination
         if destination is not None and destination.host is not None:
@@ -62,24 +67,29 @@ class Reasons:
             return f"{host} is none of force_hosts"
         return f"{node} is none of force_nodes"
 
-    def _filter_reason(self, stage: Stage, row: int) -> str:
+    def _filter_reason(self, stage: Stage, row: int) -> Reason:
         assert stage.filter is not None
-        return stage.filter.reason(HostView(self._fleet, row), self._request)
+        words = stage.filter.reason(HostView(self._fleet, row), self._request)
+        if stage.name == COMPUTE_FILTER:
+            disabled = self._fleet.host_class(row).disabled
+            return Reason(words, "service_disabled" if disabled else "service_down")
+        return Reason(words)
 
-    def _candidate_reason(self, stage: Stage, row: int) -> str:
+    def _candidate_reason(self, stage: Stage, row: int) -> Reason:
         if stage.name == TRAITS:
             return self._traits_reason(row)
         if stage.name == AGGREGATES:
             return self._aggregates_reason(row)
         if stage.name == CELL:
             cell = self._fleet.host_class(row).cell_uuid
-            return f"is in cell {cell}, not {self._signature.requirements.cell_uuid}"
+            return Reason(f"is in cell {cell}, not {self._signature.requirements.cell_uuid}", "cell")
         if stage.name == COMPUTE_STATUS:
-            return f"service disabled: {self._fleet.host_class(row).disabled_reason or 'no reason given'}"
+            why = self._fleet.host_class(row).disabled_reason or "no reason given"
+            return Reason(f"service disabled: {why}", "service_disabled")
         assert stage.name == CANDIDATES
         return self._tree_reason(row)
 
-    def _tree_reason(self, row: int) -> str:
+    def _tree_reason(self, row: int) -> Reason:
         """Why a host's tree has no candidate: the traits of its root, and what the tree lacks as a whole; else that no
         way to share the groups among its providers was found."""
         fleet, query = self._fleet, self._signature.requirements.query
@@ -90,7 +100,8 @@ class Reasons:
         held = frozenset().union(*(fleet.host_class(each).traits for each in tree))
         lacking = sorted(set().union(*(group.required for group in query.groups)) - held)
         if lacking:
-            return f"its provider tree lacks the trait{_s(lacking)} {', '.join(lacking)}"
+            words = f"its provider tree lacks the trait{_s(lacking)} {', '.join(lacking)}"
+            return Reason(words, "missing_traits", names=tuple(lacking))
         wanted: dict[int, int] = {}
         for group in query.groups:
             for name, amount in group.resources:
@@ -101,36 +112,38 @@ class Reasons:
             name, unit = fleet.resource_classes[index], UNITS.get(fleet.resource_classes[index], "")
             free = sum(max(int(inventory["limit"][index, r] - inventory["used"][index, r]), 0) for r in tree)
             if not any(inventory["total"][index, each] > 0 for each in tree):
-                return f"its provider tree has no {name}"
+                return Reason(f"its provider tree has no {name}", "no_inventory", name, amount, 0)
             if free < amount:
-                return f"free {name} {free}{unit} < {amount}{unit} in its provider tree"
+                words = f"free {name} {free}{unit} < {amount}{unit} in its provider tree"
+                return Reason(words, "not_enough", name, amount, free)
         forbidden = sorted(set().union(*(group.forbidden for group in query.groups)) & held)
         if forbidden:
-            return f"no allocation candidate without the forbidden trait{_s(forbidden)} {', '.join(forbidden)}"
-        return "its provider tree has no allocation candidate for the request groups"
+            words = f"no allocation candidate without the forbidden trait{_s(forbidden)} {', '.join(forbidden)}"
+            return Reason(words, "forbidden_traits", names=tuple(forbidden))
+        return Reason("its provider tree has no allocation candidate for the request groups", "no_candidate")
 
-    def _root_reason(self, row: int) -> str | None:
+    def _root_reason(self, row: int) -> Reason | None:
         """What of the root's traits keeps a host out; None: nothing does."""
         query, traits = self._signature.requirements.query, self._fleet.host_class(row).traits
         lacking = sorted(query.root_required - traits)
         if lacking:
-            return f"lacks the trait{_s(lacking)} {', '.join(lacking)}"
+            return _lacks(lacking)
         forbidden = sorted(query.root_forbidden & traits)
-        return f"has the forbidden trait{_s(forbidden)} {', '.join(forbidden)}" if forbidden else None
+        return _has_forbidden(forbidden) if forbidden else None
 
-    def _traits_reason(self, row: int) -> str:
+    def _traits_reason(self, row: int) -> Reason:
         query, group = self._signature.requirements.query, self._signature.requirements.group
         traits = self._fleet.host_class(row).traits
         lacking = sorted((group.required | query.root_required) - traits)
         if lacking:
-            return f"lacks the trait{_s(lacking)} {', '.join(lacking)}"
+            return _lacks(lacking)
         forbidden = sorted((group.forbidden | query.root_forbidden) & traits)
         if forbidden:
-            return f"has the forbidden trait{_s(forbidden)} {', '.join(forbidden)}"
-        missed = next(choice for choice in group.any_of if not choice & traits)
-        return f"has none of the traits {' or '.join(sorted(missed))}"
+            return _has_forbidden(forbidden)
+        missed = sorted(next(choice for choice in group.any_of if not choice & traits))
+        return Reason(f"has none of the traits {' or '.join(missed)}", "none_of_traits", names=tuple(missed))
 
-    def _aggregates_reason(self, row: int) -> str:
+    def _aggregates_reason(self, row: int) -> Reason:
         group, mine = (
             self._signature.requirements.group,
             [self._fleet.aggregates[i] for i in self._fleet.host_class(row).aggregates],
@@ -138,27 +151,40 @@ class Reasons:
         uuids = {aggregate.uuid for aggregate in mine}
         if any(not term & uuids for term in group.member_of):
             zone = self._request.spec.availability_zone
-            return f"is not in the aggregates asked for{f' (availability zone {zone})' if zone else ''}"
+            words = f"is not in the aggregates asked for{f' (availability zone {zone})' if zone else ''}"
+            return Reason(words, "aggregates")
         forbidden = sorted(each.name or each.uuid for each in mine if each.uuid in group.forbidden_aggregates)
-        return f"is in the forbidden aggregate{_s(forbidden)} {', '.join(forbidden)}"
+        words = f"is in the forbidden aggregate{_s(forbidden)} {', '.join(forbidden)}"
+        return Reason(words, "forbidden_aggregates", names=tuple(forbidden))
 
 
-def shortage(fleet: Fleet, row: int, resource: int, amount: int) -> str:
+def _lacks(traits: list[str]) -> Reason:
+    return Reason(f"lacks the trait{_s(traits)} {', '.join(traits)}", "missing_traits", names=tuple(traits))
+
+
+def _has_forbidden(traits: list[str]) -> Reason:
+    words = f"has the forbidden trait{_s(traits)} {', '.join(traits)}"
+    return Reason(words, "forbidden_traits", names=tuple(traits))
+
+
+def shortage(fleet: Fleet, row: int, resource: int, amount: int) -> Reason:
     """Why a provider can't give ``amount`` of a resource class: Placement's capacity and unit rules in words with
     numbers."""
     inventory, name = fleet.store.inventory, fleet.resource_classes[resource]
     unit = UNITS.get(name, "")
     if inventory["total"][resource, row] <= 0:
-        return f"has no {name}"
+        return Reason(f"has no {name}", "no_inventory", name, amount, 0)
     free = int(inventory["limit"][resource, row] - inventory["used"][resource, row])
     if free < amount:
-        return f"free {name} {free}{unit} < {amount}{unit}"
+        return Reason(f"free {name} {free}{unit} < {amount}{unit}", "not_enough", name, amount, free)
     most, least = int(inventory["max_unit"][resource, row]), int(inventory["min_unit"][resource, row])
     if amount > most:
-        return f"{name} {amount}{unit} is more than max_unit {most}{unit}"
+        return Reason(f"{name} {amount}{unit} is more than max_unit {most}{unit}", "max_unit", name, amount, most)
     if amount < least:
-        return f"{name} {amount}{unit} is less than min_unit {least}{unit}"
-    return f"{name} {amount}{unit} is not a multiple of step_size {int(inventory['step_size'][resource, row])}{unit}"
+        return Reason(f"{name} {amount}{unit} is less than min_unit {least}{unit}", "min_unit", name, amount, least)
+    step = int(inventory["step_size"][resource, row])
+    words = f"{name} {amount}{unit} is not a multiple of step_size {step}{unit}"
+    return Reason(words, "step_size", name, amount, step)
 
 
 def _names(names: tuple[str, ...], host: str) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from ...types.decision import Refusal
+from ...types.decision import Refusal, RefusalCode
 from ...types.request import Request
 from ..scan import Ranked
 from ..signature import AGGREGATES, CANDIDATES, CELL, COMPUTE_STATUS, SELECTION, TRAITS
 from .counterfactuals import near_misses
+from .empty import fits_empty
 
 CLAIM: Final = "claim"
 """Stage of a refusal of hosts that pass."""
@@ -28,21 +29,48 @@ def refusal(request: Request, ranked: Ranked, placed: int) -> Refusal:
     hosts)."""
     if len(ranked.rows):
         return _unclaimed(request, ranked, placed)
-    hints = near_misses(ranked.scan, ranked) if ranked.scan is not None else []
-    considered = len(ranked.considered)
+    scan, considered = ranked.scan, len(ranked.considered)
+    changes = near_misses(scan, ranked) if scan is not None else []
+    empty = fits_empty(scan, ranked) if scan is not None and considered else None
+    stage = _main_stage(ranked.removed)
+    first = changes[0] if changes else None
+    amount = first if first is not None and first.resource is not None else None
     return Refusal(
         sentence=_sentence(ranked.removed, considered),
-        stage=_main_stage(ranked.removed),
-        hint=hints[0] if hints else _hint_without_hosts(considered),
+        stage=stage,
+        hint=first.text if first is not None else _hint_without_hosts(considered),
+        code="no_hosts" if considered == 0 else code_of(empty),
+        removed=ranked.removed,
+        resource=_resource(stage) if amount is None else amount.resource,
+        asked=None if amount is None else amount.asked,
+        nearest=None if amount is None else amount.nearest,
+        host=None if first is None else first.host,
+        cut=None if amount is None else amount.cut,
+        fits_empty=empty,
     )
+
+
+def code_of(empty: bool | None) -> RefusalCode:
+    """The code of a refusal by hosts, by whether one would pass if it were empty."""
+    return "refused" if empty is None else "full" if empty else "impossible"
 
 
 def quick_refusal(removed: Mapping[str, int], considered: int) -> Refusal:
     """Why nothing was placed, from the counts alone. O(stages)."""
     stage = _main_stage(removed)
     return Refusal(
-        sentence=_sentence(removed, considered), stage=stage, hint="explain the request for every host's reason"
+        sentence=_sentence(removed, considered),
+        stage=stage,
+        hint="explain the request for every host's reason",
+        code="refused" if considered else "no_hosts",
+        removed=removed,
+        resource=_resource(stage),
     )
+
+
+def _resource(stage: str) -> str | None:
+    """The resource class that a stage judges: such a stage has its name."""
+    return stage if stage.isupper() else None
 
 
 def _unclaimed(request: Request, ranked: Ranked, placed: int) -> Refusal:
@@ -50,11 +78,13 @@ def _unclaimed(request: Request, ranked: Ranked, placed: int) -> Refusal:
     hosts = f"{passing} host passes" if passing == 1 else f"{passing} hosts pass"
     if placed:
         hint = f"ask for {placed} {'instance' if placed == 1 else 'instances'}, or free capacity"
-        return Refusal(sentence=f"{hosts}, but only {placed} of {wanted} instances fit", stage=CLAIM, hint=hint)
+        sentence = f"{hosts}, but only {placed} of {wanted} instances fit"
+        return Refusal(sentence=sentence, stage=CLAIM, hint=hint, code="too_few", removed=ranked.removed)
     candidates = ranked.scan.candidates if ranked.scan is not None else None
     claimable = candidates is None or any(candidates[int(row)] for row in ranked.rows)
     hint = "try again" if claimable else "give allocation requests for hosts that pass"
-    return Refusal(sentence=f"{hosts}, but none could be claimed", stage=CLAIM, hint=hint)
+    sentence = f"{hosts}, but none could be claimed"
+    return Refusal(sentence=sentence, stage=CLAIM, hint=hint, code="unclaimed", removed=ranked.removed)
 
 
 def _hint_without_hosts(considered: int) -> str | None:
