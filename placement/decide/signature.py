@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ...ext.constants import NOT_A_HOST
 from ...ext.ranking import HostIndex, Ranking
 from ..candidates.for_engine import TreeQuery
+from ..filters.adapter import NovaFilterAdapter
 from ..filters.base import Filter
 from ..filters.numa import NUMATopologyFilter
 from ..filters.pci import PciPassthroughFilter
@@ -296,7 +297,7 @@ class Signature:
         return not self.candidate_judges and all(stage.name in GROUP_FILTERS for stage in self.selections)
 
     @functools.cached_property
-    def candidate_judges(self) -> tuple[PciPassthroughFilter | NUMATopologyFilter, ...]:
+    def candidate_judges(self) -> tuple[PciPassthroughFilter | NUMATopologyFilter | NovaFilterAdapter, ...]:
         """Filters that judge each allocation candidate of a host by its mappings (Nova 33): where candidates came from
         outside, or PCI devices are in Placement."""
         request, spec = self.request, self.request.spec
@@ -310,6 +311,7 @@ class Signature:
             for judge in dict.fromkeys(self.policy.filters)
             if (devices and isinstance(judge, PciPassthroughFilter))
             or (cells and isinstance(judge, NUMATopologyFilter))
+            or ((cells or devices) and isinstance(judge, NovaFilterAdapter) and judge.judges_candidates)
         )
 
     @functools.cached_property

@@ -6,13 +6,20 @@ Such a filter is a class without constructor arguments that has ``host_passes(ho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from ..types.errors import InvalidValue, UnknownName
+import numpy as np
+
+from ...ext.tables import format_uuid
+from ..fleet.fleet import GROUP_POLICIES
+from ..types.errors import HostlerError, InvalidValue, UnknownName
 from ..types.host import Aggregate, HostState, Service
 from ..types.request import Destination, Flavor, Image, Request, ServerGroup
+from . import nova_objects
 from .base import Filter
 from .host_attributes import FIELDS
 
@@ -30,6 +37,10 @@ class NovaFilterAdapter(Filter):
     """
 
     nova_class: ClassVar[type[Any]]
+    stands_for: ClassVar[frozenset[str]] = frozenset()
+    """Names of the Nova rules that the class derives from: what these judge is judged."""
+    judges_candidates: ClassVar[bool] = False
+    """True if it leaves each host the allocation candidates that fit (Nova 33 CandidateFilterMixin)."""
 
     @classmethod
     def of(cls, nova_class: type[Any]) -> type[NovaFilterAdapter]:
@@ -45,6 +56,8 @@ class NovaFilterAdapter(Filter):
             "once_per_request": bool(getattr(nova_class, "run_filter_once_per_request", False)),
             "runs_on_rebuild": bool(getattr(nova_class, "RUN_ON_REBUILD", False)),
             "nova_class": nova_class,
+            "stands_for": frozenset(each.__name__ for each in nova_class.__mro__ if each is not object),
+            "judges_candidates": any(each.__name__ == "CandidateFilterMixin" for each in nova_class.__mro__),
         }
         return type(nova_class.__name__, (cls,), attributes)
 
@@ -57,10 +70,43 @@ class NovaFilterAdapter(Filter):
         return self._reads
 
     def host_passes(self, host: HostState, request: Request) -> bool:
-        return bool(self._nova_filter.host_passes(NovaHostState(host), nova_request_spec(request)))
+        """What the Nova class answers. Raises InvalidValue, which names the class, if that raises."""
+        with calling(self.name, host.host, time_of(host, request)):
+            return bool(self._nova_filter.host_passes(NovaHostState(host), nova_request_spec(request, host)))
+
+    def candidate_passes(self, host: HostState, request: Request, mappings: Mapping[str, Sequence[str]]) -> bool:
+        """What the Nova class answers where one allocation candidate of the host is left, whose request groups have
+        these providers."""
+        candidate = {"allocations": {}, "mappings": {suffix: list(uuids) for suffix, uuids in mappings.items()}}
+        with calling(self.name, host.host, time_of(host, request)):
+            state = NovaHostState(host, [candidate])
+            return bool(self._nova_filter.host_passes(state, nova_request_spec(request, host)))
 
     def reason(self, host: HostState, request: Request) -> str:
         return f"refused by {self.nova_class.__module__}.{self.nova_class.__qualname__}"
+
+
+@contextlib.contextmanager
+def calling(name: str, host: str, now: float | None) -> Iterator[None]:
+    """Around a call of a third-party rule: its clock is the decision's, and what it raises names it (InvalidValue)."""
+    try:
+        with nova_objects.clock(now):
+            yield
+    except HostlerError:
+        raise
+    except Exception as error:  # a third-party rule may fail in any way
+        text = f"{name} failed{host and f' for host {host}'}: {type(error).__name__}: {error}"
+        raise InvalidValue(text[:500], field=name) from error
+
+
+def time_of(host: HostState, request: Request) -> float | None:
+    """The time of a decision; without one that of the host's last heartbeat, as heartbeats are not checked then."""
+    now = request.now if request.now is not None else getattr(getattr(host, "fleet", None), "now", None)
+    if now is not None:
+        return float(now)
+    service = host.service
+    seen = service.created_at if service.last_seen_up is None else service.last_seen_up
+    return 0.0 if seen is None else seen
 
 
 def _fields_read(nova_class: type[Any]) -> frozenset[str]:
@@ -77,7 +123,7 @@ def _fields_read(nova_class: type[Any]) -> frozenset[str]:
 
 
 class NovaObject(SimpleNamespace):
-    """A Nova object as filters read it: attributes, ``name in obj``, ``obj.get(name, default)``."""
+    """A Nova object as filters read it: attributes, ``name in obj``, ``obj.get(name, default)``, ``obj_clone``."""
 
     def __contains__(self, name: str) -> bool:
         return hasattr(self, name)
@@ -89,20 +135,26 @@ class NovaObject(SimpleNamespace):
         """The attribute ``name``, or ``default`` if it is not set."""
         return getattr(self, name, default)
 
+    def obj_clone(self) -> Self:
+        """A copy that shares nothing with the object."""
+        return copy.deepcopy(self)
+
     def obj_attr_is_set(self, name: str) -> bool:
         """Whether the attribute ``name`` is set."""
         return hasattr(self, name)
 
 
 class NovaHostState:
-    """A host with the additional attributes of Nova's HostState: ``hypervisor_hostname``, ``limits``, ``pci_stats``,
-    and with ``service``, ``metrics`` and ``aggregates`` in Nova's form. Every other attribute is that of the host."""
+    """A host with the additional attributes of Nova's HostState: ``hypervisor_hostname``, ``limits``,
+    ``allocation_candidates``, ``pci_stats``, and with ``service``, ``metrics``, ``aggregates`` and ``numa_topology`` in
+    Nova's form. Every other attribute is that of the host."""
 
-    __slots__ = ("_host", "limits")
+    __slots__ = ("_host", "allocation_candidates", "limits")
 
-    def __init__(self, host: HostState) -> None:
+    def __init__(self, host: HostState, candidates: list[dict[str, Any]] | None = None) -> None:
         self._host = host
         self.limits: dict[str, Any] = {}
+        self.allocation_candidates = [{"allocations": {}, "mappings": {}}] if candidates is None else candidates
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._host, name)
@@ -113,23 +165,61 @@ class NovaHostState:
 
     @property
     def service(self) -> Mapping[str, Any]:
+        """The service's record, with times as datetimes. One without heartbeats was seen at the time of the request."""
         service = self._host.service
+        values = {name: getattr(service, name) for name in Service.__dataclass_fields__}
+        seen, created = nova_objects.moment(service.last_seen_up), nova_objects.moment(service.created_at)
+        if seen is None and created is None:
+            created = nova_objects.moment(getattr(getattr(self._host, "fleet", None), "now", None) or 0.0)
+        times = {"last_seen_up": seen, "created_at": created, "updated_at": seen}
         return MappingProxyType(
-            {"host": self._host.host} | {name: getattr(service, name) for name in Service.__dataclass_fields__}
+            {"host": self._host.host, "binary": "nova-compute", "topic": "compute"} | values | times
         )
+
+    @property
+    def numa_topology(self) -> Any:
+        return nova_objects.host_topology(self._host.numa_topology)
 
     @property
     def metrics(self) -> list[NovaObject]:
         return [NovaObject(name=name, value=value) for name, value in self._host.metrics.items()]
 
     @property
-    def pci_stats(self) -> NovaObject:
+    def pci_stats(self) -> Any:
+        """Nova's PciDeviceStats where Nova is installed, else an object with ``pools``."""
+        made = nova_objects.pci_stats(self.numa_topology, self._host.pci_pools)
+        if made is not None:
+            return made
         pools = [{**pool.tags, "numa_node": pool.numa_node, "count": pool.count} for pool in self._host.pci_pools]
         return NovaObject(pools=pools)
 
     @property
     def aggregates(self) -> list[NovaObject]:
-        return [_aggregate(aggregate, self._host.host) for aggregate in self._host.aggregates]
+        return [NovaAggregate(aggregate, self._host) for aggregate in self._host.aggregates]
+
+
+class NovaAggregate(NovaObject):
+    """An aggregate as Nova's filters read it; ``hosts`` are the service hosts of all its members."""
+
+    def __init__(self, aggregate: Aggregate, host: HostState) -> None:
+        zone = aggregate.metadata.get("availability_zone")
+        super().__init__(
+            uuid=aggregate.uuid, name=aggregate.name, metadata=dict(aggregate.metadata), availability_zone=zone
+        )
+        self.__dict__["_of"] = host
+
+    @property
+    def hosts(self) -> list[str]:
+        """Names of its service hosts, in the order of rows. O(hosts)."""
+        host = self.__dict__["_of"]
+        fleet = getattr(host, "fleet", None)
+        if fleet is None:
+            return [host.host]
+        number = next(at for at, each in enumerate(fleet.aggregates) if each.uuid == self.uuid)
+        rows = np.flatnonzero(fleet.is_host[: fleet.rows])
+        classes = {at for at, each in enumerate(fleet.classes) if number in each.aggregates}
+        member = np.isin(fleet.store.row["class_of"][rows], np.array(sorted(classes), np.int64))
+        return list(dict.fromkeys(fleet.service_host(row) for row in rows[member].tolist()))
 
 
 class NovaRequestSpec(NovaObject):
@@ -145,9 +235,19 @@ class NovaRequestSpec(NovaObject):
         return values[0] if len(values) == 1 else values
 
 
-def nova_request_spec(request: Request) -> NovaRequestSpec:
-    """``request`` as Nova's filters read it. O(size of the request)."""
+def nova_request_spec(request: Request, host: HostState | None = None) -> NovaRequestSpec:
+    """``request`` as Nova's filters read it; a server group that the fleet of ``host`` keeps has its members. O(size of
+    the request + members)."""
     spec, flavor = request.spec, request.flavor
+    group = request.server_group
+    if isinstance(group, str) and host is not None:
+        group = _kept_group(getattr(host, "fleet", None), group)
+    devices = nova_objects.pci_requests(spec.pci_requests) if spec.pci_requests else None
+    networks = (
+        {}
+        if spec.network_metadata is None
+        else {"network_metadata": nova_objects.network_metadata(spec.network_metadata)}
+    )
     return NovaRequestSpec(
         flavor=_flavor(flavor),
         vcpus=flavor.vcpus,
@@ -162,14 +262,31 @@ def nova_request_spec(request: Request) -> NovaRequestSpec:
         scheduler_hints={hint: list(values) for hint, values in spec.scheduler_hints.items()},
         num_instances=len(request.instance_uuids) or 1,
         instance_uuid=request.instance_uuids[0] if request.instance_uuids else None,
-        instance_group=_instance_group(request.server_group),
+        instance_group=_instance_group(group),
         requested_destination=_destination(spec.requested_destination),
-        numa_topology=spec.numa_topology,
-        pci_requests=NovaObject(requests=list(spec.pci_requests)) if spec.pci_requests else None,
+        numa_topology=nova_objects.guest_topology(spec.numa_topology),
+        pci_requests=NovaObject(requests=devices or list(spec.pci_requests)) if spec.pci_requests else None,
         is_bfv=spec.is_bfv,
         ignore_hosts=list(spec.ignore_hosts) or None,
         force_hosts=list(spec.force_hosts) or None,
         force_nodes=list(spec.force_nodes) or None,
+        **networks,
+    )
+
+
+def _kept_group(fleet: Any, uuid: str) -> ServerGroup | str:
+    """A server group that the fleet keeps, as a value with its members and their service hosts. O(members' hosts)."""
+    if fleet is None:
+        return uuid
+    kept = fleet.group_id(uuid)
+    policy, at_most, rows = fleet.kernel.group(kept)
+    consumers = (fleet.kernel.consumer(each) for row in sorted(rows) for each in fleet.kernel.consumers_on(row))
+    return ServerGroup(
+        uuid=uuid,
+        policy=next(name for name, number in GROUP_POLICIES.items() if number == policy),
+        max_server_per_host=at_most,
+        members=frozenset(format_uuid(*line[:2]) for line in consumers if line[6] == kept),
+        hosts=frozenset(fleet.service_host(row) for row in rows),
     )
 
 
@@ -185,9 +302,10 @@ def _flavor(flavor: Flavor) -> NovaObject:
     )
 
 
-def _image(image: Image | None) -> NovaObject | None:
+def _image(image: Image | None) -> NovaObject:
+    """Nova's rules always have an image; that of a guest without one has no properties."""
     if image is None:
-        return None
+        return NovaObject(id=None, properties=NovaObject())
     known = {"id": image.id, "disk_format": image.disk_format}
     given = {name: value for name, value in known.items() if value is not None}
     return NovaObject(**given, properties=NovaObject(**image.properties))
@@ -217,16 +335,4 @@ def _destination(destination: Destination | None) -> NovaObject | None:
         allow_cross_cell_move=destination.allow_cross_cell_move,
         aggregates=list(destination.aggregates) or None,
         forbidden_aggregates=sorted(destination.forbidden_aggregates),
-    )
-
-
-def _aggregate(aggregate: Aggregate, host: str) -> NovaObject:
-    """An aggregate as Nova's filters read it; its only known member is the host being checked."""
-    zone = aggregate.metadata.get("availability_zone")
-    return NovaObject(
-        uuid=aggregate.uuid,
-        name=aggregate.name,
-        metadata=dict(aggregate.metadata),
-        availability_zone=zone,
-        hosts=list(getattr(aggregate, "hosts", (host,))),
     )

@@ -28,10 +28,12 @@ KEPT: Final = 65_536
 
 
 def rules_of(policy: Policy) -> Rules:
-    """The names of a policy's filters and weighers, and whether some are not Hostler's own."""
+    """The names of a policy's filters and weighers, and of those of Nova's that third-party ones derive from; and
+    whether some are not Hostler's own."""
     own = {*BUILTIN_FILTERS.values(), *BUILTIN_WEIGHERS.values(), ResourcePoolFilter}
     every: tuple[Filter | Weigher, ...] = (*policy.filters, *policy.weighers)
-    return Rules(frozenset(rule.name for rule in every), any(type(rule) not in own for rule in every))
+    names = {rule.name for rule in every}.union(*(getattr(rule, "stands_for", ()) for rule in every))
+    return Rules(frozenset(names), any(type(rule) not in own for rule in every))
 
 
 class Preparation:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from ..filters.adapter import NovaHostState, nova_request_spec
+from ..filters.adapter import NovaHostState, calling, nova_request_spec, time_of
 from ..filters.host_attributes import FIELDS
 from ..types.errors import InvalidValue
 from ..types.host import Host, HostState
@@ -32,6 +32,8 @@ class NovaWeigherAdapter(Weigher):
 
     option: ClassVar[str] = ""
     nova_class: ClassVar[type[Any]]
+    stands_for: ClassVar[frozenset[str]] = frozenset()
+    """Names of the Nova rules that the class derives from: what these judge is judged."""
 
     @classmethod
     def of(cls, nova_class: type[Any]) -> type[NovaWeigherAdapter]:
@@ -47,6 +49,7 @@ class NovaWeigherAdapter(Weigher):
             "minval": getattr(nova_class, "minval", None),
             "maxval": getattr(nova_class, "maxval", None),
             "nova_class": nova_class,
+            "stands_for": frozenset(each.__name__ for each in nova_class.__mro__ if each is not object),
         }
         return type(nova_class.__name__, (cls,), attributes)
 
@@ -61,7 +64,11 @@ class NovaWeigherAdapter(Weigher):
     def host_multiplier(self, host: HostState) -> float:
         """What the Nova class answers. Raises InvalidValue if that is no finite number."""
         method = getattr(self._nova_weigher, "weight_multiplier", None)
-        return 1.0 if method is None else self._number("weight_multiplier", method(NovaHostState(host)))
+        if method is None:
+            return 1.0
+        with calling(self.name, "", None):
+            answer = method(NovaHostState(host))
+        return self._number("weight_multiplier", answer)
 
     def fields(self, request: Request) -> frozenset[str]:
         return FIELDS
@@ -71,7 +78,8 @@ class NovaWeigherAdapter(Weigher):
 
     def raw(self, host: HostState, request: Request) -> float:
         """What the Nova class answers. Raises InvalidValue if that is no finite number."""
-        answer = self._nova_weigher._weigh_object(NovaHostState(host), nova_request_spec(request))
+        with calling(self.name, host.host, time_of(host, request)):
+            answer = self._nova_weigher._weigh_object(NovaHostState(host), nova_request_spec(request, host))
         return self._number("_weigh_object", answer)
 
     def _number(self, method: str, answer: object) -> float:

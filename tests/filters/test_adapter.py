@@ -144,4 +144,4 @@ def test_the_request_spec_tells_the_destination_and_the_devices() -> None:
     assert (spec.requested_destination.host, spec.requested_destination.cell.uuid) == ("h2", "c1")
     assert spec.pci_requests.requests[0].count == 1
     assert spec.force_hosts == ["h2"]
-    assert (spec.image, spec.instance_uuid, spec.num_instances, spec.instance_group.uuid) == (None, None, 1, "g1")
+    assert (spec.image.id, spec.instance_uuid, spec.num_instances, spec.instance_group.uuid) == (None, None, 1, "g1")
