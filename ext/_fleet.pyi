@@ -1,7 +1,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from ._tables import UuidTable
+from ._uuids import UuidTable
 
 class Columns:
     """Pointers into the column arrays, and the state of the kernels: change log, shapes, consumers, server groups."""

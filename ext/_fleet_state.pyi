@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._fleet import Columns
-from ._tables import UuidTable
+from ._uuids import UuidTable
 
 def consumers(columns: Columns) -> dict[str, npt.NDArray[Any]]: ...
 def set_consumers(

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.ext import _fleet, _fleet_state, _tables, fleet_py, fleet_state_py, tables_py
+from hostler.ext import _fleet, _fleet_state, _uuids, fleet_py, fleet_state_py, tables_py
 from hostler.ext.tables import parse_uuid
 
 from ..kernels.world import empty_arrays
 from .values import uuid_of
 
 KINDS: list[tuple[Any, Any]] = [(_fleet.Columns, _fleet_state), (fleet_py.Columns, fleet_state_py)]
-TABLES: list[tuple[Any, Any]] = [(_tables.UuidTable, _fleet_state), (tables_py.UuidTable, fleet_state_py)]
+TABLES: list[tuple[Any, Any]] = [(_uuids.UuidTable, _fleet_state), (tables_py.UuidTable, fleet_state_py)]
 ROWS = 4
 
 
