@@ -79,7 +79,7 @@ def test_the_list_of_commands_is_drawn_as_the_command_line_draws_its_help(capsys
     ours = capsys.readouterr().out
     app = App(name="hostler", help=PURPOSE, version="1", help_format="plaintext")
     for command in commands:
-        app.command(command.value, name=command.name, help=SUMMARIES[command.name])
+        app.command(lambda: None, name=command.name, help=SUMMARIES[command.name])
     app.register_install_completion_command()
     app(["--help"], result_action="return_value")
     assert capsys.readouterr().out == ours
