@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from hostler.ext import batch_py, constants, fleet_py, shapes_py
-from hostler.ext.ranking import ranking_py
+from hostler.ext.ranking import beside_py, ranking_py
 
 from .world import (
     BLOCKS,
@@ -48,6 +48,7 @@ if os.environ.get("HOSTLER_PURE", "") not in ("", "0"):
 
 from hostler.ext import _batch, _fleet, _shapes
 from hostler.ext import ranking as _ranking
+from hostler.ext.ranking import _beside
 
 pytestmark = pytest.mark.property
 
@@ -410,6 +411,29 @@ class Agreement(RuleBasedStateMachine):
         def look(side: Side) -> Any:
             made = side.rankings[index].judging(stages)
             return None if made is None else (made.best(group, 3, seed), made.counts(group), made.stages().tolist())
+
+        self.both(look)
+
+    @rule(
+        pick=numbers,
+        named=st.lists(numbers, max_size=12),
+        split=st.integers(0, 12),
+        policy=st.sampled_from([0, -1, 1]),
+        wanted=st.integers(1, 6),
+        seed=seeds,
+    )
+    def leave_rows_out(self, pick: int, named: list[int], split: int, policy: int, wanted: int, seed: int) -> None:
+        """Rows left out, and rows that take part whatever refuses them; ``policy``: the sign of their members."""
+        index, last = pick % len(self.signatures), max(self.sides[1].columns.rows, 1)
+        rows = [number % last for number in named]
+        without, beside = int32(rows[:split]), int32(rows[split:])
+        members = None if policy == 0 else policy * np.array([float(number % 3) for number in named[split:]])
+
+        def look(side: Side) -> Any:
+            ranking = side.rankings[index]
+            best_beside = _beside.best_beside if side is self.sides[0] else beside_py.best_beside
+            found = best_beside(ranking, without, beside, members, wanted, seed)
+            return found, [ranking.row_parts(row, 0.0) for row in found[0]], ranking.best(-1, 2, seed)
 
         self.both(look)
 

@@ -1,0 +1,13 @@
+import numpy as np
+import numpy.typing as npt
+
+from ._ranking import Ranking
+
+def best_beside(
+    ranking: Ranking,
+    without: npt.NDArray[np.int32],
+    beside: npt.NDArray[np.int32],
+    members: npt.NDArray[np.float64] | None = None,
+    wanted: int = 1,
+    seed: int = 0,
+) -> tuple[list[int], list[float]]: ...

@@ -1,0 +1,73 @@
+"""The claim of the best row that a ranking found, and the decision that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..types.decision import Alternate, Decision, ScorePart
+from ..types.request import Request
+from .claim import Claimed, allocations_of, extras_for, forgotten
+from .context import DecisionContext
+from .signature import Signature
+
+
+def claim_best(
+    context: DecisionContext,
+    signature: Signature,
+    request: Request,
+    rows: Sequence[int],
+    weights: Sequence[float],
+    *,
+    members: float,
+    passing: int,
+    considered: int,
+    removed: dict[str, int],
+    group: int,
+) -> Decision:
+    """Claim the first of ``rows`` for the request's one instance; the others are alternates. ``members``: of its soft
+    server group on that row, signed; ``passing``, ``considered``, ``removed``: counts of hosts; ``group``: the server
+    group of the fleet that the guest joins, -1 for none."""
+    fleet, row, uuid = context.fleet, rows[0], request.instance_uuids[0]
+    parts = _parts(signature, row, members) if passing > 1 else ()
+    taken = None if signature.simple else allocations_of(fleet, signature, row, given=False, request=request)
+    fleet.claim(
+        uuid,
+        row,
+        signature.shape if taken is None else taken.shape,
+        project_id=request.project_id,
+        user_id=request.user_id,
+        group=group,
+        building=not forgotten(fleet, context.policy, request, row),
+        extras=None if taken is None else extras_for(fleet, signature, request, row, taken),
+        image_properties=request.image_properties if context.reads_instance_images else None,
+    )
+    if taken is None:
+        names = fleet.resource_classes
+        allocations = {fleet.uuid(row): {names[index]: amount for index, amount in signature.resources.items()}}
+    else:
+        allocations = taken.by_uuid(fleet)
+    alternates: tuple[Alternate, ...] = ()
+    if len(rows) > 1:
+        alternates = tuple(
+            context.alternate(
+                signature, request, other, weight, allocations_of(fleet, signature, other, given=False, request=request)
+            )
+            for other, weight in zip(rows[1:], weights[1:], strict=True)
+        )
+    claimed = Claimed(uuid, row, -1, weights[0], allocations, parts, {} if taken is None else taken.mappings)
+    chosen = context.selection(claimed, alternates, context.numa_limits(signature, request, row))
+    seed = context.decision_seed()
+    return Decision(
+        seed=seed,
+        sequence=context.next_sequence(),
+        request_id=request.request_id,
+        considered=considered,
+        removed=removed,
+        selections=(chosen,),
+    )
+
+
+def _parts(signature: Signature, row: int, members: float) -> tuple[ScorePart, ...]:
+    """Score parts of the row under the normalisers of the decision at hand."""
+    parts = signature.ranking.row_parts(row, members)
+    return tuple([ScorePart(name, *part) for name, part in zip(signature.weigher_names, parts, strict=True)])
