@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -96,9 +95,20 @@ class Engine:
         input raises HostlerError and changes nothing. O(changes since the last like decision + log hosts) for one
         instance without named hosts, else O(hosts).
         """
+        return self._place(request, candidates, claim, leave=None)
+
+    def _place(
+        self,
+        request: Request,
+        candidates: Mapping[str, Sequence[Any]] | None,
+        claim: ClaimHook | None,
+        *,
+        leave: str | None,
+    ) -> Decision:
+        """``place``; ``leave``: a service host that is ignored beside those that the request ignores."""
         now = self.fleet.now
         try:
-            return place(self._context, self._context.begin(request), candidates, claim)
+            return place(self._context, self._context.begin(request), candidates, claim, leave=leave)
         except BaseException:
             self.fleet._rewind(now)
             raise
@@ -222,13 +232,9 @@ class Engine:
         consumer, guest = fleet.consumer_id(uuid), fleet.consumer(uuid)
         if uuid in fleet.consumers.moves:
             raise InUse(f"instance {uuid} is being moved", field="uuid", hint="confirm or revert that move first")
-        spec = request.spec
-        if leave:
-            host = fleet.service_host(fleet.row(guest.provider))
-            spec = replace(spec, ignore_hosts=(*spec.ignore_hosts, host))
+        host = fleet.service_host(fleet.row(guest.provider)) if leave else None
         request = request.with_changes(
             instance_uuids=(uuid,),
-            spec=spec,
             project_id=request.project_id or guest.project_id,
             user_id=request.user_id or guest.user_id,
             server_group=guest.server_group if request.server_group is None else request.server_group,
@@ -237,7 +243,7 @@ class Engine:
         start, sequence = fleet.history.hold(), self.sequence
         try:
             fleet.release([consumer])
-            decision = self.place(request, candidates=candidates, claim=claim)
+            decision = self._place(request, candidates, claim, leave=host)
             if not decision.placed:
                 fleet.history.go(start)
             return decision

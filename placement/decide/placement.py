@@ -3,33 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...ext.constants import SOFT_AFFINITY, SOFT_ANTI_AFFINITY
 from ..fleet.fleet import Fleet, uuid_words
-from ..types.decision import Alternate, Decision, Refusal, ScorePart
+from ..types.decision import Decision, Refusal
 from ..types.errors import DuplicateName, NoValidHost
-from ..types.request import Request
-from .claim import Claimed, allocations_of, extras_for
+from ..types.request import Request, RequestSpec
 from .context import DecisionContext
+from .ranked_decision import claim_best
 from .scan_placement import ClaimHook, ScanPlacement
-from .signature import Signature
+from .selected_placement import place_selected
 
 
 def place(
-    context: DecisionContext, request: Request, candidates: Mapping[str, Sequence[Any]] | None, claim: ClaimHook | None
+    context: DecisionContext,
+    request: Request,
+    candidates: Mapping[str, Sequence[Any]] | None,
+    claim: ClaimHook | None,
+    *,
+    leave: str | None = None,
 ) -> Decision:
+    """The decision on a request, prepared; ``leave``: a service host that is ignored beside those that it ignores."""
+    if leave is not None and (candidates is not None or claim is not None or context.compiled.custom):
+        # A rule that is not ours may read the ignored hosts.
+        request, leave = request.with_changes(spec=ignoring(request.spec, leave)), None
     for uuid in request.instance_uuids:
         _check_new(context.fleet, uuid)
     try:
         if candidates is None and claim is None:
-            decision = _place_ranked(context, request)
+            decision = _place_ranked(context, request) if leave is None else None
+            if decision is None:
+                decision = place_selected(context, request, leave)
             if decision is not None:
                 return decision
+        if leave is not None:
+            request = request.with_changes(spec=ignoring(request.spec, leave))
         scheduling = ScanPlacement(context, request, candidates, claim)
     except NoValidHost as error:
         return _ruled_out(context, request, error)
     return scheduling.place()
+
+
+def ignoring(spec: RequestSpec, host: str) -> RequestSpec:
+    """``spec`` with one more service host ignored."""
+    return replace(spec, ignore_hosts=(*spec.ignore_hosts, host))
 
 
 def _ruled_out(context: DecisionContext, request: Request, error: NoValidHost) -> Decision:
@@ -59,7 +78,6 @@ def _place_ranked(context: DecisionContext, request: Request) -> Decision | None
     signature = context.ranked_way(request)
     if signature is None:
         return None
-    uuid = request.instance_uuids[0]
     fleet = context.fleet
     group = fleet.group_id(request.server_group) if isinstance(request.server_group, str) else -1
     signature.refresh()
@@ -68,52 +86,23 @@ def _place_ranked(context: DecisionContext, request: Request) -> Decision | None
     counts = signature.ranking.counts(group, len(signature.stages))
     if not rows:
         return ScanPlacement(context, request).refuse()
-    row = rows[0]
-    parts = _parts(fleet, signature, row, group) if counts[0] > 1 else ()
-    taken = None if signature.simple else allocations_of(fleet, signature, row, given=False, request=request)
-    fleet.claim(
-        uuid,
-        row,
-        signature.shape if taken is None else taken.shape,
-        project_id=request.project_id,
-        user_id=request.user_id,
-        group=group,
-        building=True,
-        extras=None if taken is None else extras_for(fleet, signature, request, row, taken),
-        image_properties=request.image_properties if context.reads_instance_images else None,
-    )
-    names = fleet.resource_classes
-    allocations: Mapping[str, Mapping[str, int]]
-    if taken is None:
-        allocations = {fleet.uuid(row): {names[index]: amount for index, amount in signature.resources.items()}}
-    else:
-        allocations = taken.by_uuid(fleet)
-    alternates: tuple[Alternate, ...] = ()
-    if len(rows) > 1:
-        alternates = tuple(
-            context.alternate(
-                signature, request, other, weight, allocations_of(fleet, signature, other, given=False, request=request)
-            )
-            for other, weight in zip(rows[1:], weights[1:], strict=True)
-        )
-    claimed = Claimed(uuid, row, -1, weights[0], allocations, parts, {} if taken is None else taken.mappings)
-    chosen = context.selection(claimed, alternates, context.numa_limits(signature, request, row))
-    return Decision(
-        seed=seed,
-        sequence=context.next_sequence(),
-        request_id=request.request_id,
+    members = _members_on(fleet, rows[0], group) if group >= 0 else 0.0
+    return claim_best(
+        context,
+        signature,
+        request,
+        rows,
+        weights,
+        members=members,
+        passing=counts[0],
         considered=sum(counts),
         removed=dict(zip(signature.stage_names, counts[1:], strict=True)),
-        selections=(chosen,),
+        group=group,
     )
 
 
-def _parts(fleet: Fleet, signature: Signature, row: int, group: int) -> tuple[ScorePart, ...]:
-    """Score parts of the row under the normalisers of the decision at hand."""
-    members = 0.0
-    if group >= 0:
-        policy, _ = fleet.kernel.group_policy(group)
-        sign = {SOFT_AFFINITY: 1.0, SOFT_ANTI_AFFINITY: -1.0}.get(policy, 0.0)
-        members = sign * fleet.kernel.group_members(group, row)
-    parts = signature.ranking.row_parts(row, members)
-    return tuple([ScorePart(name, *part) for name, part in zip(signature.weigher_names, parts, strict=True)])
+def _members_on(fleet: Fleet, row: int, group: int) -> float:
+    """Members of a server group of the fleet on a row, signed as ``Ranking.row_parts`` has them."""
+    policy, _ = fleet.kernel.group_policy(group)
+    sign = {SOFT_AFFINITY: 1.0, SOFT_ANTI_AFFINITY: -1.0}.get(policy, 0.0)
+    return sign * fleet.kernel.group_members(group, row)

@@ -17,7 +17,7 @@ from .signature import GROUP_FILTERS, SELECTION, Signature, Stage
 
 @dataclass(frozen=True, slots=True)
 class RowChoice:
-    """A stage passes only (``keep``) or all but the ``rows``. It judges what no stage up to number ``after`` refused."""
+    """A stage passes only (``keep``) or all but the ``rows``, of those that no stage up to number ``after`` refused."""
 
     after: int
     name: str
@@ -45,9 +45,7 @@ def rows_selected(
     return RowChoice(stage.number, stage.name, choice.keep, named)
 
 
-def _by_group(
-    context: DecisionContext, stage: Stage, group: GroupState | None, instance: str
-) -> RowChoice | None:
+def _by_group(context: DecisionContext, stage: Stage, group: GroupState | None, instance: str) -> RowChoice | None:
     """Nova 33 ServerGroupAffinityFilter and ServerGroupAntiAffinityFilter."""
     if group is None or group.policy != GROUP_FILTERS[stage.name]:
         return None
@@ -61,7 +59,12 @@ class RowChoices:
     """All stages of one request that refuse hosts by row, in order, beside the stages of its ranking."""
 
     def __init__(
-        self, context: DecisionContext, signature: Signature, request: Request, group: GroupState | None, leave: str | None
+        self,
+        context: DecisionContext,
+        signature: Signature,
+        request: Request,
+        group: GroupState | None,
+        leave: str | None,
     ) -> None:
         """``leave``: a service host that is ignored beside those that the spec ignores."""
         self.signature, spec = signature, request.spec
@@ -88,7 +91,7 @@ class RowChoices:
         self._judge({row for choice in self.choices for row in choice.rows} | set(members))
 
     def _judge(self, rows: Iterable[int]) -> None:
-        """Find the stage that refuses each of the rows that are mentioned, and count hosts by stage. O(rows, stages)."""
+        """Find the stage that refuses each of the rows that are mentioned; count hosts by stage. O(rows, stages)."""
         signature, last = self.signature, self.signature.last_candidate_stage
         ordered = sorted(rows)
         found = signature.ranking.judge(np.array(ordered, np.int32)).tolist() if ordered else []

@@ -23,7 +23,8 @@ from ..types.validation import shown
 from .claim import mappings_of
 from .context import DecisionContext
 from .group_state import group_state
-from .signature import GROUP_FILTERS, SELECTION, Signature, Stage
+from .row_choice import rows_selected
+from .signature import SELECTION, Signature, Stage
 
 SELECTED_OUT: Final = 254
 """Number for hosts that host selection excludes."""
@@ -147,32 +148,11 @@ class Scan:
 
     def selection_passes(self, stage: Stage, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Which of ``rows`` pass a filter in selection form."""
-        assert stage.filter is not None
-        if stage.name in GROUP_FILTERS:
-            return self._group_passes(stage.name, rows)
-        choice = stage.filter.selection(self.request)
+        choice = rows_selected(self.context, stage, self.request, self.group, self.instance)
         if choice is None:
             return np.ones(len(rows), bool)
-        holding: dict[int, int] = {}
-        for uuid in choice.instances:
-            for row in self.context.rows_holding(uuid):
-                holding[row] = holding.get(row, 0) + 1
-        named = {row for row, count in holding.items() if count >= choice.at_least}
-        for host in choice.hosts:
-            named.update(self.fleet.rows_of_service_host(host))
-        found = np.isin(rows, np.array(sorted(named), np.int32))
+        found = np.isin(rows, np.array(sorted(choice.rows), np.int32))
         return found if choice.keep else ~found
-
-    def _group_passes(self, name: str, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Nova 33 ServerGroupAffinityFilter and ServerGroupAntiAffinityFilter."""
-        group = self.group
-        if group is None or group.policy != GROUP_FILTERS[name]:
-            return np.ones(len(rows), bool)
-        if group.policy == "affinity":
-            return np.isin(rows, np.array(sorted(group.hosts), np.int32)) if group.placed else np.ones(len(rows), bool)
-        full = {row for row, members in group.members.items() if members >= group.at_most}
-        full -= set(self.context.rows_holding(self.instance))
-        return ~np.isin(rows, np.array(sorted(full), np.int32))
 
     def members(self, rows: NDArray[np.int32]) -> NDArray[np.float64] | None:
         """Members of the request's soft group on each row, negative for soft-anti-affinity, for the group weighers."""

@@ -1,4 +1,4 @@
-"""One guest placed where hosts are selected by row beside the ranking: names, hints, server groups that the caller keeps.
+"""One guest placed where hosts are selected by row beside the ranking: names, hints, groups that the caller keeps.
 
 The answers are those of the scan. Rows that are left out are set aside in the ranking; where few rows can pass, these
 alone are judged and scored. Costs a search and O(rows named).
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...ext.draws import Draws
+from ...ext.ranking import best_beside
 from ..types.decision import Decision
 from ..types.request import Request
 from .context import DecisionContext
@@ -59,7 +60,8 @@ def _ranked(
         return None
     beside = choices.passing
     given = None if group is None else _members(group, beside)
-    return signature.ranking.best_beside(
+    return best_beside(
+        signature.ranking,
         np.array(choices.refused, np.int32),
         np.array(beside, np.int32),
         None if given is None else np.array(given, np.float64),

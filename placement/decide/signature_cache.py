@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ...ext.ranking import HostIndex
 from ..filters import BUILTIN_FILTERS
 from ..filters.base import Filter
+from ..filters.instance_affinity import DifferentHostFilter, SameHostFilter
 from ..fleet.fleet import Fleet
 from ..policy.policy import Policy
 from ..request.checks import check_spec
-from ..request.host_selection import names_targets
-from ..request.placement_requirements import placement_requirements
+from ..request.host_selection import names_hosts, names_targets
+from ..request.placement_requirements import has_one_target, placement_requirements
 from ..request.preparation import Preparation
 from ..types.request import Request, RequestSpec
 from ..weighers import BUILTIN_WEIGHERS
@@ -34,6 +35,10 @@ SPEC_BYTES: Final = 64 << 20
 """Bytes that specs and their signatures may take together beside the rankings; the least recently used go first."""
 _SIGNATURE_BYTES: Final = 8 << 10
 """What a signature takes at least, measured."""
+INSTANCE_HINTS: Final = (SameHostFilter.hint, DifferentHostFilter.hint)
+ANY: Final = "\0"
+"""Stands for a name that a spec gives; no host has it."""
+_ANY: Final = (ANY,)
 _KEPT: Final = 7 / 8
 """Share that is left when room is made, so that it is not made for each newcomer."""
 
@@ -80,7 +85,10 @@ class Compiled:
         """The compiled signature of a request. O(1) for a spec that was seen before."""
         self._keep_up()
         read = tuple([rule.key(request) for rule in self.custom])
-        key = (request.spec, request.project_id if self.reads_project else "", candidates_given, read)
+        spec = request.spec
+        if not self.custom and _names_something(spec):
+            spec = self._nameless(spec)
+        key = (spec, request.project_id if self.reads_project else "", candidates_given, read)
         self._uses += 1
         known = self.by_spec.get(key)
         if known is not None and known.epoch in (-1, self.fleet.topology_epoch):
@@ -96,8 +104,31 @@ class Compiled:
         # Compiling may have met a resource class or an aggregate for the first time.
         self.epoch = (self.fleet.store.capacity, self.fleet.static_epoch)
         if shareable:
-            self._remember(key, request.spec, signature)
+            self._remember(key, spec, signature)
         return signature
+
+    def _nameless(self, spec: RequestSpec) -> RequestSpec:
+        """A spec that stands for all that differ from ``spec`` in the hosts and instances that they name, where what is
+        compiled does not depend on these: only on whether some are named."""
+        if not self._prepare.wanted(spec):
+            check_spec(spec)
+        destination = spec.requested_destination
+        # A query for the tree of one provider is widened where hosts are named.
+        if spec.requested_resources or (destination is not None and destination.node and destination.host is None):
+            return spec
+        if names_targets(spec) and not has_one_target(self.fleet, spec):
+            return spec
+        if destination is not None and destination.host is not None:
+            destination = replace(destination, host=ANY, node=destination.node and ANY)
+        hints = {hint: _ANY for hint in INSTANCE_HINTS if _named(spec, hint)}
+        return replace(
+            spec,
+            scheduler_hints={**spec.scheduler_hints, **hints},
+            ignore_hosts=(),
+            force_hosts=spec.force_hosts and _ANY,
+            force_nodes=spec.force_nodes and _ANY,
+            requested_destination=destination,
+        )
 
     def _remember(self, key: tuple[Hashable, ...], spec: RequestSpec, signature: Signature) -> None:
         """Keep a signature for its spec. O(1), amortised."""
@@ -223,6 +254,18 @@ class Compiled:
     def nbytes(self) -> int:
         """Bytes of all rankings, and of the index that they search."""
         return self._bytes + self.index.nbytes + self.shapes.nbytes
+
+
+def _names_something(spec: RequestSpec) -> bool:
+    """True if the spec names hosts or instances, which are looked up row by row."""
+    return names_hosts(spec) or any(_named(spec, hint) for hint in INSTANCE_HINTS)
+
+
+def _named(spec: RequestSpec, hint: str) -> bool:
+    """True if a hint names instances; a single empty string counts as no hint."""
+    hints = spec.scheduler_hints
+    values = hints.get(hint) if isinstance(hints, Mapping) else None  # malformed ones are refused when compiled
+    return isinstance(values, (tuple, list)) and bool(values) and tuple(values) != ("",)
 
 
 def _spec_only(kind: type[Filter | Weigher]) -> bool:

@@ -29,32 +29,33 @@ def skips_filters(spec: RequestSpec) -> bool:
     return bool(spec.force_hosts or spec.force_nodes) and "_nova_check_type" not in spec.scheduler_hints
 
 
-def selected(fleet: Fleet, spec: RequestSpec, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Mask of the ``rows`` (hosts) that remain.
+def named_rows(fleet: Fleet, spec: RequestSpec) -> tuple[set[int] | None, set[int]]:
+    """Rows of the nodes that the spec keeps (None: all), and of those that it drops all the same.
 
-    In this order: keep the destination's host (exact name, and node if given); drop ignored hosts (ignoring case); keep
-    forced hosts (ignoring case); keep forced nodes (exact). O(rows).
+    It keeps the destination's host (exact name, and node if given), the forced hosts (ignoring case) and the forced
+    nodes (exact), and drops the ignored hosts (ignoring case). O(names).
     """
-    keep = np.ones(len(rows), bool)
+    kept: set[int] | None = None
     destination = spec.requested_destination
     if destination is not None and destination.host is not None:
         named = fleet.rows_of_service_host(destination.host)
-        if destination.node:
-            named = [row for row in named if fleet.name(row) == destination.node]
-        keep &= np.isin(rows, named)
-    if spec.ignore_hosts:
-        keep &= ~_named(fleet, spec.ignore_hosts, rows, keep)
+        kept = {row for row in named if not destination.node or fleet.name(row) == destination.node}
     if spec.force_hosts:
-        keep &= _named(fleet, spec.force_hosts, rows, keep)
+        forced = _in_any_case(fleet, spec.force_hosts)
+        kept = forced if kept is None else kept & forced
     if spec.force_nodes:
-        keep &= np.isin(rows, [row for name in spec.force_nodes if (row := fleet.names.find(name)) >= 0])
-    return keep
+        forced = {row for name in spec.force_nodes if (row := fleet.names.find(name)) >= 0}
+        kept = forced if kept is None else kept & forced
+    return kept, _in_any_case(fleet, spec.ignore_hosts) if spec.ignore_hosts else set()
 
 
-def _named(
-    fleet: Fleet, names: tuple[str, ...], rows: NDArray[np.int32], among: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+def selected(fleet: Fleet, spec: RequestSpec, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Mask of the ``rows`` (hosts) that remain. O(rows)."""
+    kept, dropped = named_rows(fleet, spec)
+    keep = np.ones(len(rows), bool) if kept is None else np.isin(rows, np.array(sorted(kept), np.int32))
+    return keep & ~np.isin(rows, np.array(sorted(dropped), np.int32)) if dropped else keep
+
+
+def _in_any_case(fleet: Fleet, names: tuple[str, ...]) -> set[int]:
     """Rows whose service host is one of ``names`` in any case."""
-    named = fleet.nodes.rows_in_any_case(names, fleet.topology_epoch)
-    found: NDArray[np.bool_] = among & np.isin(rows, np.array(named, np.int32))
-    return found
+    return set(fleet.nodes.rows_in_any_case(names, fleet.topology_epoch))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..fleet.fleet import Fleet
 from ..policy.policy import Policy
 from ..types.host_classes import HostClass
-from ..types.request import Request
+from ..types.request import Destination, Request, RequestSpec
 from .host_selection import names_hosts, skips_filters
 from .placement_query import PlacementQuery, RequestGroup, placement_query, with_image
 
@@ -111,6 +111,14 @@ def placement_requirements(
     judged = not skips_filters(request.spec) and any(each.name == "ComputeFilter" for each in policy.filters)
     needs_enabled = policy.own.forbid_disabled and not judged and not candidates_given
     return PlacementRequirements(query, cell, needs_enabled=needs_enabled)
+
+
+def has_one_target(fleet: Fleet, spec: RequestSpec) -> bool:
+    """Whether the host and node that the spec names first are one provider, as Placement's query looks them up."""
+    destination = spec.requested_destination or Destination()
+    host = destination.host or next(iter(spec.force_hosts), None)
+    node = destination.node or next(iter(spec.force_nodes), None)
+    return len(_providers(fleet, host, node, destination.cell_uuid)) == 1
 
 
 def _providers(fleet: Fleet, host: str | None, node: str | None, cell_uuid: str | None) -> list[str]:

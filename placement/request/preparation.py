@@ -62,7 +62,7 @@ class Preparation:
         group = request.server_group
         if made is spec and not names_something and group is None:
             return request
-        if not self._wanted(spec):
+        if not self.wanted(spec):
             return request
         if names_something:
             made = self._with_names(made)
@@ -73,12 +73,13 @@ class Preparation:
             return replace(request, spec=made, server_group=group)
         return request
 
-    def _wanted(self, spec: RequestSpec) -> bool:
+    def wanted(self, spec: RequestSpec) -> bool:
+        """Whether the spec is completed and checked."""
         return self._on if spec.prepare is None else spec.prepare
 
     def _complete(self, spec: RequestSpec) -> tuple[RequestSpec | None, bool]:
         made = spec
-        if self._wanted(spec):
+        if self.wanted(spec):
             check_spec(spec)
             made = complete(spec, self._policy, self._rules)
         known = (None if made is spec else made, made is not spec or _names_something(made))
