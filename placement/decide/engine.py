@@ -92,8 +92,8 @@ class Engine:
         ``candidates``: Placement's allocation requests by provider uuid, where an outside Placement made them
         (capacity was judged there; hosts with an empty list are weighed but never claimed). ``claim(instance uuid,
         provider uuid, allocations)`` claims there; False has the next host tried. A refusal is a Decision too; bad
-        input raises HostlerError and changes nothing. O(changes since the last like decision + log hosts) for one
-        instance without named hosts, else O(hosts).
+        input raises HostlerError and changes nothing. O(changes since the last like decision + log hosts + hosts
+        named) for one instance that finds a host, else O(hosts).
         """
         return self._place(request, candidates, claim, leave=None)
 
