@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import cyclopts
+import msgspec
 
 from ..placement.decide.engine import Engine
 from ..placement.decide.scan import Ranked
@@ -24,8 +25,9 @@ from ..placement.load.bulk import add_hosts
 from ..placement.policy.policy import Policy
 from ..placement.request.placement_query import placement_query
 from ..placement.request.prefilters import NoImage
+from ..placement.types.decision import Decision
 from ..placement.types.errors import HostlerError, InvalidValue, MetricNotFound, NoValidHost
-from ..placement.types.request import Request
+from ..placement.types.request import Request, ServerGroup
 from . import nova_cases
 from .parity_cinder import compare_cinder, read_suites
 from .parity_tally import Tally
@@ -126,12 +128,29 @@ def _crash(engine: Engine, ranked: Ranked, request: Request) -> str | None:
 
 def _schedule(case: Case) -> Answer:
     answer, engine = _scheduled(case, nova_bugs=False)
+    crash = _crash_of_schedule(case)
+    if crash is not None:
+        nothing = {"selections": None, "claims": [], "host_state_after": []}
+        return {"error": crash, **nothing, "hostler": answer, "known_difference": f"Nova raises {crash}"}
+    if answer["error"] is not None:
+        # What was consumed for the instances before the one that was refused is gone from the state: tried anyway.
+        answer["as_nova"], _ = _scheduled(case, nova_bugs=True)
     if any(extras.numa is not None and not extras.numa.nova_charges for extras in engine.fleet.extras.values()):
         as_nova, _ = _scheduled(case, nova_bugs=True)
         as_nova["hostler"] = answer
         as_nova["known_difference"] = "Nova forgets to charge the NUMA cells"
         return as_nova
     return answer
+
+
+def _crash_of_schedule(case: Case) -> str | None:
+    """The exception that Nova raises while its filters look at the hosts for the first instance, if it does."""
+    engine, request = _engine(case), nova_cases.request(case)
+    try:
+        ranked = engine.rank(request, candidates=_candidates(case))
+    except MetricNotFound:
+        return "ComputeHostMetricNotFound"
+    return None if ranked.filters_skipped else _crash(engine, ranked, request)
 
 
 def _scheduled(case: Case, *, nova_bugs: bool) -> tuple[Answer, Engine]:
@@ -147,6 +166,7 @@ def _scheduled(case: Case, *, nova_bugs: bool) -> tuple[Answer, Engine]:
         "error": None if decision.placed else "NoValidHost",
         "selections": rows if decision.placed else None,
         "claims": [list(each) for each in decision.claims],
+        "group_hosts": _group_hosts(request, decision) if decision.placed else None,
         # A refusal leaves our state as it was; Nova's host states keep what they had consumed until they are next
         # refreshed.
         "host_state_after": [_state(engine.fleet, host) for host in case["hosts"]] if decision.placed else [],
@@ -154,9 +174,36 @@ def _scheduled(case: Case, *, nova_bugs: bool) -> tuple[Answer, Engine]:
     return answer, engine
 
 
+def _group_hosts(request: Request, decision: Decision) -> list[str] | None:
+    """Service hosts of a supplied server group after a placement."""
+    group = request.server_group
+    if not isinstance(group, ServerGroup):
+        return None
+    return sorted(group.hosts | {each.host for each in decision.selections})
+
+
 def _state(fleet: Fleet, host: Mapping[str, Any]) -> dict[str, Any]:
     view = HostView(fleet, fleet.row_of_uuid(host["uuid"]))
-    return {"host": view.host, **{name: getattr(view, name) for name in STATE_FIELDS}}
+    figures = {name: getattr(view, name) for name in STATE_FIELDS}
+    cells = None if view.numa_topology is None else [msgspec.to_builtins(each) for each in view.numa_topology.cells]
+    pools = [{**pool.tags, "numa_node": pool.numa_node, "count": pool.count} for pool in view.pci_pools]
+    return {"host": view.host, **figures, **_parts({"cells": cells, "pools": pools})}
+
+
+def _parts(state: Mapping[str, Any]) -> dict[str, Any]:
+    """NUMA cells and PCI pools of a host in comparable form. Which thread of a core is pinned is undefined: threads are
+    counted by core. (The instances that Nova's host state lists are those before the claims.)"""
+    cells = []
+    for cell in state["cells"] or ():
+        pinned, cores = set(cell["pinned_cpus"]), [set(core) for core in cell["siblings"]]
+        alone = pinned.difference(*cores)
+        used = sorted((pages["size_kb"], pages["used"]) for pages in cell["mempages"])
+        by_core = sorted((min(core), len(core & pinned)) for core in cores)
+        cells.append([cell["id"], cell["cpu_usage"], cell["memory_usage"], used, by_core, sorted(alone)])
+    pools = sorted(
+        sorted((name, str(value)) for name, value in pool.items()) for pool in state["pools"] or () if pool["count"]
+    )
+    return {"cells": cells, "pools": pools}
 
 
 def _query(case: Case) -> Answer:
@@ -190,6 +237,9 @@ def compare_nova(cases: Iterator[Case]) -> Tally:
         try:
             answer = nova(case)
             difference = next(_differences(case, expected, answer), None)
+            as_nova = answer.get("as_nova")
+            if difference is not None and as_nova and next(_differences(case, expected, as_nova), None) is None:
+                difference, answer["known_difference"] = None, "Nova forgets to charge the NUMA cells"
         except HostlerError as error:
             answer, difference = {}, f"refused: {error}"
         except Exception as error:  # a case that breaks the engine, or that is malformed, must not hide the others
@@ -245,6 +295,16 @@ def _schedule_differences(expected: Mapping[str, Any], answer: Answer) -> Iterat
         for name in STATE_FIELDS:
             if got[name] != want[name]:
                 yield f"{name} of {want['host']} afterwards: {got[name]} != {want[name]}"
+        topology = want["numa_topology"]
+        cells = None if topology is None else topology["cells"]
+        parts = _parts({"cells": cells, "pools": want["pci_pools"]})
+        for name, part in parts.items():
+            if got[name] != part:
+                yield f"{name} of {want['host']} afterwards: {got[name]} != {part}"
+    hosts = expected.get("group_hosts_after")
+    got_hosts = answer.get("group_hosts")
+    if error is None and hosts is not None and got_hosts is not None and sorted(set(hosts)) != got_hosts:
+        yield f"hosts of the group afterwards: {got_hosts} != {sorted(set(hosts))}"
 
 
 def _sorted_differences(expected: Mapping[str, Any], answer: Answer) -> Iterator[str]:

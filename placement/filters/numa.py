@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..devices import pci
 from ..numa.cores import has_threads
 from ..numa.explain import explain as numa_explain
-from ..numa.fit import Limits
+from ..numa.fit import Limits, nova_raises
 from ..numa.nova_fit import fitter, order_matters
 from ..types.host import HostState
 from ..types.request import InstanceNumaTopology, Request
@@ -85,6 +85,12 @@ class NUMATopologyFilter(Filter):
             mappings=mappings,
         )
         return found is not None
+
+    def nova_error(self, host: HostState, request: Request) -> str | None:
+        wanted, topology = _wanted(request), host.numa_topology
+        if wanted is None or topology is None or (needs_threads(request) and not has_threads(topology.cells)):
+            return None
+        return "ValueError" if nova_raises(topology.cells, wanted) else None
 
     def reason(self, host: HostState, request: Request) -> str:
         wanted = _wanted(request)

@@ -227,6 +227,16 @@ def first_permutation(
     return extend(())
 
 
+def nova_raises(cells: Sequence[NumaCell], wanted: InstanceNumaTopology) -> bool:
+    """Whether Nova 33 and 34 raise ValueError while they fit pinned cells: of the first host cell with room, they take
+    the core with most threads, and the host reports no cores for it. O(guest cells * host cells)."""
+    for guest, spare in with_spares(wanted):
+        for cell in cells if is_pinned(guest) else ():
+            if not isinstance(_memory(cell, guest), Refusal) and _room(cell, guest, spare) is None:
+                return not cell.siblings
+    return False
+
+
 def is_pinned(guest: InstanceNumaCell) -> bool:
     """True if some CPUs of ``guest`` are dedicated to it."""
     return guest.cpu_policy in (DEDICATED, MIXED)
