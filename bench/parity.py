@@ -130,7 +130,7 @@ def _schedule(case: Case) -> Answer:
     answer, engine = _scheduled(case, nova_bugs=False)
     crash = _crash_of_schedule(case)
     if crash is not None:
-        nothing = {"selections": None, "claims": [], "host_state_after": []}
+        nothing: Answer = {"selections": None, "claims": [], "host_state_after": []}
         return {"error": crash, **nothing, "hostler": answer, "known_difference": f"Nova raises {crash}"}
     if answer["error"] is not None:
         # What was consumed for the instances before the one that was refused is gone from the state: tried anyway.

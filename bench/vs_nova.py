@@ -1,6 +1,6 @@
-"""Beside the real Nova 33: the same fleet and the same requests, one after the other on both, in the same run.
+"""Beside the real Nova: the same fleet and the same requests, one after the other on both, in the same run.
 
-    python -m hostler.bench.vs_nova
+    python -m hostler.bench.vs_nova [--release 34.0.0]
 
 Nova runs in an environment of its own, made from PyPI the first time. Both sides choose and consume one guest at a
 time; what Nova gets from Placement (the hosts with room) is not on its clock, while Hostler finds them itself. Every
@@ -33,13 +33,13 @@ from ..placement.decide.engine import Engine
 from ..placement.fleet.fleet import Fleet
 from ..placement.load.bulk import add_hosts
 from ..placement.policy.policy import Policy
-from ..placement.types.errors import HostlerError
 from ..placement.types.host import Host, NumaCell
 from ..placement.types.request import Request
 from .engine import Count, machine, main
+from .environments import ServiceUnavailable, kept, ready
 from .workload import hosts_with_cells, make_arrays, make_policy, make_requests, random_uuids
 
-NOVA: Final = "nova==33.0.2"
+RELEASE: Final = "33.0.2"
 SETS: Final = {"default": "nova", "heavy": "heavy", "numa": "numa"}
 """Set -> the policy of bench/workload.py whose filters and requests it has."""
 SIZES: Final = (1_000, 5_000, 10_000)
@@ -47,7 +47,7 @@ STEADY: Final = 1_000
 """Requests by which Hostler's steady pace is taken, and before that as many to warm up."""
 DRIVER: Final = Path(__file__).resolve().with_name("nova_driver.py")
 
-app = cyclopts.App(name="vs_nova", help="The same work on Nova 33 and on Hostler.", result_action="return_value")
+app = cyclopts.App(name="vs_nova", help="The same work on Nova and on Hostler.", result_action="return_value")
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,42 +87,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 # Nova's environment
 
 
-class NovaUnavailable(HostlerError):
-    """Nova could not be installed or started."""
-
-    code = "nova_unavailable"
-
-
-def default_venv() -> Path:
-    """Where Nova's environment is kept between runs."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "hostler" / NOVA.replace("==", "-")
-
-
-def ready_venv(folder: Path) -> Path:
-    """The Python of an environment in ``folder`` that holds Nova; made, from PyPI, if it is not there."""
-    python, done = folder / "bin" / "python", folder / ".complete"
-    if done.exists() and done.read_text() == NOVA and python.exists():
-        return python
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
-        raise NovaUnavailable(f"{folder} is there and is no virtual environment", hint="name another folder by --venv")
-    print(f"making {folder} with {NOVA} from PyPI, which takes a minute or two", file=sys.stderr, flush=True)
-    _run("the environment could not be made", [sys.executable, "-m", "venv", "--clear", str(folder)])
-    hint = "Nova comes from PyPI: is there network, or an index that pip is told of (PIP_INDEX_URL)?"
-    _run(f"{NOVA} could not be installed", [str(python), "-m", "pip", "install", "--quiet", NOVA], hint)
-    done.write_text(NOVA)
-    return python
-
-
-def _run(problem: str, command: list[str], hint: str | None = None) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
-        raise NovaUnavailable(
-            f"{problem}: {next((line for line in lines if line.startswith('ERROR')), lines[-1])}", hint=hint
-        )
-
-
 class Nova:
     """The driver's process: values in, values out."""
 
@@ -151,7 +115,7 @@ class Nova:
             process.wait()
             self._errors.seek(0)
             said = self._errors.read().strip().splitlines() or ["no message"]
-            raise NovaUnavailable(f"Nova's driver ended at {do!r}: {said[-1]}")
+            raise ServiceUnavailable(f"Nova's driver ended at {do!r}: {said[-1]}")
         answer: dict[str, Any] = jsonlib.loads(line)
         return answer
 
@@ -347,6 +311,7 @@ def command(
     sets: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = tuple(SETS),
     requests: Count = 20,
     seed: int = 1,
+    release: str = RELEASE,
     venv: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -355,25 +320,27 @@ def command(
 
     Parameters
     ----------
+    release
+        Release of Nova, such as 34.0.0.
     venv
-        Folder of the environment that holds Nova; made if it is not there. ~/.cache/hostler/nova-33.0.2 if left out.
+        Folder of the environment that holds Nova; made if it is not there. ~/.cache/hostler/nova-RELEASE if left out.
     """
     unknown = [name for name in sets if name not in SETS]
     if unknown:
         print(f"unknown set {unknown[0]!r}; the sets are {', '.join(SETS)}", file=sys.stderr)
         return 2
-    load, found = os.getloadavg()[0], []
+    nova, load, found = f"nova=={release}", os.getloadavg()[0], []
     try:
-        for each in comparisons(ready_venv(venv or default_venv()), sizes, sets, requests, seed):
+        for each in comparisons(ready(venv or kept(f"nova-{release}"), [nova]), sizes, sets, requests, seed):
             print(
                 f"{each.hosts} {each.set}: {each.steady_ratio} times, equal: {each.equal}", file=sys.stderr, flush=True
             )
             found.append(each)
-    except NovaUnavailable as error:
+    except ServiceUnavailable as error:
         print(f"vs_nova: {error}", file=sys.stderr)
         return 3
     report = Report(
-        machine=machine(), python=platform.python_version(), nova=NOVA, load_average=round(load, 2), comparisons=found
+        machine=machine(), python=platform.python_version(), nova=nova, load_average=round(load, 2), comparisons=found
     )
     if json:
         print(msgspec.json.encode(report).decode())
