@@ -50,5 +50,5 @@ _PATH: Final = "/resource_providers/{uuid}/aggregates"
 _RULE: Final = "placement:resource_providers:aggregates:"
 ROUTES: Final = (
     Route("GET", _PATH, list_aggregates, f"{_RULE}list", since=1, gives_json=True),
-    Route("PUT", _PATH, set_aggregates, f"{_RULE}update", since=1, body=True),
+    Route("PUT", _PATH, set_aggregates, f"{_RULE}update", since=1, body=True, type_first=True),
 )

@@ -25,7 +25,7 @@ from .messages import Exchange, Request, Response
 from .microversion import negotiate
 from .refusals import as_http
 from .routes import ROUTES
-from .routing import Route, Routes
+from .routing import Route, Routes, check_media_type
 
 if TYPE_CHECKING:
     from .policy import Policy
@@ -142,9 +142,7 @@ def _check_length(request: Request) -> None:
 def _check_form(request: Request, route: Route) -> None:
     """The body must have the type that the route reads, and the client accept the one that it gives."""
     if route.body:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise HttpError(415, f"The media type {kind or None} is not supported, use application/json")
+        check_media_type(request)
     if route.gives_json:
         accept = _accept(request)
         if accept != "application/json" and preferred(accept, ("application/json",)) is None:

@@ -28,6 +28,8 @@ class Route:
     until: int = NEWEST
     body: bool = False
     """The request has a JSON body."""
+    type_first: bool = False
+    """The media type of the body is checked before the microversion."""
     gives_json: bool = False
     """The answer is JSON, and the client must accept that."""
     too_early: int = 404
@@ -60,7 +62,17 @@ class Routes:
             if route.since <= request.minor <= route.until:
                 request.items = items
                 return route
-        raise HttpError(404) if routes[0].too_early == 404 else _not_allowed(request, methods)
+        if routes[0].type_first:
+            check_media_type(request)
+        # As the real service, without an Allow header where the method is that of another microversion.
+        raise HttpError(404) if routes[0].too_early == 404 else HttpError(405, sentence=_sentence(request))
+
+
+def check_media_type(request: Request) -> None:
+    """Raise HttpError 415 unless the body is said to be JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise HttpError(415, f"The media type {kind or None} is not supported, use application/json")
 
 
 def _key(path: str) -> Key:
@@ -69,5 +81,8 @@ def _key(path: str) -> Key:
 
 
 def _not_allowed(request: Request, methods: Iterable[str]) -> HttpError:
-    sentence = f"The method {request.method} is not allowed for this resource."
-    return HttpError(405, sentence=sentence, headers=[("allow", ", ".join(methods))])
+    return HttpError(405, sentence=_sentence(request), headers=[("allow", ", ".join(methods))])
+
+
+def _sentence(request: Request) -> str:
+    return f"The method {request.method} is not allowed for this resource."

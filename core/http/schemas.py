@@ -179,7 +179,7 @@ RESHAPE: Final = tuple(
 USAGES: Final = (
     (
         38,
-        Schema(record({**_OWNERS, "consumer_type": {**OWNER, "pattern": f"{NAME}|^all$|^unknown$"}}, ("project_id",))),
+        Schema(record({**_OWNERS, "consumer_type": {**OWNER, "pattern": f"{NAME}|^all|^unknown$"}}, ("project_id",))),
     ),
     (9, Schema(record(_OWNERS, ("project_id",)))),
 )

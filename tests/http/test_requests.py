@@ -118,6 +118,23 @@ def test_a_route_is_not_there_before_its_microversion(call: Caller, route: Route
 # content types
 
 
+def test_a_write_of_aggregates_checks_the_type_before_the_microversion(call: Caller) -> None:
+    path = "/resource_providers/x/aggregates"
+    wrong = call("PUT", path, b"[]", headers={"content-type": "text/plain"}, version="1.0")
+    assert (wrong.status, call("PUT", path, [], version="1.0").status) == (415, 404)
+
+
+def test_a_method_of_a_later_microversion_is_405_without_a_list_of_methods(call: Caller) -> None:
+    answer = call("DELETE", "/resource_providers/x/inventories", version="1.4")
+    assert (answer.status, "allow" in answer.headers) == (405, False)
+
+
+def test_a_consumer_type_in_a_query_may_be_anything_that_begins_with_all(call: Caller) -> None:
+    usages = "/usages?project_id=p&consumer_type="
+    assert call("GET", f"{usages}allotments", version="1.38").json == {"usages": {}}
+    assert call("GET", f"{usages}unknowns", version="1.38").status == 400
+
+
 def test_a_body_needs_a_type(call: Caller) -> None:
     answer = call("POST", "/resource_providers", b"x", headers={"content-type": ""})
     assert (answer.status, "content-type header required" in answer.error["detail"]) == (400, True)
