@@ -582,6 +582,23 @@ cdef class Columns:
         cdef int32_t place = self.place_in_group(&self.groups[group], row)
         return self.groups[group].members[place] if place >= 0 else 0
 
+    def group_projects(self, int32_t group, int32_t most):
+        """Projects of a group's members, ascending; at most ``most`` of them. O(consumers on its rows)."""
+        self.check_group(group)
+        cdef group_t* g = &self.groups[group]
+        cdef int32_t i, consumer, last = -1
+        cdef set found = set()
+        for i in range(g.count):
+            consumer = self.c.first[g.rows[i]]
+            while consumer >= 0:
+                if self.consumer_group[consumer] == group and self.consumer_project[consumer] != last:
+                    last = self.consumer_project[consumer]
+                    found.add(last)
+                    if len(found) >= most:
+                        return sorted(found)
+                consumer = self.consumer_next[consumer]
+        return sorted(found)
+
     def check_group(self, int32_t group):
         if group < 0 or group >= self.group_fill:
             raise IndexError("group out of range")

@@ -366,6 +366,16 @@ class Columns:
         """Number of members of a group on a row."""
         return self.group(group)[2].get(row, 0)
 
+    def group_projects(self, group: int, most: int) -> list[int]:
+        """Projects of a group's members, ascending; at most ``most`` of them."""
+        self.check_group(group)
+        found: set[int] = set()
+        for row in self.group(group)[2]:
+            for consumer in self.consumers_on(row):
+                if len(found) < most and self._consumer(consumer).group == group:
+                    found.add(self._consumer(consumer).project)
+        return sorted(found)
+
     def check_group(self, group: int) -> None:
         if not 0 <= index(group) < len(self._groups):
             raise IndexError("group out of range")

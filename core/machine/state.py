@@ -257,15 +257,10 @@ class ServiceState:
         group = fleet.group_id(uuid)
         if uuid in self.group_owners:
             return self.group_owners[uuid]
-        found = set()
-        for row in fleet.kernel.group(group)[2]:
-            for consumer in fleet.kernel.consumers_on(row):
-                _, _, _, _, project, _, its_group, *_ = fleet.kernel.consumer(consumer)
-                if its_group == group:
-                    found.add(project)
+        found = fleet.kernel.group_projects(group, 2)
         if not found:
             return None
-        return fleet.projects[found.pop()] if len(found) == 1 else ""
+        return fleet.projects[found[0]] if len(found) == 1 else ""
 
     def follow_rules(self, rules: int) -> None:
         """Set the revision of the rules for further orders. Usage that was computed under older ones is recomputed,

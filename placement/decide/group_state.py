@@ -48,6 +48,9 @@ def group_state(fleet: Fleet, request: Request) -> GroupState | None:
     kept = fleet.group_id(group)
     policy, at_most, rows = fleet.kernel.group(kept)
     state = GroupState(group, POLICY_NAMES[policy], at_most, kept, placed=bool(rows))
+    if not fleet.shared_service_hosts:
+        state.members, state.hosts = rows, set(rows)
+        return state
     for row, members in rows.items():
         for sibling in fleet.rows_of_service_host(fleet.service_host(row)):
             state.members[sibling] = state.members.get(sibling, 0) + members

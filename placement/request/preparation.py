@@ -181,7 +181,7 @@ class Preparation:
         if isinstance(group, ServerGroup):
             policy = group.policy
         else:
-            number = self._fleet.kernel.group(self._fleet.group_id(group))[0]
+            number = self._fleet.kernel.group_policy(self._fleet.group_id(group))[0]
             policy = next(name for name, known in GROUP_POLICIES.items() if known == number)
         self._rules.need(GROUP_RULES[policy], f"a server group of policy {policy}", "server_group")
 

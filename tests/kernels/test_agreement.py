@@ -471,6 +471,7 @@ class Agreement(RuleBasedStateMachine):
             assert getattr(kernel.columns, ask) == getattr(columns, ask)
         self.both(lambda side: side.columns.changed(columns.version - 5))
         self.both(lambda side: side.columns.consumer_arrays())
+        self.both(lambda side: [side.columns.group_projects(group, 99) for group in range(self.groups + 1)])
         self.both(lambda side: [side.columns.group(group) for group in range(self.groups + 1)])
         self.both(lambda side: [side.columns.consumers_on(row) for row in range(min(self.rows, 20))])
         self.both(lambda side: [side.columns.consumers_of(project).tolist() for project in range(-1, 5)])
