@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -42,9 +43,10 @@ Call = tuple[str, Any]
 _numbers: Final = iter(range(10**9))
 
 
-def request(project: str, *, instances: int = 0, memory_mb: int = 64, alternates: int = 0) -> Asked:
-    """A request of a project; ``instances`` with uuids of their own."""
-    spec = RequestSpec(flavor=Flavor(name="own", vcpus=1, memory_mb=memory_mb))
+def request(project: str, *, instances: int = 0, memory_mb: int = 64, alternates: int = 0, hints: int = 0) -> Asked:
+    """A request of a project; ``instances`` with uuids of their own, ``hints``: guests that it is to be apart from."""
+    apart = {"different_host": tuple(str(uuid.uuid4()) for _ in range(hints))} if hints else {}
+    spec = RequestSpec(flavor=Flavor(name="own", vcpus=1, memory_mb=memory_mb), scheduler_hints=apart)
     uuids = tuple(str(uuid.uuid4()) for _ in range(instances))
     return asked(Request(spec=spec, project_id=project, instance_uuids=uuids, alternates=alternates))
 
@@ -81,9 +83,14 @@ HOSTILE: Final[dict[str, Callable[[], list[Call]]]] = {
     ),
     "long questions": lambda: [("fits", {"request": request(EVIL, memory_mb=new_shape())}) for _ in range(4)],
     "short questions": lambda: [("usage", {"scope": f"project:{EVIL}"})] * 500,
+    "a batch of new shapes": lambda: [("batch", {"calls": [place(memory_mb=new_shape()) for _ in range(500)]})],
+    "release of 10,000": lambda: [("release", {"uuids": [str(uuid.uuid4()) for _ in range(10_000)]})],
+    "many hints": lambda: [place(memory_mb=new_shape(), hints=1_500) for _ in range(4)],
+    "many uuids, pipelined": lambda: [place_many([request(EVIL, instances=1) for _ in range(2_000)])],
     "specs that are too long": lambda: [("place", {"request": {"spec": "x" * 60_000}})] * 20,
 }
 """Calls that a member sends together, again and again."""
+MANY_CONNECTIONS: Final = "calls on 50 connections"
 STRANGERS: Final = ("status of strangers", "connections of strangers")
 
 
@@ -94,10 +101,17 @@ def hostile(name: str, address: str, token: str) -> None:
     if name in STRANGERS:
         _as_stranger(name, address.removeprefix("tcp:"))
         return
+    calls = HOSTILE["short questions"] if name == MANY_CONNECTIONS else HOSTILE[name]
+    for _ in range(49 if name == MANY_CONNECTIONS else 0):
+        threading.Thread(target=_again_and_again, args=(calls, address, token), daemon=True).start()
+    _again_and_again(calls, address, token)
+
+
+def _again_and_again(calls: Callable[[], list[Call]], address: str, token: str) -> None:
     with BlockingClient(address, token=token, within=600) as client:
         while True:
             with contextlib.suppress(HostlerError):
-                client.pipeline(HOSTILE[name]())
+                client.pipeline(calls())
 
 
 def _as_stranger(name: str, address: str) -> None:
@@ -129,16 +143,26 @@ def under_attack(name: str | None, address: str, token: str) -> Iterator[None]:
             process.kill()
 
 
-def measured(client: BlockingClient, seconds: float) -> dict[str, float]:
-    """Latencies of one guest after the other, in milliseconds."""
-    latencies, end, params = [], time.perf_counter() + seconds, {"request": request(GOOD)}
-    while time.perf_counter() < end:
-        began = time.perf_counter()
+def measured(client: BlockingClient, seconds: float, server: int) -> dict[str, float]:
+    """Latencies of one guest after the other, in milliseconds; ``cpu``: what the process ``server`` worked meanwhile,
+    which does not depend on what else the machine does. ``share``: of one processor that the server had."""
+    latencies, worked, params = [], [], {"request": request(GOOD)}
+    start, busy = time.perf_counter(), _cpu(server)
+    while time.perf_counter() < start + seconds:
+        began, cpu = time.perf_counter(), _cpu(server)
         client.call("place", params)
         latencies.append(1e3 * (time.perf_counter() - began))
+        worked.append(1e3 * (_cpu(server) - cpu))
         time.sleep(PAUSE)
-    p50, p99 = np.percentile(latencies, [50, 99])
-    return {"placements": len(latencies), "p50_ms": float(p50), "p99_ms": float(p99), "max_ms": max(latencies)}
+    share = (_cpu(server) - busy) / (time.perf_counter() - start)
+    (p50, p99), p99_cpu = np.percentile(latencies, [50, 99]), np.percentile(worked, 99)
+    figures = {"p50_ms": p50, "p99_ms": p99, "max_ms": max(latencies), "p99_cpu_ms": p99_cpu, "share": share}
+    return {"placements": len(latencies), **{name: float(figure) for name, figure in figures.items()}}
+
+
+def _cpu(process: int) -> float:
+    """Seconds of processor time that another process has used (the number of its clock: clock_getcpuclockid)."""
+    return time.clock_gettime(~process << 3 | 2)
 
 
 def made_tenants(address: str) -> dict[str, str]:
@@ -168,15 +192,15 @@ def main(
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             open_to_all = f"tcp:127.0.0.1:{free.getsockname()[1]}"
-        with service(Path(folder), "", open_to_all) as (address, _):
+        with service(Path(folder), "", open_to_all) as (address, process):
             load_hosts(address, hosts)
             tokens = made_tenants(address)
             with BlockingClient(address, token=tokens[GOOD], within=600) as client:
-                measured(client, 1.0)
-                for name in only or ["nothing", *HOSTILE, *STRANGERS]:
+                measured(client, 1.0, process.pid)
+                for name in only or ["nothing", *HOSTILE, MANY_CONNECTIONS, *STRANGERS]:
                     with under_attack(None if name == "nothing" else name, open_to_all, tokens[EVIL]):
                         time.sleep(0.5)
-                        figures[name] = measured(client, seconds)
+                        figures[name] = measured(client, seconds, process.pid)
                     if not as_json:
                         print(f"{name:34}" + " ".join(f"{key} {value:8.1f}" for key, value in figures[name].items()))
                     time.sleep(1.0)  # what was queued is carried out

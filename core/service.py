@@ -8,7 +8,7 @@ import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -22,7 +22,15 @@ from .machine.event_log import History
 from .machine.machine import ServiceMachine
 from .machine.orders import RULES, AnyCommand, Order, WrittenOrder
 from .machine.question import Query
-from .machine.request_limits import PART_SHAPES, RequestLimits, cost_of, parts_of, requests_of
+from .machine.replicated import finished
+from .machine.request_limits import (
+    PART_SHAPES,
+    RequestLimits,
+    checked_parts_of,
+    cost_of,
+    parts_of,
+    requests_of,
+)
 from .machine.state import ServiceState, with_present_defaults
 from .rates import Rate, RateLimits
 from .tenancy import admission
@@ -160,6 +168,8 @@ class Service:
         """Execute a command through the writer; see ``Writer.enqueue``. A key is the user's own. ``written``: the
         command in MessagePack, if the caller has that. InvalidValue for a command that asks for more than ``limits``
         allow, Overloaded for one that comes too soon after others of the user."""
+        if type(command) is PlaceMany and len(command.requests) > PART_SHAPES:
+            return finished(self.order_in_steps(identity, command, done, key, fingerprint, deadline))
         user = self.user(identity)
         cost = self.limits.assess(command, self.machine.state.specs, self._rows)
         self._check_flavors(user, command)
@@ -167,19 +177,40 @@ class Service:
             self._command_rate.spend(user, len(command.requests) if isinstance(command, PlaceMany) else 1)
         if type(command) is SetPolicy:
             command, written = SetPolicy(policy=with_present_defaults(command.policy)), None
-        if key is not None:
-            if not 0 < len(key) <= 255:
-                raise InvalidValue("an idempotency key has 1 to 255 characters", field="key")
-            key = f"{user}:{identity.serial}/{key}" if identity.serial else f"{user}/{key}"
-        if type(command) is PlaceMany and len(command.requests) > PART_SHAPES:
-            parts = list(parts_of(command))
-            if len(parts) > 1:
-                self.machine.check(Order(self.now(), user, command))
-                return InParts(self, user, parts, done, key, fingerprint, deadline).begin()
         order, body = Order(self.now(), user, command), None
         if written is not None:
             body = _encode(WrittenOrder(order.now, user, msgspec.Raw(written)))
-        return self.enqueue(order, done, key, fingerprint, deadline, cost, body)
+        return self.enqueue(order, done, _key_of(identity, user, key), fingerprint, deadline, cost, body)
+
+    def order_in_steps(
+        self,
+        identity: Identity,
+        command: PlaceMany,
+        done: Callable[[Pending[Order, Any]], None],
+        key: str | None = None,
+        fingerprint: bytes = b"",
+        deadline: float | None = None,
+    ) -> Generator[None, None, Pending[Order, Any]]:
+        """``order`` for a call of many requests, with a yield after each millisecond or so of reading and checking
+        them. Nothing is queued before all are checked."""
+        user, requests = self.user(identity), command.requests
+        self.limits.check_count(command)
+        if user != LOCAL:
+            self._command_rate.spend(user, len(requests))
+        key = _key_of(identity, user, key)
+        parts = []
+        for part in parts_of(command):
+            parts.append(part)
+            yield
+        for few in checked_parts_of(command, self.state.specs):
+            self.limits.check(few)
+            self._check_flavors(user, few)
+            if len(parts) > 1:
+                self.machine.check(Order(self.now(), user, few))
+            yield
+        if len(parts) > 1:
+            return InParts(self, user, parts, done, key, fingerprint, deadline).begin()
+        return self.enqueue(Order(self.now(), user, command), done, key, fingerprint, deadline)
 
     def _rows(self) -> int:
         return self.state.fleet.rows
@@ -251,6 +282,15 @@ class Service:
         expires = self.now() + 86_400 * days
         command = c.CreateToken(id=name, user=user, digest=token_digest(secret), expires=expires)
         return command, NewToken(id=name, token=f"hst_{name}_{secret}", expires=expires)
+
+
+def _key_of(identity: Identity, user: str, key: str | None) -> str | None:
+    """A user's idempotency key among those of all users. InvalidValue for one of a wrong length."""
+    if key is None:
+        return None
+    if not 0 < len(key) <= 255:
+        raise InvalidValue("an idempotency key has 1 to 255 characters", field="key")
+    return f"{user}:{identity.serial}/{key}" if identity.serial else f"{user}/{key}"
 
 
 class InParts:

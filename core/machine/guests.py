@@ -35,7 +35,8 @@ from .state import ServiceState
 
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 STEP: Final = 128
-"""Requests of one command that are decided at a time."""
+STEP_SPECS: Final = 4
+"""Requests of one command, and different specs among them, that are decided at a time."""
 
 log = logging.getLogger("hostler.guests")
 
@@ -204,11 +205,17 @@ def place_each(
 def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Generator[None, None, Placed]:
     """The same, with a short answer, and in steps."""
     placing, sequence = _Placing(state, now), state.engine.sequence + 1
-    for start in range(0, len(asked), STEP):
-        for position, each in enumerate(asked[start : start + STEP], start):
-            placing.add(position, each)
-        placing.decide()
-        yield
+    first, specs = 0, set[bytes]()
+    for position, each in enumerate(asked):
+        spec = bytes(each.spec)
+        if position - first == STEP or (spec not in specs and len(specs) == STEP_SPECS):
+            placing.decide()
+            yield
+            first, specs = position, set()
+        specs.add(spec)
+        placing.add(position, each)
+    placing.decide()
+    yield
     hosts: list[str | None] = [None] * len(asked)
     uuids = [""] * len(asked)
     refusals = {position: (error.code, str(error)) for position, error in placing.errors.items()}

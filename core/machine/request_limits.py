@@ -30,13 +30,18 @@ from ..engine_commands import (
 )
 from ..lifecycle_commands import CreateGuest, ReportBackend
 
-PART_REQUESTS: Final = 1_024
+PART_REQUESTS: Final = 256
 PART_SHAPES: Final = 8
 """Requests, and different specs among them, of a ``place_many`` that are executed as one command."""
+STEP_WEIGHT: Final = 128
+NEW_SPEC_WEIGHT: Final = 8
+"""Requests of a call that are checked at a time, about a millisecond; one with a spec that was not seen before counts
+as several."""
 PLACE_COST: Final = 15
 """Microseconds of one more placement of a known spec."""
-SHAPE_COST_PER_HOST: Final = 0.4
-"""Microseconds per host of a spec that was not seen before."""
+SHAPE_COST: Final = 400
+SHAPE_COST_PER_HOST: Final = 0.15
+"""Microseconds of a spec that was not seen before, and per host."""
 INSTANCE_COST: Final = 60
 INSTANCE_COST_PER_HOST: Final = 0.02
 """Microseconds of each instance of a request for several, and per host."""
@@ -52,7 +57,7 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     instances: int = 100
     """Of one request, placed all or none."""
     requests: int = 20_000
-    """Of one ``place_many``; executed in parts of up to 1,024 requests and 8 different specs."""
+    """Of one ``place_many``; executed in parts of up to 256 requests and 8 different specs."""
     alternates: int = 100
     """Of one request."""
     spec_bytes: int = 64 << 10
@@ -78,13 +83,17 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def check(self, command: Any) -> None:
         """InvalidValue, naming the field, for a command or question that asks for too much. O(requests)."""
         match command:
-            case PlaceMany(requests=requests):
-                if len(requests) > self.requests:
-                    raise _too_much("requests", len(requests), self.requests)
+            case PlaceMany():
+                self.check_count(command)
             case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids) if len(uuids) > self.uuids:
                 raise _too_much("uuids", len(uuids), self.uuids)
         for request in requests_of(command):
             self._check_request(request)
+
+    def check_count(self, command: PlaceMany) -> None:
+        """InvalidValue for a call of too many requests. O(1)."""
+        if len(command.requests) > self.requests:
+            raise _too_much("requests", len(command.requests), self.requests)
 
     def _check_request(self, request: Asked) -> None:
         if len(request.instance_uuids) > self.instances:
@@ -150,7 +159,7 @@ def _cost_of_requests(requests: Sequence[Asked], specs: Specs, hosts: int) -> in
         if count > 1:
             cost += (INSTANCE_COST + INSTANCE_COST_PER_HOST * hosts) * count
         cost += request.alternates * PLACE_COST / 3
-    return int(cost + new * SHAPE_COST_PER_HOST * hosts)
+    return int(cost + new * (SHAPE_COST + SHAPE_COST_PER_HOST * hosts))
 
 
 def parts_of(command: PlaceMany) -> Iterator[PlaceMany]:
@@ -166,3 +175,15 @@ def parts_of(command: PlaceMany) -> Iterator[PlaceMany]:
             first, shapes = position, set()
         shapes.add(shape)
     yield PlaceMany(requests=requests[first:])
+
+
+def checked_parts_of(command: PlaceMany, specs: Specs) -> Iterator[PlaceMany]:
+    """A ``place_many`` in parts that are each checked in about a millisecond."""
+    requests, first, weight = command.requests, 0, 0
+    for position, request in enumerate(requests):
+        weight += 1 if bytes(request.spec) in specs else NEW_SPEC_WEIGHT
+        if weight >= STEP_WEIGHT:
+            yield PlaceMany(requests=requests[first : position + 1])
+            first, weight = position + 1, 0
+    if first < len(requests):
+        yield PlaceMany(requests=requests[first:])

@@ -24,6 +24,7 @@ from .handshake import begins_with_tls, let_read, secured
 from .messages import error_object, notification
 from .session import Session
 from .tls import TlsFailed, names_of
+from .turns import Turns
 from .watching import Watchers
 
 READ_BYTES: Final = 64 << 10
@@ -75,10 +76,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Budget:
     """What all connections of a server use together, and the limits of each."""
 
-    __slots__ = ("_said_at", "_unsaid", "dismissed", "limits", "unfinished_bytes")
+    __slots__ = ("_said_at", "_unsaid", "dismissed", "limits", "turns", "unfinished_bytes")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.turns = Turns()
+        """Of users who have sent messages; those who have not authenticated share theirs."""
         self.unfinished_bytes = 0
         """Of all messages that have come in part."""
         self.dismissed: Counter[str] = Counter()
@@ -243,7 +246,10 @@ class Connection:
         session, framer = self._session, self._framer
         assert session is not None
         found, messages, size = False, 0, 0
+        turns = self._budget.turns
         while True:
+            if not messages and framer.unfinished:
+                await turns.take(session.identity.user or "")
             framer.limit = self.limits.frame_bytes if session.identity.user else self.limits.stranger_bytes
             frame = framer.next()
             if frame is None:
@@ -253,6 +259,9 @@ class Connection:
             if session.feed(frame) or messages >= TURN_MESSAGES or size >= TURN_BYTES:
                 await trio.lowlevel.checkpoint()
                 messages = size = 0
+            while session.step():
+                await trio.lowlevel.checkpoint()
+                await turns.take(session.identity.user or "")
             while not self._has_room(session):
                 await self._room.park()
         if found or not self._began:

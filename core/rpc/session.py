@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,9 @@ import msgspec
 import trio
 
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
+from ..engine_commands import PlaceMany
 from ..errors import InternalError
+from ..machine.request_limits import PART_SHAPES
 from ..service import Identity, Reconciling, Service
 from ..tenancy.tenants import CLOUD, require_own_user
 from ..writer.command_queue import Pending
@@ -52,6 +54,9 @@ from .methods import (
 from .watching import Watchers
 
 VERSION: Final = version("hostler")
+BATCH_CALLS: Final = 16
+LONG_PARAMS: Final = 4_096
+"""So many calls of a batch, or one with parameters of more bytes, begin before others have their turn."""
 
 log = logging.getLogger("hostler.rpc")
 
@@ -86,6 +91,8 @@ class Session:
         self.answer_bytes = answer_bytes
         self._watchers, self._outlet = watchers, outlet
         self._pending: set[Pending[Any, Any]] = set()
+        self._steps: list[Generator[None, None, None]] = []
+        """Calls that are being taken in, each within the one before it."""
         self._closed = False
 
     def feed(self, frame: bytes) -> bool:
@@ -94,6 +101,17 @@ class Session:
         self.outstanding += 1
         self.outstanding_bytes += len(frame)
         return self.begin(call, _UnderWay(self, call.id, call.method, len(frame))) != "command"
+
+    def step(self) -> bool:
+        """Go on with the call that was fed last, for about a millisecond; False once it has been taken in whole."""
+        if not self._steps:
+            return False
+        steps = self._steps[-1]
+        try:
+            next(steps)
+        except StopIteration:
+            self._steps.remove(steps)
+        return bool(self._steps)
 
     def answer(self, number: int | None, method: str, result: Any, error: HostlerError | None) -> None:
         """Send the answer to a call, if it expects one."""
@@ -212,11 +230,29 @@ class Session:
             written = encode(command)
             fingerprint = _fingerprint(method.name, written)
         done = reply.done if type(reply) is _UnderWay else _Ordered(self._pending, reply)
+        if type(command) is PlaceMany and len(command.requests) > PART_SHAPES:
+            steps = self.service.order_in_steps(self.identity, command, done, options.key, fingerprint, deadline)
+            self._steps.append(self._order_in_steps(steps, reply))
+            return
         pending = self.service.order(
             self.identity, command, done, key=options.key, fingerprint=fingerprint, deadline=deadline, written=written
         )
         if pending.state != "done":
             self._pending.add(pending)
+
+    def _order_in_steps(
+        self, steps: Generator[None, None, Pending[Any, Any]], reply: Reply
+    ) -> Generator[None, None, None]:
+        try:
+            pending = yield from steps
+        except HostlerError as error:
+            reply(None, error)
+        except Exception:  # a fault in one call must not end the connection
+            log.exception("place_many failed unexpectedly")
+            reply(None, InternalError("the call failed unexpectedly; see the log of the service"))
+        else:
+            if pending.state != "done":
+                self._pending.add(pending)
 
     # methods of the session or the service itself
 
@@ -275,16 +311,24 @@ class Session:
         )
 
     def _batch(self, calls: list[tuple[str, msgspec.Raw]], reply: Reply) -> None:
-        """Commands start immediately, which preserves their order; queries of all sessions take turns."""
-        answers = BatchAnswers(self, len(calls), reply)
-        questions = []
+        """Commands start one after the other, which preserves their order; queries of all sessions take turns."""
+        self._steps.append(self._batch_in_steps(calls, BatchAnswers(self, len(calls), reply)))
+
+    def _batch_in_steps(
+        self, calls: list[tuple[str, msgspec.Raw]], answers: BatchAnswers
+    ) -> Generator[None, None, None]:
+        questions, begun = [], 0
         for position, (name, params) in enumerate(calls):
             call, take = Call(None, name, params), answers.at(position)
             method = METHODS.get(name)
             if method is not None and method.kind == "question":
                 questions.append((call, take))
-            else:
-                self.begin(call, take, batched=True)
+                continue
+            depth = len(self._steps)
+            self.begin(call, take, batched=True)
+            begun += 1
+            if len(self._steps) > depth or begun % BATCH_CALLS == 0 or memoryview(params).nbytes > LONG_PARAMS:
+                yield
         if questions:
             self._outlet.spawn(lambda: answer_questions(self, questions))
 

@@ -26,6 +26,10 @@ BATCH_LIMIT: Final = 1_024
 BATCH_BYTES: Final = 8 << 20
 BATCH_COST: Final = 20_000
 """Microseconds of estimated work in one batch; a command of more is a batch of its own."""
+SHARED_BATCH_COST: Final = 4_000
+"""The same while several users have commands: who comes during a batch waits for its end, and for that of the next."""
+SHARED_BATCHES: Final = 32
+"""Batches for which a user counts after the last command."""
 QUANTUM: Final = 1_000
 """Microseconds of estimated work of one user before the next user has a turn."""
 USUAL_COST: Final = 15
@@ -87,6 +91,9 @@ class CommandQueue(Generic[Command, Result]):
         self._lanes: dict[str, _Lane[Command, Result]] = {}
         """Those with commands, in the order of their turns."""
         self._by_key: dict[str, Pending[Command, Result]] = {}
+        self._batches = 0
+        self._served: tuple[tuple[str, int], tuple[str, int]] = (("", 0), ("", 0))
+        """The user served last and the one before them, each with the number of their last batch."""
 
     def __len__(self) -> int:
         return self.count
@@ -186,16 +193,20 @@ class CommandQueue(Generic[Command, Result]):
     # out
 
     def take(self) -> list[Pending[Command, Result]]:
-        """The next batch, of some BATCH_COST; what was taken back is dropped, and what is too late refused."""
+        """The next batch, of some BATCH_COST or SHARED_BATCH_COST; what was taken back is dropped, and what is too late
+        refused."""
         now, batch = trio.current_time(), list[Pending[Command, Result]]()
         size = cost = 0
-        while self._lanes and len(batch) < self._batch_limit and size < BATCH_BYTES and cost < BATCH_COST:
+        self._batches += 1
+        most = SHARED_BATCH_COST if self._is_shared() else BATCH_COST
+        while self._lanes and len(batch) < self._batch_limit and size < BATCH_BYTES and cost < most:
             name = next(iter(self._lanes))
             lane = self._lanes[name]
+            self._note_served(name)
             alone, first = len(self._lanes) == 1, lane.waiting[0].cost
-            if batch and cost + first > BATCH_COST:
+            if batch and cost + first > most:
                 break
-            lane.deficit = max(BATCH_COST - cost, first) if alone else lane.deficit + QUANTUM
+            lane.deficit = max(most - cost, first) if alone else lane.deficit + QUANTUM
             while lane.waiting and lane.waiting[0].cost <= lane.deficit and len(batch) < self._batch_limit:
                 pending = lane.waiting.popleft()
                 self.count -= 1
@@ -208,7 +219,7 @@ class CommandQueue(Generic[Command, Result]):
                 lane.deficit -= pending.cost
                 cost, size = cost + pending.cost, size + len(pending.body)
                 batch.append(pending)
-                if cost >= BATCH_COST or size >= BATCH_BYTES:
+                if cost >= most or size >= BATCH_BYTES:
                     break
             if not lane.waiting:
                 if self._lanes.get(name) is lane:
@@ -218,6 +229,17 @@ class CommandQueue(Generic[Command, Result]):
             else:
                 self._lanes[name] = self._lanes.pop(name)  # its next turn comes after the others'
         return batch
+
+    def _note_served(self, name: str) -> None:
+        last, before = self._served
+        self._served = (name, self._batches), (before if name == last[0] else last)
+
+    def _is_shared(self) -> bool:
+        """True while several users have commands, or had some within the last batches. O(1)."""
+        if len(self._lanes) > 1:
+            return True
+        last, before = self._served
+        return before[1] > 0 and self._batches - min(last[1], before[1]) <= SHARED_BATCHES
 
     def _taken(self, pending: Pending[Command, Result], now: float) -> bool:
         """True for a command that is taken up now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -13,9 +14,18 @@ from hostler.core.errors import KeyReused, Overloaded
 from hostler.core.forks import Children
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.queries import Fits
-from hostler.core.machine.request_limits import PART_REQUESTS, PART_SHAPES, RequestLimits, cost_of, parts_of
+from hostler.core.machine.request_limits import (
+    NEW_SPEC_WEIGHT,
+    PART_REQUESTS,
+    PART_SHAPES,
+    STEP_WEIGHT,
+    RequestLimits,
+    cost_of,
+    parts_of,
+)
 from hostler.core.rates import Rate, RateLimits
 from hostler.core.service import Identity, Service
+from hostler.core.tenancy.errors import NotAllowed
 from hostler.core.tenancy.tenants import User
 from hostler.core.writer.writer import open_writer
 from hostler.placement.types.errors import InvalidValue
@@ -113,6 +123,35 @@ async def test_the_answer_of_a_call_in_parts_is_that_of_one_command() -> None:
             long = PlaceMany(requests=shapes(20, 2))
             answers.append(await call(service, long) if cut else await writer.submit(order(long)))
     assert msgspec.to_builtins(answers[0]) == msgspec.to_builtins(answers[1])
+
+
+async def test_a_long_call_is_read_and_checked_in_steps_and_queued_when_all_of_it_is_checked() -> None:
+    machine = ServiceMachine()
+    async with open_writer(machine) as writer:
+        service = Service(machine, writer, clock=lambda: NOW)
+        await writer.submit(order(AddHosts(hosts=hosts(3))))
+        answered = trio.Event()
+        steps = service.order_in_steps(Identity(LOCAL), PlaceMany(requests=shapes(200)), lambda _: answered.set())
+        known = []
+        for _ in steps:
+            assert writer.queued == 0
+            known.append(len(machine.state.specs))
+        assert max(after - before for before, after in pairwise(known)) <= STEP_WEIGHT // NEW_SPEC_WEIGHT
+        with trio.fail_after(30):
+            await answered.wait()
+
+
+async def test_a_long_call_with_one_request_that_is_not_allowed_changes_nothing() -> None:
+    machine = ServiceMachine()
+    async with open_writer(machine) as writer:
+        service = Service(machine, writer, clock=lambda: NOW)
+        await writer.submit(order(AddHosts(hosts=hosts(3))))
+        service.state.tenants.users["ann"] = User("d", roles=[("member", "project:p")])
+        mine = [msgspec.structs.replace(each, project_id="p") for each in shapes(200)]
+        mine[-1] = msgspec.structs.replace(mine[-1], project_id="other")
+        with pytest.raises(NotAllowed):
+            await call(service, PlaceMany(requests=tuple(mine)), user="ann")
+        assert writer.sequence == 1
 
 
 async def test_who_calls_too_often_is_refused_and_others_are_not(autojump_clock: trio.testing.MockClock) -> None:

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from hostler.core.errors import Overloaded
-from hostler.core.writer.command_queue import BATCH_COST, CommandQueue, Pending
+from hostler.core.writer.command_queue import BATCH_COST, SHARED_BATCH_COST, CommandQueue, Pending
 from hostler.core.writer.writer import Writer
 
 from .ledgers import Ledger, Pay
@@ -56,10 +56,10 @@ async def test_users_get_equal_shares_of_time_while_all_have_work() -> None:
     for _ in range(200):
         queue.add(pending("large", 500))
     work = {"small": 0, "large": 0}
-    for each in (each for _ in range(5) for each in queue.take()):
+    for each in (each for _ in range(25) for each in queue.take()):
         work[each.lane] += each.cost
     assert abs(work["small"] - work["large"]) <= 2_000
-    assert sum(work.values()) >= 4 * BATCH_COST
+    assert sum(work.values()) >= 20 * SHARED_BATCH_COST
 
 
 async def test_a_command_of_much_work_is_a_batch_of_its_own() -> None:
@@ -68,6 +68,18 @@ async def test_a_command_of_much_work_is_a_batch_of_its_own() -> None:
     queue.add(pending("a", 5 * BATCH_COST))
     queue.add(pending("a", 15))
     assert [[each.cost for each in queue.take()] for _ in range(3)] == [[15], [5 * BATCH_COST], [15]]
+
+
+async def test_batches_are_short_while_several_users_have_commands_and_long_again_later() -> None:
+    queue = Queue()
+    for _ in range(9_000):
+        queue.add(pending("greedy", 50))
+    assert sum(each.cost for each in queue.take()) == BATCH_COST
+    queue.add(pending("modest", 50))
+    assert sum(each.cost for each in queue.take()) == SHARED_BATCH_COST
+    costs = [sum(each.cost for each in queue.take()) for _ in range(40)]
+    assert costs[:30] == [SHARED_BATCH_COST] * 30
+    assert costs[-1] == BATCH_COST
 
 
 async def test_a_single_user_fills_a_batch_to_its_limit() -> None:
