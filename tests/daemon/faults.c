@@ -1,7 +1,8 @@
 /* Preloaded into a daemon: makes its disk fail as the file named by HOSTLER_FAULTS says, for files below the folder
    named by HOSTLER_FAULTY_FOLDER. The first letter of the file's content counts:
    e: writes fail with EIO; n: with ENOSPC; s: every other write is cut in half, the next one fails with ENOSPC;
-   f: syncs fail with EIO; r: writes fail with EROFS; h: syncs take until it is over; anything else: all is well. */
+   f: syncs fail with EIO; r: writes fail with EROFS; h: syncs take until it is over; anything else: all is well.
+   The wall clock is off by the seconds in the file named by HOSTLER_CLOCK_OFFSET, if there is one. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 static char mode(int fd) {
@@ -66,3 +68,15 @@ static int sync_fails(int fd) {
 int fsync(int fd) { return sync_fails(fd) ? -1 : syscall(SYS_fsync, fd); }
 
 int fdatasync(int fd) { return sync_fails(fd) ? -1 : syscall(SYS_fdatasync, fd); }
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    const char *file = clock == CLOCK_REALTIME ? getenv("HOSTLER_CLOCK_OFFSET") : NULL;
+    char text[32] = {0};
+    int result = syscall(SYS_clock_gettime, clock, now);
+    if (result || !file) return result;
+    int offset = syscall(SYS_openat, AT_FDCWD, file, O_RDONLY | O_CLOEXEC);
+    if (offset < 0) return result;
+    if (syscall(SYS_read, offset, text, sizeof text - 1) > 0) now->tv_sec += atol(text);
+    syscall(SYS_close, offset);
+    return result;
+}
