@@ -70,8 +70,8 @@ class StateUnknown(Exception):
     restores a known state."""
 
 
-DEPENDS_ON_COMMAND: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""Errors of a rule, or of Hostler's own, that the same command meets in each replay. Other errors (no memory, no
+DEPENDS_ON_COMMAND: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError)
+"""Errors of a rule, of decoding, or of Hostler's own, that the same command meets in each replay. Other errors (no memory, no
 threads, a failed assertion) are never the outcome of a command."""
 E = TypeVar("E", bound=Exception)
 _HARMLESS: Final = (HostlerError, *DEPENDS_ON_COMMAND, RecursionError, StopIteration)

@@ -124,13 +124,15 @@ async def test_an_answer_of_another_type_is_an_error_that_names_the_method() -> 
 
 
 async def test_a_late_answer_is_not_taken_for_that_of_another_call() -> None:
+    """The first call is given up before it is answered, on a slow machine maybe before it is sent."""
+
     def answer(call: Any) -> bytes | None:
-        return None if len(server.calls) < 2 else both(server.calls)
+        return both(server.calls) if "['b']" in repr(call) else None
 
     async with fake(answer) as (at, server), open_client(at) as client:
         with pytest.raises(DeadlineExceeded):
             await client.call("release", {"uuids": ["a"]}, within=0.1)
-        assert await client.call("release", {"uuids": ["b"]}) == 2
+        assert await client.call("release", {"uuids": ["b"]}, within=HANG_SECONDS) == len(server.calls)
 
 
 def both(calls: Any) -> bytes:
@@ -220,7 +222,7 @@ async def test_a_blocking_client_that_watches_does_so_again(tmp_path: Path) -> N
 
 
 def blocking_calls(address: str, tls: ssl.SSLContext | None = None) -> None:
-    with BlockingClient(address, tls=tls) as client:
+    with BlockingClient(address, tls=tls, within=HANG_SECONDS) as client:
         request = Request(spec=RequestSpec(flavor=Flavor(name="small", vcpus=1, memory_mb=1)))
         placed = client.place_many([request] * 20)
         assert isinstance(placed, Placed)
