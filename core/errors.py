@@ -71,8 +71,8 @@ class StateUnknown(Exception):
 
 
 DEPENDS_ON_COMMAND: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError)
-"""Errors of a rule, of decoding, or of Hostler's own, that the same command meets in each replay. Other errors (no memory, no
-threads, a failed assertion) are never the outcome of a command."""
+"""Errors of a rule, of decoding, or of Hostler's own, that the same command meets in each replay. Other errors (no
+memory, no threads, a failed assertion) are never the outcome of a command."""
 E = TypeVar("E", bound=Exception)
 _HARMLESS: Final = (HostlerError, *DEPENDS_ON_COMMAND, RecursionError, StopIteration)
 """Errors during whose handling a refusal may be raised. The decoder raises RecursionError for values that are nested
