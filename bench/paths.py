@@ -45,8 +45,8 @@ BARS: Final = {
     ("refused", 10_000): 30.0,
 }
 """(path, hosts) -> CPU microseconds a call that it should take at most."""
-GUESTS: Final = 400
-"""Guests that are in the fleet before the clock starts: those that are moved, and those that hints name."""
+GUESTS: Final = 200
+"""Guests that are asked for before the clock starts: those that are moved, and those that hints name."""
 ROUNDS: Final = 3
 SPECS: Final = 20
 """Shapes of requests, in turn."""
@@ -85,6 +85,10 @@ class Bed:
         uuids = tuple(itertools.islice(self.uuids, instances))
         return Request(spec=replace(spec, **fields) if fields else spec, instance_uuids=uuids, project_id="p")
 
+    def guest(self, number: int) -> str:
+        """The guests in turn."""
+        return self.guests[number % len(self.guests)]
+
     def some_guests(self, count: int) -> tuple[str, ...]:
         """Guests drawn at random."""
         return tuple(self.guests[at] for at in self.rng.choice(len(self.guests), count, replace=False).tolist())
@@ -105,12 +109,12 @@ def _one(bed: Bed, request: Request) -> Call:
 
 
 def _move(bed: Bed, number: int) -> Call:
-    uuid, request = bed.guests[number % GUESTS], Request(spec=bed.specs[number % GUESTS % SPECS])
+    uuid, request = bed.guest(number), Request(spec=bed.specs[number % SPECS])
     return lambda: bed.engine.move(uuid, request)
 
 
 def _resize(bed: Bed, number: int) -> Call:
-    uuid, request = bed.guests[number % GUESTS], Request(spec=bed.specs[(number % GUESTS + 1) % SPECS])
+    uuid, request = bed.guest(number), Request(spec=bed.specs[(number + 1) % SPECS])
     return lambda: bed.engine.resize(uuid, request)
 
 
@@ -157,19 +161,17 @@ def make_bed(hosts: int, *, subset: int = 1, seed: int = 1) -> Bed:
     rng = np.random.default_rng([seed, 7])
     specs = make_shapes(SPECS, seed=seed)
     bed = Bed(engine, specs, RequestSpec(flavor=HUGE), [], iter(random_uuids(rng, 200_000)), rng)
-    requests = (bed.request(number) for number in itertools.count())
-    while len(bed.guests) < GUESTS:
-        decision = engine.place(next(requests))
-        bed.guests += [each.instance_uuid for each in decision.selections]
+    for number in range(GUESTS):
+        bed.guests += [each.instance_uuid for each in engine.place(bed.request(number)).selections]
     return bed
 
 
 def run(path: str, bed: Bed, *, calls: int) -> Result:
     """Time so many calls of a path, after a round that is not counted."""
     hosts, fleet, clock, placed = bed.engine.fleet.rows, bed.engine.fleet, list[float](), 0
+    gc.collect()
     for number in range(1 + ROUNDS):
         made = [PATHS[path](bed, number * calls + at) for at in range(calls)]
-        gc.collect()
         gc.disable()
         began = time.process_time()
         answers = [call() for call in made]
