@@ -316,7 +316,6 @@ class InParts:
         self._answers: list[Placed] = []
         order = Order(service.now(), user, parts[0])
         self._whole: Pending[Order, Any] = Pending(order, b"", done, None, fingerprint, deadline)
-        self._whole.state = "taken"
 
     def begin(self) -> Pending[Order, Any]:
         """Queue the first part. Raises what ``Service.enqueue`` does."""
@@ -330,6 +329,8 @@ class InParts:
         self._service.enqueue(order, self._told, key, self._fingerprint, self._deadline)
 
     def _told(self, pending: Pending[Order, Any]) -> None:
+        if self._whole.state == "cancelled":
+            return  # the caller has gone: what is left is not asked for any more
         error: BaseException | None = pending.error
         if error is None:
             answer: Placed = pending.result  # type: ignore[assignment]  # no error, so there is a result

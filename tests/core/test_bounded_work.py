@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from hostler.core.engine_commands import AddHosts, Asked, Place, PlaceMany, Release
 from hostler.core.errors import KeyReused, Overloaded
@@ -139,6 +140,20 @@ async def test_a_long_call_is_read_and_checked_in_steps_and_queued_when_all_of_i
         assert max(after - before for before, after in pairwise(known)) <= STEP_WEIGHT // NEW_SPEC_WEIGHT
         with trio.fail_after(30):
             await answered.wait()
+
+
+async def test_what_is_left_of_a_long_call_is_dropped_when_its_caller_goes() -> None:
+    machine = ServiceMachine()
+    async with open_writer(machine) as writer:
+        service = Service(machine, writer, clock=lambda: NOW)
+        await writer.submit(order(AddHosts(hosts=hosts(3))))
+        pending = service.order(Identity(LOCAL), PlaceMany(requests=shapes(200)), lambda _: None)
+        with trio.fail_after(30):
+            while writer.sequence < 3:
+                await trio.lowlevel.checkpoint()
+        assert writer.cancel(pending)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert writer.sequence < 1 + 200 // PART_SHAPES
 
 
 async def test_a_long_call_with_one_request_that_is_not_allowed_changes_nothing() -> None:

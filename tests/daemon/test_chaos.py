@@ -203,6 +203,23 @@ class Chaos:
             time.sleep(0.05)
 
 
+def guests_counted(client: BlockingClient) -> int:
+    """Guests of all tenants, as their usage has them."""
+    return int(client.call("usage", {"scope": "domain:d"}).used.get("instances", 0))
+
+
+def settle(client: BlockingClient) -> None:
+    """Wait until what clients that are gone had sent has been carried out or dropped."""
+    deadline, before, unchanged = time.monotonic() + HANG_SECONDS, None, 0
+    while unchanged < 5:
+        assert time.monotonic() < deadline
+        status = client.call("status")
+        now = status.sequence, status.queued, guests_counted(client)
+        unchanged = unchanged + 1 if now == before and not status.queued else 0
+        before = now
+        time.sleep(0.1)
+
+
 def chaos(folder: Path, shim: Path, seconds: float, seed: int) -> int:
     """One service for so long; returns how many commands were acknowledged."""
     chance = random.Random(seed)
@@ -232,9 +249,9 @@ def chaos(folder: Path, shim: Path, seconds: float, seed: int) -> int:
             try:
                 world.recover(fault)
                 with daemon.client() as client:
+                    settle(client)
                     tenant.check(client)
-                    guests = client.call("usage", {"scope": "domain:d"}).used.get("instances", 0)
-                    assert client.call("capacity")["VCPU"].used == guests
+                    assert client.call("capacity")["VCPU"].used == guests_counted(client)
             except Exception as error:
                 raise AssertionError(where) from error
         assert daemon.terminate() == 0
