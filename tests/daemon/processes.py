@@ -31,6 +31,8 @@ class Daemon:
 
     def start(self) -> Daemon:
         """Start it, and wait until it is ready."""
+        if self.process is not None and self.process.stdout is not None:
+            self.process.stdout.close()
         command = [str(HOSTLER), "serve", "--rpc", self.address, "--data", str(self.folder / "data")]
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(
