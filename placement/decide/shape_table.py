@@ -338,6 +338,9 @@ class ShapeTable:
         """Number of the ranking of all specs of these parts, whatever their size; -1 if they have none."""
         flavor, image = self.specs.flavors[way][spec.flavor], self.specs.images[way][spec.image]
         key = (flavor >> 32) << 40 | image << 20 | self.specs.zones[way][spec.availability_zone]
+        number = self.specs.families[way].get(key)
+        if number is not None:
+            return number
         number = -1
         template = self._template_of(way, kind, parts, spec) if go_together(parts) else None
         if template is not None:
