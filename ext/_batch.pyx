@@ -1,6 +1,7 @@
 """The batch kernel: decide, claim, next: many placements and releases in one call."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy
 
 from ._fleet cimport BUILDING, NAMED, Columns
 from .ranking._ranking cimport Ranking
@@ -49,9 +50,13 @@ def place(Columns columns not None, Shapes shapes not None, int32_t[::1] which, 
             raise MemoryError
         ranking.decide(groups[i], 1, hostler_word(seed, sequence + i))
         shapes.note(which[i], ranking)
-        ranking.tally(groups[i], counts)
-        for k in range(width):
-            out_counts[i, k] = counts[k]
+        if width == 0:
+            pass
+        elif groups[i] < 0:
+            memcpy(&out_counts[i, 0], ranking.r.counts, width * sizeof(int64_t))
+        else:
+            ranking.tally(groups[i], counts)
+            memcpy(&out_counts[i, 0], counts, width * sizeof(int64_t))
         out_row[i] = out_consumer[i] = -1
         out_score[i] = 0.0
         if ranking.r.found == 0:

@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
 
 from .._fleet cimport Columns
-from ._state cimport SOURCE_COLUMN, TRACKED, hostler_index_free, hostler_slot_of, shared_t
+from ._state cimport SOURCE_COLUMN, TRACKED, hostler_bytes_of_lists, hostler_index_free, hostler_slot_of, shared_t
 
 
 cdef class HostIndex:
@@ -40,7 +40,7 @@ cdef class HostIndex:
     @property
     def nbytes(self):
         """Bytes that the index holds, and the rows of rankings beside it."""
-        return self.s.index.bytes + self.s.held_bytes
+        return self.s.index.bytes + hostler_bytes_of_lists(self.s.index.counts) + self.s.held_bytes
 
     @property
     def held_room(self):

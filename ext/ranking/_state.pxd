@@ -22,7 +22,10 @@ cdef extern from "vector_fit.h":
 cdef extern from "ranking/host_search.h" nogil:
     int RULES "HOSTLER_RULES"
     int TRACKED "HOSTLER_TRACKED"
+    ctypedef struct hostler_class_counts:
+        pass
     ctypedef struct hostler_index:
+        hostler_class_counts* counts
         int32_t width
         int32_t* source
         int64_t rows, capacity, seen, changes, builds, population, bytes
@@ -35,6 +38,8 @@ cdef extern from "ranking/host_search.h" nogil:
         uint8_t* aside
     ctypedef struct hostler_query:
         int64_t visited
+    int64_t hostler_bytes_of_lists(const hostler_class_counts* counts)
+    int32_t hostler_wrong_list(const hostler_index* index)
     int32_t hostler_slot_of(const hostler_index* index, int32_t source)
     void hostler_index_free(hostler_index* index)
 

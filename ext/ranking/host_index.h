@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "debug.h"
+#include "ranking/class_counts.h"
 
 #define HOSTLER_LEAF 16
 #define HOSTLER_TRACKED 24     /* most tracked columns */
@@ -47,6 +48,7 @@ typedef struct {
     int32_t levels;
     hostler_level level[HOSTLER_INDEX_LEVELS];
     uint8_t *aside;                  /* [capacity] rows set aside in the decision at hand */
+    hostler_class_counts *counts;    /* NULL: none are kept */
     int64_t bytes;
 } hostler_index;
 
@@ -101,6 +103,9 @@ __attribute__((unused)) static void hostler_index_free(hostler_index *x) {
     free(x->place_of);
     free(x->class_rows);
     free(x->aside);
+    hostler_forget_lists(x->counts);
+    free(x->counts);
+    x->counts = NULL;
     x->values = NULL;
     x->row_at = x->class_at = x->place_of = x->class_rows = NULL;
     x->aside = NULL;
@@ -452,19 +457,32 @@ static inline int hostler_index_update(hostler_index *x, const hostler_fleet *f,
     int64_t place = x->place_of[row], leaf = place / 16;
     int names = x->class_at[place] != f->class_of[row], changed = names;
     double *v = x->values + leaf * x->width * 16 + place % 16;
+    double was[HOSTLER_TRACKED], now[HOSTLER_TRACKED];
+    for (int32_t w = 0; w < x->width; w++) {
+        was[w] = v[16 * w];
+        now[w] = hostler_tracked(x, f, w, row);
+    }
     if (names) {
+        if (x->counts != NULL) {
+            hostler_count_row(x->counts, x->class_at[place], was, -1);
+        }
         if (hostler_count_class(x, x->class_at[place], -1) < 0 || hostler_count_class(x, f->class_of[row], 1) < 0) {
             return -1;
         }
         x->class_at[place] = f->class_of[row];
+        if (x->counts != NULL) {
+            hostler_count_row(x->counts, f->class_of[row], now, 1);
+        }
     }
     for (int32_t w = 0; w < x->width; w++) {
-        double value = hostler_tracked(x, f, w, row);
-        changed |= v[16 * w] != value;
-        v[16 * w] = value;
+        changed |= was[w] != now[w];
+        v[16 * w] = now[w];
     }
     if (changed) {
         x->changes++;
+        if (x->counts != NULL && !names) {
+            hostler_recount_row(x->counts, f->class_of[row], was, now);
+        }
         hostler_refresh_path(x, leaf, names);
     }
     return 0;
@@ -482,14 +500,49 @@ static inline int hostler_index_append(hostler_index *x, const hostler_fleet *f,
     x->row_at[place] = row;
     x->class_at[place] = f->class_of[row];
     x->place_of[row] = (int32_t)place;
+    double now[HOSTLER_TRACKED];
     for (int32_t w = 0; w < x->width; w++) {
-        x->values[(leaf * x->width + w) * 16 + place % 16] = hostler_tracked(x, f, w, row);
+        x->values[(leaf * x->width + w) * 16 + place % 16] = now[w] = hostler_tracked(x, f, w, row);
+    }
+    if (x->counts != NULL) {
+        hostler_count_row(x->counts, f->class_of[row], now, 1);
     }
     x->rows++;
     x->leaves = leaf + 1;
     x->changes++;
     hostler_refresh_path(x, leaf, 1);
     return 0;
+}
+
+/* A list whose counts are not those of the rows, for tests; -1 if there is none. O(lists rows). */
+__attribute__((unused)) static int32_t hostler_wrong_list(const hostler_index *x) {
+    const hostler_class_counts *c = x->counts;
+    for (int32_t list = 0; c != NULL && list < c->list_count; list++) {
+        int32_t *left = malloc((size_t)c->class_room * HOSTLER_RANKS * sizeof(int32_t) + 1);
+        int wrong = left == NULL;
+        for (int32_t i = 0; i < c->class_room * HOSTLER_RANKS && !wrong; i++) {
+            left[i] = c->refused[list][i];
+        }
+        for (int64_t row = 0; row < x->rows && !wrong; row++) {
+            int64_t place = x->place_of[row];
+            double values[HOSTLER_TRACKED];
+            for (int32_t w = 0; w < x->width; w++) {
+                values[w] = x->values[(place / 16 * x->width + w) * 16 + place % 16];
+            }
+            int32_t rank = hostler_refusing(c, list, values);
+            if (rank < HOSTLER_RANKS) {
+                left[x->class_at[place] * HOSTLER_RANKS + rank]--;
+            }
+        }
+        for (int32_t i = 0; i < c->class_room * HOSTLER_RANKS && !wrong; i++) {
+            wrong = left[i] != 0;
+        }
+        free(left);
+        if (wrong) {
+            return list;
+        }
+    }
+    return -1;
 }
 
 /* Bring the index up to date with the change log. Returns -1 if memory is short. O(changes log rows), or a build. */
@@ -499,8 +552,9 @@ __attribute__((unused)) static int hostler_index_sync(hostler_index *x, const ho
         return 0;
     }
     if (x->seen < log_base || x->capacity != f->capacity || f->rows < x->rows || version - x->seen > f->rows / 2 + 1024
-        || x->changes > f->rows + 4096 || f->rows - x->rows > f->rows / 16 + 64) {
+        || f->rows - x->rows > f->rows / 16 + 64) {
         x->seen = -1;
+        hostler_forget_lists(x->counts);
         if (hostler_index_build(x, f) < 0) {
             return -1;
         }
@@ -520,7 +574,15 @@ __attribute__((unused)) static int hostler_index_sync(hostler_index *x, const ho
             continue;
         }
         x->seen = -1;
+        hostler_forget_lists(x->counts);
         if (status < 0 || hostler_index_build(x, f) < 0) {
+            return -1;
+        }
+    }
+    if (x->changes > f->rows + 4096) {
+        /* The rows have left the order that the splits were made for. The counts of lists do not depend on it. */
+        x->seen = -1;
+        if (hostler_index_build(x, f) < 0) {
             return -1;
         }
     }

@@ -54,6 +54,8 @@ typedef struct {
     double *top_score;
     int64_t visited;               /* nodes and leaves looked at */
     int64_t *counts;
+    int32_t *refused;              /* counts of a list that is new, of all classes; NULL: `counts` are asked for */
+    const int32_t *rank;           /* of each rule, for `refused` */
 } hostler_query;
 
 static inline int hostler_any(const int32_t *below, int32_t low, int32_t high) { return high >= low && below[high + 1] > below[low]; }
@@ -110,8 +112,75 @@ static inline int hostler_units_pass(const hostler_query *q, const hostler_rule 
 #define HOSTLER_SEARCH(name, ...) name##_usual(__VA_ARGS__)
 #endif
 
+/* Number of the list of the rules that the query asks for; a list that is new is counted. -1 if it cannot be kept. `rank`: position of the
+ * stage of each rule among their stages. */
+static int32_t hostler_list_of(hostler_query *q, const int32_t *rank) {
+    hostler_index *x = q->index;
+    hostler_limits limits[HOSTLER_PAIRS];
+    if (q->has_units || (x->counts == NULL && (x->counts = calloc(1, sizeof(hostler_class_counts))) == NULL)) {
+        return -1;
+    }
+    hostler_class_counts *c = x->counts;
+    for (int32_t p = 0; p < HOSTLER_PAIRS; p++) {
+        limits[p].low = -INFINITY;
+        limits[p].high = INFINITY;
+    }
+    for (int32_t r = 0; r < q->rule_count; r++) {
+        const hostler_rule *rule = &q->rules[r];
+        int32_t p = hostler_pair_of(c, rule->slot, rank[r]);
+        if (p < 0) {
+            return -1;
+        }
+        limits[p].low = rule->low > limits[p].low ? rule->low : limits[p].low;
+        limits[p].high = rule->high < limits[p].high ? rule->high : limits[p].high;
+    }
+    uint64_t hash = hostler_hash_limits(limits, c->pair_count);
+    int32_t list = hostler_find_list(c, limits, hash);
+    int32_t classes = c->class_room;
+    if (list < 0 && c->list_count == 0) {
+        for (classes = x->class_room; classes > 0 && x->class_rows[classes - 1] == 0; classes--) {
+        }
+    }
+    int64_t bytes = (int64_t)(c->list_count + 1) * classes * HOSTLER_RANKS * (int64_t)sizeof(int32_t);
+    if (list < 0 && bytes <= HOSTLER_LIST_BYTES(x->rows) && (list = hostler_add_list(c, limits, hash, classes)) >= 0) {
+        q->refused = c->refused[list];
+        q->rank = rank;
+        HOSTLER_SEARCH(hostler_count_below, q, x->levels - 1, 0);
+        q->refused = NULL;
+    }
+    return list;
+}
+
 /* Subtract from and add to q->counts, rows by the stage that refuses their class, what the rules refuse. */
-__attribute__((unused)) static void hostler_count(hostler_query *q) { HOSTLER_SEARCH(hostler_count_below, q, q->index->levels - 1, 0); }
+__attribute__((unused)) static void hostler_count(hostler_query *q) {
+    int32_t rank[HOSTLER_RULES], ranks = 0;
+    for (int32_t r = 0; r < q->rule_count; r++) {
+        ranks += r > 0 && q->rules[r].stage != q->rules[r - 1].stage;
+        rank[r] = ranks;
+    }
+    q->refused = NULL;
+    int32_t list = hostler_list_of(q, rank);
+    if (list < 0) {
+        HOSTLER_SEARCH(hostler_count_below, q, q->index->levels - 1, 0);
+        return;
+    }
+    const hostler_class_counts *c = q->index->counts;
+    for (int32_t r = 0; r < q->rule_count; r++) {
+        if (r > 0 && rank[r] == rank[r - 1]) {
+            continue;
+        }
+        const int32_t *refused = c->refused[list] + rank[r];
+        uint8_t stage = q->rules[r].stage;
+        int32_t classes = q->class_count < c->class_room ? q->class_count : c->class_room;
+        for (int32_t k = 0; k < classes; k++, refused += HOSTLER_RANKS) {
+            uint8_t was = q->class_stage[k];
+            if (*refused && was != HOSTLER_NO_HOST && (was == 0 || was > stage)) {
+                q->counts[was] -= *refused;
+                q->counts[stage] += *refused;
+            }
+        }
+    }
+}
 
 /* The range of every weigher over the rows that pass; rows set aside count if `with_aside` is false. */
 __attribute__((unused)) static void hostler_measure(hostler_query *q) { HOSTLER_SEARCH(hostler_measure_all, q); }

@@ -147,9 +147,12 @@ static inline uint32_t HOSTLER_VARIANT(all_pass)(const hostler_query *q, const h
 
 /* Counts */
 
-static inline void HOSTLER_VARIANT(move)(hostler_query *q, int32_t host_class, uint8_t stage, int64_t rows) {
-    uint8_t was = q->class_stage[host_class];
-    if (was != HOSTLER_NO_HOST && (was == 0 || was > stage)) {
+/* Count rows of a class that rule `r` is the first to refuse. */
+static inline void HOSTLER_VARIANT(move)(hostler_query *q, int32_t host_class, int32_t r, int64_t rows) {
+    uint8_t was = q->class_stage[host_class], stage = q->rules[r].stage;
+    if (q->refused) {
+        q->refused[host_class * HOSTLER_RANKS + q->rank[r]] += (int32_t)rows;
+    } else if (was != HOSTLER_NO_HOST && (was == 0 || was > stage)) {
         q->counts[was] -= rows;
         q->counts[stage] += rows;
     }
@@ -162,7 +165,8 @@ static void HOSTLER_VARIANT(hostler_count_leaf)(hostler_query *q, int64_t leaf, 
     const double *values = x->values + leaf * x->width * 16;
     uint32_t open = (1u << level->rows[leaf]) - 1;
     for (; undecided && open; undecided &= undecided - 1) {
-        const hostler_rule *rule = &q->rules[__builtin_ctz(undecided)];
+        int32_t r = __builtin_ctz(undecided);
+        const hostler_rule *rule = &q->rules[r];
         uint32_t passes = HOSTLER_VARIANT(rule_passes)(rule, values + 16 * rule->slot);
         for (uint32_t left = rule->units ? open & passes : 0; left; left &= left - 1) {
             int i = __builtin_ctz(left);
@@ -176,11 +180,11 @@ static void HOSTLER_VARIANT(hostler_count_leaf)(hostler_query *q, int64_t leaf, 
             continue;
         }
         if (level->class_low[leaf] == level->class_high[leaf]) {
-            HOSTLER_VARIANT(move)(q, level->class_low[leaf], rule->stage, __builtin_popcount(fails));
+            HOSTLER_VARIANT(move)(q, level->class_low[leaf], r, __builtin_popcount(fails));
             continue;
         }
         for (; fails; fails &= fails - 1) {
-            HOSTLER_VARIANT(move)(q, x->class_at[leaf * 16 + __builtin_ctz(fails)], rule->stage, 1);
+            HOSTLER_VARIANT(move)(q, x->class_at[leaf * 16 + __builtin_ctz(fails)], r, 1);
         }
     }
 }
@@ -223,7 +227,7 @@ static void HOSTLER_VARIANT(hostler_count_below)(hostler_query *q, int32_t l, in
     uint32_t open = 0, mixed = 0, unsure[HOSTLER_RULES];
     q->visited++;
     for (int i = 0; i < 16; i++) {
-        open |= (uint32_t)hostler_any(q->movable, low[i], high[i]) << i;
+        open |= (uint32_t)(q->refused ? high[i] >= low[i] : hostler_any(q->movable, low[i], high[i])) << i;
     }
     for (int32_t r = 0; r < q->rule_count && (open | mixed); r++) {
         const hostler_rule *rule = &q->rules[r];
@@ -244,7 +248,7 @@ static void HOSTLER_VARIANT(hostler_count_below)(hostler_query *q, int32_t l, in
         for (uint32_t left = open & ~some; left; left &= left - 1) {
             int i = __builtin_ctz(left);
             if (low[i] == high[i]) {
-                HOSTLER_VARIANT(move)(q, low[i], rule->stage, level->rows[parent * 16 + i]);
+                HOSTLER_VARIANT(move)(q, low[i], r, level->rows[parent * 16 + i]);
             } else {
                 mixed |= 1u << i;
             }
