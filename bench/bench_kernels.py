@@ -40,7 +40,7 @@ def test_best_after_changes(benchmark: BenchmarkFixture, ranked: tuple[Fleet, Ra
     rows = np.random.default_rng(1).permutation(HOSTS)[:changed].astype(np.int32)
 
     def best() -> tuple[list[int], list[float]]:
-        fleet.kernel.mark_changed(rows)
+        fleet._kernel.mark_changed(rows)
         return ranking.best()
 
     benchmark(best)
@@ -65,20 +65,20 @@ class Batch:
     def arguments(self) -> Arguments:
         """New uuids, and everything else as before; the guests of the last call go."""
         if not self.gone:
-            batch.release(self.fleet.kernel, self.consumers)
+            batch.release(self.fleet._kernel, self.consumers)
         self.made, self.gone = self.made + 1, False
         uuids = np.stack([np.full(GUESTS, self.made, np.uint64), np.arange(GUESTS, dtype=np.uint64)], axis=1)
         nothing, shapes = np.zeros(GUESTS, np.int32), np.full(GUESTS, self.shape, np.int32)
         rows, scores, counts = np.empty(GUESTS, np.int32), np.empty(GUESTS), np.empty((GUESTS, 12), np.int64)
         inputs = (nothing, shapes, uuids, nothing, nothing, np.full(GUESTS, -1, np.int32), True)
-        return (self.fleet.kernel, [self.ranking], *inputs, rows, self.consumers, scores, counts), {}
+        return (self.fleet._kernel, [self.ranking], *inputs, rows, self.consumers, scores, counts), {}
 
 
 @pytest.mark.benchmark(group="batch kernel, 1,000 guests")
 def test_place(benchmark: BenchmarkFixture, ranked: tuple[Fleet, Ranking, int]) -> None:
     calls = Batch(*ranked)
     in_rounds(benchmark, batch.place, setup=calls.arguments, rounds=20)
-    batch.release(calls.fleet.kernel, calls.consumers)
+    batch.release(calls.fleet._kernel, calls.consumers)
 
 
 @pytest.mark.benchmark(group="batch kernel, 1,000 guests")
@@ -89,7 +89,7 @@ def test_release(benchmark: BenchmarkFixture, ranked: tuple[Fleet, Ranking, int]
         inputs, _ = calls.arguments()
         batch.place(*inputs)
         calls.gone = True
-        return (calls.fleet.kernel, calls.consumers), {}
+        return (calls.fleet._kernel, calls.consumers), {}
 
     in_rounds(benchmark, batch.release, setup=placed, rounds=20)
 

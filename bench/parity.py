@@ -55,7 +55,7 @@ def _engine(case: Case, nova_bugs: bool = False) -> Engine:
     values = {**values, "hostler": own | {"nova_release": case.get("nova_version", "33").partition(".")[0]}}
     fleet = Fleet()
     hosts = nova_cases.hosts(case)
-    fleet.aggregate_ids(nova_cases.aggregates(case))
+    fleet._aggregate_ids(nova_cases.aggregates(case))
     add_hosts(fleet, hosts)
     return Engine(fleet, Policy.from_mapping(values))
 
@@ -90,7 +90,7 @@ def _sorted(case: Case) -> Answer:
 
 
 def _name(fleet: Fleet, row: int) -> list[str]:
-    return [fleet.service_host(row), fleet.name(row)]
+    return [fleet._service_host(row), fleet.name(row)]
 
 
 def _eliminated(fleet: Fleet, ranked: Ranked) -> dict[str, list[list[str]]]:
@@ -135,7 +135,7 @@ def _schedule(case: Case) -> Answer:
     if answer["error"] is not None:
         # What was consumed for the instances before the one that was refused is gone from the state: tried anyway.
         answer["as_nova"], _ = _scheduled(case, nova_bugs=True)
-    if any(extras.numa is not None and not extras.numa.nova_charges for extras in engine.fleet.extras.values()):
+    if any(extras.numa is not None and not extras.numa.nova_charges for extras in engine.fleet._extras.values()):
         as_nova, _ = _scheduled(case, nova_bugs=True)
         as_nova["hostler"] = answer
         as_nova["known_difference"] = "Nova forgets to charge the NUMA cells"
@@ -183,7 +183,7 @@ def _group_hosts(request: Request, decision: Decision) -> list[str] | None:
 
 
 def _state(fleet: Fleet, host: Mapping[str, Any]) -> dict[str, Any]:
-    view = HostView(fleet, fleet.row_of_uuid(host["uuid"]))
+    view = HostView(fleet, fleet._row_of_uuid(host["uuid"]))
     figures = {name: getattr(view, name) for name in STATE_FIELDS}
     cells = None if view.numa_topology is None else [msgspec.to_builtins(each) for each in view.numa_topology.cells]
     pools = [{**pool.tags, "numa_node": pool.numa_node, "count": pool.count} for pool in view.pci_pools]
@@ -211,9 +211,9 @@ def _query(case: Case) -> Answer:
     fleet = engine.fleet
 
     def lookup(host: str | None, node: str | None, cell_uuid: str | None) -> list[str]:
-        rows = fleet.rows_of_service_host(host) if host is not None else range(fleet.rows)
+        rows = fleet._rows_of_service_host(host) if host is not None else range(fleet.rows)
         rows = [row for row in rows if node is None or fleet.name(row) == node]
-        return [fleet.uuid(row) for row in rows if cell_uuid is None or fleet.host_class(row).cell_uuid == cell_uuid]
+        return [fleet.uuid(row) for row in rows if cell_uuid is None or fleet._host_class(row).cell_uuid == cell_uuid]
 
     try:
         query = placement_query(request, fleet.aggregates, lookup, engine.policy.options)

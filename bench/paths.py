@@ -126,7 +126,7 @@ def _fits(bed: Bed, number: int) -> Call:
 def _soft_group(bed: Bed, number: int) -> Call:
     members = bed.some_guests(8)
     fleet = bed.engine.fleet
-    hosts = frozenset(fleet.service_host(fleet.row(fleet.consumer(uuid).provider)) for uuid in members)
+    hosts = frozenset(fleet._service_host(fleet.row(fleet.consumer(uuid).provider)) for uuid in members)
     group = ServerGroup(uuid=GROUP, policy="soft-anti-affinity", members=frozenset(members), hosts=hosts)
     return _one(bed, replace(bed.request(number), server_group=group))
 

@@ -177,7 +177,7 @@ def request_value(fleet: Fleet, request: Request) -> dict[str, Any]:
     its members."""
     flavor, group = request.flavor, None
     if isinstance(request.server_group, str):
-        number, at_most, _ = fleet.kernel.group(fleet.group_id(request.server_group))
+        number, at_most, _ = fleet._kernel.group(fleet._group_id(request.server_group))
         assert (number, at_most) == (2, 1), "the sets have anti-affinity groups only"
         group = [request.server_group, "anti-affinity"]
     return {
@@ -216,7 +216,7 @@ def compare(nova: Nova, hosts: Sequence[Host], name: str, requests: int, seed: i
     states = nova.ask("policy", filters=filters, weighers=weighers)["states_cpu"]
     order = nova.ask("order", request=values[0])["hosts"]
     ranked = engine.fork(policy).rank(made[0])
-    same_order = order == [engine.fleet.service_host(row) for row in ranked.rows.tolist()]
+    same_order = order == [engine.fleet._service_host(row) for row in ranked.rows.tolist()]
     theirs, ours, differences = 0.0, 0.0, []
     for number, (request, value) in enumerate(zip(made, values, strict=True)):
         answer = nova.ask("place", request=value)

@@ -256,7 +256,7 @@ class Service:
     def hosts(self) -> int:
         """Number of compute hosts. O(1) while none comes or goes, else O(rows)."""
         fleet = self.state.fleet
-        known = (id(fleet), len(fleet), fleet.topology_epoch, fleet.static_epoch)
+        known = (id(fleet), len(fleet), fleet._topology_epoch, fleet._static_epoch)
         if self._hosts_of != known:
             self._hosts_of, self._hosts = known, int(fleet.is_host.sum())
         return self._hosts

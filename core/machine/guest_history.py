@@ -182,10 +182,10 @@ class _Guests:
 
     def _apart(self, group: str) -> str:
         fleet = self.machine.state.fleet
-        known = fleet.groups.get(group)
+        known = fleet._groups.get(group)
         return (
             group
-            if known is not None and fleet.kernel.group_policy(known)[0] == GROUP_POLICIES["anti-affinity"]
+            if known is not None and fleet._kernel.group_policy(known)[0] == GROUP_POLICIES["anti-affinity"]
             else ""
         )
 

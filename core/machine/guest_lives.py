@@ -274,7 +274,7 @@ def _fail(state: ServiceState, life: GuestLife, command: FailBuild, now: float) 
 
 
 def _show_failed_builds(state: ServiceState, node: str) -> None:
-    if state.fleet.names.find(node) >= 0:
+    if state.fleet._names.find(node) >= 0:
         state.fleet.report(node, failed_builds=state.lives.failed_builds.get(node, 0))
 
 
@@ -318,7 +318,7 @@ def _set_backend(state: ServiceState, name: str, *, enabled: bool, reason: str) 
     backend = state.lives.backends.setdefault(name, BackendLife())
     backend.enabled, backend.reason = enabled, reason
     for node in backend.nodes:
-        if state.fleet.names.find(node) >= 0:
+        if state.fleet._names.find(node) >= 0:
             state.fleet.set_service(node, disabled=not enabled, disabled_reason=reason if not enabled else None)
 
 
@@ -335,7 +335,7 @@ def _report(state: ServiceState, command: ReportBackend, now: float) -> int:
     reported = load_reports(state.fleet, reports, claim_timeout=NEVER_EXPIRES)
     names = {node.name: None for node in command.nodes}
     for name in known.nodes:
-        if name not in names and state.fleet.names.find(name) >= 0:
+        if name not in names and state.fleet._names.find(name) >= 0:
             state.fleet.set_service(name, forced_down=True)
     lives.set_nodes(command.name, list({**dict.fromkeys(known.nodes), **names}))
     lives.backends[command.name].reported = command.at

@@ -220,7 +220,7 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
     uuids = [""] * len(asked)
     refusals = {position: (error.code, str(error)) for position, error in placing.errors.items()}
     refused_by, removed = Counter[str](), Counter[str]()
-    service_host = state.fleet.service_host
+    service_host = state.fleet._service_host
     for positions, decisions in placing.decided:
         for index, (position, row, uuid) in enumerate(
             zip(positions, decisions.rows.tolist(), decisions.uuids(), strict=True)
@@ -249,7 +249,7 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
 def release(state: ServiceState, uuids: Sequence[str]) -> int:
     """Remove guests, all or none; what the sources of their moves hold goes with them."""
     held = state.holdings(uuids)
-    held += [_source(state, uuid) for uuid in uuids if uuid in state.fleet.consumers.moves]
+    held += [_source(state, uuid) for uuid in uuids if uuid in state.fleet._consumers.moves]
     count = state.engine.release(uuids)
     for project, amounts in held:
         state.usage.add(state.tenants, project, amounts, -1)
@@ -280,7 +280,7 @@ def confirm_hold(state: ServiceState, uuids: Sequence[str]) -> int:
 def expire_holds(state: ServiceState, now: float) -> None:
     """Release held guests whose time is over. O(those)."""
     due = state.holds.due(now)
-    consumers = state.fleet.kernel.consumers
+    consumers = state.fleet._kernel.consumers
     standing = [uuid for uuid in due if consumers.get(uuid) >= 0]
     state.holds.end(due)
     if standing:
@@ -289,8 +289,8 @@ def expire_holds(state: ServiceState, now: float) -> None:
 
 def _source(state: ServiceState, uuid: str) -> tuple[str, dict[str, int]]:
     """(project, amounts) that the source of a guest's move holds; the guest itself is counted at its target."""
-    move = state.fleet.consumers.moves[uuid]
-    if not move.migration or state.fleet.kernel.consumers.get(move.migration) < 0:
+    move = state.fleet._consumers.moves[uuid]
+    if not move.migration or state.fleet._kernel.consumers.get(move.migration) < 0:
         return state.project_of(uuid), {}
     project, amounts = state.holding(move.migration)
     return project, {name: amount for name, amount in amounts.items() if name != INSTANCES}
@@ -322,7 +322,7 @@ def begin_move(state: ServiceState, command: BeginMove, now: float) -> Decision:
     if decision.placed:
         taken = {name: amount for name, amount in state.holding(uuid)[1].items() if name != INSTANCES}
         state.usage.add(state.tenants, project, taken)
-        if uuid in state.fleet.consumers.moves and not state.fleet.consumers.moves[uuid].migration:
+        if uuid in state.fleet._consumers.moves and not state.fleet._consumers.moves[uuid].migration:
             state.usage.add(state.tenants, project, {name: n for name, n in before.items() if name != INSTANCES}, -1)
         if known:
             state.requests.keep_during_move(uuid, state.kept_spec(asked))
@@ -340,7 +340,7 @@ def derived(state: ServiceState, uuid: str) -> Asked:
 
 def _to(state: ServiceState, spec: RequestSpec, node: str) -> RequestSpec:
     """A spec for one node only."""
-    host = state.fleet.service_host(state.fleet.row(node, field="target"))
+    host = state.fleet._service_host(state.fleet.row(node, field="target"))
     destination = spec.requested_destination or Destination()
     return dataclasses.replace(spec, requested_destination=dataclasses.replace(destination, host=host, node=node))
 
@@ -348,7 +348,7 @@ def _to(state: ServiceState, spec: RequestSpec, node: str) -> RequestSpec:
 def end_move(state: ServiceState, uuid: str, *, confirm: bool) -> PendingMove:
     """Confirm or revert the move of a guest: one of its ends no longer counts."""
     fleet = state.fleet
-    if uuid not in fleet.consumers.moves:
+    if uuid not in fleet._consumers.moves:
         return state.engine.confirm(uuid) if confirm else state.engine.revert(uuid)  # which says that there is none
     project, amounts = _source(state, uuid) if confirm else state.holding(uuid)
     move = state.engine.confirm(uuid) if confirm else state.engine.revert(uuid)

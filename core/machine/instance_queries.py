@@ -53,7 +53,7 @@ class InstanceLine(msgspec.Struct, frozen=True):
 
 def many_instances(state: ServiceState, query: Instances) -> bool:
     """True if others should not have to wait for the answer."""
-    return query.limit > LONG_LIST or state.fleet.kernel.consumer_count > MANY
+    return query.limit > LONG_LIST or state.fleet._kernel.consumer_count > MANY
 
 
 def instances(state: ServiceState, user: str, query: Instances) -> list[InstanceLine]:
@@ -62,11 +62,11 @@ def instances(state: ServiceState, user: str, query: Instances) -> list[Instance
     fleet, everything = state.fleet, state.tenants.role(user, CLOUD) >= RANK["reader"]
     if query.project is not None:
         state.tenants.require(user, "reader", project_scope(query.project))
-    found = consumers(fleet.kernel)
+    found = consumers(fleet._kernel)
     words = found["uuid"]
     keep = _wanted(fleet, query, found)
     if query.project is None and not everything:
-        names = fleet.projects.ids.items()
+        names = fleet._projects.ids.items()
         mine = [i for name, i in names if state.tenants.role(user, project_scope(name)) >= RANK["reader"]]
         keep &= np.isin(found["project"], mine)
     if query.after is not None:
@@ -78,10 +78,10 @@ def instances(state: ServiceState, user: str, query: Instances) -> list[Instance
 
 def _wanted(fleet: Fleet, query: Instances, columns: Columns) -> NDArray[np.bool_]:
     wanted = {
-        "project": None if query.project is None else fleet.projects.ids.get(query.project, -2),
-        "row": None if query.node is None else fleet.names.find(query.node),
-        "user": None if query.user is None else fleet.users.ids.get(query.user, -2),
-        "group": None if query.server_group is None else fleet.groups.get(query.server_group, -2),
+        "project": None if query.project is None else fleet._projects.ids.get(query.project, -2),
+        "row": None if query.node is None else fleet._names.find(query.node),
+        "user": None if query.user is None else fleet._users.ids.get(query.user, -2),
+        "group": None if query.server_group is None else fleet._groups.get(query.server_group, -2),
     }
     keep: NDArray[np.bool_] = columns["row"] >= 0
     for column, value in wanted.items():
@@ -100,7 +100,7 @@ def _behind(words: NDArray[Any], uuid: str) -> NDArray[np.bool_]:
 
 
 def _line(fleet: Fleet, consumer: int) -> InstanceLine:
-    value = fleet.consumers.value(consumer, fleet.resource_classes, fleet.group_uuids)
+    value = fleet._consumers.value(consumer, fleet.resource_classes, fleet._group_uuids)
     return InstanceLine(
         value.uuid,
         value.provider,

@@ -282,8 +282,8 @@ class ServiceMachine:
     def _advance(self, now: float) -> None:
         context = self.state.engine._context
         fleet = context.fleet
-        fleet.services.advance(now, context.policy.options.default.service_down_time)
-        if fleet.consumers.moves:
+        fleet._services.advance(now, context.policy.options.default.service_down_time)
+        if fleet._consumers.moves:
             guests.expire_moves(self.state, now)
         if self.state.holds:
             guests.expire_holds(self.state, now)

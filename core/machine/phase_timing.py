@@ -87,7 +87,7 @@ class PhaseSampler:
     def _ranked(self, engine: Engine, request: Request, signature: Signature) -> tuple[float, float, float]:
         clock, ranking, group = self._clock, signature.ranking, -1
         if isinstance(request.server_group, str):
-            group = engine.fleet.group_id(request.server_group)
+            group = engine.fleet._group_id(request.server_group)
         began = clock()
         ranking.refresh()
         refreshed = clock()

@@ -58,11 +58,11 @@ def _check_pools(state: ServiceState, consumers: dict[str, api.ConsumerAllocatio
     fleet, granted = state.fleet, state.pools.granted(state.tenants, project)
     for provider in {uuid for given in consumers.values() for uuid in given.allocations}:
         try:
-            row = fleet.row_of_uuid(provider)
+            row = fleet._row_of_uuid(provider)
         except HostlerError:
             continue  # the model refuses it
-        root = int(fleet.store.row["root"][row])
-        aggregates = [fleet.aggregates[index] for index in fleet.host_class(root).aggregates]
+        root = int(fleet._store.row["root"][row])
+        aggregates = [fleet.aggregates[index] for index in fleet._host_class(root).aggregates]
         if granted:
             allowed = any(aggregate.uuid in granted for aggregate in aggregates)
         else:

@@ -108,7 +108,7 @@ def providers(state: ServiceState, user: str, query: Providers) -> list[Provider
     fleet = state.fleet
     first = fleet.row(query.after, field="after") + 1 if query.after is not None else 0
     if query.under is not None:
-        root = int(fleet.store.row["root"][fleet.row(query.under, field="under")])
+        root = int(fleet._store.row["root"][fleet.row(query.under, field="under")])
         rows: Iterable[int] = (row for row in fleet.tree(root) if row >= first)
     else:
         rows = (row for row in range(first, fleet.rows) if _is_there(fleet, row))
@@ -124,14 +124,14 @@ def _is_there(fleet: Fleet, row: int) -> bool:
 
 
 def _line(fleet: Fleet, row: int) -> ProviderLine:
-    blocks, parent = fleet.store.inventory, int(fleet.store.row["parent"][row])
+    blocks, parent = fleet._store.inventory, int(fleet._store.row["parent"][row])
     held = [(name, index) for index, name in enumerate(fleet.resource_classes) if blocks["total"][index, row] > 0]
     return ProviderLine(
         fleet.name(row),
         fleet.uuid(row),
         fleet.name(parent) if parent >= 0 else None,
-        fleet.host_class(row).is_host,
-        int(fleet.store.row["generation"][row]),
+        fleet._host_class(row).is_host,
+        int(fleet._store.row["generation"][row]),
         {name: int(blocks["used"][index, row]) for name, index in held},
         {name: max(int(blocks["limit"][index, row]), 0) for name, index in held},
     )
@@ -141,11 +141,11 @@ def provider(state: ServiceState, user: str, query: ShowProvider) -> ProviderDet
     """The answer to ``ShowProvider``. O(its consumers)."""
     fleet = state.fleet
     row = fleet.row(query.name, field="name")
-    static = fleet.host_class(row)
+    static = fleet._host_class(row)
     named = [fleet.aggregates[index] for index in static.aggregates]
     return ProviderDetail(
         line=_line(fleet, row),
-        root=fleet.name(int(fleet.store.row["root"][row])),
+        root=fleet.name(int(fleet._store.row["root"][row])),
         inventories={name: inventory for name, (inventory, _) in fleet.inventory(query.name).items()},
         traits=sorted(static.traits),
         aggregates={each.uuid: each.name for each in named},
@@ -154,19 +154,19 @@ def provider(state: ServiceState, user: str, query: ShowProvider) -> ProviderDet
 
 
 def _consumers_of(fleet: Fleet, row: int) -> list[int]:
-    return sorted({*fleet.kernel.consumers_on(row), *fleet.consumers.elsewhere.get(row, ())})
+    return sorted({*fleet._kernel.consumers_on(row), *fleet._consumers.elsewhere.get(row, ())})
 
 
 def _uuid(fleet: Fleet, consumer: int) -> str:
-    return format_uuid(*fleet.kernel.consumer(consumer)[:2])
+    return format_uuid(*fleet._kernel.consumer(consumer)[:2])
 
 
 def aggregates(state: ServiceState, user: str, query: Aggregates) -> list[AggregateLine]:
     """The answer to ``Aggregates``. O(rows + classes)."""
     fleet = state.fleet
     members: dict[int, list[str]] = {}
-    class_of = fleet.store.row["class_of"][: fleet.rows]
-    for number, value in enumerate(fleet.classes.values):
+    class_of = fleet._store.row["class_of"][: fleet.rows]
+    for number, value in enumerate(fleet._classes.values):
         for row in np.flatnonzero(class_of == number).tolist() if value.aggregates else ():
             if _is_there(fleet, row):
                 for index in value.aggregates:
@@ -192,7 +192,7 @@ def allocations(state: ServiceState, user: str, query: Allocations) -> list[Cons
 
 
 def _all_consumers(fleet: Fleet) -> NDArray[np.bool_]:
-    there: NDArray[np.bool_] = consumers(fleet.kernel)["row"] >= 0
+    there: NDArray[np.bool_] = consumers(fleet._kernel)["row"] >= 0
     return there
 
 
@@ -202,7 +202,7 @@ def allocation(state: ServiceState, user: str, query: ShowAllocation) -> Consume
 
 
 def _consumer(fleet: Fleet, consumer: int) -> ConsumerLine:
-    value, note = fleet.consumers.value(consumer, fleet.resource_classes, fleet.group_uuids), note_of(fleet, consumer)
+    value, note = fleet._consumers.value(consumer, fleet.resource_classes, fleet._group_uuids), note_of(fleet, consumer)
     held = {
         fleet.name(row): {fleet.resource_classes[index]: amount for index, amount in sorted(amounts.items())}
         for row, amounts in sorted(held_by(fleet, consumer).items())

@@ -312,11 +312,11 @@ def _moves(state: ServiceState, user: str, query: ShowMoves) -> list[PendingMove
 
 def _drift(state: ServiceState, user: str, query: ShowDrift) -> list[DriftLine]:
     fleet = state.fleet
-    blocks, found = fleet.store.inventory, []
+    blocks, found = fleet._store.inventory, []
     for row in fleet.drift().tolist():
         beyond = blocks["used"][:, row] - np.maximum(blocks["limit"][:, row], 0)
         over = {name: int(beyond[index]) for index, name in enumerate(fleet.resource_classes) if beyond[index] > 0}
-        lines = [fleet.kernel.consumer(consumer) for consumer in fleet.kernel.consumers_on(row)]
+        lines = [fleet._kernel.consumer(consumer) for consumer in fleet._kernel.consumers_on(row)]
         lost = sorted(format_uuid(line[0], line[1]) for line in lines if line[7] & UNCOUNTED)
         vcpus, memory_mb, disk_gb = blocks["base"][:3, row].tolist()
         found.append(DriftLine(fleet.name(row), vcpus, memory_mb, disk_gb, over, lost))
@@ -358,8 +358,8 @@ def capacity(fleet: Fleet) -> dict[str, CapacityOf]:
     found = {}
     rows, first = fleet.rows, len(FIRST_CLASSES)
     for index, name in sorted(enumerate(fleet.resource_classes), key=lambda each: (min(each[0], first), each[1])):
-        limit = np.maximum(fleet.store.inventory["limit"][index, :rows], 0)
-        used = fleet.store.inventory["used"][index, :rows]
+        limit = np.maximum(fleet._store.inventory["limit"][index, :rows], 0)
+        used = fleet._store.inventory["used"][index, :rows]
         total = int(limit.sum())
         if total:
             free = np.maximum(limit - used, 0)

@@ -48,8 +48,8 @@ def rank(state: ServiceState, user: str, query: Rank) -> Ranking:
     if query.hosts is not None:
         found: dict[int, None] = {}
         for name in query.hosts:
-            of_name = fleet.rows_of_service_host(name)
-            if not of_name and (row := fleet.names.find(name)) >= 0 and fleet.is_host[row]:
+            of_name = fleet._rows_of_service_host(name)
+            if not of_name and (row := fleet._names.find(name)) >= 0 and fleet.is_host[row]:
                 of_name = [row]
             if not of_name:
                 unknown.append(name)
@@ -58,7 +58,7 @@ def rank(state: ServiceState, user: str, query: Rank) -> Ranking:
     ranked = engine.rank(state.request(query.request, None), rows=rows)
     best = ranked.rows if not query.limit else ranked.rows[: query.limit]
     names = [
-        RankedHost(fleet.service_host(row), fleet.name(row), weight)
+        RankedHost(fleet._service_host(row), fleet.name(row), weight)
         for row, weight in zip(best.tolist(), ranked.weights.tolist(), strict=False)
     ]
     refused = {} if rows is None else {fleet.name(row): stage for row, stage in ranked.refused()}

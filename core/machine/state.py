@@ -231,17 +231,17 @@ class ServiceState:
         fleet = self.fleet
         if self.lives.guests and (life := self.lives.guests.get(uuid)) is not None:
             return life.project_id
-        _, _, _, _, project, *_ = fleet.kernel.consumer(fleet.consumer_id(uuid))
-        return fleet.projects[project]
+        _, _, _, _, project, *_ = fleet._kernel.consumer(fleet.consumer_id(uuid))
+        return fleet._projects[project]
 
     def projects_of(self, uuids: Sequence[str]) -> list[str | None]:
         """``project_of`` each instance, None where there is none. InvalidValue for one that is not a uuid.
         O(instances)."""
-        fleet, known = self.fleet, self.fleet.projects
-        ids = fleet.consumers.find(uuids)
+        fleet, known = self.fleet, self.fleet._projects
+        ids = fleet._consumers.find(uuids)
         found: list[str | None] = [None] * len(ids)
         present = np.flatnonzero(ids >= 0)
-        for position, project in zip(present.tolist(), fleet.kernel.holders(ids[present])[0].tolist(), strict=True):
+        for position, project in zip(present.tolist(), fleet._kernel.holders(ids[present])[0].tolist(), strict=True):
             found[position] = known[project]
         if self.lives.guests:
             for position, uuid in enumerate(uuids):
@@ -254,18 +254,18 @@ class ServiceState:
         """Project of a kept server group: the one it is kept for, else that of its members; empty for members of
         several. None while it has neither. UnknownName if no such group is kept. O(members)."""
         fleet = self.fleet
-        group = fleet.group_id(uuid)
+        group = fleet._group_id(uuid)
         if uuid in self.group_owners:
             return self.group_owners[uuid]
-        found = fleet.kernel.group_projects(group, 2)
+        found = fleet._kernel.group_projects(group, 2)
         if not found:
             return None
-        return fleet.projects[found[0]] if len(found) == 1 else ""
+        return fleet._projects[found[0]] if len(found) == 1 else ""
 
     def follow_rules(self, rules: int) -> None:
         """Set the revision of the rules for further orders. Usage that was computed under older ones is recomputed,
         and where no policy was given the defaults become the present ones. O(guests) once, then O(1)."""
-        self.fleet.inventories.figures_follow = rules > 0
+        self.fleet._inventories.figures_follow = rules > 0
         if rules > self.rules:
             if not self.policy and not self.rules:
                 self.engine = self.engine.fork(service_policy(self.policy, rules))
@@ -275,14 +275,14 @@ class ServiceState:
     def sum_up(self) -> None:
         """Recompute the usage of projects for the current tree of projects. O(guests)."""
         self.usage = Usage()
-        for project, index in self.fleet.projects.ids.items():
+        for project, index in self.fleet._projects.ids.items():
             self._sum_up(project, index)
         for project in self.group_owners.values():
             self.usage.add(self.tenants, project, {SERVER_GROUPS: 1})
 
     def _sum_up(self, project: str, index: int) -> None:
         """Add what the guests of a project hold, many of the same shape at once."""
-        ids, shapes, _ = self.fleet.kernel.consumers_of(index)
+        ids, shapes, _ = self.fleet._kernel.consumers_of(index)
         total = self._held(ids.tolist(), shapes.tolist())
         self.usage.add(self.tenants, project, {name: amount for name, amount in total.items() if amount})
 
@@ -291,11 +291,11 @@ class ServiceState:
         fleet, total = self.fleet, Counter[str]()
         total[INSTANCES] = len(consumers)
         for shape, count in Counter(shapes).items():
-            classes, amounts, *_ = fleet.kernel.shape(shape) if shape >= 0 else ((), ())
+            classes, amounts, *_ = fleet._kernel.shape(shape) if shape >= 0 else ((), ())
             for resource, amount in zip(classes, amounts, strict=True):
                 total[fleet.resource_classes[resource]] += count * amount
-        for consumer in consumers if fleet.extras else ():
-            for _, resource, amount in fleet.extras[consumer].elsewhere if consumer in fleet.extras else ():
+        for consumer in consumers if fleet._extras else ():
+            for _, resource, amount in fleet._extras[consumer].elsewhere if consumer in fleet._extras else ():
                 total[fleet.resource_classes[resource]] += amount
         return total
 
@@ -303,14 +303,14 @@ class ServiceState:
         """(project, amounts with ``instances``) of instances together, by project; UnknownName if there is none of one.
         O(instances)."""
         fleet = self.fleet
-        ids = fleet.consumers.find(uuids)
+        ids = fleet._consumers.find(uuids)
         if len(ids) and ids.min() < 0:
             fleet.consumer_id(uuids[int(np.argmin(ids))])  # which says that there is none
-        projects, shapes = fleet.kernel.holders(ids)
+        projects, shapes = fleet._kernel.holders(ids)
         found = []
         for project in np.unique(projects).tolist():
             mine = projects == project
-            found.append((fleet.projects[project], dict(self._held(ids[mine].tolist(), shapes[mine].tolist()))))
+            found.append((fleet._projects[project], dict(self._held(ids[mine].tolist(), shapes[mine].tolist()))))
         return found
 
     def holding(self, uuid: str) -> tuple[str, dict[str, int]]:
@@ -325,7 +325,7 @@ class ServiceState:
     def pool_aggregates(self, name: str) -> list[Aggregate]:
         """The aggregates by which a host, or another provider, is in pools."""
         fleet, pools = self.fleet, {pool.uuid for pool in self.pools.pools.values()}
-        known = (fleet.aggregates[index] for index in fleet.host_class(fleet.row(name)).aggregates)
+        known = (fleet.aggregates[index] for index in fleet._host_class(fleet.row(name)).aggregates)
         return [aggregate for aggregate in known if aggregate.uuid in pools]
 
     def without_pools(self, name: str, aggregates: Sequence[Aggregate]) -> tuple[Aggregate, ...]:
@@ -349,8 +349,8 @@ class ServiceState:
         """InUse for the removal, without force, of a provider that clients of the Placement API have written. O(1)."""
         if not isinstance(command, RemoveHost) or command.force:
             return
-        row = self.fleet.names.find(command.name)
-        if row >= 0 and self.fleet.store.row["updated"][row] > 0:
+        row = self.fleet._names.find(command.name)
+        if row >= 0 and self.fleet._store.row["updated"][row] > 0:
             problem = f"clients of the Placement API keep the resource provider {command.name}"
             raise InUse(problem, field="name", hint="have them remove it, or use force")
 
@@ -359,7 +359,7 @@ class ServiceState:
         name, given = report.host.nodename or report.host.host, report.host.aggregates
         if not self.pools.pools:
             return report
-        if self.fleet.names.find(name) < 0:
+        if self.fleet._names.find(name) < 0:
             self.check_no_pools(given)
             return report
         kept = (*self.without_pools(name, given), *self.pool_aggregates(name))

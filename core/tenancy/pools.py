@@ -45,7 +45,7 @@ class Pools(msgspec.Struct):
         return [
             fleet.name(row)
             for row in range(fleet.rows)
-            if any(fleet.aggregates[index].uuid == pool.uuid for index in fleet.host_class(row).aggregates)
+            if any(fleet.aggregates[index].uuid == pool.uuid for index in fleet._host_class(row).aggregates)
         ]
 
     def create(self, fleet: Fleet, command: CreatePool) -> None:
@@ -55,7 +55,7 @@ class Pools(msgspec.Struct):
         self.made += 1
         pool = Pool(str(uuid.uuid5(_NAMESPACE, f"{self.made}/{command.id}")), command.exclusive)
         metadata = {EXCLUSIVE: "true"} if pool.exclusive else {}
-        fleet.aggregate_ids([Aggregate(uuid=pool.uuid, name=f"pool {command.id}", metadata=metadata)])
+        fleet._aggregate_ids([Aggregate(uuid=pool.uuid, name=f"pool {command.id}", metadata=metadata)])
         self.pools[command.id] = pool
         for row in rows:
             _join(fleet, row, pool.uuid)
@@ -111,4 +111,4 @@ def _leave(fleet: Fleet, row: int, aggregate: str) -> None:
 
 
 def _aggregates(fleet: Fleet, row: int) -> Iterable[Aggregate]:
-    return [fleet.aggregates[index] for index in fleet.host_class(row).aggregates]
+    return [fleet.aggregates[index] for index in fleet._host_class(row).aggregates]

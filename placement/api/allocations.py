@@ -60,7 +60,7 @@ def show_consumer(fleet: Fleet, uuid: str) -> ConsumerView | None:
     if consumer < 0:
         vacant = fleet._registry.vacant.get(uuid)
         return None if vacant is None else ConsumerView(allocations={}, **vacant._asdict())
-    _, _, _, _, project, user, *_ = fleet.kernel.consumer(consumer)
+    _, _, _, _, project, user, *_ = fleet._kernel.consumer(consumer)
     note = note_of(fleet, consumer)
     allocations = {
         fleet.uuid(row): (_named(fleet, amounts), generation(fleet, row))
@@ -68,8 +68,8 @@ def show_consumer(fleet: Fleet, uuid: str) -> ConsumerView | None:
     }
     return ConsumerView(
         allocations=allocations,
-        project_id=fleet.projects[project] or INCOMPLETE,
-        user_id=fleet.users[user] or INCOMPLETE,
+        project_id=fleet._projects[project] or INCOMPLETE,
+        user_id=fleet._users[user] or INCOMPLETE,
         generation=note.generation,
         consumer_type=note.consumer_type,
         updated=note.updated or None,
@@ -79,12 +79,12 @@ def show_consumer(fleet: Fleet, uuid: str) -> ConsumerView | None:
 def show_provider(fleet: Fleet, uuid: str) -> ProviderAllocations:
     """See `PlacementModel.provider_allocations`."""
     row = found(fleet, uuid)
-    consumers = {*fleet.kernel.consumers_on(row), *fleet.consumers.elsewhere.get(row, ())}
+    consumers = {*fleet._kernel.consumers_on(row), *fleet._consumers.elsewhere.get(row, ())}
     allocations, newest = {}, 0.0
     for consumer in sorted(consumers):
         amounts = held_by(fleet, consumer).get(row)
         if amounts:
-            high, low, *_ = fleet.kernel.consumer(consumer)
+            high, low, *_ = fleet._kernel.consumer(consumer)
             note = note_of(fleet, consumer)
             allocations[format_uuid(high, low)] = (_named(fleet, amounts), note.generation)
             newest = max(newest, note.updated)
@@ -145,19 +145,19 @@ def write(fleet: Fleet, consumers: Mapping[str, c.ConsumerAllocations], now: flo
 
 def find_consumer(fleet: Fleet, uuid: str) -> int:
     """Dense id of a consumer that holds allocations, -1 if there is none. O(1)."""
-    consumer = fleet.kernel.consumers.get(uuid)
-    return -1 if consumer >= 0 and fleet.kernel.consumer(consumer)[7] & REPORTED else consumer
+    consumer = fleet._kernel.consumers.get(uuid)
+    return -1 if consumer >= 0 and fleet._kernel.consumer(consumer)[7] & REPORTED else consumer
 
 
 def held_by(fleet: Fleet, consumer: int) -> Held:
     """What a consumer holds, everywhere. O(its allocations)."""
-    _, _, row, shape, *_ = fleet.kernel.consumer(consumer)
+    _, _, row, shape, *_ = fleet._kernel.consumer(consumer)
     held: Held = {}
     if shape >= 0:
-        classes, amounts, *_ = fleet.kernel.shape(shape)
+        classes, amounts, *_ = fleet._kernel.shape(shape)
         if classes:
             held[row] = dict(zip(classes, amounts, strict=True))
-    extras = fleet.extras.get(consumer)
+    extras = fleet._extras.get(consumer)
     for other, resource, amount in () if extras is None else extras.elsewhere:
         mine = held.setdefault(other, {})
         mine[resource] = mine.get(resource, 0) + amount
@@ -166,14 +166,14 @@ def held_by(fleet: Fleet, consumer: int) -> Held:
 
 def note_of(fleet: Fleet, consumer: int) -> Note:
     """Generation, type and time of a consumer; one that the engine placed is at 1, untyped. O(1)."""
-    note = fleet.consumers.notes.get(consumer)
-    return note if note is not None else Note(int(fleet.kernel.consumer(consumer)[8]), None, 0.0)
+    note = fleet._consumers.notes.get(consumer)
+    return note if note is not None else Note(int(fleet._kernel.consumer(consumer)[8]), None, 0.0)
 
 
 def _reported(fleet: Fleet, uuid: str) -> int:
     """Dense id of a consumer that a host reports without an allocation, -1 if there is none."""
-    consumer = fleet.kernel.consumers.get(uuid)
-    return consumer if consumer >= 0 and fleet.kernel.consumer(consumer)[7] & REPORTED else -1
+    consumer = fleet._kernel.consumers.get(uuid)
+    return consumer if consumer >= 0 and fleet._kernel.consumer(consumer)[7] & REPORTED else -1
 
 
 def _named(fleet: Fleet, amounts: Mapping[int, int]) -> dict[str, int]:
@@ -258,7 +258,7 @@ def _typed(fleet: Fleet, writings: list[Writing]) -> list[Writing]:
 
 
 def _flags(fleet: Fleet, consumer: int) -> int:
-    return int(fleet.kernel.consumer(consumer)[7])
+    return int(fleet._kernel.consumer(consumer)[7])
 
 
 def _frozen(held: Held) -> frozenset[tuple[int, frozenset[tuple[int, int]]]]:
@@ -282,7 +282,7 @@ def _amounts(fleet: Fleet, resources: Mapping[str, int]) -> dict[int, int]:
 def _check_capacity(fleet: Fleet, writings: list[Writing]) -> None:
     """Placement's rule, once for each provider and class that is written: units of each amount, then the sum. A
     provider over its capacity takes what does not add to its usage."""
-    blocks = fleet.store.inventory
+    blocks = fleet._store.inventory
     change: dict[tuple[int, int], int] = {}
     asked: dict[tuple[int, int], None] = {}
     for writing in writings:
@@ -301,7 +301,7 @@ def _check_capacity(fleet: Fleet, writings: list[Writing]) -> None:
 
 
 def _check_units(fleet: Fleet, row: int, index: int, amount: int) -> None:
-    blocks = fleet.store.inventory
+    blocks = fleet._store.inventory
     if not blocks["total"][index, row]:
         name = fleet.resource_classes[index]
         raise Conflict(f"Inventory for '{name}' on resource provider '{fleet.uuid(row)}' invalid.", field="allocations")
@@ -338,9 +338,9 @@ def _kept(fleet: Fleet, writing: Writing) -> _Kept:
     consumer = writing.consumer if writing.consumer >= 0 else _reported(fleet, writing.uuid)
     if consumer < 0:
         return _Kept()
-    _, _, row, shape, _, _, group, flags, _ = fleet.kernel.consumer(consumer)
-    properties = fleet.image_properties.get(consumer)
-    return _Kept(group, flags & ~REPORTED, shape, row, fleet.extras.get(consumer, _NOTHING), properties)
+    _, _, row, shape, _, _, group, flags, _ = fleet._kernel.consumer(consumer)
+    properties = fleet._image_properties.get(consumer)
+    return _Kept(group, flags & ~REPORTED, shape, row, fleet._extras.get(consumer, _NOTHING), properties)
 
 
 def _enter(fleet: Fleet, writing: Writing, kept: _Kept) -> None:
@@ -356,7 +356,7 @@ def _enter(fleet: Fleet, writing: Writing, kept: _Kept) -> None:
     if before != after:
         _put_vacant(fleet, writing.uuid, before, after)
     if writing.new:
-        fleet.consumers.claim(_detail(fleet, writing, kept))
+        fleet._consumers.claim(_detail(fleet, writing, kept))
 
 
 def _detail(fleet: Fleet, writing: Writing, kept: _Kept) -> Detail:
@@ -376,8 +376,8 @@ def _detail(fleet: Fleet, writing: Writing, kept: _Kept) -> Detail:
         words,
         row,
         kept.shape if stays and writing.old.get(row) == resources else _shape(fleet, row, resources, kept, stays),
-        fleet.projects.id(writing.project_id),
-        fleet.users.id(writing.user_id),
+        fleet._projects.id(writing.project_id),
+        fleet._users.id(writing.user_id),
         kept.group,
         flags,
         extras if extras != _NOTHING else None,
@@ -398,18 +398,18 @@ def _home(fleet: Fleet, held: Held, present: int) -> int:
     """The row that a consumer is on: where it is, else the first compute host among its providers, else the first."""
     if present in held:
         return present
-    is_host = fleet.change_log.is_host()
-    class_of = fleet.store.row["class_of"]
+    is_host = fleet._change_log.is_host()
+    class_of = fleet._store.row["class_of"]
     return min(held, key=lambda row: (not is_host[class_of[row]], row))
 
 
 def _shape(fleet: Fleet, row: int, resources: Mapping[int, int], kept: _Kept, stays: bool) -> int:
     """What it takes; of a compute host's figures as Nova counts them, unless the host has reported them itself."""
-    if not fleet.host_class(row).is_host or (stays and kept.shape < 0):
-        return fleet.shape(resources, 0, 0, 0)
+    if not fleet._host_class(row).is_host or (stays and kept.shape < 0):
+        return fleet._shape(resources, 0, 0, 0)
     amount = {fleet.resource_classes[index]: amount for index, amount in resources.items()}
     vcpus = amount.get("VCPU", 0) + amount.get("PCPU", 0)
-    return fleet.shape(resources, vcpus, amount.get("MEMORY_MB", 0), 1024 * amount.get("DISK_GB", 0))
+    return fleet._shape(resources, vcpus, amount.get("MEMORY_MB", 0), 1024 * amount.get("DISK_GB", 0))
 
 
 def _put_vacant(fleet: Fleet, uuid: str, before: Vacant | None, after: Vacant | None) -> None:
@@ -419,12 +419,12 @@ def _put_vacant(fleet: Fleet, uuid: str, before: Vacant | None, after: Vacant | 
         else:
             fleet._registry.vacant[uuid] = value
 
-    fleet.change_log.make(partial(put, after), partial(put, before))
+    fleet._change_log.make(partial(put, after), partial(put, before))
 
 
 def _generations(fleet: Fleet, rows: Iterable[int]) -> tuple[Rows, NDArray[np.int64]]:
     listed = rows_array(*sorted(rows))
-    return listed, fleet.store.row["generation"][listed]
+    return listed, fleet._store.row["generation"][listed]
 
 
 def _move_generations(
@@ -433,5 +433,5 @@ def _move_generations(
     """Rows are at their generations of before, and as much beyond as ``more`` says."""
     rows, values = before
     steps = np.array([more.get(row, 0) for row in rows.tolist()], np.int64)
-    times = np.where(steps > 0, now, fleet.store.row["updated"][rows])
-    fleet.change_log.set_generations(rows, values + steps, times)
+    times = np.where(steps > 0, now, fleet._store.row["updated"][rows])
+    fleet._change_log.set_generations(rows, values + steps, times)

@@ -123,7 +123,7 @@ def _with_trees(fleet: Fleet, used: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _uuids(fleet: Fleet, rows: NDArray[np.int32]) -> dict[int, str]:
-    columns = fleet.store.row
+    columns = fleet._store.row
     words = zip(columns["uuid_hi"][rows].tolist(), columns["uuid_lo"][rows].tolist(), strict=True)
     return dict(zip(rows.tolist(), (format_uuid(high, low) for high, low in words), strict=True))
 
@@ -176,9 +176,9 @@ def _summed(order: list[int], names: list[str], parts: tuple[Amounts, ...]) -> d
 
 def _summaries(fleet: Fleet, rows: NDArray[np.int32], uuids: dict[int, str]) -> dict[str, dict[str, Any]]:
     resources = _resources(fleet, rows)
-    columns = fleet.store.row
+    columns = fleet._store.row
     numbers = columns["class_of"][rows].tolist()
-    known = {number: in_order(fleet, fleet.classes[number].traits) for number in dict.fromkeys(numbers)}
+    known = {number: in_order(fleet, fleet._classes[number].traits) for number in dict.fromkeys(numbers)}
     traits = [known[number] for number in numbers]
     texts = uuids.values()
     parents, roots = columns["parent"][rows].tolist(), columns["root"][rows].tolist()
@@ -198,7 +198,7 @@ def _summaries(fleet: Fleet, rows: NDArray[np.int32], uuids: dict[int, str]) -> 
 
 def _resources(fleet: Fleet, rows: NDArray[np.int32]) -> list[dict[str, dict[str, int]]]:
     """By row: {resource class: capacity and what is used}, classes in Placement's order."""
-    blocks, ratio = fleet.store.inventory, fleet.store.ratio
+    blocks, ratio = fleet._store.inventory, fleet._store.ratio
     resources: list[dict[str, dict[str, int]]] = [{} for _ in range(len(rows))]
     names = fleet.resource_classes
     for index in sorted(range(len(names)), key=lambda index: class_rank(fleet, names[index])):

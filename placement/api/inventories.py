@@ -28,7 +28,7 @@ def show_one(fleet: Fleet, uuid: str, resource_class: str) -> Inventories:
 def usages(fleet: Fleet, uuid: str) -> ProviderUsages:
     """See `PlacementModel.provider_usages`."""
     row = found(fleet, uuid)
-    used = fleet.store.inventory["used"]
+    used = fleet._store.inventory["used"]
     held = {fleet.resource_classes[index]: int(used[index, row]) for index in classes_of(fleet, row)}
     return ProviderUsages(generation=generation(fleet, row), usages=held)
 
@@ -39,7 +39,7 @@ def add(fleet: Fleet, command: c.AddInventory) -> Inventories:
     check_known_classes(fleet, [name])
     _check(command.provider, name, command.inventory, command.may_reserve_all)
     index = fleet.resource_class(name, create=True)
-    if fleet.store.inventory["total"][index, row]:
+    if fleet._store.inventory["total"][index, row]:
         raise Conflict(
             f"Update conflict: {command.provider} has an inventory of class {name} already",
             field="resource_class",
@@ -67,8 +67,8 @@ def set_one(fleet: Fleet, command: c.SetInventory) -> Inventories:
     _check(command.provider, name, command.inventory, command.may_reserve_all)
     if not knows_resource_class(fleet, name):
         raise NotFound(f"No such resource class {name}.", field="resource_class")
-    index = fleet.inventories.index_of(name)
-    if index is None or not fleet.store.inventory["total"][index, row]:
+    index = fleet._inventories.index_of(name)
+    if index is None or not fleet._store.inventory["total"][index, row]:
         raise BadRequest(f"No inventory record with resource class {name} on {command.provider}.", field="inventory")
     write(fleet, row, {index: command.inventory}, command.now)
     return _shown(fleet, row, [index])
@@ -122,26 +122,26 @@ def replace_all(fleet: Fleet, row: int, new: Mapping[str, Inventory], now: float
 def write(fleet: Fleet, row: int, changes: Mapping[int, Inventory | None], now: float) -> None:
     """Write inventories by class index, None takes one away; the generation moves by one. O(changes)."""
     before = generation(fleet, row)
-    fleet.inventories.put(row, changes, now)
+    fleet._inventories.put(row, changes, now)
     move_generation(fleet, row, before + 1, now)
 
 
 def classes_of(fleet: Fleet, row: int) -> list[int]:
     """Indices of the classes that a provider has, in Placement's order. O(classes)."""
-    totals = fleet.store.inventory["total"][:, row].tolist()
+    totals = fleet._store.inventory["total"][:, row].tolist()
     held = [index for index, total in enumerate(totals) if total]
     return sorted(held, key=lambda index: class_rank(fleet, fleet.resource_classes[index]))
 
 
 def _held(fleet: Fleet, row: int, uuid: str, name: str) -> int:
-    index = fleet.inventories.index_of(name)
-    if index is None or not fleet.store.inventory["total"][index, row]:
+    index = fleet._inventories.index_of(name)
+    if index is None or not fleet._store.inventory["total"][index, row]:
         raise NotFound(f"No inventory of class {name} for {uuid}", field="resource_class")
     return index
 
 
 def _shown(fleet: Fleet, row: int, indices: list[int] | None = None) -> Inventories:
-    blocks, ratio = fleet.store.inventory, fleet.store.ratio
+    blocks, ratio = fleet._store.inventory, fleet._store.ratio
     indices = classes_of(fleet, row) if indices is None else indices
     shown: dict[str, Inventory] = {}
     for index in indices:
@@ -152,7 +152,7 @@ def _shown(fleet: Fleet, row: int, indices: list[int] | None = None) -> Inventor
 
 
 def _check_unused(fleet: Fleet, row: int, indices: list[int], placement_code: str) -> None:
-    used = fleet.store.inventory["used"][:, row]
+    used = fleet._store.inventory["used"][:, row]
     busy = [fleet.resource_classes[index] for index in indices if used[index]]
     if busy:
         what = f"Inventory for '{', '.join(busy)}' on resource provider '{fleet.uuid(row)}' in use."

@@ -60,8 +60,8 @@ def check_known_traits(fleet: Fleet, names: Iterable[str]) -> None:
 
 def provided_traits(fleet: Fleet) -> frozenset[str]:
     """Traits that some provider has. O(rows + host classes)."""
-    used = np.unique(fleet.store.row["class_of"][: fleet.rows]).tolist()
-    return frozenset().union(*(fleet.classes[index].traits for index in used))
+    used = np.unique(fleet._store.row["class_of"][: fleet.rows]).tolist()
+    return frozenset().union(*(fleet._classes[index].traits for index in used))
 
 
 def list_traits(fleet: Fleet, names: Iterable[str] | None, prefix: str | None, associated: bool | None) -> list[Named]:
@@ -128,7 +128,7 @@ def rename_resource_class(fleet: Fleet, command: c.RenameResourceClass) -> None:
     entry = table.get(old) or Registered(next_id(table, FIRST_CUSTOM), command.now)
     _unregister(fleet, table, old)
     _register(fleet, table, new, Registered(entry.id, command.now))
-    fleet.inventories.rename(old, new)
+    fleet._inventories.rename(old, new)
 
 
 def delete_resource_class(fleet: Fleet, command: c.DeleteResourceClass) -> None:
@@ -177,8 +177,8 @@ def class_rank(fleet: Fleet, name: str) -> tuple[int, int, str]:
 
 
 def _is_provided(fleet: Fleet, name: str) -> bool:
-    index = fleet.inventories.index_of(name)
-    return index is not None and bool(fleet.store.inventory["total"][index, : fleet.rows].any())
+    index = fleet._inventories.index_of(name)
+    return index is not None and bool(fleet._store.inventory["total"][index, : fleet.rows].any())
 
 
 def _check_changeable(fleet: Fleet, name: str, verb: str) -> None:
@@ -211,10 +211,10 @@ def _named(table: dict[str, Registered], name: str) -> Named:
 
 
 def _register(fleet: Fleet, table: dict[str, Registered], name: str, entry: Registered) -> None:
-    fleet.change_log.make(partial(table.__setitem__, name, entry), partial(table.__delitem__, name))
+    fleet._change_log.make(partial(table.__setitem__, name, entry), partial(table.__delitem__, name))
 
 
 def _unregister(fleet: Fleet, table: dict[str, Registered], name: str) -> None:
     entry = table.get(name)
     if entry is not None:
-        fleet.change_log.make(partial(table.__delitem__, name), partial(table.__setitem__, name, entry))
+        fleet._change_log.make(partial(table.__delitem__, name), partial(table.__setitem__, name, entry))

@@ -59,7 +59,7 @@ class PlacementModel:
         if rule is None:
             raise InvalidValue(f"no such command: {shown(command)}", field="command")
         self.fleet._reclaim.if_due()
-        with self.fleet.history.undoing():
+        with self.fleet._history.undoing():
             return rule(self.fleet, command)
 
     # providers

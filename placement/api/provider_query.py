@@ -20,7 +20,7 @@ def providers(fleet: Fleet, name: str | None, uuid: str | None, group: RequestGr
     """See `PlacementModel.providers`."""
     rows = np.sort(fleet._index.layout().rows)
     if name is not None:
-        rows = rows[rows == fleet.names.find(name)]
+        rows = rows[rows == fleet._names.find(name)]
     if uuid is not None:
         rows = rows[rows == find(fleet, uuid)]
     if group is not None:

@@ -36,7 +36,7 @@ def normal_uuid(text: str, field: str) -> str:
 def find(fleet: Fleet, uuid: str) -> int:
     """Row of a provider, -1 if there is none with this uuid, or it is not a uuid. O(1)."""
     try:
-        return fleet.providers.uuids.get(uuid)
+        return fleet._providers.uuids.get(uuid)
     except (ValueError, TypeError):
         return -1
 
@@ -51,7 +51,7 @@ def found(fleet: Fleet, uuid: str) -> int:
 
 def show(fleet: Fleet, row: int) -> Provider:
     """A provider as a value. O(1)."""
-    columns = fleet.store.row
+    columns = fleet._store.row
     parent, root = int(columns["parent"][row]), int(columns["root"][row])
     return Provider(
         uuid=fleet.uuid(row),
@@ -65,7 +65,7 @@ def show(fleet: Fleet, row: int) -> Provider:
 
 def generation(fleet: Fleet, row: int) -> int:
     """Generation of a provider. O(1)."""
-    return int(fleet.store.row["generation"][row])
+    return int(fleet._store.row["generation"][row])
 
 
 def check_generation(fleet: Fleet, row: int, given: int) -> None:
@@ -78,7 +78,7 @@ def check_generation(fleet: Fleet, row: int, given: int) -> None:
 
 def move_generation(fleet: Fleet, row: int, to: int, now: float) -> None:
     """Set the generation of a provider, overriding the increment of a change. O(1)."""
-    fleet.change_log.set_generations(rows_array(row), np.array([to], np.int64), now)
+    fleet._change_log.set_generations(rows_array(row), np.array([to], np.int64), now)
 
 
 def create(fleet: Fleet, command: c.CreateProvider) -> Provider:
@@ -92,10 +92,10 @@ def create(fleet: Fleet, command: c.CreateProvider) -> Provider:
         above = _parent(fleet, parent)
     words = np.array([parse_uuid(uuid)], np.uint64)
     try:
-        rows = fleet.providers.add([_checked_name(command.name)], words)
+        rows = fleet._providers.add([_checked_name(command.name)], words)
     except DuplicateName:
         raise _duplicate(fleet, uuid, command.name) from None
-    with fleet.change_log.rewriting(rows):
+    with fleet._change_log.rewriting(rows):
         fleet._trees.place(int(rows[0]), above)
     move_generation(fleet, int(rows[0]), 0, command.now)
     return show(fleet, int(rows[0]))
@@ -121,7 +121,7 @@ def delete(fleet: Fleet, command: c.DeleteProvider) -> None:
             field="uuid",
             placement_code=PROVIDER_CANNOT_DELETE_PARENT,
         )
-    if fleet.store.row["first"][row] >= 0 or fleet.store.inventory["used"][:, row].any():
+    if fleet._store.row["first"][row] >= 0 or fleet._store.inventory["used"][:, row].any():
         raise Conflict(
             f"Unable to delete resource provider {command.uuid}: Resource provider has allocations.",
             field="uuid",
@@ -131,7 +131,7 @@ def delete(fleet: Fleet, command: c.DeleteProvider) -> None:
 
 
 def _reparent(fleet: Fleet, row: int, command: c.UpdateProvider) -> None:
-    present, parent = int(fleet.store.row["parent"][row]), command.parent
+    present, parent = int(fleet._store.row["parent"][row]), command.parent
     if parent is None:
         if present < 0:
             return
@@ -145,23 +145,23 @@ def _reparent(fleet: Fleet, row: int, command: c.UpdateProvider) -> None:
         if present >= 0 and not command.may_move:
             _refuse_parent("re-parenting a provider is not currently allowed")
     moved = fleet._trees.subtree(row)
-    generations = fleet.store.row["generation"][moved]
+    generations = fleet._store.row["generation"][moved]
     try:
         fleet._trees.move(row, above, "parent")
     except InvalidValue:
         _refuse_parent("creating loop in the provider tree is not allowed.")
-    fleet.change_log.set_generations(moved, generations, command.now)
+    fleet._change_log.set_generations(moved, generations, command.now)
 
 
 def _rename(fleet: Fleet, row: int, new: str) -> None:
-    names, old = fleet.names, fleet.name(row)
+    names, old = fleet._names, fleet.name(row)
     if new == old:
         return
     if names.find(new) >= 0:
         raise _duplicate(fleet, fleet.uuid(row), new)
-    fleet.change_log.make(partial(names.rename, row, new), partial(names.rename, row, old))
+    fleet._change_log.make(partial(names.rename, row, new), partial(names.rename, row, old))
     # A signature may have been compiled for a request that names it.
-    fleet.change_log.static_epoch += 1
+    fleet._change_log.static_epoch += 1
 
 
 def _parent(fleet: Fleet, uuid: str) -> int:
@@ -183,7 +183,7 @@ def _checked_name(name: str) -> str:
 
 
 def _duplicate(fleet: Fleet, uuid: str, name: str) -> Conflict:
-    what = f"name: {name}" if fleet.names.find(name) >= 0 else f"uuid: {uuid}"
+    what = f"name: {name}" if fleet._names.find(name) >= 0 else f"uuid: {uuid}"
     return Conflict(
         f"Conflicting resource provider {what} already exists.", field="name", placement_code=DUPLICATE_NAME
     )

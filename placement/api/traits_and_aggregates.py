@@ -45,8 +45,8 @@ def set_aggregates(fleet: Fleet, command: c.SetAggregates) -> ProviderAggregates
         check_generation(fleet, row, command.generation)
     before = generation(fleet, row)
     uuids = sorted({normal_uuid(uuid, "aggregates") for uuid in command.aggregates})
-    ids = fleet.aggregate_ids(_known(fleet, uuid) for uuid in uuids)
-    if set(ids) != set(fleet.host_class(row).aggregates):
+    ids = fleet._aggregate_ids(_known(fleet, uuid) for uuid in uuids)
+    if set(ids) != set(fleet._host_class(row).aggregates):
         _reclass(fleet, row, aggregates=ids)
     if command.generation is not None:
         move_generation(fleet, row, before + 1, command.now)
@@ -56,13 +56,13 @@ def set_aggregates(fleet: Fleet, command: c.SetAggregates) -> ProviderAggregates
 
 
 def _shown_traits(fleet: Fleet, row: int) -> ProviderTraits:
-    held, custom = in_order(fleet, fleet.host_class(row).traits), fleet._registry.traits
+    held, custom = in_order(fleet, fleet._host_class(row).traits), fleet._registry.traits
     times = [custom[name].updated for name in held if name in custom] if any(map(is_custom, held)) else []
     return ProviderTraits(generation=generation(fleet, row), traits=held, updated=max(times, default=None))
 
 
 def _put_traits(fleet: Fleet, row: int, traits: frozenset[str], now: float) -> None:
-    if traits == fleet.host_class(row).traits:
+    if traits == fleet._host_class(row).traits:
         return
     before = generation(fleet, row)
     _reclass(fleet, row, traits=traits)
@@ -70,13 +70,13 @@ def _put_traits(fleet: Fleet, row: int, traits: frozenset[str], now: float) -> N
 
 
 def _reclass(fleet: Fleet, row: int, **changes: Any) -> None:
-    with fleet.change_log.editing(rows_array(row)):
-        fleet.change_log.reclass(rows_array(row), **changes)
-    fleet.change_log.topology_epoch += 1
+    with fleet._change_log.editing(rows_array(row)):
+        fleet._change_log.reclass(rows_array(row), **changes)
+    fleet._change_log.topology_epoch += 1
 
 
 def _shown_aggregates(fleet: Fleet, row: int) -> ProviderAggregates:
-    uuids = sorted(fleet.aggregates[index].uuid for index in fleet.host_class(row).aggregates)
+    uuids = sorted(fleet.aggregates[index].uuid for index in fleet._host_class(row).aggregates)
     return ProviderAggregates(generation=generation(fleet, row), aggregates=uuids)
 
 

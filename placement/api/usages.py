@@ -31,7 +31,7 @@ def by_type(fleet: Fleet, project_id: str, user_id: str | None, consumer_type: s
     if consumer_type == ALL:
         groups = {ALL: np.ones(len(ids), bool)} if len(ids) else {}
     else:
-        notes = fleet.consumers.notes
+        notes = fleet._consumers.notes
         types = np.array([(notes[i].consumer_type or UNTYPED) if i in notes else UNTYPED for i in ids.tolist()])
         wanted = sorted(set(types.tolist())) if consumer_type is None else [consumer_type]
         groups = {name: types == name for name in wanted}
@@ -44,24 +44,24 @@ def by_type(fleet: Fleet, project_id: str, user_id: str | None, consumer_type: s
 
 def _consumers(fleet: Fleet, project_id: str, user_id: str | None) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Ids and shapes of the consumers that hold allocations."""
-    project = fleet.projects.ids.get(project_id)
+    project = fleet._projects.ids.get(project_id)
     if project is None:
         return np.empty(0, np.int32), np.empty(0, np.int32)
-    ids, shapes, users = fleet.kernel.consumers_of(project)
+    ids, shapes, users = fleet._kernel.consumers_of(project)
     mask = shapes >= 0
     if user_id is not None:
-        mask &= users == fleet.users.ids.get(user_id, -1)
+        mask &= users == fleet._users.ids.get(user_id, -1)
     return ids[mask], shapes[mask]
 
 
 def _total(fleet: Fleet, ids: NDArray[np.int32], shapes: NDArray[np.int32]) -> dict[str, int]:
     held: Counter[int] = Counter()
     for shape, count in zip(*(found.tolist() for found in np.unique(shapes, return_counts=True)), strict=True):
-        classes, amounts, *_ = fleet.kernel.shape(shape)
+        classes, amounts, *_ = fleet._kernel.shape(shape)
         _add(held, ((index, amount * count) for index, amount in zip(classes, amounts, strict=True)))
-    for consumer in ids.tolist() if fleet.extras else ():
-        if consumer in fleet.extras:
-            _add(held, ((index, amount) for _, index, amount in fleet.extras[consumer].elsewhere))
+    for consumer in ids.tolist() if fleet._extras else ():
+        if consumer in fleet._extras:
+            _add(held, ((index, amount) for _, index, amount in fleet._extras[consumer].elsewhere))
     names = sorted(held, key=lambda index: class_rank(fleet, fleet.resource_classes[index]))
     return {fleet.resource_classes[index]: held[index] for index in names}
 

@@ -41,7 +41,7 @@ class TreeQuery:
     def mapped(self, root: int) -> Iterator[tuple[Amounts, Mappings]]:
         """The same, each with the rows of the providers that give each request group."""
         layout = self._fleet._index.layout()
-        if self._fleet.store.row["root"][root] == root and layout.tree_of[root] >= 0:
+        if self._fleet._store.row["root"][root] == root and layout.tree_of[root] >= 0:
             prepared = self._ready()
             for way in CandidateSearch(self._fleet, prepared, tree_steps=TREE_STEPS).within(int(layout.tree_of[root])):
                 yield _amounts(prepared, way), _mappings(prepared, way)
@@ -62,17 +62,17 @@ class TreeQuery:
         for found in search.trees(None):
             trees[found.tree] = search.has_some(found)
         known: NDArray[np.bool_] = (layout.tree_of[rows] >= 0) & trees[layout.tree_of[rows]]
-        known &= fleet.store.row["root"][rows] == rows
+        known &= fleet._store.row["root"][rows] == rows
         if self._fallback is not None and not known.all():
             known[~known] = self._fallback.having(rows[~known])
         return known
 
     def _ready(self) -> Prepared:
         fleet = self._fleet
-        change_log = fleet.change_log
+        change_log = fleet._change_log
         seen = (
             *(change_log.topology_epoch, change_log.static_epoch, change_log.forgotten_classes),
-            *(fleet.rows, len(fleet.classes), len(fleet.resource_classes)),
+            *(fleet.rows, len(fleet._classes), len(fleet.resource_classes)),
         )
         if self._prepared is None or seen != self._seen:
             self._prepared, self._seen = prepare(fleet, self._query), seen

@@ -80,7 +80,7 @@ class CandidateSearch:
         """One tree, looked at by itself; None if it has no candidate."""
         query, layout = self._query, self._layout
         members = layout.rows[layout.starts[tree] : layout.starts[tree + 1]]
-        columns, root = self._fleet.store.row, members[:1]
+        columns, root = self._fleet._store.row, members[:1]
         if query.hopeless or not query.slots or not (query.root is None or query.root[columns["class_of"][root[0]]]):
             return None
         own = Rows(self._fleet, members, root, layout.tree_of[members], None)
@@ -266,12 +266,12 @@ class _Block:
         if search._query.isolate and len(search._suffixed) > 1:
             return ~fits
         at = rows.rows[self._starts]
-        avail = search._fleet.store.inventory["avail"]
+        avail = search._fleet._store.inventory["avail"]
         for index, (total, _, _) in search._sums.items():
             fits &= avail[index, at] >= total
         for wish in search._query.wishes:
             for mask in wish.required:
-                fits &= mask[search._fleet.store.row["class_of"][at]]
+                fits &= mask[search._fleet._store.row["class_of"][at]]
         return fits
 
     def _enough_together(self) -> Mask:

@@ -70,7 +70,7 @@ def prepare(fleet: Fleet, query: PlacementQuery, rank: Callable[[str], Any] | No
     hopeless = False
     for number, group in enumerate(query.groups):
         named = group.resources if rank is None else sorted(group.resources, key=lambda pair: rank(pair[0]))
-        found = [(fleet.inventories.index_of(name), amount) for name, amount in named]
+        found = [(fleet._inventories.index_of(name), amount) for name, amount in named]
         amounts = tuple((index, amount) for index, amount in found if index is not None)
         hopeless |= len(amounts) < len(found) or any(amount > MAX_AMOUNT for _, amount in amounts)
         if group.suffix:
@@ -103,7 +103,7 @@ def wish_of(fleet: Fleet, group: RequestGroup) -> Wish:
     index, hopeless, tree, outcast = fleet._index, False, -1, None
     sets = (*(frozenset({trait}) for trait in sorted(group.required)), *group.any_of)
     if group.in_tree is not None:
-        row = fleet.providers.uuids.get(group.in_tree)
+        row = fleet._providers.uuids.get(group.in_tree)
         tree, hopeless = (int(index.layout().tree_of[row]), False) if row >= 0 else (-1, True)
     if group.forbidden_aggregates:
         outcast = index.having_any(_aggregate_ids(fleet, group.forbidden_aggregates))
@@ -154,7 +154,7 @@ class Rows:
         ``view``: the rows as a slice, if they are consecutive."""
         self._fleet, self.rows, self._trees = fleet, rows, trees
         self._view = rows if view is None else view
-        class_of = fleet.store.row["class_of"]
+        class_of = fleet._store.row["class_of"]
         self._class_of = class_of[self._view]
         self._root_at = self._class_of if roots is rows else class_of[roots]
 
@@ -177,12 +177,12 @@ class Rows:
         return able
 
     def _capable(self, slot: Slot) -> Mask:
-        store, view = self._fleet.store, self._view
+        store, view = self._fleet._store, self._view
         able: Mask | None = None
         for index, amount in slot.amounts:
             enough = store.inventory["avail"][index, view] >= amount
             able = enough if able is None else able & enough
-            if index in self._fleet.unit_rules:
+            if index in self._fleet._unit_rules:
                 able &= store.inventory["min_unit"][index, view] <= amount
                 able &= amount % np.maximum(store.inventory["step_size"][index, view], 1) == 0
         return np.ones(len(self.rows), bool) if able is None else able
@@ -194,6 +194,6 @@ class Rows:
 
     def left(self, index: int) -> NDArray[np.int64]:
         """What is left of a resource class."""
-        blocks = self._fleet.store.inventory
+        blocks = self._fleet._store.inventory
         left: NDArray[np.int64] = blocks["limit"][index, self._view] - blocks["used"][index, self._view]
         return left

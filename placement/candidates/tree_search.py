@@ -165,7 +165,7 @@ class TreeSearch:
     def _with_amounts(self) -> list[list[tuple[int, Taken]]]:
         """By slot and row: places in ``left`` and the amounts that the slot takes there. ``left`` is what each row has
         left of each class, at most its max_unit."""
-        avail, places = self._fleet.store.inventory["avail"], dict[tuple[int, int], int]()
+        avail, places = self._fleet._store.inventory["avail"], dict[tuple[int, int], int]()
         choices: list[list[tuple[int, Taken]]] = []
         for slot, rows in zip(self._slots, self._options, strict=True):
             choices.append([])
@@ -190,7 +190,7 @@ class TreeSearch:
         ):
             return False
         if not self._nested:
-            roots = self._fleet.store.row["root"]
+            roots = self._fleet._store.row["root"]
             if any(row != other and roots[row] == roots[other] for other in self._rows):
                 return False
         return all(self._keeps_subtree(slots, at, row) for slots in self._subtrees if at in slots)
@@ -207,7 +207,7 @@ class TreeSearch:
         """A row and all above it."""
         known = self._ancestry.get(row)
         if known is None:
-            parents, above, at = self._fleet.store.row["parent"], [row], int(self._fleet.store.row["parent"][row])
+            parents, above, at = self._fleet._store.row["parent"], [row], int(self._fleet._store.row["parent"][row])
             while at >= 0:
                 above.append(at)
                 at = int(parents[at])
@@ -219,7 +219,7 @@ class TreeSearch:
     def _row_bits(self, row: int) -> int:
         bits = self._bits.get(row)
         if bits is None:
-            number = int(self._fleet.store.row["class_of"][row])
+            number = int(self._fleet._store.row["class_of"][row])
             bits = self._bits[row] = sum(1 << place for place, mask in enumerate(self._required) if mask[number])
         return bits
 

@@ -52,10 +52,10 @@ class Plan:
         self.projects, self.users = np.zeros(count, np.int32), np.zeros(count, np.int32)
         self.groups = np.full(count, -1, np.int32)
         down_time = context.policy.options.default.service_down_time
-        self._new_down_time = down_time != fleet.services.down_time
+        self._new_down_time = down_time != fleet._services.down_time
         self.times = np.full(count, np.nan)
         """Time of each request, seconds since the epoch; NaN: the time before."""
-        now = fleet.services.now
+        now = fleet._services.now
         self._began = np.nan if now is None else now
         self.careful = 0
         """Requests that the next kernel call may have at most; 0 while all requests were carried out: no limit."""
@@ -74,7 +74,7 @@ class Plan:
         if first + 1 == len(self.clock):
             return first + 1
         # A rule that is not ours may read the time of a request.
-        since, until = (self.clock[first],) * 2 if self.context.compiled.custom else self.fleet.services.holds
+        since, until = (self.clock[first],) * 2 if self.context.compiled.custom else self.fleet._services.holds
         return _first_outside(self.clock, first, since, until)
 
     def forget_time(self, position: int) -> bool:
@@ -102,16 +102,16 @@ class Plan:
     def advance(self, position: int) -> None:
         """Set the time to that of a request's turn."""
         now = float(self.clock[position])
-        if now != self.fleet.services.now or self._new_down_time:
+        if now != self.fleet._services.now or self._new_down_time:
             self.context.advance(None if np.isnan(now) else now)
 
     def _read(self) -> None:
         """Read and check all requests. Changes nothing but the clock."""
         fleet, position = self.fleet, 0
-        projects, users = fleet.projects.ids, fleet.users.ids
-        plain = not self.context.compiled.custom and not fleet.shared_service_hosts
+        projects, users = fleet._projects.ids, fleet._users.ids
+        plain = not self.context.compiled.custom and not fleet._shared_service_hosts
         shared, specs = self.shapes, self.shapes.specs if plain else _no_specs(self.shapes)
-        groups = {} if fleet.consumers.also_on else fleet.groups
+        groups = {} if fleet._consumers.also_on else fleet._groups
         columns = (self.which, self.uuids, self.projects, self.users, self.groups, self.times)
         while True:
             position = gather(self.batch, position, Request, specs, projects, users, groups, *columns)
@@ -159,7 +159,7 @@ class Plan:
         for uuid in request.instance_uuids:
             uuid_words(uuid, "instance_uuids")
         if isinstance(request.server_group, str):
-            fleet.group_id(request.server_group)  # which says if there is none
+            fleet._group_id(request.server_group)  # which says if there is none
         self.which[position] = ALONE
         try:
             signature = context.ranked_way(request) if single else None
@@ -170,9 +170,9 @@ class Plan:
         if signature is None or not signature.simple or hinted:
             return
         self.which[position] = self._number(spec, request, signature)
-        self.projects[position] = fleet.projects.id(request.project_id)
-        self.users[position] = fleet.users.id(request.user_id)
-        self.groups[position] = -1 if request.server_group is None else fleet.group_id(str(request.server_group))
+        self.projects[position] = fleet._projects.id(request.project_id)
+        self.users[position] = fleet._users.id(request.user_id)
+        self.groups[position] = -1 if request.server_group is None else fleet._group_id(str(request.server_group))
         if request.instance_uuids:
             self.uuids[position] = uuid_words(request.instance_uuids[0], "instance_uuids")
 
@@ -223,17 +223,17 @@ def place_batch(
     fleet._reclaim.if_due()
     decisions = Decisions(context, len(batch))
     plan = Plan(context, fleet, batch, place, strict=strict)
-    start, now, sequence = fleet.history.hold(), fleet.services.now, fleet._heads.sequence
+    start, now, sequence = fleet._history.hold(), fleet._services.now, fleet._heads.sequence
     try:
         position = 0
         while position < len(batch):
             position = _place_span(plan, decisions, position, plan.span_from(position))
     except BaseException:
-        fleet.history.go(start)
+        fleet._history.go(start)
         fleet._rewind(now)
         fleet._heads.sequence = sequence
         raise
-    fleet.change_log.add_reader(decisions)
+    fleet._change_log.add_reader(decisions)
     return decisions
 
 
@@ -297,7 +297,7 @@ def _place_run(plan: Plan, decisions: Decisions, first: int, last: int) -> tuple
 def _existing(fleet: Fleet, uuids: NDArray[np.uint64]) -> int | None:
     """The first of ``uuids`` that a consumer has. O(uuids)."""
     holders = np.empty(len(uuids), np.int32)
-    kernel.find(fleet.kernel, uuids, holders)
+    kernel.find(fleet._kernel, uuids, holders)
     found = np.flatnonzero(holders >= 0)
     return int(found[0]) if len(found) else None
 
@@ -314,7 +314,7 @@ def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> int:
     rows, consumers = np.empty(count, np.int32), np.empty(count, np.int32)
     scores, counts = np.empty(count, np.float64), np.empty((count, shapes.width), np.int64)
     done = kernel.place(
-        fleet.kernel,
+        fleet._kernel,
         shapes.shapes,
         which,
         uuids,
@@ -332,7 +332,7 @@ def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> int:
     taken = _taken(fleet, uuids, rows, consumers, done) if done and rows[:done].min() < 0 else None
     if taken is not None:
         behind = consumers[taken:done]
-        kernel.release(fleet.kernel, behind[behind >= 0][::-1].copy())
+        kernel.release(fleet._kernel, behind[behind >= 0][::-1].copy())
         done = taken
     if done < count:
         which, rows, consumers, scores, counts = (
@@ -344,12 +344,12 @@ def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> int:
         )
         uuids = uuids[:done].copy()  # the others may be made again
     placed = consumers[rows >= 0]
-    fleet._placed(placed.tolist() if fleet.history.recording else ())
+    fleet._placed(placed.tolist() if fleet._history.recording else ())
     requests = plan.batch[first : first + done]
     if context.reads_instance_images:
         for request, consumer in zip(requests, consumers.tolist(), strict=True):
             if consumer >= 0 and request.image_properties:
-                fleet.image_properties[consumer] = request.image_properties
+                fleet._image_properties[consumer] = request.image_properties
     if done:
         rankings, sizes = shapes.shapes.rankings_and_sizes(which)
         run = Run(
@@ -378,7 +378,7 @@ def _taken(
     rows, consumers = rows[:done], consumers[:done]
     refused = np.flatnonzero(rows < 0)
     holders = np.empty(len(refused), np.int32)
-    kernel.find(fleet.kernel, uuids[refused], holders)
+    kernel.find(fleet._kernel, uuids[refused], holders)
     for position, holder in zip(refused[holders >= 0].tolist(), holders[holders >= 0].tolist(), strict=True):
         if not np.any(consumers[position + 1 :] == holder):
             return int(position)

@@ -134,7 +134,7 @@ class Decisions(Sequence[Decision]):
         self._alone.append(index)
         if decision.placed:
             fleet = self._context.fleet
-            self.rows[index] = fleet.row_of_uuid(decision.selected.provider_uuid)
+            self.rows[index] = fleet._row_of_uuid(decision.selected.provider_uuid)
             self.scores[index] = decision.selected.weight
 
     def _add_error(self, index: int, error: HostlerError) -> None:
@@ -185,9 +185,9 @@ class _RunReader:
         self._rows, self._scores = run.rows.tolist(), run.scores.tolist()
         self._uuids, self._counts = run.uuids.tolist(), run.counts.tolist()
         fleet = context.fleet
-        columns = fleet.change_log.store.row
+        columns = fleet._change_log.store.row
         self._classes = columns["class_of"].take(run.rows).tolist()
-        self._providers = fleet.providers.words(run.rows).tolist()
+        self._providers = fleet._providers.words(run.rows).tolist()
         self._hosts = columns["service_host"].take(run.rows).tolist()
         names = fleet.resource_classes
         self._amounts = {
@@ -246,7 +246,7 @@ class _RunReader:
     def _name(self, at: int, row: int) -> tuple[str, str]:
         """(service host, node) of the row chosen for a request."""
         fleet = self._context.fleet
-        known = self._names[row] = fleet.nodes.names.get(self._hosts[at]), fleet.providers.names.get(row)
+        known = self._names[row] = fleet._nodes.names.get(self._hosts[at]), fleet._providers.names.get(row)
         return known
 
     def settle(self) -> None:
@@ -266,6 +266,6 @@ class _RunReader:
         """(cell, availability zone) of the rows of a host class."""
         known = self._places.get(number)
         if known is None:
-            static = self._context.fleet.change_log.classes[number]
+            static = self._context.fleet._change_log.classes[number]
             known = self._places[number] = (static.cell_uuid, self._context.zone_of(static))
         return known

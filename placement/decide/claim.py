@@ -90,7 +90,7 @@ def allocations_of(
         amounts, mappings = chosen, {}
     flavor = signature.request.flavor
     disk_mb = flavor.local_disk_mb(is_bfv=request.spec.is_bfv)
-    shape = fleet.shape(amounts.get(row, {}), flavor.vcpus, flavor.memory_mb, disk_mb)
+    shape = fleet._shape(amounts.get(row, {}), flavor.vcpus, flavor.memory_mb, disk_mb)
     return Allocations(row, amounts, shape, mappings)
 
 
@@ -115,12 +115,12 @@ def _supplied(fleet: Fleet, signature: Signature, row: int, candidate: Mapping[s
             raise InvalidValue(f"an allocation must name resources, got {shown(part)}", field="candidates")
         said[uuid] = {name: whole_number(amount, f"candidates.{name}", least=1) for name, amount in resources.items()}
         with suppress(UnknownName):
-            known = amounts.setdefault(fleet.row_of_uuid(uuid, field="candidates"), {})
+            known = amounts.setdefault(fleet._row_of_uuid(uuid, field="candidates"), {})
             for name, amount in said[uuid].items():
                 known[fleet.resource_class(name, create=True)] = amount
     flavor = signature.request.flavor
     disk_mb = (flavor.root_gb + flavor.ephemeral_gb) * 1024  # as for any candidate from outside
-    shape = fleet.shape(amounts[row], flavor.vcpus, flavor.memory_mb, disk_mb)
+    shape = fleet._shape(amounts[row], flavor.vcpus, flavor.memory_mb, disk_mb)
     return Allocations(row, amounts, shape, mappings_of(candidate), said)
 
 

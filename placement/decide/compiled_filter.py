@@ -37,7 +37,7 @@ class ClassResults:
 
     def refresh(self) -> NDArray[np.bool_]:
         """Whether each class known now passes; False for classes of rows that are no hosts. O(new classes)."""
-        classes = self.fleet.classes.values
+        classes = self.fleet._classes.values
         if self._known < len(classes):
             new = [value.is_host and bool(self.judge(value)) for value in classes[self._known :]]
             self._passes = np.append(self._passes, np.array(new, bool))
@@ -148,7 +148,7 @@ class FilterResults:
 
     def by_row(self, judge: Filter, request: Request) -> RowCache:
         """Results by row. O(1) for a cached key."""
-        most = min(MAX_RESULTS, max(16, ROW_BYTES // self.fleet.store.capacity))
+        most = min(MAX_RESULTS, max(16, ROW_BYTES // self.fleet._store.capacity))
         return self._kept(self._rows, most, row_results, judge, request)
 
     def _kept(

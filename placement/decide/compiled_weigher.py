@@ -104,7 +104,7 @@ class CompiledWeigher:
 
     def _read_multipliers(self) -> None:
         """Multipliers by class, kept only if an aggregate of some class sets one."""
-        new = self.fleet.classes.values[len(self._multipliers) :]
+        new = self.fleet._classes.values[len(self._multipliers) :]
         if not new:
             return
         for host_class in new:
@@ -139,7 +139,7 @@ class CompiledWeigher:
         self._read_multipliers()
         if self.arguments["source"] != SOURCE_CLASS:
             return
-        new = self.fleet.classes.values[known:]
+        new = self.fleet._classes.values[known:]
         if not new:
             return
         for host_class in new:
@@ -156,8 +156,8 @@ class CompiledWeigher:
             return self.rows is None
         column = self.arguments.get("column")
         if column == COLUMN["pci_weight"]:
-            return not self.fleet.has_pci
+            return not self.fleet._has_pci
         if column in (COLUMN["hypervisor_version"], COLUMN["failed_builds"]):
-            values = self.fleet.store.host[column, : self.fleet.rows][self.fleet.is_host]
+            values = self.fleet._store.host[column, : self.fleet.rows][self.fleet.is_host]
             return len(values) == 0 or bool(values.min() == values.max())
         return False

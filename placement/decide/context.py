@@ -126,7 +126,7 @@ class DecisionContext:
             signature.refresh()  # a rule may raise for a host that changed, which the scan reports
             if not signature.ranks:
                 return None
-        if group is not None and (self._fleet.shared_service_hosts or self._fleet.consumers.also_on):
+        if group is not None and (self._fleet._shared_service_hosts or self._fleet._consumers.also_on):
             return None
         if request.alternates and len(self._fleet.cells()) > 1:
             return None
@@ -138,22 +138,22 @@ class DecisionContext:
         """Rows of the service hosts that an instance stands on, two while it moves; empty if there is none. O(1), and
         O(hosts with moving instances)."""
         rows = self._rows_of_consumer(uuid)
-        for row, instances in self.fleet.consumers.also_on.items():
+        for row, instances in self.fleet._consumers.also_on.items():
             if uuid in instances:
-                rows += [each for each in self.fleet.nodes.siblings(row) if each not in rows]
+                rows += [each for each in self.fleet._nodes.siblings(row) if each not in rows]
         return rows
 
     def _rows_of_consumer(self, uuid: str) -> list[int]:
         if not re.fullmatch(r"[0-9a-fA-F-]{32,36}", uuid):
             return []
         try:
-            consumer = self.fleet.kernel.consumers.get(uuid)
+            consumer = self.fleet._kernel.consumers.get(uuid)
         except ValueError:
             return []
         if consumer < 0:
             return []
-        row = int(self.fleet.kernel.consumer(consumer)[2])
-        return self.fleet.rows_of_service_host(self.fleet.service_host(row))
+        row = int(self.fleet._kernel.consumer(consumer)[2])
+        return self.fleet._rows_of_service_host(self.fleet._service_host(row))
 
     def zone_of(self, static: HostClass) -> str | None:
         """Availability zone of the hosts of a class: that of their aggregates, else the default."""
@@ -168,13 +168,13 @@ class DecisionContext:
         """A host of the answer that was not claimed; ``taken``: what the guest would take there (None: it has no room
         beside the instances of the request, and what is asked of its own provider is said)."""
         fleet = self.fleet
-        static, names = fleet.host_class(row), fleet.resource_classes
+        static, names = fleet._host_class(row), fleet.resource_classes
         if taken is None:
             said = {fleet.uuid(row): {names[index]: amount for index, amount in signature.resources.items()}}
         else:
             said = taken.by_uuid(fleet)
         return Alternate(
-            fleet.service_host(row),
+            fleet._service_host(row),
             fleet.name(row),
             fleet.uuid(row),
             static.cell_uuid,
@@ -189,11 +189,11 @@ class DecisionContext:
         """What the compute service checks the guest's NUMA cells with: set where the guest and the host have some and
         NUMATopologyFilter is enabled (Nova 34)."""
         spec = request.spec
-        if spec.numa_topology is None or self._fleet.numa.get_row(row) is None or skips_filters(spec):
+        if spec.numa_topology is None or self._fleet._numa.get_row(row) is None or skips_filters(spec):
             return None
         if all(each.name != "NUMATopologyFilter" for each in signature.policy.filters):
             return None
-        static = self._fleet.host_class(row)
+        static = self._fleet._host_class(row)
         return NumaLimits(
             cpu_allocation_ratio=static.cpu_allocation_ratio,
             ram_allocation_ratio=static.ram_allocation_ratio,
@@ -203,10 +203,10 @@ class DecisionContext:
     def selection(self, claimed: Claimed, alternates: tuple[Alternate, ...], limits: NumaLimits | None) -> Selection:
         """A claim as the answer's value."""
         fleet, row = self._fleet, claimed.row
-        static = fleet.host_class(row)
+        static = fleet._host_class(row)
         return Selection(
             instance_uuid=claimed.uuid,
-            host=fleet.service_host(row),
+            host=fleet._service_host(row),
             node=fleet.name(row),
             provider_uuid=fleet.uuid(row),
             cell_uuid=static.cell_uuid,

@@ -179,17 +179,17 @@ class Engine:
         """Remove consumers and give back what they took; returns how many. UnknownName, and nothing changed, if one is
         unknown. What the source of a guest's move holds goes with the guest."""
         given = _listed(uuids)
-        if self.fleet.consumers.moves:
+        if self.fleet._consumers.moves:
             return moves.release(self.fleet, given)
-        return self.fleet.release_uuids(given)
+        return self.fleet._release_uuids(given)
 
     def spawned(self, uuids: str | Iterable[str]) -> None:
         """The guests have been built: they no longer count among their hosts' io operations. UnknownName, and nothing
         changed, if one is unknown. O(1) each."""
         fleet = self.fleet
-        consumers = fleet.consumers.ids(_listed(uuids)).tolist()
+        consumers = fleet._consumers.ids(_listed(uuids)).tolist()
         # No version is held that would need the change recorded.
-        set_building = fleet.set_building if fleet.history.recording else fleet.kernel.set_building
+        set_building = fleet._set_building if fleet._history.recording else fleet._kernel.set_building
         for consumer in consumers:
             set_building(consumer, False)
 
@@ -230,9 +230,9 @@ class Engine:
         check_request(request)
         check_spec(request.spec)
         consumer, guest = fleet.consumer_id(uuid), fleet.consumer(uuid)
-        if uuid in fleet.consumers.moves:
+        if uuid in fleet._consumers.moves:
             raise InUse(f"instance {uuid} is being moved", field="uuid", hint="confirm or revert that move first")
-        host = fleet.service_host(fleet.row(guest.provider)) if leave else None
+        host = fleet._service_host(fleet.row(guest.provider)) if leave else None
         request = request.with_changes(
             instance_uuids=(uuid,),
             project_id=request.project_id or guest.project_id,
@@ -240,15 +240,15 @@ class Engine:
             server_group=guest.server_group if request.server_group is None else request.server_group,
         )
         check_request(request)
-        start, sequence = fleet.history.hold(), self.sequence
+        start, sequence = fleet._history.hold(), self.sequence
         try:
             fleet.release([consumer])
             decision = self._place(request, candidates, claim, leave=host)
             if not decision.placed:
-                fleet.history.go(start)
+                fleet._history.go(start)
             return decision
         except BaseException:
-            fleet.history.go(start)
+            fleet._history.go(start)
             self.sequence = sequence
             raise
 
@@ -287,12 +287,12 @@ class Engine:
             user_id=request.user_id or guest.user_id,
             server_group=guest.server_group if request.server_group is None else request.server_group,
         )
-        start, sequence = fleet.history.hold(), self.sequence
+        start, sequence = fleet._history.hold(), self.sequence
         try:
             holder = moves.hold_source(fleet, uuid, migration)
             decision = self.place(request)
             if not decision.placed:
-                fleet.history.go(start)
+                fleet._history.go(start)
                 return decision
             target = decision.selected.node
             move = PendingMove(
@@ -308,7 +308,7 @@ class Engine:
             moves.note_move(fleet, move)
             return decision
         except BaseException:
-            fleet.history.go(start)
+            fleet._history.go(start)
             self.sequence = sequence
             raise
 
@@ -336,7 +336,7 @@ class Engine:
 
     def moves(self) -> list[PendingMove]:
         """Moves under way, in order of their instances. O(moves)."""
-        under_way = self.fleet.consumers.moves
+        under_way = self.fleet._consumers.moves
         return [under_way[uuid] for uuid in sorted(under_way)]
 
     def expire_moves(self, now: float) -> list[PendingMove]:

@@ -116,13 +116,13 @@ def _room(ranked: Ranked, request: Request) -> NDArray[np.int64]:
     signature, rows = ranked.signature, ranked.rows
     fleet = signature.fleet
     room = np.full(len(rows), _PLENTY, np.int64)
-    inventory = fleet.store.inventory
+    inventory = fleet._store.inventory
     for resource, amount in signature.resources.items():
         left = inventory["limit"][resource, rows] - inventory["used"][resource, rows]
         room = np.minimum(room, left // amount)
     added = _added(request)
     for column, low, high, _ in () if ranked.filters_skipped else signature.bounds:
-        step, values = added.get(HOST_COLUMNS[column], 0), fleet.store.host[column, rows]
+        step, values = added.get(HOST_COLUMNS[column], 0), fleet._store.host[column, rows]
         left = (high - values) // step if step > 0 else (values - low) // -step if step < 0 else room
         room = np.minimum(room, np.minimum(left, _PLENTY) + 1).astype(np.int64)
     return np.maximum(room, 0)

@@ -63,7 +63,7 @@ def place_gpus(engine: Engine, requests: Iterable[Request]) -> GpuDecisions:
         plan = _Plan(engine, weigher, list(requests))
         chosen, bits, lost = plan.run()
         rows = np.append(plan.rows, np.int32(-1))[chosen]
-        with fleet.history.undoing():
+        with fleet._history.undoing():
             plan.claim(rows, bits)
     except BaseException:
         fleet.advance(now, engine.policy.options.default.service_down_time)
@@ -117,7 +117,7 @@ class _Plan:
                     raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
                 given[words] = uuid
                 self.uuids[position] = words
-        taken = np.flatnonzero(find_uuids(self.fleet.kernel.consumers, self.uuids) >= 0)
+        taken = np.flatnonzero(find_uuids(self.fleet._kernel.consumers, self.uuids) >= 0)
         if len(taken):
             uuid = format_uuid(*self.uuids[taken[0]].tolist())
             raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
@@ -146,18 +146,18 @@ class _Plan:
         return signature
 
     def _allowed(self) -> NDArray[np.uint8]:
-        class_of = self.fleet.store.row["class_of"][self.rows]
+        class_of = self.fleet._store.row["class_of"][self.rows]
         allowed = np.empty((len(self.signatures), len(self.rows)), np.uint8)
         for number, signature in enumerate(self.signatures):
-            passes = np.ones(len(self.fleet.classes), bool)
+            passes = np.ones(len(self.fleet._classes), bool)
             for verdict in signature.class_results().values():
                 passes &= verdict
             requirements = signature.requirements
             for judge in (requirements.cell_allows, requirements.traits_allow, requirements.aggregates_allow):
-                passes &= [value.is_host and judge(self.fleet, value) for value in self.fleet.classes.values]
+                passes &= [value.is_host and judge(self.fleet, value) for value in self.fleet._classes.values]
             allowed[number] = passes[class_of]
             for column, low, high, _ in signature.bounds:
-                values = self.fleet.store.host[column, self.rows]
+                values = self.fleet._store.host[column, self.rows]
                 allowed[number] &= (values >= low) & (values <= high)
         return allowed
 
@@ -169,7 +169,7 @@ class _Plan:
         shapes = [weigher.shape(signature.request) for signature in self.signatures]
         classes = sorted({index for signature in self.signatures for index in signature.resources})
         needs = [[signature.resources.get(index, 0) for index in classes] for signature in self.signatures]
-        room = fleet.store.inventory["avail"][classes][:, rows]
+        room = fleet._store.inventory["avail"][classes][:, rows]
         return devices.place(
             weigher.policy,
             float(gpu.largest_cpu_milli),
@@ -195,7 +195,9 @@ class _Plan:
         resource = fleet.resource_class(GPU_MILLI) if bits.any() else -1
         asked, uuids = self.asked_of.tolist(), [(high, low) for high, low in self.uuids.tolist()]
         shapes = [signature.shape for signature in self.signatures]
-        owners = [(fleet.projects.id(request.project_id), fleet.users.id(request.user_id)) for request in self.requests]
+        owners = [
+            (fleet._projects.id(request.project_id), fleet._users.id(request.user_id)) for request in self.requests
+        ]
         images = self.engine._context.reads_instance_images
         below = dict(zip(self.rows.tolist(), self.below.tolist(), strict=True))
         details = []
@@ -206,13 +208,13 @@ class _Plan:
                 extras = Extras(tuple([(gpu, resource, milli[number]) for gpu in gpus]))
             properties = self.requests[at].image_properties if images else None
             details.append(Detail(uuids[at], row, shapes[number], *owners[at], -1, BUILDING, extras, properties))
-        fleet.consumers.claim_many(details)
+        fleet._consumers.claim_many(details)
 
 
 def _plain(fleet: Fleet, requirements: PlacementRequirements, signature: Signature) -> bool:
     """True if the host itself gives everything but the GPUs, and of these only the amount matters."""
     spec, query = signature.request.spec, requirements.query
-    nested = any(index in fleet.nested_classes for index in signature.resources)
+    nested = any(index in fleet._nested_classes for index in signature.resources)
     granular = [group for group in query.groups if group.suffix]
     odd = spec.numa_topology is not None or bool(spec.pci_requests) or query.fallback is not None or nested
     return not (odd or requirements.group.in_tree or any(_narrows(group) for group in granular))

@@ -30,7 +30,7 @@ class GroupState:
     def join(self, fleet: Fleet, row: int, instance_uuid: str) -> None:
         """An instance of the request was placed on ``row``: it counts if it is a member (Nova 33: members and
         host.instances)."""
-        siblings = fleet.rows_of_service_host(fleet.service_host(row))
+        siblings = fleet._rows_of_service_host(fleet._service_host(row))
         self.hosts.update(siblings)
         self.placed = True
         if self.kept >= 0 or instance_uuid in self.named:
@@ -45,14 +45,14 @@ def group_state(fleet: Fleet, request: Request) -> GroupState | None:
         return None
     if isinstance(group, ServerGroup):
         return _supplied(fleet, group)
-    kept = fleet.group_id(group)
-    policy, at_most, rows = fleet.kernel.group(kept)
+    kept = fleet._group_id(group)
+    policy, at_most, rows = fleet._kernel.group(kept)
     state = GroupState(group, POLICY_NAMES[policy], at_most, kept, placed=bool(rows))
-    if not fleet.shared_service_hosts:
+    if not fleet._shared_service_hosts:
         state.members, state.hosts = rows, set(rows)
         return state
     for row, members in rows.items():
-        for sibling in fleet.rows_of_service_host(fleet.service_host(row)):
+        for sibling in fleet._rows_of_service_host(fleet._service_host(row)):
             state.members[sibling] = state.members.get(sibling, 0) + members
             state.hosts.add(sibling)
     return state
@@ -64,15 +64,15 @@ def _supplied(fleet: Fleet, group: ServerGroup) -> GroupState:
     )
     for uuid in sorted(group.members):
         try:
-            consumer = fleet.kernel.consumers.get(uuid)
+            consumer = fleet._kernel.consumers.get(uuid)
         except ValueError:
             continue  # a member that is not a uuid is on no host of the fleet
         if consumer >= 0:
-            row = fleet.kernel.consumer(consumer)[2]
-            for sibling in fleet.rows_of_service_host(fleet.service_host(row)):
+            row = fleet._kernel.consumer(consumer)[2]
+            for sibling in fleet._rows_of_service_host(fleet._service_host(row)):
                 state.members[sibling] = state.members.get(sibling, 0) + 1
     for host in group.hosts:
-        state.hosts.update(fleet.rows_of_service_host(host))
+        state.hosts.update(fleet._rows_of_service_host(host))
     return state
 
 
@@ -80,7 +80,7 @@ def as_value(fleet: Fleet, group: GroupState | None, request: Request) -> Reques
     """The request with its group as a value, for filters that explain themselves by it. O(consumers on its hosts)."""
     if group is None or isinstance(request.server_group, ServerGroup):
         return request
-    hosts = frozenset(fleet.service_host(row) for row in group.hosts)
+    hosts = frozenset(fleet._service_host(row) for row in group.hosts)
     value = ServerGroup(
         uuid=group.uuid,
         policy=group.policy,
@@ -93,7 +93,7 @@ def as_value(fleet: Fleet, group: GroupState | None, request: Request) -> Reques
 
 def _kept_members(fleet: Fleet, group: GroupState) -> Iterator[str]:
     for row in group.hosts:
-        for consumer in fleet.kernel.consumers_on(row):
-            high, low, _, _, _, _, kept, *_ = fleet.kernel.consumer(consumer)
+        for consumer in fleet._kernel.consumers_on(row):
+            high, low, _, _, _, _, kept, *_ = fleet._kernel.consumer(consumer)
             if kept == group.kept:
                 yield format_uuid(high, low)

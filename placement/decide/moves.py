@@ -26,12 +26,12 @@ def spec_for(fleet: Fleet, spec: RequestSpec, row: int, kind: MoveKind) -> Reque
     """What is asked of the new place: Nova's conductor keeps flavor, image, zone, traits, hints and group, drops forced
     hosts, leaves the source out (but for a resize), and stays in the guest's cell unless the request allows another."""
     destination = spec.requested_destination or Destination()
-    cell = fleet.host_class(row).cell_uuid
+    cell = fleet._host_class(row).cell_uuid
     if not destination.allow_cross_cell_move and destination.cell_uuid is None and cell is not None:
         destination = replace(destination, cell_uuid=cell)
     ignored = spec.ignore_hosts
     if kind != "resize":
-        ignored = (*ignored, fleet.service_host(row))
+        ignored = (*ignored, fleet._service_host(row))
     named = destination if destination != Destination() else None
     return replace(spec, ignore_hosts=ignored, force_hosts=(), force_nodes=(), requested_destination=named)
 
@@ -48,26 +48,26 @@ def check_source(fleet: Fleet, row: int, kind: MoveKind) -> None:
     """InvalidValue for the evacuation of a host whose compute service is up (Nova: ComputeServiceInUse)."""
     if kind == "evacuate" and fleet.column("service_up")[row]:
         hint = "force the service down, or migrate the guest live"
-        raise InvalidValue(f"the compute service of {fleet.service_host(row)} is up", field="kind", hint=hint)
+        raise InvalidValue(f"the compute service of {fleet._service_host(row)} is up", field="kind", hint=hint)
 
 
 def hold_source(fleet: Fleet, uuid: str, migration: str | None) -> str:
     """Give the guest's allocation on its source to a migration consumer, so that the guest's uuid is free for the
     target; the guest stands on the source all the same. Returns the migration's uuid, empty where the source holds no
     allocation. InUse if a move is under way, DuplicateName if the migration's uuid is taken. O(1)."""
-    consumers = fleet.consumers
+    consumers = fleet._consumers
     if uuid in consumers.moves:
         raise InUse(f"instance {uuid} is being moved", field="uuid", hint="confirm or revert that move first")
     consumer = fleet.consumer_id(uuid, field="uuid")
-    line = fleet.kernel.consumer(consumer)
-    row, properties = line[2], fleet.image_properties.get(consumer, {})
+    line = fleet._kernel.consumer(consumer)
+    row, properties = line[2], fleet._image_properties.get(consumer, {})
     if line[7] & REPORTED:
         fleet.release([consumer])
         _stand(fleet, row, uuid, properties)
         return ""
     holder = migration if migration is not None else _made(fleet, uuid)
     words = uuid_words(holder, "migration")
-    if fleet.kernel.consumers.get(holder) >= 0:
+    if fleet._kernel.consumers.get(holder) >= 0:
         raise DuplicateName(f"consumer {holder} exists", field="migration")
     consumers.mark([consumer], [line[3]], [line[7] | NOT_INSTANCE])
     consumers.rename(consumer, words)
@@ -84,24 +84,24 @@ def _made(fleet: Fleet, uuid: str) -> str:
     number = 0
     while True:
         made = format_uuid(*make_many((high ^ low ^ _MIGRATION_SEED) % 2**63, number, 1)[0].tolist())
-        if fleet.kernel.consumers.get(made) < 0:
+        if fleet._kernel.consumers.get(made) < 0:
             return made
         number += 1
 
 
 def _stand(fleet: Fleet, row: int, uuid: str, properties: Mapping[str, Any]) -> None:
-    fleet.consumers.stand_on(row, {**fleet.consumers.also_on.get(row, {}), uuid: properties})
+    fleet._consumers.stand_on(row, {**fleet._consumers.also_on.get(row, {}), uuid: properties})
 
 
 def _leave(fleet: Fleet, row: int, uuid: str) -> None:
-    here = fleet.consumers.also_on.get(row, {})
+    here = fleet._consumers.also_on.get(row, {})
     if uuid in here:
-        fleet.consumers.stand_on(row, {other: known for other, known in here.items() if other != uuid})
+        fleet._consumers.stand_on(row, {other: known for other, known in here.items() if other != uuid})
 
 
 def pending(fleet: Fleet, uuid: str) -> PendingMove:
     """The move of a guest; UnknownName if none is under way. O(1)."""
-    move = fleet.consumers.moves.get(uuid) if isinstance(uuid, str) else None
+    move = fleet._consumers.moves.get(uuid) if isinstance(uuid, str) else None
     if move is None:
         raise UnknownName(f"no move of instance {uuid} is under way", field="uuid")
     return move
@@ -111,15 +111,15 @@ def note_move(fleet: Fleet, move: PendingMove) -> None:
     """Remember a move whose target has been claimed. InvalidValue for times that are not finite numbers. O(1)."""
     if move.expires is not None:
         finite(move.expires, "expires")
-    fleet.consumers.put_move(move.instance, move)
+    fleet._consumers.put_move(move.instance, move)
 
 
 def confirm(fleet: Fleet, uuid: str) -> PendingMove:
     """The guest has moved: its source is given back. UnknownName if no move is under way. O(1)."""
     move = pending(fleet, uuid)
-    with fleet.history.undoing():
-        fleet.consumers.put_move(uuid, None)
-        holder = fleet.kernel.consumers.get(move.migration) if move.migration else -1
+    with fleet._history.undoing():
+        fleet._consumers.put_move(uuid, None)
+        holder = fleet._kernel.consumers.get(move.migration) if move.migration else -1
         if holder >= 0:
             _count_as_instance(fleet, holder)
             _release(fleet, holder)
@@ -131,30 +131,30 @@ def revert(fleet: Fleet, uuid: str) -> PendingMove:
     """The guest stays, or is back, where it was: the target is given back. It needs no room, so it cannot fail.
     UnknownName if no move is under way. O(1)."""
     move = pending(fleet, uuid)
-    with fleet.history.undoing():
-        fleet.consumers.put_move(uuid, None)
-        target = fleet.kernel.consumers.get(uuid)
-        properties = fleet.image_properties.get(target) if target >= 0 else None
+    with fleet._history.undoing():
+        fleet._consumers.put_move(uuid, None)
+        target = fleet._kernel.consumers.get(uuid)
+        properties = fleet._image_properties.get(target) if target >= 0 else None
         if target >= 0:
             _release(fleet, target)
         row = fleet.row(move.source)
         _leave(fleet, row, uuid)
-        holder = fleet.kernel.consumers.get(move.migration) if move.migration else -1
+        holder = fleet._kernel.consumers.get(move.migration) if move.migration else -1
         if holder >= 0:
             _count_as_instance(fleet, holder)
-            fleet.consumers.rename(holder, uuid_words(uuid, "uuid"))
-            note = fleet.consumers.notes[holder]
-            fleet.consumers.put_note(holder, note._replace(consumer_type=None) if note.updated else None)
+            fleet._consumers.rename(holder, uuid_words(uuid, "uuid"))
+            note = fleet._consumers.notes[holder]
+            fleet._consumers.put_note(holder, note._replace(consumer_type=None) if note.updated else None)
         elif not move.migration:
-            project, user = fleet.projects.id(""), fleet.users.id("")
+            project, user = fleet._projects.id(""), fleet._users.id("")
             words = uuid_words(uuid, "uuid")
-            fleet.consumers.claim_many([Detail(words, row, -1, project, user, -1, REPORTED, None, properties)])
+            fleet._consumers.claim_many([Detail(words, row, -1, project, user, -1, REPORTED, None, properties)])
     return move
 
 
 def _count_as_instance(fleet: Fleet, consumer: int) -> None:
-    line = fleet.kernel.consumer(consumer)
-    fleet.consumers.mark([consumer], [line[3]], [line[7] & ~NOT_INSTANCE])
+    line = fleet._kernel.consumer(consumer)
+    fleet._consumers.mark([consumer], [line[3]], [line[7] & ~NOT_INSTANCE])
 
 
 def _release(fleet: Fleet, consumer: int) -> None:
@@ -162,17 +162,17 @@ def _release(fleet: Fleet, consumer: int) -> None:
     try:
         fleet.release([consumer])
     except InvalidValue:
-        fleet.consumers.put_extras(consumer, replace(fleet.extras[consumer], numa=None))
+        fleet._consumers.put_extras(consumer, replace(fleet._extras[consumer], numa=None))
         fleet.release([consumer])
 
 
 def release(fleet: Fleet, uuids: Sequence[str]) -> int:
     """Remove guests with what the sources of their moves hold; returns how many guests. Errors as
     ``Fleet.release_uuids``."""
-    with fleet.history.undoing():
-        count = fleet.release_uuids(uuids)
+    with fleet._history.undoing():
+        count = fleet._release_uuids(uuids)
         for uuid in uuids:
-            move = fleet.consumers.moves.get(uuid)
+            move = fleet._consumers.moves.get(uuid)
             if move is not None:
                 confirm(fleet, uuid)
     return count
@@ -180,7 +180,7 @@ def release(fleet: Fleet, uuids: Sequence[str]) -> int:
 
 def expired(fleet: Fleet, now: float) -> list[PendingMove]:
     """Moves whose time is over, in order of their instances. O(moves)."""
-    moves = fleet.consumers.moves
+    moves = fleet._consumers.moves
     found = (moves[uuid] for uuid in sorted(moves))
     return [move for move in found if move.expires is not None and move.expires <= now]
 

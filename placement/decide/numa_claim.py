@@ -24,7 +24,7 @@ def fit_claim(
     topology = HostView(fleet, row).numa_topology
     fitted = None
     if spec.numa_topology is not None and topology is not None:
-        static = fleet.host_class(row)
+        static = fleet._host_class(row)
         fitted = fitter(options)(
             topology,
             spec.numa_topology,

@@ -66,7 +66,7 @@ def _ruled_out(context: DecisionContext, request: Request, error: NoValidHost) -
 
 def _check_new(fleet: Fleet, uuid: str) -> None:
     try:
-        taken = fleet.kernel.consumers.get(uuid) >= 0
+        taken = fleet._kernel.consumers.get(uuid) >= 0
     except (TypeError, ValueError):
         uuid_words(uuid, "instance_uuids")
         raise
@@ -79,7 +79,7 @@ def _place_ranked(context: DecisionContext, request: Request) -> Decision | None
     if signature is None:
         return None
     fleet = context.fleet
-    group = fleet.group_id(request.server_group) if isinstance(request.server_group, str) else -1
+    group = fleet._group_id(request.server_group) if isinstance(request.server_group, str) else -1
     signature.refresh()
     seed = context.decision_seed()
     rows, weights = signature.ranking.best(group, 1 + request.alternates, seed)
@@ -103,6 +103,6 @@ def _place_ranked(context: DecisionContext, request: Request) -> Decision | None
 
 def _members_on(fleet: Fleet, row: int, group: int) -> float:
     """Members of a server group of the fleet on a row, signed as ``Ranking.row_parts`` has them."""
-    policy, _ = fleet.kernel.group_policy(group)
+    policy, _ = fleet._kernel.group_policy(group)
     sign = {SOFT_AFFINITY: 1.0, SOFT_ANTI_AFFINITY: -1.0}.get(policy, 0.0)
-    return sign * fleet.kernel.group_members(group, row)
+    return sign * fleet._kernel.group_members(group, row)

@@ -49,7 +49,7 @@ class Remaining:
     @staticmethod
     def applies(signature: Signature) -> bool:
         """True if a claim changes nothing that the request's rules read of other rows than its own."""
-        if signature.complex or signature.fleet.shared_service_hosts:
+        if signature.complex or signature.fleet._shared_service_hosts:
             return False
         caches = [*(cache for _, cache in signature.row_judges), *(values.cache for values in signature.row_values)]
         if any(cache.whole_trees or cache.whole_fleet for cache in caches):
@@ -58,7 +58,7 @@ class Remaining:
 
     def after_claim(self) -> bool:
         """Take in what has changed. False if that is not known row by row."""
-        changed = self._fleet.kernel.changed(self._seen)
+        changed = self._fleet._kernel.changed(self._seen)
         if changed is None:
             return False
         self._seen = self._fleet.version

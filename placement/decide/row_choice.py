@@ -41,7 +41,7 @@ def rows_selected(
             holding[row] = holding.get(row, 0) + 1
     named = {row for row, count in holding.items() if count >= choice.at_least}
     for host in choice.hosts:
-        named.update(context.fleet.rows_of_service_host(host))
+        named.update(context.fleet._rows_of_service_host(host))
     return RowChoice(stage.number, stage.name, choice.keep, named)
 
 
@@ -76,7 +76,7 @@ class RowChoices:
         if self.named:
             kept, dropped = named_rows(context.fleet, spec)
             if leave is not None:
-                dropped = dropped.union(context.fleet.rows_of_service_host(leave))
+                dropped = dropped.union(context.fleet._rows_of_service_host(leave))
             if kept is not None:
                 self.choices.append(RowChoice(last, SELECTION, True, kept - dropped))
             else:

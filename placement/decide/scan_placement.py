@@ -58,7 +58,7 @@ class ScanPlacement(Scan):
         ranked = self.rank()
         draws = Draws(context.decision_seed())
         uuids = request.instance_uuids
-        start = self.fleet.history.hold()
+        start = self.fleet._history.hold()
         rows, weights = self._choose_first(ranked.rows, ranked.weights, draws)
         if len(uuids) >= SEVERAL and self._claims_change_their_rows_only():
             self._remaining = Remaining(self.fleet, self.signature, rows, self.members, self._still_passes)
@@ -74,11 +74,11 @@ class ScanPlacement(Scan):
                 made.append((claimed, rows, weights, claimed.parts))
             if len(made) < len(uuids):
                 self._clean_up(made)
-                self.fleet.history.go(start)
+                self.fleet._history.go(start)
                 return self._refused(ranked, len(made))
             return self._decision(ranked, made, draws)
         except BaseException:
-            self.fleet.history.go(start)
+            self.fleet._history.go(start)
             raise
 
     def refuse(self) -> Decision:
@@ -141,7 +141,7 @@ class ScanPlacement(Scan):
         for column, low, high, number in signature.bounds:
             judge = signature.stages[number].filter
             if judge is not None and not judge.once_per_request:
-                values = self.fleet.store.host[column, rows]
+                values = self.fleet._store.host[column, rows]
                 keep &= (values >= low) & (values <= high)
         for stage in self.selections:
             assert stage.filter is not None
@@ -221,7 +221,7 @@ class ScanPlacement(Scan):
     def _settle(self, consumer: int) -> None:
         """The next instances ask for the page sizes that this one was given (Nova 33 overwrites the request's
         cells)."""
-        wanted, extras = self.request.spec.numa_topology, self.fleet.extras.get(consumer)
+        wanted, extras = self.request.spec.numa_topology, self.fleet._extras.get(consumer)
         if wanted is None or extras is None or extras.numa is None:
             return
         cells = settled(wanted, extras.numa)
@@ -268,13 +268,13 @@ class ScanPlacement(Scan):
         self, claimed: Claimed, chosen: set[int], rows: NDArray[np.int32], weights: NDArray[np.float64]
     ) -> Selection:
         fleet = self.fleet
-        cell = fleet.host_class(claimed.row).cell_uuid
+        cell = fleet._host_class(claimed.row).cell_uuid
         alternates: list[Alternate] = []
         for row, weight in zip(rows, weights, strict=True):
             if len(alternates) == self.request.alternates:
                 break
             row = int(row)
-            if row in chosen or fleet.host_class(row).cell_uuid != cell:
+            if row in chosen or fleet._host_class(row).cell_uuid != cell:
                 continue
             if self.candidates is not None and not self.candidates[row]:
                 continue

@@ -83,8 +83,8 @@ def _among(
         ties = weights.count(weights[order[0]]) if options.shuffle_best_same_weighed_hosts else 1
         order = [order[at] for at in Draws(context.decision_seed()).order(len(rows), ties, options.host_subset_size)]
     if request.alternates and rows:
-        cell = context.fleet.host_class(rows[order[0]]).cell_uuid
-        order = [at for at in order if context.fleet.host_class(rows[at]).cell_uuid == cell]
+        cell = context.fleet._host_class(rows[order[0]]).cell_uuid
+        order = [at for at in order if context.fleet._host_class(rows[at]).cell_uuid == cell]
     order = order[: 1 + request.alternates]
     return [rows[at] for at in order], [weights[at] for at in order]
 

@@ -81,7 +81,7 @@ class ShapeTable:
         self.fleet, self.policy = fleet, policy
         self.dropped = False
         self._results, self._prepare, self._compile = results, prepare, compile
-        self.shapes = Shapes(fleet.kernel)
+        self.shapes = Shapes(fleet._kernel)
         self.specs = SpecTable(self.shapes, RequestSpec, OTHERS, None if compile is None else self._missing)
         self.stage_names: list[tuple[str, ...]] = []
         """By ranking."""
@@ -120,7 +120,7 @@ class ShapeTable:
     def refresh(self) -> None:
         """Forget zones if hosts have come or gone, and the numbers of shapes if there are too many. O(1)."""
         fleet = self.fleet
-        epochs = (fleet.static_epoch, fleet.topology_epoch, len(fleet.classes), fleet.rows)
+        epochs = (fleet._static_epoch, fleet._topology_epoch, len(fleet._classes), fleet.rows)
         if epochs != self._epochs:
             self._epochs = epochs
             for zones in self.specs.zones:
@@ -245,7 +245,7 @@ class ShapeTable:
         fleet = self.fleet
         resources = {fleet.resource_class(name, create=True): amount for name, amount in taken}
         disk_mb = flavor.local_disk_mb(is_bfv=is_bfv)
-        guest = fleet.shape(resources, flavor.vcpus, flavor.memory_mb, disk_mb)
+        guest = fleet._shape(resources, flavor.vcpus, flavor.memory_mb, disk_mb)
         size = self._sizes.get((taken, guest))
         if size is None:
             size = self._sizes[taken, guest] = self.shapes.add_size(guest, [amount for _, amount in taken])
@@ -401,7 +401,7 @@ class ShapeTable:
 
     def _first_refusals(self, template: Signature, judges: Mapping[str, tuple[ClassResults, ...]]) -> NDArray[np.uint8]:
         numbers = {stage.name: stage.number for stage in template.stages}
-        first = np.full(len(self.fleet.classes), 255, np.uint8)
+        first = np.full(len(self.fleet._classes), 255, np.uint8)
         for number, results in sorted(((numbers[name], each) for name, each in judges.items()), reverse=True):
             for result in results:
                 first[~result.refresh()] = number - 1

@@ -69,8 +69,8 @@ class Signature:
         self.requirements = requirements
         self._shared = shared
         self.candidates_given = candidates_given
-        self.capacity = fleet.store.capacity
-        self.epoch = fleet.static_epoch
+        self.capacity = fleet._store.capacity
+        self.epoch = fleet._static_epoch
         self.last_used = 0
         self.stages: list[Stage] = [Stage(0, "passed")]
         self.resources = {fleet.resource_class(name, create=True): n for name, n in requirements.group.resources}
@@ -78,7 +78,7 @@ class Signature:
         # Where candidates come from outside, the host state is Nova's for one request: its own estimate of the disk.
         estimate = (flavor.root_gb + flavor.ephemeral_gb) * 1024
         disk_mb = estimate if candidates_given else flavor.local_disk_mb(is_bfv=request.spec.is_bfv)
-        self.shape = fleet.shape(self.resources, flavor.vcpus, flavor.memory_mb, disk_mb)
+        self.shape = fleet._shape(self.resources, flavor.vcpus, flavor.memory_mb, disk_mb)
         self.class_judges: list[tuple[int, ClassResults | AllOf]] = []
         """(stage, results by class), in the order of the stages."""
         self.row_judges: list[tuple[Stage, RowCache]] = []
@@ -130,7 +130,7 @@ class Signature:
         self._refresh_rows()
         options = self.policy.options.filter_scheduler
         self._ranking = Ranking(
-            self.fleet.kernel,
+            self.fleet._kernel,
             class_stage=self._class_stage,
             needs=self.needs,
             bounds=self.bounds,
@@ -220,7 +220,7 @@ class Signature:
             self._require((AGGREGATES, group.member_of, group.forbidden_aggregates), requirements.aggregates_allow)
         for index, amount in self.resources.items():
             number = self._stage(self.fleet.resource_classes[index]).number
-            self.needs.append((index, amount, number, index in self.fleet.unit_rules))
+            self.needs.append((index, amount, number, index in self.fleet._unit_rules))
 
     def _require(self, key: tuple[Any, ...], judge: Callable[[Fleet, HostClass], bool]) -> None:
         """A stage of Placement's side, called ``key[0]``, that judges host classes."""
@@ -262,7 +262,7 @@ class Signature:
     # keeping up
 
     def _judge_classes(self) -> None:
-        count = len(self.fleet.classes)
+        count = len(self.fleet._classes)
         if count > len(self._class_stage):
             grown = np.full(2 * count, NOT_A_HOST, np.uint8)
             grown[: len(self._class_stage)] = self._class_stage
@@ -286,7 +286,7 @@ class Signature:
     @property
     def stale(self) -> bool:
         """True if the signature must be recompiled: the columns moved, or something treated as constant changed."""
-        return self.capacity != self.fleet.store.capacity or self.epoch != self.fleet.static_epoch
+        return self.capacity != self.fleet._store.capacity or self.epoch != self.fleet._static_epoch
 
     @property
     def ranks(self) -> bool:

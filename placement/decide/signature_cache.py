@@ -66,7 +66,7 @@ class Compiled:
         self._uses = 0
         self._spec_bytes = 0
         self._bytes = 0
-        self.index = HostIndex(fleet.kernel)
+        self.index = HostIndex(fleet._kernel)
         self.epoch = (-1, -1)
         self.classes = -1
         names = {judge.name for judge in policy.filters}
@@ -91,7 +91,7 @@ class Compiled:
         key = (spec, request.project_id if self.reads_project else "", candidates_given, read)
         self._uses += 1
         known = self.by_spec.get(key)
-        if known is not None and known.epoch in (-1, self.fleet.topology_epoch):
+        if known is not None and known.epoch in (-1, self.fleet._topology_epoch):
             known.last_used = known.signature.owner.last_used = self._uses
             return known.signature
         # A rule that may read the whole request has its answers made for this one alone.
@@ -102,7 +102,7 @@ class Compiled:
             found = self.shapes.find(request)
         signature = found or self._compile(request, candidates_given=candidates_given, shareable=shareable)
         # Compiling may have met a resource class or an aggregate for the first time.
-        self.epoch = (self.fleet.store.capacity, self.fleet.static_epoch)
+        self.epoch = (self.fleet._store.capacity, self.fleet._static_epoch)
         if shareable:
             self._remember(key, spec, signature)
         return signature
@@ -138,7 +138,7 @@ class Compiled:
         before = self.by_spec.pop(key, None)
         if before is not None:
             self._spec_bytes -= before.nbytes
-        epoch = self.fleet.topology_epoch if names_targets(spec) else -1
+        epoch = self.fleet._topology_epoch if names_targets(spec) else -1
         self.by_spec[key] = _Known(epoch, signature, nbytes, self._uses)
         self._spec_bytes += nbytes
 
@@ -182,14 +182,14 @@ class Compiled:
 
     def _keep_up(self) -> None:
         """Drop what does not hold any more, and judge host classes that are new."""
-        epoch = (self.fleet.store.capacity, self.fleet.static_epoch)
+        epoch = (self.fleet._store.capacity, self.fleet._static_epoch)
         if epoch != self.epoch:
             self.forget()
             self.epoch = epoch
         elif self.shapes.full:
             self._drop_shapes()
-        if len(self.fleet.classes) != self.classes:
-            self.classes = len(self.fleet.classes)
+        if len(self.fleet._classes) != self.classes:
+            self.classes = len(self.fleet._classes)
             self._clear_specs()
             self._drop_shapes()
             owners = list(self.by_content.values())
@@ -224,7 +224,7 @@ class Compiled:
 
     def _make_room(self, extra: int) -> None:
         """Forget the rankings that were used least recently, with the specs that lead to them. O(1), amortised."""
-        most = max(ROWS_BYTES, ROWS_BYTES_PER_HOST * self.fleet.store.capacity)
+        most = max(ROWS_BYTES, ROWS_BYTES_PER_HOST * self.fleet._store.capacity)
         self._bytes += extra
         if self._bytes <= most and len(self.by_content) < SIGNATURES:
             return
@@ -248,7 +248,7 @@ class Compiled:
         self._clear_specs()
         self._drop_shapes()
         self._bytes = 0
-        self.index = HostIndex(self.fleet.kernel, held_room=HELD_BYTES_PER_HOST * self.fleet.store.capacity)
+        self.index = HostIndex(self.fleet._kernel, held_room=HELD_BYTES_PER_HOST * self.fleet._store.capacity)
 
     @property
     def nbytes(self) -> int:

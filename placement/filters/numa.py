@@ -56,7 +56,7 @@ class NUMATopologyFilter(Filter):
             return None
         if self._tries_in_order(wanted):
             return None
-        table = view.fleet.numa
+        table = view.fleet._numa
         program = table.compile(wanted, needs_smt=needs_threads(request))
         return table.judge(program, view.row_ids).astype(np.bool_)
 

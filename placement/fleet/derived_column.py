@@ -30,7 +30,7 @@ class RowCache:
         self.whole_trees = whole_trees
         self.whole_fleet = whole_fleet
         self.evaluate = evaluate
-        self.array: NDArray[Any] = np.zeros(fleet.store.capacity, dtype)
+        self.array: NDArray[Any] = np.zeros(fleet._store.capacity, dtype)
         self._seen = -1
         self._layout = (-1, -1)
 
@@ -46,29 +46,29 @@ class RowCache:
             self.array[rows] = after = self._evaluated(rows)
             if self._spreads and self._seen >= 0 and np.any(before != after):
                 # The change log does not name these rows yet, and rankings update only the rows that it names.
-                self.fleet.change_log.changed(rows[before != after])
-        self._seen, self._layout = version, (self.fleet.topology_epoch, len(self.fleet))
+                self.fleet._change_log.changed(rows[before != after])
+        self._seen, self._layout = version, (self.fleet._topology_epoch, len(self.fleet))
 
     def _evaluated(self, rows: NDArray[np.int32]) -> NDArray[Any]:
-        self.fleet.services.caching = True
+        self.fleet._services.caching = True
         try:
             return self.evaluate(rows)
         finally:
-            self.fleet.services.caching = False
+            self.fleet._services.caching = False
 
     @property
     def _spreads(self) -> bool:
         """True if a change of one row may change the values of others."""
-        return self.whole_trees or self.whole_fleet or bool(self.fleet.shared_service_hosts)
+        return self.whole_trees or self.whole_fleet or bool(self.fleet._shared_service_hosts)
 
     def _changed(self) -> NDArray[np.int32]:
         """Rows to evaluate again."""
         fleet = self.fleet
         everything = np.arange(fleet.rows, dtype=np.int32)
-        changed = fleet.kernel.changed(self._seen) if self._seen >= 0 else None
+        changed = fleet._kernel.changed(self._seen) if self._seen >= 0 else None
         if changed is None or self.whole_fleet:
             return everything
-        if self._spreads and self._layout != (fleet.topology_epoch, len(fleet)):
+        if self._spreads and self._layout != (fleet._topology_epoch, len(fleet)):
             # A row that was added, removed or moved may have belonged to another tree or service host.
             return everything
         rows: NDArray[np.int32] = np.unique(changed)
@@ -77,15 +77,15 @@ class RowCache:
 
     def _with_siblings(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
         """``rows`` and the other nodes of their service hosts: each node shows all guests of the service host."""
-        shared = self.fleet.shared_service_hosts
+        shared = self.fleet._shared_service_hosts
         if not shared:
             return rows
-        hosts = np.unique(self.fleet.store.row["service_host"][rows]).tolist()
+        hosts = np.unique(self.fleet._store.row["service_host"][rows]).tolist()
         siblings = [row for host in hosts for row in shared.get(host, ())]
         return np.union1d(rows, np.array(siblings, np.int32)).astype(np.int32)
 
     def _roots(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
         if np.isin(rows, self.fleet.sharing_providers()).any():
             return np.arange(self.fleet.rows, dtype=np.int32)
-        roots: NDArray[np.int32] = np.unique(self.fleet.store.row["root"][rows])
+        roots: NDArray[np.int32] = np.unique(self.fleet._store.row["root"][rows])
         return roots

@@ -50,7 +50,7 @@ class Fleet(FleetParts):
         """Gives back interned values that nothing refers to."""
 
     def __repr__(self) -> str:
-        hosts, consumers = int(np.count_nonzero(self.is_host)), self.kernel.consumer_count
+        hosts, consumers = int(np.count_nonzero(self.is_host)), self._kernel.consumer_count
         return f"<Fleet of {hosts} hosts, {len(self) - hosts} other providers and {consumers} consumers>"
 
     # versions
@@ -80,11 +80,11 @@ class Fleet(FleetParts):
 
     def advance(self, now: float | None, service_down_time: float = 60) -> None:
         """Set the time (None: keep it) and the service down time. O(1) while no service changes between up and down."""
-        self.services.advance(self.now if now is None else now, service_down_time)
+        self._services.advance(self.now if now is None else now, service_down_time)
 
     def _rewind(self, now: float | None) -> None:
         """Go back to an earlier time; None: to no time at all. O(rows)."""
-        self.services.advance(now, self.service_down_time)
+        self._services.advance(now, self.service_down_time)
 
     def check(self) -> None:
         """Assert every invariant. O(everything): about a second for 100,000 hosts."""
@@ -93,11 +93,11 @@ class Fleet(FleetParts):
     def drift(self) -> Rows:
         """Rows of hosts that differ from what their guests take: reported free memory, disk or used vCPUs, guests that
         no longer fit, or guests that the host has not for longer than the claim timeout. O(rows + consumers)."""
-        return host_reports.drift(self.change_log, self.consumers)
+        return host_reports.drift(self._change_log, self._consumers)
 
     def _drift_of(self, rows: Rows) -> Rows:
         """Those of ``rows`` that ``drift`` would name. O(rows + their consumers)."""
-        return host_reports.drift(self.change_log, self.consumers, rows)
+        return host_reports.drift(self._change_log, self._consumers, rows)
 
     # providers
 
@@ -119,20 +119,20 @@ class Fleet(FleetParts):
         above = self.row(parent, field="parent") if parent is not None else -1
         known = check_traits(traits)
         words = None if uuid is None else np.array([uuid_words(uuid, "uuid")], np.uint64)
-        with self.history.undoing():
+        with self._history.undoing():
             ids = self._aggregate_table.ids(aggregates)
-            rows = self.providers.add([name], words)
-            with self.change_log.rewriting(rows):
+            rows = self._providers.add([name], words)
+            with self._change_log.rewriting(rows):
                 self._trees.place(int(rows[0]), above)
-                self.store.row["class_of"][rows] = self.change_log.class_id(HostClass(traits=known, aggregates=ids))
+                self._store.row["class_of"][rows] = self._change_log.class_id(HostClass(traits=known, aggregates=ids))
         return int(rows[0])
 
     def remove_provider(self, name: str) -> None:
         """Remove a provider. InUse if it has consumers, usage by consumers elsewhere, or children. O(rows)."""
         self._reclaim.if_due()
-        if self.row(name) in self.consumers.also_on:
+        if self.row(name) in self._consumers.also_on:
             raise InUse(f"{name} has instances that stand on another host as well", field="provider")
-        self.providers.remove(name)
+        self._providers.remove(name)
 
     def set_parent(self, name: str, parent: str | None) -> None:
         """Re-parent a provider with its descendants (None: it becomes a root). InvalidValue for a cycle. O(rows)."""
@@ -152,26 +152,26 @@ class Fleet(FleetParts):
         """Replace a provider's traits. UnknownName for a trait that is neither standard nor CUSTOM_. O(traits)."""
         self._reclaim.if_due()
         row, known = self.row(name), check_traits(traits)
-        with self.change_log.editing(rows_array(row)):
-            self.change_log.reclass(rows_array(row), traits=known)
-        self.change_log.topology_epoch += 1
+        with self._change_log.editing(rows_array(row)):
+            self._change_log.reclass(rows_array(row), traits=known)
+        self._change_log.topology_epoch += 1
 
     def set_inventory(self, name: str, inventories: Mapping[str, Inventory]) -> None:
         """Replace a provider's inventories; capacity below the current usage is accepted. InUse if an omitted class has
         usage."""
-        self.inventories.set(self.row(name), name, inventories)
+        self._inventories.set(self.row(name), name, inventories)
 
     def inventory(self, name: str) -> dict[str, tuple[Inventory, int]]:
         """{resource class: (inventory, used)} of a provider. O(classes)."""
-        return self.inventories.of(self.row(name))
+        return self._inventories.of(self.row(name))
 
     def _fits_row(self, row: int, resources: Mapping[int, int]) -> bool:
         """Whether the amounts (by resource class index) fit one provider, by Placement's rule. O(resources)."""
-        return self.inventories.fits(row, resources)
+        return self._inventories.fits(row, resources)
 
     # aggregates
 
-    def aggregate_ids(self, aggregates: Iterable[Aggregate]) -> tuple[int, ...]:
+    def _aggregate_ids(self, aggregates: Iterable[Aggregate]) -> tuple[int, ...]:
         """Ids of aggregates; new ones are added. InvalidValue if one differs from the known aggregate with its uuid."""
         return self._aggregate_table.ids(aggregates)
 
@@ -187,11 +187,11 @@ class Fleet(FleetParts):
         """Replace the aggregates of a provider. O(aggregates)."""
         self._reclaim.if_due()
         row = self.row(name)
-        with self.history.undoing():
+        with self._history.undoing():
             ids = self._aggregate_table.ids(aggregates)
-            with self.change_log.editing(rows_array(row)):
-                self.change_log.reclass(rows_array(row), aggregates=ids)
-            self.change_log.topology_epoch += 1
+            with self._change_log.editing(rows_array(row)):
+                self._change_log.reclass(rows_array(row), aggregates=ids)
+            self._change_log.topology_epoch += 1
 
     # hosts
 
@@ -205,12 +205,12 @@ class Fleet(FleetParts):
     ) -> None:
         """Enable, disable or force down the compute service of one or several hosts; None keeps a setting. O(hosts)."""
         self._reclaim.if_due()
-        rows = rows_array(self.providers.host(name)) if isinstance(name, str) else self.providers.hosts(name)
-        self.services.set_service(rows, disabled=disabled, disabled_reason=disabled_reason, forced_down=forced_down)
+        rows = rows_array(self._providers.host(name)) if isinstance(name, str) else self._providers.hosts(name)
+        self._services.set_service(rows, disabled=disabled, disabled_reason=disabled_reason, forced_down=forced_down)
 
     def heartbeat(self, name: str, at: float) -> None:
         """A host's compute service reported at ``at`` (seconds since the epoch). O(1)."""
-        self.services.heartbeats(rows_array(self.providers.host(name)), finite(at, "heartbeat"))
+        self._services.heartbeats(rows_array(self._providers.host(name)), finite(at, "heartbeat"))
 
     def heartbeats(
         self, hosts: Sequence[str] | NDArray[np.integer[Any]], at: float | NDArray[np.floating[Any]]
@@ -220,7 +220,7 @@ class Fleet(FleetParts):
         The change log lists only services that change between up and down, until a rule reads heartbeat times
         themselves. O(hosts).
         """
-        self.services.heartbeats(self.providers.hosts(hosts), at)
+        self._services.heartbeats(self._providers.hosts(hosts), at)
 
     def report(
         self,
@@ -252,40 +252,40 @@ class Fleet(FleetParts):
         }
         reported = {figure: value for figure, value in given.items() if value is not None}
         host_reports.report(
-            self.change_log,
-            self.consumers,
-            self.providers.host(name),
+            self._change_log,
+            self._consumers,
+            self._providers.host(name),
             reported,
             at=at,
-            keeps_claims=self.inventories.figures_follow,
+            keeps_claims=self._inventories.figures_follow,
         )
 
     def pci_pools(self, row: int) -> tuple[PciPool, ...]:
         """PCI devices of a row that a guest may take; empty if none are known. O(1)."""
-        return self.pci_states.available(row)
+        return self._pci_states.available(row)
 
     def instances(self, row: int) -> dict[str, Mapping[str, Any]]:
         """uuid -> image properties of the consumers on the row's service host, all its nodes', as Nova tracks them."""
-        return dict(pair for node in self.nodes.siblings(row) for pair in self.consumers.on(node))
+        return dict(pair for node in self._nodes.siblings(row) for pair in self._consumers.on(node))
 
     # server groups and consumers
 
     def add_server_group(self, uuid: str, policy: str, *, max_server_per_host: int = 1) -> None:
         """Add a server group: its members are the consumers placed with its uuid. O(1)."""
-        self.server_groups.add(uuid, policy, max_server_per_host)
+        self._server_groups.add(uuid, policy, max_server_per_host)
 
     def remove_server_group(self, uuid: str) -> None:
         """Remove a server group. Its members stay placed and belong to no group. UnknownName if there is none. O(1)."""
-        self.server_groups.remove(uuid)
+        self._server_groups.remove(uuid)
 
-    def group_id(self, uuid: str) -> int:
+    def _group_id(self, uuid: str) -> int:
         """Id of a server group; UnknownName otherwise. O(1)."""
-        return self.server_groups.id(uuid)
+        return self._server_groups.id(uuid)
 
-    def shape(self, resources: Mapping[int, int], vcpus: int, memory_mb: int, disk_mb: int) -> int:
+    def _shape(self, resources: Mapping[int, int], vcpus: int, memory_mb: int, disk_mb: int) -> int:
         """Id of the resources that a consumer takes on its host: {resource class index: amount}, and vCPUs, MiB and MiB
         of Nova's HostState. O(1) for known shapes."""
-        return self.consumers.shape(resources, vcpus, memory_mb, disk_mb)
+        return self._consumers.shape(resources, vcpus, memory_mb, disk_mb)
 
     def claim(
         self,
@@ -307,35 +307,35 @@ class Fleet(FleetParts):
         PCI devices are not free. O(1).
         """
         words, flags = uuid_words(uuid, "consumer"), BUILDING if building else 0
-        project, user = self.projects.id(project_id), self.users.id(user_id)
+        project, user = self._projects.id(project_id), self._users.id(user_id)
         detail = Detail(words, row, shape, project, user, group, flags, extras, image_properties)
-        return self.consumers.claim(detail)
+        return self._consumers.claim(detail)
 
     def _placed(self, ids: Sequence[int] | NDArray[np.int32]) -> None:
         """Record the consumers that a batch kernel added, in order. O(1)."""
-        self.consumers.placed(ids)
+        self._consumers.placed(ids)
 
     def release(self, consumers: Iterable[int]) -> None:
         """Remove consumers (dense ids) and return their resources. O(consumers)."""
-        self.consumers.release(list(consumers))
+        self._consumers.release(list(consumers))
 
-    def release_uuids(self, uuids: Sequence[str]) -> int:
+    def _release_uuids(self, uuids: Sequence[str]) -> int:
         """Remove consumers by uuid; UnknownName if one does not exist, InvalidValue if one is given twice.
         O(consumers)."""
         self._reclaim.if_due()
-        return self.consumers.release_uuids(uuids)
+        return self._consumers.release_uuids(uuids)
 
-    def set_building(self, consumer: int, building: bool) -> None:
+    def _set_building(self, consumer: int, building: bool) -> None:
         """Count a consumer among its host's I/O operations, or stop counting it. O(1)."""
-        self.consumers.set_building(consumer, building)
+        self._consumers.set_building(consumer, building)
 
     def consumer_id(self, uuid: str, *, field: str = "consumer") -> int:
         """Dense id of a consumer; UnknownName if there is none. O(1)."""
-        return self.consumers.id(uuid, field)
+        return self._consumers.id(uuid, field)
 
     def consumer(self, uuid: str) -> Consumer:
         """A consumer as a value; UnknownName if there is none. O(1)."""
-        return self.consumers.value(self.consumer_id(uuid), self.resource_classes, self.group_uuids)
+        return self._consumers.value(self.consumer_id(uuid), self.resource_classes, self._group_uuids)
 
 
 class _AwayFleet(Fleet):

@@ -27,18 +27,18 @@ class HostView:
     def __init__(self, fleet: Fleet, row: int) -> None:
         self.fleet = fleet
         self.row = row
-        self._class = fleet.host_class(row)
+        self._class = fleet._host_class(row)
 
     def _column(self, name: str) -> float:
-        return float(self.fleet.store.host[COLUMN[name], self.row])
+        return float(self.fleet._store.host[COLUMN[name], self.row])
 
     def _whole(self, name: str) -> int:
-        return int(self.fleet.store.host[COLUMN[name], self.row])
+        return int(self.fleet._store.host[COLUMN[name], self.row])
 
     @property
     def host(self) -> str:
         """Name of the service host (nova-compute)."""
-        return self.fleet.service_host(self.row)
+        return self.fleet._service_host(self.row)
 
     @property
     def nodename(self) -> str:
@@ -123,7 +123,7 @@ class HostView:
     @property
     def host_ip(self) -> str | None:
         """Address of the host."""
-        return self.fleet.host_ips.get(int(self.fleet.store.row["host_ip"][self.row])) or None
+        return self.fleet._host_ips.get(int(self.fleet._store.row["host_ip"][self.row])) or None
 
     @property
     def cpu_info(self) -> str | None:
@@ -138,7 +138,7 @@ class HostView:
     @property
     def stats(self) -> Mapping[str, str]:
         """Statistics reported by the hypervisor driver, by name."""
-        return dict(self.fleet.stats[int(self.fleet.store.row["stats"][self.row])])
+        return dict(self.fleet._stats[int(self.fleet._store.row["stats"][self.row])])
 
     @property
     def num_instances(self) -> int:
@@ -158,7 +158,7 @@ class HostView:
     @property
     def metrics(self) -> Mapping[str, float]:
         """Monitor metrics, by name."""
-        return dict(self.fleet.metrics[int(self.fleet.store.row["metrics"][self.row])])
+        return dict(self.fleet._metrics[int(self.fleet._store.row["metrics"][self.row])])
 
     @property
     def aggregates(self) -> tuple[Aggregate, ...]:
@@ -178,7 +178,7 @@ class HostView:
     @property
     def service(self) -> Service:
         """State of the nova-compute service."""
-        self.fleet.services.last_seen_is_read()
+        self.fleet._services.last_seen_is_read()
         seen = self._column("last_seen_up")
         return Service(
             disabled=self._class.disabled,
@@ -191,7 +191,7 @@ class HostView:
     @property
     def numa_topology(self) -> NumaTopology | None:
         """NUMA cells; None if the host reports none."""
-        topology = self.fleet.numa.get_row(self.row)
+        topology = self.fleet._numa.get_row(self.row)
         return topology if topology is None else with_networks(topology, self._class.numa_networks)
 
     @property
@@ -247,14 +247,14 @@ class FleetView:
         if name not in COLUMN:
             raise UnknownName.among("column", name, HOST_COLUMNS)
         if name == "last_seen_up":
-            self.fleet.services.last_seen_is_read()
-        column: NDArray[np.float64] = self.fleet.store.host[COLUMN[name], self.row_ids]
+            self.fleet._services.last_seen_is_read()
+        column: NDArray[np.float64] = self.fleet._store.host[COLUMN[name], self.row_ids]
         return column
 
     def by_class(self, function: Callable[[HostClass], Any], dtype: Any = np.bool_) -> NDArray[Any]:
         """``function`` of each row's static fields, called once per host class. O(classes) calls + O(rows)."""
-        values = np.array([function(value) for value in self.fleet.classes.values], dtype)
-        by_row: NDArray[Any] = values[self.fleet.store.row["class_of"][self.row_ids]]
+        values = np.array([function(value) for value in self.fleet._classes.values], dtype)
+        by_row: NDArray[Any] = values[self.fleet._store.row["class_of"][self.row_ids]]
         return by_row
 
     def host(self, index: int) -> HostView:

@@ -31,111 +31,111 @@ class FleetParts:
 
     def __init__(self, *, seed: int = 0, capacity: int = 64) -> None:
         self.seed = whole_number(seed, "seed", most=2**63 - 1)
-        self.change_log = change_log = ChangeLog(whole_number(capacity, "capacity"))
-        self.store, self.kernel, self.history, self.classes = (
+        self._change_log = change_log = ChangeLog(whole_number(capacity, "capacity"))
+        self._store, self._kernel, self._history, self._classes = (
             change_log.store,
             change_log.kernel,
             change_log.history,
             change_log.classes,
         )
         self._trees = Trees(change_log)
-        self.nodes = ServiceHosts(change_log.store)
-        self.providers = Providers(change_log, self.nodes, self._trees, self.seed)
-        self.inventories = Inventories(change_log, self.providers.numa)
-        self.resource_classes, self.unit_rules = self.inventories.classes, self.inventories.unit_rules
-        self.services = Services(change_log)
+        self._nodes = ServiceHosts(change_log.store)
+        self._providers = Providers(change_log, self._nodes, self._trees, self.seed)
+        self._inventories = Inventories(change_log, self._providers.numa)
+        self.resource_classes, self._unit_rules = self._inventories.classes, self._inventories.unit_rules
+        self._services = Services(change_log)
         self._aggregate_table = Aggregates(change_log)
         self.aggregates = self._aggregate_table.values
-        self.pci_states = PciStates(change_log)
-        self.consumers = Consumers(change_log, self.providers, self.pci_states)
-        self.projects, self.users = self.consumers.projects, self.consumers.users
-        self.extras, self.image_properties = self.consumers.extras, self.consumers.image_properties
-        self.server_groups = ServerGroups(change_log)
-        self.groups, self.group_uuids = self.server_groups.ids, self.server_groups.uuids
-        self.stats: Interned[tuple[tuple[str, str], ...]] = Interned()
-        self.stats.id(())
-        self.metrics: Interned[tuple[tuple[str, float], ...]] = Interned()
-        self.metrics.id(())
-        self.host_ips = NameTable()
-        self.host_ips.intern("")
+        self._pci_states = PciStates(change_log)
+        self._consumers = Consumers(change_log, self._providers, self._pci_states)
+        self._projects, self._users = self._consumers.projects, self._consumers.users
+        self._extras, self._image_properties = self._consumers.extras, self._consumers.image_properties
+        self._server_groups = ServerGroups(change_log)
+        self._groups, self._group_uuids = self._server_groups.ids, self._server_groups.uuids
+        self._stats: Interned[tuple[tuple[str, str], ...]] = Interned()
+        self._stats.id(())
+        self._metrics: Interned[tuple[tuple[str, float], ...]] = Interned()
+        self._metrics.id(())
+        self._host_ips = NameTable()
+        self._host_ips.intern("")
         self._registry = Registry()
         self._cells: tuple[tuple[int, int], frozenset[str | None]] = ((0, 0), frozenset())
         self.pools = Pools(change_log.history)
         """Storage pools and volumes."""
-        self._heads = Heads(change_log, self.services)
+        self._heads = Heads(change_log, self._services)
 
     # size, time and versions
 
     def __len__(self) -> int:
         """Number of providers. O(1)."""
-        return len(self.names)
+        return len(self._names)
 
     @property
     def rows(self) -> int:
         """Row ids are below this. O(1)."""
-        return self.store.rows
+        return self._store.rows
 
     @property
     def version(self) -> int:
         """Number of row changes so far: the change log's position. O(1)."""
-        return self.kernel.version
+        return self._kernel.version
 
     @property
-    def static_epoch(self) -> int:
+    def _static_epoch(self) -> int:
         """Increases when something that compiled signatures treat as constant has changed."""
-        return self.change_log.static_epoch
+        return self._change_log.static_epoch
 
     @property
-    def topology_epoch(self) -> int:
+    def _topology_epoch(self) -> int:
         """Increases when provider trees, or the providers in them, may have changed."""
-        return self.change_log.topology_epoch
+        return self._change_log.topology_epoch
 
     @property
     def now(self) -> float | None:
         """The time for which heartbeats are evaluated, in seconds since the epoch. None until a time was given:
         heartbeats are not evaluated then."""
-        return self.services.now
+        return self._services.now
 
     @property
     def service_down_time(self) -> float:
         """Seconds without a heartbeat after which a service counts as down."""
-        return self.services.down_time
+        return self._services.down_time
 
     def nbytes(self) -> int:
         """Approximate bytes of columns, names and uuids, without consumers and the ranking indices of engines.
         O(rows)."""
-        names = sum(array.nbytes for table in (self.names, self.nodes.names) for array in table.to_arrays().values())
-        return self.store.nbytes + self.numa.nbytes + names + 24 * 2 * max(len(self), 1)
+        names = sum(array.nbytes for table in (self._names, self._nodes.names) for array in table.to_arrays().values())
+        return self._store.nbytes + self._numa.nbytes + names + 24 * 2 * max(len(self), 1)
 
     # facts about all hosts
 
     @property
-    def has_pci(self) -> bool:
+    def _has_pci(self) -> bool:
         """True if some host has PCI devices, free or taken. O(1)."""
-        return self.change_log.constants.has_pci
+        return self._change_log.constants.has_pci
 
     @property
     def minimum_compute_version(self) -> int | None:
         """The least service version of all nova-computes (Nova: get_minimum_version_all_cells); None if one is not
         known, or there are no hosts. O(versions)."""
-        return self.change_log.constants.minimum_compute_version
+        return self._change_log.constants.minimum_compute_version
 
     @property
-    def nested_classes(self) -> frozenset[int]:
+    def _nested_classes(self) -> frozenset[int]:
         """Resource classes in inventories of providers that are not hosts. O(classes)."""
-        return self.change_log.constants.nested_classes
+        return self._change_log.constants.nested_classes
 
     @property
     def is_host(self) -> NDArray[np.bool_]:
         """True for the rows that are compute hosts, bool[rows]. O(rows)."""
-        by_row: NDArray[np.bool_] = self.change_log.is_host()[self.store.row["class_of"][: self.rows]]
+        by_row: NDArray[np.bool_] = self._change_log.is_host()[self._store.row["class_of"][: self.rows]]
         return by_row
 
     def cells(self) -> frozenset[str | None]:
         """Cells of all hosts. O(classes) after new host classes were added, else O(1)."""
-        known = (len(self.classes), self.change_log.forgotten_classes)
+        known = (len(self._classes), self._change_log.forgotten_classes)
         if self._cells[0] != known:
-            cells = frozenset(value.cell_uuid for value in self.classes.values if value.is_host)
+            cells = frozenset(value.cell_uuid for value in self._classes.values if value.is_host)
             self._cells = (known, cells)
         return self._cells[1]
 
@@ -145,54 +145,54 @@ class FleetParts:
         index = COLUMN.get(name) if isinstance(name, str) else None
         if index is None:
             raise UnknownName.among("host column", str(name), COLUMN, field="column")
-        return self.store.host[index, : self.rows]
+        return self._store.host[index, : self.rows]
 
     @property
-    def numa(self) -> NumaTable:
+    def _numa(self) -> NumaTable:
         """NUMA cells of hosts, by row. O(1)."""
-        return self.providers.numa
+        return self._providers.numa
 
     # names
 
     def row(self, name: str, *, field: str = "provider") -> int:
         """Row of the provider named ``name`` (for hosts: the node name); UnknownName otherwise. O(1)."""
-        return self.providers.row(name, field)
+        return self._providers.row(name, field)
 
-    def row_of_uuid(self, uuid: str, *, field: str = "provider") -> int:
+    def _row_of_uuid(self, uuid: str, *, field: str = "provider") -> int:
         """Row of the provider with this uuid; UnknownName otherwise. O(1)."""
-        return self.providers.row_of_uuid(uuid, field)
+        return self._providers.row_of_uuid(uuid, field)
 
-    def rows_of_service_host(self, host: str) -> list[int]:
+    def _rows_of_service_host(self, host: str) -> list[int]:
         """Rows of the nodes of a service host, in row order; empty if there is none. O(nodes)."""
-        return self.nodes.rows(host)
+        return self._nodes.rows(host)
 
     @property
-    def shared_service_hosts(self) -> dict[int, list[int]]:
+    def _shared_service_hosts(self) -> dict[int, list[int]]:
         """Rows by service host, for service hosts with several nodes. O(1)."""
-        return self.nodes.shared
+        return self._nodes.shared
 
     @property
-    def names(self) -> NameTable:
+    def _names(self) -> NameTable:
         """Names of providers, by row. O(1)."""
-        return self.providers.names
+        return self._providers.names
 
     def name(self, row: int) -> str:
         """Name of a row. O(1)."""
-        return self.providers.names.get(row)
+        return self._providers.names.get(row)
 
-    def service_host(self, row: int) -> str:
+    def _service_host(self, row: int) -> str:
         """Service host of a row that is a host. O(1)."""
-        return self.nodes.name(row)
+        return self._nodes.name(row)
 
     def uuid(self, row: int) -> str:
         """Uuid of a row. O(1)."""
-        return self.providers.uuid(row)
+        return self._providers.uuid(row)
 
-    def host_class(self, row: int) -> HostClass:
+    def _host_class(self, row: int) -> HostClass:
         """The static fields of a row. O(1)."""
-        return self.change_log.host_class(row)
+        return self._change_log.host_class(row)
 
     def resource_class(self, name: str, *, create: bool = False) -> int:
         """Index of a resource class. A valid name that is not in use is created, or UnknownName without ``create``.
         O(1)."""
-        return self.inventories.resource_class(name, create=create)
+        return self._inventories.resource_class(name, create=create)

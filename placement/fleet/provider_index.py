@@ -69,7 +69,7 @@ class ProviderIndex:
         """The current layout of trees. O(1) while no provider is added, removed, moved, or changes its traits or
         aggregates, else O(rows log rows)."""
         fleet = self._fleet
-        seen = (fleet.change_log.topology_epoch, fleet.rows)
+        seen = (fleet._change_log.topology_epoch, fleet.rows)
         if self._layout is None or seen != self._seen:
             self._layout, self._seen = self._laid_out(), seen
         return self._layout
@@ -95,7 +95,7 @@ class ProviderIndex:
         return result
 
     def _catch_up(self) -> None:
-        change_log = self._fleet.change_log
+        change_log = self._fleet._change_log
         if self._forgotten != change_log.forgotten_classes:
             self._classes, self._forgotten = 0, change_log.forgotten_classes
             self._having, self._masks = {}, {}
@@ -109,11 +109,11 @@ class ProviderIndex:
 
     def _laid_out(self) -> Layout:
         fleet = self._fleet
-        count, columns = fleet.rows, fleet.store.row
+        count, columns = fleet.rows, fleet._store.row
         rows = np.arange(count, dtype=np.int32)
         if len(fleet) < count:
             live = np.ones(count, bool)
-            live[fleet.names.to_arrays()["free"]] = False
+            live[fleet._names.to_arrays()["free"]] = False
             rows = rows[live]
         roots = columns["root"][rows]
         if not np.array_equal(roots, rows):
@@ -128,10 +128,10 @@ class ProviderIndex:
 
     def _served(self, rows: NDArray[np.int32], tree_of: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[Any]]:
         fleet = self._fleet
-        class_of = fleet.store.row["class_of"][rows]
+        class_of = fleet._store.row["class_of"][rows]
         pairs: list[tuple[int, int]] = []
-        for row in rows[fleet.change_log.is_sharing()[class_of]].tolist():
-            members = rows[self.having_any(fleet.host_class(row).aggregates)[class_of]]
+        for row in rows[fleet._change_log.is_sharing()[class_of]].tolist():
+            members = rows[self.having_any(fleet._host_class(row).aggregates)[class_of]]
             trees = np.unique(tree_of[members])
             pairs += [(tree, row) for tree in trees[trees != tree_of[row]].tolist()]
         pairs.sort()

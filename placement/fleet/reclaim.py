@@ -41,22 +41,22 @@ class Reclaim:
     def __init__(self, parts: FleetParts) -> None:
         self._parts = parts
         self._tables: tuple[Sized, ...] = (
-            parts.classes,
-            parts.stats,
-            parts.metrics,
-            parts.pci_states,
-            parts.projects,
-            parts.users,
-            parts.consumers.shapes,
+            parts._classes,
+            parts._stats,
+            parts._metrics,
+            parts._pci_states,
+            parts._projects,
+            parts._users,
+            parts._consumers.shapes,
         )
         self._limit, self._class_limit, self._calls = SLACK, CLASS_SLACK, 0
 
     def if_due(self) -> None:
         """Give back what is not used, if there may be too much of it. O(1), amortised."""
         self._calls += 1
-        if self._calls % _CALLS or self._parts.history.recording:
+        if self._calls % _CALLS or self._parts._history.recording:
             return
-        if self._held() > self._limit or len(self._parts.inventories) > self._class_limit:
+        if self._held() > self._limit or len(self._parts._inventories) > self._class_limit:
             self.all()
 
     def _held(self) -> int:
@@ -65,25 +65,25 @@ class Reclaim:
     def all(self) -> None:
         """Give back all that is not used; no other version may be held. O(rows + consumers + values)."""
         parts = self._parts
-        parts.change_log.settle_readers()
+        parts._change_log.settle_readers()
         self._classes()
-        for name, table in (("stats", parts.stats), ("metrics", parts.metrics), ("pci", parts.pci_states)):
+        for name, table in (("stats", parts._stats), ("metrics", parts._metrics), ("pci", parts._pci_states)):
             self._keep(name, table)
         self._addresses()
         self._consumers()
         self._resource_classes()
         used = self._held()
-        self._limit = 2 * used + SLACK + (parts.rows + parts.kernel.consumer_count) // _SHARE
+        self._limit = 2 * used + SLACK + (parts.rows + parts._kernel.consumer_count) // _SHARE
 
     def _used(self, name: str) -> tuple[list[int], NDArray[np.int32]]:
         """Ids that a row column names, and 0, ascending; and the new number of each id."""
-        column = self._parts.store.row[name][: self._parts.rows]
+        column = self._parts._store.row[name][: self._parts.rows]
         used = np.bincount(column, minlength=1) > 0
         used[0] = True
         return np.flatnonzero(used).tolist(), _numbers(used)
 
     def _renumber(self, name: str, numbers: NDArray[np.int32]) -> None:
-        column = self._parts.store.row[name]
+        column = self._parts._store.row[name]
         column[: self._parts.rows] = numbers[column[: self._parts.rows]]
 
     def _keep(self, name: str, table: _Table) -> None:
@@ -95,48 +95,48 @@ class Reclaim:
         """Host classes, and with them the aggregates without a name or metadata, as Placement makes them."""
         parts = self._parts
         kept, numbers = self._used("class_of")
-        members = {index for number in kept for index in parts.classes[number].aggregates}
+        members = {index for number in kept for index in parts._classes[number].aggregates}
         known = parts.aggregates[: len(parts._aggregate_table)]
         aggregates = [
             index for index, each in enumerate(known) if index in members or each.metadata or each.name != each.uuid
         ]
-        if len(kept) == len(parts.classes) and len(aggregates) == len(parts.aggregates):
+        if len(kept) == len(parts._classes) and len(aggregates) == len(parts.aggregates):
             return
         parts._aggregate_table.keep(aggregates)
-        parts.change_log.keep_classes(kept, {old: new for new, old in enumerate(aggregates)})
+        parts._change_log.keep_classes(kept, {old: new for new, old in enumerate(aggregates)})
         self._renumber("class_of", numbers)
 
     def _addresses(self) -> None:
         kept, numbers = self._used("host_ip")
-        if len(kept) == self._parts.host_ips.span:
+        if len(kept) == self._parts._host_ips.span:
             return
         table = NameTable()
         for index in kept:
-            table.intern(self._parts.host_ips.get(index))
-        self._parts.host_ips = table
+            table.intern(self._parts._host_ips.get(index))
+        self._parts._host_ips = table
         self._renumber("host_ip", numbers)
 
     def _consumers(self) -> None:
         parts = self._parts
-        tables = (parts.projects, parts.users)
-        shapes = parts.consumers.shapes
-        masks = used_ids(parts.kernel, len(shapes), *map(len, tables))
+        tables = (parts._projects, parts._users)
+        shapes = parts._consumers.shapes
+        masks = used_ids(parts._kernel, len(shapes), *map(len, tables))
         if all(mask.all() for mask in masks):
             return
         numbers = [_numbers(mask) for mask in masks]
-        renumber(parts.kernel, *numbers)
+        renumber(parts._kernel, *numbers)
         for table, mask in zip(tables, masks[1:], strict=True):
             table.keep(np.flatnonzero(mask).tolist())
         if not masks[0].all():
-            parts.consumers.keep_shapes(numbers[0].tolist())
-            parts.change_log.static_epoch += 1  # compiled signatures name shapes
+            parts._consumers.keep_shapes(numbers[0].tolist())
+            parts._change_log.static_epoch += 1  # compiled signatures name shapes
 
     def _resource_classes(self) -> None:
         """Classes beyond the first of which no provider has an inventory or usage. O(rows * classes)."""
         parts = self._parts
-        blocks = parts.store.inventory
-        named = {index for resources, *_ in parts.consumers.shapes for index, _ in resources}
-        named.update(index for each in parts.extras.values() for _, index, _ in each.elsewhere)
+        blocks = parts._store.inventory
+        named = {index for resources, *_ in parts._consumers.shapes for index, _ in resources}
+        named.update(index for each in parts._extras.values() for _, index, _ in each.elsewhere)
         unused = [
             index
             for index, name in enumerate(parts.resource_classes)
@@ -144,10 +144,10 @@ class Reclaim:
             if not any(blocks[block][index, : parts.rows].any() for block in ("total", "used", "base"))
         ]
         if unused:
-            for block in (parts.store.ratio, *blocks.values()):
+            for block in (parts._store.ratio, *blocks.values()):
                 block[unused, : parts.rows] = 0
-            parts.inventories.forget(unused)
-        self._class_limit = 2 * len(parts.inventories) + CLASS_SLACK
+            parts._inventories.forget(unused)
+        self._class_limit = 2 * len(parts._inventories) + CLASS_SLACK
 
 
 def _numbers(used: NDArray[np.bool_]) -> NDArray[np.int32]:

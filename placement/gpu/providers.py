@@ -80,18 +80,18 @@ def add_gpus(fleet: Fleet, gpus: Mapping[str, int]) -> None:
     names = [f"{host}/gpu-{number}" for host, count in zip(gpus, counts, strict=True) for number in range(count)]
     if not names:
         return
-    store, whole = fleet.store, Inventory(total=WHOLE, max_unit=WHOLE)
-    with fleet.history.undoing():
+    store, whole = fleet._store, Inventory(total=WHOLE, max_unit=WHOLE)
+    with fleet._history.undoing():
         resource = fleet.resource_class(GPU_MILLI, create=True)
-        rows = fleet.providers.add([check_name(name, "gpus") for name in names])
-        with fleet.change_log.editing(rows):
+        rows = fleet._providers.add([check_name(name, "gpus") for name in names])
+        with fleet._change_log.editing(rows):
             store.row["parent"][rows], store.row["root"][rows] = parents, store.row["root"][parents]
-            store.row["class_of"][rows] = fleet.change_log.class_id(HostClass())
+            store.row["class_of"][rows] = fleet._change_log.class_id(HostClass())
             for field in INVENTORY_FIELDS:
                 store.inventory[field][resource, rows] = getattr(whole, field)
             store.ratio[resource, rows] = whole.allocation_ratio
             store.refresh_limits(resource, rows)
-        fleet.change_log.topology_epoch += 1
+        fleet._change_log.topology_epoch += 1
 
 
 class GpuTable:
@@ -106,7 +106,7 @@ class GpuTable:
         """Rows of the GPUs below each of ``rows``, int32[rows, most GPUs], -1 where there are fewer. O(rows), and
         O(fleet) after providers were added, removed or moved. InvalidValue if a host has more than 64."""
         fleet = self.fleet
-        layout = (fleet.topology_epoch, len(fleet), fleet.store.capacity)
+        layout = (fleet._topology_epoch, len(fleet), fleet._store.capacity)
         if layout != self._layout:
             self._columns = self._lay_out()
             self._layout = layout
@@ -118,15 +118,15 @@ class GpuTable:
         below = self.below(rows)
         if not below.size:
             return below
-        avail = self.fleet.store.inventory["avail"][self.fleet.resource_class(GPU_MILLI)]
+        avail = self.fleet._store.inventory["avail"][self.fleet.resource_class(GPU_MILLI)]
         return np.where(below >= 0, np.maximum(avail[below], 0), -1).astype(np.int32)
 
     def _lay_out(self) -> NDArray[np.int32]:
-        fleet, capacity = self.fleet, self.fleet.store.capacity
+        fleet, capacity = self.fleet, self.fleet._store.capacity
         if GPU_MILLI not in fleet.resource_classes:
             return np.empty((capacity, 0), np.int32)
-        total = fleet.store.inventory["total"][fleet.resource_class(GPU_MILLI), : fleet.rows]
-        roots = fleet.store.row["root"][: fleet.rows]
+        total = fleet._store.inventory["total"][fleet.resource_class(GPU_MILLI), : fleet.rows]
+        roots = fleet._store.row["root"][: fleet.rows]
         gpus = np.flatnonzero((total > 0) & (roots != np.arange(fleet.rows)))
         gpus = gpus[np.argsort(roots[gpus], kind="stable")]
         hosts, first, counts = np.unique(roots[gpus], return_index=True, return_counts=True)

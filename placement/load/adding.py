@@ -50,11 +50,11 @@ def _is_provider(fleet: Fleet, host: object) -> bool:
         return False
     rows = []
     if isinstance(host.nodename, str) and isinstance(host.host, str):
-        rows.append(fleet.names.find(host.nodename or host.host))
+        rows.append(fleet._names.find(host.nodename or host.host))
     if isinstance(host.uuid, str) and host.uuid:
         with suppress(HostlerError):  # unknown, or malformed: it is checked where hosts are read
-            rows.append(fleet.row_of_uuid(host.uuid))
-    return any(row >= 0 and not fleet.host_class(row).is_host for row in rows)
+            rows.append(fleet._row_of_uuid(host.uuid))
+    return any(row >= 0 and not fleet._host_class(row).is_host for row in rows)
 
 
 __all__ = ["add_hosts"]

@@ -58,22 +58,22 @@ def all_or_nothing(fleet: Fleet) -> Iterator[None]:
     """What the body has changed is undone if it raises, also what it has made known for good."""
     fleet._reclaim.if_due()
     tables: tuple[Interned[Any] | PciStates, ...] = (
-        fleet.stats,
-        fleet.metrics,
-        fleet.projects,
-        fleet.users,
-        fleet.pci_states,
+        fleet._stats,
+        fleet._metrics,
+        fleet._projects,
+        fleet._users,
+        fleet._pci_states,
     )
     counts = [len(table) for table in tables]
-    classes, aggregates, addresses = len(fleet.classes), len(fleet.aggregates), fleet.host_ips.span
+    classes, aggregates, addresses = len(fleet._classes), len(fleet.aggregates), fleet._host_ips.span
     try:
-        with fleet.history.undoing():
+        with fleet._history.undoing():
             yield
     except BaseException:
         for table, count in zip(tables, counts, strict=True):
             table.truncate(count)
-        fleet.host_ips.truncate(addresses)
-        fleet.change_log.truncate_classes(classes)
+        fleet._host_ips.truncate(addresses)
+        fleet._change_log.truncate_classes(classes)
         fleet._aggregate_table.truncate(aggregates)
         raise
 
@@ -87,16 +87,16 @@ def _add_chunk(fleet: Fleet, hosts: Sequence[Host]) -> None:
     columns = columns_of(fleet, hosts, fields)
     names = [node or host for node, host in zip(fields["nodename"], fields["host"], strict=True)]
     words, given = uuids if uuids is not None else (None, None)
-    rows = fleet.providers.add(names, words, given, hosts=fields["host"])
+    rows = fleet._providers.add(names, words, given, hosts=fields["host"])
     write(fleet, rows, columns)
-    fleet.change_log.entered(rows)
+    fleet._change_log.entered(rows)
     for name, attach in _ATTACHED.items():
         for position, value in enumerate(fields[name]):
             if value:
                 with _naming(hosts[position].host):
                     attach(fleet, int(rows[position]), value)
     _settle_guests(fleet, rows, columns, fields)
-    fleet.change_log.settle()
+    fleet._change_log.settle()
 
 
 def _settle_guests(fleet: Fleet, rows: Rows, columns: HostColumns, fields: Fields) -> None:
@@ -108,10 +108,10 @@ def _settle_guests(fleet: Fleet, rows: Rows, columns: HostColumns, fields: Field
     ]
     if sized:
         some, chosen = rows[sized], columns.taken(np.array(sized, np.intp))
-        ids = consumers_on_rows(fleet.kernel, np.ascontiguousarray(some))
+        ids = consumers_on_rows(fleet._kernel, np.ascontiguousarray(some))
         guests = guests_on(fleet, some, ids[0], ids[1])
         settle(fleet, some, chosen.amounts, guests, np.ones((3, len(some)), bool))
-        fleet.change_log.changed(some)
+        fleet._change_log.changed(some)
 
 
 def columns_of(fleet: Fleet, hosts: Sequence[Host], fields: Fields) -> HostColumns:
@@ -137,7 +137,7 @@ def _classes(fleet: Fleet, hosts: Sequence[Host]) -> NDArray[np.int32]:
         except TypeError:
             key, found = position, None
         if found is None:
-            found = known[key] = fleet.change_log.class_id(host_class(fleet, host))
+            found = known[key] = fleet._change_log.class_id(host_class(fleet, host))
         ids[position] = found
     return ids
 
@@ -146,9 +146,9 @@ def _interned(fleet: Fleet, hosts: Sequence[Host], fields: Fields) -> dict[str, 
     """Ids of values that few hosts have, or that many share."""
     found = {}
     ways: tuple[tuple[str, Any, Any], ...] = (
-        ("stats", _stats, fleet.stats.id),
-        ("metrics", _metrics, fleet.metrics.id),
-        ("host_ip", str, fleet.host_ips.intern),
+        ("stats", _stats, fleet._stats.id),
+        ("metrics", _metrics, fleet._metrics.id),
+        ("host_ip", str, fleet._host_ips.intern),
     )
     for name, key, identify in ways:
         if any(fields[name]):
@@ -167,15 +167,15 @@ def _metrics(metrics: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
 
 
 def _attach_cells(fleet: Fleet, row: int, topology: Any) -> None:
-    static = fleet.host_class(row)
+    static = fleet._host_class(row)
     try:
-        fleet.numa.set_row(row, topology, static.cpu_allocation_ratio, static.ram_allocation_ratio)
+        fleet._numa.set_row(row, topology, static.cpu_allocation_ratio, static.ram_allocation_ratio)
     except (AttributeError, TypeError):
         raise InvalidValue(f"numa_topology is malformed: {shown(topology)}", field="numa_topology") from None
 
 
 def _attach_pools(fleet: Fleet, row: int, pools: Any) -> None:
-    fleet.pci_states.set(row, fleet.pci_states.id(linked(pools)))
+    fleet._pci_states.set(row, fleet._pci_states.id(linked(pools)))
 
 
 def _attach_guests(fleet: Fleet, row: int, instances: Mapping[str, Any]) -> None:
@@ -187,13 +187,13 @@ def _attach_guests(fleet: Fleet, row: int, instances: Mapping[str, Any]) -> None
     for uuid, value in instances.items():
         if uuid in known:
             continue
-        if fleet.kernel.consumers.get(uuid) >= 0:
+        if fleet._kernel.consumers.get(uuid) >= 0:
             both[uuid] = dict(properties_of(value))
         else:
             new.append((uuid, value))
     enter(fleet, row, new)
     if both:
-        fleet.consumers.stand_on(row, both)
+        fleet._consumers.stand_on(row, both)
 
 
 _ATTACHED: Final = {"numa_topology": _attach_cells, "pci_pools": _attach_pools, "instances": _attach_guests}
@@ -253,7 +253,7 @@ def load_hosts(
         raise InvalidValue(f"uuids must be uint64 of the shape ({count}, 2), got {shown(uuids)}", field="uuids")
     with all_or_nothing(fleet):
         by_template = columns_of(fleet, templates, read_hosts(templates))
-        rows = fleet.providers.add(names, uuids, hosts=names, reuse=False)
+        rows = fleet._providers.add(names, uuids, hosts=names, reuse=False)
         for first in range(0, count, BLOCK):
             block = slice(first, first + BLOCK)
             columns = by_template.taken(index[block])
@@ -261,7 +261,7 @@ def load_hosts(
             if seen is not None:
                 columns.seen = seen[block].astype(np.float64)
             write(fleet, rows[block], columns)
-        fleet.change_log.entered(rows)
+        fleet._change_log.entered(rows)
     return int(rows[0])
 
 

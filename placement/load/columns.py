@@ -81,7 +81,7 @@ def host_class(fleet: Fleet, host: Host) -> HostClass:
             disabled=host.service.disabled,
             disabled_reason=host.service.disabled_reason,
             forced_down=host.service.forced_down,
-            aggregates=fleet.aggregate_ids(host.aggregates),
+            aggregates=fleet._aggregate_ids(host.aggregates),
             traits=frozenset(host.traits),
             service_version=host.service.version,
             numa_networks=numa_networks(host.numa_topology),
@@ -112,7 +112,7 @@ def interned(values: Sequence[Any], key: Callable[[Any], Any], identify: Callabl
 def write(fleet: Fleet, rows: Rows, hosts: HostColumns) -> None:
     """Write hosts to new, empty ``rows``, without their NUMA cells, PCI devices and instances. Does not log the change.
     O(rows), fastest for about ten thousand consecutive rows at a time."""
-    store = fleet.store
+    store = fleet._store
     span = slice(int(rows[0]), int(rows[-1]) + 1) if np.all(np.diff(rows) == 1) else rows
     for name, ids in hosts.interned.items():
         store.row[name][span] = ids
@@ -128,7 +128,7 @@ def _put(line: NDArray[Any], span: Rows | slice, values: NDArray[Any]) -> None:
 
 
 def _write_amounts(fleet: Fleet, span: Rows | slice, hosts: HostColumns) -> None:
-    host, amounts = fleet.store.host, hosts.amounts
+    host, amounts = fleet._store.host, hosts.amounts
     for name in _COPIED:
         _put(host[COLUMN[name]], span, amounts[name])
     for column, name in enumerate(RATIOS):
@@ -139,7 +139,7 @@ def _write_amounts(fleet: Fleet, span: Rows | slice, hosts: HostColumns) -> None
     _put(host[COLUMN["hypervisor_version"]], span, hosts.versions)
     host[COLUMN["last_seen_up"], span] = hosts.seen
     host[COLUMN["pci_weight"], span] = weight(())
-    refresh_free_vcpus(fleet.store, span)
+    refresh_free_vcpus(fleet._store, span)
 
 
 def write_totals(store: ColumnStore, rows: Rows, hosts: HostColumns, own: NDArray[np.bool_]) -> None:
@@ -176,7 +176,7 @@ def _free(amounts: Amounts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _write_inventories(fleet: Fleet, span: Rows | slice, hosts: HostColumns) -> None:
     """Write VCPU, MEMORY_MB and DISK_GB as Nova's compute node reports them; reported usage is usage without a
     consumer."""
-    store, amounts = fleet.store, hosts.amounts
+    store, amounts = fleet._store, hosts.amounts
     free_ram_mb, free_disk_mb = _free(amounts)
     ram_left = amounts["total_usable_ram_mb"] - amounts["reserved_ram_mb"]
     disk_left = amounts["total_usable_disk_gb"] - amounts["reserved_disk_gb"]

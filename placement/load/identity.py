@@ -21,13 +21,13 @@ def rows_of(fleet: Fleet, hosts: Sequence[Host]) -> tuple[Rows, NDArray[np.bool_
     service hosts are those reported from now on. DuplicateName or InvalidValue naming the host that cannot be.
     O(hosts)."""
     names = [host.nodename or host.host for host in hosts]
-    by_name = np.fromiter(map(fleet.names.find, names), np.int32, len(names))
+    by_name = np.fromiter(map(fleet._names.find, names), np.int32, len(names))
     by_uuid = np.full(len(hosts), -1, np.int32)
     uuids = read_uuids(hosts, [host.uuid for host in hosts])
     if uuids is not None:
         words, given = uuids
         _check_distinct(hosts, words, given)
-        by_uuid[given] = find_uuids(fleet.providers.uuids, np.ascontiguousarray(words[given]))
+        by_uuid[given] = find_uuids(fleet._providers.uuids, np.ascontiguousarray(words[given]))
     rows = np.where(by_uuid >= 0, by_uuid, by_name).astype(np.int32)
     _check(fleet, hosts, by_name, by_uuid, rows)
     adopted = (rows >= 0) & ~_is_host(fleet, rows)
@@ -46,8 +46,8 @@ def rows_of(fleet: Fleet, hosts: Sequence[Host]) -> tuple[Rows, NDArray[np.bool_
 
 
 def _is_host(fleet: Fleet, rows: Rows) -> NDArray[np.bool_]:
-    classes = fleet.store.row["class_of"][np.maximum(rows, 0)] if fleet.rows else np.zeros(len(rows), np.int32)
-    known: NDArray[np.bool_] = fleet.change_log.is_host()[classes] & (rows >= 0)
+    classes = fleet._store.row["class_of"][np.maximum(rows, 0)] if fleet.rows else np.zeros(len(rows), np.int32)
+    known: NDArray[np.bool_] = fleet._change_log.is_host()[classes] & (rows >= 0)
     return known
 
 
@@ -62,8 +62,8 @@ def _check(
     known = np.flatnonzero(rows >= 0)
     for position in known[~is_host[known]].tolist():
         host, row = hosts[position], int(rows[position])
-        if fleet.store.row["parent"][row] >= 0:
-            problem = f"its provider is below {fleet.name(int(fleet.store.row['parent'][row]))}"
+        if fleet._store.row["parent"][row] >= 0:
+            problem = f"its provider is below {fleet.name(int(fleet._store.row['parent'][row]))}"
             raise of_host(InvalidValue(problem, field="nodename"), host.host)
         if host.uuid and by_uuid[position] < 0:
             problem = f"the provider of its name has the uuid {fleet.uuid(row)}"
@@ -93,32 +93,32 @@ def _added(fleet: Fleet, hosts: Sequence[Host]) -> Rows:
     uuids = read_uuids(hosts, [host.uuid for host in hosts])
     words, given = uuids if uuids is not None else (None, None)
     names = [host.nodename or host.host for host in hosts]
-    return fleet.providers.add(names, words, given, hosts=[host.host for host in hosts])
+    return fleet._providers.add(names, words, given, hosts=[host.host for host in hosts])
 
 
 def _rename(fleet: Fleet, row: int, new: str) -> None:
-    names, old = fleet.names, fleet.name(row)
-    fleet.change_log.make(partial(names.rename, row, new), partial(names.rename, row, old))
-    fleet.change_log.static_epoch += 1  # a signature may have been compiled for a request that names it
+    names, old = fleet._names, fleet.name(row)
+    fleet._change_log.make(partial(names.rename, row, new), partial(names.rename, row, old))
+    fleet._change_log.static_epoch += 1  # a signature may have been compiled for a request that names it
 
 
 def _identify(fleet: Fleet, row: int, words: NDArray[np.uint64]) -> None:
     """Give a host another uuid: its compute node was made again."""
-    rows, before = rows_array(row), fleet.providers.words(rows_array(row))
+    rows, before = rows_array(row), fleet._providers.words(rows_array(row))
 
     def put(new: NDArray[np.uint64]) -> None:
-        columns = fleet.store.row
-        discard_uuids(fleet.providers.uuids, fleet.providers.words(rows))
-        fleet.providers.uuids.add_many(new, rows)
+        columns = fleet._store.row
+        discard_uuids(fleet._providers.uuids, fleet._providers.words(rows))
+        fleet._providers.uuids.add_many(new, rows)
         columns["uuid_hi"][rows], columns["uuid_lo"][rows] = new[:, 0], new[:, 1]
-        fleet.change_log.static_epoch += 1
+        fleet._change_log.static_epoch += 1
 
-    fleet.change_log.make(partial(put, np.ascontiguousarray(words)), partial(put, before))
+    fleet._change_log.make(partial(put, np.ascontiguousarray(words)), partial(put, before))
 
 
 def _rehost(fleet: Fleet, rows: Rows, hosts: Sequence[str]) -> None:
     """Say which service hosts have the nodes at ``rows``. O(rows)."""
-    nodes, column = fleet.nodes, fleet.store.row["service_host"]
+    nodes, column = fleet._nodes, fleet._store.row["service_host"]
     present = column[rows]
     differs = [
         position
@@ -143,29 +143,29 @@ def _rehost(fleet: Fleet, rows: Rows, hosts: Sequence[str]) -> None:
         nodes.names.truncate(span)
         _spread(fleet, moved)
 
-    fleet.change_log.make(redo, undo)
+    fleet._change_log.make(redo, undo)
 
 
 def _spread(fleet: Fleet, rows: Rows) -> None:
     """Requests name service hosts, and guests of one are shown on all its nodes."""
-    fleet.change_log.static_epoch += 1
-    fleet.change_log.topology_epoch += 1
-    fleet.change_log.changed(rows)
+    fleet._change_log.static_epoch += 1
+    fleet._change_log.topology_epoch += 1
+    fleet._change_log.changed(rows)
 
 
 def _take_figures(fleet: Fleet, row: int) -> None:
     """Consumers of a provider that becomes a host take of its figures what they hold. O(consumers)."""
     ids, shapes, flags = [], [], []
-    for consumer in fleet.kernel.consumers_on(row):
-        line = fleet.kernel.consumer(consumer)
+    for consumer in fleet._kernel.consumers_on(row):
+        line = fleet._kernel.consumer(consumer)
         if line[3] >= 0:
-            classes, amounts, *_ = fleet.kernel.shape(line[3])
+            classes, amounts, *_ = fleet._kernel.shape(line[3])
             held = dict(zip(classes, amounts, strict=True))
             ids.append(consumer)
             flags.append(line[7])
             vcpus, pcpus = (held.get(fleet.resource_class(name), 0) for name in ("VCPU", "PCPU"))
-            shapes.append(fleet.shape(held, vcpus + pcpus, held.get(1, 0), 1024 * held.get(2, 0)))
-    fleet.consumers.mark(ids, shapes, flags)
+            shapes.append(fleet._shape(held, vcpus + pcpus, held.get(1, 0), 1024 * held.get(2, 0)))
+    fleet._consumers.mark(ids, shapes, flags)
 
 
 __all__ = ["rows_of"]

@@ -67,11 +67,11 @@ def enter(fleet: Fleet, row: int, instances: Iterable[tuple[str, object]]) -> No
         field = f"instances.{uuid}"
         value, words = running(given, field), uuid_words(uuid, "instances")
         if isinstance(value, RunningInstance):
-            fleet.consumers.claim(_sized(fleet, row, words, value, field))
+            fleet._consumers.claim(_sized(fleet, row, words, value, field))
         else:
-            project, user = fleet.projects.id(""), fleet.users.id("")
+            project, user = fleet._projects.id(""), fleet._users.id("")
             plain.append(Detail(words, row, -1, project, user, -1, REPORTED, None, value or None))
-    fleet.consumers.claim_many(plain)
+    fleet._consumers.claim_many(plain)
 
 
 def _sized(fleet: Fleet, row: int, words: tuple[int, int], value: RunningInstance, field: str) -> Detail:
@@ -85,25 +85,25 @@ def _sized(fleet: Fleet, row: int, words: tuple[int, int], value: RunningInstanc
     else:
         vcpus = resources.get("VCPU", 0) + resources.get("PCPU", 0)
         figures = vcpus, resources.get("MEMORY_MB", 0), 1024 * resources.get("DISK_GB", 0)
-    group = -1 if value.server_group is None else fleet.group_id(value.server_group)
+    group = -1 if value.server_group is None else fleet._group_id(value.server_group)
     extras = Extras(pci=value.pci_devices) if value.pci_devices else None
     if extras is not None:
         # The host's pools are what is free beside them; claiming takes them out again.
         _give(fleet, row, value)
-    project, user = fleet.projects.id(value.project_id), fleet.users.id(value.user_id)
-    shape = fleet.shape(amounts, *figures)
+    project, user = fleet._projects.id(value.project_id), fleet._users.id(value.user_id)
+    shape = fleet._shape(amounts, *figures)
     return Detail(words, row, shape, project, user, group, SEEN, extras, dict(value.image_properties) or None)
 
 
 def _give(fleet: Fleet, row: int, value: RunningInstance) -> None:
-    with_devices = fleet.pci_states.id(give_back(fleet.pci_states.of(row), value.pci_devices))
-    fleet.pci_states.replace(row, with_devices)
+    with_devices = fleet._pci_states.id(give_back(fleet._pci_states.of(row), value.pci_devices))
+    fleet._pci_states.replace(row, with_devices)
 
 
 def _resources(fleet: Fleet, row: int, flavor: Flavor, is_bfv: bool) -> dict[str, int]:
     """What a flavor takes of a host's own provider, as Nova asks of Placement."""
     dedicated = flavor.extra_specs.get("hw:cpu_policy") == "dedicated"
-    pcpu = fleet.store.inventory["total"][fleet.resource_class("PCPU"), row] > 0
+    pcpu = fleet._store.inventory["total"][fleet.resource_class("PCPU"), row] > 0
     disk = (0 if is_bfv else flavor.root_gb) + flavor.ephemeral_gb - (-flavor.swap // 1024)
     amounts = {"PCPU" if dedicated and pcpu else "VCPU": flavor.vcpus, "MEMORY_MB": flavor.memory_mb, "DISK_GB": disk}
     return {name: amount for name, amount in amounts.items() if amount}

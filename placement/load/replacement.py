@@ -38,7 +38,7 @@ def replace_columns(
 ) -> None:
     """Make ``rows`` what their reports say, one each; ``new``: which of them were no hosts. InvalidValue naming the
     host whose NUMA cells or inventories are malformed. O(rows + guests)."""
-    change_log, store = fleet.change_log, fleet.store
+    change_log, store = fleet._change_log, fleet._store
     columns.class_of[:] = _classes(fleet, reports, rows, new, columns.class_of)
     static = not np.array_equal(columns.class_of, store.row["class_of"][rows])
     _replace_cells(fleet, reports, rows, columns, guests)
@@ -52,7 +52,7 @@ def replace_columns(
         store.row["class_of"][rows] = columns.class_of
         store.row["pci"][rows] = pci
         store.row["reported"][rows] = [report.at for report in reports]
-        states = fleet.pci_states.values
+        states = fleet._pci_states.values
         store.host[COLUMN["pci_weight"], rows] = [weight(states[state]) for state in pci.tolist()]
         write_totals(store, rows, columns, own)
         _write_seen(fleet, reports, rows, new, columns)
@@ -63,14 +63,14 @@ def replace_columns(
         store.row["generation"][rows] = generations - 1  # Placement's clients see no change of the provider
     if static or not np.array_equal(totals, store.inventory["total"][: len(totals), rows].astype(bool)):
         change_log.topology_epoch += 1
-    fleet.services.judge(rows)
+    fleet._services.judge(rows)
 
 
 def _classes(
     fleet: Fleet, reports: Sequence[HostReport], rows: Rows, new: NDArray[np.bool_], reported: NDArray[np.int32]
 ) -> NDArray[np.int32]:
     """Host classes as reported, with what has other sources as it is. O(rows), and O(distinct classes)."""
-    before = fleet.store.row["class_of"][rows]
+    before = fleet._store.row["class_of"][rows]
     classes, known = np.empty(len(rows), np.int32), dict[tuple[object, ...], int]()
     for position, report in enumerate(reports):
         key = (int(reported[position]), int(before[position]), bool(new[position]), report.service)
@@ -84,11 +84,11 @@ def _classes(
 def _class(fleet: Fleet, report: HostReport, reported: object, before: object, new: object) -> int:
     assert isinstance(reported, int)
     assert isinstance(before, int)
-    value, old = fleet.classes[reported], fleet.classes[before]
+    value, old = fleet._classes[reported], fleet._classes[before]
     service = report.service if report.service is not None else report.host.service if new else old
     kept = tuple(index for index in old.aggregates if fleet.aggregates[index].name == fleet.aggregates[index].uuid)
     aggregates = (*value.aggregates, *(index for index in kept if index not in value.aggregates))
-    return fleet.change_log.class_id(
+    return fleet._change_log.class_id(
         replace(
             value,
             disabled=service.disabled,
@@ -111,12 +111,12 @@ def _write_seen(
             seen = report.service.created_at if seen is None else seen
             columns.seen[position] = np.nan if seen is None else seen
             given[position] = True
-    fleet.store.host[COLUMN["last_seen_up"], rows[given]] = columns.seen[given]
+    fleet._store.host[COLUMN["last_seen_up"], rows[given]] = columns.seen[given]
 
 
 def _own_inventories(fleet: Fleet, reports: Sequence[HostReport], rows: Rows) -> NDArray[np.bool_]:
     """Which inventories of VCPU, MEMORY_MB and DISK_GB follow from the totals, bool [3, rows]."""
-    own: NDArray[np.bool_] = fleet.store.inventory["updated"][:3, rows] == 0
+    own: NDArray[np.bool_] = fleet._store.inventory["updated"][:3, rows] == 0
     own[:, [report.inventories is not None for report in reports]] = False
     return own
 
@@ -132,8 +132,8 @@ def _put_inventories(fleet: Fleet, row: int, report: HostReport) -> None:
         }
     except HostlerError as error:
         raise of_host(error, report.host.host) from None
-    for index in range(fleet.store.classes):
-        fleet.inventories.write(row, index, checked.get(index))
+    for index in range(fleet._store.classes):
+        fleet._inventories.write(row, index, checked.get(index))
 
 
 # NUMA cells and devices
@@ -144,10 +144,10 @@ def _replace_cells(
 ) -> None:
     for position, report in enumerate(reports):
         row, topology = int(rows[position]), report.host.numa_topology
-        if topology is None and fleet.numa.get_row(row) is None:
+        if topology is None and fleet._numa.get_row(row) is None:
             continue
         before, after = NumaTable(), NumaTable()
-        before.copy_row(0, fleet.numa, row)
+        before.copy_row(0, fleet._numa, row)
         try:
             cpu, ram, _ = columns.ratios[position].tolist()
             after.set_row(0, topology, cpu, ram)
@@ -156,12 +156,12 @@ def _replace_cells(
             raise of_host(problem, report.host.host) from None
         _charge_cells(fleet, after, guests, position)
         put = partial(_put_cells, fleet, row)
-        fleet.change_log.make(partial(put, after), partial(put, before))
+        fleet._change_log.make(partial(put, after), partial(put, before))
 
 
 def _put_cells(fleet: Fleet, row: int, table: NumaTable) -> None:
-    fleet.numa.copy_row(row, table, 0)
-    fleet.change_log.changed(rows_array(row))
+    fleet._numa.copy_row(row, table, 0)
+    fleet._change_log.changed(rows_array(row))
 
 
 def _charge_cells(fleet: Fleet, table: NumaTable, guests: Guests, position: int) -> None:
@@ -171,7 +171,7 @@ def _charge_cells(fleet: Fleet, table: NumaTable, guests: Guests, position: int)
     scratch = NumaTable()
     scratch.copy_row(0, table, 0)
     for consumer, on_top in zip(guests.ids[here].tolist(), guests.on_top[here].tolist(), strict=True):
-        extras = fleet.extras.get(consumer)
+        extras = fleet._extras.get(consumer)
         if extras is None or extras.numa is None:
             continue
         try:
@@ -185,34 +185,34 @@ def _charge_cells(fleet: Fleet, table: NumaTable, guests: Guests, position: int)
 
 def _pci_states(fleet: Fleet, reports: Sequence[HostReport], guests: Guests) -> NDArray[np.int32]:
     """Free devices of each host: those reported, less what the guests on top hold."""
-    states = np.array([fleet.pci_states.id(linked(report.host.pci_pools)) for report in reports], np.int32)
-    if not fleet.extras:
+    states = np.array([fleet._pci_states.id(linked(report.host.pci_pools)) for report in reports], np.int32)
+    if not fleet._extras:
         return states
     on_top = guests.on_top
     for consumer, position in zip(guests.ids[on_top].tolist(), guests.position[on_top].tolist(), strict=True):
-        extras = fleet.extras.get(consumer)
+        extras = fleet._extras.get(consumer)
         if extras is None or not extras.pci:
             continue
         try:
-            left = take(fleet.pci_states.values[states[position]], extras.pci)
-            states[position] = fleet.pci_states.id(left)
+            left = take(fleet._pci_states.values[states[position]], extras.pci)
+            states[position] = fleet._pci_states.id(left)
         except CapacityExceeded:
             _forget(fleet, consumer, replace(extras, pci=()))
     return states
 
 
 def _forget(fleet: Fleet, consumer: int, extras: Extras) -> None:
-    fleet.consumers.put_extras(consumer, extras if extras != Extras() else None)
+    fleet._consumers.put_extras(consumer, extras if extras != Extras() else None)
 
 
 def shrink_tables(fleet: Fleet) -> None:
     """Forget metrics and stats that no host has any more, once they are most of what is kept."""
-    if fleet.history.recording:
+    if fleet._history.recording:
         return
-    tables: tuple[tuple[str, Interned[Any]], ...] = (("metrics", fleet.metrics), ("stats", fleet.stats))
+    tables: tuple[tuple[str, Interned[Any]], ...] = (("metrics", fleet._metrics), ("stats", fleet._stats))
     for name, table in tables:
         if len(table) > 2 * fleet.rows + 1024:
-            column = fleet.store.row[name]
+            column = fleet._store.row[name]
             live, ids = np.unique(column[: fleet.rows], return_inverse=True)
             values = [table[0], *(table[index] for index in live.tolist() if index)]
             shift = 0 if len(live) and live[0] == 0 else 1

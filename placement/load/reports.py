@@ -45,7 +45,7 @@ class _Chunk(NamedTuple):
 
     def again(self, fleet: Fleet) -> _Chunk:
         """The same reports, with the consumers that are there now. O(guests)."""
-        return self._replace(ids=find_uuids(fleet.kernel.consumers, self.words))
+        return self._replace(ids=find_uuids(fleet._kernel.consumers, self.words))
 
 
 def report_hosts(fleet: Fleet, reports: Iterable[HostReport], *, claim_timeout: float = CLAIM_TIMEOUT) -> Reported:
@@ -70,7 +70,7 @@ def report_hosts(fleet: Fleet, reports: Iterable[HostReport], *, claim_timeout: 
             hosts = [report.host for report in some]
             fields = read_hosts(hosts)
             rows, new = rows_of(fleet, hosts)
-            known = fleet.store.row["reported"][rows]
+            known = fleet._store.row["reported"][rows]
             fresh = np.array([report.at for report in some]) >= known
             stale += [_node(some[i].host) for i in np.flatnonzero(~fresh).tolist()]
             applied += int(np.count_nonzero(fresh))
@@ -90,8 +90,8 @@ def expiring(fleet: Fleet, reports: Iterable[HostReport], *, claim_timeout: floa
     """Uuids of the claims that ``report_hosts`` would release for these reports. Changes nothing. O(guests)."""
     found: list[str] = []
     for report in _latest(_checked(reports), []):
-        row = fleet.names.find(_node(report.host))
-        if row < 0 or report.at < fleet.store.row["reported"][row]:
+        row = fleet._names.find(_node(report.host))
+        if row < 0 or report.at < fleet._store.row["reported"][row]:
             continue
         chunk = _chunk(fleet, [report], np.array([row], np.int32))
         guests = guests_on(fleet, chunk.rows, chunk.ids, chunk.positions)
@@ -166,7 +166,7 @@ def _chunk(fleet: Fleet, reports: Sequence[HostReport], rows: Rows) -> _Chunk:
     positions = np.repeat(np.arange(len(reports), dtype=np.int32), [len(uuids) for uuids in named])
     uuids = list(itertools.chain.from_iterable(named))
     words = np.ascontiguousarray(parse_many(uuids)) if uuids else np.zeros((0, 2), np.uint64)
-    return _Chunk(reports, rows, find_uuids(fleet.kernel.consumers, words), positions, words, uuids)
+    return _Chunk(reports, rows, find_uuids(fleet._kernel.consumers, words), positions, words, uuids)
 
 
 def _apply(
@@ -200,7 +200,7 @@ def _missing(fleet: Fleet, chunk: _Chunk, guests: Guests, timeout: float) -> tup
     first: dict[int, float] = {}
     on_top = guests.on_top
     for consumer, position in zip(guests.ids[on_top].tolist(), guests.position[on_top].tolist(), strict=True):
-        since = fleet.consumers.missing.get(consumer)
+        since = fleet._consumers.missing.get(consumer)
         if since is None:
             first[consumer] = chunk.reports[position].at
         elif chunk.reports[position].at - since >= timeout:
@@ -210,7 +210,7 @@ def _missing(fleet: Fleet, chunk: _Chunk, guests: Guests, timeout: float) -> tup
 
 def _is_own_claim(fleet: Fleet, consumer: int) -> bool:
     """True for a claim of the engine that no report has ever included: nothing but Hostler knows it."""
-    return not fleet.kernel.consumer(consumer)[7] & SEEN and consumer not in fleet.consumers.notes
+    return not fleet._kernel.consumer(consumer)[7] & SEEN and consumer not in fleet._consumers.notes
 
 
 def _expire(fleet: Fleet, chunk: _Chunk, guests: Guests, timeout: float) -> list[str]:
@@ -218,18 +218,18 @@ def _expire(fleet: Fleet, chunk: _Chunk, guests: Guests, timeout: float) -> list
     own = [consumer for consumer in late if _is_own_claim(fleet, consumer)]
     uuids = [_uuid(fleet, consumer) for consumer in own]
     others = [consumer for consumer in late if not _is_own_claim(fleet, consumer)]
-    lines = [fleet.kernel.consumer(consumer) for consumer in others]
-    fleet.consumers.mark(others, [line[3] for line in lines], [line[7] & ~BUILDING | UNCOUNTED for line in lines])
+    lines = [fleet._kernel.consumer(consumer) for consumer in others]
+    fleet._consumers.mark(others, [line[3] for line in lines], [line[7] & ~BUILDING | UNCOUNTED for line in lines])
     changes: dict[int, float | None] = dict(first)
     if changes:
-        fleet.consumers.miss(changes)
+        fleet._consumers.miss(changes)
     if own:
         fleet.release(own)
     return uuids
 
 
 def _uuid(fleet: Fleet, consumer: int) -> str:
-    return format_uuid(*fleet.kernel.consumer(consumer)[:2])
+    return format_uuid(*fleet._kernel.consumer(consumer)[:2])
 
 
 def _see(fleet: Fleet, guests: Guests) -> None:
@@ -238,12 +238,12 @@ def _see(fleet: Fleet, guests: Guests) -> None:
     wanted = guests.flags[held] & ~(BUILDING | UNCOUNTED) | SEEN
     differs = wanted != guests.flags[held]
     ids = guests.ids[held]
-    fleet.consumers.mark(ids[differs].tolist(), guests.shape[held][differs].tolist(), wanted[differs].tolist())
+    fleet._consumers.mark(ids[differs].tolist(), guests.shape[held][differs].tolist(), wanted[differs].tolist())
     guests.flags[held] = wanted
-    if fleet.consumers.missing:
-        found = {consumer: None for consumer in ids.tolist() if consumer in fleet.consumers.missing}
+    if fleet._consumers.missing:
+        found = {consumer: None for consumer in ids.tolist() if consumer in fleet._consumers.missing}
         if found:
-            fleet.consumers.miss(found)
+            fleet._consumers.miss(found)
 
 
 # instances that come and go
@@ -252,7 +252,7 @@ def _see(fleet: Fleet, guests: Guests) -> None:
 def _leave(fleet: Fleet, chunk: _Chunk) -> None:
     """Reported instances without an allocation go where their host no longer has them; one that stands on another host
     as well is from now on there alone."""
-    found = consumers_on_rows(fleet.kernel, np.ascontiguousarray(chunk.rows))
+    found = consumers_on_rows(fleet._kernel, np.ascontiguousarray(chunk.rows))
     reported = (found[3] & REPORTED) != 0
     if not reported.any():
         return
@@ -264,10 +264,10 @@ def _leave(fleet: Fleet, chunk: _Chunk) -> None:
     ]
     left = {_uuid(fleet, consumer) for consumer in gone}
     fleet.release(gone)
-    for row, held in list(fleet.consumers.also_on.items()) if left else ():
+    for row, held in list(fleet._consumers.also_on.items()) if left else ():
         both = {uuid: known for uuid, known in held.items() if uuid in left}
         if both:
-            fleet.consumers.stand_on(row, {uuid: known for uuid, known in held.items() if uuid not in left})
+            fleet._consumers.stand_on(row, {uuid: known for uuid, known in held.items() if uuid not in left})
             instances.enter(fleet, row, both.items())
             left -= both.keys()
 
@@ -277,7 +277,7 @@ def _come(fleet: Fleet, chunk: _Chunk) -> None:
     elsewhere: dict[int, dict[str, Any]] = {}
     unknown: dict[int, list[tuple[str, object]]] = {}
     rows = chunk.rows.tolist()
-    found = consumers_on_rows(fleet.kernel, np.ascontiguousarray(chunk.rows))
+    found = consumers_on_rows(fleet._kernel, np.ascontiguousarray(chunk.rows))
     here = np.isin(_keys(chunk.ids, chunk.positions), _keys(found[0], found[1]), kind="sort")
     for index in np.flatnonzero(~here).tolist():
         position, uuid = int(chunk.positions[index]), chunk.uuids[index]
@@ -289,8 +289,8 @@ def _come(fleet: Fleet, chunk: _Chunk) -> None:
         else:
             elsewhere.setdefault(row, {})[uuid] = dict(instances.properties_of(reported[uuid]))
     for row in rows:
-        if row in elsewhere or row in fleet.consumers.also_on:
-            fleet.consumers.stand_on(row, elsewhere.get(row, {}))
+        if row in elsewhere or row in fleet._consumers.also_on:
+            fleet._consumers.stand_on(row, elsewhere.get(row, {}))
     _enter(fleet, unknown, elsewhere)
 
 
@@ -309,9 +309,9 @@ def _enter(fleet: Fleet, unknown: dict[int, list[tuple[str, object]]], elsewhere
         try:
             instances.enter(fleet, row, own)
         except HostlerError as error:
-            raise of_host(error, fleet.service_host(row)) from None
+            raise of_host(error, fleet._service_host(row)) from None
         if twice:
-            fleet.consumers.stand_on(row, {**elsewhere.get(row, {}), **twice})
+            fleet._consumers.stand_on(row, {**elsewhere.get(row, {}), **twice})
 
 
 __all__ = ["CLAIM_TIMEOUT", "expiring", "report_hosts"]

@@ -51,7 +51,7 @@ class Guests:
 def guests_on(fleet: Fleet, rows: Rows, ids: NDArray[np.int32], positions: NDArray[np.int32]) -> Guests:
     """The consumers on ``rows``; ``ids`` are the consumers that reports name, each by the report at ``positions``.
     O(consumers)."""
-    found = consumers_on_rows(fleet.kernel, np.ascontiguousarray(rows, np.int32))
+    found = consumers_on_rows(fleet._kernel, np.ascontiguousarray(rows, np.int32))
     keys = found[0].astype(np.int64) * (len(rows) + 1) + found[1]
     named = np.isin(keys, ids.astype(np.int64) * (len(rows) + 1) + positions, kind="sort")
     return Guests(found[0], found[1], found[2], found[3], named)
@@ -62,7 +62,7 @@ def settle(fleet: Fleet, rows: Rows, amounts: Amounts, guests: Guests, own: NDAr
     MEMORY_MB and DISK_GB that follow from the host's totals; the others are Placement's, where only allocations count.
     Unrecorded. O(rows + consumers)."""
     counted, on_top, count = guests.counted, guests.on_top, len(rows)
-    figures = fleet.consumers.shape_figures()[np.maximum(guests.shape, 0)]
+    figures = fleet._consumers.shape_figures()[np.maximum(guests.shape, 0)]
     within = [np.bincount(guests.position[counted], figures[counted, k], count) for k in range(3)]
     beyond = [np.bincount(guests.position[on_top], figures[on_top, k], count) for k in range(3)]
     instance = (guests.flags & NOT_INSTANCE) == 0
@@ -70,14 +70,14 @@ def settle(fleet: Fleet, rows: Rows, amounts: Amounts, guests: Guests, own: NDAr
     building = np.bincount(guests.position[on_top & ((guests.flags & BUILDING) != 0)], minlength=count)
     here = np.bincount(guests.position[counted & instance], minlength=count)
     vcpus, free_ram, free_disk = reported(amounts, within)
-    host = fleet.store.host
+    host = fleet._store.host
     host[COLUMN["vcpus_used"], rows] = vcpus + beyond[0]
     host[COLUMN["free_ram_mb"], rows] = free_ram - beyond[1]
     host[COLUMN["free_disk_mb"], rows] = free_disk - beyond[2]
     instances = amounts["num_instances"]
     host[COLUMN["num_instances"], rows] = np.where(instances == 0, here, instances) + more
     host[COLUMN["num_io_ops"], rows] = amounts["num_io_ops"] + building
-    refresh_free_vcpus(fleet.store, rows)
+    refresh_free_vcpus(fleet._store, rows)
     ram_left = amounts["total_usable_ram_mb"] - amounts["reserved_ram_mb"]
     disk_left = amounts["total_usable_disk_gb"] - amounts["reserved_disk_gb"]
     unexplained = (
@@ -85,13 +85,13 @@ def settle(fleet: Fleet, rows: Rows, amounts: Amounts, guests: Guests, own: NDAr
         ram_left - free_ram - within[1],
         disk_left - np.floor((free_disk + within[2]) / 1024),
     )
-    blocks = fleet.store.inventory
+    blocks = fleet._store.inventory
     for resource, beside in enumerate(unexplained):
         present = own[resource] & (blocks["total"][resource, rows] > 0)
         base = np.where(present, np.maximum(beside, 0), 0).astype(np.int64)
         blocks["used"][resource, rows] += base - blocks["base"][resource, rows]
         blocks["base"][resource, rows] = base
-        fleet.store.refresh_limits(resource, rows)
+        fleet._store.refresh_limits(resource, rows)
 
 
 def reported(

@@ -31,16 +31,16 @@ _INDICES: Final = ("class_of", "stats", "metrics", "host_ip", "pci")
 def write_arrays(fleet: Fleet) -> Arrays:
     """The arrays; some of them are views. O(rows * columns in use + consumers)."""
     arrays = dict(_lines(fleet))
-    for name, table in (("names", fleet.names), ("service_hosts", fleet.nodes.names), ("host_ips", fleet.host_ips)):
+    for name, table in (("names", fleet._names), ("service_hosts", fleet._nodes.names), ("host_ips", fleet._host_ips)):
         arrays |= {f"{name}/{part}": array for part, array in table.to_arrays().items()}
-    arrays |= {f"numa/{part}": array for part, array in fleet.numa.to_arrays().items()}
-    arrays |= {f"consumers/{part}": array for part, array in consumers(fleet.kernel).items()}
+    arrays |= {f"numa/{part}": array for part, array in fleet._numa.to_arrays().items()}
+    arrays |= {f"consumers/{part}": array for part, array in consumers(fleet._kernel).items()}
     return arrays
 
 
 def _lines(fleet: Fleet) -> Iterator[tuple[str, NDArray[Any]]]:
     """Each line of the columns that differs from the initial values."""
-    store, rows = fleet.store, fleet.rows
+    store, rows = fleet._store, fleet.rows
     for name, index in COLUMN.items():
         line = store.host[index, :rows]
         if name not in _DERIVED_HOST and (not np.isnan(line).all() if name == "last_seen_up" else line.any()):
@@ -73,10 +73,10 @@ def _at_first(name: str, rows: int) -> NDArray[Any]:
 def read_arrays(fleet: Fleet, arrays: Arrays, rows: int, made: int) -> None:
     """Fill a new fleet, whose tables are restored already, from ``arrays``, which are consumed. ValueError, TypeError,
     KeyError, IndexError or OverflowError for inconsistent arrays. O(rows * columns in use + consumers)."""
-    providers, store = fleet.providers, fleet.store
+    providers, store = fleet._providers, fleet._store
     providers.names = NameTable.from_arrays(_taken(arrays, "names/"))
-    fleet.nodes.names = NameTable.from_arrays(_taken(arrays, "service_hosts/"))
-    fleet.host_ips = NameTable.from_arrays(_taken(arrays, "host_ips/"))
+    fleet._nodes.names = NameTable.from_arrays(_taken(arrays, "service_hosts/"))
+    fleet._host_ips = NameTable.from_arrays(_taken(arrays, "host_ips/"))
     _demand(providers.names.span == rows >= 0 <= made, "the numbers of rows and names differ")
     store.reserve(rows)
     store.set_rows(rows)
@@ -93,32 +93,32 @@ def read_arrays(fleet: Fleet, arrays: Arrays, rows: int, made: int) -> None:
         if np.any(store.inventory["min_unit"][resource, :rows] > 1) or np.any(
             store.inventory["step_size"][resource, :rows] > 1
         ):
-            fleet.inventories.need_unit_rules(resource)
-    fleet.nodes.relink_all()
+            fleet._inventories.need_unit_rules(resource)
+    fleet._nodes.relink_all()
     _read_consumers(fleet, _taken(arrays, "consumers/"), live)
-    fleet.change_log.constants.enter(np.arange(rows, dtype=np.int32))
-    fleet.change_log.settle()
-    fleet.change_log.topology_epoch += 1
-    fleet.kernel.forget_log()
+    fleet._change_log.constants.enter(np.arange(rows, dtype=np.int32))
+    fleet._change_log.settle()
+    fleet._change_log.topology_epoch += 1
+    fleet._kernel.forget_log()
 
 
 def _read_consumers(fleet: Fleet, table: Arrays, live: NDArray[np.bool_]) -> None:
-    set_consumers(fleet.kernel, **table)
+    set_consumers(fleet._kernel, **table)
     there = table["row"] >= 0
     _demand(bool(live[table["row"][there]].all()), "a consumer is on a freed row")
-    for name, count in (("project", len(fleet.projects)), ("user", len(fleet.users))):
+    for name, count in (("project", len(fleet._projects)), ("user", len(fleet._users))):
         _demand(_within(table[name][there], 0, count - 1), f"a {name} does not exist")
-    few = [*fleet.extras, *fleet.image_properties, *fleet.consumers.notes, *fleet.consumers.missing]
+    few = [*fleet._extras, *fleet._image_properties, *fleet._consumers.notes, *fleet._consumers.missing]
     _demand(_within(np.array(few, np.int64), 0, len(there) - 1) and bool(there[few].all()), "a consumer does not exist")
-    _demand(all(0 <= row < len(live) and live[row] for row in fleet.consumers.also_on), "instances stand nowhere")
-    for extras in fleet.extras.values():
+    _demand(all(0 <= row < len(live) and live[row] for row in fleet._consumers.also_on), "instances stand nowhere")
+    for extras in fleet._extras.values():
         for row, resource, _ in extras.elsewhere:
             known = 0 <= row < len(live) and live[row] and 0 <= resource < len(fleet.resource_classes)
             _demand(known, "a consumer has allocations on a provider that does not exist")
 
 
 def _read_lines(fleet: Fleet, arrays: Arrays, rows: int) -> None:
-    store = fleet.store
+    store = fleet._store
     blocks: Arrays = {**store.inventory, "ratio": store.ratio}
     targets = {f"host/{name}": store.host[index] for name, index in COLUMN.items() if name not in _DERIVED_HOST}
     targets |= {f"row/{name}": column for name, column in store.row.items() if name not in _DERIVED_ROW}
@@ -138,11 +138,13 @@ def _read_lines(fleet: Fleet, arrays: Arrays, rows: int) -> None:
 
 def _check_lines(fleet: Fleet, rows: int) -> None:
     """Check that indices, and values that could overflow, are in range."""
-    store = fleet.store
-    counts = (len(fleet.classes), len(fleet.stats), len(fleet.metrics), fleet.host_ips.span, len(fleet.pci_states))
+    store = fleet._store
+    counts = (len(fleet._classes), len(fleet._stats), len(fleet._metrics), fleet._host_ips.span, len(fleet._pci_states))
     for name, count in zip(_INDICES, counts, strict=True):
         _demand(_within(store.row[name][:rows], 0, count - 1), f"row/{name} is out of range")
-    _demand(_within(store.row["service_host"][:rows], -1, fleet.nodes.names.span - 1), "service hosts are out of range")
+    _demand(
+        _within(store.row["service_host"][:rows], -1, fleet._nodes.names.span - 1), "service hosts are out of range"
+    )
     for name in ("parent", "root"):
         _demand(_within(store.row[name][:rows], -1 if name == "parent" else 0, rows - 1), f"row/{name} is out of range")
     for name in ("total", "reserved", "min_unit", "max_unit", "step_size"):

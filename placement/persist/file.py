@@ -61,7 +61,7 @@ def save(
     if requests:
         arrays[REQUESTS] = write_requests(requests)
     sequences = (fleet._heads.sequence, fleet._heads.volume_sequence)
-    figures = (fleet.rows, fleet.seed, fleet.providers.made, fleet.now, fleet.service_down_time, *sequences)
+    figures = (fleet.rows, fleet.seed, fleet._providers.made, fleet.now, fleet.service_down_time, *sequences)
     snapshot.write(
         path, msgspec.to_builtins(Meta(KIND, FORMAT, *figures, list(arrays))), arrays, progress=progress, sync=sync
     )
@@ -80,8 +80,8 @@ def load(path: snapshot.Path) -> Fleet:
         read_arrays(fleet, arrays, meta.rows, meta.made)
         read_pools(fleet.pools, arrays)
         arrays.pop(REQUESTS, None)
-        fleet.services.now, fleet.services.down_time = meta.now, meta.service_down_time
-        fleet.services.judge_all()
+        fleet._services.now, fleet._services.down_time = meta.now, meta.service_down_time
+        fleet._services.judge_all()
         fleet._heads.sequence = whole_number(meta.sequence, "sequence", most=2**63 - 1)
         fleet._heads.volume_sequence = whole_number(meta.volume_sequence, "volume_sequence", most=2**63 - 1)
         fleet._reclaim.all()

@@ -75,27 +75,27 @@ def write_values(fleet: Fleet) -> Arrays:
     known = len(fleet._aggregate_table)
     values = Values(
         resource_classes=fleet.resource_classes,
-        classes=fleet.classes.values,
+        classes=fleet._classes.values,
         aggregates=fleet.aggregates[:known],
         places=len(fleet.aggregates),
-        stats=fleet.stats.values,
-        metrics=fleet.metrics.values,
-        pci=fleet.pci_states.values,
-        projects=fleet.projects.values,
-        users=fleet.users.values,
-        groups=[Group(uuid, *fleet.kernel.group_policy(index)) for index, uuid in enumerate(fleet.group_uuids)],
-        removed_groups=fleet.server_groups.removed,
-        shapes=[Shape(*key) for key in fleet.consumers.shapes],
-        extras=[(consumer, fleet.extras[consumer]) for consumer in sorted(fleet.extras)],
+        stats=fleet._stats.values,
+        metrics=fleet._metrics.values,
+        pci=fleet._pci_states.values,
+        projects=fleet._projects.values,
+        users=fleet._users.values,
+        groups=[Group(uuid, *fleet._kernel.group_policy(index)) for index, uuid in enumerate(fleet._group_uuids)],
+        removed_groups=fleet._server_groups.removed,
+        shapes=[Shape(*key) for key in fleet._consumers.shapes],
+        extras=[(consumer, fleet._extras[consumer]) for consumer in sorted(fleet._extras)],
         properties=properties,
         properties_of=list(properties_of.items()),
-        notes=[(consumer, fleet.consumers.notes[consumer]) for consumer in sorted(fleet.consumers.notes)],
-        missing=sorted(fleet.consumers.missing.items()),
+        notes=[(consumer, fleet._consumers.notes[consumer]) for consumer in sorted(fleet._consumers.notes)],
+        missing=sorted(fleet._consumers.missing.items()),
         also_on=[
             (row, {uuid: dict(known) for uuid, known in held.items()})
-            for row, held in sorted(fleet.consumers.also_on.items())
+            for row, held in sorted(fleet._consumers.also_on.items())
         ],
-        moves=[move for _, move in sorted(fleet.consumers.moves.items())],
+        moves=[move for _, move in sorted(fleet._consumers.moves.items())],
         registry=fleet._registry,
     )
     return {"values": np.frombuffer(_TEXT.encode(values), np.uint8)}
@@ -105,7 +105,7 @@ def _properties(fleet: Fleet) -> tuple[list[dict[str, Any]], dict[int, int]]:
     """Distinct image properties, and which each consumer has."""
     known: dict[bytes, int] = {}
     ids: dict[int, int] = {}
-    for consumer, properties in sorted(fleet.image_properties.items(), key=itemgetter(0)):
+    for consumer, properties in sorted(fleet._image_properties.items(), key=itemgetter(0)):
         try:
             text = _TEXT.encode(properties)
             fine = text in known or msgspec.json.decode(text) == properties
@@ -122,44 +122,44 @@ def read_values(fleet: Fleet, arrays: Arrays) -> None:
     """Fill a new fleet's tables from ``arrays``, consuming its part of them. ValueError or msgspec's errors for
     inconsistent input. O(values)."""
     values = msgspec.json.decode(arrays.pop("values").tobytes(), type=Values)
-    fleet.inventories.load(values.resource_classes)
-    fleet.aggregate_ids(values.aggregates)
+    fleet._inventories.load(values.resource_classes)
+    fleet._aggregate_ids(values.aggregates)
     fleet.aggregates.extend([NONE] * (values.places - len(values.aggregates)))
     used = {index for value in values.classes for index in value.aggregates}
     if used and not 0 <= min(used) <= max(used) < values.places:
         raise ValueError("a host class is in an aggregate that does not exist")
     for value in values.classes:
-        fleet.change_log.class_id(value)
+        fleet._change_log.class_id(value)
     tables: tuple[tuple[Interned[Any], list[Any]], ...] = (
-        (fleet.classes, values.classes),
-        (fleet.stats, values.stats),
-        (fleet.metrics, values.metrics),
-        (fleet.projects, values.projects),
-        (fleet.users, values.users),
+        (fleet._classes, values.classes),
+        (fleet._stats, values.stats),
+        (fleet._metrics, values.metrics),
+        (fleet._projects, values.projects),
+        (fleet._users, values.users),
     )
     for table, given in tables:
         for value in given:
             table.id(value)
         _same(table.values, given, "interned values")
     for pools in values.pci:
-        fleet.pci_states.id(pools)
-    _same(fleet.pci_states.values, values.pci, "PCI states")
+        fleet._pci_states.id(pools)
+    _same(fleet._pci_states.values, values.pci, "PCI states")
     limits = [(group.policy, group.at_most) for group in values.groups]
-    fleet.server_groups.restore([group.uuid for group in values.groups], limits, values.removed_groups)
+    fleet._server_groups.restore([group.uuid for group in values.groups], limits, values.removed_groups)
     for shape in values.shapes:
-        fleet.shape(dict(shape.amounts), shape.vcpus, shape.memory_mb, shape.disk_mb)
-    if len(fleet.consumers.shapes) != len(values.shapes):
+        fleet._shape(dict(shape.amounts), shape.vcpus, shape.memory_mb, shape.disk_mb)
+    if len(fleet._consumers.shapes) != len(values.shapes):
         raise ValueError("a shape occurs twice")
     for consumer, extras in values.extras:
-        fleet.consumers.keep_extras(consumer, extras)
-    fleet.consumers.notes.update(values.notes)
-    fleet.consumers.missing.update(values.missing)
-    fleet.consumers.moves.update({move.instance: move for move in values.moves})
-    fleet.consumers.also_on.update((row, {**held}) for row, held in values.also_on)
+        fleet._consumers.keep_extras(consumer, extras)
+    fleet._consumers.notes.update(values.notes)
+    fleet._consumers.missing.update(values.missing)
+    fleet._consumers.moves.update({move.instance: move for move in values.moves})
+    fleet._consumers.also_on.update((row, {**held}) for row, held in values.also_on)
     fleet._registry = values.registry
     fleet._registry.demand_sound()
-    fleet.change_log.constants.count_devices(sum(bool(extras.pci) for _, extras in values.extras))
-    fleet.image_properties.update({consumer: values.properties[i] for consumer, i in values.properties_of})
+    fleet._change_log.constants.count_devices(sum(bool(extras.pci) for _, extras in values.extras))
+    fleet._image_properties.update({consumer: values.properties[i] for consumer, i in values.properties_of})
 
 
 def _same(found: Iterable[Any], given: Iterable[Any], what: str) -> None:

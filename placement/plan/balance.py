@@ -31,13 +31,13 @@ class Balancing:
 
     def __init__(self, trial: Trial, rows: Sequence[int], resource: int, margin: float) -> None:
         self._trial, self._resource, self._margin = trial, resource, margin
-        limit = trial.fleet.store.inventory["limit"][resource]
+        limit = trial.fleet._store.inventory["limit"][resource]
         self.rows = np.array([row for row in rows if limit[row] > 0], np.int32)
         self._guests: dict[int, list[Guest]] = {}
 
     def loads(self) -> NDArray[np.float64]:
         """The share of each row that is used."""
-        inventory = self._trial.fleet.store.inventory
+        inventory = self._trial.fleet._store.inventory
         used, limit = inventory["used"][self._resource, self.rows], inventory["limit"][self._resource, self.rows]
         share: NDArray[np.float64] = used / limit
         return share
@@ -45,7 +45,7 @@ class Balancing:
     @property
     def mean(self) -> float:
         """The share of all rows together that is used; no plan has a lower greatest load."""
-        inventory = self._trial.fleet.store.inventory
+        inventory = self._trial.fleet._store.inventory
         limit = float(inventory["limit"][self._resource, self.rows].sum())
         return float(inventory["used"][self._resource, self.rows].sum()) / limit if limit else 0.0
 
@@ -79,7 +79,7 @@ class Balancing:
         return found
 
     def _limit(self, row: int) -> float:
-        return float(self._trial.fleet.store.inventory["limit"][self._resource, row])
+        return float(self._trial.fleet._store.inventory["limit"][self._resource, row])
 
     def _relieve(self, fullest: int, loads: NDArray[np.float64], mean: float) -> bool:
         """Move the guest whose departure helps most; False if none helps by more than the margin."""
@@ -94,7 +94,7 @@ class Balancing:
             _, rows = trial.targets(guest, allowed)
             if not len(rows):
                 continue
-            amount, inventory = self._amount(guest), trial.fleet.store.inventory
+            amount, inventory = self._amount(guest), trial.fleet._store.inventory
             after = (inventory["used"][self._resource, rows] + amount) / inventory["limit"][self._resource, rows]
             target = int(np.argmin(after))
             peak = max(float(after[target]), float(loads[fullest]) - amount / limit)
@@ -140,7 +140,7 @@ class Balancing:
         """Move a guest to a host from which another leaves for a third; none of them may become as full as the fullest
         host is."""
         trial, peak = self._trial, float(loads[fullest]) - self._margin
-        inventory = trial.fleet.store.inventory
+        inventory = trial.fleet._store.inventory
         used, limit = inventory["used"][self._resource], inventory["limit"][self._resource]
         for guest in sorted(self._on(fullest), key=lambda each: (-self._amount(each), each.uuid))[:CANDIDATES]:
             for partner in np.argsort(loads, kind="stable").tolist():

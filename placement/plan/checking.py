@@ -15,11 +15,11 @@ def check_plan(engine: Engine, plan: Plan, **options: Unpack[PlanOptions]) -> Pl
     during each wave. Changes nothing. A wave with a difference is the last that is checked. Options: ``asked`` and
     ``pinned`` of ``PlanOptions``; the kind of the moves is the plan's. O(moves)."""
     differences, fleet = list[Difference](), engine.fleet
-    generation = fleet.store.row["generation"]
+    generation = fleet._store.row["generation"]
     changed = set[str]()
     for move in plan.moves:
         for name, made in ((move.source, move.source_generation), (move.target, move.target_generation)):
-            row = fleet.names.find(name)
+            row = fleet._names.find(name)
             if row < 0 or (made != ANY and int(generation[row]) != made):
                 changed.add(name)
     if plan.waves:

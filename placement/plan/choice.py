@@ -27,7 +27,7 @@ def by_tightness(scan: OnRow, rows: Rows) -> Rows:
 
 
 def _left(scan: OnRow, rows: Rows) -> NDArray[np.float64]:
-    inventory, resources = scan.fleet.store.inventory, scan.signature.resources
+    inventory, resources = scan.fleet._store.inventory, scan.signature.resources
     total = np.zeros(len(rows))
     for resource, amount in resources.items():
         limit = inventory["limit"][resource].take(rows)
@@ -37,6 +37,6 @@ def _left(scan: OnRow, rows: Rows) -> NDArray[np.float64]:
 
 def room(fleet: Fleet, rows: Rows, resource: int) -> NDArray[np.int64]:
     """What is left of a resource class on rows."""
-    inventory = fleet.store.inventory
+    inventory = fleet._store.inventory
     left: NDArray[np.int64] = inventory["limit"][resource, rows] - inventory["used"][resource, rows]
     return left

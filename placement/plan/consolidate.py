@@ -37,8 +37,8 @@ class Consolidation:
 
     def __init__(self, trial: Trial, rows: Sequence[int]) -> None:
         self._trial = trial
-        fleet, inventory = trial.fleet, trial.fleet.store.inventory
-        self.in_use = [row for row in rows if fleet.kernel.consumers_on(row)]
+        fleet, inventory = trial.fleet, trial.fleet._store.inventory
+        self.in_use = [row for row in rows if fleet._kernel.consumers_on(row)]
         used = np.array(self.in_use, np.int32)
         self.fixed = set(used[trial.guests.immovable(used)].tolist())
         limit = np.maximum(inventory["limit"][:, : fleet.rows], 0).astype(np.float64)
@@ -105,7 +105,7 @@ class Consolidation:
 
     def _room_for(self, donors: Sequence[int]) -> bool:
         """Whether the others have room for what the donors hold, class by class."""
-        inventory = self._trial.fleet.store.inventory
+        inventory = self._trial.fleet._store.inventory
         others = [row for row in self.in_use if row not in donors]
         room = np.maximum(inventory["limit"][:, others] - inventory["used"][:, others], 0).sum(axis=1)
         load = inventory["used"][:, list(donors)].sum(axis=1)
@@ -127,7 +127,7 @@ class Consolidation:
         return True
 
     def _room_for_all(self, donors: Sequence[int], allowed: NDArray[np.bool_]) -> bool:
-        inventory, rows = self._trial.fleet.store.inventory, np.flatnonzero(allowed)
+        inventory, rows = self._trial.fleet._store.inventory, np.flatnonzero(allowed)
         room = np.maximum(inventory["limit"][:, rows] - inventory["used"][:, rows], 0).sum(axis=1)
         return bool((inventory["used"][:, list(donors)].sum(axis=1) <= room).all())
 
@@ -160,7 +160,7 @@ def _choice(scan: OnRow, rows: NDArray[np.int32], way: int) -> int:
 def least_hosts(trial: Trial, rows: Sequence[int], fixed: set[int]) -> int:
     """Hosts that must stay in use whatever moves: those with guests that stay, and as many of the largest as hold what
     is used of each resource class. O(hosts log hosts)."""
-    inventory, needed = trial.fleet.store.inventory, len(fixed)
+    inventory, needed = trial.fleet._store.inventory, len(fixed)
     others = [row for row in rows if row not in fixed]
     for resource in range(len(trial.fleet.resource_classes)):
         limit = np.maximum(inventory["limit"][resource], 0)

@@ -36,7 +36,7 @@ def rows_of(engine: Engine, names: Sequence[str]) -> list[int]:
     twice."""
     fleet, rows = engine.fleet, list[int]()
     for name in names:
-        found = [fleet.row(name, field="hosts")] if fleet.names.find(name) >= 0 else fleet.rows_of_service_host(name)
+        found = [fleet.row(name, field="hosts")] if fleet._names.find(name) >= 0 else fleet._rows_of_service_host(name)
         rows += found or [fleet.row(name, field="hosts")]
     for row in rows:
         if not fleet.is_host[row]:
@@ -83,7 +83,7 @@ def _moved(trial: Trial, guest: Guest, masks: Sequence[NDArray[np.bool_]], keep_
         if scan is None:
             return False
         if keep_free and len(rows):
-            inventory = trial.fleet.store.inventory
+            inventory = trial.fleet._store.inventory
             for resource, amount in scan.signature.resources.items():
                 limit = inventory["limit"][resource, rows]
                 rows = rows[limit - inventory["used"][resource, rows] - amount >= keep_free * limit]

@@ -117,7 +117,7 @@ def _by_metadata(engine: Engine, rows: list[int], key: str) -> list[list[int]]:
     """Rows by the value of a key of their aggregates' metadata, values in the order of their first host."""
     fleet, batches = engine.fleet, dict[str, list[int]]()
     for row in rows:
-        metadata = (fleet.aggregates[index].metadata for index in fleet.host_class(row).aggregates)
+        metadata = (fleet.aggregates[index].metadata for index in fleet._host_class(row).aggregates)
         value = next((each[key] for each in metadata if key in each), None)
         if value is None:
             hint = f"put {fleet.name(row)} into an aggregate with that key"

@@ -57,21 +57,21 @@ class Guests:
 
     def on(self, row: int) -> list[Guest]:
         """Guests on a host, the newest first. O(guests)."""
-        kernel = self._fleet.kernel
+        kernel = self._fleet._kernel
         return [self.of(each) for each in kernel.consumers_on(row) if not kernel.consumer(each)[7] & NOT_INSTANCE]
 
     def of(self, consumer: int) -> Guest:
         """A guest by the dense id of its consumer. O(1)."""
         fleet = self._fleet
-        high, low, row, shape, project, user, group, flags, generation = fleet.kernel.consumer(consumer)
+        high, low, row, shape, project, user, group, flags, generation = fleet._kernel.consumer(consumer)
         uuid = format_uuid(high, low)
-        resources, _, _, memory_mb, disk_mb = fleet.kernel.shape(shape) if shape >= 0 else ([], [], 0, 0, 0)
-        project_id = fleet.projects[project]
-        note = fleet.consumers.notes.get(consumer)
+        resources, _, _, memory_mb, disk_mb = fleet._kernel.shape(shape) if shape >= 0 else ([], [], 0, 0, 0)
+        project_id = fleet._projects[project]
+        note = fleet._consumers.notes.get(consumer)
         stays = ""
         if uuid in self._pinned:
             stays = "it is pinned"
-        elif uuid in fleet.consumers.moves:
+        elif uuid in fleet._consumers.moves:
             stays = "a move of it is under way"
         elif note is not None and note.consumer_type not in (None, "INSTANCE"):
             stays = f"it is a consumer of type {note.consumer_type}"
@@ -85,12 +85,12 @@ class Guests:
             given = asked if isinstance(asked, Request) else Request(spec=asked)
             server_group = given.server_group
             if server_group is None and group >= 0:
-                server_group = fleet.group_uuids[group] or None
+                server_group = fleet._group_uuids[group] or None
             request = Request(
                 spec=self._moved(given.spec, row),
                 instance_uuids=(uuid,),
                 project_id=project_id,
-                user_id=given.user_id or fleet.users[user],
+                user_id=given.user_id or fleet._users[user],
                 server_group=server_group,
             )
         return Guest(
@@ -109,21 +109,21 @@ class Guests:
 
     def immovable(self, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Which of ``rows`` hold a guest that is known to stay without looking at what it was asked with. O(guests)."""
-        found = consumers_on_rows(self._fleet.kernel, np.ascontiguousarray(rows, np.int32))
+        found = consumers_on_rows(self._fleet._kernel, np.ascontiguousarray(rows, np.int32))
         fixed = np.zeros(len(rows), bool)
         fixed[found[1][(found[2] < 0) | ((found[3] & (REPORTED | NOT_INSTANCE)) != 0)]] = True
-        held = {each for uuid in {*self._pinned, *self._fleet.consumers.moves} for each in self._rows(uuid)}
+        held = {each for uuid in {*self._pinned, *self._fleet._consumers.moves} for each in self._rows(uuid)}
         fixed |= np.isin(rows, np.array(sorted(held), np.int32))
         return fixed
 
     def _rows(self, uuid: str) -> list[int]:
-        consumer = self._fleet.kernel.consumers.get(uuid)
-        return [self._fleet.kernel.consumer(consumer)[2]] if consumer >= 0 else []
+        consumer = self._fleet._kernel.consumers.get(uuid)
+        return [self._fleet._kernel.consumer(consumer)[2]] if consumer >= 0 else []
 
     def table(self, rows: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
         """Instances on ``rows``: their consumers, their positions in ``rows``, and what each takes of its host, int64
         [instances, resource classes]. O(instances)."""
-        found = consumers_on_rows(self._fleet.kernel, np.ascontiguousarray(rows, np.int32))
+        found = consumers_on_rows(self._fleet._kernel, np.ascontiguousarray(rows, np.int32))
         found = found[:, (found[3] & NOT_INSTANCE) == 0]
         ids, positions, shapes = found[0], found[1], found[2]
         return ids, positions, self.amounts()[shapes]
@@ -132,18 +132,18 @@ class Guests:
         """What each shape takes by resource class, int64 [shapes + 1, classes]; the last line, of shape -1, is zero.
         O(new shapes)."""
         fleet = self._fleet
-        count, classes = len(fleet.consumers.shapes), len(fleet.resource_classes)
+        count, classes = len(fleet._consumers.shapes), len(fleet.resource_classes)
         if self._amounts.shape != (count + 1, classes):
             table = np.zeros((count + 1, classes), np.int64)
             for shape in range(count):
-                indices, amounts, *_ = fleet.kernel.shape(shape)
+                indices, amounts, *_ = fleet._kernel.shape(shape)
                 table[shape, indices] = amounts
             self._amounts = table
         return self._amounts
 
     def _moved(self, spec: RequestSpec, row: int) -> RequestSpec:
         """What is asked of a new host, but for the source, which is left out row by row."""
-        key = (spec, self._fleet.host_class(row).cell_uuid)
+        key = (spec, self._fleet._host_class(row).cell_uuid)
         known = self._specs.get(key)
         if known is None:
             moved = spec_for(self._fleet, spec, row, self._kind)
@@ -154,7 +154,7 @@ class Guests:
         """Why a request cannot be derived from what a guest holds; empty if it can."""
         if shape < 0 or flags & REPORTED:
             return "its size is not known"
-        extras = self._fleet.extras.get(consumer)
+        extras = self._fleet._extras.get(consumer)
         if extras is not None and (extras.elsewhere or extras.numa is not None or extras.pci):
             return "it holds NUMA cells, devices or nested providers, and what it was asked with is not known"
         names = {self._fleet.resource_classes[index] for index in resources}
@@ -166,7 +166,7 @@ class Guests:
         """A request for the amounts of a shape."""
         if shape not in self._shapes:
             fleet = self._fleet
-            indices, amounts, vcpus, memory_mb, disk_mb = fleet.kernel.shape(shape)
+            indices, amounts, vcpus, memory_mb, disk_mb = fleet._kernel.shape(shape)
             held = {fleet.resource_classes[index]: n for index, n in zip(indices, amounts, strict=True)}
             more = {f"resources:{name}": str(n) for name, n in held.items() if name not in _PLAIN}
             figures = {"VCPU": int(vcpus), "MEMORY_MB": int(memory_mb), "DISK_GB": int(disk_mb) // 1024}

@@ -93,7 +93,7 @@ class RoomSearch:
         if not len(rows):
             return []
         trial, resources = self._trial, scan.signature.resources
-        inventory, fleet = trial.fleet.store.inventory, trial.fleet
+        inventory, fleet = trial.fleet._store.inventory, trial.fleet
         classes = np.array(list(resources), np.intp)
         needs = np.array(list(resources.values()), np.int64)
         fits = np.all(inventory["limit"][classes][:, rows] >= needs[:, None], axis=0)
@@ -114,10 +114,10 @@ class RoomSearch:
         fleet, signature = self._trial.fleet, scan.signature
         stages = signature.ranking.stages()
         rows: Rows = np.flatnonzero(stages != NOT_A_HOST).astype(np.int32)
-        passing = np.ones(len(fleet.classes), bool)
+        passing = np.ones(len(fleet._classes), bool)
         for results in signature.class_results().values():
             passing[: len(results)] &= results
-        rows = rows[passing[fleet.store.row["class_of"][rows]]]
+        rows = rows[passing[fleet._store.row["class_of"][rows]]]
         if self._allowed is not None:
             rows = rows[self._allowed[rows]]
         return rows
@@ -175,7 +175,7 @@ class RoomSearch:
 
     def _for_guest(self, scan: OnRow, guest: Guest, most: int, keep: frozenset[str]) -> int | None:
         """Make room for a guest that moves."""
-        source = self._trial.fleet.rows_of_service_host(self._trial.fleet.service_host(guest.row))
+        source = self._trial.fleet._rows_of_service_host(self._trial.fleet._service_host(guest.row))
         for budget in range(1, most + 1):
             for prospect in self.prospects(scan):
                 if prospect.least > budget or self._trial.attempts > self._until:

@@ -32,7 +32,7 @@ class Repacking:
         self._fixed = np.isin(self._rows, sorted(fixed))
         ids, self._hosts, self._amounts = trial.guests.table(self._rows)
         self._guests = [trial.guests.of(consumer) for consumer in ids.tolist()]
-        inventory = trial.fleet.store.inventory
+        inventory = trial.fleet._store.inventory
         free = inventory["limit"][:, self._rows] - inventory["used"][:, self._rows]
         self._free: Amounts = np.ascontiguousarray(free.T)
         limit = np.maximum(self._free + self._held(), 1)

@@ -156,7 +156,7 @@ class Trial:
         if allowed is not None:
             passing &= allowed[: len(passing)]
         fleet = self.fleet
-        passing[fleet.rows_of_service_host(fleet.service_host(guest.row))] = False
+        passing[fleet._rows_of_service_host(fleet._service_host(guest.row))] = False
         if guest.derived:
             zones = self.zones()
             passing &= zones == zones[guest.row]
@@ -165,24 +165,24 @@ class Trial:
     def zones(self) -> NDArray[np.int32]:
         """A number for the availability zone of each row. O(rows) when the topology has changed."""
         fleet = self.fleet
-        if self._zones[0] != fleet.topology_epoch or len(self._zones[1]) != fleet.rows:
+        if self._zones[0] != fleet._topology_epoch or len(self._zones[1]) != fleet.rows:
             numbers: dict[str | None, int] = {}
-            by_class = np.zeros(len(fleet.classes), np.int32)
-            for index in range(len(fleet.classes)):
-                zone = self.context.zone_of(fleet.classes[index])
+            by_class = np.zeros(len(fleet._classes), np.int32)
+            for index in range(len(fleet._classes)):
+                zone = self.context.zone_of(fleet._classes[index])
                 by_class[index] = numbers.setdefault(zone, len(numbers))
-            self._zones = (fleet.topology_epoch, by_class[fleet.store.row["class_of"][: fleet.rows]])
+            self._zones = (fleet._topology_epoch, by_class[fleet._store.row["class_of"][: fleet.rows]])
         return self._zones[1]
 
     # moves
 
     def hold(self) -> Mark:
         """The trial as it is, to come back to."""
-        return Mark(self.fleet.history.hold(), len(self.steps))
+        return Mark(self.fleet._history.hold(), len(self.steps))
 
     def back(self, mark: Mark) -> None:
         """Take back what was done since ``mark``. O(changes)."""
-        self.fleet.history.go(mark.version)
+        self.fleet._history.go(mark.version)
         del self.steps[mark.steps :]
 
     def begin(self, guest: Guest, row: int, *, passes: bool = False) -> str | None:
@@ -196,12 +196,12 @@ class Trial:
             refused = None if passes else scan.refusing(row)
             return self._begin_plain(guest, row, scan) if refused is None else refused
         fleet = self.fleet
-        start = fleet.history.hold()
+        start = fleet._history.hold()
         try:
             migration = hold_source(fleet, guest.uuid, None)
             refused = OnRow(self.context, scan.request).claim_on(row)
             if refused is not None:
-                fleet.history.go(start)
+                fleet._history.go(start)
                 return refused
             source, target = fleet.name(guest.row), fleet.name(row)
             note_move(
@@ -210,13 +210,13 @@ class Trial:
             )
             return None
         except HostlerError as error:
-            fleet.history.go(start)
+            fleet._history.go(start)
             return str(error.args[0])
 
     def _is_plain(self, guest: Guest, scan: OnRow) -> bool:
         """True if a guest takes amounts of its host only and is in no server group, so that its target can be held by
         any consumer."""
-        consumers, consumer = self.fleet.consumers, guest.consumer
+        consumers, consumer = self.fleet._consumers, guest.consumer
         return (
             scan.group is None
             and scan.signature.simple
@@ -228,23 +228,23 @@ class Trial:
     def _begin_plain(self, guest: Guest, row: int, scan: OnRow) -> str | None:
         """The same at less cost: a consumer of its own holds the target until the move ends."""
         fleet = self.fleet
-        if not fleet.inventories.fits(row, scan.signature.resources):
+        if not fleet._inventories.fits(row, scan.signature.resources):
             return "claim"
-        properties = fleet.image_properties.get(guest.consumer)
-        line = fleet.kernel.consumer(guest.consumer)
+        properties = fleet._image_properties.get(guest.consumer)
+        line = fleet._kernel.consumer(guest.consumer)
         while True:
             self._stand_ins += 1
             words = (_STAND_IN, self._stand_ins)
             detail = Detail(words, row, scan.signature.shape, line[4], line[5], -1, BUILDING, None, properties)
             try:
-                self._under_way[guest.uuid] = (guest.consumer, fleet.consumers.claim(detail))
+                self._under_way[guest.uuid] = (guest.consumer, fleet._consumers.claim(detail))
                 return None
             except DuplicateName:
                 continue
 
     def is_moving(self, guest: Guest) -> bool:
         """True while a move of the guest is under way."""
-        return guest.uuid in self._under_way or guest.uuid in self.fleet.consumers.moves
+        return guest.uuid in self._under_way or guest.uuid in self.fleet._consumers.moves
 
     def end(self, uuid: str) -> None:
         """Give back what a guest's source holds; the guest counts as built."""
@@ -252,12 +252,12 @@ class Trial:
         plain = self._under_way.pop(uuid, None)
         if plain is None:
             confirm(fleet, uuid)
-            fleet.set_building(fleet.consumer_id(uuid), False)
+            fleet._set_building(fleet.consumer_id(uuid), False)
             return
         source, target = plain
         fleet.release([source])
-        fleet.consumers.rename(target, parse_uuid(uuid))
-        fleet.set_building(target, False)
+        fleet._consumers.rename(target, parse_uuid(uuid))
+        fleet._set_building(target, False)
 
     def move(self, guest: Guest, row: int, reason: str, *, passes: bool = False) -> str | None:
         """Move a guest, both ends held meanwhile; the stage that refuses it otherwise, with nothing changed.
@@ -271,7 +271,7 @@ class Trial:
     def again(self, guest: Guest) -> Guest:
         """A guest where it is now."""
         consumer = self.fleet.consumer_id(guest.uuid)
-        row = self.fleet.kernel.consumer(consumer)[2]
+        row = self.fleet._kernel.consumer(consumer)[2]
         return guest if (consumer, row) == (guest.consumer, guest.row) else self.guests.of(consumer)
 
 

@@ -25,8 +25,8 @@ def in_waves(
     ``goal``: nodes that the goal would have empty. O(steps * waves)."""
     trial, waves = Trial(engine, options), list[Wave]()
     fleet = trial.fleet
-    generations = fleet.store.row["generation"][: fleet.rows].copy()
-    full = {name for name in goal if fleet.kernel.consumers_on(fleet.row(name))}
+    generations = fleet._store.row["generation"][: fleet.rows].copy()
+    full = {name for name in goal if fleet._kernel.consumers_on(fleet.row(name))}
     moved = set[str]()
     for part in parts:
         mark = trial.hold()
@@ -65,7 +65,7 @@ class _Part:
                 trial.end(step.guest.uuid)
                 if self._admission is not None:
                     self._admission.end(step.guest.project_id, self._amounts(step))
-            empty = {name for name in still if not fleet.kernel.consumers_on(fleet.row(name))}
+            empty = {name for name in still if not fleet._kernel.consumers_on(fleet.row(name))}
             still -= empty
             waves.append(Wave(moves=moves, empty=tuple(sorted(empty))))
             left = later
@@ -108,7 +108,7 @@ class _Part:
 
     def _amounts(self, step: Step) -> dict[str, int]:
         fleet = self._trial.fleet
-        classes, amounts, *_ = fleet.kernel.shape(step.guest.shape) if step.guest.shape >= 0 else ([], [])
+        classes, amounts, *_ = fleet._kernel.shape(step.guest.shape) if step.guest.shape >= 0 else ([], [])
         return {fleet.resource_classes[index]: amount for index, amount in zip(classes, amounts, strict=True)}
 
     def _planned(self, step: Step, *, again: bool) -> PlannedMove:

@@ -38,13 +38,13 @@ def named_rows(fleet: Fleet, spec: RequestSpec) -> tuple[set[int] | None, set[in
     kept: set[int] | None = None
     destination = spec.requested_destination
     if destination is not None and destination.host is not None:
-        named = fleet.rows_of_service_host(destination.host)
+        named = fleet._rows_of_service_host(destination.host)
         kept = {row for row in named if not destination.node or fleet.name(row) == destination.node}
     if spec.force_hosts:
         forced = _in_any_case(fleet, spec.force_hosts)
         kept = forced if kept is None else kept & forced
     if spec.force_nodes:
-        forced = {row for name in spec.force_nodes if (row := fleet.names.find(name)) >= 0}
+        forced = {row for name in spec.force_nodes if (row := fleet._names.find(name)) >= 0}
         kept = forced if kept is None else kept & forced
     return kept, _in_any_case(fleet, spec.ignore_hosts) if spec.ignore_hosts else set()
 
@@ -58,4 +58,4 @@ def selected(fleet: Fleet, spec: RequestSpec, rows: NDArray[np.int32]) -> NDArra
 
 def _in_any_case(fleet: Fleet, names: tuple[str, ...]) -> set[int]:
     """Rows whose service host is one of ``names`` in any case."""
-    return set(fleet.nodes.rows_in_any_case(names, fleet.topology_epoch))
+    return set(fleet._nodes.rows_in_any_case(names, fleet._topology_epoch))

@@ -34,7 +34,7 @@ class PlacementRequirements:
         query = self.query
         if query.fallback is not None or self.group.in_tree is not None or any(group.suffix for group in query.groups):
             return True
-        return any(fleet.resource_class(name, create=True) in fleet.nested_classes for name, _ in self.group.resources)
+        return any(fleet.resource_class(name, create=True) in fleet._nested_classes for name, _ in self.group.resources)
 
     @property
     def needs_traits(self) -> bool:
@@ -123,9 +123,9 @@ def has_one_target(fleet: Fleet, spec: RequestSpec) -> bool:
 
 def _providers(fleet: Fleet, host: str | None, node: str | None, cell_uuid: str | None) -> list[str]:
     if host is not None:
-        rows = fleet.rows_of_service_host(host)
+        rows = fleet._rows_of_service_host(host)
         rows = [row for row in rows if node is None or fleet.name(row) == node]
     else:
-        row = fleet.names.find(node or "")
+        row = fleet._names.find(node or "")
         rows = [row] if row >= 0 else []
-    return [fleet.uuid(row) for row in rows if cell_uuid is None or fleet.host_class(row).cell_uuid == cell_uuid]
+    return [fleet.uuid(row) for row in rows if cell_uuid is None or fleet._host_class(row).cell_uuid == cell_uuid]

@@ -93,7 +93,7 @@ class Preparation:
     def _with_names(self, spec: RequestSpec) -> RequestSpec:
         """``spec`` if its zone and hosts exist; with the zone of hosts in none, those in others are ruled out."""
         fleet = self._fleet
-        epochs = (fleet.static_epoch, fleet.topology_epoch, len(fleet.classes), fleet.rows)
+        epochs = (fleet._static_epoch, fleet._topology_epoch, len(fleet._classes), fleet.rows)
         known = self._zoned.get(spec)
         if known is not None and known[0] == epochs:
             return known[1]
@@ -128,8 +128,8 @@ class Preparation:
             rows = np.flatnonzero(fleet.is_host[: fleet.rows])
             default = self._policy.options.default.default_availability_zone
             found = set[str]()
-            for number in np.unique(fleet.store.row["class_of"][rows]).tolist():
-                metadata = (fleet.aggregates[index].metadata for index in fleet.classes[number].aggregates)
+            for number in np.unique(fleet._store.row["class_of"][rows]).tolist():
+                metadata = (fleet.aggregates[index].metadata for index in fleet._classes[number].aggregates)
                 found |= {each["availability_zone"] for each in metadata if "availability_zone" in each} or {default}
             self._zones = (epochs, frozenset(found))
         return self._zones[1]
@@ -139,10 +139,10 @@ class Preparation:
         self._check_targets(spec)
         fleet, spelt = self._fleet, list[str]()
         for name in spec.force_hosts:
-            rows = fleet.nodes.rows_in_any_case([name], fleet.topology_epoch)
+            rows = fleet._nodes.rows_in_any_case([name], fleet._topology_epoch)
             if not rows:
                 raise UnknownName.among("host", name, _some_hosts(fleet), field="force_hosts")
-            spelt += dict.fromkeys(fleet.service_host(row) for row in rows)
+            spelt += dict.fromkeys(fleet._service_host(row) for row in rows)
         if set(spelt) <= set(spec.force_hosts):
             return spec
         return replace(spec, force_hosts=tuple(dict.fromkeys(spelt)), prepare=False)
@@ -150,14 +150,14 @@ class Preparation:
     def _check_targets(self, spec: RequestSpec) -> None:
         fleet, destination = self._fleet, spec.requested_destination
         for name in spec.force_nodes:
-            if fleet.names.find(name) < 0:
+            if fleet._names.find(name) < 0:
                 raise UnknownName.among("node", name, _some_hosts(fleet), field="force_nodes")
         if destination is None:
             return
         host, node = destination.host, destination.node
-        if host is not None and not fleet.rows_of_service_host(host):
+        if host is not None and not fleet._rows_of_service_host(host):
             raise UnknownName.among("host", host, _some_hosts(fleet), field="requested_destination.host")
-        if node and fleet.names.find(node) < 0:
+        if node and fleet._names.find(node) < 0:
             raise UnknownName.among("node", node, _some_hosts(fleet), field="requested_destination.node")
 
     # server groups
@@ -168,7 +168,7 @@ class Preparation:
         if hinted is None:
             return group
         if group is None:
-            self._fleet.group_id(hinted)
+            self._fleet._group_id(hinted)
             return hinted
         named = group.uuid if isinstance(group, ServerGroup) else group
         if named != hinted:
@@ -181,7 +181,7 @@ class Preparation:
         if isinstance(group, ServerGroup):
             policy = group.policy
         else:
-            number = self._fleet.kernel.group_policy(self._fleet.group_id(group))[0]
+            number = self._fleet._kernel.group_policy(self._fleet._group_id(group))[0]
             policy = next(name for name, known in GROUP_POLICIES.items() if known == number)
         self._rules.need(GROUP_RULES[policy], f"a server group of policy {policy}", "server_group")
 
@@ -194,4 +194,4 @@ def _names_something(spec: RequestSpec) -> bool:
 def _some_hosts(fleet: Fleet, most: int = 20_000) -> list[str]:
     """Names of hosts to find close ones among; in a large fleet the first."""
     rows = np.flatnonzero(fleet.is_host[: fleet.rows])[:most].tolist()
-    return [fleet.service_host(row) for row in rows]
+    return [fleet._service_host(row) for row in rows]

@@ -87,10 +87,10 @@ class VolumeContext:
     def _guest_host(self, uuid: str) -> str | None:
         fleet = self.fleet
         try:
-            row = int(fleet.kernel.consumer(fleet.consumer_id(uuid))[2])
+            row = int(fleet._kernel.consumer(fleet.consumer_id(uuid))[2])
         except (UnknownName, InvalidValue):
             return None
-        return fleet.service_host(row)
+        return fleet._service_host(row)
 
     def seed_of(self, sequence: int) -> int:
         """64-bit seed of a decision: splitmix64 of the engine's seed and the sequence number."""
@@ -100,7 +100,7 @@ class VolumeContext:
     def deciding(self) -> Iterator[Pools]:
         """The pools, for a command that is undone as a whole if it raises."""
         pools, sequence = self.pools, self.sequence
-        history = self._fleet.history
+        history = self._fleet._history
         start = history.hold()
         try:
             yield pools

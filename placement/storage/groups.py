@@ -152,7 +152,7 @@ def _packed(context: VolumeContext, request: VolumeGroupRequest, backend: str) -
 def _tried(
     context: VolumeContext, request: VolumeGroupRequest, backend: str, order: list[int], *, tightly: bool
 ) -> tuple[PoolSelection, ...] | None:
-    history = context.fleet.history
+    history = context.fleet._history
     start, sequence = history.hold(), context.sequence
     chosen: dict[int, PoolSelection] = {}
     for index in order:

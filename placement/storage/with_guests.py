@@ -207,7 +207,7 @@ class _Joint:
         """What hosts have in common that see the same storage as near."""
         near = tuple(self.near(row).tolist())
         static = any(volume.spec.scheduler_hints.get("local_to_instance") for volume in self.request.volumes)
-        return (near, self.compute.fleet.service_host(row)) if static else near
+        return (near, self.compute.fleet._service_host(row)) if static else near
 
     def near(self, row: int) -> Rows:
         """Rows of the pools that are near a host."""
@@ -224,12 +224,12 @@ class _Joint:
     @contextmanager
     def trial(self) -> Iterator[None]:
         """Undo everything that the body does."""
-        start = self.compute.fleet.history.hold()
+        start = self.compute.fleet._history.hold()
         sequences = self.compute.sequence, self.storage.sequence
         try:
             yield
         finally:
-            self.compute.fleet.history.go(start)
+            self.compute.fleet._history.go(start)
             self.compute.sequence, self.storage.sequence = sequences
 
     def attempt(self, row: int | None) -> _Outcome | None:
@@ -237,14 +237,14 @@ class _Joint:
         if they do not all fit."""
         self.tried += 1
         fleet = self.compute.fleet
-        start, sequences = fleet.history.hold(), (self.compute.sequence, self.storage.sequence)
+        start, sequences = fleet._history.hold(), (self.compute.sequence, self.storage.sequence)
         guest = self.compute.place(self.request.guest if row is None else self._to(row))
         if guest.placed:
             found = self.volumes(row)
             if found is not None:
                 volumes, near = found
                 return _Outcome(guest, volumes, near)
-        fleet.history.go(start)
+        fleet._history.go(start)
         self.compute.sequence, self.storage.sequence = sequences
         return None
 
@@ -252,7 +252,7 @@ class _Joint:
         """The guest's request for one host."""
         guest, fleet = self.request.guest, self.compute.fleet
         before = guest.spec.requested_destination or Destination()
-        destination = replace(before, host=fleet.service_host(row), node=fleet.name(row))
+        destination = replace(before, host=fleet._service_host(row), node=fleet.name(row))
         return guest.with_changes(spec=replace(guest.spec, requested_destination=destination))
 
     def volumes(self, row: int | None) -> tuple[tuple[VolumeDecision, ...], tuple[bool, ...]] | None:
@@ -335,20 +335,20 @@ def _nearest(ranking: PoolRanking, near: Rows, weight: float) -> int | None:
 
 
 def _host_place(compute: Engine, row: int) -> Hashable:
-    return compute.fleet.service_host(row)
+    return compute.fleet._service_host(row)
 
 
 def _zone_place(compute: Engine, row: int) -> Hashable:
     fleet = compute.fleet
     zone = compute.policy.options.default.default_availability_zone
-    for index in fleet.host_class(row).aggregates:
+    for index in fleet._host_class(row).aggregates:
         zone = fleet.aggregates[index].metadata.get("availability_zone", zone)
     return zone
 
 
 def _aggregate_place(compute: Engine, row: int) -> Hashable:
     fleet = compute.fleet
-    return frozenset(fleet.aggregates[index].uuid for index in fleet.host_class(row).aggregates)
+    return frozenset(fleet.aggregates[index].uuid for index in fleet._host_class(row).aggregates)
 
 
 def _on_host(storage: VolumeEngine, pool: int, place: Hashable) -> bool:
@@ -372,8 +372,8 @@ def pool_aggregates(storage: VolumeEngine, row: int) -> frozenset[str]:
     found: set[str] = set()
     for name in (facts.backend_key, backend_part(facts.host), host):
         found |= storage.pools.aggregates.get(name, frozenset())
-    for node in fleet.rows_of_service_host(host):
-        found |= {fleet.aggregates[index].uuid for index in fleet.host_class(node).aggregates}
+    for node in fleet._rows_of_service_host(host):
+        found |= {fleet.aggregates[index].uuid for index in fleet._host_class(node).aggregates}
     return frozenset(found)
 
 

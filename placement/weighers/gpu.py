@@ -59,10 +59,10 @@ class TypicalMix:
     def allowed(self, fleet: Fleet, rows: NDArray[np.integer]) -> NDArray[np.uint8]:
         """[typical, rows] whether a host has GPUs of an accepted model. O(classes + rows) for each."""
         passes = [
-            [not wanted or bool(wanted & value.traits) for value in fleet.classes.values] for wanted in self.traits
+            [not wanted or bool(wanted & value.traits) for value in fleet._classes.values] for wanted in self.traits
         ]
-        by_class = np.array(passes, np.uint8).reshape(len(self.traits), len(fleet.classes))
-        return np.ascontiguousarray(by_class[:, fleet.store.row["class_of"][rows]])
+        by_class = np.array(passes, np.uint8).reshape(len(self.traits), len(fleet._classes))
+        return np.ascontiguousarray(by_class[:, fleet._store.row["class_of"][rows]])
 
 
 def _typical(name: str, share: float) -> tuple[tuple[int, int, int], tuple[str, ...]]:
@@ -122,7 +122,7 @@ class GpuWeigher(Weigher):
 
     def idle_cpu(self, fleet: Fleet, rows: NDArray[np.integer]) -> NDArray[np.int64]:
         """Idle thousandths of CPUs by row."""
-        avail = fleet.store.inventory["avail"][fleet.resource_class("VCPU")][rows]
+        avail = fleet._store.inventory["avail"][fleet.resource_class("VCPU")][rows]
         idle: NDArray[np.int64] = avail * self.options.gpu.vcpu_milli
         return idle
 
@@ -133,8 +133,8 @@ class GpuWeigher(Weigher):
         if self.reads_tags and width:
             resource = fleet.resource_class(GPU_MILLI)
             for position, row in enumerate(rows.tolist()):
-                for consumer in fleet.kernel.consumers_on(row):
-                    extras = fleet.extras.get(consumer)
+                for consumer in fleet._kernel.consumers_on(row):
+                    extras = fleet._extras.get(consumer)
                     amounts = [n for _, kind, n in extras.elsewhere if kind == resource] if extras else []
                     shared = len(amounts) == 1 and amounts[0] < devices.WHOLE
                     counts[position, (1 if shared else len(amounts) + 1) if amounts else 0] += 1

@@ -23,7 +23,7 @@ class Binding:
     """The binding constraints of guests that were refused by a site's engine as it stands. Make one for each step."""
 
     def __init__(self, site: Site, engine: Engine, rows: NDArray[np.int64] | slice) -> None:
-        blocks = engine.fleet.store.inventory
+        blocks = engine.fleet._store.inventory
         here = slice(None, len(RESOURCES))
         self._free = blocks["limit"][here][:, rows] - blocks["used"][here][:, rows]
         self._zones = np.array([place.zone for place in site.places])

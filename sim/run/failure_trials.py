@@ -85,7 +85,7 @@ class Trials:
 
     def _distinct(self, kind: str, domains: Mapping[str, Sequence[str]]) -> Iterator[str]:
         """One of the domains of each kind; only single hosts without server groups can be alike."""
-        if kind != "host" or self.engine.fleet.group_uuids:
+        if kind != "host" or self.engine.fleet._group_uuids:
             yield from domains
             return
         known: set[tuple[object, ...]] = set()
@@ -108,12 +108,12 @@ class Trials:
         it is placed. 0 where guests ask for more than resources and a zone."""
         fleet, hosts = self.engine.fleet, list(self.place)
         specs = {uuid[:13]: self.spec_of(uuid) for here in self.guests.values() for uuid in here}
-        if fleet.group_uuids or any(not _plain(spec) for spec in specs.values()) or not specs:
+        if fleet._group_uuids or any(not _plain(spec) for spec in specs.values()) or not specs:
             return 0
         asked = [(spec.flavor.vcpus, spec.flavor.memory_mb, spec.flavor.root_gb) for spec in specs.values()]
         largest = np.array(asked, np.int64).max(axis=0)
         rows = [fleet.row(host) for host in hosts]
-        blocks = fleet.store.inventory
+        blocks = fleet._store.inventory
         free = blocks["limit"][: len(RESOURCES), rows] - blocks["used"][: len(RESOURCES), rows]
         parts = [free[each] // size for each, size in enumerate(largest.tolist()) if size]
         slots: NDArray[np.int64] = np.maximum(np.min(parts, axis=0), 0) if parts else np.zeros(len(hosts), np.int64)
@@ -147,7 +147,7 @@ class Trials:
     def _orders(self, domains: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
         """The domains, by what is given of each resource, by what there is of it, and by guests, the most first."""
         fleet = self.engine.fleet
-        blocks = fleet.store.inventory
+        blocks = fleet._store.inventory
         rows = {name: [fleet.row(host) for host in hosts] for name, hosts in domains.items()}
         measures: list[dict[str, int]] = [
             {name: int(blocks[block][resource, rows[name]].sum()) for name in domains}
@@ -168,7 +168,7 @@ class Trials:
         fleet = trial.fleet
         named = [(uuid, self.spec_of(uuid)) for host in hosts for uuid in self.guests[host]]
         guests = sorted(named, key=lambda guest: (-guest[1].flavor.vcpus, -guest[1].flavor.memory_mb, guest[0][-12:]))
-        grouped = fleet.consumer if fleet.group_uuids else None
+        grouped = fleet.consumer if fleet._group_uuids else None
         requests = [
             Request(
                 spec=spec,

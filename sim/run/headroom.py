@@ -116,6 +116,6 @@ class _Moment:
             found.setdefault(getattr(place, kind), []).append(place.host)
         found.pop("", None)
         fleet = engine.fleet
-        given = fleet.store.inventory["used"][0]
+        given = fleet._store.inventory["used"][0]
         used = {name: sum(int(given[fleet.row(host)]) for host in hosts) for name, hosts in found.items()}
         return {name: found[name] for name in sorted(found, key=lambda name: (-used[name], name))}

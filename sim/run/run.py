@@ -294,7 +294,7 @@ class Run:
 
     def _below(self, percent: float, coming: Coming, at_s: int) -> Coming:
         """Those of the guests for whom less than ``percent`` of the vCPUs is given; the others run elsewhere."""
-        rows, inventory = self._rows(), self.engine.fleet.store.inventory
+        rows, inventory = self._rows(), self.engine.fleet._store.inventory
         room = percent / 100 * self._limits[0] - inventory["used"][0, rows].sum()
         beyond = np.cumsum(self._vcpus[coming.spec]) > room
         self._queue = NOBODY
@@ -379,7 +379,7 @@ class Run:
         self._now_s, self._reached = at_s, min(at_s + seconds, max(self._until_s, at_s))
         seconds = max(0, self._reached - max(at_s, self.workload.start_s))
         self.peak_guests = max(self.peak_guests, self.alive)
-        rows, store = self._rows(), self.engine.fleet.store
+        rows, store = self._rows(), self.engine.fleet._store
         used = store.inventory["used"][: len(RESOURCES)][:, rows]
         self.percent = percent = _percent(used.sum(axis=1), self._limits - self._limits_down())
         self._peaks = np.maximum(self._peaks, percent)
@@ -400,7 +400,7 @@ class Run:
 
     def _sample(self, at_s: int, used: Whole) -> Sample:
         rows = self._rows()
-        limit = self.engine.fleet.store.inventory["limit"][: len(RESOURCES)][:, rows]
+        limit = self.engine.fleet._store.inventory["limit"][: len(RESOURCES)][:, rows]
         down = [host for host, reasons in self.site.down.items() if reasons > 0]
         if down:
             limit = limit.copy()
@@ -430,7 +430,7 @@ class Run:
         if not down:
             return 0
         fleet = self.engine.fleet
-        found: Whole = fleet.store.inventory["limit"][: len(RESOURCES), [fleet.row(host) for host in down]].sum(axis=1)
+        found: Whole = fleet._store.inventory["limit"][: len(RESOURCES), [fleet.row(host) for host in down]].sum(axis=1)
         return found
 
     def _rows(self) -> Whole | slice:
@@ -441,7 +441,7 @@ class Run:
             self._known_places, self._row_of_place = len(places), found
             if len(found) and np.all(np.diff(found) == 1):
                 self._row_of_place = slice(int(found[0]), int(found[-1]) + 1)
-            limit = self.engine.fleet.store.inventory["limit"]
+            limit = self.engine.fleet._store.inventory["limit"]
             self._limits = limit[: len(RESOURCES)][:, self._row_of_place].sum(axis=1)
             self._price_per_hour = ordered_sum(self._prices[place.hardware] for place in places)
             self._zones = sorted({place.zone for place in places})

@@ -83,7 +83,7 @@ class Site:
     def _know_zones(self) -> None:
         """Have the fleet know zones in which no host stands yet: a zone that it does not know would not narrow, as in
         Nova, and its guests would be given hosts elsewhere."""
-        self.fleet.aggregate_ids(self._aggregates.values())
+        self.fleet._aggregate_ids(self._aggregates.values())
 
     def _host(self, kind: Hardware, place: Place) -> Host:
         models = {model_trait(kind.gpu_model)} if kind.gpu_model and kind.gpus else set()

@@ -309,12 +309,12 @@ def _curve(percent: NDArray[np.int64], values: NDArray[np.float64]) -> dict[str,
 
 def _given(fleet: Fleet) -> dict[str, int]:
     """What consumers hold, by resource class, as the inventories have it."""
-    used = fleet.store.inventory["used"][:, : fleet.rows].sum(axis=1)
+    used = fleet._store.inventory["used"][:, : fleet.rows].sum(axis=1)
     given = dict.fromkeys((GPU_MILLI, "VCPU", "MEMORY_MB"), 0)
     return given | dict(zip(fleet.resource_classes, used.tolist(), strict=False))
 
 
 def _touched(fleet: Fleet) -> int:
     """GPUs of which something is taken."""
-    used = fleet.store.inventory["used"][fleet.resource_class(GPU_MILLI, create=True), : fleet.rows]
+    used = fleet._store.inventory["used"][fleet.resource_class(GPU_MILLI, create=True), : fleet.rows]
     return int(np.count_nonzero(used))

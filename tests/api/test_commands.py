@@ -143,12 +143,12 @@ def test_a_version_that_is_held_comes_back_whole_and_goes_again(before: list[Any
     model, oracle = PlacementModel(Fleet()), Oracle()
     for command in (*BEGINNING, *before):
         both(model, oracle, right(oracle, command))
-    first, held = seen(model), model.fleet.history.hold()
+    first, held = seen(model), model.fleet._history.hold()
     for command in after:
         both(model, oracle, right(oracle, command))
-    second, later = seen(model), model.fleet.history.hold()
+    second, later = seen(model), model.fleet._history.hold()
     for version, state in ((held, first), (later, second), (held, first)):
-        model.fleet.history.go(version)
+        model.fleet._history.go(version)
         model.fleet.check()
         assert seen(model) == state
 

@@ -96,4 +96,4 @@ def test_the_fleet_is_in_use_at_about_what_was_asked() -> None:
     fleet = make_fleet(1_000, fill=0.6)
     total, free = fleet.column("total_usable_ram_mb"), fleet.column("free_ram_mb")
     assert 0.55 < 1.0 - free.sum() / total.sum() < 0.65
-    assert len(fleet.classes) > 9
+    assert len(fleet._classes) > 9

@@ -32,7 +32,7 @@ def hold(*uuids: int, seconds: float = 60.0, **what: Any) -> Hold:
 
 
 def stands(m: ServiceMachine, number: int) -> bool:
-    return m.state.fleet.kernel.consumers.get(uuid_of(number)) >= 0
+    return m.state.fleet._kernel.consumers.get(uuid_of(number)) >= 0
 
 
 def test_a_hold_that_nobody_confirms_is_released_when_its_time_is_over() -> None:

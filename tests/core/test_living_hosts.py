@@ -74,7 +74,7 @@ def test_reports_go_through_the_journal_in_columns() -> None:
     fleet = m.state.fleet
     assert fleet.column("vcpus_total").tolist() == [32, 32]
     assert fleet.consumer(uuid_of(7)).resources == {"VCPU": 2, "MEMORY_MB": 512}
-    assert [fleet.host_class(row).disabled for row in range(2)] == [False, True]
+    assert [fleet._host_class(row).disabled for row in range(2)] == [False, True]
     fleet.check()
 
 
@@ -318,7 +318,7 @@ def test_weighers_follow_changed_inventories() -> None:
     fleet = m.state.fleet
     assert fleet.column("free_ram_mb")[1] == 261_120
     assert (fleet.column("vcpus_total")[1], fleet.column("free_vcpus")[1]) == (64, 128)
-    assert fleet.host_class(1).cpu_allocation_ratio == 2.0
+    assert fleet._host_class(1).cpu_allocation_ratio == 2.0
     assert do(m, place(1)).host == "node-1"
     fleet.check()
     assert fleet.drift().tolist() == []

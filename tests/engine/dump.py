@@ -32,8 +32,8 @@ def dump(engine: Engine) -> dict[str, Any]:
         "providers": {fleet.name(row): provider(fleet, row) for row in live_rows(fleet)},
         "order": [fleet.name(row) for row in live_rows(fleet)],
         "consumers": {uuid: consumer(fleet, uuid) for uuid in sorted(consumers(fleet))},
-        "groups": {uuid: fleet.kernel.group(fleet.group_id(uuid)) for uuid in fleet.group_uuids},
-        "service hosts": {host: fleet.rows_of_service_host(host) for host in sorted(service_hosts(fleet))},
+        "groups": {uuid: fleet._kernel.group(fleet._group_id(uuid)) for uuid in fleet._group_uuids},
+        "service hosts": {host: fleet._rows_of_service_host(host) for host in sorted(service_hosts(fleet))},
     }
 
 
@@ -49,20 +49,20 @@ def live_rows(fleet: Fleet) -> list[int]:
 
 def provider(fleet: Fleet, row: int) -> dict[str, Any]:
     """A provider with its columns to the bit, its inventories, and as filters see it."""
-    store = fleet.store
+    store = fleet._store
     figures: dict[str, Any] = {name: store.host[i, row].tobytes() for i, name in enumerate(HOST_COLUMNS)}
     for name, block in store.inventory.items():
         figures[name] = {fleet.resource_classes[i]: int(block[i, row]) for i in range(len(block)) if block[i, row]}
     ratios = enumerate(store.ratio[:, row].tolist())
     figures["ratios"] = {fleet.resource_classes[i]: ratio for i, ratio in ratios if ratio}
     figures["tree"] = int(store.row["parent"][row]), int(store.row["root"][row])
-    return figures | {"class": fleet.host_class(row)} | host_state(fleet, row)
+    return figures | {"class": fleet._host_class(row)} | host_state(fleet, row)
 
 
 def host_state(fleet: Fleet, row: int) -> dict[str, Any]:
     """A host as filters and weighers see it; of other providers only the traits and aggregates."""
     view = HostView(fleet, row)
-    names = VIEW if fleet.host_class(row).is_host else ("nodename", "uuid", "traits", "aggregates")
+    names = VIEW if fleet._host_class(row).is_host else ("nodename", "uuid", "traits", "aggregates")
     return {name: getattr(view, name) for name in names}
 
 
@@ -72,15 +72,15 @@ def consumers(fleet: Fleet) -> list[str]:
 
 def on(fleet: Fleet, row: int) -> list[str]:
     """uuids of the consumers on a row."""
-    words = (fleet.kernel.consumer(each)[:2] for each in fleet.kernel.consumers_on(row))
+    words = (fleet._kernel.consumer(each)[:2] for each in fleet._kernel.consumers_on(row))
     return [f"{(high << 64) + low:032x}" for high, low in words]
 
 
 def consumer(fleet: Fleet, uuid: str) -> tuple[Any, ...]:
     """A consumer as a value, and what it took besides."""
     number = fleet.consumer_id(uuid)
-    return fleet.consumer(uuid), fleet.extras.get(number), fleet.image_properties.get(number)
+    return fleet.consumer(uuid), fleet._extras.get(number), fleet._image_properties.get(number)
 
 
 def service_hosts(fleet: Fleet) -> set[str]:
-    return {fleet.service_host(row) for row in live_rows(fleet) if fleet.host_class(row).is_host}
+    return {fleet._service_host(row) for row in live_rows(fleet) if fleet._host_class(row).is_host}

@@ -29,7 +29,7 @@ class Run:
         self.guests = 0
         self.hosts = 20
         fleet = Fleet()
-        fleet.aggregate_ids(setup.aggregates)
+        fleet._aggregate_ids(setup.aggregates)
         add_hosts(fleet, setup.hosts)
         self.engine = Engine(fleet, policies[0], seed=7)
         world = World(setup.aggregates)

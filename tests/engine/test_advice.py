@@ -47,7 +47,7 @@ def host(number: int, **fields: Any) -> Host:
 
 def engine(*hosts: Host, options: dict[str, dict[str, Any]] | None = None) -> Engine:
     fleet = Fleet()
-    fleet.aggregate_ids([ZONE])
+    fleet._aggregate_ids([ZONE])
     add_hosts(fleet, hosts)
     return Engine(fleet, Policy.from_mapping(options or {}))
 

@@ -94,7 +94,7 @@ def test_a_guest_stays_who_it_is_and_a_migration_leaves_its_host(
         owner = ("uuid", "project_id", "user_id", "server_group")
         assert [getattr(after, name) for name in owner] == [getattr(before, name) for name in owner]
         assert after.provider == decision.selected.node
-        old = engine.fleet.service_host(engine.fleet.row(before.provider))
+        old = engine.fleet._service_host(engine.fleet.row(before.provider))
         assert not command.leave or decision.host != old
     engine.fleet.check()
 

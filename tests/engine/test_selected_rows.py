@@ -58,7 +58,7 @@ def asks(chance: random.Random, of: Engine, guests: list[str]) -> Request:
     """A request that names hosts, guests or a group."""
     fleet = of.fleet
     rows = [chance.randrange(fleet.rows) for _ in range(3)]
-    names, some = [fleet.service_host(row) for row in rows], tuple(chance.sample(guests, min(len(guests), 2)))
+    names, some = [fleet._service_host(row) for row in rows], tuple(chance.sample(guests, min(len(guests), 2)))
     fields: dict[str, Any] = chance.choice(
         [
             {"ignore_hosts": tuple(name.lower() for name in names)},

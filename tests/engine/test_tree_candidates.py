@@ -179,7 +179,7 @@ def forests(draw: st.DrawFn) -> Forest:
 
 def load(forest: Forest) -> Fleet:
     fleet = Fleet()
-    known = dict(zip(UUIDS, fleet.aggregate_ids(AGGREGATES), strict=True))
+    known = dict(zip(UUIDS, fleet._aggregate_ids(AGGREGATES), strict=True))
     assert len(known) == len(AGGREGATES)
     for each in forest.all.values():
         mine = [aggregate for aggregate in AGGREGATES if aggregate.uuid in each.aggregates]

@@ -66,7 +66,7 @@ class Commands:
         return names[number % len(names)] if names else "nobody"
 
     def guest(self, number: int) -> int | None:
-        consumers = [c for row in live_rows(self.fleet) for c in self.fleet.kernel.consumers_on(row)]
+        consumers = [c for row in live_rows(self.fleet) for c in self.fleet._kernel.consumers_on(row)]
         return consumers[number % len(consumers)] if consumers else None
 
     def known(self, a: int, b: int) -> tuple[Aggregate, ...]:
@@ -156,9 +156,9 @@ class Commands:
         reports = []
         for number in range(1 + c % 3):
             name = self.name(a + number) if b % 4 else f"n{(a + number) % 16}"
-            row = self.fleet.names.find(name)
+            row = self.fleet._names.find(name)
             guests = (
-                [format_uuid(*self.fleet.kernel.consumer(i)[:2]) for i in self.fleet.kernel.consumers_on(row)]
+                [format_uuid(*self.fleet._kernel.consumer(i)[:2]) for i in self.fleet._kernel.consumers_on(row)]
                 if row >= 0
                 else []
             )
@@ -199,11 +199,11 @@ class Commands:
         if not len(hosts):
             return
         row, memory = int(hosts[a % len(hosts)]), 512 * (1 + b % 3)
-        groups = list(self.fleet.groups.values())
+        groups = list(self.fleet._groups.values())
         self.fleet.claim(
             uuid_of(300 + c % 12),
             row,
-            self.fleet.shape({0: 1, 1: memory}, 1, memory, 0),
+            self.fleet._shape({0: 1, 1: memory}, 1, memory, 0),
             project_id=f"p{b % 3}",
             user_id=f"u{c % 2}",
             group=groups[b % len(groups)] if groups and c % 2 else -1,
@@ -218,7 +218,7 @@ class Commands:
         others = [other for other in live_rows(self.fleet) if not self.fleet.is_host[other]]
         elsewhere = tuple((other, 1, 1 + a % 5) for other in others[: b % 3]) if b % 2 else ()
         fitted: FittedNuma | None = None
-        here = self.fleet.numa.get_row(row)
+        here = self.fleet._numa.get_row(row)
         if here is not None:
             fitted = fit(here, WANTED)
         pools, devices = self.fleet.pci_pools(row), tuple[PciPool, ...]()
@@ -229,31 +229,31 @@ class Commands:
     def place_many(self, a: int, b: int, c: int) -> None:
         """What a batch kernel does: consumers without extras, noted all at once."""
         hosts = np.flatnonzero(self.fleet.is_host)
-        free = [uuid_of(400 + i) for i in range(8) if self.fleet.kernel.consumers.get(uuid_of(400 + i)) < 0]
+        free = [uuid_of(400 + i) for i in range(8) if self.fleet._kernel.consumers.get(uuid_of(400 + i)) < 0]
         if not len(hosts):
             return
-        ids, shape = [], self.fleet.shape({0: 1}, 1, 0, 0)
+        ids, shape = [], self.fleet._shape({0: 1}, 1, 0, 0)
         for i, uuid in enumerate(free[: a % 4]):
             words = int(uuid.replace("-", ""), 16)
-            row, project = int(hosts[(b + i * c) % len(hosts)]), self.fleet.projects.id("p")
-            user = self.fleet.users.id("u")
+            row, project = int(hosts[(b + i * c) % len(hosts)]), self.fleet._projects.id("p")
+            user = self.fleet._users.id("u")
             high, low = words >> 64, words & (2**64 - 1)
-            ids.append(self.fleet.kernel.add_consumer(high, low, row, shape, project, user, -1, 1))
+            ids.append(self.fleet._kernel.add_consumer(high, low, row, shape, project, user, -1, 1))
         self.fleet._placed(np.array(ids, np.int32))
         for consumer in ids[:1]:
-            self.fleet.image_properties[consumer] = {"os_distro": "debian"}
+            self.fleet._image_properties[consumer] = {"os_distro": "debian"}
 
     def release(self, a: int, b: int, c: int) -> None:
         guests = [guest for number in (a, b, c)[: 1 + c % 3] if (guest := self.guest(number)) is not None]
         self.fleet.release(guests if c % 7 == 0 else dict.fromkeys(guests))
 
     def release_uuids(self, a: int, b: int, c: int) -> None:
-        self.fleet.release_uuids([uuid_of(300 + number % 12) for number in (a, b)[: 1 + c % 2]])
+        self.fleet._release_uuids([uuid_of(300 + number % 12) for number in (a, b)[: 1 + c % 2]])
 
     def set_building(self, a: int, b: int, c: int) -> None:
         guest = self.guest(a)
         if guest is not None:
-            self.fleet.set_building(guest, b % 2 == 1)
+            self.fleet._set_building(guest, b % 2 == 1)
 
 
 NAMES = [name for name in vars(Commands) if name not in ("do", "name", "guest", "known", "extras") and name[0] != "_"]

@@ -64,7 +64,7 @@ def do(engine: Engine, step: Any) -> Any:
     if name != "place":
         return Commands(engine.fleet).do(step)
     uuids = tuple(uuid_of(1000 + c + i) for i in range(b))
-    if any(engine.fleet.kernel.consumers.get(uuid) >= 0 for uuid in uuids):
+    if any(engine.fleet._kernel.consumers.get(uuid) >= 0 for uuid in uuids):
         return None
     return engine.place(Request(spec=SPECS[a], instance_uuids=uuids, project_id=f"p{b}"))
 
@@ -74,16 +74,16 @@ def state(fleet: Fleet) -> dict[str, Any]:
     whole = dump(fleet)
     for column in ("class_of", "stats", "metrics", "host_ip", "pci"):
         del whole["columns"][column]
-    whole["classes"] = [fleet.host_class(row) for row in live_rows(fleet)]
+    whole["classes"] = [fleet._host_class(row) for row in live_rows(fleet)]
     whole["consumers"] = {fleet.uuid(row): guests(fleet, row) for row in live_rows(fleet)}
     return whole
 
 
 def guests(fleet: Fleet, row: int) -> list[Any]:
-    found: list[Any] = [fleet.consumers.also_on.get(row, {})]
-    for number in fleet.kernel.consumers_on(row):
-        uuid = format_uuid(*fleet.kernel.consumer(number)[:2])
-        found.append((number, fleet.consumer(uuid), fleet.extras.get(number), fleet.image_properties.get(number)))
+    found: list[Any] = [fleet._consumers.also_on.get(row, {})]
+    for number in fleet._kernel.consumers_on(row):
+        uuid = format_uuid(*fleet._kernel.consumer(number)[:2])
+        found.append((number, fleet.consumer(uuid), fleet._extras.get(number), fleet._image_properties.get(number)))
     return found
 
 

@@ -28,8 +28,8 @@ def populated() -> Fleet:
     fleet.set_inventory("gpu", {"VGPU": Inventory(total=4)})
     fleet.remove_provider("gone")
     fleet.add_server_group(uuid_of(77), "affinity")
-    shape = fleet.shape({0: 1, 1: 512}, 1, 512, 0)
-    here = fleet.numa.get_row(1)
+    shape = fleet._shape({0: 1, 1: 512}, 1, 512, 0)
+    here = fleet._numa.get_row(1)
     assert here is not None
     extras = (
         None,
@@ -40,13 +40,13 @@ def populated() -> Fleet:
     for number in range(8):
         group = 0 if number % 2 else -1
         fleet.claim(uuid_of(number), number % 4, shape, group=group, extras=extras[number] if number < 4 else None)
-    fleet.release_uuids([uuid_of(4)])
+    fleet._release_uuids([uuid_of(4)])
     fleet.advance(NOW)
     return fleet
 
 
 def add_a_name(fleet: Fleet) -> None:
-    fleet.names.add("new")
+    fleet._names.add("new")
 
 
 def put(line: object, at: object, value: object) -> None:
@@ -58,15 +58,15 @@ def column(name: str, row: int, value: float) -> Callable[[Fleet], None]:
 
 
 def block(name: str, resource: int, row: int, value: int) -> Callable[[Fleet], None]:
-    return lambda fleet: put(fleet.store.inventory[name], (resource, row), value)
+    return lambda fleet: put(fleet._store.inventory[name], (resource, row), value)
 
 
 def row_column(name: str, row: int, value: int) -> Callable[[Fleet], None]:
-    return lambda fleet: put(fleet.store.row[name], row, value)
+    return lambda fleet: put(fleet._store.row[name], row, value)
 
 
 def drop_extras(fleet: Fleet, consumer: int) -> None:
-    del fleet.extras[consumer]
+    del fleet._extras[consumer]
 
 
 GONE, GPU = 9, 10
@@ -78,7 +78,7 @@ TAMPERED: dict[str, Callable[[Fleet], None]] = {
     "what is available": block("avail", 1, 2, 1),
     "a total below zero": block("total", 0, 3, -1),
     "units without an inventory": block("min_unit", 3, 3, 1),
-    "a ratio": lambda fleet: put(fleet.store.ratio, (0, 0), np.nan),
+    "a ratio": lambda fleet: put(fleet._store.ratio, (0, 0), np.nan),
     "free vCPUs": column("free_vcpus", 0, 1.0),
     "a figure that is no number": column("free_ram_mb", 0, np.nan),
     "a fraction of a vCPU": column("vcpus_used", 0, 0.5),
@@ -97,19 +97,19 @@ TAMPERED: dict[str, Callable[[Fleet], None]] = {
     "a host class": row_column("class_of", 0, 10_000),
     "a host class of another kind": row_column("class_of", 0, 0),
     "a service host": row_column("service_host", 0, 1),
-    "a node of a shared service host": lambda fleet: fleet.shared_service_hosts.clear(),
-    "the row of a service host": lambda fleet: put(fleet.nodes.row_of, 0, 3),
+    "a node of a shared service host": lambda fleet: fleet._shared_service_hosts.clear(),
+    "the row of a service host": lambda fleet: put(fleet._nodes.row_of, 0, 3),
     "the first consumer": row_column("first", 0, 1),
     "no first consumer": row_column("first", 0, -1),
-    "an extra of no consumer": lambda fleet: fleet.extras.update({4: Extras()}),
-    "an image of no consumer": lambda fleet: fleet.image_properties.update({99: {}}),
-    "a group's uuid": lambda fleet: fleet.group_uuids.append(uuid_of(1)),
-    "pinned CPUs": lambda fleet: fleet.numa.set_row(1, topology(), 4.0, 1.0),
+    "an extra of no consumer": lambda fleet: fleet._extras.update({4: Extras()}),
+    "an image of no consumer": lambda fleet: fleet._image_properties.update({99: {}}),
+    "a group's uuid": lambda fleet: fleet._group_uuids.append(uuid_of(1)),
+    "pinned CPUs": lambda fleet: fleet._numa.set_row(1, topology(), 4.0, 1.0),
     "a name": add_a_name,
-    "a unit rule": lambda fleet: put(fleet.store.inventory["min_unit"], (0, 0), 2),
+    "a unit rule": lambda fleet: put(fleet._store.inventory["min_unit"], (0, 0), 2),
     "failed builds": column("failed_builds", 0, 8.0),
     "a resource class": lambda fleet: fleet.resource_classes.append("VCPU"),
-    "a project": lambda fleet: fleet.projects.values.append("p"),
+    "a project": lambda fleet: fleet._projects.values.append("p"),
 }
 
 
@@ -128,7 +128,7 @@ def test_what_was_tampered_with_is_found(name: str) -> None:
 def test_a_hundred_thousand_hosts_with_as_many_guests_are_checked(tmp_path: object) -> None:
     fleet = Fleet()
     load_hosts(fleet, np.char.add(b"n", np.arange(100_000).astype("S")), [host("t", 4)])
-    shape = fleet.shape({0: 1}, 1, 0, 0)
+    shape = fleet._shape({0: 1}, 1, 0, 0)
     for number in range(1000):
         fleet.claim(uuid_of(number), number * 97, shape)
     fleet.check()

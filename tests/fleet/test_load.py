@@ -111,15 +111,15 @@ def test_several_nodes_of_a_service_host_show_the_instances_of_all() -> None:
     fleet = Fleet()
     nodes = [host("s", nodename=f"n{i}", instances={uuid_of(i): {}, uuid_of(99): {}}) for i in range(3)]
     add_hosts(fleet, [host("other"), *nodes])
-    assert fleet.rows_of_service_host("s") == [1, 2, 3]
+    assert fleet._rows_of_service_host("s") == [1, 2, 3]
     assert set(HostView(fleet, 2).instances) == {uuid_of(0), uuid_of(1), uuid_of(2), uuid_of(99)}
     for name in ("n0", "n1"):
         fleet.release([fleet.consumer_id(uuid_of(99 if name == "n0" else 1))])
     fleet.release([fleet.consumer_id(uuid_of(0))])
     fleet.remove_provider("n0")
     fleet.remove_provider("n1")
-    assert fleet.rows_of_service_host("s") == [3]
-    assert fleet.shared_service_hosts == {}
+    assert fleet._rows_of_service_host("s") == [3]
+    assert fleet._shared_service_hosts == {}
     fleet.check()
 
 
@@ -170,7 +170,7 @@ def test_names_come_in_any_form(kind: str) -> None:
     fleet = Fleet()
     load_hosts(fleet, names, [host("t")])
     assert [fleet.name(row) for row in range(3)] == texts
-    assert fleet.rows_of_service_host(texts[1]) == [1]
+    assert fleet._rows_of_service_host(texts[1]) == [1]
 
 
 def test_arrays_and_values_make_the_same_fleet() -> None:
@@ -220,21 +220,21 @@ def test_nothing_to_load_changes_nothing() -> None:
 def test_more_of_the_same_hosts_leaves_compiled_signatures_valid() -> None:
     fleet = Fleet()
     add_hosts(fleet, [host("a", aggregates=(aggregate(1),))])
-    epoch = fleet.static_epoch
+    epoch = fleet._static_epoch
     add_hosts(fleet, [host(f"n{i}", aggregates=(aggregate(1),)) for i in range(5)])
     load_hosts(fleet, [f"m{i}" for i in range(2000)], [host("t")])
-    assert fleet.static_epoch == epoch
+    assert fleet._static_epoch == epoch
     load_hosts(fleet, ["other"], [host("t", hypervisor_version=9)])
-    assert fleet.static_epoch == epoch + 1
+    assert fleet._static_epoch == epoch + 1
 
 
 def test_heartbeats_leave_compiled_signatures_valid() -> None:
     fleet = Fleet()
     load_hosts(fleet, [f"n{i}" for i in range(100)], [host("t")], last_seen_up=np.full(100, NOW))
-    epoch = fleet.static_epoch
+    epoch = fleet._static_epoch
     fleet.heartbeats(np.arange(100), NOW + 30)
     fleet.advance(NOW + 1000)
-    assert fleet.static_epoch == epoch
+    assert fleet._static_epoch == epoch
 
 
 # failures
@@ -459,6 +459,6 @@ def test_bad_arrays_are_refused_and_nothing_changes(arguments: dict[str, Any], w
 
 def whole(fleet: Fleet) -> dict[str, Any]:
     """The state, with all that is known for good."""
-    interned = (fleet.classes, fleet.stats, fleet.metrics, fleet.projects, fleet.users, fleet.pci_states)
-    known = [list(table.values) for table in interned], list(fleet.aggregates), fleet.host_ips.span
+    interned = (fleet._classes, fleet._stats, fleet._metrics, fleet._projects, fleet._users, fleet._pci_states)
+    known = [list(table.values) for table in interned], list(fleet.aggregates), fleet._host_ips.span
     return dump(fleet) | {"interned": known, "resource classes": list(fleet.resource_classes)}

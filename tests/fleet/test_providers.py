@@ -42,7 +42,7 @@ def refused(fleet: Fleet, error: type[HostlerError], words: str, method: str, *a
 
 def test_a_provider_is_found_by_its_name_and_its_uuid(fleet: Fleet) -> None:
     row = fleet.add_provider("pool", uuid=uuid_of(1).upper().replace("-", ""))
-    assert fleet.row("pool") == fleet.row_of_uuid(uuid_of(1)) == row
+    assert fleet.row("pool") == fleet._row_of_uuid(uuid_of(1)) == row
     assert (fleet.name(row), fleet.uuid(row), len(fleet)) == ("pool", uuid_of(1), 4)
 
 
@@ -82,7 +82,7 @@ def test_what_is_done_to_no_provider_is_refused(fleet: Fleet, method: str) -> No
 
 
 def test_a_provider_with_consumers_usage_or_children_stays(fleet: Fleet) -> None:
-    shape = fleet.shape({0: 1}, 1, 0, 0)
+    shape = fleet._shape({0: 1}, 1, 0, 0)
     fleet.add_provider("shared")
     fleet.set_inventory("shared", {"VGPU": Inventory(total=2)})
     fleet.add_provider("child", parent="n1")
@@ -90,7 +90,7 @@ def test_a_provider_with_consumers_usage_or_children_stays(fleet: Fleet) -> None
     fleet.claim(uuid_of(1), 0, shape, extras=Extras(elsewhere))
     for name, words in (("n0", "1 consumers"), ("shared", "has allocations"), ("n1", "1 child providers")):
         refused(fleet, InUse, words, "remove_provider", name)
-    fleet.release_uuids([uuid_of(1)])
+    fleet._release_uuids([uuid_of(1)])
     for name in ("child", "n1", "shared", "n0"):
         fleet.remove_provider(name)
     assert len(fleet) == 1
@@ -138,11 +138,11 @@ def test_a_root_is_told_of_the_child_that_leaves_it(fleet: Fleet) -> None:
     fleet.add_provider("child", parent="n1")
     version = fleet.version
     fleet.set_parent("child", "n2")
-    assert set(fleet.kernel.changed(version)) >= {1, 3}  # type: ignore[arg-type]
+    assert set(fleet._kernel.changed(version)) >= {1, 3}  # type: ignore[arg-type]
     fleet.set_parent("child", "n1")
     version = fleet.version
     fleet.remove_provider("child")
-    assert set(fleet.kernel.changed(version)) >= {1, 3}  # type: ignore[arg-type]
+    assert set(fleet._kernel.changed(version)) >= {1, 3}  # type: ignore[arg-type]
 
 
 def test_sharing_providers_are_those_with_the_trait(fleet: Fleet) -> None:
@@ -151,7 +151,7 @@ def test_sharing_providers_are_those_with_the_trait(fleet: Fleet) -> None:
     version = fleet.version
     fleet.set_traits("nfs", [])
     assert fleet.sharing_providers() == []
-    assert fleet.kernel.changed(version) is None, "what has judged a tree must look again"
+    assert fleet._kernel.changed(version) is None, "what has judged a tree must look again"
 
 
 # traits and aggregates
@@ -160,7 +160,7 @@ def test_sharing_providers_are_those_with_the_trait(fleet: Fleet) -> None:
 def test_all_standard_traits_are_known_and_custom_ones_by_their_form(fleet: Fleet) -> None:
     traits = {*os_traits.get_traits(), "CUSTOM_A", "CUSTOM__A_1", "CUSTOM_" + "A" * 248}
     fleet.set_traits("n0", traits)
-    assert fleet.host_class(0).traits == traits
+    assert fleet._host_class(0).traits == traits
     for trait in ("CUSTOM_", "CUSTOM_a", "custom_A", "HW_CPU", "CUSTOM_A\n", "CUSTOM_" + "A" * 249, "", None, 7):
         with pytest.raises(UnknownName):
             checks.check_trait(trait)
@@ -173,9 +173,9 @@ def test_a_trait_that_is_nearly_one_is_told(fleet: Fleet) -> None:
 
 def test_hosts_read_the_metadata_that_their_aggregates_have_now(fleet: Fleet) -> None:
     fleet.set_aggregates("n0", [aggregate(1), aggregate(2)])
-    epoch = fleet.static_epoch
+    epoch = fleet._static_epoch
     fleet.update_aggregate(aggregate(2, 1))
-    assert fleet.static_epoch > epoch
+    assert fleet._static_epoch > epoch
     assert fleet.aggregate(aggregate(2).uuid).metadata == {"availability_zone": "az1"}
 
 
@@ -215,12 +215,12 @@ def test_an_inventory_may_be_set_below_what_is_used_but_not_removed() -> None:
     fleet = Fleet()
     add_hosts(fleet, [host("a", vcpus_used=0)])
     vcpu = fleet.resource_class("VCPU")
-    fleet.claim(uuid_of(1), 0, fleet.shape({vcpu: 4}, 4, 0, 0))
+    fleet.claim(uuid_of(1), 0, fleet._shape({vcpu: 4}, 4, 0, 0))
     fleet.set_inventory("a", {"VCPU": Inventory(total=2), "MEMORY_MB": Inventory(total=10)})
     assert fleet.inventory("a")["VCPU"] == (Inventory(total=2), 4)
     assert not fleet._fits_row(0, {vcpu: 1})
     refused(fleet, InUse, "4 VCPU in use", "set_inventory", "a", {"MEMORY_MB": Inventory(total=10)})
-    fleet.release_uuids([uuid_of(1)])
+    fleet._release_uuids([uuid_of(1)])
     assert fleet._fits_row(0, {vcpu: 2})
     fleet.set_inventory("a", {})
     assert fleet.inventory("a") == {}
@@ -262,9 +262,9 @@ def test_a_total_beyond_what_doubles_tell_apart_is_no_overflow(fleet: Fleet) -> 
 
 def test_signatures_are_made_anew_when_what_they_take_as_constant_changes_and_not_otherwise(fleet: Fleet) -> None:
     def moves(act: Any) -> bool:
-        epoch = fleet.static_epoch
+        epoch = fleet._static_epoch
         act()
-        return fleet.static_epoch > epoch
+        return fleet._static_epoch > epoch
 
     fleet.add_provider("child", parent="n0")
     assert not moves(lambda: fleet.set_traits("n1", ["CUSTOM_A"]))
@@ -307,5 +307,5 @@ def test_a_reported_field_that_does_not_exist_is_a_wrong_keyword(fleet: Fleet) -
 
 
 def test_the_bytes_of_a_fleet_count_its_columns_and_names(fleet: Fleet) -> None:
-    assert fleet.nbytes() > fleet.store.nbytes > 64 * 500
+    assert fleet.nbytes() > fleet._store.nbytes > 64 * 500
     assert np.count_nonzero(fleet.is_host) == 3

@@ -166,7 +166,7 @@ def test_a_provider_becomes_a_host_and_its_consumers_count() -> None:
     fleet = Fleet()
     fleet.add_provider("a", uuid=uuid(700))
     fleet.set_inventory("a", {"VCPU": Inventory(total=16), "MEMORY_MB": Inventory(total=MEMORY)})
-    fleet.claim(uuid(1), fleet.row("a"), fleet.shape({0: 4, 1: 8192}, 0, 0, 0))
+    fleet.claim(uuid(1), fleet.row("a"), fleet._shape({0: 4, 1: 8192}, 0, 0, 0))
     answer = report_hosts(fleet, [HostReport(host=host("a", uuid=uuid(700), instances={uuid(1): {}}), at=10.0)])
     assert answer.added == 1
     e = Engine(fleet)
@@ -186,8 +186,8 @@ def test_a_node_may_change_its_service_host() -> None:
     e = engine(host("s1", nodename="n"), host("s2", nodename="m"))
     place(e, 1, on="s1")
     report_hosts(e.fleet, [HostReport(host=host("s2", nodename="n", instances={uuid(1): {}}), at=10.0)])
-    assert len(e.fleet.rows_of_service_host("s2")) == 2
-    assert e.fleet.rows_of_service_host("s1") == []
+    assert len(e.fleet._rows_of_service_host("s2")) == 2
+    assert e.fleet._rows_of_service_host("s1") == []
     e.fleet.check()
 
 
@@ -289,7 +289,7 @@ def test_metrics_of_the_past_are_forgotten() -> None:
     e = engine()
     for at in range(1, 3000):
         report_hosts(e.fleet, [HostReport(host=host("a", metrics={"m": float(at)}), at=float(at))])
-    assert len(e.fleet.metrics) < 1100
+    assert len(e.fleet._metrics) < 1100
     assert _view(e, "a").metrics == {"m": 2999.0}
     e.fleet.check()
 

@@ -181,13 +181,13 @@ class Looks:
 
     def __init__(self, fleet: Fleet, patch: pytest.MonkeyPatch) -> None:
         self.rows = 0
-        judge = fleet.services._judge
+        judge = fleet._services._judge
 
         def counted(rows: Any) -> None:
             self.rows += len(rows)
             judge(rows)
 
-        patch.setattr(fleet.services, "_judge", counted)
+        patch.setattr(fleet._services, "_judge", counted)
 
 
 def test_hosts_that_go_down_one_by_one_are_looked_at_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +239,7 @@ def test_only_services_that_go_up_or_down_are_logged_as_changed() -> None:
     fleet.heartbeats(np.arange(10), NOW + 50)
     assert fleet.version == version
     fleet.heartbeat("n3", NOW + 500)
-    assert fleet.kernel.changed(version).tolist() == [3]  # type: ignore[union-attr]
+    assert fleet._kernel.changed(version).tolist() == [3]  # type: ignore[union-attr]
 
 
 # rules that read heartbeats as such
@@ -321,7 +321,7 @@ def test_the_services_of_several_hosts_are_set_together_or_not_at_all() -> None:
     assert trial.fleet.column("service_up").tolist() == [0.0, 1.0, 0.0]
     with pytest.raises(UnknownName):
         trial.fleet.set_service(["b", "nobody"], disabled=True)
-    assert not trial.fleet.host_class(1).disabled
+    assert not trial.fleet._host_class(1).disabled
     trial.fleet.check()
     assert engine.fleet.column("service_up").tolist() == [1.0, 1.0, 1.0]
     engine.fleet.check()

@@ -30,7 +30,7 @@ wishes = st.tuples(shapes, st.sampled_from(["", "T4", "T4|G2"]))
 
 def used_by_class(trial: Engine) -> dict[str, list[int]]:
     fleet = trial.fleet
-    used = fleet.store.inventory["used"][:, : fleet.rows].tolist()
+    used = fleet._store.inventory["used"][:, : fleet.rows].tolist()
     return {name: by_row for name, by_row in zip(fleet.resource_classes, used, strict=False) if any(by_row)}
 
 

@@ -90,15 +90,15 @@ def classed(engine: Engine, number: int) -> None:
 
 def sizes(fleet: Fleet) -> list[int]:
     tables: tuple[Sized, ...] = (
-        fleet.classes,
-        fleet.projects,
-        fleet.users,
-        fleet.consumers.shapes,
+        fleet._classes,
+        fleet._projects,
+        fleet._users,
+        fleet._consumers.shapes,
         fleet.aggregates,
-        fleet.group_uuids,
+        fleet._group_uuids,
         fleet.resource_classes,
     )
-    return [*map(len, tables), len(fleet.stats), len(fleet.pci_states)]
+    return [*map(len, tables), len(fleet._stats), len(fleet._pci_states)]
 
 
 CHANGES = [disabled, placed, allocated, aggregated, grouped, classed]
@@ -124,10 +124,10 @@ def test_what_is_used_stays_through_a_reclaim() -> None:
         consumer = engine.fleet.consumer(decision.selected.instance_uuid)
         assert (consumer.project_id, consumer.user_id) == (f"keep{number}", f"u{number}")
         assert consumer.resources == {"VCPU": 1, "MEMORY_MB": 512}
-    assert engine.fleet.host_class(3).disabled_reason == "stays"
+    assert engine.fleet._host_class(3).disabled_reason == "stays"
     engine.release([decision.selected.instance_uuid for decision in kept])
     engine.fleet.check()
-    assert not engine.fleet.store.inventory["used"].any()
+    assert not engine.fleet._store.inventory["used"].any()
 
 
 def test_nothing_is_given_back_while_a_fork_is_held_and_both_stay_right() -> None:

@@ -33,8 +33,8 @@ def test_an_update_by_the_first_fleet_lands_on_its_version_after_a_fork_was_used
     trial.place(REQUEST)
     fleet.set_service("n0", disabled=True)
     assert engine.fleet is fleet
-    assert engine.fleet.host_class(0).disabled
-    assert not trial.fleet.host_class(0).disabled
+    assert engine.fleet._host_class(0).disabled
+    assert not trial.fleet._host_class(0).disabled
     assert engine.place(REQUEST).host == "n1"
 
 
@@ -44,14 +44,14 @@ def test_each_fork_has_a_fleet_of_its_own_and_each_sees_its_own_guests() -> None
     assert trial.fleet is not fleet
     mine, theirs = engine.place(REQUEST).selected.instance_uuid, trial.place_many([REQUEST] * 3).uuids()
     for _ in range(3):
-        assert fleet.kernel.consumer_count == 1
-        assert trial.fleet.kernel.consumer_count == 3
+        assert fleet._kernel.consumer_count == 1
+        assert trial.fleet._kernel.consumer_count == 3
     assert fleet.consumer(mine).uuid == mine
-    trial.fleet.release_uuids(theirs)
-    fleet.release_uuids([mine])
+    trial.fleet._release_uuids(theirs)
+    fleet._release_uuids([mine])
     for each in (fleet, trial.fleet):
         each.check()
-        assert not each.kernel.consumer_count
+        assert not each._kernel.consumer_count
 
 
 def test_the_fleet_of_a_fork_stays_usable_without_its_engine() -> None:
@@ -62,20 +62,20 @@ def test_the_fleet_of_a_fork_stays_usable_without_its_engine() -> None:
     del trial
     gc.collect()
     engine.place_many([REQUEST] * 2)
-    assert (kept.kernel.consumer_count, fleet.kernel.consumer_count) == (1, 2)
+    assert (kept._kernel.consumer_count, fleet._kernel.consumer_count) == (1, 2)
     again = Engine(kept)
     again.place(REQUEST)
-    assert (kept.kernel.consumer_count, fleet.kernel.consumer_count) == (2, 2)
+    assert (kept._kernel.consumer_count, fleet._kernel.consumer_count) == (2, 2)
 
 
 def test_nothing_is_recorded_once_all_forks_are_gone() -> None:
     fleet, engine = started()
     trial = engine.fork()
     trial.place(REQUEST)
-    assert fleet.history.recording
+    assert fleet._history.recording
     del trial
     engine.place(REQUEST)
-    assert not fleet.history.recording
+    assert not fleet._history.recording
 
 
 def test_a_placement_model_and_a_volume_engine_stay_at_the_version_they_were_made_for() -> None:
@@ -89,4 +89,4 @@ def test_a_placement_model_and_a_volume_engine_stay_at_the_version_they_were_mad
     assert "CUSTOM_TRIAL" in {each.name for each in other.traits()}
     model.apply(CreateTrait(now=1.0, name="CUSTOM_MINE"))
     assert "CUSTOM_MINE" not in {each.name for each in other.traits()}
-    assert volumes.fleet.kernel.consumer_count == 0
+    assert volumes.fleet._kernel.consumer_count == 0

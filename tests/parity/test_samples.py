@@ -64,7 +64,7 @@ def close(a: float, b: float | str) -> bool:
 
 def engine_of(sample: Sample) -> Engine:
     fleet = Fleet()
-    fleet.aggregate_ids(from_plain(sample["aggregates"], list[Aggregate], "sample"))
+    fleet._aggregate_ids(from_plain(sample["aggregates"], list[Aggregate], "sample"))
     add_hosts(fleet, from_plain(sample["hosts"], list[Host], "sample"))
     return Engine(fleet, Policy.from_mapping(sample["options"]))
 
@@ -116,9 +116,9 @@ def test_placement_is_queried_as_nova_does(sample: Sample) -> None:
     fleet = engine.fleet
 
     def nodes(host: str | None, node: str | None, cell_uuid: str | None) -> list[str]:
-        rows = fleet.rows_of_service_host(host) if host is not None else range(fleet.rows)
+        rows = fleet._rows_of_service_host(host) if host is not None else range(fleet.rows)
         named = [row for row in rows if node is None or fleet.name(row) == node]
-        return [fleet.uuid(row) for row in named if cell_uuid in (None, fleet.host_class(row).cell_uuid)]
+        return [fleet.uuid(row) for row in named if cell_uuid in (None, fleet._host_class(row).cell_uuid)]
 
     request = from_plain(sample["request"], Request, "sample")
     if sample["queries"] is None:

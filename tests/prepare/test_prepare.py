@@ -37,7 +37,7 @@ def test_a_flavors_numa_nodes_are_fitted() -> None:
     made = engine(host("plain"), host("cells", numa_topology=CELLS))
     decision = made.place(asked({"hw:numa_nodes": "2"}, instance_uuids=(uuid(1),)))
     assert decision.host == "cells"
-    numa = made.fleet.extras[made.fleet.consumer_id(uuid(1))].numa
+    numa = made.fleet._extras[made.fleet.consumer_id(uuid(1))].numa
     assert numa is not None
     assert [cell.host_cell for cell in numa.cells] == [0, 1]
 
@@ -50,7 +50,7 @@ def test_an_images_numa_nodes_are_fitted() -> None:
 def test_dedicated_cpus_are_pinned() -> None:
     made = engine(host("cells", numa_topology=CELLS))
     made.place(asked({"hw:cpu_policy": "dedicated"}, instance_uuids=(uuid(1),)))
-    numa = made.fleet.extras[made.fleet.consumer_id(uuid(1))].numa
+    numa = made.fleet._extras[made.fleet.consumer_id(uuid(1))].numa
     assert numa is not None
     assert [len(cell.pinning) for cell in numa.cells] == [2]
 

@@ -115,7 +115,7 @@ class World:
         for model, stranger in zip(self.models, self.strangers, strict=True):
             assert [guest.key for mark, guest in model.guests() if mark is None] == [stranger]
         holding = [each for each in state.lives.guests.values() if each.node]
-        assert state.fleet.kernel.consumer_count == len(holding), "no capacity is leaked"
+        assert state.fleet._kernel.consumer_count == len(holding), "no capacity is leaked"
         for each in holding:
             assert state.fleet.consumer(each.uuid).provider == each.node
         assert state.usage.of("project:p").get("instances", 0) == len(holding)

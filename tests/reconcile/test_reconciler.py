@@ -35,10 +35,10 @@ async def test_a_guest_is_placed_built_stopped_started_and_removed(autojump_cloc
         await life.until(lambda: life.status(1) == "active")
         await life.submit(DeleteGuest(uuid=uuid_of(1)))
         assert life.status(1) == "deleting"
-        assert life.state.fleet.kernel.consumer_count == 1, "its resources are held until it is gone"
+        assert life.state.fleet._kernel.consumer_count == 1, "its resources are held until it is gone"
         await life.until(lambda: life.status(1) is None)
         assert model.of(uuid_of(1)) == []
-        assert life.state.fleet.kernel.consumer_count == 0
+        assert life.state.fleet._kernel.consumer_count == 0
 
 
 async def test_a_guest_can_be_made_stopped(autojump_clock: MockClock) -> None:
@@ -106,7 +106,7 @@ async def test_a_guest_that_no_node_takes_is_in_error_and_holds_nothing(autojump
         assert guest.fault is not None
         assert guest.fault.failure == "capacity"
         assert len(guest.failed_hosts) == 2
-        assert life.state.fleet.kernel.consumer_count == 0
+        assert life.state.fleet._kernel.consumer_count == 0
         assert life.state.usage.of("project:p").get("instances", 0) == 0
         model.wire.faults = Faults()
         await life.submit(StartGuest(uuid=uuid_of(1)))

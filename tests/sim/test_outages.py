@@ -205,7 +205,7 @@ def test_nothing_is_ever_on_a_down_host_and_no_guest_is_counted_twice(
                 run.site.down[place.host] <= 0 and run.site.closing[place.host] <= 0
             )
             used = sum(run.spec_of(uuid).flavor.vcpus for uuid in on)
-            assert used == engine_fleet.store.inventory["used"][0, row] <= CPUS_EACH
+            assert used == engine_fleet._store.inventory["used"][0, row] <= CPUS_EACH
         assert here == run.alive
         return True
 

@@ -69,7 +69,7 @@ def test_racks_are_dealt_to_cells_and_known_to_filters(tmp_path: Path) -> None:
     cells = FLEET.replace("racks = 2", 'racks = 2\ncells = ["c1", "c2"]')
     site = Site(fleet(tmp_path, cells), policy_of("nova"), seed=1)
     assert [place.cell for place in site.places] == ["c1", "c1", "c2", "c2", "c1", ""]
-    classes = [site.fleet.host_class(site.fleet.row(place.host)) for place in site.places]
+    classes = [site.fleet._host_class(site.fleet.row(place.host)) for place in site.places]
     assert len({each.cell_uuid for each in classes}) == 3
     metadata = [site.fleet.aggregates[number].metadata for number in classes[2].aggregates]
     assert metadata == [{"availability_zone": "a"}, {"rack": "a/general-r2"}]

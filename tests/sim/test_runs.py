@@ -38,7 +38,7 @@ def test_a_run_accounts_for_every_request(tmp_path: Path) -> None:
     run.site.fleet.check()
     guests = [uuid for place in run.site.places for uuid in run.site.fleet.instances(run.site.fleet.row(place.host))]
     assert len(guests) == run.alive
-    used = int(run.site.fleet.store.inventory["used"][0].sum())
+    used = int(run.site.fleet._store.inventory["used"][0].sum())
     assert used == sum(run.spec_of(uuid).flavor.vcpus for uuid in guests) > 0
 
 

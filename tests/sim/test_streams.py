@@ -77,8 +77,8 @@ def test_groups_are_kept_as_long_as_they_have_members(tmp_path: Path) -> None:
     fleet = run.engine.fleet
     guests = [uuid for place in run.site.places for uuid in fleet.instances(fleet.row(place.host))]
     held = {fleet.consumer(uuid).server_group for uuid in guests}
-    assert set(fleet.groups) == held - {None}
-    assert len(fleet.group_uuids) < 60
+    assert set(fleet._groups) == held - {None}
+    assert len(fleet._group_uuids) < 60
     fleet.check()
 
 

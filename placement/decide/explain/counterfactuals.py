@@ -92,7 +92,7 @@ def _disabled(scan: Scan, rows: Rows, failing: dict[Stage, Mask]) -> tuple[Mask,
     for stage, fails in failing.items():
         if stage.name == COMPUTE_FILTER:
             for at in np.flatnonzero(fails).tolist():
-                if scan.fleet.host_class(int(rows[at])).disabled:
+                if scan.fleet._host_class(int(rows[at])).disabled:
                     disabled[at] = True
                     more[at] = not _is_up_if_enabled(scan, int(rows[at]))
     return disabled, more
@@ -122,7 +122,7 @@ def _candidates_fail(scan: Scan, rows: Rows) -> dict[Stage, Mask]:
     """Of Placement's side of the request: cell, traits, aggregates, resource classes or allocation candidates."""
     fleet, signature = scan.fleet, scan.signature
     failing = {stage: mask for stage, mask in _judged(scan, rows) if stage.filter is None}
-    inventory = fleet.store.inventory
+    inventory = fleet._store.inventory
     for index, amount, number, units in signature.needs:
         fits = inventory["avail"][index, rows] >= amount
         if units:
@@ -135,7 +135,7 @@ def _filters_fail(scan: Scan, rows: Rows) -> dict[Stage, Mask]:
     fleet, signature = scan.fleet, scan.signature
     failing = {stage: mask for stage, mask in _judged(scan, rows) if stage.filter is not None}
     for column, low, high, number in signature.bounds:
-        values, stage = fleet.store.host[column, rows], signature.stages[number]
+        values, stage = fleet._store.host[column, rows], signature.stages[number]
         failing[stage] = failing.get(stage, np.zeros(len(rows), bool)) | (values < low) | (values > high)
     for stage in scan.selections:
         failing[stage] = ~scan.selection_passes(stage, rows)
@@ -145,7 +145,7 @@ def _filters_fail(scan: Scan, rows: Rows) -> dict[Stage, Mask]:
 def _judged(scan: Scan, rows: Rows) -> list[tuple[Stage, Mask]]:
     """Stages with results by host class or by row, and the rows they refuse."""
     signature = scan.signature
-    class_of = scan.fleet.store.row["class_of"][rows]
+    class_of = scan.fleet._store.row["class_of"][rows]
     by_class = [(signature.stages[number], ~passes[class_of]) for number, passes in signature.class_results().items()]
     return by_class + [(stage, cache.array[rows] == 0) for stage, cache in signature.row_judges]
 
@@ -171,7 +171,7 @@ def _missing(scan: Scan, stage: Stage, rows: Rows) -> list[tuple[int, Counterfac
         ease = _NAMES if named else _RULE
         return [(ease, Counterfactual(code=code, text=text, stage=stage.name, hosts=len(rows), host=host))]
     fleet, amount = scan.fleet, scan.signature.resources[index]
-    inventory, name = fleet.store.inventory, fleet.resource_classes[index]
+    inventory, name = fleet._store.inventory, fleet.resource_classes[index]
     unit, suits = UNITS.get(name, ""), suits_units(scan, index, rows)
     left = inventory["limit"][index, rows] - inventory["used"][index, rows]
     lack = amount - left
@@ -208,7 +208,7 @@ def _missing(scan: Scan, stage: Stage, rows: Rows) -> list[tuple[int, Counterfac
 
 def _allowed(scan: Scan, index: int, row: int) -> int:
     """The greatest amount up to the one asked for that a row's unit rules allow; its least one where there is none."""
-    inventory, amount = scan.fleet.store.inventory, scan.signature.resources[index]
+    inventory, amount = scan.fleet._store.inventory, scan.signature.resources[index]
     step, least = max(int(inventory["step_size"][index, row]), 1), int(inventory["min_unit"][index, row])
     most = min(amount, int(inventory["max_unit"][index, row])) // step * step
     return most if most >= least else -(-least // step) * step

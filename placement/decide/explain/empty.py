@@ -42,7 +42,7 @@ def fits_empty(scan: Scan, ranked: Ranked) -> bool | None:
     if not len(rows) or scan.candidates is not None:
         return None if len(rows) else False
     could, now = np.ones(len(rows), bool), np.ones(len(rows), bool)
-    class_of = fleet.store.row["class_of"][rows]
+    class_of = fleet._store.row["class_of"][rows]
     judged = signature.class_results().items()
     last = signature.last_candidate_stage
     for number, passes in judged:
@@ -51,9 +51,9 @@ def fits_empty(scan: Scan, ranked: Ranked) -> bool | None:
     if names_hosts(scan.request.spec):
         could &= selected(fleet, scan.request.spec, rows)
     for index, amount, _, _ in signature.needs:
-        could &= (fleet.store.inventory["limit"][index, rows] >= amount) & suits_units(scan, index, rows)
+        could &= (fleet._store.inventory["limit"][index, rows] >= amount) & suits_units(scan, index, rows)
     for column, low, high, _ in () if ranked.filters_skipped else signature.bounds:
-        values = fleet.store.host[column, rows]
+        values = fleet._store.host[column, rows]
         passes_now = (low <= values) & (values <= high)
         if HOST_COLUMNS[column] in COUNTED:
             could &= low <= 0 <= high
@@ -78,7 +78,9 @@ def fits_on_an_empty_fork(context: DecisionContext, request: Request, rows: Rank
     """The same, tried on a fork from which all guests are removed. O(guests)."""
     fleet = context.fleet
     lines = (
-        line for row in rows.considered.tolist() for line in map(fleet.kernel.consumer, fleet.kernel.consumers_on(row))
+        line
+        for row in rows.considered.tolist()
+        for line in map(fleet._kernel.consumer, fleet._kernel.consumers_on(row))
     )
     uuids = list(dict.fromkeys(format_uuid(line[0], line[1]) for line in lines))
     trial = fork()
@@ -92,7 +94,7 @@ def fits_on_an_empty_fork(context: DecisionContext, request: Request, rows: Rank
 def suits_units(scan: Scan, index: int, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Placement's unit rules: whether each row gives a resource class in the amount asked for, however much is
     free."""
-    inventory, amount = scan.fleet.store.inventory, scan.signature.resources[index]
+    inventory, amount = scan.fleet._store.inventory, scan.signature.resources[index]
     step = np.maximum(inventory["step_size"][index, rows], 1)
     most, least = inventory["max_unit"][index, rows], inventory["min_unit"][index, rows]
     suits: NDArray[np.bool_] = (least <= amount) & (amount <= most) & (amount % step == 0)

@@ -123,7 +123,7 @@ def _top(scan: Scan, ranked: Ranked, top: int) -> tuple[RankedHost, ...]:
             ScorePart(weigher.name, float(raw[position]), float(normalised[position]), float(multiplier[position]))
             for weigher, (raw, normalised, multiplier) in zip(ranked.signature.weighers, columns, strict=bool(columns))
         )
-        name = fleet.service_host(int(row)), fleet.name(int(row))
+        name = fleet._service_host(int(row)), fleet.name(int(row))
         best.append(RankedHost(*name, float(ranked.weights[position]), parts))
     return tuple(best)
 
@@ -140,4 +140,4 @@ def _refused(scan: Scan, ranked: Ranked) -> list[HostReason]:
 
 
 def _host_reason(fleet: Fleet, row: int, stage: str, why: Reason) -> HostReason:
-    return HostReason(fleet.service_host(row), fleet.name(row), stage, *why)
+    return HostReason(fleet._service_host(row), fleet.name(row), stage, *why)

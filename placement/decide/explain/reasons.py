@@ -42,7 +42,7 @@ class Reasons:
                 return shortage(self._fleet, row, index, self._signature.resources[index])
         elif not stage.filter.fields(self._request) <= STATIC_FIELDS:
             return self._filter_reason(stage, row)
-        key = (stage.number, int(self._fleet.store.row["class_of"][row]))
+        key = (stage.number, int(self._fleet._store.row["class_of"][row]))
         known = self._by_class.get(key)
         if known is None:
             known = self._candidate_reason(stage, row) if stage.filter is None else self._filter_reason(stage, row)
@@ -54,7 +54,7 @@ class Reasons:
         return Reason(self._not_named(row), "not_named")
 
     def _not_named(self, row: int) -> str:
-        spec, host, node = self._request.spec, self._fleet.service_host(row), self._fleet.name(row)
+        spec, host, node = self._request.spec, self._fleet._service_host(row), self._fleet.name(row)
         destination = spec.requested_destination
         if destination is not None and destination.host is not None:
             if host != destination.host:
@@ -71,7 +71,7 @@ class Reasons:
         assert stage.filter is not None
         words = stage.filter.reason(HostView(self._fleet, row), self._request)
         if stage.name == COMPUTE_FILTER:
-            disabled = self._fleet.host_class(row).disabled
+            disabled = self._fleet._host_class(row).disabled
             return Reason(words, "service_disabled" if disabled else "service_down")
         return Reason(words)
 
@@ -81,10 +81,10 @@ class Reasons:
         if stage.name == AGGREGATES:
             return self._aggregates_reason(row)
         if stage.name == CELL:
-            cell = self._fleet.host_class(row).cell_uuid
+            cell = self._fleet._host_class(row).cell_uuid
             return Reason(f"is in cell {cell}, not {self._signature.requirements.cell_uuid}", "cell")
         if stage.name == COMPUTE_STATUS:
-            why = self._fleet.host_class(row).disabled_reason or "no reason given"
+            why = self._fleet._host_class(row).disabled_reason or "no reason given"
             return Reason(f"service disabled: {why}", "service_disabled")
         assert stage.name == CANDIDATES
         return self._tree_reason(row)
@@ -97,7 +97,7 @@ class Reasons:
         if said is not None:
             return said
         tree = [each for each in fleet.tree(row) if each not in fleet.sharing_providers()] + fleet.sharing_providers()
-        held = frozenset().union(*(fleet.host_class(each).traits for each in tree))
+        held = frozenset().union(*(fleet._host_class(each).traits for each in tree))
         lacking = sorted(set().union(*(group.required for group in query.groups)) - held)
         if lacking:
             words = f"its provider tree lacks the trait{_s(lacking)} {', '.join(lacking)}"
@@ -107,7 +107,7 @@ class Reasons:
             for name, amount in group.resources:
                 index = fleet.resource_class(name, create=True)
                 wanted[index] = wanted.get(index, 0) + amount
-        inventory = fleet.store.inventory
+        inventory = fleet._store.inventory
         for index, amount in wanted.items():
             name, unit = fleet.resource_classes[index], UNITS.get(fleet.resource_classes[index], "")
             free = sum(max(int(inventory["limit"][index, r] - inventory["used"][index, r]), 0) for r in tree)
@@ -124,7 +124,7 @@ class Reasons:
 
     def _root_reason(self, row: int) -> Reason | None:
         """What of the root's traits keeps a host out; None: nothing does."""
-        query, traits = self._signature.requirements.query, self._fleet.host_class(row).traits
+        query, traits = self._signature.requirements.query, self._fleet._host_class(row).traits
         lacking = sorted(query.root_required - traits)
         if lacking:
             return _lacks(lacking)
@@ -133,7 +133,7 @@ class Reasons:
 
     def _traits_reason(self, row: int) -> Reason:
         query, group = self._signature.requirements.query, self._signature.requirements.group
-        traits = self._fleet.host_class(row).traits
+        traits = self._fleet._host_class(row).traits
         lacking = sorted((group.required | query.root_required) - traits)
         if lacking:
             return _lacks(lacking)
@@ -146,7 +146,7 @@ class Reasons:
     def _aggregates_reason(self, row: int) -> Reason:
         group, mine = (
             self._signature.requirements.group,
-            [self._fleet.aggregates[i] for i in self._fleet.host_class(row).aggregates],
+            [self._fleet.aggregates[i] for i in self._fleet._host_class(row).aggregates],
         )
         uuids = {aggregate.uuid for aggregate in mine}
         if any(not term & uuids for term in group.member_of):
@@ -170,7 +170,7 @@ def _has_forbidden(traits: list[str]) -> Reason:
 def shortage(fleet: Fleet, row: int, resource: int, amount: int) -> Reason:
     """Why a provider can't give ``amount`` of a resource class: Placement's capacity and unit rules in words with
     numbers."""
-    inventory, name = fleet.store.inventory, fleet.resource_classes[resource]
+    inventory, name = fleet._store.inventory, fleet.resource_classes[resource]
     unit = UNITS.get(name, "")
     if inventory["total"][resource, row] <= 0:
         return Reason(f"has no {name}", "no_inventory", name, amount, 0)
