@@ -183,7 +183,7 @@ def _group_hosts(request: Request, decision: Decision) -> list[str] | None:
 
 
 def _state(fleet: Fleet, host: Mapping[str, Any]) -> dict[str, Any]:
-    view = HostView(fleet, fleet._row_of_uuid(host["uuid"]))
+    view = HostView(fleet, fleet.row_of_uuid(host["uuid"]))
     figures = {name: getattr(view, name) for name in STATE_FIELDS}
     cells = None if view.numa_topology is None else [msgspec.to_builtins(each) for each in view.numa_topology.cells]
     pools = [{**pool.tags, "numa_node": pool.numa_node, "count": pool.count} for pool in view.pci_pools]

@@ -58,7 +58,7 @@ def _check_pools(state: ServiceState, consumers: dict[str, api.ConsumerAllocatio
     fleet, granted = state.fleet, state.pools.granted(state.tenants, project)
     for provider in {uuid for given in consumers.values() for uuid in given.allocations}:
         try:
-            row = fleet._row_of_uuid(provider)
+            row = fleet.row_of_uuid(provider)
         except HostlerError:
             continue  # the model refuses it
         root = int(fleet._store.row["root"][row])

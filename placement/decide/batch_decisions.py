@@ -134,7 +134,7 @@ class Decisions(Sequence[Decision]):
         self._alone.append(index)
         if decision.placed:
             fleet = self._context.fleet
-            self.rows[index] = fleet._row_of_uuid(decision.selected.provider_uuid)
+            self.rows[index] = fleet.row_of_uuid(decision.selected.provider_uuid)
             self.scores[index] = decision.selected.weight
 
     def _add_error(self, index: int, error: HostlerError) -> None:

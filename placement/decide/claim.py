@@ -115,7 +115,7 @@ def _supplied(fleet: Fleet, signature: Signature, row: int, candidate: Mapping[s
             raise InvalidValue(f"an allocation must name resources, got {shown(part)}", field="candidates")
         said[uuid] = {name: whole_number(amount, f"candidates.{name}", least=1) for name, amount in resources.items()}
         with suppress(UnknownName):
-            known = amounts.setdefault(fleet._row_of_uuid(uuid, field="candidates"), {})
+            known = amounts.setdefault(fleet.row_of_uuid(uuid, field="candidates"), {})
             for name, amount in said[uuid].items():
                 known[fleet.resource_class(name, create=True)] = amount
     flavor = signature.request.flavor

@@ -197,7 +197,7 @@ def _by_row(fleet: Fleet, candidates: object) -> dict[int, Sequence[Any]]:
     by_row: dict[int, Sequence[Any]] = {}
     for uuid, requests in candidates.items():
         try:
-            row = fleet._row_of_uuid(uuid, field="candidates")
+            row = fleet.row_of_uuid(uuid, field="candidates")
         except UnknownName:
             continue  # a provider that is no host, or one that came after the fleet was read
         if not isinstance(requests, (list, tuple)):

@@ -217,9 +217,9 @@ class NovaAggregate(NovaObject):
             return [host.host]
         number = next(at for at, each in enumerate(fleet.aggregates) if each.uuid == self.uuid)
         rows = np.flatnonzero(fleet.is_host[: fleet.rows])
-        classes = {at for at, each in enumerate(fleet.classes) if number in each.aggregates}
-        member = np.isin(fleet.store.row["class_of"][rows], np.array(sorted(classes), np.int64))
-        return list(dict.fromkeys(fleet.service_host(row) for row in rows[member].tolist()))
+        classes = {at for at, each in enumerate(fleet._classes) if number in each.aggregates}
+        member = np.isin(fleet._store.row["class_of"][rows], np.array(sorted(classes), np.int64))
+        return list(dict.fromkeys(fleet._service_host(row) for row in rows[member].tolist()))
 
 
 class NovaRequestSpec(NovaObject):
@@ -278,15 +278,15 @@ def _kept_group(fleet: Any, uuid: str) -> ServerGroup | str:
     """A server group that the fleet keeps, as a value with its members and their service hosts. O(members' hosts)."""
     if fleet is None:
         return uuid
-    kept = fleet.group_id(uuid)
-    policy, at_most, rows = fleet.kernel.group(kept)
-    consumers = (fleet.kernel.consumer(each) for row in sorted(rows) for each in fleet.kernel.consumers_on(row))
+    kept = fleet._group_id(uuid)
+    policy, at_most, rows = fleet._kernel.group(kept)
+    consumers = (fleet._kernel.consumer(each) for row in sorted(rows) for each in fleet._kernel.consumers_on(row))
     return ServerGroup(
         uuid=uuid,
         policy=next(name for name, number in GROUP_POLICIES.items() if number == policy),
         max_server_per_host=at_most,
         members=frozenset(format_uuid(*line[:2]) for line in consumers if line[6] == kept),
-        hosts=frozenset(fleet.service_host(row) for row in rows),
+        hosts=frozenset(fleet._service_host(row) for row in rows),
     )
 
 

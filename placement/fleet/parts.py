@@ -158,7 +158,7 @@ class FleetParts:
         """Row of the provider named ``name`` (for hosts: the node name); UnknownName otherwise. O(1)."""
         return self._providers.row(name, field)
 
-    def _row_of_uuid(self, uuid: str, *, field: str = "provider") -> int:
+    def row_of_uuid(self, uuid: str, *, field: str = "provider") -> int:
         """Row of the provider with this uuid; UnknownName otherwise. O(1)."""
         return self._providers.row_of_uuid(uuid, field)
 

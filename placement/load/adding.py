@@ -53,7 +53,7 @@ def _is_provider(fleet: Fleet, host: object) -> bool:
         rows.append(fleet._names.find(host.nodename or host.host))
     if isinstance(host.uuid, str) and host.uuid:
         with suppress(HostlerError):  # unknown, or malformed: it is checked where hosts are read
-            rows.append(fleet._row_of_uuid(host.uuid))
+            rows.append(fleet.row_of_uuid(host.uuid))
     return any(row >= 0 and not fleet._host_class(row).is_host for row in rows)
 
 

@@ -125,7 +125,7 @@ def test_candidates_come_in_the_order_of_the_policys_weighers() -> None:
     query = PlacementQuery(groups=(RequestGroup(resources=(("VCPU", 1),)),), limit=2)
     preferred = [fleet.uuid(row) for row in ranked.rows.tolist()]
     found = PlacementModel(fleet).allocation_candidates(query, preferred=preferred)
-    assert [fleet.name(fleet._row_of_uuid(uuid)) for uuid in found.provider_summaries] == ["n1", "n2"]
+    assert [fleet.name(fleet.row_of_uuid(uuid)) for uuid in found.provider_summaries] == ["n1", "n2"]
 
 
 def test_different_seeds_spread_a_limit_over_the_fleet() -> None:

@@ -23,7 +23,7 @@ def dump(fleet: Fleet) -> dict[str, Any]:
         "now": fleet.now,
         "columns": columns(fleet),
         "inventories": inventories(fleet),
-        "uuids": {fleet.uuid(row): fleet._row_of_uuid(fleet.uuid(row)) for row in live_rows(fleet)},
+        "uuids": {fleet.uuid(row): fleet.row_of_uuid(fleet.uuid(row)) for row in live_rows(fleet)},
         "nodes": {index: row for index, row in enumerate(fleet._nodes.row_of.tolist()) if row >= 0},
         "shared": {host: list(rows) for host, rows in fleet._nodes.shared.items()},
         "aggregates": fleet.aggregates[: len(fleet._aggregate_table)],

@@ -42,7 +42,7 @@ def refused(fleet: Fleet, error: type[HostlerError], words: str, method: str, *a
 
 def test_a_provider_is_found_by_its_name_and_its_uuid(fleet: Fleet) -> None:
     row = fleet.add_provider("pool", uuid=uuid_of(1).upper().replace("-", ""))
-    assert fleet.row("pool") == fleet._row_of_uuid(uuid_of(1)) == row
+    assert fleet.row("pool") == fleet.row_of_uuid(uuid_of(1)) == row
     assert (fleet.name(row), fleet.uuid(row), len(fleet)) == ("pool", uuid_of(1), 4)
 
 
