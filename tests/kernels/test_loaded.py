@@ -13,6 +13,8 @@ CHOSEN = {
     "batch": ("place", "_batch", "batch_py"),
 }
 """By chooser: one of its names, its kernel, and the twin."""
+MORE_TWINS = {"ranking": ("ranking.beside_py",)}
+"""Of choosers whose twin is several modules."""
 each = pytest.mark.parametrize(
     ("module", "name", "kernel", "twin"), [(module, *rest) for module, rest in CHOSEN.items()]
 )
@@ -40,11 +42,13 @@ def test_the_kernels_are_compiled(module: str, name: str, kernel: str, twin: str
 @pytest.mark.kernel_twin
 @each
 def test_a_twin_has_every_public_name_of_its_kernel(module: str, name: str, kernel: str, twin: str) -> None:
-    chooser, other = import_module(f"hostler.ext.{module}"), import_module(f"hostler.ext.{twin}")
+    chooser = import_module(f"hostler.ext.{module}")
+    twins = [import_module(f"hostler.ext.{each}") for each in (twin, *MORE_TWINS.get(module, ()))]
     for public in chooser.__all__:
         chosen = getattr(chooser, public)
         names = {item for item in dir(chosen) if not item.startswith("_")} if isinstance(chosen, type) else set()
-        assert names <= set(dir(getattr(other, public))) | INSTANCE_ATTRIBUTES
+        (other,) = {id(found): found for each in twins if (found := getattr(each, public, None)) is not None}.values()
+        assert names <= set(dir(other)) | INSTANCE_ATTRIBUTES
 
 
 INSTANCE_ATTRIBUTES = {"rows", "consumers", "columns", "seen", "statistics", "nbytes", "held", "held_room", "index"}
