@@ -91,7 +91,7 @@ def test_the_mask_is_the_verdict_on_each_host() -> None:
     for row, cells in enumerate(reported):
         table.set_row(row, cells, 1.0, 1.0)
     rows = np.array([3, 0, 1, 2], np.int32)
-    view = cast(FleetView, SimpleNamespace(fleet=SimpleNamespace(numa=table), row_ids=rows))
+    view = cast(FleetView, SimpleNamespace(fleet=SimpleNamespace(_numa=table), row_ids=rows))
     for asked in (request(guest(pinned())), request(guest(floating())), request(guest(pinned()), specs=REQUIRE)):
         hosts = (host(reported[row], cpu_allocation_ratio=1.0) for row in rows)
         mask = JUDGE.mask(view, asked)
