@@ -30,7 +30,7 @@ from ..engine_commands import (
 )
 from ..lifecycle_commands import CreateGuest, ReportBackend
 
-PART_REQUESTS: Final = 256
+PART_REQUESTS: Final = 512
 PART_SHAPES: Final = 8
 """Requests, and different specs among them, of a ``place_many`` that are executed as one command."""
 STEP_WEIGHT: Final = 128
@@ -57,7 +57,7 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     instances: int = 100
     """Of one request, placed all or none."""
     requests: int = 20_000
-    """Of one ``place_many``; executed in parts of up to 256 requests and 8 different specs."""
+    """Of one ``place_many``; executed in parts of up to 512 requests and 8 different specs."""
     alternates: int = 100
     """Of one request."""
     spec_bytes: int = 64 << 10

@@ -28,7 +28,7 @@ cdef extern from "ranking/host_search.h" nogil:
         hostler_class_counts* counts
         int32_t width
         int32_t* source
-        int64_t rows, capacity, seen, changes, builds, population, bytes
+        int64_t rows, capacity, seen, changes, builds, population, bytes, counted_from
         double* values
         int32_t* row_at
         int32_t* class_at

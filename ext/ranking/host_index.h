@@ -49,6 +49,7 @@ typedef struct {
     hostler_level level[HOSTLER_INDEX_LEVELS];
     uint8_t *aside;                  /* [capacity] rows set aside in the decision at hand */
     hostler_class_counts *counts;    /* NULL: none are kept */
+    int64_t counted_from;            /* rows from which on they are: on fewer, a search costs less than their upkeep */
     int64_t bytes;
 } hostler_index;
 

@@ -117,7 +117,7 @@ static inline int hostler_units_pass(const hostler_query *q, const hostler_rule 
 static int32_t hostler_list_of(hostler_query *q, const int32_t *rank) {
     hostler_index *x = q->index;
     hostler_limits limits[HOSTLER_PAIRS];
-    if (q->has_units || (x->counts == NULL && (x->counts = calloc(1, sizeof(hostler_class_counts))) == NULL)) {
+    if (q->has_units || x->rows < x->counted_from || (x->counts == NULL && (x->counts = calloc(1, sizeof(hostler_class_counts))) == NULL)) {
         return -1;
     }
     hostler_class_counts *c = x->counts;

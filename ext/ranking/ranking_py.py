@@ -89,7 +89,7 @@ class Term:
 class HostIndex:
     """What the kernel's rankings search together; nothing is kept here."""
 
-    def __init__(self, columns: Columns, *, held_room: int = 0) -> None:
+    def __init__(self, columns: Columns, *, held_room: int = 0, counted_from: int = 4096) -> None:
         self.columns, self.held_room = columns, held_room
         self.nbytes, self.statistics = 0, (0, 0)
 

@@ -112,6 +112,19 @@ class _Guest:
     fitted: FittedCell | None = None
 
 
+def _without_cpus(guest: _Guest, cell: NumaCell) -> FittedCell:
+    """A guest cell on a host cell that has no CPUs to pin for it: its memory and floating CPUs alone."""
+    smallest = min((pages.size_kb for pages in cell.mempages), default=None)
+    asked_for = guest.pagesize is not None and guest.pagesize > 0
+    return FittedCell(
+        guest_cell=guest.cell.id,
+        host_cell=cell.id,
+        memory=guest.cell.memory,
+        page_kb=guest.pagesize if asked_for else smallest,
+        shared_cpus=len(guest.cell.cpuset),
+    )
+
+
 class _Trial:
     """Permutations of host cells in Nova's order, and what it remembers between them."""
 
@@ -187,18 +200,18 @@ class _Trial:
 
     def fitted(self, chosen: tuple[int, ...]) -> FittedNuma:
         """What the guest takes. Nova keeps the CPUs that it computed last for each guest cell, maybe for another host
-        cell; then it fails to charge the guest, and here the CPUs are those of the cell chosen."""
+        cell, or none where another guest cell's result was taken for its own; then it fails to charge the guest, and
+        here the CPUs are those of the cell chosen."""
         cells, parts, stale = [self._cells[index] for index in chosen], list[FittedCell](), False
         for cell, guest in zip(cells, self._guests, strict=True):
-            assert guest.fitted is not None
             part = guest.fitted
-            if part.host_cell != cell.id:
+            if part is None or part.host_cell != cell.id:
                 again = fit_cell(cell, replace(guest.cell, pagesize=guest.pagesize), guest.spare, self._limits)
-                pinned = bool(part.taken_cpus)
                 if isinstance(again, FittedCell):
-                    part, stale = again, stale or pinned
+                    stale = stale or bool((part or again).taken_cpus)
+                    part = again
                 else:
-                    part, stale = replace(part, host_cell=cell.id, pinning=(), taken_cpus=frozenset()), True
+                    part, stale = _without_cpus(guest, cell), True
             parts.append(part)
         made = fitted_numa(cells, self._wanted, parts)
         return replace(made, nova_charges=made.nova_charges and not stale)

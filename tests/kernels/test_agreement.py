@@ -75,7 +75,7 @@ class Side:
         self.table = shapes.Shapes(self.columns)
         self.sizes: dict[tuple[int, ...], int] = {}
         self.attach(arrays)
-        self.index = ranking.HostIndex(self.columns)
+        self.index = ranking.HostIndex(self.columns, counted_from=0)
 
     def attach(self, arrays: Arrays) -> None:
         self.arrays = {name: array.copy() for name, array in arrays.items()}
