@@ -22,6 +22,7 @@ def best_beside(Ranking ranking not None, int32_t[::1] without not None, int32_t
     cdef beside_t b
     cdef Py_ssize_t i
     cdef int failed
+    cdef double no_members = 0.0
     if wanted < 1:
         raise ValueError("wanted must be at least 1")
     if ranking.r.shuffle:
@@ -39,7 +40,10 @@ def best_beside(Ranking ranking not None, int32_t[::1] without not None, int32_t
     b.without_count = without.shape[0]
     b.rows = &beside[0] if beside.shape[0] else NULL
     b.count = beside.shape[0]
-    b.members = &members[0] if members is not None and beside.shape[0] else NULL
+    b.members = NULL
+    if members is not None:
+        # Of a soft group that no row beside has members of: its terms are weighed all the same.
+        b.members = &members[0] if members.shape[0] else &no_members
     with nogil:
         failed = decide_beside(&ranking.r, &b, wanted, seed)
     if failed:
