@@ -1,4 +1,4 @@
-"""Somebody's own Nova filters."""
+"""Filters that a user wrote for Nova."""
 
 from typing import Any
 

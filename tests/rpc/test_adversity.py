@@ -94,7 +94,7 @@ async def send_all_it_takes(stream: trio.SocketStream, data: bytes) -> None:
         return
 
 
-# what is no message
+# bytes that are not a message
 
 
 async def test_a_message_of_fifty_megabytes_is_refused_and_takes_no_such_memory() -> None:

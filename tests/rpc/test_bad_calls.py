@@ -1,4 +1,4 @@
-"""Bad calls get an error that says what is wrong, and the connection goes on; what is no message is refused."""
+"""Bad calls get an error that says what is wrong, and the connection goes on; other bytes are refused."""
 
 from __future__ import annotations
 
