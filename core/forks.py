@@ -28,10 +28,10 @@ _TEXT: Final = 2_000
 
 
 CHILDREN: Final = 2
-"""Long questions that are answered at a time."""
+"""Long questions that are answered at a time, where there are processors for them beside the service's own."""
 WAITING: Final = 64
 """Long questions of one who asks that may wait."""
-NICENESS: Final = 5
+NICENESS: Final = 10
 """Added to that of a child, so that it takes no processor from the service."""
 _LIBC: Final = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG: Final = 1
@@ -134,8 +134,9 @@ def tried_in_child(work: Callable[[], None], *, out_of_memory_score: int = 0) ->
 class Children:
     """Answers questions in child processes, up to a maximum at a time; callers take turns."""
 
-    def __init__(self, at_a_time: int = CHILDREN, waiting: int = WAITING) -> None:
-        self._free, self._waiting = at_a_time, waiting
+    def __init__(self, at_a_time: int | None = None, waiting: int = WAITING) -> None:
+        others = len(os.sched_getaffinity(0)) - 1
+        self._free, self._waiting = at_a_time or max(1, min(CHILDREN, others)), waiting
         self._lanes: dict[str, deque[trio.Event]] = {}
 
     async def ask(self, question: Callable[[], bytes], *, lane: str = "") -> bytes:

@@ -29,6 +29,10 @@ from .watching import Watchers
 
 READ_BYTES: Final = 64 << 10
 SEND_BYTES: Final = 1 << 20
+SMALL_ANSWER_BYTES: Final = 4 << 10
+CHUNK_BYTES: Final = 64 << 10
+"""Smaller answers that wait are kept in one chunk, up to this size: an object each would be more memory than the
+answers, which alone are counted."""
 LINGER_SECONDS: Final = 2.0
 TURN_MESSAGES: Final = 24
 TURN_BYTES: Final = 64 << 10
@@ -52,7 +56,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     frame_bytes: int = 16 << 20
     """Maximum bytes of one message from an authenticated peer."""
     stranger_bytes: int = 64 << 10
-    """Maximum bytes of one message from an unauthenticated peer."""
+    """Maximum bytes of one message from an unauthenticated peer, and of the answers that it has not taken."""
     unfinished_bytes: int = 512 << 20
     """Maximum total bytes of incomplete messages of all connections; the connection that exceeds it is closed."""
     frame_seconds: float = 60.0
@@ -129,7 +133,7 @@ class Connection:
         self._receiving = trio.CancelScope()
         self._began = 0.0
         """When the first byte of the incomplete message was received."""
-        self._out: list[bytes] = []
+        self._out: list[bytes | bytearray] = []
         self._wake = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
 
@@ -273,7 +277,7 @@ class Connection:
             session.outstanding < limits.outstanding
             and session.aside < limits.long_questions
             and session.outstanding_bytes < limits.outstanding_bytes
-            and self.waiting_bytes < limits.unread_bytes
+            and self.waiting_bytes < (limits.unread_bytes if session.identity.user else limits.stranger_bytes)
         )
 
     async def _receive(self) -> bytes:
@@ -333,9 +337,15 @@ class Connection:
             if not data:
                 self._room.unpark_all()
                 return
-        if not self._out:
+        out = self._out
+        if not out:
             self._wake.unpark_all()
-        self._out.append(data)
+        if len(data) >= SMALL_ANSWER_BYTES:
+            out.append(data)
+        elif out and type(last := out[-1]) is bytearray and len(last) < CHUNK_BYTES:
+            last += data
+        else:
+            out.append(bytearray(data))
         self.waiting_bytes += len(data)
 
     def _sent_at_once(self, data: bytes) -> int:

@@ -274,6 +274,22 @@ async def test_a_peer_that_does_not_read_is_read_no_more_and_then_dropped() -> N
         assert 0 < most < 300_000
 
 
+async def test_a_stranger_who_does_not_read_has_few_unread_answers_and_few_objects() -> None:
+    limits = Limits(stranger_bytes=10_000, send_seconds=0.3)
+    async with serving(limits=limits, open_to_all=False) as served, peer(served) as rogue:
+        async with trio.open_nursery() as nursery:
+            call = msgpack.packb([0, 1, "status", []])
+            nursery.start_soon(send_all_it_takes, rogue.stream, call * 1_000_000)
+            most = pieces = 0
+            with trio.fail_after(HANG_SECONDS):
+                while served.server.connections:
+                    for connection in served.server.connections:
+                        most, pieces = max(most, connection.waiting_bytes), max(pieces, len(connection._out))
+                    await trio.sleep(0.01)
+        assert 0 < most < 11_000
+        assert pieces < 10
+
+
 async def test_whoever_watches_and_does_not_read_is_told_later_and_what_was_too_much_is_a_gap() -> None:
     async with (
         served_with_witness(count=1, remembered=3_000) as served,
