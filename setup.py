@@ -21,6 +21,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 
 EXT = Path("src/hostler/ext")
+MEMORYVIEWS = "hostler.ext._cyutility"
+"""Cython's own code for memoryviews, which each kernel would contain otherwise."""
 DEBUG = os.environ.get("HOSTLER_DEBUG_BUILD", "") not in ("", "0")
 SANITIZE = os.environ.get("HOSTLER_SANITIZE", "")
 PURE = os.environ.get("HOSTLER_PURE", "") not in ("", "0")
@@ -80,7 +82,10 @@ def kernels() -> list[Extension]:
     if PURE:
         return []
     shared = sorted(str(path) for pattern in ("*.pxd", "*.[ch]") for path in EXT.rglob(pattern))
-    return [
+    memoryviews = Extension(
+        MEMORYVIEWS, [str(EXT / "_cyutility.c")], extra_compile_args=FLAGS, extra_link_args=LINK_FLAGS
+    )
+    return [memoryviews] + [
         Extension(
             ".".join(["hostler.ext", *source.relative_to(EXT).with_suffix("").parts]),
             [str(source)],
@@ -99,6 +104,11 @@ setup(
     cmdclass={"build_ext": BuildKernels, "sdist": SourceDistribution},
     options={
         "build": {"build_base": build_base()},
-        "build_ext": {"cython_directives": DIRECTIVES, "cython_c_in_temp": True, "cython_include_dirs": "src"},
+        "build_ext": {
+            "cython_directives": DIRECTIVES,
+            "cython_c_in_temp": True,
+            "cython_include_dirs": "src",
+            "shared_utility_qualified_name": MEMORYVIEWS,
+        },
     },
 )
