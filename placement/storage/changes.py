@@ -31,26 +31,26 @@ def passes(context: VolumeContext, request: VolumeRequest, backend: str) -> Volu
     check_text(backend, "backend")
     with context.deciding() as pools:
         pools.advance(request.now)
-        return _check(context, _named(request), context.filter_properties(request), backend)
+        return check_on(context, named(request), context.filter_properties(request), backend)
 
 
-def _named(request: VolumeRequest) -> VolumeRequest:
+def named(request: VolumeRequest) -> VolumeRequest:
     """The request with an id: a volume that nothing is known of has none."""
     return request if request.volume_id is not None else request.with_changes(volume_id="")
 
 
-def _check(
+def check_on(
     context: VolumeContext, request: VolumeRequest, filter_properties: FilterProperties, backend: str, charged: int = 0
 ) -> VolumeDecision:
     """The decision for the first ranked pool of a backend."""
     ranking = context.ranking(filter_properties)
-    at = _find(context, ranking, backend, any_pool=pool_part(backend) is None)
+    at = find(context, ranking, backend, any_pool=pool_part(backend) is None)
     if at is not None:
         return context.decision(request, ranking, None, context.selection(request, ranking, at, charged))
-    return context.decision(request, ranking, _why_not(context, filter_properties, ranking, backend))
+    return context.decision(request, ranking, why_not(context, filter_properties, ranking, backend))
 
 
-def _find(context: VolumeContext, ranking: PoolRanking, backend: str, *, any_pool: bool) -> int | None:
+def find(context: VolumeContext, ranking: PoolRanking, backend: str, *, any_pool: bool) -> int | None:
     """Place in the ranking of the first pool with this id, or of this ``host@backend``."""
     for at, row in enumerate(ranking.rows.tolist()):
         name = context.pools.fact(row).backend_id
@@ -59,9 +59,7 @@ def _find(context: VolumeContext, ranking: PoolRanking, backend: str, *, any_poo
     return None
 
 
-def _why_not(
-    context: VolumeContext, filter_properties: FilterProperties, ranking: PoolRanking, backend: str
-) -> Refusal:
+def why_not(context: VolumeContext, filter_properties: FilterProperties, ranking: PoolRanking, backend: str) -> Refusal:
     """The refusal of one backend, with the reason of its pool if it has but one."""
     story = explain(context.pools, context.policy, filter_properties, ranking, 0)
     whole = pool_part(backend) is None
@@ -85,9 +83,10 @@ def extend(context: VolumeContext, request: VolumeRequest, new_size_gb: int, bac
         raise InvalidValue(problem, field="new_size_gb")
     with context.deciding() as pools:
         pools.advance(request.now)
+        check_settled(context, request.volume_id)
         where = _where(context, request, backend)
         filter_properties = context.filter_properties(request, requested_gb=growth, operation="extend_volume")
-        decision = _check(context, _named(request), filter_properties, where, growth)
+        decision = check_on(context, named(request), filter_properties, where, growth)
         if decision.selection is not None:
             chosen = decision.selection.backend_id
             pools.consume(pools.row_of[chosen], growth, pools.now)
@@ -95,6 +94,14 @@ def extend(context: VolumeContext, request: VolumeRequest, new_size_gb: int, bac
             if known is not None:
                 pools.put_volume(known.volume_id, replace(known, size_gb=known.size_gb + growth))
         return decision
+
+
+def check_settled(context: VolumeContext, volume_id: str | None) -> None:
+    """InvalidValue for a volume whose move has not ended. O(1)."""
+    known = context.pools.volumes.get(volume_id) if volume_id is not None else None
+    if known is not None and known.moved_from is not None:
+        problem = f"volume {volume_id} is moving from {known.moved_from[1] or known.moved_from[0]}"
+        raise InvalidValue(problem, field="volume_id", hint="end the move first")
 
 
 def _where(context: VolumeContext, request: VolumeRequest, backend: str | None) -> str:
@@ -115,36 +122,38 @@ def retype(
         raise UnknownName.among("migration policy", str(migration_policy), MIGRATION_POLICIES, field="migration_policy")
     with context.deciding() as pools:
         pools.advance(request.now)
+        check_settled(context, request.volume_id)
         where = _where(context, request, backend)
         filter_properties = context.filter_properties(request, exists_on=where, operation="retype")
         ranking = context.ranking(filter_properties)
-        request = _named(request)
-        at = _find(context, ranking, where, any_pool=False)
+        request = named(request)
+        at = find(context, ranking, where, any_pool=False)
         if at is None and pool_part(where) is None:
-            at = _find(context, ranking, where, any_pool=True)
+            at = find(context, ranking, where, any_pool=True)
         if at is not None:
             return context.decision(request, ranking, None, context.selection(request, ranking, at, 0))
         if len(ranking.rows) and migration_policy == "never":
-            why = _why_not(context, filter_properties, ranking, where)
+            why = why_not(context, filter_properties, ranking, where)
             sentence = f"{why.sentence}, and the migration policy is never"
             return context.decision(request, ranking, Refusal(sentence=sentence, stage=why.stage, hint=_MOVE))
         if not len(ranking.rows):
             return context.decision(request, ranking, refusal(pools, context.policy, filter_properties, ranking))
-        return _move(context, request, ranking)
+        return move_to(context, request, ranking, 0)
 
 
 _MOVE: Final = "the migration policy on-demand lets it move"
 
 
-def _move(context: VolumeContext, request: VolumeRequest, ranking: PoolRanking) -> VolumeDecision:
-    """The volume goes to the best pool; its old one stays charged."""
+def move_to(context: VolumeContext, request: VolumeRequest, ranking: PoolRanking, at: int) -> VolumeDecision:
+    """The volume goes to the pool at a place of the ranking; its old one stays charged."""
     pools = context.pools
-    chosen = context.selection(request, ranking, 0, request.spec.size_gb)
-    pools.consume(int(ranking.rows[0]), chosen.charged_gb, pools.now)
+    chosen = context.selection(request, ranking, at, request.spec.size_gb)
+    pools.consume(int(ranking.rows[at]), chosen.charged_gb, pools.now)
     known = pools.volumes.get(chosen.volume_id)
     if known is not None:
-        charged = (*known.charged, chosen.backend_id)
-        moved = replace(known, host=chosen.host, cluster_name=chosen.cluster_name, charged=charged)
+        place = {"host": chosen.host, "cluster_name": chosen.cluster_name}
+        charged, before = (*known.charged, chosen.backend_id), (known.host, known.cluster_name)
+        moved = replace(known, **place, charged=charged, moved_from=before)  # type: ignore[arg-type]  # one dict for two fields
         pools.put_volume(known.volume_id, moved)
     return context.decision(request, ranking, None, chosen)
 
@@ -157,7 +166,7 @@ def manage(context: VolumeContext, request: VolumeRequest, backend: str) -> Volu
         pools.advance(request.now)
         request = request.with_changes(volume_id=context.new_volume_id(request))
         filter_properties = context.filter_properties(request, requested_gb=0, operation="manage")
-        decision = _check(context, request, filter_properties, backend)
+        decision = check_on(context, request, filter_properties, backend)
         chosen = decision.selection
         if chosen is not None:
             volume = Volume(
@@ -177,8 +186,8 @@ def migrated(context: VolumeContext, volume_id: str) -> None:
         known = pools.volumes.known(volume_id)
         *old, new = known.charged or (known.backend_id,)
         _give_back(context, replace(known, charged=tuple(old)))
-        if old:
-            pools.put_volume(volume_id, replace(known, charged=(new,)))
+        if old or known.moved_from is not None:
+            pools.put_volume(volume_id, replace(known, charged=(new,), moved_from=None))
 
 
 def release(context: VolumeContext, volume_ids: str | Iterable[str], *, give_back: bool) -> int:

@@ -14,6 +14,7 @@ from . import batch as volume_batch
 from . import changes as volume_changes
 from . import fits as volume_fits
 from . import groups as volume_groups
+from . import moves as volume_moves
 from . import placement as volume_placement
 from .batch import VolumeDecisions
 from .context import VolumeContext
@@ -149,9 +150,30 @@ class VolumeEngine:
         charged, but it is known from now on. O(pools)."""
         return volume_changes.manage(self._context, request, backend)
 
+    def migrate(self, request: VolumeRequest, target: str | None = None) -> VolumeDecision:
+        """Let the known volume of ``request.volume_id`` go to another pool: the best one, or ``target`` (a pool, or
+        the best of a backend), which is charged; the old one keeps its charge until ``migrated`` or ``reverted``.
+        InvalidValue if it is there already, or a move of it has not ended. O(pools)."""
+        return volume_moves.migrate(self._context, request, target)
+
     def migrated(self, volume_id: str) -> None:
-        """A retyped volume has left its old pool, which gets back what it was charged. UnknownName. O(1)."""
+        """A volume has left its old pool, which gets back what it was charged. UnknownName. O(1)."""
         volume_changes.migrated(self._context, volume_id)
+
+    def reverted(self, volume_id: str) -> None:
+        """A volume is where it was before ``retype`` or ``migrate``: the new pool gets back what it was charged.
+        UnknownName, or InvalidValue for one that is not moving. O(1)."""
+        volume_moves.revert(self._context, volume_id)
+
+    def snapshot(self, request: VolumeRequest, backend: str | None = None) -> VolumeDecision:
+        """Make room for a snapshot of a volume of ``request.spec.size_gb`` where it is (``backend``, or as known): all
+        filters must pass for its size, whatever its type, and the pool is charged the size. ``give_back`` returns it.
+        O(pools)."""
+        return volume_moves.snapshot(self._context, request, backend)
+
+    def give_back(self, backend_id: str, size_gb: int) -> None:
+        """Return what a snapshot took of a pool. No-op for a pool that is not known any more. O(1)."""
+        volume_moves.give_back(self._context, backend_id, whole_number(size_gb, "size_gb"))
 
     def release(self, volume_ids: str | Iterable[str]) -> int:
         """Remove deleted volumes and return their capacity to the pools; returns their number. UnknownName, and nothing

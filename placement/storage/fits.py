@@ -19,8 +19,9 @@ def fits(context: VolumeContext, request: VolumeRequest, limit: int | None) -> F
     filter_properties = context.filter_properties(request, retry=None)
     rules = [rule for rule in context.policy.filters if rule.applies(filter_properties)]
     capacity = any(isinstance(rule, CapacityFilter) for rule in rules)
-    if limit is None and (not capacity or _endless(context, request)):
-        problem = "the number of volumes is unbounded: the capacity of a pool is not a number, or no filter checks it"
+    if limit is None and (not capacity or not request.spec.size_gb or _endless(context, request)):
+        why = "they have no size, the capacity of a pool is not a number, or no filter checks it"
+        problem = f"the number of volumes is unbounded: {why}"
         raise InvalidValue(problem, field="limit", hint="give a limit")
     if capacity and all(rule.reads == FACTS or isinstance(rule, CapacityFilter) for rule in rules):
         return _counted(context, request, limit)
@@ -52,8 +53,8 @@ def _room(trial: VolumeContext, row: int, column: str, size: int, limit: int | N
     """How many volumes go into a pool: about its room, and then one by one, as sums of doubles may differ."""
     pools = trial.pools
     room = float(pools.columns[column][row])
-    if np.isinf(room):
-        return (limit or 0) if room > 0 else 0
+    if np.isinf(room) or not size:
+        return (limit or 0) if room > 0 or (not size and room == 0) else 0
     count = max(int(room) // size - 1, 0)
     if limit is not None:
         count = min(count, limit)

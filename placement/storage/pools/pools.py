@@ -105,6 +105,9 @@ class Pools(PoolRows):
         key = self.services[host].key
         self._set("services", {name: each for name, each in self.services.items() if name != host})
         self._refresh(key)
+        for name in {host, key} & self.reports.keys():
+            if not any(self._of(name)):
+                self._put("reports", name, None)
 
     def _put_service(self, service: VolumeService) -> None:
         before = self.services.get(service.host)

@@ -11,7 +11,8 @@ from ...types.errors import DuplicateName, UnknownName
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
     """One volume. ``host`` is ``host@backend#pool``, ``cluster_name`` the same of its cluster. ``charged`` names the
-    pools (backend ids) that ``size_gb`` GiB were taken of: two while it migrates, none if only its place is known."""
+    pools (backend ids) that ``size_gb`` GiB were taken of: two while it migrates, none if only its place is known.
+    ``moved_from``: host and cluster that it comes back to if its move is reverted."""
 
     volume_id: str
     host: str
@@ -19,6 +20,7 @@ class Volume:
     cluster_name: str | None = None
     project_id: str = ""
     charged: tuple[str, ...] = ()
+    moved_from: tuple[str, str | None] | None = None
 
     @property
     def backend_id(self) -> str:
