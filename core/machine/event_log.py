@@ -10,9 +10,12 @@ from typing import Any, Final
 
 import msgspec
 
+from ...placement.storage.decision import PoolSelection, VolumeDecision, VolumeGroupDecision
+from ...placement.storage.with_guests import JointDecision
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from .. import engine_commands as p
+from .. import storage_commands as s
 from ..lifecycle_commands import CreateGuest
 from ..tenancy import commands as c
 from .lives import GuestChange
@@ -32,8 +35,9 @@ log = logging.getLogger("hostler.history")
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An event: ``sequence`` of the command, its ``time`` in seconds since the epoch, its user and name; ``project``
     owns it, nil or empty: the cloud. Decisions have hosts by instance, refusals a code and a sentence, changes the
-    existing ``instances`` they affect, capacity events the capacity. A ``gap`` means that events up to ``sequence`` are
-    no longer available; later ones are complete."""
+    existing ``instances`` they affect, and the ``volumes`` (also snapshots, backups and volume groups); decisions on
+    volumes have ``backends`` (pools) by volume, capacity events the capacity. A ``gap`` means that events up to
+    ``sequence`` are no longer available; later ones are complete."""
 
     kind: str
     sequence: int
@@ -43,6 +47,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     project: str | None = None
     hosts: dict[str, str] = {}
     instances: list[str] = []
+    backends: dict[str, str] = {}
+    volumes: list[str] = []
     code: str | None = None
     sentence: str | None = None
     capacity: dict[str, CapacityOf] = {}
@@ -118,7 +124,8 @@ class History:
             if isinstance(command, c.CreateProject) and not isinstance(outcome, HostlerError):
                 self._made.pop(command.id, None)
                 self._made[command.id] = sequence
-            concerned = self._machine.concerned(order) if guests_named(command) else _NOBODY
+            names = isinstance(command, s.StorageBase) or guests_named(command)
+            concerned = self._machine.concerned(order) if names else _NOBODY
             entries[sequence] = _made(sequence, order, outcome, concerned)
         self._sizes.append(size)
         self._size += size
@@ -163,7 +170,9 @@ def _events(sequence: int, order: Order, outcome: Any, concerned: Guests) -> Ite
     if isinstance(command, p.PlaceMany) and not isinstance(outcome, HostlerError):
         yield from _many(command, outcome, about)
         return
-    if isinstance(outcome, HostlerError | Decision):
+    if isinstance(command, s.StorageBase):
+        yield from _of_storage(command, outcome, concerned, about)
+    elif isinstance(outcome, HostlerError | Decision):
         # The refusal of a command on guests of several projects may reveal facts of one project to another.
         guests = next(iter(concerned.items())) if len(concerned) == 1 else (_project(command), ())
         yield _outcome(outcome, guests, about)
@@ -174,6 +183,41 @@ def _events(sequence: int, order: Order, outcome: Any, concerned: Guests) -> Ite
             yield Event(kind="changes", project=project, instances=list(instances), **about)
 
 
+def _of_storage(command: Any, outcome: Any, concerned: Guests, about: dict[str, Any]) -> Iterator[Event]:
+    project = next(iter(concerned)) if len(concerned) == 1 else _project(command)
+    if isinstance(outcome, HostlerError):
+        named = list(concerned.get(project or "", ()))
+        code, sentence = outcome.code, str(outcome)
+        yield Event(kind="refusals", project=project, volumes=named, code=code, sentence=sentence, **about)
+        return
+    decision = outcome.decision if isinstance(outcome, (s.SnapshotPlaced, s.GroupPlaced)) else outcome
+    if isinstance(decision, (VolumeDecision, VolumeGroupDecision, JointDecision)):
+        if decision.refusal is not None:
+            sentence = decision.refusal.sentence
+            yield Event(kind="refusals", project=project, code="no_valid_host", sentence=sentence, **about)
+            return
+        yield Event(kind="decisions", project=project, hosts=_hosts(decision), backends=_backends(decision), **about)
+        return
+    for owner, uuids in concerned.items() or ((project, ()),):
+        yield Event(kind="changes", project=owner, volumes=list(uuids), **about)
+
+
+def _hosts(decision: VolumeDecision | VolumeGroupDecision | JointDecision) -> dict[str, str]:
+    guest = decision.guest if isinstance(decision, JointDecision) else None
+    return {} if guest is None else {each.instance_uuid: each.host for each in guest.selections}
+
+
+def _backends(decision: VolumeDecision | VolumeGroupDecision | JointDecision) -> dict[str, str]:
+    match decision:
+        case VolumeDecision(selection=selection):
+            selections: list[PoolSelection | None] = [selection]
+        case VolumeGroupDecision():
+            selections = list(decision.selections)
+        case JointDecision(volumes=volumes):
+            selections = [each.selection for each in volumes]
+    return {each.volume_id: each.backend_id for each in selections if each is not None}
+
+
 def _project(command: Any) -> str | None:
     """The project that a command names as its own."""
     match command:
@@ -182,8 +226,13 @@ def _project(command: Any) -> str | None:
             | p.Hold(request=request)
             | p.Resize(request=request)
             | CreateGuest(request=request)
+            | s.PlaceVolume(request=request)
+            | s.ManageVolume(request=request)
+            | s.PlaceTogether(request=request)
         ):
             return request.project_id
+        case s.PlaceVolumeGroup(project_id=project):
+            return project
         case p.Move(request=p.Asked() as request) | p.BeginMove(request=p.Asked() as request):
             return request.project_id
         case c.CreateProject(id=name) | c.DeleteProject(id=name):

@@ -11,6 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from ...placement.api.answers import Inventories, Provider, ProviderAggregates, ProviderTraits
+from ...placement.storage.decision import VolumeDecision
+from ...placement.storage.with_guests import JointDecision
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue
 from ...placement.types.host import Aggregate
@@ -42,16 +44,24 @@ from ..engine_commands import (
 from ..engine_commands import Placed as PlacedMany
 from ..errors import checked_outcome
 from ..lifecycle_commands import Lifecycle, OnGuest
-from ..tenancy import rights
+from ..storage_commands import (
+    BackupPlaced,
+    GroupPlaced,
+    SnapshotPlaced,
+    StorageBase,
+    VolumeMoved,
+)
+from ..tenancy import rights, volume_rights
 from ..tenancy.tenants import LOCAL, is_internal
-from . import guests
+from . import guests, volume_moves
 from .edits import edit
 from .guest_lives import change_lives, check_not_carried_out
 from .lives import GuestChange
 from .orders import AnyCommand, Guests, Order, PlacementWrite
 from .placement_writes import carry_out, consumers_of
 from .replicated import finished
-from .state import ServiceState, service_policy
+from .state import ServiceState, service_policy, storage_policy, without_bad_storage
+from .storage_changes import change_storage
 from .tenant_changes import change_tenants
 
 CONCERNED_KEPT: Final = 20_000
@@ -108,6 +118,8 @@ class ServiceMachine:
         named = guests_named(command.command)
         if named:
             self._note(command, named)
+        elif isinstance(command.command, StorageBase):
+            self._note_storage(command, command.command)
         self.check(command)
         self.state.follow_rules(command.rules)
         self._advance(command.now)
@@ -143,9 +155,14 @@ class ServiceMachine:
                 return guests.end_move(state, uuid, confirm=False)
             case ReportHosts():
                 return guests.report_hosts(state, command.command, command.now)
+            case StorageBase():
+                return change_storage(state, command.command, command.now)
             case SetPolicy(policy=policy):
-                state.engine = state.engine.fork(service_policy(policy, command.rules))
-                state.policy = policy
+                engine = state.engine.fork(service_policy(policy, command.rules))
+                if command.rules < 2:
+                    policy = without_bad_storage(policy)
+                storage_policy(policy)
+                state.decide_by(engine, policy)
                 return state.engine.policy.digest
             case SetAggregates(name=name, aggregates=aggregates) as put:
                 if command.rules:
@@ -184,6 +201,17 @@ class ServiceMachine:
             named = [uuid for uuid in named if _is_uuid(uuid)]
             projects = self.state.projects_of(named)
         for uuid, project in zip(named, projects, strict=True):
+            if project is not None:
+                concerned.setdefault(project, {})[uuid] = None
+        if len(self._concerned) > CONCERNED_KEPT:
+            del self._concerned[next(iter(self._concerned))]
+
+    def _note_storage(self, order: Order, command: StorageBase) -> None:
+        """Remember whose volumes, snapshots, backups or groups these are now."""
+        kind, uuids = volume_rights.named(command)
+        _, concerned = self._concerned.setdefault(id(order), (order, {}))
+        for uuid in uuids:
+            project = self.state.storage_project(kind, uuid)
             if project is not None:
                 concerned.setdefault(project, {})[uuid] = None
         if len(self._concerned) > CONCERNED_KEPT:
@@ -273,7 +301,10 @@ class ServiceMachine:
 
     def check(self, order: Order) -> None:
         state = self.state
-        found = rights.check(state.tenants, order.user, order.command, state, order.rules)
+        if isinstance(order.command, StorageBase):
+            found = volume_rights.check(state.tenants, order.user, order.command, state)
+        else:
+            found = rights.check(state.tenants, order.user, order.command, state, order.rules)
         if found and not isinstance(order.command, (Place, Hold, PlaceMany, Release, Spawned, ConfirmHold, Resize)):
             self._needed[id(order)] = order, tuple((need.role, need.scope) for need in found)
             if len(self._needed) > CONCERNED_KEPT:
@@ -287,6 +318,8 @@ class ServiceMachine:
             guests.expire_moves(self.state, now)
         if self.state.holds:
             guests.expire_holds(self.state, now)
+        if self.state.volumes.ends:
+            volume_moves.expire(self.state, now)
 
 
 def _is_uuid(text: str) -> bool:
@@ -333,6 +366,9 @@ _RESULTS: Final[dict[str, Any]] = {
     "placed": PlacedMany,
     "reported": Reported,
     "move": PendingMove,
+    "volume": VolumeDecision,
+    "together": JointDecision,
+    **{kind.__name__: kind for kind in (SnapshotPlaced, GroupPlaced, VolumeMoved, BackupPlaced)},
     **{kind.__name__: kind for kind in (Provider, Inventories, ProviderTraits, ProviderAggregates)},
 }
 

@@ -9,6 +9,7 @@ import msgspec
 from ...placement.api import commands as api
 from ..engine_commands import Command, EngineCommand
 from ..lifecycle_commands import LifecycleCommand
+from ..storage_commands import StorageCommand
 from ..tenancy import commands as c
 
 
@@ -23,19 +24,21 @@ class PlacementWrite(Command, frozen=True, tag="placement"):
     project: str | None = None
 
 
-AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite | LifecycleCommand
+AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite | LifecycleCommand | StorageCommand
 
 Guests = dict[str, dict[str, None]]
 """Uuids by project, in order."""
 
 
-RULES: Final = 1
+RULES: Final = 2
 """Revision of the rules of tenancy, as orders are given under them; those of journals before there were revisions have
 0. A replay carries each out under the rules of its time.
 
 1: what tenants may specify is limited (``tenancy.admission``); a guest that is resized or moved stays in its project's
 pools; a project does not take over guests of its name; roles are given within a domain; who deletes a user must be
 allowed as much; certificate names are within a domain's suffixes; pools keep their hosts.
+
+2: the table ``storage`` of a policy decides about volumes, and is refused if it is malformed.
 """
 
 

@@ -21,6 +21,7 @@ from ...placement.types.moves import PendingMove
 from .. import engine_commands as p
 from ..tenancy.rights import check_request_of_reader, no_instance, project_scope
 from ..tenancy.tenants import CLOUD, RANK
+from . import volume_backend_queries as vb
 from .catalog_queries import Flavors, Images, ShowFlavor, ShowImage, flavor, flavors, image, images
 from .instance_queries import InstanceLine, Instances, instances, many_instances
 from .lifecycle_queries import Guests, ListBackends, ShowGuest, backends, guests, show_guest
@@ -54,6 +55,9 @@ from .tenant_queries import (
     usage,
     users,
 )
+from .volume_queries import FOR_CLOUD_READERS as STORAGE_FOR_CLOUD_READERS
+from .volume_queries import QUESTIONS as STORAGE_QUESTIONS
+from .volume_queries import takes_long as storage_takes_long
 from .what_if import WhatIf, what_if
 
 
@@ -221,7 +225,7 @@ def takes_long(state: ServiceState, query: Query) -> bool:
         case Projects() | Users() | Tokens() | ListPools():
             tenants = state.tenants
             return len(tenants.projects) + len(tenants.users) + len(tenants.tokens) > 10 * LONG_LIST
-    return False
+    return storage_takes_long(state, query) or vb.takes_long(state, query)
 
 
 def answer(state: ServiceState, user: str, query: Query) -> Any:
@@ -406,10 +410,14 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     Aggregates: aggregates,
     Allocations: allocations,
     ShowAllocation: allocation,
+    **STORAGE_QUESTIONS,
+    **vb.QUESTIONS,
 }
 FOR_CLOUD_READERS: Final = frozenset(
     {
         *(Hosts, ShowHost, ShowMoves, ShowDrift, Explain, Rank, WhatIf, Capacity, Domains, ListPools, ShowPolicy),
         *(ListBackends, PlanMoves, CheckPlan, Providers, ShowProvider, Aggregates, Allocations, ShowAllocation),
+        *STORAGE_FOR_CLOUD_READERS,
+        *vb.QUESTIONS,
     }
 )

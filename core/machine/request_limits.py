@@ -29,6 +29,19 @@ from ..engine_commands import (
     Specs,
 )
 from ..lifecycle_commands import CreateGuest, ReportBackend
+from ..storage_commands import (
+    AskedVolume,
+    BeginRetype,
+    BeginVolumeMigration,
+    CreateVolumeSnapshot,
+    DeleteVolumes,
+    DeleteVolumeSnapshots,
+    ExtendVolume,
+    PlaceTogether,
+    PlaceVolume,
+    PlaceVolumeGroup,
+    ReportVolumeBackends,
+)
 
 PART_REQUESTS: Final = 512
 PART_SHAPES: Final = 8
@@ -47,6 +60,8 @@ INSTANCE_COST_PER_HOST: Final = 0.02
 """Microseconds of each instance of a request for several, and per host."""
 NAME_COST: Final = 2
 """Microseconds per name or uuid in other commands."""
+VOLUME_COST: Final = 300
+"""Microseconds per volume that is placed, or judged again."""
 HOST_COST: Final = 50
 """Microseconds per host that is added."""
 
@@ -89,6 +104,10 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 raise _too_much("uuids", len(uuids), self.uuids)
         for request in requests_of(command):
             self._check_request(request)
+        for volume in volumes_of(command):
+            size = memoryview(volume.spec).nbytes
+            if size > self.spec_bytes:
+                raise _too_much("request.spec", size, self.spec_bytes, "bytes")
 
     def check_count(self, command: PlaceMany) -> None:
         """InvalidValue for a call of too many requests. O(1)."""
@@ -129,6 +148,17 @@ def requests_of(command: Any) -> Iterable[Asked]:
     return [each for inner in commands for each in requests_of(inner)]
 
 
+def volumes_of(command: Any) -> Iterable[AskedVolume]:
+    """The volumes that a command or question asks for."""
+    request = getattr(command, "request", None)
+    if isinstance(request, AskedVolume):
+        return (request,)
+    if isinstance(command, (PlaceTogether, PlaceVolumeGroup)):
+        return command.volumes
+    commands = getattr(command, "commands", ())
+    return [each for inner in commands for each in volumes_of(inner)]
+
+
 def cost_of(command: Any, specs: Specs, hosts: int) -> int:
     """Microseconds that a command will take, about. O(requests)."""
     match command:
@@ -136,6 +166,17 @@ def cost_of(command: Any, specs: Specs, hosts: int) -> int:
             return _cost_of_requests((request,), specs, hosts)
         case Move(request=Asked() as request) | BeginMove(request=Asked() as request):
             return _cost_of_requests((request,), specs, hosts)
+        case PlaceTogether(request=request, volumes=volumes):
+            return _cost_of_requests((request,), specs, hosts) + VOLUME_COST * (1 + len(volumes))
+        case PlaceVolumeGroup(volumes=volumes):
+            return VOLUME_COST * (1 + 4 * len(volumes))
+        case PlaceVolume() | ExtendVolume() | BeginRetype() | BeginVolumeMigration() | CreateVolumeSnapshot():
+            return VOLUME_COST
+        case ReportVolumeBackends(reports=reports):
+            pools = [each.capabilities.get("pools") for each in reports]
+            return HOST_COST * (1 + len(reports) + sum(len(each) for each in pools if isinstance(each, list)))
+        case DeleteVolumes(uuids=uuids) | DeleteVolumeSnapshots(uuids=uuids):
+            return PLACE_COST * (1 + len(uuids))
         case ReportBackend(nodes=nodes):
             return HOST_COST * (1 + len(nodes))
         case ReportHosts(each=each):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,24 +18,30 @@ from ...placement.filters.resource_pools import POOLS_HINT, ResourcePoolFilter
 from ...placement.fleet.fleet import Fleet
 from ...placement.persist import file as fleet_file
 from ...placement.policy.policy import HostlerOptions, Policy
-from ...placement.types.errors import InUse, InvalidValue, NoValidHost
+from ...placement.storage.engine import VolumeEngine
+from ...placement.storage.pools.policy import VolumePolicy
+from ...placement.storage.pools.request import VolumeSpec
+from ...placement.types.errors import HostlerError, InUse, InvalidValue, NoValidHost
 from ...placement.types.host import Aggregate
 from ...placement.types.host_report import HostReport
 from ...placement.types.options import NumaOptions
 from ...placement.types.request import Request, RequestSpec
 from ..engine_commands import Asked, RemoveHost, Specs
 from ..errors import DataDamaged, from_value, newer_format, to_value
+from ..storage_commands import AskedVolume, StorageKind, VolumeSpecs
 from ..tenancy import admission
 from ..tenancy.catalog import Catalog, may_use, unknown
 from ..tenancy.pools import Pools
 from ..tenancy.tenants import Tenants
-from ..tenancy.usage import INSTANCES, SERVER_GROUPS, Usage
+from ..tenancy.usage import INSTANCES, SERVER_GROUPS, NoLimits, Usage
 from .holds import Holds
 from .kept_requests import KeptRequests
 from .lives import Lives
 from .phase_timing import PhaseSampler
+from .volume_records import VolumeRecords
 
 FORMAT: Final = 1
+STORAGE: Final = "storage"
 
 PolicyValues = dict[str, dict[str, Any]]
 """Group -> option -> value, as ``Policy.from_mapping`` reads it."""
@@ -60,6 +67,7 @@ class _Kept(msgspec.Struct):
     requests: KeptRequests = msgspec.field(default_factory=KeptRequests)
     holds: dict[str, float] = {}
     lives: Lives = msgspec.field(default_factory=Lives)
+    volumes: VolumeRecords = msgspec.field(default_factory=VolumeRecords)
 
 
 FIRST_RELEASE: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -118,6 +126,21 @@ def _policy(content: bytes) -> Policy:
     return Policy.from_mapping(msgspec.json.decode(content), filters=(ResourcePoolFilter,))
 
 
+def storage_policy(values: Mapping[str, Mapping[str, Any]]) -> VolumePolicy:
+    """The policy that decides about volumes: the table ``storage``. Errors as ``VolumePolicy.from_mapping``'s."""
+    return VolumePolicy.from_mapping({STORAGE: values[STORAGE]} if STORAGE in values else {})
+
+
+def without_bad_storage(values: PolicyValues) -> PolicyValues:
+    """A policy of a journal before volumes were part of the service, when its table ``storage`` was not read: without
+    the table if it is malformed."""
+    try:
+        storage_policy(values)
+    except HostlerError:
+        return {name: group for name, group in values.items() if name != STORAGE}
+    return values
+
+
 def _is_a_pool(pool: str) -> InvalidValue:
     hint = "use set_pool_hosts"
     return InvalidValue(f"the aggregate is that of resource pool {pool}", field="aggregates", hint=hint)
@@ -143,7 +166,33 @@ class ServiceState:
         """Guests that back ends carry out."""
         self.sampler: PhaseSampler | None = None
         """Samples the phases of placements, if enabled."""
+        self.volumes = VolumeRecords()
+        """What is kept of volumes beside the pools that they are on."""
+        self.volume_specs = VolumeSpecs(self.catalog)
+        self._storage: tuple[Engine, VolumeEngine] | None = None
         self._pooled: dict[tuple[int, tuple[str, ...]], tuple[RequestSpec, RequestSpec]] = {}
+
+    def decide_by(self, engine: Engine, policy: PolicyValues) -> None:
+        """Have another engine decide from now on, and a policy about volumes."""
+        self._storage = None  # no version of the fleet is kept that nothing else needs
+        self.engine, self.policy = engine, policy
+
+    def without_quotas(self, engine: Engine, policy: PolicyValues) -> ServiceState:
+        """A state with a fork of this one's engine on which commands on storage are tried: what they change is not seen
+        here, and neither quotas nor requests of guests are kept there. O(volumes)."""
+        trial = copy.copy(self)
+        trial.usage, trial.requests = NoLimits(), KeptRequests()
+        trial.volumes = self.volumes.copy()
+        trial.decide_by(engine, policy)
+        return trial
+
+    @property
+    def storage(self) -> VolumeEngine:
+        """What places volumes, on the engine's fleet. O(1)."""
+        known = self._storage
+        if known is None or known[0] is not self.engine:
+            known = self._storage = (self.engine, VolumeEngine(self.engine.fleet, storage_policy(self.policy)))
+        return known[1]
 
     @property
     def fleet(self) -> Fleet:
@@ -202,6 +251,22 @@ class ServiceState:
             raise unknown("flavor", known.flavor)
         if known.image is not None and not may_use(self.tenants, catalog.images[known.image], asked.project_id):
             raise unknown("image", known.image)
+
+    def storage_project(self, kind: StorageKind, uuid: str) -> str | None:
+        """Project of a volume, snapshot, backup or group; None if there is none. O(1)."""
+        return self.volumes.project_of(kind, uuid)
+
+    def volume_spec_of(self, asked: AskedVolume) -> tuple[VolumeSpec, str | None]:
+        """The spec of a request, and the name of the kept type in it. InvalidValue or UnknownName if it is malformed.
+        O(1) if known."""
+        known = self.volume_specs.of(asked)
+        return known.spec, known.volume_type
+
+    def may_use_type(self, name: str, project: str, field: str) -> None:
+        """UnknownName if there is no such volume type, or it is not for the project. O(depth of the project)."""
+        kept = self.catalog.volume_types.get(name)
+        if kept is None or not may_use(self.tenants, kept, project):
+            raise unknown("volume_type", name, field)
 
     def _with_pools(self, spec: RequestSpec, granted: tuple[str, ...]) -> RequestSpec:
         """The spec with its pools; the same object each time, so that the engine finds its compiled form."""
@@ -268,7 +333,7 @@ class ServiceState:
         self.fleet._inventories.figures_follow = rules > 0
         if rules > self.rules:
             if not self.policy and not self.rules:
-                self.engine = self.engine.fork(service_policy(self.policy, rules))
+                self.decide_by(self.engine.fork(service_policy(self.policy, rules)), self.policy)
             self.rules = rules
             self.sum_up()
 
@@ -279,6 +344,8 @@ class ServiceState:
             self._sum_up(project, index)
         for project in self.group_owners.values():
             self.usage.add(self.tenants, project, {SERVER_GROUPS: 1})
+        for project, amounts in self.volumes.totals():
+            self.usage.add(self.tenants, project, amounts)
 
     def _sum_up(self, project: str, index: int) -> None:
         """Add what the guests of a project hold, many of the same shape at once."""
@@ -394,6 +461,7 @@ class ServiceState:
             requests=self.requests,
             holds=self.holds.plain(),
             lives=self.lives,
+            volumes=self.volumes,
         )
         (folder / "state").write_bytes(msgspec.msgpack.encode(kept))
 
@@ -410,11 +478,16 @@ class ServiceState:
         if kept.format != FORMAT:
             problem = f"{folder.name} has format {kept.format}, this Hostler reads {FORMAT}"
             raise DataDamaged(problem, field="data", hint="use the Hostler that wrote it, or upgrade")
+        if kept.rules < 2:
+            kept.policy = without_bad_storage(kept.policy)
         engine = Engine(fleet_file.load(folder / "fleet"), service_policy(kept.policy, kept.rules), seed=kept.seed)
         engine.sequence = kept.sequence
-        self.engine, self.policy = engine, kept.policy
+        storage_policy(kept.policy)  # an installed rule that is gone is said now
+        self.decide_by(engine, kept.policy)
         self.tenants, self.usage, self.pools, self.catalog = kept.tenants, kept.usage, kept.pools, kept.catalog
         self.group_owners, self.rules = kept.group_owners, kept.rules
         self.specs.forget_named(self.catalog)
+        self.volume_specs.forget_all(self.catalog)
         self.requests, self.holds, self.lives = kept.requests, Holds(kept.holds), kept.lives
+        self.volumes = kept.volumes
         self._pooled.clear()

@@ -1,4 +1,4 @@
-"""Commands on tenants, pools, flavors and images, and what else of a service's state follows from them."""
+"""Commands on tenants, pools, flavors, images and volume types, and what else of a state follows from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def change_tenants(state: ServiceState, command: Any, now: float, rules: int) ->
         case c.DeleteProject(id=name):
             if state.usage.of(f"project:{name}") or next(state.lives.of_project(name), None) is not None:
                 hint = "release and remove them first"
-                raise InUse(f"project {name} has instances or server groups", field="id", hint=hint)
+                raise InUse(f"project {name} has instances, volumes or server groups", field="id", hint=hint)
             tenants.delete_project(command)
             pools.forget_scope(f"project:{name}")
             state.catalog.forget_project(name)
@@ -44,7 +44,14 @@ def change_tenants(state: ServiceState, command: Any, now: float, rules: int) ->
             tenants.revoke_token(command)
         case c.SetLimits():
             tenants.set_limits(command)
-        case c.CreateFlavor() | c.DeleteFlavor() | c.CreateImage() | c.DeleteImage():
+        case (
+            c.CreateFlavor()
+            | c.DeleteFlavor()
+            | c.CreateImage()
+            | c.DeleteImage()
+            | c.CreateVolumeType()
+            | c.DeleteVolumeType()
+        ):
             _change_catalog(state, command)
         case _:
             _change_pools(state, command)
@@ -71,6 +78,11 @@ def _change_catalog(state: ServiceState, command: c.CatalogCommand) -> None:
             state.catalog.create_image(state.tenants, command)
         case c.DeleteImage():
             state.catalog.delete_image(command)
+        case c.CreateVolumeType():
+            state.catalog.create_volume_type(state.tenants, command)
+        case c.DeleteVolumeType(name=name):
+            state.catalog.delete_volume_type(command, in_use=state.volumes.has_type(name))
+    state.volume_specs.forget_all(state.catalog)
     state.specs.forget_named(state.catalog)
 
 

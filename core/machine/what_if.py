@@ -12,17 +12,19 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue
 from .. import engine_commands as p
 from ..errors import ErrorValue, to_value
+from ..storage_commands import StorageBase, StorageCommand
 from .edits import edit
 from .holds import Holds
 from .question import Query
-from .state import ServiceState, service_policy, with_present_defaults
+from .state import PolicyValues, ServiceState, service_policy, storage_policy, with_present_defaults
+from .storage_changes import change_storage
 
 
 class WhatIf(Query, frozen=True):
-    """The answers that commands on guests and hosts would get, in order, under the current policy or another; nothing
-    is changed, and quotas are not checked. For readers of the cloud."""
+    """The answers that commands on guests, hosts and storage would get, in order, under the current policy or another;
+    nothing is changed, and quotas are not checked. For readers of the cloud."""
 
-    commands: Annotated[list[p.EngineCommand], msgspec.Meta(max_length=10_000)]
+    commands: Annotated[list[p.EngineCommand | StorageCommand], msgspec.Meta(max_length=10_000)]
     policy: dict[str, dict[str, Any]] | None = None
 
 
@@ -34,8 +36,11 @@ class Tried(msgspec.Struct, frozen=True):
 
 
 def what_if(state: ServiceState, user: str, query: WhatIf) -> list[Tried]:
-    policy = None if query.policy is None else service_policy(with_present_defaults(query.policy))
-    trial = _Trial(state, state.engine.what_if(policy))
+    values = None if query.policy is None else with_present_defaults(query.policy)
+    policy = None if values is None else service_policy(values)
+    if values is not None:
+        storage_policy(values)
+    trial = _Trial(state, state.engine.what_if(policy), state.policy if values is None else values)
     tried = []
     for command in query.commands:
         try:
@@ -48,14 +53,19 @@ def what_if(state: ServiceState, user: str, query: WhatIf) -> list[Tried]:
 class _Trial:
     """A version of the engine's state on which commands are tried, and the guests that are held on it."""
 
-    def __init__(self, state: ServiceState, engine: Engine) -> None:
-        self._state, self._engine = state, engine
+    def __init__(self, state: ServiceState, engine: Engine, policy: PolicyValues) -> None:
+        self._state, self._engine, self._policy = state, engine, policy
+        self._storage: ServiceState | None = None
         self._holds = Holds(state.holds.plain())
         self._now = engine.fleet.now or 0.0
 
-    def carry_out(self, command: p.EngineCommand) -> Any:
+    def carry_out(self, command: p.EngineCommand | StorageCommand) -> Any:
         """The answer to a command; HostlerError if it is refused."""
         state, engine = self._state, self._engine
+        if isinstance(command, StorageBase):
+            if self._storage is None:
+                self._storage = state.without_quotas(engine, self._policy)
+            return change_storage(self._storage, command, max(self._now, engine.fleet.pools.now))
         match command:
             case p.Place(request=request):
                 return engine.place(state.request(request, None))

@@ -16,9 +16,12 @@ from typing import Any, Final
 import msgspec
 
 from ...placement.api.commands import Reshape, SetAllocations
+from ...placement.storage.decision import VolumeDecision, VolumeGroupDecision
+from ...placement.storage.with_guests import JointDecision
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from .. import engine_commands as p
+from .. import storage_commands as s
 from ..failures import Failures
 from ..machine.orders import Order, PlacementWrite
 from ..tenancy.commands import CreateToken
@@ -221,6 +224,9 @@ def _outcome(outcome: Any) -> str:
         return outcome.code
     if isinstance(outcome, Decision) and outcome.refusal is not None:
         return "no_valid_host"
+    decision = getattr(outcome, "decision", outcome)
+    if isinstance(decision, (VolumeDecision, VolumeGroupDecision, JointDecision)) and decision.refusal is not None:
+        return "no_valid_host"
     if isinstance(outcome, p.Placed) and outcome.refusals:
         return f"{len(outcome.refusals)} of {len(outcome.hosts)} refused"
     return "ok"
@@ -237,6 +243,18 @@ def _on(command: Any) -> list[str]:
             return list(uuids[:100])
         case p.ReportHosts(each=each):
             return [str(name) for name in each.get("nodename", each.get("host", ()))[:100]]
+        case s.PlaceVolume(request=asked) | s.ManageVolume(request=asked):
+            return [*([] if asked.volume_id is None else [asked.volume_id]), f"project:{asked.project_id}"]
+        case s.PlaceVolumeGroup(project_id=project):
+            return [f"project:{project}"]
+        case s.PlaceTogether(request=request):
+            return [*request.instance_uuids, f"project:{request.project_id}"]
+        case s.ReportVolumeBackends(reports=reports):
+            return [each.host for each in reports[:100]]
+        case s.DeleteVolumes(uuids=uuids) | s.DeleteVolumeSnapshots(uuids=uuids) | s.DeleteVolumeBackups(uuids=uuids):
+            return list(uuids[:100])
+        case s.SetVolumeBackend() | s.RemoveVolumeBackend() | s.SetBackupService() | s.RemoveBackupService():
+            return [command.host]
         case p.AddHosts(hosts=hosts):
             return [host.nodename or host.host for host in hosts[:100]]
         case CreateToken(id=name, user=user):

@@ -9,12 +9,16 @@ import msgspec
 
 from ...placement.decide.explain.explanation import Explanation
 from ...placement.decide.fits import Fit, SharedFit
+from ...placement.storage.decision import VolumeDecision
+from ...placement.storage.explain import VolumeExplanation
+from ...placement.storage.with_guests import JointDecision
 from ...placement.types.decision import Decision
 from ...placement.types.host_report import Reported
 from ...placement.types.moves import PendingMove
 from ...placement.types.plans import Plan, PlanCheck
 from .. import engine_commands as p
 from .. import lifecycle_commands as f
+from .. import storage_commands as s
 from ..machine import catalog_queries as k
 from ..machine import instance_queries as i
 from ..machine import lifecycle_queries as lq
@@ -23,6 +27,8 @@ from ..machine import provider_queries as v
 from ..machine import queries as q
 from ..machine import ranking as r
 from ..machine import tenant_queries as t
+from ..machine import volume_backend_queries as vb
+from ..machine import volume_queries as vq
 from ..machine import what_if as w
 from ..machine.lives import GuestChange
 from ..reconcile.status import ReconcileStatus
@@ -196,6 +202,29 @@ _COMMANDS: Final[dict[type[Any], Any]] = {
     c.DeleteFlavor: None,
     c.CreateImage: None,
     c.DeleteImage: None,
+    c.CreateVolumeType: None,
+    c.DeleteVolumeType: None,
+    s.PlaceVolume: VolumeDecision,
+    s.RetryVolume: VolumeDecision,
+    s.ManageVolume: VolumeDecision,
+    s.DeleteVolumes: int,
+    s.ExtendVolume: VolumeDecision,
+    s.BeginRetype: VolumeDecision,
+    s.BeginVolumeMigration: VolumeDecision,
+    s.ConfirmVolumeMove: s.VolumeMoved,
+    s.RevertVolumeMove: s.VolumeMoved,
+    s.CreateVolumeSnapshot: s.SnapshotPlaced,
+    s.DeleteVolumeSnapshots: int,
+    s.CreateVolumeBackup: s.BackupPlaced,
+    s.DeleteVolumeBackups: int,
+    s.PlaceVolumeGroup: s.GroupPlaced,
+    s.DeleteVolumeGroup: None,
+    s.PlaceTogether: JointDecision,
+    s.ReportVolumeBackends: int,
+    s.SetVolumeBackend: None,
+    s.RemoveVolumeBackend: None,
+    s.SetBackupService: None,
+    s.RemoveBackupService: None,
 }
 _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "hosts": (q.Hosts, list[q.HostLine]),
@@ -231,6 +260,18 @@ _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "policy": (q.ShowPolicy, q.PolicyInForce),
     "plan": (m.PlanMoves, Plan),
     "check_plan": (m.CheckPlan, PlanCheck),
+    "volumes": (vq.Volumes, list[vq.VolumeLine]),
+    "volume": (vq.ShowVolume, vq.VolumeDetail),
+    "volume_snapshots": (vq.VolumeSnapshots, list[vq.SnapshotLine]),
+    "volume_backups": (vq.VolumeBackups, list[vq.BackupLine]),
+    "volume_groups": (vq.VolumeGroups, list[vq.VolumeGroupLine]),
+    "volume_types": (vq.VolumeTypes, list[vq.VolumeTypeLine]),
+    "volume_type": (vq.ShowVolumeType, vq.VolumeTypeLine),
+    "volume_backends": (vb.VolumeBackends, list[vb.VolumeBackendLine]),
+    "volume_pools": (vb.VolumePools, list[vb.VolumePoolLine]),
+    "backup_services": (vb.BackupServices, list[vb.BackupServiceLine]),
+    "explain_volume": (vq.ExplainVolume, VolumeExplanation),
+    "fits_volume": (vq.FitsVolume, Fit),
 }
 _SESSION: Final[dict[str, tuple[type[Any], Any]]] = {
     "hello": (Hello, Welcome),

@@ -1,8 +1,8 @@
-"""Flavors and images that the service keeps: made by cloud admins, named by members."""
+"""Flavors, images and volume types that the service keeps: made by cloud admins, named by members."""
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -10,10 +10,11 @@ from ...placement.request.checks import check_spec
 from ...placement.request.flavor_and_image import Wishes
 from ...placement.request.placement_query import with_image
 from ...placement.request.resource_groups import groups_of
-from ...placement.types.errors import DuplicateName, InvalidValue, NoValidHost, UnknownName
+from ...placement.storage.pools.request import VolumeType, check_volume_type
+from ...placement.types.errors import DuplicateName, InUse, InvalidValue, NoValidHost, UnknownName
 from ...placement.types.request import Flavor, Image, Request, RequestSpec
 from ...placement.types.validation import whole_number
-from .commands import CreateFlavor, CreateImage, DeleteFlavor, DeleteImage
+from .commands import CreateFlavor, CreateImage, CreateVolumeType, DeleteFlavor, DeleteImage, DeleteVolumeType
 from .tenants import Tenants
 
 _PROBE: Final = Flavor(name="probe", vcpus=1, memory_mb=1)
@@ -33,12 +34,21 @@ class KeptImage(msgspec.Struct, frozen=True):
     projects: tuple[str, ...] = ()
 
 
+class KeptVolumeType(msgspec.Struct, frozen=True):
+    """A volume type with its QoS specs, and the projects that may use it (empty: all)."""
+
+    volume_type: VolumeType
+    qos_specs: dict[str, str] | None = None
+    projects: tuple[str, ...] = ()
+
+
 class Catalog(msgspec.Struct):
-    """Flavors and images by name. Every method that changes something raises HostlerError, with nothing changed, if it
-    refuses."""
+    """Flavors, images and volume types by name. Every method that changes something raises HostlerError, with nothing
+    changed, if it refuses."""
 
     flavors: dict[str, KeptFlavor] = {}
     images: dict[str, KeptImage] = {}
+    volume_types: dict[str, KeptVolumeType] = {}
 
     def flavor(self, name: str) -> Flavor:
         """The flavor of a name; UnknownName, without suggestions, if none is kept. O(1)."""
@@ -51,6 +61,17 @@ class Catalog(msgspec.Struct):
         if name not in self.images:
             raise unknown("image", name)
         return self.images[name].image
+
+    def volume_type(self, name: str, field: str = "spec.volume_type") -> VolumeType:
+        """The volume type of a name; UnknownName, without suggestions, if none is kept. O(1)."""
+        if name not in self.volume_types:
+            raise unknown("volume_type", name, field)
+        return self.volume_types[name].volume_type
+
+    def qos_specs(self, name: str) -> dict[str, Any] | None:
+        """The QoS specs of the volume type of a name. O(1)."""
+        found = self.volume_types[name].qos_specs
+        return None if found is None else dict(found)
 
     # commands
 
@@ -82,18 +103,34 @@ class Catalog(msgspec.Struct):
             raise UnknownName.among("image", command.name, self.images, field="name")
         del self.images[command.name]
 
+    def create_volume_type(self, tenants: Tenants, command: CreateVolumeType) -> None:
+        volume_type = check_volume_type(command.volume_type, "volume_type")
+        _check_name(volume_type.name, "volume_type.name")
+        _check_projects(tenants, command.projects)
+        if volume_type.name in self.volume_types:
+            raise DuplicateName(f"volume type {volume_type.name} exists", field="volume_type.name")
+        self.volume_types[volume_type.name] = KeptVolumeType(volume_type, command.qos_specs, command.projects)
+
+    def delete_volume_type(self, command: DeleteVolumeType, in_use: bool) -> None:
+        if command.name not in self.volume_types:
+            raise UnknownName.among("volume type", command.name, self.volume_types, field="name")
+        if in_use:
+            raise InUse(f"volume type {command.name} has volumes", field="name", hint="retype or delete them first")
+        del self.volume_types[command.name]
+
     def forget_project(self, project: str) -> None:
         """Remove a deleted project from all access lists. What only it could use is left to cloud admins."""
         # An access list never becomes empty, which would stand for all projects.
         self.flavors = {name: _without(each, project) for name, each in self.flavors.items()}
         self.images = {name: _without(each, project) for name, each in self.images.items()}
+        self.volume_types = {name: _without(each, project) for name, each in self.volume_types.items()}
 
 
 NO_PROJECT: Final = "@none"
 """Entry of a list of projects that grants access to none. It cannot be the id of a project."""
 
 
-_Kept = TypeVar("_Kept", KeptFlavor, KeptImage)
+_Kept = TypeVar("_Kept", KeptFlavor, KeptImage, KeptVolumeType)
 
 
 def _without(kept: _Kept, project: str) -> _Kept:
@@ -103,15 +140,15 @@ def _without(kept: _Kept, project: str) -> _Kept:
     return msgspec.structs.replace(kept, projects=left)
 
 
-def may_use(tenants: Tenants, kept: KeptFlavor | KeptImage, project: str) -> bool:
-    """True if guests of a project may be of this flavor or image. O(depth of the project)."""
+def may_use(tenants: Tenants, kept: KeptFlavor | KeptImage | KeptVolumeType, project: str) -> bool:
+    """True if guests or volumes of a project may be of this flavor, image or type. O(depth of the project)."""
     if not kept.projects:
         return True
     allowed = {f"project:{name}" for name in kept.projects}
     return any(scope in allowed for scope in tenants.above(f"project:{project}"))
 
 
-def visible(tenants: Tenants, user: str, kept: KeptFlavor | KeptImage) -> bool:
+def visible(tenants: Tenants, user: str, kept: KeptFlavor | KeptImage | KeptVolumeType) -> bool:
     """True for what is for all, and for readers of a project that may use it."""
     if not kept.projects:
         return True
@@ -125,9 +162,10 @@ def _below(tenants: Tenants, user: str, project: str) -> bool:
     return any(f"project:{project}" in tenants.above(scope) for scope in scopes if scope.startswith("project:"))
 
 
-def unknown(kind: str, name: str) -> UnknownName:
+def unknown(kind: str, name: str, field: str | None = None) -> UnknownName:
     """The same error for an object that does not exist and for one that the caller may not use."""
-    return UnknownName(f"there is no {kind} {name[:200]!r} for this project", field=f"spec.{kind}")
+    words = kind.replace("_", " ")
+    return UnknownName(f"there is no {words} {name[:200]!r} for this project", field=field or f"spec.{kind}")
 
 
 def check_size(flavor: Flavor, field: str) -> None:

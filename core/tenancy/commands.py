@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from ...placement.storage.pools.request import VolumeType
 from ...placement.types.request import Flavor, Image
 from ..engine_commands import Command
 
@@ -192,7 +193,22 @@ class DeleteImage(Command, frozen=True, tag="delete_image"):
     name: str
 
 
-CatalogCommand = CreateFlavor | DeleteFlavor | CreateImage | DeleteImage
+class CreateVolumeType(Command, frozen=True, tag="create_volume_type"):
+    """Store a volume type under its name. ``qos_specs`` belong to it. ``projects`` as for flavors. Members name it in
+    place of extra specs of their own."""
+
+    volume_type: VolumeType
+    qos_specs: dict[str, str] | None = None
+    projects: tuple[Id, ...] = ()
+
+
+class DeleteVolumeType(Command, frozen=True, tag="delete_volume_type"):
+    """Delete a volume type that no volume has."""
+
+    name: str
+
+
+CatalogCommand = CreateFlavor | DeleteFlavor | CreateImage | DeleteImage | CreateVolumeType | DeleteVolumeType
 PoolCommand = CreatePool | DeletePool | SetPoolHosts | GrantPool | UngrantPool
 TenancyCommand = (
     CreateDomain

@@ -14,6 +14,8 @@ INSTANCES: Final = "instances"
 SERVER_GROUPS: Final = "server_groups"
 MOST_GROUPS: Final = 1_000
 """Server groups kept for one project, where no limit says otherwise."""
+MOST: Final = {"volumes": 10_000, "snapshots": 10_000, "backups": 10_000, "groups": 1_000}
+"""What of storage is kept for one project, where no limit says otherwise."""
 
 Amounts = Mapping[str, int]
 
@@ -52,6 +54,16 @@ class Usage(msgspec.Struct):
             problem = f"project:{project} has {MOST_GROUPS} server groups, which is the most without a limit of its own"
             raise QuotaExceeded(problem, field=SERVER_GROUPS, hint="remove some, or have a limit set")
 
+    def check_most(self, tenants: Tenants, project: str, more: Amounts) -> None:
+        """QuotaExceeded if a project would have more of something than is kept without a limit. O(amounts)."""
+        for name in [each for each in MOST if each in more] if project else ():
+            used = self.by_scope.get(f"project:{project}", {}).get(name, 0)
+            if used + more[name] > MOST[name]:
+                if any(name in limits for _, limits in tenants.limits_above(f"project:{project}")):
+                    continue
+                problem = f"project:{project} has {used} {name}; {MOST[name]} is the most without a limit of its own"
+                raise QuotaExceeded(problem, field=name, hint="remove some, or have a limit set")
+
     def check(self, tenants: Tenants, project: str, amounts: Amounts) -> None:
         """QuotaExceeded if adding ``amounts`` exceeds a limit of the project or of one of its ancestors."""
         for scope, limits in tenants.limits_above(f"project:{project}"):
@@ -64,3 +76,16 @@ class Usage(msgspec.Struct):
                         field=name,
                         hint="release something, or have the limit raised",
                     )
+
+
+class NoLimits(Usage):
+    """Usage that nothing is checked against, nor counted in."""
+
+    def add(self, tenants: Tenants, project: str, amounts: Amounts, sign: int = 1) -> None:
+        """No-op."""
+
+    def check_most(self, tenants: Tenants, project: str, more: Amounts) -> None:
+        """No-op."""
+
+    def check(self, tenants: Tenants, project: str, amounts: Amounts) -> None:
+        """No-op."""

@@ -10,6 +10,7 @@ import pytest
 from hostler import Drain, Plan
 from hostler.core import engine_commands as p
 from hostler.core import lifecycle_commands as f
+from hostler.core import storage_commands as s
 from hostler.core.machine import catalog_queries as k
 from hostler.core.machine import instance_queries as i
 from hostler.core.machine import lifecycle_queries as lq
@@ -18,6 +19,8 @@ from hostler.core.machine import provider_queries as v
 from hostler.core.machine import queries as q
 from hostler.core.machine import ranking as r
 from hostler.core.machine import tenant_queries as t
+from hostler.core.machine import volume_backend_queries as vb
+from hostler.core.machine import volume_queries as vq
 from hostler.core.machine import what_if as x
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.question import Query
@@ -25,21 +28,49 @@ from hostler.core.machine.report_columns import columns_of
 from hostler.core.rpc.methods import METHODS
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import NotAllowed
+from hostler.placement.storage.pools.request import VolumeType
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.host import Aggregate
 from hostler.placement.types.host_report import HostReport
 from hostler.placement.types.request import Flavor, Image
 from tests.core.orders import asked, hosts, machine, order, place, uuid_of
+from tests.volumes.values import place as place_volume
+from tests.volumes.values import report, reports, volume_type, wish
 
 USERS: Final = ("nobody", "reader", "member", "project_admin", "domain_admin", "cloud_reader", "cloud_admin")
-OWN: Final = {"project": "own", "domain": "home", "guest": uuid_of(1), "group": uuid_of(61), "user": "colleague"}
-FOREIGN: Final = {"project": "other", "domain": "abroad", "guest": uuid_of(2), "group": uuid_of(62), "user": "stranger"}
+OWN: Final = {
+    "project": "own",
+    "domain": "home",
+    "guest": uuid_of(1),
+    "group": uuid_of(61),
+    "user": "colleague",
+    "volume": uuid_of(101),
+    "snapshot": uuid_of(111),
+    "backup": uuid_of(121),
+    "volume_group": uuid_of(131),
+}
+FOREIGN: Final = {
+    "project": "other",
+    "domain": "abroad",
+    "guest": uuid_of(2),
+    "group": uuid_of(62),
+    "user": "stranger",
+    "volume": uuid_of(102),
+    "snapshot": uuid_of(112),
+    "backup": uuid_of(122),
+    "volume_group": uuid_of(132),
+}
 
 
 def world() -> ServiceMachine:
-    """Two domains with a project, a guest and a user each; a user of each role in the first; pools, hosts, a token."""
+    """Two domains with a project, a guest, volumes and a user each; a user of each role in the first; pools, hosts,
+    storage, a token."""
     made = machine()
-    setup: list[Any] = []
+    setup: list[Any] = [
+        reports(report("node-0@lvm", ("a", 900))),
+        volume_type("fast"),
+        s.SetBackupService(host="node-0"),
+    ]
     for where in (OWN, FOREIGN):
         setup += [
             c.CreateDomain(id=where["domain"]),
@@ -49,6 +80,12 @@ def world() -> ServiceMachine:
             c.CreateToken(id=f"of-{where['user']}", user=where["user"], digest=bytes(32), expires=2e9),
             place(int(where["guest"][-1]), project=where["project"]),
             p.AddServerGroup(uuid=where["group"], policy="affinity", project_id=where["project"]),
+            place_volume(int(where["volume"][-2:], 16), project=where["project"]),
+            s.CreateVolumeSnapshot(uuid=where["volume"], snapshot_id=where["snapshot"]),
+            s.CreateVolumeBackup(uuid=where["volume"], backup_id=where["backup"]),
+            s.PlaceVolumeGroup(
+                volumes=(wish(project=where["project"]),), project_id=where["project"], group_id=where["volume_group"]
+            ),
         ]
     setup += [c.CreateUser(id=name, domain="home") for name in USERS]
     setup += [
@@ -128,6 +165,34 @@ SCOPED: Final[dict[str, tuple[Make, set[str]]]] = {
     "projects": (lambda w: t.Projects(domain=w["domain"]), {*DOMAIN_ADMINS, "cloud_reader"}),
     "users": (lambda w: t.Users(domain=w["domain"]), DOMAIN_ADMINS),
     "tokens": (lambda w: t.Tokens(user=w["user"]), DOMAIN_ADMINS),
+    "place_volume": (lambda w: place_volume(9, project=w["project"]), MEMBERS),
+    "retry_volume": (lambda w: s.RetryVolume(uuid=w["volume"]), MEMBERS),
+    "delete_volumes": (lambda w: s.DeleteVolumes(uuids=(w["volume"],)), MEMBERS),
+    "extend_volume": (lambda w: s.ExtendVolume(uuid=w["volume"], new_size_gb=20), MEMBERS),
+    "begin_retype": (lambda w: s.BeginRetype(uuid=w["volume"], volume_type="fast"), MEMBERS),
+    "confirm_volume_move": (lambda w: s.ConfirmVolumeMove(uuid=w["volume"]), MEMBERS),
+    "revert_volume_move": (lambda w: s.RevertVolumeMove(uuid=w["volume"]), MEMBERS),
+    "create_volume_snapshot": (lambda w: s.CreateVolumeSnapshot(uuid=w["volume"]), MEMBERS),
+    "delete_volume_snapshots": (lambda w: s.DeleteVolumeSnapshots(uuids=(w["snapshot"],)), MEMBERS),
+    "create_volume_backup": (lambda w: s.CreateVolumeBackup(uuid=w["volume"]), MEMBERS),
+    "delete_volume_backups": (lambda w: s.DeleteVolumeBackups(uuids=(w["backup"],)), MEMBERS),
+    "place_volume_group": (
+        lambda w: s.PlaceVolumeGroup(volumes=(wish(project=w["project"]),), project_id=w["project"]),
+        MEMBERS,
+    ),
+    "delete_volume_group": (lambda w: s.DeleteVolumeGroup(uuid=w["volume_group"]), MEMBERS),
+    "place_together": (
+        lambda w: s.PlaceTogether(request=asked(9, project=w["project"]), volumes=(wish(project=w["project"]),)),
+        MEMBERS,
+    ),
+    "volumes of a project": (lambda w: vq.Volumes(project=w["project"]), READERS),
+    "volume": (lambda w: vq.ShowVolume(uuid=w["volume"]), READERS),
+    "volume_snapshots of a project": (lambda w: vq.VolumeSnapshots(project=w["project"]), READERS),
+    "volume_snapshots of a volume": (lambda w: vq.VolumeSnapshots(volume=w["volume"]), READERS),
+    "volume_backups of a project": (lambda w: vq.VolumeBackups(project=w["project"]), READERS),
+    "volume_groups of a project": (lambda w: vq.VolumeGroups(project=w["project"]), READERS),
+    "volume_types": (lambda w: vq.VolumeTypes(project=w["project"]), READERS),
+    "fits_volume": (lambda w: vq.FitsVolume(request=wish(project=w["project"])), READERS),
 }
 """Method -> what it does to a place, and whose own place it may be. Foreign places are for cloud admins, and questions
 about them for cloud readers, unless a role is one of the cloud anyway."""
@@ -205,6 +270,43 @@ OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "policy": (q.ShowPolicy(), CLOUD_READERS),
     "all projects": (t.Projects(), CLOUD_READERS),
     "all users": (t.Users(), CLOUD),
+    "begin_volume_migration": (s.BeginVolumeMigration(uuid=uuid_of(101)), CLOUD),
+    "manage_volume": (s.ManageVolume(request=wish(project="own"), backend="node-0@lvm#a"), CLOUD),
+    "a volume of no project": (place_volume(9), CLOUD),
+    "a volume with a type of its own": (place_volume(9, project="own", volume_type={"name": "x"}), CLOUD),
+    "a volume on a backend": (place_volume(9, project="own", resource_backend="node-0@lvm"), CLOUD),
+    "a volume with alternates": (place_volume(9, project="own", alternates=1), CLOUD),
+    "a volume by capabilities": (place_volume(9, project="own", scheduler_hints={"query": "[]"}), CLOUD),
+    "a volume beside a foreign one": (
+        place_volume(9, project="own", scheduler_hints={"same_host": uuid_of(102)}),
+        CLOUD,
+    ),
+    "a volume near a foreign guest": (
+        place_volume(9, project="own", scheduler_hints={"local_to_instance": uuid_of(2)}),
+        CLOUD,
+    ),
+    "a retype to a type of one's own": (s.BeginRetype(uuid=uuid_of(101), volume_type=VolumeType(name="x")), CLOUD),
+    "report_volume_backends": (reports(report("new@lvm", ("a", 1))), CLOUD),
+    "set_volume_backend": (s.SetVolumeBackend(host="node-0@lvm", disabled=True), CLOUD),
+    "remove_volume_backend": (s.RemoveVolumeBackend(host="node-0@lvm"), CLOUD),
+    "set_backup_service": (s.SetBackupService(host="x"), CLOUD),
+    "remove_backup_service": (s.RemoveBackupService(host="x"), CLOUD),
+    "create_volume_type": (volume_type("new"), CLOUD),
+    "delete_volume_type": (c.DeleteVolumeType(name="none"), CLOUD),
+    "volume_backends": (vb.VolumeBackends(), CLOUD_READERS),
+    "backup_services": (vb.BackupServices(), CLOUD_READERS),
+    "volume_pools": (vb.VolumePools(), CLOUD_READERS),
+    "explain_volume": (vq.ExplainVolume(request=wish()), CLOUD_READERS),
+    "what_if on volumes": (x.WhatIf(commands=[place_volume(9)]), CLOUD_READERS),
+    "volumes": (vq.Volumes(), set(USERS)),
+    "volumes of a backend": (vq.Volumes(backend="node-0@lvm"), CLOUD_READERS),
+    "volume_snapshots": (vq.VolumeSnapshots(), set(USERS)),
+    "volume_backups": (vq.VolumeBackups(), set(USERS)),
+    "volume_groups": (vq.VolumeGroups(), set(USERS)),
+    "all volume types": (vq.VolumeTypes(), set(USERS)),
+    "volume_type": (vq.ShowVolumeType(name="none"), set(USERS)),
+    "a volume that is not there": (s.DeleteVolumes(uuids=(uuid_of(99),)), CLOUD),
+    "a volume that is not there, asked": (vq.ShowVolume(uuid=uuid_of(99)), CLOUD_READERS),
     "what is not there": (p.Release(uuids=(uuid_of(99),)), CLOUD),
     "what is not there, asked": (q.Instance(uuid=uuid_of(99)), CLOUD_READERS),
 }

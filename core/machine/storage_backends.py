@@ -1,0 +1,90 @@
+"""Commands on volume backends and backup services: reports, settings and removal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ...placement.storage.pools.backend_names import backend_part
+from ...placement.storage.pools.reports import BackendReport
+from ...placement.types.errors import InUse, InvalidValue, UnknownName
+from ..storage_commands import (
+    RemoveBackupService,
+    RemoveVolumeBackend,
+    ReportVolumeBackends,
+    SetBackupService,
+    SetVolumeBackend,
+    VolumeBackendReport,
+)
+from .state import ServiceState
+from .volume_records import BackupService
+
+
+def report(state: ServiceState, command: ReportVolumeBackends, now: float) -> int:
+    """Take in reports of backends, all or none; how many were not older than what was known."""
+    read = [(_report(each, now, f"reports[{at}]"), each.availability_zone) for at, each in enumerate(command.reports)]
+    taken = 0
+    with state.storage._context.deciding() as pools:
+        for each, zone in read:
+            taken += pools.report(each, availability_zone=zone)
+    return taken
+
+
+def _report(given: VolumeBackendReport, now: float, field: str) -> BackendReport:
+    """A report as the pools read it; one from the future counts as of now, so that none after it is left aside."""
+    at = now if given.at is None else min(given.at, now)
+    if not _is_plain(given.capabilities):
+        problem = f"{field}.capabilities of {given.host} must be values that JSON has"
+        raise InvalidValue(problem, field=f"{field}.capabilities")
+    return BackendReport(host=given.host, capabilities=given.capabilities, at=at, cluster_name=given.cluster_name)
+
+
+def _is_plain(capabilities: dict[str, Any]) -> bool:
+    """True for what a snapshot can hold: no bytes, times, or numbers that are not finite."""
+    try:
+        found: bool = msgspec.json.decode(msgspec.json.encode(capabilities)) == capabilities
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+        return False
+    return found
+
+
+def set_backend(state: ServiceState, command: SetVolumeBackend) -> None:
+    """Change the settings of a volume service."""
+    with state.storage._context.deciding() as pools:
+        pools.set_service(
+            command.host,
+            up=command.up,
+            disabled=command.disabled,
+            frozen=command.frozen,
+            availability_zone=command.availability_zone,
+        )
+
+
+def remove_backend(state: ServiceState, command: RemoveVolumeBackend) -> None:
+    """Forget a volume service, unless it is the last one of a backend with volumes."""
+    with state.storage._context.deciding() as pools:
+        service = pools.services.get(command.host)
+        if service is not None and not command.force:
+            last = sum(each.key == service.key for each in pools.services.values()) == 1
+            there = sum(backend_part(each.backend_id) == service.key for each in pools.volumes.values()) if last else 0
+            if there:
+                problem = f"volume backend {service.key} has {there} volumes"
+                raise InUse(problem, field="host", hint="migrate or delete them first, or use force")
+        pools.remove_service(command.host)
+
+
+def set_backup_service(state: ServiceState, command: SetBackupService) -> None:
+    """Add a backup service, or change its settings."""
+    known = state.volumes.backup_services
+    given = {"availability_zone": command.availability_zone, "up": command.up, "disabled": command.disabled}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    known[command.host] = msgspec.structs.replace(known.get(command.host, BackupService()), **changes)
+
+
+def remove_backup_service(state: ServiceState, command: RemoveBackupService) -> None:
+    """Forget a backup service."""
+    known = state.volumes.backup_services
+    if command.host not in known:
+        raise UnknownName.among("backup service", command.host, known, field="host")
+    del known[command.host]
