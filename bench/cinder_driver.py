@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cinder import context as cinder_context  # type: ignore[import-not-found]
+from cinder import context as cinder_context
 from cinder import objects
 
 objects.register_all()  # what the scheduler imports relies on it
 
-from cinder.scheduler import driver as scheduler_driver  # type: ignore[import-not-found]  # noqa: E402
+from cinder.scheduler import driver as scheduler_driver  # noqa: E402
 from cinder.scheduler import filter_scheduler  # noqa: E402
 from oslo_config import cfg  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: E402
 

@@ -24,10 +24,10 @@ from typing import Any
 
 os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = "true"
 
-import nova.conf  # type: ignore[import-not-found]
+import nova.conf
 from nova import objects
-from nova.scheduler import host_manager  # type: ignore[import-not-found]
-from nova.virt import hardware  # type: ignore[import-not-found]
+from nova.scheduler import host_manager
+from nova.virt import hardware
 from oslo_utils import timeutils
 
 Value = dict[str, Any]

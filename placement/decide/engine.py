@@ -14,7 +14,7 @@ from ..fleet.fleet import Fleet, whole_number
 from ..policy.policy import Policy
 from ..request.checks import check_request, check_spec
 from ..types.decision import Decision
-from ..types.errors import InUse, InvalidValue
+from ..types.errors import InUse, InvalidValue, NoValidHost
 from ..types.moves import Expiry, MoveKind, PendingMove
 from ..types.plans import Goal, Plan, PlanOptions
 from ..types.request import Request
@@ -22,10 +22,11 @@ from ..types.validation import shown
 from . import moves
 from .batch import place_batch
 from .batch_decisions import Decisions
+from .choosing import CandidateClaim, Choosing
 from .context import DecisionContext
 from .explain.explanation import Explanation, explain
 from .fits import Fit, SharedFit, fits, fits_many
-from .placement import place
+from .placement import place, ruled_out
 from .scan import Ranked, Scan
 from .scan_placement import ClaimHook
 
@@ -123,6 +124,27 @@ class Engine:
         beside what ``place`` costs.
         """
         return place_batch(self._context, requests, self.place, strict=strict)
+
+    def choose(
+        self,
+        request: Request,
+        *,
+        candidates: Mapping[str, Sequence[Any]],
+        claim: CandidateClaim | None = None,
+    ) -> Decision:
+        """``place`` for a scheduler beside an outside Placement, which alone keeps the claims: the fleet is afterwards
+        what it was.
+
+        One instance may be known to the fleet (a resize, a migration): it counts where it is. ``claim(instance uuid,
+        provider uuid, candidate)`` is called with the candidate that is left to the host; False has the next host
+        tried. DuplicateName if one of several instances is known. O(hosts).
+        """
+        with self._context.looking(request) as given:
+            try:
+                choosing = Choosing(self._context, given, candidates, claim)
+            except NoValidHost as error:
+                return ruled_out(self._context, given, error)
+            return choosing.choose()
 
     def rank(
         self,

@@ -42,7 +42,7 @@ def place(
             request = request.with_changes(spec=ignoring(request.spec, leave))
         scheduling = ScanPlacement(context, request, candidates, claim)
     except NoValidHost as error:
-        return _ruled_out(context, request, error)
+        return ruled_out(context, request, error)
     return scheduling.place()
 
 
@@ -51,7 +51,7 @@ def ignoring(spec: RequestSpec, host: str) -> RequestSpec:
     return replace(spec, ignore_hosts=(*spec.ignore_hosts, host))
 
 
-def _ruled_out(context: DecisionContext, request: Request, error: NoValidHost) -> Decision:
+def ruled_out(context: DecisionContext, request: Request, error: NoValidHost) -> Decision:
     """The answer where the request was refused before any host was looked at."""
     seed = context.decision_seed()
     return Decision(

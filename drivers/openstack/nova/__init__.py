@@ -1,0 +1,1 @@
+"""Hostler inside nova-scheduler: Nova's objects to Hostler's values, a kept fleet, and the manager class."""

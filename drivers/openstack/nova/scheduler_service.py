@@ -1,0 +1,20 @@
+"""nova-scheduler with Hostler's class in the place of its own, and Nova's own options otherwise. Runs inside Nova."""
+
+from __future__ import annotations
+
+MANAGER = "hostler_nova.SchedulerManager"
+
+
+def install() -> None:
+    """Have services of this process that are created from now on use Hostler's class as nova-scheduler."""
+    from nova import service
+
+    service.SERVICE_MANAGERS["nova-scheduler"] = MANAGER
+
+
+def main() -> None:
+    """The command ``hostler-nova-scheduler``: nova-scheduler's own, which reads the command line and nova.conf."""
+    from nova.cmd import scheduler  # patches the process first, as Nova does
+
+    install()
+    scheduler.main()
