@@ -28,6 +28,7 @@ from .run.fleet_plan import FleetPlan, Hardware, checked, read_fleet
 from .run.headroom import Busiest
 from .run.policies import ABOUT
 from .run.run import Outcome
+from .run.standing_state import with_state
 
 app = cyclopts.App(name="simulate", help="Plan capacity: play traces on fleets that don't exist yet.")
 # Imported when called, so what each is for is said here.
@@ -56,7 +57,13 @@ class Inputs:
     Parameters
     ----------
     fleet
-        A fleet file (TOML). Without one: --hosts hosts of --vcpus and --memory-gb.
+        A fleet file (TOML), or a table (CSV) of named hosts. Without one: --hosts hosts of --vcpus and --memory-gb.
+    state
+        The fleet that stands already: a file of hostler import, whose hosts and guests are there from the beginning,
+        beside the hosts of --fleet.
+    standing_stay
+        The guests of --state stay to the end. Without it, they leave as guests of the trace do where guests are made
+        after it.
     trace
         The guests: a CSV file, gzipped or not, of any columns, of Azure's 2017 trace or of OpenB; the data folder of a
         Hostler service that has ended, or a copy of it; or devops.
@@ -105,6 +112,8 @@ class Inputs:
 
     trace: str
     fleet: Path | None = None
+    state: Path | None = None
+    standing_stay: Flag = False
     columns: str = ""
     time_unit: str = ""
     tz: str = ""
@@ -127,6 +136,8 @@ class Inputs:
 
     def plan(self, zones: Sequence[str]) -> FleetPlan:
         """The fleet; one that is given by its shape stands in ``zones``."""
+        if self.state is not None:
+            return with_state(read_fleet(self.fleet) if self.fleet is not None else None, self.state)
         if self.fleet is not None:
             return read_fleet(self.fleet)
         shape = {"vcpus": self.vcpus, "memory_gb": self.memory_gb, "disk_gb": self.disk_gb}
@@ -161,6 +172,8 @@ class Inputs:
         source = self.source()
         if made_hours is not None:
             source = msgspec.structs.replace(source, made_hours=made_hours)
+        if self.state is not None:
+            source = msgspec.structs.replace(source, standing=False)
         workload = workload_of(source, seed)
         specs = workload.specs
         for note in workload.notes:
@@ -174,6 +187,7 @@ class Inputs:
             wait_hours=self.wait,
             until_hours=self.until,
             refuse_impossible=self.refuse_impossible,
+            standing_stay=self.standing_stay,
         )
 
 

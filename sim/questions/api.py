@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..pack.search import pack
-from ..run.fleet_plan import FleetPlan, Growth, Hardware, Maintenance, Outage, read_fleet
+from ..run.fleet_plan import FleetPlan, Growth, Hardware, Maintenance, NamedHost, Outage, read_fleet
 from ..run.headroom import Busiest, Headroom
 from ..run.run import Outcome
+from ..run.standing_state import with_state
 from ..trace.openb import openb
 from . import planning
 from .planning import Compared, Forecast, Size, forecast, size
@@ -74,6 +75,7 @@ __all__ = [
     "Hardware",
     "Headroom",
     "Maintenance",
+    "NamedHost",
     "Outage",
     "Outcome",
     "Ran",
@@ -88,4 +90,5 @@ __all__ = [
     "run",
     "size",
     "sweep",
+    "with_state",
 ]

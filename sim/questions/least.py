@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from ...placement.types.errors import InvalidValue
 from ...placement.types.request import RequestSpec
 from ..pack import bounds
 from ..pack.instance import Instance
-from ..run.fleet_plan import FleetPlan, Hardware
+from ..run.fleet_plan import FleetPlan, Hardware, place_of
 from ..trace.workload import ALONE, STEP_S, Guests
 
 DIMENSIONS: Final = ("vcpus", "memory_mb", "disk_gb", "gpu_milli", "gpus of more than a half")
@@ -37,26 +37,28 @@ def asked(spec: RequestSpec) -> tuple[int, ...]:
 
 def holds(kind: Hardware) -> tuple[float, ...]:
     """What a host gives in each of the dimensions."""
-    memory_mb = round(kind.memory_gb * 1024) * kind.ram_allocation_ratio
-    disk = kind.disk_gb * kind.disk_allocation_ratio
-    return kind.vcpus * kind.cpu_allocation_ratio, memory_mb, disk, WHOLE * kind.gpus, kind.gpus
+    vcpus, memory_mb, disk_gb = kind.capacity
+    return vcpus, memory_mb, disk_gb, WHOLE * kind.gpus, kind.gpus
 
 
-def could_hold(kind: Hardware, spec: RequestSpec) -> bool:
-    """True if an empty host of a kind could take the guest: one guest is given no more than the host has, whatever the
-    over-commit is."""
+def could_hold(kind: Hardware, spec: RequestSpec, zones: Collection[str] | None = None) -> bool:
+    """True if an empty host of a kind, in one of ``zones`` (None: those of the kind), could take the guest: one guest
+    is given no more than the host has, whatever the over-commit is."""
     whole = (kind.vcpus, round(kind.memory_gb * 1024), kind.disk_gb, WHOLE * kind.gpus, kind.gpus)
     if any(amount > min(has, given) for amount, has, given in zip(asked(spec), whole, holds(kind), strict=True)):
         return False
     models = gpu_wish(spec.flavor.extra_specs).models
     if models and model_trait(kind.gpu_model) not in {model_trait(model) for model in models}:
         return False
-    return not spec.availability_zone or spec.availability_zone in kind.zones
+    zones = kind.zones if zones is None else zones
+    return not spec.availability_zone or spec.availability_zone in zones
 
 
 def check_possible(plan: FleetPlan, workload: Guests) -> None:
     """InvalidValue for guests that no host of the plan could ever hold, with a hint at units that explain it."""
-    wrong = [spec for spec in workload.specs if not any(could_hold(kind, spec) for kind in plan.hardware)]
+    kinds = [(kind, plan.zones_of(kind.name)) for kind in plan.hardware]
+    different = dict.fromkeys(workload.specs)
+    wrong = [spec for spec in different if not any(could_hold(kind, spec, zones) for kind, zones in kinds)]
     if not wrong:
         return
     worst = max(wrong, key=lambda spec: (spec.flavor.memory_mb, spec.flavor.vcpus))
@@ -85,6 +87,22 @@ def _hint(plan: FleetPlan, spec: RequestSpec) -> str:
     return "; ".join(hints)
 
 
+class Beside(NamedTuple):
+    """Other hosts of a kind that are there: how many in each zone, and what of them is taken for good, in each of the
+    dimensions, in all and by zone."""
+
+    kind: Hardware
+    hosts: Mapping[str, int]
+    taken: Mapping[str, Whole]
+
+    def given(self, zone: str) -> tuple[int, NDArray[np.float64]]:
+        """The hosts in a zone, or in all, and what they give beside what is taken."""
+        here = [zone] if zone else list(self.hosts)
+        number = sum(self.hosts.get(each, 0) for each in here)
+        taken = sum((self.taken[each] for each in here if each in self.taken), np.zeros(len(DIMENSIONS)))
+        return number, np.maximum(np.array(holds(self.kind)) * number - taken, 0.0)
+
+
 class Moment(NamedTuple):
     """A step at which most is asked for, and the guests that are there: their specs and groups."""
 
@@ -93,12 +111,13 @@ class Moment(NamedTuple):
     group: Whole
 
 
-def lower_bound(workload: Guests, kind: Hardware, others: Sequence[Hardware] = ()) -> tuple[int, int]:
+def lower_bound(workload: Guests, kind: Hardware, others: Sequence[Beside | Hardware] = ()) -> tuple[int, int]:
     """The number of guests; and hosts of ``kind`` that even a perfect packing needs beside the others when most is
-    asked for at once, in all or in one zone, at least one. Holds for refusing nothing. InvalidValue for a guest that
-    fits neither. O(guests), twice."""
-    for spec in workload.specs:
-        if not any(could_hold(each, spec) for each in (kind, *others)):
+    asked for at once, in all or in one zone, at least one where there are no others. Holds for refusing nothing.
+    InvalidValue for a guest that fits neither. O(guests), twice."""
+    there = [each if isinstance(each, Beside) else _counted(each, each.count) for each in others]
+    for spec in dict.fromkeys(workload.specs):
+        if not could_hold(kind, spec) and not any(could_hold(each.kind, spec, each.hosts.keys()) for each in there):
             raise InvalidValue(f"{workload.name}: a guest {spec.flavor.name} fits no host", field="trace")
     zones = ["", *sorted({spec.availability_zone for spec in workload.specs if spec.availability_zone})]
     sizes = np.array([asked(spec) for spec in workload.specs], np.int64).reshape(-1, len(DIMENSIONS))
@@ -106,12 +125,12 @@ def lower_bound(workload: Guests, kind: Hardware, others: Sequence[Hardware] = (
     count, steps = _busiest(workload, [np.where(inside[zone][:, None], sizes, 0) for zone in zones])
     if not count:
         raise InvalidValue(f"{workload.name}: no guests", field="trace")
-    needs = [1]
+    needs = [0 if any(any(each.hosts.values()) for each in there) else 1]
     for moment in _moments(workload, steps):
         for zone in zones:
             which = inside[zone][moment.spec]
-            there = [(each, _hosts_in(each, zone)) for each in others]
-            hosts = _least(sizes[moment.spec[which]], moment.group[which], kind, there)
+            given = [each.given(zone) for each in there]
+            hosts = _least(sizes[moment.spec[which]], moment.group[which], kind, given)
             needs.append(_dealt(kind, zone, hosts))
     return count, max(needs)
 
@@ -151,15 +170,15 @@ def _moments(workload: Guests, steps: Sequence[int]) -> list[Moment]:
     ]
 
 
-def _least(sizes: Whole, group: Whole, kind: Hardware, others: Sequence[tuple[Hardware, int]]) -> int:
-    """Hosts of a kind that guests need beside so many others."""
+def _least(sizes: Whole, group: Whole, kind: Hardware, others: Sequence[tuple[int, NDArray[np.float64]]]) -> int:
+    """Hosts of a kind that guests need beside so many others, which give so much."""
     if not len(sizes):
         return 0
     has = np.array(holds(kind))
-    there = sum((np.array(holds(each)) * number for each, number in others), np.zeros(len(has)))
+    there = sum((given for _, given in others), np.zeros(len(has)))
     missing = sizes.sum(axis=0) - there
     needs = [math.ceil(amount / each) if each else 1 for amount, each in zip(missing, has, strict=True) if amount > 0]
-    hosts, beside = max(needs, default=0), sum(number for _, number in others)
+    hosts, beside = max(needs, default=0), sum(number for number, _ in others)
     grouped = Counter(group[group != ALONE].tolist())
     hosts = max(hosts, max(grouped.values(), default=0) - beside)
     if beside:
@@ -170,11 +189,27 @@ def _least(sizes: Whole, group: Whole, kind: Hardware, others: Sequence[tuple[Ha
     return max(hosts, bounds.lower_bound(Instance("moment", names, capacity[keep], sizes[:, keep])))
 
 
-def _hosts_in(kind: Hardware, zone: str) -> int:
-    """Hosts of a kind in a zone, or in all."""
-    if not zone:
-        return kind.count
-    return sum(1 for number in range(kind.count) if kind.zones[number % len(kind.zones)] == zone)
+def _counted(kind: Hardware, count: int) -> Beside:
+    """So many hosts of a kind, dealt to its zones."""
+    return Beside(kind, Counter(place_of(kind, number).zone for number in range(count)), {})
+
+
+def beside(plan: FleetPlan, hardware: str, *, standing_stay: bool) -> list[Beside]:
+    """The hosts of a plan, those that come later included, but for those that ``hardware`` counts. What stands on named
+    hosts is taken for good, guests of a state only if they stay."""
+    found: dict[str, tuple[Counter[str], dict[str, Whole]]] = {kind.name: (Counter(), {}) for kind in plan.hardware}
+    for host in plan.named:
+        hosts, taken = found[host.hardware]
+        hosts[host.zone] += 1
+        if standing_stay or not plan.state:
+            used = np.array([*host.used, *[0] * (len(DIMENSIONS) - 3)], np.int64)
+            taken[host.zone] = taken.get(host.zone, 0) + used
+    for kind in plan.hardware:
+        if kind.name != hardware:
+            later = sum(growth.add for growth in plan.growth if growth.hardware == kind.name)
+            found[kind.name][0].update(place_of(kind, number).zone for number in range(kind.count + later))
+    kinds = {kind.name: kind for kind in plan.hardware}
+    return [Beside(kinds[name], *each) for name, each in found.items() if each[0]]
 
 
 def _dealt(kind: Hardware, zone: str, hosts: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -18,11 +17,12 @@ from ...placement.types.errors import InvalidValue, UnknownName
 from ..run.fleet_plan import FleetPlan
 from ..run.run import Outcome
 from ..run.sizing import Search
+from ..trace.generator import Made
 from ..trace.workload import STEP_S, Guests
 from .kept_outcomes import Kept
-from .least import lower_bound
+from .least import beside, lower_bound
 from .paired import Difference, by_day, by_seed, student
-from .tasks import DEVOPS, Task, execute, outcomes, planned, workload_of
+from .tasks import DEVOPS, Task, execute, outcomes, planned, source_of, workload_of
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,9 +86,10 @@ def sizes(
     hardware = _kind(task, hardware)
     if not 0 <= target_percent < 100:
         raise InvalidValue(f"the target must be from 0 to 100 %, got {target_percent} %", field="target")
-    workload = workload_of(task.source, task.seed)
+    workload = workload_of(source_of(task), task.seed)
     plan = planned(task)
-    guests, bound = _least(workload, plan, hardware)
+    stay = task.standing_stay or not isinstance(workload, Made)
+    guests, bound = _least(workload, plan, hardware, standing_stay=stay)
     allowed = math.floor(target_percent / 100 * guests)
     # Who is refused, waits, runs elsewhere or is lost with a host does not press on the busiest moment.
     fewer_may_do = allowed or task.wait_hours or plan.failures or plan.maintenance
@@ -101,7 +102,7 @@ def sizes(
             hosts=enough,
             at_least=search.too_few + 1,
             lower_bound=bound,
-            gap_percent=round(100.0 * (enough / bound - 1.0), 3) if enough is not None and proven else None,
+            gap_percent=_gap(enough, bound) if proven else None,
             target_percent=target_percent,
             trials=trials.copy(),
             outcome=best,
@@ -118,16 +119,21 @@ def sizes(
         best = outcome if held else best
 
 
-def _least(workload: Guests, plan: FleetPlan, hardware: str) -> tuple[int, int]:
+def _gap(hosts: int | None, bound: int) -> float | None:
+    """How much more than the bound a number of hosts is, in percent."""
+    if hosts is None or (hosts and not bound):
+        return None
+    return round(100.0 * (hosts / bound - 1.0), 3) if bound else 0.0
+
+
+def _least(workload: Guests, plan: FleetPlan, hardware: str, *, standing_stay: bool) -> tuple[int, int]:
     """The number of guests; and hosts of a kind that must be there from the beginning, by ``lower_bound``, if all that
     come later are there when most is asked for."""
-    later = Counter({kind.name: 0 for kind in plan.hardware})
-    for growth in plan.growth:
-        later[growth.hardware] += growth.add
-    grown = {kind.name: msgspec.structs.replace(kind, count=kind.count + later[kind.name]) for kind in plan.hardware}
-    kind = grown.pop(hardware)
-    guests, bound = lower_bound(workload, kind, list(grown.values()))
-    return guests, max(1, bound - later[hardware])
+    later = sum(growth.add for growth in plan.growth if growth.hardware == hardware)
+    (kind,) = (each for each in plan.hardware if each.name == hardware)
+    others = beside(plan, hardware, standing_stay=standing_stay)
+    guests, bound = lower_bound(workload, kind, others)
+    return guests, max(0 if others else 1, bound - later)
 
 
 def _kind(task: Task, hardware: str) -> str:
@@ -144,7 +150,7 @@ def _tried(task: Task, kept: Kept, watch: Watch) -> Outcome:
     known = kept.get(digest)
     if known is not None:
         return known
-    workload = workload_of(task.source, task.seed)
+    workload = workload_of(source_of(task), task.seed)
     steps = max(1, (workload.horizon_s - workload.steps.start) // STEP_S)
     with watch(f"trial of {planned(task).hosts:,} hosts", steps) as advance:
         return kept.put(digest, execute(task, lambda run: advance()))
@@ -209,8 +215,8 @@ def foreseen(tasks: Sequence[Task], results: Sequence[Outcome]) -> Forecast:
         early_day=_quantile(days, 0.1) if banded else None,
         late_day=_quantile(days, 0.9) if banded else None,
         banded=banded,
-        begins=_date(workload_of(first.source, first.seed).epoch_s) if results else None,
-        notes=workload_of(first.source, first.seed).notes if results else [],
+        begins=_date(workload_of(source_of(first), first.seed).epoch_s) if results else None,
+        notes=workload_of(source_of(first), first.seed).notes if results else [],
         outcomes=list(results),
         interrupted=len(results) < len(tasks),
     )

@@ -24,10 +24,11 @@ from ...placement.types.extras import import_extra
 from ..run.fleet_plan import FleetPlan
 from ..run.policies import ON_GPUS, policy_of, typical_guests
 from ..run.run import Outcome, Run
+from ..run.standing_state import standing_uuids
 from ..trace.catalogue import read_flavors
 from ..trace.files import read_trace
 from ..trace.generator import Made, devops
-from ..trace.workload import Guests, Workload
+from ..trace.workload import NEVER, Guests, Workload
 from .kept_outcomes import Kept
 from .least import check_possible
 
@@ -41,7 +42,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Where guests come from: a trace as it is (``made_hours`` 0), or so many hours made after it from the task's seed;
     or the preset ``devops``, whose hours are ``made_hours``. ``growth_error``: standard deviation of the growth per
     year, which each seed draws. ``time_unit``, ``tz``: how times are written. ``flavors``: the catalogue that the trace
-    refers to."""
+    refers to. Without ``standing`` no guest stands at the beginning: others do, those of a state."""
 
     trace: str
     columns: dict[str, str] = {}
@@ -53,13 +54,15 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     scale: float = 1.0
     time_unit: str = ""
     tz: str = ""
+    standing: bool = True
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One run. ``counts``: hosts by hardware; ``cpu_ratio`` 0: as in the plan. ``until_hours``: when the run ends; None
     when the last guest with a known end has left and none waits. ``stop_percent``: the run may end once more than this
     part of a day's requests was refused; ``most_unserved``: once more guests were not served; below 0: never. Guests
-    that no host could ever hold are an error, unless ``refuse_impossible``: then they are refused."""
+    that no host could ever hold are an error, unless ``refuse_impossible``: then they are refused. The guests of the
+    plan's state leave as guests of the trace do where guests are made after it, unless ``standing_stay``."""
 
     plan: FleetPlan
     source: Source
@@ -72,12 +75,13 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     most_unserved: int = -1
     until_hours: float | None = None
     refuse_impossible: bool = False
+    standing_stay: bool = False
 
     @property
     def digest(self) -> str:
         """SHA-256 of all that the outcome depends on, the contents of files included."""
         digest = hashlib.sha256(msgspec.json.encode(self))
-        for name in (self.source.trace, self.source.flavors, self.policy):
+        for name in (self.source.trace, self.source.flavors, self.policy, self.plan.state):
             for path in _files(Path(name)) if name else ():
                 status = path.stat()
                 digest.update(_content(path, status.st_size, status.st_mtime_ns, status.st_ino))
@@ -128,7 +132,7 @@ def _workload(encoded: bytes, seed: int, stamps: Stamps) -> Guests:
     if source.first_hours:
         trace = trace.first(source.first_hours)
     if not source.made_hours:
-        return trace
+        return trace if source.standing else trace.arriving()
     growth, scale = source.growth_per_year, source.scale
     error = source.growth_error
     return Made(
@@ -139,6 +143,7 @@ def _workload(encoded: bytes, seed: int, stamps: Stamps) -> Guests:
         growth_error=error,
         scale=scale,
         warm_up=True,
+        standing=source.standing,
     )
 
 
@@ -158,7 +163,7 @@ def planned(task: Task) -> FleetPlan:
 
 def start(task: Task) -> Run:
     """The run, not yet played. InvalidValue for guests that no host could ever hold."""
-    workload = workload_of(task.source, task.seed)
+    workload = workload_of(source_of(task), task.seed)
     run = Run(
         planned(task),
         workload,
@@ -166,10 +171,25 @@ def start(task: Task) -> Run:
         seed=task.seed,
         wait_hours=task.wait_hours,
         until_hours=task.until_hours,
+        standing_leave=_standing_leave(task, workload),
     )
     if not task.refuse_impossible:
         check_possible(task.plan, workload)
     return run
+
+
+def source_of(task: Task) -> Source:
+    """Where the guests of a task come from: where the plan has a state, its guests are those that stand there."""
+    return msgspec.structs.replace(task.source, standing=False) if task.plan.state else task.source
+
+
+def _standing_leave(task: Task, workload: Guests) -> dict[str, int] | None:
+    """When the guests of the state leave that do, by uuid."""
+    if not task.plan.state or task.standing_stay or not isinstance(workload, Made):
+        return None
+    uuids = standing_uuids(Path(task.plan.state))
+    left = workload.left_of_others(len(uuids), task.seed).tolist()
+    return {uuid: workload.start_s + each for uuid, each in zip(uuids, left, strict=True) if each != NEVER}
 
 
 def _policy(task: Task, guests: Guests) -> Policy:

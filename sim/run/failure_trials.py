@@ -53,6 +53,8 @@ class Trials:
 
     def __init__(self, engine: Engine, places: Sequence[Place], spec_of: Callable[[str], RequestSpec]) -> None:
         self.engine, self.spec_of = engine, spec_of
+        self._numbers: dict[RequestSpec, int] = {}
+        self._known: dict[int, int] = {}
         self.place = {place.host: place for place in places}
         fleet = engine.fleet
         self.guests = {host: sorted(fleet.instances(fleet.row(host))) for host in self.place}
@@ -91,12 +93,19 @@ class Trials:
         known: set[tuple[object, ...]] = set()
         for name in domains:
             place = self.place[name]
-            # Its uuid begins with the number of the guest's spec.
-            shapes = tuple(sorted(uuid[:13] for uuid in self.guests[name]))
+            shapes = tuple(sorted(self._number(uuid) for uuid in self.guests[name]))
             alike = (place.hardware, place.zone, place.rack, place.cell, shapes)
             if alike not in known:
                 known.add(alike)
                 yield name
+
+    def _number(self, uuid: str) -> int:
+        """A number for what a guest asked for, the same for the same."""
+        spec = self.spec_of(uuid)
+        number = self._known.get(id(spec))
+        if number is None:
+            number = self._known[id(spec)] = self._numbers.setdefault(spec, len(self._numbers))
+        return number
 
     def _homeless(self, names: Sequence[str], domains: Mapping[str, Sequence[str]]) -> bool:
         hosts = [host for name in names for host in domains[name]]
@@ -107,7 +116,7 @@ class Trials:
         for each of their guests, in every zone that guests are bound to. A guest takes one such place at most, however
         it is placed. 0 where guests ask for more than resources and a zone."""
         fleet, hosts = self.engine.fleet, list(self.place)
-        specs = {uuid[:13]: self.spec_of(uuid) for here in self.guests.values() for uuid in here}
+        specs = {self._number(uuid): self.spec_of(uuid) for here in self.guests.values() for uuid in here}
         if fleet._group_uuids or any(not _plain(spec) for spec in specs.values()) or not specs:
             return 0
         asked = [(spec.flavor.vcpus, spec.flavor.memory_mb, spec.flavor.root_gb) for spec in specs.values()]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import compress
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -23,6 +24,7 @@ from .evacuation import Disruption, Evacuation
 from .fleet_plan import FleetPlan
 from .groups import Groups
 from .site import Site, check_zones
+from .standing_state import StandingGuests
 
 RESOURCES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
 _GUESTS: Final = "6e79{:04x}-{:04x}-4000-8000-"
@@ -95,6 +97,9 @@ class Run:
     host may wait for one, first come first served. In memory are the guests that are there, those that wait, and the
     part of the workload that is being played.
 
+    Guests of the plan's state stand there from the beginning; ``standing_leave``: when those of them leave that do, by
+    uuid, in seconds of the workload.
+
     It goes on until the last guest with a known end has left and no request waits, or ends ``until_hours`` after its
     beginning. Guests that were made end at the horizon that they were made for.
     """
@@ -108,12 +113,14 @@ class Run:
         seed: int = 0,
         wait_hours: float = 0.0,
         until_hours: float | None = None,
+        standing_leave: Mapping[str, int] | None = None,
     ) -> None:
         self.plan, self.workload, self.seed, self.wait_s = plan, workload, seed, wait_hours * 3600
         self._until_s = NEVER if until_hours is None else workload.start_s + round(until_hours * 3600)
         check_zones(plan, workload.specs)
         self.site = Site(plan, policy, seed=seed)
         self.engine = self.site.engine
+        self.standing = StandingGuests(self.site.fleet, Path(plan.state)) if plan.state else None
         self.refusals: Counter[str] = Counter()
         self.samples: list[Sample] = []
         self.played = 0
@@ -157,6 +164,16 @@ class Run:
         self._price_per_hour = 0.0
         self._prices = {kind.name: kind.price_per_hour for kind in plan.hardware}
         self.evacuation = Evacuation(self)
+        self._stand(standing_leave or {})
+
+    def _stand(self, leave: Mapping[str, int]) -> None:
+        """Take note of the guests of the state, and when they leave."""
+        if self.standing is None:
+            return
+        self.alive = self.standing.count
+        for uuid in self.standing.uuids:
+            if uuid in leave:
+                self._leaving[max(1, -(-(leave[uuid] - self.workload.steps.start) // STEP_S))].append(uuid)
 
     def play(self, advance: Callable[[], bool] = lambda: True, *, until_unserved: int | None = None) -> Outcome:
         """Play it all, or what is left of it. ``advance`` is called after each step; False ends the run there.
@@ -195,7 +212,11 @@ class Run:
         return any(100 * refused > percent * max(n, 1) for n, refused in pairs)
 
     def spec_of(self, uuid: str) -> RequestSpec:
-        """What a guest of this run asked for, as its uuid says."""
+        """What a guest of this run asked for, as its uuid says; or a guest of the state."""
+        if self.standing is not None:
+            known = self.standing.spec_of(uuid)
+            if known is not None:
+                return known
         return self.workload.specs[int(uuid[4:8] + uuid[9:13], 16)]
 
     # guests and their hosts, for evacuation

@@ -5,25 +5,44 @@ from __future__ import annotations
 import math
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from ...placement.decide.engine import Engine
 from ...placement.fleet.fleet import Fleet
+from ...placement.fleet.inventories import Inventory
 from ...placement.gpu.providers import add_gpus, model_trait
 from ...placement.load.bulk import add_hosts
 from ...placement.policy.policy import Policy
 from ...placement.types.errors import InvalidValue, UnknownName
-from ...placement.types.host import Aggregate, Host
-from ...placement.types.request import RequestSpec
-from .fleet_plan import DOMAINS, FleetPlan, Growth, Hardware, Maintenance, Outage, Place, checked, place_of
+from ...placement.types.host import Aggregate, Host, NumaCell, NumaTopology, RunningInstance
+from ...placement.types.request import Flavor, RequestSpec
+from .fleet_plan import (
+    DOMAINS,
+    FleetPlan,
+    Growth,
+    Hardware,
+    Maintenance,
+    NamedHost,
+    Outage,
+    Place,
+    checked,
+    named_place,
+    place_of,
+)
+from .standing_state import at_rest
 
 _ZONES: Final = uuid.UUID("6e770000-0000-4000-8000-000000000000").int
 _RACKS: Final = uuid.UUID("6e780000-0000-4000-8000-000000000000").int
+_ROWS: Final = uuid.UUID("6e7d0000-0000-4000-8000-000000000000").int
 _CELLS: Final = uuid.UUID("6e7b0000-0000-4000-8000-000000000000").int
+_USED: Final = uuid.UUID("6e7c0000-0000-4000-8000-000000000000").int
+"""Uuids of the guests that named hosts have from the beginning."""
 
 
 @dataclass(slots=True)
@@ -51,19 +70,30 @@ class Site:
             raise InvalidValue(
                 problem, field="policy", hint="enable ComputeFilter, or leave failures and maintenance out"
             )
-        self.fleet = Fleet(seed=seed, capacity=max(64, plan.hosts + 1))
+        known: set[str] = set()
+        if plan.state:
+            self.fleet = at_rest(Path(plan.state))
+            known = {self.fleet.name(int(row)) for row in np.flatnonzero(self.fleet.is_host[: self.fleet.rows])}
+            gone = [host.name for host in plan.named[:1] if host.name not in known]
+            if gone:
+                raise InvalidValue(f"{plan.state} has changed: there is no host {gone[0]}", field="state")
+        else:
+            self.fleet = Fleet(seed=seed, capacity=max(64, plan.hosts + 1))
         self.places: list[Place] = []
         self._kinds = {kind.name: kind for kind in plan.hardware}
         self._made = dict.fromkeys(self._kinds, 0)
         self._aggregates: dict[str, Aggregate] = {}
         self._cells: dict[str, int] = {}
+        self._used = 0
         self.closing: Counter[str] = Counter()
         """Hosts that take no new guests -> for how many reasons."""
         self.down: Counter[str] = Counter()
         """Hosts that do not run -> for how many reasons."""
-        for zone in dict.fromkeys(zone for kind in plan.hardware for zone in kind.zones):
+        zones = [zone for kind in plan.hardware for zone in kind.zones]
+        for zone in dict.fromkeys([*zones, *plan.zones]):
             self._aggregate(_ZONES, zone, "availability_zone")
         self._know_zones()
+        self._add_named(known)
         for kind in plan.hardware:
             self.add(kind.name, kind.count)
         self.engine = Engine(self.fleet, _as_asked(policy), seed=seed)
@@ -74,19 +104,54 @@ class Site:
         kind = self._kinds[hardware]
         first = self._made[hardware]
         places = [place_of(kind, number) for number in range(first, first + count)]
-        add_hosts(self.fleet, [self._host(kind, place) for place in places])
-        if kind.gpus:
-            add_gpus(self.fleet, {place.host: kind.gpus for place in places})
-        self.places += places
+        self._place(places, {})
         self._made[hardware] += count
+
+    def _add_named(self, known: set[str]) -> None:
+        """The hosts that the plan names. Those of the state are ``known``: they stand in the fleet with their guests,
+        and out of service if they are."""
+        self.places += [named_place(host) for host in self.plan.named if host.name in known]
+        fleet = self.fleet
+        up = fleet.column("service_up")
+        for place in self.places:
+            row = fleet.row(place.host)
+            self.closing[place.host] += bool(fleet._host_class(row).disabled)
+            self.down[place.host] += bool(up[row] == 0)
+            self._commit(place)
+        new = [host for host in self.plan.named if host.name not in known]
+        self._place([named_place(host) for host in new], {host.name: host for host in new})
+
+    def _commit(self, place: Place) -> None:
+        """Give a host of the state the over-commit of CPUs that its kind has in the plan."""
+        ratio = self._kinds[place.hardware].cpu_allocation_ratio
+        own = {name: inventory for name, (inventory, _) in self.fleet.inventory(place.host).items()}
+        if own["VCPU"].allocation_ratio != ratio:
+            self.fleet.set_inventory(place.host, own | {"VCPU": replace(own["VCPU"], allocation_ratio=ratio)})
+
+    def _place(self, places: Sequence[Place], named: Mapping[str, NamedHost]) -> None:
+        """New hosts at places. Named ones have guests from the beginning where some of them is used."""
+        hosts = [self._host(self._kinds[place.hardware], place, named.get(place.host)) for place in places]
+        add_hosts(self.fleet, hosts)
+        kinds = {place.host: self._kinds[place.hardware] for place in places}
+        gpus = {host: kind.gpus for host, kind in kinds.items() if kind.gpus}
+        if gpus:
+            add_gpus(self.fleet, gpus)
+        for host, kind in kinds.items():
+            if kind.resources:
+                own = {name: inventory for name, (inventory, _) in self.fleet.inventory(host).items()}
+                own |= {name: Inventory(total=total, max_unit=total) for name, total in kind.resources.items()}
+                self.fleet.set_inventory(host, own)
+        self.places += places
 
     def _know_zones(self) -> None:
         """Have the fleet know zones in which no host stands yet: a zone that it does not know would not narrow, as in
         Nova, and its guests would be given hosts elsewhere."""
         self.fleet._aggregate_ids(self._aggregates.values())
 
-    def _host(self, kind: Hardware, place: Place) -> Host:
+    def _host(self, kind: Hardware, place: Place, named: NamedHost | None = None) -> Host:
         models = {model_trait(kind.gpu_model)} if kind.gpu_model and kind.gpus else set()
+        keys = {"row": place.row, "cluster": place.cluster}
+        groups = [self._aggregate(_ROWS, name, key) for key, name in keys.items() if name]
         return Host(
             host=place.host,
             vcpus_total=kind.vcpus,
@@ -98,10 +163,25 @@ class Site:
             aggregates=(
                 self._aggregate(_ZONES, place.zone, "availability_zone"),
                 self._aggregate(_RACKS, place.rack, "rack"),
+                *groups,
             ),
+            reserved_vcpus=kind.reserved_vcpus,
+            reserved_ram_mb=round(kind.reserved_memory_gb * 1024),
+            reserved_disk_gb=kind.reserved_disk_gb,
+            numa_topology=_cells(kind) if kind.numa_cells else None,
+            instances=self._guests(named) if named is not None and any(named.used) else {},
             traits=frozenset({*kind.traits, *models}),
             cell_uuid=self._cell(place.cell) if place.cell else None,
         )
+
+    def _guests(self, host: NamedHost) -> dict[str, RunningInstance]:
+        """The guest that takes what is used of a host from the beginning."""
+        vcpus, memory_mb, disk_gb = host.used
+        self._used += 1
+        flavor = Flavor(name="used from the beginning", vcpus=vcpus, memory_mb=memory_mb, root_gb=disk_gb)
+        resources = {"VCPU": vcpus, "MEMORY_MB": memory_mb, "DISK_GB": disk_gb}
+        held = RunningInstance(flavor=flavor, resources={name: n for name, n in resources.items() if n})
+        return {str(uuid.UUID(int=_USED + self._used)): held}
 
     def _aggregate(self, base: int, name: str, key: str) -> Aggregate:
         known = self._aggregates.get(f"{key} {name}")
@@ -172,10 +252,26 @@ class Site:
 
 def check_zones(plan: FleetPlan, specs: Iterable[RequestSpec]) -> None:
     """UnknownName for a zone that a guest asks for and no host of the plan stands or will stand in."""
-    zones = {zone for kind in plan.hardware for zone in kind.zones}
+    zones = set(plan.zones)
     for spec in specs:
         if spec.availability_zone and spec.availability_zone not in zones:
             raise UnknownName.among("zone in the trace:", spec.availability_zone, zones, field="trace.zone")
+
+
+def _cells(kind: Hardware) -> NumaTopology:
+    """Equal NUMA cells of a kind of host: CPUs and memory are dealt to them in turn; the rest of a division stays with
+    the last."""
+    count = kind.numa_cells
+    if kind.vcpus < count:
+        raise InvalidValue(f"hardware {kind.name}: {kind.vcpus} CPUs for {count} NUMA cells", field="fleet.hardware")
+    each, memory_mb = kind.vcpus // count, round(kind.memory_gb * 1024) // count
+    cells = []
+    for number in range(count):
+        last = number == count - 1
+        cpus = frozenset(range(number * each, kind.vcpus if last else (number + 1) * each))
+        memory = round(kind.memory_gb * 1024) - memory_mb * (count - 1) if last else memory_mb
+        cells.append(NumaCell(id=number, cpuset=cpus, memory=memory))
+    return NumaTopology(cells=tuple(cells))
 
 
 @dataclass(frozen=True, slots=True)

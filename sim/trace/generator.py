@@ -40,7 +40,8 @@ _COLUMNS: Final = ("arrival_s", "departure_s", "spec", "batch", "group")
 class Made:
     """``hours`` of guests like the trace's, ``scale`` times as many, growing by a part per year, which each seed draws
     with the standard deviation ``growth_error``. Days are made in turn, each from the seed and its number: the same for
-    the same seed, and no more than one is in memory. ``notes`` says what was assumed.
+    the same seed, and no more than one is in memory. ``notes`` says what was assumed. Without ``standing`` no guest
+    stands at the beginning.
 
     InvalidValue for a trace or figures that give nothing.
     """
@@ -55,12 +56,13 @@ class Made:
         growth_error: float = 0.0,
         scale: float = 1.0,
         warm_up: bool = False,
+        standing: bool = True,
     ) -> None:
         if not 0 < hours <= MOST_HOURS or not growth_per_year > -1 or not scale > 0 or not growth_error >= 0:
             raise InvalidValue("hours, growth or scale is out of range", field="hours")
         self.notes: list[str] = list(trace.notes)
         trace = self._sniffed(trace)
-        standing = _part(trace, slice(0, trace.standing))
+        stood = _part(trace, slice(0, trace.standing))
         self.trace = trace = _arriving(trace)
         self.seed, self.scale = seed, scale
         drawn = np.random.default_rng([seed, 6]).normal(growth_per_year, growth_error)
@@ -72,7 +74,7 @@ class Made:
         """The trace's."""
         self._first, self._sizes, self._order = _batches(trace)
         self._rates, self._days = _rates(trace, len(self._first))
-        self._seen_s = max(trace.horizon_s, standing.horizon_s)
+        self._seen_s = max(trace.horizon_s, stood.horizon_s)
         """Until when the trace's guests were under observation."""
         # The first day that is made is that of the week which follows the trace's last.
         self._phase_s = round((trace.end_s - trace.start_s) / DAY_S) * DAY_S
@@ -80,11 +82,13 @@ class Made:
         if trace.epoch_s is not None:
             self.epoch_s = (trace.epoch_s + trace.start_s) // DAY_S * DAY_S + self._phase_s
         self._lifetimes = np.where(trace.departure_s == NEVER, NEVER, trace.departure_s - trace.arrival_s)
-        aged = standing.arrival_s < trace.start_s - STEP_S
-        self._fitted = _fitted([trace, _part(standing, aged)], trace.start_s, self._seen_s)
-        self._grouped = bool((trace.group != ALONE).any() or (standing.group != ALONE).any())
-        if len(standing):
-            self._standing = self._left_standing(standing, aged)
+        aged = stood.arrival_s < trace.start_s - STEP_S
+        self._fitted = _fitted([trace, _part(stood, aged)], trace.start_s, self._seen_s)
+        self._grouped = bool((trace.group != ALONE).any() or (stood.group != ALONE).any())
+        if not standing:
+            self._standing = _part(trace, slice(0, 0))
+        elif len(stood):
+            self._standing = self._left_standing(stood, aged)
             self.notes.append(f"begins with the {len(self._standing):,} guests that stand at the trace's end")
         else:
             self._standing = self._warmed_up() if warm_up else _part(trace, slice(0, 0))
@@ -105,6 +109,11 @@ class Made:
     def lifetimes(self) -> Lifetimes:
         """The distribution that lifetimes are drawn from."""
         return self._fitted
+
+    def left_of_others(self, count: int, seed: int) -> NDArray[np.int64]:
+        """What is left of the lives of ``count`` other guests that stand at the beginning, in seconds; NEVER for those
+        that never end."""
+        return self._fitted.left(self._seen_s - self.trace.start_s, count, np.random.default_rng([seed, 8]))
 
     def rate(self, at_s: NDArray[np.int64]) -> NDArray[np.float64]:
         """Batches that come in the step that begins then, on average."""

@@ -25,6 +25,8 @@ SIGNIFICANT: Final = 2.0
 """Standard errors by which two rates must differ."""
 LEAST_EVENTS: Final = 10
 """Ends on either side of a comparison of rates."""
+MOST_AGE_S: Final = 3 * 366 * 86_400
+"""Age of a guest that is met at some moment at most."""
 Whole = NDArray[np.int64]
 Real = NDArray[np.float64]
 
@@ -103,6 +105,21 @@ class Lifetimes:
             longer = -np.log(np.maximum(target[~inside], 1e-300) / np.maximum(part, 1e-300)) / self.rate
             found[~inside] = np.ceil((start + longer) / STEP_S).astype(np.int64) * STEP_S
         return np.maximum(found, ages // STEP_S * STEP_S + STEP_S)
+
+    def left(self, seen_s: int, count: int, rng: np.random.Generator) -> Whole:
+        """What is left of the lives of ``count`` guests that are met at some moment: of ages as guests have them that
+        came at a steady rate, for as long as lifetimes settle (``seen_s`` where some never end). NEVER for those that
+        never end. Multiples of a step, one at least."""
+        settled = self.settled_s()
+        most = max(STEP_S, seen_s if math.isinf(settled) else min(round(settled), MOST_AGE_S))
+        ages = np.arange(0, most + STEP_S, STEP_S)
+        alive = np.concatenate([[1.0], self.survival])[np.searchsorted(self.ages, ages, side="right")]
+        late = np.maximum(ages - self.tail_from_s, 0)
+        alive = np.where(late > 0, self.tail_part * np.exp(-self.rate * late), alive)
+        there = np.cumsum(alive)
+        age = ages[np.minimum(np.searchsorted(there, rng.random(count) * there[-1], side="right"), len(ages) - 1)]
+        lives = self.beyond(age, rng.random(count))
+        return np.where(lives == NEVER, NEVER, np.maximum(lives - age, STEP_S))
 
     def __str__(self) -> str:
         days = f"{self.tail_from_s / 86_400:.3g} days"

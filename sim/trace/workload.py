@@ -123,6 +123,17 @@ class Workload:
         columns = {name: getattr(self, name)[:last] for name in ("arrival_s", "departure_s", "spec", "batch", "group")}
         return replace(self, end_s=end_s, closed=True, **columns)
 
+    def arriving(self) -> Workload:
+        """The workload without the guests that stand at its beginning."""
+        if not self.standing:
+            return self
+        columns = {
+            name: getattr(self, name)[self.standing :]
+            for name in ("arrival_s", "departure_s", "spec", "batch", "group")
+        }
+        note = f"the {self.standing:,} guests that stand at the beginning of the trace are left out: the state's stand"
+        return replace(self, standing=0, notes=[*self.notes, note], **columns)
+
     def amounts(self, amount: Callable[[Flavor], int]) -> NDArray[np.int64]:
         """``amount`` of each guest's flavor, such as its vCPUs."""
         return np.array([amount(spec.flavor) for spec in self.specs], np.int64)[self.spec]

@@ -1,0 +1,154 @@
+"""Fleets as lists of named hosts: where they stand, what they have, what is used, and errors that name the host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hostler.placement.types.errors import HostlerError
+from hostler.sim.questions.planning import size
+from hostler.sim.questions.tasks import Source, Task, execute, start
+from hostler.sim.run.fleet_plan import FleetPlan, read_fleet
+from hostler.sim.run.policies import policy_of
+from hostler.sim.run.site import Site
+
+from .values import written
+
+LISTED = """
+[[hardware]]
+name = "blade"
+vcpus = 16
+memory_gb = 64
+disk_gb = 100
+zones = ["a"]
+[[host]]
+name = "n1"
+hardware = "blade"
+zone = "a"
+rack = "a/r1"
+row = "row-1"
+cluster = "prod"
+used_vcpus = 6
+used_memory_gb = 8
+[[host]]
+name = "n2"
+hardware = "blade"
+zone = "b"
+reserved_memory_gb = 32
+traits = ["CUSTOM_FAST"]
+resources = {CUSTOM_FPGA = 2}
+[[host]]
+name = "n3"
+vcpus = 8
+memory_gb = 32
+gpus = 2
+gpu_model = "T4"
+numa_cells = 2
+cpu_allocation_ratio = 2.0
+"""
+TABLE = """name,zone,rack,vcpus,memory_gb,disk_gb,traits,used_vcpus
+n1,a,r1,16,64,100,CUSTOM_A|CUSTOM_B,
+n2,a,r2,16,64,100,CUSTOM_A|CUSTOM_B,4
+n3,b,r1,32,64,100,,
+"""
+
+
+def fleet(folder: Path, text: str = LISTED, name: str = "fleet.toml") -> FleetPlan:
+    return read_fleet(Path(written(folder, text, name)))
+
+
+def test_named_hosts_stand_where_the_list_says_with_what_it_says(tmp_path: Path) -> None:
+    site = Site(fleet(tmp_path), policy_of("nova"), seed=1)
+    found = {place.host: (place.zone, place.rack, place.row, place.cluster) for place in site.places}
+    assert found == {
+        "n1": ("a", "a/r1", "row-1", "prod"),
+        "n2": ("b", "b/n2", "", ""),
+        "n3": ("zone-1", "zone-1/n3", "", ""),
+    }
+    inventory = {name: site.fleet.inventory(name) for name in found}
+    assert inventory["n1"]["VCPU"][1] == 6
+    assert inventory["n1"]["MEMORY_MB"][1] == 8192
+    assert inventory["n2"]["MEMORY_MB"][0].reserved == 32 * 1024
+    assert inventory["n2"]["CUSTOM_FPGA"][0].total == 2
+    assert inventory["n3"]["VCPU"][0].allocation_ratio == 2.0
+    assert site.fleet.pci_pools(site.fleet.row("n1")) == ()
+    assert len(site.fleet.tree(site.fleet.row("n3"))) == 3
+    site.fleet.check()
+
+
+def test_a_table_of_hosts_is_a_fleet_and_equal_hosts_are_of_one_kind(tmp_path: Path) -> None:
+    plan = fleet(tmp_path, TABLE, "hosts.csv")
+    assert plan.hosts == 3
+    assert [host.hardware for host in plan.named] == ["16 vCPU, 64 GiB", "16 vCPU, 64 GiB", "32 vCPU, 64 GiB"]
+    assert plan.zones_of("16 vCPU, 64 GiB") == {"a"}
+
+
+def test_a_fleet_file_names_a_table_of_hosts(tmp_path: Path) -> None:
+    written(tmp_path, TABLE, "hosts.csv")
+    plan = fleet(tmp_path, 'hosts_file = "hosts.csv"\n[[failures]]\nrack = "r1"\nat_hours = 1\nhours = 1\n')
+    assert plan.hosts == 3
+    assert Site(plan, policy_of("nova"), seed=0).hosts_of(plan.failures[0]) == ["n1", "n3"]
+
+
+def test_guests_find_only_the_room_that_is_not_used(tmp_path: Path) -> None:
+    """16 vCPUs of which 6 are used, for guests of 5: two of three are placed."""
+    plan = fleet(tmp_path, LISTED.partition('[[host]]\nname = "n2"')[0])
+    trace = written(tmp_path, "arrival_s,vcpus,memory_gb\n" + "0,5,1\n" * 3)
+    outcome = execute(Task(plan=plan, source=Source(trace=trace)))
+    assert (outcome.placed, outcome.refused, outcome.hosts) == (2, 1, 1)
+
+
+def test_size_counts_the_hosts_that_are_needed_beside_the_named_ones(tmp_path: Path) -> None:
+    """10 vCPUs are free on the named host; of four guests of 8, three need two hosts more of 16."""
+    plan = fleet(tmp_path, LISTED.partition('[[host]]\nname = "n2"')[0])
+    trace = written(tmp_path, "arrival_s,vcpus,memory_gb\n" + "0,8,1\n" * 4)
+    found = size(Task(plan=plan, source=Source(trace=trace)))
+    assert (found.hosts, found.lower_bound) == (2, 2)
+    few = written(tmp_path, "arrival_s,vcpus,memory_gb\n0,8,1\n", "few.csv")
+    assert size(Task(plan=plan, source=Source(trace=few))).hosts == 0
+
+
+def test_a_guest_that_asks_for_numa_cells_finds_the_host_that_has_them(tmp_path: Path) -> None:
+    text = '[[host]]\nname = "flat"\nvcpus = 16\nmemory_gb = 64\n[[host]]\nname = "two"\nvcpus = 8\nmemory_gb = 32\n'
+    plan = fleet(tmp_path, text + "numa_cells = 2\n")
+    topology = Site(plan, policy_of("nova"), seed=0)
+    row = topology.fleet.row("two")
+    from hostler.placement.fleet.host_view import HostView
+
+    cells = HostView(topology.fleet, row).numa_topology
+    assert cells is not None
+    assert [(len(cell.cpuset), cell.memory) for cell in cells.cells] == [(4, 16384), (4, 16384)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[[host]]\nname = "a"\nmemory_gb = 1\n', "host[0] (a): vcpus is missing"),
+        ('[[host]]\nname = "a"\nhardware = "x"\n', "host[0].hardware: 'x'"),
+        ('[[host]]\nname = "a"\nvcpus = 1\nmemory_gb = 1\n' * 2, "host a is there twice"),
+        ('[[host]]\nname = "a"\nvcpus = 0\nmemory_gb = 1\n', "host[0] (a): Expected `int` >= 1"),
+        ('[[host]]\nname = "h-00001"\nvcpus = 1\nmemory_gb = 1\n[[hardware]]\nname = "h"\ncount = 1\nvcpus = 1\n'
+         'memory_gb = 1\n', "host h-00001 has the name of one that hardware h counts"),
+        ('state = "x"\n', "named on the command line"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_named_host_is_said(text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(HostlerError) as caught:
+        fleet(tmp_path, text)
+    assert words in str(caught.value)
+
+
+def test_a_column_that_no_host_has_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HostlerError, match="column"):
+        fleet(tmp_path, "name,vcpu,memory_gb\na,1,1\n", "hosts.csv")
+    with pytest.raises(HostlerError, match=r"hosts.csv, line 2: vcpus"):
+        fleet(tmp_path, "name,vcpus,memory_gb\na,much,1\n", "hosts.csv")
+
+
+def test_a_row_of_racks_fails_together(tmp_path: Path) -> None:
+    text = LISTED + '[[failures]]\nrow = "row-1"\nat_hours = 0.5\nhours = 1\n'
+    trace = written(tmp_path, "arrival_s,lifetime_s,vcpus,memory_gb,zone\n0,7200,5,1,a\n")
+    outcome = start(Task(plan=fleet(tmp_path, text), source=Source(trace=trace))).play()
+    assert outcome.disruption is not None
+    assert outcome.disruption.lost_for
