@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -129,6 +130,39 @@ def tried_in_child(work: Callable[[], None], *, out_of_memory_score: int = 0) ->
     if status != 0:
         reason = said.decode(errors="replace")
         raise ChildFailed(reason or f"the child ended with status {os.waitstatus_to_exitcode(status)}")
+
+
+def companion(work: Callable[[socket.socket], None]) -> tuple[int, socket.socket]:
+    """(process id, socket to speak with it) of a new child that does ``work`` with its end of the socket, on a copy of
+    the state at this moment. The caller closes the socket, at which the child should end, and has it ``dismissed``.
+    NoChild if there can be none."""
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        raise NoChild(f"no socket to a child: {error}") from error
+
+    def accompanied() -> bytes:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        gc.enable()
+        work(theirs)
+        return b""
+
+    with theirs:
+        try:
+            child = os.fork()
+        except OSError as error:
+            ours.close()
+            raise NoChild(f"no child: {error}") from error
+        if child == 0:
+            _child(accompanied, theirs.fileno())
+    return child, ours
+
+
+def dismissed(child: int) -> None:
+    """End a companion, without waiting for it."""
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    trio.lowlevel.spawn_system_task(_reap, child)
 
 
 class Children:

@@ -68,6 +68,13 @@ class Reconciling(Protocol):
         """Have a back end's driver check that it answers. HostlerError otherwise."""
 
 
+class Shadow(Protocol):
+    """The shadow policy, as far as protocols ask for it."""
+
+    def status(self, limit: int) -> Any:
+        """What it would have decided otherwise, as a plain value, with the last differences, at most ``limit``."""
+
+
 class Service:
     """The face that sessions see. One thread."""
 
@@ -91,6 +98,7 @@ class Service:
         self.history = history if history is not None else History(machine)
         """Events of recent commands."""
         self.reconciler: Reconciling | None = None
+        self.shadow: Shadow | None = None
         """Set where back ends are configured."""
         self.open_to_all = open_to_all
         """True: every peer is a cloud admin."""

@@ -61,10 +61,11 @@ def show(file: Path | None = None, *, as_json: AsJson = False) -> int:
 
 def problems_of_files(loaded: Loaded) -> Iterator[Problem]:
     """What is wrong with the files that the settings name."""
-    try:
-        loaded.policy_values()
-    except HostlerError as error:
-        yield Problem(loaded.origin(("policy",)), "policy", str(error))
+    for key, values in (("policy", loaded.policy_values), ("shadow_policy", loaded.shadow_policy_values)):
+        try:
+            values()
+        except HostlerError as error:
+            yield Problem(loaded.origin((key,)), key, str(error))
     tls = loaded.config.rpc.tls
     if tls is None:
         return

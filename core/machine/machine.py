@@ -114,15 +114,20 @@ class ServiceMachine:
         """Execute an order. HostlerError, with nothing changed, if it is malformed, not allowed, or refused."""
         return finished(self._steps(command))
 
+    def begin(self, order: Order) -> None:
+        """What the execution of an order begins with: it is checked, and the state brought to its time. HostlerError if
+        it is not allowed."""
+        self.check(order)
+        self.state.follow_rules(order.rules)
+        self._advance(order.now)
+
     def _steps(self, command: Order) -> Generator[None, None, Any]:
         named = guests_named(command.command)
         if named:
             self._note(command, named)
         elif isinstance(command.command, StorageBase):
             self._note_storage(command, command.command)
-        self.check(command)
-        self.state.follow_rules(command.rules)
-        self._advance(command.now)
+        self.begin(command)
         if self.state.lives.guests and isinstance(command.command, _ON_CLAIMS):
             check_not_carried_out(self.state, named)
         if isinstance(command.command, PlaceMany):

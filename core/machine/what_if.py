@@ -40,7 +40,7 @@ def what_if(state: ServiceState, user: str, query: WhatIf) -> list[Tried]:
     policy = None if values is None else service_policy(values)
     if values is not None:
         storage_policy(values)
-    trial = _Trial(state, state.engine.what_if(policy), state.policy if values is None else values)
+    trial = Trial(state, state.engine.what_if(policy), state.policy if values is None else values)
     tried = []
     for command in query.commands:
         try:
@@ -50,7 +50,7 @@ def what_if(state: ServiceState, user: str, query: WhatIf) -> list[Tried]:
     return tried
 
 
-class _Trial:
+class Trial:
     """A version of the engine's state on which commands are tried, and the guests that are held on it."""
 
     def __init__(self, state: ServiceState, engine: Engine, policy: PolicyValues) -> None:

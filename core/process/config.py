@@ -68,20 +68,34 @@ class Loaded:
     @property
     def policy_file(self) -> Path | None:
         """The configured policy file, or None."""
-        name = self.config.policy
-        if name is None:
-            return None
-        return (self.file.parent if self.file is not None else Path()) / name
+        return self._beside(self.config.policy)
+
+    @property
+    def shadow_policy_file(self) -> Path | None:
+        """The configured file of the shadow policy, or None."""
+        return self._beside(self.config.shadow_policy)
 
     def policy_values(self) -> PolicyValues | None:
         """The checked content of the policy file; None if none is configured. InvalidValue, UnknownName,
         DuplicateName."""
-        path = self.policy_file
-        if path is None:
+        return _policy_values(self.policy_file)
+
+    def shadow_policy_values(self) -> PolicyValues | None:
+        """The same of the shadow policy."""
+        return _policy_values(self.shadow_policy_file)
+
+    def _beside(self, name: str | None) -> Path | None:
+        if name is None:
             return None
-        values = policy_values(path)
-        Policy.from_mapping(values)
-        return values
+        return (self.file.parent if self.file is not None else Path()) / name
+
+
+def _policy_values(path: Path | None) -> PolicyValues | None:
+    if path is None:
+        return None
+    values = policy_values(path)
+    Policy.from_mapping(values)
+    return values
 
 
 def load(

@@ -36,6 +36,7 @@ from ..reconcile.reconciler import Reconciler
 from ..rpc.server import Limits, RpcServer
 from ..rpc.tls import server_context
 from ..service import Service
+from ..shadow.shadowing import Shadowing
 from ..tasks import background, in_thread
 from ..tenancy.tenants import LOCAL
 from ..writer.writer import Writer, open_writer
@@ -43,6 +44,7 @@ from . import logs
 from .audit import AuditLog
 from .clock import POLL_SECONDS, HonestClock
 from .config import Loaded
+from .dead_threads import end_with_threads
 from .exposure import exposures
 from .gc_policy import collect, no_automatic_collection
 from .health import Health, StatusPages
@@ -80,6 +82,7 @@ async def run(load: Callable[[], Loaded], *, ready: Callable[[list[str]], None] 
     """Serve until SIGTERM or SIGINT; a second one stops immediately. ``ready`` is called with the addresses once calls
     are accepted; on SIGHUP ``load`` reads the configuration again. HostlerError if the configuration cannot be
     served."""
+    end_with_threads()
     daemon = Daemon(load, ready)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with background() as nursery:
@@ -127,6 +130,7 @@ class Daemon:
         self.failures, self.clock = Failures(), HonestClock()
         self.health, self.metrics = Health(), Metrics(self.failures, self.clock)
         self._server: RpcServer | None = None
+        self._shadow: Shadowing | None = None
 
     @property
     def config(self) -> Config:
@@ -153,10 +157,12 @@ class Daemon:
         notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             loaded = self._load()
-            policy = loaded.policy_values()
+            policy, shadow = loaded.policy_values(), _present(loaded.shadow_policy_values())
             context = await in_thread(lambda: _context(loaded.config))
             if self.health.service is not None and self.health.state == "serving":
                 await put_policy(self.health.service, policy)
+                if self._shadow is not None and shadow is not None:
+                    self._shadow.replace(shadow)
             self._take_certificates(context)
             operation = loaded.config.operation
             for key in _changed(self.config, loaded.config):
@@ -232,7 +238,7 @@ class Daemon:
             log.warning("insecure: %s", problem)
         tls, context = config.rpc.tls, _context(config)
         required = tls is not None and tls.client_certificates == "required"
-        policy = self._loaded.policy_values()
+        policy, shadow = self._loaded.policy_values(), _present(self._loaded.shadow_policy_values())
         journal = self._opened_journal()
         limits = {"queue_limit": data.queue, "answers_kept": data.keys_kept, "snapshot_every": data.snapshot_every}
         machine = ServiceMachine()  # the policy comes as a command, so that a replay has it
@@ -276,6 +282,9 @@ class Daemon:
                         tasks.start_soon(self.failures.keep_running, "garbage collection", look)
                         if reconciler is not None:
                             tasks.start_soon(self.failures.keep_running, "reconciler", reconciler.run)
+                        if shadow is not None:
+                            service.shadow = self.metrics.shadow = self._shadow = Shadowing(service, shadow)
+                            tasks.start_soon(self.failures.keep_running, "shadow policy", self._shadow.run)
                         await self._until_stopped(service, server, tasks)
                     finally:
                         tasks.cancel_scope.cancel()
@@ -384,10 +393,14 @@ class Daemon:
 
 async def put_policy(service: Service, policy: PolicyValues | None) -> None:
     """Have the file's policy in force, as a command among the others."""
-    policy = None if policy is None else with_present_defaults(policy)
+    policy = _present(policy)
     if policy is not None and policy != service.state.policy:
         await service.writer.submit(Order(service.now(), LOCAL, SetPolicy(policy=policy)))
         log.info("policy %s is in force", service.state.engine.policy.digest[:12])
+
+
+def _present(policy: PolicyValues | None) -> PolicyValues | None:
+    return None if policy is None else with_present_defaults(policy)
 
 
 def _context(config: Config) -> ssl.SSLContext | None:
@@ -402,12 +415,16 @@ def _changed(old: Config, new: Config) -> list[str]:
     """Dotted keys that differ, of those that only a start reads."""
     before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
     for values in (before, after):
-        del values["policy"], values["operation"]["log_level"], values["operation"]["log_format"]
+        del values["policy"], values["shadow_policy"]
+        del values["operation"]["log_level"], values["operation"]["log_format"]
         if old.rpc.tls is not None and new.rpc.tls is not None:
             values["rpc"]["tls"] = values["rpc"]["tls"]["client_certificates"]
-    return [
+    changed = [
         f"{table}.{key}" for table, keys in before.items() for key, value in keys.items() if after[table][key] != value
     ]
+    if (old.shadow_policy is None) != (new.shadow_policy is None):
+        changed.append("shadow_policy")
+    return changed
 
 
 def _take_up_audit(audit: AuditLog, writer: Writer[Order, Any]) -> None:

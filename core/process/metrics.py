@@ -27,10 +27,12 @@ from ..machine.queries import capacity
 from ..reconcile.reconciler import Reconciler
 from ..rpc.server import RpcServer
 from ..service import Service
+from ..shadow.shadowing import Shadowing
 from . import logs
 from .audit import AuditLog
 from .clock import HonestClock
 from .reconcile_metrics import reconcile_metrics
+from .shadow_metrics import shadow_metrics
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -73,6 +75,7 @@ class Metrics:
         """What the start found, and the seconds that it took."""
         self.audit: AuditLog | None = None
         self.reconciler: Reconciler | None = None
+        self.shadow: Shadowing | None = None
         self._service: Service | None = None
         self._server: RpcServer | None = None
         self.registry.register(self)
@@ -178,6 +181,8 @@ class Metrics:
             yield _counted("hostler_connections_dismissed", dismissed, "code", self._server.budget.dismissed)
         if self.reconciler is not None:
             yield from reconcile_metrics(self.reconciler)
+        if self.shadow is not None:
+            yield from shadow_metrics(self.shadow)
         if self._service is not None:
             yield from _service_metrics(self._service)
             yield from _capacity_metrics(self._service.state.fleet)

@@ -99,9 +99,10 @@ class Reconcile(Table, frozen=True):
 
 class Config(Table, frozen=True):
     """The whole file. ``policy`` is the path of a policy file (docs/policies.md), read again at SIGHUP; without one the
-    policy in force stays, at first Nova's default."""
+    policy in force stays, at first Nova's default. ``shadow_policy``: one that each decision is compared with."""
 
     policy: str | None = None
+    shadow_policy: str | None = None
     rpc: Rpc = Rpc()
     limits: RequestLimits = RequestLimits()
     """What one request or call may ask for."""

@@ -32,6 +32,7 @@ from ..machine import volume_queries as vq
 from ..machine import what_if as w
 from ..machine.lives import GuestChange
 from ..reconcile.status import ReconcileStatus
+from ..shadow.status import ShadowStatus
 from ..tenancy import commands as c
 from ..tenancy.new_token import TOKEN_DAYS, NewToken
 from .messages import ErrorStyle
@@ -92,6 +93,13 @@ class Backup(Params, frozen=True):
     answers the sequence number of the last command in it. For the service's own user."""
 
     folder: Annotated[str, msgspec.Meta(min_length=1, max_length=4_096)]
+
+
+class ShowShadow(Params, frozen=True):
+    """What the shadow policy (``shadow_policy`` of the configuration) would have decided otherwise since the service
+    started, with the last ``limit`` differences; for readers of the cloud."""
+
+    limit: Annotated[int, msgspec.Meta(ge=0, le=200)] = 20
 
 
 class ShowReconcile(Params, frozen=True):
@@ -283,6 +291,7 @@ _SESSION: Final[dict[str, tuple[type[Any], Any]]] = {
     "snapshot": (TakeSnapshot, int),
     "backup": (Backup, int),
     "reconcile_status": (ShowReconcile, ReconcileStatus),
+    "shadow_status": (ShowShadow, ShadowStatus),
     "check_backend": (CheckBackend, None),
 }
 

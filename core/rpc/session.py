@@ -18,7 +18,7 @@ from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ..engine_commands import PlaceMany
 from ..errors import InternalError
 from ..machine.request_limits import PART_SHAPES
-from ..service import Identity, Reconciling, Service
+from ..service import Identity, Reconciling, Service, Shadow
 from ..tenancy.tenants import CLOUD, require_own_user
 from ..writer.command_queue import Pending
 from .batch import BatchAnswers, answer_questions
@@ -44,6 +44,7 @@ from .methods import (
     Issue,
     Method,
     ShowReconcile,
+    ShowShadow,
     Status,
     StatusOf,
     TakeSnapshot,
@@ -280,6 +281,8 @@ class Session:
                 self._outlet.spawn(lambda: self._answer(reply, self.service.writer.snapshot))
             case ShowReconcile():
                 reply(self._reconciler("reader").status(), None)
+            case ShowShadow(limit=limit):
+                reply(self._shadow().status(limit), None)
             case CheckBackend(name=name):
                 check = partial(self._reconciler("cloud_admin").check, name)
                 self._outlet.spawn(lambda: self._answer(reply, check))
@@ -294,6 +297,14 @@ class Session:
             hint = "name one in [backends] of the configuration"
             raise InvalidValue("this service has no back ends", field="backends", hint=hint)
         return self.service.reconciler
+
+    def _shadow(self) -> Shadow:
+        """The shadow policy, for readers of the cloud. InvalidValue if there is none."""
+        self.service.state.tenants.require(self.service.user(self.identity), "reader", CLOUD)
+        if self.service.shadow is None:
+            hint = "name a policy file as shadow_policy in the configuration"
+            raise InvalidValue("this service has no shadow policy", field="shadow_policy", hint=hint)
+        return self.service.shadow
 
     def _status(self) -> StatusOf:
         """A stranger learns whether commands are taken, and nothing else."""

@@ -26,6 +26,7 @@ from ..tracing import span
 from .command_queue import BATCH_LIMIT, QUEUE_BYTES, QUEUE_LIMIT, USUAL_COST, CommandQueue, Pending
 from .idempotent_answers import Answers
 from .replaying import Replay, keep_answer, outcomes_of
+from .snapshot_counts import SnapshotCounts
 
 SLICE: Final = 64
 """Commands applied at a time; between slices readers get their turn."""
@@ -89,6 +90,7 @@ class Writer(Generic[Command, Result]):
         """On trio's clock: when a snapshot may be tried again by itself after one that failed."""
         self.snapshots = SnapshotCounts()
         self._snapshot_wanted: list[trio.MemorySendChannel[int | StorageFailed]] = []
+        self._at_rest: list[Callable[[], None]] = []
 
     @property
     def queued(self) -> int:
@@ -193,6 +195,12 @@ class Writer(Generic[Command, Result]):
         """Take a command back if it has not been taken from the queue yet. Its ``done`` is then never called."""
         return self._queue.cancel(pending)
 
+    def at_rest(self, work: Callable[[], None]) -> None:
+        """Have work done between two batches, when the state is that after the last command that was answered. What it
+        raises is counted in ``failures``."""
+        self._at_rest.append(work)
+        self._wake.set()
+
     # the task
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -207,6 +215,8 @@ class Writer(Generic[Command, Result]):
                         await self._repair()
                     elif self._snapshot_is_due():
                         await self._begin_snapshot(nursery)
+                    elif self._at_rest:
+                        self._rest()
                     elif self._queue.count:
                         await self._serve_batch()
                     else:
@@ -221,6 +231,14 @@ class Writer(Generic[Command, Result]):
         """Accept no more commands, and end ``run`` once queued ones are answered."""
         self._stopping, self.writable = True, False
         self._wake.set()
+
+    def _rest(self) -> None:
+        waiting, self._at_rest = self._at_rest, []
+        for work in waiting:
+            try:
+                work()
+            except Exception as error:
+                self.failures.failed(_name(work), error)
 
     async def _serve_batch(self) -> None:
         batch = self._queue.take()
@@ -416,22 +434,6 @@ class Writer(Generic[Command, Result]):
             self.failures.failed("deletion of old snapshots and segments", error)
         else:
             self.failures.works("deletion of old snapshots and segments")
-
-
-class SnapshotCounts:
-    """What became of the snapshots of this process."""
-
-    def __init__(self) -> None:
-        self.completed = self.failed = 0
-        self.sequence = 0
-        """Of the newest complete one, also of those before this process; 0 if there is none."""
-        self.at = time.monotonic()
-        """When that was complete; the start of the process, if none was in it."""
-
-    def taken(self, sequence: int) -> None:
-        """A snapshot is complete."""
-        self.completed += 1
-        self.sequence, self.at = sequence, time.monotonic()
 
 
 class _Started(trio.TaskStatus[None]):

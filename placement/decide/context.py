@@ -48,10 +48,17 @@ class DecisionContext:
         fleet = self._fleet
         return fleet if type(fleet) is Fleet else fleet._entered()
 
-    def fork(self, policy: Policy | None) -> DecisionContext:
-        """A context on the fleet as it is now, under the same policy or another. O(1)."""
+    def fork(self, policy: Policy | None, *, like: DecisionContext | None = None) -> DecisionContext:
+        """A context on the fleet as it is now, under the same policy, another, or that of ``like``, a fork of this
+        fleet. O(1)."""
+        if like is not None:
+            return DecisionContext(self.fleet.fork(), like.policy, self.seed, compiled=like.compiled)
         compiled = self.compiled if policy is None else None
         return DecisionContext(self.fleet.fork(), policy or self.policy, self.seed, compiled=compiled)
+
+    def shares_state(self, other: DecisionContext) -> bool:
+        """Whether the fleets of both are versions of one state."""
+        return self._fleet.__dict__ is other._fleet.__dict__
 
     # numbers and seeds
 

@@ -375,12 +375,15 @@ class Engine:
 
     # forks
 
-    def fork(self, policy: Policy | None = None) -> Engine:
+    def fork(self, policy: Policy | None = None, *, compiled_by: Engine | None = None) -> Engine:
         """An engine on the same fleet as it is now, under the same policy or another; what either does the other never
-        sees. O(1)."""
+        sees. O(1). ``compiled_by``: a fork under another policy, whose policy it has, with what that has compiled."""
         _check_kind(policy, Policy, "policy")
+        _check_kind(compiled_by, Engine, "compiled_by")
+        if compiled_by is not None and (policy is not None or not self._context.shares_state(compiled_by._context)):
+            raise InvalidValue("compiled_by is a fork of this engine, and brings its policy", field="compiled_by")
         other = Engine.__new__(Engine)
-        other._context = self._context.fork(policy)
+        other._context = self._context.fork(policy, like=None if compiled_by is None else compiled_by._context)
         return other
 
     def what_if(self, policy: Policy | None = None) -> Engine:

@@ -53,7 +53,7 @@ def test_the_example_of_a_configuration_is_one_and_names_every_key(tmp_path: Pat
 
 def test_every_metric_is_named_and_those_that_are_named_exist() -> None:
     named = set(re.findall(r"hostler_\w+", (DOCS / "operation.md").read_text(encoding="utf-8")))
-    made = set(
-        re.findall(r'"(hostler_\w+)"', (DOCS.parent / "core" / "process" / "metrics.py").read_text(encoding="utf-8"))
-    )
+    process = DOCS.parent / "core" / "process"
+    texts = [(process / name).read_text(encoding="utf-8") for name in ("metrics.py", "shadow_metrics.py")]
+    made = set(re.findall(r'"(hostler_\w+)"', "".join(texts)))
     assert {re.sub("_(total|info)$", "", name) for name in named} == made

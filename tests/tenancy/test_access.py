@@ -352,6 +352,7 @@ def test_the_matrix_has_every_method() -> None:
         "snapshot",
         "backup",
         "reconcile_status",
+        "shadow_status",
         "check_backend",
     }  # tests/rpc tries these
     assert set(METHODS) - tried == free

@@ -14,6 +14,7 @@ from hostler.core.reconcile.backend import BackendConfig
 from hostler.core.reconcile.reconciler import Reconciler
 from hostler.core.rpc.client import Client, open_client
 from hostler.core.rpc.methods import METHODS
+from hostler.core.shadow.shadowing import Shadowing
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import NotAllowed, NotAuthenticated
 from tests.rpc.serving import Served, serving
@@ -40,6 +41,7 @@ SESSION: dict[tuple[str, str], tuple[dict[str, Any], set[str]]] = {
     ("snapshot", ""): ({}, CLOUD),
     ("backup", ""): ({"folder": "/nowhere/backup"}, set()),
     ("reconcile_status", ""): ({}, CLOUD_READERS),
+    ("shadow_status", ""): ({}, CLOUD_READERS),
     ("check_backend", ""): ({"name": "a"}, CLOUD),
 }
 FOR_STRANGERS = {"hello", "status", "batch", "unwatch"}
@@ -59,6 +61,7 @@ class Answering:
 async def world(folder: Path) -> AsyncIterator[Served]:
     async with serving(open_to_all=False, journal=folder) as served:
         served.service.reconciler = Reconciler(served.service, {"a": BackendConfig(driver="model")})
+        served.service.shadow = Shadowing(served.service, {})
         served.service.reconciler.backends["a"].driver = Answering()  # type: ignore[assignment]  # only check is called
         setup: list[Any] = []
         for where in (OWN, FOREIGN):
