@@ -53,6 +53,9 @@ SUMMARIES: Final = {
     "top": "How full the hosts are, renewed every few seconds.",
     "usage": "What is used: of everything, or by a domain or project.",
     "user": "Users and their roles.",
+    "volume": "Volumes: place, move and remove them; snapshots, backups and groups.",
+    "volume-backend": "Volume backends, their pools and reports; backup services.",
+    "volume-type": "Volume types: requirements of volumes that members name.",
     "watch": "What happens, as it happens, until Ctrl-C.",
     "what-if": "What would be answered, under another policy or without some hosts.",
 }

@@ -42,10 +42,10 @@ def watch_events(
             if remote.as_json:
                 sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
             else:
-                placed = ", ".join(f"{uuid} on {host}" for uuid, host in event.hosts.items())
+                placed = ", ".join(f"{uuid} on {host}" for uuid, host in (event.hosts | event.backends).items())
                 figures = ", ".join(f"{name} {each.used}/{each.total}" for name, each in event.capacity.items())
                 gap = "earlier events are no longer available" if event.kind == "gap" else ""
-                what = placed or event.sentence or ", ".join(event.instances) or figures or gap
+                what = placed or event.sentence or ", ".join((*event.instances, *event.volumes)) or figures or gap
                 print(f"{event.sequence} {event.kind} {event.user} {event.command} {what}".rstrip())
             sys.stdout.flush()
     return 0

@@ -1,4 +1,5 @@
-"""The guests in a data folder's journal: time and content of each request, and when the guest was released.
+"""The guests in a data folder's journal: time and content of each request, and when the guest was released. Volumes
+are counted only.
 
 The journal contains commands, not answers. They are replayed, including quotas and access rights, to recover generated
 uuids and refusals.
@@ -15,12 +16,14 @@ import trio
 
 from ...placement.api.commands import DeleteAllocations, Reshape, SetAllocations
 from ...placement.fleet.fleet import GROUP_POLICIES
+from ...placement.storage.with_guests import JointDecision
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue, NoValidHost
 from ...placement.types.guest_history import GuestHistory, PastGuest
 from ...placement.types.request import Flavor, RequestSpec
 from ..engine_commands import Asked, BeginMove, ConfirmHold, Hold, Move, Place, PlaceMany, Release, Resize
 from ..engine_commands import Placed as PlacedMany
+from ..storage_commands import ManageVolume, PlaceTogether, PlaceVolume, PlaceVolumeGroup
 from ..tenancy.commands import CatalogCommand
 from .machine import ServiceMachine
 from .orders import Order, PlacementWrite
@@ -67,7 +70,7 @@ class _Guests:
         self.refused: dict[str, int] = {}
         self._held: dict[str, float] = {}
         """Ends of holds by uuid."""
-        self.not_admitted = self.batches = self.standing = 0
+        self.not_admitted = self.batches = self.standing = self.volumes = 0
         self.began = self.ended = 0.0
         self._shapes: dict[tuple[tuple[str, int], ...], RequestSpec] = {}
 
@@ -87,6 +90,13 @@ class _Guests:
             match order.command:
                 case Place(request=asked):
                     self._asked(order.now, asked, outcome)
+                case PlaceTogether(request=asked, volumes=volumes):
+                    self._asked(order.now, asked, outcome.guest if isinstance(outcome, JointDecision) else outcome)
+                    self.volumes += len(volumes)
+                case PlaceVolume() | ManageVolume():
+                    self.volumes += 1
+                case PlaceVolumeGroup(volumes=volumes):
+                    self.volumes += len(volumes)
                 case Hold(request=asked, expires_in=seconds):
                     self._asked(order.now, asked, outcome)
                     if isinstance(outcome, Decision):
@@ -122,6 +132,7 @@ class _Guests:
             began=self.began,
             ended=self.ended,
             not_admitted=self.not_admitted,
+            volumes=self.volumes,
         )
 
     def _stand(self) -> None:

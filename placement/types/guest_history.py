@@ -27,10 +27,12 @@ class PastGuest(NamedTuple):
 
 class GuestHistory(msgspec.Struct, frozen=True, kw_only=True):
     """All guests in order of arrival, first the ``standing`` ones, which existed at time ``began``. ``not_admitted``:
-    number of further requests that quota, access rights or a malformed request rejected."""
+    number of further requests that quota, access rights or a malformed request rejected. ``volumes``: number of volumes
+    that were asked for, which are left out."""
 
     guests: tuple[PastGuest, ...]
     standing: int
     began: float
     ended: float
     not_admitted: int
+    volumes: int = 0

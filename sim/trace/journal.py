@@ -74,6 +74,7 @@ def _reader() -> Callable[[Path], GuestHistory]:
 
 def _named(path: Path, history: GuestHistory) -> str:
     kept_out = f", {history.not_admitted:,} not admitted" if history.not_admitted else ""
+    kept_out += f", {history.volumes:,} volumes left out" if history.volumes else ""
     return f"journal of {path.name}{kept_out}"
 
 
