@@ -10,13 +10,14 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Generic, TypeVar
 
 from ..filters import BUILTIN_FILTERS
 from ..filters.adapter import NovaFilterAdapter
 from ..filters.base import Filter
 from ..types.errors import DuplicateName, InvalidValue, UnknownName
+from ..types.loading import at_path, imported, installed, is_path
 from ..types.options import ALL_FILTERS, ALL_WEIGHERS, Options, Words, invalid
 from ..weighers import BUILTIN_WEIGHERS
 from ..weighers.adapter import NovaWeigherAdapter
@@ -94,7 +95,7 @@ def _admitted(options: Options, available: _Catalogue[Filter]) -> set[str]:
     for name in options.filter_scheduler.available_filters:
         if name == ALL_FILTERS:
             admitted |= available.names()
-        elif not _is_path(plain := available.name_of(name)):
+        elif not is_path(plain := available.name_of(name)):
             available.check(plain, field)
             admitted.add(plain)
         else:
@@ -137,7 +138,7 @@ class _Catalogue(Generic[Rule]):
     def __init__(self, kind: _Kind[Rule], given: Iterable[type[Rule]]) -> None:
         self._kind: _Kind[Rule] = kind
         self._installed: dict[str, list[EntryPoint]] = {}
-        for entry_point in _installed(entry_points, tuple(sys.path), kind.entry_points):
+        for entry_point in installed(entry_points, tuple(sys.path), kind.entry_points):
             self._installed.setdefault(entry_point.name, []).append(entry_point)
         self.given: dict[str, type[Rule]] = {}
         self.by_path: dict[str, type[Rule]] = {}
@@ -158,7 +159,7 @@ class _Catalogue(Generic[Rule]):
         UnknownName, DuplicateName or InvalidValue."""
         found: list[tuple[str, type[Rule]]] = []
         for name in names:
-            if _is_path(name) and name not in self.names():
+            if is_path(name) and name not in self.names():
                 found += self.imported(name, self._kind.field)
             else:
                 found.append((name, self._class_of(name)))
@@ -175,7 +176,7 @@ class _Catalogue(Generic[Rule]):
     def imported(self, path: str, field: str) -> list[tuple[str, type[Rule]]]:
         """(dotted path, class) of what a path names: a class, or a function that returns classes (Nova 33, loadables).
         Raises InvalidValue."""
-        found = imported(functools.partial(_at, path), path, field)
+        found = imported(functools.partial(at_path, path), path, field)
         if inspect.isfunction(found):
             found = imported(lambda: list(found()), path, field)
         elif not isinstance(found, type):
@@ -224,12 +225,6 @@ class _Catalogue(Generic[Rule]):
             raise invalid(field, rule, f"a subclass of {base.__name__} with a name")
 
 
-@functools.lru_cache(maxsize=16)
-def _installed(find: Callable[..., EntryPoints], path: tuple[str, ...], group: str) -> EntryPoints:
-    """The entry points of a group, looked up once per import path: that reads the metadata of every package there."""
-    return find(group=group)
-
-
 def nova_classes(field: str, paths: Words) -> list[type[Any]]:
     """The classes that ``package.module:Class`` paths name. Raises InvalidValue if one cannot be imported."""
     return [imported(functools.partial(_nova_class, field, path), path, field) for path in paths]
@@ -243,28 +238,6 @@ def _nova_class(field: str, path: str) -> type[Any]:
     if not isinstance(found, type):
         raise invalid(field, path, "the path of a class")
     return found
-
-
-def _is_path(name: str) -> bool:
-    """Whether a name is a path: ``package.module.Class``, or ``package.module:Class``."""
-    return "." in name or ":" in name
-
-
-def _at(path: str) -> Any:
-    module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
-    return functools.reduce(getattr, name.split("."), importlib.import_module(module))
-
-
-def imported(load: Callable[[], Any], path: str, field: str) -> Any:
-    """The result of ``load``. A third-party module may fail in any way: the error is reported for the policy that names
-    it."""
-    try:
-        return load()
-    except InvalidValue:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise InvalidValue(f"{field}: {path[:200]} cannot be loaded ({reason})", field=field) from error
 
 
 def identity(rule: type[Any]) -> str:

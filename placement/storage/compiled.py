@@ -39,6 +39,7 @@ def rankable(pools: Pools, policy: VolumePolicy, filter_properties: FilterProper
     """True if the kernel's index decides as the scan does. O(rules)."""
     return (
         not policy.stochastic
+        and not policy.has_own_rules
         and filter_properties.spec.resource_backend is None
         and filter_properties.exists_on is None
         and not any(rule.reads == REQUEST and rule.applies(filter_properties) for rule in policy.filters)

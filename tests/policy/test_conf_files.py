@@ -132,3 +132,11 @@ volume_driver = cinder.volume.drivers.lvm.LVMVolumeDriver
         policy = VolumePolicy.from_cinder_conf(written(tmp_path, text, "cinder.conf"))
     assert [rule.name for rule in policy.filters] == ["AvailabilityZoneFilter", "CapacityFilter"]
     assert (policy.options.max_over_subscription_ratio, policy.options.capacity_weight_multiplier) == ("auto", -1.0)
+
+
+def test_a_nova_conf_for_the_service_may_have_the_section_storage(tmp_path: Path) -> None:
+    from hostler.placement.policy.files import policy_values
+
+    path = tmp_path / "nova.conf"
+    path.write_text("[storage]\ncapacity_weight_multiplier = -1.0\n[filter_scheduler]\nhost_subset_size = 3\n")
+    assert policy_values(path)["storage"] == {"capacity_weight_multiplier": -1.0}

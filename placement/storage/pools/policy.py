@@ -15,19 +15,19 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 import tomli_w
 
 from ...oslo_conf.read import UnknownOption, read_conf
 from ...types.errors import InvalidValue, UnknownName
-from ...types.options import OptionGroup, Options, Words, invalid, read_group
+from ...types.options import OptionGroup, Options, invalid, read_group
+from .catalogue import pool_filters, pool_weighers
 from .filters import BUILTIN_FILTERS, PoolFilter
 from .options import ORDERED, STORAGE, StorageOptions
 from .weighers import BUILTIN_WEIGHERS, PoolWeigher
 
-Rule = TypeVar("Rule")
 STOCHASTIC: Final = "StochasticHostWeightHandler"
 _HANDLERS: Final = {
     ORDERED: ORDERED,
@@ -72,8 +72,8 @@ class VolumePolicy:
         if not isinstance(table, Mapping):
             raise invalid(STORAGE, table, "a table")
         options = _checked(read_group(StorageOptions, table))
-        filters = _named(options.scheduler_default_filters, BUILTIN_FILTERS, "filter", "scheduler_default_filters")
-        weighers = _named(options.scheduler_default_weighers, BUILTIN_WEIGHERS, "weigher", "scheduler_default_weighers")
+        filters = pool_filters(options.scheduler_default_filters)
+        weighers = pool_weighers(options.scheduler_default_weighers)
         return cls(
             options=options,
             filters=tuple(rule(options) for rule in dict.fromkeys(filters)),
@@ -113,6 +113,12 @@ class VolumePolicy:
         """True if functions of pools are evaluated, which may read any property of a volume."""
         by_filters = any(rule.name == "DriverFilter" for rule in self.filters)
         return by_filters or any(weigher.name == "GoodnessWeigher" for weigher in self.weighers)
+
+    @property
+    def has_own_rules(self) -> bool:
+        """True if filters or weighers that are not Cinder's own decide, of which nothing is known."""
+        own = {*BUILTIN_FILTERS.values(), *BUILTIN_WEIGHERS.values()}
+        return not own.issuperset(map(type, (*self.filters, *self.weighers)))
 
     @property
     def stochastic(self) -> bool:
@@ -159,11 +165,3 @@ def _checked(options: StorageOptions) -> StorageOptions:
         raise UnknownName.among("compatibility", options.compat, COMPATIBILITIES, field=f"{STORAGE}.compat")
     plain = _HANDLERS[options.scheduler_weight_handler]
     return msgspec.structs.replace(options, scheduler_weight_handler=plain)
-
-
-def _named(names: Words, known: Mapping[str, type[Rule]], word: str, option: str) -> list[type[Rule]]:
-    field = f"{STORAGE}.{option}"
-    for name in names:
-        if name not in known:
-            raise UnknownName.among(word, name, known, field=field)
-    return [known[name] for name in names]

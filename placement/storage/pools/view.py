@@ -61,6 +61,7 @@ _ATTRIBUTES: Final[Mapping[str, _Getter]] = {
     "service": _service,
     "pools": lambda pools, facts, row: {},
 }
+_NAMES: Final = frozenset(_ATTRIBUTES)
 STATS: Final = frozenset(
     {
         "host",
@@ -84,6 +85,11 @@ LIVE: Final = frozenset({"allocated_capacity_gb", "free_capacity_gb", "provision
 
 MISSING: Final = object()
 """In place of a value that is not there."""
+
+
+def attribute_names() -> frozenset[str]:
+    """Names of the attributes of a pool. O(1)."""
+    return _NAMES
 
 
 def attribute(pools: PoolRows, row: int, name: str) -> Any:
