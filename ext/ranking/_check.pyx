@@ -3,7 +3,7 @@
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
-from ._state cimport FANOUT, NOT_A_HOST, SOURCE_PACKING, STAGES, hostler_index, hostler_wrong_list, ranking_t, term_t
+from ._state cimport FANOUT, NOT_A_HOST, SOURCE_PACKING, STAGES, hostler_index, hostler_wrong_list, hostler_wrong_score, ranking_t, term_t
 
 cdef extern from "ranking/trees.h" nogil:
     double formula_value "ranking_formula_value"(ranking_t* r, term_t* t, int64_t row)
@@ -28,6 +28,7 @@ cdef int check_index(ranking_t* r) except -1:
             source = index.source[w]
             value = r.fleet.host[~source * r.capacity + row] if source < 0 else r.fleet.avail[source * r.capacity + row]
             assert index.values[(place // FANOUT * index.width + w) * FANOUT + place % FANOUT] == value, f"values of row {row}"
+    assert hostler_wrong_score(index) < 0, f"reference score of row {hostler_wrong_score(index)}"
     assert hostler_wrong_list(index) < 0, f"counts of list {hostler_wrong_list(index)}"
     return 0
 

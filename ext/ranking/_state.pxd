@@ -40,6 +40,7 @@ cdef extern from "ranking/host_search.h" nogil:
         int64_t visited
     int64_t hostler_bytes_of_lists(const hostler_class_counts* counts)
     int32_t hostler_wrong_list(const hostler_index* index)
+    int64_t hostler_wrong_score(const hostler_index* index)
     int32_t hostler_slot_of(const hostler_index* index, int32_t source)
     void hostler_index_free(hostler_index* index)
 

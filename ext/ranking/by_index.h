@@ -41,6 +41,7 @@ static inline void ranking_ask(ranking_t *r) {
     term_t *t;
     int32_t i;
     q->index = index;
+    index->request += 1;
     q->min_unit = r->fleet->min_unit;
     q->step_size = r->fleet->step_size;
     q->capacity = r->capacity;

@@ -1,6 +1,6 @@
 /* The host index: the rows of a fleet in leaves of sixteen, by host class and then by k-d splits over the tracked columns, under a
- * tree of fan-out sixteen whose nodes hold the least and the greatest value of each tracked column, the host classes and the least
- * row below them. host_search.h searches it; any number of request shapes share one index.
+ * tree of fan-out sixteen whose nodes hold the least and the greatest value of each tracked column, the greatest reference score
+ * (reference.h), the host classes and the least row below them. host_search.h searches it; any number of request shapes share one index.
  */
 #ifndef HOSTLER_HOST_INDEX_H
 #define HOSTLER_HOST_INDEX_H
@@ -12,15 +12,17 @@
 
 #include "debug.h"
 #include "ranking/class_counts.h"
+#include "ranking/reference.h"
 
 #define HOSTLER_LEAF 16
-#define HOSTLER_TRACKED 24     /* most tracked columns */
 #define HOSTLER_INDEX_LEVELS 8 /* 16**8 rows are more than int32 can name */
 
 /* A node's values lie beside those of its fifteen siblings, column by column, so that a parent is judged in one go. */
 typedef struct {
     double *high;        /* [parents][width][16] greatest value below a node; -inf where nothing is */
     double *low;         /* [parents][width][16] */
+    double *best;        /* [nodes] greatest reference score below; -inf where nothing is */
+    uint64_t *known;     /* [parents] children in which a row can pass, and above bit 16 the request that they are of */
     int32_t *class_low;  /* [nodes] least host class below; INT32_MAX where nothing is */
     int32_t *class_high; /* [nodes] greatest; -1 */
     int32_t *first_row;  /* [nodes] least row; INT32_MAX */
@@ -39,7 +41,10 @@ typedef struct {
     int64_t changes;                 /* rows refreshed since it was built */
     int64_t builds;
     int64_t population;              /* changes whenever class_rows does */
+    uint64_t request;                /* number of the latest request */
     double *values;                  /* [leaf][width][16] copies of the tracked columns */
+    double *scores;                  /* [leaf * 16] reference scores; -inf where empty */
+    hostler_reference reference;
     int32_t *row_at;                 /* [leaf * 16], -1 where empty */
     int32_t *class_at;               /* [leaf * 16] */
     int32_t *place_of;               /* [capacity] leaf * 16 + position */
@@ -92,6 +97,8 @@ __attribute__((unused)) static void hostler_index_free(hostler_index *x) {
         hostler_level *level = &x->level[l];
         free(level->high);
         free(level->low);
+        free(level->best);
+        free(level->known);
         free(level->class_low);
         free(level->class_high);
         free(level->first_row);
@@ -99,6 +106,7 @@ __attribute__((unused)) static void hostler_index_free(hostler_index *x) {
     }
     memset(x->level, 0, sizeof x->level);
     free(x->values);
+    free(x->scores);
     free(x->row_at);
     free(x->class_at);
     free(x->place_of);
@@ -107,7 +115,8 @@ __attribute__((unused)) static void hostler_index_free(hostler_index *x) {
     hostler_forget_lists(x->counts);
     free(x->counts);
     x->counts = NULL;
-    x->values = NULL;
+    x->values = x->scores = NULL;
+    x->reference.count = 0;
     x->row_at = x->class_at = x->place_of = x->class_rows = NULL;
     x->aside = NULL;
     x->capacity = x->leaf_room = x->leaves = x->rows = x->bytes = 0;
@@ -122,12 +131,13 @@ static int hostler_index_reserve(hostler_index *x, int64_t capacity, int64_t lea
     x->capacity = capacity;
     x->leaf_room = nodes;
     x->values = aligned_alloc(64, (size_t)(nodes * x->width * 16 + 16) * sizeof(double) / 64 * 64 + 64);
+    x->scores = aligned_alloc(64, (size_t)nodes * 16 * sizeof(double));
     x->row_at = malloc((size_t)nodes * 16 * sizeof(int32_t));
     x->class_at = malloc((size_t)nodes * 16 * sizeof(int32_t));
     x->place_of = malloc((size_t)capacity * sizeof(int32_t));
     x->aside = calloc((size_t)capacity, 1);
-    x->bytes = nodes * 16 * (8 * (int64_t)x->width + 8) + capacity * 5;
-    int ok = x->values && x->row_at && x->class_at && x->place_of && x->aside;
+    x->bytes = nodes * 16 * (8 * (int64_t)x->width + 16) + capacity * 5;
+    int ok = x->values && x->scores && x->row_at && x->class_at && x->place_of && x->aside;
     for (;;) {
         HOSTLER_ASSERT(x->levels < HOSTLER_INDEX_LEVELS);
         hostler_level *level = &x->level[x->levels++];
@@ -135,12 +145,14 @@ static int hostler_index_reserve(hostler_index *x, int64_t capacity, int64_t lea
         level->nodes = nodes;
         level->high = aligned_alloc(64, (cells + 63) / 64 * 64);
         level->low = aligned_alloc(64, (cells + 63) / 64 * 64);
+        level->best = aligned_alloc(64, (size_t)nodes * sizeof(double));
+        level->known = calloc((size_t)nodes / 16, sizeof(uint64_t));
         level->class_low = malloc((size_t)nodes * sizeof(int32_t));
         level->class_high = malloc((size_t)nodes * sizeof(int32_t));
         level->first_row = malloc((size_t)nodes * sizeof(int32_t));
         level->rows = malloc((size_t)nodes * sizeof(int32_t));
-        ok = ok && level->high && level->low && level->class_low && level->class_high && level->first_row && level->rows;
-        x->bytes += 2 * (int64_t)cells + 16 * nodes;
+        ok = ok && level->high && level->low && level->best && level->known && level->class_low && level->class_high && level->first_row && level->rows;
+        x->bytes += 2 * (int64_t)cells + 24 * nodes + nodes / 2;
         if (nodes == 16 || !ok) {
             break;
         }
@@ -243,6 +255,7 @@ static inline void hostler_clear_node(hostler_index *x, int32_t l, int64_t node)
         level->high[at + 16 * w] = -INFINITY;
         level->low[at + 16 * w] = INFINITY;
     }
+    level->best[node] = -INFINITY;
     level->class_low[node] = INT32_MAX;
     level->class_high[node] = -1;
     level->first_row[node] = INT32_MAX;
@@ -278,18 +291,42 @@ static inline void hostler_ends(const double *highs, const double *lows, int32_t
     *low = s[0] < s[1] ? s[0] : s[1];
 }
 
-/* What a leaf that has rows holds; true if it differs from what was known. */
-static int hostler_refresh_leaf(hostler_index *x, int64_t leaf) {
+#define HOSTLER_ALL_COLUMNS ((1u << HOSTLER_TRACKED) - 1)
+#define HOSTLER_SCORES (1u << HOSTLER_TRACKED) /* beside the bits of tracked columns: the reference scores */
+
+static inline double hostler_greatest_of_sixteen(const double *values) {
+    double h[8];
+    for (int i = 0; i < 8; i++) {
+        h[i] = values[i] > values[i + 8] ? values[i] : values[i + 8];
+    }
+    for (int i = 0; i < 4; i++) {
+        h[i] = h[i] > h[i + 4] ? h[i] : h[i + 4];
+    }
+    for (int i = 0; i < 2; i++) {
+        h[i] = h[i] > h[i + 2] ? h[i] : h[i + 2];
+    }
+    return h[0] > h[1] ? h[0] : h[1];
+}
+
+/* What a leaf that has rows holds in the columns of `which`; returns those in which it differs from what was known. */
+static uint32_t hostler_refresh_leaf(hostler_index *x, int64_t leaf, uint32_t which) {
     hostler_level *level = &x->level[0];
     int64_t at = leaf / 16 * x->width * 16 + leaf % 16;
-    const double *v = x->values + leaf * x->width * 16;
-    int changed = 0;
-    for (int32_t w = 0; w < x->width; w++, v += 16) {
+    const double *values = x->values + leaf * x->width * 16;
+    uint32_t changed = 0;
+    for (uint32_t left = which & HOSTLER_ALL_COLUMNS; left; left &= left - 1) {
+        int32_t w = __builtin_ctz(left);
         double high, low;
-        hostler_ends(v, v, level->rows[leaf], &high, &low);
-        changed |= level->high[at + 16 * w] != high || level->low[at + 16 * w] != low;
+        HOSTLER_ASSERT_INDEX(w, x->width);
+        hostler_ends(values + 16 * w, values + 16 * w, level->rows[leaf], &high, &low);
+        changed |= (uint32_t)(level->high[at + 16 * w] != high || level->low[at + 16 * w] != low) << w;
         level->high[at + 16 * w] = high;
         level->low[at + 16 * w] = low;
+    }
+    if (which & HOSTLER_SCORES) {
+        double best = hostler_greatest_of_sixteen(x->scores + leaf * 16);
+        changed |= level->best[leaf] != best ? HOSTLER_SCORES : 0;
+        level->best[leaf] = best;
     }
     return changed;
 }
@@ -309,18 +346,25 @@ static void hostler_name_leaf(hostler_index *x, int64_t leaf) {
     level->rows[leaf] = count;
 }
 
-/* A node's values from its children's; true if they differ from what was known. */
-static int hostler_refresh_node(hostler_index *x, int32_t l, int64_t node) {
+/* A node's values in the columns of `which` from its children's; returns those in which they differ from what was known. */
+static uint32_t hostler_refresh_node(hostler_index *x, int32_t l, int64_t node, uint32_t which) {
     hostler_level *level = &x->level[l];
     const double *highs = x->level[l - 1].high + node * x->width * 16, *lows = x->level[l - 1].low + node * x->width * 16;
     int64_t at = node / 16 * x->width * 16 + node % 16;
-    int changed = 0;
-    for (int32_t w = 0; w < x->width; w++, highs += 16, lows += 16) {
+    uint32_t changed = 0;
+    for (uint32_t left = which & HOSTLER_ALL_COLUMNS; left; left &= left - 1) {
+        int32_t w = __builtin_ctz(left);
         double high, low;
-        hostler_ends(highs, lows, 16, &high, &low);
-        changed |= level->high[at + 16 * w] != high || level->low[at + 16 * w] != low;
+        HOSTLER_ASSERT_INDEX(w, x->width);
+        hostler_ends(highs + 16 * w, lows + 16 * w, 16, &high, &low);
+        changed |= (uint32_t)(level->high[at + 16 * w] != high || level->low[at + 16 * w] != low) << w;
         level->high[at + 16 * w] = high;
         level->low[at + 16 * w] = low;
+    }
+    if (which & HOSTLER_SCORES) {
+        double best = hostler_greatest_of_sixteen(x->level[l - 1].best + node * 16);
+        changed |= level->best[node] != best ? HOSTLER_SCORES : 0;
+        level->best[node] = best;
     }
     return changed;
 }
@@ -340,18 +384,46 @@ static void hostler_name_node(hostler_index *x, int32_t l, int64_t node) {
     level->rows[node] = count;
 }
 
-static void hostler_refresh_path(hostler_index *x, int64_t leaf, int names) {
+/* Every column of the index, and the reference scores where there are any. */
+static inline uint32_t hostler_everything(const hostler_index *x) {
+    return ((1u << x->width) - 1) | (x->reference.count ? HOSTLER_SCORES : 0);
+}
+
+/* Bring the leaf and the nodes above it up to date in the columns of `which`; `names`: and in their classes and rows. */
+static void hostler_refresh_path(hostler_index *x, int64_t leaf, uint32_t which, int names) {
     int64_t node = leaf;
     if (names) {
         hostler_name_leaf(x, leaf);
     }
-    int changed = hostler_refresh_leaf(x, leaf);
+    uint32_t changed = hostler_refresh_leaf(x, leaf, which);
     for (int32_t l = 1; l < x->levels && (changed || names); l++) {
         node /= 16;
         if (names) {
             hostler_name_node(x, l, node);
         }
-        changed = changed ? hostler_refresh_node(x, l, node) : 0;
+        changed = changed ? hostler_refresh_node(x, l, node, changed) : 0;
+    }
+}
+
+/* Make what requests usually weigh the reference, and compute the scores of all rows by it. O(rows). */
+__attribute__((unused)) static void hostler_set_reference(hostler_index *x) {
+    hostler_adopt(&x->reference, x->width);
+    if (x->reference.count == 0) {
+        return;
+    }
+    for (int64_t place = 0; place < x->rows; place++) {
+        x->scores[place] = hostler_refer(&x->reference, x->values + place / 16 * x->width * 16 + place % 16);
+    }
+    for (int64_t place = x->rows; place < x->leaf_room * 16; place++) {
+        x->scores[place] = -INFINITY;
+    }
+    for (int64_t leaf = 0; leaf < x->level[0].nodes; leaf++) {
+        x->level[0].best[leaf] = hostler_greatest_of_sixteen(x->scores + leaf * 16);
+    }
+    for (int32_t l = 1; l < x->levels; l++) {
+        for (int64_t node = 0; node < x->level[l - 1].nodes / 16; node++) {
+            x->level[l].best[node] = hostler_greatest_of_sixteen(x->level[l - 1].best + node * 16);
+        }
     }
 }
 
@@ -382,18 +454,20 @@ static int hostler_index_build(hostler_index *x, const hostler_fleet *f) {
         hostler_index_free(x);
         return -1;
     }
-    for (int32_t w = 0; w < x->width && keys < 8; w++) {
+    for (int32_t w = 0; w < x->width; w++) {
         double least = INFINITY, greatest = -INFINITY;
         for (int64_t row = 0; row < n; row++) {
             double value = hostler_tracked(x, f, w, row);
             least = value < least ? value : least;
             greatest = value > greatest ? value : greatest;
         }
-        if (greatest > least) {
+        if (greatest > least && keys < 8) {
             base[keys] = (float)least;
             scale[keys] = (float)(1.0 / (greatest - least));
             slot_of_key[keys++] = w;
         }
+        x->reference.least[w] = least;
+        x->reference.greatest[w] = greatest;
     }
     for (int64_t row = 0; row < n; row++) {
         items[row].row = (int32_t)row;
@@ -436,13 +510,16 @@ static int hostler_index_build(hostler_index *x, const hostler_fleet *f) {
     free(items);
     for (int64_t leaf = 0; leaf < leaves; leaf++) {
         hostler_name_leaf(x, leaf);
-        hostler_refresh_leaf(x, leaf);
+        hostler_refresh_leaf(x, leaf, (1u << x->width) - 1);
     }
     for (int32_t l = 1; l < x->levels; l++) {
         for (int64_t node = 0; node < x->level[l - 1].nodes / 16; node++) {
             hostler_name_node(x, l, node);
-            hostler_refresh_node(x, l, node);
+            hostler_refresh_node(x, l, node, (1u << x->width) - 1);
         }
+    }
+    if (x->reference.asked) {
+        hostler_set_reference(x);
     }
     x->changes = 0;
     x->builds++;
@@ -456,7 +533,8 @@ static int hostler_index_build(hostler_index *x, const hostler_fleet *f) {
 /* Take in what changed in a row that is in the index. */
 static inline int hostler_index_update(hostler_index *x, const hostler_fleet *f, int32_t row) {
     int64_t place = x->place_of[row], leaf = place / 16;
-    int names = x->class_at[place] != f->class_of[row], changed = names;
+    int names = x->class_at[place] != f->class_of[row];
+    uint32_t changed = 0;
     double *v = x->values + leaf * x->width * 16 + place % 16;
     double was[HOSTLER_TRACKED], now[HOSTLER_TRACKED];
     for (int32_t w = 0; w < x->width; w++) {
@@ -476,15 +554,23 @@ static inline int hostler_index_update(hostler_index *x, const hostler_fleet *f,
         }
     }
     for (int32_t w = 0; w < x->width; w++) {
-        changed |= was[w] != now[w];
-        v[16 * w] = now[w];
+        if (was[w] != now[w]) {
+            changed |= 1u << w;
+            v[16 * w] = now[w];
+            hostler_reach_to(&x->reference, w, now[w]);
+        }
     }
-    if (changed) {
+    if (changed && x->reference.count) {
+        double score = hostler_refer(&x->reference, v);
+        changed |= x->scores[place] != score ? HOSTLER_SCORES : 0;
+        x->scores[place] = score;
+    }
+    if (changed || names) {
         x->changes++;
         if (x->counts != NULL && !names) {
             hostler_recount_row(x->counts, f->class_of[row], was, now);
         }
-        hostler_refresh_path(x, leaf, names);
+        hostler_refresh_path(x, leaf, changed, names);
     }
     return 0;
 }
@@ -504,6 +590,10 @@ static inline int hostler_index_append(hostler_index *x, const hostler_fleet *f,
     double now[HOSTLER_TRACKED];
     for (int32_t w = 0; w < x->width; w++) {
         x->values[(leaf * x->width + w) * 16 + place % 16] = now[w] = hostler_tracked(x, f, w, row);
+        hostler_reach_to(&x->reference, w, now[w]);
+    }
+    if (x->reference.count) {
+        x->scores[place] = hostler_refer(&x->reference, x->values + leaf * x->width * 16 + place % 16);
     }
     if (x->counts != NULL) {
         hostler_count_row(x->counts, f->class_of[row], now, 1);
@@ -511,8 +601,27 @@ static inline int hostler_index_append(hostler_index *x, const hostler_fleet *f,
     x->rows++;
     x->leaves = leaf + 1;
     x->changes++;
-    hostler_refresh_path(x, leaf, 1);
+    hostler_refresh_path(x, leaf, hostler_everything(x), 1);
     return 0;
+}
+
+/* A row whose reference score, or a node above it, is not up to date, for tests; -1 if there is none. O(rows levels). */
+__attribute__((unused)) static int64_t hostler_wrong_score(const hostler_index *x) {
+    for (int64_t row = 0; row < x->rows && x->reference.count; row++) {
+        int64_t node = x->place_of[row];
+        const double *below = x->scores;
+        if (below[node] != hostler_refer(&x->reference, x->values + node / 16 * x->width * 16 + node % 16)) {
+            return row;
+        }
+        for (int32_t l = 0; l < x->levels; l++) {
+            node /= 16;
+            if (x->level[l].best[node] != hostler_greatest_of_sixteen(below + node * 16)) {
+                return row;
+            }
+            below = x->level[l].best;
+        }
+    }
+    return -1;
 }
 
 /* A list whose counts are not those of the rows, for tests; -1 if there is none. O(lists rows). */

@@ -34,6 +34,7 @@ typedef struct {
     double low, high, range;   /* of the decision at hand */
     double value_low, value_high; /* range of `values` over the classes that pass */
     double slope, top, most;      /* multiplier / range; greatest raw value; most that it adds to any score */
+    int32_t summed;               /* it is one of the slopes that bounds by the reference score sum */
 } hostler_weigher;
 
 typedef struct {
@@ -49,6 +50,9 @@ typedef struct {
     int32_t has_units, has_aside;
     /* what was found */
     double slack;                  /* more than what rounding changes in a score; < 0: not known, all bounds are exact */
+    double share, offset;          /* a bound is offset + share * reference score + the rest by columns; share 0: by columns alone */
+    int32_t rest_count, rest_slot[HOSTLER_TRACKED];
+    double rest[HOSTLER_TRACKED], rest_floor[HOSTLER_TRACKED];
     int32_t wanted, found;
     int32_t *top_row;
     double *top_score;
@@ -209,10 +213,87 @@ static void hostler_slopes(hostler_query *q) {
     q->slack = usable && (size == 0.0 || size > 1e-200) ? size * 0x1p-45 : -1.0;
 }
 
+/* The request's slopes by tracked column, of weighers whose raw value is a column. */
+static void hostler_sum_slopes(hostler_query *q, hostler_slopes_of *s) {
+    memset(s, 0, sizeof *s);
+    for (int32_t j = 0; j < q->weigher_count; j++) {
+        hostler_weigher *t = &q->weighers[j];
+        double floor = t->has_minval ? t->minval : -INFINITY;
+        t->summed = t->range != 0.0 && t->kind == HOSTLER_BY_COLUMN && t->multipliers == NULL
+                    && (!(s->weighed >> t->slot & 1) || s->floor[t->slot] == floor);
+        if (t->summed) {
+            s->weighed |= 1u << t->slot;
+            s->floor[t->slot] = floor;
+            s->slope[t->slot] += t->slope;
+        }
+    }
+}
+
+/* Write the bounds as a share of the reference score and a rest by columns. The share makes the rest least, over the ranges of the
+ * columns. What rounding makes of the sum is added to q->slack: fewer than 2**8 operations, none greater than `size`. */
+static void hostler_split_bounds(hostler_query *q) {
+    hostler_index *x = q->index;
+    hostler_reference *f = &x->reference;
+    hostler_slopes_of s;
+    double part[HOSTLER_TRACKED], size = 0.0, along = 0.0, length = 0.0;
+    q->share = 0.0;
+    if (q->slack < 0.0) {
+        return;
+    }
+    hostler_sum_slopes(q, &s);
+    hostler_learn(f, &s, x->width);
+    if (f->count == 0 || f->asked == HOSTLER_USUAL || f->visits > 4 * x->rows + 1024) {
+        hostler_set_reference(x);
+    }
+    memset(part, 0, sizeof part);
+    for (int32_t k = 0; k < f->count; k++) {
+        int32_t w = f->slot[k];
+        double reach = f->slope[k] * (f->greatest[w] - f->least[w]);
+        part[w] = f->slope[k];
+        if (s.weighed >> w & 1 && s.floor[w] != f->floor[k]) {
+            s.slope[w] = 0.0;
+            s.weighed &= ~(1u << w);
+        }
+        s.floor[w] = f->floor[k];
+        along += s.slope[w] * reach * (f->greatest[w] - f->least[w]);
+        length += reach * reach;
+    }
+    double share = along / length;
+    if (!(share > 0.0) || isinf(share)) {
+        return;
+    }
+    q->offset = 0.0;
+    q->rest_count = 0;
+    for (int32_t j = 0; j < q->weigher_count; j++) {
+        hostler_weigher *t = &q->weighers[j];
+        t->summed = t->summed && s.weighed >> t->slot & 1;
+        if (t->summed) {
+            q->offset -= t->slope * t->low;
+            size += fabs(t->slope * t->low) + fabs(t->slope) * hostler_magnitude(f, t->slot, s.floor[t->slot]);
+        }
+    }
+    for (int32_t w = 0; w < x->width; w++) {
+        double rest = s.slope[w] - share * part[w];
+        size += (fabs(s.slope[w]) + fabs(share * part[w])) * hostler_magnitude(f, w, s.floor[w]);
+        if (rest != 0.0) {
+            q->rest_slot[q->rest_count] = w;
+            q->rest_floor[q->rest_count] = s.floor[w];
+            q->rest[q->rest_count++] = rest;
+        }
+    }
+    if (isfinite(size) && (size == 0.0 || size > 1e-200)) {
+        q->share = share;
+        q->slack += size * 0x1p-44;
+    }
+}
+
 /* Offer the best rows that pass and are not set aside, under the weighers' ranges. */
 __attribute__((unused)) static void hostler_best(hostler_query *q) {
+    int64_t before = q->visited;
     hostler_slopes(q);
+    hostler_split_bounds(q);
     HOSTLER_SEARCH(hostler_best_below, q, q->index->levels - 1, 0);
+    q->index->reference.visits += q->visited - before;
 }
 
 #endif

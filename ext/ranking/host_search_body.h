@@ -46,6 +46,44 @@ static inline uint32_t HOSTLER_VARIANT(at_most)(const double *values, double bou
     return bits;
 }
 
+/* sums[i] += slope * (max(min(values[i], top), floor) - base), of sixteen. */
+static inline void HOSTLER_VARIANT(add_sloped)(double *sums, const double *values, double top, double floor, double base, double slope) {
+#if HOSTLER_WITH_AVX
+    __m256d t = _mm256_set1_pd(top), f = _mm256_set1_pd(floor), b = _mm256_set1_pd(base), m = _mm256_set1_pd(slope);
+    for (int i = 0; i < 16; i += 4) {
+        __m256d value = _mm256_max_pd(f, _mm256_min_pd(t, _mm256_loadu_pd(values + i)));
+        value = _mm256_mul_pd(m, _mm256_sub_pd(value, b));
+        _mm256_storeu_pd(sums + i, _mm256_add_pd(_mm256_loadu_pd(sums + i), value));
+    }
+#else
+    for (int i = 0; i < 16; i++) {
+        double value = values[i] > top ? top : values[i];
+        value = value < floor ? floor : value;
+        sums[i] += slope * (value - base);
+    }
+#endif
+}
+
+/* sums[i] += multiplier * ((max(min(values[i], top), floor) - base) / span), of sixteen. */
+static inline void HOSTLER_VARIANT(add_scored)(double *sums, const double *values, double top, double floor, double base, double span,
+                                               double multiplier) {
+#if HOSTLER_WITH_AVX
+    __m256d t = _mm256_set1_pd(top), f = _mm256_set1_pd(floor), b = _mm256_set1_pd(base), s = _mm256_set1_pd(span);
+    __m256d m = _mm256_set1_pd(multiplier);
+    for (int i = 0; i < 16; i += 4) {
+        __m256d value = _mm256_max_pd(f, _mm256_min_pd(t, _mm256_loadu_pd(values + i)));
+        value = _mm256_mul_pd(m, _mm256_div_pd(_mm256_sub_pd(value, b), s));
+        _mm256_storeu_pd(sums + i, _mm256_add_pd(_mm256_loadu_pd(sums + i), value));
+    }
+#else
+    for (int i = 0; i < 16; i++) {
+        double value = values[i] > top ? top : values[i];
+        value = value < floor ? floor : value;
+        sums[i] += multiplier * ((value - base) / span);
+    }
+#endif
+}
+
 static inline uint32_t HOSTLER_VARIANT(rule_passes)(const hostler_rule *rule, const double *values) {
     uint32_t bits = 0xffff;
     if (rule->low > -INFINITY) {
@@ -57,12 +95,12 @@ static inline uint32_t HOSTLER_VARIANT(rule_passes)(const hostler_rule *rule, co
     return bits;
 }
 
-/* Which rows of a leaf pass, set aside or not. */
-static inline uint32_t HOSTLER_VARIANT(leaf_passes)(hostler_query *q, int64_t leaf) {
+/* Which of the rows `bits` of a leaf pass, set aside or not. */
+static inline uint32_t HOSTLER_VARIANT(leaf_passes)(hostler_query *q, int64_t leaf, uint32_t bits) {
     const hostler_index *x = q->index;
     const hostler_level *level = &x->level[0];
     const double *values = x->values + leaf * x->width * 16;
-    uint32_t bits = (1u << level->rows[leaf]) - 1;
+    bits &= (1u << level->rows[leaf]) - 1;
     for (int32_t r = 0; r < q->rule_count && bits; r++) {
         bits &= HOSTLER_VARIANT(rule_passes)(&q->rules[r], values + 16 * q->rules[r].slot);
     }
@@ -101,6 +139,9 @@ static inline uint32_t HOSTLER_VARIANT(not_aside)(const hostler_query *q, int64_
 static inline uint32_t HOSTLER_VARIANT(can_pass)(const hostler_query *q, const hostler_level *level, int64_t parent) {
     const double *highs = level->high + parent * q->index->width * 16, *lows = level->low + parent * q->index->width * 16;
     uint32_t bits = 0xffff;
+    if (level->known[parent] >> 16 == q->index->request) {
+        return level->known[parent] & 0xffff;
+    }
     for (int32_t r = 0; r < q->rule_count && bits; r++) {
         const hostler_rule *rule = &q->rules[r];
         if (rule->low > -INFINITY) {
@@ -117,32 +158,24 @@ static inline uint32_t HOSTLER_VARIANT(can_pass)(const hostler_query *q, const h
             bits &= ~(1u << i);
         }
     }
+    level->known[parent] = q->index->request << 16 | bits;
     return bits;
 }
 
-/* Which of `bits` have nothing but rows that pass. */
-static inline uint32_t HOSTLER_VARIANT(all_pass)(const hostler_query *q, const hostler_level *level, int64_t parent, uint32_t bits) {
-    const double *highs = level->high + parent * q->index->width * 16, *lows = level->low + parent * q->index->width * 16;
-    if (q->has_units) {
+/* Whether a node has nothing but rows that pass. */
+static inline int HOSTLER_VARIANT(all_pass)(const hostler_query *q, const hostler_level *level, int64_t node) {
+    int64_t at = node / 16 * q->index->width * 16 + node % 16;
+    int32_t low = level->class_low[node], high = level->class_high[node];
+    if (q->has_units || q->passing[high + 1] - q->passing[low] != high + 1 - low) {
         return 0;
     }
-    for (int32_t r = 0; r < q->rule_count && bits; r++) {
+    for (int32_t r = 0; r < q->rule_count; r++) {
         const hostler_rule *rule = &q->rules[r];
-        if (rule->low > -INFINITY) {
-            bits &= HOSTLER_VARIANT(at_least)(lows + 16 * rule->slot, rule->low);
-        }
-        if (rule->high < INFINITY) {
-            bits &= HOSTLER_VARIANT(at_most)(highs + 16 * rule->slot, rule->high);
+        if (level->low[at + 16 * rule->slot] < rule->low || level->high[at + 16 * rule->slot] > rule->high) {
+            return 0;
         }
     }
-    const int32_t *low = level->class_low + parent * 16, *high = level->class_high + parent * 16;
-    for (uint32_t left = bits; left; left &= left - 1) {
-        int i = __builtin_ctz(left);
-        if (q->passing[high[i] + 1] - q->passing[low[i]] != high[i] + 1 - low[i]) {
-            bits &= ~(1u << i);
-        }
-    }
-    return bits;
+    return 1;
 }
 
 /* Counts */
@@ -202,21 +235,6 @@ static inline void HOSTLER_VARIANT(fetch_node)(const hostler_query *q, int32_t l
     }
     __builtin_prefetch(level->class_low + parent * 16);
     __builtin_prefetch(level->class_high + parent * 16);
-}
-
-/* Ask for the values of a leaf that a search looks at. */
-static inline void HOSTLER_VARIANT(fetch_leaf)(const hostler_query *q, int64_t leaf) {
-    const double *values = q->index->values + leaf * q->index->width * 16;
-    for (int32_t r = 0; r < q->rule_count; r++) {
-        __builtin_prefetch(values + 16 * q->rules[r].slot);
-        __builtin_prefetch(values + 16 * q->rules[r].slot + 8);
-    }
-    for (int32_t j = 0; j < q->weigher_count; j++) {
-        if (q->weighers[j].kind == HOSTLER_BY_COLUMN && q->weighers[j].range != 0.0) {
-            __builtin_prefetch(values + 16 * q->weighers[j].slot);
-            __builtin_prefetch(values + 16 * q->weighers[j].slot + 8);
-        }
-    }
 }
 
 static void HOSTLER_VARIANT(hostler_count_below)(hostler_query *q, int32_t l, int64_t parent) {
@@ -336,7 +354,6 @@ static void HOSTLER_VARIANT(hostler_reach)(hostler_query *q, hostler_weigher *t,
         return;
     }
     HOSTLER_VARIANT(side_bounds)(q, level, parent, t, upper, bounds);
-    uint32_t whole = q->has_aside || t->kind != HOSTLER_BY_COLUMN ? 0 : HOSTLER_VARIANT(all_pass)(q, level, parent, live);
     while (live) {
         double known = upper ? t->high : -t->low, most = known;
         int best = -1;
@@ -352,7 +369,7 @@ static void HOSTLER_VARIANT(hostler_reach)(hostler_query *q, hostler_weigher *t,
         }
         live &= ~(1u << best);
         int64_t node = parent * 16 + best;
-        if (whole >> best & 1) {
+        if (!q->has_aside && t->kind == HOSTLER_BY_COLUMN && HOSTLER_VARIANT(all_pass)(q, level, node)) {
             if (upper) {
                 t->high = most;
             } else {
@@ -362,7 +379,7 @@ static void HOSTLER_VARIANT(hostler_reach)(hostler_query *q, hostler_weigher *t,
             HOSTLER_VARIANT(hostler_reach)(q, t, upper, l - 1, node);
         } else {
             q->visited++;
-            uint32_t bits = HOSTLER_VARIANT(not_aside)(q, node, HOSTLER_VARIANT(leaf_passes)(q, node));
+            uint32_t bits = HOSTLER_VARIANT(not_aside)(q, node, HOSTLER_VARIANT(leaf_passes)(q, node, 0xffff));
             HOSTLER_VARIANT(widen)(q, node, bits);
         }
     }
@@ -396,12 +413,7 @@ static inline void HOSTLER_VARIANT(add_bounds)(const hostler_weigher *t, const d
     top = top < t->high ? t->high : top;
     if (t->least_multiplier == t->greatest_multiplier) {
         double m = t->least_multiplier;
-        const double *side = m >= 0.0 ? high : low;
-        for (int i = 0; i < 16; i++) {
-            double value = side[i] > top ? top : side[i];
-            value = value < base ? base : value;
-            bounds[i] += m * ((value - base) / span);
-        }
+        HOSTLER_VARIANT(add_scored)(bounds, m >= 0.0 ? high : low, top, base, base, span, m);
         return;
     }
     for (int i = 0; i < 16; i++) {
@@ -417,26 +429,35 @@ static inline void HOSTLER_VARIANT(add_bounds)(const hostler_weigher *t, const d
     }
 }
 
-/* The same without a division, by the weigher's slope; q->slack is more than what rounding makes of the difference. */
-static inline void HOSTLER_VARIANT(add_slope)(const hostler_weigher *t, const double *low, const double *high, double *bounds) {
-    double slope = t->slope, base = t->low, top = t->top;
-    const double *side = slope >= 0.0 ? high : low;
+/* The bounds by the reference score and what it leaves over of the summed slopes. */
+static inline void HOSTLER_VARIANT(refer_bounds)(const hostler_query *q, const hostler_level *level, int64_t parent, double *bounds) {
+    const double *best = level->best + parent * 16;
+    double offset = q->offset + q->slack, share = q->share;
     for (int i = 0; i < 16; i++) {
-        double value = side[i] > top ? top : side[i];
-        value = value < base ? base : value;
-        bounds[i] += slope * (value - base);
+        bounds[i] = offset;
+    }
+    HOSTLER_VARIANT(add_sloped)(bounds, best, INFINITY, -INFINITY, 0.0, share);
+    for (int32_t k = 0; k < q->rest_count; k++) {
+        double rest = q->rest[k];
+        const double *side = (rest >= 0.0 ? level->high : level->low) + (parent * q->index->width + q->rest_slot[k]) * 16;
+        HOSTLER_VARIANT(add_sloped)(bounds, side, INFINITY, q->rest_floor[k], 0.0, rest);
     }
 }
 
 /* No row below a node has a greater score than its bound; `exact`: bounds to which a score may be equal. */
 static inline void HOSTLER_VARIANT(score_bounds)(const hostler_query *q, const hostler_level *level, int64_t parent, int exact, double *bounds) {
     int64_t at = parent * q->index->width * 16;
-    for (int i = 0; i < 16; i++) {
-        bounds[i] = exact ? 0.0 : q->slack;
+    int summed = !exact && q->share > 0.0;
+    if (summed) {
+        HOSTLER_VARIANT(refer_bounds)(q, level, parent, bounds);
+    } else {
+        for (int i = 0; i < 16; i++) {
+            bounds[i] = exact ? 0.0 : q->slack;
+        }
     }
     for (int32_t j = 0; j < q->weigher_count; j++) {
         const hostler_weigher *t = &q->weighers[j];
-        if (t->range == 0.0) {
+        if (t->range == 0.0 || (summed && t->summed)) {
             continue;
         }
         if (t->kind == HOSTLER_BY_COLUMN) {
@@ -444,7 +465,8 @@ static inline void HOSTLER_VARIANT(score_bounds)(const hostler_query *q, const h
             if (exact || t->multipliers) {
                 HOSTLER_VARIANT(add_bounds)(t, lows, highs, bounds);
             } else {
-                HOSTLER_VARIANT(add_slope)(t, lows, highs, bounds);
+                /* Without a division; q->slack is more than what rounding makes of the difference. */
+                HOSTLER_VARIANT(add_sloped)(bounds, t->slope >= 0.0 ? highs : lows, t->top, t->low, t->low, t->slope);
             }
             continue;
         }
@@ -461,12 +483,12 @@ static inline void HOSTLER_VARIANT(score_bounds)(const hostler_query *q, const h
     }
 }
 
-/* Which of the rows `bits` of a leaf may be offered: those whose score may reach the least that was kept. */
-static inline uint32_t HOSTLER_VARIANT(leaf_worth)(const hostler_query *q, int64_t leaf, uint32_t bits) {
+/* Which of the rows of a leaf may be offered: those whose score may reach the least that was kept. */
+static inline uint32_t HOSTLER_VARIANT(leaf_worth)(const hostler_query *q, int64_t leaf) {
     double scores[16];
     const hostler_index *x = q->index;
     if (q->found < q->wanted || q->slack < 0.0) {
-        return bits;
+        return 0xffff;
     }
     for (int i = 0; i < 16; i++) {
         scores[i] = q->slack;
@@ -482,14 +504,10 @@ static inline uint32_t HOSTLER_VARIANT(leaf_worth)(const hostler_query *q, int64
             }
             continue;
         }
-        double floor = t->has_minval ? t->minval : -INFINITY, slope = t->slope, base = t->low;
-        const double *values = x->values + (leaf * x->width + t->slot) * 16;
-        for (int i = 0; i < 16; i++) {
-            double value = values[i] < floor ? floor : values[i];
-            scores[i] += slope * (value - base);
-        }
+        double floor = t->has_minval ? t->minval : -INFINITY;
+        HOSTLER_VARIANT(add_sloped)(scores, x->values + (leaf * x->width + t->slot) * 16, INFINITY, floor, t->low, t->slope);
     }
-    return bits & HOSTLER_VARIANT(at_least)(scores, q->top_score[q->wanted - 1]);
+    return HOSTLER_VARIANT(at_least)(scores, q->top_score[q->wanted - 1]);
 }
 
 static inline void HOSTLER_VARIANT(leaf_scores)(const hostler_query *q, int64_t leaf, double *scores) {
@@ -502,11 +520,7 @@ static inline void HOSTLER_VARIANT(leaf_scores)(const hostler_query *q, int64_t 
             continue;
         }
         if (t->kind == HOSTLER_BY_COLUMN && t->multipliers == NULL) {
-            const double *values = x->values + (leaf * x->width + t->slot) * 16;
-            for (int i = 0; i < 16; i++) {
-                double value = values[i] < floor ? floor : values[i];
-                scores[i] += t->multiplier * ((value - base) / span);
-            }
+            HOSTLER_VARIANT(add_scored)(scores, x->values + (leaf * x->width + t->slot) * 16, INFINITY, floor, base, span, t->multiplier);
             continue;
         }
         for (int i = 0; i < 16 && x->row_at[leaf * 16 + i] >= 0; i++) {
@@ -535,13 +549,16 @@ static void HOSTLER_VARIANT(hostler_best_below)(hostler_query *q, int32_t l, int
     const hostler_level *level = &q->index->level[l];
     uint32_t live = HOSTLER_VARIANT(can_pass)(q, level, parent);
     const int32_t *first = level->first_row + parent * 16;
-    double bounds[16];
+    double bounds[16], exact[16];
+    int known = 0;
     q->visited++;
     if (live == 0) {
         return;
     }
-    int exact = q->slack < 0.0;
-    HOSTLER_VARIANT(score_bounds)(q, level, parent, exact, bounds);
+    HOSTLER_VARIANT(score_bounds)(q, level, parent, q->slack < 0.0, bounds);
+    if (q->found == q->wanted) {
+        live &= HOSTLER_VARIANT(at_least)(bounds, q->top_score[q->wanted - 1]);
+    }
     while (live) {
         int best = __builtin_ctz(live);
         for (uint32_t left = live & (live - 1); left; left &= left - 1) {
@@ -550,29 +567,32 @@ static void HOSTLER_VARIANT(hostler_best_below)(hostler_query *q, int32_t l, int
                 best = i;
             }
         }
-        if (!exact && q->found == q->wanted && bounds[best] - 2.0 * q->slack <= q->top_score[q->wanted - 1]) {
-            if (bounds[best] < q->top_score[q->wanted - 1]) {
+        if (q->found == q->wanted) {
+            double least = q->top_score[q->wanted - 1];
+            if (bounds[best] < least) {
                 return;
             }
-            /* So close that rounding decides, or which row comes first. */
-            HOSTLER_VARIANT(score_bounds)(q, level, parent, 1, bounds);
-            exact = 1;
-            continue;
+            if (q->slack < 0.0 ? bounds[best] == least : bounds[best] - 2.0 * q->slack <= least) {
+                /* So close that rounding decides, or which row comes first. */
+                if (!known) {
+                    HOSTLER_VARIANT(score_bounds)(q, level, parent, 1, exact);
+                    known = 1;
+                }
+                if (HOSTLER_VARIANT(hopeless)(q, exact[best], first[best])) {
+                    live &= ~(1u << best);
+                    continue;
+                }
+            }
         }
         live &= ~(1u << best);
-        if (exact && HOSTLER_VARIANT(hopeless)(q, bounds[best], first[best])) {
-            /* The others have no greater bound, and of equal ones no smaller row. */
-            return;
-        }
         int64_t node = parent * 16 + best;
         if (l > 0) {
             HOSTLER_VARIANT(hostler_best_below)(q, l - 1, node);
             continue;
         }
-        HOSTLER_VARIANT(fetch_leaf)(q, node);
         q->visited++;
-        uint32_t bits = HOSTLER_VARIANT(not_aside)(q, node, HOSTLER_VARIANT(leaf_passes)(q, node));
-        bits = bits ? HOSTLER_VARIANT(leaf_worth)(q, node, bits) : 0;
+        uint32_t bits = HOSTLER_VARIANT(leaf_worth)(q, node);
+        bits = bits ? HOSTLER_VARIANT(not_aside)(q, node, HOSTLER_VARIANT(leaf_passes)(q, node, bits)) : 0;
         if (bits == 0) {
             continue;
         }
