@@ -36,12 +36,18 @@ typedef struct {
     int32_t next_low[HOSTLER_LISTS], next_high[HOSTLER_LISTS]; /* by list; -1: the last one */
 } hostler_pair;
 
+/* What a change looks at lies together: it concerns some dozens of lists, and what each costs is the lines of the cache. */
+typedef struct {
+    int64_t looked_at; /* number of the change that the list was last looked at for */
+    int32_t *refused;  /* [class_room][HOSTLER_RANKS] rows by the rank of the first stage that refuses them */
+    hostler_limits limits[HOSTLER_PAIRS];
+} hostler_list;
+
 typedef struct {
     int32_t pair_count, list_count, class_room;
     hostler_pair pair[HOSTLER_PAIRS];
-    hostler_limits limits[HOSTLER_LISTS][HOSTLER_PAIRS];
-    int32_t *refused[HOSTLER_LISTS]; /* [class_room][HOSTLER_RANKS] rows by the rank of the first stage that refuses them */
-    int64_t looked_at[HOSTLER_LISTS], change; /* number of the change that a list was last looked at for */
+    hostler_list list[HOSTLER_LISTS];
+    int64_t change;                      /* number of the latest change */
     int32_t list_at[HOSTLER_LIST_SLOTS];      /* linear probing; 0: empty, else the list + 1 */
 } hostler_class_counts;
 
@@ -51,7 +57,7 @@ static void hostler_forget_lists(hostler_class_counts *c) {
         return;
     }
     for (int32_t list = 0; list < c->list_count; list++) {
-        free(c->refused[list]);
+        free(c->list[list].refused);
     }
     memset(c->list_at, 0, sizeof c->list_at);
     c->pair_count = c->list_count = c->class_room = 0;
@@ -76,8 +82,8 @@ static int32_t hostler_pair_of(hostler_class_counts *c, int32_t slot, int32_t ra
     pair->rank = rank;
     pair->low_count = pair->high_count = 0;
     for (int32_t list = 0; list < c->list_count; list++) {
-        c->limits[list][c->pair_count].low = -INFINITY;
-        c->limits[list][c->pair_count].high = INFINITY;
+        c->list[list].limits[c->pair_count].low = -INFINITY;
+        c->list[list].limits[c->pair_count].high = INFINITY;
     }
     return c->pair_count++;
 }
@@ -108,7 +114,7 @@ static int hostler_same_limits(const hostler_limits *one, const hostler_limits *
 static int32_t hostler_find_list(const hostler_class_counts *c, const hostler_limits *limits, uint64_t hash) {
     uint64_t at = hash & (HOSTLER_LIST_SLOTS - 1);
     for (; c->list_at[at]; at = (at + 1) & (HOSTLER_LIST_SLOTS - 1)) {
-        if (hostler_same_limits(c->limits[c->list_at[at] - 1], limits, c->pair_count)) {
+        if (hostler_same_limits(c->list[c->list_at[at] - 1].limits, limits, c->pair_count)) {
             return c->list_at[at] - 1;
         }
     }
@@ -151,16 +157,16 @@ static int32_t hostler_add_list(hostler_class_counts *c, const hostler_limits *l
             return -1;
         }
     }
-    c->refused[list] = calloc((size_t)class_room * HOSTLER_RANKS + 1, sizeof(int32_t));
-    if (c->refused[list] == NULL) {
+    c->list[list].refused = calloc((size_t)class_room * HOSTLER_RANKS + 1, sizeof(int32_t));
+    if (c->list[list].refused == NULL) {
         return -1;
     }
     c->class_room = class_room;
-    c->looked_at[list] = 0;
+    c->list[list].looked_at = 0;
     c->list_count++;
     for (int32_t p = 0; p < c->pair_count; p++) {
         hostler_pair *pair = &c->pair[p];
-        c->limits[list][p] = limits[p];
+        c->list[list].limits[p] = limits[p];
         if (limits[p].low > -INFINITY) {
             pair->low_count = hostler_add_end(pair->low, pair->low_count, pair->next_low, limits[p].low, list);
         }
@@ -182,7 +188,7 @@ static inline int32_t hostler_refusing(const hostler_class_counts *c, int32_t li
     for (int32_t p = 0; p < c->pair_count; p++) {
         const hostler_pair *pair = &c->pair[p];
         double value = values[pair->slot];
-        if (pair->rank < rank && !(c->limits[list][p].low <= value && value <= c->limits[list][p].high)) {
+        if (pair->rank < rank && !(c->list[list].limits[p].low <= value && value <= c->list[list].limits[p].high)) {
             rank = pair->rank;
         }
     }
@@ -198,18 +204,18 @@ static void hostler_count_row(hostler_class_counts *c, int32_t host_class, const
         int32_t rank = hostler_refusing(c, list, values);
         if (rank < HOSTLER_RANKS) {
             HOSTLER_ASSERT_INDEX(host_class, c->class_room);
-            c->refused[list][host_class * HOSTLER_RANKS + rank] += by;
+            c->list[list].refused[host_class * HOSTLER_RANKS + rank] += by;
         }
     }
 }
 
 static void hostler_look_again(hostler_class_counts *c, int32_t list, int32_t host_class, const double *was, const double *now) {
-    if (c->looked_at[list] == c->change) {
+    if (c->list[list].looked_at == c->change) {
         return;
     }
-    c->looked_at[list] = c->change;
+    c->list[list].looked_at = c->change;
     int32_t before = hostler_refusing(c, list, was), after = hostler_refusing(c, list, now);
-    int32_t *refused = c->refused[list] + host_class * HOSTLER_RANKS;
+    int32_t *refused = c->list[list].refused + host_class * HOSTLER_RANKS;
     HOSTLER_ASSERT_INDEX(host_class, c->class_room);
     if (before < HOSTLER_RANKS) {
         refused[before]--;

@@ -631,7 +631,7 @@ __attribute__((unused)) static int32_t hostler_wrong_list(const hostler_index *x
         int32_t *left = malloc((size_t)c->class_room * HOSTLER_RANKS * sizeof(int32_t) + 1);
         int wrong = left == NULL;
         for (int32_t i = 0; i < c->class_room * HOSTLER_RANKS && !wrong; i++) {
-            left[i] = c->refused[list][i];
+            left[i] = c->list[list].refused[i];
         }
         for (int64_t row = 0; row < x->rows && !wrong; row++) {
             int64_t place = x->place_of[row];

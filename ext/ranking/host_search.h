@@ -147,7 +147,7 @@ static int32_t hostler_list_of(hostler_query *q, const int32_t *rank) {
     }
     int64_t bytes = (int64_t)(c->list_count + 1) * classes * HOSTLER_RANKS * (int64_t)sizeof(int32_t);
     if (list < 0 && bytes <= HOSTLER_LIST_BYTES(x->rows) && (list = hostler_add_list(c, limits, hash, classes)) >= 0) {
-        q->refused = c->refused[list];
+        q->refused = c->list[list].refused;
         q->rank = rank;
         HOSTLER_SEARCH(hostler_count_below, q, x->levels - 1, 0);
         q->refused = NULL;
@@ -173,7 +173,7 @@ __attribute__((unused)) static void hostler_count(hostler_query *q) {
         if (r > 0 && rank[r] == rank[r - 1]) {
             continue;
         }
-        const int32_t *refused = c->refused[list] + rank[r];
+        const int32_t *refused = c->list[list].refused + rank[r];
         uint8_t stage = q->rules[r].stage;
         int32_t classes = q->class_count < c->class_room ? q->class_count : c->class_room;
         for (int32_t k = 0; k < classes; k++, refused += HOSTLER_RANKS) {

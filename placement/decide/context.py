@@ -124,9 +124,10 @@ class DecisionContext:
         return self.compiled.signature(self.prepared(request), candidates_given=candidates_given)
 
     def ranked_way(self, request: Request) -> Signature | None:
-        """The signature if the ranking kernel alone can decide the request; None if it takes the scan."""
+        """The signature if the ranking kernel alone can find the host of an instance of the request; None if it takes
+        the scan."""
         group = request.server_group
-        if len(request.instance_uuids) > 1 or names_hosts(request.spec) or isinstance(group, ServerGroup):
+        if names_hosts(request.spec) or isinstance(group, ServerGroup):
             return None
         signature = self.compiled.signature(request, candidates_given=False)
         if not signature.simple:

@@ -15,6 +15,7 @@ from .context import DecisionContext
 from .ranked_decision import claim_best
 from .scan_placement import ClaimHook, ScanPlacement
 from .selected_placement import place_selected
+from .several_placement import place_several
 
 
 def place(
@@ -34,7 +35,9 @@ def place(
     try:
         if candidates is None and claim is None:
             decision = _place_ranked(context, request) if leave is None else None
-            if decision is None:
+            if decision is None and len(request.instance_uuids) > 1:
+                decision = place_several(context, request) if leave is None else None
+            elif decision is None:
                 decision = place_selected(context, request, leave)
             if decision is not None:
                 return decision
@@ -75,7 +78,7 @@ def _check_new(fleet: Fleet, uuid: str) -> None:
 
 
 def _place_ranked(context: DecisionContext, request: Request) -> Decision | None:
-    signature = context.ranked_way(request)
+    signature = context.ranked_way(request) if len(request.instance_uuids) == 1 else None
     if signature is None:
         return None
     fleet = context.fleet

@@ -1,4 +1,4 @@
-"""The claim of the best row that a ranking found, and the decision that says so."""
+"""The claim of a row that a ranking found, and the decision that says so."""
 
 from __future__ import annotations
 
@@ -27,10 +27,45 @@ def claim_best(
     """Claim the first of ``rows`` for the request's one instance; the others are alternates. ``members``: of its soft
     server group on that row, signed; ``passing``, ``considered``, ``removed``: counts of hosts; ``group``: the server
     group of the fleet that the guest joins, -1 for none."""
-    fleet, row, uuid = context.fleet, rows[0], request.instance_uuids[0]
-    parts = _parts(signature, row, members) if passing > 1 else ()
+    fleet, row = context.fleet, rows[0]
+    parts = score_parts(signature, row, members) if passing > 1 else ()
+    claimed = claim_row(context, signature, request, request.instance_uuids[0], row, weights[0], parts, group=group)
+    alternates: tuple[Alternate, ...] = ()
+    if len(rows) > 1:
+        alternates = tuple(
+            context.alternate(
+                signature, request, other, weight, allocations_of(fleet, signature, other, given=False, request=request)
+            )
+            for other, weight in zip(rows[1:], weights[1:], strict=True)
+        )
+    chosen = context.selection(claimed, alternates, context.numa_limits(signature, request, row))
+    seed = context.decision_seed()
+    return Decision(
+        seed=seed,
+        sequence=context.next_sequence(),
+        request_id=request.request_id,
+        considered=considered,
+        removed=removed,
+        selections=(chosen,),
+    )
+
+
+def claim_row(
+    context: DecisionContext,
+    signature: Signature,
+    request: Request,
+    uuid: str,
+    row: int,
+    weight: float,
+    parts: tuple[ScorePart, ...],
+    *,
+    group: int,
+) -> Claimed:
+    """Charge an instance of the request to a row, which has room for it. ``group``: the server group of the fleet that
+    it joins, -1 for none."""
+    fleet = context.fleet
     taken = None if signature.simple else allocations_of(fleet, signature, row, given=False, request=request)
-    fleet.claim(
+    consumer = fleet.claim(
         uuid,
         row,
         signature.shape if taken is None else taken.shape,
@@ -46,28 +81,10 @@ def claim_best(
         allocations = {fleet.uuid(row): {names[index]: amount for index, amount in signature.resources.items()}}
     else:
         allocations = taken.by_uuid(fleet)
-    alternates: tuple[Alternate, ...] = ()
-    if len(rows) > 1:
-        alternates = tuple(
-            context.alternate(
-                signature, request, other, weight, allocations_of(fleet, signature, other, given=False, request=request)
-            )
-            for other, weight in zip(rows[1:], weights[1:], strict=True)
-        )
-    claimed = Claimed(uuid, row, -1, weights[0], allocations, parts, {} if taken is None else taken.mappings)
-    chosen = context.selection(claimed, alternates, context.numa_limits(signature, request, row))
-    seed = context.decision_seed()
-    return Decision(
-        seed=seed,
-        sequence=context.next_sequence(),
-        request_id=request.request_id,
-        considered=considered,
-        removed=removed,
-        selections=(chosen,),
-    )
+    return Claimed(uuid, row, consumer, weight, allocations, parts, {} if taken is None else taken.mappings)
 
 
-def _parts(signature: Signature, row: int, members: float) -> tuple[ScorePart, ...]:
+def score_parts(signature: Signature, row: int, members: float) -> tuple[ScorePart, ...]:
     """Score parts of the row under the normalisers of the decision at hand."""
     parts = signature.ranking.row_parts(row, members)
     return tuple([ScorePart(name, *part) for name, part in zip(signature.weigher_names, parts, strict=True)])

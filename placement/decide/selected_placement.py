@@ -22,8 +22,6 @@ from .signature import Signature
 def place_selected(context: DecisionContext, request: Request, leave: str | None) -> Decision | None:
     """The decision on a request for one instance; ``leave``: a service host that is ignored too. None if the scan has
     to decide, or to say why no host passes. Nothing is changed then."""
-    if len(request.instance_uuids) > 1:
-        return None
     signature = context.signature(request)
     if any(values.errors for values in signature.owner.row_values) or signature.candidate_judges:
         return None

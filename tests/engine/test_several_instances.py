@@ -1,4 +1,5 @@
-"""Requests for several instances: what is kept between two of them gives what weighing all hosts again gives."""
+"""Requests for several instances: searches of the ranking, and what the scan keeps between two instances, give what
+weighing all hosts again gives."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.decide import scan_placement
+from hostler.placement.decide import placement, scan_placement
 from hostler.placement.decide.engine import Engine
 from hostler.placement.decide.remaining import Remaining
 from hostler.placement.fleet.fleet import Fleet
@@ -37,6 +38,11 @@ POLICIES: list[dict[str, Any]] = [
         }
     },
 ]
+
+
+def scan_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the scan decide every request for several instances."""
+    monkeypatch.setattr(placement, "place_several", lambda context, request: None)
 
 
 def engine(chance: random.Random, policy: dict[str, Any]) -> Engine:
@@ -78,6 +84,7 @@ def request(chance: random.Random, first: int) -> Request:
 def test_keeping_what_is_left_gives_what_weighing_all_again_gives(
     seed: int, policy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    scan_alone(monkeypatch)
     answers: list[tuple[list[Decision], Any]] = []
     for least in (1, 10**9):
         monkeypatch.setattr(scan_placement, "SEVERAL", least)
@@ -89,7 +96,39 @@ def test_keeping_what_is_left_gives_what_weighing_all_again_gives(
     assert answers[0] == answers[1]
 
 
+@pytest.mark.kernel_twin
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("seed", seeds(25, "several instances by the ranking"))
+def test_searching_for_each_instance_gives_what_the_scan_gives(
+    seed: int, policy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[tuple[list[Decision], Any]] = []
+    for searching in (True, False):
+        if not searching:
+            scan_alone(monkeypatch)
+        chance = random.Random(seed)
+        made = engine(chance, policy)
+        decisions = [
+            made.place(request(chance, 100 * number).with_changes(server_group=None, alternates=0))
+            for number in range(10)
+        ]
+        made.fleet.check()
+        answers.append((decisions, dump(made)))
+    assert answers[0] == answers[1]
+
+
+def test_different_hosts_are_found_without_a_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet()
+    add_hosts(fleet, [Host(host=f"n{n}", vcpus_total=8, total_usable_ram_mb=4_096 + 64 * n) for n in range(30)])
+    made = Engine(fleet)
+    monkeypatch.setattr(placement, "ScanPlacement", None)
+    spec = RequestSpec(flavor=Flavor(name="f", vcpus=1, memory_mb=500))
+    decision = made.place(Request(spec=spec, instance_uuids=tuple(guest_uuid(number) for number in range(10))))
+    assert len({selection.host for selection in decision.selections}) > 1
+
+
 def test_hosts_are_weighed_as_a_whole_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scan_alone(monkeypatch)
     made = engine(random.Random(3), {})
     weighed: list[int] = []
     real = Remaining._look

@@ -1,0 +1,136 @@
+"""Several instances of one request placed by the ranking, each seeing the claims before it, all or nothing.
+
+The answers are those of the scan, which weighs all hosts that passed for the first instance again for each further one
+(Nova 33). Only the rows of the claims change between two of these, and stay among the weighed hosts though they may
+have no more room. Equal scores keep the order of the instance before: where that is not sure to be the order of the
+rows, the scan decides. Costs a search an instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...ext.ranking import best_beside
+from ..types.decision import Decision
+from ..types.request import Request
+from .claim import Claimed
+from .context import DecisionContext
+from .ranked_decision import claim_row, score_parts
+from .signature import Signature
+
+
+def place_several(context: DecisionContext, request: Request) -> Decision | None:
+    """The decision on a request for several instances; None if the scan has to decide, or to say why not all find a
+    host. Nothing is changed then."""
+    if context.draws or request.alternates or request.server_group is not None or context.compiled.custom:
+        return None
+    signature = context.ranked_way(request)
+    if signature is None or not signature.simple or not _claims_change_their_rows_only(context, signature):
+        return None
+    start = context.fleet._history.hold()
+    try:
+        search = _Search(context, signature, request)
+        made = search.claim_all()
+        if made is None:
+            context.fleet._history.go(start)
+            return None
+        limits = [context.numa_limits(signature, request, claimed.row) for claimed in made]
+        seed = context.decision_seed()
+        return Decision(
+            sequence=context.next_sequence(),
+            request_id=request.request_id,
+            considered=search.considered,
+            removed=search.removed,
+            selections=tuple(context.selection(each, (), limit) for each, limit in zip(made, limits, strict=True)),
+            seed=seed,
+        )
+    except BaseException:
+        context.fleet._history.go(start)
+        raise
+
+
+def _claims_change_their_rows_only(context: DecisionContext, signature: Signature) -> bool:
+    """True if a claim changes nothing that the request's rules read of other rows than its own."""
+    return not context.fleet._shared_service_hosts and not any(term.get("by_load") for term in signature.terms)
+
+
+class _Search:
+    """The hosts of one request's instances, one after the other."""
+
+    def __init__(self, context: DecisionContext, signature: Signature, request: Request) -> None:
+        signature.refresh()
+        self._context, self._signature, self._request = context, signature, request
+        self._beside: list[int] = []
+        """Rows of claims that the filters still pass, whether or not they have room."""
+        self._without: list[int] = []
+        """Rows of claims that a filter refuses now."""
+        self._first = signature.ranking.best(-1, 1, context.decision_seed())
+        counts = signature.ranking.counts(-1, len(signature.stages))
+        self.considered, self._passing = sum(counts), counts[0]
+        self.removed = dict(zip(signature.stage_names, counts[1:], strict=True))
+        """Hosts removed by each stage for the first instance, in order."""
+
+    def claim_all(self) -> list[Claimed] | None:
+        """A claim for each instance; None if one finds no host, or if only the scan can tell which."""
+        made: list[Claimed] = []
+        for uuid in self._request.instance_uuids:
+            found = self._next() if made else self._best(*self._first)
+            if found is None:
+                return None
+            row, weight = found
+            several = self._passing - len(self._without) > 1
+            parts = score_parts(self._signature, row, 0.0) if several else ()
+            made.append(claim_row(self._context, self._signature, self._request, uuid, row, weight, parts, group=-1))
+            self._signature.refresh()
+            if row in self._beside:
+                self._beside.remove(row)
+            (self._beside if self._still_passes(row) else self._without).append(row)
+        return made
+
+    def _next(self) -> tuple[int, float] | None:
+        """Row and weight of the host of a further instance."""
+        rows, weights = best_beside(
+            self._signature.ranking,
+            np.array(self._without, np.int32),
+            np.array(self._beside, np.int32),
+            None,
+            len(self._beside) + 3,
+            self._context.decision_seed(),
+        )
+        return self._best(rows, weights)
+
+    def _best(self, rows: Sequence[int], weights: Sequence[float]) -> tuple[int, float] | None:
+        """The first of the rows, in order, that has room; None if none has, or another has the same weight and may have
+        come first for the instance before."""
+        fleet, resources = self._context.fleet, self._signature.resources
+        usable = [
+            (row, weight)
+            for row, weight in zip(rows, weights, strict=True)
+            if row not in self._beside or fleet._fits_row(row, resources)
+        ]
+        if not usable:
+            return None
+        equal = [row for row, weight in usable if weight == usable[0][1]]
+        if len(equal) > 1 and not self._always_equal(equal, complete=len(equal) < len(usable)):
+            return None
+        return usable[0]
+
+    def _always_equal(self, rows: list[int], *, complete: bool) -> bool:
+        """Whether rows of equal weight had equal weights for the instances before, too: rows without claims that have
+        the same raw values. ``complete``: there are no others of that weight."""
+        if not complete or any(row in self._beside for row in rows):
+            return False
+        ranking = self._signature.ranking
+        first = [(raw, multiplier) for raw, _, multiplier in ranking.row_parts(rows[0])]
+        return all(first == [(raw, multiplier) for raw, _, multiplier in ranking.row_parts(row)] for row in rows[1:])
+
+    def _still_passes(self, row: int) -> bool:
+        """Whether the filters that are applied to every instance pass the row of a claim."""
+        host = self._context.fleet._store.host
+        for column, low, high, number in self._signature.bounds:
+            judge = self._signature.stages[number].filter
+            if judge is not None and not judge.once_per_request and not low <= host[column, row] <= high:
+                return False
+        return True
