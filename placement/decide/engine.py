@@ -250,7 +250,6 @@ class Engine:
     ) -> Decision:
         fleet = self.fleet
         check_request(request)
-        check_spec(request.spec)
         consumer, guest = fleet.consumer_id(uuid), fleet.consumer(uuid)
         if uuid in fleet._consumers.moves:
             raise InUse(f"instance {uuid} is being moved", field="uuid", hint="confirm or revert that move first")

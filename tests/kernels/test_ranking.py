@@ -21,7 +21,7 @@ from hostler.ext.constants import (
     SOURCE_ROW,
 )
 from hostler.ext.fleet import Columns
-from hostler.ext.ranking import Ranking
+from hostler.ext.ranking import HostIndex, Ranking, best_beside
 from hostler.placement.types.ordered_sum import ordered_sum
 
 from .world import Arrays, empty_arrays, int32
@@ -144,6 +144,23 @@ def test_a_row_without_members_has_the_minval_of_a_group_weigher() -> None:
     fleet = Fleet(1, 5, 3)
     ranking = fleet.ranking(RAM | {"multiplier": 3.0}, COMPANY | {"multiplier": 2.0, "minval": 1.0})
     assert ranking.best(fleet.group(SOFT_AFFINITY, 2)) == ([1], [3.0])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    ("members", "weights"),
+    [
+        (None, [1.0, 0.0]),  # the weigher of groups is idle
+        (np.zeros(0), [5.0, 4.0]),  # no members on any row: 4 * (0 - -2) / (0 - -2)
+    ],
+)
+def test_a_soft_group_is_weighed_where_no_row_beside_has_members_of_it(
+    members: Any, weights: list[float], shared: bool
+) -> None:
+    fleet, none = Fleet(1, 5, 9), int32([])
+    index = HostIndex(fleet.columns) if shared else None
+    ranking = fleet.ranking(RAM, COMPANY | {"minval": -2.0}, index=index)
+    assert best_beside(ranking, int32([2]), none, members, 2) == ([1, 0], weights)
 
 
 def test_anti_affinity_allows_as_many_members_on_a_host_as_the_group_says() -> None:
