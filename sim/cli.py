@@ -73,6 +73,9 @@ class Inputs:
         How times are written, where their looks do not tell: s, ms, us, ns, days (of Excel) or iso.
     tz
         Time zone of dates without an offset, such as Europe/Berlin; UTC otherwise.
+    usage
+        What guests use of their vCPUs: range results of Prometheus (JSON), by the ids of the trace. The columns
+        cpu_usage_percent and cpu_usage_p95_percent tell the same.
     flavors
         A catalogue of instance types (CSV: AWS's, Azure's, OpenStack's or your own) that the trace's column flavor
         names one of.
@@ -117,6 +120,7 @@ class Inputs:
     columns: str = ""
     time_unit: str = ""
     tz: str = ""
+    usage: str = ""
     flavors: str = ""
     hosts: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000_000))] = 100
     vcpus: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 64
@@ -158,6 +162,7 @@ class Inputs:
             flavors=self.flavors,
             time_unit=self.time_unit,
             tz=self.tz,
+            usage=self.usage,
             first_hours=self.hours,
             made_hours=self.make_hours,
             growth_per_year=self.growth,

@@ -259,7 +259,9 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of one policy, over-commit and size over all seeds. ``difference`` from the way of the same size that
-    refused least, on the same guests; None for that way itself."""
+    refused least, on the same guests; None for that way itself. ``contention_percent``: threshold in percent of a
+    host's cores -> percent of host-hours in which guests want more, the mean over the seeds; None where the trace does
+    not tell what guests use."""
 
     policy: str
     cpu_ratio: float
@@ -270,6 +272,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     cost_per_guest_hour: float | None
     seeds: list[int]
     difference: Difference | None = None
+    contention_percent: dict[str, float] | None = None
 
 
 def grid(
@@ -315,9 +318,18 @@ def compare(tasks: Sequence[Task], results: Sequence[Outcome]) -> list[Compared]
             cost_per_guest_hour=_mean([o.cost_per_guest_hour for _, o in found if o.cost_per_guest_hour is not None]),
             seeds=[seed for seed, _ in found],
             difference=differences.get((policy, ratio, hosts)),
+            contention_percent=_contention([outcome for _, outcome in found]),
         )
         for (policy, ratio, hosts), found in groups.items()
     ]
+
+
+def _contention(found: Sequence[Outcome]) -> dict[str, float] | None:
+    """The mean contention of outcomes, by threshold."""
+    told = [outcome.contention for outcome in found if outcome.contention is not None]
+    if not told:
+        return None
+    return {each: round(statistics.fmean(one[each] for one in told), 4) for each in told[0]}
 
 
 Way = tuple[str, float, int]

@@ -9,6 +9,7 @@ import math
 import multiprocessing
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -21,8 +22,9 @@ import numpy as np
 from ...placement.policy.policy import Policy
 from ...placement.types.errors import InvalidValue
 from ...placement.types.extras import import_extra
+from ...placement.types.request import RequestSpec
 from ..run.fleet_plan import FleetPlan
-from ..run.policies import ON_GPUS, policy_of, typical_guests
+from ..run.policies import ON_GPUS, asked_rules, policy_of, typical_guests
 from ..run.run import Outcome, Run
 from ..run.standing_state import standing_uuids
 from ..trace.catalogue import read_flavors
@@ -42,7 +44,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Where guests come from: a trace as it is (``made_hours`` 0), or so many hours made after it from the task's seed;
     or the preset ``devops``, whose hours are ``made_hours``. ``growth_error``: standard deviation of the growth per
     year, which each seed draws. ``time_unit``, ``tz``: how times are written. ``flavors``: the catalogue that the trace
-    refers to. Without ``standing`` no guest stands at the beginning: others do, those of a state."""
+    refers to. ``usage``: range results of Prometheus that tell what guests use. Without ``standing`` no guest stands at
+    the beginning: others do, those of a state."""
 
     trace: str
     columns: dict[str, str] = {}
@@ -54,6 +57,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     scale: float = 1.0
     time_unit: str = ""
     tz: str = ""
+    usage: str = ""
     standing: bool = True
 
 
@@ -81,7 +85,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     def digest(self) -> str:
         """SHA-256 of all that the outcome depends on, the contents of files included."""
         digest = hashlib.sha256(msgspec.json.encode(self))
-        for name in (self.source.trace, self.source.flavors, self.policy, self.plan.state):
+        for name in (self.source.trace, self.source.flavors, self.source.usage, self.policy, self.plan.state):
             for path in _files(Path(name)) if name else ():
                 status = path.stat()
                 digest.update(_content(path, status.st_size, status.st_mtime_ns, status.st_ino))
@@ -111,7 +115,7 @@ Stamps = tuple[tuple[str, int, int, int], ...]
 
 def _stamps(source: Source) -> Stamps:
     """What tells the files of a source from changed ones: their names, sizes, times of change and inodes."""
-    found = [path for name in (source.trace, source.flavors) if name for path in _files(Path(name))]
+    found = [path for name in (source.trace, source.flavors, source.usage) if name for path in _files(Path(name))]
     states = [(str(path), path.stat()) for path in found]
     return tuple((path, state.st_size, state.st_mtime_ns, state.st_ino) for path, state in states)
 
@@ -126,9 +130,8 @@ def _workload(encoded: bytes, seed: int, stamps: Stamps) -> Guests:
     if not source.made_hours and (source.growth_per_year or source.scale != 1):
         hint = "make guests after the trace: --make-hours"
         raise InvalidValue("growth and scale are for guests that are made", field="growth", hint=hint)
-    trace = _trace(
-        source.trace, msgspec.json.encode(source.columns), source.flavors, (source.time_unit, source.tz), stamps
-    )
+    told = (source.time_unit, source.tz, source.usage)
+    trace = _trace(source.trace, msgspec.json.encode(source.columns), source.flavors, told, stamps)
     if source.first_hours:
         trace = trace.first(source.first_hours)
     if not source.made_hours:
@@ -148,10 +151,16 @@ def _workload(encoded: bytes, seed: int, stamps: Stamps) -> Guests:
 
 
 @functools.lru_cache(maxsize=2)
-def _trace(path: str, columns: bytes, flavors: str, times: tuple[str, str], stamps: Stamps) -> Workload:
+def _trace(path: str, columns: bytes, flavors: str, told: tuple[str, str, str], stamps: Stamps) -> Workload:
     catalogue = read_flavors(Path(flavors)) if flavors else None
+    unit, tz, usage = told
     return read_trace(
-        Path(path), msgspec.json.decode(columns, type=dict[str, str]), catalogue, time_unit=times[0], tz=times[1]
+        Path(path),
+        msgspec.json.decode(columns, type=dict[str, str]),
+        catalogue,
+        time_unit=unit,
+        tz=tz,
+        usage=Path(usage) if usage else None,
     )
 
 
@@ -194,8 +203,9 @@ def _standing_leave(task: Task, workload: Guests) -> dict[str, int] | None:
 
 def _policy(task: Task, guests: Guests) -> Policy:
     """The task's policy. InvalidValue for one of GPUs where there are none."""
+    filters, weighers = asked_rules(guests.specs, [each.policy for each in guests.terms])
     if task.policy not in ON_GPUS:
-        return policy_of(task.policy)
+        return policy_of(task.policy, filters=filters, weighers=weighers)
     if not any(kind.gpus for kind in task.plan.hardware):
         hint = "gpus in a fleet file's hardware, or another policy"
         raise InvalidValue(f"policy {task.policy} is for fleets with GPUs: there are none", field="policy", hint=hint)
@@ -203,7 +213,10 @@ def _policy(task: Task, guests: Guests) -> Policy:
     counts = np.zeros(len(trace.specs), np.int64)
     for part in trace.parts():
         counts += np.bincount(part.spec, minlength=len(counts))
-    return policy_of(task.policy, typical_guests(dict(zip(trace.specs, counts.tolist(), strict=True))))
+    asked: Counter[RequestSpec] = Counter()
+    for spec, count in zip(trace.specs, counts.tolist(), strict=True):
+        asked[spec] += count
+    return policy_of(task.policy, typical_guests(asked), filters=filters, weighers=weighers)
 
 
 def execute(task: Task, watch: Callable[[Run], None] = lambda run: None) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import statistics
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ..questions.paired import Difference
@@ -36,6 +36,10 @@ def show(outcome: Outcome) -> None:
     if outcome.waited:
         most = f"{outcome.longest_wait_hours:.2f} h at most"
         _say(f"{outcome.waited:,} waited, {outcome.mean_wait_hours:.2f} h on average, {most}")
+    if outcome.contention is not None:
+        _say(f"contention: guests want more in {contention(outcome.contention)}")
+    if outcome.preempted:
+        _say(f"{counted(outcome.preempted, 'guest')} gave way to others of greater priority")
     if outcome.disruption is not None:
         _show_disruption(outcome.disruption)
     if outcome.cost:
@@ -148,8 +152,15 @@ def show_compared(compared: Sequence[Compared], played: int, runs: int) -> None:
         part = f" ({len(each.seeds)} of {seeds} seeds)" if len(each.seeds) < seeds else ""
         hosts = counted(each.hosts, "host")
         _say(f"{each.policy}{ratio}, {hosts}: {band.mean:.2f} %{spread} refused, {peak}{part}")
+        if each.contention_percent is not None:
+            _say(f"  contention: guests want more in {contention(each.contention_percent)}")
         if each.difference is not None:
             _say(f"  {difference(each.difference)}")
+
+
+def contention(told: Mapping[str, float]) -> str:
+    """How often guests want more of a host's cores than a share of them, in words."""
+    return ", ".join(f"{part:.2f} % of the host-hours above {most} % of the cores" for most, part in told.items())
 
 
 def difference(told: Difference) -> str:

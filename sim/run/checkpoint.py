@@ -20,7 +20,7 @@ from .evacuation import Off
 from .headroom import Busiest, Headroom
 from .run import Run, Sample
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 
 
 class RunState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -65,9 +65,18 @@ class EvacuationState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     migrated: int
     stopped: int
     evacuated: int
+    preempted: int
     _down_s: int
     _host_s: int
     _longest_s: int
+
+
+class ContentionState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """All of a run's contention."""
+
+    at: dict[str, tuple[int, float, float]]
+    host_s: float
+    above_s: list[float]
 
 
 class GroupsState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -93,6 +102,8 @@ class Checkpoint(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     sequence: int
     run: RunState
     evacuation: EvacuationState
+    preemptible: dict[str, int]
+    contention: ContentionState | None
     groups: GroupsState
     busiest: BusiestState
     fleet: bytes
@@ -112,6 +123,8 @@ def save(run: Run, busiest: Busiest, task: str, path: Path) -> None:
                 sequence=run.engine.sequence,
                 run=_read(run, RunState),
                 evacuation=_read(run.evacuation, EvacuationState),
+                preemptible=run.preemption.priority if run.preemption is not None else {},
+                contention=None if run.contention is None else ContentionState(**run.contention.state()),
                 groups=_read(run.groups, GroupsState),
                 busiest=_read(busiest, BusiestState),
                 fleet=(Path(folder) / "fleet").read_bytes(),
@@ -152,6 +165,11 @@ def resume(run: Run, busiest: Busiest, task: str, path: Path) -> None:
         run.site.happen((last_s - run.workload.start_s) / 3600)
     run.site.replace_fleet(fleet, kept.sequence)
     run.engine = run.groups.engine = run.site.engine
+    if run.preemption is not None:
+        run.preemption.priority = kept.preemptible
+    if run.contention is not None and kept.contention is not None:
+        run.contention.engine = run.engine
+        run.contention.restore(kept.contention.at, kept.contention.host_s, kept.contention.above_s)
     parts = ((run, kept.run), (run.evacuation, kept.evacuation), (run.groups, kept.groups), (busiest, kept.busiest))
     for part, state in parts:
         for name in state.__struct_fields__:

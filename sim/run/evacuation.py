@@ -68,6 +68,10 @@ class Population(Protocol):
         """A guest that was taken off will not return."""
         ...
 
+    def moved(self, uuid: str) -> None:
+        """A guest is on another host."""
+        ...
+
 
 class Evacuation:
     """The guests of one run that are without a host, and those that are to move. Call ``step`` once a step, when those
@@ -79,7 +83,7 @@ class Evacuation:
         self.draining: dict[str, None] = {}
         """Hosts that are to be emptied, in the order of their notice."""
         self.lost_for: Counter[str] = Counter()
-        self.migrated = self.stopped = self.evacuated = 0
+        self.migrated = self.stopped = self.evacuated = self.preempted = 0
         self._down_s = self._host_s = 0
         self._longest_s = 0
 
@@ -124,7 +128,19 @@ class Evacuation:
     def _drain(self, host: str, at_s: int) -> None:
         """The host is closed, so where a guest is placed again is another one; else it stays."""
         for uuid in self._guests(host):
-            self.migrated += self.run.engine.resize(uuid, self._request(uuid, at_s)).placed
+            moved = self.run.engine.resize(uuid, self._request(uuid, at_s)).placed
+            self.migrated += moved
+            if moved:
+                self.run.moved(uuid)
+
+    def preempt(self, guests: Sequence[str], at_s: int) -> None:
+        """Guests give way to others: they wait for a host as those do whose host failed."""
+        fleet = self.run.engine.fleet
+        groups = [fleet.consumer(uuid).server_group for uuid in guests]
+        leaves = self.run.take_off(guests)
+        for uuid, group in zip(guests, groups, strict=True):
+            self.off[uuid] = Off(at_s, leaves[uuid], group)
+        self.preempted += len(guests)
 
     def _place_again(self, at_s: int) -> None:
         guests = list(self.off.items())
@@ -154,7 +170,7 @@ class Evacuation:
     def outcome(self, reached: int) -> Disruption | None:
         """The outcome by the time ``reached``; None if there was no outage."""
         plan = self.run.plan
-        if not (plan.failures or plan.maintenance):
+        if not (plan.failures or plan.maintenance or self.preempted):
             return None
         still = [max(0, min(each.leaves, reached) - each.since) for each in self.off.values()]
         return Disruption(

@@ -1,9 +1,9 @@
-"""The anti-affinity groups of a run: kept in the engine while they have members, so that past ones need no memory."""
+"""The server groups of a run: kept in the engine while they have members, so that past ones need no memory."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -16,20 +16,24 @@ _GROUPS: Final = "6e7a0000-0000-4000-8000-"
 
 
 class Groups:
-    """Groups of a run by number, and who is in them. All methods take next to no time for guests that are in none."""
+    """Groups of a run by number, and who is in them. All methods take next to no time for guests that are in none.
+    ``rules``: policy, and guests that may share a host, of the groups of guests of each spec number."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, rules: Sequence[tuple[str, int]]) -> None:
+        self.engine, self.rules = engine, rules
         self._kept: set[int] = set()
         self._members: Counter[int] = Counter()
         self._group_of: dict[str, int] = {}
 
-    def kept(self, groups: NDArray[np.int64]) -> list[str | None]:
-        """The uuids of the groups, which the engine keeps from now on; None for ALONE."""
+    def kept(self, groups: NDArray[np.int64], specs: NDArray[np.int64]) -> list[str | None]:
+        """The uuids of the groups of guests of these spec numbers, which the engine keeps from now on; None for
+        ALONE."""
         if not np.any(groups != ALONE):
             return [None] * len(groups)
-        for group in sorted(set(groups.tolist()) - self._kept - {ALONE}):
-            self.engine.fleet.add_server_group(f"{_GROUPS}{group:012x}", "anti-affinity")
+        spec_of = dict(zip(groups.tolist(), specs.tolist(), strict=True))
+        for group in sorted(spec_of.keys() - self._kept - {ALONE}):
+            policy, most = self.rules[spec_of[group]]
+            self.engine.fleet.add_server_group(f"{_GROUPS}{group:012x}", policy, max_server_per_host=most)
             self._kept.add(group)
         return [None if group == ALONE else f"{_GROUPS}{group:012x}" for group in groups.tolist()]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
@@ -53,14 +53,37 @@ ABOUT: Final[Mapping[str, str]] = {name: about for name, (about, _) in _SCHEDULE
 """Name -> what the policy prefers."""
 ON_GPUS: Final = frozenset({"fgd", "gpu-packing", "gpu-clustering"})
 """Policies that make a difference where guests have GPUs only."""
+_BEFORE: Final = 1000.0
+_MULTIPLIERS: Final = {
+    "ServerGroupSoftAffinityWeigher": "soft_affinity_weight_multiplier",
+    "ServerGroupSoftAntiAffinityWeigher": "soft_anti_affinity_weight_multiplier",
+}
 _COVERED: Final = 0.95
 """Part of the guests that the typical requests must make up."""
 
 
-def policy_of(name: str, typical: Mapping[str, float] | None = None) -> Policy:
+def asked_rules(specs: Sequence[RequestSpec], policies: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Filters and weighers that a policy needs beside its own for what guests ask for: NUMA cells, and soft policies of
+    server groups."""
+    numa = any(
+        key.startswith(("hw:numa", "hw:cpu_policy", "hw:mem_page")) for spec in specs for key in spec.flavor.extra_specs
+    )
+    soft = {
+        "soft-affinity": "ServerGroupSoftAffinityWeigher",
+        "soft-anti-affinity": "ServerGroupSoftAntiAffinityWeigher",
+    }
+    return ["NUMATopologyFilter"] if numa else [], [soft[each] for each in sorted(set(policies) & soft.keys())]
+
+
+def policy_of(
+    name: str, typical: Mapping[str, float] | None = None, *, filters: Sequence[str] = (), weighers: Sequence[str] = ()
+) -> Policy:
     """The policy called ``name``; that of a file if the name ends in .toml, or in .conf as a nova.conf; one of a
     weigher alone for the name of one of Nova's or an installed one (entry point ``hostler.weighers``) or for
     ``module:Class``; or the Policy that ``module:name`` is.
+
+    ``filters``, ``weighers``: those that policies of a name here have beside their own, weighers with a weight that
+    decides before these.
 
     ``typical``: the mix of requests by which fragmentation is measured. UnknownName or InvalidValue for what is none.
     """
@@ -71,7 +94,13 @@ def policy_of(name: str, typical: Mapping[str, float] | None = None) -> Policy:
     if ":" in name:
         return _imported(name, typical or {})
     if name in _SCHEDULER:
-        return _made(name, _SCHEDULER[name][1], typical or {})
+        options = dict(_SCHEDULER[name][1])
+        if filters:
+            options["enabled_filters"] = [*FILTERS, *filters]
+        if weighers and "weight_classes" in options:
+            options["weight_classes"] = [*options["weight_classes"], *weighers]
+            options |= {_MULTIPLIERS[each]: _BEFORE for each in weighers}
+        return _made(name, options, typical or {})
     own = {*BUILTIN_WEIGHERS, *(entry_point.name for entry_point in entry_points(group=WEIGHERS))}
     if name not in own:
         raise UnknownName.among("policy", name, {*_SCHEDULER, *own}, field="policy")

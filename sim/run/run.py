@@ -7,88 +7,36 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ...placement.decide.batch_decisions import Decisions
 from ...placement.policy.policy import Policy
-from ...placement.types.ordered_sum import ordered_sum
 from ...placement.types.request import Request, RequestSpec
 from ..trace.workload import ALONE, EPOCH_S, NEVER, STEP_S, Guests
 from .binding import Binding
 from .coming import NOBODY, Coming
-from .evacuation import Disruption, Evacuation
+from .contention import Contention
+from .evacuation import Evacuation
 from .fleet_plan import FleetPlan
 from .groups import Groups
+from .host_columns import RESOURCES, HostColumns, percent_of
+from .outcome import Outcome, Sample
+from .preemption import Preemption
 from .site import Site, check_zones
 from .standing_state import StandingGuests
 
-RESOURCES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
 _GUESTS: Final = "6e79{:04x}-{:04x}-4000-8000-"
 """What the uuids of guests begin with: the number of their spec, in two halves. They end with the guest's own."""
+__all__ = ["RESOURCES", "Outcome", "Run", "Sample"]
 Whole = NDArray[np.int64]
 LONGEST_S: Final = 20 * 366 * 86_400
 """Requests that may wait longer than this wait for ever once nothing changes any more."""
 SAMPLES: Final = 400
 """Number of parts of a run whose busiest steps are points of the curves, besides the last step: at most twice as many
 points."""
-
-
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """How things stand ``hours`` into the run: percent of each resource that is given, by zone (``all``: of the
-    fleet), and the percent of idle vCPUs that are stranded: no memory is left beside them."""
-
-    hours: float
-    guests: int
-    waiting: int
-    refused: int
-    used_percent: dict[str, dict[str, float]]
-    stranded_percent: float
-    hosts_down: int = 0
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a run. ``cpu_ratio``: the fleet's over-commit of CPUs. Waits in hours; ``guest_hours`` of the guests
-    that were placed, within the run; ``burst``: guests beyond the plan's threshold, which were not tried here. Costs in
-    the currency of the plan's prices, ``burst_cost`` of these and of the refused. ``unserved``: guests that were
-    refused, lost with a host, still waiting at the end, or run elsewhere (``burst``)."""
-
-    fleet: str
-    workload: str
-    policy: str
-    cpu_ratio: float
-    seed: int
-    hosts: int
-    hosts_at_end: int
-    hours: float
-    requests: int
-    placed: int
-    refused: int
-    waiting: int
-    refused_percent: float
-    refusals: dict[str, int]
-    burst: int
-    unserved: int
-    waited: int
-    mean_wait_hours: float
-    longest_wait_hours: float
-    first_refusal_hours: float | None
-    peak_percent: dict[str, float]
-    mean_percent: dict[str, float]
-    peak_guests: int
-    guests_per_host_at_peak: float
-    guest_hours: float
-    cost: float
-    cost_per_guest_hour: float | None
-    burst_cost: float
-    requests_by_day: list[int]
-    refused_by_day: list[int]
-    interrupted: bool
-    samples: list[Sample]
-    disruption: Disruption | None = None
 
 
 class Run:
@@ -135,7 +83,14 @@ class Run:
         """By step: the guests that leave in it."""
         self._queue = NOBODY
         self._building: list[str] = []
-        self.groups = Groups(self.engine)
+        terms = workload.terms
+        self.groups = Groups(self.engine, [(each.policy, each.most_per_host) for each in terms])
+        self.preemption = Preemption(self, terms) if any(each.preemptible for each in terms) else None
+        self._priority = np.array([each.priority for each in terms], np.int64)
+        self._projects = [each.project for each in terms]
+        self.contention: Contention | None = None
+        if any(each.usage is not None for each in terms):
+            self.contention = Contention(self.engine, terms, [spec.flavor.vcpus for spec in workload.specs])
         self._guest_s = self._burst_vcpu_s = self._burst_vcpus = 0
         self._host_hours_cost = 0.0
         self._now_s = self._reached = workload.start_s
@@ -155,14 +110,7 @@ class Run:
         self._memory_per_vcpu = workload.memory_per_vcpu
         self._uuid_of_spec = [_GUESTS.format(number >> 16, number & 0xFFFF) for number in range(len(workload.specs))]
         self._vcpus = np.array([spec.flavor.vcpus for spec in workload.specs], np.int64)
-        self._known_places = -1
-        self._row_of_place: Whole | slice = slice(0, 0)
-        self._limits: Whole = np.zeros(len(RESOURCES), np.int64)
-        """What all hosts can give of each resource."""
-        self._zones: list[str] = []
-        self._zone_of: Whole = np.empty(0, np.int64)
-        self._price_per_hour = 0.0
-        self._prices = {kind.name: kind.price_per_hour for kind in plan.hardware}
+        self._hosts = HostColumns(self.site)
         self.evacuation = Evacuation(self)
         self._stand(standing_leave or {})
 
@@ -172,6 +120,8 @@ class Run:
             return
         self.alive = self.standing.count
         for uuid in self.standing.uuids:
+            if self.contention is not None:
+                self.contention.stand(uuid, self._row_of(uuid), self.spec_of(uuid).flavor.vcpus)
             if uuid in leave:
                 self._leaving[max(1, -(-(leave[uuid] - self.workload.steps.start) // STEP_S))].append(uuid)
 
@@ -217,7 +167,7 @@ class Run:
             known = self.standing.spec_of(uuid)
             if known is not None:
                 return known
-        return self.workload.specs[int(uuid[4:8] + uuid[9:13], 16)]
+        return self.workload.specs[self._spec_number(uuid)]
 
     # guests and their hosts, for evacuation
 
@@ -231,15 +181,49 @@ class Run:
                 leaves.update(dict.fromkeys(here, first + step * STEP_S))
                 self._leaving[step] = [uuid for uuid in leaving if uuid not in here]
         self.engine.release(uuids)
-        self.alive -= len(uuids)
+        self._gone(uuids)
         return leaves
+
+    def _gone(self, uuids: Sequence[str]) -> None:
+        """Guests have left their hosts."""
+        self.alive -= len(uuids)
+        if self.contention is not None:
+            self.contention.left(uuids)
+        if self.preemption is not None:
+            self.preemption.left(uuids)
 
     def put_back(self, uuid: str, leaves: int) -> None:
         """Take note that a guest which was taken off has a host again."""
         if leaves != NEVER:
             self._leaving[(leaves - self.workload.steps.start) // STEP_S].append(uuid)
         self.engine.spawned(uuid)
-        self.alive += 1
+        self._hosted([uuid], [self._row_of(uuid)], [self._spec_number(uuid)])
+
+    def moved(self, uuid: str) -> None:
+        """Record that a guest is on another host."""
+        if self.contention is not None:
+            self.contention.moved(uuid, self._row_of(uuid))
+
+    def _hosted(self, uuids: Sequence[str], rows: Sequence[int], specs: Sequence[int]) -> None:
+        """Guests have a host; a spec number below 0 is that of a guest of the state."""
+        self.alive += len(uuids)
+        for uuid, row, spec in zip(uuids, rows, specs, strict=True) if self.contention or self.preemption else ():
+            if self.contention is not None and spec < 0:
+                self.contention.stand(uuid, row, self.spec_of(uuid).flavor.vcpus)
+            elif self.contention is not None:
+                self.contention.came(uuid, row, spec)
+            if self.preemption is not None and spec >= 0:
+                self.preemption.came(uuid, spec)
+
+    def _row_of(self, uuid: str) -> int:
+        fleet = self.engine.fleet
+        return int(fleet._kernel.consumer(fleet.consumer_id(uuid))[2])
+
+    def _spec_number(self, uuid: str) -> int:
+        """The number of a guest's spec; -1 for a guest of the state."""
+        if self.standing is not None and self.standing.spec_of(uuid) is not None:
+            return -1
+        return int(uuid[4:8] + uuid[9:13], 16)
 
     def lost(self, uuid: str) -> None:
         """Record that a guest which was taken off will not return."""
@@ -307,16 +291,37 @@ class Run:
             coming = self._below(self.plan.burst_above_percent, coming, at_s)
         if not len(coming.number):
             return
+        if self._priority.any():
+            coming = coming.of(np.argsort(-self._priority[coming.spec], kind="stable"))
         uuids = self._uuids(coming)
-        decisions = self.engine.place_many(self._requests(coming, uuids, at_s))
-        here = decisions.rows >= 0
-        self._came(coming.of(np.flatnonzero(here)), list(compress(uuids, here.tolist())), at_s)
+        requests = self._requests(coming, uuids, at_s)
+        decisions = self.engine.place_many(requests)
+        here, rows = decisions.rows >= 0, decisions.rows
+        self._came(coming.of(np.flatnonzero(here)), list(compress(uuids, here.tolist())), rows[here], at_s)
+        if self.preemption is not None and self.preemption.priority and not here.all():
+            here = self._preempted(coming, requests, here, at_s)
         self._turned_away(coming, np.flatnonzero(~here), decisions, at_s)
+
+    def _preempted(
+        self, coming: Coming, requests: Sequence[Request], here: NDArray[np.bool_], at_s: int
+    ) -> NDArray[np.bool_]:
+        """Give guests without a host the places of preemptible ones; who has a host then."""
+        assert self.preemption is not None
+        here, priority = here.copy(), self._priority[coming.spec].tolist()
+        for position in np.flatnonzero(~here).tolist():
+            victims = self.preemption.victims(requests[position], priority[position])
+            if not victims:
+                continue
+            self.evacuation.preempt(victims, at_s)
+            row = self.engine.place_many([requests[position]]).rows
+            here[position] = True
+            self._came(coming.of(np.array([position])), list(requests[position].instance_uuids), row, at_s)
+        return here
 
     def _below(self, percent: float, coming: Coming, at_s: int) -> Coming:
         """Those of the guests for whom less than ``percent`` of the vCPUs is given; the others run elsewhere."""
-        rows, inventory = self._rows(), self.engine.fleet._store.inventory
-        room = percent / 100 * self._limits[0] - inventory["used"][0, rows].sum()
+        rows, inventory = self._hosts.rows(), self.engine.fleet._store.inventory
+        room = percent / 100 * self._hosts.limits[0] - inventory["used"][0, rows].sum()
         beyond = np.cumsum(self._vcpus[coming.spec]) > room
         self._queue = NOBODY
         self.burst += int(np.count_nonzero(beyond))
@@ -336,9 +341,9 @@ class Run:
 
     def _requests(self, coming: Coming, uuids: list[str], at_s: int) -> list[Request]:
         specs, now = self.workload.specs, float(EPOCH_S + at_s)
-        groups = self.groups.kept(coming.group)
+        groups, projects = self.groups.kept(coming.group, coming.spec), self._projects
         return [
-            Request(spec=specs[spec], instance_uuids=(uuid,), server_group=group, now=now)
+            Request(spec=specs[spec], instance_uuids=(uuid,), server_group=group, now=now, project_id=projects[spec])
             for uuid, spec, group in zip(uuids, coming.spec.tolist(), groups, strict=True)
         ]
 
@@ -348,10 +353,10 @@ class Run:
         self._building = []
         self.engine.release(gone)
         self.groups.left(gone)
-        self.alive -= len(gone)
+        self._gone(gone)
 
-    def _came(self, guests: Coming, uuids: list[str], at_s: int) -> None:
-        """Guests have been placed: note when they leave."""
+    def _came(self, guests: Coming, uuids: list[str], rows: NDArray[np.integer[Any]], at_s: int) -> None:
+        """Guests have been placed on rows: note when they leave."""
         steps = self.workload.steps
         waits = at_s - guests.arrived_s
         departure = np.where(guests.departure_s == NEVER, NEVER, guests.departure_s + waits)
@@ -362,10 +367,10 @@ class Run:
         if waits.any():
             matter = guests.departure_s <= self.workload.horizon_s
             self._ends_s = max(self._ends_s, int(departure[matter].max(initial=0)))
-        self._building = uuids
+        self._building += uuids
         self.groups.joined(guests.group, uuids)
         self.placed += len(uuids)
-        self.alive += len(uuids)
+        self._hosted(uuids, rows.tolist(), guests.spec.tolist())
         if waits.any():
             self.waited += int(np.count_nonzero(waits))
             self.waited_s += int(waits.sum())
@@ -376,7 +381,7 @@ class Run:
         waits = at_s + STEP_S - coming.arrived_s[which] <= self.wait_s
         self._queue = coming.of(which[waits])
         refused = which[~waits].tolist()
-        binding = Binding(self.site, self.engine, self._rows()) if refused else None
+        binding = Binding(self.site, self.engine, self._hosts.rows()) if refused else None
         for position in refused:
             assert binding is not None
             refusal, number = decisions[position].refusal, int(coming.spec[position])
@@ -400,16 +405,18 @@ class Run:
         self._now_s, self._reached = at_s, min(at_s + seconds, max(self._until_s, at_s))
         seconds = max(0, self._reached - max(at_s, self.workload.start_s))
         self.peak_guests = max(self.peak_guests, self.alive)
-        rows, store = self._rows(), self.engine.fleet._store
+        rows, store = self._hosts.rows(), self.engine.fleet._store
         used = store.inventory["used"][: len(RESOURCES)][:, rows]
-        self.percent = percent = _percent(used.sum(axis=1), self._limits - self._limits_down())
+        self.percent = percent = percent_of(used.sum(axis=1), self._hosts.limits - self._hosts.limits_down())
         self._peaks = np.maximum(self._peaks, percent)
         self._sums += percent * seconds
         self._measured += seconds
         self._guest_s += self.alive * seconds
         self._burst_vcpu_s += self._burst_vcpus * seconds
-        self._host_hours_cost += seconds / 3600 * self._price_per_hour
+        self._host_hours_cost += seconds / 3600 * self._hosts.price_per_hour
         self.evacuation.passed(seconds)
+        if self.contention is not None:
+            self.contention.passed(seconds, *self._hosts.running())
         busy = float(percent.max())
         if busy > self._busy:
             self._busy, self._busiest = busy, self._sample(at_s, used)
@@ -420,54 +427,16 @@ class Run:
             self._busy, self._busiest = -1.0, None
 
     def _sample(self, at_s: int, used: Whole) -> Sample:
-        rows = self._rows()
-        limit = self.engine.fleet._store.inventory["limit"][: len(RESOURCES)][:, rows]
-        down = [host for host, reasons in self.site.down.items() if reasons > 0]
-        if down:
-            limit = limit.copy()
-            places = {place.host: number for number, place in enumerate(self.site.places)}
-            limit[:, [places[host] for host in down]] = 0
         by_zone = {"all": dict(zip(RESOURCES, self.percent.round(3).tolist(), strict=True))}
-        for number, zone in enumerate(self._zones) if len(self._zones) > 1 else ():
-            here = self._zone_of == number
-            parts = _percent(used[:, here].sum(axis=1), limit[:, here].sum(axis=1))
-            by_zone[zone] = dict(zip(RESOURCES, parts.round(3).tolist(), strict=True))
-        idle = np.maximum(limit - used, 0)
-        useful = np.minimum(idle[0], idle[1] / max(self._memory_per_vcpu, 1e-9))
-        stranded = 100.0 * (1.0 - float(useful.sum()) / max(float(idle[0].sum()), 1.0)) if idle[0].any() else 0.0
         return Sample(
             hours=round((at_s - self.workload.start_s) / 3600, 4),
             guests=self.alive,
             waiting=len(self._queue.number),
             refused=self.refusals.total(),
-            used_percent=by_zone,
-            stranded_percent=round(stranded, 3),
-            hosts_down=sum(reasons > 0 for reasons in self.site.down.values()),
+            used_percent=by_zone | self._hosts.percent_by_zone(used),
+            stranded_percent=self._hosts.stranded_percent(used, self._memory_per_vcpu),
+            hosts_down=len(self.site.hosts_down),
         )
-
-    def _limits_down(self) -> Whole | int:
-        """What the hosts that are down could give of each resource."""
-        down = [host for host, reasons in self.site.down.items() if reasons > 0]
-        if not down:
-            return 0
-        fleet = self.engine.fleet
-        found: Whole = fleet._store.inventory["limit"][: len(RESOURCES), [fleet.row(host) for host in down]].sum(axis=1)
-        return found
-
-    def _rows(self) -> Whole | slice:
-        """Rows of the hosts, in the order of the site's places; a slice where they are neighbours."""
-        places = self.site.places
-        if len(places) != self._known_places:
-            found = np.array([self.engine.fleet.row(place.host) for place in places], np.int64)
-            self._known_places, self._row_of_place = len(places), found
-            if len(found) and np.all(np.diff(found) == 1):
-                self._row_of_place = slice(int(found[0]), int(found[-1]) + 1)
-            limit = self.engine.fleet._store.inventory["limit"]
-            self._limits = limit[: len(RESOURCES)][:, self._row_of_place].sum(axis=1)
-            self._price_per_hour = ordered_sum(self._prices[place.hardware] for place in places)
-            self._zones = sorted({place.zone for place in places})
-            self._zone_of = np.array([self._zones.index(place.zone) for place in places], np.int64)
-        return self._row_of_place
 
     def _outcome(self, interrupted: bool) -> Outcome:
         hours = (self._reached - self.workload.start_s) / 3600
@@ -508,9 +477,6 @@ class Run:
             interrupted=interrupted,
             samples=[*self.samples, self._busiest] if self._busiest is not None else self.samples,
             disruption=self.evacuation.outcome(self._reached),
+            preempted=self.evacuation.preempted,
+            contention=self.contention.percent() if self.contention is not None else None,
         )
-
-
-def _percent(used: Whole, limit: Whole) -> NDArray[np.float64]:
-    parts: NDArray[np.float64] = np.divide(100.0 * used, limit, out=np.zeros(len(used)), where=limit > 0)
-    return parts

@@ -217,6 +217,11 @@ class Site:
         return [place.host for place in self.places if getattr(place, word) == getattr(outage, word)]
 
     @property
+    def hosts_down(self) -> list[str]:
+        """Hosts that do not run."""
+        return [host for host, reasons in self.down.items() if reasons > 0]
+
+    @property
     def next_event_hours(self) -> float:
         """How far into the run the next event is due; infinite if none is."""
         return self._events[-1][0] if self._events else math.inf

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -14,6 +16,7 @@ from ...placement.types.errors import HostlerError, UnknownName
 from ...placement.types.request import Flavor, RequestSpec
 from .clock import Clock
 from .csv_columns import MOST, Kept, Texts, Wrong
+from .terms import PLAIN, POLICIES, Terms, Usage, Usages
 from .workload import ALONE, NEVER, STEP_S
 
 COLUMNS: Final[Mapping[str, str]] = {
@@ -32,39 +35,76 @@ COLUMNS: Final[Mapping[str, str]] = {
     "gpu_models": "A|B",
     "zone": "availability zone; empty: any",
     "batch": "guests asked for together have the same",
-    "group": "guests that must not share a host have the same; empty: none",
+    "group": "guests of one server group have the same; empty: none",
+    "group_policy": "anti-affinity (the default), affinity, soft-anti-affinity or soft-affinity",
+    "most_per_host": "guests of an anti-affinity group that may share a host, 1 if empty",
+    "traits": "traits that the host must have, A|B, or must not have, !C",
+    "resources": "amounts of other resource classes, CUSTOM_A=1|CUSTOM_B=2",
+    "extra_specs": "extra specs of the flavor, hw:numa_nodes=2|hw:mem_page_size=large",
+    "project": "whose it is",
+    "priority": "whole number; guests with a greater one are placed first",
+    "preemptible": "1: guests with a greater priority may take its place",
+    "cpu_usage_percent": "of its vCPUs, what it uses on average",
+    "cpu_usage_p95_percent": "of its vCPUs, what it uses at the 95th percentile; the average if empty",
 }
 """What a trace may say of a guest, and in which unit."""
-_FLAVORED: Final = ("flavor", "zone")
-_SIZED: Final = ("vcpus", "cpu_milli", "memory_mb", "memory_gb", "disk_gb", "gpus", "gpu_milli", "gpu_models", "zone")
+_WISHES: Final = ("zone", "traits", "resources", "extra_specs")
+_TERMS: Final = (
+    *("group_policy", "most_per_host", "project", "priority", "preemptible"),
+    *("cpu_usage_percent", "cpu_usage_p95_percent"),
+)
+_FLAVORED: Final = ("flavor", *_WISHES, *_TERMS)
+_SIZES: Final = ("vcpus", "cpu_milli", "memory_mb", "memory_gb", "disk_gb", "gpus", "gpu_milli", "gpu_models")
+_SIZED: Final = (*_SIZES, *_WISHES, *_TERMS)
 """What makes the spec of a guest, with a catalogue and without."""
 Whole = NDArray[np.int64]
 
 
 class Columns:
     """Takes what a trace's rows say, chunk by chunk, and gives the columns of a workload, in the order of the file.
-    ``flavors``: the catalogue of flavors, if sizes are given by name. ``clock``: how times are written."""
+    ``flavors``: the catalogue of flavors, if sizes are given by name. ``clock``: how times are written. ``usages``:
+    what guests use by their ids, in place of the columns."""
 
-    def __init__(self, flavors: Mapping[str, Flavor] | None, clock: Clock = Clock()) -> None:  # noqa: B008  # a constant
-        self._clock = clock
+    def __init__(
+        self,
+        flavors: Mapping[str, Flavor] | None,
+        clock: Clock = Clock(),  # noqa: B008  # a constant
+        usages: Usages | None = None,
+    ) -> None:
+        self._clock, self._usages = clock, usages
+        self._known_usages = 0
         self._ids: set[str] = set()
         self._again: set[str] = set()
         self._new_ids: set[str] = set()
         self._shaped = _FLAVORED if flavors is not None else _SIZED
         self._specs: list[RequestSpec] = []
+        self._terms: list[Terms] = []
         self._numbers: dict[tuple[object, ...], int] = {}
         """Of specs, by what is different about them."""
+        self._equal: dict[RequestSpec, RequestSpec] = {}
         self._flavors = flavors
         self._shapes = _Known(self._number_of)
         self._shape_names: tuple[str, ...] = ()
         self._batches = Names()
         self._groups: dict[str, int] = {}
+        self._rules: dict[int, tuple[str, int]] = {}
+        """Policy and most per host of each group."""
         self._kept = Kept()
 
     @property
     def specs(self) -> tuple[RequestSpec, ...]:
         """One per shape that has occurred."""
         return tuple(self._specs)
+
+    @property
+    def terms(self) -> tuple[Terms, ...]:
+        """One per spec."""
+        return tuple(self._terms)
+
+    @property
+    def used(self) -> int:
+        """Rows whose guests ``usages`` tells of."""
+        return self._known_usages
 
     def convert(self, texts: Texts) -> dict[str, Whole]:
         """The columns for some rows. Wrong for what cannot be."""
@@ -82,7 +122,21 @@ class Columns:
             "group": np.full(count, ALONE) if group is None else _groups(self._groups, group),
         }
         self._check_ids(texts.get("id", ()))
+        if group is not None:
+            self._check_rules(columns["group"], columns["spec"])
         return columns
+
+    def _check_rules(self, groups: Whole, specs: Whole) -> None:
+        """Wrong for a group whose guests name different policies."""
+        for group, spec in zip(groups.tolist(), specs.tolist(), strict=True):
+            if group == ALONE:
+                continue
+            terms = self._terms[spec]
+            rule = terms.policy, terms.most_per_host
+            if self._rules.setdefault(group, rule) != rule:
+                raise Wrong(
+                    "group_policy", f"is {rule[0]!r}, {rule[1]} per host, unlike that of other guests of its group"
+                )
 
     def _check_ids(self, ids: Sequence[str]) -> None:
         """Wrong for a guest that was there before: in a chunk before this one, or a row of this one that was seen again
@@ -111,17 +165,39 @@ class Columns:
     def _spec(self, texts: Texts, count: int) -> Whole:
         self._shape_names = tuple(name for name in self._shaped if name in texts)
         shapes = zip(*(texts[name] for name in self._shape_names), strict=True)
+        if self._usages is not None:
+            return self._using(texts, shapes, count)
         return np.fromiter(map(self._shapes.__getitem__, shapes), np.int64, count)
+
+    def _using(self, texts: Texts, shapes: Iterable[tuple[str, ...]], count: int) -> Whole:
+        """As ``_spec``, with what guests use by their ids."""
+        assert self._usages is not None
+        names = [name for name in self._shape_names if name not in _USAGE]
+        kept = [self._shape_names.index(name) for name in names]
+        self._shape_names = (*names, *_USAGE)
+        found, numbers = 0, np.empty(count, np.int64)
+        for at, (each, shape) in enumerate(zip(texts.get("id", [""] * count), shapes, strict=True)):
+            usage = self._usages.get(each)
+            found += usage is not None
+            told = ("", "") if usage is None else (f"{100 * usage.mean:.0f}", f"{100 * usage.p95:.0f}")
+            numbers[at] = self._shapes[*(shape[place] for place in kept), *told]
+        self._known_usages += found
+        return numbers
 
     def _number_of(self, shape: tuple[str, ...]) -> int:
         """The number of the spec that a guest has of whom a row says so much."""
         told = dict(zip(self._shape_names, shape, strict=True))
-        flavor = _sized(told) if self._flavors is None else self._named(told["flavor"])
-        zone = told.get("zone") or None
+        flavor = _wished(_sized(told) if self._flavors is None else self._named(told["flavor"]), told)
+        zone, terms = told.get("zone") or None, _terms(told)
         sizes = (flavor.vcpus, flavor.memory_mb, flavor.root_gb, *flavor.extra_specs.items())
-        number = self._numbers.setdefault((flavor.name, zone, *sizes), len(self._specs))
+        number = self._numbers.setdefault((flavor.name, zone, terms, *sizes), len(self._specs))
         if number == len(self._specs):
-            self._specs.append(RequestSpec(flavor=flavor, availability_zone=zone))
+            # NUMA cells follow from the flavor, as nova-api makes them.
+            cells = any(key.startswith("hw:") for key in flavor.extra_specs) or None
+            spec = RequestSpec(flavor=flavor, availability_zone=zone, prepare=cells)
+            # Equal specs with different terms are one object, by which the engine knows them.
+            self._specs.append(self._equal.setdefault(spec, spec))
+            self._terms.append(terms)
         return number
 
     def _named(self, name: str) -> Flavor:
@@ -251,6 +327,74 @@ def _share(told: Mapping[str, str], name: str, most: int) -> int | None:
     if number is not None and number != int(number):
         raise Wrong(name, f"is {told[name][:40]!r}", hint=f"a whole number from 0 to {most}")
     return None if number is None else int(number)
+
+
+# what is said beside sizes
+
+_USAGE: Final = ("cpu_usage_percent", "cpu_usage_p95_percent")
+
+
+def _wished(flavor: Flavor, told: Mapping[str, str]) -> Flavor:
+    """The flavor with the extra specs of the traits, resources and extra specs that a row names."""
+    more: dict[str, str] = {}
+    for part in _parts(told, "traits"):
+        name = part.removeprefix("!")
+        if not re.fullmatch(r"[A-Z0-9_]+", name):
+            raise Wrong("traits", f"is {told['traits'][:40]!r}", hint="HW_CPU_X86_AVX2|!CUSTOM_OLD")
+        more[f"trait:{name}"] = "forbidden" if part.startswith("!") else "required"
+    for part in _parts(told, "resources"):
+        name, _, amount = part.partition("=")
+        if not re.fullmatch(r"[A-Z0-9_]+", name) or not amount.isdecimal():
+            raise Wrong("resources", f"is {told['resources'][:40]!r}", hint="CUSTOM_FPGA=1|CUSTOM_LICENCE=2")
+        more[f"resources:{name}"] = amount
+    for part in _parts(told, "extra_specs"):
+        name, sign, value = part.partition("=")
+        if not name or not sign:
+            raise Wrong(
+                "extra_specs", f"is {told['extra_specs'][:40]!r}", hint="hw:numa_nodes=2|hw:cpu_policy=dedicated"
+            )
+        more[name] = value
+    if not more:
+        return flavor
+    name = f"{flavor.name} {' '.join(f'{key}={value}' for key, value in more.items())}"[:255]
+    return replace(flavor, name=name, extra_specs={**flavor.extra_specs, **more})
+
+
+def _parts(told: Mapping[str, str], name: str) -> list[str]:
+    return [part.strip() for part in told.get(name, "").split("|") if part.strip()]
+
+
+def _terms(told: Mapping[str, str]) -> Terms:
+    """What a row says beside sizes and wishes. Wrong for what cannot be."""
+    policy = told.get("group_policy", "").strip() or PLAIN.policy
+    if policy not in POLICIES:
+        raise Wrong("group_policy", f"is {policy[:40]!r}", hint=" or ".join(POLICIES))
+    most = _share(told, "most_per_host", MOST)
+    if most == 0 or (most is not None and most > 1 and policy != "anti-affinity"):
+        raise Wrong("most_per_host", f"is {told['most_per_host'][:40]!r}", hint="1 or more, of anti-affinity")
+    text = told.get("priority", "").strip() or "0"
+    if not re.fullmatch(r"[+-]?\d{1,9}", text):
+        raise Wrong("priority", f"is {text[:40]!r}", hint="a whole number")
+    preemptible = told.get("preemptible", "").strip().lower()
+    if preemptible not in _NO | _YES:
+        raise Wrong("preemptible", f"is {preemptible[:40]!r}", hint="1 or 0")
+    mean, p95 = (_amount(told, name, 10_000) for name in _USAGE)
+    if p95 is not None and (mean is None or p95 < mean):
+        raise Wrong(_USAGE[1], f"is {told[_USAGE[1]][:40]!r}", hint="the average or more")
+    usage = None if mean is None else Usage(mean=mean / 100, p95=(mean if p95 is None else p95) / 100)
+    terms = Terms(
+        policy=policy,
+        most_per_host=most or 1,
+        project=told.get("project", "").strip(),
+        priority=int(text),
+        preemptible=preemptible in _YES,
+        usage=usage,
+    )
+    return PLAIN if terms == PLAIN else terms
+
+
+_YES: Final = frozenset({"1", "true", "yes"})
+_NO: Final = frozenset({"", "0", "false", "no"})
 
 
 def _gpus(milli: int, gpus: int, models: str) -> Mapping[str, str]:

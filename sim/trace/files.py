@@ -16,6 +16,7 @@ from .clock import Clock, clock_of
 from .columns import COLUMNS, Columns
 from .csv_columns import columns_hint, read_chunks, read_header
 from .journal import is_journal, read_journal
+from .prometheus import read_usage
 from .workload import DAY_S, NEVER, STEP_S, Workload
 
 _OPENB: Final = {
@@ -40,12 +41,14 @@ def read_trace(
     *,
     time_unit: str = "",
     tz: str = "",
+    usage: Path | None = None,
 ) -> Workload:
     """The workload of a CSV file, gzipped or not, with a row per guest, or of a Hostler service's journal.
 
     ``columns``: one of COLUMNS -> its name in the file, where that differs. ``flavors``: the catalogue that the column
     flavor names one of. Azure's and OpenB's files are known by their headers, journals by being a folder or a database.
     ``time_unit`` (s, ms, us, ns, days or iso) and ``tz`` say how times are written, where their looks do not.
+    ``usage``: a file of range results of Prometheus that tells what guests use, by their ids.
     Times are brought to steps of five minutes: arrivals down, departures up. InvalidValue names the file, line and
     column at fault. O(file), and memory for the workload's columns; more for batches or groups whose names are no
     whole numbers.
@@ -68,10 +71,19 @@ def read_trace(
             mapping.setdefault(name, name)
     _check_enough(path, header, mapping, flavors is not None)
     clock = clock_of(_first_arrivals(path, mapping["arrival_s"]), time_unit, tz)
-    found = Columns(flavors, clock)
+    usages = read_usage(usage) if usage is not None else None
+    if usages is not None and "id" not in mapping:
+        raise InvalidValue(f"{path}: no id, by which {usage} names guests", field="trace", hint="--columns id=NAME")
+    found = Columns(flavors, clock, usages)
     for chunk in read_chunks(path, mapping, found.convert, field="trace"):
         found.add(chunk)
-    return _workload(path, found, clock)
+    if usages is not None and not found.used:
+        hint = f"ids of {usage} are {', '.join(list(usages)[:3])}"
+        raise InvalidValue(f"{usage} names no guest of {path}", field="usage", hint=hint)
+    workload = _workload(path, found, clock)
+    if usages is not None:
+        workload.notes.append(f"CPU usage of {found.used:,} of {len(workload):,} guests is known")
+    return workload
 
 
 def _first_arrivals(path: Path, called: str) -> list[str]:
@@ -135,6 +147,7 @@ def _workload(path: Path, found: Columns, clock: Clock) -> Workload:
     return Workload(
         name=path.name,
         specs=found.specs,
+        terms=found.terms,
         **columns,
         standing=standing,
         start_s=start_s,

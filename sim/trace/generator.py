@@ -68,7 +68,7 @@ class Made:
         drawn = np.random.default_rng([seed, 6]).normal(growth_per_year, growth_error)
         self.growth_per_year = max(-0.99, float(drawn)) if growth_error else growth_per_year
         self.name = f"{trace.name}, {hours:g} h made"
-        self.specs = trace.specs
+        self.specs, self.terms = trace.specs, trace.terms
         self.start_s, self.end_s = 0, max(1, round(hours * 3600 / STEP_S)) * STEP_S
         self.memory_per_vcpu = trace.memory_per_vcpu
         """The trace's."""
@@ -165,6 +165,7 @@ class Made:
         return Workload(
             name=self.name,
             specs=self.specs,
+            terms=self.terms,
             arrival_s=arrival,
             departure_s=self._departures(guests, arrival, rng),
             spec=self.trace.spec[guests],

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...placement.types.request import Flavor, RequestSpec
+from .terms import PLAIN, Terms
 
 STEP_S: Final = 300
 """Length of a time step in seconds, Azure's own: all arrivals and departures fall on one."""
@@ -42,6 +43,11 @@ class Guests(Protocol):
         ...
 
     @property
+    def terms(self) -> tuple[Terms, ...]:
+        """What is said of the guests of each spec beside it."""
+        ...
+
+    @property
     def start_s(self) -> int: ...
     @property
     def end_s(self) -> int: ...
@@ -69,10 +75,11 @@ class Guests(Protocol):
 class Workload:
     """Guests in order of arrival, one per index of the columns; times in seconds from a zero of the workload's own.
 
-    ``spec`` indexes ``specs``. Guests of one ``batch`` were asked for together; those of one ``group`` (ALONE: none)
-    are members of one anti-affinity server group. ``standing`` guests come first: they are there when the story begins,
-    since their arrival; STEP_S before the beginning stands for an unknown time. ``closed``: nothing is known after
-    ``end_s``, where runs end. ``epoch_s``: Unix time of second 0, if it is known.
+    ``spec`` indexes ``specs``, and ``terms``, what is said of these guests beside it (left out: nothing): specs may be
+    there several times with different terms. Guests of one ``batch`` were asked for together; those of one ``group``
+    (ALONE: none) are members of one server group, of the policy in their terms. ``standing`` guests come first: they
+    are there when the story begins, since their arrival; STEP_S before the beginning stands for an unknown time.
+    ``closed``: nothing is known after ``end_s``, where runs end. ``epoch_s``: Unix time of second 0, if it is known.
     """
 
     name: str
@@ -88,6 +95,11 @@ class Workload:
     closed: bool = False
     epoch_s: int | None = None
     notes: list[str] = field(default_factory=list)
+    terms: tuple[Terms, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.terms) != len(self.specs):
+            object.__setattr__(self, "terms", (PLAIN,) * len(self.specs))
 
     def __len__(self) -> int:
         return len(self.arrival_s)

@@ -1,0 +1,98 @@
+"""What the hosts of a run give and have given, as columns in the order of the site's places."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...placement.types.ordered_sum import ordered_sum
+from .site import Site
+
+RESOURCES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
+Whole = NDArray[np.int64]
+
+
+class HostColumns:
+    """Rows, limits, zones and prices of the hosts of a site, brought up to date by ``rows`` when hosts come."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self._prices = {kind.name: kind.price_per_hour for kind in site.plan.hardware}
+        self._known_places = -1
+        self._rows: Whole | slice = slice(0, 0)
+        self._every_row: Whole = np.empty(0, np.int64)
+        self.limits: Whole = np.zeros(len(RESOURCES), np.int64)
+        """What all hosts can give of each resource."""
+        self.price_per_hour = 0.0
+        """Of all hosts."""
+        self._zones: list[str] = []
+        self._zone_of: Whole = np.empty(0, np.int64)
+
+    def rows(self) -> Whole | slice:
+        """Rows of the hosts, in the order of the site's places; a slice where they are neighbours."""
+        places, fleet = self.site.places, self.site.engine.fleet
+        if len(places) != self._known_places:
+            found = np.array([fleet.row(place.host) for place in places], np.int64)
+            self._known_places, self._rows, self._every_row = len(places), found, found
+            if len(found) and np.all(np.diff(found) == 1):
+                self._rows = slice(int(found[0]), int(found[-1]) + 1)
+            self.limits = fleet._store.inventory["limit"][: len(RESOURCES)][:, self._rows].sum(axis=1)
+            self.price_per_hour = ordered_sum(self._prices[place.hardware] for place in places)
+            self._zones = sorted({place.zone for place in places})
+            self._zone_of = np.array([self._zones.index(place.zone) for place in places], np.int64)
+        return self._rows
+
+    def limits_down(self) -> Whole | int:
+        """What the hosts that are down could give of each resource."""
+        down = self.site.hosts_down
+        if not down:
+            return 0
+        fleet = self.site.engine.fleet
+        found: Whole = fleet._store.inventory["limit"][: len(RESOURCES), [fleet.row(host) for host in down]].sum(axis=1)
+        return found
+
+    def running(self) -> tuple[Whole, NDArray[np.float64]]:
+        """Rows of the hosts that run, and their cores."""
+        self.rows()
+        fleet, rows = self.site.engine.fleet, self._every_row
+        down = [fleet.row(host) for host in self.site.hosts_down]
+        rows = rows[~np.isin(rows, down)] if down else rows
+        return rows, fleet.column("vcpus_total")[rows].astype(np.float64)
+
+    def _limit(self) -> Whole:
+        """What each host that runs can give, int64 [resources, hosts]."""
+        limit: Whole = self.site.engine.fleet._store.inventory["limit"][: len(RESOURCES)][:, self.rows()]
+        down = self.site.hosts_down
+        if down:
+            limit = limit.copy()
+            places = {place.host: number for number, place in enumerate(self.site.places)}
+            limit[:, [places[host] for host in down]] = 0
+        return limit
+
+    def percent_by_zone(self, used: Whole) -> dict[str, dict[str, float]]:
+        """Percent of each resource that is given, by zone, where there are several. ``used`` [resources, hosts]."""
+        self.rows()
+        if len(self._zones) < 2:
+            return {}
+        limit, found = self._limit(), {}
+        for number, zone in enumerate(self._zones):
+            here = self._zone_of == number
+            parts = percent_of(used[:, here].sum(axis=1), limit[:, here].sum(axis=1))
+            found[zone] = dict(zip(RESOURCES, parts.round(3).tolist(), strict=True))
+        return found
+
+    def stranded_percent(self, used: Whole, memory_per_vcpu: float) -> float:
+        """Percent of the idle vCPUs beside which no memory is left for a mean guest."""
+        idle = np.maximum(self._limit() - used, 0)
+        if not idle[0].any():
+            return 0.0
+        useful = np.minimum(idle[0], idle[1] / max(memory_per_vcpu, 1e-9))
+        return round(100.0 * (1.0 - float(useful.sum()) / max(float(idle[0].sum()), 1.0)), 3)
+
+
+def percent_of(used: Whole, limit: Whole) -> NDArray[np.float64]:
+    """Percent of each limit; 0 of none."""
+    parts: NDArray[np.float64] = np.divide(100.0 * used, limit, out=np.zeros(len(used)), where=limit > 0)
+    return parts
