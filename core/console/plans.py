@@ -17,7 +17,7 @@ from cyclopts.validators import Number
 from ...placement.decide.engine import Engine
 from ...placement.persist.file import load, load_requests
 from ...placement.plan.checking import check_plan
-from ...placement.plan.goals import Balance, Consolidate, Drain, Goal, MakeRoom
+from ...placement.plan.goals import Balance, Consolidate, Defragment, Drain, EvacuateProof, Goal, MakeRoom
 from ...placement.policy.policy import Policy
 from ...placement.types.errors import HostlerError, InvalidValue
 from ...placement.types.moves import MoveKind
@@ -102,6 +102,20 @@ def plan_make_room(*, ask: Asked = SMALL, planning: Planning = USUAL, remote: Re
     if planning.state is not None:
         return _planned(MakeRoom(request=ask.request()), planning, remote)
     return _planned({"do": "make_room", "request": ask.asked()}, planning, remote)
+
+
+@plan.command(name="defragment")
+def plan_defragment(*hosts: str, ask: Asked = SMALL, planning: Planning = USUAL, remote: Remote = LOCAL) -> int:
+    """Move guests of HOSTS (all, if none are named) so that more guests of this shape fit."""
+    if planning.state is not None:
+        return _planned(Defragment(requests=(ask.request(),), hosts=hosts), planning, remote)
+    return _planned({"do": "defragment", "requests": [ask.asked()], "hosts": hosts}, planning, remote)
+
+
+@plan.command(name="evacuate-proof")
+def plan_evacuate_proof(*hosts: str, planning: Planning = USUAL, remote: Remote = LOCAL) -> int:
+    """Move guests so that any one of HOSTS (all, if none are named) may fail. Exit code 3: some may not."""
+    return _planned(EvacuateProof(hosts=hosts), planning, remote)
 
 
 def _planned(goal: Goal | dict[str, Any], planning: Planning, remote: Remote) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from ...placement.plan.checking import check_plan as checked
-from ...placement.plan.goals import Balance, Consolidate, Drain, Goal, MakeRoom
+from ...placement.plan.goals import Balance, Consolidate, Defragment, Drain, EvacuateProof, Goal, MakeRoom
 from ...placement.types.errors import HostlerError
 from ...placement.types.moves import MoveKind
 from ...placement.types.plans import Plan, PlanCheck, PlanOptions
@@ -27,13 +27,23 @@ class MakeRoomFor(
     request: Asked
 
 
-class PlanMoves(Query, frozen=True):
-    """The plan of moves that reaches a goal: ``{"do": "drain", "hosts": [...]}``, ``consolidate``, ``balance`` or
-    ``make_room``, with the fields of the library's goals. Every rule is kept in every state between, quotas included;
-    nothing is changed. ``per_host``: moves that may run on one host at a time, 0 for any number. ``pinned``: instances
-    that stay. For readers of the cloud."""
+class DefragmentFor(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="do", tag="defragment", forbid_unknown_fields=True
+):
+    """Make more room for guests of ``requests``. ``hosts``: those whose guests move, and whose room counts; empty:
+    all."""
 
-    goal: Drain | Consolidate | Balance | MakeRoomFor
+    requests: Annotated[tuple[Asked, ...], msgspec.Meta(max_length=16)]
+    hosts: tuple[str, ...] = ()
+
+
+class PlanMoves(Query, frozen=True):
+    """The plan of moves that reaches a goal: ``{"do": "drain", "hosts": [...]}``, ``consolidate``, ``balance``,
+    ``make_room``, ``defragment`` or ``evacuate_proof``, with the fields of the library's goals. Every rule is kept in
+    every state between, quotas included; nothing is changed. ``per_host``: moves that may run on one host at a time, 0
+    for any number. ``pinned``: instances that stay. For readers of the cloud."""
+
+    goal: Drain | Consolidate | Balance | MakeRoomFor | DefragmentFor | EvacuateProof
     kind: MoveKind = "live_migrate"
     per_host: Annotated[int, msgspec.Meta(ge=0)] = 4
     most_moves: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -48,7 +58,7 @@ class CheckPlan(Query, frozen=True):
 
 def plan_moves(state: ServiceState, user: str, query: PlanMoves) -> Plan:
     """The plan of a goal."""
-    goal: Goal = query.goal if not isinstance(query.goal, MakeRoomFor) else _room(state, query.goal)
+    goal = _goal(state, query.goal)
     return state.engine.plan(
         goal,
         asked=_Kept(state),
@@ -66,8 +76,15 @@ def check_plan(state: ServiceState, user: str, query: CheckPlan) -> PlanCheck:
     return checked(state.engine, query.plan, **options)
 
 
-def _room(state: ServiceState, goal: MakeRoomFor) -> MakeRoom:
-    return MakeRoom(request=state.request(goal.request, None))
+def _goal(
+    state: ServiceState, goal: Drain | Consolidate | Balance | MakeRoomFor | DefragmentFor | EvacuateProof
+) -> Goal:
+    """The goal of the library that a query means."""
+    if isinstance(goal, MakeRoomFor):
+        return MakeRoom(request=state.request(goal.request, None))
+    if isinstance(goal, DefragmentFor):
+        return Defragment(requests=tuple(state.request(each, None) for each in goal.requests), hosts=goal.hosts)
+    return goal
 
 
 class _Kept:

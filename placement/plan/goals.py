@@ -13,7 +13,9 @@ from ..types.plans import Goal, Plan, PlanOptions
 from ..types.request import Request
 from .balance import balance_plan
 from .consolidate import consolidate_plan
+from .defragment import defragment_plan
 from .drain import drain_plan, rows_of
+from .evacuate_proof import evacuate_proof_plan
 from .room_plan import room_plan
 
 
@@ -105,6 +107,30 @@ class MakeRoom(_Goal, frozen=True, tag="make_room"):
         return room_plan(engine, self.value(), self.request, options)
 
 
+class Defragment(_Goal, frozen=True, tag="defragment"):
+    """Make more room for guests of ``requests``, so that more of each fit, host by host, and fewer of none. ``hosts``:
+    those whose guests move, and whose room counts; empty: all."""
+
+    requests: tuple[Request, ...]
+    hosts: tuple[str, ...] = ()
+
+    def plan(self, engine: Engine, options: PlanOptions) -> Plan:
+        """The plan of this goal."""
+        if not self.requests:
+            raise InvalidValue("name at least one request to make room for", field="requests")
+        return defragment_plan(engine, self.value(), hosts_named(engine, self.hosts), self.requests, options)
+
+
+class EvacuateProof(_Goal, frozen=True, tag="evacuate_proof"):
+    """Restore N+1: any one of ``hosts`` (empty: all) may fail, and all its guests find another host."""
+
+    hosts: tuple[str, ...] = ()
+
+    def plan(self, engine: Engine, options: PlanOptions) -> Plan:
+        """The plan of this goal."""
+        return evacuate_proof_plan(engine, self.value(), hosts_named(engine, self.hosts), options)
+
+
 def hosts_named(engine: Engine, names: tuple[str, ...]) -> list[int]:
     """Rows of hosts by name; without names, of all hosts."""
     if names:
@@ -131,4 +157,4 @@ def _share(value: float, field: str) -> None:
         raise InvalidValue(f"{field} must be a share from 0 to below 1, got {value}", field=field)
 
 
-__all__ = ["Balance", "Consolidate", "Drain", "Goal", "MakeRoom", "hosts_named"]
+__all__ = ["Balance", "Consolidate", "Defragment", "Drain", "EvacuateProof", "Goal", "MakeRoom", "hosts_named"]

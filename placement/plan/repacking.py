@@ -59,17 +59,71 @@ class Repacking:
             number += 1
         return None
 
+    def make_room(self, wanted: Sequence[tuple[Amounts, NDArray[np.bool_]]], reason: str) -> bool:
+        """Pack the guests so that there is room for all that is ``wanted``: amounts by resource class, and the hosts of
+        ``rows`` that count. Changes nothing if none was found within ``PACKINGS`` and ``REACHES``."""
+        number = 0
+        while self._packings > 0 and self._reaches > 0:
+            targets = self._packed(np.ones(len(self._rows), np.bool_), number, wanted)
+            number += 1
+            if targets is None or targets.tobytes() in self._tried:
+                continue
+            self._tried.add(targets.tobytes())
+            self._reaches -= 1
+            if self._reach(targets, reason):
+                return True
+        return False
+
+    def survive(self, reason: str) -> bool:
+        """Place the guests so that, by amounts, the guests of any one host find room on the others. Of the placements
+        that are found within ``PACKINGS``, those with the fewest moves are tried first. Changes nothing if none is."""
+        found: list[tuple[int, NDArray[np.int64]]] = []
+        everywhere, number = np.ones(len(self._rows), np.bool_), 0
+        while self._packings > 0 and len(found) < REACHES:
+            targets = self._packed(everywhere, number, at_random=True)
+            number += 1
+            if targets is not None and targets.tobytes() not in self._tried and self._survives(targets):
+                found.append((int(np.count_nonzero(targets != self._hosts)), targets))
+            if targets is not None:
+                self._tried.add(targets.tobytes())
+        return any(self._reach(targets, reason) for _, targets in sorted(found, key=lambda each: each[0]))
+
+    def _survives(self, targets: NDArray[np.int64]) -> bool:
+        """Whether the guests of any one host find room on the others, the largest first, each on the fullest."""
+        free = self._free + self._held()
+        np.subtract.at(free, targets, self._amounts)
+        for failed in range(len(self._rows)):
+            left = free.copy()
+            left[failed] = -1
+            guests = np.flatnonzero(targets == failed)
+            for guest in guests[np.argsort(-self._size[guests], kind="stable")].tolist():
+                rest = left - self._amounts[guest]
+                fits = (rest >= 0).all(axis=1)
+                if not fits.any():
+                    return False
+                share = np.where(fits, (rest / np.maximum(left, 1)).sum(axis=1), np.inf)
+                left[int(np.argmin(share))] -= self._amounts[guest]
+        return True
+
     def _held(self) -> Amounts:
         held = np.zeros_like(self._free)
         np.add.at(held, self._hosts, self._amounts)
         return held
 
-    def _packed(self, kept: NDArray[np.bool_], number: int) -> NDArray[np.int64] | None:
+    def _packed(
+        self,
+        kept: NDArray[np.bool_],
+        number: int,
+        wanted: Sequence[tuple[Amounts, NDArray[np.bool_]]] = (),
+        at_random: bool = False,
+    ) -> NDArray[np.int64] | None:
         """A host for each guest, by position in ``rows``, the largest guests first in a random order behind the
         first; None if some guest finds none. Guests of hosts that stay as they are keep their place."""
         free, targets = self._free + self._held(), self._hosts.astype(np.int64)
         stays = self._fixed[self._hosts]
         np.subtract.at(free, self._hosts[stays], self._amounts[stays])
+        if not self._set_aside(free, wanted, number):
+            return None
         spread = 0.0 if number == 0 else 0.1 + 0.4 * self._random.random()
         keys = [size * (1 + spread * (self._random.random() - 0.5)) for size in self._size.tolist()]
         for guest in sorted(np.flatnonzero(~stays).tolist(), key=lambda each: -keys[each]):
@@ -79,6 +133,9 @@ class Repacking:
             home = int(self._hosts[guest])
             if fits[home] and (number % 2 == 0 or self._random.random() < 0.5):
                 chosen = home
+            elif at_random and fits.any():
+                places = np.flatnonzero(fits)
+                chosen = int(places[self._random.randrange(len(places))])
             elif fits.any():
                 rest = np.where(fits, (left / np.maximum(free, 1)).sum(axis=1), np.inf)
                 chosen = int(np.argmin(rest))
@@ -87,6 +144,22 @@ class Repacking:
             targets[guest] = chosen
             free[chosen] -= self._amounts[guest]
         return targets
+
+    def _set_aside(self, free: Amounts, wanted: Sequence[tuple[Amounts, NDArray[np.bool_]]], number: int) -> bool:
+        """Take what is wanted from hosts, the emptiest first, or of those at random; False if there is no room."""
+        idle = self._free.copy()
+        for amounts, counts in wanted:
+            self._packings -= 1
+            fits = np.flatnonzero(counts & (free >= amounts).all(axis=1))
+            if not len(fits):
+                return False
+            if number == 0 or self._random.random() < 0.5:
+                chosen = int(fits[np.argmax((idle[fits] / np.maximum(amounts, 1))[:, amounts > 0].min(axis=1))])
+            else:
+                chosen = int(fits[self._random.randrange(len(fits))])
+            free[chosen] -= amounts
+            idle[chosen] -= amounts
+        return True
 
     def _reach(self, targets: NDArray[np.int64], reason: str) -> bool:
         """Move each guest to its target, both ends held while it moves; changes nothing if some rule refuses."""

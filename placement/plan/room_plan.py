@@ -15,7 +15,7 @@ from .waves import in_waves
 def room_plan(engine: Engine, goal: dict[str, object], request: Request, options: PlanOptions) -> Plan:
     """The fewest moves after which each instance of the request has a host. The bound is that of one instance."""
     trial = Trial(engine, options)
-    uuids = request.instance_uuids or _made(trial)
+    uuids = request.instance_uuids or one_instance(trial)
     most = options.get("most_moves")
     hosts, bound, why = list[str](), None, ""
     context = trial.context
@@ -54,6 +54,7 @@ def room_plan(engine: Engine, goal: dict[str, object], request: Request, options
     )
 
 
-def _made(trial: Trial) -> tuple[str, ...]:
+def one_instance(trial: Trial) -> tuple[str, ...]:
+    """A uuid for an instance that has none."""
     made = make_many(trial.context.uuid_seed, trial.context.sequence, 1)
     return (format_uuid(int(made[0, 0]), int(made[0, 1])),)

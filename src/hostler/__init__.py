@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from .placement.persist.file import load_requests
     from .placement.persist.file import save as save_fleet
     from .placement.plan.checking import check_plan
-    from .placement.plan.goals import Balance, Consolidate, Drain, MakeRoom
+    from .placement.plan.goals import Balance, Consolidate, Defragment, Drain, EvacuateProof, MakeRoom
     from .placement.policy.policy import HostlerOptions, Policy
     from .placement.request.placement_query import PlacementQuery, RequestGroup
     from .placement.storage.batch import VolumeDecisions
@@ -208,6 +208,7 @@ __all__ = [
     "Decision",
     "Decisions",
     "DefaultOptions",
+    "Defragment",
     "DeleteAllocations",
     "DeleteInventories",
     "DeleteInventory",
@@ -220,6 +221,7 @@ __all__ = [
     "Drain",
     "DuplicateName",
     "Engine",
+    "EvacuateProof",
     "Event",
     "Explanation",
     "Extras",
@@ -402,7 +404,7 @@ _MODULES: Final = {
     "placement.numa.fit": "FittedCell FittedNuma",
     "placement.persist.file": "load_fleet=load load_requests save_fleet=save",
     "placement.plan.checking": "check_plan",
-    "placement.plan.goals": "Balance Consolidate Drain MakeRoom",
+    "placement.plan.goals": "Balance Consolidate Defragment Drain EvacuateProof MakeRoom",
     "placement.policy.policy": "HostlerOptions Policy",
     "placement.request.placement_query": "PlacementQuery RequestGroup",
     "placement.storage.batch": "VolumeDecisions",

@@ -106,6 +106,34 @@ def test_room_is_made_and_hosts_are_emptied(run: Run) -> None:
     assert run("plan", "make-room", "--vcpus", "9")[0] == 3
 
 
+def test_room_for_more_of_a_shape_and_evacuation_are_planned_by_a_service_and_on_a_file(
+    run: Run, tmp_path: Path
+) -> None:
+    """A file of two hosts of 8 with a guest of 4 each: one move makes room for 8; node-0 of the service holds 6 of 8,
+    so that two hosts are free for guests of 8 at most."""
+    assert "room for 2 of" in run("plan", "defragment", "--vcpus", "8", "--memory-mb", "2048")[1]
+    code, said = run("plan", "evacuate-proof")
+    assert code == 0
+    assert "3 of 3 hosts may fail" in said
+    fleet, held = Fleet(), RunningInstance(flavor=Flavor(name="half", vcpus=4, memory_mb=2_048))
+    hosts = [
+        Host(
+            host=f"h{at}",
+            vcpus_total=8,
+            cpu_allocation_ratio=1.0,
+            total_usable_ram_mb=16_384,
+            instances={uuid_of(90 + at): held},
+        )
+        for at in range(2)
+    ]
+    add_hosts(fleet, hosts)
+    save_fleet(fleet, tmp_path / "state")
+    state = ("--state", str(tmp_path / "state"))
+    said = run("plan", "defragment", "--vcpus", "8", "--memory-mb", "2048", *state)[1]
+    assert "(before 0, at most 1 can be); 1 moves" in said
+    assert run("plan", "evacuate-proof", *state)[0] == 0
+
+
 def test_a_guest_that_came_with_its_host_moves_by_what_it_holds(run: Run, daemon: Daemon, tmp_path: Path) -> None:
     with daemon.client() as client:
         guest = {"flavor": {"name": "m", "vcpus": 1, "memory_mb": 512}}
