@@ -40,6 +40,7 @@ class FaultProxy:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = 65_536  # answers leave in one piece
 
             def log_message(self, *_: object) -> None:
                 pass
