@@ -1,0 +1,100 @@
+"""Everything that can go wrong with etcd, as a closed set of errors."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from ...placement.types.errors import HostlerError
+
+_COMPACTED: Final = re.compile(r"required revision has been compacted")
+_FULL: Final = re.compile(r"database space exceeded|no space")
+_TOO_LARGE: Final = re.compile(r"request is too large|trying to send message larger|received message larger")
+_TRANSIENT: Final = re.compile(
+    r"no leader|leader changed|timed out|too many requests|not capable|stopped|not ready|raft proposal dropped"
+    r"|unhealthy|connection|transport",
+    re.IGNORECASE,
+)
+UNAUTHENTICATED: Final = 16
+_UNAVAILABLE_CODES: Final = (1, 4, 14)
+_DENIED_CODES: Final = (7, UNAUTHENTICATED)
+
+
+class EtcdError(HostlerError):
+    """Base of the errors of etcd."""
+
+    code = "etcd"
+
+
+class EtcdUnavailable(EtcdError):
+    """No endpoint has answered in time, or the cluster has no quorum. What was asked for may have been done."""
+
+    code = "etcd_unavailable"
+
+
+class EtcdFull(EtcdError):
+    """etcd's database has reached its quota: it takes no more keys until space is made and its alarm is disarmed.
+    Nothing was done."""
+
+    code = "etcd_full"
+
+
+class EtcdCompacted(EtcdError):
+    """The revision that was asked for has been compacted. ``revision``: the oldest one there is, 0 if unknown."""
+
+    code = "etcd_compacted"
+
+    def __init__(self, message: str, revision: int = 0) -> None:
+        super().__init__(message)
+        self.revision = revision
+
+
+class EtcdLeaseGone(EtcdError):
+    """The lease has expired or was revoked. Nothing was done."""
+
+    code = "etcd_lease_gone"
+
+
+class EtcdDenied(EtcdError):
+    """The user or the password is wrong, or the user may not do that. Nothing was done."""
+
+    code = "etcd_denied"
+
+
+class EtcdRefused(EtcdError):
+    """etcd refuses the request itself, such as one that is too large. Nothing was done."""
+
+    code = "etcd_refused"
+
+
+def error_of(status: int, body: Any) -> EtcdError:
+    """The error for an answer of the gateway that is not 200: ``{"error": text, "code": gRPC code}``, or the same
+    within ``error`` on a stream."""
+    code, text = 0, ""
+    if isinstance(body, dict):
+        inner = body.get("error")
+        if isinstance(inner, dict):  # on streams
+            body = inner
+        code = int(body.get("code", body.get("grpc_code", 0)) or 0)
+        text = str(body.get("message") or body.get("error") or "")
+    text = text or f"HTTP status {status}"
+    if _COMPACTED.search(text):
+        return EtcdCompacted(text)
+    if _FULL.search(text):
+        hint = "make space: compact, defragment and disarm the alarm (etcdctl), or raise its quota"
+        return EtcdFull(f"etcd is full: {text}", hint=hint)
+    if "requested lease not found" in text:
+        return EtcdLeaseGone(text)
+    if code in _DENIED_CODES or status in (401, 403) or re.search(r"authentication|permission|user name", text):
+        return EtcdDenied(f"etcd denies it: {text}", field="data.etcd.user")
+    if _TOO_LARGE.search(text):
+        return EtcdRefused(f"etcd refuses it: {text}", hint="raise etcd's --max-request-bytes")
+    if code in _UNAVAILABLE_CODES or status in (502, 503, 504) or _TRANSIENT.search(text):
+        return EtcdUnavailable(f"etcd is not available: {text}")
+    return EtcdRefused(f"etcd refuses it: {text} (status {status}, code {code})")
+
+
+def is_stale_token(error: EtcdError) -> bool:
+    """True where a new authentication may help: etcd forgets tokens, also at each of its restarts."""
+    text = str(error.args[0])
+    return isinstance(error, EtcdDenied) and ("invalid auth token" in text or "user name is empty" in text)
