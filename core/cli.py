@@ -28,7 +28,9 @@ FORBIDDEN: Final = 5
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C."""
 _EXIT_CODES: Final = {
-    **dict.fromkeys(("connection_lost", "deadline_exceeded", "overloaded", "stopped", "storage_failed"), UNAVAILABLE),
+    **dict.fromkeys(
+        ("connection_lost", "deadline_exceeded", "overloaded", "stopped", "storage_failed", "not_leader"), UNAVAILABLE
+    ),
     **dict.fromkeys(("not_authenticated", "not_allowed", "tls_failed"), FORBIDDEN),
 }
 """By error code; FAILED for all others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -56,6 +56,38 @@ class Stopped(HostlerError):
     """The service is stopping, or not running yet. Nothing was done."""
 
     code = "stopped"
+
+
+class NotLeader(HostlerError):
+    """This member of a cluster takes no commands: another one leads, or none does at the moment. Nothing was done.
+    ``leader``: the addresses of the one that leads, as far as that is known; ``leader_url``: its Placement API."""
+
+    code = "not_leader"
+    leader: Sequence[str] = ()
+    leader_url: str = ""
+
+    @classmethod
+    def naming(cls, name: str, addresses: Sequence[str], url: str = "") -> NotLeader:
+        """The error that names the leader."""
+        where = f" at {', '.join(addresses)}" if addresses else ""
+        error = cls(f"{name} leads{where}, and this member takes no commands", hint="ask the leader")
+        error.leader, error.leader_url = tuple(addresses), url
+        return error
+
+
+class LeadershipLost(HostlerError):
+    """The member stopped leading while a command was being written: the command may have been carried out. The next
+    leader answers a repetition with the same key with what became of it."""
+
+    code = "leadership_lost"
+
+
+class TooStale(HostlerError):
+    """What this member knows is older than the caller accepts. Nothing was answered. ``behind_ms``: its age."""
+
+    code = "too_stale"
+    behind_ms: float = 0.0
+    leader: Sequence[str] = ()
 
 
 class InternalError(HostlerError):

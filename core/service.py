@@ -75,6 +75,74 @@ class Shadow(Protocol):
         """What it would have decided otherwise, as a plain value, with the last differences, at most ``limit``."""
 
 
+class MemberLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A member of a cluster. ``alive``: it has refreshed its lease. ``sequence``: the last command that it has carried
+    out, as of its last report; ``behind``: commands between that and the journal's end."""
+
+    name: str
+    role: str
+    alive: bool
+    addresses: tuple[str, ...]
+    version: str
+    sequence: int
+    behind: int
+    snapshot: int
+
+
+class SnapshotList(msgspec.Struct, frozen=True):
+    """A snapshot: its number, and the length of each of its files."""
+
+    sequence: int
+    files: dict[str, int]
+
+
+class Cluster(Protocol):
+    """The cluster that a service is a member of, as far as protocols ask for it."""
+
+    role: str
+    """leader or follower."""
+    term: int
+    """Of the leader that is known, 0 for none."""
+    elections: int
+    """How often this member was elected."""
+    takeover_seconds: float
+    """From finding no leader to leading, the last time that this member was elected."""
+
+    @property
+    def failovers(self) -> int:
+        """How often an endpoint of etcd has failed and the next one was asked."""
+
+    @property
+    def behind(self) -> int:
+        """Commands that this member has not carried out yet, as far as it knows."""
+
+    @property
+    def leader_addresses(self) -> tuple[str, ...]:
+        """Where the leader is reached, as far as known."""
+
+    @property
+    def age(self) -> float | None:
+        """Seconds for which the state here may have been overtaken; None if that is unknown."""
+
+    def check_age(self, stale_ms: float) -> None:
+        """TooStale if the state here may be older than so many milliseconds."""
+
+    def is_member(self, token: str) -> bool:
+        """True for the token by which members know each other."""
+
+    async def members(self) -> list[MemberLine]:
+        """All members by name."""
+
+    async def hand_over(self, to: str | None) -> str:
+        """Have another member lead; its name. NotLeader, UnknownName, InvalidValue if none can."""
+
+    async def snapshot_files(self) -> SnapshotList:
+        """The newest snapshot here. StorageFailed."""
+
+    async def snapshot_part(self, sequence: int, file: str, offset: int) -> bytes:
+        """A part of a file of a snapshot. UnknownName, StorageFailed."""
+
+
 class Service:
     """The face that sessions see. One thread."""
 
@@ -98,8 +166,11 @@ class Service:
         self.history = history if history is not None else History(machine)
         """Events of recent commands."""
         self.reconciler: Reconciling | None = None
-        self.shadow: Shadow | None = None
         """Set where back ends are configured."""
+        self.shadow: Shadow | None = None
+        """Set where a shadow policy is configured."""
+        self.cluster: Cluster | None = None
+        """Set where several members hold the state."""
         self.open_to_all = open_to_all
         """True: every peer is a cloud admin."""
         self._clock, self._expiry_clock = clock, expiry_clock if expiry_clock is not None else clock
@@ -126,6 +197,10 @@ class Service:
         self._now = max(self._now, math.floor(self._clock() / TICK) * TICK)
         return self._now
 
+    def not_before(self, now: float) -> None:
+        """Have commands carry no earlier time than ``now``, that of a command of another member. O(1)."""
+        self._now = max(self._now, now)
+
     # identities
 
     def newcomer(self, *, local: bool = False, certificate: tuple[str, ...] = ()) -> Identity:
@@ -139,6 +214,9 @@ class Service:
 
     def log_in(self, identity: Identity, token: str) -> None:
         """Take a token. NotAuthenticated if it is not valid; the identity then stays as it was."""
+        if self.cluster is not None and self.cluster.is_member(token):
+            identity.user, identity.token = LOCAL, None
+            return
         identity.user, identity.token = self.state.tenants.authenticate(token, self._expiry_clock())
         identity.serial = self.state.tenants.serial_of(identity.user)
 

@@ -32,6 +32,8 @@ SUMMARIES: Final = {
     "host": "List, show, add, remove, enable and disable hosts.",
     "image": "Images, as far as the scheduler reads them, that members name.",
     "import": "A fleet's file from what a platform exports.",
+    "lead": "Have another member of the cluster lead, without a failed command.",
+    "members": "The members of the cluster: who leads, and how far behind the others are.",
     "move": "Move a guest to another host. Exit code 3: no host.",
     "parity": "Compare the engine with recorded answers of other schedulers.",
     "place": "Choose a host for a guest, and charge it. Exit code 3: no host.",

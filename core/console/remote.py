@@ -32,9 +32,13 @@ PATIENCE: Final = 1.0
 class Remote:
     """The service, and the form of the answer."""
 
-    server: Annotated[str, Parameter(env_var="HOSTLER_SERVER", help="unix:PATH, tcp:HOST:PORT or tls:HOST:PORT")] = (
-        "unix:hostler.sock"
-    )
+    server: Annotated[
+        str,
+        Parameter(
+            env_var="HOSTLER_SERVER",
+            help="unix:PATH, tcp:HOST:PORT or tls:HOST:PORT; of a cluster: several, with commas",
+        ),
+    ] = "unix:hostler.sock"
     token: Annotated[str | None, Parameter(env_var="HOSTLER_TOKEN", help="who you are")] = None
     ca: Annotated[Path | None, Parameter(env_var="HOSTLER_CA", help="authority of the service's certificate")] = None
     certificate: Annotated[Path | None, Parameter(env_var="HOSTLER_CERTIFICATE", help="your certificate")] = None
@@ -46,9 +50,10 @@ class Remote:
     def client(self) -> Iterator[BlockingClient]:
         """A client of the service."""
         tls = None
-        if self.server.startswith("tls:"):
+        servers = [each.strip() for each in self.server.split(",")]
+        if any(each.startswith("tls:") for each in servers):
             tls = client_context(self.ca, self.certificate, self.private_key)
-        with BlockingClient(self.server, token=self.token, within=self.within, patience=PATIENCE, tls=tls) as client:
+        with BlockingClient(servers, token=self.token, within=self.within, patience=PATIENCE, tls=tls) as client:
             yield client
 
     def ask(self, method: str, params: Any = None) -> Any:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from ...placement.api.commands import PlacementCommand
 from ...placement.api.placement_model import PlacementModel
@@ -93,7 +94,7 @@ class Api:
         except HttpError as error:
             refusal = error
         except HostlerError as error:
-            refusal = as_http(error)
+            refusal = as_http(error, quote(request.path) + (f"?{request.raw_query}" if request.raw_query else ""))
         except Exception:  # a fault in the code must fail this request only
             exchange.problem = traceback.format_exc()
             refusal = HttpError(500)

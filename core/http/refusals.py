@@ -8,20 +8,26 @@ from typing import Final
 
 from ...placement.api.errors import CONCURRENT_UPDATE, ApiError, BadRequest, Conflict, NotFound
 from ...placement.types.errors import HostlerError
+from ..errors import NotLeader
 from .errors import HttpError
 
-_UNAVAILABLE: Final = frozenset(("overloaded", "deadline_exceeded", "storage_failed", "stopped"))
+_UNAVAILABLE: Final = frozenset(
+    ("overloaded", "deadline_exceeded", "storage_failed", "stopped", "not_leader", "leadership_lost")
+)
 """Codes of errors that are independent of the request: it may be retried."""
 _FORBIDDEN: Final = frozenset(("not_allowed", "quota_exceeded"))
 _STATUS: Final[tuple[tuple[type[ApiError], int], ...]] = ((BadRequest, 400), (NotFound, 404), (Conflict, 409))
 
 
-def as_http(error: HostlerError) -> HttpError:
-    """The refusal for an error from below the HTTP layer."""
+def as_http(error: HostlerError, target: str = "") -> HttpError:
+    """The refusal for an error from below the HTTP layer; for a write at a member that follows, a redirect to the same
+    ``target``, path and query, at the leader."""
     message = str(error.args[0]) if error.args else ""
     if isinstance(error, ApiError):
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 400)
         return HttpError(status, message, code=error.placement_code)
+    if isinstance(error, NotLeader) and error.leader_url and target:
+        return HttpError(307, message, headers=[("location", error.leader_url + target)])
     if error.code in _UNAVAILABLE:
         return HttpError(503, message, headers=[("retry-after", "1")])
     if error.code in _FORBIDDEN:

@@ -58,7 +58,8 @@ class Record(NamedTuple):
     body: bytes
 
 
-_pack: Final = msgspec.msgpack.Encoder().encode
+pack: Final = msgspec.msgpack.Encoder().encode
+"""Entries as the body of a block, which ``unpack`` reads."""
 _unpack: Final = msgspec.msgpack.Decoder(list[Entry]).decode
 
 
@@ -107,6 +108,22 @@ def _replayed(blocks: Sequence[Block], replay: Callable[[Sequence[Record]], None
     return new[-1].sequence
 
 
+def locked_folder(path: Path) -> int:
+    """The descriptor of a data folder's lock, which is held until that is closed. The folder is created if missing.
+    DataInUse if another process has it, StorageFailed if it cannot be used."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageFailed(f"the data folder {path} cannot be used: {error}", field="data") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise DataInUse(f"another process uses the data folder {path}", field="data") from error
+    return lock
+
+
 class Journal:
     """One data folder's journal. First ``recover``, then ``append``; one task at a time.
 
@@ -153,16 +170,7 @@ class Journal:
         process has it, StorageFailed if it cannot be opened. ``committed`` is passed to ``SqliteStore``. ``aside`` runs
         the long steps of a recovery: loading, and replaying a few megabytes at a time."""
         path = Path(folder)
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StorageFailed(f"the data folder {path} cannot be used: {error}", field="data") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(lock)
-            raise DataInUse(f"another process uses the data folder {path}", field="data") from error
+        lock = locked_folder(path)
         files = in_threads_of(trio.CapacityLimiter(FILE_THREADS))
         snapshots = SnapshotFolder(path, files)
         snapshots.tidy()
@@ -177,6 +185,11 @@ class Journal:
             folder=path,
             under_way=UnderWay(path),
         )
+
+    @property
+    def snapshot_is_due(self) -> bool:
+        """False: the number of commands alone decides."""
+        return False
 
     # recovery
 
@@ -307,7 +320,7 @@ class Journal:
         """
         if self.broken:
             raise StorageFailed("the journal is not writable", field="data", hint="it is retried automatically")
-        first, body = self.last + 1, _pack(entries)
+        first, body = self.last + 1, pack(entries)
         block = Block(first, len(entries), body, next_checksum(self._checksum, first, len(entries), body))
         self.broken = True
         await self._store.append(block)

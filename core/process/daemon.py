@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import trio
@@ -26,6 +26,7 @@ from ..errors import InternalError, StateUnknown
 from ..failures import Failures
 from ..http.config import MEMORY
 from ..journal.journal import Journal
+from ..journal.protocol import CommandJournal
 from ..journal.store import about_last
 from ..machine.event_log import KEPT, History
 from ..machine.machine import ServiceMachine
@@ -51,6 +52,9 @@ from .health import Health, StatusPages
 from .metrics import Metrics
 from .settings import Config
 from .systemd import notify, watchdog_seconds
+
+if TYPE_CHECKING:
+    from .clustering import Clustered
 
 SPARE_FILES: Final = 100
 """For the journal, snapshots, logs, children and the Placement API."""
@@ -131,6 +135,7 @@ class Daemon:
         self.health, self.metrics = Health(), Metrics(self.failures, self.clock)
         self._server: RpcServer | None = None
         self._shadow: Shadowing | None = None
+        self._clustered: Clustered | None = None
 
     @property
     def config(self) -> Config:
@@ -159,7 +164,8 @@ class Daemon:
             loaded = self._load()
             policy, shadow = loaded.policy_values(), _present(loaded.shadow_policy_values())
             context = await in_thread(lambda: _context(loaded.config))
-            if self.health.service is not None and self.health.state == "serving":
+            follows = self.health.cluster is not None and self.health.cluster.role != "leader"
+            if self.health.service is not None and self.health.state == "serving" and not follows:
                 await put_policy(self.health.service, policy)
                 if self._shadow is not None and shadow is not None:
                     self._shadow.replace(shadow)
@@ -240,6 +246,9 @@ class Daemon:
         required = tls is not None and tls.client_certificates == "required"
         policy, shadow = self._loaded.policy_values(), _present(self._loaded.shadow_policy_values())
         journal = self._opened_journal()
+        clustered = self._clustered
+        if clustered is not None:
+            await nursery.start(clustered.register)
         limits = {"queue_limit": data.queue, "answers_kept": data.keys_kept, "snapshot_every": data.snapshot_every}
         machine = ServiceMachine()  # the policy comes as a command, so that a replay has it
         history = History(machine)
@@ -268,13 +277,18 @@ class Daemon:
                     tenancy=config.tenancy,
                     rates=config.rates,
                 )
-                reconciler = self._reconciler(service)
+                if clustered is not None:
+                    lead = partial(self._while_leading, service, policy)
+                    cluster = await clustered.join(service, machine, self.failures, lead)
+                    service.cluster = self.metrics.cluster = self.health.cluster = cluster
+                reconciler = self._reconciler(service) if clustered is None else None
                 server = RpcServer(service, rpc_limits, tls=context, certificates_required=required)
                 self._server = server
                 self.metrics.watch(service, server)
                 async with background() as tasks:
                     try:
-                        await put_policy(service, policy)
+                        if clustered is None:
+                            await put_policy(service, policy)
                         last.enter_context(no_automatic_collection())
                         tasks.start_soon(self.failures.keep_running, "clock", self._watch_clock)
                         tasks.start_soon(self.failures.keep_running, "record", self._sync_record)
@@ -288,6 +302,19 @@ class Daemon:
                         await self._until_stopped(service, server, tasks)
                     finally:
                         tasks.cancel_scope.cancel()
+
+    async def _while_leading(self, service: Service, policy: PolicyValues | None) -> None:
+        """What only the member that leads does."""
+        try:
+            await put_policy(service, policy)
+        except HostlerError as error:
+            log.warning("the policy of the configuration is not in force: %s", error)
+        reconciler = self._reconciler(service)
+        if reconciler is not None:
+            try:
+                await self.failures.keep_running("reconciler", reconciler.run)
+            finally:
+                service.reconciler = self.metrics.reconciler = None
 
     def _reconciler(self, service: Service) -> Reconciler | None:
         config = self.config
@@ -340,7 +367,7 @@ class Daemon:
 
         return Replayed(min(remembered, audited), tell)
 
-    def _opened_journal(self) -> Journal | None:
+    def _opened_journal(self) -> CommandJournal | None:
         data, folder = self.config.data, self.config.folder
         if folder is None:
             log.warning("there is no data folder: all state is lost when this process ends")
@@ -348,6 +375,12 @@ class Daemon:
         if self.config.placement.data not in ("", MEMORY, folder):
             log.warning("the Placement API is served from %s, not from %s", folder, self.config.placement.data)
         committed = self.metrics.committed
+        if data.store == "etcd":
+            from .clustering import Clustered  # takes its time to import
+
+            self._clustered = Clustered(self.config, aside=in_thread, committed=committed)
+            self.health.journal, self.health.state = self._clustered.journal, "recovering"
+            return self._clustered.journal
         journal = Journal.in_folder(folder, keep_history=data.keep_history, committed=committed, aside=in_thread)
         self.health.journal, self.health.expected = journal, about_last(Path(folder))
         self.health.state = "recovering"
@@ -376,12 +409,17 @@ class Daemon:
             others.append(await tasks.start(hooks.serve))
         addresses = [str(address) for address in await tasks.start(server.serve, config.addresses)]
         log.info("serving %s, after command %d", ", ".join(addresses), service.writer.sequence)
+        if self._clustered is not None:
+            self._clustered.advertise(addresses, others[0] if placement is not None else "")
+            tasks.start_soon(self._clustered.run)
         self.health.state = "serving"
         self._ready([*addresses, *others])
         notify("READY=1", f"STATUS=serving {len(addresses)} addresses")
         await self._stop.wait()
         self.health.state = "stopping"
         notify("STOPPING=1", "STATUS=finishing current requests")
+        if self._clustered is not None:
+            await self._clustered.leave()
         server.stop_accepting()
         if placement is not None:
             await placement.drain()  # a request under way may still have to write
@@ -389,6 +427,8 @@ class Daemon:
             await hooks.drain()
         service.writer.stop()
         await server.drain(config.operation.drain_seconds)
+        if self._clustered is not None:
+            await self._clustered.resign()
 
 
 async def put_policy(service: Service, policy: PolicyValues | None) -> None:

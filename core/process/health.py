@@ -12,14 +12,16 @@ import h11
 import msgspec
 import trio
 
-from ..journal.journal import Journal
+from ..journal.protocol import CommandJournal
 from ..rpc.listening import bound, listen
-from ..service import Service
+from ..service import Cluster, Service
 from .metrics import CONTENT_TYPE, Metrics
 from .settings import http_address
 
 SECONDS: Final = 10.0
 """For a client to ask and to take the answer."""
+ANSWERS_AGE: Final = 2.0
+"""Seconds by which the state of a member that follows may be behind while load balancers are to ask it."""
 CONNECTIONS: Final = 64
 """At one time; more wait."""
 
@@ -28,13 +30,14 @@ Page = tuple[int, str, bytes]
 
 class Health:
     """What the process is doing: ``state`` is starting, recovering, serving or stopping. ``expected`` is about where
-    the recovery will end."""
+    the recovery will end. ``cluster``: the member of a cluster that it is, if any."""
 
     def __init__(self) -> None:
         self.state = "starting"
         self.expected = 0
-        self.journal: Journal | None = None
+        self.journal: CommandJournal | None = None
         self.service: Service | None = None
+        self.cluster: Cluster | None = None
 
     @property
     def ready(self) -> bool:
@@ -68,7 +71,18 @@ class Health:
             answer |= {"writable": writer.writable, "sequence": writer.sequence, "queued": writer.queued}
             if writer.broken is not None:
                 answer["trouble"] = str(writer.broken.args[0])
+        cluster = self.cluster
+        if cluster is not None:
+            age = cluster.age
+            answer |= {"role": cluster.role, "term": cluster.term, "leader": cluster.leader_addresses}
+            answer |= {"behind_ms": None if age is None else round(1000 * age, 1), "behind_commands": cluster.behind}
         return 200 if self.ready else 503, "application/json", msgspec.json.encode(answer) + b"\n"
+
+    def questions_page(self) -> Page:
+        """``/readyz/questions``: 200 while questions are answered from a state that is at most ANSWERS_AGE old."""
+        age = 0.0 if self.cluster is None else self.cluster.age
+        fine = self.state == "serving" and age is not None and age <= ANSWERS_AGE
+        return 200 if fine else 503, *self.page()[1:]
 
 
 class StatusPages:
@@ -79,6 +93,7 @@ class StatusPages:
             "/metrics": lambda: (200, CONTENT_TYPE, metrics.text()),
             "/healthz": lambda: (200, "text/plain", b"alive\n"),
             "/readyz": health.page,
+            "/readyz/questions": health.questions_page,
         }
         self._room = trio.CapacityLimiter(CONNECTIONS)
         self._failures = metrics.failures

@@ -26,11 +26,12 @@ from ..machine.phase_timing import Phases, PhaseSampler
 from ..machine.queries import capacity
 from ..reconcile.reconciler import Reconciler
 from ..rpc.server import RpcServer
-from ..service import Service
+from ..service import Cluster, Service
 from ..shadow.shadowing import Shadowing
 from . import logs
 from .audit import AuditLog
 from .clock import HonestClock
+from .cluster_metrics import cluster_metrics
 from .reconcile_metrics import reconcile_metrics
 from .shadow_metrics import shadow_metrics
 
@@ -76,6 +77,7 @@ class Metrics:
         self.audit: AuditLog | None = None
         self.reconciler: Reconciler | None = None
         self.shadow: Shadowing | None = None
+        self.cluster: Cluster | None = None
         self._service: Service | None = None
         self._server: RpcServer | None = None
         self.registry.register(self)
@@ -179,6 +181,8 @@ class Metrics:
             yield CounterMetricFamily("hostler_connections_refused", refused, value=self._server.refused)
             dismissed = "RPC connections that were ended because of what the peer sent or showed"
             yield _counted("hostler_connections_dismissed", dismissed, "code", self._server.budget.dismissed)
+        if self.cluster is not None:
+            yield from cluster_metrics(self.cluster)
         if self.reconciler is not None:
             yield from reconcile_metrics(self.reconciler)
         if self.shadow is not None:

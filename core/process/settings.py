@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from ...placement.types.errors import HostlerError, InvalidValue
+from ..cluster.options import ClusterOptions
 from ..http.config import MEMORY, PlacementConfig
 from ..http.config import check as check_placement
 from ..http.hooks.config import HooksConfig
@@ -30,6 +31,7 @@ from .exposure import exposures
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+URL: Final = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):\d{1,5}/?")
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 KeyPath = tuple[str | int, ...]
 """Names of tables and keys, and positions in lists."""
@@ -61,10 +63,27 @@ class Rpc(Table, frozen=True):
     limits: Limits = Limits()
 
 
-class Data(Table, frozen=True):
-    """[data]: the folder of the journal (none: state is lost when the process ends), number of commands between two
-    snapshots, whether the whole history is kept, and number of idempotency keys that are kept."""
+class EtcdTable(Table, frozen=True):
+    """[data.etcd]: the URLs of the members of an etcd cluster, the prefix of all keys, a user of etcd with the file of
+    the password, and for https the authorities of etcd's certificates and this client's own certificate and key, as PEM
+    files."""
 
+    endpoints: tuple[str, ...]
+    prefix: str = "/hostler/"
+    user: str | None = None
+    password_file: str | None = None
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+
+class Data(Table, frozen=True):
+    """[data]: where the journal is: ``sqlite``, in the folder, or ``etcd``, which makes the service one member of
+    several. The folder of journal and snapshots (none: state is lost when the process ends), number of commands between
+    two snapshots, whether the whole history is kept, and number of idempotency keys that are kept."""
+
+    store: Literal["sqlite", "etcd"] = "sqlite"
+    etcd: EtcdTable | None = None
     folder: str | None = None
     snapshot_every: Positive = SNAPSHOT_EVERY
     keep_history: bool = False
@@ -119,6 +138,8 @@ class Config(Table, frozen=True):
     backends: dict[str, BackendConfig] = {}
     """Back ends that carry out guests, by name."""
     reconcile: Reconcile = Reconcile()
+    cluster: ClusterOptions = ClusterOptions()
+    """How this member takes part, where [data] has the store etcd (docs/high-availability.md)."""
 
     @property
     def folder(self) -> str | None:
@@ -140,6 +161,48 @@ def http_address(text: str) -> Address:
     except InvalidValue:
         hint = "such as 127.0.0.1:9464"
         raise InvalidValue(f"{text!r} is not HOST:PORT", field="operation.http", hint=hint) from None
+
+
+def cluster_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Problems with [data] ``store``, [data.etcd] and [cluster]."""
+    data, cluster, etcd = config.data, config.cluster, config.data.etcd
+    if data.store != "etcd":
+        if etcd is not None:
+            yield ("data", "etcd"), 'is for the store etcd: set store = "etcd" in [data], or remove the table'
+        return
+    if etcd is None or not etcd.endpoints:
+        yield ("data", "etcd"), 'the store etcd needs endpoints, such as ["https://10.0.0.1:2379"]'
+        return
+    for position, url in enumerate(etcd.endpoints):
+        if not URL.fullmatch(url):
+            yield ("data", "etcd", "endpoints", position), f"{url!r} is not http://HOST:PORT or https://HOST:PORT"
+    if not etcd.prefix.strip("/") or not etcd.prefix.isascii():
+        yield ("data", "etcd", "prefix"), "must be ASCII and not empty, such as /hostler/"
+    if (etcd.user is None) != (etcd.password_file is None):
+        yield ("data", "etcd", "user"), "a user needs a password_file, and the other way round"
+    if (etcd.certificate is None) != (etcd.key is None):
+        yield ("data", "etcd", "certificate"), "a certificate needs a key, and the other way round"
+    if config.folder is None:
+        yield ("data", "folder"), "is needed for snapshots"
+    if data.keep_history:
+        yield ("data", "keep_history"), "is not possible with the store etcd, which keeps what snapshots need"
+    if cluster.name and not NAME.fullmatch(cluster.name):
+        yield ("cluster", "name"), "a name has 1 to 64 letters, digits and ._-"
+    yield from _advertise_problems(config)
+
+
+def _advertise_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    given = config.cluster.advertise
+    for position, text in enumerate(given or config.rpc.listen):
+        path: KeyPath = ("cluster", "advertise", position) if given else ("cluster", "advertise")
+        try:
+            address = Address.parse(text)
+        except InvalidValue as error:
+            if given:
+                yield path, str(error)
+            continue
+        if address.kind != "unix" and address.host in ("0.0.0.0", "::", "*"):
+            yield path, f"{text} is no address that others can use: name one in advertise"
 
 
 def problems_of(config: Config) -> Iterator[tuple[KeyPath, str]]:
@@ -171,6 +234,7 @@ def problems_of(config: Config) -> Iterator[tuple[KeyPath, str]]:
             yield ("operation", "http"), str(error)
     if config.data.folder == MEMORY:
         yield ("data", "folder"), f"{MEMORY} is not a folder: remove the key to run without durable state"
+    yield from cluster_problems(config)
     if not config.operation.insecure:
         yield from exposures(rpc.auth, rpc.listen, config.placement, config.hooks)
     if config.hooks.listen:

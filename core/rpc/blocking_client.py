@@ -18,10 +18,11 @@ from ...placement.types.request import Request
 from ..engine_commands import Placed
 from ..errors import Stopped
 from ..machine.event_log import Event
-from .addresses import Address
 from .caller import (
     EVENTS_KEPT,
+    HANGS_SECONDS,
     TIMEOUT,
+    AnyAddress,
     Caller,
     ConnectionLost,
     Params,
@@ -46,7 +47,7 @@ class BlockingClient(Caller):
 
     def __init__(
         self,
-        address: str | Address,
+        address: AnyAddress,
         *,
         token: str | None = None,
         within: float = TIMEOUT,
@@ -129,6 +130,8 @@ class BlockingClient(Caller):
             return
         address, left = self.address, max(deadline - self._now(), 0.001)
         made = None
+        if len(self.addresses) > 1:
+            left = min(left, HANGS_SECONDS)
         try:
             if address.kind == "unix":
                 made = socket.socket(socket.AF_UNIX)
@@ -241,6 +244,9 @@ class BlockingClient(Caller):
         if self._link is not None:
             self._link[0].close()
             self._link = None
+
+    def _leave(self) -> None:
+        self._drop()
 
     async def _sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251  there is no event loop

@@ -17,7 +17,7 @@ import msgspec
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ...placement.types.request import Request
 from ..engine_commands import asked
-from ..errors import DeadlineExceeded, Overloaded
+from ..errors import DeadlineExceeded, LeadershipLost, NotLeader, Overloaded, Stopped, TooStale
 from ..machine.event_log import Event
 from .addresses import Address
 from .framing import BadFrame, Framer
@@ -28,10 +28,16 @@ FRAME_BYTES: Final = 256 << 20
 """Longest message that a client takes from its server."""
 FIRST_PAUSE: Final = 0.02
 LONGEST_PAUSE: Final = 2.0
+SEARCH_PAUSE: Final = 0.1
+"""The longest one while there are other addresses to try."""
+HANGS_SECONDS: Final = 5.0
+"""Without an answer to a command, after which another address is tried, if there are several."""
 TIMEOUT: Final = 30.0
 EVENTS_KEPT: Final = 10_000
 
 Params = Mapping[str, Any] | msgspec.Struct | None
+AnyAddress = str | Address | Sequence[str | Address]
+"""One, or those of the members of a cluster."""
 
 
 class ConnectionLost(HostlerError):
@@ -119,17 +125,25 @@ class Caller:
     """Calls with deadlines, reconnection and safe repetition. A command that changes something gets an idempotency key
     unless it is given one, so that it can be repeated after a lost connection without being done twice. What was
     watched is watched again on a new connection, from where it was lost. ``patience``: seconds to wait for a service
-    that was never there."""
+    that was never there.
+
+    Of several addresses the next one is tried where one fails. A member of a cluster that does not lead names the one
+    that does, and the call goes there, as do all after it."""
 
     def __init__(
         self,
-        address: str | Address,
+        address: AnyAddress,
         *,
         token: str | None = None,
         within: float = TIMEOUT,
         patience: float = math.inf,
     ) -> None:
-        self.address = Address.parse(address) if isinstance(address, str) else address
+        given = [address] if isinstance(address, str | Address) else list(address)
+        if not given:
+            raise InvalidValue("there must be an address", field="address")
+        self.addresses = [Address.parse(each) if isinstance(each, str) else each for each in given]
+        self.address = self.addresses[0]
+        """Where calls go now."""
         self.within, self.patience = within, patience
         self._met = False
         self._token = token
@@ -152,6 +166,10 @@ class Caller:
     @abstractmethod
     def _wire(self) -> Wire:
         """The protocol of the current connection. ConnectionLost if there is none."""
+
+    @abstractmethod
+    def _leave(self) -> None:
+        """Have the next call connect to ``address``. Answers that are on their way may still arrive."""
 
     @abstractmethod
     async def _sleep(self, seconds: float) -> None: ...
@@ -188,26 +206,73 @@ class Caller:
         pause, impatient = FIRST_PAUSE, deadline
         if not self._met:
             impatient = min(deadline, self._now() + self.patience)
+        longest, straight = (LONGEST_PAUSE if len(self.addresses) == 1 else SEARCH_PAUSE), False
         sent, repeatable = False, key is not None or METHODS[method].kind == "question" or method in _REPEATABLE
         while True:
+            asked = self.address
             try:
                 await self._connect(deadline)
-                sent = self._met = True
+                sent, asked = True, self.address
+                self._met = True
                 answer = await self._exchange(method, params, key, deadline)
-                if not isinstance(answer.error, Overloaded) or self._now() + pause >= deadline:
+                moved = self._moves(answer.error, repeatable, asked)
+                if not (moved or isinstance(answer.error, Overloaded)) or self._now() + pause >= deadline:
                     return answer
+                if moved == "there" and not straight:
+                    straight = True
+                    continue
             except ConnectionLost as error:
                 if (sent and not repeatable) or self._now() + pause >= (deadline if self._met else impatient):
                     raise _given_up(error, sent and METHODS[method].kind != "question", key) from error
+                self._next_address(asked)
+            except DeadlineExceeded:  # this member hangs: another one may lead meanwhile
+                if len(self.addresses) == 1 or key is None or self._now() + pause >= deadline:
+                    raise
+                self._next_address(asked)
             except Overloaded:  # too many connections
                 if self._now() + pause >= deadline:
                     raise
             await self._sleep(pause * (0.5 + self._pauses.random() / 2))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            pause = min(2 * pause, longest)
+
+    def _moves(self, error: HostlerError | None, repeatable: bool, asked: Address) -> str:
+        """Go on at another member if this one does not lead: "there" if it names the one that does, "on" to the next
+        address, "" to stay: the error is the answer. ``asked``: where the call went."""
+        if isinstance(error, NotLeader | TooStale):
+            for there in map(Address.parse, error.leader):
+                if there.kind != asked.kind or there == asked:
+                    continue
+                if there != self.address:
+                    self.address = there
+                    self._leave()
+                return "there"
+            if isinstance(error, NotLeader):
+                self._next_address(asked)
+                return "on"
+        elif repeatable and (
+            isinstance(error, LeadershipLost) or (isinstance(error, Stopped) and len(self.addresses) > 1)
+        ):
+            self._next_address(asked)
+            return "on"
+        return ""
+
+    def _next_address(self, asked: Address) -> None:
+        """Try the address behind the one that was asked, unless another call has done so."""
+        if self.address != asked:
+            return
+        if len(self.addresses) > 1:
+            at = self.addresses.index(self.address) if self.address in self.addresses else -1
+            self.address = self.addresses[(at + 1) % len(self.addresses)]
+            self._leave()
+        elif self.address != self.addresses[0]:
+            self.address = self.addresses[0]
+            self._leave()
 
     async def _exchange(self, method: str, params: Params, key: str | None, deadline: float) -> Answer:
         options = {} if key is None else {"key": key, "timeout": min(max(deadline - self._now(), 0.0), 86_400.0)}
         number, data = self._wire.call(method, params, options)
+        if key is not None and len(self.addresses) > 1:
+            deadline = min(deadline, self._now() + HANGS_SECONDS)
         return (await self._transfer([(number, data)], deadline))[number]
 
     async def _pipeline(self, calls: Iterable[tuple[str, Params]], within: float | None) -> list[Any]:

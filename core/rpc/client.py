@@ -9,6 +9,7 @@ with BlockingClient("tls:scheduler:7777", token=token, tls=client_context(ca)) a
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -20,14 +21,16 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from ...placement.types.request import Request
 from ..engine_commands import Placed
+from ..errors import Stopped
 from ..machine.event_log import Event
 from ..tasks import background
-from .addresses import Address
 from .blocking_client import BlockingClient
 from .caller import (
     EVENTS_KEPT,
+    HANGS_SECONDS,
     LONGEST_PAUSE,
     TIMEOUT,
+    AnyAddress,
     Caller,
     ConnectionLost,
     Params,
@@ -65,7 +68,9 @@ class _Link:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream, self.wire = stream, Wire()
         self.waiting: dict[int, _Waiter] = {}
-        self.lost = False
+        self.lost = self.retired = False
+        self.scope = trio.CancelScope()
+        """Of the task that reads and writes."""
         self._out: list[bytes] = []
         self._wake = trio.lowlevel.ParkingLot()
 
@@ -99,6 +104,12 @@ class _Link:
             chunks, self._out = self._out, []
             await self.stream.send_all(b"".join(chunks))
 
+    def retire(self) -> None:
+        """Have no more calls sent here: closed once those that wait have their answers."""
+        self.retired = True
+        if not self.waiting:
+            self.scope.cancel()
+
     def lose(self) -> None:
         """Wake all that wait; they find no answer."""
         self.lost = True
@@ -111,7 +122,7 @@ class Client(Caller):
 
     def __init__(
         self,
-        address: str | Address,
+        address: AnyAddress,
         nursery: trio.Nursery,
         *,
         token: str | None = None,
@@ -190,7 +201,7 @@ class Client(Caller):
     async def _connect_alone(self, deadline: float) -> None:
         if self._link is not None and not self._link.lost:
             return
-        link = _Link(await self._open(deadline))
+        link = await self._linked(deadline)
         self._link = link
         try:
             await self._nursery.start(self._serve, link)
@@ -200,6 +211,12 @@ class Client(Caller):
             self._link = None
             await trio.aclose_forcefully(link.stream)
             raise
+
+    async def _linked(self, deadline: float) -> _Link:
+        patience = HANGS_SECONDS if len(self.addresses) > 1 else math.inf
+        with trio.move_on_after(patience):
+            return _Link(await self._open(deadline))
+        raise ConnectionLost(f"no connection to {self.address} in time")
 
     async def _open(self, deadline: float) -> trio.abc.Stream:
         """A new connection, at best before ``deadline``. ConnectionLost, TlsFailed."""
@@ -222,11 +239,12 @@ class Client(Caller):
     async def _serve(self, link: _Link, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Read answers and write calls until the connection is lost; then reconnect, if there is a subscription."""
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_until_lost, link.write)
-                task_status.started()
-                await _until_lost(lambda: self._read_all(link))
-                nursery.cancel_scope.cancel()
+            with link.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_until_lost, link.write)
+                    task_status.started()
+                    await _until_lost(lambda: self._read_all(link))
+                    nursery.cancel_scope.cancel()
         finally:
             link.lose()
             await trio.aclose_forcefully(link.stream)
@@ -238,7 +256,7 @@ class Client(Caller):
         pause = 0.0
         while True:
             await self._sleep(pause * (0.5 + self._pauses.random() / 2))
-            with suppress(ConnectionLost):
+            with suppress(ConnectionLost, Stopped):
                 return await self._connect(self._now() + self.within)
             pause = min(2 * pause + 0.02, LONGEST_PAUSE)
 
@@ -255,9 +273,12 @@ class Client(Caller):
         while data := await link.stream.receive_some(READ_BYTES):
             for message in link.wire.feed(bytes(data)):
                 if isinstance(message, Event):
-                    self._happened(message)
+                    if not link.retired:
+                        self._happened(message)
                 elif (waiter := link.waiting.pop(message.id, None)) is not None:
                     waiter.take(message)
+                    if link.retired and not link.waiting:
+                        return
 
     def _happened(self, event: Event) -> None:
         if not self._progress.is_new(event):
@@ -266,6 +287,18 @@ class Client(Caller):
             self._events_in.send_nowait(event)
         except trio.WouldBlock:
             self.missed += 1
+
+    def _leave(self) -> None:
+        link, self._link = self._link, None
+        if link is None or link.lost:
+            return
+        link.retire()
+        if self._watched is not None and not self._connecting.locked():
+            self._nursery.start_soon(self._resume_watch)
+
+    async def _resume_watch(self) -> None:
+        with suppress(HostlerError):
+            await self._watch_again()
 
     async def _sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
@@ -281,7 +314,7 @@ async def _until_lost(work: Callable[[], Awaitable[None]]) -> None:
 
 @asynccontextmanager
 async def open_client(
-    address: str | Address,
+    address: AnyAddress,
     *,
     token: str | None = None,
     within: float = TIMEOUT,

@@ -56,10 +56,16 @@ class Notification(NamedTuple):
 class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Options after the parameters of a command. ``key`` makes repetition safe: a user's command with the same key is
     applied once, and each repetition gets the first answer. ``timeout``: seconds after which a queued command is
-    refused with ``deadline_exceeded``."""
+    refused with ``deadline_exceeded``. Of a question: ``stale_ms``, the age in milliseconds that the state it is
+    answered from may have at a member of a cluster that follows another one; older: ``too_stale``."""
 
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY)] | None = None
     timeout: Annotated[float, msgspec.Meta(ge=0, le=86_400)] | None = None
+    stale_ms: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
+class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of parameters that are neither a command nor a question."""
 
 
 class _ErrorMap(msgspec.Struct, omit_defaults=True):

@@ -32,14 +32,12 @@ from ..machine import volume_queries as vq
 from ..machine import what_if as w
 from ..machine.lives import GuestChange
 from ..reconcile.status import ReconcileStatus
+from ..service import MemberLine, SnapshotList
 from ..shadow.status import ShadowStatus
 from ..tenancy import commands as c
 from ..tenancy.new_token import TOKEN_DAYS, NewToken
-from .messages import ErrorStyle
-
-
-class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of parameters that are neither a command nor a question."""
+from .cluster_methods import Lead, Members, SnapshotFiles, SnapshotPart
+from .messages import ErrorStyle, Params
 
 
 class Hello(Params, frozen=True):
@@ -124,7 +122,8 @@ class Welcome(msgspec.Struct, frozen=True):
 class StatusOf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``ready``: commands are taken. ``writable``: the journal can be written. ``sequence``: number of the last
     command; ``queued``: how many wait. ``user``: who you are (None: not authenticated; then all but ``ready`` is left
-    out)."""
+    out). Of a member of a cluster: its ``role``, leader or follower; the ``leader``'s addresses; the ``term``, a number
+    that grows with each election; ``behind_ms``: the age of what it answers from (None: unknown)."""
 
     ready: bool
     writable: bool = False
@@ -133,6 +132,10 @@ class StatusOf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hosts: int = 0
     user: str | None = None
     version: str = ""
+    role: str = ""
+    leader: tuple[str, ...] = ()
+    term: int = 0
+    behind_ms: float | None = None
 
 
 Kind = Literal["command", "question", "session"]
@@ -293,6 +296,10 @@ _SESSION: Final[dict[str, tuple[type[Any], Any]]] = {
     "reconcile_status": (ShowReconcile, ReconcileStatus),
     "shadow_status": (ShowShadow, ShadowStatus),
     "check_backend": (CheckBackend, None),
+    "members": (Members, list[MemberLine]),
+    "lead": (Lead, str),
+    "snapshot_files": (SnapshotFiles, SnapshotList),
+    "snapshot_part": (SnapshotPart, bytes),
 }
 
 

@@ -22,6 +22,7 @@ from ..service import Identity, Reconciling, Service, Shadow
 from ..tenancy.tenants import CLOUD, require_own_user
 from ..writer.command_queue import Pending
 from .batch import BatchAnswers, answer_questions
+from .cluster_methods import Lead, Members, SnapshotFiles, SnapshotPart, of_cluster
 from .messages import (
     NO_OPTIONS,
     Call,
@@ -190,7 +191,7 @@ class Session:
                 self._order(method, params, options, reply)
                 return kind
             if options is not NO_OPTIONS:
-                raise InvalidValue(f"{call.method} takes no options", field="options")
+                self._check_options(call.method, kind, options)
             if kind == "session":
                 self._own(params, reply)
                 return kind
@@ -207,6 +208,13 @@ class Session:
         else:
             reply(result, None)
         return kind
+
+    def _check_options(self, method: str, kind: str, options: Options) -> None:
+        """InvalidValue for options that are not a command's; TooStale."""
+        if kind != "question" or options.key is not None or options.timeout is not None:
+            raise InvalidValue(f"{method} takes no such options", field="options")
+        if options.stale_ms is not None and self.service.cluster is not None:
+            self.service.cluster.check_age(options.stale_ms)
 
     async def _ask_aside(self, method: str, query: Any, reply: Reply) -> None:
         result: Any = None
@@ -286,6 +294,10 @@ class Session:
             case CheckBackend(name=name):
                 check = partial(self._reconciler("cloud_admin").check, name)
                 self._outlet.spawn(lambda: self._answer(reply, check))
+            case Members() | Lead() | SnapshotFiles() | SnapshotPart():
+                self._outlet.spawn(
+                    lambda: self._answer(reply, partial(of_cluster, self.service, self.identity, params))
+                )
             case Backup(folder=folder):
                 require_own_user(self.service.user(self.identity))
                 self._outlet.spawn(lambda: self._answer(reply, partial(self.service.writer.backup, Path(folder))))
@@ -311,7 +323,12 @@ class Session:
         writer = self.service.writer
         if self.identity.user is None:
             return StatusOf(ready=writer.writable)
+        cluster = self.service.cluster
         return StatusOf(
+            role="" if cluster is None else cluster.role,
+            leader=() if cluster is None else cluster.leader_addresses,
+            term=0 if cluster is None else cluster.term,
+            behind_ms=None if cluster is None or cluster.age is None else round(1000 * cluster.age, 1),
             ready=writer.writable,
             writable=writer.writable,
             sequence=writer.sequence,

@@ -17,16 +17,17 @@ from typing import Final, Generic
 import trio
 
 from ...placement.types.errors import HostlerError, InvalidValue
-from ..errors import StateUnknown, Stopped, StorageFailed
+from ..errors import LeadershipLost, NotLeader, StateUnknown, Stopped, StorageFailed
 from ..failures import Failures
-from ..journal.journal import Entry, Journal, Recovery
+from ..journal.journal import Entry, Record, Recovery
+from ..journal.protocol import CommandJournal
 from ..machine.replicated import Command, GuardedMachine, Machine, Replayed, Result
 from ..tasks import background
 from ..tracing import span
 from .command_queue import BATCH_LIMIT, QUEUE_BYTES, QUEUE_LIMIT, USUAL_COST, CommandQueue, Pending
 from .idempotent_answers import Answers
 from .replaying import Replay, keep_answer, outcomes_of
-from .snapshot_counts import SnapshotCounts
+from .snapshotting import SnapshotCounts, Snapshotter
 
 SLICE: Final = 64
 """Commands applied at a time; between slices readers get their turn."""
@@ -36,8 +37,6 @@ ANSWERS_KEPT: Final = 100_000
 SNAPSHOT_EVERY: Final = 500_000
 """In commands: about six seconds of replay. While a snapshot begins, commands are delayed by about 50 ms."""
 REPAIR_SECONDS: Final = 0.5
-SNAPSHOT_RETRY_SECONDS: Final = 60.0
-"""Between a snapshot that failed and the next one that is taken without being asked for."""
 
 log = logging.getLogger("hostler.writer")
 
@@ -52,7 +51,7 @@ class Writer(Generic[Command, Result]):
     def __init__(
         self,
         machine: Machine[Command, Result],
-        journal: Journal | None = None,
+        journal: CommandJournal | None = None,
         *,
         queue_limit: int = QUEUE_LIMIT,
         queue_bytes: int = QUEUE_BYTES,
@@ -76,7 +75,6 @@ class Writer(Generic[Command, Result]):
         """False before ``run``, while the disk fails, and once the writer stops."""
         self.recovered = Recovery()
         """What ``recover`` found."""
-        self._snapshot_every = snapshot_every
         self._answers: Answers[Result] = Answers(answers_kept, machine.encode_result, machine.decode_result)
         self._guard = machine if isinstance(machine, GuardedMachine) else None
         self._queue: CommandQueue[Command, Result] = CommandQueue(queue_limit, queue_bytes, batch_limit, self.failures)
@@ -84,12 +82,17 @@ class Writer(Generic[Command, Result]):
         self._stopping = False
         self.broken: StorageFailed | None = None
         """The error of the disk, while it fails."""
-        self._snapshot_at = 0
-        self._snapshotting = False
-        self._snapshot_not_before = -float("inf")
-        """On trio's clock: when a snapshot may be tried again by itself after one that failed."""
         self.snapshots = SnapshotCounts()
-        self._snapshot_wanted: list[trio.MemorySendChannel[int | StorageFailed]] = []
+        self._snapshotter = (
+            None
+            if journal is None
+            else Snapshotter(journal, self._save, self.failures, self.snapshots, every=snapshot_every)
+        )
+        self._paused: Callable[[], HostlerError] | None = None
+        """The error for commands while another member of a cluster takes them."""
+        self._idle = trio.Event()
+        """Set when nothing is left to be done since ``pause``."""
+        self._handed: tuple[Sequence[Record], trio.Event] | None = None
         self._at_rest: list[Callable[[], None]] = []
 
     @property
@@ -115,7 +118,7 @@ class Writer(Generic[Command, Result]):
             under_way.end()
         found.set_apart += replay.set_apart
         self.sequence, self.broken = found.last, found.not_writable
-        self._snapshot_at = self.snapshots.sequence = found.snapshot
+        self.snapshots.sequence = found.snapshot
         for text in [*found.damage, *([f"no commands are taken: {self.broken}"] if self.broken else [])]:
             log.error("recovery: %s", text)
         return found
@@ -179,6 +182,8 @@ class Writer(Generic[Command, Result]):
                 return told
         if self._stopping:
             raise Stopped("the service is stopping", hint="ask again when it is back")
+        if self._paused is not None:
+            raise self._paused()
         if self.broken is not None:
             raise StorageFailed(f"no writes now: {self.broken.args[0]}", field="data", hint="reads are served")
         if self._queue.count >= self._queue.limit:
@@ -206,26 +211,31 @@ class Writer(Generic[Command, Result]):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until ``stop``, which completes queued commands first. If the task ends in any other way, queued
         commands are answered with Stopped."""
-        self.writable = self.broken is None
+        self.writable = self.broken is None and self._paused is None
         task_status.started()
         try:
             async with trio.open_nursery() as nursery:
                 while self._queue.count or not self._stopping:
-                    if self.broken is not None:
+                    if self._handed is not None:
+                        await self._follow()
+                    elif self.broken is not None:
                         await self._repair()
-                    elif self._snapshot_is_due():
-                        await self._begin_snapshot(nursery)
+                    elif self._snapshotter is not None and self._snapshotter.is_due(self.sequence):
+                        await self._begin_snapshot(nursery, self._snapshotter)
                     elif self._at_rest:
                         self._rest()
                     elif self._queue.count:
                         await self._serve_batch()
                     else:
+                        self._idle.set()
                         self._wake = trio.Event()
                         await self._wake.wait()
         finally:
+            self._idle.set()
             self.writable, self._stopping = False, True
             self._queue.refuse_all(lambda: Stopped("the service stopped before the command's turn"))
-            _tell(self._snapshot_wanted, StorageFailed("the service stopped before the snapshot"))
+            if self._snapshotter is not None:
+                self._snapshotter.refuse_all(StorageFailed("the service stopped before the snapshot"))
 
     def stop(self) -> None:
         """Accept no more commands, and end ``run`` once queued ones are answered."""
@@ -239,6 +249,57 @@ class Writer(Generic[Command, Result]):
                 work()
             except Exception as error:
                 self.failures.failed(_name(work), error)
+
+    # while another member of a cluster takes commands
+
+    async def pause(self, refusal: Callable[[], HostlerError], *, finish: bool = False) -> None:
+        """Refuse commands from now on, until ``resume``; returns once none is under way. Those that wait are refused
+        too, or with ``finish`` carried out first."""
+        self._paused, self.writable = refusal, False
+        if self._idle.is_set():
+            self._idle = trio.Event()
+        if not finish:
+            self.broken = None
+            self._queue.refuse_all(refusal)
+        self._wake.set()
+        await self._idle.wait()
+
+    def resume(self) -> None:
+        """Take commands again."""
+        self._paused = None
+        self.writable = self.broken is None and not self._stopping
+
+    async def follow(self, records: Sequence[Record]) -> None:
+        """Carry out commands that another member has journalled, in order, with their observers and answers, while this
+        one is paused."""
+        done = trio.Event()
+        self._handed = (records, done)
+        self._wake.set()
+        await done.wait()
+
+    async def _follow(self) -> None:
+        assert self._handed is not None
+        (records, done), self._handed = self._handed, None
+        batch: list[Pending[Command, Result]] = [
+            Pending(self._decoded(each), b"", _nobody_waits, each.key, each.fingerprint, None, state="taken")
+            for each in records
+        ]
+        with trio.CancelScope(shield=True):
+            await self._apply(batch)
+        done.set()
+
+    def _decoded(self, record: Record) -> Command:
+        try:
+            return self.machine.decode(record.body)
+        except Exception as error:
+            text = f"command {record.sequence} of another member cannot be read here: {error!r}"
+            log.critical("%s: is this Hostler older than the leader's? The process ends", text)
+            raise StateUnknown(text) from error
+
+    async def _begin_snapshot(self, nursery: trio.Nursery, snapshotter: Snapshotter) -> None:
+        error = await snapshotter.begin(nursery, lambda: self.sequence, lambda: self._wake.set())
+        if error is not None and self.journal is not None and self.journal.broken:
+            self._break(error, ())
 
     async def _serve_batch(self) -> None:
         batch = self._queue.take()
@@ -254,6 +315,9 @@ class Writer(Generic[Command, Result]):
                     await self.journal.append(entries)
             except StorageFailed as error:
                 self._break(error, batch)
+                return
+            except LeadershipLost as error:
+                self._deposed(error, batch)
                 return
         durable = time.perf_counter()
         with trio.CancelScope(shield=True), span("hostler.apply", commands=len(batch)):
@@ -286,13 +350,13 @@ class Writer(Generic[Command, Result]):
                 except Exception as failure:
                     self.failures.failed(_name(observer), failure)
             self.sequence = sequence
-            tell = queue.tell if pending.key is None else queue.finish
+            tell_one = queue.tell if pending.key is None else queue.finish
             if isinstance(outcome, HostlerError):
                 # Its traceback would keep the frames, and hence all commands, of the batch alive.
                 outcome.__traceback__ = outcome.__context__ = outcome.__cause__ = None
-                tell(pending, None, outcome)
+                tell_one(pending, None, outcome)
             else:
-                tell(pending, outcome, None)
+                tell_one(pending, outcome, None)
 
     async def _outcomes(self, commands: Sequence[Command]) -> Sequence[Result | HostlerError]:
         """Execute commands, recorded as under way meanwhile. StateUnknown for an error that is not an outcome."""
@@ -329,6 +393,15 @@ class Writer(Generic[Command, Result]):
             self._queue.finish(pending, None, StorageFailed(text, field="data", hint=hint))
         self._queue.refuse_all(lambda: StorageFailed(text, field="data"))
 
+    def _deposed(self, error: LeadershipLost, batch: Sequence[Pending[Command, Result]]) -> None:
+        """Refuse what was being written, and what waits, until this member leads again or is told to follow."""
+        self.broken, self.writable = None, False
+        text, hint = str(error.args[0]), "ask again with the same idempotency key"
+        self._paused = self._paused or (lambda: NotLeader("this member does not lead any more"))
+        for pending in batch:
+            self._queue.finish(pending, None, LeadershipLost(text, hint=hint))
+        self._queue.refuse_all(self._paused)
+
     async def _repair(self) -> None:
         assert self.journal is not None
         try:
@@ -338,6 +411,9 @@ class Writer(Generic[Command, Result]):
             self.broken = error
             await trio.sleep(REPAIR_SECONDS)
             return
+        except LeadershipLost as error:
+            self._deposed(error, ())
+            return
         log.warning("the journal can be written again")
         self.broken, self.writable = None, not self._stopping
 
@@ -345,19 +421,13 @@ class Writer(Generic[Command, Result]):
 
     async def snapshot(self) -> int:
         """Take a snapshot now; returns its sequence number once it is complete. StorageFailed if that fails."""
-        if self.journal is None:
+        if self._snapshotter is None:
             raise StorageFailed("snapshots need a journal, and there is none", field="data", hint="give a folder")
         if self._stopping:
             raise Stopped("the service is stopping")
         if self.broken is not None:
             raise StorageFailed(f"no writes now: {self.broken.args[0]}", field="data")
-        send, receive = trio.open_memory_channel[int | StorageFailed](1)
-        self._snapshot_wanted.append(send)
-        self._wake.set()
-        outcome = await receive.receive()
-        if isinstance(outcome, StorageFailed):
-            raise outcome
-        return outcome
+        return await self._snapshotter.ask(self._wake.set)
 
     async def backup(self, folder: Path) -> int:
         """Copy a snapshot of now into a new folder; returns its sequence number. StorageFailed, DataDamaged,
@@ -369,83 +439,9 @@ class Writer(Generic[Command, Result]):
         await self.journal.export(sequence, folder)
         return sequence
 
-    def _snapshot_is_due(self) -> bool:
-        if self.journal is None or self._snapshotting:
-            return False
-        if self._snapshot_wanted:
-            return True
-        due = self.sequence - self._snapshot_at >= self._snapshot_every
-        return due and trio.current_time() >= self._snapshot_not_before
 
-    async def _begin_snapshot(self, nursery: trio.Nursery) -> None:
-        """Start a snapshot of the current state; it is written while the writer continues."""
-        assert self.journal is not None
-        wanted, self._snapshot_wanted = self._snapshot_wanted, []
-        self._snapshotting = True
-        try:
-            with trio.CancelScope(shield=True):
-                await self.journal.rotate()
-        except StorageFailed as error:
-            self._snapshotting = False
-            self._snapshot_failed(error, wanted)
-            if self.journal.broken:
-                self._break(error, ())
-            return
-        await nursery.start(self._snapshot, wanted)
-
-    async def _snapshot(
-        self,
-        wanted: Sequence[trio.MemorySendChannel[int | StorageFailed]],
-        *,
-        task_status: trio.TaskStatus[None],
-    ) -> None:
-        assert self.journal is not None
-        started = _Started(task_status)
-        sequence = self.sequence
-        try:
-            await self.journal.snapshot(sequence, self._save, task_status=started)
-        except Exception as error:
-            self._snapshot_failed(error, wanted)
-        else:
-            self._snapshot_at = max(self._snapshot_at, sequence)
-            self.snapshots.taken(sequence)
-            self.failures.works("snapshot")
-            _tell(wanted, sequence)
-            await self._compact()
-        finally:
-            started.started()
-            self._snapshotting = False
-            self._wake.set()
-
-    def _snapshot_failed(self, error: Exception, wanted: Sequence[trio.MemorySendChannel[int | StorageFailed]]) -> None:
-        """Tell those who asked; the journal stays as it is, and the next attempt comes after SNAPSHOT_RETRY_SECONDS."""
-        self._snapshot_not_before = trio.current_time() + SNAPSHOT_RETRY_SECONDS
-        self.snapshots.failed += 1
-        self.failures.failed("snapshot", error)
-        if not isinstance(error, StorageFailed):
-            error = StorageFailed(f"no snapshot: {error or type(error).__name__}", field="data")
-        _tell(wanted, error)
-
-    async def _compact(self) -> None:
-        assert self.journal is not None
-        try:
-            await self.journal.compact()
-        except Exception as error:
-            self.failures.failed("deletion of old snapshots and segments", error)
-        else:
-            self.failures.works("deletion of old snapshots and segments")
-
-
-class _Started(trio.TaskStatus[None]):
-    """A task status whose ``started`` may be called several times."""
-
-    def __init__(self, status: trio.TaskStatus[None]) -> None:
-        self._status, self._told = status, False
-
-    def started(self, value: None = None) -> None:
-        if not self._told:
-            self._told = True
-            self._status.started()
+def _nobody_waits(_: object) -> None:
+    """Callback of a command whose caller is at another member."""
 
 
 def _name(observer: object) -> str:
@@ -472,15 +468,10 @@ async def _others_turn() -> None:
     await trio.lowlevel.checkpoint()
 
 
-def _tell(wanted: Sequence[trio.MemorySendChannel[int | StorageFailed]], outcome: int | StorageFailed) -> None:
-    for channel in wanted:
-        channel.send_nowait(outcome)
-
-
 @asynccontextmanager
 async def open_writer(
     machine: Machine[Command, Result],
-    journal: Journal | None = None,
+    journal: CommandJournal | None = None,
     replayed: Replayed[Command, Result] | None = None,
     failures: Failures | None = None,
     /,

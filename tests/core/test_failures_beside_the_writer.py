@@ -106,7 +106,8 @@ async def test_a_snapshot_that_failed_is_tried_again_later_and_not_with_each_com
             for _ in range(6):
                 await writer.submit(Pay("a", 1))
         assert writer.failures.counts["snapshot"] == 1
-        writer._snapshot_not_before = 0.0
+        assert writer._snapshotter is not None
+        writer._snapshotter._not_before = 0.0
         await writer.submit(Pay("a", 1))
         with trio.fail_after(10):
             while not writer.snapshots.completed:  # noqa: ASYNC110  there is no event to wait for

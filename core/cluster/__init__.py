@@ -1,0 +1,1 @@
+"""Several members with one state: one is elected and takes commands, the others follow its journal in etcd."""

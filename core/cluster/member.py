@@ -1,0 +1,481 @@
+"""One member of a cluster: follows the journal in etcd, is elected when no member leads, leads while its lease holds,
+and hands over.
+
+A leader is elected by creating one key, under its lease, in a transaction that also holds the journal to the end that
+the candidate has carried out: the member that is elected has all that was acknowledged.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
+from ..errors import DataDamaged, NotLeader, StateUnknown, StorageFailed, TooStale
+from ..etcd.errors import EtcdCompacted, EtcdError, EtcdLeaseGone, EtcdUnavailable
+from ..etcd.values import created_at, delete, get, modified_at, put
+from ..failures import Failures
+from ..forks import ChildFailed, in_child
+from ..journal.etcd_journal import Tail
+from ..journal.etcd_keys import DigestValue, MemberValue, decode, encode
+from ..journal.journal import Record, unpack
+from ..journal.leadership import Leadership, since_boot
+from ..journal.store import Block
+from ..machine.machine import ServiceMachine
+from ..machine.orders import Order
+from ..service import MemberLine, SnapshotList
+from ..writer.writer import Writer
+from .options import ClusterOptions
+from .registration import MEMBER_TOKEN, VERSION, Registration
+from .state_digest import state_digest
+
+POLL_SECONDS: Final = 0.1
+"""Between two looks at the journal's end, so the age of what a follower answers from."""
+MARGIN: Final = 0.1
+"""Part of a lease before whose end its leader stops."""
+HAND_OVER_SECONDS: Final = 2.0
+"""For a member that is to lead to take up the journal; then all may."""
+DROP_SECONDS: Final = 60
+"""Between two times at which blocks are dropped where etcd is compacted by others."""
+PART_BYTES: Final = 4 << 20
+DIGESTS_KEPT: Final = 8
+
+log = logging.getLogger("hostler.cluster")
+
+
+class Member:
+    """Runs the roles of one member. Of its writer, it is the only one that pauses, resumes and follows."""
+
+    def __init__(
+        self,
+        registration: Registration,
+        writer: Writer[Order, Any],
+        machine: ServiceMachine,
+        options: ClusterOptions,
+        *,
+        failures: Failures,
+        leading: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``leading`` runs while this member leads, and is cancelled at its end."""
+        self._registration, self._journal = registration, registration.journal
+        self._etcd, self._keys = self._journal.etcd, self._journal.keys
+        self._writer, self._machine, self._options = writer, machine, options
+        self._failures, self._leading = failures, leading
+        self.name = registration.name
+        self.role = "follower"
+        self.term = self.elections = 0
+        """``elections``: how often this member was elected."""
+        self.takeover_seconds = 0.0
+        """From the last time that this member found no leader to its leading."""
+        self.leader: MemberValue | None = None
+        self.journal_end = self._journal.last
+        """Number of the last command in etcd, as far as known."""
+        self._fresh_at: float | None = None
+        self._leadership: Leadership | None = None
+        self._lease, self._lease_until, self._lease_seconds = 0, 0.0, float(options.lease_seconds)
+        self._vacant_since: float | None = None
+        self._yielding_to, self._yielding_since = "", 0.0
+        self._woken, self._leader_changed, self._leaving = trio.Event(), trio.Event(), False
+        self._digests: dict[int, str] = {}
+        self._compared = 0
+
+    # what others ask
+
+    @property
+    def leader_addresses(self) -> tuple[str, ...]:
+        return () if self.leader is None else self.leader.addresses
+
+    @property
+    def failovers(self) -> int:
+        """How often an endpoint of etcd has failed and the next one was asked."""
+        return self._etcd.failovers
+
+    @property
+    def behind(self) -> int:
+        """Commands in etcd that this member has not carried out yet, as far as it knows."""
+        return max(self.journal_end - self._journal.last, 0)
+
+    @property
+    def age(self) -> float | None:
+        if self._leadership is not None and self._leadership.left > 0:
+            return 0.0
+        return None if self._fresh_at is None else since_boot() - self._fresh_at
+
+    def check_age(self, stale_ms: float) -> None:
+        age = self.age
+        if age is None or 1000 * age > stale_ms:
+            behind = "of unknown age" if age is None else f"{1000 * age:.0f} ms old"
+            error = TooStale(f"what this member knows is {behind}, at most {stale_ms:g} ms are accepted")
+            error.behind_ms, error.leader = -1.0 if age is None else 1000 * age, self.leader_addresses
+            raise error
+
+    def is_member(self, token: str) -> bool:
+        secret = self._journal.cluster.secret
+        return bool(secret) and hmac.compare_digest(token.encode(), (MEMBER_TOKEN + secret).encode())
+
+    def refusal(self) -> NotLeader:
+        """The error for commands while this member does not lead."""
+        if self.leader is not None and self.leader.name != self.name:
+            return NotLeader.naming(self.leader.name, self.leader.addresses, self.leader.placement)
+        return NotLeader("no member leads at the moment", hint="ask again in a moment")
+
+    async def members(self) -> list[MemberLine]:
+        keys = self._keys
+        known = {each.name: each for each in [*await self._registration.others(), self._registration.value()]}
+        alive = {item.key.removeprefix(keys.alive) for item in await self._etcd.read_all(keys.alive)}
+        end = max(self.journal_end, self._journal.last)
+        leads = "" if self.leader is None else self.leader.name
+        return [
+            MemberLine(
+                name=name,
+                role="leader" if name == leads else "follower" if name in alive else "gone",
+                alive=name in alive,
+                addresses=each.addresses,
+                version=each.version,
+                sequence=each.sequence,
+                behind=max(end - each.sequence, 0),
+                snapshot=each.snapshot,
+            )
+            for name, each in sorted(known.items())
+        ]
+
+    async def hand_over(self, to: str | None) -> str:
+        leadership = self._leadership
+        if leadership is None:
+            raise self.refusal()
+        others = [each for each in await self.members() if each.alive and each.name != self.name]
+        if to == self.name:
+            return self.name
+        if to is not None and to not in {each.name for each in others}:
+            raise UnknownName.among("member", to, [each.name for each in others])
+        if not others:
+            raise InvalidValue("no other member is alive", field="to", hint="see hostler members")
+        target = to or min(others, key=lambda each: (each.behind, each.name)).name
+        successor = next(each for each in await self._registration.others() if each.name == target)
+        log.info("handing over to %s", target)
+        self.leader = successor
+        await self._writer.pause(self.refusal, finish=True)
+        keys = self._keys
+        try:
+            await self._etcd.transaction(
+                [created_at(keys.leader, leadership.term)],
+                [delete(keys.leader), put(keys.handover, target.encode(), leadership.lease)],
+            )
+        except EtcdError as error:
+            log.warning("the hand-over to %s is left to the lease's end: %s", target, error)
+        self._yielding_to, self._yielding_since = target, since_boot()
+        leadership.lose(f"handed over to {target}")
+        return target
+
+    async def leave(self) -> None:
+        """Before the process stops: hand over, if this member leads and another one is alive, and stand for election no
+        more."""
+        self._leaving = True
+        if self._leadership is None:
+            return
+        changed = self._leader_changed
+        try:
+            await self.hand_over(None)
+        except HostlerError as error:
+            log.info("no hand-over: %s", error)
+            return
+        with trio.move_on_after(HAND_OVER_SECONDS):
+            await changed.wait()
+
+    async def resign(self) -> None:
+        """At the very end: end this member's lease, so that the others need not wait for that."""
+        self._leaving = True
+        if self._lease:
+            with trio.move_on_after(1), suppress(EtcdError):
+                await self._etcd.revoke(self._lease)
+
+    async def snapshot_files(self) -> SnapshotList:
+        known = self._journal.snapshots.known()
+        sequence = known[-1] if known else await self._writer.snapshot()
+        folder = self._journal.snapshots.path(sequence)
+        try:
+            return SnapshotList(sequence, {path.name: path.stat().st_size for path in sorted(folder.iterdir())})
+        except OSError as error:
+            raise StorageFailed(f"snapshot {sequence} cannot be read: {error}", field="data") from error
+
+    async def snapshot_part(self, sequence: int, file: str, offset: int) -> bytes:
+        path = self._journal.snapshots.path(sequence) / file
+        if path.parent != self._journal.snapshots.path(sequence) or file in (".", ".."):
+            raise UnknownName(f"there is no file {file!r} in a snapshot", field="file")
+
+        def read() -> bytes:
+            with path.open("rb") as source:
+                source.seek(offset)
+                return source.read(PART_BYTES)
+
+        try:
+            return await trio.to_thread.run_sync(read)
+        except FileNotFoundError:
+            raise UnknownName(f"there is no {file} of snapshot {sequence} any more", field="sequence") from None
+        except OSError as error:
+            raise StorageFailed(f"snapshot {sequence} cannot be read: {error}", field="data") from error
+
+    # the task
+
+    async def run(self) -> None:
+        """Follow and lead, for ever. The writer must be paused. StateUnknown where this member's state may be another
+        one than the leader's: the process is to end."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_lease)
+            while True:
+                tail, term = await self._follow()
+                await self._lead(tail, term)
+
+    async def _keep_lease(self) -> None:
+        """Have a lease, and refresh it at a third."""
+        while True:
+            third = self._lease_seconds / 3
+            asked = since_boot()
+            try:
+                if not self._lease:
+                    if self._leaving:
+                        return
+                    self._lease, self._lease_seconds = await self._etcd.grant(self._options.lease_seconds)
+                    self._lease_until = asked + self._lease_seconds
+                    alive = put(self._keys.alive + self.name, VERSION.encode(), self._lease)
+                    await self._etcd.transaction((), [alive])
+                left = await self._etcd.keep_alive(self._lease, within=max(third, 0.3))
+                self._lease_until = asked + left
+                if self._leadership is not None and self._leadership.lease == self._lease:
+                    self._leadership.extend(self._lease_until)
+            except EtcdLeaseGone:
+                self._lease = 0
+                if self._leadership is not None:
+                    self._leadership.lose("the lease has expired")
+                continue
+            except EtcdError as error:
+                log.debug("the lease could not be refreshed: %s", error)
+                await trio.sleep(min(POLL_SECONDS, third))
+                continue
+            await trio.sleep(max(asked + third - since_boot(), 0))
+
+    # following
+
+    async def _follow(self) -> tuple[Tail, int]:
+        """Follow the journal until this member is elected: the end that it was elected with, and the term."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            while True:
+                began = since_boot()
+                woken = self._woken
+                try:
+                    tail = await self._journal.tail()
+                except EtcdError as error:
+                    log.debug("the journal could not be read: %s", error)
+                    await trio.sleep(POLL_SECONDS)
+                    continue
+                except DataDamaged as error:
+                    raise self._astray(str(error)) from error
+                self._note(tail)
+                if tail.blocks:
+                    await self._carry_out(tail.blocks)
+                if self._journal.last == tail.head.last:
+                    self._fresh_at = began
+                    term = await self._elected(tail._replace(blocks=[]))
+                    if term:
+                        nursery.cancel_scope.cancel()
+                        return tail, term
+                    with trio.move_on_after(POLL_SECONDS):
+                        await woken.wait()
+                else:
+                    await trio.lowlevel.checkpoint()
+
+    async def _watch(self) -> None:
+        """Wake the follower when a key that concerns it changes. It looks by itself as well, only later."""
+        while True:
+            with suppress(EtcdUnavailable, EtcdCompacted):
+                async with self._etcd.watch(self._keys.control) as changes:
+                    async for _ in changes:
+                        self._woken.set()
+                        self._woken = trio.Event()
+            await trio.sleep(POLL_SECONDS)
+
+    def _note(self, tail: Tail) -> None:
+        """Take up what the keys say."""
+        self.journal_end = tail.head.last
+        leader = tail.control.get(self._keys.leader)
+        if leader is None:
+            if self._vacant_since is None:
+                self._vacant_since = since_boot()
+            self.leader = None
+            return
+        self._vacant_since = None
+        if leader.created != self.term:
+            self._leader_changed.set()
+            self._leader_changed = trio.Event()
+        self.leader, self.term = decode(leader.value, MemberValue, leader.key), leader.created
+        digest = tail.control.get(self._keys.digest)
+        if digest is not None:
+            self._compare(decode(digest.value, DigestValue, digest.key))
+
+    async def _carry_out(self, blocks: Sequence[Block]) -> None:
+        """Carry out blocks of the leader; at those where digests are compared, make one."""
+        records: list[Record] = []
+        taken: list[Block] = []
+        for block in blocks:
+            records += unpack(block)
+            taken.append(block)
+            if self._is_compared(block) or block is blocks[-1]:
+                await self._writer.follow(records)
+                self._journal.took(taken)
+                records, taken = [], []
+                if self._is_compared(block):
+                    await self._make_digest()
+
+    async def _elected(self, tail: Tail) -> int:
+        """The term, if this member leads from now on; 0: another one does, or none can."""
+        leader = tail.control.get(self._keys.leader)
+        if leader is not None:  # perhaps its own key of before, as long as the lease has held
+            return leader.created if leader.lease == self._lease and self._may_stand(tail) else 0
+        if not self._may_stand(tail):
+            return 0
+        keys = self._keys
+        value = encode(self._registration.value())
+        try:
+            answer = await self._etcd.transaction(
+                [created_at(keys.leader, 0), modified_at(keys.head, tail.head_modified)],
+                [put(keys.leader, value, self._lease), delete(keys.handover)],
+                [get(keys.leader)],
+            )
+        except EtcdError as error:
+            log.warning("this member could not stand for election: %s", error)
+            return 0
+        if answer.succeeded:
+            return answer.revision
+        return 0
+
+    def _may_stand(self, tail: Tail) -> bool:
+        if self._leaving or not self._lease or self._lease_until - since_boot() <= MARGIN * self._lease_seconds:
+            return False
+        named = tail.control.get(self._keys.handover)
+        if named is None:
+            return True
+        to = named.value.decode(errors="replace")
+        if to == self.name:
+            return True
+        if to != self._yielding_to:
+            self._yielding_to, self._yielding_since = to, since_boot()
+        return since_boot() - self._yielding_since > HAND_OVER_SECONDS
+
+    # leading
+
+    async def _lead(self, tail: Tail, term: int) -> None:
+        leadership = self._leadership = Leadership(term, self._lease, self._lease_until)
+        self._journal.lead(leadership, tail)
+        self.term, self.role, self.leader = term, "leader", self._registration.value()
+        self.elections += 1
+        if self._vacant_since is not None:
+            self.takeover_seconds, self._vacant_since = since_boot() - self._vacant_since, None
+        self._writer.resume()
+        log.info("this member leads: term %d, after command %d", term, self._journal.last)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._leading)
+                nursery.start_soon(self._failures.keep_running, "cluster", partial(self._keep_bounded, leadership))
+                nursery.start_soon(self._make_digests, leadership)
+                await self._until_over(leadership)
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                leadership.lose("the service stops")
+                self.role, self._leadership = "follower", None
+                if self.leader is not None and self.leader.name == self.name:
+                    self.leader = None
+                await self._writer.pause(self.refusal)
+                self._journal.stop_leading()
+        log.warning("this member leads no more: %s", leadership.reason)
+
+    async def _until_over(self, leadership: Leadership) -> None:
+        while not leadership.lost.is_set():
+            left = leadership.left - MARGIN * self._lease_seconds
+            if left <= 0:
+                leadership.lose("etcd could not be reached before the lease's end")
+                return
+            with trio.move_on_after(left):
+                await leadership.lost.wait()
+
+    async def _keep_bounded(self, leadership: Leadership) -> None:
+        """Drop the blocks behind which all members have snapshots, and compact etcd."""
+        seconds, dropped = self._options.compact_seconds, 0
+        while not leadership.lost.is_set():
+            await trio.sleep(seconds or DROP_SECONDS)
+            members = [self._registration.value(), *await self._registration.others()]
+            least = min(member.snapshot for member in members)
+            if least > dropped:
+                await self._journal.drop(least)
+                dropped = least
+            if seconds:
+                await self._etcd.compact((await self._etcd.transaction((), [get(self._keys.head)])).revision)
+
+    # digests
+
+    def _is_compared(self, block: Block) -> bool:
+        every = self._options.digest_every
+        return (block.first - 1) // every != (block.first + block.records - 1) // every
+
+    async def _make_digests(self, leadership: Leadership) -> None:
+        """While leading: a digest behind each block at which one is due, for the others to compare."""
+        every = self._options.digest_every
+        due, at = trio.Event(), 0
+
+        def applied(count: int, _journal: float, _apply: float) -> None:
+            nonlocal at
+            last = self._writer.sequence
+            if (last - count) // every != last // every:
+                at = last
+                due.set()  # its task has its turn before the writer's next step
+
+        self._writer.batch_observers.append(applied)
+        try:
+            while True:
+                await due.wait()
+                due = trio.Event()
+                if at != self._writer.sequence:
+                    continue
+                sequence, digest = await self._make_digest()
+                value = encode(DigestValue(sequence, digest, VERSION))
+                with suppress(EtcdError):
+                    holds = [created_at(self._keys.leader, leadership.term)]
+                    await self._etcd.transaction(holds, [put(self._keys.digest, value)])
+        finally:
+            self._writer.batch_observers.remove(applied)
+
+    async def _make_digest(self) -> tuple[int, str]:
+        """(number of the last command, digest of the state behind it). The state is captured before anything else."""
+        sequence = self._writer.sequence
+        try:
+            digest = (await in_child(partial(state_digest, self._machine.state))).decode()
+        except ChildFailed as error:
+            self._failures.failed("digest", error)
+            return sequence, ""
+        self._digests[sequence] = digest
+        while len(self._digests) > DIGESTS_KEPT:
+            del self._digests[next(iter(self._digests))]
+        return sequence, digest
+
+    def _compare(self, theirs: DigestValue) -> None:
+        """StateUnknown if the leader's state was another one than this member's behind the same command."""
+        mine = self._digests.get(theirs.sequence)
+        if not mine or not theirs.digest or theirs.version != VERSION or theirs.sequence <= self._compared:
+            return
+        self._compared = theirs.sequence
+        if mine != theirs.digest:
+            for sequence in self._journal.snapshots.known():
+                log.critical("snapshot %d is now %s", sequence, self._journal.snapshots.set_aside(sequence))
+            raise self._astray(f"its state behind command {theirs.sequence} differs from the leader's")
+
+    def _astray(self, why: str) -> StateUnknown:
+        text = f"this member cannot follow: {why}"
+        log.critical("%s; the process ends, and the next start catches up by a snapshot and the journal", text)
+        return StateUnknown(text)

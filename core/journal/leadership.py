@@ -1,0 +1,42 @@
+"""The right of one member to write: held through a lease, and given up before that can end elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Goes on while the machine is suspended, where there is such a clock."""
+
+
+def since_boot() -> float:
+    """Seconds on a clock that cannot be set."""
+    return time.clock_gettime(_CLOCK)
+
+
+class Leadership:
+    """One term of one member. ``lost`` is set once it is over, for whatever reason."""
+
+    def __init__(self, term: int, lease: int, until: float, *, clock: Callable[[], float] = since_boot) -> None:
+        """``term``: the revision at which the leader's key was created; ``until``: end of the lease on ``clock``."""
+        self.term, self.lease, self.until, self._clock = term, lease, until, clock
+        self.lost = trio.Event()
+        self.reason = ""
+
+    @property
+    def left(self) -> float:
+        """Seconds for which commands may still be taken; 0 or less: none."""
+        return 0.0 if self.lost.is_set() else self.until - self._clock()
+
+    def extend(self, until: float) -> None:
+        """The lease has been refreshed."""
+        self.until = max(self.until, until)
+
+    def lose(self, reason: str) -> None:
+        """End it here. The first reason counts."""
+        if not self.lost.is_set():
+            self.reason = reason
+            self.lost.set()

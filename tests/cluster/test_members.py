@@ -1,0 +1,319 @@
+"""Several members on real etcd servers: followers, take-overs, hand-overs, and members that have slept or were away."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hostler.core.errors import LeadershipLost, NotLeader, TooStale
+from hostler.placement.types.errors import HostlerError
+
+from ..daemon.processes import http_of, metrics
+from ..etcd.servers import NEEDS_ETCD, EtcdServers
+from .members import Members, running, until
+
+pytestmark = [NEEDS_ETCD, pytest.mark.xdist_group("etcd")]
+
+
+def host(name: str) -> dict[str, object]:
+    return {"host": name, "vcpus_total": 64, "total_usable_ram_mb": 262_144, "total_usable_disk_gb": 4_000}
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServers]:
+    with EtcdServers(tmp_path_factory.mktemp("etcd")) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, etcd: EtcdServers) -> Iterator[Members]:
+    with running(Members(tmp_path_factory.mktemp("pair"), etcd)) as both:
+        yield both
+
+
+@pytest.fixture
+def members(pair: Members) -> Members:
+    """Two members that run and agree, without hosts."""
+    for daemon in pair.daemons.values():
+        if daemon.process is None or daemon.process.poll() is not None:
+            daemon.start()
+    until(lambda: all(line.alive for line in pair.lines()))
+    left = names(pair, pair.leader())
+    with pair.client() as client:
+        for each in left:
+            client.call("remove_host", {"name": each})
+    pair.settle()
+    return pair
+
+
+class Load:
+    """A client that adds hosts one after the other, and what was acknowledged to it."""
+
+    def __init__(self, members: Members) -> None:
+        self.acknowledged: list[str] = []
+        self.errors: list[HostlerError] = []
+        self.longest = 0.0
+        self._stop, self._client = threading.Event(), members.client(within=30)
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        number, last = 0, time.monotonic()
+        while not self._stop.is_set():
+            number += 1
+            try:
+                self._client.call("add_hosts", {"hosts": [host(f"h{number:05d}")]})
+                self.acknowledged.append(f"h{number:05d}")
+            except HostlerError as error:
+                self.errors.append(error)
+            now = time.monotonic()
+            self.longest, last = max(self.longest, now - last), now
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        until(lambda: len(self.acknowledged) > 5)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        before = len(self.acknowledged)
+        try:
+            until(lambda: len(self.acknowledged) > before + 5 or self.errors)
+        finally:
+            self._stop.set()
+            self._thread.join()
+            self._client.close()
+
+
+def names(members: Members, name: str) -> list[str]:
+    """The hosts that a member knows, sorted."""
+    with members.daemons[name].client() as client:
+        found: list[str] = []
+        while page := client.call("hosts", {"limit": 1_000, "after": found[-1] if found else None}):
+            found += [line.node for line in page]
+        return sorted(found)
+
+
+def other(name: str) -> str:
+    return {"a": "b", "b": "a"}[name]
+
+
+def test_a_follower_answers_questions_and_names_the_leader_for_commands(members: Members) -> None:
+    leader = members.leader()
+    follower = other(leader)
+    with members.daemons[leader].client() as client:
+        client.call("add_hosts", {"hosts": [host("h1")]})
+    members.settle()
+    assert names(members, follower) == ["h1"]
+    with members.daemons[follower].client() as client:
+        status = client.call("status")
+        assert (status.role, status.ready) == ("follower", False)
+        assert status.leader == (members.daemons[leader].address,)
+        (result,) = client.pipeline([("remove_host", {"name": "h1"})])
+        assert isinstance(result, NotLeader)
+        assert list(result.leader) == [members.daemons[leader].address]
+        client.call("remove_host", {"name": "h1"})  # which goes to the leader
+    members.settle()
+    assert names(members, follower) == []
+
+
+def test_readiness_and_metrics_tell_which_member_takes_commands(members: Members) -> None:
+    leader = members.leader()
+    for name, code in ((leader, 200), (other(leader), 503)):
+        base = http_of(members.daemons[name])
+        assert httpx.get(f"{base}/readyz").status_code == code
+        assert httpx.get(f"{base}/readyz/questions").status_code == 200
+        measured = metrics(members.daemons[name])
+        assert measured["hostler_cluster_role", "leader"] == (name == leader)
+        assert measured["hostler_cluster_behind_seconds",] < 2
+
+
+def test_nothing_that_was_acknowledged_is_lost_when_the_leader_is_killed(members: Members) -> None:
+    with Load(members) as load:
+        killed = members.leader()
+        members.daemons[killed].kill()
+    assert load.errors == []
+    assert members.leader() == other(killed)
+    assert names(members, other(killed)) == load.acknowledged
+    members.daemons[killed].start()
+    members.settle()
+    assert names(members, killed) == load.acknowledged
+
+
+def test_a_leader_that_sleeps_longer_than_its_lease_writes_nothing_afterwards(members: Members) -> None:
+    asleep = members.leader()
+    with members.daemons[asleep].client(within=30) as client:
+        client.call("add_hosts", {"hosts": [host("h0")]})
+        members.signal(asleep, signal.SIGSTOP)
+        failed: list[object] = []
+
+        def write() -> None:
+            failed.extend(client.pipeline([("add_hosts", {"hosts": [host("late")]})]))
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        until(lambda: members.leader(among=[other(asleep)]))
+        with members.daemons[other(asleep)].client() as new:
+            new.call("add_hosts", {"hosts": [host("h1")]})
+        members.signal(asleep, signal.SIGCONT)
+        thread.join()
+    assert len(failed) == 1
+    assert isinstance(failed[0], NotLeader | LeadershipLost)
+    members.settle()
+    assert names(members, asleep) == names(members, other(asleep)) == ["h0", "h1"]
+
+
+def test_a_planned_hand_over_fails_no_command(members: Members) -> None:
+    with Load(members) as load, members.client() as client:
+        for _ in range(3):
+            before = members.leader()
+            until(lambda: all(line.alive for line in members.lines()))
+            assert client.call("lead") == other(before)
+            assert members.leader() == other(before)
+    assert load.errors == []
+    members.settle()
+    assert names(members, "a") == names(members, "b") == load.acknowledged
+
+
+def test_a_leader_that_is_terminated_hands_over_first(members: Members) -> None:
+    with Load(members) as load:
+        leader = members.leader()
+        assert members.daemons[leader].terminate() == 0
+    assert load.errors == []
+    assert "handing over" in members.daemons[leader].log()
+    assert names(members, other(leader)) == load.acknowledged
+
+
+def test_a_key_is_answered_by_the_next_leader_as_by_the_last(members: Members) -> None:
+    leader = members.leader()
+    with members.client() as client:
+        first = client.call("add_hosts", {"hosts": [host("h1")]}, key="k1")
+        members.daemons[leader].kill()
+        assert client.call("add_hosts", {"hosts": [host("h1")]}, key="k1") == first
+    assert names(members, other(leader)) == ["h1"]
+
+
+def test_events_go_on_at_the_next_leader_without_a_gap(members: Members) -> None:
+    with members.client() as watcher, members.client() as client:
+        first = watcher.call("watch", {"kinds": ["changes"]}) + 1
+        client.call("add_hosts", {"hosts": [host("h1")]})
+        assert [event.sequence for event in watcher.events(1)] == [first]
+        members.daemons[members.leader()].kill()
+        client.call("add_hosts", {"hosts": [host("h2")]})
+        client.call("add_hosts", {"hosts": [host("h3")]})
+        seen = until(lambda: [event.sequence for event in watcher.events(2)])
+        assert seen == [first + 1, first + 2]
+
+
+def test_a_question_may_demand_how_old_its_answer_is_at_most(members: Members) -> None:
+    follower = other(members.leader())
+    with members.daemons[follower].client() as client:
+        wire = client._living() if client._link else client.call("status") and client._living()
+        assert wire is not None
+        number, data = client._wire.call("hosts", {}, {"stale_ms": 60_000})
+        answer = client._run(client._transfer([(number, data)], client._deadline(None)))[number]
+        assert answer.error is None
+        number, data = client._wire.call("hosts", {}, {"stale_ms": 0})
+        answer = client._run(client._transfer([(number, data)], client._deadline(None)))[number]
+        assert isinstance(answer.error, TooStale)
+        assert list(answer.error.leader) == [members.daemons[members.leader()].address]
+
+
+def test_commands_go_on_when_the_leader_of_etcd_is_killed(members: Members, etcd: EtcdServers) -> None:
+    with Load(members) as load:
+        killed = etcd.leader()
+        etcd.kill(killed)
+        before = len(load.acknowledged)
+        until(lambda: len(load.acknowledged) > before + 10)
+        etcd.start(killed)
+        etcd.wait(killed)
+    assert load.errors == []
+    members.settle()
+    assert names(members, "a") == names(members, "b") == load.acknowledged
+
+
+def test_a_member_that_was_long_gone_fetches_a_snapshot_of_another(tmp_path: Path, etcd: EtcdServers) -> None:
+    more = "forget_seconds = 2\ncompact_seconds = 1"
+    with running(Members(tmp_path, etcd, more=more, rest="[rpc]\nauth = 'none'")) as both:
+        until(lambda: all(line.alive for line in both.lines()))
+        gone = other(both.leader())
+        both.daemons[gone].kill()
+        with both.client() as client:
+            client.call("add_hosts", {"hosts": [host(f"h{number}") for number in range(50)]})
+            snapshot = client.call("snapshot")
+            until(lambda: _oldest_block(etcd, tmp_path.name) > snapshot)
+            client.call("add_hosts", {"hosts": [host("after")]})
+        both.daemons[gone].start()
+        both.settle()
+        assert "fetching snapshot" in both.daemons[gone].log()
+        assert names(both, gone) == names(both, other(gone))
+        assert len(names(both, gone)) == 51
+
+
+def _oldest_block(etcd: EtcdServers, prefix: str) -> float:
+    from base64 import b64decode, b64encode
+
+    start = f"/{prefix}/blocks/".encode()
+    body = {"key": b64encode(start).decode(), "range_end": b64encode(start[:-1] + b"0").decode(), "limit": 1}
+    kvs = etcd.ask("/v3/kv/range", body).get("kvs", [])
+    assert isinstance(kvs, list)
+    return int(b64decode(kvs[0]["key"]).rpartition(b"/")[2]) if kvs else float("inf")
+
+
+def test_a_full_etcd_refuses_commands_until_there_is_room(tmp_path: Path) -> None:
+    (tmp_path / "etcd").mkdir()
+    with (
+        EtcdServers(tmp_path / "etcd", 1, quota=6 << 20) as servers,
+        running(Members(tmp_path, servers, 1)) as one,
+        one.client() as client,
+    ):
+        client.call("add_hosts", {"hosts": [host("h0")]})
+        _fill(servers)
+        with pytest.raises(HostlerError) as caught:
+            client.call("add_hosts", {"hosts": [host("h1")]}, within=3)
+        assert caught.value.code == "storage_failed"
+        assert [line.node for line in client.call("hosts")] == ["h0"]
+        _make_room(servers)
+        until(lambda: client.call("status").ready)
+        client.call("add_hosts", {"hosts": [host("h2")]})
+        assert [line.node for line in client.call("hosts")] == ["h0", "h2"]
+
+
+def _fill(servers: EtcdServers) -> None:
+    from base64 import b64encode
+
+    for number in range(40):
+        key, value = b64encode(b"fill%d" % number).decode(), b64encode(bytes(400_000)).decode()
+        if "error" in servers.ask("/v3/kv/put", {"key": key, "value": value}):
+            return
+    raise AssertionError("it did not become full")
+
+
+def _make_room(servers: EtcdServers) -> None:
+    from base64 import b64encode
+
+    ends = {"key": b64encode(b"fill").decode(), "range_end": b64encode(b"film").decode()}
+    found: object = servers.ask("/v3/kv/deleterange", ends)["header"]
+    assert isinstance(found, dict)
+    servers.ask("/v3/kv/compaction", {"revision": found["revision"], "physical": True})
+    servers.ask("/v3/maintenance/defragment", {})
+    alarms = servers.ask("/v3/maintenance/alarm", {"action": "GET"}).get("alarms", [])
+    assert isinstance(alarms, list)
+    for alarm in alarms:
+        servers.ask("/v3/maintenance/alarm", {"action": "DEACTIVATE"} | alarm)
+
+
+def test_members_compare_digests_and_agree(tmp_path: Path, etcd: EtcdServers) -> None:
+    with running(Members(tmp_path, etcd, more="digest_every = 5")) as both:
+        until(lambda: all(line.alive for line in both.lines()))
+        with both.client() as client:
+            for number in range(20):
+                client.call("add_hosts", {"hosts": [host(f"h{number}")]})
+        both.settle()
+        with both.client() as client:
+            client.call("add_hosts", {"hosts": [host("h20")]})  # by which the follower has seen the digest before
+        assert both.settle() == 21
