@@ -17,6 +17,7 @@ import msgspec
 
 from hostler.core.engine_commands import Asked
 from hostler.core.machine.event_log import Event
+from hostler.core.etcd import errors as etcd_errors
 from hostler.core.rpc import client
 from hostler.core.rpc.messages import Options
 from hostler.core.rpc.methods import METHODS
@@ -27,7 +28,7 @@ from hostler.placement.types.request import RequestSpec
 
 PAGE: Final = Path(__file__).with_name("rpc.md")
 MARKED: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-MODULES: Final = (client, tenancy_errors)
+MODULES: Final = (client, etcd_errors, tenancy_errors)
 """Imported so that all error classes that the service can return are defined."""
 
 

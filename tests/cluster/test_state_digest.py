@@ -30,7 +30,7 @@ def some_commands(seed: int, count: int) -> list[AnyCommand]:
         kind = chance.random()
         if number % 50 == 0:
             hosts = [Host(host=f"h{number}-{each}", vcpus_total=16, total_usable_ram_mb=32_768) for each in range(10)]
-            made.append(commands.AddHosts(hosts=hosts))
+            made.append(commands.AddHosts(hosts=tuple(hosts)))
         elif kind < 0.6 or not live:
             live.append(str(UUID(int=chance.getrandbits(128))))
             flavor = Flavor(name="f", vcpus=chance.choice([1, 2, 4]), memory_mb=1_024 * chance.choice([1, 2]))
@@ -39,7 +39,7 @@ def some_commands(seed: int, count: int) -> list[AnyCommand]:
             )
             made.append(commands.Place(request=commands.asked(request)))
         elif kind < 0.9:
-            made.append(commands.Release(uuids=[live.pop(chance.randrange(len(live)))]))
+            made.append(commands.Release(uuids=(live.pop(chance.randrange(len(live))),)))
         else:
             made.append(commands.RemoveHost(name=f"h0-{chance.randrange(10)}", force=True))
     return made
