@@ -16,8 +16,8 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, 
 import msgspec
 
 from hostler.core.engine_commands import Asked
-from hostler.core.machine.event_log import Event
 from hostler.core.etcd import errors as etcd_errors
+from hostler.core.machine.event_log import Event
 from hostler.core.rpc import client
 from hostler.core.rpc.messages import Options
 from hostler.core.rpc.methods import METHODS
