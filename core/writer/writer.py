@@ -92,6 +92,7 @@ class Writer(Generic[Command, Result]):
         """The error for commands while another member of a cluster takes them."""
         self._idle = trio.Event()
         """Set when nothing is left to be done since ``pause``."""
+        self._ended = False
         self._handed: tuple[Sequence[Record], trio.Event] | None = None
         self._at_rest: list[Callable[[], None]] = []
 
@@ -231,6 +232,7 @@ class Writer(Generic[Command, Result]):
                         self._wake = trio.Event()
                         await self._wake.wait()
         finally:
+            self._ended = True
             self._idle.set()
             self.writable, self._stopping = False, True
             self._queue.refuse_all(lambda: Stopped("the service stopped before the command's turn"))
@@ -256,7 +258,7 @@ class Writer(Generic[Command, Result]):
         """Refuse commands from now on, until ``resume``; returns once none is under way. Those that wait are refused
         too, or with ``finish`` carried out first."""
         self._paused, self.writable = refusal, False
-        if self._idle.is_set():
+        if self._idle.is_set() and not self._ended:
             self._idle = trio.Event()
         if not finish:
             self.broken = None

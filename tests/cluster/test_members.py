@@ -307,6 +307,15 @@ def _make_room(servers: EtcdServers) -> None:
         servers.ask("/v3/maintenance/alarm", {"action": "DEACTIVATE"} | alarm)
 
 
+def test_a_member_alone_stops_when_told_and_leads_again_at_once(tmp_path: Path, etcd: EtcdServers) -> None:
+    with running(Members(tmp_path, etcd, 1, more="lease_seconds = 60")) as one, one.client() as client:
+        client.call("add_hosts", {"hosts": [host("h0")]})
+        assert one.daemons["a"].terminate() == 0
+        one.daemons["a"].start()
+        client.call("add_hosts", {"hosts": [host("h1")]})
+        assert names(one, "a") == ["h0", "h1"]
+
+
 def test_members_compare_digests_and_agree(tmp_path: Path, etcd: EtcdServers) -> None:
     with running(Members(tmp_path, etcd, more="digest_every = 5")) as both:
         until(lambda: all(line.alive for line in both.lines()))
