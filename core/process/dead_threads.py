@@ -1,5 +1,5 @@
-"""Ends the process where a thread dies for lack of memory: callers that wait for its work would wait for ever, and what was
-acknowledged is on the disk."""
+"""Ends the process where a thread dies for lack of memory. Callers that wait for its work would wait for ever, and what
+was acknowledged is on the disk."""
 
 from __future__ import annotations
 

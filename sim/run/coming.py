@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..trace.workload import Guests
 
 Whole = NDArray[np.int64]
 
@@ -25,3 +28,19 @@ class Coming(NamedTuple):
 
 
 NOBODY: Final = Coming(*[np.empty(0, np.int64)] * 5)
+
+
+def arrivals(workload: Guests, played: int) -> Iterator[Coming]:
+    """The arrivals in each step of the workload but the first ``played``. Guests that are there before the first step
+    come in it."""
+    number = step = 0
+    for part in workload.parts():
+        ends = np.searchsorted(part.arrival_s, np.array(part.steps), side="right").tolist()
+        first = 0
+        for at_s, last in zip(part.steps, ends, strict=True):
+            if step >= played:
+                numbers = np.arange(number, number + last - first)
+                arrived = np.maximum(part.arrival_s[first:last], at_s)
+                columns = (part.departure_s, part.spec, part.group)
+                yield Coming(numbers, arrived, *(column[first:last] for column in columns))
+            number, first, step = number + last - first, last, step + 1

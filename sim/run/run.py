@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from ...placement.policy.policy import Policy
 from ...placement.types.request import Request, RequestSpec
 from ..trace.workload import ALONE, EPOCH_S, NEVER, STEP_S, Guests
 from .binding import Binding
-from .coming import NOBODY, Coming
+from .coming import NOBODY, Coming, arrivals
 from .contention import Contention
 from .evacuation import Evacuation
 from .fleet_plan import FleetPlan
@@ -41,9 +41,8 @@ points."""
 
 class Run:
     """A run in progress. Deterministic: equal inputs, equal outcomes. UnknownName for guests of zones that the plan has
-    not. ``wait_hours``: how long a request that finds no
-    host may wait for one, first come first served. In memory are the guests that are there, those that wait, and the
-    part of the workload that is being played.
+    not. ``wait_hours``: how long a request that finds no host may wait for one, first come first served. In memory are
+    the guests that are there, those that wait, and the part of the workload that is being played.
 
     Guests of the plan's state stand there from the beginning; ``standing_leave``: when those of them leave that do, by
     uuid, in seconds of the workload.
@@ -129,12 +128,12 @@ class Run:
         """Play it all, or what is left of it. ``advance`` is called after each step; False ends the run there.
         ``until_unserved``: end it also once more than so many guests were refused, lost or run elsewhere."""
         start_s, interrupted = self.workload.steps.start, False
-        stride, arrivals = max(1, self.expected_steps // SAMPLES), self._arrivals(self.played)
+        stride, coming = max(1, self.expected_steps // SAMPLES), arrivals(self.workload, self.played)
         last = not self._goes_on(self.played)
         while not last:
             number = self.played
             at_s = start_s + number * STEP_S
-            self._step(number, at_s, next(arrivals, NOBODY))
+            self._step(number, at_s, next(coming, NOBODY))
             self.played = following = self._following(number)
             last = not self._goes_on(following)
             keep = following // stride > number // stride
@@ -230,21 +229,6 @@ class Run:
         self.groups.left([uuid])
 
     # a step
-
-    def _arrivals(self, played: int) -> Iterator[Coming]:
-        """The arrivals in each step of the workload but the first ``played``. Guests that are there before the first
-        step come in it."""
-        number = step = 0
-        for part in self.workload.parts():
-            ends = np.searchsorted(part.arrival_s, np.array(part.steps), side="right").tolist()
-            first = 0
-            for at_s, last in zip(part.steps, ends, strict=True):
-                if step >= played:
-                    numbers = np.arange(number, number + last - first)
-                    arrived = np.maximum(part.arrival_s[first:last], at_s)
-                    columns = (part.departure_s, part.spec, part.group)
-                    yield Coming(numbers, arrived, *(column[first:last] for column in columns))
-                number, first, step = number + last - first, last, step + 1
 
     def _goes_on(self, number: int) -> bool:
         """True if there is a step with this number."""

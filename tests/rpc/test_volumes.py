@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import trio
 
 from hostler.core.rpc.client import open_client
@@ -37,7 +39,7 @@ async def test_a_reader_hears_of_the_volumes_of_their_project_only() -> None:
             for number, project in ((1, "q"), (2, "p")):
                 place = PlaceVolume(request=wish(number, project=project))
                 await served.do(place, ExtendVolume(uuid=uuid_of(number), new_size_gb=20))
-            events = []
+            events: list[Any] = []
             with trio.fail_after(HANG_SECONDS):
                 while len(events) < 2:
                     events.append(await client.events.receive())
