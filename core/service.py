@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from ..placement.types.errors import HostlerError, InvalidValue
+from .cluster_status import MemberLine, SnapshotList
 from .engine_commands import Placed, PlaceMany, SetPolicy
 from .forks import Children
 from .machine import queries
@@ -73,27 +74,6 @@ class Shadow(Protocol):
 
     def status(self, limit: int) -> Any:
         """What it would have decided otherwise, as a plain value, with the last differences, at most ``limit``."""
-
-
-class MemberLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A member of a cluster. ``alive``: it has refreshed its lease. ``sequence``: the last command that it has carried
-    out, as of its last report; ``behind``: commands between that and the journal's end."""
-
-    name: str
-    role: str
-    alive: bool
-    addresses: tuple[str, ...]
-    version: str
-    sequence: int
-    behind: int
-    snapshot: int
-
-
-class SnapshotList(msgspec.Struct, frozen=True):
-    """A snapshot: its number, and the length of each of its files."""
-
-    sequence: int
-    files: dict[str, int]
 
 
 class Cluster(Protocol):

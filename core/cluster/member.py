@@ -17,6 +17,7 @@ from typing import Any, Final
 import trio
 
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
+from ..cluster_status import MemberLine, SnapshotList
 from ..errors import DataDamaged, NotLeader, StateUnknown, StorageFailed, TooStale
 from ..etcd.errors import EtcdCompacted, EtcdError, EtcdLeaseGone, EtcdUnavailable
 from ..etcd.values import created_at, delete, get, modified_at, put
@@ -29,7 +30,6 @@ from ..journal.leadership import Leadership, since_boot
 from ..journal.store import Block
 from ..machine.machine import ServiceMachine
 from ..machine.orders import Order
-from ..service import MemberLine, SnapshotList
 from ..writer.writer import Writer
 from .options import ClusterOptions
 from .registration import MEMBER_TOKEN, VERSION, Registration

@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from ...placement.types.errors import HostlerError
+from ..cluster_status import SnapshotList
 from ..errors import DataDamaged, StorageFailed
 from ..etcd.errors import EtcdError, EtcdLeaseGone
 from ..etcd.values import put
@@ -23,7 +24,6 @@ from ..journal.etcd_keys import MemberValue, decode, encode
 from ..journal.snapshots import check_folder, sync
 from ..machine.orders import RULES
 from ..rpc.client import Client, open_client
-from ..service import SnapshotList
 
 REPORT_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 1.0

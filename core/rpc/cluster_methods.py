@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
-from ...placement.types.errors import InvalidValue
-from ..service import Identity, Service
-from ..tenancy.tenants import CLOUD, require_own_user
 from .messages import Params
 
 
@@ -35,23 +32,3 @@ class SnapshotPart(Params, frozen=True):
     sequence: Annotated[int, msgspec.Meta(ge=0)]
     file: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     offset: Annotated[int, msgspec.Meta(ge=0)] = 0
-
-
-async def of_cluster(service: Service, identity: Identity, params: Params) -> Any:
-    """What one of these methods answers. InvalidValue where the service is no member of a cluster."""
-    user, cluster = service.user(identity), service.cluster
-    if cluster is None:
-        hint = 'set store = "etcd" in [data] of the configuration'
-        raise InvalidValue("this service is not one of several", field="cluster", hint=hint)
-    match params:
-        case Members():
-            service.state.tenants.require(user, "reader", CLOUD)
-            return await cluster.members()
-        case Lead(to=to):
-            service.state.tenants.require(user, "cloud_admin", CLOUD)
-            return await cluster.hand_over(to)
-        case SnapshotPart(sequence=sequence, file=file, offset=offset):
-            require_own_user(user)
-            return await cluster.snapshot_part(sequence, file, offset)
-    require_own_user(user)
-    return await cluster.snapshot_files()

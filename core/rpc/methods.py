@@ -19,6 +19,7 @@ from ...placement.types.plans import Plan, PlanCheck
 from .. import engine_commands as p
 from .. import lifecycle_commands as f
 from .. import storage_commands as s
+from ..cluster_status import MemberLine, SnapshotList
 from ..machine import catalog_queries as k
 from ..machine import instance_queries as i
 from ..machine import lifecycle_queries as lq
@@ -32,7 +33,6 @@ from ..machine import volume_queries as vq
 from ..machine import what_if as w
 from ..machine.lives import GuestChange
 from ..reconcile.status import ReconcileStatus
-from ..service import MemberLine, SnapshotList
 from ..shadow.status import ShadowStatus
 from ..tenancy import commands as c
 from ..tenancy.new_token import TOKEN_DAYS, NewToken

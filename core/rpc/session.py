@@ -22,7 +22,8 @@ from ..service import Identity, Reconciling, Service, Shadow
 from ..tenancy.tenants import CLOUD, require_own_user
 from ..writer.command_queue import Pending
 from .batch import BatchAnswers, answer_questions
-from .cluster_methods import Lead, Members, SnapshotFiles, SnapshotPart, of_cluster
+from .cluster_calls import of_cluster
+from .cluster_methods import Lead, Members, SnapshotFiles, SnapshotPart
 from .messages import (
     NO_OPTIONS,
     Call,

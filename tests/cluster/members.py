@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from hostler.core.cluster_status import MemberLine
 from hostler.core.rpc.blocking_client import BlockingClient
-from hostler.core.service import MemberLine
 from hostler.placement.types.errors import HostlerError
 
 from ..daemon.processes import Daemon

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hostler.core.backends.values import Can, Facts
+from hostler.core.cluster_status import MemberLine
 from hostler.core.reconcile.backend import BackendConfig
 from hostler.core.reconcile.reconciler import Reconciler
 from hostler.core.rpc.client import Client, open_client
@@ -43,9 +44,29 @@ SESSION: dict[tuple[str, str], tuple[dict[str, Any], set[str]]] = {
     ("reconcile_status", ""): ({}, CLOUD_READERS),
     ("shadow_status", ""): ({}, CLOUD_READERS),
     ("check_backend", ""): ({"name": "a"}, CLOUD),
+    ("members", ""): ({}, CLOUD_READERS),
+    ("lead", ""): ({}, CLOUD),
+    ("snapshot_files", ""): ({}, set()),
+    ("snapshot_part", ""): ({"sequence": 1, "file": "fleet"}, set()),
 }
 FOR_STRANGERS = {"hello", "status", "batch", "unwatch"}
 """Methods that need no name; what is in a batch needs one all the same."""
+
+
+class OneOfSeveral:
+    """As much of a cluster as the methods about it need."""
+
+    role, term, behind, age = "leader", 1, 0, 0.0
+    leader_addresses: tuple[str, ...] = ()
+
+    def is_member(self, token: str) -> bool:
+        return False
+
+    async def members(self) -> list[MemberLine]:
+        return []
+
+    async def hand_over(self, to: str | None) -> str:
+        return "another"
 
 
 class Answering:
@@ -61,6 +82,7 @@ class Answering:
 async def world(folder: Path) -> AsyncIterator[Served]:
     async with serving(open_to_all=False, journal=folder) as served:
         served.service.reconciler = Reconciler(served.service, {"a": BackendConfig(driver="model")})
+        served.service.cluster = OneOfSeveral()  # type: ignore[assignment]  # only what the calls ask for
         served.service.shadow = Shadowing(served.service, {})
         served.service.reconciler.backends["a"].driver = Answering()  # type: ignore[assignment]  # only check is called
         setup: list[Any] = []
