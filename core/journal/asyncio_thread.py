@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import outcome
 import trio
 
 T = TypeVar("T")
+BEAT_SECONDS: Final = 2.0
 
 
 class AsyncioThread:
@@ -21,8 +22,15 @@ class AsyncioThread:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
+        self.beats = 0
+        """Grows every BEAT_SECONDS while the loop has its turns."""
+        self._loop.call_soon(self._beat)
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
+
+    def _beat(self) -> None:
+        self.beats += 1
+        self._loop.call_later(BEAT_SECONDS, self._beat)
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await ``work()`` over there and return or raise what it does. A cancelled caller waits for its end."""

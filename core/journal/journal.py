@@ -187,6 +187,11 @@ class Journal:
         )
 
     @property
+    def loops(self) -> Sequence[Callable[[], int]]:
+        """Numbers that grow while the event loops that the journal needs beside trio's have their turns."""
+        return (self._store.beats,) if isinstance(self._store, SqliteStore) else ()
+
+    @property
     def snapshot_is_due(self) -> bool:
         """False: the number of commands alone decides."""
         return False

@@ -127,6 +127,10 @@ class SqliteStore:
         """File of a segment."""
         return self._folder / f"journal-{first:016d}.sqlite"
 
+    def beats(self) -> int:
+        """Grows while the loop that carries out its work has its turns."""
+        return self._asyncio.beats
+
     async def segments(self) -> list[int]:
         try:
             names = [match for path in self._folder.iterdir() if (match := _NAME.fullmatch(path.name))]

@@ -45,9 +45,9 @@ from . import logs
 from .audit import AuditLog
 from .clock import POLL_SECONDS, HonestClock
 from .config import Loaded
-from .dead_threads import end_with_threads
 from .exposure import exposures
 from .gc_policy import collect, no_automatic_collection
+from .hangs import LoopWatch, end_with_threads
 from .health import Health, StatusPages
 from .metrics import Metrics
 from .settings import Config
@@ -290,6 +290,7 @@ class Daemon:
                         if clustered is None:
                             await put_policy(service, policy)
                         last.enter_context(no_automatic_collection())
+                        tasks.start_soon(self.failures.keep_running, "loop watch", self._loop_watch(journal).run)
                         tasks.start_soon(self.failures.keep_running, "clock", self._watch_clock)
                         tasks.start_soon(self.failures.keep_running, "record", self._sync_record)
                         look = partial(collect, lambda: writer.sequence, self._connections_ended)
@@ -324,6 +325,10 @@ class Daemon:
         reconciler = Reconciler(service, config.backends, user_data=None if folder is None else Path(folder))
         service.reconciler = self.metrics.reconciler = reconciler
         return reconciler
+
+    @staticmethod
+    def _loop_watch(journal: CommandJournal | None) -> LoopWatch:
+        return LoopWatch(*journal.loops) if isinstance(journal, Journal) else LoopWatch()
 
     async def _sync_record(self) -> None:
         """Once a second, have the number of the last durable command reach the disk."""
