@@ -1,6 +1,7 @@
 """Load on a running service: ``hostler serve`` as one process, clients as others, durable answers.
 
     python -m hostler.bench.service [--hosts 10000] [--seconds 5] [--json]
+    python -m hostler.bench.service shadow
 
 It measures single placements pipelined over one connection, many placements a command, latency at half load with reads
 beside it, reads while another process places as much as the service takes, and recovery.
@@ -34,6 +35,7 @@ app = cyclopts.App(name="service", help="Load on a running service.")
 
 SPEC = RequestSpec(flavor=Flavor(name="small", vcpus=1, memory_mb=64, root_gb=1))
 ASKED = {"request": asked(Request(spec=SPEC, project_id="p1"))}
+FULL_HOSTS_FIRST = "[filter_scheduler]\nram_weight_multiplier = -1.0\ncpu_weight_multiplier = -1.0\n"
 HOSTS_A_COMMAND = 1_000
 
 
@@ -209,6 +211,26 @@ def storm(address: str, seconds: float, *, size: int = 1) -> None:
     """Place all that the service takes: one by one, or ``size`` a command."""
     kind, depth = (pipelined, 2_048) if size == 1 else (batched, size)
     trio.run(with_client, address, kind, seconds, depth)
+
+
+@app.command
+def shadow(*, hosts: int = 10_000, seconds: float = 5.0, rounds: int = 3) -> None:
+    """Placements without and with a shadow policy, in turn."""
+    config = "shadow_policy = 'shadow.toml'\n"
+    for _ in range(rounds):
+        for kind, text in (("without", ""), ("with", config)):
+            with tempfile.TemporaryDirectory(prefix="hostler-bench-") as name:
+                (Path(name) / "shadow.toml").write_text(FULL_HOSTS_FIRST)
+                with service(Path(name), text) as (address, process):
+                    load_hosts(address, hosts)
+                    trio.run(with_client, address, pipelined, 1.0, 256)
+                    found: dict[str, Any] = {"pipelined_512": load(process, address, seconds, pipelined, 512)}
+                    found["batched_1000"] = load(process, address, seconds, batched, 1_000)
+                    with BlockingClient(address) as client:
+                        if text:
+                            counts = client.call("shadow_status").counts
+                            found["compared"], found["passed_over"] = counts.compared, counts.passed_over
+            print(f"{kind:>8}  {found}", flush=True)
 
 
 @app.default

@@ -134,8 +134,8 @@ def tried_in_child(work: Callable[[], None], *, out_of_memory_score: int = 0) ->
 
 def companion(work: Callable[[socket.socket], None]) -> tuple[int, socket.socket]:
     """(process id, socket to speak with it) of a new child that does ``work`` with its end of the socket, on a copy of
-    the state at this moment. The caller closes the socket, at which the child should end, and has it ``dismissed``.
-    NoChild if there can be none."""
+    the state at this moment, scheduled where a processor is idle. The caller closes the socket, at which the child
+    should end, and has it ``dismissed``. NoChild if there can be none."""
     try:
         ours, theirs = socket.socketpair()
     except OSError as error:
@@ -143,6 +143,8 @@ def companion(work: Callable[[socket.socket], None]) -> tuple[int, socket.socket
 
     def accompanied() -> bytes:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         gc.enable()
         work(theirs)
         return b""

@@ -38,11 +38,13 @@ class ShadowJudge:
         self.counts = ShadowCounts()
         self._machine, self._values = machine, policy
         self._shadow = machine.state.engine.fork(service_policy(policy))
-        """Keeps what is compiled for the policy; decides on forks of the live engine."""
+        """Keeps what is compiled for the policy. It is a fork of the state before the last order: an older one keeps
+        all changes since."""
 
     def pass_over(self, orders: Sequence[Order]) -> None:
         """Carry out orders without a comparison."""
         self._machine.apply_batch(orders)
+        self._shadow = self._machine.state.engine.fork(compiled_by=self._shadow)
         self.counts.passed_over += sum(len(requests_of(order)) for order in orders)
 
     def judge(self, sequence: int, order: Order, *, explain: bool = False) -> list[ShadowDifference]:
@@ -51,9 +53,11 @@ class ShadowJudge:
         machine = self._machine
         if not isinstance(order.command, PLACING) or not self._allowed(order):
             machine.apply_batch((order,))
+            self._shadow = machine.state.engine.fork(compiled_by=self._shadow)
             return []
         engine = machine.state.engine
         live, shadow = engine.fork(), engine.fork(compiled_by=self._shadow)
+        self._shadow = shadow
         trial = engine.fork(compiled_by=self._shadow)
         would_be = self._decided(trial, order)
         (outcome,) = machine.apply_batch((order,))

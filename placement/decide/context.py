@@ -57,8 +57,9 @@ class DecisionContext:
         return DecisionContext(self.fleet.fork(), policy or self.policy, self.seed, compiled=compiled)
 
     def shares_state(self, other: DecisionContext) -> bool:
-        """Whether the fleets of both are versions of one state."""
-        return self._fleet.__dict__ is other._fleet.__dict__
+        """Whether the fleets of both are versions of one state. O(1): the state goes to neither."""
+        one, another = (object.__getattribute__(each._fleet, "__dict__") for each in (self, other))
+        return one is another
 
     # numbers and seeds
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,32 @@ def test_what_is_not_allowed_or_not_judged_is_carried_out_all_the_same() -> None
     assert judge.judge(1, order(place(1), user="nobody")) == []
     judge.pass_over([order(place(2)), order(Release(uuids=(uuid_of(2),)))])
     assert judge.counts == ShadowCounts(passed_over=1)
+
+
+def test_a_comparison_costs_the_same_after_hundreds_of_orders() -> None:
+    judge = ShadowJudge(machine_of(100), STACK)
+
+    def calls_of(number: int) -> int:
+        calls = 0
+
+        def count(_frame: object, event: str, _argument: object) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        sys.setprofile(count)
+        try:
+            judge.judge(number, order(place(number)))
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    for number in range(20):
+        judge.judge(number, order(place(number)))
+    first = min(calls_of(number) for number in range(20, 25))
+    judge.pass_over([order(place(number)) for number in range(25, 200)])
+    for number in range(200, 300):
+        judge.judge(number, order(place(number)))
+    assert min(calls_of(number) for number in range(300, 305)) < 1.2 * first
 
 
 def test_an_engine_takes_over_what_a_fork_compiled() -> None:
