@@ -9,18 +9,14 @@ list of services) and its messages.
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import json as jsonlib
 import os
 import platform
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Annotated, Any, Final
+from typing import Annotated, Final
 
 import cyclopts
 import msgspec
@@ -29,8 +25,9 @@ from cyclopts import Parameter
 
 from ..placement.storage.engine import VolumeEngine
 from ..placement.storage.pools.request import VolumeRequest, VolumeSpec
-from ..placement.types.errors import HostlerError
+from .driver_process import DriverProcess, driving
 from .engine import Count, machine, main
+from .environments import ServiceUnavailable, kept, ready
 from .storage import policy, reports, specs
 
 CINDER: Final = ("cinder==29.0.0", "pyparsing==3.3.2")
@@ -39,12 +36,6 @@ FUNCTION_SIZES: Final = (20, 100)
 DRIVER: Final = Path(__file__).resolve().with_name("cinder_driver.py")
 
 app = cyclopts.App(name="vs_cinder", help="The same work on Cinder 29 and on Hostler.", result_action="return_value")
-
-
-class CinderUnavailable(HostlerError):
-    """Cinder could not be installed or started."""
-
-    code = "cinder_unavailable"
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,88 +64,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     comparisons: list[Comparison]
 
 
-def default_venv() -> Path:
-    """Where Cinder's environment is kept between runs."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "hostler" / CINDER[0].replace("==", "-")
-
-
-def ready_venv(folder: Path) -> Path:
-    """The Python of an environment in ``folder`` that holds Cinder; made, from PyPI, if it is not there."""
-    python, done = folder / "bin" / "python", folder / ".complete"
-    if done.exists() and done.read_text() == " ".join(CINDER) and python.exists():
-        return python
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
-        raise CinderUnavailable(
-            f"{folder} is there and is no virtual environment", hint="name another folder by --venv"
-        )
-    print(f"making {folder} with {CINDER[0]} from PyPI, which takes a minute or two", file=sys.stderr, flush=True)
-    _run("the environment could not be made", [sys.executable, "-m", "venv", "--clear", str(folder)])
-    hint = "Cinder comes from PyPI: is there network, or an index that pip is told of (PIP_INDEX_URL)?"
-    _run(f"{CINDER[0]} could not be installed", [str(python), "-m", "pip", "install", "--quiet", *CINDER], hint)
-    done.write_text(" ".join(CINDER))
-    return python
-
-
-def _run(problem: str, command: list[str], hint: str | None = None) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
-        last = next((line for line in lines if line.startswith("ERROR")), lines[-1])
-        raise CinderUnavailable(f"{problem}: {last}", hint=hint)
-
-
-class Cinder:
-    """The driver's process: values in, values out."""
-
-    def __init__(self, python: Path, errors: IO[str]) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        self._errors = errors
-        self._process = subprocess.Popen(
-            [str(python), "-W", "ignore", str(DRIVER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=environment,
-        )
-
-    def __call__(self, do: str, **command: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(jsonlib.dumps({"do": do, **command}) + "\n")
-            self._process.stdin.flush()
-            answer: dict[str, Any] = jsonlib.loads(self._process.stdout.readline())
-        except (OSError, ValueError):
-            self._errors.seek(0)
-            lines = [line for line in self._errors.read().splitlines() if line.strip()] or ["no message"]
-            raise CinderUnavailable(f"Cinder failed at {do!r}: {lines[-1]}") from None
-        return answer
-
-    def stop(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
-
-
-@contextlib.contextmanager
-def running(python: Path) -> Iterator[Cinder]:
-    """Cinder, while the body runs."""
-    with tempfile.TemporaryFile("w+") as errors:
-        cinder = Cinder(python, errors)
-        try:
-            yield cinder
-        finally:
-            cinder.stop()
-
-
-def compare(cinder: Cinder, pools: int, requests: int, *, functions: bool) -> Comparison:
+def compare(cinder: DriverProcess, pools: int, requests: int, *, functions: bool) -> Comparison:
     """The same requests on both."""
     chosen_policy = policy(functions=functions)
     given = reports(pools, functions=functions)
-    cinder("pools", reports=[{"host": each.host, "capabilities": each.capabilities} for each in given])
-    cinder(
+    cinder.ask("pools", reports=[{"host": each.host, "capabilities": each.capabilities} for each in given])
+    cinder.ask(
         "policy",
         filters=[rule.name for rule in chosen_policy.filters],
         weighers=[weigher.name for weigher in chosen_policy.weighers],
@@ -189,9 +104,11 @@ def compare(cinder: Cinder, pools: int, requests: int, *, functions: bool) -> Co
     )
 
 
-def _cinder_places(cinder: Cinder, drawn: Sequence[VolumeSpec]) -> tuple[list[str | None], float]:
+def _cinder_places(cinder: DriverProcess, drawn: Sequence[VolumeSpec]) -> tuple[list[str | None], float]:
     """(pools chosen, CPU seconds)."""
-    answers = [cinder("place", request={"size": each.size_gb, "extra_specs": dict(each.extra_specs)}) for each in drawn]
+    answers = [
+        cinder.ask("place", request={"size": each.size_gb, "extra_specs": dict(each.extra_specs)}) for each in drawn
+    ]
     return [answer["backend"] for answer in answers], sum(answer["cpu"] for answer in answers)
 
 
@@ -220,11 +137,11 @@ def vs_cinder(
         Print one JSON object.
     """
     try:
-        python = ready_venv(venv or default_venv())
-        with running(python) as cinder:
+        python = ready(venv or kept(CINDER[0].replace("==", "-")), CINDER)
+        with driving("Cinder", python, DRIVER) as cinder:
             found = [compare(cinder, size, requests, functions=False) for size in sizes]
             found += [compare(cinder, size, max(2, requests // 4), functions=True) for size in function_sizes]
-    except CinderUnavailable as error:
+    except ServiceUnavailable as error:
         print(error, file=sys.stderr)
         return 3
     report = Report(

@@ -9,18 +9,14 @@ answer is compared.
 
 from __future__ import annotations
 
-import contextlib
-import json as jsonlib
 import os
 import platform
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import cyclopts
 import msgspec
@@ -35,6 +31,7 @@ from ..placement.load.bulk import add_hosts
 from ..placement.policy.policy import Policy
 from ..placement.types.host import Host, NumaCell
 from ..placement.types.request import Request
+from .driver_process import DriverProcess, driving
 from .engine import Count, machine, main
 from .environments import ServiceUnavailable, kept, ready
 from .workload import hosts_with_cells, make_arrays, make_policy, make_requests, random_uuids
@@ -82,47 +79,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     nova: str
     load_average: float
     comparisons: list[Comparison]
-
-
-# Nova's environment
-
-
-class Nova:
-    """The driver's process: values in, values out."""
-
-    def __init__(self, python: Path, errors: IO[str]) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        self._errors = errors
-        self._process = subprocess.Popen(
-            [str(python), "-W", "ignore", str(DRIVER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env=environment,
-        )
-
-    def ask(self, do: str, **values: Any) -> dict[str, Any]:
-        """Send a command and wait for its answer."""
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(jsonlib.dumps({"do": do, **values}) + "\n")
-            process.stdin.flush()
-        line = process.stdout.readline()
-        if not line:
-            process.wait()
-            self._errors.seek(0)
-            said = self._errors.read().strip().splitlines() or ["no message"]
-            raise ServiceUnavailable(f"Nova's driver ended at {do!r}: {said[-1]}")
-        answer: dict[str, Any] = jsonlib.loads(line)
-        return answer
-
-    def close(self) -> None:
-        """End the process."""
-        with contextlib.suppress(BrokenPipeError):
-            self._process.communicate()
 
 
 # The same values for both
@@ -205,7 +161,7 @@ def make_hosts(count: int, seed: int) -> list[Host]:
     return [replace(host, uuid=name) for host, name in zip(hosts, uuids, strict=True)]
 
 
-def compare(nova: Nova, hosts: Sequence[Host], name: str, requests: int, seed: int) -> Comparison:
+def compare(nova: DriverProcess, hosts: Sequence[Host], name: str, requests: int, seed: int) -> Comparison:
     """One set: both sides place the same requests in turn, each on its own copy of the fleet."""
     policy = make_policy(SETS[name])
     engine = _engine(hosts, policy)
@@ -263,7 +219,7 @@ def comparisons(
     python: Path, sizes: Sequence[int], sets: Sequence[str], requests: int, seed: int
 ) -> Iterator[Comparison]:
     """Every comparison, as soon as it is made."""
-    with tempfile.TemporaryFile("w+") as errors, contextlib.closing(Nova(python, errors)) as nova:
+    with driving("Nova", python, DRIVER) as nova:
         for size in sizes:
             hosts = make_hosts(size, seed)
             nova.ask("fleet", **fleet_values(hosts))

@@ -192,15 +192,7 @@ def count_fits(
     """How many more guests of a shape fit, and on which hosts."""
     if all_flavors:
         return _fits_of_all_flavors(ask, remote)
-    found = remote.ask("fits", {"request": ask.asked()})
-    if remote.as_json:
-        remote.show(found)
-        return 0
-    print(f"{found.count} more fit" + (f", on {len(found.by_host)} hosts" if found.by_host else ""))
-    if found.by_host:
-        best = sorted(found.by_host.items(), key=lambda pair: (-pair[1], pair[0]))[:20]
-        remote.lines(["node", "guests"], best)
-    return 0
+    return remote.fitting(remote.ask("fits", {"request": ask.asked()}), "host", "guests", heading="node")
 
 
 def _fits_of_all_flavors(ask: Asked, remote: Remote) -> int:

@@ -23,6 +23,8 @@ from ..rpc.tls import client_context
 
 REFUSED: Final = 3
 """Exit code if no host fits the request."""
+PLACES_SHOWN: Final = 20
+"""Hosts or pools that ``fits`` lists."""
 PATIENCE: Final = 1.0
 """Seconds to wait for a service that is not there."""
 
@@ -108,6 +110,18 @@ class Remote:
         """Say how to get the next page of a list, if there may be one. ``name``: the field that orders the list."""
         if len(found) == limit and not self.as_json:
             print(f"there may be more: --after {getattr(found[-1], name)}")
+
+    def fitting(self, found: Any, place: str, what: str, *, heading: str = "") -> int:
+        """How many more of ``what`` fit, and in the places that take most. ``place``: what one of those is called;
+        ``heading``: in the table, if otherwise."""
+        if self.as_json:
+            self.show(found)
+            return 0
+        print(f"{found.count} more fit" + (f", on {len(found.by_host)} {place}s" if found.by_host else ""))
+        if found.by_host:
+            best = sorted(found.by_host.items(), key=lambda pair: (-pair[1], pair[0]))
+            self.lines([heading or place, what], best[:PLACES_SHOWN])
+        return 0
 
     def lines(self, head: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
         """A table for people."""

@@ -237,11 +237,7 @@ def list_snapshots(
 ) -> int:
     """Snapshots that you may see."""
     values = {"volume": volume, "project": project, "after": after, "limit": limit}
-    found = remote.ask("volume_snapshots", values)
-    head = ["uuid", "volume", "project", "GiB", "pool"]
-    return remote.listed(
-        found, head, lambda s: [s.uuid, s.volume, s.project_id, s.size_gb, s.backend_id], page=limit, by="uuid"
-    )
+    return _copies_listed(remote, "volume_snapshots", values, pool="backend_id")
 
 
 @snapshot.command(name="delete")
@@ -279,11 +275,7 @@ def list_backups(
 ) -> int:
     """Backups that you may see."""
     values = {"volume": volume, "project": project, "after": after, "limit": limit}
-    found = remote.ask("volume_backups", values)
-    head = ["uuid", "volume", "project", "GiB", "service"]
-    return remote.listed(
-        found, head, lambda b: [b.uuid, b.volume, b.project_id, b.size_gb, b.host], page=limit, by="uuid"
-    )
+    return _copies_listed(remote, "volume_backups", values, service="host")
 
 
 @backup.command(name="delete")
@@ -390,15 +382,19 @@ def count_fits(
     remote: Remote = LOCAL,
 ) -> int:
     """How many more volumes of a kind fit, and on which pools."""
-    found = remote.ask("fits_volume", {"request": ask.asked(), "limit": limit})
-    if remote.as_json:
-        remote.show(found)
-        return 0
-    print(f"{found.count} more fit" + (f", on {len(found.by_host)} pools" if found.by_host else ""))
-    if found.by_host:
-        best = sorted(found.by_host.items(), key=lambda pool: (-pool[1], pool[0]))[:20]
-        remote.lines(["pool", "volumes"], best)
-    return 0
+    return remote.fitting(remote.ask("fits_volume", {"request": ask.asked(), "limit": limit}), "pool", "volumes")
+
+
+def _copies_listed(remote: Remote, question: str, values: dict[str, Any], **where: str) -> int:
+    """Snapshots or backups, a line each. ``where``: the heading of the place where they are, and its field."""
+    ((heading, name),) = where.items()
+    head = ["uuid", "volume", "project", "GiB", heading]
+    limit = values["limit"]
+
+    def row(copy: Any) -> list[Any]:
+        return [copy.uuid, copy.volume, copy.project_id, copy.size_gb, getattr(copy, name)]
+
+    return remote.listed(remote.ask(question, values), head, row, page=limit, by="uuid")
 
 
 def _decided(remote: Remote, decision: VolumeDecision) -> int:

@@ -24,7 +24,7 @@ class Stand:
         self.placed = 0
         self.reports: list[dict[str, Any]] = []
 
-    def __call__(self, do: str, **command: Any) -> dict[str, Any]:
+    def ask(self, do: str, **command: Any) -> dict[str, Any]:
         command = json.loads(json.dumps(command))
         return dict(getattr(self, do)(**command))
 
