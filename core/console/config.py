@@ -61,11 +61,19 @@ def show(file: Path | None = None, *, as_json: AsJson = False) -> int:
 
 def problems_of_files(loaded: Loaded) -> Iterator[Problem]:
     """What is wrong with the files that the settings name."""
-    for key, values in (("policy", loaded.policy_values), ("shadow_policy", loaded.shadow_policy_values)):
+    files = {
+        "storage_policy": loaded.storage_policy_values,
+        "policy": loaded.policy_values,
+        "shadow_policy": loaded.shadow_policy_values,
+    }
+    said = set()
+    for key, values in files.items():
         try:
             values()
         except HostlerError as error:
-            yield Problem(loaded.origin((key,)), key, str(error))
+            if str(error) not in said:
+                said.add(str(error))
+                yield Problem(loaded.origin((key,)), key, str(error))
     tls = loaded.config.rpc.tls
     if tls is None:
         return

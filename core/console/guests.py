@@ -7,7 +7,7 @@ import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import cyclopts
 import msgspec
@@ -15,10 +15,13 @@ from cyclopts import Parameter
 
 from ...placement.oslo_conf.read import UnknownOption
 from ...placement.policy.files import policy_values
+from ...placement.storage.with_guests import JointDecision, Locality
 from ...placement.types.decision import Decision
+from ...placement.types.errors import InvalidValue
 from ...placement.types.moves import Expiry, MoveKind
 from ..engine_commands import Place, SetService
 from ..errors import from_value
+from ..storage_commands import AskedVolume
 from .remote import LOCAL, REFUSED, SMALL, Asked, Remote
 
 place = cyclopts.App(name="place", help="Choose a host for a guest, and charge it. Exit code 3: no host.")
@@ -31,10 +34,57 @@ fits = cyclopts.App(name="fits", help="How many more guests of a shape fit.")
 
 
 @place.default
-def place_guest(*, ask: Asked = SMALL, key: str | None = None, remote: Remote = LOCAL) -> int:
+def place_guest(
+    *,
+    ask: Asked = SMALL,
+    volume: Annotated[
+        list[str] | None,
+        Parameter(help="GIB or GIB:TYPE, repeatable: a volume that is placed with the guest, all or none", negative=""),
+    ] = None,
+    near: Annotated[Literal["host", "zone", "aggregate"] | None, Parameter(help="the volumes are on this, too")] = None,
+    prefer_near: Annotated[bool, Parameter(help="where there is room, instead of always", negative="")] = False,
+    key: str | None = None,
+    remote: Remote = LOCAL,
+) -> int:
     """Place one request. KEY makes a repetition safe: the same key gets the first answer."""
+    if volume is None:
+        if near is not None or prefer_near:
+            raise InvalidValue("nearness is that of volumes, and none is asked for", field="near", hint="--volume GIB")
+        with remote.client() as client:
+            return _decided(remote, client.call("place", {"request": ask.asked()}, key=key))
+    if prefer_near and near is None:
+        raise InvalidValue("prefer-near needs what the volumes are to be near on", field="near", hint="--near host")
+    volumes = tuple(_volume(text, ask.project) for text in volume)
+    locality = None if near is None else Locality(level=near, mode="weight" if prefer_near else "filter")
+    values = {"request": ask.asked(), "volumes": volumes, "locality": locality}
     with remote.client() as client:
-        return _decided(remote, client.call("place", {"request": ask.asked()}, key=key))
+        return _decided_together(remote, client.call("place_together", values, key=key))
+
+
+def _volume(text: str, project: str) -> AskedVolume:
+    """A volume that is given as GIB or GIB:TYPE. InvalidValue for another text."""
+    size, _, kind = text.partition(":")
+    if not size.isdecimal() or not int(size) or (":" in text and not kind):
+        raise InvalidValue(f"{text!r} is not GIB or GIB:TYPE", field="volume", hint="such as 100 or 100:gold")
+    spec = {"size_gb": int(size), **({"volume_type": kind} if kind else {})}
+    return AskedVolume(spec=msgspec.Raw(msgspec.msgpack.encode(spec)), project_id=project)
+
+
+def _decided_together(remote: Remote, decision: JointDecision) -> int:
+    if remote.as_json:
+        remote.show(decision)
+        return 0 if decision.refusal is None else REFUSED
+    if decision.refusal is not None:
+        print(decision.refusal.sentence + (f" ({decision.refusal.hint})" if decision.refusal.hint else ""))
+        return REFUSED
+    assert decision.guest is not None
+    _decided(remote, decision.guest)
+    rows = []
+    for each, near in zip(decision.volumes, decision.near, strict=True):
+        chosen = each.selected
+        rows.append([chosen.volume_id, chosen.backend_id, chosen.availability_zone, chosen.charged_gb, near])
+    remote.lines(["volume", "pool", "zone", "GiB charged", "near"], rows)
+    return 0
 
 
 @release.default

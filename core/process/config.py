@@ -18,8 +18,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import inspect
 
-from ...placement.policy.files import policy_values
+from ...placement.policy.files import policy_values, storage_policy_values
 from ...placement.policy.policy import Policy
+from ...placement.storage.pools.options import STORAGE
+from ...placement.storage.pools.policy import VolumePolicy
 from ...placement.types.errors import InvalidValue
 from ..machine.state import PolicyValues
 from ..reconcile.backend import BackendConfig
@@ -75,10 +77,30 @@ class Loaded:
         """The configured file of the shadow policy, or None."""
         return self._beside(self.config.shadow_policy)
 
+    @property
+    def storage_policy_file(self) -> Path | None:
+        """The configured file of the storage policy, or None."""
+        return self._beside(self.config.storage_policy)
+
     def policy_values(self) -> PolicyValues | None:
-        """The checked content of the policy file; None if none is configured. InvalidValue, UnknownName,
-        DuplicateName."""
-        return _policy_values(self.policy_file)
+        """The checked content of the policy file, with that of the storage policy's as its table ``storage``; None if
+        neither is configured. InvalidValue, UnknownName, DuplicateName."""
+        values, storage = _policy_values(self.policy_file), self.storage_policy_values()
+        if values is None or storage is None:
+            return storage if values is None else values
+        if values.get(STORAGE):
+            problem = f"{self.policy_file} says how volumes are placed, and storage_policy names another file"
+            raise InvalidValue(problem, field="storage_policy", hint=f"remove [{STORAGE}] from it")
+        return values | storage
+
+    def storage_policy_values(self) -> PolicyValues | None:
+        """The checked content of the storage policy's file; None if none is configured. Errors as above."""
+        path = self.storage_policy_file
+        if path is None:
+            return None
+        values = storage_policy_values(path)
+        VolumePolicy.from_mapping(values)
+        return values
 
     def shadow_policy_values(self) -> PolicyValues | None:
         """The same of the shadow policy."""

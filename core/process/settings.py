@@ -118,9 +118,12 @@ class Reconcile(Table, frozen=True):
 
 class Config(Table, frozen=True):
     """The whole file. ``policy`` is the path of a policy file (docs/policies.md), read again at SIGHUP; without one the
-    policy in force stays, at first Nova's default. ``shadow_policy``: one that each decision is compared with."""
+    policy in force stays, at first Nova's default. ``storage_policy``: a file that says how volumes are placed, such as
+    a cinder.conf; without ``policy`` guests are then placed by Nova's defaults. ``shadow_policy``: one that each
+    decision is compared with."""
 
     policy: str | None = None
+    storage_policy: str | None = None
     shadow_policy: str | None = None
     rpc: Rpc = Rpc()
     limits: RequestLimits = RequestLimits()

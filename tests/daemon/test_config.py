@@ -210,6 +210,39 @@ def test_check_looks_into_the_files_that_are_named(tmp_path: Path, capsys: pytes
     assert certificate.startswith(f"{path}:3: rpc.tls: certificate /none with key /none cannot be used")
 
 
+def test_a_cinder_conf_says_how_volumes_are_placed(tmp_path: Path) -> None:
+    (tmp_path / "cinder.conf").write_text("[DEFAULT]\nscheduler_default_filters = CapacityFilter\ndebug = true\n")
+    (tmp_path / "policy.toml").write_text("[filter_scheduler]\nhost_subset_size = 2\n")
+    storage = {"storage": {"scheduler_default_filters": ["CapacityFilter"]}}
+    alone = load(written(tmp_path, "storage_policy = 'cinder.conf'\n"))
+    assert alone.policy_values() == storage
+    both = load(written(tmp_path, "policy = 'policy.toml'\nstorage_policy = 'cinder.conf'\n"))
+    assert both.policy_values() == {"filter_scheduler": {"host_subset_size": 2}, **storage}
+
+
+@pytest.mark.parametrize(
+    ("policy", "storage", "said"),
+    [
+        (
+            "[storage]\ncapacity_weight_multiplier = 2.0\n",
+            "",
+            "policy: {folder}/policy.toml says how volumes are placed",
+        ),
+        ("", "[filter_scheduler]\n", "storage_policy: the storage policy {folder}/storage.toml has only the table"),
+        ("", "[storage]\ncompat = 'x'\n", "storage_policy: unknown compatibility 'x'"),
+    ],
+)
+def test_a_storage_policy_that_cannot_be_used_is_named(
+    tmp_path: Path, policy: str, storage: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "policy.toml").write_text(policy)
+    (tmp_path / "storage.toml").write_text(storage)
+    path = written(tmp_path, "policy = 'policy.toml'\nstorage_policy = 'storage.toml'\n")
+    assert run("check", str(path)) == 1
+    (problem,) = capsys.readouterr().err.splitlines()
+    assert said.format(folder=tmp_path) in problem
+
+
 def test_show_is_toml_that_means_the_same_with_origins_and_without_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,6 +139,21 @@ def test_a_journal_with_volumes_is_replayed_and_simulated(
     assert history.volumes >= 2
 
 
+def test_a_guest_is_placed_with_its_volumes(run: Run, storage: Path, daemon: Daemon) -> None:
+    with daemon.client() as client:
+        client.call("add_hosts", {"hosts": [{"host": "node-1", "vcpus_total": 8, "total_usable_ram_mb": 32_768}]})
+    code, said = run("place", "--volume", "5:gold", "--volume", "3", "--near", "host", "--json")
+    assert code == 0, said
+    decision = json.loads(said)
+    host = decision["guest"]["selections"][0]["host"]
+    assert [each["selection"]["backend_id"].split("@")[0] for each in decision["volumes"]] == [host, host]
+    assert decision["near"] == [True, True]
+    assert "yes" in run("place", "--volume", "1:gold", "--near", "zone", "--prefer-near")[1]
+    assert run("place", "--volume", "5000")[0] == 3
+    for wrong in (["--volume", "0"], ["--volume", "5:"], ["--volume", "big"], ["--near", "host"]):
+        assert run("place", *wrong)[0] == 1
+
+
 # kill -9
 
 CONFIG = "[data]\nsnapshot_every = 60\n"
