@@ -1,9 +1,12 @@
 """Take-overs and throughput of two members of a cluster on a real etcd of three members, all on this machine.
 
-    python -m hostler.bench.availability [--rounds 20] [--election-ms 1000] [--seconds 5] [--json]
+    python -m hostler.bench.availability [--rounds 20] [--election-ms 1000] [--seconds 5] [--as-json]
+    python -m hostler.bench.availability faults [--rounds 40] [--election-ms 1000] [--seed 1] [--seconds 600]
 
 A take-over is timed from the last answer of the old leader to the first of the new one, as a client sees it that calls
-all the time: after kill -9 of the leader, and after a planned hand-over.
+all the time: after kill -9 of the leader, and after a planned hand-over. ``faults`` runs rounds of faults under load,
+and checks that all that was acknowledged is there, once and whole, and that each key is linearizable; its exit code is
+1 where that does not hold.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +144,34 @@ def throughput(folder: Path, etcd: EtcdServers, seconds: float, hosts: int) -> d
         half = results["pipelined_2048"] / 2
         results["half_load"] = percentiles(trio.run(with_client, address, at_rate, seconds, half, reads))
     return results
+
+
+@app.command
+def faults(
+    *, rounds: int = 40, election_ms: int = 1_000, seed: int = 1, seconds: float = 600.0, as_json: bool = False
+) -> int:
+    """Rounds of faults under load, checked against a model of what was acknowledged.
+
+    Parameters
+    ----------
+    seconds
+        after which no further round begins
+    """
+    from .availability_faults import run_rounds
+
+    if ETCD is None:
+        sys.stderr.write("etcd is not installed (Debian: etcd-server)\n")
+        return 1
+    with tempfile.TemporaryDirectory(prefix="hostler-bench-") as name:
+
+        def tell(text: str) -> None:
+            if not as_json:
+                print(text, flush=True)
+
+        work = partial(run_rounds, Path(name), rounds, seed=seed, seconds=seconds, election_ms=election_ms, tell=tell)
+        results = trio.run(work)
+    print(json.dumps(results, indent=2))
+    return 1 if results["violations"] or results["errors"] else 0
 
 
 @app.default

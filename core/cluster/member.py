@@ -19,10 +19,9 @@ import trio
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ..cluster_status import MemberLine, SnapshotList
 from ..errors import DataDamaged, NotLeader, StateUnknown, StorageFailed, TooStale
-from ..etcd.errors import EtcdCompacted, EtcdError, EtcdLeaseGone, EtcdUnavailable
+from ..etcd.errors import EtcdError, EtcdLeaseGone, EtcdUnavailable
 from ..etcd.values import created_at, delete, get, modified_at, put
 from ..failures import Failures
-from ..forks import ChildFailed, in_child
 from ..journal.etcd_journal import Tail
 from ..journal.etcd_keys import DigestValue, MemberValue, decode, encode
 from ..journal.journal import Record, unpack
@@ -31,9 +30,9 @@ from ..journal.store import Block
 from ..machine.machine import ServiceMachine
 from ..machine.orders import Order
 from ..writer.writer import Writer
+from .digests import Digests
 from .options import ClusterOptions
 from .registration import MEMBER_TOKEN, VERSION, Registration
-from .state_digest import state_digest
 
 POLL_SECONDS: Final = 0.1
 """Between two looks at the journal's end, so the age of what a follower answers from."""
@@ -41,10 +40,11 @@ MARGIN: Final = 0.1
 """Part of a lease before whose end its leader stops."""
 HAND_OVER_SECONDS: Final = 2.0
 """For a member that is to lead to take up the journal; then all may."""
+NAMESAKE_LEASES: Final = 4
+"""After so many leases a key of this member's name, under another lease, is another process's."""
 DROP_SECONDS: Final = 60
 """Between two times at which blocks are dropped where etcd is compacted by others."""
 PART_BYTES: Final = 4 << 20
-DIGESTS_KEPT: Final = 8
 
 log = logging.getLogger("hostler.cluster")
 
@@ -65,7 +65,7 @@ class Member:
         """``leading`` runs while this member leads, and is cancelled at its end."""
         self._registration, self._journal = registration, registration.journal
         self._etcd, self._keys = self._journal.etcd, self._journal.keys
-        self._writer, self._machine, self._options = writer, machine, options
+        self._writer, self._options = writer, options
         self._failures, self._leading = failures, leading
         self.name = registration.name
         self.role = "follower"
@@ -82,8 +82,9 @@ class Member:
         self._vacant_since: float | None = None
         self._yielding_to, self._yielding_since = "", 0.0
         self._woken, self._leader_changed, self._leaving = trio.Event(), trio.Event(), False
-        self._digests: dict[int, str] = {}
-        self._compared = 0
+        self._told_alive = False
+        self._namesake_since: float | None = None
+        self._digests = Digests(machine, writer, failures, options.digest_every)
 
     # what others ask
 
@@ -163,12 +164,21 @@ class Member:
         await self._writer.pause(self.refusal, finish=True)
         keys = self._keys
         try:
-            await self._etcd.transaction(
+            answer = await self._etcd.transaction(
                 [created_at(keys.leader, leadership.term)],
                 [delete(keys.leader), put(keys.handover, target.encode(), leadership.lease)],
             )
-        except EtcdError as error:
-            log.warning("the hand-over to %s is left to the lease's end: %s", target, error)
+        except EtcdUnavailable as error:
+            leadership.lose(f"the outcome of handing over to {target} is not known: {error}")
+            raise
+        except EtcdError:  # nothing was done
+            if leadership.left > 0:
+                self.leader = self._registration.value()
+                self._writer.resume()
+            raise
+        if not answer.succeeded:
+            leadership.lose("another member was elected")
+            raise NotLeader("this member did not lead any more", hint="ask again in a moment")
         self._yielding_to, self._yielding_since = target, since_boot()
         leadership.lose(f"handed over to {target}")
         return target
@@ -242,10 +252,10 @@ class Member:
                     if self._leaving:
                         return
                     self._lease, self._lease_seconds = await self._etcd.grant(self._options.lease_seconds)
-                    self._lease_until = asked + self._lease_seconds
-                    alive = put(self._keys.alive + self.name, VERSION.encode(), self._lease)
-                    await self._etcd.transaction((), [alive])
+                    self._told_alive = False
                 left = await self._etcd.keep_alive(self._lease, within=max(third, 0.3))
+                if not self._told_alive:
+                    await self._tell_alive()
                 self._lease_until = asked + left
                 if self._leadership is not None and self._leadership.lease == self._lease:
                     self._leadership.extend(self._lease_until)
@@ -259,6 +269,23 @@ class Member:
                 await trio.sleep(min(POLL_SECONDS, third))
                 continue
             await trio.sleep(max(asked + third - since_boot(), 0))
+
+    async def _tell_alive(self) -> None:
+        """Have the key of this member's name, under its lease; before that it does not stand for election. EtcdError;
+        InvalidValue where another process has the name and keeps it."""
+        key = self._keys.alive + self.name
+        answer = await self._etcd.transaction(
+            [created_at(key, 0)], [put(key, VERSION.encode(), self._lease)], [get(key)]
+        )
+        if answer.succeeded or any(item.lease == self._lease for item in answer.found[0]):
+            self._told_alive, self._namesake_since = True, None
+            return
+        if self._namesake_since is None:
+            self._namesake_since = since_boot()
+        if since_boot() - self._namesake_since > NAMESAKE_LEASES * self._lease_seconds:
+            hint = "give each member a name of its own"
+            raise InvalidValue(f"another process is member {self.name} of the cluster", field="cluster.name", hint=hint)
+        raise EtcdUnavailable(f"the last lease of member {self.name} has not ended yet")
 
     # following
 
@@ -279,7 +306,7 @@ class Member:
                     raise self._astray(str(error)) from error
                 self._note(tail)
                 if tail.blocks:
-                    await self._carry_out(tail.blocks)
+                    await self._carry_out(tail.blocks, nursery)
                 if self._journal.last == tail.head.last:
                     self._fresh_at = began
                     term = await self._elected(tail._replace(blocks=[]))
@@ -294,7 +321,7 @@ class Member:
     async def _watch(self) -> None:
         """Wake the follower when a key that concerns it changes. It looks by itself as well, only later."""
         while True:
-            with suppress(EtcdUnavailable, EtcdCompacted):
+            with suppress(EtcdError):
                 async with self._etcd.watch(self._keys.control) as changes:
                     async for _ in changes:
                         self._woken.set()
@@ -319,19 +346,19 @@ class Member:
         if digest is not None:
             self._compare(decode(digest.value, DigestValue, digest.key))
 
-    async def _carry_out(self, blocks: Sequence[Block]) -> None:
-        """Carry out blocks of the leader; at those where digests are compared, make one."""
+    async def _carry_out(self, blocks: Sequence[Block], nursery: trio.Nursery) -> None:
+        """Carry out blocks of the leader; at those where digests are compared, have one made."""
         records: list[Record] = []
         taken: list[Block] = []
         for block in blocks:
             records += unpack(block)
             taken.append(block)
-            if self._is_compared(block) or block is blocks[-1]:
+            if self._digests.is_due(block) or block is blocks[-1]:
                 await self._writer.follow(records)
                 self._journal.took(taken)
                 records, taken = [], []
-                if self._is_compared(block):
-                    await self._make_digest()
+                if self._digests.is_due(block):
+                    await nursery.start(self._digests.make)
 
     async def _elected(self, tail: Tail) -> int:
         """The term, if this member leads from now on; 0: another one does, or none can."""
@@ -383,7 +410,7 @@ class Member:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._leading)
                 nursery.start_soon(self._failures.keep_running, "cluster", partial(self._keep_bounded, leadership))
-                nursery.start_soon(self._make_digests, leadership)
+                nursery.start_soon(self._publish_digests, leadership)
                 await self._until_over(leadership)
                 nursery.cancel_scope.cancel()
         finally:
@@ -420,13 +447,9 @@ class Member:
 
     # digests
 
-    def _is_compared(self, block: Block) -> bool:
-        every = self._options.digest_every
-        return (block.first - 1) // every != (block.first + block.records - 1) // every
-
-    async def _make_digests(self, leadership: Leadership) -> None:
+    async def _publish_digests(self, leadership: Leadership) -> None:
         """While leading: a digest behind each block at which one is due, for the others to compare."""
-        every = self._options.digest_every
+        every = self._digests.every
         due, at = trio.Event(), 0
 
         def applied(count: int, _journal: float, _apply: float) -> None:
@@ -443,34 +466,17 @@ class Member:
                 due = trio.Event()
                 if at != self._writer.sequence:
                     continue
-                sequence, digest = await self._make_digest()
-                value = encode(DigestValue(sequence, digest, VERSION))
-                with suppress(EtcdError):
-                    holds = [created_at(self._keys.leader, leadership.term)]
-                    await self._etcd.transaction(holds, [put(self._keys.digest, value)])
+                made = await self._digests.make()
+                if made is not None:
+                    with suppress(EtcdError):
+                        holds = [created_at(self._keys.leader, leadership.term)]
+                        await self._etcd.transaction(holds, [put(self._keys.digest, encode(made))])
         finally:
             self._writer.batch_observers.remove(applied)
 
-    async def _make_digest(self) -> tuple[int, str]:
-        """(number of the last command, digest of the state behind it). The state is captured before anything else."""
-        sequence = self._writer.sequence
-        try:
-            digest = (await in_child(partial(state_digest, self._machine.state))).decode()
-        except ChildFailed as error:
-            self._failures.failed("digest", error)
-            return sequence, ""
-        self._digests[sequence] = digest
-        while len(self._digests) > DIGESTS_KEPT:
-            del self._digests[next(iter(self._digests))]
-        return sequence, digest
-
     def _compare(self, theirs: DigestValue) -> None:
         """StateUnknown if the leader's state was another one than this member's behind the same command."""
-        mine = self._digests.get(theirs.sequence)
-        if not mine or not theirs.digest or theirs.version != VERSION or theirs.sequence <= self._compared:
-            return
-        self._compared = theirs.sequence
-        if mine != theirs.digest:
+        if self._digests.differs(theirs):
             for sequence in self._journal.snapshots.known():
                 log.critical("snapshot %d is now %s", sequence, self._journal.snapshots.set_aside(sequence))
             raise self._astray(f"its state behind command {theirs.sequence} differs from the leader's")

@@ -76,11 +76,12 @@ class Registration:
         etcd = self.journal.etcd
         if not self._lease:
             self._lease, _ = await etcd.grant(self._forget)
+        else:
+            await etcd.keep_alive(self._lease)  # first: an etcd that is full takes no value, but keeps the entry
         value = self.value()
         if value != self._told:
             await etcd.transaction((), [put(self.journal.keys.members + self.name, encode(value), self._lease)])
             self._told = value
-        await etcd.keep_alive(self._lease)
 
     async def others(self) -> list[MemberValue]:
         """The entries of all other members. EtcdError."""

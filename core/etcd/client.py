@@ -150,6 +150,11 @@ class Etcd:
         except (httpx.HTTPError, EtcdUnavailable) as error:
             self._leave(at)
             raise EtcdUnavailable(f"the watch has ended: {error}") from error
+        except EtcdError as error:
+            if self._user is None or not is_stale_token(error):
+                raise
+            self._token = None
+            raise EtcdUnavailable(f"the watch needs a new authentication: {error}") from error
 
     def _message(self, message: Any) -> list[Change]:
         if not isinstance(message, dict) or "result" not in message:

@@ -21,7 +21,7 @@ import trio
 from ...placement.types.errors import InvalidValue
 from ..errors import DataDamaged, LeadershipLost, StorageFailed, UnreadableCommand
 from ..etcd.client import Etcd
-from ..etcd.errors import EtcdError, EtcdUnavailable
+from ..etcd.errors import EtcdError, EtcdRefused, EtcdUnavailable
 from ..etcd.values import KeyValue, Request, created_at, delete, end_of, get, modified_at, put
 from ..tasks import Aside, at_once, in_threads_of
 from .etcd_keys import FORMAT, BlockValue, ClusterKey, Head, Keys, decode, encode
@@ -45,7 +45,7 @@ from .store import Block
 PART: Final = 1 << 20
 """Bytes of a block in one request: etcd takes 1.5 MiB, in base64 of the gateway and as they are."""
 READ_BLOCKS: Final = 64
-"""Blocks that are read at a time."""
+"""Blocks that are read at a time at most; fewer, where etcd does not answer so many in time."""
 SNAPSHOT_BYTES: Final = 256 << 20
 """Of blocks behind a member's newest snapshot, at which it takes the next one."""
 RETRY_SECONDS: Final = 0.5
@@ -93,6 +93,7 @@ class EtcdJournal:
         self._checksum: int | None = None
         """Of the last block; None: not known yet, because a snapshot was loaded."""
         self._head, self._head_modified = Head(0, 0, first_checksum(1), 0), 0
+        self._read_blocks = READ_BLOCKS
 
     @classmethod
     def in_folder(
@@ -252,9 +253,16 @@ class EtcdJournal:
         keys = self.keys
         wanted = [
             get(keys.control, end_of(keys.control)),
-            get(keys.block(self.last + 1), end_of(keys.blocks), limit=READ_BLOCKS),
+            get(keys.block(self.last + 1), end_of(keys.blocks), limit=self._read_blocks),
         ]
-        answer = await self.etcd.transaction((), wanted)
+        try:
+            answer = await self.etcd.transaction((), wanted)
+        except (EtcdUnavailable, EtcdRefused) as error:
+            if self._read_blocks == 1:
+                raise
+            self._read_blocks //= 2  # large blocks: the answer may have been too long, or too late
+            raise EtcdUnavailable(f"the journal could not be read: {error}") from error
+        self._read_blocks = min(2 * self._read_blocks, READ_BLOCKS)
         control = {item.key: item for item in answer.found[0]}
         if keys.head not in control:
             raise DataDamaged(f"there is no journal below {keys.prefix} any more", field="data.etcd.prefix")

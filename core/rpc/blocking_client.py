@@ -73,9 +73,17 @@ class BlockingClient(Caller):
         self._closed = True
         self._drop()
 
-    def call(self, method: str, params: Params = None, *, key: str | None = None, within: float | None = None) -> Any:
+    def call(
+        self,
+        method: str,
+        params: Params = None,
+        *,
+        key: str | None = None,
+        within: float | None = None,
+        stale_ms: float | None = None,
+    ) -> Any:
         """As ``Client.call``."""
-        return self._run(self._call(method, params, key, within))
+        return self._run(self._call(method, params, key, within, stale_ms))
 
     def place(self, request: Request, *, key: str | None = None, within: float | None = None) -> Decision:
         """Place one request."""

@@ -106,7 +106,7 @@ class Progress:
 
     def is_new(self, event: Event) -> bool:
         """Record an event; False if it is a repetition."""
-        if event.kind == "capacity":
+        if event.kind in ("capacity", "summary"):
             return True
         if event.kind == "gap":
             self.complete = self.current = event.sequence - 1
@@ -182,14 +182,18 @@ class Caller:
     def _deadline(self, within: float | None) -> float:
         return self._now() + (self.within if within is None else within)
 
-    async def _call(self, method: str, params: Params, key: str | None, within: float | None) -> Any:
+    async def _call(
+        self, method: str, params: Params, key: str | None, within: float | None, stale_ms: float | None = None
+    ) -> Any:
         known = METHODS.get(method)
         if known is None:
             raise UnknownName.among("method", method, METHODS)
+        if stale_ms is not None and known.kind != "question":
+            raise InvalidValue(f"{method} is no question: it has no stale_ms", field="stale_ms")
         deadline = self._deadline(within)
         if known.journalled and key is None:
             key = secrets.token_hex(12)
-        answer = await self._until_answered(method, params, key, deadline)
+        answer = await self._until_answered(method, params, key, deadline, stale_ms)
         if answer.error is not None:
             raise answer.error
         result = read_result(method, answer.result)
@@ -200,7 +204,9 @@ class Caller:
             self._watched = None
         return result
 
-    async def _until_answered(self, method: str, params: Params, key: str | None, deadline: float) -> Answer:
+    async def _until_answered(
+        self, method: str, params: Params, key: str | None, deadline: float, stale_ms: float | None = None
+    ) -> Answer:
         """The answer, reconnecting as often as necessary. Calls refused by an overloaded server are retried, and so are
         calls that are safe to repeat: queries, and commands with a key."""
         pause, impatient = FIRST_PAUSE, deadline
@@ -214,7 +220,7 @@ class Caller:
                 await self._connect(deadline)
                 sent, asked = True, self.address
                 self._met = True
-                answer = await self._exchange(method, params, key, deadline)
+                answer = await self._exchange(method, params, key, deadline, stale_ms)
                 moved = self._moves(answer.error, repeatable, asked)
                 if not (moved or isinstance(answer.error, Overloaded)) or self._now() + pause >= deadline:
                     return answer
@@ -246,7 +252,7 @@ class Caller:
                     self.address = there
                     self._leave()
                 return "there"
-            if isinstance(error, NotLeader):
+            if isinstance(error, NotLeader) or len(self.addresses) > 1:
                 self._next_address(asked)
                 return "on"
         elif repeatable and (
@@ -268,8 +274,14 @@ class Caller:
             self.address = self.addresses[0]
             self._leave()
 
-    async def _exchange(self, method: str, params: Params, key: str | None, deadline: float) -> Answer:
-        options = {} if key is None else {"key": key, "timeout": min(max(deadline - self._now(), 0.0), 86_400.0)}
+    async def _exchange(
+        self, method: str, params: Params, key: str | None, deadline: float, stale_ms: float | None
+    ) -> Answer:
+        options: dict[str, Any] = (
+            {} if key is None else {"key": key, "timeout": min(max(deadline - self._now(), 0.0), 86_400.0)}
+        )
+        if stale_ms is not None:
+            options["stale_ms"] = stale_ms
         number, data = self._wire.call(method, params, options)
         if key is not None and len(self.addresses) > 1:
             deadline = min(deadline, self._now() + HANGS_SECONDS)

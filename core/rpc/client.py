@@ -138,11 +138,18 @@ class Client(Caller):
         self.missed = 0
 
     async def call(
-        self, method: str, params: Params = None, *, key: str | None = None, within: float | None = None
+        self,
+        method: str,
+        params: Params = None,
+        *,
+        key: str | None = None,
+        within: float | None = None,
+        stale_ms: float | None = None,
     ) -> Any:
         """Call a method of docs/rpc.md; returns its result with the type given there, or raises its error. ``within``:
-        seconds, including retries, before DeadlineExceeded or ConnectionLost."""
-        return await self._call(method, params, key, within)
+        seconds, including retries, before DeadlineExceeded or ConnectionLost. ``stale_ms``, of a question: the age in
+        milliseconds that the state of a following member may have; the leader is asked where it is older."""
+        return await self._call(method, params, key, within, stale_ms)
 
     async def place(self, request: Request, *, key: str | None = None, within: float | None = None) -> Decision:
         """Place one request."""

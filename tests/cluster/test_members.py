@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from hostler.core.errors import LeadershipLost, NotLeader, TooStale
-from hostler.placement.types.errors import HostlerError
+from hostler.core.rpc.addresses import Address
+from hostler.placement.types.errors import HostlerError, InvalidValue
 
 from ..daemon.processes import http_of, metrics
 from ..etcd.servers import NEEDS_ETCD, EtcdServers
@@ -212,15 +213,16 @@ def test_events_go_on_at_the_next_leader_without_a_gap(members: Members) -> None
 def test_a_question_may_demand_how_old_its_answer_is_at_most(members: Members) -> None:
     follower = other(members.leader())
     with members.daemons[follower].client() as client:
-        wire = client._living() if client._link else client.call("status") and client._living()
-        assert wire is not None
-        number, data = client._wire.call("hosts", {}, {"stale_ms": 60_000})
-        answer = client._run(client._transfer([(number, data)], client._deadline(None)))[number]
-        assert answer.error is None
+        assert client.call("hosts", {}, stale_ms=60_000) == []
+        assert client.address == Address.parse(members.daemons[follower].address)
         number, data = client._wire.call("hosts", {}, {"stale_ms": 0})
         answer = client._run(client._transfer([(number, data)], client._deadline(None)))[number]
         assert isinstance(answer.error, TooStale)
         assert list(answer.error.leader) == [members.daemons[members.leader()].address]
+        assert client.call("hosts", {}, stale_ms=0) == []  # of the leader, which the error has named
+        assert client.address == Address.parse(members.daemons[members.leader()].address)
+        with pytest.raises(InvalidValue, match="no question"):
+            client.call("remove_host", {"name": "h1"}, stale_ms=0)
 
 
 def test_commands_go_on_when_the_leader_of_etcd_is_killed(members: Members, etcd: EtcdServers) -> None:
@@ -326,3 +328,16 @@ def test_members_compare_digests_and_agree(tmp_path: Path, etcd: EtcdServers) ->
         with both.client() as client:
             client.call("add_hosts", {"hosts": [host("h20")]})  # by which the follower has seen the digest before
         assert both.settle() == 21
+
+
+def test_a_second_process_of_the_same_name_ends_and_says_why(tmp_path: Path, etcd: EtcdServers) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other" / "one").mkdir(parents=True)
+    with running(Members(tmp_path / "one", etcd, 1)) as one:
+        second = Members(tmp_path / "other" / "one", etcd, 1)  # with the same prefix and name
+        with running(second):
+            process = second.daemons["a"].process
+            assert process is not None
+            assert process.wait(60) != 0
+            assert "another process is member a of the cluster" in second.daemons["a"].log()
+        assert one.leader() == "a"

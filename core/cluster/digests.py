@@ -1,0 +1,66 @@
+"""Digests of a member's state behind some commands, made by forked children beside the work, and compared with the
+leader's."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from ..failures import Failures
+from ..forks import ChildFailed, NoChild, in_child
+from ..journal.etcd_keys import DigestValue
+from ..journal.store import Block
+from ..machine.machine import ServiceMachine
+from ..machine.orders import Order
+from ..writer.writer import Writer
+from .registration import VERSION
+from .state_digest import state_digest
+
+DIGESTS_KEPT: Final = 8
+
+
+class Digests:
+    """The last digests of one member, one each ``every`` commands."""
+
+    def __init__(self, machine: ServiceMachine, writer: Writer[Order, Any], failures: Failures, every: int) -> None:
+        self.every = every
+        self._machine, self._writer, self._failures = machine, writer, failures
+        self._made: dict[int, str] = {}
+        self._under_way = False
+        self._compared = 0
+
+    def is_due(self, block: Block) -> bool:
+        """True for a block at whose end members compare digests."""
+        return (block.first - 1) // self.every != (block.first + block.records - 1) // self.every
+
+    async def make(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> DigestValue | None:
+        """The digest of the state as it is now; started once a child has that state, so that commands go on. None while
+        another one is being made, and where there can be no child."""
+        if self._under_way:
+            task_status.started()
+            return None
+        sequence, self._under_way = self._writer.sequence, True
+        try:
+            work = partial(state_digest, self._machine.state)
+            digest = (await in_child(work, task_status=task_status)).decode()
+        except ChildFailed as error:
+            self._failures.failed("digest", error)
+            if isinstance(error, NoChild):
+                task_status.started()
+            return None
+        finally:
+            self._under_way = False
+        self._made[sequence] = digest
+        while len(self._made) > DIGESTS_KEPT:
+            del self._made[next(iter(self._made))]
+        return DigestValue(sequence, digest, VERSION)
+
+    def differs(self, theirs: DigestValue) -> bool:
+        """True if the leader's state was another one than this member's behind the same command."""
+        mine = self._made.get(theirs.sequence)
+        if not mine or not theirs.digest or theirs.version != VERSION or theirs.sequence <= self._compared:
+            return False
+        self._compared = theirs.sequence
+        return mine != theirs.digest

@@ -1,0 +1,183 @@
+"""The journal in etcd, on the model of etcd: blocks longer than a request, answers that are lost, a deposed writer, and
+readers that ask for less at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+
+from hostler.core.cluster.registration import Registration
+from hostler.core.errors import LeadershipLost, StorageFailed
+from hostler.core.etcd.client import Etcd
+from hostler.core.etcd.values import created_at, put
+from hostler.core.journal.etcd_journal import PART, EtcdJournal
+from hostler.core.journal.journal import Entry, Record, unpack
+from hostler.core.journal.leadership import Leadership, since_boot
+
+from .model import EtcdModel
+
+
+class Member:
+    """A journal with what it has read."""
+
+    def __init__(self, model: EtcdModel, folder: Path) -> None:
+        self.journal = EtcdJournal.in_folder(folder, Etcd(["http://a"], transport=model), "/j/")
+        self.records: list[bytes] = []
+
+    async def recover(self) -> None:
+        await self.journal.recover(lambda folder: None, self._replay, lambda folder: None)
+
+    def _replay(self, records: object) -> None:
+        assert isinstance(records, list)
+        self.records += [each.body for each in records if isinstance(each, Record)]
+
+    async def follow(self) -> None:
+        tail = await self.journal.tail()
+        while tail.blocks:
+            self.records += [record.body for block in tail.blocks for record in unpack(block)]
+            self.journal.took(tail.blocks)
+            tail = await self.journal.tail()
+
+    async def lead(self, seconds: float = 60.0) -> Leadership:
+        """Be elected, as a member is."""
+        journal, keys = self.journal, self.journal.keys
+        tail = await journal.tail()
+        lease, _ = await journal.etcd.grant(60)
+        answer = await journal.etcd.transaction([created_at(keys.leader, 0)], [put(keys.leader, b"", lease)])
+        assert answer.succeeded
+        leadership = Leadership(answer.revision, lease, since_boot() + seconds)
+        journal.lead(leadership, tail)
+        return leadership
+
+    async def append(self, *bodies: bytes) -> int:
+        return await self.journal.append([Entry(None, b"", body) for body in bodies])
+
+
+@pytest.fixture
+async def model() -> EtcdModel:
+    return EtcdModel()
+
+
+@pytest.fixture
+async def pair(model: EtcdModel, tmp_path: Path) -> AsyncIterator[tuple[Member, Member]]:
+    """One that leads, and one that follows."""
+    first, second = Member(model, tmp_path / "a"), Member(model, tmp_path / "b")
+    try:
+        await first.recover()
+        await second.recover()
+        await first.lead()
+        yield first, second
+    finally:
+        await first.journal.close()
+        await second.journal.close()
+
+
+async def test_a_block_longer_than_a_request_is_written_in_parts_and_read_whole(pair: tuple[Member, Member]) -> None:
+    leader, follower = pair
+    body = bytes(range(256)) * (3 * PART // 256)
+    await leader.append(b"before")
+    await leader.append(body, b"with it")
+    await follower.follow()
+    assert follower.records == [b"before", body, b"with it"]
+
+
+async def test_a_block_whose_answer_was_lost_is_written_once(model: EtcdModel, pair: tuple[Member, Member]) -> None:
+    leader, follower = pair
+    lost = iter([True, True, False])
+    model.lose_answer = lambda path: path == "/v3/kv/txn" and next(lost, False)
+    assert await leader.append(b"once") == 1
+    assert await leader.append(b"next") == 2
+    await follower.follow()
+    assert follower.records == [b"once", b"next"]
+
+
+async def test_a_deposed_leader_writes_nothing_whatever_it_believes(pair: tuple[Member, Member]) -> None:
+    old, new = pair
+    await old.append(b"of the old")
+    await new.follow()
+    assert old.journal.leadership is not None
+    await new.journal.etcd.revoke(old.journal.leadership.lease)
+    await new.lead()
+    with pytest.raises(LeadershipLost):
+        await old.append(b"too late")
+    await new.append(b"of the new")
+    old.journal.stop_leading()
+    await old.follow()
+    assert new.records == [b"of the old"]
+    assert old.records == [b"of the new"]
+
+
+async def test_a_leader_whose_lease_has_ended_sends_nothing(model: EtcdModel, pair: tuple[Member, Member]) -> None:
+    leader, _ = pair
+    leader.journal.stop_leading()
+    await leader.journal.etcd.revoke(7_001)
+    await leader.lead(seconds=0.0)
+    sent = len(model.requests)
+    with pytest.raises(LeadershipLost):
+        await leader.append(b"late")
+    assert len(model.requests) == sent
+
+
+async def test_a_full_etcd_refuses_the_block_and_takes_the_next_after_a_repair(
+    model: EtcdModel, pair: tuple[Member, Member]
+) -> None:
+    leader, follower = pair
+    model.full = True
+    with pytest.raises(StorageFailed):
+        await leader.append(b"refused")
+    with pytest.raises(StorageFailed):
+        await leader.journal.repair()
+    model.full = False
+    await leader.journal.repair()
+    assert await leader.append(b"taken") == 1
+    await follower.follow()
+    assert follower.records == [b"taken"]
+
+
+class Slow(EtcdModel):
+    """It gives no answer in time that has many keys in it."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await super().handle_async_request(request)
+        if request.url.path == "/v3/kv/txn" and (await answer.aread()).count(b'"key"') > 8:
+            raise httpx.ReadTimeout("that is too much")
+        return answer
+
+
+async def test_a_reader_asks_for_fewer_blocks_where_the_answer_does_not_come_in_time(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    model = Slow()
+    leader, follower = Member(model, tmp_path / "a"), Member(model, tmp_path / "b")
+    try:
+        await leader.recover()
+        await leader.lead()
+        for number in range(40):
+            await leader.append(b"%d" % number)
+        await follower.recover()
+        assert follower.records == [b"%d" % number for number in range(40)]
+    finally:
+        await leader.journal.close()
+        await follower.journal.close()
+
+
+async def test_a_member_s_entry_outlasts_an_etcd_that_takes_no_values(
+    model: EtcdModel, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    member = Member(model, tmp_path / "a")
+    await member.recover()
+    registration = Registration(member.journal, "a", forget_seconds=10)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(registration.run)
+            model.full = True
+            registration.addresses = ("tcp:127.0.0.1:1",)  # which it cannot tell now
+            await trio.sleep(60)
+            assert await member.journal.etcd.read("/j/members/a") is not None
+            nursery.cancel_scope.cancel()
+    finally:
+        await member.journal.close()
