@@ -22,6 +22,7 @@ class Metrics:
         self.fallbacks = self._counter(
             "fallbacks", "Requests that Hostler was to decide and did not, by reason", "reason"
         )
+        self.failures = self._counter("failures", "Failures of Hostler by the class of the exception", "error")
         self.compared = self._counter("shadow_comparisons", "Comparisons with the stock scheduler by result", "result")
         self.cpu = self._counter("cpu_seconds", "CPU time of decisions, without databases and Placement", "engine")
         self.hosts = Gauge("hostler_hosts", "Hosts or pools that are kept", registry=self.registry)

@@ -133,20 +133,27 @@ class VolumeContext:
         )
 
     def ranking(
-        self, filter_properties: FilterProperties, *, among: Rows | None = None, sequence: int | None = None
+        self,
+        filter_properties: FilterProperties,
+        *,
+        among: Rows | None = None,
+        only: Rows | None = None,
+        sequence: int | None = None,
     ) -> PoolRanking:
-        """All pools that pass, best first; charges nothing. ``among``: the only rows that may be chosen. O(pools)."""
+        """All pools that pass, best first; charges nothing. ``among``: the only rows that may be chosen. ``only``: rows
+        that are judged and weighed as if there were no other pools. O(pools), or O(``only``)."""
         draw = self.draw(self.sequence + 1 if sequence is None else sequence)
-        return rank(self.pools, self.policy, filter_properties, draw, among=among)
+        return rank(self.pools, self.policy, filter_properties, draw, among=among, only=only)
 
     def draw(self, sequence: int) -> Callable[[], float]:
         """The random numbers of a decision."""
         return Draws(self.seed_of(sequence)).fraction
 
-    def rank(self, request: VolumeRequest) -> PoolRanking:
-        """All pools that pass, best first; charges nothing. O(pools log pools)."""
+    def rank(self, request: VolumeRequest, *, only: Rows | None = None) -> PoolRanking:
+        """All pools that pass, best first; charges nothing. ``only``: as for ``ranking``. O(pools log pools)."""
         self.checked(request)
-        return self.ranking(self.filter_properties(request), among=self.places(request.spec.resource_backend))
+        among = self.places(request.spec.resource_backend)
+        return self.ranking(self.filter_properties(request), among=among, only=only)
 
     def signature(self, request: VolumeRequest) -> VolumeSignature | None:
         """The request compiled, as one that was not tried before; None if it takes the scan. O(1) for a spec that was

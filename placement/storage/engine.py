@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from ..decide.fits import Fit
 from ..fleet.fleet import Fleet
 from ..types.errors import InvalidValue
@@ -106,9 +108,13 @@ class VolumeEngine:
         """
         return volume_batch.place_many(self._context, requests)
 
-    def rank(self, request: VolumeRequest) -> PoolRanking:
-        """All pools that pass, best first with weights, and the stage that removed each other. O(pools log pools)."""
-        return self._context.rank(request)
+    def rank(self, request: VolumeRequest, *, backends: Iterable[str] | None = None) -> PoolRanking:
+        """All pools that pass, best first with weights, and the stage that removed each other. ``backends``: ids of the
+        pools that are judged, and weighed among each other; UnknownName for one that there is not.
+        O(pools log pools)."""
+        pools = self._context.pools
+        only = None if backends is None else np.array(sorted({pools.row(name) for name in backends}), np.int32)
+        return self._context.rank(request, only=only)
 
     def explain(self, request: VolumeRequest, *, top: int = 5) -> VolumeExplanation:
         """Per pool the first refusing stage and why, score parts of the best ``top``, and what would change the

@@ -85,10 +85,12 @@ def rank(
     *,
     known: Mapping[str, Mask] | None = None,
     among: Rows | None = None,
+    only: Rows | None = None,
 ) -> PoolRanking:
     """All pools that pass, best first. ``known``: mask of filters on all rows that were judged before. ``among``:
-    the only rows that may be chosen, after weighing all. O(pools)."""
-    considered = pools.live_rows()
+    the only rows that may be chosen, after weighing all. ``only``: rows of pools, ascending, which are judged and
+    weighed as if there were no others. O(pools), or O(``only``)."""
+    considered = pools.live_rows() if only is None else only
     stages = stage_names(policy)
     stage_of = np.full(len(considered), -1, np.int16)
     left = np.arange(len(considered))

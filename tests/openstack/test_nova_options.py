@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from oslo_config import cfg
 
-from hostler.drivers.openstack.nova.options import register
 from hostler.drivers.openstack.nova.policy_values import policy_values
+from hostler.drivers.openstack.options import register
 from hostler.placement.policy.policy import Policy
 from hostler.placement.weighers import BUILTIN_WEIGHERS
 

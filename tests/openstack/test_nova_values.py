@@ -74,7 +74,7 @@ def test_fields_that_are_unset_are_not_loaded() -> None:
 def test_hints_groups_destinations_and_request_groups_are_taken() -> None:
     port = Versioned(resources={"NET_BW_EGR_KILOBIT_PER_SEC": 100}, requester_id="port", use_same_provider=True)
     group = Versioned(
-        uuid="group", policy="anti-affinity", rules={"max_server_per_host": "2"}, members=["a"], hosts=["compute1"]
+        uuid="group", policy="anti-affinity", _rules={"max_server_per_host": "2"}, members=["a"], hosts=["compute1"]
     )
     request = asked(
         scheduler_hints={"same_host": [instance_uuid(7)], "group": ["group"]},
@@ -88,11 +88,6 @@ def test_hints_groups_destinations_and_request_groups_are_taken() -> None:
     assert request.spec.requested_destination.cell_uuid == "cell"
     assert request.spec.requested_resources[0].requester_id == "port"
     assert request.spec.request_level_params.same_subtree == (("port",),)
-
-
-def test_a_group_of_an_older_version_has_its_policy_in_a_list() -> None:
-    group = Versioned(uuid="group", policy=None, policies=["affinity"], members=[], hosts=None)
-    assert asked(instance_group=group).server_group.policy == "affinity"
 
 
 def test_a_field_of_a_newer_nova_is_not_modelled_unless_it_is_empty() -> None:

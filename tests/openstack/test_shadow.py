@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hostler.drivers.openstack.agreement import compare
+from hostler.drivers.openstack.failures import Failures
 from hostler.drivers.openstack.metrics import Metrics
 from hostler.drivers.openstack.nova.shadow import WAITING, Case, Shadow
 
@@ -50,7 +51,7 @@ def case(chosen: int | None, *numbers: int) -> Case:
 
 def shadow() -> tuple[Shadow, Metrics]:
     metrics = Metrics()
-    return Shadow(threading.RLock(), metrics, log_differences=True), metrics
+    return Shadow(threading.RLock(), metrics, Failures(metrics), log_differences=True), metrics
 
 
 def count(metrics: Metrics, result: str) -> float:
@@ -108,7 +109,7 @@ def test_a_comparison_that_fails_is_counted_and_the_next_is_made() -> None:
 
 def test_comparisons_that_would_wait_too_long_are_dropped() -> None:
     lock, metrics = threading.RLock(), Metrics()
-    compared, one = Shadow(lock, metrics, log_differences=False), case(2)
+    compared, one = Shadow(lock, metrics, Failures(metrics), log_differences=False), case(2)
     with lock:
         for _ in range(WAITING + 5):
             compared.submit(one)

@@ -178,10 +178,10 @@ def _params(params: Any) -> RequestLevelParams:
 def _group(group: Any) -> ServerGroup | None:
     if group is None:
         return None
-    policy = field(group, "policy") or next(iter(field(group, "policies") or ()), None)
+    policy = field(group, "policy")
     if policy is None:
         return None
-    rules = field(group, "rules") or {}
+    rules = field(group, "_rules") or {}  # the field behind the property ``rules``, whose values are texts
     return ServerGroup(
         uuid=group.uuid,
         policy=policy,

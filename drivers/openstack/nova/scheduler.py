@@ -23,10 +23,11 @@ from oslo_utils import timeutils
 from ....placement.types.decision import Decision
 from ....placement.types.errors import HostlerError
 from ....placement.types.request import Request
+from ..failures import Failures
 from ..metrics import Metrics
+from ..options import GROUP, register
 from .answers import selection_of
 from .hosts import seconds
-from .options import GROUP, register
 from .policy_values import policy_values
 from .requests import NotModelled, request_of
 from .shadow import Case, Shadow
@@ -69,7 +70,8 @@ class SchedulerManager(manager.SchedulerManager):  # type: ignore[misc]  # Nova 
         self.metrics = Metrics()
         self._lock = threading.RLock()
         self._state = NovaState(self.host_manager)
-        self._shadow = Shadow(self._lock, self.metrics, log_differences=CONF[GROUP].log_differences)
+        self._failures = Failures(self.metrics)
+        self._shadow = Shadow(self._lock, self.metrics, self._failures, log_differences=CONF[GROUP].log_differences)
         self._choices = random.Random()
         self._served_by = -1
         self._observing = threading.local()
@@ -152,8 +154,8 @@ class SchedulerManager(manager.SchedulerManager):  # type: ignore[misc]  # Nova 
         except NotModelled as error:
             LOG.info("the request is not modelled: %s", error)
             return self._fall_back(asked, error.field or "request", "unsupported")
-        except Exception as error:
-            LOG.exception("Hostler failed to choose a host")
+        except Exception as error:  # the door of the fallback: whatever fails in Hostler, Nova can still decide
+            self._failures.note(error, "choosing a host")
             return self._fall_back(asked, "error" if isinstance(error, HostlerError) else "exception", "error")
 
     def _is_canary(self, spec: Any) -> bool:
@@ -337,9 +339,9 @@ class SchedulerManager(manager.SchedulerManager):  # type: ignore[misc]  # Nova 
             self._observing.case = self._case(asked, states)
         except NotModelled as error:
             self.metrics.fallbacks.labels(error.field or "request").inc()
-        except Exception:
+        except Exception as error:  # Nova decides: what fails in the comparison must not fail the request
             self.metrics.compared.labels("error").inc()
-            LOG.exception("an answer cannot be compared")
+            self._failures.note(error, "preparing a comparison")
         self._observing.cpu = time.thread_time() - begun
         self.metrics.cpu.labels("hostler").inc(self._observing.cpu)
         return iter(states)

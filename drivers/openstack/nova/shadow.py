@@ -14,6 +14,7 @@ from typing import Any, Final
 from ....placement.decide.engine import Engine
 from ....placement.types.request import Request
 from ..agreement import Compared, compare
+from ..failures import Failures
 from ..metrics import Metrics
 
 LOG = logging.getLogger(__name__)
@@ -36,8 +37,8 @@ class Case:
 class Shadow:
     """Compares cases one after the other. ``lock`` guards the engines, which share one fleet."""
 
-    def __init__(self, lock: Any, metrics: Metrics, *, log_differences: bool) -> None:
-        self._lock, self._metrics, self._log = lock, metrics, log_differences
+    def __init__(self, lock: Any, metrics: Metrics, failures: Failures, *, log_differences: bool) -> None:
+        self._lock, self._metrics, self._failures, self._log = lock, metrics, failures, log_differences
         self._cases: queue.Queue[Case | None] = queue.Queue(WAITING)
         self._thread: threading.Thread | None = None
 
@@ -61,9 +62,9 @@ class Shadow:
         while (case := self._cases.get()) is not None:
             try:
                 self.compare(case)
-            except Exception:
+            except Exception as error:  # one comparison must not end the thread that makes all of them
                 self._metrics.compared.labels("error").inc()
-                LOG.exception("an answer could not be compared")
+                self._failures.note(error, "comparing an answer")
 
     def compare(self, case: Case) -> Compared:
         """Compare one case, count it, and log it if it differs."""

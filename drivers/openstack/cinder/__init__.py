@@ -1,0 +1,1 @@
+"""Hostler inside cinder-scheduler: Cinder's pool states to kept pools, and the scheduler class."""
