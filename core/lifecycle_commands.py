@@ -1,6 +1,6 @@
-"""Commands on the life cycle of guests that back ends carry out: those of users, which change what is desired, and
-those of the reconciler, which say what happened. A *claim* is the number of one attempt to have a guest on one node; it
-is never reused."""
+"""Commands on the life cycle of guests and volumes that back ends carry out: those of users, which change what is
+desired, and those of the reconciler, which say what happened. A *claim* is the number of one attempt to have a guest on
+one node, or a volume in one pool; it is never reused."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from ..placement.storage.with_guests import Locality
 from .backends.errors import FailureClass
 from .backends.values import NodeState
 from .engine_commands import Asked, Command
+from .storage_commands import AskedVolume
 
 _NAME: Final = r"^[A-Za-z0-9._-]{1,64}$"
 Name = Annotated[str, msgspec.Meta(pattern=_NAME)]
@@ -19,8 +21,11 @@ NAME_PATTERNS: Final = {_NAME: "a name has 1 to 64 letters, digits and ._-"}
 Claim = Annotated[int, msgspec.Meta(ge=1)]
 Text = Annotated[str, msgspec.Meta(max_length=255)]
 BUILD_SECONDS: Final = 600.0
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 ATTEMPTS: Final = 3
 """Nova 33: [scheduler] max_attempts."""
+MOVE_SECONDS: Final = 3_600.0
+MoveKind = Literal["live_migrate", "cold_migrate", "evacuate"]
 
 
 class Lifecycle(Command, frozen=True):
@@ -39,11 +44,49 @@ class OnClaim(OnGuest, frozen=True):
     claim: Claim
 
 
+class OnVolumeClaim(Lifecycle, frozen=True):
+    """Base of what the reconciler tells of one claim of a volume; refused if it is not the present one."""
+
+    volume: str
+    claim: Claim
+
+
+class GuestVolume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """A volume to be made for a guest: ``request`` says what pool it needs, ``image`` what it is made from (a name that
+    the back end of the pool knows; empty: it is blank). ``keep``: it stays when the guest is deleted."""
+
+    request: AskedVolume
+    name: Text = ""
+    image: Text = ""
+    keep: bool = False
+
+
+def guest_volume(
+    size_gb: int,
+    *,
+    volume_type: str | None = None,
+    zone: str | None = None,
+    image: str = "",
+    name: str = "",
+    keep: bool = False,
+    uuid: str | None = None,
+    project_id: str = "",
+    user_id: str = "",
+) -> GuestVolume:
+    """A volume to be made for a guest, of a size in GiB, of a type that the service keeps, in an availability zone."""
+    spec = {"size_gb": size_gb, "volume_type": volume_type, "availability_zone": zone}
+    given = {key: value for key, value in spec.items() if value is not None}
+    raw = msgspec.Raw(msgspec.msgpack.encode(given))
+    request = AskedVolume(spec=raw, volume_id=uuid, project_id=project_id, user_id=user_id)
+    return GuestVolume(request=request, name=name, image=image, keep=keep)
+
+
 class CreateGuest(Lifecycle, frozen=True, tag="create_guest"):
-    """Place one guest, and have its back end build it. ``image`` and ``networks`` are names that the back end knows;
-    ``user_data`` is the name of a file in the service's folder of user data. ``stopped``: build it without starting it.
-    At most ``attempts`` hosts are tried, each for ``build_seconds``. Answers the decision; the guest's events tell what
-    becomes of it."""
+    """Place one guest, with its volumes where it has some, and have their back ends build them: the volumes first, then
+    the guest with these attached, the first one as the disk that it boots from. ``image`` and ``networks`` are names
+    that the back end knows; ``user_data`` is the name of a file in the service's folder of user data. ``stopped``:
+    build it without starting it. At most ``attempts`` hosts are tried, each for ``build_seconds``. ``locality``: how
+    near the volumes are to be. Answers the decision; the guest's events tell what becomes of it."""
 
     request: Asked
     name: Text = ""
@@ -52,7 +95,9 @@ class CreateGuest(Lifecycle, frozen=True, tag="create_guest"):
     user_data: Name | None = None
     stopped: bool = False
     attempts: Annotated[int, msgspec.Meta(ge=1, le=20)] = ATTEMPTS
-    build_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = BUILD_SECONDS
+    build_seconds: Seconds = BUILD_SECONDS
+    volumes: Annotated[tuple[GuestVolume, ...], msgspec.Meta(max_length=32)] = ()
+    locality: Locality | None = None
 
 
 class StartGuest(OnGuest, frozen=True, tag="start_guest"):
@@ -65,6 +110,39 @@ class StopGuest(OnGuest, frozen=True, tag="stop_guest"):
 
 class DeleteGuest(OnGuest, frozen=True, tag="delete_guest"):
     """Have a guest removed from its back end; its resources are given back once it is gone."""
+
+
+class MoveGuest(OnGuest, frozen=True, tag="move_guest"):
+    """Have a guest go to another node of its back end. Both nodes hold its resources until the back end has moved it,
+    or it is known to have stayed. ``live_migrate``: while it runs; ``cold_migrate``: stopped, and started again if it
+    ran; ``evacuate``: its node is down, it is built again elsewhere with its volumes. ``target``: the node (left out:
+    the best one). It is given up after ``seconds``. Answers the decision."""
+
+    kind: MoveKind = "live_migrate"
+    target: str | None = None
+    seconds: Seconds = MOVE_SECONDS
+
+
+class AttachVolume(OnGuest, frozen=True, tag="attach_volume"):
+    """Attach a volume that a back end carries out to a guest of the same project, running or stopped."""
+
+    volume: str
+
+
+class DetachVolume(OnGuest, frozen=True, tag="detach_volume"):
+    """Detach a volume from a guest. Not the one that it boots from."""
+
+    volume: str
+
+
+class CreateVolume(Lifecycle, frozen=True, tag="create_volume"):
+    """Choose a pool of a back end for a new volume, and have the back end make it, blank or from an ``image`` that it
+    knows. It is given up after ``build_seconds``. ``delete_volumes`` removes it."""
+
+    request: AskedVolume
+    name: Text = ""
+    image: Text = ""
+    build_seconds: Seconds = BUILD_SECONDS
 
 
 class SetBackend(Lifecycle, frozen=True, tag="set_backend"):
@@ -107,6 +185,27 @@ class ReportBackend(Lifecycle, frozen=True, tag="report_backend"):
     nodes: tuple[NodeReport, ...]
 
 
+class PoolReport(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """A pool of a back end in GiB. ``volumes``: uuids of the volumes of this installation that its figures include."""
+
+    name: str
+    total_gb: int
+    free_gb: int
+    provisioned_gb: int
+    thin: bool = False
+    volumes: tuple[str, ...] = ()
+
+
+class ReportPools(Lifecycle, frozen=True, tag="report_pools"):
+    """All pools of a back end that are up, as they were ``at`` a time. ``kind``: name of its driver; the pools are
+    known as ``NAME@KIND#POOL``."""
+
+    name: Name
+    kind: Name
+    at: float
+    pools: tuple[PoolReport, ...]
+
+
 class BeginBuild(OnClaim, frozen=True, tag="begin_build"):
     """The reconciler is about to make a guest on its back end."""
 
@@ -137,7 +236,75 @@ class ClearClaim(OnClaim, frozen=True, tag="clear_claim"):
     """The back end has nothing of the guest: after a failed build, or because its removal was wanted."""
 
 
-GuestCommand = StartGuest | StopGuest | DeleteGuest
-ProgressCommand = BeginBuild | ConfirmGuest | FailBuild | LoseGuest | ClearClaim
-BackendCommand = SetBackend | SetInstallation | ReportBackend
-LifecycleCommand = CreateGuest | GuestCommand | ProgressCommand | BackendCommand
+class BeginMigration(OnClaim, frozen=True, tag="begin_migration"):
+    """The reconciler is about to move a guest on its back end."""
+
+
+class EndMigration(OnClaim, frozen=True, tag="end_migration"):
+    """The back end has the guest on the target of its move, running or stopped (``moved``), or on its source: then
+    ``failure`` and ``text`` say why."""
+
+    moved: bool
+    power: Literal["on", "off"] = "on"
+    key: str = ""
+    failure: FailureClass = "permanent"
+    text: str = ""
+
+
+class ConfirmAttachment(OnClaim, frozen=True, tag="confirm_attachment"):
+    """The guest has a volume attached, or has it no longer."""
+
+    volume: str
+    attached: bool
+
+
+class RefuseAttachment(OnClaim, frozen=True, tag="refuse_attachment"):
+    """A volume cannot be attached to the guest."""
+
+    volume: str
+    failure: FailureClass
+    text: str = ""
+
+
+class BeginVolume(OnVolumeClaim, frozen=True, tag="begin_volume"):
+    """The reconciler is about to make a volume on its back end."""
+
+
+class ConfirmVolume(OnVolumeClaim, frozen=True, tag="confirm_volume"):
+    """The back end has the volume, under its own id ``key``."""
+
+    key: str = ""
+
+
+class FailVolume(OnVolumeClaim, frozen=True, tag="fail_volume"):
+    """The volume cannot be made where it was claimed. What is left of it there is removed next; a guest that it was
+    made for is placed again with its volumes if ``elsewhere`` and attempts are left."""
+
+    failure: FailureClass
+    text: str = ""
+    elsewhere: bool = False
+
+
+class LoseVolume(OnVolumeClaim, frozen=True, tag="lose_volume"):
+    """The back end no longer has a volume that it had, although its removal was not wanted."""
+
+
+class ClearVolume(OnVolumeClaim, frozen=True, tag="clear_volume"):
+    """The back end has nothing of the volume: after a failure, or because its removal was wanted."""
+
+
+GuestCommand = StartGuest | StopGuest | DeleteGuest | MoveGuest | AttachVolume | DetachVolume
+ProgressCommand = (
+    BeginBuild
+    | ConfirmGuest
+    | FailBuild
+    | LoseGuest
+    | ClearClaim
+    | BeginMigration
+    | EndMigration
+    | ConfirmAttachment
+    | RefuseAttachment
+)
+VolumeProgressCommand = BeginVolume | ConfirmVolume | FailVolume | LoseVolume | ClearVolume
+BackendCommand = SetBackend | SetInstallation | ReportBackend | ReportPools
+LifecycleCommand = CreateGuest | CreateVolume | GuestCommand | ProgressCommand | VolumeProgressCommand | BackendCommand

@@ -19,10 +19,12 @@ from ..core.backends.protocol import (
     AttachingDriver,
     ComputeDriver,
     DriverContext,
+    MovingDriver,
     OpenDriver,
     StorageDriver,
     attaches,
     computes,
+    moves,
     stores,
 )
 from ..core.backends.values import (
@@ -62,6 +64,7 @@ __all__ = [
     "GuestSpec",
     "GuestState",
     "Mark",
+    "MovingDriver",
     "Node",
     "NodeState",
     "NotFound",
@@ -80,6 +83,7 @@ __all__ = [
     "attaches",
     "computes",
     "find_driver",
+    "moves",
     "read_options",
     "stores",
 ]

@@ -23,6 +23,11 @@ class DriverError(HostlerError):
         super().__init__(message, field=field, hint=hint)
         self.backend_code = backend_code
 
+    @property
+    def text(self) -> str:
+        """The message with the back end's code, at most 1,000 characters."""
+        return (f"{self.backend_code}: {self}" if self.backend_code else str(self))[:1_000]
+
 
 class Transient(DriverError):
     """Nothing was done, and the same call may succeed later: ``after`` seconds at the earliest, where the back end says

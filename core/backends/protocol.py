@@ -68,6 +68,16 @@ class AttachingDriver(ComputeDriver, Protocol):
         """Detach a volume by its uuid; returns when the guest no longer uses it. No change if it is not attached."""
 
 
+class MovingDriver(ComputeDriver, Protocol):
+    """A compute driver that moves guests between its nodes (``Can.MOVE``)."""
+
+    async def move_guest(self, uuid: str, node: str, *, live: bool) -> Guest:
+        """Move a guest to a node, while it runs (``live``), or by stopping it and starting it there if it ran. Returns
+        it once it is there and nowhere else; no change if it is there already. After a failure the guest is on one
+        node, and ``get_guest`` tells which. NotFound if there is none."""
+        ...
+
+
 class StorageDriver(Driver, Protocol):
     """Pools and volumes."""
 
@@ -133,3 +143,8 @@ def stores(driver: AnyDriver) -> TypeGuard[StorageDriver]:
 def attaches(driver: AnyDriver) -> TypeGuard[AttachingDriver]:
     """True for a compute driver whose guests can be given volumes."""
     return Can.ATTACH in driver.facts.can
+
+
+def moves(driver: AnyDriver) -> TypeGuard[MovingDriver]:
+    """True for a compute driver that moves guests."""
+    return Can.MOVE in driver.facts.can

@@ -26,6 +26,8 @@ class Can(Flag):
     """It has pools and volumes."""
     ATTACH = auto()
     """Guests can be given volumes (``GuestSpec.volumes``, ``attach``, ``detach``)."""
+    MOVE = auto()
+    """Guests can be moved between its nodes (``move_guest``)."""
     CHOOSES_HOST = auto()
     """Nodes are zones: the back end selects the host itself."""
     NATIVE_KEY = auto()

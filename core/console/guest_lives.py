@@ -1,17 +1,20 @@
-"""``hostler guest create``, ``start``, ``stop``, ``delete``, ``lives`` and ``events``: guests that back ends carry
-out."""
+"""``hostler guest create``, ``start``, ``stop``, ``move``, ``attach``, ``detach``, ``delete``, ``lives`` and
+``events``: guests that back ends carry out."""
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from ...placement.storage.with_guests import Locality
+from ..lifecycle_commands import GuestVolume, MoveKind
 from ..rpc.client import BlockingClient
 from ..tenancy.errors import NotAllowed
+from .guest_volumes import read_volume
 from .remote import LOCAL, REFUSED, SMALL, Asked, Remote
 
 FAILED: Final = 4
@@ -25,6 +28,9 @@ def add_commands(guest: App) -> None:
     guest.command(create_guest, name="create")
     guest.command(start_guest, name="start")
     guest.command(stop_guest, name="stop")
+    guest.command(move_guest, name="move")
+    guest.command(attach_volume, name="attach")
+    guest.command(detach_volume, name="detach")
     guest.command(delete_guest, name="delete")
     guest.command(list_lives, name="lives")
     guest.command(guest_events, name="events")
@@ -37,14 +43,28 @@ def create_guest(
     user_data: Annotated[str | None, Parameter(help="a file in the service's folder of user data")] = None,
     stopped: Annotated[bool, Parameter(help="build it without starting it", negative="")] = False,
     attempts: Annotated[int, Parameter(validator=Number(gte=1, lte=20), help="hosts to try")] = 3,
+    volume: Annotated[
+        list[str] | None,
+        Parameter(
+            help="a volume that is made for it, repeatable: SIZE in GiB, or size=20,type=gold,image=debian,name=root,"
+            "zone=az1,uuid=UUID,keep=yes; the first one is for the disk that it boots from",
+            negative="",
+        ),
+    ] = None,
+    near: Annotated[
+        Literal["host", "zone", "aggregate"] | None, Parameter(help="its volumes must be on its host, in its zone, ...")
+    ] = None,
     wait: Wait = False,
     key: str | None = None,
     ask: Asked = SMALL,
     remote: Remote = LOCAL,
 ) -> int:
-    """Place a guest and have its back end build it. --image is a name that the back end knows. Exit code 3: no host;
-    with --wait, 4: it is in error."""
+    """Place a guest and have its back end build it, its volumes first. --image is a name that the back end knows. Exit
+    code 3: no host; with --wait, 4: it is in error."""
+    volumes: list[GuestVolume] = [read_volume(text, ask.project, ask.user) for text in volume or ()]
     values = {
+        "volumes": tuple(volumes),
+        "locality": None if near is None else Locality(level=near),
         "request": ask.asked(),
         "name": name,
         "image": ask.image or "",
@@ -73,6 +93,37 @@ def start_guest(uuid: str, *, wait: Wait = False, remote: Remote = LOCAL) -> int
 def stop_guest(uuid: str, *, wait: Wait = False, remote: Remote = LOCAL) -> int:
     """Have a guest stopped; it keeps its resources."""
     return _do(remote, "stop_guest", uuid, wait=wait)
+
+
+def move_guest(
+    uuid: str,
+    *,
+    to: Annotated[str | None, Parameter(help="the node; the best one if left out")] = None,
+    kind: Annotated[MoveKind, Parameter(help="how it moves")] = "live_migrate",
+    wait: Wait = False,
+    remote: Remote = LOCAL,
+) -> int:
+    """Have a guest go to another node of its back end; both nodes hold its resources until it has. Exit code 3: no
+    host."""
+    with remote.client() as client:
+        decision = client.call("move_guest", {"uuid": uuid, "target": to, "kind": kind})
+        if decision.refusal is not None:
+            remote.show(decision) if remote.as_json else print(f"not placed: {decision.refusal.sentence}")
+            return REFUSED
+        if wait:
+            return _until_settled(remote, client, uuid)
+    remote.show(decision) if remote.as_json else print(f"{uuid} moves to {decision.selections[0].node}")
+    return 0
+
+
+def attach_volume(uuid: str, volume: str, *, wait: Wait = False, remote: Remote = LOCAL) -> int:
+    """Attach VOLUME, which a back end has, to a guest."""
+    return _do(remote, "attach_volume", uuid, wait=wait, volume=volume)
+
+
+def detach_volume(uuid: str, volume: str, *, wait: Wait = False, remote: Remote = LOCAL) -> int:
+    """Detach VOLUME from a guest."""
+    return _do(remote, "detach_volume", uuid, wait=wait, volume=volume)
 
 
 def delete_guest(uuid: str, *, wait: Wait = False, remote: Remote = LOCAL) -> int:
@@ -122,9 +173,9 @@ def guest_events(
     return 0
 
 
-def _do(remote: Remote, method: str, uuid: str, *, wait: bool) -> int:
+def _do(remote: Remote, method: str, uuid: str, *, wait: bool, **more: str) -> int:
     with remote.client() as client:
-        answer = client.call(method, {"uuid": uuid})
+        answer = client.call(method, {"uuid": uuid, **more})
         if wait:
             return _until_settled(remote, client, uuid)
     remote.show(answer) if remote.as_json else print(f"{uuid} {answer.status}")

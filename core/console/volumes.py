@@ -83,9 +83,22 @@ ONE: Wanted = Wanted()
 
 
 @volume.command(name="create")
-def create_volume(*, ask: Wanted = ONE, key: Key = None, remote: Remote = LOCAL) -> int:
+def create_volume(
+    *,
+    ask: Wanted = ONE,
+    build: Annotated[bool, Parameter(help="have the pool's back end make it", negative="")] = False,
+    image: Annotated[str, Parameter(help="with --build: what it is made from, by a name that the back end knows")] = "",
+    name: Annotated[str, Parameter(help="with --build: shown to users")] = "",
+    key: Key = None,
+    remote: Remote = LOCAL,
+) -> int:
     """Choose a pool for a new volume, and charge it. Exit code 3: no pool."""
+    if (image or name) and not build:
+        raise InvalidValue("--image and --name are for volumes that a back end makes", field="build")
     with remote.client() as client:
+        if build:
+            values = {"request": ask.asked(), "image": image, "name": name}
+            return _decided(remote, client.call("create_volume", values, key=key))
         return _decided(remote, client.call("place_volume", {"request": ask.asked()}, key=key))
 
 
@@ -109,6 +122,29 @@ def list_volumes(
         return [line.uuid, line.project_id, line.size_gb, line.volume_type, line.backend_id, line.snapshots, move]
 
     head = ["uuid", "project", "GiB", "type", "pool", "snapshots", "move"]
+    return remote.listed(found, head, row, page=limit, by="uuid")
+
+
+@volume.command(name="lives")
+def list_volume_lives(
+    *,
+    project: str | None = None,
+    guest: Annotated[str | None, Parameter(help="of this guest")] = None,
+    backend: Annotated[str | None, Parameter(help="of this back end")] = None,
+    status: Annotated[str | None, Parameter(help="in this status")] = None,
+    after: After = None,
+    limit: Page = 1_000,
+    remote: Remote = LOCAL,
+) -> int:
+    """Volumes that back ends carry out, with their status, as far as you may see them."""
+    values = {"project": project, "guest": guest, "backend": backend, "status": status, "after": after}
+    found = remote.ask("volume_lives", {**values, "limit": limit})
+    head = ["uuid", "name", "project", "GiB", "status", "back end", "pool", "guest", "reason"]
+
+    def row(line: Any) -> list[Any]:
+        place = [line.status, line.backend, line.pool, line.guest]
+        return [line.uuid, line.name, line.project_id, line.size_gb, *place, line.reason]
+
     return remote.listed(found, head, row, page=limit, by="uuid")
 
 

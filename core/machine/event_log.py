@@ -16,9 +16,9 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from .. import engine_commands as p
 from .. import storage_commands as s
-from ..lifecycle_commands import CreateGuest
+from ..lifecycle_commands import CreateGuest, CreateVolume, OnVolumeClaim
 from ..tenancy import commands as c
-from .lives import GuestChange
+from .lives import GuestChange, VolumeChange
 from .machine import ServiceMachine, guests_named
 from .orders import Guests, Order
 from .queries import CapacityOf
@@ -124,7 +124,7 @@ class History:
             if isinstance(command, c.CreateProject) and not isinstance(outcome, HostlerError):
                 self._made.pop(command.id, None)
                 self._made[command.id] = sequence
-            names = isinstance(command, s.StorageBase) or guests_named(command)
+            names = isinstance(command, s.StorageBase | OnVolumeClaim) or guests_named(command)
             concerned = self._machine.concerned(order) if names else _NOBODY
             entries[sequence] = _made(sequence, order, outcome, concerned)
         self._sizes.append(size)
@@ -170,7 +170,9 @@ def _events(sequence: int, order: Order, outcome: Any, concerned: Guests) -> Ite
     if isinstance(command, p.PlaceMany) and not isinstance(outcome, HostlerError):
         yield from _many(command, outcome, about)
         return
-    if isinstance(command, s.StorageBase):
+    if isinstance(outcome, VolumeChange):
+        about |= {"code": outcome.status, "sentence": outcome.sentence}
+    if isinstance(command, s.StorageBase | OnVolumeClaim | CreateVolume):
         yield from _of_storage(command, outcome, concerned, about)
     elif isinstance(outcome, HostlerError | Decision):
         # The refusal of a command on guests of several projects may reveal facts of one project to another.
@@ -226,6 +228,7 @@ def _project(command: Any) -> str | None:
             | p.Hold(request=request)
             | p.Resize(request=request)
             | CreateGuest(request=request)
+            | CreateVolume(request=request)
             | s.PlaceVolume(request=request)
             | s.ManageVolume(request=request)
             | s.PlaceTogether(request=request)

@@ -3,39 +3,58 @@ commands alone; drivers and clocks are the reconciler's."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
-from ...placement.load.reports import report_hosts as load_reports
+from ...placement.storage.decision import PoolSelection
+from ...placement.storage.with_guests import Locality
 from ...placement.types.decision import Decision
 from ...placement.types.errors import DuplicateName, HostlerError, InUse, InvalidValue, UnknownName
-from ...placement.types.host import Host, Service
-from ...placement.types.host_report import HostReport
 from ..backends.errors import FailureClass
 from ..engine_commands import Asked
 from ..lifecycle_commands import (
+    AttachVolume,
     BeginBuild,
+    BeginMigration,
     ClearClaim,
+    ClearVolume,
+    ConfirmAttachment,
     ConfirmGuest,
     CreateGuest,
+    CreateVolume,
     DeleteGuest,
+    DetachVolume,
+    EndMigration,
     FailBuild,
+    FailVolume,
+    GuestVolume,
     LoseGuest,
-    NodeReport,
+    LoseVolume,
+    MoveGuest,
+    OnVolumeClaim,
+    RefuseAttachment,
     ReportBackend,
+    ReportPools,
     SetBackend,
     SetInstallation,
     StartGuest,
     StopGuest,
 )
-from . import guests
-from .lives import BackendLife, Fault, GuestChange, GuestLife, change_of
+from ..storage_commands import DeleteVolumes, PlaceTogether
+from . import backend_changes, guest_moves, guests, volume_lives, volumes
+from .lives import Fault, GuestChange, GuestLife, VolumeChange, VolumeLife, change_of
 from .state import ServiceState
 
-NEVER_EXPIRES: Final = 1e12
-"""Seconds: claims of guests that back ends carry out end by their life cycle, not by a report that leaves them out."""
 MAX_TEXT: Final = 1_000
+
+
+class WantedVolumes(msgspec.Struct, frozen=True, array_like=True):
+    """The volumes of a guest as they were asked for."""
+
+    volumes: tuple[GuestVolume, ...] = ()
+    locality: Locality | None = None
 
 
 def change_lives(state: ServiceState, command: Any, now: float) -> Any:
@@ -49,12 +68,24 @@ def change_lives(state: ServiceState, command: Any, now: float) -> Any:
             return _desire_stopped(state, state.lives.guest(uuid), now)
         case DeleteGuest(uuid=uuid):
             return _delete(state, state.lives.guest(uuid), now)
+        case MoveGuest(uuid=uuid):
+            return guest_moves.begin(state, state.lives.guest(uuid), command, now)
+        case AttachVolume(uuid=uuid):
+            return volume_lives.attach(state, state.lives.guest(uuid), command)
+        case DetachVolume(uuid=uuid):
+            return volume_lives.detach(state, state.lives.guest(uuid), command)
+        case CreateVolume():
+            return volume_lives.create(state, command, now)
+        case OnVolumeClaim():
+            return _progress_of_volume(state, command, now)
         case SetInstallation(id=name):
-            return _set_installation(state, name)
+            return backend_changes.set_installation(state, name)
         case SetBackend(name=name, enabled=enabled, reason=reason):
-            return _set_backend(state, name, enabled=enabled, reason=reason)
+            return backend_changes.set_backend(state, name, enabled=enabled, reason=reason)
         case ReportBackend():
-            return _report(state, command, now)
+            return backend_changes.report_nodes(state, command, now)
+        case ReportPools():
+            return backend_changes.report_pools(state, command, now)
     return _progress(state, command, now)
 
 
@@ -63,7 +94,7 @@ def check_not_carried_out(state: ServiceState, uuids: Any) -> None:
     lives = state.lives.guests
     for uuid in uuids if lives else ():
         if uuid in lives:
-            hint = "use start_guest, stop_guest and delete_guest"
+            hint = "use start_guest, stop_guest, move_guest and delete_guest"
             raise InUse(f"back end {lives[uuid].backend or 'none'} carries out guest {uuid}", field="uuid", hint=hint)
 
 
@@ -84,14 +115,11 @@ def _create(state: ServiceState, command: CreateGuest, now: float) -> Decision:
         raise InvalidValue("no back end that is enabled has nodes", field="request", hint=hint)
     flavor = state.spec_of(asked).flavor
     spec = bytes(state.kept_spec(asked))
-    decision = _placed(state, asked, now)
+    wanted = WantedVolumes(command.volumes, command.locality)
+    decision, chosen = _placed_with(state, asked, wanted, now)
     if not decision.placed:
         return decision
     (selection,) = decision.selections
-    backend = lives.backend_of(selection.node)
-    if backend is None:
-        guests.release(state, (selection.instance_uuid,))
-        raise InvalidValue(f"node {selection.node}, which was selected, belongs to no back end", field="request")
     life = GuestLife(
         uuid=selection.instance_uuid,
         project_id=asked.project_id,
@@ -111,7 +139,53 @@ def _create(state: ServiceState, command: CreateGuest, now: float) -> Decision:
     )
     lives.guests[life.uuid] = life
     _claim(state, life, decision, now)
+    _claim_volumes(state, life, wanted, chosen, now)
     return decision
+
+
+def _placed_with(
+    state: ServiceState, asked: Asked, wanted: WantedVolumes, now: float, failed_pools: Sequence[str] = ()
+) -> tuple[Decision, Sequence[PoolSelection]]:
+    """Place a guest with the volumes that are made for it, all or nothing, on back ends. InvalidValue, with nothing
+    placed, if one is on a node or pool that belongs to none."""
+    chosen: Sequence[PoolSelection] = ()
+    if wanted.volumes:
+        requests = tuple(each.request for each in wanted.volumes)
+        together = PlaceTogether(request=asked, volumes=requests, locality=wanted.locality)
+        joint = volumes.place_with_guest(state, together, now, tuple(failed_pools))
+        if joint.guest is None:
+            sequence = state.engine.sequence
+            none: dict[str, int] = {}
+            refused = Decision(sequence=sequence, request_id=asked.request_id, considered=0, removed=none)
+            return msgspec.structs.replace(refused, refusal=joint.refusal), ()
+        decision, chosen = joint.guest, [each.selected for each in joint.volumes] if joint.placed else ()
+    else:
+        decision = _placed(state, asked, now)
+    if decision.placed:
+        node = decision.selections[0].node
+        others = [each.backend_id for each in chosen if state.lives.backend_of_pool(each.backend_id) is None]
+        if others or state.lives.backend_of(node) is None:
+            guests.release(state, (decision.selections[0].instance_uuid,))
+            if chosen:
+                volumes.delete(state, DeleteVolumes(uuids=tuple(each.volume_id for each in chosen)))
+            what = f"pool {others[0]}" if others else f"node {node}"
+            raise InvalidValue(f"{what}, which was selected, belongs to no back end", field="request")
+    return decision, chosen
+
+
+def _claim_volumes(
+    state: ServiceState, life: GuestLife, wanted: WantedVolumes, chosen: Sequence[PoolSelection], now: float
+) -> None:
+    """Begin the lives of the volumes that were placed with a guest; placed again, they keep their uuids."""
+    if not chosen:
+        return
+    own = []
+    for each, selection in zip(wanted.volumes, chosen, strict=True):
+        request = msgspec.structs.replace(each.request, volume_id=selection.volume_id)
+        own.append(msgspec.structs.replace(each, request=request))
+        volume_lives.keep_placed(state, each, selection, life.build_seconds, now, guest=life.uuid)
+    life.volumes = [selection.volume_id for selection in chosen]
+    life.wanted = msgspec.msgpack.encode(WantedVolumes(tuple(own), wanted.locality))
 
 
 def _placed(state: ServiceState, asked: Asked, now: float) -> Decision:
@@ -140,6 +214,7 @@ def _start(state: ServiceState, life: GuestLife, now: float) -> GuestChange:
     if life.status == "error":
         life.failed_hosts = []
         if life.node:  # nothing is known to be left there, or it is what is to be built again
+            life.attached = []
             life.claim, life.until = state.lives.next_claim(), now + life.build_seconds
             _set_status(life, "placed", now)
         else:
@@ -164,8 +239,8 @@ def _check_not_deleted(life: GuestLife) -> None:
 
 def _delete(state: ServiceState, life: GuestLife, now: float) -> GuestChange:
     life.desired, life.changed = "deleted", now
-    if life.status == "placed" or not life.node:  # no call was made
-        return _forget(state, life)
+    if life.status == "placed" or not life.node or life.gone:  # no call was made, or nothing is left
+        return _gone(state, life, now)
     return change_of(life)
 
 
@@ -196,14 +271,15 @@ def _place_again(state: ServiceState, life: GuestLife, now: float) -> Decision:
         user_id=life.user_id,
         server_group=life.server_group,
     )
-    decision = _placed(state, asked, now)
+    wanted = WantedVolumes()
+    if life.wanted and not life.built:
+        wanted = msgspec.msgpack.decode(life.wanted, type=WantedVolumes)
+    decision, chosen = _placed_with(state, asked, wanted, now, life.failed_pools)
     if not decision.placed:
         return decision
     state.requests.keep((life.uuid,), life.spec)
-    if state.lives.backend_of(decision.selections[0].node) is None:
-        guests.release(state, (life.uuid,))
-        raise InvalidValue(f"node {decision.selections[0].node} belongs to no back end", field="uuid")
     _claim(state, life, decision, now)
+    _claim_volumes(state, life, wanted, chosen, now)
     return decision
 
 
@@ -216,8 +292,10 @@ def _progress(state: ServiceState, command: Any, now: float) -> GuestChange:
         raise InvalidValue(f"claim {command.claim} of guest {life.uuid} is not the present one", field="claim")
     match command:
         case BeginBuild():
-            if life.status != "placed" or life.desired == "deleted":
+            if life.status != "placed" or life.desired == "deleted" or not state.lives.has_volumes(life):
                 raise _wrong_status(life, "begun")
+            if life.volumes:
+                life.until = now + life.build_seconds
             _set_status(life, "building", now)
         case ConfirmGuest():
             return _confirm(state, life, command, now)
@@ -232,7 +310,18 @@ def _progress(state: ServiceState, command: Any, now: float) -> GuestChange:
             life.fault = Fault("not_found", text, now, life.node)
             _set_status(life, "error", now)
         case ClearClaim():
-            return _clear(state, life, now)
+            if life.gone or (life.desired != "deleted" and life.status != "clearing"):
+                raise _wrong_status(life, "cleared")
+            return _gone(state, life, now)
+        case BeginMigration():
+            guest_moves.note_begun(life)
+        case EndMigration():
+            guest_moves.end(state, life, command, now)
+        case ConfirmAttachment(volume=volume, attached=attached):
+            volume_lives.confirm_attachment(state, life, volume, attached=attached)
+        case RefuseAttachment(volume=volume, failure=failure, text=text):
+            fault = Fault(failure, text[:MAX_TEXT], now, life.node)
+            volume_lives.refuse_attachment(state, life, volume, fault)
     return change_of(life)
 
 
@@ -244,7 +333,8 @@ def _confirm(state: ServiceState, life: GuestLife, command: ConfirmGuest, now: f
     if life.status not in ("building", "active", "stopped"):
         raise _wrong_status(life, "confirmed")
     if life.status == "building":
-        life.fault, life.failed_hosts = None, []
+        life.fault, life.failed_hosts, life.failed_pools = None, [], []
+        life.built, life.attached = True, list(life.volumes)
         state.lives.failed_builds.pop(life.node, None)
         _show_failed_builds(state, life.node)
         _spawned(state, life.uuid)
@@ -278,14 +368,37 @@ def _show_failed_builds(state: ServiceState, node: str) -> None:
         state.fleet.report(node, failed_builds=state.lives.failed_builds.get(node, 0))
 
 
+def _gone(state: ServiceState, life: GuestLife, now: float) -> GuestChange:
+    """The back end has nothing of a guest. Its volumes are removed next, where the guest was deleted or never built;
+    they hold no data then, or are not to be kept."""
+    lives, deleted = state.lives, life.desired == "deleted"
+    for uuid in life.attached:
+        if uuid not in life.volumes and uuid in lives.volumes:
+            lives.volumes[uuid].guest = ""  # it was being detached
+    life.attached, life.gone = [], True
+    if deleted or not life.built:
+        for uuid in reversed(list(life.volumes)):
+            volume = lives.volumes.get(uuid)
+            if volume is not None and deleted and volume.keep:
+                volume.guest = ""
+            elif volume is not None:
+                volume_lives.remove(state, volume, now)
+                if uuid in lives.volumes:
+                    continue
+            life.volumes.remove(uuid)
+        if life.volumes:
+            return change_of(life)
+    return _clear(state, life, now)
+
+
 def _clear(state: ServiceState, life: GuestLife, now: float) -> GuestChange:
+    """Nothing is left of a guest that was deleted or could not be built: it is forgotten, or placed again."""
     if life.desired == "deleted":
         return _forget(state, life)
-    if life.status != "clearing":
-        raise _wrong_status(life, "cleared")
     _release(state, life)
     life.backend = life.host = life.node = life.key = ""
-    if not life.elsewhere or len(life.failed_hosts) >= life.attempts:
+    life.gone = False
+    if not life.elsewhere or len(life.failed_hosts) + len(life.failed_pools) >= life.attempts:
         _set_status(life, "error", now)
         return change_of(life)
     try:
@@ -298,64 +411,42 @@ def _clear(state: ServiceState, life: GuestLife, now: float) -> GuestChange:
     return change_of(life)
 
 
+def _progress_of_volume(state: ServiceState, command: OnVolumeClaim, now: float) -> VolumeChange:
+    """What happened to a volume, and what follows for the guest that it was made for."""
+    volume, change = volume_lives.progress(state, command, now)
+    guest = state.lives.guests.get(volume.guest)
+    if guest is None or volume.uuid not in guest.volumes:
+        return change
+    if isinstance(command, FailVolume | LoseVolume) and guest.status == "placed" and not guest.gone:
+        _fail_by_volume(state, guest, volume, command, now)
+    elif isinstance(command, ClearVolume) and volume.uuid not in state.lives.volumes:
+        guest.volumes.remove(volume.uuid)
+        if guest.gone and not guest.volumes:
+            _clear(state, guest, now)
+    return change
+
+
+def _fail_by_volume(
+    state: ServiceState, guest: GuestLife, volume: VolumeLife, command: FailVolume | LoseVolume, now: float
+) -> None:
+    """A guest that waits for its volumes cannot have one of them: what was made for it is removed."""
+    fault = volume.fault
+    assert fault is not None
+    guest.fault = Fault(
+        fault.failure, f"volume {volume.uuid} in {volume.pool}: {fault.text}"[:MAX_TEXT], now, guest.node
+    )
+    if guest.built:
+        guest.volumes.remove(volume.uuid)
+        volume.guest = ""
+        _set_status(guest, "error", now)
+        return
+    guest.failed_pools.append(state.storage.pools.volumes[volume.uuid].backend_id)
+    guest.elsewhere = isinstance(command, LoseVolume) or command.elsewhere
+    _set_status(guest, "clearing", now)
+    _gone(state, guest, now)
+
+
 def _give_up(life: GuestLife, failure: FailureClass, text: str, now: float) -> None:
     before = "" if life.fault is None else f"; before, {life.fault.node}: {life.fault.text}"
     life.fault = Fault(failure, f"{text}{before}"[:MAX_TEXT], now, "")
     _set_status(life, "error", now)
-
-
-# back ends
-
-
-def _set_installation(state: ServiceState, name: str) -> None:
-    lives = state.lives
-    if lives.installation not in ("", name):
-        raise DuplicateName(f"this installation is {lives.installation}", field="id")
-    lives.installation = name
-
-
-def _set_backend(state: ServiceState, name: str, *, enabled: bool, reason: str) -> None:
-    backend = state.lives.backends.setdefault(name, BackendLife())
-    backend.enabled, backend.reason = enabled, reason
-    for node in backend.nodes:
-        if state.fleet._names.find(node) >= 0:
-            state.fleet.set_service(node, disabled=not enabled, disabled_reason=reason if not enabled else None)
-
-
-def _report(state: ServiceState, command: ReportBackend, now: float) -> int:
-    """Take in the nodes of a back end; returns how many changed."""
-    lives = state.lives
-    for node in command.nodes:
-        if lives.backend_of(node.name) not in (None, command.name):
-            raise DuplicateName(f"node {node.name} belongs to back end {lives.backend_of(node.name)}", field="nodes")
-    known = lives.backends.get(command.name) or BackendLife()
-    if command.at < known.reported:
-        return 0
-    reports = [state.with_pools(_host_report(state, known, node, command.at)) for node in command.nodes]
-    reported = load_reports(state.fleet, reports, claim_timeout=NEVER_EXPIRES)
-    names = {node.name: None for node in command.nodes}
-    for name in known.nodes:
-        if name not in names and state.fleet._names.find(name) >= 0:
-            state.fleet.set_service(name, forced_down=True)
-    lives.set_nodes(command.name, list({**dict.fromkeys(known.nodes), **names}))
-    lives.backends[command.name].reported = command.at
-    return reported.applied
-
-
-def _host_report(state: ServiceState, backend: BackendLife, node: NodeReport, at: float) -> HostReport:
-    disabled = not backend.enabled or node.state == "maintenance"
-    reason = backend.reason if not backend.enabled else "maintenance"
-    host = Host(
-        host=node.name,
-        vcpus_total=node.vcpus,
-        vcpus_used=node.used_vcpus,
-        total_usable_ram_mb=node.memory_mb,
-        free_ram_mb=node.memory_mb - node.used_memory_mb,
-        total_usable_disk_gb=node.disk_gb,
-        free_disk_mb=(node.disk_gb - node.used_disk_gb) * 1024,
-        hypervisor_type=node.hypervisor,
-        num_instances=node.running,
-        failed_builds=state.lives.failed_builds.get(node.name, 0),
-    )
-    service = Service(disabled=disabled, disabled_reason=reason if disabled else None, forced_down=node.state == "down")
-    return HostReport(host=host, at=at, includes=frozenset(node.guests), service=service)

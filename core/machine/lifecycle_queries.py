@@ -1,4 +1,4 @@
-"""Questions on guests that back ends carry out, and on the back ends, answered from the state."""
+"""Questions on guests and volumes that back ends carry out, and on the back ends, answered from the state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import msgspec
 from ..backends.errors import FailureClass
 from ..tenancy.rights import no_instance, project_scope
 from ..tenancy.tenants import CLOUD, RANK
-from .lives import GuestLife
+from .lives import GuestLife, VolumeLife
 from .question import Page, Query
 from .state import ServiceState
 
@@ -30,15 +30,28 @@ class ShowGuest(Query, frozen=True):
     uuid: str
 
 
+class VolumeLives(Query, frozen=True):
+    """Volumes that back ends carry out, in the order of their uuids, behind the one named ``after``: of a ``project``,
+    a ``guest``, a ``backend``, in a ``status``, each where it is given. Readers of the cloud see all, others those of
+    projects that they may read."""
+
+    project: str | None = None
+    guest: str | None = None
+    backend: str | None = None
+    status: str | None = None
+    after: str | None = None
+    limit: Page = 1_000
+
+
 class ListBackends(Query, frozen=True):
     """The back ends, as the state has them. For readers of the cloud."""
 
 
 class GuestLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A guest: ``status`` is placed, building, active, stopped, starting, stopping, clearing (what is left of a failed
-    build is removed), deleting or error. Memory in MiB, disk in GiB. ``failure`` and ``reason``: class and text of the
-    last failed build since it last was well. ``changed``: time of the last change of its status, in seconds since the
-    epoch."""
+    """A guest: ``status`` is placed, building, active, stopped, starting, stopping, moving (to ``target``), clearing
+    (what is left of a failed build is removed), deleting or error. Memory in MiB, disk in GiB. ``volumes``: their
+    uuids. ``failure`` and ``reason``: class and text of the last failed build or move since it last was well.
+    ``changed``: time of the last change of its status, in seconds since the epoch."""
 
     uuid: str
     name: str
@@ -57,11 +70,33 @@ class GuestLine(msgspec.Struct, frozen=True, kw_only=True):
     failed_hosts: list[str]
     failure: FailureClass | None = None
     reason: str | None = None
+    volumes: list[str] = []
+    target: str | None = None
+
+
+class VolumeLifeLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume: ``status`` is placed, building, available, in_use, clearing, deleting or error. Its size in GiB.
+    ``guest``: that it is for; empty: none. ``failure``, ``reason`` and ``changed`` as of guests."""
+
+    uuid: str
+    name: str
+    project_id: str
+    status: str
+    backend: str
+    pool: str
+    size_gb: int
+    image: str
+    guest: str
+    keep: bool
+    claim: int
+    changed: float
+    failure: FailureClass | None = None
+    reason: str | None = None
 
 
 class BackendLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A back end: whether it may be used, the reason if not, its nodes, its guests by status, and the time of its
-    newest inventory."""
+    """A back end: whether it may be used, the reason if not, its nodes, its guests by status, the time of its newest
+    inventory, and its pools (``volume_host``: the name under which volumes know them)."""
 
     name: str
     enabled: bool
@@ -69,6 +104,8 @@ class BackendLine(msgspec.Struct, frozen=True, kw_only=True):
     nodes: list[str]
     guests: dict[str, int]
     reported: float
+    pools: list[str] = []
+    volume_host: str = ""
 
 
 def guests(state: ServiceState, user: str, query: Guests) -> list[GuestLine]:
@@ -76,8 +113,7 @@ def guests(state: ServiceState, user: str, query: Guests) -> list[GuestLine]:
     tenants = state.tenants
     if query.project is not None:
         tenants.require(user, "reader", project_scope(query.project))
-    everything = tenants.role(user, CLOUD) >= RANK["reader"]
-    readable: dict[str, bool] = {}
+    readable = _Readable(state, user)
     found = []
     for uuid in sorted(state.lives.guests):
         life = state.lives.guests[uuid]
@@ -87,12 +123,8 @@ def guests(state: ServiceState, user: str, query: Guests) -> list[GuestLine]:
             continue
         if query.status not in (None, life.shown):
             continue
-        if not everything:
-            project = life.project_id
-            if project not in readable:
-                readable[project] = tenants.role(user, project_scope(project)) >= RANK["reader"]
-            if not readable[project]:
-                continue
+        if not readable(life.project_id):
+            continue
         found.append(_line(life))
         if len(found) == query.limit:
             break
@@ -110,6 +142,45 @@ def show_guest(state: ServiceState, user: str, query: ShowGuest) -> GuestLine:
     return _line(life)
 
 
+def volume_lives(state: ServiceState, user: str, query: VolumeLives) -> list[VolumeLifeLine]:
+    """The answer. NotAllowed for a project that the user may not read. O(volumes log volumes)."""
+    if query.project is not None:
+        state.tenants.require(user, "reader", project_scope(query.project))
+    readable = _Readable(state, user)
+    found = []
+    for uuid in sorted(state.lives.volumes):
+        life = state.lives.volumes[uuid]
+        wanted = (query.project, query.guest, query.backend, query.status)
+        has = (life.project_id, life.guest, life.backend, life.shown)
+        if query.after is not None and uuid <= query.after:
+            continue
+        if any(want not in (None, each) for want, each in zip(wanted, has, strict=True)):
+            continue
+        if readable(life.project_id):
+            found.append(_volume_line(life))
+            if len(found) == query.limit:
+                break
+    return found
+
+
+class _Readable:
+    """Whether a user may read what belongs to a project."""
+
+    def __init__(self, state: ServiceState, user: str) -> None:
+        self._tenants, self._user = state.tenants, user
+        self._everything = self._tenants.role(user, CLOUD) >= RANK["reader"]
+        self._known: dict[str, bool] = {}
+
+    def __call__(self, project: str) -> bool:
+        if self._everything:
+            return True
+        known = self._known.get(project)
+        if known is None:
+            known = self._tenants.role(self._user, project_scope(project)) >= RANK["reader"]
+            self._known[project] = known
+        return known
+
+
 def backends(state: ServiceState, user: str, query: ListBackends) -> list[BackendLine]:
     """The answer. O(guests)."""
     found: dict[str, dict[str, int]] = {}
@@ -122,7 +193,9 @@ def backends(state: ServiceState, user: str, query: ListBackends) -> list[Backen
             reason=each.reason,
             nodes=list(each.nodes),
             guests=found.get(name, {}),
-            reported=each.reported,
+            reported=max(each.reported, each.pools_reported),
+            pools=list(each.pools),
+            volume_host=each.volume_host,
         )
         for name, each in sorted(state.lives.backends.items())
     ]
@@ -146,6 +219,28 @@ def _line(life: GuestLife) -> GuestLine:
         claim=life.claim,
         changed=life.changed,
         failed_hosts=list(life.failed_hosts),
+        failure=None if fault is None else fault.failure,
+        reason=None if fault is None else fault.text,
+        volumes=list(life.volumes),
+        target=None if life.move is None else life.move.node,
+    )
+
+
+def _volume_line(life: VolumeLife) -> VolumeLifeLine:
+    fault = life.fault
+    return VolumeLifeLine(
+        uuid=life.uuid,
+        name=life.name,
+        project_id=life.project_id,
+        status=life.shown,
+        backend=life.backend,
+        pool=life.pool,
+        size_gb=life.size_gb,
+        image=life.image,
+        guest=life.guest,
+        keep=life.keep,
+        claim=life.claim,
+        changed=life.changed,
         failure=None if fault is None else fault.failure,
         reason=None if fault is None else fault.text,
     )

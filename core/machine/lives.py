@@ -1,5 +1,5 @@
-"""The life of guests that back ends carry out, as facts: what is desired, what was observed, and where. It knows no
-fleet; ``guest_lives`` changes it by commands."""
+"""The life of guests and volumes that back ends carry out, as facts: what is desired, what was observed, and where. It
+knows no fleet; ``guest_lives`` and ``volume_lives`` change it by commands."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from typing import Final, Literal
 
 import msgspec
 
+from ...placement.storage.pools.backend_names import backend_part
 from ...placement.types.errors import UnknownName
 from ..backends.errors import FailureClass
+from ..lifecycle_commands import MoveKind
 
 Desired = Literal["active", "stopped", "deleted"]
 GuestStatus = Literal["placed", "building", "active", "stopped", "clearing", "error"]
 """placed: claimed, no call made. building: calls may have been made, not confirmed. active, stopped: confirmed.
 clearing: the build failed, and what may be left is to be removed. error: nothing is done until a user decides."""
-SHOWN: Final = ("placed", "building", "active", "stopped", "starting", "stopping", "deleting", "clearing", "error")
+SHOWN: Final = (
+    *("placed", "building", "active", "stopped", "starting", "stopping", "moving", "deleting", "clearing", "error"),
+)
+VolumeStatus = Literal["placed", "building", "available", "clearing", "error"]
+"""As of guests; available: confirmed."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -28,10 +34,29 @@ class Fault(msgspec.Struct, frozen=True):
     node: str
 
 
+class GuestMove(msgspec.Struct, kw_only=True, frozen=True):
+    """A move of a guest: its target, the consumer that holds its source (empty: none), whether calls may have been
+    made (``begun``), and when it is given up, in seconds since the epoch. ``claim``: of an evacuation, the number of
+    the guest on its target; of others that of the guest."""
+
+    kind: MoveKind
+    host: str
+    node: str
+    migration: str
+    claim: int
+    until: float
+    begun: bool = False
+
+
 class GuestLife(msgspec.Struct, kw_only=True):
     """One guest. ``claim``: number of the present attempt. ``node`` and ``backend`` are empty while it has no place.
     ``until``: when the present attempt is given up, in seconds since the epoch. ``spec``: what it was asked with.
-    ``failed_hosts``: hosts on which it could not be built. ``key``: the back end's own id of it."""
+    ``failed_hosts``: hosts on which it could not be built. ``key``: the back end's own id of it.
+
+    ``volumes``: uuids of those that it is to have, the first one for the disk that it boots from; ``attached``: those
+    that it was seen to have. ``wanted``: what its own volumes were asked with (``WantedVolumes`` in MessagePack).
+    ``failed_pools``: pools in which these could not be made. ``built``: it was confirmed once, so that its volumes hold
+    data. ``gone``: the back end has nothing of it, and its volumes are being removed."""
 
     uuid: str
     project_id: str
@@ -59,12 +84,21 @@ class GuestLife(msgspec.Struct, kw_only=True):
     elsewhere: bool = False
     failed_hosts: list[str] = []
     fault: Fault | None = None
+    volumes: list[str] = []
+    attached: list[str] = []
+    wanted: bytes = b""
+    failed_pools: list[str] = []
+    built: bool = False
+    gone: bool = False
+    move: GuestMove | None = None
 
     @property
     def shown(self) -> str:
         """The status as users see it: what is being done, where something is."""
         if self.desired == "deleted":
             return "deleting"
+        if self.move is not None:
+            return "moving"
         if self.status == "active" and self.desired == "stopped":
             return "stopping"
         if self.status == "stopped" and self.desired == "active":
@@ -74,9 +108,87 @@ class GuestLife(msgspec.Struct, kw_only=True):
     @property
     def settled(self) -> bool:
         """True if nothing is to be done: what was observed is what is desired, or a user has to decide."""
-        if self.desired == "deleted":
+        if self.desired == "deleted" or self.move is not None:
             return False
-        return self.status in ("error", self.desired)
+        return self.status == "error" or (self.status == self.desired and self.volumes == self.attached)
+
+    def consumer_on(self, node: str) -> str | None:
+        """Uuid of the consumer that holds what the guest takes on a node; None for a node that is not its own. During a
+        move its source is held by a consumer of the move."""
+        if self.move is None:
+            return self.uuid if node == self.node else None
+        if node == self.move.node:
+            return self.uuid
+        return self.move.migration or None if node == self.node else None
+
+
+class VolumeLife(msgspec.Struct, kw_only=True):
+    """One volume. ``pool``: its pool on the back end. ``guest``: that it was made for or is attached to; empty: none.
+    ``keep``: it stays when that guest is deleted. ``claim``, ``until``, ``changed``, ``key`` and ``fault`` as of
+    guests."""
+
+    uuid: str
+    project_id: str
+    name: str
+    size_gb: int
+    image: str
+    backend: str
+    pool: str
+    claim: int
+    build_seconds: float
+    until: float
+    changed: float
+    guest: str = ""
+    keep: bool = True
+    desired: Literal["available", "deleted"] = "available"
+    status: VolumeStatus = "placed"
+    key: str = ""
+    fault: Fault | None = None
+
+    @property
+    def shown(self) -> str:
+        """The status as users see it."""
+        if self.desired == "deleted":
+            return "deleting"
+        return "in_use" if self.status == "available" and self.guest else self.status
+
+    @property
+    def settled(self) -> bool:
+        """True if nothing is to be done."""
+        return self.desired != "deleted" and self.status in ("available", "error")
+
+
+class VolumeChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A volume after a command: its status as shown, its place, and why it is in error."""
+
+    uuid: str
+    status: str
+    backend: str = ""
+    pool: str = ""
+    claim: int = 0
+    guest: str = ""
+    failure: FailureClass | None = None
+    reason: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """It in words, for events."""
+        return f"{self.status} in {self.pool}" + (f": {self.reason}" if self.reason else "")
+
+
+def volume_change_of(life: VolumeLife) -> VolumeChange:
+    """How a volume is now."""
+    fault = life.fault if life.status in ("error", "clearing") else None
+    return VolumeChange(
+        uuid=life.uuid,
+        status=life.shown,
+        backend=life.backend,
+        pool=life.pool,
+        claim=life.claim,
+        guest=life.guest,
+        failure=None if fault is None else fault.failure,
+        reason=None if fault is None else fault.text,
+    )
 
 
 class GuestChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -112,17 +224,22 @@ def change_of(life: GuestLife) -> GuestChange:
 
 
 class BackendLife(msgspec.Struct):
-    """What the state knows of a back end: whether it may be used, and its nodes with their host names."""
+    """What the state knows of a back end: whether it may be used, its nodes with their host names, and the name under
+    which its pools are known (``NAME@KIND``; empty: it has none). ``reported`` and ``pools_reported``: times of the
+    newest inventories."""
 
     enabled: bool = True
     reason: str = ""
     nodes: list[str] = []
     reported: float = 0.0
+    volume_host: str = ""
+    pools: list[str] = []
+    pools_reported: float = 0.0
 
 
 @dataclass
 class Lives:
-    """All guests that back ends carry out, and the back ends. Part of the service's state."""
+    """All guests and volumes that back ends carry out, and the back ends. Part of the service's state."""
 
     installation: str = ""
     claims: int = 0
@@ -131,9 +248,11 @@ class Lives:
     backends: dict[str, BackendLife] = field(default_factory=dict)
     failed_builds: dict[str, int] = field(default_factory=dict)
     """By node: builds that failed since the last one that succeeded, which BuildFailureWeigher reads."""
+    volumes: dict[str, VolumeLife] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._backend_of = {node: name for name, each in self.backends.items() for node in each.nodes}
+        self._backend_of_pools = {each.volume_host: name for name, each in self.backends.items() if each.volume_host}
 
     def guest(self, uuid: str) -> GuestLife:
         """The life of a guest. UnknownName if no back end carries it out. O(1)."""
@@ -142,9 +261,25 @@ class Lives:
             raise UnknownName(f"no back end has a guest {uuid[:40]}", field="uuid")
         return found
 
+    def has_volumes(self, life: GuestLife) -> bool:
+        """True if every volume of a guest is there. O(volumes of it)."""
+        known = (self.volumes.get(uuid) for uuid in life.volumes)
+        return all(each is not None and each.status == "available" for each in known)
+
     def backend_of(self, node: str) -> str | None:
         """The back end of a node; None if it has none. O(1)."""
         return self._backend_of.get(node)
+
+    def volume(self, uuid: str, field: str = "volume") -> VolumeLife:
+        """The life of a volume. UnknownName if no back end carries it out. O(1)."""
+        found = self.volumes.get(uuid)
+        if found is None:
+            raise UnknownName(f"no back end has a volume {uuid[:40]}", field=field)
+        return found
+
+    def backend_of_pool(self, backend_id: str) -> str | None:
+        """The back end of a pool (``NAME@KIND#POOL``); None if it has none. O(1)."""
+        return self._backend_of_pools.get(backend_part(backend_id))
 
     def of_project(self, project: str) -> Iterator[GuestLife]:
         """The guests of a project. O(guests)."""
@@ -154,6 +289,12 @@ class Lives:
         """Nodes of a back end, all that it ever had. O(nodes)."""
         self.backends.setdefault(backend, BackendLife()).nodes = nodes
         self._backend_of.update(dict.fromkeys(nodes, backend))
+
+    def set_pools(self, backend: str, host: str, pools: list[str]) -> None:
+        """Pools of a back end, and the name under which they are known. O(pools)."""
+        known = self.backends.setdefault(backend, BackendLife())
+        known.volume_host, known.pools = host, pools
+        self._backend_of_pools[host] = backend
 
     def next_claim(self) -> int:
         """A new number."""

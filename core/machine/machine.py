@@ -43,12 +43,13 @@ from ..engine_commands import (
 )
 from ..engine_commands import Placed as PlacedMany
 from ..errors import checked_outcome
-from ..lifecycle_commands import Lifecycle, OnGuest
+from ..lifecycle_commands import Lifecycle, OnGuest, OnVolumeClaim
 from ..storage_commands import (
     BackupPlaced,
     GroupPlaced,
     SnapshotPlaced,
     StorageBase,
+    StorageKind,
     VolumeMoved,
 )
 from ..tenancy import rights, volume_rights
@@ -56,7 +57,7 @@ from ..tenancy.tenants import LOCAL, is_internal
 from . import guests, volume_moves
 from .edits import edit
 from .guest_lives import change_lives, check_not_carried_out
-from .lives import GuestChange
+from .lives import GuestChange, VolumeChange
 from .orders import AnyCommand, Guests, Order, PlacementWrite
 from .placement_writes import carry_out, consumers_of
 from .replicated import finished
@@ -126,7 +127,9 @@ class ServiceMachine:
         if named:
             self._note(command, named)
         elif isinstance(command.command, StorageBase):
-            self._note_storage(command, command.command)
+            self._note_storage(command, *volume_rights.named(command.command))
+        elif isinstance(command.command, OnVolumeClaim):
+            self._note_storage(command, "volume", (command.command.volume,))
         self.begin(command)
         if self.state.lives.guests and isinstance(command.command, _ON_CLAIMS):
             check_not_carried_out(self.state, named)
@@ -211,9 +214,8 @@ class ServiceMachine:
         if len(self._concerned) > CONCERNED_KEPT:
             del self._concerned[next(iter(self._concerned))]
 
-    def _note_storage(self, order: Order, command: StorageBase) -> None:
+    def _note_storage(self, order: Order, kind: StorageKind, uuids: Sequence[str]) -> None:
         """Remember whose volumes, snapshots, backups or groups these are now."""
-        kind, uuids = volume_rights.named(command)
         _, concerned = self._concerned.setdefault(id(order), (order, {}))
         for uuid in uuids:
             project = self.state.storage_project(kind, uuid)
@@ -310,6 +312,7 @@ class ServiceMachine:
             found = volume_rights.check(state.tenants, order.user, order.command, state)
         else:
             found = rights.check(state.tenants, order.user, order.command, state, order.rules)
+            volume_rights.check_volumes_of_guests(state.tenants, order.user, order.command, state)
         if found and not isinstance(order.command, (Place, Hold, PlaceMany, Release, Spawned, ConfirmHold, Resize)):
             self._needed[id(order)] = order, tuple((need.role, need.scope) for need in found)
             if len(self._needed) > CONCERNED_KEPT:
@@ -367,6 +370,7 @@ _ON_CLAIMS: Final = (Release, Move, Resize, BeginMove, ConfirmMove, RevertMove)
 """Commands that change what a guest holds, which back ends that carry it out would not follow."""
 _RESULTS: Final[dict[str, Any]] = {
     "guest": GuestChange,
+    "volume_life": VolumeChange,
     "decision": Decision,
     "placed": PlacedMany,
     "reported": Reported,

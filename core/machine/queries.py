@@ -24,7 +24,16 @@ from ..tenancy.tenants import CLOUD, RANK
 from . import volume_backend_queries as vb
 from .catalog_queries import Flavors, Images, ShowFlavor, ShowImage, flavor, flavors, image, images
 from .instance_queries import InstanceLine, Instances, instances, many_instances
-from .lifecycle_queries import Guests, ListBackends, ShowGuest, backends, guests, show_guest
+from .lifecycle_queries import (
+    Guests,
+    ListBackends,
+    ShowGuest,
+    VolumeLives,
+    backends,
+    guests,
+    show_guest,
+    volume_lives,
+)
 from .plan_queries import CheckPlan, PlanMoves, check_plan, plan_moves
 from .provider_queries import (
     Aggregates,
@@ -400,6 +409,7 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     Instances: instances,
     Guests: guests,
     ShowGuest: show_guest,
+    VolumeLives: volume_lives,
     ListBackends: backends,
     ListPools: pools,
     ShowPolicy: _policy,

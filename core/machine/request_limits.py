@@ -28,7 +28,7 @@ from ..engine_commands import (
     Spawned,
     Specs,
 )
-from ..lifecycle_commands import CreateGuest, ReportBackend
+from ..lifecycle_commands import CreateGuest, CreateVolume, MoveGuest, ReportBackend, ReportPools
 from ..storage_commands import (
     AskedVolume,
     BeginRetype,
@@ -155,6 +155,8 @@ def volumes_of(command: Any) -> Iterable[AskedVolume]:
         return (request,)
     if isinstance(command, (PlaceTogether, PlaceVolumeGroup)):
         return command.volumes
+    if isinstance(command, CreateGuest):
+        return [each.request for each in command.volumes]
     commands = getattr(command, "commands", ())
     return [each for inner in commands for each in volumes_of(inner)]
 
@@ -162,6 +164,10 @@ def volumes_of(command: Any) -> Iterable[AskedVolume]:
 def cost_of(command: Any, specs: Specs, hosts: int) -> int:
     """Microseconds that a command will take, about. O(requests)."""
     match command:
+        case CreateGuest(request=request, volumes=volumes) if volumes:
+            return _cost_of_requests((request,), specs, hosts) + VOLUME_COST * (1 + len(volumes))
+        case MoveGuest():
+            return SHAPE_COST + int(SHAPE_COST_PER_HOST * hosts)
         case Place(request=request) | Hold(request=request) | Resize(request=request) | CreateGuest(request=request):
             return _cost_of_requests((request,), specs, hosts)
         case Move(request=Asked() as request) | BeginMove(request=Asked() as request):
@@ -170,7 +176,14 @@ def cost_of(command: Any, specs: Specs, hosts: int) -> int:
             return _cost_of_requests((request,), specs, hosts) + VOLUME_COST * (1 + len(volumes))
         case PlaceVolumeGroup(volumes=volumes):
             return VOLUME_COST * (1 + 4 * len(volumes))
-        case PlaceVolume() | ExtendVolume() | BeginRetype() | BeginVolumeMigration() | CreateVolumeSnapshot():
+        case (
+            PlaceVolume()
+            | CreateVolume()
+            | ExtendVolume()
+            | BeginRetype()
+            | BeginVolumeMigration()
+            | CreateVolumeSnapshot()
+        ):
             return VOLUME_COST
         case ReportVolumeBackends(reports=reports):
             pools = [each.capabilities.get("pools") for each in reports]
@@ -179,6 +192,8 @@ def cost_of(command: Any, specs: Specs, hosts: int) -> int:
             return PLACE_COST * (1 + len(uuids))
         case ReportBackend(nodes=nodes):
             return HOST_COST * (1 + len(nodes))
+        case ReportPools(pools=reported):
+            return HOST_COST * (1 + len(reported))
         case ReportHosts(each=each):
             return HOST_COST * (1 + max(map(len, each.values()), default=0))
         case PlaceMany(requests=requests):

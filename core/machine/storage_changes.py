@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from .. import storage_commands as s
-from . import storage_backends, volume_moves, volumes
+from . import storage_backends, volume_lives, volume_moves, volumes
 from .state import ServiceState
 
 
 def change_storage(state: ServiceState, command: s.StorageBase, now: float) -> Any:
     """Execute a command; returns its answer. HostlerError, with nothing changed, if it is refused."""
+    volume_lives.check_not_carried_out(state, command)
     match command:
         case s.PlaceVolume(request=request):
             return volumes.place(state, request, now)
         case s.DeleteVolumes():
-            return volumes.delete(state, command)
+            return volume_lives.delete(state, command, now)
         case s.ExtendVolume():
             return volumes.extend(state, command, now)
         case s.RetryVolume(uuid=uuid):

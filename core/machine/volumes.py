@@ -19,7 +19,7 @@ import msgspec
 from ...ext.draws import Draws, word
 from ...placement.storage.decision import PoolSelection, VolumeDecision
 from ...placement.storage.pools.backend_names import backend_part, host_part
-from ...placement.storage.pools.request import VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType
+from ...placement.storage.pools.request import Retry, VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType
 from ...placement.storage.with_guests import JointDecision, JointRequest, place_together
 from ...placement.types.errors import HostlerError, InUse, InvalidValue, NoValidHost, UnknownName
 from ...placement.types.validation import uuid_words
@@ -280,13 +280,19 @@ def delete_group(state: ServiceState, uuid: str) -> None:
     state.usage.add(state.tenants, group.project_id, {GROUPS: 1}, -1)
 
 
-def place_with_guest(state: ServiceState, command: PlaceTogether, now: float) -> JointDecision:
-    """Place a guest and its volumes, all or nothing."""
+def place_with_guest(
+    state: ServiceState, command: PlaceTogether, now: float, failed_pools: tuple[str, ...] = ()
+) -> JointDecision:
+    """Place a guest and its volumes, all or nothing. ``failed_pools`` were tried before, which
+    IgnoreAttemptedHostsFilter reads."""
     asked = command.request
     guest = state.request(asked, now)
     if any(each.project_id != asked.project_id for each in command.volumes):
         raise InvalidValue("the volumes of a guest are of its project", field="volumes")
     wanted = [prepared(state, each, now) for each in command.volumes]
+    if failed_pools:
+        retry = Retry(backends=failed_pools)
+        wanted = [each._replace(request=each.request.with_changes(retry=retry)) for each in wanted]
     total = _total(each.record for each in wanted)
     total.update(state.amounts(guest))
     check_quota(state, asked.project_id, total, (each.record.size_gb for each in wanted))

@@ -4,7 +4,7 @@ sockets."""
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import trio
 
+from ...placement.storage.with_guests import Locality
 from ...placement.types.decision import Decision
 from ...placement.types.errors import InvalidValue, UnknownName
 from ...placement.types.from_builtins import from_msgspec
@@ -23,17 +24,24 @@ from ..journal.journal import Journal
 from ..lifecycle_commands import (
     ATTEMPTS,
     BUILD_SECONDS,
+    MOVE_SECONDS,
+    AttachVolume,
     CreateGuest,
     DeleteGuest,
+    DetachVolume,
     GuestCommand,
+    GuestVolume,
+    MoveGuest,
+    MoveKind,
     OnGuest,
+    OnVolumeClaim,
     StartGuest,
     StopGuest,
 )
 from ..machine import lifecycle_queries
 from ..machine.event_log import Event, History
 from ..machine.lifecycle_queries import GuestLine
-from ..machine.lives import GuestChange
+from ..machine.lives import GuestChange, VolumeChange
 from ..machine.machine import ServiceMachine
 from ..machine.orders import AnyCommand, Order
 from ..machine.question import Query
@@ -67,8 +75,10 @@ class Scheduler:
         self._history.add(sequence, order, outcome)
         self._advanced.set()
         self._advanced = trio.Event()
-        if self._settling and isinstance(order.command, OnGuest):
-            waiting = self._settling.pop(order.command.uuid, None)
+        if self._settling and isinstance(order.command, OnGuest | OnVolumeClaim):
+            by_volume = outcome.guest if isinstance(outcome, VolumeChange) else ""
+            uuid = order.command.uuid if isinstance(order.command, OnGuest) else by_volume
+            waiting = self._settling.pop(uuid, None)
             if waiting is not None:
                 waiting.set()
 
@@ -104,10 +114,12 @@ class Scheduler:
         stopped: bool = False,
         attempts: int = ATTEMPTS,
         build_seconds: float = BUILD_SECONDS,
+        volumes: Sequence[GuestVolume] = (),
+        locality: Locality | None = None,
         key: str | None = None,
     ) -> Decision:
-        """Place one guest, and have its back end build it; see the command ``create_guest``. Returns once the claim is
-        durable; ``until_settled`` waits for the guest."""
+        """Place one guest, and have its back end build it, its volumes first; see the command ``create_guest``.
+        Returns once the claim is durable; ``until_settled`` waits for the guest."""
         values: Mapping[str, Any] = {
             "request": asked(request),
             "name": name,
@@ -117,6 +129,8 @@ class Scheduler:
             "stopped": stopped,
             "attempts": attempts,
             "build_seconds": build_seconds,
+            "volumes": tuple(volumes),
+            "locality": locality,
         }
         decision: Decision = await self.submit(CreateGuest(**values), key=key)
         return decision
@@ -132,6 +146,21 @@ class Scheduler:
     async def delete_guest(self, uuid: str) -> GuestChange:
         """Have a guest removed. UnknownName if no back end has it."""
         return await self._change(DeleteGuest(uuid=uuid))
+
+    async def move_guest(
+        self, uuid: str, *, target: str | None = None, kind: MoveKind = "live_migrate", seconds: float = MOVE_SECONDS
+    ) -> Decision:
+        """Have a guest go to another node of its back end; see the command ``move_guest``."""
+        decision: Decision = await self.submit(MoveGuest(uuid=uuid, target=target, kind=kind, seconds=seconds))
+        return decision
+
+    async def attach_volume(self, uuid: str, volume: str) -> GuestChange:
+        """Have a volume attached to a guest."""
+        return await self._change(AttachVolume(uuid=uuid, volume=volume))
+
+    async def detach_volume(self, uuid: str, volume: str) -> GuestChange:
+        """Have a volume detached from a guest."""
+        return await self._change(DetachVolume(uuid=uuid, volume=volume))
 
     async def _change(self, command: GuestCommand) -> GuestChange:
         change: GuestChange = await self.submit(command)

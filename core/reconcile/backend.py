@@ -53,6 +53,8 @@ class CallCounts:
         self.orphans_removed = 0
         self.strangers = 0
         """Guests of others at the last inventory."""
+        self.strange_volumes = 0
+        """Volumes of others at the last inventory."""
         self.builds = 0
         self.build_seconds = 0.0
         """Guests that became active or stopped after a build, and the seconds from claim to confirmation in total."""

@@ -20,18 +20,22 @@ from ..backends.errors import (
     Quota,
     Transient,
 )
-from ..backends.protocol import ComputeDriver, computes
-from ..backends.values import Can, Guest, GuestSpec, Mark
+from ..backends.protocol import ComputeDriver, attaches, computes, moves
+from ..backends.values import Can, Connection, Guest, GuestSpec, Mark
 from ..lifecycle_commands import (
     BeginBuild,
+    BeginMigration,
     ClearClaim,
+    ConfirmAttachment,
     ConfirmGuest,
+    EndMigration,
     FailBuild,
     LifecycleCommand,
     LoseGuest,
+    RefuseAttachment,
     SetBackend,
 )
-from ..machine.lives import GuestLife, Lives
+from ..machine.lives import GuestLife, GuestMove, Lives, VolumeLife
 from .backend import Backend
 
 T = TypeVar("T")
@@ -56,6 +60,10 @@ class Desk(Protocol):
 
     async def submit(self, command: LifecycleCommand) -> Any:
         """Have a command carried out. HostlerError if it is refused."""
+        ...
+
+    async def connection(self, volume: VolumeLife, node: str) -> Connection:
+        """How a node reaches a volume, as its back end says. DriverError."""
         ...
 
 
@@ -96,8 +104,10 @@ class GuestSteps:
 
     async def _step(self, driver: ComputeDriver, life: GuestLife) -> float | None:
         if life.desired == "deleted" or life.status == "clearing":
-            return await self._clear(driver, life.uuid, life.claim)
+            return None if life.gone else await self._clear(driver, life.uuid, life.claim)
         if life.status == "placed":
+            if not self._desk.lives.has_volumes(life):
+                return None  # the last of them has the guest looked at
             uuid, claim = life.uuid, life.claim
             await self._desk.submit(BeginBuild(uuid=uuid, claim=claim))
             return await self._build(driver, uuid, claim, fresh=True)
@@ -116,7 +126,7 @@ class GuestSteps:
             return 0.0
         guest = None if fresh else await self._found(driver, uuid)
         if guest is None:
-            want = await self._spec(life)
+            want = await self._spec(life, life.node, claim)
             guest = await self._call("create_guest", lambda: driver.create_guest(want))
         if not self._is_right(driver, life, guest):
             other = None if guest.mark is None else guest.mark.claim
@@ -144,19 +154,22 @@ class GuestSteps:
         except NotFound:
             return None
 
-    async def _spec(self, life: GuestLife) -> GuestSpec:
+    async def _spec(self, life: GuestLife, node: str, claim: int) -> GuestSpec:
         config, user_data = self._backend.config, ""
         if life.user_data is not None:
             user_data = await trio.to_thread.run_sync(self._read_user_data, life.user_data)
+        lives = self._desk.lives
+        volumes = [await self._desk.connection(lives.volume(uuid), node) for uuid in life.volumes]
         return GuestSpec(
-            mark=Mark(self._desk.lives.installation, life.uuid, life.claim),
+            mark=Mark(lives.installation, life.uuid, claim),
             name=life.name or life.uuid,
-            node=life.node,
+            node=node,
             vcpus=life.vcpus,
             memory_mb=life.memory_mb,
             disk_gb=life.disk_gb,
             image=config.images.get(life.image, life.image),
             networks=tuple(config.networks.get(name, name) for name in life.networks),
+            volumes=tuple(volumes),
             user_data=user_data,
             power="off" if life.desired == "stopped" else "on",
         )
@@ -182,6 +195,8 @@ class GuestSteps:
 
     async def _run(self, driver: ComputeDriver, life: GuestLife) -> float | None:
         uuid, claim = life.uuid, life.claim
+        if life.move is not None:
+            return await self._move(driver, life, life.move)
         if uuid in self.suspects:
             self.suspects.discard(uuid)
             found = await self._found(driver, uuid)
@@ -192,6 +207,9 @@ class GuestSteps:
             if shown != life.status and found.state not in ("building", "deleting"):
                 await self._confirm(uuid, claim, found, outside=True)
                 return 0.0
+        if life.volumes != life.attached:
+            await self._change_volumes(driver, life)
+            return 0.0
         if life.status == life.desired:
             return None
         power: Any = "on" if life.desired == "active" else "off"
@@ -204,6 +222,87 @@ class GuestSteps:
             return BUILDING_POLL  # a guest may take its time to shut down
         await self._confirm(uuid, claim, guest)
         return 0.0
+
+    async def _change_volumes(self, driver: ComputeDriver, life: GuestLife) -> None:
+        """Detach or attach one volume."""
+        uuid, claim = life.uuid, life.claim
+        leaving = next((each for each in life.attached if each not in life.volumes), None)
+        if leaving is not None and attaches(driver):
+            await self._call("detach", lambda: driver.detach(uuid, leaving))
+            await self._desk.submit(ConfirmAttachment(uuid=uuid, claim=claim, volume=leaving, attached=False))
+            return
+        coming = next(each for each in life.volumes if each not in life.attached)
+        try:
+            if not attaches(driver):
+                raise Permanent(f"back end {self._backend.name} attaches no volumes")
+            connection = await self._desk.connection(self._desk.lives.volume(coming), life.node)
+            await self._call("attach", lambda: driver.attach(uuid, connection))
+        except (Permanent, Capacity, Quota, NotFound) as error:
+            refused = RefuseAttachment(uuid=uuid, claim=claim, volume=coming, failure=error.failure, text=error.text)
+            await self._desk.submit(refused)
+        else:
+            await self._desk.submit(ConfirmAttachment(uuid=uuid, claim=claim, volume=coming, attached=True))
+
+    # moving
+
+    async def _move(self, driver: ComputeDriver, life: GuestLife, move: GuestMove) -> float | None:
+        """Bring a guest to the target of its move, or find it there."""
+        uuid, claim = life.uuid, life.claim
+        found = await self._found(driver, uuid) if move.begun or move.kind != "evacuate" else None
+        if not move.begun:
+            await self._desk.submit(BeginMigration(uuid=uuid, claim=claim))
+        try:
+            if move.kind == "evacuate":
+                guest = await self._evacuated(driver, life, move, found)
+            else:
+                guest = await self._migrated(driver, uuid, move, found)
+        except (Permanent, Capacity, Quota, NotFound, Conflict, Transient) as error:
+            final = not isinstance(error, Conflict | Transient)
+            if not final and self._desk.now() < move.until:
+                raise
+            await self._stay(driver, life, move, error)
+            return 0.0
+        if guest.node != move.node or guest.state in ("building", "deleting"):
+            return BUILDING_POLL
+        power: Any = "on" if guest.state in ("on", "paused") else "off"
+        await self._desk.submit(EndMigration(uuid=uuid, claim=claim, moved=True, power=power, key=guest.key))
+        return 0.0
+
+    async def _migrated(self, driver: ComputeDriver, uuid: str, move: GuestMove, found: Guest | None) -> Guest:
+        if found is None:
+            raise NotFound(f"back end {self._backend.name} has no guest {uuid}")
+        if found.node == move.node:
+            return found
+        self._check_time(move)
+        if not moves(driver):
+            raise Permanent(f"back end {self._backend.name} moves no guests")
+        live = move.kind == "live_migrate" and found.state == "on"
+        return await self._call("move_guest", lambda: driver.move_guest(uuid, move.node, live=live))
+
+    async def _evacuated(self, driver: ComputeDriver, life: GuestLife, move: GuestMove, found: Guest | None) -> Guest:
+        if found is not None and found.mark is not None and found.mark.claim == move.claim:
+            if found.state in ("building", "deleting"):
+                self._check_time(move)
+            return found
+        self._check_time(move)
+        want = await self._spec(life, move.node, move.claim)
+        return await self._call("create_guest", lambda: driver.create_guest(want))
+
+    def _check_time(self, move: GuestMove) -> None:
+        if self._desk.now() >= move.until:
+            raise Transient("it was not moved in time")
+
+    async def _stay(self, driver: ComputeDriver, life: GuestLife, move: GuestMove, error: DriverError) -> None:
+        """A move has failed: make sure that the guest is on its source, and give the target back."""
+        uuid, claim = life.uuid, life.claim
+        if move.kind == "evacuate":
+            await self._call("delete_guest", lambda: driver.delete_guest(uuid, move.claim))
+        else:
+            found = await self._found(driver, uuid)
+            if found is not None and found.node == move.node:
+                return  # it has moved after all: the next step confirms it
+        stays = EndMigration(uuid=uuid, claim=claim, moved=False, failure=error.failure, text=error.text)
+        await self._desk.submit(stays)
 
     # removing
 
@@ -246,9 +345,8 @@ class GuestSteps:
         return backoff.next(uuid, 0.0 if isinstance(error, Conflict) else after)
 
     async def _fail(self, life: GuestLife, error: DriverError, *, elsewhere: bool) -> None:
-        text = f"{error.backend_code}: {error}" if error.backend_code else str(error)
         command = FailBuild(
-            uuid=life.uuid, claim=life.claim, failure=error.failure, text=text[:1_000], elsewhere=elsewhere
+            uuid=life.uuid, claim=life.claim, failure=error.failure, text=error.text, elsewhere=elsewhere
         )
         await self._desk.submit(command)
 

@@ -1,5 +1,5 @@
-"""The inventory of one back end: its nodes as reports, its guests compared with what is known, orphans and
-strangers."""
+"""The inventory of one back end: its nodes and pools as reports, its guests and volumes compared with what is known,
+orphans and strangers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Final, TypeVar
 
 import trio
 
-from ..backends.protocol import ComputeDriver
-from ..backends.values import Guest, Node, Page
-from ..lifecycle_commands import NodeReport, ReportBackend
+from ..backends.protocol import AnyDriver, ComputeDriver, StorageDriver, computes, stores
+from ..backends.values import Guest, Node, Page, Pool
+from ..lifecycle_commands import NodeReport, PoolReport, ReportBackend, ReportPools
 from ..machine.lives import GuestLife
 from .backend import Backend
 from .guests import Desk, GuestSteps
-from .work_queue import USUAL
+from .sightings import Sightings
+from .volumes import VolumeSteps
+from .work_queue import USUAL, VOLUME
 
 T = TypeVar("T")
 PARTS: Final = 500
@@ -24,22 +26,28 @@ PARTS: Final = 500
 class Inventory:
     """What is seen of one back end, again and again."""
 
-    def __init__(self, desk: Desk, backend: Backend, steps: GuestSteps) -> None:
-        self._desk, self._backend, self._steps = desk, backend, steps
-        self._sighted: dict[tuple[str, int], float] = {}
-        """Guests of this installation without a claim, and when they were first seen, on trio's clock."""
+    def __init__(self, desk: Desk, backend: Backend, steps: GuestSteps, volume_steps: VolumeSteps) -> None:
+        self._desk, self._backend, self._steps, self._volume_steps = desk, backend, steps, volume_steps
+        self._guests, self._volumes = Sightings(backend.config.grace), Sightings(backend.config.grace)
         self._reported: tuple[NodeReport, ...] | None = None
+        self._pools_reported: tuple[PoolReport, ...] | None = None
         self.completed = 0
         """Number of complete inventories."""
 
-    async def look(self, driver: ComputeDriver) -> None:
+    async def look(self, driver: AnyDriver) -> None:
         """One inventory. DriverError if any part cannot be read: nothing is then concluded from the rest."""
+        if stores(driver):
+            await self._look_at_volumes(driver)
+        if computes(driver):
+            await self._look_at_guests(driver)
+        self.completed += 1
+
+    async def _look_at_guests(self, driver: ComputeDriver) -> None:
         at = self._desk.now()
         guests = await self._all("guests", driver.guests)
         nodes = await self._all("nodes", driver.nodes)
         await self._report(at, nodes, guests)
-        await self._compare(at, guests)
-        self.completed += 1
+        await self._compare(at, guests, frozenset(node.name for node in nodes if node.state != "down"))
 
     async def _all(self, operation: str, listing: Callable[[], AsyncIterator[Page[T]]]) -> list[T]:
         async def read() -> list[T]:
@@ -54,8 +62,9 @@ class Inventory:
         for guest in guests:
             running[guest.node] = running.get(guest.node, 0) + 1
             life = self._life_of(guest)
-            if life is not None and life.node == guest.node:
-                ours.setdefault(guest.node, []).append(life.uuid)
+            consumer = None if life is None else life.consumer_on(guest.node)
+            if consumer is not None:
+                ours.setdefault(guest.node, []).append(consumer)
         reports = tuple(
             NodeReport(
                 name=node.name,
@@ -83,15 +92,16 @@ class Inventory:
         if mark is None or mark.installation != lives.installation:
             return None
         life = lives.guests.get(mark.uuid)
-        if life is None or life.claim != mark.claim or life.backend != self._backend.name:
+        if life is None or life.backend != self._backend.name:
             return None
-        return life
+        moving = None if life.move is None else life.move.claim
+        return life if mark.claim in (life.claim, moving) else None
 
-    async def _compare(self, at: float, guests: list[Guest]) -> None:
-        """Queue the guests that differ from what is known."""
+    async def _compare(self, at: float, guests: list[Guest], nodes_up: frozenset[str]) -> None:
+        """Queue the guests that differ from what is known. Of guests on nodes that are down nothing is known."""
         lives, name = self._desk.lives, self._backend.name
         seen: dict[str, Guest] = {}
-        sighted: dict[tuple[str, int], float] = {}
+        self._guests.begin()
         strangers = 0
         for number, guest in enumerate(guests):
             if number % PARTS == PARTS - 1:
@@ -101,14 +111,16 @@ class Inventory:
             elif self._life_of(guest) is not None:
                 seen[guest.mark.uuid] = guest
             else:
-                self._sight(sighted, guest.mark.uuid, guest.mark.claim)
-        self._sighted = sighted
+                uuid, claim = guest.mark.uuid, guest.mark.claim
+                if self._guests.sight(uuid, claim):
+                    self._steps.orphans.setdefault(uuid, set()).add(claim)
+                    self._backend.queue.add(uuid, priority=USUAL)
         self._backend.counts.strangers = strangers
         for number, life in enumerate(list(lives.guests.values())):
             if number % PARTS == PARTS - 1:
                 await trio.lowlevel.checkpoint()
             confirmed = life.backend == name and life.changed < at and life.status in ("active", "stopped")
-            if confirmed and self._differs(life, seen.get(life.uuid)):
+            if confirmed and life.move is None and life.node in nodes_up and self._differs(life, seen.get(life.uuid)):
                 self._steps.suspects.add(life.uuid)
                 self._backend.queue.add(life.uuid, priority=USUAL)
 
@@ -120,10 +132,50 @@ class Inventory:
             return False
         return (guest.state in ("on", "paused")) != (life.status == "active")
 
-    def _sight(self, sighted: dict[tuple[str, int], float], uuid: str, claim: int) -> None:
-        """Note a guest without a claim; at its second sighting, ``grace`` later, have it removed."""
-        now = trio.current_time()
-        first = sighted[uuid, claim] = self._sighted.get((uuid, claim), now)
-        if (uuid, claim) in self._sighted and now - first >= self._backend.config.grace:
-            self._steps.orphans.setdefault(uuid, set()).add(claim)
-            self._backend.queue.add(uuid, priority=USUAL)
+    # volumes
+
+    async def _look_at_volumes(self, driver: StorageDriver) -> None:
+        at, lives, name = self._desk.now(), self._desk.lives, self._backend.name
+        volumes = await self._all("volumes", driver.volumes)
+        pools = await self._all("pools", driver.pools)
+        seen: dict[str, list[str]] = {}
+        strangers = 0
+        self._volumes.begin()
+        for volume in volumes:
+            mark = volume.mark
+            life = None if mark is None else lives.volumes.get(mark.uuid)
+            if mark is None or mark.installation != lives.installation:
+                strangers += 1
+            elif life is not None and life.claim == mark.claim and life.backend == name:
+                seen.setdefault(volume.pool, []).append(mark.uuid)
+            elif self._volumes.sight(mark.uuid, mark.claim):
+                self._volume_steps.orphans.setdefault(mark.uuid, set()).add(mark.claim)
+                self._backend.queue.add(VOLUME + mark.uuid, priority=USUAL)
+        self._backend.counts.strange_volumes = strangers
+        await self._report_pools(at, driver.facts.kind, pools, seen)
+        there = {uuid for uuids in seen.values() for uuid in uuids}
+        for number, life in enumerate(list(lives.volumes.values())):
+            if number % PARTS == PARTS - 1:
+                await trio.lowlevel.checkpoint()
+            confirmed = life.backend == name and life.changed < at and life.status == "available"
+            if confirmed and life.uuid not in there:
+                self._volume_steps.suspects.add(life.uuid)
+                self._backend.queue.add(VOLUME + life.uuid, priority=USUAL)
+
+    async def _report_pools(self, at: float, kind: str, pools: list[Pool], seen: dict[str, list[str]]) -> None:
+        reports = tuple(
+            PoolReport(
+                name=pool.name,
+                total_gb=pool.total_gb,
+                free_gb=pool.free_gb,
+                provisioned_gb=pool.provisioned_gb,
+                thin=pool.thin,
+                volumes=tuple(sorted(seen.get(pool.name, ()))),
+            )
+            for pool in pools
+            if pool.state == "up"
+        )
+        known = self._desk.lives.backends.get(self._backend.name)
+        if reports != self._pools_reported or known is None or not known.pools_reported:
+            await self._desk.submit(ReportPools(name=self._backend.name, kind=kind, at=at, pools=reports))
+            self._pools_reported = reports

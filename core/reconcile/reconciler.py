@@ -12,28 +12,34 @@ from typing import Any, Final
 
 import trio
 
+from ...placement.storage.decision import VolumeDecision
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, UnknownName
-from ..backends.errors import DriverError
-from ..backends.protocol import OpenDriver, computes
+from ..backends.errors import Denied, DriverError, Transient
+from ..backends.protocol import OpenDriver, stores
+from ..backends.values import Connection
 from ..lifecycle_commands import (
     CreateGuest,
+    CreateVolume,
     Lifecycle,
     LifecycleCommand,
     OnGuest,
+    OnVolumeClaim,
     SetBackend,
     SetInstallation,
 )
-from ..machine.lives import GuestLife, Lives
+from ..machine.lives import GuestLife, Lives, VolumeChange, VolumeLife
 from ..machine.orders import AnyCommand, Order
 from ..service import Service
+from ..storage_commands import DeleteVolumes
 from ..tasks import background
 from ..tenancy.tenants import RECONCILER
 from .backend import Backend, BackendConfig
 from .guests import GuestSteps
 from .inventory import Inventory
 from .status import BackendStatus, ReconcileStatus
-from .work_queue import URGENT, USUAL
+from .volumes import VolumeSteps
+from .work_queue import URGENT, USUAL, VOLUME
 
 REFUSED_WAIT: Final = 1.0
 """Seconds until the next step after the service did not take a command."""
@@ -48,7 +54,8 @@ class _Part:
     def __init__(self, owner: Reconciler, backend: Backend, user_data: Path | None) -> None:
         self.owner, self.backend = owner, backend
         self.steps = GuestSteps(owner, backend, user_data)
-        self.inventory = Inventory(owner, backend, self.steps)
+        self.volume_steps = VolumeSteps(owner, backend, self.steps.deny)
+        self.inventory = Inventory(owner, backend, self.steps, self.volume_steps)
         self._look_now = trio.Event()
 
     def enabled(self) -> bool:
@@ -67,35 +74,38 @@ class _Part:
             while True:
                 assert self.backend.driver is not None
                 most = self.backend.driver.facts.concurrency
-                uuid = await self.backend.queue.take(most, self._held_back)
-                nursery.start_soon(self._step, uuid)
+                key = await self.backend.queue.take(most, self._held_back)
+                nursery.start_soon(self._step, key)
 
     def _held_back(self) -> float:
         return self.backend.breaker.wait() if self.enabled() else PAUSED_LOOK
 
-    async def _step(self, uuid: str) -> None:
+    async def _step(self, key: str) -> None:
         queue, backoff = self.backend.queue, self.backend.backoff
         try:
-            again = await self.steps.step(uuid)
-            if again is None:
-                backoff.forget(uuid)
-            elif again == 0.0:
-                backoff.forget(uuid)
-                self.owner.look_at(uuid)
+            if key.startswith(VOLUME):
+                again = await self.volume_steps.step(key.removeprefix(VOLUME))
             else:
-                self.owner.look_at(uuid, again)
+                again = await self.steps.step(key)
+            if again is None:
+                backoff.forget(key)
+            elif again == 0.0:
+                backoff.forget(key)
+                self.owner.look_at(key)
+            else:
+                self.owner.look_at(key, again)
         except HostlerError as error:
             # A command was refused: the guest has changed meanwhile, or the service takes none now.
-            log.debug("guest %s: %s", uuid, error)
-            self.owner.look_at(uuid, backoff.next(uuid))
+            log.debug("%s: %s", key, error)
+            self.owner.look_at(key, backoff.next(key))
         finally:
-            queue.done(uuid)
+            queue.done(key)
 
     async def _look(self) -> None:
         """Take inventories, one at the start and one every ``poll`` seconds."""
         driver, chance = self.backend.driver, self.owner.chance
         assert driver is not None
-        while computes(driver):
+        while True:
             self._look_now = trio.Event()
             if self.enabled() and self.backend.breaker.wait() <= 0:
                 try:
@@ -108,7 +118,6 @@ class _Part:
                     self.backend.problem = str(error)
             with trio.move_on_after(driver.facts.poll * chance.uniform(0.9, 1.1)):
                 await self._look_now.wait()
-        await trio.sleep_forever()
 
     def status(self) -> BackendStatus:
         backend, known = self.backend, self.owner.lives.backends.get(self.backend.name)
@@ -171,6 +180,20 @@ class Reconciler:
         """Have a command carried out. HostlerError if it is refused."""
         return await self._service.writer.submit(Order(self.now(), RECONCILER, command))
 
+    async def connection(self, volume: VolumeLife, node: str) -> Connection:
+        """How a node reaches a volume. Transient while its back end is not to be called."""
+        part = self._parts.get(volume.backend)
+        if part is None or part.backend.driver is None or not part.enabled() or part.backend.breaker.wait() > 0:
+            raise Transient(f"back end {volume.backend}, which has volume {volume.uuid}, is not in use now")
+        driver = part.backend.driver
+        if not stores(driver):
+            raise Transient(f"back end {volume.backend}, which has volume {volume.uuid}, has no pools now")
+        try:
+            return await part.backend.call("connect", lambda: driver.connect(volume.uuid, node))
+        except Denied as error:
+            await part.steps.deny(str(error))
+            raise Transient(f"back end {volume.backend} refuses the credentials") from None
+
     # the work
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -183,6 +206,8 @@ class Reconciler:
             for life in list(self.lives.guests.values()):
                 if not life.settled:
                     self._queue(life)
+            for volume in list(self.lives.volumes.values()):
+                self.look_at_volume(volume.uuid)
             async with background() as nursery:
                 for part in self._parts.values():
                     nursery.start_soon(part.backend.keep_open, self.lives.installation, part.work, part.steps.deny)
@@ -199,19 +224,47 @@ class Reconciler:
         if isinstance(command, CreateGuest):
             if isinstance(outcome, Decision):
                 for selection in outcome.selections:
-                    self.look_at(selection.instance_uuid)
+                    self._look_at_all_of(selection.instance_uuid)
         elif isinstance(command, OnGuest):
-            self.look_at(command.uuid)
+            self._look_at_all_of(command.uuid)
+        elif isinstance(command, OnVolumeClaim):
+            self.look_at_volume(command.volume)
+            if isinstance(outcome, VolumeChange) and outcome.guest:
+                self._look_at_all_of(outcome.guest)
+        elif isinstance(command, CreateVolume):
+            if isinstance(outcome, VolumeDecision) and outcome.selection is not None:
+                self.look_at_volume(outcome.selection.volume_id)
+        elif isinstance(command, DeleteVolumes):
+            for uuid in command.uuids if self.lives.volumes else ():
+                self.look_at_volume(uuid)
         elif isinstance(command, SetBackend):
             part = self._parts.get(command.name)
             if part is not None:
                 part.wake()
 
-    def look_at(self, uuid: str, after: float = 0.0) -> None:
-        """Have a guest looked at, if something is to be done for it."""
-        life = self.lives.guests.get(uuid)
+    def look_at(self, key: str, after: float = 0.0) -> None:
+        """Have a guest or volume looked at by its key of the work queue, if something is to be done for it."""
+        if key.startswith(VOLUME):
+            self.look_at_volume(key.removeprefix(VOLUME), after)
+            return
+        life = self.lives.guests.get(key)
         if life is not None and not life.settled:
             self._queue(life, after)
+
+    def look_at_volume(self, uuid: str, after: float = 0.0) -> None:
+        """Have a volume looked at, if something is to be done for it."""
+        life = self.lives.volumes.get(uuid)
+        part = None if life is None or life.settled else self._parts.get(life.backend)
+        if life is not None and part is not None:
+            urgent = life.desired == "deleted" or life.status == "clearing"
+            part.backend.queue.add(VOLUME + uuid, after, URGENT if urgent else USUAL)
+
+    def _look_at_all_of(self, uuid: str) -> None:
+        """Have a guest and its volumes looked at."""
+        self.look_at(uuid)
+        life = self.lives.guests.get(uuid)
+        for volume in life.volumes if life is not None else ():
+            self.look_at_volume(volume)
 
     def _queue(self, life: GuestLife, after: float = 0.0) -> None:
         part = self._parts.get(life.backend)
@@ -246,6 +299,9 @@ class Reconciler:
         await backend.call("check", backend.driver.check)
 
     async def until_settled(self) -> None:
-        """Return once every guest is as desired, or in error. For tests and programs that wait."""
-        while any(not life.settled for life in self.lives.guests.values()):
+        """Return once every guest and volume is as desired, or in error. For tests and programs that wait."""
+        lives = self.lives
+        while not (
+            all(life.settled for life in lives.guests.values()) and all(life.settled for life in lives.volumes.values())
+        ):
             await self._changed.wait()

@@ -11,6 +11,8 @@ import trio
 URGENT: Final = 0
 """Removals: they make room."""
 USUAL: Final = 1
+VOLUME: Final = "volume/"
+"""What keys of volumes begin with; those of guests are their uuids."""
 
 
 class WorkQueue:

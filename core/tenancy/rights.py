@@ -29,7 +29,15 @@ from ..engine_commands import (
     RevertMove,
     Spawned,
 )
-from ..lifecycle_commands import CreateGuest, DeleteGuest, StartGuest, StopGuest
+from ..lifecycle_commands import (
+    AttachVolume,
+    CreateGuest,
+    CreateVolume,
+    DeleteGuest,
+    DetachVolume,
+    StartGuest,
+    StopGuest,
+)
 from . import admission
 from . import commands as c
 from .errors import NotAllowed
@@ -112,7 +120,12 @@ def check_again(tenants: Tenants, user: str, command: Any, found: Iterable[Need]
 def needs(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -> Sequence[Need]:
     """The roles that a command needs. O(instances named)."""
     match command:
-        case Place(request=request) | Hold(request=request) | CreateGuest(request=request):
+        case (
+            Place(request=request)
+            | Hold(request=request)
+            | CreateGuest(request=request)
+            | CreateVolume(request=request)
+        ):
             return (Need("member", project_scope(request.project_id)),)
         case PlaceMany(requests=requests):
             projects = dict.fromkeys(request.project_id for request in requests)
@@ -121,7 +134,13 @@ def needs(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -
             return _to_touch(uuids, facts)
         case Resize(uuid=uuid) | ConfirmMove(uuid=uuid) | RevertMove(uuid=uuid):
             return _to_touch((uuid,), facts)
-        case StartGuest(uuid=uuid) | StopGuest(uuid=uuid) | DeleteGuest(uuid=uuid):
+        case (
+            StartGuest(uuid=uuid)
+            | StopGuest(uuid=uuid)
+            | DeleteGuest(uuid=uuid)
+            | AttachVolume(uuid=uuid)
+            | DetachVolume(uuid=uuid)
+        ):
             return _to_touch((uuid,), facts)
         case BeginMove(uuid=uuid, kind="resize", request=Asked()):
             return _to_touch((uuid,), facts)
@@ -312,7 +331,7 @@ def _refusal(user: str, command: Any, need: Need) -> NotAllowed:
     match command:
         case Release() | Spawned() | ConfirmHold():
             return no_instance(need.uuid)
-        case Resize() | StartGuest() | StopGuest() | DeleteGuest():
+        case Resize() | StartGuest() | StopGuest() | DeleteGuest() | AttachVolume() | DetachVolume():
             return no_instance(need.uuid, "uuid")
         case c.DeleteProject(id=name) | c.DeleteUser(id=name) | c.RevokeToken(id=name):
             return unseen(user, name, "id")

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from ...placement.storage.pools.request import VolumeSpec
 from ...placement.types.validation import whole_number
 from ..engine_commands import Asked
+from ..lifecycle_commands import CreateGuest, CreateVolume
 from ..storage_commands import (
     AskedVolume,
     BeginRetype,
@@ -128,6 +129,17 @@ def _needs(command: Any, kind: StorageKind, uuids: Sequence[str], facts: Storage
         known = FOR_CLOUD_ADMINS if owner is None else Need("member", project_scope(owner))
         found.setdefault(owner, known._replace(uuid=uuid))
     return list(found.values())
+
+
+def check_volumes_of_guests(tenants: Tenants, user: str, command: Any, facts: StorageFacts) -> None:
+    """``check_volumes`` of those that a command has back ends make. O(volumes)."""
+    if is_internal(user):
+        return
+    match command:
+        case CreateGuest(volumes=wanted) if wanted:
+            check_volumes(tenants, user, (each.request for each in wanted), facts)
+        case CreateVolume(request=request):
+            check_volumes(tenants, user, (request,), facts)
 
 
 def check_volumes(tenants: Tenants, user: str, volumes: Iterable[AskedVolume], facts: StorageFacts) -> None:

@@ -1,4 +1,4 @@
-"""KVM and QEMU by libvirt: one host is one back end. Needs the extra ``libvirt``.
+"""KVM and QEMU by libvirt: one host, or several between which guests move. Needs the extra ``libvirt``.
 
 libvirt's calls block, so each runs in a thread. A call that is cancelled goes on in its thread; the next call on the
 same guest waits for it there."""
@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Annotated, Any, Final, TypeVar
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape, quoteattr
 
 import libvirt
 import msgspec
@@ -20,9 +19,8 @@ import trio
 
 from ..protocol import (
     Can,
-    Capacity,
     Conflict,
-    Denied,
+    Connection,
     DriverContext,
     DriverError,
     Facts,
@@ -39,42 +37,15 @@ from ..protocol import (
     Unknown,
     read_options,
 )
+from .libvirt_host import Host, guarded, or_none
+from .libvirt_xml import GIB, disk_xml, domain_xml, free_target, mark_of, volume_xml, volumes_of
 
 T = TypeVar("T")
-NAMESPACE: Final = "urn:hostler:guest:1"
 KIB_PER_MIB: Final = 1_024
-GIB: Final = 2**30
+DETACH_LOOK: Final = 0.5
+"""Seconds between two requests to let a volume go."""
 CLOSE_SECONDS: Final = 30.0
 """How long calls that were cancelled may take to end before the connection is closed."""
-
-ERRORS: Final[Mapping[int, type[DriverError]]] = {
-    1: Unknown,  # VIR_ERR_INTERNAL_ERROR: anything; the text says more
-    3: Permanent,  # VIR_ERR_NO_SUPPORT
-    5: Transient,  # VIR_ERR_NO_CONNECT
-    7: Transient,  # VIR_ERR_INVALID_CONN... of a connection that is gone
-    8: Permanent,  # VIR_ERR_INVALID_ARG
-    9: Conflict,  # VIR_ERR_OPERATION_FAILED: "already exists", "already defined"
-    27: Permanent,  # VIR_ERR_XML_ERROR
-    29: Denied,  # VIR_ERR_OPERATION_DENIED
-    38: Transient,  # VIR_ERR_SYSTEM_ERROR
-    39: Unknown,  # VIR_ERR_RPC: the request may have been sent
-    42: NotFound,  # VIR_ERR_NO_DOMAIN
-    43: NotFound,  # VIR_ERR_NO_NETWORK
-    45: Denied,  # VIR_ERR_AUTH_FAILED
-    49: NotFound,  # VIR_ERR_NO_STORAGE_POOL
-    50: NotFound,  # VIR_ERR_NO_STORAGE_VOL
-    55: Conflict,  # VIR_ERR_OPERATION_INVALID: "already running", "not running"
-    67: Permanent,  # VIR_ERR_CONFIG_UNSUPPORTED
-    68: Unknown,  # VIR_ERR_OPERATION_TIMEOUT
-    78: Transient,  # VIR_ERR_OPERATION_ABORTED
-    84: Permanent,  # VIR_ERR_OPERATION_UNSUPPORTED
-    86: Transient,  # VIR_ERR_AGENT_UNRESPONSIVE
-    88: Denied,  # VIR_ERR_ACCESS_DENIED
-    90: Conflict,  # VIR_ERR_STORAGE_VOL_EXIST
-}
-"""libvirt's error codes (virErrorNumber) by class; others are of unknown outcome."""
-FULL: Final = re.compile("cannot allocate memory|no space left|insufficient (memory|space)", re.IGNORECASE)
-"""Texts of the codes above that mean a lack of room."""
 
 STATES: Final[Mapping[int, GuestState]] = {
     0: "error",
@@ -91,12 +62,18 @@ management."""
 
 
 class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Options: the connection ``uri``; the ``node`` name (default: the host's); the ``domain_type`` (kvm, qemu, or the
-    connection's own); the ``machine`` type; the libvirt storage ``pool`` for root disks, without which guests have
-    none; ``shutdown_seconds`` that a guest has to shut down before it is switched off."""
+    """Options: the connection ``uri`` and the ``node`` name (default: the host's), or several ``hosts`` (node name ->
+    uri) between which guests move, with the ``migration_uris`` of those that others reach under another name than
+    libvirt tells; the ``domain_type`` (kvm, qemu, or the connection's own); the ``machine`` type; the libvirt storage
+    ``pool`` for root disks, without which guests have none (of several hosts it is one that all of them share);
+    ``unsafe_migration``: move guests live although libvirt does not know that caches of their disks are coherent;
+    ``shutdown_seconds`` that a guest has to shut down before it is switched off."""
 
     uri: str = "qemu:///system"
     node: str | None = None
+    hosts: dict[str, str] = {}
+    migration_uris: dict[str, str] = {}
+    unsafe_migration: bool = False
     domain_type: str | None = None
     machine: str | None = None
     pool: str | None = None
@@ -106,235 +83,239 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class LibvirtDriver:
-    """A host. ``connection`` is used in threads only."""
+    """One host or several."""
 
-    def __init__(self, connection: Any, options: Options, installation: str) -> None:
-        self._connection, self._options, self._installation = connection, options, installation
+    def __init__(self, hosts: Sequence[Host], options: Options, installation: str) -> None:
+        self._hosts, self._options, self._installation = {each.name: each for each in hosts}, options, installation
         self._threads = trio.CapacityLimiter(options.concurrency)
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._reopening = threading.Lock()
-        self._type = str(connection.getType()).lower()
-        self.node = options.node or str(connection.getHostname())
-        version = str(connection.getLibVersion())
-        self.facts = Facts("libvirt", version, Can.COMPUTE, options.poll, options.concurrency, timeout=300.0)
+        self._type = hosts[0].type
+        can = Can.COMPUTE if self._type == "test" else Can.COMPUTE | Can.ATTACH
+        if len(hosts) > 1:
+            can |= Can.MOVE
+        self.facts = Facts("libvirt", hosts[0].version, can, options.poll, options.concurrency, timeout=300.0)
 
     # threads
 
-    async def _run(self, work: Callable[[Any], T], uuid: str = "") -> T:
-        """Do work on the connection in a thread, after what was begun before for the same guest."""
+    async def _run(self, work: Callable[[], T], uuid: str = "") -> T:
+        """Do work in a thread, after what was begun before for the same guest."""
 
         def in_thread() -> T:
             with self._locks[uuid] if uuid else nullcontext():
-                try:
-                    return work(self._connected())
-                except libvirt.libvirtError as error:
-                    raise _as_ours(error) from error
+                return guarded(work)
 
         return await trio.to_thread.run_sync(in_thread, abandon_on_cancel=True, limiter=self._threads)
 
-    def _connected(self) -> Any:
-        """The connection, opened again if it is dead."""
-        with self._reopening:
-            if not self._connection.isAlive():
-                with suppress(libvirt.libvirtError):
-                    self._connection.close()
-                self._connection = _connect(self._options.uri)
-            return self._connection
-
     async def aclose(self) -> None:
-        """Close the connection once no thread uses it."""
+        """Close the connections once no thread uses them."""
         with trio.move_on_after(CLOSE_SECONDS, shield=True):
             for _ in range(self._options.concurrency):
                 await self._threads.acquire_on_behalf_of(object())
-            with suppress(libvirt.libvirtError):
-                await trio.to_thread.run_sync(self._connection.close)
+            for host in self._hosts.values():
+                await trio.to_thread.run_sync(host.close)
 
     async def check(self) -> None:
-        """Ask for the library's version on the host."""
-        await self._run(lambda connection: connection.getLibVersion())
+        """Ask for the library's version on each host."""
+        for host in self._hosts.values():
+            await self._run(lambda host=host: host.connection().getLibVersion())  # type: ignore[misc]  # mypy cannot infer a lambda with a default
 
     # what there is
 
     async def nodes(self) -> AsyncIterator[Page[Node]]:
-        """The host."""
-        yield Page((await self._run(self._node),))
+        """The hosts. Of several, one that does not answer is down."""
+        for host in self._hosts.values():
+            try:
+                host.last_seen = await self._run(lambda host=host: self._node(host))  # type: ignore[misc]  # as above
+            except (Transient, Unknown):
+                if len(self._hosts) == 1:
+                    raise
+                if host.last_seen is not None:
+                    host.last_seen = host.last_seen._replace(state="down")
+            if host.last_seen is not None:
+                yield Page((host.last_seen,))
 
-    def _node(self, connection: Any) -> Node:
+    def _node(self, host: Host) -> Node:
+        connection = host.connection()
         info = connection.getInfo()
         memory_mb = int(info[1])
         with suppress(libvirt.libvirtError):  # the test driver has none
             memory_mb = int(connection.getMemoryStats(-1)["total"]) // KIB_PER_MIB
-        guests = self._listed(connection)
+        guests = self._listed(host)
         total_gb = used_gb = 0
         if self._options.pool is not None:
             _, capacity, _, available = connection.storagePoolLookupByName(self._options.pool).info()
             total_gb = capacity // GIB
             used_gb = total_gb - available // GIB
         used = sum(each.vcpus for each in guests), sum(each.memory_mb for each in guests)
-        return Node(self.node, int(info[2]), memory_mb, total_gb, *used, used_gb, hypervisor=self._type.upper())
+        return Node(host.name, int(info[2]), memory_mb, total_gb, *used, used_gb, hypervisor=host.type.upper())
 
     async def guests(self) -> AsyncIterator[Page[Guest]]:
-        """All domains, in one page."""
-        yield Page(tuple(await self._run(self._listed)))
+        """All domains, a page of each host that answers."""
+        for host in self._hosts.values():
+            try:
+                yield Page(tuple(await self._run(lambda host=host: self._listed(host))))  # type: ignore[misc]  # as above
+            except (Transient, Unknown):
+                if len(self._hosts) == 1:
+                    raise
 
-    def _listed(self, connection: Any) -> list[Guest]:
+    def _listed(self, host: Host) -> list[Guest]:
         found = []
-        for domain in connection.listAllDomains():
+        for domain in host.connection().listAllDomains():
             with suppress(libvirt.libvirtError):  # it went away meanwhile
-                found.append(self._seen(domain))
+                found.append(self._seen(host, domain))
         return found
 
-    def _seen(self, domain: Any) -> Guest:
+    def _seen(self, host: Host, domain: Any) -> Guest:
         tree = ElementTree.fromstring(domain.XMLDesc())
-        marked = tree.find(f"metadata/{{{NAMESPACE}}}guest")
-        mark = None if marked is None else Mark.parse(marked.get("mark", ""))
-        memory = tree.findtext("memory", "0")
         uuid = domain.UUIDString()
         return Guest(
             key=uuid,
-            mark=mark if mark is not None and mark.uuid == uuid else None,
+            mark=mark_of(tree, uuid),
             name=tree.findtext("title") or domain.name(),
-            node=self.node,
+            node=host.name,
             state=STATES.get(domain.state()[0], "error"),
             vcpus=int(tree.findtext("vcpu", "0")),
-            memory_mb=-(-int(memory) // KIB_PER_MIB),
+            memory_mb=-(-int(tree.findtext("memory", "0")) // KIB_PER_MIB),
+            volumes=tuple(volumes_of(tree)),
         )
 
     async def get_guest(self, uuid: str) -> Guest:
         """Look a domain up by its uuid, which is the guest's."""
-        return await self._run(lambda connection: self._seen(self._domain(connection, uuid)), uuid)
+        return await self._run(lambda: self._seen(*self._domain(uuid)), uuid)
 
-    def _domain(self, connection: Any, uuid: str) -> Any:
-        """The domain of a guest of this installation. NotFound if there is none."""
-        domain = connection.lookupByUUIDString(uuid)
-        mark = self._seen(domain).mark
-        if mark is None or mark.installation != self._installation:
-            raise NotFound(f"domain {uuid} is not of this installation")
-        return domain
+    def _domain(self, uuid: str) -> tuple[Host, Any]:
+        """The domain of a guest of this installation, and its host. Of several (one was made when the host of another
+        was down, or a move was cut off) the one of the newest claim, and of that the one that runs. NotFound if there
+        is none."""
+        found, lost = self._domains(uuid)
+        if found:
+            return max(found, key=lambda each: (self._claim(each[1]), each[1].isActive()))
+        if lost is not None:
+            raise lost
+        raise NotFound(f"there is no guest {uuid}")
+
+    def _domains(self, uuid: str) -> tuple[list[tuple[Host, Any]], DriverError | None]:
+        """All domains of a guest of this installation, and the error of a host that did not answer, if there is one."""
+        found: list[tuple[Host, Any]] = []
+        lost: DriverError | None = None
+        for host in self._hosts.values():
+            try:
+                domain = guarded(lambda host=host: host.domain(uuid))  # type: ignore[misc]  # as above
+            except (Transient, Unknown) as error:
+                lost = error
+                continue
+            if domain is not None and self._claim(domain) >= 0:
+                found.append((host, domain))
+        return found, lost
+
+    def _claim(self, domain: Any) -> int:
+        """The claim for which a domain was made; -1 if it is not of this installation."""
+        mark = mark_of(ElementTree.fromstring(domain.XMLDesc()), domain.UUIDString())
+        return mark.claim if mark is not None and mark.installation == self._installation else -1
 
     # changes
 
     async def create_guest(self, want: GuestSpec) -> Guest:
         """Define a domain and start it. A domain that was defined before a crash is started."""
-        if want.volumes:
-            raise Permanent("this driver attaches no volumes")
+        if want.volumes and Can.ATTACH not in self.facts.can:
+            raise Permanent("the test driver attaches no volumes")
         if (want.image or want.disk_gb) and self._options.pool is None:
             raise Permanent("guests have no disk: the back end has no storage pool", hint="set the option pool")
-        if want.node != self.node:
+        if want.node not in self._hosts:
             raise NotFound(f"there is no node {want.node}")
-        return await self._run(lambda connection: self._create(connection, want), want.mark.uuid)
+        return await self._run(lambda: self._create(self._hosts[want.node], want), want.mark.uuid)
 
-    def _create(self, connection: Any, want: GuestSpec) -> Guest:
-        domain = None
-        try:
-            domain = connection.lookupByUUIDString(want.mark.uuid)
-        except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                raise
-        if domain is None:
-            disk = self._make_disk(connection, want)
-            domain = connection.defineXML(self._xml(want, disk))
-        else:
-            found = self._seen(domain)
+    def _create(self, host: Host, want: GuestSpec) -> Guest:
+        for other, domain in self._domains(want.mark.uuid)[0]:
+            found = self._seen(other, domain)
             if (found.mark, found.vcpus, found.memory_mb) != (want.mark, want.vcpus, want.memory_mb):
-                raise Conflict(f"domain {want.mark.uuid} exists with another claim or size")
+                raise Conflict(f"domain {want.mark.uuid} exists on {other.name} with another claim or size")
+            if other is not host:
+                raise Conflict(f"domain {want.mark.uuid} exists on {other.name}")
+        domain = host.domain(want.mark.uuid)
+        if domain is None:
+            kind = self._options.domain_type or ("test" if self._type == "test" else "kvm")
+            disk, real = self._make_disk(host.connection(), want), self._type != "test"
+            xml = domain_xml(want, kind=kind, machine=self._options.machine, disk=disk, real=real)
+            domain = host.connection().defineXML(xml)
+        elif self._claim(domain) < 0:
+            raise Conflict(f"domain {want.mark.uuid} is not of this installation")
         if want.power == "on" and not domain.isActive():
             domain.create()
-        return self._seen(domain)
+        return self._seen(host, domain)
 
     def _make_disk(self, connection: Any, want: GuestSpec) -> str | None:
         """The path of the root disk, made where it is missing; None for a guest without one."""
         if self._options.pool is None or not (want.image or want.disk_gb):
             return None
         pool, name = connection.storagePoolLookupByName(self._options.pool), _disk_name(want.mark)
-        try:
-            return str(pool.storageVolLookupByName(name).path())
-        except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_VOL:
-                raise
-        backing, size = "", want.disk_gb * GIB
+        known = or_none(lambda: pool.storageVolLookupByName(name), libvirt.VIR_ERR_NO_STORAGE_VOL)
+        if known is not None:
+            return str(known.path())
+        backing, size = None, want.disk_gb * GIB
         if want.image:
             image = pool.storageVolLookupByName(want.image)
             size = max(size, int(image.info()[1]))
             form = ElementTree.fromstring(image.XMLDesc()).find("target/format")
-            kind = "raw" if form is None else form.get("type", "raw")
-            backing = (
-                f"<backingStore><path>{escape(image.path())}</path><format type={quoteattr(kind)}/></backingStore>"
-            )
-        xml = (
-            f"<volume><name>{name}</name><capacity unit='bytes'>{size}</capacity><allocation>0</allocation>"
-            f"<target><format type='qcow2'/></target>{backing}</volume>"
-        )
-        return str(pool.createXML(xml).path())
-
-    def _xml(self, want: GuestSpec, disk: str | None) -> str:
-        kind = self._options.domain_type or ("test" if self._type == "test" else "kvm")
-        machine = f" machine={quoteattr(self._options.machine)}" if self._options.machine else ""
-        title = re.sub(r"[^ -\ud7ff\ue000-\ufffd]", "?", want.name)
-        devices = [
-            f"<interface type='network'><source network={quoteattr(name)}/></interface>" for name in want.networks
-        ]
-        if disk is not None:
-            devices.append(
-                f"<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file={quoteattr(disk)}/>"
-                "<target dev='vda' bus='virtio'/></disk>"
-            )
-        if self._type != "test":
-            devices.append("<serial type='pty'/><console type='pty'/>")
-        return (
-            f"<domain type={quoteattr(kind)}><name>hostler-{want.mark.uuid}</name><uuid>{want.mark.uuid}</uuid>"
-            f"<title>{escape(title)}</title>"
-            f"<metadata><h:guest xmlns:h='{NAMESPACE}' mark={quoteattr(str(want.mark))}/></metadata>"
-            f"<memory unit='MiB'>{want.memory_mb}</memory><vcpu>{want.vcpus}</vcpu>"
-            f"<os><type{machine}>hvm</type></os><devices>{''.join(devices)}</devices></domain>"
-        )
+            backing = str(image.path()), "raw" if form is None else form.get("type", "raw")
+        return str(pool.createXML(disk_xml(name, size, backing)).path())
 
     async def set_power(self, uuid: str, want: Power) -> Guest:
         """Start a domain; or ask it to shut down, and switch it off if it does not."""
         if want == "on":
-            return await self._run(lambda connection: self._start(connection, uuid), uuid)
-        found = await self._run(lambda connection: self._shut_down(connection, uuid), uuid)
+            return await self._run(lambda: self._start(uuid), uuid)
+        found = await self._run(lambda: self._shut_down(uuid), uuid)
         with trio.move_on_after(self._options.shutdown_seconds):
             while found.state != "off":
                 await trio.sleep(0.2)
                 found = await self.get_guest(uuid)
         if found.state == "off":
             return found
-        return await self._run(lambda connection: self._switch_off(connection, uuid), uuid)
+        return await self._run(lambda: self._switch_off(uuid), uuid)
 
-    def _start(self, connection: Any, uuid: str) -> Guest:
-        domain = self._domain(connection, uuid)
+    def _start(self, uuid: str) -> Guest:
+        host, domain = self._domain(uuid)
         if not domain.isActive():
             domain.create()
-        return self._seen(domain)
+        return self._seen(host, domain)
 
-    def _shut_down(self, connection: Any, uuid: str) -> Guest:
-        domain = self._domain(connection, uuid)
+    def _shut_down(self, uuid: str) -> Guest:
+        host, domain = self._domain(uuid)
         if domain.isActive():
             with suppress(libvirt.libvirtError):  # it may not listen: it is switched off later
                 domain.shutdown()
-        return self._seen(domain)
+        return self._seen(host, domain)
 
-    def _switch_off(self, connection: Any, uuid: str) -> Guest:
-        domain = self._domain(connection, uuid)
+    def _switch_off(self, uuid: str) -> Guest:
+        host, domain = self._domain(uuid)
         if domain.isActive():
             domain.destroy()
-        return self._seen(domain)
+        return self._seen(host, domain)
 
     async def delete_guest(self, uuid: str, claim: int | None = None) -> None:
         """Switch a domain off, undefine it, and remove its disk."""
-        await self._run(lambda connection: self._delete(connection, uuid, claim), uuid)
+        await self._run(lambda: self._delete_everywhere(uuid, claim), uuid)
 
-    def _delete(self, connection: Any, uuid: str, claim: int | None) -> None:
-        with suppress(NotFound):
-            domain = _found(lambda: self._domain(connection, uuid))
-            mark = self._seen(domain).mark
-            if mark is not None and claim in (None, mark.claim):
-                if domain.isActive():
-                    domain.destroy()
-                domain.undefineFlags(self._undefine_flags())
+    def _delete_everywhere(self, uuid: str, claim: int | None) -> None:
+        lost = None
+        for host in self._hosts.values():
+            try:
+                guarded(lambda host=host: self._delete(host, uuid, claim))  # type: ignore[misc]  # as above
+            except (Transient, Unknown) as error:
+                lost = error
+        if lost is not None:
+            raise lost
+
+    def _delete(self, host: Host, uuid: str, claim: int | None) -> None:
+        domain = host.domain(uuid)
+        if domain is not None and self._claim(domain) >= 0 and claim in (None, self._claim(domain)):
+            if domain.isActive():
+                domain.destroy()
+            domain.undefineFlags(self._undefine_flags())
         if self._options.pool is not None:
-            pool = connection.storagePoolLookupByName(self._options.pool)
+            pool = host.connection().storagePoolLookupByName(self._options.pool)
+            if len(self._hosts) > 1:
+                pool.refresh(0)  # another host has made or removed disks in it
             for name in pool.listVolumes():
                 found = _DISK.fullmatch(name)
                 if found and (found[1], found[2]) == (self._installation, uuid) and claim in (None, int(found[3])):
@@ -346,6 +327,65 @@ class LibvirtDriver:
             flags |= libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
         return int(flags)
 
+    # volumes
+
+    async def attach(self, uuid: str, volume: Connection) -> None:
+        """Plug a volume into a domain, running or not."""
+        await self._run(lambda: self._attach(uuid, volume), uuid)
+
+    def _attach(self, uuid: str, volume: Connection) -> None:
+        _, domain = self._domain(uuid)
+        tree = ElementTree.fromstring(domain.XMLDesc())
+        if volume.volume not in volumes_of(tree):
+            domain.attachDeviceFlags(volume_xml(volume, free_target(tree)), _present(domain))
+
+    async def detach(self, uuid: str, volume: str) -> None:
+        """Unplug a volume, and wait until the guest has let it go."""
+        while await self._run(lambda: self._detach(uuid, volume), uuid):  # noqa: ASYNC110  # libvirt is asked again
+            await trio.sleep(DETACH_LOOK)
+
+    def _detach(self, uuid: str, volume: str) -> bool:
+        """Ask for it; returns whether the volume is still there. A guest that is asked twice is not disturbed."""
+        _, domain = self._domain(uuid)
+        disk = volumes_of(ElementTree.fromstring(domain.XMLDesc())).get(volume)
+        if disk is None:
+            return False
+        domain.detachDeviceFlags(ElementTree.tostring(disk, encoding="unicode"), _present(domain))
+        return True
+
+    # moves
+
+    async def move_guest(self, uuid: str, node: str, *, live: bool) -> Guest:
+        """Migrate a domain live; or shut it down, define it on the other host, and start it there if it ran."""
+        if node not in self._hosts:
+            raise NotFound(f"there is no node {node}")
+        target, ran = self._hosts[node], False
+        if not live:
+            found = await self.get_guest(uuid)
+            ran = found.node != node and found.state != "off"
+            if ran:
+                await self.set_power(uuid, "off")
+        return await self._run(lambda: self._move(uuid, target, live=live, start=ran), uuid)
+
+    def _move(self, uuid: str, target: Host, *, live: bool, start: bool) -> Guest:
+        source, domain = self._domain(uuid)
+        if source is not target and live and domain.isActive():
+            flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
+            if self._options.unsafe_migration:
+                flags |= libvirt.VIR_MIGRATE_UNSAFE
+            there = self._options.migration_uris.get(target.name)
+            parameters = {} if there is None else {libvirt.VIR_MIGRATE_PARAM_URI: there}
+            domain.migrate3(target.connection(), parameters, flags)
+        elif source is not target:
+            if domain.isActive():
+                raise Conflict(f"domain {uuid} runs")
+            target.connection().defineXML(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+            domain.undefineFlags(self._undefine_flags())
+        moved = target.connection().lookupByUUIDString(uuid)
+        if start and not moved.isActive():
+            moved.create()
+        return self._seen(target, moved)
+
 
 _DISK: Final = re.compile(r"hostler_([0-9a-z-]+)_([0-9a-f-]{36})_(\d+)\.qcow2")
 
@@ -354,57 +394,23 @@ def _disk_name(mark: Mark) -> str:
     return f"hostler_{mark.installation}_{mark.uuid}_{mark.claim}.qcow2"
 
 
-def _found(work: Callable[[], T]) -> T:
-    try:
-        return work()
-    except libvirt.libvirtError as error:
-        raise _as_ours(error) from error
-
-
-def _as_ours(error: libvirt.libvirtError) -> DriverError:
-    code, text = error.get_error_code(), str(error)
-    kind = Capacity if FULL.search(text) else ERRORS.get(code, Unknown)
-    return kind(text, backend_code=str(code))
-
-
-_loop = threading.Lock()
-_looping = False
-
-
-def _run_event_loop() -> None:
-    """Have libvirt's event loop run, without which connections notice no dead peer. It has to be registered before the
-    first connection of the process."""
-    global _looping
-    with _loop:
-        if _looping:
-            return
-        libvirt.virEventRegisterDefaultImpl()
-        _looping = True
-
-    def run() -> None:
-        while True:
-            libvirt.virEventRunDefaultImpl()
-
-    threading.Thread(target=run, name="libvirt events", daemon=True).start()
-
-
-def _connect(uri: str) -> Any:
-    _run_event_loop()
-    connection = _found(lambda: libvirt.open(uri))
-    with suppress(libvirt.libvirtError):  # local connections need none
-        connection.setKeepAlive(5, 3)
-    return connection
+def _present(domain: Any) -> int:
+    """Flags of a change of the domain as it is defined, and as it runs."""
+    running = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
+    return int(libvirt.VIR_DOMAIN_AFFECT_CONFIG | running)
 
 
 @asynccontextmanager
 async def open_driver(options: Mapping[str, Any], context: DriverContext) -> AsyncIterator[LibvirtDriver]:
-    """A connection to one host."""
+    """Connections to the hosts. All of them must answer at first."""
     settings = read_options(options, Options)
     libvirt.registerErrorHandler(lambda *_: None, None)  # errors are raised; they need not be printed as well
-    connection = await trio.to_thread.run_sync(_connect, settings.uri)
-    driver = await trio.to_thread.run_sync(
-        lambda: _found(lambda: LibvirtDriver(connection, settings, context.installation))
-    )
+    named: Mapping[str | None, str] = settings.hosts or {settings.node: settings.uri}  # type: ignore[assignment]  # names are texts
+    hosts = [
+        await trio.to_thread.run_sync(lambda name=name, uri=uri: guarded(lambda: Host(uri, name)))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        for name, uri in named.items()
+    ]
+    driver = LibvirtDriver(hosts, settings, context.installation)
     try:
         yield driver
     finally:

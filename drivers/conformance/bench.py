@@ -13,6 +13,7 @@ import trio
 from ..protocol import (
     ComputeDriver,
     Conflict,
+    Connection,
     DriverContext,
     GuestSpec,
     Mark,
@@ -53,14 +54,18 @@ class _Bench(Generic[DriverT]):
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeBench(_Bench[ComputeDriver]):
-    """A compute back end: ``node`` is where guests are made, of the size given. ``change_outside``: stops or removes a
-    guest without the driver."""
+    """A compute back end: ``node`` is where guests are made, of the size given, and ``other_node`` one that they can
+    move to, while they run if ``moves_live``. ``change_outside``: stops or removes a guest without the driver.
+    ``make_volume``: makes a volume that guests on ``node`` reach."""
 
     node: str
     vcpus: int = 1
     memory_mb: int = 64
     image: str = ""
+    other_node: str | None = None
+    moves_live: bool = True
     change_outside: Callable[[str, Literal["stop", "remove"]], Awaitable[None]] | None = None
+    make_volume: Callable[[], Awaitable[Connection]] | None = None
 
     def spec(self, installation: str = OURS, claim: int = 1, name: str = "guest") -> GuestSpec:
         """A guest that is not there yet."""

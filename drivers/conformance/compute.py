@@ -5,7 +5,20 @@ from __future__ import annotations
 import pytest
 import trio
 
-from ..protocol import Can, ComputeDriver, Conflict, DriverError, Guest, GuestSpec, NotFound, Permanent, Unknown
+from ..protocol import (
+    Can,
+    ComputeDriver,
+    Conflict,
+    DriverError,
+    Guest,
+    GuestSpec,
+    NotFound,
+    Permanent,
+    Power,
+    Unknown,
+    attaches,
+    moves,
+)
 from .bench import OTHERS, PATIENCE, ComputeBench, all_of, cancelled_at_every_await, new_uuid, settled
 
 NAMES = ("plain", "with space", "ünïcödé 客", "quote' \" <tag> & $(x) `y`", "../../etc/passwd", "n" * 255)
@@ -233,6 +246,74 @@ class ComputeConformance:
                     await driver.create_guest(spec)
                 assert caught.value.failure in ("capacity", "not_found", "permanent")
                 assert not await _ours(driver, spec.mark.uuid)
+
+    # volumes and moves
+
+    async def test_volumes_are_attached_and_detached(self, bench: ComputeBench) -> None:
+        """Each call may be repeated; a guest can have volumes from its creation on."""
+        if bench.make_volume is None:
+            pytest.skip("no volume can be made for this back end")
+        first, second = await bench.make_volume(), await bench.make_volume()
+        async with bench.driver() as driver:
+            assert attaches(driver)
+            spec = bench.spec()._replace(volumes=(first,))
+            uuid = spec.mark.uuid
+            assert (await _made(driver, spec)).volumes == (first.volume,)
+            for _ in range(2):
+                await driver.attach(uuid, second)
+            assert (await driver.get_guest(uuid)).volumes == (first.volume, second.volume)
+            for _ in range(2):
+                await driver.detach(uuid, second.volume)
+            assert (await driver.get_guest(uuid)).volumes == (first.volume,)
+            with pytest.raises(NotFound):
+                await driver.attach(new_uuid(), second)
+            await driver.delete_guest(uuid)
+
+    @pytest.mark.parametrize("power", ["on", "off"])
+    async def test_a_guest_moves(self, bench: ComputeBench, power: Power) -> None:
+        """It is on one node afterwards, in the same state, with the same mark; a repetition changes nothing."""
+        if bench.other_node is None:
+            pytest.skip("guests of this back end do not move")
+        async with bench.driver() as driver:
+            assert moves(driver)
+            spec = bench.spec()._replace(power=power)
+            uuid = spec.mark.uuid
+            await _made(driver, spec)
+            for node, live in ((bench.other_node, power == "on" and bench.moves_live), (bench.node, False)):
+                for _ in range(2):
+                    moved = await driver.move_guest(uuid, node, live=live)
+                    assert (moved.mark, moved.node, moved.state) == (spec.mark, node, power)
+                    assert [each.node for each in await _ours(driver, uuid)] == [node]
+            with pytest.raises(NotFound):
+                await driver.move_guest(new_uuid(), bench.node, live=False)
+            with pytest.raises(DriverError):
+                await driver.move_guest(uuid, "no-such-node", live=False)
+            assert len(await _ours(driver, uuid)) == 1
+            await driver.delete_guest(uuid)
+
+    async def test_a_move_cancelled_at_any_await_leaves_one_guest(self, bench: ComputeBench) -> None:
+        """The same move again ends with the guest on its target."""
+        if bench.other_node is None:
+            pytest.skip("guests of this back end do not move")
+        target = bench.other_node
+        async with bench.driver() as driver:
+            assert moves(driver)
+            specs = [bench.spec()]
+            await _made(driver, specs[-1])
+
+            async def move() -> None:
+                await driver.move_guest(specs[-1].mark.uuid, target, live=False)
+
+            async def check() -> None:
+                uuid = specs[-1].mark.uuid
+                await settled(move)
+                assert [each.node for each in await _ours(driver, uuid)] == [target]
+                await driver.delete_guest(uuid)
+                specs.append(bench.spec())
+                await _made(driver, specs[-1])
+
+            assert await cancelled_at_every_await(move, check) >= 2
+            await driver.delete_guest(specs[-1].mark.uuid)
 
     # others on the same back end
 

@@ -35,7 +35,7 @@ from ..protocol import (
     VolumeSpec,
     read_options,
 )
-from .world import ModelGuest, ModelVolume, World, provisioned_gb, used_on
+from .world import ModelGuest, ModelVolume, World, provisioned_gb, reachable, used_on
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -148,7 +148,7 @@ class ModelDriver:
         self._wire, self._world, self._installation = wire, wire.world, installation
         self._page = options.page
         self._threads = trio.CapacityLimiter(FILE_THREADS) if options.file is not None else None
-        can = Can.COMPUTE | Can.STORAGE | Can.ATTACH
+        can = Can.COMPUTE | Can.STORAGE | Can.ATTACH | Can.MOVE
         self.facts = Facts("model", "1", can, options.poll, options.concurrency, timeout=60.0)
 
     async def _call(self, work: Callable[[], T]) -> T:
@@ -194,7 +194,7 @@ class ModelDriver:
 
     def _guests(self) -> list[Guest]:
         with self._world.content(change=False) as there:
-            return [self._seen(guest) for guest in there.guests.values()]
+            return [self._seen(guest) for guest in reachable(there)]
 
     def _seen(self, guest: ModelGuest) -> Guest:
         state: GuestState = "building" if self._world.is_building(guest) else guest.power
@@ -219,6 +219,10 @@ class ModelDriver:
     async def set_power(self, uuid: str, want: Power) -> Guest:
         """Start or stop a guest."""
         return self._seen(await self._call(lambda: self._world.set_power(self._installation, uuid, want)))
+
+    async def move_guest(self, uuid: str, node: str, *, live: bool) -> Guest:
+        """Move a guest."""
+        return self._seen(await self._call(lambda: self._world.move_guest(self._installation, uuid, node, live=live)))
 
     async def delete_guest(self, uuid: str, claim: int | None = None) -> None:
         """Remove a guest."""

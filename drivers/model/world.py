@@ -133,7 +133,7 @@ class World:
     def create_guest(self, want: GuestSpec) -> ModelGuest:
         """Make a guest, or return the one that was made by the same mark and size."""
         with self.content() as there:
-            known = _of(there.guests, want.mark.installation, want.mark.uuid)
+            known = _reachable(there, want.mark.installation, want.mark.uuid)
             size = (want.node, want.vcpus, want.memory_mb, want.disk_gb)
             if known is not None:
                 same = (
@@ -144,7 +144,7 @@ class World:
                 return msgspec.structs.replace(known)
             if want.image == IMAGES_REFUSED:
                 raise Permanent(f"there is no image {want.image}")
-            _check_room(there, want)
+            _check_room(there, want.node, want.memory_mb, want.disk_gb)
             there.made += 1
             ready = self._clock() + self.build_seconds
             volumes = [each.volume for each in want.volumes]
@@ -173,12 +173,23 @@ class World:
             guest.power = want
             return msgspec.structs.replace(guest)
 
+    def move_guest(self, installation: str, uuid: str, node: str, *, live: bool) -> ModelGuest:
+        """Move a guest to a node with room. Conflict while it is built, or for a live move while it is off."""
+        with self.content() as there:
+            guest = _guest(there, installation, uuid)
+            if guest.node != node:
+                if self.is_building(guest) or (live and guest.power != "on"):
+                    raise Conflict(f"guest {uuid} does not run")
+                _check_room(there, node, guest.memory_mb, guest.disk_gb)
+                guest.node = node
+            return msgspec.structs.replace(guest)
+
     def delete_guest(self, installation: str, uuid: str, claim: int | None) -> None:
         """Remove a guest of a claim, if it is there."""
         with self.content() as there:
-            known = _of(there.guests, installation, uuid)
-            if known is not None and claim in (None, _mark(known.mark).claim):
-                del there.guests[known.key]
+            for known in _all_of(there.guests, installation, uuid):
+                if claim in (None, _mark(known.mark).claim) and _is_up(there, known):
+                    del there.guests[known.key]
 
     def change_volumes(self, installation: str, uuid: str, volume: str, *, attached: bool) -> None:
         """Attach a volume to a guest, or detach it."""
@@ -276,13 +287,24 @@ def used_on(there: Content, node: str) -> tuple[int, int, int]:
     )
 
 
-def _check_room(there: Content, want: GuestSpec) -> None:
-    node = there.nodes.get(want.node)
+def _check_room(there: Content, name: str, more_memory_mb: int, more_disk_gb: int) -> None:
+    node = there.nodes.get(name)
     if node is None or node.state != "up":
-        raise Capacity(f"node {want.node} is not available")
-    _, memory_mb, disk_gb = used_on(there, want.node)
-    if memory_mb + want.memory_mb > node.memory_mb or disk_gb + want.disk_gb > node.disk_gb:
-        raise Capacity(f"node {want.node} is full")
+        raise Capacity(f"node {name} is not available")
+    _, memory_mb, disk_gb = used_on(there, name)
+    if memory_mb + more_memory_mb > node.memory_mb or disk_gb + more_disk_gb > node.disk_gb:
+        raise Capacity(f"node {name} is full")
+
+
+def _is_up(there: Content, guest: ModelGuest) -> bool:
+    """False for a guest on a node that is down, which the back end does not reach."""
+    node = there.nodes.get(guest.node)
+    return node is None or node.state != "down"
+
+
+def reachable(there: Content) -> list[ModelGuest]:
+    """The guests that are not on nodes that are down."""
+    return [guest for guest in there.guests.values() if _is_up(there, guest)]
 
 
 def _mark(text: str) -> Mark:
@@ -291,16 +313,25 @@ def _mark(text: str) -> Mark:
     return found
 
 
+def _all_of(known: dict[str, Owned], installation: str, uuid: str) -> list[Owned]:
+    start = f"hostler:{installation}:{uuid}:"
+    return [each for each in known.values() if each.mark.startswith(start)]
+
+
 def _of(known: dict[str, Owned], installation: str, uuid: str) -> Owned | None:
-    for each in known.values():
-        mark = Mark.parse(each.mark)
-        if mark is not None and (mark.installation, mark.uuid) == (installation, uuid):
-            return each
-    return None
+    found = _all_of(known, installation, uuid)
+    return found[0] if found else None
+
+
+def _reachable(there: Content, installation: str, uuid: str) -> ModelGuest | None:
+    """The guest of a uuid on a node that is up: of several the newest, which was made when the node of others was
+    down."""
+    found = [each for each in _all_of(there.guests, installation, uuid) if _is_up(there, each)]
+    return max(found, key=lambda each: _mark(each.mark).claim) if found else None
 
 
 def _guest(there: Content, installation: str, uuid: str) -> ModelGuest:
-    found = _of(there.guests, installation, uuid)
+    found = _reachable(there, installation, uuid)
     if found is None:
         raise NotFound(f"there is no guest {uuid}")
     return found

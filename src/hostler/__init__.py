@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from .core.engine_commands import Placed
+    from .core.lifecycle_commands import GuestVolume, guest_volume
     from .core.machine.event_log import Event
     from .core.machine.lifecycle_queries import GuestLine
     from .core.machine.lives import GuestChange
     from .core.machine.queries import CapacityOf
+    from .core.process.asyncio_scheduler import AsyncioScheduler, open_asyncio_scheduler
     from .core.process.scheduler import Scheduler, open_scheduler
     from .core.reconcile.status import BackendStatus, ReconcileStatus
     from .core.rpc.addresses import Address
     from .core.rpc.blocking_client import BlockingClient
     from .core.rpc.client import Client, open_client
+    from .core.storage_commands import AskedVolume
     from .ext.tables import NameTable
     from .placement.api.answers import (
         Candidates,
@@ -186,6 +189,8 @@ __all__ = [
     "Admission",
     "Aggregate",
     "Alternate",
+    "AskedVolume",
+    "AsyncioScheduler",
     "BackendReport",
     "BackendStatus",
     "Balance",
@@ -240,6 +245,7 @@ __all__ = [
     "GpuOptions",
     "GuestChange",
     "GuestLine",
+    "GuestVolume",
     "Host",
     "HostArrays",
     "HostClass",
@@ -359,9 +365,11 @@ __all__ = [
     "WorkaroundsOptions",
     "add_hosts",
     "check_plan",
+    "guest_volume",
     "load_fleet",
     "load_hosts",
     "load_requests",
+    "open_asyncio_scheduler",
     "open_client",
     "open_scheduler",
     "place_together",
@@ -375,6 +383,9 @@ _MODULES: Final = {
     "core.machine.lifecycle_queries": "GuestLine",
     "core.machine.lives": "GuestChange",
     "core.machine.queries": "CapacityOf",
+    "core.lifecycle_commands": "GuestVolume guest_volume",
+    "core.storage_commands": "AskedVolume",
+    "core.process.asyncio_scheduler": "AsyncioScheduler open_asyncio_scheduler",
     "core.process.scheduler": "Scheduler open_scheduler",
     "core.reconcile.status": "BackendStatus ReconcileStatus",
     "core.rpc.addresses": "Address",

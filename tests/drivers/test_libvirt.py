@@ -4,25 +4,36 @@ show lost answers, full hosts, attached volumes, and guests that take their time
 from __future__ import annotations
 
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Literal
+from xml.etree import ElementTree
 
 import pytest
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
 
 from hostler.drivers.compute import libvirt as driver_module  # noqa: E402  # after the skip
+from hostler.drivers.compute import libvirt_host as host_module  # noqa: E402  # after the skip
+from hostler.drivers.compute.libvirt_xml import volume_xml, volumes_of  # noqa: E402  # after the skip
 from hostler.drivers.conformance import ComputeBench, ComputeConformance  # noqa: E402  # after the skip
 from hostler.drivers.protocol import (  # noqa: E402  # after the skip
     Capacity,
+    ComputeDriver,
+    Connection,
     DriverContext,
+    DriverError,
     Mark,
     Permanent,
     Unknown,
     computes,
+    read_options,
 )
 
 open_driver = driver_module.open_driver
 URI = "test:///default"
+VOLUME = "5f0c1a8e-9a57-4d43-8f7e-5d0e6b1b7c11"
 
 
 class TestLibvirtComputes(ComputeConformance):
@@ -50,6 +61,92 @@ class TestLibvirtComputes(ComputeConformance):
             make_stranger=make_stranger,
             change_outside=change_outside,
         )
+
+
+NODE = """<node>
+  <cpu><mhz>2600</mhz><model>x86_64</model><active>8</active><nodes>1</nodes><sockets>1</sockets><cores>8</cores>
+  <threads>1</threads></cpu>
+  <memory>8388608</memory>
+</node>"""
+"""A host of libvirt's test driver: 8 CPUs, 8 GiB. Each connection has a state of its own."""
+
+
+class TestLibvirtMovesBetweenHosts(ComputeConformance):
+    @pytest.fixture
+    def bench(self, tmp_path: Path) -> ComputeBench:
+        hosts = {}
+        for name in ("one", "two"):
+            (tmp_path / f"{name}.xml").write_text(NODE)
+            hosts[name] = f"test://{tmp_path}/{name}.xml"
+        options = {"hosts": hosts, "domain_type": "test"}
+        shared = Shared(options)
+        return ComputeBench(open=shared.open, node="one", other_node="two", moves_live=False)
+
+
+class Shared:
+    """Drivers of several installations on the same connections, since others would not see the same hosts."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = read_options(options, driver_module.Options)
+        self._hosts = [host_module.Host(uri, name) for name, uri in self._options.hosts.items()]
+
+    @asynccontextmanager
+    async def open(self, context: DriverContext) -> AsyncIterator[ComputeDriver]:
+        yield driver_module.LibvirtDriver(self._hosts, self._options, context.installation)
+
+
+async def test_a_host_that_does_not_answer_is_a_node_that_is_down(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.xml").write_text(NODE)
+    hosts = {name: f"test://{tmp_path}/{name}.xml" for name in ("one", "two")}
+    shared = Shared({"hosts": hosts, "domain_type": "test"})
+    bench = ComputeBench(open=shared.open, node="one", other_node="two")
+    async with bench.driver() as driver:
+        spec = bench.spec()
+        await driver.create_guest(spec)
+        assert [node.state async for page in driver.nodes() for node in page.items] == ["up", "up"]
+        (tmp_path / "one.xml").unlink()
+        shared._hosts[0].close()
+        states = {node.name: node.state async for page in driver.nodes() for node in page.items}
+        assert states == {"one": "down", "two": "up"}
+        assert [guest async for page in driver.guests() for guest in page.items] == []
+        with pytest.raises(DriverError):
+            await driver.get_guest(spec.mark.uuid)
+        evacuated = spec._replace(mark=spec.mark._replace(claim=2), node="two")
+        assert (await driver.create_guest(evacuated)).node == "two"
+        assert (await driver.get_guest(spec.mark.uuid)).mark == evacuated.mark
+
+
+@pytest.mark.parametrize(
+    ("volume", "expected"),
+    [
+        (Connection(volume=VOLUME, protocol="file", address="/a&b", format="qcow2"), "<source file='/a&amp;b'/>"),
+        (Connection(volume=VOLUME, protocol="block", address="/dev/x"), "<source dev='/dev/x'/>"),
+        (
+            Connection(volume=VOLUME, protocol="nbd", address="e", options={"hosts": "[::1]:10809"}),
+            "<source protocol='nbd' name='e'><host name='::1' port='10809'/></source>",
+        ),
+        (
+            Connection(
+                volume=VOLUME,
+                protocol="rbd",
+                address="pool/image",
+                options={"hosts": "a:1 b:2", "user": "u", "secret": VOLUME},
+            ),
+            "<source protocol='rbd' name='pool/image'><host name='a' port='1'/><host name='b' port='2'/>"
+            f"<auth username='u'><secret type='ceph' uuid='{VOLUME}'/></auth></source>",
+        ),
+    ],
+)
+def test_each_protocol_has_its_source(volume: Connection, expected: str) -> None:
+    xml = volume_xml(volume, "vdb")
+    assert expected in xml.replace('"', "'")
+    assert list(volumes_of(ElementTree.fromstring(f"<domain><devices>{xml}</devices></domain>"))) == [VOLUME]
+
+
+def test_a_protocol_that_libvirt_does_not_know_is_refused() -> None:
+    with pytest.raises(Permanent, match="by ebs"):
+        volume_xml(Connection(volume=VOLUME, protocol="ebs", address="vol-1"), "vdb")
 
 
 async def test_root_disks_are_volumes_of_a_pool_and_go_with_their_guest() -> None:
@@ -81,14 +178,16 @@ def _error(code: int, text: str) -> Any:
     return error
 
 
-@pytest.mark.parametrize("code", sorted(driver_module.ERRORS))
+@pytest.mark.parametrize("code", sorted(host_module.ERRORS))
 def test_each_code_has_its_class(code: int) -> None:
-    assert type(driver_module._as_ours(_error(code, "x"))) is driver_module.ERRORS[code]
+    assert type(host_module.as_ours(_error(code, "x"))) is host_module.ERRORS[code]
 
 
 def test_texts_say_more_than_the_code_of_internal_errors() -> None:
-    assert isinstance(driver_module._as_ours(_error(1, "qemu: Cannot allocate memory")), Capacity)
-    assert isinstance(driver_module._as_ours(_error(999, "something new")), Unknown)
+    assert isinstance(host_module.as_ours(_error(1, "qemu: Cannot allocate memory")), Capacity)
+    plug = "unable to execute QEMU command 'device_add': Bus 'pci.0' does not support hotplugging"
+    assert isinstance(host_module.as_ours(_error(1, plug)), Permanent)
+    assert isinstance(host_module.as_ours(_error(999, "something new")), Unknown)
 
 
 def test_a_mark_of_another_uuid_is_no_mark() -> None:
@@ -102,6 +201,7 @@ def test_a_mark_of_another_uuid_is_no_mark() -> None:
     )
     domain: Any = keep.defineXML(xml)
     try:
-        assert driver_module.LibvirtDriver(keep, driver_module.Options(uri=URI), "a")._seen(domain).mark is None
+        host = host_module.Host(URI, None)
+        assert driver_module.LibvirtDriver([host], driver_module.Options(), "a")._seen(host, domain).mark is None
     finally:
         domain.undefine()

@@ -11,10 +11,10 @@ from typing import Literal
 import pytest
 import trio
 
-from hostler.drivers.conformance import ComputeBench, ComputeConformance, StorageBench, StorageConformance
+from hostler.drivers.conformance import ComputeBench, ComputeConformance, StorageBench, StorageConformance, new_uuid
 from hostler.drivers.model.driver import Faults, ModelDriver, Options, Wire
 from hostler.drivers.model.world import World
-from hostler.drivers.protocol import DriverContext, Mark, Transient, Unknown, computes, find_driver
+from hostler.drivers.protocol import Connection, DriverContext, Mark, Transient, Unknown, computes, find_driver
 
 FORMS = ("memory", "file", "slow")
 
@@ -44,6 +44,9 @@ class Bench:
     async def make_stranger(self) -> str:
         return self.world.make_strangers_guest("node-1")
 
+    async def make_volume(self) -> Connection:
+        return Connection(volume=new_uuid(), protocol="model", address="volume")
+
     async def change_outside(self, uuid: str, what: Literal["stop", "remove"]) -> None:
         with self.world.content() as there:
             for guest in list(there.guests.values()):
@@ -64,6 +67,8 @@ class TestModelComputes(ComputeConformance):
             lose_answers=made.lose_answers,
             make_stranger=made.make_stranger,
             change_outside=made.change_outside,
+            other_node="node-1",
+            make_volume=made.make_volume,
             page=7,
         )
 

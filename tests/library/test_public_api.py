@@ -63,6 +63,7 @@ INTERNAL = {
     "Pools.charging",
     "Pools.__init__",
     "Ranked.__init__",
+    "AsyncioScheduler.__init__",
     "Scheduler.__init__",
     "Ranked.scan",
     "Ranked.signature",

@@ -14,7 +14,7 @@ from hostler.core.backends.protocol import DriverContext
 from hostler.core.backends.values import Mark
 from hostler.core.engine_commands import Asked
 from hostler.core.journal.journal import Journal
-from hostler.core.lifecycle_commands import CreateGuest, LifecycleCommand
+from hostler.core.lifecycle_commands import CreateGuest, GuestVolume, LifecycleCommand, guest_volume
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order
 from hostler.core.reconcile.backend import BackendConfig
@@ -23,7 +23,7 @@ from hostler.core.service import Service
 from hostler.core.tasks import background
 from hostler.core.writer.writer import open_writer
 from hostler.drivers.model.driver import Faults, ModelDriver, Options, Wire
-from hostler.drivers.model.world import ModelGuest, World
+from hostler.drivers.model.world import ModelGuest, ModelVolume, World
 
 from ..core.orders import LOCAL, NOW, asked, uuid_of
 from ..core.simulation import Disk, MemorySnapshots, MemoryStore
@@ -32,11 +32,13 @@ from ..core.simulation import Disk, MemorySnapshots, MemoryStore
 class Model:
     """A model back end that outlives the service."""
 
-    def __init__(self, name: str, *, nodes: int = 2, build_seconds: float = 0.0, concurrency: int = 8) -> None:
+    def __init__(
+        self, name: str, *, nodes: int = 2, pools: int = 0, build_seconds: float = 0.0, concurrency: int = 8
+    ) -> None:
         self.name = name
         self.options = Options(prefix=f"{name}-", poll=5.0, page=7, concurrency=concurrency)
         self.world = World(trio.current_time, build_seconds=build_seconds)
-        self.world.add(nodes=nodes, prefix=f"{name}-")
+        self.world.add(nodes=nodes, pools=pools, prefix=f"{name}-")
         self.wire = Wire(self.world, Faults(), trio.current_time)
 
     def open(self, options: Mapping[str, Any], context: DriverContext) -> AbstractAsyncContextManager[ModelDriver]:
@@ -50,6 +52,11 @@ class Model:
         """All guests with their marks."""
         with self.world.content(change=False) as there:
             return [(Mark.parse(each.mark), each) for each in there.guests.values()]
+
+    def volumes(self) -> list[tuple[Mark | None, ModelVolume]]:
+        """All volumes with their marks."""
+        with self.world.content(change=False) as there:
+            return [(Mark.parse(each.mark), each) for each in there.volumes.values()]
 
     def of(self, uuid: str) -> list[ModelGuest]:
         return [each for mark, each in self.guests() if mark is not None and mark.uuid == uuid]
@@ -75,6 +82,10 @@ class Running:
         life = self.state.lives.guests.get(uuid_of(number))
         return None if life is None else life.shown
 
+    def volume_status(self, number: int) -> str | None:
+        life = self.state.lives.volumes.get(uuid_of(number))
+        return None if life is None else life.shown
+
     async def inventories(self, count: int = 1) -> None:
         """Wait for so many more complete inventories of every back end."""
         parts = {each.name: each.inventories for each in self.reconciler.status().backends}
@@ -90,6 +101,10 @@ def create(number: int, **what: Any) -> CreateGuest:
     spec = {name: what.pop(name) for name in ("vcpus", "memory_mb", "project") if name in what}
     request: Asked = asked(number, **spec)
     return CreateGuest(request=request, **what)
+
+
+def volume(number: int, size_gb: int = 10, project: str = "", **what: Any) -> GuestVolume:
+    return guest_volume(size_gb, uuid=uuid_of(number), project_id=project, **what)
 
 
 @asynccontextmanager

@@ -14,7 +14,18 @@ from trio.testing import MockClock
 
 from hostler.core.errors import StorageFailed
 from hostler.core.journal.journal import Journal
-from hostler.core.lifecycle_commands import DeleteGuest, GuestCommand, LifecycleCommand, StartGuest, StopGuest
+from hostler.core.lifecycle_commands import (
+    AttachVolume,
+    CreateVolume,
+    DeleteGuest,
+    DetachVolume,
+    GuestCommand,
+    GuestVolume,
+    LifecycleCommand,
+    MoveGuest,
+    StartGuest,
+    StopGuest,
+)
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order
 from hostler.core.writer.writer import Writer
@@ -23,7 +34,7 @@ from hostler.placement.types.errors import HostlerError
 
 from ..core.simulation import Disk, MemorySnapshots, MemoryStore, same_every_time
 from ..seeds import seeds
-from .cloud import Model, Running, create, ready, running
+from .cloud import Model, Running, create, ready, running, volume
 
 
 class World:
@@ -32,11 +43,11 @@ class World:
     def __init__(self, seed: int, folder: Path) -> None:
         self.seed, self.chance = seed, random.Random(seed)
         self.disk = Disk(random.Random(seed + 1), folder)
-        self.models = [Model("a", nodes=2, build_seconds=2.0), Model("b", nodes=2)]
+        self.models = [Model("a", nodes=2, build_seconds=2.0), Model("b", nodes=2, pools=1)]
         self.strangers = [model.world.make_strangers_guest(f"{model.name}-node-0") for model in self.models]
         for model in self.models:
             model.wire.chance = random.Random(self.chance.random())
-        self.made = 0
+        self.made = self.volumes = 0
         self.machine = ServiceMachine()
 
     async def run(self) -> None:
@@ -73,11 +84,22 @@ class World:
             self.made += 1
             memory_mb = self.chance.choice([1_024, 20_000])
             number = self.made if self.chance.random() < 0.8 else self.chance.randint(1, self.made)
-            return create(number, memory_mb=memory_mb, project="p", build_seconds=60.0)
+            volumes = tuple(self._volume() for _ in range(self.chance.choice([0, 0, 1, 2])))
+            return create(number, memory_mb=memory_mb, project="p", build_seconds=60.0, volumes=volumes)
+        if self.chance.random() < 0.1:
+            return CreateVolume(request=self._volume().request, build_seconds=60.0)
         recent = [life.uuid for life in self.machine.state.lives.guests.values()][-2:]
         uuid = self.chance.choice(recent if self.chance.random() < 0.6 else known)
+        known_volumes = sorted(self.machine.state.lives.volumes)
         commands: list[GuestCommand] = [StartGuest(uuid=uuid), StopGuest(uuid=uuid), DeleteGuest(uuid=uuid)]
+        commands += [MoveGuest(uuid=uuid, kind=kind, seconds=60.0) for kind in ("live_migrate", "cold_migrate")]
+        for other in self.chance.sample(known_volumes, min(1, len(known_volumes))):
+            commands += [AttachVolume(uuid=uuid, volume=other), DetachVolume(uuid=uuid, volume=other)]
         return self.chance.choice(commands)
+
+    def _volume(self) -> GuestVolume:
+        self.volumes += 1
+        return volume(1_000 + self.volumes, self.chance.choice([10, 3_000]), "p", keep=self.chance.random() < 0.3)
 
     async def _calm(self) -> None:
         """Without faults: settle, let late requests arrive and orphans be found, then check."""
@@ -119,9 +141,29 @@ class World:
         for each in holding:
             assert state.fleet.consumer(each.uuid).provider == each.node
         assert state.usage.of("project:p").get("instances", 0) == len(holding)
+        self._check_volumes(life)
         used = sum(state.fleet.inventory(name)["VCPU"][1] for name in state.lives.backends["a"].nodes)
         on_a = sum(each.vcpus for each in holding if each.backend == "a")
         assert used == on_a + 1, "the guests, and a stranger"
+
+    def _check_volumes(self, life: Running) -> None:
+        lives, disks = life.state.lives, self.models[1]
+        found = [(mark.uuid, mark.claim, each.size_gb) for mark, each in disks.volumes() if mark is not None]
+        there = [each for each in lives.volumes.values() if each.status == "available"]
+        assert sorted(found) == sorted((each.uuid, each.claim, each.size_gb) for each in there), "as desired, once"
+        assert set(life.state.volumes.volumes) == set(lives.volumes), "what is charged is there"
+        for each in lives.guests.values():
+            guests = [guest for model in self.models for guest in model.of(each.uuid)]
+            for guest in guests:
+                assert sorted(guest.volumes) == sorted(each.volumes), "attached as desired"
+            for uuid in each.volumes:
+                assert lives.volumes[uuid].guest == each.uuid
+        for each_volume in lives.volumes.values():
+            assert not each_volume.guest or each_volume.uuid in lives.guests[each_volume.guest].volumes
+        pools = life.state.storage.pools
+        waiting = sum(each.size_gb for each in lives.volumes.values() if each.status != "available")
+        free = pools.columns["free"][pools.row_of["b@model#b-pool-0"]]
+        assert free == 10_000 - sum(each.size_gb for each in there) - waiting, "no capacity is leaked"
 
     async def _check_replay(self) -> None:
         """A recovery, from the newest snapshot on, makes the same lives."""

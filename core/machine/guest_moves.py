@@ -1,0 +1,84 @@
+"""Moves of guests that back ends carry out, on the service's state: both ends are held until the back end has moved the
+guest, or it is known to have stayed."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ...placement.types.decision import Decision
+from ...placement.types.errors import InvalidValue
+from ..engine_commands import Asked, BeginMove
+from ..lifecycle_commands import EndMigration, MoveGuest
+from . import guests
+from .lives import Fault, GuestLife, GuestMove
+from .state import ServiceState
+
+MAX_TEXT = 1_000
+
+
+def begin(state: ServiceState, life: GuestLife, command: MoveGuest, now: float) -> Decision:
+    """Claim a new node of its back end for a guest, and keep the old one."""
+    _check(life, command)
+    lives = state.lives
+    if command.target is not None and lives.backend_of(command.target) != life.backend:
+        problem = f"node {command.target[:100]} is not one of back end {life.backend}, which has the guest"
+        raise InvalidValue(problem, field="target")
+    asked = None if command.target is not None else _within(state, life)
+    move = BeginMove(uuid=life.uuid, kind=command.kind, request=asked, target=command.target)
+    decision = guests.begin_move(state, move, now)
+    if not decision.placed:
+        return decision
+    (selection,) = decision.selections
+    if lives.backend_of(selection.node) != life.backend:
+        guests.end_move(state, life.uuid, confirm=False)
+        raise InvalidValue(f"node {selection.node}, which was selected, is of no back end", field="target")
+    state.requests.keep_during_move(life.uuid, life.spec)
+    life.move = GuestMove(
+        kind=command.kind,
+        host=selection.host,
+        node=selection.node,
+        migration=state.fleet._consumers.moves[life.uuid].migration,
+        claim=lives.next_claim() if command.kind == "evacuate" else life.claim,
+        until=now + command.seconds,
+    )
+    life.fault = None
+    return decision
+
+
+def _check(life: GuestLife, command: MoveGuest) -> None:
+    live = command.kind == "live_migrate"
+    right = life.status == "active" if live else life.status in ("active", "stopped")
+    if not right or not life.settled:
+        hint = "wait until it is " + ("active" if live else "active or stopped")
+        raise InvalidValue(f"guest {life.uuid} is {life.shown}", field="uuid", hint=hint)
+
+
+def _within(state: ServiceState, life: GuestLife) -> Asked:
+    """What the guest was asked with, on nodes of its back end only."""
+    spec = msgspec.msgpack.decode(life.spec)
+    others = (node for name, each in state.lives.backends.items() if name != life.backend for node in each.nodes)
+    spec["ignore_hosts"] = [*spec.get("ignore_hosts", ()), *others]
+    return Asked(spec=msgspec.Raw(msgspec.msgpack.encode(spec)), project_id=life.project_id)
+
+
+def note_begun(life: GuestLife) -> None:
+    """Calls that move a guest are about to be made. InvalidValue if no move is under way, or has begun."""
+    if life.move is None or life.move.begun or life.desired == "deleted":
+        raise InvalidValue(f"guest {life.uuid} is {life.shown}: no move of it can be begun", field="uuid")
+    life.move = msgspec.structs.replace(life.move, begun=True)
+
+
+def end(state: ServiceState, life: GuestLife, command: EndMigration, now: float) -> None:
+    """A guest is on the target of its move, or has stayed on its source. InvalidValue if no move is under way."""
+    move = life.move
+    if move is None or life.desired == "deleted":
+        raise InvalidValue(f"guest {life.uuid} is {life.shown}: no move of it can be ended", field="uuid")
+    if life.uuid in state.fleet._consumers.moves:
+        guests.end_move(state, life.uuid, confirm=command.moved)
+    life.move, life.changed = None, now
+    if not command.moved:
+        life.fault = Fault(command.failure, command.text[:MAX_TEXT], now, move.node)
+        return
+    life.host, life.node, life.claim = move.host, move.node, move.claim
+    life.key = command.key or life.key
+    life.status = "active" if command.power == "on" else "stopped"

@@ -1,0 +1,208 @@
+"""Commands on volumes that back ends carry out, on the service's state: making and removing them, and attaching them to
+guests. Where a volume goes, and what it counts, is decided in ``volumes``."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from ...placement.storage.decision import PoolSelection, VolumeDecision
+from ...placement.types.errors import InUse, InvalidValue
+from ..lifecycle_commands import (
+    AttachVolume,
+    BeginVolume,
+    ClearVolume,
+    ConfirmVolume,
+    CreateVolume,
+    DetachVolume,
+    FailVolume,
+    GuestVolume,
+    LoseVolume,
+)
+from ..storage_commands import DeleteVolumes, OnVolume
+from . import volumes
+from .lives import Fault, GuestChange, GuestLife, VolumeChange, VolumeLife, change_of, volume_change_of
+from .state import ServiceState
+
+MAX_TEXT: Final = 1_000
+
+
+def check_not_carried_out(state: ServiceState, command: Any) -> None:
+    """InUse for a change of a volume that a back end carries out, which would not follow it. O(1)."""
+    if isinstance(command, OnVolume) and command.uuid in state.lives.volumes:
+        name = state.lives.volumes[command.uuid].backend
+        hint = "only delete_volumes, attach_volume and detach_volume change it"
+        raise InUse(f"back end {name} carries out volume {command.uuid}", field="uuid", hint=hint)
+
+
+# users
+
+
+def create(state: ServiceState, command: CreateVolume, now: float) -> VolumeDecision:
+    """Place a volume in a pool of a back end."""
+    if not any(each.enabled and each.pools for each in state.lives.backends.values()):
+        hint = "configure one in [backends], and see hostler backend list"
+        raise InvalidValue("no back end that is enabled has pools", field="request", hint=hint)
+    decision = volumes.place(state, command.request, now)
+    if decision.selection is not None:
+        wanted = GuestVolume(request=command.request, name=command.name, image=command.image, keep=True)
+        keep_placed(state, wanted, decision.selection, command.build_seconds, now)
+    return decision
+
+
+def keep_placed(
+    state: ServiceState, wanted: GuestVolume, chosen: PoolSelection, build_seconds: float, now: float, guest: str = ""
+) -> VolumeLife:
+    """Begin the life of a volume that was placed. InvalidValue, with the volume removed, if no back end has the
+    pool."""
+    lives, uuid = state.lives, chosen.volume_id
+    backend = lives.backend_of_pool(chosen.backend_id)
+    if backend is None:
+        volumes.delete(state, DeleteVolumes(uuids=(uuid,)))
+        raise InvalidValue(f"pool {chosen.backend_id}, which was selected, belongs to no back end", field="request")
+    record = state.volumes.volume(uuid)
+    life = VolumeLife(
+        uuid=uuid,
+        project_id=record.project_id,
+        name=wanted.name,
+        size_gb=record.size_gb,
+        image=wanted.image,
+        backend=backend,
+        pool=chosen.pool_name,
+        claim=lives.next_claim(),
+        build_seconds=build_seconds,
+        until=now + build_seconds,
+        changed=now,
+        guest=guest,
+        keep=wanted.keep,
+    )
+    lives.volumes[uuid] = life
+    return life
+
+
+def delete(state: ServiceState, command: DeleteVolumes, now: float) -> int:
+    """Have volumes removed, all or none: at once, or, where a back end has them, once it has removed them."""
+    lives = state.lives
+    carried_out = [lives.volumes[uuid] for uuid in dict.fromkeys(command.uuids) if uuid in lives.volumes]
+    for life in carried_out:
+        if life.guest:
+            hint = "detach it, or delete the guest"
+            raise InUse(f"volume {life.uuid} is of guest {life.guest}", field="uuids", hint=hint)
+    others = tuple(uuid for uuid in command.uuids if uuid not in lives.volumes)
+    if others:
+        volumes.delete(state, msgspec.structs.replace(command, uuids=others))
+    for life in carried_out:
+        remove(state, life, now)
+    return len(others) + len(carried_out)
+
+
+def remove(state: ServiceState, life: VolumeLife, now: float) -> None:
+    """Have a volume removed; one for which no call was made is forgotten at once."""
+    life.desired, life.changed = "deleted", now
+    if life.status == "placed":
+        forget(state, life)
+
+
+def forget(state: ServiceState, life: VolumeLife) -> None:
+    """Give back what a volume holds. It may have lost it through another interface."""
+    del state.lives.volumes[life.uuid]
+    if life.uuid in state.volumes.volumes:
+        volumes.delete(state, DeleteVolumes(uuids=(life.uuid,), cascade=True))
+
+
+def attach(state: ServiceState, guest: GuestLife, command: AttachVolume) -> GuestChange:
+    """Have a volume attached to a guest."""
+    life = state.lives.volumes.get(command.volume)
+    if life is None or life.project_id != guest.project_id:
+        raise InvalidValue(f"no back end has a volume {command.volume[:40]} of the guest's project", field="volume")
+    _check_changeable(guest)
+    if command.volume in guest.volumes:
+        return change_of(guest)
+    if life.guest:
+        raise InUse(f"volume {life.uuid} is of guest {life.guest}", field="volume", hint="detach it first")
+    if life.status != "available" or life.desired == "deleted":
+        raise InvalidValue(f"volume {life.uuid} is {life.shown}", field="volume")
+    life.guest = guest.uuid
+    guest.volumes.append(life.uuid)
+    return change_of(guest)
+
+
+def detach(state: ServiceState, guest: GuestLife, command: DetachVolume) -> GuestChange:
+    """Have a volume detached from a guest."""
+    _check_changeable(guest)
+    if command.volume not in guest.volumes:
+        raise InvalidValue(f"guest {guest.uuid} has no volume {command.volume[:40]}", field="volume")
+    if state.lives.volume(command.volume).image and command.volume == guest.volumes[0]:
+        raise InvalidValue(f"guest {guest.uuid} boots from volume {command.volume}", field="volume")
+    guest.volumes.remove(command.volume)
+    return change_of(guest)
+
+
+def _check_changeable(guest: GuestLife) -> None:
+    if guest.desired == "deleted" or guest.move is not None or guest.status not in ("active", "stopped"):
+        raise InvalidValue(
+            f"guest {guest.uuid} is {guest.shown}", field="uuid", hint="wait until it is active or stopped"
+        )
+
+
+# the reconciler
+
+
+def confirm_attachment(state: ServiceState, guest: GuestLife, uuid: str, *, attached: bool) -> None:
+    """A guest has a volume, or has it no longer."""
+    there = {*guest.attached, uuid} if attached else {*guest.attached} - {uuid}
+    guest.attached = [each for each in dict.fromkeys((*guest.volumes, *guest.attached)) if each in there]
+    if not attached and uuid not in guest.volumes and uuid in state.lives.volumes:
+        state.lives.volumes[uuid].guest = ""
+
+
+def refuse_attachment(state: ServiceState, guest: GuestLife, uuid: str, fault: Fault) -> None:
+    """A volume cannot be attached: the guest goes on without it."""
+    if uuid not in guest.volumes or uuid in guest.attached:
+        raise InvalidValue(f"volume {uuid} is not about to be attached to guest {guest.uuid}", field="volume")
+    guest.volumes.remove(uuid)
+    guest.fault = fault
+    if uuid in state.lives.volumes:
+        state.lives.volumes[uuid].guest = ""
+
+
+def progress(state: ServiceState, command: Any, now: float) -> tuple[VolumeLife, VolumeChange]:
+    """Carry out what the reconciler tells of a volume; returns its life too, which may have ended."""
+    life = state.lives.volume(command.volume)
+    if life.claim != command.claim:
+        raise InvalidValue(f"claim {command.claim} of volume {life.uuid} is not the present one", field="claim")
+    match command:
+        case BeginVolume():
+            _check(life, "begun", "placed")
+            life.status = "building"
+        case ConfirmVolume(key=key):
+            _check(life, "confirmed", "building")
+            life.status, life.key, life.fault = "available", key, None
+        case FailVolume(failure=failure, text=text):
+            _check(life, "failed", "placed", "building")
+            life.fault = Fault(failure, text[:MAX_TEXT], now, life.pool)
+            life.status = "clearing"
+        case LoseVolume():
+            _check(life, "lost", "available")
+            text = "the back end no longer has the volume, and its removal was not asked for"
+            life.fault, life.status = Fault("not_found", text, now, life.pool), "error"
+        case ClearVolume():
+            return life, _clear(state, life, now)
+    life.changed = now
+    return life, volume_change_of(life)
+
+
+def _check(life: VolumeLife, what: str, *statuses: str) -> None:
+    if life.status not in statuses or (life.desired == "deleted" and what in ("begun", "lost")):
+        raise InvalidValue(f"volume {life.uuid} is {life.shown}: it cannot be {what}", field="volume")
+
+
+def _clear(state: ServiceState, life: VolumeLife, now: float) -> VolumeChange:
+    if life.desired == "deleted":
+        change = msgspec.structs.replace(volume_change_of(life), status="deleted")
+        forget(state, life)
+        return change
+    _check(life, "cleared", "clearing")
+    life.status, life.changed = "error", now
+    return volume_change_of(life)

@@ -1,0 +1,128 @@
+"""The libvirt driver on QEMU, emulated and without a daemon: real guests, and volumes plugged while they run."""
+
+from __future__ import annotations
+
+import pwd
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
+
+from hostler.drivers.compute.libvirt import open_driver  # noqa: E402  # after the skip
+from hostler.drivers.conformance import ComputeBench, ComputeConformance, new_uuid  # noqa: E402  # after the skip
+from hostler.drivers.protocol import (  # noqa: E402  # after the skip
+    ComputeDriver,
+    Connection,
+    DriverContext,
+    attaches,
+    computes,
+)
+from hostler.drivers.storage import qcow2  # noqa: E402  # after the skip
+
+CONFIG = """
+user = "root"
+group = "root"
+security_driver = "none"
+namespaces = []
+cgroup_controllers = []
+remember_owner = 0
+stdio_handler = "file"
+"""
+
+
+def _missing() -> str | None:
+    for program in ("qemu-system-x86_64", "qemu-img", "virsh"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed"
+    try:
+        pwd.getpwnam("libvirt-qemu")
+    except KeyError:
+        return "there is no account libvirt-qemu"
+    return None
+
+
+if _missing() is not None:
+    pytest.skip(str(_missing()), allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """State of libvirt's QEMU driver. Guests that are left outlive it, and are ended by their process numbers."""
+    folder = tmp_path_factory.mktemp("qemu")
+    (folder / "root" / "etc").mkdir(parents=True)
+    (folder / "root" / "etc" / "qemu.conf").write_text(CONFIG)
+    yield folder
+    for file in (folder / "root" / "run" / "qemu").glob("*.pid"):
+        command = Path("/proc", file.read_text().strip(), "cmdline")
+        if command.exists() and str(folder) in command.read_text():
+            subprocess.run(["kill", "-KILL", file.read_text().strip()], check=False)
+
+
+@pytest.fixture
+def bench(root: Path) -> ComputeBench:
+    options = {
+        "uri": f"qemu:///embed?root={root}/root",
+        "node": "host",
+        "domain_type": "qemu",
+        "machine": "pc",
+        "shutdown_seconds": 0.5,
+    }
+
+    async def make_volume() -> Connection:
+        uuid = new_uuid()
+        path = root / f"{uuid}.qcow2"
+        await trio.run_process(["qemu-img", "create", "-q", "-f", "qcow2", str(path), "1M"])
+        return Connection(volume=uuid, protocol="file", address=str(path), format="qcow2")
+
+    @asynccontextmanager
+    async def opened(context: DriverContext) -> AsyncIterator[ComputeDriver]:
+        async with open_driver(options, context) as driver:
+            assert computes(driver)
+            yield driver
+
+    return ComputeBench(open=opened, node="host", make_volume=make_volume)
+
+
+@pytest.mark.soak
+class TestLibvirtComputesOnQemu(ComputeConformance):
+    """All of the suite, on guests that take a second to switch off."""
+
+
+async def test_a_guest_boots_and_volumes_are_plugged_while_it_runs(bench: ComputeBench, root: Path) -> None:
+    assert bench.make_volume is not None
+    boot, data = await bench.make_volume(), await bench.make_volume()
+    async with bench.driver() as driver:
+        assert attaches(driver)
+        spec = bench.spec()._replace(volumes=(boot,))
+        guest = await driver.create_guest(spec)
+        assert (guest.state, guest.volumes) == ("on", (boot.volume,))
+        await driver.attach(spec.mark.uuid, data)
+        await driver.attach(spec.mark.uuid, data)
+        assert (await driver.get_guest(spec.mark.uuid)).volumes == (boot.volume, data.volume)
+        await driver.set_power(spec.mark.uuid, "off")
+        await driver.detach(spec.mark.uuid, data.volume)
+        assert (await driver.get_guest(spec.mark.uuid)).volumes == (boot.volume,)
+        await driver.delete_guest(spec.mark.uuid)
+        assert (root / f"{boot.volume}.qcow2").exists(), "volumes are not the driver's to remove"
+
+
+async def test_a_volume_of_another_back_end_is_attached_and_locked_while_the_guest_runs(
+    bench: ComputeBench, root: Path
+) -> None:
+    (root / "pool").mkdir(exist_ok=True)
+    context = DriverContext("disks", "conformance-a")
+    async with bench.driver() as driver, qcow2.open_driver({"pools": {"fast": str(root / "pool")}}, context) as disks:
+        volume = qcow2.VolumeSpec(bench.spec().mark, "data", "fast", 1)
+        await disks.create_volume(volume)
+        spec = bench.spec()._replace(volumes=(await disks.connect(volume.mark.uuid, "host"),))
+        await driver.create_guest(spec)
+        with pytest.raises(qcow2.Conflict):
+            await disks.delete_volume(volume.mark.uuid)
+        await driver.delete_guest(spec.mark.uuid)
+        await disks.delete_volume(volume.mark.uuid)

@@ -1,0 +1,140 @@
+"""The scheduler in an application on asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hostler import AsyncioScheduler, InvalidValue, UnknownName, open_asyncio_scheduler
+from hostler.core.machine.event_log import Event
+
+from .test_embedded import REQUEST, config
+
+Program = Callable[[AsyncioScheduler], Awaitable[Any]]
+
+
+def run(program: Program, folder: Path | None = None) -> Any:
+    """A program under asyncio, with a scheduler whose back end has nodes."""
+
+    async def main() -> Any:
+        async with open_asyncio_scheduler(config(folder)) as scheduler:
+            while not (await scheduler.status()).backends[0].nodes:  # noqa: ASYNC110  # the status has no events
+                await asyncio.sleep(0.02)
+            return await program(scheduler)
+
+    return asyncio.run(main())
+
+
+def test_a_guest_is_made_and_seen_and_outlives_the_scheduler(tmp_path: Path) -> None:
+    async def make(scheduler: AsyncioScheduler) -> str:
+        decision = await scheduler.create_guest(REQUEST)
+        uuid = decision.selections[0].instance_uuid
+        found = await scheduler.until_settled(uuid)
+        assert found is not None
+        assert found.status == "active"
+        return uuid
+
+    async def stop(scheduler: AsyncioScheduler) -> str:
+        await scheduler.stop_guest(uuid)
+        found = await scheduler.until_settled(uuid)
+        assert found is not None
+        return (await scheduler.guest(uuid)).status
+
+    uuid = run(make, tmp_path)
+    assert run(stop, tmp_path) == "stopped"
+
+
+def test_errors_arrive_as_they_are() -> None:
+    async def program(scheduler: AsyncioScheduler) -> None:
+        with pytest.raises(UnknownName):
+            await scheduler.stop_guest("00000000-0000-4000-8000-000000000001")
+        with pytest.raises(UnknownName):
+            await scheduler.check_backend("none")
+        await scheduler.check_backend("lab")
+
+    run(program)
+
+
+def test_a_wrong_configuration_is_refused() -> None:
+    async def main() -> None:
+        async with open_asyncio_scheduler({"backends": {"lab": {"driver": "model", "opions": {}}}}):
+            raise AssertionError("it is open")
+
+    with pytest.raises(InvalidValue, match="opions"):
+        asyncio.run(main())
+
+
+def test_events_are_an_asynchronous_iterator() -> None:
+    async def program(scheduler: AsyncioScheduler) -> list[Event]:
+        found: list[Event] = []
+
+        async def follow() -> None:
+            async for event in scheduler.watch(after=0):
+                found.append(event)
+                if event.code == "active":
+                    return
+
+        following = asyncio.create_task(follow())
+        await scheduler.create_guest(REQUEST)
+        await asyncio.wait_for(following, 30)
+        return found
+
+    assert {"create_guest", "begin_build", "confirm_guest"} <= {event.command for event in run(program)}
+
+
+def test_a_cancelled_call_is_carried_out_whole_or_not_at_all() -> None:
+    async def program(scheduler: AsyncioScheduler) -> None:
+        for number in range(20):
+            call = asyncio.create_task(scheduler.create_guest(REQUEST))
+            await asyncio.sleep(0.0005 * number)
+            call.cancel()
+            with suppress(asyncio.CancelledError):
+                await call
+        waiting = asyncio.create_task(scheduler.until_settled("00000000-0000-4000-8000-000000000001"))
+        assert await waiting is None
+        found = [event async for event in _until_quiet(scheduler)]
+        assert len({uuid for event in found for uuid in event.hosts}) <= 20
+
+    run(program)
+
+
+async def _until_quiet(scheduler: AsyncioScheduler) -> Any:
+    events = scheduler.watch(after=0)
+    while True:
+        try:
+            yield await asyncio.wait_for(anext(events), 0.5)
+        except TimeoutError:
+            return
+
+
+def test_a_body_that_is_cancelled_closes_the_scheduler() -> None:
+    async def main() -> None:
+        async with open_asyncio_scheduler(config()) as scheduler:
+            await asyncio.wait_for(scheduler.until_settled("x"), 5)
+            await asyncio.sleep(60)
+
+    async def short() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(main(), 2)
+
+    asyncio.run(short())
+
+
+def test_opening_can_be_cancelled() -> None:
+    async def main() -> None:
+        async with open_asyncio_scheduler(config()):
+            await asyncio.sleep(60)
+
+    async def short() -> None:
+        task = asyncio.create_task(main())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(short())

@@ -1,0 +1,152 @@
+"""Moves of guests: both nodes hold the guest until its back end has moved it, or it is known to have stayed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from hostler.core.lifecycle_commands import DeleteGuest, MoveGuest, StopGuest
+from hostler.drivers.model.driver import Faults
+from hostler.placement.types.errors import InvalidValue
+
+from ..core.orders import uuid_of
+from .cloud import Model, Running, create, ready, volume
+
+
+def held(life: Running) -> dict[str, int]:
+    """CPUs in use by node."""
+    names = [name for each in life.state.lives.backends.values() for name in each.nodes]
+    used = {name: life.state.fleet.inventory(name)["VCPU"][1] for name in names}
+    return {name: amount for name, amount in used.items() if amount}
+
+
+async def active(life: Running, **what: Any) -> str:
+    """A guest that runs; returns its node."""
+    decision = await life.submit(create(1, vcpus=2, project="p", **what))
+    await life.until(lambda: life.status(1) == "active")
+    await life.inventories(2)
+    return str(decision.selections[0].node)
+
+
+async def test_a_guest_moves_and_both_nodes_hold_it_meanwhile(autojump_clock: MockClock) -> None:
+    model = Model("a", nodes=2)
+    async with ready(model) as life:
+        source = await active(life)
+        model.wire.faults = Faults(delay=20.0)
+        decision = await life.submit(MoveGuest(uuid=uuid_of(1)))
+        target = decision.selections[0].node
+        assert target != source
+        assert life.status(1) == "moving"
+        assert held(life) == {source: 2, target: 2}
+        await life.until(lambda: life.status(1) == "active")
+        assert model.of(uuid_of(1))[0].node == target
+        assert held(life) == {target: 2}
+        model.wire.faults = Faults()
+        await life.inventories(3)
+        assert held(life) == {target: 2}
+        assert life.state.usage.of("project:p")["VCPU"] == 2
+        life.state.fleet.check()
+
+
+async def test_a_target_that_is_full_leaves_the_guest_where_it_is(autojump_clock: MockClock) -> None:
+    model = Model("a", nodes=2)
+    async with ready(model) as life:
+        source = await active(life)
+        target = next(name for name in ("a-node-0", "a-node-1") if name != source)
+        with model.world.content() as there:
+            there.nodes[target].memory_mb = 100
+        await life.submit(MoveGuest(uuid=uuid_of(1), target=target))
+        await life.until(lambda: life.status(1) == "active")
+        guest = life.state.lives.guests[uuid_of(1)]
+        assert (guest.node, held(life)) == (source, {source: 2})
+        assert guest.fault is not None
+        assert guest.fault.failure == "capacity"
+
+
+async def test_a_lost_answer_is_looked_up(autojump_clock: MockClock) -> None:
+    model = Model("a", nodes=2)
+    async with ready(model) as life:
+        source = await active(life)
+        model.wire.faults = Faults(lost_answers=1.0)
+        await life.submit(MoveGuest(uuid=uuid_of(1)))
+        await trio.sleep(3)
+        model.wire.faults = Faults()
+        await life.until(lambda: life.status(1) == "active")
+        assert len(model.of(uuid_of(1))) == 1
+        assert model.of(uuid_of(1))[0].node == life.state.lives.guests[uuid_of(1)].node != source
+
+
+async def test_a_move_that_takes_too_long_is_given_up(autojump_clock: MockClock) -> None:
+    model = Model("a", nodes=2)
+    async with ready(model) as life:
+        source = await active(life)
+        model.wire.faults = Faults(lost_requests=1.0)
+        await life.submit(MoveGuest(uuid=uuid_of(1), seconds=30.0))
+        await trio.sleep(60)
+        assert life.status(1) == "moving", "where it is is not known"
+        model.wire.faults = Faults()
+        await life.until(lambda: life.status(1) == "active")
+        assert life.state.lives.guests[uuid_of(1)].node == source == model.of(uuid_of(1))[0].node
+
+
+async def test_a_stopped_guest_moves_cold_only(autojump_clock: MockClock) -> None:
+    model = Model("a", nodes=2)
+    async with ready(model) as life:
+        source = await active(life)
+        await life.submit(StopGuest(uuid=uuid_of(1)))
+        await life.until(lambda: life.status(1) == "stopped")
+        with pytest.raises(InvalidValue, match="stopped"):
+            await life.submit(MoveGuest(uuid=uuid_of(1)))
+        await life.submit(MoveGuest(uuid=uuid_of(1), kind="cold_migrate"))
+        await life.until(lambda: life.status(1) == "stopped")
+        assert model.of(uuid_of(1))[0].node != source
+
+
+async def test_a_guest_on_a_node_that_is_down_is_evacuated_with_its_volumes(autojump_clock: MockClock) -> None:
+    model = Model("a", nodes=2, pools=1)
+    async with ready(model) as life:
+        source = await active(life, volumes=(volume(11, project="p"),))
+        with pytest.raises(InvalidValue, match="is up"):
+            await life.submit(MoveGuest(uuid=uuid_of(1), kind="evacuate"))
+        with model.world.content() as there:
+            there.nodes[source].state = "down"
+        await life.inventories(3)
+        assert life.status(1) == "active", "of a guest on a node that is down nothing is known"
+        decision = await life.submit(MoveGuest(uuid=uuid_of(1), kind="evacuate"))
+        target = decision.selections[0].node
+        await life.until(lambda: life.status(1) == "active")
+        assert sorted(each.node for each in model.of(uuid_of(1))) == sorted([source, target])
+        assert life.state.lives.guests[uuid_of(1)].node == target
+        with model.world.content() as there:
+            there.nodes[source].state = "up"
+        await trio.sleep(60)
+        (guest,) = model.of(uuid_of(1))
+        assert (guest.node, guest.volumes) == (target, [uuid_of(11)]), "what was left on the source is removed"
+        assert held(life) == {target: 2}
+
+
+async def test_a_guest_that_is_deleted_while_it_moves_gives_back_both_nodes(autojump_clock: MockClock) -> None:
+    model = Model("a", nodes=2)
+    async with ready(model) as life:
+        await active(life)
+        model.wire.faults = Faults(delay=10.0)
+        await life.submit(MoveGuest(uuid=uuid_of(1)))
+        await life.submit(DeleteGuest(uuid=uuid_of(1)))
+        await life.until(lambda: life.status(1) is None)
+        model.wire.faults = Faults()
+        await life.inventories(3)
+        assert held(life) == {}
+        assert model.of(uuid_of(1)) == []
+        assert life.state.usage.of("project:p").get("VCPU", 0) == 0
+
+
+async def test_a_node_of_another_back_end_is_no_target(autojump_clock: MockClock) -> None:
+    async with ready(Model("a", nodes=1), Model("b", nodes=1)) as life:
+        source = await active(life)
+        other = "b-node-0" if source == "a-node-0" else "a-node-0"
+        with pytest.raises(InvalidValue, match="not one of back end"):
+            await life.submit(MoveGuest(uuid=uuid_of(1), target=other))
+        assert not (await life.submit(MoveGuest(uuid=uuid_of(1)))).placed

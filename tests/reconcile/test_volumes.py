@@ -1,0 +1,167 @@
+"""Guests with volumes on back ends of their own: made first, attached, detached and removed in reverse order, through
+failures of either back end."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from hostler.core.lifecycle_commands import AttachVolume, CreateVolume, DeleteGuest, DetachVolume, SetBackend
+from hostler.core.machine.orders import Order
+from hostler.core.storage_commands import DeleteVolumes, ExtendVolume
+from hostler.drivers.model.driver import Faults
+from hostler.drivers.model.world import IMAGES_REFUSED
+from hostler.placement.types.errors import InUse, InvalidValue
+
+from ..core.orders import LOCAL, uuid_of
+from .cloud import Model, Running, create, ready, volume
+
+
+def free_gb(life: Running, backend_id: str) -> float:
+    pools = life.state.storage.pools
+    return float(pools.columns["free"][pools.row_of[backend_id]])
+
+
+async def test_a_guest_is_built_once_its_volumes_are_and_has_them_attached(autojump_clock: MockClock) -> None:
+    compute, disks = Model("a"), Model("d", nodes=0, pools=2)
+    async with ready(compute, disks) as life:
+        disks.wire.faults = Faults(delay=5.0)
+        wanted = (volume(11, image="debian", project="p"), volume(12, size_gb=30, project="p"))
+        decision = await life.submit(create(1, project="p", volumes=wanted))
+        assert decision.placed
+        assert life.state.usage.of("project:p")["gigabytes"] == 40
+        await life.until(lambda: life.volume_status(11) == "in_use")
+        await life.until(lambda: life.status(1) == "active")
+        (guest,) = compute.of(uuid_of(1))
+        assert guest.volumes == [uuid_of(11), uuid_of(12)]
+        assert sorted((each.size_gb, mark.uuid) for mark, each in disks.volumes() if mark) == [
+            (10, uuid_of(11)),
+            (30, uuid_of(12)),
+        ]
+        assert life.volume_status(12) == "in_use"
+
+
+async def test_volumes_go_with_their_guest_after_it_and_kept_ones_stay(autojump_clock: MockClock) -> None:
+    compute, disks = Model("a"), Model("d", nodes=0, pools=1)
+    async with ready(compute, disks) as life:
+        await life.submit(create(1, volumes=(volume(11), volume(12, keep=True))))
+        await life.until(lambda: life.status(1) == "active")
+        compute.wire.down = True
+        await life.submit(DeleteGuest(uuid=uuid_of(1)))
+        await trio.sleep(30)
+        assert len(disks.volumes()) == 2, "a volume is removed after the guest that uses it"
+        compute.wire.down = False
+        await life.until(lambda: life.status(1) is None)
+        assert [mark.uuid for mark, _ in disks.volumes() if mark] == [uuid_of(12)]
+        assert life.volume_status(12) == "available"
+        delete = DeleteVolumes(uuids=(uuid_of(12),))
+        await life.service.writer.submit(Order(life.service.now(), LOCAL, delete))
+        await life.until(lambda: life.volume_status(12) is None)
+        assert disks.volumes() == []
+        assert not life.state.volumes.volumes
+
+
+async def test_without_room_for_a_volume_nothing_is_placed(autojump_clock: MockClock) -> None:
+    async with ready(Model("a"), Model("d", nodes=0, pools=1)) as life:
+        decision = await life.submit(create(1, volumes=(volume(11), volume(12, size_gb=20_000))))
+        assert decision.refusal is not None
+        assert "volumes" in decision.refusal.sentence
+        assert not life.state.lives.volumes
+        assert life.state.fleet._kernel.consumer_count == 0
+
+
+async def test_a_volume_that_cannot_be_made_undoes_the_others_and_the_guest_is_placed_again(
+    autojump_clock: MockClock,
+) -> None:
+    compute, disks = Model("a"), Model("d", nodes=0, pools=1)
+    async with ready(compute, disks) as life:
+        await life.submit(create(1, volumes=(volume(11), volume(12, image=IMAGES_REFUSED))))
+        await life.until(lambda: life.status(1) == "error")
+        assert disks.volumes() == []
+        assert compute.world.creations == []
+        assert not life.state.volumes.volumes
+        guest = life.state.lives.guests[uuid_of(1)]
+        assert guest.fault is not None
+        assert "no image" in guest.fault.text
+
+
+async def test_a_full_pool_is_tried_as_often_as_attempts_allow(autojump_clock: MockClock) -> None:
+    compute, disks = Model("a"), Model("d", nodes=0, pools=1)
+    async with ready(compute, disks) as life:
+        with disks.world.content() as there:
+            there.pools["d-pool-0"].total_gb = 1
+        await life.submit(create(1, volumes=(volume(11),), attempts=2))
+        await life.until(lambda: life.status(1) == "error")
+        guest = life.state.lives.guests[uuid_of(1)]
+        assert guest.failed_pools[0] == "d@model#d-pool-0"
+        with disks.world.content() as there:
+            there.pools["d-pool-0"].total_gb = 1_000
+        await life.inventories(2)
+
+
+async def test_a_host_that_fails_has_the_guest_and_its_volumes_placed_again(autojump_clock: MockClock) -> None:
+    compute, disks = Model("a", nodes=2), Model("d", nodes=0, pools=1)
+    async with ready(compute, disks) as life:
+        disks.wire.faults = Faults(delay=2.0)
+        decision = await life.submit(create(1, volumes=(volume(11),)))
+        first = decision.selections[0].node
+        with compute.world.content() as there:
+            there.nodes[first].memory_mb = 100
+        await life.until(lambda: life.status(1) == "active")
+        (guest,) = compute.of(uuid_of(1))
+        assert guest.node != first
+        assert [mark.claim for mark, _ in disks.volumes() if mark] == [life.state.lives.volumes[uuid_of(11)].claim]
+        assert len(disks.world.creations) == 2
+
+
+async def test_a_volume_is_made_attached_detached_and_removed_by_itself(autojump_clock: MockClock) -> None:
+    compute, disks = Model("a"), Model("d", nodes=0, pools=1)
+    async with ready(compute, disks) as life:
+        await life.submit(create(1))
+        await life.submit(CreateVolume(request=volume(11).request, name="data"))
+        await life.until(lambda: life.volume_status(11) == "available" and life.status(1) == "active")
+        await life.submit(AttachVolume(uuid=uuid_of(1), volume=uuid_of(11)))
+        await life.reconciler.until_settled()
+        assert compute.of(uuid_of(1))[0].volumes == [uuid_of(11)]
+        with pytest.raises(InUse, match="of guest"):
+            await life.service.writer.submit(Order(life.service.now(), LOCAL, DeleteVolumes(uuids=(uuid_of(11),))))
+        grown = ExtendVolume(uuid=uuid_of(11), new_size_gb=20)
+        with pytest.raises(InUse, match="carries out"):
+            await life.service.writer.submit(Order(life.service.now(), LOCAL, grown))
+        await life.submit(DetachVolume(uuid=uuid_of(1), volume=uuid_of(11)))
+        await life.reconciler.until_settled()
+        assert compute.of(uuid_of(1))[0].volumes == []
+        assert life.volume_status(11) == "available"
+
+
+async def test_a_back_end_that_is_disabled_gets_no_new_volumes(autojump_clock: MockClock) -> None:
+    async with ready(Model("a"), Model("d", nodes=0, pools=1)) as life:
+        await life.submit(SetBackend(name="d", enabled=False))
+        with pytest.raises(InvalidValue, match="has pools"):
+            await life.submit(CreateVolume(request=volume(11).request))
+        decision = await life.submit(create(1, volumes=(volume(12),)))
+        assert not decision.placed
+
+
+async def test_claims_that_are_not_made_yet_count_in_the_report_of_their_pool(autojump_clock: MockClock) -> None:
+    disks = Model("d", nodes=0, pools=1)
+    async with ready(Model("a"), disks) as life:
+        disks.wire.down = True
+        await life.submit(CreateVolume(request=volume(11, size_gb=100).request))
+        disks.wire.down = False
+        await life.inventories(3)
+        assert free_gb(life, "d@model#d-pool-0") == 9_900
+
+
+async def test_a_volume_that_disappeared_is_in_error_and_an_orphan_is_removed(autojump_clock: MockClock) -> None:
+    disks = Model("d", nodes=0, pools=1)
+    async with ready(Model("a"), disks) as life:
+        await life.submit(CreateVolume(request=volume(11).request))
+        await life.until(lambda: life.volume_status(11) == "available")
+        with disks.world.content() as there:
+            (known,) = there.volumes.values()
+            known.mark = known.mark.replace(uuid_of(11), uuid_of(77))
+        await life.until(lambda: life.volume_status(11) == "error")
+        await trio.sleep(60)
+        assert disks.volumes() == []
