@@ -50,10 +50,10 @@ def _bridged(
 ) -> Callable[Concatenate[AsyncioScheduler, P], Coroutine[Any, Any, T]]:
     """A method of Scheduler, called from asyncio."""
 
-    @functools.wraps(method)
-    async def call(self: AsyncioScheduler, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(self: AsyncioScheduler, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._run(lambda: method(self._scheduler, *args, **kwargs))
 
+    functools.update_wrapper(call, method)
     return call
 
 
@@ -62,14 +62,14 @@ def _bridged_question(
 ) -> Callable[Concatenate[AsyncioScheduler, P], Coroutine[Any, Any, T]]:
     """A method of Scheduler that does not wait, called from asyncio."""
 
-    @functools.wraps(method)
-    async def call(self: AsyncioScheduler, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(self: AsyncioScheduler, /, *args: P.args, **kwargs: P.kwargs) -> T:
         async def work() -> T:
             await trio.lowlevel.checkpoint()
             return method(self._scheduler, *args, **kwargs)
 
         return await self._run(work)
 
+    functools.update_wrapper(call, method)
     return call
 
 
@@ -152,7 +152,8 @@ async def open_asyncio_scheduler(
 
     served = asyncio.ensure_future(asyncio.to_thread(trio.run, serve))
     try:
-        await asyncio.wait({opened, served}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {opened, served}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not opened.done():
             await served  # which says why it is not open
         scheduler, stop = opened.result()

@@ -18,8 +18,10 @@ from hostler.drivers.compute.libvirt import open_driver  # noqa: E402  # after t
 from hostler.drivers.conformance import ComputeBench, ComputeConformance, new_uuid  # noqa: E402  # after the skip
 from hostler.drivers.protocol import (  # noqa: E402  # after the skip
     ComputeDriver,
+    Conflict,
     Connection,
     DriverContext,
+    VolumeSpec,
     attaches,
     computes,
 )
@@ -118,11 +120,11 @@ async def test_a_volume_of_another_back_end_is_attached_and_locked_while_the_gue
     (root / "pool").mkdir(exist_ok=True)
     context = DriverContext("disks", "conformance-a")
     async with bench.driver() as driver, qcow2.open_driver({"pools": {"fast": str(root / "pool")}}, context) as disks:
-        volume = qcow2.VolumeSpec(bench.spec().mark, "data", "fast", 1)
+        volume = VolumeSpec(bench.spec().mark, "data", "fast", 1)
         await disks.create_volume(volume)
         spec = bench.spec()._replace(volumes=(await disks.connect(volume.mark.uuid, "host"),))
         await driver.create_guest(spec)
-        with pytest.raises(qcow2.Conflict):
+        with pytest.raises(Conflict):
             await disks.delete_volume(volume.mark.uuid)
         await driver.delete_guest(spec.mark.uuid)
         await disks.delete_volume(volume.mark.uuid)
