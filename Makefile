@@ -18,7 +18,7 @@ CORE_TESTS := $(addprefix tests/,engine weighers storage numa kernels snapshot c
 # An environment for each version of Python.
 SECOND_VENV = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
-.PHONY: build demo test test-python test-lowest lint docs bench sanitize wheel lock lock-lowest clean FORCE
+.PHONY: build demo demo-cloud test test-python test-lowest lint docs bench sanitize wheel lock lock-lowest clean FORCE
 build: $(VENV)/.kernels
 
 %/.locked: $(LOCK)
@@ -41,6 +41,10 @@ $(VENV)/.kernels: $(VENV)/.installed $(VENV)/.variant setup.py $(KERNELS)
 
 demo: build
 	$(BIN)/hostler demo
+
+# Two emulated hosts, volumes and guests that boot; installs Debian packages, and says which. As root.
+demo-cloud: build
+	$(BIN)/python -m hostler.drivers.demo_cloud
 
 test: lint
 	$(BIN)/pytest --numprocesses auto --dist worksteal tests/

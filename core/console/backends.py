@@ -15,13 +15,14 @@ reconcile = cyclopts.App(name="reconcile", help="How guests are brought to what 
 
 @backend.command(name="list")
 def list_backends(*, remote: Remote = LOCAL) -> int:
-    """Back ends, whether they may be used, and their guests by status."""
+    """Back ends, whether they may be used, their pools, and their guests by status."""
 
     def row(line: Any) -> list[Any]:
         guests = [f"{count} {status}" for status, count in line.guests.items()]
-        return [line.name, line.enabled, len(line.nodes), guests, line.reason]
+        pools = [f"{line.volume_host}#{pool}" for pool in line.pools]
+        return [line.name, line.enabled, len(line.nodes), pools, guests, line.reason]
 
-    return remote.listed(remote.ask("backends"), ["name", "enabled", "nodes", "guests", "reason"], row)
+    return remote.listed(remote.ask("backends"), ["name", "enabled", "nodes", "pools", "guests", "reason"], row)
 
 
 @backend.command(name="check")

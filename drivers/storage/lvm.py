@@ -1,0 +1,215 @@
+"""Volumes as logical volumes of LVM, for guests on the host whose volume groups these are, or that shares them. Needs
+the program ``lvm``, and root."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any, Final
+
+import msgspec
+import trio
+
+from ..protocol import (
+    Can,
+    Capacity,
+    Conflict,
+    Connection,
+    Denied,
+    DriverContext,
+    DriverError,
+    Facts,
+    Mark,
+    NotFound,
+    Page,
+    Permanent,
+    Pool,
+    Transient,
+    Unknown,
+    Volume,
+    VolumeSpec,
+    VolumeState,
+    read_options,
+)
+
+GIB: Final = 2**30
+TEXTS: Final[Sequence[tuple[re.Pattern[str], type[DriverError]]]] = (
+    (re.compile(r"insufficient (free|suitable)", re.IGNORECASE), Capacity),
+    (re.compile(r"already exists", re.IGNORECASE), Conflict),
+    (re.compile(r"in use|is used by|open count", re.IGNORECASE), Conflict),
+    (re.compile(r"failed to find|not found", re.IGNORECASE), NotFound),
+    (re.compile(r"permission denied|non-root", re.IGNORECASE), Denied),
+    (re.compile(r"can't get lock|lock.*(timed out|failed)", re.IGNORECASE), Transient),
+    (re.compile(r"invalid|unsupported|unrecognised|without using device-mapper", re.IGNORECASE), Permanent),
+)
+"""What lvm prints, as its exit code is 5 for most failures; the first that matches counts, else the outcome is
+unknown."""
+_NAME: Final = re.compile(r"hostler_([0-9a-z-]{1,64})_([0-9a-f-]{36})")
+OPEN: Final = "o"
+"""The sixth of the attributes of a logical volume that something has open."""
+
+
+class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Options: ``pools``, volume groups by the names under which they are known; ``system_dir``, the folder of lvm's
+    configuration, if it is not lvm's own; the program ``lvm``. ``metadata_only``: make logical volumes that are never
+    activated, on kernels without device-mapper, for tests."""
+
+    pools: dict[str, str]
+    system_dir: str | None = None
+    lvm: str = "lvm"
+    metadata_only: bool = False
+    poll: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+
+
+class LvmDriver:
+    """Volume groups."""
+
+    def __init__(self, options: Options, installation: str) -> None:
+        self._options, self._installation = options, installation
+        self._changing = trio.Lock()
+        """lvm changes a volume group by one command at a time, and has the others wait."""
+        self._environment = dict(os.environ, LC_ALL="C")
+        if options.system_dir is not None:
+            self._environment["LVM_SYSTEM_DIR"] = options.system_dir
+        self.facts = Facts("lvm", "", Can.STORAGE, options.poll, options.concurrency, timeout=120.0)
+
+    async def open(self) -> None:
+        """Find out the version, and check that the volume groups are there."""
+        (first, *_) = (await self._lvm("version")).splitlines()
+        self.facts = self.facts._replace(version=first.partition(":")[2].strip())
+        await self.check()
+
+    async def _lvm(self, command: str, *arguments: str) -> str:
+        """Run a command of lvm; what it prints. Cancelled, it is ended: each change of metadata is done or not done."""
+        line = [self._options.lvm, command, *arguments]
+        if self._options.metadata_only and command != "version":
+            line += ["--driverloaded", "n"]
+        try:
+            done = await trio.run_process(
+                line, capture_stdout=True, capture_stderr=True, check=False, env=self._environment
+            )
+        except OSError as error:
+            raise Permanent(f"{self._options.lvm} cannot be run: {error}", hint="install lvm2") from error
+        if done.returncode:
+            text = done.stderr.decode(errors="replace").strip()
+            kind = next((kind for pattern, kind in TEXTS if pattern.search(text)), Unknown)
+            raise kind(text or f"lvm {command} ended with {done.returncode}", backend_code=str(done.returncode))
+        return done.stdout.decode(errors="replace")
+
+    async def _report(self, command: str, key: str, fields: str, *more: str) -> list[dict[str, str]]:
+        """Lines of ``vgs`` or ``lvs``, sizes in bytes."""
+        form = ("--reportformat", "json", "--units", "b", "--nosuffix", "-o", fields)
+        text = await self._lvm(command, *form, *more)
+        try:
+            report: list[dict[str, list[dict[str, str]]]] = msgspec.json.decode(text)["report"]
+            return report[0][key]
+        except (msgspec.DecodeError, KeyError, IndexError, TypeError) as error:
+            raise Unknown(f"lvm {command} printed no report: {text[:200]}") from error
+
+    async def check(self) -> None:
+        """Look at every volume group."""
+        await self._report("vgs", "vg", "vg_name", *self._options.pools.values())
+
+    # what there is
+
+    async def pools(self) -> AsyncIterator[Page[Pool]]:
+        """All volume groups."""
+        found = await self._report("vgs", "vg", "vg_name,vg_size,vg_free", *self._options.pools.values())
+        groups = {each["vg_name"]: each for each in found}
+        pools = []
+        for name, group in self._options.pools.items():
+            total, free = int(groups[group]["vg_size"]), int(groups[group]["vg_free"])
+            pools.append(Pool(name, total // GIB, free // GIB, -(-(total - free) // GIB)))
+        yield Page(tuple(pools))
+
+    async def volumes(self) -> AsyncIterator[Page[Volume]]:
+        """The logical volumes of each volume group, a page each."""
+        for name in self._options.pools:
+            yield Page(tuple(await self._in(name)))
+
+    async def _in(self, pool: str, *select: str) -> list[Volume]:
+        lines = await self._report("lvs", "lv", "lv_name,lv_size,lv_tags,lv_attr", *select, self._options.pools[pool])
+        return [_volume(pool, line) for line in lines]
+
+    async def get_volume(self, uuid: str) -> Volume:
+        """Look for a volume in all volume groups."""
+        for pool in self._options.pools:
+            for volume in await self._in(pool, "-S", f"lv_name={self._name(uuid)}"):
+                if volume.mark is not None:
+                    return volume
+        raise NotFound(f"there is no volume {uuid}")
+
+    def _name(self, uuid: str) -> str:
+        return f"hostler_{self._installation}_{uuid}"
+
+    def _path(self, volume: Volume) -> str:
+        return f"{self._options.pools[volume.pool]}/{volume.name}"
+
+    # changes
+
+    async def create_volume(self, want: VolumeSpec) -> Volume:
+        """Make a logical volume with its mark as a tag. Its name is its uuid's, which a volume group has once."""
+        with suppress(NotFound):
+            return _same(await self.get_volume(want.mark.uuid), want)
+        if want.pool not in self._options.pools:
+            raise NotFound(f"there is no pool {want.pool}")
+        if want.image:
+            raise Permanent("logical volumes are blank: this driver copies no images")
+        form = ("-an", "-Zn", "-Wn") if self._options.metadata_only else ("-Zy", "-Wy", "-y")
+        size = ("-L", f"{want.size_gb}g", "-n", self._name(want.mark.uuid), "--addtag", str(want.mark))
+        async with self._changing:
+            with suppress(Conflict):  # made meanwhile by a call like this one
+                await self._lvm("lvcreate", "-q", *form, *size, self._options.pools[want.pool])
+        return _same(await self.get_volume(want.mark.uuid), want)
+
+    async def delete_volume(self, uuid: str, claim: int | None = None) -> None:
+        """Remove a logical volume. Conflict while something has it open."""
+        with suppress(NotFound):
+            volume = await self.get_volume(uuid)
+            if volume.mark is not None and claim in (None, volume.mark.claim):
+                if volume.state == "in_use":
+                    raise Conflict(f"volume {uuid} is in use")
+                async with self._changing:
+                    await self._lvm("lvremove", "-q", "-f", self._path(volume))
+
+    async def extend_volume(self, uuid: str, size_gb: int) -> Volume:
+        """Let a logical volume grow to a size."""
+        volume = await self.get_volume(uuid)
+        if volume.size_gb > size_gb:
+            raise Conflict(f"volume {uuid} is larger than {size_gb} GiB")
+        if volume.size_gb < size_gb:
+            async with self._changing:
+                await self._lvm("lvextend", "-q", "-L", f"{size_gb}g", self._path(volume))
+        return await self.get_volume(uuid)
+
+    async def connect(self, uuid: str, node: str) -> Connection:
+        """The path of the block device."""
+        volume = await self.get_volume(uuid)
+        return Connection(volume=uuid, protocol="block", address=f"/dev/{self._path(volume)}")
+
+
+def _volume(pool: str, line: Mapping[str, str]) -> Volume:
+    """A logical volume as lvm reports it. Its mark is the tag that belongs to its name."""
+    name, found = line["lv_name"], _NAME.fullmatch(line["lv_name"])
+    marks = (Mark.parse(tag) for tag in line["lv_tags"].split(","))
+    owner = None if found is None else (found[1], found[2])
+    mark = next((each for each in marks if each is not None and (each.installation, each.uuid) == owner), None)
+    state: VolumeState = "in_use" if line["lv_attr"][5:6] == OPEN else "available"
+    return Volume(name, mark, name, pool, -(-int(line["lv_size"]) // GIB), state)
+
+
+def _same(found: Volume, want: VolumeSpec) -> Volume:
+    if (found.mark, found.pool, found.size_gb) != (want.mark, want.pool, want.size_gb):
+        raise Conflict(f"volume {want.mark.uuid} exists with another claim or size")
+    return found
+
+
+@asynccontextmanager
+async def open_driver(options: Mapping[str, Any], context: DriverContext) -> AsyncIterator[LvmDriver]:
+    """Volume groups that are there."""
+    driver = LvmDriver(read_options(options, Options), context.installation)
+    await driver.open()
+    yield driver

@@ -1,0 +1,104 @@
+"""The lvm driver passes the conformance suite on a volume group of loop devices, with the real lvm. Where the kernel
+has no device-mapper, logical volumes are never activated: nothing can be written to them, and none is in use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from hostler.drivers.conformance import StorageBench, StorageConformance
+from hostler.drivers.protocol import Capacity, DriverContext, NotFound, Permanent
+from hostler.drivers.storage.lvm import open_driver
+
+for program in ("lvm", "losetup"):
+    if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
+        pytest.skip(f"{program} is not installed", allow_module_level=True)
+if os.geteuid() != 0:
+    pytest.skip("loop devices are for root", allow_module_level=True)
+
+LVM = shutil.which("lvm", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+GROUP = f"hostler-test-{os.getpid()}"
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """A volume group of 20 GiB that takes no room, and a configuration of lvm that sees nothing else."""
+    folder = tmp_path_factory.mktemp("lvm")
+    disk = folder / "disk"
+    disk.touch()
+    os.truncate(disk, 20 * GIB + 16 * 2**20)
+    made = subprocess.run(["losetup", "--find", "--show", str(disk)], capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"there are no loop devices: {made.stderr.strip()}")
+    device = made.stdout.strip()
+    (folder / "lvm.conf").write_text(
+        f'devices {{ filter = [ "a|^{device}$|", "r|.*|" ] use_devicesfile = 0 obtain_device_list_from_udev = 0 }}\n'
+        f'global {{ locking_dir = "{folder}/lock" use_lvmpolld = 0 system_id_source = "none" }}\n'
+        "activation { monitoring = 0 udev_sync = 0 udev_rules = 0 checks = 0 }\n"
+        f'backup {{ backup_dir = "{folder}/backup" archive = 0 }}\n'
+    )
+    environment = {**os.environ, "LVM_SYSTEM_DIR": str(folder)}
+    try:
+        for command in (["pvcreate", "-q", "-ff", "-y", device], ["vgcreate", "-q", GROUP, device]):
+            subprocess.run([str(LVM), *command], env=environment, check=True, capture_output=True)
+        yield {
+            "pools": {"fast": GROUP},
+            "system_dir": str(folder),
+            "lvm": LVM,
+            "metadata_only": not Path("/dev/mapper/control").exists(),
+        }
+        subprocess.run([str(LVM), "vgremove", "-q", "-ff", "-y", GROUP], env=environment, capture_output=True)
+    finally:
+        subprocess.run(["losetup", "-d", device], check=False)
+
+
+def bench_of(options: dict[str, Any]) -> StorageBench:
+    async def make_stranger() -> str:
+        name = "stranger"
+        command = [str(LVM), "lvcreate", "-q", "-an", "-Zn", "-Wn", "-l", "1", "-n", name, GROUP]
+        if options["metadata_only"]:
+            command += ["--driverloaded", "n"]
+        environment = {**os.environ, "LVM_SYSTEM_DIR": options["system_dir"]}
+        await trio.run_process(command, env=environment, capture_stdout=True, capture_stderr=True)
+        return name
+
+    return StorageBench(
+        open=lambda context: open_driver(options, context), pool="fast", make_stranger=make_stranger, page=3
+    )
+
+
+class TestLvmStores(StorageConformance):
+    @pytest.fixture
+    def bench(self, options: dict[str, Any]) -> StorageBench:
+        return bench_of(options)
+
+
+async def test_a_full_volume_group_is_a_lack_of_capacity(options: dict[str, Any]) -> None:
+    bench = bench_of(options)
+    async with bench.driver() as driver:
+        with pytest.raises(Capacity):
+            await driver.create_volume(bench.spec(size_gb=30))
+
+
+async def test_an_image_is_refused(options: dict[str, Any]) -> None:
+    bench = bench_of(options)
+    async with bench.driver() as driver:
+        with pytest.raises(Permanent, match="blank"):
+            await driver.create_volume(bench.spec()._replace(image="debian"))
+
+
+async def test_a_missing_volume_group_or_program_is_said(options: dict[str, Any]) -> None:
+    with pytest.raises(NotFound):
+        async with open_driver({**options, "pools": {"fast": "no-such-group"}}, DriverContext("a", "b")):
+            pass
+    with pytest.raises(Permanent, match="install lvm2"):
+        async with open_driver({**options, "lvm": "no-such-lvm"}, DriverContext("a", "b")):
+            pass
