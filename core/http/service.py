@@ -134,11 +134,10 @@ class HooksOnService:
     async def serve(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """As ``OnService.serve``."""
         from .hooks.api import HooksApi
-        from .hooks.asking import OfService
 
         config = self._config
         host, port = address(config.listen)
-        server = Server(HooksApi(OfService(self._service), config), AccessLog(requests=config.access_log))
+        server = Server(HooksApi(self._service, config), AccessLog(requests=config.access_log))
         try:
             listeners = await _listening(host, port, field="hooks")
             bound = listeners[0].socket.getsockname()[1]

@@ -35,6 +35,8 @@ def carry_out(state: ServiceState, command: api.PlacementCommand, rules: int, pr
         check_claims(state, command, project)
     if rules and isinstance(command, api.SetAggregates) and state.pools.pools:
         command = _with_pools(state, command)
+    if state.holds:
+        command = _taking_over(state, command)
     consumers = consumers_of(command)
     before = _holdings(state, consumers)
     result = PlacementModel(state.engine.fleet).apply(command)
@@ -53,6 +55,19 @@ def _with_pools(state: ServiceState, command: api.SetAggregates) -> api.SetAggre
     if foreign := sorted(pools.intersection(given).difference(mine)):
         raise BadRequest(f"aggregate {foreign[0]} is a resource pool, which hosts join by the service's own commands")
     return msgspec.structs.replace(command, aggregates=tuple(dict.fromkeys([*given, *mine])))
+
+
+def _taking_over(state: ServiceState, command: api.PlacementCommand) -> api.PlacementCommand:
+    """The command for whose client a held guest is a new consumer: what it holds is replaced by what is claimed.
+    O(consumers)."""
+    if not isinstance(command, api.SetAllocations):
+        return command
+    taken = {
+        uuid: msgspec.structs.replace(given, generation=msgspec.UNSET)
+        for uuid, given in command.consumers.items()
+        if given.generation is None and given.allocations and uuid.lower() in state.holds
+    }
+    return msgspec.structs.replace(command, consumers=command.consumers | taken) if taken else command
 
 
 def consumers_of(command: api.PlacementCommand) -> list[str]:

@@ -67,6 +67,7 @@ from .tenant_queries import (
 from .volume_queries import FOR_CLOUD_READERS as STORAGE_FOR_CLOUD_READERS
 from .volume_queries import QUESTIONS as STORAGE_QUESTIONS
 from .volume_queries import takes_long as storage_takes_long
+from .volume_ranking import RankVolume, rank_volume
 from .what_if import WhatIf, what_if
 
 
@@ -223,6 +224,8 @@ def takes_long(state: ServiceState, query: Query) -> bool:
             return state.fleet.rows > LONG_LIST
         case Explain() | Fits() | Rank():
             return state.fleet.rows > LONG_HOSTS
+        case RankVolume():
+            return len(state.fleet.pools) > LONG_HOSTS // 10
         case Capacity():
             return state.fleet.rows > 50 * LONG_HOSTS
         case Instances():
@@ -393,6 +396,7 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     Fits: _fits,
     FitsMany: _fits_many,
     Rank: rank,
+    RankVolume: rank_volume,
     WhatIf: what_if,
     ShowMoves: _moves,
     ShowDrift: _drift,
@@ -427,6 +431,7 @@ FOR_CLOUD_READERS: Final = frozenset(
     {
         *(Hosts, ShowHost, ShowMoves, ShowDrift, Explain, Rank, WhatIf, Capacity, Domains, ListPools, ShowPolicy),
         *(ListBackends, PlanMoves, CheckPlan, Providers, ShowProvider, Aggregates, Allocations, ShowAllocation),
+        RankVolume,
         *STORAGE_FOR_CLOUD_READERS,
         *vb.QUESTIONS,
     }

@@ -25,7 +25,13 @@ def exposures(
         for text in filter(_is_reachable, listen):
             yield ("rpc", "auth"), f"none lets every client that reaches {text} do everything: use tokens, {MEANT}"
     if hooks.listen and hooks.auth == "none" and _is_elsewhere(hooks.listen):
-        problem = f"none tells every client that reaches {hooks.listen} which hosts there are: use static, {MEANT}"
+        problem = f"none lets every client that reaches {hooks.listen} hold guests: use tokens or static, {MEANT}"
+        yield ("hooks", "auth"), problem
+    elif hooks.listen and hooks.auth == "none" and rpc_auth == "tokens":
+        others = "the RPC interface asks for tokens, but"
+        problem = (
+            f"{others} none lets every user of this machine hold and release guests: use tokens or static, {MEANT}"
+        )
         yield ("hooks", "auth"), problem
     if not placement.listen or placement.auth not in OPEN:
         return

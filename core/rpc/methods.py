@@ -30,6 +30,7 @@ from ..machine import ranking as r
 from ..machine import tenant_queries as t
 from ..machine import volume_backend_queries as vb
 from ..machine import volume_queries as vq
+from ..machine import volume_ranking as vr
 from ..machine import what_if as w
 from ..machine.lives import GuestChange
 from ..reconcile.status import ReconcileStatus
@@ -255,6 +256,7 @@ _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "fits": (q.Fits, Fit),
     "fits_many": (q.FitsMany, list[SharedFit]),
     "rank": (r.Rank, r.Ranking),
+    "rank_volume": (vr.RankVolume, vr.VolumeRanking),
     "what_if": (w.WhatIf, list[w.Tried]),
     "moves": (q.ShowMoves, list[PendingMove]),
     "drift": (q.ShowDrift, list[q.DriftLine]),

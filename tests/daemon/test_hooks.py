@@ -17,6 +17,8 @@ SPEC = {"flavor": {"name": "small", "vcpus": 8, "memory_mb": 1_024}}
 
 def test_hooks_see_what_is_placed_and_held_over_rpc_and_holds_outlast_a_kill(tmp_path: Path) -> None:
     config = """
+[rpc]
+auth = "none"
 [hooks]
 listen = "127.0.0.1:0"
 prefix = "/hostler"

@@ -14,13 +14,12 @@ from hostler.core.engine_commands import AddHosts
 from hostler.core.http.config import StaticToken
 from hostler.core.http.errors import HttpError
 from hostler.core.http.hooks.api import HooksApi
-from hostler.core.http.hooks.asking import OfService
 from hostler.core.http.hooks.config import HooksConfig, check
-from hostler.core.http.hooks.kubernetes import Pod, PodSpec, amounts_of, quantity
+from hostler.core.http.hooks.pods import Pod, PodSpec, amounts_of, quantity
 from hostler.core.http.messages import Request
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.service import Service
-from hostler.core.writer.writer import Writer
+from hostler.core.writer.writer import open_writer
 from hostler.placement.types.errors import InvalidValue
 
 from ..core.orders import NOW, hosts, machine, order, place
@@ -84,17 +83,20 @@ async def post(
     **headers: str,
 ) -> tuple[int, Any]:
     m = on if on is not None else machine(4)
-    service = Service(m, Writer(m), clock=lambda: NOW, open_to_all=True)
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
 
     async def read() -> bytes:
         return raw
 
-    api = HooksApi(OfService(service), config or HooksConfig(), clock=lambda: NOW)
-    response, _ = await api.respond(
-        Request(method, path, "", {k.replace("_", "-"): v for k, v in headers.items()}, read)
-    )
-    return response.status, json.loads(response.body)
+    async with open_writer(m) as writer:
+        service = Service(m, writer, clock=lambda: NOW)
+        api = HooksApi(service, config or HooksConfig(), clock=lambda: NOW)
+        response, exchange = await api.respond(
+            Request(method, path, "", {k.replace("_", "-"): v for k, v in headers.items()}, read)
+        )
+    assert not exchange.problem, exchange.problem
+    given = response.body
+    return response.status, json.loads(given) if given and response.content_type == "application/json" else given
 
 
 NOVA = "/scheduler/nova/external"
@@ -208,7 +210,8 @@ async def test_kubernetes_filters_by_names() -> None:
     assert status == 200
     assert answer["NodeNames"] == ["node-3"]
     assert answer["Nodes"] is None
-    assert set(answer["FailedNodes"]) == {"node-0", "gone"}
+    assert set(answer["FailedNodes"]) == {"node-0"}
+    assert answer["FailedAndUnresolvableNodes"] == {"gone": "Hostler does not know this node"}
     assert answer["Error"] == ""
 
 

@@ -21,6 +21,7 @@ from hostler.core.machine import ranking as r
 from hostler.core.machine import tenant_queries as t
 from hostler.core.machine import volume_backend_queries as vb
 from hostler.core.machine import volume_queries as vq
+from hostler.core.machine import volume_ranking as vr
 from hostler.core.machine import what_if as x
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.question import Query
@@ -316,6 +317,7 @@ OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "backup_services": (vb.BackupServices(), CLOUD_READERS),
     "volume_pools": (vb.VolumePools(), CLOUD_READERS),
     "explain_volume": (vq.ExplainVolume(request=wish()), CLOUD_READERS),
+    "rank_volume": (vr.RankVolume(request=wish()), CLOUD_READERS),
     "what_if on volumes": (x.WhatIf(commands=[place_volume(9)]), CLOUD_READERS),
     "volumes": (vq.Volumes(), set(USERS)),
     "volumes of a backend": (vq.Volumes(backend="node-0@lvm"), CLOUD_READERS),

@@ -1,36 +1,135 @@
-"""What a hook asks the service: which of some hosts are best for a spec."""
+"""What hooks ask of the service, and have it carry out, as the user who called. Every right is checked where RPC's
+calls are checked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import msgspec
+import trio
 
-from ...engine_commands import Asked
+from ....placement.types.decision import Decision
+from ....placement.types.errors import HostlerError
+from ...engine_commands import Asked, ConfirmHold, Hold, Release
+from ...machine.orders import AnyCommand
+from ...machine.question import Query
 from ...machine.ranking import Rank, Ranking
+from ...machine.volume_ranking import RankVolume, VolumeRanking
+from ...machine.what_if import WhatIf
 from ...service import Identity, Service
-from ...tenancy.tenants import LOCAL
+from ...storage_commands import AskedVolume
+from ...tenancy.errors import NotAllowed
+
+Spec = dict[str, Any]
+"""A RequestSpec, or a VolumeSpec, as RPC has it."""
 
 
-class Asking(Protocol):
-    """Answers to questions, as hooks need them."""
+class Asking:
+    """The service, as one caller sees it. ``may_change``: False for a caller who may only ask."""
 
-    async def rank(self, spec: dict[str, Any], hosts: Iterable[str], project: str = "") -> Ranking:
-        """Those of ``hosts`` that pass for a spec as RPC has it, best first. HostlerError if it is malformed."""
+    def __init__(self, service: Service, caller: Identity, *, may_change: bool = True) -> None:
+        self._service, self._caller, self._may_change = service, caller, may_change
+
+    async def rank(self, spec: Spec, hosts: Iterable[str] | None, project: str = "") -> Ranking:
+        """Those of ``hosts`` (None: of all) that pass for a spec, best first. HostlerError if it is malformed."""
+        asked = Asked(spec=_packed(spec), project_id=project)
+        ranking: Ranking = await self._ask(Rank(request=asked, hosts=_names(hosts), limit=0), Ranking)
+        return ranking
+
+    async def rank_volume(self, spec: Spec, pools: Iterable[str], project: str = "") -> VolumeRanking:
+        """Those of ``pools`` that pass for a volume, best first. HostlerError if it is malformed."""
+        asked = AskedVolume(spec=_packed(spec), project_id=project)
+        question = RankVolume(request=asked, pools=_names(pools), limit=0)
+        ranking: VolumeRanking = await self._ask(question, VolumeRanking)
+        return ranking
+
+    async def place_after_release(self, spec: Spec, victims: Mapping[str, Sequence[str]]) -> dict[str, bool]:
+        """Of each node whether the spec could be placed there if its victims, guests by their uuids, were gone. Guests
+        that are not known take nothing. Changes nothing."""
+        commands: list[Any] = []
+        placing: dict[int, str] = {}
+        for node, uuids in victims.items():
+            commands += [Release(uuids=(uuid,)) for uuid in uuids]
+            placing[len(commands)] = node
+            there = {**spec, "requested_destination": {"node": node}}
+            commands.append(Hold(request=Asked(spec=_packed(there)), expires_in=1.0))
+        tried = await self._ask(WhatIf(commands=commands), list[dict[str, Any]])
+        return {node: _is_placed(tried[position]["result"]) for position, node in placing.items()}
+
+    def is_held(self, uuid: str) -> bool:
+        """True for a guest that is held. O(1)."""
+        return uuid in self._service.state.holds
+
+    def node_of(self, uuid: str) -> str | None:
+        """The node of a guest; None if there is no such guest. O(1)."""
+        fleet = self._service.state.fleet
+        try:
+            return fleet.consumer(uuid).provider
+        except HostlerError:
+            return None
+
+    def spec_of(self, uuid: str) -> Spec:
+        """What a guest was asked with. UnknownName, or InvalidValue if it is not known."""
+        found: Spec = msgspec.msgpack.decode(self._service.state.asked_of(uuid).spec)
+        return found
+
+    async def hold(self, uuid: str, spec: Spec, seconds: float, project: str = "") -> Decision:
+        """Place a guest for a time. HostlerError as of RPC's ``hold``."""
+        asked = Asked(spec=_packed(spec), instance_uuids=(uuid,), project_id=project)
+        decision: Decision = await self._order(Hold(request=asked, expires_in=seconds))
+        return decision
+
+    async def confirm(self, uuids: Sequence[str]) -> int:
+        """Have held guests stay. HostlerError as of RPC's ``confirm_hold``."""
+        confirmed: int = await self._order(ConfirmHold(uuids=tuple(uuids)))
+        return confirmed
+
+    async def release(self, uuid: str) -> None:
+        """Release a guest. HostlerError as of RPC's ``release``."""
+        await self._order(Release(uuids=(uuid,)))
+
+    async def aside(self, work: Callable[[], bytes]) -> bytes:
+        """The result of work that takes long and changes nothing, made by a child process."""
+        lane = self._service.user(self._caller)
+        return await self._service.children.ask(work, lane=lane)
+
+    async def _ask(self, question: Query, kind: Any) -> Any:
+        """The answer, converted to ``kind``."""
+        service = self._service
+        if service.takes_long(question):
+            raw = await service.ask_aside(self._caller, question)
+            return msgspec.msgpack.decode(raw, type=kind)
+        answer = service.ask(self._caller, question)
+        return answer if isinstance(kind, type) else msgspec.convert(msgspec.to_builtins(answer), kind)
+
+    async def _order(self, command: AnyCommand) -> Any:
+        if not self._may_change:
+            raise NotAllowed("the token may only ask", field="token", hint="give it the role admin or service")
+        done = trio.Event()
+        pending = self._service.order(self._caller, command, partial(_told, done))
+        try:
+            await done.wait()
+        except trio.Cancelled:
+            self._service.writer.cancel(pending)
+            raise
+        if pending.error is not None:
+            raise pending.error
+        return pending.result
 
 
-class OfService:
-    """Asks a service, as its own user."""
+def _told(done: trio.Event, pending: object) -> None:
+    done.set()
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
 
-    async def rank(self, spec: dict[str, Any], hosts: Iterable[str], project: str = "") -> Ranking:
-        asked = Asked(spec=msgspec.Raw(msgspec.msgpack.encode(spec)), project_id=project)
-        question = Rank(request=asked, hosts=tuple(dict.fromkeys(hosts)), limit=0)
-        if self._service.takes_long(question):
-            raw = await self._service.ask_aside(Identity(LOCAL), question)
-            return msgspec.msgpack.decode(raw, type=Ranking)
-        answer: Ranking = self._service.ask(Identity(LOCAL), question)
-        return answer
+def _packed(spec: Spec) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.msgpack.encode(spec))
+
+
+def _names(names: Iterable[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(dict.fromkeys(names))
+
+
+def _is_placed(result: Any) -> bool:
+    return isinstance(result, dict) and result.get("refusal") is None

@@ -1,75 +1,38 @@
-"""The hook of kube-scheduler (an HTTP extender): ``filter`` and ``prioritize``, best with ``nodeCacheCapable``.
+"""The hook of kube-scheduler (an HTTP extender): ``filter``, ``prioritize`` and ``preempt``, best with
+``nodeCacheCapable``; ``bind`` is in pod_binding.
 
-Binding and preemption need the Kubernetes API, and are left to kube-scheduler.
+Where pods are bound here, ``prioritize`` holds the pod on the best node, under its uid, until it is bound.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+import uuid
+from contextlib import suppress
+from typing import Final
 
 import msgspec
 
 from ....placement.types.errors import HostlerError
-from ...machine.ranking import Ranking
 from ..errors import HttpError
-from .asking import Asking
-from .config import HooksConfig
+from .calling import Call, decoded
+from .pods import Meta, Pod, spec_of
 
 MOST: Final = 10
 """Greatest score of an extender."""
-ZONE: Final = "topology.kubernetes.io/zone"
 UNKNOWN: Final = "Hostler does not know this node"
-_SUFFIXES: Final = {
-    "n": Decimal("1e-9"),
-    "u": Decimal("1e-6"),
-    "m": Decimal("1e-3"),
-    "": Decimal(1),
-    **{letter: Decimal(10) ** (3 * power) for power, letter in enumerate("kMGTPE", 1)},
-    **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", 1)},
-}
-_QUANTITY: Final = re.compile(r"([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)([numkMGTPE]|[KMGTPE]i)?")
+STATIC: Final = frozenset(
+    {
+        *("cell", "traits", "aggregates", "AvailabilityZoneFilter", "ComputeCapabilitiesFilter"),
+        *("ImagePropertiesFilter", "ResourcePoolFilter"),
+    }
+)
+"""Stages that refuse a node whatever runs on it: evicting pods does not help."""
+MOST_NODES: Final = 1_000
+"""Nodes that one call of ``preempt`` tries."""
 
 
-class Meta(msgspec.Struct, frozen=True):
-    """The metadata of an object."""
-
-    name: str = ""
-
-
-class Resources(msgspec.Struct, frozen=True):
-    """What a container asks for, quantities by resource."""
-
-    requests: dict[str, str | int | float] = {}
-
-
-class Container(msgspec.Struct, frozen=True, rename="camel"):
-    """A container. A ``restart_policy`` of Always makes an init container a sidecar, which runs on."""
-
-    resources: Resources = Resources()
-    restart_policy: str = ""
-
-
-class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
-    """What a pod needs."""
-
-    containers: list[Container] = []
-    init_containers: list[Container] = []
-    overhead: dict[str, str | int | float] = {}
-    node_selector: dict[str, str] = {}
-
-
-class Pod(msgspec.Struct, frozen=True):
-    """A pod."""
-
-    metadata: Meta = Meta()
-    spec: PodSpec = PodSpec()
-
-
-class Node(msgspec.Struct, frozen=True):
-    """A node, of which the name is read."""
+class Whole(msgspec.Struct, frozen=True):
+    """A node or pod in full, of which name and uid are read."""
 
     metadata: Meta
 
@@ -105,28 +68,79 @@ class HostScore(msgspec.Struct, frozen=True, rename="pascal"):
     score: int
 
 
-async def filter_nodes(asking: Asking, config: HooksConfig, raw: bytes) -> Filtered:
+class Victims(msgspec.Struct, frozen=True, rename="pascal"):
+    """Pods that would be evicted from a node: their uids, or, where the extender is not ``nodeCacheCapable``, in
+    full."""
+
+    pods: list[msgspec.Raw] | None = None
+    num_violations: int = msgspec.field(default=0, name="NumPDBViolations")
+
+
+class Preemption(msgspec.Struct, frozen=True, rename="pascal"):
+    """The request of ``preempt``."""
+
+    pod: Pod
+    node_name_to_meta_victims: dict[str, Victims] | None = None
+    node_name_to_victims: dict[str, Victims] | None = None
+
+
+class Uid(msgspec.Struct, frozen=True):
+    """A victim by its uid."""
+
+    uid: str = msgspec.field(default="", name="UID")
+
+
+class MetaVictims(msgspec.Struct, frozen=True, rename="pascal"):
+    """Victims by their uids."""
+
+    pods: list[Uid]
+    num_violations: int = msgspec.field(default=0, name="NumPDBViolations")
+
+
+class Preempted(msgspec.Struct, frozen=True, rename="pascal"):
+    """The answer of ``preempt``: the nodes that are left."""
+
+    node_name_to_meta_victims: dict[str, MetaVictims]
+
+
+async def filter_nodes(call: Call) -> Filtered:
     """The nodes that pass. An error that is not HTTP's is in the answer's ``Error``."""
-    given, names = _read(raw)
+    given, names = _read(call.body)
     try:
-        ranking = await asking.rank(spec_of(given.pod, config), names)
+        await _forget(call, given.pod)
+        ranking = await call.asking.rank(spec_of(given.pod, call.config), names)
+    except HttpError:
+        raise
     except HostlerError as error:
         return Filtered(nodes=None, node_names=None, failed_nodes={}, error=str(error))
     passed = {each.node for each in ranking.hosts} | {each.host for each in ranking.hosts}
     kept = [name for name in names if name in passed]
     unknown = set(ranking.unknown)
-    failed = {name: UNKNOWN if name in unknown else _reason(ranking, name) for name in names if name not in passed}
+    failed, unresolvable = dict[str, str](), dict[str, str]()
+    for name in names:
+        if name in passed:
+            continue
+        stage = "" if name in unknown else ranking.refused.get(name, "")
+        helpless = name in unknown or stage in STATIC
+        (unresolvable if helpless else failed)[name] = UNKNOWN if name in unknown else _reason(stage)
     if given.node_names is not None:
-        return Filtered(nodes=None, node_names=kept, failed_nodes=failed)
+        return Filtered(None, kept, failed, unresolvable)
     assert given.nodes is not None
     items = [item for item, name in zip(given.nodes.items, names, strict=True) if name in passed]
-    return Filtered(nodes={"items": items}, node_names=None, failed_nodes=failed)
+    return Filtered({"items": items}, None, failed, unresolvable)
 
 
-async def prioritize(asking: Asking, config: HooksConfig, raw: bytes) -> list[HostScore]:
-    """A score for each node: MOST for the best, 0 for the worst and those that do not pass."""
-    given, names = _read(raw)
-    ranking = await asking.rank(spec_of(given.pod, config), names)
+async def prioritize(call: Call) -> list[HostScore]:
+    """A score for each node: MOST for the best, 0 for the worst and those that do not pass. Where pods are bound here,
+    the pod is held on the best node."""
+    given, names = _read(call.body)
+    spec = spec_of(given.pod, call.config)
+    await _forget(call, given.pod)
+    ranking = await call.asking.rank(spec, names)
+    if call.config.kubernetes_api and given.pod.metadata.uid and ranking.hosts:
+        there = {**spec, "requested_destination": {"node": ranking.hosts[0].node}}
+        with suppress(HostlerError):  # kube-scheduler chooses: bind says what is wrong with the hold
+            await call.asking.hold(given.pod.metadata.uid, there, call.config.hold_seconds)
     weights = {each.node: each.weight for each in ranking.hosts} | {each.host: each.weight for each in ranking.hosts}
     most, least = max(weights.values(), default=0.0), min(weights.values(), default=0.0)
     scores = []
@@ -138,8 +152,44 @@ async def prioritize(asking: Asking, config: HooksConfig, raw: bytes) -> list[Ho
     return scores
 
 
-def _reason(ranking: Ranking, name: str) -> str:
-    return f"refused by {ranking.refused.get(name, 'Hostler')}"
+async def preempt(call: Call) -> Preempted:
+    """Those of the nodes on which the pod could be placed if their victims were gone. HttpError 400."""
+    given: Preemption = call.read(Preemption)
+    named = given.node_name_to_meta_victims
+    full = named is None
+    victims = {
+        node: MetaVictims([_uid(pod, full=full) for pod in each.pods or ()], each.num_violations)
+        for node, each in ((given.node_name_to_victims if named is None else named) or {}).items()
+    }
+    if len(victims) > MOST_NODES:
+        raise HttpError(400, f"more than {MOST_NODES} nodes are named")
+    await _forget(call, given.pod)
+    spec = spec_of(given.pod, call.config)
+    uuids = {node: [pod.uid for pod in each.pods if _is_uuid(pod.uid)] for node, each in victims.items()}
+    fits = await call.asking.place_after_release(spec, uuids)
+    return Preempted({node: each for node, each in victims.items() if fits[node]})
+
+
+async def _forget(call: Call, pod: Pod) -> None:
+    """Release what is held for a pod: kube-scheduler asks again, and it is not to count against itself."""
+    if pod.metadata.uid and call.asking.is_held(pod.metadata.uid):
+        await call.asking.release(pod.metadata.uid)
+
+
+def _uid(raw: msgspec.Raw, *, full: bool) -> Uid:
+    return Uid(decoded(raw, Whole).metadata.uid) if full else decoded(raw, Uid)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _reason(stage: str) -> str:
+    return f"refused by {stage or 'Hostler'}"
 
 
 def _read(raw: bytes) -> tuple[Arguments, list[str]]:
@@ -149,81 +199,7 @@ def _read(raw: bytes) -> tuple[Arguments, list[str]]:
         if given.node_names is not None:
             return given, given.node_names
         if given.nodes is not None:
-            return given, [msgspec.json.decode(item, type=Node).metadata.name for item in given.nodes.items]
+            return given, [msgspec.json.decode(item, type=Whole).metadata.name for item in given.nodes.items]
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise HttpError(400, f"the request is malformed: {error}") from None
     raise HttpError(400, "the request names no nodes")
-
-
-def quantity(text: str | float) -> Decimal:
-    """A quantity of Kubernetes, such as 500m or 2Gi. HttpError 400 if it is none."""
-    found = _QUANTITY.fullmatch(str(text).strip())
-    try:
-        if found is not None:
-            return Decimal(found[1]) * _SUFFIXES[found[2] or ""]
-    except InvalidOperation:
-        pass
-    raise HttpError(400, f"{str(text)[:40]!r} is not a quantity")
-
-
-def amounts_of(spec: PodSpec) -> dict[str, Decimal]:
-    """What a pod takes: its containers and sidecars together, or an init container with the sidecars before it if that
-    is more, and the overhead (Kubernetes, "Resource sharing within containers")."""
-    total: dict[str, Decimal] = {}
-    for container in spec.containers:
-        _add(total, container.resources.requests)
-    sidecars: dict[str, Decimal] = {}
-    starting: dict[str, Decimal] = {}
-    for container in spec.init_containers:
-        if container.restart_policy == "Always":
-            _add(sidecars, container.resources.requests)
-            current = sidecars
-        else:
-            current = sidecars.copy()
-            _add(current, container.resources.requests)
-        for name, amount in current.items():
-            starting[name] = max(starting.get(name, Decimal(0)), amount)
-    for name, amount in sidecars.items():
-        total[name] = total.get(name, Decimal(0)) + amount
-    for name, amount in starting.items():
-        total[name] = max(total.get(name, Decimal(0)), amount)
-    _add(total, spec.overhead)
-    return total
-
-
-def _add(total: dict[str, Decimal], more: dict[str, Any]) -> None:
-    for name, amount in more.items():
-        total[name] = total.get(name, Decimal(0)) + quantity(amount)
-
-
-def spec_of(pod: Pod, config: HooksConfig) -> dict[str, Any]:
-    """The spec as RPC has it: memory in MiB and disk in GiB, rounded up; other resources as custom resource classes."""
-    extra: dict[str, str] = {}
-    vcpus = memory = disk = 0
-    for name, amount in amounts_of(pod.spec).items():
-        if name == "cpu" and config.kubernetes_cpu == "cores":
-            vcpus = math.ceil(amount)
-        elif name == "cpu":
-            extra["resources:CUSTOM_MILLICPU"] = str(math.ceil(amount * 1000))
-        elif name == "memory":
-            memory = math.ceil(amount / 1024**2)
-        elif name == "ephemeral-storage":
-            disk = math.ceil(amount / 1024**3)
-        elif amount:
-            extra[f"resources:CUSTOM_{re.sub(r'[^A-Z0-9]', '_', name.upper())}"] = str(math.ceil(amount))
-    # A flavor has a vCPU and some memory; what the pod does not ask for is not charged.
-    if not vcpus:
-        extra["resources:VCPU"] = "0"
-    if not memory:
-        extra["resources:MEMORY_MB"] = "0"
-    flavor = {
-        "name": "pod",
-        "vcpus": max(vcpus, 1),
-        "memory_mb": max(memory, 1),
-        "root_gb": disk,
-        "extra_specs": extra,
-    }
-    spec: dict[str, Any] = {"flavor": flavor, "prepare": False}
-    if ZONE in pod.spec.node_selector:
-        spec["availability_zone"] = pod.spec.node_selector[ZONE]
-    return spec

@@ -6,65 +6,51 @@ in the request, as the client fails the whole request otherwise. 400 has Nova go
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
-import msgspec
-
+from ....placement.types.errors import DuplicateName
+from ...tenancy.errors import QuotaExceeded
 from ..errors import HttpError
-from .asking import Asking
-from .config import HooksConfig
+from .calling import Call
+from .ordering import Body, Sorted, merged, names_of
 
 _WRAPPED: Final = "nova_object.data"
+CHECK_TYPE: Final = "_nova_check_type"
+"""Hint that says what the hosts are for: rebuild, resize, live_migrate, evacuate; without it, for a create."""
 _FLAVOR: Final = ("vcpus", "memory_mb", "root_gb", "ephemeral_gb", "swap")
 
 
-class Candidate(msgspec.Struct, frozen=True):
-    """A host that passed Nova's filters."""
-
-    host: str
-    hypervisor_hostname: str = ""
-
-
-class Body(msgspec.Struct, frozen=True):
-    """What Nova sends; keys that are not named here are not needed."""
-
-    spec: dict[str, Any]
-    hosts: list[Candidate]
-    weights: dict[str, float]
-
-
-class Sorted(msgspec.Struct, frozen=True):
-    """The answer."""
-
-    hosts: list[str]
-
-
-async def sort_hosts(asking: Asking, config: HooksConfig, raw: bytes) -> Sorted:
-    """The hosts of a request, best first: by Hostler's weighers, then those that its filters refuse (unless they are
-    to be left out) and those that it does not know, by the weights that Nova gave. HttpError 400 for a malformed
-    request, and where Hostler knows none of the hosts or refuses all."""
-    try:
-        body = msgspec.json.decode(raw, type=Body)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise HttpError(400, f"the request is malformed: {error}") from None
-    names = [each.host for each in body.hosts]
-    if len(set(names)) != len(names):
-        raise HttpError(400, "a host is named twice")
-    if set(names) != set(body.weights):
-        raise HttpError(400, "each host needs a weight, and each weight a host")
+async def sort_hosts(call: Call) -> Sorted:
+    """The hosts of a request, best first (``ordering.merged``). HttpError 400 for a malformed request, and where
+    Hostler knows none of the hosts or refuses all. With ``hold_nova`` the guest of a create is held on the first."""
+    body: Body = call.read(Body)
+    names = names_of(body)
     if not names:
         return Sorted([])
     data = unwrapped(body.spec)
-    ranking = await asking.rank(spec_of(data), names, str(data.get("project_id") or ""))
-    known = list(dict.fromkeys(each.host for each in ranking.hosts if each.host in body.weights))
-    if not known:
-        raise HttpError(400, "no host of the request is known and passes here: keep your own order")
-    rest = [name for name in names if name not in set(known)]
-    if config.refuse:
-        unknown = set(ranking.unknown)
-        rest = [name for name in rest if name in unknown]
-    rest.sort(key=lambda name: -body.weights[name])  # stable: equal weights keep Nova's order
-    return Sorted(known + rest)
+    spec, project = spec_of(data), str(data.get("project_id") or "")
+    uuid = _held_guest(call, data)
+    if uuid is not None and call.asking.is_held(uuid):
+        await call.asking.release(uuid)  # asked again: what it holds is not to count against it
+    ranking = await call.asking.rank(spec, names, project)
+    best = [each.host for each in ranking.hosts]
+    found = merged(call, best, names, body.weights, set(ranking.unknown))
+    if uuid is not None and call.asking.node_of(uuid) is None:
+        top = next(each for each in ranking.hosts if each.host == found[0])
+        there = {**spec, "requested_destination": {"node": top.node}}
+        with suppress(QuotaExceeded, DuplicateName):  # Nova decides: an answer without a hold is an answer
+            await call.asking.hold(uuid, there, call.config.hold_seconds, project)
+    return Sorted(found)
+
+
+def _held_guest(call: Call, data: dict[str, Any]) -> str | None:
+    """Uuid of the guest to hold: of one that is created, where guests are to be held; None for others."""
+    uuid = data.get("instance_uuid")
+    if not call.config.hold_nova or not isinstance(uuid, str) or (data.get("num_instances") or 1) != 1:
+        return None
+    hints = data.get("scheduler_hints") or {}
+    return None if hints.get(CHECK_TYPE) else uuid
 
 
 def unwrapped(value: Any) -> Any:
