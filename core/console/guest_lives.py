@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
@@ -104,21 +105,26 @@ def move_guest(
     remote: Remote = LOCAL,
 ) -> int:
     """Have a guest go to another node of its back end; both nodes hold its resources until it has. Exit code 3: no
-    host."""
+    host; with --wait, 4: it has stayed."""
     with remote.client() as client:
         decision = client.call("move_guest", {"uuid": uuid, "target": to, "kind": kind})
         if decision.refusal is not None:
             remote.show(decision) if remote.as_json else print(f"not placed: {decision.refusal.sentence}")
             return REFUSED
         if wait:
-            return _until_settled(remote, client, uuid)
+            node = decision.selections[0].node
+            return _until_settled(remote, client, uuid) or _unless(client, uuid, lambda guest: guest.node == node)
     remote.show(decision) if remote.as_json else print(f"{uuid} moves to {decision.selections[0].node}")
     return 0
 
 
 def attach_volume(uuid: str, volume: str, *, wait: Wait = False, remote: Remote = LOCAL) -> int:
-    """Attach VOLUME, which a back end has, to a guest."""
-    return _do(remote, "attach_volume", uuid, wait=wait, volume=volume)
+    """Attach VOLUME, which a back end has, to a guest. Exit code 4 with --wait: it cannot be attached."""
+    code = _do(remote, "attach_volume", uuid, wait=wait, volume=volume)
+    if not wait or code:
+        return code
+    with remote.client() as client:
+        return _unless(client, uuid, lambda guest: volume in guest.volumes)
 
 
 def detach_volume(uuid: str, volume: str, *, wait: Wait = False, remote: Remote = LOCAL) -> int:
@@ -192,7 +198,7 @@ def _until_settled(remote: Remote, client: BlockingClient, uuid: str) -> int:
             where = f" on {found.node}" if found is not None and found.node else ""
             print(f"{uuid} {status}{where}", flush=True)
         shown = status
-        if found is None or found.status in ("error", "active", "stopped"):
+        if found is None or found.settled:
             break
         time.sleep(LOOK_SECONDS)
     else:
@@ -203,6 +209,15 @@ def _until_settled(remote: Remote, client: BlockingClient, uuid: str) -> int:
     elif found is not None and found.status == "error":
         print(f"{uuid}: {found.reason}")
     return FAILED if found is not None and found.status == "error" else 0
+
+
+def _unless(client: BlockingClient, uuid: str, right: Callable[[Any], bool]) -> int:
+    """The exit code of a command that has a guest changed: if it is not right, the reason is printed."""
+    found = _look(client, uuid)
+    if found is not None and right(found):
+        return 0
+    print(f"{uuid}: {'it is gone' if found is None else found.reason}")
+    return FAILED
 
 
 def _look(client: BlockingClient, uuid: str) -> Any:

@@ -213,6 +213,8 @@ def _start(state: ServiceState, life: GuestLife, now: float) -> GuestChange:
     _check_not_deleted(life)
     if life.status == "error":
         life.failed_hosts = []
+        if not state.lives.has_volumes(life):
+            raise InvalidValue(f"guest {life.uuid} has a volume that is not available", field="uuid")
         if life.node:  # nothing is known to be left there, or it is what is to be built again
             life.attached = []
             life.claim, life.until = state.lives.next_claim(), now + life.build_seconds

@@ -50,8 +50,9 @@ class ListBackends(Query, frozen=True):
 class GuestLine(msgspec.Struct, frozen=True, kw_only=True):
     """A guest: ``status`` is placed, building, active, stopped, starting, stopping, moving (to ``target``), clearing
     (what is left of a failed build is removed), deleting or error. Memory in MiB, disk in GiB. ``volumes``: their
-    uuids. ``failure`` and ``reason``: class and text of the last failed build or move since it last was well.
-    ``changed``: time of the last change of its status, in seconds since the epoch."""
+    uuids. ``settled``: nothing is to be done for it. ``failure`` and ``reason``: class and text of the last failed
+    build, move or attachment since it last was well. ``changed``: time of the last change of its status, in seconds
+    since the epoch."""
 
     uuid: str
     name: str
@@ -72,6 +73,7 @@ class GuestLine(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     volumes: list[str] = []
     target: str | None = None
+    settled: bool = True
 
 
 class VolumeLifeLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,6 +225,7 @@ def _line(life: GuestLife) -> GuestLine:
         reason=None if fault is None else fault.text,
         volumes=list(life.volumes),
         target=None if life.move is None else life.move.node,
+        settled=life.settled,
     )
 
 

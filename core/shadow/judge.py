@@ -51,7 +51,7 @@ class ShadowJudge:
         """Carry out an order; the requests in it that the shadow policy decides otherwise, the first of them explained
         if so wanted."""
         machine = self._machine
-        if not isinstance(order.command, PLACING) or not self._allowed(order):
+        if not isinstance(order.command, PLACING) or not requests_of(order) or not self._allowed(order):
             machine.apply_batch((order,))
             self._shadow = machine.state.engine.fork(compiled_by=self._shadow)
             return []
@@ -118,6 +118,8 @@ def requests_of(order: Order) -> Sequence[Asked | None]:
     match order.command:
         case PlaceMany(requests=requests):
             return requests
+        case CreateGuest(volumes=volumes) if volumes:
+            return ()  # where it goes depends on the policy for volumes too
         case Place(request=request) | Hold(request=request) | CreateGuest(request=request):
             return (request,)
         case Move() | Resize() | BeginMove():

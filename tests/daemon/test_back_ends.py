@@ -95,6 +95,38 @@ def test_the_command_line_makes_stops_starts_and_removes_a_guest(tmp_path: Path)
         run(daemon, "guest", "stop", uuid, code=1)
 
 
+def test_the_command_line_makes_a_guest_with_volumes_and_moves_it(tmp_path: Path) -> None:
+    with daemon_in(tmp_path) as daemon:
+        with daemon.client() as client:
+            until_ready(client)
+        uuid, data = uuid_of(1), uuid_of(2)
+        volumes = ("--volume", "5", "--volume", "size=7,name=kept,keep=yes")
+        run(daemon, "guest", "create", "--uuid", uuid, *volumes, "--wait")
+        (guest,) = model(tmp_path).guests.values()
+        assert sorted(each.size_gb for each in model(tmp_path).volumes.values()) == [5, 7]
+        assert len(guest.volumes) == 2
+        run(daemon, "volume", "create", "--build", "--size-gb", "3", "--uuid", data)
+        wait_for(lambda: "available" in run(daemon, "volume", "lives", "--json"))
+        assert run(daemon, "guest", "attach", uuid, data, "--wait") == f"{uuid} active on {guest.node}\n"
+        assert json.loads(run(daemon, "volume", "lives", "--guest", uuid, "--json"))[0]["status"] == "in_use"
+        run(daemon, "guest", "detach", uuid, data, "--wait")
+        assert "moving" in run(daemon, "guest", "move", uuid, "--wait")
+        (moved,) = model(tmp_path).guests.values()
+        assert moved.node != guest.node
+        run(daemon, "guest", "delete", uuid, "--wait")
+        assert sorted(each.size_gb for each in model(tmp_path).volumes.values()) == [3, 7]
+        run(daemon, "volume", "delete", data)
+        wait_for(lambda: len(model(tmp_path).volumes) == 1)
+        assert "NAME=VALUE" in run_error(daemon, "guest", "create", "--volume", "size=5,colour=red")
+
+
+def run_error(daemon: Daemon, *arguments: str) -> str:
+    command = [str(HOSTLER), *arguments, "--server", daemon.address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS)
+    assert done.returncode != 0
+    return done.stderr
+
+
 @pytest.mark.parametrize("seed", seeds(1, "daemon and back end"))
 def test_after_kill_9_at_any_moment_each_guest_is_there_once(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)

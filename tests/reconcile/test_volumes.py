@@ -7,7 +7,16 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from hostler.core.lifecycle_commands import AttachVolume, CreateVolume, DeleteGuest, DetachVolume, SetBackend
+from hostler.core.console.guest_volumes import read_volume
+from hostler.core.lifecycle_commands import (
+    AttachVolume,
+    CreateVolume,
+    DeleteGuest,
+    DetachVolume,
+    SetBackend,
+    StartGuest,
+    guest_volume,
+)
 from hostler.core.machine.orders import Order
 from hostler.core.storage_commands import DeleteVolumes, ExtendVolume
 from hostler.drivers.model.driver import Faults
@@ -16,6 +25,29 @@ from hostler.placement.types.errors import InUse, InvalidValue
 
 from ..core.orders import LOCAL, uuid_of
 from .cloud import Model, Running, create, ready, volume
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "NAME=VALUE"),
+        ("size", "no size"),
+        ("size=0", "no size"),
+        ("type=gold", "no size"),
+        ("5,size=6", "NAME=VALUE"),
+        ("5,colour=red", "NAME=VALUE"),
+        ("5,keep=perhaps", "yes or no"),
+    ],
+)
+def test_a_volume_that_is_written_wrongly_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(InvalidValue, match=problem):
+        read_volume(text)
+
+
+def test_a_volume_is_written_by_its_size_or_by_name() -> None:
+    assert read_volume("20") == guest_volume(20)
+    wanted = guest_volume(5, volume_type="gold", zone="a", image="debian", name="root", keep=True, uuid=uuid_of(1))
+    assert read_volume(f"size=5,type=gold,zone=a,image=debian,name=root,keep=yes,uuid={uuid_of(1)}") == wanted
 
 
 def free_gb(life: Running, backend_id: str) -> float:
@@ -165,3 +197,18 @@ async def test_a_volume_that_disappeared_is_in_error_and_an_orphan_is_removed(au
         await life.until(lambda: life.volume_status(11) == "error")
         await trio.sleep(60)
         assert disks.volumes() == []
+
+
+async def test_a_guest_whose_volume_is_lost_is_not_built_again_without_it(autojump_clock: MockClock) -> None:
+    compute, disks = Model("a"), Model("d", nodes=0, pools=1)
+    async with ready(compute, disks) as life:
+        await life.submit(create(1, volumes=(volume(11),)))
+        await life.until(lambda: life.status(1) == "active")
+        with disks.world.content() as there, compute.world.content() as guests:
+            there.volumes.clear()
+            guests.guests.clear()
+        await life.until(lambda: life.status(1) == "error" and life.volume_status(11) == "error")
+        with pytest.raises(InvalidValue, match="not available"):
+            await life.submit(StartGuest(uuid=uuid_of(1)))
+        await life.submit(DeleteGuest(uuid=uuid_of(1)))
+        await life.until(lambda: life.status(1) is None and life.volume_status(11) is None)
