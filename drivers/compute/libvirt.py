@@ -37,7 +37,7 @@ from ..protocol import (
     Unknown,
     read_options,
 )
-from .libvirt_host import Host, guarded, or_none
+from .libvirt_host import Host, as_ours, guarded, or_none
 from .libvirt_xml import GIB, disk_xml, domain_xml, free_target, mark_of, volume_xml, volumes_of
 
 T = TypeVar("T")
@@ -335,9 +335,11 @@ class LibvirtDriver:
 
     def _attach(self, uuid: str, volume: Connection) -> None:
         _, domain = self._domain(uuid)
-        tree = ElementTree.fromstring(domain.XMLDesc())
-        if volume.volume not in volumes_of(tree):
-            domain.attachDeviceFlags(volume_xml(volume, free_target(tree)), _present(domain))
+        trees = {flag: _tree(domain, flag) for flag in _present(domain)}
+        target = free_target(*trees.values())
+        for flag, tree in trees.items():
+            if volume.volume not in volumes_of(tree):
+                domain.attachDeviceFlags(volume_xml(volume, target), flag)
 
     async def detach(self, uuid: str, volume: str) -> None:
         """Unplug a volume, and wait until the guest has let it go."""
@@ -345,13 +347,13 @@ class LibvirtDriver:
             await trio.sleep(DETACH_LOOK)
 
     def _detach(self, uuid: str, volume: str) -> bool:
-        """Ask for it; returns whether the volume is still there. A guest that is asked twice is not disturbed."""
+        """Ask for it; returns whether the volume is still there."""
         _, domain = self._domain(uuid)
-        disk = volumes_of(ElementTree.fromstring(domain.XMLDesc())).get(volume)
-        if disk is None:
-            return False
-        domain.detachDeviceFlags(ElementTree.tostring(disk, encoding="unicode"), _present(domain))
-        return True
+        for flag in _present(domain):
+            disk = volumes_of(_tree(domain, flag)).get(volume)
+            if disk is not None:
+                _let_go(domain, ElementTree.tostring(disk, encoding="unicode"), flag)
+        return any(volume in volumes_of(_tree(domain, flag)) for flag in _present(domain))
 
     # moves
 
@@ -394,10 +396,25 @@ def _disk_name(mark: Mark) -> str:
     return f"hostler_{mark.installation}_{mark.uuid}_{mark.claim}.qcow2"
 
 
-def _present(domain: Any) -> int:
-    """Flags of a change of the domain as it is defined, and as it runs."""
-    running = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
-    return int(libvirt.VIR_DOMAIN_AFFECT_CONFIG | running)
+def _present(domain: Any) -> tuple[int, ...]:
+    """Flags of what a domain is: as it is defined, and as it runs, if it does. Each is changed by itself, so that a
+    change that was cut off can be completed."""
+    config = int(libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    return (int(libvirt.VIR_DOMAIN_AFFECT_LIVE), config) if domain.isActive() else (config,)
+
+
+def _let_go(domain: Any, disk: str, flag: int) -> None:
+    """Ask a domain to let a disk go, unless that is under way."""
+    try:
+        domain.detachDeviceFlags(disk, flag)
+    except libvirt.libvirtError as error:
+        if not isinstance(as_ours(error), Conflict | NotFound):
+            raise
+
+
+def _tree(domain: Any, flag: int) -> ElementTree.Element:
+    defined = flag == libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    return ElementTree.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE if defined else 0))
 
 
 @asynccontextmanager

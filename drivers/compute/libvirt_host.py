@@ -38,6 +38,7 @@ ERRORS: Final[Mapping[int, type[DriverError]]] = {
     86: Transient,  # VIR_ERR_AGENT_UNRESPONSIVE
     88: Denied,  # VIR_ERR_ACCESS_DENIED
     90: Conflict,  # VIR_ERR_STORAGE_VOL_EXIST
+    99: NotFound,  # VIR_ERR_DEVICE_MISSING
 }
 """libvirt's error codes (virErrorNumber) by class; others are of unknown outcome."""
 FULL: Final = re.compile("cannot allocate memory|no space left|insufficient (memory|space)", re.IGNORECASE)

@@ -114,9 +114,10 @@ def volumes_of(tree: ElementTree.Element) -> dict[str, ElementTree.Element]:
     return {serial: disk for serial, disk in disks if _UUID.fullmatch(serial)}
 
 
-def free_target(tree: ElementTree.Element) -> str:
-    """The first target device that no disk of a domain has. Permanent if all are taken."""
-    taken = {target.get("dev") for target in tree.findall("devices/disk/target")}
+def free_target(*trees: ElementTree.Element) -> str:
+    """The first target device that no disk of a domain has, as it is defined and as it runs. Permanent if all are
+    taken."""
+    taken = {target.get("dev") for tree in trees for target in tree.findall("devices/disk/target")}
     free = (f"vd{letter}" for letter in _LETTERS if f"vd{letter}" not in taken)
     found = next(free, None)
     if found is None:

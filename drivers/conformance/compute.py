@@ -262,6 +262,8 @@ class ComputeConformance:
             for _ in range(2):
                 await driver.attach(uuid, second)
             assert (await driver.get_guest(uuid)).volumes == (first.volume, second.volume)
+            if not bench.lets_go:
+                await settled(lambda: driver.set_power(uuid, "off"))
             for _ in range(2):
                 await driver.detach(uuid, second.volume)
             assert (await driver.get_guest(uuid)).volumes == (first.volume,)

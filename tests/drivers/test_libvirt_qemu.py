@@ -88,7 +88,7 @@ def bench(root: Path) -> ComputeBench:
             assert computes(driver)
             yield driver
 
-    return ComputeBench(open=opened, node="host", make_volume=make_volume)
+    return ComputeBench(open=opened, node="host", make_volume=make_volume, lets_go=False)
 
 
 @pytest.mark.soak
