@@ -57,10 +57,6 @@ class AllOf:
         return passes
 
 
-def _hosts(fleet: Fleet) -> ClassResults:
-    return ClassResults(fleet, lambda host_class: True)
-
-
 def class_results(fleet: Fleet, judge: Filter, request: Request) -> ClassResults:
     """A filter's results by host class, from its host form."""
     return ClassResults(fleet, lambda host_class: judge.host_passes(ClassView(fleet, host_class), request))
@@ -98,19 +94,24 @@ class FilterResults:
         self._classes: dict[Hashable, ClassResults] = {}
         self._requirements: dict[Hashable, ClassResults] = {}
         self._weighers: dict[Hashable, CompiledWeigher | None] = {}
-        self.hosts = _hosts(fleet)
-        """Which classes are of hosts."""
+        self._judge_hosts()
         self._rows: dict[Hashable, RowCache] = {}
         self._multipliers: dict[str, dict[tuple[int, ...], float]] = {}
 
     def clear(self) -> None:
         """Forget everything: the columns moved, aggregates changed, or classes have other numbers."""
-        self.hosts = _hosts(self.fleet)
+        self._judge_hosts()
         self._classes.clear()
         self._requirements.clear()
         self._weighers.clear()
         self._rows.clear()
         self._multipliers.clear()
+
+    def _judge_hosts(self) -> None:
+        self.hosts = ClassResults(self.fleet, lambda host_class: True)
+        """Which classes are of hosts; and of these, whose compute services are disabled, or forced down."""
+        self.disabled = ClassResults(self.fleet, lambda host_class: host_class.disabled)
+        self.forced_down = ClassResults(self.fleet, lambda host_class: host_class.forced_down)
 
     def multipliers(self, weigher: Weigher) -> dict[tuple[int, ...], float]:
         """A weigher's multipliers by a host's aggregates, to be filled as they are asked for."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ...ext.constants import SOFT_AFFINITY, SOFT_ANTI_AFFINITY
 from ..fleet.fleet import Fleet, uuid_words
 from ..types.decision import Decision, Refusal
 from ..types.errors import DuplicateName, NoValidHost
-from ..types.request import Request, RequestSpec
+from ..types.request import Request
 from .context import DecisionContext
-from .ranked_decision import claim_best
+from .ranked_decision import Found, decide
 from .scan_placement import ClaimHook, ScanPlacement
-from .selected_placement import place_selected
+from .selected_placement import ignoring, place_selected
 from .several_placement import place_several
 
 
@@ -49,11 +48,6 @@ def place(
     return scheduling.place()
 
 
-def ignoring(spec: RequestSpec, host: str) -> RequestSpec:
-    """``spec`` with one more service host ignored."""
-    return replace(spec, ignore_hosts=(*spec.ignore_hosts, host))
-
-
 def ruled_out(context: DecisionContext, request: Request, error: NoValidHost) -> Decision:
     """The answer where the request was refused before any host was looked at."""
     seed = context.decision_seed()
@@ -84,24 +78,13 @@ def _place_ranked(context: DecisionContext, request: Request) -> Decision | None
     fleet = context.fleet
     group = fleet._group_id(request.server_group) if isinstance(request.server_group, str) else -1
     signature.refresh()
-    seed = context.decision_seed()
-    rows, weights = signature.ranking.best(group, 1 + request.alternates, seed)
-    counts = signature.ranking.counts(group, len(signature.stages))
-    if not rows:
-        return ScanPlacement(context, request).refuse()
-    members = _members_on(fleet, rows[0], group) if group >= 0 else 0.0
-    return claim_best(
-        context,
-        signature,
-        request,
-        rows,
-        weights,
-        members=members,
-        passing=counts[0],
-        considered=sum(counts),
-        removed=dict(zip(signature.stage_names, counts[1:], strict=True)),
-        group=group,
-    )
+    ranking = signature.ranking
+    rows, weights = ranking.best(group, 1 + request.alternates, context.decision_seed())
+    counts = ranking.counts(group, len(signature.stages))
+    removed = dict(zip(signature.stage_names, counts[1:], strict=True))
+    found = Found(rows, weights, counts[0], sum(counts), removed, ranking)
+    members = _members_on(fleet, rows[0], group) if rows and group >= 0 else 0.0
+    return decide(context, signature, request, found, members=members, group=group)
 
 
 def _members_on(fleet: Fleet, row: int, group: int) -> float:

@@ -1,34 +1,43 @@
-"""The claim of a row that a ranking found, and the decision that says so."""
+"""What a ranking found becomes a decision: the claim of the best row, or a refusal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from ...ext.ranking import Ranking
 from ..types.decision import Alternate, Decision, ScorePart
 from ..types.request import Request
 from .claim import Claimed, allocations_of, extras_for, forgotten
 from .context import DecisionContext
+from .explain.refusals import refused
+from .scan import Scan
 from .signature import Signature
 
 
-def claim_best(
-    context: DecisionContext,
-    signature: Signature,
-    request: Request,
-    rows: Sequence[int],
-    weights: Sequence[float],
-    *,
-    members: float,
-    passing: int,
-    considered: int,
-    removed: dict[str, int],
-    group: int,
+class Found(NamedTuple):
+    """What a search found: rows and weights, best first, as many as the answer names (none: no host passes); how many
+    hosts pass, of how many, and how many each stage removed; and the ranking that was asked."""
+
+    rows: Sequence[int]
+    weights: Sequence[float]
+    passing: int
+    considered: int
+    removed: dict[str, int]
+    ranking: Ranking
+
+
+def decide(
+    context: DecisionContext, signature: Signature, request: Request, found: Found, *, members: float, group: int
 ) -> Decision:
-    """Claim the first of ``rows`` for the request's one instance; the others are alternates. ``members``: of its soft
-    server group on that row, signed; ``passing``, ``considered``, ``removed``: counts of hosts; ``group``: the server
-    group of the fleet that the guest joins, -1 for none."""
+    """Claim the first row for the request's one instance, the others being alternates; or refuse. ``members``: of its
+    soft server group on that row, signed; ``group``: the server group of the fleet that the guest joins, -1 for
+    none."""
+    rows, weights = found.rows, found.weights
+    if not rows:
+        return refused(Scan(context, request), found.removed, found.considered)
     fleet, row = context.fleet, rows[0]
-    parts = score_parts(signature, row, members) if passing > 1 else ()
+    parts = score_parts(signature, found.ranking, row, members) if found.passing > 1 else ()
     claimed = claim_row(context, signature, request, request.instance_uuids[0], row, weights[0], parts, group=group)
     alternates: tuple[Alternate, ...] = ()
     if len(rows) > 1:
@@ -44,8 +53,8 @@ def claim_best(
         seed=seed,
         sequence=context.next_sequence(),
         request_id=request.request_id,
-        considered=considered,
-        removed=removed,
+        considered=found.considered,
+        removed=found.removed,
         selections=(chosen,),
     )
 
@@ -84,7 +93,7 @@ def claim_row(
     return Claimed(uuid, row, consumer, weight, allocations, parts, {} if taken is None else taken.mappings)
 
 
-def score_parts(signature: Signature, row: int, members: float) -> tuple[ScorePart, ...]:
-    """Score parts of the row under the normalisers of the decision at hand."""
-    parts = signature.ranking.row_parts(row, members)
+def score_parts(signature: Signature, ranking: Ranking, row: int, members: float) -> tuple[ScorePart, ...]:
+    """Score parts of the row under the normalisers of the decision that ``ranking`` made last."""
+    parts = ranking.row_parts(row, members)
     return tuple([ScorePart(name, *part) for name, part in zip(signature.weigher_names, parts, strict=True)])

@@ -80,6 +80,18 @@ class Scan:
 
     def rank(self) -> Ranked:
         """Filter and weigh all hosts for the request's first instance. O(hosts)."""
+        considered, refusing = self._filter()
+        rows, weights = self.weigh(considered[refusing == 0])
+        skipped = skips_filters(self.request.spec)
+        return Ranked(self.signature, considered, refusing, rows, weights, self._removed(refusing), skipped, self)
+
+    def passing(self) -> NDArray[np.int32]:
+        """The rows of all hosts that pass, ascending. O(hosts)."""
+        considered, refusing = self._filter()
+        return considered[refusing == 0]
+
+    def _filter(self) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """The rows that are judged, and the number of the stage that refuses each, as ``Ranked`` has them."""
         signature, spec = self.signature, self.request.spec
         signature.refresh()
         stages = signature.ranking.stages()
@@ -98,9 +110,7 @@ class Scan:
                 refusing[refused & _not_before(refusing, stage.number)] = stage.number
             if self.candidates is not None:
                 self._judge_candidates(self.candidates, considered, refusing)
-        rows = considered[refusing == 0]
-        rows, weights = self.weigh(rows)
-        return Ranked(signature, considered, refusing, rows, weights, self._removed(refusing), skipped, self)
+        return considered, refusing
 
     def _judge_candidates(
         self, candidates: dict[int, Sequence[Any]], considered: NDArray[np.int32], refusing: NDArray[np.uint8]
@@ -145,6 +155,15 @@ class Scan:
         """The filters in selection form that judge the request."""
         stages = self.signature.selections
         return [stage for stage in stages if _on_rebuild(stage)] if self.request.is_rebuild else stages
+
+    @property
+    def considers_all(self) -> bool:
+        """True if every host of the fleet is judged."""
+        return self._rows is None and self.candidates is None
+
+    def selects(self, stage: Stage) -> bool:
+        """Whether a filter in selection form may refuse a host. O(1), and O(members) of a server group."""
+        return rows_selected(self.context, stage, self.request, self.group, self.instance) is not None
 
     def selection_passes(self, stage: Stage, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Which of ``rows`` pass a filter in selection form."""

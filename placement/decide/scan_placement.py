@@ -81,10 +81,6 @@ class ScanPlacement(Scan):
             self.fleet._history.go(start)
             raise
 
-    def refuse(self) -> Decision:
-        """The refusal of a request that is known to have no host, with what would help. O(hosts)."""
-        return self._refused(self.rank(), 0)
-
     def _choose_first(
         self, rows: NDArray[np.int32], weights: NDArray[np.float64], draws: Draws
     ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:

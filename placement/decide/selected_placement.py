@@ -6,22 +6,24 @@ alone are judged and scored. Costs a search and O(rows named).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ...ext.draws import Draws
 from ...ext.ranking import best_beside
 from ..types.decision import Decision
-from ..types.request import Request
+from ..types.request import Request, RequestSpec
 from .context import DecisionContext
 from .group_state import GroupState, group_state
-from .ranked_decision import claim_best
+from .ranked_decision import Found, decide
 from .row_choice import RowChoices
 from .signature import Signature
 
 
 def place_selected(context: DecisionContext, request: Request, leave: str | None) -> Decision | None:
     """The decision on a request for one instance; ``leave``: a service host that is ignored too. None if the scan has
-    to decide, or to say why no host passes. Nothing is changed then."""
+    to decide. Nothing is changed then."""
     signature = context.signature(request)
     if any(values.errors for values in signature.owner.row_values) or signature.candidate_judges:
         return None
@@ -29,22 +31,25 @@ def place_selected(context: DecisionContext, request: Request, leave: str | None
     group = group_state(context.fleet, request)
     choices = RowChoices(context, signature, request, group, leave)
     found = _ranked(context, signature, request, choices, group)
-    if found is None or not found[0]:
+    if found is None:
         return None
     rows, weights = found
-    members = 0.0 if group is None else float((_members(group, rows[:1]) or [0.0])[0])
-    return claim_best(
+    members = 0.0 if group is None or not rows else float((_members(group, rows[:1]) or [0.0])[0])
+    if not rows and leave is not None:
+        request = request.with_changes(spec=ignoring(request.spec, leave))
+    return decide(
         context,
         signature,
         request,
-        rows,
-        weights,
+        Found(rows, weights, choices.count, choices.considered, choices.removed(), signature.ranking),
         members=members,
-        passing=choices.count,
-        considered=choices.considered,
-        removed=choices.removed(),
         group=-1 if group is None else group.kept,
     )
+
+
+def ignoring(spec: RequestSpec, host: str) -> RequestSpec:
+    """``spec`` with one more service host ignored."""
+    return replace(spec, ignore_hosts=(*spec.ignore_hosts, host))
 
 
 def _ranked(

@@ -17,7 +17,9 @@ from ..types.decision import Decision
 from ..types.request import Request
 from .claim import Claimed
 from .context import DecisionContext
+from .explain.refusals import refused
 from .ranked_decision import claim_row, score_parts
+from .scan import Scan
 from .signature import Signature
 
 
@@ -32,6 +34,8 @@ def place_several(context: DecisionContext, request: Request) -> Decision | None
     start = context.fleet._history.hold()
     try:
         search = _Search(context, signature, request)
+        if not search.passing:
+            return refused(Scan(context, request), search.removed, search.considered)
         made = search.claim_all()
         if made is None:
             context.fleet._history.go(start)
@@ -68,7 +72,7 @@ class _Search:
         """Rows of claims that a filter refuses now."""
         self._first = signature.ranking.best(-1, 1, context.decision_seed())
         counts = signature.ranking.counts(-1, len(signature.stages))
-        self.considered, self._passing = sum(counts), counts[0]
+        self.considered, self.passing = sum(counts), counts[0]
         self.removed = dict(zip(signature.stage_names, counts[1:], strict=True))
         """Hosts removed by each stage for the first instance, in order."""
 
@@ -80,8 +84,8 @@ class _Search:
             if found is None:
                 return None
             row, weight = found
-            several = self._passing - len(self._without) > 1
-            parts = score_parts(self._signature, row, 0.0) if several else ()
+            several = self.passing - len(self._without) > 1
+            parts = score_parts(self._signature, self._signature.ranking, row, 0.0) if several else ()
             made.append(claim_row(self._context, self._signature, self._request, uuid, row, weight, parts, group=-1))
             self._signature.refresh()
             if row in self._beside:

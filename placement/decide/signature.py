@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ext.constants import NOT_A_HOST
+from ...ext.near_misses import HIDDEN
 from ...ext.ranking import HostIndex, Ranking
 from ..candidates.for_engine import TreeQuery
 from ..filters.adapter import NovaFilterAdapter
@@ -98,6 +99,7 @@ class Signature:
             self._compile_filter(judge, shared)
         self._weighers = [compiled for weigher in policy.weighers for compiled in self._compile_weigher(weigher)]
         self._judge_classes()
+        self._words: dict[bool, NDArray[np.int64]] = {}
         self.owner = self
         self._ranking: Ranking | None = None
 
@@ -162,7 +164,7 @@ class Signature:
             other.__dict__.pop(name, None)
         other.request, other.resources, other.shape = request, resources, shape
         other.needs, other.class_judges, other._class_stage = needs, list(class_judges), class_stage
-        other.owner = other
+        other._words, other.owner = {}, other
         other._ranking = ranking
         return other
 
@@ -334,6 +336,26 @@ class Signature:
     def class_results(self) -> dict[int, NDArray[np.bool_]]:
         """Stage number -> results by host class, for the stages that read only static fields."""
         return {number: judge.refresh() for number, judge in self.class_judges}
+
+    def class_words(self, *, skipped: bool) -> NDArray[np.int64]:
+        """Results on host classes together, in the form of the kernel's near misses; ``skipped``: without filters.
+        O(new classes), where none is new O(1)."""
+        known = self._words.get(skipped)
+        if known is None or len(known) < len(self.fleet._classes):
+            known = np.where(self._shared.hosts.refresh(), 0, HIDDEN).astype(np.int64)
+            for number, passes in self.class_results().items():
+                if number <= self.last_candidate_stage or not skipped:
+                    known[~passes] += (1 << 32) + number
+            self._words[skipped] = known
+        return known
+
+    def disabled_classes(self) -> NDArray[np.bool_]:
+        """Host classes whose compute services are disabled."""
+        return self._shared.disabled.refresh()
+
+    def forced_down_classes(self) -> NDArray[np.bool_]:
+        """Host classes whose compute services are forced down."""
+        return self._shared.forced_down.refresh()
 
     def refresh(self) -> None:
         """Bring the row caches up to date. O(changes)."""

@@ -7,12 +7,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...fleet.host_view import HostView
-from ...request.host_selection import names_hosts, selected
+from ....ext.near_misses import Rules
+from ...fleet.columns import COLUMN
+from ...request.host_selection import names_hosts, selected, skips_filters
 from ...types.decision import Counterfactual, CounterfactualCode
 from ..scan import Ranked, Scan
 from ..signature import AGGREGATES, CANDIDATES, CELL, COMPUTE_STATUS, SELECTION, TRAITS, Stage
-from .empty import suits_units
+from .empty import among, by_row, suits_units
 from .reasons import COMPUTE_FILTER, UNITS, Reasons
 
 Rows = NDArray[np.int32]
@@ -28,10 +29,10 @@ _WITHOUT: Final = {
     CANDIDATES: "with an allocation candidate in their provider trees",
     SELECTION: "if the request named no hosts",
 }
-_ENABLED: Final = Stage(-2, COMPUTE_STATUS)
-"""Services that are enabled, as a stage among the others."""
-_NAMED: Final = Stage(-1, SELECTION)
-"""The hosts that the request names, as a stage among the others."""
+_NAMED: Final = Stage(300, SELECTION)
+"""The hosts that the request names, as a stage behind the others."""
+_ENABLED: Final = Stage(301, COMPUTE_STATUS)
+"""Services that are enabled, as a stage behind the others."""
 
 
 def without_weighers(scan: Scan, ranked: Ranked) -> list[Counterfactual]:
@@ -56,66 +57,80 @@ def without_weighers(scan: Scan, ranked: Ranked) -> list[Counterfactual]:
     return said
 
 
-def near_misses(scan: Scan, ranked: Ranked) -> list[Counterfactual]:
+def near_misses(scan: Scan, considered: Rows | None = None) -> list[Counterfactual]:
     """Stages that alone keep hosts out, with how much is lacking: what is easiest to change first, and of that what
-    most hosts lack. Where no host passes and no stage stands alone, the host that fewest refuse. O(stages * hosts)."""
-    rows = ranked.considered
-    failing = _failing(scan, ranked)
-    if not failing or not len(rows):
-        return []
-    count = np.sum(list(failing.values()), axis=0)
-    disabled, more = _disabled(scan, rows, failing)
-    count += more
+    most hosts lack. Where no host passes and no stage stands alone, the host that fewest refuse. ``considered``:
+    ascending rows; None: all hosts. The caches of the scan's signature are fresh. O(stages * hosts) in the kernel."""
+    spec = scan.request.spec
+    skipped, named = skips_filters(spec), names_hosts(spec)
+    found = _rules(scan, considered, skipped=skipped, named=named).find()
+    _, _, least, nearest, alone, shorts = found
+    if named and skipped and _NAMED.number in alone:
+        # Without the names the filters are not skipped.
+        others = _not_named(scan, considered)
+        passing, first, *_ = _rules(scan, others, skipped=False, named=False).find()
+        alone[_NAMED.number] = passing, first
+    stages = (*scan.signature.stages[1:], _NAMED, _ENABLED)
     said: list[tuple[int, int, Counterfactual]] = []
-    for stage, fails in failing.items():
-        alone = rows[fails & (count == 1)]
-        if stage is _NAMED and ranked.filters_skipped:
-            # Without the names the filters are not skipped.
-            refused = [*_filters_fail(scan, alone).values(), np.zeros(len(alone), bool)]
-            alone = alone[~np.any(refused, axis=0)]
-        if stage.name == COMPUTE_FILTER:
-            # Without the filter a disabled service is refused by Placement's side of the request.
-            to_enable = alone[np.isin(alone, rows[disabled])]
-            said += [(ease, -change.hosts, change) for ease, change in _missing(scan, _ENABLED, to_enable)]
-            alone = alone[~np.isin(alone, to_enable)]
-        said += [(ease, -change.hosts, change) for ease, change in _missing(scan, stage, alone)]
-    if not said and count.min() > 1:
-        at = int(np.argmin(count))
-        return [_nearest(scan, int(rows[at]), [stage for stage, fails in failing.items() if fails[at]])]
+    for stage in stages:
+        hosts, first = alone.get(stage.number, (0, -1))
+        if hosts:
+            changes = _missing(scan, stage, hosts, first, shorts.get(stage.number))
+            said += [(ease, -change.hosts, change) for ease, change in changes]
+    if not said and least > 1:
+        row = np.array([nearest], np.int32)
+        refusing = [stage for stage, fails in _failing(scan, row, skipped=skipped).items() if fails[0]]
+        return [_nearest(scan, nearest, refusing)]
     return [change for _, _, change in sorted(said, key=lambda each: (each[0], each[1], each[2].text))]
 
 
-def _disabled(scan: Scan, rows: Rows, failing: dict[Stage, Mask]) -> tuple[Mask, NDArray[np.int64]]:
-    """Which rows ComputeFilter refuses for a disabled service, and 1 for each of them that would not be up if it were
-    enabled: two things keep it out."""
-    disabled, more = np.zeros(len(rows), bool), np.zeros(len(rows), np.int64)
-    for stage, fails in failing.items():
-        if stage.name == COMPUTE_FILTER:
-            for at in np.flatnonzero(fails).tolist():
-                if scan.fleet._host_class(int(rows[at])).disabled:
-                    disabled[at] = True
-                    more[at] = not _is_up_if_enabled(scan, int(rows[at]))
-    return disabled, more
+def _rules(scan: Scan, considered: Rows | None, *, skipped: bool, named: bool) -> Rules:
+    """The stages of a request as rules of the kernel; ``skipped``: without its filters; ``named``: with its names."""
+    fleet, signature = scan.fleet, scan.signature
+    last = signature.last_candidate_stage if skipped else len(signature.stages)
+    masks = [(cache.array, stage.number) for stage, cache in signature.row_judges if stage.number <= last]
+    every = np.arange(fleet.rows if named or signature.selections else 0, dtype=np.int32)
+    if named:
+        masks.append((by_row(fleet, selected(fleet, scan.request.spec, every)), _NAMED.number))
+    selecting = [] if skipped else [stage for stage in scan.selections if scan.selects(stage)]
+    masks += [(by_row(fleet, scan.selection_passes(stage, every)), stage.number) for stage in selecting]
+    split = None
+    compute = next((stage for stage in signature.stages[1 : last + 1] if stage.name == COMPUTE_FILTER), None)
+    disabled = signature.disabled_classes()
+    if compute is not None and disabled.any():
+        # Without the filter a disabled service is refused by Placement's side of the request. One that would not be up
+        # if it were enabled is kept out by two things (Nova 33, servicegroup db driver).
+        kinds = disabled * (np.uint8(1) + signature.forced_down_classes())
+        now = np.nan if fleet.now is None else fleet.now
+        split = compute.number, kinds, _ENABLED.number, COLUMN["last_seen_up"], now, fleet.service_down_time
+    return Rules(
+        fleet._kernel,
+        signature.class_words(skipped=skipped),
+        signature.needs,
+        [bound for bound in signature.bounds if bound[3] <= last],
+        masks,
+        None if considered is None else among(fleet, considered),
+        split,
+    )
 
 
-def _is_up_if_enabled(scan: Scan, row: int) -> bool:
-    """Whether a disabled compute service would be up if it were enabled (Nova 33, servicegroup db driver)."""
-    service, now = HostView(scan.fleet, row).service, scan.fleet.now
-    if service.forced_down or now is None or service.last_seen_up is None:
-        return not service.forced_down
-    return abs(now - service.last_seen_up) <= scan.fleet.service_down_time
+def _not_named(scan: Scan, considered: Rows | None) -> Rows:
+    """The rows that the request's names leave out."""
+    rows = np.arange(scan.fleet.rows, dtype=np.int32) if considered is None else considered
+    left_out: Rows = rows[~selected(scan.fleet, scan.request.spec, rows)]
+    return left_out
 
 
 # what each stage says by itself
 
 
-def _failing(scan: Scan, ranked: Ranked) -> dict[Stage, Mask]:
-    """Whether each stage refuses each considered row, independently of the others."""
-    rows, spec = ranked.considered, scan.request.spec
+def _failing(scan: Scan, rows: Rows, *, skipped: bool) -> dict[Stage, Mask]:
+    """Whether each stage refuses each of ``rows``, independently of the others."""
+    spec = scan.request.spec
     failing = _candidates_fail(scan, rows)
     if names_hosts(spec):
         failing[_NAMED] = ~selected(scan.fleet, spec, rows)
-    return failing if ranked.filters_skipped else failing | _filters_fail(scan, rows)
+    return failing if skipped else failing | _filters_fail(scan, rows)
 
 
 def _candidates_fail(scan: Scan, rows: Rows) -> dict[Stage, Mask]:
@@ -157,61 +172,47 @@ def _number(item: tuple[Stage, Mask]) -> int:
 # in words
 
 
-def _missing(scan: Scan, stage: Stage, rows: Rows) -> list[tuple[int, Counterfactual]]:
-    """What keeps the hosts at ``rows`` out, as only ``stage`` does: hosts that lack the same in one change. The least
-    number is easiest to change."""
-    if not len(rows):
-        return []
+def _missing(
+    scan: Scan, stage: Stage, hosts: int, first: int, shorts: tuple[tuple[int, int, int], ...] | None
+) -> list[tuple[int, Counterfactual]]:
+    """What keeps ``hosts`` hosts out, as only ``stage`` does: those that lack the same in one change. The least number
+    is easiest to change. ``first``: row of one of them; ``shorts``: of a resource class, as the kernel has them."""
+    fleet = scan.fleet
     index = scan.signature.resource_of(stage)
-    if index is None:
+    if index is None or shorts is None:
         named = stage is _NAMED
-        text = f"{_hosts(rows)} would pass {_WITHOUT.get(stage.name, f'without {stage.name}')}"
-        host = scan.fleet.name(int(rows[0]))
+        text = f"{_hosts(hosts)} would pass {_WITHOUT.get(stage.name, f'without {stage.name}')}"
         code: CounterfactualCode = "names" if named else "stage"
         ease = _NAMES if named else _RULE
-        return [(ease, Counterfactual(code=code, text=text, stage=stage.name, hosts=len(rows), host=host))]
-    fleet, amount = scan.fleet, scan.signature.resources[index]
-    inventory, name = fleet._store.inventory, fleet.resource_classes[index]
-    unit, suits = UNITS.get(name, ""), suits_units(scan, index, rows)
-    left = inventory["limit"][index, rows] - inventory["used"][index, rows]
-    lack = amount - left
+        host = fleet.name(first)
+        return [(ease, Counterfactual(code=code, text=text, stage=stage.name, hosts=hosts, host=host))]
+    amount, name = scan.signature.resources[index], fleet.resource_classes[index]
+    unit = UNITS.get(name, "")
 
-    def change(code: CounterfactualCode, of: Rows, text: str, host: int, nearest: int) -> Counterfactual:
-        node, cut = fleet.name(host), amount - nearest
+    def change(code: CounterfactualCode, text: str, short: tuple[int, int, int]) -> Counterfactual:
+        count, row, nearest = short
         return Counterfactual(
-            code=code, text=text, stage=stage.name, hosts=len(of), host=node, resource=name, asked=amount,
-            nearest=nearest, cut=cut,
+            code=code, text=text, stage=stage.name, hosts=count, host=fleet.name(row), resource=name, asked=amount,
+            nearest=nearest, cut=amount - nearest,
         )  # fmt: skip
 
+    room, units, size = shorts
     said = []
-    if suits.any():
-        short, at = rows[suits], int(np.argmin(lack[suits]))
-        verb = "lacks" if len(short) == 1 else "lack"
-        text = f"{_hosts(short)} {verb} only {name}, the nearest {int(lack[suits].min())}{unit}"
-        said.append((_ROOM, change("room", short, text, int(short[at]), int(left[suits][at]))))
-    odd, both = rows[~suits & (lack <= 0)], rows[~suits & (lack > 0)]
-    if len(odd):
-        text = f"{_hosts(odd)} would pass but for the unit rules of {name}"
-        nearest = [_allowed(scan, index, int(row)) for row in odd.tolist()]
-        at = int(np.argmax(nearest))
-        said.append((_UNITS, change("unit_rules", odd, text, int(odd[at]), nearest[at])))
-    if len(both):
-        verb, most = "is" if len(both) == 1 else "are", inventory["max_unit"][index, both]
-        at = int(np.argmax(most))
+    if room[0]:
+        verb = "lacks" if room[0] == 1 else "lack"
+        text = f"{_hosts(room[0])} {verb} only {name}, the nearest {amount - room[2]}{unit}"
+        said.append((_ROOM, change("room", text, room)))
+    if units[0]:
+        text = f"{_hosts(units[0])} would pass but for the unit rules of {name}"
+        said.append((_UNITS, change("unit_rules", text, units)))
+    if size[0]:
+        verb = "is" if size[0] == 1 else "are"
         text = (
-            f"{_hosts(both)} {verb} too small in {name} alone: {amount}{unit} asked for, "
-            f"at most {int(most[at])}{unit} a guest"
+            f"{_hosts(size[0])} {verb} too small in {name} alone: {amount}{unit} asked for, "
+            f"at most {size[2]}{unit} a guest"
         )
-        said.append((_SIZE, change("size", both, text, int(both[at]), int(most[at]))))
+        said.append((_SIZE, change("size", text, size)))
     return said
-
-
-def _allowed(scan: Scan, index: int, row: int) -> int:
-    """The greatest amount up to the one asked for that a row's unit rules allow; its least one where there is none."""
-    inventory, amount = scan.fleet._store.inventory, scan.signature.resources[index]
-    step, least = max(int(inventory["step_size"][index, row]), 1), int(inventory["min_unit"][index, row])
-    most = min(amount, int(inventory["max_unit"][index, row])) // step * step
-    return most if most >= least else -(-least // step) * step
 
 
 def _nearest(scan: Scan, row: int, stages: list[Stage]) -> Counterfactual:
@@ -222,5 +223,5 @@ def _nearest(scan: Scan, row: int, stages: list[Stage]) -> Counterfactual:
     return Counterfactual(code="nearest", text=text, stage=stages[0].name, hosts=1, host=host)
 
 
-def _hosts(rows: Rows) -> str:
-    return "1 host" if len(rows) == 1 else f"{len(rows)} hosts"
+def _hosts(count: int) -> str:
+    return "1 host" if count == 1 else f"{count} hosts"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ....ext.near_misses import Rules
 from ....ext.tables import format_uuid
 from ...fleet.columns import HOST_COLUMNS
-from ...request.host_selection import names_hosts, selected
+from ...fleet.fleet import Fleet
+from ...request.host_selection import names_hosts, selected, skips_filters
 from ...types.request import Request
 from ..context import DecisionContext
 from ..scan import Ranked, Scan
@@ -21,6 +23,11 @@ CHANGING: Final = COUNTED | {
     "free_ram_mb", "free_disk_mb", "disk_mb_used", "instances", "numa_topology", "pci_pools", "stats"
 }  # fmt: skip
 """Fields of a host that guests change."""
+
+
+Rows = NDArray[np.int32]
+Bound = tuple[int, float, float, int]
+"""(column, low, high, stage)."""
 
 
 class Trial(Protocol):
@@ -35,43 +42,57 @@ class Trial(Protocol):
         ...
 
 
-def fits_empty(scan: Scan, ranked: Ranked) -> bool | None:
-    """Whether a host would pass if it were empty; None where that is not known from totals and static facts alone:
-    NUMA cells, PCI devices, nested providers and rules of one's own. O(stages * hosts)."""
-    fleet, signature, rows = scan.fleet, scan.signature, ranked.considered
-    if not len(rows) or scan.candidates is not None:
-        return None if len(rows) else False
-    could, now = np.ones(len(rows), bool), np.ones(len(rows), bool)
-    class_of = fleet._store.row["class_of"][rows]
-    judged = signature.class_results().items()
+def fits_empty(scan: Scan, considered: Rows | None = None) -> bool | None:
+    """Whether one of some hosts would pass if it were empty; None where that is not known from totals and static facts
+    alone: NUMA cells, PCI devices, nested providers and rules of one's own. ``considered``: rows of these hosts; None:
+    all. O(stages * hosts) in the kernel where none does."""
+    fleet, signature, spec = scan.fleet, scan.signature, scan.request.spec
+    if scan.candidates is not None:
+        return False if considered is not None and not len(considered) else None
+    skipped = skips_filters(spec)
     last = signature.last_candidate_stage
-    for number, passes in judged:
-        if number <= last or not ranked.filters_skipped:
-            could &= passes[class_of]
-    if names_hosts(scan.request.spec):
-        could &= selected(fleet, scan.request.spec, rows)
-    for index, amount, _, _ in signature.needs:
-        could &= (fleet._store.inventory["limit"][index, rows] >= amount) & suits_units(scan, index, rows)
-    for column, low, high, _ in () if ranked.filters_skipped else signature.bounds:
-        values = fleet._store.host[column, rows]
-        passes_now = (low <= values) & (values <= high)
-        if HOST_COLUMNS[column] in COUNTED:
-            could &= low <= 0 <= high
-        elif HOST_COLUMNS[column] in CHANGING:
-            now &= passes_now
-        else:
-            could &= passes_now
+    could: list[Bound] = []
+    now: list[Bound] = []
+    """Bounds that hold of empty hosts as of others, and those on what guests change."""
+    for bound in () if skipped else signature.bounds:
+        column, low, high, _ = bound
+        if HOST_COLUMNS[column] not in COUNTED:
+            (now if HOST_COLUMNS[column] in CHANGING else could).append(bound)
+        elif not low <= 0 <= high:
+            return False
+    masks: list[tuple[NDArray[Any], int]] = []
+    masks_now: list[tuple[NDArray[Any], int]] = []
+    if names_hosts(spec):
+        masks.append((by_row(fleet, selected(fleet, spec, np.arange(fleet.rows, dtype=np.int32))), last + 1))
     for stage, cache in signature.row_judges:
-        if stage.number > last and ranked.filters_skipped:
-            continue
-        passes_now = cache.array[rows] != 0
-        if stage.filter is not None and not stage.filter.fields(scan.request) & CHANGING:
-            could &= passes_now
-        else:
-            now &= passes_now
-    if not could.any():
+        if stage.number <= last or not skipped:
+            static = stage.filter is not None and not stage.filter.fields(scan.request) & CHANGING
+            (masks if static else masks_now).append((cache.array, stage.number))
+    chosen = None if considered is None else among(fleet, considered)
+
+    def passes(bounds: list[Bound], masks: list[tuple[NDArray[Any], int]]) -> bool:
+        words = signature.class_words(skipped=skipped)
+        return Rules(fleet._kernel, words, signature.needs, bounds, masks, chosen).could_pass()
+
+    if not passes(could, masks):
         return False
-    return True if (could & now).any() else None
+    if not now and not masks_now:
+        return True
+    return True if passes(could + now, masks + masks_now) else None
+
+
+def among(fleet: Fleet, rows: Rows) -> NDArray[np.uint8]:
+    """By row, 1 for ``rows``."""
+    mask = np.zeros(fleet._store.capacity, np.uint8)
+    mask[rows] = 1
+    return mask
+
+
+def by_row(fleet: Fleet, passes: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """``passes`` of all rows, to the capacity of the columns."""
+    mask = np.zeros(fleet._store.capacity, np.uint8)
+    mask[: len(passes)] = passes
+    return mask
 
 
 def fits_on_an_empty_fork(context: DecisionContext, request: Request, rows: Ranked, fork: Callable[[], Trial]) -> bool:

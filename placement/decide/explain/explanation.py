@@ -93,11 +93,12 @@ def explain(
         ruled_out = Refusal(sentence=error.args[0], stage="request", hint=error.hint, code="request")
         return Explanation(considered=0, removed={}, top=(), refused=(), counterfactuals=(), refusal=ruled_out)
     ranked = scan.rank()
-    changes = (*without_weighers(scan, ranked), *near_misses(scan, ranked))
+    rows = None if scan.considers_all else ranked.considered
+    changes = (*without_weighers(scan, ranked), *near_misses(scan, rows))
     refused = None if len(ranked.rows) else refusal(request, ranked, 0)
     empty = None
     if empty_fork is not None:
-        empty = True if len(ranked.rows) else fits_empty(scan, ranked)
+        empty = True if len(ranked.rows) else fits_empty(scan, rows)
         if empty is None:
             empty = fits_on_an_empty_fork(context, request, ranked, empty_fork)
         if refused is not None and refused.code == "refused":

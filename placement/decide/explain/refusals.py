@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from ...types.decision import Refusal, RefusalCode
+import numpy as np
+from numpy.typing import NDArray
+
+from ...types.decision import Decision, Refusal, RefusalCode
 from ...types.request import Request
-from ..scan import Ranked
+from ..scan import Ranked, Scan
 from ..signature import AGGREGATES, CANDIDATES, CELL, COMPUTE_STATUS, SELECTION, TRAITS
 from .counterfactuals import near_misses
 from .empty import fits_empty
@@ -29,24 +32,46 @@ def refusal(request: Request, ranked: Ranked, placed: int) -> Refusal:
     hosts)."""
     if len(ranked.rows):
         return _unclaimed(request, ranked, placed)
-    scan, considered = ranked.scan, len(ranked.considered)
-    changes = near_misses(scan, ranked) if scan is not None else []
-    empty = fits_empty(scan, ranked) if scan is not None and considered else None
-    stage = _main_stage(ranked.removed)
+    assert ranked.scan is not None
+    every = ranked.scan.considers_all
+    return no_valid_host(ranked.scan, ranked.removed, len(ranked.considered), None if every else ranked.considered)
+
+
+def no_valid_host(
+    scan: Scan, removed: Mapping[str, int], considered: int, rows: NDArray[np.int32] | None = None
+) -> Refusal:
+    """Why no host passes, with what would help. ``removed``: how many of the ``considered`` hosts each stage removed;
+    ``rows``: which hosts these are, None for all. O(stages * hosts) in the kernel."""
+    changes = near_misses(scan, rows)
+    empty = fits_empty(scan, rows) if considered else None
+    stage = _main_stage(removed)
     first = changes[0] if changes else None
     amount = first if first is not None and first.resource is not None else None
     return Refusal(
-        sentence=_sentence(ranked.removed, considered),
+        sentence=_sentence(removed, considered),
         stage=stage,
         hint=first.text if first is not None else _hint_without_hosts(considered),
         code="no_hosts" if considered == 0 else code_of(empty),
-        removed=ranked.removed,
+        removed=removed,
         resource=_resource(stage) if amount is None else amount.resource,
         asked=None if amount is None else amount.asked,
         nearest=None if amount is None else amount.nearest,
         host=None if first is None else first.host,
         cut=None if amount is None else amount.cut,
         fits_empty=empty,
+    )
+
+
+def refused(scan: Scan, removed: dict[str, int], considered: int) -> Decision:
+    """The decision on a request that no host passes, whose counts are known. O(stages * hosts) in the kernel."""
+    context = scan.context
+    return Decision(
+        seed=context.decision_seed(),
+        sequence=context.next_sequence(),
+        request_id=scan.request.request_id,
+        considered=considered,
+        removed=removed,
+        refusal=no_valid_host(scan, removed, considered),
     )
 
 
