@@ -12,16 +12,20 @@ from numpy.typing import NDArray
 
 from ..fleet.columns import HOST_COLUMNS
 from ..fleet.fleet import Fleet
+from ..request.host_selection import skips_filters
 from ..types.decision import Decision, Selection
 from ..types.errors import NoValidHost
 from ..types.request import Request, ServerGroup
 from .context import DecisionContext
-from .scan import Ranked, Scan
+from .scan import Scan
+from .signature import Signature
 
 _PLENTY: Final = 2**31 - 1
 """Guests on a host whom nothing limits."""
 _ROUNDS: Final = 256
 """Rounds that are placed as one batch."""
+_TOGETHER: Final = 1024
+"""Guests that are placed as one batch at most."""
 _ROUNDED: Final = frozenset({"free_vcpus"})
 """Host columns that guests change and that need not be whole."""
 
@@ -66,10 +70,11 @@ def fits(context: DecisionContext, request: Request, fork: Callable[[], Placer],
     signature = scan.signature
     bound = {HOST_COLUMNS[column] for column, *_ in signature.bounds}
     if signature.simple and request.server_group is None and not bound & _ROUNDED:
-        ranked = scan.rank()
-        room = _room(ranked, request)
+        rows = scan.passing()
+        room = _room(signature, rows, request)
         if limit is None or int(room.sum()) <= limit:
-            return _counted(context.fleet, ranked.rows, room)
+            return _counted(context.fleet, rows, room)
+        return _placed_together(context, request, fork(), limit)
     return _placed(context, request, fork(), limit)
 
 
@@ -111,9 +116,8 @@ def _rounds(
     return [number for number in open_to if number not in refused]
 
 
-def _room(ranked: Ranked, request: Request) -> NDArray[np.int64]:
+def _room(signature: Signature, rows: NDArray[np.int32], request: Request) -> NDArray[np.int64]:
     """Guests that each row can still take."""
-    signature, rows = ranked.signature, ranked.rows
     fleet = signature.fleet
     room = np.full(len(rows), _PLENTY, np.int64)
     inventory = fleet._store.inventory
@@ -121,7 +125,7 @@ def _room(ranked: Ranked, request: Request) -> NDArray[np.int64]:
         left = inventory["limit"][resource, rows] - inventory["used"][resource, rows]
         room = np.minimum(room, left // amount)
     added = _added(request)
-    for column, low, high, _ in () if ranked.filters_skipped else signature.bounds:
+    for column, low, high, _ in () if skips_filters(request.spec) else signature.bounds:
         step, values = added.get(HOST_COLUMNS[column], 0), fleet._store.host[column, rows]
         left = (high - values) // step if step > 0 else (values - low) // -step if step < 0 else room
         room = np.minimum(room, np.minimum(left, _PLENTY) + 1).astype(np.int64)
@@ -141,8 +145,25 @@ def _added(request: Request) -> dict[str, int]:
 
 
 def _counted(fleet: Fleet, rows: NDArray[np.int32], room: NDArray[np.int64]) -> Fit:
-    by_row = zip(rows.tolist(), room.tolist(), strict=True)
-    by_host = {fleet.name(row): count for row, count in by_row if count > 0}
+    some = room > 0
+    names = map(fleet._providers.names.get, rows[some].tolist())
+    return Fit(int(room.sum()), dict(zip(names, room[some].tolist(), strict=True)))
+
+
+def _placed_together(context: DecisionContext, request: Request, trial: Placer, limit: int) -> Fit:
+    """Place up to ``limit`` guests of a request that the batch kernel decides alone, each seeing those before it."""
+    by_host: dict[str, int] = {}
+    request, left = request.with_changes(instance_uuids=()), limit
+    try:
+        while left:
+            together = min(left, _TOGETHER)
+            decisions = trial.place_many([request] * together)
+            placed = [decision.selected.node for decision in decisions if decision.placed]
+            for node in placed:
+                by_host[node] = by_host.get(node, 0) + 1
+            left = left - together if len(placed) == together else 0
+    finally:
+        context.fleet  # noqa: B018  # brings the state back from the fork
     return Fit(sum(by_host.values()), by_host)
 
 
