@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -302,27 +302,70 @@ def _existing(fleet: Fleet, uuids: NDArray[np.uint64]) -> int | None:
     return int(found[0]) if len(found) else None
 
 
+class _Answers(NamedTuple):
+    """What the kernel answered to consecutive requests, up to the first whose uuid existed at its turn."""
+
+    which: NDArray[np.int32]
+    uuids: NDArray[np.uint64]
+    rows: NDArray[np.int32]
+    consumers: NDArray[np.int32]
+    scores: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+
 def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> int:
     """One kernel call. Returns ``last``, or the position of the first request whose uuid exists at its turn: that one
     and those behind it have changed nothing."""
     if first == last:
         return last
-    context, fleet, span, count = plan.context, plan.fleet, slice(first, last), last - first
+    context, fleet, shapes = plan.context, plan.fleet, plan.shapes
     sequence = fleet._heads.sequence + 1
-    shapes = plan.shapes
+    answers = _ask_kernel(plan, sequence, first, last)
+    done = len(answers.rows)
+    placed = answers.consumers[answers.rows >= 0]
+    fleet._placed(placed.tolist() if fleet._history.recording else ())
+    requests = plan.batch[first : first + done]
+    if context.reads_instance_images:
+        for request, consumer in zip(requests, answers.consumers.tolist(), strict=True):
+            if consumer >= 0 and request.image_properties:
+                fleet._image_properties[consumer] = request.image_properties
+    if done:
+        rankings, sizes = shapes.shapes.rankings_and_sizes(answers.which)
+        run = Run(
+            first=first,
+            sequence=sequence,
+            requests=requests,
+            stage_names=shapes.stage_names,
+            resources=shapes.resources,
+            rankings=rankings,
+            sizes=sizes,
+            uuids=answers.uuids,
+            rows=answers.rows,
+            scores=answers.scores,
+            counts=answers.counts,
+        )
+        decisions._add_run(run)
+    fleet._heads.sequence += done
+    return first + done
+
+
+def _ask_kernel(plan: Plan, sequence: int, first: int, last: int) -> _Answers:
+    """Have the kernel decide and claim; the first request gets number ``sequence``. What it claimed for requests behind
+    one whose uuid existed is released again."""
+    fleet, span, count = plan.fleet, slice(first, last), last - first
     which, uuids = plan.which[span], plan.uuids[span]
     rows, consumers = np.empty(count, np.int32), np.empty(count, np.int32)
-    scores, counts = np.empty(count, np.float64), np.empty((count, shapes.width), np.int64)
+    scores, counts = np.empty(count, np.float64), np.empty((count, plan.shapes.width), np.int64)
     done = kernel.place(
         fleet._kernel,
-        shapes.shapes,
+        plan.shapes.shapes,
         which,
         uuids,
         plan.projects[span],
         plan.users[span],
         plan.groups[span],
         True,
-        context.seed,
+        plan.context.seed,
         sequence,
         rows,
         consumers,
@@ -335,39 +378,8 @@ def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> int:
         kernel.release(fleet._kernel, behind[behind >= 0][::-1].copy())
         done = taken
     if done < count:
-        which, rows, consumers, scores, counts = (
-            which[:done],
-            rows[:done],
-            consumers[:done],
-            scores[:done],
-            counts[:done],
-        )
         uuids = uuids[:done].copy()  # the others may be made again
-    placed = consumers[rows >= 0]
-    fleet._placed(placed.tolist() if fleet._history.recording else ())
-    requests = plan.batch[first : first + done]
-    if context.reads_instance_images:
-        for request, consumer in zip(requests, consumers.tolist(), strict=True):
-            if consumer >= 0 and request.image_properties:
-                fleet._image_properties[consumer] = request.image_properties
-    if done:
-        rankings, sizes = shapes.shapes.rankings_and_sizes(which)
-        run = Run(
-            first=first,
-            sequence=sequence,
-            requests=requests,
-            stage_names=shapes.stage_names,
-            resources=shapes.resources,
-            rankings=rankings,
-            sizes=sizes,
-            uuids=uuids,
-            rows=rows,
-            scores=scores,
-            counts=counts,
-        )
-        decisions._add_run(run)
-    fleet._heads.sequence += done
-    return first + done
+    return _Answers(which[:done], uuids, rows[:done], consumers[:done], scores[:done], counts[:done])
 
 
 def _taken(
