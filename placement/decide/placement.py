@@ -11,7 +11,7 @@ from ..types.decision import Decision, Refusal
 from ..types.errors import DuplicateName, NoValidHost
 from ..types.request import Request
 from .context import DecisionContext
-from .ranked_decision import Found, decide
+from .ranked_decision import Found, best_by_rows, decide
 from .scan_placement import ClaimHook, ScanPlacement
 from .selected_placement import ignoring, place_selected
 from .several_placement import place_several
@@ -78,9 +78,14 @@ def _place_ranked(context: DecisionContext, request: Request) -> Decision | None
     fleet = context.fleet
     group = fleet._group_id(request.server_group) if isinstance(request.server_group, str) else -1
     signature.refresh()
-    ranking = signature.ranking
-    rows, weights = ranking.best(group, 1 + request.alternates, context.decision_seed())
-    counts = ranking.counts(group, len(signature.stages))
+    seed, wanted = context.decision_seed(), 1 + request.alternates
+    ranking = signature.searched() if group < 0 else None
+    if ranking is not None:
+        rows, weights, counts = best_by_rows(signature, ranking, wanted, seed)
+    else:
+        ranking = signature.ranking
+        rows, weights = ranking.best(group, wanted, seed)
+        counts = ranking.counts(group, len(signature.stages))
     removed = dict(zip(signature.stage_names, counts[1:], strict=True))
     found = Found(rows, weights, counts[0], sum(counts), removed, ranking)
     members = _members_on(fleet, rows[0], group) if rows and group >= 0 else 0.0

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ext.constants import NOT_A_HOST
+from ...ext.constants import NOT_A_HOST, SOURCE_PACKING
 from ...ext.near_misses import HIDDEN
 from ...ext.ranking import HostIndex, Ranking
 from ..candidates.for_engine import TreeQuery
@@ -41,6 +41,13 @@ TRAITS: Final = "traits"
 AGGREGATES: Final = "aggregates"
 CANDIDATES: Final = "allocation_candidates"
 SELECTION: Final = "host_selection"
+_CATCH_UP: Final = 16
+"""Rows that a search beside set aside rows looks at in the time that a ranking with rows of its own takes for one
+change."""
+_SOON: Final = 64
+"""Changes that a ranking with rows of its own always catches up with."""
+_OFTEN: Final = 2
+"""Requests in a row that come soon after one another before a ranking of their own is made."""
 GROUP_FILTERS: Final = {"ServerGroupAffinityFilter": "affinity", "ServerGroupAntiAffinityFilter": "anti-affinity"}
 
 
@@ -102,6 +109,13 @@ class Signature:
         self._words: dict[bool, NDArray[np.int64]] = {}
         self.owner = self
         self._ranking: Ranking | None = None
+        self._searched: Ranking | None = None
+        self._index: HostIndex | None = None
+        self._on_held: Callable[[int], None] | None = None
+        self.own_bytes = 0
+        """Bytes that the ranking holds whatever it is asked: rows of its own, where it cannot search the index."""
+        self._asked, self._soon = -1, 0
+        """Version of the fleet when the request was asked for last; how often in a row that was soon after."""
 
     # sharing
 
@@ -123,27 +137,64 @@ class Signature:
             tuple((compiled.weigher.name, compiled.weigher.key(self.request)) for compiled in self._weighers),
         )
 
-    def share(self, owner: Signature | None, index: HostIndex | None = None) -> None:
-        """Use the ranking of ``owner``, whose content is the same; None: make one, which searches ``index``."""
+    def share(
+        self,
+        owner: Signature | None,
+        index: HostIndex | None = None,
+        held: Callable[[int], None] | None = None,
+    ) -> None:
+        """Use the rankings of ``owner``, whose content is the same; None: make them, which search ``index``. ``held``
+        is called with the bytes of a ranking that is made later."""
         if owner is not None:
             # Also what it looks up row by row: only the owner's is kept up to date.
             self.owner, self.row_judges, self.row_values = owner, owner.row_judges, owner.row_values
             return
+        self._index, self._on_held = index, held
+        by_row = bool(self.row_values) or any(term["source"] == SOURCE_PACKING for term in self.terms)
+        if self.row_judges and not by_row and index is not None and not self._shuffles:
+            # Row by row only rules refuse: the rows that they refuse can be set aside in a search of the index.
+            searched = self._make_ranking(masked=False)
+            if not searched.held:
+                self._searched = searched
+                return
+        self._hold()
+
+    @property
+    def _shuffles(self) -> bool:
+        return self.policy.options.filter_scheduler.shuffle_best_same_weighed_hosts
+
+    def _hold(self) -> Ranking:
+        """Make the ranking that judges by all rules. O(hosts) where it has rows of its own."""
         self._refresh_rows()
-        options = self.policy.options.filter_scheduler
-        self._ranking = Ranking(
+        ranking = self._ranking = self._make_ranking(masked=True)
+        self.own_bytes = ranking.nbytes if ranking.held else 0
+        return ranking
+
+    def _make_ranking(self, *, masked: bool) -> Ranking:
+        return Ranking(
             self.fleet._kernel,
             class_stage=self._class_stage,
             needs=self.needs,
             bounds=self.bounds,
-            masks=[(cache.array, stage.number) for stage, cache in self.row_judges],
+            masks=[(cache.array, stage.number) for stage, cache in self.row_judges] if masked else (),
             terms=self.terms,
             affinity_stage=self._group_stage["affinity"],
             anti_affinity_stage=self._group_stage["anti-affinity"],
-            shuffle=options.shuffle_best_same_weighed_hosts,
-            subset=options.host_subset_size,
-            index=index,
+            shuffle=self._shuffles,
+            subset=self.policy.options.filter_scheduler.host_subset_size,
+            index=self._index,
         )
+
+    def searched(self) -> Ranking | None:
+        """The ranking without the rules that judge row by row, to be asked now with the rows that these refuse set
+        aside; None if ``ranking`` is to be asked, which costs less for a request that is asked for often. O(1)."""
+        owner, version = self.owner, self.fleet.version
+        if owner._searched is None:
+            return None
+        soon = _CATCH_UP * (version - owner._asked) <= self.fleet.rows + _CATCH_UP * _SOON
+        owner._soon = owner._soon + 1 if soon and owner._asked >= 0 else 0
+        owner._asked = version
+        return None if owner._soon > _OFTEN else owner._searched
 
     def like(
         self,
@@ -165,13 +216,8 @@ class Signature:
         other.request, other.resources, other.shape = request, resources, shape
         other.needs, other.class_judges, other._class_stage = needs, list(class_judges), class_stage
         other._words, other.owner = {}, other
-        other._ranking = ranking
+        other._ranking, other._searched, other.own_bytes = ranking, None, 0
         return other
-
-    @functools.cached_property
-    def own_bytes(self) -> int:
-        """Bytes that the ranking holds whatever it is asked: rows of its own, where it cannot search the index."""
-        return self.ranking.nbytes if self.ranking.held else 0
 
     @functools.cached_property
     def requirements(self) -> PlacementRequirements:
@@ -187,8 +233,12 @@ class Signature:
     @property
     def ranking(self) -> Ranking:
         """The kernel's ranking, shared by all signatures of the same content."""
-        ranking = self.owner._ranking
-        assert ranking is not None
+        owner = self.owner
+        if owner._ranking is not None:
+            return owner._ranking
+        ranking = owner._hold()
+        if owner._on_held is not None:
+            owner._on_held(owner.own_bytes)
         return ranking
 
     @property
@@ -364,11 +414,13 @@ class Signature:
     def judge_new_classes(self) -> None:
         """Add host classes that are new since the signature was compiled. O(new classes)."""
         self._judge_classes()
-        if self._ranking is not None:
-            self._ranking.set_class_stage(self._class_stage)
+        for ranking in (self._ranking, self._searched):
+            if ranking is None:
+                continue
+            ranking.set_class_stage(self._class_stage)
             for position, compiled in enumerate(self._weighers):
                 if compiled.grows:
-                    self._ranking.set_class_values(position, compiled.arguments.get("values"), compiled.by_class())
+                    ranking.set_class_values(position, compiled.arguments.get("values"), compiled.by_class())
 
     @property
     def terms(self) -> list[dict[str, Any]]:

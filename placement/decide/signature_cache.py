@@ -215,7 +215,7 @@ class Compiled:
         if owner is not None and owner.stale:
             self._bytes -= owner.own_bytes
             owner = None
-        signature.share(owner, self.index)
+        signature.share(owner, self.index, self._make_room)
         if owner is None:
             self._make_room(signature.own_bytes)
         (owner or signature).last_used = self._uses
