@@ -70,7 +70,7 @@ def fits(context: DecisionContext, request: Request, fork: Callable[[], Placer],
     signature = scan.signature
     bound = {HOST_COLUMNS[column] for column, *_ in signature.bounds}
     if signature.simple and request.server_group is None and not bound & _ROUNDED:
-        rows = scan.passing()
+        rows = scan.passing_rows()
         room = _room(signature, rows, request)
         if limit is None or int(room.sum()) <= limit:
             return _counted(context.fleet, rows, room)

@@ -85,10 +85,11 @@ class Scan:
         skipped = skips_filters(self.request.spec)
         return Ranked(self.signature, considered, refusing, rows, weights, self._removed(refusing), skipped, self)
 
-    def passing(self) -> NDArray[np.int32]:
+    def passing_rows(self) -> NDArray[np.int32]:
         """The rows of all hosts that pass, ascending. O(hosts)."""
         considered, refusing = self._filter()
-        return considered[refusing == 0]
+        rows: NDArray[np.int32] = considered[refusing == 0]
+        return rows
 
     def _filter(self) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """The rows that are judged, and the number of the stage that refuses each, as ``Ranked`` has them."""
