@@ -1,0 +1,1 @@
+"""Strategies for Watcher. It imports Watcher, which brings its own environment."""
