@@ -5,10 +5,9 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Literal
 
 import cyclopts
 import msgspec
@@ -17,18 +16,21 @@ from cyclopts.validators import Number
 
 from ..placement.types.errors import InvalidValue
 from .experiments import Flag, Seed, print_json
+from .inputs import Confidence, Inputs, NotNegative
 from .progress import INTERRUPTED, Stop, progress
 from .questions import planning
-from .questions.tasks import Source, Task, outcomes, start, workload_of
+from .questions.orders import Ordering
+from .questions.purchase import Objective, Wish, purchases
+from .questions.tasks import Task, outcomes, start
+from .report.cost_rows import check_rows, write_rows
 from .report.findings import Report
-from .report.report import check, write
-from .report.terminal import counted, show, show_compared, show_forecast, show_headroom, show_size
+from .report.report import write
+from .report.terminal import counted, show, show_compared, show_forecast, show_headroom, show_purchase, show_size
 from .run import checkpoint
-from .run.fleet_plan import FleetPlan, Hardware, checked, read_fleet
+from .run.charges import Charges
 from .run.headroom import Busiest
 from .run.policies import ABOUT
 from .run.run import Outcome
-from .run.standing_state import with_state
 
 app = cyclopts.App(name="simulate", help="Plan capacity: play traces on fleets that don't exist yet.")
 # Imported when called, so what each is for is said here.
@@ -44,157 +46,6 @@ app.command(
     "Ctrl-C ends it with what is packed until then, the set at hand included; a second one at once.",
 )
 
-NotNegative = Annotated[float, Parameter(validator=Number(gte=0))]
-SHAPE: Final = "host"
-"""Name of the hardware of a fleet that is given by its shape."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What all questions are asked about.
-
-    Parameters
-    ----------
-    fleet
-        A fleet file (TOML), or a table (CSV) of named hosts. Without one: --hosts hosts of --vcpus and --memory-gb.
-    state
-        The fleet that stands already: a file of hostler import, whose hosts and guests are there from the beginning,
-        beside the hosts of --fleet.
-    standing_stay
-        The guests of --state stay to the end. Without it, they leave as guests of the trace do where guests are made
-        after it.
-    trace
-        The guests: a CSV file, gzipped or not, of any columns, of Azure's 2017 trace or of OpenB; the data folder of a
-        Hostler service that has ended, or a copy of it; or devops.
-    columns
-        What the trace's columns are called: vcpus=cores,memory_gb=mem,...
-    time_unit
-        How times are written, where their looks do not tell: s, ms, us, ns, days (of Excel) or iso.
-    tz
-        Time zone of dates without an offset, such as Europe/Berlin; UTC otherwise.
-    usage
-        What guests use of their vCPUs: range results of Prometheus (JSON), by the ids of the trace. The columns
-        cpu_usage_percent and cpu_usage_p95_percent tell the same.
-    flavors
-        A catalogue of instance types (CSV: AWS's, Azure's, OpenStack's or your own) that the trace's column flavor
-        names one of.
-    hosts
-        Number of hosts, where there is no fleet file.
-    vcpus
-        vCPUs of a host.
-    memory_gb
-        Memory of a host in GiB.
-    disk_gb
-        Disk of a host in GiB.
-    hours
-        Only the first hours of the trace.
-    make_hours
-        So many hours of guests like the trace's, from the seed.
-    growth
-        How much more guests come per year, as a part: 0.3 is 30 %. For made guests.
-    growth_error
-        Standard deviation of the growth, as a part: each seed draws its own growth. For made guests.
-    scale
-        How many times as many guests. For made guests.
-    policy
-        A name that hostler simulate policies lists, a policy file (.toml), a weigher's name, or module:name of a
-        Policy or a class of weighers.
-    wait
-        Hours that a request may wait for a host.
-    until
-        Hours into the run at which it ends; without it when the last guest with a known end has left and none waits,
-        or at the horizon of guests that are made.
-    refuse_impossible
-        Refuse guests that no host could ever hold, rather than not to begin.
-    report
-        Write a report: .html, .json, .csv, .parquet, .png or .svg; several may be named.
-    json
-        Print the answer for programs.
-    """
-
-    trace: str
-    fleet: Path | None = None
-    state: Path | None = None
-    standing_stay: Flag = False
-    columns: str = ""
-    time_unit: str = ""
-    tz: str = ""
-    usage: str = ""
-    flavors: str = ""
-    hosts: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000_000))] = 100
-    vcpus: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 64
-    memory_gb: Annotated[float, Parameter(validator=Number(gt=0, lte=1_000_000))] = 256.0
-    disk_gb: Annotated[int, Parameter(validator=Number(gte=0, lte=10_000_000))] = 10_000
-    hours: NotNegative = 0.0
-    make_hours: NotNegative = 0.0
-    growth: float = 0.0
-    growth_error: NotNegative = 0.0
-    scale: float = 1.0
-    policy: str = "nova"
-    wait: NotNegative = 0.0
-    refuse_impossible: Flag = False
-    until: Annotated[float | None, Parameter(validator=Number(gt=0))] = None
-    report: Annotated[tuple[Path, ...], Parameter(negative="", consume_multiple=True)] = ()
-    json: Flag = False
-
-    def plan(self, zones: Sequence[str]) -> FleetPlan:
-        """The fleet; one that is given by its shape stands in ``zones``."""
-        if self.state is not None:
-            return with_state(read_fleet(self.fleet) if self.fleet is not None else None, self.state)
-        if self.fleet is not None:
-            return read_fleet(self.fleet)
-        shape = {"vcpus": self.vcpus, "memory_gb": self.memory_gb, "disk_gb": self.disk_gb}
-        kind = msgspec.convert({"name": SHAPE, "count": self.hosts, "zones": zones or ("zone-1",), **shape}, Hardware)
-        return checked(FleetPlan(name=f"{self.vcpus} vCPU, {self.memory_gb:g} GiB hosts", hardware=(kind,)))
-
-    def source(self) -> Source:
-        """Where the guests come from. InvalidValue for columns that are not written as name=name."""
-        pairs = [part.partition("=") for part in self.columns.split(",") if part.strip()]
-        if not all(name.strip() and sign and given.strip() for name, sign, given in pairs):
-            raise InvalidValue(f"{self.columns!r} is not a list of name=name", field="columns")
-        names = [name.strip() for name, _, _ in pairs]
-        if len(set(names)) < len(names):
-            raise InvalidValue(f"{self.columns!r} names a column twice", field="columns")
-        return Source(
-            trace=self.trace,
-            columns={name.strip(): given.strip() for name, _, given in pairs},
-            flavors=self.flavors,
-            time_unit=self.time_unit,
-            tz=self.tz,
-            usage=self.usage,
-            first_hours=self.hours,
-            made_hours=self.make_hours,
-            growth_per_year=self.growth,
-            growth_error=self.growth_error,
-            scale=self.scale,
-        )
-
-    def task(self, seed: int = 0, *, made_hours: float | None = None) -> Task:
-        """The run that all of this makes, of ``made_hours`` if that is said. InvalidValue also for reports that could
-        not be written at its end."""
-        check(self.report)
-        source = self.source()
-        if made_hours is not None:
-            source = msgspec.structs.replace(source, made_hours=made_hours)
-        if self.state is not None:
-            source = msgspec.structs.replace(source, standing=False)
-        workload = workload_of(source, seed)
-        specs = workload.specs
-        for note in workload.notes:
-            print(f"note: {note}", file=sys.stderr)
-        zones = sorted({spec.availability_zone for spec in specs if spec.availability_zone is not None})
-        return Task(
-            plan=self.plan(zones),
-            source=source,
-            policy=self.policy,
-            seed=seed,
-            wait_hours=self.wait,
-            until_hours=self.until,
-            refuse_impossible=self.refuse_impossible,
-            standing_stay=self.standing_stay,
-        )
-
 
 @app.command
 def run(
@@ -203,6 +54,7 @@ def run(
     seed: Seed = 0,
     spare: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
     resume: Path | None = None,
+    focus: Path | None = None,
 ) -> int:
     """Play a trace on a fleet: how full it gets, what is refused and why, waits, costs, and what a failure would do.
 
@@ -214,12 +66,19 @@ def run(
         How many of the fullest hosts are lost together in the trial of failures.
     resume
         A file that the run is kept in when Ctrl-C ends it: it goes on from there, and the file is deleted at the end.
+    focus
+        Write usage and cost of each guest and day to this file, .csv or .parquet, with the names of FOCUS.
     """
+    if focus is not None:
+        check_rows(focus)
+        if resume is not None:
+            raise InvalidValue("usage and cost of a run that is resumed are not known", field="focus")
     task = inputs.task(seed)
     if resume is not None:
         checkpoint.check(resume)
     playing, digest = start(task), f"{task.digest} {spare}" if resume is not None else ""
     busiest = Busiest(playing, spare=spare)
+    charges = Charges(playing) if focus is not None else None
     if resume is not None and resume.exists():
         checkpoint.resume(playing, busiest, digest, resume)
     with Stop() as stop, progress(playing.workload.name, playing.expected_steps - playing.played) as advance:
@@ -230,6 +89,9 @@ def run(
             return not stop.requested
 
         outcome = playing.play(step)
+    if charges is not None and focus is not None:
+        write_rows(charges.rows(), focus)
+        print(f"usage and cost: {focus}", file=sys.stderr)
     if resume is not None and outcome.interrupted:
         checkpoint.save(playing, busiest, digest, resume)
     made = _report(f"{outcome.policy} on {counted(outcome.hosts, 'host')}", inputs, task, [outcome], seed=str(seed))
@@ -248,21 +110,66 @@ def run(
 
 @app.command
 def size(
-    inputs: Inputs, *, hardware: str = "", target: NotNegative = 0.0, seed: Seed = 0, resume: Path | None = None
+    inputs: Inputs,
+    *,
+    hardware: str = "",
+    target: NotNegative = 0.0,
+    objective: Objective | None = None,
+    reserve: Literal["host", "rack", "zone"] | None = None,
+    years: Annotated[float, Parameter(validator=Number(gt=0, lte=100))] = 5.0,
+    energy_price: NotNegative = 0.0,
+    seeds: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    confidence: Confidence = 0.9,
+    trials: Annotated[int, Parameter(validator=Number(gte=1))] = 60,
+    seed: Seed = 0,
+    resume: Path | None = None,
 ) -> int:
-    """The fewest hosts of one kind that keep refusals within a target, beside what a perfect packing would need.
+    """The fewest hosts of one kind that keep refusals within a target, beside what a perfect packing would need. With
+    --objective the best mix of several kinds.
 
     Parameters
     ----------
     hardware
-        Which kind of host of the fleet file; the first if it is not named.
+        Which kind of host of the fleet file; the first if it is not named. With --objective several, with commas
+        between them; all if none is named.
     target
-        Refusals allowed, in percent of the requests.
+        Guests that need not be served, in percent of the requests.
+    objective
+        What the mix is to be: of least cost, of fewest hosts, or of least power.
+    reserve
+        With --objective: any one host, rack or zone may fail when most is asked for, and its guests find another host.
+    years
+        How long the cost is counted.
+    energy_price
+        Price of a kWh, for the cost.
+    seeds
+        With --objective and guests that are made: how many workloads, from seed on.
+    confidence
+        In which part of the seeds the mix must hold.
+    trials
+        Mixes that are played at most.
     seed
         The same seed gives the same answer.
     resume
-        A file that outcomes are kept in: what it has already is not played again.
+        A file that outcomes are kept in: what it has already is not played again. Without --objective.
     """
+    if objective is not None:
+        if resume is not None:
+            raise InvalidValue("a search for a mix cannot be resumed", field="resume")
+        wish = Wish(
+            objective=objective,
+            kinds=tuple(_listed(hardware)),
+            years=years,
+            energy_price=energy_price,
+            target_percent=target,
+            reserve=reserve or "",
+            seeds=tuple(range(seed, seed + seeds)),
+            confidence=confidence,
+            trials=trials,
+        )
+        return _buy(inputs, wish)
+    if reserve is not None or seeds > 1:
+        raise InvalidValue("a reserve and several seeds are for --objective", field="objective")
     found: planning.Size | None = None
     task = inputs.task(seed)
     known = planning.sizes(task, hardware=hardware, target_percent=target, resume=resume, watch=progress)
@@ -275,8 +182,28 @@ def size(
     assert found is not None
     played = [found.outcome] if found.outcome is not None else []
     made = _report("How many hosts", inputs, task, played, seed=str(seed), target=f"{target} %")
+    if inputs.report and not found.interrupted:
+        found = planning.with_curve(task, found, watch=progress)
     made.size = answer = found
     _finish(made, inputs, answer, lambda: show_size(answer))
+    return INTERRUPTED if answer.interrupted else 0
+
+
+def _buy(inputs: Inputs, wish: Wish) -> int:
+    """The best mix of several kinds of host."""
+    task, found = inputs.task(wish.seeds[0]), None
+    try:
+        for each in purchases(task, wish, progress):
+            found = each
+    except KeyboardInterrupt:
+        if found is None:
+            raise
+    assert found is not None
+    answer, target = found, f"{wish.target_percent:g} %"
+    played = [answer.outcome] if answer.outcome is not None else []
+    made = _report("Which hosts", inputs, task, played, objective=wish.objective, target=target)
+    made.purchase = answer
+    _finish(made, inputs, answer, lambda: show_purchase(answer))
     return INTERRUPTED if answer.interrupted else 0
 
 
@@ -287,11 +214,15 @@ def forecast(
     days: Annotated[float, Parameter(validator=Number(gt=0))] = 365.0,
     target: NotNegative = 0.0,
     seeds: Annotated[int, Parameter(validator=Number(gte=1))] = 20,
+    order: str = "",
+    order_days: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    confidence: Confidence = 0.9,
     workers: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     cluster: str = "",
     resume: Path | None = None,
 ) -> int:
-    """When capacity runs out under growth, over workloads made from several seeds, with a band.
+    """When capacity runs out under growth, over workloads made from several seeds, with a band; and which hosts to
+    order by when so that it does not.
 
     Parameters
     ----------
@@ -301,6 +232,13 @@ def forecast(
         Refusals of a day that are no cause for concern, in percent.
     seeds
         How many workloads are made: seeds 0, 1 and so on.
+    order
+        Kinds of host that can be ordered, with commas between them: the cheapest is taken. Those of the fleet file or
+        the catalogue with a price or a lead time if none is named.
+    order_days
+        How many days an order is to last; 0: to the horizon.
+    confidence
+        In which part of the seeds capacity is to last with the orders.
     workers
         Processes; 0: one per core.
     cluster
@@ -312,6 +250,14 @@ def forecast(
     tasks = planning.forecast_tasks(task, range(seeds), target_percent=target)
     results, _ = _played(tasks, workers, cluster, resume)
     found = planning.foreseen(tasks, results)
+    if not found.interrupted:
+        how = Ordering(kinds=tuple(_listed(order)), every_days=order_days, confidence=confidence)
+        try:
+            found = planning.with_orders(
+                found, tasks, how, lambda each: _played(each, workers, cluster, None, strict=True)[0]
+            )
+        except KeyboardInterrupt:
+            found = msgspec.structs.replace(found, interrupted=True)
     made = _report("When capacity runs out", inputs, task, results, seeds=f"0 to {seeds - 1}", target=f"{target} %")
     made.forecast = found
     _finish(made, inputs, found, lambda: show_forecast(found))
@@ -434,8 +380,10 @@ def policies(*, json: Flag = False) -> int:
     return 0
 
 
-def _played(tasks: Sequence[Task], workers: int, cluster: str, resume: Path | None) -> tuple[list[Outcome], bool]:
-    """What came of the first of the tasks, and True if Ctrl-C ended it before the last."""
+def _played(
+    tasks: Sequence[Task], workers: int, cluster: str, resume: Path | None, *, strict: bool = False
+) -> tuple[list[Outcome], bool]:
+    """What came of the first of the tasks, and True if Ctrl-C ended it before the last; ``strict``: that ends all."""
     results: list[Outcome] = []
     with progress(counted(len(tasks), "run"), len(tasks)) as advance:
         try:
@@ -443,6 +391,8 @@ def _played(tasks: Sequence[Task], workers: int, cluster: str, resume: Path | No
                 results.append(outcome)
                 advance()
         except KeyboardInterrupt:
+            if strict:
+                raise
             return results, True
     return results, False
 

@@ -63,8 +63,7 @@ def test_compute_needs_no_volume_engine_and_simulations_no_pictures() -> None:
     assert "hostler.placement.storage.engine" not in imported("from hostler import Engine")
     simulate = imported("from hostler.sim.cli import app")
     assert (
-        not {"rich.progress", "hostler.sim.report.screen", "hostler.sim.pack.command", "plotly", "matplotlib"}
-        & simulate
+        not {"rich.progress", "hostler.sim.report.screen", "hostler.sim.pack.command", "bokeh", "matplotlib"} & simulate
     )
 
 

@@ -101,7 +101,7 @@ def test_the_command_of_another_package_is_listed_with_its_summary(capsys: pytes
         ("prometheus_client", ("serve", "--rpc", "unix:PATH/s"), "service"),
         ("h11", ("serve", "--placement", "127.0.0.1:0"), "service"),
         ("matplotlib", ("simulate", "run", "--trace", "devops", "--hosts", "9", "--report", "PATH/a.png"), "report"),
-        ("plotly", ("simulate", "run", "--trace", "devops", "--hosts", "9", "--report", "PATH/a.html"), "report"),
+        ("bokeh", ("simulate", "run", "--trace", "devops", "--hosts", "9", "--report", "PATH/a.html"), "report"),
     ],
 )
 def test_a_missing_or_broken_extra_is_one_line(

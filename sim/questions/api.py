@@ -13,7 +13,9 @@ from ..run.run import Outcome
 from ..run.standing_state import with_state
 from ..trace.openb import openb
 from . import planning
+from .orders import Order, Ordering
 from .planning import Compared, Forecast, Size, forecast, size
+from .purchase import Purchase, Wish, purchase
 from .tasks import Source, Task, outcomes, start
 
 
@@ -76,16 +78,21 @@ __all__ = [
     "Headroom",
     "Maintenance",
     "NamedHost",
+    "Order",
+    "Ordering",
     "Outage",
     "Outcome",
+    "Purchase",
     "Ran",
     "Size",
     "Source",
     "Task",
+    "Wish",
     "compare",
     "forecast",
     "openb",
     "pack",
+    "purchase",
     "read_fleet",
     "run",
     "size",

@@ -1,13 +1,15 @@
 """Lower bounds on the hosts that a workload needs, and guests that no host could ever hold.
 
 At the moments at which most is asked for, in all and in each zone, the guests are items and hosts are bins: the bounds
-of ``pack``, with GPUs as dimensions, and as many hosts as guests that must not share one."""
+of ``pack``, with GPUs and other resource classes as dimensions, and as many hosts as the largest anti-affinity group
+needs. Guests that only some kinds of host can hold, by their size, traits or GPU model, are counted by themselves
+too."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -20,36 +22,61 @@ from ...placement.types.request import RequestSpec
 from ..pack import bounds
 from ..pack.instance import Instance
 from ..run.fleet_plan import FleetPlan, Hardware, place_of
+from ..trace.terms import Terms
 from ..trace.workload import ALONE, STEP_S, Guests
 
 DIMENSIONS: Final = ("vcpus", "memory_mb", "disk_gb", "gpu_milli", "gpus of more than a half")
+"""Of every guest; other resource classes come after them."""
 MOST_MOMENTS: Final = 8
+_TRAIT: Final = "trait:"
+_RESOURCES: Final = "resources:"
 Whole = NDArray[np.int64]
 
 
-def asked(spec: RequestSpec) -> tuple[int, ...]:
-    """What a guest takes in each of the dimensions."""
+def classes_of(specs: Iterable[RequestSpec]) -> tuple[str, ...]:
+    """The other resource classes that guests ask for, sorted."""
+    return tuple(sorted({name for spec in specs for name in _custom(spec)}))
+
+
+def _custom(spec: RequestSpec) -> dict[str, int]:
+    """Amounts of other resource classes that a guest asks for."""
+    told = {key: text for key, text in spec.flavor.extra_specs.items() if key.startswith(f"{_RESOURCES}CUSTOM_")}
+    return {key.removeprefix(_RESOURCES): int(text) for key, text in told.items() if text.isdecimal()}
+
+
+def asked(spec: RequestSpec, classes: Sequence[str] = ()) -> tuple[int, ...]:
+    """What a guest takes in each of the dimensions, and of the other resource classes."""
     flavor, wish = spec.flavor, gpu_wish(spec.flavor.extra_specs)
     disk = 0 if spec.is_bfv else flavor.root_gb
     large = wish.count if 2 * wish.milli > WHOLE else 0
-    return flavor.vcpus, flavor.memory_mb, disk, wish.milli * wish.count, large
+    more = _custom(spec) if classes else {}
+    own = (more.get(name, 0) for name in classes)
+    return flavor.vcpus, flavor.memory_mb, disk, wish.milli * wish.count, large, *own
 
 
-def holds(kind: Hardware) -> tuple[float, ...]:
-    """What a host gives in each of the dimensions."""
+def holds(kind: Hardware, classes: Sequence[str] = ()) -> tuple[float, ...]:
+    """What a host gives in each of the dimensions, and of the other resource classes."""
     vcpus, memory_mb, disk_gb = kind.capacity
-    return vcpus, memory_mb, disk_gb, WHOLE * kind.gpus, kind.gpus
+    return vcpus, memory_mb, disk_gb, WHOLE * kind.gpus, kind.gpus, *(kind.resources.get(name, 0) for name in classes)
 
 
 def could_hold(kind: Hardware, spec: RequestSpec, zones: Collection[str] | None = None) -> bool:
     """True if an empty host of a kind, in one of ``zones`` (None: those of the kind), could take the guest: one guest
     is given no more than the host has, whatever the over-commit is."""
-    whole = (kind.vcpus, round(kind.memory_gb * 1024), kind.disk_gb, WHOLE * kind.gpus, kind.gpus)
-    if any(amount > min(has, given) for amount, has, given in zip(asked(spec), whole, holds(kind), strict=True)):
+    classes = classes_of([spec])
+    whole = (kind.vcpus, round(kind.memory_gb * 1024), kind.disk_gb, *holds(kind, classes)[3:])
+    given = holds(kind, classes)
+    if any(amount > min(has, most) for amount, has, most in zip(asked(spec, classes), whole, given, strict=True)):
         return False
     models = gpu_wish(spec.flavor.extra_specs).models
     if models and model_trait(kind.gpu_model) not in {model_trait(model) for model in models}:
         return False
+    has = {*kind.traits, *([model_trait(kind.gpu_model)] if kind.gpu_model and kind.gpus else [])}
+    for key, wish in spec.flavor.extra_specs.items():
+        trait = key.removeprefix(_TRAIT)
+        # Fleet files do not tell what hypervisors can do.
+        if key.startswith(_TRAIT) and not trait.startswith("COMPUTE_") and (wish == "required") != (trait in has):
+            return False
     zones = kind.zones if zones is None else zones
     return not spec.availability_zone or spec.availability_zone in zones
 
@@ -95,12 +122,15 @@ class Beside(NamedTuple):
     hosts: Mapping[str, int]
     taken: Mapping[str, Whole]
 
-    def given(self, zone: str) -> tuple[int, NDArray[np.float64]]:
+    def given(self, zone: str, classes: Sequence[str] = ()) -> tuple[int, NDArray[np.float64]]:
         """The hosts in a zone, or in all, and what they give beside what is taken."""
         here = [zone] if zone else list(self.hosts)
         number = sum(self.hosts.get(each, 0) for each in here)
-        taken = sum((self.taken[each] for each in here if each in self.taken), np.zeros(len(DIMENSIONS)))
-        return number, np.maximum(np.array(holds(self.kind)) * number - taken, 0.0)
+        whole = np.array(holds(self.kind, classes)) * number
+        for each in here:
+            if each in self.taken:
+                whole[: len(DIMENSIONS)] -= self.taken[each]
+        return number, np.maximum(whole, 0.0)
 
 
 class Moment(NamedTuple):
@@ -109,6 +139,15 @@ class Moment(NamedTuple):
     step: int
     spec: Whole
     group: Whole
+
+    def apart(self, terms: Sequence[Terms], which: NDArray[np.bool_] | slice = slice(None)) -> int:
+        """Hosts that the largest anti-affinity group of those guests needs; 0 without groups."""
+        grouped = self.group[which] != ALONE
+        groups, specs = self.group[which][grouped], self.spec[which][grouped]
+        rules = dict(zip(groups.tolist(), specs.tolist(), strict=True))
+        counts = Counter(groups.tolist())
+        strict = (group for group, spec in rules.items() if terms[spec].policy == "anti-affinity")
+        return max((-(-counts[group] // terms[rules[group]].most_per_host) for group in strict), default=0)
 
 
 def lower_bound(workload: Guests, kind: Hardware, others: Sequence[Beside | Hardware] = ()) -> tuple[int, int]:
@@ -119,20 +158,36 @@ def lower_bound(workload: Guests, kind: Hardware, others: Sequence[Beside | Hard
     for spec in dict.fromkeys(workload.specs):
         if not could_hold(kind, spec) and not any(could_hold(each.kind, spec, each.hosts.keys()) for each in there):
             raise InvalidValue(f"{workload.name}: a guest {spec.flavor.name} fits no host", field="trace")
+    classes = classes_of(workload.specs)
     zones = ["", *sorted({spec.availability_zone for spec in workload.specs if spec.availability_zone})]
-    sizes = np.array([asked(spec) for spec in workload.specs], np.int64).reshape(-1, len(DIMENSIONS))
     inside = {zone: np.array([zone in ("", spec.availability_zone) for spec in workload.specs]) for zone in zones}
-    count, steps = _busiest(workload, [np.where(inside[zone][:, None], sizes, 0) for zone in zones])
+    sizes = np.array([asked(spec, classes) for spec in workload.specs], np.int64)
+    sizes = sizes.reshape(-1, len(DIMENSIONS) + len(classes))
+    beside_of = [
+        frozenset(at for at, each in enumerate(there) if could_hold(each.kind, spec, each.hosts.keys()))
+        for spec in workload.specs
+    ]
+    count, moments = busiest(workload, [np.where(inside[zone][:, None], sizes, 0) for zone in zones])
     if not count:
         raise InvalidValue(f"{workload.name}: no guests", field="trace")
     needs = [0 if any(any(each.hosts.values()) for each in there) else 1]
-    for moment in _moments(workload, steps):
+    for moment in moments:
         for zone in zones:
-            which = inside[zone][moment.spec]
-            given = [each.given(zone) for each in there]
-            hosts = _least(sizes[moment.spec[which]], moment.group[which], kind, given)
-            needs.append(_dealt(kind, zone, hosts))
+            # Guests that only some of the other hosts can hold are on these, or on hosts of the kind.
+            for able in dict.fromkeys([frozenset(range(len(there))), *beside_of]):
+                which = inside[zone][moment.spec] & np.array([each <= able for each in beside_of])[moment.spec]
+                given = [each.given(zone, classes) for at, each in enumerate(there) if at in able]
+                apart, has = moment.apart(workload.terms, which), holds(kind, classes)
+                hosts = _least(sizes[moment.spec[which]], apart, has, given)
+                needs.append(_dealt(kind, zone, hosts))
     return count, max(needs)
+
+
+def busiest(workload: Guests, amounts: Sequence[Whole]) -> tuple[int, list[Moment]]:
+    """How many guests there are, and the moments at which most is asked for in each of the columns of the amounts,
+    which are by spec. O(guests), twice."""
+    count, steps = _busiest(workload, amounts)
+    return count, _moments(workload, steps)
 
 
 def _busiest(workload: Guests, amounts: Sequence[Whole]) -> tuple[int, list[int]]:
@@ -170,22 +225,21 @@ def _moments(workload: Guests, steps: Sequence[int]) -> list[Moment]:
     ]
 
 
-def _least(sizes: Whole, group: Whole, kind: Hardware, others: Sequence[tuple[int, NDArray[np.float64]]]) -> int:
-    """Hosts of a kind that guests need beside so many others, which give so much."""
+def _least(sizes: Whole, apart: int, has: Sequence[float], others: Sequence[tuple[int, NDArray[np.float64]]]) -> int:
+    """Hosts that give so much each which guests need, ``apart`` hosts at least, beside so many others, which give so
+    much."""
     if not len(sizes):
         return 0
-    has = np.array(holds(kind))
     there = sum((given for _, given in others), np.zeros(len(has)))
     missing = sizes.sum(axis=0) - there
     needs = [math.ceil(amount / each) if each else 1 for amount, each in zip(missing, has, strict=True) if amount > 0]
     hosts, beside = max(needs, default=0), sum(number for number, _ in others)
-    grouped = Counter(group[group != ALONE].tolist())
-    hosts = max(hosts, max(grouped.values(), default=0) - beside)
+    hosts = max(hosts, apart - beside)
     if beside:
         return hosts
-    capacity = np.floor(has).astype(np.int64)
+    capacity = np.floor(np.array(has)).astype(np.int64)
     keep = sizes.any(axis=0) & (capacity > 0)
-    names = tuple(name for name, kept in zip(DIMENSIONS, keep.tolist(), strict=True) if kept)
+    names = tuple(str(number) for number, kept in enumerate(keep.tolist()) if kept)
     return max(hosts, bounds.lower_bound(Instance("moment", names, capacity[keep], sizes[:, keep])))
 
 
@@ -194,9 +248,9 @@ def _counted(kind: Hardware, count: int) -> Beside:
     return Beside(kind, Counter(place_of(kind, number).zone for number in range(count)), {})
 
 
-def beside(plan: FleetPlan, hardware: str, *, standing_stay: bool) -> list[Beside]:
-    """The hosts of a plan, those that come later included, but for those that ``hardware`` counts. What stands on named
-    hosts is taken for good, guests of a state only if they stay."""
+def beside(plan: FleetPlan, bought: Collection[str], *, standing_stay: bool) -> list[Beside]:
+    """The hosts of a plan, those that come later included, but for those that the hardware ``bought`` counts. What
+    stands on named hosts is taken for good, guests of a state only if they stay."""
     found: dict[str, tuple[Counter[str], dict[str, Whole]]] = {kind.name: (Counter(), {}) for kind in plan.hardware}
     for host in plan.named:
         hosts, taken = found[host.hardware]
@@ -205,7 +259,7 @@ def beside(plan: FleetPlan, hardware: str, *, standing_stay: bool) -> list[Besid
             used = np.array([*host.used, *[0] * (len(DIMENSIONS) - 3)], np.int64)
             taken[host.zone] = taken.get(host.zone, 0) + used
     for kind in plan.hardware:
-        if kind.name != hardware:
+        if kind.name not in bought:
             later = sum(growth.add for growth in plan.growth if growth.hardware == kind.name)
             found[kind.name][0].update(place_of(kind, number).zone for number in range(kind.count + later))
     kinds = {kind.name: kind for kind in plan.hardware}

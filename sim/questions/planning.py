@@ -15,12 +15,13 @@ import msgspec
 
 from ...placement.types.errors import InvalidValue, UnknownName
 from ..run.fleet_plan import FleetPlan
-from ..run.run import Outcome
+from ..run.outcome import Outcome, exhausted_day
 from ..run.sizing import Search
 from ..trace.generator import Made
 from ..trace.workload import STEP_S, Guests
 from .kept_outcomes import Kept
 from .least import beside, lower_bound
+from .orders import Order, Ordering, Play, orders
 from .paired import Difference, by_day, by_seed, student
 from .tasks import DEVOPS, Task, execute, outcomes, planned, source_of, workload_of
 
@@ -31,6 +32,16 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     hosts: int
     unserved: int
     held: bool
+
+
+class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A number of hosts played to the end: the guests not served and the requests refused, in percent of the requests,
+    and the cost, with that of guests in a public cloud."""
+
+    hosts: int
+    unserved_percent: float
+    refused_percent: float
+    cost: float
 
 
 class Size(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +62,7 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     trials: list[Trial]
     outcome: Outcome | None
     interrupted: bool
+    curve: list[CurvePoint] = []
 
 
 Watch = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
@@ -119,6 +131,29 @@ def sizes(
         best = outcome if held else best
 
 
+CURVE: Final = (0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 1.0)
+"""Parts of the hosts that are needed for which refusals are shown."""
+
+
+def with_curve(task: Task, found: Size, *, watch: Watch = unwatched) -> Size:
+    """A size with what fewer hosts would refuse: the price of the last percent."""
+    if found.hosts is None or found.interrupted:
+        return found
+    points = []
+    for hosts in sorted({max(1, round(part * found.hosts)) for part in CURVE} if found.hosts else ()):
+        tried = msgspec.structs.replace(task, counts={**task.counts, found.hardware: hosts}, most_unserved=-1)
+        outcome = _tried(tried, Kept(None), watch)
+        points.append(
+            CurvePoint(
+                hosts=hosts,
+                unserved_percent=round(100 * outcome.unserved / max(1, outcome.requests), 4),
+                refused_percent=outcome.refused_percent,
+                cost=round(outcome.cost + outcome.burst_cost, 2),
+            )
+        )
+    return msgspec.structs.replace(found, curve=points)
+
+
 def _gap(hosts: int | None, bound: int) -> float | None:
     """How much more than the bound a number of hosts is, in percent."""
     if hosts is None or (hosts and not bound):
@@ -131,7 +166,7 @@ def _least(workload: Guests, plan: FleetPlan, hardware: str, *, standing_stay: b
     come later are there when most is asked for."""
     later = sum(growth.add for growth in plan.growth if growth.hardware == hardware)
     (kind,) = (each for each in plan.hardware if each.name == hardware)
-    others = beside(plan, hardware, standing_stay=standing_stay)
+    others = beside(plan, {hardware}, standing_stay=standing_stay)
     guests, bound = lower_bound(workload, kind, others)
     return guests, max(0 if others else 1, bound - later)
 
@@ -165,7 +200,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     median and the band from the 10th to the 90th percentile, None where that lies beyond the horizon; the band is not
     ``banded`` with fewer than ten runs, which cannot tell it. Of ``seeds`` runs those that were played: fewer if it was
     ended early. ``begins``: the date of day 1, where the trace has dates. ``notes``: what was assumed of the guests, by
-    the first seed."""
+    the first seed. ``orders``: which hosts to order by when so that capacity lasts."""
 
     horizon_days: float
     target_percent: float
@@ -180,15 +215,33 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str]
     outcomes: list[Outcome]
     interrupted: bool
+    orders: list[Order] = []
 
 
 def forecast(
-    task: Task, seeds: Sequence[int], *, target_percent: float = 0.0, workers: int = 0, cluster: str = ""
+    task: Task,
+    seeds: Sequence[int],
+    *,
+    target_percent: float = 0.0,
+    ordering: Ordering | None = None,
+    workers: int = 0,
+    cluster: str = "",
 ) -> Forecast:
-    """When capacity runs out, over workloads that are made from several seeds. InvalidValue for a source that is not
-    made."""
+    """When capacity runs out, over workloads that are made from several seeds; with ``ordering``, also which hosts to
+    order by when. InvalidValue for a source that is not made."""
+
+    def play(tasks: Sequence[Task]) -> list[Outcome]:
+        return [outcome for _, outcome in outcomes(tasks, workers=workers, cluster=cluster)]
+
     tasks = forecast_tasks(task, seeds, target_percent=target_percent)
-    return foreseen(tasks, [outcome for _, outcome in outcomes(tasks, workers=workers, cluster=cluster)])
+    found = foreseen(tasks, play(tasks))
+    return found if ordering is None else with_orders(found, tasks, ordering, play)
+
+
+def with_orders(found: Forecast, tasks: Sequence[Task], how: Ordering, play: Play) -> Forecast:
+    """A forecast with the orders that it leads to; ``play`` plays what is tried for them."""
+    told = list(orders(tasks, found.outcomes, how, play, begins=found.begins))
+    return msgspec.structs.replace(found, orders=told)
 
 
 def forecast_tasks(task: Task, seeds: Sequence[int], *, target_percent: float = 0.0) -> list[Task]:
@@ -233,12 +286,6 @@ def day_in_words(told: Forecast, day: int | None) -> str:
     if told.begins is None:
         return f"day {day:,}"
     return f"day {day:,} ({date.fromisoformat(told.begins) + timedelta(days=day - 1)})"
-
-
-def exhausted_day(outcome: Outcome, target_percent: float) -> int | None:
-    """The first day, from 1, on which more than ``target_percent`` of the requests were refused."""
-    pairs = zip(outcome.requests_by_day, outcome.refused_by_day, strict=True)
-    return next((day for day, (n, refused) in enumerate(pairs, 1) if 100 * refused > target_percent * max(n, 1)), None)
 
 
 def _quantile(days: Collection[int | None], part: float) -> int | None:

@@ -28,7 +28,7 @@ from ..run.policies import ON_GPUS, asked_rules, policy_of, typical_guests
 from ..run.run import Outcome, Run
 from ..run.standing_state import standing_uuids
 from ..trace.catalogue import read_flavors
-from ..trace.files import read_trace
+from ..trace.files import MACHINE, read_trace
 from ..trace.generator import Made, devops
 from ..trace.workload import NEVER, Guests, Workload
 from .kept_outcomes import Kept
@@ -44,8 +44,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Where guests come from: a trace as it is (``made_hours`` 0), or so many hours made after it from the task's seed;
     or the preset ``devops``, whose hours are ``made_hours``. ``growth_error``: standard deviation of the growth per
     year, which each seed draws. ``time_unit``, ``tz``: how times are written. ``flavors``: the catalogue that the trace
-    refers to. ``usage``: range results of Prometheus that tell what guests use. Without ``standing`` no guest stands at
-    the beginning: others do, those of a state."""
+    refers to. ``usage``: range results of Prometheus that tell what guests use. ``machine``: vCPUs x GiB of the machine
+    that sizes of published traces are fractions of. Without ``standing`` no guest stands at the beginning: others do,
+    those of a state."""
 
     trace: str
     columns: dict[str, str] = {}
@@ -59,6 +60,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     tz: str = ""
     usage: str = ""
     standing: bool = True
+    machine: str = MACHINE
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +132,7 @@ def _workload(encoded: bytes, seed: int, stamps: Stamps) -> Guests:
     if not source.made_hours and (source.growth_per_year or source.scale != 1):
         hint = "make guests after the trace: --make-hours"
         raise InvalidValue("growth and scale are for guests that are made", field="growth", hint=hint)
-    told = (source.time_unit, source.tz, source.usage)
+    told = (source.time_unit, source.tz, source.usage, source.machine)
     trace = _trace(source.trace, msgspec.json.encode(source.columns), source.flavors, told, stamps)
     if source.first_hours:
         trace = trace.first(source.first_hours)
@@ -151,9 +153,9 @@ def _workload(encoded: bytes, seed: int, stamps: Stamps) -> Guests:
 
 
 @functools.lru_cache(maxsize=2)
-def _trace(path: str, columns: bytes, flavors: str, told: tuple[str, str, str], stamps: Stamps) -> Workload:
+def _trace(path: str, columns: bytes, flavors: str, told: tuple[str, str, str, str], stamps: Stamps) -> Workload:
     catalogue = read_flavors(Path(flavors)) if flavors else None
-    unit, tz, usage = told
+    unit, tz, usage, machine = told
     return read_trace(
         Path(path),
         msgspec.json.decode(columns, type=dict[str, str]),
@@ -161,6 +163,7 @@ def _trace(path: str, columns: bytes, flavors: str, told: tuple[str, str, str], 
         time_unit=unit,
         tz=tz,
         usage=Path(usage) if usage else None,
+        machine=machine,
     )
 
 
@@ -225,9 +228,15 @@ def execute(task: Task, watch: Callable[[Run], None] = lambda run: None) -> Outc
 
     def advance() -> bool:
         watch(run)
-        return task.stop_percent < 0 or not run.refuses(task.stop_percent)
+        return task.stop_percent < 0 or not _refuses(run, task.stop_percent)
 
     return run.play(advance, until_unserved=task.most_unserved if task.most_unserved >= 0 else None)
+
+
+def _refuses(run: Run, percent: float) -> bool:
+    """True once more than ``percent`` of the requests of a whole day were refused."""
+    pairs = zip(run.requests_by_day[:-1], run.refused_by_day[:-1], strict=True)
+    return any(100 * refused > percent * max(n, 1) for n, refused in pairs)
 
 
 def outcomes(

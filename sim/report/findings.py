@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ..questions.planning import Compared, Forecast, Size, day_in_words
+from ..questions.purchase import Purchase
 from ..run.fleet_plan import FleetPlan
 from ..run.headroom import Headroom
 from ..run.run import Outcome
@@ -26,12 +27,13 @@ class Report(msgspec.Struct, kw_only=True):
     forecast: Forecast | None = None
     compared: list[Compared] = []
     headroom: Headroom | None = None
+    purchase: Purchase | None = None
     interrupted: bool = False
 
 
 def interrupted(report: Report) -> bool:
     """True if what it tells of was ended early. Runs of a forecast are, once capacity has run out."""
-    told = report.size or report.forecast
+    told = report.size or report.forecast or report.purchase
     if told is not None:
         return told.interrupted
     return report.interrupted or any(outcome.interrupted for outcome in report.outcomes)
@@ -47,6 +49,8 @@ def finding(report: Report) -> str:
             return f"At least {found.at_least:,} hosts{kind} are needed{most}: the search was interrupted"
         above = "" if found.gap_percent is None else f", {found.gap_percent:.1f} % above the lower bound"
         return f"{found.hosts:,} hosts{kind} are needed{above}"
+    if report.purchase is not None:
+        return bought(report.purchase)
     if report.forecast is not None:
         told = report.forecast
         if not told.days:
@@ -62,6 +66,16 @@ def finding(report: Report) -> str:
         peak = outcome.peak_percent["VCPU"]
         return f"{report.title}: {outcome.refused_percent:.2f} % refused, {peak:.0f} % of the vCPUs given at the peak"
     return report.title
+
+
+def bought(found: Purchase) -> str:
+    """Which hosts to buy, in one sentence."""
+    if found.counts is None:
+        return "No mix of hosts that was tried is enough"
+    mix = " and ".join(f"{each.hosts:,} {each.hardware}" for each in found.bought) or "No hosts"
+    unit = {"cost": found.currency or "of cost", "hosts": "hosts", "power": "W"}[found.wish.objective]
+    least = "" if found.lower_bound is None else f"; no mix has less than {found.lower_bound:,.10g}"
+    return f"{mix}: {found.value:,.10g} {unit}{least}" + (" (interrupted)" if found.interrupted else "")
 
 
 def _best(compared: Sequence[Compared]) -> str:
@@ -102,7 +116,9 @@ def charts(report: Report) -> list[Chart]:
         return []
     if report.forecast is not None:
         return curves.of_forecast(outcomes, _span(report.forecast))
-    return curves.of_one(outcomes[0]) if len(outcomes) == 1 else curves.of_several(outcomes, _labels(report))
+    first = curves.of_compared(report.compared) if report.compared else []
+    first += curves.of_size(report.size) if report.size is not None else []
+    return first + (curves.of_one(outcomes[0]) if len(outcomes) == 1 else curves.of_several(outcomes, _labels(report)))
 
 
 def drawn(report: Report) -> list[Outcome]:

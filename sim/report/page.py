@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ..questions.paired import Difference
-from ..questions.planning import Forecast, Interval
+from ..questions.planning import Forecast, Interval, day_in_words
+from ..questions.purchase import Purchase
 from ..run.evacuation import Disruption
 from ..run.fleet_plan import DOMAINS, FleetPlan
 from ..run.headroom import Headroom
 from ..run.run import Outcome
+from .charts import script
 from .curves import Chart
 from .findings import Report, charts, finding, interrupted
-from .libraries import library
+from .terminal import money
 
-COLOURS: Final = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
-SHADE: Final = "rgba(37, 99, 235, 0.18)"
-MARK: Final = "#dc2626"
-WORDS: Final = {"VCPU": "vCPUs", "MEMORY_MB": "memory", "DISK_GB": "disk"}
-LONG_HOURS: Final = 72
-"""Charts of more hours than that count in days."""
+WORDS: Final = {"VCPU": "vCPUs", "MEMORY_MB": "memory", "DISK_GB": "disk", "GPU": "GPUs"}
 _STYLE: Final = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; background: #f3f4f6; margin: 0; }
@@ -30,6 +28,9 @@ main { max-width: 1120px; margin: 0 auto; padding: 28px 20px 60px; }
 h1 { font-size: 27px; margin: 0 0 2px; } h2 { font-size: 18px; margin: 0 0 10px; }
 .lead { color: #4b5563; margin: 0 0 20px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 12px; margin-bottom: 16px; }
+.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); gap: 8px; }
+.note { color: #92400e; margin: 0 0 8px; font-size: 13px; }
+.panels > div { min-width: 0; }
 .card, section { background: #fff; border: 1px solid #e5e7eb; border-radius: 8px; padding: 14px 16px; }
 section { margin-bottom: 16px; overflow-x: auto; }
 .card b { display: block; font-size: 22px; } .card span { color: #6b7280; font-size: 13px; }
@@ -38,28 +39,47 @@ table { border-collapse: collapse; width: 100%; } table + table { margin-top: 16
 th { color: #6b7280; font-weight: 600; border-bottom: 1px solid #d1d5db; } td { border-bottom: 1px solid #f0f1f3; }
 td:first-child, th:first-child, .inputs td { text-align: left; }
 th:first-child, td:first-child { padding-left: 0; } td { font-variant-numeric: tabular-nums; }
+@media (max-width: 480px) {
+  main { padding: 14px 10px 40px; } h1 { font-size: 21px; } section { padding: 10px; }
+  .cards { grid-template-columns: 1fr 1fr; gap: 8px; } .card { padding: 8px 10px; } .card b { font-size: 18px; }
+  td, th { padding: 4px 6px; font-size: 13px; } td { white-space: normal; }
+}
 @media print {
   body { background: #fff; } main { max-width: none; padding: 0; }
-  .card, section { break-inside: avoid; } .modebar { display: none; }
+  .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); gap: 8px; }
+.note { color: #92400e; margin: 0 0 8px; font-size: 13px; }
+.panels > div { min-width: 0; }
+.card, section { break-inside: avoid; } .modebar { display: none; }
 }
 code { background: #f3f4f6; padding: 2px 5px; border-radius: 4px; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
 
 def write_html(report: Report, path: Path) -> None:
-    """Write the page. InvalidValue where plotly is not installed."""
-    script = library("plotly.offline").get_plotlyjs()
+    """Write the page. InvalidValue where bokeh is not installed."""
+    shown = charts(report)
+    code = script(shown) if shown else ""
     body = [_head(report), _cards(report), *_tables(report)]
     if report.headroom is not None:
         body.append(_section("If something failed at the busiest moment", _headroom(report.headroom)))
-    body += [_section(each.title, drawn(f"chart-{number}", each)) for number, each in enumerate(charts(report))]
+    body += [_section(title, drawn) for title, drawn in _charts(shown)]
     body += [_section("The fleet", _fleet(report.plan)), _inputs(report)]
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(finding(report))}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style><script>{script}</script></head>'
-        f"<body><main>{''.join(body)}</main></body></html>\n"
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
+        f"<body><main>{''.join(body)}</main><script>{code}</script></body></html>\n"
     )
     path.write_text(page, encoding="utf-8")
+
+
+def _charts(shown: Sequence[Chart]) -> Iterator[tuple[str, str]]:
+    """The titles of charts, and the places that they are drawn in; panels of one title beside each other."""
+    for title, group in itertools.groupby(enumerate(shown), lambda each: each[1].title):
+        numbered = list(group)
+        places = "".join(f'<div id="chart-{number}"></div>' for number, _ in numbered)
+        spans = dict.fromkeys(span.label for _, chart in numbered for span in chart.spans)
+        note = f'<p class="note">Shaded: {html.escape("; ".join(spans))}.</p>' if spans else ""
+        yield title, note + (f'<div class="panels">{places}</div>' if len(numbered) > 1 else places)
 
 
 def _head(report: Report) -> str:
@@ -89,11 +109,16 @@ def _cards(report: Report) -> str:
             (f"{found.lower_bound:,}", "to refuse nothing at once, with a perfect packing"),
         ]
         cards += [(f"{found.gap_percent:.1f} %", "above that")] if found.gap_percent is not None else []
+    if report.purchase is not None:
+        cards += _cards_of_purchase(report.purchase)
     if report.forecast is not None and any(report.forecast.days):
         told = report.forecast
         cases = [("runs out on day", told.median_day)]
         cases += [("early case (10 %)", told.early_day), ("late case (90 %)", told.late_day)] if told.banded else []
         cards += [(f"{day:,}" if day else f"> {told.horizon_days:.0f}", text) for text, day in cases]
+    if report.forecast is not None and report.forecast.orders:
+        first = report.forecast.orders[0]
+        cards.append((f"{first.hosts:,} {first.hardware}", f"to order by {_day(report.forecast, first.order_day)}"))
     if len(report.outcomes) == 1 or (report.size is not None and report.outcomes):
         cards += _cards_of(report.outcomes[0])
     for each in report.headroom.survives[:1] if report.headroom is not None else ():
@@ -113,13 +138,62 @@ def _cards_of(outcome: Outcome) -> list[tuple[str, str]]:
     if outcome.waited:
         cards.append((f"{outcome.mean_wait_hours:.2f} h", f"mean wait of {outcome.waited:,} that waited"))
     if outcome.cost_per_guest_hour is not None:
-        cards.append((f"{outcome.cost_per_guest_hour:.4f}", "cost of a guest-hour"))
+        cost = f"{outcome.cost_per_guest_hour:.4f} {outcome.currency}".rstrip()
+        cards.append((cost, "cost of a guest-hour"))
     if outcome.burst:
         cards.append((f"{outcome.burst:,}", "guests burst to a public cloud"))
     if outcome.burst_cost:
         whose = "them and the refused" if outcome.burst else "the refused"
-        cards.append((f"{outcome.burst_cost:,.0f}", f"cost of {whose} in a public cloud"))
+        cards.append((money(outcome.burst_cost, outcome.currency), f"cost of {whose} in a public cloud"))
+    if outcome.cost or outcome.burst_cost:
+        cards.append((money(outcome.cost + outcome.burst_cost, outcome.currency), "total cost"))
     return cards
+
+
+def _cards_of_purchase(found: Purchase) -> list[tuple[str, str]]:
+    cards = [(f"{each.hosts:,}", f"{each.hardware} to buy") for each in found.bought]
+    price, watts = sum(each.price for each in found.bought), sum(each.watts for each in found.bought)
+    cards += [(money(price, found.currency), "to buy them")] if price else []
+    if found.cost is not None:
+        cards.append((money(found.cost, found.currency), f"total cost over {found.wish.years:g} years"))
+    cards += [(f"{watts / 1000:,.1f} kW", "power")] if watts else []
+    units = sum(each.rack_units for each in found.bought)
+    cards += [(f"{units:,g}", "rack units")] if units else []
+    cards += (
+        [(f"{found.gap_percent:.1f} %", "above the best that can be, at most")] if found.gap_percent is not None else []
+    )
+    return cards
+
+
+def _day(told: Forecast, day: int) -> str:
+    return day_in_words(told, day) if day > 0 else f"{1 - day} days ago"
+
+
+def _orders(told: Forecast) -> str:
+    currency = told.outcomes[0].currency if told.outcomes else ""
+    lines = [
+        (
+            _day(told, each.order_day) + (" (too late)" if each.late else ""),
+            f"{each.hosts:,} {each.hardware}",
+            money(each.price, currency) if each.price else "",
+            _day(told, each.needed_day),
+            _day(told, each.lasts_to_day),
+        )
+        for each in told.orders
+    ]
+    return table(("order by", "what", "price", "needed on", "lasts through"), lines)
+
+
+def _mixes(found: Purchase) -> str:
+    lines = [
+        (
+            " and ".join(f"{count:,} {name}" for name, count in trial.counts.items() if count) or "none",
+            f"{trial.value:,.10g}",
+            "holds" if trial.held else trial.why,
+        )
+        for trial in sorted(found.trials, key=lambda trial: trial.value)
+    ]
+    return table(("mix", found.wish.objective, "what came of it"), lines)
 
 
 def _tables(report: Report) -> list[str]:
@@ -152,10 +226,15 @@ def _tables(report: Report) -> list[str]:
             for trial in sorted(report.size.trials, key=lambda trial: trial.hosts)
         ]
         found.append(_section("Sizes that were tried", table(("hosts", "what came of it"), tried)))
+    if report.purchase is not None and report.purchase.trials:
+        found.append(_section("Mixes that were tried", _mixes(report.purchase)))
+    if report.forecast is not None and report.forecast.orders:
+        found.append(_section("What to order by when", _orders(report.forecast)))
     if report.forecast is not None and report.forecast.days:
         found.append(_section("Seed by seed", _seeds(report.forecast)))
     if len(report.outcomes) == 1 and report.outcomes[0].disruption is not None:
-        found.append(_section("Failures and maintenance", _disrupted(report.outcomes[0].disruption)))
+        told = _disrupted(report.outcomes[0].disruption) + _outages(report.outcomes[0])
+        found.append(_section("Failures and maintenance", told))
     return found
 
 
@@ -180,6 +259,14 @@ def _disrupted(told: Disruption) -> str:
         ("the longest downtime, hours", f"{told.longest_downtime_hours:,.2f}"),
     ]
     return table(("what happened", "how much"), lines)
+
+
+def _outages(outcome: Outcome) -> str:
+    lines = [
+        (each.what, f"{each.begins_hours:,g}", f"{each.ends_hours - each.begins_hours:,g}", f"{each.refused:,}")
+        for each in outcome.outages
+    ]
+    return table(("outage", "after hours", "for hours", "requests refused meanwhile"), lines) if lines else ""
 
 
 def _headroom(told: Headroom) -> str:
@@ -228,7 +315,20 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 def _fleet(plan: FleetPlan) -> str:
     """Its hosts, as they are planned, and what is to happen to them."""
-    names = ("hardware", "hosts", "vCPUs", "GiB", "GiB of disk", "GPUs", "over-commit", "zones", "racks", "price / h")
+    names = (
+        "hardware",
+        "hosts",
+        "vCPUs",
+        "GiB",
+        "GiB of disk",
+        "GPUs",
+        "over-commit",
+        "zones",
+        "racks",
+        "price",
+        "price / h",
+        "W",
+    )
     lines = [
         (
             kind.name,
@@ -240,7 +340,9 @@ def _fleet(plan: FleetPlan) -> str:
             " / ".join(f"{ratio:g}" for ratio in (kind.cpu_allocation_ratio, kind.ram_allocation_ratio)),
             str(len(kind.zones)),
             str(kind.racks * len(kind.zones)),
-            f"{kind.price_per_hour:g}" if kind.price_per_hour else "",
+            money(kind.price, plan.currency) if kind.price else "",
+            f"{kind.price_per_hour:g} {plan.currency}".rstrip() if kind.price_per_hour else "",
+            f"{kind.watts:g}" if kind.watts else "",
         )
         for kind in plan.hardware
     ]
@@ -264,51 +366,3 @@ def _inputs(report: Report) -> str:
 
 def _section(title: str, content: str) -> str:
     return f"<section><h2>{html.escape(title)}</h2>{content}</section>"
-
-
-def drawn(name: str, chart: Chart) -> str:
-    """A chart that can be zoomed; ``name`` is unique on the page."""
-    graph, plots = library("plotly.graph_objects"), library("plotly.io")
-    figure = graph.Figure()
-    every = [each.hours for each in chart.curves] + ([chart.band.hours] if chart.band is not None else [])
-    days = max((max(hours, default=0.0) for hours in every), default=0.0) > LONG_HOURS
-    unit = 24.0 if days else 1.0
-    if chart.band is not None:
-        x = [hours / unit for hours in chart.band.hours]
-        bare = {"mode": "lines", "line": {"width": 0}, "legendgroup": "band"}
-        figure.add_trace(graph.Scatter(x=x, y=chart.band.high, name="90 % of seeds", showlegend=False, **bare))
-        shade = {"name": "10 to 90 % of seeds", "fill": "tonexty", "fillcolor": SHADE}
-        figure.add_trace(graph.Scatter(x=x, y=chart.band.low, **shade, **bare))
-        line = {"color": COLOURS[0], "width": 2}
-        figure.add_trace(graph.Scatter(x=x, y=chart.band.middle, name="median", mode="lines", line=line))
-    for number, (label, hours, y) in enumerate(chart.curves):
-        colour = {"color": COLOURS[number % len(COLOURS)], "width": 2}
-        x = [hour / unit for hour in hours]
-        figure.add_trace(graph.Scatter(x=x, y=y, name=label, mode="lines", line=colour))
-    if chart.marked is not None:
-        begin, middle, end = chart.marked
-        figure.add_vrect(
-            x0=begin / unit,
-            x1=end / unit,
-            fillcolor=MARK,
-            opacity=0.08,
-            line_width=0,
-            annotation_text="runs out",
-            annotation_position="top left",
-        )
-        if middle is not None:
-            figure.add_vline(x=middle / unit, line={"color": MARK, "width": 2, "dash": "dash"})
-    axis: Mapping[str, Any] = {"gridcolor": "#e5e7eb", "zerolinecolor": "#d1d5db"}
-    figure.update_layout(
-        template="none",
-        height=360,
-        margin={"l": 60, "r": 20, "t": 30, "b": 80},
-        hovermode="x unified",
-        legend={"orientation": "h", "y": -0.24, "yanchor": "top"},
-        showlegend=len(chart.curves) > 1 or chart.band is not None,
-        xaxis={**axis, "title": {"text": "days" if days else "hours", "standoff": 4}},
-        yaxis={**axis, "rangemode": "tozero", "ticksuffix": f" {chart.unit}" if chart.unit else ""},
-    )
-    config = {"displaylogo": False, "responsive": True}
-    chart_html: str = plots.to_html(figure, include_plotlyjs=False, full_html=False, div_id=name, config=config)
-    return chart_html

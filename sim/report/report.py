@@ -94,7 +94,7 @@ _WRITERS: Final = {
 }
 
 _NEEDS: Final = {
-    ".html": ("plotly.graph_objects",),
+    ".html": ("bokeh.plotting",),
     ".parquet": ("pyarrow.parquet",),
     ".png": ("matplotlib.pyplot",),
     ".svg": ("matplotlib.pyplot",),

@@ -10,10 +10,12 @@ from typing import Final
 
 from ..questions.paired import Difference
 from ..questions.planning import Compared, Forecast, Size, day_in_words
+from ..questions.purchase import Purchase
 from ..run.evacuation import Disruption
 from ..run.failure_trials import Survival
 from ..run.headroom import Headroom
 from ..run.run import Outcome
+from .findings import bought
 
 WIDTH: Final = 112
 """Greatest width of what is shown, and the width where there is no terminal."""
@@ -44,28 +46,33 @@ def show(outcome: Outcome) -> None:
         _show_disruption(outcome.disruption)
     if outcome.cost:
         each = f", {outcome.cost_per_guest_hour:.4f} per guest-hour" if outcome.cost_per_guest_hour else ""
-        _say(f"cost {outcome.cost:,.2f}{each}")
+        _say(f"cost {money(outcome.cost, outcome.currency)}{each}")
     if outcome.burst or outcome.burst_cost:
         burst = (
             f"{counted(outcome.burst, 'guest')} beyond the threshold and the refused"
             if outcome.burst
             else "the refused"
         )
-        _say(f"{burst} in a public cloud: cost {outcome.burst_cost:,.2f}")
+        _say(f"{burst} in a public cloud: cost {money(outcome.burst_cost, outcome.currency)}")
+        if outcome.cost:
+            _say(f"total cost {money(outcome.cost + outcome.burst_cost, outcome.currency)}")
 
 
 def _show_curves(outcome: Outcome) -> None:
     samples, curves = outcome.samples, list[tuple[str, list[float], str, float]]()
-    for name, word in (("VCPU", "vCPUs"), ("MEMORY_MB", "memory")):
+    shown = [("VCPU", "vCPUs"), ("MEMORY_MB", "memory"), ("GPU", "GPUs")]
+    for name, word in [(name, word) for name, word in shown if name in outcome.peak_percent]:
         remark = f"peak {outcome.peak_percent[name]:.1f} %, mean {outcome.mean_percent[name]:.1f} %"
-        curves.append((word, [sample.used_percent["all"][name] for sample in samples], remark, 100.0))
+        curves.append((word, [sample.used_percent["all"].get(name, 0.0) for sample in samples], remark, 100.0))
     curves.append(("guests", [float(sample.guests) for sample in samples], f"peak {outcome.peak_guests:,}", 0.0))
     stranded = [sample.stranded_percent for sample in samples]
     if any(stranded):
         curves.append(("stranded", stranded, f"mean {statistics.fmean(stranded):.1f} % of idle vCPUs", 100.0))
-    room = _width() - LABEL - 2 - max(len(remark) for _, _, remark, _ in curves)
-    for word, values, remark, most in curves:
-        print(f"{word:<{LABEL}}{sparkline(values, max(8, min(72, room)), most=most)}  {remark}")
+    scales = [f"{most:.0f} %" if most else f"{max(values, default=0.0):,.0f}" for _, values, _, most in curves]
+    room = _width() - LABEL - 4 - max(len(remark) for _, _, remark, _ in curves) - max(map(len, scales))
+    for (word, values, remark, most), scale in zip(curves, scales, strict=True):
+        line = sparkline(values, max(8, min(72, room)), most=most)
+        print(f"{word:<{LABEL}}{line}│{scale:<{max(map(len, scales))}}  {remark}")
 
 
 def _show_disruption(told: Disruption) -> None:
@@ -117,6 +124,42 @@ def show_size(found: Size) -> None:
         show(found.outcome)
 
 
+def show_purchase(found: Purchase) -> None:
+    """Print which hosts to buy."""
+    _say(bought(found))
+    for each in found.bought:
+        told = [f"{each.hosts:>9,} {each.hardware}"]
+        told += [money(each.price, found.currency)] if each.price else []
+        told += [f"{money(each.price_per_hour, found.currency)} an hour"] if each.price_per_hour else []
+        told += [f"{each.watts:,.0f} W"] if each.watts else []
+        told += [f"{each.rack_units:,g} rack units"] if each.rack_units else []
+        told += [f"{each.lead_time_days:g} days to come"] if each.lead_time_days else []
+        _say("  " + ", ".join(told))
+    if found.cost is not None:
+        _say(f"{money(found.cost, found.currency)} over {found.wish.years:g} years")
+    if found.gap_percent is not None:
+        _say(f"at most {found.gap_percent:.1f} % above the best mix that can be")
+    held = sum(trial.held for trial in found.trials)
+    _say(f"{counted(len(found.trials), 'mix', 'mixes')} played, {held:,} held")
+    for trial in [trial for trial in found.trials if not trial.held][-3:]:
+        mix = " and ".join(f"{count:,} {name}" for name, count in trial.counts.items() if count) or "none"
+        _say(f"  {mix}: {trial.why}")
+    if found.outcome is not None:
+        show(found.outcome)
+
+
+def show_orders(found: Forecast) -> None:
+    """Print which hosts to order by when."""
+    for each in found.orders:
+        cost = f" for {money(each.price, found.outcomes[0].currency)}" if each.price else ""
+        by = day_in_words(found, each.order_day) if each.order_day > 0 else f"{1 - each.order_day} days ago"
+        late = "; they come too late if they are ordered now" if each.late else ""
+        _say(
+            f"order {each.hosts:,} {each.hardware}{cost} by {by}, for {day_in_words(found, each.needed_day)}"
+            f"{late}: capacity then lasts through day {each.lasts_to_day:,}"
+        )
+
+
 def show_forecast(found: Forecast) -> None:
     """Print when capacity runs out."""
     played, horizon = len(found.days), found.horizon_days
@@ -137,6 +180,7 @@ def show_forecast(found: Forecast) -> None:
         words = [day_in_words(found, day) for day in (found.early_day, found.late_day)]
         median = f"on {day_in_words(found, found.median_day)}" if found.median_day else f"not within {horizon:g} days"
         _say(f"capacity runs out {median} (80 % of {counted(played, 'seed')}: {words[0]} to {words[1]})")
+    show_orders(found)
 
 
 def show_compared(compared: Sequence[Compared], played: int, runs: int) -> None:
@@ -179,9 +223,14 @@ def percent(value: float) -> str:
     return f"{min(max(value, 0.0), 100.0):.2f}"
 
 
-def counted(number: int, word: str) -> str:
+def money(amount: float, currency: str) -> str:
+    """An amount with its currency, if there is one."""
+    return f"{amount:,.2f} {currency}".rstrip()
+
+
+def counted(number: int, word: str, several: str = "") -> str:
     """A number with its noun in singular or plural."""
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+    return f"{number:,} {word if number == 1 else several or f'{word}s'}"
 
 
 def sparkline(values: Sequence[float], width: int, *, most: float = 0.0) -> str:

@@ -15,6 +15,7 @@ from ...placement.gpu.providers import gpu_wish
 from ...placement.types.request import RequestSpec
 from .site import Site
 
+OUT: Final = ", with hosts out of service"
 RESOURCES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
 Mask = NDArray[np.bool_]
 
@@ -30,11 +31,11 @@ class Binding:
         out = {host for counts in (site.down, site.closing) for host, reasons in counts.items() if reasons > 0}
         self._out: Mask = np.array([place.host in out for place in site.places], np.bool_)
         self._known: dict[tuple[int, bool, str], str] = {}
+        """By the identity of the spec, which the caller keeps."""
 
-    def of(self, number: int, spec: RequestSpec, *, grouped: bool, stage: str) -> str:
-        """What bound the guest with the spec of this number, which the ``stage`` of the decision refused. O(hosts) once
-        for each spec."""
-        key = (number, grouped, stage)
+    def of(self, spec: RequestSpec, *, grouped: bool, stage: str) -> str:
+        """What bound a guest of a spec, which the ``stage`` of the decision refused. O(hosts) once for each spec."""
+        key = (id(spec), grouped, stage)
         if key not in self._known:
             self._known[key] = self._found(spec, grouped, stage)
         return self._known[key]
@@ -49,10 +50,12 @@ class Binding:
             return f"no host in {zone}"
         if np.any(fits & there & ~self._out):
             return self._ruled(spec, grouped, stage)
+        if np.any(fits & there) and not np.any(there & ~self._out):
+            return f"hosts out of service in {zone}" if zone else "hosts out of service"
         what = self._nearest(lacks, asked, there & ~self._out) or self._nearest(lacks, asked, there) or stage
         if zone and np.any(fits & ~there & ~self._out):
             what += f" in {zone}"
-        return f"{what}, with hosts out of service" if np.any(fits & there & self._out) else what
+        return f"{what}{OUT}" if np.any(fits & there & self._out) else what
 
     def _nearest(self, lacks: NDArray[np.int64], asked: NDArray[np.int64], which: Mask) -> str:
         """The resources that the host lacked which lacked fewest, and least of them; empty for no host."""

@@ -20,7 +20,7 @@ from .evacuation import Off
 from .headroom import Busiest, Headroom
 from .run import Run, Sample
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 
 
 class RunState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -47,7 +47,7 @@ class RunState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     _burst_vcpu_s: int
     _burst_vcpus: int
     _host_hours_cost: float
-    _reached: int
+    reached_s: int
     _ends_s: int
     _measured: int
     _sums: list[float]
@@ -107,6 +107,7 @@ class Checkpoint(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     groups: GroupsState
     busiest: BusiestState
     fleet: bytes
+    outages: list[int] = []
 
 
 def save(run: Run, busiest: Busiest, task: str, path: Path) -> None:
@@ -128,6 +129,7 @@ def save(run: Run, busiest: Busiest, task: str, path: Path) -> None:
                 groups=_read(run.groups, GroupsState),
                 busiest=_read(busiest, BusiestState),
                 fleet=(Path(folder) / "fleet").read_bytes(),
+                outages=run.outages.counts,
             )
             new = Path(folder) / "new"
             new.write_bytes(msgspec.msgpack.encode(kept))
@@ -165,6 +167,7 @@ def resume(run: Run, busiest: Busiest, task: str, path: Path) -> None:
         run.site.happen((last_s - run.workload.start_s) / 3600)
     run.site.replace_fleet(fleet, kept.sequence)
     run.engine = run.groups.engine = run.site.engine
+    run.outages.counts = kept.outages or run.outages.counts
     if run.preemption is not None:
         run.preemption.priority = kept.preemptible
     if run.contention is not None and kept.contention is not None:
@@ -175,6 +178,8 @@ def resume(run: Run, busiest: Busiest, task: str, path: Path) -> None:
         for name in state.__struct_fields__:
             before = getattr(part, name)
             setattr(part, name, _like(before, getattr(state, name)))
+    if run.domains is not None:
+        run.domains.count([uuid for uuid in run.groups.members() if uuid not in run.evacuation.off])
 
 
 def _read(part: Any, kind: type[Any]) -> Any:

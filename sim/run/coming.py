@@ -26,6 +26,10 @@ class Coming(NamedTuple):
         """Those at the positions ``which``."""
         return Coming(*(column[which] for column in self))
 
+    def between(self, first: int, last: int) -> Coming:
+        """Those from one position up to another."""
+        return Coming(*(column[first:last] for column in self))
+
 
 NOBODY: Final = Coming(*[np.empty(0, np.int64)] * 5)
 

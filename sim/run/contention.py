@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...placement.decide.engine import Engine
 from ..trace.terms import Terms, Usage
+from .observer import Observer
 
 THRESHOLDS: Final = (70, 80, 90, 100)
 """Percent of a host's cores."""
@@ -18,7 +19,7 @@ _NORMAL_95: Final = 1.6448536269514722
 Real = NDArray[np.float64]
 
 
-class Contention:
+class Contention(Observer):
     """The CPU time that guests want, host by host. ``of``: what the guests of each spec number use, None where the
     trace does not tell; guests of whom nothing is known use what the mean guest does.
 
@@ -57,7 +58,7 @@ class Contention:
         """A guest of which nothing is known stands on a row."""
         self._add(uuid, row, *self._wants(self._typical, vcpus))
 
-    def left(self, uuids: Iterable[str]) -> None:
+    def left(self, uuids: Sequence[str]) -> None:
         """Guests have left their hosts."""
         for uuid in uuids:
             if uuid in self._at:

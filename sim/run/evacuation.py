@@ -12,6 +12,7 @@ import msgspec
 from ...placement.decide.engine import Engine
 from ...placement.types.request import Request, RequestSpec
 from ..trace.workload import EPOCH_S, STEP_S, Guests
+from .fault_domains import FaultDomains
 from .fleet_plan import FleetPlan
 from .site import Changes, Site
 
@@ -51,6 +52,7 @@ class Population(Protocol):
     wait_s: float
     site: Site
     engine: Engine
+    domains: FaultDomains | None
 
     def spec_of(self, uuid: str) -> RequestSpec:
         """What a guest asked for."""
@@ -70,6 +72,10 @@ class Population(Protocol):
 
     def moved(self, uuid: str) -> None:
         """A guest is on another host."""
+        ...
+
+    def bound(self, spec: RequestSpec, *, grouped: bool, stage: str) -> str:
+        """What bound a guest that was refused at a stage: the smallest change that would have placed it."""
         ...
 
 
@@ -112,6 +118,8 @@ class Evacuation:
 
     def _request(self, uuid: str, at_s: int, group: str | None = None) -> Request:
         spec = self.run.spec_of(uuid)
+        if self.run.domains is not None:
+            spec = self.run.domains.again(spec, uuid)
         return Request(spec=spec, instance_uuids=(uuid,), server_group=group, now=float(EPOCH_S + at_s))
 
     def _stop(self, hosts: list[str], at_s: int) -> None:
@@ -144,9 +152,15 @@ class Evacuation:
 
     def _place_again(self, at_s: int) -> None:
         guests = list(self.off.items())
+        # Where members are spread over fault domains, each must know where the one before is.
+        parts = [guests] if self.run.domains is None else [[guest] for guest in guests]
+        for part in parts:
+            self._placed_again(part, at_s)
+
+    def _placed_again(self, guests: Sequence[tuple[str, Off]], at_s: int) -> None:
         decisions = self.run.engine.place_many(self._request(uuid, at_s, each.group) for uuid, each in guests)
         for position, row in enumerate(decisions.rows.tolist()):
-            uuid, (since, leaves, _) = guests[position]
+            uuid, (since, leaves, group) = guests[position]
             if row >= 0:
                 del self.off[uuid]
                 self._count(since, at_s)
@@ -154,7 +168,9 @@ class Evacuation:
                 self.run.put_back(uuid, leaves)
             elif at_s + STEP_S - since > self.run.wait_s:
                 refusal = decisions[position].refusal
-                self._end(uuid, at_s, refusal.stage if refusal is not None else "")
+                stage = refusal.stage if refusal is not None else ""
+                why = self.run.bound(self.run.spec_of(uuid), grouped=group is not None, stage=stage)
+                self._end(uuid, at_s, why)
 
     def _end(self, uuid: str, at_s: int, why: str) -> None:
         """A guest is lost."""

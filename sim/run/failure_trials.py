@@ -67,7 +67,7 @@ class Trials:
     def survival(self, kind: str, domains: Mapping[str, Sequence[str]]) -> Survival:
         """How many of the domains may fail together. O(distinct domains) trials, and a few of more at once."""
         names, count = list(domains), len(domains)
-        bad = next((name for name in self._distinct(kind, domains) if self._homeless([name], domains)), None)
+        bad = self.failing(kind, domains)
         if bad is not None:
             return Survival(kind=kind, survives=0, of=count, found=1, which=[bad])
         proven = 1
@@ -84,6 +84,10 @@ class Trials:
         if worst is None:
             return Survival(kind=kind, survives=proven, of=count)
         return Survival(kind=kind, survives=proven, of=count, found=len(worst), which=worst[:10])
+
+    def failing(self, kind: str, domains: Mapping[str, Sequence[str]]) -> str | None:
+        """The first of the domains whose failure alone leaves guests without a host. O(distinct domains) trials."""
+        return next((name for name in self._distinct(kind, domains) if self._homeless([name], domains)), None)
 
     def _distinct(self, kind: str, domains: Mapping[str, Sequence[str]]) -> Iterator[str]:
         """One of the domains of each kind; only single hosts without server groups can be alike."""

@@ -44,6 +44,14 @@ class Groups:
             self._group_of.update(pairs)
             self._members.update(group for _, group in pairs)
 
+    def number_of(self, uuid: str) -> int:
+        """The number of a guest's group; ALONE for one in none."""
+        return self._group_of.get(uuid, ALONE)
+
+    def members(self) -> list[str]:
+        """All members."""
+        return list(self._group_of)
+
     def left(self, uuids: Iterable[str]) -> None:
         """Remove guests from their groups."""
         if not self._group_of:

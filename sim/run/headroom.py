@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,9 +11,10 @@ import msgspec
 
 from ...placement.decide.engine import Engine
 from ...placement.persist.file import load, save
+from ...placement.types.errors import InvalidValue
 from .failure_trials import Loss, Survival, Trials
 from .fleet_plan import DOMAINS, Place
-from .run import RESOURCES, Run
+from .run import Run
 from .site import minds_outages
 
 MARGIN: Final = 1.02
@@ -72,6 +73,38 @@ class Busiest:
             self._folder = None
 
 
+class AtSteps:
+    """Failures on trial at some steps of a run, by number. Give ``look`` to ``Run.play``. InvalidValue for a policy
+    that would use hosts that are down."""
+
+    def __init__(self, run: Run, steps: Iterable[int]) -> None:
+        if not minds_outages(run.engine.policy):
+            problem = f"policy {run.engine.policy.name} has no ComputeFilter: it would use hosts that have failed"
+            raise InvalidValue(problem, field="policy", hint="enable ComputeFilter, or ask for no reserve")
+        self.run, self._steps = run, set(steps)
+        self._folder = tempfile.TemporaryDirectory(prefix="hostler-")
+        self._kept: list[_Moment] = []
+
+    def look(self) -> bool:
+        """Take note of a step; always True. O(hosts + guests) for one of the steps."""
+        if self.run.step in self._steps:
+            self._kept.append(_Moment(self.run, Path(self._folder.name) / f"fleet-{self.run.step}"))
+        return True
+
+    def failing(self, kind: str) -> str | None:
+        """A host, rack or zone whose failure would leave guests without a host at one of the steps; None if any one of
+        them may fail. Of a single one, nothing is left."""
+        for moment in self._kept:
+            found = moment.failing(kind)
+            if found is not None:
+                return found
+        return None
+
+    def close(self) -> None:
+        """Remove the temporary files."""
+        self._folder.cleanup()
+
+
 class _Moment:
     """A run as it stands, its fleet in a file."""
 
@@ -81,7 +114,7 @@ class _Moment:
         self.places: Sequence[Place] = tuple(run.site.places)
         self.down = {host for host, reasons in run.site.down.items() if reasons > 0}
         self.hours, self.guests = run.hours, run.alive
-        self.used_percent = dict(zip(RESOURCES, run.percent.round(3).tolist(), strict=True))
+        self.used_percent = dict(zip(run.resources, run.percent.round(3).tolist(), strict=True))
         save(run.engine.fleet, file, sync=False)
 
     def engine(self) -> Engine:
@@ -106,6 +139,13 @@ class _Moment:
             survives=[trials.survival(kind, found) for kind, found in domains.items()],
             losses=sorted(losses, key=lambda loss: (-loss.homeless, -loss.guests, loss.what)),
         )
+
+    def failing(self, kind: str) -> str | None:
+        """One of the hosts, racks or zones that may not fail."""
+        engine = self.engine()
+        domains = self._domains(engine, kind)
+        trials = Trials(engine, [place for place in self.places if place.host not in self.down], self.spec_of)
+        return next(iter(domains), None) if len(domains) < 2 and self.guests else trials.failing(kind, domains)
 
     def _domains(self, engine: Engine, kind: str) -> dict[str, list[str]]:
         """What there is of a kind, and its hosts, the fullest (by vCPUs) first."""

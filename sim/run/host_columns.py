@@ -7,10 +7,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...ext.devices import WHOLE
+from ...placement.gpu.providers import GPU_MILLI, GpuTable
 from ...placement.types.ordered_sum import ordered_sum
 from .site import Site
 
 RESOURCES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
+GPU: Final = "GPU"
+"""What GPUs are called beside the resource classes; counted in thousandths."""
 Whole = NDArray[np.int64]
 
 
@@ -19,11 +23,14 @@ class HostColumns:
 
     def __init__(self, site: Site) -> None:
         self.site = site
+        self.names = (*RESOURCES, GPU) if any(kind.gpus for kind in site.plan.hardware) else RESOURCES
+        """The resources of all columns."""
+        self._gpus: GpuTable | None = None
         self._prices = {kind.name: kind.price_per_hour for kind in site.plan.hardware}
         self._known_places = -1
         self._rows: Whole | slice = slice(0, 0)
         self._every_row: Whole = np.empty(0, np.int64)
-        self.limits: Whole = np.zeros(len(RESOURCES), np.int64)
+        self.limits: Whole = np.zeros(len(self.names), np.int64)
         """What all hosts can give of each resource."""
         self.price_per_hour = 0.0
         """Of all hosts."""
@@ -38,11 +45,34 @@ class HostColumns:
             self._known_places, self._rows, self._every_row = len(places), found, found
             if len(found) and np.all(np.diff(found) == 1):
                 self._rows = slice(int(found[0]), int(found[-1]) + 1)
-            self.limits = fleet._store.inventory["limit"][: len(RESOURCES)][:, self._rows].sum(axis=1)
+            self.limits = self._block("limit", self._rows).sum(axis=1)
             self.price_per_hour = ordered_sum(self._prices[place.hardware] for place in places)
             self._zones = sorted({place.zone for place in places})
             self._zone_of = np.array([self._zones.index(place.zone) for place in places], np.int64)
         return self._rows
+
+    def used(self) -> Whole:
+        """What each host has given of each resource, int64 [resources, hosts]."""
+        return self._block("used", self.rows())
+
+    def _block(self, block: str, rows: Whole | slice | list[int]) -> Whole:
+        """A block of the inventories of hosts; of GPUs those below each of them together."""
+        fleet = self.site.engine.fleet
+        found: Whole = fleet._store.inventory[block][: len(RESOURCES)][:, rows]
+        if len(self.names) == len(RESOURCES) or GPU_MILLI not in fleet.resource_classes:
+            return found if len(self.names) == len(found) else np.vstack([found, np.zeros(found.shape[1], np.int64)])
+        if self._gpus is None or self._gpus.fleet is not fleet:
+            self._gpus = GpuTable(fleet)
+        every = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else np.array(rows, np.int64)
+        below = self._gpus.below(every)
+        amounts = fleet._store.inventory[block][fleet.resource_class(GPU_MILLI)]
+        return np.vstack([found, np.where(below >= 0, amounts[below], 0).sum(axis=1)])
+
+    def capacity(self) -> dict[str, float]:
+        """What the hosts that run can give, in vCPUs, MiB, GiB and GPUs."""
+        there = self.limits - self.limits_down()
+        parts = [WHOLE if name == GPU else 1 for name in self.names]
+        return {name: n / part for name, n, part in zip(self.names, there.tolist(), parts, strict=True)}
 
     def limits_down(self) -> Whole | int:
         """What the hosts that are down could give of each resource."""
@@ -50,7 +80,7 @@ class HostColumns:
         if not down:
             return 0
         fleet = self.site.engine.fleet
-        found: Whole = fleet._store.inventory["limit"][: len(RESOURCES), [fleet.row(host) for host in down]].sum(axis=1)
+        found: Whole = self._block("limit", [fleet.row(host) for host in down]).sum(axis=1)
         return found
 
     def running(self) -> tuple[Whole, NDArray[np.float64]]:
@@ -63,7 +93,7 @@ class HostColumns:
 
     def _limit(self) -> Whole:
         """What each host that runs can give, int64 [resources, hosts]."""
-        limit: Whole = self.site.engine.fleet._store.inventory["limit"][: len(RESOURCES)][:, self.rows()]
+        limit = self._block("limit", self.rows())
         down = self.site.hosts_down
         if down:
             limit = limit.copy()
@@ -80,7 +110,7 @@ class HostColumns:
         for number, zone in enumerate(self._zones):
             here = self._zone_of == number
             parts = percent_of(used[:, here].sum(axis=1), limit[:, here].sum(axis=1))
-            found[zone] = dict(zip(RESOURCES, parts.round(3).tolist(), strict=True))
+            found[zone] = dict(zip(self.names, parts.round(3).tolist(), strict=True))
         return found
 
     def stranded_percent(self, used: Whole, memory_per_vcpu: float) -> float:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...placement.decide.engine import Engine
 from ...placement.types.request import Request, RequestSpec
 from ..trace.terms import Terms
+from .evacuation import Evacuation
+from .observer import Observer
 
 TRIED: Final = 20
 """Hosts that are tried for a guest at most."""
@@ -20,13 +23,14 @@ class Holder(Protocol):
     """What knows the engine and what guests asked for."""
 
     engine: Engine
+    evacuation: Evacuation
 
     def spec_of(self, uuid: str) -> RequestSpec:
         """What a guest asked for."""
         ...
 
 
-class Preemption:
+class Preemption(Observer):
     """The preemptible guests of a run that have a host. ``terms``: by spec number."""
 
     def __init__(self, run: Holder, terms: Sequence[Terms]) -> None:
@@ -34,16 +38,27 @@ class Preemption:
         self.priority: dict[str, int] = {}
         """Guest -> priority, in the order in which they came."""
 
-    def came(self, uuid: str, spec: int) -> None:
+    def came(self, uuid: str, row: int, spec: int) -> None:
         """A guest of a spec number has a host."""
         if self.terms[spec].preemptible:
             self.priority[uuid] = self.terms[spec].priority
 
-    def left(self, uuids: Iterable[str]) -> None:
+    def left(self, uuids: Sequence[str]) -> None:
         """Guests have left their hosts."""
         if self.priority:
             for uuid in uuids:
                 self.priority.pop(uuid, None)
+
+    def places(
+        self, requests: Sequence[Request], priorities: Sequence[int], without: Sequence[int], at_s: int
+    ) -> Iterator[tuple[int, NDArray[np.integer[Any]]]]:
+        """Give guests ``without`` a host, by position, the places of preemptible ones: the position and row of each
+        that has one then."""
+        for position in without if self.priority else ():
+            victims = self.victims(requests[position], priorities[position])
+            if victims:
+                self.run.evacuation.preempt(victims, at_s)
+                yield position, self.run.engine.place_many([requests[position]]).rows
 
     def victims(self, request: Request, priority: int) -> list[str]:
         """The guests whose release would give the request a host: of one host, with the least priority, the fewest

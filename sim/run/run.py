@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from typing import Any, Final
@@ -15,14 +16,17 @@ from numpy.typing import NDArray
 from ...placement.decide.batch_decisions import Decisions
 from ...placement.policy.policy import Policy
 from ...placement.types.request import Request, RequestSpec
-from ..trace.workload import ALONE, EPOCH_S, NEVER, STEP_S, Guests
-from .binding import Binding
+from ..trace.workload import ALONE, EPOCH_S, NEVER, STEP_S, Guests, dated
+from .binding import OUT, Binding
 from .coming import NOBODY, Coming, arrivals
 from .contention import Contention
 from .evacuation import Evacuation
+from .fault_domains import FaultDomains
 from .fleet_plan import FleetPlan
 from .groups import Groups
 from .host_columns import RESOURCES, HostColumns, percent_of
+from .observer import Observer
+from .outages import Outages
 from .outcome import Outcome, Sample
 from .preemption import Preemption
 from .site import Site, check_zones
@@ -35,8 +39,7 @@ Whole = NDArray[np.int64]
 LONGEST_S: Final = 20 * 366 * 86_400
 """Requests that may wait longer than this wait for ever once nothing changes any more."""
 SAMPLES: Final = 400
-"""Number of parts of a run whose busiest steps are points of the curves, besides the last step: at most twice as many
-points."""
+"""Parts of a run whose busiest steps are points of the curves, besides the last step: at most twice as many points."""
 
 
 class Run:
@@ -90,18 +93,23 @@ class Run:
         self.contention: Contention | None = None
         if any(each.usage is not None for each in terms):
             self.contention = Contention(self.engine, terms, [spec.flavor.vcpus for spec in workload.specs])
+        self.domains = FaultDomains(self, terms) if any(each.fault_domain for each in terms) else None
+        self.observers: list[Observer] = [e for e in (self.contention, self.preemption, self.domains) if e is not None]
+        """Who is told of guests that get, change or leave a host."""
         self._guest_s = self._burst_vcpu_s = self._burst_vcpus = 0
         self._host_hours_cost = 0.0
-        self._now_s = self._reached = workload.start_s
+        self.now_s = self.reached_s = workload.start_s
+        """When the step that is being played, or was last, began; until when it has been played."""
         self._ends_s = workload.horizon_s
         """When the last guest with a known end leaves."""
-        expected = -(-(min(self._ends_s, self._until_s) - workload.steps.start) // STEP_S)
-        self.expected_steps = max(1, expected)
+        self.expected_steps = max(1, -(-(min(self._ends_s, self._until_s) - workload.steps.start) // STEP_S))
         """About how many steps the run has."""
-        self._sums = np.zeros(len(RESOURCES))
-        self._peaks = np.zeros(len(RESOURCES))
+        self._hosts = HostColumns(self.site)
+        self.outages = Outages(plan)
+        self._sums = np.zeros(len(self.resources))
+        self._peaks = np.zeros(len(self.resources))
         self._measured = 0
-        self.percent = np.zeros(len(RESOURCES))
+        self.percent = np.zeros(len(self.resources))
         """What is given of each resource now."""
         self._busy = -1.0
         self._busiest: Sample | None = None
@@ -109,7 +117,6 @@ class Run:
         self._memory_per_vcpu = workload.memory_per_vcpu
         self._uuid_of_spec = [_GUESTS.format(number >> 16, number & 0xFFFF) for number in range(len(workload.specs))]
         self._vcpus = np.array([spec.flavor.vcpus for spec in workload.specs], np.int64)
-        self._hosts = HostColumns(self.site)
         self.evacuation = Evacuation(self)
         self._stand(standing_leave or {})
 
@@ -119,8 +126,8 @@ class Run:
             return
         self.alive = self.standing.count
         for uuid in self.standing.uuids:
-            if self.contention is not None:
-                self.contention.stand(uuid, self._row_of(uuid), self.spec_of(uuid).flavor.vcpus)
+            for each in self.observers:
+                each.stand(uuid, self.row_of(uuid), self.spec_of(uuid).flavor.vcpus)
             if uuid in leave:
                 self._leaving[max(1, -(-(leave[uuid] - self.workload.steps.start) // STEP_S))].append(uuid)
 
@@ -146,27 +153,39 @@ class Run:
         return self._outcome(interrupted)
 
     @property
+    def resources(self) -> tuple[str, ...]:
+        """What is measured: the resource classes of hosts, and GPUs where there are any."""
+        return self._hosts.names
+
+    @property
     def hours(self) -> float:
         """How far it is: when the last step began."""
-        return round((self._now_s - self.workload.start_s) / 3600, 4)
+        return round((self.now_s - self.workload.start_s) / 3600, 4)
+
+    @property
+    def step(self) -> int:
+        """Number of the last step that was played."""
+        return (self.now_s - self.workload.steps.start) // STEP_S
 
     @property
     def unserved(self) -> int:
         """Guests that were refused, lost with a host, or run elsewhere so far."""
         return self.refusals.total() + self.evacuation.lost_for.total() + self.burst
 
-    def refuses(self, percent: float) -> bool:
-        """True once more than ``percent`` of the requests of a whole day were refused."""
-        pairs = zip(self.requests_by_day[:-1], self.refused_by_day[:-1], strict=True)
-        return any(100 * refused > percent * max(n, 1) for n, refused in pairs)
-
     def spec_of(self, uuid: str) -> RequestSpec:
-        """What a guest of this run asked for, as its uuid says; or a guest of the state."""
+        """What a guest of this run asked for, as its uuid says; or a guest of the state, or of a named host."""
         if self.standing is not None:
             known = self.standing.spec_of(uuid)
             if known is not None:
                 return known
-        return self.workload.specs[self._spec_number(uuid)]
+        if uuid in self.site.used:
+            return self.site.used[uuid]
+        return self.workload.specs[self.spec_number(uuid)]
+
+    def project_of(self, uuid: str) -> str:
+        """Whose a guest is; "" if that is not known."""
+        number = self.spec_number(uuid)
+        return self._projects[number] if number >= 0 else ""
 
     # guests and their hosts, for evacuation
 
@@ -185,44 +204,54 @@ class Run:
 
     def _gone(self, uuids: Sequence[str]) -> None:
         """Guests have left their hosts."""
-        self.alive -= len(uuids)
-        if self.contention is not None:
-            self.contention.left(uuids)
-        if self.preemption is not None:
-            self.preemption.left(uuids)
+        self.alive -= self._counted(uuids)
+        for each in self.observers:
+            each.left(uuids)
 
     def put_back(self, uuid: str, leaves: int) -> None:
         """Take note that a guest which was taken off has a host again."""
         if leaves != NEVER:
             self._leaving[(leaves - self.workload.steps.start) // STEP_S].append(uuid)
         self.engine.spawned(uuid)
-        self._hosted([uuid], [self._row_of(uuid)], [self._spec_number(uuid)])
+        self._hosted([uuid], [self.row_of(uuid)], [self.spec_number(uuid)])
 
     def moved(self, uuid: str) -> None:
         """Record that a guest is on another host."""
-        if self.contention is not None:
-            self.contention.moved(uuid, self._row_of(uuid))
+        for each in self.observers:
+            each.moved(uuid, self.row_of(uuid))
 
     def _hosted(self, uuids: Sequence[str], rows: Sequence[int], specs: Sequence[int]) -> None:
-        """Guests have a host; a spec number below 0 is that of a guest of the state."""
-        self.alive += len(uuids)
-        for uuid, row, spec in zip(uuids, rows, specs, strict=True) if self.contention or self.preemption else ():
-            if self.contention is not None and spec < 0:
-                self.contention.stand(uuid, row, self.spec_of(uuid).flavor.vcpus)
-            elif self.contention is not None:
-                self.contention.came(uuid, row, spec)
-            if self.preemption is not None and spec >= 0:
-                self.preemption.came(uuid, spec)
+        """Guests have a host; a spec number below 0 is that of a guest that was there before the run."""
+        self.alive += self._counted(uuids)
+        for uuid, row, spec in zip(uuids, rows, specs, strict=True) if self.observers else ():
+            for each in self.observers:
+                if spec < 0:
+                    each.stand(uuid, row, self.spec_of(uuid).flavor.vcpus)
+                else:
+                    each.came(uuid, row, spec)
 
-    def _row_of(self, uuid: str) -> int:
+    def _counted(self, uuids: Sequence[str]) -> int:
+        """How many guests those are; what is used of named hosts is none."""
+        used = self.site.used
+        return sum(uuid not in used for uuid in uuids) if used else len(uuids)
+
+    def row_of(self, uuid: str) -> int:
+        """The row that a guest is on."""
         fleet = self.engine.fleet
         return int(fleet._kernel.consumer(fleet.consumer_id(uuid))[2])
 
-    def _spec_number(self, uuid: str) -> int:
-        """The number of a guest's spec; -1 for a guest of the state."""
+    def spec_number(self, uuid: str) -> int:
+        """The number of a guest's spec; -1 for a guest of the state or of a named host."""
+        if uuid in self.site.used:
+            return -1
         if self.standing is not None and self.standing.spec_of(uuid) is not None:
             return -1
         return int(uuid[4:8] + uuid[9:13], 16)
+
+    def bound(self, spec: RequestSpec, *, grouped: bool, stage: str) -> str:
+        """What bound a guest of a failed host that was refused at a stage; that the host is out of service is known."""
+        found = Binding(self.site, self.engine, self._hosts.rows()).of(spec, grouped=grouped, stage=stage)
+        return found.removesuffix(OUT)
 
     def lost(self, uuid: str) -> None:
         """Record that a guest which was taken off will not return."""
@@ -260,6 +289,7 @@ class Run:
         return min([*(each + self.wait_s - STEP_S + 1 for each in since), *leaves, NEVER])
 
     def _step(self, number: int, at_s: int, arriving: Coming) -> None:
+        self.now_s = at_s
         changes = self.site.happen((at_s - self.workload.start_s) / 3600)
         self._depart(number)
         self.evacuation.step(at_s, changes)
@@ -277,30 +307,26 @@ class Run:
             return
         if self._priority.any():
             coming = coming.of(np.argsort(-self._priority[coming.spec], kind="stable"))
+        self._queue = NOBODY
+        for part in (coming,) if self.domains is None else self.domains.parts(coming):
+            self._place(part, at_s)
+
+    def _place(self, coming: Coming, at_s: int) -> None:
+        """Place guests that come or have waited; note those that find no host."""
         uuids = self._uuids(coming)
         requests = self._requests(coming, uuids, at_s)
+        if self.domains is not None and len(requests) == 1:
+            spec = self.domains.narrowed(requests[0].spec, int(coming.spec[0]), int(coming.group[0]))
+            requests = [replace(requests[0], spec=spec)]
         decisions = self.engine.place_many(requests)
         here, rows = decisions.rows >= 0, decisions.rows
         self._came(coming.of(np.flatnonzero(here)), list(compress(uuids, here.tolist())), rows[here], at_s)
-        if self.preemption is not None and self.preemption.priority and not here.all():
-            here = self._preempted(coming, requests, here, at_s)
+        if self.preemption is not None and not here.all():
+            here, priorities = here.copy(), self._priority[coming.spec].tolist()
+            for position, row in self.preemption.places(requests, priorities, np.flatnonzero(~here).tolist(), at_s):
+                here[position] = True
+                self._came(coming.of(np.array([position])), list(requests[position].instance_uuids), row, at_s)
         self._turned_away(coming, np.flatnonzero(~here), decisions, at_s)
-
-    def _preempted(
-        self, coming: Coming, requests: Sequence[Request], here: NDArray[np.bool_], at_s: int
-    ) -> NDArray[np.bool_]:
-        """Give guests without a host the places of preemptible ones; who has a host then."""
-        assert self.preemption is not None
-        here, priority = here.copy(), self._priority[coming.spec].tolist()
-        for position in np.flatnonzero(~here).tolist():
-            victims = self.preemption.victims(requests[position], priority[position])
-            if not victims:
-                continue
-            self.evacuation.preempt(victims, at_s)
-            row = self.engine.place_many([requests[position]]).rows
-            here[position] = True
-            self._came(coming.of(np.array([position])), list(requests[position].instance_uuids), row, at_s)
-        return here
 
     def _below(self, percent: float, coming: Coming, at_s: int) -> Coming:
         """Those of the guests for whom less than ``percent`` of the vCPUs is given; the others run elsewhere."""
@@ -314,6 +340,8 @@ class Run:
 
     def _bought(self, guests: Coming, at_s: int) -> None:
         """Guests run in a public cloud from now on, for as long as they would have here."""
+        for each in self.observers:
+            each.bought(self._uuids(guests), guests, at_s)
         forever, vcpus = guests.departure_s == NEVER, self._vcpus[guests.spec]
         left = np.minimum(guests.departure_s - guests.arrived_s, max(0, self._until_s - at_s))
         self._burst_vcpu_s += int((vcpus * np.where(forever, 0, left)).sum())
@@ -363,20 +391,22 @@ class Run:
     def _turned_away(self, coming: Coming, which: Whole, decisions: Decisions, at_s: int) -> None:
         """Guests without a host wait, or are refused finally."""
         waits = at_s + STEP_S - coming.arrived_s[which] <= self.wait_s
-        self._queue = coming.of(which[waits])
+        self._queue = Coming(*map(np.concatenate, zip(self._queue, coming.of(which[waits]), strict=True)))
         refused = which[~waits].tolist()
         binding = Binding(self.site, self.engine, self._hosts.rows()) if refused else None
         for position in refused:
             assert binding is not None
-            refusal, number = decisions[position].refusal, int(coming.spec[position])
+            refusal, spec = decisions[position].refusal, self.workload.specs[int(coming.spec[position])]
             grouped, stage = int(coming.group[position]) != ALONE, refusal.stage if refusal is not None else ""
-            what = binding.of(number, self.workload.specs[number], grouped=grouped, stage=stage)
+            domain = self.workload.terms[int(coming.spec[position])].fault_domain
+            what = binding.of(spec, grouped=grouped, stage=f"fault domain: {domain}" if domain else stage)
             self._refused(what, at_s, int(coming.arrived_s[position]))
         self._bought(coming.of(which[~waits]), at_s)
         self.groups.forget_empty(coming.group[which])
 
     def _refused(self, what: str, at_s: int, arrived_s: int) -> None:
         self.refusals[what] += 1
+        self.outages.refused((at_s - self.workload.start_s) / 3600)
         self.refused_by_day[max(0, arrived_s - self.workload.start_s) // 86_400] += 1
         if self.first_refusal is None:
             self.first_refusal = (at_s - self.workload.start_s) / 3600
@@ -386,11 +416,10 @@ class Run:
     def _measure(self, at_s: int, seconds: int, *, keep: bool, last: bool) -> None:
         """Note how full the fleet is for so many seconds; ``keep``: the busiest step since the last time this was said.
         What stands before the beginning counts from there. O(hosts)."""
-        self._now_s, self._reached = at_s, min(at_s + seconds, max(self._until_s, at_s))
-        seconds = max(0, self._reached - max(at_s, self.workload.start_s))
+        self.now_s, self.reached_s = at_s, min(at_s + seconds, max(self._until_s, at_s))
+        seconds = max(0, self.reached_s - max(at_s, self.workload.start_s))
         self.peak_guests = max(self.peak_guests, self.alive)
-        rows, store = self._hosts.rows(), self.engine.fleet._store
-        used = store.inventory["used"][: len(RESOURCES)][:, rows]
+        used = self._hosts.used()
         self.percent = percent = percent_of(used.sum(axis=1), self._hosts.limits - self._hosts.limits_down())
         self._peaks = np.maximum(self._peaks, percent)
         self._sums += percent * seconds
@@ -411,19 +440,20 @@ class Run:
             self._busy, self._busiest = -1.0, None
 
     def _sample(self, at_s: int, used: Whole) -> Sample:
-        by_zone = {"all": dict(zip(RESOURCES, self.percent.round(3).tolist(), strict=True))}
+        by_zone = {"all": dict(zip(self.resources, self.percent.round(3).tolist(), strict=True))}
         return Sample(
             hours=round((at_s - self.workload.start_s) / 3600, 4),
             guests=self.alive,
             waiting=len(self._queue.number),
             refused=self.refusals.total(),
             used_percent=by_zone | self._hosts.percent_by_zone(used),
+            capacity=self._hosts.capacity(),
             stranded_percent=self._hosts.stranded_percent(used, self._memory_per_vcpu),
             hosts_down=len(self.site.hosts_down),
         )
 
     def _outcome(self, interrupted: bool) -> Outcome:
-        hours = (self._reached - self.workload.start_s) / 3600
+        hours = (self.reached_s - self.workload.start_s) / 3600
         refused, guest_hours = self.refusals.total(), self._guest_s / 3600
         mean = self._sums / max(1, self._measured)
         cost = round(self._host_hours_cost, 2)
@@ -448,8 +478,8 @@ class Run:
             mean_wait_hours=round(self.waited_s / 3600 / max(1, self.waited), 4),
             longest_wait_hours=round(self.longest_wait_s / 3600, 4),
             first_refusal_hours=self.first_refusal,
-            peak_percent=dict(zip(RESOURCES, self._peaks.round(3).tolist(), strict=True)),
-            mean_percent=dict(zip(RESOURCES, mean.round(3).tolist(), strict=True)),
+            peak_percent=dict(zip(self.resources, self._peaks.round(3).tolist(), strict=True)),
+            mean_percent=dict(zip(self.resources, mean.round(3).tolist(), strict=True)),
             peak_guests=self.peak_guests,
             guests_per_host_at_peak=round(self.peak_guests / max(1, len(self.site.places)), 3),
             guest_hours=round(guest_hours, 3),
@@ -460,7 +490,10 @@ class Run:
             refused_by_day=self.refused_by_day,
             interrupted=interrupted,
             samples=[*self.samples, self._busiest] if self._busiest is not None else self.samples,
-            disruption=self.evacuation.outcome(self._reached),
+            disruption=self.evacuation.outcome(self.reached_s),
+            outages=self.outages.told(),
+            currency=self.plan.currency,
+            begins=dated(self.workload),
             preempted=self.evacuation.preempted,
             contention=self.contention.percent() if self.contention is not None else None,
         )

@@ -84,7 +84,8 @@ class Site:
         self._made = dict.fromkeys(self._kinds, 0)
         self._aggregates: dict[str, Aggregate] = {}
         self._cells: dict[str, int] = {}
-        self._used = 0
+        self.used: dict[str, RequestSpec] = {}
+        """The guests that take what is used of named hosts from the beginning, and what each would be asked with."""
         self.closing: Counter[str] = Counter()
         """Hosts that take no new guests -> for how many reasons."""
         self.down: Counter[str] = Counter()
@@ -177,11 +178,12 @@ class Site:
     def _guests(self, host: NamedHost) -> dict[str, RunningInstance]:
         """The guest that takes what is used of a host from the beginning."""
         vcpus, memory_mb, disk_gb = host.used
-        self._used += 1
+        name = str(uuid.UUID(int=_USED + len(self.used) + 1))
         flavor = Flavor(name="used from the beginning", vcpus=vcpus, memory_mb=memory_mb, root_gb=disk_gb)
         resources = {"VCPU": vcpus, "MEMORY_MB": memory_mb, "DISK_GB": disk_gb}
         held = RunningInstance(flavor=flavor, resources={name: n for name, n in resources.items() if n})
-        return {str(uuid.UUID(int=_USED + self._used)): held}
+        self.used[name] = RequestSpec(flavor=flavor, availability_zone=host.zone)
+        return {name: held}
 
     def _aggregate(self, base: int, name: str, key: str) -> Aggregate:
         known = self._aggregates.get(f"{key} {name}")

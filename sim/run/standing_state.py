@@ -75,6 +75,7 @@ def _hosts(fleet: Fleet) -> list[NamedHost]:
         for index in host_class.aggregates:
             metadata |= {key: text for key, text in fleet.aggregates[index].metadata.items() if key not in metadata}
         models = [trait for trait in host_class.traits if trait.startswith("CUSTOM_GPU_")] if count else []
+        traits = sorted(trait for trait in host_class.traits if not trait.startswith(("COMPUTE_", "CUSTOM_GPU_")))
         found.append(
             NamedHost(
                 name=fleet.name(row),
@@ -88,6 +89,7 @@ def _hosts(fleet: Fleet) -> list[NamedHost]:
                 disk_gb=disk.total if disk is not None else 0,
                 gpus=count,
                 gpu_model=models[0].removeprefix("CUSTOM_GPU_") if len(models) == 1 else "",
+                traits=tuple(traits) or None,
                 cpu_allocation_ratio=vcpu.allocation_ratio,
                 ram_allocation_ratio=memory.allocation_ratio,
                 disk_allocation_ratio=disk.allocation_ratio if disk is not None else 1.0,

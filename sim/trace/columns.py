@@ -16,7 +16,7 @@ from ...placement.types.errors import HostlerError, UnknownName
 from ...placement.types.request import Flavor, RequestSpec
 from .clock import Clock
 from .csv_columns import MOST, Kept, Texts, Wrong
-from .terms import PLAIN, POLICIES, Terms, Usage, Usages
+from .terms import FAULT_DOMAINS, PLAIN, POLICIES, Terms, Usage, Usages
 from .workload import ALONE, NEVER, STEP_S
 
 COLUMNS: Final[Mapping[str, str]] = {
@@ -38,9 +38,11 @@ COLUMNS: Final[Mapping[str, str]] = {
     "group": "guests of one server group have the same; empty: none",
     "group_policy": "anti-affinity (the default), affinity, soft-anti-affinity or soft-affinity",
     "most_per_host": "guests of an anti-affinity group that may share a host, 1 if empty",
+    "fault_domain": "rack, row, cluster, cell or zone over which the guests of a group are spread, one by one",
     "traits": "traits that the host must have, A|B, or must not have, !C",
     "resources": "amounts of other resource classes, CUSTOM_A=1|CUSTOM_B=2",
     "extra_specs": "extra specs of the flavor, hw:numa_nodes=2|hw:mem_page_size=large",
+    "expected_lifetime_s": "seconds that it is expected to stay, for weighers of your own; it leaves when it leaves",
     "project": "whose it is",
     "priority": "whole number; guests with a greater one are placed first",
     "preemptible": "1: guests with a greater priority may take its place",
@@ -48,15 +50,17 @@ COLUMNS: Final[Mapping[str, str]] = {
     "cpu_usage_p95_percent": "of its vCPUs, what it uses at the 95th percentile; the average if empty",
 }
 """What a trace may say of a guest, and in which unit."""
-_WISHES: Final = ("zone", "traits", "resources", "extra_specs")
+_WISHES: Final = ("zone", "traits", "resources", "extra_specs", "expected_lifetime_s")
 _TERMS: Final = (
-    *("group_policy", "most_per_host", "project", "priority", "preemptible"),
+    *("group_policy", "most_per_host", "fault_domain", "project", "priority", "preemptible"),
     *("cpu_usage_percent", "cpu_usage_p95_percent"),
 )
 _FLAVORED: Final = ("flavor", *_WISHES, *_TERMS)
 _SIZES: Final = ("vcpus", "cpu_milli", "memory_mb", "memory_gb", "disk_gb", "gpus", "gpu_milli", "gpu_models")
 _SIZED: Final = (*_SIZES, *_WISHES, *_TERMS)
 """What makes the spec of a guest, with a catalogue and without."""
+EXPECTED: Final = "hostler:expected_lifetime_h"
+"""Extra spec: hours that a guest is expected to stay, up to the next power of two, so that shapes stay few."""
 Whole = NDArray[np.int64]
 
 
@@ -354,6 +358,9 @@ def _wished(flavor: Flavor, told: Mapping[str, str]) -> Flavor:
                 "extra_specs", f"is {told['extra_specs'][:40]!r}", hint="hw:numa_nodes=2|hw:cpu_policy=dedicated"
             )
         more[name] = value
+    expected = _amount(told, "expected_lifetime_s", 2**31)
+    if expected is not None:
+        more[EXPECTED] = str(2 ** max(0, math.ceil(math.log2(max(expected, 1) / 3600))))
     if not more:
         return flavor
     name = f"{flavor.name} {' '.join(f'{key}={value}' for key, value in more.items())}"[:255]
@@ -381,6 +388,9 @@ def _terms(told: Mapping[str, str]) -> Terms:
     mean, p95 = (_amount(told, name, 10_000) for name in _USAGE)
     if p95 is not None and (mean is None or p95 < mean):
         raise Wrong(_USAGE[1], f"is {told[_USAGE[1]][:40]!r}", hint="the average or more")
+    domain = told.get("fault_domain", "").strip()
+    if domain not in FAULT_DOMAINS:
+        raise Wrong("fault_domain", f"is {domain[:40]!r}", hint=" or ".join(FAULT_DOMAINS[1:]))
     usage = None if mean is None else Usage(mean=mean / 100, p95=(mean if p95 is None else p95) / 100)
     terms = Terms(
         policy=policy,
@@ -388,6 +398,7 @@ def _terms(told: Mapping[str, str]) -> Terms:
         project=told.get("project", "").strip(),
         priority=int(text),
         preemptible=preemptible in _YES,
+        fault_domain=domain,
         usage=usage,
     )
     return PLAIN if terms == PLAIN else terms

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...placement.types.errors import HostlerError, InvalidValue
+from ...placement.types.extras import import_extra
 from ..progress import reading
 
 MOST: Final = 2**31 - 1
@@ -28,6 +31,7 @@ Reader = Callable[[str], Any]
 Texts = Mapping[str, Sequence[str]]
 """What stands in some rows, by column."""
 _T = TypeVar("_T")
+_DECIMAL_COMMA: Final = re.compile(r"^(-?\d+),(\d+)$")
 _UNREADABLE: Final = (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error)
 
 
@@ -79,7 +83,7 @@ def read_chunks(
     O(file), and memory for a chunk.
     """
     with _checked(path, field), opened(path) as (file, at_byte), reading(path) as advance:
-        rows = csv.reader(file, skipinitialspace=True)
+        rows = rows_of(file)
         header = [name.strip() for name in next(rows, [])]
         places = _places(path, header, names, field, optional)
         yield convert(dict.fromkeys(places, ()))
@@ -148,18 +152,77 @@ def whole_or_0(text: str) -> int:
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[IO[str], Callable[[], int]]]:
-    """A file open as text, gzipped or not, with or without a byte-order mark, and what tells how many of its bytes have
-    been read."""
+    """A file open as text, by its content and not its name: CSV, also compressed by gzip or zstandard, with or without
+    a byte-order mark, or the rows of a Parquet file as CSV; and what tells how many of its bytes have been read."""
     with path.open("rb") as raw:
-        plain: IO[bytes] = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw  # type: ignore[assignment]  # reads as one
+        begun = raw.read(4)
+        raw.seek(0)
+        if begun == b"PAR1":
+            yield _parquet_text(path, raw), raw.tell
+            return
+        plain: Any = raw
+        if begun[:2] == b"\x1f\x8b":
+            plain = gzip.GzipFile(fileobj=raw)
+        elif begun == b"\x28\xb5\x2f\xfd":
+            plain = import_extra("zstandard", "imports", field="trace").ZstdDecompressor().stream_reader(raw)
         with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as text:
             yield text, raw.tell
+
+
+def _parquet_text(path: Path, raw: IO[bytes]) -> IO[str]:
+    """The rows of a Parquet file as CSV."""
+    parquet = import_extra("pyarrow.parquet", "imports", field="trace")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    try:
+        file = parquet.ParquetFile(raw)
+        writer.writerow(file.schema_arrow.names)
+        for batch in file.iter_batches():
+            writer.writerows(zip(*(_plain(column.to_pylist()) for column in batch.columns), strict=True))
+    except (OSError, ValueError) as error:
+        raise InvalidValue(f"{path}: no Parquet file: {error}", field="trace") from None
+    text.seek(0)
+    return text
+
+
+def _plain(cells: Sequence[Any]) -> list[Any]:
+    """Cells as CSV has them: nothing for null, dates of ISO 8601."""
+    return ["" if cell is None else cell.isoformat() if hasattr(cell, "isoformat") else cell for cell in cells]
+
+
+def rows_of(file: IO[str]) -> Rows:
+    """The rows of a CSV file whose fields commas, semicolons or tabs separate, as its first line tells; where it is not
+    commas, numbers may have a decimal comma."""
+    first = file.readline()
+    delimiter = max(",;\t", key=lambda mark: (first.count(mark), -",;\t".index(mark)))
+    rows = csv.reader(itertools.chain([first] if first else [], file), delimiter=delimiter, skipinitialspace=True)
+    return Rows(rows, decimal_comma=delimiter != ",")
+
+
+class Rows:
+    """Rows of a reader, with the number of the line that the last one ended on."""
+
+    def __init__(self, rows: Any, *, decimal_comma: bool) -> None:
+        self._rows, self._comma = rows, decimal_comma
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return self
+
+    def __next__(self) -> list[str]:
+        row: list[str] = next(self._rows)
+        return [_DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in row] if self._comma else row
+
+    @property
+    def line_num(self) -> int:
+        """The line on which the last row ended."""
+        number: int = self._rows.line_num
+        return number
 
 
 def read_header(path: Path, *, field: str) -> list[str]:
     """What the columns of a file are called. InvalidValue with ``field`` for what cannot be read."""
     with _checked(path, field), opened(path) as (file, _):
-        return [name.strip() for name in next(csv.reader(file, skipinitialspace=True), [])]
+        return [name.strip() for name in next(rows_of(file), [])]
 
 
 @contextmanager
@@ -230,6 +293,6 @@ def _first_wrong(
 def line_of(path: Path, row: int) -> int:
     """The line on which a row ends, counted from 0 after the header, without rows that are empty. O(file)."""
     with opened(path) as (file, _):
-        rows = csv.reader(file, skipinitialspace=True)
+        rows = rows_of(file)
         next(islice(filter(None, rows), row + 1, None))
         return rows.line_num

@@ -1,5 +1,5 @@
-"""Reads traces of guests as workloads: CSV files with columns of any name, Azure's 2017 trace, OpenB's pods, and
-journals."""
+"""Reads traces of guests as workloads: CSV files with columns of any name, traces that
+providers have published, OpenB's pods, and journals."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from ...placement.types.request import Flavor
 from .azure import read_trace as read_azure
 from .clock import Clock, clock_of
 from .columns import COLUMNS, Columns
-from .csv_columns import columns_hint, read_chunks, read_header
+from .csv_columns import CHUNK, Wrong, columns_hint, read_chunks, read_header
 from .journal import is_journal, read_journal
 from .prometheus import read_usage
+from .published import Published, machine_of, published
+from .terms import Usages
 from .workload import DAY_S, NEVER, STEP_S, Workload
 
 _OPENB: Final = {
@@ -30,6 +32,8 @@ _OPENB: Final = {
 }
 
 
+MACHINE: Final = "64x256"
+"""The machine that sizes of published traces are fractions of, if none is named."""
 LONGEST_S: Final = 20 * 366 * 86_400
 """Of a trace, which is played step by step."""
 
@@ -42,13 +46,15 @@ def read_trace(
     time_unit: str = "",
     tz: str = "",
     usage: Path | None = None,
+    machine: str = MACHINE,
 ) -> Workload:
     """The workload of a CSV file, gzipped or not, with a row per guest, or of a Hostler service's journal.
 
     ``columns``: one of COLUMNS -> its name in the file, where that differs. ``flavors``: the catalogue that the column
     flavor names one of. Azure's and OpenB's files are known by their headers, journals by being a folder or a database.
     ``time_unit`` (s, ms, us, ns, days or iso) and ``tz`` say how times are written, where their looks do not.
-    ``usage``: a file of range results of Prometheus that tells what guests use, by their ids.
+    ``usage``: a file of range results of Prometheus that tells what guests use, by their ids. ``machine``: vCPUs x GiB
+    of the machine that sizes of published traces are fractions of.
     Times are brought to steps of five minutes: arrivals down, departures up. InvalidValue names the file, line and
     column at fault. O(file), and memory for the workload's columns; more for batches or groups whose names are no
     whole numbers.
@@ -57,6 +63,9 @@ def read_trace(
         if columns or flavors:
             raise InvalidValue(f"{path}: a journal has no columns to be named", field="columns")
         return read_journal(path)
+    known = published(path, machine_of(machine)) if not columns and flavors is None else None
+    if known is not None:
+        return _of_published(path, known, read_usage(usage) if usage is not None else None)
     header = read_header(path, field="trace")
     mapping = dict(columns or {})
     for name in mapping:
@@ -83,6 +92,21 @@ def read_trace(
     workload = _workload(path, found, clock)
     if usages is not None:
         workload.notes.append(f"CPU usage of {found.used:,} of {len(workload):,} guests is known")
+    return workload
+
+
+def _of_published(path: Path, known: Published, usages: Usages | None) -> Workload:
+    """The workload of a published trace."""
+    found = Columns(None, Clock(), usages)
+    count = len(known.texts["arrival_s"])
+    for at in range(0, count, CHUNK):
+        texts = {name: column[at : at + CHUNK] for name, column in known.texts.items()}
+        try:
+            found.add(found.convert(texts))
+        except Wrong as wrong:
+            raise InvalidValue(f"{path}: {wrong.column} {wrong.problem}", field="trace", hint=wrong.hint) from None
+    workload = _workload(path, found, Clock())
+    workload.notes.extend(known.notes)
     return workload
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ...placement.types.errors import InvalidValue
 from ...placement.types.guest_history import GuestHistory, PastGuest
 from ...placement.types.request import RequestSpec
+from .published import is_packing_trace
 from .workload import ALONE, NEVER, STEP_S, Workload
 
 READERS: Final = "hostler.traces"
@@ -25,7 +26,7 @@ DAY_S: Final = 86_400
 
 def is_journal(path: Path) -> bool:
     """True for a service's data folder, or a segment of the journal in one."""
-    return path.is_dir() or path.suffix in (".sqlite", ".db")
+    return path.is_dir() or (path.suffix in (".sqlite", ".db") and not is_packing_trace(path))
 
 
 def read_journal(path: Path) -> Workload:

@@ -11,6 +11,9 @@ POLICIES: Final = ("anti-affinity", "affinity", "soft-anti-affinity", "soft-affi
 """Of server groups, as Nova has them."""
 
 
+FAULT_DOMAINS: Final = ("", "rack", "row", "cluster", "cell", "zone")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """What a guest uses of its vCPUs, as shares of them: on average, and at the 95th percentile of time."""
@@ -23,13 +26,15 @@ class Usage:
 class Terms:
     """Of guests of one spec number. ``policy`` and ``most_per_host`` (of anti-affinity) of their group; ``project``;
     ``priority``: guests with a greater one are placed first, and may take the place of ``preemptible`` ones with a
-    smaller one; ``usage``: None where the trace does not tell."""
+    smaller one; ``fault_domain``: rack, row, cluster, cell or zone over which the members of the group are spread, "":
+    none; ``usage``: None where the trace does not tell."""
 
     policy: str = "anti-affinity"
     most_per_host: int = 1
     project: str = ""
     priority: int = 0
     preemptible: bool = False
+    fault_domain: str = ""
     usage: Usage | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Final, Protocol
 
@@ -156,6 +157,13 @@ class Workload:
         times = np.concatenate([self.departure_s, self.arrival_s])
         order = np.argsort(times, kind="stable")
         return int(np.cumsum(np.concatenate([-amounts, amounts])[order]).max(initial=0))
+
+
+def dated(guests: Guests) -> str | None:
+    """Date and time of the beginning (ISO 8601, UTC), where the trace has dates."""
+    if guests.epoch_s is None:
+        return None
+    return datetime.fromtimestamp(guests.epoch_s + guests.start_s, UTC).isoformat()
 
 
 def peaks(guests: Guests, amounts: Sequence[Callable[[RequestSpec], int]]) -> tuple[int, list[int]]:

@@ -68,3 +68,18 @@ def test_catalogues_that_make_no_sense_are_refused(tmp_path: Path, text: str, wo
 def test_files_that_are_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match="no such file"):
         read_flavors(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        """"ID","Name","RAM","Disk","VCPUs","Properties"\n"1","m1",2048,20,1,"{'hw:cpu_policy': 'dedicated'}"\n""",
+        '[{"Name": "m1", "RAM": 2048, "Disk": 20, "VCPUs": 1, "Properties": {"hw:cpu_policy": "dedicated"}}]',
+        "name,vcpus,ram,disk,properties\nm1,1,2048,20,hw:cpu_policy='dedicated'\n",
+    ],
+)
+def test_openstacks_flavor_list_is_a_catalogue_with_extra_specs(tmp_path: Path, text: str) -> None:
+    (tmp_path / "flavors").write_text(text)
+    (flavor,) = read_flavors(tmp_path / "flavors").values()
+    assert (flavor.name, flavor.vcpus, flavor.memory_mb, flavor.root_gb) == ("m1", 1, 2048, 20)
+    assert flavor.extra_specs == {"hw:cpu_policy": "dedicated"}

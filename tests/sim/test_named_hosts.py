@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hostler.placement.types.errors import HostlerError
+from hostler.sim.questions.api import run
 from hostler.sim.questions.planning import size
 from hostler.sim.questions.tasks import Source, Task, execute, start
 from hostler.sim.run.fleet_plan import FleetPlan, read_fleet
@@ -152,3 +153,32 @@ def test_a_row_of_racks_fails_together(tmp_path: Path) -> None:
     outcome = start(Task(plan=fleet(tmp_path, text), source=Source(trace=trace))).play()
     assert outcome.disruption is not None
     assert outcome.disruption.lost_for
+
+
+def test_what_is_used_of_a_failed_host_needs_as_much_elsewhere(tmp_path: Path) -> None:
+    """Six of eight CPUs are used on the first host, five on the second: neither may fail, and what is used is lost."""
+    text = """
+[[host]]
+name = "n1"
+vcpus = 8
+memory_gb = 32
+used_vcpus = 6
+used_memory_gb = 1
+[[host]]
+name = "n2"
+vcpus = 8
+memory_gb = 32
+[[failures]]
+host = "n1"
+at_hours = 1
+hours = 1
+"""
+    rows = "arrival_s,lifetime_s,vcpus,memory_gb\n0,14400,4,1\n0,14400,1,1\n"
+    task = Task(plan=fleet(tmp_path, text), source=Source(trace=written(tmp_path, rows)), policy="worst-fit")
+    ran = run(task)
+    assert ran.outcome.peak_guests == 2
+    assert ran.outcome.disruption is not None
+    told = ran.outcome.disruption
+    assert (told.stopped, told.lost_for) == (1, {"VCPU": 1})
+    assert ran.headroom is not None
+    assert [each.survives for each in ran.headroom.survives if each.kind == "host"] == [0]

@@ -14,7 +14,7 @@ from hostler.core.cli import main
 from hostler.placement.types.errors import HostlerError
 from hostler.sim.questions.tasks import Source, Task, execute, start
 from hostler.sim.run.contention import Contention
-from hostler.sim.run.fleet_plan import FleetPlan, Hardware
+from hostler.sim.run.fleet_plan import FleetPlan, Hardware, Outage
 from hostler.sim.trace.files import read_trace
 from hostler.sim.trace.terms import Terms, Usage
 
@@ -226,3 +226,62 @@ def test_an_interrupted_run_with_usage_and_preemptible_guests_goes_on_to_the_sam
     second = start(task)
     checkpoint.resume(second, Busiest(second), "t", tmp_path / "kept")
     assert second.play() == whole
+
+
+def test_a_weigher_reads_how_long_a_guest_is_expected_to_stay(tmp_path: Path) -> None:
+    """In hours, up to the next power of two."""
+    rows = "0,300,1,1,\n0,300,1,1,900\n0,300,1,1,18000\n0,300,1,1,28800\n"
+    trace = read_trace(Path(written(tmp_path, "arrival_s,lifetime_s,vcpus,memory_gb,expected_lifetime_s\n" + rows)))
+    specs = [trace.specs[spec] for spec in trace.spec.tolist()]
+    assert [spec.flavor.extra_specs.get("hostler:expected_lifetime_h") for spec in specs] == [None, "1", "8", "8"]
+
+
+def racks(hosts: int, **changes: Any) -> FleetPlan:
+    """Hosts for four guests each in three racks."""
+    return FleetPlan(hardware=(Hardware(name="h", count=hosts, vcpus=4, memory_gb=8, racks=3),), **changes)
+
+
+def by_rack(run: Any) -> dict[str, int]:
+    """Guests by rack."""
+    fleet, found = run.engine.fleet, dict[str, int]()
+    for place in run.site.places:
+        rack = place.rack[-2:]
+        found[rack] = found.get(rack, 0) + len(fleet.instances(fleet.row(place.host)))
+    return found
+
+
+SPREAD = "arrival_s,vcpus,memory_gb,group,group_policy,most_per_host,fault_domain\n"
+
+
+def test_members_are_spread_over_racks_one_by_one(tmp_path: Path) -> None:
+    """Five guests on six hosts, under a policy that would fill the first host."""
+    trace = written(tmp_path, SPREAD + "0,1,1,a,anti-affinity,4,rack\n" * 5)
+    run = start(Task(plan=racks(6), source=Source(trace=trace), policy="first-fit"))
+    run.play()
+    assert by_rack(run) == {"r1": 2, "r2": 2, "r3": 1}
+
+
+def test_a_member_is_refused_where_only_a_fuller_domain_has_room(tmp_path: Path) -> None:
+    """A guest fills the host of the second rack; the group's third member may not join the first rack."""
+    rows = "0,4,8,,,,\n" + "300,1,1,a,anti-affinity,4,rack\n" * 3
+    run = start(Task(plan=racks(3), source=Source(trace=written(tmp_path, SPREAD + rows)), policy="first-fit"))
+    outcome = run.play()
+    assert (outcome.placed, outcome.refused) == (3, 1)
+    assert list(outcome.refusals) == ["fault domain: rack"]
+
+
+def test_members_are_spread_again_after_a_failure(tmp_path: Path) -> None:
+    """The rack of two members fails: its guests go to the other two, one each."""
+    trace = written(tmp_path, SPREAD + "0,1,1,a,anti-affinity,4,rack\n" * 6 + "9000,1,1,,,,\n")
+    outage = Outage(rack="zone-1/h-r1", at_hours=1, hours=2)
+    run = start(Task(plan=racks(6, failures=(outage,)), source=Source(trace=trace), policy="first-fit"))
+    assert run.play().disruption is not None
+    assert {rack: count for rack, count in by_rack(run).items() if rack != "r1"} in (
+        {"r2": 3, "r3": 4},
+        {"r2": 4, "r3": 3},
+    )
+
+
+def test_a_fault_domain_that_there_is_not_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HostlerError, match="fault_domain"):
+        read_trace(Path(written(tmp_path, SPREAD + "0,1,1,a,anti-affinity,4,room\n")))

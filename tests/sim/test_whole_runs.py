@@ -151,6 +151,36 @@ def test_what_bound_a_refused_guest_is_what_would_have_placed_it(tmp_path: Path)
     assert refusals("0,4,4,a\n" * 3) == {"VCPU in a": 1}
     down = (Outage(zone="b", at_hours=1, hours=9),)
     assert refusals("0,4,4,a\n" * 2 + "7200,2,2,\n", failures=down) == {"VCPU, with hosts out of service": 1}
+    assert refusals("0,1,1,a\n" + "7200,2,2,b\n", failures=down) == {"hosts out of service in b": 1}
+
+
+def test_the_bound_of_size_counts_groups_by_their_policy(tmp_path: Path) -> None:
+    """Members that must be together, that may be together, that may be two on a host, and that must not."""
+    kind = Hardware(name="h", count=1, vcpus=64, memory_gb=256)
+    header = "arrival_s,lifetime_s,vcpus,memory_gb,group,group_policy,most_per_host\n"
+    for rule, least in (("affinity,", 1), ("soft-anti-affinity,", 1), ("anti-affinity,2", 3), ("anti-affinity,", 5)):
+        trace = task(written(tmp_path, header + f"0,3600,1,1,g,{rule}\n" * 5))
+        plan = FleetPlan(hardware=(kind,))
+        found = planning.size(msgspec.structs.replace(trace, plan=plan))
+        assert found.lower_bound == least
+        assert found.hosts is not None
+        assert found.hosts >= least
+
+
+def test_the_bound_of_size_counts_guests_that_only_one_kind_can_hold(tmp_path: Path) -> None:
+    """Hosts beside it have room for all, but neither the trait nor the resource that half of the guests ask for."""
+    plain = Hardware(name="plain", count=9, vcpus=64, memory_gb=256)
+    special = Hardware(name="special", vcpus=4, memory_gb=16, traits=("CUSTOM_FAST",), resources={"CUSTOM_FPGA": 1})
+    header = "arrival_s,lifetime_s,vcpus,memory_gb,traits,resources\n"
+    for rows, least in (
+        ("0,3600,2,1,CUSTOM_FAST,\n" * 4 + "0,3600,2,1,,\n" * 4, 2),
+        ("0,3600,1,1,,CUSTOM_FPGA=1\n" * 3 + "0,3600,2,1,,\n" * 4, 3),
+        ("0,3600,2,1,!CUSTOM_FAST,\n" * 4, 0),
+    ):
+        trace = task(written(tmp_path, header + rows))
+        asked = msgspec.structs.replace(trace, plan=FleetPlan(hardware=(plain, special)))
+        found = planning.size(asked, hardware="special")
+        assert (found.hosts, found.lower_bound) == (least, least)
 
 
 def test_guests_that_no_host_could_hold_are_an_error_with_a_hint(tmp_path: Path) -> None:

@@ -28,4 +28,5 @@ def plan(hosts: int = 3, **changes: object) -> FleetPlan:
 
 
 def task(trace: str, hosts: int = 3, **changes: object) -> Task:
-    return Task(plan=plan(hosts), source=Source(trace=trace), **changes)  # type: ignore[arg-type]  # as above
+    given = {"plan": plan(hosts)} | changes
+    return Task(source=Source(trace=trace), **given)  # type: ignore[arg-type]  # as above

@@ -1,0 +1,218 @@
+"""Which hosts to buy, and when: tiny fleets whose answers are known or can be counted out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hostler.core.cli import main
+from hostler.placement.types.errors import InvalidValue, UnknownName
+from hostler.sim.questions.api import FleetPlan, Hardware, Ordering, Source, Task, Wish, forecast, purchase
+
+from .values import written
+
+pytest.importorskip("scipy", reason="mixes are computed by scipy")
+
+SMALL = Hardware(name="small", vcpus=4, memory_gb=8, price=10, watts=100, rack_units=1, lead_time_days=30)
+BIG = Hardware(name="big", vcpus=8, memory_gb=16, price=15, watts=220, rack_units=2, lead_time_days=60)
+
+
+def fours(folder: Path, count: int, more: str = "") -> Source:
+    return Source(trace=written(folder, "arrival_s,lifetime_s,vcpus,memory_gb\n" + "0,3600,4,4\n" * count + more))
+
+
+def task(source: Source, *kinds: Hardware, **changes: Any) -> Task:
+    return Task(plan=FleetPlan(hardware=kinds or (SMALL, BIG)), source=source, policy="best-fit", **changes)
+
+
+@pytest.mark.parametrize(
+    ("objective", "counts", "value"),
+    [
+        ("cost", {"small": 1, "big": 1}, 25),
+        ("hosts", {"small": 0, "big": 2}, 2),
+        ("power", {"small": 3, "big": 0}, 300),
+    ],
+)
+def test_a_mix_is_best_by_its_objective(tmp_path: Path, objective: Any, counts: dict[str, int], value: float) -> None:
+    found = purchase(task(fours(tmp_path, 3)), Wish(objective=objective))
+    assert (found.counts, found.value, found.lower_bound, found.gap_percent) == (counts, value, value, 0.0)
+
+
+def test_a_reserve_lets_any_one_host_fail(tmp_path: Path) -> None:
+    """Two guests that fill a small host each: without one of two big hosts the other takes both."""
+    found = purchase(task(fours(tmp_path, 2)), Wish(objective="hosts", reserve="host"))
+    assert (found.counts, found.lower_bound) == ({"small": 0, "big": 2}, 2)
+    found = purchase(task(fours(tmp_path, 2), SMALL), Wish(reserve="host"))
+    assert (found.counts, found.value) == ({"small": 3}, 30)
+
+
+def test_a_reserve_lets_any_one_rack_or_zone_fail(tmp_path: Path) -> None:
+    """Three guests that fill a host each, on hosts that are dealt to three places: two places must hold all three."""
+    racks = Hardware(name="h", vcpus=4, memory_gb=8, price=1, racks=3)
+    assert purchase(task(fours(tmp_path, 3), racks), Wish(reserve="rack")).counts == {"h": 5}
+    zones = Hardware(name="h", vcpus=4, memory_gb=8, price=1, zones=("a", "b", "c"))
+    assert purchase(task(fours(tmp_path, 3), zones), Wish(reserve="zone")).counts == {"h": 5}
+
+
+def test_guests_of_a_zone_cannot_survive_it(tmp_path: Path) -> None:
+    source = Source(trace=written(tmp_path, "arrival_s,vcpus,memory_gb,zone\n0,1,1,zone-1\n"))
+    with pytest.raises(InvalidValue, match="zone-1 cannot be elsewhere"):
+        purchase(task(source, SMALL), Wish(reserve="zone"))
+
+
+def test_a_target_leaves_guests_out(tmp_path: Path) -> None:
+    found = purchase(task(fours(tmp_path, 10), SMALL), Wish(target_percent=20))
+    assert (found.counts, found.lower_bound) == ({"small": 8}, 80)
+
+
+def test_guests_that_wait_make_the_bound_unknown(tmp_path: Path) -> None:
+    found = purchase(task(fours(tmp_path, 4), SMALL, wait_hours=24), Wish())
+    assert (found.counts, found.lower_bound) == ({"small": 1}, None)
+
+
+def test_what_stands_already_need_not_be_bought(tmp_path: Path) -> None:
+    there = Hardware(name="there", vcpus=8, memory_gb=16, count=1)
+    found = purchase(task(fours(tmp_path, 3), there, SMALL), Wish(kinds=("small",)))
+    assert (found.counts, found.lower_bound) == ({"small": 1}, 10)
+
+
+def test_guests_that_one_kind_alone_can_hold_are_bought_that_kind(tmp_path: Path) -> None:
+    trace = "arrival_s,vcpus,memory_gb,gpus,traits,resources\n0,1,1,1,,\n0,1,1,,CUSTOM_FAST,\n0,1,1,,,CUSTOM_FPGA=1\n"
+    kinds = (
+        Hardware(name="plain", vcpus=8, memory_gb=16, price=1),
+        Hardware(name="gpu", vcpus=8, memory_gb=16, price=50, gpus=1, gpu_model="T4"),
+        Hardware(name="fast", vcpus=8, memory_gb=16, price=7, traits=("CUSTOM_FAST",)),
+        Hardware(name="fpga", vcpus=8, memory_gb=16, price=9, resources={"CUSTOM_FPGA": 1}),
+    )
+    found = purchase(task(Source(trace=written(tmp_path, trace)), *kinds), Wish())
+    assert (found.counts, found.gap_percent) == ({"plain": 0, "gpu": 1, "fast": 1, "fpga": 1}, 0.0)
+
+
+def test_cost_counts_hours_and_energy(tmp_path: Path) -> None:
+    """Over a year at 1 per kWh 100 W cost 876, so that the cheap host is dear."""
+    cheap = Hardware(name="cheap", vcpus=4, memory_gb=8, price=100, watts=100)
+    rented = Hardware(name="rented", vcpus=4, memory_gb=8, price_per_hour=0.1, watts=1)
+    found = purchase(task(fours(tmp_path, 1), cheap, rented), Wish(years=1, energy_price=1.0))
+    assert found.counts == {"cheap": 0, "rented": 1}
+    assert found.value == pytest.approx(8760 * 0.101)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    size=st.integers(1, 5),
+    guests=st.integers(1, 12),
+    sizes=st.lists(st.tuples(st.integers(5, 16), st.integers(1, 20)), min_size=2, max_size=3),
+)
+def test_a_mix_for_equal_guests_is_the_best_of_all(
+    tmp_path_factory: Any, size: int, guests: int, sizes: list[tuple[int, int]]
+) -> None:
+    """A host holds as many equal guests as its CPUs tell: every mix can be counted out."""
+    folder = tmp_path_factory.mktemp("mix")
+    kinds = [Hardware(name=f"k{n}", vcpus=cpus, memory_gb=999, price=price) for n, (cpus, price) in enumerate(sizes)]
+    rows = f"0,3600,{size},1\n" * guests
+    source = Source(trace=written(folder, "arrival_s,lifetime_s,vcpus,memory_gb\n" + rows))
+    mixes = itertools.product(range(guests + 1), repeat=len(sizes))
+    enough = [
+        mix for mix in mixes if sum(n * (cpus // size) for n, (cpus, _) in zip(mix, sizes, strict=True)) >= guests
+    ]
+    least = min(sum(n * price for n, (_, price) in zip(mix, sizes, strict=True)) for mix in enough)
+    found = purchase(task(source, *kinds), Wish(trials=200))
+    assert found.value is not None
+    assert found.lower_bound is not None
+    assert found.lower_bound <= least
+    assert found.value == least
+
+
+def test_a_mix_holds_in_the_part_of_the_seeds_that_is_asked(tmp_path: Path) -> None:
+    rows = "".join(f"{hour * 3600},7200,1,1\n" for hour in range(48))
+    source = Source(
+        trace=written(tmp_path, "arrival_s,lifetime_s,vcpus,memory_gb\n" + rows), made_hours=72, growth_error=0.5
+    )
+    some = purchase(task(source, SMALL), Wish(seeds=tuple(range(5)), confidence=0.4))
+    every = purchase(task(source, SMALL), Wish(seeds=tuple(range(5)), confidence=1.0))
+    assert some.value is not None
+    assert every.value is not None
+    assert some.value <= every.value
+
+
+@pytest.mark.parametrize(
+    ("kinds", "wish", "words"),
+    [
+        ((Hardware(name="h", vcpus=4, memory_gb=8),), Wish(), "no price"),
+        ((Hardware(name="h", vcpus=4, memory_gb=8),), Wish(objective="power"), "no watts"),
+        ((Hardware(name="h", vcpus=2, memory_gb=8, price=1),), Wish(), "fits no host"),
+        ((SMALL,), Wish(confidence=0.0), "confidence"),
+        ((SMALL,), Wish(target_percent=100), "target"),
+    ],
+)
+def test_wishes_that_cannot_be_are_refused(tmp_path: Path, kinds: tuple[Hardware, ...], wish: Wish, words: str) -> None:
+    with pytest.raises(InvalidValue, match=words):
+        purchase(task(fours(tmp_path, 1), *kinds), wish)
+    with pytest.raises(UnknownName, match="nope"):
+        purchase(task(fours(tmp_path, 1)), Wish(kinds=("nope",)))
+
+
+def test_a_catalogue_is_a_table_with_prices(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "shapes.csv").write_text(
+        "name,vcpus,memory_gb,price,watts,rack_units,lead_time_days,currency\n"
+        "small,4,8,10,100,1,30,EUR\nbig,8,16,15,220,2,60,EUR\n"
+    )
+    source = fours(tmp_path, 3)
+    asked = ["--trace", source.trace, "--catalogue", str(tmp_path / "shapes.csv"), "--policy", "best-fit"]
+    assert main(["simulate", "size", *asked, "--objective", "cost"]) == 0
+    assert "1 small and 1 big: 25 EUR; no mix has less than 25" in capsys.readouterr().out
+    assert main(["simulate", "size", *asked, "--objective", "cost", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(each["hardware"], each["hosts"], each["price"]) for each in told["bought"]] == [
+        ("small", 1, 10.0),
+        ("big", 1, 15.0),
+    ]
+    (tmp_path / "shapes.csv").write_text("name,vcpus,memory_gb,cost\nsmall,4,8,10\n")
+    assert main(["simulate", "size", *asked, "--objective", "cost"]) == 1
+    assert "cost" in capsys.readouterr().err
+
+
+def growing(folder: Path, plan: FleetPlan) -> Task:
+    """Guests of one vCPU that stay, ten a day on average, on a fleet for 40 of them."""
+    rows = "".join(f"{day * 86400 + 3600 * hour},1,1\n" for day in range(10) for hour in range(0, 20, 2))
+    source = Source(trace=written(folder, "arrival_s,vcpus,memory_gb\n0,1,1\n" + rows), made_hours=24 * 30)
+    return Task(plan=plan, source=source, policy="best-fit")
+
+
+def test_a_forecast_says_how_many_hosts_to_order_by_when(tmp_path: Path) -> None:
+    """With the order no day of the horizon refuses more than the target, and with one host less one does."""
+    kind = Hardware(name="h", count=20, vcpus=10, memory_gb=99, price=100, lead_time_days=3)
+    asked = growing(tmp_path, FleetPlan(hardware=(kind,)))
+    found = forecast(asked, range(3), ordering=Ordering(confidence=1.0), workers=1)
+    (order,) = found.orders
+    first = min(day for day in found.days if day is not None)
+    assert (order.needed_day, order.order_day, order.lasts_to_day) == (first, first - 3, 30)
+    assert order.price == 100 * order.hosts
+
+    def days(hosts: int) -> list[int | None]:
+        plan = FleetPlan(
+            hardware=(kind,),
+            growth=({"hardware": "h", "add": hosts, "at_hours": 24.0 * (first - 1)},),  # type: ignore[arg-type]
+        )
+        import msgspec
+
+        task = msgspec.structs.replace(asked, plan=msgspec.convert(msgspec.to_builtins(plan), FleetPlan))
+        return forecast(task, range(3), workers=1).days
+
+    assert not any(days(order.hosts))
+    assert any(days(order.hosts - 1))
+
+
+def test_orders_for_some_days_each_follow_each_other(tmp_path: Path) -> None:
+    kind = Hardware(name="h", count=20, vcpus=10, memory_gb=99, price=100, lead_time_days=40)
+    asked = growing(tmp_path, FleetPlan(hardware=(kind,)))
+    found = forecast(asked, range(2), ordering=Ordering(confidence=1.0, every_days=10), workers=1)
+    assert len(found.orders) > 1
+    assert all(each.late for each in found.orders)
+    assert found.orders[-1].lasts_to_day == 30
