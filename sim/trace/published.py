@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 from ...placement.types.errors import InvalidValue
 from .csv_columns import Texts, opened, read_header
 
+_USAGE: Final = ("cpu_usage_percent", "cpu_usage_p95_percent")
 SIZES: Final = {">24": "30", ">64": "70"}
 """What open buckets of Azure's 2019 trace are taken for."""
 _DAY_S: Final = 86_400.0
@@ -122,8 +123,7 @@ def _texts(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Texts:
 
 
 def _vmtable(path: Path) -> Published:
-    names = ("id", "arrival_s", "departure_s", "vcpus", "memory_gb", "project", "batch")
-    names = (*names, "cpu_usage_percent", "cpu_usage_p95_percent")
+    names = ("id", "arrival_s", "departure_s", "vcpus", "memory_gb", "project", "batch", *_USAGE)
     rows, last = [], 0
     for line, row in _rows(path):
         found = _read(path, line, lambda row=row: _guest(row))  # type: ignore[misc]  # bound at once
