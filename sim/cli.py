@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import cyclopts
 import msgspec
@@ -16,11 +16,11 @@ from cyclopts.validators import Number
 
 from ..placement.types.errors import InvalidValue
 from .experiments import Flag, Seed, print_json
-from .inputs import Confidence, Inputs, NotNegative
+from .inputs import ONE_KIND, Buying, Confidence, Inputs, NotNegative
 from .progress import INTERRUPTED, Stop, progress
 from .questions import planning
 from .questions.orders import Ordering
-from .questions.purchase import Objective, Wish, purchases
+from .questions.purchase import Wish, purchases
 from .questions.tasks import Task, outcomes, start
 from .report.cost_rows import check_rows, write_rows
 from .report.findings import Report
@@ -114,13 +114,7 @@ def size(
     *,
     hardware: str = "",
     target: NotNegative = 0.0,
-    objective: Objective | None = None,
-    reserve: Literal["host", "rack", "zone"] | None = None,
-    years: Annotated[float, Parameter(validator=Number(gt=0, lte=100))] = 5.0,
-    energy_price: NotNegative = 0.0,
-    seeds: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
-    confidence: Confidence = 0.9,
-    trials: Annotated[int, Parameter(validator=Number(gte=1))] = 60,
+    buying: Buying = ONE_KIND,
     seed: Seed = 0,
     resume: Path | None = None,
 ) -> int:
@@ -134,42 +128,16 @@ def size(
         between them; all if none is named.
     target
         Guests that need not be served, in percent of the requests.
-    objective
-        What the mix is to be: of least cost, of fewest hosts, or of least power.
-    reserve
-        With --objective: any one host, rack or zone may fail when most is asked for, and its guests find another host.
-    years
-        How long the cost is counted.
-    energy_price
-        Price of a kWh, for the cost.
-    seeds
-        With --objective and guests that are made: how many workloads, from seed on.
-    confidence
-        In which part of the seeds the mix must hold.
-    trials
-        Mixes that are played at most.
     seed
         The same seed gives the same answer.
     resume
         A file that outcomes are kept in: what it has already is not played again. Without --objective.
     """
-    if objective is not None:
+    wish = buying.wish(_listed(hardware), target, seed)
+    if wish is not None:
         if resume is not None:
             raise InvalidValue("a search for a mix cannot be resumed", field="resume")
-        wish = Wish(
-            objective=objective,
-            kinds=tuple(_listed(hardware)),
-            years=years,
-            energy_price=energy_price,
-            target_percent=target,
-            reserve=reserve or "",
-            seeds=tuple(range(seed, seed + seeds)),
-            confidence=confidence,
-            trials=trials,
-        )
         return _buy(inputs, wish)
-    if reserve is not None or seeds > 1:
-        raise InvalidValue("a reserve and several seeds are for --objective", field="objective")
     found: planning.Size | None = None
     task = inputs.task(seed)
     known = planning.sizes(task, hardware=hardware, target_percent=target, resume=resume, watch=progress)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from cyclopts import Parameter
@@ -14,6 +14,7 @@ from cyclopts.validators import Number
 
 from ..placement.types.errors import InvalidValue
 from .experiments import Flag
+from .questions.purchase import Objective, Wish
 from .questions.tasks import Source, Task, workload_of
 from .report.report import check
 from .run.fleet_plan import FleetPlan, Hardware, checked, read_fleet
@@ -189,3 +190,57 @@ class Inputs:
             refuse_impossible=self.refuse_impossible,
             standing_stay=self.standing_stay,
         )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Buying:
+    """What a mix of several kinds of host is to be.
+
+    Parameters
+    ----------
+    objective
+        The best mix of several kinds of host, rather than the fewest of one: of least cost, of fewest hosts, or of
+        least power.
+    reserve
+        With --objective: any one host, rack or zone may fail when most is asked for, and its guests find another host.
+    years
+        With --objective: how long the cost is counted.
+    energy_price
+        With --objective: price of a kWh, for the cost.
+    seeds
+        With --objective and guests that are made: how many workloads, from seed on.
+    confidence
+        With --objective: in which part of the seeds the mix must hold.
+    trials
+        With --objective: mixes that are played at most.
+    """
+
+    objective: Objective | None = None
+    reserve: Literal["host", "rack", "zone"] | None = None
+    years: Annotated[float, Parameter(validator=Number(gt=0, lte=100))] = 5.0
+    energy_price: NotNegative = 0.0
+    seeds: Annotated[int, Parameter(validator=Number(gte=1))] = 1
+    confidence: Confidence = 0.9
+    trials: Annotated[int, Parameter(validator=Number(gte=1))] = 60
+
+    def wish(self, kinds: Sequence[str], target_percent: float, seed: int) -> Wish | None:
+        """The mix; None without an objective. InvalidValue for options that are for one."""
+        if self.objective is None:
+            if self != ONE_KIND:
+                raise InvalidValue("options of a mix are for --objective cost, hosts or power", field="objective")
+            return None
+        return Wish(
+            objective=self.objective,
+            kinds=tuple(kinds),
+            years=self.years,
+            energy_price=self.energy_price,
+            target_percent=target_percent,
+            reserve=self.reserve or "",
+            seeds=tuple(range(seed, seed + self.seeds)),
+            confidence=self.confidence,
+            trials=self.trials,
+        )
+
+
+ONE_KIND: Final = Buying()

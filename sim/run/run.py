@@ -95,7 +95,7 @@ class Run:
             self.contention = Contention(self.engine, terms, [spec.flavor.vcpus for spec in workload.specs])
         self.domains = FaultDomains(self, terms) if any(each.fault_domain for each in terms) else None
         self.observers: list[Observer] = [e for e in (self.contention, self.preemption, self.domains) if e is not None]
-        """Who is told of guests that get, change or leave a host."""
+        """Notified when guests get, change or leave a host."""
         self._guest_s = self._burst_vcpu_s = self._burst_vcpus = 0
         self._host_hours_cost = 0.0
         self.now_s = self.reached_s = workload.start_s

@@ -222,7 +222,7 @@ def _google(path: Path, machine: Machine) -> Published:
             continue
         told = dict(zip(header, row, strict=False))
         key = told.get("collection_id", ""), told.get("instance_index", "")
-        (text,) = _read(path, line, lambda told=told: (str(int(told["time"]) / 1e6),))  # type: ignore[misc]  # at once
+        (text,) = _read(path, line, lambda told=told: (str(int(told["time"]) / 1e6),))  # type: ignore[misc]  # bound at once
         at = float(text)
         if key not in first and told["resource_request.cpus"] and told["resource_request.memory"]:
             first[key] = at, told
