@@ -48,7 +48,9 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
     environment = {**os.environ, "LVM_SYSTEM_DIR": str(folder)}
     try:
         for command in (["pvcreate", "-q", "-ff", "-y", device], ["vgcreate", "-q", GROUP, device]):
-            subprocess.run([str(LVM), *command], env=environment, check=True, capture_output=True)
+            made = subprocess.run([str(LVM), *command], env=environment, capture_output=True, text=True, check=False)
+            if made.returncode:
+                pytest.skip(f"no volume group can be made here: {made.stderr.strip()}")
         yield {
             "pools": {"fast": GROUP},
             "system_dir": str(folder),
