@@ -117,7 +117,7 @@ class Rules:
                 shorts[stage][kind] = (held + 1, row, value) if better else (held + 1, at, best)
 
     def _short(self, row: int, resource: int, amount: int) -> tuple[int, int]:
-        """Which of the three kinds of shortage a row has, and the amount that is told of it."""
+        """Which of the three kinds of shortage a row has, and its amount."""
         columns = self._columns
         left = int(columns.limit[resource, row] - columns.used[resource, row])
         most = int(columns.max_unit[resource, row])
