@@ -90,6 +90,13 @@ class TooStale(HostlerError):
     leader: Sequence[str] = ()
 
 
+class RegionsUnavailable(HostlerError):
+    """No region that might take the request has answered. What a region may have claimed without saying so is
+    released."""
+
+    code = "regions_unavailable"
+
+
 class InternalError(HostlerError):
     """A fault of Hostler's own. The log has the details."""
 

@@ -23,6 +23,8 @@ from .machine.event_log import History
 from .machine.machine import ServiceMachine
 from .machine.orders import RULES, AnyCommand, Order, WrittenOrder
 from .machine.question import Query
+from .machine.region_queries import RegionLine
+from .machine.region_summary import RegionSummary, Summarizer
 from .machine.replicated import finished
 from .machine.request_limits import (
     PART_SHAPES,
@@ -123,6 +125,24 @@ class Cluster(Protocol):
         """A part of a file of a snapshot. UnknownName, StorageFailed."""
 
 
+class Regions(Protocol):
+    """The regions that a service is the parent of, as far as protocols ask for them."""
+
+    def takes(self, call: Any) -> bool:
+        """True for a command or question that regions have to answer."""
+
+    async def carry_out(
+        self, identity: Identity, method: str, call: Any, key: str | None = None, fingerprint: bytes = b""
+    ) -> Any:
+        """The answer to such a call. HostlerError."""
+
+    def lines(self) -> list[RegionLine]:
+        """All regions, in the order of the configuration."""
+
+    def summary(self) -> RegionSummary:
+        """All regions as one, for a parent of this one."""
+
+
 class Service:
     """The face that sessions see. One thread."""
 
@@ -151,6 +171,9 @@ class Service:
         """Set where a shadow policy is configured."""
         self.cluster: Cluster | None = None
         """Set where several members hold the state."""
+        self.regions: Regions | None = None
+        """Set where the configuration names regions."""
+        self._summarizer = Summarizer()
         self.open_to_all = open_to_all
         """True: every peer is a cloud admin."""
         self._clock, self._expiry_clock = clock, expiry_clock if expiry_clock is not None else clock
@@ -236,17 +259,38 @@ class Service:
         allow, Overloaded for one that comes too soon after others of the user."""
         if type(command) is PlaceMany and len(command.requests) > PART_SHAPES:
             return finished(self.order_in_steps(identity, command, done, key, fingerprint, deadline))
-        user = self.user(identity)
-        cost = self.limits.assess(command, self.machine.state.specs, self._rows)
-        self._check_flavors(user, command)
-        if user != LOCAL:
-            self._command_rate.spend(user, len(command.requests) if isinstance(command, PlaceMany) else 1)
+        user, cost = self._admitted(identity, command)
         if type(command) is SetPolicy:
             command, written = SetPolicy(policy=with_present_defaults(command.policy)), None
         order, body = Order(self.now(), user, command), None
         if written is not None:
             body = _encode(WrittenOrder(order.now, user, msgspec.Raw(written)))
         return self.enqueue(order, done, _key_of(identity, user, key), fingerprint, deadline, cost, body)
+
+    def _admitted(self, identity: Identity, command: AnyCommand) -> tuple[str, int]:
+        """(the user, estimated microseconds) of a command that is within the limits."""
+        user = self.user(identity)
+        cost = self.limits.assess(command, self.machine.state.specs, self._rows)
+        self._check_flavors(user, command)
+        if user != LOCAL:
+            self._command_rate.spend(user, len(command.requests) if isinstance(command, PlaceMany) else 1)
+        return user, cost
+
+    def admit(self, identity: Identity, command: AnyCommand) -> str:
+        """The user, for a command that is carried out elsewhere. Errors as ``order``'s."""
+        return self._admitted(identity, command)[0]
+
+    def key_of(self, identity: Identity, user: str, key: str) -> str:
+        """A user's idempotency key among those of all users. InvalidValue for one of a wrong length."""
+        whole = _key_of(identity, user, key)
+        assert whole is not None, "there is a key"
+        return whole
+
+    def region_summary(self) -> RegionSummary:
+        """What a parent of this service as a region is told. O(rows changed since the last call)."""
+        if self.regions is not None:
+            return self.regions.summary()
+        return self._summarizer.summary(self.state, self.writer.sequence)
 
     def order_in_steps(
         self,

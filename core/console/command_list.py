@@ -43,6 +43,7 @@ SUMMARIES: Final = {
     "provider": "Resource providers: list, show, add, change and remove them.",
     "quota": "Limits of domains and projects.",
     "reconcile": "How guests are brought to what is desired.",
+    "regions": "The regions that the service is the parent of: which answer, and what is free.",
     "release": "Remove guests and give back what they took.",
     "replay": "Re-run a journal, also under another policy, and compare.",
     "resize": "Give a guest another size, where it fits. Exit code 3: no host.",

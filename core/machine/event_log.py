@@ -22,6 +22,7 @@ from .lives import GuestChange, VolumeChange
 from .machine import ServiceMachine, guests_named
 from .orders import Guests, Order
 from .queries import CapacityOf
+from .region_summary import RegionSummary
 
 KEPT: Final = 10_000
 """Requests and other commands that are remembered; a ``place_many`` counts as many as it has."""
@@ -36,8 +37,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An event: ``sequence`` of the command, its ``time`` in seconds since the epoch, its user and name; ``project``
     owns it, nil or empty: the cloud. Decisions have hosts by instance, refusals a code and a sentence, changes the
     existing ``instances`` they affect, and the ``volumes`` (also snapshots, backups and volume groups); decisions on
-    volumes have ``backends`` (pools) by volume, capacity events the capacity. A ``gap`` means that events up to
-    ``sequence`` are no longer available; later ones are complete."""
+    volumes have ``backends`` (pools) by volume, capacity events the capacity, summary events what parents of
+    regions read. A ``gap`` means that events up to ``sequence`` are no longer available; later ones are complete."""
 
     kind: str
     sequence: int
@@ -52,6 +53,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str | None = None
     sentence: str | None = None
     capacity: dict[str, CapacityOf] = {}
+    summary: RegionSummary | None = None
 
 
 class _Placed(msgspec.Struct, frozen=True, gc=False):

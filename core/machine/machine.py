@@ -44,6 +44,7 @@ from ..engine_commands import (
 from ..engine_commands import Placed as PlacedMany
 from ..errors import checked_outcome
 from ..lifecycle_commands import Lifecycle, OnGuest, OnVolumeClaim
+from ..region_commands import ClaimInRegion, ForgetRegionGuests, PlacedAcross, RegionCommand
 from ..storage_commands import (
     BackupPlaced,
     GroupPlaced,
@@ -163,6 +164,11 @@ class ServiceMachine:
                 return guests.end_move(state, uuid, confirm=False)
             case ReportHosts():
                 return guests.report_hosts(state, command.command, command.now)
+            case RegionCommand():
+                flavor = None
+                if isinstance(command.command, ClaimInRegion):
+                    flavor = state.spec_of(command.command.request).flavor
+                return state.region_claims.change(state.tenants, state.usage, command.command, flavor)
             case StorageBase():
                 return change_storage(state, command.command, command.now)
             case SetPolicy(policy=policy):
@@ -353,7 +359,7 @@ def _aggregates_of(command: EngineCommand) -> Iterable[Aggregate]:
 def guests_named(command: AnyCommand) -> Sequence[str]:
     """Uuids of the guests that a command is about, but for those that it places."""
     match command:
-        case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids):
+        case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids) | ForgetRegionGuests(uuids=uuids):
             return uuids
         case OnGuest(uuid=uuid):
             return (uuid,)
@@ -377,6 +383,7 @@ _RESULTS: Final[dict[str, Any]] = {
     "move": PendingMove,
     "volume": VolumeDecision,
     "together": JointDecision,
+    "across": PlacedAcross,
     **{kind.__name__: kind for kind in (SnapshotPlaced, GroupPlaced, VolumeMoved, BackupPlaced)},
     **{kind.__name__: kind for kind in (Provider, Inventories, ProviderTraits, ProviderAggregates)},
 }

@@ -9,6 +9,15 @@ import msgspec
 from ...placement.api import commands as api
 from ..engine_commands import Command, EngineCommand
 from ..lifecycle_commands import LifecycleCommand
+from ..region_commands import (
+    BeginRegionGroup,
+    ClaimInRegion,
+    ForgetRegionGuests,
+    ForgetRegionLeftover,
+    PlaceAcross,
+    SettleRegionClaim,
+    SettleRegionGroup,
+)
 from ..storage_commands import StorageCommand
 from ..tenancy import commands as c
 
@@ -24,7 +33,16 @@ class PlacementWrite(Command, frozen=True, tag="placement"):
     project: str | None = None
 
 
-AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite | LifecycleCommand | StorageCommand
+AnyRegionCommand = (
+    PlaceAcross
+    | ClaimInRegion
+    | SettleRegionClaim
+    | ForgetRegionGuests
+    | ForgetRegionLeftover
+    | BeginRegionGroup
+    | SettleRegionGroup
+)
+AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite | LifecycleCommand | StorageCommand | AnyRegionCommand
 
 Guests = dict[str, dict[str, None]]
 """Uuids by project, in order."""

@@ -49,6 +49,8 @@ from .provider_queries import (
 )
 from .question import Page, Query
 from .ranking import Rank, rank
+from .region_queries import QUESTIONS as REGION_QUESTIONS
+from .region_queries import RegionGuests
 from .state import ServiceState
 from .tenant_queries import (
     Domains,
@@ -234,6 +236,8 @@ def takes_long(state: ServiceState, query: Query) -> bool:
             return limit > LONG_LIST or state.fleet.rows > 10 * LONG_HOSTS
         case Aggregates():
             return state.fleet.rows > 10 * LONG_HOSTS
+        case RegionGuests():
+            return len(state.region_claims.guests) > 50 * LONG_LIST
         case Projects() | Users() | Tokens() | ListPools():
             tenants = state.tenants
             return len(tenants.projects) + len(tenants.users) + len(tenants.tokens) > 10 * LONG_LIST
@@ -424,6 +428,7 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     Aggregates: aggregates,
     Allocations: allocations,
     ShowAllocation: allocation,
+    **REGION_QUESTIONS,
     **STORAGE_QUESTIONS,
     **vb.QUESTIONS,
 }
@@ -432,6 +437,7 @@ FOR_CLOUD_READERS: Final = frozenset(
         *(Hosts, ShowHost, ShowMoves, ShowDrift, Explain, Rank, WhatIf, Capacity, Domains, ListPools, ShowPolicy),
         *(ListBackends, PlanMoves, CheckPlan, Providers, ShowProvider, Aggregates, Allocations, ShowAllocation),
         RankVolume,
+        RegionGuests,
         *STORAGE_FOR_CLOUD_READERS,
         *vb.QUESTIONS,
     }

@@ -29,6 +29,7 @@ from ..engine_commands import (
     Specs,
 )
 from ..lifecycle_commands import CreateGuest, CreateVolume, MoveGuest, ReportBackend, ReportPools
+from ..region_commands import PlaceAcross
 from ..storage_commands import (
     AskedVolume,
     BeginRetype,
@@ -42,6 +43,7 @@ from ..storage_commands import (
     PlaceVolumeGroup,
     ReportVolumeBackends,
 )
+from .queries import FitsMany
 
 PART_REQUESTS: Final = 512
 PART_SHAPES: Final = 8
@@ -137,7 +139,7 @@ def _too_much(field: str, count: int, limit: int, unit: str = "") -> InvalidValu
 def requests_of(command: Any) -> Iterable[Asked]:
     """The requests that a command or question has."""
     match command:
-        case PlaceMany(requests=requests):
+        case PlaceMany(requests=requests) | PlaceAcross(requests=requests) | FitsMany(requests=requests):
             return requests
         case Place() | Resize():
             return (command.request,)

@@ -38,6 +38,7 @@ from .holds import Holds
 from .kept_requests import KeptRequests
 from .lives import Lives
 from .phase_timing import PhaseSampler
+from .region_claims import RegionClaims
 from .volume_records import VolumeRecords
 
 FORMAT: Final = 1
@@ -68,6 +69,7 @@ class _Kept(msgspec.Struct):
     holds: dict[str, float] = {}
     lives: Lives = msgspec.field(default_factory=Lives)
     volumes: VolumeRecords = msgspec.field(default_factory=VolumeRecords)
+    region_claims: RegionClaims = msgspec.field(default_factory=RegionClaims)
 
 
 FIRST_RELEASE: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -168,6 +170,7 @@ class ServiceState:
         """Samples the phases of placements, if enabled."""
         self.volumes = VolumeRecords()
         """What is kept of volumes beside the pools that they are on."""
+        self.region_claims = RegionClaims()
         self.volume_specs = VolumeSpecs(self.catalog)
         self._storage: tuple[Engine, VolumeEngine] | None = None
         self._pooled: dict[tuple[int, tuple[str, ...]], tuple[RequestSpec, RequestSpec]] = {}
@@ -296,6 +299,8 @@ class ServiceState:
         fleet = self.fleet
         if self.lives.guests and (life := self.lives.guests.get(uuid)) is not None:
             return life.project_id
+        if self.region_claims.guests and (guest := self.region_claims.guests.get(uuid)) is not None:
+            return guest.project_id
         _, _, _, _, project, *_ = fleet._kernel.consumer(fleet.consumer_id(uuid))
         return fleet._projects[project]
 
@@ -308,11 +313,11 @@ class ServiceState:
         present = np.flatnonzero(ids >= 0)
         for position, project in zip(present.tolist(), fleet._kernel.holders(ids[present])[0].tolist(), strict=True):
             found[position] = known[project]
-        if self.lives.guests:
-            for position, uuid in enumerate(uuids):
-                life = self.lives.guests.get(uuid)
-                if life is not None:
-                    found[position] = life.project_id
+        for elsewhere in (self.lives.guests, self.region_claims.guests):
+            for position, uuid in enumerate(uuids) if elsewhere else ():
+                guest = elsewhere.get(uuid)
+                if guest is not None:
+                    found[position] = guest.project_id
         return found
 
     def group_project(self, uuid: str) -> str | None:
@@ -346,6 +351,7 @@ class ServiceState:
             self.usage.add(self.tenants, project, {SERVER_GROUPS: 1})
         for project, amounts in self.volumes.totals():
             self.usage.add(self.tenants, project, amounts)
+        self.region_claims.count(self.tenants, self.usage)
 
     def _sum_up(self, project: str, index: int) -> None:
         """Add what the guests of a project hold, many of the same shape at once."""
@@ -462,6 +468,7 @@ class ServiceState:
             holds=self.holds.plain(),
             lives=self.lives,
             volumes=self.volumes,
+            region_claims=self.region_claims,
         )
         (folder / "state").write_bytes(msgspec.msgpack.encode(kept))
 
@@ -489,5 +496,5 @@ class ServiceState:
         self.specs.forget_named(self.catalog)
         self.volume_specs.forget_all(self.catalog)
         self.requests, self.holds, self.lives = kept.requests, Holds(kept.holds), kept.lives
-        self.volumes = kept.volumes
+        self.volumes, self.region_claims = kept.volumes, kept.region_claims
         self._pooled.clear()

@@ -25,6 +25,7 @@ from ...placement.storage.pools.policy import VolumePolicy
 from ...placement.types.errors import InvalidValue
 from ..machine.state import PolicyValues
 from ..reconcile.backend import BackendConfig
+from ..regions.options import RegionOptions
 from .settings import Config, KeyPath, problems_of
 
 PREFIX: Final = "HOSTLER_"
@@ -194,9 +195,9 @@ class _Source:
         while True:
             above: KeyPath = ()
             try:
-                for table, value in self._back_ends():
+                for table, value, kind in self._named_tables():
                     above = table
-                    msgspec.convert(value, BackendConfig)
+                    msgspec.convert(value, kind)
                 above = ()
                 return msgspec.convert(self.values, Config)
             except msgspec.ValidationError as error:
@@ -204,13 +205,14 @@ class _Source:
                 if not _drop(self.values, path):
                     return Config()
 
-    def _back_ends(self) -> Iterator[tuple[KeyPath, Any]]:
-        """The tables of back ends, which are checked one by one: msgspec does not say which key of a mapping is
-        wrong."""
-        tables = self.values.get("backends")
-        if isinstance(tables, dict):
-            for name, value in list(tables.items()):
-                yield ("backends", name), value
+    def _named_tables(self) -> Iterator[tuple[KeyPath, Any, type[Any]]]:
+        """The tables of back ends and regions with their types, which are checked one by one: msgspec does not say
+        which key of a mapping is wrong."""
+        for above, kind in (("backends", BackendConfig), ("regions", RegionOptions)):
+            tables = self.values.get(above)
+            if isinstance(tables, dict):
+                for name, value in list(tables.items()):
+                    yield (above, name), value, kind
 
     def _note(self, complaint: str, above: KeyPath) -> KeyPath:
         """Report a msgspec error, in the value at the path ``above``, as a problem; returns the path to remove so that

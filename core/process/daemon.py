@@ -34,6 +34,7 @@ from ..machine.orders import Order
 from ..machine.replicated import Replayed
 from ..machine.state import PolicyValues, with_present_defaults
 from ..reconcile.reconciler import Reconciler
+from ..regions.cascade import Cascade
 from ..rpc.server import Limits, RpcServer
 from ..rpc.tls import server_context
 from ..service import Service
@@ -281,6 +282,7 @@ class Daemon:
                     lead = partial(self._while_leading, service, policy)
                     cluster = await clustered.join(service, machine, self.failures, lead)
                     service.cluster = self.metrics.cluster = self.health.cluster = cluster
+                regions = self._regions(service)
                 reconciler = self._reconciler(service) if clustered is None else None
                 server = RpcServer(service, rpc_limits, tls=context, certificates_required=required)
                 self._server = server
@@ -295,6 +297,8 @@ class Daemon:
                         tasks.start_soon(self.failures.keep_running, "record", self._sync_record)
                         look = partial(collect, lambda: writer.sequence, self._connections_ended)
                         tasks.start_soon(self.failures.keep_running, "garbage collection", look)
+                        if regions is not None and clustered is None:
+                            tasks.start_soon(self.failures.keep_running, "regions", regions.run)
                         if reconciler is not None:
                             tasks.start_soon(self.failures.keep_running, "reconciler", reconciler.run)
                         if shadow is not None:
@@ -311,11 +315,20 @@ class Daemon:
         except HostlerError as error:
             log.warning("the policy of the configuration is not in force: %s", error)
         reconciler = self._reconciler(service)
-        if reconciler is not None:
-            try:
-                await self.failures.keep_running("reconciler", reconciler.run)
-            finally:
-                service.reconciler = self.metrics.reconciler = None
+        async with trio.open_nursery() as nursery:
+            if isinstance(service.regions, Cascade):
+                nursery.start_soon(self.failures.keep_running, "regions", service.regions.run)
+            if reconciler is not None:
+                try:
+                    await self.failures.keep_running("reconciler", reconciler.run)
+                finally:
+                    service.reconciler = self.metrics.reconciler = None
+
+    def _regions(self, service: Service) -> Cascade | None:
+        if not self.config.regions:
+            return None
+        service.regions = self.metrics.regions = cascade = Cascade(service, self.config.regions, self.config.cascade)
+        return cascade
 
     def _reconciler(self, service: Service) -> Reconciler | None:
         config = self.config

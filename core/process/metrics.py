@@ -25,6 +25,7 @@ from ..machine.orders import Order
 from ..machine.phase_timing import Phases, PhaseSampler
 from ..machine.queries import capacity
 from ..reconcile.reconciler import Reconciler
+from ..regions.cascade import Cascade
 from ..rpc.server import RpcServer
 from ..service import Cluster, Service
 from ..shadow.shadowing import Shadowing
@@ -33,6 +34,7 @@ from .audit import AuditLog
 from .clock import HonestClock
 from .cluster_metrics import cluster_metrics
 from .reconcile_metrics import reconcile_metrics
+from .region_metrics import region_metrics
 from .shadow_metrics import shadow_metrics
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -77,6 +79,7 @@ class Metrics:
         self.audit: AuditLog | None = None
         self.reconciler: Reconciler | None = None
         self.shadow: Shadowing | None = None
+        self.regions: Cascade | None = None
         self.cluster: Cluster | None = None
         self._service: Service | None = None
         self._server: RpcServer | None = None
@@ -187,6 +190,8 @@ class Metrics:
             yield from reconcile_metrics(self.reconciler)
         if self.shadow is not None:
             yield from shadow_metrics(self.shadow)
+        if self.regions is not None:
+            yield from region_metrics(self.regions)
         if self._service is not None:
             yield from _service_metrics(self._service)
             yield from _capacity_metrics(self._service.state.fleet)

@@ -20,6 +20,7 @@ from ..http.hooks.config import check as check_hooks
 from ..machine.request_limits import RequestLimits
 from ..rates import RateLimits
 from ..reconcile.backend import BackendConfig
+from ..regions.options import CascadeOptions, RegionOptions
 from ..rpc.addresses import Address
 from ..rpc.server import Limits
 from ..rpc.tls import TlsVersion
@@ -143,6 +144,9 @@ class Config(Table, frozen=True):
     reconcile: Reconcile = Reconcile()
     cluster: ClusterOptions = ClusterOptions()
     """How this member takes part, where [data] has the store etcd (docs/high-availability.md)."""
+    regions: dict[str, RegionOptions] = {}
+    """Regions that this service is the parent of, by name (docs/regions.md)."""
+    cascade: CascadeOptions = CascadeOptions()
 
     @property
     def folder(self) -> str | None:
@@ -194,6 +198,22 @@ def cluster_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
     yield from _advertise_problems(config)
 
 
+def region_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Problems with [regions]."""
+    for name, region in config.regions.items():
+        if not NAME.fullmatch(name):
+            yield ("regions", name), "a name has 1 to 64 letters, digits and ._-"
+        if not region.addresses:
+            yield ("regions", name, "addresses"), "needs an address, such as tls:10.0.0.1:7777"
+        for position, text in enumerate(region.addresses):
+            try:
+                Address.parse(text)
+            except InvalidValue as error:
+                yield ("regions", name, "addresses", position), str(error)
+        if region.token is not None and not region.token.startswith(("env:", "file:/")):
+            yield ("regions", name, "token"), "is named as env:VARIABLE or file:/PATH"
+
+
 def _advertise_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
     given = config.cluster.advertise
     for position, text in enumerate(given or config.rpc.listen):
@@ -238,6 +258,7 @@ def problems_of(config: Config) -> Iterator[tuple[KeyPath, str]]:
     if config.data.folder == MEMORY:
         yield ("data", "folder"), f"{MEMORY} is not a folder: remove the key to run without durable state"
     yield from cluster_problems(config)
+    yield from region_problems(config)
     if not config.operation.insecure:
         yield from exposures(rpc.auth, rpc.listen, config.placement, config.hooks)
     if config.hooks.listen:

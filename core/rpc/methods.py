@@ -18,6 +18,7 @@ from ...placement.types.moves import PendingMove
 from ...placement.types.plans import Plan, PlanCheck
 from .. import engine_commands as p
 from .. import lifecycle_commands as f
+from .. import region_commands as g
 from .. import storage_commands as s
 from ..cluster_status import MemberLine, SnapshotList
 from ..machine import catalog_queries as k
@@ -27,12 +28,14 @@ from ..machine import plan_queries as m
 from ..machine import provider_queries as v
 from ..machine import queries as q
 from ..machine import ranking as r
+from ..machine import region_queries as rq
 from ..machine import tenant_queries as t
 from ..machine import volume_backend_queries as vb
 from ..machine import volume_queries as vq
 from ..machine import volume_ranking as vr
 from ..machine import what_if as w
 from ..machine.lives import GuestChange
+from ..machine.region_summary import RegionSummary
 from ..reconcile.status import ReconcileStatus
 from ..shadow.status import ShadowStatus
 from ..tenancy import commands as c
@@ -70,11 +73,12 @@ class Issue(Params, frozen=True):
 
 class Watch(Params, frozen=True):
     """Subscribe to events from now on, or ``after`` a command: ``decisions`` (placements), ``refusals``, ``changes``
-    (all other commands), and ``capacity`` once a second while it changes. Readers of a project receive events of its
+    (all other commands), ``capacity`` once a second while it changes, and as often the ``summary`` that a parent of
+    regions chooses by; both are for readers of the cloud. Readers of a project receive events of its
     guests, readers of the cloud all events. Notifications are [2, "event", [Event]]. A second call replaces the first.
     Returns the sequence number after which events begin."""
 
-    kinds: list[Literal["decisions", "refusals", "changes", "capacity"]]
+    kinds: list[Literal["decisions", "refusals", "changes", "capacity", "summary"]]
     project: str | None = None
     after: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
@@ -110,6 +114,15 @@ class CheckBackend(Params, frozen=True):
     """Have the driver of a back end check that it answers. For cloud admins."""
 
     name: Annotated[str, msgspec.Meta(max_length=255)]
+
+
+class ListRegions(Params, frozen=True):
+    """The regions that this service is the parent of, and what their summaries say. For readers of the cloud."""
+
+
+class ShowRegionSummary(Params, frozen=True):
+    """What this service tells a parent that it is a region of: how many more guests of each shape class fit, and what
+    is free. For readers of the cloud."""
 
 
 class Welcome(msgspec.Struct, frozen=True):
@@ -220,6 +233,7 @@ _COMMANDS: Final[dict[type[Any], Any]] = {
     c.DeleteImage: None,
     c.CreateVolumeType: None,
     c.DeleteVolumeType: None,
+    g.PlaceAcross: g.PlacedAcross,
     s.PlaceVolume: VolumeDecision,
     s.RetryVolume: VolumeDecision,
     s.ManageVolume: VolumeDecision,
@@ -252,6 +266,8 @@ _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "aggregates": (v.Aggregates, list[v.AggregateLine]),
     "allocations": (v.Allocations, list[v.ConsumerLine]),
     "allocation": (v.ShowAllocation, v.ConsumerLine),
+    "region_of": (rq.RegionOf, rq.RegionGuestLine),
+    "region_guests": (rq.RegionGuests, list[rq.RegionGuestLine]),
     "explain": (q.Explain, Explanation),
     "fits": (q.Fits, Fit),
     "fits_many": (q.FitsMany, list[SharedFit]),
@@ -307,6 +323,8 @@ _SESSION: Final[dict[str, tuple[type[Any], Any]]] = {
     "lead": (Lead, str),
     "snapshot_files": (SnapshotFiles, SnapshotList),
     "snapshot_part": (SnapshotPart, bytes),
+    "regions": (ListRegions, list[rq.RegionLine]),
+    "region_summary": (ShowRegionSummary, RegionSummary),
 }
 
 

@@ -58,6 +58,7 @@ class RpcServer:
                 task_status.started([bound(address, listener) for address, listener in listeners])
                 failures = self.service.writer.failures
                 nursery.start_soon(failures.keep_running, "watchers", self.watchers.tell_capacity)
+                nursery.start_soon(failures.keep_running, "watchers", self.watchers.tell_summary)
                 nursery.start_soon(failures.keep_running, "turns", self.budget.turns.run)
                 with self._accepting:
                     async with trio.open_nursery() as accepting:

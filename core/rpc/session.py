@@ -18,7 +18,7 @@ from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ..engine_commands import PlaceMany
 from ..errors import InternalError
 from ..machine.request_limits import PART_SHAPES
-from ..service import Identity, Reconciling, Service, Shadow
+from ..service import Identity, Reconciling, Regions, Service, Shadow
 from ..tenancy.tenants import CLOUD, require_own_user
 from ..writer.command_queue import Pending
 from .batch import BatchAnswers, answer_questions
@@ -44,8 +44,10 @@ from .methods import (
     CheckBackend,
     Hello,
     Issue,
+    ListRegions,
     Method,
     ShowReconcile,
+    ShowRegionSummary,
     ShowShadow,
     Status,
     StatusOf,
@@ -188,6 +190,10 @@ class Session:
                 problem = f"{call.method} cannot be in a batch"
                 raise InvalidValue(problem, field="calls", hint="commands and questions can")
             params, options = read_params(call.params, method.params)
+            regions = self.service.regions
+            if regions is not None and regions.takes(params):
+                self._ask_regions(regions, method, params, options, reply)
+                return "elsewhere"
             if kind == "command":
                 self._order(method, params, options, reply)
                 return kind
@@ -229,6 +235,12 @@ class Session:
             error = InternalError("the call failed unexpectedly; see the log of the service")
         self.aside -= 1
         reply(result, error)
+
+    def _ask_regions(self, regions: Regions, method: Method, call: Any, options: Options, reply: Reply) -> None:
+        """Have a call answered by the regions that this service is the parent of."""
+        fingerprint = b"" if options.key is None else _fingerprint(method.name, encode(call))
+        work = partial(regions.carry_out, self.identity, method.name, call, options.key, fingerprint)
+        self._outlet.spawn(lambda: self._answer(reply, work))
 
     # commands
 
@@ -290,6 +302,11 @@ class Session:
                 self._outlet.spawn(lambda: self._answer(reply, self.service.writer.snapshot))
             case ShowReconcile():
                 reply(self._reconciler("reader").status(), None)
+            case ListRegions():
+                reply(self._regions().lines(), None)
+            case ShowRegionSummary():
+                self.service.state.tenants.require(self.service.user(self.identity), "reader", CLOUD)
+                reply(self.service.region_summary(), None)
             case ShowShadow(limit=limit):
                 reply(self._shadow().status(limit), None)
             case CheckBackend(name=name):
@@ -310,6 +327,14 @@ class Session:
             hint = "name one in [backends] of the configuration"
             raise InvalidValue("this service has no back ends", field="backends", hint=hint)
         return self.service.reconciler
+
+    def _regions(self) -> Regions:
+        """The regions, for readers of the cloud. InvalidValue if there are none."""
+        self.service.state.tenants.require(self.service.user(self.identity), "reader", CLOUD)
+        if self.service.regions is None:
+            hint = "name them in [regions] of the configuration"
+            raise InvalidValue("this service has no regions", field="regions", hint=hint)
+        return self.service.regions
 
     def _shadow(self) -> Shadow:
         """The shadow policy, for readers of the cloud. InvalidValue if there is none."""

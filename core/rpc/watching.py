@@ -23,6 +23,7 @@ from .messages import notification
 from .methods import Watch
 
 CAPACITY_SECONDS: Final = 1.0
+SUMMARY_SECONDS: Final = 1.0
 BACKLOG_BYTES: Final = 1 << 20
 """Bytes that wait to be taken by a peer above which events wait for it to read on."""
 READ_ON_SECONDS: Final = 0.02
@@ -82,13 +83,16 @@ class Watchers:
         NotAllowed for a project that the user may not read."""
         user = self._service.user(watcher.identity)
         scope = CLOUD if wish.project is None else project_scope(wish.project)
-        if wish.project is not None or "capacity" in wish.kinds:
-            self._service.state.tenants.require(user, "reader", CLOUD if "capacity" in wish.kinds else scope)
+        of_all = "capacity" in wish.kinds or "summary" in wish.kinds
+        if wish.project is not None or of_all:
+            self._service.state.tenants.require(user, "reader", CLOUD if of_all else scope)
         last = self._history.last
         subscription = _Subscription(watcher, wish, last if wish.after is None else wish.after)
         self._subscriptions[watcher] = subscription
         if "capacity" in wish.kinds:
             watcher.send(notification("event", self._capacity()))
+        if "summary" in wish.kinds:
+            watcher.send(notification("event", self._summary()))
         if subscription.last_sent != last:
             self._catch_up_later(subscription)
         return subscription.last_sent
@@ -108,6 +112,25 @@ class Watchers:
             wanted = [each for each in self._subscriptions.values() if "capacity" in each.kinds and each.has_room]
             if wanted:
                 self._tell(self._capacity(), wanted)
+
+    async def tell_summary(self) -> None:
+        """Send the summary for parents of regions once a second, if it may have changed and there is a subscriber."""
+        told = -1
+        while True:
+            await trio.sleep(SUMMARY_SECONDS)
+            wanted = [each for each in self._subscriptions.values() if "summary" in each.kinds and each.has_room]
+            if not wanted:
+                continue
+            event = self._summary()
+            assert event.summary is not None
+            if event.summary.version != told:
+                told = event.summary.version
+                self._tell(event, wanted)
+
+    def _summary(self) -> Event:
+        service = self._service
+        summary = service.region_summary()
+        return Event(kind="summary", sequence=service.writer.sequence, time=service.now(), summary=summary)
 
     def _capacity(self) -> Event:
         service = self._service

@@ -36,6 +36,8 @@ IMAGE_PROPERTIES: Final = frozenset(
 """Properties that say what the image can run on. They change no amounts, and choose no CPUs, cells or devices."""
 GUEST_HINTS: Final = ("same_host", "different_host")
 """Scheduler hints that name guests; these must be such that the caller may see."""
+REGION_HINTS: Final = ("region", "region_traits", "near")
+"""Scheduler hints by which a parent chooses among its regions."""
 
 
 class TenancyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,7 +67,7 @@ def named_guests(spec: RequestSpec) -> Iterator[tuple[str, str]]:
 
 def _check(spec: RequestSpec, flavor_kept: bool, image_kept: bool) -> None:
     _refuse_others(given(spec), SPEC_FIELDS, "spec")
-    _refuse_others(spec.scheduler_hints, frozenset(GUEST_HINTS), "spec.scheduler_hints")
+    _refuse_others(spec.scheduler_hints, frozenset((*GUEST_HINTS, *REGION_HINTS)), "spec.scheduler_hints")
     if not flavor_kept and isinstance(spec.flavor, Flavor):
         _refuse_others(given(spec.flavor), FLAVOR_FIELDS, "spec.flavor")
         check_size(spec.flavor, "spec.flavor")

@@ -38,6 +38,7 @@ from ..lifecycle_commands import (
     StartGuest,
     StopGuest,
 )
+from ..region_commands import ClaimInRegion, PlaceAcross
 from . import admission
 from . import commands as c
 from .errors import NotAllowed
@@ -97,11 +98,12 @@ def check(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -
             Place(request=request)
             | Hold(request=request)
             | CreateGuest(request=request)
+            | ClaimInRegion(request=request)
             | Resize(request=request)
             | BeginMove(kind="resize", request=Asked() as request)
         ):
             _check_requests(tenants, user, (request,), facts, rules)
-        case PlaceMany(requests=requests):
+        case PlaceMany(requests=requests) | PlaceAcross(requests=requests):
             _check_requests(tenants, user, requests, facts, rules)
         case c.Grant() | c.Revoke() if rules:
             _check_grantee(tenants, user, command)
@@ -125,9 +127,10 @@ def needs(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -
             | Hold(request=request)
             | CreateGuest(request=request)
             | CreateVolume(request=request)
+            | ClaimInRegion(request=request)
         ):
             return (Need("member", project_scope(request.project_id)),)
-        case PlaceMany(requests=requests):
+        case PlaceMany(requests=requests) | PlaceAcross(requests=requests):
             projects = dict.fromkeys(request.project_id for request in requests)
             return [Need("member", project_scope(project)) for project in projects]
         case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids):

@@ -181,12 +181,8 @@ class Writer(Generic[Command, Result]):
                 told: Pending[Command, Result] = Pending(command, b"", done, key, fingerprint, deadline)
                 self._queue.tell(told, *known)
                 return told
-        if self._stopping:
-            raise Stopped("the service is stopping", hint="ask again when it is back")
-        if self._paused is not None:
-            raise self._paused()
-        if self.broken is not None:
-            raise StorageFailed(f"no writes now: {self.broken.args[0]}", field="data", hint="reads are served")
+        if not self.writable and (refusal := self.refusal()) is not None:
+            raise refusal
         if self._queue.count >= self._queue.limit:
             self._queue.require_place(lane)
         if body is None:
@@ -252,8 +248,21 @@ class Writer(Generic[Command, Result]):
             except Exception as error:
                 self.failures.failed(_name(work), error)
 
-    # while another member of a cluster takes commands
+    def answered(self, key: str, fingerprint: bytes) -> tuple[Result | None, HostlerError | None] | None:
+        """The first answer to a key, if it is known. KeyReused if it was another command's."""
+        return self._answers.get(key, fingerprint)
 
+    def refusal(self) -> HostlerError | None:
+        """Why commands are refused now; None while they are taken."""
+        if self._stopping:
+            return Stopped("the service is stopping", hint="ask again when it is back")
+        if self._paused is not None:
+            return self._paused()
+        if self.broken is None:
+            return None
+        return StorageFailed(f"no writes now: {self.broken.args[0]}", field="data", hint="reads are served")
+
+    # while another member of a cluster takes commands
     async def pause(self, refusal: Callable[[], HostlerError], *, finish: bool = False) -> None:
         """Refuse commands from now on, until ``resume``; returns once none is under way. Those that wait are refused
         too, or with ``finish`` carried out first."""
@@ -283,7 +292,7 @@ class Writer(Generic[Command, Result]):
         assert self._handed is not None
         (records, done), self._handed = self._handed, None
         batch: list[Pending[Command, Result]] = [
-            Pending(self._decoded(each), b"", _nobody_waits, each.key, each.fingerprint, None, state="taken")
+            Pending(self._decoded(each), b"", lambda _: None, each.key, each.fingerprint, None, state="taken")
             for each in records
         ]
         with trio.CancelScope(shield=True):
@@ -440,10 +449,6 @@ class Writer(Generic[Command, Result]):
         assert self.journal is not None
         await self.journal.export(sequence, folder)
         return sequence
-
-
-def _nobody_waits(_: object) -> None:
-    """Callback of a command whose caller is at another member."""
 
 
 def _name(observer: object) -> str:

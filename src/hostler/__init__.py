@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .core.machine.lifecycle_queries import GuestLine
     from .core.machine.lives import GuestChange
     from .core.machine.queries import CapacityOf
+    from .core.machine.region_summary import AreaSummary, RegionSummary, ShapeClass
     from .core.process.asyncio_scheduler import AsyncioScheduler, open_asyncio_scheduler
     from .core.process.scheduler import Scheduler, open_scheduler
     from .core.reconcile.status import BackendStatus, ReconcileStatus
@@ -189,6 +190,7 @@ __all__ = [
     "Admission",
     "Aggregate",
     "Alternate",
+    "AreaSummary",
     "AskedVolume",
     "AsyncioScheduler",
     "BackendReport",
@@ -315,6 +317,7 @@ __all__ = [
     "Reason",
     "ReconcileStatus",
     "Refusal",
+    "RegionSummary",
     "RenameResourceClass",
     "Reported",
     "Request",
@@ -338,6 +341,7 @@ __all__ = [
     "SetInventories",
     "SetInventory",
     "SetTraits",
+    "ShapeClass",
     "SharedFit",
     "SnapshotError",
     "SpecRequestGroup",
@@ -386,6 +390,7 @@ _MODULES: Final = {
     "core.lifecycle_commands": "GuestVolume guest_volume",
     "core.storage_commands": "AskedVolume",
     "core.process.asyncio_scheduler": "AsyncioScheduler open_asyncio_scheduler",
+    "core.machine.region_summary": "AreaSummary RegionSummary ShapeClass",
     "core.process.scheduler": "Scheduler open_scheduler",
     "core.reconcile.status": "BackendStatus ReconcileStatus",
     "core.rpc.addresses": "Address",

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import msgspec
+import pytest
 
 from hostler.core.process.config import load
 from hostler.core.process.settings import Config
@@ -51,9 +52,20 @@ def test_the_example_of_a_configuration_is_one_and_names_every_key(tmp_path: Pat
     assert set(values) | {"placement", "hooks"} == {field.name for field in msgspec.structs.fields(Config)}
 
 
+@pytest.mark.parametrize("page", ["high-availability.md", "regions.md"])
+def test_examples_of_configurations_are_ones(page: str, tmp_path: Path) -> None:
+    (example,) = re.findall(
+        r"^```toml\n(.*?)^```$", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    (tmp_path / "hostler.toml").write_text(example)
+    load(tmp_path / "hostler.toml", {})
+
+
 def test_every_metric_is_named_and_those_that_are_named_exist() -> None:
-    named = set(re.findall(r"hostler_\w+", (DOCS / "operation.md").read_text(encoding="utf-8")))
+    pages = ("operation.md", "high-availability.md", "regions.md")
+    named = set(re.findall(r"hostler_\w+", "".join((DOCS / name).read_text(encoding="utf-8") for name in pages)))
     process = DOCS.parent / "core" / "process"
-    texts = [(process / name).read_text(encoding="utf-8") for name in ("metrics.py", "shadow_metrics.py")]
+    names = ("metrics.py", "shadow_metrics.py", "cluster_metrics.py", "region_metrics.py")
+    texts = [(process / name).read_text(encoding="utf-8") for name in names]
     made = set(re.findall(r'"(hostler_\w+)"', "".join(texts)))
     assert {re.sub("_(total|info)$", "", name) for name in named} == made

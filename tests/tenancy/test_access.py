@@ -10,6 +10,7 @@ import pytest
 from hostler import Drain, Plan
 from hostler.core import engine_commands as p
 from hostler.core import lifecycle_commands as f
+from hostler.core import region_commands as g
 from hostler.core import storage_commands as s
 from hostler.core.machine import catalog_queries as k
 from hostler.core.machine import instance_queries as i
@@ -18,6 +19,7 @@ from hostler.core.machine import plan_queries as m
 from hostler.core.machine import provider_queries as v
 from hostler.core.machine import queries as q
 from hostler.core.machine import ranking as r
+from hostler.core.machine import region_queries as rq
 from hostler.core.machine import tenant_queries as t
 from hostler.core.machine import volume_backend_queries as vb
 from hostler.core.machine import volume_queries as vq
@@ -25,6 +27,7 @@ from hostler.core.machine import volume_ranking as vr
 from hostler.core.machine import what_if as x
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.question import Query
+from hostler.core.machine.region_claims import RegionGuest
 from hostler.core.machine.report_columns import columns_of
 from hostler.core.rpc.methods import METHODS
 from hostler.core.tenancy import commands as c
@@ -49,6 +52,7 @@ OWN: Final = {
     "snapshot": uuid_of(111),
     "backup": uuid_of(121),
     "volume_group": uuid_of(131),
+    "region_guest": uuid_of(141),
 }
 FOREIGN: Final = {
     "project": "other",
@@ -60,6 +64,7 @@ FOREIGN: Final = {
     "snapshot": uuid_of(112),
     "backup": uuid_of(122),
     "volume_group": uuid_of(132),
+    "region_guest": uuid_of(142),
 }
 
 
@@ -102,6 +107,8 @@ def world() -> ServiceMachine:
     ]
     for command in setup:
         made.apply(order(command))
+    for where in (OWN, FOREIGN):
+        made.state.region_claims.guests[where["region_guest"]] = RegionGuest("eu", where["project"], {})
     return made
 
 
@@ -162,6 +169,12 @@ SCOPED: Final[dict[str, tuple[Make, set[str]]]] = {
         DOMAIN_ADMINS,
     ),
     "revoke_token": (lambda w: c.RevokeToken(id=f"of-{w['user']}"), DOMAIN_ADMINS),
+    "place_across": (lambda w: g.PlaceAcross(requests=(asked(9, project=w["project"]),)), MEMBERS),
+    "claim_in_region": (
+        lambda w: g.ClaimInRegion(id="c", region="r", request=asked(9, project=w["project"])),
+        MEMBERS,
+    ),
+    "region_of": (lambda w: rq.RegionOf(uuid=w["region_guest"]), READERS),
     "instance": (lambda w: q.Instance(uuid=w["guest"]), READERS),
     "fits": (lambda w: q.Fits(request=asked(project=w["project"])), READERS),
     "fits_many": (lambda w: q.FitsMany(requests=[asked(project=w["project"])] * 2), READERS),
@@ -239,6 +252,9 @@ OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "delete_flavor": (c.DeleteFlavor(name="none"), CLOUD),
     "create_image": (c.CreateImage(name="new", image=Image()), CLOUD),
     "delete_image": (c.DeleteImage(name="none"), CLOUD),
+    "region_guests": (rq.RegionGuests(), CLOUD_READERS),
+    "settle_region_claim": (g.SettleRegionClaim(id="c"), CLOUD),
+    "forget_region_guests": (g.ForgetRegionGuests(uuids=(uuid_of(141),)), CLOUD),
     "instances": (i.Instances(), set(USERS)),
     "guests": (lq.Guests(), set(USERS)),
     "volume_lives": (lq.VolumeLives(), set(USERS)),
@@ -379,6 +395,8 @@ def test_the_matrix_has_every_method() -> None:
         "lead",
         "snapshot_files",
         "snapshot_part",
+        "regions",
+        "region_summary",
     }  # tests/rpc tries these
     assert set(METHODS) - tried == free
 
@@ -388,6 +406,7 @@ def test_what_is_refused_changes_nothing() -> None:
     before = made.state.fleet.version, made.encode_result(made.state.tenants)
     for method, (make, own) in SCOPED.items():
         if "nobody" not in own and method not in (
+            "region_of",
             "instance",
             "fits",
             "fits_many",

@@ -11,6 +11,8 @@ import pytest
 
 from hostler.core.backends.values import Can, Facts
 from hostler.core.cluster_status import MemberLine
+from hostler.core.machine.region_queries import RegionLine
+from hostler.core.machine.region_summary import RegionSummary
 from hostler.core.reconcile.backend import BackendConfig
 from hostler.core.reconcile.reconciler import Reconciler
 from hostler.core.rpc.client import Client, open_client
@@ -38,6 +40,7 @@ SESSION: dict[tuple[str, str], tuple[dict[str, Any], set[str]]] = {
     ("watch", "what was, elsewhere"): ({"kinds": KINDS, "project": "other", "after": 0}, CLOUD_READERS),
     ("watch", "a project nobody knows"): ({"kinds": KINDS, "project": "unheard"}, CLOUD_READERS),
     ("watch", "capacity"): ({"kinds": ["capacity"]}, CLOUD_READERS),
+    ("watch", "what parents read"): ({"kinds": ["summary"]}, CLOUD_READERS),
     ("unwatch", ""): ({}, EVERYBODY),
     ("snapshot", ""): ({}, CLOUD),
     ("backup", ""): ({"folder": "/nowhere/backup"}, set()),
@@ -48,6 +51,8 @@ SESSION: dict[tuple[str, str], tuple[dict[str, Any], set[str]]] = {
     ("lead", ""): ({}, CLOUD),
     ("snapshot_files", ""): ({}, set()),
     ("snapshot_part", ""): ({"sequence": 1, "file": "fleet"}, set()),
+    ("regions", ""): ({}, CLOUD_READERS),
+    ("region_summary", ""): ({}, CLOUD_READERS),
 }
 FOR_STRANGERS = {"hello", "status", "batch", "unwatch"}
 """Methods that need no name; what is in a batch needs one all the same."""
@@ -69,6 +74,19 @@ class OneOfSeveral:
         return "another"
 
 
+class OfRegions:
+    """As much of a parent of regions as the methods about it need."""
+
+    def takes(self, call: object) -> bool:
+        return False
+
+    def lines(self) -> list[RegionLine]:
+        return []
+
+    def summary(self) -> RegionSummary:
+        return RegionSummary(0)
+
+
 class Answering:
     """As much of a driver as the check of a back end needs."""
 
@@ -83,6 +101,7 @@ async def world(folder: Path) -> AsyncIterator[Served]:
     async with serving(open_to_all=False, journal=folder) as served:
         served.service.reconciler = Reconciler(served.service, {"a": BackendConfig(driver="model")})
         served.service.cluster = OneOfSeveral()  # type: ignore[assignment]  # only what the calls ask for
+        served.service.regions = OfRegions()  # type: ignore[assignment]  # only what the calls ask for
         served.service.shadow = Shadowing(served.service, {})
         served.service.reconciler.backends["a"].driver = Answering()  # type: ignore[assignment]  # only check is called
         setup: list[Any] = []
