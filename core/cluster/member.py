@@ -38,6 +38,8 @@ POLL_SECONDS: Final = 0.1
 """Between two looks at the journal's end, so the age of what a follower answers from."""
 MARGIN: Final = 0.1
 """Part of a lease before whose end its leader stops."""
+TICK: Final = 0.001
+"""Less of a lease is nothing: a sleep so short may end at the moment that it began at."""
 HAND_OVER_SECONDS: Final = 2.0
 """For a member that is to lead to take up the journal; then all may."""
 NAMESAKE_LEASES: Final = 4
@@ -426,7 +428,7 @@ class Member:
     async def _until_over(self, leadership: Leadership) -> None:
         while not leadership.lost.is_set():
             left = leadership.left - MARGIN * self._lease_seconds
-            if left <= 0:
+            if left < TICK:
                 leadership.lose("etcd could not be reached before the lease's end")
                 return
             with trio.move_on_after(left):

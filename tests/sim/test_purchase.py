@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -181,7 +182,7 @@ def test_a_catalogue_is_a_table_with_prices(tmp_path: Path, capsys: Any) -> None
 def growing(folder: Path, plan: FleetPlan) -> Task:
     """Guests of one vCPU that stay, ten a day on average, on a fleet for 40 of them."""
     rows = "".join(f"{day * 86400 + 3600 * hour},1,1\n" for day in range(10) for hour in range(0, 20, 2))
-    source = Source(trace=written(folder, "arrival_s,vcpus,memory_gb\n0,1,1\n" + rows), made_hours=24 * 30)
+    source = Source(trace=written(folder, "arrival_s,vcpus,memory_gb\n0,1,1\n" + rows), made_hours=24 * 15)
     return Task(plan=plan, source=source, policy="best-fit")
 
 
@@ -189,10 +190,10 @@ def test_a_forecast_says_how_many_hosts_to_order_by_when(tmp_path: Path) -> None
     """With the order no day of the horizon refuses more than the target, and with one host less one does."""
     kind = Hardware(name="h", count=20, vcpus=10, memory_gb=99, price=100, lead_time_days=3)
     asked = growing(tmp_path, FleetPlan(hardware=(kind,)))
-    found = forecast(asked, range(3), ordering=Ordering(confidence=1.0), workers=1)
+    found = forecast(asked, range(2), ordering=Ordering(confidence=1.0), workers=1)
     (order,) = found.orders
     first = min(day for day in found.days if day is not None)
-    assert (order.needed_day, order.order_day, order.lasts_to_day) == (first, first - 3, 30)
+    assert (order.needed_day, order.order_day, order.lasts_to_day) == (first, first - 3, 15)
     assert order.price == 100 * order.hosts
 
     def days(hosts: int) -> list[int | None]:
@@ -200,10 +201,8 @@ def test_a_forecast_says_how_many_hosts_to_order_by_when(tmp_path: Path) -> None
             hardware=(kind,),
             growth=({"hardware": "h", "add": hosts, "at_hours": 24.0 * (first - 1)},),  # type: ignore[arg-type]
         )
-        import msgspec
-
         task = msgspec.structs.replace(asked, plan=msgspec.convert(msgspec.to_builtins(plan), FleetPlan))
-        return forecast(task, range(3), workers=1).days
+        return forecast(task, range(2), workers=1).days
 
     assert not any(days(order.hosts))
     assert any(days(order.hosts - 1))
@@ -212,7 +211,7 @@ def test_a_forecast_says_how_many_hosts_to_order_by_when(tmp_path: Path) -> None
 def test_orders_for_some_days_each_follow_each_other(tmp_path: Path) -> None:
     kind = Hardware(name="h", count=20, vcpus=10, memory_gb=99, price=100, lead_time_days=40)
     asked = growing(tmp_path, FleetPlan(hardware=(kind,)))
-    found = forecast(asked, range(2), ordering=Ordering(confidence=1.0, every_days=10), workers=1)
+    found = forecast(asked, range(2), ordering=Ordering(confidence=1.0, every_days=5), workers=1)
     assert len(found.orders) > 1
     assert all(each.late for each in found.orders)
-    assert found.orders[-1].lasts_to_day == 30
+    assert found.orders[-1].lasts_to_day == 15

@@ -46,7 +46,7 @@ def read(folder: Path, text: str) -> Workload:
         (f"{HEAD},gpus\n0,1,1,1.5\n", "line 2: gpus is '1.5' (a whole number from 0 to 64)"),
         (f"{HEAD},gpus,gpu_milli\n0,1,1,1,2000\n", "line 2: gpu_milli is '2000' (0 to 1000)"),
         (f"{HEAD}\n0,1,1\n9007199254740992,1,1\n", "more than 20 years"),
-        ("arrival_s;vcpus;memory_gb\n0;1;1\n", "the columns are arrival_s;vcpus;memory_gb"),
+        ("arrival_s:vcpus:memory_gb\n0:1:1\n", "the columns are arrival_s:vcpus:memory_gb"),
         ("arrival_s,flavor\n0,m1\n", "flavors, but no catalogue (--flavors FILE"),
         (f"{HEAD}\n\n300,1,1\n\n600,x,1\n", "line 5: vcpus is 'x'"),
         (f'{HEAD},zone\n0,1,1,"a\nb"\n300,x,1,\n', "line 4: vcpus is 'x'"),
