@@ -473,12 +473,16 @@ def _changed(old: Config, new: Config) -> list[str]:
     """Dotted keys that differ, of those that only a start reads."""
     before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
     for values in (before, after):
-        del values["policy"], values["shadow_policy"]
+        for read_again in ("policy", "storage_policy", "shadow_policy"):
+            del values[read_again]
         del values["operation"]["log_level"], values["operation"]["log_format"]
         if old.rpc.tls is not None and new.rpc.tls is not None:
             values["rpc"]["tls"] = values["rpc"]["tls"]["client_certificates"]
     changed = [
-        f"{table}.{key}" for table, keys in before.items() for key, value in keys.items() if after[table][key] != value
+        f"{table}.{key}"
+        for table in before
+        for key in before[table] | after[table]
+        if before[table].get(key) != after[table].get(key)
     ]
     if (old.shadow_policy is None) != (new.shadow_policy is None):
         changed.append("shadow_policy")

@@ -189,6 +189,15 @@ def test_a_reload_changes_the_log_and_names_what_needs_a_restart(tmp_path: Path)
         assert "was read again" not in daemon.log()
 
 
+def test_a_reload_names_back_ends_that_came_and_went(tmp_path: Path) -> None:
+    with Daemon(tmp_path, config="[backends.one]\ndriver = 'model'\n") as daemon:
+        (tmp_path / "config.toml").write_text("[backends.two]\ndriver = 'model'\n")
+        daemon.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]  # it runs
+        until(lambda: "was read again" in daemon.log())
+        for name in ("one", "two"):
+            assert f"backends.{name} has changed, which needs a restart" in daemon.log()
+
+
 def test_a_policy_given_at_a_later_start_does_not_change_what_was_decided_before(tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text("[filter_scheduler]\nram_weight_multiplier = -1.0\n")
