@@ -1,5 +1,5 @@
 """Steps of the wall clock of single processes: a library, loaded before libc, that adds an offset from a file to
-CLOCK_REALTIME. Other clocks go on as they are, as where somebody sets the time of a machine."""
+CLOCK_REALTIME. All other clocks are left alone, as when an operator sets the time of a machine."""
 
 from __future__ import annotations
 

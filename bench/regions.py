@@ -36,6 +36,8 @@ app = cyclopts.App(name="regions", help="Regret, messages and bytes of a parent 
 
 SIZES: Final = ((1, 2), (2, 4), (2, 8), (4, 8), (4, 16), (8, 32), (16, 64), (32, 128))
 """vCPUs and GiB of flavors."""
+BEGIN: Final = 1_000_000.0
+"""Seconds since the epoch at which a simulation begins."""
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -89,9 +91,12 @@ def _host(region: int, number: int, is_open: bool) -> Host:
     )
 
 
-def _requests(chance: random.Random) -> tuple[Asked, Wish]:
-    vcpus, gib = SIZES[min(int(chance.expovariate(0.6)), len(SIZES) - 1)]
-    spec = _SPECS[vcpus, gib]
+def _size(chance: random.Random) -> tuple[int, int]:
+    return SIZES[min(int(chance.expovariate(0.6)), len(SIZES) - 1)]
+
+
+def _request(chance: random.Random, size: tuple[int, int]) -> tuple[Asked, Wish]:
+    spec = _SPECS[size]
     return asked(Request(spec=spec, instance_uuids=(_uuid(chance),))), wish_of(spec, 1)
 
 
@@ -139,85 +144,81 @@ class Parent:
         return None
 
 
-def simulate(
-    count: int,
-    hosts: int,
-    *,
-    age: float,
-    seconds: float,
-    rate: float,
-    fill: float,
-    opened: int,
-    policy: RegionPolicy,
-    attempts: int,
-    doubtful: int,
-    seed: int = 1,
-) -> dict[str, Any]:
-    """One run. ``age``: seconds between two summaries of a region."""
-    chance = random.Random(seed)
-    regions = [Region(number, hosts, opened) for number in range(count)]
-    alive: list[tuple[Region, str]] = []
-    total = sum(each.free_vcpus for each in regions)
-    used, now = 0, 1_000_000.0
-    sizes: dict[str, Wish] = {}
-    while used < fill * total:  # in turn, so that all are about as full
-        region = regions[len(alive) % count]
-        vcpus, gib = (
-            SIZES[-1] if used < 0.9 * fill * total else SIZES[min(int(chance.expovariate(0.6)), len(SIZES) - 1)]
-        )
-        request = asked(Request(spec=_SPECS[vcpus, gib], instance_uuids=(_uuid(chance),)))
-        if region.place(request, now) is None:
-            vcpus, gib = SIZES[0]
-            request = asked(Request(spec=_SPECS[vcpus, gib], instance_uuids=(_uuid(chance),)))
-            if region.place(request, now) is None:
+class World:
+    """Regions under one parent, and the guests in them."""
+
+    def __init__(self, regions: Sequence[Region], fill: float, chance: random.Random) -> None:
+        """Fill the regions in turn, so that all are about as full, up to the part ``fill`` of their vCPUs."""
+        self.regions, self._chance = regions, chance
+        self._alive: list[tuple[Region, str, Wish]] = []
+        self._most, self._used = fill * sum(each.free_vcpus for each in regions), 0
+        while self._used < self._most:
+            large = self._used < 0.9 * self._most
+            region = regions[len(self._alive) % len(regions)]
+            if not self._fill(region, SIZES[-1] if large else _size(chance)) and not self._fill(region, SIZES[0]):
                 break
-        alive.append((region, request.instance_uuids[0]))
-        sizes[request.instance_uuids[0]] = Wish(vcpus, 1_024 * gib)
-        used += vcpus
-    for region in regions:
-        region.push()
-        region.messages = region.bytes = 0
-    parent = Parent(regions, policy, attempts, doubtful)
-    steps = int(seconds * rate)
-    next_push = [now + age * number / count for number in range(count)]
-    for step in range(steps):
-        now = 1_000_000.0 + step / rate
+        for region in regions:
+            region.push()
+            region.messages = region.bytes = 0
+
+    def _fill(self, region: Region, size: tuple[int, int]) -> bool:
+        request, wish = _request(self._chance, size)
+        if region.place(request, BEGIN) is None:
+            return False
+        self.came(region, request, wish)
+        return True
+
+    def came(self, region: Region, request: Asked, wish: Wish) -> None:
+        """A guest is in a region."""
+        self._alive.append((region, request.instance_uuids[0], wish))
+        self._used += wish.vcpus
+
+    def make_room(self) -> None:
+        """Guests go until the regions are as full as they were at first."""
+        alive = self._alive
+        while self._used > self._most and alive:
+            position = self._chance.randrange(len(alive))
+            alive[position], alive[-1] = alive[-1], alive[position]
+            region, uuid, wish = alive.pop()
+            region.release(uuid)
+            region.claimed = (region.claimed[0] - wish.vcpus, region.claimed[1] - wish.memory_mb)
+            self._used -= wish.vcpus
+
+
+def simulate(world: World, parent: Parent, *, age: float, seconds: float, rate: float, chance: random.Random) -> None:
+    """``rate`` requests a second. ``age``: seconds between two summaries of a region; each sends its own at another
+    moment."""
+    regions = world.regions
+    next_push = [BEGIN + age * number / len(regions) for number in range(len(regions))]
+    for step in range(int(seconds * rate)):
+        now = BEGIN + step / rate
         for number, region in enumerate(regions):
             if now >= next_push[number]:
                 region.push()
                 next_push[number] += age
-        request, wish = _requests(chance)
+        request, wish = _request(chance, _size(chance))
         found = parent.place(request, wish, now)
         if found is not None:
-            uuid = request.instance_uuids[0]
-            alive.append((found, uuid))
-            sizes[uuid] = wish
-            used += wish.vcpus
-        while used > fill * total and alive:
-            position = chance.randrange(len(alive))
-            alive[position], alive[-1] = alive[-1], alive[position]
-            region, uuid = alive.pop()
-            region.release(uuid)
-            gone = sizes.pop(uuid)
-            region.claimed = (region.claimed[0] - gone.vcpus, region.claimed[1] - gone.memory_mb)
-            used -= gone.vcpus
-    pushed = sum(each.messages for each in regions)
+            world.came(found, request, wish)
+        world.make_room()
+
+
+def figures(regions: Sequence[Region], parent: Parent, seconds: float) -> dict[str, Any]:
+    """What was found."""
+    pushed, requests = sum(each.messages for each in regions), max(parent.requests, 1)
+    sent = sum(each.bytes for each in regions)
     return {
-        "regions": count,
-        "hosts_a_region": hosts,
-        "open_hosts_a_region": opened,
-        "summary_age_s": age,
         "requests": parent.requests,
         "refused": parent.refused,
         "regretted": parent.regretted,
-        "regret_percent": round(100 * parent.regretted / max(parent.requests, 1), 4),
-        "asked_a_request": round(parent.asked / max(parent.requests, 1), 3),
+        "regret_percent": round(100 * parent.regretted / requests, 4),
+        "asked_a_request": round(parent.asked / requests, 3),
         "summaries_a_second": round(pushed / seconds, 2),
-        "summary_bytes": round(sum(each.bytes for each in regions) / max(pushed, 1)),
-        "summary_bytes_a_second": round(sum(each.bytes for each in regions) / seconds),
+        "summary_bytes": round(sent / max(pushed, 1)),
+        "summary_bytes_a_second": round(sent / seconds),
         "request_bytes_a_second": round(parent.bytes / seconds),
-        "summary_cpu_ms": round(1_000 * sum(each.summary_seconds for each in regions) / (pushed + count), 3),
-        "choice_cpu_us": round(1e6 * parent.choice_seconds / max(parent.requests, 1), 1),
+        "summary_cpu_ms": round(1_000 * sum(each.summary_seconds for each in regions) / (pushed + len(regions)), 3),
+        "choice_cpu_us": round(1e6 * parent.choice_seconds / requests, 1),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 
@@ -233,8 +234,9 @@ def main(
     fill: float = 0.97,
     open: int = 300,
     policy: RegionPolicy = "cheapest",
-    attempts: int = 5,
-    doubtful: int = 1,
+    attempts: int = 10,
+    doubtful: int = 9,
+    seed: int = 1,
     as_json: bool = False,
 ) -> int:
     """Simulate, and print what was found.
@@ -250,18 +252,13 @@ def main(
     open
         hosts of a region that are not full from the start
     """
-    found = simulate(
-        regions,
-        hosts,
-        age=age,
-        seconds=seconds,
-        rate=rate,
-        fill=fill,
-        opened=open,
-        policy=policy,
-        attempts=attempts,
-        doubtful=doubtful,
-    )
+    chance = random.Random(seed)
+    made = [Region(number, hosts, open) for number in range(regions)]
+    world = World(made, fill, chance)
+    parent = Parent(made, policy, attempts, doubtful)
+    simulate(world, parent, age=age, seconds=seconds, rate=rate, chance=chance)
+    found = {"regions": regions, "hosts_a_region": hosts, "open_hosts_a_region": open, "summary_age_s": age}
+    found |= figures(made, parent, seconds)
     if as_json:
         print(json.dumps(found, indent=2))
     else:

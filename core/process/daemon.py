@@ -10,7 +10,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -266,18 +266,7 @@ class Daemon:
                     _take_up_audit(audit, writer)
                 self.metrics.recovery = writer.recovered, time.monotonic() - began
                 log.info("recovered", extra={"sequence": writer.sequence, "replayed": writer.recovered.replayed})
-                open_to_all = config.rpc.auth == "none"
-                service = self.health.service = Service(
-                    machine,
-                    writer,
-                    clock=self.clock,
-                    expiry_clock=self.clock.latest,
-                    open_to_all=open_to_all,
-                    history=history,
-                    limits=config.limits,
-                    tenancy=config.tenancy,
-                    rates=config.rates,
-                )
+                service = self.health.service = self._service(machine, writer, history)
                 if clustered is not None:
                     lead = partial(self._while_leading, service, policy)
                     cluster = await clustered.join(service, machine, self.failures, lead)
@@ -292,21 +281,45 @@ class Daemon:
                         if clustered is None:
                             await put_policy(service, policy)
                         last.enter_context(no_automatic_collection())
-                        tasks.start_soon(self.failures.keep_running, "loop watch", self._loop_watch(journal).run)
-                        tasks.start_soon(self.failures.keep_running, "clock", self._watch_clock)
-                        tasks.start_soon(self.failures.keep_running, "record", self._sync_record)
-                        look = partial(collect, lambda: writer.sequence, self._connections_ended)
-                        tasks.start_soon(self.failures.keep_running, "garbage collection", look)
-                        if regions is not None and clustered is None:
-                            tasks.start_soon(self.failures.keep_running, "regions", regions.run)
-                        if reconciler is not None:
-                            tasks.start_soon(self.failures.keep_running, "reconciler", reconciler.run)
                         if shadow is not None:
                             service.shadow = self.metrics.shadow = self._shadow = Shadowing(service, shadow)
-                            tasks.start_soon(self.failures.keep_running, "shadow policy", self._shadow.run)
+                        for name, work in self._tasks(service, journal, regions, reconciler).items():
+                            tasks.start_soon(self.failures.keep_running, name, work)
                         await self._until_stopped(service, server, tasks)
                     finally:
                         tasks.cancel_scope.cancel()
+
+    def _service(self, machine: ServiceMachine, writer: Writer[Order, Any], history: History) -> Service:
+        config = self.config
+        return Service(
+            machine,
+            writer,
+            clock=self.clock,
+            expiry_clock=self.clock.latest,
+            open_to_all=config.rpc.auth == "none",
+            history=history,
+            limits=config.limits,
+            tenancy=config.tenancy,
+            rates=config.rates,
+        )
+
+    def _tasks(
+        self, service: Service, journal: CommandJournal | None, regions: Cascade | None, reconciler: Reconciler | None
+    ) -> dict[str, Callable[[], Awaitable[None]]]:
+        """What runs beside the work, by name. Of a cluster only the leader has regions and a reconciler."""
+        tasks: dict[str, Callable[[], Awaitable[None]]] = {
+            "loop watch": self._loop_watch(journal).run,
+            "clock": self._watch_clock,
+            "record": self._sync_record,
+            "garbage collection": partial(collect, lambda: service.writer.sequence, self._connections_ended),
+        }
+        if regions is not None and self._clustered is None:
+            tasks["regions"] = regions.run
+        if reconciler is not None:
+            tasks["reconciler"] = reconciler.run
+        if self._shadow is not None:
+            tasks["shadow policy"] = self._shadow.run
+        return tasks
 
     async def _while_leading(self, service: Service, policy: PolicyValues | None) -> None:
         """What only the member that leads does."""

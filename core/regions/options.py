@@ -40,5 +40,5 @@ class CascadeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     policy: RegionPolicy = "cheapest"
     ask_seconds: Above0 = 2.0
-    attempts: Annotated[int, msgspec.Meta(ge=1)] = 5
-    doubtful: Annotated[int, msgspec.Meta(ge=0)] = 1
+    attempts: Annotated[int, msgspec.Meta(ge=1)] = 10
+    doubtful: Annotated[int, msgspec.Meta(ge=0)] = 9
