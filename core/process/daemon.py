@@ -51,7 +51,7 @@ from .gc_policy import collect, no_automatic_collection
 from .hangs import LoopWatch, end_with_threads
 from .health import Health, StatusPages
 from .metrics import Metrics
-from .settings import Config
+from .settings import Config, changed_for_a_start
 from .systemd import notify, watchdog_seconds
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Daemon:
                     self._shadow.replace(shadow)
             self._take_certificates(context)
             operation = loaded.config.operation
-            for key in _changed(self.config, loaded.config):
+            for key in changed_for_a_start(self.config, loaded.config):
                 log.warning("%s has changed, which needs a restart", key)
             logs.configure(operation.log_level, operation.log_format)
             if self.metrics.audit is not None:
@@ -480,26 +480,6 @@ def _context(config: Config) -> ssl.SSLContext | None:
     if tls is None:
         return None
     return server_context(tls.certificate, tls.key, tls.client_ca, minimum_version=tls.minimum_version)
-
-
-def _changed(old: Config, new: Config) -> list[str]:
-    """Dotted keys that differ, of those that only a start reads."""
-    before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
-    for values in (before, after):
-        for read_again in ("policy", "storage_policy", "shadow_policy"):
-            del values[read_again]
-        del values["operation"]["log_level"], values["operation"]["log_format"]
-        if old.rpc.tls is not None and new.rpc.tls is not None:
-            values["rpc"]["tls"] = values["rpc"]["tls"]["client_certificates"]
-    changed = [
-        f"{table}.{key}"
-        for table in before
-        for key in before[table] | after[table]
-        if before[table].get(key) != after[table].get(key)
-    ]
-    if (old.shadow_policy is None) != (new.shadow_policy is None):
-        changed.append("shadow_policy")
-    return changed
 
 
 def _take_up_audit(audit: AuditLog, writer: Writer[Order, Any]) -> None:

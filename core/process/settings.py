@@ -275,3 +275,23 @@ def problems_of(config: Config) -> Iterator[tuple[KeyPath, str]]:
         check_placement(config.placement)
     except HostlerError as error:
         yield ("placement", *(error.field or "").split(".")), str(error)
+
+
+def changed_for_a_start(old: Config, new: Config) -> list[str]:
+    """Dotted keys that differ, of those that are read only when the service starts."""
+    before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
+    for values in (before, after):
+        for read_again in ("policy", "storage_policy", "shadow_policy"):
+            del values[read_again]
+        del values["operation"]["log_level"], values["operation"]["log_format"]
+        if old.rpc.tls is not None and new.rpc.tls is not None:
+            values["rpc"]["tls"] = values["rpc"]["tls"]["client_certificates"]
+    changed = [
+        f"{table}.{key}"
+        for table in before
+        for key in before[table] | after[table]
+        if before[table].get(key) != after[table].get(key)
+    ]
+    if (old.shadow_policy is None) != (new.shadow_policy is None):
+        changed.append("shadow_policy")
+    return changed
