@@ -21,6 +21,7 @@ enum {
     SERVICE_UP = 11,
     TOTAL_USABLE_RAM_MB = 12,
     RAM_ALLOCATION_RATIO = 13,
+    LAST_SEEN_UP = 17, /* NaN if unknown; no other column has NaN */
 };
 
 typedef struct columns {

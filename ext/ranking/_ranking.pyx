@@ -372,13 +372,13 @@ cdef class Ranking:
         if width < 0 or width > STAGES:
             raise ValueError("width beyond the stages")
         self.check_capacity()
+        if self.r.held:
+            self.catch_up()  # which may let its rows go
         if not self.r.held:
             find_columns(&self.r)
             if sync_index(&self.r) < 0:
                 raise MemoryError
             count_again(&self.r)
-        else:
-            self.catch_up()
         self.tally(group, counts)
         return [counts[i] for i in range(width)]
 

@@ -74,6 +74,9 @@ static inline void ranking_ask(ranking_t *r) {
         rule.amount = 0;
         rule.low = r->bounds[i].low;
         rule.high = r->bounds[i].high;
+        if (r->bounds[i].column == LAST_SEEN_UP && rule.low < HOSTLER_KNOWN_FLOOR) {
+            rule.low = HOSTLER_KNOWN_FLOOR; /* NaN is within no bounds */
+        }
         ranking_add_rule(q, rule);
     }
     q->weigher_count = r->term_count;

@@ -67,12 +67,15 @@ typedef struct {
     int32_t classes;          /* resource classes */
 } hostler_fleet;
 
+#define HOSTLER_UNKNOWN -1e30 /* stands for NaN: below HOSTLER_KNOWN_FLOOR, which is below all that is known */
+#define HOSTLER_KNOWN_FLOOR -1e29
 #define HOSTLER_EXACT 9007199254740992.0 /* 2**53: amounts are below, and availability above it is as good as it */
 
 static inline double hostler_tracked(const hostler_index *x, const hostler_fleet *f, int32_t slot, int64_t row) {
     int32_t source = x->source[slot];
     if (source < 0) {
-        return f->host[(int64_t)~source * f->capacity + row];
+        double value = f->host[(int64_t)~source * f->capacity + row];
+        return value == value ? value : HOSTLER_UNKNOWN;
     }
     if (source >= f->classes) {
         return 0.0;

@@ -22,7 +22,7 @@ def best_by_rows(
     signature: Signature, ranking: Ranking, wanted: int, seed: int
 ) -> tuple[list[int], list[float], list[int]]:
     """The ``wanted`` best rows, their weights, and the number of rows by stage, where ``ranking`` is without the rules
-    that judge row by row: the rows that these refuse are set aside. O(rows that they refuse) and a search."""
+    that judge row by row: the rows that these refuse are set aside. O(hosts) in vector passes, and a search."""
     counts = np.array(ranking.counts(-1, len(signature.stages)), np.int64)
     hosts = signature.fleet.rows
     first = np.full(hosts, NOT_A_HOST, np.uint8)  # of these rules, that refuses the row

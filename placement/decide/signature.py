@@ -389,7 +389,7 @@ class Signature:
 
     def class_words(self, *, skipped: bool) -> NDArray[np.int64]:
         """Results on host classes together, in the form of the kernel's near misses; ``skipped``: without filters.
-        O(new classes), where none is new O(1)."""
+        O(classes * stages) where one is new, else O(1)."""
         known = self._words.get(skipped)
         if known is None or len(known) < len(self.fleet._classes):
             known = np.where(self._shared.hosts.refresh(), 0, HIDDEN).astype(np.int64)

@@ -151,7 +151,8 @@ def _filters_fail(scan: Scan, rows: Rows) -> dict[Stage, Mask]:
     failing = {stage: mask for stage, mask in _judged(scan, rows) if stage.filter is not None}
     for column, low, high, number in signature.bounds:
         values, stage = fleet._store.host[column, rows], signature.stages[number]
-        failing[stage] = failing.get(stage, np.zeros(len(rows), bool)) | (values < low) | (values > high)
+        within = (low <= values) & (values <= high)  # NaN is not
+        failing[stage] = failing.get(stage, np.zeros(len(rows), bool)) | ~within
     for stage in scan.selections:
         failing[stage] = ~scan.selection_passes(stage, rows)
     return dict(sorted(failing.items(), key=_number))
