@@ -54,6 +54,9 @@ cdef class Rules:
     None for all rows; ``split``: (stage, uint8 by host class, stage that rows of the classes that are not 0 count for where the first alone
     refuses them, column, now, within): one more rule refuses those of the stage's rows that are of a class with 2, or whose value of the
     column is farther than ``within`` from ``now`` (NaN is near, and everything if ``now`` is NaN).
+
+    ValueError for a stage outside [1, 511], an array of another length or dtype, or without class words; IndexError for a resource class
+    or column that there is not; OverflowError for an amount beyond int64; RuntimeError if the columns were reallocated since.
     """
 
     cdef near_rules_t r
@@ -63,6 +66,7 @@ cdef class Rules:
     cdef near_mask_t* masks
     cdef tuple arrays
     cdef list stages
+    cdef int64_t capacity
 
     def __dealloc__(self):
         free(self.needs)
@@ -79,7 +83,7 @@ cdef class Rules:
             raise RuntimeError("rules are made once")
         if class_words.shape[0] == 0:
             raise ValueError("class words are missing")
-        self.columns, self.stages = columns, [need[2] for need in needs]
+        self.columns, self.stages, self.capacity = columns, [need[2] for need in needs], c.capacity
         for stage in (*self.stages, *(bound[3] for bound in bounds), *(mask[1] for mask in masks)):
             if not 1 <= stage < NEAR_STAGES:
                 raise ValueError("a stage must be within [1, 511]")
@@ -119,6 +123,11 @@ cdef class Rules:
             self.r.split_column, self.r.now, self.r.within = column, now, within
         self.arrays = class_words, considered, [mask[0] for mask in masks], split
 
+    cdef int check(self) except -1:
+        if self.columns is None or self.columns.c.capacity != self.capacity:
+            raise RuntimeError("the columns moved: make new rules")
+        return 0
+
     def find(self):
         """(rows that no rule refuses, the first of them or -1, fewest rules that refuse a row or -1, the first such row or -1, alone,
         shorts). ``alone``: {stage: (rows that it alone refuses, the first of them)}. ``shorts``: {stage of a need: three times (rows
@@ -127,6 +136,7 @@ cdef class Rules:
         row of equals. O(rows)."""
         cdef near_found_t found
         cdef int32_t i
+        self.check()
         found.shorts = <near_short_t*>calloc(max(3 * self.r.need_count, 1), sizeof(near_short_t))
         if found.shorts == NULL:
             raise MemoryError
@@ -147,6 +157,7 @@ cdef class Rules:
         """Whether a row passes if nothing of it is used: needs are held against its limit and its unit rules. O(rows) where none
         does."""
         cdef bint could
+        self.check()
         with nogil:
             could = near_could_pass(&self.columns.c, &self.r)
         return could

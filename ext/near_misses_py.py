@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .fleet_py import Columns, checked
+from .fleet_py import Columns
 
 HIDDEN: Final = 1 << 48
 _STAGES: Final = 512
@@ -45,11 +45,19 @@ class Rules:
             raise ValueError("a split has one entry per class and a stage within [1, 511]")
         if split is not None and not 0 <= split[3] < len(columns.host):
             raise IndexError("column out of range")
-        for mask in given:
-            checked(mask.view(np.uint8), np.uint8, 1)
+        if any(each.dtype != np.uint8 or each.ndim != 1 for each in given):
+            raise ValueError("a mask is of uint8")
+        for need in needs:
+            if not -(2**63) <= need[1] < 2**63:
+                raise OverflowError("an amount beyond int64")
+        self._capacity = columns.capacity
         self._columns, self._class_words = columns, class_words
         self._needs, self._bounds, self._masks = needs, bounds, masks
         self._considered, self._split = considered, split
+
+    def _check(self) -> None:
+        if self._columns.capacity != self._capacity:
+            raise RuntimeError("the columns moved: make new rules")
 
     def _rows(self) -> Iterator[tuple[int, int]]:
         """(row, word of its class) of the rows that are considered."""
@@ -82,6 +90,7 @@ class Rules:
     ) -> tuple[int, int, int, int, dict[int, tuple[int, int]], dict[int, tuple[Short, ...]]]:
         """(rows that no rule refuses, the first of them, fewest rules that refuse a row, the first such row, alone,
         shorts); see the kernel."""
+        self._check()
         passing, first, least, nearest = 0, -1, -1, -1
         alone: dict[int, tuple[int, int]] = {}
         shorts: dict[int, list[Short]] = {need[2]: [(0, 0, 0)] * 3 for need in self._needs}
@@ -131,6 +140,7 @@ class Rules:
 
     def could_pass(self) -> bool:
         """Whether a row passes if nothing of it is used; see the kernel."""
+        self._check()
         return any(
             word == 0
             and not self._others(row)

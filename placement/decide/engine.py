@@ -119,7 +119,8 @@ class Engine:
         neither a refusal nor an error (``Decisions.errors``), such as DuplicateName for a uuid that exists at its turn,
         stops the rest.
 
-        The answers are those of ``place``, without score parts, and refusals without advice. Malformed requests raise
+        The answers are those of ``place``; those of requests that one kernel call decides together are without score
+        parts, and their refusals without advice. Malformed requests raise
         before anything is placed, or have the error as their outcome where the call is not ``strict``. O(requests)
         beside what ``place`` costs.
         """

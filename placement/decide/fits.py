@@ -16,6 +16,7 @@ from ..request.host_selection import skips_filters
 from ..types.decision import Decision, Selection
 from ..types.errors import NoValidHost
 from ..types.request import Request, ServerGroup
+from .batch_decisions import Decisions
 from .context import DecisionContext
 from .scan import Scan
 from .signature import Signature
@@ -42,7 +43,7 @@ class SharedFit:
 class Placer(Protocol):
     """What places guests on a trial fleet: an Engine that is a fork."""
 
-    def place_many(self, requests: Sequence[Request], *, strict: bool = True) -> Sequence[Decision]:
+    def place_many(self, requests: Sequence[Request], *, strict: bool = True) -> Decisions:
         """Place the requests in order and claim their hosts."""
         ...
 
@@ -158,6 +159,8 @@ def _placed_together(context: DecisionContext, request: Request, trial: Placer, 
         while left:
             together = min(left, _TOGETHER)
             decisions = trial.place_many([request] * together)
+            for error in decisions.errors.values():
+                raise error
             placed = [decision.selected.node for decision in decisions if decision.placed]
             for node in placed:
                 by_host[node] = by_host.get(node, 0) + 1

@@ -64,6 +64,14 @@ class Case:
         least, most = self.arrays["min_unit"][resource, row], self.arrays["max_unit"][resource, row]
         return bool(least <= amount <= most) and amount % max(int(self.arrays["step_size"][resource, row]), 1) == 0
 
+    def allowed(self, resource: int, row: int, amount: int) -> int:
+        """The greatest amount up to ``amount`` that the unit rules allow, else the least multiple of the step that is
+        not below the least amount."""
+        least, most = int(self.arrays["min_unit"][resource, row]), int(self.arrays["max_unit"][resource, row])
+        step = max(int(self.arrays["step_size"][resource, row]), 1)
+        fitting = [each for each in range(min(amount, most) + 1) if each >= least and each % step == 0]
+        return max(fitting) if fitting else next(each for each in range(least, least + step) if each % step == 0)
+
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32), st.integers(1, 600))
@@ -89,7 +97,9 @@ def test_rows_that_one_rule_alone_refuses_are_counted_by_that_rule(seed: int, ro
         room, units, size = shorts[stage]
         assert room[0] == len(short)
         assert not short or room[1:] == (max(short, key=short.__getitem__), max(short.values()))
-        assert units[0] == sum(1 for row in of if row not in short and left[row] >= amount)
+        ruled = {row: case.allowed(resource, row, amount) for row in of if row not in short and left[row] >= amount}
+        assert units[0] == len(ruled)
+        assert not ruled or units[1:] == (max(ruled, key=ruled.__getitem__), max(ruled.values()))
         both = {
             row: int(case.arrays["max_unit"][resource, row]) for row in of if row not in short and left[row] < amount
         }
@@ -127,9 +137,22 @@ def test_a_row_could_pass_if_its_limits_and_unit_rules_allow_it(seed: int, rows:
         ({"considered": np.ones(3, np.uint8)}, ValueError),
         ({"split": (1, np.ones(3, np.uint8), 2, 0, 0.0, 0.0)}, ValueError),
         ({"split": (1, np.ones(4, np.uint8), 2, 99, 0.0, 0.0)}, IndexError),
+        ({"masks": [(np.ones(64, np.int8), 1)]}, ValueError),
+        ({"needs": [(0, 2**63, 1, False)]}, OverflowError),
     ],
 )
 def test_rules_that_the_columns_have_no_place_for_are_errors(fields: dict[str, Any], error: type[Exception]) -> None:
     case = Case(1, 10)
     with pytest.raises(error):
         Rules(case.columns, case.words, **fields)
+
+
+def test_rules_end_where_the_columns_move() -> None:
+    case = Case(1, 64)
+    rules = Rules(*case.rules)
+    rules.find()
+    case.columns.attach(**empty_arrays(256))
+    case.columns.set_rows(200)
+    for ask in (rules.find, rules.could_pass):
+        with pytest.raises(RuntimeError, match="moved"):
+            ask()

@@ -42,6 +42,7 @@ def no_valid_host(
 ) -> Refusal:
     """Why no host passes, with what would help. ``removed``: how many of the ``considered`` hosts each stage removed;
     ``rows``: which hosts these are, None for all. O(stages * hosts) in the kernel."""
+    scan.signature.refresh()  # it may have been compiled for the advice alone
     changes = near_misses(scan, rows)
     empty = fits_empty(scan, rows) if considered else None
     stage = _main_stage(removed)
