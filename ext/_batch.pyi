@@ -3,6 +3,7 @@ import numpy.typing as npt
 
 from ._fleet import Columns
 from ._shapes import Shapes
+from .ranking import Ranking
 
 def place(
     columns: Columns,
@@ -21,6 +22,22 @@ def place(
     out_counts: npt.NDArray[np.int64],
 ) -> int:
     """Place guests one after the other; returns how many, fewer than all if the next one's uuid exists."""
+
+def place_alike(
+    columns: Columns,
+    ranking: Ranking,
+    shape: int,
+    uuids: npt.NDArray[np.uint64],
+    project: int,
+    user: int,
+    building: bool,
+    out_row: npt.NDArray[np.int32],
+    out_consumer: npt.NDArray[np.int32],
+    out_score: npt.NDArray[np.float64],
+    out_parts: npt.NDArray[np.float64],
+) -> int:
+    """Place guests of one shape one after the other; returns how many, fewer than all where a search may not be what
+    decides."""
 
 def release(columns: Columns, consumers: npt.NDArray[np.int32]) -> None:
     """Drop distinct live consumers in order, or none of them."""

@@ -72,6 +72,55 @@ def place(Columns columns not None, Shapes shapes not None, int32_t[::1] which, 
     return n
 
 
+def place_alike(Columns columns not None, Ranking ranking not None, int32_t shape, uint64_t[:, ::1] uuids not None, int32_t project,
+                int32_t user, bint building, int32_t[::1] out_row, int32_t[::1] out_consumer, double[::1] out_score,
+                double[:, :, ::1] out_parts):
+    """Place guests of one shape, one after the other, each seeing the claims before it, for as long as the best row that passes is sure
+    to be the one that Nova takes, which filters once for all of them.
+
+    Returns how many were placed: fewer than all where no row passes, where (from the second guest on) two rows are equally good, where
+    a claim leaves its row without room for one more while guests remain, or where a uuid exists. ``out_parts[i, j]``: raw,
+    normalised and multiplier of term j of guest i's row. ValueError if the ranking draws.
+    """
+    cdef Py_ssize_t i, k, n = uuids.shape[0]
+    cdef int32_t row, consumer
+    cdef uint8_t flags = BUILDING if building else 0
+    if (uuids.shape[1] != 2 or out_row.shape[0] != n or out_consumer.shape[0] != n or out_score.shape[0] != n
+            or out_parts.shape[0] != n or out_parts.shape[1] != ranking.r.term_count or out_parts.shape[2] != 3):
+        raise ValueError("batch columns differ in length")
+    if ranking.columns is not columns:
+        raise ValueError("a ranking of another fleet")
+    if ranking.r.shuffle or ranking.r.subset != 1:
+        raise ValueError("a ranking that draws")
+    columns.check_shape(shape)
+    ranking.check_capacity()
+    ranking.reserve_top(2)
+    columns.reserve_consumers(n)
+    columns.reserve_log(n)
+    for i in range(n):
+        ranking.sync()
+        if ranking.r.shared != NULL and ranking.r.shared.failed:
+            ranking.r.shared.failed = False
+            for k in range(i - 1, -1, -1):
+                columns.drop(out_consumer[k])
+            raise MemoryError
+        ranking.decide(-1, 1 if i == 0 else 2, 0)
+        if ranking.r.found == 0 or (ranking.r.found == 2 and ranking.r.top_score[0] == ranking.r.top_score[1]):
+            return i
+        row = ranking.r.top_row[0]
+        out_row[i] = row
+        out_score[i] = ranking.r.top_score[0]
+        if ranking.r.term_count > 0:
+            ranking.weigh_row(row, 0.0, &out_parts[i, 0, 0])
+        consumer = columns.add(uuids[i, 0], uuids[i, 1], row, shape, project, user, -1, flags)
+        if consumer < 0:
+            return i
+        out_consumer[i] = consumer
+        if i + 1 < n and not ranking.passes(row):
+            return i + 1
+    return n
+
+
 cdef int reserve_groups(Columns columns, int32_t[::1] groups) except -1:
     """Room in each group for all guests that name it."""
     cdef Py_ssize_t i

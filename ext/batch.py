@@ -4,8 +4,8 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or os.environ.get("HOSTLER_PURE", "") in ("", "0"):
-    from ._batch import find, place, release
+    from ._batch import find, place, place_alike, release
 else:
-    from .batch_py import find, place, release
+    from .batch_py import find, place, place_alike, release
 
-__all__ = ["find", "place", "release"]
+__all__ = ["find", "place", "place_alike", "release"]

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from .constants import BUILDING, STAGES
 from .draws import word
 from .fleet_py import Columns, checked
+from .ranking.ranking_py import Ranking
 from .shapes_py import Shapes
 from .tables_py import format_uuid
 
@@ -59,6 +60,48 @@ def place(
         except KeyError:
             return i
         out_row[i], out_consumer[i], out_score[i] = rows[0], consumer, scores[0]
+    return n
+
+
+def place_alike(
+    columns: Columns,
+    ranking: Ranking,
+    shape: int,
+    uuids: npt.NDArray[np.uint64],
+    project: int,
+    user: int,
+    building: bool,
+    out_row: npt.NDArray[np.int32],
+    out_consumer: npt.NDArray[np.int32],
+    out_score: npt.NDArray[np.float64],
+    out_parts: npt.NDArray[np.float64],
+) -> int:
+    """Place guests of one shape, for as long as the best row that passes is sure to be the one that Nova takes."""
+    n = len(checked(uuids, np.uint64, 2))
+    lines = (checked(out_row, np.int32, 1), checked(out_consumer, np.int32, 1), checked(out_score, np.float64, 1))
+    parts = (n, len(ranking.terms), 3)
+    if uuids.shape[1] != 2 or any(len(line) != n for line in lines) or checked(out_parts, np.float64, 3).shape != parts:
+        raise ValueError("batch columns differ in length")
+    if ranking.columns is not columns:
+        raise ValueError("a ranking of another fleet")
+    if ranking.shuffle or ranking.subset != 1:
+        raise ValueError("a ranking that draws")
+    columns.check_shape(shape)
+    flags = BUILDING if building else 0
+    for i, (high, low) in enumerate(uuids.tolist()):
+        rows, scores = ranking.best(-1, min(i + 1, 2), 0)
+        if not rows or (len(rows) == 2 and scores[0] == scores[1]):
+            return i
+        row = out_row[i] = rows[0]
+        out_score[i] = scores[0]
+        if ranking.terms:
+            out_parts[i] = ranking.row_parts(row, 0.0)
+        try:
+            out_consumer[i] = columns.add_consumer(high, low, row, shape, project, user, -1, flags)
+        except KeyError:
+            return i
+        if i + 1 < n and ranking.judge(np.array([row], np.int32))[0] != 0:
+            return i + 1
     return n
 
 

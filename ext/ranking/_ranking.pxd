@@ -27,3 +27,5 @@ cdef class Ranking:
     cdef bint keep_rows(self) noexcept nogil
     cdef void decide(self, int32_t group, int32_t wanted, uint64_t seed) noexcept nogil
     cdef void tally(self, int32_t group, int64_t* out) noexcept nogil
+    cdef void weigh_row(self, int32_t row, double members, double* out) noexcept nogil
+    cdef bint passes(self, int32_t row) noexcept nogil

@@ -320,6 +320,24 @@ cdef class Ranking:
         else:
             tally_by_index(&self.r, self.columns.groups, group, out)
 
+    cdef void weigh_row(self, int32_t row, double members, double* out) noexcept nogil:
+        """Per term raw, normalised and multiplier of one row, double[terms][3], under the normalisers of the latest `decide`.
+        `check_capacity` was called."""
+        cdef ranking_t* r = &self.r
+        cdef int32_t i
+        cdef double raw
+        find_columns(r)
+        value_rows(r)
+        for i in range(r.term_count):
+            raw = group_raw(&r.terms[i], members) if r.terms[i].source == SOURCE_GROUP else raw_of(r, &r.terms[i], row)
+            out[3 * i] = raw
+            out[3 * i + 1] = norm(raw, r.terms[i].low, r.terms[i].range)
+            out[3 * i + 2] = multiplier_of(r, &r.terms[i], row)
+
+    cdef bint passes(self, int32_t row) noexcept nogil:
+        """Whether no stage refuses the row as it is now. `check_capacity` was called."""
+        return stage_of(&self.r, row) == 0
+
     # Python's side
 
     def refresh(self):
@@ -384,22 +402,11 @@ cdef class Ranking:
 
     def row_parts(self, int32_t row, double members=0.0):
         """Per term (raw, normalised, multiplier) of one row under the normalisers of the latest ``best`` or ``score_rows``."""
-        cdef ranking_t* r = &self.r
-        cdef int32_t i
-        cdef double raw
-        find_columns(r)
+        cdef double parts[3 * TERMS]
         self.check_capacity()
         self.columns.check_row(row)
-        value_rows(&self.r)
-        result = []
-        for i in range(r.term_count):
-            t = &r.terms[i]
-            if t.source == SOURCE_GROUP:
-                raw = group_raw(t, members)
-            else:
-                raw = raw_of(r, t, row)
-            result.append((raw, norm(raw, t.low, t.range), multiplier_of(r, t, row)))
-        return result
+        self.weigh_row(row, members, parts)
+        return [(parts[3 * i], parts[3 * i + 1], parts[3 * i + 2]) for i in range(self.r.term_count)]
 
     cdef int check_own_classes(self) except -1:
         if self.r.lender != NULL:

@@ -3,7 +3,8 @@
 The answers are those of the scan, which weighs all hosts that passed for the first instance again for each further one
 (Nova 33). Only the rows of the claims change between two of these, and stay among the weighed hosts though they may
 have no more room. Equal scores keep the order of the instance before: where that is not sure to be the order of the
-rows, the scan decides. Costs a search an instance.
+rows, the scan decides. Costs a search an instance; one kernel call makes all claims where each leaves its row with room
+for one more and no two rows are equally good.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...ext.batch import place_alike
 from ...ext.ranking import best_beside
-from ..types.decision import Decision
+from ..fleet.fleet import uuid_words
+from ..types.decision import Decision, ScorePart
 from ..types.request import Request
 from .claim import Claimed
 from .context import DecisionContext
@@ -33,11 +36,13 @@ def place_several(context: DecisionContext, request: Request) -> Decision | None
         return None
     start = context.fleet._history.hold()
     try:
-        search = _Search(context, signature, request)
-        if not search.passing:
-            return refused(Scan(context, request), search.removed, search.considered)
-        made = search.claim_all()
-        if made is None:
+        signature.refresh()
+        counts = signature.ranking.counts(-1, len(signature.stages))
+        considered, removed = sum(counts), dict(zip(signature.stage_names, counts[1:], strict=True))
+        if not counts[0]:
+            return refused(Scan(context, request), removed, considered)
+        made = _claim_together(context, signature, request, counts[0])
+        if not _Search(context, signature, request, counts[0], made).go_on():
             context.fleet._history.go(start)
             return None
         limits = [context.numa_limits(signature, request, claimed.row) for claimed in made]
@@ -45,8 +50,8 @@ def place_several(context: DecisionContext, request: Request) -> Decision | None
         return Decision(
             sequence=context.next_sequence(),
             request_id=request.request_id,
-            considered=search.considered,
-            removed=search.removed,
+            considered=considered,
+            removed=removed,
             selections=tuple(context.selection(each, (), limit) for each, limit in zip(made, limits, strict=True)),
             seed=seed,
         )
@@ -60,38 +65,86 @@ def _claims_change_their_rows_only(context: DecisionContext, signature: Signatur
     return not context.fleet._shared_service_hosts and not any(term.get("by_load") for term in signature.terms)
 
 
+def _claim_together(context: DecisionContext, signature: Signature, request: Request, passing: int) -> list[Claimed]:
+    """A claim for each instance by one kernel call; fewer where the next instance has to be looked at by itself.
+    ``passing``: hosts that pass for the first."""
+    fleet, count = context.fleet, len(request.instance_uuids)
+    if request.spec.numa_topology is not None:
+        return []
+    uuids = np.array([uuid_words(uuid, "instance_uuids") for uuid in request.instance_uuids], np.uint64)
+    rows, consumers, weights = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count)
+    parts = np.empty((count, len(signature.weigher_names), 3))
+    done = place_alike(
+        fleet._kernel,
+        signature.ranking,
+        signature.shape,
+        uuids,
+        fleet._projects.id(request.project_id),
+        fleet._users.id(request.user_id),
+        True,
+        rows,
+        consumers,
+        weights,
+        parts,
+    )
+    claimed = consumers[:done].tolist()
+    fleet._placed(claimed)
+    if context.reads_instance_images and request.image_properties:
+        fleet._image_properties.update(dict.fromkeys(claimed, request.image_properties))
+    names = fleet.resource_classes
+    amounts = {names[index]: amount for index, amount in signature.resources.items()}
+    weighed: list[tuple[ScorePart, ...]] = [()] * done
+    if passing > 1:
+        weighed = [
+            tuple([ScorePart(name, *part) for name, part in zip(signature.weigher_names, each, strict=True)])
+            for each in parts[:done].tolist()
+        ]
+    found = zip(claimed, request.instance_uuids, rows.tolist(), weights.tolist(), weighed, strict=False)
+    return [
+        Claimed(uuid, row, consumer, weight, {fleet.uuid(row): amounts.copy()}, of_row)
+        for consumer, uuid, row, weight, of_row in found
+    ]
+
+
 class _Search:
     """The hosts of one request's instances, one after the other."""
 
-    def __init__(self, context: DecisionContext, signature: Signature, request: Request) -> None:
-        signature.refresh()
+    def __init__(
+        self, context: DecisionContext, signature: Signature, request: Request, passing: int, made: list[Claimed]
+    ) -> None:
+        """``passing``: hosts that pass for the first instance; ``made``: claims, to which those of the others are
+        added."""
         self._context, self._signature, self._request = context, signature, request
+        self._passing, self._made = passing, made
         self._beside: list[int] = []
         """Rows of claims that the filters still pass, whether or not they have room."""
         self._without: list[int] = []
         """Rows of claims that a filter refuses now."""
-        self._first = signature.ranking.best(-1, 1, context.decision_seed())
-        counts = signature.ranking.counts(-1, len(signature.stages))
-        self.considered, self.passing = sum(counts), counts[0]
-        self.removed = dict(zip(signature.stage_names, counts[1:], strict=True))
-        """Hosts removed by each stage for the first instance, in order."""
 
-    def claim_all(self) -> list[Claimed] | None:
-        """A claim for each instance; None if one finds no host, or if only the scan can tell which."""
-        made: list[Claimed] = []
-        for uuid in self._request.instance_uuids:
-            found = self._next() if made else self._best(*self._first)
+    def go_on(self) -> bool:
+        """Make a claim for each instance that has none; False if one finds no host, or if only the scan can tell
+        which."""
+        ranking, made = self._signature.ranking, self._made
+        others = self._request.instance_uuids[len(made) :]
+        for row in dict.fromkeys(claimed.row for claimed in made) if others else ():
+            self._sort_in(row)
+        for uuid in others:
+            found = self._next() if made else self._best(*ranking.best(-1, 1, self._context.decision_seed()))
             if found is None:
-                return None
+                return False
             row, weight = found
-            several = self.passing - len(self._without) > 1
-            parts = score_parts(self._signature, self._signature.ranking, row, 0.0) if several else ()
+            several = self._passing - len(self._without) > 1
+            parts = score_parts(self._signature, ranking, row, 0.0) if several else ()
             made.append(claim_row(self._context, self._signature, self._request, uuid, row, weight, parts, group=-1))
             self._signature.refresh()
             if row in self._beside:
                 self._beside.remove(row)
-            (self._beside if self._still_passes(row) else self._without).append(row)
-        return made
+            self._sort_in(row)
+        return True
+
+    def _sort_in(self, row: int) -> None:
+        """Take in the row of a claim."""
+        (self._beside if self._still_passes(row) else self._without).append(row)
 
     def _next(self) -> tuple[int, float] | None:
         """Row and weight of the host of a further instance."""

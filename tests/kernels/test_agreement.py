@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from hypothesis.stateful import (
 from hostler.ext import batch_py, constants, fleet_py, shapes_py
 from hostler.ext.ranking import beside_py, ranking_py
 
+from .side import RequestShape, Side
 from .world import (
     BLOCKS,
     FIGURES,
@@ -57,69 +57,6 @@ numbers = st.integers(0, 2**20)
 seeds = st.integers(0, 2**32 - 1)
 figures = st.sampled_from(SPIKES) | st.floats(-1e5, 1e5)
 memories = st.sampled_from([0.0, 512.0, 0.3])
-
-
-RequestShape: TypeAlias = tuple[int, int, list[int] | None]
-"""A ranking, the shape of the consumer, and the amounts that are needed; None: those of the ranking."""
-
-
-class Side:
-    """One implementation: its columns, its own copy of the arrays, its rankings."""
-
-    def __init__(
-        self, fleet: ModuleType, ranking: ModuleType, batch: ModuleType, shapes: ModuleType, arrays: Arrays
-    ) -> None:
-        self.ranking, self.batch, self.shapes = ranking, batch, shapes
-        self.columns = fleet.Columns()
-        self.rankings: list[Any] = []
-        self.table = shapes.Shapes(self.columns)
-        self.sizes: dict[tuple[int, ...], int] = {}
-        self.attach(arrays)
-        self.index = ranking.HostIndex(self.columns, counted_from=0)
-
-    def attach(self, arrays: Arrays) -> None:
-        self.arrays = {name: array.copy() for name, array in arrays.items()}
-        self.columns.attach(**self.arrays)
-
-    def make(self, signature: Signature, number: int) -> Any:
-        """A ranking; two of three search the index that they share."""
-        index = self.index if number % 3 else None
-        return self.ranking.Ranking(self.columns, index=index, **signature.arguments)
-
-    def number(self, ranking: int, guest: int, amounts: list[int] | None) -> int:
-        """A request shape, in a table that is made anew when a ranking was."""
-        if [id(each) for each in self.table.rankings] != [id(each) for each in self.rankings]:
-            self.table, self.sizes = self.shapes.Shapes(self.columns), {}
-            for each in self.rankings:
-                self.table.add_ranking(each)
-        key = (guest, *(amounts or ()))
-        if key not in self.sizes:
-            self.sizes[key] = self.table.add_size(guest, amounts)
-        return int(self.table.number(ranking, self.sizes[key]))
-
-    def place(
-        self,
-        guests: list[RequestShape],
-        uuids: Any,
-        groups: Any,
-        building: bool,
-        seed: int,
-        width: int,
-    ) -> tuple[Any, ...]:
-        n, which = len(guests), int32([self.number(*guest) for guest in guests])
-        rows, ids, scores = np.full(n, 9, np.int32), np.full(n, 9, np.int32), np.full(n, 9.0)
-        counts = np.full((n, width), 9, np.int64)
-        owners = np.arange(n, dtype=np.int32)
-        columns = (which, uuids, owners, owners, groups)
-        done = self.batch.place(
-            self.columns, self.table, *columns, building, seed, seed % 97, rows, ids, scores, counts
-        )
-        return done, rows, ids, scores, counts
-
-    def find(self, uuids: Any) -> Any:
-        found = np.zeros(len(uuids), np.int32)
-        self.batch.find(self.columns, uuids, found)
-        return found
 
 
 class Agreement(RuleBasedStateMachine):
@@ -452,6 +389,15 @@ class Agreement(RuleBasedStateMachine):
             uuids[-1] = uuids[0]
         self.uuids += len(guests)
         self.both(lambda side: side.place(shapes, uuids, groups, building, seed, width))
+
+    @rule(pick=numbers, guest=numbers, count=st.integers(0, 8), repeated=st.integers(0, 3), building=st.booleans())
+    def place_alike(self, pick: int, guest: int, count: int, repeated: int, building: bool) -> None:
+        uuids = words(self.uuids + 1, count)
+        if repeated == 0 and count > 2:
+            uuids[-1] = uuids[0]
+        self.uuids += count
+        ranking, shape = pick % len(self.signatures), guest % self.shapes
+        self.both(lambda side: side.place_alike(ranking, shape, uuids, building))
 
     @rule(seed=seeds, count=st.integers(0, 8), twice=st.integers(0, 3))
     def release(self, seed: int, count: int, twice: int) -> None:

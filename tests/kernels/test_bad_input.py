@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hostler.ext.batch import find, place, release
+from hostler.ext.batch import find, place, place_alike, release
 from hostler.ext.constants import SOURCE_CLASS, SOURCE_COLUMN, SOURCE_PACKING, SOURCE_ROW
 from hostler.ext.fleet import Columns
 from hostler.ext.ranking import Ranking
@@ -53,6 +53,12 @@ class Scene:
         guests |= {"out_row": int32([9, 9]), "out_consumer": int32([9, 9]), "out_score": np.zeros(2)}
         guests |= {"out_counts": np.zeros((2, 4), np.int64)}
         return place(self.columns, self.table([self.ranking]) if shapes is None else shapes, **(guests | changes))
+
+    def place_alike(self, ranking: Any = None, **changes: Any) -> int:
+        guests: dict[str, Any] = {"shape": 0, "uuids": words(1, 2), "project": 0, "user": 0, "building": True}
+        guests |= {"out_row": int32([9, 9]), "out_consumer": int32([9, 9]), "out_score": np.zeros(2)}
+        guests |= {"out_parts": np.zeros((2, 0, 3))} | changes
+        return place_alike(self.columns, self.ranking if ranking is None else ranking, **guests)
 
     def state(self) -> Any:
         columns = self.columns
@@ -187,6 +193,13 @@ BATCH: dict[str, tuple[type[Exception], Callable[[Scene], object]]] = {
     "too few answers": (ValueError, lambda s: s.place(out_score=np.zeros(1))),
     "answers of another type": (ValueError, lambda s: s.place(out_row=np.zeros(2, np.int64))),
     "too many stages to count": (ValueError, lambda s: s.place(out_counts=np.zeros((2, 257), np.int64))),
+    "guests alike of an unknown shape": (IndexError, lambda s: s.place_alike(shape=1)),
+    "guests alike with uuids of one word": (ValueError, lambda s: s.place_alike(uuids=np.zeros((2, 1), np.uint64))),
+    "guests alike with too few answers": (ValueError, lambda s: s.place_alike(out_row=int32([9]))),
+    "guests alike with parts of more terms": (ValueError, lambda s: s.place_alike(out_parts=np.zeros((2, 1, 3)))),
+    "guests alike by a ranking of another fleet": (ValueError, lambda s: s.place_alike(Scene().ranking)),
+    "guests alike by a ranking that shuffles": (ValueError, lambda s: s.place_alike(s.make(shuffle=True))),
+    "guests alike by a ranking that draws": (ValueError, lambda s: s.place_alike(s.make(subset=2))),
     "a release of a consumer that never was": (IndexError, lambda s: release(s.columns, int32([0, 1]))),
     "a release of a consumer twice": (ValueError, lambda s: release(s.columns, int32([0, 0]))),
     "a search for uuids of one word": (ValueError, lambda s: find(s.columns, np.zeros((1, 1), np.uint64), int32([9]))),
@@ -238,6 +251,7 @@ def test_a_stale_ranking_refuses_to_answer_and_a_batch_with_one_does_not_begin(s
         lambda: stale.parts(int32([0])),
         lambda: stale.row_parts(0),
         lambda: scene.place(scene.table([scene.make(), stale]), which=int32([0, 1])),
+        lambda: scene.place_alike(stale),
     ):
         with pytest.raises(RuntimeError, match="moved"):
             call()
