@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ..service import Cluster
+from ..cluster_status import Cluster
 
 
 def cluster_metrics(member: Cluster) -> Iterator[Metric]:

@@ -12,9 +12,10 @@ import h11
 import msgspec
 import trio
 
+from ..cluster_status import Cluster
 from ..journal.protocol import CommandJournal
 from ..rpc.listening import bound, listen
-from ..service import Cluster, Service
+from ..service import Service
 from .metrics import CONTENT_TYPE, Metrics
 from .settings import http_address
 

@@ -17,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from ...placement.fleet.fleet import Fleet
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
+from ..cluster_status import Cluster
 from ..engine_commands import Hold, Move, Place, PlaceMany, Resize
 from ..engine_commands import Placed as PlacedMany
 from ..failures import Failures
@@ -27,7 +28,7 @@ from ..machine.queries import capacity
 from ..reconcile.reconciler import Reconciler
 from ..regions.cascade import Cascade
 from ..rpc.server import RpcServer
-from ..service import Cluster, Service
+from ..service import Service
 from ..shadow.shadowing import Shadowing
 from . import logs
 from .audit import AuditLog
