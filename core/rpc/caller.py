@@ -10,6 +10,7 @@ import random
 import secrets
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
 from typing import Any, Final
 
 import msgspec
@@ -17,7 +18,16 @@ import msgspec
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ...placement.types.request import Request
 from ..engine_commands import asked
-from ..errors import DeadlineExceeded, LeadershipLost, NotLeader, Overloaded, Stopped, TooStale
+from ..errors import (
+    DeadlineExceeded,
+    InternalError,
+    LeadershipLost,
+    NotLeader,
+    Overloaded,
+    Stopped,
+    StorageFailed,
+    TooStale,
+)
 from ..machine.event_log import Event
 from .addresses import Address
 from .framing import BadFrame, Framer
@@ -44,6 +54,10 @@ class ConnectionLost(HostlerError):
     """The connection failed or was lost; the message says whether the command may have been applied."""
 
     code = "connection_lost"
+
+
+_LOST: Final = (ConnectionLost, DeadlineExceeded, LeadershipLost, StorageFailed, InternalError)
+"""Errors of a command that was sent, and that may be carried out all the same."""
 
 
 class Wire:
@@ -196,7 +210,11 @@ class Caller:
         answer = await self._until_answered(method, params, key, deadline, stale_ms)
         if answer.error is not None:
             raise answer.error
-        result = read_result(method, answer.result)
+        try:
+            result = read_result(method, answer.result)
+        except InvalidValue as error:
+            error.maybe_done = known.journalled
+            raise
         if method == "watch":
             self._watched = params
             self._progress.begin(result)
@@ -208,7 +226,15 @@ class Caller:
         self, method: str, params: Params, key: str | None, deadline: float, stale_ms: float | None = None
     ) -> Answer:
         """The answer, reconnecting as often as necessary. Calls refused by an overloaded server are retried, and so are
-        calls that are safe to repeat: queries, and commands with a key."""
+        calls that are safe to repeat: queries, and commands with a key. An error says (``maybe_done``) whether a
+        command may have been carried out in spite of it."""
+        doubt = _Doubt(METHODS[method].kind == "command")
+        with doubt:
+            return await self._repeated(method, params, key, deadline, stale_ms, doubt)
+
+    async def _repeated(
+        self, method: str, params: Params, key: str | None, deadline: float, stale_ms: float | None, doubt: _Doubt
+    ) -> Answer:
         pause, impatient = FIRST_PAUSE, deadline
         if not self._met:
             impatient = min(deadline, self._now() + self.patience)
@@ -220,7 +246,7 @@ class Caller:
                 await self._connect(deadline)
                 sent, asked = True, self.address
                 self._met = True
-                answer = await self._exchange(method, params, key, deadline, stale_ms)
+                answer = await self._exchange(method, params, key, deadline, stale_ms, doubt)
                 moved = self._moves(answer.error, repeatable, asked)
                 if not (moved or isinstance(answer.error, Overloaded)) or self._now() + pause >= deadline:
                     return answer
@@ -275,7 +301,7 @@ class Caller:
             self._leave()
 
     async def _exchange(
-        self, method: str, params: Params, key: str | None, deadline: float, stale_ms: float | None
+        self, method: str, params: Params, key: str | None, deadline: float, stale_ms: float | None, doubt: _Doubt
     ) -> Answer:
         options: dict[str, Any] = (
             {} if key is None else {"key": key, "timeout": min(max(deadline - self._now(), 0.0), 86_400.0)}
@@ -285,7 +311,13 @@ class Caller:
         number, data = self._wire.call(method, params, options)
         if key is not None and len(self.addresses) > 1:
             deadline = min(deadline, self._now() + HANGS_SECONDS)
-        return (await self._transfer([(number, data)], deadline))[number]
+        earlier = doubt.unanswered
+        doubt.unanswered = True
+        answer = (await self._transfer([(number, data)], deadline))[number]
+        doubt.unanswered = earlier or isinstance(answer.error, _LOST)
+        if answer.error is not None:
+            doubt.note(answer.error)
+        return answer
 
     async def _pipeline(self, calls: Iterable[tuple[str, Params]], within: float | None) -> list[Any]:
         deadline = self._deadline(within)
@@ -314,6 +346,28 @@ class Caller:
         for answer in (await self._transfer(calls, deadline)).values():
             if answer.error is not None:
                 raise answer.error
+
+
+class _Doubt:
+    """Whether a command that was sent, perhaps several times, may have been carried out although no answer says so."""
+
+    def __init__(self, command: bool) -> None:
+        self._command = command
+        self.unanswered = False
+
+    def note(self, error: HostlerError) -> None:
+        """Have an error say so."""
+        if self._command and self.unanswered:
+            error.maybe_done = True
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, HostlerError):
+            self.note(error)
 
 
 _REPEATABLE: Final = ("hello", "status", "watch", "unwatch", "snapshot")

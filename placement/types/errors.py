@@ -11,6 +11,8 @@ class HostlerError(Exception):
     do."""
 
     code = "error"
+    maybe_done = False
+    """True where an earlier attempt of the same call was lost: it may have been carried out, whatever this says."""
 
     def __init__(self, message: str, *, field: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
