@@ -25,7 +25,8 @@ MAX_SPECS: Final = 20_000
 class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """A Request as it is sent: ``spec`` is its RequestSpec in MessagePack, kept as it came, so that requests with equal
     bytes share one object. Its ``flavor`` and ``image`` may be names of those that the service keeps. Its time is the
-    command's."""
+    command's. ``claim``: the id under which a parent of regions asks; a request whose instances were placed under the
+    same id gets the decision on them, and ``release`` can be limited to them."""
 
     spec: msgspec.Raw
     instance_uuids: tuple[str, ...] = ()
@@ -34,6 +35,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     server_group: ServerGroup | str | None = None
     alternates: int = 0
     request_id: str | None = None
+    claim: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 class Command(
@@ -68,9 +70,11 @@ class PlaceMany(Command, frozen=True, tag="place_many"):
 
 
 class Release(Command, frozen=True, tag="release"):
-    """Remove instances and return their resources; all or none."""
+    """Remove instances and return their resources; all or none. ``claim``: only those that were placed under this id;
+    others count as unknown."""
 
     uuids: tuple[str, ...]
+    claim: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 class Spawned(Command, frozen=True, tag="spawned"):

@@ -26,6 +26,13 @@ class PlaceAcross(RegionCommand, frozen=True, tag="place_across"):
     spread: bool = True
 
 
+class RegionOutcome(RegionCommand, frozen=True, kw_only=True):
+    """Base of the commands by which a parent records what regions have done. ``user``: for whom; empty: for no user in
+    particular."""
+
+    user: str = ""
+
+
 class ClaimInRegion(RegionCommand, frozen=True, tag="claim_in_region"):
     """A region is about to be asked for a request: the first for this claim, or the next one. ``unsure``: it is not
     known what the one before has done; what it may have claimed is to be released. ``key`` and ``fingerprint``: of the
@@ -40,19 +47,37 @@ class ClaimInRegion(RegionCommand, frozen=True, tag="claim_in_region"):
     group: str = ""
 
 
-class SettleRegionClaim(RegionCommand, frozen=True, tag="settle_region_claim"):
+class SettleRegionClaim(RegionOutcome, frozen=True, tag="settle_region_claim"):
     """What became of a claim: the region's decision, or None where there is none. ``unsure``: it is not known whether
-    the region that was asked last has claimed something."""
+    the region that was asked last has claimed something. ``project``: of the claim's request."""
 
     id: str
     decision: Decision | None = None
     unsure: bool = False
+    project: str = ""
 
 
-class ForgetRegionGuests(RegionCommand, frozen=True, tag="forget_region_guests"):
-    """Guests are no longer in their regions."""
+class ForgetRegionGuests(RegionOutcome, frozen=True, tag="forget_region_guests"):
+    """Guests are no longer in their regions. ``release``: the release that is on record, of which they are a part."""
 
     uuids: tuple[str, ...]
+    release: str = ""
+
+
+class BeginRegionRelease(RegionCommand, frozen=True, tag="begin_region_release"):
+    """Guests are about to be released in their regions. ``key`` and ``fingerprint``: of the call that is answered in
+    the end."""
+
+    id: str
+    uuids: tuple[str, ...]
+    key: str | None = None
+    fingerprint: bytes = b""
+
+
+class SettleRegionRelease(RegionOutcome, frozen=True, tag="settle_region_release"):
+    """All guests of a release are released; answers how many were there."""
+
+    id: str
 
 
 class ForgetRegionLeftover(RegionCommand, frozen=True, tag="forget_region_leftover"):
@@ -90,7 +115,13 @@ class PlacedAcross(msgspec.Struct, frozen=True):
 
 
 class SettleRegionGroup(RegionCommand, frozen=True, tag="settle_region_group"):
-    """All requests of a group are placed, or none of them is any more."""
+    """All requests of a group are placed, or none of them is any more. Claims of the group that are still on record
+    are left over then: their regions may hold them, and release them."""
 
     id: str
     outcome: PlacedAcross
+
+
+def on_behalf_of(command: object, user: str) -> str:
+    """For whom a command is, that a ``user`` has given."""
+    return command.user if isinstance(command, RegionOutcome) and command.user else user

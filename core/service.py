@@ -36,6 +36,7 @@ from .machine.request_limits import (
 )
 from .machine.state import ServiceState, with_present_defaults
 from .rates import Rate, RateLimits
+from .region_commands import PlaceAcross
 from .tenancy import admission
 from .tenancy import commands as c
 from .tenancy.admission import TenancyOptions
@@ -88,6 +89,12 @@ class Regions(Protocol):
         self, identity: Identity, method: str, call: Any, key: str | None = None, fingerprint: bytes = b""
     ) -> Any:
         """The answer to such a call. HostlerError."""
+
+    def require_running(self) -> None:
+        """NotLeader, or why else, unless this process is the one that asks the regions."""
+
+    def check_key(self, key: str, fingerprint: bytes) -> None:
+        """KeyReused for the key of a call that is under way, if that is another one."""
 
     def lines(self) -> list[RegionLine]:
         """All regions, in the order of the configuration."""
@@ -218,7 +225,10 @@ class Service:
         order, body = Order(self.now(), user, command), None
         if written is not None:
             body = _encode(WrittenOrder(order.now, user, msgspec.Raw(written)))
-        return self.enqueue(order, done, _key_of(identity, user, key), fingerprint, deadline, cost, body)
+        whole_key = _key_of(identity, user, key)
+        if whole_key is not None and self.regions is not None:
+            self.regions.check_key(whole_key, fingerprint)
+        return self.enqueue(order, done, whole_key, fingerprint, deadline, cost, body)
 
     def _admitted(self, identity: Identity, command: AnyCommand) -> tuple[str, int]:
         """(the user, estimated microseconds) of a command that is within the limits."""
@@ -226,7 +236,8 @@ class Service:
         cost = self.limits.assess(command, self.machine.state.specs, self._rows)
         self._check_flavors(user, command)
         if user != LOCAL:
-            self._command_rate.spend(user, len(command.requests) if isinstance(command, PlaceMany) else 1)
+            several = command.requests if isinstance(command, PlaceMany | PlaceAcross) else (None,)
+            self._command_rate.spend(user, len(several))
         return user, cost
 
     def admit(self, identity: Identity, command: AnyCommand) -> str:
@@ -240,8 +251,10 @@ class Service:
         return whole
 
     def region_summary(self) -> RegionSummary:
-        """What a parent of this service as a region is told. O(rows changed since the last call)."""
+        """What a parent of this service as a region is told. O(rows changed since the last call). NotLeader for a
+        parent of regions itself that is not connected to them: a member of a cluster that follows."""
         if self.regions is not None:
+            self.regions.require_running()
             return self.regions.summary()
         return self._summarizer.summary(self.state, self.writer.sequence)
 
@@ -309,12 +322,16 @@ class Service:
 
     def ask(self, identity: Identity, query: Query) -> Any:
         """The answer to a question. InvalidValue and Overloaded as for ``order``."""
+        return queries.answer(self.state, self.admit_question(identity, query), query)
+
+    def admit_question(self, identity: Identity, query: Query) -> str:
+        """The user, for a question that is within the limits. Errors as ``ask``'s, but for those of the answer."""
         user = self.user(identity)
         self.limits.check(query)
         self._check_flavors(user, query)
         if user != LOCAL:
             self._question_rate.spend(user)
-        return queries.answer(self.state, user, query)
+        return user
 
     def hosts(self) -> int:
         """Number of compute hosts. O(1) while none comes or goes, else O(rows)."""
@@ -331,11 +348,7 @@ class Service:
     async def ask_aside(self, identity: Identity, query: Query) -> msgspec.Raw:
         """The answer, as MessagePack, from a child with the state at the time the child starts; other calls do not wait
         for it."""
-        user = self.user(identity)
-        self.limits.check(query)
-        self._check_flavors(user, query)
-        if user != LOCAL:
-            self._question_rate.spend(user)
+        user = self.admit_question(identity, query)
         answer = partial(queries.answer, self.state, user, query)
         return msgspec.Raw(await self.children.ask(lambda: _encode(answer()), lane=user))
 

@@ -17,6 +17,7 @@ from ...placement.types.errors import HostlerError
 from .. import engine_commands as p
 from .. import storage_commands as s
 from ..lifecycle_commands import CreateGuest, CreateVolume, OnVolumeClaim
+from ..region_commands import ClaimInRegion, SettleRegionClaim, on_behalf_of
 from ..tenancy import commands as c
 from .lives import GuestChange, VolumeChange
 from .machine import ServiceMachine, guests_named
@@ -166,7 +167,7 @@ def _events(sequence: int, order: Order, outcome: Any, concerned: Guests) -> Ite
     about: dict[str, Any] = {
         "sequence": sequence,
         "time": order.now,
-        "user": order.user,
+        "user": on_behalf_of(command, order.user),
         "command": str(type(command).__struct_config__.tag),
     }
     if isinstance(command, p.PlaceMany) and not isinstance(outcome, HostlerError):
@@ -236,8 +237,10 @@ def _project(command: Any) -> str | None:
             | s.PlaceTogether(request=request)
         ):
             return request.project_id
-        case s.PlaceVolumeGroup(project_id=project):
+        case s.PlaceVolumeGroup(project_id=project) | SettleRegionClaim(project=project):
             return project
+        case ClaimInRegion(request=request):
+            return request.project_id
         case p.Move(request=p.Asked() as request) | p.BeginMove(request=p.Asked() as request):
             return request.project_id
         case c.CreateProject(id=name) | c.DeleteProject(id=name):

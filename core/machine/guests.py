@@ -29,6 +29,7 @@ from ..engine_commands import asked as asked_for
 from ..errors import DEPENDS_ON_COMMAND, InternalError, StateUnknown, checked_outcome
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS
 from .edits import edit
+from .guest_claims import check_claim, claimed_before
 from .phase_timing import PhaseSampler
 from .report_columns import reports_of
 from .state import ServiceState
@@ -59,8 +60,13 @@ class _Placing:
         self.waiting: list[_Waiting] = []
         self.decided: list[tuple[Sequence[int], Decisions]] = []
         self.errors: dict[int, HostlerError] = {}
+        self.known: dict[int, Decision] = {}
+        """Requests that were placed before under the same claim."""
 
     def add(self, position: int, asked: Asked) -> None:
+        if asked.claim and (known := claimed_before(self.state, asked)) is not None:
+            self.known[position] = known
+            return
         try:
             request = self.state.request(asked, self.now)
             reserved = self._reserve(request) if self._limited else _NOTHING
@@ -152,11 +158,14 @@ class _Placing:
         for index, error in decisions.errors.items():
             self.errors[waiting[index].position] = checked_outcome(error)
         placed: dict[bytes, tuple[Asked, list[str]]] = {}
+        claims = self.state.requests.claims
         for each, row, uuid in zip(waiting, decisions.rows.tolist(), decisions.uuids(), strict=True):
             if row >= 0:
                 asked = each.asked
                 _, uuids = placed.setdefault(bytes(asked.spec), (asked, []))
                 uuids += asked.instance_uuids or (uuid,)
+                if asked.claim or claims:
+                    self.state.requests.claim(asked.instance_uuids or (uuid,), asked.claim)
         for asked, uuids in placed.values():
             self.state.requests.keep(uuids, self.state.kept_spec(asked))
         tenants, usage = self.state.tenants, self.state.usage
@@ -199,6 +208,8 @@ def place_each(
                     outcomes[position] = decisions[index]
     for position, error in placing.errors.items():
         outcomes[position] = error
+    for position, known in placing.known.items():
+        outcomes[position] = known
     return outcomes
 
 
@@ -221,6 +232,8 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
     refusals = {position: (error.code, str(error)) for position, error in placing.errors.items()}
     refused_by, removed = Counter[str](), Counter[str]()
     service_host = state.fleet._service_host
+    for position, known in placing.known.items():
+        hosts[position], uuids[position] = known.host, known.selected.instance_uuid
     for positions, decisions in placing.decided:
         for index, (position, row, uuid) in enumerate(
             zip(positions, decisions.rows.tolist(), decisions.uuids(), strict=True)
@@ -246,8 +259,11 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
     )
 
 
-def release(state: ServiceState, uuids: Sequence[str]) -> int:
-    """Remove guests, all or none; what the sources of their moves hold goes with them."""
+def release(state: ServiceState, uuids: Sequence[str], claim: str = "") -> int:
+    """Remove guests, all or none, with a ``claim`` those that were placed under it; what the sources of their moves
+    hold goes with them."""
+    if claim:
+        check_claim(state, uuids, claim)
     held = state.holdings(uuids)
     held += [_source(state, uuid) for uuid in uuids if uuid in state.fleet._consumers.moves]
     count = state.engine.release(uuids)

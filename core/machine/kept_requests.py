@@ -20,6 +20,8 @@ class KeptRequests:
     free: list[int] = field(default_factory=list)
     moving: dict[str, bytes] = field(default_factory=dict)
     """By guest whose move is under way: the spec that it comes back to if the move is reverted."""
+    claims: dict[str, str] = field(default_factory=dict)
+    """By guest that a parent of regions has had placed: the id of its claim."""
 
     def __post_init__(self) -> None:
         self._known = {spec: index for index, spec in enumerate(self.specs) if self.counts[index]}
@@ -40,6 +42,14 @@ class KeptRequests:
         if not self.counts[index]:
             self._drop_spec(index)
 
+    def claim(self, uuids: Iterable[str], claim: str) -> None:
+        """Guests were placed under the id of a parent's claim, or (empty) without one. O(guests)."""
+        for uuid in uuids:
+            if claim:
+                self.claims[uuid] = claim
+            elif self.claims:
+                self.claims.pop(uuid, None)
+
     def keep_during_move(self, uuid: str, spec: msgspec.Raw | bytes) -> None:
         """A guest's move began with a spec. O(1)."""
         before = self.get(uuid)
@@ -57,6 +67,7 @@ class KeptRequests:
         """Drop the requests of removed guests. O(guests)."""
         for uuid in uuids:
             self.moving.pop(uuid, None)
+            self.claims.pop(uuid, None)
             index = self.of_guest.pop(uuid, None)
             if index is not None:
                 self._drop(index)

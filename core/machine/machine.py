@@ -44,7 +44,7 @@ from ..engine_commands import (
 from ..engine_commands import Placed as PlacedMany
 from ..errors import checked_outcome
 from ..lifecycle_commands import Lifecycle, OnGuest, OnVolumeClaim
-from ..region_commands import ClaimInRegion, ForgetRegionGuests, PlacedAcross, RegionCommand
+from ..region_commands import BeginRegionRelease, ClaimInRegion, ForgetRegionGuests, PlacedAcross, RegionCommand
 from ..storage_commands import (
     BackupPlaced,
     GroupPlaced,
@@ -57,10 +57,12 @@ from ..tenancy import rights, volume_rights
 from ..tenancy.tenants import LOCAL, is_internal
 from . import guests, volume_moves
 from .edits import edit
+from .guest_claims import forget_gone
 from .guest_lives import change_lives, check_not_carried_out
 from .lives import GuestChange, VolumeChange
 from .orders import AnyCommand, Guests, Order, PlacementWrite
 from .placement_writes import carry_out, consumers_of
+from .region_claims import amounts_of
 from .replicated import finished
 from .state import ServiceState, service_policy, storage_policy, without_bad_storage
 from .storage_changes import change_storage
@@ -150,8 +152,8 @@ class ServiceMachine:
                 return guests.hold(state, command.command, command.now)
             case ConfirmHold(uuids=uuids):
                 return guests.confirm_hold(state, uuids)
-            case Release(uuids=uuids):
-                return guests.release(state, uuids)
+            case Release(uuids=uuids, claim=claim):
+                return guests.release(state, uuids, claim)
             case Lifecycle():
                 return change_lives(state, command.command, command.now)
             case Move() | Resize():
@@ -165,10 +167,11 @@ class ServiceMachine:
             case ReportHosts():
                 return guests.report_hosts(state, command.command, command.now)
             case RegionCommand():
-                flavor = None
+                amounts = {}
                 if isinstance(command.command, ClaimInRegion):
-                    flavor = state.spec_of(command.command.request).flavor
-                return state.region_claims.change(state.tenants, state.usage, command.command, flavor)
+                    asked, release = command.command.request, state.engine.policy.own.nova_release
+                    amounts = amounts_of(state.spec_of(asked), len(asked.instance_uuids), release)
+                return state.region_claims.change(state.tenants, state.usage, command.command, command.user, amounts)
             case StorageBase():
                 return change_storage(state, command.command, command.now)
             case SetPolicy(policy=policy):
@@ -190,6 +193,7 @@ class ServiceMachine:
                     answer = carry_out(state, write, command.rules, project)
                     if state.holds:
                         state.holds.end(consumers_of(write))  # it shows that the hold was taken up
+                    forget_gone(state, consumers_of(write))
                     return answer
                 finally:
                     self._note(command, consumers_of(write))  # those too that came with it
@@ -359,7 +363,9 @@ def _aggregates_of(command: EngineCommand) -> Iterable[Aggregate]:
 def guests_named(command: AnyCommand) -> Sequence[str]:
     """Uuids of the guests that a command is about, but for those that it places."""
     match command:
-        case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids) | ForgetRegionGuests(uuids=uuids):
+        case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids):
+            return uuids
+        case ForgetRegionGuests(uuids=uuids) | BeginRegionRelease(uuids=uuids):
             return uuids
         case OnGuest(uuid=uuid):
             return (uuid,)

@@ -11,12 +11,14 @@ from ..engine_commands import Command, EngineCommand
 from ..lifecycle_commands import LifecycleCommand
 from ..region_commands import (
     BeginRegionGroup,
+    BeginRegionRelease,
     ClaimInRegion,
     ForgetRegionGuests,
     ForgetRegionLeftover,
     PlaceAcross,
     SettleRegionClaim,
     SettleRegionGroup,
+    SettleRegionRelease,
 )
 from ..storage_commands import StorageCommand
 from ..tenancy import commands as c
@@ -41,6 +43,8 @@ AnyRegionCommand = (
     | ForgetRegionLeftover
     | BeginRegionGroup
     | SettleRegionGroup
+    | BeginRegionRelease
+    | SettleRegionRelease
 )
 AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite | LifecycleCommand | StorageCommand | AnyRegionCommand
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from ...ext.tables import format_uuid
+from ...placement.request.placement_query import resources_of
 from ...placement.types.decision import Decision
 from ...placement.types.errors import DuplicateName, InvalidValue, UnknownName
-from ...placement.types.request import Flavor
+from ...placement.types.request import Request, RequestSpec
+from ...placement.types.validation import uuid_words
 from ..engine_commands import Asked
 from ..region_commands import (
     BeginRegionGroup,
+    BeginRegionRelease,
     ClaimInRegion,
     ForgetRegionGuests,
     ForgetRegionLeftover,
@@ -20,6 +24,7 @@ from ..region_commands import (
     RegionCommand,
     SettleRegionClaim,
     SettleRegionGroup,
+    SettleRegionRelease,
 )
 from ..tenancy.tenants import Tenants
 from ..tenancy.usage import INSTANCES, Usage
@@ -31,6 +36,10 @@ class RegionGuest(msgspec.Struct, array_like=True, frozen=True):
     region: str
     project_id: str
     amounts: dict[str, int]
+    claim: str = ""
+    """The id of the claim by which it was placed."""
+    above: str = ""
+    """The id of the claim of this parent's own parent, if that has asked for it."""
 
 
 class RegionClaim(msgspec.Struct, array_like=True, frozen=True):
@@ -44,6 +53,7 @@ class RegionClaim(msgspec.Struct, array_like=True, frozen=True):
     fingerprint: bytes = b""
     group: str = ""
     tried: tuple[str, ...] = ()
+    user: str = ""
 
 
 class Leftover(msgspec.Struct, array_like=True, frozen=True):
@@ -63,8 +73,19 @@ class RegionGroup(msgspec.Struct, array_like=True):
     guests: list[str] = []
 
 
+class RegionRelease(msgspec.Struct, array_like=True):
+    """Guests that are being released: those that are ``left``, and how many others were there."""
+
+    left: dict[str, None]
+    key: str | None = None
+    fingerprint: bytes = b""
+    user: str = ""
+    count: int = 0
+
+
 class RegionClaims(msgspec.Struct):
-    """All of a parent's guests, claims, leftovers and groups, by uuid or id."""
+    """All of a parent's guests, claims, leftovers, groups and releases, by uuid or id. Uuids are dashed and in lower
+    case."""
 
     guests: dict[str, RegionGuest] = {}
     claims: dict[str, RegionClaim] = {}
@@ -72,10 +93,21 @@ class RegionClaims(msgspec.Struct):
     groups: dict[str, RegionGroup] = {}
     made: int = 0
     """Leftovers so far, by which they are named."""
+    releases: dict[str, RegionRelease] = {}
+
+    def find(self, uuid: str) -> RegionGuest | None:
+        """A guest, however its uuid is spelled; None if it is in no region. O(1)."""
+        known = self.guests.get(uuid)
+        if known is None:
+            try:
+                known = self.guests.get(normal(uuid))
+            except InvalidValue:
+                return None
+        return known
 
     def guest(self, uuid: str) -> RegionGuest:
         """A guest. UnknownName if it is in no region."""
-        known = self.guests.get(uuid)
+        known = self.find(uuid)
         if known is None:
             raise UnknownName(f"no instance {uuid[:40]} is in a region", field="uuid")
         return known
@@ -87,17 +119,22 @@ class RegionClaims(msgspec.Struct):
         for claim in self.claims.values():
             usage.add(tenants, claim.request.project_id, claim.amounts)
 
-    def change(self, tenants: Tenants, usage: Usage, command: RegionCommand, flavor: Flavor | None) -> Any:
-        """Carry out a command. HostlerError, with nothing changed, if it is refused. ``flavor``: of the request in
-        ClaimInRegion."""
+    def change(
+        self, tenants: Tenants, usage: Usage, command: RegionCommand, user: str, amounts: Mapping[str, int]
+    ) -> Any:
+        """Carry out a command that a user has given. HostlerError, with nothing changed, if it is refused.
+        ``amounts``: of the request in ClaimInRegion."""
         match command:
             case ClaimInRegion():
-                assert flavor is not None
-                return self._claim(tenants, usage, command, flavor)
+                return self._claim(tenants, usage, command, user, amounts)
             case SettleRegionClaim():
                 return self._settle(tenants, usage, command)
-            case ForgetRegionGuests(uuids=uuids):
-                return self._forget(tenants, usage, uuids)
+            case BeginRegionRelease():
+                return self._begin_release(command, user)
+            case SettleRegionRelease(id=name):
+                return self._settle_release(name)
+            case ForgetRegionGuests(uuids=uuids, release=release):
+                return self._forget(tenants, usage, uuids, release)
             case ForgetRegionLeftover(id=name):
                 self.leftovers.pop(name, None)
                 return None
@@ -106,13 +143,18 @@ class RegionClaims(msgspec.Struct):
                 return None
             case SettleRegionGroup(id=name, outcome=outcome):
                 self.groups.pop(name, None)
+                for claim in [each for each in self.claims.values() if each.group == name]:
+                    self._drop(tenants, usage, claim)
+                    self._leave(claim)
                 return outcome
             case PlaceAcross():
                 hint = "name them in [regions] of the configuration"
                 raise InvalidValue("this service has no regions", field="regions", hint=hint)
         raise InvalidValue(f"{type(command).__name__} is unknown", field="command")
 
-    def _claim(self, tenants: Tenants, usage: Usage, command: ClaimInRegion, flavor: Flavor) -> None:
+    def _claim(
+        self, tenants: Tenants, usage: Usage, command: ClaimInRegion, user: str, amounts: Mapping[str, int]
+    ) -> None:
         known, request = self.claims.get(command.id), command.request
         if known is not None:
             if command.unsure:
@@ -121,16 +163,38 @@ class RegionClaims(msgspec.Struct):
                 known, region=command.region, tried=(*known.tried, known.region)
             )
             return
-        if not request.instance_uuids:
-            raise InvalidValue("a claim in a region names its instances", field="instance_uuids")
-        for uuid in request.instance_uuids:
-            if uuid in self.guests or any(uuid in each.request.instance_uuids for each in self.claims.values()):
-                raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
-        amounts = amounts_of(flavor, len(request.instance_uuids))
+        request = normal_request(request)
+        self._check_free(request.instance_uuids)
         usage.check(tenants, request.project_id, amounts)
         usage.add(tenants, request.project_id, amounts)
-        key, fingerprint, group = command.key, command.fingerprint, command.group
-        self.claims[command.id] = RegionClaim(command.id, command.region, request, amounts, key, fingerprint, group)
+        self.claims[command.id] = RegionClaim(
+            command.id,
+            command.region,
+            request,
+            dict(amounts),
+            command.key,
+            command.fingerprint,
+            command.group,
+            user=user,
+        )
+
+    def _check_free(self, uuids: Sequence[str]) -> None:
+        """DuplicateName for a guest that is in a region, is being asked for, or may be left over. O(claims +
+        leftovers)."""
+        if not uuids:
+            raise InvalidValue("a claim in a region names its instances", field="instance_uuids")
+        for uuid in uuids:
+            if uuid in self.guests or any(uuid in each.request.instance_uuids for each in self.claims.values()):
+                raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
+            for left in self.leftovers.values():
+                if uuid in left.request.instance_uuids:
+                    problem = f"region {left.region} may still hold consumer {uuid}, which is released there"
+                    hint = "repeat this once the region answers, or give another uuid"
+                    raise DuplicateName(problem, field="instance_uuids", hint=hint)
+
+    def _drop(self, tenants: Tenants, usage: Usage, claim: RegionClaim) -> None:
+        del self.claims[claim.id]
+        usage.add(tenants, claim.request.project_id, claim.amounts, -1)
 
     def _leave(self, claim: RegionClaim) -> None:
         self.made += 1
@@ -138,29 +202,47 @@ class RegionClaims(msgspec.Struct):
         self.leftovers[name] = Leftover(name, claim.id, claim.region, claim.request)
 
     def _settle(self, tenants: Tenants, usage: Usage, command: SettleRegionClaim) -> Decision | None:
-        claim = self.claims.pop(command.id, None)
+        claim = self.claims.get(command.id)
         if claim is None:
             raise UnknownName(f"there is no claim {command.id}", field="id")
         if command.unsure:
             self._leave(claim)
         uuids, decision = claim.request.instance_uuids, command.decision
         if decision is None or not decision.placed:
-            usage.add(tenants, claim.request.project_id, claim.amounts, -1)
+            self._drop(tenants, usage, claim)
             return decision
+        del self.claims[claim.id]
         each = {name: amount // len(uuids) for name, amount in claim.amounts.items()}
+        request = claim.request
         for uuid in uuids:
-            self.guests[uuid] = RegionGuest(claim.region, claim.request.project_id, each)
+            self.guests[uuid] = RegionGuest(claim.region, request.project_id, each, claim.id, request.claim)
         if claim.group in self.groups:
             self.groups[claim.group].guests += uuids
         return decision
 
-    def _forget(self, tenants: Tenants, usage: Usage, uuids: Sequence[str]) -> int:
-        gone = 0
+    def _begin_release(self, command: BeginRegionRelease, user: str) -> None:
+        uuids = dict.fromkeys(map(normal, command.uuids))
+        for uuid in uuids:
+            self.guest(uuid)  # which says if there is none
+        self.releases[command.id] = RegionRelease(uuids, command.key, command.fingerprint, user)
+
+    def _settle_release(self, name: str) -> int:
+        known = self.releases.pop(name, None)
+        if known is None:
+            raise UnknownName(f"there is no release {name}", field="id")
+        return known.count
+
+    def _forget(self, tenants: Tenants, usage: Usage, uuids: Sequence[str], release: str) -> int:
+        gone, record = 0, self.releases.get(release)
         for uuid in uuids:
             guest = self.guests.pop(uuid, None)
             if guest is not None:
                 usage.add(tenants, guest.project_id, guest.amounts, -1)
                 gone += 1
+            if record is not None:
+                record.left.pop(uuid, None)
+        if record is not None:
+            record.count += gone
         return gone
 
     def projects(self, uuids: Iterable[str]) -> dict[str, str]:
@@ -168,8 +250,22 @@ class RegionClaims(msgspec.Struct):
         return {uuid: self.guests[uuid].project_id for uuid in uuids if uuid in self.guests}
 
 
-def amounts_of(flavor: Flavor, count: int) -> dict[str, int]:
-    """What guests of a flavor count against limits: instances, VCPU, MEMORY_MB (MiB) and DISK_GB (GiB)."""
-    disk_gb = flavor.root_gb + flavor.ephemeral_gb + -(-flavor.swap // 1_024)
-    amounts = {"VCPU": flavor.vcpus, "MEMORY_MB": flavor.memory_mb, "DISK_GB": disk_gb}
-    return {INSTANCES: count, **{name: count * amount for name, amount in amounts.items() if amount}}
+def normal(uuid: str) -> str:
+    """A uuid dashed and in lower case. InvalidValue if it is none. O(1)."""
+    return format_uuid(*uuid_words(uuid, "uuid"))
+
+
+def normal_request(request: Asked) -> Asked:
+    """A request whose instances are named by uuids as this service spells them. InvalidValue if one is none, or is
+    there twice."""
+    uuids = tuple(format_uuid(*uuid_words(each, "instance_uuids")) for each in request.instance_uuids)
+    if len(set(uuids)) < len(uuids):
+        raise InvalidValue("an instance is named twice", field="instance_uuids")
+    return request if uuids == request.instance_uuids else msgspec.structs.replace(request, instance_uuids=uuids)
+
+
+def amounts_of(spec: RequestSpec, count: int, release: str) -> dict[str, int]:
+    """What so many guests of a spec count against limits: instances, and amounts by resource class as a release of
+    Nova asks Placement for them. InvalidValue and UnknownName if flavor, image or requested resources are malformed."""
+    found = resources_of(Request(spec=spec), release)
+    return {INSTANCES: max(count, 1), **{name: max(count, 1) * amount for name, amount in found.items()}}

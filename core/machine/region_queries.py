@@ -11,6 +11,7 @@ from ...placement.types.errors import UnknownName
 from ..tenancy.rights import no_instance, project_scope
 from ..tenancy.tenants import CLOUD, RANK
 from .question import Page, Query
+from .region_claims import normal
 from .state import ServiceState
 
 
@@ -63,12 +64,12 @@ class RegionLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _region_of(state: ServiceState, user: str, query: RegionOf) -> RegionGuestLine:
-    known = state.region_claims.guests.get(query.uuid)
+    known = state.region_claims.find(query.uuid)
     if known is None and state.tenants.role(user, CLOUD) >= RANK["reader"]:
         raise UnknownName(f"no instance {query.uuid[:40]} is in a region", field="uuid")
     if known is None or state.tenants.role(user, project_scope(known.project_id)) < RANK["reader"]:
         raise no_instance(query.uuid, "uuid")
-    return RegionGuestLine(query.uuid, known.region, known.project_id)
+    return RegionGuestLine(normal(query.uuid), known.region, known.project_id)
 
 
 def _region_guests(state: ServiceState, user: str, query: RegionGuests) -> list[RegionGuestLine]:

@@ -62,6 +62,23 @@ class RegionSummary(msgspec.Struct, frozen=True, array_like=True):
     of_regions: bool = False
 
 
+MOST: Final = 2**53
+"""Largest figure of a summary that is taken for true."""
+
+
+def problem_of(summary: RegionSummary) -> str | None:
+    """Why a summary cannot be used, whatever it says: another number of shape classes, as another version of Hostler
+    would send, or figures that are negative or too large; None if it can."""
+    for area in summary.areas:
+        where = f"zone {area.zone[:40]!r}" + (f", pool {area.pool[:40]!r}" if area.pool else "")
+        if len(area.fits) != len(SHAPE_CLASSES):
+            return f"{where} has {len(area.fits)} shape classes instead of {len(SHAPE_CLASSES)}"
+        figures = (area.hosts, area.free_vcpus, area.free_memory_mb, area.free_disk_gb, *area.fits)
+        if min(figures) < 0 or max(figures) > MOST:
+            return f"{where} has the figure {min(figures) if min(figures) < 0 else max(figures)}"
+    return None
+
+
 def merged(version: int, summaries: Sequence[RegionSummary]) -> RegionSummary:
     """The summary of several regions as one. Areas of the same zone and pool are added up."""
     areas: dict[tuple[str, str], AreaSummary] = {}

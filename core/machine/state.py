@@ -299,7 +299,7 @@ class ServiceState:
         fleet = self.fleet
         if self.lives.guests and (life := self.lives.guests.get(uuid)) is not None:
             return life.project_id
-        if self.region_claims.guests and (guest := self.region_claims.guests.get(uuid)) is not None:
+        if self.region_claims.guests and (guest := self.region_claims.find(uuid)) is not None:
             return guest.project_id
         _, _, _, _, project, *_ = fleet._kernel.consumer(fleet.consumer_id(uuid))
         return fleet._projects[project]
@@ -307,16 +307,15 @@ class ServiceState:
     def projects_of(self, uuids: Sequence[str]) -> list[str | None]:
         """``project_of`` each instance, None where there is none. InvalidValue for one that is not a uuid.
         O(instances)."""
-        fleet, known = self.fleet, self.fleet._projects
+        fleet, known, regions = self.fleet, self.fleet._projects, self.region_claims
         ids = fleet._consumers.find(uuids)
         found: list[str | None] = [None] * len(ids)
         present = np.flatnonzero(ids >= 0)
         for position, project in zip(present.tolist(), fleet._kernel.holders(ids[present])[0].tolist(), strict=True):
             found[position] = known[project]
-        for elsewhere in (self.lives.guests, self.region_claims.guests):
+        for elsewhere, get in ((self.lives.guests, self.lives.guests.get), (regions.guests, regions.find)):
             for position, uuid in enumerate(uuids) if elsewhere else ():
-                guest = elsewhere.get(uuid)
-                if guest is not None:
+                if (guest := get(uuid)) is not None:
                     found[position] = guest.project_id
         return found
 

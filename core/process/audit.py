@@ -21,9 +21,11 @@ from ...placement.storage.with_guests import JointDecision
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from .. import engine_commands as p
+from .. import region_commands as g
 from .. import storage_commands as s
 from ..failures import Failures
 from ..machine.orders import Order, PlacementWrite
+from ..region_commands import on_behalf_of
 from ..tenancy.commands import CreateToken
 
 FILE_BYTES: Final = 256 << 20
@@ -59,7 +61,7 @@ def line_of(sequence: int, order: Order, outcome: Any) -> Line:
     name = command.__struct_config__.tag
     if isinstance(command, PlacementWrite):
         name, command = f"{name}.{type(command.command).__name__}", command.command
-    return Line(sequence, order.now, order.user, name, _outcome(outcome), _on(command))
+    return Line(sequence, order.now, on_behalf_of(order.command, order.user), name, _outcome(outcome), _on(command))
 
 
 class AuditLog:
@@ -240,6 +242,13 @@ def _on(command: Any) -> list[str]:
         case p.PlaceMany(requests=requests):
             return [f"project:{project}" for project in dict.fromkeys(request.project_id for request in requests)]
         case p.Release(uuids=uuids) | p.Spawned(uuids=uuids):
+            return list(uuids[:100])
+        case g.ClaimInRegion(request=request, region=region):
+            return [*request.instance_uuids[:100], f"project:{request.project_id}", f"region:{region}"]
+        case g.SettleRegionClaim(decision=decision, project=project):
+            placed = decision.selections if decision is not None else ()
+            return [*[each.instance_uuid for each in placed[:100]], f"project:{project}"]
+        case g.BeginRegionRelease(uuids=uuids) | g.ForgetRegionGuests(uuids=uuids):
             return list(uuids[:100])
         case p.ReportHosts(each=each):
             return [str(name) for name in each.get("nodename", each.get("host", ()))[:100]]

@@ -20,13 +20,17 @@ def region_metrics(cascade: Cascade) -> Iterator[Metric]:
     summaries = CounterMetricFamily(
         "hostler_region_summaries", "Summaries that the region has sent", labels=("region",)
     )
+    ignored = CounterMetricFamily(
+        "hostler_region_summaries_ignored", "Summaries of the region that are malformed", labels=("region",)
+    )
     for name, link in cascade.links.items():
         alive.add_metric((name,), float(link.alive))
         age.add_metric((name,), -1.0 if link.age is None else link.age)
         for outcome in ("placed", "refused", "unanswered"):
             requests.add_metric((name, outcome), getattr(link, outcome))
         summaries.add_metric((name,), link.summaries)
-    yield from (alive, age, requests, summaries)
+        ignored.add_metric((name,), link.summaries_ignored)
+    yield from (alive, age, requests, summaries, ignored)
     text = "Refusals of regions that had room by their summaries"
     yield CounterMetricFamily("hostler_region_hopeful_refusals", text, value=cascade.claiming.hopeful)
     text = "Claims that regions may hold although others have taken the guests, and that are to be released"

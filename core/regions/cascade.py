@@ -15,64 +15,31 @@ import trio
 from ...placement.decide.fits import Fit
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue
-from ..engine_commands import (
-    AddHosts,
-    AddServerGroup,
-    Asked,
-    BeginMove,
-    ConfirmHold,
-    ConfirmMove,
-    Hold,
-    Move,
-    Place,
-    Placed,
-    PlaceMany,
-    Release,
-    ReportHosts,
-    Resize,
-    RevertMove,
-    Spawned,
-)
+from ..engine_commands import Asked, Place, Placed, PlaceMany, Release, Spawned
 from ..errors import DeadlineExceeded, NotLeader, RegionsUnavailable
-from ..lifecycle_commands import CreateGuest
 from ..machine.orders import Order
-from ..machine.queries import Capacity, CapacityOf, Fits, Instance
-from ..machine.region_claims import Leftover, RegionClaim
+from ..machine.queries import CapacityOf, Fits, Instance
+from ..machine.region_claims import Leftover
 from ..machine.region_queries import RegionLine, RegionOf
 from ..machine.region_summary import RegionSummary, merged
-from ..region_commands import PlaceAcross, PlacedAcross, SettleRegionClaim, SettleRegionGroup
+from ..region_commands import PlaceAcross
 from ..rpc.client import ConnectionLost
 from ..service import Identity, Service
 from ..tenancy.rights import check_request_of_reader, project_scope
-from ..tenancy.tenants import LOCAL
-from .claiming import LONGEST_RETRY, RETRY_SECONDS, Call, Claiming
+from ..writer.idempotent_answers import check_fingerprint
+from .calls import Asking, is_handed, is_refused, normalised
+from .claiming import Call, Claiming
+from .jobs import Job, Jobs, Pauses
 from .link import Link
 from .options import CascadeOptions, RegionOptions
+from .releasing import LONGEST_RETRY, RETRY_SECONDS, short
 
 FIRST_SECONDS: Final = 5.0
 """For regions to be connected, before what they were asked for by a process that has ended is given to others."""
 AT_A_TIME: Final = 16
 """Requests of one ``place_many`` that are placed at a time."""
-_ON_GUEST: Final = (Move, BeginMove, ConfirmMove, RevertMove)
-_TAKEN: Final = (Place, PlaceMany, PlaceAcross, Release, Spawned, *_ON_GUEST, Instance, Fits, Capacity)
-_NOT_HERE: Final = (AddHosts, ReportHosts, Hold, ConfirmHold, CreateGuest, Resize, AddServerGroup)
 
 log = logging.getLogger("hostler.regions")
-
-
-class _Job:
-    """What is being done for a call; several may wait for it."""
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.result: Any = None
-        self.error: HostlerError | None = None
-
-    async def outcome(self) -> Any:
-        await self.done.wait()
-        if self.error is not None:
-            raise self.error
-        return self.result
 
 
 class Cascade:
@@ -85,7 +52,7 @@ class Cascade:
         self.links = {name: Link(name, each, options.ask_seconds, self._changed) for name, each in regions.items()}
         self.claiming = Claiming(service, self.links, options)
         self._nursery: trio.Nursery | None = None
-        self._jobs: dict[str, _Job] = {}
+        self._jobs, self._pauses = Jobs(), Pauses(RETRY_SECONDS, LONGEST_RETRY)
 
     def _changed(self) -> None:
         self._version += 1
@@ -135,16 +102,32 @@ class Cascade:
 
     def takes(self, call: Any) -> bool:
         """True for commands and questions that are not the parent's own to answer."""
-        return isinstance(call, (*_TAKEN, *_NOT_HERE))
+        return is_handed(call) or is_refused(call)
+
+    def require_running(self) -> None:
+        """NotLeader, or why else, unless this process is the one that asks the regions."""
+        self._running()
+
+    def _running(self) -> trio.Nursery:
+        if self._nursery is None:
+            refusal = self._service.writer.refusal()
+            raise refusal if refusal is not None else NotLeader("this service is not ready yet")
+        return self._nursery
+
+    def check_key(self, key: str, fingerprint: bytes) -> None:
+        """KeyReused for the key of a call that is under way, if that is another one."""
+        self._jobs.check(key, fingerprint)
 
     async def carry_out(
         self, identity: Identity, method: str, call: Any, key: str | None = None, fingerprint: bytes = b""
     ) -> Any:
         """The answer to a call, which is seen through even if the caller is gone. HostlerError."""
         service = self._service
-        if isinstance(call, _NOT_HERE):
+        if is_refused(call):
+            service.user(identity)
             raise InvalidValue(f"{method} is not for a parent of regions", field="method", hint="ask the region")
-        if isinstance(call, Instance | Fits | Capacity):
+        call = normalised(call)
+        if isinstance(call, Asking):
             return await self._ask(identity, call)
         user = service.admit(identity, call)
         service.machine.check(Order(service.now(), user, call))
@@ -156,50 +139,25 @@ class Cascade:
                 if error is not None:
                     raise error
                 return result
-        if self._nursery is None:
-            refusal = service.writer.refusal()
-            raise refusal if refusal is not None else NotLeader("this service is not ready yet")
-        job = self._found(self._nursery, whole_key)
+        nursery = self._running()
+        job = None if whole_key is None else self._found(nursery, whole_key, fingerprint)
         if job is None:
             work = partial(self._do, Call(user, whole_key, fingerprint), method, call)
-            job = self._begin(self._nursery, whole_key, work)
+            job = self._jobs.begin(nursery, method, work, whole_key, fingerprint)
         return await job.outcome()
 
-    def _found(self, nursery: trio.Nursery, key: str | None) -> _Job | None:
-        """What is being done for a key, or was begun by a process that has ended, which is taken up now."""
-        if key is None:
-            return None
-        if key not in self._jobs:
-            claims = self._service.state.region_claims
-            for claim in claims.claims.values():
-                if claim.key == key and claim.id not in self.claiming.under_way:
-                    self._take_up(nursery, claim)
-                    break
-            for name, group in claims.groups.items():
-                if group.key == key and name not in self.claiming.under_way:
-                    self._begin_giving_up(nursery, name, key)
-                    break
-        return self._jobs.get(key)
-
-    def _begin(self, nursery: trio.Nursery, key: str | None, work: Callable[[], Awaitable[Any]]) -> _Job:
-        job = _Job()
-        if key is not None:
-            self._jobs[key] = job
-        nursery.start_soon(self._run_job, job, key, work)
+    def _found(self, nursery: trio.Nursery, key: str, fingerprint: bytes) -> Job | None:
+        """What is being done for a key, or was begun by a process that has ended, which is taken up now. KeyReused if
+        that is another call."""
+        job = self._jobs.get(key, fingerprint)
+        if job is None:
+            for name, its_key, its_fingerprint, work in self._begun():
+                if its_key == key:
+                    check_fingerprint(key, its_fingerprint, fingerprint)
+                    if name not in self.claiming.under_way:
+                        self._take_up(nursery, name, its_key, its_fingerprint, work)
+            job = self._jobs.get(key, fingerprint)
         return job
-
-    async def _run_job(self, job: _Job, key: str | None, work: Callable[[], Awaitable[Any]]) -> None:
-        try:
-            job.result = await work()
-        except HostlerError as error:
-            job.error = error
-        except trio.Cancelled:
-            job.error = NotLeader("this service has stopped taking commands", hint="ask again with the same key")
-            raise
-        finally:
-            if key is not None:
-                self._jobs.pop(key, None)
-            job.done.set()
 
     async def _do(self, call: Call, method: str, command: Any) -> Any:
         match command:
@@ -209,10 +167,10 @@ class Cascade:
                 return await self._place_many(call, command)
             case PlaceAcross(requests=requests, spread=spread):
                 return await self.claiming.place_across(call, requests, spread=spread)
-            case Release(uuids=uuids):
-                return await self._release(call, uuids)
+            case Release(uuids=uuids, claim=claim):
+                return await self.claiming.releasing.release(call.user, uuids, claim, call.key, call.fingerprint)
             case Spawned(uuids=uuids):
-                for region, mine in self._by_region(uuids).items():
+                for region, mine in self.claiming.releasing.by_region(uuids).items():
                     await self.links[region].call(method, {"uuids": mine})
                 return None
         return await self._on_guest(call, method, command)
@@ -256,25 +214,11 @@ class Cascade:
             if known is not None and known[0] is not None:
                 decision: Decision = known[0]
                 return decision
-            assert self._nursery is not None, "jobs run in it"
-            job = self._found(self._nursery, call.key)
+            job = self._found(self._running(), call.key, call.fingerprint)
             if job is not None:
                 decision = await job.outcome()
                 return decision
         return await self.claiming.place(call, request)
-
-    async def _release(self, call: Call, uuids: Sequence[str]) -> int:
-        """In each region all or none, and in all that answer. The error of one that does not is raised at the end: a
-        repetition names what is left."""
-        count, failed = 0, list[HostlerError]()
-        for region, mine in self._by_region(uuids).items():
-            try:
-                count += await self.claiming.release_in(region, mine, key=call.key)
-            except HostlerError as error:
-                failed.append(error)
-        if failed:
-            raise failed[0]
-        return count
 
     async def _on_guest(self, call: Call, method: str, command: Any) -> Any:
         if getattr(command, "request", None) is not None:
@@ -283,30 +227,24 @@ class Cascade:
             )
         region = self._service.state.region_claims.guest(command.uuid).region
         values = msgspec.structs.asdict(command)
-        return await self._link(region).call(method, values, key=None if call.key is None else f"{call.key}@{region}")
-
-    def _by_region(self, uuids: Sequence[str]) -> dict[str, list[str]]:
-        """UnknownName if one of them is in no region, or the region is not configured."""
-        found: dict[str, list[str]] = {}
-        for uuid in uuids:
-            region = self._service.state.region_claims.guest(uuid).region
-            found.setdefault(self._link(region).name, []).append(uuid)
-        return found
+        key = None if call.key is None else f"{short(call.key)}@{region}"
+        return await self._link(region).call(method, values, key=key)
 
     def _link(self, region: str) -> Link:
-        return self.claiming._link(region)
+        return self.claiming.releasing.link(region)
 
     # questions
 
-    async def _ask(self, identity: Identity, query: Instance | Fits | Capacity) -> Any:
+    async def _ask(self, identity: Identity, query: Asking) -> Any:
         """Rights are judged here, on the parent's tenants; regions answer the parent's own user."""
         service = self._service
-        user = service.user(identity)
         match query:
             case Instance(uuid=uuid):
                 line = service.ask(identity, RegionOf(uuid=uuid))
+                self.require_running()
                 return await self._link(line.region).call("instance", {"uuid": uuid})
             case Fits(request=request, limit=limit):
+                user = service.admit_question(identity, query)
                 service.state.tenants.require(user, "reader", project_scope(request.project_id))
                 check_request_of_reader(service.state.tenants, user, request, service.state)
                 found: list[Fit] = await self._ask_all(
@@ -318,22 +256,28 @@ class Cascade:
         return _added(await self._ask_all("capacity", lambda link: {}))
 
     async def _ask_all(self, method: str, params: Callable[[Link], Any]) -> list[Any]:
-        """The answers of all regions that answer. RegionsUnavailable where none does."""
-        answers: list[Any] = []
+        """The answers of all regions that give one. If none does: the error of one, RegionsUnavailable for those that
+        did not answer at all."""
+        self.require_running()
+        answers, refusals = list[Any](), list[HostlerError]()
 
         async def ask(link: Link) -> None:
             try:
                 answers.append(await link.call(method, params(link)))
-            except (ConnectionLost, DeadlineExceeded) as error:
+            except HostlerError as error:
                 log.info("region %s did not answer %s: %s", link.name, method, error)
+                if not isinstance(error, ConnectionLost | DeadlineExceeded):
+                    refusals.append(error)
 
         async with trio.open_nursery() as nursery:
             for link in self.links.values():
                 if link.alive:
                     nursery.start_soon(ask, link)
-        if not answers:
-            raise RegionsUnavailable(f"no region has answered {method}", hint="see hostler regions")
-        return answers
+        if answers:
+            return answers
+        if refusals:
+            raise refusals[0]
+        raise RegionsUnavailable(f"no region has answered {method}", hint="see hostler regions")
 
     # the task
 
@@ -347,58 +291,58 @@ class Cascade:
                 resolving: set[str] = set()
                 began = trio.current_time()
                 while True:
-                    claims = self._service.state.region_claims
-                    for claim in [*claims.claims.values()]:
-                        asked = self.links.get(claim.region)
-                        early = trio.current_time() - began < FIRST_SECONDS and asked is not None and not asked.alive
-                        if claim.id not in self.claiming.under_way and not claim.group and not early:
-                            self._take_up(nursery, claim)
-                    for name, group in [*claims.groups.items()]:
-                        if name not in self.claiming.under_way:
-                            self._begin_giving_up(nursery, name, group.key)
-                    for leftover in [each for each in claims.leftovers.values() if each.id not in resolving]:
+                    self._go_on(nursery, early=trio.current_time() - began < FIRST_SECONDS)
+                    leftovers = self._service.state.region_claims.leftovers
+                    for leftover in [each for each in leftovers.values() if each.id not in resolving]:
                         resolving.add(leftover.id)
                         nursery.start_soon(self._resolve, leftover, resolving)
                     await trio.sleep(RETRY_SECONDS)
             finally:
                 self._nursery = None
 
-    def _take_up(self, nursery: trio.Nursery, claim: RegionClaim) -> None:
-        """Go on with a claim that no task sees through: its caller may ask again with its key."""
-        self.claiming.under_way.add(claim.id)
+    def _begun(self) -> list[tuple[str, str | None, bytes, Callable[[], Awaitable[Any]]]]:
+        """(id, key, fingerprint, how to go on) of what is on record."""
+        claims, claiming = self._service.state.region_claims, self.claiming
+        found: list[tuple[str, str | None, bytes, Callable[[], Awaitable[Any]]]] = [
+            (claim.id, claim.key, claim.fingerprint, partial(claiming.resume, claim))
+            for claim in claims.claims.values()
+            if not claim.group
+        ]
+        for name, group in claims.groups.items():
+            found.append((name, group.key, group.fingerprint, partial(claiming.give_up_group, name)))
+        for name, release in claims.releases.items():
+            found.append((name, release.key, release.fingerprint, partial(claiming.releasing.go_on, name)))
+        return found
 
-        async def resume() -> Any:
-            try:
-                return await self.claiming.resume(claim)
-            finally:
-                self.claiming.under_way.discard(claim.id)
+    def _go_on(self, nursery: trio.Nursery, *, early: bool) -> None:
+        """Take up what is on record and no task sees through; ``early``: only where the region that was asked
+        answers."""
+        begun = self._begun()
+        self._pauses.keep({name for name, *_ in begun})
+        claims = self._service.state.region_claims.claims
+        for name, key, fingerprint, work in begun:
+            if name in self.claiming.under_way or not self._pauses.is_due(name):
+                continue
+            asked = self.links.get(claims[name].region) if name in claims else None
+            if not (early and asked is not None and not asked.alive):
+                self._take_up(nursery, name, key, fingerprint, work)
 
-        self._begin(nursery, claim.key, resume)
-
-    def _begin_giving_up(self, nursery: trio.Nursery, name: str, key: str | None) -> None:
+    def _take_up(
+        self, nursery: trio.Nursery, name: str, key: str | None, fingerprint: bytes, work: Callable[[], Awaitable[Any]]
+    ) -> None:
+        """Go on with what no task sees through: its caller may ask again with its key."""
         self.claiming.under_way.add(name)
-        self._begin(nursery, key, partial(self._give_up_group, name))
 
-    async def _give_up_group(self, name: str) -> Any:
-        """Release what a group that no task sees through has claimed; its answer. Errors as the writer's."""
-        claiming, claims = self.claiming, self._service.state.region_claims
-        try:
-            for claim in [each for each in claims.claims.values() if each.group == name]:
-                await self._service.writer.submit(self._order(SettleRegionClaim(id=claim.id, unsure=True)))
-            await claiming.compensate(name)
-            outcome = PlacedAcross(refusal="the service stopped in between, and has released what was placed")
-            group = claims.groups[name]
-            return await self._service.writer.submit(
-                self._order(SettleRegionGroup(id=name, outcome=outcome)), key=group.key, fingerprint=group.fingerprint
-            )
-        except HostlerError as error:
-            log.warning("a group is not released yet: %s", error)
-            raise
-        finally:
-            claiming.under_way.discard(name)
+        async def go_on() -> Any:
+            try:
+                return await work()
+            except Exception:
+                self._pauses.failed(name)
+                raise
+            finally:
+                self.claiming.under_way.discard(name)
 
-    def _order(self, command: Any) -> Order:
-        return Order(self._service.now(), LOCAL, command)
+        self._jobs.begin(nursery, f"what was begun as {name}", go_on, key, fingerprint)
 
     async def _resolve(self, leftover: Leftover, resolving: set[str]) -> None:
         pause = RETRY_SECONDS
@@ -409,6 +353,8 @@ class Cascade:
                     return
                 except HostlerError as error:
                     log.info("what region %s may have claimed is not known yet: %s", leftover.region, error)
+                except Exception:
+                    log.exception("what region %s may have claimed is not known yet", leftover.region)
                 await trio.sleep(pause)
                 pause = min(2 * pause, LONGEST_RETRY)
         finally:

@@ -33,13 +33,15 @@ class Wish(NamedTuple):
 
 class Known(NamedTuple):
     """A region as its parent knows it now. ``summary`` None: it has told none yet. ``claimed``: (vCPUs, MiB) claimed
-    there since that summary, less what was released. ``distrusted``: it has refused lately what that promised."""
+    there since that summary, less what was released. ``distrusted``: it has refused lately what that promised.
+    ``alive``: it answers."""
 
     name: str
     options: RegionOptions
     summary: RegionSummary | None
     claimed: tuple[int, int] = (0, 0)
     distrusted: bool = False
+    alive: bool = True
 
 
 def wish_of(spec: RequestSpec, count: int) -> Wish:
@@ -103,8 +105,9 @@ def _by_sums(wish: Wish, areas: Iterable[AreaSummary]) -> int:
 
 def ordered(regions: Sequence[Known], wish: Wish, policy: RegionPolicy, *, attempts: int, doubtful: int) -> list[str]:
     """The regions to be asked, the best first: at most ``attempts``, of which at most ``doubtful`` have no room by
-    their summary. Regions that are ``last`` come after all others that may have room. UnknownName, InvalidValue for a
-    wish that no region can fulfil, whatever room it has."""
+    their summary. Regions that are ``last`` come after all others that may have room; those that do not answer are left
+    out, unless they are named. UnknownName, InvalidValue for a wish that no region can fulfil, whatever room it has
+    and whether or not it answers."""
     known = {each.name: each for each in regions}
     for name in wish.regions:
         if name not in known:
@@ -115,6 +118,8 @@ def ordered(regions: Sequence[Known], wish: Wish, policy: RegionPolicy, *, attem
         raise InvalidValue("no region is what the request asks for", field="spec.scheduler_hints", hint=hint)
     ranked = []
     for position, each in enumerate(possible):
+        if not each.alive and each.name not in wish.regions:
+            continue
         least, most = room(each.summary or _UNKNOWN, wish, each.claimed)
         verdict = SURE if least >= wish.guests else DOUBTFUL if most >= wish.guests or each.summary is None else FULL
         if verdict == SURE and each.distrusted:

@@ -10,19 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-import trio
 
 from ...placement.types.decision import Decision
-from ...placement.types.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
+from ...placement.types.errors import DuplicateName, HostlerError, InvalidValue
 from ..engine_commands import Asked
-from ..errors import DeadlineExceeded, InternalError, LeadershipLost, RegionsUnavailable
-from ..machine.orders import AnyCommand, Order
-from ..machine.region_claims import Leftover, RegionClaim
+from ..errors import KeyReused, RegionsUnavailable
+from ..machine.region_claims import Leftover, RegionClaim, RegionGuest, normal_request
 from ..region_commands import (
     AcrossGuest,
     BeginRegionGroup,
     ClaimInRegion,
-    ForgetRegionGuests,
     ForgetRegionLeftover,
     PlacedAcross,
     SettleRegionClaim,
@@ -34,11 +31,9 @@ from ..tenancy.tenants import LOCAL
 from .choice import Wish, ordered, room, stripped, wish_of
 from .link import Link
 from .options import CascadeOptions
+from .recording import REFUSALS, Recorder, may_be_done
+from .releasing import Releasing, key_in
 
-RETRY_SECONDS: Final = 0.5
-LONGEST_RETRY: Final = 30.0
-_UNSURE: Final = (ConnectionLost, DeadlineExceeded, LeadershipLost, InternalError)
-"""After these a region may have done what it was asked for."""
 _SAME_EVERYWHERE: Final = (InvalidValue,)
 """A request that is malformed in one region is so in the others."""
 
@@ -59,16 +54,12 @@ class Claiming:
 
     def __init__(self, service: Service, links: Mapping[str, Link], options: CascadeOptions) -> None:
         self._service, self._links, self._options = service, links, options
+        self.recorder = Recorder(service)
         self.under_way: set[str] = set()
-        """Claims and groups that a task sees through."""
+        """Claims, groups and releases that a task sees through."""
+        self.releasing = Releasing(service, links, self.recorder, self.under_way)
         self.hopeful = 0
         """Refusals of regions that had room by their summaries."""
-
-    async def _submit(
-        self, command: AnyCommand, user: str = LOCAL, *, key: str | None = None, fingerprint: bytes = b""
-    ) -> Any:
-        order = Order(self._service.now(), user, command)
-        return await self._service.writer.submit(order, key=key, fingerprint=fingerprint)
 
     # one request
 
@@ -79,18 +70,21 @@ class Claiming:
             hint = "use place_across for guests in different regions"
             raise InvalidValue("a parent of regions keeps no server groups", field="server_group", hint=hint)
         uuids = request.instance_uuids or (str(uuid.UUID(bytes=secrets.token_bytes(16), version=4)),)
-        request = msgspec.structs.replace(request, instance_uuids=uuids)
+        request = normal_request(msgspec.structs.replace(request, instance_uuids=uuids))
         spec = self._service.state.spec_of(request)
         wish = wish_of(spec, len(uuids))
         order = [each for each in self._order(wish) if each not in without]
+        kept = msgspec.structs.replace(request, spec=msgspec.Raw(self._service.state.kept_spec(request)))
+        before = self._claimed_before(kept)
+        if before is not None:
+            return await self._placed_before(before, kept)
         if not order:
             raise RegionsUnavailable("no region that might take the request answers", hint="see hostler regions")
         name = secrets.token_hex(8)
-        kept = msgspec.structs.replace(request, spec=msgspec.Raw(self._service.state.kept_spec(request)))
         key, fingerprint = call.key, call.fingerprint
         self.under_way.add(name)
         try:
-            await self._submit(
+            await self.recorder.begin(
                 ClaimInRegion(id=name, region=order[0], request=kept, key=key, fingerprint=fingerprint, group=group),
                 call.user,
             )
@@ -98,20 +92,37 @@ class Claiming:
         finally:
             self.under_way.discard(name)
 
+    def _claimed_before(self, request: Asked) -> RegionGuest | None:
+        """A guest of the request, if this parent's own parent has had all of them placed under the same claim."""
+        guests = self._service.state.region_claims.guests
+        found = [guests.get(each) for each in request.instance_uuids] if request.claim else []
+        first = found[0] if found else None
+        whose = request.claim, request.project_id
+        if first is None or any(each is None or (each.above, each.project_id) != whose for each in found):
+            return None
+        return first
+
+    async def _placed_before(self, guest: RegionGuest, request: Asked) -> Decision:
+        """The decision on guests that were placed before, from their region, which knows the claim."""
+        link = self._link(guest.region)
+        decision: Decision = await link.call("place", {"request": self.for_region(request, link, guest.claim)})
+        return decision
+
     async def resume(self, claim: RegionClaim) -> Decision:
         """See a claim through that another process has begun. Errors as ``place``'s."""
-        wish = wish_of(self._service.state.spec_of(claim.request), len(claim.request.instance_uuids))
-        more = [each for each in self._order(wish) if each != claim.region and each not in claim.tried]
+        more: list[str] = []
+        wish = Wish(0, 0, len(claim.request.instance_uuids))
+        try:
+            wish = wish_of(self._service.state.spec_of(claim.request), len(claim.request.instance_uuids))
+            more = [each for each in self._order(wish) if each != claim.region and each not in claim.tried]
+        except HostlerError as error:
+            log.warning("claim %s is not given to other regions than %s: %s", claim.id, claim.region, error)
         return await self._see_through(claim.id, wish, [claim.region, *more])
 
     def _order(self, wish: Wish) -> list[str]:
-        known = [link.known for link in self._links.values() if link.alive or link.name in wish.regions]
-        if not known:
-            return []
-        missing = [each for each in wish.regions if each not in self._links]
-        if missing:
-            raise UnknownName.among("region", missing[0], self._links, field="spec.scheduler_hints.region")
-        options = self._options
+        """UnknownName and InvalidValue for a wish that no configured region can fulfil; empty if none that can
+        answers."""
+        options, known = self._options, [link.known for link in self._links.values()]
         return ordered(known, wish, options.policy, attempts=options.attempts, doubtful=options.doubtful)
 
     async def _see_through(self, name: str, wish: Wish, order: Sequence[str]) -> Decision:
@@ -119,58 +130,60 @@ class Claiming:
         unsure = False
         last: Decision | HostlerError | None = None
         for position, region in enumerate(order):
-            claim = self._service.state.region_claims.claims[name]
+            request = self._service.state.region_claims.claims[name].request
             if position:
-                await self._submit(ClaimInRegion(id=name, region=region, request=claim.request, unsure=unsure))
-            link = self._links.get(region)
-            found = await self._ask(link, claim.request, name, wish) if link is not None else None
-            unsure = isinstance(found, _UNSURE)
+                await self.recorder.go_on(ClaimInRegion(id=name, region=region, request=request, unsure=unsure))
+            found = await self._ask(region, request, name, wish)
+            unsure = isinstance(found, HostlerError) and may_be_done(found)
             if isinstance(found, Decision) and found.placed:
-                return await self._settled(name, found)
-            if found is not None and not (unsure and last is not None):
+                placed: Decision = await self._settled(name, found)
+                return placed
+            if last is None or not unsure:
                 last = found
-            if isinstance(found, _SAME_EVERYWHERE):
+            if isinstance(found, _SAME_EVERYWHERE) and not unsure:
                 break
-        if isinstance(last, Decision) and not unsure:
-            return await self._settled(name, last)
         if isinstance(last, Decision):
-            claim = self._service.state.region_claims.claims[name]
-            answer: Decision = await self._submit(
-                SettleRegionClaim(id=name, decision=last, unsure=True), key=claim.key, fingerprint=claim.fingerprint
-            )
-            return answer
-        await self._submit(SettleRegionClaim(id=name, unsure=unsure))
-        if last is None or isinstance(last, _UNSURE):
-            problem = "no region that might take the request has answered"
-            raise RegionsUnavailable(f"{problem}: {last}" if last is not None else problem, hint="see hostler regions")
-        raise last
+            settled: Decision = await self._settled(name, last, unsure=unsure)
+            return settled
+        await self._settled(name, None, unsure=unsure)
+        if isinstance(last, REFUSALS) and not may_be_done(last):
+            raise last
+        problem = f"no region that might take the request has answered: {last}"
+        raise RegionsUnavailable(problem, hint="see hostler regions")
 
-    async def _settled(self, name: str, decision: Decision) -> Decision:
-        claim = self._service.state.region_claims.claims[name]
-        answer: Decision = await self._submit(
-            SettleRegionClaim(id=name, decision=decision), key=claim.key, fingerprint=claim.fingerprint
+    async def _settled(self, name: str, decision: Decision | None, *, unsure: bool = False) -> Any:
+        claims = self._service.state.region_claims.claims
+        claim = claims[name]
+        command = SettleRegionClaim(
+            id=name, decision=decision, unsure=unsure, user=claim.user, project=claim.request.project_id
         )
+        key = claim.key if decision is not None else None
+        answer = await self.recorder.go_on(command, key=key, fingerprint=claim.fingerprint)
+        if name in claims:  # the key had an answer already, which was given instead
+            answer = await self.recorder.go_on(command)
         return answer
 
-    async def _ask(self, link: Link, request: Asked, claim: str, wish: Wish) -> Decision | HostlerError:
+    async def _ask(self, region: str, request: Asked, claim: str, wish: Wish) -> Decision | HostlerError:
         """What a region answers; a repetition gets the same. The link learns how far its summary can be trusted."""
+        link = self._links.get(region)
+        if link is None:
+            gone = ConnectionLost(f"region {region} is not configured any more")
+            gone.maybe_done = True
+            return gone
         promised = self._promised(link, wish)
         link.asked += 1
         try:
             decision: Decision = await link.call(
-                "place", {"request": self.for_region(request, link)}, key=key_in(link.name, claim)
+                "place", {"request": self.for_region(request, link, claim)}, key=key_in(link.name, claim)
             )
-        except DuplicateName as error:
-            # The region has forgotten the key: these are the claim's own guests, or another's of the same uuid.
-            link.refused += 1
-            return error
         except HostlerError as error:
-            if isinstance(error, _UNSURE):
+            if may_be_done(error):
                 link.unanswered += 1
                 link.broke_its_word()
             else:
                 link.refused += 1
-                self._note_refusal(link, promised and not isinstance(error, _SAME_EVERYWHERE))
+                judged = isinstance(error, REFUSALS) and not isinstance(error, (DuplicateName, *_SAME_EVERYWHERE))
+                self._note_refusal(link, promised and judged)
             return error
         if decision.placed:
             link.took(wish.vcpus * wish.guests, wish.memory_mb * wish.guests)
@@ -190,11 +203,13 @@ class Claiming:
         known = link.known
         return known.summary is not None and room(known.summary, wish, known.claimed)[0] >= wish.guests
 
-    def for_region(self, request: Asked, link: Link) -> Asked:
-        """The request as the region gets it: without the hints that were for this parent."""
+    def for_region(self, request: Asked, link: Link, claim: str = "") -> Asked:
+        """The request as the region gets it: without the hints that were for this parent, under this parent's own
+        claim."""
         spec = self._service.state.spec_of(request)
         of_regions = link.summary is not None and link.summary.of_regions
         hints = stripped(spec.scheduler_hints, link.name, of_regions=of_regions)
+        request = msgspec.structs.replace(request, claim=claim)
         if hints == dict(spec.scheduler_hints):
             return request
         value: dict[str, Any] = msgspec.msgpack.decode(request.spec)
@@ -209,7 +224,7 @@ class Claiming:
         refusal: str | None = None
         self.under_way.add(name)
         try:
-            await self._submit(BeginRegionGroup(id=name, key=call.key, fingerprint=call.fingerprint))
+            await self.recorder.begin(BeginRegionGroup(id=name, key=call.key, fingerprint=call.fingerprint), LOCAL)
             for request in requests:
                 try:
                     decision = await self.place(Call(call.user), request, group=name, without=used if spread else ())
@@ -224,97 +239,59 @@ class Claiming:
                     region = self._service.state.region_claims.guest(each.instance_uuid).region
                     used.append(region)
                     guests.append(AcrossGuest(each.instance_uuid, region, each.host))
-            if refusal is not None:
-                await self.compensate(name)
             outcome = PlacedAcross(guests) if refusal is None else PlacedAcross(refusal=refusal)
-            answer: PlacedAcross = await self._submit(
-                SettleRegionGroup(id=name, outcome=outcome), key=call.key, fingerprint=call.fingerprint
-            )
-            return answer
+            return await self._end_group(name, outcome)
         finally:
             self.under_way.discard(name)
 
-    async def compensate(self, group: str) -> None:
-        """Release what was placed for a group, however long that takes."""
-        known = self._service.state.region_claims.groups.get(group)
-        by_region: dict[str, list[str]] = {}
-        for guest in known.guests if known is not None else ():
-            if guest in self._service.state.region_claims.guests:
-                by_region.setdefault(self._service.state.region_claims.guests[guest].region, []).append(guest)
-        async with trio.open_nursery() as nursery:
-            for region, uuids in by_region.items():
-                nursery.start_soon(self._release_surely, region, uuids)
+    async def give_up_group(self, name: str) -> PlacedAcross:
+        """End a group that no task sees through: nothing of it stays."""
+        refusal = "the service stopped in between, and has released what was placed"
+        return await self._end_group(name, PlacedAcross(refusal=refusal))
 
-    async def _release_surely(self, region: str, uuids: Sequence[str]) -> None:
-        pause = RETRY_SECONDS
-        while True:
-            try:
-                await self.release_in(region, uuids, key=None)
-                return
-            except HostlerError as error:
-                log.warning("what region %s has claimed for a group is not released yet: %s", region, error)
-            await trio.sleep(pause)
-            pause = min(2 * pause, LONGEST_RETRY)
-
-    # release
-
-    async def release_in(self, region: str, uuids: Sequence[str], *, key: str | None) -> int:
-        """Release guests in their region, and forget them; those that are not there any more too. HostlerError."""
-        link = self._link(region)
-        try:
-            await link.call("release", {"uuids": list(uuids)}, key=None if key is None else key_in(region, key))
-        except UnknownName:
-            for each in uuids if len(uuids) > 1 else ():
-                try:
-                    await link.call("release", {"uuids": [each]})
-                except UnknownName:
-                    continue
-        guests = self._service.state.region_claims.guests
-        held = [guests[uuid].amounts for uuid in uuids if uuid in guests]
-        link.gave_back(*(sum(each.get(name, 0) for each in held) for name in ("VCPU", "MEMORY_MB")))
-        count: int = await self._submit(ForgetRegionGuests(uuids=tuple(uuids)))
-        return count
+    async def _end_group(self, name: str, outcome: PlacedAcross) -> PlacedAcross:
+        """Settle a group. Where it is refused, what was placed for it is released first, however long that takes; its
+        claims that are still on record become leftovers."""
+        claims = self._service.state.region_claims
+        group = claims.groups[name]
+        if not outcome.placed:
+            await self.releasing.surely(group.guests)
+        command = SettleRegionGroup(id=name, outcome=outcome)
+        answer = await self.recorder.go_on(command, key=group.key, fingerprint=group.fingerprint)
+        if name in claims.groups:  # the key had an answer already, which was given instead
+            answer = await self.recorder.go_on(command)
+        return outcome if answer is None else answer
 
     def _link(self, region: str) -> Link:
-        link = self._links.get(region)
-        if link is None:
-            hint = "it is not in [regions] of the configuration any more"
-            raise UnknownName(f"region {region} is not known", field="region", hint=hint)
-        return link
+        return self.releasing.link(region)
 
     # leftovers
 
     async def resolve(self, leftover: Leftover) -> None:
-        """Find out what a region has claimed by asking it the same once more, and release that; forget the leftover.
-        HostlerError where the region does not answer."""
+        """Find out what a region has claimed by asking it the same once more, and release what is of this claim; forget
+        the leftover. HostlerError where it is not known yet."""
         link = self._links.get(leftover.region)
-        uuids = leftover.request.instance_uuids
-        if link is not None:
-            try:
-                decision: Decision = await link.call(
-                    "place",
-                    {"request": self.for_region(leftover.request, link)},
-                    key=key_in(leftover.region, leftover.claim),
-                )
-                there = decision.placed
-            except DuplicateName:
-                there = True
-            except _UNSURE:
+        if link is None:
+            log.warning(
+                "region %s is not configured any more: what it may hold of claim %s (%s) is not released",
+                leftover.region,
+                leftover.claim,
+                ", ".join(leftover.request.instance_uuids[:10]),
+            )
+        elif await self._may_hold(leftover, link):
+            await self.releasing.of_claim(link, leftover.request.instance_uuids, leftover.claim)
+        await self.recorder.go_on(ForgetRegionLeftover(id=leftover.id))
+
+    async def _may_hold(self, leftover: Leftover, link: Link) -> bool:
+        """False once the region has refused for good. HostlerError for an answer that says nothing of the first
+        attempt."""
+        request = self.for_region(leftover.request, link, leftover.claim)
+        try:
+            decision: Decision = await link.call(
+                "place", {"request": request}, key=key_in(leftover.region, leftover.claim)
+            )
+        except (*REFUSALS, KeyReused) as error:
+            if error.maybe_done:
                 raise
-            except HostlerError:
-                there = False
-            if there and not self._is_in(leftover.region, uuids):
-                try:
-                    await link.call("release", {"uuids": list(uuids)})
-                except UnknownName:
-                    log.info("what region %s had claimed is released already", leftover.region)
-        await self._submit(ForgetRegionLeftover(id=leftover.id))
-
-    def _is_in(self, region: str, uuids: Sequence[str]) -> bool:
-        guests = self._service.state.region_claims.guests
-        return any(uuid in guests and guests[uuid].region == region for uuid in uuids)
-
-
-def key_in(region: str, claim: str) -> str:
-    """The key by which a region knows a claim when it is asked again."""
-    return f"{claim}@{region}"
+            return True  # of what it was asked first, or of this: it is asked for the claim's own
+        return decision.placed

@@ -12,7 +12,7 @@ from typing import Any, Final
 import trio
 
 from ...placement.types.errors import HostlerError, InvalidValue
-from ..machine.region_summary import RegionSummary
+from ..machine.region_summary import RegionSummary, problem_of
 from ..rpc.client import Client, ConnectionLost
 from ..rpc.tls import client_context
 from .choice import Known
@@ -63,6 +63,10 @@ class Link:
         self._claimed = (0, 0)
         self._distrust, self._distrusted_until = 0.0, 0.0
         self.asked = self.placed = self.refused = self.unanswered = self.summaries = 0
+        self.summaries_ignored = 0
+        """Summaries that cannot be used."""
+        self._ignored: str | None = None
+        """What is wrong with the last one, if it was ignored."""
 
     @property
     def age(self) -> float | None:
@@ -73,7 +77,7 @@ class Link:
     def known(self) -> Known:
         """The region as it is chosen by."""
         distrusted = trio.current_time() < self._distrusted_until
-        return Known(self.name, self.options, self.summary, self._claimed, distrusted)
+        return Known(self.name, self.options, self.summary, self._claimed, distrusted, self.alive)
 
     def took(self, vcpus: int, memory_mb: int) -> None:
         """It has claimed so much (in MiB), which its next summary will say."""
@@ -130,7 +134,19 @@ class Link:
     async def _take_summaries(self, client: Client) -> None:
         async for event in client.events:
             if event.summary is not None:
-                self.summaries += 1
-                self.summary, self._summary_at = event.summary, trio.current_time()
-                self._claimed = (0, 0)
-                self._changed()
+                self._take(event.summary)
+
+    def _take(self, summary: RegionSummary) -> None:
+        """Choose by a summary from now on, unless it is malformed: the one before is kept then."""
+        problem = problem_of(summary)
+        if problem is not None:
+            self.summaries_ignored += 1
+            if self._ignored != problem:
+                log.error("the summaries of region %s are ignored: %s; is it of another version?", self.name, problem)
+            self._ignored = problem
+            return
+        self._ignored = None
+        self.summaries += 1
+        self.summary, self._summary_at = summary, trio.current_time()
+        self._claimed = (0, 0)
+        self._changed()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from importlib.metadata import version
@@ -16,7 +17,7 @@ import trio
 
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ..engine_commands import PlaceMany
-from ..errors import InternalError
+from ..errors import DeadlineExceeded, InternalError
 from ..machine.request_limits import PART_SHAPES
 from ..service import Identity, Reconciling, Regions, Service, Shadow
 from ..tenancy.tenants import CLOUD, require_own_user
@@ -190,6 +191,8 @@ class Session:
                 problem = f"{call.method} cannot be in a batch"
                 raise InvalidValue(problem, field="calls", hint="commands and questions can")
             params, options = read_params(call.params, method.params)
+            if kind != "command" and options is not NO_OPTIONS:
+                self._check_options(call.method, kind, options)
             regions = self.service.regions
             if regions is not None and regions.takes(params):
                 self._ask_regions(regions, method, params, options, reply)
@@ -197,8 +200,6 @@ class Session:
             if kind == "command":
                 self._order(method, params, options, reply)
                 return kind
-            if options is not NO_OPTIONS:
-                self._check_options(call.method, kind, options)
             if kind == "session":
                 self._own(params, reply)
                 return kind
@@ -240,7 +241,14 @@ class Session:
         """Have a call answered by the regions that this service is the parent of."""
         fingerprint = b"" if options.key is None else _fingerprint(method.name, encode(call))
         work = partial(regions.carry_out, self.identity, method.name, call, options.key, fingerprint)
-        self._outlet.spawn(lambda: self._answer(reply, work))
+
+        async def in_time() -> Any:
+            with trio.move_on_after(math.inf if options.timeout is None else options.timeout):
+                return await work()
+            text, hint = "no answer of a region in time: the command may be carried out", "ask again with the same key"
+            raise DeadlineExceeded(text, field="timeout", hint=hint)
+
+        self._outlet.spawn(lambda: self._answer(reply, in_time))
 
     # commands
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
+from ...placement.types.errors import HostlerError
 from ..machine.event_log import Event
 from ..machine.orders import Order
 from ..machine.queries import capacity
@@ -86,6 +87,8 @@ class Watchers:
         of_all = "capacity" in wish.kinds or "summary" in wish.kinds
         if wish.project is not None or of_all:
             self._service.state.tenants.require(user, "reader", CLOUD if of_all else scope)
+        if "summary" in wish.kinds:
+            self._service.region_summary()  # which says if this member has none to tell
         last = self._history.last
         subscription = _Subscription(watcher, wish, last if wish.after is None else wish.after)
         self._subscriptions[watcher] = subscription
@@ -121,7 +124,10 @@ class Watchers:
             wanted = [each for each in self._subscriptions.values() if "summary" in each.kinds and each.has_room]
             if not wanted:
                 continue
-            event = self._summary()
+            try:
+                event = self._summary()
+            except HostlerError:  # this member does not ask the regions any more
+                continue
             assert event.summary is not None
             if event.summary.version != told:
                 told = event.summary.version

@@ -38,7 +38,7 @@ from ..lifecycle_commands import (
     StartGuest,
     StopGuest,
 )
-from ..region_commands import ClaimInRegion, PlaceAcross
+from ..region_commands import BeginRegionRelease, ClaimInRegion, PlaceAcross
 from . import admission
 from . import commands as c
 from .errors import NotAllowed
@@ -133,7 +133,7 @@ def needs(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -
         case PlaceMany(requests=requests) | PlaceAcross(requests=requests):
             projects = dict.fromkeys(request.project_id for request in requests)
             return [Need("member", project_scope(project)) for project in projects]
-        case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids):
+        case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids) | BeginRegionRelease(uuids=uuids):
             return _to_touch(uuids, facts)
         case Resize(uuid=uuid) | ConfirmMove(uuid=uuid) | RevertMove(uuid=uuid):
             return _to_touch((uuid,), facts)
@@ -245,6 +245,8 @@ def _check_requests(tenants: Tenants, user: str, requests: Iterable[Asked], fact
         facts.check_spec_of_tenant(request)
         if request.user_id not in ("", user):
             raise admission.refused("user_id")
+        if request.claim:
+            raise admission.refused("claim")
         _check_group(tenants, user, request.server_group, facts)
         for hint, uuid in admission.named_guests(facts.spec_of(request)):
             if not _may_read(tenants, user, uuid, facts):
@@ -332,7 +334,7 @@ def _check_identities(tenants: Tenants, user: str, domain: str, identities: Iter
 
 def _refusal(user: str, command: Any, need: Need) -> NotAllowed:
     match command:
-        case Release() | Spawned() | ConfirmHold():
+        case Release() | Spawned() | ConfirmHold() | BeginRegionRelease():
             return no_instance(need.uuid)
         case Resize() | StartGuest() | StopGuest() | DeleteGuest() | AttachVolume() | DetachVolume():
             return no_instance(need.uuid, "uuid")

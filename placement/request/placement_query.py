@@ -137,6 +137,17 @@ def placement_query(
     return replace(query, fallback=unpinned)
 
 
+def resources_of(request: Request, release: str = NEWEST_NOVA) -> dict[str, int]:
+    """Amounts by resource class that one instance of ``request`` takes of all providers together, as a release of Nova
+    asks for them; no fleet and no policy is needed. InvalidValue and UnknownName as for ``placement_query``."""
+    request = with_image(request)
+    total: dict[str, int] = {}
+    for group in groups_of(request, Wishes.of(request, release)).by_suffix.values():
+        for name, amount in group.resources.items():
+            total[name] = total.get(name, 0) + amount
+    return dict(sorted(total.items()))
+
+
 def with_image(request: Request) -> Request:
     """``request`` with an empty image if it has none, as nova-api creates one for a boot from volume."""
     if request.image is not None:

@@ -80,6 +80,12 @@ class OfRegions:
     def takes(self, call: object) -> bool:
         return False
 
+    def require_running(self) -> None:
+        """It runs."""
+
+    def check_key(self, key: str, fingerprint: bytes) -> None:
+        """No call is under way."""
+
     def lines(self) -> list[RegionLine]:
         return []
 

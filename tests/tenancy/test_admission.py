@@ -158,6 +158,7 @@ BESIDE: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     ),
     "alternates": ([0, 2], []),
     "request_id": (["req-1", None], []),
+    "claim": ([""], ["c1"]),
 }
 """Field -> values that a member may give, and those that they may not."""
 
