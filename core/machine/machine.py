@@ -167,8 +167,8 @@ class ServiceMachine:
             case ReportHosts():
                 return guests.report_hosts(state, command.command, command.now)
             case RegionCommand():
-                amounts = {}
-                if isinstance(command.command, ClaimInRegion):
+                amounts, claims = {}, state.region_claims.claims
+                if isinstance(command.command, ClaimInRegion) and command.command.id not in claims:
                     asked, release = command.command.request, state.engine.policy.own.nova_release
                     amounts = amounts_of(state.spec_of(asked), len(asked.instance_uuids), release)
                 return state.region_claims.change(state.tenants, state.usage, command.command, command.user, amounts)

@@ -212,6 +212,22 @@ def region_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
                 yield ("regions", name, "addresses", position), str(error)
         if region.token is not None and not region.token.startswith(("env:", "file:/")):
             yield ("regions", name, "token"), "is named as env:VARIABLE or file:/PATH"
+    if config.regions:
+        yield from _problems_of_a_parent(config)
+
+
+def _problems_of_a_parent(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """What works on hosts, of which a parent of regions has none."""
+    why = "a parent of regions has no hosts: set this for its regions"
+    if config.placement.listen:
+        yield ("placement", "listen"), why
+    if config.hooks.listen:
+        yield ("hooks", "listen"), why
+    if config.backends:
+        yield ("backends",), why
+    for name in ("storage_policy", "shadow_policy"):
+        if getattr(config, name) is not None:
+            yield (name,), why
 
 
 def _advertise_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:

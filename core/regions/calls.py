@@ -55,17 +55,17 @@ _OWN_QUESTIONS: Final = (
 _OF_A_FLEET: Final = (*get_args(EngineCommand), *get_args(LifecycleCommand), *get_args(StorageCommand))
 
 
-def is_handed(call: Any) -> bool:
-    """True for what regions answer."""
-    return isinstance(call, _HANDED)
+def is_handed(kind: type) -> bool:
+    """True for a type of calls that regions answer."""
+    return issubclass(kind, _HANDED)
 
 
-def is_refused(call: Any) -> bool:
-    """True for what concerns hosts, volumes or back ends, which a parent has none of: its own would answer as if there
-    were nothing."""
-    if isinstance(call, _HANDED):
+def is_refused(kind: type) -> bool:
+    """True for a type of calls that concern hosts, volumes or back ends, which a parent has none of: it would answer as
+    if there were nothing."""
+    if issubclass(kind, _HANDED):
         return False
-    return isinstance(call, _OF_A_FLEET) or (isinstance(call, Query) and not isinstance(call, _OWN_QUESTIONS))
+    return issubclass(kind, _OF_A_FLEET) or (issubclass(kind, Query) and not issubclass(kind, _OWN_QUESTIONS))
 
 
 def normalised(call: Any) -> Any:

@@ -102,7 +102,7 @@ class Cascade:
 
     def takes(self, call: Any) -> bool:
         """True for commands and questions that are not the parent's own to answer."""
-        return is_handed(call) or is_refused(call)
+        return is_handed(type(call)) or is_refused(type(call))
 
     def require_running(self) -> None:
         """NotLeader, or why else, unless this process is the one that asks the regions."""
@@ -123,7 +123,7 @@ class Cascade:
     ) -> Any:
         """The answer to a call, which is seen through even if the caller is gone. HostlerError."""
         service = self._service
-        if is_refused(call):
+        if is_refused(type(call)):
             service.user(identity)
             raise InvalidValue(f"{method} is not for a parent of regions", field="method", hint="ask the region")
         call = normalised(call)

@@ -314,3 +314,13 @@ def test_memory_in_place_of_a_folder_is_none(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=20)
     assert "all state is lost when this process ends" in said
     assert [path.name for path in tmp_path.iterdir()] == ["hostler.toml"]
+
+
+def test_a_parent_of_regions_is_given_nothing_that_works_on_hosts(tmp_path: Path) -> None:
+    text = 'shadow_policy = "other.toml"\n[placement]\nlisten = "127.0.0.1:1"\n[hooks]\nlisten = "127.0.0.1:2"\n'
+    text += '[backends.a]\ndriver = "model"\n[regions.eu]\naddresses = ["unix:/eu"]\n'
+    said = "a parent of regions has no hosts"
+    found = [line for line in problems(tmp_path, text) if said in line]
+    assert len(found) == 4
+    for key in ("placement.listen", "hooks.listen", "backends", "shadow_policy"):
+        assert any(key in line for line in found)

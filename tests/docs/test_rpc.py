@@ -13,6 +13,7 @@ import pytest
 
 from hostler.core.process.config import load
 from hostler.core.process.settings import Config
+from hostler.core.regions.options import RegionOptions
 from hostler.core.rpc.methods import METHODS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -49,7 +50,9 @@ def test_the_example_of_a_configuration_is_one_and_names_every_key(tmp_path: Pat
     values = tomllib.loads(example)
     for table, kind in (("rpc", type(config.rpc)), ("data", type(config.data)), ("operation", type(config.operation))):
         assert set(values[table]) == {field.name for field in msgspec.structs.fields(kind)}, table
-    assert set(values) | {"placement", "hooks"} == {field.name for field in msgspec.structs.fields(Config)}
+    parent = tomllib.loads("".join(re.findall(r"^# (\[regions\.fra\] .*\n|\w+ = .*\n)", example, re.MULTILINE)))
+    assert set(parent["regions"]["fra"]) == {field.name for field in msgspec.structs.fields(RegionOptions)}
+    assert set(values) | {"placement", "hooks", "regions"} == {field.name for field in msgspec.structs.fields(Config)}
 
 
 @pytest.mark.parametrize("page", ["high-availability.md", "regions.md"])

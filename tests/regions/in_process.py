@@ -10,9 +10,13 @@ from typing import Any
 import msgspec
 import trio
 
+from hostler.core.machine.event_log import History
 from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import AnyCommand, Order
 from hostler.core.machine.region_claims import RegionClaims
 from hostler.core.machine.region_summary import RegionSummary
+from hostler.core.machine.request_limits import RequestLimits
+from hostler.core.rates import RateLimits
 from hostler.core.regions.cascade import Cascade
 from hostler.core.regions.link import Link
 from hostler.core.regions.options import CascadeOptions, RegionOptions
@@ -102,6 +106,10 @@ class World:
         """Call the parent."""
         return await call(self.service, method, params, key, identity)
 
+    async def record(self, command: AnyCommand) -> Any:
+        """Have the parent's journal say something that no task sees through, as after a restart."""
+        return await self.service.writer.submit(Order(self.service.now(), LOCAL, command))
+
     def guests_in(self, region: str) -> list[str]:
         """Uuids of all guests of a region."""
         return sorted(
@@ -121,11 +129,15 @@ class World:
 
 
 @asynccontextmanager
-async def service_of(region: str = "", count: int = 0) -> AsyncIterator[Service]:
+async def service_of(
+    region: str = "", count: int = 0, limits: RequestLimits | None = None, rates: RateLimits | None = None
+) -> AsyncIterator[Service]:
     """A service in memory, with so many hosts."""
     machine = ServiceMachine()
+    history = History(machine)
     async with open_writer(machine) as writer:
-        service = Service(machine, writer)
+        writer.observers.append(history.add)
+        service = Service(machine, writer, history=history, limits=limits, rates=rates)
         if count:
             await call(service, "add_hosts", hosts(region, count))
         yield service
@@ -133,20 +145,26 @@ async def service_of(region: str = "", count: int = 0) -> AsyncIterator[Service]
 
 @asynccontextmanager
 async def world(
-    counts: Mapping[str, int], options: CascadeOptions | None = None, **tables: RegionOptions
+    counts: Mapping[str, int],
+    options: CascadeOptions | None = None,
+    *,
+    limits: RequestLimits | None = None,
+    rates: RateLimits | None = None,
+    **tables: RegionOptions,
 ) -> AsyncIterator[World]:
-    """A parent of regions with so many hosts each, the first of which is the cheapest."""
+    """A parent of regions with so many hosts each, the first of which is the cheapest; ``limits`` and ``rates`` are
+    the parent's."""
     async with trio.open_nursery() as nursery:
         services: dict[str, Service] = {}
 
-        async def serve(name: str, count: int, *, task_status: trio.TaskStatus[Service]) -> None:
-            async with service_of(name, count) as service:
+        async def serve(name: str, count: int, *bounds: Any, task_status: trio.TaskStatus[Service]) -> None:
+            async with service_of(name, count, *bounds) as service:
                 task_status.started(service)
                 await trio.sleep_forever()
 
         for name, count in counts.items():
             services[name] = await nursery.start(serve, name, count)
-        parent: Service = await nursery.start(serve, "", 0)
+        parent: Service = await nursery.start(serve, "", 0, limits, rates)
         regions = {
             name: tables.get(name) or RegionOptions(addresses=("unix:/none",), price=float(price))
             for price, name in enumerate(counts, 1)

@@ -81,6 +81,15 @@ def test_a_wish_that_no_region_can_fulfil_is_an_error() -> None:
         order(regions, WISH._replace(traits=("GDPR",), zone="eu-2"))
 
 
+def test_a_wish_that_a_region_could_fulfil_is_no_error_while_that_does_not_answer() -> None:
+    away = known("eu", 8, traits=("GDPR",), zones=("eu-1",))._replace(alive=False)
+    regions = [away, known("us", 8)]
+    assert order(regions, WISH._replace(traits=("GDPR",))) == []
+    assert order(regions, WISH._replace(regions=("eu",))) == ["eu"]
+    with pytest.raises(InvalidValue):
+        order(regions, WISH._replace(traits=("FAST",)))
+
+
 def test_a_region_gets_the_rest_of_the_path_and_not_its_parents_hints() -> None:
     hints = {"region": ("eu/fra", "us"), "region_traits": ("GDPR",), "near": ("x",), "same_host": ("u",)}
     assert stripped(hints, "eu", of_regions=True) == {"region": ("fra",), "near": ("x",), "same_host": ("u",)}

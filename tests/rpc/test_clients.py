@@ -21,7 +21,7 @@ from hostler.core.rpc.client import BlockingClient, open_client
 from hostler.core.rpc.connection import Limits
 from hostler.core.rpc.framing import BadFrame
 from hostler.core.rpc.tls import client_context, server_context
-from hostler.placement.types.errors import InvalidValue, UnknownName
+from hostler.placement.types.errors import HostlerError, InvalidValue, UnknownName
 from hostler.placement.types.request import Flavor, Request, RequestSpec
 from tests.core.orders import uuid_of
 
@@ -78,6 +78,38 @@ async def test_a_command_is_repeated_with_its_key_when_the_connection_is_lost() 
         assert await client.release(["a"]) == 7
     keys = {call[3][1]["key"] for call in server.calls}
     assert (len(server.calls), len(keys), server.connections) == (3, 1, 3)
+
+
+async def test_an_error_says_whether_an_earlier_attempt_may_have_been_carried_out() -> None:
+    def refusal(call: Any, code: str = "no_valid_host") -> bytes:
+        return bytes(msgpack.packb([1, call[1], {"code": code, "message": "no"}, None]))
+
+    def only(call: Any) -> bytes:
+        return refusal(call)
+
+    def second(call: Any) -> bytes:
+        return b"" if len(server.calls) < 2 else refusal(call)
+
+    def in_doubt(call: Any) -> bytes:
+        return refusal(call, "storage_failed")
+
+    for answer, doubtful in ((only, False), (second, True), (in_doubt, True)):
+        async with fake(answer) as (at, server), open_client(at) as client:
+            with pytest.raises(HostlerError) as caught:
+                await client.release(["a"])
+            assert caught.value.maybe_done is doubtful
+    async with fake(second) as (at, server), open_client(at) as client:
+        with pytest.raises(HostlerError) as caught:
+            await client.call("capacity")
+        assert not caught.value.maybe_done, "a question does nothing"
+    async with fake(lambda call: None) as (at, server), open_client(at, within=0.1) as client:
+        with pytest.raises(DeadlineExceeded) as late:
+            await client.release(["a"])
+        assert late.value.maybe_done
+    async with open_client("tcp:127.0.0.1:1", within=0.1) as client:
+        with pytest.raises(ConnectionLost) as lost:
+            await client.release(["a"])
+        assert not lost.value.maybe_done
 
 
 async def test_what_cannot_be_repeated_is_not() -> None:
