@@ -1,8 +1,12 @@
 """Volumes as logical volumes of LVM, for guests on the host whose volume groups these are, or that shares them. Needs
-the program ``lvm``, and root."""
+the program ``lvm``, and root.
+
+Extents hold what their last owner wrote, so that each volume is zeroed before it is available; a tag marks it until
+then, and whatever interrupts that, the next look at the volume goes on."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -12,6 +16,7 @@ from typing import Annotated, Any, Final
 import msgspec
 import trio
 
+from ...core.tasks import background
 from ..protocol import (
     Can,
     Capacity,
@@ -33,6 +38,7 @@ from ..protocol import (
     VolumeState,
     read_options,
 )
+from .zeroing import zero_from
 
 GIB: Final = 2**30
 TEXTS: Final[Sequence[tuple[re.Pattern[str], type[DriverError]]]] = (
@@ -49,12 +55,18 @@ unknown."""
 _NAME: Final = re.compile(r"hostler_([0-9a-z-]{1,64})_([0-9a-f-]{36})")
 OPEN: Final = "o"
 """The sixth of the attributes of a logical volume that something has open."""
+_UNCLEARED: Final = re.compile(r"hostler_uncleared_(\d+)")
+"""The tag of a logical volume that is to be zeroed from this byte on."""
+CLEAR_SECONDS: Final = 30.0
+"""How long a call waits for a volume to be zeroed; it is ``building`` after that."""
+
+log = logging.getLogger("hostler.drivers.lvm")
 
 
 class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Options: ``pools``, volume groups by the names under which they are known; ``system_dir``, the folder of lvm's
     configuration, if it is not lvm's own; the program ``lvm``. ``metadata_only``: make logical volumes that are never
-    activated, on kernels without device-mapper, for tests."""
+    activated nor zeroed, on kernels without device-mapper, for tests."""
 
     pools: dict[str, str]
     system_dir: str | None = None
@@ -67,8 +79,10 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class LvmDriver:
     """Volume groups."""
 
-    def __init__(self, options: Options, installation: str) -> None:
-        self._options, self._installation = options, installation
+    def __init__(self, options: Options, installation: str, nursery: trio.Nursery) -> None:
+        self._options, self._installation, self._nursery = options, installation, nursery
+        self._clearing: dict[str, _Clearing] = {}
+        """By uuid: volumes that are being zeroed."""
         self._changing = trio.Lock()
         """lvm changes a volume group by one command at a time, and has the others wait."""
         self._environment = dict(os.environ, LC_ALL="C")
@@ -131,7 +145,11 @@ class LvmDriver:
             yield Page(tuple(await self._in(name)))
 
     async def _in(self, pool: str, *select: str) -> list[Volume]:
-        lines = await self._report("lvs", "lv", "lv_name,lv_size,lv_tags,lv_attr", *select, self._options.pools[pool])
+        lines = await self._report(
+            "lvs", "lv", "lv_name,lv_size,lv_tags,lv_attr,lv_path", *select, self._options.pools[pool]
+        )
+        for line in lines:
+            self._go_on_clearing(pool, line)
         return [_volume(pool, line) for line in lines]
 
     async def get_volume(self, uuid: str) -> Volume:
@@ -151,44 +169,125 @@ class LvmDriver:
     # changes
 
     async def create_volume(self, want: VolumeSpec) -> Volume:
-        """Make a logical volume with its mark as a tag. Its name is its uuid's, which a volume group has once."""
+        """Make a logical volume with its mark as a tag, and have it zeroed; a large one is ``building`` meanwhile. Its
+        name is its uuid's, which a volume group has once."""
         with suppress(NotFound):
-            return _same(await self.get_volume(want.mark.uuid), want)
+            _same(await self.get_volume(want.mark.uuid), want)
+            return await self._cleared(want.mark.uuid)
         if want.pool not in self._options.pools:
             raise NotFound(f"there is no pool {want.pool}")
         if want.image:
             raise Permanent("logical volumes are blank: this driver copies no images")
-        form = ("-an", "-Zn", "-Wn") if self._options.metadata_only else ("-Zy", "-Wy", "-y")
         size = ("-L", f"{want.size_gb}g", "-n", self._name(want.mark.uuid), "--addtag", str(want.mark))
+        form: tuple[str, ...] = ("-Zy", "-Wy", "-y", "--addtag", _uncleared(0))
+        if self._options.metadata_only:
+            form = ("-an", "-Zn", "-Wn")
         async with self._changing:
             with suppress(Conflict):  # made meanwhile by a call like this one
                 await self._lvm("lvcreate", "-q", *form, *size, self._options.pools[want.pool])
-        return _same(await self.get_volume(want.mark.uuid), want)
+        return _same(await self._cleared(want.mark.uuid), want)
 
     async def delete_volume(self, uuid: str, claim: int | None = None) -> None:
         """Remove a logical volume. Conflict while something has it open."""
         with suppress(NotFound):
             volume = await self.get_volume(uuid)
             if volume.mark is not None and claim in (None, volume.mark.claim):
-                if volume.state == "in_use":
+                await self._stop_clearing(uuid)
+                if (await self.get_volume(uuid)).state == "in_use":
                     raise Conflict(f"volume {uuid} is in use")
                 async with self._changing:
                     await self._lvm("lvremove", "-q", "-f", self._path(volume))
 
     async def extend_volume(self, uuid: str, size_gb: int) -> Volume:
-        """Let a logical volume grow to a size."""
-        volume = await self.get_volume(uuid)
+        """Let a logical volume grow to a size. Conflict while something has it open, which could read what is in the
+        new extents before they are zeroed."""
+        volume = await self._cleared(uuid)
         if volume.size_gb > size_gb:
             raise Conflict(f"volume {uuid} is larger than {size_gb} GiB")
         if volume.size_gb < size_gb:
+            if volume.state != "available":
+                raise Conflict(f"volume {uuid} is {volume.state}: it is extended while it is available")
             async with self._changing:
+                if not self._options.metadata_only:
+                    (line,) = await self._report("lvs", "lv", "lv_size", self._path(volume))
+                    await self._lvm("lvchange", "-q", "--addtag", _uncleared(int(line["lv_size"])), self._path(volume))
                 await self._lvm("lvextend", "-q", "-L", f"{size_gb}g", self._path(volume))
-        return await self.get_volume(uuid)
+        return await self._cleared(uuid)
 
     async def connect(self, uuid: str, node: str) -> Connection:
-        """The path of the block device."""
+        """The path of the block device. Transient while it is being zeroed."""
         volume = await self.get_volume(uuid)
+        if volume.state == "building":
+            raise Transient(f"volume {uuid} is being zeroed")
         return Connection(volume=uuid, protocol="block", address=f"/dev/{self._path(volume)}")
+
+    # clearing
+
+    async def _cleared(self, uuid: str) -> Volume:
+        """A volume, once it is zeroed or CLEAR_SECONDS have passed."""
+        volume = await self.get_volume(uuid)
+        clearing = self._clearing.get(uuid)
+        if clearing is None:
+            return volume
+        with trio.move_on_after(CLEAR_SECONDS):
+            await clearing.ended.wait()
+        return await self.get_volume(uuid)
+
+    def _go_on_clearing(self, pool: str, line: Mapping[str, str]) -> None:
+        """Have a volume of this installation zeroed that is not yet, unless that is under way."""
+        mark = _volume(pool, line).mark
+        if mark is None or mark.installation != self._installation or _uncleared_from(line["lv_tags"]) is None:
+            return
+        if mark.uuid not in self._clearing:
+            clearing = self._clearing[mark.uuid] = _Clearing()
+            self._nursery.start_soon(self._clear, pool, mark.uuid, line["lv_path"], clearing)
+
+    async def _clear(self, pool: str, uuid: str, path: str, clearing: _Clearing) -> None:
+        """Zero a volume. If that fails, the next look at it tries again."""
+        target, began = f"{self._options.pools[pool]}/{self._name(uuid)}", trio.current_time()
+
+        async def find_start() -> int | None:
+            lines = await self._report("lvs", "lv", "lv_tags", target)
+            return _uncleared_from(lines[0]["lv_tags"]) if lines else None
+
+        async def done() -> None:
+            (line,) = await self._report("lvs", "lv", "lv_tags", target)
+            tags = [tag for tag in line["lv_tags"].split(",") if _UNCLEARED.fullmatch(tag)]
+            async with self._changing:
+                await self._lvm("lvchange", "-q", *(part for tag in tags for part in ("--deltag", tag)), target)
+
+        try:
+            with clearing.scope:
+                await zero_from(path, find_start, done)
+                log.info("volume %s was zeroed in %.1f s", uuid, trio.current_time() - began)
+        except DriverError as error:
+            log.warning("volume %s is not zeroed yet: %s", uuid, error)
+        finally:
+            del self._clearing[uuid]
+            clearing.ended.set()
+
+    async def _stop_clearing(self, uuid: str) -> None:
+        clearing = self._clearing.get(uuid)
+        if clearing is not None:
+            clearing.scope.cancel()
+            await clearing.ended.wait()
+
+
+class _Clearing:
+    """A volume that is being zeroed."""
+
+    def __init__(self) -> None:
+        self.scope, self.ended = trio.CancelScope(), trio.Event()
+
+
+def _uncleared(start: int) -> str:
+    return f"hostler_uncleared_{start}"
+
+
+def _uncleared_from(tags: str) -> int | None:
+    """The byte from which on a volume is to be zeroed; None if it is zeroed."""
+    starts = [int(found[1]) for tag in tags.split(",") if (found := _UNCLEARED.fullmatch(tag))]
+    return min(starts, default=None)
 
 
 def _volume(pool: str, line: Mapping[str, str]) -> Volume:
@@ -198,6 +297,8 @@ def _volume(pool: str, line: Mapping[str, str]) -> Volume:
     owner = None if found is None else (found[1], found[2])
     mark = next((each for each in marks if each is not None and (each.installation, each.uuid) == owner), None)
     state: VolumeState = "in_use" if line["lv_attr"][5:6] == OPEN else "available"
+    if _uncleared_from(line["lv_tags"]) is not None:
+        state = "building"
     return Volume(name, mark, name, pool, -(-int(line["lv_size"]) // GIB), state)
 
 
@@ -210,6 +311,10 @@ def _same(found: Volume, want: VolumeSpec) -> Volume:
 @asynccontextmanager
 async def open_driver(options: Mapping[str, Any], context: DriverContext) -> AsyncIterator[LvmDriver]:
     """Volume groups that are there."""
-    driver = LvmDriver(read_options(options, Options), context.installation)
-    await driver.open()
-    yield driver
+    async with background() as nursery:
+        driver = LvmDriver(read_options(options, Options), context.installation, nursery)
+        await driver.open()
+        try:
+            yield driver
+        finally:
+            nursery.cancel_scope.cancel()

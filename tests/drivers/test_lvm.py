@@ -16,6 +16,7 @@ import trio
 from hostler.drivers.conformance import StorageBench, StorageConformance
 from hostler.drivers.protocol import Capacity, DriverContext, NotFound, Permanent
 from hostler.drivers.storage.lvm import open_driver
+from hostler.drivers.storage.zeroing import zero_from
 
 for program in ("lvm", "losetup"):
     if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
@@ -113,3 +114,50 @@ async def test_a_missing_volume_group_or_program_is_said(options: dict[str, Any]
     with pytest.raises(Permanent, match="install lvm2"):
         async with open_driver({**options, "lvm": "no-such-lvm"}, DriverContext("a", "b")):
             pass
+
+
+def test_a_block_device_is_zeroed_from_an_offset_on(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"x" * 2**23)
+    made = subprocess.run(["losetup", "--find", "--show", str(disk)], capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"there are no loop devices: {made.stderr.strip()}")
+    device, ended = made.stdout.strip(), list[bytes]()
+
+    async def start() -> int:
+        return 4_096
+
+    async def done() -> None:
+        ended.append(await trio.Path(device).read_bytes())
+
+    try:
+        trio.run(zero_from, device, start, done)
+    finally:
+        subprocess.run(["losetup", "-d", device], check=False)
+    assert ended == [b"x" * 4_096 + bytes(2**23 - 4_096)]
+
+
+async def test_a_new_volume_and_new_extents_read_as_zeros(options: dict[str, Any]) -> None:
+    if options["metadata_only"]:
+        pytest.skip("the kernel has no device-mapper")
+    bench = bench_of(options)
+    async with bench.driver() as driver:
+        for _ in range(2):
+            want = bench.spec()
+            await driver.create_volume(want)
+            address = (await driver.connect(want.mark.uuid, "host")).address
+            await driver.extend_volume(want.mark.uuid, 2)
+            assert not await trio.to_thread.run_sync(written_over, address)
+            await driver.delete_volume(want.mark.uuid)
+
+
+def written_over(address: str) -> bool:
+    """Write into a volume of 2 GiB; True if there was anything but zeros."""
+    found = False
+    with Path(address).open("r+b", buffering=0) as file:
+        for place in (0, GIB // 2, GIB, 2 * GIB - 4_096):
+            file.seek(place)
+            found |= file.read(4_096) != bytes(4_096)
+            file.seek(place)
+            file.write(b"x" * 4_096)
+    return found
