@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema
 import pytest
@@ -255,10 +255,45 @@ def test_quantities_of_kubernetes(text: str | int, amount: str) -> None:
     assert quantity(text) == Decimal(amount)
 
 
-@pytest.mark.parametrize("text", ["", "x", "1Zi", "--1", "1..2"])
+@pytest.mark.parametrize("text", ["", "x", "1Zi", "--1", "1..2", "1e", "9" * 65])
 def test_what_is_no_quantity_is_refused(text: str) -> None:
-    with pytest.raises(HttpError):
+    with pytest.raises(HttpError, match="not a quantity"):
         quantity(text)
+
+
+@pytest.mark.parametrize("text", ["1e9999999", "1e200000", "1e99999", "1e-200000"])
+def test_a_quantity_with_a_long_exponent_is_refused_before_it_is_converted(text: str) -> None:
+    with pytest.raises(HttpError, match="not a quantity"):
+        quantity(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "-5Gi", "1e999", "9223372036854775808", "8Ei", 1e300, -0.5])
+def test_a_quantity_that_is_negative_or_above_that_of_kubernetes_is_refused(text: str | float) -> None:
+    with pytest.raises(HttpError, match=r"from 0 to 2\^63-1"):
+        quantity(text)
+
+
+@pytest.mark.parametrize("amount", ["1e200000", "1e9999999", "-5Gi", "4Ei", "1e400", "7" * 6_000])
+@pytest.mark.parametrize("name", ["cpu", "memory", "ephemeral-storage", "nvidia.com/gpu"])
+@pytest.mark.parametrize("path", ["filter", "prioritize", "preempt"])
+async def test_a_pod_that_requests_too_much_or_less_than_nothing_is_400(path: str, name: str, amount: str) -> None:
+    """Also where only the sum of its containers is too much; also where it is a number of JSON."""
+    form = amount if amount.isdigit() or amount == "1e400" else f'"{amount}"'
+    container = f'{{"resources": {{"requests": {{"{name}": {form}}}}}}}'
+    spec = f'{{"containers": [{container}, {container}]}}'
+    body = f'{{"Pod": {{"spec": {spec}}}, "NodeNames": ["node-0"], "NodeNameToMetaVictims": {{"node-0": {{}}}}}}'
+    status, answer = await post(f"/kubernetes/{path}", body.encode(), on=machine(1))
+    assert status == 400, answer
+
+
+@pytest.mark.parametrize("cpu", ["cores", "millicores"])
+@pytest.mark.parametrize("name", ["cpu", "memory", "ephemeral-storage", "nvidia.com/gpu"])
+async def test_the_greatest_quantity_fits_nowhere(name: str, cpu: Literal["cores", "millicores"]) -> None:
+    pod = {"spec": {"containers": [{"resources": {"requests": {name: str(2**63 - 1)}}}]}}
+    request = {"Pod": pod, "NodeNames": ["node-0"]}
+    status, answer = await post("/kubernetes/filter", request, on=machine(1), config=HooksConfig(kubernetes_cpu=cpu))
+    assert status == 200
+    assert not answer["NodeNames"]
 
 
 def test_init_containers_count_where_they_need_more_than_the_containers() -> None:

@@ -21,7 +21,10 @@ _SUFFIXES: Final = {
     **{letter: Decimal(10) ** (3 * power) for power, letter in enumerate("kMGTPE", 1)},
     **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", 1)},
 }
-_QUANTITY: Final = re.compile(r"([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)([numkMGTPE]|[KMGTPE]i)?")
+_QUANTITY: Final = re.compile(r"([+-]?[0-9.]{1,64}(?:[eE][+-]?[0-9]{1,3})?)([numkMGTPE]|[KMGTPE]i)?")
+"""The exponent is bounded: the time to convert a number grows with it."""
+MOST: Final = 2**63 - 1
+"""The greatest quantity of Kubernetes (apimachinery: "no quantity may be larger than 2^63-1")."""
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -61,19 +64,26 @@ class Pod(msgspec.Struct, frozen=True):
 
 
 def quantity(text: str | float) -> Decimal:
-    """A quantity of Kubernetes, such as 500m or 2Gi. HttpError 400 if it is none."""
-    found = _QUANTITY.fullmatch(str(text).strip())
+    """A quantity of Kubernetes, such as 500m or 2Gi. HttpError 400 if it is none, is negative, or is above MOST."""
+    shown = str(text)
+    found = _QUANTITY.fullmatch(shown.strip())
     try:
         if found is not None:
-            return Decimal(found[1]) * _SUFFIXES[found[2] or ""]
+            return _in_range(Decimal(found[1]) * _SUFFIXES[found[2] or ""], repr(shown[:40]))
     except InvalidOperation:
         pass
-    raise HttpError(400, f"{str(text)[:40]!r} is not a quantity")
+    raise HttpError(400, f"{shown[:40]!r} is not a quantity")
+
+
+def _in_range(amount: Decimal, what: str) -> Decimal:
+    if not 0 <= amount <= MOST:
+        raise HttpError(400, f"{what} is not from 0 to 2^63-1")
+    return amount
 
 
 def amounts_of(spec: PodSpec) -> dict[str, Decimal]:
     """What a pod takes: its containers and sidecars together, or an init container with the sidecars before it if that
-    is more, and the overhead (Kubernetes, "Resource sharing within containers")."""
+    is more, and the overhead (Kubernetes, "Resource sharing within containers"). HttpError 400, as ``quantity``."""
     total: dict[str, Decimal] = {}
     for container in spec.containers:
         _add(total, container.resources.requests)
@@ -82,17 +92,18 @@ def amounts_of(spec: PodSpec) -> dict[str, Decimal]:
     for container in spec.init_containers:
         if container.restart_policy == "Always":
             _add(sidecars, container.resources.requests)
-            current = sidecars
-        else:
-            current = sidecars.copy()
-            _add(current, container.resources.requests)
-        for name, amount in current.items():
-            starting[name] = max(starting.get(name, Decimal(0)), amount)
+            continue
+        own: dict[str, Decimal] = {}
+        _add(own, container.resources.requests)
+        for name, amount in own.items():
+            starting[name] = max(starting.get(name, Decimal(0)), sidecars.get(name, Decimal(0)) + amount)
     for name, amount in sidecars.items():
         total[name] = total.get(name, Decimal(0)) + amount
     for name, amount in starting.items():
         total[name] = max(total.get(name, Decimal(0)), amount)
     _add(total, spec.overhead)
+    for name, amount in total.items():
+        _in_range(amount, f"what the pod requests of {name[:100]!r}")
     return total
 
 
