@@ -322,6 +322,35 @@ async def token(on: ServiceMachine, user: str) -> str:
     return made.token
 
 
+async def test_an_allocation_of_a_foreign_project_is_answered_like_one_that_is_not_there() -> None:
+    on, config = metal(), HooksConfig(auth="tokens")
+    on.apply(order(c.CreateDomain(id="d")))
+    secrets = {}
+    people: tuple[tuple[str, Literal["reader", "member"]], ...] = (("own", "member"), ("other", "member"))
+    for project, role in people:
+        on.apply(order(c.CreateProject(id=project, domain="d")))
+        on.apply(order(c.CreateUser(id=f"of-{project}", domain="d")))
+        on.apply(order(c.Grant(user=f"of-{project}", role=role, scope=f"project:{project}")))
+        secrets[project] = await token(on, f"of-{project}")
+    on.apply(order(c.CreateUser(id="reader", domain="d")))
+    on.apply(order(c.Grant(user="reader", role="reader", scope="project:own")))
+    secrets["reader"] = await token(on, "reader")
+    await allocated(on, uuid=uuid_of(1), owner="own", traits=["CUSTOM_RAID"])
+
+    async def asked(method: str, number: int, user: str) -> tuple[int, Any]:
+        where = f"{ALLOCATIONS}/{uuid_of(number)}"
+        status, answer = await post(where, b"", on=on, config=config, method=method, x_auth_token=secrets[user])
+        return status, str(answer).replace(uuid_of(number), "UUID")
+
+    for method in ("GET", "DELETE"):
+        foreign, missing = [await asked(method, number, "other") for number in (1, 2)]
+        assert foreign == missing
+        assert foreign[0] == 404
+    assert (await asked("GET", 1, "reader"))[0] == 200
+    assert (await asked("DELETE", 1, "reader"))[0] == 403
+    assert (await asked("DELETE", 1, "own"))[0] == 204
+
+
 async def test_static_tokens_without_a_role_that_may_change_only_ask() -> None:
     import hashlib
 

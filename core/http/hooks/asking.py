@@ -21,6 +21,8 @@ from ...machine.what_if import WhatIf
 from ...service import Identity, Service
 from ...storage_commands import AskedVolume
 from ...tenancy.errors import NotAllowed
+from ...tenancy.rights import no_instance, project_scope
+from ...tenancy.tenants import RANK
 
 Spec = dict[str, Any]
 """A RequestSpec, or a VolumeSpec, as RPC has it."""
@@ -58,22 +60,32 @@ class Asking:
         tried = await self._ask(WhatIf(commands=commands), list[dict[str, Any]])
         return {node: _is_placed(tried[position]["result"]) for position, node in placing.items()}
 
+    # Of guests that the caller may not read, these know as little as of those that are not there.
+
     def is_held(self, uuid: str) -> bool:
         """True for a guest that is held. O(1)."""
-        return uuid in self._service.state.holds
+        return uuid in self._service.state.holds and self._may_read(uuid)
 
     def node_of(self, uuid: str) -> str | None:
         """The node of a guest; None if there is no such guest. O(1)."""
-        fleet = self._service.state.fleet
-        try:
-            return fleet.consumer(uuid).provider
-        except HostlerError:
-            return None
+        return self._service.state.fleet.consumer(uuid).provider if self._may_read(uuid) else None
 
     def spec_of(self, uuid: str) -> Spec:
-        """What a guest was asked with. UnknownName, or InvalidValue if it is not known."""
+        """What a guest was asked with. NotAllowed if there is no such guest, InvalidValue if it is not known."""
+        if not self._may_read(uuid):
+            raise no_instance(uuid, "uuid")
         found: Spec = msgspec.msgpack.decode(self._service.state.asked_of(uuid).spec)
         return found
+
+    def _may_read(self, uuid: str) -> bool:
+        """True for guests of projects that the caller is a reader of. O(1)."""
+        state = self._service.state
+        user = self._service.user(self._caller)
+        try:
+            project = state.project_of(uuid)
+        except HostlerError:
+            return False
+        return state.tenants.role(user, project_scope(project)) >= RANK["reader"]
 
     async def hold(self, uuid: str, spec: Spec, seconds: float, project: str = "") -> Decision:
         """Place a guest for a time. HostlerError as of RPC's ``hold``."""
