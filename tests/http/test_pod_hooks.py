@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import h11
+import msgspec
 import pytest
 import trio
 
 from hostler.core.engine_commands import AddHosts
+from hostler.core.http.config import StaticToken
 from hostler.core.http.hooks.config import HooksConfig
 from hostler.core.machine.machine import ServiceMachine
 
@@ -23,30 +26,49 @@ POD = uuid_of(77)
 
 
 class Api:
-    """A stand-in for the Kubernetes API: what it was sent, and the status that it answers with."""
+    """A stand-in for the Kubernetes API: what it was sent, the status that it answers with, and the node of its pod."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        """Bindings."""
         self.tokens: list[str] = []
         self.status = 201
+        self.status_of_reads = 200
+        self.hangs_up = False
+        """True: a binding has no answer."""
+        self.bound_to = ""
+        self.uid = POD
+        self.told: Callable[[], None] = lambda: None
+        """Called with each binding, before it is answered."""
         self.url = ""
 
     async def answer(self, stream: trio.SocketStream) -> None:
-        connection, target, body = h11.Connection(h11.SERVER), "", b""
+        connection, target, method, body = h11.Connection(h11.SERVER), "", b"", b""
         while True:
             event = connection.next_event()
             if event is h11.NEED_DATA:
                 connection.receive_data(await stream.receive_some(4096))
             elif isinstance(event, h11.Request):
-                target = event.target.decode()
+                target, method = event.target.decode(), event.method
                 self.tokens.append(dict(event.headers).get(b"authorization", b"").decode())
             elif isinstance(event, h11.Data):
                 body += bytes(event.data)
             else:
                 break
-        self.asked.append((target, json.loads(body)))
-        start = h11.Response(status_code=self.status, headers=[("content-length", "2"), ("connection", "close")])
-        for part in (start, h11.Data(data=b"{}"), h11.EndOfMessage()):
+        status, answer = self.status_of_reads, b"{}"
+        if method == b"GET":
+            pod = {"metadata": {"name": "web-1", "uid": self.uid}, "spec": {"nodeName": self.bound_to}}
+            answer = json.dumps(pod).encode()
+        else:
+            status = self.status
+            self.asked.append((target, json.loads(body)))
+            self.told()
+            if self.hangs_up:
+                await stream.aclose()
+                return
+        length = str(len(answer))
+        start = h11.Response(status_code=status, headers=[("content-length", length), ("connection", "close")])
+        for part in (start, h11.Data(data=answer), h11.EndOfMessage()):
             await stream.send_all(connection.send(part) or b"")
         await stream.aclose()
 
@@ -101,14 +123,99 @@ async def test_a_pod_is_held_on_the_best_node_and_bound_where_it_goes(tmp_path: 
         assert api.tokens == ["Bearer secret"]
 
 
-async def test_what_the_kubernetes_api_refuses_is_an_error_and_holds_nothing() -> None:
+@pytest.mark.parametrize("status", [403, 404, 409, 422])
+async def test_what_the_kubernetes_api_refuses_is_an_error_and_holds_nothing(status: int) -> None:
     async with kubernetes() as api:
-        on, api.status = used(), 409
+        on, api.status = used(), status
         config = HooksConfig(kubernetes_cpu="cores", kubernetes_api=api.url)
         await prioritized(on, config)
         _, answer = await post("/kubernetes/bind", binding("node-3"), on=on, config=config)
-        assert "answered 409" in answer["Error"]
+        assert f"answered {status}" in answer["Error"]
         assert on.state.fleet._kernel.consumers.get(POD) < 0
+
+
+def is_charged(on: ServiceMachine) -> bool:
+    return on.state.fleet._kernel.consumers.get(POD) >= 0
+
+
+async def test_the_hold_is_confirmed_before_the_kubernetes_api_is_asked() -> None:
+    async with kubernetes() as api:
+        on, held = used(), list[bool]()
+        api.told = lambda: held.append(POD in on.state.holds)
+        config = HooksConfig(kubernetes_cpu="cores", kubernetes_api=api.url)
+        await prioritized(on, config)
+        assert (await post("/kubernetes/bind", binding("node-3"), on=on, config=config))[1] == {"Error": ""}
+        assert held == [False]
+
+
+async def test_a_token_that_may_only_ask_binds_nothing() -> None:
+    async with kubernetes() as api:
+        on = used()
+        config = HooksConfig(kubernetes_cpu="cores", kubernetes_api=api.url)
+        await prioritized(on, config)
+        token = StaticToken(sha256=hashlib.sha256(b"s").hexdigest(), user="u", roles=("reader",))
+        reading = msgspec.structs.replace(config, auth="static", tokens=(token,))
+        for node in ("node-3", "node-1"):
+            _, answer = await post("/kubernetes/bind", binding(node), on=on, config=reading, x_auth_token="s")
+            assert "may only ask" in answer["Error"]
+        assert api.asked == []
+        assert POD in on.state.holds
+
+
+@pytest.mark.parametrize("status", [409, 500, 504, None])
+async def test_a_binding_without_a_clear_answer_is_read_back(status: int | None) -> None:
+    async with kubernetes() as api:
+        on = used()
+        api.status, api.hangs_up, api.bound_to = status or 500, status is None, "node-3"
+        config = HooksConfig(kubernetes_cpu="cores", kubernetes_api=api.url)
+        await prioritized(on, config)
+        assert (await post("/kubernetes/bind", binding("node-3"), on=on, config=config))[1] == {"Error": ""}
+        assert is_charged(on)
+        assert POD not in on.state.holds
+
+
+async def test_a_pod_that_is_read_back_unbound_is_charged_for_a_while() -> None:
+    async with kubernetes() as api:
+        on, api.status = used(), 503
+        config = HooksConfig(kubernetes_cpu="cores", kubernetes_api=api.url)
+        await prioritized(on, config)
+        _, answer = await post("/kubernetes/bind", binding("node-3"), on=on, config=config)
+        assert "answered 503" in answer["Error"]
+        assert POD in on.state.holds
+
+
+async def test_a_pod_whose_binding_is_not_known_stays_charged_and_the_next_attempt_reads_it_back() -> None:
+    async with kubernetes() as api:
+        on = used()
+        api.hangs_up, api.status_of_reads = True, 500
+        config = HooksConfig(kubernetes_cpu="cores", kubernetes_api=api.url)
+        await prioritized(on, config)
+        _, answer = await post("/kubernetes/bind", binding("node-3"), on=on, config=config)
+        assert "did not answer" in answer["Error"]
+        assert is_charged(on)
+        assert POD not in on.state.holds
+        _, answer = await post("/kubernetes/bind", binding("node-1"), on=on, config=config)
+        assert "answered 500" in answer["Error"], "still not known"
+        api.hangs_up, api.status_of_reads, api.bound_to = False, 200, "node-3"
+        _, answer = await post("/kubernetes/bind", binding("node-1"), on=on, config=config)
+        assert "is bound to node-3" in answer["Error"]
+        assert node_of(on) == "node-3"
+        assert len(api.asked) == 1
+        api.bound_to = ""
+        assert (await post("/kubernetes/bind", binding("node-1"), on=on, config=config))[1] == {"Error": ""}
+        assert node_of(on) == "node-1"
+        assert POD not in on.state.holds
+
+
+async def test_a_guest_that_is_not_held_and_not_a_pod_stays() -> None:
+    async with kubernetes() as api:
+        on, api.uid = used(), "another"
+        config = HooksConfig(kubernetes_cpu="cores", kubernetes_api=api.url)
+        other = {**binding("node-3"), "PodUID": uuid_of(1)}
+        _, answer = await post("/kubernetes/bind", other, on=on, config=config)
+        assert "no pod of that uid" in answer["Error"]
+        assert node_of(on, uuid_of(1)) == "node-0"
+        assert api.asked == []
 
 
 async def test_a_pod_that_does_not_fit_or_is_not_held_is_not_bound() -> None:

@@ -77,6 +77,18 @@ class Asking:
         found: Spec = msgspec.msgpack.decode(self._service.state.asked_of(uuid).spec)
         return found
 
+    def check_may_change(self, uuid: str) -> None:
+        """NotAllowed for a guest that the caller may not release, or that is not there. O(1)."""
+        if not self._may_read(uuid):
+            raise no_instance(uuid, "uuid")
+        self._check_token()
+        state = self._service.state
+        state.tenants.require(self._service.user(self._caller), "member", project_scope(state.project_of(uuid)))
+
+    def _check_token(self) -> None:
+        if not self._may_change:
+            raise NotAllowed("the token may only ask", field="token", hint="give it the role admin or service")
+
     def _may_read(self, uuid: str) -> bool:
         """True for guests of projects that the caller is a reader of. O(1)."""
         state = self._service.state
@@ -117,8 +129,7 @@ class Asking:
         return answer if isinstance(kind, type) else msgspec.convert(msgspec.to_builtins(answer), kind)
 
     async def _order(self, command: AnyCommand) -> Any:
-        if not self._may_change:
-            raise NotAllowed("the token may only ask", field="token", hint="give it the role admin or service")
+        self._check_token()
         done = trio.Event()
         pending = self._service.order(self._caller, command, partial(_told, done))
         try:

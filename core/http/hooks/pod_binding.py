@@ -1,30 +1,19 @@
 """The hook by which kube-scheduler has a pod bound to the node that it chose: the hold of the pod is brought to that
-node, the Kubernetes API is told, and the hold is confirmed."""
+node and confirmed, then the Kubernetes API is told.
+
+The order is that of what must not happen: a pod that is bound and not charged. Confirming checks the rights of the caller
+and ends the expiry of the hold; the pod is released only where it is known that it is not bound there.
+"""
 
 from __future__ import annotations
 
-import ssl
-from pathlib import Path
-from typing import Final
-
 import msgspec
-import trio
 
 from ....placement.types.errors import HostlerError
+from .asking import Asking
 from .calling import Call
 from .config import HooksConfig
-
-SECONDS: Final = 10.0
-"""For the Kubernetes API to answer."""
-
-
-class Binding(msgspec.Struct, frozen=True):
-    """The request of ``bind``."""
-
-    name: str = msgspec.field(name="PodName")
-    namespace: str = msgspec.field(name="PodNamespace")
-    uid: str = msgspec.field(name="PodUID")
-    node: str = msgspec.field(name="Node")
+from .kubernetes_api import Binding, Conflicts, NotBound, UnknownBinding, bound_node, check_names, post_binding
 
 
 class Bound(msgspec.Struct, frozen=True, rename="pascal"):
@@ -33,71 +22,83 @@ class Bound(msgspec.Struct, frozen=True, rename="pascal"):
     error: str = ""
 
 
-class NotBound(HostlerError):
-    """The Kubernetes API did not bind a pod."""
-
-    code = "not_bound"
-
-
 async def bind(call: Call) -> Bound:
-    """Bind a pod that ``prioritize`` has held. What prevents it is in the answer's ``Error``, and nothing is held then;
-    kube-scheduler tries the pod again. HttpError 400 for a malformed request."""
+    """Bind a pod that ``prioritize`` has held. What prevents it is in the answer's ``Error``, on which kube-scheduler
+    tries the pod again; the pod is charged then only where it may be bound all the same. HttpError 400 for a malformed
+    request."""
     given: Binding = call.read(Binding)
     if not call.config.kubernetes_api:
         return Bound("this service binds no pods: set kubernetes_api in [hooks], or leave bindVerb out")
-    asking = call.asking
     try:
-        if not asking.is_held(given.uid):
-            return Bound(f"pod {given.uid[:64]} is not held: its hold has expired, or it was not asked about before")
-        if asking.node_of(given.uid) != given.node:
-            spec = asking.spec_of(given.uid)
-            await asking.release(given.uid)
-            there = {**spec, "requested_destination": {"node": given.node}}
-            decision = await asking.hold(given.uid, there, call.config.hold_seconds)
-            if decision.refusal is not None:
-                return Bound(decision.refusal.sentence)
-        try:
-            await _post(call.config, given)
-        except HostlerError as error:
-            await asking.release(given.uid)
-            return Bound(str(error))
-        await asking.confirm((given.uid,))
+        check_names(given)
+        if not await _charged(call, given):
+            return Bound()
+        await _bound(call, given)
     except HostlerError as error:
         return Bound(str(error))
     return Bound()
 
 
-async def _post(config: HooksConfig, given: Binding) -> None:
-    """Have the Kubernetes API bind the pod. NotBound."""
-    import httpx  # takes its time to import
+async def _charged(call: Call, given: Binding) -> bool:
+    """Have the pod on its node, without an expiry. False if it is bound there already. HostlerError, with no call made
+    that changes anything on the Kubernetes API, if it cannot be there or the caller may not change it."""
+    asking, config = call.asking, call.config
+    there = asking.node_of(given.uid)
+    if there is None:
+        problem = f"pod {given.uid[:64]} is not held: its hold has expired, or it was not asked about before"
+        raise NotBound(problem)
+    asking.check_may_change(given.uid)
+    if not asking.is_held(given.uid):  # an earlier binding of it has an outcome that is not known
+        node = await bound_node(config, given)
+        if node is None:
+            raise NotBound(f"pod {given.uid[:64]} is not held, and Kubernetes has no pod of that uid")
+        if node:
+            return not await _is_on(asking, config, given, node)
+        await _hold_again(asking, config, given.uid, given.node)
+    elif there != given.node:
+        await _hold_again(asking, config, given.uid, given.node)
+    await asking.confirm((given.uid,))
+    return True
 
-    headers = {}
-    if config.kubernetes_token_file:
-        try:
-            token = await trio.Path(config.kubernetes_token_file).read_text()  # read each time: tokens are renewed
-        except OSError as error:
-            raise NotBound(f"the token of the Kubernetes API cannot be read: {error}") from None
-        headers["authorization"] = f"Bearer {token.strip()}"
-    names = (given.namespace, given.name, given.node)
-    if not all(part and "/" not in part and ".." not in part for part in names):
-        raise NotBound("a name of the binding is malformed")
-    url = f"{config.kubernetes_api.rstrip('/')}/api/v1/namespaces/{given.namespace}/pods/{given.name}/binding"
-    body = {
-        "apiVersion": "v1",
-        "kind": "Binding",
-        "metadata": {"name": given.name, "namespace": given.namespace, "uid": given.uid},
-        "target": {"apiVersion": "v1", "kind": "Node", "name": given.node},
-    }
+
+async def _hold_again(asking: Asking, config: HooksConfig, uid: str, node: str) -> None:
+    """Hold a pod on a node instead of where it is. NotBound, with nothing held, if it does not fit there."""
+    spec = asking.spec_of(uid)
+    await asking.release(uid)
+    there = {**spec, "requested_destination": {"node": node}}
+    decision = await asking.hold(uid, there, config.hold_seconds)
+    if decision.refusal is not None:
+        raise NotBound(decision.refusal.sentence)
+
+
+async def _bound(call: Call, given: Binding) -> None:
+    """Have the Kubernetes API bind a pod that is charged. HostlerError if it did not, or that is not known."""
+    asking, config = call.asking, call.config
     try:
-        verify = await trio.to_thread.run_sync(_trust, config.kubernetes_ca_file)
-        async with httpx.AsyncClient(timeout=SECONDS, verify=verify) as client:
-            answer = await client.post(url, json=body, headers=headers)
-    except (httpx.HTTPError, OSError) as error:
-        raise NotBound(f"the Kubernetes API cannot be reached: {error}") from None
-    if answer.status_code not in (200, 201, 202):
-        raise NotBound(f"the Kubernetes API answered {answer.status_code}: {answer.text[:300]}")
+        await post_binding(config, given)
+    except (UnknownBinding, Conflicts) as error:
+        try:
+            node = await bound_node(config, given)
+        except UnknownBinding:
+            raise error from None  # it stays charged
+        if node and await _is_on(asking, config, given, node):
+            return
+        if node is None or isinstance(error, Conflicts):
+            await asking.release(given.uid)
+        else:  # what was sent may still be carried out: it is charged for a while
+            await _hold_again(asking, config, given.uid, given.node)
+        raise
+    except NotBound:
+        await asking.release(given.uid)
+        raise
 
 
-def _trust(ca_file: str) -> ssl.SSLContext:
-    """Certificates that the Kubernetes API is known by. OSError."""
-    return ssl.create_default_context(cafile=str(Path(ca_file)) if ca_file else None)
+async def _is_on(asking: Asking, config: HooksConfig, given: Binding, node: str) -> bool:
+    """Charge a pod where it is bound. True if that is the node of its binding, NotBound if it is another."""
+    if asking.node_of(given.uid) != node:
+        await _hold_again(asking, config, given.uid, node)
+    if asking.is_held(given.uid):
+        await asking.confirm((given.uid,))
+    if node != given.node:
+        raise NotBound(f"pod {given.uid[:64]} is bound to {node[:100]}")
+    return True
