@@ -7,8 +7,8 @@ import asyncio
 import functools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 import outcome
 import trio
@@ -18,6 +18,7 @@ from .scheduler import Scheduler, open_scheduler
 
 T = TypeVar("T")
 P = ParamSpec("P")
+CLOSED: Final = "the scheduler is closed"
 
 
 class _Call(Generic[T]):
@@ -26,10 +27,10 @@ class _Call(Generic[T]):
     def __init__(self, work: Callable[[], Awaitable[T]], future: asyncio.Future[None]) -> None:
         self.work, self.future, self.scope = work, future, trio.CancelScope()
         self.result: outcome.Outcome[T] | None = None
-        """None: it was cancelled."""
+        """None: it was cancelled, by its caller or because the scheduler closes."""
 
     async def run(self) -> None:
-        """Do the work, and wake who waits for it."""
+        """Do the work, and wake who waits for it. In trio's thread."""
         try:
             with self.scope:
                 try:
@@ -37,6 +38,11 @@ class _Call(Generic[T]):
                 except Exception as error:
                     self.result = outcome.Error(error)
         finally:
+            self.end()
+
+    def end(self) -> None:
+        """Wake who waits for it, if their loop is still there. In trio's thread."""
+        with suppress(RuntimeError):
             self.future.get_loop().call_soon_threadsafe(self.finish)
 
     def finish(self) -> None:
@@ -76,29 +82,44 @@ def _bridged_question(
 class AsyncioScheduler:
     """A scheduler for asyncio; made by ``open_asyncio_scheduler``. It has the methods of ``Scheduler``; those that
     answer at once there are awaited here. A call that is cancelled has either changed nothing, or is carried out
-    whole."""
+    whole. RuntimeError for a call when the scheduler is closed, or that is under way when it closes."""
 
     def __init__(self, scheduler: Scheduler, token: trio.lowlevel.TrioToken, nursery: trio.Nursery) -> None:
         self._scheduler, self._token, self._nursery = scheduler, token, nursery
+        self._closed = False
+        """True: no call begins. Of trio's thread."""
 
     async def _run(self, work: Callable[[], Awaitable[T]]) -> T:
         call = _Call(work, asyncio.get_running_loop().create_future())
-        self._in_trio(self._nursery.start_soon, call.run)
+        self._in_trio(self._begin, call)
         try:
             await asyncio.shield(call.future)
         except asyncio.CancelledError:
-            self._in_trio(call.scope.cancel)
+            with suppress(RuntimeError):  # it has ended with the scheduler
+                self._in_trio(call.scope.cancel)
             await _ended(call.future)
             raise
         if call.result is None:
-            raise asyncio.CancelledError
+            raise RuntimeError(f"{CLOSED}: a call that was under way may have been carried out")
         return call.result.unwrap()
+
+    def _begin(self, call: _Call[Any]) -> None:
+        """Begin a call, or end it at once when the scheduler is closed. It must not raise: that would crash trio."""
+        if self._closed:
+            call.result = outcome.Error(RuntimeError(CLOSED))
+            call.end()
+        else:
+            self._nursery.start_soon(call.run)
+
+    def _close(self) -> None:
+        """Begin no more calls. In trio's thread."""
+        self._closed = True
 
     def _in_trio(self, work: Callable[..., object], *args: Any) -> None:
         try:
             self._token.run_sync_soon(work, *args)
         except trio.RunFinishedError:
-            raise RuntimeError("the scheduler is closed") from None
+            raise RuntimeError(CLOSED) from None
 
     submit = _bridged(Scheduler.submit)
     place = _bridged(Scheduler.place)
@@ -145,9 +166,12 @@ async def open_asyncio_scheduler(
         with trio.CancelScope() as scope:
             loop.call_soon_threadsafe(_set, begun, (token, scope))
             async with open_scheduler(config) as scheduler, trio.open_nursery() as nursery:
-                stop = trio.Event()
-                loop.call_soon_threadsafe(_set, opened, (AsyncioScheduler(scheduler, token, nursery), stop))
-                await stop.wait()
+                bridge, stop = AsyncioScheduler(scheduler, token, nursery), trio.Event()
+                loop.call_soon_threadsafe(_set, opened, (bridge, stop))
+                try:
+                    await stop.wait()
+                finally:
+                    bridge._close()
                 nursery.cancel_scope.cancel()
 
     served = asyncio.ensure_future(asyncio.to_thread(trio.run, serve))
@@ -160,7 +184,8 @@ async def open_asyncio_scheduler(
         try:
             yield scheduler
         finally:
-            scheduler._in_trio(stop.set)
+            with suppress(RuntimeError):  # it has ended already, for the reason that is raised below
+                scheduler._in_trio(stop.set)
     finally:
         if not opened.done() and not served.done():
             await _ended(begun)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import pytest
 
 from hostler import AsyncioScheduler, InvalidValue, UnknownName, open_asyncio_scheduler
 from hostler.core.machine.event_log import Event
+from hostler.core.machine.instance_queries import Instances
+from hostler.core.machine.lifecycle_queries import Guests
 
 from .test_embedded import REQUEST, config
 
@@ -88,19 +89,68 @@ def test_events_are_an_asynchronous_iterator() -> None:
 
 
 def test_a_cancelled_call_is_carried_out_whole_or_not_at_all() -> None:
+    """Calls that are cancelled sooner and later: what was decided is a guest, which holds its resources and is built;
+    nothing else is held."""
+
     async def program(scheduler: AsyncioScheduler) -> None:
+        answered, cancelled = set[str](), 0
         for number in range(20):
             call = asyncio.create_task(scheduler.create_guest(REQUEST))
             await asyncio.sleep(0.0005 * number)
             call.cancel()
-            with suppress(asyncio.CancelledError):
-                await call
-        waiting = asyncio.create_task(scheduler.until_settled("00000000-0000-4000-8000-000000000001"))
-        assert await waiting is None
+            try:
+                answered.add((await call).selections[0].instance_uuid)
+            except asyncio.CancelledError:
+                cancelled += 1
+        assert cancelled
         found = [event async for event in _until_quiet(scheduler)]
-        assert len({uuid for event in found for uuid in event.hosts}) <= 20
+        decided = {uuid for event in found if event.command == "create_guest" for uuid in event.hosts}
+        assert answered <= decided
+        for uuid in decided:
+            settled = await scheduler.until_settled(uuid)
+            assert settled is not None
+            assert settled.status == "active"
+        assert {guest.uuid for guest in await scheduler.ask(Guests())} == decided
+        assert {each.uuid for each in await scheduler.ask(Instances())} == decided
+        with pytest.raises(UnknownName):
+            await scheduler.guest("00000000-0000-4000-8000-000000000001")
 
     run(program)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.001, 0.01])
+def test_calls_while_it_closes_end_with_an_error_that_says_so(pause: float) -> None:
+    """Neither the scheduler's thread nor a caller is left behind."""
+
+    async def main() -> list[BaseException | None]:
+        calls = []
+        async with open_asyncio_scheduler(config()) as scheduler:
+            calls += [asyncio.create_task(_forever(scheduler)) for _ in range(5)]
+            await asyncio.sleep(pause)
+        calls += [asyncio.create_task(_forever(scheduler)) for _ in range(5)]
+        await asyncio.wait(calls, timeout=30)
+        return [call.exception() for call in calls]
+
+    ended = asyncio.run(main())
+    assert [type(error) for error in ended] == [RuntimeError] * 10
+    assert all("the scheduler is closed" in str(error) for error in ended)
+
+
+async def _forever(scheduler: AsyncioScheduler) -> None:
+    while True:
+        await scheduler.ask(Guests())
+
+
+def test_a_call_that_waits_ends_with_that_error_and_not_as_cancelled() -> None:
+    async def main() -> None:
+        async with open_asyncio_scheduler(config()) as scheduler:
+            events = scheduler.watch()
+            waiting = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(0.1)
+        with pytest.raises(RuntimeError, match="the scheduler is closed"):
+            await waiting
+
+    asyncio.run(main())
 
 
 async def _until_quiet(scheduler: AsyncioScheduler) -> Any:
