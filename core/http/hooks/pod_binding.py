@@ -1,8 +1,8 @@
 """The hook by which kube-scheduler has a pod bound to the node that it chose: the hold of the pod is brought to that
 node and confirmed, then the Kubernetes API is told.
 
-The order is that of what must not happen: a pod that is bound and not charged. Confirming checks the rights of the caller
-and ends the expiry of the hold; the pod is released only where it is known that it is not bound there.
+No pod may be bound and not charged. So the hold is confirmed first, which checks the rights of the caller and ends its
+expiry, and the pod is released only where it is known that it is not bound there.
 """
 
 from __future__ import annotations
