@@ -52,8 +52,9 @@ class OnVolumeClaim(Lifecycle, frozen=True):
 
 
 class GuestVolume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
-    """A volume to be made for a guest: ``request`` says what pool it needs, ``image`` what it is made from (a name that
-    the back end of the pool knows; empty: it is blank). ``keep``: it stays when the guest is deleted."""
+    """A volume to be made for a guest: ``request`` says what pool it needs (one with a source or group is refused),
+    ``image`` what it is made from (a name that the back end of the pool knows; empty: it is blank). ``keep``: it stays
+    when the guest is deleted."""
 
     request: AskedVolume
     name: Text = ""
@@ -130,14 +131,16 @@ class AttachVolume(OnGuest, frozen=True, tag="attach_volume"):
 
 
 class DetachVolume(OnGuest, frozen=True, tag="detach_volume"):
-    """Detach a volume from a guest. Not the one that it boots from."""
+    """Detach a volume from a guest. Not the one that it boots from: the first of those that it was created with, if it
+    has no image."""
 
     volume: str
 
 
 class CreateVolume(Lifecycle, frozen=True, tag="create_volume"):
     """Choose a pool of a back end for a new volume, and have the back end make it, blank or from an ``image`` that it
-    knows. It is given up after ``build_seconds``. ``delete_volumes`` removes it."""
+    knows; a request with a source or group is refused. It is given up after ``build_seconds``. ``delete_volumes``
+    removes it."""
 
     request: AskedVolume
     name: Text = ""

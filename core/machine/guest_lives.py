@@ -48,6 +48,9 @@ from .lives import Fault, GuestChange, GuestLife, VolumeChange, VolumeLife, chan
 from .state import ServiceState
 
 MAX_TEXT: Final = 1_000
+LETTING_GO: Final = 3
+"""Revision of the rules (``orders.RULES``) from which on a guest that is lost, or is built again, lets go of its
+volumes."""
 
 
 class WantedVolumes(msgspec.Struct, frozen=True, array_like=True):
@@ -113,6 +116,8 @@ def _create(state: ServiceState, command: CreateGuest, now: float) -> Decision:
     if not any(backend.enabled and backend.nodes for backend in lives.backends.values()):
         hint = "configure one in [backends], and see hostler backend list"
         raise InvalidValue("no back end that is enabled has nodes", field="request", hint=hint)
+    for number, each in enumerate(command.volumes):
+        volume_lives.check_made_new(state, each.request, f"volumes[{number}].request")
     flavor = state.spec_of(asked).flavor
     spec = bytes(state.kept_spec(asked))
     wanted = WantedVolumes(command.volumes, command.locality)
@@ -216,6 +221,8 @@ def _start(state: ServiceState, life: GuestLife, now: float) -> GuestChange:
         if not state.lives.has_volumes(life):
             raise InvalidValue(f"guest {life.uuid} has a volume that is not available", field="uuid")
         if life.node:  # nothing is known to be left there, or it is what is to be built again
+            if state.rules >= LETTING_GO:
+                volume_lives.let_go(state, life)
             life.attached = []
             life.claim, life.until = state.lives.next_claim(), now + life.build_seconds
             _set_status(life, "placed", now)
@@ -310,6 +317,8 @@ def _progress(state: ServiceState, command: Any, now: float) -> GuestChange:
                 raise _wrong_status(life, "lost")
             text = "the back end no longer has the guest, and its removal was not asked for"
             life.fault = Fault("not_found", text, now, life.node)
+            if state.rules >= LETTING_GO:
+                volume_lives.let_go(state, life)
             _set_status(life, "error", now)
         case ClearClaim():
             if life.gone or (life.desired != "deleted" and life.status != "clearing"):
@@ -374,10 +383,8 @@ def _gone(state: ServiceState, life: GuestLife, now: float) -> GuestChange:
     """The back end has nothing of a guest. Its volumes are removed next, where the guest was deleted or never built;
     they hold no data then, or are not to be kept."""
     lives, deleted = state.lives, life.desired == "deleted"
-    for uuid in life.attached:
-        if uuid not in life.volumes and uuid in lives.volumes:
-            lives.volumes[uuid].guest = ""  # it was being detached
-    life.attached, life.gone = [], True
+    volume_lives.let_go(state, life)
+    life.gone = True
     if deleted or not life.built:
         for uuid in reversed(list(life.volumes)):
             volume = lives.volumes.get(uuid)

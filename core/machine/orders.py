@@ -52,7 +52,7 @@ Guests = dict[str, dict[str, None]]
 """Uuids by project, in order."""
 
 
-RULES: Final = 2
+RULES: Final = 3
 """Revision of the rules of tenancy, as orders are given under them; those of journals before there were revisions have
 0. A replay carries each out under the rules of its time.
 
@@ -61,6 +61,9 @@ pools; a project does not take over guests of its name; roles are given within a
 allowed as much; certificate names are within a domain's suffixes; pools keep their hosts.
 
 2: the table ``storage`` of a policy decides about volumes, and is refused if it is malformed.
+
+3: of volumes that back ends make, a source and a group are refused; a guest that is lost lets go of the volumes that
+were being detached; the volume that a guest boots from is known by the guest.
 """
 
 

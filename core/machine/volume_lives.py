@@ -20,12 +20,15 @@ from ..lifecycle_commands import (
     GuestVolume,
     LoseVolume,
 )
-from ..storage_commands import DeleteVolumes, OnVolume
+from ..storage_commands import AskedVolume, DeleteVolumes, OnVolume
 from . import volumes
 from .lives import Fault, GuestChange, GuestLife, VolumeChange, VolumeLife, change_of, volume_change_of
 from .state import ServiceState
 
 MAX_TEXT: Final = 1_000
+REFUSING_SOURCES: Final = 3
+BOOTING_BY_GUEST: Final = 3
+"""Revisions of the rules (``orders.RULES``) from which on this is so."""
 
 
 def check_not_carried_out(state: ServiceState, command: Any) -> None:
@@ -44,11 +47,20 @@ def create(state: ServiceState, command: CreateVolume, now: float) -> VolumeDeci
     if not any(each.enabled and each.pools for each in state.lives.backends.values()):
         hint = "configure one in [backends], and see hostler backend list"
         raise InvalidValue("no back end that is enabled has pools", field="request", hint=hint)
+    check_made_new(state, command.request, "request")
     decision = volumes.place(state, command.request, now)
     if decision.selection is not None:
         wanted = GuestVolume(request=command.request, name=command.name, image=command.image, keep=True)
         keep_placed(state, wanted, decision.selection, command.build_seconds, now)
     return decision
+
+
+def check_made_new(state: ServiceState, asked: AskedVolume, field: str) -> None:
+    """InvalidValue for a volume with a source or group: drivers make volumes blank or from an image, each by itself."""
+    for name in ("source", "group") if state.rules >= REFUSING_SOURCES else ():
+        if getattr(asked, name) is not None:
+            hint = "leave it out, or place the volume without a back end (place_volume)"
+            raise InvalidValue(f"back ends make no volumes with a {name}", field=f"{field}.{name}", hint=hint)
 
 
 def keep_placed(
@@ -133,10 +145,17 @@ def detach(state: ServiceState, guest: GuestLife, command: DetachVolume) -> Gues
     _check_changeable(guest)
     if command.volume not in guest.volumes:
         raise InvalidValue(f"guest {guest.uuid} has no volume {command.volume[:40]}", field="volume")
-    if state.lives.volume(command.volume).image and command.volume == guest.volumes[0]:
+    if command.volume == guest.volumes[0] and _boots_from_volume(state, guest):
         raise InvalidValue(f"guest {guest.uuid} boots from volume {command.volume}", field="volume")
     guest.volumes.remove(command.volume)
     return change_of(guest)
+
+
+def _boots_from_volume(state: ServiceState, guest: GuestLife) -> bool:
+    """True for a guest that was made with volumes and without an image of its own: it boots from the first one."""
+    if state.rules >= BOOTING_BY_GUEST:
+        return not guest.image and bool(guest.wanted)
+    return bool(state.lives.volume(guest.volumes[0]).image)
 
 
 def _check_changeable(guest: GuestLife) -> None:
@@ -147,6 +166,14 @@ def _check_changeable(guest: GuestLife) -> None:
 
 
 # the reconciler
+
+
+def let_go(state: ServiceState, guest: GuestLife) -> None:
+    """The back end has nothing of a guest: it has no volume attached, and those that were being detached are free."""
+    for uuid in guest.attached:
+        if uuid not in guest.volumes and uuid in state.lives.volumes:
+            state.lives.volumes[uuid].guest = ""
+    guest.attached = []
 
 
 def confirm_attachment(state: ServiceState, guest: GuestLife, uuid: str, *, attached: bool) -> None:

@@ -77,6 +77,19 @@ class World:
                 await trio.sleep(self.chance.uniform(0, self.chance.choice([0.3, 3.0])))
                 with suppress(HostlerError):  # refused, or the simulated disk is broken
                     await life.submit(self._command())
+                if self.chance.random() < 0.05:
+                    self._lose_a_guest()
+
+    def _lose_a_guest(self) -> None:
+        """A guest that is confirmed disappears from its back end, with what was on its way to it."""
+        lives = self.machine.state.lives.guests.values()
+        confirmed = sorted(each.uuid for each in lives if each.status in ("active", "stopped") and each.move is None)
+        for uuid in self.chance.sample(confirmed, min(1, len(confirmed))):
+            for model in self.models:
+                model.wire.settle_all()
+                with model.world.content() as there:
+                    for each in model.of(uuid):
+                        there.guests.pop(each.key, None)
 
     def _command(self) -> LifecycleCommand:
         known = sorted(self.machine.state.lives.guests)

@@ -3,6 +3,7 @@ failures of either back end."""
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -212,3 +213,66 @@ async def test_a_guest_whose_volume_is_lost_is_not_built_again_without_it(autoju
             await life.submit(StartGuest(uuid=uuid_of(1)))
         await life.submit(DeleteGuest(uuid=uuid_of(1)))
         await life.until(lambda: life.status(1) is None and life.volume_status(11) is None)
+
+
+async def test_a_volume_of_a_guest_that_is_lost_while_it_is_detached_is_free(autojump_clock: MockClock) -> None:
+    compute, disks = Model("a"), Model("d", nodes=0, pools=1)
+    async with ready(compute, disks) as life:
+        await life.submit(create(1))
+        await life.submit(CreateVolume(request=volume(11).request))
+        await life.until(lambda: life.volume_status(11) == "available" and life.status(1) == "active")
+        await life.submit(AttachVolume(uuid=uuid_of(1), volume=uuid_of(11)))
+        await life.reconciler.until_settled()
+        compute.wire.down = True
+        await life.submit(DetachVolume(uuid=uuid_of(1), volume=uuid_of(11)))
+        with compute.world.content() as there:
+            there.guests.clear()
+        compute.wire.down = False
+        await life.until(lambda: life.status(1) == "error")
+        assert life.volume_status(11) == "available"
+        await life.submit(StartGuest(uuid=uuid_of(1)))
+        await life.until(lambda: life.status(1) == "active")
+        assert compute.of(uuid_of(1))[0].volumes == []
+        await life.submit(DeleteGuest(uuid=uuid_of(1)))
+        await life.until(lambda: life.status(1) is None)
+        delete = DeleteVolumes(uuids=(uuid_of(11),))
+        await life.service.writer.submit(Order(life.service.now(), LOCAL, delete))
+        await life.until(lambda: life.volume_status(11) is None)
+
+
+@pytest.mark.parametrize("image", ["", "debian"])
+async def test_the_volume_that_a_guest_without_an_image_was_made_with_is_not_detached(
+    autojump_clock: MockClock, image: str
+) -> None:
+    async with ready(Model("a"), Model("d", nodes=0, pools=1)) as life:
+        made = (volume(11, image="debian" if image else ""), volume(12))
+        await life.submit(create(1, image=image, volumes=made))
+        await life.until(lambda: life.status(1) == "active")
+        detach = DetachVolume(uuid=uuid_of(1), volume=uuid_of(11))
+        if not image:
+            with pytest.raises(InvalidValue, match="boots from"):
+                await life.submit(detach)
+        else:
+            await life.submit(detach)
+        await life.submit(DetachVolume(uuid=uuid_of(1), volume=uuid_of(12)))
+        await life.reconciler.until_settled()
+        assert life.state.lives.guests[uuid_of(1)].volumes == ([] if image else [uuid_of(11)])
+
+
+@pytest.mark.parametrize("field", ["source", "group"])
+async def test_a_volume_with_a_source_or_group_is_refused(autojump_clock: MockClock, field: str) -> None:
+    """A driver would make it blank."""
+    disks = Model("d", nodes=0, pools=1)
+    async with ready(Model("a"), disks) as life:
+        await life.submit(CreateVolume(request=volume(11).request))
+        await life.until(lambda: life.volume_status(11) == "available")
+        plain = volume(12)
+        changed = msgspec.structs.replace(plain.request, **{field: uuid_of(11)})
+        with pytest.raises(InvalidValue, match=f"no volumes with a {field}") as caught:
+            await life.submit(CreateVolume(request=changed))
+        assert caught.value.field == f"request.{field}"
+        with pytest.raises(InvalidValue, match=f"no volumes with a {field}") as caught:
+            await life.submit(create(1, volumes=(volume(13), msgspec.structs.replace(plain, request=changed))))
+        assert caught.value.field == f"volumes[1].request.{field}"
+        assert len(disks.volumes()) == 1
+        assert life.state.fleet._kernel.consumer_count == 0
