@@ -124,8 +124,9 @@ def size(
     Parameters
     ----------
     hardware
-        Which kind of host of the fleet file; the first if it is not named. With --objective several, with commas
-        between them; all if none is named.
+        Which kind of host of the fleet file or the catalogue; the first, of the catalogue if there is one, if it is
+        not named. With --objective several, with commas between them; all of the catalogue, or of the fleet file
+        without one, if none is named.
     target
         Guests that need not be served, in percent of the requests.
     seed
@@ -133,14 +134,16 @@ def size(
     resume
         A file that outcomes are kept in: what it has already is not played again. Without --objective.
     """
-    wish = buying.wish(_listed(hardware), target, seed)
+    buyable = _listed(hardware) or inputs.buyable()
+    wish = buying.wish(buyable, target, seed)
     if wish is not None:
         if resume is not None:
             raise InvalidValue("a search for a mix cannot be resumed", field="resume")
         return _buy(inputs, wish)
     found: planning.Size | None = None
     task = inputs.task(seed)
-    known = planning.sizes(task, hardware=hardware, target_percent=target, resume=resume, watch=progress)
+    kind = hardware or next(iter(buyable), "")
+    known = planning.sizes(task, hardware=kind, target_percent=target, resume=resume, watch=progress)
     try:
         for each in known:
             found = each
@@ -201,8 +204,8 @@ def forecast(
     seeds
         How many workloads are made: seeds 0, 1 and so on.
     order
-        Kinds of host that can be ordered, with commas between them: the cheapest is taken. Those of the fleet file or
-        the catalogue with a price or a lead time if none is named.
+        Kinds of host that can be ordered, with commas between them: the cheapest of those that come in time is taken.
+        Those with a price or a lead time of the catalogue, or of the fleet file without one, if none is named.
     order_days
         How many days an order is to last; 0: to the horizon.
     confidence
@@ -295,7 +298,7 @@ def sweep(
     sizes
         Numbers of hosts to try, with commas between them.
     hardware
-        Which kind of host the sizes are of; the first if it is not named.
+        Which kind of host the sizes are of; the first, of the catalogue if there is one, if it is not named.
     seeds
         How many: 0, 1 and so on.
     workers
@@ -312,7 +315,7 @@ def sweep(
         cpu_ratios=[_number(each, "cpu_ratios", float) for each in _listed(cpu_ratios)],
         hosts=[_number(each, "sizes", int) for each in _listed(sizes)],
         seeds=range(seeds),
-        hardware=hardware,
+        hardware=hardware or next(iter(inputs.buyable()), ""),
     )
     results, interrupted = _played(tasks, workers, cluster, resume)
     compared = planning.compare(tasks[: len(results)], results)

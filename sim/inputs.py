@@ -38,8 +38,8 @@ class Inputs:
     fleet
         A fleet file (TOML), or a table (CSV) of named hosts. Without one: --hosts hosts of --vcpus and --memory-gb.
     catalogue
-        Kinds of host that can be bought beside those of --fleet: a fleet file's [[hardware]], or a table (CSV) with
-        their sizes, prices, watts, rack units and lead times.
+        Kinds of host that can be bought, while the hosts of --fleet stand beside them: a fleet file's [[hardware]], or
+        a table (CSV) with their sizes, prices, watts, rack units and lead times.
     state
         The fleet that stands already: a file of hostler import, whose hosts and guests are there from the beginning,
         beside the hosts of --fleet.
@@ -142,6 +142,11 @@ class Inputs:
         shape = {"vcpus": self.vcpus, "memory_gb": self.memory_gb, "disk_gb": self.disk_gb}
         kind = msgspec.convert({"name": SHAPE, "count": self.hosts, "zones": zones or ("zone-1",), **shape}, Hardware)
         return checked(FleetPlan(name=f"{self.vcpus} vCPU, {self.memory_gb:g} GiB hosts", hardware=(kind,)))
+
+    def buyable(self) -> tuple[str, ...]:
+        """The kinds of host of the catalogue, which alone are to be bought where none is named: those of the fleet
+        stand there. Empty without a catalogue."""
+        return tuple(kind.name for kind in read_hardware(self.catalogue)[0]) if self.catalogue is not None else ()
 
     def source(self) -> Source:
         """Where the guests come from. InvalidValue for columns that are not written as name=name."""

@@ -79,7 +79,7 @@ class Covering:
         self._places = [(number, zone) for number, kind in enumerate(self.kinds) for zone in kind.zones]
         """Kinds that can be bought, in their zones: the first places of the program; others come after them."""
         self._fixed = [(number, zone) for number, each in enumerate(self.others) for zone in sorted(each.hosts)]
-        self.apart = max((moment.apart(terms) for moment in moments), default=0)
+        self.apart = max((moment.apart(terms, allowed=allowed) for moment in moments), default=0)
         self.demands = [self._demand(moment, specs) for moment in moments]
         if reserve == "zone":
             bound_to = {each.zone for demand in self.demands for each in demand if each.zone}

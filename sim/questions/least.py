@@ -140,20 +140,27 @@ class Moment(NamedTuple):
     spec: Whole
     group: Whole
 
-    def apart(self, terms: Sequence[Terms], which: NDArray[np.bool_] | slice = slice(None)) -> int:
-        """Hosts that the largest anti-affinity group of those guests needs; 0 without groups."""
+    def apart(
+        self, terms: Sequence[Terms], which: NDArray[np.bool_] | slice = slice(None), *, allowed: int = 0
+    ) -> int:
+        """Hosts that the largest anti-affinity group of those guests needs if ``allowed`` of its members are left out;
+        0 without groups."""
         grouped = self.group[which] != ALONE
         groups, specs = self.group[which][grouped], self.spec[which][grouped]
         rules = dict(zip(groups.tolist(), specs.tolist(), strict=True))
         counts = Counter(groups.tolist())
         strict = (group for group, spec in rules.items() if terms[spec].policy == "anti-affinity")
-        return max((-(-counts[group] // terms[rules[group]].most_per_host) for group in strict), default=0)
+        most = {group: terms[rules[group]].most_per_host for group in strict}
+        return max((max(0, -(-(counts[group] - allowed) // each)) for group, each in most.items()), default=0)
 
 
-def lower_bound(workload: Guests, kind: Hardware, others: Sequence[Beside | Hardware] = ()) -> tuple[int, int]:
-    """The number of guests; and hosts of ``kind`` that even a perfect packing needs beside the others when most is
-    asked for at once, in all or in one zone, at least one where there are no others. Holds for refusing nothing.
-    InvalidValue for a guest that fits neither. O(guests), twice."""
+def lower_bound(
+    workload: Guests, kind: Hardware, others: Sequence[Beside | Hardware] = (), *, until_hours: float | None = None
+) -> tuple[int, int]:
+    """The number of guests that come in a run that ends ``until_hours`` after its beginning (None: of all); and hosts
+    of ``kind`` that even a perfect packing needs beside the others when most is asked for at once, in all or in one
+    zone, at least one where there are no others. Holds for refusing nothing. InvalidValue for a guest that fits
+    neither, or where no guest comes. O(guests), twice."""
     there = [each if isinstance(each, Beside) else _counted(each, each.count) for each in others]
     for spec in dict.fromkeys(workload.specs):
         if not could_hold(kind, spec) and not any(could_hold(each.kind, spec, each.hosts.keys()) for each in there):
@@ -167,9 +174,8 @@ def lower_bound(workload: Guests, kind: Hardware, others: Sequence[Beside | Hard
         frozenset(at for at, each in enumerate(there) if could_hold(each.kind, spec, each.hosts.keys()))
         for spec in workload.specs
     ]
-    count, moments = busiest(workload, [np.where(inside[zone][:, None], sizes, 0) for zone in zones])
-    if not count:
-        raise InvalidValue(f"{workload.name}: no guests", field="trace")
+    amounts = [np.where(inside[zone][:, None], sizes, 0) for zone in zones]
+    count, moments = busiest(workload, amounts, until_hours=until_hours)
     needs = [0 if any(any(each.hosts.values()) for each in there) else 1]
     for moment in moments:
         for zone in zones:
@@ -183,21 +189,31 @@ def lower_bound(workload: Guests, kind: Hardware, others: Sequence[Beside | Hard
     return count, max(needs)
 
 
-def busiest(workload: Guests, amounts: Sequence[Whole]) -> tuple[int, list[Moment]]:
-    """How many guests there are, and the moments at which most is asked for in each of the columns of the amounts,
-    which are by spec. O(guests), twice."""
-    count, steps = _busiest(workload, amounts)
-    return count, _moments(workload, steps)
+def busiest(
+    workload: Guests, amounts: Sequence[Whole], *, until_hours: float | None = None
+) -> tuple[int, list[Moment]]:
+    """How many guests come in a run that ends ``until_hours`` after its beginning (None: in all), and the moments of it
+    at which most is asked for in each of the columns of the amounts, which are by spec. InvalidValue where no guest
+    comes. O(guests), twice."""
+    steps = workload.steps
+    if until_hours is not None:
+        steps = range(steps.start, min(steps.stop, workload.start_s + round(until_hours * 3600)), STEP_S)
+    count, numbers = _busiest(workload, amounts, steps)
+    if not count:
+        until = f" in the first {until_hours:g} hours" if until_hours is not None else ""
+        raise InvalidValue(f"{workload.name}: no guests{until}", field="trace")
+    return count, _moments(workload, numbers)
 
 
-def _busiest(workload: Guests, amounts: Sequence[Whole]) -> tuple[int, list[int]]:
-    """How many guests there are, and the steps at which most is asked for in each of the columns of the amounts."""
-    steps, count = workload.steps, 0
+def _busiest(workload: Guests, amounts: Sequence[Whole], steps: range) -> tuple[int, list[int]]:
+    """How many guests come in the steps, and the numbers of those at which most is asked for in each of the columns of
+    the amounts."""
+    count = 0
     columns = [column for each in amounts for column in each.T if column.any()]
     changes = np.zeros((len(columns), len(steps) + 1), np.int64)
     for part in workload.parts():
-        count += len(part)
         come, go = _stay(part.arrival_s, part.departure_s, steps)
+        count += int(np.count_nonzero(come < len(steps)))
         for change, column in zip(changes, columns, strict=True):
             np.add.at(change, come, column[part.spec])
             np.subtract.at(change, go, column[part.spec])

@@ -101,7 +101,7 @@ def sizes(
     workload = workload_of(source_of(task), task.seed)
     plan = planned(task)
     stay = task.standing_stay or not isinstance(workload, Made)
-    guests, bound = _least(workload, plan, hardware, standing_stay=stay)
+    guests, bound = _least(workload, plan, hardware, standing_stay=stay, until_hours=task.until_hours)
     allowed = math.floor(target_percent / 100 * guests)
     # Who is refused, waits, runs elsewhere or is lost with a host does not press on the busiest moment.
     fewer_may_do = allowed or task.wait_hours or plan.failures or plan.maintenance
@@ -161,13 +161,15 @@ def _gap(hosts: int | None, bound: int) -> float | None:
     return round(100.0 * (hosts / bound - 1.0), 3) if bound else 0.0
 
 
-def _least(workload: Guests, plan: FleetPlan, hardware: str, *, standing_stay: bool) -> tuple[int, int]:
-    """The number of guests; and hosts of a kind that must be there from the beginning, by ``lower_bound``, if all that
+def _least(
+    workload: Guests, plan: FleetPlan, hardware: str, *, standing_stay: bool, until_hours: float | None
+) -> tuple[int, int]:
+    """The number of guests that come until the run ends; and hosts of a kind that must be there from the beginning, by ``lower_bound``, if all that
     come later are there when most is asked for."""
     later = sum(growth.add for growth in plan.growth if growth.hardware == hardware)
     (kind,) = (each for each in plan.hardware if each.name == hardware)
     others = beside(plan, {hardware}, standing_stay=standing_stay)
-    guests, bound = lower_bound(workload, kind, others)
+    guests, bound = lower_bound(workload, kind, others, until_hours=until_hours)
     return guests, max(0 if others else 1, bound - later)
 
 

@@ -157,9 +157,7 @@ class _Search:
         bought = {kind.name for kind in self.kinds}
         classes = classes_of(workload.specs)
         amounts = [_amounts(workload, classes)]
-        count, moments = busiest(workload, amounts)
-        if not count:
-            raise InvalidValue(f"{workload.name}: no guests", field="trace")
+        count, moments = busiest(workload, amounts, until_hours=self.task.until_hours)
         moments = moments[:MOST_MOMENTS]
         self.steps_of[seed] = [moment.step for moment in moments]
         self.allowed[seed] = math.floor(self.wish.target_percent / 100 * count)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hostler.core.cli import main
 from hostler.placement.types.errors import InvalidValue, UnknownName
-from hostler.sim.questions.api import FleetPlan, Hardware, Ordering, Source, Task, Wish, forecast, purchase
+from hostler.sim.questions.api import FleetPlan, Hardware, Ordering, Source, Task, Wish, forecast, purchase, size
 
 from .values import written
 
@@ -81,6 +81,54 @@ def test_what_stands_already_need_not_be_bought(tmp_path: Path) -> None:
     there = Hardware(name="there", vcpus=8, memory_gb=16, count=1)
     found = purchase(task(fours(tmp_path, 3), there, SMALL), Wish(kinds=("small",)))
     assert (found.counts, found.lower_bound) == ({"small": 1}, 10)
+
+
+def test_hosts_of_the_fleet_file_stand_beside_those_of_a_catalogue(tmp_path: Path, capsys: Any) -> None:
+    """Seven guests that fill a host each: five hosts stand, so that two are bought, though the old kind is cheaper."""
+    (tmp_path / "fleet.toml").write_text(
+        '[[hardware]]\nname = "old"\ncount = 5\nvcpus = 4\nmemory_gb = 8\nprice = 3\n'
+    )
+    (tmp_path / "shapes.csv").write_text("name,vcpus,memory_gb,price\nnew,4,8,10\n")
+    asked = ["--trace", fours(tmp_path, 7).trace, "--fleet", str(tmp_path / "fleet.toml"), "--policy", "best-fit"]
+    asked += ["--catalogue", str(tmp_path / "shapes.csv"), "--json"]
+    assert main(["simulate", "size", *asked, "--objective", "cost"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["counts"], told["value"], told["lower_bound"]) == ({"new": 2}, 20, 20)
+    assert main(["simulate", "size", *asked]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["hardware"], told["hosts"], told["lower_bound"]) == ("new", 2, 2)
+    assert main(["simulate", "size", *asked, "--objective", "cost", "--hardware", "old,new"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"] == {"old": 7, "new": 0}
+
+
+def test_guests_that_may_be_refused_are_left_out_of_anti_affinity_groups(tmp_path: Path) -> None:
+    """Ten members that share no host, and 90 others: with ten guests refused 90 vCPUs are left, two hosts of 64, on
+    which two members stand while eight are refused."""
+    rows = "0,3600,1,1,a\n" * 10 + "0,3600,1,1,\n" * 90
+    source = Source(trace=written(tmp_path, "arrival_s,lifetime_s,vcpus,memory_gb,group\n" + rows))
+    kind = Hardware(name="h", vcpus=64, memory_gb=256, price=10)
+    found = purchase(task(source, kind), Wish(target_percent=10))
+    assert (found.counts, found.value, found.lower_bound) == ({"h": 2}, 20, 20)
+    found = purchase(task(source, kind), Wish(target_percent=5))
+    assert (found.counts, found.lower_bound) == ({"h": 5}, 50)
+
+
+def test_guests_after_the_end_of_the_run_are_not_bought_for(tmp_path: Path) -> None:
+    """Two guests that fill a host each in the first hour, and ten after it, of which the run plays none."""
+    source = fours(tmp_path, 2, "7200,3600,4,4\n" * 10)
+    first = task(source, SMALL, until_hours=1.0)
+    found = purchase(first, Wish())
+    assert (found.counts, found.lower_bound, found.gap_percent) == ({"small": 2}, 20, 0.0)
+    assert purchase(task(source, SMALL), Wish()).counts == {"small": 10}
+    # Half of the two guests that come may be refused, not half of the twelve of the trace.
+    assert purchase(first, Wish(target_percent=50)).counts == {"small": 1}
+    found = purchase(first, Wish(reserve="host"))
+    assert (found.counts, found.lower_bound) == ({"small": 3}, 30)
+    sized = size(first)
+    assert (sized.hosts, sized.lower_bound, sized.gap_percent) == (2, 2, 0.0)
+    with pytest.raises(InvalidValue, match="no guests in the first 1 hours"):
+        late = Source(trace=written(tmp_path, "arrival_s,vcpus,memory_gb\n-7200,4,4\n", "left.csv"), standing=False)
+        purchase(task(late, SMALL, until_hours=1.0), Wish())
 
 
 def test_guests_that_one_kind_alone_can_hold_are_bought_that_kind(tmp_path: Path) -> None:
