@@ -19,7 +19,7 @@ from .experiments import Flag, Seed, print_json
 from .inputs import ONE_KIND, Buying, Confidence, Inputs, NotNegative
 from .progress import INTERRUPTED, Stop, progress
 from .questions import planning
-from .questions.orders import Ordering
+from .questions.orders import Ordering, check_ordering
 from .questions.purchase import Wish, purchases
 from .questions.tasks import Task, outcomes, start
 from .report.cost_rows import check_rows, write_rows
@@ -28,6 +28,7 @@ from .report.report import write
 from .report.terminal import counted, show, show_compared, show_forecast, show_headroom, show_purchase, show_size
 from .run import checkpoint
 from .run.charges import Charges
+from .run.fleet_plan import FleetPlan
 from .run.headroom import Busiest
 from .run.policies import ABOUT
 from .run.run import Outcome
@@ -205,7 +206,8 @@ def forecast(
         How many workloads are made: seeds 0, 1 and so on.
     order
         Kinds of host that can be ordered, with commas between them: the cheapest of those that come in time is taken.
-        Those with a price or a lead time of the catalogue, or of the fleet file without one, if none is named.
+        Those with a price of the catalogue, or of the fleet file without one, if none is named; or the one with a
+        lead time where none has a price.
     order_days
         How many days an order is to last; 0: to the horizon.
     confidence
@@ -219,10 +221,11 @@ def forecast(
     """
     task = inputs.task(made_hours=days * 24)
     tasks = planning.forecast_tasks(task, range(seeds), target_percent=target)
+    how = Ordering(kinds=_orderable(order, task.plan, inputs), every_days=order_days, confidence=confidence)
+    check_ordering(task.plan, how)
     results, _ = _played(tasks, workers, cluster, resume)
     found = planning.foreseen(tasks, results)
     if not found.interrupted:
-        how = Ordering(kinds=tuple(_listed(order)), every_days=order_days, confidence=confidence)
         try:
             found = planning.with_orders(
                 found, tasks, how, lambda each: _played(each, workers, cluster, None, strict=True)[0]
@@ -366,6 +369,17 @@ def _played(
                 raise
             return results, True
     return results, False
+
+
+def _orderable(order: str, plan: FleetPlan, inputs: Inputs) -> tuple[str, ...]:
+    """The kinds that can be ordered: those that are named, or those of the catalogue with a price, or with a lead time
+    where none has a price; empty for those of the fleet file."""
+    if order or inputs.catalogue is None:
+        return tuple(_listed(order))
+    buyable = inputs.buyable()
+    kinds = [kind for kind in plan.hardware if kind.name in buyable]
+    priced = tuple(kind.name for kind in kinds if kind.price or kind.price_per_hour)
+    return priced or tuple(kind.name for kind in kinds if kind.lead_time_days) or buyable
 
 
 def _listed(text: str) -> list[str]:

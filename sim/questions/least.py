@@ -140,9 +140,7 @@ class Moment(NamedTuple):
     spec: Whole
     group: Whole
 
-    def apart(
-        self, terms: Sequence[Terms], which: NDArray[np.bool_] | slice = slice(None), *, allowed: int = 0
-    ) -> int:
+    def apart(self, terms: Sequence[Terms], which: NDArray[np.bool_] | slice = slice(None), *, allowed: int = 0) -> int:
         """Hosts that the largest anti-affinity group of those guests needs if ``allowed`` of its members are left out;
         0 without groups."""
         grouped = self.group[which] != ALONE

@@ -21,7 +21,7 @@ from ..trace.generator import Made
 from ..trace.workload import STEP_S, Guests
 from .kept_outcomes import Kept
 from .least import beside, lower_bound
-from .orders import Order, Ordering, Play, orders
+from .orders import Order, Ordering, Play, check_ordering, orders
 from .paired import Difference, by_day, by_seed, student
 from .tasks import DEVOPS, Task, execute, outcomes, planned, source_of, workload_of
 
@@ -164,8 +164,8 @@ def _gap(hosts: int | None, bound: int) -> float | None:
 def _least(
     workload: Guests, plan: FleetPlan, hardware: str, *, standing_stay: bool, until_hours: float | None
 ) -> tuple[int, int]:
-    """The number of guests that come until the run ends; and hosts of a kind that must be there from the beginning, by ``lower_bound``, if all that
-    come later are there when most is asked for."""
+    """The number of guests that come until the run ends; and hosts of a kind that must be there from the beginning, by
+    ``lower_bound``, if all that come later are there when most is asked for."""
     later = sum(growth.add for growth in plan.growth if growth.hardware == hardware)
     (kind,) = (each for each in plan.hardware if each.name == hardware)
     others = beside(plan, {hardware}, standing_stay=standing_stay)
@@ -202,7 +202,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     median and the band from the 10th to the 90th percentile, None where that lies beyond the horizon; the band is not
     ``banded`` with fewer than ten runs, which cannot tell it. Of ``seeds`` runs those that were played: fewer if it was
     ended early. ``begins``: the date of day 1, where the trace has dates. ``notes``: what was assumed of the guests, by
-    the first seed. ``orders``: which hosts to order by when so that capacity lasts."""
+    the first seed, and where no order helps. ``orders``: which hosts to order by when so that capacity lasts."""
 
     horizon_days: float
     target_percent: float
@@ -236,14 +236,16 @@ def forecast(
         return [outcome for _, outcome in outcomes(tasks, workers=workers, cluster=cluster)]
 
     tasks = forecast_tasks(task, seeds, target_percent=target_percent)
+    if ordering is not None:
+        check_ordering(task.plan, ordering)
     found = foreseen(tasks, play(tasks))
     return found if ordering is None else with_orders(found, tasks, ordering, play)
 
 
 def with_orders(found: Forecast, tasks: Sequence[Task], how: Ordering, play: Play) -> Forecast:
-    """A forecast with the orders that it leads to; ``play`` plays what is tried for them."""
-    told = list(orders(tasks, found.outcomes, how, play, begins=found.begins))
-    return msgspec.structs.replace(found, orders=told)
+    """A forecast with the orders that it leads to, and notes where no order helps; ``play`` plays what is tried."""
+    told = orders(tasks, found.outcomes, how, play, begins=found.begins)
+    return msgspec.structs.replace(found, orders=told.orders, notes=[*found.notes, *told.notes])
 
 
 def forecast_tasks(task: Task, seeds: Sequence[int], *, target_percent: float = 0.0) -> list[Task]:

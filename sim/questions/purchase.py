@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...placement.types.errors import InvalidValue, UnknownName
-from ..run.fleet_plan import FleetPlan, Hardware, checked
+from ..run.fleet_plan import FleetPlan, checked
+from ..run.hardware import Hardware, cost_of
 from ..run.headroom import AtSteps
 from ..run.outcome import Outcome
 from ..trace.generator import Made
@@ -27,7 +28,6 @@ from .planning import Watch, unwatched
 from .tasks import Task, planned, source_of, start, workload_of
 
 Objective = Literal["cost", "hosts", "power"]
-HOURS_PER_YEAR: Final = 365 * 24
 MOST_MOMENTS: Final = 4
 """Moments at which failures are tried, and for which mixes are computed."""
 _TIMES: Final = (1.0, 1.02, 1.05, 1.1, 1.15, 1.25, 1.4, 1.7, 2.0, 3.0, 5.0)
@@ -117,12 +117,6 @@ def unit_of(kind: Hardware, wish: Wish) -> float:
     if found <= 0:
         raise InvalidValue(f"hardware {kind.name} has no {missing}", field="fleet.hardware")
     return found
-
-
-def cost_of(kind: Hardware, years: float, energy_price: float) -> float:
-    """What a host costs over so many years, with its power at a price per kWh."""
-    hourly = kind.price_per_hour + kind.watts / 1000 * energy_price
-    return kind.price + hourly * HOURS_PER_YEAR * years
 
 
 class _Search:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -11,6 +11,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
 Ratio = Annotated[float, msgspec.Meta(gt=0, le=1000)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+HOURS_PER_YEAR: Final = 365 * 24
 
 
 class Hardware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,3 +58,9 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             int((memory_mb - reserved_mb) * self.ram_allocation_ratio),
             int((self.disk_gb - self.reserved_disk_gb) * self.disk_allocation_ratio),
         )
+
+
+def cost_of(kind: Hardware, years: float, energy_price: float = 0.0) -> float:
+    """What a host costs over so many years, with its power at a price per kWh."""
+    hourly = kind.price_per_hour + kind.watts / 1000 * energy_price
+    return kind.price + hourly * HOURS_PER_YEAR * years

@@ -80,6 +80,8 @@ class Site:
         else:
             self.fleet = Fleet(seed=seed, capacity=max(64, plan.hosts + 1))
         self.places: list[Place] = []
+        self.came_hours: dict[str, float] = {}
+        """How far into the run hosts came that were not there from the beginning."""
         self._kinds = {kind.name: kind for kind in plan.hardware}
         self._made = dict.fromkeys(self._kinds, 0)
         self._aggregates: dict[str, Aggregate] = {}
@@ -97,6 +99,10 @@ class Site:
         self._add_named(known)
         for kind in plan.hardware:
             self.add(kind.name, kind.count)
+        for growth in plan.growth:
+            # There before the guests that stand at the beginning are placed, which is a step before hour 0.
+            if growth.at_hours <= 0:
+                self.add(growth.hardware, growth.add)
         self.engine = Engine(self.fleet, _as_asked(policy), seed=seed)
         self._events = self._planned()
 
@@ -200,7 +206,8 @@ class Site:
 
     def _planned(self) -> list[tuple[float, int, Growth | _Turn]]:
         """What is to happen, the last first."""
-        events: list[tuple[float, Growth | _Turn]] = [(growth.at_hours, growth) for growth in self.plan.growth]
+        later = [growth for growth in self.plan.growth if growth.at_hours > 0]
+        events: list[tuple[float, Growth | _Turn]] = [(growth.at_hours, growth) for growth in later]
         for outage in (*self.plan.failures, *self.plan.maintenance):
             begins, ends = outage.at_hours, outage.at_hours + outage.hours
             hosts: list[str] = []
@@ -234,7 +241,9 @@ class Site:
         while self._events and self._events[-1][0] <= hours:
             _, _, event = self._events.pop()
             if isinstance(event, Growth):
+                there = len(self.places)
                 self.add(event.hardware, event.add)
+                self.came_hours.update((place.host, hours) for place in self.places[there:])
                 continue
             if event.by > 0:
                 event.hosts.extend(self.hosts_of(event.outage))

@@ -14,7 +14,19 @@ from hypothesis import strategies as st
 
 from hostler.core.cli import main
 from hostler.placement.types.errors import InvalidValue, UnknownName
-from hostler.sim.questions.api import FleetPlan, Hardware, Ordering, Source, Task, Wish, forecast, purchase, size
+from hostler.sim.questions.api import (
+    FleetPlan,
+    Growth,
+    Hardware,
+    Ordering,
+    Source,
+    Task,
+    Wish,
+    forecast,
+    purchase,
+    run,
+    size,
+)
 
 from .values import written
 
@@ -85,9 +97,7 @@ def test_what_stands_already_need_not_be_bought(tmp_path: Path) -> None:
 
 def test_hosts_of_the_fleet_file_stand_beside_those_of_a_catalogue(tmp_path: Path, capsys: Any) -> None:
     """Seven guests that fill a host each: five hosts stand, so that two are bought, though the old kind is cheaper."""
-    (tmp_path / "fleet.toml").write_text(
-        '[[hardware]]\nname = "old"\ncount = 5\nvcpus = 4\nmemory_gb = 8\nprice = 3\n'
-    )
+    (tmp_path / "fleet.toml").write_text('[[hardware]]\nname = "old"\ncount = 5\nvcpus = 4\nmemory_gb = 8\nprice = 3\n')
     (tmp_path / "shapes.csv").write_text("name,vcpus,memory_gb,price\nnew,4,8,10\n")
     asked = ["--trace", fours(tmp_path, 7).trace, "--fleet", str(tmp_path / "fleet.toml"), "--policy", "best-fit"]
     asked += ["--catalogue", str(tmp_path / "shapes.csv"), "--json"]
@@ -126,9 +136,9 @@ def test_guests_after_the_end_of_the_run_are_not_bought_for(tmp_path: Path) -> N
     assert (found.counts, found.lower_bound) == ({"small": 3}, 30)
     sized = size(first)
     assert (sized.hosts, sized.lower_bound, sized.gap_percent) == (2, 2, 0.0)
+    none = Source(trace=written(tmp_path, "arrival_s,vcpus,memory_gb\n-7200,4,4\n", "none.csv"), standing=False)
     with pytest.raises(InvalidValue, match="no guests in the first 1 hours"):
-        late = Source(trace=written(tmp_path, "arrival_s,vcpus,memory_gb\n-7200,4,4\n", "left.csv"), standing=False)
-        purchase(task(late, SMALL, until_hours=1.0), Wish())
+        purchase(task(none, SMALL, until_hours=1.0), Wish())
 
 
 def test_guests_that_one_kind_alone_can_hold_are_bought_that_kind(tmp_path: Path) -> None:
@@ -263,3 +273,76 @@ def test_orders_for_some_days_each_follow_each_other(tmp_path: Path) -> None:
     assert len(found.orders) > 1
     assert all(each.late for each in found.orders)
     assert found.orders[-1].lasts_to_day == 15
+
+
+def standing(folder: Path, zone: str = "") -> Source:
+    """27 guests of one vCPU that stand at the beginning and stay, and one a day."""
+    rows = f"-300,,1,1,{zone}\n" * 27 + "".join(f"{86400 * day + 43200},3600,1,1,{zone}\n" for day in range(5))
+    text = "arrival_s,departure_s,vcpus,memory_gb,zone\n" + rows.replace(",3600,", ",,")
+    return Source(trace=written(folder, text, f"standing{zone}.csv"), made_hours=24 * 2)
+
+
+def test_hosts_of_hour_0_are_there_before_the_guests_that_stand(tmp_path: Path) -> None:
+    kind = Hardware(name="h", count=10, vcpus=1, memory_gb=99)
+    source = Source(trace=written(tmp_path, "arrival_s,vcpus,memory_gb\n" + "-300,1,1\n" * 20 + "300,1,1\n"))
+    plan = FleetPlan(hardware=(kind,), growth=(Growth(hardware="h", add=100, at_hours=0),))
+    outcome = run(Task(plan=plan, source=source)).outcome
+    assert (outcome.placed, outcome.refused, outcome.hosts_at_end) == (21, 0, 110)
+
+
+def test_an_order_for_guests_that_stand_already_is_told(tmp_path: Path) -> None:
+    """Ten hosts for 27 guests: 17 more on day 1, and one for each guest that comes in the two days."""
+    kind = Hardware(name="h", count=10, vcpus=1, memory_gb=99, price=5)
+    asked = Task(plan=FleetPlan(hardware=(kind,)), source=standing(tmp_path), policy="best-fit")
+    found = forecast(asked, (0,), ordering=Ordering(confidence=1.0), workers=1)
+    (order,) = found.orders
+    assert (found.days, order.needed_day) == ([1], 1)
+    assert order.hosts == run(asked).outcome.requests - 10
+
+
+def test_an_order_that_cannot_help_is_a_note_and_the_forecast_stays(tmp_path: Path) -> None:
+    """Guests of zone b find no host among those of zone a."""
+    there = Hardware(name="there", count=1, vcpus=1, memory_gb=99, zones=("b",))
+    kind = Hardware(name="h", vcpus=1, memory_gb=99, price=5, zones=("a",))
+    asked = Task(plan=FleetPlan(hardware=(there, kind)), source=standing(tmp_path, "b"), policy="best-fit")
+    found = forecast(asked, range(1), ordering=Ordering(), workers=1)
+    assert (found.orders, found.seeds) == ([], 1)
+    assert any(found.days)
+    assert any("no order of h makes capacity last through day 2" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "which"),
+    [
+        # In time before cheap.
+        (
+            ({"name": "soon", "price": 100, "lead_time_days": 0}, {"name": "slow", "price": 1, "lead_time_days": 90}),
+            "soon",
+        ),
+        # Two days of a rented host cost 48, less than one that is bought.
+        (({"name": "bought", "price": 100}, {"name": "rented", "price_per_hour": 1}), "rented"),
+        (({"name": "bought", "price": 40}, {"name": "rented", "price_per_hour": 1}), "bought"),
+        (({"name": "both", "price": 40, "price_per_hour": 1}, {"name": "bought", "price": 50}), "bought"),
+    ],
+)
+def test_the_kind_that_comes_in_time_and_costs_least_is_ordered(
+    tmp_path: Path, kinds: tuple[dict[str, Any], ...], which: str
+) -> None:
+    there = Hardware(name="there", count=10, vcpus=1, memory_gb=99)
+    more = tuple(Hardware(vcpus=1, memory_gb=99, **kind) for kind in kinds)
+    asked = Task(plan=FleetPlan(hardware=(there, *more)), source=standing(tmp_path), policy="best-fit")
+    found = forecast(asked, (0,), ordering=Ordering(confidence=1.0), workers=1)
+    assert [each.hardware for each in found.orders] == [which]
+
+
+def test_kinds_without_a_price_are_not_compared(tmp_path: Path) -> None:
+    free = Hardware(name="free", count=10, vcpus=1, memory_gb=99, lead_time_days=3)
+    dear = Hardware(name="dear", vcpus=1, memory_gb=99, price=10)
+    asked = Task(plan=FleetPlan(hardware=(free, dear)), source=standing(tmp_path), policy="best-fit")
+    with pytest.raises(InvalidValue, match="hardware free has no price"):
+        forecast(asked, (0,), ordering=Ordering(kinds=("dear", "free")), workers=1)
+    found = forecast(asked, (0,), ordering=Ordering(confidence=1.0), workers=1)
+    assert [each.hardware for each in found.orders] == ["dear"]
+    assert "of hardware without a price none is ordered: free" in found.notes
+    found = forecast(asked, (0,), ordering=Ordering(kinds=("free",), confidence=1.0), workers=1)
+    assert [each.hardware for each in found.orders] == ["free"]
