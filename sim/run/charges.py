@@ -15,7 +15,6 @@ from typing import Any, Final, NamedTuple
 from ...placement.gpu.providers import gpu_wish
 from ...placement.types.request import RequestSpec
 from ..trace.workload import DAY_S, EPOCH_S, NEVER
-from .coming import Coming
 from .hardware import Hardware
 from .observer import Observer
 from .run import Run
@@ -76,10 +75,11 @@ class Charges(Observer):
         self.left([uuid])
         self._begin(uuid, row)
 
-    def bought(self, uuids: Sequence[str], guests: Coming, at_s: int) -> None:
-        """Guests run in a public cloud from now on."""
-        for uuid, arrived, departs in zip(uuids, guests.arrived_s.tolist(), guests.departure_s.tolist(), strict=True):
-            self._stays.append(Stay(uuid, "", at_s, NEVER if departs == NEVER else at_s + departs - arrived))
+    def bought(self, uuids: Sequence[str], begin_s: int, ends_s: Sequence[int]) -> None:
+        """Guests run in a public cloud from now on; no rows where the plan names none, by a price or a threshold."""
+        plan = self.run.plan
+        if plan.burst_price_per_vcpu_hour or plan.burst_above_percent is not None:
+            self._stays += [Stay(uuid, "", begin_s, end_s) for uuid, end_s in zip(uuids, ends_s, strict=True)]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows, day by day: guests by uuid, then hosts in their order. O(guests * days)."""
@@ -89,9 +89,12 @@ class Charges(Observer):
         stays = sorted([*self._stays, *still], key=lambda stay: (stay.begin_s, stay.uuid))
         kinds = {kind.name: kind for kind in run.plan.hardware}
         places = {place.host: place for place in run.site.places}
-        begins = self._begins()
-        first = (run.workload.start_s + epoch_s) // DAY_S
-        last = max(end_s, run.workload.start_s + 1) + epoch_s
+        start_s = run.workload.start_s
+        begins = {host: start_s + round(hours * HOUR_S) for host, hours in run.site.came_hours.items()}
+        first = (start_s + epoch_s) // DAY_S
+        # Guests in a public cloud may stay longer than the run that they were refused in.
+        bursts = [stay.end_s for stay in stays if not stay.host and stay.end_s < NEVER]
+        last = max(end_s, start_s + 1, *bursts) + epoch_s
         active: list[Stay] = []
         at = 0
         for day in range(first, -(-last // DAY_S)):
@@ -99,38 +102,26 @@ class Charges(Observer):
             while at < len(stays) and stays[at].begin_s < day_end:
                 active.append(stays[at])
                 at += 1
-            period = _period(epoch_s, max(begin_s, run.workload.start_s), min(day_end, end_s))
+            here, away = (_period(epoch_s, max(begin_s, start_s), min(day_end, end)) for end in (end_s, last - epoch_s))
             taken: defaultdict[str, float] = defaultdict(float)
             for stay in active:
-                seconds = min(stay.end_s, day_end, end_s) - max(stay.begin_s, begin_s)
+                seconds = min(stay.end_s if stay.end_s < NEVER else end_s, day_end) - max(stay.begin_s, begin_s)
                 if seconds > 0 and stay.host:
                     kind = kinds[places[stay.host].hardware]
                     cost = _share(run.spec_of(stay.uuid), kind) * kind.price_per_hour * seconds / HOUR_S
                     taken[stay.host] += cost
-                    yield period | self._guest(stay, seconds, cost, places[stay.host].zone)
+                    yield here | self._guest(stay, seconds, cost, places[stay.host].zone)
                 elif seconds > 0:
                     vcpus = run.spec_of(stay.uuid).flavor.vcpus
                     cost = vcpus * run.plan.burst_price_per_vcpu_hour * seconds / HOUR_S
-                    yield period | self._guest(stay, seconds, cost, "")
+                    yield away | self._guest(stay, seconds, cost, "")
             active = [stay for stay in active if stay.end_s > day_end]
             for host, place in places.items():
                 kind = kinds[place.hardware]
-                seconds = min(day_end, end_s) - max(begin_s, begins.get(host, run.workload.start_s))
+                seconds = min(day_end, end_s) - max(begin_s, begins.get(host, start_s))
                 unused = max(0, seconds) / HOUR_S * kind.price_per_hour - taken[host]
                 if unused > 1e-9:
-                    yield period | self._unused(host, kind, place.zone, unused)
-
-    def _begins(self) -> dict[str, int]:
-        """When hosts come that come later."""
-        run, found = self.run, {}
-        for kind in run.plan.hardware:
-            number = kind.count
-            for growth in sorted((g for g in run.plan.growth if g.hardware == kind.name), key=lambda g: g.at_hours):
-                at_s = run.workload.start_s + round(growth.at_hours * HOUR_S)
-                for _ in range(growth.add):
-                    number += 1
-                    found[f"{kind.name}-{number:05}"] = at_s
-        return found
+                    yield here | self._unused(host, kind, place.zone, unused)
 
     def _guest(self, stay: Stay, seconds: int, cost: float, zone: str) -> dict[str, Any]:
         spec = self.run.spec_of(stay.uuid)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .coming import Coming
-
 
 class Observer:
     """Follows the guests of a run. Does nothing; override what matters."""
@@ -22,5 +20,5 @@ class Observer:
     def moved(self, uuid: str, row: int) -> None:
         """A guest is on another row now."""
 
-    def bought(self, uuids: Sequence[str], guests: Coming, at_s: int) -> None:
-        """Guests run in a public cloud from now on."""
+    def bought(self, uuids: Sequence[str], begin_s: int, ends_s: Sequence[int]) -> None:
+        """Guests run in a public cloud from a second of the workload on until others; NEVER: to the end of the run."""

@@ -340,11 +340,13 @@ class Run:
 
     def _bought(self, guests: Coming, at_s: int) -> None:
         """Guests run in a public cloud from now on, for as long as they would have here."""
-        for each in self.observers:
-            each.bought(self._uuids(guests), guests, at_s)
         forever, vcpus = guests.departure_s == NEVER, self._vcpus[guests.spec]
-        left = np.minimum(guests.departure_s - guests.arrived_s, max(0, self._until_s - at_s))
-        self._burst_vcpu_s += int((vcpus * np.where(forever, 0, left)).sum())
+        begin_s = max(at_s, self.workload.start_s)
+        left = np.minimum(guests.departure_s - guests.arrived_s - (begin_s - at_s), self._until_s - begin_s)
+        left = np.where(forever, 0, np.maximum(left, 0))
+        for each in self.observers:
+            each.bought(self._uuids(guests), begin_s, np.where(forever, NEVER, begin_s + left).tolist())
+        self._burst_vcpu_s += int((vcpus * left).sum())
         self._burst_vcpus += int(vcpus[forever].sum())
 
     def _uuids(self, coming: Coming) -> list[str]:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from hostler.core.cli import main
-from hostler.sim.questions.tasks import start
+from hostler.sim.questions.tasks import Task, start
 from hostler.sim.run.charges import COLUMNS, Charges
 from hostler.sim.run.fleet_plan import FleetPlan, Growth, Hardware, Outage
+from hostler.sim.run.run import Outcome
 
 from .values import task, written
 
@@ -56,6 +57,47 @@ def test_rows_sum_up_to_what_the_hosts_and_the_public_cloud_cost(tmp_path: Path)
         if row["CapacityReservationStatus"] == "Used":
             used[row["ResourceId"]] += row["PricingQuantity"]
     assert sum(used.values()) == pytest.approx(outcome.guest_hours, abs=0.01)
+
+
+def charged(asked: Task) -> tuple[Outcome, list[dict[str, Any]]]:
+    run = start(asked)
+    charges = Charges(run)
+    outcome = run.play()
+    return outcome, list(charges.rows())
+
+
+def test_hosts_cost_from_the_step_in_which_they_come(tmp_path: Path) -> None:
+    """A host of 100 an hour that is due after 0.51 h comes in the step of 35 minutes: 25 minutes to the hour's end."""
+    kind = Hardware(name="h", count=1, vcpus=4, memory_gb=8, price_per_hour=100.0)
+    plan = FleetPlan(hardware=(kind,), growth=(Growth(hardware="h", add=1, at_hours=0.51),))
+    trace = written(tmp_path, "arrival_s,lifetime_s,vcpus,memory_gb\n0,3600,1,1\n")
+    outcome, rows = charged(task(trace, plan=plan))
+    assert outcome.cost == pytest.approx(100 + 100 * 25 / 60, abs=0.01)
+    assert sum(row["BilledCost"] for row in rows) == pytest.approx(outcome.cost, abs=0.01)
+
+
+def test_a_guest_that_waits_and_is_refused_is_charged_for_as_long_as_it_would_have_run(tmp_path: Path) -> None:
+    """Two hours of four vCPUs at 1, after an hour of waiting, though the run ends with the guest that has the host."""
+    kind = Hardware(name="h", count=1, vcpus=4, memory_gb=8)
+    plan = FleetPlan(hardware=(kind,), burst_price_per_vcpu_hour=1.0)
+    trace = written(tmp_path, "arrival_s,lifetime_s,vcpus,memory_gb\n0,7200,4,4\n0,7200,4,4\n")
+    outcome, rows = charged(task(trace, plan=plan, wait_hours=1.0))
+    away = [row for row in rows if row["ProviderName"] == "public cloud"]
+    assert (outcome.hours, outcome.burst_cost, sum(row["BilledCost"] for row in away)) == (2.0, 8.0, 8.0)
+    assert sum(row["PricingQuantity"] for row in away) == 2.0
+    for until, cost in ((1.5, 2.0), (2.5, 6.0)):
+        outcome, rows = charged(task(trace, plan=plan, wait_hours=1.0, until_hours=until))
+        told = sum(row["BilledCost"] for row in rows if row["ProviderName"] == "public cloud")
+        assert outcome.burst_cost == pytest.approx(told, abs=0.01)
+        assert told == pytest.approx(cost, abs=0.5)
+
+
+def test_refused_guests_are_in_no_public_cloud_where_none_is_named(tmp_path: Path) -> None:
+    trace = written(tmp_path, "arrival_s,lifetime_s,vcpus,memory_gb\n0,7200,4,4\n0,7200,4,4\n")
+    outcome, rows = charged(task(trace, hosts=1))
+    assert outcome.refused == 1
+    assert {row["ProviderName"] for row in rows} == {"fleet"}
+    assert len([row for row in rows if row["ResourceType"] == "Instance"]) == 1
 
 
 def test_rows_are_written_as_csv_and_parquet(tmp_path: Path, capsys: Any) -> None:
