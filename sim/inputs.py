@@ -20,7 +20,6 @@ from .report.report import check
 from .run.fleet_plan import FleetPlan, Hardware, checked, read_fleet
 from .run.hardware_catalogue import read_hardware
 from .run.standing_state import with_state
-from .trace.files import MACHINE
 
 NotNegative = Annotated[float, Parameter(validator=Number(gte=0))]
 Confidence = Annotated[float, Parameter(validator=Number(gt=0, lte=1))]
@@ -47,8 +46,9 @@ class Inputs:
         The guests of --state stay to the end. Without it, they leave as guests of the trace do where guests are made
         after it.
     trace
-        The guests: a CSV file, gzipped or not, of any columns, of Azure's 2017 trace or of OpenB; the data folder of a
-        Hostler service that has ended, or a copy of it; or devops.
+        The guests: a table of any columns (CSV, Parquet, Excel, JSON lines or JSON, compressed or not), a trace that
+        Azure, Google or Alibaba have published; the data folder of a Hostler service that has ended, or a copy of it;
+        or devops.
     columns
         What the trace's columns are called: vcpus=cores,memory_gb=mem,...
     time_unit
@@ -59,7 +59,8 @@ class Inputs:
         What guests use of their vCPUs: range results of Prometheus (JSON), by the ids of the trace. The columns
         cpu_usage_percent and cpu_usage_p95_percent tell the same.
     machine
-        vCPUs x GiB of the machine that sizes are fractions of, in traces that Azure, Google and Alibaba have published.
+        vCPUs x GiB of the machine that sizes are fractions of, in traces that Azure, Google and Alibaba have published;
+        64x256 if it is not named.
     flavors
         A catalogue of instance types (CSV: AWS's, Azure's, OpenStack's or your own) that the trace's column flavor
         names one of.
@@ -106,7 +107,7 @@ class Inputs:
     time_unit: str = ""
     tz: str = ""
     usage: str = ""
-    machine: str = MACHINE
+    machine: str = ""
     flavors: str = ""
     hosts: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000_000))] = 100
     vcpus: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 64

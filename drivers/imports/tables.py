@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from ...placement.types.extras import import_extra
 
 MOST_BYTES: Final = 2 << 30
 """Bytes of a file after decompression at most."""
+_PIECE: Final = 65_536
+"""Bytes that are decompressed at once."""
 _DELIMITERS: Final = ",;\t|"
 _TRUE: Final = frozenset({"true", "wahr", "yes", "ja", "vrai", "1", "on"})
 
@@ -97,19 +100,45 @@ def content(path: Path) -> bytes:
             if data[:2] == b"\x1f\x8b":
                 data = _limited(gzip.GzipFile(fileobj=io.BytesIO(data)), path)
             elif data[:4] == b"\x28\xb5\x2f\xfd":
-                zstandard = import_extra("zstandard", "imports", field="files")
-                data = _limited(zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)), path)
+                data = _unzstandard(data, path)
             else:
                 return data
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InvalidValue(f"{path} is damaged: {error}", field="files") from None
 
 
 def _limited(stream: Any, path: Path) -> bytes:
     data: bytes = stream.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
-        raise InvalidValue(f"{path} has more than {MOST_BYTES >> 30} GiB after decompression", field="files")
+        raise _too_large(path)
     return data
+
+
+def _too_large(path: Path) -> InvalidValue:
+    return InvalidValue(f"{path} has more than {MOST_BYTES >> 30} GiB after decompression", field="files")
+
+
+def _unzstandard(data: bytes, path: Path) -> bytes:
+    """The content of frames of zstandard. EOFError where the last one is cut off, which the library's own reader takes
+    for the end; OSError for damage."""
+    zstandard = import_extra("zstandard", "imports", field="files")
+    found, size = [], 0
+    try:
+        while data:
+            frame = zstandard.ZstdDecompressor().decompressobj()
+            for at in range(0, len(data), _PIECE):
+                found.append(frame.decompress(data[at : at + _PIECE]))
+                size += len(found[-1])
+                if size > MOST_BYTES:
+                    raise _too_large(path)
+                if frame.eof:
+                    data = frame.unused_data + data[at + _PIECE :]
+                    break
+            else:
+                raise EOFError("it ends before the end of its last frame")
+    except zstandard.ZstdError as error:
+        raise OSError(str(error)) from None
+    return b"".join(found)
 
 
 def tables(path: Path) -> list[Table]:

@@ -28,7 +28,7 @@ from ..run.policies import ON_GPUS, asked_rules, policy_of, typical_guests
 from ..run.run import Outcome, Run
 from ..run.standing_state import standing_uuids
 from ..trace.catalogue import read_flavors
-from ..trace.files import MACHINE, read_trace
+from ..trace.files import read_trace
 from ..trace.generator import Made, devops
 from ..trace.workload import NEVER, Guests, Workload
 from .kept_outcomes import Kept
@@ -60,7 +60,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     tz: str = ""
     usage: str = ""
     standing: bool = True
-    machine: str = MACHINE
+    machine: str = ""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,10 +126,13 @@ def _stamps(source: Source) -> Stamps:
 def _workload(encoded: bytes, seed: int, stamps: Stamps) -> Guests:
     source = msgspec.json.decode(encoded, type=Source)
     if source.trace == DEVOPS:
+        for name in ("columns", "flavors", "time_unit", "tz", "usage", "machine", "growth_error"):
+            if getattr(source, name):
+                raise InvalidValue(f"the guests of {DEVOPS} are made: {name} says nothing of them", field=name)
         hours = source.first_hours or source.made_hours or DEVOPS_HOURS
         growth, scale = source.growth_per_year, source.scale
         return devops(days=math.ceil(hours / 24), seed=seed, growth_per_year=growth, scale=scale).first(hours)
-    if not source.made_hours and (source.growth_per_year or source.scale != 1):
+    if not source.made_hours and (source.growth_per_year or source.growth_error or source.scale != 1):
         hint = "make guests after the trace: --make-hours"
         raise InvalidValue("growth and scale are for guests that are made", field="growth", hint=hint)
     told = (source.time_unit, source.tz, source.usage, source.machine)

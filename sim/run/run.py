@@ -457,7 +457,6 @@ class Run:
     def _outcome(self, interrupted: bool) -> Outcome:
         hours = (self.reached_s - self.workload.start_s) / 3600
         refused, guest_hours = self.refusals.total(), self._guest_s / 3600
-        mean = self._sums / max(1, self._measured)
         cost = round(self._host_hours_cost, 2)
         return Outcome(
             fleet=self.plan.name,
@@ -481,7 +480,9 @@ class Run:
             longest_wait_hours=round(self.longest_wait_s / 3600, 4),
             first_refusal_hours=self.first_refusal,
             peak_percent=dict(zip(self.resources, self._peaks.round(3).tolist(), strict=True)),
-            mean_percent=dict(zip(self.resources, mean.round(3).tolist(), strict=True)),
+            mean_percent=dict(
+                zip(self.resources, (self._sums / max(1, self._measured)).round(3).tolist(), strict=True)
+            ),
             peak_guests=self.peak_guests,
             guests_per_host_at_peak=round(self.peak_guests / max(1, len(self.site.places)), 3),
             guest_hours=round(guest_hours, 3),

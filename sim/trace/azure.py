@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ...placement.types.errors import InvalidValue
 from ...placement.types.request import Flavor, RequestSpec
-from .csv_columns import MOST, Kept, Reader, Texts, line_of, read_chunks, values, whole
+from .csv_columns import MOST, Kept, Reader, Texts, read_chunks, values, whole
+from .rows import place_of
 from .workload import ALONE, NEVER, STEP_S, Workload
 
 BINS: Final = "duration_bins.csv.gz"
@@ -84,9 +85,8 @@ def _check(path: Path, rows: Mapping[str, NDArray[np.float64]]) -> None:
         if np.any(where):
             row = int(np.argmax(where))
             hint = f"arrivals rise in steps of {STEP_S} s" if name == "arrival_s" else None
-            raise InvalidValue(
-                f"{path}, line {line_of(path, row)}: {name} is {rows[name][row]:.15g}", field=f"trace.{name}", hint=hint
-            )
+            problem = f"{path}, {place_of(path, row, field='trace')}: {name} is {rows[name][row]:.15g}"
+            raise InvalidValue(problem, field=f"trace.{name}", hint=hint)
 
 
 def _read(path: Path, columns: Mapping[str, Reader]) -> dict[str, NDArray[np.float64]]:

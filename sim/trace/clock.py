@@ -52,7 +52,7 @@ class Clock(NamedTuple):
             raise Wrong(name, f"is {texts[0][:40]!r}")
         found = found * UNITS.get(self.unit, 1.0)
         if self.unit == "days" and self.dated and name != "lifetime_s":
-            found = np.round(found, 3) + self._of_day_0(found)
+            found = self._unix(np.round(found, 3))
         return found
 
     def _iso(self, text: str, name: str) -> float:
@@ -62,13 +62,22 @@ class Clock(NamedTuple):
             raise Wrong(name, f"is {text[:40]!r}", hint="a date of ISO 8601: 2026-03-01T12:00:00+01:00") from None
         return (found if found.tzinfo is not None else found.replace(tzinfo=self.zone)).timestamp()
 
-    def _of_day_0(self, found: Real) -> float:
-        """Unix time of Excel's day 0 by the offset that the time zone has at the first of the times."""
-        known = found[~np.isnan(found)]
-        naive = (EXCEL - datetime(1970, 1, 1)).total_seconds()
-        at = datetime.fromtimestamp(naive + (float(known[0]) if len(known) else 0.0), UTC).replace(tzinfo=self.zone)
-        offset = at.utcoffset()
-        return naive - (offset.total_seconds() if offset is not None else 0.0)
+    def _unix(self, found: Real) -> Real:
+        """Unix times of days of Excel, in seconds: each by the offset that the time zone has in its own hour."""
+        naive = found + (EXCEL - datetime(1970, 1, 1)).total_seconds()
+        told = ~np.isnan(naive)
+        hours, which = np.unique(np.floor(naive[told] / 3600), return_inverse=True)
+        offsets = np.array([self._offset_s(hour * 3600) for hour in hours.tolist()], np.float64)
+        naive[told] -= offsets[which]
+        return naive
+
+    def _offset_s(self, naive_s: float) -> float:
+        """What local time is ahead of UTC, at a local time."""
+        try:
+            offset = datetime.fromtimestamp(naive_s, UTC).replace(tzinfo=self.zone).utcoffset()
+        except (ValueError, OverflowError, OSError):
+            return 0.0
+        return offset.total_seconds() if offset is not None else 0.0
 
 
 def zone_of(name: str) -> tzinfo:
@@ -81,8 +90,15 @@ def zone_of(name: str) -> tzinfo:
 
 def clock_of(arrivals: Sequence[str], unit: str = "", tz: str = "") -> Clock:
     """The clock of a trace by its first arrivals; ``unit`` of UNITS or ``iso`` if it is known. UnknownName or
-    InvalidValue for what is none."""
-    zone = zone_of(tz)
+    InvalidValue for what is none, and for a time zone where times are not dates."""
+    found = _clock_of(arrivals, unit, tz, zone_of(tz))
+    if tz and not found.dated and any(arrivals):
+        hint = "--time-unit iso or days for dates"
+        raise InvalidValue("times count from the trace's own zero, of which --tz says nothing", field="tz", hint=hint)
+    return found
+
+
+def _clock_of(arrivals: Sequence[str], unit: str, tz: str, zone: tzinfo) -> Clock:
     if unit and unit not in (*UNITS, "iso"):
         raise UnknownName.among("time unit", unit, [*UNITS, "iso"], field="time_unit")
     told = [text for text in arrivals if text]

@@ -1,26 +1,19 @@
-"""Reads named columns of a CSV file, gzipped or not, some rows at a time; errors name the file, line and column."""
+"""Reads named columns of a table in a file, some rows at a time; errors name the file, line and column."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import itertools
-import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...placement.types.errors import HostlerError, InvalidValue
-from ...placement.types.extras import import_extra
 from ..progress import reading
+from .rows import opened, place_of
 
 MOST: Final = 2**31 - 1
 """Greatest number of anything, seconds and MiB included."""
@@ -31,8 +24,6 @@ Reader = Callable[[str], Any]
 Texts = Mapping[str, Sequence[str]]
 """What stands in some rows, by column."""
 _T = TypeVar("_T")
-_DECIMAL_COMMA: Final = re.compile(r"^(-?\d+),(\d+)$")
-_UNREADABLE: Final = (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error)
 
 
 class Wrong(ValueError):
@@ -82,8 +73,7 @@ def read_chunks(
     have more fields than there are columns only if they are empty. InvalidValue with ``field`` for what cannot be read.
     O(file), and memory for a chunk.
     """
-    with _checked(path, field), opened(path) as (file, at_byte), reading(path) as advance:
-        rows = rows_of(file)
+    with opened(path, field=field) as rows, reading(path) as advance:
         header = [name.strip() for name in next(rows, [])]
         places = _places(path, header, names, field, optional)
         yield convert(dict.fromkeys(places, ()))
@@ -95,7 +85,7 @@ def read_chunks(
             except Wrong:
                 raise _first_wrong(path, told, before, len(header), places, names, convert, field) from None
             before += len(told)
-            advance(at_byte())
+            advance(rows.at_byte())
 
 
 class Kept:
@@ -150,89 +140,10 @@ def whole_or_0(text: str) -> int:
     return whole(text) if text else 0
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[tuple[IO[str], Callable[[], int]]]:
-    """A file open as text, by its content and not its name: CSV, also compressed by gzip or zstandard, with or without
-    a byte-order mark, or the rows of a Parquet file as CSV; and what tells how many of its bytes have been read."""
-    with path.open("rb") as raw:
-        begun = raw.read(4)
-        raw.seek(0)
-        if begun == b"PAR1":
-            yield _parquet_text(path, raw), raw.tell
-            return
-        plain: Any = raw
-        if begun[:2] == b"\x1f\x8b":
-            plain = gzip.GzipFile(fileobj=raw)
-        elif begun == b"\x28\xb5\x2f\xfd":
-            plain = import_extra("zstandard", "imports", field="trace").ZstdDecompressor().stream_reader(raw)
-        with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as text:
-            yield text, raw.tell
-
-
-def _parquet_text(path: Path, raw: IO[bytes]) -> IO[str]:
-    """The rows of a Parquet file as CSV."""
-    parquet = import_extra("pyarrow.parquet", "imports", field="trace")
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    try:
-        file = parquet.ParquetFile(raw)
-        writer.writerow(file.schema_arrow.names)
-        for batch in file.iter_batches():
-            writer.writerows(zip(*(_plain(column.to_pylist()) for column in batch.columns), strict=True))
-    except (OSError, ValueError) as error:
-        raise InvalidValue(f"{path}: no Parquet file: {error}", field="trace") from None
-    text.seek(0)
-    return text
-
-
-def _plain(cells: Sequence[Any]) -> list[Any]:
-    """Cells as CSV has them: nothing for null, dates of ISO 8601."""
-    return ["" if cell is None else cell.isoformat() if hasattr(cell, "isoformat") else cell for cell in cells]
-
-
-def rows_of(file: IO[str]) -> Rows:
-    """The rows of a CSV file whose fields commas, semicolons or tabs separate, as its first line tells; where it is not
-    commas, numbers may have a decimal comma."""
-    first = file.readline()
-    delimiter = max(",;\t", key=lambda mark: (first.count(mark), -",;\t".index(mark)))
-    rows = csv.reader(itertools.chain([first] if first else [], file), delimiter=delimiter, skipinitialspace=True)
-    return Rows(rows, decimal_comma=delimiter != ",")
-
-
-class Rows:
-    """Rows of a reader, with the number of the line that the last one ended on."""
-
-    def __init__(self, rows: Any, *, decimal_comma: bool) -> None:
-        self._rows, self._comma = rows, decimal_comma
-
-    def __iter__(self) -> Iterator[list[str]]:
-        return self
-
-    def __next__(self) -> list[str]:
-        row: list[str] = next(self._rows)
-        return [_DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in row] if self._comma else row
-
-    @property
-    def line_num(self) -> int:
-        """The line on which the last row ended."""
-        number: int = self._rows.line_num
-        return number
-
-
 def read_header(path: Path, *, field: str) -> list[str]:
     """What the columns of a file are called. InvalidValue with ``field`` for what cannot be read."""
-    with _checked(path, field), opened(path) as (file, _):
-        return [name.strip() for name in next(rows_of(file), [])]
-
-
-@contextmanager
-def _checked(path: Path, field: str) -> Iterator[None]:
-    if not path.is_file():
-        raise InvalidValue(f"{path}: no such file", field=field)
-    try:
-        yield
-    except _UNREADABLE as error:
-        raise InvalidValue(f"{path}: cannot be read: {error}", field=field) from None
+    with opened(path, field=field) as rows:
+        return [name.strip() for name in next(rows, [])]
 
 
 def _places(
@@ -285,14 +196,6 @@ def _first_wrong(
         except Wrong as wrong:
             column = wrong.column
             words = f"{names[column]} {wrong.problem}" if column else wrong.problem
-            problem = f"{path}, line {line_of(path, before + place)}: {words}"
+            problem = f"{path}, {place_of(path, before + place, field=field)}: {words}"
             return wrong.kind(problem, field=f"{field}.{column}" if column else field, hint=wrong.hint)
     raise AssertionError("rows that are wrong together but not alone")
-
-
-def line_of(path: Path, row: int) -> int:
-    """The line on which a row ends, counted from 0 after the header, without rows that are empty. O(file)."""
-    with opened(path) as (file, _):
-        rows = rows_of(file)
-        next(islice(filter(None, rows), row + 1, None))
-        return rows.line_num

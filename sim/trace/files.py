@@ -1,5 +1,5 @@
-"""Reads traces of guests as workloads: CSV files with columns of any name, traces that
-providers have published, OpenB's pods, and journals."""
+"""Reads traces of guests as workloads: tables with columns of any name, traces that providers have published, OpenB's
+pods, and journals."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ _OPENB: Final = {
 
 MACHINE: Final = "64x256"
 """The machine that sizes of published traces are fractions of, if none is named."""
+Usage = tuple[Path, Usages]
 LONGEST_S: Final = 20 * 366 * 86_400
 """Of a trace, which is played step by step."""
 
@@ -46,33 +47,39 @@ def read_trace(
     time_unit: str = "",
     tz: str = "",
     usage: Path | None = None,
-    machine: str = MACHINE,
+    machine: str = "",
 ) -> Workload:
-    """The workload of a CSV file, gzipped or not, with a row per guest, or of a Hostler service's journal.
+    """The workload of a table with a row per guest, or of a Hostler service's journal. Tables are CSV files, Parquet
+    files, Excel workbooks (their first sheet), JSON lines or lists in JSON, compressed or not.
 
     ``columns``: one of COLUMNS -> its name in the file, where that differs. ``flavors``: the catalogue that the column
     flavor names one of. Azure's and OpenB's files are known by their headers, journals by being a folder or a database.
     ``time_unit`` (s, ms, us, ns, days or iso) and ``tz`` say how times are written, where their looks do not.
     ``usage``: a file of range results of Prometheus that tells what guests use, by their ids. ``machine``: vCPUs x GiB
-    of the machine that sizes of published traces are fractions of.
+    of the machine that sizes of published traces are fractions of, MACHINE if it is not named. InvalidValue for one of
+    these that says nothing of the file.
     Times are brought to steps of five minutes: arrivals down, departures up. InvalidValue names the file, line and
     column at fault. O(file), and memory for the workload's columns; more for batches or groups whose names are no
     whole numbers.
     """
+    told = {"columns": columns, "flavors": flavors, "time_unit": time_unit, "tz": tz, "usage": usage}
+    told["machine"] = machine
     if is_journal(path):
-        if columns or flavors:
-            raise InvalidValue(f"{path}: a journal has no columns to be named", field="columns")
+        _check_unused(path, told, "a Hostler service's journal")
         return read_journal(path)
-    known = published(path, machine_of(machine)) if not columns and flavors is None else None
+    known = published(path, machine_of(machine or MACHINE)) if not columns and flavors is None else None
     if known is not None:
-        return _of_published(path, known, read_usage(usage) if usage is not None else None)
+        _check_unused(path, told, "a published trace", but=("usage", "machine") if known.fractions else ("usage",))
+        return _of_published(path, known, _usage(usage))
     header = read_header(path, field="trace")
     mapping = dict(columns or {})
     for name in mapping:
         if name not in COLUMNS:
             raise UnknownName.among("trace column", name, COLUMNS, field="columns")
     if not mapping and {"dur_bin", "cens", "vcpu"} <= set(header):
+        _check_unused(path, told, "a trace of Azure's lifetime bins")
         return read_azure(path)
+    _check_unused(path, {"machine": machine}, "a trace with sizes of its own")
     if not mapping and {"num_gpu", "creation_time"} <= set(header):
         mapping = dict(_OPENB)
     for name in COLUMNS:
@@ -80,34 +87,59 @@ def read_trace(
             mapping.setdefault(name, name)
     _check_enough(path, header, mapping, flavors is not None)
     clock = clock_of(_first_arrivals(path, mapping["arrival_s"]), time_unit, tz)
-    usages = read_usage(usage) if usage is not None else None
-    if usages is not None and "id" not in mapping:
+    used = _usage(usage)
+    if used is not None and "id" not in mapping:
         raise InvalidValue(f"{path}: no id, by which {usage} names guests", field="trace", hint="--columns id=NAME")
-    found = Columns(flavors, clock, usages)
+    found = Columns(flavors, clock, used[1] if used is not None else None)
     for chunk in read_chunks(path, mapping, found.convert, field="trace"):
         found.add(chunk)
-    if usages is not None and not found.used:
-        hint = f"ids of {usage} are {', '.join(list(usages)[:3])}"
-        raise InvalidValue(f"{usage} names no guest of {path}", field="usage", hint=hint)
-    workload = _workload(path, found, clock)
-    if usages is not None:
+    return _used(path, _workload(path, found, clock), found, used)
+
+
+def _check_unused(path: Path, told: Mapping[str, Any], what: str, *, but: Sequence[str] = ()) -> None:
+    """InvalidValue for an option that says nothing of such a file."""
+    for name, value in told.items():
+        if value and name not in but:
+            raise InvalidValue(f"{path} is {what}: --{name.replace('_', '-')} says nothing of it", field=name)
+
+
+def _usage(path: Path | None) -> Usage | None:
+    return None if path is None else (path, read_usage(path))
+
+
+def _used(path: Path, workload: Workload, found: Columns, usage: Usage | None) -> Workload:
+    """The workload, with a note on whose usage is known. InvalidValue if it is known of none."""
+    if usage is not None:
+        if not found.used:
+            hint = f"ids of {usage[0]} are {', '.join(list(usage[1])[:3])}"
+            raise InvalidValue(f"{usage[0]} names no guest of {path}", field="usage", hint=hint)
         workload.notes.append(f"CPU usage of {found.used:,} of {len(workload):,} guests is known")
     return workload
 
 
-def _of_published(path: Path, known: Published, usages: Usages | None) -> Workload:
+def _of_published(path: Path, known: Published, usage: Usage | None) -> Workload:
     """The workload of a published trace."""
-    found = Columns(None, Clock(), usages)
-    count = len(known.texts["arrival_s"])
-    for at in range(0, count, CHUNK):
+    found = Columns(None, Clock(), usage[1] if usage is not None else None)
+    for at in range(0, len(known.places), CHUNK):
         texts = {name: column[at : at + CHUNK] for name, column in known.texts.items()}
         try:
             found.add(found.convert(texts))
-        except Wrong as wrong:
-            raise InvalidValue(f"{path}: {wrong.column} {wrong.problem}", field="trace", hint=wrong.hint) from None
+        except Wrong:
+            raise _first_wrong(path, known, at, found) from None
     workload = _workload(path, found, Clock())
     workload.notes.extend(known.notes)
-    return workload
+    return _used(path, workload, found, usage)
+
+
+def _first_wrong(path: Path, known: Published, begin: int, found: Columns) -> InvalidValue:
+    """The error of the first row at fault from a row on."""
+    for at in range(begin, len(known.places)):
+        try:
+            found.convert({name: column[at : at + 1] for name, column in known.texts.items()})
+        except Wrong as wrong:
+            problem = f"{path}, {known.places[at]}: {wrong.column} {wrong.problem}"
+            return InvalidValue(problem, field=f"trace.{wrong.column}", hint=wrong.hint)
+    raise AssertionError("rows that are wrong together but not alone")
 
 
 def _first_arrivals(path: Path, called: str) -> list[str]:

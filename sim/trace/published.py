@@ -10,22 +10,31 @@ Fractions are of a machine whose size the caller names, since none of these says
 
 from __future__ import annotations
 
-import csv
+import math
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from ...placement.types.errors import InvalidValue
-from .csv_columns import Texts, opened, read_header
+from .csv_columns import Texts, read_header
+from .rows import opened
 
 _USAGE: Final = ("cpu_usage_percent", "cpu_usage_p95_percent")
 SIZES: Final = {">24": "30", ">64": "70"}
 """What open buckets of Azure's 2019 trace are taken for."""
 _DAY_S: Final = 86_400.0
-_ENDS: Final = {"4", "5", "6", "7", "8"}
-"""Google's events that end an instance: EVICT, FAIL, FINISH, KILL and LOST."""
+_EVENTS: Final = {
+    **{"SUBMIT": 0, "QUEUE": 1, "ENABLE": 2, "SCHEDULE": 3, "EVICT": 4, "FAIL": 5, "FINISH": 6, "KILL": 7, "LOST": 8},
+    **{"UPDATE_PENDING": 9, "UPDATE_RUNNING": 10},
+}
+"""Google's events, which files have by number or by name."""
+_ENDS: Final = range(_EVENTS["EVICT"], _EVENTS["LOST"] + 1)
+"""Those that end an instance, until another one says that it goes on."""
+_AFTER_US: Final = 10**18
+"""Google's times from here on are after the end of the trace, 2^63 - 1."""
 _CONTAINER: Final = (
     "container_id",
     "machine_id",
@@ -38,6 +47,9 @@ _CONTAINER: Final = (
 )
 
 
+_T = TypeVar("_T")
+
+
 class Machine(NamedTuple):
     """The machine that sizes are fractions of."""
 
@@ -46,10 +58,24 @@ class Machine(NamedTuple):
 
 
 class Published(NamedTuple):
-    """A trace as texts of columns, all of the same length, and what was assumed."""
+    """A trace as texts of columns, all of the same length; where each row stands in the file, in words; what was
+    assumed; and whether sizes are fractions of a machine."""
 
     texts: Texts
+    places: Sequence[str]
     notes: list[str]
+    fractions: bool = True
+
+
+Told = Mapping[str, str]
+"""A row, by column."""
+
+
+class Placed(NamedTuple):
+    """A row of a file, and where it stands, in words."""
+
+    place: str
+    row: Told
 
 
 def machine_of(text: str) -> Machine:
@@ -67,8 +93,9 @@ def machine_of(text: str) -> Machine:
 def is_packing_trace(path: Path) -> bool:
     """True for Azure's packing trace in a SQLite file."""
     try:
-        if path.read_bytes()[:16] != b"SQLite format 3\0":
-            return False
+        with path.open("rb") as file:
+            if file.read(16) != b"SQLite format 3\0":
+                return False
         with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as database:
             names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
     except (OSError, sqlite3.Error):
@@ -81,10 +108,11 @@ def published(path: Path, machine: Machine) -> Published | None:
     if not path.is_file():
         return None
     if is_packing_trace(path):
-        return _packing(path, machine, *_of_database(path))
+        return _packing(path, machine, *_of_database(path), path)
     header = read_header(path, field="trace")
     if {"vmId", "vmTypeId", "starttime", "endtime"} <= set(header):
-        return _packing(path, machine, _table(path), _types_beside(path))
+        types_path, types = _types_beside(path)
+        return _packing(path, machine, _table(path), types, types_path)
     if {"time", "type", "collection_id", "instance_index", "resource_request.cpus"} <= set(header):
         return _google(path, machine)
     if len(header) == 11 and header[3].isdecimal() and header[4].isdecimal():
@@ -94,154 +122,264 @@ def published(path: Path, machine: Machine) -> Published | None:
     return None
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a file, with their lines."""
-    with opened(path) as (file, _):
-        rows = csv.reader(file)
-        yield from ((rows.line_num, row) for row in rows if row)
+def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The rows of a file that has no header, and where they stand."""
+    with opened(path, field="trace") as rows:
+        yield from ((f"{rows.word} {rows.line_num}", row) for row in rows if row)
 
 
-def _table(path: Path) -> list[dict[str, str]]:
-    rows = [row for _, row in _rows(path)]
-    return [dict(zip(rows[0], row, strict=False)) for row in rows[1:]]
+def _table(path: Path) -> Iterator[Placed]:
+    """The rows of a file with a header."""
+    rows = _rows(path)
+    _, header = next(rows, ("", []))
+    names = [name.strip() for name in header]
+    for place, row in rows:
+        if len(row) < len(names):
+            raise InvalidValue(f"{path}, {place}: {len(row)} fields, but {len(names)} columns", field="trace")
+        yield Placed(place, dict(zip(names, row, strict=False)))
 
 
-def _read(path: Path, line: int, make: Callable[[], Sequence[str]]) -> Sequence[str]:
+def _read(path: Path, place: str, make: Callable[..., _T], *told: object) -> _T:
+    """What ``make`` makes of a row. InvalidValue, with its place, for one of which nothing can be made."""
     try:
-        return make()
-    except (ValueError, IndexError, KeyError) as error:
-        raise InvalidValue(f"{path}, line {line}: {error}", field="trace") from None
+        return make(*told)
+    except KeyError as error:
+        raise InvalidValue(f"{path}, {place}: no column {error.args[0]}", field="trace") from None
+    except (ValueError, IndexError) as error:
+        raise InvalidValue(f"{path}, {place}: {error}", field="trace") from None
 
 
-def _texts(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Texts:
-    if not rows:
-        return {name: [] for name in names}
-    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+def _number(told: Told, name: str, *, least: float = 0.0) -> float:
+    """A cell as a number. ValueError, with its column, for a text that is not a number, not finite, or less."""
+    text = told[name]
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not least <= found < math.inf:
+        raise ValueError(f"{name} is {text[:40]!r}")
+    return found
+
+
+def _published(
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    places: Sequence[str],
+    notes: list[str],
+    *,
+    fractions: bool = True,
+) -> Published:
+    columns = map(list, zip(*rows, strict=True)) if rows else ([] for _ in names)
+    return Published(dict(zip(names, columns, strict=True)), places, notes, fractions)
 
 
 # Azure's vmtable
 
+_VMTABLE: Final = (
+    *("vm id", "subscription id", "deployment id", "created", "deleted", "max cpu", "avg cpu", "p95 max cpu"),
+    *("category", "core count bucket", "memory bucket"),
+)
+
 
 def _vmtable(path: Path) -> Published:
     names = ("id", "arrival_s", "departure_s", "vcpus", "memory_gb", "project", "batch", *_USAGE)
-    rows, last = [], 0
-    for line, row in _rows(path):
-        found = _read(path, line, lambda row=row: _guest(row))  # type: ignore[misc]  # bound at once
+    rows, places, last, opened_buckets = [], [], 0.0, False
+    for place, row in _rows(path):
+        found = _read(path, place, _guest, row)
+        opened_buckets = opened_buckets or any(cell in SIZES for cell in row[9:11])
         rows.append(found)
-        last = max(last, int(found[2]))
+        places.append(place)
+        last = max(last, float(found[2]))
     # Guests that were there before the trace began, or after it ended, have its first and last time.
     rows = [
-        (each[0], "-1" if each[1] == "0" else each[1], "" if int(each[2]) == last else each[2], *each[3:])
+        (each[0], "-1" if float(each[1]) == 0 else each[1], "" if float(each[2]) == last else each[2], *each[3:])
         for each in rows
     ]
     notes = ["Azure's vmtable: guests of time 0 stood there before, those of the last time stay"]
-    if any(cell in SIZES for _, row in _rows(path) for cell in row[9:11]):
+    if opened_buckets:
         notes.append("of Azure's open buckets >24 cores are taken for 30, >64 GiB for 70")
-    return Published(_texts(names, rows), notes)
+    return _published(names, rows, places, notes, fractions=False)
 
 
 def _guest(row: Sequence[str]) -> tuple[str, ...]:
-    name, subscription, deployment, created, deleted, _, mean, p95, _, cores, memory = row
-    cores, memory = SIZES.get(cores, cores), SIZES.get(memory, memory)
-    for number in (created, deleted, mean, p95, cores, memory):
-        float(number)
-    return (name, created, deleted, cores, memory, subscription, deployment, mean, str(max(float(mean), float(p95))))
+    if len(row) != len(_VMTABLE):
+        raise ValueError(f"{len(row)} fields, but {len(_VMTABLE)} columns")
+    told = dict(zip(_VMTABLE, row, strict=True))
+    cores, memory = (SIZES.get(told[name], told[name]) for name in _VMTABLE[9:])
+    told |= {_VMTABLE[9]: cores, _VMTABLE[10]: memory}
+    numbers = {name: _number(told, name) for name in (*_VMTABLE[3:5], *_VMTABLE[6:8], *_VMTABLE[9:])}
+    return (
+        *(told["vm id"], told["created"], told["deleted"], cores, memory),
+        *(told["subscription id"], told["deployment id"], told["avg cpu"]),
+        repr(max(numbers["avg cpu"], numbers["p95 max cpu"])),
+    )
 
 
 # Azure's packing trace
 
 
-def _of_database(path: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as database:
-        database.row_factory = sqlite3.Row
-        guests, types = (list(map(dict, database.execute(f"SELECT * FROM {name}"))) for name in ("vm", "vmType"))
-    return list(map(_as_texts, guests)), list(map(_as_texts, types))
+def _of_database(path: Path) -> tuple[list[Placed], list[Placed]]:
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as database:
+            database.row_factory = sqlite3.Row
+            guests, types = (
+                [
+                    Placed(f"row {number} of {name}", _as_texts(dict(row)))
+                    for number, row in enumerate(database.execute(f"SELECT * FROM {name}"), 1)
+                ]
+                for name in ("vm", "vmType")
+            )
+    except sqlite3.Error as error:
+        raise InvalidValue(f"{path}: cannot be read: {error}", field="trace") from None
+    return guests, types
 
 
 def _as_texts(row: Mapping[str, Any]) -> dict[str, str]:
     return {key: "" if value is None else str(value) for key, value in row.items()}
 
 
-def _types_beside(path: Path) -> list[dict[str, str]]:
-    """The table vmType beside the table vm."""
+def _types_beside(path: Path) -> tuple[Path, list[Placed]]:
+    """The table vmType beside the table vm, and its file."""
     for other in sorted(path.parent.iterdir()):
-        if other != path and other.is_file() and other.suffix in (".csv", ".gz", ".zst"):
-            header = read_header(other, field="trace")
+        if other != path and other.is_file():
+            try:
+                header = read_header(other, field="trace")
+            except InvalidValue:
+                continue  # something else that lies there
             if {"vmTypeId", "machineId", "core", "memory"} <= set(header):
-                return _table(other)
+                return other, list(_table(other))
     hint = "its table vmType, with core and memory, must lie beside it"
     raise InvalidValue(f"{path}: the sizes of its guests are not there", field="trace", hint=hint)
 
 
-def _packing(path: Path, machine: Machine, guests: list[dict[str, str]], types: list[dict[str, str]]) -> Published:
-    machines = sorted({each["machineId"] for each in types}, key=lambda name: (len(name), name))
-    most = max(machines, key=lambda name: sum(each["machineId"] == name for each in types))
-    sizes = {each["vmTypeId"]: each for each in types if each["machineId"] == most}
+def _packing(
+    path: Path, machine: Machine, guests: Iterable[Placed], types: Sequence[Placed], types_path: Path
+) -> Published:
+    on: dict[str, dict[str, tuple[float, float]]] = {}
+    """Machine -> type -> fractions of CPUs and memory."""
+    for place, told in types:
+        fractions = _read(types_path, place, _fractions, told)
+        machine_id, type_id = (_read(types_path, place, told.__getitem__, name) for name in ("machineId", "vmTypeId"))
+        on.setdefault(machine_id, {})[type_id] = fractions
+    if not on:
+        raise InvalidValue(f"{types_path}: no types of guests", field="trace")
+    most = max(sorted(on, key=lambda name: (len(name), name)), key=lambda name: len(on[name]))
+    sizes = on[most]
     names = ("id", "arrival_s", "departure_s", "cpu_milli", "memory_gb", "batch", "priority", "preemptible")
-    rows, without = [], 0
-    for number, guest in enumerate(guests, 2):
-        size = sizes.get(guest["vmTypeId"])
+    rows, places, without = [], [], 0
+    for place, told in guests:
+        size = sizes.get(_read(path, place, told.__getitem__, "vmTypeId"))
         if size is None:
             without += 1
             continue
-
-        def row(guest: dict[str, str] = guest, size: dict[str, str] = size) -> tuple[str, ...]:
-            begins, ends = float(guest["starttime"]) * _DAY_S, guest["endtime"]
-            milli, memory = float(size["core"]) * machine.vcpus * 1000, float(size["memory"]) * machine.memory_gb
-            low = guest.get("priority", "1") == "0"
-            return (
-                guest["vmId"],
-                repr(begins),
-                repr(max(begins, float(ends) * _DAY_S)) if ends else "",
-                f"{milli:.3f}",
-                repr(memory),
-                guest.get("tenantId", ""),
-                "0" if low else "1",
-                "1" if low else "0",
-            )
-
-        rows.append(_read(path, number, row))
+        rows.append(_read(path, place, _packed, told, size, machine))
+        places.append(place)
     notes = [
         f"Azure's packing trace: times are days, sizes fractions of machine {most}, taken for {machine.vcpus} vCPUs and"
         f" {machine.memory_gb:g} GiB (--machine); guests of priority 0 are preemptible"
     ]
     notes += [f"{without:,} guests of types that this machine cannot hold are left out"] if without else []
-    return Published(_texts(names, rows), notes)
+    return _published(names, rows, places, notes)
+
+
+def _fractions(told: Told) -> tuple[float, float]:
+    return _number(told, "core"), _number(told, "memory")
+
+
+def _packed(told: Told, size: tuple[float, float], machine: Machine) -> tuple[str, ...]:
+    begins = _number(told, "starttime", least=-math.inf) * _DAY_S
+    ends = _number(told, "endtime", least=-math.inf) * _DAY_S if told["endtime"] else None
+    low = told.get("priority", "1") == "0"
+    return (
+        told["vmId"],
+        repr(begins),
+        "" if ends is None else repr(max(begins, ends)),
+        f"{size[0] * machine.vcpus * 1000:.3f}",
+        repr(size[1] * machine.memory_gb),
+        told.get("tenantId", ""),
+        "0" if low else "1",
+        "1" if low else "0",
+    )
 
 
 # Google's instance events
 
 
+@dataclass(slots=True)
+class _Instance:
+    """What Google's events say of an instance: places and times of the first and the last of them, in microseconds,
+    whether that ends it, and its sizes by the first event that has them."""
+
+    place: str
+    first: int
+    last: int
+    ended: bool
+    sizes: tuple[float, float] | None
+    sized: int
+    priority: str
+
+
 def _google(path: Path, machine: Machine) -> Published:
-    first: dict[tuple[str, str], tuple[float, dict[str, str]]] = {}
-    last: dict[tuple[str, str], float | None] = {}
-    header: list[str] = []
-    for line, row in _rows(path):
-        if not header:
-            header = row
-            continue
-        told = dict(zip(header, row, strict=False))
-        key = told.get("collection_id", ""), told.get("instance_index", "")
-        (text,) = _read(path, line, lambda told=told: (str(int(told["time"]) / 1e6),))  # type: ignore[misc]  # bound at once
-        at = float(text)
-        if key not in first and told["resource_request.cpus"] and told["resource_request.memory"]:
-            first[key] = at, told
-        last[key] = at if told["type"] in _ENDS else None
+    found: dict[tuple[str, str], _Instance] = {}
+    for place, told in _table(path):
+        _read(path, place, _event, found, place, told)
     names = ("id", "arrival_s", "departure_s", "cpu_milli", "memory_gb", "batch", "priority")
-    rows = []
-    for (collection, index), (at, told) in first.items():
-        ends = last[collection, index]
-        milli = float(told["resource_request.cpus"]) * machine.vcpus * 1000
-        memory = float(told["resource_request.memory"]) * machine.memory_gb
-        departure = "" if ends is None or ends > 1e12 else repr(max(at, ends))
-        arrival = repr(at) if at > 0 else "-1"
-        priority = told.get("priority") or "0"
-        rows.append((f"{collection}/{index}", arrival, departure, f"{milli:.3f}", repr(memory), collection, priority))
-    note = (
+    rows, places = [], []
+    for (collection, index), each in sorted(found.items(), key=lambda item: item[1].first):
+        if each.sizes is None or each.first >= _AFTER_US:
+            continue
+        stays = not each.ended or each.last >= _AFTER_US
+        rows.append(
+            (
+                f"{collection}/{index}",
+                repr(each.first / 1e6) if each.first > 0 else "-1",
+                "" if stays else repr(each.last / 1e6),
+                f"{each.sizes[0] * machine.vcpus * 1000:.3f}",
+                repr(each.sizes[1] * machine.memory_gb),
+                collection,
+                each.priority,
+            )
+        )
+        places.append(each.place)
+    notes = [
         f"Google's instance events: sizes are fractions of the largest machine, taken for {machine.vcpus} vCPUs and"
         f" {machine.memory_gb:g} GiB (--machine), CPUs rounded up to whole ones"
-    )
-    return Published(_texts(names, rows), [note])
+    ]
+    without = len(found) - len(rows)
+    notes += [f"{without:,} instances that the trace gives no size or beginning are left out"] if without else []
+    return _published(names, rows, places, notes)
+
+
+def _event(found: dict[tuple[str, str], _Instance], place: str, told: Told) -> None:
+    """Take note of an event; files have them in any order. Of several at one time one that ends the instance counts as
+    the last."""
+    at = _whole(told, "time")
+    text = told["type"].strip()
+    kind = _EVENTS.get(text.upper(), int(text) if text.isdecimal() else -1)
+    if kind not in range(len(_EVENTS)):
+        raise ValueError(f"type is {text[:40]!r}")
+    cpus, memory = told["resource_request.cpus"], told["resource_request.memory"]
+    sizes = None
+    if cpus and memory:
+        sizes = _number(told, "resource_request.cpus"), _number(told, "resource_request.memory")
+    key = told["collection_id"], told["instance_index"]
+    each = found.get(key)
+    if each is None:
+        each = found[key] = _Instance(place, at, at, kind in _ENDS, sizes, at, told.get("priority") or "0")
+        return
+    if at < each.first:
+        each.place, each.first, each.priority = place, at, told.get("priority") or each.priority
+    if at > each.last or (at == each.last and kind in _ENDS):
+        each.last, each.ended = at, kind in _ENDS
+    if sizes is not None and (each.sizes is None or at < each.sized):
+        each.sizes, each.sized = sizes, at
+
+
+def _whole(told: Told, name: str) -> int:
+    text = told[name].strip()
+    if not text.isdecimal():
+        raise ValueError(f"{name} is {text[:40]!r}")
+    return int(text)
 
 
 # Alibaba's containers
@@ -249,19 +387,25 @@ def _google(path: Path, machine: Machine) -> Published:
 
 def _containers(path: Path, machine: Machine) -> Published:
     names = ("id", "arrival_s", "vcpus", "memory_gb", "project")
-    rows: dict[str, Sequence[str]] = {}
-    for line, row in _rows(path):
-
-        def guest(row: list[str] = row) -> tuple[str, ...]:
-            told = dict(zip(_CONTAINER, row, strict=True))
-            vcpus = -(-int(told["cpu_request"]) // 100)
-            memory = float(told["mem_size"]) / 100 * machine.memory_gb
-            return told["container_id"], told["time_stamp"], str(vcpus), repr(memory), told["app_du"]
-
-        found = _read(path, line, guest)
-        rows.setdefault(found[0], found)
+    first: dict[str, tuple[int, str, Sequence[str]]] = {}
+    """Container -> time, place and row of the earliest of its records."""
+    for place, row in _rows(path):
+        at, found = _read(path, place, _container, row, machine)
+        known = first.get(found[0])
+        if known is None or at < known[0]:
+            first[found[0]] = at, place, found
     note = (
         f"Alibaba's container_meta: memory is percent of a machine, taken for {machine.memory_gb:g} GiB (--machine);"
         " a container arrives with its first record and stays"
     )
-    return Published(_texts(names, list(rows.values())), [note])
+    return _published(names, [row for _, _, row in first.values()], [place for _, place, _ in first.values()], [note])
+
+
+def _container(row: Sequence[str], machine: Machine) -> tuple[int, Sequence[str]]:
+    """The time of a record, and its cells."""
+    if len(row) != len(_CONTAINER):
+        raise ValueError(f"{len(row)} fields, but {len(_CONTAINER)} columns")
+    told = dict(zip(_CONTAINER, row, strict=True))
+    vcpus, at = -(-_whole(told, "cpu_request") // 100), _whole(told, "time_stamp")
+    memory = _number(told, "mem_size") / 100 * machine.memory_gb
+    return at, (told["container_id"], str(at), str(vcpus), repr(memory), told["app_du"])

@@ -322,6 +322,17 @@ def test_numbers_are_read_as_people_write_them(text: str, comma: bool, value: fl
     assert number(text, comma=comma) == value
 
 
+def test_damaged_and_cut_off_zstandard_is_refused(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    one, two = (zstandard.ZstdCompressor(write_checksum=True).compress(part) for part in (b"a;b\n" * 99_000, b"1;2\n"))
+    assert len(tables(write(tmp_path, "two", one + two))[0].lines) == 99_000
+    damaged = bytearray(one)
+    damaged[len(one) // 2] ^= 0xFF
+    for content in (one[:-1], one[: len(one) // 2], one + two[:-3], bytes(damaged)):
+        with pytest.raises(InvalidValue, match="damaged"):
+            tables(write(tmp_path, "cut", content))
+
+
 def test_json_lines_parquet_and_zstandard_are_read_by_content(tmp_path: Path) -> None:
     lines = "\n".join(json.dumps(each) for each in HYPERVISORS)
     assert len(tables(write(tmp_path, "a", lines))[0].lines) == 3

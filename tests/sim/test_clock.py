@@ -54,6 +54,15 @@ def test_dates_without_an_offset_are_of_the_time_zone(tmp_path: Path) -> None:
         read(tmp_path, rows, tz="Europe/Nowhere")
 
 
+def test_days_of_excel_follow_the_time_zone_through_the_year(tmp_path: Path) -> None:
+    """As the same times in ISO 8601: one guest before daylight saving time begins, on 29 March, and one after it."""
+    iso = "2026-03-28T12:00:00,2026-03-29T12:00:00,1,1\n2026-03-29T06:00:00,,1,1\n"
+    excel = "46109.5,46110.5,1,1\n46110.25,,1,1\n"
+    wanted = read(tmp_path, iso, tz="Europe/Berlin")
+    assert times(wanted) == [(11 * 3600, 34 * 3600), (28 * 3600, NEVER)]
+    assert times(read(tmp_path, excel, tz="Europe/Berlin")) == times(wanted)
+
+
 def test_seconds_of_the_traces_own_stay(tmp_path: Path) -> None:
     trace = read(tmp_path, "3600,7200,1,1\n7200,,1,1\n")
     assert (times(trace), trace.epoch_s, trace.notes) == (HOURS, None, [])

@@ -1,0 +1,260 @@
+"""Rows of a table in a file, by what is in it and not by its name: CSV, Parquet, an Excel workbook, JSON lines or a
+list in JSON, also compressed by gzip or zstandard. Cells are texts; it knows no columns."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+
+from ...placement.types.errors import InvalidValue
+from ...placement.types.extras import import_extra
+
+_DECIMAL_COMMA: Final = re.compile(r"^(-?\d+),(\d+)$")
+_UNREADABLE: Final = (OSError, EOFError, UnicodeError, zlib.error, csv.Error)
+_LOOKED_AT: Final = 1_000
+"""Objects of JSON lines by which their columns are known."""
+_PIECE: Final = 16_384
+"""Bytes that are decompressed at once."""
+_JOINED: Final = ("resources", "extra_specs")
+"""Columns whose objects are written A=1|B=2; those of others are columns of their own, with a dot."""
+
+
+class Rows:
+    """The rows of a table, the header first; ``line_num``: the number of the last one, of ``word``s of the file."""
+
+    def __init__(self, rows: Iterable[tuple[int, list[str]]], word: str, at_byte: Callable[[], int]) -> None:
+        self._rows, self.word, self.at_byte = iter(rows), word, at_byte
+        self.line_num = 0
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return self
+
+    def __next__(self) -> list[str]:
+        self.line_num, row = next(self._rows)
+        return row
+
+
+@contextmanager
+def opened(path: Path, *, field: str) -> Iterator[Rows]:
+    """A file, open as a table. Its rows are read as they are asked for, but of a list in JSON, which is read whole.
+    InvalidValue with ``field`` for what cannot be read, there and in the body."""
+    if not path.is_file():
+        raise InvalidValue(f"{path}: no such file", field=field)
+    try:
+        with path.open("rb") as raw:
+            plain = _decompressed(raw, field)
+            begun = plain.peek(4)[:4]
+            if begun in (b"PAR1", b"PK\x03\x04"):
+                whole: IO[bytes] = raw if plain is raw else io.BytesIO(plain.read())
+                rows, word = (_parquet if begun == b"PAR1" else _workbook)(path, whole, field), "row"
+                yield Rows(rows, word, raw.tell)
+                return
+            encoding = "utf-16" if begun[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+            with io.TextIOWrapper(plain, encoding=encoding, newline="") as text:
+                yield Rows(*_of_text(path, text, field), raw.tell)
+    except _UNREADABLE as error:
+        raise InvalidValue(f"{path}: cannot be read: {error}", field=field) from None
+
+
+def place_of(path: Path, row: int, *, field: str) -> str:
+    """Where a row ends, ``line 5``; rows count from 0 after the header, without those that are empty. O(file)."""
+    with opened(path, field=field) as rows:
+        next(itertools.islice(filter(None, rows), row + 1, None))
+        return f"{rows.word} {rows.line_num}"
+
+
+# compression
+
+
+def _decompressed(raw: io.BufferedReader, field: str) -> io.BufferedReader:
+    begun = raw.peek(4)[:4]
+    if begun[:2] == b"\x1f\x8b":
+        return io.BufferedReader(gzip.GzipFile(fileobj=raw))
+    if begun == b"\x28\xb5\x2f\xfd":
+        return io.BufferedReader(_Zstandard(raw, field))
+    return raw
+
+
+class _Zstandard(io.RawIOBase):
+    """The content of frames of zstandard, one after another. EOFError where the last one is cut off, which the
+    library's own reader takes for the end; OSError for damage."""
+
+    def __init__(self, raw: IO[bytes], field: str) -> None:
+        self._library = import_extra("zstandard", "imports", field=field)
+        self._raw, self._held = raw, memoryview(b"")
+        self._frame = self._new()
+        self._begun = False
+
+    def _new(self) -> Any:
+        return self._library.ZstdDecompressor().decompressobj()
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with what comes next; 0 at the end."""
+        while not self._held:
+            piece = (self._frame.unused_data if self._frame.eof else b"") or self._raw.read(_PIECE)
+            if not piece:
+                if self._begun and not self._frame.eof:
+                    raise EOFError("compressed file ended before the end of its last frame")
+                return 0
+            if self._frame.eof:
+                self._frame = self._new()
+            self._begun = True
+            try:
+                self._held = memoryview(self._frame.decompress(piece))
+            except self._library.ZstdError as error:
+                raise OSError(str(error)) from None
+        count = min(len(buffer), len(self._held))
+        buffer[:count], self._held = self._held[:count], self._held[count:]
+        return count
+
+
+# texts
+
+
+def _of_text(path: Path, text: IO[str], field: str) -> tuple[Iterator[tuple[int, list[str]]], str]:
+    first = text.readline()
+    lines = itertools.chain([first] if first else [], text)
+    if first.lstrip()[:1] == "{":
+        return _json_lines(path, lines, field), "line"
+    if first.lstrip()[:1] == "[":
+        return _table(path, enumerate(_json_list(path, lines, field), 1), field), "object"
+    return _csv(first, lines), "line"
+
+
+def _csv(first: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Fields that commas, semicolons or tabs separate, as the first line tells; where it is not commas, numbers may
+    have a decimal comma."""
+    delimiter = max(",;\t", key=lambda mark: (first.count(mark), -",;\t".index(mark)))
+    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    if delimiter == ",":
+        yield from ((rows.line_num, row) for row in rows)
+    else:
+        yield from ((rows.line_num, [_DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in row]) for row in rows)
+
+
+def _json_lines(path: Path, lines: Iterable[str], field: str) -> Iterator[tuple[int, list[str]]]:
+    def decoded() -> Iterator[tuple[int, Any]]:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield number, msgspec.json.decode(line)
+                except msgspec.DecodeError as error:
+                    raise InvalidValue(f"{path}, line {number}: no JSON: {error}", field=field) from None
+
+    return _table(path, decoded(), field)
+
+
+def _json_list(path: Path, lines: Iterable[str], field: str) -> list[Any]:
+    try:
+        return msgspec.json.decode("".join(lines), type=list[Any])
+    except msgspec.DecodeError as error:
+        raise InvalidValue(f"{path}: no list in JSON: {error}", field=field) from None
+
+
+def _table(path: Path, objects: Iterable[tuple[int, Any]], field: str) -> Iterator[tuple[int, list[str]]]:
+    """Objects as rows, whose columns are the keys of the first of them. InvalidValue for other values, and for
+    keys that these have not."""
+    flat = ((number, _flat(path, number, value, field)) for number, value in objects)
+    looked_at = list(itertools.islice(flat, _LOOKED_AT))
+    columns = list(dict.fromkeys(key for _, told in looked_at for key in told))
+    yield 0, columns
+    known = set(columns)
+    for number, told in itertools.chain(looked_at, flat):
+        if told.keys() - known:
+            (key, *_) = sorted(told.keys() - known)
+            hint = "the first may say null for what others have"
+            raise InvalidValue(f"{path}, {number}: none of the first objects has {key[:40]!r}", field=field, hint=hint)
+        yield number, [told.get(name, "") for name in columns]
+
+
+def _flat(path: Path, number: int, value: Any, field: str) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise InvalidValue(f"{path}, {number}: {str(value)[:40]!r} is no object", field=field)
+    found: dict[str, str] = {}
+    for name, cell in value.items():
+        if isinstance(cell, Mapping) and name not in _JOINED:
+            found |= {f"{name}.{key}": _cell(each) for key, each in cell.items()}
+        else:
+            found[name] = _cell(cell)
+    return found
+
+
+# tables of libraries
+
+
+def _parquet(path: Path, raw: IO[bytes], field: str) -> Iterator[tuple[int, list[str]]]:
+    library, parquet = (import_extra(name, "imports", field=field) for name in ("pyarrow", "pyarrow.parquet"))
+    try:
+        file = parquet.ParquetFile(raw)
+        names: list[str] = []
+        for each in file.schema_arrow:
+            inner = library.types.is_struct(each.type) and each.name not in _JOINED
+            names += [f"{each.name}.{part.name}" for part in each.type] if inner else [each.name]
+        yield 0, names
+        number = itertools.count(1)
+        for batch in file.iter_batches(batch_size=_LOOKED_AT):
+            columns: list[Sequence[Any]] = []
+            for each, column in zip(batch.schema, batch.columns, strict=True):
+                inner = library.types.is_struct(each.type) and each.name not in _JOINED
+                columns += [part.to_pylist() for part in column.flatten()] if inner else [column.to_pylist()]
+            yield from ((next(number), list(map(_cell, row))) for row in zip(*columns, strict=True))
+    except (OSError, ValueError) as error:
+        raise InvalidValue(f"{path}: no Parquet file: {error}", field=field) from None
+
+
+def _workbook(path: Path, raw: IO[bytes], field: str) -> Iterator[tuple[int, list[str]]]:
+    """The first sheet that is not empty."""
+    library = import_extra("openpyxl", "imports", field=field)
+    try:
+        book = library.load_workbook(raw, read_only=True, data_only=True)
+        for sheet in book.worksheets:
+            sheet.reset_dimensions()
+            width = 0
+            for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
+                cells = list(map(_cell, row))
+                while cells and not cells[-1] and (not width or len(cells) > width):
+                    cells.pop()
+                width = width or len(cells)
+                if width:
+                    yield number, [*cells, *[""] * (width - len(cells))] if any(cells) else []
+            if width:
+                return
+    except InvalidValue:
+        raise
+    except Exception as error:  # a library that reads what others wrote raises what it likes
+        raise InvalidValue(f"{path}: no Excel workbook: {error}", field=field) from None
+
+
+def _cell(cell: Any) -> str:
+    """A cell as CSV has it: nothing for null, 1 and 0 for true and false, ISO 8601 for dates, seconds for durations,
+    A|B for lists."""
+    if isinstance(cell, str):
+        return cell
+    if cell is None or cell != cell:
+        return ""
+    if isinstance(cell, (bool, int)):
+        return str(int(cell))
+    if isinstance(cell, float):
+        return str(int(cell)) if cell.is_integer() else repr(cell)
+    if isinstance(cell, timedelta):
+        return _cell(cell.total_seconds())
+    if isinstance(cell, Mapping):
+        return "|".join(f"{key}={_cell(each)}" for key, each in cell.items())
+    if isinstance(cell, (list, tuple)):
+        return "|".join(map(_cell, cell))
+    return str(cell.isoformat()) if hasattr(cell, "isoformat") else str(cell)
