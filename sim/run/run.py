@@ -455,7 +455,7 @@ class Run:
         )
 
     def _outcome(self, interrupted: bool) -> Outcome:
-        hours = (self.reached_s - self.workload.start_s) / 3600
+        hours, mean = (self.reached_s - self.workload.start_s) / 3600, self._sums / max(1, self._measured)
         refused, guest_hours = self.refusals.total(), self._guest_s / 3600
         cost = round(self._host_hours_cost, 2)
         return Outcome(
@@ -480,9 +480,7 @@ class Run:
             longest_wait_hours=round(self.longest_wait_s / 3600, 4),
             first_refusal_hours=self.first_refusal,
             peak_percent=dict(zip(self.resources, self._peaks.round(3).tolist(), strict=True)),
-            mean_percent=dict(
-                zip(self.resources, (self._sums / max(1, self._measured)).round(3).tolist(), strict=True)
-            ),
+            mean_percent=dict(zip(self.resources, mean.round(3).tolist(), strict=True)),
             peak_guests=self.peak_guests,
             guests_per_host_at_peak=round(self.peak_guests / max(1, len(self.site.places)), 3),
             guest_hours=round(guest_hours, 3),
