@@ -12,7 +12,8 @@ import trio
 
 from hostler.drivers.conformance import StorageBench, StorageConformance
 from hostler.drivers.protocol import Conflict, DriverContext, NotFound, Permanent
-from hostler.drivers.storage.qcow2 import FORGOTTEN_SECONDS, open_driver
+from hostler.drivers.storage.directory import FORGOTTEN_SECONDS
+from hostler.drivers.storage.qcow2 import open_driver
 
 if shutil.which("qemu-img") is None:
     pytest.skip("qemu-img is not installed", allow_module_level=True)
@@ -54,6 +55,15 @@ async def test_a_volume_can_be_made_from_an_image(folder: Path) -> None:
         assert (await driver.create_volume(spec)).size_gb == 1
         with pytest.raises(NotFound):
             await driver.create_volume(bench.spec()._replace(image="../fast/x"))
+
+
+async def test_an_image_that_is_larger_than_the_volume_is_refused(folder: Path) -> None:
+    await trio.run_process(["qemu-img", "create", "-q", "-f", "qcow2", str(folder.parent / "large.qcow2"), "2G"])
+    bench = bench_in(folder)
+    async with bench.driver() as driver:
+        with pytest.raises(Permanent, match="larger than 1 GiB"):
+            await driver.create_volume(bench.spec()._replace(image="large.qcow2"))
+    assert not os.listdir(folder)
 
 
 async def test_a_volume_that_a_process_writes_to_is_not_removed(folder: Path) -> None:
