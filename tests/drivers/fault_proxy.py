@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,10 +28,11 @@ class Answer(NamedTuple):
 
 class FaultProxy:
     """``changes``: whether a request changes something; only those are disturbed by ``lose_answers``. ``instead``: an
-    answer without asking the back end, or None. ``seen``: called with each answer of the back end."""
+    answer without asking the back end, or None. ``seen``: called with each answer of the back end. ``tls``: the back
+    end is asked over HTTPS, without a check of its certificate."""
 
-    def __init__(self, host: str, port: int, changes: Callable[[Request], bool]) -> None:
-        self._host, self._port, self._changes = host, port, changes
+    def __init__(self, host: str, port: int, changes: Callable[[Request], bool], *, tls: bool = False) -> None:
+        self._host, self._port, self._changes, self._tls = host, port, changes, tls
         self.fault: Fault = "none"
         self.instead: Callable[[Request], Answer | None] = lambda request: None
         self.seen: Callable[[Request, Answer], None] = lambda request, answer: None
@@ -90,7 +92,7 @@ class FaultProxy:
             handler.wfile.write(answer.body)
 
     def _forward(self, handler: BaseHTTPRequestHandler, request: Request) -> Answer:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=30)
+        connection = self._connection()
         headers = {name: value for name, value in handler.headers.items() if name.lower() not in HOP_BY_HOP}
         headers["Host"] = handler.headers.get("Host", "")
         connection.request(request.method, request.path, request.body, headers)
@@ -98,6 +100,12 @@ class FaultProxy:
         body = answer.read()
         connection.close()
         return Answer(answer.status, dict(answer.getheaders()), body)
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._tls:
+            unchecked = ssl._create_unverified_context()
+            return http.client.HTTPSConnection(self._host, self._port, timeout=30, context=unchecked)
+        return http.client.HTTPConnection(self._host, self._port, timeout=30)
 
     @contextmanager
     def lose_answers(self) -> Iterator[None]:

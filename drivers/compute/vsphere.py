@@ -1,0 +1,431 @@
+"""Virtual machines of a vCenter. Nodes are its clusters, and hosts outside of clusters. Needs the extra ``vsphere``.
+
+A guest is a virtual machine with the name ``hostler-UUID``, of which a folder has one, its uuid as the instance's, and
+its mark in the extra configuration, all set by the call that makes it. A copy that others make has another uuid, and so
+no mark."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Annotated, Any, Final, NamedTuple
+
+import msgspec
+import trio
+from pyVmomi import vim
+
+from ..ongoing import Ongoing, look_until, open_ongoing
+from ..protocol import (
+    Can,
+    Capacity,
+    Conflict,
+    DriverContext,
+    Facts,
+    Guest,
+    GuestSpec,
+    GuestState,
+    Mark,
+    Node,
+    NodeState,
+    NotFound,
+    Page,
+    Permanent,
+    Power,
+    read_options,
+)
+from .vsphere_api import LOOK_SECONDS, Found, Session, open_session
+from .vsphere_specs import CONFIGURED, disk_grown, new_machine
+
+TIMEOUT: Final = 1_800.0
+"""Seconds for one change; copies of large templates take long."""
+MIB: Final = 2**20
+GIB: Final = 2**30
+POWER: Final[Mapping[str, GuestState]] = {"poweredOn": "on", "poweredOff": "off", "suspended": "paused"}
+LOST: Final = ("inaccessible", "invalid", "orphaned")
+"""Connection states of virtual machines whose files are gone."""
+
+HOST: Final = (
+    "parent",
+    "summary.hardware.numCpuThreads",
+    "summary.hardware.memorySize",
+    "summary.quickStats.overallMemoryUsage",
+    "runtime.connectionState",
+    "runtime.inMaintenanceMode",
+)
+CLUSTER: Final = ("name", "datastore", "resourcePool", "network")
+DATASTORE: Final = ("name", "summary.capacity", "summary.freeSpace", "summary.accessible")
+MACHINE: Final = (
+    "name",
+    "config.changeVersion",
+    "config.hardware.memoryMB",
+    "config.hardware.numCPU",
+    "config.instanceUuid",
+    "config.template",
+    "runtime.connectionState",
+    "runtime.host",
+    "runtime.powerState",
+)
+"""Properties that are read of each kind."""
+
+
+class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Options: the ``endpoint`` (https://HOST:PORT) of the vCenter, ``username`` and ``password``; ``ca_file`` with
+    certificates, or ``insecure`` to check none. ``datacenter``, to use no other; ``clusters``, with hosts outside of
+    clusters by their names (default: all). ``datastore``, where disks of guests are made (default: of those that the
+    cluster has, the one with the most room). ``guest_id``: the operating system that VMware expects in guests without a
+    template. ``shutdown_seconds`` that a guest has to shut down before it is switched off."""
+
+    endpoint: str
+    username: str
+    password: str
+    ca_file: str | None = None
+    insecure: bool = False
+    datacenter: str | None = None
+    clusters: list[str] | None = None
+    datastore: str | None = None
+    guest_id: str = "otherGuest64"
+    shutdown_seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
+    poll: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=32)] = 8
+    page: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 500
+
+
+class Cluster(NamedTuple):
+    """A cluster, or a host outside of clusters, with its hosts and the datastores that guests are made on."""
+
+    found: Found
+    hosts: list[Found]
+    datastores: list[Found]
+
+    @property
+    def usable(self) -> list[Found]:
+        """The hosts that run guests, the one with the most free memory first."""
+        up = [
+            host
+            for host in self.hosts
+            if host.get("runtime.connectionState") == "connected" and not host.get("runtime.inMaintenanceMode")
+        ]
+        return sorted(up, key=lambda host: -_free_memory(host))
+
+
+class VsphereDriver:
+    """A vCenter, or one datacenter of it."""
+
+    def __init__(self, session: Session, root: Any, options: Options, installation: str, ongoing: Ongoing) -> None:
+        self._session, self._root, self._options = session, root, options
+        self._installation, self._ongoing = installation, ongoing
+        self._marks: dict[tuple[str, str, str], tuple[Mark | None, str, str]] = {}
+        """Mark, name and size by id, uuid and version of a configuration, which changes with these."""
+        about = session.content.about
+        can = Can.COMPUTE | Can.CHOOSES_HOST | Can.MOVE
+        self.facts = Facts("vsphere", f"{about.version}-{about.build}", can, options.poll, options.concurrency, TIMEOUT)
+
+    async def check(self) -> None:
+        """Ask for the time."""
+        session = self._session
+        await session.read(session.time)
+
+    # what there is
+
+    async def _all(self, kind: Any, paths: tuple[str, ...]) -> list[Found]:
+        found = list[Found]()
+        async with aclosing(self._session.objects(kind, paths, self._root, self._options.page)) as pages:
+            async for page in pages:
+                found += page
+        return found
+
+    async def _clusters(self) -> dict[str, Cluster]:
+        """The clusters in use, by name. Permanent if two have the same name."""
+        stores = {each.ref: each for each in await self._all(vim.Datastore, DATASTORE)}
+        hosts: dict[Any, list[Found]] = {}
+        for host in await self._all(vim.HostSystem, HOST):
+            hosts.setdefault(host.get("parent"), []).append(host)
+        clusters, wanted = dict[str, Cluster](), self._options.clusters
+        for each in await self._all(vim.ComputeResource, CLUSTER):
+            name = str(each.get("name", ""))
+            if wanted is not None and name not in wanted:
+                continue
+            if name in clusters:
+                raise Permanent(f"there are several clusters {name}", hint="set the option datacenter or clusters")
+            reached = [stores[ref] for ref in each.get("datastore", ()) if ref in stores]
+            reached = [store for store in reached if self._options.datastore in (None, store.get("name"))]
+            clusters[name] = Cluster(each, hosts.get(each.ref, []), reached)
+        return clusters
+
+    async def nodes(self) -> AsyncIterator[Page[Node]]:
+        """The clusters, with what the hosts that are up have, and what all virtual machines in them take."""
+        clusters, used = await self._clusters(), dict[str, tuple[int, int]]()
+        async for page in self.guests():
+            for guest in page.items:
+                vcpus, memory_mb = used.get(guest.node, (0, 0))
+                used[guest.node] = vcpus + guest.vcpus, memory_mb + guest.memory_mb
+        yield Page(tuple(_node(name, cluster, used.get(name, (0, 0))) for name, cluster in clusters.items()))
+
+    async def guests(self) -> AsyncIterator[Page[Guest]]:
+        """All virtual machines but templates, by the pages of the property collector."""
+        of_host = {host.ref: name for name, each in (await self._clusters()).items() for host in each.hosts}
+        seen = set[tuple[str, str, str]]()
+        async with aclosing(
+            self._session.objects(vim.VirtualMachine, MACHINE, self._root, self._options.page)
+        ) as pages:
+            async for page in pages:
+                machines = [each for each in page if not each.get("config.template") and "name" in each.properties]
+                await self._learn(machines)
+                seen.update(_version(machine) for machine in machines)
+                here = [each for each in machines if each.get("runtime.host") in of_host]
+                yield Page(tuple(self._seen(each, of_host[each.get("runtime.host")]) for each in here))
+        for version in self._marks.keys() - seen:
+            del self._marks[version]
+
+    async def _learn(self, machines: list[Found]) -> None:
+        """Read the marks of machines that are new or were changed."""
+        new = {each.ref: _version(each) for each in machines if _version(each) not in self._marks}
+        for each in await self._session.properties(vim.VirtualMachine, list(new), ("config.extraConfig",)):
+            values = {option.key: str(option.value) for option in each.get("config.extraConfig", ())}
+            mark = Mark.parse(values.get(CONFIGURED.mark, ""))
+            if mark is not None and mark.uuid != new[each.ref][1]:
+                mark = None  # a copy, made by others
+            self._marks[new[each.ref]] = mark, values.get(CONFIGURED.name, ""), values.get(CONFIGURED.size, "")
+
+    def _seen(self, machine: Found, node: str) -> Guest:
+        mark, name, _ = self._marks.get(_version(machine), (None, "", ""))
+        lost = machine.get("runtime.connectionState") in LOST
+        return Guest(
+            key=machine.ref._moId,
+            mark=mark,
+            name=name if mark is not None else machine.get("name", ""),
+            node=node,
+            state="error" if lost else POWER.get(machine.get("runtime.powerState"), "error"),
+            vcpus=int(machine.get("config.hardware.numCPU", 0)),
+            memory_mb=int(machine.get("config.hardware.memoryMB", 0)),
+        )
+
+    async def get_guest(self, uuid: str) -> Guest:
+        """Look a virtual machine up by its uuid."""
+        return (await self._found(uuid))[0]
+
+    async def _found(self, uuid: str) -> tuple[Guest, Found]:
+        """The guest and its machine. NotFound if this installation has none of that uuid."""
+        session, root = self._session, self._root
+        find = lambda: session.content.searchIndex.FindByUuid(root, uuid, True, True)  # noqa: E731  # it runs in a thread
+        ref = await session.read(find)
+        for machine in await session.properties(vim.VirtualMachine, [ref] if ref is not None else [], MACHINE):
+            await self._learn([machine])
+            mark = self._marks.get(_version(machine), (None, "", ""))[0]
+            if mark is not None and mark[:2] == (self._installation, uuid):
+                host = machine.get("runtime.host")
+                node = await session.read(lambda host=host: host.parent.name if host is not None else "")  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+                return self._seen(machine, node), machine
+        raise NotFound(f"there is no virtual machine of guest {uuid}")
+
+    # changes
+
+    async def create_guest(self, want: GuestSpec) -> Guest:
+        """Make a virtual machine, blank or as a copy of a template, and switch it on."""
+        return await self._ongoing.run(want.mark.uuid, lambda: self._create(want))
+
+    async def _create(self, want: GuestSpec) -> Guest:
+        if want.volumes:
+            raise Permanent("this driver attaches no volumes")
+        uuid, size = want.mark.uuid, f"{want.vcpus}x{want.memory_mb}"
+        try:
+            guest, machine = await self._found(uuid)
+        except NotFound:
+            await self._make(want)
+            guest, machine = await self._found(uuid)
+        made_for = self._marks[_version(machine)][2]
+        if (guest.mark, guest.node, made_for) != (want.mark, want.node, size):
+            raise Conflict(f"guest {uuid} exists with another claim, cluster or size")
+        if guest.state == "off":
+            await self._fit(want, guest, machine)
+            if want.power == "on":
+                await self._session.done(machine.ref.PowerOnVM_Task)
+        elif want.power == "off" and guest.state == "on":
+            await self._session.done(machine.ref.PowerOffVM_Task)
+        return await self.get_guest(uuid)
+
+    async def _make(self, want: GuestSpec) -> None:
+        """Begin with what can be refused, then make the machine. One that was made meanwhile is no error."""
+        cluster = (await self._clusters()).get(want.node)
+        if cluster is None:
+            raise NotFound(f"there is no cluster {want.node}")
+        stores = [each for each in cluster.datastores if each.get("summary.accessible")]
+        if not cluster.usable or not stores:
+            raise Capacity(f"cluster {want.node} has no host that is up, or no datastore")
+        store = max(stores, key=lambda each: int(each.get("summary.freeSpace", 0)))
+        if want.disk_gb * GIB > int(store.get("summary.freeSpace", 0)):
+            raise Capacity(f"datastore {store.get('name')} has no room for {want.disk_gb} GiB")
+        template = await self._template(want.image) if want.image else None
+        host, pool, guest_id = cluster.usable[0].ref, cluster.found.get("resourcePool"), self._options.guest_id
+
+        def begin() -> Any:
+            folder = _datacenter_of(cluster.found.ref).vmFolder
+            spec = new_machine(want, store.get("name"), guest_id, cluster.found.get("network", ()), template is None)
+            if template is None:
+                return folder.CreateVM_Task(config=spec, pool=pool, host=host)
+            where = vim.vm.RelocateSpec(pool=pool, host=host, datastore=store.ref)
+            copy = vim.vm.CloneSpec(location=where, config=spec, powerOn=False, template=False)
+            return template.ref.CloneVM_Task(folder=folder, name=spec.name, spec=copy)
+
+        with suppress(Conflict):
+            await self._session.done(begin)
+
+    async def _template(self, name: str) -> Found:
+        """The template of a name. NotFound if there is none: a machine of a user is no image."""
+        for each in await self._all(vim.VirtualMachine, ("name", "config.template")):
+            if each.get("name") == name and each.get("config.template"):
+                return each
+        raise NotFound(f"there is no template {name}")
+
+    async def _fit(self, want: GuestSpec, guest: Guest, machine: Found) -> None:
+        """Give a copy of a template the size that is wanted, and its disk at least that."""
+        change = vim.vm.ConfigSpec()
+        if (guest.vcpus, guest.memory_mb) != (want.vcpus, want.memory_mb):
+            change.numCPUs, change.memoryMB = want.vcpus, want.memory_mb
+        if want.disk_gb:
+            devices = await self._session.read(lambda: machine.ref.config.hardware.device)
+            change.deviceChange = disk_grown(devices, want.disk_gb * GIB)
+        if change.numCPUs or change.deviceChange:
+            await self._session.done(lambda: machine.ref.ReconfigVM_Task(change))
+
+    async def set_power(self, uuid: str, want: Power) -> Guest:
+        """Switch a guest on; or ask it to shut down, and switch it off if it does not."""
+        return await self._ongoing.run(uuid, lambda: self._set_power(uuid, want))
+
+    async def _set_power(self, uuid: str, want: Power) -> Guest:
+        guest, machine = await self._found(uuid)
+        if want == "on" and guest.state != "on":
+            await self._session.done(machine.ref.PowerOnVM_Task)
+        elif want == "off" and guest.state != "off":
+            await self._switch_off(guest, machine)
+        return await self.get_guest(uuid)
+
+    async def _switch_off(self, guest: Guest, machine: Found) -> None:
+        uuid, seconds = guest.mark.uuid if guest.mark is not None else "", self._options.shutdown_seconds
+        if seconds and guest.state == "on":
+            with suppress(Conflict, Permanent), trio.move_on_after(seconds):  # VMware's tools may not be there
+                await self._session.change(machine.ref.ShutdownGuest)
+                await look_until(lambda: self.get_guest(uuid), lambda now: now.state == "off", seconds=LOOK_SECONDS)
+                return
+        await self._session.done(machine.ref.PowerOffVM_Task)
+
+    async def move_guest(self, uuid: str, node: str, *, live: bool) -> Guest:
+        """Relocate a virtual machine to another cluster, its disks too where that reaches them no more."""
+        return await self._ongoing.run(uuid, lambda: self._move(uuid, node, live))
+
+    async def _move(self, uuid: str, node: str, live: bool) -> Guest:
+        guest, machine = await self._found(uuid)
+        cluster = (await self._clusters()).get(node)
+        if cluster is None:
+            raise NotFound(f"there is no cluster {node}")
+        if guest.node != node:
+            if not cluster.usable or not cluster.datastores:
+                raise Capacity(f"cluster {node} has no host that is up, or no datastore")
+            where = vim.vm.RelocateSpec(pool=cluster.found.get("resourcePool"), host=cluster.usable[0].ref)
+            now = await self._session.read(lambda: list(machine.ref.datastore))
+            if not set(now) & set(cluster.found.get("datastore", ())):
+                where.datastore = max(cluster.datastores, key=lambda each: int(each.get("summary.freeSpace", 0))).ref
+            was_on = guest.state == "on"
+            if was_on and not live:
+                await self._switch_off(guest, machine)
+            try:
+                await self._session.done(lambda: machine.ref.RelocateVM_Task(where))
+            finally:
+                if was_on and not live:
+                    await self._session.done(machine.ref.PowerOnVM_Task)
+        return await self.get_guest(uuid)
+
+    async def delete_guest(self, uuid: str, claim: int | None = None) -> None:
+        """Switch a virtual machine off, and remove it with its disks."""
+        await self._ongoing.run(uuid, lambda: self._delete(uuid, claim))
+
+    async def _delete(self, uuid: str, claim: int | None) -> None:
+        with suppress(NotFound):
+            guest, machine = await self._found(uuid)
+            if guest.mark is not None and claim in (None, guest.mark.claim):
+                if guest.state not in ("off", "error"):
+                    with suppress(Conflict):
+                        await self._session.done(machine.ref.PowerOffVM_Task)
+                await self._session.done(machine.ref.Destroy_Task)
+
+
+def _version(machine: Found) -> tuple[str, str, str]:
+    return machine.ref._moId, machine.get("config.instanceUuid", ""), machine.get("config.changeVersion", "")
+
+
+def _free_memory(host: Found) -> int:
+    """Bytes of a host's memory that are not in use."""
+    return (
+        int(host.get("summary.hardware.memorySize", 0))
+        - int(host.get("summary.quickStats.overallMemoryUsage", 0)) * MIB
+    )
+
+
+def _node(name: str, cluster: Cluster, used: tuple[int, int]) -> Node:
+    usable, stores = cluster.usable, [each for each in cluster.datastores if each.get("summary.accessible")]
+    connected = any(host.get("runtime.connectionState") == "connected" for host in cluster.hosts)
+    state: NodeState = "up" if usable else "maintenance" if connected else "down"
+    total = sum(int(each.get("summary.capacity", 0)) for each in stores)
+    free = sum(int(each.get("summary.freeSpace", 0)) for each in stores)
+    return Node(
+        name,
+        sum(int(host.get("summary.hardware.numCpuThreads", 0)) for host in usable),
+        sum(int(host.get("summary.hardware.memorySize", 0)) for host in usable) // MIB,
+        total // GIB,
+        used_vcpus=used[0],
+        used_memory_mb=used[1],
+        used_disk_gb=-(-(total - free) // GIB),
+        state=state,
+        hypervisor="VMware ESXi",
+    )
+
+
+def _datacenter_of(ref: Any) -> Any:
+    while not isinstance(ref, vim.Datacenter):
+        ref = ref.parent
+    return ref
+
+
+def _tls(options: Options) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=options.ca_file)
+    if options.insecure:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _root(session: Session, name: str | None) -> Callable[[], Any]:
+    def find() -> Any:
+        if name is None:
+            return None
+        view = session.content.viewManager.CreateContainerView(session.content.rootFolder, [vim.Datacenter], True)
+        try:
+            return next((each for each in view.view if each.name == name), False)
+        finally:
+            view.Destroy()
+
+    return find
+
+
+@asynccontextmanager
+async def open_driver(options: Mapping[str, Any], context: DriverContext) -> AsyncIterator[VsphereDriver]:
+    """A session on a vCenter."""
+    settings = read_options(options, Options)
+    try:
+        verify = _tls(settings)
+    except OSError as error:
+        raise Permanent(f"{settings.ca_file} cannot be read: {error}", field="options.ca_file") from error
+    async with (
+        open_session(
+            settings.endpoint,
+            settings.username,
+            settings.password,
+            verify=verify,
+            concurrency=settings.concurrency,
+        ) as session,
+        open_ongoing(TIMEOUT) as ongoing,
+    ):
+        root = await session.read(_root(session, settings.datacenter))
+        if root is False:
+            raise NotFound(f"there is no datacenter {settings.datacenter}")
+        yield VsphereDriver(session, root, settings, context.installation, ongoing)
