@@ -51,6 +51,8 @@ EXTRAS: Final = {
     "zstandard": "imports",
     "distributed": "cluster",
     "opentelemetry": "telemetry",
+    "oslo_messaging": "openstack",
+    "sqlalchemy": "openstack",
 }
 """Modules of optional dependencies, and the extras that install them."""
 

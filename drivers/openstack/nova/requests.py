@@ -67,7 +67,7 @@ def _spec(spec: Any) -> RequestSpec:
     networks = field(spec, "network_metadata")
     params = field(spec, "request_level_params")
     return RequestSpec(
-        flavor=_flavor(spec.flavor),
+        flavor=flavor_of(spec.flavor),
         image=_image(field(spec, "image")),
         availability_zone=field(spec, "availability_zone"),
         scheduler_hints={name: (value,) if isinstance(value, str) else tuple(value) for name, value in hints.items()},
@@ -85,7 +85,8 @@ def _spec(spec: Any) -> RequestSpec:
     )
 
 
-def _flavor(flavor: Any) -> Flavor:
+def flavor_of(flavor: Any) -> Flavor:
+    """A flavor of Nova."""
     return Flavor(
         name=field(flavor, "name") or "unnamed",
         vcpus=flavor.vcpus,

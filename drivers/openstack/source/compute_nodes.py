@@ -1,0 +1,155 @@
+"""Rows of Nova's tables ``compute_nodes`` and ``services`` as hosts, as Nova 34's HostState reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, Final
+
+from ....placement.types.host import Host, Service
+from ..nova.hosts import host_of
+from ..primitives import is_primitive, listed, value_of
+from .values import Row, SourceNode
+
+NODES: Final = "compute_nodes"
+NODE_COLUMNS: Final = (
+    *("id", "uuid", "host", "hypervisor_hostname", "vcpus", "memory_mb", "local_gb", "vcpus_used", "local_gb_used"),
+    *("free_ram_mb", "free_disk_gb", "disk_available_least", "hypervisor_type", "hypervisor_version", "cpu_info"),
+    *("host_ip", "supported_instances", "metrics", "pci_stats", "stats", "numa_topology", "cpu_allocation_ratio"),
+    *("ram_allocation_ratio", "disk_allocation_ratio", "updated_at"),
+)
+SERVICES: Final = "services"
+SERVICE_COLUMNS: Final = (
+    *("id", "host", "binary", "disabled", "disabled_reason", "forced_down", "last_seen_up", "created_at", "version"),
+)
+DOWN_TIME: Final = 60.0
+"""Seconds without a report after which a service counts as down (Nova 34 service_down_time)."""
+INITIAL_RATIOS: Final = {"cpu_allocation_ratio": 4.0, "ram_allocation_ratio": 1.0, "disk_allocation_ratio": 1.0}
+"""Of nodes that report none (Nova 34 initial_*_allocation_ratio)."""
+
+
+class Malformed(ValueError):
+    """A row that cannot be read; the text says why."""
+
+
+def node_of(row: Any, service: Mapping[str, Any] | None, *, cell: str | None, now: float, table: str) -> SourceNode:
+    """A compute node with its service, seen at ``now`` (seconds since the epoch). Malformed if it has not reported yet,
+    has no service, or a column cannot be read. O(NUMA cells + pools)."""
+    if service is None:
+        raise Malformed(f"there is no nova-compute service on {row.host}")
+    if row.free_disk_gb is None or row.uuid is None or not row.vcpus or not row.memory_mb:
+        raise Malformed("it has not reported its resources yet")
+    try:
+        host = host_of(_state(row, service, cell))
+    except Malformed:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise Malformed(f"it cannot be read: {error}") from None
+    return SourceNode(host=host, up=is_up(host.service, now), row=Row(table, row.id))
+
+
+def service_values(row: Any) -> dict[str, Any]:
+    """A row of ``services`` as a mapping."""
+    return {name: getattr(row, name) for name in SERVICE_COLUMNS}
+
+
+def is_up(service: Service, now: float) -> bool:
+    """True if a service is not forced down and has reported lately."""
+    seen = service.last_seen_up if service.last_seen_up is not None else service.created_at
+    return not service.forced_down and seen is not None and now - seen <= DOWN_TIME
+
+
+def _state(row: Any, service: Mapping[str, Any], cell: str | None) -> SimpleNamespace:
+    """What Nova's HostState is after it was updated from a row."""
+    free_gb = row.free_disk_gb
+    if row.disk_available_least is not None:
+        free_gb = min(row.disk_available_least, free_gb)
+    stats = _json(row.stats, "stats") or {}
+    ratios = {name: getattr(row, name) or default for name, default in INITIAL_RATIOS.items()}
+    return SimpleNamespace(
+        host=row.host,
+        nodename=row.hypervisor_hostname,
+        uuid=row.uuid,
+        cell_uuid=cell,
+        vcpus_total=row.vcpus,
+        vcpus_used=row.vcpus_used or 0,
+        total_usable_ram_mb=row.memory_mb,
+        free_ram_mb=row.memory_mb if row.free_ram_mb is None else row.free_ram_mb,
+        total_usable_disk_gb=row.local_gb or 0,
+        disk_mb_used=(row.local_gb_used or 0) * 1024,
+        free_disk_mb=free_gb * 1024,
+        hypervisor_type=row.hypervisor_type,
+        hypervisor_version=row.hypervisor_version,
+        host_ip=row.host_ip,
+        cpu_info=row.cpu_info,
+        supported_instances=_json(row.supported_instances, "supported_instances") or (),
+        stats=stats,
+        num_instances=int(stats.get("num_instances", 0)),
+        num_io_ops=int(stats.get("io_workload", 0)),
+        failed_builds=int(stats.get("failed_builds", 0)),
+        metrics=[SimpleNamespace(**each) for each in _json(row.metrics, "metrics") or ()],
+        aggregates=(),
+        instances={},
+        service=service,
+        numa_topology=_object(row.numa_topology, "numa_topology"),
+        pci_stats=_pools(row.pci_stats),
+        **ratios,
+    )
+
+
+def _pools(text: str | None) -> SimpleNamespace | None:
+    found = _object(text, "pci_stats")
+    if found is None:
+        return None
+    pools = []
+    for pool in listed(found):
+        if isinstance(pool, Mapping):  # as Nova before Kilo wrote them
+            pools.append(dict(pool))
+            continue
+        tags = dict(pool.tags) if "tags" in pool else {}
+        known = {name: getattr(pool, name) for name in ("vendor_id", "product_id", "numa_node") if name in pool}
+        pools.append({**tags, **known, "count": pool.count})
+    return SimpleNamespace(pools=pools)
+
+
+def _json(text: str | None, column: str) -> Any:
+    if not text:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise Malformed(f"{column} is not JSON: {error}") from None
+
+
+def _object(text: str | None, column: str) -> Any:
+    """A versioned object, or a list of values, of a column."""
+    found = _json(text, column)
+    if isinstance(found, Mapping) and not is_primitive(found):
+        raise Malformed(f"{column} is in a form from before Nova 2014.2")
+    return value_of(found)
+
+
+def without_heartbeat(node: SourceNode) -> Host:
+    """A host for a fleet that no service reports to: a service that was down when it was read is disabled."""
+    service, reason = node.host.service, node.host.service.disabled_reason
+    if not node.up:
+        reason = "forced down" if service.forced_down else "down when it was imported"
+    disabled = service.disabled or not node.up
+    kept = Service(disabled=disabled, disabled_reason=reason if disabled else None, version=service.version)
+    return replace(node.host, service=kept)
+
+
+__all__ = [
+    "DOWN_TIME",
+    "NODES",
+    "NODE_COLUMNS",
+    "SERVICES",
+    "SERVICE_COLUMNS",
+    "Malformed",
+    "is_up",
+    "node_of",
+    "service_values",
+    "without_heartbeat",
+]

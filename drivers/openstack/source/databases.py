@@ -1,0 +1,139 @@
+"""Connections to the databases of OpenStack services: read only, with the errors of the database as Hostler's. The
+extra ``openstack`` installs SQLAlchemy and the drivers; nothing of Nova or Placement is needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from ....placement.types.errors import HostlerError, InvalidValue
+from ....placement.types.extras import import_extra
+
+CHUNK: Final = 5_000
+"""Rows fetched at a time."""
+_DRIVERS: Final = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
+"""Of URLs that name none."""
+
+
+class SourceFailed(HostlerError):
+    """A database or an API of OpenStack did not answer, or not as it should."""
+
+    code = "source_failed"
+
+
+class Database:
+    """One database. ``name`` is what reports call it; no text of it names the password."""
+
+    def __init__(self, name: str, url: str) -> None:
+        """InvalidValue for a URL that cannot be one, or whose driver is missing."""
+        import_extra("sqlalchemy", "openstack", field=name)
+        import sqlalchemy
+        from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+        self.name = name
+        try:
+            parsed = sqlalchemy.make_url(url_of(url))
+            if parsed.drivername in _DRIVERS:
+                parsed = parsed.set(drivername=_DRIVERS[parsed.drivername])
+            self._check_file(parsed)
+            self._engine = sqlalchemy.create_engine(parsed, poolclass=sqlalchemy.pool.NullPool)
+        except (ArgumentError, NoSuchModuleError) as error:
+            hint = "such as postgresql://USER:PASSWORD@HOST/nova_cell1, or @FILE with the URL in it"
+            raise InvalidValue(
+                f"{name}: the URL of the database is malformed: {error}", field=name, hint=hint
+            ) from None
+        except ImportError as error:
+            problem = f"{name}: the driver of the database is missing: {error.name or error}"
+            raise InvalidValue(problem, field=name, hint="install it, or hostler[openstack]") from None
+        self.shown = parsed.render_as_string(hide_password=True)
+
+    def _check_file(self, url: Any) -> None:
+        if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
+            raise InvalidValue(f"{self.name}: there is no file {url.database}", field=self.name)
+
+    @contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """A transaction that reads one state of the database. SourceFailed if the database fails."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            with self._engine.connect() as connection:
+                level = "SERIALIZABLE" if self._engine.dialect.name == "sqlite" else "REPEATABLE READ"
+                yield Reading(self, connection.execution_options(isolation_level=level))
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            text = str(cause).strip().splitlines()[0][:300] if str(cause).strip() else type(cause).__name__
+            problem = f"{self.name} ({self.shown}) cannot be read: {text}"
+            raise SourceFailed(problem, field=self.name) from error
+
+
+class Reading:
+    """One read-only transaction."""
+
+    def __init__(self, database: Database, connection: Any) -> None:
+        self._database, self._connection = database, connection
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def columns(self, table: str) -> dict[str, Any]:
+        """The columns of a table with their types; empty if there is no such table. O(columns), once a table."""
+        import sqlalchemy
+
+        if table not in self._known:
+            inspector = sqlalchemy.inspect(self._connection)
+            found = inspector.get_columns(table) if inspector.has_table(table) else []
+            self._known[table] = {each["name"]: each["type"] for each in found}
+        return self._known[table]
+
+    def rows(
+        self, table: str, names: Sequence[str], *, alive: bool = False, where: Any = None, order: str = "id"
+    ) -> Iterator[Any]:
+        """Rows with the columns ``names`` as attributes, in order. A column that the table does not have, as its
+        service is older, is None. ``alive``: without those that are deleted. SourceFailed if there is no such table.
+        O(rows), a chunk in memory at a time."""
+        import sqlalchemy
+        from sqlalchemy import column, select
+
+        known = self.columns(table)
+        if not known:
+            hint = "is it the database of another service?"
+            raise SourceFailed(f"{self._database.name} has no table {table}", field=self._database.name, hint=hint)
+        there = [
+            column(name, _plain(known[name])) if name in known else sqlalchemy.null().label(name) for name in names
+        ]
+        query = select(*there).select_from(sqlalchemy.table(table))
+        if alive and "deleted" in known:
+            query = query.where(column("deleted") == 0)
+        if where is not None:
+            query = query.where(where)
+        query = query.order_by(column(order))
+        answer = self._connection.execution_options(stream_results=True).execute(query)
+        for chunk in answer.partitions(CHUNK):
+            yield from chunk
+
+
+def _plain(kind: Any) -> Any:
+    """The type of a column as it was found, but for what SQLAlchemy would convert into texts of other packages."""
+    import sqlalchemy
+
+    return kind if isinstance(kind, (sqlalchemy.DateTime, sqlalchemy.Integer, sqlalchemy.Float)) else None
+
+
+def url_of(given: str) -> str:
+    """A URL, or that of the first line of the file that ``@FILE`` names, so that no password is on a command line.
+    InvalidValue if the file cannot be read."""
+    if not given.startswith("@"):
+        return given
+    path = Path(os.path.expanduser(given[1:]))
+    try:
+        lines = path.read_text(encoding="utf-8").split()
+    except (OSError, ValueError) as error:
+        raise InvalidValue(f"{path} cannot be read: {error}", field="url") from None
+    if not lines:
+        raise InvalidValue(f"{path} is empty", field="url", hint="write the URL into it")
+    return lines[0]
+
+
+__all__ = ["Database", "Reading", "SourceFailed", "url_of"]
