@@ -29,7 +29,16 @@ INTERRUPTED: Final = 130
 """Exit code after Ctrl-C."""
 _EXIT_CODES: Final = {
     **dict.fromkeys(
-        ("connection_lost", "deadline_exceeded", "overloaded", "stopped", "storage_failed", "not_leader"), UNAVAILABLE
+        (
+            "connection_lost",
+            "deadline_exceeded",
+            "overloaded",
+            "stopped",
+            "storage_failed",
+            "not_leader",
+            "source_failed",
+        ),
+        UNAVAILABLE,
     ),
     **dict.fromkeys(("not_authenticated", "not_allowed", "tls_failed"), FORBIDDEN),
 }

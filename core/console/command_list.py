@@ -25,6 +25,7 @@ SUMMARIES: Final = {
     "config": "Check or show the configuration of the service.",
     "demo": "Play a day of a cloud, or a real trace, and show what the scheduler did.",
     "domain": "Domains: customers, with projects and users of their own.",
+    "drift": "What Placement and Nova keep, compared with a service. Exit code 1: they differ.",
     "explain": "Why each host would be refused, and what the best ones score.",
     "fits": "How many more guests of a shape fit.",
     "flavor": "Flavors: sizes of guests that members name.",

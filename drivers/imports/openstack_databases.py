@@ -13,8 +13,8 @@ from ...placement.api.placement_model import PlacementModel
 from ...placement.fleet.fleet import Fleet
 from ...placement.fleet.inventories import INVENTORY_FIELDS, Inventory
 from ...placement.load.reports import report_hosts
-from ...placement.types.errors import HostlerError
-from ...placement.types.host import Host, PciPool, RunningInstance
+from ...placement.types.errors import HostlerError, UnknownName
+from ...placement.types.host import Aggregate, Host, PciPool, RunningInstance
 from ...placement.types.host_report import HostReport
 from ...placement.types.limits import MAX_AMOUNT
 from ...placement.types.request import RequestSpec
@@ -58,7 +58,7 @@ class CloudBuilder:
         self._on: dict[tuple[str, str], list[SourceInstance]] = {}
 
     def build(self, done: Done = lambda count: None) -> None:
-        """Take everything over; ``done`` is called with the number of providers and consumers that are done. O(rows)."""
+        """Take everything over; ``done`` is called with each number of providers and consumers done. O(rows)."""
         for row, name, problem in self._nova.problems:
             self._drop(row, name, problem)
         for note in self._nova.notes:
@@ -140,8 +140,9 @@ class CloudBuilder:
 
     def _hosts(self) -> None:
         """Nodes become hosts. A node whose provider Placement does not have is left out: Nova cannot choose it."""
-        aggregates: dict[str, list[Any]] = {}
+        aggregates: dict[str, list[Aggregate]] = {}
         for each in self._nova.aggregates:
+            self._learn(each.aggregate)
             for name in each.hosts:
                 aggregates.setdefault(name, []).append(each.aggregate)
         known = {node.host.host for node in self._nova.nodes.values()}
@@ -160,6 +161,14 @@ class CloudBuilder:
             mine = tuple(aggregates.get(node.host.host, ()))
             self._nodes[uuid] = replace(node, host=replace(without_heartbeat(node), aggregates=mine))
         self._report(list(self._nodes), self._now)
+
+    def _learn(self, aggregate: Aggregate) -> None:
+        """Give an aggregate that Placement knows by its uuid the name and metadata that Nova knows."""
+        try:
+            self.fleet.aggregate(aggregate.uuid)
+        except UnknownName:
+            return
+        self.fleet.update_aggregate(aggregate)
 
     def _report(self, uuids: Sequence[str], at: float) -> None:
         """Take in nodes as they report themselves, with their instances. A node that cannot be is left out."""

@@ -120,7 +120,9 @@ def test_hosts_are_as_nova_reads_their_compute_nodes(cloud: Cloud, tmp_path: Pat
 def test_aggregates_have_their_hosts_metadata_and_zone(cloud: Cloud, tmp_path: Path) -> None:
     cloud.host(1)
     cloud.host(2)
-    cloud.aggregate(1, "cmp1", "gone", availability_zone="az1", ssd="true")
+    uuid = cloud.aggregate(1, "cmp1", "gone", availability_zone="az1", ssd="true")
+    cloud.change(cloud.placement, "INSERT INTO placement_aggregates (id, uuid) VALUES (1, ?)", uuid)
+    cloud.write(cloud.placement, "resource_provider_aggregates", resource_provider_id=1, aggregate_id=1)
     fleet, _, report = taken(cloud, tmp_path)
     (aggregate,) = view(fleet, "cmp1").aggregates
     assert aggregate.metadata == {"availability_zone": "az1", "ssd": "true"}
