@@ -167,6 +167,24 @@ def test_a_failed_comparison_leaves_the_answer_alone(scheduler: Any, monkeypatch
     assert scheduler.metrics.value("hostler_shadow_comparisons_total", result="error") == 1
 
 
+@pytest.mark.parametrize("sizes", [(50, 200), (1, 1)])
+def test_an_explanation_that_fails_leaves_the_answer_alone(
+    scheduler: Any, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int]
+) -> None:
+    def fail(judged: Any, name: str) -> Any:
+        raise IndexError("another request has changed the pools")
+
+    monkeypatch.setattr(scheduler._judge.kept, "reason", fail)
+    manager, refuse = scheduler.host_manager, sizes[0] == 1
+    states = [pool(A, 150), pool(B, 200)]
+    if refuse:
+        monkeypatch.setattr(manager._manager, "get_filtered_backends", lambda *arguments: [])
+    passed = manager.get_filtered_backends(states, asked())
+    weighed = manager.get_weighed_backends(passed, asked()) if passed else []
+    assert [each.obj.backend_id for each in weighed] == ([] if refuse else [A, B])
+    assert scheduler.metrics.value("hostler_shadow_comparisons_total", result="error") == 1
+
+
 def test_no_pool_is_an_answer_and_no_failure(scheduler: Any) -> None:
     scheduler.conf.set_override("mode", "live", group="hostler")
     passed = scheduler.host_manager.get_filtered_backends([pool(A, 1)], asked())

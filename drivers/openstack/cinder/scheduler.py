@@ -18,7 +18,7 @@ from oslo_config import cfg
 
 from ....placement.storage.pools.options import StorageOptions
 from ....placement.types.errors import HostlerError
-from ..agreement import compare
+from ..agreement import Compared, compare
 from ..failures import Failures
 from ..metrics import Metrics
 from ..options import GROUP, register
@@ -85,11 +85,18 @@ class Judge:
             return judged
 
     def compare(self, judged: Judged, chosen: str | None) -> None:
-        """Compare stock's best pool with Hostler's, count it, and log a difference."""
-        compared = compare(judged.weights, chosen)
-        self.metrics.compared.labels(compared.result).inc()
-        if compared.agrees or not CONF[GROUP].log_differences:
-            return
+        """Compare stock's best pool with Hostler's, count it, and log a difference. What fails here is counted, and
+        does not fail the request, which Cinder decides."""
+        try:
+            compared = compare(judged.weights, chosen)
+            if not compared.agrees and CONF[GROUP].log_differences:
+                self._log(judged, compared, chosen)
+            self.metrics.compared.labels(compared.result).inc()
+        except Exception as error:
+            self.metrics.compared.labels("error").inc()
+            self.failures.note(error, "comparing an answer")
+
+    def _log(self, judged: Judged, compared: Compared, chosen: str | None) -> None:
         said = [f"the answers differ ({compared.result})"]
         with self.lock:
             for who, name in (("stock", chosen), ("Hostler", compared.best)):
