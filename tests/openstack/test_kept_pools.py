@@ -94,6 +94,22 @@ def test_zones_and_extra_specs_are_judged() -> None:
     assert judged(kept, pools, asked(availability_zone="az2")) == []
 
 
+def test_a_service_that_changes_its_zone_alone_is_read_again() -> None:
+    kept, pools = kept_pools(), [pool(A)]
+    assert judged(kept, pools, asked(availability_zone="az1")) == [A]
+    pools[0].service = {"availability_zone": "az2"}
+    assert judged(kept, pools, asked(availability_zone="az1")) == []
+    assert judged(kept, pools, asked(availability_zone="az2")) == [A]
+
+
+def test_a_cluster_is_where_the_service_is_that_serves_it_now() -> None:
+    kept = kept_pools()
+    judged(kept, [pool(A, cluster_name="cl@lvm#a")], asked())
+    taken_over = [pool(C, cluster_name="cl@lvm#a", service={"availability_zone": "az2"})]
+    assert judged(kept, taken_over, asked(availability_zone="az2")) == ["cl@lvm#a"]
+    assert judged(kept, taken_over, asked(availability_zone="az1")) == []
+
+
 def test_an_extend_needs_room_for_the_growth_and_a_retype_none_where_it_is() -> None:
     kept, pools = kept_pools(), [pool(A, 15), pool(C, 3)]
     assert judged(kept, pools, asked(10, new_size=20)) == [A]

@@ -55,7 +55,7 @@ class KeptPools:
     def __init__(self) -> None:
         self._engine: VolumeEngine | None = None
         self._options: Mapping[str, Any] | None = None
-        self._seen: dict[str, dict[str, Any]] = {}
+        self._seen: dict[str, tuple[Any, ...]] = {}
         self._at = 1.0
         self.changes = 0
         """Backends that were read in since the start."""
@@ -79,29 +79,33 @@ class KeptPools:
         return len(self.engine.pools)
 
     def update(self, states: Iterable[Any]) -> None:
-        """Read in the backends of these pool states, where they changed. HostlerError for a malformed report.
-        O(pools)."""
+        """Read in the backends of these pool states, where their figures or services changed. HostlerError for a
+        malformed report. O(pools)."""
         backends: dict[str, list[Any]] = {}
         for state in states:
             backends.setdefault(backend_part(state.backend_id), []).append(state)
         for name, pools in backends.items():
-            found = {_pool_name(state): _figures(state) for state in pools}
+            figures = {_pool_name(state): _figures(state) for state in pools}
+            found = figures, pools[0].host, pools[0].cluster_name, _zone(pools[0])
             if self._seen.get(name) != found:
-                self._report(pools[0], found)
+                self._report(pools[0], figures)
                 self._seen[name] = found
 
     def _report(self, state: Any, found: Mapping[str, dict[str, Any]]) -> None:
         self._at += 1.0
-        zone = (state.service or {}).get("availability_zone")
+        zone = _zone(state)
         pools = self.engine.pools
         host = backend_part(state.host)
         cluster = None if state.cluster_name is None else backend_part(state.cluster_name)
         known = pools.services.get(host)
-        if known is not None and known.availability_zone != (zone or "nova"):
-            pools.set_service(host, availability_zone=zone or "nova")
+        if known is not None and known.availability_zone != zone:
+            pools.set_service(host, availability_zone=zone)
         stats = [{**figures, "pool_name": name} for name, figures in found.items()]
         report = BackendReport(host=host, capabilities={"pools": stats}, at=self._at, cluster_name=cluster)
         pools.report(report, availability_zone=zone)
+        for other in [each.host for each in pools.services.values() if cluster and each.cluster_name == cluster]:
+            if other != host:  # another service of the cluster took its place: pools are where that one says
+                pools.remove_service(other)
         self.changes += 1
 
     def judge(self, states: Sequence[Any], properties: Mapping[str, Any]) -> Judged:
@@ -140,6 +144,10 @@ def _policy(options: Mapping[str, Any]) -> VolumePolicy:
     if any(rule.name == "VolumeNumberWeigher" for rule in policy.weighers):
         raise NotModelled("VolumeNumberWeigher counts volumes in the database", field="VolumeNumberWeigher")
     return policy
+
+
+def _zone(state: Any) -> str:
+    return (state.service or {}).get("availability_zone") or "nova"
 
 
 def _pool_name(state: Any) -> str:
