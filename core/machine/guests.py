@@ -16,11 +16,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ...placement.decide.batch_decisions import Decisions
+from ...placement.decide.moves import expired
 from ...placement.load.reports import expiring
 from ...placement.load.reports import report_hosts as load_reports
 from ...placement.plan.guests import Guests
 from ...placement.types.decision import Decision
-from ...placement.types.errors import HostlerError, InvalidValue, NoValidHost
+from ...placement.types.errors import HostlerError, InUse, InvalidValue, NoValidHost
 from ...placement.types.host_report import HostReport, Reported
 from ...placement.types.moves import PendingMove
 from ...placement.types.request import Destination, Request, RequestSpec
@@ -30,6 +31,7 @@ from ..errors import DEPENDS_ON_COMMAND, InternalError, StateUnknown, checked_ou
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS
 from .edits import edit
 from .guest_claims import check_claim, claimed_before
+from .orders import INSTANCES_BY_TYPE
 from .phase_timing import PhaseSampler
 from .report_columns import reports_of
 from .state import ServiceState
@@ -345,6 +347,16 @@ def begin_move(state: ServiceState, command: BeginMove, now: float) -> Decision:
     return decision
 
 
+def check_no_sources(state: ServiceState, uuids: Sequence[str]) -> None:
+    """InUse for the consumer that holds the source of a move: the end of the move gives it back. O(uuids + moves)."""
+    known, moves = state.fleet._kernel.consumers, state.fleet._consumers.moves
+    sources = {known.get(move.migration): uuid for uuid, move in moves.items() if move.migration}
+    for consumer in state.fleet._consumers.find(uuids).tolist():
+        if consumer >= 0 and consumer in sources:
+            problem = f"it holds the source of the move of instance {sources[consumer]}"
+            raise InUse(problem, field="uuid", hint="confirm or revert that move")
+
+
 def derived(state: ServiceState, uuid: str) -> Asked:
     """A request for what an instance holds. InvalidValue if none can be derived."""
     guests = Guests(state.fleet, None, "cold_migrate", frozenset())
@@ -366,19 +378,29 @@ def end_move(state: ServiceState, uuid: str, *, confirm: bool) -> PendingMove:
     fleet = state.fleet
     if uuid not in fleet._consumers.moves:
         return state.engine.confirm(uuid) if confirm else state.engine.revert(uuid)  # which says that there is none
-    project, amounts = _source(state, uuid) if confirm else state.holding(uuid)
+    ends = (uuid, fleet._consumers.moves[uuid].migration)
+    before = _held_by(state, ends)
     move = state.engine.confirm(uuid) if confirm else state.engine.revert(uuid)
-    amounts = {name: amount for name, amount in amounts.items() if name != INSTANCES}
-    state.usage.add(state.tenants, project, amounts, -1)
+    for sign, held in ((-1, before), (1, _held_by(state, ends))):
+        for project, amounts in held:
+            state.usage.add(state.tenants, project, amounts, sign)
     state.requests.end_move(uuid, confirm=confirm)
     return move
 
 
+def _held_by(state: ServiceState, ends: Iterable[str]) -> list[tuple[str, dict[str, int]]]:
+    """(project, amounts) of the ends of a move; clients of the Placement API may have removed either of them."""
+    consumers = state.fleet._kernel.consumers
+    held = [state.holding(uuid) for uuid in ends if uuid and consumers.get(uuid) >= 0]
+    if state.rules >= INSTANCES_BY_TYPE:
+        return held
+    return [(project, {name: n for name, n in amounts.items() if name != INSTANCES}) for project, amounts in held]
+
+
 def expire_moves(state: ServiceState, now: float) -> None:
     """End the moves whose time is over. O(moves)."""
-    for move in state.engine.moves():
-        if move.expires is not None and move.expires <= now:
-            end_move(state, move.instance, confirm=move.on_expiry == "confirm")
+    for move in expired(state.fleet, now):
+        end_move(state, move.instance, confirm=move.on_expiry == "confirm")
 
 
 def report_hosts(state: ServiceState, command: ReportHosts, now: float) -> Reported:

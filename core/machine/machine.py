@@ -60,7 +60,7 @@ from .edits import edit
 from .guest_claims import forget_gone
 from .guest_lives import change_lives, check_not_carried_out
 from .lives import GuestChange, VolumeChange
-from .orders import AnyCommand, Guests, Order, PlacementWrite
+from .orders import INSTANCES_BY_TYPE, AnyCommand, Guests, Order, PlacementWrite
 from .placement_writes import carry_out, consumers_of
 from .region_claims import amounts_of
 from .replicated import finished
@@ -134,8 +134,11 @@ class ServiceMachine:
         elif isinstance(command.command, OnVolumeClaim):
             self._note_storage(command, "volume", (command.command.volume,))
         self.begin(command)
-        if self.state.lives.guests and isinstance(command.command, _ON_CLAIMS):
-            check_not_carried_out(self.state, named)
+        if isinstance(command.command, _ON_CLAIMS):
+            if self.state.lives.guests:
+                check_not_carried_out(self.state, named)
+            if self.state.fleet._consumers.moves and command.rules >= INSTANCES_BY_TYPE:
+                guests.check_no_sources(self.state, named)
         if isinstance(command.command, PlaceMany):
             return (yield from guests.place_many(self.state, command.command.requests, command.now))
         return self._do(command)

@@ -34,9 +34,11 @@ from ..tenancy.catalog import Catalog, may_use, unknown
 from ..tenancy.pools import Pools
 from ..tenancy.tenants import Tenants
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS, NoLimits, Usage
+from .amounts_held import held_by, held_together
 from .holds import Holds
 from .kept_requests import KeptRequests
 from .lives import Lives
+from .orders import INSTANCES_BY_TYPE
 from .phase_timing import PhaseSampler
 from .region_claims import RegionClaims
 from .volume_records import VolumeRecords
@@ -360,16 +362,8 @@ class ServiceState:
 
     def _held(self, consumers: Sequence[int], shapes: Sequence[int]) -> Counter[str]:
         """What consumers of these shapes hold together, with ``instances``. O(consumers)."""
-        fleet, total = self.fleet, Counter[str]()
-        total[INSTANCES] = len(consumers)
-        for shape, count in Counter(shapes).items():
-            classes, amounts, *_ = fleet._kernel.shape(shape) if shape >= 0 else ((), ())
-            for resource, amount in zip(classes, amounts, strict=True):
-                total[fleet.resource_classes[resource]] += count * amount
-        for consumer in consumers if fleet._extras else ():
-            for _, resource, amount in fleet._extras[consumer].elsewhere if consumer in fleet._extras else ():
-                total[fleet.resource_classes[resource]] += amount
-        return total
+        by_type = self.rules >= INSTANCES_BY_TYPE
+        return held_together(self.fleet, consumers, shapes, by_type=by_type)
 
     def holdings(self, uuids: Sequence[str]) -> list[tuple[str, dict[str, int]]]:
         """(project, amounts with ``instances``) of instances together, by project; UnknownName if there is none of one.
@@ -386,13 +380,10 @@ class ServiceState:
         return found
 
     def holding(self, uuid: str) -> tuple[str, dict[str, int]]:
-        """(project, amounts with ``instances``) of an instance; UnknownName if there is none. O(1)."""
+        """(project, amounts with ``instances``) of a consumer, which counts as an instance if it is one; UnknownName if
+        there is none. O(1)."""
         consumer = self.fleet.consumer(uuid)
-        total = {INSTANCES: 1, **consumer.resources}
-        for resources in consumer.elsewhere.values():
-            for name, amount in resources.items():
-                total[name] = total.get(name, 0) + amount
-        return consumer.project_id, total
+        return consumer.project_id, held_by(self.fleet, consumer, by_type=self.rules >= INSTANCES_BY_TYPE)
 
     def pool_aggregates(self, name: str) -> list[Aggregate]:
         """The aggregates by which a host, or another provider, is in pools."""

@@ -123,13 +123,13 @@ def confirm(fleet: Fleet, uuid: str) -> PendingMove:
         if holder >= 0:
             _count_as_instance(fleet, holder)
             _release(fleet, holder)
-        _leave(fleet, fleet.row(move.source), uuid)
+        _leave(fleet, fleet._names.find(move.source), uuid)
     return move
 
 
 def revert(fleet: Fleet, uuid: str) -> PendingMove:
-    """The guest stays, or is back, where it was: the target is given back. It needs no room, so it cannot fail.
-    UnknownName if no move is under way. O(1)."""
+    """The guest stays, or is back, where it was: the target is given back. It needs no room, so it cannot fail, also
+    where the target or the source holds nothing any more. UnknownName if no move is under way. O(1)."""
     move = pending(fleet, uuid)
     with fleet._history.undoing():
         fleet._consumers.put_move(uuid, None)
@@ -137,15 +137,16 @@ def revert(fleet: Fleet, uuid: str) -> PendingMove:
         properties = fleet._image_properties.get(target) if target >= 0 else None
         if target >= 0:
             _release(fleet, target)
-        row = fleet.row(move.source)
+        row = fleet._names.find(move.source)
         _leave(fleet, row, uuid)
         holder = fleet._kernel.consumers.get(move.migration) if move.migration else -1
         if holder >= 0:
             _count_as_instance(fleet, holder)
             fleet._consumers.rename(holder, uuid_words(uuid, "uuid"))
-            note = fleet._consumers.notes[holder]
-            fleet._consumers.put_note(holder, note._replace(consumer_type=None) if note.updated else None)
-        elif not move.migration:
+            note = fleet._consumers.notes.get(holder)
+            if note is not None:
+                fleet._consumers.put_note(holder, note._replace(consumer_type=None) if note.updated else None)
+        elif not move.migration and row >= 0:
             project, user = fleet._projects.id(""), fleet._users.id("")
             words = uuid_words(uuid, "uuid")
             fleet._consumers.claim_many([Detail(words, row, -1, project, user, -1, REPORTED, None, properties)])
@@ -181,8 +182,8 @@ def release(fleet: Fleet, uuids: Sequence[str]) -> int:
 def expired(fleet: Fleet, now: float) -> list[PendingMove]:
     """Moves whose time is over, in order of their instances. O(moves)."""
     moves = fleet._consumers.moves
-    found = (moves[uuid] for uuid in sorted(moves))
-    return [move for move in found if move.expires is not None and move.expires <= now]
+    found = [move for move in moves.values() if move.expires is not None and move.expires <= now]
+    return sorted(found, key=lambda move: move.instance)
 
 
 __all__ = [

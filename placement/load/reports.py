@@ -7,7 +7,7 @@ report has it, its allocation goes, or the claim timeout passes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -199,7 +199,10 @@ def _missing(fleet: Fleet, chunk: _Chunk, guests: Guests, timeout: float) -> tup
     late: list[int] = []
     first: dict[int, float] = {}
     on_top = guests.on_top
+    moving = {fleet._kernel.consumers.get(uuid) for uuid in fleet._consumers.moves} if on_top.any() else set()
     for consumer, position in zip(guests.ids[on_top].tolist(), guests.position[on_top].tolist(), strict=True):
+        if consumer in moving:
+            continue  # its target does not have it before it has moved, and its claim ends with the move
         since = fleet._consumers.missing.get(consumer)
         if since is None:
             first[consumer] = chunk.reports[position].at
@@ -290,8 +293,15 @@ def _come(fleet: Fleet, chunk: _Chunk) -> None:
             elsewhere.setdefault(row, {})[uuid] = dict(instances.properties_of(reported[uuid]))
     for row in rows:
         if row in elsewhere or row in fleet._consumers.also_on:
-            fleet._consumers.stand_on(row, elsewhere.get(row, {}))
+            fleet._consumers.stand_on(row, {**_moving_from(fleet, row), **elsewhere.get(row, {})})
     _enter(fleet, unknown, elsewhere)
+
+
+def _moving_from(fleet: Fleet, row: int) -> dict[str, Mapping[str, Any]]:
+    """Instances that stand on a row as long as their move from it has not ended. O(instances that stand on it)."""
+    moves, name = fleet._consumers.moves, fleet.name(row)
+    standing = fleet._consumers.also_on.get(row, {}) if moves else {}
+    return {uuid: known for uuid, known in standing.items() if uuid in moves and moves[uuid].source == name}
 
 
 def _keys(ids: NDArray[np.int32], positions: NDArray[np.int32]) -> NDArray[np.int64]:
