@@ -47,7 +47,7 @@ def main(url: str) -> None:
 
     cloud = json.load(sys.stdin)
     with create_engine(url).begin() as connection:
-        ids = {}
+        ids: dict[str, dict[str, int]] = {}
         for table, column, names in (
             ("resource_classes", "name", []),
             ("traits", "name", cloud["traits"]),

@@ -61,7 +61,7 @@ def _card(key: int, network: Any) -> Any:
     """A network card on a network, which may be a port group of a distributed switch."""
     card = vim.vm.device.VirtualEthernetCard
     if isinstance(network, vim.dvs.DistributedVirtualPortgroup):
-        switch = network.config.distributedVirtualSwitch
+        switch: Any = network.config.distributedVirtualSwitch
         port = vim.dvs.PortConnection(portgroupKey=network.key, switchUuid=switch.uuid)
         backing = card.DistributedVirtualPortBackingInfo(port=port)
     else:

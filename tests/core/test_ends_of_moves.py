@@ -113,15 +113,15 @@ def test_a_move_ends_though_its_source_was_removed(confirm: bool) -> None:
 @pytest.mark.parametrize("what", ["release", "move", "resize", "begin_move"])
 def test_what_holds_the_source_of_a_move_is_no_instance(what: str, uuid: str) -> None:
     made = moving()
-    command: AnyCommand = {
+    commands: dict[str, AnyCommand] = {
         "release": p.Release(uuids=(uuid,)),
         "move": p.Move(uuid=uuid, request=place(project="p").request),
         "resize": p.Resize(uuid=uuid, request=place(project="p").request),
         "begin_move": p.BeginMove(uuid=uuid, request=place(project="p").request),
-    }[what]
+    }
     with pytest.raises(InUse, match=f"the move of instance {GUEST}"):
-        do(made, command)
+        do(made, commands[what])
     if what == "release":
         with pytest.raises(InUse):
-            do(made, command, user="u")
+            do(made, commands[what], user="u")
     assert used(made) == BOTH
