@@ -8,7 +8,8 @@ from typing import Annotated
 import msgspec
 
 from ..placement.types.decision import Decision
-from .engine_commands import Asked, Command
+from ..placement.types.moves import PendingMove
+from .engine_commands import Asked, Command, Placed
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
@@ -62,6 +63,22 @@ class ForgetRegionGuests(RegionOutcome, frozen=True, tag="forget_region_guests")
 
     uuids: tuple[str, ...]
     release: str = ""
+
+
+class RecordRegionCall(RegionOutcome, frozen=True, tag="record_region_call"):
+    """What regions have answered to a ``method`` on ``uuids``, which do not change their regions by it: a decision, a
+    move, or what became of many requests; nothing for other methods."""
+
+    method: str
+    uuids: tuple[str, ...] = ()
+    decision: Decision | None = None
+    move: PendingMove | None = None
+    placed: Placed | None = None
+
+    @property
+    def answer(self) -> Decision | PendingMove | Placed | None:
+        """What the caller is told."""
+        return self.decision or self.move or self.placed
 
 
 class BeginRegionRelease(RegionCommand, frozen=True, tag="begin_region_release"):

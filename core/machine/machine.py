@@ -44,7 +44,14 @@ from ..engine_commands import (
 from ..engine_commands import Placed as PlacedMany
 from ..errors import checked_outcome
 from ..lifecycle_commands import Lifecycle, OnGuest, OnVolumeClaim
-from ..region_commands import BeginRegionRelease, ClaimInRegion, ForgetRegionGuests, PlacedAcross, RegionCommand
+from ..region_commands import (
+    BeginRegionRelease,
+    ClaimInRegion,
+    ForgetRegionGuests,
+    PlacedAcross,
+    RecordRegionCall,
+    RegionCommand,
+)
 from ..storage_commands import (
     BackupPlaced,
     GroupPlaced,
@@ -368,7 +375,7 @@ def guests_named(command: AnyCommand) -> Sequence[str]:
     match command:
         case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids):
             return uuids
-        case ForgetRegionGuests(uuids=uuids) | BeginRegionRelease(uuids=uuids):
+        case ForgetRegionGuests(uuids=uuids) | BeginRegionRelease(uuids=uuids) | RecordRegionCall(uuids=uuids):
             return uuids
         case OnGuest(uuid=uuid):
             return (uuid,)

@@ -16,6 +16,7 @@ from ..region_commands import (
     ForgetRegionGuests,
     ForgetRegionLeftover,
     PlaceAcross,
+    RecordRegionCall,
     SettleRegionClaim,
     SettleRegionGroup,
     SettleRegionRelease,
@@ -45,6 +46,7 @@ AnyRegionCommand = (
     | SettleRegionGroup
     | BeginRegionRelease
     | SettleRegionRelease
+    | RecordRegionCall
 )
 AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite | LifecycleCommand | StorageCommand | AnyRegionCommand
 

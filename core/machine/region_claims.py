@@ -21,6 +21,7 @@ from ..region_commands import (
     ForgetRegionGuests,
     ForgetRegionLeftover,
     PlaceAcross,
+    RecordRegionCall,
     RegionCommand,
     SettleRegionClaim,
     SettleRegionGroup,
@@ -135,6 +136,8 @@ class RegionClaims(msgspec.Struct):
                 return self._settle_release(name)
             case ForgetRegionGuests(uuids=uuids, release=release):
                 return self._forget(tenants, usage, uuids, release)
+            case RecordRegionCall():
+                return command.answer
             case ForgetRegionLeftover(id=name):
                 self.leftovers.pop(name, None)
                 return None

@@ -250,6 +250,8 @@ def _on(command: Any) -> list[str]:
             return [*[each.instance_uuid for each in placed[:100]], f"project:{project}"]
         case g.BeginRegionRelease(uuids=uuids) | g.ForgetRegionGuests(uuids=uuids):
             return list(uuids[:100])
+        case g.RecordRegionCall(method=method, uuids=uuids):
+            return [*uuids[:100], f"method:{method}"]
         case p.ReportHosts(each=each):
             return [str(name) for name in each.get("nodename", each.get("host", ()))[:100]]
         case s.PlaceVolume(request=asked) | s.ManageVolume(request=asked):

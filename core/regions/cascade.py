@@ -15,6 +15,7 @@ import trio
 from ...placement.decide.fits import Fit
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue
+from ...placement.types.moves import PendingMove
 from ..engine_commands import Asked, Place, Placed, PlaceMany, Release, Spawned
 from ..errors import DeadlineExceeded, NotLeader, RegionsUnavailable
 from ..machine.orders import Order
@@ -22,7 +23,7 @@ from ..machine.queries import CapacityOf, Fits, Instance
 from ..machine.region_claims import Leftover
 from ..machine.region_queries import RegionLine, RegionOf
 from ..machine.region_summary import RegionSummary, merged
-from ..region_commands import PlaceAcross
+from ..region_commands import PlaceAcross, RecordRegionCall
 from ..rpc.client import ConnectionLost
 from ..service import Identity, Service
 from ..tenancy.rights import check_request_of_reader, project_scope
@@ -172,12 +173,19 @@ class Cascade:
             case Spawned(uuids=uuids):
                 for region, mine in self.claiming.releasing.by_region(uuids).items():
                     await self.links[region].call(method, {"uuids": mine})
-                return None
+                return await self._recorded(call, RecordRegionCall(method=method, uuids=uuids, user=call.user))
         return await self._on_guest(call, method, command)
 
+    async def _recorded(self, call: Call, command: RecordRegionCall) -> Any:
+        """Have the answer of regions kept by the call's key. HostlerError."""
+        return await self.claiming.recorder.go_on(command, key=call.key, fingerprint=call.fingerprint)
+
     async def _place_many(self, call: Call, command: PlaceMany) -> Placed:
-        """One after the other, some at a time; a refusal does not stop the rest."""
+        """One after the other, some at a time; a refusal does not stop the rest. KeyReused for the key of another call
+        that a process has begun which has ended."""
         count = len(command.requests)
+        for number in range(count if call.key is not None else 0):
+            self._service.writer.answered(f"{call.key}\0{number}", call.fingerprint)
         hosts: list[str | None] = [None] * count
         uuids, refusals, removed = [""] * count, dict[int, tuple[str, str]](), Counter[str]()
         refused_by, turns = Counter[str](), trio.CapacityLimiter(AT_A_TIME)
@@ -198,7 +206,7 @@ class Cascade:
         async with trio.open_nursery() as nursery:
             for number in range(count):
                 nursery.start_soon(place, number)
-        return Placed(
+        placed = Placed(
             sequence=self._service.writer.sequence,
             hosts=hosts,
             instance_uuids=uuids,
@@ -206,6 +214,10 @@ class Cascade:
             refused_by=dict(refused_by),
             removed=dict(removed),
         )
+        if call.key is None:
+            return placed
+        kept: Placed = await self._recorded(call, RecordRegionCall(method="place_many", placed=placed, user=call.user))
+        return kept
 
     async def _place_one(self, call: Call, request: Asked) -> Decision:
         """One of many: its answer if it has one, else what was begun for it, else a new claim."""
@@ -228,7 +240,15 @@ class Cascade:
         region = self._service.state.region_claims.guest(command.uuid).region
         values = msgspec.structs.asdict(command)
         key = None if call.key is None else f"{short(call.key)}@{region}"
-        return await self._link(region).call(method, values, key=key)
+        answer = await self._link(region).call(method, values, key=key)
+        record = RecordRegionCall(
+            method=method,
+            uuids=(command.uuid,),
+            decision=answer if isinstance(answer, Decision) else None,
+            move=answer if isinstance(answer, PendingMove) else None,
+            user=call.user,
+        )
+        return await self._recorded(call, record)
 
     def _link(self, region: str) -> Link:
         return self.claiming.releasing.link(region)

@@ -185,6 +185,54 @@ async def test_a_call_on_a_guest_takes_the_longest_key(autojump_clock: trio.test
         assert await made.call("move", {"uuid": uuid_of(1)}, key="k" * 255) == moved
 
 
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("place", {"request": wish(2)}),
+        ("place_many", {"requests": [wish(2), wish(3)]}),
+        ("place_across", {"requests": [wish(2)]}),
+        ("move", {"uuid": uuid_of(1)}),
+        ("begin_move", {"uuid": uuid_of(1)}),
+        ("spawned", {"uuids": [uuid_of(1)]}),
+        ("release", {"uuids": [uuid_of(1)]}),
+    ],
+)
+async def test_the_key_of_a_call_that_was_answered_is_not_another_calls(
+    method: str, params: dict[str, Any], autojump_clock: trio.testing.MockClock
+) -> None:
+    async with world({"eu": 2, "us": 2}) as made:
+        await made.call("place", {"request": wish(1)})
+        answer = await made.call(method, params, key="k")
+        asked = len(made.links["eu"].calls)
+        assert await made.call(method, params, key="k") == answer
+        assert len(made.links["eu"].calls) == asked, "no region is asked again"
+        for other, given in (("place", {"request": wish(9)}), ("place_many", {"requests": [wish(9)]})):
+            with pytest.raises(KeyReused):
+                await made.call(other, given, key="k")
+        with pytest.raises(KeyReused):
+            await made.call("create_domain", {"id": "d"}, key="k")
+        assert uuid_of(9) not in made.guests_in("eu")
+
+
+async def test_the_key_of_many_requests_of_which_some_were_placed_is_not_another_calls(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world({"eu": 2}) as made:
+        many = {"requests": [wish(1), wish(2)]}
+        with monkeypatch.context() as unrecorded:
+
+            async def lose(call: object, command: object) -> None:
+                raise StorageFailed("no")
+
+            unrecorded.setattr(made.cascade, "_recorded", lose)
+            with pytest.raises(StorageFailed):
+                await made.call("place_many", many, key="k")
+        with pytest.raises(KeyReused):
+            await made.call("place_many", {"requests": [wish(3), wish(4)]}, key="k")
+        assert (await made.call("place_many", many, key="k")).placed == 2
+        assert made.guests_in("eu") == [uuid_of(1), uuid_of(2)]
+
+
 # keys
 
 
