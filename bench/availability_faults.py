@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any, Final
@@ -21,7 +21,7 @@ from hostler.core.rpc.client import open_client
 from hostler.placement.types.errors import HostlerError
 
 from .availability_load import Load
-from .clock_steps import COMPILER, ClockSteps
+from .clock_steps import COMPILER, ClockLibrary, ClockSteps
 from .cuts import Cut
 from .etcd_servers import EtcdServers, free_ports
 from .service import load_hosts, percentiles
@@ -30,6 +30,9 @@ QUOTA: Final = 32 << 20
 PATIENCE: Final = 60.0
 """Seconds after which a cluster that does not go on is at fault."""
 NAMES: Final = ("a", "b")
+HOUR: Final = 3_600
+JUMP: Final = "the clock jumped by"
+"""What the log of a member says when it finds its clock set."""
 
 
 class Member:
@@ -71,6 +74,10 @@ class Member:
         if self.process.stdout is not None:
             self.process.stdout.close()
 
+    def jumps(self) -> int:
+        """How often it has found its clock set."""
+        return (self.home / "log").read_text(errors="replace").count(JUMP)
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         assert self.process is not None
@@ -93,9 +100,15 @@ class Faults:
             "kill -9 of etcd's leader": self._kill_etcd,
             "etcd full": self._fill,
             "planned hand-over": self._hand_over,
+            "slow way to etcd": self._delay,
+            "way to etcd slower than the lease": self._delay_beyond_the_lease,
         }
         if next(iter(members.values())).clock is not None:
-            self.kinds["clock steps"] = self._step_clock
+            self.kinds |= {"clock steps of one member": self._step_clock, "clocks apart": self._set_apart}
+
+    def only(self, names: Sequence[str]) -> None:
+        """Leave out all kinds but some. KeyError for one that there is not."""
+        self.kinds = {name: self.kinds[name] for name in names}
 
     async def rounds(self, count: int, until: float, tell: Callable[[str], None]) -> int:
         """So many rounds, or those until a time of ``time.monotonic``; how many there were."""
@@ -167,11 +180,51 @@ class Faults:
         async with open_client(leader.address, within=PATIENCE) as client:
             await client.call("lead")
 
+    async def _delay(self, leader: Member) -> None:
+        """Each piece between the leader and etcd is late by less than what ends its lease."""
+        await self._late(leader, self.lease / 20 + self.chance.random() * self.lease / 10)
+
+    async def _delay_beyond_the_lease(self, leader: Member) -> None:
+        """Each piece is late by more than a lease: another member leads."""
+        await self._late(leader, self.lease * (1.2 + self.chance.random()))
+
+    async def _late(self, leader: Member, seconds: float) -> None:
+        for each in leader.to_etcd:
+            each.delay = seconds
+        await trio.sleep(self.lease * 2 + self.chance.random() * 3)
+        for each in leader.to_etcd:
+            each.delay = 0.0
+
+    def _other(self, leader: Member) -> Member:
+        return next(each for each in self.members.values() if each is not leader)
+
     async def _step_clock(self, leader: Member) -> None:
-        assert leader.clock is not None
-        for seconds in (3_600, -7_200, 3_600):
-            leader.clock.step(seconds)
+        """The clock of one running member alone is set, which it must notice."""
+        one = self.chance.choice((leader, self._other(leader)))
+        assert one.clock is not None
+        before = one.jumps()
+        for seconds in (HOUR, -2 * HOUR, HOUR):
+            one.clock.step(seconds)
             await trio.sleep(0.5)
+            await self._noticed(one, before)
+
+    async def _noticed(self, member: Member, before: int) -> None:
+        with trio.move_on_after(PATIENCE) as scope:
+            while member.jumps() == before:  # noqa: ASYNC110  it is a file
+                await trio.sleep(0.05)
+        if scope.cancelled_caught:
+            raise RuntimeError(f"the clock of member {member.name} was set, and it has not noticed")
+
+    async def _set_apart(self, leader: Member) -> None:
+        """A member starts with a clock that is set, and leads: the clocks differ by up to two hours from then on."""
+        other = self._other(leader)
+        assert other.clock is not None
+        await trio.to_thread.run_sync(other.kill)
+        other.clock.set(self.chance.choice((HOUR, -HOUR)))
+        await trio.to_thread.run_sync(other.clock.check)
+        await trio.to_thread.run_sync(other.start)
+        await self._lead(other)
+        await self._more(self.load.operations, 50)
 
     # waiting
 
@@ -195,6 +248,16 @@ class Faults:
                     except HostlerError:
                         continue
                 await trio.sleep(0.05)
+
+    async def _lead(self, member: Member) -> None:
+        """Hand the lead over to a member, once it is there."""
+        with trio.fail_after(PATIENCE):
+            while (leader := await self._leader()) is not member:
+                try:
+                    async with open_client(leader.own_address, within=PATIENCE) as client:
+                        await client.call("lead", {"to": member.name})
+                except HostlerError:  # it is not up to date yet
+                    await trio.sleep(0.1)
 
     async def _all_alive(self, leader: Member) -> None:
         with trio.fail_after(PATIENCE):
@@ -244,14 +307,17 @@ async def run_rounds(
     seed: int = 1,
     seconds: float = float("inf"),
     election_ms: int = 1_000,
+    kinds: Sequence[str] = (),
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Rounds on a new cluster in a folder: what was found, as plain values; ``violations`` is empty if all held."""
+    """Rounds on a new cluster in a folder, of some kinds of faults (none: of all): what was found, as plain values;
+    ``violations`` is empty if all held. RuntimeError where clocks cannot be set although there is a compiler."""
     lease = max(1, -(-election_ms * 3 // 2_000))
     (folder / "etcd").mkdir()
     with EtcdServers(folder / "etcd", election_ms=election_ms, quota=QUOTA) as etcd:
-        clock = ClockSteps(folder) if COMPILER is not None else None
-        members = {name: Member(folder, name, etcd, lease, clock) for name in NAMES}
+        library = ClockLibrary(folder) if COMPILER is not None else None
+        clocks = {name: None if library is None else ClockSteps(library, folder / f"clock-{name}") for name in NAMES}
+        members = {name: Member(folder, name, etcd, lease, clocks[name]) for name in NAMES}
         try:
             async with trio.open_nursery() as nursery:
                 for each in members.values():
@@ -261,6 +327,8 @@ async def run_rounds(
                     await trio.to_thread.run_sync(each.start)
                 load = Load([each.address for each in members.values()], seed)
                 faults = Faults(members, etcd, load, lease, seed)
+                if kinds:
+                    faults.only(kinds)
                 leader = await faults._leader()
                 await trio.to_thread.run_sync(load_hosts, leader.own_address, 8)
                 nursery.start_soon(load.run)
@@ -277,5 +345,6 @@ async def run_rounds(
         "violations": load.violations,
         "errors": len(load.errors),
         "first_errors": load.errors[:10],
+        "left_out": [] if library is not None else ["clocks: there is no C compiler"],
         "without_an_answer": {name: percentiles(found) for name, found in faults.found.items()},
     }

@@ -13,6 +13,7 @@ import trio
 from tests.etcd.servers import NEEDS_ETCD
 
 from hostler.bench.availability_faults import run_rounds
+from hostler.bench.clock_steps import COMPILER, ClockLibrary, ClockSteps
 from hostler.bench.linearizability import NEVER, Operation, after, linearizable
 
 Kind = Literal["create", "remove", "read"]
@@ -72,13 +73,41 @@ def test_what_had_no_answer_may_have_happened_at_any_time_since() -> None:
     assert not linearizable([unknown, Operation("read", 5, 6, True), Operation("read", 7, 8, False)])
 
 
+NEEDS_COMPILER = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler, cc")
+
+
+@NEEDS_COMPILER
+def test_each_process_has_a_clock_of_its_own(tmp_path: Path) -> None:
+    library = ClockLibrary(tmp_path)
+    ahead, behind = ClockSteps(library, tmp_path / "ahead"), ClockSteps(library, tmp_path / "behind")
+    ahead.step(7_200)
+    behind.step(-3_600)
+    behind.step(-3_600)
+    assert (ahead.seconds, behind.seconds) == (7_200, -7_200)
+    ahead.check()
+    behind.check()
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize("variable", ["LD_PRELOAD", "CLOCK_OFFSET_FILE"])
+def test_a_clock_that_cannot_be_set_is_an_error_and_no_round_without_a_fault(tmp_path: Path, variable: str) -> None:
+    clock = ClockSteps(ClockLibrary(tmp_path), tmp_path / "clock")
+    clock.set(3_600)
+    clock.env.pop(variable)
+    with pytest.raises(RuntimeError, match="has no effect"):
+        clock.check()
+
+
 @NEEDS_ETCD
+@NEEDS_COMPILER
 @pytest.mark.xdist_group("etcd")
 def test_rounds_of_faults_lose_double_and_halve_nothing(tmp_path: Path) -> None:
-    found = trio.run(partial(run_rounds, tmp_path, 4, seed=7))
+    kinds = ["kill -9 of the leader", "slow way to etcd"]
+    kinds += ["way to etcd slower than the lease", "clock steps of one member", "clocks apart"]
+    found = trio.run(partial(run_rounds, tmp_path, len(kinds), seed=7, kinds=kinds))
     assert found["violations"] == []
     assert found["first_errors"] == []
-    assert found["rounds"] == 4
+    assert list(found["without_an_answer"]) == kinds
 
 
 @NEEDS_ETCD
