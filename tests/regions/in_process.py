@@ -3,13 +3,16 @@ or refuse, where a test says so."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
 import trio
 
+from hostler.core.cluster.state_digest import state_digest
 from hostler.core.machine.event_log import History
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import AnyCommand, Order
@@ -131,16 +134,34 @@ class World:
 @asynccontextmanager
 async def service_of(
     region: str = "", count: int = 0, limits: RequestLimits | None = None, rates: RateLimits | None = None
-) -> AsyncIterator[Service]:
-    """A service in memory, with so many hosts."""
-    machine = ServiceMachine()
+) -> AsyncIterator[tuple[Service, list[Order]]]:
+    """A service in memory, with so many hosts, and the orders that it has carried out."""
+    machine, orders = ServiceMachine(), list[Order]()
     history = History(machine)
     async with open_writer(machine) as writer:
         writer.observers.append(history.add)
+        writer.observers.append(lambda sequence, order, outcome: orders.append(order))
         service = Service(machine, writer, history=history, limits=limits, rates=rates)
         if count:
             await call(service, "add_hosts", hosts(region, count))
-        yield service
+        yield service, orders
+
+
+def check_replay(service: Service, orders: Sequence[Order]) -> None:
+    """A journal of the orders, and a snapshot taken half-way with the rest, make the same state."""
+    machine, restored = ServiceMachine(), ServiceMachine()
+    written = [machine.encode(order) for order in orders]
+    with TemporaryDirectory() as name:
+        for position, data in enumerate(written):
+            if position == len(written) // 2:
+                folder = Path(name) / "snapshot"
+                folder.mkdir()
+                machine.save(folder)
+                restored.load(folder)
+            for each in (machine, restored) if position >= len(written) // 2 else (machine,):
+                with suppress(HostlerError):  # a refusal is an outcome
+                    each.apply(each.decode(data))
+    assert state_digest(machine.state) == state_digest(service.state) == state_digest(restored.state)
 
 
 @asynccontextmanager
@@ -153,12 +174,14 @@ async def world(
     **tables: RegionOptions,
 ) -> AsyncIterator[World]:
     """A parent of regions with so many hosts each, the first of which is the cheapest; ``limits`` and ``rates`` are
-    the parent's."""
+    the parent's. At the end the journals of all must make the states that they have."""
     async with trio.open_nursery() as nursery:
         services: dict[str, Service] = {}
+        orders: list[tuple[Service, list[Order]]] = []
 
         async def serve(name: str, count: int, *bounds: Any, task_status: trio.TaskStatus[Service]) -> None:
-            async with service_of(name, count, *bounds) as service:
+            async with service_of(name, count, *bounds) as (service, carried_out):
+                orders.append((service, carried_out))
                 task_status.started(service)
                 await trio.sleep_forever()
 
@@ -177,4 +200,7 @@ async def world(
         made = World(parent, cascade, links)
         await made.until(lambda: all(link.alive and link.summary is not None for link in links.values()))
         yield made
+        for service, carried_out in orders:
+            if carried_out:
+                check_replay(service, carried_out)
         nursery.cancel_scope.cancel()
