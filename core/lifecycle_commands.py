@@ -25,6 +25,7 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 ATTEMPTS: Final = 3
 """Nova 33: [scheduler] max_attempts."""
 MOVE_SECONDS: Final = 3_600.0
+DETACH_SECONDS: Final = 600.0
 MoveKind = Literal["live_migrate", "cold_migrate", "evacuate"]
 
 
@@ -132,9 +133,10 @@ class AttachVolume(OnGuest, frozen=True, tag="attach_volume"):
 
 class DetachVolume(OnGuest, frozen=True, tag="detach_volume"):
     """Detach a volume from a guest. Not the one that it boots from: the first of those that it was created with, if it
-    has no image."""
+    has no image. A guest that has not let it go after ``seconds`` keeps it; its ``reason`` says so."""
 
     volume: str
+    seconds: Seconds = DETACH_SECONDS
 
 
 class CreateVolume(Lifecycle, frozen=True, tag="create_volume"):
@@ -245,10 +247,11 @@ class BeginMigration(OnClaim, frozen=True, tag="begin_migration"):
 
 class EndMigration(OnClaim, frozen=True, tag="end_migration"):
     """The back end has the guest on the target of its move, running or stopped (``moved``), or on its source: then
-    ``failure`` and ``text`` say why."""
+    ``failure`` and ``text`` say why, and ``stayed`` whether it runs there (None: not known)."""
 
     moved: bool
     power: Literal["on", "off"] = "on"
+    stayed: Literal["on", "off"] | None = None
     key: str = ""
     failure: FailureClass = "permanent"
     text: str = ""
@@ -262,7 +265,7 @@ class ConfirmAttachment(OnClaim, frozen=True, tag="confirm_attachment"):
 
 
 class RefuseAttachment(OnClaim, frozen=True, tag="refuse_attachment"):
-    """A volume cannot be attached to the guest."""
+    """A volume cannot be attached to the guest, which goes on without it, or not detached from it: it keeps it."""
 
     volume: str
     failure: FailureClass
@@ -289,7 +292,10 @@ class FailVolume(OnVolumeClaim, frozen=True, tag="fail_volume"):
 
 
 class LoseVolume(OnVolumeClaim, frozen=True, tag="lose_volume"):
-    """The back end no longer has a volume that it had, although its removal was not wanted."""
+    """The back end no longer has a volume that it had, although its removal was not wanted; or it has it in a state of
+    error (``text`` says so)."""
+
+    text: str = ""
 
 
 class ClearVolume(OnVolumeClaim, frozen=True, tag="clear_volume"):

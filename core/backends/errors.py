@@ -3,6 +3,7 @@ these classes in a table; the reconciler reads only the class."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Literal
 
 from ...placement.types.errors import HostlerError
@@ -11,17 +12,25 @@ FailureClass = Literal["transient", "unknown", "capacity", "quota", "conflict", 
 
 
 class DriverError(HostlerError):
-    """Base of all errors that a driver raises. ``backend_code``: the back end's own code, if it has one. Use one of the
-    subclasses."""
+    """Base of all errors that a driver raises. ``backend_code``: the back end's own code, if it has one. ``nodes``: for
+    what is not known of some nodes only, since these do not answer: of the others it is known that the object is not
+    there, and the back end counts as answering. Use one of the subclasses."""
 
     code = "backend_error"
     failure: FailureClass = "permanent"
 
     def __init__(
-        self, message: str, *, backend_code: str = "", field: str | None = None, hint: str | None = None
+        self,
+        message: str,
+        *,
+        backend_code: str = "",
+        nodes: Iterable[str] = (),
+        field: str | None = None,
+        hint: str | None = None,
     ) -> None:
         super().__init__(message, field=field, hint=hint)
         self.backend_code = backend_code
+        self.nodes = frozenset(nodes)
 
     @property
     def text(self) -> str:
@@ -42,10 +51,11 @@ class Transient(DriverError):
         *,
         after: float = 0.0,
         backend_code: str = "",
+        nodes: Iterable[str] = (),
         field: str | None = None,
         hint: str | None = None,
     ) -> None:
-        super().__init__(message, backend_code=backend_code, field=field, hint=hint)
+        super().__init__(message, backend_code=backend_code, nodes=nodes, field=field, hint=hint)
         self.after = after
 
 

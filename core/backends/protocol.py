@@ -38,7 +38,8 @@ class ComputeDriver(Driver, Protocol):
         ...
 
     async def get_guest(self, uuid: str) -> Guest:
-        """The guest of this installation with this uuid. NotFound if there is none."""
+        """The guest of this installation with this uuid. NotFound if there is none; if there is none on the nodes that
+        answer, Transient with those that do not as its ``nodes``."""
         ...
 
     async def create_guest(self, want: GuestSpec) -> Guest:
@@ -55,7 +56,8 @@ class ComputeDriver(Driver, Protocol):
 
     async def delete_guest(self, uuid: str, claim: int | None = None) -> None:
         """Remove a guest, running or not, with what was made for it. No error if there is none, or, where ``claim`` is
-        given, if the one that is there was made for another claim: that one stays."""
+        given, if the one that is there was made for another claim: that one stays. If there was none on the nodes that
+        answer, Transient with those that do not as its ``nodes``."""
 
 
 class AttachingDriver(ComputeDriver, Protocol):
@@ -64,8 +66,11 @@ class AttachingDriver(ComputeDriver, Protocol):
     async def attach(self, uuid: str, volume: Connection) -> None:
         """Attach a volume to a guest. No change if it is attached already."""
 
-    async def detach(self, uuid: str, volume: str) -> None:
-        """Detach a volume by its uuid; returns when the guest no longer uses it. No change if it is not attached."""
+    async def detach(self, uuid: str, volume: str) -> bool:
+        """Ask a guest to let a volume go, by its uuid; True once it no longer uses it, False while it still does: the
+        caller asks again. It must not wait for the guest, which may never let it go. No change if it is not
+        attached."""
+        ...
 
 
 class MovingDriver(ComputeDriver, Protocol):
@@ -74,7 +79,7 @@ class MovingDriver(ComputeDriver, Protocol):
     async def move_guest(self, uuid: str, node: str, *, live: bool) -> Guest:
         """Move a guest to a node, while it runs (``live``), or by stopping it and starting it there if it ran. Returns
         it once it is there and nowhere else; no change if it is there already. After a failure the guest is on one
-        node, and ``get_guest`` tells which. NotFound if there is none."""
+        node, and ``get_guest`` tells which; it may be off. NotFound if there is none."""
         ...
 
 

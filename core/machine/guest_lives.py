@@ -76,7 +76,7 @@ def change_lives(state: ServiceState, command: Any, now: float) -> Any:
         case AttachVolume(uuid=uuid):
             return volume_lives.attach(state, state.lives.guest(uuid), command)
         case DetachVolume(uuid=uuid):
-            return volume_lives.detach(state, state.lives.guest(uuid), command)
+            return volume_lives.detach(state, state.lives.guest(uuid), command, now)
         case CreateVolume():
             return volume_lives.create(state, command, now)
         case OnVolumeClaim():

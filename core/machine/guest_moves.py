@@ -3,22 +3,26 @@ guest, or it is known to have stayed."""
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from ...placement.types.decision import Decision
 from ...placement.types.errors import InvalidValue
 from ..engine_commands import Asked, BeginMove
 from ..lifecycle_commands import EndMigration, MoveGuest
-from . import guests
+from . import guests, volume_lives
 from .lives import Fault, GuestLife, GuestMove
 from .state import ServiceState
 
-MAX_TEXT = 1_000
+MAX_TEXT: Final = 1_000
+EVACUATING_UNSETTLED: Final = 3
+"""Revision of the rules (``orders.RULES``) from which on guests are evacuated that were not yet as desired."""
 
 
 def begin(state: ServiceState, life: GuestLife, command: MoveGuest, now: float) -> Decision:
     """Claim a new node of its back end for a guest, and keep the old one."""
-    _check(life, command)
+    _check(state, life, command)
     lives = state.lives
     if command.target is not None and lives.backend_of(command.target) != life.backend:
         problem = f"node {command.target[:100]} is not one of back end {life.backend}, which has the guest"
@@ -45,11 +49,18 @@ def begin(state: ServiceState, life: GuestLife, command: MoveGuest, now: float) 
     return decision
 
 
-def _check(life: GuestLife, command: MoveGuest) -> None:
+def _check(state: ServiceState, life: GuestLife, command: MoveGuest) -> None:
     live = command.kind == "live_migrate"
     right = life.status == "active" if live else life.status in ("active", "stopped")
-    if not right or not life.settled:
-        hint = "wait until it is " + ("active" if live else "active or stopped")
+    hint = "wait until it is " + ("active" if live else "active or stopped")
+    if command.kind == "evacuate" and state.rules >= EVACUATING_UNSETTLED:  # on its node, nothing can be finished
+        right = right and life.desired != "deleted" and life.move is None
+    elif right and life.move is None and life.status == life.desired and life.volumes != life.attached:
+        problem = f"volumes of guest {life.uuid} are being attached or detached"
+        raise InvalidValue(problem, field="uuid", hint="wait until that is done")
+    else:
+        right = right and life.settled
+    if not right:
         raise InvalidValue(f"guest {life.uuid} is {life.shown}", field="uuid", hint=hint)
 
 
@@ -78,7 +89,12 @@ def end(state: ServiceState, life: GuestLife, command: EndMigration, now: float)
     life.move, life.changed = None, now
     if not command.moved:
         life.fault = Fault(command.failure, command.text[:MAX_TEXT], now, move.node)
+        if command.stayed is not None:
+            life.status = "active" if command.stayed == "on" else "stopped"
         return
+    if move.kind == "evacuate" and state.rules >= EVACUATING_UNSETTLED:  # it was made with the volumes it is to have
+        volume_lives.let_go(state, life)
+        life.attached = list(life.volumes)
     life.host, life.node, life.claim = move.host, move.node, move.claim
     life.key = command.key or life.key
     life.status = "active" if command.power == "on" else "stopped"

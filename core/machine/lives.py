@@ -56,7 +56,8 @@ class GuestLife(msgspec.Struct, kw_only=True):
     ``volumes``: uuids of those that it is to have, the first one for the disk that it boots from; ``attached``: those
     that it was seen to have. ``wanted``: what its own volumes were asked with (``WantedVolumes`` in MessagePack).
     ``failed_pools``: pools in which these could not be made. ``built``: it was confirmed once, so that its volumes hold
-    data. ``gone``: the back end has nothing of it, and its volumes are being removed."""
+    data. ``gone``: the back end has nothing of it, and its volumes are being removed. ``detaching``: when each
+    volume that it is to let go is given up, in seconds since the epoch, by uuid."""
 
     uuid: str
     project_id: str
@@ -91,6 +92,7 @@ class GuestLife(msgspec.Struct, kw_only=True):
     built: bool = False
     gone: bool = False
     move: GuestMove | None = None
+    detaching: dict[str, float] = {}
 
     @property
     def shown(self) -> str:

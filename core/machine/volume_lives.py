@@ -140,7 +140,7 @@ def attach(state: ServiceState, guest: GuestLife, command: AttachVolume) -> Gues
     return change_of(guest)
 
 
-def detach(state: ServiceState, guest: GuestLife, command: DetachVolume) -> GuestChange:
+def detach(state: ServiceState, guest: GuestLife, command: DetachVolume, now: float) -> GuestChange:
     """Have a volume detached from a guest."""
     _check_changeable(guest)
     if command.volume not in guest.volumes:
@@ -148,6 +148,7 @@ def detach(state: ServiceState, guest: GuestLife, command: DetachVolume) -> Gues
     if command.volume == guest.volumes[0] and _boots_from_volume(state, guest):
         raise InvalidValue(f"guest {guest.uuid} boots from volume {command.volume}", field="volume")
     guest.volumes.remove(command.volume)
+    guest.detaching[command.volume] = now + command.seconds
     return change_of(guest)
 
 
@@ -173,25 +174,36 @@ def let_go(state: ServiceState, guest: GuestLife) -> None:
     for uuid in guest.attached:
         if uuid not in guest.volumes and uuid in state.lives.volumes:
             state.lives.volumes[uuid].guest = ""
-    guest.attached = []
+    guest.attached, guest.detaching = [], {}
 
 
 def confirm_attachment(state: ServiceState, guest: GuestLife, uuid: str, *, attached: bool) -> None:
     """A guest has a volume, or has it no longer."""
     there = {*guest.attached, uuid} if attached else {*guest.attached} - {uuid}
-    guest.attached = [each for each in dict.fromkeys((*guest.volumes, *guest.attached)) if each in there]
+    guest.attached = _ordered(guest, there)
+    guest.detaching.pop(uuid, None)
     if not attached and uuid not in guest.volumes and uuid in state.lives.volumes:
         state.lives.volumes[uuid].guest = ""
 
 
 def refuse_attachment(state: ServiceState, guest: GuestLife, uuid: str, fault: Fault) -> None:
-    """A volume cannot be attached: the guest goes on without it."""
-    if uuid not in guest.volumes or uuid in guest.attached:
+    """A volume cannot be attached: the guest goes on without it. Or it cannot be detached: the guest keeps it."""
+    if (uuid in guest.volumes) == (uuid in guest.attached):
         raise InvalidValue(f"volume {uuid} is not about to be attached to guest {guest.uuid}", field="volume")
-    guest.volumes.remove(uuid)
     guest.fault = fault
+    if uuid in guest.attached:
+        guest.volumes.append(uuid)
+        guest.attached = _ordered(guest, set(guest.attached))
+        guest.detaching.pop(uuid, None)
+        return
+    guest.volumes.remove(uuid)
     if uuid in state.lives.volumes:
         state.lives.volumes[uuid].guest = ""
+
+
+def _ordered(guest: GuestLife, attached: set[str]) -> list[str]:
+    """Volumes that a guest has, in the order of those that it is to have."""
+    return [each for each in dict.fromkeys((*guest.volumes, *guest.attached)) if each in attached]
 
 
 def progress(state: ServiceState, command: Any, now: float) -> tuple[VolumeLife, VolumeChange]:
@@ -210,10 +222,11 @@ def progress(state: ServiceState, command: Any, now: float) -> tuple[VolumeLife,
             _check(life, "failed", "placed", "building")
             life.fault = Fault(failure, text[:MAX_TEXT], now, life.pool)
             life.status = "clearing"
-        case LoseVolume():
+        case LoseVolume(text=text):
             _check(life, "lost", "available")
-            text = "the back end no longer has the volume, and its removal was not asked for"
-            life.fault, life.status = Fault("not_found", text, now, life.pool), "error"
+            gone = "the back end no longer has the volume, and its removal was not asked for"
+            life.fault = Fault("permanent" if text else "not_found", text[:MAX_TEXT] or gone, now, life.pool)
+            life.status = "error"
         case ClearVolume():
             return life, _clear(state, life, now)
     life.changed = now

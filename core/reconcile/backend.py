@@ -91,7 +91,7 @@ class Backend:
             raise self._unanswered(Unknown(f"{operation}: no answer in {self.driver.facts.timeout:g} s")) from None
         except DriverError as error:
             outcome = error.failure
-            if isinstance(error, Transient | Unknown):
+            if isinstance(error, Transient | Unknown) and not error.nodes:
                 self._unanswered(error)
             else:
                 self.breaker.answered()

@@ -19,6 +19,7 @@ from ..backends.errors import (
     Permanent,
     Quota,
     Transient,
+    Unknown,
 )
 from ..backends.protocol import ComputeDriver, attaches, computes, moves
 from ..backends.values import Can, Connection, Guest, GuestSpec, Mark
@@ -42,6 +43,8 @@ T = TypeVar("T")
 BUILDING_POLL: Final = 2.0
 """Seconds between two looks at a guest that its back end is building."""
 MAX_USER_DATA: Final = 65_536
+DETACH_WAIT: Final = 5.0
+"""Seconds that one request to let a volume go may take: a guest may never let it go, and other steps wait."""
 
 log = logging.getLogger("hostler.reconcile")
 
@@ -104,7 +107,7 @@ class GuestSteps:
 
     async def _step(self, driver: ComputeDriver, life: GuestLife) -> float | None:
         if life.desired == "deleted" or life.status == "clearing":
-            return None if life.gone else await self._clear(driver, life.uuid, life.claim)
+            return None if life.gone else await self._clear(driver, life)
         if life.status == "placed":
             if not self._desk.lives.has_volumes(life):
                 return None  # the last of them has the guest looked at
@@ -124,10 +127,13 @@ class GuestSteps:
         life = self._life(uuid, claim)
         if life is None or life.status != "building" or life.desired == "deleted":
             return 0.0
-        guest = None if fresh else await self._found(driver, uuid)
+        guest = None if fresh else await self._found(driver, uuid, life.node)
         if guest is None:
             want = await self._spec(life, life.node, claim)
             guest = await self._call("create_guest", lambda: driver.create_guest(want))
+        if guest.state == "error" and self._is_right(driver, life, guest):
+            await self._fail(life, Permanent("the back end has the guest in a state of error"), elsewhere=True)
+            return 0.0
         if not self._is_right(driver, life, guest):
             other = None if guest.mark is None else guest.mark.claim
             await self._call("delete_guest", lambda: driver.delete_guest(uuid, other))
@@ -146,12 +152,17 @@ class GuestSteps:
     def _is_right(self, driver: ComputeDriver, life: GuestLife, guest: Guest) -> bool:
         mine = guest.mark is not None and guest.mark.claim == life.claim
         place = Can.CHOOSES_HOST in driver.facts.can or guest.node == life.node
-        return mine and place and guest.state != "error"
+        return mine and place
 
-    async def _found(self, driver: ComputeDriver, uuid: str) -> Guest | None:
+    async def _found(self, driver: ComputeDriver, uuid: str, *nodes: str) -> Guest | None:
+        """The guest; None if it is not there: on none of the ``nodes`` that it can be on, if others do not answer."""
         try:
             return await self._call("get_guest", lambda: driver.get_guest(uuid))
         except NotFound:
+            return None
+        except DriverError as error:
+            if not error.nodes or not error.nodes.isdisjoint(nodes):
+                raise
             return None
 
     async def _spec(self, life: GuestLife, node: str, claim: int) -> GuestSpec:
@@ -199,7 +210,7 @@ class GuestSteps:
             return await self._move(driver, life, life.move)
         if uuid in self.suspects:
             self.suspects.discard(uuid)
-            found = await self._found(driver, uuid)
+            found = await self._found(driver, uuid, life.node)
             if found is None or found.mark is None or found.mark.claim != claim:
                 await self._desk.submit(LoseGuest(uuid=uuid, claim=claim))
                 return None
@@ -207,31 +218,80 @@ class GuestSteps:
             if shown != life.status and found.state not in ("building", "deleting"):
                 await self._confirm(uuid, claim, found, outside=True)
                 return 0.0
-        if life.volumes != life.attached:
-            await self._change_volumes(driver, life)
-            return 0.0
-        if life.status == life.desired:
+        if life.status != life.desired:
+            try:
+                return await self._set_power(driver, life)
+            except Denied:
+                raise
+            except DriverError:
+                if life.volumes == life.attached:
+                    raise  # else a volume may be what prevents it
+        if life.volumes == life.attached:
             return None
+        return await self._change_volumes(driver, life)
+
+    async def _set_power(self, driver: ComputeDriver, life: GuestLife) -> float | None:
+        uuid, claim = life.uuid, life.claim
         power: Any = "on" if life.desired == "active" else "off"
         try:
             guest = await self._call("set_power", lambda: driver.set_power(uuid, power))
         except NotFound:
             await self._desk.submit(LoseGuest(uuid=uuid, claim=claim))
             return None
+        except DriverError as error:
+            if error.nodes and life.node not in error.nodes:  # it is not on its node
+                self.suspects.add(uuid)
+            raise
         if (guest.state in ("on", "paused")) != (power == "on"):
             return BUILDING_POLL  # a guest may take its time to shut down
         await self._confirm(uuid, claim, guest)
         return 0.0
 
-    async def _change_volumes(self, driver: ComputeDriver, life: GuestLife) -> None:
+    # volumes
+
+    async def _change_volumes(self, driver: ComputeDriver, life: GuestLife) -> float:
         """Detach or attach one volume."""
-        uuid, claim = life.uuid, life.claim
         leaving = next((each for each in life.attached if each not in life.volumes), None)
-        if leaving is not None and attaches(driver):
-            await self._call("detach", lambda: driver.detach(uuid, leaving))
-            await self._desk.submit(ConfirmAttachment(uuid=uuid, claim=claim, volume=leaving, attached=False))
-            return
+        if leaving is not None:
+            return await self._detach(driver, life, leaving)
         coming = next(each for each in life.volumes if each not in life.attached)
+        await self._attach(driver, life, coming)
+        return 0.0
+
+    async def _detach(self, driver: ComputeDriver, life: GuestLife, leaving: str) -> float:
+        """Ask for a volume, again and again until the time for it is over: then the guest keeps it."""
+        uuid, claim = life.uuid, life.claim
+        error: DriverError = Transient("the guest has not let the volume go in time")
+        try:
+            if not attaches(driver):
+                raise Permanent(f"back end {self._backend.name} detaches no volumes")
+            gone = False
+            with trio.move_on_after(DETACH_WAIT):
+                # A driver whose detach returns nothing returns when the guest has let go.
+                gone = await self._call("detach", lambda: driver.detach(uuid, leaving)) is not False
+            if gone:
+                await self._desk.submit(ConfirmAttachment(uuid=uuid, claim=claim, volume=leaving, attached=False))
+                return 0.0
+        except NotFound:
+            self.suspects.add(uuid)
+            return BUILDING_POLL
+        except Permanent as caught:
+            error = caught
+        except (Transient, Unknown, Conflict, Capacity, Quota) as caught:
+            if not self._is_late(life, leaving):
+                raise
+            error = caught
+        if not self._is_late(life, leaving) and not isinstance(error, Permanent):
+            return BUILDING_POLL
+        kept = RefuseAttachment(uuid=uuid, claim=claim, volume=leaving, failure=error.failure, text=error.text)
+        await self._desk.submit(kept)
+        return 0.0
+
+    def _is_late(self, life: GuestLife, leaving: str) -> bool:
+        return self._desk.now() >= life.detaching.get(leaving, float("inf"))
+
+    async def _attach(self, driver: ComputeDriver, life: GuestLife, coming: str) -> None:
+        uuid, claim = life.uuid, life.claim
         try:
             if not attaches(driver):
                 raise Permanent(f"back end {self._backend.name} attaches no volumes")
@@ -248,7 +308,11 @@ class GuestSteps:
     async def _move(self, driver: ComputeDriver, life: GuestLife, move: GuestMove) -> float | None:
         """Bring a guest to the target of its move, or find it there."""
         uuid, claim = life.uuid, life.claim
-        found = await self._found(driver, uuid) if move.begun or move.kind != "evacuate" else None
+        found = None
+        if move.kind != "evacuate":
+            found = await self._found(driver, uuid, life.node, move.node)
+        elif move.begun:
+            found = await self._found(driver, uuid, move.node)
         if not move.begun:
             await self._desk.submit(BeginMigration(uuid=uuid, claim=claim))
         try:
@@ -271,22 +335,31 @@ class GuestSteps:
     async def _migrated(self, driver: ComputeDriver, uuid: str, move: GuestMove, found: Guest | None) -> Guest:
         if found is None:
             raise NotFound(f"back end {self._backend.name} has no guest {uuid}")
-        if found.node == move.node:
+        if found.node == move.node and not moves(driver):
             return found
-        self._check_time(move)
         if not moves(driver):
             raise Permanent(f"back end {self._backend.name} moves no guests")
-        live = move.kind == "live_migrate" and found.state == "on"
+        if found.node != move.node:
+            self._check_time(move)
+            if move.kind == "cold_migrate" and found.state == "paused":
+                raise Permanent("the guest is paused: stopping it would end what it does", hint="move it live")
+        # One that is there already may have left a definition on its source: the driver removes that.
+        live = move.kind == "live_migrate" and found.state in ("on", "paused")
         return await self._call("move_guest", lambda: driver.move_guest(uuid, move.node, live=live))
 
     async def _evacuated(self, driver: ComputeDriver, life: GuestLife, move: GuestMove, found: Guest | None) -> Guest:
         if found is not None and found.mark is not None and found.mark.claim == move.claim:
+            if found.state == "error":
+                raise Permanent("the back end has the guest in a state of error")
             if found.state in ("building", "deleting"):
                 self._check_time(move)
             return found
         self._check_time(move)
         want = await self._spec(life, move.node, move.claim)
-        return await self._call("create_guest", lambda: driver.create_guest(want))
+        made = await self._call("create_guest", lambda: driver.create_guest(want))
+        if made.state == "error":
+            raise Permanent("the back end has the guest in a state of error")
+        return made
 
     def _check_time(self, move: GuestMove) -> None:
         if self._desk.now() >= move.until:
@@ -295,23 +368,36 @@ class GuestSteps:
     async def _stay(self, driver: ComputeDriver, life: GuestLife, move: GuestMove, error: DriverError) -> None:
         """A move has failed: make sure that the guest is on its source, and give the target back."""
         uuid, claim = life.uuid, life.claim
+        stayed: Any = None
         if move.kind == "evacuate":
-            await self._call("delete_guest", lambda: driver.delete_guest(uuid, move.claim))
+            await self._delete(driver, uuid, move.claim, move.node)
         else:
-            found = await self._found(driver, uuid)
+            found = await self._found(driver, uuid, life.node, move.node)
             if found is not None and found.node == move.node:
                 return  # it has moved after all: the next step confirms it
-        stays = EndMigration(uuid=uuid, claim=claim, moved=False, failure=error.failure, text=error.text)
+            if found is not None and found.state in ("on", "paused", "off"):
+                stayed = "off" if found.state == "off" else "on"  # stopped for a cold move, it is started again
+        stays = EndMigration(uuid=uuid, claim=claim, moved=False, stayed=stayed, failure=error.failure, text=error.text)
         await self._desk.submit(stays)
 
     # removing
 
-    async def _clear(self, driver: ComputeDriver, uuid: str, claim: int) -> float | None:
-        await self._call("delete_guest", lambda: driver.delete_guest(uuid))
-        if await self._found(driver, uuid) is not None:
+    async def _clear(self, driver: ComputeDriver, life: GuestLife) -> float | None:
+        uuid, claim = life.uuid, life.claim
+        nodes = (life.node,) if life.move is None else (life.node, life.move.node)
+        await self._delete(driver, uuid, None, *nodes)
+        if await self._found(driver, uuid, *nodes) is not None:
             return BUILDING_POLL
         await self._desk.submit(ClearClaim(uuid=uuid, claim=claim))
         return 0.0
+
+    async def _delete(self, driver: ComputeDriver, uuid: str, claim: int | None, *nodes: str) -> None:
+        """Remove a guest from the ``nodes`` that it can be on. What is left on others is an orphan."""
+        try:
+            await self._call("delete_guest", lambda: driver.delete_guest(uuid, claim))
+        except DriverError as error:
+            if not error.nodes or not error.nodes.isdisjoint(nodes):
+                raise
 
     async def _remove_orphans(self, driver: ComputeDriver, uuid: str) -> None:
         for claim in sorted(self.orphans.pop(uuid)):

@@ -59,6 +59,11 @@ class Inventory:
         lives = self._desk.lives
         ours: dict[str, list[str]] = {}
         running: dict[str, int] = {}
+        down = {node.name for node in nodes if node.state == "down"}
+        for known in lives.guests.values() if down else ():  # not listed; the last use that was seen includes them
+            consumer = known.consumer_on(known.node)
+            if known.node in down and known.backend == self._backend.name and known.built and consumer is not None:
+                ours.setdefault(known.node, []).append(consumer)
         for guest in guests:
             running[guest.node] = running.get(guest.node, 0) + 1
             life = self._life_of(guest)
@@ -81,8 +86,8 @@ class Inventory:
             )
             for node in nodes
         )
-        known = lives.backends.get(self._backend.name)
-        if reports != self._reported or known is None or not known.reported:
+        backend = lives.backends.get(self._backend.name)
+        if reports != self._reported or backend is None or not backend.reported:
             await self._desk.submit(ReportBackend(name=self._backend.name, at=at, nodes=reports))
             self._reported = reports
 
@@ -139,6 +144,7 @@ class Inventory:
         volumes = await self._all("volumes", driver.volumes)
         pools = await self._all("pools", driver.pools)
         seen: dict[str, list[str]] = {}
+        broken = set[str]()
         strangers = 0
         self._volumes.begin()
         for volume in volumes:
@@ -148,6 +154,8 @@ class Inventory:
                 strangers += 1
             elif life is not None and life.claim == mark.claim and life.backend == name:
                 seen.setdefault(volume.pool, []).append(mark.uuid)
+                if volume.state == "error":
+                    broken.add(mark.uuid)
             elif self._volumes.sight(mark.uuid, mark.claim):
                 self._volume_steps.orphans.setdefault(mark.uuid, set()).add(mark.claim)
                 self._backend.queue.add(VOLUME + mark.uuid, priority=USUAL)
@@ -158,7 +166,7 @@ class Inventory:
             if number % PARTS == PARTS - 1:
                 await trio.lowlevel.checkpoint()
             confirmed = life.backend == name and life.changed < at and life.status == "available"
-            if confirmed and life.uuid not in there:
+            if confirmed and (life.uuid not in there or life.uuid in broken):
                 self._volume_steps.suspects.add(life.uuid)
                 self._backend.queue.add(VOLUME + life.uuid, priority=USUAL)
 

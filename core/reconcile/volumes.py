@@ -16,6 +16,7 @@ from .guests import BUILDING_POLL, Desk
 from .work_queue import VOLUME
 
 T = TypeVar("T")
+IN_ERROR: Final = "the back end has the volume in a state of error"
 
 log: Final = logging.getLogger("hostler.reconcile")
 
@@ -27,7 +28,7 @@ class VolumeSteps:
         """``deny`` is called when the credentials are refused."""
         self._desk, self._backend, self._deny = desk, backend, deny
         self.suspects: set[str] = set()
-        """Volumes that a listing did not have, to be looked up."""
+        """Volumes that a listing did not have, or had in a state of error, to be looked up."""
         self.orphans: dict[str, set[int]] = {}
         """By uuid: claims of volumes that were sighted twice and have no claim."""
 
@@ -70,6 +71,8 @@ class VolumeSteps:
             found = await self._found(driver, uuid)
             if found is None or found.mark is None or found.mark.claim != claim:
                 await self._desk.submit(LoseVolume(volume=uuid, claim=claim))
+            elif found.state == "error":
+                await self._desk.submit(LoseVolume(volume=uuid, claim=claim, text=IN_ERROR))
         return None
 
     async def _make(self, driver: StorageDriver, uuid: str, claim: int, *, fresh: bool) -> float | None:
@@ -82,7 +85,10 @@ class VolumeSteps:
             want = self._spec(life)
             volume = await self._call("create_volume", lambda: driver.create_volume(want))
         mine = volume.mark is not None and volume.mark.claim == claim and volume.pool == life.pool
-        if not mine or volume.state == "error":
+        if mine and volume.state == "error":
+            await self._fail(life, Permanent(IN_ERROR), elsewhere=True)
+            return 0.0
+        if not mine:
             other = None if volume.mark is None else volume.mark.claim
             await self._call("delete_volume", lambda: driver.delete_volume(uuid, other))
             return BUILDING_POLL if volume.state == "deleting" else 0.0

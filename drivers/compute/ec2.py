@@ -7,7 +7,6 @@ import base64
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
-from functools import partial
 from typing import Annotated, Any, Final, NamedTuple
 from xml.etree import ElementTree
 
@@ -307,17 +306,20 @@ class Ec2Driver:
             await self._api.call("AttachVolume", parameters)
         await look_until(lambda: self._attachment(key), lambda status: status == "attached")
 
-    async def detach(self, uuid: str, volume: str) -> None:
-        """Detach a volume, and wait until it is free."""
-        await self._ongoing.run(uuid, lambda: self._detach(uuid, volume))
+    async def detach(self, uuid: str, volume: str) -> bool:
+        """Detach a volume, which the instance may take its time for."""
+        return await self._ongoing.run(uuid, lambda: self._detach(uuid, volume))
 
-    async def _detach(self, uuid: str, volume: str) -> None:
+    async def _detach(self, uuid: str, volume: str) -> bool:
         item = await self._instance(uuid)
         for key, found in (await self._volumes_by_key([{"Name": "volume-id", "Value": list(_attached(item))}])).items():
             if found == volume:
-                # Some clouds need the instance beside the volume.
-                await self._api.call("DetachVolume", {"VolumeId": key, "InstanceId": item.findtext("instanceId", "")})
-                await look_until(partial(self._attachment, key), lambda status: status is None)
+                if await self._attachment(key) not in (None, "detaching"):
+                    # Some clouds need the instance beside the volume.
+                    instance = item.findtext("instanceId", "")
+                    await self._api.call("DetachVolume", {"VolumeId": key, "InstanceId": instance})
+                return await self._attachment(key) is None
+        return True
 
     async def _attachment(self, key: str) -> str | None:
         tree = await self._api.call("DescribeVolumes", {"VolumeId": [key]})

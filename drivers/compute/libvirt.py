@@ -37,13 +37,11 @@ from ..protocol import (
     Unknown,
     read_options,
 )
-from .libvirt_host import Host, as_ours, guarded, or_none
+from .libvirt_host import Host, as_ours, connected, guarded, or_none
 from .libvirt_xml import GIB, disk_xml, domain_xml, free_target, mark_of, volume_xml, volumes_of
 
 T = TypeVar("T")
 KIB_PER_MIB: Final = 1_024
-DETACH_LOOK: Final = 0.5
-"""Seconds between two requests to let a volume go."""
 CLOSE_SECONDS: Final = 30.0
 """How long calls that were cancelled may take to end before the connection is closed."""
 
@@ -89,11 +87,14 @@ class LibvirtDriver:
         self._hosts, self._options, self._installation = {each.name: each for each in hosts}, options, installation
         self._threads = trio.CapacityLimiter(options.concurrency)
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        for each in hosts:
+            each.alone = len(hosts) == 1
         self._type = hosts[0].type
+        version = next((each.version for each in hosts if each.version), "")
         can = Can.COMPUTE if self._type == "test" else Can.COMPUTE | Can.ATTACH
         if len(hosts) > 1:
             can |= Can.MOVE
-        self.facts = Facts("libvirt", hosts[0].version, can, options.poll, options.concurrency, timeout=300.0)
+        self.facts = Facts("libvirt", version, can, options.poll, options.concurrency, timeout=300.0)
 
     # threads
 
@@ -115,24 +116,34 @@ class LibvirtDriver:
                 await trio.to_thread.run_sync(host.close)
 
     async def check(self) -> None:
-        """Ask for the library's version on each host."""
+        """Ask each host for the library's version. DriverError if none answers."""
+        lost: DriverError | None = None
         for host in self._hosts.values():
-            await self._run(lambda host=host: host.connection().getLibVersion())  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            try:
+                await self._run(lambda host=host: host.connection().getLibVersion())  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+                return
+            except (Transient, Unknown) as error:
+                lost = error
+        if lost is not None:
+            raise _unnamed(lost)
 
     # what there is
 
     async def nodes(self) -> AsyncIterator[Page[Node]]:
         """The hosts. Of several, one that does not answer is down."""
+        lost = list[DriverError]()
         for host in self._hosts.values():
             try:
                 host.last_seen = await self._run(lambda host=host: self._node(host))  # type: ignore[misc]  # as above
-            except (Transient, Unknown):
+            except (Transient, Unknown) as error:
                 if len(self._hosts) == 1:
-                    raise
+                    raise _unnamed(error) from error.__cause__
+                lost.append(error)
                 if host.last_seen is not None:
                     host.last_seen = host.last_seen._replace(state="down")
             if host.last_seen is not None:
                 yield Page((host.last_seen,))
+        self._check_not_all(lost)
 
     def _node(self, host: Host) -> Node:
         connection = host.connection()
@@ -151,12 +162,18 @@ class LibvirtDriver:
 
     async def guests(self) -> AsyncIterator[Page[Guest]]:
         """All domains, a page of each host that answers."""
+        lost = list[DriverError]()
         for host in self._hosts.values():
             try:
                 yield Page(tuple(await self._run(lambda host=host: self._listed(host))))  # type: ignore[misc]  # as above
-            except (Transient, Unknown):
-                if len(self._hosts) == 1:
-                    raise
+            except (Transient, Unknown) as error:
+                lost.append(error)
+        self._check_not_all(lost)
+
+    def _check_not_all(self, lost: Sequence[DriverError]) -> None:
+        """An error if no host answered: then the back end does not."""
+        if len(lost) == len(self._hosts):
+            raise _unnamed(lost[0]) from lost[0].__cause__
 
     def _listed(self, host: Host) -> list[Guest]:
         found = []
@@ -190,23 +207,29 @@ class LibvirtDriver:
         found, lost = self._domains(uuid)
         if found:
             return max(found, key=lambda each: (self._claim(each[1]), each[1].isActive()))
-        if lost is not None:
-            raise lost
+        self._check_answered(uuid, lost)
         raise NotFound(f"there is no guest {uuid}")
 
-    def _domains(self, uuid: str) -> tuple[list[tuple[Host, Any]], DriverError | None]:
-        """All domains of a guest of this installation, and the error of a host that did not answer, if there is one."""
+    def _domains(self, uuid: str) -> tuple[list[tuple[Host, Any]], dict[str, DriverError]]:
+        """All domains of a guest of this installation, and the errors of hosts that did not answer."""
         found: list[tuple[Host, Any]] = []
-        lost: DriverError | None = None
+        lost = dict[str, DriverError]()
         for host in self._hosts.values():
             try:
-                domain = guarded(lambda host=host: host.domain(uuid))  # type: ignore[misc]  # as above
+                with host.asked():
+                    domain = host.domain(uuid)
+                    if domain is not None and self._claim(domain) >= 0:
+                        found.append((host, domain))
             except (Transient, Unknown) as error:
-                lost = error
-                continue
-            if domain is not None and self._claim(domain) >= 0:
-                found.append((host, domain))
+                lost[host.name] = error
         return found, lost
+
+    def _check_answered(self, uuid: str, lost: Mapping[str, DriverError]) -> None:
+        """Transient if a guest may be on hosts that do not answer, which are its ``nodes``."""
+        if lost:
+            text = "; ".join(str(error) for error in lost.values())
+            nodes = lost if len(lost) < len(self._hosts) else ()  # if none answers, the back end does not
+            raise Transient(f"guest {uuid} may be on a host that does not answer: {text}"[:1_000], nodes=nodes)
 
     def _claim(self, domain: Any) -> int:
         """The claim for which a domain was made; -1 if it is not of this installation."""
@@ -232,6 +255,10 @@ class LibvirtDriver:
                 raise Conflict(f"domain {want.mark.uuid} exists on {other.name} with another claim or size")
             if other is not host:
                 raise Conflict(f"domain {want.mark.uuid} exists on {other.name}")
+        with host.asked():
+            return self._create_on(host, want)
+
+    def _create_on(self, host: Host, want: GuestSpec) -> Guest:
         domain = host.domain(want.mark.uuid)
         if domain is None:
             kind = self._options.domain_type or ("test" if self._type == "test" else "kvm")
@@ -275,40 +302,46 @@ class LibvirtDriver:
 
     def _start(self, uuid: str) -> Guest:
         host, domain = self._domain(uuid)
-        if not domain.isActive():
-            domain.create()
-        return self._seen(host, domain)
+        with host.asked():
+            if not domain.isActive():
+                domain.create()
+            return self._seen(host, domain)
 
     def _shut_down(self, uuid: str) -> Guest:
         host, domain = self._domain(uuid)
-        if domain.isActive():
-            with suppress(libvirt.libvirtError):  # it may not listen: it is switched off later
-                domain.shutdown()
-        return self._seen(host, domain)
+        with host.asked():
+            if domain.isActive():
+                with suppress(libvirt.libvirtError):  # it may not listen: it is switched off later
+                    domain.shutdown()
+            return self._seen(host, domain)
 
     def _switch_off(self, uuid: str) -> Guest:
         host, domain = self._domain(uuid)
-        if domain.isActive():
-            domain.destroy()
-        return self._seen(host, domain)
+        with host.asked():
+            if domain.isActive():
+                domain.destroy()
+            return self._seen(host, domain)
 
     async def delete_guest(self, uuid: str, claim: int | None = None) -> None:
         """Switch a domain off, undefine it, and remove its disk."""
         await self._run(lambda: self._delete_everywhere(uuid, claim), uuid)
 
     def _delete_everywhere(self, uuid: str, claim: int | None) -> None:
-        lost = None
+        found, lost = False, dict[str, DriverError]()
         for host in self._hosts.values():
             try:
-                guarded(lambda host=host: self._delete(host, uuid, claim))  # type: ignore[misc]  # as above
+                with host.asked():
+                    found |= self._delete(host, uuid, claim)
             except (Transient, Unknown) as error:
-                lost = error
-        if lost is not None:
-            raise lost
+                lost[host.name] = error
+        if not found:  # what a host that is down may have besides is an orphan when it is back
+            self._check_answered(uuid, lost)
 
-    def _delete(self, host: Host, uuid: str, claim: int | None) -> None:
+    def _delete(self, host: Host, uuid: str, claim: int | None) -> bool:
+        """Returns whether a domain of this installation was there."""
         domain = host.domain(uuid)
-        if domain is not None and self._claim(domain) >= 0 and claim in (None, self._claim(domain)):
+        ours = domain is not None and self._claim(domain) >= 0
+        if domain is not None and ours and claim in (None, self._claim(domain)):
             if domain.isActive():
                 domain.destroy()
             domain.undefineFlags(self._undefine_flags())
@@ -320,6 +353,7 @@ class LibvirtDriver:
                 found = _DISK.fullmatch(name)
                 if found and (found[1], found[2]) == (self._installation, uuid) and claim in (None, int(found[3])):
                     pool.storageVolLookupByName(name).delete()
+        return ours
 
     def _undefine_flags(self) -> int:
         flags = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -341,19 +375,18 @@ class LibvirtDriver:
             if volume.volume not in volumes_of(tree):
                 domain.attachDeviceFlags(volume_xml(volume, target), flag)
 
-    async def detach(self, uuid: str, volume: str) -> None:
-        """Unplug a volume, and wait until the guest has let it go."""
-        while await self._run(lambda: self._detach(uuid, volume), uuid):  # noqa: ASYNC110  # libvirt is asked again
-            await trio.sleep(DETACH_LOOK)
+    async def detach(self, uuid: str, volume: str) -> bool:
+        """Ask for a volume; libvirt is asked again until the guest has let it go."""
+        return await self._run(lambda: self._detach(uuid, volume), uuid)
 
     def _detach(self, uuid: str, volume: str) -> bool:
-        """Ask for it; returns whether the volume is still there."""
+        """Returns whether the volume is gone."""
         _, domain = self._domain(uuid)
         for flag in _present(domain):
             disk = volumes_of(_tree(domain, flag)).get(volume)
             if disk is not None:
                 _let_go(domain, ElementTree.tostring(disk, encoding="unicode"), flag)
-        return any(volume in volumes_of(_tree(domain, flag)) for flag in _present(domain))
+        return not any(volume in volumes_of(_tree(domain, flag)) for flag in _present(domain))
 
     # moves
 
@@ -366,6 +399,7 @@ class LibvirtDriver:
             found = await self.get_guest(uuid)
             ran = found.node != node and found.state != "off"
             if ran:
+                await self._run(lambda: target.connection().getLibVersion())  # before the guest is stopped for it
                 await self.set_power(uuid, "off")
         return await self._run(lambda: self._move(uuid, target, live=live, start=ran), uuid)
 
@@ -383,10 +417,18 @@ class LibvirtDriver:
                 raise Conflict(f"domain {uuid} runs")
             target.connection().defineXML(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
             domain.undefineFlags(self._undefine_flags())
+        else:
+            self._remove_left(uuid, domain, target)
         moved = target.connection().lookupByUUIDString(uuid)
         if start and not moved.isActive():
             moved.create()
         return self._seen(target, moved)
+
+    def _remove_left(self, uuid: str, domain: Any, there: Host) -> None:
+        """Remove what a move that was cut off has left on its source: the same guest, defined and not running."""
+        for host, other in self._domains(uuid)[0]:
+            if host is not there and self._claim(other) == self._claim(domain) and not other.isActive():
+                other.undefineFlags(self._undefine_flags())
 
 
 _DISK: Final = re.compile(r"hostler_([0-9a-z-]+)_([0-9a-f-]{36})_(\d+)\.qcow2")
@@ -417,16 +459,25 @@ def _tree(domain: Any, flag: int) -> ElementTree.Element:
     return ElementTree.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE if defined else 0))
 
 
+def _unnamed(error: DriverError) -> DriverError:
+    """An error of the whole back end, since no host answers."""
+    error.nodes = frozenset()
+    return error
+
+
 @asynccontextmanager
 async def open_driver(options: Mapping[str, Any], context: DriverContext) -> AsyncIterator[LibvirtDriver]:
-    """Connections to the hosts. All of them must answer at first."""
+    """Connections to the hosts. One of them must answer at first; the others are nodes once they do."""
     settings = read_options(options, Options)
     libvirt.registerErrorHandler(lambda *_: None, None)  # errors are raised; they need not be printed as well
     named: Mapping[str | None, str] = settings.hosts or {settings.node: settings.uri}  # type: ignore[assignment]  # names are texts
-    hosts = [
-        await trio.to_thread.run_sync(lambda name=name, uri=uri: guarded(lambda: Host(uri, name)))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-        for name, uri in named.items()
-    ]
+    hosts = [Host(uri, name) for name, uri in named.items()]
+    for host in hosts:
+        host.alone = len(hosts) == 1
+    failed = await connected(hosts)
+    if len(failed) == len(hosts):
+        cause = failed[0].__cause__
+        raise cause if isinstance(cause, DriverError) else _unnamed(failed[0])
     driver = LibvirtDriver(hosts, settings, context.installation)
     try:
         yield driver

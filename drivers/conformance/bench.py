@@ -57,7 +57,8 @@ class ComputeBench(_Bench[ComputeDriver]):
     """A compute back end: ``node`` is where guests are made, of the size given, and ``other_node`` one that they can
     move to, while they run if ``moves_live``. ``change_outside``: stops or removes a guest without the driver.
     ``make_volume``: makes a volume that guests on ``node`` reach; ``lets_go``: guests let go of volumes while they run,
-    for which most back ends need an operating system in them."""
+    for which most back ends need an operating system in them. ``other_node_down``: within the context ``other_node``
+    does not answer, and ``node`` does."""
 
     node: str
     vcpus: int = 1
@@ -68,6 +69,7 @@ class ComputeBench(_Bench[ComputeDriver]):
     change_outside: Callable[[str, Literal["stop", "remove"]], Awaitable[None]] | None = None
     make_volume: Callable[[], Awaitable[Connection]] | None = None
     lets_go: bool = True
+    other_node_down: Callable[[], AbstractContextManager[None]] | None = None
 
     def spec(self, installation: str = OURS, claim: int = 1, name: str = "guest") -> GuestSpec:
         """A guest that is not there yet."""

@@ -197,7 +197,11 @@ class ModelDriver:
             return [self._seen(guest) for guest in reachable(there)]
 
     def _seen(self, guest: ModelGuest) -> Guest:
-        state: GuestState = "building" if self._world.is_building(guest) else guest.power
+        state: GuestState = "paused" if guest.paused else guest.power
+        if self._world.is_building(guest):
+            state = "building"
+        elif guest.broken:
+            state = "error"
         mark, volumes = Mark.parse(guest.mark), tuple(guest.volumes)
         return Guest(guest.key, mark, guest.name, guest.node, state, guest.vcpus, guest.memory_mb, volumes)
 
@@ -232,9 +236,9 @@ class ModelDriver:
         """Attach a volume."""
         await self._call(lambda: self._world.change_volumes(self._installation, uuid, volume.volume, attached=True))
 
-    async def detach(self, uuid: str, volume: str) -> None:
-        """Detach a volume."""
-        await self._call(lambda: self._world.change_volumes(self._installation, uuid, volume, attached=False))
+    async def detach(self, uuid: str, volume: str) -> bool:
+        """Ask for a volume."""
+        return await self._call(lambda: self._world.change_volumes(self._installation, uuid, volume, attached=False))
 
     # storage
 
@@ -304,8 +308,8 @@ class ModelDriver:
 
 def _volume(volume: ModelVolume, used: set[str]) -> Volume:
     mark = Mark.parse(volume.mark)
-    state = "in_use" if mark is not None and mark.uuid in used else "available"
-    return Volume(volume.key, mark, volume.name, volume.pool, volume.size_gb, state)  # type: ignore[arg-type]  # one of two names
+    state = "error" if volume.broken else "in_use" if mark is not None and mark.uuid in used else "available"
+    return Volume(volume.key, mark, volume.name, volume.pool, volume.size_gb, state)  # type: ignore[arg-type]  # one of three names
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from ..protocol import (
     NotFound,
     Permanent,
     Power,
+    Transient,
     VolumeSpec,
 )
 
@@ -44,7 +45,9 @@ class ModelPool(msgspec.Struct):
 
 
 class ModelGuest(msgspec.Struct, kw_only=True):
-    """A guest of the model. ``ready_at``: when it is built, on the model's clock. ``mark`` empty: a stranger's."""
+    """A guest of the model. ``ready_at``: when it is built, on the model's clock. ``mark`` empty: a stranger's.
+    ``paused``: it runs and stands still. ``broken``: its build failed. ``clings``: while it runs it lets no volume
+    go."""
 
     key: str
     mark: str
@@ -56,16 +59,20 @@ class ModelGuest(msgspec.Struct, kw_only=True):
     power: Power = "on"
     ready_at: float = 0.0
     volumes: list[str] = []
+    paused: bool = False
+    broken: bool = False
+    clings: bool = False
 
 
 class ModelVolume(msgspec.Struct, kw_only=True):
-    """A volume of the model."""
+    """A volume of the model. ``broken``: it cannot be used."""
 
     key: str
     mark: str
     name: str
     pool: str
     size_gb: int
+    broken: bool = False
 
 
 Owned = TypeVar("Owned", ModelGuest, ModelVolume)
@@ -84,6 +91,8 @@ class Content(msgspec.Struct):
 
 IMAGES_REFUSED: Final = "no-such-image"
 """The name of an image that the model does not know; it takes all others."""
+IMAGES_BROKEN: Final = "broken-image"
+"""The name of an image from which guests and volumes are made that are in error."""
 
 
 class World:
@@ -95,6 +104,7 @@ class World:
     def __init__(self, clock: Callable[[], float], file: Path | None = None, build_seconds: float = 0.0) -> None:
         self._clock, self._file, self.build_seconds = clock, file, build_seconds
         self._content = Content()
+        self.broken_images = {IMAGES_BROKEN}
         self.creations: list[str] = []
         """Marks of all guests and volumes made by this process, in order."""
 
@@ -126,7 +136,8 @@ class World:
     # guests
 
     def guest(self, installation: str, uuid: str) -> ModelGuest:
-        """A copy of the guest of an installation. NotFound if there is none."""
+        """A copy of the guest of an installation. NotFound if there is none, Transient if it can be on nodes that are
+        down only."""
         with self.content(change=False) as there:
             return msgspec.structs.replace(_guest(there, installation, uuid))
 
@@ -159,6 +170,7 @@ class World:
                 power=want.power,
                 ready_at=ready,
                 volumes=volumes,
+                broken=want.image in self.broken_images,
             )
             there.guests[made.key] = made
             self.creations.append(made.mark)
@@ -170,35 +182,48 @@ class World:
             guest = _guest(there, installation, uuid)
             if self.is_building(guest):
                 raise Conflict(f"guest {uuid} is being built")
-            guest.power = want
+            guest.power, guest.paused = want, False
             return msgspec.structs.replace(guest)
 
     def move_guest(self, installation: str, uuid: str, node: str, *, live: bool) -> ModelGuest:
-        """Move a guest to a node with room. Conflict while it is built, or for a live move while it is off."""
+        """Move a guest to a node with room. Conflict while it is built, or for a live move while it is off. One that is
+        moved cold is stopped first, and stays off if it cannot be moved."""
         with self.content() as there:
             guest = _guest(there, installation, uuid)
+            ran = guest.power
             if guest.node != node:
                 if self.is_building(guest) or (live and guest.power != "on"):
                     raise Conflict(f"guest {uuid} does not run")
+                if not live:
+                    guest.power, guest.paused = "off", False
+        with self.content() as there:
+            guest = _guest(there, installation, uuid)
+            if guest.node != node:
                 _check_room(there, node, guest.memory_mb, guest.disk_gb)
-                guest.node = node
+                guest.node, guest.power = node, ran
             return msgspec.structs.replace(guest)
 
     def delete_guest(self, installation: str, uuid: str, claim: int | None) -> None:
-        """Remove a guest of a claim, if it is there."""
+        """Remove a guest of a claim, if it is there. Transient if it can be on nodes that are down only."""
         with self.content() as there:
-            for known in _all_of(there.guests, installation, uuid):
-                if claim in (None, _mark(known.mark).claim) and _is_up(there, known):
-                    del there.guests[known.key]
+            known = [each for each in _all_of(there.guests, installation, uuid) if _is_up(there, each)]
+            for each in known:
+                if claim in (None, _mark(each.mark).claim):
+                    del there.guests[each.key]
+            if not known:
+                _check_up(there, uuid)
 
-    def change_volumes(self, installation: str, uuid: str, volume: str, *, attached: bool) -> None:
-        """Attach a volume to a guest, or detach it."""
+    def change_volumes(self, installation: str, uuid: str, volume: str, *, attached: bool) -> bool:
+        """Attach a volume to a guest, or ask for it; returns whether that is so now."""
         with self.content() as there:
-            volumes = _guest(there, installation, uuid).volumes
-            if attached and volume not in volumes:
-                volumes.append(volume)
-            elif not attached and volume in volumes:
-                volumes.remove(volume)
+            guest = _guest(there, installation, uuid)
+            if attached and volume not in guest.volumes:
+                guest.volumes.append(volume)
+            elif not attached and volume in guest.volumes:
+                if guest.clings and guest.power == "on":
+                    return False
+                guest.volumes.remove(volume)
+            return True
 
     def is_building(self, guest: ModelGuest) -> bool:
         """True before the guest is built."""
@@ -228,7 +253,14 @@ class World:
                 raise Capacity(f"pool {want.pool} is full")
             there.made += 1
             key = f"volume-{there.made}"
-            made = ModelVolume(key=key, mark=str(want.mark), name=want.name, pool=want.pool, size_gb=want.size_gb)
+            made = ModelVolume(
+                key=key,
+                mark=str(want.mark),
+                name=want.name,
+                pool=want.pool,
+                size_gb=want.size_gb,
+                broken=want.image in self.broken_images,
+            )
             there.volumes[key] = made
             self.creations.append(made.mark)
             return msgspec.structs.replace(made)
@@ -289,6 +321,8 @@ def used_on(there: Content, node: str) -> tuple[int, int, int]:
 
 def _check_room(there: Content, name: str, more_memory_mb: int, more_disk_gb: int) -> None:
     node = there.nodes.get(name)
+    if node is not None and node.state == "down":
+        raise Transient(f"node {name} does not answer", nodes=[name])
     if node is None or node.state != "up":
         raise Capacity(f"node {name} is not available")
     _, memory_mb, disk_gb = used_on(there, name)
@@ -333,8 +367,16 @@ def _reachable(there: Content, installation: str, uuid: str) -> ModelGuest | Non
 def _guest(there: Content, installation: str, uuid: str) -> ModelGuest:
     found = _reachable(there, installation, uuid)
     if found is None:
+        _check_up(there, uuid)
         raise NotFound(f"there is no guest {uuid}")
     return found
+
+
+def _check_up(there: Content, uuid: str) -> None:
+    """Transient if some node is down: what is on it is not known."""
+    down = [each.name for each in there.nodes.values() if each.state == "down"]
+    if down:
+        raise Transient(f"nodes {', '.join(down)} do not answer, which may have guest {uuid}", nodes=down)
 
 
 def _volume(there: Content, installation: str, uuid: str) -> ModelVolume:

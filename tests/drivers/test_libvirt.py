@@ -4,8 +4,8 @@ show lost answers, full hosts, attached volumes, and guests that take their time
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
@@ -26,6 +26,7 @@ from hostler.drivers.protocol import (  # noqa: E402  # after the skip
     DriverError,
     Mark,
     Permanent,
+    Transient,
     Unknown,
     computes,
     read_options,
@@ -80,7 +81,22 @@ class TestLibvirtMovesBetweenHosts(ComputeConformance):
             hosts[name] = f"test://{tmp_path}/{name}.xml"
         options = {"hosts": hosts, "domain_type": "test"}
         shared = Shared(options)
-        return ComputeBench(open=shared.open, node="one", other_node="two", moves_live=False)
+
+        @contextmanager
+        def other_node_down() -> Iterator[None]:
+            (tmp_path / "two.xml").unlink()
+            shared._hosts[1].close()
+            yield
+            (tmp_path / "two.xml").write_text(NODE)
+            shared._hosts[1]._again = 0.0
+
+        return ComputeBench(
+            open=shared.open,
+            node="one",
+            other_node="two",
+            moves_live=False,
+            other_node_down=other_node_down,
+        )
 
 
 class Shared:
@@ -110,11 +126,41 @@ async def test_a_host_that_does_not_answer_is_a_node_that_is_down(tmp_path: Path
         states = {node.name: node.state async for page in driver.nodes() for node in page.items}
         assert states == {"one": "down", "two": "up"}
         assert [guest async for page in driver.guests() for guest in page.items] == []
-        with pytest.raises(DriverError):
+        with pytest.raises(Transient) as caught:
             await driver.get_guest(spec.mark.uuid)
+        assert caught.value.nodes == {"one"}
         evacuated = spec._replace(mark=spec.mark._replace(claim=2), node="two")
         assert (await driver.create_guest(evacuated)).node == "two"
         assert (await driver.get_guest(spec.mark.uuid)).mark == evacuated.mark
+
+
+async def test_one_host_that_does_not_answer_does_not_keep_the_back_end_closed(tmp_path: Path) -> None:
+    (tmp_path / "one.xml").write_text(NODE)
+    hosts = {name: f"test://{tmp_path}/{name}.xml" for name in ("two", "one")}
+    async with open_driver({"hosts": hosts, "domain_type": "test"}, DriverContext("a", "b")) as driver:
+        await driver.check()
+        assert [node.name async for page in driver.nodes() for node in page.items] == ["one"]
+        bench = ComputeBench(open=None, node="one")  # type: ignore[arg-type]  # only its specs are used
+        spec = bench.spec("b")
+        assert (await driver.create_guest(spec)).node == "one"
+        with pytest.raises(Transient) as caught:
+            await driver.create_guest(bench.spec("b")._replace(node="two"))
+        assert caught.value.nodes == {"two"}
+        with pytest.raises(Transient):
+            await driver.move_guest(spec.mark.uuid, "two", live=False)
+        assert (await driver.get_guest(spec.mark.uuid)).state == "on", "it was not stopped for a host that is down"
+        await driver.delete_guest(spec.mark.uuid)
+        (tmp_path / "two.xml").write_text(NODE)
+        driver._hosts["two"]._again = 0.0
+        assert {node.name async for page in driver.nodes() for node in page.items} == {"one", "two"}
+
+
+async def test_a_back_end_of_which_no_host_answers_is_not_opened(tmp_path: Path) -> None:
+    hosts = {name: f"test://{tmp_path}/{name}.xml" for name in ("one", "two")}
+    with pytest.raises(DriverError) as caught:
+        async with open_driver({"hosts": hosts}, DriverContext("a", "b")):
+            pass
+    assert not caught.value.nodes
 
 
 @pytest.mark.parametrize(

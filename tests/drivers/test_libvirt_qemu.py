@@ -108,7 +108,7 @@ async def test_a_guest_boots_and_volumes_are_plugged_while_it_runs(bench: Comput
         await driver.attach(spec.mark.uuid, data)
         assert (await driver.get_guest(spec.mark.uuid)).volumes == (boot.volume, data.volume)
         await driver.set_power(spec.mark.uuid, "off")
-        await driver.detach(spec.mark.uuid, data.volume)
+        assert await driver.detach(spec.mark.uuid, data.volume)
         assert (await driver.get_guest(spec.mark.uuid)).volumes == (boot.volume,)
         await driver.delete_guest(spec.mark.uuid)
         assert (root / f"{boot.volume}.qcow2").exists(), "volumes are not the driver's to remove"

@@ -41,6 +41,14 @@ class Bench:
         yield
         self.wire.faults.lost_answers = 0.0
 
+    @contextmanager
+    def other_node_down(self) -> Iterator[None]:
+        for state in ("down", "up"):
+            with self.world.content() as there:
+                there.nodes["node-1"].state = state
+            if state == "down":
+                yield
+
     async def make_stranger(self) -> str:
         return self.world.make_strangers_guest("node-1")
 
@@ -68,6 +76,7 @@ class TestModelComputes(ComputeConformance):
             make_stranger=made.make_stranger,
             change_outside=made.change_outside,
             other_node="node-1",
+            other_node_down=made.other_node_down,
             make_volume=made.make_volume,
             page=7,
         )

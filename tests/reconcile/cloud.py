@@ -74,7 +74,7 @@ class Running:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition of the state or the model."""
-        with trio.fail_after(3_600):
+        with trio.fail_after(600):
             while not condition():  # noqa: ASYNC110  # what it looks at has no events
                 await trio.sleep(0.05)
 
@@ -124,8 +124,10 @@ async def running(
         reconciler = Reconciler(service, configs, chance=chance, drivers=drivers, user_data=user_data)
         async with background() as nursery:
             await nursery.start(reconciler.run)
-            yield Running(service, reconciler)
-            nursery.cancel_scope.cancel()
+            try:
+                yield Running(service, reconciler)
+            finally:  # a failure ends it too
+                nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

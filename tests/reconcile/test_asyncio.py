@@ -141,11 +141,15 @@ async def _forever(scheduler: AsyncioScheduler) -> None:
         await scheduler.ask(Guests())
 
 
+async def _watch_forever(scheduler: AsyncioScheduler) -> None:
+    async for _ in scheduler.watch():
+        pass
+
+
 def test_a_call_that_waits_ends_with_that_error_and_not_as_cancelled() -> None:
     async def main() -> None:
         async with open_asyncio_scheduler(config()) as scheduler:
-            events = scheduler.watch()
-            waiting = asyncio.ensure_future(anext(events))
+            waiting = asyncio.ensure_future(_watch_forever(scheduler))
             await asyncio.sleep(0.1)
         with pytest.raises(RuntimeError, match="the scheduler is closed"):
             await waiting

@@ -8,7 +8,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from hostler.core.lifecycle_commands import DeleteGuest, MoveGuest, StopGuest
+from hostler.core.lifecycle_commands import (
+    AttachVolume,
+    CreateVolume,
+    DeleteGuest,
+    DetachVolume,
+    MoveGuest,
+    StopGuest,
+)
 from hostler.drivers.model.driver import Faults
 from hostler.placement.types.errors import InvalidValue
 
@@ -150,3 +157,88 @@ async def test_a_node_of_another_back_end_is_no_target(autojump_clock: MockClock
         with pytest.raises(InvalidValue, match="not one of back end"):
             await life.submit(MoveGuest(uuid=uuid_of(1), target=other))
         assert not (await life.submit(MoveGuest(uuid=uuid_of(1)))).placed
+
+
+@pytest.mark.parametrize("failing", ["full", "late"])
+async def test_a_cold_move_that_fails_has_the_guest_run_again_on_its_source(
+    autojump_clock: MockClock, failing: str
+) -> None:
+    model = Model("a", nodes=2)
+    async with ready(model) as life:
+        source = await active(life)
+        if failing == "full":
+            with model.world.content() as there:
+                for name, node in there.nodes.items():
+                    node.memory_mb = node.memory_mb if name == source else 100
+        else:
+            model.wire.faults = Faults(lost_answers=1.0)
+            with model.world.content() as there:
+                there.nodes["a-node-0" if source == "a-node-1" else "a-node-1"].state = "maintenance"
+        await life.submit(MoveGuest(uuid=uuid_of(1), kind="cold_migrate", seconds=20.0))
+        await trio.sleep(30)
+        model.wire.faults = Faults()
+        await life.until(lambda: life.status(1) == "active" and life.state.lives.guests[uuid_of(1)].settled)
+        (guest,) = model.of(uuid_of(1))
+        assert (guest.node, guest.power, held(life)) == (source, "on", {source: 2})
+        await life.inventories(3)
+        assert (life.status(1), guest.power) == ("active", "on")
+        assert life.state.lives.guests[uuid_of(1)].fault is not None
+
+
+async def test_a_paused_guest_moves_live_and_stays_paused_and_is_not_moved_cold(autojump_clock: MockClock) -> None:
+    model = Model("a", nodes=2)
+    async with ready(model) as life:
+        source = await active(life)
+        model.of(uuid_of(1))[0].paused = True
+        await life.submit(MoveGuest(uuid=uuid_of(1), kind="cold_migrate"))
+        await life.until(lambda: life.status(1) == "active")
+        fault = life.state.lives.guests[uuid_of(1)].fault
+        assert fault is not None
+        assert "paused" in fault.text
+        assert (model.of(uuid_of(1))[0].node, model.of(uuid_of(1))[0].paused) == (source, True)
+        await life.submit(MoveGuest(uuid=uuid_of(1)))
+        await life.until(lambda: life.status(1) == "active")
+        (guest,) = model.of(uuid_of(1))
+        assert guest.node != source
+        assert (guest.power, guest.paused) == ("on", True)
+
+
+async def test_an_evacuation_to_a_back_end_that_fails_to_build_is_given_up(autojump_clock: MockClock) -> None:
+    model = Model("a", nodes=2)
+    async with ready(model) as life:
+        source = await active(life, image="broken-later")
+        with model.world.content() as there:
+            there.nodes[source].state = "down"
+        await life.inventories(3)
+        model.wire.world.broken_images.add("broken-later")
+        await life.submit(MoveGuest(uuid=uuid_of(1), kind="evacuate"))
+        await life.until(lambda: life.status(1) == "active")
+        guest = life.state.lives.guests[uuid_of(1)]
+        assert guest.node == source
+        assert guest.fault is not None
+        assert "error" in guest.fault.text
+        assert [each.node for each in model.of(uuid_of(1))] == [source]
+        assert held(life) == {source: 2}
+
+
+async def test_a_guest_that_is_not_as_desired_is_evacuated(autojump_clock: MockClock) -> None:
+    """On a node that is down it can be neither stopped nor relieved of a volume."""
+    model = Model("a", nodes=2, pools=1)
+    async with ready(model) as life:
+        source = await active(life)
+        await life.submit(CreateVolume(request=volume(11, project="p").request))
+        await life.until(lambda: life.volume_status(11) == "available")
+        await life.submit(AttachVolume(uuid=uuid_of(1), volume=uuid_of(11)))
+        await life.reconciler.until_settled()
+        with model.world.content() as there:
+            there.nodes[source].state = "down"
+        await life.inventories(3)
+        await life.submit(DetachVolume(uuid=uuid_of(1), volume=uuid_of(11)))
+        await life.submit(StopGuest(uuid=uuid_of(1)))
+        await trio.sleep(20)
+        decision = await life.submit(MoveGuest(uuid=uuid_of(1), kind="evacuate"))
+        target = decision.selections[0].node
+        await life.until(lambda: life.status(1) == "stopped")
+        (guest,) = [each for each in model.of(uuid_of(1)) if each.node == target]
+        assert (guest.power, guest.volumes) == ("off", [])
+        assert life.volume_status(11) == "available"

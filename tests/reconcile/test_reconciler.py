@@ -332,3 +332,32 @@ async def test_removals_go_before_creations(autojump_clock: MockClock) -> None:
         await life.submit(DeleteGuest(uuid=uuid_of(1)))
         await life.until(lambda: life.status(1) is None)
         assert sum(each.status == "active" for each in life.state.lives.guests.values()) <= 2
+
+
+async def test_a_node_that_does_not_answer_takes_down_neither_its_back_end_nor_the_guests_of_others(
+    autojump_clock: MockClock,
+) -> None:
+    model = Model("a", nodes=2)
+    async with ready(model) as life:
+        nodes = {}
+        for number in (1, 2):
+            nodes[number] = (await life.submit(create(number, vcpus=10))).selections[0].node
+        await life.until(lambda: life.status(1) == life.status(2) == "active")
+        assert nodes[1] != nodes[2]
+        with model.world.content() as there:
+            there.nodes[nodes[2]].state = "down"
+        await life.inventories(2)
+        await life.submit(StopGuest(uuid=uuid_of(1)))
+        await life.submit(StopGuest(uuid=uuid_of(2)))
+        await life.until(lambda: life.status(1) == "stopped")
+        await trio.sleep(120)
+        await life.submit(DeleteGuest(uuid=uuid_of(1)))
+        await life.until(lambda: life.status(1) is None)
+        await life.submit(create(3))
+        await life.until(lambda: life.status(3) == "active")
+        assert life.status(2) == "stopping", "what is on a node that is down is not known"
+        (status,) = life.reconciler.status().backends
+        assert status.breaker == "closed"
+        with model.world.content() as there:
+            there.nodes[nodes[2]].state = "up"
+        await life.until(lambda: life.status(2) == "stopped")
