@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from ...placement.decide.engine import Engine
+from ...placement.gpu.providers import gpu_wish
 from ...placement.types.request import Request, RequestSpec
+from .failure_bounds import Bounds
 from .fleet_plan import Place
-from .run import RESOURCES
+from .host_columns import RESOURCES
 from .sizing import Search
 
 FEW: Final = 300
@@ -49,7 +50,7 @@ class Survival(msgspec.Struct, frozen=True, kw_only=True):
 
 class Trials:
     """Failures of the ``places`` of an engine's fleet that run, on forks of it. The guests of what fails are placed
-    again, the largest first, by the engine's policy."""
+    again, those with most GPUs and vCPUs first, by the engine's policy."""
 
     def __init__(self, engine: Engine, places: Sequence[Place], spec_of: Callable[[str], RequestSpec]) -> None:
         self.engine, self.spec_of = engine, spec_of
@@ -58,6 +59,20 @@ class Trials:
         self.place = {place.host: place for place in places}
         fleet = engine.fleet
         self.guests = {host: sorted(fleet.instances(fleet.row(host))) for host in self.place}
+        specs = {host: [spec_of(uuid) for uuid in here] for host, here in self.guests.items()}
+        self._bounds = Bounds(fleet, self.place, specs, grouped=bool(fleet._group_uuids))
+        self._failed: dict[frozenset[str], tuple[int, int]] = {}
+        """What the failures that were tried did."""
+        self._again = {uuid: self._guest(uuid) for here in self.guests.values() for uuid in here}
+        """How each guest is placed again: its turn, and its request."""
+
+    def _guest(self, uuid: str) -> tuple[tuple[object, ...], Request]:
+        """The turn and the request of a guest: those with most of GPUs, vCPUs and memory first, equal ones together."""
+        spec, fleet = self.spec_of(uuid), self.engine.fleet
+        wish = gpu_wish(spec.flavor.extra_specs)
+        sizes = -wish.count * wish.milli, -spec.flavor.vcpus, -spec.flavor.memory_mb
+        group = fleet.consumer(uuid).server_group if fleet._group_uuids else None
+        return (*sizes, self._number(uuid), uuid), Request(spec=spec, instance_uuids=(uuid,), server_group=group)
 
     def loss(self, what: str, hosts: Sequence[str]) -> Loss:
         """What the failure of hosts would do. O(guests on them) placements."""
@@ -79,7 +94,7 @@ class Trials:
             if found is not None:
                 return Survival(kind=kind, survives=proven, of=count, found=together, which=list(found))
             proven = together
-        proven = max(proven, self._proven(domains))
+        proven = max(proven, self._bounds.proven(domains))
         worst = self._worst(domains, proven)
         if worst is None:
             return Survival(kind=kind, survives=proven, of=count)
@@ -113,34 +128,8 @@ class Trials:
 
     def _homeless(self, names: Sequence[str], domains: Mapping[str, Sequence[str]]) -> bool:
         hosts = [host for name in names for host in domains[name]]
-        return self._fail(hosts)[1] > 0
-
-    def _proven(self, domains: Mapping[str, Sequence[str]]) -> int:
-        """So many of the domains, whichever they are, may fail: there is a place of the size of the largest guest left
-        for each of their guests, in every zone that guests are bound to. A guest takes one such place at most, however
-        it is placed. 0 where guests ask for more than resources and a zone."""
-        fleet, hosts = self.engine.fleet, list(self.place)
-        specs = {self._number(uuid): self.spec_of(uuid) for here in self.guests.values() for uuid in here}
-        if fleet._group_uuids or any(not _plain(spec) for spec in specs.values()) or not specs:
-            return 0
-        asked = [(spec.flavor.vcpus, spec.flavor.memory_mb, spec.flavor.root_gb) for spec in specs.values()]
-        largest = np.array(asked, np.int64).max(axis=0)
-        rows = [fleet.row(host) for host in hosts]
-        blocks = fleet._store.inventory
-        free = blocks["limit"][: len(RESOURCES), rows] - blocks["used"][: len(RESOURCES), rows]
-        parts = [free[each] // size for each, size in enumerate(largest.tolist()) if size]
-        slots: NDArray[np.int64] = np.maximum(np.min(parts, axis=0), 0) if parts else np.zeros(len(hosts), np.int64)
-        number = {host: at for at, host in enumerate(hosts)}
-        members = [np.array([number[host] for host in each], np.int64) for each in domains.values()]
-        guests = np.array([len(self.guests[host]) for host in hosts], np.int64)
-        zones = {spec.availability_zone for spec in specs.values()}
-        proven = len(domains)
-        for zone in zones:
-            there = np.array([zone is None or self.place[host].zone == zone for host in hosts])
-            inside = np.where(there, slots, 0)
-            needs = np.sort([int((guests + inside)[each].sum()) for each in members])[::-1]
-            proven = min(proven, int(np.count_nonzero(np.cumsum(needs) <= int(inside.sum()))))
-        return proven
+        found = self._bounds.decided(hosts)
+        return self._fail(hosts)[1] > 0 if found is None else not found
 
     def _worst(self, domains: Mapping[str, Sequence[str]], proven: int) -> list[str] | None:
         """The fewest domains found whose failure leaves guests without a host: by several orders, those first that have
@@ -176,26 +165,15 @@ class Trials:
                 yield order
 
     def _fail(self, hosts: Sequence[str]) -> tuple[int, int]:
-        """Let hosts fail, and place their guests again, the largest first; how many they are, and find no host."""
-        trial = self.engine.fork()
-        fleet = trial.fleet
-        named = [(uuid, self.spec_of(uuid)) for host in hosts for uuid in self.guests[host]]
-        guests = sorted(named, key=lambda guest: (-guest[1].flavor.vcpus, -guest[1].flavor.memory_mb, guest[0][-12:]))
-        grouped = fleet.consumer if fleet._group_uuids else None
-        requests = [
-            Request(
-                spec=spec,
-                instance_uuids=(uuid,),
-                server_group=None if grouped is None else grouped(uuid).server_group,
-            )
-            for uuid, spec in guests
-        ]
-        fleet.set_service(hosts, forced_down=True)
-        trial.release(uuid for uuid, _ in guests)
-        return len(guests), len(guests) - trial.place_many(requests).placed
-
-
-def _plain(spec: RequestSpec) -> bool:
-    """True if a guest asks for resources and a zone only."""
-    bare = RequestSpec(flavor=spec.flavor, availability_zone=spec.availability_zone)
-    return not spec.flavor.extra_specs and spec == bare
+        """Let hosts fail, and place their guests again; how many they are, and find no host. Tried once for a set."""
+        key = frozenset(hosts)
+        known = self._failed.get(key)
+        if known is None:
+            guests = [uuid for host in hosts for uuid in self.guests[host]]
+            trial = self.engine.fork()
+            trial.fleet.set_service(hosts, forced_down=True)
+            trial.release(guests)
+            ordered = sorted((self._again[uuid] for uuid in guests), key=itemgetter(0))
+            placed = trial.place_many([request for _, request in ordered]).placed
+            known = self._failed[key] = len(guests), len(guests) - placed
+        return known

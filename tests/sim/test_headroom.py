@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from hostler.sim.run import failure_trials
-from hostler.sim.run.failure_trials import Survival
+from hostler.sim.run.failure_trials import Survival, Trials
 from hostler.sim.run.fleet_plan import FleetPlan, Hardware, Outage
 from hostler.sim.run.headroom import Busiest, Headroom
 from hostler.sim.run.policies import policy_of
@@ -69,6 +71,35 @@ def test_many_hosts_have_a_proven_number_and_a_worst_one_that_was_found(tmp_path
     assert 1 <= found.survives < found.found
     # Each host has room for one guest as large as the largest, and four guests: 5 a host that fails, 39 in all.
     assert found.survives == 7
+
+
+def test_gpus_bound_what_may_fail(tmp_path: Path) -> None:
+    """Four guests of two whole GPUs each on six hosts with two: two hosts are empty, for the guests of any two."""
+    kind = Hardware(name="g", count=6, vcpus=64, memory_gb=256, gpus=2)
+    path = Path(written(tmp_path, "arrival_s,vcpus,memory_gb,gpus\n" + "0,1,1,2\n" * 4))
+    run = Run(FleetPlan(hardware=(kind,)), read_trace(path), policy_of("worst-fit"))
+    busiest = Busiest(run)
+    run.play(busiest.look)
+    told = busiest.tried()
+    assert told is not None
+    found = survival(told)
+    assert (found.survives, found.found, found.of) == (2, 3, 6)
+
+
+def test_failures_that_sums_decide_are_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty hosts, each with one guest and room for seven more: nothing is placed but for the losses that are told."""
+    tries: list[tuple[str, ...]] = []
+    fail = Trials._fail
+
+    def counted(self: Trials, hosts: Sequence[str]) -> tuple[int, int]:
+        tries.append(tuple(hosts))
+        return fail(self, hosts)
+
+    monkeypatch.setattr(Trials, "_fail", counted)
+    kind = Hardware(name="h", count=60, vcpus=8, memory_gb=64)
+    told, _ = tried(tmp_path, "0,1,1\n" * 60, FleetPlan(hardware=(kind,)), "worst-fit")
+    assert (survival(told).survives, survival(told).found) == (52, 53)
+    assert len(tries) == len(told.losses)
 
 
 HOSTS = st.lists(st.tuples(st.integers(2, 8), st.integers(2, 12)), min_size=2, max_size=5)

@@ -1,0 +1,120 @@
+"""What sums say of failures, without a trial: that all guests of what fails find another host, whichever way they are
+placed, or that they cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ext.devices import WHOLE
+from ...placement.fleet.fleet import Fleet
+from ...placement.gpu.providers import GPU_MILLI, GpuTable, GpuWish, gpu_extra_specs, gpu_wish
+from ...placement.types.errors import HostlerError
+from ...placement.types.request import RequestSpec
+from .fleet_plan import Place
+from .host_columns import RESOURCES
+
+Whole = NDArray[np.int64]
+
+
+class Bounds:
+    """Sums over hosts, by zones that guests are bound to. ``specs``: what the guests of each host asked for. The hosts
+    are those that run, in the order of ``place``."""
+
+    def __init__(
+        self, fleet: Fleet, place: Mapping[str, Place], specs: Mapping[str, Sequence[RequestSpec]], *, grouped: bool
+    ) -> None:
+        """``grouped``: guests of the fleet are in server groups. O(hosts + guests)."""
+        self._number = {host: at for at, host in enumerate(place)}
+        wishes = {id(spec): _wish(spec) for here in specs.values() for spec in here}
+        known = {id(spec): spec for here in specs.values() for spec in here}
+        self._plain = not grouped and all(wish is not None for wish in wishes.values())
+        asked = {
+            each: (spec.flavor.vcpus, spec.flavor.memory_mb, spec.flavor.root_gb, wish.milli * wish.count)
+            for each, spec in known.items()
+            if (wish := wishes[each]) is not None
+        }
+        zones: list[str | None] = sorted({spec.availability_zone for spec in known.values()} - {None}, key=str)
+        self._zones = [None, *zones]
+        of_zone = {zone: at for at, zone in enumerate(self._zones)}
+        count = len(place)
+        self._needs: Whole = np.zeros((len(self._zones), len(RESOURCES) + 1, count), np.int64)
+        """What the guests of each host that are bound to each zone need; of zone None all of them."""
+        self._guests: Whole = np.array([len(specs[host]) for host in place], np.int64)
+        self._bound = np.zeros((len(self._zones), count), np.bool_)
+        """Whether a host has guests that are bound to a zone; None: to no zone."""
+        for at, host in enumerate(place):
+            for spec in specs[host]:
+                zone = of_zone[spec.availability_zone]
+                self._bound[zone, at] = True
+                amounts = asked.get(id(spec), (0, 0, 0, 0))
+                self._needs[0, :, at] += amounts
+                if zone:
+                    self._needs[zone, :, at] += amounts
+        self._there = np.array([[zone in (None, each.zone) for each in place.values()] for zone in self._zones], bool)
+        largest = [max((each[at] for each in asked.values()), default=0) for at in range(len(RESOURCES))]
+        gpus = max((wish.count for wish in wishes.values() if wish is not None), default=0)
+        self._free, self._slots = self._room(fleet, list(place), largest, gpus)
+
+    @staticmethod
+    def _room(fleet: Fleet, hosts: Sequence[str], largest: Sequence[int], gpus: int) -> tuple[Whole, Whole]:
+        """What is free on each host, of GPUs in thousandths; and how many guests of the largest of each size it has
+        room for, on GPUs of which nothing is given."""
+        rows = np.array([fleet.row(host) for host in hosts], np.int64)
+        blocks = fleet._store.inventory
+        free = (blocks["limit"][: len(RESOURCES)] - blocks["used"][: len(RESOURCES)])[:, rows]
+        milli = empty = np.zeros(len(rows), np.int64)
+        if GPU_MILLI in fleet.resource_classes and len(rows):
+            below, number = GpuTable(fleet).below(rows), fleet.resource_class(GPU_MILLI)
+            limit, used = (np.where(below >= 0, blocks[name][number][below], 0) for name in ("limit", "used"))
+            milli, empty = (limit - used).sum(axis=1), ((used == 0) & (limit >= WHOLE)).sum(axis=1)
+        parts = [each // size for each, size in zip((*free, empty), (*largest, gpus), strict=True) if size]
+        slots: Whole = np.maximum(np.min(parts, axis=0), 0) if parts else np.zeros(len(rows), np.int64)
+        return np.maximum(np.vstack([free, milli]), 0), slots
+
+    def decided(self, hosts: Sequence[str]) -> bool | None:
+        """True if all guests of those hosts find another one if they fail, False if they cannot; None if sums do not
+        tell. A guest takes the place of one guest as large as the largest at most, however it is placed. O(hosts)."""
+        which = np.array([self._number[host] for host in hosts], np.int64)
+        left = np.ones(self._there.shape[1], np.bool_)
+        left[which] = False
+        zones = [zone for zone in range(len(self._zones)) if not zone or self._bound[zone, which].any()]
+        for zone in zones:
+            if np.any(self._needs[zone][:, which].sum(axis=1) > self._free[:, self._there[zone] & left].sum(axis=1)):
+                return False
+        guests = int(self._guests[which].sum())
+        if not guests:
+            return True
+        there = [zone for zone in zones if self._bound[zone, which].any()]
+        if self._plain and all(guests <= int(self._slots[self._there[zone] & left].sum()) for zone in there):
+            return True
+        return None
+
+    def proven(self, domains: Mapping[str, Sequence[str]]) -> int:
+        """So many of the domains, whichever they are, may fail, as ``decided`` tells of the worst of them. 0 where
+        guests ask for more than resources, GPUs of any model and a zone."""
+        if not self._plain or not self._guests.any():
+            return 0
+        members = [np.array([self._number[host] for host in each], np.int64) for each in domains.values()]
+        proven = len(domains)
+        for zone in range(len(self._zones)):
+            if self._bound[zone].any():
+                inside = np.where(self._there[zone], self._slots, 0)
+                needs = np.sort([int((self._guests + inside)[each].sum()) for each in members])[::-1]
+                proven = min(proven, int(np.count_nonzero(np.cumsum(needs) <= int(inside.sum()))))
+        return proven
+
+
+def _wish(spec: RequestSpec) -> GpuWish | None:
+    """The GPUs of a guest that asks for resources, GPUs of any model and a zone only; None for others."""
+    if spec != RequestSpec(flavor=spec.flavor, availability_zone=spec.availability_zone, prepare=spec.prepare):
+        return None
+    try:
+        wish = gpu_wish(spec.flavor.extra_specs)
+    except HostlerError:
+        return None
+    return (
+        wish if not wish.models and dict(spec.flavor.extra_specs) == gpu_extra_specs(wish.milli, wish.count) else None
+    )
