@@ -308,7 +308,8 @@ def _rates(trace: Workload, batches: int) -> tuple[NDArray[np.float64], NDArray[
         return by_hour, np.ones(WEEK)
     expected = np.bincount(steps // DAY_S % WEEK, by_hour[steps % DAY_S // 3600], minlength=WEEK)
     came = np.bincount(times // DAY_S % WEEK, minlength=WEEK)
-    return by_hour, came / expected
+    # The hours have that correction already, and what is expected with them: the days must not take it back.
+    return by_hour, counted * came / expected
 
 
 DEVOPS_CLOUDS: Final = ("cloud-1", "cloud-2", "cloud-3")

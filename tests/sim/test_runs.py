@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hostler.sim.run.headroom import Busiest
 from hostler.sim.run.policies import policy_of
 from hostler.sim.run.run import Run
 from hostler.sim.trace.files import read_trace
-from hostler.sim.trace.generator import devops, generate
+from hostler.sim.trace.generator import Made, devops, generate
 from hostler.sim.trace.workload import NEVER
 
 from .values import TRACE, plan, task, written
@@ -146,6 +147,22 @@ def test_days_of_the_week_differ_as_they_do_in_a_trace_that_tells_of_one(tmp_pat
     counts = np.bincount(made.arrival_s // 86_400 % 7, minlength=7) / 50
     assert counts == pytest.approx([40.5, 30, 20, 10, 60, 10, 0.5], rel=0.1, abs=0.3)
     assert np.bincount(made.arrival_s % 86_400 // 3600, minlength=24)[[7, 18, 22]].tolist() == [0, 0, 0]
+
+
+def test_a_snapshot_with_a_guest_a_day_is_full_when_the_71st_has_come(tmp_path: Path) -> None:
+    """930 guests stand at the end on room for 1,000. The trace ends with its 30th arrival, so that 29 have come in 29
+    days: one a day, and the 71st arrival of such a process is on day 71 at the median, by the gamma distribution."""
+    rows = "0,1,1\n" * 900 + "".join(f"{86_400 * day + 43_200},1,1\n" for day in range(30))
+    trace = read_trace(Path(written(tmp_path, f"arrival_s,vcpus,memory_gb\n{rows}")))
+    days = []
+    for seed in range(200):
+        made = Made(trace, hours=24 * 120, seed=seed, warm_up=True)
+        assert made.standing == 930
+        assert made.expected / 120 == pytest.approx(1.0, abs=0.005)
+        arrival_s = np.concatenate([part.arrival_s for part in made.parts()])[930:]
+        days.append(int(arrival_s[70]) // 86_400 + 1)
+    # The standard error of a median of 200 is 0.75 days.
+    assert abs(statistics.median(days) - 71) < 2.5
 
 
 def test_a_trace_of_less_than_a_week_makes_all_days_alike(tmp_path: Path) -> None:
