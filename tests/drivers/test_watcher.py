@@ -97,6 +97,16 @@ def test_guests_that_the_audit_excludes_stay() -> None:
     assert not moves(audited(Maintenance, root, maintenance_node="a"))
 
 
+def test_guests_that_are_pinned_to_a_zone_stay_in_it() -> None:
+    """Host b has a guest of the same zone; c has one of another, and which zone d is in is not known."""
+    root = model(("a", [(4, 4096)]), ("b", [(1, 1024)]), ("c", [(1, 1024)]), ("d", []))
+    for number, zone in enumerate(("one", "one", "two"), 1):
+        root.get_instance_by_uuid(UUID.format(number)).pinned_az = zone
+    assert [target for _, _, target in moves(audited(Maintenance, root, maintenance_node="a"))] == ["b"]
+    root.get_instance_by_uuid(UUID.format(2)).pinned_az = ""
+    assert not moves(audited(Maintenance, root, maintenance_node="a"))
+
+
 def test_a_host_that_is_not_there_is_an_error_of_watchers() -> None:
     with pytest.raises(exception.WatcherException, match="nope"):
         audited(Maintenance, model(("a", [])), maintenance_node="nope")

@@ -6,6 +6,7 @@ wave of a plan, whose moves may run side by side; the next audit finds what is l
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 from watcher.common import exception
@@ -51,9 +52,9 @@ class PlannedStrategy(base.BaseStrategy):  # type: ignore[misc]  # Watcher has n
         """It needs no datasource."""
         return []
 
+    @abstractmethod
     def goal_of_plan(self) -> Goal:
         """What the plan is to reach."""
-        raise NotImplementedError
 
     def pre_execute(self) -> None:
         """Check that there is a model."""
