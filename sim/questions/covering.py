@@ -20,8 +20,9 @@ from ...placement.types.errors import InvalidValue
 from ...placement.types.extras import import_extra
 from ...placement.types.request import RequestSpec
 from ..run.fleet_plan import Hardware
+from ..run.holding import asked, classes_of, could_hold, holds
 from ..trace.terms import Terms
-from .least import Beside, Moment, asked, classes_of, could_hold, holds
+from .least import Beside, Moment
 
 Reserve = Literal["", "host", "rack", "zone"]
 """What may fail: nothing, or any one of these."""

@@ -19,11 +19,12 @@ from ...placement.types.errors import InvalidValue, UnknownName
 from ..run.fleet_plan import FleetPlan, checked
 from ..run.hardware import Hardware, cost_of
 from ..run.headroom import AtSteps
+from ..run.holding import asked, classes_of
 from ..run.outcome import Outcome
 from ..trace.generator import Made
 from ..trace.workload import Guests
 from .covering import Cover, Covering, Reserve
-from .least import asked, beside, busiest, classes_of
+from .least import beside, busiest
 from .planning import Watch, unwatched
 from .tasks import Task, planned, source_of, start, workload_of
 
@@ -64,7 +65,8 @@ class Bought(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MixTrial(msgspec.Struct, frozen=True, kw_only=True):
-    """A mix that was played: hosts by kind, the sum of the objective, and in how many of so many seeds it held."""
+    """A mix that was played: hosts by kind, the sum of the objective, whether it ``held`` in enough of the seeds, and
+    ``why`` it did not, in words; empty if it held."""
 
     counts: dict[str, int]
     value: float

@@ -1,5 +1,6 @@
 """Groups whose members are spread over fault domains: racks, rows, clusters, cells or zones. A member goes to a domain
-that has no more members of its group than any other with a host in service, so that they differ by one at most."""
+that has no more members of its group than any other in which a host in service could hold it if it were empty, so that
+these differ by one at most."""
 
 from __future__ import annotations
 
@@ -8,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from ...placement.types.errors import InvalidValue
 from ...placement.types.request import RequestSpec
 from ..trace.terms import Terms
 from ..trace.workload import ALONE
 from .coming import Coming
 from .fleet_plan import Place
 from .groups import Groups
+from .holding import could_hold
 from .observer import Observer
 from .site import Site
 
@@ -42,6 +45,13 @@ class FaultDomains(Observer):
         self._of: dict[str, tuple[int, str]] = {}
         """Guest that has a host -> group and domain."""
         self._places: dict[str, Place] = {}
+        self._kinds = {kind.name: kind for kind in run.site.plan.hardware}
+        self._holding: dict[tuple[int, str, str], bool] = {}
+        """Spec number, kind of host and zone -> whether such a host could hold such a guest."""
+        for each in dict.fromkeys(each.fault_domain for each in terms if each.fault_domain):
+            if not any(getattr(place, each) for place in run.site.places):
+                hint = f"hosts have a {each} by their fleet file"
+                raise InvalidValue(f"guests are to be spread by {each}, but no host has one", field="trace", hint=hint)
 
     def parts(self, coming: Coming) -> Iterator[Coming]:
         """Guests that come, in order: those that are to be spread one by one, the others together."""
@@ -64,12 +74,19 @@ class FaultDomains(Observer):
         for place in site.places:
             domain = getattr(place, kind)
             hosts[domain].append(place.host)
-            if site.down[place.host] <= 0 and site.closing[place.host] <= 0:
+            if site.down[place.host] <= 0 and site.closing[place.host] <= 0 and self._holds(spec, number, place):
                 serving.add(domain)
         members = self._members[group]
         least = min((members[domain] for domain in serving), default=0)
         closed = [host for domain, there in hosts.items() if members[domain] > least for host in there]
         return replace(spec, ignore_hosts=(*spec.ignore_hosts, *closed)) if closed else spec
+
+    def _holds(self, spec: RequestSpec, number: int, place: Place) -> bool:
+        key = number, place.hardware, place.zone
+        known = self._holding.get(key)
+        if known is None:
+            known = self._holding[key] = could_hold(self._kinds[place.hardware], spec, (place.zone,))
+        return known
 
     def again(self, spec: RequestSpec, uuid: str) -> RequestSpec:
         """The same for a guest of the run that is placed again."""

@@ -91,8 +91,8 @@ class Columns:
         self._shape_names: tuple[str, ...] = ()
         self._batches = Names()
         self._groups: dict[str, int] = {}
-        self._rules: dict[int, tuple[str, int]] = {}
-        """Policy and most per host of each group."""
+        self._rules: dict[int, tuple[str, int, str]] = {}
+        """Policy, most per host and fault domain of each group."""
         self._kept = Kept()
 
     @property
@@ -126,21 +126,27 @@ class Columns:
             "group": np.full(count, ALONE) if group is None else _groups(self._groups, group),
         }
         self._check_ids(texts.get("id", ()))
-        if group is not None:
-            self._check_rules(columns["group"], columns["spec"])
+        self._check_rules(columns["group"], columns["spec"])
         return columns
 
     def _check_rules(self, groups: Whole, specs: Whole) -> None:
-        """Wrong for a group whose guests name different policies."""
+        """Wrong for a group whose guests name different rules, and for rules of a guest that is in no group."""
         for group, spec in zip(groups.tolist(), specs.tolist(), strict=True):
-            if group == ALONE:
-                continue
             terms = self._terms[spec]
-            rule = terms.policy, terms.most_per_host
-            if self._rules.setdefault(group, rule) != rule:
-                raise Wrong(
-                    "group_policy", f"is {rule[0]!r}, {rule[1]} per host, unlike that of other guests of its group"
-                )
+            if terms is PLAIN and group == ALONE:
+                continue
+            rule = terms.policy, terms.most_per_host, terms.fault_domain
+            if group == ALONE:
+                names = ("fault_domain", "most_per_host", "group_policy")
+                for name, value, plain in zip(names, reversed(rule), reversed(_NO_RULE), strict=True):
+                    if value != plain:
+                        raise Wrong(name, f"is {value!r}, of a guest that is in no group", hint="name its group")
+                continue
+            known = self._rules.setdefault(group, rule)
+            if known != rule:
+                name = "group_policy" if known[:2] != rule[:2] else "fault_domain"
+                what = f"{rule[0]!r}, {rule[1]} per host" if name == "group_policy" else f"{rule[2]!r}"
+                raise Wrong(name, f"is {what}, unlike that of other guests of its group")
 
     def _check_ids(self, ids: Sequence[str]) -> None:
         """Wrong for a guest that was there before: in a chunk before this one, or a row of this one that was seen again
@@ -391,6 +397,8 @@ def _terms(told: Mapping[str, str]) -> Terms:
     domain = told.get("fault_domain", "").strip()
     if domain not in FAULT_DOMAINS:
         raise Wrong("fault_domain", f"is {domain[:40]!r}", hint=" or ".join(FAULT_DOMAINS[1:]))
+    if domain and policy == "affinity":
+        raise Wrong("fault_domain", f"is {domain!r}, but guests of an affinity group share a host")
     usage = None if mean is None else Usage(mean=mean / 100, p95=(mean if p95 is None else p95) / 100)
     terms = Terms(
         policy=policy,
@@ -404,6 +412,7 @@ def _terms(told: Mapping[str, str]) -> Terms:
     return PLAIN if terms == PLAIN else terms
 
 
+_NO_RULE: Final = (PLAIN.policy, PLAIN.most_per_host, PLAIN.fault_domain)
 _YES: Final = frozenset({"1", "true", "yes"})
 _NO: Final = frozenset({"", "0", "false", "no"})
 

@@ -285,3 +285,36 @@ def test_members_are_spread_again_after_a_failure(tmp_path: Path) -> None:
 def test_a_fault_domain_that_there_is_not_is_named(tmp_path: Path) -> None:
     with pytest.raises(HostlerError, match="fault_domain"):
         read_trace(Path(written(tmp_path, SPREAD + "0,1,1,a,anti-affinity,4,room\n")))
+
+
+def test_domains_in_which_a_guest_could_not_stand_are_not_waited_for(tmp_path: Path) -> None:
+    """Racks of two zones: members that are bound to zone a are spread over its two racks; those of 8 GPUs stay on the
+    one rack whose hosts have them."""
+    kinds = (
+        Hardware(name="h", count=4, vcpus=4, memory_gb=8, zones=("a", "b"), racks=2),
+        Hardware(name="g", count=2, vcpus=4, memory_gb=8, zones=("b",), racks=1, gpus=4),
+    )
+    header = SPREAD.replace("\n", ",zone,gpus\n")
+    rows = "0,1,1,a,anti-affinity,9,rack,a,\n" * 4 + "0,1,1,b,anti-affinity,9,rack,,2\n" * 2
+    plan = FleetPlan(hardware=kinds)
+    run = start(Task(plan=plan, source=Source(trace=written(tmp_path, header + rows)), policy="first-fit"))
+    outcome = run.play()
+    assert (outcome.placed, outcome.refused) == (6, 0)
+    fleet = run.engine.fleet
+    found = {p.rack: len(fleet.instances(fleet.row(p.host))) for p in run.site.places if p.zone == "a"}
+    assert list(found.values()) == [2, 2]
+
+
+def test_rules_that_would_do_nothing_are_refused(tmp_path: Path) -> None:
+    for text, words in (
+        (SPREAD + "0,1,1,,anti-affinity,4,rack\n", "line 2: fault_domain is 'rack', of a guest that is in no group"),
+        (SPREAD + "0,1,1,a,affinity,,rack\n", "line 2: fault_domain is 'rack', but guests of an affinity group"),
+        (SPREAD + "0,1,1,a,,2,rack\n0,1,1,a,,2,zone\n", "line 3: fault_domain is 'zone', unlike"),
+        ("arrival_s,vcpus,memory_gb,group_policy\n0,1,1,affinity\n", "of a guest that is in no group"),
+    ):
+        with pytest.raises(HostlerError) as error:
+            read_trace(Path(written(tmp_path, text)))
+        assert words in str(error.value)
+    trace = written(tmp_path, SPREAD + "0,1,1,a,anti-affinity,4,row\n")
+    with pytest.raises(HostlerError, match="spread by row, but no host has one"):
+        start(Task(plan=racks(6), source=Source(trace=trace), policy="first-fit"))
