@@ -26,6 +26,9 @@ class Metrics:
         self.compared = self._counter("shadow_comparisons", "Comparisons with the stock scheduler by result", "result")
         self.cpu = self._counter("cpu_seconds", "CPU time of decisions, without databases and Placement", "engine")
         self.hosts = Gauge("hostler_hosts", "Hosts or pools that are kept", registry=self.registry)
+        self.unreadable = Gauge(
+            "hostler_hosts_unreadable", "Hosts whose state could not be read", registry=self.registry
+        )
         self.changes = self._counter("hosts_read", "Hosts or pools that were read in because they changed")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

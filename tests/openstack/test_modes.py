@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
@@ -31,13 +30,9 @@ class StockManager:
 
     def __init__(self) -> None:
         self.host_manager = SimpleNamespace(weighers=[], enabled_cells=[])
-        self.removed: list[str] = []
 
     def _schedule(self, *arguments: Any) -> Any:
         return [[SimpleNamespace(compute_node_uuid="stock")]]
-
-    def _cleanup_allocations(self, context: Any, uuids: list[str]) -> None:
-        self.removed += uuids
 
 
 @pytest.fixture
@@ -147,23 +142,3 @@ def test_a_request_without_a_host_is_an_answer_and_no_failure(manager: Any, monk
     with pytest.raises(NoValidHost, match="full"):
         schedule(manager, mode="live", fallback="always")
     assert not manager.metrics.value("hostler_fallbacks_total", reason="exception")
-
-
-def test_what_was_claimed_is_given_back_before_stock_decides(manager: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def claim_and_fail(asked: Any, request: Any, candidates: Any, decision: Any, taken: list[str]) -> Any:
-        taken.append("uuid")
-        raise RuntimeError("after the claim")
-
-    request = SimpleNamespace(instance_uuids=("uuid",))
-    steps = {
-        "_request": request,
-        "_mappings": [],
-        "_ready": nullcontext(),
-        "_candidates": (request, {}),
-        "_choose": None,
-    }
-    for name, value in steps.items():
-        monkeypatch.setattr(manager, name, lambda *arguments, value=value: value)
-    monkeypatch.setattr(manager, "_claimed", claim_and_fail)
-    assert schedule(manager, mode="live", fallback="always") == "stock"
-    assert manager.removed == ["uuid"]

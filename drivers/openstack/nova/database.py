@@ -10,14 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nova import context as nova_context
+from nova import objects
 from nova.db.main import api as db_api
 from nova.db.main import models
+from oslo_utils import timeutils
 from sqlalchemy import or_
 
 OVERLAP: Final = datetime.timedelta(seconds=15)
-"""Rows older than the newest by less are read again: clocks of writers differ."""
-FULL: Final = 60.0
-"""Seconds after which all rows of a cell are looked at again."""
+"""Rows older than the newest by less are read again: clocks of writers differ. A writer whose clock is ahead of this
+one's does not hide what others write."""
+FULL: Final = 20.0
+"""Seconds after which all rows of a cell are looked at again; well below ``service_down_time``, so that a service whose
+row was missed is not taken for dead."""
 SETTLED: Final = 2.0
 """Seconds after which a row whose time has no fraction cannot have been written again within the same second."""
 
@@ -44,12 +48,18 @@ class Cell:
 
 @dataclass(slots=True)
 class Changes:
-    """What a look found. ``nodes``: uuids to read by cell; ``services``: hosts whose service changed."""
+    """What a look found. ``nodes``: uuids to read by cell; ``gone``: uuids of nodes that were deleted; ``services``:
+    hosts whose service changed."""
 
     nodes: dict[str, list[str]] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
     services: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
+
+    def follow(self, earlier: Changes) -> None:
+        """Add what an earlier look found and was not read in; its nodes are looked at again. O(changes)."""
+        self.gone[:0] = earlier.gone
+        self.services |= earlier.services
 
 
 _SERVICE: Final = ("disabled", "disabled_reason", "forced_down", "last_seen_up", "created_at", "version")
@@ -98,7 +108,7 @@ class Cells:
             known = cell.nodes.get(row.uuid)
             if known is None or known.updated_at != row.updated_at or known.host != row.host:
                 cell.nodes[row.uuid] = Node(row.host, row.updated_at, now)
-        for row in services:
+        for row in sorted(services, key=lambda row: not row.deleted):  # a host's new service outlives its deleted one
             self._take_service(cell, row, changes)
         for name, part in (("nodes", nodes), ("services", services)):
             times = [each for row in part for each in (row.updated_at, row.created_at, row.deleted_at) if each]
@@ -153,8 +163,13 @@ def _changed_rows(context: Any, newest: Mapping[str, datetime.datetime]) -> Any:
 def _since(query: Any, model: Any, newest: datetime.datetime | None) -> Any:
     if newest is None:
         return query.filter(model.deleted == 0)
-    since = newest - OVERLAP
+    since = min(newest, timeutils.utcnow()) - OVERLAP
     return query.filter(or_(model.updated_at >= since, model.created_at >= since, model.deleted_at >= since))
+
+
+def compute_nodes(context: Any, wanted: Mapping[str, Sequence[str]]) -> Any:
+    """The compute nodes of one cell that are wanted of it, by uuid. O(nodes)."""
+    return objects.ComputeNodeList.get_all_by_uuids(context, wanted[context.cell_uuid])
 
 
 @db_api.pick_context_manager_reader  # type: ignore[untyped-decorator]  # Nova is not typed
@@ -164,5 +179,5 @@ def instances_of(context: Any, hosts: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {host: [] for host in hosts}
     query = context.session.query(instance.host, instance.uuid).filter(instance.deleted == 0)
     for host, uuid in query.filter(instance.host.in_(list(hosts))).order_by(instance.id).all():
-        found[host].append(uuid)
+        found.setdefault(host, []).append(uuid)  # a database may compare names without regard to case
     return found

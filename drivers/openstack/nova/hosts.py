@@ -41,9 +41,9 @@ def host_of(state: Any, *, read_images: bool = False) -> Host:
         num_instances=state.num_instances,
         num_io_ops=state.num_io_ops,
         failed_builds=state.failed_builds,
-        metrics={metric.name: metric.value for metric in state.metrics or ()},
+        metrics=_metrics(state.metrics or ()),
         aggregates=tuple(aggregate_of(each) for each in sorted(state.aggregates, key=lambda each: int(each.id))),
-        instances={uuid: _properties(each) if read_images else {} for uuid, each in state.instances.items()},
+        instances={uuid: _properties(each) if read_images else {} for uuid, each in list(state.instances.items())},
         service=service_of(state.service),
         numa_topology=_topology(state.numa_topology),
         pci_pools=tuple(_pools(state.pci_stats)),
@@ -73,6 +73,12 @@ def seconds(moment: datetime | None) -> float | None:
     if moment is None:
         return None
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _metrics(metrics: Iterable[Any]) -> dict[str, Any]:
+    """Metrics that are one number; a memory bandwidth per NUMA cell has no ``value``, and nothing weighs it."""
+    values = {metric.name: field(metric, "value") for metric in metrics}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _properties(instance: Any) -> dict[str, Any]:

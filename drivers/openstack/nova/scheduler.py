@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import nova.conf
 from nova import exception, version
@@ -36,6 +36,8 @@ from .state import NovaState
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 register(CONF)
+PATIENCE: Final = 0.05
+"""Seconds for which a request of Nova's waits for the comparison of another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,14 @@ class Asked:
             *(self.context, self.spec, self.uuids, self.requests, self.summaries, self.version),
             self.alternates,
         )
+
+
+class ClaimFailed(Exception):
+    """A claim in Placement ended with an exception of Nova's, which is the answer of the request."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class SchedulerManager(manager.SchedulerManager):  # type: ignore[misc]  # Nova is not typed
@@ -94,31 +104,27 @@ class SchedulerManager(manager.SchedulerManager):  # type: ignore[misc]  # Nova 
     def update_aggregates(self, ctxt: Any, aggregates: Any) -> None:
         """As Nova's."""
         super().update_aggregates(ctxt, aggregates)
-        self._state.stale_aggregates = True
+        self._state.tell_aggregates()
 
     def delete_aggregate(self, ctxt: Any, aggregate: Any) -> None:
         """As Nova's."""
         super().delete_aggregate(ctxt, aggregate)
-        self._state.stale_aggregates = True
+        self._state.tell_aggregates()
 
     def update_instance_info(self, context: Any, host_name: str, instance_info: Any) -> None:
         """As Nova's."""
         super().update_instance_info(context, host_name, instance_info)
-        self._stale(host_name)
+        self._state.tell(host_name)
 
     def delete_instance_info(self, context: Any, host_name: str, instance_uuid: str) -> None:
         """As Nova's."""
         super().delete_instance_info(context, host_name, instance_uuid)
-        self._stale(host_name)
+        self._state.tell(host_name)
 
     def sync_instance_info(self, context: Any, host_name: str, instance_uuids: Sequence[str]) -> None:
         """As Nova's."""
         super().sync_instance_info(context, host_name, instance_uuids)
-        self._stale(host_name)
-
-    def _stale(self, host_name: str) -> None:
-        with self._lock:
-            self._state.stale_instances.add(host_name)
+        self._state.tell(host_name)
 
     def _serve_metrics(self) -> None:
         port = CONF[GROUP].metrics_port
@@ -151,6 +157,9 @@ class SchedulerManager(manager.SchedulerManager):  # type: ignore[misc]  # Nova 
             return self._live(asked)
         except exception.NoValidHost:
             raise
+        except ClaimFailed as failed:  # Nova's claim: the same with either scheduler, and never tried again
+            self.metrics.requests.labels("hostler", "failed").inc()
+            raise failed.error from None
         except NotModelled as error:
             LOG.info("the request is not modelled: %s", error)
             return self._fall_back(asked, error.field or "request", "unsupported")
@@ -189,25 +198,47 @@ class SchedulerManager(manager.SchedulerManager):  # type: ignore[misc]  # Nova 
     def _live(self, asked: Asked) -> Any:
         taken: list[str] = []
         try:
-            request = self._request(asked)
-            mappings = self._mappings(asked.spec)
-            alone = asked.requests is not None and len(request.instance_uuids) == 1
-            with self._ready():
-                request, candidates = self._candidates(asked, request, mappings)
-                claim = None if alone or asked.requests is None else self._claims(asked, taken)
-                decision = self._choose(request, candidates, claim)
-            if alone:
-                decision = self._claimed(asked, request, candidates, decision, taken)
-            answer = self._selections(asked, decision)
-        except BaseException:
-            self._cleanup_allocations(asked.context, taken)
+            answer = self._decided(asked, taken)
+        except BaseException as error:
+            if not self._given_back(asked, taken) and isinstance(error, Exception):
+                raise exception.NoValidHost(reason="claims of this request could not be given back") from error
             raise
         if answer is None:
             self.metrics.requests.labels("hostler", "no_valid_host").inc()
-            wanted = len(asked.uuids or ()) or 1
-            self._ensure_sufficient_hosts(asked.context, [], wanted, taken)  # gives back, and raises NoValidHost
+            self._given_back(asked, taken)
+            self._ensure_sufficient_hosts(asked.context, [], len(asked.uuids or ()) or 1)  # raises NoValidHost
         self.metrics.requests.labels("hostler", "placed").inc()
         return answer
+
+    def _decided(self, asked: Asked, taken: list[str]) -> list[list[Any]] | None:
+        """The answer; None if there is no host. ``taken`` gets the instances that were claimed."""
+        arrived = time.monotonic()
+        request = self._request(asked)
+        mappings = self._mappings(asked.spec)
+        alone = asked.requests is not None and len(request.instance_uuids) == 1
+        with self._ready() as state:
+            request, candidates = self._candidates(state, asked, request, mappings, arrived)
+            claim = None if alone or asked.requests is None else self._claims(asked, taken)
+            decision = self._choose(state, request, candidates, claim)
+        if alone:
+            return self._claimed(state, asked, request, candidates, decision, taken)
+        return self._selections(asked, decision)
+
+    def _given_back(self, asked: Asked, taken: Sequence[str]) -> bool:
+        """Remove the claims of these instances; False if Placement has not removed all. Nova must not choose for an
+        instance then: its claim would be added to the one that is there."""
+        done = True
+        for uuid in taken:
+            try:
+                removed = self.placement_client.delete_allocation_for_instance(asked.context, uuid, force=True)
+            except Exception as error:  # the claims of the others are removed all the same
+                self._failures.note(error, f"giving back the claim of instance {uuid}")
+                done = False
+            else:
+                if removed is None:  # Placement could not be reached
+                    LOG.error("the claim of instance %s could not be given back", uuid)
+                    done = False
+        return done
 
     def _request(self, asked: Asked) -> Request:
         if not asked.uuids:
@@ -229,30 +260,44 @@ class SchedulerManager(manager.SchedulerManager):  # type: ignore[misc]  # Nova 
         return list(self.host_manager.enabled_cells)
 
     def _candidates(
-        self, asked: Asked, request: Request, mappings: Sequence[Any]
+        self, state: NovaState, asked: Asked, request: Request, mappings: Sequence[Any], arrived: float
     ) -> tuple[Request, dict[str, list[Mapping[str, Any]]]]:
-        state, elevated = self._state, asked.context.elevated()
-        state.refresh(elevated, mappings, max_age=CONF[GROUP].state_max_age)
+        elevated = asked.context.elevated()
+        state.refresh(elevated, mappings, since=arrived - self._max_age())
+        if state.unreadable_of(mappings, asked.summaries) and CONF[GROUP].fallback != "never":
+            raise NotModelled("a host that may be chosen cannot be read", field="unreadable_host")
         state.read_instances(elevated, mappings, request)
         usable = state.usable(mappings, asked.summaries)
         return state.kept.shared(request), state.kept.candidates(usable, asked.requests)
 
+    @staticmethod
+    def _max_age() -> float:
+        """Seconds for which the state may be used again: less than services take to be taken for dead."""
+        return float(min(CONF[GROUP].state_max_age, CONF.service_down_time / 2))
+
     @contextlib.contextmanager
-    def _ready(self) -> Iterator[None]:
-        """The kept fleet, for this thread alone, under the options as they are now."""
+    def _ready(self, state: NovaState | None = None) -> Iterator[NovaState]:
+        """The kept fleet, for this thread alone, under the options as they are now. ``state``: that of the request, if
+        it has one; it stays the same while others are made anew."""
         with self._lock:
             self._serve_metrics()
-            state = self._state
+            state = self._state if state is None else state
             before = state.kept.changes
             state.read_images = bool(CONF.filter_scheduler.image_props_weight_multiplier)
-            state.kept.use(policy_values(CONF, self._weighers, self._release))
-            yield
+            try:
+                state.kept.use(policy_values(CONF, self._weighers, self._release))
+            except HostlerError as error:
+                raise NotModelled(str(error), field="policy") from error
+            yield state
             self.metrics.changes.inc(state.kept.changes - before)
             self.metrics.hosts.set(len(state.kept.hosts))
+            self.metrics.unreadable.set(len(state.unreadable))
 
-    def _choose(self, request: Request, candidates: Mapping[str, Sequence[Any]], claim: Any = None) -> Decision:
+    def _choose(
+        self, state: NovaState, request: Request, candidates: Mapping[str, Sequence[Any]], claim: Any = None
+    ) -> Decision:
         begun = time.thread_time()
-        decision = self._state.kept.engine.choose(request, candidates=candidates, claim=claim)
+        decision = state.kept.engine.choose(request, candidates=candidates, claim=claim)
         self.metrics.cpu.labels("hostler").inc(time.thread_time() - begun)
         return decision
 
@@ -260,14 +305,17 @@ class SchedulerManager(manager.SchedulerManager):  # type: ignore[misc]  # Nova 
         """Claims in Placement, of one instance at a host at a time; ``taken``: instances that were claimed."""
 
         def claim(uuid: str, provider: str, candidate: Any) -> bool:
-            done = scheduler_utils.claim_resources(
-                asked.context.elevated(),
-                self.placement_client,
-                asked.spec,
-                uuid,
-                candidate,
-                allocation_request_version=asked.version,
-            )
+            try:
+                done = scheduler_utils.claim_resources(
+                    asked.context.elevated(),
+                    self.placement_client,
+                    asked.spec,
+                    uuid,
+                    candidate,
+                    allocation_request_version=asked.version,
+                )
+            except Exception as error:
+                raise ClaimFailed(error) from error
             if done:
                 taken.append(uuid)
             return bool(done)
@@ -276,22 +324,24 @@ class SchedulerManager(manager.SchedulerManager):  # type: ignore[misc]  # Nova 
 
     def _claimed(
         self,
+        state: NovaState,
         asked: Asked,
         request: Request,
         candidates: dict[str, list[Mapping[str, Any]]],
         decision: Decision,
         taken: list[str],
-    ) -> Decision:
-        """Claim the one host of a decision, without keeping other requests waiting; where that fails, the next."""
+    ) -> list[list[Any]] | None:
+        """Claim the one host of a decision, without keeping other requests waiting; where that fails, the next. The
+        answer is ready before the claim, so that nothing can fail after it."""
         claim = self._claims(asked, taken)
-        while decision.placed:
+        while (answer := self._selections(asked, decision)) is not None:
             selected = decision.selected
             if claim(request.instance_uuids[0], selected.provider_uuid, selected.allocation_request):
                 break
             candidates[selected.provider_uuid] = []  # it is weighed as before, and not chosen
-            with self._ready():
-                decision = self._choose(request, candidates)
-        return decision
+            with self._ready(state):
+                decision = self._choose(state, request, candidates)
+        return answer
 
     @staticmethod
     def _selections(asked: Asked, decision: Decision) -> list[list[Any]] | None:
@@ -346,11 +396,20 @@ class SchedulerManager(manager.SchedulerManager):  # type: ignore[misc]  # Nova 
         self.metrics.cpu.labels("hostler").inc(self._observing.cpu)
         return iter(states)
 
-    def _case(self, asked: Asked, states: Sequence[Any]) -> Case:
-        """What Nova is about to decide on, kept for comparison before it is changed by the decision."""
+    def _case(self, asked: Asked, states: Sequence[Any]) -> Case | None:
+        """What Nova is about to decide on, kept for comparison before it is changed by the decision; None if Nova would
+        have to wait for it, which it does not."""
         request = self._request(asked)
-        with self._ready():
-            kept = self._state.kept
-            candidates = kept.candidates(self._state.observe(states), asked.requests)
-            among = CONF.filter_scheduler.host_subset_size
-            return Case(kept.engine.fork(), kept.shared(request), candidates, None, among)
+        if not self._lock.acquire(timeout=PATIENCE):
+            self.metrics.compared.labels("dropped").inc()
+            return None
+        try:
+            with self._ready() as state:
+                kept, uuids = state.kept, state.observe(states)
+                if any(uuid in state.unreadable for uuid in uuids):
+                    raise NotModelled("a host that may be chosen cannot be read", field="unreadable_host")
+                candidates = kept.candidates(uuids, asked.requests)
+                among = CONF.filter_scheduler.host_subset_size
+                return Case(kept.engine.fork(), kept.shared(request), candidates, None, among)
+        finally:
+            self._lock.release()
