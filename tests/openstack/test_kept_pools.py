@@ -60,6 +60,26 @@ def test_what_was_consumed_counts_and_only_its_backend_is_read_again() -> None:
     assert kept.changes == 3
 
 
+def test_equal_pools_come_in_the_order_that_cinder_has_them_in() -> None:
+    kept, pools = kept_pools(), [pool(A), pool(B), pool(C)]
+    assert judged(kept, pools, asked()) == [A, B, C]
+    found = kept.judge([pools[2], pools[1], pools[0]], asked())
+    assert list(found.weights) == [C, B, A]
+    assert "CapacityWeigher" in kept.reason(found, A)
+
+
+def test_extra_specs_are_compared_with_what_was_reported_and_capacity_with_what_is_left() -> None:
+    kept, state = kept_pools(), pool(A, 150, capabilities={"free_capacity_gb": 150})
+    roomy = {"name": "roomy", "extra_specs": {"free_capacity_gb": ">= 100"}}
+    shared = {"name": "shared", "extra_specs": {"multiattach": "False"}}
+    state.free_capacity_gb, state.multiattach = 50, False
+    assert judged(kept, [state], asked(volume_type=roomy, resource_type=roomy)) == [A]
+    assert judged(kept, [state], asked(60, volume_type=roomy, resource_type=roomy)) == []
+    assert judged(kept, [state], asked(volume_type=shared, resource_type=shared)) == []
+    state.capabilities = {"free_capacity_gb": 90}
+    assert judged(kept, [state], asked(volume_type=roomy, resource_type=roomy)) == []
+
+
 def test_only_the_given_pools_are_judged() -> None:
     kept, pools = kept_pools(), [pool(A), pool(B), pool(C)]
     judged(kept, pools, asked())

@@ -86,12 +86,14 @@ class KeptPools:
             backends.setdefault(backend_part(state.backend_id), []).append(state)
         for name, pools in backends.items():
             figures = {_pool_name(state): _figures(state) for state in pools}
-            found = figures, pools[0].host, pools[0].cluster_name, _zone(pools[0])
+            reported = {state.backend_id: dict(state.capabilities or {}) for state in pools}
+            found = figures, reported, pools[0].host, pools[0].cluster_name, _zone(pools[0])
             if self._seen.get(name) != found:
-                self._report(pools[0], figures)
+                self._report(pools[0], figures, reported)
                 self._seen[name] = found
 
-    def _report(self, state: Any, found: Mapping[str, dict[str, Any]]) -> None:
+    def _report(self, state: Any, found: Mapping[str, dict[str, Any]], reported: Mapping[str, dict[str, Any]]) -> None:
+        """Read in one backend: the ``found`` figures of its pools, and the capabilities that they ``reported``."""
         self._at += 1.0
         zone = _zone(state)
         pools = self.engine.pools
@@ -106,6 +108,8 @@ class KeptPools:
         for other in [each.host for each in pools.services.values() if cluster and each.cluster_name == cluster]:
             if other != host:  # another service of the cluster took its place: pools are where that one says
                 pools.remove_service(other)
+        for backend_id, capabilities in reported.items():
+            pools.set_capabilities(backend_id, capabilities)
         self.changes += 1
 
     def judge(self, states: Sequence[Any], properties: Mapping[str, Any]) -> Judged:
@@ -116,8 +120,13 @@ class KeptPools:
         pools = self.engine.pools
         rows = np.array(sorted({pools.row(state.backend_id) for state in states}), np.int32)
         ranking = self.engine._context.ranking(wanted, only=rows)
-        names = [pools.fact(row).backend_id for row in ranking.rows.tolist()]
-        return Judged(dict(zip(names, ranking.weights.tolist(), strict=True)), ranking, wanted)
+        weights = {
+            pools.fact(row).backend_id: weight
+            for row, weight in zip(ranking.rows.tolist(), ranking.weights.tolist(), strict=True)
+        }
+        given = [state.backend_id for state in states if state.backend_id in weights]
+        best_first = sorted(given, key=lambda name: -weights[name])  # equal ones stay in Cinder's order
+        return Judged({name: weights[name] for name in best_first}, ranking, wanted)
 
     def reason(self, judged: Judged, backend_id: str) -> str:
         """Why a pool does not pass, or what weighers gave it. O(pools)."""
@@ -128,7 +137,7 @@ class KeptPools:
                 return f"{each.stage} refuses it: {each.reason}"
         if backend_id not in judged.weights:
             return "it is no candidate"
-        parts = judged.ranking.parts(list(judged.weights).index(backend_id))
+        parts = judged.ranking.parts(judged.ranking.rows.tolist().index(engine.pools.row(backend_id)))
         said = ", ".join(f"{part.weigher} {part.points:g}" for part in parts)
         return f"weight {judged.weights[backend_id]:g} ({said or 'no weigher'})"
 

@@ -154,6 +154,16 @@ class Pools(PoolRows):
         self._refresh(key, report)
         return True
 
+    def set_capabilities(self, backend_id: str, capabilities: Mapping[str, object]) -> None:
+        """Have filters and expressions read these capabilities of a pool; its capacities stay as they are. For a mirror
+        of another scheduler's pools, whose capacities are those after its placements, and whose capabilities are as
+        they were reported. They are kept, not copied. UnknownName. O(1)."""
+        row = self.row(backend_id)
+        facts = self.facts[row]
+        assert facts is not None, "a pool that has a row has facts"
+        self._put_fact(row, facts.with_capabilities(capabilities), self.columns.block[:, row].copy())
+        self._derive(row)
+
     def load(self, reports: Iterable[BackendReport]) -> int:
         """Take in reports one after the other; returns how many were new. InvalidValue before any is taken in."""
         checked = list(map(check_report, reports))
