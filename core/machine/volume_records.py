@@ -156,9 +156,12 @@ class VolumeRecords(msgspec.Struct, dict=True):
             del self.snapshots[snapshot]
 
     def new_uuid(self, kind: str) -> str:
-        """A uuid for something that comes without one; the same commands make the same."""
-        self.made += 1
-        return str(uuid5(_NAMESPACE, f"{kind}/{self.made}"))
+        """A uuid for something that comes without one, which nothing kept has; the same commands make the same."""
+        while True:
+            self.made += 1
+            made = str(uuid5(_NAMESPACE, f"{kind}/{self.made}"))
+            if not any(made in kept for kept in (self.snapshots, self.backups, self.groups)):
+                return made
 
     def has_type(self, name: str) -> bool:
         """True if a volume is of a type, or is to be. O(volumes)."""

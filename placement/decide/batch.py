@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...ext import batch as kernel
 from ...ext.gather import SpecTable, gather
-from ...ext.tables import format_uuid, make_many
+from ...ext.tables import make_many, parse_uuid
 from ..fleet.fleet import Fleet, uuid_words
 from ..request.checks import check_request
 from ..request.host_selection import names_targets
@@ -290,8 +290,10 @@ def _place_run(plan: Plan, decisions: Decisions, first: int, last: int) -> tuple
     if taken == until and not exists:
         return until, None
     own = plan.batch[taken].instance_uuids
-    uuid = own[0] if own else format_uuid(int(plan.uuids[taken, 0]), int(plan.uuids[taken, 1]))
-    return taken + 1, DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
+    if own:
+        return taken + 1, DuplicateName(f"consumer {own[0]} exists", field="instance_uuids")
+    plan.uuids[taken] = parse_uuid(plan.context.new_uuid())
+    return _decide(plan, decisions, taken, taken + 1), None
 
 
 def _existing(fleet: Fleet, uuids: NDArray[np.uint64]) -> int | None:

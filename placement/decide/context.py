@@ -94,10 +94,20 @@ class DecisionContext:
         self.fleet._reclaim.if_due()
         request = self.prepared(request)
         if not request.instance_uuids:
-            made = make_many(self.uuid_seed, self.fleet._heads.sequence, 1)
-            request = request.with_changes(instance_uuids=(format_uuid(int(made[0, 0]), int(made[0, 1])),))
+            request = request.with_changes(instance_uuids=(self.new_uuid(),))
         self.advance(request.now)
         return request
+
+    def new_uuid(self, after: int = 0) -> str:
+        """A uuid for the instance of the next decision, or the one ``after`` it, which no consumer has: those who know
+        the seed can take uuids before their turn. O(1), or O(those that were taken)."""
+        known, sequence, attempt = self.fleet._kernel.consumers, self.fleet._heads.sequence + after, 0
+        while True:
+            high, low = make_many(self.uuid_seed ^ attempt, sequence, 1)[0].tolist()
+            made = format_uuid(high, low)
+            if known.get(made) < 0:
+                return made
+            attempt += 1
 
     def prepared(self, request: Request) -> Request:
         """The request completed and checked as nova-api and nova-conductor do, unless the policy or its spec says that

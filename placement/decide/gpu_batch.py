@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...ext import devices
 from ...ext.constants import BUILDING
 from ...ext.fleet_state import find_uuids
-from ...ext.tables import format_uuid, make_many
+from ...ext.tables import format_uuid, make_many, parse_uuid
 from ..fleet.columns import COLUMN
 from ..fleet.consumers import Detail, Extras
 from ..fleet.fleet import Fleet
@@ -117,10 +117,11 @@ class _Plan:
                     raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
                 given[words] = uuid
                 self.uuids[position] = words
-        taken = np.flatnonzero(find_uuids(self.fleet._kernel.consumers, self.uuids) >= 0)
-        if len(taken):
-            uuid = format_uuid(*self.uuids[taken[0]].tolist())
-            raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
+        for position in np.flatnonzero(find_uuids(self.fleet._kernel.consumers, self.uuids) >= 0).tolist():
+            if self.requests[position].instance_uuids:
+                uuid = format_uuid(*self.uuids[position].tolist())
+                raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
+            self.uuids[position] = parse_uuid(self.engine._context.new_uuid(after=position))
 
     def _shapes(self) -> NDArray[np.int32]:
         known: dict[int, int] = {}

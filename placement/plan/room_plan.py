@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ...ext.tables import format_uuid, make_many
 from ..decide.engine import Engine
 from ..types.errors import NoValidHost
 from ..types.plans import Measure, Plan, PlanOptions
@@ -56,5 +55,4 @@ def room_plan(engine: Engine, goal: dict[str, object], request: Request, options
 
 def one_instance(trial: Trial) -> tuple[str, ...]:
     """A uuid for an instance that has none."""
-    made = make_many(trial.context.uuid_seed, trial.context.sequence, 1)
-    return (format_uuid(int(made[0, 0]), int(made[0, 1])),)
+    return (trial.context.new_uuid(),)

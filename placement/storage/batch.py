@@ -196,9 +196,13 @@ def _place_run(
 
 
 def _volume_ids(context: VolumeContext, requests: Sequence[VolumeRequest], first: int) -> list[str]:
-    """Ids of the volumes, made where they are left out."""
+    """Ids of the volumes, made where they are left out; such are not in use, nor given to another of the requests."""
     made = make_many(context.id_seed, first - 1, len(requests)).tolist()
-    return [
-        request.volume_id if request.volume_id is not None else format_uuid(*words)
-        for request, words in zip(requests, made, strict=True)
-    ]
+    used, given = context.pools.volumes, {request.volume_id for request in requests}
+    ids = []
+    for index, (request, words) in enumerate(zip(requests, made, strict=True)):
+        volume_id = request.volume_id if request.volume_id is not None else format_uuid(*words)
+        if request.volume_id is None and (volume_id in used or volume_id in given):
+            volume_id = context.unused_id(first - 1 + index, {*used, *given, *ids})
+        ids.append(volume_id)
+    return ids

@@ -5,7 +5,7 @@ A VolumeEngine owns one and composes the modules of this package, which take it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -173,8 +173,18 @@ class VolumeContext:
         if request.volume_id is not None:
             self.pools.volumes.check_new(request.volume_id)
             return request.volume_id
-        made = make_many(self.id_seed, self.sequence, 1)
-        return format_uuid(int(made[0, 0]), int(made[0, 1]))
+        return self.unused_id(self.sequence, self.pools.volumes)
+
+    def unused_id(self, sequence: int, used: Container[str]) -> str:
+        """An id for the volume of the decision after ``sequence``, which is not in use: those who know the seed can
+        take ids before their turn. O(1), or O(those that were taken)."""
+        attempt = 0
+        while True:
+            high, low = make_many(self.id_seed ^ attempt, sequence, 1)[0].tolist()
+            made = format_uuid(high, low)
+            if made not in used:
+                return made
+            attempt += 1
 
     def places(self, backend: str | None) -> Rows | None:
         """Rows of ``host@backend`` or ``host@backend#pool``; None for any."""
