@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from ...placement.storage.pools.backend_names import backend_part
 from ...placement.storage.pools.reports import BackendReport
+from ...placement.storage.pools.volumes import Volume
 from ...placement.types.errors import InUse, InvalidValue, UnknownName
 from ..storage_commands import (
     RemoveBackupService,
@@ -67,11 +69,19 @@ def remove_backend(state: ServiceState, command: RemoveVolumeBackend) -> None:
         service = pools.services.get(command.host)
         if service is not None and not command.force:
             last = sum(each.key == service.key for each in pools.services.values()) == 1
-            there = sum(backend_part(each.backend_id) == service.key for each in pools.volumes.values()) if last else 0
+            there = sum(service.key in _backends_of(each) for each in pools.volumes.values()) if last else 0
             if there:
                 problem = f"volume backend {service.key} has {there} volumes"
                 raise InUse(problem, field="host", hint="migrate or delete them first, or use force")
         pools.remove_service(command.host)
+
+
+def _backends_of(volume: Volume) -> Iterator[str]:
+    """Backends that a volume is on, or comes back to if its move is reverted."""
+    yield backend_part(volume.backend_id)
+    if volume.moved_from is not None:
+        host, cluster_name = volume.moved_from
+        yield backend_part(cluster_name or host)
 
 
 def set_backup_service(state: ServiceState, command: SetBackupService) -> None:

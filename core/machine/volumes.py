@@ -227,6 +227,9 @@ def retry(state: ServiceState, uuid: str, now: float) -> VolumeDecision:
 def manage(state: ServiceState, command: ManageVolume, now: float) -> VolumeDecision:
     """Take over a volume that is there."""
     request, record = prepared(state, command.request, now)
+    wanted = request.spec.resource_backend
+    if wanted not in (None, command.backend, backend_part(command.backend)):
+        raise InvalidValue(f"its source or group is on {wanted}, not on {command.backend}", field="backend")
     check_quota(state, record.project_id, amounts_of(record), (record.size_gb,))
     with faults_refused():
         decision = state.storage.manage(request, command.backend)
@@ -291,7 +294,7 @@ def place_with_guest(
         raise InvalidValue("the volumes of a guest are of its project", field="volumes")
     wanted = [prepared(state, each, now) for each in command.volumes]
     if failed_pools:
-        retry = Retry(backends=failed_pools)
+        retry = Retry(backends=None, hosts=failed_pools)  # nothing is charged there that would be given back
         wanted = [each._replace(request=each.request.with_changes(retry=retry)) for each in wanted]
     total = _total(each.record for each in wanted)
     total.update(state.amounts(guest))

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
+
 from ..types.decision import Refusal
 from ..types.errors import DuplicateName, InvalidValue
 from ..types.validation import check_text, shown
@@ -169,7 +171,10 @@ def _placed(context: VolumeContext, volume: VolumeRequest, backend: str, *, tigh
     volume = volume.with_changes(volume_id=context.new_volume_id(volume))
     context.sequence += 1  # each volume has an id of its own
     filter_properties = context.filter_properties(volume)
-    ranking = context.ranking(filter_properties, among=context.places(backend))
+    among, own = context.places(backend), context.places(volume.spec.resource_backend)
+    if among is not None and own is not None:
+        among = np.intersect1d(among, own).astype(np.int32)
+    ranking = context.ranking(filter_properties, among=among)
     if not len(ranking.rows):
         return None
     at = 0

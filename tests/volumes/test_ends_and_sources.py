@@ -1,0 +1,48 @@
+"""Volumes count once through failed attempts, and are where their source, group or move says."""
+
+from __future__ import annotations
+
+import pytest
+
+from hostler.core import storage_commands as s
+from hostler.core.machine import volumes
+from hostler.placement.types.errors import InUse, InvalidValue
+from tests.core.orders import NOW, asked, uuid_of
+from tests.volumes.values import do, free, place, storage_machine, wish
+
+
+def test_another_attempt_with_a_guest_gives_back_nothing_that_was_not_taken() -> None:
+    made = storage_machine()
+    together = s.PlaceTogether(request=asked(1), volumes=(wish(2, 50), wish(3, 20)))
+    pools = ("node-0@lvm#a", "node-0@lvm#b", "node-1@lvm#a", "node-2@lvm#a")
+    before = sum(free(made, pool) for pool in pools)
+    assert volumes.place_with_guest(made.state, together, NOW, ("node-0@lvm#a",)).placed
+    assert sum(free(made, pool) for pool in pools) == before - 70
+    do(made, s.DeleteVolumes(uuids=(uuid_of(2), uuid_of(3))))
+    assert sum(free(made, pool) for pool in pools) == before
+
+
+def test_the_backend_that_a_migrating_volume_comes_from_is_not_removed() -> None:
+    made = storage_machine()
+    do(made, place(1, 10), s.BeginVolumeMigration(uuid=uuid_of(1), target="node-1@lvm"))
+    with pytest.raises(InUse, match="node-0@lvm has 1 volumes"):
+        do(made, s.RemoveVolumeBackend(host="node-0@lvm"))
+    do(made, s.ConfirmVolumeMove(uuid=uuid_of(1)), s.RemoveVolumeBackend(host="node-0@lvm"))
+
+
+def test_a_volume_of_a_group_goes_to_the_pool_of_its_source() -> None:
+    made = storage_machine()
+    do(made, place(1, 10, volume_type="silver"))
+    answer = do(made, s.PlaceVolumeGroup(volumes=(wish(2, 10, source=uuid_of(1)), wish(3, 5))))
+    assert {each.backend_id for each in answer.decision.selections} == {"node-1@lvm#a"}
+    refused = do(made, s.PlaceVolumeGroup(volumes=(wish(4, 10, source=uuid_of(1), volume_type="gold"),)))
+    assert refused.decision.backend is None
+
+
+def test_a_volume_of_a_group_is_taken_over_on_the_backend_of_the_group_only() -> None:
+    made = storage_machine()
+    do(made, s.PlaceVolumeGroup(group_id=uuid_of(70), volumes=(wish(1, 10, volume_type="gold"),)))
+    with pytest.raises(InvalidValue, match="node-0@lvm, not on node-1"):
+        do(made, s.ManageVolume(request=wish(2, 10, group=uuid_of(70)), backend="node-1@lvm#a"))
+    assert do(made, s.ManageVolume(request=wish(2, 10, group=uuid_of(70)), backend="node-0@lvm#b")).placed
+    assert made.state.volumes.members(uuid_of(70)) == [uuid_of(1), uuid_of(2)]
