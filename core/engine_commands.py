@@ -18,6 +18,8 @@ from ..placement.types.host import Aggregate, Host
 from ..placement.types.moves import Expiry, MoveKind
 from ..placement.types.request import Flavor, Image, Request, RequestSpec, ServerGroup
 
+MAX_NESTING: Final = 32
+"""Levels of lists and maps within a spec."""
 MAX_SPECS: Final = 20_000
 """Maximum number of decoded specs in the cache; it is cleared when full."""
 
@@ -342,10 +344,7 @@ class Specs(dict[bytes, KnownSpec]):
             del self[data]
 
     def _read(self, data: bytes) -> KnownSpec:
-        try:
-            value = msgspec.msgpack.decode(data)
-        except (ValueError, RecursionError) as error:
-            raise InvalidValue(f"spec is not MessagePack: {error}", field="spec") from None
+        value = decode_spec(data)
         flavor = image = None
         if isinstance(value, dict):
             if isinstance(value.get("flavor"), str):
@@ -355,6 +354,22 @@ class Specs(dict[bytes, KnownSpec]):
                 image = value["image"]
                 value = {**value, "image": msgspec.to_builtins(self._kept.image(image))}
         return KnownSpec(from_plain(value, RequestSpec, "spec"), flavor, image)
+
+
+def decode_spec(data: bytes) -> Any:
+    """What a spec is in MessagePack. InvalidValue for malformed input, and for one nested so deep that functions which
+    read or store it could exceed the limit of the interpreter. O(size)."""
+    try:
+        value = msgspec.msgpack.decode(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue(f"spec is not MessagePack: {error}", field="spec") from None
+    level: list[Any] = [value]
+    for _ in range(MAX_NESTING):
+        inner = (each for each in level if isinstance(each, (dict, list, tuple)))
+        level = [part for each in inner for part in ((*each, *each.values()) if isinstance(each, dict) else each)]
+        if not level:
+            return value
+    raise InvalidValue(f"spec is nested more than {MAX_NESTING} levels deep", field="spec")
 
 
 def asked(request: Request) -> Asked:

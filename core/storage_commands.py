@@ -12,7 +12,7 @@ from ..placement.storage.pools.request import VolumeSpec, VolumeType, check_volu
 from ..placement.storage.with_guests import Locality
 from ..placement.types.errors import InvalidValue
 from ..placement.types.from_builtins import from_plain
-from .engine_commands import Asked, Command
+from .engine_commands import Asked, Command, decode_spec
 
 MAX_SPECS: Final = 20_000
 """Maximum number of decoded specs in the cache; it is cleared when full."""
@@ -323,10 +323,7 @@ class VolumeSpecs(dict[bytes, KnownVolumeSpec]):
         self.clear()
 
     def _read(self, data: bytes) -> KnownVolumeSpec:
-        try:
-            value = msgspec.msgpack.decode(data)
-        except (ValueError, RecursionError) as error:
-            raise InvalidValue(f"spec is not MessagePack: {error}", field="spec") from None
+        value = decode_spec(data)
         name = None
         if isinstance(value, dict) and isinstance(value.get("volume_type"), str):
             name = value["volume_type"]

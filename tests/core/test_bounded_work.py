@@ -26,10 +26,11 @@ from hostler.core.machine.request_limits import (
 )
 from hostler.core.rates import Rate, RateLimits
 from hostler.core.service import Identity, Service
+from hostler.core.storage_commands import AskedVolume, PlaceVolume
 from hostler.core.tenancy.errors import NotAllowed
 from hostler.core.tenancy.tenants import User
 from hostler.core.writer.writer import open_writer
-from hostler.placement.types.errors import InvalidValue
+from hostler.placement.types.errors import HostlerError, InvalidValue
 from hostler.placement.types.request import ServerGroup
 
 from .orders import LOCAL, NOW, asked, hosts, order, uuid_of
@@ -52,6 +53,22 @@ def test_what_asks_for_too_much_is_refused_with_its_field_and_the_limit(field: s
         LIMITS.check(TOO_MUCH[field])
     assert error.value.field == field
     assert "[limits]" in str(error.value.hint)
+
+
+@pytest.mark.parametrize("opening", [b"\x91", b"\x81\xa1a"], ids=["lists", "maps"])
+@pytest.mark.parametrize("depth", [28, 40, 900, 983])
+def test_no_nesting_of_a_spec_exceeds_the_limit_of_the_interpreter(depth: int, opening: bytes) -> None:
+    """RecursionError says nothing of a command alone, so that it would end the process."""
+    made = ServiceMachine()
+    made.apply(order(AddHosts(hosts=hosts(1))))
+    deep = b"\x81\xa5query" + opening * depth + b"\xa1x"
+    flavor = b"\xa6flavor\x83\xa4name\xa1f\xa5vcpus\x01\xa9memory_mb\x01"
+    guest = Asked(spec=msgspec.Raw(b"\x82" + flavor + b"\xafscheduler_hints" + deep))
+    volume = AskedVolume(spec=msgspec.Raw(b"\x82\xa7size_gb\x01\xafscheduler_hints" + deep))
+    for command in (Place(request=guest), PlaceVolume(request=volume)):
+        (outcome,) = made.apply_batch([order(command)])
+        assert not isinstance(outcome, HostlerError) or outcome.code == "invalid_value"
+        assert depth < 32 or isinstance(outcome, InvalidValue)
 
 
 def test_what_keeps_to_the_limits_is_let_through() -> None:
