@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
+from dataclasses import replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -111,7 +113,10 @@ def read_pools(pools: Pools, arrays: Arrays) -> None:
     pools.now, pools.default_ratio = values.now, values.default_ratio
     pools.services.update({service.host: service for service in values.services})
     pools.reports.update({key: check_report(report) for key, report in values.reports})
-    pools.backends.update(values.backends)
+    for key, backend in values.backends:
+        # The text has names in alphabetical order; the order of the pools is that of their rows.
+        in_order = dict(sorted(backend.pools.items(), key=itemgetter(1)))
+        pools.backends[key] = replace(backend, pools=in_order)
     pools.aggregates.update({host: frozenset(uuids) for host, uuids in values.aggregates.items()})
     for volume in values.volumes:
         pools.volumes.check_new(volume.volume_id)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hostler.core import storage_commands as s
 from hostler.core.machine import volumes
+from hostler.core.machine.machine import ServiceMachine
 from hostler.placement.types.errors import InUse, InvalidValue
 from tests.core.orders import NOW, asked, uuid_of
-from tests.volumes.values import do, free, place, storage_machine, wish
+from tests.volumes.values import do, free, place, report, reports, storage_machine, wish
 
 
 def test_another_attempt_with_a_guest_gives_back_nothing_that_was_not_taken() -> None:
@@ -46,3 +49,17 @@ def test_a_volume_of_a_group_is_taken_over_on_the_backend_of_the_group_only() ->
         do(made, s.ManageVolume(request=wish(2, 10, group=uuid_of(70)), backend="node-1@lvm#a"))
     assert do(made, s.ManageVolume(request=wish(2, 10, group=uuid_of(70)), backend="node-0@lvm#b")).placed
     assert made.state.volumes.members(uuid_of(70)) == [uuid_of(1), uuid_of(2)]
+
+
+def test_pools_keep_the_order_of_their_report_in_a_snapshot(tmp_path: Path) -> None:
+    """A snapshot whose pools were in alphabetical order could not be loaded."""
+    made = storage_machine()
+    do(made, reports(report("new@lvm", ("ssd", 500), ("hdd", 500), ("10", 500), ("9", 500), tier="new")))
+    do(made, place(1, 1))
+    made.save(tmp_path)
+    other = ServiceMachine()
+    other.load(tmp_path)
+    assert list(other.state.storage.pools.backends["new@lvm"].pools) == ["ssd", "hdd", "10", "9"]
+    same = [do(each, place(2, 400, volume_type=None)).selected.backend_id for each in (made, other)]
+    assert same[0] == same[1]
+    other.state.fleet.pools.check()
