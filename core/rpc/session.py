@@ -57,6 +57,7 @@ from .methods import (
     Watch,
     Welcome,
 )
+from .uuids import with_canonical_uuids
 from .watching import Watchers
 
 VERSION: Final = version("hostler")
@@ -193,6 +194,7 @@ class Session:
             params, options = read_params(call.params, method.params)
             if kind != "command" and options is not NO_OPTIONS:
                 self._check_options(call.method, kind, options)
+            params = with_canonical_uuids(params)
             regions = self.service.regions
             if regions is not None and regions.takes(params):
                 self._ask_regions(regions, method, params, options, reply)

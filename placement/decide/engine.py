@@ -300,7 +300,7 @@ class Engine:
         check_request(request)
         check_spec(request.spec)
         guest = fleet.consumer(uuid)
-        row = fleet.row(guest.provider)
+        row, uuid = fleet.row(guest.provider), guest.uuid
         moves.check_source(fleet, row, kind)
         request = request.with_changes(
             instance_uuids=(uuid,),

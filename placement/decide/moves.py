@@ -101,10 +101,18 @@ def _leave(fleet: Fleet, row: int, uuid: str) -> None:
 
 def pending(fleet: Fleet, uuid: str) -> PendingMove:
     """The move of a guest; UnknownName if none is under way. O(1)."""
-    move = fleet._consumers.moves.get(uuid) if isinstance(uuid, str) else None
+    move = fleet._consumers.moves.get(_canonical(uuid)) if isinstance(uuid, str) else None
     if move is None:
         raise UnknownName(f"no move of instance {uuid} is under way", field="uuid")
     return move
+
+
+def _canonical(uuid: str) -> str:
+    """The form of a uuid in which moves are known; another text as it is. O(1)."""
+    try:
+        return format_uuid(*parse_uuid(uuid))
+    except ValueError:
+        return uuid
 
 
 def note_move(fleet: Fleet, move: PendingMove) -> None:
@@ -117,6 +125,7 @@ def note_move(fleet: Fleet, move: PendingMove) -> None:
 def confirm(fleet: Fleet, uuid: str) -> PendingMove:
     """The guest has moved: its source is given back. UnknownName if no move is under way. O(1)."""
     move = pending(fleet, uuid)
+    uuid = move.instance
     with fleet._history.undoing():
         fleet._consumers.put_move(uuid, None)
         holder = fleet._kernel.consumers.get(move.migration) if move.migration else -1
@@ -131,6 +140,7 @@ def revert(fleet: Fleet, uuid: str) -> PendingMove:
     """The guest stays, or is back, where it was: the target is given back. It needs no room, so it cannot fail, also
     where the target or the source holds nothing any more. UnknownName if no move is under way. O(1)."""
     move = pending(fleet, uuid)
+    uuid = move.instance
     with fleet._history.undoing():
         fleet._consumers.put_move(uuid, None)
         target = fleet._kernel.consumers.get(uuid)
@@ -173,7 +183,7 @@ def release(fleet: Fleet, uuids: Sequence[str]) -> int:
     with fleet._history.undoing():
         count = fleet._release_uuids(uuids)
         for uuid in uuids:
-            move = fleet._consumers.moves.get(uuid)
+            move = fleet._consumers.moves.get(_canonical(uuid)) if fleet._consumers.moves else None
             if move is not None:
                 confirm(fleet, uuid)
     return count
