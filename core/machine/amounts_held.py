@@ -13,8 +13,10 @@ from ..tenancy.usage import INSTANCES
 
 
 def is_instance(fleet: Fleet, consumer: int) -> bool:
-    """False for a migration, and for another consumer whose type says that it is no instance. O(1)."""
-    return consumer not in fleet._consumers.notes or not fleet._kernel.consumer(consumer)[7] & NOT_INSTANCE
+    """False for a migration, for another consumer whose type says that it is no instance, and for an instance that a
+    host reports and that has no allocation. O(1)."""
+    shape, flags = fleet._kernel.consumer(consumer)[3::4]
+    return shape >= 0 and not flags & NOT_INSTANCE
 
 
 def held_together(fleet: Fleet, consumers: Sequence[int], shapes: Sequence[int], *, by_type: bool) -> Counter[str]:
@@ -22,8 +24,10 @@ def held_together(fleet: Fleet, consumers: Sequence[int], shapes: Sequence[int],
     without ``by_type``. O(consumers)."""
     total = Counter[str]()
     total[INSTANCES] = len(consumers)
-    if by_type and fleet._consumers.notes:
-        total[INSTANCES] -= sum(not is_instance(fleet, consumer) for consumer in consumers)
+    if by_type:
+        total[INSTANCES] -= Counter(shapes)[-1]
+        noted = [each for each in consumers if each in fleet._consumers.notes] if fleet._consumers.notes else ()
+        total[INSTANCES] -= sum(fleet._kernel.consumer(each)[7] & NOT_INSTANCE != 0 for each in noted)
     for shape, count in Counter(shapes).items():
         classes, amounts, *_ = fleet._kernel.shape(shape) if shape >= 0 else ((), ())
         for resource, amount in zip(classes, amounts, strict=True):

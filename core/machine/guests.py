@@ -41,6 +41,9 @@ STEP: Final = 128
 STEP_SPECS: Final = 4
 """Requests of one command, and different specs among them, that are decided at a time."""
 
+Held = list[tuple[str, dict[str, int]]]
+"""(project, amounts with ``instances``) of consumers."""
+
 log = logging.getLogger("hostler.guests")
 
 
@@ -322,7 +325,7 @@ def begin_move(state: ServiceState, command: BeginMove, now: float) -> Decision:
     known = asked is not None or command.target is None or state.requests.get(uuid) is not None
     if asked is None:
         asked = state.asked_of(uuid) if known else derived(state, uuid)
-    project, before = state.holding(uuid)
+    project, before = consumer.project_id, _held_by(state, (uuid,))
     if asked.project_id not in ("", project):
         raise InvalidValue(f"instance {uuid} is in project {project!r}", field="project_id")
     asked = msgspec.structs.replace(asked, project_id=project)
@@ -338,10 +341,8 @@ def begin_move(state: ServiceState, command: BeginMove, now: float) -> Decision:
     except DEPENDS_ON_COMMAND:
         raise _unexpected() from None
     if decision.placed:
-        taken = {name: amount for name, amount in state.holding(uuid)[1].items() if name != INSTANCES}
-        state.usage.add(state.tenants, project, taken)
-        if uuid in state.fleet._consumers.moves and not state.fleet._consumers.moves[uuid].migration:
-            state.usage.add(state.tenants, project, {name: n for name, n in before.items() if name != INSTANCES}, -1)
+        ends = (uuid, state.fleet._consumers.moves[consumer.uuid].migration)
+        _count_change(state, before, _held_by(state, ends))
         if known:
             state.requests.keep_during_move(uuid, state.kept_spec(asked))
     return decision
@@ -381,14 +382,20 @@ def end_move(state: ServiceState, uuid: str, *, confirm: bool) -> PendingMove:
     ends = (uuid, fleet._consumers.moves[uuid].migration)
     before = _held_by(state, ends)
     move = state.engine.confirm(uuid) if confirm else state.engine.revert(uuid)
-    for sign, held in ((-1, before), (1, _held_by(state, ends))):
-        for project, amounts in held:
-            state.usage.add(state.tenants, project, amounts, sign)
+    _count_change(state, before, _held_by(state, ends))
     state.requests.end_move(uuid, confirm=confirm)
+    state.forget_gone((uuid,))
     return move
 
 
-def _held_by(state: ServiceState, ends: Iterable[str]) -> list[tuple[str, dict[str, int]]]:
+def _count_change(state: ServiceState, before: Held, after: Held) -> None:
+    """Count what consumers hold instead of what they held."""
+    for sign, held in ((-1, before), (1, after)):
+        for project, amounts in held:
+            state.usage.add(state.tenants, project, amounts, sign)
+
+
+def _held_by(state: ServiceState, ends: Iterable[str]) -> Held:
     """(project, amounts) of the ends of a move; clients of the Placement API may have removed either of them."""
     consumers = state.fleet._kernel.consumers
     held = [state.holding(uuid) for uuid in ends if uuid and consumers.get(uuid) >= 0]

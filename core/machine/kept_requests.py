@@ -62,6 +62,8 @@ class KeptRequests:
         before = self.moving.pop(uuid, None)
         if before is not None and not confirm:
             self.keep((uuid,), before)
+        elif not confirm:
+            self.forget((uuid,))  # what it was asked with first is not known
 
     def forget(self, uuids: Iterable[str]) -> None:
         """Drop the requests of removed guests. O(guests)."""

@@ -66,8 +66,8 @@ allowed as much; certificate names are within a domain's suffixes; pools keep th
 
 3: of volumes that back ends make, a source and a group are refused; a guest that is lost lets go of the volumes that
 were being detached; the volume that a guest boots from is known by the guest; guests that are not yet as desired are
-evacuated. Consumers that are no instances, such as migrations, do not count as ``instances``; what holds the source of
-a move is changed by the end of the move, not by commands on instances.
+evacuated. Consumers that are no instances, such as migrations, and reported instances without an allocation do not
+count as ``instances``; what holds the source of a move is changed by the end of the move, not by commands on instances.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""

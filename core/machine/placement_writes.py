@@ -40,6 +40,7 @@ def carry_out(state: ServiceState, command: api.PlacementCommand, rules: int, pr
     consumers = consumers_of(command)
     before = _holdings(state, consumers)
     result = PlacementModel(state.engine.fleet).apply(command)
+    state.forget_gone(map(str.lower, consumers))
     for sign, holdings in ((-1, before), (1, _holdings(state, consumers))):
         for project, amounts in holdings:
             state.usage.add(state.tenants, project, amounts, sign)

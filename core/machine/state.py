@@ -438,6 +438,13 @@ class ServiceState:
             raise InvalidValue(problem, field="request", hint="give the request")
         return Asked(spec=spec)
 
+    def forget_gone(self, uuids: Iterable[str]) -> None:
+        """Drop what guests were asked with that have neither a consumer any more nor a move that may bring one back.
+        O(uuids)."""
+        consumers = self.fleet._consumers
+        gone = (uuid for uuid in uuids if uuid in self.requests.of_guest and uuid not in consumers.moves)
+        self.requests.forget([uuid for uuid in gone if self.fleet._kernel.consumers.get(uuid) < 0])
+
     # snapshots
 
     def save(self, folder: Path) -> None:

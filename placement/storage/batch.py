@@ -198,8 +198,8 @@ def _place_run(
 def _volume_ids(context: VolumeContext, requests: Sequence[VolumeRequest], first: int) -> list[str]:
     """Ids of the volumes, made where they are left out; such are not in use, nor given to another of the requests."""
     made = make_many(context.id_seed, first - 1, len(requests)).tolist()
-    used, given = context.pools.volumes, {request.volume_id for request in requests}
-    ids = []
+    used, given = context.pools.volumes, {request.volume_id for request in requests if request.volume_id is not None}
+    ids: list[str] = []
     for index, (request, words) in enumerate(zip(requests, made, strict=True)):
         volume_id = request.volume_id if request.volume_id is not None else format_uuid(*words)
         if request.volume_id is None and (volume_id in used or volume_id in given):
