@@ -57,3 +57,5 @@ CPU_ALLOCATION_RATIO: Final = 10
 SERVICE_UP: Final = 11
 TOTAL_USABLE_RAM_MB: Final = 12
 RAM_ALLOCATION_RATIO: Final = 13
+LAST_SEEN_UP: Final = 17
+"""NaN if unknown; no other column has NaN."""

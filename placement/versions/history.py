@@ -73,10 +73,11 @@ class History:
             return latest
         return self._leave(self._present)
 
-    def _leave(self, held: Version) -> Version:
-        """Separate the present from ``held``, which was the current version."""
-        self._present = held.toward = Version()
-        self._latest = weakref.ref(held)
+    def _leave(self, held: Version, present: Version | None = None) -> Version:
+        """Separate the present, a new version, from ``held``, which was the current one."""
+        latest = weakref.ref(held)
+        self._present = held.toward = present or Version()
+        self._latest = latest
         return held
 
     @contextmanager
@@ -103,10 +104,15 @@ class History:
             chain.append(chain[-1].toward)
         if chain[-1] is not self._present:
             raise RuntimeError("a version of another state")
+        # All that takes memory comes first: a move that was begun must not stop half way.
+        present = Version()
+        steps = [
+            (here, nearer, [(operation, not forward) for operation, forward in reversed(here.path)])
+            for here, nearer in zip(reversed(chain[:-1]), reversed(chain[1:]), strict=True)
+        ]
         self.moving = True
         try:
-            for here, nearer in zip(reversed(chain[:-1]), reversed(chain[1:]), strict=True):
-                backwards = [(operation, not forward) for operation, forward in reversed(here.path)]
+            for here, nearer, backwards in steps:
                 for operation, forward in backwards:
                     if forward:
                         operation.redo()
@@ -116,4 +122,4 @@ class History:
                 here.toward, here.path = None, []
         finally:
             self.moving = False
-        self._leave(target)
+        self._leave(target, present)

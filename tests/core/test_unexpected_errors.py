@@ -19,8 +19,10 @@ from hostler.core.forks import ChildFailed, tried_in_child
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import AnyCommand
 from hostler.core.tenancy.commands import CreateDomain, CreateProject, SetLimits
+from hostler.placement.decide.context import DecisionContext
 from hostler.placement.fleet.fleet import Fleet
 from hostler.placement.types.errors import DuplicateName, HostlerError
+from hostler.placement.versions.history import History
 
 from .orders import asked, hosts, order, place, uuid_of
 
@@ -157,13 +159,38 @@ def test_an_error_of_the_engine_that_depends_on_the_command_is_refused_and_all_i
             real(self, *arguments, **named)
         raise ZeroDivisionError
 
-    command = place(11, 12, project="p")
+    command = Resize(uuid=uuid_of(1), request=asked(project="p", vcpus=2))
     with monkeypatch.context() as patch:
         patch.setattr(Fleet, "claim", broken)
         (outcome,) = machine.apply_batch([order(command)])
     assert isinstance(outcome, InternalError)
     assert state_of(machine) == before
     assert not isinstance(machine.apply(order(Place(request=asked(11, project="p")))), HostlerError)
+
+
+def test_an_error_among_the_claims_of_several_instances_leaves_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = made()
+    before = state_of(machine)
+    with monkeypatch.context() as patch:
+        patch.setattr(DecisionContext, "selection", lambda *_: 1 / 0)
+        (outcome,) = machine.apply_batch([order(place(11, 12, project="p"))])
+    assert isinstance(outcome, InternalError)
+    assert state_of(machine) == before
+    assert not isinstance(machine.apply(order(Place(request=asked(11, project="p")))), HostlerError)
+
+
+def test_claims_that_cannot_be_recorded_are_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = made()
+    before = state_of(machine)
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "record", full)
+        with pytest.raises((MemoryError, StateUnknown)):
+            machine.apply_batch([order(place(11, 12, project="p"))])
+    assert state_of(machine) == before
 
 
 def test_a_refusal_that_comes_of_undoing_what_was_cut_off_is_no_outcome() -> None:
