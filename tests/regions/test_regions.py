@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hostler.core.errors import RegionsUnavailable
 from hostler.core.tenancy.errors import NotAllowed, QuotaExceeded
 from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
 
@@ -60,6 +61,40 @@ def test_a_claim_that_a_killed_parent_had_begun_ends_in_one_region(tmp_path: Pat
         until(lambda: _is_placed(parent, 1))
         assert parent.region_of(1) == "eu"
         assert [guests_in(each) for each in regions.values()] == [[uuid_of(1)], []]
+
+
+def test_what_a_killed_parent_had_begun_to_release_or_to_place_together_ends(tmp_path: Path) -> None:
+    with cascade(tmp_path, {"eu": 2, "us": 2}) as (parent, regions):
+        both = {"uuids": [uuid_of(1), uuid_of(2)]}
+        with parent.client() as client:
+            for number, name in ((1, "eu"), (2, "us")):
+                client.call("place", {"request": wish(number, hints={"region": (name,)})})
+            regions["us"].kill()
+            with pytest.raises(RegionsUnavailable):
+                client.call("release", both, key="both")
+            parent.settle(without=("us",))
+        asking = threading.Thread(target=_place_across, args=(parent,))
+        regions["eu"].process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]  # it runs
+        asking.start()
+        until(lambda: parent.lines()["eu"].asked >= 2)
+        parent.kill()
+        asking.join()
+        regions["eu"].process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]  # it runs
+        regions["us"].start()
+        parent.start()
+        until(lambda: all(guests_in(each) == [] for each in regions.values()))
+        with parent.client() as client:
+            assert client.call("release", both, key="both") == 2
+            assert not client.call("place_across", {"requests": [wish(3), wish(4)]}, key="group").placed
+            assert client.call("region_guests") == []
+
+
+def _place_across(parent: Parent) -> None:
+    try:
+        with parent.client(within=5.0) as client:
+            client.call("place_across", {"requests": [wish(3), wish(4)]}, key="group")
+    except HostlerError:
+        pass
 
 
 def _place(parent: Parent, number: int) -> None:
