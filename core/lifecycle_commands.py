@@ -102,6 +102,21 @@ class CreateGuest(Lifecycle, frozen=True, tag="create_guest"):
     locality: Locality | None = None
 
 
+class AdoptGuest(Lifecycle, frozen=True, tag="adopt_guest"):
+    """Make a guest that others made on a back end (a stranger) one of a project: it is charged there on its ``node``,
+    where it counted as use before, within the project's quota, and marked as this installation's; it neither stops nor
+    changes. ``key``: the back end's own id of it, which is its uuid here too if it is one. The flavor of the request
+    has its size; a guest of another size stays a stranger, and what was charged is in error. It is given up after
+    ``seconds``. Answers the decision."""
+
+    backend: Name
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    node: Text
+    request: Asked
+    name: Text = ""
+    seconds: Seconds = BUILD_SECONDS
+
+
 class StartGuest(OnGuest, frozen=True, tag="start_guest"):
     """Have a guest run. One in error is built again, on another host where that one was given back."""
 
@@ -316,4 +331,6 @@ ProgressCommand = (
 )
 VolumeProgressCommand = BeginVolume | ConfirmVolume | FailVolume | LoseVolume | ClearVolume
 BackendCommand = SetBackend | SetInstallation | ReportBackend | ReportPools
-LifecycleCommand = CreateGuest | CreateVolume | GuestCommand | ProgressCommand | VolumeProgressCommand | BackendCommand
+LifecycleCommand = (
+    CreateGuest | AdoptGuest | CreateVolume | GuestCommand | ProgressCommand | VolumeProgressCommand | BackendCommand
+)

@@ -68,6 +68,9 @@ class Reconciling(Protocol):
     def status(self) -> Any:
         """How it goes, as a plain value."""
 
+    def strangers(self, name: str, after: str, limit: int) -> Any:
+        """Guests of others on a back end, as plain values. HostlerError if there is no such back end."""
+
     async def check(self, name: str) -> None:
         """Have a back end's driver check that it answers. HostlerError otherwise."""
 

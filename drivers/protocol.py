@@ -15,6 +15,7 @@ from ..core.backends.errors import (
 )
 from ..core.backends.loading import GROUP, find_driver, read_options
 from ..core.backends.protocol import (
+    AdoptingDriver,
     AnyDriver,
     AttachingDriver,
     ComputeDriver,
@@ -22,6 +23,7 @@ from ..core.backends.protocol import (
     MovingDriver,
     OpenDriver,
     StorageDriver,
+    adopts,
     attaches,
     computes,
     moves,
@@ -48,6 +50,7 @@ from ..core.backends.values import (
 __all__ = [
     "FAILURES",
     "GROUP",
+    "AdoptingDriver",
     "AnyDriver",
     "AttachingDriver",
     "Can",
@@ -80,6 +83,7 @@ __all__ = [
     "Volume",
     "VolumeSpec",
     "VolumeState",
+    "adopts",
     "attaches",
     "computes",
     "find_driver",

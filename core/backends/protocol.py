@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol, TypeGuard
 
-from .values import Can, Connection, Facts, Guest, GuestSpec, Node, Page, Pool, Power, Volume, VolumeSpec
+from .values import Can, Connection, Facts, Guest, GuestSpec, Mark, Node, Page, Pool, Power, Volume, VolumeSpec
 
 
 class Driver(Protocol):
@@ -81,6 +81,19 @@ class MovingDriver(ComputeDriver, Protocol):
         it once it is there and nowhere else; no change if it is there already. After a failure the guest is on one
         node, and ``get_guest`` tells which; it may be off. NotFound if there is none."""
         ...
+
+
+class AdoptingDriver(ComputeDriver, Protocol):
+    """A compute driver that marks guests which it has not made (``Can.ADOPT``)."""
+
+    async def adopt_guest(self, key: str, mark: Mark) -> Guest:
+        """Give the guest with the back end's id ``key`` a mark, and change nothing else. No change if it has it
+        already. NotFound if there is none, Conflict if it has another mark, Permanent if it cannot have this one."""
+        ...
+
+    async def disown_guest(self, uuid: str, claim: int) -> None:
+        """Take its mark from a guest that was adopted for a claim, and change nothing else. No error if there is
+        none."""
 
 
 class StorageDriver(Driver, Protocol):
@@ -153,3 +166,8 @@ def attaches(driver: AnyDriver) -> TypeGuard[AttachingDriver]:
 def moves(driver: AnyDriver) -> TypeGuard[MovingDriver]:
     """True for a compute driver that moves guests."""
     return Can.MOVE in driver.facts.can
+
+
+def adopts(driver: AnyDriver) -> TypeGuard[AdoptingDriver]:
+    """True for a compute driver that marks guests which it has not made."""
+    return Can.ADOPT in driver.facts.can

@@ -32,6 +32,8 @@ class Can(Flag):
     """Nodes are zones: the back end selects the host itself."""
     NATIVE_KEY = auto()
     """The service itself joins a second creation with the same uuid to the first one."""
+    ADOPT = auto()
+    """Guests that Hostler did not make can be given a mark, and lose it again (``adopt_guest``, ``disown_guest``)."""
 
 
 class Facts(NamedTuple):
@@ -52,23 +54,25 @@ class Facts(NamedTuple):
 
 class Mark(NamedTuple):
     """Whose object it is: the ``installation`` of Hostler, the ``uuid`` of the guest or volume, and the number of the
-    ``claim`` for which it was made. Written into the object when it is created."""
+    ``claim`` for which it was made. Written into the object when it is created, or when it is ``adopted``: a guest that
+    is adopted and has no claim loses its mark, and is not removed."""
 
     installation: str
     uuid: str
     claim: int
+    adopted: bool = False
 
     def __str__(self) -> str:
-        return f"hostler:{self.installation}:{self.uuid}:{self.claim}"
+        return f"hostler:{self.installation}:{self.uuid}:{self.claim}" + (":adopted" if self.adopted else "")
 
     @classmethod
     def parse(cls, text: str) -> Mark | None:
         """The mark that ``str`` wrote; None for any other text."""
         found = _MARK.fullmatch(text)
-        return None if found is None else cls(found[1], found[2], int(found[3]))
+        return None if found is None else cls(found[1], found[2], int(found[3]), bool(found[4]))
 
 
-_MARK: Final = re.compile(r"hostler:([0-9a-z-]{1,64}):([0-9a-f-]{36}):(\d{1,18})")
+_MARK: Final = re.compile(r"hostler:([0-9a-z-]{1,64}):([0-9a-f-]{36}):(\d{1,18})(:adopted)?")
 
 
 class Node(NamedTuple):

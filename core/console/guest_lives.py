@@ -1,17 +1,19 @@
-"""``hostler guest create``, ``start``, ``stop``, ``move``, ``attach``, ``detach``, ``delete``, ``lives`` and
-``events``: guests that back ends carry out."""
+"""``hostler guest create``, ``adopt``, ``strangers``, ``start``, ``stop``, ``move``, ``attach``, ``detach``,
+``delete``, ``lives`` and ``events``: guests that back ends carry out."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from ...placement.storage.with_guests import Locality
+from ...placement.types.errors import UnknownName
 from ..lifecycle_commands import GuestVolume, MoveKind
 from ..rpc.client import BlockingClient
 from ..tenancy.errors import NotAllowed
@@ -27,6 +29,8 @@ Wait = Annotated[bool, Parameter(help="wait until it is done, at most --within s
 def add_commands(guest: App) -> None:
     """Add these commands to those of ``hostler guest``."""
     guest.command(create_guest, name="create")
+    guest.command(adopt_guest, name="adopt")
+    guest.command(list_strangers, name="strangers")
     guest.command(start_guest, name="start")
     guest.command(stop_guest, name="stop")
     guest.command(move_guest, name="move")
@@ -84,6 +88,64 @@ def create_guest(
             return _until_settled(remote, client, uuid)
     remote.show(decision) if remote.as_json else print(f"{uuid} placed on {node}")
     return 0
+
+
+def adopt_guest(
+    backend: str,
+    key: str,
+    *,
+    name: Annotated[str | None, Parameter(help="shown to users; its name on the back end if left out")] = None,
+    wait: Wait = False,
+    ask: Asked = SMALL,
+    remote: Remote = LOCAL,
+) -> int:
+    """Make the guest KEY, which others made on BACKEND, one of a project; it goes on as it is. Its size is the one that
+    it has, unless one is given. Exit code 3: no room in it for the project; with --wait, 4: it was not adopted."""
+    with remote.client() as client:
+        stranger = _stranger(client, backend, key)
+        given = {"vcpus": stranger.vcpus, "memory_mb": stranger.memory_mb}
+        sized = {field: value for field, value in given.items() if getattr(ask, field) is None}
+        request = replace(ask, **sized).asked() if ask.flavor is None else ask.asked()
+        shown = stranger.name[:255] if name is None else name
+        values = {"backend": backend, "key": key, "node": stranger.node, "name": shown, "request": request}
+        decision = client.call("adopt_guest", values)
+        if decision.refusal is not None:
+            remote.show(decision) if remote.as_json else print(f"not adopted: {decision.refusal.sentence}")
+            return REFUSED
+        uuid = decision.selections[0].instance_uuid
+        if wait:
+            return _until_settled(remote, client, uuid)
+    remote.show(decision) if remote.as_json else print(f"{uuid} is adopted on {stranger.node}")
+    return 0
+
+
+def _stranger(client: BlockingClient, backend: str, key: str) -> Any:
+    """The stranger of a key. UnknownName if it was not seen at the last inventory."""
+    after = ""
+    while found := client.call("strangers", {"backend": backend, "after": after, "limit": 1_000}):
+        for each in found:
+            if each.key == key:
+                return each
+        after = found[-1].key
+    hint = f"see hostler guest strangers {backend}"
+    raise UnknownName(f"back end {backend} has no guest {key[:100]} that is not ours", field="key", hint=hint)
+
+
+def list_strangers(
+    backend: str,
+    *,
+    limit: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000))] = 100,
+    after: Annotated[str, Parameter(help="go on behind this key")] = "",
+    remote: Remote = LOCAL,
+) -> int:
+    """Guests on BACKEND that others made, as of its last inventory; those without an installation can be adopted."""
+    return remote.listed(
+        remote.ask("strangers", {"backend": backend, "after": after, "limit": limit}),
+        ["key", "name", "node", "state", "vcpus", "memory MiB", "installation"],
+        lambda each: [each.key, each.name, each.node, each.state, each.vcpus, each.memory_mb, each.installation],
+        page=limit,
+        by="key",
+    )
 
 
 def start_guest(uuid: str, *, wait: Wait = False, remote: Remote = LOCAL) -> int:

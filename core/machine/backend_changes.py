@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
+
+import msgspec
 
 from ...placement.load.reports import report_hosts as load_reports
 from ...placement.storage.pools.reports import BackendReport
@@ -11,9 +14,10 @@ from ...placement.types.errors import DuplicateName
 from ...placement.types.host import Host, Service
 from ...placement.types.host_report import HostReport
 from ..lifecycle_commands import NodeReport, PoolReport, ReportBackend, ReportPools
-from .lives import BackendLife
+from .lives import BackendLife, GuestLife
 from .state import ServiceState
 
+Amounts = tuple[int, int, int]
 NEVER_EXPIRES: Final = 1e12
 """Seconds: claims of guests that back ends carry out end by their life cycle, not by a report that leaves them out."""
 
@@ -45,7 +49,9 @@ def report_nodes(state: ServiceState, command: ReportBackend, now: float) -> int
     known = lives.backends.get(command.name) or BackendLife()
     if command.at < known.reported:
         return 0
-    reports = [state.with_pools(_host_report(state, known, node, command.at)) for node in command.nodes]
+    adopted = _adopted(state, command.name, command.at)
+    counted = [_without(node, adopted.get(node.name, ())) for node in command.nodes]
+    reports = [state.with_pools(_host_report(state, known, node, command.at)) for node in counted]
     reported = load_reports(state.fleet, reports, claim_timeout=NEVER_EXPIRES)
     names = {node.name: None for node in command.nodes}
     for name in known.nodes:
@@ -53,7 +59,47 @@ def report_nodes(state: ServiceState, command: ReportBackend, now: float) -> int
             state.fleet.set_service(name, forced_down=True)
     lives.set_nodes(command.name, list({**dict.fromkeys(known.nodes), **names}))
     lives.backends[command.name].reported = command.at
+    lives.backends[command.name].reports = {node.name: node for node in command.nodes}
     return reported.applied
+
+
+def report_again(state: ServiceState, name: str, node: str, less: Amounts = (0, 0, 0)) -> None:
+    """Report a node again as it was reported last, after a stranger on it has become a guest, or is no longer to become
+    one. ``less``: CPUs, MiB and GiB of one that is about to be charged. No-op before the first report. O(guests)."""
+    backend = state.lives.backends[name]
+    report = backend.reports.get(node)
+    if report is None:
+        return
+    adopted = _adopted(state, name, backend.reported).get(node, [])
+    changed = _less(_without(report, adopted), *less)
+    host = state.with_pools(_host_report(state, backend, changed, backend.reported))
+    load_reports(state.fleet, [host], claim_timeout=NEVER_EXPIRES)
+
+
+def _adopted(state: ServiceState, name: str, since: float) -> dict[str, list[GuestLife]]:
+    """By node: guests that are being adopted, or were since a time. O(guests)."""
+    found: dict[str, list[GuestLife]] = {}
+    for life in state.lives.guests.values():
+        if life.backend == name and (life.adopting or life.adopted >= since > 0):
+            found.setdefault(life.node, []).append(life)
+    return found
+
+
+def _without(report: NodeReport, adopted: Sequence[GuestLife]) -> NodeReport:
+    """A report without what it counts as used by others, and is charged to guests. O(guests of the node)."""
+    for life in adopted:
+        if life.uuid not in report.guests:
+            report = _less(report, life.vcpus, life.memory_mb, life.disk_gb)
+    return report
+
+
+def _less(report: NodeReport, vcpus: int, memory_mb: int, disk_gb: int) -> NodeReport:
+    return msgspec.structs.replace(
+        report,
+        used_vcpus=max(0, report.used_vcpus - vcpus),
+        used_memory_mb=max(0, report.used_memory_mb - memory_mb),
+        used_disk_gb=max(0, report.used_disk_gb - disk_gb),
+    )
 
 
 def _host_report(state: ServiceState, backend: BackendLife, node: NodeReport, at: float) -> HostReport:

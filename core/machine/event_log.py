@@ -16,7 +16,7 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from .. import engine_commands as p
 from .. import storage_commands as s
-from ..lifecycle_commands import CreateGuest, CreateVolume, OnVolumeClaim
+from ..lifecycle_commands import AdoptGuest, CreateGuest, CreateVolume, OnVolumeClaim
 from ..region_commands import ClaimInRegion, SettleRegionClaim, on_behalf_of
 from ..tenancy import commands as c
 from .lives import GuestChange, VolumeChange
@@ -231,6 +231,7 @@ def _project(command: Any) -> str | None:
             | p.Hold(request=request)
             | p.Resize(request=request)
             | CreateGuest(request=request)
+            | AdoptGuest(request=request)
             | CreateVolume(request=request)
             | s.PlaceVolume(request=request)
             | s.ManageVolume(request=request)

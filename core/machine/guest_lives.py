@@ -15,6 +15,7 @@ from ...placement.types.errors import DuplicateName, HostlerError, InUse, Invali
 from ..backends.errors import FailureClass
 from ..engine_commands import Asked
 from ..lifecycle_commands import (
+    AdoptGuest,
     AttachVolume,
     BeginBuild,
     BeginMigration,
@@ -43,7 +44,7 @@ from ..lifecycle_commands import (
     StopGuest,
 )
 from ..storage_commands import DeleteVolumes, PlaceTogether
-from . import backend_changes, guest_moves, guests, volume_lives, volumes
+from . import adoptions, backend_changes, guest_moves, guests, volume_lives, volumes
 from .lives import Fault, GuestChange, GuestLife, VolumeChange, VolumeLife, change_of
 from .state import ServiceState
 
@@ -65,6 +66,8 @@ def change_lives(state: ServiceState, command: Any, now: float) -> Any:
     match command:
         case CreateGuest():
             return _create(state, command, now)
+        case AdoptGuest():
+            return _adopt(state, command, now)
         case StartGuest(uuid=uuid):
             return _start(state, state.lives.guest(uuid), now)
         case StopGuest(uuid=uuid):
@@ -148,6 +151,15 @@ def _create(state: ServiceState, command: CreateGuest, now: float) -> Decision:
     return decision
 
 
+def _adopt(state: ServiceState, command: AdoptGuest, now: float) -> Decision:
+    decision, life = adoptions.begin(state, command, now, _placed)
+    if life is not None:
+        state.lives.guests[life.uuid] = life
+        _claim(state, life, decision, now)
+        life.key = command.key
+    return decision
+
+
 def _placed_with(
     state: ServiceState, asked: Asked, wanted: WantedVolumes, now: float, failed_pools: Sequence[str] = ()
 ) -> tuple[Decision, Sequence[PoolSelection]]:
@@ -217,6 +229,9 @@ def _set_status(life: GuestLife, status: Any, now: float) -> None:
 def _start(state: ServiceState, life: GuestLife, now: float) -> GuestChange:
     _check_not_deleted(life)
     if life.status == "error":
+        if life.adopting:
+            hint = "delete it here, and adopt the guest again"
+            raise InvalidValue(f"guest {life.uuid} was not adopted", field="uuid", hint=hint)
         life.failed_hosts = []
         if not state.lives.has_volumes(life):
             raise InvalidValue(f"guest {life.uuid} has a volume that is not available", field="uuid")
@@ -256,6 +271,7 @@ def _delete(state: ServiceState, life: GuestLife, now: float) -> GuestChange:
 def _forget(state: ServiceState, life: GuestLife) -> GuestChange:
     _release(state, life)
     del state.lives.guests[life.uuid]
+    _count_as_others(state, life, life.backend, life.node)
     return msgspec.structs.replace(change_of(life), status="deleted")
 
 
@@ -266,6 +282,12 @@ def _release(state: ServiceState, life: GuestLife) -> None:
     except UnknownName:
         return
     guests.release(state, (life.uuid,))
+
+
+def _count_as_others(state: ServiceState, life: GuestLife, backend: str, node: str) -> None:
+    """What a guest was charged that was not adopted is use by others again."""
+    if life.adopting and node:
+        backend_changes.report_again(state, backend, node)
 
 
 def _place_again(state: ServiceState, life: GuestLife, now: float) -> Decision:
@@ -346,6 +368,10 @@ def _confirm(state: ServiceState, life: GuestLife, command: ConfirmGuest, now: f
     if life.status == "building":
         life.fault, life.failed_hosts, life.failed_pools = None, [], []
         life.built, life.attached = True, list(life.volumes)
+        if life.adopting:
+            life.adopting, life.adopted = False, now
+            if command.power == "off":
+                life.desired = "stopped"  # it is neither started nor stopped
         state.lives.failed_builds.pop(life.node, None)
         _show_failed_builds(state, life.node)
         _spawned(state, life.uuid)
@@ -367,7 +393,10 @@ def _fail(state: ServiceState, life: GuestLife, command: FailBuild, now: float) 
     life.fault = Fault(command.failure, command.text[:MAX_TEXT], now, life.node)
     if life.host not in life.failed_hosts:
         life.failed_hosts.append(life.host)
-    life.elsewhere = command.elsewhere
+    life.elsewhere = command.elsewhere and not life.adopting
+    if life.adopting:
+        _set_status(life, "clearing", now)
+        return
     failed = state.lives.failed_builds
     failed[life.node] = failed.get(life.node, 0) + 1
     _show_failed_builds(state, life.node)
@@ -405,7 +434,9 @@ def _clear(state: ServiceState, life: GuestLife, now: float) -> GuestChange:
     if life.desired == "deleted":
         return _forget(state, life)
     _release(state, life)
+    backend, node = life.backend, life.node
     life.backend = life.host = life.node = life.key = ""
+    _count_as_others(state, life, backend, node)
     life.gone = False
     if not life.elsewhere or len(life.failed_hosts) + len(life.failed_pools) >= life.attempts:
         _set_status(life, "error", now)

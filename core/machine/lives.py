@@ -12,7 +12,7 @@ import msgspec
 from ...placement.storage.pools.backend_names import backend_part
 from ...placement.types.errors import UnknownName
 from ..backends.errors import FailureClass
-from ..lifecycle_commands import MoveKind
+from ..lifecycle_commands import MoveKind, NodeReport
 
 Desired = Literal["active", "stopped", "deleted"]
 GuestStatus = Literal["placed", "building", "active", "stopped", "clearing", "error"]
@@ -57,7 +57,8 @@ class GuestLife(msgspec.Struct, kw_only=True):
     that it was seen to have. ``wanted``: what its own volumes were asked with (``WantedVolumes`` in MessagePack).
     ``failed_pools``: pools in which these could not be made. ``built``: it was confirmed once, so that its volumes hold
     data. ``gone``: the back end has nothing of it, and its volumes are being removed. ``detaching``: when each
-    volume that it is to let go is given up, in seconds since the epoch, by uuid."""
+    volume that it is to let go is given up, in seconds since the epoch, by uuid. ``adopting``: it is a stranger's that
+    is to be marked; it is neither made nor removed. ``adopted``: when it was (0.0: it was made)."""
 
     uuid: str
     project_id: str
@@ -93,6 +94,8 @@ class GuestLife(msgspec.Struct, kw_only=True):
     gone: bool = False
     move: GuestMove | None = None
     detaching: dict[str, float] = {}
+    adopting: bool = False
+    adopted: float = 0.0
 
     @property
     def shown(self) -> str:
@@ -228,7 +231,7 @@ def change_of(life: GuestLife) -> GuestChange:
 class BackendLife(msgspec.Struct):
     """What the state knows of a back end: whether it may be used, its nodes with their host names, and the name under
     which its pools are known (``NAME@KIND``; empty: it has none). ``reported`` and ``pools_reported``: times of the
-    newest inventories."""
+    newest inventories. ``reports``: the newest report of each node."""
 
     enabled: bool = True
     reason: str = ""
@@ -237,6 +240,7 @@ class BackendLife(msgspec.Struct):
     volume_host: str = ""
     pools: list[str] = []
     pools_reported: float = 0.0
+    reports: dict[str, NodeReport] = {}
 
 
 @dataclass

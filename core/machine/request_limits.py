@@ -28,7 +28,7 @@ from ..engine_commands import (
     Spawned,
     Specs,
 )
-from ..lifecycle_commands import CreateGuest, CreateVolume, MoveGuest, ReportBackend, ReportPools
+from ..lifecycle_commands import AdoptGuest, CreateGuest, CreateVolume, MoveGuest, ReportBackend, ReportPools
 from ..region_commands import PlaceAcross
 from ..storage_commands import (
     AskedVolume,
@@ -170,7 +170,13 @@ def cost_of(command: Any, specs: Specs, hosts: int) -> int:
             return _cost_of_requests((request,), specs, hosts) + VOLUME_COST * (1 + len(volumes))
         case MoveGuest():
             return SHAPE_COST + int(SHAPE_COST_PER_HOST * hosts)
-        case Place(request=request) | Hold(request=request) | Resize(request=request) | CreateGuest(request=request):
+        case (
+            Place(request=request)
+            | Hold(request=request)
+            | Resize(request=request)
+            | CreateGuest(request=request)
+            | AdoptGuest(request=request)
+        ):
             return _cost_of_requests((request,), specs, hosts)
         case Move(request=Asked() as request) | BeginMove(request=Asked() as request):
             return _cost_of_requests((request,), specs, hosts)

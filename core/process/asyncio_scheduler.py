@@ -132,6 +132,8 @@ class AsyncioScheduler:
     delete_guest = _bridged(Scheduler.delete_guest)
     until_settled = _bridged(Scheduler.until_settled)
     check_backend = _bridged(Scheduler.check_backend)
+    adopt_guest = _bridged(Scheduler.adopt_guest)
+    strangers = _bridged_question(Scheduler.strangers)
     ask = _bridged_question(Scheduler.ask)
     guest = _bridged_question(Scheduler.guest)
     status = _bridged_question(Scheduler.status)

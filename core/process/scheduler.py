@@ -25,6 +25,7 @@ from ..lifecycle_commands import (
     ATTEMPTS,
     BUILD_SECONDS,
     MOVE_SECONDS,
+    AdoptGuest,
     AttachVolume,
     CreateGuest,
     DeleteGuest,
@@ -47,7 +48,7 @@ from ..machine.orders import AnyCommand, Order
 from ..machine.question import Query
 from ..machine.state import with_present_defaults
 from ..reconcile.reconciler import Reconciler
-from ..reconcile.status import ReconcileStatus
+from ..reconcile.status import ReconcileStatus, StrangerLine
 from ..service import Service
 from ..tasks import background, in_thread
 from ..tenancy.tenants import LOCAL
@@ -135,6 +136,21 @@ class Scheduler:
         decision: Decision = await self.submit(CreateGuest(**values), key=key)
         return decision
 
+    async def adopt_guest(
+        self,
+        backend: str,
+        key: str,
+        node: str,
+        request: Request,
+        *,
+        name: str = "",
+        seconds: float = BUILD_SECONDS,
+    ) -> Decision:
+        """Make a guest that others made on a back end one of a project; see the command ``adopt_guest``."""
+        command = AdoptGuest(backend=backend, key=key, node=node, request=asked(request), name=name, seconds=seconds)
+        decision: Decision = await self.submit(command)
+        return decision
+
     async def start_guest(self, uuid: str) -> GuestChange:
         """Have a guest run. UnknownName if no back end has it."""
         return await self._change(StartGuest(uuid=uuid))
@@ -201,6 +217,10 @@ class Scheduler:
     def status(self) -> ReconcileStatus:
         """How guests are brought to what is desired. InvalidValue without back ends."""
         return self._reconciling().status()
+
+    def strangers(self, backend: str, *, after: str = "", limit: int = 1_000) -> list[StrangerLine]:
+        """Guests on a back end that this installation did not make, by their keys. UnknownName."""
+        return self._reconciling().strangers(backend, after, limit)
 
     async def check_backend(self, name: str) -> None:
         """Have a back end's driver check that it answers. DriverError otherwise."""

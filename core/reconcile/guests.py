@@ -37,6 +37,7 @@ from ..lifecycle_commands import (
     SetBackend,
 )
 from ..machine.lives import GuestLife, GuestMove, Lives, VolumeLife
+from . import adoption
 from .backend import Backend
 
 T = TypeVar("T")
@@ -79,6 +80,8 @@ class GuestSteps:
         """Guests whose listing differed from what is known, to be looked up."""
         self.orphans: dict[str, set[int]] = {}
         """By uuid: claims of guests that were sighted twice and have no claim."""
+        self.adopted_orphans: set[tuple[str, int]] = set()
+        """Those of them that were adopted: they are not removed, and are strangers again."""
 
     async def step(self, uuid: str) -> float | None:
         """Do what is due for a guest; returns the seconds until the next step, None if none is due."""
@@ -127,6 +130,8 @@ class GuestSteps:
         life = self._life(uuid, claim)
         if life is None or life.status != "building" or life.desired == "deleted":
             return 0.0
+        if life.adopting:
+            return await self._adopt(driver, life)
         guest = None if fresh else await self._found(driver, uuid, life.node)
         if guest is None:
             want = await self._spec(life, life.node, claim)
@@ -147,6 +152,14 @@ class GuestSteps:
         self._backend.counts.builds += 1
         self._backend.counts.build_seconds += max(0.0, self._desk.now() - began)
         await self._confirm(uuid, claim, guest)
+        return 0.0
+
+    async def _adopt(self, driver: ComputeDriver, life: GuestLife) -> float:
+        """Mark a stranger, or find it marked."""
+        found = await self._found(driver, life.uuid, life.node)
+        guest = await adoption.marked(self._backend, self._desk.lives.installation, driver, life, found)
+        if guest is not None:
+            await self._confirm(life.uuid, life.claim, guest)
         return 0.0
 
     def _is_right(self, driver: ComputeDriver, life: GuestLife, guest: Guest) -> bool:
@@ -385,6 +398,10 @@ class GuestSteps:
     async def _clear(self, driver: ComputeDriver, life: GuestLife) -> float | None:
         uuid, claim = life.uuid, life.claim
         nodes = (life.node,) if life.move is None else (life.node, life.move.node)
+        if life.adopting:
+            await adoption.disown(self._backend, driver, uuid, claim, *nodes)
+            await self._desk.submit(ClearClaim(uuid=uuid, claim=claim))
+            return 0.0
         await self._delete(driver, uuid, None, *nodes)
         if await self._found(driver, uuid, *nodes) is not None:
             return BUILDING_POLL
@@ -403,13 +420,19 @@ class GuestSteps:
         for claim in sorted(self.orphans.pop(uuid)):
             if self._life(uuid, claim) is not None:
                 continue
+            adopted = (uuid, claim) in self.adopted_orphans
+            self.adopted_orphans.discard((uuid, claim))
             try:
-                await self._call("delete_guest", lambda claim=claim: driver.delete_guest(uuid, claim))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+                if not adopted:
+                    await self._call("delete_guest", lambda claim=claim: driver.delete_guest(uuid, claim))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+                else:
+                    await adoption.disown(self._backend, driver, uuid, claim)
             except DriverError as error:
                 log.warning("orphan %s of back end %s stays for now: %s", uuid, self._backend.name, error)
             else:
-                self._backend.counts.orphans_removed += 1
-                log.warning("orphan %s, claim %d, was removed from back end %s", uuid, claim, self._backend.name)
+                self._backend.counts.orphans_removed += not adopted
+                what = "is a stranger again on" if adopted else "was removed from"
+                log.warning("orphan %s, claim %d, %s back end %s", uuid, claim, what, self._backend.name)
 
     # failures
 

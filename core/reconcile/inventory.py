@@ -3,6 +3,7 @@ orphans and strangers."""
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import AsyncIterator, Callable
 from typing import Final, TypeVar
 
@@ -19,6 +20,7 @@ from .volumes import VolumeSteps
 from .work_queue import USUAL, VOLUME
 
 T = TypeVar("T")
+STRANGERS: Final = 10_000
 PARTS: Final = 500
 """Guests that are looked at between two turns of other tasks."""
 
@@ -31,6 +33,8 @@ class Inventory:
         self._guests, self._volumes = Sightings(backend.config.grace), Sightings(backend.config.grace)
         self._reported: tuple[NodeReport, ...] | None = None
         self._pools_reported: tuple[PoolReport, ...] | None = None
+        self.strangers: list[Guest] = []
+        """Guests of others at the last inventory, at most STRANGERS of them, by their keys."""
         self.completed = 0
         """Number of complete inventories."""
 
@@ -107,20 +111,23 @@ class Inventory:
         lives, name = self._desk.lives, self._backend.name
         seen: dict[str, Guest] = {}
         self._guests.begin()
-        strangers = 0
+        strangers = list[Guest]()
         for number, guest in enumerate(guests):
             if number % PARTS == PARTS - 1:
                 await trio.lowlevel.checkpoint()
             if guest.mark is None or guest.mark.installation != lives.installation:
-                strangers += 1
+                strangers.append(guest)
             elif self._life_of(guest) is not None:
                 seen[guest.mark.uuid] = guest
             else:
                 uuid, claim = guest.mark.uuid, guest.mark.claim
                 if self._guests.sight(uuid, claim):
                     self._steps.orphans.setdefault(uuid, set()).add(claim)
+                    if guest.mark.adopted:
+                        self._steps.adopted_orphans.add((uuid, claim))
                     self._backend.queue.add(uuid, priority=USUAL)
-        self._backend.counts.strangers = strangers
+        self._backend.counts.strangers = len(strangers)
+        self.strangers = heapq.nsmallest(STRANGERS, strangers, key=lambda guest: guest.key)
         for number, life in enumerate(list(lives.guests.values())):
             if number % PARTS == PARTS - 1:
                 await trio.lowlevel.checkpoint()

@@ -3,6 +3,7 @@ and by inventories."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import secrets
@@ -19,6 +20,7 @@ from ..backends.errors import Denied, DriverError, Transient
 from ..backends.protocol import OpenDriver, stores
 from ..backends.values import Connection
 from ..lifecycle_commands import (
+    AdoptGuest,
     CreateGuest,
     CreateVolume,
     Lifecycle,
@@ -37,7 +39,7 @@ from ..tenancy.tenants import RECONCILER
 from .backend import Backend, BackendConfig
 from .guests import GuestSteps
 from .inventory import Inventory
-from .status import BackendStatus, ReconcileStatus
+from .status import BackendStatus, ReconcileStatus, StrangerLine
 from .volumes import VolumeSteps
 from .work_queue import URGENT, USUAL, VOLUME
 
@@ -221,7 +223,7 @@ class Reconciler:
         if isinstance(command, Lifecycle):
             self._changed.set()
             self._changed = trio.Event()
-        if isinstance(command, CreateGuest):
+        if isinstance(command, CreateGuest | AdoptGuest):
             if isinstance(outcome, Decision):
                 for selection in outcome.selections:
                     self._look_at_all_of(selection.instance_uuid)
@@ -287,6 +289,27 @@ class Reconciler:
             unsettled=unsettled,
             backends=[part.status() for part in self._parts.values()],
         )
+
+    def strangers(self, name: str, after: str, limit: int) -> list[StrangerLine]:
+        """Guests of others on a back end at its last inventory, by their keys, behind ``after``. UnknownName if there
+        is no such back end. O(strangers)."""
+        part = self._parts.get(name)
+        if part is None:
+            raise UnknownName.among("back end", name, self._parts, field="backend")
+        found = (guest for guest in part.inventory.strangers if guest.key > after)
+        return [
+            StrangerLine(
+                backend=name,
+                key=guest.key,
+                name=guest.name,
+                node=guest.node,
+                state=guest.state,
+                vcpus=guest.vcpus,
+                memory_mb=guest.memory_mb,
+                installation="" if guest.mark is None else guest.mark.installation,
+            )
+            for guest in itertools.islice(found, limit)
+        ]
 
     async def check(self, name: str) -> None:
         """Have a back end's driver check that it answers. UnknownName if there is no such back end; DriverError."""

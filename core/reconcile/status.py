@@ -31,3 +31,18 @@ class ReconcileStatus(msgspec.Struct, frozen=True, kw_only=True):
     guests: dict[str, int]
     unsettled: int
     backends: list[BackendStatus]
+
+
+class StrangerLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A guest on a back end that this installation did not make: the back end's own id of it (``key``), name and node,
+    its state (building, off, on, paused, error, deleting), CPUs and MiB of memory. ``installation``: another one that
+    it belongs to, which keeps it from being adopted; empty: none."""
+
+    backend: str
+    key: str
+    name: str
+    node: str
+    state: str
+    vcpus: int
+    memory_mb: int
+    installation: str = ""

@@ -36,7 +36,7 @@ from ..machine import volume_ranking as vr
 from ..machine import what_if as w
 from ..machine.lives import GuestChange
 from ..machine.region_summary import RegionSummary
-from ..reconcile.status import ReconcileStatus
+from ..reconcile.status import ReconcileStatus, StrangerLine
 from ..shadow.status import ShadowStatus
 from ..tenancy import commands as c
 from ..tenancy.new_token import TOKEN_DAYS, NewToken
@@ -108,6 +108,15 @@ class ShowShadow(Params, frozen=True):
 class ShowReconcile(Params, frozen=True):
     """How guests are brought to what is desired: by status, and each back end's driver, queue and last problem. For
     readers of the cloud."""
+
+
+class ListStrangers(Params, frozen=True):
+    """Guests on a ``backend`` that this installation did not make, as of its last inventory, in the order of their
+    keys, behind the one named ``after``; ``adopt_guest`` makes one a guest of a project. For readers of the cloud."""
+
+    backend: Annotated[str, msgspec.Meta(max_length=255)]
+    after: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1_000
 
 
 class CheckBackend(Params, frozen=True):
@@ -203,6 +212,7 @@ _COMMANDS: Final[dict[type[Any], Any]] = {
     p.RemoveServerGroup: None,
     p.SetPolicy: str,
     f.CreateGuest: Decision,
+    f.AdoptGuest: Decision,
     f.StartGuest: GuestChange,
     f.StopGuest: GuestChange,
     f.DeleteGuest: GuestChange,
@@ -318,6 +328,7 @@ _SESSION: Final[dict[str, tuple[type[Any], Any]]] = {
     "backup": (Backup, int),
     "reconcile_status": (ShowReconcile, ReconcileStatus),
     "shadow_status": (ShowShadow, ShadowStatus),
+    "strangers": (ListStrangers, list[StrangerLine]),
     "check_backend": (CheckBackend, None),
     "members": (Members, list[MemberLine]),
     "lead": (Lead, str),

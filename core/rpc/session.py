@@ -46,6 +46,7 @@ from .methods import (
     Hello,
     Issue,
     ListRegions,
+    ListStrangers,
     Method,
     ShowReconcile,
     ShowRegionSummary,
@@ -319,6 +320,8 @@ class Session:
                 reply(self.service.region_summary(), None)
             case ShowShadow(limit=limit):
                 reply(self._shadow().status(limit), None)
+            case ListStrangers(backend=name, after=after, limit=limit):
+                reply(self._reconciler("reader").strangers(name, after, limit), None)
             case CheckBackend(name=name):
                 check = partial(self._reconciler("cloud_admin").check, name)
                 self._outlet.spawn(lambda: self._answer(reply, check))

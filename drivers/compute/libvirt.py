@@ -5,7 +5,6 @@ same guest waits for it there."""
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -37,7 +36,8 @@ from ..protocol import (
     Unknown,
     read_options,
 )
-from .libvirt_host import Host, as_ours, connected, guarded, or_none
+from .libvirt_domain import DISK, disk_name, let_go, present, set_mark, tree_of
+from .libvirt_host import Host, connected, guarded, or_none
 from .libvirt_xml import GIB, disk_xml, domain_xml, free_target, mark_of, volume_xml, volumes_of
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ class LibvirtDriver:
             each.alone = len(hosts) == 1
         self._type = hosts[0].type
         version = next((each.version for each in hosts if each.version), "")
-        can = Can.COMPUTE if self._type == "test" else Can.COMPUTE | Can.ATTACH
+        can = Can.COMPUTE | Can.ADOPT if self._type == "test" else Can.COMPUTE | Can.ADOPT | Can.ATTACH
         if len(hosts) > 1:
             can |= Can.MOVE
         self.facts = Facts("libvirt", version, can, options.poll, options.concurrency, timeout=300.0)
@@ -275,7 +275,7 @@ class LibvirtDriver:
         """The path of the root disk, made where it is missing; None for a guest without one."""
         if self._options.pool is None or not (want.image or want.disk_gb):
             return None
-        pool, name = connection.storagePoolLookupByName(self._options.pool), _disk_name(want.mark)
+        pool, name = connection.storagePoolLookupByName(self._options.pool), disk_name(want.mark)
         known = or_none(lambda: pool.storageVolLookupByName(name), libvirt.VIR_ERR_NO_STORAGE_VOL)
         if known is not None:
             return str(known.path())
@@ -350,10 +350,50 @@ class LibvirtDriver:
             if len(self._hosts) > 1:
                 pool.refresh(0)  # another host has made or removed disks in it
             for name in pool.listVolumes():
-                found = _DISK.fullmatch(name)
+                found = DISK.fullmatch(name)
                 if found and (found[1], found[2]) == (self._installation, uuid) and claim in (None, int(found[3])):
                     pool.storageVolLookupByName(name).delete()
         return ours
+
+    async def adopt_guest(self, key: str, mark: Mark) -> Guest:
+        """Write a mark into the metadata of a domain, whose uuid is the guest's."""
+        if mark.uuid != key:
+            raise Permanent(f"the uuid of domain {key} cannot be {mark.uuid}", hint="leave the uuid out")
+        return await self._run(lambda: self._adopt(key, mark), mark.uuid)
+
+    def _adopt(self, uuid: str, mark: Mark) -> Guest:
+        lost = dict[str, DriverError]()
+        for host in self._hosts.values():
+            try:
+                with host.asked():
+                    domain = host.domain(uuid)
+                    if domain is None:
+                        continue
+                    known = mark_of(ElementTree.fromstring(domain.XMLDesc()), uuid)
+                    if known not in (None, mark):
+                        raise Conflict(f"domain {uuid} has another mark: {known}")
+                    if not domain.isPersistent():
+                        raise Permanent(f"domain {uuid} is transient: it is gone once it is stopped")
+                    set_mark(domain, mark)
+                    return self._seen(host, domain)
+            except (Transient, Unknown) as error:
+                lost[host.name] = error
+        self._check_answered(uuid, lost)
+        raise NotFound(f"there is no domain {uuid}")
+
+    async def disown_guest(self, uuid: str, claim: int) -> None:
+        """Remove the mark of a domain that was adopted."""
+        await self._run(lambda: self._disown(uuid, claim), uuid)
+
+    def _disown(self, uuid: str, claim: int) -> None:
+        mark = Mark(self._installation, uuid, claim, adopted=True)
+        found, lost = self._domains(uuid)
+        for host, domain in found:
+            with host.asked():
+                if mark_of(ElementTree.fromstring(domain.XMLDesc()), uuid) == mark:
+                    set_mark(domain, None)
+        if not found:
+            self._check_answered(uuid, lost)
 
     def _undefine_flags(self) -> int:
         flags = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -369,7 +409,7 @@ class LibvirtDriver:
 
     def _attach(self, uuid: str, volume: Connection) -> None:
         _, domain = self._domain(uuid)
-        trees = {flag: _tree(domain, flag) for flag in _present(domain)}
+        trees = {flag: tree_of(domain, flag) for flag in present(domain)}
         target = free_target(*trees.values())
         for flag, tree in trees.items():
             if volume.volume not in volumes_of(tree):
@@ -382,11 +422,11 @@ class LibvirtDriver:
     def _detach(self, uuid: str, volume: str) -> bool:
         """Returns whether the volume is gone."""
         _, domain = self._domain(uuid)
-        for flag in _present(domain):
-            disk = volumes_of(_tree(domain, flag)).get(volume)
+        for flag in present(domain):
+            disk = volumes_of(tree_of(domain, flag)).get(volume)
             if disk is not None:
-                _let_go(domain, ElementTree.tostring(disk, encoding="unicode"), flag)
-        return not any(volume in volumes_of(_tree(domain, flag)) for flag in _present(domain))
+                let_go(domain, ElementTree.tostring(disk, encoding="unicode"), flag)
+        return not any(volume in volumes_of(tree_of(domain, flag)) for flag in present(domain))
 
     # moves
 
@@ -429,34 +469,6 @@ class LibvirtDriver:
         for host, other in self._domains(uuid)[0]:
             if host is not there and self._claim(other) == self._claim(domain) and not other.isActive():
                 other.undefineFlags(self._undefine_flags())
-
-
-_DISK: Final = re.compile(r"hostler_([0-9a-z-]+)_([0-9a-f-]{36})_(\d+)\.qcow2")
-
-
-def _disk_name(mark: Mark) -> str:
-    return f"hostler_{mark.installation}_{mark.uuid}_{mark.claim}.qcow2"
-
-
-def _present(domain: Any) -> tuple[int, ...]:
-    """Flags of what a domain is: as it is defined, and as it runs, if it does. Each is changed by itself, so that a
-    change that was cut off can be completed."""
-    config = int(libvirt.VIR_DOMAIN_AFFECT_CONFIG)
-    return (int(libvirt.VIR_DOMAIN_AFFECT_LIVE), config) if domain.isActive() else (config,)
-
-
-def _let_go(domain: Any, disk: str, flag: int) -> None:
-    """Ask a domain to let a disk go, unless that is under way."""
-    try:
-        domain.detachDeviceFlags(disk, flag)
-    except libvirt.libvirtError as error:
-        if not isinstance(as_ours(error), Conflict | NotFound):
-            raise
-
-
-def _tree(domain: Any, flag: int) -> ElementTree.Element:
-    defined = flag == libvirt.VIR_DOMAIN_AFFECT_CONFIG
-    return ElementTree.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE if defined else 0))
 
 
 def _unnamed(error: DriverError) -> DriverError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 import pytest
 import trio
 
@@ -12,16 +15,19 @@ from ..protocol import (
     DriverError,
     Guest,
     GuestSpec,
+    Mark,
     NotFound,
     Permanent,
     Power,
     Transient,
     Unknown,
+    adopts,
     attaches,
     moves,
 )
-from .bench import OTHERS, PATIENCE, ComputeBench, all_of, cancelled_at_every_await, new_uuid, settled
+from .bench import OTHERS, OURS, PATIENCE, ComputeBench, all_of, cancelled_at_every_await, new_uuid, settled
 
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 NAMES = ("plain", "with space", "ünïcödé 客", "quote' \" <tag> & $(x) `y`", "../../etc/passwd", "n" * 255)
 
 
@@ -377,6 +383,44 @@ class ComputeConformance:
             await driver.delete_guest(spec.mark.uuid)
             (stranger,) = [each for each in await all_of(driver.guests()) if each.key == key]
             assert stranger.mark is None
+
+    async def test_a_stranger_is_adopted_and_becomes_a_stranger_again(self, bench: ComputeBench) -> None:
+        """It is given a mark and loses it; nothing else about it changes."""
+        if bench.make_stranger is None:
+            pytest.skip("no stranger can be made on this back end")
+        async with bench.driver() as driver, bench.driver(OTHERS) as others:
+            if not adopts(driver) or not adopts(others):
+                pytest.skip("the driver adopts no guests")
+            key = await bench.make_stranger()
+            (before,) = [each for each in await all_of(driver.guests()) if each.key == key]
+            uuid = key if _UUID.fullmatch(key) else new_uuid()
+            mark = Mark(OURS, uuid, 3, adopted=True)
+            for _ in range(2):
+                assert await driver.adopt_guest(key, mark) == before._replace(mark=mark)
+            assert await driver.get_guest(uuid) == before._replace(mark=mark)
+            with pytest.raises(Conflict):
+                await driver.adopt_guest(key, mark._replace(claim=4))
+            with pytest.raises(Conflict):
+                await others.adopt_guest(key, mark._replace(installation=OTHERS))
+            await others.disown_guest(uuid, 3)
+            await driver.disown_guest(uuid, 4)
+            assert (await driver.get_guest(uuid)).mark == mark
+            for _ in range(2):
+                await driver.disown_guest(uuid, 3)
+            with pytest.raises(NotFound):
+                await driver.get_guest(uuid)
+            assert [each for each in await all_of(driver.guests()) if each.key == key] == [before]
+            spec = bench.spec()
+            made = await _made(driver, spec)
+            await driver.disown_guest(spec.mark.uuid, spec.mark.claim)
+            assert (await driver.get_guest(spec.mark.uuid)).key == made.key, "only what was adopted is disowned"
+            await driver.delete_guest(spec.mark.uuid)
+            missing = new_uuid()
+            with pytest.raises(NotFound):
+                await driver.adopt_guest(missing, mark._replace(uuid=missing))
+            await driver.adopt_guest(key, mark)
+            await driver.delete_guest(uuid)
+            assert not [each for each in await all_of(driver.guests()) if each.key == key]
 
     async def test_changes_from_outside_are_seen(self, bench: ComputeBench) -> None:
         """A look-up tells what is so now."""

@@ -148,7 +148,7 @@ class ModelDriver:
         self._wire, self._world, self._installation = wire, wire.world, installation
         self._page = options.page
         self._threads = trio.CapacityLimiter(FILE_THREADS) if options.file is not None else None
-        can = Can.COMPUTE | Can.STORAGE | Can.ATTACH | Can.MOVE
+        can = Can.COMPUTE | Can.STORAGE | Can.ATTACH | Can.MOVE | Can.ADOPT
         self.facts = Facts("model", "1", can, options.poll, options.concurrency, timeout=60.0)
 
     async def _call(self, work: Callable[[], T]) -> T:
@@ -231,6 +231,14 @@ class ModelDriver:
     async def delete_guest(self, uuid: str, claim: int | None = None) -> None:
         """Remove a guest."""
         await self._call(lambda: self._world.delete_guest(self._installation, uuid, claim))
+
+    async def adopt_guest(self, key: str, mark: Mark) -> Guest:
+        """Mark a stranger's guest."""
+        return self._seen(await self._call(lambda: self._world.adopt_guest(key, mark)))
+
+    async def disown_guest(self, uuid: str, claim: int) -> None:
+        """Take its mark from a guest that was adopted."""
+        await self._call(lambda: self._world.disown_guest(self._installation, uuid, claim))
 
     async def attach(self, uuid: str, volume: Connection) -> None:
         """Attach a volume."""

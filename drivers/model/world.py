@@ -213,6 +213,25 @@ class World:
             if not known:
                 _check_up(there, uuid)
 
+    def adopt_guest(self, key: str, mark: Mark) -> ModelGuest:
+        """Mark a stranger's guest. Conflict if it has another mark."""
+        with self.content() as there:
+            guest = there.guests.get(key)
+            if guest is None or not _is_up(there, guest):
+                _check_up(there, key)
+                raise NotFound(f"there is no guest {key}")
+            if guest.mark not in ("", str(mark)):
+                raise Conflict(f"guest {key} has another mark")
+            guest.mark = str(mark)
+            return msgspec.structs.replace(guest)
+
+    def disown_guest(self, installation: str, uuid: str, claim: int) -> None:
+        """Take its mark from a guest that was adopted."""
+        with self.content() as there:
+            for guest in _all_of(there.guests, installation, uuid):
+                if guest.mark == str(Mark(installation, uuid, claim, adopted=True)):
+                    guest.mark = ""
+
     def change_volumes(self, installation: str, uuid: str, volume: str, *, attached: bool) -> bool:
         """Attach a volume to a guest, or ask for it; returns whether that is so now."""
         with self.content() as there:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .core.machine.region_summary import AreaSummary, RegionSummary, ShapeClass
     from .core.process.asyncio_scheduler import AsyncioScheduler, open_asyncio_scheduler
     from .core.process.scheduler import Scheduler, open_scheduler
-    from .core.reconcile.status import BackendStatus, ReconcileStatus
+    from .core.reconcile.status import BackendStatus, ReconcileStatus, StrangerLine
     from .core.rpc.addresses import Address
     from .core.rpc.blocking_client import BlockingClient
     from .core.rpc.client import Client, open_client
@@ -346,6 +346,7 @@ __all__ = [
     "SnapshotError",
     "SpecRequestGroup",
     "StorageOptions",
+    "StrangerLine",
     "TypeUsage",
     "UnknownName",
     "UpdateProvider",
@@ -392,7 +393,7 @@ _MODULES: Final = {
     "core.process.asyncio_scheduler": "AsyncioScheduler open_asyncio_scheduler",
     "core.machine.region_summary": "AreaSummary RegionSummary ShapeClass",
     "core.process.scheduler": "Scheduler open_scheduler",
-    "core.reconcile.status": "BackendStatus ReconcileStatus",
+    "core.reconcile.status": "BackendStatus ReconcileStatus StrangerLine",
     "core.rpc.addresses": "Address",
     "core.rpc.blocking_client": "BlockingClient",
     "core.rpc.client": "Client open_client",

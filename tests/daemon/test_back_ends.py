@@ -15,7 +15,7 @@ import pytest
 
 from hostler.core.engine_commands import Asked
 from hostler.core.rpc.client import BlockingClient
-from hostler.drivers.model.world import Content
+from hostler.drivers.model.world import Content, World
 from hostler.drivers.protocol import Mark
 from hostler.placement.types.errors import InvalidValue, UnknownName
 
@@ -168,6 +168,26 @@ def test_metrics_say_what_back_ends_do(tmp_path: Path) -> None:
         assert found["hostler_backend_calls_total", "lab", "create_guest", "ok"] == 1
         assert found["hostler_backend_usable", "lab"] == 1
         assert found["hostler_build_seconds_count", "lab"] == 1
+
+
+def test_a_guest_that_others_made_is_adopted_by_the_command_line(tmp_path: Path) -> None:
+    world = World(time.time, tmp_path / "model.json")
+    world.add(nodes=3)
+    key = world.make_strangers_guest("node-1", vcpus=2, memory_mb=2_048)
+    with daemon_in(tmp_path) as daemon, daemon.client() as client:
+        until_ready(client)
+        wait_for(lambda: client.call("strangers", {"backend": "lab"}))
+        assert key in run(daemon, "guest", "strangers", "lab")
+        uuid = uuid_of(1)
+        adopted = run(daemon, "guest", "adopt", "lab", key, "--project", "p", "--uuid", uuid, "--wait")
+        assert "active" in adopted
+        line = client.call("guest", {"uuid": uuid})
+        assert (line.node, line.vcpus, line.memory_mb, line.name) == ("node-1", 2, 2_048, f"stranger {key}")
+        wait_for(lambda: client.call("strangers", {"backend": "lab"}) == [])
+        assert "none" in run(daemon, "guest", "strangers", "lab")
+        run(daemon, "guest", "adopt", "lab", key, "--project", "p", code=1)
+        run(daemon, "guest", "delete", uuid, "--wait")
+    assert model(tmp_path).guests == {}
 
 
 def test_without_back_ends_the_questions_about_them_say_so(tmp_path: Path) -> None:

@@ -258,6 +258,10 @@ OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "instances": (i.Instances(), set(USERS)),
     "guests": (lq.Guests(), set(USERS)),
     "volume_lives": (lq.VolumeLives(), set(USERS)),
+    "adopt_guest": (
+        f.AdoptGuest(backend="a", key="k", node="node-0", request=asked(9, project="own")),
+        CLOUD,
+    ),
     "move_guest": (f.MoveGuest(uuid=uuid_of(1)), CLOUD),
     "report_pools": (f.ReportPools(name="a", kind="model", at=1e9, pools=()), CLOUD),
     "begin_volume": (f.BeginVolume(volume=uuid_of(1), claim=1), CLOUD),
@@ -391,6 +395,7 @@ def test_the_matrix_has_every_method() -> None:
         "reconcile_status",
         "shadow_status",
         "check_backend",
+        "strangers",
         "members",
         "lead",
         "snapshot_files",

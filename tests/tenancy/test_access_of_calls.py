@@ -47,6 +47,7 @@ SESSION: dict[tuple[str, str], tuple[dict[str, Any], set[str]]] = {
     ("reconcile_status", ""): ({}, CLOUD_READERS),
     ("shadow_status", ""): ({}, CLOUD_READERS),
     ("check_backend", ""): ({"name": "a"}, CLOUD),
+    ("strangers", ""): ({"backend": "a"}, CLOUD_READERS),
     ("members", ""): ({}, CLOUD_READERS),
     ("lead", ""): ({}, CLOUD),
     ("snapshot_files", ""): ({}, set()),
