@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from hostler.core.errors import StorageFailed
 from hostler.core.journal.journal import Journal
 from hostler.core.lifecycle_commands import (
+    AdoptGuest,
     AttachVolume,
     CreateVolume,
     DeleteGuest,
@@ -32,6 +33,7 @@ from hostler.core.writer.writer import Writer
 from hostler.drivers.model.driver import Faults
 from hostler.placement.types.errors import HostlerError
 
+from ..core.orders import asked
 from ..core.simulation import Disk, MemorySnapshots, MemoryStore, same_every_time
 from ..seeds import seeds
 from .cloud import Model, Running, create, ready, running, volume
@@ -45,6 +47,7 @@ class World:
         self.disk = Disk(random.Random(seed + 1), folder)
         self.models = [Model("a", nodes=2, build_seconds=2.0), Model("b", nodes=2, pools=1)]
         self.strangers = [model.world.make_strangers_guest(f"{model.name}-node-0") for model in self.models]
+        self.adoptable = [model.world.make_strangers_guest(f"{model.name}-node-1") for model in self.models]
         for model in self.models:
             model.wire.chance = random.Random(self.chance.random())
         self.made = self.volumes = 0
@@ -99,6 +102,11 @@ class World:
             number = self.made if self.chance.random() < 0.8 else self.chance.randint(1, self.made)
             volumes = tuple(self._volume() for _ in range(self.chance.choice([0, 0, 1, 2])))
             return create(number, memory_mb=memory_mb, project="p", build_seconds=60.0, volumes=volumes)
+        if self.chance.random() < 0.15:
+            at = self.chance.randrange(2)
+            name, key = self.models[at].name, self.adoptable[at]
+            node = f"{name}-node-{self.chance.choice([0, 1, 1, 1])}"
+            return AdoptGuest(backend=name, key=key, node=node, request=asked(500 + at, project="p"), seconds=60.0)
         if self.chance.random() < 0.1:
             return CreateVolume(request=self._volume().request, build_seconds=60.0)
         recent = [life.uuid for life in self.machine.state.lives.guests.values()][-2:]
@@ -148,7 +156,13 @@ class World:
                 wanted.append((each.uuid, each.claim, each.backend, each.node, power))
         assert sorted(found) == sorted(wanted), "desired is observed, once"
         for model, stranger in zip(self.models, self.strangers, strict=True):
-            assert [guest.key for mark, guest in model.guests() if mark is None] == [stranger]
+            assert stranger in [guest.key for mark, guest in model.guests() if mark is None]
+        left = [
+            {guest.key for mark, guest in model.guests() if mark is None} - {stranger}
+            for model, stranger in zip(self.models, self.strangers, strict=True)
+        ]
+        for key, others in zip(self.adoptable, left, strict=True):
+            assert others <= {key}, "a stranger, unless it was adopted"
         holding = [each for each in state.lives.guests.values() if each.node]
         assert state.fleet._kernel.consumer_count == len(holding), "no capacity is leaked"
         for each in holding:
@@ -157,7 +171,7 @@ class World:
         self._check_volumes(life)
         used = sum(state.fleet.inventory(name)["VCPU"][1] for name in state.lives.backends["a"].nodes)
         on_a = sum(each.vcpus for each in holding if each.backend == "a")
-        assert used == on_a + 1, "the guests, and a stranger"
+        assert used == on_a + 1 + len(left[0]), "the guests, and the strangers"
 
     def _check_volumes(self, life: Running) -> None:
         lives, disks = life.state.lives, self.models[1]
