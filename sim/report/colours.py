@@ -1,10 +1,11 @@
-"""The colours of charts: one of each policy, wherever it appears."""
+"""The colours of charts: one of each policy, wherever it appears, also in different reports."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
+from ..run.policies import ABOUT
 from .curves import Chart
 
 COLOURS: Final = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
@@ -19,7 +20,14 @@ class Palette:
 
     def __init__(self, charts: Sequence[Chart]) -> None:
         ways = [way for chart in charts for way in [c.way for c in chart.curves] + [p.way for p in chart.points] if way]
-        self._of_way = {way: COLOURS[number % len(COLOURS)] for number, way in enumerate(dict.fromkeys(ways))}
+        known, free = list(ABOUT), list(COLOURS)
+        self._of_way: dict[str, str] = {}
+        # Policies of Hostler have colours of their own, and others what these leave; the rest is in turn.
+        for way in sorted(dict.fromkeys(ways), key=lambda way: known.index(way) if way in known else len(known)):
+            own = COLOURS[known.index(way) % len(COLOURS)] if way in known else ""
+            free = free or list(COLOURS)
+            self._of_way[way] = own if own in free else free[0]
+            free.remove(self._of_way[way])
 
     def styles(self, ways: Sequence[str]) -> list[tuple[str, str]]:
         """The colour and the dash of curves of one chart: that of their policy, told apart by dashes where several are

@@ -141,7 +141,8 @@ def of_several(outcomes: Sequence[Outcome], labels: Sequence[str]) -> list[Chart
         if any((given := by_zone(outcome, "all", label)._replace(way=outcome.policy)).values)
     ]
     stranded = [curve(o, "stranded_percent", label)._replace(way=o.policy) for o, label in named]
-    charts += [Chart("Idle vCPUs without memory, %", "%", [each], panel=each.label) for each in stranded]
+    top = max((max(each.values, default=0.0) for each in stranded), default=0.0)
+    charts += [Chart("Idle vCPUs without memory, %", "%", [each], panel=each.label, most=top) for each in stranded]
     shown = {chart.title for chart in charts if any(any(each.values) for each in chart.curves)}
     return [_of_run(chart, outcomes[0]) for chart in charts if chart.title in shown]
 

@@ -18,7 +18,7 @@ from ..run.run import Outcome
 from .charts import script
 from .curves import Chart
 from .findings import Report, charts, finding, interrupted
-from .terminal import money
+from .terminal import counted, money
 
 WORDS: Final = {"VCPU": "vCPUs", "MEMORY_MB": "memory", "DISK_GB": "disk", "GPU": "GPUs"}
 _STYLE: Final = """
@@ -35,7 +35,7 @@ h1 { font-size: 27px; margin: 0 0 2px; } h2 { font-size: 18px; margin: 0 0 10px;
 section { margin-bottom: 16px; overflow-x: auto; }
 .card b { display: block; font-size: 22px; } .card span { color: #6b7280; font-size: 13px; }
 table { border-collapse: collapse; width: 100%; } table + table { margin-top: 16px; }
- td, th { padding: 5px 10px; text-align: right; white-space: nowrap; }
+ td, th { padding: 5px 10px; text-align: right; } td { white-space: nowrap; }
 th { color: #6b7280; font-weight: 600; border-bottom: 1px solid #d1d5db; } td { border-bottom: 1px solid #f0f1f3; }
 td:first-child, th:first-child, .inputs td { text-align: left; }
 th:first-child, td:first-child { padding-left: 0; } td { font-variant-numeric: tabular-nums; }
@@ -96,8 +96,14 @@ def _head(report: Report) -> str:
     if interrupted(report):
         cut += " This was interrupted, and is what there was by then."
     hours = max((outcome.hours for outcome in report.outcomes), default=0.0)
-    lead = f"{first.workload} on {first.fleet}, {hours:,.0f} hours.{cut}" if first else "Nothing was played."
+    lead = f"{first.workload} on {first.fleet}, {hours:,.0f} hours.{cut}" if first else f"{_not_told(report)}{cut}"
     return f'<h1>{html.escape(finding(report))}</h1><p class="lead">{html.escape(lead)}</p>'
+
+
+def _not_told(report: Report) -> str:
+    """What was played where there is no outcome to be told of."""
+    trials = len(report.purchase.trials) if report.purchase is not None else 0
+    return f"{counted(trials, 'mix', 'mixes')} played." if trials else "Nothing was played."
 
 
 def _cards(report: Report) -> str:
@@ -193,7 +199,8 @@ def _mixes(found: Purchase) -> str:
         )
         for trial in sorted(found.trials, key=lambda trial: trial.value)
     ]
-    return table(("mix", found.wish.objective, "what came of it"), lines)
+    unit = f"cost, {found.currency}" if found.wish.objective == "cost" and found.currency else found.wish.objective
+    return table(("mix", unit, "what came of it"), lines)
 
 
 def _tables(report: Report) -> list[str]:

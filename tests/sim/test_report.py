@@ -178,6 +178,19 @@ def test_a_policy_has_one_colour_wherever_it_appears() -> None:
     assert palette.styles(["b"]) == [(other, "solid")]
 
 
+def test_a_policy_has_the_same_colour_in_every_report() -> None:
+    """Whichever others are compared with it, and in which order."""
+    reports = (["nova", "best-fit", "worst-fit"], ["best-fit", "nova"], ["own.toml", "worst-fit", "nova"])
+    found = [
+        dict(zip(ways, Palette([Chart("t", "", [Curve(w, [0.0], [1.0], w) for w in ways])]).styles(ways), strict=True))
+        for ways in reports
+    ]
+    assert len({each["nova"] for each in found}) == 1
+    assert found[0]["best-fit"] == found[1]["best-fit"]
+    assert found[0]["worst-fit"] == found[2]["worst-fit"]
+    assert len(set(found[2].values())) == 3
+
+
 def test_size_shows_the_price_of_the_last_percent(tmp_path: Path, capsys: Any) -> None:
     """Ten guests that fill a host each: each host less refuses one more."""
     pytest.importorskip("bokeh")
