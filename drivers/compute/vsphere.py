@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -32,6 +33,7 @@ from ..protocol import (
     Page,
     Permanent,
     Power,
+    Transient,
     read_options,
 )
 from .vsphere_api import LOOK_SECONDS, Found, Session, open_session
@@ -91,6 +93,22 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     page: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 500
 
 
+class Version(NamedTuple):
+    """Id and uuid of a machine, and the version of its configuration."""
+
+    key: str
+    uuid: str
+    change: str
+
+
+class Known(NamedTuple):
+    """What a machine's extra configuration says: its mark, the user's name for it, and the size that was wanted."""
+
+    mark: Mark | None = None
+    name: str = ""
+    size: str = ""
+
+
 class Cluster(NamedTuple):
     """A cluster, or a host outside of clusters, with its hosts and the datastores that guests are made on."""
 
@@ -115,8 +133,8 @@ class VsphereDriver:
     def __init__(self, session: Session, root: Any, options: Options, installation: str, ongoing: Ongoing) -> None:
         self._session, self._root, self._options = session, root, options
         self._installation, self._ongoing = installation, ongoing
-        self._marks: dict[tuple[str, str, str], tuple[Mark | None, str, str]] = {}
-        """Mark, name and size by id, uuid and version of a configuration, which changes with these."""
+        self._known: dict[Version, Known] = {}
+        """What configurations say, so that each is read once."""
         about = session.content.about
         can = Can.COMPUTE | Can.CHOOSES_HOST | Can.MOVE
         self.facts = Facts("vsphere", f"{about.version}-{about.build}", can, options.poll, options.concurrency, TIMEOUT)
@@ -165,58 +183,47 @@ class VsphereDriver:
     async def guests(self) -> AsyncIterator[Page[Guest]]:
         """All virtual machines but templates, by the pages of the property collector."""
         of_host = {host.ref: name for name, each in (await self._clusters()).items() for host in each.hosts}
-        seen = set[tuple[str, str, str]]()
+        before, seen = set(self._known), set[Version]()
         async with aclosing(
             self._session.objects(vim.VirtualMachine, MACHINE, self._root, self._options.page)
         ) as pages:
             async for page in pages:
                 machines = [each for each in page if not each.get("config.template") and "name" in each.properties]
-                await self._learn(machines)
-                seen.update(_version(machine) for machine in machines)
+                known = await self._read_known(machines)
+                seen.update(known)
                 here = [each for each in machines if each.get("runtime.host") in of_host]
-                yield Page(tuple(self._seen(each, of_host[each.get("runtime.host")]) for each in here))
-        for version in self._marks.keys() - seen:
-            del self._marks[version]
+                yield Page(
+                    tuple(_guest(each, of_host[each.get("runtime.host")], known[_version(each)]) for each in here)
+                )
+        for version in before - seen:
+            self._known.pop(version, None)
 
-    async def _learn(self, machines: list[Found]) -> None:
-        """Read the marks of machines that are new or were changed."""
-        new = {each.ref: _version(each) for each in machines if _version(each) not in self._marks}
+    async def _read_known(self, machines: list[Found]) -> dict[Version, Known]:
+        """What the configurations of machines say. Those that are new or were changed are read."""
+        found = {_version(each): self._known.get(_version(each)) for each in machines}
+        new = {each.ref: _version(each) for each in machines if found[_version(each)] is None}
         for each in await self._session.properties(vim.VirtualMachine, list(new), ("config.extraConfig",)):
             values = {option.key: str(option.value) for option in each.get("config.extraConfig", ())}
             mark = Mark.parse(values.get(CONFIGURED.mark, ""))
-            if mark is not None and mark.uuid != new[each.ref][1]:
+            if mark is not None and mark.uuid != new[each.ref].uuid:
                 mark = None  # a copy, made by others
-            self._marks[new[each.ref]] = mark, values.get(CONFIGURED.name, ""), values.get(CONFIGURED.size, "")
-
-    def _seen(self, machine: Found, node: str) -> Guest:
-        mark, name, _ = self._marks.get(_version(machine), (None, "", ""))
-        lost = machine.get("runtime.connectionState") in LOST
-        return Guest(
-            key=machine.ref._moId,
-            mark=mark,
-            name=name if mark is not None else machine.get("name", ""),
-            node=node,
-            state="error" if lost else POWER.get(machine.get("runtime.powerState"), "error"),
-            vcpus=int(machine.get("config.hardware.numCPU", 0)),
-            memory_mb=int(machine.get("config.hardware.memoryMB", 0)),
-        )
+            known = Known(mark, values.get(CONFIGURED.name, ""), values.get(CONFIGURED.size, ""))
+            found[new[each.ref]] = self._known[new[each.ref]] = known
+        return {version: known or Known() for version, known in found.items()}
 
     async def get_guest(self, uuid: str) -> Guest:
         """Look a virtual machine up by its uuid."""
         return (await self._found(uuid))[0]
 
-    async def _found(self, uuid: str) -> tuple[Guest, Found]:
-        """The guest and its machine. NotFound if this installation has none of that uuid."""
-        session, root = self._session, self._root
-        find = lambda: session.content.searchIndex.FindByUuid(root, uuid, True, True)  # noqa: E731  # it runs in a thread
-        ref = await session.read(find)
+    async def _found(self, uuid: str) -> tuple[Guest, Found, str]:
+        """The guest, its machine, and the size that was wanted. NotFound if this installation has none of that uuid."""
+        session = self._session
+        ref = await session.read(lambda: session.content.searchIndex.FindByUuid(self._root, uuid, True, True))
         for machine in await session.properties(vim.VirtualMachine, [ref] if ref is not None else [], MACHINE):
-            await self._learn([machine])
-            mark = self._marks.get(_version(machine), (None, "", ""))[0]
-            if mark is not None and mark[:2] == (self._installation, uuid):
-                host = machine.get("runtime.host")
-                node = await session.read(lambda host=host: host.parent.name if host is not None else "")  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-                return self._seen(machine, node), machine
+            (known,) = (await self._read_known([machine])).values()
+            if known.mark is not None and known.mark[:2] == (self._installation, uuid):
+                node = await session.read(partial(_node_of, machine.get("runtime.host")))
+                return _guest(machine, node, known), machine, known.size
         raise NotFound(f"there is no virtual machine of guest {uuid}")
 
     # changes
@@ -230,11 +237,10 @@ class VsphereDriver:
             raise Permanent("this driver attaches no volumes")
         uuid, size = want.mark.uuid, f"{want.vcpus}x{want.memory_mb}"
         try:
-            guest, machine = await self._found(uuid)
+            guest, machine, made_for = await self._found(uuid)
         except NotFound:
             await self._make(want)
-            guest, machine = await self._found(uuid)
-        made_for = self._marks[_version(machine)][2]
+            guest, machine, made_for = await self._found(uuid)
         if (guest.mark, guest.node, made_for) != (want.mark, want.node, size):
             raise Conflict(f"guest {uuid} exists with another claim, cluster or size")
         if guest.state == "off":
@@ -294,7 +300,7 @@ class VsphereDriver:
         return await self._ongoing.run(uuid, lambda: self._set_power(uuid, want))
 
     async def _set_power(self, uuid: str, want: Power) -> Guest:
-        guest, machine = await self._found(uuid)
+        guest, machine, _ = await self._found(uuid)
         if want == "on" and guest.state != "on":
             await self._session.done(machine.ref.PowerOnVM_Task)
         elif want == "off" and guest.state != "off":
@@ -315,7 +321,7 @@ class VsphereDriver:
         return await self._ongoing.run(uuid, lambda: self._move(uuid, node, live))
 
     async def _move(self, uuid: str, node: str, live: bool) -> Guest:
-        guest, machine = await self._found(uuid)
+        guest, machine, _ = await self._found(uuid)
         cluster = (await self._clusters()).get(node)
         if cluster is None:
             raise NotFound(f"there is no cluster {node}")
@@ -333,8 +339,20 @@ class VsphereDriver:
                 await self._session.done(lambda: machine.ref.RelocateVM_Task(where))
             finally:
                 if was_on and not live:
-                    await self._session.done(machine.ref.PowerOnVM_Task)
+                    await self._switch_on_again(machine)
         return await self.get_guest(uuid)
+
+    async def _switch_on_again(self, machine: Found) -> None:
+        """Switch a guest on that was stopped for a move, once the move has ended, however it did."""
+        while True:
+            try:
+                await self._session.done(machine.ref.PowerOnVM_Task)
+            except Transient:  # the machine is still being moved
+                await trio.sleep(LOOK_SECONDS)
+            except Conflict:
+                return  # it is on
+            else:
+                return
 
     async def delete_guest(self, uuid: str, claim: int | None = None) -> None:
         """Switch a virtual machine off, and remove it with its disks."""
@@ -342,7 +360,7 @@ class VsphereDriver:
 
     async def _delete(self, uuid: str, claim: int | None) -> None:
         with suppress(NotFound):
-            guest, machine = await self._found(uuid)
+            guest, machine, _ = await self._found(uuid)
             if guest.mark is not None and claim in (None, guest.mark.claim):
                 if guest.state not in ("off", "error"):
                     with suppress(Conflict):
@@ -350,8 +368,26 @@ class VsphereDriver:
                 await self._session.done(machine.ref.Destroy_Task)
 
 
-def _version(machine: Found) -> tuple[str, str, str]:
-    return machine.ref._moId, machine.get("config.instanceUuid", ""), machine.get("config.changeVersion", "")
+def _version(machine: Found) -> Version:
+    return Version(machine.ref._moId, machine.get("config.instanceUuid", ""), machine.get("config.changeVersion", ""))
+
+
+def _node_of(host: Any) -> str:
+    """The name of a host's cluster; it is read from the server."""
+    return "" if host is None else str(host.parent.name)
+
+
+def _guest(machine: Found, node: str, known: Known) -> Guest:
+    lost = machine.get("runtime.connectionState") in LOST
+    return Guest(
+        key=machine.ref._moId,
+        mark=known.mark,
+        name=machine.get("name", "") if known.mark is None else known.name,
+        node=node,
+        state="error" if lost else POWER.get(machine.get("runtime.powerState"), "error"),
+        vcpus=int(machine.get("config.hardware.numCPU", 0)),
+        memory_mb=int(machine.get("config.hardware.memoryMB", 0)),
+    )
 
 
 def _free_memory(host: Found) -> int:
@@ -377,7 +413,7 @@ def _node(name: str, cluster: Cluster, used: tuple[int, int]) -> Node:
         used_memory_mb=used[1],
         used_disk_gb=-(-(total - free) // GIB),
         state=state,
-        hypervisor="VMware ESXi",
+        hypervisor="VMware vCenter Server",
     )
 
 

@@ -257,6 +257,20 @@ async def test_marks_are_read_once_while_nothing_changes(bench: ComputeBench, pr
         await driver.delete_guest(spec.mark.uuid)
 
 
+async def test_a_guest_whose_move_fails_runs_on_where_it_was(bench: ComputeBench, proxy: FaultProxy) -> None:
+    async with bench.driver() as driver:
+        assert isinstance(driver, vsphere.VsphereDriver)
+        spec = bench.spec()
+        await driver.create_guest(spec)
+        refused = Answer(503, {}, b"busy")
+        proxy.instead = lambda request: refused if b"RelocateVM_Task" in request.body else None
+        with pytest.raises(DriverError):
+            await driver.move_guest(spec.mark.uuid, HOST, live=False)
+        guest = await driver.get_guest(spec.mark.uuid)
+        assert (guest.node, guest.state) == (CLUSTER, "on")
+        await driver.delete_guest(spec.mark.uuid)
+
+
 # errors
 
 
