@@ -254,7 +254,7 @@ def _see(fleet: Fleet, guests: Guests) -> None:
 
 def _leave(fleet: Fleet, chunk: _Chunk) -> None:
     """Reported instances without an allocation go where their host no longer has them; one that stands on another host
-    as well is from now on there alone."""
+    as well, and is not missing from a report of that one too, is from now on there alone."""
     found = consumers_on_rows(fleet._kernel, np.ascontiguousarray(chunk.rows))
     reported = (found[3] & REPORTED) != 0
     if not reported.any():
@@ -267,8 +267,14 @@ def _leave(fleet: Fleet, chunk: _Chunk) -> None:
     ]
     left = {_uuid(fleet, consumer) for consumer in gone}
     fleet.release(gone)
+    reports = dict(zip(chunk.rows.tolist(), chunk.reports, strict=True)) if left else {}
     for row, held in list(fleet._consumers.also_on.items()) if left else ():
-        both = {uuid: known for uuid, known in held.items() if uuid in left}
+        report = reports.get(row)
+        both = {
+            uuid: known
+            for uuid, known in held.items()
+            if uuid in left and (report is None or uuid in report.host.instances)
+        }
         if both:
             fleet._consumers.stand_on(row, {uuid: known for uuid, known in held.items() if uuid not in left})
             instances.enter(fleet, row, both.items())

@@ -202,6 +202,19 @@ def test_an_instance_may_stand_on_two_hosts() -> None:
     e.fleet.check()
 
 
+@pytest.mark.parametrize("also", [False, True])
+def test_an_instance_that_leaves_two_hosts_at_once_is_gone(*, also: bool) -> None:
+    e, mine = engine(host("a"), host("b"), host("c")), {uuid(2): {"p": "1"}}
+    names = ["a", "b", "c"] if also else ["a", "b"]
+    report_hosts(e.fleet, [HostReport(host=host(name, instances=mine), at=10.0) for name in names])
+    report_hosts(e.fleet, [HostReport(host=host(name), at=20.0) for name in ("a", "b")])
+    held = [list(e.fleet.instances(e.fleet.row(name))) for name in ("a", "b", "c")]
+    assert held == [[], [], list(mine) if also else []]
+    e.fleet.remove_provider("a")
+    e.fleet.remove_provider("b")
+    e.fleet.check()
+
+
 def test_hosts_come_with_guests_that_take_what_they_take() -> None:
     guest = RunningInstance(flavor=Flavor(name="f", vcpus=4, memory_mb=8192, root_gb=20), project_id="p", user_id="u")
     bfv = replace(guest, is_bfv=True)

@@ -81,6 +81,13 @@ def test_a_host_that_is_gone_takes_its_instances_along() -> None:
     kept.engine.fleet.check()
 
 
+def test_hosts_that_are_gone_together_take_an_instance_along_that_stood_on_both() -> None:
+    kept = kept_fleet(*(host_state(number, instances={instance_uuid(5): None}) for number in (1, 2)), host_state(3))
+    kept.update([], gone=[node_uuid(1), node_uuid(2)])
+    assert set(kept.hosts) == {node_uuid(3)}
+    kept.engine.fleet.check()
+
+
 def test_a_node_that_was_made_again_under_its_name_replaces_the_one_before() -> None:
     kept = kept_fleet(host_state(1))
     kept.update([host_of(host_state(1, uuid=node_uuid(77)))])
