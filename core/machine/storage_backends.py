@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -26,11 +26,27 @@ from .volume_records import BackupService
 def report(state: ServiceState, command: ReportVolumeBackends, now: float) -> int:
     """Take in reports of backends, all or none; how many were not older than what was known."""
     read = [(_report(each, now, f"reports[{at}]"), each.availability_zone) for at, each in enumerate(command.reports)]
-    taken = 0
+    taken, keys = 0, {host: service.key for host, service in state.storage.pools.services.items()}
     with state.storage._context.deciding() as pools:
         for each, zone in read:
             taken += pools.report(each, availability_zone=zone)
+        now_of = ((key, pools.services[host].key) for host, key in keys.items())
+        renamed = {before: after for before, after in now_of if before != after}
+    if renamed:
+        _follow(state, renamed)
     return taken
+
+
+def _follow(state: ServiceState, renamed: Mapping[str, str]) -> None:
+    """Snapshots and groups of volumes whose backends have joined a cluster, or left it, are where these are. O(all)."""
+    records, volumes = state.volumes, state.storage.pools.volumes
+    for uuid, snapshot in records.snapshots.items():
+        where = volumes[snapshot.volume].backend_id
+        records.snapshots[uuid] = msgspec.structs.replace(snapshot, backend_id=where)
+    for uuid, group in records.groups.items():
+        members = records.members(uuid)
+        backend = backend_part(volumes[members[0]].backend_id) if members else renamed.get(group.backend, group.backend)
+        records.groups[uuid] = msgspec.structs.replace(group, backend=backend)
 
 
 def _report(given: VolumeBackendReport, now: float, field: str) -> BackendReport:

@@ -63,3 +63,37 @@ def test_pools_keep_the_order_of_their_report_in_a_snapshot(tmp_path: Path) -> N
     same = [do(each, place(2, 400, volume_type=None)).selected.backend_id for each in (made, other)]
     assert same[0] == same[1]
     other.state.fleet.pools.check()
+
+
+def test_volumes_follow_their_backend_into_a_cluster_and_out_of_it() -> None:
+    """Cinder's volume service includes its volumes as it starts in a cluster; they could not be changed any more."""
+    made = storage_machine()
+    of_pool = {"tier": "silver"}
+    do(made, place(1, 10, volume_type="silver"), s.CreateVolumeSnapshot(uuid=uuid_of(1), snapshot_id=uuid_of(9)))
+    do(made, s.PlaceVolumeGroup(group_id=uuid_of(70), volumes=(wish(2, 5, volume_type="silver"),)))
+    do(made, place(3, 7, volume_type="gold"), s.BeginVolumeMigration(uuid=uuid_of(3), target="node-0@lvm#b"))
+    assert free(made, "node-1@lvm#a") == 675
+    for number, (cluster, name) in enumerate((("c@lvm", "c@lvm#a"), (None, "node-1@lvm#a"))):
+        now, size = NOW + 10 * (number + 1), 20 + number
+        do(made, reports(report("node-1@lvm", ("a", 600), cluster=cluster, **of_pool)), now=now)
+        pools = made.state.storage.pools
+        assert pools.volumes[uuid_of(1)].charged == (name,)
+        assert do(made, s.ExtendVolume(uuid=uuid_of(1), new_size_gb=size), now=now + 1).placed
+        assert do(made, place(None, 20, source=uuid_of(9)), now=now + 1).selected.backend_id == name
+        assert do(made, place(None, 1, group=uuid_of(70)), now=now + 1).selected.backend_id == name
+        pools.check()
+    before = free(made, "node-1@lvm#a")
+    do(made, s.DeleteVolumes(uuids=(uuid_of(1),), cascade=True), now=NOW + 30)
+    assert free(made, "node-1@lvm#a") == before + 21 + 10
+
+
+@pytest.mark.parametrize("confirm", [True, False])
+def test_a_move_ends_though_the_backend_of_either_end_joined_a_cluster(confirm: bool) -> None:
+    made = storage_machine()
+    do(made, place(1, 10), s.BeginVolumeMigration(uuid=uuid_of(1), target="node-1@lvm#a"))
+    do(made, reports(report("node-1@lvm", ("a", 690), cluster="c@lvm")), now=NOW + 1)
+    do(made, reports(report("node-0@lvm", ("a", 890), ("b", 800), cluster="e@lvm")), now=NOW + 1)
+    do(made, s.ConfirmVolumeMove(uuid=uuid_of(1)) if confirm else s.RevertVolumeMove(uuid=uuid_of(1)), now=NOW + 2)
+    assert (free(made, "e@lvm#a"), free(made, "c@lvm#a")) == ((900, 690) if confirm else (890, 700))
+    do(made, s.DeleteVolumes(uuids=(uuid_of(1),)), now=NOW + 3)
+    assert (free(made, "e@lvm#a"), free(made, "c@lvm#a")) == (900, 700)

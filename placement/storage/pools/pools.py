@@ -27,7 +27,7 @@ from .reports import (
 )
 from .rows import Line, PoolRows
 from .variables import PoolVariables
-from .volumes import Volume
+from .volumes import Volume, in_cluster
 
 
 class Pools(PoolRows):
@@ -116,7 +116,16 @@ class Pools(PoolRows):
         self._put("services", service.host, service)
         if before is not None and before.key != service.key:
             self._refresh(before.key)
+            self._follow(service)
         self._refresh(service.key)
+
+    def _follow(self, service: VolumeService) -> None:
+        """Volumes of a service that has joined a cluster, or has left it, are that cluster's, or its own (Cinder 29,
+        include_in_cluster). O(volumes)."""
+        for volume in list(self.volumes.values()):
+            follows = in_cluster(volume, service.host, service.cluster_name)
+            if follows != volume:
+                self.put_volume(volume.volume_id, follows)
 
     def _serving(self, key: str) -> VolumeService | None:
         """The first service of a backend that is up, enabled and not frozen."""

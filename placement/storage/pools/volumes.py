@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...types.errors import DuplicateName, UnknownName
+from .backend_names import append_pool, backend_part, pool_part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,24 @@ class Volumes(Mapping[str, Volume]):
             for volume in map(self.get, volume_ids)
             if volume is not None
         )
+
+
+def in_cluster(volume: Volume, host: str, cluster_name: str | None) -> Volume:
+    """The volume once the service ``host``, on which it is or from which it moves, is of this cluster (None: of none).
+    O(1)."""
+
+    def at(place: str) -> str | None:
+        return None if cluster_name is None else append_pool(cluster_name, pool_part(place) or "")
+
+    names: dict[str, str] = {}
+    if backend_part(volume.host) == host:
+        names[volume.backend_id] = at(volume.host) or volume.host
+        volume = replace(volume, cluster_name=at(volume.host))
+    if volume.moved_from is not None and backend_part(volume.moved_from[0]) == host:
+        place, cluster = volume.moved_from
+        names[cluster or place] = at(place) or place
+        volume = replace(volume, moved_from=(place, at(place)))
+    return replace(volume, charged=tuple(names.get(each, each) for each in volume.charged))
 
 
 def _volume(placed: Placed) -> Volume:
