@@ -4,6 +4,8 @@ another form is the same one; uuids of server groups and resource providers are 
 from __future__ import annotations
 
 import operator
+from collections.abc import Collection
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -45,6 +47,8 @@ _NAMES: Final = frozenset(
 _INNER: Final = frozenset(("request", "requests", "volumes", "commands"))
 """Fields with requests or commands."""
 
+_LENGTH: Final = frozenset((36,))
+
 Call = TypeVar("Call", bound=msgspec.Struct)
 
 
@@ -61,11 +65,13 @@ def canonical(uuid: str) -> str:
 def with_canonical_uuids(call: Call) -> Call:
     """A command or question with uuids in that form; the same object where they are. O(uuids)."""
     kind = type(call)
-    if kind is Place:
-        request = call.request  # type: ignore[attr-defined]  # of Place
-        return call if not request.instance_uuids else _replaced(call, ("request",))
+    if kind is Place:  # the most frequent call
+        uuids = call.request.instance_uuids  # type: ignore[attr-defined]  # of Place
+        return call if _are_canonical(uuids) else _replaced(call, ("request",))
     if kind is PlaceMany:
-        return _replaced(call, ("requests",))
+        requests = call.requests  # type: ignore[attr-defined]  # of PlaceMany
+        every = chain.from_iterable([request.instance_uuids for request in requests])
+        return call if _are_canonical(list(every)) else _replaced(call, ("requests",))
     return _replaced(call, kind.__struct_fields__) if isinstance(call, _CALLS) else call
 
 
@@ -86,8 +92,12 @@ def _each(value: Any) -> Any:
         return canonical(value)
     if not isinstance(value, tuple):
         return value
-    found = tuple(map(canonical, value))
-    return value if found == value else found
+    return value if _are_canonical(value) else tuple(map(canonical, value))
+
+
+def _are_canonical(uuids: Collection[str]) -> bool:
+    text = "".join(uuids)
+    return text == text.lower() and set(map(len, uuids)) <= _LENGTH
 
 
 def _inner(value: Any) -> Any:
