@@ -68,14 +68,13 @@ def test_pools_keep_the_order_of_their_report_in_a_snapshot(tmp_path: Path) -> N
 def test_volumes_follow_their_backend_into_a_cluster_and_out_of_it() -> None:
     """Cinder's volume service includes its volumes as it starts in a cluster; they could not be changed any more."""
     made = storage_machine()
-    of_pool = {"tier": "silver"}
     do(made, place(1, 10, volume_type="silver"), s.CreateVolumeSnapshot(uuid=uuid_of(1), snapshot_id=uuid_of(9)))
     do(made, s.PlaceVolumeGroup(group_id=uuid_of(70), volumes=(wish(2, 5, volume_type="silver"),)))
     do(made, place(3, 7, volume_type="gold"), s.BeginVolumeMigration(uuid=uuid_of(3), target="node-0@lvm#b"))
     assert free(made, "node-1@lvm#a") == 675
     for number, (cluster, name) in enumerate((("c@lvm", "c@lvm#a"), (None, "node-1@lvm#a"))):
         now, size = NOW + 10 * (number + 1), 20 + number
-        do(made, reports(report("node-1@lvm", ("a", 600), cluster=cluster, **of_pool)), now=now)
+        do(made, reports(report("node-1@lvm", ("a", 600), cluster=cluster, tier="silver")), now=now)
         pools = made.state.storage.pools
         assert pools.volumes[uuid_of(1)].charged == (name,)
         assert do(made, s.ExtendVolume(uuid=uuid_of(1), new_size_gb=size), now=now + 1).placed
