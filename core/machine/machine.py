@@ -63,11 +63,12 @@ from ..storage_commands import (
 from ..tenancy import rights, volume_rights
 from ..tenancy.tenants import LOCAL, is_internal
 from . import guests, volume_moves
+from .destinations import select_destinations
 from .edits import edit
 from .guest_claims import forget_gone
 from .guest_lives import change_lives, check_not_carried_out
 from .lives import GuestChange, VolumeChange
-from .orders import INSTANCES_BY_TYPE, AnyCommand, Guests, Order, PlacementWrite
+from .orders import INSTANCES_BY_TYPE, AnyCommand, Guests, Order, PlacementWrite, SelectDestinations
 from .placement_writes import carry_out, consumers_of
 from .region_claims import amounts_of
 from .replicated import finished
@@ -198,6 +199,11 @@ class ServiceMachine:
                 return edit(state.engine, msgspec.structs.replace(put, aggregates=kept), command.now)
             case AddServerGroup() | RemoveServerGroup():
                 return guests.change_groups(state, command.command, command.now)
+            case SelectDestinations(request=request):
+                try:
+                    return select_destinations(state, request, command.now)
+                finally:
+                    self._note(command, request.instance_uuids)
             case PlacementWrite(command=write, project=project):
                 try:
                     answer = carry_out(state, write, command.rules, project)
@@ -383,6 +389,8 @@ def guests_named(command: AnyCommand) -> Sequence[str]:
             Move(uuid=uuid) | Resize(uuid=uuid) | BeginMove(uuid=uuid) | ConfirmMove(uuid=uuid) | RevertMove(uuid=uuid)
         ):
             return (uuid,)
+        case SelectDestinations(request=request):
+            return request.instance_uuids
         case PlacementWrite(command=write):
             return consumers_of(write)
     return ()

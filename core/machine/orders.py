@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from ...placement.api import commands as api
-from ..engine_commands import Command, EngineCommand
+from ..engine_commands import Asked, Command, EngineCommand
 from ..lifecycle_commands import LifecycleCommand
 from ..region_commands import (
     BeginRegionGroup,
@@ -36,6 +36,13 @@ class PlacementWrite(Command, frozen=True, tag="placement"):
     project: str | None = None
 
 
+class SelectDestinations(Command, frozen=True, tag="select_destinations"):
+    """Choose and claim hosts as Nova's scheduler does for its conductors, who are above the tenants: see
+    ``destinations``. It comes from Nova's message bus."""
+
+    request: Asked
+
+
 AnyRegionCommand = (
     PlaceAcross
     | ClaimInRegion
@@ -48,7 +55,15 @@ AnyRegionCommand = (
     | SettleRegionRelease
     | RecordRegionCall
 )
-AnyCommand = EngineCommand | c.TenancyCommand | PlacementWrite | LifecycleCommand | StorageCommand | AnyRegionCommand
+AnyCommand = (
+    EngineCommand
+    | c.TenancyCommand
+    | PlacementWrite
+    | SelectDestinations
+    | LifecycleCommand
+    | StorageCommand
+    | AnyRegionCommand
+)
 
 Guests = dict[str, dict[str, None]]
 """Uuids by project, in order."""

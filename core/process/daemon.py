@@ -51,6 +51,7 @@ from .gc_policy import collect, no_automatic_collection
 from .hangs import LoopWatch, end_with_threads
 from .health import Health, StatusPages
 from .metrics import Metrics
+from .nova import open_bus
 from .settings import Config, changed_for_a_start
 from .systemd import notify, watchdog_seconds
 
@@ -438,6 +439,9 @@ class Daemon:
 
             hooks = HooksOnService(config.hooks, service)
             others.append(await tasks.start(hooks.serve))
+        bus = open_bus(config.nova, service, drain_seconds=config.operation.drain_seconds)
+        if bus is not None:
+            others.append(await tasks.start(bus.serve))
         addresses = [str(address) for address in await tasks.start(server.serve, config.addresses)]
         log.info("serving %s, after command %d", ", ".join(addresses), service.writer.sequence)
         if self._clustered is not None:
@@ -452,6 +456,8 @@ class Daemon:
         if self._clustered is not None:
             await self._clustered.leave()
         server.stop_accepting()
+        if bus is not None:
+            await bus.drain()
         if placement is not None:
             await placement.drain()  # a request under way may still have to write
         if hooks is not None:

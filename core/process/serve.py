@@ -28,6 +28,9 @@ async def serve(
     rpc: Annotated[list[str] | None, Parameter(help="unix:PATH, tcp:HOST:PORT or tls:HOST:PORT; repeatable")] = None,
     placement: Annotated[str | None, Parameter(help="serve the OpenStack Placement API there: HOST:PORT")] = None,
     http: Annotated[str | None, Parameter(help="serve /metrics, /healthz and /readyz there: HOST:PORT")] = None,
+    nova: Annotated[
+        str | None, Parameter(help="answer Nova's scheduler RPC on that bus: rabbit://…, or @FILE with the URL")
+    ] = None,
     data: Annotated[str | None, Parameter(help="folder of the journal and snapshots; :memory: for none")] = None,
     config: Annotated[Path | None, Parameter(help="a TOML file, see docs/operation.md and docs/placement.md")] = None,
     auth: Annotated[
@@ -38,7 +41,8 @@ async def serve(
     """Run the service. A line ``ready ADDRESS...`` is printed on standard output once calls are accepted.
 
     With --placement alone, serves the Placement API, configured by the file's table [placement]; with --rpc as well,
-    both on one state. Without --data, here or in the file, all state is lost when the process ends.
+    both on one state. --nova needs the table [nova] of the file as well. Without --data, here or in the file, all state
+    is lost when the process ends.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     if placement is not None and not rpc:
@@ -53,6 +57,7 @@ async def serve(
         ("rpc", "listen"): rpc,
         ("rpc", "auth"): auth,
         ("placement", "listen"): placement,
+        ("nova", "transport_url"): nova,
         ("operation", "http"): http,
         ("data", "folder"): data,
         ("operation", "insecure"): insecure,

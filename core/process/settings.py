@@ -29,6 +29,8 @@ from ..writer.command_queue import QUEUE_LIMIT
 from ..writer.writer import ANSWERS_KEPT, SNAPSHOT_EVERY
 from .audit import FILE_BYTES, FILES
 from .exposure import exposures
+from .nova import NovaOptions
+from .nova import problems as nova_problems
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -139,6 +141,8 @@ class Config(Table, frozen=True):
     """Where ``listen`` is set, the Placement API is served on the same state, with the same folder."""
     hooks: HooksConfig = HooksConfig()
     """Where ``listen`` is set, other schedulers' hooks are served there (docs/how-to/hooks.md)."""
+    nova: NovaOptions = NovaOptions()
+    """Where ``transport_url`` is set, Nova's scheduler RPC is answered (docs/how-to/beside-nova.md)."""
     backends: dict[str, BackendConfig] = {}
     """Back ends that carry out guests, by name."""
     reconcile: Reconcile = Reconcile()
@@ -282,6 +286,8 @@ def problems_of(config: Config) -> Iterator[tuple[KeyPath, str]]:
             check_hooks(config.hooks)
         except InvalidValue as error:
             yield ("hooks", *(error.field or "").split(".")), str(error)
+    for key, problem in nova_problems(config.nova, clustered=config.data.store == "etcd"):
+        yield ("nova", key), problem
     for name, backend in config.backends.items():
         if not NAME.fullmatch(name):
             yield ("backends", name), "a name has 1 to 64 letters, digits and ._-"

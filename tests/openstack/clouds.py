@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 NOW = 1_790_000_000.0
+MODERN = 74
+"""Service version of the computes: that of Nova 34, from whose 73 on schedulers require the trait OWNER_NOVA."""
 CELL = "11111111-1111-4111-8111-111111111111"
 
 PLACEMENT = """
@@ -262,7 +264,7 @@ class Cloud:
         """A compute node of Nova 34 with its service and its provider; returns the number of the provider's row."""
         name, uuid, cell = f"cmp{number}", node_uuid(number), self.cell
         at = moment(seen)
-        service = {"disabled": 0, "forced_down": 0, "last_seen_up": at, "created_at": at, "version": 74}
+        service = {"disabled": 0, "forced_down": 0, "last_seen_up": at, "created_at": at, "version": MODERN}
         service |= {key: changes.pop(key) for key in list(changes) if key in ("disabled", "disabled_reason")}
         self.write(cell, "services", host=name, binary="nova-compute", topic="compute", **service)
         node = {

@@ -68,7 +68,7 @@ def read_nova(cells: Sequence[Cell], api: Database | None, *, now: float) -> Nov
         found.notes.append("no API database of Nova is given: there are no aggregates, zones and server groups")
         return found
     with api.reading() as reading:
-        found.aggregates = _aggregates(reading)
+        found.aggregates = read_aggregates(reading)
         found.groups = _groups(found, reading, api.name)
         _specs(found, reading, api.name)
     return found
@@ -155,7 +155,8 @@ def _devices(found: NovaSource, reading: Reading, nodes: Mapping[int, str]) -> N
         )
 
 
-def _aggregates(reading: Reading) -> list[SourceAggregate]:
+def read_aggregates(reading: Reading) -> list[SourceAggregate]:
+    """Host aggregates with their metadata and hosts. O(rows)."""
     hosts: dict[int, list[str]] = {}
     for row in reading.rows("aggregate_hosts", ("id", "host", "aggregate_id"), alive=True):
         hosts.setdefault(row.aggregate_id, []).append(row.host)
@@ -251,4 +252,4 @@ def hosts_of(instances: Iterable[SourceInstance]) -> dict[tuple[str, str], list[
     return found
 
 
-__all__ = ["Cell", "cells_of", "hosts_of", "read_nova", "read_services", "stored_spec"]
+__all__ = ["Cell", "cells_of", "hosts_of", "read_aggregates", "read_nova", "read_services", "stored_spec"]

@@ -56,7 +56,7 @@ class SourceOptions:
         """The cells that are named, or those that the API database names. InvalidValue if there are none."""
         named = self.nova_cell or []
         if named:
-            return _named(named)
+            return cells_named(named)
         api = self.api()
         if api is None:
             raise InvalidValue("give --nova-api, --nova-cell, or both", field="nova_api")
@@ -70,7 +70,8 @@ class SourceOptions:
         return read_nova(self.cells(), self.api(), now=now)
 
 
-def _named(given: Sequence[str]) -> list[Cell]:
+def cells_named(given: Sequence[str]) -> list[Cell]:
+    """Cells by URL or UUID=URL. InvalidValue if one cannot be."""
     found = []
     for number, each in enumerate(given, 1):
         uuid, mark, url = each.partition("=")
@@ -82,4 +83,4 @@ def _named(given: Sequence[str]) -> list[Cell]:
     return found
 
 
-__all__ = ["SourceOptions"]
+__all__ = ["SourceOptions", "cells_named"]

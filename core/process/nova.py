@@ -1,0 +1,82 @@
+"""Nova's message bus beside the service: the table ``[nova]``, and the driver that is found by its entry point, so that
+core imports nothing of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from typing import Annotated, Any, Final, Protocol
+
+import msgspec
+import trio
+
+from ...placement.types.errors import InvalidValue
+from ..service import Service
+
+GROUP: Final = "hostler.buses"
+_URL: Final = re.compile(r"[a-z0-9+.-]+://.*", re.IGNORECASE)
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class NovaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[nova]: where ``transport_url`` is set, the service answers Nova's scheduler RPC there.
+
+    URLs may be @FILE. ``database`` is Nova's API database, ``cells`` those of cells, as URL or UUID=URL (none: those
+    that the API database names). Seconds: between two looks at the databases, between two full looks, how long one
+    call may wait for its turn, and after which age of its request a call is no longer carried out."""
+
+    transport_url: str = ""
+    database: str = ""
+    cells: tuple[str, ...] = ()
+    config_files: tuple[str, ...] = ()
+    """Files of oslo.config, such as nova.conf, whose tables oslo_messaging_* say how the bus is used."""
+    exchange: str = "nova"
+    topic: str = "scheduler"
+    host: str = ""
+    """Name of this scheduler on the bus; empty: the machine's."""
+    poll_seconds: Positive = 1.0
+    full_seconds: Positive = 60.0
+    call_seconds: Positive = 60.0
+    stale_seconds: Positive = 1_800.0
+    max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 3
+    """Hosts that are named for one instance, the chosen one among them (Nova's [scheduler] max_attempts)."""
+    threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16
+    """Calls that are read and answered at a time."""
+
+
+class Bus(Protocol):
+    """Serves a message bus on the service's state, for as long as its task runs."""
+
+    async def serve(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `drain` or cancelled; started with what is to be shown as its address."""
+
+    async def drain(self) -> None:
+        """Take no more calls, and wait until those under way are answered."""
+
+
+def problems(options: NovaOptions, *, clustered: bool) -> Iterator[tuple[str, str]]:
+    """(key, problem) of values that cannot work."""
+    if not options.transport_url:
+        return
+    if not options.transport_url.startswith("@") and not _URL.fullmatch(options.transport_url):
+        yield "transport_url", "must be an URL such as rabbit://USER:PASSWORD@HOST:5672/, or @FILE with it"
+    if not options.database:
+        yield "database", "is needed: the URL of Nova's API database, or @FILE with it"
+    if clustered:
+        yield "transport_url", "is not possible with the store etcd: one member must answer the bus"
+
+
+def open_bus(options: NovaOptions, service: Service, *, drain_seconds: float) -> Bus | None:
+    """The bus of the table, None where it names none. InvalidValue if what it needs is not installed, or a value cannot
+    work."""
+    if not options.transport_url:
+        return None
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    hint = "pip install 'hostler[openstack]'"
+    try:
+        opened: Any = found["nova"].load()
+    except (KeyError, ImportError) as error:
+        raise InvalidValue(f"Nova's bus cannot be served: {error}", field="nova.transport_url", hint=hint) from error
+    bus: Bus = opened(options, service, drain_seconds=drain_seconds)
+    return bus

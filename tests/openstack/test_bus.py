@@ -1,0 +1,411 @@
+"""Nova's scheduler RPC on a service: a client of oslo.messaging sends what Nova's conductor sends, over the library's
+own in-memory bus."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import Order, PlacementWrite, SelectDestinations
+from hostler.core.machine.placement_writes import ServiceModel
+from hostler.core.process.nova import NovaOptions
+from hostler.core.service import Service
+from hostler.core.writer.writer import open_writer
+from hostler.placement.api import commands as api
+from hostler.placement.fleet.host_view import HostView
+from tests.daemon.processes import Daemon
+
+from .clouds import CELL, Cloud, instance_uuid, moment, node_uuid, request_spec, versioned
+
+oslo_messaging = pytest.importorskip("oslo_messaging", reason="the extra openstack is not installed")
+
+from hostler.drivers.openstack.bus.service import NovaBus  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+PATIENCE = 30.0
+
+
+class Conductor:
+    """Calls and casts as nova-conductor, nova-api and nova-compute make them."""
+
+    def __init__(self, exchange: str) -> None:
+        from oslo_config import cfg
+
+        transport = oslo_messaging.get_rpc_transport(cfg.CONF, url="fake://")
+        target = oslo_messaging.Target(exchange=exchange, topic="scheduler", version="4.0")
+        self.client = oslo_messaging.get_rpc_client(transport, target, timeout=PATIENCE)
+
+    def select(
+        self, *uuids: str, version: str = "4.5", age: float = 0.0, alternates: bool = True, **changes: Any
+    ) -> Any:
+        """select_destinations."""
+        begun = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=age)
+        context = {"request_id": "req-1", "timestamp": begun.strftime("%Y-%m-%dT%H:%M:%S.%f")}
+        given: dict[str, Any] = {
+            "spec_obj": request_spec(**changes),
+            "instance_uuids": list(uuids),
+            "return_objects": True,
+            "return_alternates": alternates,
+        }
+        return self.client.prepare(version=version).call(context, "select_destinations", **given)
+
+    def tell(self, method: str, version: str, **arguments: Any) -> None:
+        """A fan-out."""
+        self.client.prepare(version=version, fanout=True).cast({}, method, **arguments)
+
+
+class Running:
+    """A bus, the service that it is on, and who calls."""
+
+    def __init__(self, service: Service, bus: NovaBus, conductor: Conductor) -> None:
+        self.service, self.bus, self.conductor = service, bus, conductor
+
+    async def select(self, *uuids: str, **changes: Any) -> Any:
+        """A call, from a thread of its own."""
+        return await trio.to_thread.run_sync(partial(self.conductor.select, *uuids, **changes))
+
+    def allocations(self, uuid: str) -> dict[str, dict[str, int]]:
+        """What the Placement API shows of a consumer."""
+        found = ServiceModel(self.service.state).allocations(uuid)
+        return {} if found is None else {provider: held for provider, (held, _) in found.allocations.items()}
+
+    def view(self, node: str) -> HostView:
+        fleet = self.service.state.fleet
+        return HostView(fleet, fleet.row(node))
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        with trio.fail_after(PATIENCE):
+            while not holds():  # noqa: ASYNC110  # the state tells nobody that it changed
+                await trio.sleep(0.02)
+
+
+@asynccontextmanager
+async def running(cloud: Cloud, exchange: str, **options: Any) -> AsyncIterator[Running]:
+    """A service without a journal, whose state comes from the cloud's databases."""
+    given = {"poll_seconds": 0.05, "exchange": exchange, "host": "sched", **options}
+    machine = ServiceMachine()
+    async with open_writer(machine, None) as writer:
+        service = Service(machine, writer, open_to_all=True)
+        bus = NovaBus(NovaOptions(transport_url="fake://", database=cloud.url("api"), **given), service)
+        async with trio.open_nursery() as nursery:
+            shown = await nursery.start(bus.serve)
+            assert shown == f"nova:{exchange}/scheduler/sched"
+            yield Running(service, bus, Conductor(exchange))
+            await bus.drain()
+
+
+@pytest.fixture
+def exchange(request: pytest.FixtureRequest) -> str:
+    """The in-memory bus is one for the whole process: each test has an exchange of its own."""
+    return f"nova-{abs(hash(request.node.nodeid))}"
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Cloud:
+    cloud = Cloud(tmp_path)
+    for number in (1, 2, 3):
+        cloud.host(number, seen=time.time())
+    return cloud
+
+
+@pytest.fixture(autouse=True)
+def with_traits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts of Nova 34 have a trait that comes by the Placement API, which these tests leave out."""
+    monkeypatch.setattr("tests.openstack.clouds.MODERN", 72)
+
+
+async def test_a_guest_is_chosen_a_host_and_its_claim_is_an_allocation(cloud: Cloud, exchange: str) -> None:
+    async with running(cloud, exchange) as it:
+        ((chosen, *alternates),) = await it.select(instance_uuid(1))
+        data = chosen["nova_object.data"]
+        assert (chosen["nova_object.name"], chosen["nova_object.version"]) == ("Selection", "1.1")
+        assert (data["cell_uuid"], data["availability_zone"], data["allocation_request_version"]) == (
+            CELL,
+            "nova",
+            "1.36",
+        )
+        held = {"VCPU": 2, "MEMORY_MB": 2048, "DISK_GB": 20}
+        provider = data["compute_node_uuid"]
+        assert json.loads(data["allocation_request"]) == {
+            "allocations": {provider: {"resources": held}},
+            "mappings": {"": [provider]},
+        }
+        assert it.allocations(instance_uuid(1)) == {provider: held}
+        hosts = {each["nova_object.data"]["service_host"] for each in (chosen, *alternates)}
+        assert hosts == {"cmp1", "cmp2", "cmp3"}
+
+
+async def test_several_guests_are_claimed_all_or_none(cloud: Cloud, exchange: str) -> None:
+    uuids = [instance_uuid(number) for number in range(4)]
+    group = versioned(
+        "InstanceGroup",
+        "1.10",
+        **{"uuid": node_uuid(9), "policies": ["anti-affinity"], "policy": None, "members": uuids, "hosts": []},
+    )
+    async with running(cloud, exchange) as it:
+        answer = await it.select(*uuids[:3], instance_group=group, num_instances=3, alternates=False)
+        assert {each[0]["nova_object.data"]["nodename"] for each in answer} == {"cmp1", "cmp2", "cmp3"}
+        assert [len(each) for each in answer] == [1, 1, 1]
+        it.service.state.engine.release(uuids[:3])
+        with pytest.raises(Exception, match="No valid host"):
+            await it.select(*uuids, instance_group=group, num_instances=4)
+        assert not any(it.allocations(uuid) for uuid in uuids)
+
+
+async def test_a_refusal_is_nova_s_own_exception(cloud: Cloud, exchange: str) -> None:
+    big = versioned("Flavor", "1.2", **{"name": "big", "vcpus": 999, "memory_mb": 1, "root_gb": 1, "ephemeral_gb": 0})
+    async with running(cloud, exchange) as it:
+        for changes in ({"flavor": big}, {"flavor": None}, {"a_new_field": "x"}, {"scheduler_hints": 7}):
+            with pytest.raises(Exception, match="No valid host") as caught:
+                await it.select(instance_uuid(1), **changes)
+            kind = type(caught.value)
+            assert (kind.__module__, kind.__name__) == ("nova.exception", "NoValidHost")
+            assert set(vars(caught.value)["kwargs"]) == {"reason", "code"}
+        assert await it.select(instance_uuid(1)), "the server goes on"
+
+
+@pytest.mark.parametrize("version", ["4.0", "4.3", "4.4", "4.5"])
+async def test_each_version_of_a_conductor_is_answered(cloud: Cloud, exchange: str, version: str) -> None:
+    async with running(cloud, exchange) as it:
+        assert await it.select(instance_uuid(1), version=version)
+
+
+async def test_an_older_conductor_gets_dictionaries(cloud: Cloud, exchange: str) -> None:
+    async with running(cloud, exchange) as it:
+        call = partial(
+            it.conductor.client.prepare(version="4.3").call,
+            {},
+            "select_destinations",
+            spec_obj=request_spec(instance_uuid=instance_uuid(1)),
+        )
+        (found,) = await trio.to_thread.run_sync(call)
+        assert set(found) == {"host", "nodename", "limits"}
+        assert it.allocations(instance_uuid(1))
+
+
+async def test_a_call_that_is_too_old_claims_nothing(cloud: Cloud, exchange: str) -> None:
+    async with running(cloud, exchange, stale_seconds=60.0) as it:
+        with pytest.raises(Exception, match="nobody waits"):
+            await it.select(instance_uuid(1), age=90.0)
+        assert it.allocations(instance_uuid(1)) == {}
+        assert await it.select(instance_uuid(1), age=30.0)
+
+
+async def test_a_call_whose_turn_comes_too_late_claims_nothing(cloud: Cloud, exchange: str) -> None:
+    async with running(cloud, exchange, call_seconds=1e-9) as it:
+        with pytest.raises(Exception, match="No valid host"):
+            await it.select(instance_uuid(1))
+        assert it.allocations(instance_uuid(1)) == {}
+
+
+async def test_a_repeated_call_replaces_the_claim_whose_answer_was_lost(cloud: Cloud, exchange: str) -> None:
+    async with running(cloud, exchange) as it:
+        first = await it.select(instance_uuid(1))
+        again = await it.select(instance_uuid(1))
+        assert len(it.allocations(instance_uuid(1))) == 1
+        assert (len(first), len(again)) == (1, 1)
+        used = [
+            ServiceModel(it.service.state).provider_usages(node_uuid(number)).usages["VCPU"] for number in (1, 2, 3)
+        ]
+        assert sum(used) == 2
+
+
+async def test_an_evacuation_holds_both_hosts_and_a_refused_one_only_the_old(cloud: Cloud, exchange: str) -> None:
+    cloud.instance(1, 1, None)
+    held = {"VCPU": 2, "MEMORY_MB": 2048, "DISK_GB": 20}
+    async with running(cloud, exchange) as it:
+        await claim(it, instance_uuid(1), node_uuid(1), held)
+        ((chosen,),) = await it.select(instance_uuid(1), ignore_hosts=["cmp1"], alternates=False)
+        target = chosen["nova_object.data"]["compute_node_uuid"]
+        assert it.allocations(instance_uuid(1)) == {node_uuid(1): held, target: held}
+        with pytest.raises(Exception, match="No valid host"):
+            await it.select(instance_uuid(1), ignore_hosts=["cmp1", "cmp2", "cmp3"])
+        assert it.allocations(instance_uuid(1)) == {node_uuid(1): held, target: held}
+
+
+async def test_a_migration_whose_allocation_was_moved_claims_the_new_host_only(cloud: Cloud, exchange: str) -> None:
+    cloud.instance(1, 1, None)
+    async with running(cloud, exchange) as it:
+        assert instance_uuid(1) in it.view("cmp1").instances
+        ((chosen,),) = await it.select(instance_uuid(1), ignore_hosts=["cmp1"], alternates=False)
+        target = chosen["nova_object.data"]
+        assert list(it.allocations(instance_uuid(1))) == [target["compute_node_uuid"]]
+        assert instance_uuid(1) in it.view(target["nodename"]).instances
+
+
+async def test_the_check_of_a_rebuild_claims_nothing(cloud: Cloud, exchange: str) -> None:
+    cloud.instance(1, 2, None)
+    async with running(cloud, exchange) as it:
+        hints = {"_nova_check_type": ["rebuild"]}
+        destination = versioned("Destination", "1.4", **{"host": "cmp2", "node": "cmp2"})
+        answer = await it.select(instance_uuid(1), scheduler_hints=hints, requested_destination=destination)
+        data = answer[0][0]["nova_object.data"]
+        assert (data["nodename"], data["allocation_request"]) == ("cmp2", "null")
+        assert it.allocations(instance_uuid(1)) == {}
+
+
+async def claim(it: Running, uuid: str, provider: str, held: dict[str, int]) -> None:
+    """Allocations as the Placement API writes them."""
+    given = api.ConsumerAllocations(allocations={provider: held}, project_id="p1", user_id="u1")
+    write = api.SetAllocations(now=it.service.now(), consumers={uuid: given}, infer_types=True)
+    await it.service.writer.submit(Order(it.service.now(), "@local", PlacementWrite(command=write)))
+
+
+async def test_what_changes_in_the_databases_is_followed(cloud: Cloud, exchange: str) -> None:
+    async with running(cloud, exchange) as it:
+        later = moment(time.time() + 1)
+        cloud.change(cloud.cell, "UPDATE services SET disabled = 1, disabled_reason = 'x' WHERE host = 'cmp1'")
+        cloud.change(cloud.cell, "UPDATE compute_nodes SET free_ram_mb = 100, updated_at = ? WHERE id = 2", later)
+        cloud.host(4, seen=time.time())
+        cloud.change(cloud.cell, "UPDATE compute_nodes SET deleted = 3 WHERE id = 3")
+        await it.until(lambda: it.view("cmp1").service.disabled)
+        await it.until(lambda: it.view("cmp2").free_ram_mb == 100)
+        await it.until(lambda: it.service.state.fleet._names.find("cmp4") >= 0)
+        await it.until(lambda: it.view("cmp3").service.disabled_reason == "its compute node is gone")
+
+
+async def test_a_heartbeat_keeps_a_service_up(cloud: Cloud, exchange: str) -> None:
+    cloud.change(cloud.cell, "UPDATE services SET last_seen_up = ? WHERE host = 'cmp1'", moment(time.time() - 3600))
+    async with running(cloud, exchange) as it:
+        fleet = it.service.state.fleet
+        assert not fleet.column("service_up")[fleet.row("cmp1")]
+        cloud.change(cloud.cell, "UPDATE services SET last_seen_up = ? WHERE host = 'cmp1'", moment(time.time()))
+        await it.until(lambda: bool(fleet.column("service_up")[fleet.row("cmp1")]))
+
+
+async def test_fan_outs_have_the_databases_read_at_once(cloud: Cloud, exchange: str) -> None:
+    async with running(cloud, exchange, poll_seconds=3_600.0) as it:
+        cloud.aggregate(1, "cmp1", availability_zone="az1")
+        aggregate = versioned("Aggregate", "1.3", **{"uuid": node_uuid(8), "name": "a", "hosts": [], "metadata": {}})
+        it.conductor.tell("update_aggregates", "4.1", aggregates=[aggregate])
+        await it.until(lambda: len(it.view("cmp1").aggregates) == 1)
+        cloud.change(cloud.api, "UPDATE aggregate_metadata SET value = 'az2'")
+        it.conductor.tell("delete_aggregate", "4.1", aggregate=aggregate)
+        await it.until(lambda: it.view("cmp1").aggregates[0].metadata["availability_zone"] == "az2")
+        uuid = cloud.instance(1, 2, None)
+        info = versioned("InstanceList", "2.6", objects=[versioned("Instance", "2.8", uuid=uuid, host="cmp2")])
+        it.conductor.tell("update_instance_info", "4.2", host_name="cmp2", instance_info=info)
+        await it.until(lambda: uuid in it.view("cmp2").instances)
+        cloud.change(cloud.cell, "UPDATE instances SET deleted = id")
+        it.conductor.tell("delete_instance_info", "4.2", host_name="cmp2", instance_uuid=uuid)
+        await it.until(lambda: uuid not in it.view("cmp2").instances)
+        it.conductor.tell("sync_instance_info", "4.2", host_name="cmp2", instance_uuids=[])
+        assert await it.select(instance_uuid(5))
+
+
+async def test_a_database_that_fails_leaves_calls_answered(cloud: Cloud, exchange: str) -> None:
+    async with running(cloud, exchange) as it:
+        hidden = cloud.cell.with_suffix(".hidden")
+        cloud.script(cloud.cell, "ALTER TABLE services RENAME TO hidden")
+        assert await it.select(instance_uuid(1))
+        cloud.script(cloud.cell, "ALTER TABLE hidden RENAME TO services")
+        cloud.change(cloud.cell, "UPDATE services SET disabled = 1 WHERE host = 'cmp1'")
+        await it.until(lambda: it.view("cmp1").service.disabled)
+        assert not hidden.exists()
+
+
+async def test_ping_and_unknown_methods_are_answered(cloud: Cloud, exchange: str) -> None:
+    async with running(cloud, exchange) as it:
+        ping = partial(it.conductor.client.prepare(namespace="baseapi", version="1.0").call, {}, "ping", arg="x")
+        assert await trio.to_thread.run_sync(ping) == {"service": "scheduler", "arg": "x"}
+        unknown = partial(it.conductor.client.prepare(version="4.5").call, {}, "no_such_method")
+        with pytest.raises(Exception, match="no_such_method"):
+            await trio.to_thread.run_sync(unknown)
+        newer = partial(it.conductor.client.prepare(version="5.0").call, {}, "select_destinations")
+        with pytest.raises(Exception, match="version"):
+            await trio.to_thread.run_sync(newer)
+
+
+async def test_a_call_under_way_is_answered_before_the_end(
+    cloud: Cloud, exchange: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[Any] = []
+    async with running(cloud, exchange) as it:
+        begun, ending, decided = trio.Event(), trio.Event(), it.bus._decided
+
+        async def slowly(request: Any) -> Any:
+            begun.set()
+            await ending.wait()
+            return await decided(request)
+
+        async def call() -> None:
+            answers.append(await it.select(instance_uuid(1)))
+
+        monkeypatch.setattr(it.bus, "_decided", slowly)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            await begun.wait()
+            nursery.start_soon(it.bus.drain)
+            await trio.testing.wait_all_tasks_blocked()
+            ending.set()
+        assert it.allocations(instance_uuid(1))
+    assert len(answers) == 1
+
+
+async def test_a_claim_is_what_the_journal_repeats(cloud: Cloud, exchange: str) -> None:
+    async with running(cloud, exchange) as it:
+        orders: list[Order] = []
+        it.service.writer.observers.append(lambda sequence, order, outcome: orders.append(order))
+        await it.select(instance_uuid(1), alternates=False)
+        made = [order for order in orders if isinstance(order.command, SelectDestinations)]
+        machine = it.service.machine
+        assert [machine.decode(machine.encode(order)) for order in made] == made
+        assert len(made) == 1
+
+
+def test_the_daemon_serves_the_bus_beside_rpc_and_ends_gracefully(cloud: Cloud, tmp_path: Path) -> None:
+    folder = tmp_path / "service"
+    folder.mkdir()
+    config = f'[nova]\ndatabase = "{cloud.url("api")}"\nhost = "sched"\n'
+    with Daemon(folder, "--nova", "fake://", config=config) as daemon:
+        assert daemon.ready[-1] == "nova:nova/scheduler/sched"
+        with daemon.client() as client:
+            assert [line.name for line in client.call("providers")] == ["cmp1", "cmp2", "cmp3"]
+        assert daemon.terminate() == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ("", "nova.database"),
+        ('[nova]\ndatabase = "sqlite:///nowhere.sqlite"\n', "there is no file nowhere.sqlite"),
+        ('[nova]\ndatabase = "x"\npoll_seconds = 0\n', "poll_seconds"),
+    ],
+)
+def test_a_bus_that_cannot_be_served_is_one_clear_error(tmp_path: Path, config: str, problem: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(config)
+    command = [sys.executable, "-m", "hostler", "serve", "--rpc", f"unix:{tmp_path}/s", "--nova", "fake://"]
+    done = subprocess.run([*command, "--config", str(path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert problem in done.stderr
+
+
+def test_the_recorded_request_of_a_conductor_is_read() -> None:
+    from hostler.drivers.openstack.bus.wire import read_request
+
+    sent = json.loads((Path(__file__).parents[1] / "data" / "nova_select_destinations.json").read_text())
+    request = read_request(sent["spec_obj"], sent["instance_uuids"], alternates=2, now=1.0)
+    group = request.server_group
+    assert group is not None
+    assert not isinstance(group, str)
+    assert (group.policy, group.max_server_per_host, group.hosts) == ("anti-affinity", 2, frozenset({"h1"}))
+    (port,) = request.spec.requested_resources
+    assert port.resources == {"NET_BW_EGR_KILOBIT_PER_SEC": 1000}
+    assert request.spec.requested_destination is not None
+    assert request.spec.requested_destination.aggregates == ("a1,a2",)
+    assert request.spec.numa_topology is not None
+    assert request.spec.numa_topology.cells[0].pcpuset == {1}
