@@ -101,7 +101,7 @@ def _head(report: Report) -> str:
 
 
 def _not_told(report: Report) -> str:
-    """What was played where there is no outcome to be told of."""
+    """What was played where there are no results to report."""
     trials = len(report.purchase.trials) if report.purchase is not None else 0
     return f"{counted(trials, 'mix', 'mixes')} played." if trials else "Nothing was played."
 
