@@ -53,10 +53,6 @@ class CellDatabase:
     down: bool = False
     down_for_nodes: bool = False
 
-    @property
-    def allow_cross_cell_move(self) -> bool:
-        raise AttributeError("a cell mapping has none")
-
 
 class Placement:
     """Claims by instance. ``refuses``: providers whose claims it refuses; ``raises``: the exception of a claim;
@@ -88,12 +84,14 @@ class Placement:
 
 
 class Nova:
-    """Nova around the class: its options, its cells, and a stock manager that answers ``stock``."""
+    """Nova around the class: its options, its cells, and a stock manager that answers ``stock`` or its first state."""
 
     def __init__(self) -> None:
         self.conf = options()
         self.cells = [CellDatabase()]
         self.placement = Placement()
+        self.states: list[Any] = []
+        """Host states that the stock manager has read; it chooses the first."""
         self.looks = 0
         self.instance_reads = 0
         self.stock_calls = 0
@@ -191,9 +189,13 @@ def modules(nova: Nova) -> dict[str, dict[str, Any]]:
 
         placement_client = nova.placement
 
-        def _schedule(self, *arguments: Any) -> Any:
+        def _schedule(self, context: Any, spec: Any, uuids: Any, requests: Any, summaries: Any, *rest: Any) -> Any:
             nova.stock_calls += 1
-            return [[SimpleNamespace(compute_node_uuid="stock")]]
+            states = list(self._get_all_host_states(context, spec, summaries))
+            return [[SimpleNamespace(compute_node_uuid=states[0].uuid if states else "stock")]]
+
+        def _get_all_host_states(self, context: Any, spec: Any, summaries: Any) -> Iterator[Any]:
+            return iter(nova.states)
 
         def _ensure_sufficient_hosts(self, context: Any, hosts: Sequence[Any], wanted: int) -> None:
             if len(hosts) != wanted:
@@ -307,14 +309,15 @@ def inside(nova: Nova, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def changed_at(row: SimpleNamespace) -> datetime.datetime:
-    return max(each for each in (row.updated_at, row.created_at, row.deleted_at) if each)
+    times: list[datetime.datetime] = [each for each in (row.updated_at, row.created_at, row.deleted_at) if each]
+    return max(times)
 
 
 class Times:
     """The columns of a table that say when its rows changed: compared, they give the bound."""
 
     class _Column:
-        def __ge__(self, bound: datetime.datetime) -> datetime.datetime:  # type: ignore[override]
+        def __ge__(self, bound: datetime.datetime) -> datetime.datetime:
             return bound
 
     updated_at = created_at = deleted_at = _Column()

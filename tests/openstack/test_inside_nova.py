@@ -22,7 +22,7 @@ from .nova_doubles import (
     service,
     stamps,
 )
-from .nova_objects import NOW, Versioned, aggregate, candidates, instance_uuid, node_uuid, request_spec
+from .nova_objects import NOW, Versioned, aggregate, candidates, host_state, instance_uuid, node_uuid, request_spec
 
 pytestmark = pytest.mark.skipif(find_spec("nova") is not None, reason="Nova itself is here")
 
@@ -379,3 +379,55 @@ def test_aggregates_that_a_message_changes_are_read(nova: Nova, manager: Any) ->
         Context(), request_spec(), [instance_uuid(1)], candidates(1), dict.fromkeys(candidates(1)), "1.36", True
     )
     assert answer[0][0].availability_zone == "east"
+
+
+# beside Nova
+
+
+def compared(manager: Any, result: str) -> float:
+    return float(manager.metrics.value("hostler_shadow_comparisons_total", result=result))
+
+
+@pytest.fixture
+def shadow(nova: Nova, manager: Any) -> Any:
+    """The manager in mode shadow, where Nova chooses the first of two hosts and Hostler the second."""
+    nova.conf.set_override("mode", "shadow", group="hostler")
+    nova.states = [host_state(1, free_ram_mb=1000), host_state(2)]
+    return manager
+
+
+def test_nova_s_answer_is_compared_on_the_state_that_nova_read(nova: Nova, shadow: Any) -> None:
+    assert schedule(shadow, [1, 2]) == ["stock"]
+    nova.states.reverse()
+    assert schedule(shadow, [1, 2]) == ["stock"]
+    shadow._shadow.close()
+    assert (compared(shadow, "other"), compared(shadow, "same")) == (1, 1)
+    assert nova.looks == 0
+
+
+def test_nova_does_not_wait_for_a_comparison(nova: Nova, shadow: Any) -> None:
+    schedule(shadow, [1, 2])
+    with shadow._lock:
+        assert in_a_thread(lambda: schedule(shadow, [1, 2]))
+    shadow._shadow.close()
+    assert (compared(shadow, "dropped"), compared(shadow, "other")) == (1, 1)
+
+
+def test_a_host_that_cannot_be_read_leaves_out_only_comparisons_that_need_it(nova: Nova, shadow: Any) -> None:
+    broken = host_state(3, vcpus_total=-1)
+    schedule(shadow, [1, 2])
+    nova.states.append(broken)
+    schedule(shadow, [1, 2, 3])
+    nova.states.remove(broken)
+    schedule(shadow, [1, 2])
+    shadow._shadow.close()
+    assert compared(shadow, "other") == 2
+    assert fallbacks(shadow, "unreadable_host") == 1
+    assert not compared(shadow, "error")
+
+
+@pytest.mark.parametrize("metric", [{"numa_membw_values": {"0": 10}}, {"value": None}])
+def test_a_metric_that_is_no_number_is_left_out(nova: Nova, manager: Any, metric: dict[str, Any]) -> None:
+    nova.add(1, metrics=[Versioned(name="numa.membw.current", **metric), Versioned(name="cpu.frequency", value=2)])
+    assert schedule(manager, [1]) == ["compute1"]
+    assert manager._state.kept.hosts[node_uuid(1)].host.metrics == {"cpu.frequency": 2}
