@@ -278,7 +278,7 @@ class SchedulerManager(manager.SchedulerManager):  # type: ignore[misc]  # Nova 
     @contextlib.contextmanager
     def _ready(self, state: NovaState | None = None) -> Iterator[NovaState]:
         """The kept fleet, for this thread alone, under the options as they are now. ``state``: that of the request, if
-        it has one; it stays the same while others are made again."""
+        it has one; it stays the same when SIGHUP replaces it."""
         with self._lock:
             self._serve_metrics()
             state = self._state if state is None else state
