@@ -43,6 +43,9 @@ th:first-child, td:first-child { padding-left: 0; } td { font-variant-numeric: t
   main { padding: 14px 10px 40px; } h1 { font-size: 21px; } section { padding: 10px; }
   .cards { grid-template-columns: 1fr 1fr; gap: 8px; } .card { padding: 8px 10px; } .card b { font-size: 18px; }
   td, th { padding: 4px 6px; font-size: 13px; } td { white-space: normal; }
+  .wide thead { display: none; } .wide tr { display: block; padding: 6px 0; border-bottom: 1px solid #d1d5db; }
+  .wide td { display: flex; justify-content: space-between; gap: 12px; padding: 2px 0; border: 0; }
+  .wide td::before { content: attr(data-name); color: #6b7280; text-align: left; } .wide td:empty { display: none; }
 }
 @media print {
   body { background: #fff; } main { max-width: none; padding: 0; }
@@ -53,6 +56,10 @@ th:first-child, td:first-child { padding-left: 0; } td { font-variant-numeric: t
 }
 code { background: #f3f4f6; padding: 2px 5px; border-radius: 4px; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
+
+
+WIDE: Final = 4
+"""Columns of a table that a narrow screen has room for."""
 
 
 def write_html(report: Report, path: Path) -> None:
@@ -314,10 +321,18 @@ def _difference(told: Difference | None) -> str:
 
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """An HTML table of texts."""
+    """An HTML table of texts. On a narrow screen the rows of one with more than WIDE columns are lists of its cells,
+    each with the name of its column."""
     cells = "".join(f"<th>{html.escape(name)}</th>" for name in header)
-    lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-    return f"<table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table>"
+    lines = "".join(
+        f"<tr>{''.join(_cell(name, text) for name, text in zip(header, line, strict=True))}</tr>" for line in body
+    )
+    kind = ' class="wide"' if len(header) > WIDE else ""
+    return f"<table{kind}><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def _cell(name: str, text: str) -> str:
+    return f'<td data-name="{html.escape(name)}">{html.escape(text)}</td>'
 
 
 def _fleet(plan: FleetPlan) -> str:

@@ -18,6 +18,7 @@ from hostler.placement.types.errors import InvalidValue
 from hostler.sim.questions.tasks import execute
 from hostler.sim.report.colours import Palette
 from hostler.sim.report.curves import Chart, Curve, band
+from hostler.sim.report.page import table
 from hostler.sim.report.report import Report, write
 from hostler.sim.report.terminal import sparkline
 from hostler.sim.run.fleet_plan import FleetPlan, Hardware, Outage
@@ -189,6 +190,13 @@ def test_a_policy_has_the_same_colour_in_every_report() -> None:
     assert found[0]["best-fit"] == found[1]["best-fit"]
     assert found[0]["worst-fit"] == found[2]["worst-fit"]
     assert len(set(found[2].values())) == 3
+
+
+def test_cells_of_wide_tables_name_their_columns_for_narrow_screens() -> None:
+    page = table(("a", "b", "c", "d", "e"), [("1", "2", "3", "4", "<5>")])
+    assert page.startswith('<table class="wide">')
+    assert '<td data-name="e">&lt;5&gt;</td>' in page
+    assert "wide" not in table(("a", "b"), [("1", "2")])
 
 
 def test_size_shows_the_price_of_the_last_percent(tmp_path: Path, capsys: Any) -> None:
