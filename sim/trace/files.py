@@ -65,6 +65,8 @@ def read_trace(
     told = {"columns": columns, "flavors": flavors, "time_unit": time_unit, "tz": tz, "usage": usage}
     told["machine"] = machine
     if is_journal(path):
+        if columns:
+            raise InvalidValue(f"{path}: a journal has no columns to be named", field="columns")
         _check_unused(path, told, "a Hostler service's journal")
         return read_journal(path)
     known = published(path, machine_of(machine or MACHINE)) if not columns and flavors is None else None
