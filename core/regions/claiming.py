@@ -172,6 +172,7 @@ class Claiming:
             return gone
         promised = self._promised(link, wish)
         link.asked += 1
+        since = link.summaries
         try:
             decision: Decision = await link.call(
                 "place", {"request": self.for_region(request, link, claim)}, key=key_in(link.name, claim)
@@ -186,7 +187,7 @@ class Claiming:
                 self._note_refusal(link, promised and judged)
             return error
         if decision.placed:
-            link.took(wish.vcpus * wish.guests, wish.memory_mb * wish.guests)
+            link.took(wish.vcpus * wish.guests, wish.memory_mb * wish.guests, since)
         else:
             link.refused += 1
             self._note_refusal(link, promised)

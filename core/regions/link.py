@@ -79,10 +79,12 @@ class Link:
         distrusted = trio.current_time() < self._distrusted_until
         return Known(self.name, self.options, self.summary, self._claimed, distrusted, self.alive)
 
-    def took(self, vcpus: int, memory_mb: int) -> None:
-        """It has claimed so much (in MiB), which its next summary will say."""
+    def took(self, vcpus: int, memory_mb: int, since: int) -> None:
+        """It has claimed so much (in MiB), which its next summary will say. ``since``: ``summaries`` when it was asked;
+        one that came meanwhile may say it already, and if not, the next one comes soon, which would else never come."""
         self.placed += 1
-        self._claimed = (self._claimed[0] + vcpus, self._claimed[1] + memory_mb)
+        if self.summaries == since:
+            self._claimed = (self._claimed[0] + vcpus, self._claimed[1] + memory_mb)
         self._distrust = 0.0
 
     def gave_back(self, vcpus: int, memory_mb: int) -> None:

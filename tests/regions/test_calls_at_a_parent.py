@@ -303,6 +303,26 @@ async def test_a_malformed_summary_is_ignored(figure: int | None, autojump_clock
         assert made.service.region_summary().areas
 
 
+async def test_a_claim_that_a_summary_says_already_is_not_counted_again(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world({"eu": 1}) as made:
+        eu = made.links["eu"]
+        ask = eu.call
+
+        async def told_first(*given: Any, **options: Any) -> Any:
+            answer = await ask(*given, **options)
+            eu._take(eu.service.region_summary())
+            return answer
+
+        with monkeypatch.context() as late:
+            late.setattr(eu, "call", told_first)
+            await made.call("place", {"request": wish(1)})
+        assert eu.known.claimed == (0, 0)
+        await made.call("place", {"request": wish(2)})
+        assert eu.known.claimed == (2, 2_048)
+
+
 async def test_an_unexpected_error_ends_its_own_call_only(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
