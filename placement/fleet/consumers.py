@@ -232,13 +232,9 @@ class Consumers:
         self.placed(ids)
 
     def placed(self, ids: Sequence[int] | NDArray[np.int32]) -> None:
-        """Record consumers without extras that were added in this order; if that fails, they are removed. O(1)."""
+        """Record consumers without extras that were added in this order. O(1)."""
         if len(ids) and self._change_log.history.recording:
-            try:
-                self._change_log.record(_Added(self, ids, {}))
-            except BaseException:
-                _Added(self, ids, {}).undo()
-                raise
+            self._change_log.record(_Added(self, ids, {}))
 
     def release(self, ids: Sequence[int]) -> None:
         """Remove consumers and return their resources. InvalidValue, with nothing changed, if one is given twice, or
