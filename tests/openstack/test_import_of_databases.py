@@ -276,6 +276,7 @@ def test_a_service_starts_from_the_data_folder(cloud: Cloud, tmp_path: Path) -> 
     [
         (["--placement", "sqlite:///nowhere.sqlite", "--nova-cell", "x"], "there is no file nowhere.sqlite"),
         (["--placement", "nonsense", "--nova-cell", "x"], "URL of the database is malformed"),
+        (["--placement", "mysql://u:secret@h:port/d", "--nova-cell", "x"], "malformed: it cannot be parsed"),
         (["--placement", "oracle9://h/d", "--nova-cell", "x"], "malformed|driver"),
         (["--nova-cell", "x"], "give either --placement or --placement-api"),
         (["--placement", "@/nowhere"], "/nowhere cannot be read"),

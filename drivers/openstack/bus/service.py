@@ -106,7 +106,9 @@ class NovaBus:
         conf([], project="hostler", default_config_files=list(options.config_files))
         try:
             transport = oslo_messaging.get_rpc_transport(conf, url=self._url)
-        except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure) as error:
+        except (oslo_messaging.InvalidTransportURL, ValueError):  # whose text has the URL in it, and so a password
+            raise InvalidValue("the URL of the bus is malformed", field="nova.transport_url") from None
+        except oslo_messaging.DriverLoadFailure as error:
             raise InvalidValue(f"the bus cannot be used: {error}", field="nova.transport_url") from None
         host = options.host or socket.gethostname()
         target = oslo_messaging.Target(exchange=options.exchange, topic=options.topic, server=host)

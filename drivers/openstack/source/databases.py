@@ -40,11 +40,11 @@ class Database:
                 parsed = parsed.set(drivername=_DRIVERS[parsed.drivername])
             self._check_file(parsed)
             self._engine = sqlalchemy.create_engine(parsed, poolclass=sqlalchemy.pool.NullPool)
-        except (ArgumentError, NoSuchModuleError) as error:
+        except (ArgumentError, NoSuchModuleError, ValueError) as error:
+            # The text of the first may have the URL in it, and so a password.
+            why = str(error) if isinstance(error, NoSuchModuleError) else "it cannot be parsed"
             hint = "such as postgresql://USER:PASSWORD@HOST/nova_cell1, or @FILE with the URL in it"
-            raise InvalidValue(
-                f"{name}: the URL of the database is malformed: {error}", field=name, hint=hint
-            ) from None
+            raise InvalidValue(f"{name}: the URL of the database is malformed: {why}", field=name, hint=hint) from None
         except ImportError as error:
             problem = f"{name}: the driver of the database is missing: {error.name or error}"
             raise InvalidValue(problem, field=name, hint="install it, or hostler[openstack]") from None
