@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -25,6 +25,8 @@ NotNegative = Annotated[float, Parameter(validator=Number(gte=0))]
 Confidence = Annotated[float, Parameter(validator=Number(gt=0, lte=1))]
 SHAPE: Final = "host"
 """Name of the hardware of a fleet that is given by its shape."""
+SHAPE_OF_HOSTS: Final[Mapping[str, float]] = {"hosts": 100, "vcpus": 64, "memory_gb": 256.0, "disk_gb": 10_000}
+"""Of such a fleet, where it is not named."""
 
 
 @Parameter(name="*")
@@ -65,13 +67,13 @@ class Inputs:
         A catalogue of instance types (CSV: AWS's, Azure's, OpenStack's or your own) that the trace's column flavor
         names one of.
     hosts
-        Number of hosts, where there is no fleet file.
+        Number of hosts, where there is no fleet file; 100 if it is not named.
     vcpus
-        vCPUs of a host.
+        vCPUs of such a host; 64 if it is not named.
     memory_gb
-        Memory of a host in GiB.
+        Memory of such a host in GiB; 256 if it is not named.
     disk_gb
-        Disk of a host in GiB.
+        Disk of such a host in GiB; 10,000 if it is not named.
     hours
         Only the first hours of the trace.
     make_hours
@@ -109,10 +111,10 @@ class Inputs:
     usage: str = ""
     machine: str = ""
     flavors: str = ""
-    hosts: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000_000))] = 100
-    vcpus: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 64
-    memory_gb: Annotated[float, Parameter(validator=Number(gt=0, lte=1_000_000))] = 256.0
-    disk_gb: Annotated[int, Parameter(validator=Number(gte=0, lte=10_000_000))] = 10_000
+    hosts: Annotated[int | None, Parameter(validator=Number(gte=1, lte=10_000_000))] = None
+    vcpus: Annotated[int | None, Parameter(validator=Number(gte=1, lte=1_000_000))] = None
+    memory_gb: Annotated[float | None, Parameter(validator=Number(gt=0, lte=1_000_000))] = None
+    disk_gb: Annotated[int | None, Parameter(validator=Number(gte=0, lte=10_000_000))] = None
     hours: NotNegative = 0.0
     make_hours: NotNegative = 0.0
     growth: float = 0.0
@@ -126,7 +128,14 @@ class Inputs:
     json: Flag = False
 
     def plan(self, zones: Sequence[str]) -> FleetPlan:
-        """The fleet; one that is given by its shape stands in ``zones``."""
+        """The fleet; one that is given by its shape stands in ``zones``. InvalidValue if it is given by its shape and
+        by files."""
+        given = {"hosts": self.hosts, "vcpus": self.vcpus, "memory_gb": self.memory_gb, "disk_gb": self.disk_gb}
+        named = {name: value for name, value in given.items() if value is not None}
+        if named and not (self.fleet is self.catalogue is self.state is None):
+            option = next(iter(named))
+            problem = f"--{option.replace('_', '-')} says nothing where --fleet, --catalogue or --state tells the hosts"
+            raise InvalidValue(problem, field=option)
         plan = read_fleet(self.fleet) if self.fleet is not None else None
         if self.catalogue is not None:
             kinds, currency = read_hardware(self.catalogue)
@@ -140,9 +149,10 @@ class Inputs:
             return with_state(plan, self.state)
         if plan is not None:
             return plan
-        shape = {"vcpus": self.vcpus, "memory_gb": self.memory_gb, "disk_gb": self.disk_gb}
-        kind = msgspec.convert({"name": SHAPE, "count": self.hosts, "zones": zones or ("zone-1",), **shape}, Hardware)
-        return checked(FleetPlan(name=f"{self.vcpus} vCPU, {self.memory_gb:g} GiB hosts", hardware=(kind,)))
+        shape = {**SHAPE_OF_HOSTS, **named}
+        count = shape.pop("hosts")
+        kind = msgspec.convert({"name": SHAPE, "count": count, "zones": zones or ("zone-1",), **shape}, Hardware)
+        return checked(FleetPlan(name=f"{kind.vcpus} vCPU, {kind.memory_gb:g} GiB hosts", hardware=(kind,)))
 
     def buyable(self) -> tuple[str, ...]:
         """The kinds of host of the catalogue, which alone are to be bought where none is named: those of the fleet

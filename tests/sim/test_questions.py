@@ -21,7 +21,8 @@ SHAPE = ["--hosts", "6", "--vcpus", "4", "--memory-gb", "8"]
 
 def refused(capsys: Any, folder: Path, command: list[str], text: str = ZONED) -> str:
     """What is said of a command that is refused, having said nothing of progress."""
-    assert main(["simulate", *command, "--trace", written(folder, text), *SHAPE]) == 1
+    shape = () if "--fleet" in command else SHAPE
+    assert main(["simulate", *command, "--trace", written(folder, text), *shape]) == 1
     found = capsys.readouterr()
     assert found.out == ""
     assert "%" not in found.err
@@ -54,6 +55,13 @@ def test_guests_of_a_zone_that_the_fleet_has_not_are_no_guests_of_it(tmp_path: P
     fleet = tmp_path / "fleet.toml"
     fleet.write_text('[[hardware]]\nname = "h"\ncount = 2\nvcpus = 4\nmemory_gb = 8\nzones = ["a"]\n')
     assert "zone" in refused(capsys, tmp_path, ["run", "--fleet", str(fleet)])
+
+
+@pytest.mark.parametrize("option", ["--hosts", "--vcpus", "--memory-gb", "--disk-gb"])
+def test_a_fleet_is_given_by_its_file_or_by_its_shape(tmp_path: Path, capsys: Any, option: str) -> None:
+    fleet = tmp_path / "fleet.toml"
+    fleet.write_text('[[hardware]]\nname = "h"\ncount = 2\nvcpus = 4\nmemory_gb = 8\n')
+    assert f"{option} says nothing" in refused(capsys, tmp_path, ["run", "--fleet", str(fleet), option, "4"])
 
 
 def test_a_fleet_that_is_given_by_its_shape_has_the_zones_of_the_trace(tmp_path: Path, capsys: Any) -> None:
