@@ -1,6 +1,7 @@
 """A program that stands in for ``lvm`` where the kernel has no device-mapper: logical volumes are files, and their
 extents hold what was written before, as those of thick logical volumes do."""
 
+import fcntl
 import json
 import os
 import sys
@@ -85,4 +86,6 @@ def main(command: str, arguments: list[str]) -> None:
     (ROOT / "tags.json").write_text(json.dumps(tags_of))
 
 
-main(sys.argv[1], sys.argv[2:])
+with (ROOT / "lock").open("w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)  # commands on a volume group take turns
+    main(sys.argv[1], sys.argv[2:])
