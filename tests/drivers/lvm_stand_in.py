@@ -83,7 +83,8 @@ def main(command: str, arguments: list[str]) -> None:
                 tags_of[name].append(arguments[place + 1])
             elif each == "--deltag":
                 tags_of[name].remove(arguments[place + 1])
-    (ROOT / "tags.json").write_text(json.dumps(tags_of))
+    (ROOT / "tags.new").write_text(json.dumps(tags_of))
+    (ROOT / "tags.new").replace(ROOT / "tags.json")
 
 
 with (ROOT / "lock").open("w") as lock:
