@@ -55,6 +55,7 @@ class History:
     def __init__(self) -> None:
         self._present = Version()
         self._latest: weakref.ref[Version] | None = None
+        self._failure: BaseException | None = None
         self.moving = False
         """True while operations are undone and redone."""
         self.before_leaving: Callable[[], object] = lambda: None
@@ -73,10 +74,10 @@ class History:
             return latest
         return self._leave(self._present)
 
-    def _leave(self, held: Version, present: Version | None = None) -> Version:
-        """Separate the present, a new version, from ``held``, which was the current one."""
+    def _leave(self, held: Version) -> Version:
+        """Separate the present from ``held``, which was the current version."""
         latest = weakref.ref(held)
-        self._present = held.toward = present or Version()
+        self._present = held.toward = Version()
         self._latest = latest
         return held
 
@@ -97,15 +98,20 @@ class History:
             latest.path.append((operation, True))
 
     def go(self, target: Version) -> None:
-        """Move the state to ``target``, which stays reachable. O(operations between the two versions)."""
+        """Move the state to ``target``, which stays reachable. O(operations between the two versions).
+
+        The state is at no version after a move that failed half way, as for lack of memory: each further move raises
+        what that one raised."""
+        if self._failure is not None:
+            raise self._failure
         self.before_leaving()
         chain = [target]
         while chain[-1].toward is not None:
             chain.append(chain[-1].toward)
         if chain[-1] is not self._present:
             raise RuntimeError("a version of another state")
-        # All that takes memory comes first: a move that was begun must not stop half way.
-        present = Version()
+        # All that takes memory comes first.
+        present, latest = Version(), weakref.ref(target)
         steps = [
             (here, nearer, [(operation, not forward) for operation, forward in reversed(here.path)])
             for here, nearer in zip(reversed(chain[:-1]), reversed(chain[1:]), strict=True)
@@ -120,6 +126,10 @@ class History:
                         operation.undo()
                 nearer.toward, nearer.path = here, backwards
                 here.toward, here.path = None, []
+            self._present = target.toward = present
+            self._latest = latest
+        except BaseException as error:
+            self._failure = error
+            raise
         finally:
             self.moving = False
-        self._leave(target, present)
