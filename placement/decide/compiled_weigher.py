@@ -85,6 +85,10 @@ class CompiledWeigher:
         factor = weigher.group_factor
         # The kernel does not clamp columns from above.
         column = weigher.column(request) if factor is None and weigher.maxval is None else None
+        if column == "last_seen_up":
+            # It may be NaN, which is an error of the rule. The kernel would weigh it.
+            self._by_row()
+            return
         formula = formula_of(weigher, request) if factor is None and column is None else None
         if factor is not None:
             self.arguments.update(source=SOURCE_GROUP, group_factor=factor)
@@ -99,8 +103,11 @@ class CompiledWeigher:
         elif fields_of(weigher, request) <= STATIC_FIELDS:
             self.arguments.update(source=SOURCE_CLASS, values=np.zeros(64))
         else:
-            self.rows = RowValues(self.fleet, weigher, request)
-            self.arguments.update(source=SOURCE_ROW, values=self.rows.cache.array)
+            self._by_row()
+
+    def _by_row(self) -> None:
+        self.rows = RowValues(self.fleet, self.weigher, self.request)
+        self.arguments.update(source=SOURCE_ROW, values=self.rows.cache.array)
 
     def _read_multipliers(self) -> None:
         """Multipliers by class, kept only if an aggregate of some class sets one."""

@@ -17,9 +17,9 @@ from hostler.placement.storage.pools.filters.base import PoolFilter
 from hostler.placement.storage.pools.options import StorageOptions
 from hostler.placement.storage.pools.weighers.base import PoolWeigher
 from hostler.placement.types.errors import HostlerError, InvalidValue, MetricNotFound, UnknownName
-from hostler.placement.types.host import Aggregate, Host
+from hostler.placement.types.host import Aggregate, Host, Service
 from hostler.placement.types.request import Flavor, Request, RequestSpec
-from hostler.placement.weighers.base import Weigher
+from hostler.placement.weighers.base import ColumnWeigher, Weigher
 
 from ..engine.dump import dump
 from ..engine.values import guest_uuid
@@ -248,3 +248,39 @@ def test_any_true_or_false_answer_of_a_host_form_counts() -> None:
     engine = engine_with(variant(OwnFilter, host_passes=lambda host, _: [] if host.nodename == "h0" else "yes"))
     assert engine.place(request(1)).host == "h1"
     assert engine.explain(request(2)).removed["OwnFilter"] == 1
+
+
+class LatestHeartbeat(ColumnWeigher):
+    """Weighs a column that is NaN where a service does not say when it was seen."""
+
+    name: ClassVar[str] = "LatestHeartbeat"
+    option: ClassVar[str] = "own_multiplier"
+    fleet_column: ClassVar[str] = "last_seen_up"
+    reads: ClassVar[frozenset[str]] = frozenset({"service"})
+
+    def configured(self) -> float:
+        return 1.0
+
+    def raw(self, host: Any, request: Request) -> float:
+        seen: float = host.service.last_seen_up
+        return seen
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_column_with_unknown_values_is_no_raw_value(known: bool) -> None:
+    fleet = Fleet()
+    seen = [1_000.0, 1_001.0 if known else None, 1_002.0]
+    add_hosts(
+        fleet,
+        [
+            Host(host=f"n{n}", vcpus_total=8, total_usable_ram_mb=8_192, service=Service(last_seen_up=at))
+            for n, at in enumerate(seen)
+        ],
+    )
+    engine = Engine(fleet, Policy.from_mapping({}, weighers=[LatestHeartbeat]))
+    asked = Request(spec=RequestSpec(flavor=Flavor(name="f", vcpus=1, memory_mb=64)))
+    if known:
+        assert engine.place(asked).host == "n2"
+    else:
+        with pytest.raises(InvalidValue, match="LatestHeartbeat: raw value is nan"):
+            engine.place(asked)
