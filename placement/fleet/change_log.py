@@ -98,18 +98,14 @@ class ChangeLog:
             self.kernel.mark_changed(np.ascontiguousarray(rows, dtype=np.int32))
 
     def record(self, operation: Operation) -> None:
-        """Record a change that was just made, for the versions that others hold; it is undone if that fails. O(1)."""
-        try:
-            self.history.record(operation)
-        except BaseException:
-            operation.undo()
-            raise
+        """Record a change that was just made, for the versions that others hold. O(1)."""
+        self.history.record(operation)
 
     def make(self, redo: Callable[[], object], undo: Callable[[], object]) -> None:
         """Apply ``redo`` and record it with its inverse ``undo``."""
         self.settle_readers()
         redo()
-        self.record(Change(redo, undo))
+        self.history.record(Change(redo, undo))
 
     def set_generations(self, rows: Rows, values: NDArray[np.int64], updated: float | NDArray[np.float64]) -> None:
         """Set generations and update times of ``rows``, overriding the increments made by other changes. O(rows)."""

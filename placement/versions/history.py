@@ -92,18 +92,25 @@ class History:
             raise
 
     def record(self, operation: Operation) -> None:
-        """Record an operation that was just applied. O(1)."""
+        """Record an operation that was just applied; it is undone if there is no memory for that. O(1)."""
         latest = self._latest() if self._latest is not None else None
-        if latest is not None:
+        if latest is None:
+            return
+        try:
             latest.path.append((operation, True))
+        except BaseException:
+            operation.undo()
+            raise
 
     def go(self, target: Version) -> None:
         """Move the state to ``target``, which stays reachable. O(operations between the two versions).
 
         The state is at no version after a move that failed half way, as for lack of memory: each further move raises
-        what that one raised."""
-        if self._failure is not None:
+        what that one raised, or RuntimeError if it was interrupted."""
+        if isinstance(self._failure, Exception):
             raise self._failure
+        if self._failure is not None:
+            raise RuntimeError("a move to another version was interrupted half way") from self._failure
         self.before_leaving()
         chain = [target]
         while chain[-1].toward is not None:

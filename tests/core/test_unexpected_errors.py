@@ -22,7 +22,6 @@ from hostler.core.tenancy.commands import CreateDomain, CreateProject, SetLimits
 from hostler.placement.decide.context import DecisionContext
 from hostler.placement.fleet.fleet import Fleet
 from hostler.placement.types.errors import DuplicateName, HostlerError
-from hostler.placement.versions.history import History
 
 from .orders import asked, hosts, order, place, uuid_of
 
@@ -179,17 +178,22 @@ def test_an_error_among_the_claims_of_several_instances_leaves_none_of_them(monk
     assert not isinstance(machine.apply(order(Place(request=asked(11, project="p")))), HostlerError)
 
 
-def test_claims_that_cannot_be_recorded_are_undone(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = made()
-    before = state_of(machine)
+class FullList(list[Any]):
+    """A list that takes in nothing more."""
 
-    def full(*_: object) -> None:
+    def append(self, _: object) -> None:
         raise MemoryError
 
-    with monkeypatch.context() as patch:
-        patch.setattr(History, "record", full)
-        with pytest.raises((MemoryError, StateUnknown)):
-            machine.apply_batch([order(place(11, 12, project="p"))])
+
+@pytest.mark.parametrize("command", [place(11, 12, project="p"), COMMANDS["release"], COMMANDS["resize"]])
+def test_changes_that_cannot_be_recorded_are_undone(command: AnyCommand) -> None:
+    machine = made()
+    before = state_of(machine)
+    held = machine.state.fleet._history.hold()
+    held.path = FullList()
+    with pytest.raises((MemoryError, StateUnknown)):
+        machine.apply_batch([order(command)])
+    held.path = []
     assert state_of(machine) == before
 
 

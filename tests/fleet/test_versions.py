@@ -257,3 +257,18 @@ def test_an_edit_that_fails_half_way_is_put_back(name: str) -> None:
         fail_half_way()
     assert dump(fleet) == before
     fleet.check()
+
+
+@pytest.mark.parametrize(("failure", "raised"), [(MemoryError(), MemoryError), (KeyboardInterrupt(), RuntimeError)])
+def test_after_a_move_that_stopped_half_way_there_are_no_more(failure: BaseException, raised: type[Exception]) -> None:
+    def fail() -> None:
+        raise failure
+
+    history = History()
+    held = history.hold()
+    history.record(Change(list, fail))
+    with pytest.raises(type(failure)):
+        history.go(held)
+    assert not history.moving
+    with pytest.raises(raised):
+        history.go(held)
