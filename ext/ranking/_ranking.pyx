@@ -18,6 +18,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
+cimport cython
 import numpy as np
 
 from .._fleet cimport Columns
@@ -35,6 +36,7 @@ from ._state cimport (
 )
 
 
+@cython.no_gc_clear  # the index must outlive `__dealloc__`; nothing that a ranking refers to leads back to it
 cdef class Ranking:
     """One request signature compiled against one fleet's columns."""
 
@@ -43,11 +45,11 @@ cdef class Ranking:
         self.r.seen = -1
 
     def __dealloc__(self):
+        let_go(&self.r)  # which reads terms and the index
         free(self.r.needs)
         free(self.r.bounds)
         free(self.r.masks)
         free(self.r.terms)
-        let_go(&self.r)
         free(self.r.top_row)
         free(self.r.top_score)
         free(self.r.ties)

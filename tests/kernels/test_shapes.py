@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -105,3 +106,26 @@ def stages_of(small: Small, table: Any, which: list[int]) -> list[int]:
     assert done == n
     batch.release(small.columns, ids)
     return [int(count) for count in counts[:, 0]]
+
+
+@pytest.mark.property
+def test_rankings_that_are_collected_give_back_what_they_held() -> None:
+    """Under the sanitizers: while the index, which is collected with them, is still there."""
+    small = Small(1 << 20)
+    small.ranking(10).best()
+    free = small.index.nbytes
+    for _ in range(20):
+        cycle: list[Any] = [small.ranking(10)]
+        for _ in range(1_000):
+            small.columns.mark_changed(int32([1]))
+            cycle[0].best()
+        assert cycle[0].held
+        assert small.index.nbytes > free
+        cycle.append(cycle)
+        del cycle
+        gc.collect()
+        assert small.index.nbytes == free
+    last: list[Any] = [small.ranking(10), small]
+    last.append(last)
+    del last, small
+    gc.collect()
