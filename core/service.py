@@ -228,17 +228,19 @@ class Service:
         order, body = Order(self.now(), user, command), None
         if written is not None:
             body = _encode(WrittenOrder(order.now, user, msgspec.Raw(written)))
-        whole_key = _key_of(identity, user, key)
-        if whole_key is not None and self.regions is not None:
-            self.regions.check_key(whole_key, fingerprint)
+        whole_key = None
+        if key is not None:
+            whole_key = _key_of(identity, user, key)
+            if self.regions is not None:
+                self.regions.check_key(whole_key, fingerprint)
         return self.enqueue(order, done, whole_key, fingerprint, deadline, cost, body)
 
     def _admitted(self, identity: Identity, command: AnyCommand) -> tuple[str, int]:
         """(the user, estimated microseconds) of a command that is within the limits."""
         user = self.user(identity)
         cost = self.limits.assess(command, self.machine.state.specs, self._rows)
-        self._check_flavors(user, command)
         if user != LOCAL:
+            self._check_flavors(user, command)
             several = command.requests if isinstance(command, PlaceMany | PlaceAcross) else (None,)
             self._command_rate.spend(user, len(several))
         return user, cost
@@ -249,9 +251,7 @@ class Service:
 
     def key_of(self, identity: Identity, user: str, key: str) -> str:
         """A user's idempotency key among those of all users. InvalidValue for one of a wrong length."""
-        whole = _key_of(identity, user, key)
-        assert whole is not None, "there is a key"
-        return whole
+        return _key_of(identity, user, key)
 
     def region_summary(self) -> RegionSummary:
         """What a parent of this service as a region is told. O(rows changed since the last call). NotLeader for a
@@ -276,7 +276,8 @@ class Service:
         self.limits.check_count(command)
         if user != LOCAL:
             self._command_rate.spend(user, len(requests))
-        key = _key_of(identity, user, key)
+        if key is not None:
+            key = _key_of(identity, user, key)
         parts = []
         for part in parts_of(command):
             parts.append(part)
@@ -363,10 +364,8 @@ class Service:
         return command, NewToken(id=name, token=f"hst_{name}_{secret}", expires=expires)
 
 
-def _key_of(identity: Identity, user: str, key: str | None) -> str | None:
+def _key_of(identity: Identity, user: str, key: str) -> str:
     """A user's idempotency key among those of all users. InvalidValue for one of a wrong length."""
-    if key is None:
-        return None
     if not 0 < len(key) <= 255:
         raise InvalidValue("an idempotency key has 1 to 255 characters", field="key")
     return f"{user}:{identity.serial}/{key}" if identity.serial else f"{user}/{key}"

@@ -67,7 +67,7 @@ def with_canonical_uuids(call: Call) -> Call:
     kind = type(call)
     if kind is Place:  # the most frequent call
         uuids = call.request.instance_uuids  # type: ignore[attr-defined]  # of Place
-        return call if _are_canonical(uuids) else _replaced(call, ("request",))
+        return call if not uuids or _are_canonical(uuids) else _replaced(call, ("request",))
     if kind is PlaceMany:
         requests = call.requests  # type: ignore[attr-defined]  # of PlaceMany
         every = chain.from_iterable([request.instance_uuids for request in requests])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...ext.draws import word, words
 from ...ext.tables import format_uuid
+from ..fleet.fleet import Fleet
 from ..types.decision import Decision, Refusal, Selection
 from ..types.errors import HostlerError
 from ..types.request import Request
@@ -205,7 +206,7 @@ class _RunReader:
     def decisions(self, first: int, last: int) -> list[Decision]:
         """The Decisions of the run from number ``first`` to the one before ``last``. O(requests)."""
         run, sequence, names, places = self._run, self._run.sequence, self._names, self._places
-        seed = self._context.seed
+        fleet, seed = self._context.fleet, self._context.seed
         seeds = [word(seed, sequence + first)] if last == first + 1 else words(seed, sequence + first, last - first)
         made = []
         for at, own_seed in enumerate(seeds, first):
@@ -215,8 +216,8 @@ class _RunReader:
             if row >= 0:
                 high, low = self._providers[at]
                 provider = format_uuid(high, low)
-                cell, zone = places.get(number) or self._place(number)
-                host, node = names.get(row) or self._name(at, row)
+                cell, zone = places.get(number) or self._place(fleet, number)
+                host, node = names.get(row) or self._name(fleet, at, row)
                 high, low = self._uuids[at]
                 selection = Selection(
                     instance_uuid=format_uuid(high, low),
@@ -243,18 +244,18 @@ class _RunReader:
             made.append(decision)
         return made
 
-    def _name(self, at: int, row: int) -> tuple[str, str]:
+    def _name(self, fleet: Fleet, at: int, row: int) -> tuple[str, str]:
         """(service host, node) of the row chosen for a request."""
-        fleet = self._context.fleet
         known = self._names[row] = fleet._nodes.names.get(self._hosts[at]), fleet._providers.names.get(row)
         return known
 
     def settle(self) -> None:
         """Read all that is read when a decision is looked at."""
+        fleet = self._context.fleet
         for at, row in enumerate(self._rows):
             if row >= 0 and row not in self._names:
-                self._name(at, row)
-                self._place(self._classes[at])
+                self._name(fleet, at, row)
+                self._place(fleet, self._classes[at])
 
     def _filtered_by(self, ranking: int, counts: list[int]) -> _Filtered:
         stages = self._run.stage_names[ranking]
@@ -262,10 +263,10 @@ class _RunReader:
         known = self._filtered[ranking, *counts] = _Filtered(sum(mine), dict(zip(stages, mine[1:], strict=True)))
         return known
 
-    def _place(self, number: int) -> tuple[str | None, str | None]:
+    def _place(self, fleet: Fleet, number: int) -> tuple[str | None, str | None]:
         """(cell, availability zone) of the rows of a host class."""
         known = self._places.get(number)
         if known is None:
-            static = self._context.fleet._change_log.classes[number]
+            static = fleet._change_log.classes[number]
             known = self._places[number] = (static.cell_uuid, self._context.zone_of(static))
         return known
