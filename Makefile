@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
 VARIANT := $(HOSTLER_DEBUG_BUILD) $(HOSTLER_SANITIZE) $(HOSTLER_PURE)
+# Tests wait for processes and clocks about half of their time: two workers for each processor.
+WORKERS := $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
+PYTEST_OPTIONS := --numprocesses $(WORKERS) --dist worksteal
 # By the package's own paths, which an unpacked source distribution has too.
 ROOMS := $(addprefix src/hostler/,core drivers ext placement sim bench)
 KERNELS := $(shell find -L src/hostler/ext -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -path '*/csrc/*.c')
@@ -47,18 +50,18 @@ demo-cloud: build
 	$(BIN)/python -m hostler.drivers.demo_cloud
 
 test: lint
-	$(BIN)/pytest --numprocesses auto --dist worksteal tests/
-	HOSTLER_PURE=1 $(BIN)/pytest --numprocesses auto --dist worksteal -m "kernel_twin and not soak" tests/
+	$(BIN)/pytest $(PYTEST_OPTIONS) tests/
+	HOSTLER_PURE=1 $(BIN)/pytest $(PYTEST_OPTIONS) -m "kernel_twin and not soak" tests/
 
 # The core of the suite on another Python, such as `make test-python PYTHON=python3.13`.
 test-python:
 	$(MAKE) build VENV=$(SECOND_VENV)
-	$(SECOND_VENV)/bin/pytest --numprocesses auto --dist worksteal $(CORE_TESTS)
+	$(SECOND_VENV)/bin/pytest $(PYTEST_OPTIONS) $(CORE_TESTS)
 
 # ... and with the oldest dependencies that pyproject.toml allows; the kernels are those of `make build`.
 test-lowest: build lock-lowest
 	$(MAKE) .venv-lowest/.installed VENV=.venv-lowest LOCK=requirements/lowest.txt
-	.venv-lowest/bin/pytest --numprocesses auto --dist worksteal $(CORE_TESTS)
+	.venv-lowest/bin/pytest $(PYTEST_OPTIONS) $(CORE_TESTS)
 
 lint: build
 	$(BIN)/ruff check
