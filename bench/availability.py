@@ -1,12 +1,15 @@
 """Take-overs and throughput of two members of a cluster on a real etcd of three members, all on this machine.
 
     python -m hostler.bench.availability [--rounds 20] [--election-ms 1000] [--seconds 5] [--as-json]
+    python -m hostler.bench.availability takeover [--rounds 100] [--election-ms 1000] [--as-json]
+    python -m hostler.bench.availability throughput [--seconds 5] [--hosts 2000] [--as-json]
     python -m hostler.bench.availability faults [--rounds 40] [--election-ms 1000] [--seed 1] [--seconds 600]
 
 A take-over is timed from the last answer of the old leader to the first of the new one, as a client sees it that calls
-all the time: after kill -9 of the leader, and after a planned hand-over. ``faults`` runs rounds of faults under load,
-and checks that all that was acknowledged is there, once and whole, and that each key is linearizable; its exit code is
-1 where that does not hold.
+all the time: after kill -9 of the leader, and after a planned hand-over. Its exit code is 1 where a command has failed.
+``throughput`` also asks the follower every 20 ms how old its state is. Without a command both are done. ``faults`` runs
+rounds of faults under load, and checks that all that was acknowledged is there, once and whole, and that each key is
+linearizable; its exit code is 1 where that does not hold.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,7 +33,7 @@ from hostler.core.rpc.client import BlockingClient
 from hostler.placement.types.errors import HostlerError, UnknownName
 
 from .etcd_servers import ETCD, EtcdServers
-from .service import at_rate, batched, load_hosts, percentiles, pipelined, service, with_client
+from .service import at_rate, batched, cpu_of, load_hosts, percentiles, pipelined, service, with_client
 
 app = cyclopts.App(name="availability", help="Take-overs and throughput of members of a cluster on etcd.")
 
@@ -102,48 +105,111 @@ def all_alive(address: str, count: int) -> None:
 
 
 def takeovers(folder: Path, etcd: EtcdServers, rounds: int, lease: int) -> dict[str, Any]:
-    """Seconds without an answer around kill -9 of the leader, and around planned hand-overs."""
-    killed, planned, errors = list[float](), list[float](), 0
+    """Seconds without an answer around kill -9 of the leader, and around planned hand-overs; commands that failed."""
+    pauses: dict[str, list[float]] = {"kill_9": [], "planned": []}
+    errors = dict.fromkeys(pauses, 0)
     with ExitStack() as stack:
         running = {name: stack.enter_context(ExitStack()) for name in "ab"}
         found = {name: running[name].enter_context(member(folder, etcd, name, lease)) for name in "ab"}
         addresses = [address for address, _ in found.values()]
         for _ in range(rounds):
-            leader = leader_of(addresses)
-            all_alive(leader, 2)
+            all_alive(leader_of(addresses), 2)
             caller = Caller(addresses)
-            caller.settle()
-            caller.longest = 0.0
-            with BlockingClient(leader) as client:
+            with timed(caller, pauses["planned"]), BlockingClient(leader_of(addresses)) as client:
                 client.call("lead")
-            caller.settle()
-            planned.append(caller.longest)
+            errors["planned"] += caller.errors
             name = next(each for each, (address, _) in found.items() if address == leader_of(addresses))
-            caller.longest = 0.0
-            found[name][1].kill()
-            found[name][1].wait()
-            caller.settle()
-            killed.append(caller.longest)
-            errors += caller.errors
+            with timed(caller, pauses["kill_9"]):
+                found[name][1].kill()
+                found[name][1].wait()
+            errors["kill_9"] += caller.errors - errors["planned"]
             caller.close()
             running[name].close()
             found[name] = running[name].enter_context(member(folder, etcd, name, lease))
-    return {"kill_9": percentiles(killed), "planned": percentiles(planned), "rounds": rounds, "errors": errors}
+    results: dict[str, Any] = {
+        kind: percentiles(values) | {"max_ms": round(1_000 * max(values), 2), "errors": errors[kind]}
+        for kind, values in pauses.items()
+    }
+    return results | {"rounds": rounds}
+
+
+@contextmanager
+def timed(caller: Caller, pauses: list[float]) -> Iterator[None]:
+    """Note the longest time without an answer to a caller, from before to after what is done."""
+    caller.settle()
+    caller.longest = 0.0
+    yield
+    caller.settle()
+    pauses.append(caller.longest)
 
 
 def throughput(folder: Path, etcd: EtcdServers, seconds: float, hosts: int) -> dict[str, Any]:
-    """Single placements pipelined, placements in batches, and latency at half load, through the journal in etcd."""
+    """Single placements pipelined, placements in batches, and latency at half load, through the journal in etcd; how
+    far the follower is behind meanwhile, and what CPU a placement takes."""
     results: dict[str, Any] = {}
-    with member(folder, etcd, "a", 2) as (first, _), member(folder, etcd, "b", 2) as (second, _):
+    with member(folder, etcd, "a", 2) as (first, one), member(folder, etcd, "b", 2) as (second, other):
         address = leader_of([first, second])
+        processes = {"leader": one, "follower": other} if address == first else {"leader": other, "follower": one}
+        follower = second if address == first else first
         load_hosts(address, hosts)
+        trio.run(with_client, address, pipelined, 1.0, 256)
         for depth in (1, 512, 2_048):
-            results[f"pipelined_{depth}"] = round(trio.run(with_client, address, pipelined, seconds, depth))
-        results["batched_1000"] = round(trio.run(with_client, address, batched, seconds, 1_000))
+            results[f"pipelined_{depth}"] = measured(processes, address, follower, seconds, pipelined, depth)
+        results["batched_1000"] = measured(processes, address, follower, seconds, batched, 1_000)
         reads: list[float] = []
-        half = results["pipelined_2048"] / 2
-        results["half_load"] = percentiles(trio.run(with_client, address, at_rate, seconds, half, reads))
+        half = results["pipelined_2048"]["per_second"] / 2
+        with Lag(follower) as lag:
+            latencies = trio.run(with_client, address, at_rate, seconds, half, reads)
+        results["half_load"] = percentiles(latencies) | {"lag": lag.told()}
     return results
+
+
+def measured(
+    processes: Mapping[str, subprocess.Popen[str]],
+    address: str,
+    follower: str,
+    seconds: float,
+    kind: Callable[..., Any],
+    size: int,
+) -> dict[str, Any]:
+    """One kind of load: its rate, CPU µs of each process for a placement, and the follower's lag."""
+    before = {name: cpu_of(process.pid) for name, process in processes.items()}
+    with Lag(follower) as lag:
+        rate = trio.run(with_client, address, kind, seconds, size)
+    cpu = {
+        f"{name}_cpu_us": round((cpu_of(process.pid) - before[name]) / rate / seconds * 1e6, 1)
+        for name, process in processes.items()
+    }
+    return {"per_second": round(rate)} | cpu | {"lag": lag.told()}
+
+
+class Lag:
+    """Asks a follower all the time how old its state is, in a thread, while the context lasts."""
+
+    def __init__(self, address: str) -> None:
+        self._client = BlockingClient(address, within=30)
+        self._stop = threading.Event()
+        self._found: list[float] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Lag:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._client.close()
+
+    def told(self) -> dict[str, float]:
+        """In milliseconds."""
+        return percentiles(self._found)
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.02):
+            behind = self._client.call("status").behind_ms
+            if behind is not None:
+                self._found.append(behind / 1_000)
 
 
 @app.command
@@ -174,6 +240,23 @@ def faults(
     return 1 if results["violations"] or results["errors"] else 0
 
 
+@app.command
+def takeover(*, rounds: int = 100, election_ms: int = 1_000, as_json: bool = False) -> int:
+    """Take-overs only: exit code 1 if a command has failed. ``election_ms``: election timeout of etcd."""
+    found = run({"takeovers": lambda folder, etcd: takeovers(folder, etcd, rounds, lease_of(election_ms))}, election_ms)
+    shown(found, as_json)
+    return 1 if any(found["takeovers"][kind]["errors"] for kind in ("kill_9", "planned")) else 0
+
+
+@app.command(name="throughput")
+def throughput_alone(
+    *, seconds: float = 5.0, hosts: int = 2_000, election_ms: int = 1_000, as_json: bool = False
+) -> int:
+    """Throughput, latency and the follower's lag only."""
+    shown(run({"throughput": lambda folder, etcd: throughput(folder, etcd, seconds, hosts)}, election_ms), as_json)
+    return 0
+
+
 @app.default
 def main(
     *,
@@ -184,26 +267,45 @@ def main(
     as_json: bool = False,
 ) -> int:
     """Measure, and print what was found. ``election_ms``: election timeout of etcd."""
+    parts: dict[str, Part] = {
+        "takeovers": lambda folder, etcd: takeovers(folder, etcd, rounds, lease_of(election_ms)),
+        "throughput": lambda folder, etcd: throughput(folder, etcd, seconds, hosts),
+    }
+    shown(run(parts, election_ms), as_json)
+    return 0
+
+
+Part = Callable[[Path, EtcdServers], dict[str, Any]]
+
+
+def lease_of(election_ms: int) -> int:
+    """The shortest lease, in seconds, that etcd grants at an election timeout."""
+    return max(1, -(-election_ms * 3 // 2_000))
+
+
+def run(parts: Mapping[str, Part], election_ms: int) -> dict[str, Any]:
+    """What was found by each part, on an etcd of its own. SystemExit without etcd."""
     if ETCD is None:
-        sys.stderr.write("etcd is not installed (Debian: etcd-server)\n")
-        return 1
-    lease = max(1, -(-election_ms * 3 // 2_000))
-    with tempfile.TemporaryDirectory(prefix="hostler-bench-") as name:
-        folder = Path(name)
-        for part in ("etcd", "takeovers", "throughput"):
-            (folder / part).mkdir()
-        with EtcdServers(folder / "etcd", election_ms=election_ms) as etcd:
-            results: dict[str, Any] = {"takeovers": takeovers(folder / "takeovers", etcd, rounds, lease)}
-        (folder / "etcd-2").mkdir()
-        with EtcdServers(folder / "etcd-2", election_ms=election_ms) as etcd:
-            results["throughput"] = throughput(folder / "throughput", etcd, seconds, hosts)
+        raise SystemExit("etcd is not installed (Debian: etcd-server)")
+    results: dict[str, Any] = {}
+    for name, part in parts.items():
+        with tempfile.TemporaryDirectory(prefix="hostler-bench-") as place:
+            servers, members = Path(place) / "etcd", Path(place) / "members"
+            servers.mkdir()
+            members.mkdir()
+            with EtcdServers(servers, election_ms=election_ms) as etcd:
+                results[name] = part(members, etcd)
+    return results
+
+
+def shown(results: Mapping[str, Mapping[str, Any]], as_json: bool) -> None:
+    """Print results as JSON or as lines."""
     if as_json:
         print(json.dumps(results, indent=2))
-    else:
-        for part, found in results.items():
-            for key, value in found.items():
-                print(f"{part:>12} {key:>16}  {value}")
-    return 0
+        return
+    for part, found in results.items():
+        for key, value in found.items():
+            print(f"{part:>12} {key:>16}  {value}")
 
 
 if __name__ == "__main__":

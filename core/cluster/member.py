@@ -23,7 +23,7 @@ from ..etcd.errors import EtcdError, EtcdLeaseGone, EtcdUnavailable
 from ..etcd.values import created_at, delete, get, modified_at, put
 from ..failures import Failures
 from ..journal.etcd_journal import Tail
-from ..journal.etcd_keys import DigestValue, MemberValue, decode, encode
+from ..journal.etcd_keys import BLOCKS, DigestValue, MemberValue, decode, encode
 from ..journal.journal import Record, unpack
 from ..journal.leadership import Leadership, since_boot
 from ..journal.store import Block
@@ -46,6 +46,8 @@ NAMESAKE_LEASES: Final = 4
 """After so many leases a key of this member's name, under another lease, is another process's."""
 DROP_SECONDS: Final = 60
 """Between two times at which blocks are dropped where etcd is compacted by others."""
+AGREE_SECONDS: Final = 5.0
+"""Between two times at which a leader looks up what the other members can read."""
 PART_BYTES: Final = 4 << 20
 
 log = logging.getLogger("hostler.cluster")
@@ -413,6 +415,7 @@ class Member:
                 nursery.start_soon(self._leading)
                 nursery.start_soon(self._failures.keep_running, "cluster", partial(self._keep_bounded, leadership))
                 nursery.start_soon(self._publish_digests, leadership)
+                nursery.start_soon(self._agree_on_blocks)
                 await self._until_over(leadership)
                 nursery.cancel_scope.cancel()
         finally:
@@ -433,6 +436,13 @@ class Member:
                 return
             with trio.move_on_after(left):
                 await leadership.lost.wait()
+
+    async def _agree_on_blocks(self) -> None:
+        """While leading: write blocks in the newest form that all members read, those too that are away."""
+        while True:
+            with suppress(EtcdError):
+                self._journal.compress = all(each.reads >= BLOCKS for each in await self._registration.others())
+            await trio.sleep(AGREE_SECONDS)
 
     async def _keep_bounded(self, leadership: Leadership) -> None:
         """Drop the blocks behind which all members have snapshots, and compact etcd."""

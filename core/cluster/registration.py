@@ -20,7 +20,7 @@ from ..errors import DataDamaged, StorageFailed
 from ..etcd.errors import EtcdError, EtcdLeaseGone
 from ..etcd.values import put
 from ..journal.etcd_journal import EtcdJournal
-from ..journal.etcd_keys import MemberValue, decode, encode
+from ..journal.etcd_keys import BLOCKS, MemberValue, decode, encode
 from ..journal.snapshots import check_folder, sync
 from ..machine.orders import RULES
 from ..rpc.client import Client, open_client
@@ -55,7 +55,9 @@ class Registration:
         """The entry as of now."""
         journal = self.journal
         return MemberValue(
-            self.name, self.addresses, self.placement, VERSION, journal.newest_snapshot, journal.last, RULES
+            *(self.name, self.addresses, self.placement, VERSION, journal.newest_snapshot, journal.last),
+            rules=RULES,
+            reads=BLOCKS,
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

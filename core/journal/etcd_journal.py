@@ -24,6 +24,7 @@ from ..etcd.client import Etcd
 from ..etcd.errors import EtcdError, EtcdRefused, EtcdUnavailable
 from ..etcd.values import KeyValue, Request, created_at, delete, end_of, get, modified_at, put
 from ..tasks import Aside, at_once, in_threads_of
+from .compression import compressed, restored
 from .etcd_keys import FORMAT, BlockValue, ClusterKey, Head, Keys, decode, encode
 from .journal import (
     FILE_THREADS,
@@ -83,6 +84,8 @@ class EtcdJournal:
         self.broken = False
         self.leadership: Leadership | None = None
         self.cluster = ClusterKey("")
+        self.compress = False
+        """True: blocks that are appended are compressed. A leader begins with False."""
         self.committed: Callable[[float], None] = lambda seconds: None
         """Called with the seconds of each append."""
         self.fetch: Callable[[int], Awaitable[int]] | None = None
@@ -282,6 +285,8 @@ class EtcdJournal:
                     raise DataDamaged(f"a part of block {first} is missing in etcd", field="data.etcd.prefix")
                 parts.append(part.value)
             body = b"".join([*parts, body])
+        if value.length:
+            body = await restored(body, value.length, item.key)
         if next_checksum(value.before, first, value.records, body) != value.checksum:
             raise DataDamaged(f"block {first} in etcd is not what was written", field="data.etcd.prefix")
         if self._checksum is None and first == self.last + 1:
@@ -317,7 +322,7 @@ class EtcdJournal:
         self.leadership = leadership
         self._head, self._head_modified = tail.head, tail.head_modified
         self._checksum = tail.head.checksum
-        self.broken = False
+        self.broken = self.compress = False
 
     def stop_leading(self) -> None:
         """Append no more."""
@@ -331,10 +336,12 @@ class EtcdJournal:
         checksum, began = next_checksum(self._checksum, first, len(entries), body), time.perf_counter()
         head = Head(first + len(entries) - 1, first, checksum, lead.term, self._head.begun)
         self.broken = True
-        pieces = list(_pieces(body))
+        short = await compressed(body) if self.compress else None
+        pieces = list(_pieces(body if short is None else short))
         for number, piece in enumerate(pieces[:-1]):
             await self._write([put(self.keys.part(first, lead.term, number), piece)], None)
-        value = BlockValue(len(entries), checksum, self._checksum, pieces[-1], len(pieces) - 1, lead.term)
+        length = 0 if short is None else len(body)
+        value = BlockValue(len(entries), checksum, self._checksum, pieces[-1], len(pieces) - 1, lead.term, length)
         await self._write([put(self.keys.block(first), encode(value)), put(self.keys.head, encode(head))], head)
         self.broken = False
         self.took([Block(first, len(entries), body, checksum)])

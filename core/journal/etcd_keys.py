@@ -9,6 +9,8 @@ import msgspec
 from ..errors import DataDamaged
 
 FORMAT: Final = 1
+BLOCKS: Final = 1
+"""Newest form of blocks that this version reads: 1 may be compressed. A leader writes what all members read."""
 T = TypeVar("T")
 
 
@@ -43,6 +45,8 @@ class BlockValue(msgspec.Struct, array_like=True, frozen=True):
     body: bytes
     parts: int = 0
     term: int = 0
+    length: int = 0
+    """Bytes of the body before it was compressed; 0: it is not. The checksum is of the body as it was before."""
 
 
 class MemberValue(msgspec.Struct, array_like=True, frozen=True):
@@ -57,6 +61,8 @@ class MemberValue(msgspec.Struct, array_like=True, frozen=True):
     sequence: int = 0
     rules: int = 0
     """Newest revision of the rules of decision that it knows."""
+    reads: int = 0
+    """Newest form of blocks that it reads, as in ``BLOCKS``."""
 
 
 class DigestValue(msgspec.Struct, array_like=True, frozen=True):

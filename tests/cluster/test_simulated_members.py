@@ -27,8 +27,11 @@ from hostler.core.cluster.state_digest import state_digest
 from hostler.core.engine_commands import AddHosts, Place, Release
 from hostler.core.errors import LeadershipLost, NotLeader, Stopped, StorageFailed
 from hostler.core.etcd.client import Etcd
+from hostler.core.etcd.values import delete, put
 from hostler.core.failures import Failures
+from hostler.core.journal import compression
 from hostler.core.journal.etcd_journal import EtcdJournal
+from hostler.core.journal.etcd_keys import MemberValue, encode
 from hostler.core.journal.leadership import Leadership
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order
@@ -244,7 +247,13 @@ def simulate(seed: int, folder: Path) -> World:
     """One world from its beginning to its end."""
     folder.mkdir()
     try:
-        with same_every_time(seed), on_trio_s_clock(), mock.patch.object(secrets, "token_urlsafe", return_value="s"):
+        least = 0 if seed % 2 else compression.LEAST  # of one seed in two all blocks are compressed
+        with (
+            same_every_time(seed),
+            on_trio_s_clock(),
+            mock.patch.object(compression, "LEAST", least),
+            mock.patch.object(secrets, "token_urlsafe", return_value="s"),
+        ):
             world = World(seed, folder)
             trio.run(world.run, clock=MockClock(autojump_threshold=0))
     except BaseException:
@@ -256,6 +265,25 @@ def simulate(seed: int, folder: Path) -> World:
 @pytest.mark.parametrize("seed", seeds(2, "simulated members"))
 def test_members_that_crash_and_are_cut_off_keep_their_word(seed: int, tmp_path: Path) -> None:
     simulate(seed, tmp_path / "world")
+
+
+def test_a_leader_compresses_blocks_once_all_members_that_are_known_read_them(tmp_path: Path) -> None:
+    async def lives() -> None:
+        life = Life("a", tmp_path, SlowEtcd(random.Random(1)))
+        older = life.journal.keys.members + "older"
+        await life.journal.etcd.transaction((), [put(older, encode(MemberValue("older")))])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(life.run)
+            await trio.sleep(60)
+            assert life.writer.writable
+            assert not life.journal.compress
+            await life.journal.etcd.transaction((), [delete(older)])
+            await trio.sleep(10)
+            assert life.journal.compress
+            nursery.cancel_scope.cancel()
+
+    with same_every_time(1), on_trio_s_clock():
+        trio.run(lives, clock=MockClock(autojump_threshold=0))
 
 
 @pytest.mark.soak

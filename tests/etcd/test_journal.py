@@ -3,6 +3,7 @@ readers that ask for less at a time."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 import trio
 
 from hostler.core.cluster.registration import Registration
-from hostler.core.errors import LeadershipLost, StorageFailed
+from hostler.core.errors import DataDamaged, LeadershipLost, StorageFailed
 from hostler.core.etcd.client import Etcd
-from hostler.core.etcd.values import created_at, put
+from hostler.core.etcd.values import created_at, delete, put
+from hostler.core.journal.compression import ASIDE, LEAST, compressed, restored
 from hostler.core.journal.etcd_journal import PART, EtcdJournal
 from hostler.core.journal.journal import Entry, Record, unpack
 from hostler.core.journal.leadership import Leadership, since_boot
@@ -76,13 +78,70 @@ async def pair(model: EtcdModel, tmp_path: Path) -> AsyncIterator[tuple[Member, 
         await second.journal.close()
 
 
-async def test_a_block_longer_than_a_request_is_written_in_parts_and_read_whole(pair: tuple[Member, Member]) -> None:
+@pytest.mark.parametrize("compress", [False, True])
+async def test_a_block_longer_than_a_request_is_written_in_parts_and_read_whole(
+    compress: bool, model: EtcdModel, pair: tuple[Member, Member]
+) -> None:
     leader, follower = pair
-    body = bytes(range(256)) * (3 * PART // 256)
+    leader.journal.compress = compress
+    body = random.Random(1).randbytes(2 * PART) + bytes(2 * PART)  # half of it can be compressed
     await leader.append(b"before")
     await leader.append(body, b"with it")
     await follower.follow()
     assert follower.records == [b"before", body, b"with it"]
+    parts = [key for key in model.keys if key.startswith(b"/j/parts/")]
+    assert len(parts) == (2 if compress else 4)
+
+
+async def test_like_commands_take_little_of_etcd_where_blocks_are_compressed(
+    model: EtcdModel, pair: tuple[Member, Member]
+) -> None:
+    leader, follower = pair
+    await leader.append(*[b"a command like the others" * 10] * 1_000)
+    plain = max(map(len, (item.value for item in model.keys.values())))
+    leader.journal.compress = True
+    await leader.append(*[b"a command like the others" * 10] * 1_000)
+    (block,) = (item for key, item in model.keys.items() if key == leader.journal.keys.block(1_001).encode())
+    assert len(block.value) < plain / 50
+    await follower.follow()
+    assert follower.records == [b"a command like the others" * 10] * 2_000
+
+
+async def test_a_block_that_compression_does_not_shorten_is_written_as_it_is(pair: tuple[Member, Member]) -> None:
+    leader, follower = pair
+    leader.journal.compress = True
+    bodies = [b"short", random.Random(2).randbytes(ASIDE), b""]
+    for body in bodies:
+        await leader.append(body)
+    await follower.follow()
+    assert follower.records == bodies
+
+
+@pytest.mark.parametrize("size", [LEAST, ASIDE])
+async def test_what_is_not_what_was_compressed_is_damage(size: int) -> None:
+    body = bytes(size)
+    short = await compressed(body)
+    assert short is not None
+    assert await restored(short, size, "key") == body
+    for damaged, length in (
+        (short, size - 1),
+        (short, size + 1),
+        (short[:-1], size),
+        (short + b"x", size),
+        (b"x" + short, size),
+        (b"", size),
+    ):
+        with pytest.raises(DataDamaged, match="key in etcd cannot be read"):
+            await restored(damaged, length, "key")
+
+
+async def test_a_member_that_leads_anew_asks_first_what_the_others_read(pair: tuple[Member, Member]) -> None:
+    leader, _ = pair
+    leader.journal.compress = True
+    leader.journal.stop_leading()
+    await leader.journal.etcd.transaction((), [delete(leader.journal.keys.leader)])
+    await leader.lead()
+    assert not leader.journal.compress
 
 
 async def test_a_block_whose_answer_was_lost_is_written_once(model: EtcdModel, pair: tuple[Member, Member]) -> None:
