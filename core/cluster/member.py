@@ -18,7 +18,7 @@ import trio
 
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ..cluster_status import MemberLine, SnapshotList
-from ..errors import DataDamaged, NotLeader, StateUnknown, StorageFailed, TooStale
+from ..errors import DataDamaged, DeadlineExceeded, NotLeader, StateUnknown, StorageFailed, TooStale
 from ..etcd.errors import EtcdError, EtcdLeaseGone, EtcdUnavailable
 from ..etcd.values import created_at, delete, get, modified_at, put
 from ..failures import Failures
@@ -33,6 +33,7 @@ from ..writer.writer import Writer
 from .digests import Digests
 from .options import ClusterOptions
 from .registration import MEMBER_TOKEN, VERSION, Registration
+from .snapshot_files import snapshot_files, snapshot_part
 
 POLL_SECONDS: Final = 0.1
 """Between two looks at the journal's end, so the age of what a follower answers from."""
@@ -46,9 +47,10 @@ NAMESAKE_LEASES: Final = 4
 """After so many leases a key of this member's name, under another lease, is another process's."""
 DROP_SECONDS: Final = 60
 """Between two times at which blocks are dropped where etcd is compacted by others."""
+FINISH_SECONDS: Final = 10.0
+"""For commands under way to be carried out before a hand-over; then there is none."""
 AGREE_SECONDS: Final = 5.0
 """Between two times at which a leader looks up what the other members can read."""
-PART_BYTES: Final = 4 << 20
 
 log = logging.getLogger("hostler.cluster")
 
@@ -88,6 +90,7 @@ class Member:
         self._woken, self._leader_changed, self._leaving = trio.Event(), trio.Event(), False
         self._told_alive = False
         self._namesake_since: float | None = None
+        self._handing_over = trio.Lock()
         self._digests = Digests(machine, writer, failures, options.digest_every)
 
     # what others ask
@@ -131,41 +134,56 @@ class Member:
         return NotLeader("no member leads at the moment", hint="ask again in a moment")
 
     async def members(self) -> list[MemberLine]:
-        keys = self._keys
-        known = {each.name: each for each in [*await self._registration.others(), self._registration.value()]}
-        alive = {item.key.removeprefix(keys.alive) for item in await self._etcd.read_all(keys.alive)}
-        end = max(self.journal_end, self._journal.last)
         leads = "" if self.leader is None else self.leader.name
-        return [
-            MemberLine(
-                name=name,
-                role="leader" if name == leads else "follower" if name in alive else "gone",
-                alive=name in alive,
-                addresses=each.addresses,
-                version=each.version,
-                sequence=each.sequence,
-                behind=max(end - each.sequence, 0),
-                snapshot=each.snapshot,
-            )
-            for name, each in sorted(known.items())
-        ]
+        return await self._registration.lines(leads, max(self.journal_end, self._journal.last))
 
     async def hand_over(self, to: str | None) -> str:
-        leadership = self._leadership
-        if leadership is None:
+        """Have ``to`` lead, or the member that is least behind; its name. Where that fails, or is cancelled, before
+        etcd was asked for it, this member goes on leading."""
+        async with self._handing_over:
+            leadership, successor = self._leadership, await self._successor(to)
+            if leadership is None or leadership is not self._leadership:
+                raise self.refusal()
+            if successor.name == self.name:
+                return self.name
+            log.info("handing over to %s", successor.name)
+            self.leader = successor
+            try:
+                with trio.move_on_after(FINISH_SECONDS) as limit:
+                    await self._writer.pause(self.refusal, finish=True)
+                if limit.cancelled_caught:
+                    problem = f"commands under way were not carried out within {FINISH_SECONDS:g} s"
+                    raise DeadlineExceeded(problem, field="to", hint="this member goes on leading")
+                with trio.CancelScope(shield=True):  # else it would not be known who leads
+                    await self._yield_to(successor.name, leadership)
+            except BaseException:
+                if leadership.left > 0:
+                    self.leader = self._registration.value()
+                    self._writer.resume()
+                raise
+            return successor.name
+
+    async def _successor(self, to: str | None) -> MemberValue:
+        """The member that is to lead. NotLeader, StorageFailed, UnknownName, InvalidValue if none can."""
+        if self._leadership is None:
             raise self.refusal()
-        others = [each for each in await self.members() if each.alive and each.name != self.name]
         if to == self.name:
-            return self.name
+            return self._registration.value()
+        if self._writer.broken is not None:
+            raise StorageFailed(f"nothing can be handed over now: {self._writer.broken.args[0]}", field="data.etcd")
+        others = [each for each in await self.members() if each.alive and each.name != self.name]
         if to is not None and to not in {each.name for each in others}:
             raise UnknownName.among("member", to, [each.name for each in others])
         if not others:
             raise InvalidValue("no other member is alive", field="to", hint="see hostler members")
         target = to or min(others, key=lambda each: (each.behind, each.name)).name
-        successor = next(each for each in await self._registration.others() if each.name == target)
-        log.info("handing over to %s", target)
-        self.leader = successor
-        await self._writer.pause(self.refusal, finish=True)
+        for each in await self._registration.others():
+            if each.name == target:
+                return each
+        raise UnknownName(f"member {target} is gone", field="to", hint="see hostler members")
+
+    async def _yield_to(self, target: str, leadership: Leadership) -> None:
+        """Give up the leader's key for a member. EtcdError, with nothing done, while ``leadership`` is not lost."""
         keys = self._keys
         try:
             answer = await self._etcd.transaction(
@@ -175,17 +193,11 @@ class Member:
         except EtcdUnavailable as error:
             leadership.lose(f"the outcome of handing over to {target} is not known: {error}")
             raise
-        except EtcdError:  # nothing was done
-            if leadership.left > 0:
-                self.leader = self._registration.value()
-                self._writer.resume()
-            raise
         if not answer.succeeded:
             leadership.lose("another member was elected")
             raise NotLeader("this member did not lead any more", hint="ask again in a moment")
         self._yielding_to, self._yielding_since = target, since_boot()
         leadership.lose(f"handed over to {target}")
-        return target
 
     async def leave(self) -> None:
         """Before the process stops: hand over, if this member leads and another one is alive, and stand for election no
@@ -210,30 +222,10 @@ class Member:
                 await self._etcd.revoke(self._lease)
 
     async def snapshot_files(self) -> SnapshotList:
-        known = self._journal.snapshots.known()
-        sequence = known[-1] if known else await self._writer.snapshot()
-        folder = self._journal.snapshots.path(sequence)
-        try:
-            return SnapshotList(sequence, {path.name: path.stat().st_size for path in sorted(folder.iterdir())})
-        except OSError as error:
-            raise StorageFailed(f"snapshot {sequence} cannot be read: {error}", field="data") from error
+        return await snapshot_files(self._journal.snapshots, self._writer.snapshot)
 
     async def snapshot_part(self, sequence: int, file: str, offset: int) -> bytes:
-        path = self._journal.snapshots.path(sequence) / file
-        if path.parent != self._journal.snapshots.path(sequence) or file in (".", ".."):
-            raise UnknownName(f"there is no file {file!r} in a snapshot", field="file")
-
-        def read() -> bytes:
-            with path.open("rb") as source:
-                source.seek(offset)
-                return source.read(PART_BYTES)
-
-        try:
-            return await trio.to_thread.run_sync(read)
-        except FileNotFoundError:
-            raise UnknownName(f"there is no {file} of snapshot {sequence} any more", field="sequence") from None
-        except OSError as error:
-            raise StorageFailed(f"snapshot {sequence} cannot be read: {error}", field="data") from error
+        return await snapshot_part(self._journal.snapshots, sequence, file, offset)
 
     # the task
 

@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from ...placement.types.errors import HostlerError
-from ..cluster_status import SnapshotList
+from ..cluster_status import MemberLine, SnapshotList
 from ..errors import DataDamaged, StorageFailed
 from ..etcd.errors import EtcdError, EtcdLeaseGone
 from ..etcd.values import put
@@ -91,6 +91,25 @@ class Registration:
         members = [decode(item.value, MemberValue, item.key) for item in found]
         return [each for each in members if each.name != self.name]
 
+    async def lines(self, leader: str, end: int) -> list[MemberLine]:
+        """All members, by name, where ``leader`` leads and the journal's last command is ``end``. EtcdError."""
+        keys = self.journal.keys
+        known = {each.name: each for each in [*await self.others(), self.value()]}
+        alive = {item.key.removeprefix(keys.alive) for item in await self.journal.etcd.read_all(keys.alive)}
+        return [
+            MemberLine(
+                name=name,
+                role="leader" if name == leader else "follower" if name in alive else "gone",
+                alive=name in alive,
+                addresses=each.addresses,
+                version=each.version,
+                sequence=each.sequence,
+                behind=max(end - each.sequence, 0),
+                snapshot=each.snapshot,
+            )
+            for name, each in sorted(known.items())
+        ]
+
     # snapshots of others
 
     async def fetch(self, sequence: int) -> int:
@@ -131,7 +150,8 @@ class Registration:
                     await self._fetch_file(client, found.sequence, name, size, new / name)
                 await trio.to_thread.run_sync(partial(_completed, new, target, found.sequence))
             finally:
-                shutil.rmtree(new, ignore_errors=True)
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(partial(shutil.rmtree, new, ignore_errors=True))
         return found.sequence
 
     async def _fetch_file(self, client: Client, sequence: int, name: str, size: int, path: Path) -> None:

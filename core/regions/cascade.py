@@ -17,14 +17,13 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue
 from ...placement.types.moves import PendingMove
 from ..engine_commands import Asked, Place, Placed, PlaceMany, Release, Spawned
-from ..errors import DeadlineExceeded, NotLeader, RegionsUnavailable
+from ..errors import NotLeader, RegionsUnavailable
 from ..machine.orders import Order
 from ..machine.queries import CapacityOf, Fits, Instance
 from ..machine.region_claims import Leftover
 from ..machine.region_queries import RegionLine, RegionOf
 from ..machine.region_summary import RegionSummary, merged
 from ..region_commands import PlaceAcross, RecordRegionCall
-from ..rpc.client import ConnectionLost
 from ..service import Identity, Service
 from ..tenancy.rights import check_request_of_reader, project_scope
 from ..writer.idempotent_answers import check_fingerprint
@@ -33,12 +32,18 @@ from .claiming import Call, Claiming
 from .jobs import Job, Jobs, Pauses
 from .link import Link
 from .options import CascadeOptions, RegionOptions
+from .recording import REFUSALS, for_caller
 from .releasing import LONGEST_RETRY, RETRY_SECONDS, short
 
 FIRST_SECONDS: Final = 5.0
 """For regions to be connected, before what they were asked for by a process that has ended is given to others."""
 AT_A_TIME: Final = 16
 """Requests of one ``place_many`` that are placed at a time."""
+
+RESOLVED_AT_A_TIME: Final = 64
+"""Leftovers of one region that it is asked for at a time."""
+MOST_LEFTOVERS: Final = 10_000
+"""Of one region: with so many it is given no more claims until it has answered for some of these."""
 
 log = logging.getLogger("hostler.regions")
 
@@ -53,7 +58,13 @@ class Cascade:
         self.links = {name: Link(name, each, options.ask_seconds, self._changed) for name, each in regions.items()}
         self.claiming = Claiming(service, self.links, options)
         self._nursery: trio.Nursery | None = None
-        self._jobs, self._pauses = Jobs(), Pauses(RETRY_SECONDS, LONGEST_RETRY)
+        self._failures = service.writer.failures
+        self._jobs, self._pauses = Jobs(self._failures), Pauses(RETRY_SECONDS, LONGEST_RETRY)
+        self._resolved = Pauses(RETRY_SECONDS, LONGEST_RETRY)
+        self._resolving: set[str] = set()
+        """Leftovers of which it is being found out what became of them."""
+        self._busy: Counter[str] = Counter()
+        """How many of these, by region."""
 
     def _changed(self) -> None:
         self._version += 1
@@ -144,7 +155,8 @@ class Cascade:
         job = None if whole_key is None else self._found(nursery, whole_key, fingerprint)
         if job is None:
             work = partial(self._do, Call(user, whole_key, fingerprint), method, call)
-            job = self._jobs.begin(nursery, method, work, whole_key, fingerprint)
+            self._jobs.require_place(user)
+            job = self._jobs.begin(nursery, method, work, whole_key, fingerprint, user)
         return await job.outcome()
 
     def _found(self, nursery: trio.Nursery, key: str, fingerprint: bytes) -> Job | None:
@@ -172,7 +184,7 @@ class Cascade:
                 return await self.claiming.releasing.release(call.user, uuids, claim, call.key, call.fingerprint)
             case Spawned(uuids=uuids):
                 for region, mine in self.claiming.releasing.by_region(uuids).items():
-                    await self.links[region].call(method, {"uuids": mine})
+                    await self._asked(region, method, {"uuids": mine})
                 return await self._recorded(call, RecordRegionCall(method=method, uuids=uuids, user=call.user))
         return await self._on_guest(call, method, command)
 
@@ -188,24 +200,27 @@ class Cascade:
             self._service.writer.answered(f"{call.key}\0{number}", call.fingerprint)
         hosts: list[str | None] = [None] * count
         uuids, refusals, removed = [""] * count, dict[int, tuple[str, str]](), Counter[str]()
-        refused_by, turns = Counter[str](), trio.CapacityLimiter(AT_A_TIME)
+        refused_by, left = Counter[str](), iter(range(count))
 
         async def place(number: int) -> None:
             key = None if call.key is None else f"{call.key}\0{number}"
-            async with turns:
-                try:
-                    decision = await self._place_one(Call(call.user, key, call.fingerprint), command.requests[number])
-                except HostlerError as error:
-                    refusals[number] = (error.code, str(error))
-                    return
+            try:
+                decision = await self._place_one(Call(call.user, key, call.fingerprint), command.requests[number])
+            except HostlerError as error:
+                refusals[number] = (error.code, str(error))
+                return
             if decision.placed:
                 hosts[number], uuids[number] = decision.selections[0].host, decision.selections[0].instance_uuid
             elif decision.refusal is not None:
                 refusals[number] = ("no_valid_host", decision.refusal.sentence)
 
+        async def place_those_left() -> None:
+            for number in left:
+                await place(number)
+
         async with trio.open_nursery() as nursery:
-            for number in range(count):
-                nursery.start_soon(place, number)
+            for _ in range(min(count, AT_A_TIME)):
+                nursery.start_soon(place_those_left)
         placed = Placed(
             sequence=self._service.writer.sequence,
             hosts=hosts,
@@ -240,7 +255,7 @@ class Cascade:
         region = self._service.state.region_claims.guest(command.uuid).region
         values = msgspec.structs.asdict(command)
         key = None if call.key is None else f"{short(call.key)}@{region}"
-        answer = await self._link(region).call(method, values, key=key)
+        answer = await self._asked(region, method, values, key=key)
         record = RecordRegionCall(
             method=method,
             uuids=(command.uuid,),
@@ -250,8 +265,13 @@ class Cascade:
         )
         return await self._recorded(call, record)
 
-    def _link(self, region: str) -> Link:
-        return self.claiming.releasing.link(region)
+    async def _asked(self, region: str, method: str, params: Any, *, key: str | None = None) -> Any:
+        """What a region answers to a caller's call. HostlerError, such as callers may see."""
+        link = self.claiming.releasing.link(region)
+        try:
+            return await link.call(method, params, key=key)
+        except HostlerError as error:
+            raise for_caller(error, region) from error
 
     # questions
 
@@ -262,7 +282,7 @@ class Cascade:
             case Instance(uuid=uuid):
                 line = service.ask(identity, RegionOf(uuid=uuid))
                 self.require_running()
-                return await self._link(line.region).call("instance", {"uuid": uuid})
+                return await self._asked(line.region, "instance", {"uuid": uuid})
             case Fits(request=request, limit=limit):
                 user = service.admit_question(identity, query)
                 service.state.tenants.require(user, "reader", project_scope(request.project_id))
@@ -276,8 +296,8 @@ class Cascade:
         return _added(await self._ask_all("capacity", lambda link: {}))
 
     async def _ask_all(self, method: str, params: Callable[[Link], Any]) -> list[Any]:
-        """The answers of all regions that give one. If none does: the error of one, RegionsUnavailable for those that
-        did not answer at all."""
+        """The answers of all regions that give one. If none does: the refusal of one, RegionsUnavailable where none has
+        judged the question."""
         self.require_running()
         answers, refusals = list[Any](), list[HostlerError]()
 
@@ -286,7 +306,7 @@ class Cascade:
                 answers.append(await link.call(method, params(link)))
             except HostlerError as error:
                 log.info("region %s did not answer %s: %s", link.name, method, error)
-                if not isinstance(error, ConnectionLost | DeadlineExceeded):
+                if isinstance(error, REFUSALS):
                     refusals.append(error)
 
         async with trio.open_nursery() as nursery:
@@ -307,15 +327,11 @@ class Cascade:
             self._nursery = nursery
             try:
                 for link in self.links.values():
-                    nursery.start_soon(link.run)
-                resolving: set[str] = set()
+                    nursery.start_soon(self._failures.keep_running, f"region {link.name}", link.run)
                 began = trio.current_time()
                 while True:
                     self._go_on(nursery, early=trio.current_time() - began < FIRST_SECONDS)
-                    leftovers = self._service.state.region_claims.leftovers
-                    for leftover in [each for each in leftovers.values() if each.id not in resolving]:
-                        resolving.add(leftover.id)
-                        nursery.start_soon(self._resolve, leftover, resolving)
+                    self._resolve_leftovers(nursery)
                     await trio.sleep(RETRY_SECONDS)
             finally:
                 self._nursery = None
@@ -364,21 +380,33 @@ class Cascade:
 
         self._jobs.begin(nursery, f"what was begun as {name}", go_on, key, fingerprint)
 
-    async def _resolve(self, leftover: Leftover, resolving: set[str]) -> None:
-        pause = RETRY_SECONDS
+    def _resolve_leftovers(self, nursery: trio.Nursery) -> None:
+        """Begin to find out what became of leftovers that are due, some of each region at a time."""
+        leftovers = self._service.state.region_claims.leftovers
+        counts = Counter(each.region for each in leftovers.values())
+        for link in self.links.values():
+            link.suspend(counts[link.name] >= MOST_LEFTOVERS)
+        self._resolved.keep(set(leftovers))
+        for leftover in leftovers.values():
+            busy = leftover.id in self._resolving or self._busy[leftover.region] >= RESOLVED_AT_A_TIME
+            if not busy and self._resolved.is_due(leftover.id):
+                self._resolving.add(leftover.id)
+                self._busy[leftover.region] += 1
+                nursery.start_soon(self._resolve, leftover)
+
+    async def _resolve(self, leftover: Leftover) -> None:
         try:
-            while True:
-                try:
-                    await self.claiming.resolve(leftover)
-                    return
-                except HostlerError as error:
-                    log.info("what region %s may have claimed is not known yet: %s", leftover.region, error)
-                except Exception:
-                    log.exception("what region %s may have claimed is not known yet", leftover.region)
-                await trio.sleep(pause)
-                pause = min(2 * pause, LONGEST_RETRY)
+            await self.claiming.resolve(leftover)
+        except HostlerError as error:
+            log.info("what region %s may have claimed is not known yet: %s", leftover.region, error)
+            self._resolved.failed(leftover.id)
+        except Exception as error:  # it stays on record, and is tried again
+            self._failures.counts["regions"] += 1
+            log.exception("what region %s may have claimed is not known yet: %r", leftover.region, error)
+            self._resolved.failed(leftover.id)
         finally:
-            resolving.discard(leftover.id)
+            self._busy[leftover.region] -= 1
+            self._resolving.discard(leftover.id)
 
 
 def _added(answers: Sequence[Mapping[str, CapacityOf]]) -> dict[str, CapacityOf]:

@@ -31,7 +31,7 @@ from ..tenancy.tenants import LOCAL
 from .choice import Wish, ordered, room, stripped, wish_of
 from .link import Link
 from .options import CascadeOptions
-from .recording import REFUSALS, Recorder, may_be_done
+from .recording import REFUSALS, Recorder, for_caller, may_be_done
 from .releasing import Releasing, key_in
 
 _SAME_EVERYWHERE: Final = (InvalidValue,)
@@ -105,7 +105,10 @@ class Claiming:
     async def _placed_before(self, guest: RegionGuest, request: Asked) -> Decision:
         """The decision on guests that were placed before, from their region, which knows the claim."""
         link = self._link(guest.region)
-        decision: Decision = await link.call("place", {"request": self.for_region(request, link, guest.claim)})
+        try:
+            decision: Decision = await link.call("place", {"request": self.for_region(request, link, guest.claim)})
+        except HostlerError as error:
+            raise for_caller(error, guest.region) from error
         return decision
 
     async def resume(self, claim: RegionClaim) -> Decision:
@@ -123,7 +126,8 @@ class Claiming:
         """UnknownName and InvalidValue for a wish that no configured region can fulfil; empty if none that can
         answers."""
         options, known = self._options, [link.known for link in self._links.values()]
-        return ordered(known, wish, options.policy, attempts=options.attempts, doubtful=options.doubtful)
+        order = ordered(known, wish, options.policy, attempts=options.attempts, doubtful=options.doubtful)
+        return [each for each in order if not self._links[each].suspended]
 
     async def _see_through(self, name: str, wish: Wish, order: Sequence[str]) -> Decision:
         """Ask regions in order, the first of which is on record, until one takes the claim; settle it."""
@@ -148,8 +152,8 @@ class Claiming:
         await self._settled(name, None, unsure=unsure)
         if isinstance(last, REFUSALS) and not may_be_done(last):
             raise last
-        problem = f"no region that might take the request has answered: {last}"
-        raise RegionsUnavailable(problem, hint="see hostler regions")
+        log.info("no region has answered claim %s: %s", name, last)
+        raise RegionsUnavailable("no region that might take the request has answered", hint="see hostler regions")
 
     async def _settled(self, name: str, decision: Decision | None, *, unsure: bool = False) -> Any:
         claims = self._service.state.region_claims.claims

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import trio
 
 from ...placement.types.errors import HostlerError
-from ..errors import InternalError, LeadershipLost
+from ..errors import InternalError, LeadershipLost, Overloaded
+from ..failures import Failures
 from ..writer.idempotent_answers import check_fingerprint
+
+JOBS: Final = 8_192
+"""Calls that are being seen through at a time: beyond that no more are begun. What is on record already goes on."""
+JOBS_OF_A_USER: Final = 2_048
 
 log = logging.getLogger("hostler.regions")
 
@@ -18,8 +24,8 @@ log = logging.getLogger("hostler.regions")
 class Job:
     """What is being done for a call; several callers may wait for it."""
 
-    def __init__(self, fingerprint: bytes) -> None:
-        self.fingerprint = fingerprint
+    def __init__(self, fingerprint: bytes, failures: Failures) -> None:
+        self.fingerprint, self._failures = fingerprint, failures
         self.waiting = 0
         self._done = trio.Event()
         self._result: Any = None
@@ -44,8 +50,9 @@ class Job:
             self._error = error
             if not self.waiting:
                 log.warning("%s has failed, and nobody waits for it: %s", name, error)
-        except Exception:
-            log.exception("%s has failed unexpectedly", name)
+        except Exception as error:  # what was begun is on record, and is gone on with
+            self._failures.counts["regions"] += 1
+            log.exception("%s has failed unexpectedly: %r", name, error)
             self._error = InternalError("the call failed unexpectedly; see the log of the service")
             self._error.maybe_done = True
         except BaseException:
@@ -60,8 +67,11 @@ class Job:
 class Jobs:
     """The jobs of one parent, those for idempotency keys by key."""
 
-    def __init__(self) -> None:
+    def __init__(self, failures: Failures) -> None:
+        self._failures = failures
         self._by_key: dict[str, Job] = {}
+        self._of_users: Counter[str] = Counter()
+        self._count = 0
 
     def check(self, key: str, fingerprint: bytes) -> None:
         """KeyReused for the key of a job for another call."""
@@ -74,6 +84,13 @@ class Jobs:
         self.check(key, fingerprint)
         return self._by_key.get(key)
 
+    def require_place(self, user: str) -> None:
+        """Overloaded where no more may be begun for a user. O(1)."""
+        of_user = self._of_users.get(user, 0)
+        if self._count >= JOBS or of_user >= JOBS_OF_A_USER:
+            which = f"{of_user} calls of user {user}" if of_user >= JOBS_OF_A_USER else "too many calls"
+            raise Overloaded(f"{which} wait for regions", hint="try again a little later")
+
     def begin(
         self,
         nursery: trio.Nursery,
@@ -81,9 +98,12 @@ class Jobs:
         work: Callable[[], Awaitable[Any]],
         key: str | None = None,
         fingerprint: bytes = b"",
+        user: str = "",
     ) -> Job:
-        """Begin one; ``name`` is what the log calls it."""
-        job = Job(fingerprint)
+        """Begin one; ``name`` is what the log calls it; ``user``: who called, empty where it is gone on with."""
+        job = Job(fingerprint, self._failures)
+        self._count += 1
+        self._of_users[user] += 1
         if key is not None:
             self._by_key[key] = job
 
@@ -91,6 +111,10 @@ class Jobs:
             try:
                 await job.run(name, work)
             finally:
+                self._count -= 1
+                self._of_users[user] -= 1
+                if not self._of_users[user]:
+                    del self._of_users[user]
                 if key is not None and self._by_key.get(key) is job:
                     del self._by_key[key]
 

@@ -57,6 +57,8 @@ class Link:
         self._client: Client | None = None
         self.alive = False
         """True while the region answers."""
+        self.suspended = False
+        """True while it is given no claims, because too much is open of those before."""
         self.problem = ""
         self.summary: RegionSummary | None = None
         self._summary_at = 0.0
@@ -90,6 +92,13 @@ class Link:
     def gave_back(self, vcpus: int, memory_mb: int) -> None:
         """So much (in MiB) was released there."""
         self._claimed = (self._claimed[0] - vcpus, self._claimed[1] - memory_mb)
+
+    def suspend(self, suspended: bool) -> None:
+        """Have it be given no claims, or have it be given some again."""
+        if suspended != self.suspended:
+            self.suspended = suspended
+            problem = "is given no claims: it does not say what became of too many" if suspended else "is given claims"
+            log.warning("region %s %s", self.name, problem)
 
     def broke_its_word(self) -> None:
         """It has refused what its summary promised: for a while, the longer the more often, others come first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 from ...placement.types.errors import (
@@ -44,10 +45,23 @@ NOT_DONE: Final = (
 )
 """After these, as the answer to the only attempt, a region has done nothing."""
 
+log = logging.getLogger("hostler.regions")
+
 
 def may_be_done(error: HostlerError) -> bool:
     """True unless an error proves that the region has not done what it was asked for."""
     return error.maybe_done or not isinstance(error, NOT_DONE)
+
+
+def for_caller(error: HostlerError, region: str) -> HostlerError:
+    """What a caller is told where a region has not answered their call: refusals as they are, of all else only that.
+    Addresses, leaders and tokens are of the parent's own dealings with the region, and for the log."""
+    if isinstance(error, (*REFUSALS, KeyReused)):
+        return error
+    log.info("region %s has not answered a call: %s: %s", region, error.code, error)
+    told = RegionsUnavailable(f"region {region} has not answered", hint="ask again with the same idempotency key")
+    told.maybe_done = may_be_done(error)
+    return told
 
 
 class Recorder:

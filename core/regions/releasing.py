@@ -81,13 +81,14 @@ class Releasing:
             try:
                 await self.release_in(region, uuids, name=name, user=record.user)
             except HostlerError as error:
+                log.info("region %s has not released %d instances yet: %s", region, len(uuids), error)
                 failed.append(error)
 
         async with trio.open_nursery() as nursery:
             for region, uuids in left.items():
                 nursery.start_soon(release, region, uuids)
         if failed:
-            text = f"{len(record.left)} instances are not released yet, which goes on: {failed[0]}"
+            text = f"{len(record.left)} instances are not released yet, which goes on: a region has not answered"
             error = RegionsUnavailable(text, field="uuids", hint="ask again with the same idempotency key")
             error.maybe_done = True
             raise error

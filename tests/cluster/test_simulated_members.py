@@ -7,8 +7,9 @@ from __future__ import annotations
 import math
 import random
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -63,6 +64,19 @@ class SlowEtcd(EtcdModel):
         return answer
 
 
+class HoldingEtcd(EtcdModel):
+    """It keeps blocks waiting, while ``held`` is there."""
+
+    def __init__(self) -> None:
+        super().__init__(least_ttl=2)
+        self.held: trio.Event | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.held is not None and b64encode(b"/s/blocks") in request.content and b'"request_put"' in request.content:
+            await self.held.wait()
+        return await super().handle_async_request(request)
+
+
 class Life:
     """One life of one member."""
 
@@ -91,6 +105,10 @@ class Life:
             self.member = None
             with trio.CancelScope(shield=True):
                 await self.journal.close()
+
+
+def _placing(number: int) -> Order:
+    return Order(NOW, LOCAL, Place(request=asked(number)))
 
 
 async def _nothing() -> None:
@@ -284,6 +302,61 @@ def test_a_leader_compresses_blocks_once_all_members_that_are_known_read_them(tm
 
     with same_every_time(1), on_trio_s_clock():
         trio.run(lives, clock=MockClock(autojump_threshold=0))
+
+
+@asynccontextmanager
+async def two_lives(folder: Path) -> AsyncIterator[tuple[HoldingEtcd, Life, Life]]:
+    """etcd, a member that leads, with hosts, and one that follows."""
+    model, lives = HoldingEtcd(), list[Life]()
+    async with trio.open_nursery() as nursery:
+        for name in "ab":
+            (folder / name).mkdir()
+            lives.append(Life(name, folder / name, model))
+            nursery.start_soon(lives[-1].run)
+            await trio.sleep(10)
+        await lives[0].writer.submit(Order(NOW, LOCAL, AddHosts(hosts=hosts(4))))
+        yield model, lives[0], lives[1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_hand_over_that_is_given_up_leaves_the_leader_leading(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    with same_every_time(1), on_trio_s_clock():
+        async with two_lives(tmp_path) as (model, leader, follower):
+            model.held = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(leader.writer.submit, _placing(1))
+                await trio.testing.wait_all_tasks_blocked()
+                assert leader.member is not None
+                with trio.move_on_after(0.1) as scope:
+                    await leader.member.hand_over(None)
+                assert scope.cancelled_caught
+                model.held.set()
+            assert (await leader.writer.submit(_placing(2))).placed
+            assert leader.member.refusal().leader == ()
+            assert await leader.member.hand_over(None) == "b"
+            await trio.sleep(1)
+            assert (await follower.writer.submit(_placing(3))).placed
+
+
+async def test_a_full_etcd_is_no_time_to_hand_over_and_stops_no_member_from_ending(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    with same_every_time(1), on_trio_s_clock():
+        async with two_lives(tmp_path) as (model, leader, _):
+            assert leader.member is not None
+            model.full = True
+            with pytest.raises(StorageFailed):
+                await leader.writer.submit(_placing(1))
+            with pytest.raises(StorageFailed, match="handed over"):
+                await leader.member.hand_over("b")
+            model.full = False
+            await trio.sleep(1)
+            assert (await leader.writer.submit(_placing(1))).placed
+            model.full = True
+            with trio.fail_after(30):
+                await leader.member.leave()
 
 
 @pytest.mark.soak
