@@ -72,7 +72,7 @@ from .orders import INSTANCES_BY_TYPE, AnyCommand, Guests, Order, PlacementWrite
 from .placement_writes import carry_out, consumers_of
 from .region_claims import amounts_of
 from .replicated import finished
-from .state import ServiceState, service_policy, storage_policy, without_bad_storage
+from .state import PolicyValues, ServiceState, service_policy, storage_policy, without_bad_storage
 from .storage_changes import change_storage
 from .tenant_changes import change_tenants
 
@@ -178,20 +178,11 @@ class ServiceMachine:
             case ReportHosts():
                 return guests.report_hosts(state, command.command, command.now)
             case RegionCommand():
-                amounts, claims = {}, state.region_claims.claims
-                if isinstance(command.command, ClaimInRegion) and command.command.id not in claims:
-                    asked, release = command.command.request, state.engine.policy.own.nova_release
-                    amounts = amounts_of(state.spec_of(asked), len(asked.instance_uuids), release)
-                return state.region_claims.change(state.tenants, state.usage, command.command, command.user, amounts)
+                return self._change_regions(command, command.command)
             case StorageBase():
                 return change_storage(state, command.command, command.now)
             case SetPolicy(policy=policy):
-                engine = state.engine.fork(service_policy(policy, command.rules))
-                if command.rules < 2:
-                    policy = without_bad_storage(policy)
-                storage_policy(policy)
-                state.decide_by(engine, policy)
-                return state.engine.policy.digest
+                return self._set_policy(policy, command.rules)
             case SetAggregates(name=name, aggregates=aggregates) as put:
                 if command.rules:
                     aggregates = state.without_pools(name, aggregates)
@@ -204,15 +195,8 @@ class ServiceMachine:
                     return select_destinations(state, request, command.now)
                 finally:
                     self._note(command, request.instance_uuids)
-            case PlacementWrite(command=write, project=project):
-                try:
-                    answer = carry_out(state, write, command.rules, project)
-                    if state.holds:
-                        state.holds.end(consumers_of(write))  # it shows that the hold was taken up
-                    forget_gone(state, consumers_of(write))
-                    return answer
-                finally:
-                    self._note(command, consumers_of(write))  # those too that came with it
+            case PlacementWrite():
+                return self._write_placement(command, command.command)
             case other:
                 if isinstance(other, EngineCommand):
                     if command.rules:
@@ -220,6 +204,34 @@ class ServiceMachine:
                         state.check_removal(other)
                     return edit(state.engine, other, command.now)
                 return change_tenants(state, other, command.now, command.rules)
+
+    def _change_regions(self, order: Order, command: RegionCommand) -> Any:
+        state, amounts = self.state, dict[str, int]()
+        if isinstance(command, ClaimInRegion) and command.id not in state.region_claims.claims:
+            asked, release = command.request, state.engine.policy.own.nova_release
+            amounts = amounts_of(state.spec_of(asked), len(asked.instance_uuids), release)
+        return state.region_claims.change(state.tenants, state.usage, command, order.user, amounts)
+
+    def _set_policy(self, policy: PolicyValues, rules: int) -> str:
+        """The digest of the policy that is in force now."""
+        state = self.state
+        engine = state.engine.fork(service_policy(policy, rules))
+        if rules < 2:
+            policy = without_bad_storage(policy)
+        storage_policy(policy)
+        state.decide_by(engine, policy)
+        return state.engine.policy.digest
+
+    def _write_placement(self, order: Order, command: PlacementWrite) -> Any:
+        state, write = self.state, command.command
+        try:
+            answer = carry_out(state, write, order.rules, command.project)
+            if state.holds:
+                state.holds.end(consumers_of(write))  # it shows that the hold was taken up
+            forget_gone(state, consumers_of(write))
+            return answer
+        finally:
+            self._note(order, consumers_of(write))  # those too that came with it
 
     def _replace(self, order: Order, command: Move | Resize) -> Decision:
         leave, rules = isinstance(command, Move), order.rules

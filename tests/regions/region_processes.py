@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from hostler.core.engine_commands import Asked, asked
@@ -38,6 +38,10 @@ def hosts(region: str, count: int) -> dict[str, Any]:
         "total_usable_disk_gb": 999,
     }
     return {"hosts": [{"host": f"{region}-{number}", **figures} for number in range(count)]}
+
+
+PATIENT: Final = "[cascade]\nask_seconds = 25.0\n"
+"""A parent that does not pass a region over because a machine is busy: for tests in which all regions answer."""
 
 
 class Parent(Daemon):
@@ -81,9 +85,10 @@ def fill(daemon: Daemon, name: str, count: int) -> None:
 
 @contextmanager
 def cascade(
-    folder: Path, counts: Mapping[str, int], more: Mapping[str, str] | None = None, rest: str = ""
+    folder: Path, counts: Mapping[str, int], more: Mapping[str, str] | None = None, rest: str = PATIENT
 ) -> Iterator[tuple[Parent, dict[str, Daemon]]]:
-    """A parent of regions with so many hosts each; the first is the cheapest."""
+    """A parent of regions with so many hosts each; the first is the cheapest. ``rest``: of its configuration; as it is,
+    the parent waits long for answers."""
     with ExitStack() as stack:
         regions = {name: stack.enter_context(region(folder, name, count)) for name, count in counts.items()}
         for name, count in counts.items():

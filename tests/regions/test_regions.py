@@ -14,7 +14,7 @@ from hostler.core.tenancy.errors import NotAllowed, QuotaExceeded
 from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
 
 from ..cluster.members import until
-from .region_processes import Parent, cascade, fill, guests_in, region, uuid_of, wish
+from .region_processes import PATIENT, Parent, cascade, fill, guests_in, region, uuid_of, wish
 
 
 def test_the_cheapest_region_with_room_claims_and_is_remembered(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_claim_that_a_killed_parent_had_begun_ends_in_one_region(tmp_path: Pat
 
 
 def test_what_a_killed_parent_had_begun_to_release_or_to_place_together_ends(tmp_path: Path) -> None:
-    with cascade(tmp_path, {"eu": 2, "us": 2}) as (parent, regions):
+    with cascade(tmp_path, {"eu": 2, "us": 2}, rest="") as (parent, regions):
         both = {"uuids": [uuid_of(1), uuid_of(2)]}
         with parent.client() as client:
             for number, name in ((1, "eu"), (2, "us")):
@@ -118,7 +118,7 @@ def _is_placed(parent: Parent, number: int) -> bool:
 
 
 def test_a_dead_region_is_passed_over_and_serves_again_when_it_is_back(tmp_path: Path) -> None:
-    with cascade(tmp_path, {"eu": 1, "us": 1}) as (parent, regions), parent.client() as client:
+    with cascade(tmp_path, {"eu": 1, "us": 1}, rest="") as (parent, regions), parent.client() as client:
         regions["eu"].kill()
         assert client.call("place", {"request": wish(1)}).placed
         assert parent.region_of(1) == "us"
@@ -166,7 +166,7 @@ def test_a_region_that_promises_what_it_refuses_costs_one_question_and_then_come
 
 def test_a_full_region_is_not_asked_and_a_full_cloud_refuses(tmp_path: Path) -> None:
     with (
-        cascade(tmp_path, {"full": 0, "us": 1}, rest="[cascade]\ndoubtful = 0") as (parent, _),
+        cascade(tmp_path, {"full": 0, "us": 1}, rest=f"{PATIENT}doubtful = 0") as (parent, _),
         parent.client() as client,
     ):
         assert client.call("place", {"request": wish(1, vcpus=16)}).placed
@@ -191,7 +191,7 @@ def test_requests_name_regions_traits_and_places(tmp_path: Path) -> None:
         "eu": 'traits = ["GDPR"]\nlatency = {berlin = 5, tokyo = 200}',
         "ap": 'traits = ["FAST"]\nlatency = {berlin = 180, tokyo = 8}',
     }
-    with cascade(tmp_path, {"eu": 2, "ap": 2}, more, '[cascade]\npolicy = "nearest"') as (parent, _):
+    with cascade(tmp_path, {"eu": 2, "ap": 2}, more, f'{PATIENT}policy = "nearest"') as (parent, _):
         hints = [{"near": ("tokyo",)}, {"near": ("berlin",)}, {"region": ("ap",)}, {"region_traits": ("GDPR",)}]
         with parent.client() as client:
             for number, each in enumerate(hints, 1):
@@ -277,7 +277,7 @@ def test_a_parent_is_a_region_of_its_own_parent(tmp_path: Path) -> None:
                 "eu": f'addresses = ["{lower.address}"]\nprice = 1',
                 "us": f'addresses = ["{over.address}"]\nprice = 2',
             }
-            world = Parent(tmp_path / "world", tables)
+            world = Parent(tmp_path / "world", tables, PATIENT)
             with world, world.client() as client:
                 until(lambda: world.lines()["eu"].hosts == 2)
                 world.settle()
