@@ -53,6 +53,10 @@ class Etcd:
             limits=httpx.Limits(max_connections=16, max_keepalive_connections=8),
         )
 
+    def renew(self, password: str) -> None:
+        """Authenticate with another password from the next time on."""
+        self._password = password
+
     async def close(self) -> None:
         """Close all connections. May be called twice."""
         with trio.CancelScope(shield=True):

@@ -5,6 +5,7 @@ all lines from a journal."""
 from __future__ import annotations
 
 import io
+import logging
 import os
 import threading
 from collections import deque
@@ -27,6 +28,9 @@ from ..failures import Failures
 from ..machine.orders import Order, PlacementWrite
 from ..region_commands import on_behalf_of
 from ..tenancy.commands import CreateToken
+from ..writer.writer import Writer
+
+log = logging.getLogger("hostler.audit")
 
 FILE_BYTES: Final = 256 << 20
 """Length at which a new file is begun; the one before it is kept as ``audit.1.jsonl``."""
@@ -195,6 +199,17 @@ class AuditLog:
         if file is not None:
             with suppress(OSError):
                 file.close()
+
+
+def take_up(audit: AuditLog, writer: Writer[Order, Any]) -> None:
+    """Audit what comes from now on; say so if lines are missing that the recovery did not replay."""
+    snapshot = writer.recovered.snapshot
+    if 0 < audit.last < snapshot:
+        log.warning(
+            "the audit log lacks commands %d to %d, which a snapshot has: see hostler audit", audit.last + 1, snapshot
+        )
+    audit.begin(writer.sequence)
+    writer.observers.append(audit)
 
 
 def last_line(path: Path) -> int:

@@ -6,6 +6,7 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -17,25 +18,40 @@ from ..etcd.client import Etcd
 from ..failures import Failures
 from ..journal.etcd_journal import EtcdJournal
 from ..machine.machine import ServiceMachine
-from ..rpc.tls import client_context
+from ..rpc.tls import client_context, renew
 from ..service import Service
-from ..tasks import Aside
+from ..tasks import Aside, in_thread
 from .settings import Config, EtcdTable
 
+_Files = tuple[Path | None, Path | None, Path | None]
+"""Authorities, certificate and key."""
 
-def etcd_of(table: EtcdTable) -> Etcd:
-    """A client of the configured etcd. InvalidValue for a file that cannot be used."""
-    password = ""
-    if table.password_file is not None:
-        try:
-            password = Path(table.password_file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            problem = f"{table.password_file} cannot be read: {error}"
-            raise InvalidValue(problem, field="data.etcd.password_file") from error
+
+def etcd_of(table: EtcdTable) -> tuple[Etcd, ssl.SSLContext | None]:
+    """A client of the configured etcd, and its context for TLS. InvalidValue for a file that cannot be used."""
     tls: ssl.SSLContext | None = None
     if any(url.startswith("https:") for url in table.endpoints):
-        tls = client_context(table.ca, table.certificate, table.key)
-    return Etcd(table.endpoints, user=table.user, password=password, tls=tls)
+        tls = client_context(*_files_of(table))
+    return Etcd(table.endpoints, user=table.user, password=password_of(table), tls=tls), tls
+
+
+def password_of(table: EtcdTable) -> str:
+    """The password of etcd's user, as the file has it now; empty without one. InvalidValue."""
+    if table.password_file is None:
+        return ""
+    try:
+        return Path(table.password_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"{table.password_file} cannot be read: {error}"
+        raise InvalidValue(problem, field="data.etcd.password_file") from error
+
+
+def _files_of(table: EtcdTable) -> _Files:
+    return _path(table.ca), _path(table.certificate), _path(table.key)
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 class Clustered:
@@ -44,15 +60,23 @@ class Clustered:
 
     def __init__(self, config: Config, *, aside: Aside, committed: Callable[[float], None]) -> None:
         """Errors as ``EtcdJournal.in_folder``'s and ``etcd_of``'s."""
-        table, folder, cluster, tls = config.data.etcd, config.folder, config.cluster, None
+        table, folder, cluster = config.data.etcd, config.folder, config.cluster
         assert table is not None, "checked with the configuration"
         assert folder is not None, "checked with the configuration"
+        tls: ssl.SSLContext | None = None
+        self._contexts: list[tuple[ssl.SSLContext, _Files]] = []
+        """Those for TLS, to members and to etcd, with their files."""
         if any(text.startswith("tls:") for text in (*cluster.advertise, *config.rpc.listen)):
             own = config.rpc.tls
-            tls = client_context(cluster.ca, own.certificate if own else None, own.key if own else None)
-        self._options = cluster
+            files = _path(cluster.ca), *((own.certificate, own.key) if own is not None else (None, None))
+            tls = client_context(*files)
+            self._contexts.append((tls, files))
+        etcd, its_tls = etcd_of(table)
+        if its_tls is not None:
+            self._contexts.append((its_tls, _files_of(table)))
+        self._table, self._etcd, self._options = table, etcd, cluster
         self._member: Member | None = None
-        self.journal = EtcdJournal.in_folder(folder, etcd_of(table), table.prefix, aside=aside)
+        self.journal = EtcdJournal.in_folder(folder, etcd, table.prefix, aside=aside)
         self.journal.committed, self.journal.snapshot_bytes = committed, cluster.snapshot_bytes
         name = cluster.name or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64]
         self._registration = Registration(
@@ -64,6 +88,20 @@ class Clustered:
             tls=tls,
         )
         self.journal.fetch = self._registration.fetch
+
+    async def read_again(self) -> Callable[[], None]:
+        """Read etcd's password, and the files of certificates, as they are now; what is returned takes them into use
+        for new connections. InvalidValue if one of them cannot be used."""
+        password = await in_thread(partial(password_of, self._table))
+        for _, files in self._contexts:
+            await in_thread(partial(client_context, *files))
+
+        def take() -> None:
+            for context, files in self._contexts:
+                renew(context, *files)
+            self._etcd.renew(password)
+
+        return take
 
     async def register(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the member's entry, for ever; started once it is there."""

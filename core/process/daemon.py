@@ -43,7 +43,7 @@ from ..tasks import background, in_thread
 from ..tenancy.tenants import LOCAL
 from ..writer.writer import Writer, open_writer
 from . import logs
-from .audit import AuditLog
+from .audit import AuditLog, take_up
 from .clock import POLL_SECONDS, HonestClock
 from .config import Loaded
 from .exposure import exposures
@@ -138,6 +138,9 @@ class Daemon:
         self._server: RpcServer | None = None
         self._shadow: Shadowing | None = None
         self._clustered: Clustered | None = None
+        self._cascade: Cascade | None = None
+        self._policy: PolicyValues | None = None
+        """Of the configuration as it was read last; in force here once this process takes commands."""
 
     @property
     def config(self) -> Config:
@@ -166,12 +169,16 @@ class Daemon:
             loaded = self._load()
             policy, shadow = loaded.policy_values(), _present(loaded.shadow_policy_values())
             context = await in_thread(lambda: _context(loaded.config))
+            read = [await part.read_again() for part in (self._clustered, self._cascade) if part is not None]
             follows = self.health.cluster is not None and self.health.cluster.role != "leader"
             if self.health.service is not None and self.health.state == "serving" and not follows:
                 await put_policy(self.health.service, policy)
                 if self._shadow is not None and shadow is not None:
                     self._shadow.replace(shadow)
+            self._policy = policy
             self._take_certificates(context)
+            for take in read:
+                take()
             operation = loaded.config.operation
             for key in changed_for_a_start(self.config, loaded.config):
                 log.warning("%s has changed, which needs a restart", key)
@@ -247,7 +254,7 @@ class Daemon:
         tls, context = config.rpc.tls, _context(config)
         required = tls is not None and tls.client_certificates == "required"
         policy, shadow = self._loaded.policy_values(), _present(self._loaded.shadow_policy_values())
-        journal = self._opened_journal()
+        self._policy, journal = policy, self._opened_journal()
         clustered = self._clustered
         if clustered is not None:
             await nursery.start(clustered.register)
@@ -264,12 +271,12 @@ class Daemon:
             async with open_writer(machine, journal, replayed, self.failures, **limits) as writer:
                 progress.cancel()
                 if audit is not None:
-                    _take_up_audit(audit, writer)
+                    take_up(audit, writer)
                 self.metrics.recovery = writer.recovered, time.monotonic() - began
                 log.info("recovered", extra={"sequence": writer.sequence, "replayed": writer.recovered.replayed})
                 service = self.health.service = self._service(machine, writer, history)
                 if clustered is not None:
-                    lead = partial(self._while_leading, service, policy)
+                    lead = partial(self._while_leading, service)
                     cluster = await clustered.join(service, machine, self.failures, lead)
                     service.cluster = self.metrics.cluster = self.health.cluster = cluster
                 regions = self._regions(service)
@@ -322,10 +329,10 @@ class Daemon:
             tasks["shadow policy"] = self._shadow.run
         return tasks
 
-    async def _while_leading(self, service: Service, policy: PolicyValues | None) -> None:
+    async def _while_leading(self, service: Service) -> None:
         """What only the member that leads does."""
         try:
-            await put_policy(service, policy)
+            await put_policy(service, self._policy)
         except HostlerError as error:
             log.warning("the policy of the configuration is not in force: %s", error)
         reconciler = self._reconciler(service)
@@ -341,8 +348,9 @@ class Daemon:
     def _regions(self, service: Service) -> Cascade | None:
         if not self.config.regions:
             return None
-        service.regions = self.metrics.regions = cascade = Cascade(service, self.config.regions, self.config.cascade)
-        return cascade
+        self._cascade = Cascade(service, self.config.regions, self.config.cascade)
+        service.regions = self.metrics.regions = self._cascade
+        return self._cascade
 
     def _reconciler(self, service: Service) -> Reconciler | None:
         config = self.config
@@ -486,14 +494,3 @@ def _context(config: Config) -> ssl.SSLContext | None:
     if tls is None:
         return None
     return server_context(tls.certificate, tls.key, tls.client_ca, minimum_version=tls.minimum_version)
-
-
-def _take_up_audit(audit: AuditLog, writer: Writer[Order, Any]) -> None:
-    """Audit what comes from now on; say so if lines are missing that the recovery did not replay."""
-    snapshot = writer.recovered.snapshot
-    if 0 < audit.last < snapshot:
-        log.warning(
-            "the audit log lacks commands %d to %d, which a snapshot has: see hostler audit", audit.last + 1, snapshot
-        )
-    audit.begin(writer.sequence)
-    writer.observers.append(audit)

@@ -25,6 +25,7 @@ from ..machine.region_queries import RegionLine, RegionOf
 from ..machine.region_summary import RegionSummary, merged
 from ..region_commands import PlaceAcross, RecordRegionCall
 from ..service import Identity, Service
+from ..tasks import in_thread
 from ..tenancy.rights import check_request_of_reader, project_scope
 from ..writer.idempotent_answers import check_fingerprint
 from .calls import Asking, is_handed, is_refused, normalised
@@ -68,6 +69,17 @@ class Cascade:
 
     def _changed(self) -> None:
         self._version += 1
+
+    async def read_again(self) -> Callable[[], None]:
+        """Read the files of tokens and authorities as they are now; what is returned takes them into use for new
+        connections. InvalidValue if one of them cannot be used."""
+        tokens = {name: await in_thread(link.read_files) for name, link in self.links.items()}
+
+        def take() -> None:
+            for name, link in self.links.items():
+                link.renew(tokens[name])
+
+        return take
 
     # what it says of itself
 

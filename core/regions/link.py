@@ -14,7 +14,7 @@ import trio
 from ...placement.types.errors import HostlerError, InvalidValue
 from ..machine.region_summary import RegionSummary, problem_of
 from ..rpc.client import Client, ConnectionLost
-from ..rpc.tls import client_context
+from ..rpc.tls import client_context, renew
 from .choice import Known
 from .options import RegionOptions
 
@@ -48,12 +48,12 @@ class Link:
     def __init__(self, name: str, options: RegionOptions, ask_seconds: float, changed: Callable[[], None]) -> None:
         """``changed`` is called when the region's summary has. InvalidValue for a token or a file that is missing."""
         self.name, self.options = name, options
+        self._ca = None if options.ca is None else Path(options.ca)
         self._ask_seconds, self._changed = ask_seconds, changed
-        field = f"regions.{name}.token"
-        self._token = None if options.token is None else secret_of(options.token, field)
+        self._token = self.read_files()
         self._tls: ssl.SSLContext | None = None
         if any(each.startswith("tls:") for each in options.addresses):
-            self._tls = client_context(options.ca)
+            self._tls = client_context(self._ca)
         self._client: Client | None = None
         self.alive = False
         """True while the region answers."""
@@ -69,6 +69,22 @@ class Link:
         """Summaries that cannot be used."""
         self._ignored: str | None = None
         """What is wrong with the last one, if it was ignored."""
+
+    def read_files(self) -> str | None:
+        """The token as the file or the variable has it now. InvalidValue if that, or the authorities, cannot be
+        used."""
+        token = self.options.token
+        if any(each.startswith("tls:") for each in self.options.addresses):
+            client_context(self._ca)
+        return None if token is None else secret_of(token, f"regions.{self.name}.token")
+
+    def renew(self, token: str | None) -> None:
+        """Use a token, and the file of authorities as it is now, for new connections. InvalidValue."""
+        if self._tls is not None:
+            renew(self._tls, self._ca)
+        self._token = token
+        if self._client is not None:
+            self._client.renew(token)
 
     @property
     def age(self) -> float | None:

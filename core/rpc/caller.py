@@ -165,6 +165,12 @@ class Caller:
         self._watched: Params = None
         self._progress = Progress()
 
+    def renew(self, token: str | None) -> None:
+        """Authenticate with another token: calls from now on go over a new connection."""
+        if token != self._token:
+            self._token = token
+            self._leave()
+
     # what the two kinds of client differ in
 
     @abstractmethod

@@ -66,6 +66,16 @@ def client_context(ca: Path | None = None, certificate: Path | None = None, key:
     return context
 
 
+def renew(context: ssl.SSLContext, ca: Path | None, certificate: Path | None = None, key: Path | None = None) -> None:
+    """Have a client's context use files as they are now, for new connections; what it trusted it trusts still.
+    InvalidValue, with nothing changed, for files that cannot be used."""
+    client_context(ca, certificate, key)  # a pair that does not match would spoil the context
+    if ca is not None:
+        _trust(context, ca)
+    if certificate is not None:
+        _load(context, certificate, key)
+
+
 def failure(error: ssl.SSLError) -> TlsFailed | None:
     """Explanation of a client's TLS error; None if it only says that the connection was lost."""
     if isinstance(error, ssl.SSLCertVerificationError):
