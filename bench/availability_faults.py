@@ -78,6 +78,12 @@ class Member:
         """How often it has found its clock set."""
         return (self.home / "log").read_text(errors="replace").count(JUMP)
 
+    def last_words(self) -> str:
+        """Whether it runs, and the end of its log."""
+        code = None if self.process is None else self.process.poll()
+        state = "runs" if code is None else f"has ended with {code}"
+        return f"member {self.name} {state}: {(self.home / 'log').read_text(errors='replace')[-4000:]}"
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         assert self.process is not None
@@ -332,7 +338,12 @@ async def run_rounds(
                 leader = await faults._leader()
                 await trio.to_thread.run_sync(load_hosts, leader.own_address, 8)
                 nursery.start_soon(load.run)
-                count = await faults.rounds(rounds, time.monotonic() + seconds, tell)
+                try:
+                    count = await faults.rounds(rounds, time.monotonic() + seconds, tell)
+                except (HostlerError, trio.TooSlowError) as error:
+                    count = sum(map(len, faults.found.values()))
+                    load.violations.append(f"the cluster does not go on after round {count}: {error!r}")
+                    load.violations += [each.last_words() for each in members.values()]
                 nursery.cancel_scope.cancel()
         finally:
             for each in members.values():
