@@ -40,7 +40,7 @@ from .journal import (
 )
 from .leadership import Leadership
 from .progress import UnderWay
-from .snapshots import SnapshotFolder, Write, export
+from .snapshots import SnapshotFolder, Write, export, sync
 from .store import Block
 
 PART: Final = 1 << 20
@@ -185,7 +185,7 @@ class EtcdJournal:
             problem = f"the data folder belongs to {mine or 'no cluster'}, and {keys.prefix} is cluster {cluster.name}"
             raise InvalidValue(problem, field="data.folder", hint="begin with an empty folder: all is fetched")
         if not mine:
-            file.write_text(cluster.name + "\n", encoding="utf-8")
+            await self._files(partial(_write_whole, file, cluster.name + "\n"))
 
     async def _load_newest(self, load: Callable[[Path], None], head: Head, found: Recovery) -> int:
         """Load the newest intact snapshot behind which all blocks are there; its number. One of another member is
@@ -438,6 +438,18 @@ class EtcdJournal:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all, whenever the machine stops. StorageFailed."""
+    new = path.with_suffix(".tmp")
+    try:
+        new.write_text(text, encoding="utf-8")
+        sync(new)
+        new.rename(path)
+        sync(path.parent)
+    except OSError as error:
+        raise StorageFailed(f"{path} cannot be written: {error}", field="data.folder") from error
 
 
 def _pieces(body: bytes) -> Iterator[bytes]:

@@ -224,6 +224,26 @@ async def test_a_reader_asks_for_fewer_blocks_where_the_answer_does_not_come_in_
         await follower.journal.close()
 
 
+async def test_a_folder_whose_disk_takes_no_file_does_not_join_and_joins_later(
+    model: EtcdModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = Member(model, tmp_path / "a")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    try:
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, "rename", full)
+            with pytest.raises(StorageFailed, match="No space left"):
+                await member.recover()
+            assert not (tmp_path / "a" / "cluster").exists()
+        await member.recover()
+        assert (tmp_path / "a" / "cluster").read_text() == f"{member.journal.cluster.name}\n"
+    finally:
+        await member.journal.close()
+
+
 async def test_a_member_s_entry_outlasts_an_etcd_that_takes_no_values(
     model: EtcdModel, tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
