@@ -25,6 +25,8 @@ ANSWERS_AGE: Final = 2.0
 """Seconds by which the state of a member that follows may be behind while load balancers are to ask it."""
 CONNECTIONS: Final = 64
 """At one time; more wait."""
+WAITING: Final = 192
+"""Connections that wait at most; more are closed, so that files are left for the service."""
 
 Page = tuple[int, str, bytes]
 
@@ -107,6 +109,9 @@ class StatusPages:
         await trio.serve_listeners(self._answer, listeners)
 
     async def _answer(self, stream: trio.SocketStream) -> None:
+        if self._room.statistics().tasks_waiting >= WAITING:
+            await trio.aclose_forcefully(stream)
+            return
         try:
             with trio.move_on_after(SECONDS):
                 async with self._room:

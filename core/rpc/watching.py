@@ -7,8 +7,8 @@ event log as fast as it reads; events that are no longer in the log are reported
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final, Literal, Protocol
 
 import trio
 
@@ -58,10 +58,16 @@ class _Subscription:
         self.watcher, self.wish, self.last_sent = watcher, wish, last_sent
         self.kinds = frozenset(wish.kinds)
         self.catching_up = False
+        self.told: dict[str, int] = {}
+        """By kind of event that sums up the state: the version that was sent last."""
 
     @property
     def has_room(self) -> bool:
         return self.watcher.waiting_bytes <= BACKLOG_BYTES
+
+    def wants(self, kind: Literal["capacity", "summary"], version: int) -> bool:
+        """True if it is to be told of this version, and reads; if it does not, it is told later."""
+        return kind in self.kinds and self.told.get(kind) != version and self.has_room
 
 
 class Watchers:
@@ -93,9 +99,9 @@ class Watchers:
         subscription = _Subscription(watcher, wish, last if wish.after is None else wish.after)
         self._subscriptions[watcher] = subscription
         if "capacity" in wish.kinds:
-            watcher.send(notification("event", self._capacity()))
+            self._tell_capacity([subscription])
         if "summary" in wish.kinds:
-            watcher.send(notification("event", self._summary()))
+            self._tell_summary(self._summary(), [subscription])
         if subscription.last_sent != last:
             self._catch_up_later(subscription)
         return subscription.last_sent
@@ -105,33 +111,38 @@ class Watchers:
         self._subscriptions.pop(watcher, None)
 
     async def tell_capacity(self) -> None:
-        """Send total capacity and usage once a second, if something changed and there is a subscriber."""
-        told = self._service.writer.sequence
+        """Send total capacity and usage once a second to the subscribers who have not had what they are now."""
         while True:
             await trio.sleep(CAPACITY_SECONDS)
-            if told == self._service.writer.sequence:
-                continue
-            told = self._service.writer.sequence
-            wanted = [each for each in self._subscriptions.values() if "capacity" in each.kinds and each.has_room]
-            if wanted:
-                self._tell(self._capacity(), wanted)
+            self._tell_capacity(self._subscriptions.values())
 
     async def tell_summary(self) -> None:
-        """Send the summary for parents of regions once a second, if it may have changed and there is a subscriber."""
-        told = -1
+        """Send the summary for parents of regions once a second to the subscribers who have not had what it is now."""
         while True:
             await trio.sleep(SUMMARY_SECONDS)
-            wanted = [each for each in self._subscriptions.values() if "summary" in each.kinds and each.has_room]
-            if not wanted:
+            if not any("summary" in each.kinds for each in self._subscriptions.values()):
                 continue
             try:
                 event = self._summary()
             except HostlerError:  # this member does not ask the regions any more
                 continue
-            assert event.summary is not None
-            if event.summary.version != told:
-                told = event.summary.version
-                self._tell(event, wanted)
+            self._tell_summary(event, self._subscriptions.values())
+
+    def _tell_capacity(self, subscriptions: Iterable[_Subscription]) -> None:
+        version = self._service.writer.sequence
+        wanted = [each for each in subscriptions if each.wants("capacity", version)]
+        if wanted:
+            self._tell_version(self._capacity(), version, wanted)
+
+    def _tell_summary(self, event: Event, subscriptions: Iterable[_Subscription]) -> None:
+        assert event.summary is not None, "it is a summary"
+        version = event.summary.version
+        self._tell_version(event, version, [each for each in subscriptions if each.wants("summary", version)])
+
+    def _tell_version(self, event: Event, version: int, subscriptions: list[_Subscription]) -> None:
+        self._tell(event, subscriptions)
+        for each in subscriptions:
+            each.told[event.kind] = version
 
     def _summary(self) -> Event:
         service = self._service

@@ -11,13 +11,20 @@ from typing import Any
 import pytest
 import trio
 
-from hostler.core.machine.orders import PlacementWrite
+from hostler.core.engine_commands import AddHosts
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import Order, PlacementWrite
 from hostler.core.rpc.client import Client, open_client
+from hostler.core.rpc.methods import Watch
+from hostler.core.rpc.watching import BACKLOG_BYTES, Watchers
+from hostler.core.service import Identity, Service
 from hostler.core.tenancy.commands import CreateDomain, CreateProject, CreateUser, Grant, Revoke, SetLimits
 from hostler.core.tenancy.errors import NotAllowed, NotAuthenticated
+from hostler.core.tenancy.tenants import LOCAL
+from hostler.core.writer.writer import open_writer
 from hostler.placement.api.commands import ConsumerAllocations, SetAllocations
 from hostler.placement.types.errors import UnknownName
-from tests.core.orders import NOW, asked, uuid_of
+from tests.core.orders import NOW, asked, hosts, uuid_of
 
 from ..patience import HANG_SECONDS
 from ..seeds import seeds
@@ -322,3 +329,37 @@ async def told(client: Client, count: int) -> list[tuple[str, str, str | None]]:
     with trio.fail_after(HANG_SECONDS):
         seen = [await client.events.receive() for _ in range(count)]
     return [(event.kind, event.command, event.project) for event in seen]
+
+
+class SlowWatcher:
+    """A session whose peer does not read, while ``waiting_bytes`` says so."""
+
+    def __init__(self) -> None:
+        self.identity, self.waiting_bytes, self.sent = Identity(LOCAL), 2 * BACKLOG_BYTES, list[bytes]()
+
+    def send(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    def spawn(self, work: Any) -> None:
+        """Events are not looked at."""
+
+
+@pytest.mark.parametrize("kind", ["capacity", "summary"])
+async def test_a_peer_that_did_not_read_is_told_how_things_are_once_it_does(
+    kind: Any, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_writer(ServiceMachine()) as writer, trio.open_nursery() as nursery:
+        service = Service(writer.machine, writer)  # type: ignore[arg-type]  # it is a ServiceMachine
+        watchers, slow, other = Watchers(service), SlowWatcher(), SlowWatcher()
+        other.waiting_bytes = 0
+        for each in (slow, other):
+            watchers.add(each, Watch(kinds=[kind]))
+        nursery.start_soon(watchers.tell_capacity)
+        nursery.start_soon(watchers.tell_summary)
+        await writer.submit(Order(NOW, LOCAL, AddHosts(hosts=hosts(2))))
+        await trio.sleep(5)
+        assert (len(slow.sent), len(other.sent)) == (0, 2)
+        slow.waiting_bytes = 0
+        await trio.sleep(5)
+        assert slow.sent == other.sent[1:]
+        nursery.cancel_scope.cancel()
