@@ -14,7 +14,8 @@ def consumers(Columns columns not None):
 
     ``uuid`` uint64 [n, 2]; int32 [n] each: ``row`` (-1: the id is free), ``shape``, ``project``, ``user``, ``group``,
     ``flags``, ``generation``, ``next`` (the next older one on the row, -1: none); ``free``: the free ids, the next one
-    to be assigned first. The other values of free ids are undefined.
+    to be assigned first. Of free ids all others are 0, and ``shape``, ``group`` and ``next`` -1: what was in their memory
+    is not part of the state, and not for files.
     """
     cdef int32_t n = columns.consumer_fill, i, at, count = 0
     uuid = np.empty((n, 2), np.uint64)
@@ -24,6 +25,11 @@ def consumers(Columns columns not None):
     cdef int32_t[:, ::1] view = figures
     cdef int32_t[::1] free_view = free
     for i in range(n):
+        if columns.consumer_row[i] < 0:
+            words[i, 0] = words[i, 1] = 0
+            view[0, i] = view[1, i] = view[4, i] = view[7, i] = -1
+            view[2, i] = view[3, i] = view[5, i] = view[6, i] = 0
+            continue
         words[i, 0] = columns.uuid_hi[i]
         words[i, 1] = columns.uuid_lo[i]
         view[0, i] = columns.consumer_row[i]

@@ -13,7 +13,7 @@ from .fleet_py import FLAGS, Columns, Consumer, checked
 from .tables_py import UuidTable, format_uuid
 
 _FIGURES = ("row", "shape", "project", "user", "group", "flags", "generation")
-_FREE = Consumer(0, 0, -1, -1, 0, 0, -1, 0)
+_FREE = Consumer(0, 0, -1, -1, 0, 0, -1, 0, generation=0)
 
 
 def consumers(columns: Columns) -> dict[str, npt.NDArray[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from array import array
 from pathlib import Path
 from uuid import UUID
 
@@ -11,9 +12,11 @@ from hostler.core import engine_commands as commands
 from hostler.core.cluster.state_digest import state_digest
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import AnyCommand, Order
+from hostler.core.machine.queries import Instances, answer
 from hostler.core.tenancy.tenants import LOCAL
 from hostler.placement.types.host import Host
 from hostler.placement.types.request import Flavor, Request, RequestSpec
+from hostler.placement.types.validation import uuid_words
 
 
 def reloaded(machine: ServiceMachine) -> ServiceMachine:
@@ -57,6 +60,22 @@ def test_a_member_that_loaded_a_snapshot_has_the_digest_of_one_that_did_not() ->
             assert state_digest(whole.state) == state_digest(part.state)
             digests.add(state_digest(whole.state))
     assert len(digests) == 10
+
+
+def test_guests_that_are_gone_are_in_no_digest_and_in_no_snapshot() -> None:
+    machine = ServiceMachine()
+    for number, command in enumerate(some_commands(3, 100)):
+        machine.apply_batch([Order(1_000.0 + number, LOCAL, command)])
+    gone = [line.uuid for line in answer(machine.state, LOCAL, Instances())]
+    machine.apply_batch([Order(2_000.0, LOCAL, commands.Release(uuids=tuple(gone)))])
+    again = reloaded(machine)
+    assert state_digest(machine.state) == state_digest(again.state)
+    with tempfile.TemporaryDirectory() as folder:
+        machine.save(Path(folder))
+        written = b"".join(path.read_bytes() for path in Path(folder).iterdir())
+    for uuid in gone:
+        words = uuid_words(uuid, "uuid")
+        assert array("Q", words).tobytes() not in written
 
 
 def test_one_command_more_is_another_digest() -> None:
