@@ -240,7 +240,7 @@ class Faults:
             while self.load.operations < before + count:  # noqa: ASYNC110  nothing tells of each operation
                 await trio.sleep(0.01)
         if scope.cancelled_caught:
-            self.load.violations.append("the cluster does not go on")
+            raise trio.TooSlowError(f"calls under way: {self.load.under_way}")
 
     async def _leader(self) -> Member:
         """The member that leads, once one does."""

@@ -47,6 +47,8 @@ class Load:
         self.operations = 0
         self.longest = 0.0
         """Seconds between two answers of commands, at most."""
+        self.under_way: dict[int, str] = {}
+        """By client: what it has called, where it has no answer yet."""
         self._sequences: dict[int, int] = {}
         self._answered_at = 0.0
         self._on = trio.Event()
@@ -56,8 +58,8 @@ class Load:
     async def run(self) -> None:
         """Call for ever."""
         async with trio.open_nursery() as nursery:
-            for _ in range(self._clients):
-                nursery.start_soon(self._call_for_ever)
+            for number in range(self._clients):
+                nursery.start_soon(self._call_for_ever, number)
 
     def start(self) -> None:
         """Begin a round."""
@@ -71,14 +73,17 @@ class Load:
             self._idle = trio.Event()
             await self._idle.wait()
 
-    async def _call_for_ever(self) -> None:
+    async def _call_for_ever(self, number: int) -> None:
         async with open_client(self._addresses, within=self._within) as client:
             while True:
                 await self._on.wait()
                 self._busy += 1
+                key, which = self._chance.randrange(KEYS), self._chance.random()
+                self.under_way[number] = f"{which:.2f} of key {key} at {client.address} since {trio.current_time():.1f}"
                 try:
-                    await self._call(client, self._chance.randrange(KEYS), self._chance.random())
+                    await self._call(client, key, which)
                 finally:
+                    del self.under_way[number]
                     self._busy -= 1
                     if not self._busy:
                         self._idle.set()
