@@ -179,12 +179,13 @@ class Daemon:
             self._take_certificates(context)
             for take in read:
                 take()
-            operation = loaded.config.operation
             for key in changed_for_a_start(self.config, loaded.config):
                 log.warning("%s has changed, which needs a restart", key)
-            logs.configure(operation.log_level, operation.log_format)
+            logs.configure(loaded.config.operation.log_level, loaded.config.operation.log_format)
             if self.metrics.audit is not None:
                 self.metrics.audit.reopen()
+            if self.metrics.bus is not None:
+                self.metrics.bus.reload()
         except Exception as error:
             unexpected = None if isinstance(error, HostlerError) else error
             log.error("the configuration stays as it was: %s", error, exc_info=unexpected)
@@ -447,7 +448,7 @@ class Daemon:
 
             hooks = HooksOnService(config.hooks, service)
             others.append(await tasks.start(hooks.serve))
-        bus = open_bus(config.nova, service, drain_seconds=config.operation.drain_seconds)
+        bus = self.metrics.bus = open_bus(config.nova, service, drain_seconds=config.operation.drain_seconds)
         if bus is not None:
             others.append(await tasks.start(bus.serve))
         addresses = [str(address) for address in await tasks.start(server.serve, config.addresses)]

@@ -34,6 +34,7 @@ from . import logs
 from .audit import AuditLog
 from .clock import HonestClock
 from .cluster_metrics import cluster_metrics
+from .nova import Bus
 from .reconcile_metrics import reconcile_metrics
 from .region_metrics import region_metrics
 from .shadow_metrics import shadow_metrics
@@ -82,6 +83,7 @@ class Metrics:
         self.shadow: Shadowing | None = None
         self.regions: Cascade | None = None
         self.cluster: Cluster | None = None
+        self.bus: Bus | None = None
         self._service: Service | None = None
         self._server: RpcServer | None = None
         self.registry.register(self)
@@ -193,6 +195,8 @@ class Metrics:
             yield from shadow_metrics(self.shadow)
         if self.regions is not None:
             yield from region_metrics(self.regions)
+        if self.bus is not None:
+            yield from self.bus.metrics.collect()
         if self._service is not None:
             yield from _service_metrics(self._service)
             yield from _capacity_metrics(self._service.state.fleet)

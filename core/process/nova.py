@@ -13,6 +13,7 @@ import trio
 
 from ...placement.types.errors import InvalidValue
 from ..service import Service
+from .bus_metrics import BusMetrics
 
 GROUP: Final = "hostler.buses"
 _URL: Final = re.compile(r"[a-z0-9+.-]+://.*", re.IGNORECASE)
@@ -24,7 +25,8 @@ class NovaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     URLs may be @FILE. ``database`` is Nova's API database, ``cells`` those of cells, as URL or UUID=URL (none: those
     that the API database names). Seconds: between two looks at the databases, between two full looks, how long one
-    call may wait for its turn, and after which age of its request a call is no longer carried out."""
+    call may wait for its turn, after which age of its request a call is no longer carried out, and between two
+    heartbeats in Nova's table ``services`` (Nova's report_interval)."""
 
     transport_url: str = ""
     database: str = ""
@@ -39,6 +41,10 @@ class NovaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     full_seconds: Positive = 60.0
     call_seconds: Positive = 60.0
     stale_seconds: Positive = 1_800.0
+    services_database: str = ""
+    """Where Nova's table ``services`` has the row of this scheduler: a URL, @FILE, or ``cell0`` for the one that the
+    API database names; empty: there is no row."""
+    report_seconds: Positive = 10.0
     max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 3
     """Hosts that are named for one instance, the chosen one among them (Nova's [scheduler] max_attempts)."""
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16
@@ -48,11 +54,16 @@ class NovaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Bus(Protocol):
     """Serves a message bus on the service's state, for as long as its task runs."""
 
+    metrics: BusMetrics
+
     async def serve(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `drain` or cancelled; started with what is to be shown as its address."""
 
     async def drain(self) -> None:
         """Take no more calls, and wait until those under way are answered."""
+
+    def reload(self) -> None:
+        """Have all that is read from elsewhere read again."""
 
 
 def problems(options: NovaOptions, *, clustered: bool) -> Iterator[tuple[str, str]]:
@@ -63,6 +74,8 @@ def problems(options: NovaOptions, *, clustered: bool) -> Iterator[tuple[str, st
         yield "transport_url", "must be an URL such as rabbit://USER:PASSWORD@HOST:5672/, or @FILE with it"
     if not options.database:
         yield "database", "is needed: the URL of Nova's API database, or @FILE with it"
+    if options.services_database not in ("", "cell0") and not re.match(r"@|.*:", options.services_database):
+        yield "services_database", "must be an URL, @FILE with it, or cell0"
     if clustered:
         yield "transport_url", "is not possible with the store etcd: one member must answer the bus"
 

@@ -27,6 +27,9 @@ class Chooser(Protocol):
     def instances_changed(self, host: str) -> None:
         """Instances of a service host came or went."""
 
+    def cast(self, method: str) -> None:
+        """Count a fan-out."""
+
 
 class SchedulerEndpoint:
     """nova-scheduler's methods."""
@@ -54,22 +57,27 @@ class SchedulerEndpoint:
 
     def update_aggregates(self, ctxt: Mapping[str, Any], aggregates: Any) -> None:
         """Aggregates were created or changed."""
+        self._chooser.cast("update_aggregates")
         self._chooser.aggregates_changed()
 
     def delete_aggregate(self, ctxt: Mapping[str, Any], aggregate: Any) -> None:
         """An aggregate was deleted."""
+        self._chooser.cast("delete_aggregate")
         self._chooser.aggregates_changed()
 
     def update_instance_info(self, context: Mapping[str, Any], host_name: str, instance_info: Any) -> None:
         """Instances of a host were created or changed."""
+        self._chooser.cast("update_instance_info")
         self._chooser.instances_changed(host_name)
 
     def delete_instance_info(self, context: Mapping[str, Any], host_name: str, instance_uuid: str) -> None:
         """An instance has left a host."""
+        self._chooser.cast("delete_instance_info")
         self._chooser.instances_changed(host_name)
 
     def sync_instance_info(self, context: Mapping[str, Any], host_name: str, instance_uuids: Sequence[str]) -> None:
         """A host tells all its instances, every two minutes; the databases are read as often as that anyway."""
+        self._chooser.cast("sync_instance_info")
 
 
 class BaseEndpoint:

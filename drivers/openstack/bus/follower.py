@@ -1,17 +1,17 @@
 """What changed in Nova's databases since the last look: reports of compute nodes, services that were heard, nodes that
-are gone, aggregates. Runs in a thread; it knows nothing of the service."""
+are gone, aggregates. Runs in a thread; it knows nothing of the service. A cell whose database fails stays as it was."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from ....placement.types.host import Aggregate, Host
 from ..nova.hosts import seconds
 from ..source import compute_nodes as cn
-from ..source.databases import Database, Reading
+from ..source.databases import Database, Reading, SourceFailed
 from ..source.nova_databases import Cell, read_aggregates, read_services
 
 log = logging.getLogger("hostler.nova")
@@ -25,11 +25,15 @@ _SERVICE: Final = ("disabled", "disabled_reason", "forced_down", "version", "cre
 @dataclass(slots=True)
 class Changes:
     """What a look found. ``hosts``: as they are to be reported; ``heard``: nodes whose service was seen again;
-    ``gone``: names of nodes whose rows are no more."""
+    ``gone``: names of nodes whose rows are no more. ``read``: names of the cells that were read; ``failed``: what kept
+    the others from it; ``newest``: the newest version of a nova-compute service, 0 without one."""
 
     hosts: list[Host] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
+    failed: list[SourceFailed] = field(default_factory=list)
+    newest: int = 0
 
 
 @dataclass(slots=True)
@@ -51,22 +55,48 @@ class _CellState:
 class Follower:
     """The rows of all cells, as far as they are needed to see changes. One thread at a time."""
 
-    def __init__(self, cells: Sequence[Cell], api: Database) -> None:
-        self._cells, self._api = cells, api
-        self._known: dict[str, _CellState] = {cell.database.name: _CellState() for cell in cells}
+    def __init__(self, cells: Callable[[], Sequence[Cell]], api: Database) -> None:
+        """``cells``: reads which cells there are; HostlerError if it cannot."""
+        self._cells_now, self._api = cells, api
+        self._cells: Sequence[Cell] = ()
+        self._known: dict[str, _CellState] = {}
         self.aggregates: dict[str, tuple[Aggregate, ...]] = {}
         """Of service hosts."""
 
+    @property
+    def cells(self) -> frozenset[str]:
+        """Names of the cells."""
+        return frozenset(cell.database.name for cell in self._cells)
+
     def look(self, *, now: float, full: bool, stale: frozenset[str] = frozenset()) -> Changes:
-        """Look at all cells. ``full``: aggregates are read, and all nodes reported; ``stale``: service hosts that are
-        reported whatever their rows say. SourceFailed if a database fails. O(rows)."""
-        if full:
-            stale |= self._read_aggregates()
+        """Look at all cells. ``full``: cells and aggregates are read, and all nodes reported; ``stale``: service hosts
+        that are reported whatever their rows say. SourceFailed if the API database fails, or those of all cells.
+        O(rows)."""
         changes = Changes()
+        if full or not self._cells:
+            stale |= self._read_aggregates()
+            changes.gone += self._read_cells()
         for cell in self._cells:
-            with cell.database.reading() as reading:
-                self._look(cell, reading, changes, now, stale, full=full)
+            try:
+                with cell.database.reading() as reading:
+                    self._look(cell, reading, changes, now, stale, full=full)
+            except SourceFailed as error:
+                changes.failed.append(error)
+            else:
+                changes.read.append(cell.database.name)
+        if changes.failed and not changes.read:
+            raise changes.failed[0]
+        services = [each for known in self._known.values() for each in known.services.values()]
+        changes.newest = max((each["version"] or 0 for each in services), default=0)
         return changes
+
+    def _read_cells(self) -> list[str]:
+        """Read which cells there are; names of the nodes of those that are no more."""
+        self._cells = self._cells_now()
+        before, self._known = self._known, {}
+        for cell in self._cells:
+            self._known[cell.database.name] = before.pop(cell.database.name, _CellState())
+        return [node.node for known in before.values() for node in known.nodes.values()]
 
     def _read_aggregates(self) -> frozenset[str]:
         """Read the aggregates; the service hosts whose aggregates changed."""

@@ -3,40 +3,39 @@ crosses to the event loop once, as one command, and at most ``threads`` of them 
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
 import trio
 
-from ....core.engine_commands import Heartbeats, SetService, UpdateAggregate, asked
+from ....core.engine_commands import asked
+from ....core.errors import DeadlineExceeded
 from ....core.machine.orders import Order, SelectDestinations
-from ....core.machine.report_columns import columns_of
+from ....core.process.bus_metrics import BusMetrics, CallOutcome
 from ....core.process.nova import NovaOptions
 from ....core.service import Service
 from ....core.tenancy.tenants import LOCAL
-from ....placement.types.decision import Decision
-from ....placement.types.errors import HostlerError, InvalidValue, UnknownName
+from ....placement.types.decision import Decision, Refusal
+from ....placement.types.errors import HostlerError, InvalidValue
 from ....placement.types.extras import import_extra
-from ....placement.types.host import Host
-from ....placement.types.host_report import HostReport
 from ....placement.types.request import Request
-from ..source.databases import Database, url_of
-from ..source.nova_databases import cells_of
+from ..source.databases import Database, SourceFailed, url_of
+from ..source.nova_databases import Cell, cells_of
 from ..source.options import cells_named
-from .follower import Changes, Follower
+from .follower import Follower
+from .following import Following
+from .service_row import ServiceRow, row_of
 from .wire import NoValidHost, old_selections, read_request, selections
 
 log = logging.getLogger("hostler.nova")
 
-CHUNK: Final = 200
-"""Hosts of one report, so that calls have their turns between them."""
-GONE: Final = "its compute node is gone"
+CONNECT_SECONDS: Final = 10.0
+"""How long the start waits for the bus; from then on the connection is made beside the service."""
 
 
 class NovaBus:
@@ -47,59 +46,110 @@ class NovaBus:
         import_extra("oslo_messaging", "openstack", field="nova.transport_url")
         self._options, self._service, self._drain_seconds = options, service, drain_seconds
         self._url = url_of(options.transport_url)
-        api = Database("nova.database", options.database)
-        self._api, self._named = api, cells_named(options.cells) if options.cells else None
-        self._stop, self._ended, self._wake = trio.Event(), trio.Event(), trio.Event()
-        self._stale: set[str] = set()
-        self._look_at_all = True
+        self._api = Database("nova.database", options.database)
+        self._named = cells_named(options.cells) if options.cells else None
+        self._host = options.host or socket.gethostname()
+        self._stop, self._ended = trio.Event(), trio.Event()
         self._token: trio.lowlevel.TrioToken | None = None
-        self._reader = trio.CapacityLimiter(1)
-        self._shown = ""
+        self.metrics = BusMetrics()
+        self._following = Following(service, Follower(self._cells, self._api), self.metrics)
+        self._is_stopped = False
+        self._shown = f"nova:{options.exchange}/{options.topic}/{self._host}"
+
+    def _cells(self) -> Sequence[Cell]:
+        return self._named if self._named is not None else cells_of(self._api)
+
+    def _service_row(self) -> ServiceRow | None:
+        given = self._options.services_database
+        if not given:
+            return None
+        return ServiceRow(row_of(given, self._api), host=self._host, topic=self._options.topic)
 
     # serving
 
     async def serve(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Read the state of the cloud, answer calls, and follow the databases, until `drain` or cancelled. SourceFailed
-        if a database cannot be read at the start, InvalidValue if the bus cannot be used."""
+        if the databases cannot be read at the start, InvalidValue if the bus cannot be used. A broker that does not
+        answer at the start is waited for beside the service."""
         self._token = trio.lowlevel.current_trio_token()
-        follower = await self._in_thread(self._opened_follower)
-        await self._follow(follower)
-        server = await self._in_thread(self._opened_server)
-        log.info("connecting to the bus")
+        options = self._options
+        await self._following.look()
+        row = await _in_thread(self._service_row)
+        server, end_watch = await _in_thread(self._opened_server)
+        connected = trio.Event()
         try:
-            await self._in_thread(server.start)
-            log.info("answering %s on %s", self._options.topic, self._shown)
-            task_status.started(self._shown)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._follow_always, follower)
+                nursery.start_soon(self._connect, server, connected)
+                with trio.move_on_after(CONNECT_SECONDS):
+                    await connected.wait()
+                if not connected.is_set():
+                    log.warning("the bus does not answer yet: calls are taken once it does")
+                task_status.started(self._shown)
+                follow = partial(
+                    self._following.run, poll_seconds=options.poll_seconds, full_seconds=options.full_seconds
+                )
+                nursery.start_soon(follow)
+                if row is not None:
+                    nursery.start_soon(self._beat, row)
                 await self._stop.wait()
-                await self._stopped(server)
+                await self._stopped(server, connected)
                 nursery.cancel_scope.cancel()
         finally:
-            with trio.CancelScope(shield=True), trio.move_on_after(self._drain_seconds):
-                await self._stopped(server)
+            with trio.CancelScope(shield=True):
+                await self._stopped(server, connected)
+            end_watch()
             self._ended.set()
 
     async def drain(self) -> None:
-        """Consume no more calls, and wait until those under way are answered."""
+        """Consume no more calls, and wait until those under way are answered, for at most ``drain_seconds``."""
         self._stop.set()
         await self._ended.wait()
 
-    async def _stopped(self, server: Any) -> None:
-        await self._in_thread(server.stop)
-        await self._in_thread(server.wait)
+    def reload(self) -> None:
+        """Have cells, aggregates and nodes read again."""
+        self._following.note_all()
 
-    async def _in_thread(self, work: Any) -> Any:
-        return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._reader)
+    async def _connect(self, server: Any, connected: trio.Event) -> None:
+        log.info("connecting to the bus")
+        await _in_thread(server.start)
+        self.metrics.consuming(True)
+        log.info("answering %s on %s", self._options.topic, self._shown)
+        connected.set()
 
-    def _opened_follower(self) -> Follower:
-        return Follower(self._named if self._named is not None else cells_of(self._api), self._api)
+    async def _stopped(self, server: Any, connected: trio.Event) -> None:
+        """Stop a server that is connected; one that is not takes no calls, and ends with the process."""
+        self.metrics.consuming(False)
+        if self._is_stopped or not connected.is_set():
+            return
+        with trio.move_on_after(self._drain_seconds) as limit:
+            await _in_thread(server.stop)
+            await _in_thread(server.wait)
+        if limit.cancelled_caught:
+            log.warning("calls under way were not answered within %g s", self._drain_seconds)
+        self._is_stopped = True
 
-    def _opened_server(self) -> Any:
+    async def _beat(self, row: ServiceRow) -> None:
+        """Keep the row in Nova's table services alive."""
+        failing = False
+        while True:
+            try:
+                await _in_thread(partial(row.beat, now=time.time(), version=self._following.newest))
+                self.metrics.heartbeat(failed=False)
+                failing = False
+            except SourceFailed as error:  # a row that is old shows the service as down, no more
+                self.metrics.heartbeat(failed=True)
+                if not failing:
+                    log.error("the row of this service in Nova's table services is not written: %s", error)
+                failing = True
+            await trio.sleep(self._options.report_seconds)
+
+    def _opened_server(self) -> tuple[Any, Callable[[], None]]:
+        """A server that is not connected yet, and what ends the watch over its connections."""
         import oslo_messaging
         from oslo_config import cfg
 
         from .endpoints import BaseEndpoint, SchedulerEndpoint
+        from .server import ConnectionWatch, rpc_server
 
         # The process's own: oslo.messaging 18 registers and reads some options nowhere else.
         options, conf = self._options, cfg.CONF
@@ -110,17 +160,13 @@ class NovaBus:
             raise InvalidValue("the URL of the bus is malformed", field="nova.transport_url") from None
         except oslo_messaging.DriverLoadFailure as error:
             raise InvalidValue(f"the bus cannot be used: {error}", field="nova.transport_url") from None
-        host = options.host or socket.gethostname()
-        target = oslo_messaging.Target(exchange=options.exchange, topic=options.topic, server=host)
-        self._shown = f"nova:{options.exchange}/{options.topic}/{host}"
-        server = oslo_messaging.get_rpc_server(
-            transport,
-            target,
-            [SchedulerEndpoint(self), BaseEndpoint()],
-            access_policy=oslo_messaging.DefaultRPCAccessPolicy,
-        )
-        conf.set_override("executor_thread_pool_size", options.threads)
-        return server
+        if "oslo_messaging_rabbit" in conf and not conf.oslo_messaging_rabbit.rabbit_qos_prefetch_count:
+            # What this process does not carry out yet stays with the broker, which drops it once its caller gave up.
+            conf.set_override("rabbit_qos_prefetch_count", options.threads, "oslo_messaging_rabbit")
+        target = oslo_messaging.Target(exchange=options.exchange, topic=options.topic, server=self._host)
+        endpoints = [SchedulerEndpoint(self), BaseEndpoint()]
+        server = rpc_server(transport, target, endpoints, limit=options.threads, metrics=self.metrics)
+        return server, ConnectionWatch(self.metrics).begin()
 
     # calls, in threads of oslo.messaging
 
@@ -128,25 +174,46 @@ class NovaBus:
         self, context: Mapping[str, Any], spec: Any, uuids: Sequence[str] | None, *, objects: bool, alternates: bool
     ) -> list[Any]:
         """The answer of select_destinations. NoValidHost, and no other error, if there is none."""
-        received = time.time()
+        from .server import current
+
+        received = current.received
+        outcome: CallOutcome = "failed"
         try:
-            self._check_age(context, received)
+            outcome, answer = self._selected(context, spec, uuids, objects=objects, alternates=alternates)
+        finally:
+            self.metrics.called("select_destinations", outcome, time.monotonic() - received)
+        if isinstance(answer, NoValidHost):
+            raise answer
+        return answer
+
+    def _selected(
+        self, context: Mapping[str, Any], spec: Any, uuids: Sequence[str] | None, *, objects: bool, alternates: bool
+    ) -> tuple[CallOutcome, list[Any] | NoValidHost]:
+        now = time.time()
+        try:
+            self._check_age(context, now)
             count = self._options.max_attempts - 1 if alternates else 0
-            request = read_request(spec, uuids, alternates=count, now=received)
-            decision: Decision = trio.from_thread.run(self._decided, request, trio_token=self._token)
-            if decision.refusal is not None:
-                raise NoValidHost(f"{decision.refusal.sentence} {decision.refusal.hint or ''}".strip())
+            request = read_request(spec, uuids, alternates=count, now=now)
+        except DeadlineExceeded as error:
+            return "gave_up", _refused(context, error)
         except HostlerError as error:
-            log.warning("request %s is refused: %s", context.get("request_id", ""), error)
-            raise NoValidHost(str(error)) from error
-        except trio.RunFinishedError:
-            raise NoValidHost("the scheduler has ended") from None
+            return "refused", _refused(context, error)
+        try:
+            decision: Decision = trio.from_thread.run(self._decided, request, self._patience(), trio_token=self._token)
+        except DeadlineExceeded as error:
+            return "gave_up", _refused(context, error)
+        except HostlerError as error:
+            return "failed", _refused(context, error)
+        except (trio.RunFinishedError, trio.Cancelled):
+            return "failed", NoValidHost("The scheduler has ended.")
+        if decision.refusal is not None:
+            return "no_valid_host", NoValidHost(_reason(decision.refusal))
         if not objects:
-            return old_selections(decision)
-        return [*selections(decision, claimed=not request.is_rebuild)]
+            return "ok", old_selections(decision)
+        return "ok", [*selections(decision, claimed=not request.is_rebuild)]
 
     def _check_age(self, context: Mapping[str, Any], now: float) -> None:
-        """InvalidValue for a call of a request that is older than any caller waits."""
+        """DeadlineExceeded for a call of a request that is older than any caller waits."""
         text = context.get("timestamp")
         try:
             begun = datetime.fromisoformat(str(text))
@@ -156,118 +223,66 @@ class NovaBus:
         age = now - begun.timestamp()
         if age > self._options.stale_seconds:
             problem = f"the request is {age:.0f} s old, and nobody waits for its answer"
-            raise InvalidValue(problem, field="timestamp")
+            raise DeadlineExceeded(problem, field="timestamp")
+
+    def _patience(self) -> float:
+        """Seconds for which the caller of this thread's call still waits; not above 0 if it has given up."""
+        from .server import current
+
+        limit = self._options.call_seconds
+        if current.patience is not None:
+            limit = min(limit, current.patience)
+        return limit - (time.monotonic() - current.received)
 
     def aggregates_changed(self) -> None:
         """Have the aggregates read."""
-        self._told(self._note_all)
+        self._told(self._following.note_all)
 
     def instances_changed(self, host: str) -> None:
         """Have a service host read."""
-        self._told(partial(self._note_host, host))
+        self._told(partial(self._following.note_host, host))
 
-    def _told(self, note: Any) -> None:
+    def cast(self, method: str) -> None:
+        """Count a fan-out."""
+        self.metrics.cast(method)
+
+    def _told(self, note: Callable[[], None]) -> None:
         try:
             trio.from_thread.run_sync(note, trio_token=self._token)
-        except trio.RunFinishedError:
+        except (trio.RunFinishedError, trio.Cancelled):
             log.debug("a message came after the end")
 
     # in the event loop
 
-    def _note_all(self) -> None:
-        self._look_at_all = True
-        self._wake.set()
-
-    def _note_host(self, host: str) -> None:
-        self._stale.add(host)
-        self._wake.set()
-
-    async def _decided(self, request: Request) -> Decision:
-        """One command, which chooses and claims. It is not carried out once its turn comes too late."""
+    async def _decided(self, request: Request, patience: float) -> Decision:
+        """One command, which chooses and claims. It is not carried out once its turn comes ``patience`` seconds from
+        now or later."""
         service = self._service
         command = SelectDestinations(request=asked(request))
         service.limits.check(command)
-        deadline = trio.current_time() + self._options.call_seconds
+        deadline = trio.current_time() + patience
         decision: Decision = await service.writer.submit(Order(service.now(), LOCAL, command), deadline=deadline)
         return decision
 
-    async def _follow_always(self, follower: Follower) -> None:
-        options = self._options
-        full = trio.current_time() + options.full_seconds
-        failing = False
-        while True:
-            with trio.move_on_after(options.poll_seconds):
-                await self._wake.wait()
-            self._wake = trio.Event()
-            if trio.current_time() >= full:
-                self._look_at_all, full = True, trio.current_time() + options.full_seconds
-            try:
-                await self._follow(follower)
-                if failing:
-                    log.info("the databases of Nova are read again")
-                failing = False
-            except HostlerError as error:
-                if not failing:
-                    log.error("the state of the cloud is not followed: %s", error)
-                failing = True
-                await trio.sleep(options.poll_seconds)
-            except Exception:  # calls are answered from the state as it was
-                log.exception("a look at the databases failed in an unexpected way")
-                await trio.sleep(options.poll_seconds)
 
-    async def _follow(self, follower: Follower) -> None:
-        """Bring the state to what Nova's databases say. What failed to be read is read again the next time."""
-        stale, full = frozenset(self._stale), self._look_at_all
-        look = partial(follower.look, now=time.time(), full=full, stale=stale)
-        changes: Changes = await self._in_thread(look)
-        self._stale -= stale
-        self._look_at_all = self._look_at_all and not full
-        await self._learn_aggregates(follower)
-        for start in range(0, len(changes.hosts), CHUNK):
-            await self._report(changes.hosts[start : start + CHUNK])
-        known = self._service.state.fleet._names
-        heard = tuple(name for name in changes.heard if known.find(name) >= 0)
-        if heard:
-            await self._submit(Heartbeats(names=heard))
-        for name in changes.gone:
-            if known.find(name) >= 0:
-                await self._submit(SetService(name=name, disabled=True, disabled_reason=GONE))
+async def _in_thread(work: Callable[[], Any]) -> Any:
+    """Run ``work`` in a thread of its own, which a cancellation leaves behind: the bus and its databases may hang."""
+    return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
 
-    async def _learn_aggregates(self, follower: Follower) -> None:
-        """Bring known aggregates to the names and metadata that Nova has."""
-        for aggregate in {each.uuid: each for mine in follower.aggregates.values() for each in mine}.values():
-            try:
-                known = self._service.state.fleet.aggregate(aggregate.uuid)
-            except UnknownName:
-                continue
-            if known != aggregate:
-                await self._submit(UpdateAggregate(aggregate=aggregate))
 
-    async def _report(self, hosts: Sequence[Host]) -> None:
-        """Have hosts be as they report themselves; one that cannot be is said, and left as it was."""
-        reports = [self._report_of(host) for host in hosts]
-        try:
-            await self._submit(columns_of(reports))
-        except HostlerError as error:
-            if len(hosts) > 1:
-                for host in hosts:
-                    await self._report((host,))
-            else:
-                log.warning("compute node %s is left as it was: %s", hosts[0].nodename, error)
+def _refused(context: Mapping[str, Any], error: HostlerError) -> NoValidHost:
+    log.warning("request %s is refused: %s", context.get("request_id", ""), error)
+    return NoValidHost(_sentence(str(error)))
 
-    def _report_of(self, host: Host) -> HostReport:
-        """Figures of a class that nova-compute keeps no inventory of in Placement (a shared disk) are no inventory."""
-        fleet = self._service.state.fleet
-        row = fleet._names.find(host.nodename)
-        if row >= 0 and bool(fleet._store.row["updated"][row] > 0):
-            totals = fleet._store.inventory["total"]
-            if not totals[2, row]:
-                host = dataclasses.replace(host, total_usable_disk_gb=0)
-        return HostReport(host=host, at=self._service.now(), service=host.service)
 
-    async def _submit(self, command: Any) -> Any:
-        service = self._service
-        return await service.writer.submit(Order(service.now(), LOCAL, command))
+def _reason(refusal: Refusal) -> str:
+    """A refusal as what follows Nova's "No valid host was found."."""
+    first = _sentence(refusal.sentence.removeprefix("No valid host was found").removeprefix(": "))
+    return f"{first} {_sentence(refusal.hint or '')}".strip()
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
 __all__ = ["NovaBus"]

@@ -1,10 +1,11 @@
-"""Connections to the databases of OpenStack services: read only, with the errors of the database as Hostler's. The
-extra ``openstack`` installs SQLAlchemy and the drivers; nothing of Nova or Placement is needed."""
+"""Connections to the databases of OpenStack services, with the errors of the database as Hostler's. All but the row of
+a scheduler in Nova's table ``services`` is only read. The extra ``openstack`` installs SQLAlchemy and the drivers;
+nothing of Nova or Placement is needed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,15 @@ CHUNK: Final = 5_000
 """Rows fetched at a time."""
 _DRIVERS: Final = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
 """Of URLs that name none."""
+_PATIENCE: Final[Mapping[str, Mapping[str, int]]] = {
+    "psycopg": {
+        **{"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3},
+        "tcp_user_timeout": 60_000,
+    },
+    "pymysql": {"connect_timeout": 10, "read_timeout": 120, "write_timeout": 30},
+}
+"""Options of drivers by which a server that does not answer is an error (seconds, tcp_user_timeout in ms), unless the
+URL has others."""
 
 
 class SourceFailed(HostlerError):
@@ -39,7 +49,10 @@ class Database:
             if parsed.drivername in _DRIVERS:
                 parsed = parsed.set(drivername=_DRIVERS[parsed.drivername])
             self._check_file(parsed)
-            self._engine = sqlalchemy.create_engine(parsed, poolclass=sqlalchemy.pool.NullPool)
+            patience = _PATIENCE.get(parsed.get_driver_name(), {}) if parsed.host else {}
+            given = {name: each for name, each in patience.items() if name not in parsed.query}
+            self._engine = sqlalchemy.create_engine(parsed, poolclass=sqlalchemy.pool.NullPool, connect_args=given)
+            self._columns: dict[str, dict[str, Any]] = {}
         except (ArgumentError, NoSuchModuleError, ValueError) as error:
             # The text of the first may have the URL in it, and so a password.
             why = str(error) if isinstance(error, NoSuchModuleError) else "it cannot be parsed"
@@ -57,17 +70,39 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Reading]:
         """A transaction that reads one state of the database. SourceFailed if the database fails."""
+        with self._errors("read"), self._engine.connect() as connection:
+            level = "SERIALIZABLE" if self._engine.dialect.name == "sqlite" else "REPEATABLE READ"
+            yield Reading(self, connection.execution_options(isolation_level=level))
+
+    @contextmanager
+    def writing(self) -> Iterator[Any]:
+        """A connection in a transaction, which is committed at the end. SourceFailed if the database fails."""
+        with self._errors("written"), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _errors(self, done: str) -> Iterator[None]:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            with self._engine.connect() as connection:
-                level = "SERIALIZABLE" if self._engine.dialect.name == "sqlite" else "REPEATABLE READ"
-                yield Reading(self, connection.execution_options(isolation_level=level))
+            yield
         except SQLAlchemyError as error:
+            self._columns.clear()  # its tables may have changed
             cause = getattr(error, "orig", None) or error
             text = str(cause).strip().splitlines()[0][:300] if str(cause).strip() else type(cause).__name__
-            problem = f"{self.name} ({self.shown}) cannot be read: {text}"
+            problem = f"{self.name} ({self.shown}) cannot be {done}: {text}"
             raise SourceFailed(problem, field=self.name) from error
+
+    def columns(self, connection: Any, table: str) -> dict[str, Any]:
+        """The columns of a table with their types; empty if there is no such table. O(columns), once a table."""
+        import sqlalchemy
+
+        if table not in self._columns:
+            inspector = sqlalchemy.inspect(connection)
+            if not inspector.has_table(table):
+                return {}
+            self._columns[table] = {each["name"]: each["type"] for each in inspector.get_columns(table)}
+        return self._columns[table]
 
 
 class Reading:
@@ -75,17 +110,10 @@ class Reading:
 
     def __init__(self, database: Database, connection: Any) -> None:
         self._database, self._connection = database, connection
-        self._known: dict[str, dict[str, Any]] = {}
 
     def columns(self, table: str) -> dict[str, Any]:
         """The columns of a table with their types; empty if there is no such table. O(columns), once a table."""
-        import sqlalchemy
-
-        if table not in self._known:
-            inspector = sqlalchemy.inspect(self._connection)
-            found = inspector.get_columns(table) if inspector.has_table(table) else []
-            self._known[table] = {each["name"]: each["type"] for each in found}
-        return self._known[table]
+        return self._database.columns(self._connection, table)
 
     def rows(
         self, table: str, names: Sequence[str], *, alive: bool = False, where: Any = None, order: str = "id"

@@ -1,0 +1,174 @@
+"""The state of the cloud as Nova's databases have it, brought into the service: looks at the databases in a thread, and
+commands for what they found."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from ....core.engine_commands import Heartbeats, SetService, UpdateAggregate
+from ....core.errors import DeadlineExceeded, NotLeader, Overloaded, Stopped, StorageFailed
+from ....core.machine.orders import Order
+from ....core.machine.report_columns import columns_of
+from ....core.process.bus_metrics import BusMetrics
+from ....core.service import Service
+from ....core.tenancy.tenants import LOCAL
+from ....placement.types.errors import HostlerError, UnknownName
+from ....placement.types.host import Host
+from ....placement.types.host_report import HostReport
+from .follower import Changes, Follower
+
+log = logging.getLogger("hostler.nova")
+
+CHUNK: Final = 200
+"""Hosts of one report, so that calls have their turns between them."""
+GONE: Final = "its compute node is gone"
+_NOT_OF_THE_HOST: Final = (DeadlineExceeded, NotLeader, Overloaded, Stopped, StorageFailed)
+"""Errors for which the service, and not a host's report, is the reason."""
+
+
+class Following:
+    """Follows the databases in the event loop. `note_all` and `note_host` have it look at once."""
+
+    def __init__(self, service: Service, follower: Follower, metrics: BusMetrics) -> None:
+        self._service, self._follower, self._metrics = service, follower, metrics
+        self._wake = trio.Event()
+        self._stale: set[str] = set()
+        self._look_at_all = True
+        self._failing: set[str] = set()
+        self._reader = trio.CapacityLimiter(1)
+        self.newest = 0
+        """The newest version of a nova-compute service at the last look."""
+
+    def note_all(self) -> None:
+        """Cells, aggregates or anything else changed: look at everything."""
+        self._look_at_all = True
+        self._wake.set()
+
+    def note_host(self, host: str) -> None:
+        """Instances of a service host came or went."""
+        self._stale.add(host)
+        self._wake.set()
+
+    async def run(self, *, poll_seconds: float, full_seconds: float) -> None:
+        """Look every ``poll_seconds``, and at everything every ``full_seconds``, until cancelled."""
+        full = trio.current_time() + full_seconds
+        while True:
+            with trio.move_on_after(poll_seconds):
+                await self._wake.wait()
+            self._wake = trio.Event()
+            if trio.current_time() >= full:
+                self._look_at_all, full = True, trio.current_time() + full_seconds
+            try:
+                await self.look()
+                self._tell("", None)
+            except HostlerError as error:
+                self._tell("", error)
+                await trio.sleep(poll_seconds)
+            except Exception:  # calls are answered from the state as it was
+                log.exception("a look at the databases failed in an unexpected way")
+                self._metrics.look_failed()
+                await trio.sleep(poll_seconds)
+
+    async def look(self) -> None:
+        """Bring the state to what Nova's databases say. What was not taken in is read again the next time. HostlerError
+        if nothing could be read, or the service takes nothing in."""
+        (stale, self._stale), (full, self._look_at_all) = (self._stale, set()), (self._look_at_all, False)
+        work = partial(self._follower.look, now=time.time(), full=full, stale=frozenset(stale))
+        try:
+            changes: Changes = await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._reader)
+        except BaseException:
+            self._stale |= stale
+            self._look_at_all |= full
+            raise
+        try:
+            await self._take_in(changes)
+        except BaseException:
+            self._look_at_all = True  # the rows are known now, so that only a look at everything reports them
+            raise
+        if changes.failed:
+            self._stale |= stale
+            self._look_at_all |= full
+        self._tell_cells(changes)
+        self.newest = changes.newest
+
+    async def _take_in(self, changes: Changes) -> None:
+        await self._learn_aggregates()
+        for start in range(0, len(changes.hosts), CHUNK):
+            await self._report(changes.hosts[start : start + CHUNK])
+        known = self._service.state.fleet._names
+        heard = tuple(name for name in changes.heard if known.find(name) >= 0)
+        if heard:
+            await self._submit(Heartbeats(names=heard))
+        for name in changes.gone:
+            if known.find(name) >= 0:
+                await self._submit(SetService(name=name, disabled=True, disabled_reason=GONE))
+
+    async def _learn_aggregates(self) -> None:
+        """Bring known aggregates to the names and metadata that Nova has."""
+        mine = self._follower.aggregates.values()
+        for aggregate in {each.uuid: each for some in mine for each in some}.values():
+            try:
+                known = self._service.state.fleet.aggregate(aggregate.uuid)
+            except UnknownName:
+                continue
+            if known != aggregate:
+                await self._submit(UpdateAggregate(aggregate=aggregate))
+
+    async def _report(self, hosts: Sequence[Host]) -> None:
+        """Have hosts be as they report themselves; one that cannot be is said, and left as it was."""
+        reports = [self._report_of(host) for host in hosts]
+        try:
+            await self._submit(columns_of(reports))
+        except _NOT_OF_THE_HOST:
+            raise
+        except HostlerError as error:
+            if len(hosts) > 1:
+                for host in hosts:
+                    await self._report((host,))
+            else:
+                log.warning("compute node %s is left as it was: %s", hosts[0].nodename, error)
+
+    def _report_of(self, host: Host) -> HostReport:
+        """Figures of a class that nova-compute keeps no inventory of in Placement (a shared disk) are no inventory."""
+        fleet = self._service.state.fleet
+        row = fleet._names.find(host.nodename)
+        if row >= 0 and bool(fleet._store.row["updated"][row] > 0):
+            totals = fleet._store.inventory["total"]
+            if not totals[2, row]:
+                host = dataclasses.replace(host, total_usable_disk_gb=0)
+        return HostReport(host=host, at=self._service.now(), service=host.service)
+
+    async def _submit(self, command: Any) -> Any:
+        service = self._service
+        return await service.writer.submit(Order(service.now(), LOCAL, command))
+
+    def _tell_cells(self, changes: Changes) -> None:
+        """Count what was read, and log which cells are not followed, once each."""
+        for cell in changes.read:
+            self._metrics.looked(cell)
+            self._tell(cell, None)
+        for error in changes.failed:
+            self._tell(error.field or "", error)
+        self._metrics.has_cells(self._follower.cells)
+
+    def _tell(self, what: str, error: HostlerError | None) -> None:
+        """Log a failure that is new, or is over. ``what``: a cell, empty for all."""
+        name = what or "the cloud"
+        if error is not None:
+            self._metrics.look_failed()
+            if what not in self._failing:
+                log.error("the state of %s is not followed: %s", name, error)
+            self._failing.add(what)
+        elif what in self._failing:
+            log.info("the state of %s is followed again", name)
+            self._failing.discard(what)
+
+
+__all__ = ["Following"]
