@@ -170,6 +170,13 @@ class Cloud:
             connection.execute(statement, values)
         connection.close()
 
+    @staticmethod
+    def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
+        with sqlite3.connect(path) as connection:
+            found = connection.execute(query).fetchall()
+        connection.close()
+        return found
+
     # Placement
 
     def resource_class(self, name: str) -> int:

@@ -44,6 +44,15 @@ class BoundedServer(RPCServer):  # type: ignore[misc]  # oslo.messaging is not t
         self.conf.set_override("executor_thread_pool_size", limit)
         self._free, self._metrics = threading.BoundedSemaphore(limit), metrics
 
+    def finish(self) -> None:
+        """Stop taking messages, carry out those that were taken, and close the connection. While oslo.messaging 18
+        closes it (it has its fan-out queue deleted, and reads until that is done), it acknowledges messages that it
+        then forgets: they are carried out here."""
+        self.stop()
+        self.wait()
+        for message in getattr(getattr(self.listener, "_poll_style_listener", None), "incoming", ()):
+            self._process_incoming([message])
+
     def _on_incoming(self, incoming: Any) -> None:
         self._free.acquire()  # the thread that receives waits; so does what is still with the broker
         self._metrics.begun()

@@ -34,7 +34,7 @@ from .wire import NoValidHost, old_selections, read_request, selections
 
 log = logging.getLogger("hostler.nova")
 
-CONNECT_SECONDS: Final = 10.0
+CONNECT_SECONDS: Final = 3.0
 """How long the start waits for the bus; from then on the connection is made beside the service."""
 
 
@@ -122,8 +122,7 @@ class NovaBus:
         if self._is_stopped or not connected.is_set():
             return
         with trio.move_on_after(self._drain_seconds) as limit:
-            await _in_thread(server.stop)
-            await _in_thread(server.wait)
+            await _in_thread(server.finish)
         if limit.cancelled_caught:
             log.warning("calls under way were not answered within %g s", self._drain_seconds)
         self._is_stopped = True

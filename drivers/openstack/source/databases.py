@@ -49,9 +49,14 @@ class Database:
             if parsed.drivername in _DRIVERS:
                 parsed = parsed.set(drivername=_DRIVERS[parsed.drivername])
             self._check_file(parsed)
-            patience = _PATIENCE.get(parsed.get_driver_name(), {}) if parsed.host else {}
-            given = {name: each for name, each in patience.items() if name not in parsed.query}
-            self._engine = sqlalchemy.create_engine(parsed, poolclass=sqlalchemy.pool.NullPool, connect_args=given)
+            try:
+                self._engine = _engine(parsed)
+            except ImportError:  # Nova's URLs name the drivers of its own environment
+                usual = _DRIVERS.get(parsed.get_backend_name(), parsed.drivername)
+                if usual == parsed.drivername:
+                    raise
+                parsed = parsed.set(drivername=usual)
+                self._engine = _engine(parsed)
             self._columns: dict[str, dict[str, Any]] = {}
         except (ArgumentError, NoSuchModuleError, ValueError) as error:
             # The text of the first may have the URL in it, and so a password.
@@ -103,6 +108,14 @@ class Database:
                 return {}
             self._columns[table] = {each["name"]: each["type"] for each in inspector.get_columns(table)}
         return self._columns[table]
+
+
+def _engine(url: Any) -> Any:
+    import sqlalchemy
+
+    patience = _PATIENCE.get(url.get_driver_name(), {}) if url.host else {}
+    given = {name: each for name, each in patience.items() if name not in url.query}
+    return sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool, connect_args=given)
 
 
 class Reading:
