@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import quote
@@ -17,16 +17,20 @@ import trio
 
 from ..placement.types.errors import InvalidValue
 from .http import LONGEST_TEXT, Http, failure_of, object_of, open_http, retry_after
-from .protocol import Denied, DriverError, Permanent, Quota, Transient, Unknown
+from .protocol import Denied, DriverError, NotFound, Permanent, Quota, Transient, Unknown
 
 MARK_KEY: Final = "hostler:mark"
 NAME_KEY: Final = "hostler:name"
 SIZE_KEY: Final = "hostler:size"
+ZONE_KEY: Final = "hostler:zone"
 """Keys of metadata that say whose an object is, its user's name, and what was wanted."""
+LONGEST_NAME: Final = 255
 Texts = Sequence[tuple[re.Pattern[str], type[DriverError]]]
 """What messages of errors say, by class: the first pattern that is found counts."""
 QUOTA: Final = re.compile(r"quota|maximum number of|exceeds? .*limit|overlimit", re.IGNORECASE)
 _MARKER: Final = re.compile(r"marker", re.IGNORECASE)
+_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]+")
 
 
 class Account(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -208,6 +212,50 @@ def path_of(*parts: str) -> str:
         if part in ("", ".", ".."):
             raise Permanent(f"{part!r} is no id of an object")
     return "/".join(quote(part, safe="") for part in parts)
+
+
+def is_id(name: str) -> bool:
+    """True for what is a uuid, and so no name to be looked up."""
+    return _ID.fullmatch(name) is not None
+
+
+def printable(name: str) -> str:
+    """A user's name for an object as services take it: without control characters and spaces around it."""
+    return _UNPRINTABLE.sub(" ", name).strip()[:LONGEST_NAME].strip()
+
+
+async def named(service: Service, path: str, key: str, name: str) -> str:
+    """The id of the one object of a name, such as an image. NotFound if there is none, Permanent if there are
+    several."""
+    found = objects_of(await service.get(path, params={"name": name}), key)
+    ids = [str(each.get("id")) for each in found if each.get("name") == name]
+    if not ids:
+        raise NotFound(f"there is no {name} among the {key}")
+    if len(ids) > 1:
+        raise Permanent(f"there are {len(ids)} {key} {name}", hint="name one by its id")
+    return ids[0]
+
+
+def room(
+    here: int, limits: Mapping[str, Any], most: str, used: str, limit: int | None = None, otherwise: int = 0
+) -> int:
+    """What a part of a project's cloud can have: what is used ``here`` and what the quota ``most`` leaves, at most the
+    configured ``limit``; that, or ``otherwise``, where there is no quota."""
+    quota = int(limits.get(most, -1))
+    if quota < 0:
+        return otherwise if limit is None else limit
+    left = here + max(0, quota - int(limits.get(used, 0)))
+    return left if limit is None else min(left, limit)
+
+
+def zones_of(answer: Mapping[str, Any], wanted: Iterable[str] | None) -> dict[str, bool]:
+    """The availability zones in use of those that Nova or Cinder names, and whether each is available."""
+    found = {
+        str(each.get("zoneName")): bool((each.get("zoneState") or {}).get("available"))
+        for each in answer.get("availabilityZoneInfo") or ()
+    }
+    found.pop("internal", None)  # of Nova's own services
+    return found if wanted is None else {name: found.get(name, False) for name in wanted}
 
 
 def error_of(answer: httpx.Response, texts: Texts, *, reads: bool | None = None) -> DriverError:
