@@ -182,6 +182,13 @@ def mark_of(tags: Mapping[str, str]) -> Mark | None:
     return mark if mark is not None and mark.uuid == tags.get(UUID_TAG) else None
 
 
+def id_of(name: str, kind: str) -> str:
+    """A user's name for an object of a ``kind``, which is its id. NotFound for what is no id of such an object."""
+    if not re.fullmatch(rf"{kind}-[0-9a-zA-Z]+", name):
+        raise NotFound(f"there is no {name!r}", hint=f"name it by its id, {kind}-…")
+    return name
+
+
 def tagging(kind: str, mark: Mark, name: str) -> list[dict[str, Any]]:
     """Tags that are set in the call that makes an instance or volume."""
     tags = {"Name": name, UUID_TAG: mark.uuid, MARK_TAG: str(mark)}

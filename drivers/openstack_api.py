@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final, NamedTuple
@@ -18,6 +17,7 @@ import trio
 from ..placement.types.errors import InvalidValue
 from .http import LONGEST_TEXT, Http, failure_of, object_of, open_http, retry_after
 from .protocol import Denied, DriverError, NotFound, Permanent, Quota, Transient, Unknown
+from .tls import tls_of
 
 MARK_KEY: Final = "hostler:mark"
 NAME_KEY: Final = "hostler:name"
@@ -317,16 +317,6 @@ def check_account(account: Account) -> None:
     if account.username is None or account.project is None:
         hint = "name both, or application_credential_id and application_credential_secret"
         raise InvalidValue("Keystone needs a username and a project", field="options.username", hint=hint)
-
-
-def tls_of(ca_file: str | None, insecure: bool) -> ssl.SSLContext | bool:
-    """How certificates are checked. InvalidValue if the file cannot be read."""
-    if ca_file is None:
-        return not insecure
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        raise InvalidValue(f"{ca_file} cannot be read: {error}", field="options.ca_file") from error
 
 
 @asynccontextmanager

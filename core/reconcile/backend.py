@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,7 +17,7 @@ import msgspec
 import trio
 
 from ...placement.types.errors import HostlerError, InvalidValue
-from ..backends.errors import Denied, DriverError, Transient, Unknown
+from ..backends.errors import Denied, DriverError, Permanent, Transient, Unknown
 from ..backends.loading import find_driver
 from ..backends.protocol import AnyDriver, DriverContext, OpenDriver
 from .breaker import Backoff, Breaker
@@ -25,6 +26,8 @@ from .work_queue import WorkQueue
 T = TypeVar("T")
 REOPEN: Final = "open"
 """Key of the waits between attempts to open a driver."""
+
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 log = logging.getLogger("hostler.reconcile")
 
@@ -73,6 +76,14 @@ class Backend:
         self.counts = CallCounts()
         self.problem: str | None = None
         """Why the driver is not open, or the last call failed; None while all is well."""
+
+    def image(self, name: str) -> str:
+        """The back end's name for an image. Permanent for a name that no back end can know."""
+        return _checked(self.config.images.get(name, name), "image")
+
+    def network(self, name: str) -> str:
+        """The back end's name for a network, as ``image``."""
+        return _checked(self.config.networks.get(name, name), "networks")
 
     async def call(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
         """One call on the driver, within its time limit. DriverError of some class, whatever the driver raised."""
@@ -172,3 +183,9 @@ def resolved(options: Mapping[str, Any]) -> dict[str, Any]:
                 raise InvalidValue(f"{value} cannot be read: {error}", field=f"options.{name}") from error
         found[name] = value
     return found
+
+
+def _checked(name: str, field: str) -> str:
+    if _CONTROL.search(name):
+        raise Permanent(f"{name!r} has control characters", field=field)
+    return name

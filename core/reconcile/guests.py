@@ -179,7 +179,7 @@ class GuestSteps:
             return None
 
     async def _spec(self, life: GuestLife, node: str, claim: int) -> GuestSpec:
-        config, user_data = self._backend.config, ""
+        user_data = ""
         if life.user_data is not None:
             user_data = await trio.to_thread.run_sync(self._read_user_data, life.user_data)
         lives = self._desk.lives
@@ -191,8 +191,8 @@ class GuestSteps:
             vcpus=life.vcpus,
             memory_mb=life.memory_mb,
             disk_gb=life.disk_gb,
-            image=config.images.get(life.image, life.image),
-            networks=tuple(config.networks.get(name, name) for name in life.networks),
+            image=self._backend.image(life.image),
+            networks=tuple(self._backend.network(name) for name in life.networks),
             volumes=tuple(volumes),
             user_data=user_data,
             power="off" if life.desired == "stopped" else "on",

@@ -107,7 +107,7 @@ class VolumeSteps:
             name=life.name or life.uuid,
             pool=life.pool,
             size_gb=life.size_gb,
-            image=self._backend.config.images.get(life.image, life.image),
+            image=self._backend.image(life.image),
         )
 
     async def _found(self, driver: StorageDriver, uuid: str) -> Volume | None:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import msgspec
 
-from ..ec2_api import MARK_TAG, UUID_TAG, VERSION, Account, Ec2Api, mark_of, open_api, tagging, tags_of
+from ..ec2_api import MARK_TAG, UUID_TAG, VERSION, Account, Ec2Api, id_of, mark_of, open_api, tagging, tags_of
 from ..ongoing import Ongoing, look_until, open_ongoing
 from ..protocol import (
     Can,
@@ -222,7 +222,7 @@ class Ec2Driver:
         if want.node not in self._types[kind].zones:
             raise Capacity(f"zone {want.node} does not offer {kind}")
         parameters: dict[str, Any] = {
-            "ImageId": want.image,
+            "ImageId": id_of(want.image, "ami"),
             "InstanceType": kind,
             "MinCount": 1,
             "MaxCount": 1,
@@ -236,7 +236,11 @@ class Ec2Driver:
             parameters["UserData"] = base64.b64encode(want.user_data.encode()).decode()
         if want.networks:
             parameters["NetworkInterface"] = [
-                {"DeviceIndex": number, "SubnetId": subnet, "SecurityGroupId": self._options.security_groups}
+                {
+                    "DeviceIndex": number,
+                    "SubnetId": id_of(subnet, "subnet"),
+                    "SecurityGroupId": self._options.security_groups,
+                }
                 for number, subnet in enumerate(want.networks)
             ]
         elif self._options.security_groups:

@@ -36,7 +36,7 @@ from ..protocol import (
     Unknown,
     read_options,
 )
-from .libvirt_domain import DISK, disk_name, let_go, present, set_mark, tree_of
+from .libvirt_domain import DISK, OF_A_GUEST, disk_name, let_go, present, set_mark, tree_of
 from .libvirt_host import Host, connected, guarded, or_none
 from .libvirt_xml import GIB, disk_xml, domain_xml, free_target, mark_of, volume_xml, volumes_of
 
@@ -246,6 +246,8 @@ class LibvirtDriver:
             raise Permanent("guests have no disk: the back end has no storage pool", hint="set the option pool")
         if want.node not in self._hosts:
             raise NotFound(f"there is no node {want.node}")
+        if any("\0" in name for name in (want.image, *want.networks)):  # which the library takes for the end of a text
+            raise Permanent("names of images and networks have no NUL")
         return await self._run(lambda: self._create(self._hosts[want.node], want), want.mark.uuid)
 
     def _create(self, host: Host, want: GuestSpec) -> Guest:
@@ -281,6 +283,8 @@ class LibvirtDriver:
             return str(known.path())
         backing, size = None, want.disk_gb * GIB
         if want.image:
+            if OF_A_GUEST.fullmatch(want.image):
+                raise NotFound(f"there is no image {want.image}")
             image = pool.storageVolLookupByName(want.image)
             size = max(size, int(image.info()[1]))
             form = ElementTree.fromstring(image.XMLDesc()).find("target/format")

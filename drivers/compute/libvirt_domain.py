@@ -15,6 +15,9 @@ from .libvirt_xml import NAMESPACE
 
 DISK: Final = re.compile(r"hostler_([0-9a-z-]+)_([0-9a-f-]{36})_(\d+)\.qcow2")
 """Names of root disks: installation, uuid and claim."""
+OF_A_GUEST: Final = re.compile(r"hostler_[0-9a-z-]+_[0-9a-f-]{36}_\d+\.\w+")
+"""Names of disks and volumes that are no images, though they may be in the same storage pool: what is in them is
+another guest's."""
 
 
 def disk_name(mark: Mark) -> str:

@@ -31,6 +31,8 @@ def domain_xml(want: GuestSpec, *, kind: str, machine: str | None, disk: str | N
             "<target dev='vda' bus='virtio'/></disk>"
         )
     first = 0 if disk is None else 1
+    if first + len(want.volumes) > len(_LETTERS):
+        raise Permanent(f"a domain has at most {len(_LETTERS)} disks", field="volumes")
     devices += [volume_xml(each, f"vd{_LETTERS[first + at]}") for at, each in enumerate(want.volumes)]
     if real:
         devices.append("<serial type='pty'/><console type='pty'/>")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -41,6 +40,7 @@ from ..protocol import (
     Unknown,
     read_options,
 )
+from ..tls import tls_of
 
 T = TypeVar("T")
 TIMEOUT: Final = 900.0
@@ -426,12 +426,7 @@ async def open_driver(options: Mapping[str, Any], context: DriverContext) -> Asy
         raise InvalidValue("either endpoint or systems is needed", field="options.endpoint")
     if not await trio.to_thread.run_sync(Path(settings.marks).is_dir):
         raise InvalidValue(f"{settings.marks} is no folder", field="options.marks")
-    verify: Any = not settings.insecure
-    if settings.ca_file is not None:
-        try:
-            verify = ssl.create_default_context(cafile=settings.ca_file)
-        except OSError as error:
-            raise InvalidValue(f"{settings.ca_file} cannot be read: {error}", field="options.ca_file") from error
+    verify = tls_of(settings.ca_file, settings.insecure)
     auth = None if settings.username is None else (settings.username, settings.password)
     endpoint = urljoin(settings.endpoint, "/") if settings.endpoint else ""
     async with (

@@ -16,6 +16,7 @@ import msgspec
 import trio
 from pyVmomi import vim
 
+from ...placement.types.errors import InvalidValue
 from ..ongoing import Ongoing, look_until, open_ongoing
 from ..protocol import (
     Can,
@@ -450,7 +451,7 @@ async def open_driver(options: Mapping[str, Any], context: DriverContext) -> Asy
     try:
         verify = _tls(settings)
     except OSError as error:
-        raise Permanent(f"{settings.ca_file} cannot be read: {error}", field="options.ca_file") from error
+        raise InvalidValue(f"{settings.ca_file} cannot be read: {error}", field="options.ca_file") from error
     async with (
         open_session(
             settings.endpoint,

@@ -38,6 +38,7 @@ from ..protocol import (
     Unknown,
     read_options,
 )
+from ..tls import tls_of
 
 T = TypeVar("T")
 TIMEOUT: Final = 900.0
@@ -302,6 +303,7 @@ def as_ours(work: Callable[[], T]) -> T:
 async def open_driver(options: Mapping[str, Any], context: DriverContext) -> AsyncIterator[ZhmcDriver]:
     """A session on a console."""
     settings = read_options(options, Options)
+    tls_of(settings.ca_file, settings.insecure)  # the client reads the file by itself, with errors of its own
     verify = False if settings.insecure else settings.ca_file if settings.ca_file is not None else True
 
     def log_on() -> tuple[Any, str]:

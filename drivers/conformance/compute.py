@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Final
 
 import pytest
@@ -29,6 +30,10 @@ from .bench import OTHERS, OURS, PATIENCE, ComputeBench, all_of, cancelled_at_ev
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 NAMES = ("plain", "with space", "ünïcödé 客", "quote' \" <tag> & $(x) `y`", "../../etc/passwd", "n" * 255)
+
+
+HOSTILE: Final = ("../../etc/passwd", "-x", "a\nb", "a\x00b", "x'\"<&>;$(x)")
+"""Names that no image and network has."""
 
 
 async def _state(driver: ComputeDriver, uuid: str, state: str) -> Guest:
@@ -252,6 +257,16 @@ class ComputeConformance:
                 with pytest.raises(DriverError) as caught:
                     await driver.create_guest(spec)
                 assert caught.value.failure in ("capacity", "not_found", "permanent")
+                assert not await _ours(driver, spec.mark.uuid)
+
+    async def test_hostile_names_of_images_and_networks_raise_errors_of_the_protocol(self, bench: ComputeBench) -> None:
+        """No other error, and nothing stays behind that a deletion does not remove."""
+        async with bench.driver() as driver:
+            specs = [bench.spec()._replace(image=name) for name in HOSTILE]
+            for spec in [*specs, *(bench.spec()._replace(networks=(name,)) for name in HOSTILE[-2:])]:
+                with suppress(DriverError):
+                    await driver.create_guest(spec)
+                await settled(lambda spec=spec: driver.delete_guest(spec.mark.uuid))  # type: ignore[misc]  # as above
                 assert not await _ours(driver, spec.mark.uuid)
 
     # volumes and moves

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import trio
 
 from ..protocol import Can, Conflict, DriverError, NotFound, StorageDriver, Unknown, Volume
 from .bench import OTHERS, StorageBench, all_of, cancelled_at_every_await, new_uuid, settled
 
+HOSTILE = ("../../etc/passwd", "..", "-x", "a\nb", "a\x00b", "x'\"<&>;$(x)")
 NAMES = ("plain", "ünïcödé 客", "quote' \" <tag> & $(x)", "../../etc/passwd", "n" * 255)
 
 
@@ -153,6 +156,16 @@ class StorageConformance:
                 await driver.create_volume(spec)
             assert caught.value.failure in ("capacity", "not_found", "permanent")
             assert not await _ours(driver, spec.mark.uuid)
+
+    async def test_hostile_names_of_images_raise_errors_of_the_protocol(self, bench: StorageBench) -> None:
+        """No other error, and nothing stays behind that a deletion does not remove."""
+        async with bench.driver() as driver:
+            for name in HOSTILE:
+                spec = bench.spec()._replace(image=name)
+                with suppress(DriverError):
+                    await driver.create_volume(spec)
+                await driver.delete_volume(spec.mark.uuid)
+                assert not await _ours(driver, spec.mark.uuid)
 
     async def test_two_installations_do_not_touch_each_other(self, bench: StorageBench) -> None:
         """Each sees the volumes of the other, and can neither change nor remove them."""

@@ -3,7 +3,6 @@ libraries behind them wait for a cluster that is down without end."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -14,6 +13,7 @@ import trio
 
 from ...placement.types.errors import InvalidValue
 from ..ongoing import Ongoing, open_ongoing
+from ..programs import Texts, by_text, run_program
 from ..protocol import (
     Can,
     Capacity,
@@ -35,6 +35,7 @@ from ..protocol import (
     VolumeSpec,
     read_options,
 )
+from .wanted import same_volume
 
 GIB: Final = 2**30
 TIMEOUT: Final = 600.0
@@ -60,14 +61,14 @@ EXIT: Final[Mapping[int, type[DriverError]]] = {
 }
 """Exit codes, which are numbers of errors, by class. Others, such as 110 (ETIMEDOUT), are transient; the outcome of a
 change is then unknown."""
-TEXTS: Final[Sequence[tuple[re.Pattern[str], type[DriverError]]]] = (
+TEXTS: Final[Texts] = (
     (re.compile(r"permission denied|not permitted|\(13\)|no keyring found", re.IGNORECASE), Denied),
     (re.compile(r"couldn't connect|error connecting|timed out", re.IGNORECASE), Transient),
     (re.compile(r"unrecogni[sz]ed|too many arguments|invalid", re.IGNORECASE), Permanent),
 )
 """What is printed with exit code 1, which stands for no error; the first that matches counts."""
 _NAME: Final = re.compile(r"hostler_([0-9a-z-]{1,64})_([0-9a-f-]{36})_(\d{1,18})")
-_IMAGE: Final = re.compile(r"[\w.-]+(/[\w.-]+){1,2}@[\w.-]+")
+_IMAGE: Final = re.compile(r"\w[\w.-]*(/\w[\w.-]*){1,2}@\w[\w.-]*")
 
 
 class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -109,21 +110,13 @@ class CephDriver:
 
     async def _run(self, line: Sequence[str], *, changes: bool) -> str:
         """What a program prints. Cancelled, it is ended."""
-        failed = Unknown if changes else Transient
-        try:
-            async with self._processes:
-                done = await trio.run_process(
-                    line, capture_stdout=True, capture_stderr=True, check=False, env={**os.environ, "LC_ALL": "C"}
-                )
-        except OSError as error:
-            raise Permanent(f"{line[0]} cannot be run: {error}", hint="install ceph-common") from error
-        if done.returncode:
-            text = done.stderr.decode(errors="replace").strip()[-500:]
-            kind = EXIT.get(done.returncode, failed)
-            if done.returncode == 1:
-                kind = next((kind for pattern, kind in TEXTS if pattern.search(text)), failed)
-            raise kind(text or f"{line[0]} ended with {done.returncode}", backend_code=str(done.returncode))
-        return done.stdout.decode(errors="replace")
+        otherwise: type[DriverError] = Unknown if changes else Transient
+
+        def failed(code: int, text: str) -> type[DriverError]:
+            return by_text(TEXTS, otherwise)(code, text) if code == 1 else EXIT.get(code, otherwise)
+
+        async with self._processes:
+            return await run_program(line, failed, package="ceph-common")
 
     def _who(self) -> list[str]:
         conf = [] if self._options.conf is None else ["--conf", self._options.conf]
@@ -211,15 +204,15 @@ class CephDriver:
         if made is not None and want.image and made.mark == want.mark and made.size_gb < want.size_gb:
             await self._rbd("resize", path, "--size", f"{want.size_gb}G", "--no-progress")
             made = await self.get_volume(want.mark.uuid)
-        if made is None or (made.mark, made.pool, made.size_gb) != (want.mark, want.pool, want.size_gb):
-            raise Conflict(f"volume {want.mark.uuid} exists with another claim, pool or size")
-        return made
+        if made is None:
+            raise Conflict(f"volume {want.mark.uuid} is not there, although it was made")
+        return same_volume(made, want)
 
     async def _make(self, want: VolumeSpec, path: str) -> None:
         if not want.image:
             await self._rbd("create", path, "--size", f"{want.size_gb}G")
             return
-        if not _IMAGE.fullmatch(want.image):
+        if not _IMAGE.fullmatch(want.image) or _mark_of(want.image.rpartition("/")[2].partition("@")[0]):
             raise NotFound(f"there is no image {want.image}", hint="an image is POOL/IMAGE@SNAPSHOT")
         image = _object(await self._rbd("info", want.image, "--format", "json"), dict)
         if int(image.get("size", 0)) > want.size_gb * GIB:

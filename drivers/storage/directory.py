@@ -9,7 +9,7 @@ import re
 import secrets
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeVar
@@ -17,7 +17,9 @@ from typing import Final, Literal, NamedTuple, TypeVar
 import msgspec
 import trio
 
+from ...placement.types.errors import InvalidValue
 from ..ongoing import Ongoing
+from ..programs import Texts, by_text, run_program
 from ..protocol import (
     Can,
     Capacity,
@@ -37,6 +39,7 @@ from ..protocol import (
     Volume,
     VolumeSpec,
 )
+from .wanted import same_volume
 
 T = TypeVar("T")
 Format = Literal["qcow2", "raw"]
@@ -64,7 +67,7 @@ ERRNO: Final[Mapping[int, type[DriverError]]] = {
     122: Quota,  # EDQUOT
 }
 """errno by class. Others, such as EIO, ESTALE and ETIMEDOUT, are transient; the outcome of a change is then unknown."""
-TEXTS: Final[Sequence[tuple[re.Pattern[str], type[DriverError]]]] = (
+TEXTS: Final[Texts] = (
     (re.compile(r"No space left", re.IGNORECASE), Capacity),
     (re.compile(r"quota exceeded", re.IGNORECASE), Quota),
     (re.compile(r"Failed to get .* lock|another process", re.IGNORECASE), Conflict),
@@ -86,6 +89,20 @@ class Directory(NamedTuple):
     options: Mapping[str, str] = {}
 
 
+def folders_of(paths: Mapping[str, str], field: str = "options.pools.{}") -> dict[str, Path]:
+    """The directories of pools by name. InvalidValue, naming the ``field``, for a path that is not absolute, which
+    programs and nodes would take for another, and for one that two pools have."""
+    found = dict[str, Path]()
+    for name, text in paths.items():
+        path = Path(os.path.normpath(text))
+        if not text.startswith("/"):
+            raise InvalidValue(f"{text} is not an absolute path", field=field.format(name))
+        if path in found.values():
+            raise InvalidValue(f"{path} is the directory of another pool", field=field.format(name))
+        found[name] = path
+    return found
+
+
 class Access(NamedTuple):
     """How directories are reached. ``seconds``: how long one access may take before its directory is down. ``ready``:
     called in a thread before each access; it raises Transient while a directory must not be used. ``protocol``: the
@@ -103,18 +120,8 @@ class QemuImg:
         self._program = program
 
     async def run(self, *arguments: str) -> str:
-        """What it prints. Cancelled, it is killed. Permanent if it cannot be run."""
-        try:
-            done = await trio.run_process(
-                [self._program, *arguments], capture_stdout=True, capture_stderr=True, check=False
-            )
-        except OSError as error:
-            raise Permanent(f"{self._program} cannot be run: {error}", hint="install qemu-utils") from error
-        if done.returncode:
-            text = done.stderr.decode(errors="replace").strip()
-            kind = next((kind for pattern, kind in TEXTS if pattern.search(text)), Unknown)
-            raise kind(text or f"qemu-img ended with {done.returncode}", backend_code=str(done.returncode))
-        return done.stdout.decode(errors="replace")
+        """What it prints. Cancelled, it is ended. Permanent if it cannot be run."""
+        return await run_program([self._program, *arguments], by_text(TEXTS, Unknown), package="qemu-utils")
 
     async def version(self) -> str:
         """The first line of ``qemu-img --version``."""
@@ -243,7 +250,7 @@ class DirectoryDriver:
         if want.pool not in self._directories:
             raise NotFound(f"there is no pool {want.pool}")
         with suppress(NotFound, Transient):  # a pool that is down may hold what an earlier claim has left
-            return _same(await self.get_volume(want.mark.uuid), want)
+            return same_volume(await self.get_volume(want.mark.uuid), want)
         await self._run(want.pool, os.statvfs)
         directory = self._directories[want.pool]
         part, name = directory.path / f".hostler_{secrets.token_hex(8)}.part", _file_name(want.mark, directory.format)
@@ -254,7 +261,7 @@ class DirectoryDriver:
         finally:
             with trio.move_on_after(self._access.seconds, shield=True), suppress(DriverError):
                 await self._run(want.pool, lambda path: part.unlink(missing_ok=True))
-        return _same(await self.get_volume(want.mark.uuid), want)
+        return same_volume(await self.get_volume(want.mark.uuid), want)
 
     async def _fill(self, part: Path, want: VolumeSpec) -> None:
         """Make a file of the size and format that is wanted: blank, over an image (qcow2), or as a copy of it (raw)."""
@@ -270,7 +277,7 @@ class DirectoryDriver:
 
     async def _image(self, want: VolumeSpec, size: int) -> tuple[Path, Format]:
         """The file of an image, and its format. Permanent if the volume is too small for it."""
-        if self._images is None or "/" in want.image or want.image in (".", ".."):
+        if self._images is None or "/" in want.image or want.image in (".", "..") or _NAME.fullmatch(want.image):
             raise NotFound(f"there is no image {want.image}", hint="set the option images")
         path, form = self._images / want.image, _format_of(want.image)
         if await self._qemu_img.size_of(path, form) > size:
@@ -383,12 +390,6 @@ def _remove_forgotten(folder: Path) -> None:
 
 
 # Values.
-
-
-def _same(found: Volume, want: VolumeSpec) -> Volume:
-    if (found.mark, found.pool, found.size_gb) != (want.mark, want.pool, want.size_gb):
-        raise Conflict(f"volume {want.mark.uuid} exists with another claim, pool or size")
-    return found
 
 
 def _file_name(mark: Mark, form: Format) -> str:

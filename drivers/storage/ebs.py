@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import msgspec
 import trio
 
-from ..ec2_api import UUID_TAG, VERSION, Account, Ec2Api, mark_of, open_api, tagging, tags_of
+from ..ec2_api import UUID_TAG, VERSION, Account, Ec2Api, id_of, mark_of, open_api, tagging, tags_of
 from ..ongoing import Ongoing, open_ongoing
 from ..protocol import (
     Can,
@@ -27,6 +27,7 @@ from ..protocol import (
     VolumeState,
     read_options,
 )
+from .wanted import same_volume
 
 TIMEOUT: Final = 120.0
 LOOK_SECONDS: Final = 0.5
@@ -109,9 +110,7 @@ class EbsDriver:
     async def _create(self, want: VolumeSpec) -> Volume:
         found = await self._found(want.mark.uuid)
         if found:
-            first = found[0]
-            if (first.mark, first.pool, first.size_gb) != (want.mark, want.pool, want.size_gb):
-                raise Conflict(f"volume {want.mark.uuid} exists with another claim, pool or size")
+            first = same_volume(found[0], want)
             for volume in found[1:]:
                 await self._remove(volume)
             return first
@@ -126,7 +125,7 @@ class EbsDriver:
             "TagSpecification": tagging("volume", want.mark, want.name),
         }
         if want.image:
-            parameters["SnapshotId"] = want.image
+            parameters["SnapshotId"] = id_of(want.image, "snap")
         volume = _seen(await self._api.call("CreateVolume", parameters))
         while volume.state == "building":
             await trio.sleep(LOOK_SECONDS)

@@ -6,18 +6,17 @@ none is given one again whenever volumes are listed."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 import trio
 
 from ..ongoing import Ongoing, open_ongoing
+from ..programs import Texts, by_text, run_program
 from ..protocol import (
     Can,
     Capacity,
@@ -25,7 +24,6 @@ from ..protocol import (
     Connection,
     Denied,
     DriverContext,
-    DriverError,
     Facts,
     NotFound,
     Page,
@@ -36,13 +34,13 @@ from ..protocol import (
     VolumeSpec,
     read_options,
 )
-from .directory import TIMEOUT, Directory, DirectoryDriver, QemuImg
+from .directory import TIMEOUT, Directory, DirectoryDriver, QemuImg, folders_of
 
 LUN: Final = "1"
 """The logical unit of a volume in its target; 0 is the daemon's own."""
 TRIES: Final = 20
 """Numbers that are tried for a new target, while others take them."""
-TEXTS: Final[Sequence[tuple[re.Pattern[str], type[DriverError]]]] = (
+TEXTS: Final[Texts] = (
     (re.compile(r"already exists", re.IGNORECASE), Conflict),
     (re.compile(r"in use|still has|active", re.IGNORECASE), Conflict),
     (re.compile(r"can't find the (target|logical unit)|no such", re.IGNORECASE), NotFound),
@@ -92,28 +90,15 @@ class Tgt:
     def __init__(self, options: Options) -> None:
         control = [] if options.control is None else ["-C", str(options.control)]
         self._line = [options.tgtadm, *control, "--lld", "iscsi"]
-        self._environment = {**os.environ, "LC_ALL": "C"}
-        if options.socket is not None:
-            self._environment["TGT_IPC_SOCKET"] = options.socket
+        self._environment = {} if options.socket is None else {"TGT_IPC_SOCKET": options.socket}
         self._initiators = options.initiators
         self._changing = trio.Lock()
 
     async def _adm(self, operation: str, mode: str, *arguments: str) -> str:
         """What tgtadm prints."""
         line = [*self._line, "--op", operation, "--mode", mode, *arguments]
-        try:
-            done = await trio.run_process(
-                line, capture_stdout=True, capture_stderr=True, check=False, env=self._environment
-            )
-        except OSError as error:
-            raise Permanent(f"{line[0]} cannot be run: {error}", hint="install tgt") from error
-        if done.returncode:
-            text = done.stderr.decode(errors="replace").strip()
-            kind = next((kind for pattern, kind in TEXTS if pattern.search(text)), Unknown)
-            if kind is Unknown and operation == "show":
-                kind = Transient
-            raise kind(text or f"tgtadm ended with {done.returncode}", backend_code=str(done.returncode))
-        return done.stdout.decode(errors="replace")
+        otherwise = Transient if operation == "show" else Unknown
+        return await run_program(line, by_text(TEXTS, otherwise), package="tgt", environment=self._environment)
 
     async def targets(self) -> dict[str, Target]:
         """All targets by name."""
@@ -164,7 +149,7 @@ class IscsiDriver(DirectoryDriver):
     def __init__(
         self, tgt: Tgt, options: Options, facts: Facts, qemu_img: QemuImg, ongoing: Ongoing, installation: str
     ) -> None:
-        directories = {name: Directory(Path(path), "raw") for name, path in options.pools.items()}
+        directories = {name: Directory(path, "raw") for name, path in folders_of(options.pools).items()}
         super().__init__(facts, directories, qemu_img, ongoing, installation, images=options.images)
         self._tgt, self._options = tgt, options
 

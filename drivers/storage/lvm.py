@@ -7,9 +7,8 @@ then, and whatever interrupts that, the next look at the volume goes on."""
 from __future__ import annotations
 
 import logging
-import os
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Final
 
@@ -17,6 +16,7 @@ import msgspec
 import trio
 
 from ...core.tasks import background
+from ..programs import Texts, by_text, run_program
 from ..protocol import (
     Can,
     Capacity,
@@ -38,10 +38,11 @@ from ..protocol import (
     VolumeState,
     read_options,
 )
+from .wanted import same_volume
 from .zeroing import zero_from
 
 GIB: Final = 2**30
-TEXTS: Final[Sequence[tuple[re.Pattern[str], type[DriverError]]]] = (
+TEXTS: Final[Texts] = (
     (re.compile(r"insufficient (free|suitable)", re.IGNORECASE), Capacity),
     (re.compile(r"already exists", re.IGNORECASE), Conflict),
     (re.compile(r"in use|is used by|open count", re.IGNORECASE), Conflict),
@@ -85,9 +86,7 @@ class LvmDriver:
         """By uuid: volumes that are being zeroed."""
         self._changing = trio.Lock()
         """lvm changes a volume group by one command at a time, and has the others wait."""
-        self._environment = dict(os.environ, LC_ALL="C")
-        if options.system_dir is not None:
-            self._environment["LVM_SYSTEM_DIR"] = options.system_dir
+        self._environment = {} if options.system_dir is None else {"LVM_SYSTEM_DIR": options.system_dir}
         self.facts = Facts("lvm", "", Can.STORAGE, options.poll, options.concurrency, timeout=120.0)
 
     async def open(self) -> None:
@@ -101,17 +100,7 @@ class LvmDriver:
         line = [self._options.lvm, command, *arguments]
         if self._options.metadata_only and command != "version":
             line += ["--driverloaded", "n"]
-        try:
-            done = await trio.run_process(
-                line, capture_stdout=True, capture_stderr=True, check=False, env=self._environment
-            )
-        except OSError as error:
-            raise Permanent(f"{self._options.lvm} cannot be run: {error}", hint="install lvm2") from error
-        if done.returncode:
-            text = done.stderr.decode(errors="replace").strip()
-            kind = next((kind for pattern, kind in TEXTS if pattern.search(text)), Unknown)
-            raise kind(text or f"lvm {command} ended with {done.returncode}", backend_code=str(done.returncode))
-        return done.stdout.decode(errors="replace")
+        return await run_program(line, by_text(TEXTS, Unknown), package="lvm2", environment=self._environment)
 
     async def _report(self, command: str, key: str, fields: str, *more: str) -> list[dict[str, str]]:
         """Lines of ``vgs`` or ``lvs``, sizes in bytes."""
@@ -172,7 +161,7 @@ class LvmDriver:
         """Make a logical volume with its mark as a tag, and have it zeroed; a large one is ``building`` meanwhile. Its
         name is its uuid's, which a volume group has once."""
         with suppress(NotFound):
-            _same(await self.get_volume(want.mark.uuid), want)
+            same_volume(await self.get_volume(want.mark.uuid), want)
             return await self._cleared(want.mark.uuid)
         if want.pool not in self._options.pools:
             raise NotFound(f"there is no pool {want.pool}")
@@ -185,7 +174,7 @@ class LvmDriver:
         async with self._changing:
             with suppress(Conflict):  # made meanwhile by a call like this one
                 await self._lvm("lvcreate", "-q", *form, *size, self._options.pools[want.pool])
-        return _same(await self._cleared(want.mark.uuid), want)
+        return same_volume(await self._cleared(want.mark.uuid), want)
 
     async def delete_volume(self, uuid: str, claim: int | None = None) -> None:
         """Remove a logical volume. Conflict while something has it open."""
@@ -300,12 +289,6 @@ def _volume(pool: str, line: Mapping[str, str]) -> Volume:
     if _uncleared_from(line["lv_tags"]) is not None:
         state = "building"
     return Volume(name, mark, name, pool, -(-int(line["lv_size"]) // GIB), state)
-
-
-def _same(found: Volume, want: VolumeSpec) -> Volume:
-    if (found.mark, found.pool, found.size_gb) != (want.mark, want.pool, want.size_gb):
-        raise Conflict(f"volume {want.mark.uuid} exists with another claim or size")
-    return found
 
 
 @asynccontextmanager

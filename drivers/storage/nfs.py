@@ -14,10 +14,9 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
-from ...placement.types.errors import InvalidValue
 from ..ongoing import open_ongoing
 from ..protocol import Can, DriverContext, Facts, Transient, read_options
-from .directory import TIMEOUT, Access, Directory, DirectoryDriver, Format, QemuImg
+from .directory import TIMEOUT, Access, Directory, DirectoryDriver, Format, QemuImg, folders_of
 
 MOUNTS: Final = Path("/proc/self/mountinfo")
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
@@ -70,15 +69,11 @@ def _plain(text: str) -> str:
 
 
 def _read_shares(settings: Options) -> dict[str, Directory]:
+    folders = folders_of({name: share.path for name, share in settings.pools.items()}, "options.pools.{}.path")
     shares = dict[str, Directory]()
     for name, share in settings.pools.items():
-        field, path = f"options.pools.{name}.path", os.path.normpath(share.path)
-        if not share.path.startswith("/"):
-            raise InvalidValue(f"{share.path} is not an absolute path", field=field)
-        if path in [str(other.path) for other in shares.values()]:
-            raise InvalidValue(f"{path} is the directory of another pool", field=field)
         options = {} if share.export is None else {"export": share.export}
-        shares[name] = Directory(Path(path), share.format, options)
+        shares[name] = Directory(folders[name], share.format, options)
     return shares
 
 

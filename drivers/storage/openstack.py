@@ -28,6 +28,7 @@ from ..protocol import (
     VolumeSpec,
     VolumeState,
 )
+from .wanted import same_volume
 
 MICROVERSION: Final = "volume 3.42"
 """Of Cinder 11 (Pike): the oldest that extends volumes in use."""
@@ -160,8 +161,7 @@ class CinderVolumes:
     async def _create_volume(self, want: VolumeSpec) -> Volume:
         found = await self._found(want.mark.uuid)
         if found:
-            if (found[0].mark, found[0].pool, found[0].size_gb) != (want.mark, want.pool, want.size_gb):
-                raise Conflict(f"volume {want.mark.uuid} exists with another claim, pool or size")
+            same_volume(found[0], want)
             for volume in found[1:]:
                 await self._remove_volume(volume)
         else:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
 from ..ongoing import open_ongoing
 from ..protocol import Can, DriverContext, Facts, read_options
-from .directory import TIMEOUT, Directory, DirectoryDriver, QemuImg
+from .directory import TIMEOUT, Directory, DirectoryDriver, QemuImg, folders_of
 
 
 class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -31,7 +30,7 @@ async def open_driver(options: Mapping[str, Any], context: DriverContext) -> Asy
     settings = read_options(options, Options)
     qemu_img = QemuImg(settings.qemu_img)
     facts = Facts("qcow2", await qemu_img.version(), Can.STORAGE, settings.poll, settings.concurrency)
-    directories = {name: Directory(Path(path)) for name, path in settings.pools.items()}
+    directories = {name: Directory(path) for name, path in folders_of(settings.pools).items()}
     async with open_ongoing(TIMEOUT) as ongoing:
         driver = DirectoryDriver(facts, directories, qemu_img, ongoing, context.installation, images=settings.images)
         await driver.check()

@@ -104,13 +104,14 @@ async def test_a_volume_is_a_clone_of_its_image_and_can_be_attached(conf: Path, 
             await driver.delete_volume(spec.mark.uuid)
         await rbd("snap", "rm", f"{connection.address}@s")
         await driver.delete_volume(spec.mark.uuid)
-        for image, kind in (("volumes/none@1", NotFound), ("debian", NotFound), ("--help", NotFound)):
-            with pytest.raises(kind):
-                await driver.create_volume(bench.spec()._replace(image=image))
+        with pytest.raises(NotFound):
+            await driver.create_volume(bench.spec()._replace(image="volumes/none@1"))
         (pool,) = await all_of(driver.pools())
         assert (pool.thin, pool.provisioned_gb) == (True, 1)
         assert pool.total_gb >= pool.free_gb > 0
 
+
+UUID = "5f0c1a8e-9a57-4d43-8f7e-5d0e6b1b7c11"
 
 # programs that fail as the real ones do
 
@@ -184,3 +185,15 @@ async def test_a_missing_program_and_a_long_id_are_said(tmp_path: Path) -> None:
     with pytest.raises(InvalidValue):
         async with ceph.open_driver({**options, "pools": {}}, DriverContext("a", OURS)):
             pass
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["debian", "--help", "-c/a@b", "volumes/-x@1", f"volumes/hostler_{OURS}_{UUID}_1@s", "a/b@c\n", "a/../b@c"],
+)
+async def test_what_is_no_name_of_an_image_or_that_of_a_volume_is_not_found(tmp_path: Path, image: str) -> None:
+    """The programs say yes to whatever they are asked."""
+    bench = bench_that_fails(tmp_path)
+    async with bench.driver() as driver:
+        with pytest.raises(NotFound, match="no image"):
+            await driver.create_volume(bench.spec()._replace(image=image))

@@ -16,7 +16,7 @@ libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed
 
 from hostler.drivers.compute import libvirt as driver_module  # noqa: E402  # after the skip
 from hostler.drivers.compute import libvirt_host as host_module  # noqa: E402  # after the skip
-from hostler.drivers.compute.libvirt_xml import volume_xml, volumes_of  # noqa: E402  # after the skip
+from hostler.drivers.compute.libvirt_xml import domain_xml, volume_xml, volumes_of  # noqa: E402  # after the skip
 from hostler.drivers.conformance import ComputeBench, ComputeConformance  # noqa: E402  # after the skip
 from hostler.drivers.protocol import (  # noqa: E402  # after the skip
     Capacity,
@@ -25,6 +25,7 @@ from hostler.drivers.protocol import (  # noqa: E402  # after the skip
     DriverContext,
     DriverError,
     Mark,
+    NotFound,
     Permanent,
     Transient,
     Unknown,
@@ -251,3 +252,29 @@ def test_a_mark_of_another_uuid_is_no_mark() -> None:
         assert driver_module.LibvirtDriver([host], driver_module.Options(), "a")._seen(host, domain).mark is None
     finally:
         domain.undefine()
+
+
+async def test_the_disk_of_a_guest_is_no_image() -> None:
+    """Though it is in the same storage pool, and its name can be guessed by who knows the guest's uuid."""
+    keep = libvirt.open(URI)
+    options = {"uri": URI, "node": "host", "domain_type": "test", "pool": "default-pool"}
+    bench = ComputeBench(open=lambda context: open_driver(options, context), node="host")
+    async with bench.driver() as driver:
+        spec, thief = bench.spec()._replace(disk_gb=1), bench.spec()
+        await driver.create_guest(spec)
+        names = keep.storagePoolLookupByName("default-pool").listVolumes()
+        (disk,) = [name for name in names if spec.mark.uuid in name]
+        with pytest.raises(NotFound):
+            await driver.create_guest(thief._replace(image=disk))
+        with pytest.raises(NotFound):
+            await driver.get_guest(thief.mark.uuid)
+        await driver.delete_guest(spec.mark.uuid)
+    keep.close()
+
+
+def test_a_domain_with_more_disks_than_target_devices_is_refused() -> None:
+    volumes = tuple(Connection(volume=VOLUME, protocol="file", address=f"/srv/{number}") for number in range(26))
+    spec = ComputeBench(open=Shared({}).open, node="host").spec()._replace(volumes=volumes)
+    assert domain_xml(spec, kind="test", machine=None, disk=None, real=False).count("<disk ") == 26
+    with pytest.raises(Permanent, match="at most 26 disks"):
+        domain_xml(spec, kind="test", machine=None, disk="/srv/root", real=False)

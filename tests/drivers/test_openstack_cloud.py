@@ -183,8 +183,8 @@ async def test_the_cheapest_flavor_that_a_guest_fits_on_is_taken_and_of_these_th
         ({"image": "twice"}, Permanent),
         ({"networks": ("back",)}, NotFound),
         ({"node": "az-9"}, NotFound),
-        ({"volumes": (Connection(volume=new_uuid(), protocol="nbd", address="x"),)}, Permanent),
-        ({"volumes": (Connection(volume=new_uuid(), protocol="cinder", address=new_uuid()),)}, NotFound),
+        ({"volumes": (Connection(volume=IMAGE, protocol="nbd", address="x"),)}, Permanent),
+        ({"volumes": (Connection(volume=IMAGE, protocol="cinder", address=IMAGE),)}, NotFound),
     ],
     ids=str,
 )

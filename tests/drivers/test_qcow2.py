@@ -14,6 +14,7 @@ from hostler.drivers.conformance import StorageBench, StorageConformance
 from hostler.drivers.protocol import Conflict, DriverContext, NotFound, Permanent
 from hostler.drivers.storage.directory import FORGOTTEN_SECONDS
 from hostler.drivers.storage.qcow2 import open_driver
+from hostler.placement.types.errors import InvalidValue
 
 if shutil.which("qemu-img") is None:
     pytest.skip("qemu-img is not installed", allow_module_level=True)
@@ -55,6 +56,24 @@ async def test_a_volume_can_be_made_from_an_image(folder: Path) -> None:
         assert (await driver.create_volume(spec)).size_gb == 1
         with pytest.raises(NotFound):
             await driver.create_volume(bench.spec()._replace(image="../fast/x"))
+
+
+async def test_a_volume_of_another_is_no_image_even_in_the_folder_of_images(folder: Path) -> None:
+    options = {"pools": {"fast": str(folder)}, "images": str(folder)}
+    async with open_driver(options, DriverContext("bench", "conformance-a")) as driver:
+        bench = bench_in(folder)
+        await driver.create_volume(bench.spec())
+        (name,) = os.listdir(folder)
+        with pytest.raises(NotFound):
+            await driver.create_volume(bench.spec()._replace(image=name))
+    assert os.listdir(folder) == [name]
+
+
+@pytest.mark.parametrize("pools", [{"fast": "volumes"}, {"fast": "/srv/a", "slow": "/srv/./a/"}, {"fast": ""}])
+async def test_directories_are_absolute_and_of_one_pool(pools: dict[str, str]) -> None:
+    with pytest.raises(InvalidValue):
+        async with open_driver({"pools": pools}, DriverContext("bench", "conformance-a")):
+            pass
 
 
 async def test_an_image_that_is_larger_than_the_volume_is_refused(folder: Path) -> None:

@@ -322,7 +322,7 @@ async def test_wrong_options_are_said(proxy: FaultProxy, tmp_path: Path) -> None
         ({"datacenter": "DC9"}, NotFound),
         ({"endpoint": "10.0.0.1"}, InvalidValue),
         ({"endpoint": "http://127.0.0.1:1"}, Transient),
-        ({"ca_file": str(tmp_path / "none.pem")}, Permanent),
+        ({"ca_file": str(tmp_path / "none.pem")}, InvalidValue),
     ):
         with pytest.raises(kind):
             async with opener(proxy.endpoint, **more)(context):

@@ -65,6 +65,23 @@ async def test_names_of_images_and_networks_are_mapped_and_user_data_is_read(
     assert (want.image, want.networks, want.user_data) == ("img-12", ("net-1", "back"), "#cloud-config\n")
 
 
+@pytest.mark.parametrize("name", ["a\x00b", "a\nb", "\x7f"])
+@pytest.mark.parametrize("field", ["image", "networks"])
+async def test_a_name_with_control_characters_reaches_no_driver(
+    autojump_clock: MockClock, field: str, name: str
+) -> None:
+    model = Model("a")
+    async with ready(model) as life:
+        await life.submit(create(1, **{field: (name,) if field == "networks" else name}))
+        await life.until(lambda: life.status(1) == "error")
+        fault = life.state.lives.guests[uuid_of(1)].fault
+        assert fault is not None
+        assert fault.failure == "permanent"
+        assert "control characters" in fault.text
+    with model.world.content(change=False) as there:
+        assert not there.guests
+
+
 async def test_user_data_that_is_not_there_is_an_error_of_the_guest(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with ready(Model("a"), user_data=tmp_path) as life:
         await life.submit(create(1, user_data="missing"))
