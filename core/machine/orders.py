@@ -69,7 +69,7 @@ Guests = dict[str, dict[str, None]]
 """Uuids by project, in order."""
 
 
-RULES: Final = 3
+RULES: Final = 4
 """Revision of the rules of tenancy, as orders are given under them; those of journals before there were revisions have
 0. A replay carries each out under the rules of its time.
 
@@ -83,9 +83,14 @@ allowed as much; certificate names are within a domain's suffixes; pools keep th
 were being detached; the volume that a guest boots from is known by the guest; guests that are not yet as desired are
 evacuated. Consumers that are no instances, such as migrations, and reported instances without an allocation do not
 count as ``instances``; what holds the source of a move is changed by the end of the move, not by commands on instances.
+
+4: what volumes take of pools outlasts that their backend is down, disabled or frozen; a volume that was taken over
+gives back its growth.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""
+KEEPING_CHARGES: Final = 4
+"""The revision since which pools keep what volumes take of them while their backend is not up."""
 
 
 class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -27,7 +27,7 @@ from .bulk import CHUNK, all_or_nothing, columns_of
 from .checks import Fields, check_host, of_host, read_hosts
 from .identity import rows_of
 from .replacement import replace_columns, shrink_tables
-from .usage import Guests, guests_on
+from .usage import Guests, guests_on, with_moves
 
 CLAIM_TIMEOUT: Final = 600.0
 """Seconds for which a claim is kept that the reports of its host do not include."""
@@ -94,7 +94,7 @@ def expiring(fleet: Fleet, reports: Iterable[HostReport], *, claim_timeout: floa
         if row < 0 or report.at < fleet._store.row["reported"][row]:
             continue
         chunk = _chunk(fleet, [report], np.array([row], np.int32))
-        guests = guests_on(fleet, chunk.rows, chunk.ids, chunk.positions)
+        guests = _guests(fleet, chunk)
         late, _ = _missing(fleet, chunk, guests, claim_timeout)
         found += [_uuid(fleet, consumer) for consumer in late if _is_own_claim(fleet, consumer)]
     return found
@@ -169,6 +169,19 @@ def _chunk(fleet: Fleet, reports: Sequence[HostReport], rows: Rows) -> _Chunk:
     return _Chunk(reports, rows, find_uuids(fleet._kernel.consumers, words), positions, words, uuids)
 
 
+def _guests(fleet: Fleet, chunk: _Chunk) -> Guests:
+    """The consumers on the chunk's hosts, and which of them their figures include. O(consumers)."""
+    guests = guests_on(fleet, chunk.rows, chunk.ids, chunk.positions)
+    if not fleet._consumers.moves:
+        return guests
+    moving = parse_many(list(fleet._consumers.moves))
+    named: list[set[str]] = [set() for _ in chunk.reports]
+    for index in np.flatnonzero(np.isin(chunk.words[:, 0], moving[:, 0])).tolist():
+        named[int(chunk.positions[index])].add(format_uuid(*chunk.words[index].tolist()))
+    reported = [(report.at, uuids) for report, uuids in zip(chunk.reports, named, strict=True)]
+    return with_moves(fleet, chunk.rows, guests, reported)
+
+
 def _apply(
     fleet: Fleet, reports: Sequence[HostReport], fields: Fields, rows: Rows, new: NDArray[np.bool_], timeout: float
 ) -> list[str]:
@@ -177,14 +190,14 @@ def _apply(
         return []
     columns = columns_of(fleet, [report.host for report in reports], fields)
     chunk = _chunk(fleet, reports, rows)
-    guests = guests_on(fleet, rows, chunk.ids, chunk.positions)
+    guests = _guests(fleet, chunk)
     version = fleet.version
     expired = _expire(fleet, chunk, guests, timeout)
     _leave(fleet, chunk)
     _come(fleet, chunk)
     if fleet.version != version:
         chunk = chunk.again(fleet)
-        guests = guests_on(fleet, rows, chunk.ids, chunk.positions)
+        guests = _guests(fleet, chunk)
     _see(fleet, guests)
     replace_columns(fleet, reports, rows, new, columns, guests)
     return expired
@@ -199,7 +212,8 @@ def _missing(fleet: Fleet, chunk: _Chunk, guests: Guests, timeout: float) -> tup
     late: list[int] = []
     first: dict[int, float] = {}
     on_top = guests.on_top
-    moving = {fleet._kernel.consumers.get(uuid) for uuid in fleet._consumers.moves} if on_top.any() else set()
+    find, moves = fleet._kernel.consumers.get, fleet._consumers.moves if on_top.any() else {}
+    moving = {find(uuid) for move in moves.values() for uuid in (move.instance, move.migration) if uuid}
     for consumer, position in zip(guests.ids[on_top].tolist(), guests.position[on_top].tolist(), strict=True):
         if consumer in moving:
             continue  # its target does not have it before it has moved, and its claim ends with the move

@@ -6,14 +6,14 @@ A report says what is used, and which guests that includes. What it uses beyond 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ext.constants import BUILDING, NOT_INSTANCE, UNCOUNTED
+from ...ext.constants import BUILDING, NOT_INSTANCE, SEEN, UNCOUNTED
 from ...ext.fleet_state import consumers_on_rows
 from ..fleet.change_log import Rows
 from ..fleet.columns import COLUMN
@@ -27,18 +27,20 @@ Amounts = dict[str, NDArray[np.int64]]
 @dataclass(frozen=True, slots=True)
 class Guests:
     """Consumers on some rows: ids, positions in the rows, shapes and flags, and whether their hosts' figures include
-    them (``counted``) or they are charged on top of these (``on_top``)."""
+    them (``counted``) or they are charged on top of these (``on_top``). ``named``: by the report of their host;
+    ``newer``: claims that the report is known not to have, as it names neither them nor what they were before."""
 
     ids: NDArray[np.int32]
     position: NDArray[np.int32]
     shape: NDArray[np.int32]
     flags: NDArray[np.int32]
     named: NDArray[np.bool_]
+    newer: NDArray[np.bool_]
 
     @property
     def counted(self) -> NDArray[np.bool_]:
         # Nova's resource tracker counts both ends of a migration until it is confirmed or reverted.
-        migrations = (self.flags & NOT_INSTANCE) != 0
+        migrations = ((self.flags & NOT_INSTANCE) != 0) & ~self.newer
         counted: NDArray[np.bool_] = (self.shape >= 0) & (self.named | migrations) & ((self.flags & UNCOUNTED) == 0)
         return counted
 
@@ -54,7 +56,36 @@ def guests_on(fleet: Fleet, rows: Rows, ids: NDArray[np.int32], positions: NDArr
     found = consumers_on_rows(fleet._kernel, np.ascontiguousarray(rows, np.int32))
     keys = found[0].astype(np.int64) * (len(rows) + 1) + found[1]
     named = np.isin(keys, ids.astype(np.int64) * (len(rows) + 1) + positions, kind="sort")
-    return Guests(found[0], found[1], found[2], found[3], named)
+    return Guests(found[0], found[1], found[2], found[3], named, np.zeros(len(named), bool))
+
+
+def with_moves(fleet: Fleet, rows: Rows, guests: Guests, reported: Sequence[tuple[float, Collection[str]]]) -> Guests:
+    """``guests`` where reports are read with the moves under way; ``reported``: time and instances of each report.
+
+    What holds the source of a move is named under its instance. It was there before if its host has ever reported it,
+    and is newer than the report otherwise. A report from before a move on one host has the old size only.
+    O(moves + consumers where there are some).
+    """
+    moves = fleet._consumers.moves
+    if not moves:
+        return guests
+    names, find = fleet._names, fleet._kernel.consumers.get
+    position_of = {row: position for position, row in enumerate(rows.tolist())}
+    named, newer = guests.named.copy(), guests.newer.copy()
+    index_of = {consumer: index for index, consumer in enumerate(guests.ids.tolist())}
+    for move in moves.values():
+        position = position_of.get(names.find(move.source))
+        if position is None:
+            continue
+        at, uuids = reported[position]
+        holder = index_of.get(find(move.migration)) if move.migration else None
+        if holder is not None:
+            named[holder] |= move.instance in uuids
+            newer[holder] = not named[holder] and not guests.flags[holder] & SEEN
+        target = index_of.get(find(move.instance)) if move.target == move.source else None
+        if target is not None and move.began is not None and at < move.began:
+            named[target] = False
+    return replace(guests, named=named, newer=newer)
 
 
 def settle(fleet: Fleet, rows: Rows, amounts: Amounts, guests: Guests, own: NDArray[np.bool_]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..storage.pools.columns import NAMES
+from ..storage.pools.pools import Figures
 from ..storage.pools.reports import Backend, BackendReport, PoolFacts, VolumeService, check_report, facts_of
 from ..storage.pools.volumes import Volume
 from ..types.errors import InvalidValue
@@ -40,7 +41,7 @@ class Fact(msgspec.Struct, array_like=True):
     capabilities_at: float | None
 
 
-class Values(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class Values(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Everything except capacities."""
 
     rows: int
@@ -52,6 +53,7 @@ class Values(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     facts: list[tuple[int, Fact]]
     volumes: list[Volume]
     aggregates: dict[str, list[str]]
+    absent: dict[str, Figures] = {}
 
 
 def write_pools(pools: Pools) -> Arrays:
@@ -69,6 +71,7 @@ def write_pools(pools: Pools) -> Arrays:
         facts=[(row, _fact(facts)) for row, facts in enumerate(pools.facts) if facts is not None],
         volumes=list(pools.volumes.values()),
         aggregates={host: sorted(uuids) for host, uuids in pools.aggregates.items()},
+        absent=dict(pools.absent),
     )
     try:
         text = _TEXT.encode(values)
@@ -118,6 +121,7 @@ def read_pools(pools: Pools, arrays: Arrays) -> None:
         in_order = dict(sorted(backend.pools.items(), key=itemgetter(1)))
         pools.backends[key] = replace(backend, pools=in_order)
     pools.aggregates.update({host: frozenset(uuids) for host, uuids in values.aggregates.items()})
+    pools.absent.update(values.absent)
     for volume in values.volumes:
         pools.volumes.check_new(volume.volume_id)
         pools.volumes.put(volume.volume_id, volume)

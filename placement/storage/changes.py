@@ -15,9 +15,10 @@ from ..types.limits import MAX_AMOUNT
 from ..types.validation import check_text, shown, whole_number
 from .context import VolumeContext
 from .decision import VolumeDecision
-from .explain import explain, refusal
+from .explain import explain, refusal, why_absent
 from .pools.backend_names import backend_part, pool_part
 from .pools.filter_properties import FilterProperties
+from .pools.pools import Pools
 from .pools.request import VolumeRequest
 from .pools.volumes import Volume
 from .scan import PoolRanking
@@ -67,8 +68,8 @@ def why_not(context: VolumeContext, filter_properties: FilterProperties, ranking
         each for each in story.refused if (backend_part(each.backend_id) if whole else each.backend_id) == backend
     ]
     if not reasons:
-        sentence = f"{backend} cannot take the volume: it is not known, or not up"
-        return Refusal(sentence=sentence, stage="report", hint="set_service and report tell of backends")
+        problem, hint = why_absent(context.pools, backend)
+        return Refusal(sentence=f"{backend} cannot take the volume: {problem}", stage="report", hint=hint)
     sentence = f"{backend} cannot take the volume: {'; '.join(dict.fromkeys(each.reason for each in reasons))}"
     return Refusal(sentence=sentence, stage=reasons[0].stage, hint="; ".join(story.counterfactuals) or None)
 
@@ -92,8 +93,16 @@ def extend(context: VolumeContext, request: VolumeRequest, new_size_gb: int, bac
             pools.consume(pools.row_of[chosen], growth, pools.now)
             known = pools.volumes.get(request.volume_id) if request.volume_id is not None else None
             if known is not None:
-                pools.put_volume(known.volume_id, replace(known, size_gb=known.size_gb + growth))
+                pools.put_volume(known.volume_id, _grown(pools, known, growth, chosen))
         return decision
+
+
+def _grown(pools: Pools, volume: Volume, growth: int, backend_id: str) -> Volume:
+    """A volume whose pool was charged its growth; of one that was taken over nothing was charged before."""
+    size_gb = volume.size_gb + growth
+    if volume.charged or not pools.charges_growth:
+        return replace(volume, size_gb=size_gb)
+    return replace(volume, size_gb=size_gb, charged=(backend_id,), uncharged_gb=volume.size_gb)
 
 
 def check_settled(context: VolumeContext, volume_id: str | None) -> None:
@@ -187,7 +196,7 @@ def migrated(context: VolumeContext, volume_id: str) -> None:
         *old, new = known.charged or (known.backend_id,)
         _give_back(context, replace(known, charged=tuple(old)))
         if old or known.moved_from is not None:
-            pools.put_volume(volume_id, replace(known, charged=(new,), moved_from=None))
+            pools.put_volume(volume_id, replace(known, charged=(new,), uncharged_gb=0, moved_from=None))
 
 
 def release(context: VolumeContext, volume_ids: str | Iterable[str], *, give_back: bool) -> int:
@@ -206,7 +215,5 @@ def release(context: VolumeContext, volume_ids: str | Iterable[str], *, give_bac
 
 def _give_back(context: VolumeContext, volume: Volume) -> None:
     pools = context.pools
-    for backend_id in volume.charged:
-        row = pools.row_of.get(backend_id)
-        if row is not None:  # a pool that is not known any more will come with a report of its own
-            pools.consume(row, -volume.size_gb, pools.now)
+    for backend_id, size_gb in zip(volume.charged, (volume.charged_gb, volume.size_gb), strict=False):
+        pools.give_back(backend_id, size_gb, pools.now)

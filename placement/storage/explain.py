@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ..types.decision import Refusal, ScorePart
+from .pools.backend_names import backend_part
 from .pools.filter_properties import FilterProperties
 from .pools.filters.base import Rows
 from .pools.filters.capacity import CapacityFilter, missing_gb
@@ -98,6 +99,11 @@ def _reasons(
 
 def refusal(pools: Pools, policy: VolumePolicy, filter_properties: FilterProperties, ranking: PoolRanking) -> Refusal:
     """The sentence for a request that no pool can take, with what would help. O(pools)."""
+    place = filter_properties.spec.resource_backend
+    if place is not None and place not in pools.row_of and place not in pools.backends:
+        problem, hint = why_absent(pools, place)
+        words = f"No valid backend was found: the volume must be on {place}, and {problem}"
+        return Refusal(sentence=words, stage=PLACE, hint=hint)
     if not len(ranking.considered):
         waiting = len(pools.waiting)
         hint = f"{waiting} backends have not reported yet" if waiting else "load capability reports"
@@ -105,6 +111,26 @@ def refusal(pools: Pools, policy: VolumePolicy, filter_properties: FilterPropert
     why = sentence(len(ranking.considered), ranking.removed, filter_properties.requested_gb)
     near = "; ".join(_near_misses(pools, policy, filter_properties, ranking))
     return Refusal(sentence=why.sentence, stage=why.stage, hint=near or None)
+
+
+def why_absent(pools: Pools, backend: str) -> tuple[str, str]:
+    """Why there is no pool of this name, and what to do. O(services)."""
+    key = backend_part(backend)
+    services = [each for each in pools.services.values() if each.key == key]
+    if not services:
+        return f"no volume service {key} is known", "a report of a backend makes it known"
+    up = [each for each in services if each.up]
+    enabled = [each for each in up if not each.disabled]
+    if not up:
+        return f"the volume service {key} is not up", "bring it up, or wait until it is"
+    if not enabled:
+        return f"the volume service {key} is disabled", "enable it"
+    if all(each.frozen for each in enabled):
+        return f"the volume service {key} is frozen", "thaw it"
+    if key not in pools.backends:
+        return f"the volume service {key} has not reported yet", "wait for its report"
+    known = ", ".join(list(pools.backends[key].pools)[:10])
+    return f"backend {key} has no such pool", f"its pools are {known}" if known else "its report has no pools"
 
 
 def sentence(considered: int, removed: Mapping[str, int], requested_gb: int) -> Refusal:

@@ -94,6 +94,4 @@ def snapshot(context: VolumeContext, request: VolumeRequest, backend: str | None
 def give_back(context: VolumeContext, backend_id: str, size_gb: int) -> None:
     """See ``VolumeEngine.give_back``."""
     with context.deciding() as pools:
-        row = pools.row_of.get(backend_id)
-        if row is not None:  # a pool that is not known any more will come with a report of its own
-            pools.consume(row, -size_gb, pools.now)
+        pools.give_back(backend_id, size_gb, pools.now)

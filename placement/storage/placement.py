@@ -91,9 +91,7 @@ def _take_back(context: VolumeContext, request: VolumeRequest, tried: str) -> No
     known = pools.volumes.get(request.volume_id) if request.volume_id is not None else None
     if known is not None and tried in known.charged:
         pools.put_volume(known.volume_id, None)
-    row = pools.row_of.get(tried)
-    if row is not None:
-        pools.consume(row, -request.spec.size_gb)
+    pools.give_back(tried, request.spec.size_gb)
 
 
 def _answer(

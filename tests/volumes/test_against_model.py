@@ -36,6 +36,7 @@ class VolumeLives(RuleBasedStateMachine):
         self.model = Model(dict(POOLS))
         self.orders: list[bytes] = []
         self.now, self.next = NOW, 100
+        self.away: set[str] = set()
 
     def do(self, command: Any) -> Any:
         """The answer, or None if it was refused with an error."""
@@ -83,6 +84,40 @@ class VolumeLives(RuleBasedStateMachine):
             self._came(uuid_of(self.next), "q", size_gb, None, first.selection.backend_id)
             self._came(uuid_of(self.next - 1), "q", 5, "silver", second.selection.backend_id)
 
+    @rule(pool=st.sampled_from(list(POOLS)), size_gb=st.integers(1, 300), kind=st.sampled_from(TYPES[1:]))
+    def manage(self, pool: str, size_gb: int, kind: str) -> None:
+        """Its pool has it already."""
+        self.next += 1
+        request = wish(self.next, size_gb, project="q", volume_type=kind)
+        decision = self.do(s.ManageVolume(request=request, backend=pool))
+        if decision is not None and decision.placed:
+            self._came(uuid_of(self.next), "q", size_gb, kind, pool)
+            self.model.volumes[uuid_of(self.next)].claims[0].size_gb = 0
+
+    @precondition(lambda self: self.model.volumes)
+    @rule(data=st.data(), more=st.integers(0, 50))
+    def clone(self, data: st.DataObject, more: int) -> None:
+        uuid = data.draw(st.sampled_from(self.names))
+        source = self.model.volumes[uuid]
+        self.next += 1
+        request = wish(self.next, source.size_gb + more, project=source.project, source=uuid)
+        decision = self.do(s.PlaceVolume(request=request))
+        if decision is not None and decision.placed:
+            kind = source.types[0] if source.types else None
+            self._came(uuid_of(self.next), source.project, source.size_gb + more, kind, decision.selection.backend_id)
+            assert decision.selection.backend_id == (source.new_at or source.at)
+
+    @rule(backend=st.sampled_from(["node-0@lvm", "node-1@lvm"]), what=st.sampled_from(["disabled", "up", "frozen"]))
+    def backend_goes_and_comes(self, backend: str, what: str) -> None:
+        """Until it is back nothing is placed there; what is given back meanwhile counts."""
+        if backend in self.away:
+            self.do(s.SetVolumeBackend(host=backend, disabled=False, up=True, frozen=False))
+            self.away.discard(backend)
+        else:
+            change: dict[str, Any] = {what: what != "up"}
+            self.do(s.SetVolumeBackend(host=backend, **change))
+            self.away.add(backend)
+
     # those that are there
 
     @property
@@ -99,7 +134,8 @@ class VolumeLives(RuleBasedStateMachine):
         if decision is not None and decision.placed:
             assert size > volume.size_gb
             assert not volume.moving
-            volume.size_gb = volume.claims[0].size_gb = size
+            volume.claims[0].size_gb += size - volume.size_gb
+            volume.size_gb = size
 
     @precondition(lambda self: self.model.volumes)
     @rule(data=st.data(), cascade=st.booleans())
@@ -200,7 +236,9 @@ class VolumeLives(RuleBasedStateMachine):
 
     @invariant()
     def pools_have_what_the_model_has(self) -> None:
-        assert {pool: free(self.made, pool) for pool in POOLS} == {pool: self.model.room(pool) for pool in POOLS}
+        there = [pool for pool in POOLS if pool.partition("#")[0] not in self.away]
+        assert set(self.made.state.storage.pools.row_of) == set(there)
+        assert {pool: free(self.made, pool) for pool in there} == {pool: self.model.room(pool) for pool in there}
 
     @invariant()
     def volumes_are_where_the_model_has_them(self) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from hostler.core import storage_commands as s
 from hostler.core.machine import volumes
 from hostler.core.machine.machine import ServiceMachine
 from hostler.placement.types.errors import InUse, InvalidValue
-from tests.core.orders import NOW, asked, uuid_of
+from tests.core.orders import NOW, asked, order, uuid_of
 from tests.volumes.values import do, free, place, report, reports, storage_machine, wish
 
 
@@ -96,3 +98,81 @@ def test_a_move_ends_though_the_backend_of_either_end_joined_a_cluster(confirm: 
     assert (free(made, "e@lvm#a"), free(made, "c@lvm#a")) == ((900, 690) if confirm else (890, 700))
     do(made, s.DeleteVolumes(uuids=(uuid_of(1),)), now=NOW + 3)
     assert (free(made, "e@lvm#a"), free(made, "c@lvm#a")) == (900, 700)
+
+
+@pytest.mark.parametrize("away", [{"disabled": True}, {"up": False}, {"frozen": True}])
+def test_what_volumes_take_outlasts_that_their_backend_is_away(away: dict[str, Any], tmp_path: Path) -> None:
+    """The last report is from before the volume: read again, it would make the pool look emptier than it is."""
+    made = storage_machine()
+    do(made, place(1, 100, volume_type="silver"), place(2, 30, source=None, volume_type="silver"), now=NOW + 1)
+    do(made, s.SetVolumeBackend(host="node-1@lvm", **away), now=NOW + 2)
+    do(made, s.DeleteVolumes(uuids=(uuid_of(2),)), now=NOW + 3)
+    made.save(tmp_path)
+    again = ServiceMachine()
+    again.load(tmp_path)
+    for each in (made, again):
+        do(each, s.SetVolumeBackend(host="node-1@lvm", disabled=False, up=True, frozen=False), now=NOW + 4)
+        assert free(each, "node-1@lvm#a") == 600
+        do(each, reports(report("node-1@lvm", ("a", 650), tier="silver")), now=NOW + 5)
+        assert free(each, "node-1@lvm#a") == 650
+        assert not each.state.storage.pools.absent
+        each.state.storage.pools.check()
+
+
+def test_under_older_rules_the_last_report_counts_again_and_growth_stays_taken() -> None:
+    made = storage_machine()
+    for rules, left in ((3, [700, 650]), (4, [600, 650])):
+        wanted = place(rules, 100, volume_type="silver")
+        away: list[Any] = [s.SetVolumeBackend(host="node-1@lvm", disabled=each) for each in (True, False)]
+        for command in (wanted, *away):
+            made.apply(msgspec.structs.replace(order(command, now=NOW + rules), rules=rules))
+        assert free(made, "node-1@lvm#a") == left[0]
+        made.apply(order(reports(report("node-1@lvm", ("a", 700), tier="silver")), now=NOW + rules))
+
+
+def test_a_volume_that_was_taken_over_gives_back_its_growth() -> None:
+    made = storage_machine()
+    do(
+        made,
+        s.ManageVolume(request=wish(1, 100), backend="node-1@lvm#a"),
+        s.ExtendVolume(uuid=uuid_of(1), new_size_gb=150),
+    )
+    assert free(made, "node-1@lvm#a") == 650
+    do(made, s.BeginVolumeMigration(uuid=uuid_of(1), target="node-2@lvm"))
+    assert (free(made, "node-1@lvm#a"), free(made, "node-2@lvm#a")) == (650, 450)
+    do(made, s.RevertVolumeMove(uuid=uuid_of(1)), s.DeleteVolumes(uuids=(uuid_of(1),)))
+    assert (free(made, "node-1@lvm#a"), free(made, "node-2@lvm#a")) == (700, 600)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"disabled": True}, "the volume service node-1@lvm is disabled"),
+        ({"up": False}, "the volume service node-1@lvm is not up"),
+        ({"frozen": True}, "the volume service node-1@lvm is frozen"),
+    ],
+)
+def test_a_refusal_says_what_is_wrong_with_the_backend_of_a_source_or_group(change: dict[str, Any], words: str) -> None:
+    made = storage_machine()
+    do(made, place(1, 10, volume_type="silver"), s.PlaceVolumeGroup(group_id=uuid_of(70), volumes=(wish(2, 5),)))
+    group = made.state.volumes.groups[uuid_of(70)].backend
+    do(made, s.SetVolumeBackend(host="node-1@lvm", **change), s.SetVolumeBackend(host=group, **change))
+    for refused in (
+        do(made, place(None, 10, source=uuid_of(1))),
+        do(made, s.ExtendVolume(uuid=uuid_of(1), new_size_gb=20)),
+        do(made, s.CreateVolumeSnapshot(uuid=uuid_of(1))).decision,
+        do(made, s.ManageVolume(request=wish(9, 1), backend="node-1@lvm#a")),
+    ):
+        assert words in refused.refusal.sentence
+    assert words.replace("node-1@lvm", group) in do(made, place(None, 10, group=uuid_of(70))).refusal.sentence
+
+
+def test_a_refusal_says_that_a_backend_or_pool_is_not_known() -> None:
+    made = storage_machine()
+    do(made, place(1, 10))
+    for target, words in (
+        ("node-9@lvm", "no volume service node-9@lvm is known"),
+        ("node-1@lvm#z", "has no such pool"),
+    ):
+        assert words in do(made, s.BeginVolumeMigration(uuid=uuid_of(1), target=target)).refusal.sentence
+        assert words in do(made, s.ManageVolume(request=wish(2, 1), backend=target)).refusal.sentence

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -29,9 +30,18 @@ from .rows import Line, PoolRows
 from .variables import PoolVariables
 from .volumes import Volume, in_cluster
 
+Figures = tuple[float, float, float, float]
+"""Free, allocated and provisioned GiB, and the time, of one pool."""
+_CHARGED: Final = [COLUMN[name] for name in ("free", "allocated", "provisioned", "updated")]
+
 
 class Pools(PoolRows):
-    """The pools of one fleet. Not thread-safe. An error leaves everything as it was."""
+    """The pools of one fleet. Not thread-safe. An error leaves everything as it was.
+
+    ``keeps_absent``: what was charged since the last report outlasts that no service of the backend is up, enabled and
+    not frozen. Cinder's scheduler forgets it, and reads the last report again. ``charges_growth``: the growth of a
+    volume that was taken over is given back with it.
+    """
 
     def __init__(self, history: History) -> None:
         super().__init__(history)
@@ -39,6 +49,10 @@ class Pools(PoolRows):
         self.reports: dict[str, BackendReport] = {}
         self.aggregates: dict[str, frozenset[str]] = {}
         """Uuids of the aggregates (racks) of a service host or cluster, where ``set_aggregates`` named them."""
+        self.keeps_absent, self.charges_growth = False, True
+        self.absent: dict[str, Figures] = {}
+        """With ``keeps_absent``, by backend id: the figures of pools that have left the rows since no service of their
+        backend is up, enabled and not frozen. Those that were charged after the report return with the pool."""
         self.default_ratio = "20.0"
         self.now = 0.0
         """The latest time of a report or a request."""
@@ -190,7 +204,12 @@ class Pools(PoolRows):
         service, report = self._serving(key), self._report_for(key)
         backend = self.backends.get(key)
         if service is None or report is None:
+            there = any(True for _ in self._of(key))
+            if not there:
+                self._forget_absent(key)
             if backend is not None:
+                if there and self.keeps_absent:
+                    self._keep_absent(backend)
                 self._drop_pools(backend, backend.pools)
                 self._set("backends", {name: each for name, each in self.backends.items() if name != key})
                 self._tidy()
@@ -249,8 +268,35 @@ class Pools(PoolRows):
             facts, figures = facts_of(name, backend, service.availability_zone, pools[name], self.default_ratio)
             line = np.zeros(len(self.columns.block))
             _fill(line, facts, figures, at)
+            kept = self.absent.get(facts.backend_id)
+            if kept is not None and kept[-1] > at:
+                free = line[COLUMN["free"]]
+                line[_CHARGED] = kept
+                if facts.free_word is not None:  # it is not counted
+                    line[COLUMN["free"]] = free
             self._put_fact(row, facts, line)
             self._derive(row)
+        self._forget_absent(key)
+
+    def _keep_absent(self, backend: Backend) -> None:
+        for row in backend.pools.values():
+            self._put("absent", self.fact(row).backend_id, tuple(self.columns.block[_CHARGED, row].tolist()))
+
+    def _forget_absent(self, key: str) -> None:
+        """O(pools that are absent)."""
+        for name in [name for name in self.absent if backend_part(name) == key]:
+            self._put("absent", name, None)
+
+    def give_back(self, backend_id: str, size_gb: float, at: float | None = None) -> None:
+        """Return capacity to a pool, also to one whose backend is not up at present; ``at`` as of ``consume``. No-op
+        for a pool that is not known: it comes with a report of its own. O(1)."""
+        row = self.row_of.get(backend_id)
+        if row is not None:
+            self.consume(row, -size_gb, at)
+        elif (figures := self.absent.get(backend_id)) is not None:
+            free, allocated, provisioned, updated = figures
+            left = (free + size_gb, allocated - size_gb, provisioned - size_gb, updated if at is None else at)
+            self._put("absent", backend_id, left)
 
     def _drop_pools(self, backend: Backend, names: Iterable[str]) -> None:
         for name in names:

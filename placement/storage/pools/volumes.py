@@ -13,6 +13,7 @@ from .backend_names import append_pool, backend_part, pool_part
 class Volume:
     """One volume. ``host`` is ``host@backend#pool``, ``cluster_name`` the same of its cluster. ``charged`` names the
     pools (backend ids) that ``size_gb`` GiB were taken of: two while it migrates, none if only its place is known.
+    ``uncharged_gb``: GiB less that the first of them was charged, of a volume that was taken over and has grown since.
     ``moved_from``: host and cluster that it comes back to if its move is reverted."""
 
     volume_id: str
@@ -22,6 +23,12 @@ class Volume:
     project_id: str = ""
     charged: tuple[str, ...] = ()
     moved_from: tuple[str, str | None] | None = None
+    uncharged_gb: int = 0
+
+    @property
+    def charged_gb(self) -> int:
+        """GiB that the first pool of ``charged`` was charged."""
+        return self.size_gb - self.uncharged_gb
 
     @property
     def backend_id(self) -> str:
