@@ -193,7 +193,7 @@ class _Guests:
 
     def _apart(self, group: str) -> str:
         fleet = self.machine.state.fleet
-        known = fleet._groups.get(group)
+        known = fleet._server_groups.find(group)
         return (
             group
             if known is not None and fleet._kernel.group_policy(known)[0] == GROUP_POLICIES["anti-affinity"]

@@ -468,10 +468,11 @@ def change_groups(state: ServiceState, command: AddServerGroup | RemoveServerGro
             usage.check_groups(tenants, project)
         edit(state.engine, command, now)
         if project:
-            owners[command.uuid] = project
+            owners[state.fleet._server_groups.kept(command.uuid)] = project
             usage.add(tenants, project, {SERVER_GROUPS: 1})
         return
+    uuid = state.fleet._server_groups.kept(command.uuid)
     edit(state.engine, command, now)
-    owner = owners.pop(command.uuid, None)
+    owner = owners.pop(uuid, None)
     if owner is not None:
         usage.add(tenants, owner, {SERVER_GROUPS: 1}, -1)

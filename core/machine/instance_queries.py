@@ -77,11 +77,12 @@ def instances(state: ServiceState, user: str, query: Instances) -> list[Instance
 
 
 def _wanted(fleet: Fleet, query: Instances, columns: Columns) -> NDArray[np.bool_]:
+    group = None if query.server_group is None else fleet._server_groups.find(query.server_group)
     wanted = {
         "project": None if query.project is None else fleet._projects.ids.get(query.project, -2),
         "row": None if query.node is None else fleet._names.find(query.node),
         "user": None if query.user is None else fleet._users.ids.get(query.user, -2),
-        "group": None if query.server_group is None else fleet._groups.get(query.server_group, -2),
+        "group": None if query.server_group is None else -2 if group is None else group,
     }
     keep: NDArray[np.bool_] = columns["row"] >= 0
     for column, value in wanted.items():

@@ -324,11 +324,10 @@ class ServiceState:
     def group_project(self, uuid: str) -> str | None:
         """Project of a kept server group: the one it is kept for, else that of its members; empty for members of
         several. None while it has neither. UnknownName if no such group is kept. O(members)."""
-        fleet = self.fleet
-        group = fleet._group_id(uuid)
+        fleet, uuid = self.fleet, self.fleet._server_groups.kept(uuid)
         if uuid in self.group_owners:
             return self.group_owners[uuid]
-        found = fleet._kernel.group_projects(group, 2)
+        found = fleet._kernel.group_projects(fleet._group_id(uuid), 2)
         if not found:
             return None
         return fleet._projects[found[0]] if len(found) == 1 else ""
@@ -490,7 +489,8 @@ class ServiceState:
         storage_policy(kept.policy)  # an installed rule that is gone is said now
         self.decide_by(engine, kept.policy)
         self.tenants, self.usage, self.pools, self.catalog = kept.tenants, kept.usage, kept.pools, kept.catalog
-        self.group_owners, self.rules = kept.group_owners, kept.rules
+        self.rules, owners = kept.rules, kept.group_owners
+        self.group_owners = {self.fleet._server_groups.kept(uuid): project for uuid, project in owners.items()}
         self.specs.forget_named(self.catalog)
         self.volume_specs.forget_all(self.catalog)
         self.requests, self.holds, self.lives = kept.requests, Holds(kept.holds), kept.lives

@@ -18,6 +18,7 @@ import trio
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ..engine_commands import PlaceMany
 from ..errors import DeadlineExceeded, InternalError
+from ..machine.call_uuids import with_canonical_uuids
 from ..machine.request_limits import PART_SHAPES
 from ..service import Identity, Reconciling, Regions, Service, Shadow
 from ..tenancy.tenants import CLOUD, require_own_user
@@ -58,7 +59,6 @@ from .methods import (
     Watch,
     Welcome,
 )
-from .uuids import with_canonical_uuids
 from .watching import Watchers
 
 VERSION: Final = version("hostler")

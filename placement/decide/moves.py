@@ -14,6 +14,7 @@ from ..fleet.fleet import Fleet
 from ..types.errors import DuplicateName, InUse, InvalidValue, UnknownName
 from ..types.moves import KINDS, Expiry, MoveKind, PendingMove
 from ..types.request import Destination, RequestSpec
+from ..types.uuids import plain_uuid
 from ..types.validation import finite, uuid_words
 
 MIGRATION: Final = "MIGRATION"
@@ -101,18 +102,10 @@ def _leave(fleet: Fleet, row: int, uuid: str) -> None:
 
 def pending(fleet: Fleet, uuid: str) -> PendingMove:
     """The move of a guest; UnknownName if none is under way. O(1)."""
-    move = fleet._consumers.moves.get(_canonical(uuid)) if isinstance(uuid, str) else None
+    move = fleet._consumers.moves.get(plain_uuid(uuid)) if isinstance(uuid, str) else None
     if move is None:
         raise UnknownName(f"no move of instance {uuid} is under way", field="uuid")
     return move
-
-
-def _canonical(uuid: str) -> str:
-    """The form of a uuid in which moves are known; another text as it is. O(1)."""
-    try:
-        return format_uuid(*parse_uuid(uuid))
-    except ValueError:
-        return uuid
 
 
 def note_move(fleet: Fleet, move: PendingMove) -> None:
@@ -183,7 +176,7 @@ def release(fleet: Fleet, uuids: Sequence[str]) -> int:
     with fleet._history.undoing():
         count = fleet._release_uuids(uuids)
         for uuid in uuids:
-            move = fleet._consumers.moves.get(_canonical(uuid)) if fleet._consumers.moves else None
+            move = fleet._consumers.moves.get(plain_uuid(uuid)) if fleet._consumers.moves else None
             if move is not None:
                 confirm(fleet, uuid)
     return count

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from ..types.host import HostState
 from ..types.request import Request
+from ..types.uuids import plain_uuid
 from .base import Filter, Selection
 
 
@@ -39,7 +40,7 @@ class _InstanceAffinityFilter(Filter):
     def _named(self, request: Request) -> frozenset[str]:
         """The instances of the hint; a single empty string counts as no hint."""
         values = request.scheduler_hints.get(self.hint, ())
-        return frozenset() if tuple(values) == ("",) else frozenset(values)
+        return frozenset() if tuple(values) == ("",) else frozenset(map(plain_uuid, values))
 
 
 class SameHostFilter(_InstanceAffinityFilter):

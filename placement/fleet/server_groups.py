@@ -8,6 +8,7 @@ from typing import Final
 
 from ...ext.constants import AFFINITY, ANTI_AFFINITY, SOFT_AFFINITY, SOFT_ANTI_AFFINITY
 from ..types.errors import DuplicateName, InvalidValue, UnknownName
+from ..types.uuids import plain_uuid
 from ..types.validation import shown, uuid_words, whole_number
 from .change_log import ChangeLog
 
@@ -33,6 +34,7 @@ class ServerGroups:
     def add(self, uuid: str, policy: str, max_server_per_host: int) -> None:
         """Add a group. InvalidValue, UnknownName or DuplicateName for bad input. O(1)."""
         uuid_words(uuid, "server_group.uuid")
+        uuid = plain_uuid(uuid)
         if not isinstance(policy, str):
             raise InvalidValue(
                 f"server_group.policy must be a string, got {shown(policy)}", field="server_group.policy"
@@ -57,24 +59,34 @@ class ServerGroups:
     def remove(self, uuid: str) -> None:
         """Remove a group; its members stay placed and belong to no group. UnknownName if there is none. O(1)."""
         index = self.id(uuid)
-        self._change_log.make(partial(self._forget, index), partial(self._remember, index, uuid))
+        self._change_log.make(partial(self._forget, index), partial(self._remember, index, self.uuids[index]))
 
     def restore(self, uuids: list[str], limits: list[tuple[int, int]], removed: list[int]) -> None:
         """Restore groups from a file, unrecorded; ValueError for inconsistent input. O(groups)."""
         for uuid, (policy, at_most) in zip(uuids, limits, strict=True):
             if uuid in self.ids:
                 raise ValueError(f"server group {uuid} occurs twice")
-            self._append(uuid, policy, at_most)
+            plain = plain_uuid(uuid)  # of an earlier release, which told the forms of a uuid apart
+            self._append(uuid if plain in self.ids or plain in uuids else plain, policy, at_most)
         if sorted(removed) != [index for index, uuid in enumerate(uuids) if not uuid]:
             raise ValueError("the removed server groups are not those without a uuid")
         self.removed[:] = removed
 
     def id(self, uuid: str) -> int:
         """Id of a group by uuid; UnknownName if there is none. O(1)."""
-        index = self.ids.get(uuid) if isinstance(uuid, str) else None
+        index = self.find(uuid) if isinstance(uuid, str) else None
         if index is None:
             raise UnknownName(f"no server group has the uuid {shown(uuid)}", field="server_group")
         return index
+
+    def kept(self, uuid: str) -> str:
+        """Uuid of a group in the form in which it is kept; UnknownName if there is none. O(1)."""
+        return self.uuids[self.id(uuid)]
+
+    def find(self, uuid: str) -> int | None:
+        """Id of a group by uuid, None if there is none. O(1)."""
+        index = self.ids.get(uuid)
+        return self.ids.get(plain_uuid(uuid)) if index is None else index
 
     def _append(self, uuid: str, policy: int, at_most: int) -> None:
         index = self._change_log.kernel.add_group(policy, at_most)

@@ -20,6 +20,7 @@ from ..fleet.interned_pci import PciStates
 from ..types.errors import HostlerError, InvalidValue, UnknownName
 from ..types.host import Host, RunningInstance
 from ..types.host_classes import Interned
+from ..types.uuids import by_plain_uuid
 from ..types.validation import LONGEST_NAME, check_array, check_name, finite, shown, whole_number
 from .checks import LEAST, MOST, RATIOS, Fields, check_host, is_running, of_host, read_hosts, read_uuids
 from .columns import HostColumns, host_class, interned, last_seen, numa_networks, write
@@ -184,7 +185,7 @@ def _attach_guests(fleet: Fleet, row: int, instances: Mapping[str, Any]) -> None
     known = fleet.instances(row)
     new: list[tuple[str, Any]] = []
     both: dict[str, Mapping[str, Any]] = {}
-    for uuid, value in instances.items():
+    for uuid, value in by_plain_uuid(instances).items():
         if uuid in known:
             continue
         if fleet._kernel.consumers.get(uuid) >= 0:

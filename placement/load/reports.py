@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..fleet.fleet import Fleet
 from ..types.errors import HostlerError, InvalidValue
 from ..types.host import Host, Service
 from ..types.host_report import HostReport, Reported
+from ..types.uuids import are_plain, by_plain_uuid
 from ..types.validation import finite, shown
 from . import instances
 from .bulk import CHUNK, all_or_nothing, columns_of
@@ -112,8 +114,16 @@ def _checked(reports: Iterable[object]) -> list[HostReport]:
             _check(report)
         except HostlerError as error:
             raise of_host(error, report.host.host) from None
-        found.append(report)
+        found.append(_plain(report))
     return found
+
+
+def _plain(report: HostReport) -> HostReport:
+    """The report with the uuids of its instances in the form in which the fleet has them. O(instances)."""
+    given = report.host.instances
+    if not isinstance(given, dict) or not all(isinstance(uuid, str) for uuid in given) or are_plain(given):
+        return report
+    return replace(report, host=replace(report.host, instances=by_plain_uuid(given)))
 
 
 def _check(report: HostReport) -> None:

@@ -193,6 +193,7 @@ def migrated(context: VolumeContext, volume_id: str) -> None:
     """See ``VolumeEngine.migrated``."""
     with context.deciding() as pools:
         known = pools.volumes.known(volume_id)
+        volume_id = known.volume_id
         *old, new = known.charged or (known.backend_id,)
         _give_back(context, replace(known, charged=tuple(old)))
         if old or known.moved_from is not None:
@@ -204,7 +205,7 @@ def release(context: VolumeContext, volume_ids: str | Iterable[str], *, give_bac
     ids = [volume_ids] if isinstance(volume_ids, str) else list(volume_ids)
     with context.deciding() as pools:
         known = [pools.volumes.known(each) for each in ids]
-        if len(set(ids)) < len(ids):
+        if len({volume.volume_id for volume in known}) < len(ids):
             raise InvalidValue(f"a volume is named twice: {shown(ids)}", field="volume_ids")
         for volume in known:
             pools.put_volume(volume.volume_id, None)

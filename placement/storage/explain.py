@@ -118,7 +118,7 @@ def why_absent(pools: Pools, backend: str) -> tuple[str, str]:
     key = backend_part(backend)
     services = [each for each in pools.services.values() if each.key == key]
     if not services:
-        return f"no volume service {key} is known", "a report of a backend makes it known"
+        return f"the volume service {key} is not known", "a report of a backend makes it known"
     up = [each for each in services if each.up]
     enabled = [each for each in up if not each.disabled]
     if not up:

@@ -70,7 +70,7 @@ def revert(context: VolumeContext, volume_id: str) -> None:
         give_back(context, known.charged[-1], known.size_gb)
         charged = known.charged[:-1]
         stays = replace(known, host=host, cluster_name=cluster_name, charged=charged, moved_from=None)
-        pools.put_volume(volume_id, stays)
+        pools.put_volume(known.volume_id, stays)
 
 
 def snapshot(context: VolumeContext, request: VolumeRequest, backend: str | None) -> VolumeDecision:

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 from .networks import NetworkMetadata
 from .request import Flavor
+from .uuids import plain_uuid
 
 DERIVED: Final = -(2**62)
 """In place of an amount that a host does not report: it follows from its totals and guests."""
@@ -33,6 +34,10 @@ class Aggregate:
     uuid: str
     name: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.uuid, str) and (plain := plain_uuid(self.uuid)) != self.uuid:
+            object.__setattr__(self, "uuid", plain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Any, TypedDict, Unpack
 
 from .content import ContentEquality
 from .networks import NetworkMetadata
+from .uuids import are_plain, plain_uuid
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -147,6 +148,13 @@ class ServerGroup(ContentEquality):
     max_server_per_host: int = 1
     members: frozenset[str] = frozenset()
     hosts: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.uuid, str) and (plain := plain_uuid(self.uuid)) != self.uuid:
+            object.__setattr__(self, "uuid", plain)
+        members = self.members
+        if isinstance(members, frozenset) and all(isinstance(each, str) for each in members) and not are_plain(members):
+            object.__setattr__(self, "members", frozenset(map(plain_uuid, members)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -118,6 +118,8 @@ class Cloud(RuleBasedStateMachine):
             return
         guest = self.guests[one]
         source, size = guest.here
+        if memory is not None and (one, "here") not in self.trackers[source].memory:
+            return  # only a guest that was built is resized
         to = {"requested_destination": Destination(host=source)} if same and memory is not None else {}
         decision = self.engine.begin_move(one, asks(memory or size, **to), kind="resize" if memory else "cold_migrate")
         if not decision.placed:

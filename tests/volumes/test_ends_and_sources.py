@@ -171,7 +171,7 @@ def test_a_refusal_says_that_a_backend_or_pool_is_not_known() -> None:
     made = storage_machine()
     do(made, place(1, 10))
     for target, words in (
-        ("node-9@lvm", "no volume service node-9@lvm is known"),
+        ("node-9@lvm", "the volume service node-9@lvm is not known"),
         ("node-1@lvm#z", "has no such pool"),
     ):
         assert words in do(made, s.BeginVolumeMigration(uuid=uuid_of(1), target=target)).refusal.sentence

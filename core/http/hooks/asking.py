@@ -12,7 +12,9 @@ import trio
 
 from ....placement.types.decision import Decision
 from ....placement.types.errors import HostlerError
+from ....placement.types.uuids import plain_uuid
 from ...engine_commands import Asked, ConfirmHold, Hold, Release
+from ...machine.call_uuids import with_canonical_uuids
 from ...machine.orders import AnyCommand
 from ...machine.question import Query
 from ...machine.ranking import Rank, Ranking
@@ -64,7 +66,7 @@ class Asking:
 
     def is_held(self, uuid: str) -> bool:
         """True for a guest that is held. O(1)."""
-        return uuid in self._service.state.holds and self._may_read(uuid)
+        return plain_uuid(uuid) in self._service.state.holds and self._may_read(uuid)
 
     def node_of(self, uuid: str) -> str | None:
         """The node of a guest; None if there is no such guest. O(1)."""
@@ -74,7 +76,7 @@ class Asking:
         """What a guest was asked with. NotAllowed if there is no such guest, InvalidValue if it is not known."""
         if not self._may_read(uuid):
             raise no_instance(uuid, "uuid")
-        found: Spec = msgspec.msgpack.decode(self._service.state.asked_of(uuid).spec)
+        found: Spec = msgspec.msgpack.decode(self._service.state.asked_of(plain_uuid(uuid)).spec)
         return found
 
     def check_may_change(self, uuid: str) -> None:
@@ -121,7 +123,7 @@ class Asking:
 
     async def _ask(self, question: Query, kind: Any) -> Any:
         """The answer, converted to ``kind``."""
-        service = self._service
+        service, question = self._service, with_canonical_uuids(question)
         if service.takes_long(question):
             raw = await service.ask_aside(self._caller, question)
             return msgspec.msgpack.decode(raw, type=kind)
@@ -131,7 +133,7 @@ class Asking:
     async def _order(self, command: AnyCommand) -> Any:
         self._check_token()
         done = trio.Event()
-        pending = self._service.order(self._caller, command, partial(_told, done))
+        pending = self._service.order(self._caller, with_canonical_uuids(command), partial(_told, done))
         try:
             await done.wait()
         except trio.Cancelled:

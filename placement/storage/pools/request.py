@@ -10,6 +10,7 @@ from typing import Any, Final, TypedDict, Unpack
 from ...types.content import ContentEquality
 from ...types.errors import InvalidValue
 from ...types.limits import MAX_AMOUNT
+from ...types.uuids import plain_uuid
 from ...types.validation import check_text, shown, uuid_words, whole_number
 from .reports import moment
 
@@ -100,6 +101,10 @@ class VolumeRequest(ContentEquality):
     now: float | None = None
     alternates: int = 0
     request_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.volume_id, str) and (plain := plain_uuid(self.volume_id)) != self.volume_id:
+            object.__setattr__(self, "volume_id", plain)
 
     def with_changes(self, **changes: Unpack[VolumeRequestChanges]) -> VolumeRequest:
         """The same request with some fields replaced."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ...types.errors import DuplicateName, UnknownName
+from ...types.uuids import plain_uuid
 from .backend_names import append_pool, backend_part, pool_part
 
 
@@ -24,6 +25,10 @@ class Volume:
     charged: tuple[str, ...] = ()
     moved_from: tuple[str, str | None] | None = None
     uncharged_gb: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.volume_id, str) and (plain := plain_uuid(self.volume_id)) != self.volume_id:
+            object.__setattr__(self, "volume_id", plain)
 
     @property
     def charged_gb(self) -> int:
@@ -66,7 +71,7 @@ class Volumes(Mapping[str, Volume]):
 
     def known(self, volume_id: str, field: str = "volume_id") -> Volume:
         """The volume of an id; UnknownName if there is none. O(1)."""
-        found = self.get(volume_id) if isinstance(volume_id, str) else None
+        found = self.get(plain_uuid(volume_id)) if isinstance(volume_id, str) else None
         if found is None:
             raise UnknownName(f"no volume {volume_id!r:.60} is known", field=field)
         return found
@@ -114,7 +119,7 @@ class Volumes(Mapping[str, Volume]):
         return any(
             volume.project_id == project_id
             and (volume.cluster_name == cluster_name if cluster_name else volume.host == host)
-            for volume in map(self.get, volume_ids)
+            for volume in map(self.get, map(plain_uuid, volume_ids))
             if volume is not None
         )
 

@@ -4,13 +4,13 @@ another form is the same one; uuids of server groups and resource providers are 
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection
 from itertools import chain
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ...ext.tables import format_uuid, parse_uuid
+from ...placement.types.uuids import are_plain
+from ...placement.types.uuids import plain_uuid as canonical
 from ..engine_commands import (
     Asked,
     BeginMove,
@@ -26,40 +26,42 @@ from ..engine_commands import (
     Spawned,
 )
 from ..lifecycle_commands import GuestVolume, Lifecycle
-from ..machine.lifecycle_queries import ShowGuest
-from ..machine.queries import Instance
-from ..machine.volume_queries import ShowVolume, VolumeBackups, Volumes, VolumeSnapshots
-from ..machine.what_if import WhatIf
+from ..region_commands import PlaceAcross
 from ..storage_commands import AskedVolume, StorageBase
+from .lifecycle_queries import Guests, ShowGuest, VolumeLives
+from .queries import Explain, Fits, FitsMany, Instance
+from .ranking import Rank
+from .region_queries import RegionGuests, RegionOf
+from .volume_queries import (
+    ExplainVolume,
+    FitsVolume,
+    ShowVolume,
+    VolumeBackups,
+    VolumeGroups,
+    Volumes,
+    VolumeSnapshots,
+)
+from .volume_ranking import RankVolume
+from .what_if import WhatIf
 
 _CALLS: Final = (
     *(Hold, ConfirmHold, Release, Spawned, Move, Resize, BeginMove, ConfirmMove, RevertMove, StorageBase, Lifecycle),
     *(Asked, AskedVolume, GuestVolume, Instance, ShowGuest, ShowVolume, Volumes, VolumeSnapshots, VolumeBackups),
-    WhatIf,
+    *(VolumeGroups, VolumeLives, Guests, RegionGuests, RegionOf, PlaceAcross, WhatIf),
+    *(Explain, Fits, FitsMany, Rank, ExplainVolume, FitsVolume, RankVolume),
 )
 _NAMES: Final = frozenset(
     (
         *("uuid", "uuids", "instance_uuids", "migration", "volume_id", "volume", "source", "group"),
-        *("snapshot_id", "backup_id", "group_id"),
+        *("snapshot_id", "backup_id", "group_id", "guest", "after"),
     )
 )
-"""Fields with uuids of instances, migrations, volumes, snapshots, backups and volume groups."""
+"""Fields with uuids of instances, migrations, volumes, snapshots, backups and volume groups. ``after``: of lists by
+uuid."""
 _INNER: Final = frozenset(("request", "requests", "volumes", "commands"))
 """Fields with requests or commands."""
 
-_LENGTH: Final = frozenset((36,))
-
 Call = TypeVar("Call", bound=msgspec.Struct)
-
-
-def canonical(uuid: str) -> str:
-    """A uuid in the form in which the state holds it; another text as it is. O(1)."""
-    if len(uuid) == 36 and uuid == uuid.lower():
-        return uuid
-    try:
-        return format_uuid(*parse_uuid(uuid))
-    except ValueError:
-        return uuid
 
 
 def with_canonical_uuids(call: Call) -> Call:
@@ -67,11 +69,11 @@ def with_canonical_uuids(call: Call) -> Call:
     kind = type(call)
     if kind is Place:  # the most frequent call
         uuids = call.request.instance_uuids  # type: ignore[attr-defined]  # of Place
-        return call if not uuids or _are_canonical(uuids) else _replaced(call, ("request",))
+        return call if not uuids or are_plain(uuids) else _replaced(call, ("request",))
     if kind is PlaceMany:
         requests = call.requests  # type: ignore[attr-defined]  # of PlaceMany
         every = chain.from_iterable([request.instance_uuids for request in requests])
-        return call if _are_canonical(list(every)) else _replaced(call, ("requests",))
+        return call if are_plain(list(every)) else _replaced(call, ("requests",))
     return _replaced(call, kind.__struct_fields__) if isinstance(call, _CALLS) else call
 
 
@@ -92,12 +94,7 @@ def _each(value: Any) -> Any:
         return canonical(value)
     if not isinstance(value, tuple):
         return value
-    return value if _are_canonical(value) else tuple(map(canonical, value))
-
-
-def _are_canonical(uuids: Collection[str]) -> bool:
-    text = "".join(uuids)
-    return text == text.lower() and set(map(len, uuids)) <= _LENGTH
+    return value if are_plain(value) else tuple(map(canonical, value))
 
 
 def _inner(value: Any) -> Any:
@@ -105,3 +102,6 @@ def _inner(value: Any) -> Any:
         found = type(value)(map(with_canonical_uuids, value))
         return value if all(map(operator.is_, found, value)) else found
     return value if value is None else with_canonical_uuids(value)
+
+
+__all__ = ["canonical", "with_canonical_uuids"]
