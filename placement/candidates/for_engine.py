@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..fleet.fleet import Fleet
 from ..request.placement_query import PlacementQuery
+from .independent import Independent, independent
 from .search import CandidateSearch
 from .slots import Prepared, prepare
 
@@ -21,8 +22,6 @@ Mappings = dict[str, tuple[int, ...]]
 """suffix of a request group -> rows."""
 TREE_STEPS = 200_000
 """Maximum search steps per tree (`Effort`); beyond it the tree counts as having no candidate."""
-FEW = 16
-"""Rows that are looked at one by one: more are judged with all others at once."""
 
 
 class TreeQuery:
@@ -33,6 +32,7 @@ class TreeQuery:
         self._fallback = None if query.fallback is None else TreeQuery(fleet, query.fallback)
         self._seen: tuple[int, ...] = ()
         self._prepared: Prepared | None = None
+        self._independent: Independent | None = None
 
     def candidates(self, root: int) -> Iterator[Amounts]:
         """All candidates in a tree, one after the other, those of the fallback last."""
@@ -54,15 +54,11 @@ class TreeQuery:
 
     def having(self, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Which rows are roots of trees that have a candidate. O(rows), vectorised where that is enough."""
-        if len(rows) <= FEW:
-            return np.array([self.first(row) is not None for row in rows.tolist()], bool)
         fleet, layout = self._fleet, self._fleet._index.layout()
-        trees = np.zeros(max(layout.trees, 1), bool)
-        search = CandidateSearch(fleet, self._ready(), tree_steps=TREE_STEPS)
-        for found in search.trees(None):
-            trees[found.tree] = search.has_some(found)
-        known: NDArray[np.bool_] = (layout.tree_of[rows] >= 0) & trees[layout.tree_of[rows]]
-        known &= fleet._store.row["root"][rows] == rows
+        known: NDArray[np.bool_] = (layout.tree_of[rows] >= 0) & (fleet._store.row["root"][rows] == rows)
+        trees, back = np.unique(layout.tree_of[rows[known]].astype(np.int64), return_inverse=True)
+        search = CandidateSearch(fleet, self._ready(), tree_steps=TREE_STEPS, independent=self._independent)
+        known[known] = search.having(trees)[back]
         if self._fallback is not None and not known.all():
             known[~known] = self._fallback.having(rows[~known])
         return known
@@ -76,6 +72,7 @@ class TreeQuery:
         )
         if self._prepared is None or seen != self._seen:
             self._prepared, self._seen = prepare(fleet, self._query), seen
+            self._independent = independent(self._prepared)
         return self._prepared
 
 

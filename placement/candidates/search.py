@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..fleet.fleet import Fleet
 from ..fleet.provider_index import Layout, Mask
+from .independent import Independent
 from .slots import Prepared, Rows
 from .tree_search import Effort, TreeSearch, Way
 
@@ -45,11 +46,14 @@ class CandidateSearch:
         preferred: Sequence[int] = (),
         effort: Effort | None = None,
         tree_steps: int | None = None,
+        independent: Independent | None = None,
     ) -> None:
         """``nested`` False: no candidate with two providers of one tree. ``preferred``: trees to look at before all
         others, in this order. ``effort``: what it may cost; the ways end when it is spent. ``tree_steps``: what each
-        tree may cost by itself, instead, so that what is found in one does not depend on the others."""
+        tree may cost by itself, instead, so that what is found in one does not depend on the others.
+        ``independent``: what the query is as such a one, if it is one and ``having`` is asked."""
         self._effort, self._tree_steps = effort or Effort(), tree_steps
+        self._independent = independent
         self._preferred = list(dict.fromkeys(preferred))
         self._fleet, self._query, self._nested = fleet, query, nested
         self._layout = fleet._index.layout()
@@ -92,9 +96,21 @@ class CandidateSearch:
                 rows += servers[serving.able(slot, query.wishes[slot.group], sharing=True)].tolist()
         return Found(tree, -1, tuple(options)) if all(options) else None
 
-    def has_some(self, found: Found) -> bool:
-        """True if a tree that may have candidates has one."""
-        return found.alone >= 0 or next(self._of(found), None) is not None
+    def having(self, trees: NDArray[np.int64]) -> Mask:
+        """Which of some trees, in order and each named once, have a candidate. O(their providers), vectorised; only
+        those of which counts do not decide it are searched."""
+        if self._query.hopeless or not self._query.slots or not len(trees):
+            return np.zeros(len(trees), bool)
+        wanted = self._only_trees()
+        block = _Block(self, trees, counted=self._independent is not None)
+        having, unsure = block.filled()
+        if wanted is not None:
+            allowed = np.isin(trees, wanted)
+            having, unsure = having & allowed, unsure & allowed
+        for found in block.found(unsure) if unsure.any() else ():
+            at = int(np.searchsorted(trees, found.tree))
+            having[at] = next(self._of(found), None) is not None
+        return having
 
     def trees(self, expected: int | None) -> Iterator[Found]:
         """Trees that may have candidates, in order. O(trees looked at), vectorised."""
@@ -110,7 +126,7 @@ class CandidateSearch:
         first = 0 if wanted is None else self._layout.trees
         size, done = self._layout.trees if expected is None else max(expected, FIRST_BLOCK), frozenset(preferred)
         while first < self._layout.trees:
-            for found in _Block(self, first, min(first + size, self._layout.trees)).found():
+            for found in _Block(self, np.arange(first, min(first + size, self._layout.trees))).found():
                 if found.tree not in done:
                     yield found
             first, size = first + size, 4 * size
@@ -173,47 +189,76 @@ def _sums(query: Prepared) -> dict[int, tuple[int, int, tuple[int, ...]]]:
 
 
 class _Block:
-    """Consecutive trees, judged all at once."""
+    """Some trees, in order, judged all at once. ``counted``: ``filled`` is asked, which counts itself."""
 
-    def __init__(self, search: CandidateSearch, first: int, end: int) -> None:
-        self._search, self._first = search, first
-        fleet, layout, query = search._fleet, search._layout, search._query
-        low, high = int(layout.starts[first]), int(layout.starts[end])
-        self._starts: NDArray[np.int64] = layout.starts[first:end] - low
-        rows = layout.rows[low:high]
-        self._lengths = np.diff(layout.starts[first : end + 1])
-        self._flat = high - low == end - first
+    def __init__(self, search: CandidateSearch, trees: NDArray[np.int64], *, counted: bool = False) -> None:
+        self._search, self._trees, self._counted = search, trees, counted
+        fleet, layout = search._fleet, search._layout
+        firsts = layout.starts[trees]
+        self._lengths = layout.starts[trees + 1] - firsts
+        ends = np.cumsum(self._lengths)
+        self._starts: NDArray[np.int64] = ends - self._lengths
+        count, low, high = int(ends[-1]), int(firsts[0]), int(firsts[-1] + self._lengths[-1])
+        self._flat = count == len(trees)
+        together = slice(low, high) if count == high - low else None
+        rows = layout.rows[
+            np.repeat(firsts - self._starts, self._lengths) + np.arange(count) if together is None else together
+        ]
         roots = rows if self._flat else np.repeat(rows[self._starts], self._lengths)
-        view = slice(low, high) if layout.plain else None
-        self._rows = Rows(fleet, rows, roots, layout.tree_of[rows], view)
-        self._able = [self._rows.able(slot, query.wishes[slot.group]) for slot in query.slots]
-        self._served, self._serving = self._servers(layout, first, end)
+        self._rows = Rows(fleet, rows, roots, layout.tree_of[rows], together if layout.plain else None)
+        self._able = self._each_able(self._rows)
+        self._served, self._serving = self._servers(layout)
         self._ok = self._judged()
 
-    def found(self) -> Iterator[Found]:
-        """The trees that may have candidates."""
-        trees = np.flatnonzero(self._ok)
+    def _each_able(self, rows: Rows, *, sharing: bool = False) -> list[Mask]:
+        """By slot, the rows that can fill it; looked at once for slots that are equal."""
+        query = self._search._query
+        independent = self._search._independent
+        equal = independent.equal if independent is not None else ()
+        able: list[Mask] = []
+        for at, slot in enumerate(query.slots):
+            known = equal and at in equal[1:]
+            able.append(able[equal[0]] if known else rows.able(slot, query.wishes[slot.group], sharing=sharing))
+        return able
+
+    def filled(self) -> tuple[Mask, Mask]:
+        """Trees that have a candidate for certain, and those that are to be searched for one."""
+        independent, certain = self._search._independent, self._ok & self._alone
+        left = self._ok & ~certain
+        if independent is None or not left.any():
+            return certain, left
+        filled, unsure = independent.filled(self._able, self._rows.avail, self._rows.class_of, self._starts)
+        if self._served is not None:
+            unsure = unsure.copy()
+            unsure[self._served] = True
+        return certain | left & filled & ~unsure, left & unsure
+
+    def found(self, which: Mask | None = None) -> Iterator[Found]:
+        """The trees that may have candidates; those of ``which``."""
+        trees = np.flatnonzero(self._ok if which is None else which)
         if len(trees) == 0:
             return
         rows, alone = self._rows.rows, self._alone
         if alone.all():
             for tree, row in zip(trees.tolist(), rows[self._starts[trees]].tolist(), strict=True):
-                yield Found(self._first + tree, row)
+                yield Found(int(self._trees[tree]), row)
             return
         options = [self._options(able) for able in self._able]
         for tree in trees.tolist():
             if alone[tree]:
-                yield Found(self._first + tree, int(rows[self._starts[tree]]))
+                yield Found(int(self._trees[tree]), int(rows[self._starts[tree]]))
                 continue
             own = (found[bounds[tree] : bounds[tree + 1]] for found, bounds in options)
             if self._served is None:
-                yield Found(self._first + tree, -1, tuple(own))
+                yield Found(int(self._trees[tree]), -1, tuple(own))
                 continue
             first, last = np.searchsorted(self._served, (tree, tree + 1)).tolist()
             serving = self._serving
             assert serving is not None
             more = (serving.rows[first:last][able[first:last]].tolist() for able in self._able_serving)
-            yield Found(self._first + tree, -1, tuple(mine + theirs for mine, theirs in zip(own, more, strict=True)))
+            yield Found(
+                int(self._trees[tree]), -1, tuple(mine + theirs for mine, theirs in zip(own, more, strict=True))
+            )
 
     def _options(self, able: Mask) -> tuple[list[int], list[int]]:
         """Rows that can fill a slot, and where those of each tree begin."""
@@ -221,20 +266,19 @@ class _Block:
         bounds = np.searchsorted(places, np.append(self._starts, len(able)))
         return self._rows.rows[places].tolist(), bounds.tolist()
 
-    def _servers(self, layout: Layout, first: int, end: int) -> tuple[NDArray[np.int64] | None, Rows | None]:
+    def _servers(self, layout: Layout) -> tuple[NDArray[np.int64] | None, Rows | None]:
         """Sharing providers outside the trees that serve them: the tree each serves (within the block), and the
         rows."""
         if len(layout.server) == 0:
             return None, None
-        low, high = np.searchsorted(layout.served_tree, (first, end)).tolist()
-        if low == high:
+        pairs = np.flatnonzero(np.isin(layout.served_tree, self._trees))
+        if not len(pairs):
             return None, None
-        served, rows = layout.served_tree[low:high], layout.server[low:high]
+        served, rows = layout.served_tree[pairs], layout.server[pairs]
         roots = layout.rows[layout.starts[served]]
         serving = Rows(self._search._fleet, rows, roots, layout.tree_of[rows], None)
-        query = self._search._query
-        self._able_serving = [serving.able(slot, query.wishes[slot.group], sharing=True) for slot in query.slots]
-        return served - first, serving
+        self._able_serving = self._each_able(serving, sharing=True)
+        return np.searchsorted(self._trees, served), serving
 
     def _judged(self) -> Mask:
         query, count = self._search._query, len(self._starts)
@@ -245,10 +289,11 @@ class _Block:
         if self._served is not None:
             self._alone[self._served] = False
         for at, able in enumerate(self._able):
-            ok &= self._in_tree(able, None if self._served is None else self._able_serving[at])
+            if not any(able is other for other in self._able[:at]):
+                ok &= self._in_tree(able, None if self._served is None else self._able_serving[at])
         if self._alone.any():
             ok &= ~self._alone | self._fills_alone()
-        if not self._alone.all():
+        if not (self._counted or self._alone.all()):
             ok &= self._alone | self._enough_together()
         return ok
 

@@ -79,11 +79,13 @@ def prepare(fleet: Fleet, query: PlacementQuery, rank: Callable[[str], Any] | No
             slots += [Slot(number, "", (pair,)) for pair in amounts]
     place = {slot.suffix: index for index, slot in enumerate(slots) if slot.suffix}
     wishes = tuple(_resourceless(fleet, group) or wish_of(fleet, group) for group in query.groups)
+    subtrees = tuple(frozenset(place[suffix] for suffix in suffixes) for suffixes in query.same_subtree)
+    isolate = query.group_policy == "isolate"
     return Prepared(
         slots=tuple(slots),
         wishes=wishes,
-        subtrees=tuple(frozenset(place[suffix] for suffix in suffixes) for suffixes in query.same_subtree),
-        isolate=query.group_policy == "isolate",
+        subtrees=subtrees,
+        isolate=isolate,
         root=_traits_mask(fleet, query.root_required, (), query.root_forbidden),
         hopeless=hopeless or any(wish.hopeless for wish in wishes),
     )
@@ -140,7 +142,7 @@ def _traits_mask(
 class Rows:
     """Rows of some trees, and which of them can fill which slot. All arrays are by position in ``rows``."""
 
-    __slots__ = ("_class_of", "_fleet", "_root_at", "_trees", "_view", "rows")
+    __slots__ = ("_fleet", "_root_at", "_trees", "_view", "class_of", "rows")
 
     def __init__(
         self,
@@ -155,8 +157,8 @@ class Rows:
         self._fleet, self.rows, self._trees = fleet, rows, trees
         self._view = rows if view is None else view
         class_of = fleet._store.row["class_of"]
-        self._class_of = class_of[self._view]
-        self._root_at = self._class_of if roots is rows else class_of[roots]
+        self.class_of = class_of[self._view]
+        self._root_at = self.class_of if roots is rows else class_of[roots]
 
     def able(self, slot: Slot, wish: Wish, *, sharing: bool = False) -> Mask:
         """Rows that can fill a slot. ``sharing``: they are sharing providers that serve the anchor from outside."""
@@ -165,12 +167,12 @@ class Rows:
         if collective and sharing and wish.tree >= 0:
             return np.zeros(len(self.rows), bool)
         if wish.traits is not None:
-            able &= wish.traits[self._class_of]
+            able &= wish.traits[self.class_of]
         if wish.member is not None:
-            member = wish.member[self._class_of]
+            member = wish.member[self.class_of]
             able &= member | wish.member[self._root_at] if collective and not sharing else member
         if wish.outcast is not None:
-            outcast = wish.outcast[self._class_of]
+            outcast = wish.outcast[self.class_of]
             able &= ~(outcast | wish.outcast[self._root_at] if collective else outcast)
         if wish.tree >= 0:
             able &= self._trees == wish.tree
@@ -191,6 +193,11 @@ class Rows:
         """Rows whose anchor has a host class that may be a root."""
         allowed: Mask = root[self._root_at]
         return allowed
+
+    def avail(self, index: int) -> NDArray[np.int64]:
+        """What one guest may take of a resource class at most."""
+        avail: NDArray[np.int64] = self._fleet._store.inventory["avail"][index, self._view]
+        return avail
 
     def left(self, index: int) -> NDArray[np.int64]:
         """What is left of a resource class."""

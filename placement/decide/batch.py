@@ -162,12 +162,12 @@ class Plan:
             fleet._group_id(request.server_group)  # which says if there is none
         self.which[position] = ALONE
         try:
-            signature = context.ranked_way(request) if single else None
-            if signature is None:
-                context.signature(request)
+            if not context.compiled.signature(request, candidates_given=False).simple or hinted or not single:
+                return  # judged when its turn comes, on what is free then
+            signature = context.ranked_way(request)
         except NoValidHost:
             return
-        if signature is None or not signature.simple or hinted:
+        if signature is None:
             return
         self.which[position] = self._number(spec, request, signature)
         self.projects[position] = fleet._projects.id(request.project_id)

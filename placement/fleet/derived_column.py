@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .fleet import Fleet
+
+FEW: Final = 512
+"""Rows that are sorted one by one, which takes less than to have NumPy do it."""
 
 
 class RowCache:
@@ -40,13 +43,17 @@ class RowCache:
         version = self.fleet.version
         if version == self._seen:
             return
-        rows = self._changed()
+        rows, named = self._changed()
         if len(rows):
             before = self.array[rows]
             self.array[rows] = after = self._evaluated(rows)
             if self._spreads and self._seen >= 0 and np.any(before != after):
-                # The change log does not name these rows yet, and rankings update only the rows that it names.
-                self.fleet._change_log.changed(rows[before != after])
+                # Rankings update only the rows that the change log names.
+                others = rows[before != after]
+                if len(named):
+                    others = others[named[np.minimum(np.searchsorted(named, others), len(named) - 1)] != others]
+                if len(others):
+                    self.fleet._change_log.changed(others)
         self._seen, self._layout = version, (self.fleet._topology_epoch, len(self.fleet))
 
     def _evaluated(self, rows: NDArray[np.int32]) -> NDArray[Any]:
@@ -61,19 +68,17 @@ class RowCache:
         """True if a change of one row may change the values of others."""
         return self.whole_trees or self.whole_fleet or bool(self.fleet._shared_service_hosts)
 
-    def _changed(self) -> NDArray[np.int32]:
-        """Rows to evaluate again."""
+    def _changed(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Rows to evaluate again, and those that the change log names."""
         fleet = self.fleet
-        everything = np.arange(fleet.rows, dtype=np.int32)
         changed = fleet._kernel.changed(self._seen) if self._seen >= 0 else None
-        if changed is None or self.whole_fleet:
-            return everything
-        if self._spreads and self._layout != (fleet._topology_epoch, len(fleet)):
-            # A row that was added, removed or moved may have belonged to another tree or service host.
-            return everything
-        rows: NDArray[np.int32] = np.unique(changed)
+        rows: NDArray[np.int32] = np.zeros(0, np.int32) if changed is None else _distinct(changed)
         rows = rows[rows < fleet.rows]
-        return self._roots(rows) if self.whole_trees else self._with_siblings(rows)
+        # A row that was added, removed or moved may have belonged to another tree or service host.
+        moved = self._spreads and self._layout != (fleet._topology_epoch, len(fleet))
+        if changed is None or self.whole_fleet or moved:
+            return np.arange(fleet.rows, dtype=np.int32), rows
+        return self._roots(rows) if self.whole_trees else self._with_siblings(rows), rows
 
     def _with_siblings(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
         """``rows`` and the other nodes of their service hosts: each node shows all guests of the service host."""
@@ -85,7 +90,15 @@ class RowCache:
         return np.union1d(rows, np.array(siblings, np.int32)).astype(np.int32)
 
     def _roots(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
-        if np.isin(rows, self.fleet.sharing_providers()).any():
+        sharing = self.fleet.sharing_providers()
+        if len(sharing) and np.isin(rows, sharing).any():
             return np.arange(self.fleet.rows, dtype=np.int32)
-        roots: NDArray[np.int32] = np.unique(self.fleet._store.row["root"][rows])
-        return roots
+        return _distinct(self.fleet._store.row["root"][rows])
+
+
+def _distinct(rows: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Each of the rows once, sorted."""
+    if len(rows) <= FEW:
+        return np.array(sorted(set(rows.tolist())), np.int32)
+    distinct: NDArray[np.int32] = np.unique(rows)
+    return distinct

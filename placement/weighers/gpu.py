@@ -55,14 +55,24 @@ class TypicalMix:
         # Shares that are meant as such stay as they are, to the bit.
         total = float(shares.sum())
         self.share = shares if abs(total - 1.0) < 1e-9 or not len(shares) else shares / total
+        self._allowed: WeakKeyDictionary[Fleet, tuple[int, NDArray[np.uint8]]] = WeakKeyDictionary()
+        """By fleet: how often it had forgotten host classes, and [host classes, typical] of those known then."""
 
     def allowed(self, fleet: Fleet, rows: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """[typical, rows] whether a host has GPUs of an accepted model. O(classes + rows) for each."""
-        passes = [
-            [not wanted or bool(wanted & value.traits) for value in fleet._classes.values] for wanted in self.traits
-        ]
-        by_class = np.array(passes, np.uint8).reshape(len(self.traits), len(fleet._classes))
-        return np.ascontiguousarray(by_class[:, fleet._store.row["class_of"][rows]])
+        """[typical, rows] whether a host has GPUs of an accepted model. O(rows) for each, and O(new classes)."""
+        return np.ascontiguousarray(self._by_class(fleet)[fleet._store.row["class_of"][rows]].T)
+
+    def _by_class(self, fleet: Fleet) -> NDArray[np.uint8]:
+        forgotten = fleet._change_log.forgotten_classes
+        seen, known = self._allowed.get(fleet, (-1, np.zeros((0, len(self.traits)), np.uint8)))
+        if seen != forgotten:
+            known = known[:0]
+        new = fleet._classes.values[len(known) :]
+        if new or seen != forgotten:
+            passes = [[not wanted or bool(wanted & value.traits) for wanted in self.traits] for value in new]
+            known = np.vstack([known, np.array(passes, np.uint8).reshape(len(new), len(self.traits))])
+            self._allowed[fleet] = forgotten, known
+        return known
 
 
 def _typical(name: str, share: float) -> tuple[tuple[int, int, int], tuple[str, ...]]:
