@@ -10,9 +10,9 @@ from uuid import UUID
 
 from hostler.core import engine_commands as commands
 from hostler.core.cluster.state_digest import state_digest
+from hostler.core.machine.instance_queries import Instances
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import AnyCommand, Order
-from hostler.core.machine.instance_queries import Instances
 from hostler.core.machine.queries import answer
 from hostler.core.tenancy.tenants import LOCAL
 from hostler.placement.types.host import Host
