@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ...placement.api import commands as c
+from ...placement.api.adoption import adopt
 from ...placement.api.errors import Conflict
 from ...placement.api.placement_model import PlacementModel
 from ...placement.fleet.fleet import Fleet
@@ -71,6 +72,7 @@ class CloudBuilder:
         self._hosts()
         self._consumers(done)
         self._unplaced()
+        self._adopt()
         self.report.hosts = int(self.fleet.is_host.sum())
         self._last_notes()
 
@@ -317,6 +319,14 @@ class CloudBuilder:
 
     # the rest
 
+    def _adopt(self) -> None:
+        """Generations as Placement has them, the types of consumers that their hosts brought, and inventories that
+        reports leave as they are."""
+        placement = self._placement
+        providers = {uuid: each.generation for uuid, each in placement.providers.items()}
+        consumers = {uuid: (each.generation, each.consumer_type) for uuid, each in placement.consumers.items()}
+        adopt(self.fleet, providers, consumers, self._now)
+
     def _unplaced(self) -> None:
         """Instances on a host that hold nothing in Placement, and those whose host is not taken over."""
         standing = {(node.host.host, node.host.nodename) for node in self._nodes.values()}
@@ -339,7 +349,6 @@ class CloudBuilder:
         if any(not each.inventories for each in self._placement.providers.values()):
             count = sum(not each.inventories for each in self._placement.providers.values())
             report.note(f"{count} resource providers have no inventory")
-        report.note("generations of providers and consumers start again")
         unknown = sum(uuid not in self._nova.instances for uuid in self._placement.consumers)
         if unknown:
             report.note(f"{unknown} consumers are not instances of these cells (migrations, or of other services)")

@@ -136,12 +136,15 @@ class Following:
                 log.warning("compute node %s is left as it was: %s", hosts[0].nodename, error)
 
     def _report_of(self, host: Host) -> HostReport:
-        """Figures of a class that nova-compute keeps no inventory of in Placement (a shared disk) are no inventory."""
+        """Figures of a class that nova-compute keeps no inventory of in Placement are no inventory: VCPU where all CPUs
+        are dedicated, DISK_GB on a shared disk."""
         fleet = self._service.state.fleet
         row = fleet._names.find(host.nodename)
         if row >= 0 and bool(fleet._store.row["updated"][row] > 0):
-            totals = fleet._store.inventory["total"]
-            if not totals[2, row]:
+            vcpu, memory_mb, disk_gb = (fleet._store.inventory["total"][:3, row] > 0).tolist()
+            if memory_mb and not vcpu:
+                host = dataclasses.replace(host, vcpus_total=0)
+            if not disk_gb:
                 host = dataclasses.replace(host, total_usable_disk_gb=0)
         return HostReport(host=host, at=self._service.now(), service=host.service)
 

@@ -109,6 +109,7 @@ def _read_consumer(api: PlacementApi, uuid: str) -> SourceConsumer:
         project_id=told.get("project_id", ""),
         user_id=told.get("user_id", ""),
         consumer_type=None if kind in (None, "unknown") else kind,
+        generation=told.get("consumer_generation") or 0,
         allocations={provider: dict(each["resources"]) for provider, each in told["allocations"].items()},
     )
 

@@ -56,16 +56,17 @@ def _allocations(
     if reading.columns("consumer_types"):  # from Placement 5 on
         types = {row.id: row.name for row in reading.rows("consumer_types", ("id", "name"))}
     known = {}
-    names = ("id", "uuid", "project_id", "user_id", "consumer_type_id")
+    names = ("id", "uuid", "project_id", "user_id", "consumer_type_id", "generation")
     for row in reading.rows("consumers", names):
         known[row.uuid] = SourceConsumer(
             uuid=row.uuid,
             project_id=projects.get(row.project_id, ""),
             user_id=users.get(row.user_id, ""),
             consumer_type=types.get(row.consumer_type_id),
+            generation=row.generation or 0,
         )
-    names = ("id", "resource_provider_id", "consumer_id", "resource_class_id", "used")
-    for row in reading.rows("allocations", names):
+    columns = ("id", "resource_provider_id", "consumer_id", "resource_class_id", "used")
+    for row in reading.rows("allocations", columns):
         consumer = found.consumers.get(row.consumer_id)
         if consumer is None:
             consumer = known.get(row.consumer_id) or SourceConsumer(uuid=row.consumer_id)

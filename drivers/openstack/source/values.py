@@ -33,6 +33,7 @@ class SourceConsumer:
     project_id: str = ""
     user_id: str = ""
     consumer_type: str | None = None
+    generation: int = 1
     allocations: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
