@@ -17,6 +17,14 @@ CallOutcome = Literal["ok", "no_valid_host", "refused", "gave_up", "failed"]
 nothing was claimed; ``failed``: the service could not carry it out."""
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
+_COUNTS: Final = {
+    "hostler_nova_connection_failures": "Connections to Nova's bus that were lost or could not be made",
+    "hostler_nova_reconnects": "Lost connections to Nova's bus that were made again",
+    "hostler_nova_look_failures": "Looks at Nova's databases that failed",
+    "hostler_nova_heartbeats": "Heartbeats written to Nova's table services",
+    "hostler_nova_heartbeat_failures": "Heartbeats that could not be written to Nova's table services",
+}
+
 
 class BusMetrics:
     """Counters of one bus, from its start. All methods may be called in any thread."""
@@ -60,12 +68,12 @@ class BusMetrics:
     def connection_failed(self) -> None:
         """A connection to the bus was lost, or could not be made."""
         with self._lock:
-            self._counts["connection_failures"] += 1
+            self._counts["hostler_nova_connection_failures"] += 1
 
     def reconnected(self) -> None:
         """A lost connection is there again."""
         with self._lock:
-            self._counts["reconnects"] += 1
+            self._counts["hostler_nova_reconnects"] += 1
 
     def looked(self, cell: str) -> None:
         """The database of a cell was read."""
@@ -75,7 +83,7 @@ class BusMetrics:
     def look_failed(self) -> None:
         """A database could not be read, or what was read in it not taken in."""
         with self._lock:
-            self._counts["look_failures"] += 1
+            self._counts["hostler_nova_look_failures"] += 1
 
     def has_cells(self, cells: frozenset[str]) -> None:
         """These are the cells; others are no more."""
@@ -85,7 +93,7 @@ class BusMetrics:
     def heartbeat(self, *, failed: bool) -> None:
         """The row of the service was written, or could not be."""
         with self._lock:
-            self._counts["heartbeat_failures" if failed else "heartbeats"] += 1
+            self._counts["hostler_nova_heartbeat_failures" if failed else "hostler_nova_heartbeats"] += 1
 
     def calls(self, method: str, outcome: CallOutcome) -> int:
         """How many calls of a method ended so."""
@@ -111,20 +119,12 @@ class BusMetrics:
         about = "1 while calls are taken from Nova's bus, else 0"
         yield GaugeMetricFamily("hostler_nova_consuming", about, float(self._consuming))
         for name, about in _COUNTS.items():
-            yield CounterMetricFamily(f"hostler_nova_{name}", about, value=counts.get(name, 0))
+            yield CounterMetricFamily(name, about, value=counts.get(name, 0))
         about = "Seconds since the database of a cell was last read"
         ages, now = GaugeMetricFamily("hostler_nova_cell_age_seconds", about, labels=("cell",)), time.monotonic()
         for cell in sorted(looked):
             ages.add_metric((cell,), now - looked[cell])
         yield ages
 
-
-_COUNTS: Final = {
-    "connection_failures": "Connections to Nova's bus that were lost or could not be made",
-    "reconnects": "Lost connections to Nova's bus that were made again",
-    "look_failures": "Looks at Nova's databases that failed",
-    "heartbeats": "Heartbeats written to Nova's table services",
-    "heartbeat_failures": "Heartbeats that could not be written to Nova's table services",
-}
 
 __all__ = ["BusMetrics", "CallOutcome"]

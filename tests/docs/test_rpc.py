@@ -65,10 +65,10 @@ def test_examples_of_configurations_are_ones(page: str, tmp_path: Path) -> None:
 
 
 def test_every_metric_is_named_and_those_that_are_named_exist() -> None:
-    pages = ("operation.md", "high-availability.md", "regions.md")
+    pages = ("operation.md", "high-availability.md", "regions.md", "how-to/beside-nova.md")
     named = set(re.findall(r"hostler_\w+", "".join((DOCS / name).read_text(encoding="utf-8") for name in pages)))
     process = DOCS.parent / "core" / "process"
-    names = ("metrics.py", "shadow_metrics.py", "cluster_metrics.py", "region_metrics.py")
+    names = ("metrics.py", "shadow_metrics.py", "cluster_metrics.py", "region_metrics.py", "bus_metrics.py")
     texts = [(process / name).read_text(encoding="utf-8") for name in names]
     made = set(re.findall(r'"(hostler_\w+)"', "".join(texts)))
     assert {re.sub("_(total|info)$", "", name) for name in named} == made
