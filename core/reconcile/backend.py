@@ -10,6 +10,7 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -131,10 +132,8 @@ class Backend:
         while True:
             began = time.monotonic()
             try:
-                opened = self._opened if self._opened is not None else await trio.to_thread.run_sync(self._find)
-                options = await self._options()
-                async with opened(options, DriverContext(self.name, installation)) as driver:
-                    self.driver, self.problem = driver, None
+                async with AsyncExitStack() as stack:
+                    self.driver, self.problem = await self._open(stack, installation), None
                     self.backoff.forget(REOPEN)
                     try:
                         await work()
@@ -147,6 +146,18 @@ class Backend:
                 self._log_problem(error)
             log.debug("back end %s was open for %.0f s", self.name, time.monotonic() - began)
             await trio.sleep(self.backoff.next(REOPEN))
+
+    async def _open(self, stack: AsyncExitStack, installation: str) -> AnyDriver:
+        """The driver, open as long as the stack is. A fault of the driver is an error of its back end alone."""
+        try:
+            opened = self._opened if self._opened is not None else await trio.to_thread.run_sync(self._find)
+            context = DriverContext(self.name, installation)
+            return await stack.enter_async_context(opened(await self._options(), context))
+        except HostlerError:
+            raise
+        except Exception as error:
+            log.exception("driver %s of back end %s failed when it was opened", self.config.driver, self.name)
+            raise Unknown(f"the driver failed when it was opened: {type(error).__name__}: {error}") from error
 
     async def _options(self) -> dict[str, Any]:
         if any(_is_file(value) for value in self.config.options.values()):
