@@ -25,6 +25,8 @@ SIZE_KEY: Final = "hostler:size"
 ZONE_KEY: Final = "hostler:zone"
 """Keys of metadata that say whose an object is, its user's name, and what was wanted."""
 LONGEST_NAME: Final = 255
+REPEATED: Final = 8
+"""Characters of a secret by which its repetition in a message is found."""
 Texts = Sequence[tuple[re.Pattern[str], type[DriverError]]]
 """What messages of errors say, by class: the first pattern that is found counts."""
 QUOTA: Final = re.compile(r"quota|maximum number of|exceeds? .*limit|overlimit", re.IGNORECASE)
@@ -145,15 +147,21 @@ class Service:
         )
 
     async def call(
-        self, method: str, path: str, body: Any = None, *, params: Mapping[str, str | int] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        secrets: Sequence[str] = (),
     ) -> httpx.Response:
         """The successful answer to a request; ``path`` is below the endpoint, its parts quoted by ``path_of``. A token
-        that has expired is replaced once."""
+        that has expired is replaced once. Errors do not repeat ``secrets`` of the body, which services like to."""
         answer = await self._send(method, path, body, params, "")
         if answer.status_code == 401 and self._identity is not None:
             answer = await self._send(method, path, body, params, answer.request.headers.get("X-Auth-Token", ""))
         if not answer.is_success:
-            raise error_of(answer, self._texts)
+            raise error_of(answer, self._texts, secrets=secrets)
         return answer
 
     async def _send(
@@ -258,11 +266,15 @@ def zones_of(answer: Mapping[str, Any], wanted: Iterable[str] | None) -> dict[st
     return found if wanted is None else {name: found.get(name, False) for name in wanted}
 
 
-def error_of(answer: httpx.Response, texts: Texts, *, reads: bool | None = None) -> DriverError:
+def error_of(
+    answer: httpx.Response, texts: Texts, *, reads: bool | None = None, secrets: Sequence[str] = ()
+) -> DriverError:
     """The error for an answer of a service: by what its message says, else by its status. ``reads`` as in
-    ``Http.send``."""
+    ``Http.send``, ``secrets`` as in ``Service.call``."""
     text, code = message_of(answer), str(answer.status_code)
     kind = next((kind for pattern, kind in texts if pattern.search(text)), None)
+    starts = [each for secret in secrets if (each := text.find(secret[:REPEATED])) >= 0]
+    text = f"{text[: min(starts)]}…" if starts else text
     if answer.status_code == 413:  # of services that have neither 429 nor 403 for it
         kind = Quota if QUOTA.search(text) and "Retry-After" not in answer.headers else Transient
     elif answer.status_code == 403 and kind is None:

@@ -274,16 +274,18 @@ class IronicDriver:
             target["configdrive"] = {"meta_data": about, "user_data": want.user_data}
         try:
             await self._change(machine, "PATCH", path_of("nodes", machine.key), patch)
-            await self._change(machine, "PUT", path_of("nodes", machine.key, "states", "provision"), target)
+            await self._change(
+                machine, "PUT", path_of("nodes", machine.key, "states", "provision"), target, want.user_data
+            )
         except (Permanent, Capacity, Quota):
             with suppress(NotFound):
                 await self._change(machine, "DELETE", path_of("allocations", want.mark.uuid))
             raise
 
-    async def _change(self, machine: Machine, method: str, path: str, body: Any = None) -> None:
+    async def _change(self, machine: Machine, method: str, path: str, body: Any = None, secret: str = "") -> None:
         """A change of a node, or of its allocation. That it is locked says nothing of others."""
         try:
-            await self._service.call(method, path, body)
+            await self._service.call(method, path, body, secrets=[secret] if secret else [])
         except Transient as error:
             if error.backend_code != "409":
                 raise

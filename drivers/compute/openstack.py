@@ -63,6 +63,8 @@ MICROVERSION: Final = "2.60"
 volumes."""
 TIMEOUT: Final = 600.0
 PREFIX: Final = "hostler-"
+LONGEST_USER_DATA: Final = 65_535
+"""Characters that Nova takes."""
 
 STATES: Final[Mapping[str, GuestState]] = {
     "ACTIVE": "on",
@@ -244,7 +246,9 @@ class OpenStackDriver(CinderVolumes):
                 raise Conflict(f"guest {uuid} exists with another claim, zone or size")
             await self._remove(found[1:])
         else:
-            await self._nova.call("POST", "servers", {"server": await self._order(want)})
+            order = await self._order(want)
+            secrets = [order["user_data"]] if want.user_data else []
+            await self._nova.call("POST", "servers", {"server": order}, secrets=secrets)
         server = await self._server(uuid)
         if want.power == "off":
             with trio.move_on_after(self._settings.wait_seconds):
@@ -293,6 +297,8 @@ class OpenStackDriver(CinderVolumes):
             ]
         if want.user_data:
             order["user_data"] = base64.b64encode(want.user_data.encode()).decode()
+            if len(order["user_data"]) > LONGEST_USER_DATA:
+                raise Permanent(f"user data has more than {LONGEST_USER_DATA} characters in base64", field="user_data")
         if settings.key_name is not None:
             order["key_name"] = settings.key_name
         if settings.security_groups:

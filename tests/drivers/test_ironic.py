@@ -349,6 +349,15 @@ async def test_a_refused_change_is_an_error_of_its_class(
         assert type(caught.value) is kind
 
 
+async def test_no_error_repeats_user_data(bench: ComputeBench, proxy: FaultProxy) -> None:
+    said = b"{\"error_message\": \"Schema error for configdrive: {'user_data': 'password: x'} is not valid\"}"
+    async with bench.driver() as driver:
+        proxy.instead = lambda request: Answer(400, {}, said) if request.path.endswith("/provision") else None
+        with pytest.raises(Permanent) as caught:
+            await driver.create_guest(bench.spec()._replace(user_data="password: x"))
+        assert str(caught.value).endswith("Schema error for configdrive: {'user_data': '…")
+
+
 async def test_an_ironic_that_is_too_old_is_said(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ironic, "MICROVERSION", "1.200")
     with pytest.raises(Permanent, match="not supported"):

@@ -415,6 +415,20 @@ async def test_a_refused_order_is_an_error_of_its_class(
     assert not cloud.servers
 
 
+async def test_no_error_repeats_user_data(bench: ComputeBench, proxy: FaultProxy) -> None:
+    """Nova quotes the values that it refuses."""
+    encoded = base64.b64encode(b"password: x").decode()
+    said = f'{{"badRequest": {{"message": "Invalid input for user_data. Value: {encoded}. {encoded} is too long"}}}}'
+    async with bench.driver() as driver:
+        proxy.instead = lambda request: Answer(400, {}, said.encode()) if request.path.endswith("/servers") else None
+        with pytest.raises(Permanent) as caught:
+            await driver.create_guest(bench.spec()._replace(user_data="password: x"))
+        assert str(caught.value).endswith("Invalid input for user_data. Value: …")
+        with pytest.raises(Permanent, match="more than 65535 characters") as caught:
+            await driver.create_guest(bench.spec()._replace(user_data="password: x" * 5_000))
+        assert "cGFz" not in str(caught.value)
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"servers": 3}', b'{"servers": [3]}', b"", b'{"servers": null}'])
 async def test_a_listing_that_is_not_understood_is_no_empty_one(
     bench: ComputeBench, proxy: FaultProxy, body: bytes
