@@ -244,6 +244,8 @@ class LibvirtDriver:
             raise Permanent("the test driver attaches no volumes")
         if (want.image or want.disk_gb) and self._options.pool is None:
             raise Permanent("guests have no disk: the back end has no storage pool", hint="set the option pool")
+        if want.user_data:
+            raise Permanent("this driver hands no user data to guests", hint="put it into the image")
         if want.node not in self._hosts:
             raise NotFound(f"there is no node {want.node}")
         if any("\0" in name for name in (want.image, *want.networks)):  # which the library takes for the end of a text

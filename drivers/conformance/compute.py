@@ -269,6 +269,20 @@ class ComputeConformance:
                 await settled(lambda spec=spec: driver.delete_guest(spec.mark.uuid))  # type: ignore[misc]  # as above
                 assert not await _ours(driver, spec.mark.uuid)
 
+    async def test_a_guest_that_asks_for_more_is_made_or_refused_for_good(self, bench: ComputeBench) -> None:
+        """For user data, networks that may not exist, and a disk that is too large; a deletion removes what there is
+        of it."""
+        asked = ({"user_data": "#cloud-config\n"}, {"networks": ("no-such-network",)}, {"disk_gb": 1_000_000_000})
+        async with bench.driver() as driver:
+            for change in asked:
+                spec = bench.spec()._replace(**change)
+                try:
+                    await settled(lambda spec=spec: driver.create_guest(spec))  # type: ignore[misc]  # as above
+                except DriverError as error:
+                    assert error.failure in ("capacity", "quota", "not_found", "permanent")  # noqa: PT017  # whose class is not the matter
+                await driver.delete_guest(spec.mark.uuid)
+                assert not await _ours(driver, spec.mark.uuid)
+
     # volumes and moves
 
     async def test_volumes_are_attached_and_detached(self, bench: ComputeBench) -> None:

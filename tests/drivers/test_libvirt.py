@@ -272,6 +272,14 @@ async def test_the_disk_of_a_guest_is_no_image() -> None:
     keep.close()
 
 
+async def test_user_data_is_refused() -> None:
+    options = {"uri": URI, "node": "host", "domain_type": "test"}
+    bench = ComputeBench(open=lambda context: open_driver(options, context), node="host")
+    async with bench.driver() as driver:
+        with pytest.raises(Permanent, match="no user data"):
+            await driver.create_guest(bench.spec()._replace(user_data="#cloud-config"))
+
+
 def test_a_domain_with_more_disks_than_target_devices_is_refused() -> None:
     volumes = tuple(Connection(volume=VOLUME, protocol="file", address=f"/srv/{number}") for number in range(26))
     spec = ComputeBench(open=Shared({}).open, node="host").spec()._replace(volumes=volumes)
