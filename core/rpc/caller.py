@@ -41,7 +41,8 @@ LONGEST_PAUSE: Final = 2.0
 SEARCH_PAUSE: Final = 0.1
 """The longest one while there are other addresses to try."""
 HANGS_SECONDS: Final = 5.0
-"""Without an answer to a command, after which another address is tried, if there are several."""
+"""Without an answer, after which another address is tried, if there are several; with questions, some of which take
+long, twice as long each time."""
 TIMEOUT: Final = 30.0
 EVENTS_KEPT: Final = 10_000
 
@@ -245,14 +246,16 @@ class Caller:
         if not self._met:
             impatient = min(deadline, self._now() + self.patience)
         longest, straight = (LONGEST_PAUSE if len(self.addresses) == 1 else SEARCH_PAUSE), False
-        sent, repeatable = False, key is not None or METHODS[method].kind == "question" or method in _REPEATABLE
+        asks = METHODS[method].kind == "question" or method == "status"
+        sent, repeatable = False, key is not None or asks or method in _REPEATABLE
+        hangs = HANGS_SECONDS if len(self.addresses) > 1 and (key is not None or asks) else math.inf
         while True:
             asked = self.address
             try:
                 await self._connect(deadline)
                 sent, asked = True, self.address
                 self._met = True
-                answer = await self._exchange(method, params, key, deadline, stale_ms, doubt)
+                answer = await self._exchange(method, params, key, deadline, stale_ms, doubt, hangs)
                 moved = self._moves(answer.error, repeatable, asked)
                 if not (moved or isinstance(answer.error, Overloaded)) or self._now() + pause >= deadline:
                     return answer
@@ -264,8 +267,10 @@ class Caller:
                     raise _given_up(error, sent and METHODS[method].kind != "question", key) from error
                 self._next_address(asked)
             except DeadlineExceeded:  # this member hangs: another one may lead meanwhile
-                if len(self.addresses) == 1 or key is None or self._now() + pause >= deadline:
+                if hangs == math.inf or self._now() + pause >= deadline:
                     raise
+                if asks:  # or it is a question that takes long
+                    hangs *= 2
                 self._next_address(asked)
             except Overloaded:  # too many connections
                 if self._now() + pause >= deadline:
@@ -307,16 +312,23 @@ class Caller:
             self._leave()
 
     async def _exchange(
-        self, method: str, params: Params, key: str | None, deadline: float, stale_ms: float | None, doubt: _Doubt
+        self,
+        method: str,
+        params: Params,
+        key: str | None,
+        deadline: float,
+        stale_ms: float | None,
+        doubt: _Doubt,
+        hangs: float,
     ) -> Answer:
+        """One attempt; DeadlineExceeded after ``hangs`` seconds without an answer."""
         options: dict[str, Any] = (
             {} if key is None else {"key": key, "timeout": min(max(deadline - self._now(), 0.0), 86_400.0)}
         )
         if stale_ms is not None:
             options["stale_ms"] = stale_ms
         number, data = self._wire.call(method, params, options)
-        if key is not None and len(self.addresses) > 1:
-            deadline = min(deadline, self._now() + HANGS_SECONDS)
+        deadline = min(deadline, self._now() + hangs)
         earlier = doubt.unanswered
         doubt.unanswered = True
         answer = (await self._transfer([(number, data)], deadline))[number]

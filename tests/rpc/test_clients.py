@@ -15,9 +15,10 @@ import trio
 
 from hostler.core.engine_commands import Placed
 from hostler.core.errors import DeadlineExceeded, Stopped
+from hostler.core.rpc import caller
 from hostler.core.rpc.addresses import Address
 from hostler.core.rpc.caller import ConnectionLost
-from hostler.core.rpc.client import BlockingClient, open_client
+from hostler.core.rpc.client import BlockingClient, Client, open_client
 from hostler.core.rpc.connection import Limits
 from hostler.core.rpc.framing import BadFrame
 from hostler.core.rpc.tls import client_context, server_context
@@ -288,3 +289,60 @@ async def test_placing_by_number_in_a_pipeline_keeps_the_order() -> None:
         calls = [("place", {"request": {"spec": SPEC, "instance_uuids": [uuid_of(number)]}}) for number in range(100)]
         answers = await client.pipeline(calls)
         assert [answer.selected.instance_uuid for answer in answers] == [uuid_of(number) for number in range(100)]
+
+
+# members that hang
+
+
+def no_hosts(call: Any) -> bytes:
+    return bytes(msgpack.packb([1, call[1], None, []]))
+
+
+@pytest.mark.parametrize("blocking", [False, True], ids=["trio", "blocking"])
+async def test_a_question_that_a_member_does_not_answer_is_put_to_another(
+    blocking: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caller, "HANGS_SECONDS", 0.05)
+    async with fake(lambda call: None) as (silent, hanging), fake(no_hosts) as (speaks, answering):
+        addresses = [silent, speaks]
+        if blocking:
+            with BlockingClient(addresses) as waiting:
+                assert await in_thread(waiting.call, "hosts") == []
+        else:
+            async with open_client(addresses) as client:
+                assert await client.call("hosts") == []
+                assert await client.call("hosts") == []
+        assert len(hanging.calls) == 1
+        assert len(answering.calls) == (1 if blocking else 2), "later calls go there too"
+
+
+async def test_a_question_that_takes_long_is_waited_for_twice_as_long_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(caller, "HANGS_SECONDS", 0.02)
+    patience: list[float] = []
+    exchange = Client._exchange
+
+    async def noted(*given: Any) -> Any:
+        patience.append(given[-1])
+        return await exchange(*given)
+
+    monkeypatch.setattr(Client, "_exchange", noted)
+
+    def answer_at_last(call: Any) -> bytes | None:
+        return no_hosts(call) if len(patience) == 4 else None
+
+    async with fake(answer_at_last) as (first, _), fake(answer_at_last) as (second, _):
+        async with open_client([first, second]) as client:
+            assert await client.call("hosts") == []
+    assert patience == [0.02, 0.04, 0.08, 0.16]
+
+
+async def test_a_question_to_one_address_is_waited_for_as_long_as_the_caller_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(caller, "HANGS_SECONDS", 0.01)
+    async with fake(lambda call: None) as (address, server), open_client(address, within=0.2) as client:
+        with pytest.raises(DeadlineExceeded):
+            await client.call("hosts")
+        assert len(server.calls) == 1
