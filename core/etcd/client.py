@@ -43,6 +43,7 @@ class Etcd:
         self._user, self._password, self._timeout = user, password, timeout
         self._token: str | None = None
         self._at = 0
+        self._closed = False
         self.failovers = 0
         """How often an endpoint has failed and the next one had its turn."""
         self._http = httpx.AsyncClient(
@@ -58,7 +59,8 @@ class Etcd:
         self._password = password
 
     async def close(self) -> None:
-        """Close all connections. May be called twice."""
+        """Close all connections. May be called twice. Requests fail with EtcdUnavailable from then on."""
+        self._closed = True
         with trio.CancelScope(shield=True):
             await self._http.aclose()
 
@@ -154,6 +156,10 @@ class Etcd:
         except (httpx.HTTPError, EtcdUnavailable) as error:
             self._leave(at)
             raise EtcdUnavailable(f"the watch has ended: {error}") from error
+        except RuntimeError as error:
+            if not self._closed:
+                raise
+            raise EtcdUnavailable(f"the watch has ended: {error}") from error
         except EtcdError as error:
             if self._user is None or not is_stale_token(error):
                 raise
@@ -186,6 +192,8 @@ class Etcd:
             except EtcdUnavailable as error:
                 self._leave(at)
                 failed += 1
+                if self._closed:
+                    raise
                 never_sent = isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
                 if not (repeat or never_sent) or trio.current_time() + PAUSE >= deadline:
                     raise
@@ -205,7 +213,9 @@ class Etcd:
         try:
             with trio.move_on_after(max(left, 0.001)):
                 answer = await self._http.post(url + path, content=content, headers=await self._headers())
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not self._closed:  # httpx's, for a client that is closed
+                raise
             raise EtcdUnavailable(f"no answer of etcd at {url}: {error or type(error).__name__}") from error
         if answer is None:
             raise EtcdUnavailable(f"no answer of etcd at {url} in time")

@@ -12,6 +12,7 @@ import random
 import resource
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -123,10 +124,13 @@ class Chaos:
             "disk": self.disk,
             "clock": self.clock,
             "children": self.children,
-            "kill -9": self.daemon.restart,
+            "kill -9": self.kill,
             "nothing": lambda: self._some_time(0.5),
         }
         self.deaths = 0
+        self._was_short = False
+        """True once its memory has been short, until it is started anew: a thread that could not begin then may be
+        missed later, and the process end by that."""
 
     @property
     def pid(self) -> int:
@@ -148,6 +152,7 @@ class Chaos:
 
     def memory(self) -> None:
         """No more memory. The process may end, as a command may be half done; the next start knows the truth."""
+        self._was_short = True
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[0])
         room = self.chance.choice([0, 1, 4, 16]) << 20
         with self._limited(resource.RLIMIT_AS, pages * resource.getpagesize() + room):
@@ -180,27 +185,54 @@ class Chaos:
                 os.kill(int(child), signal.SIGKILL)
         self._some_time(0.5)
 
-    def recover(self, fault: str) -> None:
-        """Wait until the service takes commands and has none left. Only a lack of memory may have ended it."""
+    def kill(self) -> None:
+        """kill -9, and a new start."""
+        self._was_short = False
+        self.daemon.restart()
+
+    def start_if_ended(self) -> bool:
+        """Start a service that has ended; True if it had. Only a lack of memory may have ended it."""
         process = self.daemon.process
         assert process is not None
-        with contextlib.suppress(Exception):
-            process.wait(0.2)
-        if process.poll() is not None:
-            assert fault == "memory", self.daemon.log()[-3_000:]
-            self.deaths += 1
-            self.daemon.start()
+        if process.poll() is None:
+            return False
+        assert self._was_short, self.daemon.log()[-3_000:]
+        self._was_short = False
+        self.deaths += 1
+        self.daemon.start()
+        return True
+
+    def recover(self) -> None:
+        """Wait until the service takes commands and has none left."""
+        assert self.daemon.process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.daemon.process.wait(0.2)
         deadline = time.monotonic() + HANG_SECONDS
         while True:
             assert time.monotonic() < deadline, self.daemon.log()[-3_000:]
+            self.start_if_ended()
             with contextlib.suppress(HostlerError, OSError), self.daemon.client() as client:
                 status = client.call("status", within=5.0)
                 if status.writable and not status.queued:
                     return
-            if process.poll() is not None and fault == "memory" and self.daemon.process is process:
-                self.deaths += 1
-                self.daemon.start()
             time.sleep(0.05)
+
+    def check(self, tenant: Tenant) -> None:
+        """Compare the service with what a tenant was told, once it goes on; again if it has ended meanwhile."""
+        while True:
+            self.recover()
+            try:
+                with self.daemon.client() as client:
+                    settle(client)
+                    tenant.check(client)
+                    assert client.call("capacity")["VCPU"].used == guests_counted(client)
+                return
+            except (HostlerError, OSError):
+                assert self.daemon.process is not None
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.daemon.process.wait(5)
+                if not self.start_if_ended():
+                    raise
 
 
 def guests_counted(client: BlockingClient) -> int:
@@ -247,11 +279,7 @@ def chaos(folder: Path, shim: Path, seconds: float, seed: int) -> int:
                 time.sleep(chance.uniform(0.0, 0.3))
             where = f"seed {seed}, round {rounds}: {fault} beside {hostile}"
             try:
-                world.recover(fault)
-                with daemon.client() as client:
-                    settle(client)
-                    tenant.check(client)
-                    assert client.call("capacity")["VCPU"].used == guests_counted(client)
+                world.check(tenant)
             except Exception as error:
                 raise AssertionError(where) from error
         assert daemon.terminate() == 0

@@ -207,3 +207,15 @@ async def test_a_user_needs_the_right_password_and_survives_a_restart_of_etcd(tm
 )
 def test_answers_that_are_no_success_are_errors_of_a_closed_set(status: int, body: object, kind: type) -> None:
     assert type(error_of(status, body)) is kind
+
+
+async def test_a_client_that_is_closed_has_an_error_of_the_same_set() -> None:
+    client = Etcd(["http://a", "http://b"], transport=EtcdModel())
+    await client.close()
+    await client.close()
+    for work in (lambda: client.read("k"), lambda: client.transaction((), [put("k", b"v")]), lambda: client.grant(1)):
+        with trio.fail_after(1), pytest.raises(EtcdUnavailable):
+            await work()
+    with pytest.raises(EtcdUnavailable):
+        async with client.watch("k") as changes:
+            await anext(changes)

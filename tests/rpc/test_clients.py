@@ -332,9 +332,12 @@ async def test_a_question_that_takes_long_is_waited_for_twice_as_long_each_time(
     def answer_at_last(call: Any) -> bytes | None:
         return no_hosts(call) if len(patience) == 4 else None
 
-    async with fake(answer_at_last) as (first, _), fake(answer_at_last) as (second, _):
-        async with open_client([first, second]) as client:
-            assert await client.call("hosts") == []
+    async with (
+        fake(answer_at_last) as (first, _),
+        fake(answer_at_last) as (second, _),
+        open_client([first, second]) as client,
+    ):
+        assert await client.call("hosts") == []
     assert patience == [0.02, 0.04, 0.08, 0.16]
 
 
