@@ -407,7 +407,7 @@ class Member:
                 nursery.start_soon(self._leading)
                 nursery.start_soon(self._failures.keep_running, "cluster", partial(self._keep_bounded, leadership))
                 nursery.start_soon(self._publish_digests, leadership)
-                nursery.start_soon(self._agree_on_blocks)
+                nursery.start_soon(self._failures.keep_running, "cluster", self._agree_on_blocks)
                 await self._until_over(leadership)
                 nursery.cancel_scope.cancel()
         finally:

@@ -182,18 +182,23 @@ class RegionClaims(msgspec.Struct):
         )
 
     def _check_free(self, uuids: Sequence[str]) -> None:
-        """DuplicateName for a guest that is in a region, is being asked for, or may be left over. O(claims +
-        leftovers)."""
+        """DuplicateName for a guest that is in a region, is being asked for, or may be left over. O(uuids + guests of
+        claims and leftovers)."""
         if not uuids:
             raise InvalidValue("a claim in a region names its instances", field="instance_uuids")
+        wanted, claimed, left = set(uuids), set[str](), dict[str, str]()
+        for claim in self.claims.values():
+            claimed |= wanted.intersection(claim.request.instance_uuids)
+        for leftover in self.leftovers.values():
+            for uuid in wanted.intersection(leftover.request.instance_uuids):
+                left.setdefault(uuid, leftover.region)
         for uuid in uuids:
-            if uuid in self.guests or any(uuid in each.request.instance_uuids for each in self.claims.values()):
+            if uuid in self.guests or uuid in claimed:
                 raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
-            for left in self.leftovers.values():
-                if uuid in left.request.instance_uuids:
-                    problem = f"region {left.region} may still hold consumer {uuid}, which is released there"
-                    hint = "repeat this once the region answers, or give another uuid"
-                    raise DuplicateName(problem, field="instance_uuids", hint=hint)
+            if uuid in left:
+                problem = f"region {left[uuid]} may still hold consumer {uuid}, which is released there"
+                hint = "repeat this once the region answers, or give another uuid"
+                raise DuplicateName(problem, field="instance_uuids", hint=hint)
 
     def _drop(self, tenants: Tenants, usage: Usage, claim: RegionClaim) -> None:
         del self.claims[claim.id]

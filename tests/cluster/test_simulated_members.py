@@ -295,6 +295,10 @@ def test_a_leader_compresses_blocks_once_all_members_that_are_known_read_them(tm
             await trio.sleep(60)
             assert life.writer.writable
             assert not life.journal.compress
+            await life.journal.etcd.transaction((), [put(older, b"no entry")])
+            await trio.sleep(10)
+            assert life.writer.writable, "what cannot be read does not end the leader"
+            assert life.failures.counts["cluster"]
             await life.journal.etcd.transaction((), [delete(older)])
             await trio.sleep(10)
             assert life.journal.compress
