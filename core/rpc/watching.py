@@ -66,7 +66,7 @@ class _Subscription:
         return self.watcher.waiting_bytes <= BACKLOG_BYTES
 
     def wants(self, kind: Literal["capacity", "summary"], version: int) -> bool:
-        """True if it is to be told of this version, and reads; if it does not, it is told later."""
+        """True if it is due this version, and reads; if it does not read, it gets a later one."""
         return kind in self.kinds and self.told.get(kind) != version and self.has_room
 
 
