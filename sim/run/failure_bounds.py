@@ -3,6 +3,7 @@ placed, or that they cannot."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from ...placement.types.errors import HostlerError
 from ...placement.types.request import RequestSpec
 from .fleet_plan import Place
 from .host_columns import RESOURCES
+from .placing_bounds import Asked, Room, all_placed
 
 Whole = NDArray[np.int64]
 
@@ -26,13 +28,14 @@ class Bounds:
     def __init__(
         self, fleet: Fleet, place: Mapping[str, Place], specs: Mapping[str, Sequence[RequestSpec]], *, grouped: bool
     ) -> None:
-        """``grouped``: guests of the fleet are in server groups. O(hosts + guests)."""
+        """``grouped``: guests of the fleet are in server groups, or rules beside room and zone judge hosts. O(hosts +
+        guests)."""
         self._number = {host: at for at, host in enumerate(place)}
         wishes = {id(spec): _wish(spec) for here in specs.values() for spec in here}
         known = {id(spec): spec for here in specs.values() for spec in here}
         self._plain = not grouped and all(wish is not None for wish in wishes.values())
         asked = {
-            each: (spec.flavor.vcpus, spec.flavor.memory_mb, spec.flavor.root_gb, wish.milli * wish.count)
+            each: (spec.flavor.vcpus, spec.flavor.memory_mb, _disk_gb(spec), wish.milli * wish.count)
             for each, spec in known.items()
             if (wish := wishes[each]) is not None
         }
@@ -56,27 +59,42 @@ class Bounds:
         self._there = np.array([[zone in (None, each.zone) for each in place.values()] for zone in self._zones], bool)
         largest = [max((each[at] for each in asked.values()), default=0) for at in range(len(RESOURCES))]
         gpus = max((wish.count for wish in wishes.values() if wish is not None), default=0)
-        self._free, self._slots = self._room(fleet, list(place), largest, gpus)
-
-    @staticmethod
-    def _room(fleet: Fleet, hosts: Sequence[str], largest: Sequence[int], gpus: int) -> tuple[Whole, Whole]:
-        """What is free on each host, of GPUs in thousandths; and how many guests of the largest of each size it has
-        room for, on GPUs of which nothing is given."""
-        rows = np.array([fleet.row(host) for host in hosts], np.int64)
+        rows = np.array([fleet.row(host) for host in place], np.int64)
         blocks = fleet._store.inventory
-        free = (blocks["limit"][: len(RESOURCES)] - blocks["used"][: len(RESOURCES)])[:, rows]
-        milli = empty = np.zeros(len(rows), np.int64)
-        if GPU_MILLI in fleet.resource_classes and len(rows):
-            below, number = GpuTable(fleet).below(rows), fleet.resource_class(GPU_MILLI)
-            limit, used = (np.where(below >= 0, blocks[name][number][below], 0) for name in ("limit", "used"))
-            milli, empty = (limit - used).sum(axis=1), ((used == 0) & (limit >= WHOLE)).sum(axis=1)
-        parts = [each // size for each, size in zip((*free, empty), (*largest, gpus), strict=True) if size]
-        slots: Whole = np.maximum(np.min(parts, axis=0), 0) if parts else np.zeros(len(rows), np.int64)
-        return np.maximum(np.vstack([free, milli]), 0), slots
+        closed = fleet._change_log.is_down()[fleet._store.row["class_of"][rows]]
+        """Hosts that take no new guests."""
+        left = (blocks["limit"][: len(RESOURCES)] - blocks["used"][: len(RESOURCES)])[:, rows]
+        avail = blocks["avail"][: len(RESOURCES)][:, rows]
+        self._room = Room(
+            np.where(closed, 0, np.maximum(left, 0)),
+            np.where(closed, 0, np.maximum(avail, 0)),
+            np.where(closed[:, None], 0, _idle_gpus(fleet, rows)),
+        )
+        self._free: Whole = np.vstack([self._room.left, self._room.gpus.sum(axis=1)])
+        """What is free on each host, of GPUs in thousandths."""
+        self._slots = self._places(largest, gpus)
+        """How many guests of the largest of each size it has room for, on GPUs of which nothing is given."""
+        at_of = {each: at for at, each in enumerate(asked)}
+        self._shapes = [[at_of[id(spec)] for spec in specs[host] if id(spec) in at_of] for host in place]
+        """By host, the shape of each guest."""
+        told = [(*asked[each][: len(RESOURCES)], wish.count) for each in asked if (wish := wishes[each]) is not None]
+        self._asked = Asked(
+            np.array(told, np.int64).reshape(len(told), len(RESOURCES) + 1),
+            np.array([wish.milli for each in asked if (wish := wishes[each]) is not None], np.int64),
+            np.array([of_zone[known[each].availability_zone] for each in asked], np.int64),
+        )
+
+    def _places(self, largest: Sequence[int], gpus: int) -> Whole:
+        """By host, guests as large as the largest, each on GPUs of its own."""
+        room, sizes = self._room, (*largest, gpus)
+        parts = [each // size for each, size in zip((*room.left, room.idle(WHOLE)), sizes, strict=True) if size]
+        places = np.min(parts, axis=0) if parts else np.zeros(room.left.shape[1], np.int64)
+        return np.where((room.most >= np.array(largest, np.int64)[:, None]).all(axis=0), places, 0)
 
     def decided(self, hosts: Sequence[str]) -> bool | None:
         """True if all guests of those hosts find another one if they fail, False if they cannot; None if sums do not
-        tell. A guest takes the place of one guest as large as the largest at most, however it is placed. O(hosts)."""
+        tell. A guest takes the place of one guest as large as the largest at most, however it is placed. O(hosts), and
+        O(shapes of guests x hosts) where that does not tell."""
         which = np.array([self._number[host] for host in hosts], np.int64)
         left = np.ones(self._there.shape[1], np.bool_)
         left[which] = False
@@ -88,9 +106,13 @@ class Bounds:
         if not guests:
             return True
         there = [zone for zone in zones if self._bound[zone, which].any()]
-        if self._plain and all(guests <= int(self._slots[self._there[zone] & left].sum()) for zone in there):
+        if not self._plain:
+            return None
+        if all(guests <= int(self._slots[self._there[zone] & left].sum()) for zone in there):
             return True
-        return None
+        counts = Counter(shape for at in which.tolist() for shape in self._shapes[at])
+        placed = all_placed(self._asked, counts, self._room, self._there & left)
+        return True if placed else None
 
     def proven(self, domains: Mapping[str, Sequence[str]]) -> int:
         """So many of the domains, whichever they are, may fail, as ``decided`` tells of the worst of them. 0 where
@@ -105,6 +127,18 @@ class Bounds:
                 needs = np.sort([int((self._guests + inside)[each].sum()) for each in members])[::-1]
                 proven = min(proven, int(np.count_nonzero(np.cumsum(needs) <= int(inside.sum()))))
         return proven
+
+
+def _idle_gpus(fleet: Fleet, rows: Whole) -> Whole:
+    """[hosts, most GPUs] thousandths that are left."""
+    if GPU_MILLI not in fleet.resource_classes or not len(rows):
+        return np.zeros((len(rows), 0), np.int64)
+    return np.maximum(GpuTable(fleet).idle(rows), 0).astype(np.int64)
+
+
+def _disk_gb(spec: RequestSpec) -> int:
+    flavor = spec.flavor
+    return flavor.root_gb + flavor.ephemeral_gb + -(-flavor.swap // 1024)
 
 
 def _wish(spec: RequestSpec) -> GpuWish | None:

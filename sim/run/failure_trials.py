@@ -16,10 +16,15 @@ from ...placement.types.request import Request, RequestSpec
 from .failure_bounds import Bounds
 from .fleet_plan import Place
 from .host_columns import RESOURCES
+from .policies import FILTERS
 from .sizing import Search
 
 FEW: Final = 300
 """Sets up to which all are tried."""
+PLAIN: Final = frozenset(
+    {*FILTERS, "NUMATopologyFilter", "ComputeCapabilitiesFilter", "ImagePropertiesFilter", "PciPassthroughFilter"}
+)
+"""Filters that refuse no running host a guest that asks for resources, GPUs and a zone only."""
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +65,8 @@ class Trials:
         fleet = engine.fleet
         self.guests = {host: sorted(fleet.instances(fleet.row(host))) for host in self.place}
         specs = {host: [spec_of(uuid) for uuid in here] for host, here in self.guests.items()}
-        self._bounds = Bounds(fleet, self.place, specs, grouped=bool(fleet._group_uuids))
+        others = {each.name for each in engine.policy.filters} - PLAIN
+        self._bounds = Bounds(fleet, self.place, specs, grouped=bool(fleet._group_uuids or others))
         self._failed: dict[frozenset[str], tuple[int, int]] = {}
         """What the failures that were tried did."""
         self._again = {uuid: self._guest(uuid) for here in self.guests.values() for uuid in here}
