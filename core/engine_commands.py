@@ -17,9 +17,8 @@ from ..placement.types.from_builtins import from_msgspec, from_plain
 from ..placement.types.host import Aggregate, Host
 from ..placement.types.moves import Expiry, MoveKind
 from ..placement.types.request import Flavor, Image, Request, RequestSpec, ServerGroup
+from ..placement.types.validation import MAX_NESTING, is_deeper
 
-MAX_NESTING: Final = 32
-"""Levels of lists and maps within a spec."""
 MAX_SPECS: Final = 20_000
 """Maximum number of decoded specs in the cache; it is cleared when full."""
 
@@ -363,13 +362,9 @@ def decode_spec(data: bytes) -> Any:
         value = msgspec.msgpack.decode(data)
     except (ValueError, RecursionError) as error:
         raise InvalidValue(f"spec is not MessagePack: {error}", field="spec") from None
-    level: list[Any] = [value]
-    for _ in range(MAX_NESTING):
-        inner = (each for each in level if isinstance(each, (dict, list, tuple)))
-        level = [part for each in inner for part in ((*each, *each.values()) if isinstance(each, dict) else each)]
-        if not level:
-            return value
-    raise InvalidValue(f"spec is nested more than {MAX_NESTING} levels deep", field="spec")
+    if is_deeper(value, MAX_NESTING):
+        raise InvalidValue(f"spec is nested more than {MAX_NESTING} levels deep", field="spec")
+    return value
 
 
 def asked(request: Request) -> Asked:

@@ -85,12 +85,13 @@ evacuated. Consumers that are no instances, such as migrations, and reported ins
 count as ``instances``; what holds the source of a move is changed by the end of the move, not by commands on instances.
 
 4: what volumes take of pools outlasts that their backend is down, disabled or frozen; a volume that was taken over
-gives back its growth.
+gives back its growth. Reports of hosts are read with the moves under way.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""
-KEEPING_CHARGES: Final = 4
-"""The revision since which pools keep what volumes take of them while their backend is not up."""
+COUNTING_ONCE: Final = 4
+"""The revision since which pools keep what volumes take of them while their backend is not up, and reports count both
+ends of moves."""
 
 
 class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -38,7 +38,7 @@ from .amounts_held import held_by, held_together
 from .holds import Holds
 from .kept_requests import KeptRequests
 from .lives import Lives
-from .orders import INSTANCES_BY_TYPE, KEEPING_CHARGES
+from .orders import COUNTING_ONCE, INSTANCES_BY_TYPE
 from .phase_timing import PhaseSampler
 from .region_claims import RegionClaims
 from .volume_records import VolumeRecords
@@ -336,7 +336,8 @@ class ServiceState:
         """Set the revision of the rules for further orders. Usage that was computed under older ones is recomputed,
         and where no policy was given the defaults become the present ones. O(guests) once, then O(1)."""
         self.fleet._inventories.figures_follow = rules > 0
-        self.fleet.pools.keeps_absent = self.fleet.pools.charges_growth = rules >= KEEPING_CHARGES
+        self.fleet.pools.keeps_absent = self.fleet.pools.charges_growth = rules >= COUNTING_ONCE
+        self.fleet._consumers.moves_in_reports = rules >= COUNTING_ONCE
         if rules > self.rules:
             if not self.policy and not self.rules:
                 self.decide_by(self.engine.fork(service_policy(self.policy, rules)), self.policy)

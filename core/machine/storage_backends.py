@@ -11,6 +11,7 @@ from ...placement.storage.pools.backend_names import backend_part
 from ...placement.storage.pools.reports import BackendReport
 from ...placement.storage.pools.volumes import Volume
 from ...placement.types.errors import InUse, InvalidValue, UnknownName
+from ...placement.types.validation import MAX_NESTING, is_deeper
 from ..storage_commands import (
     RemoveBackupService,
     RemoveVolumeBackend,
@@ -52,6 +53,9 @@ def _follow(state: ServiceState, renamed: Mapping[str, str]) -> None:
 def _report(given: VolumeBackendReport, now: float, field: str) -> BackendReport:
     """A report as the pools read it; one from the future counts as of now, so that none after it is left aside."""
     at = now if given.at is None else min(given.at, now)
+    if is_deeper(given.capabilities, MAX_NESTING):
+        problem = f"{field}.capabilities of {given.host} is nested more than {MAX_NESTING} levels deep"
+        raise InvalidValue(problem, field=f"{field}.capabilities")
     if not _is_plain(given.capabilities):
         problem = f"{field}.capabilities of {given.host} must be values that JSON has"
         raise InvalidValue(problem, field=f"{field}.capabilities")

@@ -19,7 +19,7 @@ from ..types.request import (
     RequestSpec,
     ServerGroup,
 )
-from ..types.validation import finite, shown, uuid_words, whole_number
+from ..types.validation import MAX_NESTING, finite, is_deeper, shown, uuid_words, whole_number
 from .requested import check_requested
 
 MAX_TEXT: Final = 1 << 20
@@ -119,9 +119,11 @@ def _check_image(image: Image) -> None:
     _is_a(image, Image, "image")
     _optional_text(image.id, "image.id")
     _optional_text(image.disk_format, "image.disk_format")
-    _limited(
-        ((key, str(value)) for key, value in _mapping(image.properties, "image.properties").items()), "image.properties"
-    )
+    properties = _mapping(image.properties, "image.properties")
+    if is_deeper(properties, MAX_NESTING):
+        problem = f"image.properties is nested more than {MAX_NESTING} levels deep"
+        raise InvalidValue(problem, field="image.properties")
+    _limited(((key, str(value)) for key, value in properties.items()), "image.properties")
 
 
 def _check_hints(hints: Any) -> None:

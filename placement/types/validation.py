@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -24,14 +24,31 @@ LONGEST_CUSTOM: Final = 255
 """Characters of a trait's or resource class's name (Placement's limit)."""
 MOST_RATIO: Final = 3.40282e38
 """Maximum allocation ratio (Placement: a single-precision database column)."""
+MAX_NESTING: Final = 32
+"""Levels of lists and mappings in each other within a request or report: more than has a meaning, and few enough for
+the interpreter's limit wherever they are read or stored."""
 STANDARD_CLASSES: Final = frozenset(os_resource_classes.STANDARDS)
 _CUSTOM: Final = re.compile("CUSTOM_[A-Z0-9_]+")
 
 
 def shown(value: object) -> str:
     """``repr`` of a value, truncated for a message."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a {type(value).__name__} that is nested too deeply"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def is_deeper(value: object, levels: int) -> bool:
+    """True if lists and mappings lie in each other more than ``levels`` deep. O(size)."""
+    level = [value]
+    for _ in range(levels):
+        inner = (each for each in level if isinstance(each, (Mapping, list, tuple, set, frozenset)))
+        level = [part for each in inner for part in ((*each, *each.values()) if isinstance(each, Mapping) else each)]
+        if not level:
+            return False
+    return True
 
 
 def cut(text: object) -> str:

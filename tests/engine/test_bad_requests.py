@@ -189,3 +189,21 @@ def test_what_is_no_request_is_refused(way: str, wrong: Any) -> None:
         WAYS[way](made, wrong)
     assert failure.value.field == "request"
     assert dump(made) == before
+
+
+@pytest.mark.parametrize("field", ["image", "scheduler_hints", "flavor"])
+def test_a_field_that_nests_deeply_is_refused(field: str) -> None:
+    """Its ``repr``, which errors show, exceeds the interpreter's limit."""
+    value: Any = "x"
+    for _ in range(5_000):
+        value = [value]
+    values: dict[str, Any] = {
+        "image": Image(properties={"a": value}),
+        "scheduler_hints": {"a": value},
+        "flavor": Flavor(name="f", vcpus=1, memory_mb=512, extra_specs={"a": value}),
+    }
+    fleet = Fleet()
+    add_hosts(fleet, [Host(host="h", vcpus_total=4, total_usable_ram_mb=4_096)])
+    with pytest.raises(HostlerError) as caught:
+        Engine(fleet).place(Request(spec=replace(GOOD.spec, **{field: values[field]})))
+    assert (caught.value.field or "").startswith(field)

@@ -85,6 +85,7 @@ def test_a_host_must_satisfy_the_query(query: Any, passes: bool) -> None:
         ["<", "$stats.rack", 3],
         "[" * 100_000,
         '["not", ' * 100 + "true" + "]" * 100,
+        '["not", ' * 100_000 + "true" + "]" * 100_000,
     ],
 )
 def test_a_query_that_makes_no_sense_is_an_error_that_names_the_hint(query: Any) -> None:

@@ -335,3 +335,35 @@ def test_a_bad_call_changes_nothing(index: int) -> None:
     assert caught.value.field
     assert (free(given), given.sequence, dict(given.pools.volumes), dict(given.pools.services)) == before
     given.fleet.check()
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("levels", [100, 500, 900, 100_000])
+@pytest.mark.parametrize("brackets", ["[]", '{"a":}'])
+def test_a_query_that_nests_deeply_is_refused_at_every_door(levels: int, brackets: str) -> None:
+    """Some depths exceeded the interpreter's limit only when a pool was judged."""
+    given = two_pools(scheduler_default_filters=["JsonFilter", "CapacityFilter"])
+    query = brackets[:-1] * levels + "1" + brackets[-1] * levels
+    request = VolumeRequest(spec=VolumeSpec(size_gb=1, scheduler_hints={"query": query}))
+    calls = (given.place, given.explain, given.rank, given.fits, lambda each: given.place_many([each]))
+    for call in calls:
+        with pytest.raises(InvalidValue, match="deeper than 64") as caught:
+            call(request)
+        assert caught.value.field == "scheduler_hints.query"
+    shallow = '["not", ' * 63 + "false" + "]" * 63
+    spec = VolumeSpec(size_gb=1, scheduler_hints={"query": shallow})
+    assert not given.place(VolumeRequest(spec=spec)).placed
+
+
+@pytest.mark.parametrize("name", ["metadata", "properties", "scheduler_hints", "qos_specs"])
+def test_a_field_that_nests_deeply_is_refused(name: str) -> None:
+    fields: dict[str, Any] = {name: {"a": nested(5_000)}}
+    with pytest.raises(InvalidValue, match="nested more than 32 levels") as caught:
+        two_pools().place(VolumeRequest(spec=VolumeSpec(size_gb=1, **fields)))
+    assert caught.value.field == name

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Final, TypedDict, Unpack
 
 from ...types.content import ContentEquality
 from ...types.errors import InvalidValue
 from ...types.limits import MAX_AMOUNT
 from ...types.uuids import plain_uuid
-from ...types.validation import check_text, shown, uuid_words, whole_number
+from ...types.validation import MAX_NESTING, check_text, is_deeper, shown, uuid_words, whole_number
 from .reports import moment
 
+MAX_QUERY: Final = 64
+"""Levels of lists in the hint ``query``, as for compute hosts."""
 OPERATIONS: Final = ("create_volume", "extend_volume", "retype", "manage", "migrate")
 
 
@@ -129,10 +133,10 @@ def check_volume_spec(spec: object) -> VolumeSpec:
     whole_number(spec.size_gb, "size_gb", most=MAX_AMOUNT)
     if spec.volume_type is not None:
         check_volume_type(spec.volume_type, "volume_type")
-    for name in ("scheduler_hints", "metadata", "properties"):
-        _mapping(getattr(spec, name), name)
-    if spec.qos_specs is not None:
-        _mapping(spec.qos_specs, "qos_specs")
+    for name in ("scheduler_hints", "metadata", "properties", "qos_specs"):
+        value = getattr(spec, name)
+        if (value is not None or name != "qos_specs") and is_deeper(_mapping(value, name), MAX_NESTING):
+            raise InvalidValue(f"{name} is nested more than {MAX_NESTING} levels deep", field=name)
     for name in ("availability_zone", "resource_backend"):
         if getattr(spec, name) is not None:
             check_text(getattr(spec, name), name)
@@ -141,7 +145,23 @@ def check_volume_spec(spec: object) -> VolumeSpec:
     query = spec.scheduler_hints.get("query")
     if query is not None and not isinstance(query, str):
         raise InvalidValue(f"the hint query must be a text, got {shown(query)}", field="scheduler_hints.query")
+    if query is not None and _nests(query):
+        problem = f"the hint query nests lists deeper than {MAX_QUERY}"
+        raise InvalidValue(problem, field="scheduler_hints.query")
     return spec
+
+
+@lru_cache(maxsize=256)
+def _nests(query: str) -> bool:
+    """True for a query whose lists lie in each other deeper than it may be. O(length)."""
+    if query.count("[") + query.count("{") <= MAX_QUERY:
+        return False
+    try:
+        return is_deeper(json.loads(query), MAX_QUERY)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False  # JsonFilter refuses every pool
 
 
 def check_volume_type(value: object, field: str) -> VolumeType:

@@ -1,0 +1,99 @@
+"""Journals are replayed under the rules that their orders were given under, whatever the rules have become."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from hostler.core import engine_commands as p
+from hostler.core import storage_commands as s
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import RULES, Order
+from hostler.core.machine.report_columns import columns_of
+from hostler.core.tenancy import commands as c
+from hostler.placement.types.errors import HostlerError
+from hostler.placement.types.host_report import HostReport
+from tests.core.orders import LOCAL, NOW, asked, hosts, uuid_of
+from tests.volumes.values import free, place, report, reports, wish
+
+POOL, MEMORY = "node-1@lvm#a", 65_536
+
+
+def journal(rules: int) -> list[bytes]:
+    """Commands whose outcome differs by revision: a policy with a malformed table for volumes, a move that a report
+    from before its claim knows nothing of, a backend that goes and comes, and a volume that is taken over, grows and
+    goes."""
+    late = [replace(each, free_ram_mb=MEMORY) for each in hosts(2)]
+    known = columns_of([HostReport(host=each, at=NOW - 5, includes=frozenset()) for each in late])
+    commands: Sequence[Any] = (
+        p.AddHosts(hosts=hosts(2)),
+        c.CreateDomain(id="d"),
+        c.CreateProject(id="p", domain="d"),
+        p.SetPolicy(policy={"storage": {"scheduler_max_attempts": "many"}}),
+        p.Place(request=asked(1, project="p", vcpus=2)),
+        p.BeginMove(uuid=uuid_of(1)),
+        known,
+        reports(report("node-1@lvm", ("a", 700))),
+        place(11, 100, project="p"),
+        s.SetVolumeBackend(host="node-1@lvm", disabled=True),
+        s.SetVolumeBackend(host="node-1@lvm", disabled=False),
+        s.ManageVolume(request=wish(12, 50, project="p"), backend=POOL),
+        s.ExtendVolume(uuid=uuid_of(12), new_size_gb=70),
+        s.DeleteVolumes(uuids=(uuid_of(12),)),
+    )
+    encode = msgspec.msgpack.Encoder().encode
+    given = [encode(Order(NOW + at, LOCAL, command, rules)) for at, command in enumerate(commands)]
+    return given if rules else [encode(msgspec.msgpack.decode(each)[:3]) for each in given]
+
+
+def replay(made: ServiceMachine, data: Sequence[bytes]) -> list[bool]:
+    """Which orders were carried out."""
+    return [not isinstance(each, HostlerError) for each in made.apply_batch(list(map(made.decode, data)))]
+
+
+def figures(made: ServiceMachine) -> tuple[Any, ...]:
+    usage = made.state.usage.of("project:p")
+    memory = made.state.fleet.column("free_ram_mb").tolist()
+    return usage["instances"], usage["VCPU"], memory, free(made, POOL)
+
+
+@pytest.mark.parametrize(
+    ("rules", "policy", "source_mb", "left"),
+    [(0, True, 0, 680.0), (1, True, 0, 680.0), (2, False, 0, 680.0), (3, False, 0, 680.0), (4, False, 1_024, 600.0)],
+)
+def test_a_journal_is_replayed_under_the_rules_of_its_time(
+    rules: int, policy: bool, source_mb: int, left: float, tmp_path: Path
+) -> None:
+    made, data = ServiceMachine(), journal(rules)
+    done = replay(made, data)
+    assert done == [True] * 3 + [policy] + [True] * (len(data) - 4)
+    assert figures(made) == (1, 4, [MEMORY - source_mb, MEMORY - 1_024], left)
+    again, half = ServiceMachine(), ServiceMachine()
+    replay(again, data[:9])
+    again.save(tmp_path)
+    half.load(tmp_path)
+    replay(half, data[9:])
+    assert figures(half) == figures(made)
+
+
+@pytest.mark.parametrize("rules", range(RULES))
+def test_orders_of_today_follow_those_of_an_earlier_revision(rules: int) -> None:
+    """What was counted under older rules is counted anew; what was claimed stays."""
+    made = ServiceMachine()
+    replay(made, journal(rules))
+    assert replay(made, [made.encode(Order(NOW + 100, LOCAL, p.ConfirmMove(uuid=uuid_of(1))))]) == [True]
+    assert made.state.rules == RULES
+    assert made.state.usage.of("project:p") == {
+        "instances": 1,
+        "VCPU": 2,
+        "MEMORY_MB": 1_024,
+        "volumes": 1,
+        "gigabytes": 100,
+    }
+    made.state.fleet.check()
+    made.state.storage.pools.check()
