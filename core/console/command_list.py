@@ -49,6 +49,7 @@ SUMMARIES: Final = {
     "replay": "Re-run a journal, also under another policy, and compare.",
     "resize": "Give a guest another size, where it fits. Exit code 3: no host.",
     "serve": "Run the service until SIGTERM or Ctrl-C. SIGHUP reads the policy again.",
+    "server-group": "Server groups: guests that are placed together, or apart.",
     "shadow": "How another policy would have decided.",
     "simulate": "Plan capacity: play traces on fleets that don't exist yet.",
     "snapshot": "Take a snapshot of the service's state now.",

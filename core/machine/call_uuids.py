@@ -28,6 +28,7 @@ from ..engine_commands import (
 from ..lifecycle_commands import GuestVolume, Lifecycle
 from ..region_commands import PlaceAcross
 from ..storage_commands import AskedVolume, StorageBase
+from .group_queries import ServerGroups
 from .lifecycle_queries import Guests, ShowGuest, VolumeLives
 from .queries import Explain, Fits, FitsMany, Instance
 from .ranking import Rank
@@ -47,7 +48,7 @@ from .what_if import WhatIf
 _CALLS: Final = (
     *(Hold, ConfirmHold, Release, Spawned, Move, Resize, BeginMove, ConfirmMove, RevertMove, StorageBase, Lifecycle),
     *(Asked, AskedVolume, GuestVolume, Instance, ShowGuest, ShowVolume, Volumes, VolumeSnapshots, VolumeBackups),
-    *(VolumeGroups, VolumeLives, Guests, RegionGuests, RegionOf, PlaceAcross, WhatIf),
+    *(ServerGroups, VolumeGroups, VolumeLives, Guests, RegionGuests, RegionOf, PlaceAcross, WhatIf),
     *(Explain, Fits, FitsMany, Rank, ExplainVolume, FitsVolume, RankVolume),
 )
 _NAMES: Final = frozenset(

@@ -23,6 +23,7 @@ from ..tenancy.rights import check_request_of_reader, no_instance, project_scope
 from ..tenancy.tenants import CLOUD, RANK
 from . import volume_backend_queries as vb
 from .catalog_queries import Flavors, Images, ShowFlavor, ShowImage, flavor, flavors, image, images
+from .group_queries import ServerGroups, server_groups
 from .instance_queries import InstanceLine, Instances, instances, many_instances
 from .lifecycle_queries import (
     Guests,
@@ -232,6 +233,8 @@ def takes_long(state: ServiceState, query: Query) -> bool:
             return state.fleet.rows > 50 * LONG_HOSTS
         case Instances():
             return many_instances(state, query)
+        case ServerGroups():
+            return len(state.fleet._groups) > LONG_LIST or state.fleet._kernel.consumer_count > 10 * LONG_HOSTS
         case Providers(limit=limit) | Allocations(limit=limit):
             return limit > LONG_LIST or state.fleet.rows > 10 * LONG_HOSTS
         case Aggregates():
@@ -415,6 +418,7 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     Images: images,
     ShowImage: image,
     Instances: instances,
+    ServerGroups: server_groups,
     Guests: guests,
     ShowGuest: show_guest,
     VolumeLives: volume_lives,

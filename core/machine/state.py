@@ -337,7 +337,7 @@ class ServiceState:
         and where no policy was given the defaults become the present ones. O(guests) once, then O(1)."""
         self.fleet._inventories.figures_follow = rules > 0
         self.fleet.pools.keeps_absent = self.fleet.pools.charges_growth = rules >= COUNTING_ONCE
-        self.fleet._consumers.moves_in_reports = rules >= COUNTING_ONCE
+        self.fleet._consumers.counts_once = rules >= COUNTING_ONCE
         if rules > self.rules:
             if not self.policy and not self.rules:
                 self.decide_by(self.engine.fork(service_policy(self.policy, rules)), self.policy)

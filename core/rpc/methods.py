@@ -22,6 +22,7 @@ from .. import region_commands as g
 from .. import storage_commands as s
 from ..cluster_status import MemberLine, SnapshotList
 from ..machine import catalog_queries as k
+from ..machine import group_queries as gq
 from ..machine import instance_queries as i
 from ..machine import lifecycle_queries as lq
 from ..machine import plan_queries as m
@@ -270,6 +271,7 @@ _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "hosts": (q.Hosts, list[q.HostLine]),
     "host": (q.ShowHost, q.HostDetail),
     "instances": (i.Instances, list[i.InstanceLine]),
+    "server_groups": (gq.ServerGroups, list[gq.ServerGroupLine]),
     "instance": (q.Instance, q.InstanceDetail),
     "providers": (v.Providers, list[v.ProviderLine]),
     "provider": (v.ShowProvider, v.ProviderDetail),

@@ -94,7 +94,7 @@ class Consumers:
 
     def __init__(self, change_log: ChangeLog, providers: Providers, pci: PciStates) -> None:
         self._change_log, self._providers, self._pci = change_log, providers, pci
-        self._kernel, self.moves_in_reports = change_log.kernel, True
+        self._kernel, self.counts_once = change_log.kernel, True
         self.projects: Interned[str] = Interned()
         self.users: Interned[str] = Interned()
         self.extras: dict[int, Extras] = {}
@@ -107,7 +107,7 @@ class Consumers:
         self.also_on: dict[int, dict[str, Mapping[str, Any]]] = {}
         """By row: uuid -> image properties of instances whose consumer is on another row (a migration's two ends)."""
         self.moves: dict[str, PendingMove] = {}
-        """Moves under way, by instance. Reports are read with them where ``moves_in_reports``, as journals were not."""
+        """Moves under way, by instance. Reports are read with them where ``counts_once``, as old journals were not."""
         self._figures: NDArray[np.float64] = np.zeros((0, 3))
         self.shapes: dict[tuple[tuple[tuple[int, int], ...], int, int, int], int] = {}
 

@@ -76,7 +76,8 @@ class ServerGroups:
         """Id of a group by uuid; UnknownName if there is none. O(1)."""
         index = self.find(uuid) if isinstance(uuid, str) else None
         if index is None:
-            raise UnknownName(f"no server group has the uuid {shown(uuid)}", field="server_group")
+            hint = "add it first, or leave it out"
+            raise UnknownName(f"no server group has the uuid {shown(uuid)}", field="server_group", hint=hint)
         return index
 
     def kept(self, uuid: str) -> str:

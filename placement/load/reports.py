@@ -182,7 +182,7 @@ def _chunk(fleet: Fleet, reports: Sequence[HostReport], rows: Rows) -> _Chunk:
 def _guests(fleet: Fleet, chunk: _Chunk) -> Guests:
     """The consumers on the chunk's hosts, and which of them their figures include. O(consumers)."""
     guests = guests_on(fleet, chunk.rows, chunk.ids, chunk.positions)
-    if not fleet._consumers.moves or not fleet._consumers.moves_in_reports:
+    if not fleet._consumers.moves or not fleet._consumers.counts_once:
         return guests
     moving = parse_many(list(fleet._consumers.moves))
     named: list[set[str]] = [set() for _ in chunk.reports]

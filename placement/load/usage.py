@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ext.constants import BUILDING, NOT_INSTANCE, SEEN, UNCOUNTED
+from ...ext.constants import BUILDING, NOT_INSTANCE, REPORTED, SEEN, UNCOUNTED
 from ...ext.fleet_state import consumers_on_rows
 from ..fleet.change_log import Rows
 from ..fleet.columns import COLUMN
@@ -99,7 +99,8 @@ def settle(fleet: Fleet, rows: Rows, amounts: Amounts, guests: Guests, own: NDAr
     instance = (guests.flags & NOT_INSTANCE) == 0
     more = np.bincount(guests.position[on_top & instance], minlength=count)
     building = np.bincount(guests.position[on_top & ((guests.flags & BUILDING) != 0)], minlength=count)
-    here = np.bincount(guests.position[counted & instance], minlength=count)
+    there = counted | ((guests.flags & REPORTED) != 0) if fleet._consumers.counts_once else counted
+    here = np.bincount(guests.position[there & instance], minlength=count)
     vcpus, free_ram, free_disk = reported(amounts, within)
     host = fleet._store.host
     host[COLUMN["vcpus_used"], rows] = vcpus + beyond[0]

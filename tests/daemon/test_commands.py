@@ -207,6 +207,22 @@ def test_a_long_list_says_that_there_is_more(run: Run, fleet: Path) -> None:
     assert "node-2" in run("host", "list", "--after", "node-1")[1]
 
 
+def test_a_server_group_is_created_joined_listed_and_deleted(run: Run, fleet: Path) -> None:
+    group = uuid_of(600)
+    assert run("server-group", "create", "anti-affinity", "--uuid", group.upper())[0] == 0
+    for number in (601, 602):
+        assert run("place", "--uuid", uuid_of(number), "--group", group)[0] == 0
+    (line,) = json.loads(run("server-group", "list", "--json")[1])
+    assert (line["uuid"], line["policy"], line["members"]) == (group, "anti-affinity", 2)
+    assert len({each["node"] for each in json.loads(run("guest", "list", "--group", group, "--json")[1])}) == 2
+    assert run("server-group", "delete", group)[0] == 0
+    assert run("server-group", "list") == (0, "none\n")
+    assert run("release", uuid_of(601), uuid_of(602))[0] == 0
+    code, said = run("place", "--group", group)
+    assert code == 1
+    assert "add it first" in said
+
+
 def test_providers_aggregates_and_allocations_are_kept_by_hand(run: Run, fleet: Path) -> None:
     assert run("provider", "add", "card", "--parent", "node-1", "--trait", "CUSTOM_CARD")[0] == 0
     assert run("provider", "inventory", "card", "VGPU", "4", "--reserved", "1")[0] == 0
@@ -266,6 +282,7 @@ def test_providers_aggregates_and_allocations_are_kept_by_hand(run: Run, fleet: 
         ("provider", "list"),
         ("provider", "show", "node-0"),
         ("aggregate", "list"),
+        ("server-group", "list"),
         ("allocation", "list"),
         ("top", "--times", "1"),
         ("snapshot",),

@@ -232,6 +232,14 @@ def test_hosts_come_with_guests_that_take_what_they_take() -> None:
     e.fleet.check()
 
 
+def test_guests_of_unknown_size_count_among_the_instances_of_their_host() -> None:
+    guest = RunningInstance(flavor=Flavor(name="f", vcpus=4, memory_mb=8192))
+    e = engine(host("a", instances={uuid(1): guest, uuid(2): {}}), host("b"))
+    assert figure(e, "a", "num_instances") == 2
+    report_hosts(e.fleet, [HostReport(host=host("b", instances={uuid(3): {}, uuid(4): {}}), at=1.0)])
+    assert figure(e, "b", "num_instances") == 2
+
+
 def test_reported_figures_include_guests_that_come_with_a_size() -> None:
     guest = RunningInstance(flavor=Flavor(name="f", vcpus=4, memory_mb=8192, root_gb=0))
     e = engine(host("a", instances={uuid(1): guest}, free_ram_mb=MEMORY - 10_000, vcpus_used=5))

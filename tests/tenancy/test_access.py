@@ -13,6 +13,7 @@ from hostler.core import lifecycle_commands as f
 from hostler.core import region_commands as g
 from hostler.core import storage_commands as s
 from hostler.core.machine import catalog_queries as k
+from hostler.core.machine import group_queries as gq
 from hostler.core.machine import instance_queries as i
 from hostler.core.machine import lifecycle_queries as lq
 from hostler.core.machine import plan_queries as m
@@ -149,6 +150,7 @@ SCOPED: Final[dict[str, tuple[Make, set[str]]]] = {
     ),
     "remove_server_group": (lambda w: p.RemoveServerGroup(uuid=w["group"]), MEMBERS),
     "instances of a project": (lambda w: i.Instances(project=w["project"]), READERS),
+    "server_groups of a project": (lambda w: gq.ServerGroups(project=w["project"]), READERS),
     "flavors": (lambda w: k.Flavors(project=w["project"]), READERS),
     "images": (lambda w: k.Images(project=w["project"]), READERS),
     "delete_project": (lambda w: c.DeleteProject(id=f"{w['project']}-below"), PROJECT_ADMINS),
@@ -256,6 +258,7 @@ OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "settle_region_claim": (g.SettleRegionClaim(id="c"), CLOUD),
     "forget_region_guests": (g.ForgetRegionGuests(uuids=(uuid_of(141),)), CLOUD),
     "instances": (i.Instances(), set(USERS)),
+    "server_groups": (gq.ServerGroups(), set(USERS)),
     "guests": (lq.Guests(), set(USERS)),
     "volume_lives": (lq.VolumeLives(), set(USERS)),
     "adopt_guest": (

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgspec
 import pytest
 
 from hostler.core import engine_commands as p
+from hostler.core.machine.group_queries import ServerGroups, server_groups
 from hostler.core.machine.instance_queries import InstanceLine, Instances, instances
 from hostler.core.machine.machine import ServiceMachine
 from hostler.placement.types.errors import InvalidValue
@@ -78,3 +80,21 @@ def test_what_is_no_uuid_is_refused() -> None:
 
 def test_a_service_without_guests_has_none() -> None:
     assert listed(two_domains(), "root") == []
+
+
+def test_server_groups_are_listed_with_their_members_to_those_who_may_read_them() -> None:
+    made = world()
+    do(made, p.AddServerGroup(uuid=uuid_of(97), policy="anti-affinity", project_id="b1"))
+    do(made, p.AddServerGroup(uuid=uuid_of(98), policy="affinity", max_server_per_host=3))
+
+    def shown(asker: str, /, **query: Any) -> list[tuple[Any, ...]]:
+        return [msgspec.structs.astuple(each) for each in server_groups(made.state, asker, ServerGroups(**query))]
+
+    of_a, of_b = (uuid_of(99), "soft-affinity", 1, "a1", 2), (uuid_of(97), "anti-affinity", 1, "b1", 0)
+    of_none = (uuid_of(98), "affinity", 3, "", 0)
+    assert shown("root") == [of_b, of_none, of_a]
+    assert (shown("ann"), shown("bea")) == ([of_a], [of_b])
+    assert shown("root", project="b1") == shown("root", limit=1) == [of_b]
+    assert shown("root", after=uuid_of(98)) == [of_a]
+    do(made, p.RemoveServerGroup(uuid=uuid_of(99)))
+    assert shown("ann") == []
