@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+from hostler.bench import rabbit_broker
 from tests.daemon.processes import Daemon, metrics
 
 from ..patience import HANG_SECONDS
-from . import rabbit_broker
 from .clouds import Cloud, flavor, instance_uuid, request_spec
 
 oslo_messaging = pytest.importorskip("oslo_messaging", reason="the extra openstack is not installed")

@@ -1,4 +1,4 @@
-"""A RabbitMQ of its own on loopback, with a port mapper of its own."""
+"""A RabbitMQ of its own on loopback, with a port mapper of its own, for benchmarks and tests."""
 
 from __future__ import annotations
 

@@ -1,0 +1,278 @@
+"""A small real OpenStack without nova-scheduler and Placement, whose places a service of Hostler takes: nova-api,
+nova-conductor and nova-compute with Nova's fake driver, RabbitMQ and PostgreSQL. Glance and Neutron are stubs (any
+image exists, there are no networks), and a token is USER:PROJECT."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, cast
+
+import httpx
+
+from .environments import ServiceUnavailable, clean, ready, run
+from .etcd_servers import free_ports
+from .placement_database import database
+from .rabbit_broker import Broker, missing
+
+PACKAGES: Final = ("nova==34.0.0", "waitress", "psycopg2-binary", "setuptools<81")
+TOKEN: Final = "admin:admin"
+WAIT_SECONDS: Final = 300.0
+_IMAGE: Final = {
+    **{"name": "image", "status": "active", "size": 1, "min_disk": 0, "min_ram": 0, "disk_format": "raw"},
+    **{"container_format": "bare", "visibility": "public", "protected": False, "checksum": "x", "owner": "admin"},
+    **{"tags": [], "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"},
+}
+_TOKEN_FILTER: Final = """
+def factory(_global, **_local):
+    def wrap(app):
+        def call(env, start):
+            user, _, project = env.get("HTTP_X_AUTH_TOKEN", "").partition(":")
+            env.update(
+                HTTP_X_IDENTITY_STATUS="Confirmed", HTTP_X_USER_ID=user, HTTP_X_USER_NAME=user,
+                HTTP_X_PROJECT_ID=project, HTTP_X_PROJECT_NAME=project, HTTP_X_USER_DOMAIN_ID="default",
+                HTTP_X_PROJECT_DOMAIN_ID="default", HTTP_X_ROLES="admin,manager,member,reader,service",
+                HTTP_X_SERVICE_CATALOG="[]",
+            )
+            return app(env, start)
+        return call
+    return wrap
+"""
+_API: Final = """
+import sys
+sys.argv = ["nova-api"]
+from nova.wsgi.osapi_compute import application
+from waitress import serve
+serve(application, host="127.0.0.1", port={port}, threads=8)
+"""
+
+
+class _Stub(BaseHTTPRequestHandler):
+    """Glance and Neutron."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing is logged."""
+
+    def _answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = self.path.partition("?")[0]
+        base = f"http://{self.headers['Host']}"
+        body: dict[str, Any] = {}
+        if path.startswith("/image/v2/images/"):
+            body = {"id": path.rpartition("/")[2], **_IMAGE}
+        elif path.startswith("/image/v2/schemas/"):
+            kinds = {"type": ["string", "null", "integer", "boolean", "array"]}
+            names = ("id", "self", "file", "schema", "locations", "direct_url", "virtual_size", "os_hidden", *_IMAGE)
+            body = {"name": "image", "properties": dict.fromkeys(names, kinds)}
+        elif path.startswith("/network/v2.0/"):
+            body = {path.split("/")[3].removesuffix(".json").replace("-", "_"): []}
+        else:
+            kind, version = ("image", "v2.9") if path.startswith("/image") else ("network", "v2.0")
+            link = f"{base}/{kind}/{version.partition('.')[0] if kind == 'image' else version}/"
+            body = {"versions": [{"id": version, "status": "CURRENT", "links": [{"rel": "self", "href": link}]}]}
+        raw = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    do_GET = do_POST = do_PUT = do_DELETE = _answer  # names that http.server calls
+
+
+class OpenStack:
+    """The cloud, started and ended by the context. ``nova`` and ``placement``: clients of their APIs."""
+
+    def __init__(self, folder: Path, venv: Path, *, computes: int) -> None:
+        """``folder``: for all of its files; ``venv``: environment with Nova, made if it is not there."""
+        self.folder, self.computes = folder, [f"compute-{number}" for number in range(1, computes + 1)]
+        self._venv, self._stack = venv, ExitStack()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._api_port, self._placement_port, self._stub_port = free_ports(3)
+        self.address = f"unix:{folder}/h.sock"
+        headers = {"x-auth-token": TOKEN, "openstack-api-version": "compute 2.95"}
+        self.nova = httpx.Client(base_url=f"http://127.0.0.1:{self._api_port}/v2.1/", headers=headers, timeout=90)
+        headers = {"x-auth-token": TOKEN, "openstack-api-version": "placement 1.39"}
+        self.placement = httpx.Client(base_url=f"http://127.0.0.1:{self._placement_port}", headers=headers, timeout=90)
+
+    def __enter__(self) -> OpenStack:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _start(self) -> None:
+        if missing():
+            raise ServiceUnavailable(f"{', '.join(missing())} are not installed", hint="install rabbitmq-server")
+        self._python = ready(self._venv, PACKAGES)
+        (self.folder / "rabbit").mkdir(parents=True)
+        broker = Broker(self.folder / "rabbit")
+        self._stack.callback(broker.end)
+        broker.start()
+        self._transport = broker.url
+        self._database = self._stack.enter_context(database("postgresql", self.folder)).url
+        stub = ThreadingHTTPServer(("127.0.0.1", self._stub_port), _Stub)
+        threading.Thread(target=stub.serve_forever, daemon=True).start()
+        self._stack.callback(stub.shutdown)
+        self._stack.callback(self._kill_all)
+        self._configure()
+        self._make_databases()
+        self.start_hostler()
+        environment = {"PYTHONPATH": str(self.folder), "OS_NOVA_DISABLE_EVENTLET_PATCHING": "1"}
+        environment["OS_NOVA_CONFIG_DIR"] = str(self.folder)
+        self._run("api", str(self._python), "-c", _API.format(port=self._api_port), **environment)
+        for name in ("conductor", *self.computes):
+            self.start_nova(name)
+        self.until(lambda: sorted(self.up()) == sorted(self.computes), "the computes")
+        self._manage("cell_v2", "discover_hosts")
+
+    def _url(self, name: str) -> str:
+        return self._database.replace("/postgres?", f"/{name}?")
+
+    def _configure(self) -> None:
+        (self.folder / "lock").mkdir()
+        for name in ("nova", *self.computes):
+            (self.folder / f"{name}.conf").write_text(self._conf(name))
+            (self.folder / name).mkdir()
+        (self.folder / "plain_token.py").write_text(_TOKEN_FILTER)
+        paste = (self._venv / "etc" / "nova" / "api-paste.ini").read_text()
+        before, mark, after = paste.partition("[filter:authtoken]")
+        after = after.partition("\n[")[2]
+        own = f"{mark}\npaste.filter_factory = plain_token:factory\n\n["
+        (self.folder / "api-paste.ini").write_text(f"{before}{own}{after}" if after else f"{before}{own[:-1]}")
+        digest = hashlib.sha256(TOKEN.encode()).hexdigest()
+        (self.folder / "hostler.toml").write_text(
+            f'policy = "{self.folder}/nova.conf"\n[data]\nfolder = "{self.folder}/data"\n'
+            f'[placement]\nlisten = "127.0.0.1:{self._placement_port}"\nauth = "static"\n'
+            f'[[placement.tokens]]\nsha256 = "{digest}"\nuser = "admin"\nproject = "admin"\n'
+            'roles = ["service", "admin"]\n'
+            f'[nova]\ntransport_url = "{self._transport}"\ndatabase = "{self._url("nova_api")}"\n'
+            'services_database = "cell0"\nreport_seconds = 2\nhost = "control"\n'
+        )
+
+    def _conf(self, host: str) -> str:
+        connections = ""
+        if host == "nova":
+            connections = f"[api_database]\nconnection = {self._url('nova_api')}\n"
+            connections += f"[database]\nconnection = {self._url('nova_cell1')}\n"
+        stubs = "".join(
+            f"[{name}]\nauth_type = admin_token\ntoken = {TOKEN}\nendpoint = {url}\nendpoint_override = {url}\n"
+            for name, url in (
+                ("placement", f"http://127.0.0.1:{self._placement_port}"),
+                ("glance", f"http://127.0.0.1:{self._stub_port}/image"),
+                ("neutron", f"http://127.0.0.1:{self._stub_port}/network"),
+            )
+        )
+        return (
+            f"[DEFAULT]\nhost = {'control' if host == 'nova' else host}\nmy_ip = 127.0.0.1\n"
+            f"transport_url = {self._transport}\ncompute_driver = fake.MediumFakeDriver\n"
+            f"state_path = {self.folder}/{host}\nreport_interval = 2\nservice_down_time = 12\n"
+            f"[api]\nauth_strategy = keystone\n{connections}{stubs}"
+            "[conductor]\nworkers = 1\n[quota]\ninstances = -1\ncores = -1\nram = -1\nserver_groups = -1\n"
+            "server_group_members = -1\n[oslo_messaging_notifications]\ndriver = noop\n"
+            f"[oslo_concurrency]\nlock_path = {self.folder}/lock\n"
+            f"[wsgi]\napi_paste_config = {self.folder}/api-paste.ini\n"
+        )
+
+    def _make_databases(self) -> None:
+        make = (
+            "import psycopg2, sys; c = psycopg2.connect(sys.argv[1]); c.autocommit = True\n"
+            "for name in sys.argv[2:]: c.cursor().execute(f'create database {name}')"
+        )
+        url = self._database.replace("+psycopg2", "")
+        names = ("nova_api", "nova_cell0", "nova_cell1")
+        run("no databases", [str(self._python), "-c", make, url, *names], clean())
+        self._manage("api_db", "sync")
+        self._manage("cell_v2", "map_cell0", "--database_connection", self._url("nova_cell0"))
+        self._manage("db", "sync")
+        self._manage("cell_v2", "create_cell", "--name", "cell1")
+
+    def _manage(self, *words: str) -> None:
+        command = [str(self._venv / "bin" / "nova-manage"), "--config-file", str(self.folder / "nova.conf"), *words]
+        run(f"nova-manage {' '.join(words[:2])} failed", command, clean())
+
+    # processes
+
+    def _run(self, name: str, *command: str, **environment: str) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean() | environment
+            )
+
+    def start_nova(self, name: str) -> None:
+        """Start nova-conductor, or the nova-compute of a host."""
+        program, conf = ("nova-conductor", "nova") if name == "conductor" else ("nova-compute", name)
+        self._run(name, str(self._venv / "bin" / program), "--config-file", str(self.folder / f"{conf}.conf"))
+
+    def start_hostler(self) -> None:
+        """Start the service, and wait until it is ready."""
+        hostler = str(Path(sys.executable).with_name("hostler"))
+        self._run("hostler", hostler, "serve", "--rpc", self.address, "--config", str(self.folder / "hostler.toml"))
+        self.until(lambda: self.placement.get("/").status_code == 200, "hostler")
+
+    def kill(self, name: str) -> None:
+        """kill -9: ``hostler``, ``conductor``, ``api`` or a compute."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def _kill_all(self) -> None:
+        for name in list(self._processes):
+            self.kill(name)
+
+    def until(self, holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
+        """Wait until something holds; ServiceUnavailable after ``seconds``, or if a process has ended."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if holds():
+                    return
+            except httpx.HTTPError:
+                pass
+            ended = [name for name, process in self._processes.items() if process.poll() is not None]
+            if ended:
+                text = (self.folder / f"{ended[0]}.log").read_text(errors="replace").strip()
+                raise ServiceUnavailable(f"{ended[0]} has ended: {text[-400:]}")
+            if time.monotonic() > end:
+                raise ServiceUnavailable(f"{what}: not there after {seconds:.0f} s")
+            time.sleep(0.3)
+
+    # Nova's API
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """What Nova's API answers, None without a body. ServiceUnavailable for an error."""
+        answer = self.nova.request(method, path, json=body)
+        if answer.status_code >= 400:
+            raise ServiceUnavailable(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
+        return answer.json() if answer.content else None
+
+    def up(self, binary: str = "nova-compute") -> list[str]:
+        """Hosts whose service of a kind is up."""
+        found = self.call("GET", f"os-services?binary={binary}")["services"]
+        return [each["host"] for each in found if each["state"] == "up"]
+
+    def servers(self) -> dict[str, dict[str, Any]]:
+        """All servers by uuid."""
+        found = self.call("GET", "servers/detail?all_tenants=1&limit=1000")["servers"]
+        return {each["id"]: cast("dict[str, Any]", each) for each in found}
+
+
+__all__ = ["OpenStack"]

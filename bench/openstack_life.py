@@ -1,0 +1,307 @@
+"""The life of a small real OpenStack in which Hostler is nova-scheduler and Placement: guests are created, moved,
+resized, shelved, rebuilt, evacuated and deleted, computes and the service are killed, and after each part what Nova's
+databases, the Placement API and the fleet say of each guest is compared.
+
+    python -m hostler.bench.openstack_life [--computes 6] [--json]
+
+Needs RabbitMQ and PostgreSQL; Nova comes from PyPI into an environment of its own, made the first time. Takes some
+minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import cyclopts
+import msgspec
+from cyclopts import Parameter
+
+from ..core.rpc.client import BlockingClient
+from .engine import main
+from .environments import ServiceUnavailable, kept
+from .openstack_cloud import OpenStack
+
+FLAVORS: Final = {"1": (1, 512, 1), "2": (2, 1024, 2), "3": (64, 65_536, 1)}
+"""Id -> vCPUs, memory in MiB, disk in GiB; the last one fits nowhere."""
+IMAGE: Final = "70a599e0-31e7-49b7-b260-868f441e862b"
+OTHER_IMAGE: Final = "155d900f-4e14-4e4c-a73d-069cbf4541e6"
+SETTLE_SECONDS: Final = 60.0
+"""How long Nova may take to bring Placement to what its databases say."""
+
+app = cyclopts.App(
+    name="openstack_life",
+    help="The life of a real OpenStack with Hostler as nova-scheduler and Placement.",
+    result_action="return_value",
+)
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done, and whether it came out as Nova's documentation says."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Life:
+    """One life. ``steps``: what was done so far."""
+
+    def __init__(self, cloud: OpenStack, say: Callable[[Step], None]) -> None:
+        self.cloud, self.steps, self._say = cloud, list[Step](), say
+        self._flavors = {id: dict(zip(("VCPU", "MEMORY_MB", "DISK_GB"), size, strict=True)) for id, size in _sizes()}
+
+    def run(self) -> None:
+        """All parts, one after the other."""
+        for part in (self.begin, self.create, self.move, self.shelve_and_rebuild, self.lose_a_compute, self.end):
+            part()
+            self.compare(part.__name__)
+
+    def _step(self, name: str, ok: bool, detail: object = "") -> None:
+        self.steps.append(Step(name=name, ok=ok, detail=str(detail)))
+        self._say(self.steps[-1])
+
+    # Nova
+
+    def _server(self, flavor: str, count: int = 1, *, zone: str = "", group: str = "") -> list[str]:
+        server = {"name": "s", "flavorRef": flavor, "imageRef": IMAGE, "networks": "none"}
+        body: dict[str, Any] = {"server": server | ({"availability_zone": zone} if zone else {})}
+        if group:
+            body["os:scheduler_hints"] = {"group": group}
+        if count == 1:
+            return [self.cloud.call("POST", "servers", body)["server"]["id"]]
+        body["server"] |= {"min_count": count, "max_count": count, "return_reservation_id": True}
+        reservation = self.cloud.call("POST", "servers", body)["reservation_id"]
+        found: list[str] = []
+
+        def are_there() -> bool:
+            path = f"servers?all_tenants=1&reservation_id={reservation}"
+            found[:] = [each["id"] for each in self.cloud.call("GET", path)["servers"]]
+            return len(found) == count
+
+        self.cloud.until(are_there, "the servers of a reservation")
+        return found
+
+    def _settled(self, servers: Iterable[str], seconds: float = 120.0) -> dict[str, str]:
+        """Wait until nothing is done with servers; their states, GONE for those that are no more."""
+        wanted, states = list(servers), dict[str, str]()
+
+        def all_settled() -> bool:
+            known = self.cloud.servers()
+            states.clear()
+            for each in wanted:
+                server = known.get(each)
+                if server is not None and (server["OS-EXT-STS:task_state"] or server["status"] == "BUILD"):
+                    return False
+                states[each] = "GONE" if server is None else server["status"]
+            return True
+
+        self.cloud.until(all_settled, "servers in a settled state", seconds)
+        return states
+
+    def _make(
+        self, name: str, wanted: str, flavor: str, count: int = 1, *, zone: str = "", group: str = ""
+    ) -> list[str]:
+        """Create servers, all of which should come to be in the state ``wanted``."""
+        made = self._server(flavor, count, zone=zone, group=group)
+        states = self._settled(made)
+        self._step(name, set(states.values()) == {wanted}, dict(Counter(states.values())))
+        return made
+
+    def _act(self, name: str, server: str, action: dict[str, Any], wanted: str = "ACTIVE") -> None:
+        """An action on a server, after which it should be in the state ``wanted``."""
+        self.cloud.call("POST", f"servers/{server}/action", action)
+        time.sleep(0.5)
+        (state,) = self._settled([server]).values()
+        self._step(name, state == wanted, f"{state} on {self._host(server)}")
+
+    def _host(self, server: str) -> str:
+        return str(self.cloud.servers()[server]["OS-EXT-SRV-ATTR:host"] or "")
+
+    def _moved(self, name: str, server: str, action: dict[str, Any], wanted: str = "ACTIVE") -> None:
+        before = self._host(server)
+        self._act(name, server, action, wanted)
+        self._step(f"{name}: on another host", self._host(server) != before, before)
+
+    # parts
+
+    def begin(self) -> None:
+        """Flavors, and a zone of half of the hosts."""
+        call = self.cloud.call
+        for id, (vcpus, ram, disk) in FLAVORS.items():
+            call("POST", "flavors", {"flavor": {"id": id, "name": f"f{id}", "vcpus": vcpus, "ram": ram, "disk": disk}})
+        aggregate = call("POST", "os-aggregates", {"aggregate": {"name": "a", "availability_zone": "a"}})["aggregate"]
+        self.zone = self.cloud.computes[: len(self.cloud.computes) // 2]
+        for host in self.zone:
+            call("POST", f"os-aggregates/{aggregate['id']}/action", {"add_host": {"host": host}})
+        self._step("nova-scheduler is up", self.cloud.up("nova-scheduler") == ["control"])
+
+    def create(self) -> None:
+        """One, several, in a zone, in groups, and such as fit nowhere."""
+        groups = {}
+        for policy in ("affinity", "anti-affinity", "soft-anti-affinity"):
+            body = {"server_group": {"name": policy, "policy": policy}}
+            groups[policy] = self.cloud.call("POST", "os-server-groups", body)["server_group"]["id"]
+        count = len(self.cloud.computes)
+        self.one = self._make("create", "ACTIVE", "2")[0]
+        self.many = self._make("multi-create", "ACTIVE", "1", 8)
+        zoned = self._make("in a zone", "ACTIVE", "1", 3, zone="a")
+        self._step("in a zone: there", {self._host(each) for each in zoned} <= set(self.zone))
+        together = self._make("affinity", "ACTIVE", "1", 3, group=groups["affinity"])
+        self._step("affinity: one host", len({self._host(each) for each in together}) == 1)
+        self.apart = self._make("anti-affinity", "ACTIVE", "1", count, group=groups["anti-affinity"])
+        self._step("anti-affinity: all hosts", len({self._host(each) for each in self.apart}) == count)
+        self.refused = self._make("anti-affinity, one too many", "ERROR", "1", group=groups["anti-affinity"])
+        self._make("soft anti-affinity", "ACTIVE", "1", count + 1, group=groups["soft-anti-affinity"])
+        self.refused += self._make("larger than any host", "ERROR", "3")
+
+    def move(self) -> None:
+        """Resize, cold and live migration."""
+        one, other = self.one, self.many[0]
+        self._moved("resize", one, {"resize": {"flavorRef": "1"}}, "VERIFY_RESIZE")
+        self.compare("resize, both held", moving=1)
+        self._act("resize: confirm", one, {"confirmResize": None})
+        before = self._host(other)
+        self._moved("resize up", other, {"resize": {"flavorRef": "2"}}, "VERIFY_RESIZE")
+        self._act("resize: revert", other, {"revertResize": None})
+        self._step("resize: back", self._host(other) == before, before)
+        self._moved("cold migration", other, {"migrate": None}, "VERIFY_RESIZE")
+        self._act("cold migration: confirm", other, {"confirmResize": None})
+        self._moved("live migration", one, {"os-migrateLive": {"host": None, "block_migration": "auto"}})
+        self._act("resize to what fits nowhere", one, {"resize": {"flavorRef": "3"}})
+
+    def shelve_and_rebuild(self) -> None:
+        """Shelve, unshelve and rebuild."""
+        one, stays = self.many[1], self.many[2]
+        self._act("shelve", one, {"shelve": None}, "SHELVED_OFFLOADED")
+        self._act("unshelve", one, {"unshelve": None})
+        self._act("shelve, to stay", stays, {"shelve": None}, "SHELVED_OFFLOADED")
+        self._act("rebuild", self.many[3], {"rebuild": {"imageRef": IMAGE}})
+        self._act("rebuild with another image", self.many[4], {"rebuild": {"imageRef": OTHER_IMAGE}})
+
+    def lose_a_compute(self) -> None:
+        """Disable a host, and evacuate one that is dead."""
+        call, apart = self.cloud.call, set(self.apart)
+        services = {each["host"]: each["id"] for each in call("GET", "os-services?binary=nova-compute")["services"]}
+        closed, dead = self.zone[0], self.cloud.computes[-1]
+        call("PUT", f"os-services/{services[closed]}", {"status": "disabled"})
+        time.sleep(2.0)
+        made = self._make("beside a disabled host", "ACTIVE", "1", 6)
+        self._step("none on a disabled host", closed not in {self._host(each) for each in made})
+        call("PUT", f"os-services/{services[closed]}", {"status": "enabled"})
+        self.cloud.kill(dead)
+        self.cloud.until(lambda: dead not in self.cloud.up(), "a dead compute that counts as down")
+        for server, each in self.cloud.servers().items():
+            if each["OS-EXT-SRV-ATTR:host"] == dead and server not in apart and each["status"] == "ACTIVE":
+                self._moved("evacuate", server, {"evacuate": {}})
+        made = self._make("beside a dead host", "ACTIVE", "1", 4)
+        self._step("none on a dead host", dead not in {self._host(each) for each in made})
+        self.cloud.start_nova(dead)
+        self.cloud.until(lambda: dead in self.cloud.up(), "a compute that is back")
+
+    def end(self) -> None:
+        """Kill the service with requests under way, and delete all servers."""
+        made = [self._server("1")[0] for _ in range(4)]
+        self.cloud.kill("hostler")
+        self.cloud.start_hostler()
+        states = self._settled(made, 300.0)
+        self._step("killed in the middle", set(states.values()) <= {"ACTIVE", "ERROR"}, dict(Counter(states.values())))
+        made = self._make("after it was killed", "ACTIVE", "1", 4)
+        servers = list(self.cloud.servers())
+        for each in servers:
+            self.cloud.call("DELETE", f"servers/{each}")
+        states = self._settled(servers, 300.0)
+        self._step("delete", set(states.values()) == {"GONE"}, dict(Counter(states.values())))
+
+    # what the three say
+
+    def compare(self, name: str, *, moving: int = 0) -> None:
+        """Compare until all agree, for at most SETTLE_SECONDS. ``moving``: consumers that are migrations."""
+        end = time.monotonic() + SETTLE_SECONDS
+        while (differ := self._differences(moving)) and time.monotonic() < end:
+            time.sleep(1.0)
+        self._step(f"all agree: {name}", not differ, "; ".join(differ[:3]))
+
+    def _differences(self, moving: int) -> list[str]:
+        nova, placement, fleet = self._of_nova(), self._of_placement(), self._of_fleet()
+        beside = [consumer for consumer in placement if consumer not in nova]
+        found = [f"{consumer} holds {placement[consumer]} and is no guest" for consumer in beside[moving:]]
+        for server, wanted in nova.items():
+            if placement.get(server, {}) != wanted:
+                found.append(f"{server}: Nova {wanted}, Placement {placement.get(server, {})}")
+        found += [f"{each}: the fleet differs from Placement" for each in fleet if fleet[each] != placement.get(each)]
+        return found + [f"{each}: not in the fleet" for each in placement if each not in fleet]
+
+    def _of_nova(self) -> dict[str, dict[str, dict[str, int]]]:
+        found: dict[str, dict[str, dict[str, int]]] = {}
+        for server, each in self.cloud.servers().items():
+            host, flavor = each["OS-EXT-SRV-ATTR:host"], each["flavor"]
+            held = {"VCPU": flavor["vcpus"], "MEMORY_MB": flavor["ram"], "DISK_GB": flavor["disk"]}
+            found[server] = {host: held} if host and each["status"] != "SHELVED_OFFLOADED" else {}
+        return found
+
+    def _of_placement(self) -> dict[str, dict[str, dict[str, int]]]:
+        found: dict[str, dict[str, dict[str, int]]] = {}
+        get = self.cloud.placement.get
+        for provider in get("/resource_providers").json()["resource_providers"]:
+            path, total = f"/resource_providers/{provider['uuid']}", Counter[str]()
+            for consumer, each in get(f"{path}/allocations").json()["allocations"].items():
+                found.setdefault(consumer, {})[provider["name"]] = each["resources"]
+                total.update(each["resources"])
+            usages = get(f"{path}/usages").json()["usages"]
+            if total != Counter(usages):
+                found.setdefault(f"the usages of {provider['name']}", {})[provider["name"]] = usages
+        return found
+
+    def _of_fleet(self) -> dict[str, dict[str, dict[str, int]]]:
+        with BlockingClient(self.cloud.address) as client:
+            lines = client.call("allocations", {"limit": 10_000})
+            return {each.consumer: {name: dict(held) for name, held in each.allocations.items()} for each in lines}
+
+
+def _sizes() -> Sequence[tuple[str, tuple[int, int, int]]]:
+    return list(FLAVORS.items())
+
+
+def _show(step: Step) -> None:
+    print(f"{'ok    ' if step.ok else 'FAILED'} {step.name}{f': {step.detail}' if step.detail else ''}", flush=True)
+
+
+@app.default
+def command(
+    *, computes: int = 6, venv: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False
+) -> int:
+    """Live through it. Exit code 1 if a step fails, 3 if the cloud does not start.
+
+    Parameters
+    ----------
+    computes
+        Hosts, each a nova-compute with the fake driver; at least 4.
+    venv
+        Folder of the environment with Nova; made if it is not there. ~/.cache/hostler/openstack-life if left out.
+    """
+    with tempfile.TemporaryDirectory(prefix="hostler-os-") as folder:
+        os.chmod(folder, 0o755)
+        try:
+            with OpenStack(Path(folder), venv or kept("openstack-life"), computes=max(computes, 4)) as cloud:
+                life = Life(cloud, (lambda step: None) if json else _show)
+                life.run()
+        except ServiceUnavailable as error:
+            print(f"{error}; {error.hint}" if error.hint else str(error), file=sys.stderr)
+            return 3
+    failed = sum(not step.ok for step in life.steps)
+    if json:
+        print(msgspec.json.encode(life.steps).decode())
+    else:
+        print(f"{len(life.steps)} steps, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(program=app))

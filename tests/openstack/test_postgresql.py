@@ -1,0 +1,131 @@
+"""Clouds in a real PostgreSQL: the same is read as of SQLite, and the row in ``services`` is kept."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hostler.bench.environments import ServiceUnavailable
+from hostler.bench.placement_database import database
+from hostler.drivers.openstack.bus.follower import Follower
+from hostler.drivers.openstack.bus.service_row import ServiceRow, row_of
+from hostler.drivers.openstack.source.databases import Database, SourceFailed
+from hostler.drivers.openstack.source.nova_databases import Cell, cells_of, read_nova
+from hostler.drivers.openstack.source.placement_database import read_placement
+
+from .clouds import API_TABLES, CELL_TABLES, NOW, PLACEMENT, Cloud
+
+psycopg = pytest.importorskip("psycopg", reason="the extra openstack is not installed")
+
+from psycopg import sql  # noqa: E402
+
+BOOLEANS = ("disabled", "forced_down")
+PARTS = {"placement": PLACEMENT, "cell": CELL_TABLES, "api": API_TABLES}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    try:
+        with database("postgresql", tmp_path_factory.mktemp("pg")) as made:
+            yield made.url
+    except ServiceUnavailable as error:
+        pytest.skip(str(error))
+
+
+def url(server: str, name: str) -> str:
+    """As nova.conf has it: with a driver that is not installed here."""
+    assert "+psycopg2" in server
+    return server.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture(scope="module")
+def cloud(server: str, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
+    """A cloud in SQLite, of which PostgreSQL has a copy."""
+    made = Cloud(tmp_path_factory.mktemp("cloud"))
+    rows = [made.host(number) for number in (1, 2)]
+    for number in range(4):
+        made.instance(number, 1 + number % 2, rows[number % 2], spec={"availability_zone": None})
+    made.aggregate(1, "cmp1", availability_zone="z")
+    made.group(1, "anti-affinity", "dddddddd-0000-4000-8000-000000000001")
+    made.change(made.api, "UPDATE cell_mappings SET database_connection = ? WHERE id = 2", url(server, "cell"))
+    made.change(made.api, "UPDATE cell_mappings SET database_connection = ? WHERE id = 1", url(server, "cell"))
+    with psycopg.connect(server.replace("+psycopg2", ""), autocommit=True) as connection:
+        for name in PARTS:
+            connection.execute(f"CREATE DATABASE {name}")
+    for name, tables in PARTS.items():
+        with psycopg.connect(url(server, name).replace("+psycopg2", "")) as connection:
+            copy(getattr(made, name), tables, connection)
+    return made
+
+
+def copy(path: Path, tables: str, connection: Any) -> None:
+    """Tables of SQLite and their rows."""
+    made = tables.replace("DATETIME", "TIMESTAMP").replace("FLOAT", "DOUBLE PRECISION")
+    made = made.replace("INTEGER PRIMARY KEY", "SERIAL PRIMARY KEY").replace(" binary ", ' "binary" ')
+    connection.execute(made.encode())
+    source = sqlite3.connect(path)
+    for table in re.findall(r"CREATE TABLE (\w+)", tables):
+        found = source.execute(f"SELECT * FROM {table}")
+        names = [each[0] for each in found.description]
+        columns, marks = (
+            sql.SQL(", ").join(map(sql.Identifier, names)),
+            sql.SQL(", ").join([sql.Placeholder()] * len(names)),
+        )
+        query = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(sql.Identifier(table), columns, marks)
+        for row in found:
+            pairs = zip(names, row, strict=True)
+            connection.execute(query, [bool(each) if name in BOOLEANS else each for name, each in pairs])
+        serial = "SELECT setval(pg_get_serial_sequence(%s, 'id'), 1000)"
+        if "id" in names:
+            connection.execute(serial, [table])
+    source.close()
+
+
+def test_the_same_is_read_as_of_sqlite(server: str, cloud: Cloud) -> None:
+    ours, theirs = (Database("d", each) for each in (url(server, "placement"), cloud.url("placement")))
+    assert read_placement(ours) == read_placement(theirs)
+    api = Database("d", url(server, "api"))
+    (cell,) = cells_of(api)
+    found = read_nova([Cell(Database("c", url(server, "cell")), cell.uuid)], api, now=NOW)
+    wanted = read_nova([Cell(Database("c", cloud.url("cell")), cell.uuid)], Database("d", cloud.url("api")), now=NOW)
+    assert found == wanted
+    assert len(found.nodes) == 2
+
+
+def test_changes_are_followed_and_the_row_of_the_service_is_kept(server: str, cloud: Cloud) -> None:
+    api = Database("d", url(server, "api"))
+    follower = Follower(lambda: cells_of(api), api)
+    assert sorted(each.nodename for each in follower.look(now=NOW + 30, full=True).hosts) == ["cmp1", "cmp2"]
+    plain = url(server, "cell").replace("+psycopg2", "")
+    with psycopg.connect(plain) as connection:
+        connection.execute("UPDATE services SET disabled = true WHERE host = 'cmp1'")
+    changes = follower.look(now=NOW + 60, full=False)
+    assert [(each.nodename, each.service.disabled) for each in changes.hosts if each.service] == [("cmp1", True)]
+    row = ServiceRow(row_of("cell0", api), host="control", topic="scheduler")
+    row.beat(now=NOW, version=0)
+    with psycopg.connect(plain) as connection:
+        connection.execute("UPDATE services SET disabled = true WHERE host = 'control'")
+    row.beat(now=NOW + 10, version=74)
+    with psycopg.connect(plain) as connection:
+        query = (
+            "SELECT \"binary\", topic, report_count, disabled, version, deleted FROM services WHERE host = 'control'"
+        )
+        assert connection.execute(query).fetchall() == [("scheduler", 2, True, 74, 0)]
+    assert changes.newest == 74
+
+
+def test_a_server_that_does_not_answer_is_an_error(server: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(SourceFailed, match="cannot be read"), Database("d", url(server, "nowhere")).reading():
+        pass
+    gone = Database("d", "postgresql://u:secret@127.0.0.1:9/d")
+    with pytest.raises(SourceFailed) as caught, gone.reading():
+        pass
+    assert "secret" not in str(caught.value)
+    assert time.monotonic() - begun < 60
