@@ -116,7 +116,7 @@ def test_changes_are_followed_and_the_row_of_the_service_is_kept(server: str, cl
         query = (
             "SELECT \"binary\", topic, report_count, disabled, version, deleted FROM services WHERE host = 'control'"
         )
-        assert connection.execute(query).fetchall() == [("scheduler", 2, True, 74, 0)]
+        assert connection.execute(query).fetchall() == [("nova-scheduler", "scheduler", 2, True, 74, 0)]
     assert changes.newest == 74
 
 
