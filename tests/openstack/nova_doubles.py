@@ -180,8 +180,8 @@ class Context:
         return self
 
 
-def modules(nova: Nova) -> dict[str, dict[str, Any]]:
-    """Nova's modules, by what the class imports of them."""
+def stock_manager(nova: Nova) -> type:
+    """Nova's own manager."""
 
     class StockManager:
         def __init__(self) -> None:
@@ -207,25 +207,33 @@ def modules(nova: Nova) -> dict[str, dict[str, Any]]:
         def update_instance_info(self, context: Any, host_name: str, instance_info: Any) -> None:
             pass
 
-    def scatter(context: Any, cells: Sequence[CellDatabase], timeout: float, function: Any, *arguments: Any) -> Any:
-        found: dict[str, Any] = {}
-        for cell in cells:
-            try:
-                found[cell.uuid] = function(Context(cell), *arguments)
-            except Exception as error:
-                found[cell.uuid] = error
-        return found
+    return StockManager
 
-    def computes(context: Context, uuids: Sequence[str]) -> list[Any]:
-        assert context.cell is not None
-        if context.cell.down or context.cell.down_for_nodes:
-            raise CellTimeout
-        return [context.cell.nodes[uuid] for uuid in uuids if uuid in context.cell.nodes]
 
-    @contextlib.contextmanager
-    def target(context: Any, cell: CellDatabase) -> Iterator[Context]:
-        yield Context(cell)
+def scatter(context: Any, cells: Sequence[CellDatabase], timeout: float, function: Any, *arguments: Any) -> Any:
+    found: dict[str, Any] = {}
+    for cell in cells:
+        try:
+            found[cell.uuid] = function(Context(cell), *arguments)
+        except Exception as error:
+            found[cell.uuid] = error
+    return found
 
+
+def computes(context: Context, uuids: Sequence[str]) -> list[Any]:
+    assert context.cell is not None
+    if context.cell.down or context.cell.down_for_nodes:
+        raise CellTimeout
+    return [context.cell.nodes[uuid] for uuid in uuids if uuid in context.cell.nodes]
+
+
+@contextlib.contextmanager
+def target(context: Any, cell: CellDatabase) -> Iterator[Context]:
+    yield Context(cell)
+
+
+def modules(nova: Nova) -> dict[str, dict[str, Any]]:
+    """Nova's modules, by what the class imports of them."""
     made = SimpleNamespace
     return {
         "sqlalchemy": {"or_": lambda *terms: terms},
@@ -249,7 +257,7 @@ def modules(nova: Nova) -> dict[str, dict[str, Any]]:
         "nova.db.main.api": {"pick_context_manager_reader": lambda function: function},
         "nova.db.main.models": {},
         "nova.scheduler": {},
-        "nova.scheduler.manager": {"SchedulerManager": StockManager},
+        "nova.scheduler.manager": {"SchedulerManager": stock_manager(nova)},
         "nova.scheduler.utils": {"claim_resources": nova.placement.claim},
     }
 
