@@ -183,7 +183,7 @@ def mark_of(tags: Mapping[str, str]) -> Mark | None:
 
 
 def id_of(name: str, kind: str) -> str:
-    """A user's name for an object of a ``kind``, which is its id. NotFound for what is no id of such an object."""
+    """A user's name for an object of a ``kind``, which is its id. NotFound for a text that is not one."""
     if not re.fullmatch(rf"{kind}-[0-9a-zA-Z]+", name):
         raise NotFound(f"there is no {name!r}", hint=f"name it by its id, {kind}-…")
     return name

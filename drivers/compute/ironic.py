@@ -74,7 +74,7 @@ FIELDS: Final = (
 class Options(Account, kw_only=True, forbid_unknown_fields=True):
     """Options: the ``endpoint`` of Ironic (default: that of Keystone's catalog), which may be without
     Keystone, and ask for ``username`` and ``password`` itself. ``resource_classes`` whose nodes are used (default:
-    all), and ``traits`` that nodes must have. ``instance_info``: by the name of an image, what nodes are told of it
+    all), and ``traits`` that nodes must have. ``instance_info``: by the name of an image, what nodes are given for it
     (default: that name as ``image_source``). ``vcpus``, ``memory_mb`` and ``disk_gb`` of nodes whose properties do not
     tell. ``shutdown_seconds`` that a guest has to shut down before it is switched off. ``wait_seconds`` for a
     deployment or cleaning that is soon over; longer ones go on by themselves."""

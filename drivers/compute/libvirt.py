@@ -38,7 +38,7 @@ from ..protocol import (
 )
 from .libvirt_domain import DISK, OF_A_GUEST, disk_name, let_go, present, set_mark, tree_of
 from .libvirt_host import Host, connected, guarded, or_none
-from .libvirt_xml import GIB, disk_xml, domain_xml, free_target, mark_of, volume_xml, volumes_of
+from .libvirt_xml import GIB, check_spec, disk_xml, domain_xml, free_target, mark_of, volume_xml, volumes_of
 
 T = TypeVar("T")
 KIB_PER_MIB: Final = 1_024
@@ -244,12 +244,9 @@ class LibvirtDriver:
             raise Permanent("the test driver attaches no volumes")
         if (want.image or want.disk_gb) and self._options.pool is None:
             raise Permanent("guests have no disk: the back end has no storage pool", hint="set the option pool")
-        if want.user_data:
-            raise Permanent("this driver hands no user data to guests", hint="put it into the image")
+        check_spec(want)
         if want.node not in self._hosts:
             raise NotFound(f"there is no node {want.node}")
-        if any("\0" in name for name in (want.image, *want.networks)):  # which the library takes for the end of a text
-            raise Permanent("names of images and networks have no NUL")
         return await self._run(lambda: self._create(self._hosts[want.node], want), want.mark.uuid)
 
     def _create(self, host: Host, want: GuestSpec) -> Guest:

@@ -18,6 +18,14 @@ Q35_PORTS: Final = 8
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 
 
+def check_spec(want: GuestSpec) -> None:
+    """Permanent for a guest that no domain can be."""
+    if want.user_data:
+        raise Permanent("this driver hands no user data to guests", hint="put it into the image")
+    if any("\0" in name for name in (want.image, *want.networks)):  # which the library takes for the end of a text
+        raise Permanent("names of images and networks have no NUL")
+
+
 def domain_xml(want: GuestSpec, *, kind: str, machine: str | None, disk: str | None, real: bool) -> str:
     """A new domain of type ``kind``. ``disk``: path of its root disk; None: it boots from its first volume. ``real``:
     with a console, and the ACPI that volumes are plugged and guests shut down by, which the test driver does not
