@@ -278,7 +278,8 @@ def error_of(
     if answer.status_code == 413:  # of services that have neither 429 nor 403 for it
         kind = Quota if QUOTA.search(text) and "Retry-After" not in answer.headers else Transient
     elif answer.status_code == 403 and kind is None:
-        kind = Quota if QUOTA.search(text) else Denied
+        # A change may be forbidden for what it asks; reading is for lack of rights.
+        kind = Quota if QUOTA.search(text) else Denied if answer.request.method == "GET" or reads else Permanent
     elif answer.status_code == 406 and kind is None:
         return Permanent(text, backend_code=code, hint="a newer release of the service is needed")
     if kind is None:

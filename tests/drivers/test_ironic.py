@@ -328,7 +328,7 @@ async def test_a_locked_node_is_transient_and_says_nothing_of_others(bench: Comp
         (Answer(503, {"Retry-After": "7"}, b""), Transient),
         (Answer(500, {}, b"<html>"), Unknown),
         (Answer(401, {}, b""), Denied),
-        (Answer(403, {}, b'{"error_message": "no"}'), Denied),
+        (Answer(403, {}, b'{"error_message": "no"}'), Permanent),
         (
             Answer(403, {}, b'{"error_message": {"faultstring": "Node x is protected and cannot be undeployed"}}'),
             Conflict,

@@ -362,6 +362,13 @@ async def test_a_wrong_password_is_denied(proxy: FaultProxy) -> None:
             pass
 
 
+async def test_a_project_that_may_read_nothing_is_denied(bench: ComputeBench, proxy: FaultProxy) -> None:
+    async with bench.driver() as driver:
+        proxy.instead = lambda request: Answer(403, {}, b'{"forbidden": {"message": "no"}}')
+        with pytest.raises(Denied):
+            await driver.check()
+
+
 async def test_endpoints_are_those_of_the_region(proxy: FaultProxy) -> None:
     with pytest.raises(Permanent, match="no public endpoint of compute"):
         async with openstack.open_driver(options(proxy, region="three"), DriverContext("bench", OURS)):
@@ -389,7 +396,7 @@ async def test_a_cloud_without_volumes_is_a_driver_of_compute_alone(
     [
         (Answer(403, {}, b'{"forbidden": {"message": "Quota exceeded for ram: Requested 1"}}'), Quota),
         (Answer(403, {}, b'{"forbidden": {"message": "Policy doesn\'t allow x to be performed."}}'), Permanent),
-        (Answer(403, {}, b'{"forbidden": {"message": "no"}}'), Denied),
+        (Answer(403, {}, b'{"forbidden": {"message": "no"}}'), Permanent),
         (Answer(413, {"Retry-After": "3"}, b'{"overLimit": {"message": "This request was rate-limited."}}'), Transient),
         (Answer(429, {}, b""), Transient),
         (Answer(409, {}, b'{"conflictingRequest": {"message": "Instance x is locked"}}'), Conflict),
