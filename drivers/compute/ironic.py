@@ -16,7 +16,7 @@ import trio
 
 from ...placement.types.errors import InvalidValue
 from ..ongoing import Ongoing, look_until, open_ongoing
-from ..openstack_api import MARK_KEY, NAME_KEY, SIZE_KEY, Account, Service, Texts, open_account, path_of
+from ..openstack_api import MARK_KEY, NAME_KEY, SIZE_KEY, Account, Service, Texts, is_id, open_account, path_of
 from ..protocol import (
     Can,
     Capacity,
@@ -72,12 +72,12 @@ FIELDS: Final = (
 
 
 class Options(Account, kw_only=True, forbid_unknown_fields=True):
-    """Options: the ``endpoint`` of Ironic (default: that of Keystone's catalog), which may be without
-    Keystone, and ask for ``username`` and ``password`` itself. ``resource_classes`` whose nodes are used (default:
-    all), and ``traits`` that nodes must have. ``instance_info``: by the name of an image, what nodes are given for it
-    (default: that name as ``image_source``). ``vcpus``, ``memory_mb`` and ``disk_gb`` of nodes whose properties do not
-    tell. ``shutdown_seconds`` that a guest has to shut down before it is switched off. ``wait_seconds`` for a
-    deployment or cleaning that is soon over; longer ones go on by themselves."""
+    """Options: the ``endpoint`` of Ironic (default: that of Keystone's catalog), which may be without Keystone, and ask
+    for ``username`` and ``password`` itself. ``resource_classes`` whose nodes are used (default: all), and ``traits``
+    that nodes must have. ``instance_info``: by the name of an image, what nodes are given for it; other images are
+    uuids, which Glance knows. ``vcpus``, ``memory_mb`` and ``disk_gb`` of nodes whose properties do not tell.
+    ``shutdown_seconds`` that a guest has to shut down before it is switched off. ``wait_seconds`` for a deployment or
+    cleaning that is soon over; longer ones go on by themselves."""
 
     endpoint: str | None = None
     resource_classes: list[str] | None = None
@@ -207,6 +207,9 @@ class IronicDriver:
         """Allocate a node, and deploy it."""
         if want.volumes or want.networks:
             raise Permanent("nodes get their volumes and networks from Ironic's own configuration")
+        if want.image and want.image not in self._options.instance_info and not is_id(want.image):
+            # A URL would have Ironic read, for whoever names it, what only Ironic can reach.
+            raise NotFound(f"there is no image {want.image}", hint="describe it in the option instance_info")
         return await self._ongoing.run(want.mark.uuid, lambda: self._create(want))
 
     async def _create(self, want: GuestSpec) -> Guest:

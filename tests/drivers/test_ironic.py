@@ -53,7 +53,8 @@ def proxy(nodes: Nodes) -> Iterator[FaultProxy]:
 
 
 def options(proxy: FaultProxy, **more: Any) -> dict[str, Any]:
-    return {"endpoint": proxy.endpoint, "page": 2, "look_seconds": 0.01, "shutdown_seconds": 5.0, **more}
+    known = {"instance_info": {"debian": {"image_source": "http://images/debian.qcow2"}}}
+    return {"endpoint": proxy.endpoint, "page": 2, "look_seconds": 0.01, "shutdown_seconds": 5.0, **known, **more}
 
 
 def bench_of(proxy: FaultProxy, **more: Any) -> ComputeBench:
@@ -80,7 +81,7 @@ def bench_of(proxy: FaultProxy, **more: Any) -> ComputeBench:
         node="bm-1",
         vcpus=8,
         memory_mb=32_768,
-        image="http://images/debian.qcow2",
+        image="debian",
         lose_answers=proxy.lose_answers,
         make_stranger=make_stranger,
         change_outside=change_outside,
@@ -141,6 +142,19 @@ async def test_what_cannot_be_deployed_leaves_no_allocation(bench: ComputeBench,
                 await driver.create_guest(bench.spec()._replace(**wrong))
         assert not nodes.allocations
         assert nodes.node("bm-1")["instance_uuid"] is None
+
+
+@pytest.mark.parametrize("image", ["file:///etc/passwd", "http://169.254.169.254/", "debian2", "ramdisk", "../x"])
+async def test_only_images_that_are_described_or_of_glance_are_taken(
+    bench: ComputeBench, nodes: Nodes, image: str
+) -> None:
+    async with bench.driver() as driver:
+        with pytest.raises(NotFound, match="no image"):
+            await driver.create_guest(bench.spec()._replace(image=image))
+        assert not nodes.allocations
+        in_glance = new_uuid()
+        await driver.create_guest(bench.spec()._replace(image=in_glance))
+        assert nodes.node("bm-1")["instance_info"]["image_source"] == in_glance
 
 
 async def test_a_node_takes_one_guest(bench: ComputeBench, nodes: Nodes) -> None:

@@ -81,7 +81,7 @@ async def test_a_deployment_that_fails_is_tried_on_another_node_and_again_when_i
     with served(nodes.answer) as address, FaultProxy(*address, lambda request: False).running() as proxy:
         async with open_scheduler(config("ironic", ironic_options(proxy))) as scheduler:
             await ready(scheduler)
-            decision = await scheduler.create_guest(request(8, 32_768), image="http://images/debian.raw")
+            decision = await scheduler.create_guest(request(8, 32_768), image="debian")
             uuid = decision.selections[0].instance_uuid
             found = await scheduler.until_settled(uuid)
             assert found is not None
