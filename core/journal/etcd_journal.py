@@ -97,6 +97,7 @@ class EtcdJournal:
         """Of the last block; None: not known yet, because a snapshot was loaded."""
         self._head, self._head_modified = Head(0, 0, first_checksum(1), 0), 0
         self._read_blocks = READ_BLOCKS
+        self._told_at = -TOLD_EVERY
 
     @classmethod
     def in_folder(
@@ -238,15 +239,17 @@ class EtcdJournal:
 
     async def _patiently(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Have something done, as soon as etcd is there."""
-        told = -TOLD_EVERY
         while True:
             try:
                 return await work()
             except EtcdUnavailable as error:
-                if trio.current_time() - told >= TOLD_EVERY:
-                    told = trio.current_time()
-                    log.warning("waiting for etcd: %s", error)
+                self._tell_once_in_a_while("waiting for etcd: %s", error)
             await trio.sleep(RETRY_SECONDS)
+
+    def _tell_once_in_a_while(self, text: str, error: EtcdError) -> None:
+        if trio.current_time() - self._told_at >= TOLD_EVERY:
+            self._told_at = trio.current_time()
+            log.warning(text, error)
 
     # following
 
@@ -372,7 +375,8 @@ class EtcdJournal:
                 answer = await self.etcd.transaction(
                     holds, then, [get(keys.leader), get(keys.head)], within=min(left, 1.0), repeat=False
                 )
-            except EtcdUnavailable:
+            except EtcdUnavailable as error:
+                self._tell_once_in_a_while("a block is sent again, as etcd has not answered: %s", error)
                 uncertain = True
                 await trio.sleep(min(0.02, max(lead.left, 0)))
                 continue

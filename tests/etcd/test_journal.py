@@ -144,7 +144,9 @@ async def test_a_member_that_leads_anew_asks_first_what_the_others_read(pair: tu
     assert not leader.journal.compress
 
 
-async def test_a_block_whose_answer_was_lost_is_written_once(model: EtcdModel, pair: tuple[Member, Member]) -> None:
+async def test_a_block_whose_answer_was_lost_is_written_once(
+    model: EtcdModel, pair: tuple[Member, Member], caplog: pytest.LogCaptureFixture
+) -> None:
     leader, follower = pair
     lost = iter([True, True, False])
     model.lose_answer = lambda path: path == "/v3/kv/txn" and next(lost, False)
@@ -152,6 +154,7 @@ async def test_a_block_whose_answer_was_lost_is_written_once(model: EtcdModel, p
     assert await leader.append(b"next") == 2
     await follower.follow()
     assert follower.records == [b"once", b"next"]
+    assert caplog.text.count("a block is sent again") == 1, "said once, not each time"
 
 
 async def test_a_deposed_leader_writes_nothing_whatever_it_believes(pair: tuple[Member, Member]) -> None:
