@@ -46,7 +46,7 @@ from . import logs
 from .audit import AuditLog, take_up
 from .clock import POLL_SECONDS, HonestClock
 from .config import Loaded
-from .exposure import exposures
+from .exposure import exposures, in_clear
 from .gc_policy import collect, no_automatic_collection
 from .hangs import LoopWatch, end_with_threads
 from .health import Health, StatusPages
@@ -251,6 +251,9 @@ class Daemon:
         config, data = self.config, self.config.data
         rpc_limits = _connections_for_files(config.rpc.limits)
         for _, problem in exposures(config.rpc.auth, config.rpc.listen, config.placement, config.hooks):
+            log.warning("insecure: %s", problem)
+        etcd = data.etcd
+        for problem in in_clear(etcd.endpoints if etcd is not None and etcd.user else (), config.regions):
             log.warning("insecure: %s", problem)
         tls, context = config.rpc.tls, _context(config)
         required = tls is not None and tls.client_certificates == "required"

@@ -3,12 +3,13 @@ meant (``insecure``)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from ...placement.types.errors import HostlerError
 from ..http.config import PlacementConfig, address, is_loopback
 from ..http.hooks.config import HooksConfig
+from ..regions.options import RegionOptions
 from ..rpc.addresses import Address
 
 OPEN: Final = ("", "none", "noauth2")
@@ -42,6 +43,19 @@ def exposures(
     elif rpc_auth == "tokens":
         others = "the RPC interface asks for tokens, but"
         yield key, f"{others} {way} lets every user of this machine do everything: use static or keystone, {MEANT}"
+
+
+def in_clear(etcd_endpoints: Sequence[str], regions: Mapping[str, RegionOptions]) -> Iterator[str]:
+    """What goes to other machines unencrypted, such that whoever reads it may act in this service's name: the password
+    of etcd's user, and tokens for regions. ``etcd_endpoints``: of an etcd for which there is a password."""
+    for url in etcd_endpoints:
+        host, _, port = url.removeprefix("http://").rstrip("/").rpartition(":")
+        if url.startswith("http://") and _is_elsewhere(f"{host}:{port}"):
+            yield f"the password of etcd's user goes to {url} unencrypted: use https"
+    for name, region in regions.items():
+        for text in region.addresses if region.token is not None else ():
+            if text.startswith("tcp:") and _is_elsewhere(text.removeprefix("tcp:")):
+                yield f"the token for region {name} goes to {text} unencrypted: use tls"
 
 
 def is_exposed(config: PlacementConfig) -> bool:

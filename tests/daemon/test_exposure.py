@@ -9,6 +9,8 @@ import pytest
 
 from hostler.core import cli
 from hostler.core.process.config import BadConfig, load
+from hostler.core.process.exposure import in_clear
+from hostler.core.regions.options import RegionOptions
 
 from .processes import Daemon
 
@@ -70,3 +72,15 @@ def test_the_command_line_refuses_it_in_a_line(capsys: pytest.CaptureFixture[str
 def test_an_insecure_start_that_is_meant_is_said_in_the_log(tmp_path: Path) -> None:
     with Daemon(tmp_path, "--insecure", "--placement", "127.0.0.1:0") as daemon:
         assert "every user of this machine" in daemon.log()
+
+
+def test_passwords_and_tokens_that_go_to_other_machines_in_clear_are_told() -> None:
+    endpoints = ["https://10.0.0.1:2379", "http://127.0.0.1:2379", "http://10.0.0.2:2379"]
+    regions = {
+        "safe": RegionOptions(addresses=("tls:10.0.0.1:1", "unix:/run/x", "tcp:127.0.0.1:1"), token="env:T"),
+        "open": RegionOptions(addresses=("tcp:10.0.0.1:1",), token="env:T"),
+        "none": RegionOptions(addresses=("tcp:10.0.0.1:1",)),
+    }
+    found = list(in_clear(endpoints, regions))
+    assert [("10.0.0.2:2379" in text, "region open" in text) for text in found] == [(True, False), (False, True)]
+    assert list(in_clear((), {})) == []
