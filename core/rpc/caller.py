@@ -355,13 +355,21 @@ class Caller:
         return [result if error is None else read_error(msgspec.Raw(encode(error))) for error, result in answers]
 
     async def _greet(self, deadline: float) -> None:
-        """Authenticate on a new connection, select full errors, and resume the subscription."""
+        """Authenticate on a new connection, select full errors, and resume the subscription. ConnectionLost where a
+        member of several does not answer: another one may."""
         hello = {"errors": "map"} if self._token is None else {"errors": "map", "token": self._token}
         calls = [self._wire.call("hello", hello, {})]
         if self._watched is not None:
             wish = msgspec.to_builtins(self._watched) | {"after": self._progress.resume()}
             calls.append(self._wire.call("watch", wish, {}))
-        for answer in (await self._transfer(calls, deadline)).values():
+        patience = self._now() + HANGS_SECONDS if len(self.addresses) > 1 else math.inf
+        try:
+            answers = await self._transfer(calls, min(deadline, patience))
+        except DeadlineExceeded:
+            if self._now() < patience:
+                raise
+            raise ConnectionLost(f"{self.address} does not answer") from None
+        for answer in answers.values():
             if answer.error is not None:
                 raise answer.error
 

@@ -295,7 +295,7 @@ async def test_placing_by_number_in_a_pipeline_keeps_the_order() -> None:
 
 
 def no_hosts(call: Any) -> bytes:
-    return bytes(msgpack.packb([1, call[1], None, []]))
+    return bytes(msgpack.packb([1, call[1], None, [] if call[2] == "hosts" else None]))
 
 
 @pytest.mark.parametrize("blocking", [False, True], ids=["trio", "blocking"])
@@ -314,6 +314,33 @@ async def test_a_question_that_a_member_does_not_answer_is_put_to_another(
                 assert await client.call("hosts") == []
         assert len(hanging.calls) == 1
         assert len(answering.calls) == (1 if blocking else 2), "later calls go there too"
+
+
+@pytest.mark.parametrize("blocking", [False, True], ids=["trio", "blocking"])
+async def test_a_member_that_takes_connections_and_never_answers_is_left_for_another(
+    blocking: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caller, "HANGS_SECONDS", 0.05)
+
+    async def hang(stream: trio.SocketStream) -> None:
+        async with stream:
+            while await stream.receive_some():
+                pass
+
+    async with trio.open_nursery() as nursery, fake(no_hosts) as (speaks, answering):
+        (listener,) = await nursery.start(partial(trio.serve_tcp, host="127.0.0.1"), hang, 0)
+        addresses = [f"tcp:127.0.0.1:{listener.socket.getsockname()[1]}", speaks]
+        for key in (None, "k"):
+            method = "hosts" if key is None else "remove_host"
+            params = None if key is None else {"name": "none"}
+            if blocking:
+                with BlockingClient(addresses) as waiting:
+                    await in_thread(partial(waiting.call, method, params, key=key))
+            else:
+                async with open_client(addresses) as client:
+                    await client.call(method, params, key=key)
+        assert [call[2] for call in answering.calls] == ["hosts", "remove_host"]
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_question_that_takes_long_is_waited_for_twice_as_long_each_time(
