@@ -7,7 +7,9 @@ import csv
 import gzip
 import io
 import json
+import math
 import re
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,11 +53,15 @@ class Line:
     def number(self, *names: str) -> float | None:
         """A cell as a number; None if there is none. ValueError, with the column, if it is not a number."""
         value = self.get(*names)
-        if value is None or isinstance(value, (int, float)):
-            return value
+        if value is None:
+            return None
         try:
+            if isinstance(value, (int, float)):
+                if math.isfinite(value):
+                    return value
+                raise ValueError("not finite")
             return number(str(value), comma=self.comma)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise ValueError(f"{names[0]} is {value!r:.60}, not a number") from None
 
     def flag(self, *names: str) -> bool:
@@ -168,7 +174,7 @@ def decoded(data: bytes) -> str:
 
 
 def _csv(path: Path, text: str) -> Table:
-    lines = text.splitlines(keepends=True)
+    lines = list(io.StringIO(text, newline=""))
     skipped = 0
     while lines and (lines[0].startswith("#TYPE") or re.fullmatch(r"sep=.\s*", lines[0]) or not lines[0].strip()):
         lines, skipped = lines[1:], skipped + 1
@@ -197,11 +203,12 @@ def _has_commas(rows: Sequence[tuple[int, list[str]]]) -> bool:
 def _json(path: Path, text: str) -> list[Table]:
     try:
         value = json.loads(text)
-    except ValueError as whole:
+    except (ValueError, RecursionError) as whole:
         try:
             value = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except ValueError:
-            raise InvalidValue(f"{path} is not JSON: {whole}", field="files") from None
+        except (ValueError, RecursionError):
+            problem = "nested too deeply" if isinstance(whole, RecursionError) else whole
+            raise InvalidValue(f"{path} is not JSON: {problem}", field="files") from None
     if isinstance(value, dict):
         value = next((value[key] for key in ("data", "value", "results") if isinstance(value.get(key), list)), [value])
     rows = [row for row in value if isinstance(row, dict)]
@@ -215,8 +222,14 @@ def _json(path: Path, text: str) -> list[Table]:
 def _workbook(path: Path, data: bytes) -> list[Table]:
     openpyxl = import_extra("openpyxl", "imports", field="files")
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+        if size > MOST_BYTES:
+            raise _too_large(path)
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
         found = [_sheet(path, sheet.title, sheet.iter_rows(values_only=True)) for sheet in book.worksheets]
+    except InvalidValue:
+        raise
     except Exception as error:  # a library that reads what others wrote raises what it likes
         raise InvalidValue(f"{path} is not a workbook: {error}", field="files") from None
     return [table for table in found if table is not None]

@@ -3,11 +3,13 @@ list in JSON, also compressed by gzip or zstandard. Cells are texts; it knows no
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import itertools
 import re
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,12 +24,28 @@ from ...placement.types.extras import import_extra
 
 _DECIMAL_COMMA: Final = re.compile(r"^(-?\d+),(\d+)$")
 _UNREADABLE: Final = (OSError, EOFError, UnicodeError, zlib.error, csv.Error)
+MOST_BYTES: Final = 2 << 30
+"""Bytes of a workbook after decompression at most."""
+_WESTERN: Final = "hostler.western"
+"""Bytes that are not UTF-8 are taken for Windows' Western European, by this name of a handler of errors."""
 _LOOKED_AT: Final = 1_000
 """Objects of JSON lines by which their columns are known."""
 _PIECE: Final = 16_384
 """Bytes that are decompressed at once."""
 _JOINED: Final = ("resources", "extra_specs")
 """Columns whose objects are written A=1|B=2; those of others are columns of their own, with a dot."""
+
+
+def _western(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError) or error.encoding.lower() not in ("utf-8", "utf-8-sig"):
+        raise error
+    try:
+        return error.object[error.start : error.end].decode("cp1252"), error.end
+    except UnicodeDecodeError:
+        raise error from None
+
+
+codecs.register_error(_WESTERN, _western)
 
 
 class Rows:
@@ -61,7 +79,7 @@ def opened(path: Path, *, field: str) -> Iterator[Rows]:
                 yield Rows(rows, word, raw.tell)
                 return
             encoding = "utf-16" if begun[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-            with io.TextIOWrapper(plain, encoding=encoding, newline="") as text:
+            with io.TextIOWrapper(plain, encoding=encoding, errors=_WESTERN, newline="") as text:
                 yield Rows(*_of_text(path, text, field), raw.tell)
     except _UNREADABLE as error:
         raise InvalidValue(f"{path}: cannot be read: {error}", field=field) from None
@@ -153,8 +171,8 @@ def _json_lines(path: Path, lines: Iterable[str], field: str) -> Iterator[tuple[
             if line.strip():
                 try:
                     yield number, msgspec.json.decode(line)
-                except msgspec.DecodeError as error:
-                    raise InvalidValue(f"{path}, line {number}: no JSON: {error}", field=field) from None
+                except (msgspec.DecodeError, RecursionError) as error:
+                    raise InvalidValue(f"{path}, line {number}: no JSON: {_shown(error)}", field=field) from None
 
     return _table(path, decoded(), field)
 
@@ -162,8 +180,12 @@ def _json_lines(path: Path, lines: Iterable[str], field: str) -> Iterator[tuple[
 def _json_list(path: Path, lines: Iterable[str], field: str) -> list[Any]:
     try:
         return msgspec.json.decode("".join(lines), type=list[Any])
-    except msgspec.DecodeError as error:
-        raise InvalidValue(f"{path}: no list in JSON: {error}", field=field) from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidValue(f"{path}: no list in JSON: {_shown(error)}", field=field) from None
+
+
+def _shown(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _table(path: Path, objects: Iterable[tuple[int, Any]], field: str) -> Iterator[tuple[int, list[str]]]:
@@ -221,6 +243,11 @@ def _workbook(path: Path, raw: IO[bytes], field: str) -> Iterator[tuple[int, lis
     """The first sheet that is not empty."""
     library = import_extra("openpyxl", "imports", field=field)
     try:
+        with zipfile.ZipFile(raw) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+        if size > MOST_BYTES:
+            raise InvalidValue(f"{path}: more than {MOST_BYTES >> 30} GiB after decompression", field=field)
+        raw.seek(0)
         book = library.load_workbook(raw, read_only=True, data_only=True)
         for sheet in book.worksheets:
             sheet.reset_dimensions()
