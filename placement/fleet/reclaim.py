@@ -48,6 +48,7 @@ class Reclaim:
             parts._projects,
             parts._users,
             parts._consumers.shapes,
+            parts._aggregate_table,
         )
         self._limit, self._class_limit, self._calls = SLACK, CLASS_SLACK, 0
 

@@ -60,6 +60,7 @@ def report_hosts(fleet: Fleet, reports: Iterable[HostReport], *, claim_timeout: 
     host and field. O(hosts + their guests): some 10 µs a host and 1 µs a guest.
     """
     timeout = finite(claim_timeout, "claim_timeout")
+    fleet._reclaim.if_due()
     checked = _checked(reports)
     applied = added = 0
     stale: list[str] = []

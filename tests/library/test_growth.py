@@ -18,13 +18,16 @@ from hostler import (
     Flavor,
     Fleet,
     Host,
+    HostReport,
     Inventory,
+    PciPool,
     PlacementModel,
     Request,
     RequestSpec,
     SetAllocations,
     add_hosts,
     load_fleet,
+    report_hosts,
     save_fleet,
 )
 from hostler.placement.fleet.reclaim import CLASS_SLACK, SLACK
@@ -80,6 +83,16 @@ def grouped(engine: Engine, number: int) -> None:
     engine.fleet.remove_server_group(name)
 
 
+def reported(engine: Engine, number: int) -> None:
+    name = str(uuid.UUID(int=number + 1))
+    facts = {"stats": {name: "1"}, "metrics": {name: 1.0}, "cpu_info": name, "cell_uuid": name, "hypervisor_type": name}
+    size = {"vcpus_total": 64, "total_usable_ram_mb": 10**6, "total_usable_disk_gb": 10**4}
+    aggregates = (Aggregate(uuid=name, name=name),)
+    pools = (PciPool(count=1, tags={"vendor_id": name}),)
+    host = Host(host="n0", aggregates=aggregates, pci_pools=pools, instances={name: {}}, **size, **facts)  # type: ignore[arg-type]  # dictionaries for several fields
+    report_hosts(engine.fleet, [HostReport(host=host, at=1.0 + number)])
+
+
 def classed(engine: Engine, number: int) -> None:
     name = f"CUSTOM_C{number}"
     engine.fleet.set_inventory("n3", {**OWN, name: Inventory(total=1 + number)})
@@ -101,7 +114,7 @@ def sizes(fleet: Fleet) -> list[int]:
     return [*map(len, tables), len(fleet._stats), len(fleet._pci_states)]
 
 
-CHANGES = [disabled, placed, allocated, aggregated, grouped, classed]
+CHANGES = [disabled, placed, allocated, aggregated, grouped, reported, classed]
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -213,3 +213,15 @@ def test_the_groups_of_a_project_are_limited() -> None:
         do(made, p.AddServerGroup(uuid=uuid_of(8), policy="affinity", project_id="a1"), user="ann")
     do(made, p.RemoveServerGroup(uuid=uuid_of(9)), user="ann")
     do(made, p.AddServerGroup(uuid=uuid_of(8), policy="affinity", project_id="a1"), user="ann")
+
+
+def test_pools_that_were_deleted_leave_no_aggregates_behind() -> None:
+    made = two_domains()
+    known = len(made.state.fleet.aggregates)
+    for number in range(700):
+        name = f"pool {number}"
+        do(made, c.CreatePool(id=name, hosts=("node-0",), exclusive=True), c.DeletePool(id=name))
+    left = made.state.fleet.aggregates[known:]
+    assert len(left) < 600
+    assert not any(each.metadata or each.name != each.uuid for each in left)
+    made.state.fleet.check()
