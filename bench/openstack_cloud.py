@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -69,7 +70,9 @@ class _Stub(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         base = f"http://{self.headers['Host']}"
         body: dict[str, Any] = {}
-        if path.startswith("/image/v2/images/"):
+        if self.command == "POST" and path == "/image/v2/images":  # the snapshot of a server that is shelved
+            body = {**_IMAGE, "id": str(uuid.uuid4()), "status": "queued"}
+        elif path.startswith("/image/v2/images/"):
             body = {"id": path.rpartition("/")[2], **_IMAGE}
         elif path.startswith("/image/v2/schemas/"):
             kinds = {"type": ["string", "null", "integer", "boolean", "array"]}
@@ -82,7 +85,7 @@ class _Stub(BaseHTTPRequestHandler):
             link = f"{base}/{kind}/{version.partition('.')[0] if kind == 'image' else version}/"
             body = {"versions": [{"id": version, "status": "CURRENT", "links": [{"rel": "self", "href": link}]}]}
         raw = json.dumps(body).encode()
-        self.send_response(200)
+        self.send_response(201 if self.command == "POST" else 200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(raw)))
         self.end_headers()

@@ -120,8 +120,12 @@ class Life:
     def _act(self, name: str, server: str, action: dict[str, Any], wanted: str = "ACTIVE") -> None:
         """An action on a server, after which it should be in the state ``wanted``."""
         self.cloud.call("POST", f"servers/{server}/action", action)
-        time.sleep(0.5)
-        (state,) = self._settled([server]).values()
+        end = time.monotonic() + SETTLE_SECONDS
+        while True:  # some actions set no task before the compute begins with them
+            time.sleep(0.5)
+            (state,) = self._settled([server]).values()
+            if state == wanted or time.monotonic() > end:
+                break
         self._step(name, state == wanted, f"{state} on {self._host(server)}")
 
     def _host(self, server: str) -> str:
