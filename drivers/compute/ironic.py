@@ -208,7 +208,7 @@ class IronicDriver:
         if want.volumes or want.networks:
             raise Permanent("nodes get their volumes and networks from Ironic's own configuration")
         if want.image and want.image not in self._options.instance_info and not is_id(want.image):
-            # A URL would have Ironic read, for whoever names it, what only Ironic can reach.
+            # A URL would have Ironic read for a user what only Ironic can reach.
             raise NotFound(f"there is no image {want.image}", hint="describe it in the option instance_info")
         return await self._ongoing.run(want.mark.uuid, lambda: self._create(want))
 
