@@ -46,8 +46,8 @@ def exposures(
 
 
 def in_clear(etcd_endpoints: Sequence[str], regions: Mapping[str, RegionOptions]) -> Iterator[str]:
-    """What goes to other machines unencrypted, such that whoever reads it may act in this service's name: the password
-    of etcd's user, and tokens for regions. ``etcd_endpoints``: of an etcd for which there is a password."""
+    """What goes to other machines unencrypted, with which a reader could act in this service's name: the password of
+    etcd's user, and tokens for regions. ``etcd_endpoints``: of an etcd for which there is a password."""
     for url in etcd_endpoints:
         host, _, port = url.removeprefix("http://").rstrip("/").rpartition(":")
         if url.startswith("http://") and _is_elsewhere(f"{host}:{port}"):
