@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -70,7 +70,7 @@ def write_html(report: Report, path: Path) -> None:
     if report.headroom is not None:
         body.append(_section("If something failed at the busiest moment", _headroom(report.headroom)))
     body += [_section(title, drawn) for title, drawn in _charts(shown)]
-    body += [_section("The fleet", _fleet(report.plan)), _inputs(report)]
+    body += [_section("The fleet", _fleet(report.plan, _bought(report))), _inputs(report)]
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(finding(report))}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
@@ -159,16 +159,17 @@ def _cards_of(outcome: Outcome) -> list[tuple[str, str]]:
         whose = "them and the refused" if outcome.burst else "the refused"
         cards.append((money(outcome.burst_cost, outcome.currency), f"cost of {whose} in a public cloud"))
     if outcome.cost or outcome.burst_cost:
-        cards.append((money(outcome.cost + outcome.burst_cost, outcome.currency), "total cost"))
+        total = _amount(outcome.cost + outcome.burst_cost, outcome.currency)
+        cards.append((total, f"cost of {outcome.hours:,.0f} hours"))
     return cards
 
 
 def _cards_of_purchase(found: Purchase) -> list[tuple[str, str]]:
     cards = [(f"{each.hosts:,}", f"{each.hardware} to buy") for each in found.bought]
     price, watts = sum(each.price for each in found.bought), sum(each.watts for each in found.bought)
-    cards += [(money(price, found.currency), "to buy them")] if price else []
+    cards += [(_amount(price, found.currency), "to buy them")] if price else []
     if found.cost is not None:
-        cards.append((money(found.cost, found.currency), f"total cost over {found.wish.years:g} years"))
+        cards.append((_amount(found.cost, found.currency), f"total cost over {found.wish.years:g} years"))
     cards += [(f"{watts / 1000:,.1f} kW", "power")] if watts else []
     units = sum(each.rack_units for each in found.bought)
     cards += [(f"{units:,g}", "rack units")] if units else []
@@ -335,8 +336,18 @@ def _cell(name: str, text: str) -> str:
     return f'<td data-name="{html.escape(name)}">{html.escape(text)}</td>'
 
 
-def _fleet(plan: FleetPlan) -> str:
-    """Its hosts, as they are planned, and what is to happen to them."""
+def _amount(price: float, currency: str) -> str:
+    """Money on a card, without hundredths where these would not be seen beside the rest."""
+    return money(price, currency) if price < 1_000 else f"{price:,.0f} {currency}".rstrip()
+
+
+def _bought(report: Report) -> dict[str, int]:
+    """Hosts that are to be bought, by hardware."""
+    return {each.hardware: each.hosts for each in report.purchase.bought} if report.purchase is not None else {}
+
+
+def _fleet(plan: FleetPlan, bought: Mapping[str, int]) -> str:
+    """Its hosts, as they are planned, those that are ``bought`` beside them, and what is to happen to them."""
     names = (
         "hardware",
         "hosts",
@@ -354,7 +365,7 @@ def _fleet(plan: FleetPlan) -> str:
     lines = [
         (
             kind.name,
-            f"{kind.count:,}",
+            f"{kind.count:,}" + (f" + {bought[kind.name]:,}" if bought.get(kind.name) else ""),
             f"{kind.vcpus:,}",
             f"{kind.memory_gb:,g}",
             f"{kind.disk_gb:,}",

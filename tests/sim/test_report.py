@@ -210,3 +210,18 @@ def test_size_shows_the_price_of_the_last_percent(tmp_path: Path, capsys: Any) -
         (n, 10.0 * (10 - n)) for n in (7, 8, 9, 10)
     ]
     assert "against hosts" in (tmp_path / "r.html").read_text()
+
+
+def test_a_page_shows_the_hosts_that_are_bought_beside_those_that_stand(tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("bokeh")
+    pytest.importorskip("scipy")
+    catalogue = tmp_path / "catalogue.csv"
+    catalogue.write_text("name,vcpus,memory_gb,price_per_hour\nmid,4,8,1000\n")
+    path = tmp_path / "r.html"
+    asked = ["--trace", written(tmp_path), "--catalogue", str(catalogue), "--objective", "cost", "--report", str(path)]
+    assert main(["simulate", "size", *asked]) == 0
+    page = path.read_text()
+    bought = re.search(r"<b>([\d,]+)</b><span>mid to buy</span>", page)
+    assert bought is not None
+    assert f"0 + {bought[1]}</td>" in page
+    assert re.search(r"<b>[\d,]+</b><span>total cost over 5 years</span>", page)
