@@ -104,6 +104,9 @@ def refusal(pools: Pools, policy: VolumePolicy, filter_properties: FilterPropert
         problem, hint = why_absent(pools, place)
         words = f"No valid backend was found: the volume must be on {place}, and {problem}"
         return Refusal(sentence=words, stage=PLACE, hint=hint)
+    if not len(ranking.considered) and (away := _away(pools)):
+        words = f"No valid backend was found: of {len(pools.services)} volume services, {away}"
+        return Refusal(sentence=words, stage=REPORT, hint="enable one, or wait until one is up")
     if not len(ranking.considered):
         waiting = len(pools.waiting)
         hint = f"{waiting} backends have not reported yet" if waiting else "load capability reports"
@@ -131,6 +134,16 @@ def why_absent(pools: Pools, backend: str) -> tuple[str, str]:
         return f"the volume service {key} has not reported yet", "wait for its report"
     known = ", ".join(list(pools.backends[key].pools)[:10])
     return f"backend {key} has no such pool", f"its pools are {known}" if known else "its report has no pools"
+
+
+def _away(pools: Pools) -> str:
+    """How many volume services are down, disabled or frozen, in words; empty if one is neither, or there is none."""
+    counts = {"not up": 0, "disabled": 0, "frozen": 0}
+    for each in pools.services.values():
+        if each.up and not each.disabled and not each.frozen:
+            return ""
+        counts["not up" if not each.up else "disabled" if each.disabled else "frozen"] += 1
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
 def sentence(considered: int, removed: Mapping[str, int], requested_gb: int) -> Refusal:

@@ -167,6 +167,15 @@ def test_a_refusal_says_what_is_wrong_with_the_backend_of_a_source_or_group(chan
     assert words.replace("node-1@lvm", group) in do(made, place(None, 10, group=uuid_of(70))).refusal.sentence
 
 
+def test_a_refusal_says_that_every_backend_is_away() -> None:
+    made = storage_machine()
+    for number, change in enumerate(({"disabled": True}, {"up": False}, {"disabled": True, "up": False})):
+        settings: dict[str, Any] = dict(change)
+        do(made, s.SetVolumeBackend(host=f"node-{number}@lvm", **settings))
+    refusal = do(made, place(1, 1)).refusal
+    assert refusal.sentence == "No valid backend was found: of 3 volume services, 2 not up, 1 disabled"
+
+
 def test_a_refusal_says_that_a_backend_or_pool_is_not_known() -> None:
     made = storage_machine()
     do(made, place(1, 10))
