@@ -12,6 +12,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 from prometheus_client.parser import text_string_to_metric_families
 
+from hostler.core.process.bus_metrics import BusMetrics
+
 from .processes import Daemon, http_of
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "packaging"
@@ -52,8 +54,12 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
             spec = {"flavor": {"name": "f", "vcpus": vcpus, "memory_mb": 64}}
             client.call("place", {"request": {"spec": spec}})
         text = httpx.get(f"{http_of(daemon)}/metrics").text
+    # The message bus is not served here, so that it is asked by itself.
+    bus = BusMetrics()
+    bus.looked("cell1")
+    families = [*text_string_to_metric_families(text), *bus.collect()]
     found: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(text):
+    for family in families:
         names = [f"{family.name}_total"] if family.type == "counter" else [family.name]
         for name in (*names, *(sample.name for sample in family.samples)):
             found.setdefault(name, set())
