@@ -38,8 +38,11 @@ from .state import ServiceState
 
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 STEP: Final = 128
-STEP_SPECS: Final = 4
-"""Requests of one command, and different specs among them, that are decided at a time."""
+"""Weight of the requests of one command that are decided at a time: about a millisecond."""
+OTHER_SPEC: Final = 8
+NEW_SPEC: Final = 32
+"""Weight of the first request of a spec among these, and of the first in the command, where the spec has yet to be
+compiled. Every other request weighs 1."""
 
 Held = list[tuple[str, dict[str, int]]]
 """(project, amounts with ``instances``) of consumers."""
@@ -162,26 +165,28 @@ class _Placing:
         self.decided.append(([each.position for each in waiting], decisions))
         for index, error in decisions.errors.items():
             self.errors[waiting[index].position] = checked_outcome(error)
-        placed: dict[bytes, tuple[Asked, list[str]]] = {}
+        placed: dict[int, tuple[Asked, list[str]]] = {}
+        """By identity of the decoded spec, which requests with equal bytes share."""
         claims = self.state.requests.claims
-        for each, row, uuid in zip(waiting, decisions.rows.tolist(), decisions.uuids(), strict=True):
+        for (_, asked, request, _), row, uuid in zip(waiting, decisions.rows.tolist(), decisions.uuids(), strict=True):
             if row >= 0:
-                asked = each.asked
-                _, uuids = placed.setdefault(bytes(asked.spec), (asked, []))
-                uuids += asked.instance_uuids or (uuid,)
+                if (known := placed.get(id(request.spec))) is None:
+                    known = placed[id(request.spec)] = asked, []
+                known[1].extend(asked.instance_uuids or (uuid,))
                 if asked.claim or claims:
                     self.state.requests.claim(asked.instance_uuids or (uuid,), asked.claim)
         for asked, uuids in placed.values():
             self.state.requests.keep(uuids, self.state.kept_spec(asked))
         tenants, usage = self.state.tenants, self.state.usage
         for amounts, positions in decisions.taken():
-            guests: dict[str, list[int]] = {}
+            guests: dict[str, tuple[int, int]] = {}
             for position in positions:
                 request = waiting[position].request
-                guests.setdefault(request.project_id, []).append(max(len(request.instance_uuids), 1))
-            for project, counts in guests.items():
-                total = {name: amount * len(counts) for name, amount in amounts.items()}
-                usage.add(tenants, project, {INSTANCES: sum(counts), **total})
+                requests, instances = guests.get(request.project_id, (0, 0))
+                guests[request.project_id] = requests + 1, instances + (len(request.instance_uuids) or 1)
+            for project, (requests, instances) in guests.items():
+                total = {name: amount * requests for name, amount in amounts.items()}
+                usage.add(tenants, project, {INSTANCES: instances, **total})
 
 
 class Undone(Exception):
@@ -221,14 +226,20 @@ def place_each(
 def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Generator[None, None, Placed]:
     """The same, with a short answer, and in steps."""
     placing, sequence = _Placing(state, now), state.engine.sequence + 1
-    first, specs = 0, set[bytes]()
+    weight, specs, known_specs = 0, set[bytes](), set[bytes]()
     for position, each in enumerate(asked):
         spec = bytes(each.spec)
-        if position - first == STEP or (spec not in specs and len(specs) == STEP_SPECS):
+        own = 1 if spec in specs else OTHER_SPEC if spec in known_specs else NEW_SPEC
+        if weight + own > STEP:
             placing.decide()
             yield
-            first, specs = position, set()
-        specs.add(spec)
+            weight = 0
+            specs.clear()
+            own = max(own, OTHER_SPEC)
+        weight += own
+        if own > 1:
+            specs.add(spec)
+            known_specs.add(spec)
         placing.add(position, each)
     placing.decide()
     yield
@@ -236,19 +247,17 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
     uuids = [""] * len(asked)
     refusals = {position: (error.code, str(error)) for position, error in placing.errors.items()}
     refused_by, removed = Counter[str](), Counter[str]()
-    service_host = state.fleet._service_host
     for position, known in placing.known.items():
         hosts[position], uuids[position] = known.host, known.selected.instance_uuid
     for positions, decisions in placing.decided:
+        names = iter(state.fleet._service_hosts(decisions.rows[decisions.rows >= 0]))
         for index, (position, row, uuid) in enumerate(
             zip(positions, decisions.rows.tolist(), decisions.uuids(), strict=True)
         ):
-            if index in decisions.errors:
-                continue
-            uuids[position] = uuid
             if row >= 0:
-                hosts[position] = service_host(row)
-            else:
+                hosts[position], uuids[position] = next(names), uuid
+            elif index not in decisions.errors:
+                uuids[position] = uuid
                 refusal = decisions[index].refusal
                 assert refusal is not None
                 refusals[position] = (NoValidHost.code, refusal.sentence)

@@ -3,7 +3,7 @@ fleet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -26,12 +26,17 @@ class KeptRequests:
     def __post_init__(self) -> None:
         self._known = {spec: index for index, spec in enumerate(self.specs) if self.counts[index]}
 
-    def keep(self, uuids: Iterable[str], spec: msgspec.Raw | bytes) -> None:
+    def keep(self, uuids: Collection[str], spec: msgspec.Raw | bytes) -> None:
         """Guests were placed with a spec, which replaces the one they had. O(guests)."""
         data = bytes(spec)
         index = self._known.get(data)
         if index is None:
             index = self._known[data] = self._place(data)
+        if self.of_guest.keys().isdisjoint(uuids):
+            before_these = len(self.of_guest)
+            self.of_guest.update(dict.fromkeys(uuids, index))
+            self.counts[index] += len(self.of_guest) - before_these
+            uuids = ()
         for uuid in uuids:
             before = self.of_guest.get(uuid)
             if before != index:

@@ -219,10 +219,10 @@ def _cost_of_requests(requests: Sequence[Asked], specs: Specs, hosts: int) -> in
     for raw in {bytes(request.spec) for request in requests}:
         new += raw not in specs
     for request in requests:
-        count = len(request.instance_uuids)
-        if count > 1:
+        if (count := len(request.instance_uuids)) > 1:
             cost += (INSTANCE_COST + INSTANCE_COST_PER_HOST * hosts) * count
-        cost += request.alternates * PLACE_COST / 3
+        if request.alternates:
+            cost += request.alternates * PLACE_COST / 3
     return int(cost + new * (SHAPE_COST + SHAPE_COST_PER_HOST * hosts))
 
 

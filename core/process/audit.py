@@ -62,6 +62,9 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
 def line_of(sequence: int, order: Order, outcome: Any) -> Line:
     """The line of a command and its outcome."""
     command: Any = order.command
+    if type(command) is p.Place and type(outcome) is Decision:  # the most frequent line
+        asked, said = command.request, "ok" if outcome.refusal is None else "no_valid_host"
+        return Line(sequence, order.now, order.user, "place", said, _asked_for(asked))
     name = command.__struct_config__.tag
     if isinstance(command, PlacementWrite):
         name, command = f"{name}.{type(command.command).__name__}", command.command
@@ -249,11 +252,15 @@ def _outcome(outcome: Any) -> str:
     return "ok"
 
 
+def _asked_for(request: p.Asked) -> list[str]:
+    return [*request.instance_uuids[:100], f"project:{request.project_id}"]
+
+
 def _on(command: Any) -> list[str]:
     """What a command is about, with nothing secret in it."""
     match command:
         case p.Place(request=request) | p.Hold(request=request):
-            return [*request.instance_uuids[:100], f"project:{request.project_id}"]
+            return _asked_for(request)
         case p.PlaceMany(requests=requests):
             return [f"project:{project}" for project in dict.fromkeys(request.project_id for request in requests)]
         case p.Release(uuids=uuids) | p.Spawned(uuids=uuids):

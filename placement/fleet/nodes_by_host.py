@@ -56,6 +56,10 @@ class ServiceHosts:
         """The service host of a row that is a host. O(1)."""
         return self.names.get(int(self._store.row["service_host"][row]))
 
+    def names_of(self, rows: NDArray[np.int32]) -> list[str]:
+        """The service host of each of some rows that are hosts. O(rows)."""
+        return list(map(self.names.get, self._store.row["service_host"].take(rows).tolist()))
+
     def intern(self, names: Sequence[str] | NDArray[Any]) -> NDArray[np.int32]:
         """Ids of service hosts; unknown ones are added. O(names)."""
         try:

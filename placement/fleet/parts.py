@@ -184,6 +184,10 @@ class FleetParts:
         """Service host of a row that is a host. O(1)."""
         return self._nodes.name(row)
 
+    def _service_hosts(self, rows: NDArray[np.int32]) -> list[str]:
+        """Service host of each of some rows that are hosts. O(rows)."""
+        return self._nodes.names_of(rows)
+
     def uuid(self, row: int) -> str:
         """Uuid of a row. O(1)."""
         return self._providers.uuid(row)
