@@ -46,3 +46,9 @@ class Failures:
             else:
                 return
             await trio.sleep(RESTART_SECONDS)
+
+
+def name_of(observer: object) -> str:
+    """A part's name in metrics: the function's or the object's type."""
+    owner = getattr(observer, "__self__", None)
+    return type(owner if owner is not None else observer).__name__

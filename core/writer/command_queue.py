@@ -54,14 +54,13 @@ class Pending(msgspec.Struct, Generic[Command, Result], eq=False):
     """queued, following (another with its key), taken, done or cancelled."""
 
 
-class _Lane(Generic[Command, Result]):
-    """The commands of one user that wait, in order. ``deficit``: cost that the lane may still take in this round."""
+class _Lane(msgspec.Struct, Generic[Command, Result], eq=False):
+    """The commands of one user that wait, in order, and their ``bytes``. ``deficit``: cost that the lane may still take
+    in this round."""
 
-    __slots__ = ("bytes", "deficit", "waiting")
-
-    def __init__(self) -> None:
-        self.waiting: deque[Pending[Command, Result]] = deque()
-        self.deficit = self.bytes = 0
+    waiting: deque[Pending[Command, Result]] = msgspec.field(default_factory=deque)
+    deficit: int = 0
+    bytes: int = 0
 
 
 class CommandQueue(Generic[Command, Result]):
@@ -198,11 +197,12 @@ class CommandQueue(Generic[Command, Result]):
         now, batch = trio.current_time(), list[Pending[Command, Result]]()
         size = cost = 0
         self._batches += 1
-        most = SHARED_BATCH_COST if self._is_shared() else BATCH_COST
+        most = SHARED_BATCH_COST if self.shared else BATCH_COST
         while self._lanes and len(batch) < self._batch_limit and size < BATCH_BYTES and cost < most:
             name = next(iter(self._lanes))
             lane = self._lanes[name]
-            self._note_served(name)
+            last, before = self._served
+            self._served = (name, self._batches), (before if name == last[0] else last)
             alone, first = len(self._lanes) == 1, lane.waiting[0].cost
             if batch and cost + first > most:
                 break
@@ -230,11 +230,8 @@ class CommandQueue(Generic[Command, Result]):
                 self._lanes[name] = self._lanes.pop(name)  # its next turn comes after the others'
         return batch
 
-    def _note_served(self, name: str) -> None:
-        last, before = self._served
-        self._served = (name, self._batches), (before if name == last[0] else last)
-
-    def _is_shared(self) -> bool:
+    @property
+    def shared(self) -> bool:
         """True while several users have commands, or had some within the last batches. O(1)."""
         if len(self._lanes) > 1:
             return True

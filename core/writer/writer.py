@@ -1,15 +1,17 @@
 """The single writer: a task that owns a deterministic state machine, and journals, applies and answers its commands.
 
-A batch is taken from the queue, journalled in one transaction, and only then applied. Answered commands are therefore
-durable, and commands that could not be journalled have changed nothing. Commands that the machine refuses are
-journalled too: a replay refuses them again, and their order among the others is on record.
+A batch is taken from the queue, journalled in one transaction, and only then applied; the next one is being journalled
+meanwhile. Answered commands are therefore durable, and commands that could not be journalled have changed nothing.
+Commands that the machine refuses are journalled too: a replay refuses them again, and their order among the others is
+on record.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Generic
@@ -18,21 +20,18 @@ import trio
 
 from ...placement.types.errors import HostlerError, InvalidValue
 from ..errors import LeadershipLost, NotLeader, StateUnknown, Stopped, StorageFailed
-from ..failures import Failures
-from ..journal.journal import Entry, Record, Recovery
+from ..failures import Failures, name_of
+from ..journal.journal import Record, Recovery
 from ..journal.protocol import CommandJournal
 from ..machine.replicated import Command, GuardedMachine, Machine, Replayed, Result
 from ..tasks import background
 from ..tracing import span
+from .batch import Batch, others_turn, slices, write
 from .command_queue import BATCH_LIMIT, QUEUE_BYTES, QUEUE_LIMIT, USUAL_COST, CommandQueue, Pending
 from .idempotent_answers import Answers
 from .replaying import Replay, keep_answer, outcomes_of
 from .snapshotting import SnapshotCounts, Snapshotter
 
-SLICE: Final = 64
-"""Commands applied at a time; between slices readers get their turn."""
-SLICE_COST: Final = 2_000
-"""Microseconds of estimated work between two turns of readers."""
 ANSWERS_KEPT: Final = 100_000
 SNAPSHOT_EVERY: Final = 500_000
 """In commands: about six seconds of replay. While a snapshot begins, commands are delayed by about 50 ms."""
@@ -222,7 +221,7 @@ class Writer(Generic[Command, Result]):
                     elif self._at_rest:
                         self._rest()
                     elif self._queue.count:
-                        await self._serve_batch()
+                        await self._serve(nursery)
                     else:
                         self._idle.set()
                         self._wake = trio.Event()
@@ -246,7 +245,7 @@ class Writer(Generic[Command, Result]):
             try:
                 work()
             except Exception as error:
-                self.failures.failed(_name(work), error)
+                self.failures.failed(name_of(work), error)
 
     def answered(self, key: str, fingerprint: bytes) -> tuple[Result | None, HostlerError | None] | None:
         """The first answer to a key, if it is known. KeyReused if it was another command's."""
@@ -312,38 +311,66 @@ class Writer(Generic[Command, Result]):
         if error is not None and self.journal is not None and self.journal.broken:
             self._break(error, ())
 
-    async def _serve_batch(self) -> None:
-        batch = self._queue.take()
-        if not batch:
+    async def _serve(self, nursery: trio.Nursery) -> None:
+        """Serve batches until there is none, or something else is due. While one is applied, the next one is journalled
+        already, unless several users have commands: who comes then would wait for it."""
+        pendings = self._queue.take()
+        if not pendings:
             return
-        began = time.perf_counter()
-        if self.journal is not None:
-            entries = [Entry(pending.key, pending.fingerprint, pending.body) for pending in batch]
-            try:
-                with trio.CancelScope(shield=True), span("hostler.journal", commands=len(batch)):
-                    if len(batch) > SLICE:
-                        await _others_turn()  # taking up a thousand commands was a step of its own
-                    await self.journal.append(entries)
-            except StorageFailed as error:
-                self._break(error, batch)
-                return
-            except LeadershipLost as error:
-                self._deposed(error, batch)
-                return
-        durable = time.perf_counter()
-        with trio.CancelScope(shield=True), span("hostler.apply", commands=len(batch)):
-            await self._apply(batch)
+        first: Batch[Command, Result] = Batch(pendings, trio.Event())
+        await write(first, self.journal)
+        batch: Batch[Command, Result] | None = first
+        while batch is not None and batch.error is None:
+            ahead = None
+            if self._queue.count and self.journal is not None and not self._queue.shared and not self._is_due():
+                pendings = self._queue.take()
+                ahead = Batch(pendings, trio.Event()) if pendings else None
+            with trio.CancelScope(shield=True):  # until what was taken up is answered
+                if ahead is not None:
+                    nursery.start_soon(write, ahead, self.journal)
+                    await trio.lowlevel.checkpoint()  # it begins before this one is applied
+                await self._apply_batch(batch)
+                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()  # as in others_turn
+                if ahead is not None:
+                    await ahead.written.wait()
+            batch = ahead
+        if batch is not None:
+            self._refuse_batch(batch)
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _is_due(self) -> bool:
+        """True if something is to be done before the next batch, while no command is durable that was not applied."""
+        due = self._handed is not None or self._at_rest or self._paused is not None
+        if due or (self._snapshotter is not None and self._snapshotter.is_due(self.sequence)):
+            return True
+        return trio.current_effective_deadline() == -math.inf  # cancelled
+
+    def _refuse_batch(self, batch: Batch[Command, Result]) -> None:
+        """The journal has not taken a batch. Raises errors that are not the journal's own."""
+        match batch.error:
+            case StorageFailed() as error:
+                self._break(error, batch.pendings)
+            case LeadershipLost() as error:
+                self._deposed(error, batch.pendings)
+            case Exception() as error:
+                raise error
+
+    async def _apply_batch(self, batch: Batch[Command, Result]) -> None:
+        """Apply and answer a batch that is durable."""
+        durable, count = time.perf_counter(), len(batch.pendings)
+        with span("hostler.apply", commands=count):
+            await self._apply(batch.pendings)
         for batch_observer in self.batch_observers:
             try:
-                batch_observer(len(batch), durable - began, time.perf_counter() - durable)
+                batch_observer(count, batch.seconds, time.perf_counter() - durable)
             except Exception as error:
-                self.failures.failed(_name(batch_observer), error)
-        await _others_turn()
+                self.failures.failed(name_of(batch_observer), error)
 
     async def _apply(self, batch: Sequence[Pending[Command, Result]]) -> None:
-        for number, part in enumerate(_slices(batch) if len(batch) > 1 else (batch,)):
+        for number, part in enumerate(slices(batch) if len(batch) > 1 else (batch,)):
             if number:
-                await _others_turn()
+                await others_turn()
             outcomes = await self._outcomes([pending.command for pending in part])
             self._answer(part, outcomes)
 
@@ -359,7 +386,7 @@ class Writer(Generic[Command, Result]):
                 try:
                     observer(sequence, command, outcome)
                 except Exception as failure:
-                    self.failures.failed(_name(observer), failure)
+                    self.failures.failed(name_of(observer), failure)
             self.sequence = sequence
             tell_one = queue.tell if pending.key is None else queue.finish
             if isinstance(outcome, HostlerError):
@@ -382,7 +409,7 @@ class Writer(Generic[Command, Result]):
                 except StopIteration as end:
                     outcomes: Sequence[Result | HostlerError] = end.value
                     break
-                await _others_turn()
+                await others_turn()
         except Exception as error:
             first, last = self.sequence + 1, self.sequence + len(commands)
             text = f"a command among {first} to {last} failed, and how far it got is unknown: {error!r}"
@@ -449,30 +476,6 @@ class Writer(Generic[Command, Result]):
         assert self.journal is not None
         await self.journal.export(sequence, folder)
         return sequence
-
-
-def _name(observer: object) -> str:
-    """A part's name in metrics: the function's or the object's type."""
-    owner = getattr(observer, "__self__", None)
-    return type(owner if owner is not None else observer).__name__
-
-
-def _slices(batch: Sequence[Pending[Command, Result]]) -> Iterator[Sequence[Pending[Command, Result]]]:
-    """Consecutive parts of a batch, of at most SLICE commands and, unless it is one command, SLICE_COST."""
-    first = cost = 0
-    for position, pending in enumerate(batch):
-        if position > first and (position - first == SLICE or cost + pending.cost > SLICE_COST):
-            yield batch[first:position]
-            first, cost = position, 0
-        cost += pending.cost
-    yield batch[first:]
-
-
-async def _others_turn() -> None:
-    """Yield to readers. Requests that arrive during a step are served in the scheduler round after it, which the writer
-    skips."""
-    await trio.lowlevel.checkpoint()
-    await trio.lowlevel.checkpoint()
 
 
 @asynccontextmanager

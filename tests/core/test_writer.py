@@ -13,7 +13,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from hostler.core.errors import DeadlineExceeded, KeyReused, Overloaded, StateUnknown, Stopped
 from hostler.core.journal.journal import Journal
 from hostler.core.tasks import in_thread
-from hostler.core.writer.writer import SLICE, Writer, open_writer
+from hostler.core.writer.batch import SLICE
+from hostler.core.writer.writer import Writer, open_writer
 from hostler.placement.types.errors import CapacityExceeded
 
 from ..patience import HANG_SECONDS
