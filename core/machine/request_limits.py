@@ -54,6 +54,8 @@ NEW_SPEC_WEIGHT: Final = 8
 as several."""
 PLACE_COST: Final = 15
 """Microseconds of one more placement of a known spec."""
+BATCHED_COST: Final = 6
+"""The same within a command of many."""
 SHAPE_COST: Final = 400
 SHAPE_COST_PER_HOST: Final = 0.15
 """Microseconds of a spec that was not seen before, and per host."""
@@ -214,7 +216,7 @@ def cost_of(command: Any, specs: Specs, hosts: int) -> int:
 
 
 def _cost_of_requests(requests: Sequence[Asked], specs: Specs, hosts: int) -> int:
-    cost = float(PLACE_COST * len(requests))
+    cost = float(PLACE_COST + BATCHED_COST * (len(requests) - 1))
     new = 0
     for raw in {bytes(request.spec) for request in requests}:
         new += raw not in specs

@@ -34,9 +34,9 @@ CHUNK_BYTES: Final = 64 << 10
 """Smaller answers that wait are kept in one chunk, up to this size: an object each would be more memory than the
 answers, which alone are counted."""
 LINGER_SECONDS: Final = 2.0
-TURN_MESSAGES: Final = 24
+TURN_MESSAGES: Final = 64
 TURN_BYTES: Final = 64 << 10
-"""So much of one peer is taken in, about a millisecond, before others have their turn. (No clock: a simulation with
+"""So much of one peer is taken in, about half a millisecond, before others have their turn. (No clock: a simulation with
 the same seed must do the same again.)"""
 _CREDENTIALS: Final = struct.Struct("3i")
 LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError)
