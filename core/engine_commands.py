@@ -222,6 +222,13 @@ class UpdateAggregate(Command, frozen=True, tag="update_aggregate"):
     aggregate: Aggregate
 
 
+class RemoveAggregate(Command, frozen=True, tag="remove_aggregate"):
+    """Remove an aggregate, by its uuid. As in Nova, that is refused while hosts or other providers are in it. The
+    aggregate of a resource pool is removed with its pool."""
+
+    uuid: str
+
+
 class AddServerGroup(Command, frozen=True, tag="add_server_group"):
     """Keep a server group; its members are the instances placed with its uuid. It belongs to the project that is named,
     else to that of its members. Members of a project may keep groups for it, as many as its limit ``server_groups``
@@ -269,6 +276,7 @@ EngineCommand = (
     | SetInventory
     | SetAggregates
     | UpdateAggregate
+    | RemoveAggregate
     | AddServerGroup
     | RemoveServerGroup
     | SetPolicy

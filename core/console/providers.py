@@ -247,6 +247,13 @@ def remove_members(name: str, *members: str, remote: Remote = LOCAL) -> int:
     return 0
 
 
+@aggregate.command(name="delete")
+def delete_aggregate(name: str, *, remote: Remote = LOCAL) -> int:
+    """Remove an aggregate without members, by name or uuid."""
+    found = _aggregate(remote, name)
+    return remote.do("remove_aggregate", {"uuid": found.uuid}, f"aggregate {found.name} deleted")
+
+
 def _aggregate(remote: Remote, name: str) -> AggregateLine:
     """The aggregate with a name or uuid. UnknownName, or InvalidValue where several have the name."""
     lines: list[AggregateLine] = remote.ask("aggregates")

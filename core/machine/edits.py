@@ -20,6 +20,7 @@ from ..engine_commands import (
     ConfirmMove,
     EngineCommand,
     Heartbeats,
+    RemoveAggregate,
     RemoveHost,
     RemoveServerGroup,
     Report,
@@ -94,4 +95,6 @@ def _edit_provider(fleet: Fleet, command: EngineCommand) -> Any:
             return fleet.set_aggregates(name, aggregates)
         case UpdateAggregate(aggregate=aggregate):
             return fleet.update_aggregate(aggregate)
+        case RemoveAggregate(uuid=uuid):
+            return fleet.remove_aggregate(uuid)
     raise InvalidValue(f"{type(command).__name__} does not change a host or provider", field="command")

@@ -15,9 +15,9 @@ from ...placement.storage.decision import VolumeDecision
 from ...placement.storage.with_guests import JointDecision
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue
-from ...placement.types.host import Aggregate
 from ...placement.types.host_report import Reported
 from ...placement.types.moves import PendingMove
+from ...placement.types.uuids import plain_uuid
 from ...placement.types.validation import uuid_words
 from ..engine_commands import (
     AddHosts,
@@ -32,6 +32,7 @@ from ..engine_commands import (
     Place,
     PlaceMany,
     Release,
+    RemoveAggregate,
     RemoveServerGroup,
     ReportHosts,
     Resize,
@@ -376,15 +377,17 @@ def _is_uuid(text: str) -> bool:
     return True
 
 
-def _aggregates_of(command: EngineCommand) -> Iterable[Aggregate]:
-    """Aggregates that a command defines, or puts providers into."""
+def _aggregates_of(command: EngineCommand) -> Iterable[str]:
+    """Uuids of the aggregates that a command defines, removes, or puts providers into."""
     match command:
         case AddHosts(hosts=hosts):
-            return (aggregate for host in hosts for aggregate in host.aggregates)
+            return (aggregate.uuid for host in hosts for aggregate in host.aggregates)
         case AddProvider(aggregates=aggregates):
-            return aggregates
+            return (aggregate.uuid for aggregate in aggregates)
         case UpdateAggregate(aggregate=aggregate):
-            return (aggregate,)
+            return (aggregate.uuid,)
+        case RemoveAggregate(uuid=uuid):
+            return (plain_uuid(uuid),)
     return ()
 
 

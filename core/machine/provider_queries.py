@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...ext.fleet_state import consumers
 from ...ext.tables import format_uuid
 from ...placement.api.allocations import held_by, note_of
-from ...placement.fleet.aggregates import NONE
+from ...placement.fleet.aggregates import NONE, is_bare
 from ...placement.fleet.fleet import Fleet
 from ...placement.fleet.inventories import Inventory
 from .question import Page, Query
@@ -176,7 +176,7 @@ def aggregates(state: ServiceState, user: str, query: Aggregates) -> list[Aggreg
             each.uuid, each.name, each.metadata.get(ZONE), dict(each.metadata), sorted(members.get(index, []))
         )
         for index, each in enumerate(fleet.aggregates)
-        if each is not NONE
+        if each is not NONE and (index in members or not is_bare(each))
     ]
 
 

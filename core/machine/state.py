@@ -146,7 +146,7 @@ def without_bad_storage(values: PolicyValues) -> PolicyValues:
 
 
 def _is_a_pool(pool: str) -> InvalidValue:
-    hint = "use set_pool_hosts"
+    hint = "use the commands of pools: set_pool_hosts, delete_pool"
     return InvalidValue(f"the aggregate is that of resource pool {pool}", field="aggregates", hint=hint)
 
 
@@ -401,13 +401,13 @@ class ServiceState:
                 raise _is_a_pool(pools[aggregate.uuid])
         return tuple(aggregate for aggregate in aggregates if aggregate.uuid not in mine)
 
-    def check_no_pools(self, aggregates: Iterable[Aggregate]) -> None:
-        """InvalidValue if one of the aggregates is a pool's: what pools are, and who is in them, their own commands
-        say. O(aggregates)."""
+    def check_no_pools(self, aggregates: Iterable[str]) -> None:
+        """InvalidValue if one of the aggregates, by uuid, is a pool's: what pools are, and who is in them, their own
+        commands say. O(aggregates)."""
         pools = {pool.uuid: pool_id for pool_id, pool in self.pools.pools.items()}
-        for aggregate in aggregates if pools else ():
-            if aggregate.uuid in pools:
-                raise _is_a_pool(pools[aggregate.uuid])
+        for uuid in aggregates if pools else ():
+            if uuid in pools:
+                raise _is_a_pool(pools[uuid])
 
     def check_removal(self, command: object) -> None:
         """InUse for the removal, without force, of a provider that clients of the Placement API have written. O(1)."""
@@ -424,7 +424,7 @@ class ServiceState:
         if not self.pools.pools:
             return report
         if self.fleet._names.find(name) < 0:
-            self.check_no_pools(given)
+            self.check_no_pools(aggregate.uuid for aggregate in given)
             return report
         kept = (*self.without_pools(name, given), *self.pool_aggregates(name))
         return replace(report, host=replace(report.host, aggregates=kept)) if kept != given else report

@@ -209,6 +209,7 @@ _COMMANDS: Final[dict[type[Any], Any]] = {
     p.SetInventory: None,
     p.SetAggregates: None,
     p.UpdateAggregate: None,
+    p.RemoveAggregate: None,
     p.AddServerGroup: None,
     p.RemoveServerGroup: None,
     p.SetPolicy: str,

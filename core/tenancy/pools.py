@@ -64,7 +64,7 @@ class Pools(msgspec.Struct):
         pool = self._pool(command.id)
         for name in self.hosts(fleet, command.id):
             _leave(fleet, fleet.row(name), pool.uuid)
-        fleet.update_aggregate(Aggregate(uuid=pool.uuid, name=pool.uuid))  # no more than a uuid, which is given back
+        fleet.remove_aggregate(pool.uuid)
         del self.pools[command.id]
 
     def set_hosts(self, fleet: Fleet, command: SetPoolHosts) -> None:

@@ -183,6 +183,17 @@ class Fleet(FleetParts):
         """Replace an aggregate's name and metadata. O(1), but every compiled signature is rebuilt on next use."""
         self._aggregate_table.update(aggregate)
 
+    def remove_aggregate(self, uuid: str) -> None:
+        """Remove the aggregate with this uuid, and with it its availability zone if no other one names it. UnknownName;
+        InUse, as from Nova, while a host or another provider is in it, or storage that was said to stand in it.
+        O(rows), and every compiled signature is rebuilt on next use."""
+        self._reclaim.if_due()
+        uuid = self._aggregate_table.of(uuid).uuid
+        for host, uuids in self.pools.aggregates.items():
+            if uuid in uuids:
+                raise InUse(f"storage of {host} stands in the aggregate", field="aggregate", hint="take it out first")
+        self._aggregate_table.remove(uuid)
+
     def set_aggregates(self, name: str, aggregates: Iterable[Aggregate]) -> None:
         """Replace the aggregates of a provider. O(aggregates)."""
         self._reclaim.if_due()

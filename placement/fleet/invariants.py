@@ -12,6 +12,7 @@ from ...ext.constants import BUILDING, NOT_INSTANCE, REPORTED, SEEN, UNCOUNTED
 from ...ext.fleet_state import consumers as consumer_arrays
 from ...ext.fleet_state import find_uuids
 from ..devices.sriov import available
+from .aggregates import NONE
 from .columns import COLUMN, HOST_COLUMNS
 from .interned_pci import weight
 from .parts import FleetParts
@@ -118,8 +119,12 @@ def check_classes(fleet: FleetParts) -> None:
     for table in (fleet._classes, fleet._stats, fleet._metrics, fleet._projects, fleet._users):
         assert table.ids == {value: index for index, value in enumerate(table.values)}
     used = np.unique(columns["class_of"][:rows])
-    known = len(fleet._aggregate_table)
-    assert all(index < known for number in used for index in fleet._classes[int(number)].aggregates)
+    known, values = len(fleet._aggregate_table), fleet.aggregates
+    members = {index for number in used for index in fleet._classes[int(number)].aggregates}
+    assert all(index < known and values[index] is not NONE for index in members)
+    found = {each.uuid: index for index, each in enumerate(values[:known]) if each is not NONE}
+    assert found == {uuid: fleet._aggregate_table.find(uuid) for uuid in found}
+    assert all(each is NONE for each in values[known:])
     assert fleet.resource_classes == list(dict.fromkeys(fleet.resource_classes))
     assert len(fleet.resource_classes) == fleet._store.classes
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...ext.fleet_state import renumber, used_ids
 from ...ext.tables import NameTable
+from .aggregates import NONE, is_bare
 from .inventories import FIRST_CLASSES, VACANT
 from .parts import FleetParts
 
@@ -93,13 +94,14 @@ class Reclaim:
         self._renumber(name, numbers)
 
     def _classes(self) -> None:
-        """Host classes, and with them the aggregates without a name or metadata, as Placement makes them."""
+        """Host classes, and with them removed aggregates, and those without a name or metadata, as Placement makes
+        them."""
         parts = self._parts
         kept, numbers = self._used("class_of")
         members = {index for number in kept for index in parts._classes[number].aggregates}
         known = parts.aggregates[: len(parts._aggregate_table)]
         aggregates = [
-            index for index, each in enumerate(known) if index in members or each.metadata or each.name != each.uuid
+            index for index, each in enumerate(known) if index in members or not (each is NONE or is_bare(each))
         ]
         if len(kept) == len(parts._classes) and len(aggregates) == len(parts.aggregates):
             return

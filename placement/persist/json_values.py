@@ -4,6 +4,7 @@ consumers."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -72,11 +73,11 @@ def write_values(fleet: Fleet) -> Arrays:
     """One array with the bytes of a JSON text. InvalidValue for image properties that are not JSON values.
     O(values)."""
     properties, properties_of = _properties(fleet)
-    known = len(fleet._aggregate_table)
+    classes, aggregates = _memberships(fleet)
     values = Values(
         resource_classes=fleet.resource_classes,
-        classes=fleet._classes.values,
-        aggregates=fleet.aggregates[:known],
+        classes=classes,
+        aggregates=aggregates,
         places=len(fleet.aggregates),
         stats=fleet._stats.values,
         metrics=fleet._metrics.values,
@@ -99,6 +100,19 @@ def write_values(fleet: Fleet) -> Arrays:
         registry=fleet._registry,
     )
     return {"values": np.frombuffer(_TEXT.encode(values), np.uint8)}
+
+
+def _memberships(fleet: Fleet) -> tuple[list[HostClass], list[Aggregate]]:
+    """Host classes and aggregates, with the ids of removed aggregates after those that there are: the file names no
+    aggregate that there is not."""
+    given = len(fleet._aggregate_table)
+    there = [index for index, each in enumerate(fleet.aggregates[:given]) if each is not NONE]
+    classes = fleet._classes.values
+    if len(there) < given:
+        rest = sorted(set(range(len(fleet.aggregates))).difference(there))
+        numbers = {old: new for new, old in enumerate([*there, *rest])}
+        classes = [replace(each, aggregates=tuple(numbers[index] for index in each.aggregates)) for each in classes]
+    return classes, [fleet.aggregates[index] for index in there]
 
 
 def _properties(fleet: Fleet) -> tuple[list[dict[str, Any]], dict[int, int]]:

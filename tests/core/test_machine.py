@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from hostler.core import engine_commands as p
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import AnyCommand, Order, PlacementWrite
+from hostler.core.machine.provider_queries import Aggregates, aggregates
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import QuotaExceeded
+from hostler.core.tenancy.tenants import LOCAL
 from hostler.placement.api import commands as api
 from hostler.placement.fleet.inventories import Inventory
 from hostler.placement.types.decision import Decision
-from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, UnknownName
+from hostler.placement.types.errors import DuplicateName, HostlerError, InUse, InvalidValue, UnknownName
 from hostler.placement.types.host import Aggregate
 
 from .orders import NOW, asked, hosts, machine, order, place, uuid_of
@@ -89,6 +91,31 @@ def test_hosts_and_providers_can_be_edited() -> None:
     assert made.apply(order(place(1))).refusal.hint == "explain the request for every host's reason"
     made.apply(order(p.SetService(name="node-0", disabled=False)))
     assert made.apply(order(place(1))).host == "node-0"
+    made.state.fleet.check()
+
+
+def test_an_aggregate_is_removed_once_nobody_is_in_it_and_stays_removed(tmp_path: Path) -> None:
+    made, rack = machine(2), Aggregate(uuid=uuid_of(50), name="a", metadata={"availability_zone": "z"})
+    made.apply(order(p.SetAggregates(name="node-0", aggregates=(rack,))))
+    with pytest.raises(InUse):
+        made.apply(order(p.RemoveAggregate(uuid=rack.uuid)))
+    made.apply(order(p.SetAggregates(name="node-0", aggregates=())))
+    assert [line.name for line in aggregates(made.state, LOCAL, Aggregates())] == ["a"]
+    made.apply(order(p.RemoveAggregate(uuid=rack.uuid)))
+    made.save(tmp_path)
+    again = ServiceMachine()
+    again.load(tmp_path)
+    for each in (made, again):
+        assert aggregates(each.state, LOCAL, Aggregates()) == []
+        with pytest.raises(UnknownName):
+            each.apply(order(p.RemoveAggregate(uuid=rack.uuid)))
+
+
+def test_a_deleted_pool_leaves_no_aggregate_behind() -> None:
+    made = machine(2)
+    made.apply(order(c.CreatePool(id="gold", hosts=("node-0",))))
+    made.apply(order(c.DeletePool(id="gold")))
+    assert aggregates(made.state, LOCAL, Aggregates()) == []
     made.state.fleet.check()
 
 

@@ -240,7 +240,10 @@ def test_providers_aggregates_and_allocations_are_kept_by_hand(run: Run, fleet: 
     assert run("place", "--uuid", uuid_of(77), "--zone", "z2")[0] == 0
     assert "node-1" in run("allocation", "list", "--provider", "node-1")[1]
     assert run("allocation", "remove", uuid_of(77))[0] == 0
+    assert "has 2 hosts" in run("aggregate", "delete", "row")[1]
     assert run("aggregate", "remove", "row", "card", "node-1")[0] == 0
+    assert run("aggregate", "delete", "row") == (0, "aggregate row deleted\n")
+    assert "row" not in run("aggregate", "list")[1]
     assert run("provider", "inventory", "card", "VGPU", "0")[0] == 0
     assert run("provider", "remove", "card") == (0, "provider card removed\n")
     assert run("aggregate", "show", "nowhere")[0] == 1

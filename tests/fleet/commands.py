@@ -124,6 +124,9 @@ class Commands:
     def update_aggregate(self, a: int, b: int, c: int) -> None:
         self.fleet.update_aggregate(aggregate(a % 6, b % 3))
 
+    def remove_aggregate(self, a: int, b: int, c: int) -> None:
+        self.fleet.remove_aggregate(aggregate(a % 6).uuid)
+
     def set_inventory(self, a: int, b: int, c: int) -> None:
         inventories = {
             "VCPU": Inventory(total=1 + b % 8, reserved=c % 3, min_unit=1 + c % 2, step_size=1 + c % 2),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hostler.ext.fleet_state import consumers
+from hostler.placement.fleet.aggregates import NONE
 from hostler.placement.fleet.fleet import Fleet
 
 
@@ -26,7 +27,7 @@ def dump(fleet: Fleet) -> dict[str, Any]:
         "uuids": {fleet.uuid(row): fleet.row_of_uuid(fleet.uuid(row)) for row in live_rows(fleet)},
         "nodes": {index: row for index, row in enumerate(fleet._nodes.row_of.tolist()) if row >= 0},
         "shared": {host: list(rows) for host, rows in fleet._nodes.shared.items()},
-        "aggregates": fleet.aggregates[: len(fleet._aggregate_table)],
+        "aggregates": [each for each in fleet.aggregates[: len(fleet._aggregate_table)] if each is not NONE],
         "cells": {row: fleet._numa.get_row(row) for row in range(fleet.rows) if fleet._numa.get_row(row) is not None},
         "devices": [fleet.pci_pools(row) for row in range(fleet.rows)],
         "facts": (fleet._change_log.constants.facts(), fleet.sharing_providers(), trees(fleet)),

@@ -132,6 +132,25 @@ def test_freed_rows_and_names_are_taken_again_in_the_same_order(tmp_path: Path) 
     assert [loaded.uuid(loaded.row(name)) for name in "abc"] == [saved.uuid(saved.row(name)) for name in "abc"]
 
 
+def test_removed_aggregates_are_not_in_the_file(tmp_path: Path) -> None:
+    saved = fleet()
+    racks = [Aggregate(uuid=str(uuid.UUID(int=70 + number)), name=f"r{number}") for number in range(4)]
+    for number, rack in enumerate(racks):
+        saved.set_aggregates(f"h{number}", [ZONE, rack])
+    trial = saved.fork()
+    for number in (0, 2):
+        trial.set_aggregates(f"h{number}", [ZONE])
+        trial.remove_aggregate(racks[number].uuid)
+    for each, known in ((trial, racks[1::2]), (saved, racks)):
+        fleet_file.save(each, tmp_path / "fleet")
+        loaded = fleet_file.load(tmp_path / "fleet")
+        loaded.check()
+        assert list(loaded.aggregates) == [ZONE, *known]
+        for row in range(loaded.rows):
+            mine = [[it.aggregates[index] for index in it._host_class(row).aggregates] for it in (loaded, each)]
+            assert mine[0] == mine[1]
+
+
 def test_the_time_and_its_verdicts_are_kept(tmp_path: Path) -> None:
     saved = fleet()
     saved.advance(1000.0)

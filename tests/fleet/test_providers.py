@@ -196,6 +196,61 @@ def test_an_aggregate_that_cannot_be_is_refused(fleet: Fleet, value: Any) -> Non
         fleet.update_aggregate(value)
 
 
+def test_an_aggregate_without_members_can_be_removed_and_made_again_otherwise(fleet: Fleet) -> None:
+    fleet.set_aggregates("n0", [aggregate(1, 1), aggregate(2)])
+    refused(fleet, InUse, "1 hosts or other providers", "remove_aggregate", aggregate(1).uuid)
+    fleet.set_aggregates("n0", [aggregate(2)])
+    epoch = fleet._static_epoch
+    fleet.remove_aggregate(aggregate(1).uuid.upper())
+    assert fleet._static_epoch > epoch
+    refused(fleet, UnknownName, "no aggregate", "remove_aggregate", aggregate(1).uuid)
+    fleet.set_aggregates("n1", [aggregate(1, 2)])
+    assert fleet.aggregate(aggregate(1).uuid) == aggregate(1, 2)
+    fleet.check()
+
+
+@pytest.mark.parametrize("uuid", ["x", "", None, 7, uuid_of(9)])
+def test_an_aggregate_that_is_not_there_is_not_removed(fleet: Fleet, uuid: Any) -> None:
+    refused(fleet, UnknownName, "no aggregate", "remove_aggregate", uuid)
+
+
+def test_an_aggregate_that_storage_stands_in_is_not_removed(fleet: Fleet) -> None:
+    fleet.set_aggregates("n0", [aggregate(1)])
+    fleet.set_aggregates("n0", [])
+    fleet.pools.set_aggregates("storage-1", [aggregate(1).uuid])
+    refused(fleet, InUse, "storage-1", "remove_aggregate", aggregate(1).uuid)
+    fleet.pools.set_aggregates("storage-1", [])
+    fleet.remove_aggregate(aggregate(1).uuid)
+    fleet.check()
+
+
+def test_other_versions_keep_an_aggregate_that_one_removes(fleet: Fleet) -> None:
+    fleet.set_aggregates("n0", [aggregate(1)])
+    trial = fleet.fork()
+    trial.set_aggregates("n0", [])
+    trial.remove_aggregate(aggregate(1).uuid)
+    trial.set_aggregates("n0", [aggregate(3)])
+    trial.check()
+    assert fleet.aggregate(aggregate(1).uuid) == aggregate(1)
+    fleet.check()
+    with pytest.raises(UnknownName):
+        trial.aggregate(aggregate(1).uuid)
+    trial.check()
+
+
+@pytest.mark.parametrize("given_back", [False, True])
+def test_a_uuid_that_placement_no_longer_uses_may_get_a_name(fleet: Fleet, given_back: bool) -> None:
+    bare = Aggregate(uuid=aggregate(1).uuid, name=aggregate(1).uuid)
+    fleet.set_aggregates("n0", [bare])
+    refused(fleet, InvalidValue, "another name", "set_aggregates", "n1", [aggregate(1)])
+    fleet.set_aggregates("n0", [])
+    if given_back:
+        fleet._reclaim.all()
+    fleet.set_aggregates("n1", [aggregate(1), aggregate(1)])
+    assert fleet.aggregate(bare.uuid) == aggregate(1)
+    fleet.check()
+
+
 # inventories
 
 

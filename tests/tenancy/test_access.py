@@ -242,6 +242,7 @@ OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "set_inventory": (p.SetInventory(name="node-2", inventories={}), CLOUD),
     "set_aggregates": (p.SetAggregates(name="node-0", aggregates=()), CLOUD),
     "update_aggregate": (p.UpdateAggregate(aggregate=Aggregate(uuid=uuid_of(70), name="a")), CLOUD),
+    "remove_aggregate": (p.RemoveAggregate(uuid=uuid_of(71)), CLOUD),
     "add_server_group of the cloud": (p.AddServerGroup(uuid=uuid_of(71), policy="affinity"), CLOUD),
     "remove_server_group of the cloud": (p.RemoveServerGroup(uuid=uuid_of(99)), CLOUD),
     "set_policy": (p.SetPolicy(policy={}), CLOUD),

@@ -15,6 +15,7 @@ from hostler.core.machine.what_if import WhatIf
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import NotAllowed, QuotaExceeded
 from hostler.placement.api import commands as api
+from hostler.placement.fleet.aggregates import NONE
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.host import Aggregate, Host
 from tests.core.orders import NOW, hosts, order, place, uuid_of
@@ -156,6 +157,8 @@ def test_no_door_puts_a_host_into_a_pool_or_changes_what_it_is_but_that_of_pools
     for command in (
         p.SetAggregates(name="node-3", aggregates=(fake,)),
         p.UpdateAggregate(aggregate=Aggregate(uuid=gold, name="x")),
+        p.RemoveAggregate(uuid=gold),
+        p.RemoveAggregate(uuid=gold.upper()),
         p.AddProvider(name="new", aggregates=(fake,)),
         p.AddHosts(hosts=(Host(host="new", vcpus_total=1, total_usable_ram_mb=1, aggregates=(fake,)),)),
         PlacementWrite(command=api.SetAggregates(now=NOW, provider=provider, aggregates=(gold,))),
@@ -223,5 +226,5 @@ def test_pools_that_were_deleted_leave_no_aggregates_behind() -> None:
         do(made, c.CreatePool(id=name, hosts=("node-0",), exclusive=True), c.DeletePool(id=name))
     left = made.state.fleet.aggregates[known:]
     assert len(left) < 600
-    assert not any(each.metadata or each.name != each.uuid for each in left)
+    assert all(each is NONE for each in left)
     made.state.fleet.check()
