@@ -16,11 +16,16 @@ from ..placement.types.errors import HostlerError, InvalidValue
 from ..placement.types.from_builtins import from_msgspec, from_plain
 from ..placement.types.host import Aggregate, Host
 from ..placement.types.moves import Expiry, MoveKind
+from ..placement.types.recently_used import RecentlyUsed
 from ..placement.types.request import Flavor, Image, Request, RequestSpec, ServerGroup
 from ..placement.types.validation import MAX_NESTING, is_deeper
 
-MAX_SPECS: Final = 20_000
-"""Maximum number of decoded specs in the cache; it is cleared when full."""
+SPECS_BYTES: Final = 32 << 20
+"""Memory of decoded specs; those that were used least recently are forgotten."""
+SPEC_BYTES: Final = 2 << 10
+"""What a decoded spec takes beside its contents, measured."""
+_DECODED: Final = 8
+"""Bytes in memory of a byte of a spec, decoded, at most about."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
@@ -325,20 +330,21 @@ class KnownSpec(msgspec.Struct):
     """The spec with its flavor and image written out, once that was needed."""
 
 
-class Specs(dict[bytes, KnownSpec]):
+def bytes_decoded(data: bytes) -> int:
+    """About how much memory a spec takes that was sent as ``data``."""
+    return SPEC_BYTES + _DECODED * len(data)
+
+
+class Specs(RecentlyUsed[bytes, KnownSpec]):
     """RequestSpecs by their bytes: requests that are sent with equal ones share an object. A spec is read when it is
     first asked for (``specs[data]``): InvalidValue or UnknownName, naming the field, if it is malformed."""
 
     def __init__(self, kept: Kept) -> None:
-        super().__init__()
+        super().__init__(SPECS_BYTES)
         self._kept = kept
 
     def __missing__(self, data: bytes) -> KnownSpec:
-        known = self._read(data)
-        if len(self) >= MAX_SPECS:
-            self.clear()
-        self[data] = known
-        return known
+        return self.again(data) or self.keep(data, self._read(data), bytes_decoded(data))
 
     def of(self, raw: msgspec.Raw) -> RequestSpec:
         """The spec encoded in ``raw``. Errors as above. O(1) if known."""
@@ -347,8 +353,9 @@ class Specs(dict[bytes, KnownSpec]):
     def forget_named(self, kept: Kept) -> None:
         """Flavors or images have changed: specs that name some are read again. O(specs)."""
         self._kept = kept
-        for data in [data for data, each in self.items() if each.flavor is not None or each.image is not None]:
-            del self[data]
+        for data, each in self.both():
+            if each.flavor is not None or each.image is not None:
+                self.forget(data)
 
     def _read(self, data: bytes) -> KnownSpec:
         value = decode_spec(data)

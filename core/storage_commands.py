@@ -3,7 +3,7 @@ backups and groups. What drivers carry out is not part of it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 
@@ -12,10 +12,9 @@ from ..placement.storage.pools.request import VolumeSpec, VolumeType, check_volu
 from ..placement.storage.with_guests import Locality
 from ..placement.types.errors import InvalidValue
 from ..placement.types.from_builtins import from_plain
-from .engine_commands import Asked, Command, decode_spec
+from ..placement.types.recently_used import RecentlyUsed
+from .engine_commands import SPECS_BYTES, Asked, Command, bytes_decoded, decode_spec
 
-MAX_SPECS: Final = 20_000
-"""Maximum number of decoded specs in the cache; it is cleared when full."""
 Uuids = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=10_000)]
 StorageKind = Literal["volume", "snapshot", "backup", "group"]
 """What of storage belongs to a project."""
@@ -298,20 +297,16 @@ class KnownVolumeSpec(msgspec.Struct):
     volume_type: str | None = None
 
 
-class VolumeSpecs(dict[bytes, KnownVolumeSpec]):
+class VolumeSpecs(RecentlyUsed[bytes, KnownVolumeSpec]):
     """VolumeSpecs by their bytes: requests that are sent with equal ones share an object. A spec is read when it is
     first asked for (``specs[data]``): InvalidValue or UnknownName, naming the field, if it is malformed."""
 
     def __init__(self, kept: KeptTypes) -> None:
-        super().__init__()
+        super().__init__(SPECS_BYTES)
         self._kept = kept
 
     def __missing__(self, data: bytes) -> KnownVolumeSpec:
-        known = self._read(data)
-        if len(self) >= MAX_SPECS:
-            self.clear()
-        self[data] = known
-        return known
+        return self.again(data) or self.keep(data, self._read(data), bytes_decoded(data))
 
     def of(self, asked: AskedVolume) -> KnownVolumeSpec:
         """The spec of a request. Errors as above. O(1) if known."""

@@ -26,7 +26,8 @@ from .queries import CapacityOf
 from .region_summary import RegionSummary
 
 KEPT: Final = 10_000
-"""Requests and other commands that are remembered; a ``place_many`` counts as many as it has."""
+"""Commands that are remembered. One counts as many as it has requests, guests, or KiB of what is kept of it, if these
+are more."""
 
 _NOBODY: Final[Guests] = {}
 _PLACE: Final = str(p.Place.__struct_config__.tag)
@@ -108,7 +109,7 @@ class History:
 
     def add(self, sequence: int, order: Order, outcome: Any) -> None:
         """Record the event of an applied command."""
-        entries, command, size = self._entries, order.command, 1
+        entries, command = self._entries, order.command
         if self.first + len(entries) != sequence:
             self.begin(sequence - 1)
         if isinstance(command, p.Place):
@@ -116,13 +117,14 @@ class History:
                 hosts = {}
                 for selection in outcome.selections:
                     hosts[selection.instance_uuid] = selection.host
-                entries[sequence] = _Placed(order.now, order.user, command.request.project_id, hosts)
+                entries[sequence], size = _Placed(order.now, order.user, command.request.project_id, hosts), len(hosts)
             else:
-                entries[sequence] = (order, outcome, _NOBODY)
+                entries[sequence], size = (order, outcome, _NOBODY), _weight(command.request)
         elif isinstance(command, p.Release):
             entries[sequence] = (order, outcome, self._machine.concerned(order))
+            size = len(command.uuids)
         elif isinstance(command, p.PlaceMany):
-            entries[sequence], size = (order, outcome, _NOBODY), max(len(command.requests), 1)
+            entries[sequence], size = (order, outcome, _NOBODY), sum(map(_weight, command.requests))
         else:
             if isinstance(command, c.CreateProject) and not isinstance(outcome, HostlerError):
                 self._made.pop(command.id, None)
@@ -130,6 +132,8 @@ class History:
             names = isinstance(command, s.StorageBase | OnVolumeClaim) or guests_named(command)
             concerned = self._machine.concerned(order) if names else _NOBODY
             entries[sequence] = _made(sequence, order, outcome, concerned)
+            size = sum(map(len, concerned.values()))
+        size = max(size, 1)
         self._sizes.append(size)
         self._size += size
         while self._size > self._kept and len(entries) > 1:
@@ -152,6 +156,11 @@ class History:
         if isinstance(entry, tuple):
             entry = _made(sequence, *entry)
         return entry
+
+
+def _weight(request: p.Asked) -> int:
+    """What a request that is kept counts."""
+    return max(len(request.instance_uuids), memoryview(request.spec).nbytes >> 10, 1)
 
 
 def _made(sequence: int, order: Order, outcome: Any, concerned: Guests) -> list[Event]:

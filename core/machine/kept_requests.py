@@ -3,8 +3,10 @@ fleet."""
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from operator import neg
 
 import msgspec
 
@@ -12,7 +14,8 @@ import msgspec
 @dataclass
 class KeptRequests:
     """Specs as they were sent, each once; ``of_guest``: uuid -> position in ``specs``. ``counts``: guests that have
-    the spec; one that none has is forgotten, and its place taken by the next new one."""
+    the spec; one that none has is forgotten. ``free``: the places of these, in descending order; the lowest is taken
+    first, and those at the end are given back."""
 
     specs: list[bytes] = field(default_factory=list)
     of_guest: dict[str, int] = field(default_factory=dict)
@@ -25,6 +28,8 @@ class KeptRequests:
 
     def __post_init__(self) -> None:
         self._known = {spec: index for index, spec in enumerate(self.specs) if self.counts[index]}
+        self.free.sort(reverse=True)
+        self._trim()
 
     def keep(self, uuids: Collection[str], spec: msgspec.Raw | bytes) -> None:
         """Guests were placed with a spec, which replaces the one they had. O(guests)."""
@@ -101,4 +106,14 @@ class KeptRequests:
     def _drop_spec(self, index: int) -> None:
         del self._known[self.specs[index]]
         self.specs[index] = b""
-        self.free.append(index)
+        insort(self.free, index, key=neg)
+        self._trim()
+
+    def _trim(self) -> None:
+        """Give back the places at the end that are free."""
+        last = len(self.specs)
+        while len(self.specs) - last < len(self.free) and self.free[len(self.specs) - last] == last - 1:
+            last -= 1
+        trimmed = len(self.specs) - last
+        if trimmed:
+            del self.free[:trimmed], self.specs[last:], self.counts[last:]

@@ -78,7 +78,8 @@ from .storage_changes import change_storage
 from .tenant_changes import change_tenants
 
 CONCERNED_KEPT: Final = 20_000
-"""Number of recent orders whose affected guests are available: more than the event log keeps."""
+"""Number of orders of one batch, or applied one by one, of which it is known whom they concerned and what they
+needed."""
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -302,6 +303,8 @@ class ServiceMachine:
         """Returns for each order its answer, or the error that refused it; None for decisions that are not ``wanted``.
         Consecutive single placements with equal times are decided together. Yields between steps of about a
         millisecond, at which the state is that after a complete order or request."""
+        self._concerned.clear()  # whoever wanted to know of the batch before has asked by now
+        self._needed.clear()
         outcomes: list[Any] = []
         while len(outcomes) < len(commands):
             first = len(outcomes)

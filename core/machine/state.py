@@ -25,6 +25,7 @@ from ...placement.types.errors import HostlerError, InUse, InvalidValue, NoValid
 from ...placement.types.host import Aggregate
 from ...placement.types.host_report import HostReport
 from ...placement.types.options import NumaOptions
+from ...placement.types.recently_used import RecentlyUsed
 from ...placement.types.request import Request, RequestSpec
 from ..engine_commands import Asked, RemoveHost, Specs
 from ..errors import DataDamaged, from_value, newer_format, to_value
@@ -43,6 +44,8 @@ from .phase_timing import PhaseSampler
 from .region_claims import RegionClaims
 from .volume_records import VolumeRecords
 
+POOLED_BYTES: Final = 32 << 20
+"""Memory of specs with the pools of their projects."""
 FORMAT: Final = 1
 STORAGE: Final = "storage"
 
@@ -175,7 +178,8 @@ class ServiceState:
         self.region_claims = RegionClaims()
         self.volume_specs = VolumeSpecs(self.catalog)
         self._storage: tuple[Engine, VolumeEngine] | None = None
-        self._pooled: dict[tuple[int, tuple[str, ...]], tuple[RequestSpec, RequestSpec]] = {}
+        self._pooled: RecentlyUsed[tuple[int, tuple[str, ...]], tuple[RequestSpec, RequestSpec]]
+        self._pooled = RecentlyUsed(POOLED_BYTES)
 
     def decide_by(self, engine: Engine, policy: PolicyValues) -> None:
         """Have another engine decide from now on, and a policy about volumes."""
@@ -275,12 +279,12 @@ class ServiceState:
 
     def _with_pools(self, spec: RequestSpec, granted: tuple[str, ...]) -> RequestSpec:
         """The spec with its pools; the same object each time, so that the engine finds its compiled form."""
-        known = self._pooled.get((id(spec), granted))
+        key = (id(spec), granted)
+        known = self._pooled.get(key) or self._pooled.again(key)
         if known is None:
-            if len(self._pooled) > 20_000:
-                self._pooled.clear()
             hints = {**spec.scheduler_hints, POOLS_HINT: granted}
-            known = self._pooled[id(spec), granted] = (spec, replace(spec, scheduler_hints=hints))
+            pooled = replace(spec, scheduler_hints=hints)
+            known = self._pooled.keep(key, (spec, pooled), 2 * pooled.nbytes)
         return known[1]
 
     def amounts(self, request: Request) -> dict[str, int]:

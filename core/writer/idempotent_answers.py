@@ -15,7 +15,10 @@ Result = TypeVar("Result")
 
 FILE: Final = "answers"
 BYTES: Final = 256 << 20
-"""Of encoded results, all together."""
+"""Of all answers together."""
+_ANSWER_BYTES: Final = 512
+"""Of an answer, beside its contents."""
+_NEED_BYTES: Final = 128
 
 
 Needs = tuple[tuple[str, str], ...]
@@ -63,10 +66,14 @@ class Answers(Generic[Result]):
             kept = _Kept(fingerprint, b"", to_value(outcome), needs)
         else:
             kept = _Kept(fingerprint, self._encode(outcome), None, needs)
+        before = self._answers.pop(key, None)
+        if before is not None:
+            self._bytes -= _size(key, before)
         self._answers[key] = kept
-        self._bytes += len(kept.result)
+        self._bytes += _size(key, kept)
         while len(self._answers) > self._limit or self._bytes > self._size:
-            self._bytes -= len(self._answers.pop(next(iter(self._answers))).result)
+            oldest = next(iter(self._answers))
+            self._bytes -= _size(oldest, self._answers.pop(oldest))
 
     def save(self, folder: Path) -> None:
         """Write all into a file in ``folder``. O(answers)."""
@@ -79,7 +86,14 @@ class Answers(Generic[Result]):
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             raise DataDamaged(f"{FILE} of {folder.name} cannot be read: {error}", field="data") from error
         self._answers = dict(found)
-        self._bytes = sum(len(kept.result) for kept in self._answers.values())
+        self._bytes = sum(_size(key, kept) for key, kept in self._answers.items())
+
+
+def _size(key: str, kept: _Kept) -> int:
+    """About how many bytes of memory an answer takes. O(scopes that were needed)."""
+    error, needs = kept.error, kept.needs or ()
+    said = 0 if error is None else len(error.message) + len(error.hint or "") + len(error.field or "")
+    return _ANSWER_BYTES + len(key) + len(kept.result) + said + sum(_NEED_BYTES + len(scope) for _, scope in needs)
 
 
 def check_fingerprint(key: str, known: bytes, given: bytes) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import lru_cache
 from typing import ClassVar
 
 from ..types import extra_specs
+from ..types.cached_texts import cached_texts
 from ..types.extra_specs import Condition
 from ..types.host import HostState
 from ..types.request import Request
@@ -71,7 +71,7 @@ def _wanted(request: Request) -> tuple[_Wanted, ...]:
     return _parse(tuple(request.extra_specs.items()))
 
 
-@lru_cache(maxsize=4096)
+@cached_texts(4096)
 def _parse(specs: tuple[tuple[str, str], ...]) -> tuple[_Wanted, ...]:
     """The extra specs that this filter reads, in order."""
     keys = ((spec, _metadata_key(spec), text) for spec, text in specs)

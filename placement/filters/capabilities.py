@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 from ..types import extra_specs
+from ..types.cached_texts import cached_texts
 from ..types.extra_specs import Condition
 from ..types.host import HostState
 from ..types.request import Request
@@ -90,7 +91,7 @@ def _wanted(request: Request) -> tuple[_Wanted, ...]:
     return _parse(tuple(request.extra_specs.items()))
 
 
-@lru_cache(maxsize=4096)
+@cached_texts(4096)
 def _parse(specs: tuple[tuple[str, str], ...]) -> tuple[_Wanted, ...]:
     """The extra specs that this filter may have to do with, in their order."""
     return tuple(_Wanted(spec, *meaning) for spec, text in specs if (meaning := _meaning(spec, text)) is not None)

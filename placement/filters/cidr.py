@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import ClassVar
 
+from ..types.cached_texts import cached_texts
 from ..types.errors import InvalidValue
 from ..types.host import HostState
 from ..types.request import Request
@@ -65,7 +65,7 @@ def _single(request: Request, hint: str, default: str) -> str:
     return values[0]
 
 
-@lru_cache(maxsize=1024)
+@cached_texts(1024)
 def _network(text: str) -> IPv4Network | IPv6Network:
     try:
         return ip_network(text, strict=False)

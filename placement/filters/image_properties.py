@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 from ..types import image_properties as image_meta
+from ..types.cached_texts import cached_texts
 from ..types.errors import InvalidValue
 from ..types.host import HostState
 from ..types.request import Request
@@ -113,7 +114,7 @@ def _satisfies(version: int | None, predicate: str) -> bool:
     return not version or all(_HOLDS[sign](_number(_dotted(version)), wanted) for sign, wanted in conditions)
 
 
-@lru_cache(maxsize=1024)
+@cached_texts(1024)
 def _conditions(predicate: str) -> tuple[tuple[str, _Version], ...]:
     matches = [_PREDICATE.fullmatch(part) for part in predicate.split(",")]
     conditions = tuple((match[1], _number(match[2])) for match in matches if match is not None)

@@ -13,9 +13,9 @@ import json
 import operator
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar
 
+from ..types.cached_texts import cached_texts
 from ..types.errors import InvalidValue
 from ..types.host import HostState
 from ..types.request import Request
@@ -86,7 +86,7 @@ def _text(request: Request) -> str:
     return values[0] if values else ""
 
 
-@lru_cache(maxsize=1024)
+@cached_texts(1024)
 def _parse(text: str) -> Any:
     """The query as commands, attributes and plain values. O(length)."""
     try:

@@ -25,7 +25,8 @@ SLACK: Final = 256
 CLASS_SLACK: Final = 32
 """Resource classes likewise, and as many more as are used: each has columns."""
 _CALLS: Final = 16
-"""Calls of ``if_due`` of which one looks."""
+"""Calls of ``if_due`` between two looks. The first one after them at which no other version is held looks: commands of
+one kind may always hold one at the same calls."""
 _SHARE: Final = 64
 """Rows and consumers for each further one: looking through them all costs so much less than what made the values."""
 
@@ -56,8 +57,9 @@ class Reclaim:
     def if_due(self) -> None:
         """Give back what is not used, if there may be too much of it. O(1), amortised."""
         self._calls += 1
-        if self._calls % _CALLS or self._parts._history.recording:
+        if self._calls < _CALLS or self._parts._history.recording:
             return
+        self._calls = 0
         if self._held() > self._limit or len(self._parts._inventories) > self._class_limit:
             self.all()
 

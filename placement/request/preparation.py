@@ -17,14 +17,16 @@ from ..fleet.fleet import Fleet
 from ..fleet.server_groups import GROUP_POLICIES
 from ..policy.policy import Policy
 from ..types.errors import InvalidValue, UnknownName
+from ..types.recently_used import RecentlyUsed
 from ..types.request import Destination, Request, RequestSpec, ServerGroup
 from ..weighers import BUILTIN_WEIGHERS
 from ..weighers.base import Weigher
 from .checks import check_spec
 from .prepare import GROUP_RULES, Rules, complete, group_of_hint
 
-KEPT: Final = 65_536
-"""Completed specs kept at most; beyond that the cache is cleared."""
+SPECS_BYTES: Final = 32 << 20
+"""Memory of completed specs, and of as many whose zones or hosts were found; those that were used least recently are
+forgotten."""
 
 
 def rules_of(policy: Policy) -> Rules:
@@ -43,9 +45,9 @@ class Preparation:
     def __init__(self, fleet: Fleet, policy: Policy) -> None:
         self._fleet, self._policy, self._rules = fleet, policy, rules_of(policy)
         self._on = policy.own.prepare
-        self._completed: dict[RequestSpec, tuple[RequestSpec | None, bool]] = {}
+        self._completed: RecentlyUsed[RequestSpec, tuple[RequestSpec | None, bool]] = RecentlyUsed(SPECS_BYTES)
         """A spec -> what it becomes (None: nothing is added), whether it names a zone, a host or a server group."""
-        self._zoned: dict[RequestSpec, tuple[tuple[int, ...], RequestSpec]] = {}
+        self._zoned: RecentlyUsed[RequestSpec, tuple[tuple[int, ...], RequestSpec]] = RecentlyUsed(SPECS_BYTES)
         self._zones: tuple[tuple[int, ...], frozenset[str]] = ((), frozenset())
 
     def __call__(self, request: Request) -> Request:
@@ -55,9 +57,7 @@ class Preparation:
         Raises InvalidValue or UnknownName, naming what is at fault.
         """
         spec = request.spec
-        known = self._completed.get(spec)
-        if known is None:
-            known = self._complete(spec)
+        known = self._completed.get(spec) or self._completed.again(spec) or self._complete(spec)
         made, names_something = spec if known[0] is None else known[0], known[1]
         group = request.server_group
         if made is spec and not names_something and group is None:
@@ -83,10 +83,7 @@ class Preparation:
             check_spec(spec)
             made = complete(spec, self._policy, self._rules)
         known = (None if made is spec else made, made is not spec or _names_something(made))
-        if len(self._completed) >= KEPT:
-            self._completed.clear()
-        self._completed[spec] = known
-        return known
+        return self._completed.keep(spec, known, spec.nbytes if made is spec else 2 * spec.nbytes)
 
     # zones and hosts
 
@@ -94,13 +91,11 @@ class Preparation:
         """``spec`` if its zone and hosts exist; with the zone of hosts in none, those in others are ruled out."""
         fleet = self._fleet
         epochs = (fleet._static_epoch, fleet._topology_epoch, len(fleet._classes), fleet.rows)
-        known = self._zoned.get(spec)
+        known = self._zoned.get(spec) or self._zoned.again(spec)
         if known is not None and known[0] == epochs:
             return known[1]
         made = self._in_zone(self._with_hosts(spec), epochs)
-        if len(self._zoned) >= KEPT:
-            self._zoned.clear()
-        self._zoned[spec] = (epochs, made)
+        self._zoned.keep(spec, (epochs, made), spec.nbytes if made is spec else 2 * spec.nbytes)
         return made
 
     def _in_zone(self, spec: RequestSpec, epochs: tuple[int, ...]) -> RequestSpec:

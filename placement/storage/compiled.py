@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...ext.constants import SOURCE_COLUMN, SOURCE_ROW
 from ...ext.ranking import Ranking
+from ..types.recently_used import RecentlyUsed
 from .pools.columns import CLASS_STAGE, COLUMN
 from .pools.filters.base import FACTS, REQUEST, Rows
 from .pools.filters.capacity import CapacityFilter
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from .pools.pools import Pools
 
 SIGNATURES: Final = 1024
+SPECS_BYTES: Final = 16 << 20
+"""Memory of specs whose signature is known; those that were used least recently are forgotten."""
+SHARED_BYTES: Final = 64 << 20
+"""Memory of results of filters that requests share; they are forgotten when it is full."""
+FACT_MASK_BYTES: Final = 1 << 10
+"""What such a result takes beside a byte a pool."""
 """Compiled requests kept at most; the least recently compiled go first."""
 RANKING_BYTES: Final = 2 << 30
 """Bytes that all rankings may hold together."""
@@ -208,13 +215,13 @@ class CompiledVolumes:
     def __init__(self, pools: Pools, policy: VolumePolicy) -> None:
         self.pools, self.policy = pools, policy
         self.by_content: dict[Hashable, VolumeSignature] = {}
-        self.by_spec: dict[tuple[Any, ...], tuple[Any, VolumeSignature]] = {}
+        self.by_spec: RecentlyUsed[tuple[Any, ...], tuple[Any, VolumeSignature]] = RecentlyUsed(SPECS_BYTES)
         self.shared: FactMasks = {}
         self.layout = -1
 
     def known(self, key: tuple[Any, ...], spec: object) -> VolumeSignature | None:
         """The signature that was compiled for a spec object, if it still holds. O(1)."""
-        found = self.by_spec.get(key)
+        found = self.by_spec.get(key) or self.by_spec.again(key)
         if found is None or found[0] is not spec or found[1].stale:
             return None
         return found[1]
@@ -231,12 +238,11 @@ class CompiledVolumes:
         if signature is None or signature.stale:
             signature = VolumeSignature(self.pools, self.policy, filter_properties, self.shared)
             self._make_room(signature.ranking.nbytes)
-            if len(self.shared) > 16 * SIGNATURES:
+            if len(self.shared) * (FACT_MASK_BYTES + self.pools.columns.rows) > SHARED_BYTES:
                 self.shared.clear()
         self.by_content[what] = signature
-        if len(self.by_spec) >= 16 * SIGNATURES:
-            self.by_spec.clear()
-        self.by_spec[key] = (filter_properties.spec, signature)
+        spec = filter_properties.spec
+        self.by_spec.keep(key, (spec, signature), spec.nbytes)
         return signature
 
     def _make_room(self, extra: int) -> None:

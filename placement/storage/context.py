@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from ...ext.tables import format_uuid, make_many
 from ..fleet.fleet import Fleet
 from ..types.decision import Refusal
 from ..types.errors import InvalidValue, UnknownName
+from ..types.recently_used import RecentlyUsed
 from .compiled import CompiledVolumes, VolumeSignature, rankable
 from .decision import PoolAlternate, PoolSelection, VolumeDecision
 from .pools.backend_names import backend_part, pool_part
@@ -28,6 +29,9 @@ from .pools.request import Retry, VolumeRequest, VolumeSpec, check_volume_reques
 from .pools.volumes import Volume
 from .scan import PoolRanking, rank, stage_names
 
+CHECKED_BYTES: Final = 16 << 20
+"""Memory of specs that are known to be well formed; those that were used least recently are forgotten."""
+
 
 class VolumeContext:
     """The pools as one engine sees them, under one policy. ``seed`` feeds every random choice."""
@@ -38,7 +42,7 @@ class VolumeContext:
         self._asked = instance_host
         self.instance_host: InstanceHost = instance_host or self._guest_host
         """The compute host of an instance, for the hint ``local_to_instance``."""
-        self._checked: dict[int, VolumeSpec] = {}
+        self._checked: RecentlyUsed[int, VolumeSpec] = RecentlyUsed(CHECKED_BYTES)
         self._compile()
 
     def _compile(self) -> None:
@@ -113,11 +117,9 @@ class VolumeContext:
         """The request if it can be decided; InvalidValue otherwise. O(1) for a spec that was seen before."""
         check_volume_request(request)
         spec = request.spec
-        if spec is None or self._checked.get(id(spec)) is not spec:
+        if spec is None or (self._checked.get(id(spec)) or self._checked.again(id(spec))) is not spec:
             check_volume_spec(spec)
-            if len(self._checked) > 10_000:
-                self._checked.clear()
-            self._checked[id(spec)] = spec
+            self._checked.keep(id(spec), spec, spec.nbytes)
         return request
 
     # deciding

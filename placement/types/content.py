@@ -17,6 +17,10 @@ def _builtin(value: object) -> object:
 
 _CANONICAL: Final = msgspec.msgpack.Encoder(enc_hook=_builtin, order="deterministic")
 """Keys and sets are sorted; 1, 1.0 and True differ, as they do to the checks."""
+_OBJECT_BYTES: Final = 1 << 10
+"""What an object takes beside its contents, measured."""
+_IN_MEMORY: Final = 8
+"""Bytes in memory of a byte of the encoding, at most about."""
 
 
 class ContentEquality:
@@ -47,6 +51,12 @@ class ContentEquality:
             found = object()
         object.__setattr__(self, "_content", found)
         return found
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes of memory the object takes, with its contents. O(1) after the first call."""
+        content = self.content
+        return _OBJECT_BYTES + (_IN_MEMORY * len(content) if isinstance(content, bytes) else 0)
 
     def __eq__(self, other: object) -> bool:
         if self is other:

@@ -16,8 +16,8 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
+from .cached_texts import cached_texts
 from .errors import InvalidValue
 
 _NUMERIC: dict[str, Callable[[float, float], bool]] = {
@@ -94,7 +94,7 @@ class Condition:
         return found is not None and self.number is not None and _NUMERIC[self.operator](found, self.number)
 
 
-@lru_cache(maxsize=4096)
+@cached_texts(4096)
 def parse(text: str) -> Condition:
     """The requirement ``text`` as a Condition. O(length); never fails, see ``Condition.check``."""
     first, *operands = text.split() or [""]

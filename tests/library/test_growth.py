@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
-import gc
+import json
 import os
-import uuid
-from collections.abc import Callable, Sized
+import subprocess
+import sys
+from collections.abc import Sized
 from pathlib import Path
 
 import pytest
 
-from hostler import (
-    Aggregate,
-    ConsumerAllocations,
-    DeleteAllocations,
-    Engine,
-    Flavor,
-    Fleet,
-    Host,
-    HostReport,
-    Inventory,
-    PciPool,
-    PlacementModel,
-    Request,
-    RequestSpec,
-    SetAllocations,
-    add_hosts,
-    load_fleet,
-    report_hosts,
-    save_fleet,
-)
+from hostler import Engine, Flavor, Fleet, Inventory, Request, RequestSpec, load_fleet, save_fleet
+from hostler.bench import growth
+from hostler.bench.growth_changes import OWN, Library
+from hostler.bench.growth_commands import Commands
+from hostler.core import engine_commands, storage_commands
+from hostler.core.machine import state
+from hostler.placement.decide import compiled_filter, signature_cache
+from hostler.placement.fleet import reclaim
 from hostler.placement.fleet.reclaim import CLASS_SLACK, SLACK
+from hostler.placement.request import preparation
+from hostler.placement.storage import compiled, context
 from hostler.placement.types.errors import HostlerError, UnknownName
 
-OWN = {"VCPU": Inventory(total=64), "MEMORY_MB": Inventory(total=10**6), "DISK_GB": Inventory(total=10**4)}
+from .reachable import reachable
+
 SPEC = RequestSpec(flavor=Flavor(name="f", vcpus=1, memory_mb=512))
 MOST = 3 * SLACK
 
 
 def started() -> Engine:
-    engine = Engine()
-    hosts = [
-        Host(host=f"n{i}", vcpus_total=64, total_usable_ram_mb=10**6, total_usable_disk_gb=10**4) for i in range(4)
-    ]
-    add_hosts(engine.fleet, hosts)
-    return engine
+    return Library().engine
 
 
 def disabled(engine: Engine, number: int) -> None:
@@ -58,46 +45,10 @@ def placed(engine: Engine, number: int) -> None:
     engine.release(engine.place(request).selected.instance_uuid)
 
 
-def allocated(engine: Engine, number: int) -> None:
-    model, consumer = PlacementModel(engine.fleet), str(uuid.UUID(int=number + 1))
-    allocations = ConsumerAllocations(
-        allocations={engine.fleet.uuid(0): {"VCPU": 1, "MEMORY_MB": 1 + number}},
-        project_id=f"p{number}",
-        user_id=f"u{number}",
-        generation=None,
-        consumer_type=None,
-    )
-    model.apply(SetAllocations(now=1.0, consumers={consumer: allocations}))
-    model.apply(DeleteAllocations(now=1.0, consumer=consumer))
-
-
-def aggregated(engine: Engine, number: int) -> None:
-    name = str(uuid.UUID(int=number + 1))
-    engine.fleet.set_aggregates("n2", [Aggregate(uuid=name, name=name)])
-    engine.fleet.set_aggregates("n2", [])
-
-
-def grouped(engine: Engine, number: int) -> None:
-    name = str(uuid.UUID(int=number + 10))
-    engine.fleet.add_server_group(name, "anti-affinity")
-    engine.fleet.remove_server_group(name)
-
-
-def reported(engine: Engine, number: int) -> None:
-    name = str(uuid.UUID(int=number + 1))
-    facts = {"stats": {name: "1"}, "metrics": {name: 1.0}, "cpu_info": name, "cell_uuid": name, "hypervisor_type": name}
-    size = {"vcpus_total": 64, "total_usable_ram_mb": 10**6, "total_usable_disk_gb": 10**4}
-    aggregates = (Aggregate(uuid=name, name=name),)
-    pools = (PciPool(count=1, tags={"vendor_id": name}),)
-    host = Host(host="n0", aggregates=aggregates, pci_pools=pools, instances={name: {}}, **size, **facts)  # type: ignore[arg-type]  # dictionaries for several fields
-    report_hosts(engine.fleet, [HostReport(host=host, at=1.0 + number)])
-
-
 def classed(engine: Engine, number: int) -> None:
     name = f"CUSTOM_C{number}"
     engine.fleet.set_inventory("n3", {**OWN, name: Inventory(total=1 + number)})
-    with_class = Flavor(name=name, vcpus=1, memory_mb=512, extra_specs={f"resources:{name}": "1"})
-    engine.release(engine.place(Request(spec=RequestSpec(flavor=with_class))).selected.instance_uuid)
+    engine.release(engine.place(with_class(name, 1)).selected.instance_uuid)
     engine.fleet.set_inventory("n3", OWN)
 
 
@@ -114,16 +65,38 @@ def sizes(fleet: Fleet) -> list[int]:
     return [*map(len, tables), len(fleet._stats), len(fleet._pci_states)]
 
 
-CHANGES = [disabled, placed, allocated, aggregated, grouped, reported, classed]
+@pytest.fixture
+def small_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caches that a few changes fill."""
+    monkeypatch.setattr(engine_commands, "SPECS_BYTES", 20_000)
+    monkeypatch.setattr(storage_commands, "SPECS_BYTES", 20_000)
+    monkeypatch.setattr(state, "POOLED_BYTES", 20_000)
+    monkeypatch.setattr(preparation, "SPECS_BYTES", 20_000)
+    monkeypatch.setattr(signature_cache, "SPEC_BYTES", 50_000)
+    monkeypatch.setattr(signature_cache, "SIGNATURES", 8)
+    monkeypatch.setattr(compiled_filter, "MAX_RESULTS", 8)
+    monkeypatch.setattr(compiled, "SPECS_BYTES", 20_000)
+    monkeypatch.setattr(compiled, "SHARED_BYTES", 20_000)
+    monkeypatch.setattr(compiled, "SIGNATURES", 8)
+    monkeypatch.setattr(context, "CHECKED_BYTES", 20_000)
+    monkeypatch.setattr(reclaim, "SLACK", 8)
+    monkeypatch.setattr(reclaim, "CLASS_SLACK", 8)
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_random_names_leave_nothing_behind(change: Callable[[Engine, int], None]) -> None:
-    engine = started()
-    for number in range(500):
-        change(engine, number)
-    assert max(sizes(engine.fleet)) <= MOST
-    engine.fleet.check()
+@pytest.mark.parametrize("kind", growth.kinds())
+@pytest.mark.usefixtures("small_caches")
+def test_random_names_leave_nothing_behind(kind: str) -> None:
+    make, change = growth.kinds()[kind]
+    it = make()
+    root = it.machine.state if isinstance(it, Commands) else it
+    held = []
+    for number in range(160):
+        change(it, number)
+        if number % 8 == 7:
+            held.append(reachable(root))
+    # Without a bound there is at least one object a change more.
+    assert min(held[12:]) - min(held[4:12]) < 40, held
+    root.fleet.check()
 
 
 def test_what_is_used_stays_through_a_reclaim() -> None:
@@ -143,17 +116,19 @@ def test_what_is_used_stays_through_a_reclaim() -> None:
     assert not engine.fleet._store.inventory["used"].any()
 
 
+@pytest.mark.usefixtures("small_caches")
 def test_nothing_is_given_back_while_a_fork_is_held_and_both_stay_right() -> None:
     engine = started()
     trial = engine.fork()
-    for number in range(300):
+    for number in range(40):
         disabled(engine, number)
         placed(trial, number)
     engine.fleet.check()
     trial.fleet.check()
+    assert max(sizes(engine.fleet)) >= 40
     del trial
     engine.fleet._reclaim.if_due()
-    assert max(sizes(engine.fleet)) <= MOST
+    assert max(sizes(engine.fleet)) < 20
 
 
 def test_a_loaded_fleet_has_nothing_that_is_not_used(tmp_path: Path) -> None:
@@ -170,8 +145,8 @@ def test_a_loaded_fleet_has_nothing_that_is_not_used(tmp_path: Path) -> None:
     assert Engine(loaded).place(Request(spec=SPEC)).host == engine.place(Request(spec=SPEC)).host
 
 
-def with_class(name: str) -> Request:
-    flavor = Flavor(name=name, vcpus=1, memory_mb=512, extra_specs={f"resources:{name}": "2"})
+def with_class(name: str, amount: int = 2) -> Request:
+    flavor = Flavor(name=name, vcpus=1, memory_mb=512, extra_specs={f"resources:{name}": str(amount)})
     return Request(spec=RequestSpec(flavor=flavor))
 
 
@@ -210,22 +185,11 @@ def test_a_vacant_place_has_no_name_that_can_be_asked_for() -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("change", CHANGES)
-def test_memory_after_very_many_changes_is_what_it_began_with(change: Callable[[Engine, int], None]) -> None:
+@pytest.mark.parametrize("kind", growth.kinds())
+def test_memory_after_very_many_changes_is_what_it_began_with(kind: str) -> None:
     """HOSTLER_SOAK_CHANGES sets how many changes there are, 10^6 in all if it is left out."""
-    count = int(os.environ.get("HOSTLER_SOAK_CHANGES", 10**6)) // len(CHANGES)
-    engine = started()
-    for number in range(min(5_000, count)):
-        change(engine, number)
-    began = resident()
-    for number in range(5_000, 5_000 + count):
-        change(engine, number)
-    assert max(sizes(engine.fleet)) <= MOST
-    assert resident() - began < 8 << 20
-    engine.fleet.check()
-
-
-def resident() -> int:
-    """Bytes of memory that the process has."""
-    gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    share = int(os.environ.get("HOSTLER_SOAK_CHANGES", 10**6)) // len(growth.kinds())
+    command = [sys.executable, "-m", "hostler.bench.growth", "--kind", kind, "--changes", str(share)]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    text, grows = growth.line(kind, share, found)
+    assert not grows, text

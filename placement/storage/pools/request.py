@@ -6,9 +6,9 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any, Final, TypedDict, Unpack
 
+from ...types.cached_texts import cached_texts
 from ...types.content import ContentEquality
 from ...types.errors import InvalidValue
 from ...types.limits import MAX_AMOUNT
@@ -151,7 +151,7 @@ def check_volume_spec(spec: object) -> VolumeSpec:
     return spec
 
 
-@lru_cache(maxsize=256)
+@cached_texts(256)
 def _nests(query: str) -> bool:
     """True for a query whose lists lie in each other deeper than it may be. O(length)."""
     if query.count("[") + query.count("{") <= MAX_QUERY:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from ....types.cached_texts import cached_texts
 from ..filter_properties import FilterProperties
 from ..view import attribute
 from .base import CAPACITIES, PoolFilter
@@ -40,7 +40,7 @@ class JsonFilter(PoolFilter):
         return f"query {filter_properties.spec.scheduler_hints['query']:.200} is false"
 
 
-@lru_cache(maxsize=256)
+@cached_texts(256)
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
