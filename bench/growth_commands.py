@@ -31,7 +31,7 @@ class Commands:
 
     def __init__(self) -> None:
         self.machine = ServiceMachine()
-        self.events = History(self.machine)
+        self.events = History(self.machine, kept=1_000)
         self.now, self.sequence = NOW, 0
         self.give(
             p.AddHosts(hosts=tuple(Host(host=f"n{number}", **SIZE) for number in range(4))),

@@ -25,7 +25,7 @@ SPECS_BYTES: Final = 32 << 20
 SPEC_BYTES: Final = 2 << 10
 """What a decoded spec takes beside its contents, measured."""
 _DECODED: Final = 8
-"""Bytes in memory of a byte of a spec, decoded, at most about."""
+"""Bytes of memory for a byte of a spec, decoded: short words, and lists of them."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):

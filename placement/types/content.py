@@ -20,7 +20,7 @@ _CANONICAL: Final = msgspec.msgpack.Encoder(enc_hook=_builtin, order="determinis
 _OBJECT_BYTES: Final = 1 << 10
 """What an object takes beside its contents, measured."""
 _IN_MEMORY: Final = 8
-"""Bytes in memory of a byte of the encoding, at most about."""
+"""Bytes of memory for a byte of the encoding: short words, and lists of them."""
 
 
 class ContentEquality:

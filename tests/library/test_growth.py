@@ -15,13 +15,8 @@ from hostler import Engine, Flavor, Fleet, Inventory, Request, RequestSpec, load
 from hostler.bench import growth
 from hostler.bench.growth_changes import OWN, Library
 from hostler.bench.growth_commands import Commands
-from hostler.core import engine_commands, storage_commands
-from hostler.core.machine import state
-from hostler.placement.decide import compiled_filter, signature_cache
 from hostler.placement.fleet import reclaim
 from hostler.placement.fleet.reclaim import CLASS_SLACK, SLACK
-from hostler.placement.request import preparation
-from hostler.placement.storage import compiled, context
 from hostler.placement.types.errors import HostlerError, UnknownName
 
 from .reachable import reachable
@@ -68,17 +63,8 @@ def sizes(fleet: Fleet) -> list[int]:
 @pytest.fixture
 def small_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches that a few changes fill."""
-    monkeypatch.setattr(engine_commands, "SPECS_BYTES", 20_000)
-    monkeypatch.setattr(storage_commands, "SPECS_BYTES", 20_000)
-    monkeypatch.setattr(state, "POOLED_BYTES", 20_000)
-    monkeypatch.setattr(preparation, "SPECS_BYTES", 20_000)
-    monkeypatch.setattr(signature_cache, "SPEC_BYTES", 50_000)
-    monkeypatch.setattr(signature_cache, "SIGNATURES", 8)
-    monkeypatch.setattr(compiled_filter, "MAX_RESULTS", 8)
-    monkeypatch.setattr(compiled, "SPECS_BYTES", 20_000)
-    monkeypatch.setattr(compiled, "SHARED_BYTES", 20_000)
-    monkeypatch.setattr(compiled, "SIGNATURES", 8)
-    monkeypatch.setattr(context, "CHECKED_BYTES", 20_000)
+    for module, bound in growth.CACHES:
+        monkeypatch.setattr(module, bound, 20_000 if "BYTES" in bound else 8)
     monkeypatch.setattr(reclaim, "SLACK", 8)
     monkeypatch.setattr(reclaim, "CLASS_SLACK", 8)
 
@@ -188,8 +174,8 @@ def test_a_vacant_place_has_no_name_that_can_be_asked_for() -> None:
 @pytest.mark.parametrize("kind", growth.kinds())
 def test_memory_after_very_many_changes_is_what_it_began_with(kind: str) -> None:
     """HOSTLER_SOAK_CHANGES sets how many changes there are, 10^6 in all if it is left out."""
-    share = int(os.environ.get("HOSTLER_SOAK_CHANGES", 10**6)) // len(growth.kinds())
-    command = [sys.executable, "-m", "hostler.bench.growth", "--kind", kind, "--changes", str(share)]
+    count = growth.share(kind, int(os.environ.get("HOSTLER_SOAK_CHANGES", 10**6)))
+    command = [sys.executable, "-m", "hostler.bench.growth", "--kind", kind, "--changes", str(count)]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    text, grows = growth.line(kind, share, found)
+    text, grows = growth.line(kind, count, found)
     assert not grows, text
