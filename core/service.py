@@ -196,6 +196,14 @@ class Service:
             raise NotAuthenticated(f"user {identity.user} does not exist any more", field="user")
         return identity.user
 
+    def known_user(self, identity: Identity) -> str | None:
+        """The user, if the identity is still valid; None for a stranger, and for one whose token or user has gone.
+        O(1)."""
+        try:
+            return self.user(identity)
+        except NotAuthenticated:
+            return None
+
     # what
 
     def _check_flavors(self, user: str, call: AnyCommand | Query) -> None:

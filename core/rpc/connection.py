@@ -131,6 +131,8 @@ class Connection:
         self._framer = Framer(self.limits.stranger_bytes)
         self._taking = self._leaving = self._ended = self._said_all = False
         self._receiving = trio.CancelScope()
+        self._user: str | None = None
+        """Whose calls were taken last; None for a stranger, and for one whose token or user has gone."""
         self._began = 0.0
         """When the first byte of the incomplete message was received."""
         self._out: list[bytes | bytearray] = []
@@ -240,7 +242,7 @@ class Connection:
                 if self._budget.unfinished_bytes > self.limits.unfinished_bytes:
                     raise BadFrame("the service has too many unfinished messages", hint="try again later")
         except BadFrame as error:
-            self._budget.misbehaved(error, known=self._session is not None and self._session.identity.user is not None)
+            self._budget.misbehaved(error, known=self._session is not None and self._session.user is not None)
             await self._dismiss(error)
         else:
             await self.idle()
@@ -252,9 +254,11 @@ class Connection:
         found, messages, size = False, 0, 0
         turns = self._budget.turns
         while True:
+            if not messages or self._user is None:
+                self._user = session.user
             if not messages and framer.unfinished:
-                await turns.take(session.identity.user or "")
-            framer.limit = self.limits.frame_bytes if session.identity.user else self.limits.stranger_bytes
+                await turns.take(self._user or "")
+            framer.limit = self.limits.frame_bytes if self._user else self.limits.stranger_bytes
             frame = framer.next()
             if frame is None:
                 break
@@ -265,7 +269,7 @@ class Connection:
                 messages = size = 0
             while session.step():
                 await trio.lowlevel.checkpoint()
-                await turns.take(session.identity.user or "")
+                await turns.take(self._user or "")
             while not self._has_room(session):
                 await self._room.park()
         if found or not self._began:
@@ -277,7 +281,7 @@ class Connection:
             session.outstanding < limits.outstanding
             and session.aside < limits.long_questions
             and session.outstanding_bytes < limits.outstanding_bytes
-            and self.waiting_bytes < (limits.unread_bytes if session.identity.user else limits.stranger_bytes)
+            and self.waiting_bytes < (limits.unread_bytes if self._user else limits.stranger_bytes)
         )
 
     async def _receive(self) -> bytes:

@@ -287,6 +287,11 @@ class Session:
             if pending.state != "done":
                 self._pending.add(pending)
 
+    @property
+    def user(self) -> str | None:
+        """The user, while the identity is valid; None for strangers."""
+        return self.service.known_user(self.identity) if self.identity.user is not None else None
+
     # methods of the session or the service itself
 
     def _own(self, params: Any, reply: Reply) -> None:
@@ -295,7 +300,7 @@ class Session:
                 if token is not None:
                     self.service.log_in(self.identity, token)
                 self.style = style or self.style
-                reply(Welcome(self.identity.user, VERSION), None)
+                reply(Welcome(self.user, VERSION), None)
             case Status():
                 reply(self._status(), None)
             case Batch(calls=calls):
@@ -358,9 +363,9 @@ class Session:
         return self.service.shadow
 
     def _status(self) -> StatusOf:
-        """A stranger learns whether commands are taken, and nothing else."""
-        writer = self.service.writer
-        if self.identity.user is None:
+        """A stranger learns whether commands are taken, and nothing else; nor does one who was known before."""
+        writer, user = self.service.writer, self.user
+        if user is None:
             return StatusOf(ready=writer.writable)
         cluster = self.service.cluster
         return StatusOf(
@@ -373,7 +378,7 @@ class Session:
             sequence=writer.sequence,
             queued=writer.queued,
             hosts=self.service.hosts(),
-            user=self.identity.user,
+            user=user,
             version=VERSION,
         )
 

@@ -22,6 +22,7 @@ from hostler.core.rpc.client import Client, open_client
 from hostler.core.rpc.connection import Limits
 from hostler.core.rpc.methods import METHODS
 from hostler.core.rpc.tls import server_context
+from hostler.core.tenancy.commands import CreateDomain, CreateUser, DeleteUser
 from tests.core.orders import uuid_of
 
 from ..patience import HANG_SECONDS
@@ -104,6 +105,16 @@ async def test_a_message_of_fifty_megabytes_is_refused_and_takes_no_such_memory(
             nursery.start_soon(send_all_it_takes, rogue.stream, msgpack.packb([0, 1, "place", [b"x" * 50_000_000]]))
             assert "longer than 16777216 bytes" in await rogue.dismissed()
         assert resident_bytes() - before < 120_000_000  # 50 of them are the test's own
+
+
+async def test_who_has_gone_may_send_no_more_than_a_stranger() -> None:
+    async with serving(limits=SMALL, open_to_all=False) as served, peer(served) as rogue:
+        await served.do(CreateDomain(id="d"), CreateUser(id="ann", domain="d"))
+        assert (await rogue.ask("hello", {"token": await served.token("ann")}))[0] is None
+        await served.do(DeleteUser(id="ann"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_all_it_takes, rogue.stream, msgpack.packb([0, 1, "place", [b"x" * 100_000]]))
+            assert "longer than 10000 bytes" in await rogue.dismissed()
 
 
 def resident_bytes() -> int:

@@ -307,6 +307,8 @@ async def test_a_token_says_who_somebody_is_until_it_is_revoked_or_expires(tmp_p
                 await client.call("revoke_token", {"id": mine.id})
                 with pytest.raises(NotAuthenticated):
                     await other.call("hosts")
+                status = await other.call("status")
+                assert (status.ready, status.hosts, status.user, status.version) == (True, 0, None, "")
         for wrong in ("", "x", token[:-1] + ("a" if token[-1] != "a" else "b"), mine.token):
             async with open_client(served.address, token=wrong) as client:
                 with pytest.raises(NotAuthenticated):
