@@ -21,8 +21,10 @@ import trio.testing
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order, PlacementWrite, SelectDestinations
 from hostler.core.machine.placement_writes import ServiceModel
+from hostler.core.machine.provider_queries import AggregateLine, Aggregates, aggregates
 from hostler.core.process.nova import NovaOptions
 from hostler.core.service import Service
+from hostler.core.tenancy.tenants import LOCAL
 from hostler.core.writer.writer import open_writer
 from hostler.placement.api import commands as api
 from hostler.placement.fleet.host_view import HostView
@@ -85,6 +87,9 @@ class Running:
     def view(self, node: str) -> HostView:
         fleet = self.service.state.fleet
         return HostView(fleet, fleet.row(node))
+
+    def known_aggregates(self) -> list[AggregateLine]:
+        return aggregates(self.service.state, LOCAL, Aggregates())
 
     async def until(self, holds: Callable[[], bool]) -> None:
         with trio.fail_after(PATIENCE):
@@ -295,6 +300,9 @@ async def test_fan_outs_have_the_databases_read_at_once(cloud: Cloud, exchange: 
         cloud.change(cloud.api, "UPDATE aggregate_metadata SET value = 'az2'")
         it.conductor.tell("delete_aggregate", "4.1", aggregate=aggregate)
         await it.until(lambda: it.view("cmp1").aggregates[0].metadata["availability_zone"] == "az2")
+        cloud.change(cloud.api, "DELETE FROM aggregate_hosts")
+        it.conductor.tell("delete_aggregate", "4.1", aggregate=aggregate)
+        await it.until(lambda: not it.known_aggregates())
         uuid = cloud.instance(1, 2, None)
         info = versioned("InstanceList", "2.6", objects=[versioned("Instance", "2.8", uuid=uuid, host="cmp2")])
         it.conductor.tell("update_instance_info", "4.2", host_name="cmp2", instance_info=info)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from hostler.drivers.openstack.nova.hosts import host_of
-from hostler.drivers.openstack.nova.kept_fleet import KeptFleet
+from hostler.drivers.openstack.nova.kept_fleet import AGGREGATES, KeptFleet
 from hostler.drivers.openstack.nova.requests import request_of
+from hostler.placement.fleet.aggregates import NONE
 from hostler.placement.types.errors import DuplicateName
 from hostler.placement.types.request import Request, ServerGroup
 
@@ -62,6 +63,16 @@ def test_a_service_that_is_not_seen_any_more_takes_its_host_out() -> None:
     assert chosen(kept, asked(), candidates(1, 2)) == ["compute2"]
     kept.heartbeats({node_uuid(1): NOW.timestamp(), node_uuid(2): NOW.timestamp() - 3600})
     assert chosen(kept, asked(), candidates(1, 2)) == ["compute1"]
+
+
+def test_aggregates_that_nova_has_no_longer_are_forgotten() -> None:
+    kept = kept_fleet(host_state(1, aggregates=[aggregate(1, availability_zone="az")]))
+    for number in range(2, 2 * AGGREGATES + 4):
+        kept.update([host_of(host_state(2, aggregates=[aggregate(number)]))])
+    there = [each.name for each in kept.engine.fleet.aggregates if each is not NONE]
+    assert len(there) <= AGGREGATES + 4
+    assert there[0] == "aggregate 1"
+    kept.engine.fleet.check()
 
 
 def test_an_aggregate_that_changed_is_changed_for_all_its_hosts() -> None:

@@ -12,14 +12,14 @@ from typing import Any, Final
 
 import trio
 
-from ....core.engine_commands import Heartbeats, SetService, UpdateAggregate
+from ....core.engine_commands import Heartbeats, RemoveAggregate, SetService, UpdateAggregate
 from ....core.errors import DeadlineExceeded, NotLeader, Overloaded, Stopped, StorageFailed
 from ....core.machine.orders import Order
 from ....core.machine.report_columns import columns_of
 from ....core.process.bus_metrics import BusMetrics
 from ....core.service import Service
 from ....core.tenancy.tenants import LOCAL
-from ....placement.types.errors import HostlerError, UnknownName
+from ....placement.types.errors import HostlerError, InUse, UnknownName
 from ....placement.types.host import Host
 from ....placement.types.host_report import HostReport
 from .follower import Changes, Follower
@@ -42,6 +42,8 @@ class Following:
         self._stale: set[str] = set()
         self._look_at_all = True
         self._failing: set[str] = set()
+        self._aggregates: set[str] = set()
+        """Uuids of the aggregates that hosts were in, for as long as the service has them."""
         self._reader = trio.CapacityLimiter(1)
         self.newest = 0
         """The newest version of a nova-compute service at the last look."""
@@ -109,6 +111,7 @@ class Following:
         for name in changes.gone:
             if known.find(name) >= 0:
                 await self._submit(SetService(name=name, disabled=True, disabled_reason=GONE))
+        await self._forget_aggregates()
 
     async def _learn_aggregates(self) -> None:
         """Bring known aggregates to the names and metadata that Nova has."""
@@ -120,6 +123,19 @@ class Following:
                 continue
             if known != aggregate:
                 await self._submit(UpdateAggregate(aggregate=aggregate))
+
+    async def _forget_aggregates(self) -> None:
+        """Remove the aggregates that Nova has no longer, or no hosts in; one that a host is still in later."""
+        there = {each.uuid for some in self._follower.aggregates.values() for each in some}
+        self._aggregates |= there
+        for uuid in sorted(self._aggregates - there):
+            try:
+                await self._submit(RemoveAggregate(uuid=uuid))
+            except InUse:
+                continue
+            except UnknownName:
+                log.debug("aggregate %s was removed by others", uuid)
+            self._aggregates.discard(uuid)
 
     async def _report(self, hosts: Sequence[Host]) -> None:
         """Have hosts be as they report themselves; one that cannot be is said, and left as it was."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ....placement.decide.engine import Engine
+from ....placement.fleet.aggregates import NONE
 from ....placement.fleet.fleet import Fleet
 from ....placement.load.reports import report_hosts
 from ....placement.policy.policy import Policy
@@ -18,6 +19,8 @@ from ....placement.types.host import Aggregate, Host
 from ....placement.types.host_report import HostReport
 from ....placement.types.request import Request, RequestSpec
 
+AGGREGATES: int = 64
+"""New aggregates after which those that no host is in are removed, and as many as hosts are in."""
 SPECS: int = 1024
 """Specs that are kept, so that requests of equal content share one."""
 
@@ -42,6 +45,7 @@ class KeptFleet:
         self._values: Mapping[str, Mapping[str, Any]] | None = None
         self._specs: dict[RequestSpec, RequestSpec] = {}
         self._at = 1.0
+        self._new_aggregates, self._most_new = 0, AGGREGATES
         self.changes = 0
         """Hosts that were read in since the start."""
 
@@ -76,6 +80,8 @@ class KeptFleet:
         for host in changed:
             self.hosts[host.uuid] = Kept(host, _seen(host))
             self._nodes[host.nodename] = host.uuid
+        if self._new_aggregates > self._most_new:
+            self._forget_aggregates()
 
     def heartbeats(self, seen: Mapping[str, float]) -> None:
         """The services of these hosts, by uuid, were seen at these times. O(hosts)."""
@@ -109,9 +115,17 @@ class KeptFleet:
             try:
                 known = self._fleet.aggregate(uuid)
             except UnknownName:
+                self._new_aggregates += 1
                 continue
             if known != aggregate:
                 self._fleet.update_aggregate(aggregate)
+
+    def _forget_aggregates(self) -> None:
+        """Remove the aggregates that no host is in any more. O(hosts + aggregates), amortised O(1) a new aggregate."""
+        used = {each.uuid for kept in self.hosts.values() for each in kept.host.aggregates}
+        for uuid in [each.uuid for each in self._fleet.aggregates if each is not NONE and each.uuid not in used]:
+            self._fleet.remove_aggregate(uuid)
+        self._new_aggregates, self._most_new = 0, AGGREGATES + len(used)
 
     # decisions
 
