@@ -21,7 +21,7 @@ def state_digest(state: ServiceState) -> bytes:
     made = hashlib.blake2b(digest_size=16)
     kept = (
         *(state.engine.sequence, state.engine.seed, state.policy, state.rules, state.tenants, state.usage, state.pools),
-        *(state.catalog, state.group_owners, state.requests, state.holds.plain(), state.lives, state.volumes),
+        *(state.catalog, state.group_owners, state.requests.content(), state.holds.plain(), state.lives, state.volumes),
         state.region_claims,
     )
     made.update(_encode(kept))

@@ -89,6 +89,13 @@ class KeptRequests:
         index = self.of_guest.get(uuid)
         return None if index is None else msgspec.Raw(self.specs[index])
 
+    def content(self) -> tuple[list[bytes], dict[str, int], dict[str, bytes], dict[str, str]]:
+        """What is kept, whatever the places of specs are: specs in order, the position of each guest's, specs before
+        moves, claims. O(guests + specs * log specs)."""
+        specs = sorted(self._known)
+        rank = {self._known[spec]: position for position, spec in enumerate(specs)}
+        return specs, {uuid: rank[index] for uuid, index in self.of_guest.items()}, self.moving, self.claims
+
     def _place(self, data: bytes) -> int:
         if self.free:
             index = self.free.pop()

@@ -92,6 +92,10 @@ def test_the_places_of_requests_are_given_back_and_those_that_stay_are_right() -
         if number % 100 == 0:
             kept = msgspec.convert(msgspec.to_builtins(kept), KeptRequests)
     assert {uuid: bytes(kept.get(uuid) or b"") for uuid in there} == there
+    again = KeptRequests()
+    for uuid in sorted(there, reverse=True):
+        again.keep((uuid,), there[uuid])
+    assert again.content() == kept.content()
     assert sum(kept.counts) == len(there)
     assert kept.free == sorted(kept.free, reverse=True)
     kept.forget(list(there))
