@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Histogram, PlatformCollector, ProcessCollector
@@ -46,6 +46,9 @@ SHORT_SECONDS: Final = (
     *(0.000001, 0.0000025, 0.000005, 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005),
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25),
 )
+STAGES: Final = 256
+"""Stages that have a label of their own."""
+OTHER: Final = "other"
 PHASES: Final = "queue: the wait of one command of it; journal: written and synced; decide: carried out"
 
 
@@ -133,16 +136,16 @@ class Metrics:
             self.placements["placed"] += outcome.placed
             for code, _sentence in outcome.refusals.values():
                 self.placements[code] += 1
-            self.refusals.update(outcome.refused_by)
-            self.removed.update(outcome.removed)
+            _count(self.refusals, outcome.refused_by)
+            _count(self.removed, outcome.removed)
 
     def _decided(self, decision: Decision) -> None:
         if decision.refusal is None:
             self.placements["placed"] += 1
             return
         self.placements["no_valid_host"] += 1
-        self.refusals[decision.refusal.stage] += 1
-        self.removed.update({stage: hosts for stage, hosts in decision.removed.items() if hosts})
+        _count(self.refusals, {decision.refusal.stage: 1})
+        _count(self.removed, {stage: hosts for stage, hosts in decision.removed.items() if hosts})
 
     # when scraped
 
@@ -204,6 +207,13 @@ class Metrics:
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, value=value)
+
+
+def _count(counts: Counter[str], more: Mapping[str, int]) -> None:
+    """Add to counts by stage. A stage that is new when there are ``STAGES`` counts as ``other``: custom resource
+    classes are stages, come and go, and would stay as labels."""
+    for stage, number in more.items():
+        counts[stage if stage in counts or len(counts) < STAGES else OTHER] += number
 
 
 def _counted(name: str, text: str, label: str, counts: Counter[str]) -> CounterMetricFamily:

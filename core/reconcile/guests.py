@@ -92,6 +92,7 @@ class GuestSteps:
             await self._remove_orphans(driver, uuid)
         life = self._life(uuid)
         if life is None:
+            self.suspects.discard(uuid)
             return None
         try:
             return await self._step(driver, life)

@@ -42,6 +42,7 @@ class VolumeSteps:
             await self._remove_orphans(driver, uuid)
         life = self._life(uuid)
         if life is None:
+            self.suspects.discard(uuid)
             return None
         try:
             return await self._step(driver, life)

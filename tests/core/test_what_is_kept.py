@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hostler.core.machine.event_log import History
 from hostler.core.machine.kept_requests import KeptRequests
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.report_columns import columns_of
+from hostler.core.process import metrics
 from hostler.core.tenancy import commands as c
 from hostler.core.writer.idempotent_answers import Answers
 from hostler.placement.types.errors import InvalidValue
@@ -100,6 +102,15 @@ def test_the_places_of_requests_are_given_back_and_those_that_stay_are_right() -
     assert kept.free == sorted(kept.free, reverse=True)
     kept.forget(list(there))
     assert (kept.specs, kept.counts, kept.free) == ([], [], [])
+
+
+def test_stages_of_resource_classes_that_come_and_go_are_no_labels_for_good() -> None:
+    counts: Counter[str] = Counter({"VCPU": 1})
+    for number in range(1_000):
+        metrics._count(counts, {f"CUSTOM_{number}": 2, "VCPU": 1})
+    assert len(counts) == metrics.STAGES + 1
+    assert counts["VCPU"] == 1_001
+    assert counts.total() == 3_001
 
 
 @pytest.mark.parametrize("length", [100, 100_000])

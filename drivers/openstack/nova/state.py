@@ -89,6 +89,7 @@ class NovaState:
             self._stands_on(uuid, None)
             self._cell_of.pop(uuid, None)
             self.unreadable.pop(uuid, None)
+            self._seen.pop(uuid, None)
         self.kept.update((), changes.gone)
         for cell, computes in self._computes(context, mappings, changes):
             self._put(cell, computes)
