@@ -22,12 +22,13 @@ from ...placement.storage.with_guests import JointDecision
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError
 from .. import engine_commands as p
+from .. import lifecycle_commands as f
 from .. import region_commands as g
 from .. import storage_commands as s
 from ..failures import Failures
-from ..machine.orders import Order, PlacementWrite
+from ..machine.orders import Order, PlacementWrite, SelectDestinations
 from ..region_commands import on_behalf_of
-from ..tenancy.commands import CreateToken
+from ..tenancy import commands as c
 from ..writer.writer import Writer
 
 log = logging.getLogger("hostler.audit")
@@ -259,12 +260,28 @@ def _asked_for(request: p.Asked) -> list[str]:
 def _on(command: Any) -> list[str]:
     """What a command is about, with nothing secret in it."""
     match command:
-        case p.Place(request=request) | p.Hold(request=request):
+        case p.Place(request=request) | p.Hold(request=request) | f.CreateGuest(request=request):
+            return _asked_for(request)
+        case f.AdoptGuest(request=request, backend=backend, key=key):
+            return [*_asked_for(request), backend, key]
+        case SelectDestinations(request=request):
             return _asked_for(request)
         case p.PlaceMany(requests=requests):
             return [f"project:{project}" for project in dict.fromkeys(request.project_id for request in requests)]
-        case p.Release(uuids=uuids) | p.Spawned(uuids=uuids):
+        case p.Release(uuids=uuids) | p.Spawned(uuids=uuids) | p.ConfirmHold(uuids=uuids):
             return list(uuids[:100])
+        case p.Heartbeats(names=names):
+            return list(names[:100])
+        case p.UpdateAggregate(aggregate=aggregate):
+            return [aggregate.uuid]
+        case c.CreateFlavor(flavor=kept) | c.CreateVolumeType(volume_type=kept):
+            return [kept.name]
+        case c.SetIdentitySuffixes(domain=domain):
+            return [domain]
+        case f.OnVolumeClaim(volume=volume):
+            return [volume]
+        case f.AttachVolume() | f.DetachVolume() | f.ConfirmAttachment() | f.RefuseAttachment():
+            return [command.uuid, command.volume]
         case g.ClaimInRegion(request=request, region=region):
             return [*request.instance_uuids[:100], f"project:{request.project_id}", f"region:{region}"]
         case g.SettleRegionClaim(decision=decision, project=project):
@@ -276,7 +293,7 @@ def _on(command: Any) -> list[str]:
             return [*uuids[:100], f"method:{method}"]
         case p.ReportHosts(each=each):
             return [str(name) for name in each.get("nodename", each.get("host", ()))[:100]]
-        case s.PlaceVolume(request=asked) | s.ManageVolume(request=asked):
+        case s.PlaceVolume(request=asked) | s.ManageVolume(request=asked) | f.CreateVolume(request=asked):
             return [*([] if asked.volume_id is None else [asked.volume_id]), f"project:{asked.project_id}"]
         case s.PlaceVolumeGroup(project_id=project):
             return [f"project:{project}"]
@@ -290,7 +307,7 @@ def _on(command: Any) -> list[str]:
             return [command.host]
         case p.AddHosts(hosts=hosts):
             return [host.nodename or host.host for host in hosts[:100]]
-        case CreateToken(id=name, user=user):
+        case c.CreateToken(id=name, user=user):
             return [name, user]
         case SetAllocations(consumers=consumers) | Reshape(consumers=consumers):
             return list(consumers)[:100]
