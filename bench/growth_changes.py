@@ -151,6 +151,12 @@ def reported(it: Library, number: int) -> None:
     report_hosts(it.fleet, [HostReport(host=host, at=1.0 + number)])
 
 
+def addressed(it: Library, number: int) -> None:
+    """A host reports another address, and nothing else that is new."""
+    address = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    report_hosts(it.fleet, [HostReport(host=Host(host="n0", host_ip=address, **SIZE), at=1.0 + number)])
+
+
 def classed(it: Library, number: int) -> None:
     """A resource class comes, is used, and goes."""
     name = f"CUSTOM_{name_of(number).upper()}"
@@ -170,9 +176,9 @@ def traited(it: Library, number: int) -> None:
 
 
 def hosted(it: Library, number: int) -> None:
-    """A host and a provider below it come and go."""
+    """A host, known to Nova by another name than its service, and a provider below it come and go."""
     name, address = f"h-{name_of(number)}", f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
-    add_hosts(it.fleet, [Host(host=name, host_ip=address, **SIZE)])
+    add_hosts(it.fleet, [Host(host=f"s-{name}", nodename=name, host_ip=address, **SIZE)])
     it.fleet.add_provider(f"{name}-card", parent=name)
     it.fleet.remove_provider(f"{name}-card")
     it.fleet.remove_provider(name)
@@ -205,6 +211,7 @@ CHANGES: Final[Mapping[str, Callable[[Library, int], None]]] = {
         aggregated,
         grouped,
         reported,
+        addressed,
         classed,
         traited,
         hosted,

@@ -1,6 +1,6 @@
-"""Interned values without references are given back: host classes, aggregates, statistics, metrics,
-addresses, PCI states, shapes, projects, users, and custom resource classes with their columns. No answer depends on
-when that happens.
+"""Interned values without references are given back: host classes, aggregates, statistics, metrics, addresses, service
+hosts, PCI states, shapes, projects, users, and custom resource classes with their columns. No answer depends on when
+that happens.
 
 It is done at the beginning of commands, so that no caller holds an id, and while no other version is held, whose
 records name ids. What is kept without use is bounded: as many values as are used, and a little more.
@@ -52,7 +52,7 @@ class Reclaim:
             parts._consumers.shapes,
             parts._aggregate_table,
         )
-        self._limit, self._class_limit, self._calls = SLACK, CLASS_SLACK, 0
+        self._limit, self._class_limit, self._names_limit, self._calls = SLACK, CLASS_SLACK, SLACK, 0
 
     def if_due(self) -> None:
         """Give back what is not used, if there may be too much of it. O(1), amortised."""
@@ -60,11 +60,16 @@ class Reclaim:
         if self._calls < _CALLS or self._parts._history.recording:
             return
         self._calls = 0
-        if self._held() > self._limit or len(self._parts._inventories) > self._class_limit:
+        too_many = self._held() > self._limit or self._names() > self._names_limit
+        if too_many or len(self._parts._inventories) > self._class_limit:
             self.all()
 
     def _held(self) -> int:
         return sum(map(len, self._tables))
+
+    def _names(self) -> int:
+        """Names that most hosts have one of their own of."""
+        return self._parts._host_ips.span + self._parts._nodes.names.span
 
     def all(self) -> None:
         """Give back all that is not used; no other version may be held. O(rows + consumers + values)."""
@@ -74,6 +79,8 @@ class Reclaim:
         for name, table in (("stats", parts._stats), ("metrics", parts._metrics), ("pci", parts._pci_states)):
             self._keep(name, table)
         self._addresses()
+        self._service_hosts()
+        self._names_limit = 2 * self._names() + SLACK
         self._consumers()
         self._resource_classes()
         used = self._held()
@@ -120,6 +127,12 @@ class Reclaim:
             table.intern(self._parts._host_ips.get(index))
         self._parts._host_ips = table
         self._renumber("host_ip", numbers)
+
+    def _service_hosts(self) -> None:
+        span, column = self._parts._nodes.names.span, self._parts._store.row["service_host"][: self._parts.rows]
+        used = np.flatnonzero(np.bincount(column[column >= 0], minlength=span))
+        if len(used) < span:
+            self._parts._nodes.keep(used)
 
     def _consumers(self) -> None:
         parts = self._parts

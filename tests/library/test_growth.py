@@ -82,6 +82,8 @@ def test_random_names_leave_nothing_behind(kind: str) -> None:
             held.append(reachable(root))
     # Without a bound there is at least one object a change more.
     assert min(held[12:]) - min(held[4:12]) < 40, held
+    assert root.fleet._host_ips.span < 100
+    assert root.fleet._nodes.names.span < 100
     root.fleet.check()
 
 
