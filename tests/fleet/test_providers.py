@@ -220,6 +220,7 @@ def test_an_aggregate_that_storage_stands_in_is_not_removed(fleet: Fleet) -> Non
     fleet.pools.set_aggregates("storage-1", [aggregate(1).uuid])
     refused(fleet, InUse, "storage-1", "remove_aggregate", aggregate(1).uuid)
     fleet.pools.set_aggregates("storage-1", [])
+    assert fleet.pools.aggregates == {}
     fleet.remove_aggregate(aggregate(1).uuid)
     fleet.check()
 

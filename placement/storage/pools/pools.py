@@ -346,13 +346,13 @@ class Pools(PoolRows):
         self._derive(row)
 
     def set_aggregates(self, host: str, aggregates: Iterable[str]) -> None:
-        """Say which aggregates (racks), by uuid, a service host or cluster stands in; ``host`` or ``host@backend``.
-        InvalidValue. O(aggregates)."""
+        """Say which aggregates (racks), by uuid, a service host or cluster stands in; ``host`` or ``host@backend``. One
+        that stands in none is forgotten. InvalidValue. O(aggregates)."""
         check_host(host, "host")
         if isinstance(aggregates, str):
             raise InvalidValue("aggregates must be several uuids", field="aggregates")
         uuids = frozenset(check_text(uuid, "aggregates") for uuid in aggregates)
-        self._put("aggregates", host, uuids)
+        self._put("aggregates", host, uuids or None)
 
     def add_volumes(self, volumes: Iterable[Volume]) -> None:
         """Add existing volumes, for filters and weighers; capacities come from reports. DuplicateName or InvalidValue.
