@@ -10,11 +10,13 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ...ext.provider_trees import TreeCounts
 from ..fleet.fleet import Fleet
 from ..request.placement_query import PlacementQuery
-from .independent import Independent, independent
+from .independent import Independent, counts_of, independent
 from .search import CandidateSearch
 from .slots import Prepared, prepare
+from .tree_search import Way
 
 Amounts = dict[int, dict[int, int]]
 """row -> resource class index -> amount."""
@@ -33,34 +35,72 @@ class TreeQuery:
         self._seen: tuple[int, ...] = ()
         self._prepared: Prepared | None = None
         self._independent: Independent | None = None
+        self._counts: TreeCounts | None = None
+        self._order: tuple[int, ...] = ()
+        """Of each slot of the query, its place in what the counts answer."""
 
     def candidates(self, root: int) -> Iterator[Amounts]:
         """All candidates in a tree, one after the other, those of the fallback last."""
         return (amounts for amounts, _ in self.mapped(root))
 
     def mapped(self, root: int) -> Iterator[tuple[Amounts, Mappings]]:
-        """The same, each with the rows of the providers that give each request group."""
-        layout = self._fleet._index.layout()
-        if self._fleet._store.row["root"][root] == root and layout.tree_of[root] >= 0:
-            prepared = self._ready()
-            for way in CandidateSearch(self._fleet, prepared, tree_steps=TREE_STEPS).within(int(layout.tree_of[root])):
+        """The same, each with the rows of the providers that give each request group. The first one takes no search where
+        counts tell it."""
+        prepared, counts, known = self._ready(), self._counts, None
+        if counts is not None:
+            answer, rows = counts.first(root)
+            if rows is not None:
+                known = tuple(map(rows.__getitem__, self._order))
+                yield _amounts(prepared, known), _mappings(prepared, known)
+            if answer == 0:
+                yield from () if self._fallback is None else self._fallback.mapped(root)
+                return
+        for way in self._searched(root):
+            if way != known:
                 yield _amounts(prepared, way), _mappings(prepared, way)
         if self._fallback is not None:
             yield from self._fallback.mapped(root)
+
+    def _searched(self, root: int) -> Iterator[Way]:
+        layout = self._fleet._index.layout()
+        if self._fleet._store.row["root"][root] != root or layout.tree_of[root] < 0:
+            return iter(())
+        search = CandidateSearch(self._fleet, self._ready(), tree_steps=TREE_STEPS)
+        return search.within(int(layout.tree_of[root]))
 
     def first(self, root: int) -> Amounts | None:
         """The first candidate in a tree, None if there is none. O(providers of the tree)."""
         return next(self.candidates(root), None)
 
     def having(self, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Which rows are roots of trees that have a candidate. O(rows), vectorised where that is enough."""
+        """Which rows are roots of trees that have a candidate. O(rows), by counts or vectorised where that is enough."""
+        prepared = self._ready()
+        if self._counts is not None:
+            answers = self._counts.having(np.ascontiguousarray(rows, np.int32))
+            known: NDArray[np.bool_] = answers == 1
+            unsure = answers == 2
+            if unsure.any():
+                known[unsure] = self._search(prepared, rows[unsure])
+        else:
+            known = self._search(prepared, rows)
+        if self._fallback is not None and not known.all():
+            known[~known] = self._fallback.having(rows[~known])
+        return known
+
+    def update(self, known: NDArray[np.uint8], changed: NDArray[np.int32]) -> list[int] | None:
+        """Bring the answers of ``having`` for all rows up to date, after changes of some; returns the roots whose answer
+        is another one now. None, and nothing is changed, where counts do not tell it. O(providers of changed trees)."""
+        self._ready()
+        if self._counts is None or self._fallback is not None:
+            return None
+        return self._counts.update(known, changed)
+
+    def _search(self, prepared: Prepared, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
         fleet, layout = self._fleet, self._fleet._index.layout()
         known: NDArray[np.bool_] = (layout.tree_of[rows] >= 0) & (fleet._store.row["root"][rows] == rows)
         trees, back = np.unique(layout.tree_of[rows[known]].astype(np.int64), return_inverse=True)
-        search = CandidateSearch(fleet, self._ready(), tree_steps=TREE_STEPS, independent=self._independent)
+        search = CandidateSearch(fleet, prepared, tree_steps=TREE_STEPS, independent=self._independent)
         known[known] = search.having(trees)[back]
-        if self._fallback is not None and not known.all():
-            known[~known] = self._fallback.having(rows[~known])
         return known
 
     def _ready(self) -> Prepared:
@@ -69,10 +109,13 @@ class TreeQuery:
         seen = (
             *(change_log.topology_epoch, change_log.static_epoch, change_log.forgotten_classes),
             *(fleet.rows, len(fleet._classes), len(fleet.resource_classes)),
+            *(len(fleet._unit_rules), fleet._store.capacity),
         )
         if self._prepared is None or seen != self._seen:
             self._prepared, self._seen = prepare(fleet, self._query), seen
             self._independent = independent(self._prepared)
+            found = None if self._independent is None else counts_of(fleet, self._prepared, self._independent)
+            self._counts, self._order = (None, ()) if found is None else found
         return self._prepared
 
 

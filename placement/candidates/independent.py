@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...ext.provider_trees import TreeCounts
+from ..fleet.fleet import Fleet
 from ..fleet.provider_index import Mask
 from .slots import Prepared, Wish
 
@@ -80,6 +82,44 @@ def independent(query: Prepared) -> Independent | None:
         collective=collective,
         required=tuple(mask for at in collective[:1] for mask in wishes[slots[at].group].required),
     )
+
+
+def counts_of(fleet: Fleet, query: Prepared, counted: Independent) -> tuple[TreeCounts, tuple[int, ...]] | None:
+    """The kernel that answers such a query on the fleet as it is, and the place of each slot of the query in its answers;
+    None if it has no candidates, or is for some trees only which counts do not see. O(trees + sharing providers)."""
+    if query.hopeless or any(wish.tree >= 0 for wish in query.wishes):
+        return None
+    layout, groups = fleet._index.layout(), [(at, 1) for at in counted.alone]
+    if counted.equal:
+        groups.append((counted.equal[0], len(counted.equal)))
+    slots = []
+    for at, count in groups:
+        slot, wish = query.slots[at], query.wishes[query.slots[at].group]
+        needs = [(index, amount, index in fleet._unit_rules) for index, amount in slot.amounts]
+        traits, member, outcast = map(_bytes, (wish.traits, wish.member, wish.outcast))
+        apart = counted.apart and count > 1
+        slots.append((needs, traits, member, outcast, wish.tree, not slot.suffix, apart, count))
+    unsure = None
+    if len(layout.server):
+        unsure = np.zeros(layout.trees, np.uint8)
+        unsure[layout.served_tree] = 1
+    counts = TreeCounts(
+        fleet._kernel,
+        fleet._store.row["root"],
+        layout.tree_of,
+        layout.rows,
+        layout.starts,
+        unsure,
+        slots,
+        _bytes(query.root),
+        [mask.astype(np.uint8) for mask in counted.required],
+    )
+    order = (*counted.alone, *counted.equal)
+    return counts, tuple(order.index(at) for at in range(len(query.slots)))
+
+
+def _bytes(mask: Mask | None) -> NDArray[np.uint8] | None:
+    return None if mask is None else mask.astype(np.uint8)
 
 
 def _same(one: Wish, other: Wish) -> bool:

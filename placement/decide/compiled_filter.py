@@ -76,14 +76,31 @@ def row_results(fleet: Fleet, judge: Filter, request: Request) -> RowCache:
     return RowCache(fleet, np.uint8, evaluate)
 
 
-def tree_results(fleet: Fleet, asked: TreeQuery) -> RowCache:
+class TreeResults(RowCache):
     """Whether each row's provider tree has an allocation candidate, for queries that one provider alone does not
     settle."""
 
-    def evaluate(rows: NDArray[np.int32]) -> NDArray[np.uint8]:
-        return asked.having(rows).astype(np.uint8)
+    def __init__(self, fleet: Fleet, asked: TreeQuery) -> None:
+        super().__init__(fleet, np.uint8, lambda rows: asked.having(rows).astype(np.uint8), whole_trees=True)
+        self._asked = asked
 
-    return RowCache(fleet, np.uint8, evaluate, whole_trees=True)
+    def refresh(self) -> None:
+        """Update the trees of the changed rows. O(rows changed since the last call)."""
+        fleet, version = self.fleet, self.fleet.version
+        if version == self._seen:
+            return
+        layout = (fleet._topology_epoch, len(fleet))
+        changed = fleet._kernel.changed(self._seen) if self._seen >= 0 and self._layout == layout else None
+        others = None if changed is None else self._asked.update(self.array, changed)
+        if changed is None or others is None:
+            super().refresh()
+            return
+        self._seen = version
+        if others:
+            # Rankings update only the rows that the change log names.
+            unnamed = sorted(set(others) - set(changed.tolist()))
+            if unnamed:
+                fleet._change_log.changed(np.array(unnamed, np.int32))
 
 
 class FilterResults:

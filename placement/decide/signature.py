@@ -32,7 +32,7 @@ from ..types.errors import InvalidValue
 from ..types.host_classes import STATIC_FIELDS, HostClass
 from ..types.request import Request
 from ..weighers.base import Weigher
-from .compiled_filter import AllOf, ClassResults, FilterResults, tree_results
+from .compiled_filter import AllOf, ClassResults, FilterResults, TreeResults
 from .compiled_weigher import CompiledWeigher, RowValues
 
 CELL: Final = "cell"
@@ -262,7 +262,7 @@ class Signature:
         if requirements.needs_enabled:
             self._require((COMPUTE_STATUS,), service_is_enabled)
         if self.complex:
-            self.row_judges.append((self._stage(CANDIDATES), tree_results(fleet, self.trees)))
+            self.row_judges.append((self._stage(CANDIDATES), TreeResults(fleet, self.trees)))
             return
         query, group = requirements.query, requirements.group
         if requirements.needs_traits:
