@@ -12,6 +12,9 @@ cdef enum:
     NONE = 0
     SOME = 1
     UNSURE = 2      # a search has to tell
+    JUDGED = 2      # marks of ``update``: a tree is judged once
+    OTHER = 4
+    NAMED = 8
 
 cdef struct need_t:
     int32_t resource
@@ -214,34 +217,38 @@ cdef class TreeCounts:
 
     def update(self, uint8_t[::1] known not None, const int32_t[::1] changed not None):
         """Bring ``known``, 0 or 1 by row, up to date after changes of some rows: the trees of these are judged again. Returns the roots
-        whose answer is another one now; None, and nothing is changed, if only a search tells of some tree. O(providers of the
-        trees)."""
+        that are not among ``changed`` but whose answer is another one now; None, and nothing is changed, if only a search tells of
+        some tree. O(providers of the trees)."""
         cdef Py_ssize_t i, n = self.tree_of.shape[0]
         cdef int32_t top
-        cdef int answer
-        cdef bint sure = True
+        cdef int answer = NONE
         self.check()
         if known.shape[0] < n:
             raise ValueError("an answer for each row is needed")
         others = []
-        answers = np.empty(changed.shape[0], np.uint8)
-        cdef uint8_t[::1] out = answers
         with nogil:
             for i in range(changed.shape[0]):
                 if changed[i] < 0 or changed[i] >= n:
                     continue
-                answer = self.judge(self.root[changed[i]], NULL)
-                out[i] = <uint8_t>answer
-                sure &= answer != UNSURE
-        if not sure:
-            return None
-        for i in range(changed.shape[0]):
-            if 0 <= changed[i] < n:
                 top = self.root[changed[i]]
-                if known[top] != out[i]:
-                    known[top] = out[i]
+                if top == changed[i]:
+                    known[top] |= NAMED
+                if known[top] & JUDGED:
+                    continue
+                answer = self.judge(top, NULL)
+                if answer == UNSURE:
+                    break
+                known[top] |= JUDGED | (OTHER if (known[top] & 1) != answer else 0)
+        for i in range(changed.shape[0]):
+            if changed[i] < 0 or changed[i] >= n:
+                continue
+            top = self.root[changed[i]]
+            if known[top] & OTHER and answer != UNSURE:
+                known[top] ^= 1
+                if not known[top] & NAMED:
                     others.append(top)
-        return others
+            known[top] &= 1
+        return None if answer == UNSURE else others
 
     def first(self, int32_t row):
         """(answer, rows): of a root, the answer of ``having`` and, where it is 1, the rows that the first candidate goes to, slot by

@@ -114,7 +114,8 @@ class TreeCounts:
         return np.array([self._judge(int(row))[0] for row in rows], np.uint8)
 
     def update(self, known: npt.NDArray[Any], changed: npt.NDArray[np.int32]) -> list[int] | None:
-        """Bring ``known`` up to date; the roots whose answer changed, or None; see the kernel."""
+        """Bring ``known`` up to date; the roots not in ``changed`` whose answer is another one now, or None; see the
+        kernel."""
         self._check()
         if len(known) < len(self._tree_of):
             raise ValueError("an answer for each row is needed")
@@ -122,12 +123,10 @@ class TreeCounts:
         answers = {root: self._judge(root)[0] for root in roots}
         if UNSURE in answers.values():
             return None
-        others = []
-        for root, answer in answers.items():
-            if known[root] != answer:
-                known[root] = answer
-                others.append(root)
-        return others
+        others = [root for root, answer in answers.items() if known[root] != answer]
+        known[others] = [answers[root] for root in others]
+        named = set(changed.tolist())
+        return [root for root in others if root not in named]
 
     def first(self, row: int) -> tuple[int, list[int] | None]:
         """The answer of ``having`` for a root, and the rows of its first candidate; see the kernel."""

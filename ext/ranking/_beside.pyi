@@ -1,3 +1,6 @@
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,3 +14,6 @@ def best_beside(
     wanted: int = 1,
     seed: int = 0,
 ) -> tuple[list[int], list[float]]: ...
+def set_aside(
+    ranking: Ranking, masks: Sequence[tuple[npt.NDArray[Any], int]], counts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int32]: ...

@@ -1,6 +1,8 @@
 """The best rows of a ranking where some rows are left out, and others take part whatever its result for them is."""
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+
+import numpy as np
 
 from ._ranking cimport Ranking
 from ._state cimport ranking_t
@@ -11,6 +13,9 @@ cdef extern from "ranking/beside.h" nogil:
         const int32_t* rows
         const double* members
         int64_t without_count, count
+    enum:
+        NOT_A_HOST
+    uint8_t stage_of "ranking_stage_of"(ranking_t* r, int64_t row)
     int decide_beside "ranking_decide_beside"(ranking_t* r, const beside_t* b, int32_t wanted, uint64_t seed)
 
 
@@ -50,3 +55,51 @@ def best_beside(Ranking ranking not None, int32_t[::1] without not None, int32_t
         raise ValueError("a row is named twice")
     found = range(ranking.r.found)
     return [ranking.r.top_row[i] for i in found], [ranking.r.top_score[i] for i in found]
+
+
+def set_aside(Ranking ranking not None, masks, int64_t[::1] counts not None):
+    """The rows that pass in the ranking, but that one of ``masks``, (uint8 by row, 0: refused; stage), refuses, int32, in order.
+    ``counts``, rows by stage of the ranking alone, become those of the ranking and the masks together: a row is counted for the first
+    stage that refuses it, masks among themselves in their order. O(rows)."""
+    cdef const uint8_t* passes[255]
+    cdef uint8_t numbers[255]
+    cdef const uint8_t[::1] mask
+    cdef int64_t rows = ranking.columns.c.rows, row, found = 0
+    cdef int32_t i, n = <int32_t>len(masks)
+    cdef uint8_t first, stage
+    ranking.check_capacity()
+    if n > 255:
+        raise ValueError("more masks than stages")
+    for i, (array, number) in enumerate(masks):
+        mask = array
+        if mask.shape[0] < rows or mask.shape[0] == 0:
+            raise ValueError("a mask has one entry per row")
+        if not 1 <= number < min(counts.shape[0], <Py_ssize_t>NOT_A_HOST):
+            raise ValueError("a stage must be within [1, 254] and be counted")
+        passes[i], numbers[i] = &mask[0], number
+    aside = np.empty(rows, np.int32)
+    cdef int32_t[::1] out = aside
+    cdef bint counted = True
+    with nogil:
+        for row in range(rows):
+            first = NOT_A_HOST
+            for i in range(n):
+                if not passes[i][row]:
+                    first = numbers[i]
+                    break
+            if first == NOT_A_HOST:
+                continue
+            stage = stage_of(&ranking.r, row)
+            if stage == NOT_A_HOST:
+                continue
+            if stage >= counts.shape[0]:
+                counted = False
+                break
+            counts[stage] -= 1
+            counts[first if stage == 0 else min(first, stage)] += 1
+            if stage == 0:
+                out[found] = <int32_t>row
+                found += 1
+    if not counted:
+        raise ValueError("a stage of the ranking is not counted")
+    return aside[:found]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from ..constants import NOT_A_HOST
 from ..draws import Draws
 from .ranking_py import Ranking
 
@@ -37,3 +41,30 @@ def best_beside(
     order = sorted(range(len(rows)), key=lambda i: (-scores[i], rows[i]))
     order = [order[position] for position in Draws(seed).order(len(order), 1, ranking.subset)[:wanted]]
     return [rows[i] for i in order], [scores[i] for i in order]
+
+
+def set_aside(
+    ranking: Ranking, masks: Sequence[tuple[npt.NDArray[Any], int]], counts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int32]:
+    """The rows that pass in the ranking, but that one of ``masks``, (uint8 by row, 0: refused; stage), refuses, in order.
+    ``counts``, rows by stage of the ranking alone, become those of the ranking and the masks together."""
+    rows = ranking.columns.rows
+    ranking._check_capacity()
+    for array, number in masks:
+        if len(array) < rows or len(array) == 0:
+            raise ValueError("a mask has one entry per row")
+        if not 1 <= number < min(len(counts), NOT_A_HOST):
+            raise ValueError("a stage must be within [1, 254] and be counted")
+    aside = []
+    for row in range(rows):
+        first = next((number for array, number in masks if not array[row]), NOT_A_HOST)
+        stage = ranking._stage(row)
+        if NOT_A_HOST in (first, stage):
+            continue
+        if stage >= len(counts):
+            raise ValueError("a stage of the ranking is not counted")
+        counts[stage] -= 1
+        counts[first if stage == 0 else min(first, stage)] += 1
+        if stage == 0:
+            aside.append(row)
+    return np.array(aside, np.int32)

@@ -88,8 +88,8 @@ class TreeQuery:
         return known
 
     def update(self, known: NDArray[np.uint8], changed: NDArray[np.int32]) -> list[int] | None:
-        """Bring the answers of ``having`` for all rows up to date, after changes of some; returns the roots whose answer
-        is another one now. None, and nothing is changed, where counts do not tell it. O(providers of changed trees)."""
+        """Bring the answers of ``having`` for all rows up to date, after changes of some; returns the other roots whose
+        answer is another one now. None, and nothing is changed, where counts do not tell it. O(providers of changed trees)."""
         self._ready()
         if self._counts is None or self._fallback is not None:
             return None

@@ -98,9 +98,7 @@ class TreeResults(RowCache):
         self._seen = version
         if others:
             # Rankings update only the rows that the change log names.
-            unnamed = sorted(set(others) - set(changed.tolist()))
-            if unnamed:
-                fleet._change_log.changed(np.array(unnamed, np.int32))
+            fleet._change_log.changed(np.array(others, np.int32))
 
 
 class FilterResults:
