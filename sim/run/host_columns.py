@@ -36,6 +36,13 @@ class HostColumns:
         """Of all hosts."""
         self._zones: list[str] = []
         self._zone_of: Whole = np.empty(0, np.int64)
+        self._seen: tuple[int, ...] = ()
+        """What ``_used`` was read of."""
+        self._used: Whole = np.zeros((len(self.names), 0), np.int64)
+        self._total: Whole = np.zeros(len(self.names), np.int64)
+        self._laid_out: tuple[int, ...] = ()
+        """The layout of providers that ``_of_all`` is of."""
+        self._of_all: tuple[Whole, Whole, NDArray[np.int32]] = (self._zone_of, self._zone_of, np.empty(0, np.int32))
 
     def rows(self) -> Whole | slice:
         """Rows of the hosts, in the order of the site's places; a slice where they are neighbours."""
@@ -52,8 +59,22 @@ class HostColumns:
         return self._rows
 
     def used(self) -> Whole:
-        """What each host has given of each resource, int64 [resources, hosts]."""
-        return self._block("used", self.rows())
+        """What each host has given of each resource, int64 [resources, hosts]. O(hosts) where something has changed."""
+        self._catch_up()
+        return self._used
+
+    def total_used(self) -> Whole:
+        """What all hosts have given of each resource, int64 [resources]."""
+        self._catch_up()
+        return self._total
+
+    def _catch_up(self) -> None:
+        rows, fleet = self.rows(), self.site.engine.fleet
+        seen = (id(fleet), fleet.version, fleet._topology_epoch, self._known_places)
+        if seen != self._seen:
+            self._used = self._block("used", rows)
+            self._total = self._used.sum(axis=1)
+            self._seen = seen
 
     def _block(self, block: str, rows: Whole | slice | list[int]) -> Whole:
         """A block of the inventories of hosts; of GPUs those below each of them together."""
@@ -61,12 +82,29 @@ class HostColumns:
         found: Whole = fleet._store.inventory[block][: len(RESOURCES)][:, rows]
         if len(self.names) == len(RESOURCES) or GPU_MILLI not in fleet.resource_classes:
             return found if len(self.names) == len(found) else np.vstack([found, np.zeros(found.shape[1], np.int64)])
+        hosts, starts, gpus = self._below(rows)
+        sums = np.zeros(found.shape[1], np.int64)
+        if len(gpus):
+            amounts = fleet._store.inventory[block][fleet.resource_class(GPU_MILLI)]
+            sums[hosts] = np.add.reduceat(amounts[gpus], starts)
+        return np.vstack([found, sums])
+
+    def _below(self, rows: Whole | slice | list[int]) -> tuple[Whole, Whole, NDArray[np.int32]]:
+        """Positions of the hosts that have GPUs, where the GPUs of each begin, and the rows of these."""
+        fleet = self.site.engine.fleet
         if self._gpus is None or self._gpus.fleet is not fleet:
-            self._gpus = GpuTable(fleet)
+            self._gpus, self._laid_out = GpuTable(fleet), ()
+        layout = (fleet._topology_epoch, len(fleet), fleet._store.capacity, self._known_places)
+        if rows is self._rows and layout == self._laid_out:
+            return self._of_all
         every = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else np.array(rows, np.int64)
         below = self._gpus.below(every)
-        amounts = fleet._store.inventory[block][fleet.resource_class(GPU_MILLI)]
-        return np.vstack([found, np.where(below >= 0, amounts[below], 0).sum(axis=1)])
+        counts = np.count_nonzero(below >= 0, axis=1)
+        hosts = np.flatnonzero(counts)
+        found = hosts, np.cumsum(counts[hosts]) - counts[hosts], below[below >= 0]
+        if rows is self._rows:
+            self._of_all, self._laid_out = found, layout
+        return found
 
     def capacity(self) -> dict[str, float]:
         """What the hosts that run can give, in vCPUs, MiB, GiB and GPUs."""

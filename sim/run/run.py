@@ -422,7 +422,7 @@ class Run:
         seconds = max(0, self.reached_s - max(at_s, self.workload.start_s))
         self.peak_guests = max(self.peak_guests, self.alive)
         used = self._hosts.used()
-        self.percent = percent = percent_of(used.sum(axis=1), self._hosts.limits - self._hosts.limits_down())
+        self.percent = percent = percent_of(self._hosts.total_used(), self._hosts.limits - self._hosts.limits_down())
         self._peaks = np.maximum(self._peaks, percent)
         self._sums += percent * seconds
         self._measured += seconds
