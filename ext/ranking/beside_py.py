@@ -46,8 +46,8 @@ def best_beside(
 def set_aside(
     ranking: Ranking, masks: Sequence[tuple[npt.NDArray[Any], int]], counts: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int32]:
-    """The rows that pass in the ranking, but that one of ``masks``, (uint8 by row, 0: refused; stage), refuses, in order.
-    ``counts``, rows by stage of the ranking alone, become those of the ranking and the masks together."""
+    """The rows that pass in the ranking, but that one of ``masks``, (uint8 by row, 0: refused; stage), refuses, in
+    order. ``counts``, rows by stage of the ranking alone, become those of the ranking and the masks together."""
     rows = ranking.columns.rows
     ranking._check_capacity()
     for array, number in masks:

@@ -44,8 +44,8 @@ class TreeQuery:
         return (amounts for amounts, _ in self.mapped(root))
 
     def mapped(self, root: int) -> Iterator[tuple[Amounts, Mappings]]:
-        """The same, each with the rows of the providers that give each request group. The first one takes no search where
-        counts tell it."""
+        """The same, each with the rows of the providers that give each request group. The first one takes no search
+        where counts tell it."""
         prepared, counts, known = self._ready(), self._counts, None
         if counts is not None:
             answer, rows = counts.first(root)
@@ -73,7 +73,8 @@ class TreeQuery:
         return next(self.candidates(root), None)
 
     def having(self, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Which rows are roots of trees that have a candidate. O(rows), by counts or vectorised where that is enough."""
+        """Which rows are roots of trees that have a candidate. O(rows), by counts or vectorised where that is
+        enough."""
         prepared = self._ready()
         if self._counts is not None:
             answers = self._counts.having(np.ascontiguousarray(rows, np.int32))
@@ -89,7 +90,8 @@ class TreeQuery:
 
     def update(self, known: NDArray[np.uint8], changed: NDArray[np.int32]) -> list[int] | None:
         """Bring the answers of ``having`` for all rows up to date, after changes of some; returns the other roots whose
-        answer is another one now. None, and nothing is changed, where counts do not tell it. O(providers of changed trees)."""
+        answer is another one now. None, and nothing is changed, where counts do not tell it. O(providers of changed
+        trees)."""
         self._ready()
         if self._counts is None or self._fallback is not None:
             return None

@@ -85,8 +85,8 @@ def independent(query: Prepared) -> Independent | None:
 
 
 def counts_of(fleet: Fleet, query: Prepared, counted: Independent) -> tuple[TreeCounts, tuple[int, ...]] | None:
-    """The kernel that answers such a query on the fleet as it is, and the place of each slot of the query in its answers;
-    None if it has no candidates, or is for some trees only which counts do not see. O(trees + sharing providers)."""
+    """The kernel that answers such a query on the fleet as it is, and the place of each slot of the query in its
+    answers; None if it has no candidates, or names the trees that it is for. O(trees + sharing providers)."""
     if query.hopeless or any(wish.tree >= 0 for wish in query.wishes):
         return None
     layout, groups = fleet._index.layout(), [(at, 1) for at in counted.alone]

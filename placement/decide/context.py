@@ -142,7 +142,8 @@ class DecisionContext:
             return None
         signature = self.compiled.signature(request, candidates_given=False)
         if not signature.simple:
-            signature.refresh()  # a rule may raise for a host that changed, which the scan reports
+            if signature.owner.row_values:
+                signature.refresh()  # a rule may raise for a host that changed, which the scan reports
             if not signature.ranks:
                 return None
         if group is not None and (self._fleet._shared_service_hosts or self._fleet._consumers.also_on):

@@ -35,6 +35,8 @@ SPEC_BYTES: Final = 64 << 20
 """Bytes that specs and their signatures may take together beside the rankings; the least recently used go first."""
 _SIGNATURE_BYTES: Final = 8 << 10
 """What a signature takes at least, measured."""
+MET: Final = 1024
+"""Specs that are found by their identity at most."""
 INSTANCE_HINTS: Final = (SameHostFilter.hint, DifferentHostFilter.hint)
 ANY: Final = "\0"
 """Stands for a name that a spec gives; no host has it."""
@@ -63,6 +65,8 @@ class Compiled:
         """Content -> the signature that owns its ranking."""
         self.by_spec: dict[tuple[Hashable, ...], _Known] = {}
         """What decides of a request, its spec by content -> the signature."""
+        self._met: dict[int, tuple[RequestSpec, _Known]] = {}
+        """Specs by identity that were met lately, and what ``by_spec`` has of them: it tells without reading them."""
         self._uses = 0
         self._spec_bytes = 0
         self._bytes = 0
@@ -84,8 +88,13 @@ class Compiled:
     def signature(self, request: Request, *, candidates_given: bool) -> Signature:
         """The compiled signature of a request. O(1) for a spec that was seen before."""
         self._keep_up()
-        read = tuple([rule.key(request) for rule in self.custom])
         spec = request.spec
+        met = self._met.get(id(spec))
+        if met is not None and not candidates_given and met[1].epoch in (-1, self.fleet._topology_epoch):
+            self._uses += 1
+            met[1].last_used = met[1].signature.owner.last_used = self._uses
+            return met[1].signature
+        read = tuple([rule.key(request) for rule in self.custom])
         if not self.custom and _names_something(spec):
             spec = self._nameless(spec)
         key = (spec, request.project_id if self.reads_project else "", candidates_given, read)
@@ -93,6 +102,10 @@ class Compiled:
         known = self.by_spec.get(key)
         if known is not None and known.epoch in (-1, self.fleet._topology_epoch):
             known.last_used = known.signature.owner.last_used = self._uses
+            if not (self.custom or self.reads_project or candidates_given):
+                if len(self._met) >= MET:
+                    self._met.clear()
+                self._met[id(request.spec)] = request.spec, known
             return known.signature
         # A rule that may read the whole request has its answers made for this one alone.
         shareable = all(part is not request for part in read)
@@ -137,6 +150,7 @@ class Compiled:
         self._forget_specs(SPEC_BYTES - nbytes)
         before = self.by_spec.pop(key, None)
         if before is not None:
+            self._met.clear()
             self._spec_bytes -= before.nbytes
         epoch = self.fleet._topology_epoch if names_targets(spec) else -1
         self.by_spec[key] = _Known(epoch, signature, nbytes, self._uses)
@@ -146,6 +160,7 @@ class Compiled:
         """Forget the specs that were used least recently, if all take more than ``room`` bytes."""
         if self._spec_bytes <= room:
             return
+        self._met.clear()
         for key, known in sorted(self.by_spec.items(), key=lambda item: item[1].last_used):
             if self._spec_bytes <= _KEPT * room:
                 return
@@ -154,6 +169,7 @@ class Compiled:
 
     def _clear_specs(self) -> None:
         self.by_spec.clear()
+        self._met.clear()
         self._spec_bytes = 0
 
     def numbered(self) -> ShapeTable:
@@ -229,6 +245,7 @@ class Compiled:
         if self._bytes <= most and len(self.by_content) < SIGNATURES:
             return
         self._drop_shapes()
+        self._met.clear()
         gone: set[int] = set()
         for content, owner in sorted(self.by_content.items(), key=lambda item: item[1].last_used):
             if self._bytes <= _KEPT * most and len(self.by_content) < _KEPT * SIGNATURES:

@@ -27,9 +27,11 @@ class Binding:
         blocks = engine.fleet._store.inventory
         here = slice(None, len(RESOURCES))
         self._free = blocks["limit"][here][:, rows] - blocks["used"][here][:, rows]
-        self._zones = np.array([place.zone for place in site.places])
+        self._zones = site.zones_of_places()
         out = {host for counts in (site.down, site.closing) for host, reasons in counts.items() if reasons > 0}
-        self._out: Mask = np.array([place.host in out for place in site.places], np.bool_)
+        self._out: Mask = np.zeros(len(self._zones), np.bool_)
+        if out:
+            self._out[:] = [place.host in out for place in site.places]
         self._known: dict[tuple[int, bool, str], str] = {}
         """By the identity of the spec, which the caller keeps."""
 

@@ -39,7 +39,8 @@ class HostColumns:
         self._seen: tuple[int, ...] = ()
         """What ``_used`` was read of."""
         self._used: Whole = np.zeros((len(self.names), 0), np.int64)
-        self._total: Whole = np.zeros(len(self.names), np.int64)
+        self._percent = np.zeros(len(self.names))
+        self._fleet = site.engine.fleet
         self._laid_out: tuple[int, ...] = ()
         """The layout of providers that ``_of_all`` is of."""
         self._of_all: tuple[Whole, Whole, NDArray[np.int32]] = (self._zone_of, self._zone_of, np.empty(0, np.int32))
@@ -63,18 +64,18 @@ class HostColumns:
         self._catch_up()
         return self._used
 
-    def total_used(self) -> Whole:
-        """What all hosts have given of each resource, int64 [resources]."""
+    def percent(self) -> NDArray[np.float64]:
+        """Percent of each resource that is given, of what the hosts that run can give; as ``used``."""
         self._catch_up()
-        return self._total
+        return self._percent
 
     def _catch_up(self) -> None:
         rows, fleet = self.rows(), self.site.engine.fleet
-        seen = (id(fleet), fleet.version, fleet._topology_epoch, self._known_places)
-        if seen != self._seen:
+        seen = (fleet.version, fleet._topology_epoch, self._known_places)
+        if seen != self._seen or fleet is not self._fleet:
             self._used = self._block("used", rows)
-            self._total = self._used.sum(axis=1)
-            self._seen = seen
+            self._percent = percent_of(self._used.sum(axis=1), self.limits - self.limits_down())
+            self._seen, self._fleet = seen, fleet
 
     def _block(self, block: str, rows: Whole | slice | list[int]) -> Whole:
         """A block of the inventories of hosts; of GPUs those below each of them together."""

@@ -24,7 +24,7 @@ from .evacuation import Evacuation
 from .fault_domains import FaultDomains
 from .fleet_plan import FleetPlan
 from .groups import Groups
-from .host_columns import RESOURCES, HostColumns, percent_of
+from .host_columns import RESOURCES, HostColumns
 from .observer import Observer
 from .outages import Outages
 from .outcome import Outcome, Sample
@@ -362,12 +362,14 @@ class Run:
         ]
 
     def _depart(self, number: int) -> None:
+        if self._building:
+            self.engine.spawned(self._building)
+            self._building = []
         gone = self._leaving.pop(number, [])
-        self.engine.spawned(self._building)
-        self._building = []
-        self.engine.release(gone)
-        self.groups.left(gone)
-        self._gone(gone)
+        if gone:
+            self.engine.release(gone)
+            self.groups.left(gone)
+            self._gone(gone)
 
     def _came(self, guests: Coming, uuids: list[str], rows: NDArray[np.integer[Any]], at_s: int) -> None:
         """Guests have been placed on rows: note when they leave."""
@@ -421,10 +423,9 @@ class Run:
         self.now_s, self.reached_s = at_s, min(at_s + seconds, max(self._until_s, at_s))
         seconds = max(0, self.reached_s - max(at_s, self.workload.start_s))
         self.peak_guests = max(self.peak_guests, self.alive)
-        used = self._hosts.used()
-        self.percent = percent = percent_of(self._hosts.total_used(), self._hosts.limits - self._hosts.limits_down())
-        self._peaks = np.maximum(self._peaks, percent)
-        self._sums += percent * seconds
+        used, self.percent = self._hosts.used(), self._hosts.percent()
+        self._peaks = np.maximum(self._peaks, self.percent)
+        self._sums += self.percent * seconds
         self._measured += seconds
         self._guest_s += self.alive * seconds
         self._burst_vcpu_s += self._burst_vcpus * seconds
@@ -432,8 +433,7 @@ class Run:
         self.evacuation.passed(seconds)
         if self.contention is not None:
             self.contention.passed(seconds, *self._hosts.running())
-        busy = float(percent.max())
-        if busy > self._busy:
+        if (busy := float(self.percent.max())) > self._busy:
             self._busy, self._busiest = busy, self._sample(at_s, used)
         if (keep or last) and self._busiest is not None:
             self.samples.append(self._busiest)

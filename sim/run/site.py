@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from ...placement.decide.engine import Engine
 from ...placement.fleet.fleet import Fleet
@@ -80,6 +81,7 @@ class Site:
         else:
             self.fleet = Fleet(seed=seed, capacity=max(64, plan.hosts + 1))
         self.places: list[Place] = []
+        self._zones: NDArray[np.str_] = np.empty(0, np.str_)
         self.came_hours: dict[str, float] = {}
         """How far into the run hosts came that were not there from the beginning."""
         self._kinds = {kind.name: kind for kind in plan.hardware}
@@ -224,6 +226,12 @@ class Site:
         """The hosts that there are now which an outage concerns."""
         word = next(word for word in DOMAINS if getattr(outage, word))
         return [place.host for place in self.places if getattr(place, word) == getattr(outage, word)]
+
+    def zones_of_places(self) -> NDArray[np.str_]:
+        """The zone of each of the ``places``, in order. O(places) where some have come, else O(1)."""
+        if len(self._zones) != len(self.places):
+            self._zones = np.array([place.zone for place in self.places], np.str_)
+        return self._zones
 
     @property
     def hosts_down(self) -> list[str]:
