@@ -132,7 +132,7 @@ static inline int near_refuses(const columns_t *c, const near_rules_t *r, int32_
     return 0;
 }
 
-/* The words of `n` rows from `row` on. */
+/* The words of `n` rows from `row` on, without the split. */
 static inline void near_judge(const columns_t *c, const near_rules_t *r, int64_t row, int64_t n, int64_t *word) {
     int64_t fails[NEAR_BLOCK];
 #ifdef HOSTLER_DEBUG
@@ -167,8 +167,12 @@ static inline void near_judge(const columns_t *c, const near_rules_t *r, int64_t
     if (r->considered != NULL) {
         near_add_mask(word, r->considered + row, n, NEAR_HIDDEN);
     }
-    for (int64_t i = 0; r->split != NULL && i < n; i++) {
-        uint8_t kind = r->split[c->class_of[row + i]];
+}
+
+/* Add the one more rule of the split to the words below `most`: it cannot matter to the others. */
+static inline void near_add_split(const columns_t *c, const near_rules_t *r, int64_t row, int64_t n, int64_t *word, int64_t most) {
+    for (int64_t i = 0; i < n; i++) {
+        uint8_t kind = word[i] < most ? r->split[c->class_of[row + i]] : 0;
         if (kind && near_refuses(c, r, r->split_stage, row + i)) {
             double far = fabs(r->now - c->host[r->split_column * c->capacity + row + i]);
             word[i] += kind == 2 || far > r->within ? NEAR_ONE : 0;
@@ -229,12 +233,17 @@ static inline void near_take_shorts(const columns_t *c, const near_need_t *need,
     for (int64_t i = 0; stepped && i < n; i++) {
         suits[i] = -(int64_t)near_suits(c, need, first + i);
     }
-    for (int64_t i = 0; i < n; i++) {
-        int64_t left = c->limit[first + i] - c->used[first + i];
-        allowed[i] = word[i] == tag && !suits[i] && left >= need->amount ? near_allowed(c, need, first + i) : 0;
-    }
+    memset(allowed, 0, n * sizeof(int64_t));
     near_measure(word, tag, c->limit + first, c->used + first, suits, allowed, c->max_unit + first, need->amount, n, counts,
                  greatest);
+    if (counts[1]) {
+        for (int64_t i = 0; i < n; i++) {
+            int64_t left = c->limit[first + i] - c->used[first + i];
+            allowed[i] = word[i] == tag && !suits[i] && left >= need->amount ? near_allowed(c, need, first + i) : 0;
+        }
+        near_measure(word, tag, c->limit + first, c->used + first, suits, allowed, c->max_unit + first, need->amount, n,
+                     counts, greatest);
+    }
     for (int32_t kind = 0; kind < 3; kind++) {
         if (counts[kind] && (found[kind].count == 0 || greatest[kind] > found[kind].nearest)) {
             int64_t i = 0;
@@ -300,6 +309,10 @@ static inline void near_find(const columns_t *c, const near_rules_t *r, near_fou
         if (block_least >= 2 * NEAR_ONE && block_least / NEAR_ONE >= least / NEAR_ONE) {
             continue;
         }
+        if (r->split != NULL) {
+            near_add_split(c, r, row, n, word, least > 2 * NEAR_ONE ? least : 2 * NEAR_ONE);
+            block_least = near_least(word, n);
+        }
         if (block_least < NEAR_HIDDEN && block_least / NEAR_ONE < least / NEAR_ONE) {
             least = block_least / NEAR_ONE * NEAR_ONE;
             found->nearest = near_first(word, least, least + NEAR_ONE, row);
@@ -336,7 +349,6 @@ static inline int near_could_pass(const columns_t *c, const near_rules_t *r) {
     int64_t word[NEAR_BLOCK];
     near_rules_t others = *r;
     others.need_count = 0;
-    others.split = NULL;
     for (int64_t row = 0; row < c->rows; row += NEAR_BLOCK) {
         int64_t n = c->rows - row < NEAR_BLOCK ? c->rows - row : NEAR_BLOCK;
         near_judge(c, &others, row, n, word);
