@@ -17,6 +17,7 @@ from ..types.recently_used import RecentlyUsed
 from .pools.columns import CLASS_STAGE, COLUMN
 from .pools.filters.base import FACTS, REQUEST, Rows
 from .pools.filters.capacity import CapacityFilter
+from .pools.filters.driver import DriverFilter
 from .pools.weighers.goodness import GoodnessWeigher
 
 if TYPE_CHECKING:
@@ -57,8 +58,16 @@ def rankable(pools: Pools, policy: VolumePolicy, filter_properties: FilterProper
     )
 
 
-def content(policy: VolumePolicy, filter_properties: FilterProperties) -> Hashable:
-    """What a compiled request depends on. O(spec)."""
+def steady(pools: Pools, policy: VolumePolicy) -> bool:
+    """True if what functions of pools say is the same for all requests, whatever is placed, until pools report anew.
+    O(changes)."""
+    rules = [rule for rule in policy.filters if isinstance(rule, DriverFilter)]
+    weighers = [weigher for weigher in policy.weighers if isinstance(weigher, GoodnessWeigher)]
+    return all(each.steady(pools) for each in (*rules, *weighers))
+
+
+def content(policy: VolumePolicy, filter_properties: FilterProperties, *, by_functions: bool) -> Hashable:
+    """What a compiled request depends on; ``by_functions``: functions of pools may read all of it. O(spec)."""
     spec = filter_properties.spec
     return (
         filter_properties.requested_gb,
@@ -69,7 +78,7 @@ def content(policy: VolumePolicy, filter_properties: FilterProperties) -> Hashab
         repr(sorted(spec.extra_specs.items())),
         spec.scheduler_hints.get("query"),
         spec.attach_status,
-        repr((spec.qos_specs, list(filter_properties.properties.items()))) if policy.has_functions else "",
+        repr((spec.qos_specs, list(filter_properties.properties.items()))) if by_functions else "",
     )
 
 
@@ -106,6 +115,7 @@ class VolumeSignature:
     ) -> None:
         self.pools, self.policy, self.filter_properties = pools, policy, filter_properties
         self.layout = pools.layout
+        self.steady = steady(pools, policy)
         capacity = pools.columns.capacity
         first = 1  # stage 0 is that of rows that pass
         self.usable = np.zeros(capacity, np.uint8)
@@ -121,7 +131,7 @@ class VolumeSignature:
                     (COLUMN[rule.column(filter_properties)], float(filter_properties.requested_gb), np.inf, stage)
                 )
                 continue
-            if rule.reads == FACTS:
+            if rule.reads == FACTS or rule.steady(pools):
                 self.facts.append(_shared(shared, pools, rule, filter_properties))
                 masks.append((self.facts[-1].mask, stage))
                 continue
@@ -151,13 +161,14 @@ class VolumeSignature:
     @property
     def alone(self) -> bool:
         """True if placing volumes changes nothing but columns, so that many can be placed in one kernel call."""
-        return not self.capacity_filters and not self.ratings
+        return not self.capacity_filters and (self.steady or not self.ratings)
 
     @property
     def stale(self) -> bool:
         """True if the rows were rebuilt since it was compiled, or its columns no longer match."""
         pools, filter_properties = self.pools, self.filter_properties
-        return self.layout != pools.layout or not all(
+        changed = self.layout != pools.layout or self.steady != steady(pools, self.policy)
+        return changed or not all(
             isinstance(weigher, GoodnessWeigher) or weigher.column(pools, filter_properties) is not None
             for weigher in self.policy.weighers
         )
@@ -201,7 +212,7 @@ class VolumeSignature:
 
 
 def _shared(shared: FactMasks, pools: Pools, rule: PoolFilter, filter_properties: FilterProperties) -> FactMask:
-    key = (rule.name, rule.key(filter_properties))
+    key = (rule.name, () if rule.steady(pools) else rule.key(filter_properties))
     found = shared.get(key)
     if found is None:
         found = shared[key] = FactMask(pools, rule, filter_properties)
@@ -233,7 +244,8 @@ class CompiledVolumes:
             self.by_content.clear()
             self.by_spec.clear()
             self.shared.clear()
-        what = content(self.policy, filter_properties)
+        by_functions = self.policy.has_functions and not steady(self.pools, self.policy)
+        what = content(self.policy, filter_properties, by_functions=by_functions)
         signature = self.by_content.pop(what, None)
         if signature is None or signature.stale:
             signature = VolumeSignature(self.pools, self.policy, filter_properties, self.shared)

@@ -19,7 +19,7 @@ from hostler.placement.storage.pools.pools import Pools
 from hostler.placement.storage.pools.reports import BackendReport
 from hostler.placement.storage.pools.request import VolumeSpec, VolumeType
 
-from .values import engine, random_pool
+from .values import engine, pool, random_pool, report, wish
 
 SCOPES = {
     "stats": {"free": 100, "used": 10.7, "none": None, "word": "infinite"},
@@ -208,3 +208,76 @@ def test_all_pools_at_once_are_worth_what_each_is_by_itself(seed: int, strict: b
             assert rating == goodness(pools, wanted, row, strict=strict)
         except ExpressionError:
             assert math.isnan(rating)
+
+
+def check_columns(pools: Pools, specs: list[VolumeSpec], *, strict: bool) -> None:
+    """What is known of functions for all requests is what each of them is worth to each request now."""
+    rows = pools.live_rows()
+    for spec in specs:
+        wanted = FilterProperties.of(spec)
+        mask = filter_mask(pools, wanted, rows, strict=strict)
+        assert mask.tolist() == [filter_passes(pools, wanted, row, strict=strict)[0] for row in rows.tolist()]
+        for row, rating in zip(
+            rows.tolist(), goodness_ratings(pools, wanted, rows, strict=strict).tolist(), strict=True
+        ):
+            try:
+                assert rating == goodness(pools, wanted, row, strict=strict)
+            except ExpressionError:
+                assert math.isnan(rating)
+
+
+POOLS_ONLY = (
+    "capabilities.iops / capabilities.none",
+    "capabilities.iops / (capabilities.iops - 100)",
+    "100 - stats.allocated_capacity_gb / 10",
+    "stats.free_capacity_gb > 50",
+    "capabilities.missing == 1",
+    "capabilities.tier == 'gold' ? 70 : 20",
+    "'abc'",
+    "1 +",
+    "capabilities.iops > 'a'",
+    "stats.unknown + 1",
+    "stats.storage_protocol == 'FC'",
+)
+"""Errors, types, a division by zero and capabilities that are missing among them."""
+
+
+@pytest.mark.property
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32), st.booleans(), st.booleans())
+def test_what_is_known_of_functions_follows_reports_and_volumes(seed: int, strict: bool, mixed: bool) -> None:
+    chance = random.Random(seed)
+    texts = chance.sample(POOLS_ONLY, 3) + (["volume.size < 10"] if mixed else [])
+    pools = many_pools(chance, texts, strict)
+    specs = [VolumeSpec(size_gb=size) for size in (1, 50)]
+    check_columns(pools, specs, strict=strict)
+    for row in chance.sample(range(40), 3):
+        pools.consume(row, 7)
+    check_columns(pools, specs, strict=strict)
+    changed = random_pool(chance, "p3") | {
+        "filter_function": "volume.size < 10",
+        "goodness_function": "capabilities.iops",
+    }
+    others = [random_pool(chance, f"p{index}") for index in range(40) if index != 3]
+    pools.report(
+        BackendReport(host="h@b", capabilities={"storage_protocol": "FC", "pools": [changed, *others]}, at=2.0)
+    )
+    check_columns(pools, specs, strict=strict)
+
+
+def test_requests_share_an_answer_until_a_function_reads_the_request() -> None:
+    """Volumes of all types are placed together while functions read what pools report, and one by one beyond that."""
+    reported = [pool(f"p{number}", iops=number, goodness_function="capabilities.iops") for number in range(30)]
+    made = engine(
+        report("h@b", *reported),
+        scheduler_default_filters=["DriverFilter"],
+        scheduler_default_weighers=["GoodnessWeigher"],
+    )
+    asked = [wish(size, {"name": str(size)}) for size in (1, 20)]
+    assert [each.selected.pool_name for each in made.place_many(asked)] == ["p29", "p29"]
+    reported[29]["filter_function"] = "volume.size < 10"
+    made.pools.report(report("h@b", *reported, at=101.0))
+    assert [each.selected.pool_name for each in made.place_many(asked)] == ["p29", "p28"]
+    del reported[29]["filter_function"]
+    made.pools.report(report("h@b", *reported, at=102.0))
+    assert [each.selected.pool_name for each in made.place_many(asked)] == ["p29", "p29"]

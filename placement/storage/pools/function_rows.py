@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,7 +15,9 @@ from .columns import Mask, Rows
 from .expression import Expression, ExpressionError, expression
 from .expression.vector import BAD, BOOLEAN, HARD, TEXT, Floats, Vector, evaluate_rows
 from .filter_properties import FilterProperties
+from .function_columns import FunctionColumn
 from .functions import FILTER, GOODNESS, filter_passes, goodness
+from .request import VolumeSpec
 from .view import MISSING
 
 if TYPE_CHECKING:
@@ -22,10 +25,39 @@ if TYPE_CHECKING:
 
 FEW: Final = 24
 """Pools that are quicker one by one."""
+_ANY: Final = FilterProperties.of(VolumeSpec(size_gb=0))
+"""Stands for any request where functions read none."""
 
 
 def filter_mask(pools: Pools, filter_properties: FilterProperties, rows: Rows, *, strict: bool) -> Mask:
-    """DriverFilter's mask. O(rows)."""
+    """DriverFilter's mask. O(rows): what reads pools only is known, for all else functions are evaluated."""
+    column = filter_column(pools, strict=strict)
+    mask, others = column.values[rows] != 0, ~column.shared[rows]
+    if others.any():
+        mask[others] = _filter_mask(pools, filter_properties, rows[others], strict=strict)
+    return mask
+
+
+def goodness_ratings(pools: Pools, filter_properties: FilterProperties, rows: Rows, *, strict: bool) -> Floats:
+    """GoodnessWeigher's ratings, NaN for a pool that cannot be rated. O(rows), as ``filter_mask``."""
+    column = goodness_column(pools, strict=strict)
+    ratings, others = column.values[rows], ~column.shared[rows]
+    if others.any():
+        ratings[others] = _goodness_ratings(pools, filter_properties, rows[others], strict=strict)
+    return ratings
+
+
+def filter_column(pools: Pools, *, strict: bool) -> FunctionColumn:
+    """The filter_functions that read pools only, up to date. O(changes)."""
+    return pools.variables.functions(FILTER, partial(_filter_mask, pools, _ANY, strict=strict), strict=strict)
+
+
+def goodness_column(pools: Pools, *, strict: bool) -> FunctionColumn:
+    """The goodness_functions that read pools only, up to date. O(changes)."""
+    return pools.variables.functions(GOODNESS, partial(_goodness_ratings, pools, _ANY, strict=strict), strict=strict)
+
+
+def _filter_mask(pools: Pools, filter_properties: FilterProperties, rows: Rows, *, strict: bool) -> Mask:
     mask = np.ones(len(rows), np.bool_)
     hard = np.zeros(len(rows), np.bool_)
     for function, at in _by_text(pools, rows, FILTER, strict=strict):
@@ -42,8 +74,7 @@ def filter_mask(pools: Pools, filter_properties: FilterProperties, rows: Rows, *
     return mask
 
 
-def goodness_ratings(pools: Pools, filter_properties: FilterProperties, rows: Rows, *, strict: bool) -> Floats:
-    """GoodnessWeigher's ratings, NaN for a pool that cannot be rated. O(rows)."""
+def _goodness_ratings(pools: Pools, filter_properties: FilterProperties, rows: Rows, *, strict: bool) -> Floats:
     ratings = np.zeros(len(rows))
     hard = np.zeros(len(rows), np.bool_)
     for function, at in _by_text(pools, rows, GOODNESS, strict=strict):

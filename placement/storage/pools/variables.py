@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .columns import Rows
 from .expression.scalar import converted, kept
-from .expression.vector import BAD, GREATEST, HARD, NUMBER, TEXT, Variables, Vector, constant
+from .expression.vector import BAD, GREATEST, HARD, NUMBER, TEXT, Floats, Variables, Vector, constant
 from .expression.vector import BOOLEAN as TRUTH
 from .filter_properties import FilterProperties
+from .function_columns import FunctionColumn
 from .functions import FILTER, function_scopes
 from .rows import PoolRows
 from .view import FILTER_STATS, MISSING, STATS, attribute
@@ -120,12 +122,25 @@ class PoolVariables:
         self._pools = pools
         self._columns: dict[tuple[str, str, bool], ReportedColumn] = {}
         self._texts: dict[str, FunctionTexts] = {}
+        self._functions: dict[tuple[str, bool], FunctionColumn] = {}
 
     def texts(self, kind: str) -> FunctionTexts:
         """The functions of all pools. O(what was reported since)."""
         found = self._texts.get(kind)
         if found is None or found.layout != self._pools.layout:
             found = self._texts[kind] = FunctionTexts(self._pools, kind)
+        found.catch_up()
+        return found
+
+    def functions(
+        self, kind: str, evaluate: Callable[[Rows], Floats | NDArray[np.bool_]], *, strict: bool
+    ) -> FunctionColumn:
+        """The functions of one kind as a column, up to date; ``evaluate``: values of rows. O(changes) if it is known,
+        else O(pools)."""
+        texts = self.texts(kind)
+        found = self._functions.get((kind, strict))
+        if found is None or found.layout != self._pools.layout:
+            found = self._functions[kind, strict] = FunctionColumn(self._pools, texts, evaluate, strict=strict)
         found.catch_up()
         return found
 

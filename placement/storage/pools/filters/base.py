@@ -55,6 +55,10 @@ class PoolFilter(ABC):
         """Those of ``rows``, whose capacities changed, that must be evaluated again. O(rows)."""
         return rows
 
+    def steady(self, pools: Pools) -> bool:
+        """True if it reads no more than pools report now, and nothing of the request, though it may have to."""
+        return False
+
     def _judged(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
         try:
             return self.pool_passes(pools, filter_properties, row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from ..filter_properties import FilterProperties
-from ..function_rows import filter_mask
+from ..function_rows import filter_column, filter_mask
 from ..functions import FILTER, filter_passes
 from .base import CAPACITIES, Mask, PoolFilter, Rows
 
@@ -24,6 +24,9 @@ class DriverFilter(PoolFilter):
 
     def following(self, pools: Pools, rows: Rows) -> Rows:
         return pools.variables.texts(FILTER).living(rows)
+
+    def steady(self, pools: Pools) -> bool:
+        return filter_column(pools, strict=self.options.compat == "strict").steady
 
     def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
         return filter_passes(pools, filter_properties, row, strict=self.options.compat == "strict")[0]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..expression import ExpressionError
 from ..filter_properties import FilterProperties
-from ..function_rows import goodness_ratings
+from ..function_rows import goodness_column, goodness_ratings
 from ..functions import GOODNESS, goodness
 from .base import Draw, PoolWeigher, Rows, Weights
 
@@ -26,6 +26,10 @@ class GoodnessWeigher(PoolWeigher):
     def following(self, pools: Pools, rows: Rows) -> Rows:
         """Those of ``rows``, whose capacities changed, that must be rated again. O(rows)."""
         return pools.variables.texts(GOODNESS).living(rows)
+
+    def steady(self, pools: Pools) -> bool:
+        """True if the ratings are the same for all requests, whatever is placed, until pools report anew."""
+        return goodness_column(pools, strict=self.options.compat == "strict").steady
 
     def refusal(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str | None:
         try:
