@@ -61,9 +61,8 @@ def rankable(pools: Pools, policy: VolumePolicy, filter_properties: FilterProper
 def steady(pools: Pools, policy: VolumePolicy) -> bool:
     """True if what functions of pools say is the same for all requests, whatever is placed, until pools report anew.
     O(changes)."""
-    rules = [rule for rule in policy.filters if isinstance(rule, DriverFilter)]
-    weighers = [weigher for weigher in policy.weighers if isinstance(weigher, GoodnessWeigher)]
-    return all(each.steady(pools) for each in (*rules, *weighers))
+    by_filter = all(rule.steady(pools) for rule in policy.filters if isinstance(rule, DriverFilter))
+    return by_filter and all(each.steady(pools) for each in policy.weighers if isinstance(each, GoodnessWeigher))
 
 
 def content(policy: VolumePolicy, filter_properties: FilterProperties, *, by_functions: bool) -> Hashable:

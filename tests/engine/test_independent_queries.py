@@ -49,6 +49,20 @@ def check(forest: Forest, query: PlacementQuery) -> None:
     assert having(fleet, query, rows) == expected
     assert having(fleet, query, rows[::-1]) == expected[::-1]
     assert [having(fleet, query, [row])[0] for row in rows] == expected
+    asked = TreeQuery(fleet, query)
+    for row in rows:
+        found = [asked_for(asked, way) for way in asked._searched(row)]
+        assert list(asked.candidates(row)) == found
+
+
+def asked_for(asked: TreeQuery, way: tuple[int, ...]) -> dict[int, dict[int, int]]:
+    """What a choice of a provider for each slot takes of each of them."""
+    taken: dict[int, dict[int, int]] = {}
+    for row, slot in zip(way, asked._ready().slots, strict=True):
+        for index, amount in slot.amounts:
+            mine = taken.setdefault(row, {})
+            mine[index] = mine.get(index, 0) + amount
+    return taken
 
 
 @quick

@@ -367,9 +367,20 @@ class Agreement(RuleBasedStateMachine):
 
         def look(side: Side) -> Any:
             ranking = side.rankings[index]
-            best_beside = _beside.best_beside if side is self.sides[0] else beside_py.best_beside
-            found = best_beside(ranking, without, beside, members, wanted, seed)
-            return found, [ranking.row_parts(row, 0.0) for row in found[0]], ranking.best(-1, 2, seed)
+            module = _beside if side is self.sides[0] else beside_py
+            found = module.best_beside(ranking, without, beside, members, wanted, seed)
+            counts = np.array(ranking.counts(-1, 255), np.int64)
+            masks = [
+                (np.tile(np.array(each, np.uint8), 1 + last), 1 + seed % 200) for each in ((1, 0, 1), (0, 1, 1, 1))
+            ]
+            aside = module.set_aside(ranking, masks, counts)
+            return (
+                found,
+                aside.tolist(),
+                counts.tolist(),
+                [ranking.row_parts(row, 0.0) for row in found[0]],
+                ranking.best(-1, 2, seed),
+            )
 
         self.both(look)
 

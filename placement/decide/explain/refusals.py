@@ -64,7 +64,8 @@ def no_valid_host(
 
 
 def refused(scan: Scan, removed: dict[str, int], considered: int) -> Decision:
-    """The decision on a request that no host passes, whose counts are known. O(stages * hosts) in the kernel."""
+    """The decision on a request that no host passes, whose counts are known. O(stages * hosts) in the kernel; O(stages)
+    where the same was refused before and nothing has changed since."""
     context = scan.context
     return Decision(
         seed=context.decision_seed(),
@@ -72,8 +73,24 @@ def refused(scan: Scan, removed: dict[str, int], considered: int) -> Decision:
         request_id=scan.request.request_id,
         considered=considered,
         removed=removed,
-        refusal=no_valid_host(scan, removed, considered),
+        refusal=_known(scan, removed, considered),
     )
+
+
+def _known(scan: Scan, removed: dict[str, int], considered: int) -> Refusal:
+    """``no_valid_host`` for all hosts, worked out once for a spec while nothing changes."""
+    fleet, request, signature = scan.fleet, scan.request, scan.signature
+    selecting = any(stage.name not in GROUP_FILTERS for stage in signature.selections)
+    if selecting or request.server_group is not None or names_hosts(request.spec) or scan.context.compiled.custom:
+        return no_valid_host(scan, removed, considered)
+    state = (fleet.version, fleet._static_epoch, fleet._topology_epoch, fleet._shared_epoch, fleet.now)
+    known = signature.refusals.get(request.project_id)
+    if known is None or known[:2] != (state, request.spec) or known[2].removed != removed:
+        refusal = no_valid_host(scan, removed, considered)
+        if len(signature.refusals) >= _KEPT:
+            signature.refusals.clear()
+        signature.refusals[request.project_id] = known = (state, request.spec, refusal)
+    return msgspec.structs.replace(known[2], removed=removed)
 
 
 def code_of(empty: bool | None) -> RefusalCode:

@@ -32,7 +32,8 @@ _ANY: Final = FilterProperties.of(VolumeSpec(size_gb=0))
 def filter_mask(pools: Pools, filter_properties: FilterProperties, rows: Rows, *, strict: bool) -> Mask:
     """DriverFilter's mask. O(rows): what reads pools only is known, for all else functions are evaluated."""
     column = filter_column(pools, strict=strict)
-    mask, others = column.values[rows] != 0, ~column.shared[rows]
+    mask: Mask = column.values[rows] != 0
+    others = ~column.shared[rows]
     if others.any():
         mask[others] = _filter_mask(pools, filter_properties, rows[others], strict=strict)
     return mask
