@@ -12,9 +12,10 @@ from typing import Final, Literal
 from prometheus_client import Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-CallOutcome = Literal["ok", "no_valid_host", "refused", "gave_up", "failed"]
+CallOutcome = Literal["ok", "no_valid_host", "refused", "gave_up", "given_back", "failed"]
 """``refused``: the request cannot be read, or not decided by Nova's rules; ``gave_up``: its caller no longer waits, and
-nothing was claimed; ``failed``: the service could not carry it out."""
+nothing was claimed; ``given_back``: this member of a cluster leads no more, and the call went back to the bus for the
+next one; ``failed``: the service could not carry it out."""
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 _COUNTS: Final = {

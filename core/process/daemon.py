@@ -343,6 +343,8 @@ class Daemon:
         async with trio.open_nursery() as nursery:
             if isinstance(service.regions, Cascade):
                 nursery.start_soon(self.failures.keep_running, "regions", service.regions.run)
+            if self.metrics.bus is not None:
+                nursery.start_soon(self.failures.keep_running, "bus", self.metrics.bus.lead)
             if reconciler is not None:
                 try:
                     await self.failures.keep_running("reconciler", reconciler.run)
@@ -453,7 +455,7 @@ class Daemon:
             others.append(await tasks.start(hooks.serve))
         bus = self.metrics.bus = open_bus(config.nova, service, drain_seconds=config.operation.drain_seconds)
         if bus is not None:
-            others.append(await tasks.start(bus.serve))
+            others.append(await (tasks.start(bus.serve) if self._clustered is None else bus.stand_by()))
         addresses = [str(address) for address in await tasks.start(server.serve, config.addresses)]
         log.info("serving %s, after command %d", ", ".join(addresses), service.writer.sequence)
         if self._clustered is not None:

@@ -52,12 +52,20 @@ class NovaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Bus(Protocol):
-    """Serves a message bus on the service's state, for as long as its task runs."""
+    """Serves a message bus on the service's state: `serve` in a service of its own; `stand_by`, and `lead` for each
+    term, in a member of a cluster."""
 
     metrics: BusMetrics
 
     async def serve(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `drain` or cancelled; started with what is to be shown as its address."""
+
+    async def stand_by(self) -> str:
+        """Check what can be checked while another member leads; what is to be shown as the address."""
+
+    async def lead(self) -> None:
+        """Serve for one term of a member that leads, until `drain` or cancelled. What the member then has not carried
+        out goes back to the bus."""
 
     async def drain(self) -> None:
         """Take no more calls, and wait until those under way are answered."""
@@ -66,7 +74,7 @@ class Bus(Protocol):
         """Have all that is read from elsewhere read again."""
 
 
-def problems(options: NovaOptions, *, clustered: bool) -> Iterator[tuple[str, str]]:
+def problems(options: NovaOptions) -> Iterator[tuple[str, str]]:
     """(key, problem) of values that cannot work."""
     if not options.transport_url:
         return
@@ -76,8 +84,6 @@ def problems(options: NovaOptions, *, clustered: bool) -> Iterator[tuple[str, st
         yield "database", "is needed: the URL of Nova's API database, or @FILE with it"
     if options.services_database not in ("", "cell0") and not re.match(r"@|.*:", options.services_database):
         yield "services_database", "must be an URL, @FILE with it, or cell0"
-    if clustered:
-        yield "transport_url", "is not possible with the store etcd: one member must answer the bus"
 
 
 def open_bus(options: NovaOptions, service: Service, *, drain_seconds: float) -> Bus | None:

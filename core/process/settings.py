@@ -286,7 +286,7 @@ def problems_of(config: Config) -> Iterator[tuple[KeyPath, str]]:
             check_hooks(config.hooks)
         except InvalidValue as error:
             yield ("hooks", *(error.field or "").split(".")), str(error)
-    for key, problem in nova_problems(config.nova, clustered=config.data.store == "etcd"):
+    for key, problem in nova_problems(config.nova):
         yield ("nova", key), problem
     for name, backend in config.backends.items():
         if not NAME.fullmatch(name):

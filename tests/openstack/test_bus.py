@@ -344,7 +344,7 @@ async def test_a_call_under_way_is_answered_before_the_end(
     async with running(cloud, exchange) as it:
         begun, ending, decided = trio.Event(), trio.Event(), it.bus._decided
 
-        async def slowly(request: Any, patience: float) -> Any:
+        async def slowly(request: Any, patience: float, key: Any) -> Any:
             begun.set()
             await ending.wait()
             return await decided(request, patience)

@@ -93,7 +93,7 @@ async def test_at_most_so_many_calls_are_taken_from_the_bus(
     async with running(cloud, exchange, threads=2) as it:
         decided, go, most = it.bus._decided, trio.Event(), list[float]()
 
-        async def slowly(request: Any, patience: float) -> Any:
+        async def slowly(request: Any, patience: float, key: Any) -> Any:
             most.append(in_hand(it))
             await go.wait()
             return await decided(request, patience)

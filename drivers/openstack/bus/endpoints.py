@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import oslo_messaging
 
+from .server import GivenBack
 from .wire import NoValidHost
 
 VERSION = "4.5"
@@ -19,7 +20,7 @@ class Chooser(Protocol):
     def select(
         self, context: Mapping[str, Any], spec: Any, uuids: Sequence[str] | None, *, objects: bool, alternates: bool
     ) -> list[Any]:
-        """The answer of select_destinations. NoValidHost if there is none."""
+        """The answer of select_destinations. NoValidHost if there is none, GivenBack if it is for others to answer."""
 
     def aggregates_changed(self) -> None:
         """Host aggregates were changed or deleted."""
@@ -39,7 +40,7 @@ class SchedulerEndpoint:
     def __init__(self, chooser: Chooser) -> None:
         self._chooser = chooser
 
-    @oslo_messaging.expected_exceptions(NoValidHost)  # type: ignore[untyped-decorator]  # oslo.messaging is not typed
+    @oslo_messaging.expected_exceptions(NoValidHost, GivenBack)  # type: ignore[untyped-decorator]  # oslo.messaging is not typed
     def select_destinations(
         self,
         ctxt: Mapping[str, Any],

@@ -1,5 +1,6 @@
 """oslo.messaging's RPC server with a limit on the messages that it takes at a time, the age of each message, and a
-count of lost connections. Beyond the limit messages stay with the broker, which drops those whose callers gave up."""
+count of lost connections. Beyond the limit messages stay with the broker, which drops those whose callers gave up. A
+call that is not carried out can be given back to the broker, for whoever takes calls next."""
 
 from __future__ import annotations
 
@@ -14,14 +15,23 @@ from oslo_messaging.rpc.server import RPCServer
 
 from ....core.process.bus_metrics import BusMetrics
 
+log = logging.getLogger("hostler.nova")
+
 RABBIT_LOGGER: Final = "oslo.messaging._drivers.impl_rabbit"
+GIVE_BACK_RETRIES: Final = 2
+"""How often a call is sent again to a broker that does not answer."""
+
+
+class GivenBack(Exception):
+    """The call was not carried out here, and is sent again. Its caller hears nothing of this."""
 
 
 class Waiting(Protocol):
-    """When a message came, and how long its caller waits."""
+    """When a message came, how long its caller waits, and which call it is."""
 
     received: float
     patience: float | None
+    id: str
 
 
 class _Message(threading.local):
@@ -29,20 +39,58 @@ class _Message(threading.local):
 
     received: float = 0.0
     patience: float | None = None
+    id: str = ""
 
 
 current: Final[Waiting] = _Message()
 """The message that this thread carries out. ``received``: when it came, by ``time.monotonic``; ``patience``: seconds
-after which its caller gives up unless it hears of the call, None if the caller did not say."""
+after which its caller gives up unless it hears of the call, None if the caller did not say; ``id``: the same where a
+call was given back and comes again, empty if the bus tells none."""
+
+
+class _Withheld:
+    """A message that is not replied to where its call was given back."""
+
+    def __init__(self, message: Any, give_back: Callable[[Any], None]) -> None:
+        self._message, self._give_back = message, give_back
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._message, name)
+
+    def reply(self, reply: Any = None, failure: Any = None) -> None:
+        """Answer the caller, or have the call sent again."""
+        if failure is not None and isinstance(failure[1], GivenBack):
+            self._give_back(self._message)
+        else:
+            self._message.reply(reply, failure)
 
 
 class BoundedServer(RPCServer):  # type: ignore[misc]  # oslo.messaging is not typed
     """An RPC server that carries out at most so many messages at a time, and takes no more than these."""
 
-    def bound(self, limit: int, metrics: BusMetrics) -> None:
-        """Take at most ``limit`` messages at a time, and count them. To be called before the start."""
+    def bound(self, limit: int, metrics: BusMetrics, seconds: float) -> None:
+        """Take at most ``limit`` messages at a time, and count them. ``seconds``: for which a call that is given back
+        waits, unless its caller said how long it does. To be called before the start."""
         self.conf.set_override("executor_thread_pool_size", limit)
-        self._free, self._metrics = threading.BoundedSemaphore(limit), metrics
+        self._free, self._metrics, self._given_back_seconds = threading.BoundedSemaphore(limit), metrics, seconds
+        self._begun = self._abandoned = self._finished = False
+        self._turn = threading.Lock()
+
+    def begin(self) -> None:
+        """Connect, for as long as it takes, and take messages, unless it is ended meanwhile."""
+        self.start()
+        with self._turn:
+            self._begun = not self._abandoned
+        if not self._begun:
+            self.finish()
+
+    def end(self) -> None:
+        """`finish`, once; a server that is not connected yet gives back what it takes once it is."""
+        with self._turn:
+            finishes, self._abandoned = self._begun and not self._finished, not self._begun
+            self._finished |= finishes
+        if finishes:
+            self.finish()
 
     def finish(self) -> None:
         """Stop taking messages, carry out those that were taken, and close the connection. While oslo.messaging 18
@@ -71,7 +119,33 @@ class BoundedServer(RPCServer):  # type: ignore[misc]  # oslo.messaging is not t
         watch = getattr(message, "stopwatch", None)
         current.received = time.monotonic() - (0.0 if watch is None else watch.elapsed())
         current.patience = _seconds(message.client_timeout)
-        super()._process_incoming(incoming)
+        current.id = str(getattr(message, "msg_id", None) or "")
+        if self._abandoned and _is_call(message):
+            self._give_back(message)
+        else:
+            super()._process_incoming([_Withheld(message, self._give_back)])
+
+    def _give_back(self, message: Any) -> None:
+        """Send a call again, by the name and to the reply queue that it came with. It is lost if that fails, and left
+        to its caller, who hears nothing more of it."""
+        id, reply_queue = getattr(message, "msg_id", None), getattr(message, "reply_q", None)
+        try:
+            if not id or not reply_queue:  # the bus in memory
+                message.requeue()
+                return
+            patience = _seconds(message.client_timeout)
+            left = (patience or self._given_back_seconds) - message.stopwatch.elapsed()
+            if left > 0:
+                given = {**message.message, "_msg_id": id, "_reply_q": reply_queue, "_timeout": message.client_timeout}
+                target = oslo_messaging.Target(exchange=self._target.exchange, topic=self._target.topic)
+                self.transport._send(target, message.ctxt, given, timeout=left, retry=GIVE_BACK_RETRIES)
+        except Exception as error:  # whatever the library raises
+            log.warning("a call could not be given back to the bus: %s", error)
+
+
+def _is_call(message: Any) -> bool:
+    """Whether somebody waits for an answer."""
+    return bool(getattr(message, "msg_id", None) or getattr(message, "_reply_q", None))
 
 
 def _seconds(given: object) -> float | None:
@@ -82,8 +156,10 @@ def _seconds(given: object) -> float | None:
     return seconds if seconds > 0 else None
 
 
-def rpc_server(transport: Any, target: Any, endpoints: Sequence[Any], *, limit: int, metrics: BusMetrics) -> Any:
-    """A server that is not started."""
+def rpc_server(
+    transport: Any, target: Any, endpoints: Sequence[Any], *, limit: int, metrics: BusMetrics, seconds: float
+) -> Any:
+    """A server that is not started. Arguments as of ``BoundedServer.bound``."""
     server = oslo_messaging.get_rpc_server(
         transport,
         target,
@@ -91,7 +167,7 @@ def rpc_server(transport: Any, target: Any, endpoints: Sequence[Any], *, limit: 
         access_policy=oslo_messaging.DefaultRPCAccessPolicy,
         server_cls=BoundedServer,
     )
-    server.bound(limit, metrics)
+    server.bound(limit, metrics, seconds)
     return server
 
 
@@ -119,4 +195,4 @@ class ConnectionWatch(logging.Handler):
         return lambda: logger.removeHandler(self)
 
 
-__all__ = ["BoundedServer", "ConnectionWatch", "Waiting", "current", "rpc_server"]
+__all__ = ["BoundedServer", "ConnectionWatch", "GivenBack", "Waiting", "current", "rpc_server"]

@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 
 from ....core.engine_commands import asked
-from ....core.errors import DeadlineExceeded
+from ....core.errors import DeadlineExceeded, LeadershipLost, NotLeader, Stopped
 from ....core.machine.orders import Order, SelectDestinations
 from ....core.process.bus_metrics import BusMetrics, CallOutcome
 from ....core.process.nova import NovaOptions
@@ -37,6 +37,11 @@ log = logging.getLogger("hostler.nova")
 CONNECT_SECONDS: Final = 3.0
 """How long the start waits for the bus; from then on the connection is made beside the service."""
 
+_OF_THE_TERM: Final = (LeadershipLost, NotLeader, Stopped)
+"""Errors of a member that leads no more."""
+TERM_SECONDS: Final = 1.0
+"""For calls in hand when a member leads no more. What a broker does not take back within that is left to its caller."""
+
 
 class NovaBus:
     """nova-scheduler's place on one message bus."""
@@ -53,7 +58,11 @@ class NovaBus:
         self._token: trio.lowlevel.TrioToken | None = None
         self.metrics = BusMetrics()
         self._following = Following(service, Follower(self._cells, self._api), self.metrics)
-        self._is_stopped = False
+        self._transport: Any = None
+        self._row: ServiceRow | None = None
+        self._serving = False
+        self._given_up = trio.Event()
+        """Set once this member, of a cluster, leads no more."""
         self._shown = f"nova:{options.exchange}/{options.topic}/{self._host}"
 
     def _cells(self) -> Sequence[Cell]:
@@ -71,10 +80,48 @@ class NovaBus:
         """Read the state of the cloud, answer calls, and follow the databases, until `drain` or cancelled. SourceFailed
         if the databases cannot be read at the start, InvalidValue if the bus cannot be used. A broker that does not
         answer at the start is waited for beside the service."""
+        self._serving = True
+        await self._following.look()
+        self._row = await _in_thread(self._service_row)
+        await self._answer(self._drain_seconds, task_status)
+
+    async def stand_by(self) -> str:
+        """What is to be shown as the address. InvalidValue if the bus cannot be used."""
+        await _in_thread(self._opened_transport)
+        return self._shown
+
+    async def lead(self) -> None:
+        """`serve` for one term of a member that leads. While databases fail, its calls are answered from the state of
+        its journal, or wait with the broker where that knows no host. At the end of the term it takes no more calls,
+        and those in hand that the writer refuses go back to the bus, for the next leader."""
+        self._serving, self._given_up, self._ended = True, trio.Event(), trio.Event()
+        self._following = Following(self._service, Follower(self._cells, self._api), self.metrics)
+        try:
+            await self._look_or_know()
+            await self._answer(TERM_SECONDS)
+        finally:
+            self._given_up.set()
+            self._ended.set()
+            self.metrics.has_cells(frozenset())
+
+    async def _look_or_know(self) -> None:
+        """Have looked at the databases once, or know of hosts without."""
+        while not self._stop.is_set():
+            try:
+                await self._following.look()
+            except HostlerError as error:
+                log.error("the databases of the cloud are not followed yet: %s", error)
+                if len(self._service.state.fleet):
+                    return
+                with trio.move_on_after(self._options.poll_seconds):
+                    await self._stop.wait()
+            else:
+                return
+
+    async def _answer(self, seconds: float, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer calls and follow the databases, until `drain` or cancelled, when calls in hand have ``seconds``."""
         self._token = trio.lowlevel.current_trio_token()
         options = self._options
-        await self._following.look()
-        row = await _in_thread(self._service_row)
         server, end_watch = await _in_thread(self._opened_server)
         connected = trio.Event()
         try:
@@ -89,21 +136,23 @@ class NovaBus:
                     self._following.run, poll_seconds=options.poll_seconds, full_seconds=options.full_seconds
                 )
                 nursery.start_soon(follow)
-                if row is not None:
-                    nursery.start_soon(self._beat, row)
+                if options.services_database:
+                    nursery.start_soon(self._beat)
                 await self._stop.wait()
-                await self._stopped(server, connected)
+                await self._finish(server, self._drain_seconds)
                 nursery.cancel_scope.cancel()
         finally:
+            self._given_up.set()
             with trio.CancelScope(shield=True):
-                await self._stopped(server, connected)
+                await self._finish(server, seconds)
             end_watch()
             self._ended.set()
 
     async def drain(self) -> None:
         """Consume no more calls, and wait until those under way are answered, for at most ``drain_seconds``."""
         self._stop.set()
-        await self._ended.wait()
+        if self._serving:
+            await self._ended.wait()
 
     def reload(self) -> None:
         """Have cells, aggregates and nodes read again."""
@@ -111,45 +160,47 @@ class NovaBus:
 
     async def _connect(self, server: Any, connected: trio.Event) -> None:
         log.info("connecting to the bus")
-        await _in_thread(server.start)
+        await _in_thread(server.begin)
         self.metrics.consuming(True)
         log.info("answering %s on %s", self._options.topic, self._shown)
         connected.set()
 
-    async def _stopped(self, server: Any, connected: trio.Event) -> None:
-        """Stop a server that is connected; one that is not takes no calls, and ends with the process."""
+    async def _finish(self, server: Any, seconds: float) -> None:
+        """Have a server take no more calls, and wait for those in hand, for at most ``seconds``."""
         self.metrics.consuming(False)
-        if self._is_stopped or not connected.is_set():
-            return
-        with trio.move_on_after(self._drain_seconds) as limit:
-            await _in_thread(server.finish)
+        with trio.move_on_after(seconds) as limit:
+            await _in_thread(server.end)
         if limit.cancelled_caught:
-            log.warning("calls under way were not answered within %g s", self._drain_seconds)
-        self._is_stopped = True
+            log.warning("calls under way were not answered within %g s", seconds)
 
-    async def _beat(self, row: ServiceRow) -> None:
+    async def _beat(self) -> None:
         """Keep the row in Nova's table services alive."""
         failing = False
         while True:
             try:
-                await _in_thread(partial(row.beat, now=time.time(), version=self._following.newest))
+                await _in_thread(partial(self._beat_once, self._following.newest))
                 self.metrics.heartbeat(failed=False)
                 failing = False
-            except SourceFailed as error:  # a row that is old shows the service as down, no more
+            except (SourceFailed, InvalidValue) as error:  # a row that is old shows the service as down, no more
                 self.metrics.heartbeat(failed=True)
                 if not failing:
                     log.error("the row of this service in Nova's table services is not written: %s", error)
                 failing = True
             await trio.sleep(self._options.report_seconds)
 
-    def _opened_server(self) -> tuple[Any, Callable[[], None]]:
-        """A server that is not connected yet, and what ends the watch over its connections."""
+    def _beat_once(self, version: int) -> None:
+        if self._row is None:
+            self._row = self._service_row()
+        if self._row is not None:
+            self._row.beat(now=time.time(), version=version)
+
+    def _opened_transport(self) -> Any:
+        """What connections to the bus are made by, the same for all terms."""
         import oslo_messaging
         from oslo_config import cfg
 
-        from .endpoints import BaseEndpoint, SchedulerEndpoint
-        from .server import ConnectionWatch, rpc_server
-
+        if self._transport is not None:
+            return self._transport
         # The process's own: oslo.messaging 18 registers and reads some options nowhere else.
         options, conf = self._options, cfg.CONF
         conf([], project="hostler", default_config_files=list(options.config_files))
@@ -162,9 +213,21 @@ class NovaBus:
         if "oslo_messaging_rabbit" in conf and not conf.oslo_messaging_rabbit.rabbit_qos_prefetch_count:
             # What this process does not carry out yet stays with the broker, which drops it once its caller gave up.
             conf.set_override("rabbit_qos_prefetch_count", options.threads, "oslo_messaging_rabbit")
+        self._transport = transport
+        return transport
+
+    def _opened_server(self) -> tuple[Any, Callable[[], None]]:
+        """A server that is not connected yet, and what ends the watch over its connections."""
+        import oslo_messaging
+
+        from .endpoints import BaseEndpoint, SchedulerEndpoint
+        from .server import ConnectionWatch, rpc_server
+
+        options, transport = self._options, self._opened_transport()
         target = oslo_messaging.Target(exchange=options.exchange, topic=options.topic, server=self._host)
         endpoints = [SchedulerEndpoint(self), BaseEndpoint()]
-        server = rpc_server(transport, target, endpoints, limit=options.threads, metrics=self.metrics)
+        seconds = options.call_seconds
+        server = rpc_server(transport, target, endpoints, limit=options.threads, metrics=self.metrics, seconds=seconds)
         return server, ConnectionWatch(self.metrics).begin()
 
     # calls, in threads of oslo.messaging
@@ -172,8 +235,9 @@ class NovaBus:
     def select(
         self, context: Mapping[str, Any], spec: Any, uuids: Sequence[str] | None, *, objects: bool, alternates: bool
     ) -> list[Any]:
-        """The answer of select_destinations. NoValidHost, and no other error, if there is none."""
-        from .server import current
+        """The answer of select_destinations. NoValidHost, and no other error, if there is none; GivenBack where this
+        member of a cluster leads no more."""
+        from .server import GivenBack, current
 
         received = current.received
         outcome: CallOutcome = "failed"
@@ -181,13 +245,16 @@ class NovaBus:
             outcome, answer = self._selected(context, spec, uuids, objects=objects, alternates=alternates)
         finally:
             self.metrics.called("select_destinations", outcome, time.monotonic() - received)
+        if answer is None:
+            raise GivenBack
         if isinstance(answer, NoValidHost):
             raise answer
         return answer
 
     def _selected(
         self, context: Mapping[str, Any], spec: Any, uuids: Sequence[str] | None, *, objects: bool, alternates: bool
-    ) -> tuple[CallOutcome, list[Any] | NoValidHost]:
+    ) -> tuple[CallOutcome, list[Any] | NoValidHost | None]:
+        """What became of a call, and its answer; None if it is for the next leader to answer."""
         now = time.time()
         try:
             self._check_age(context, now)
@@ -197,14 +264,18 @@ class NovaBus:
             return "gave_up", _refused(context, error)
         except HostlerError as error:
             return "refused", _refused(context, error)
+        clustered = self._service.cluster is not None
         try:
-            decision: Decision = trio.from_thread.run(self._decided, request, self._patience(), trio_token=self._token)
+            work = partial(self._decided, request, self._patience(), self._key() if clustered else None)
+            decision: Decision = trio.from_thread.run(work, trio_token=self._token)
         except DeadlineExceeded as error:
             return "gave_up", _refused(context, error)
         except HostlerError as error:
+            if clustered and isinstance(error, _OF_THE_TERM):
+                return "given_back", None
             return "failed", _refused(context, error)
         except (trio.RunFinishedError, trio.Cancelled):
-            return "failed", NoValidHost("The scheduler has ended.")
+            return ("given_back", None) if clustered else ("failed", NoValidHost("The scheduler has ended."))
         if decision.refusal is not None:
             return "no_valid_host", NoValidHost(_reason(decision.refusal))
         if not objects:
@@ -233,6 +304,14 @@ class NovaBus:
             limit = min(limit, current.patience)
         return limit - (time.monotonic() - current.received)
 
+    @staticmethod
+    def _key() -> str | None:
+        """By which this thread's call is decided once, by whichever member: a call that is given back may have been
+        carried out. None where the bus does not tell calls apart."""
+        from .server import current
+
+        return f"nova:{current.id}" if current.id else None
+
     def aggregates_changed(self) -> None:
         """Have the aggregates read."""
         self._told(self._following.note_all)
@@ -253,14 +332,20 @@ class NovaBus:
 
     # in the event loop
 
-    async def _decided(self, request: Request, patience: float) -> Decision:
+    async def _decided(self, request: Request, patience: float, key: str | None = None) -> Decision:
         """One command, which chooses and claims. It is not carried out once its turn comes ``patience`` seconds from
-        now or later."""
+        now or later. ``key``: one of its own, by which a repetition gets the first answer."""
         service = self._service
         command = SelectDestinations(request=asked(request))
         service.limits.check(command)
         deadline = trio.current_time() + patience
-        decision: Decision = await service.writer.submit(Order(service.now(), LOCAL, command), deadline=deadline)
+        order = Order(service.now(), LOCAL, command)
+        try:
+            decision: Decision = await service.writer.submit(order, key=key, deadline=deadline)
+        except _OF_THE_TERM:
+            with trio.move_on_after(TERM_SECONDS):  # else this member might take the call again, and again
+                await self._given_up.wait()
+            raise
         return decision
 
 
