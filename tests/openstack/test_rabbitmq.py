@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import datetime
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hostler.bench import rabbit_broker
+from hostler.bench.etcd_servers import EtcdServers
 from tests.daemon.processes import Daemon, metrics
 
 from ..patience import HANG_SECONDS
@@ -125,13 +127,13 @@ def cloud_in(folder: Path) -> Iterator[Cloud]:
         yield cloud
 
 
-def daemon_of(cloud: Cloud, url: str, folder: Path, **options: Any) -> Daemon:
+def daemon_of(cloud: Cloud, url: str, folder: Path, *, more: str = "", **options: Any) -> Daemon:
     folder.mkdir()
     given = {"database": cloud.url("api"), "host": folder.name, "threads": THREADS, "poll_seconds": 0.2, **options}
     lines = "".join(f"{name} = {value!r}\n" for name, value in given.items())
     policy = folder / "nova.conf"
     policy.write_text("[DEFAULT]\nservice_down_time = 3600\n")  # nobody writes heartbeats of the computes
-    config = f'policy = "{policy}"\n[nova]\n{lines}'
+    config = f'policy = "{policy}"\n[nova]\n{lines}{more}'
     return Daemon(folder, "--nova", url, "--http", "127.0.0.1:0", config=config)
 
 
@@ -244,3 +246,70 @@ def test_calls_outlive_schedulers_that_are_stopped_and_killed(
         assert conductor.select(number)
     assert claimed(first, calls.numbers) == dict.fromkeys(calls.numbers, 1)
     assert first.terminate() == 0
+
+
+class Members:
+    """Two members of a cluster, each of which would take calls."""
+
+    def __init__(self, cloud: Cloud, url: str, folder: Path, etcd: EtcdServers) -> None:
+        store = f'[data]\nstore = "etcd"\n[data.etcd]\nendpoints = ["{etcd.endpoints[0]}"]\n'
+        self.daemons = {
+            name: daemon_of(cloud, url, folder / name, more=f'{store}[cluster]\nname = "{name}"\nlease_seconds = 1\n')
+            for name in ("m1", "m2")
+        }
+
+    def leader(self) -> Daemon:
+        """The one that takes calls, once one does and the other does not."""
+        found: list[Daemon] = []
+
+        def one_does() -> bool:
+            alive = [each for each in self.daemons.values() if each.process is not None and each.process.poll() is None]
+            found[:] = [each for each in alive if metrics(each)["hostler_nova_consuming",]]
+            return len(found) == 1
+
+        until(one_does)
+        return found[0]
+
+
+@pytest.fixture
+def members(broker: rabbit_broker.Broker, served: object, tmp_path: Path) -> Iterator[Members]:
+    """Two that run, on a broker from which the other service of this file is gone."""
+    if shutil.which("etcd") is None:
+        pytest.skip("etcd is not installed")
+    (tmp_path / "cloud").mkdir()
+    (tmp_path / "etcd").mkdir()
+    with ExitStack() as stack:
+        cloud = stack.enter_context(cloud_in(tmp_path / "cloud"))
+        etcd = stack.enter_context(EtcdServers(tmp_path / "etcd", 1, election_ms=500))
+        made = Members(cloud, broker.url, tmp_path, etcd)
+        for daemon in made.daemons.values():
+            stack.enter_context(daemon)
+        yield made
+
+
+def test_the_member_that_leads_takes_calls_and_a_hand_over_loses_none(
+    members: Members, served: tuple[Cloud, Daemon, Conductor]
+) -> None:
+    """Another member is told to lead while calls are under way, and then the leader is killed. The first loses no call;
+    of the second those in its hands are left to their callers. Nobody holds two hosts."""
+    _, other, conductor = served
+    if other.process is not None and other.process.poll() is None:
+        other.kill()
+    leader = members.leader()
+    calls = Calls(conductor, range(600, 640))
+    until(lambda: len(calls.answered) > 3)
+    with leader.client() as client:
+        client.call("lead", {})
+    until(lambda: len(calls.answered) + len(calls.refused) == len(calls.numbers))
+    assert not calls.open
+    successor = members.leader()
+    assert successor is not leader
+    assert claimed(successor, calls.numbers) == dict.fromkeys(calls.numbers, 1)
+    calls = Calls(conductor, range(700, 725))
+    until(lambda: len(calls.answered) > 3)
+    successor.kill()
+    until(lambda: len(calls.open) <= 2 * THREADS + 1)
+    for number in calls.open:
+        assert conductor.select(number)
+    assert members.leader() is leader
+    assert claimed(leader, calls.numbers) == dict.fromkeys(calls.numbers, 1)
