@@ -144,7 +144,7 @@ def served(
     """A service that is started before its broker is there, and then takes calls."""
     folder = tmp_path_factory.mktemp("served")
     with cloud_in(folder) as cloud:
-        options = {"services_database": cloud.url("cell"), "report_seconds": 0.2}
+        options: dict[str, Any] = {"services_database": cloud.url("cell"), "report_seconds": 0.2}
         with daemon_of(cloud, broker.url, folder / "a", **options) as daemon:
             with daemon.client() as client:
                 assert [line.name for line in client.call("providers")] == ["cmp1", "cmp2", "cmp3"]
@@ -210,6 +210,66 @@ def test_a_call_whose_caller_has_given_up_claims_nothing(served: tuple[Cloud, Da
     os.kill(daemon.process.pid, signal.SIGCONT)
     assert conductor.select(299)
     assert len(claimed(daemon, calls.numbers)) <= THREADS, "what it had fetched before it was stopped"
+
+
+def test_calls_that_waited_for_longer_than_their_callers_claim_nothing(
+    served: tuple[Cloud, Daemon, Conductor], broker: rabbit_broker.Broker
+) -> None:
+    """Nova's conductor waits for a minute for a sign of the scheduler, and has its calls kept by the broker for half an
+    hour. After a restart they are taken from the queue, and so is that of a conductor that is no more."""
+    _, daemon, conductor = served
+    daemon.kill()
+    calls = Calls(conductor, range(250, 256), monitor=1)
+    until(lambda: len(calls.refused) == len(calls.numbers))
+    before, gone = queues(broker).keys(), Conductor(broker.url)
+    last = Calls(gone, [256], timeout=600, monitor=60)
+    waiting = Calls(conductor, [257], monitor=60)
+    until(lambda: queues(broker)["scheduler"] == 8)
+    (answers,) = queues(broker).keys() - before
+    gone.close()
+    broker.ctl("delete_queue", answers)  # as the broker does after half an hour without its reader
+    daemon.start()
+    until(lambda: bool(waiting.answered))
+    assert conductor.select(258)
+    assert claimed(daemon, [*calls.numbers, *last.numbers]) == {}
+    assert claimed(daemon, [257, 258]) == {257: 1, 258: 1}
+    assert metrics(daemon)["hostler_nova_calls_total", "select_destinations", "gave_up"] == 7
+
+
+def queues(broker: rabbit_broker.Broker) -> dict[str, int]:
+    """Messages that wait with the broker, by queue."""
+    lines = [line.split() for line in broker.ctl("list_queues", "name", "messages").splitlines()]
+    return {line[0]: int(line[1]) for line in lines if line[1].isdecimal()}
+
+
+def test_a_call_that_is_given_back_comes_again_as_the_same_call(broker: rabbit_broker.Broker, served: object) -> None:
+    from oslo_config import cfg
+
+    from hostler.core.process.bus_metrics import BusMetrics
+    from hostler.drivers.openstack.bus.server import GivenBack, current, rpc_server
+
+    seen: list[str] = []
+
+    class Endpoint:
+        @oslo_messaging.expected_exceptions(GivenBack)  # type: ignore[untyped-decorator]  # oslo.messaging is not typed
+        def ask(self, context: Any, number: int) -> list[Any]:
+            seen.append(current.id)
+            if len(seen) == 1:
+                raise GivenBack
+            return [context["request_id"], number]
+
+    transport = oslo_messaging.get_rpc_transport(cfg.CONF, url=broker.url)
+    target = oslo_messaging.Target(exchange="nova", topic="given-back", server="s")
+    server = rpc_server(transport, target, [Endpoint()], limit=2, metrics=BusMetrics(), seconds=60.0)
+    server.begin()
+    caller = oslo_messaging.get_rpc_client(
+        transport, oslo_messaging.Target(exchange="nova", topic="given-back"), timeout=HANG_SECONDS
+    )
+    assert caller.call({"request_id": "req-7"}, "ask", number=3) == ["req-7", 3]
+    assert len(seen) == 2
+    assert seen[0] == seen[1] != ""
+    server.end()
+    transport.cleanup()
 
 
 def test_calls_are_answered_again_after_a_restart_of_the_broker(

@@ -14,10 +14,13 @@ import oslo_messaging
 from oslo_messaging.rpc.server import RPCServer
 
 from ....core.process.bus_metrics import BusMetrics
+from .waiting import WaitBound, age_of
 
 log = logging.getLogger("hostler.nova")
 
 RABBIT_LOGGER: Final = "oslo.messaging._drivers.impl_rabbit"
+WAITED_SECONDS: Final = 1.0
+"""A call that may have waited for longer is carried out if its caller's queue for answers is still there."""
 GIVE_BACK_RETRIES: Final = 2
 """How often a call is sent again to a broker that does not answer."""
 
@@ -30,6 +33,7 @@ class Waiting(Protocol):
     """When a message came, how long its caller waits, and which call it is."""
 
     received: float
+    waited: float
     patience: float | None
     id: str
 
@@ -38,12 +42,14 @@ class _Message(threading.local):
     """The message that a thread carries out."""
 
     received: float = 0.0
+    waited: float = 0.0
     patience: float | None = None
     id: str = ""
 
 
 current: Final[Waiting] = _Message()
-"""The message that this thread carries out. ``received``: when it came, by ``time.monotonic``; ``patience``: seconds
+"""The message that this thread carries out. ``received``: when it came, by ``time.monotonic``; ``waited``: seconds
+for which it may have been with the broker before; ``patience``: seconds
 after which its caller gives up unless it hears of the call, None if the caller did not say; ``id``: the same where a
 call was given back and comes again, empty if the bus tells none."""
 
@@ -75,10 +81,13 @@ class BoundedServer(RPCServer):  # type: ignore[misc]  # oslo.messaging is not t
         self._free, self._metrics, self._given_back_seconds = threading.BoundedSemaphore(limit), metrics, seconds
         self._begun = self._abandoned = self._finished = False
         self._turn = threading.Lock()
+        self.waiting, self._ended = WaitBound(), threading.Event()
 
     def begin(self) -> None:
         """Connect, for as long as it takes, and take messages, unless it is ended meanwhile."""
+        threading.Thread(target=self.waiting.beat_until, args=(self._ended,), daemon=True).start()
         self.start()
+        self.waiting.ready()
         with self._turn:
             self._begun = not self._abandoned
         if not self._begun:
@@ -100,12 +109,20 @@ class BoundedServer(RPCServer):  # type: ignore[misc]  # oslo.messaging is not t
         self.wait()
         for message in getattr(getattr(self.listener, "_poll_style_listener", None), "incoming", ()):
             self._process_incoming([message])
+        self._ended.set()
 
     def _on_incoming(self, incoming: Any) -> None:
+        waited = self.waiting.taken(age_of(incoming[0].ctxt, time.time()) if _is_call(incoming[0]) else None)
+        try:
+            self._submit(incoming, waited)
+        finally:
+            self.waiting.ready()
+
+    def _submit(self, incoming: Any, waited: float) -> None:
         self._free.acquire()  # the thread that receives waits; so does what is still with the broker
         self._metrics.begun()
         try:
-            self._work_executor.submit(self._process_incoming, incoming).add_done_callback(self._done)
+            self._work_executor.submit(self._process_incoming, incoming, waited).add_done_callback(self._done)
         except BaseException:
             self._done()
             raise
@@ -114,14 +131,16 @@ class BoundedServer(RPCServer):  # type: ignore[misc]  # oslo.messaging is not t
         self._metrics.ended()
         self._free.release()
 
-    def _process_incoming(self, incoming: Any) -> None:
+    def _process_incoming(self, incoming: Any, waited: float = 0.0) -> None:
         message = incoming[0]
         watch = getattr(message, "stopwatch", None)
         current.received = time.monotonic() - (0.0 if watch is None else watch.elapsed())
         current.patience = _seconds(message.client_timeout)
-        current.id = str(getattr(message, "msg_id", None) or "")
+        current.waited, current.id = waited, str(getattr(message, "msg_id", None) or "")
         if self._abandoned and _is_call(message):
             self._give_back(message)
+        elif waited > WAITED_SECONDS and _has_gone(message):
+            self._metrics.called(str(message.message.get("method")), "gave_up", time.monotonic() - current.received)
         else:
             super()._process_incoming([_Withheld(message, self._give_back)])
 
@@ -148,6 +167,17 @@ def _is_call(message: Any) -> bool:
     return bool(getattr(message, "msg_id", None) or getattr(message, "_reply_q", None))
 
 
+def _has_gone(message: Any) -> bool:
+    """Whether the process of the caller is gone, and with it the queue for the answer."""
+    if not _seconds(message.client_timeout):
+        return False  # a sign of life would be taken for the answer
+    try:
+        message.heartbeat()
+    except oslo_messaging.MessageDeliveryFailure:
+        return True
+    return False
+
+
 def _seconds(given: object) -> float | None:
     try:
         seconds = float(str(given))
@@ -172,18 +202,20 @@ def rpc_server(
 
 
 class ConnectionWatch(logging.Handler):
-    """Counts lost and repeated connections: the driver of RabbitMQ tells them to its log only."""
+    """Notes lost and repeated connections: the driver of RabbitMQ tells them to its log only."""
 
-    def __init__(self, metrics: BusMetrics) -> None:
+    def __init__(self, metrics: BusMetrics, waiting: WaitBound) -> None:
         super().__init__(logging.INFO)
-        self._metrics = metrics
+        self._metrics, self._waiting = metrics, waiting
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count a record that is about a connection."""
         text = str(record.msg)
         if "Reconnected to AMQP" in text:
+            self._waiting.interrupted()
             self._metrics.reconnected()
         elif "is unreachable" in text or "closed the connection" in text:
+            self._waiting.interrupted()
             self._metrics.connection_failed()
 
     def begin(self) -> Callable[[], None]:

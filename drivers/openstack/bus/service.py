@@ -4,10 +4,10 @@ crosses to the event loop once, as one command, and at most ``threads`` of them 
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from ..source.options import cells_named
 from .follower import Follower
 from .following import Following
 from .service_row import ServiceRow, row_of
+from .waiting import age_of
 from .wire import NoValidHost, old_selections, read_request, selections
 
 log = logging.getLogger("hostler.nova")
@@ -228,7 +229,7 @@ class NovaBus:
         endpoints = [SchedulerEndpoint(self), BaseEndpoint()]
         seconds = options.call_seconds
         server = rpc_server(transport, target, endpoints, limit=options.threads, metrics=self.metrics, seconds=seconds)
-        return server, ConnectionWatch(self.metrics).begin()
+        return server, ConnectionWatch(self.metrics, server.waiting).begin()
 
     # calls, in threads of oslo.messaging
 
@@ -284,25 +285,20 @@ class NovaBus:
 
     def _check_age(self, context: Mapping[str, Any], now: float) -> None:
         """DeadlineExceeded for a call of a request that is older than any caller waits."""
-        text = context.get("timestamp")
-        try:
-            begun = datetime.fromisoformat(str(text))
-        except ValueError:
-            return  # the age is not told
-        begun = begun if begun.tzinfo is not None else begun.replace(tzinfo=UTC)
-        age = now - begun.timestamp()
-        if age > self._options.stale_seconds:
+        age = age_of(context, now)
+        if age is not None and age > self._options.stale_seconds:
             problem = f"the request is {age:.0f} s old, and nobody waits for its answer"
             raise DeadlineExceeded(problem, field="timestamp")
 
     def _patience(self) -> float:
-        """Seconds for which the caller of this thread's call still waits; not above 0 if it has given up."""
+        """Seconds for which the caller of this thread's call waits at least; not above 0 if it may have given up."""
         from .server import current
 
         limit = self._options.call_seconds
         if current.patience is not None:
             limit = min(limit, current.patience)
-        return limit - (time.monotonic() - current.received)
+        waited = 0.0 if math.isinf(current.waited) else current.waited
+        return limit - (time.monotonic() - current.received) - waited
 
     @staticmethod
     def _key() -> str | None:
