@@ -1,11 +1,12 @@
-"""A small real OpenStack without nova-scheduler and Placement, whose places a service of Hostler takes: nova-api,
-nova-conductor and nova-compute with Nova's fake driver, RabbitMQ and PostgreSQL. Glance and Neutron are stubs (any
-image exists, there are no networks), and a token is USER:PROJECT."""
+"""A small real OpenStack whose nova-scheduler and Placement are a service of Hostler, or for comparison Nova's own:
+nova-api, nova-conductor and nova-compute with Nova's fake driver in one or several cells, RabbitMQ and PostgreSQL.
+Glance and Neutron are stubs (any image exists, there are no networks), and a token is USER:PROJECT."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from .etcd_servers import free_ports
 from .placement_database import database
 from .rabbit_broker import Broker, missing
 
-PACKAGES: Final = ("nova==34.0.0", "waitress", "psycopg2-binary", "setuptools<81")
+PACKAGES: Final = ("nova==34.0.0", "openstack-placement==16.0.0", "waitress", "psycopg2-binary", "setuptools<81")
 TOKEN: Final = "admin:admin"
 WAIT_SECONDS: Final = 300.0
 _IMAGE: Final = {
@@ -52,6 +53,13 @@ _API: Final = """
 import sys
 sys.argv = ["nova-api"]
 from nova.wsgi.osapi_compute import application
+from waitress import serve
+serve(application, host="127.0.0.1", port={port}, threads=8)
+"""
+_PLACEMENT: Final = """
+import sys
+sys.argv = ["placement"]
+from placement.wsgi.api import application
 from waitress import serve
 serve(application, host="127.0.0.1", port={port}, threads=8)
 """
@@ -97,9 +105,11 @@ class _Stub(BaseHTTPRequestHandler):
 class OpenStack:
     """The cloud, started and ended by the context. ``nova`` and ``placement``: clients of their APIs."""
 
-    def __init__(self, folder: Path, venv: Path, *, computes: int) -> None:
-        """``folder``: for all of its files; ``venv``: environment with Nova, made if it is not there."""
+    def __init__(self, folder: Path, venv: Path, *, computes: int, cells: int = 1, stock: bool = False) -> None:
+        """``folder``: for all of its files; ``venv``: environment with Nova, made if it is not there; ``computes``: of
+        all cells; ``stock``: with nova-scheduler and Placement of its own."""
         self.folder, self.computes = folder, [f"compute-{number}" for number in range(1, computes + 1)]
+        self._cells, self.stock = range(1, cells + 1), stock
         self._venv, self._stack = venv, ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._api_port, self._placement_port, self._stub_port = free_ports(3)
@@ -131,6 +141,9 @@ class OpenStack:
         self._stack.callback(broker.end)
         broker.start()
         self._transport = broker.url
+        for cell in self._cells[1:]:
+            broker.ctl("add_vhost", f"cell{cell}")
+            broker.ctl("set_permissions", "-p", f"cell{cell}", "guest", ".*", ".*", ".*")
         self._database = self._stack.enter_context(database("postgresql", self.folder)).url
         stub = ThreadingHTTPServer(("127.0.0.1", self._stub_port), _Stub)
         threading.Thread(target=stub.serve_forever, daemon=True).start()
@@ -138,11 +151,11 @@ class OpenStack:
         self._stack.callback(self._kill_all)
         self._configure()
         self._make_databases()
-        self.start_hostler()
+        self._start_schedulers()
         environment = {"PYTHONPATH": str(self.folder), "OS_NOVA_DISABLE_EVENTLET_PATCHING": "1"}
         environment["OS_NOVA_CONFIG_DIR"] = str(self.folder)
         self._run("api", str(self._python), "-c", _API.format(port=self._api_port), **environment)
-        for name in ("conductor", *self.computes):
+        for name in ("conductor", *(f"conductor-{cell}" for cell in self._cells[1:]), *self.computes):
             self.start_nova(name)
         self.until(lambda: sorted(self.up()) == sorted(self.computes), "the computes")
         self._manage("cell_v2", "discover_hosts")
@@ -150,11 +163,21 @@ class OpenStack:
     def _url(self, name: str) -> str:
         return self._database.replace("/postgres?", f"/{name}?")
 
+    def cell(self, compute: str) -> int:
+        """The cell of a host: they take turns."""
+        return self._cells[self.computes.index(compute) % len(self._cells)]
+
+    def _bus(self, cell: int) -> str:
+        return self._transport if cell == 1 else f"{self._transport}cell{cell}"
+
     def _configure(self) -> None:
         (self.folder / "lock").mkdir()
-        for name in ("nova", *self.computes):
+        for name in ("nova", *(f"conductor-{cell}" for cell in self._cells[1:]), *self.computes):
             (self.folder / f"{name}.conf").write_text(self._conf(name))
             (self.folder / name).mkdir()
+        (self.folder / "placement.conf").write_text(
+            f"[DEFAULT]\n[api]\nauth_strategy = noauth2\n[placement_database]\nconnection = {self._url('placement')}\n"
+        )
         (self.folder / "plain_token.py").write_text(_TOKEN_FILTER)
         paste = (self._venv / "etc" / "nova" / "api-paste.ini").read_text()
         before, mark, after = paste.partition("[filter:authtoken]")
@@ -172,10 +195,15 @@ class OpenStack:
         )
 
     def _conf(self, host: str) -> str:
-        connections = ""
+        connections, cell = "", 1
         if host == "nova":
             connections = f"[api_database]\nconnection = {self._url('nova_api')}\n"
             connections += f"[database]\nconnection = {self._url('nova_cell1')}\n"
+        elif host in self.computes:
+            cell = self.cell(host)
+        else:
+            cell = int(host.rpartition("-")[2])
+            connections = f"[database]\nconnection = {self._url(f'nova_cell{cell}')}\n"
         stubs = "".join(
             f"[{name}]\nauth_type = admin_token\ntoken = {TOKEN}\nendpoint = {url}\nendpoint_override = {url}\n"
             for name, url in (
@@ -186,7 +214,8 @@ class OpenStack:
         )
         return (
             f"[DEFAULT]\nhost = {'control' if host == 'nova' else host}\nmy_ip = 127.0.0.1\n"
-            f"transport_url = {self._transport}\ncompute_driver = fake.MediumFakeDriver\n"
+            f"transport_url = {self._bus(cell)}\ncompute_driver = fake.MediumFakeDriver\n"
+            "initial_cpu_allocation_ratio = 16\n"
             f"state_path = {self.folder}/{host}\nreport_interval = 2\nservice_down_time = 12\n"
             f"[api]\nauth_strategy = keystone\n{connections}{stubs}"
             "[conductor]\nworkers = 1\n[quota]\ninstances = -1\ncores = -1\nram = -1\nserver_groups = -1\n"
@@ -201,15 +230,23 @@ class OpenStack:
             "for name in sys.argv[2:]: c.cursor().execute(f'create database {name}')"
         )
         url = self._database.replace("+psycopg2", "")
-        names = ("nova_api", "nova_cell0", "nova_cell1")
+        names = ("nova_api", "nova_cell0", *(f"nova_cell{cell}" for cell in self._cells), "placement")
         run("no databases", [str(self._python), "-c", make, url, *names], clean())
         self._manage("api_db", "sync")
         self._manage("cell_v2", "map_cell0", "--database_connection", self._url("nova_cell0"))
         self._manage("db", "sync")
         self._manage("cell_v2", "create_cell", "--name", "cell1")
+        for cell in self._cells[1:]:
+            self._manage("db", "sync", "--local_cell", conf=f"conductor-{cell}")
+            where = ("--transport-url", self._bus(cell), "--database_connection", self._url(f"nova_cell{cell}"))
+            self._manage("cell_v2", "create_cell", "--name", f"cell{cell}", *where)
+        if self.stock:
+            program = str(self._venv / "bin" / "placement-manage")
+            command = [program, "--config-file", str(self.folder / "placement.conf"), "db", "sync"]
+            run("placement-manage db sync failed", command, clean())
 
-    def _manage(self, *words: str) -> None:
-        command = [str(self._venv / "bin" / "nova-manage"), "--config-file", str(self.folder / "nova.conf"), *words]
+    def _manage(self, *words: str, conf: str = "nova") -> None:
+        command = [str(self._venv / "bin" / "nova-manage"), "--config-file", str(self.folder / f"{conf}.conf"), *words]
         run(f"nova-manage {' '.join(words[:2])} failed", command, clean())
 
     # processes
@@ -221,8 +258,9 @@ class OpenStack:
             )
 
     def start_nova(self, name: str) -> None:
-        """Start nova-conductor, or the nova-compute of a host."""
-        program, conf = ("nova-conductor", "nova") if name == "conductor" else ("nova-compute", name)
+        """Start a nova-conductor, nova-scheduler, or the nova-compute of a host."""
+        program = f"nova-{name.partition('-')[0]}"
+        conf = "nova" if name in ("conductor", "scheduler") else name
         self._run(name, str(self._venv / "bin" / program), "--config-file", str(self.folder / f"{conf}.conf"))
 
     def start_hostler(self) -> None:
@@ -230,6 +268,28 @@ class OpenStack:
         hostler = str(Path(sys.executable).with_name("hostler"))
         self._run("hostler", hostler, "serve", "--rpc", self.address, "--config", str(self.folder / "hostler.toml"))
         self.until(lambda: self.placement.get("/").status_code == 200, "hostler")
+
+    def _start_schedulers(self) -> None:
+        if not self.stock:
+            self.start_hostler()
+            return
+        program = _PLACEMENT.format(port=self._placement_port)
+        self._run("placement", str(self._python), "-c", program, OS_PLACEMENT_CONFIG_DIR=str(self.folder))
+        self.until(lambda: self.placement.get("/").status_code == 200, "placement")
+        self.start_nova("scheduler")
+
+    def scheduler_cpu(self) -> float:
+        """CPU seconds so far of what chooses hosts and keeps allocations, with all their processes but without the
+        database: the service, or nova-scheduler and Placement."""
+        names = ("scheduler", "placement") if self.stock else ("hostler",)
+        wanted, total = {self._processes[name].pid for name in names}, 0.0
+        seen = {int(each.name): _stat(each) for each in Path("/proc").iterdir() if each.name.isdecimal()}
+        for _ in range(3):  # children of children
+            wanted |= {pid for pid, fields in seen.items() if fields and int(fields[1]) in wanted}
+        for pid in wanted:
+            fields = seen.get(pid) or ["0"] * 15
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return total
 
     def kill(self, name: str) -> None:
         """kill -9: ``hostler``, ``conductor``, ``api`` or a compute."""
@@ -274,8 +334,23 @@ class OpenStack:
 
     def servers(self) -> dict[str, dict[str, Any]]:
         """All servers by uuid."""
-        found = self.call("GET", "servers/detail?all_tenants=1&limit=1000")["servers"]
-        return {each["id"]: cast("dict[str, Any]", each) for each in found}
+        found: dict[str, dict[str, Any]] = {}
+        marker = ""
+        while True:
+            path = f"servers/detail?all_tenants=1&limit=500{f'&marker={marker}' if marker else ''}"
+            page = self.call("GET", path)["servers"]
+            found |= {each["id"]: cast("dict[str, Any]", each) for each in page}
+            if len(page) < 500:
+                return found
+            marker = page[-1]["id"]
+
+
+def _stat(process: Path) -> list[str]:
+    """The fields of /proc/PID/stat behind the name, empty for a process that is gone."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 __all__ = ["OpenStack"]

@@ -2,7 +2,7 @@
 resized, shelved, rebuilt, evacuated and deleted, computes and the service are killed, and after each part what Nova's
 databases, the Placement API and the fleet say of each guest is compared.
 
-    python -m hostler.bench.openstack_life [--computes 6] [--json]
+    python -m hostler.bench.openstack_life [--computes 6] [--cells 1] [--guests 0] [--stock] [--json]
 
 Needs RabbitMQ and PostgreSQL; Nova comes from PyPI into an environment of its own, made the first time. Takes some
 minutes.
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -28,8 +29,10 @@ from .engine import main
 from .environments import ServiceUnavailable, kept
 from .openstack_cloud import OpenStack
 
-FLAVORS: Final = {"1": (1, 512, 1), "2": (2, 1024, 1), "3": (64, 65_536, 1)}
-"""Id -> vCPUs, memory in MiB, disk in GiB; the last one fits nowhere."""
+FLAVORS: Final = {"1": (1, 512, 1), "2": (2, 1024, 1), "3": (64, 65_536, 1), "4": (1, 64, 1)}
+"""Id -> vCPUs, memory in MiB, disk in GiB; 3 fits nowhere, and of 4 some 110 fit on a host."""
+CROWD_REQUEST: Final = 10
+"""Guests that are asked for at a time where there are many."""
 IMAGE: Final = "70a599e0-31e7-49b7-b260-868f441e862b"
 OTHER_IMAGE: Final = "155d900f-4e14-4e4c-a73d-069cbf4541e6"
 SETTLE_SECONDS: Final = 60.0
@@ -53,15 +56,18 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 class Life:
     """One life. ``steps``: what was done so far."""
 
-    def __init__(self, cloud: OpenStack, say: Callable[[Step], None]) -> None:
-        self.cloud, self.steps, self._say = cloud, list[Step](), say
+    def __init__(self, cloud: OpenStack, say: Callable[[Step], None], *, guests: int = 0) -> None:
+        """``guests``: those of a crowd, after all else."""
+        self.cloud, self.steps, self._say, self._guests = cloud, list[Step](), say, guests
         self._left: dict[str, str] = {}
         """Evacuated server -> the dead host, which is charged until its nova-compute is back."""
         self._flavors = {id: dict(zip(("VCPU", "MEMORY_MB", "DISK_GB"), size, strict=True)) for id, size in _sizes()}
 
     def run(self) -> None:
-        """All parts, one after the other."""
-        for part in (self.begin, self.create, self.move, self.shelve_and_rebuild, self.lose_a_compute, self.end):
+        """All parts, one after the other; with Nova's own scheduler only the crowd."""
+        own = (self.create, self.move, self.shelve_and_rebuild, self.lose_a_compute, self.end)
+        crowd = (self.crowd,) if self._guests else ()
+        for part in (self.begin, *(() if self.cloud.stock else own), *crowd):
             try:
                 part()
             except ServiceUnavailable as error:
@@ -227,6 +233,29 @@ class Life:
         states = self._settled(servers, 300.0)
         self._step("delete", set(states.values()) == {"GONE"}, dict(Counter(states.values())))
 
+    def crowd(self) -> None:
+        """Many guests, what they cost, and their end."""
+        cloud, made, before = self.cloud, list[str](), self.cloud.scheduler_cpu()
+        for _ in range(0, self._guests, CROWD_REQUEST):
+            made += self._server("4", CROWD_REQUEST)
+        states = self._settled(made, 3_600.0)
+        spent = cloud.scheduler_cpu() - before
+        self._step(f"{len(made)} guests", set(states.values()) == {"ACTIVE"}, dict(Counter(states.values())))
+        servers = {id: each for id, each in cloud.servers().items() if id in set(made)}
+        seconds = sorted(_seconds_to_active(each) for each in servers.values() if each["OS-SRV-USG:launched_at"])
+        hosts = Counter(each["OS-EXT-SRV-ATTR:host"] for each in servers.values())
+        cells = Counter(cloud.cell(host) for host in hosts.elements() if host)
+        median = seconds[len(seconds) // 2] if seconds else float("nan")
+        detail = (
+            f"{1e3 * spent / len(made):.1f} ms of CPU a guest, {median:.1f} s to active (p50), guests by cell {cells}"
+        )
+        self._step("what they cost", len(seconds) == len(made), detail)
+        self.compare("crowd", moving=0)
+        for each in made:
+            cloud.call("DELETE", f"servers/{each}")
+        states = self._settled(made, 3_600.0)
+        self._step("crowd: delete", set(states.values()) == {"GONE"}, dict(Counter(states.values())))
+
     # what the three say
 
     def compare(self, name: str, *, moving: int = 0) -> None:
@@ -237,12 +266,15 @@ class Life:
         self._step(f"all agree: {name}", not differ, "; ".join(differ[:3]))
 
     def _differences(self, moving: int) -> list[str]:
-        nova, placement, fleet = self._of_nova(), self._of_placement(), self._of_fleet()
+        nova, placement = self._of_nova(), self._of_placement()
+        fleet = {} if self.cloud.stock else self._of_fleet()
         beside = [consumer for consumer in placement if consumer not in nova]
         found = [f"{consumer} holds {placement[consumer]} and is no guest" for consumer in beside[moving:]]
         for server, wanted in nova.items():
             if placement.get(server, {}) != wanted:
                 found.append(f"{server}: Nova {wanted}, Placement {placement.get(server, {})}")
+        if self.cloud.stock:
+            return found
         found += [f"{each}: the fleet differs from Placement" for each in fleet if fleet[each] != placement.get(each)]
         return found + [f"{each}: not in the fleet" for each in placement if each not in fleet]
 
@@ -279,28 +311,46 @@ def _sizes() -> Sequence[tuple[str, tuple[int, int, int]]]:
     return list(FLAVORS.items())
 
 
+def _seconds_to_active(server: dict[str, Any]) -> float:
+    began = datetime.fromisoformat(server["created"])
+    return (datetime.fromisoformat(server["OS-SRV-USG:launched_at"]).replace(tzinfo=UTC) - began).total_seconds()
+
+
 def _show(step: Step) -> None:
     print(f"{'ok    ' if step.ok else 'FAILED'} {step.name}{f': {step.detail}' if step.detail else ''}", flush=True)
 
 
 @app.default
 def command(
-    *, computes: int = 6, venv: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False
+    *,
+    computes: int = 6,
+    cells: int = 1,
+    guests: int = 0,
+    stock: Annotated[bool, Parameter(negative="")] = False,
+    venv: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Live through it. Exit code 1 if a step fails, 3 if the cloud does not start.
 
     Parameters
     ----------
     computes
-        Hosts, each a nova-compute with the fake driver; at least 4.
+        Hosts, each a nova-compute with the fake driver; at least 4, which the cells share.
+    cells
+        Cells, each with a database, a virtual host of RabbitMQ and a nova-conductor of its own; at least 3 hosts each.
+    guests
+        After all else, so many guests at once; about 110 fit on a host.
+    stock
+        Nova's own nova-scheduler and Placement, with only the guests of ``guests``, for comparison.
     venv
         Folder of the environment with Nova; made if it is not there. ~/.cache/hostler/openstack-life if left out.
     """
     with tempfile.TemporaryDirectory(prefix="hostler-os-") as folder:
         os.chmod(folder, 0o755)
         try:
-            with OpenStack(Path(folder), venv or kept("openstack-life"), computes=max(computes, 4)) as cloud:
-                life = Life(cloud, (lambda step: None) if json else _show)
+            environment, count = venv or kept("openstack-life"), max(computes, 4, 3 * cells)
+            with OpenStack(Path(folder), environment, computes=count, cells=cells, stock=stock) as cloud:
+                life = Life(cloud, (lambda step: None) if json else _show, guests=guests)
                 life.run()
         except ServiceUnavailable as error:
             print(f"{error}; {error.hint}" if error.hint else str(error), file=sys.stderr)
