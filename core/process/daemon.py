@@ -455,7 +455,7 @@ class Daemon:
             others.append(await tasks.start(hooks.serve))
         bus = self.metrics.bus = open_bus(config.nova, service, drain_seconds=config.operation.drain_seconds)
         if bus is not None:
-            others.append(await (tasks.start(bus.serve) if self._clustered is None else bus.stand_by()))
+            others.append(await (bus.stand_by() if self._clustered else tasks.start(bus.serve)))
         addresses = [str(address) for address in await tasks.start(server.serve, config.addresses)]
         log.info("serving %s, after command %d", ", ".join(addresses), service.writer.sequence)
         if self._clustered is not None:
@@ -470,12 +470,9 @@ class Daemon:
         if self._clustered is not None:
             await self._clustered.leave()
         server.stop_accepting()
-        if bus is not None:
-            await bus.drain()
-        if placement is not None:
-            await placement.drain()  # a request under way may still have to write
-        if hooks is not None:
-            await hooks.drain()
+        for part in (bus, placement, hooks):
+            if part is not None:
+                await part.drain()  # a request under way may still have to write
         service.writer.stop()
         await server.drain(config.operation.drain_seconds)
         if self._clustered is not None:

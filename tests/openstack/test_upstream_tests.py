@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hostler.bench import cinder_unit, nova_functional
+from hostler.bench import cinder_life, cinder_unit, nova_functional
 from hostler.bench.environments import ServiceUnavailable, kept, ready
 
 pytestmark = pytest.mark.soak
@@ -38,3 +38,10 @@ def test_cinder_s_scheduler_tests_pass_without_a_fallback() -> None:
     outcome = nova_functional.run(python, "scheduler", "live", "never", tests, driver=cinder_unit.DRIVER)
     assert not outcome.failed
     assert not any("decided_by=cinder" in metric for metric in outcome.metrics)
+
+
+def test_a_cinder_scheduler_answers_with_hostler_s_class_as_with_its_own() -> None:
+    ended = cinder_life.command(creates=30)
+    if ended == 3:
+        pytest.skip("there is no RabbitMQ, PostgreSQL or PyPI")
+    assert ended == 0

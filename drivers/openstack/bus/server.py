@@ -1,6 +1,6 @@
 """oslo.messaging's RPC server with a limit on the messages that it takes at a time, the age of each message, and a
 count of lost connections. Beyond the limit messages stay with the broker, which drops those whose callers gave up. A
-call that is not carried out can be given back to the broker, for whoever takes calls next."""
+call that is not carried out can be given back to the broker, for the next server that takes calls."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class BoundedServer(RPCServer):  # type: ignore[misc]  # oslo.messaging is not t
 
 
 def _is_call(message: Any) -> bool:
-    """Whether somebody waits for an answer."""
+    """Whether a caller waits for an answer."""
     return bool(getattr(message, "msg_id", None) or getattr(message, "_reply_q", None))
 
 
