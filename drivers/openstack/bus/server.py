@@ -48,10 +48,10 @@ class _Message(threading.local):
 
 
 current: Final[Waiting] = _Message()
-"""The message that this thread carries out. ``received``: when it came, by ``time.monotonic``; ``waited``: seconds
-for which it may have been with the broker before; ``patience``: seconds
-after which its caller gives up unless it hears of the call, None if the caller did not say; ``id``: the same where a
-call was given back and comes again, empty if the bus tells none."""
+"""The message that this thread carries out. ``received``: when it came, by ``time.monotonic``; ``waited``: seconds for
+which it may have been with the broker before; ``patience``: seconds after which its caller gives up unless it hears of
+the call, None if the caller did not say; ``id``: the same where a call was given back and comes again, empty if the bus
+tells none."""
 
 
 class _Withheld:
@@ -85,9 +85,9 @@ class BoundedServer(RPCServer):  # type: ignore[misc]  # oslo.messaging is not t
 
     def begin(self) -> None:
         """Connect, for as long as it takes, and take messages, unless it is ended meanwhile."""
-        threading.Thread(target=self.waiting.beat_until, args=(self._ended,), daemon=True).start()
         self.start()
         self.waiting.ready()
+        threading.Thread(target=self.waiting.beat_until, args=(self._ended,), daemon=True).start()
         with self._turn:
             self._begun = not self._abandoned
         if not self._begun:
