@@ -67,14 +67,14 @@ def wanted(guest: str, zone: str | None = None) -> dict[str, Any]:
     return {"request": asked(Request(spec=spec, instance_uuids=(guest,), project_id="p1")), "build_seconds": 3_600.0}
 
 
-async def until(client: Client, right: Callable[[Any], bool], seconds: float = 600.0) -> Any:
+async def until(client: Client, right: Callable[[Any], bool], seconds: float = 600.0, pause: float = POLL) -> Any:
     """Ask for the reconciler's status until it is right."""
     with trio.fail_after(seconds):
         while True:
             status = await client.call("reconcile_status")
             if right(status):
                 return status
-            await trio.sleep(POLL)
+            await trio.sleep(pause)
 
 
 async def all_settled(client: Client, status: str, guests: int) -> None:
@@ -160,11 +160,10 @@ async def started(client: Client, guests: int, nodes: int) -> None:
     """Wait until a first inventory is complete and nothing is left to do."""
 
     def right(status: Any) -> bool:
-        return status.guests.get("active", 0) == guests and all(each.inventories for each in status.backends)
+        seen = all(each.inventories and each.nodes >= nodes for each in status.backends)
+        return seen and not status.unsettled and status.guests.get("active", 0) == guests
 
-    await known(client, nodes)
-    await until(client, right)
-    await all_settled(client, "active", guests)
+    await until(client, right, pause=0.25)
 
 
 async def filled(client: Client, guests: int, nodes: int) -> tuple[list[Any], str]:

@@ -127,8 +127,8 @@ class Backend:
     async def keep_open(
         self, installation: str, work: Callable[[], Awaitable[None]], denied: Callable[[str], Awaitable[None]]
     ) -> None:
-        """Open the driver and do ``work`` with it, for ever; after a failure it is opened again. ``denied`` is called
-        when the credentials are refused."""
+        """Open the driver and do ``work`` with it, for ever; after a failure, be it a fault of the driver while it is
+        open or when it is closed, it is opened again. ``denied`` is called when the credentials are refused."""
         while True:
             began = time.monotonic()
             try:
@@ -144,6 +144,9 @@ class Backend:
                 await denied(str(error))
             except HostlerError as error:
                 self._log_problem(error)
+            except Exception as error:  # of this back end alone: others go on
+                log.exception("driver %s of back end %s failed", self.config.driver, self.name)
+                self.problem = f"the driver failed: {type(error).__name__}: {error}"
             log.debug("back end %s was open for %.0f s", self.name, time.monotonic() - began)
             await trio.sleep(self.backoff.next(REOPEN))
 

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
+from ...placement.types.errors import HostlerError
 from ..backends.errors import (
     Capacity,
     Conflict,
@@ -79,7 +80,7 @@ class GuestSteps:
         self.suspects: set[str] = set()
         """Guests whose listing differed from what is known, to be looked up."""
         self.orphans: dict[str, set[int]] = {}
-        """By uuid: claims of guests that were sighted twice and have no claim."""
+        """By uuid: claims of guests that were sighted twice and have no claim, or had gone."""
         self.adopted_orphans: set[tuple[str, int]] = set()
         """Those of them that were adopted: they are not removed, and are strangers again."""
 
@@ -419,7 +420,8 @@ class GuestSteps:
 
     async def _remove_orphans(self, driver: ComputeDriver, uuid: str) -> None:
         for claim in sorted(self.orphans.pop(uuid)):
-            if self._life(uuid, claim) is not None:
+            life = self._life(uuid, claim)
+            if life is not None and not life.gone:  # one that was gone may be made by a request that arrived late
                 continue
             adopted = (uuid, claim) in self.adopted_orphans
             self.adopted_orphans.discard((uuid, claim))
@@ -461,9 +463,14 @@ class GuestSteps:
         await self._desk.submit(command)
 
     async def deny(self, reason: str) -> None:
-        """The credentials are refused: no more calls until an operator enables the back end again."""
+        """The credentials are refused: no more calls until an operator enables the back end again. If the service takes
+        no commands now, the next refusal disables it."""
         log.error("back end %s is disabled: it refuses the credentials: %s", self._backend.name, reason)
-        await self._desk.submit(SetBackend(name=self._backend.name, enabled=False, reason=f"denied: {reason}"[:1_000]))
+        command = SetBackend(name=self._backend.name, enabled=False, reason=f"denied: {reason}"[:1_000])
+        try:
+            await self._desk.submit(command)
+        except HostlerError as error:
+            log.error("back end %s could not be disabled: %s", self._backend.name, error)
 
     async def _call(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
         return await self._backend.call(operation, work)

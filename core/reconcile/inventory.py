@@ -117,7 +117,7 @@ class Inventory:
                 await trio.lowlevel.checkpoint()
             if guest.mark is None or guest.mark.installation != lives.installation:
                 strangers.append(guest)
-            elif self._life_of(guest) is not None:
+            elif (life := self._life_of(guest)) is not None and not life.gone:
                 seen[guest.mark.uuid] = guest
             else:
                 uuid, claim = guest.mark.uuid, guest.mark.claim

@@ -65,12 +65,24 @@ class _Part:
         return known is None or known.enabled
 
     def wake(self) -> None:
-        """Look again whether calls may be made, and at the inventory."""
+        """Look again whether calls may be made, at what is not as desired, and at the inventory."""
+        self._look_at_all()
         self.backend.queue.wake()
         self._look_now.set()
 
+    def _look_at_all(self) -> None:
+        """Have all guests and volumes of the back end looked at that are not as desired. O(guests + volumes)."""
+        lives, name = self.owner.lives, self.backend.name
+        for life in lives.guests.values():
+            if life.backend == name:
+                self.owner.look_at(life.uuid)
+        for volume in lives.volumes.values():
+            if volume.backend == name:
+                self.owner.look_at_volume(volume.uuid)
+
     async def work(self) -> None:
-        """Work while the driver is open."""
+        """Work while the driver is open. What was under way when it was open before is begun again."""
+        self._look_at_all()
         async with background() as nursery:
             nursery.start_soon(self._look)
             while True:
@@ -205,11 +217,6 @@ class Reconciler:
         try:
             if not self.lives.installation:
                 await self.submit(SetInstallation(id=secrets.token_hex(8)))
-            for life in list(self.lives.guests.values()):
-                if not life.settled:
-                    self._queue(life)
-            for volume in list(self.lives.volumes.values()):
-                self.look_at_volume(volume.uuid)
             async with background() as nursery:
                 for part in self._parts.values():
                     nursery.start_soon(part.backend.keep_open, self.lives.installation, part.work, part.steps.deny)

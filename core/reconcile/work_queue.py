@@ -21,9 +21,12 @@ class WorkQueue:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._heap: list[tuple[float, int, int, str]] = []
-        self._due: dict[str, tuple[float, int]] = {}
-        """By waiting key: when it is due, and its priority."""
+        self._waiting: list[tuple[float, int, int, str]] = []
+        """A heap of what is due later: (due, priority, number, key)."""
+        self._ready: list[tuple[int, float, int, str]] = []
+        """A heap of what was due when it was last looked at: (priority, due, number, key)."""
+        self._due: dict[str, tuple[float, int, int]] = {}
+        """By waiting key: when it is due, its priority, and the number of its entry in a heap; others are stale."""
         self._added = 0
         self.running: set[str] = set()
         self._again: dict[str, tuple[float, int]] = {}
@@ -37,16 +40,18 @@ class WorkQueue:
         due = self._clock() + after
         if key in self.running:
             before = self._again.get(key)
-            self._again[key] = (due, priority) if before is None else min(before, (due, priority))
+            if before is not None:
+                due, priority = min(due, before[0]), min(priority, before[1])
+            self._again[key] = due, priority
             return
         known = self._due.get(key)
         if known is not None and known[0] <= due and known[1] <= priority:
             return
         if known is not None:
             due, priority = min(due, known[0]), min(priority, known[1])
-        self._due[key] = (due, priority)
         self._added += 1
-        heapq.heappush(self._heap, (due, priority, self._added, key))
+        self._due[key] = due, priority, self._added
+        heapq.heappush(self._waiting, (due, priority, self._added, key))
         self.wake()
 
     def wake(self) -> None:
@@ -64,6 +69,7 @@ class WorkQueue:
     async def take(self, most: int, held_back: Callable[[], float]) -> str:
         """The next key that is due, once fewer than ``most`` keys are worked on and ``held_back`` returns 0 seconds.
         Of keys that are due, urgent ones first."""
+        await trio.lowlevel.checkpoint()  # beforehand: a key that is taken is not lost
         while True:
             self._wake = trio.Event()
             wait = held_back()
@@ -71,25 +77,23 @@ class WorkQueue:
                 key = self._pop()
                 if key is not None:
                     self.running.add(key)
-                    await trio.lowlevel.checkpoint()
                     return key
-                wait = self._heap[0][0] - self._clock() if self._heap else float("inf")
+                wait = self._waiting[0][0] - self._clock() if self._waiting else float("inf")
             elif wait <= 0:
                 wait = float("inf")
             with trio.move_on_after(wait):
                 await self._wake.wait()
 
     def _pop(self) -> str | None:
-        now, due = self._clock(), list[tuple[float, int, int, str]]()
-        while self._heap and self._heap[0][0] <= now and len(due) < 64:
-            entry = heapq.heappop(self._heap)
-            if self._due.get(entry[3]) == entry[:2]:
-                due.append(entry)
-        if not due:
-            return None
-        first = min(due, key=lambda entry: (entry[1], entry[0], entry[2]))
-        for entry in due:
-            if entry is not first:
-                heapq.heappush(self._heap, entry)
-        del self._due[first[3]]
-        return first[3]
+        """The most urgent key that is due; of those, the one that has been due longest. O(log keys), amortised."""
+        now, waiting, ready = self._clock(), self._waiting, self._ready
+        while waiting and waiting[0][0] <= now:
+            due, priority, number, key = heapq.heappop(waiting)
+            heapq.heappush(ready, (priority, due, number, key))
+        while ready:
+            _, _, number, key = heapq.heappop(ready)
+            known = self._due.get(key)
+            if known is not None and known[2] == number:
+                del self._due[key]
+                return key
+        return None

@@ -22,6 +22,8 @@ REPORTED_FIELDS: Final = (
     "num_instances",
     "failed_builds",
 )
+OF_CLAIMS: Final = frozenset(REPORTED_FIELDS) - {"failed_builds"}
+"""Figures that what guests take bounds."""
 _READ: Final = ("total", "reserved", "base", "updated", "used", "limit")
 _LIMIT: Final = 2.0**52
 """Magnitude within which whole numbers are added and subtracted exactly."""
@@ -50,13 +52,17 @@ def report(
     time = None if at is None else finite(at, "at")
     if time is not None and time < change_log.store.row["reported"][row]:
         return
-    if keeps_claims:
+    host = change_log.store.host
+    of_claims = not OF_CLAIMS.isdisjoint(checked)
+    if time is None and not of_claims and all(host[COLUMN[name], row] == value for name, value in checked.items()):
+        return
+    if keeps_claims and of_claims:
         for figure, (bound, least) in _claimed(change_log, consumers, row).items():
             if figure in checked:
                 checked[figure] = max(checked[figure], bound) if least else min(checked[figure], bound)
     with change_log.editing(rows_array(row)):
         for figure, value in checked.items():
-            change_log.store.host[COLUMN[figure], row] = value
+            host[COLUMN[figure], row] = value
         refresh_free_vcpus(change_log.store, rows_array(row))
         if time is not None:
             change_log.store.row["reported"][row] = time
