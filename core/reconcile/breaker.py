@@ -10,6 +10,9 @@ FAILURES_TO_OPEN: Final = 5
 OPEN_SECONDS: Final = 15.0
 FIRST_WAIT: Final = 0.5
 LONGEST_WAIT: Final = 60.0
+LONGEST_ASKED: Final = 300.0
+"""The longest wait that a back end is granted when it asks for one: what it says may be wrong, and a guest is not to
+wait beyond the time for its build."""
 
 
 class Breaker:
@@ -71,10 +74,10 @@ class Backoff:
         self._tries: dict[str, int] = {}
 
     def next(self, key: str, least: float = 0.0) -> float:
-        """Seconds to wait after one more failure, at least ``least``."""
+        """Seconds to wait after one more failure, at least ``least``, of which LONGEST_ASKED count."""
         tries = self._tries[key] = self._tries.get(key, 0) + 1
         wait = min(FIRST_WAIT * 2.0 ** min(tries - 1, 16), LONGEST_WAIT)
-        return max(least, wait * self._chance.uniform(0.5, 1.0))
+        return max(min(least, LONGEST_ASKED), wait * self._chance.uniform(0.5, 1.0))
 
     def forget(self, key: str) -> None:
         """The key has succeeded."""

@@ -34,6 +34,7 @@ from ..lifecycle_commands import (
     FailBuild,
     LifecycleCommand,
     LoseGuest,
+    MoveGuest,
     RefuseAttachment,
     SetBackend,
 )
@@ -229,6 +230,8 @@ class GuestSteps:
             if found is None or found.mark is None or found.mark.claim != claim:
                 await self._desk.submit(LoseGuest(uuid=uuid, claim=claim))
                 return None
+            if self.is_elsewhere(life, found):
+                return await self._follow(driver, life, found)
             shown = "active" if found.state in ("on", "paused") else "stopped"
             if shown != life.status and found.state not in ("building", "deleting"):
                 await self._confirm(uuid, claim, found, outside=True)
@@ -319,6 +322,25 @@ class GuestSteps:
             await self._desk.submit(ConfirmAttachment(uuid=uuid, claim=claim, volume=coming, attached=True))
 
     # moving
+
+    def is_elsewhere(self, life: GuestLife, guest: Guest) -> bool:
+        """True if a guest is on another node than the one that is charged for it."""
+        driver = self._backend.driver
+        return driver is not None and Can.CHOOSES_HOST not in driver.facts.can and guest.node != life.node
+
+    async def _follow(self, driver: ComputeDriver, life: GuestLife, found: Guest) -> float | None:
+        """A guest was moved outside, or by a request that arrived late: charge the node where it is, as by a move that
+        finds it there. If that has no room for it, it is moved back, where the driver can do that."""
+        kind: Any = "live_migrate" if life.status == "active" else "cold_migrate"
+        decision = await self._desk.submit(MoveGuest(uuid=life.uuid, kind=kind, target=found.node))
+        if decision.placed:
+            return 0.0
+        log.warning("guest %s is on node %s, which has no room, not on %s", life.uuid, found.node, life.node)
+        if not moves(driver) or found.state in ("building", "deleting"):
+            return None
+        live = found.state in ("on", "paused")
+        await self._call("move_guest", lambda: driver.move_guest(life.uuid, life.node, live=live))
+        return None
 
     async def _move(self, driver: ComputeDriver, life: GuestLife, move: GuestMove) -> float | None:
         """Bring a guest to the target of its move, or find it there."""

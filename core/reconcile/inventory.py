@@ -132,17 +132,18 @@ class Inventory:
             if number % PARTS == PARTS - 1:
                 await trio.lowlevel.checkpoint()
             confirmed = life.backend == name and life.changed < at and life.status in ("active", "stopped")
-            if confirmed and life.move is None and life.node in nodes_up and self._differs(life, seen.get(life.uuid)):
+            if confirmed and life.move is None and self._differs(life, seen.get(life.uuid), nodes_up):
                 self._steps.suspects.add(life.uuid)
                 self._backend.queue.add(life.uuid, priority=USUAL)
 
-    @staticmethod
-    def _differs(life: GuestLife, guest: Guest | None) -> bool:
+    def _differs(self, life: GuestLife, guest: Guest | None, nodes_up: frozenset[str]) -> bool:
         if guest is None:
-            return True
+            return life.node in nodes_up
         if guest.state in ("building", "deleting"):
             return False
-        return (guest.state in ("on", "paused")) != (life.status == "active")
+        if self._steps.is_elsewhere(life, guest):
+            return True
+        return life.node in nodes_up and (guest.state in ("on", "paused")) != (life.status == "active")
 
     # volumes
 

@@ -7,13 +7,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from hostler.core.backends.protocol import DriverContext
+from hostler.core.lifecycle_commands import SetBackend
 from hostler.core.reconcile.backend import resolved
 from hostler.drivers.model.driver import ModelDriver
 from hostler.placement.types.errors import InvalidValue
 
+from ..core.orders import uuid_of
 from .cloud import Model, create, ready, running
 
 
@@ -40,6 +43,42 @@ async def test_a_driver_that_fails_when_it_is_opened_is_opened_again_and_others_
         assert flawed.times == 0
         await life.submit(create(1))
         await life.until(lambda: life.status(1) == "active")
+
+
+class Breaking(Model):
+    """Its driver breaks while it is open, and once more when it is closed, as one with tasks of its own can."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.breaks = trio.Event()
+
+    @asynccontextmanager
+    async def _open(self, context: DriverContext) -> AsyncIterator[ModelDriver]:
+        async def watch() -> None:
+            await self.breaks.wait()
+            self.breaks = trio.Event()
+            raise ZeroDivisionError("a fault of the driver")
+
+        async with super()._open(context) as driver, trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            yield driver
+
+
+async def test_a_driver_that_breaks_while_it_is_open_is_opened_again_and_others_go_on(
+    autojump_clock: MockClock,
+) -> None:
+    breaking, other = Breaking("a"), Model("b")
+    async with ready(breaking, other) as life:
+        await life.submit(SetBackend(name="b", enabled=False))
+        breaking.wire.hanging = trio.Event()
+        await life.submit(create(1))
+        await life.until(lambda: breaking.wire.in_flight > 0)
+        inventories = life.reconciler.status().backends[1].inventories
+        breaking.breaks.set()
+        breaking.wire.hanging = None
+        await life.until(lambda: life.status(1) == "active")
+        assert len(breaking.of(uuid_of(1))) == 1
+        assert life.reconciler.status().backends[1].inventories >= inventories, "it was not opened again"
 
 
 async def test_why_a_driver_is_not_open_is_said(autojump_clock: MockClock) -> None:
