@@ -161,8 +161,15 @@ class CephDriver:
             yield Page(tuple(await self._in(name)))
 
     async def _in(self, pool: str) -> list[Volume]:
-        lines = _object(await self._rbd("ls", "-l", self._options.pools[pool], "--format", "json"), list)
+        lines = await self._ls(self._options.pools[pool], "-l")
         return [_volume(pool, line) for line in lines if "snapshot" not in line]
+
+    async def _ls(self, pool: str, *options: str) -> list[Any]:
+        """The images of a pool. Transient if the pool is not there, which says nothing of its images."""
+        try:
+            return list(_object(await self._rbd("ls", *options, pool, "--format", "json"), list))
+        except NotFound as error:
+            raise Transient(f"pool {pool} is not there: {error.text}", backend_code=error.backend_code) from error
 
     async def get_volume(self, uuid: str) -> Volume:
         """Look for an image in all pools."""
@@ -175,7 +182,7 @@ class CephDriver:
         """The images of a volume, that of the newest claim first."""
         found = []
         for pool, of_cluster in self._options.pools.items():
-            for name in _object(await self._rbd("ls", of_cluster, "--format", "json"), list):
+            for name in await self._ls(of_cluster):
                 mark = _mark_of(str(name))
                 if mark is not None and mark[:2] == (self._installation, uuid):
                     with suppress(NotFound):  # it went away meanwhile

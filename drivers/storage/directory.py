@@ -9,8 +9,8 @@ import re
 import secrets
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeVar
 
@@ -334,8 +334,18 @@ class DirectoryDriver:
 # What runs in threads: it may block.
 
 
+@contextmanager
+def _there(path: Path) -> Iterator[None]:
+    """Transient if a directory is not there, which says nothing of its volumes."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise Transient(f"{path} is not there: {error}", backend_code=str(error.errno)) from error
+
+
 def _pool(name: str, path: Path) -> Pool:
-    figures = os.statvfs(path)
+    with _there(path):
+        figures = os.statvfs(path)
     provisioned = sum(volume.size_gb for volume in _volumes(name, path))
     total, free = figures.f_blocks * figures.f_frsize // GIB, figures.f_bavail * figures.f_frsize // GIB
     return Pool(name, total, free, provisioned, thin=True)
@@ -343,7 +353,7 @@ def _pool(name: str, path: Path) -> Pool:
 
 def _volumes(pool: str, path: Path) -> list[Volume]:
     found = []
-    with os.scandir(path) as entries:
+    with _there(path), os.scandir(path) as entries:
         for entry in entries:
             if entry.name.endswith(SUFFIXES) and not entry.name.startswith("."):
                 with suppress(FileNotFoundError):  # it went away meanwhile
@@ -355,7 +365,7 @@ def _volumes(pool: str, path: Path) -> list[Volume]:
 def _of_uuid(pool: str, path: Path, installation: str, uuid: str) -> list[tuple[Volume, Path]]:
     """The files of a volume of an installation, that of the newest claim first."""
     found = []
-    with os.scandir(path) as entries:
+    with _there(path), os.scandir(path) as entries:
         for entry in entries:
             match = _NAME.fullmatch(entry.name)
             if match is not None and match.group(1, 2) == (installation, uuid):

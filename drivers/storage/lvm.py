@@ -134,9 +134,11 @@ class LvmDriver:
             yield Page(tuple(await self._in(name)))
 
     async def _in(self, pool: str, *select: str) -> list[Volume]:
-        lines = await self._report(
-            "lvs", "lv", "lv_name,lv_size,lv_tags,lv_attr,lv_path", *select, self._options.pools[pool]
-        )
+        group, fields = self._options.pools[pool], "lv_name,lv_size,lv_tags,lv_attr,lv_path"
+        try:
+            lines = await self._report("lvs", "lv", fields, *select, group)
+        except NotFound as error:  # that of the group says nothing of its volumes
+            raise Transient(f"volume group {group} is not there: {error.text}") from error
         for line in lines:
             self._go_on_clearing(pool, line)
         return [_volume(pool, line) for line in lines]

@@ -174,6 +174,14 @@ async def test_a_pool_that_is_not_there_is_said(tmp_path: Path) -> None:
             await all_of(driver.pools())
 
 
+async def test_a_pool_that_is_gone_says_nothing_of_its_volumes(tmp_path: Path) -> None:
+    async with bench_that_fails(tmp_path).driver() as driver:
+        options_of(tmp_path, command="ls", code=2, text="error opening pool 'volumes'")
+        for call in (lambda: driver.get_volume(OURS), lambda: driver.delete_volume(OURS), driver.check):
+            with pytest.raises(NotFound if call == driver.check else Transient):
+                await call()
+
+
 async def test_a_missing_program_and_a_long_id_are_said(tmp_path: Path) -> None:
     options = options_of(tmp_path)
     with pytest.raises(Permanent, match="install ceph-common"):

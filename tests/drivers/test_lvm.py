@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from hostler.drivers.conformance import StorageBench, StorageConformance
-from hostler.drivers.protocol import Capacity, DriverContext, NotFound, Permanent
+from hostler.drivers.protocol import Capacity, DriverContext, NotFound, Permanent, Transient
 from hostler.drivers.storage.lvm import open_driver
 from hostler.drivers.storage.zeroing import zero_from
 
@@ -114,6 +114,19 @@ async def test_a_missing_volume_group_or_program_is_said(options: dict[str, Any]
     with pytest.raises(Permanent, match="install lvm2"):
         async with open_driver({**options, "lvm": "no-such-lvm"}, DriverContext("a", "b")):
             pass
+
+
+async def test_a_volume_group_that_is_gone_says_nothing_of_its_volumes(tmp_path: Path) -> None:
+    program = tmp_path / "lvm"
+    program.write_text("#!/bin/sh\necho '{\"report\": [{\"vg\": [], \"lv\": []}]}'\n")
+    program.chmod(0o755)
+    async with open_driver({"pools": {"fast": GROUP}, "lvm": str(program)}, DriverContext("a", "b")) as driver:
+        with pytest.raises(NotFound):
+            await driver.get_volume("5f0c1a8e-9a57-4d43-8f7e-5d0e6b1b7c11")
+        program.write_text(f"#!/bin/sh\necho '  Volume group \"{GROUP}\" not found' >&2\nexit 5\n")
+        for call in (driver.get_volume, driver.delete_volume):
+            with pytest.raises(Transient):
+                await call("5f0c1a8e-9a57-4d43-8f7e-5d0e6b1b7c11")
 
 
 def test_a_block_device_is_zeroed_from_an_offset_on(tmp_path: Path) -> None:

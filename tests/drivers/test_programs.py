@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
 import pytest
 import trio
 
+from hostler.drivers import programs
 from hostler.drivers.programs import LONGEST_TEXT, by_text, run_program
 from hostler.drivers.protocol import Conflict, DriverError, Permanent, Unknown
 
@@ -50,3 +53,30 @@ async def test_a_program_ends_with_its_call() -> None:
     with trio.move_on_after(0.05) as scope:
         await run("sleep", "1000")
     assert scope.cancelled_caught
+
+
+async def test_the_name_of_a_path_says_nothing_of_a_failure() -> None:
+    with pytest.raises(Unknown):
+        await run("sh", "-c", "echo \"$0: it failed\" >&2; exit 1", "/data/taken/disk")
+
+
+async def test_a_program_that_prints_without_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "MOST_OUTPUT", 1 << 20)
+    with trio.fail_after(20), pytest.raises(Unknown, match="prints more"):
+        await run("cat", "/dev/zero")
+
+
+async def test_a_program_that_does_not_end_is_killed_and_then_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(programs, "END_SECONDS", 0.2)
+    pid = tmp_path / "pid"
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, "sh", "-c", f"trap '' TERM; echo $$ > {pid}; while :; do sleep 0.1; done")
+            while not (pid.exists() and pid.read_text()):  # noqa: ASYNC110  # it is another process
+                await trio.sleep(0.02)
+            nursery.cancel_scope.cancel()
+    number = int(pid.read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)

@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from hostler.drivers.conformance import StorageBench, StorageConformance
-from hostler.drivers.protocol import Conflict, DriverContext, NotFound, Permanent
+from hostler.drivers.conformance.bench import all_of
+from hostler.drivers.protocol import Conflict, DriverContext, NotFound, Permanent, Transient
 from hostler.drivers.storage.directory import FORGOTTEN_SECONDS
 from hostler.drivers.storage.qcow2 import open_driver
 from hostler.placement.types.errors import InvalidValue
@@ -123,3 +124,18 @@ async def test_a_missing_program_is_said(folder: Path) -> None:
     with pytest.raises(Permanent, match="install qemu-utils"):
         async with open_driver(options, DriverContext("a", "b")):
             pass
+
+
+async def test_a_directory_that_is_gone_says_nothing_of_its_volumes(folder: Path) -> None:
+    bench = bench_in(folder)
+    async with bench.driver() as driver:
+        spec = bench.spec()
+        await driver.create_volume(spec)
+        folder.rename(folder.parent / "elsewhere")
+        for call in (driver.get_volume, driver.delete_volume):
+            with pytest.raises(Transient):
+                await call(spec.mark.uuid)
+        assert [pool.state for pool in await all_of(driver.pools())] == ["down"]
+        assert await all_of(driver.volumes()) == []
+        (folder.parent / "elsewhere").rename(folder)
+        assert (await driver.get_volume(spec.mark.uuid)).mark == spec.mark
