@@ -8,8 +8,8 @@ import pytest
 
 pytest.register_assert_rewrite("hostler.drivers.conformance.compute", "hostler.drivers.conformance.storage")
 
-from .bench import ComputeBench, StorageBench, new_uuid  # noqa: E402  # after the registration, as pytest requires
+from .bench import ComputeBench, Outage, StorageBench, new_uuid  # noqa: E402  # after the registration, as pytest requires
 from .compute import ComputeConformance  # noqa: E402  # as above
 from .storage import StorageConformance  # noqa: E402  # as above
 
-__all__ = ["ComputeBench", "ComputeConformance", "StorageBench", "StorageConformance", "new_uuid"]
+__all__ = ["ComputeBench", "ComputeConformance", "Outage", "StorageBench", "StorageConformance", "new_uuid"]

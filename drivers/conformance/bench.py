@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
@@ -15,6 +16,7 @@ from ..protocol import (
     Conflict,
     Connection,
     DriverContext,
+    DriverError,
     GuestSpec,
     Mark,
     Page,
@@ -34,16 +36,35 @@ MOST_STEPS = 1_000
 DriverT = TypeVar("DriverT", ComputeDriver, StorageDriver)
 
 
+@dataclass
+class Outage:
+    """A back end that goes away. ``requests``: it has had so many since then; ``reached``: it is gone."""
+
+    requests: int = 0
+    reached: bool = False
+
+
+MakeOutage = Callable[[int, bool], AbstractContextManager[Outage]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Bench(Generic[DriverT]):
     """``open``: connects to the back end for an installation. ``lose_answers``: within the context the back end carries
     out calls that make or remove something, and their answers are lost; None if the back end cannot be made to do
     that. ``make_stranger``: makes an object that is not Hostler's, returns its key; None if that is impossible.
+    ``outage``: within the context the back end answers so many requests, and then none until the context ends, as if
+    it were killed and started again; if the second argument is true, the request during which it goes is carried out.
+    ``hang``: within the context it answers nothing; requests are carried out when the context ends, as if it were
+    stopped and went on. ``steps``: of the requests that one life takes, so many are taken at random for an outage
+    (None: each of them).
     ``page``: more objects than one page of a listing has, for the test of paging; small where the back end has no
     pages."""
 
     open: Callable[[DriverContext], AbstractAsyncContextManager[DriverT]]
     lose_answers: Callable[[], AbstractContextManager[None]] | None = None
+    outage: MakeOutage | None = None
+    hang: Callable[[], AbstractContextManager[None]] | None = None
+    steps: int | None = 2
     make_stranger: Callable[[], Awaitable[str]] | None = None
     page: int = 5
 
@@ -92,6 +113,29 @@ class StorageBench(_Bench[StorageDriver]):
 def new_uuid() -> str:
     """A random uuid."""
     return str(uuid.uuid4())
+
+
+async def outages(
+    make: MakeOutage, steps: int | None, live: Callable[[], Awaitable[None]], recover: Callable[[], Awaitable[None]]
+) -> int:
+    """Have a back end go away in the midst of a life, once in each of ``steps`` requests (None: in all). The life fails
+    by an error that leaves open what the back end has. Returns the number of requests that a life takes."""
+    with make(1_000_000, False) as whole:
+        await live()
+    assert not whole.reached
+    await recover()
+    for carried_out in (False, True):
+        every = range(whole.requests)
+        for at in every if steps is None else random.sample(every, min(steps, len(every))):
+            with make(at, carried_out) as outage, trio.fail_after(PATIENCE):
+                try:
+                    await live()
+                except (Transient, Unknown):
+                    pass
+                except DriverError as error:
+                    raise AssertionError(f"in request {at} it is gone, which is no {error.failure}: {error}") from error
+            await recover()
+    return whole.requests
 
 
 async def all_of(pages: AsyncIterator[Page[T]]) -> list[T]:

@@ -26,7 +26,7 @@ from ..protocol import (
     attaches,
     moves,
 )
-from .bench import OTHERS, OURS, PATIENCE, ComputeBench, all_of, cancelled_at_every_await, new_uuid, settled
+from .bench import OTHERS, OURS, PATIENCE, ComputeBench, all_of, cancelled_at_every_await, new_uuid, outages, settled
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 NAMES = ("plain", "with space", "ünïcödé 客", "quote' \" <tag> & $(x) `y`", "../../etc/passwd", "n" * 255)
@@ -53,6 +53,14 @@ async def _made(driver: ComputeDriver, spec: GuestSpec) -> Guest:
 
 async def _ours(driver: ComputeDriver, uuid: str) -> list[Guest]:
     return [each for each in await all_of(driver.guests()) if each.mark is not None and each.mark.uuid == uuid]
+
+
+async def _removed(driver: ComputeDriver, uuid: str) -> None:
+    """Delete a guest, until its back end has nothing of it."""
+    with trio.fail_after(PATIENCE):
+        await settled(lambda: driver.delete_guest(uuid))
+        while await _ours(driver, uuid):
+            await trio.sleep(0.05)
 
 
 @pytest.mark.trio
@@ -221,6 +229,48 @@ class ComputeConformance:
                 await driver.delete_guest(spec.mark.uuid)
             await driver.delete_guest(spec.mark.uuid)
             assert not await _ours(driver, spec.mark.uuid)
+
+    async def test_a_back_end_that_goes_away_in_any_step_has_one_guest_or_none(self, bench: ComputeBench) -> None:
+        """Killed in the midst of a life and started again: what was not confirmed is made once, or removed."""
+        if bench.outage is None:
+            pytest.skip("this back end cannot be made to go away")
+        async with bench.driver() as driver:
+            spec, deleting = bench.spec(), False
+
+            async def live() -> None:
+                nonlocal deleting
+                deleting = False
+                await driver.create_guest(spec)
+                await driver.get_guest(spec.mark.uuid)
+                deleting = True
+                await driver.delete_guest(spec.mark.uuid)
+
+            async def recover() -> None:
+                nonlocal spec
+                assert len(await settled(lambda: _ours(driver, spec.mark.uuid))) <= 1
+                if not deleting:
+                    await _made(driver, spec)
+                    assert len(await _ours(driver, spec.mark.uuid)) == 1
+                await _removed(driver, spec.mark.uuid)
+                spec = bench.spec()
+
+            assert await outages(bench.outage, bench.steps, live, recover) >= 2
+
+    async def test_a_back_end_that_hangs_holds_up_nothing_else(self, bench: ComputeBench) -> None:
+        """Calls that are given up end at once, more of them than may be under way; what the back end does later is done
+        once, and its driver goes on."""
+        if bench.hang is None:
+            pytest.skip("this back end cannot be made to hang")
+        async with bench.driver() as driver:
+            spec = bench.spec()
+            with bench.hang(), trio.fail_after(PATIENCE):
+                for _ in range(driver.facts.concurrency + 1):
+                    with trio.move_on_after(0.02) as scope:
+                        await driver.create_guest(spec)
+                    assert scope.cancelled_caught
+            await _made(driver, spec)
+            assert len(await _ours(driver, spec.mark.uuid)) == 1
+            await _removed(driver, spec.mark.uuid)
 
     async def test_a_creation_cancelled_at_any_await_leaves_one_guest_or_none(self, bench: ComputeBench) -> None:
         """After each, the same creation again makes exactly one guest."""

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from ..protocol import Can, Conflict, DriverError, NotFound, StorageDriver, Unknown, Volume
-from .bench import OTHERS, StorageBench, all_of, cancelled_at_every_await, new_uuid, settled
+from .bench import OTHERS, PATIENCE, StorageBench, all_of, cancelled_at_every_await, new_uuid, outages, settled
 
 HOSTILE = ("../../etc/passwd", "..", "-x", "a\nb", "a\x00b", "x'\"<&>;$(x)")
 NAMES = ("plain", "ünïcödé 客", "quote' \" <tag> & $(x)", "../../etc/passwd", "n" * 255)
@@ -127,6 +127,54 @@ class StorageConformance:
             with bench.lose_answers(), pytest.raises(Unknown):
                 await driver.create_volume(spec)
             await driver.create_volume(spec)
+            assert len(await _ours(driver, spec.mark.uuid)) == 1
+            await driver.delete_volume(spec.mark.uuid)
+
+    async def test_a_back_end_that_goes_away_in_any_step_has_one_volume_or_none(self, bench: StorageBench) -> None:
+        """Killed in the midst of a life and started again: what was not confirmed is made once, or removed."""
+        if bench.outage is None:
+            pytest.skip("this back end cannot be made to go away")
+        async with bench.driver() as driver:
+            spec, deleting = bench.spec(), False
+
+            async def live() -> None:
+                nonlocal deleting
+                deleting = False
+                await driver.create_volume(spec)
+                await driver.connect(spec.mark.uuid, bench.node)
+                await driver.extend_volume(spec.mark.uuid, 2)
+                deleting = True
+                await driver.delete_volume(spec.mark.uuid)
+
+            async def recover() -> None:
+                nonlocal spec
+                uuid = spec.mark.uuid
+                found = await settled(lambda: _ours(driver, uuid))
+                assert len(found) <= 1
+                if not deleting:
+                    if not found or found[0].size_gb == 1:
+                        await settled(lambda: driver.create_volume(spec))
+                    assert (await settled(lambda: driver.extend_volume(uuid, 2))).size_gb == 2
+                    assert len(await _ours(driver, uuid)) == 1
+                await settled(lambda: driver.delete_volume(uuid))
+                assert not await _ours(driver, uuid)
+                spec = bench.spec()
+
+            assert await outages(bench.outage, bench.steps, live, recover) >= 2
+
+    async def test_a_back_end_that_hangs_holds_up_nothing_else(self, bench: StorageBench) -> None:
+        """Calls that are given up end at once, more of them than may be under way; what the back end does later is done
+        once, and its driver goes on."""
+        if bench.hang is None:
+            pytest.skip("this back end cannot be made to hang")
+        async with bench.driver() as driver:
+            spec = bench.spec()
+            with bench.hang(), trio.fail_after(PATIENCE):
+                for _ in range(driver.facts.concurrency + 1):
+                    with trio.move_on_after(0.02) as scope:
+                        await driver.create_volume(spec)
+                    assert scope.cancelled_caught
+            await settled(lambda: driver.create_volume(spec))
             assert len(await _ours(driver, spec.mark.uuid)) == 1
             await driver.delete_volume(spec.mark.uuid)
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, NamedTuple
 
+from .outages import Outages
+
 Fault = Literal["none", "lose answer", "truncate"]
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
 
@@ -37,6 +39,10 @@ class FaultProxy:
         self.instead: Callable[[Request], Answer | None] = lambda request: None
         self.seen: Callable[[Request, Answer], None] = lambda request, answer: None
         self.requests: list[Request] = []
+        self.outage = Outages()
+        self._going_on = threading.Event()
+        self._going_on.set()
+        self._open, self._idle = 0, threading.Condition()
         self._lock = threading.Lock()
         proxy = self
 
@@ -67,14 +73,32 @@ class FaultProxy:
         return f"http://127.0.0.1:{self.server.server_address[1]}"
 
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
+        with self._idle:
+            self._open += 1
+        try:
+            self._carry(handler)
+        finally:
+            with self._idle:
+                self._open -= 1
+                self._idle.notify_all()
+
+    def _carry(self, handler: BaseHTTPRequestHandler) -> None:
         length = int(handler.headers.get("Content-Length") or 0)
         request = Request(handler.command, handler.path, handler.rfile.read(length))
         with self._lock:
             self.requests.append(request)
+            gone, arrives = self.outage.fate()
+        self._going_on.wait()
+        if gone and not arrives:
+            handler.close_connection = True
+            return
         answer = self.instead(request)
         if answer is None:
             answer = self._forward(handler, request)
             self.seen(request, answer)
+        if gone:
+            handler.close_connection = True
+            return
         disturbed = self.fault if self._changes(request) else "none"
         if disturbed == "lose answer":
             handler.close_connection = True
@@ -115,6 +139,17 @@ class FaultProxy:
             yield
         finally:
             self.fault = "none"
+
+    @contextmanager
+    def hang(self) -> Iterator[None]:
+        """Within it, no request goes further; at its end all do, and the context ends once they are carried out."""
+        self._going_on.clear()
+        try:
+            yield
+        finally:
+            self._going_on.set()
+            with self._idle:
+                self._idle.wait_for(lambda: self._open == 0, timeout=30)
 
     @contextmanager
     def running(self) -> Iterator[FaultProxy]:

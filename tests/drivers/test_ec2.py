@@ -132,6 +132,8 @@ def compute_bench(proxy: FaultProxy, moto: tuple[str, int]) -> ComputeBench:
         memory_mb=1_024,
         image=IMAGE,
         lose_answers=proxy.lose_answers,
+        outage=proxy.outage,
+        hang=proxy.hang,
         make_stranger=make_stranger,
         change_outside=change_outside,
         page=6,
@@ -165,6 +167,8 @@ class TestEbsStores(StorageConformance):
             open=lambda context: ebs.open_driver(account(proxy), context),
             pool=f"{ZONE}.gp3",
             lose_answers=proxy.lose_answers,
+            outage=proxy.outage,
+            hang=proxy.hang,
             make_stranger=make_stranger,
             page=6,
         )

@@ -83,6 +83,8 @@ def bench_of(proxy: FaultProxy, **more: Any) -> ComputeBench:
         memory_mb=32_768,
         image="debian",
         lose_answers=proxy.lose_answers,
+        outage=proxy.outage,
+        hang=proxy.hang,
         make_stranger=make_stranger,
         change_outside=change_outside,
         page=1,  # a node takes one guest

@@ -28,9 +28,10 @@ from hostler.drivers.protocol import (
     Transient,
     Unknown,
 )
-from hostler.drivers.storage import iscsi
+from hostler.drivers.storage import directory, iscsi
 from hostler.placement.types.errors import InvalidValue
 
+from .outages import of_programs
 from .test_nfs import answers_lost
 
 PATH = f"{os.environ['PATH']}:/usr/sbin"
@@ -105,6 +106,7 @@ def bench(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> St
         open=lambda context: iscsi.open_driver(options, context),
         pool="fast",
         lose_answers=lambda: answers_lost(monkeypatch),
+        outage=of_programs(monkeypatch, iscsi, directory),
         make_stranger=make_stranger,
         page=3,
     )

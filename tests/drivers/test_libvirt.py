@@ -33,14 +33,58 @@ from hostler.drivers.protocol import (  # noqa: E402  # after the skip
     read_options,
 )
 
+from .outages import Outages  # noqa: E402  # after the skip
+
 open_driver = driver_module.open_driver
 URI = "test:///default"
 VOLUME = "5f0c1a8e-9a57-4d43-8f7e-5d0e6b1b7c11"
 
 
+class Wire:
+    """The way to libvirt: each call on a connection, or on what it has returned, is a request. One that is lost fails
+    as when libvirtd is killed."""
+
+    def __init__(self, outages: Outages, thing: Any) -> None:
+        self._outages, self._thing = outages, thing
+
+    def isAlive(self) -> bool:
+        return not self._outages.gone
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._thing, name)
+
+        def request(*arguments: Any) -> Any:
+            lost, arrives = self._outages.fate()
+            answer = method(*arguments) if arrives else None
+            if lost:
+                failure = libvirt.libvirtError("lost")
+                text = "End of file while reading data: Input/output error" if arrives else "Broken pipe"
+                failure.err = (libvirt.VIR_ERR_SYSTEM_ERROR, 7, text, 2, None, None, None, -1, -1)
+                raise failure
+            parts = answer if isinstance(answer, list) else [answer]
+            wired = [Wire(self._outages, each) if isinstance(each, libvirt.virDomain) else each for each in parts]
+            return wired if isinstance(answer, list) else wired[0]
+
+        return request
+
+
+@pytest.fixture
+def outages(monkeypatch: pytest.MonkeyPatch) -> Outages:
+    outages, connect = Outages(), host_module._connect
+
+    def connected(uri: str) -> Any:
+        if outages.gone:
+            raise Transient("Failed to connect socket: Connection refused")
+        return Wire(outages, connect(uri))
+
+    monkeypatch.setattr(host_module, "_connect", connected)
+    monkeypatch.setattr(host_module, "LEFT_ALONE", 0.02)
+    return outages
+
+
 class TestLibvirtComputes(ComputeConformance):
     @pytest.fixture
-    def bench(self) -> ComputeBench:
+    def bench(self, outages: Outages) -> ComputeBench:
         options = {"uri": URI, "node": "host", "domain_type": "test"}
 
         async def make_stranger() -> str:
@@ -60,6 +104,7 @@ class TestLibvirtComputes(ComputeConformance):
         return ComputeBench(
             open=lambda context: open_driver(options, context),
             node="host",
+            outage=outages,
             make_stranger=make_stranger,
             change_outside=change_outside,
         )

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ import trio
 
 from hostler.drivers.conformance import StorageBench, StorageConformance
 from hostler.drivers.protocol import Capacity, DriverContext, NotFound, Permanent, Transient
+from hostler.drivers.storage import lvm
 from hostler.drivers.storage.lvm import open_driver
 from hostler.drivers.storage.zeroing import zero_from
+
+from .outages import of_programs
 
 for program in ("lvm", "losetup"):
     if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
@@ -89,8 +93,8 @@ def bench_of(options: dict[str, Any]) -> StorageBench:
 
 class TestLvmStores(StorageConformance):
     @pytest.fixture
-    def bench(self, options: dict[str, Any]) -> StorageBench:
-        return bench_of(options)
+    def bench(self, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> StorageBench:
+        return replace(bench_of(options), outage=of_programs(monkeypatch, lvm))
 
 
 async def test_a_full_volume_group_is_a_lack_of_capacity(options: dict[str, Any]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import trio
@@ -15,6 +15,8 @@ from hostler.drivers.conformance import ComputeBench, ComputeConformance, Storag
 from hostler.drivers.model.driver import Faults, ModelDriver, Options, Wire
 from hostler.drivers.model.world import World
 from hostler.drivers.protocol import Connection, DriverContext, Mark, Transient, Unknown, computes, find_driver
+
+from .outages import Outages
 
 FORMS = ("memory", "file", "slow")
 
@@ -30,10 +32,29 @@ class Bench:
         self.world.add(nodes=2, pools=1)
         faults = Faults(delay=0.002 if form == "slow" else 0.0)
         self.wire = Wire(self.world, faults, self.clock)
+        self.outage = Outages()
 
     @asynccontextmanager
     async def open(self, context: DriverContext) -> AsyncIterator[ModelDriver]:
-        yield ModelDriver(self.wire, context.installation, self.options)
+        driver = ModelDriver(self.wire, context.installation, self.options)
+        carry_out = driver._done
+
+        async def done(work: Callable[[], Any]) -> Any:
+            lost, arrives = self.outage.fate()
+            answer = await carry_out(work) if arrives else None
+            if lost:
+                raise (Unknown if arrives else Transient)("the model is gone")
+            return answer
+
+        driver._done = done  # type: ignore[method-assign]  # on its way, requests and answers are lost
+        yield driver
+
+    @contextmanager
+    def hang(self) -> Iterator[None]:
+        self.wire.hanging = trio.Event()
+        yield
+        self.wire.hanging.set()
+        self.wire.hanging = None
 
     @contextmanager
     def lose_answers(self) -> Iterator[None]:
@@ -73,6 +94,8 @@ class TestModelComputes(ComputeConformance):
             open=made.open,
             node="node-0",
             lose_answers=made.lose_answers,
+            outage=made.outage,
+            hang=made.hang,
             make_stranger=made.make_stranger,
             change_outside=made.change_outside,
             other_node="node-1",
@@ -86,7 +109,15 @@ class TestModelStores(StorageConformance):
     @pytest.fixture(params=FORMS)
     def bench(self, request: pytest.FixtureRequest, tmp_path: Path) -> StorageBench:
         made = Bench(request.param, tmp_path)
-        return StorageBench(open=made.open, pool="pool-0", node="node-0", lose_answers=made.lose_answers, page=7)
+        return StorageBench(
+            open=made.open,
+            pool="pool-0",
+            node="node-0",
+            lose_answers=made.lose_answers,
+            outage=made.outage,
+            hang=made.hang,
+            page=7,
+        )
 
 
 async def test_a_model_is_found_by_its_entry_point_and_reads_its_options() -> None:

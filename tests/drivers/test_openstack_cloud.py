@@ -86,6 +86,8 @@ def compute_bench(proxy: FaultProxy, cloud: Cloud, **more: Any) -> ComputeBench:
         memory_mb=2_048,
         image="debian",
         lose_answers=proxy.lose_answers,
+        outage=proxy.outage,
+        hang=proxy.hang,
         make_stranger=make_stranger,
         change_outside=change_outside,
         make_volume=make_volume,
@@ -110,6 +112,8 @@ class TestOpenStackStores(StorageConformance):
             open=lambda context: openstack.open_driver(options(proxy), context),
             pool="az-1.hdd.v2",
             lose_answers=proxy.lose_answers,
+            outage=proxy.outage,
+            hang=proxy.hang,
             make_stranger=make_stranger,
             page=5,
         )

@@ -72,6 +72,8 @@ def _bench(proxy: FaultProxy, nova: str, identity: str) -> ComputeBench:
         memory_mb=512,
         image=IMAGE,
         lose_answers=proxy.lose_answers,
+        outage=proxy.outage,
+        hang=proxy.hang,
         make_stranger=make_stranger,
         change_outside=change_outside,
         page=5,

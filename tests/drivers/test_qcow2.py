@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ import trio
 from hostler.drivers.conformance import StorageBench, StorageConformance
 from hostler.drivers.conformance.bench import all_of
 from hostler.drivers.protocol import Conflict, DriverContext, NotFound, Permanent, Transient
+from hostler.drivers.storage import directory
 from hostler.drivers.storage.directory import FORGOTTEN_SECONDS
 from hostler.drivers.storage.qcow2 import open_driver
 from hostler.placement.types.errors import InvalidValue
+
+from .outages import of_programs
 
 if shutil.which("qemu-img") is None:
     pytest.skip("qemu-img is not installed", allow_module_level=True)
@@ -45,8 +49,8 @@ def folder(tmp_path: Path) -> Path:
 
 class TestQcow2Stores(StorageConformance):
     @pytest.fixture
-    def bench(self, folder: Path) -> StorageBench:
-        return bench_in(folder)
+    def bench(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> StorageBench:
+        return replace(bench_in(folder), outage=of_programs(monkeypatch, directory))
 
 
 async def test_a_volume_can_be_made_from_an_image(folder: Path) -> None:

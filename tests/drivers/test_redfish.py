@@ -101,6 +101,8 @@ def bench_of(proxy: FaultProxy, marks: Path) -> ComputeBench:
         vcpus=16,
         memory_mb=65_536,
         lose_answers=proxy.lose_answers,
+        outage=proxy.outage,
+        hang=proxy.hang,
         make_stranger=make_stranger,
         change_outside=change_outside,
         page=1,  # a machine takes one guest

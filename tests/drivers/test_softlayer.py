@@ -87,6 +87,8 @@ def bench_of(proxy: FaultProxy, cloud: Cloud, **more: Any) -> ComputeBench:
         memory_mb=4_096,
         image=IMAGE,
         lose_answers=proxy.lose_answers,
+        outage=proxy.outage,
+        hang=proxy.hang,
         make_stranger=make_stranger,
         change_outside=change_outside,
         page=7,

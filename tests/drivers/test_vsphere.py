@@ -134,6 +134,8 @@ def bench_of(proxy: FaultProxy, client: Any, **more: Any) -> ComputeBench:
         node=CLUSTER,
         other_node=HOST,
         lose_answers=proxy.lose_answers,
+        outage=proxy.outage,
+        hang=proxy.hang,
         make_stranger=make_stranger,
         change_outside=change_outside,
         page=5,

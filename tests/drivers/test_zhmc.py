@@ -40,6 +40,8 @@ from hostler.drivers.protocol import (  # noqa: E402  # after the skip
     Unknown,
 )
 
+from .outages import Outages  # noqa: E402  # after the skip
+
 
 def certificate(folder: Path) -> Path:
     """A certificate of 127.0.0.1 with its key, in one file."""
@@ -72,6 +74,8 @@ class Console:
 
     def __init__(self, pem: Path) -> None:
         self.losing = False
+        self.outage, self.going_on = Outages(), threading.Event()
+        self.going_on.set()
         with warnings.catch_warnings(action="ignore"):
             self.mock = FakedSession("127.0.0.1", "hmc", "2.16.0", "4.10", userid="user", password="secret")
         cpcs = [
@@ -111,9 +115,14 @@ class Console:
             def do_GET(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 session = self.headers.get("X-API-Session", "")
+                lost, arrives = console.outage.fate()
+                console.going_on.wait()
+                if lost and not arrives:
+                    self.close_connection = True
+                    return
                 status, body = console.answer(self.command, self.path, json.loads(raw) if raw else None, session)
                 reads = self.command == "GET" or self.path.startswith("/api/services/aggregation/")
-                if console.losing and not reads:
+                if lost or (console.losing and not reads):
                     self.close_connection = True
                     return
                 sent = b"" if body is None else json.dumps(body).encode()
@@ -163,6 +172,15 @@ class Console:
             self.losing = False
 
 
+    @contextmanager
+    def hang(self) -> Iterator[None]:
+        self.going_on.clear()
+        try:
+            yield
+        finally:
+            self.going_on.set()
+
+
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return certificate(tmp_path_factory.mktemp("tls"))
@@ -206,6 +224,8 @@ def bench_of(console: Console, options: dict[str, Any]) -> ComputeBench:
         node="CPC1",
         memory_mb=1_024,
         lose_answers=console.lose_answers,
+        outage=console.outage,
+        hang=console.hang,
         make_stranger=make_stranger,
         change_outside=change_outside,
     )

@@ -1,0 +1,76 @@
+"""Back ends that go away in the midst of their work, by the number of their requests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+
+from hostler.drivers.conformance import Outage
+from hostler.drivers.protocol import DriverError
+
+
+class Fate(NamedTuple):
+    """What becomes of a request: no answer comes (``lost``); it is carried out (``arrives``)."""
+
+    lost: bool
+    arrives: bool
+
+
+class Outages:
+    """Counts requests and decides what becomes of each. It may be asked in any thread."""
+
+    def __init__(self) -> None:
+        self._lock, self._outage = threading.Lock(), Outage()
+        self._left, self._carried_out = 0, False
+        self.under_way = False
+
+    def fate(self) -> Fate:
+        """That of one more request."""
+        with self._lock:
+            if not self.under_way:
+                return Fate(lost=False, arrives=True)
+            self._outage.requests += 1
+            self._left -= 1
+            self._outage.reached |= self._left < 0
+            arrives = self._left >= 0 or (self._left == -1 and self._carried_out)
+            return Fate(self._left < 0, arrives)
+
+    @property
+    def gone(self) -> bool:
+        """True while nothing is answered."""
+        return self.under_way and self._outage.reached
+
+    @contextmanager
+    def __call__(self, requests: int, carried_out: bool) -> Iterator[Outage]:
+        """Within it, so many requests are answered, and none after that. ``carried_out``: the first of those is."""
+        with self._lock:
+            self._outage, self._left, self._carried_out, self.under_way = Outage(), requests, carried_out, True
+        try:
+            yield self._outage
+        finally:
+            with self._lock:
+                self.under_way = False
+
+
+def of_programs(monkeypatch: pytest.MonkeyPatch, *modules: Any) -> Outages:
+    """Outages of the programs that modules run: each run is a request, and one that is lost was killed, before its work
+    or after it."""
+    outages = Outages()
+    run = modules[0].run_program
+
+    async def run_program(
+        line: list[str], failed: Callable[[int, str], type[DriverError]], **options: Any
+    ) -> str:
+        lost, arrives = outages.fate()
+        printed = await run(line, failed, **options) if arrives else ""
+        if lost:
+            raise failed(-9, "")(f"{line[0]} ended with -9", backend_code="-9")
+        return str(printed)
+
+    for module in modules:
+        monkeypatch.setattr(module, "run_program", run_program)
+    return outages
