@@ -6,8 +6,9 @@ already, back ends that hang, and placements beside a busy reconciler.
 
 from __future__ import annotations
 
-import os
+import fcntl
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -18,17 +19,18 @@ from typing import Any
 import cyclopts
 import trio
 
-from hostler.core.engine_commands import asked
-from hostler.core.rpc.client import Client
+from hostler.core.engine_commands import AddHosts, asked
+from hostler.core.rpc.client import BlockingClient, Client
 from hostler.drivers.compute.libvirt_xml import domain_xml
 from hostler.drivers.protocol import GuestSpec, Mark
+from hostler.placement.types.host import Aggregate, Host
 from hostler.placement.types.request import Flavor, Request, RequestSpec
 
-from .service import cpu_of, load_hosts, percentiles, pipelined, service, with_client
+from .service import cpu_of, load, percentiles, pipelined, service, with_client
 
 app = cyclopts.App(name="reconcile", help="The reconciler of a running daemon.")
 
-SPEC = RequestSpec(flavor=Flavor(name="small", vcpus=1, memory_mb=64))
+FLAVOR = Flavor(name="small", vcpus=1, memory_mb=64)
 NODE_VCPUS, NODE_MIB = 4_096, 1 << 22
 POLL = 0.02
 NODE = f"""<node>
@@ -61,9 +63,9 @@ def model_backend(name: str, nodes: int, options: str = "") -> str:
     )
 
 
-def wanted(guest: str, zone: str | None = None) -> dict[str, Any]:
-    """Parameters of a guest's creation."""
-    spec = RequestSpec(flavor=SPEC.flavor, availability_zone=zone)
+def wanted(guest: str, others: Sequence[str] = ()) -> dict[str, Any]:
+    """Parameters of a guest's creation, on none of the ``others``."""
+    spec = RequestSpec(flavor=FLAVOR, ignore_hosts=tuple(others), availability_zone="nova")
     return {"request": asked(Request(spec=spec, instance_uuids=(guest,), project_id="p1")), "build_seconds": 3_600.0}
 
 
@@ -87,10 +89,12 @@ async def known(client: Client, nodes: int) -> None:
     await until(client, lambda found: sum(each.nodes for each in found.backends) >= nodes, 60.0)
 
 
-async def create(client: Client, guests: Sequence[str]) -> None:
+async def create(client: Client, guests: Sequence[str], others: Sequence[str] = ()) -> None:
     """Create guests, pipelined."""
     for first in range(0, len(guests), 500):
-        answers = await client.pipeline([("create_guest", wanted(each)) for each in guests[first : first + 500]])
+        answers = await client.pipeline(
+            [("create_guest", wanted(each, others)) for each in guests[first : first + 500]]
+        )
         assert all(answer.placed for answer in answers), answers[0]
 
 
@@ -198,49 +202,91 @@ def start(*, guests: int = 10_000, hosts: int = 10, rounds: int = 3) -> None:
                 process.wait()
 
 
-async def one_by_one(client: Client, guests: int, nodes: int) -> list[float]:
-    """Seconds that each of some guests takes to be active, one after the other."""
-    await known(client, nodes)
+async def one_by_one(client: Client, guests: int, others: Sequence[str]) -> list[float]:
+    """Seconds that each of some guests takes to be active, one after the other, not on the ``others``."""
     taken = []
     for guest in names(guests):
         began = trio.current_time()
-        await client.call("create_guest", wanted(guest))
-        while (await client.call("guest", {"uuid": guest})).status != "active":
-            await trio.sleep(0.001)
+        await client.call("create_guest", wanted(guest, others))
+        with trio.fail_after(60):
+            while (await client.call("guest", {"uuid": guest})).status != "active":  # noqa: ASYNC110  # another process
+                await trio.sleep(0.001)
         taken.append(trio.current_time() - began)
     return taken
 
 
 @app.command
-def hang(*, guests: int = 200, waiting: int = 500) -> None:
-    """Time to active on one back end: alone, and beside one that answers nothing and for which guests wait."""
+def hang(*, guests: int = 200, waiting: int = 200, rounds: int = 2) -> None:
+    """Seconds until guests are active on one back end: alone, and while another one, for which more guests wait than it
+    takes calls, answers nothing."""
+    stuck = [f"stuck-node-{number}" for number in range(10)]
+    with tempfile.TemporaryDirectory(prefix="hostler-bench-") as name:
+        file = Path(name) / "stuck.json"
+        config = model_backend("quick", 50) + model_backend("stuck", 10, f'file = "{file}"\n')
+        with service(Path(name), config) as (address, _), file.with_suffix(".lock").open("a") as lock:
+            trio.run(with_client, address, known, 60)
+            for _ in range(rounds):
+                alone = trio.run(with_client, address, one_by_one, guests, stuck)
+                fcntl.flock(lock, fcntl.LOCK_EX)  # the model waits for it in each call
+                trio.run(with_client, address, create, names(waiting), [f"quick-node-{number}" for number in range(50)])
+                time.sleep(1.0)
+                beside = trio.run(with_client, address, one_by_one, guests, stuck)
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                print({"alone": percentiles(alone), "beside": percentiles(beside)}, flush=True)
 
-    async def beside(client: Client) -> list[float]:
-        await known(client, 2)
-        await client.call("set_backend", {"name": "quick", "enabled": False})
-        await create(client, names(waiting))
-        await client.call("set_backend", {"name": "quick", "enabled": True})
-        await client.call("set_backend", {"name": "stuck", "enabled": True})
-        return await one_by_one(client, guests, 2)
 
-    quick = model_backend("quick", 1)
-    for kind, more in (("alone", ""), ("beside one that hangs", "")):
-        with tempfile.TemporaryDirectory(prefix="hostler-bench-") as name:
-            with service(Path(name), quick + more) as (address, _):
-                found = trio.run(with_client, address, one_by_one if kind == "alone" else beside, guests, 1)
-                print(f"{kind:>24}  {percentiles(found)}", flush=True)
+async def churn(client: Client, rate: float) -> None:
+    """Create guests at a rate a second, and remove each ten seconds later, until cancelled."""
+    old = list[list[str]]()
+    at = trio.current_time()
+    while True:
+        old.append(names(max(round(rate / 10), 1)))
+        await create(client, old[-1])
+        if len(old) > 100:
+            await delete(client, old.pop(0))
+        at += 0.1
+        await trio.sleep_until(at)
 
 
-async def churn(client: Client, seconds: float, most: int) -> int:
-    """Create and remove guests for some seconds; returns how many lived."""
-    lived, end = 0, trio.current_time() + seconds
-    while trio.current_time() < end:
-        found = names(most)
-        await create(client, found)
-        await trio.sleep(most / 1_000)
-        await delete(client, found)
-        lived += most
-    return lived
+@app.command
+def churning(address: str, rate: float) -> None:
+    """Keep the reconciler busy."""
+    trio.run(with_client, address, churn, rate)
+
+
+def add_plain_hosts(address: str, count: int) -> None:
+    """Large hosts without a back end, in a zone of their own."""
+    zone = Aggregate(uuid=names(1)[0], name="plain", metadata={"availability_zone": "plain"})
+    figures: dict[str, Any] = {
+        "vcpus_total": 1_024,
+        "total_usable_ram_mb": 1 << 22,
+        "total_usable_disk_gb": 1_000_000,
+        "aggregates": (zone,),
+    }
+    with BlockingClient(address) as client:
+        client.call("add_hosts", AddHosts(hosts=tuple(Host(host=f"node-{at}", **figures) for at in range(count))))
+
+
+@app.command
+def beside(*, hosts: int = 1_000, rate: float = 20.0, guests: int = 1_000, seconds: float = 5.0, rounds: int = 4) -> None:
+    """Placements a second on hosts without a back end, by turns while the reconciler has nothing to do but its
+    inventories of some guests, and while it builds and removes ``rate`` guests a second; and the CPU of the service
+    for each placement, the reconciler's included."""
+    backend = model_backend("busy", 100, "page = 2000\nconcurrency = 32\n")
+    with tempfile.TemporaryDirectory(prefix="hostler-bench-") as name, service(Path(name), backend) as (address, process):
+        add_plain_hosts(address, hosts)
+        trio.run(with_client, address, known, 100)
+        trio.run(with_client, address, create, names(guests))
+        trio.run(with_client, address, all_settled, "active", guests)
+        command = [sys.executable, "-m", "hostler.bench.reconcile", "churning", address, str(rate)]
+        for _ in range(rounds):
+            found = {"idle": load(process, address, seconds, pipelined, 512)}
+            busy = subprocess.Popen(command)
+            time.sleep(3.0)
+            found["busy"] = load(process, address, seconds, pipelined, 512)
+            busy.terminate()
+            busy.wait()
+            print(found, flush=True)
 
 
 if __name__ == "__main__":
