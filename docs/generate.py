@@ -96,6 +96,9 @@ ABOUT: Final = {
     "pci": {
         "alias": "names under which flavors ask for PCI devices (`pci_passthrough:alias`)",
     },
+    "cinder": {
+        "cross_az_attach": "false: a guest that is placed with volumes, or has some, is in their availability zone",
+    },
     "workarounds": {
         "disable_fallback_pcpu_query": "do not fall back to VCPU for pinned CPUs if PCPU is short",
     },

@@ -11,7 +11,7 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import InvalidValue
 from ..engine_commands import Asked, BeginMove
 from ..lifecycle_commands import EndMigration, MoveGuest
-from . import guests, volume_lives
+from . import guests, volume_lives, volumes
 from .lives import Fault, GuestLife, GuestMove
 from .state import ServiceState
 
@@ -27,6 +27,7 @@ def begin(state: ServiceState, life: GuestLife, command: MoveGuest, now: float) 
     if command.target is not None and lives.backend_of(command.target) != life.backend:
         problem = f"node {command.target[:100]} is not one of back end {life.backend}, which has the guest"
         raise InvalidValue(problem, field="target")
+    volumes.check_zone(state, command.target or "", life.volumes, "target")
     asked = None if command.target is not None else _within(state, life)
     move = BeginMove(uuid=life.uuid, kind=command.kind, request=asked, target=command.target)
     decision = guests.begin_move(state, move, now)
@@ -69,6 +70,9 @@ def _within(state: ServiceState, life: GuestLife) -> Asked:
     spec = msgspec.msgpack.decode(life.spec)
     others = (node for name, each in state.lives.backends.items() if name != life.backend for node in each.nodes)
     spec["ignore_hosts"] = [*spec.get("ignore_hosts", ()), *others]
+    kept = [state.volumes.volumes[uuid].zone for uuid in life.volumes if uuid in state.volumes.volumes]
+    if kept and volumes.within_zones(state):
+        spec["availability_zone"] = kept[0]
     return Asked(spec=msgspec.Raw(msgspec.msgpack.encode(spec)), project_id=life.project_id)
 
 

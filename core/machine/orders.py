@@ -69,7 +69,7 @@ Guests = dict[str, dict[str, None]]
 """Uuids by project, in order."""
 
 
-RULES: Final = 4
+RULES: Final = 5
 """Revision of the rules of tenancy, as orders are given under them; those of journals before there were revisions have
 0. A replay carries each out under the rules of its time.
 
@@ -86,6 +86,8 @@ count as ``instances``; what holds the source of a move is changed by the end of
 
 4: what volumes take of pools outlasts that their backend is down, disabled or frozen; a volume that was taken over
 gives back its growth. Reports of hosts are read with the moves under way.
+
+5: where a policy's ``[cinder] cross_az_attach`` is false, a guest and its volumes are in one availability zone.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""

@@ -135,6 +135,7 @@ def attach(state: ServiceState, guest: GuestLife, command: AttachVolume) -> Gues
         raise InUse(f"volume {life.uuid} is of guest {life.guest}", field="volume", hint="detach it first")
     if life.status != "available" or life.desired == "deleted":
         raise InvalidValue(f"volume {life.uuid} is {life.shown}", field="volume")
+    volumes.check_zone(state, guest.node, (life.uuid,), "volume")
     life.guest = guest.uuid
     guest.volumes.append(life.uuid)
     return change_of(guest)

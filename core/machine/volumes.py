@@ -20,7 +20,7 @@ from ...ext.draws import Draws, word
 from ...placement.storage.decision import PoolSelection, VolumeDecision
 from ...placement.storage.pools.backend_names import backend_part, host_part
 from ...placement.storage.pools.request import Retry, VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType
-from ...placement.storage.with_guests import JointDecision, JointRequest, place_together
+from ...placement.storage.with_guests import JointDecision, JointRequest, Locality, place_together, zone_of_row
 from ...placement.types.errors import HostlerError, InUse, InvalidValue, NoValidHost, UnknownName
 from ...placement.types.validation import uuid_words
 from ..errors import DEPENDS_ON_COMMAND, InternalError, checked_outcome
@@ -52,6 +52,8 @@ from .volume_records import (
 )
 
 log: Final = logging.getLogger("hostler.volumes")
+ONE_ZONE: Final = 5
+"""Revision of the rules (``orders.RULES``) from which on ``[cinder] cross_az_attach`` counts."""
 
 
 class Prepared(NamedTuple):
@@ -283,6 +285,22 @@ def delete_group(state: ServiceState, uuid: str) -> None:
     state.usage.add(state.tenants, group.project_id, {GROUPS: 1}, -1)
 
 
+def within_zones(state: ServiceState) -> bool:
+    """True if guests and their volumes are to be in one availability zone (``[cinder] cross_az_attach``)."""
+    return state.rules >= ONE_ZONE and not state.engine.policy.options.cinder.cross_az_attach
+
+
+def check_zone(state: ServiceState, node: str, uuids: Iterable[str], field: str) -> None:
+    """InvalidValue if volumes are to be in the zone of a node and one is in another."""
+    row = state.fleet._names.find(node) if node and within_zones(state) else -1
+    zone = zone_of_row(state.engine, row) if row >= 0 else ""
+    for uuid in uuids if zone else ():
+        record = state.volumes.volumes.get(uuid)
+        if record is not None and record.zone != zone:
+            problem = f"volume {uuid} is in availability zone {record.zone}, node {node} in {zone}"
+            raise InvalidValue(problem, field=field, hint="[cinder] cross_az_attach of the policy would allow it")
+
+
 def place_with_guest(
     state: ServiceState, command: PlaceTogether, now: float, failed_pools: tuple[str, ...] = ()
 ) -> JointDecision:
@@ -299,10 +317,12 @@ def place_with_guest(
     total = _total(each.record for each in wanted)
     total.update(state.amounts(guest))
     check_quota(state, asked.project_id, total, (each.record.size_gb for each in wanted))
-    volumes = tuple(each.request for each in wanted)
+    volumes, locality = tuple(each.request for each in wanted), command.locality
+    if within_zones(state) and (locality is None or locality.mode == "weight"):
+        locality = Locality(level="zone")  # as Nova 33 refuses volumes of other zones
     with faults_refused():
         decision = place_together(
-            state.engine, state.storage, JointRequest(guest=guest, volumes=volumes, locality=command.locality)
+            state.engine, state.storage, JointRequest(guest=guest, volumes=volumes, locality=locality)
         )
     if decision.placed and decision.guest is not None:
         uuid = decision.guest.selected.instance_uuid

@@ -338,7 +338,8 @@ def _host_place(compute: Engine, row: int) -> Hashable:
     return compute.fleet._service_host(row)
 
 
-def _zone_place(compute: Engine, row: int) -> Hashable:
+def zone_of_row(compute: Engine, row: int) -> str:
+    """The availability zone of a host. O(its aggregates)."""
     fleet = compute.fleet
     zone = compute.policy.options.default.default_availability_zone
     for index in fleet._host_class(row).aggregates:
@@ -377,5 +378,5 @@ def pool_aggregates(storage: VolumeEngine, row: int) -> frozenset[str]:
     return frozenset(found)
 
 
-_PLACES: Final = {"host": _host_place, "zone": _zone_place, "aggregate": _aggregate_place}
+_PLACES: Final = {"host": _host_place, "zone": zone_of_row, "aggregate": _aggregate_place}
 _IS_NEAR: Final = {"host": _on_host, "zone": _in_zone, "aggregate": _in_aggregate}

@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from hostler.core.console.guest_volumes import read_volume
+from hostler.core.engine_commands import SetAggregates, SetPolicy
 from hostler.core.lifecycle_commands import (
     AttachVolume,
     CreateVolume,
@@ -25,7 +26,9 @@ from hostler.core.storage_commands import DeleteVolumes, ExtendVolume
 from hostler.drivers.model.driver import Faults, ModelDriver
 from hostler.drivers.model.world import IMAGES_BROKEN, IMAGES_REFUSED
 from hostler.drivers.protocol import Guest, Permanent, Power
+from hostler.placement.storage.decision import VolumeDecision
 from hostler.placement.types.errors import InUse, InvalidValue
+from hostler.placement.types.host import Aggregate
 
 from ..core.orders import LOCAL, uuid_of
 from .cloud import Model, Running, create, ready, volume
@@ -382,3 +385,32 @@ async def test_a_volume_that_comes_to_be_in_error_is_shown_so(autojump_clock: Mo
         await life.until(lambda: life.volume_status(11) == "error")
         assert "state of error" in str(life.state.lives.volumes[uuid_of(11)].fault)
         assert len(disks.volumes()) == 1, "it is not removed: its data may be what a user wants"
+
+
+async def test_where_a_policy_says_so_a_guest_and_its_volumes_are_in_one_zone(autojump_clock: MockClock) -> None:
+    """``[cinder] cross_az_attach`` of Nova 33: volumes are placed, attached and follow a move within a zone only."""
+    model = Model("a", nodes=3, pools=1)
+    async with ready(model) as life:
+        for at, zone in enumerate(("nova", "east", "east")):
+            zoned = Aggregate(uuid=uuid_of(9_000 + at), name=f"zone-{at}", metadata={"availability_zone": zone})
+            await life.submit(SetAggregates(name=f"a-node-{at}", aggregates=(zoned,)))
+        await life.submit(create(1, volumes=(volume(9),)))
+        await life.until(lambda: life.status(1) == "active")
+        await life.submit(SetPolicy(policy={"cinder": {"cross_az_attach": False}}))
+        for number in range(2, 6):
+            decision = await life.submit(create(number, volumes=(volume(10 + number),)))
+            assert decision.selections[0].node == "a-node-0", "the zone of the pool"
+        free = [(await life.submit(create(number))).selections[0].node for number in range(20, 26)]
+        await life.reconciler.until_settled()
+        far = 20 + next(at for at, node in enumerate(free) if node != "a-node-0")
+        assert isinstance(await life.submit(CreateVolume(request=volume(30).request)), VolumeDecision)
+        await life.until(lambda: life.volume_status(30) == "available")
+        with pytest.raises(InvalidValue, match="zone nova, node a-node-[12] in east"):
+            await life.submit(AttachVolume(uuid=uuid_of(far), volume=uuid_of(30)))
+        with pytest.raises(InvalidValue, match="cross_az_attach|zone"):
+            await life.submit(MoveGuest(uuid=uuid_of(2), target="a-node-1"))
+        assert not (await life.submit(MoveGuest(uuid=uuid_of(2)))).placed, "no other node is in the zone"
+        await life.submit(SetPolicy(policy={}))
+        await life.submit(AttachVolume(uuid=uuid_of(far), volume=uuid_of(30)))
+        await life.reconciler.until_settled()
+        assert (await life.submit(MoveGuest(uuid=uuid_of(2)))).placed
