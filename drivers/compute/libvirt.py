@@ -36,9 +36,10 @@ from ..protocol import (
     Unknown,
     read_options,
 )
-from .libvirt_domain import DISK, OF_A_GUEST, disk_name, let_go, present, set_mark, tree_of
-from .libvirt_host import Host, connected, guarded, or_none
-from .libvirt_xml import GIB, check_spec, disk_xml, domain_xml, free_target, mark_of, volume_xml, volumes_of
+from .libvirt_disks import DISK, make_disk, make_seed
+from .libvirt_domain import let_go, present, set_mark, tree_of
+from .libvirt_host import Host, connected, guarded
+from .libvirt_xml import GIB, check_spec, domain_xml, free_target, mark_of, volume_xml, volumes_of
 
 T = TypeVar("T")
 KIB_PER_MIB: Final = 1_024
@@ -244,6 +245,8 @@ class LibvirtDriver:
             raise Permanent("the test driver attaches no volumes")
         if (want.image or want.disk_gb) and self._options.pool is None:
             raise Permanent("guests have no disk: the back end has no storage pool", hint="set the option pool")
+        if want.user_data and (self._options.pool is None or self._type == "test"):
+            raise Permanent("this back end has no storage pool for the user data of guests", hint="set the option pool")
         check_spec(want)
         if want.node not in self._hosts:
             raise NotFound(f"there is no node {want.node}")
@@ -263,32 +266,16 @@ class LibvirtDriver:
         domain = host.domain(want.mark.uuid)
         if domain is None:
             kind = self._options.domain_type or ("test" if self._type == "test" else "kvm")
-            disk, real = self._make_disk(host.connection(), want), self._type != "test"
-            xml = domain_xml(want, kind=kind, machine=self._options.machine, disk=disk, real=real)
+            disk = make_disk(host.connection(), self._options.pool, want)
+            seed = make_seed(host.connection(), self._options.pool, want)
+            real = self._type != "test"
+            xml = domain_xml(want, kind=kind, machine=self._options.machine, disk=disk, seed=seed, real=real)
             domain = host.connection().defineXML(xml)
         elif self._claim(domain) < 0:
             raise Conflict(f"domain {want.mark.uuid} is not of this installation")
         if want.power == "on" and not domain.isActive():
             domain.create()
         return self._seen(host, domain)
-
-    def _make_disk(self, connection: Any, want: GuestSpec) -> str | None:
-        """The path of the root disk, made where it is missing; None for a guest without one."""
-        if self._options.pool is None or not (want.image or want.disk_gb):
-            return None
-        pool, name = connection.storagePoolLookupByName(self._options.pool), disk_name(want.mark)
-        known = or_none(lambda: pool.storageVolLookupByName(name), libvirt.VIR_ERR_NO_STORAGE_VOL)
-        if known is not None:
-            return str(known.path())
-        backing, size = None, want.disk_gb * GIB
-        if want.image:
-            if OF_A_GUEST.fullmatch(want.image):
-                raise NotFound(f"there is no image {want.image}")
-            image = pool.storageVolLookupByName(want.image)
-            size = max(size, int(image.info()[1]))
-            form = ElementTree.fromstring(image.XMLDesc()).find("target/format")
-            backing = str(image.path()), "raw" if form is None else form.get("type", "raw")
-        return str(pool.createXML(disk_xml(name, size, backing)).path())
 
     async def set_power(self, uuid: str, want: Power) -> Guest:
         """Start a domain; or ask it to shut down, and switch it off if it does not."""

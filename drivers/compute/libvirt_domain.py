@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, Final
+from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
@@ -12,17 +11,6 @@ import libvirt
 from ..protocol import Conflict, Mark, NotFound
 from .libvirt_host import as_ours
 from .libvirt_xml import NAMESPACE
-
-DISK: Final = re.compile(r"hostler_([0-9a-z-]+)_([0-9a-f-]{36})_(\d+)\.qcow2")
-"""Names of root disks: installation, uuid and claim."""
-OF_A_GUEST: Final = re.compile(r"hostler_[0-9a-z-]+_[0-9a-f-]{36}_\d+\.\w+")
-"""Names of disks and volumes that are no images, though they may be in the same storage pool: what is in them is
-another guest's."""
-
-
-def disk_name(mark: Mark) -> str:
-    """The name of a root disk."""
-    return f"hostler_{mark.installation}_{mark.uuid}_{mark.claim}.qcow2"
 
 
 def present(domain: Any) -> tuple[int, ...]:

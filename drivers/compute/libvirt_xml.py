@@ -20,16 +20,16 @@ _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 
 def check_spec(want: GuestSpec) -> None:
     """Permanent for a guest that no domain can be."""
-    if want.user_data:
-        raise Permanent("this driver hands no user data to guests", hint="put it into the image")
     if any("\0" in name for name in (want.image, *want.networks)):  # which the library takes for the end of a text
         raise Permanent("names of images and networks have no NUL")
 
 
-def domain_xml(want: GuestSpec, *, kind: str, machine: str | None, disk: str | None, real: bool) -> str:
-    """A new domain of type ``kind``. ``disk``: path of its root disk; None: it boots from its first volume. ``real``:
-    with a console, and the ACPI that volumes are plugged and guests shut down by, which the test driver does not
-    know."""
+def domain_xml(
+    want: GuestSpec, *, kind: str, machine: str | None, disk: str | None, real: bool, seed: str | None = None
+) -> str:
+    """A new domain of type ``kind``. ``disk``: path of its root disk; None: it boots from its first volume. ``seed``:
+    path of the image of its user data, which it cannot write to and which is the last of its disks. ``real``: with a
+    console, and the ACPI that volumes are plugged and guests shut down by, which the test driver does not know."""
     machine_type = f" machine={quoteattr(machine)}" if machine else ""
     title = re.sub(r"[^ -\ud7ff\ue000-\ufffd]", "?", want.name)
     devices = [f"<interface type='network'><source network={quoteattr(name)}/></interface>" for name in want.networks]
@@ -39,9 +39,15 @@ def domain_xml(want: GuestSpec, *, kind: str, machine: str | None, disk: str | N
             "<target dev='vda' bus='virtio'/></disk>"
         )
     first = 0 if disk is None else 1
-    if first + len(want.volumes) > len(_LETTERS):
+    disks = first + len(want.volumes) + (seed is not None)
+    if disks > len(_LETTERS):
         raise Permanent(f"a domain has at most {len(_LETTERS)} disks", field="volumes")
     devices += [volume_xml(each, f"vd{_LETTERS[first + at]}") for at, each in enumerate(want.volumes)]
+    if seed is not None:
+        devices.append(
+            f"<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file={quoteattr(seed)}/>"
+            f"<target dev='vd{_LETTERS[disks - 1]}' bus='virtio'/><readonly/></disk>"
+        )
     if real:
         devices.append("<serial type='pty'/><console type='pty'/>")
     if machine is not None and "q35" in machine:
@@ -65,6 +71,14 @@ def disk_xml(name: str, size: int, backing: tuple[str, str] | None) -> str:
     return (
         f"<volume><name>{name}</name><capacity unit='bytes'>{size}</capacity><allocation>0</allocation>"
         f"<target><format type='qcow2'/></target>{over}</volume>"
+    )
+
+
+def seed_xml(name: str, size: int) -> str:
+    """A new image of ``size`` bytes in a storage pool."""
+    return (
+        f"<volume><name>{name}</name><capacity unit='bytes'>{size}</capacity><target><format type='raw'/></target>"
+        "</volume>"
     )
 
 

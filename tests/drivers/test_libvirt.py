@@ -317,11 +317,11 @@ async def test_the_disk_of_a_guest_is_no_image() -> None:
     keep.close()
 
 
-async def test_user_data_is_refused() -> None:
+async def test_without_a_pool_user_data_is_refused() -> None:
     options = {"uri": URI, "node": "host", "domain_type": "test"}
     bench = ComputeBench(open=lambda context: open_driver(options, context), node="host")
     async with bench.driver() as driver:
-        with pytest.raises(Permanent, match="no user data"):
+        with pytest.raises(Permanent, match="no storage pool for the user data"):
             await driver.create_guest(bench.spec()._replace(user_data="#cloud-config"))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ import trio
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
 
+from hostler.drivers import demo_cloud  # noqa: E402  # after the skip
 from hostler.drivers.compute.libvirt import open_driver  # noqa: E402  # after the skip
 from hostler.drivers.conformance import ComputeBench, ComputeConformance, new_uuid  # noqa: E402  # after the skip
 from hostler.drivers.protocol import (  # noqa: E402  # after the skip
@@ -21,6 +24,8 @@ from hostler.drivers.protocol import (  # noqa: E402  # after the skip
     Conflict,
     Connection,
     DriverContext,
+    GuestSpec,
+    Mark,
     VolumeSpec,
     attaches,
     computes,
@@ -128,3 +133,30 @@ async def test_a_volume_of_another_back_end_is_attached_and_locked_while_the_gue
             await disks.delete_volume(volume.mark.uuid)
         await driver.delete_guest(spec.mark.uuid)
         await disks.delete_volume(volume.mark.uuid)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("libvirtd") is None, reason="hosts are started by root")
+async def test_user_data_is_on_an_image_that_goes_with_its_guest() -> None:
+    """On a libvirtd of its own, as only that has storage pools: what cloud-init reads it from, as others see it."""
+    with tempfile.TemporaryDirectory(prefix="hostler-") as name, demo_cloud._host(Path(name) / "host"):
+        uri, pool = demo_cloud._uri(Path(name) / "host"), Path(name) / "pool"
+        pool.mkdir()
+        made = libvirt.open(uri).storagePoolDefineXML(
+            f"<pool type='dir'><name>guests</name><target><path>{pool}</path></target></pool>"
+        )
+        made.create()
+        options = {"uri": uri, "node": "host", "domain_type": "qemu", "machine": "pc", "pool": "guests"}
+        text = "#cloud-config\nhostname: übung\n" + "# more\n" * 8_000
+        async with open_driver(options, DriverContext("a", "b")) as driver:
+            spec = GuestSpec(Mark("b", new_uuid(), 1), "web-1", "host", 1, 64, disk_gb=1, user_data=text)
+            for _ in range(2):
+                assert (await driver.create_guest(spec)).state == "on"
+            (image,) = pool.glob("*.iso")
+            found = await trio.run_process(["blkid", "-p", "-o", "value", "-s", "LABEL", image], capture_stdout=True)
+            assert found.stdout.strip() == b"cidata"
+            shown = driver._hosts["host"].connection().lookupByUUIDString(spec.mark.uuid).XMLDesc()
+            assert str(image) in shown
+            assert "cloud-config" not in shown
+            await driver.delete_guest(spec.mark.uuid)
+            assert list(pool.iterdir()) == []
