@@ -198,11 +198,13 @@ class NodeReport(msgspec.Struct, frozen=True, array_like=True, omit_defaults=Tru
 
 
 class ReportBackend(Lifecycle, frozen=True, tag="report_backend"):
-    """All nodes of a back end, as they were ``at`` a time. A node that was there before and is left out is down."""
+    """All nodes of a back end, as they were ``at`` a time. A node that was there before and is left out is down.
+    ``attaches``: guests on them can have volumes."""
 
     name: Name
     at: float
     nodes: tuple[NodeReport, ...]
+    attaches: bool = True
 
 
 class PoolReport(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):

@@ -59,6 +59,7 @@ def report_nodes(state: ServiceState, command: ReportBackend, now: float) -> int
             state.fleet.set_service(name, forced_down=True)
     lives.set_nodes(command.name, list({**dict.fromkeys(known.nodes), **names}))
     lives.backends[command.name].reported = command.at
+    lives.backends[command.name].attaches = command.attaches
     lives.backends[command.name].reports = {node.name: node for node in command.nodes}
     return reported.applied
 

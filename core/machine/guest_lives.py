@@ -168,7 +168,8 @@ def _placed_with(
     chosen: Sequence[PoolSelection] = ()
     if wanted.volumes:
         requests = tuple(each.request for each in wanted.volumes)
-        together = PlaceTogether(request=asked, volumes=requests, locality=wanted.locality)
+        suited = volume_lives.on_attaching(state, asked)
+        together = PlaceTogether(request=suited, volumes=requests, locality=wanted.locality)
         joint = volumes.place_with_guest(state, together, now, tuple(failed_pools))
         if joint.guest is None:
             sequence = state.engine.sequence
@@ -176,6 +177,8 @@ def _placed_with(
             refused = Decision(sequence=sequence, request_id=asked.request_id, considered=0, removed=none)
             return msgspec.structs.replace(refused, refusal=joint.refusal), ()
         decision, chosen = joint.guest, [each.selected for each in joint.volumes] if joint.placed else ()
+        if joint.placed and suited is not asked:
+            state.requests.keep((decision.selected.instance_uuid,), state.kept_spec(asked))
     else:
         decision = _placed(state, asked, now)
     if decision.placed:

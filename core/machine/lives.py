@@ -231,7 +231,7 @@ def change_of(life: GuestLife) -> GuestChange:
 class BackendLife(msgspec.Struct):
     """What the state knows of a back end: whether it may be used, its nodes with their host names, and the name under
     which its pools are known (``NAME@KIND``; empty: it has none). ``reported`` and ``pools_reported``: times of the
-    newest inventories. ``reports``: the newest report of each node."""
+    newest inventories. ``reports``: the newest report of each node. ``attaches``: its guests can have volumes."""
 
     enabled: bool = True
     reason: str = ""
@@ -241,6 +241,7 @@ class BackendLife(msgspec.Struct):
     pools: list[str] = []
     pools_reported: float = 0.0
     reports: dict[str, NodeReport] = {}
+    attaches: bool = True
 
 
 @dataclass

@@ -9,6 +9,7 @@ import msgspec
 
 from ...placement.storage.decision import PoolSelection, VolumeDecision
 from ...placement.types.errors import InUse, InvalidValue
+from ..engine_commands import Asked
 from ..lifecycle_commands import (
     AttachVolume,
     BeginVolume,
@@ -123,6 +124,16 @@ def forget(state: ServiceState, life: VolumeLife) -> None:
         volumes.delete(state, DeleteVolumes(uuids=(life.uuid,), cascade=True))
 
 
+def on_attaching(state: ServiceState, asked: Asked) -> Asked:
+    """What is asked, on none of the nodes whose back ends attach no volumes; the same object if there are none."""
+    others = [node for each in state.lives.backends.values() if not each.attaches for node in each.nodes]
+    if not others:
+        return asked
+    spec = msgspec.msgpack.decode(asked.spec)
+    spec["ignore_hosts"] = [*(spec.get("ignore_hosts") or ()), *others]
+    return msgspec.structs.replace(asked, spec=msgspec.Raw(msgspec.msgpack.encode(spec)))
+
+
 def attach(state: ServiceState, guest: GuestLife, command: AttachVolume) -> GuestChange:
     """Have a volume attached to a guest."""
     life = state.lives.volumes.get(command.volume)
@@ -135,6 +146,9 @@ def attach(state: ServiceState, guest: GuestLife, command: AttachVolume) -> Gues
         raise InUse(f"volume {life.uuid} is of guest {life.guest}", field="volume", hint="detach it first")
     if life.status != "available" or life.desired == "deleted":
         raise InvalidValue(f"volume {life.uuid} is {life.shown}", field="volume")
+    backend = state.lives.backends.get(guest.backend)
+    if backend is not None and not backend.attaches:
+        raise InvalidValue(f"back end {guest.backend}, which has the guest, attaches no volumes", field="uuid")
     volumes.check_zone(state, guest.node, (life.uuid,), "volume")
     life.guest = guest.uuid
     guest.volumes.append(life.uuid)

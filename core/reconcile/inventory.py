@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from ..backends.protocol import AnyDriver, ComputeDriver, StorageDriver, computes, stores
+from ..backends.protocol import AnyDriver, ComputeDriver, StorageDriver, attaches, computes, stores
 from ..backends.values import Guest, Node, Page, Pool
 from ..lifecycle_commands import NodeReport, PoolReport, ReportBackend, ReportPools
 from ..machine.lives import GuestLife
@@ -50,7 +50,7 @@ class Inventory:
         at = self._desk.now()
         guests = await self._all("guests", driver.guests)
         nodes = await self._all("nodes", driver.nodes)
-        await self._report(at, nodes, guests)
+        await self._report(at, nodes, guests, attaches=attaches(driver))
         await self._compare(at, guests, frozenset(node.name for node in nodes if node.state != "down"))
 
     async def _all(self, operation: str, listing: Callable[[], AsyncIterator[Page[T]]]) -> list[T]:
@@ -59,19 +59,19 @@ class Inventory:
 
         return await self._backend.call(operation, read)
 
-    async def _report(self, at: float, nodes: list[Node], guests: list[Guest]) -> None:
+    async def _report(self, at: float, nodes: list[Node], guests: list[Guest], *, attaches: bool) -> None:
         lives = self._desk.lives
         ours: dict[str, list[str]] = {}
         running: dict[str, int] = {}
         down = {node.name for node in nodes if node.state == "down"}
-        for known in lives.guests.values() if down else ():  # not listed; the last use that was seen includes them
-            consumer = known.consumer_on(known.node)
-            if known.node in down and known.backend == self._backend.name and known.built and consumer is not None:
-                ours.setdefault(known.node, []).append(consumer)
+        for life in lives.guests.values() if down else ():  # not listed; the last use that was seen includes them
+            consumer = life.consumer_on(life.node)
+            if life.node in down and life.backend == self._backend.name and life.built and consumer is not None:
+                ours.setdefault(life.node, []).append(consumer)
         for guest in guests:
             running[guest.node] = running.get(guest.node, 0) + 1
-            life = self._life_of(guest)
-            consumer = None if life is None else life.consumer_on(guest.node)
+            owner = self._life_of(guest)
+            consumer = None if owner is None else owner.consumer_on(guest.node)
             if consumer is not None:
                 ours.setdefault(guest.node, []).append(consumer)
         reports = tuple(
@@ -91,8 +91,9 @@ class Inventory:
             for node in nodes
         )
         backend = lives.backends.get(self._backend.name)
-        if reports != self._reported or backend is None or not backend.reported:
-            await self._desk.submit(ReportBackend(name=self._backend.name, at=at, nodes=reports))
+        known = backend is not None and backend.reported and backend.attaches == attaches
+        if reports != self._reported or not known:
+            await self._desk.submit(ReportBackend(name=self._backend.name, at=at, nodes=reports, attaches=attaches))
             self._reported = reports
 
     def _life_of(self, guest: Guest) -> GuestLife | None:

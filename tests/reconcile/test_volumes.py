@@ -3,11 +3,15 @@ failures of either back end."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
 
+from hostler.core.backends.protocol import DriverContext
 from hostler.core.console.guest_volumes import read_volume
 from hostler.core.engine_commands import SetAggregates, SetPolicy
 from hostler.core.lifecycle_commands import (
@@ -25,7 +29,7 @@ from hostler.core.machine.orders import Order
 from hostler.core.storage_commands import DeleteVolumes, ExtendVolume
 from hostler.drivers.model.driver import Faults, ModelDriver
 from hostler.drivers.model.world import IMAGES_BROKEN, IMAGES_REFUSED
-from hostler.drivers.protocol import Guest, Permanent, Power
+from hostler.drivers.protocol import Can, Guest, Permanent, Power
 from hostler.placement.storage.decision import VolumeDecision
 from hostler.placement.types.errors import InUse, InvalidValue
 from hostler.placement.types.host import Aggregate
@@ -414,3 +418,32 @@ async def test_where_a_policy_says_so_a_guest_and_its_volumes_are_in_one_zone(au
         await life.submit(AttachVolume(uuid=uuid_of(far), volume=uuid_of(30)))
         await life.reconciler.until_settled()
         assert (await life.submit(MoveGuest(uuid=uuid_of(2)))).placed
+
+
+class Bare(Model):
+    """Its driver attaches no volumes."""
+
+    @asynccontextmanager
+    async def _open(self, context: DriverContext) -> AsyncIterator[ModelDriver]:
+        async with super()._open(context) as driver:
+            driver.facts = driver.facts._replace(can=driver.facts.can & ~Can.ATTACH)
+            yield driver
+
+
+async def test_a_guest_with_volumes_is_placed_where_they_can_be_attached(autojump_clock: MockClock) -> None:
+    bare, disks = Bare("a", nodes=2), Model("b", nodes=0, pools=1)
+    async with ready(bare, disks) as life:
+        refused = await life.submit(create(1, volumes=(volume(9),)))
+        assert not refused.placed
+        assert disks.volumes() == []
+        assert (await life.submit(create(2))).placed
+        await life.submit(CreateVolume(request=volume(10).request))
+        await life.reconciler.until_settled()
+        with pytest.raises(InvalidValue, match="back end a, which has the guest, attaches no volumes"):
+            await life.submit(AttachVolume(uuid=uuid_of(2), volume=uuid_of(10)))
+        disks.world.add(nodes=1, prefix="b-")
+        await life.inventories(2)
+        decision = await life.submit(create(3, volumes=(volume(11),)))
+        assert decision.selections[0].node == "b-node-0"
+        assert b"ignore_hosts" not in bytes(life.state.requests.get(uuid_of(3)) or b""), "what was asked is kept"
+        await life.until(lambda: life.status(3) == "active")
