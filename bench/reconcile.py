@@ -32,7 +32,7 @@ app = cyclopts.App(name="reconcile", help="The reconciler of a running daemon.")
 
 FLAVOR = Flavor(name="small", vcpus=1, memory_mb=64)
 NODE_VCPUS, NODE_MIB = 4_096, 1 << 22
-POLL = 0.02
+POLL = 0.05
 NODE = f"""<node>
   <cpu><mhz>2600</mhz><model>x86_64</model><active>{NODE_VCPUS}</active><nodes>1</nodes><sockets>1</sockets>
   <cores>{NODE_VCPUS}</cores><threads>1</threads></cpu>

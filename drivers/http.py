@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import httpx
+import trio
 
 from .protocol import Conflict, Denied, DriverError, NotFound, Permanent, Transient, Unknown
 
@@ -37,6 +38,12 @@ unknown outcome."""
 NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 """Failures before the request was sent."""
 LONGEST_TEXT: Final = 500
+MOST_BYTES: Final = 256 * 2**20
+"""The longest answer that is read, decompressed; a page of any listing is much shorter."""
+
+
+CODED: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+"""Headers of a body as it was sent."""
 
 
 class Http:
@@ -57,17 +64,34 @@ class Http:
         reads: bool | None = None,
     ) -> httpx.Response:
         """The answer, of whatever status. ``reads``: the request changes nothing, so that no failure leaves its outcome
-        unknown (default: GET and HEAD do). Transient if it was not sent; Unknown if it is not known what it did."""
+        unknown (default: GET and HEAD do). Transient if it was not sent; Unknown if it is not known what it did, or
+        the answer has more than MOST_BYTES."""
         request = self._client.build_request(
             method, url, json=json, content=content, params=params, headers=dict(headers or {})
         )
         try:
-            return await self._client.send(request)
+            answer = await self._client.send(request, stream=True)
+            try:
+                return await _read(answer)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await answer.aclose()
         except NOT_SENT as error:
             raise Transient(f"{request.url.host} cannot be reached: {_text(error)}") from error
         except (httpx.HTTPError, httpx.StreamError) as error:
             kind = Transient if (method in ("GET", "HEAD") if reads is None else reads) else Unknown
             raise kind(f"{request.url.host} did not answer: {_text(error)}") from error
+
+
+async def _read(answer: httpx.Response) -> httpx.Response:
+    """An answer with its body, no longer than is read."""
+    body = bytearray()
+    async for part in answer.aiter_bytes():
+        body += part
+        if len(body) > MOST_BYTES:
+            raise httpx.DecodingError(f"the answer has more than {MOST_BYTES} bytes", request=answer.request)
+    headers = [(name, value) for name, value in answer.headers.multi_items() if name.lower() not in CODED]
+    return httpx.Response(answer.status_code, headers=headers, content=bytes(body), request=answer.request)
 
 
 def failure_of(answer: httpx.Response, text: str = "", *, reads: bool | None = None) -> DriverError:

@@ -27,6 +27,7 @@ from .work_queue import WorkQueue
 T = TypeVar("T")
 REOPEN: Final = "open"
 """Key of the waits between attempts to open a driver."""
+LONGEST_PROBLEM: Final = 1_000
 
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -121,7 +122,7 @@ class Backend:
 
     def _unanswered(self, error: DriverError) -> DriverError:
         self.breaker.unanswered()
-        self.problem = str(error)
+        self.problem = str(error)[:LONGEST_PROBLEM]
         return error
 
     async def keep_open(
@@ -140,13 +141,13 @@ class Backend:
                     finally:
                         self.driver = None
             except Denied as error:
-                self.problem = str(error)
-                await denied(str(error))
+                self.problem = str(error)[:LONGEST_PROBLEM]
+                await denied(self.problem)
             except HostlerError as error:
                 self._log_problem(error)
             except Exception as error:  # of this back end alone: others go on
                 log.exception("driver %s of back end %s failed", self.config.driver, self.name)
-                self.problem = f"the driver failed: {type(error).__name__}: {error}"
+                self.problem = f"the driver failed: {type(error).__name__}: {error}"[:LONGEST_PROBLEM]
             log.debug("back end %s was open for %.0f s", self.name, time.monotonic() - began)
             await trio.sleep(self.backoff.next(REOPEN))
 
@@ -171,7 +172,7 @@ class Backend:
         return find_driver(self.config.driver)
 
     def _log_problem(self, error: BaseException) -> None:
-        text = str(error)
+        text = str(error)[:LONGEST_PROBLEM]
         if text != self.problem:
             log.error("back end %s is not open: %s", self.name, text)
         self.problem = text

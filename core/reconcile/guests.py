@@ -41,11 +41,11 @@ from ..lifecycle_commands import (
 from ..machine.lives import GuestLife, GuestMove, Lives, VolumeLife
 from . import adoption
 from .backend import Backend
+from .user_data import create_guest, read_user_data
 
 T = TypeVar("T")
 BUILDING_POLL: Final = 2.0
 """Seconds between two looks at a guest that its back end is building."""
-MAX_USER_DATA: Final = 65_536
 DETACH_WAIT: Final = 5.0
 """Seconds that one request to let a volume go may take: a guest may never let it go, and other steps wait."""
 
@@ -138,7 +138,7 @@ class GuestSteps:
         guest = None if fresh else await self._found(driver, uuid, life.node)
         if guest is None:
             want = await self._spec(life, life.node, claim)
-            guest = await self._call("create_guest", lambda: driver.create_guest(want))
+            guest = await self._create(driver, want)
         if guest.state == "error" and self._is_right(driver, life, guest):
             await self._fail(life, Permanent("the back end has the guest in a state of error"), elsewhere=True)
             return 0.0
@@ -156,6 +156,9 @@ class GuestSteps:
         self._backend.counts.build_seconds += max(0.0, self._desk.now() - began)
         await self._confirm(uuid, claim, guest)
         return 0.0
+
+    async def _create(self, driver: ComputeDriver, want: GuestSpec) -> Guest:
+        return await self._call("create_guest", lambda: create_guest(driver, want))
 
     async def _adopt(self, driver: ComputeDriver, life: GuestLife) -> float:
         """Mark a stranger, or find it marked."""
@@ -184,7 +187,7 @@ class GuestSteps:
     async def _spec(self, life: GuestLife, node: str, claim: int) -> GuestSpec:
         user_data = ""
         if life.user_data is not None:
-            user_data = await trio.to_thread.run_sync(self._read_user_data, life.user_data)
+            user_data = await trio.to_thread.run_sync(read_user_data, self._user_data, life.user_data)
         lives = self._desk.lives
         volumes = [await self._desk.connection(lives.volume(uuid), node) for uuid in life.volumes]
         return GuestSpec(
@@ -200,18 +203,6 @@ class GuestSteps:
             user_data=user_data,
             power="off" if life.desired == "stopped" else "on",
         )
-
-    def _read_user_data(self, name: str) -> str:
-        if self._user_data is None or name in (".", ".."):
-            raise Permanent("the service has no folder of user data", hint="set [reconcile] user_data")
-        try:
-            with (self._user_data / name).open(encoding="utf-8") as file:
-                text = file.read(MAX_USER_DATA + 1)
-        except (OSError, UnicodeDecodeError) as error:
-            raise Permanent(f"user data {name} cannot be read: {type(error).__name__}") from error
-        if len(text) > MAX_USER_DATA:
-            raise Permanent(f"user data {name} has more than {MAX_USER_DATA} characters")
-        return text
 
     async def _confirm(self, uuid: str, claim: int, guest: Guest, *, outside: bool = False) -> None:
         power: Any = "on" if guest.state in ("on", "paused") else "off"
@@ -393,7 +384,7 @@ class GuestSteps:
             return found
         self._check_time(move)
         want = await self._spec(life, move.node, move.claim)
-        made = await self._call("create_guest", lambda: driver.create_guest(want))
+        made = await self._create(driver, want)
         if made.state == "error":
             raise Permanent("the back end has the guest in a state of error")
         return made

@@ -125,7 +125,7 @@ class _Part:
                 try:
                     await self.inventory.look(driver)
                 except DriverError as error:
-                    self.backend.problem = str(error)
+                    self.backend.problem = error.text
                     if error.failure == "denied":
                         await self.steps.deny(str(error))
                 except HostlerError as error:

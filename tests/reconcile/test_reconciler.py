@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hostler.core.lifecycle_commands import CreateGuest, DeleteGuest, SetBackend
 from hostler.core.machine.orders import Order
 from hostler.drivers.model.driver import Faults
 from hostler.drivers.model.world import IMAGES_REFUSED
+from hostler.drivers.protocol import GuestSpec, Permanent, Unknown
 from hostler.placement.types.errors import InUse, InvalidValue
 
 from ..core.orders import LOCAL, asked, uuid_of
@@ -378,3 +380,29 @@ async def test_a_node_that_does_not_answer_takes_down_neither_its_back_end_nor_t
         with model.world.content() as there:
             there.nodes[nodes[2]].state = "up"
         await life.until(lambda: life.status(2) == "stopped")
+
+
+@pytest.mark.parametrize("form", ["as it is", "base64"])
+@pytest.mark.parametrize("kind", [Unknown, Permanent, ValueError])
+async def test_no_error_repeats_user_data(
+    kind: type[Exception], form: str, autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = "password: correct horse"
+    text = f"#cloud-config\n{secret}\n"
+    (tmp_path / "web").write_text(text)
+    model = Model("a")
+    said = text if form == "as it is" else base64.b64encode(text.encode()).decode()
+
+    def create_guest(want: GuestSpec) -> None:
+        raise kind(f"cannot take {said}")
+
+    async with ready(model, user_data=tmp_path) as life:
+        model.world.create_guest = create_guest  # type: ignore[method-assign, assignment]  # it always fails
+        await life.submit(create(1, user_data="web", build_seconds=5.0, attempts=1))
+        await life.until(lambda: life.status(1) == "error")
+        fault = life.state.lives.guests[uuid_of(1)].fault
+        assert fault is not None
+        shown = f"{fault} {life.reconciler.status()} {caplog.text}"
+        assert "repeats its user data" in shown
+        assert secret not in shown
+        assert said[:30] not in shown
