@@ -32,7 +32,7 @@ def best_host() -> int:
     try:
         answer = answered(_query(sys.stdin.buffer.read()))
     except HostlerError as error:
-        print(f"hostler: {error}", file=sys.stderr)
+        print(f"hostler: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
     return 0
@@ -40,12 +40,18 @@ def best_host() -> int:
 
 def _query(data: bytes) -> dict[str, str]:
     try:
-        query = msgspec.json.decode(data, type=dict[str, str])
-    except msgspec.DecodeError as error:
+        query: Any = msgspec.json.decode(data) if data.strip() else None
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidValue(f"the query must be one JSON object of strings: {error}", field="query") from None
-    for name in query:
+    if not isinstance(query, dict):
+        what = "something else" if data.strip() else "nothing"
+        raise InvalidValue(f"the query must be one JSON object of strings, got {what}", field="query")
+    for name, value in query.items():
         if name not in _FIELDS:
             raise UnknownName.among("field", name, _FIELDS, field="query")
+        if not isinstance(value, str):
+            hint = f'"{name}": "..."'
+            raise InvalidValue(f"{name} must be a string, got {value!r:.60}", field=name, hint=hint)
     return {name: value for name, value in query.items() if value != ""}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,13 +16,17 @@ from ...placement.load.bulk import add_hosts
 from ...placement.types.errors import InvalidValue
 from ...placement.types.host import Aggregate, Host, RunningInstance
 from ...placement.types.request import Flavor, Image, RequestSpec
-from .tables import Line
+from .tables import Line, number
 
 CPU_RATIO: Final = 4.0
 """vCPUs a thread, where an export does not tell."""
 UNKNOWN_DISK_GB: Final = 1_000_000
 """Local disk of a host, where an export does not tell: as good as unlimited."""
 _PINNED: Final = ("hw:cpu_policy", "hw:numa_nodes", "hw:mem_page_size", "pci_passthrough:alias")
+_THOUSANDS: Final = re.compile(r"\d{1,3}(\.\d{3})+")
+_SMALL_MB: Final = 2_048
+"""MiB of the largest host up to which the unit of memory is in doubt."""
+_SMALL_GUEST_MB: Final = 128
 _NAMES: Final = uuid.UUID("6d6f7665-686f-7374-6c65-722d696d7074")
 
 
@@ -158,11 +163,14 @@ class CloudDraft:
             if host is None:
                 self.report.drop(guest.line, guest.key, f"its host {guest.host!r} is not in the files")
                 continue
+            if guest.flavor.vcpus <= 0 or guest.flavor.memory_mb <= 0:
+                self.report.drop(guest.line, guest.key, "it has no CPUs or no memory")
+                continue
             name = uuid_from(guest.key)
-            made += name != guest.key.lower()
             if name in requests:
                 self.report.drop(guest.line, guest.key, "a guest of that identity came before")
                 continue
+            made += name != guest.key.lower()
             spec = RequestSpec(
                 flavor=guest.flavor,
                 image=Image(properties=guest.image) if guest.image else None,
@@ -178,8 +186,19 @@ class CloudDraft:
                 is_bfv=guest.is_bfv,
             )
         if made:
-            self.report.note(f"{made} guests have no uuid in the export: theirs is made from their identity")
+            guests = "1 guest has" if made == 1 else f"{made} guests have"
+            self.report.note(f"{guests} no uuid in the export: theirs is made from their identity")
+        self._note_units(requests.values())
         return instances, requests
+
+    def _note_units(self, requests: Iterable[RequestSpec]) -> None:
+        """Say that memory may be in another unit, where there is hardly any."""
+        for what, most_mb, doubtful in (
+            ("host", max(host.memory_mb for host in self.hosts.values()), _SMALL_MB),
+            ("guest", max((spec.flavor.memory_mb for spec in requests), default=0), _SMALL_GUEST_MB),
+        ):
+            if 0 < most_mb <= doubtful:
+                self.report.note(f"no {what} has more than {most_mb} MiB of memory: the export may count in GiB")
 
     @staticmethod
     def _host(host: HostDraft, instances: Mapping[str, RunningInstance], cpu_ratio: float | None) -> Host:
@@ -216,6 +235,12 @@ def uuid_from(identity: str) -> str:
         return str(uuid.uuid5(_NAMES, identity))
 
 
+def not_running(state: str) -> str:
+    """Why a guest in a state other than running is not taken."""
+    off = state.lower() in ("poweredoff", "0", "")
+    return f"it is {'powered off' if off else state.lower()} (--powered-off takes it)"
+
+
 def counted(dropped: Iterable[Dropped]) -> dict[str, int]:
     """Lines that were dropped by reason, the most frequent first."""
     return dict(Counter(each.why for each in dropped).most_common())
@@ -223,7 +248,12 @@ def counted(dropped: Iterable[Dropped]) -> dict[str, int]:
 
 def size(line: Line, *names: str, unit: float = 1.0) -> int:
     """A whole amount of a line, rounded up; 0 if it is not given. ValueError if it is negative or not a number."""
-    value = line.number(*names)
+    text = line.get(*names)
+    if unit == 1.0 and isinstance(text, str) and _THOUSANDS.fullmatch(text.strip()):
+        # Of what is counted in whole ones, a point before three figures separates thousands.
+        value: float | None = number(text, comma=True)
+    else:
+        value = line.number(*names)
     if value is None:
         return 0
     if value < 0:

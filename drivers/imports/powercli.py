@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ...placement.types.errors import InvalidValue
 from ...placement.types.request import Flavor
-from .cloud import CloudDraft, GuestDraft, HostDraft, size
+from .cloud import CloudDraft, GuestDraft, HostDraft, not_running, size
 from .tables import Line, Table
 
 
@@ -15,7 +15,7 @@ def read(found: Sequence[Table], *, powered_off: bool) -> CloudDraft:
     """The hosts and guests of all files. ``powered_off``: guests that do not run are taken as well."""
     cloud = CloudDraft()
     memory = {"MemoryTotalGB", "MemoryTotalMB"}
-    hosts = [table for table in found if table.has("Name", "NumCpu") and memory & {*table.columns}]
+    hosts = [table for table in found if table.has("Name", "NumCpu") and any(map(table.has, memory))]
     if not hosts:
         hint = "Get-VMHost | Select Name,NumCpu,MemoryTotalGB,ConnectionState,Parent | Export-Csv hosts.csv"
         raise InvalidValue("no file lists hosts", field="files", hint=hint)
@@ -58,8 +58,10 @@ def _host(cloud: CloudDraft, line: Line) -> None:
 
 def _guest(cloud: CloudDraft, line: Line, powered_off: bool) -> None:
     name = line.text("Name")
-    if line.text("PowerState").lower() not in ("poweredon", "1") and not powered_off:
-        cloud.report.drop(line, name, "it is powered off (--powered-off takes it)")
+    if not line.has("PowerState"):
+        cloud.report.note(f"{line.file} does not tell which guests run (PowerState): all are taken")
+    elif line.text("PowerState").lower() not in ("poweredon", "1") and not powered_off:
+        cloud.report.drop(line, name, not_running(line.text("PowerState")))
         return
     try:
         vcpus, memory_mb = size(line, "NumCpu"), _memory_mb(line, "Memory")
@@ -70,4 +72,6 @@ def _guest(cloud: CloudDraft, line: Line, powered_off: bool) -> None:
     known = cloud.known_host(host)
     flavor = Flavor(name=f"{vcpus} vCPUs, {memory_mb} MiB", vcpus=vcpus, memory_mb=memory_mb)
     zone = cloud.hosts[known].zone or None if known is not None else None
-    cloud.guests.append(GuestDraft(key=line.text("Id") or name, host=host, line=line, flavor=flavor, zone=zone))
+    cloud.guests.append(
+        GuestDraft(key=line.text("Id") or f"{name} on {host}", host=host, line=line, flavor=flavor, zone=zone)
+    )

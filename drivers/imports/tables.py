@@ -11,8 +11,10 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +26,8 @@ MOST_BYTES: Final = 2 << 30
 _PIECE: Final = 65_536
 """Bytes that are decompressed at once."""
 _DELIMITERS: Final = ",;\t|"
+_TITLES: Final = 10
+"""Rows among which the header is."""
 _TRUE: Final = frozenset({"true", "wahr", "yes", "ja", "vrai", "1", "on"})
 
 
@@ -37,10 +41,14 @@ class Line:
     comma: bool = False
     """The file's numbers have a decimal comma."""
 
+    def has(self, *names: str) -> bool:
+        """True if the line has one of the columns."""
+        return any(folded(name) in self.cells for name in names)
+
     def get(self, *names: str) -> Any:
-        """The first cell that is not empty, by column name; None if there is none."""
+        """The first cell that is not empty, by column name in upper or lower case; None if there is none."""
         for name in names:
-            value = self.cells.get(name)
+            value = self.cells.get(folded(name))
             if value is not None and value != "":
                 return value
         return None
@@ -81,7 +89,29 @@ class Table:
 
     def has(self, *columns: str) -> bool:
         """True if all columns are there."""
-        return set(columns) <= set(self.columns)
+        return set(map(folded, columns)) <= set(map(folded, self.columns))
+
+
+@lru_cache(maxsize=4096)
+def folded(name: str) -> str:
+    """The name of a column in lower case, without blanks around it: exports differ in them."""
+    return name.strip().casefold()
+
+
+def line_of(file: str, number: int, columns: Sequence[str], cells: Sequence[Any], *, comma: bool = False) -> Line:
+    """A line of such columns; of those that are there twice, the first counts."""
+    told: dict[str, Any] = {}
+    for name, cell in zip(columns, cells, strict=False):
+        told.setdefault(folded(name), cell)
+    return Line(file, number, told, comma)
+
+
+def titles_before(rows: Iterable[Sequence[Any]]) -> int:
+    """How many rows before the header are titles: with one cell at most, where one of the next rows has more."""
+    for at, row in enumerate(islice(rows, _TITLES)):
+        if sum(cell is not None and cell != "" for cell in row) > 1:
+            return at
+    return 0
 
 
 def number(text: str, *, comma: bool) -> float:
@@ -180,6 +210,8 @@ def _csv(path: Path, text: str) -> Table:
         lines, skipped = lines[1:], skipped + 1
     if not lines:
         raise InvalidValue(f"{path} is empty", field="files")
+    titles = titles_before(re.split(f"[{_DELIMITERS}]", line.strip()) for line in lines)
+    lines, skipped = lines[titles:], skipped + titles
     delimiter = max(_DELIMITERS, key=lambda mark: (lines[0].count(mark), -_DELIMITERS.index(mark)))
     reader = csv.reader(lines, delimiter=delimiter)
     try:
@@ -188,7 +220,7 @@ def _csv(path: Path, text: str) -> Table:
     except csv.Error as error:
         raise InvalidValue(f"{path} is not a CSV file: {error}", field="files") from None
     comma = delimiter != "," and _has_commas(rows)
-    made = [Line(path.name, line, dict(zip(columns, row, strict=False)), comma) for line, row in rows]
+    made = [line_of(path.name, line, columns, row, comma=comma) for line, row in rows]
     return Table(path.name, path.name.partition(".")[0], tuple(columns), made)
 
 
@@ -215,7 +247,7 @@ def _json(path: Path, text: str) -> list[Table]:
     if not rows:
         raise InvalidValue(f"{path} holds no objects", field="files")
     columns = tuple(dict.fromkeys(key for row in rows for key in row))
-    made = [Line(path.name, number, row) for number, row in enumerate(rows, 1)]
+    made = [line_of(path.name, number, list(row), list(row.values())) for number, row in enumerate(rows, 1)]
     return [Table(path.name, path.name.partition(".")[0], columns, made)]
 
 
@@ -236,13 +268,14 @@ def _workbook(path: Path, data: bytes) -> list[Table]:
 
 
 def _sheet(path: Path, title: str, rows: Iterator[tuple[Any, ...]]) -> Table | None:
-    head = next(rows, None)
-    if head is None:
+    begun = list(islice(rows, _TITLES))
+    if not begun:
         return None
-    columns = tuple("" if name is None else str(name).strip() for name in head)
+    at = titles_before(begun)
+    columns = tuple("" if name is None else str(name).strip() for name in begun[at])
     lines = [
-        Line(f"{path.name}[{title}]", number, dict(zip(columns, row, strict=False)))
-        for number, row in enumerate(rows, 2)
+        line_of(f"{path.name}[{title}]", number, columns, row)
+        for number, row in enumerate(chain(begun[at + 1 :], rows), at + 2)
         if any(cell is not None for cell in row)
     ]
     return Table(path.name, title, columns, lines)
@@ -255,5 +288,5 @@ def _parquet(path: Path, data: bytes) -> Table:
     except Exception as error:
         raise InvalidValue(f"{path} is not a Parquet file: {error}", field="files") from None
     columns = tuple(rows[0]) if rows else ()
-    lines = [Line(path.name, number, row) for number, row in enumerate(rows, 1)]
+    lines = [line_of(path.name, number, list(row), list(row.values())) for number, row in enumerate(rows, 1)]
     return Table(path.name, path.name.partition(".")[0], columns, lines)

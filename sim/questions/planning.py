@@ -336,8 +336,13 @@ def grid(
     hardware: str = "",
 ) -> list[Task]:
     """All combinations, in order. ``hosts``: of ``hardware``, the first kind if it is not named. UnknownName for an
-    unknown kind."""
+    unknown kind, InvalidValue for a policy, ratio, number or seed that is there twice."""
     hardware = _kind(task, hardware)
+    given = {"policies": policies, "cpu_ratios": cpu_ratios, "sizes": hosts, "seeds": seeds}
+    for field, each in given.items():
+        twice = next((one for at, one in enumerate(each) if one in each[:at]), None)
+        if twice is not None:
+            raise InvalidValue(f"{twice} is there twice", field=field)
     combined = itertools.product(policies, cpu_ratios or (task.cpu_ratio,), hosts or (None,), seeds)
     return [
         msgspec.structs.replace(

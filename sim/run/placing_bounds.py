@@ -16,6 +16,8 @@ SURE = 1.0 + 1e-9
 TRIES: Final = 16
 STRIDE: Final = 0.25
 """How many weights are tried, and how far the next are from the last."""
+UNREACHED: Final = 4.0
+"""What counts in the first weights as a host's share of what is given where it can never be too full."""
 
 
 class Asked:
@@ -69,40 +71,63 @@ def all_placed(asked: Asked, counts: Mapping[int, int], room: Room, there: Seque
     A guest finds none only if on each host that had room something has been given to those before it: of some resource
     as much as makes the rest too little, or of as many GPUs as leaves too few. Let T be what those before it ask for of
     each resource, and a weight for each add up to 1; then the least weighted shares of T that make each host too full
-    add up to 1 at most. O(shapes squared, and shapes x hosts).
+    add up to 1 at most. Of a resource of which no guests that a host has room for in another one ask for so much, it is
+    never too full. O(shapes squared, and shapes x hosts).
     """
     shapes = np.array(sorted(counts), np.int64)
     number = np.array([counts[shape] for shape in shapes.tolist()], np.int64)
     turns, zones, amounts, milli = (each[shapes] for each in (asked.turn, asked.zones, asked.amounts, asked.milli))
+    # What is asked for of each resource, and of GPUs in thousandths and in number; and what hosts have of it.
+    demands = np.column_stack([amounts[:, :-1], amounts[:, -1] * milli, amounts[:, -1]])
+    free = np.vstack([room.left, room.gpus.sum(axis=1)])
     for at, own in enumerate(amounts):
         before = (turns <= turns[at]) & ((zones == zones[at]) | (zones == 0) | (zones[at] == 0))
         taken = number * before
         taken[at] -= 1
-        given, share, count = taken @ amounts, int(milli[at]), int(own[-1])
+        share, count = int(milli[at]), int(own[-1])
         fits = there[zones[at]] & (room.most >= own[:-1, None]).all(axis=0)
         if count:
             fits &= room.idle(share) >= count
         where = np.flatnonzero(fits)
         if not len(where):
             return False
-        rooms = [
-            (left[where] - asks + 1, n) for left, asks, n in zip(room.left, own, given, strict=False) if asks and n
-        ]
-        others = [rooms]
+        earlier = demands[taken > 0]
+        if not len(earlier):
+            continue
+        given = taken @ demands
+        limits = {of: room.left[of, where] - asks + 1 for of, asks in enumerate(own[:-1].tolist()) if asks}
+        ways = [limits]
         if count and given[-1]:
-            touched, milli_given = room.idle(share)[where] - count + 1, int(taken @ (amounts[:, -1] * milli))
-            others = [[*rooms, (touched, int(given[-1]))], [*rooms, (room.spare(share, count)[where], milli_given)]]
-        if not any(_roomy(limits) for limits in others):
+            ways = [limits | {len(free): room.idle(share)[where] - count + 1}]
+            ways.append(limits | {len(free) - 1: room.spare(share, count)[where]})
+        if not any(_roomy(given, _reachable(each, earlier, free[:, where]), each) for each in ways):
             return False
     return True
 
 
-def _roomy(limits: Sequence[tuple[Whole, int]]) -> bool:
-    """Whether what is given (the second of each pair) cannot make all hosts too full (by the first, for each)."""
-    if not limits:
+def _reachable(limits: Mapping[int, Whole], earlier: Whole, free: Whole) -> Mask:
+    """[limits, hosts] whether guests that fit a host can ask for so much of a resource (the keys of ``limits``) that it
+    is too full: the guests ``earlier``, by their demands, of whom a host has room for what is ``free`` of it."""
+    possible = np.ones((len(limits), free.shape[1]), np.bool_)
+    for other, left in enumerate(free):
+        per = earlier[:, other]
+        if per.min() > 0:
+            for at, (of, needed) in enumerate(limits.items()):
+                most = float((earlier[:, of] / per).max())
+                possible[at] &= most * left * SURE >= needed
+    return possible
+
+
+def _roomy(given: Whole, possible: Mask, limits: Mapping[int, Whole]) -> bool:
+    """Whether what is ``given`` of each resource cannot make all hosts too full: by so much (``limits``, by resource) of
+    one of those by which they can be (``possible``)."""
+    kept = [at for at, of in enumerate(limits) if given[of] > 0]
+    if not kept or not possible[kept].any(axis=0).all():
         return True
-    share = np.stack([room / given for room, given in limits])
-    weight = 1 / share.sum(axis=1)
+    told = list(limits.items())
+    shares = np.stack([told[at][1] / given[told[at][0]] for at in kept])
+    weight = 1 / np.where(possible[kept], np.minimum(shares, UNREACHED), UNREACHED).sum(axis=1)
+    share = np.where(possible[kept], shares, np.inf)
     for _ in range(TRIES):
         weight /= weight.sum()
         weighted = share * weight[:, None]

@@ -1,12 +1,13 @@
 """Times of a trace in seconds: as they are, or as dates, Unix times or Excel's days, known by how they look.
 
-What looks like a point in time of the years 2000 to 2040 is taken for one: ISO 8601, Unix times in seconds,
-milliseconds, microseconds or nanoseconds, and days of Excel with a fraction. All else counts seconds from the trace's
-own zero. Dates without an offset are of the time zone that is given, or UTC."""
+What looks like a point in time of the years 2000 to 2040 is taken for one: ISO 8601, day.month.year, Unix times in
+seconds, milliseconds, microseconds or nanoseconds, and days of Excel with a fraction. All else counts seconds from the
+trace's own zero. Dates without an offset are of the time zone that is given, or UTC."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Final, NamedTuple
@@ -25,6 +26,12 @@ EXCEL: Final = datetime(1899, 12, 30)
 _YEARS: Final = (946_684_800.0, 2_208_988_800.0)
 """Unix times of 2000 and 2040."""
 _GREATEST: Final = 2**53
+_DOTTED: Final = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:[ T,]+(\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?))?")
+"""day.month.year, as it is written in German and other languages; with a time."""
+_ROUND: Final = 1_000
+"""What milliseconds from a trace's own zero are multiples of, where it counts in whole seconds."""
+_LONG: Final = 10**6
+"""Seconds from which a trace of such times is said to be one."""
 Real = NDArray[np.float64]
 
 
@@ -47,7 +54,7 @@ class Clock(NamedTuple):
         except ValueError:
             found = np.full(len(told), np.inf)
         if np.any(np.abs(found) > _GREATEST * 1e3) or np.count_nonzero(np.isnan(found)) > list(texts).count(""):
-            raise Wrong(name, f"is {texts[0][:40]!r}")
+            raise Wrong(name, f"is {texts[0][:40]!r}", hint=_hint(texts[0]))
         if name == "lifetime_s" and np.any(found < 0):
             raise Wrong(name, f"is {texts[0][:40]!r}")
         found = found * UNITS.get(self.unit, 1.0)
@@ -57,9 +64,9 @@ class Clock(NamedTuple):
 
     def _iso(self, text: str, name: str) -> float:
         try:
-            found = datetime.fromisoformat(text.strip())
+            found = _date(text)
         except ValueError:
-            raise Wrong(name, f"is {text[:40]!r}", hint="a date of ISO 8601: 2026-03-01T12:00:00+01:00") from None
+            raise Wrong(name, f"is {text[:40]!r}", hint=_ISO) from None
         return (found if found.tzinfo is not None else found.replace(tzinfo=self.zone)).timestamp()
 
     def _unix(self, found: Real) -> Real:
@@ -78,6 +85,25 @@ class Clock(NamedTuple):
         except (ValueError, OverflowError, OSError):
             return 0.0
         return offset.total_seconds() if offset is not None else 0.0
+
+
+_ISO: Final = "a date of ISO 8601: 2026-03-01T12:00:00+01:00"
+
+
+def _date(text: str) -> datetime:
+    """A date of ISO 8601, or day.month.year. ValueError for another text."""
+    dotted = _DOTTED.fullmatch(text.strip())
+    if dotted is None:
+        return datetime.fromisoformat(text.strip())
+    day, month, year, hour = dotted.groups()
+    return datetime.fromisoformat(f"{year}-{month:0>2}-{day:0>2}T{hour or '00:00':0>5}")
+
+
+def _hint(text: str) -> str | None:
+    """What helps where a text is no number: of a date, how it is to be written."""
+    if re.match(r"\s*\d{1,4}[/.-]\d{1,2}[/.-]\d{1,4}", text):
+        return f"{_ISO}, or day.month.year; day/month and month/day cannot be told apart"
+    return None
 
 
 def zone_of(name: str) -> tzinfo:
@@ -111,11 +137,12 @@ def _clock_of(arrivals: Sequence[str], unit: str, tz: str, zone: tzinfo) -> Cloc
             raise InvalidValue(f"{told[0][:40]!r} is not a number of {unit}", field="time_unit") from None
         try:
             for text in told[:1]:
-                datetime.fromisoformat(text.strip())
+                _date(text)
         except ValueError:
             return Clock()
+        how = "day.month.year" if _DOTTED.fullmatch(told[0].strip()) else "ISO 8601"
         return Clock(
-            "iso", True, zone, f"times are taken for dates (ISO 8601{'' if tz else ', UTC where they name none'})"
+            "iso", True, zone, f"times are taken for dates ({how}{'' if tz else ', UTC where they name none'})"
         )
     if not values:
         return Clock(unit or "s", False, zone)
@@ -128,6 +155,9 @@ def _clock_of(arrivals: Sequence[str], unit: str, tz: str, zone: tzinfo) -> Cloc
     if _excel(least, most) and any(value % 1 for value in values):
         where = f", in {tz}" if tz else ", in UTC (--tz for another zone)"
         return Clock("days", True, zone, f"times are taken for days of Excel{where}, lifetimes for days")
+    if most >= _LONG and len(set(values)) > 2 and not any(value % _ROUND for value in values):
+        note = "times are taken for seconds, all of which are whole thousands (--time-unit ms for milliseconds)"
+        return Clock("s", False, zone, note)
     return Clock("s", False, zone)
 
 

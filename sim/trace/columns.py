@@ -16,6 +16,7 @@ from ...placement.types.errors import HostlerError, UnknownName
 from ...placement.types.request import Flavor, RequestSpec
 from .clock import Clock
 from .csv_columns import MOST, Kept, Texts, Wrong
+from .machines import Machine
 from .terms import FAULT_DOMAINS, PLAIN, POLICIES, Terms, Usage, Usages
 from .workload import ALONE, NEVER, STEP_S
 
@@ -67,15 +68,16 @@ Whole = NDArray[np.int64]
 class Columns:
     """Takes what a trace's rows say, chunk by chunk, and gives the columns of a workload, in the order of the file.
     ``flavors``: the catalogue of flavors, if sizes are given by name. ``clock``: how times are written. ``usages``:
-    what guests use by their ids, in place of the columns."""
+    what guests use by their ids, in place of the columns. ``machine``: what vcpus and memory_gb are fractions of."""
 
     def __init__(
         self,
         flavors: Mapping[str, Flavor] | None,
         clock: Clock = Clock(),  # noqa: B008  # a constant
         usages: Usages | None = None,
+        machine: Machine | None = None,
     ) -> None:
-        self._clock, self._usages = clock, usages
+        self._clock, self._usages, self._machine = clock, usages, machine
         self._known_usages = 0
         self._ids: set[str] = set()
         self._again: set[str] = set()
@@ -197,7 +199,8 @@ class Columns:
     def _number_of(self, shape: tuple[str, ...]) -> int:
         """The number of the spec that a guest has of whom a row says so much."""
         told = dict(zip(self._shape_names, shape, strict=True))
-        flavor = _wished(_sized(told) if self._flavors is None else self._named(told["flavor"]), told)
+        sized = _sized(told, self._machine) if self._flavors is None else self._named(told["flavor"])
+        flavor = _wished(sized, told)
         zone, terms = told.get("zone") or None, _terms(told)
         sizes = (flavor.vcpus, flavor.memory_mb, flavor.root_gb, *flavor.extra_specs.items())
         number = self._numbers.setdefault((flavor.name, zone, terms, *sizes), len(self._specs))
@@ -294,15 +297,31 @@ def _departures(clock: Clock, texts: Texts, arrival: NDArray[np.float64], steps:
 # sizes
 
 
-def _sized(told: Mapping[str, str]) -> Flavor:
-    """The flavor of a guest by its sizes. Wrong for one that cannot be."""
-    vcpus = _first(told, ("vcpus", 1.0), ("cpu_milli", 0.001), least=1)
-    memory_mb = _first(told, ("memory_mb", 1.0), ("memory_gb", 1024.0))
+def _sized(told: Mapping[str, str], machine: Machine | None) -> Flavor:
+    """The flavor of a guest by its sizes, fractions of a ``machine`` if there is one. Wrong for one that cannot be."""
+    if machine is None:
+        _check_whole(told)
+        vcpus = _first(told, ("vcpus", 1.0), ("cpu_milli", 0.001), least=1)
+        memory_mb = _first(told, ("memory_mb", 1.0), ("memory_gb", 1024.0))
+    else:
+        for name in ("vcpus", "memory_gb"):
+            if (part := _amount(told, name, MOST)) is not None and part > 1:
+                raise Wrong(name, f"is {told[name][:40]!r}", hint="a fraction of the machine that --machine names")
+        vcpus = _first(told, ("vcpus", machine.vcpus), least=1)
+        memory_mb = _first(told, ("memory_gb", machine.memory_gb * 1024))
     disk_gb = math.ceil(_amount(told, "disk_gb", MOST) or 0)
     gpus, milli = _share(told, "gpus", 64) or 0, _share(told, "gpu_milli", 1000)
     extra = _gpus(1000 if milli is None else milli, gpus, told.get("gpu_models", ""))
     name = f"{vcpus}x{memory_mb}" + (f"+{gpus}x{1000 if milli is None else milli}" if extra else "")
     return Flavor(name=name, vcpus=vcpus, memory_mb=memory_mb, root_gb=disk_gb, extra_specs=extra)
+
+
+def _check_whole(told: Mapping[str, str]) -> None:
+    """Wrong for a fraction of a vCPU: it may be one of a machine, or of a CPU that guests share."""
+    amount = _amount(told, "vcpus", MOST)
+    if amount is not None and amount != int(amount):
+        hint = "whole vCPUs; thousandths of a CPU are cpu_milli, fractions of a machine need --machine 64x256"
+        raise Wrong("vcpus", f"is {told['vcpus'][:40]!r}", hint=hint)
 
 
 def _first(told: Mapping[str, str], *ways: tuple[str, float], least: int = 0) -> int:

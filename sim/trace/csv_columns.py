@@ -150,13 +150,24 @@ def _places(
     path: Path, header: Sequence[str], names: Mapping[str, str], field: str, optional: Sequence[str]
 ) -> dict[str, int]:
     """Column -> its place in a row."""
-    missing = [called for name, called in names.items() if called not in header and name not in optional]
+    found = {name: named_in(header, called, path=path, field=field) for name, called in names.items()}
+    missing = [names[name] for name, called in found.items() if called is None and name not in optional]
     if missing:
         raise InvalidValue(f"{path}: no column {', '.join(missing)}", field=field, hint=columns_hint(header))
-    for called in names.values():
-        if header.count(called) > 1:
-            raise InvalidValue(f"{path}: column {called} is there {header.count(called)} times", field=field)
-    return {name: header.index(called) for name, called in names.items() if called in header}
+    return {name: header.index(called) for name, called in found.items() if called is not None}
+
+
+def named_in(header: Sequence[str], name: str, *, path: Path, field: str) -> str | None:
+    """What a column is called in a header: as it is named, or else in upper and lower case, with blanks or hyphens in
+    place of underscores. None if it is not there; InvalidValue if it is there more than once."""
+    called = [each for each in header if each == name] or [each for each in header if _folded(each) == _folded(name)]
+    if len(called) > 1:
+        raise InvalidValue(f"{path}: column {name} is there {len(called)} times", field=field)
+    return called[0] if called else None
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold().replace(" ", "_").replace("-", "_")
 
 
 def columns_hint(header: Sequence[str]) -> str:

@@ -14,10 +14,11 @@ from ...placement.types.request import Flavor
 from .azure import read_trace as read_azure
 from .clock import Clock, clock_of
 from .columns import COLUMNS, Columns
-from .csv_columns import CHUNK, Wrong, columns_hint, read_chunks, read_header
+from .csv_columns import CHUNK, Wrong, columns_hint, named_in, read_chunks, read_header
 from .journal import is_journal, read_journal
+from .machines import Machine, machine_of
 from .prometheus import read_usage
-from .published import Published, machine_of, published
+from .published import Published, published
 from .terms import Usages
 from .workload import DAY_S, NEVER, STEP_S, Workload
 
@@ -35,6 +36,8 @@ _OPENB: Final = {
 MACHINE: Final = "64x256"
 """The machine that sizes of published traces are fractions of, if none is named."""
 Usage = tuple[Path, Usages]
+SMALL_MB: Final = 512
+"""MiB of memory of the largest guest up to which its unit is in doubt."""
 LONGEST_S: Final = 20 * 366 * 86_400
 """Of a trace, which is played step by step."""
 
@@ -56,8 +59,8 @@ def read_trace(
     flavor names one of. Azure's and OpenB's files are known by their headers, journals by being a folder or a database.
     ``time_unit`` (s, ms, us, ns, days or iso) and ``tz`` say how times are written, where their looks do not.
     ``usage``: a file of range results of Prometheus that tells what guests use, by their ids. ``machine``: vCPUs x GiB
-    of the machine that sizes of published traces are fractions of, MACHINE if it is not named. InvalidValue for one of
-    these that says nothing of the file.
+    of the machine that sizes are fractions of: of published traces MACHINE if it is not named; of others, whose vcpus
+    and memory_gb are amounts, if it is named. InvalidValue for one of these that says nothing of the file.
     Times are brought to steps of five minutes: arrivals down, departures up. InvalidValue names the file, line and
     column at fault. O(file), and memory for the workload's columns; more for batches or groups whose names are no
     whole numbers.
@@ -81,21 +84,41 @@ def read_trace(
     if not mapping and {"dur_bin", "cens", "vcpu"} <= set(header):
         _check_unused(path, told, "a trace of Azure's lifetime bins")
         return read_azure(path)
-    _check_unused(path, {"machine": machine}, "a trace with sizes of its own")
     if not mapping and {"num_gpu", "creation_time"} <= set(header):
         mapping = dict(_OPENB)
     for name in COLUMNS:
-        if name in header:
-            mapping.setdefault(name, name)
+        called = named_in(header, name, path=path, field="trace") if name not in mapping else None
+        if called is not None and called not in mapping.values():
+            mapping[name] = called
     _check_enough(path, header, mapping, flavors is not None)
     clock = clock_of(_first_arrivals(path, mapping["arrival_s"]), time_unit, tz)
     used = _usage(usage)
     if used is not None and "id" not in mapping:
         raise InvalidValue(f"{path}: no id, by which {usage} names guests", field="trace", hint="--columns id=NAME")
-    found = Columns(flavors, clock, used[1] if used is not None else None)
+    found = Columns(flavors, clock, used[1] if used is not None else None, _machine(path, machine, mapping))
     for chunk in read_chunks(path, mapping, found.convert, field="trace"):
         found.add(chunk)
-    return _used(path, _workload(path, found, clock), found, used)
+    workload = _workload(path, found, clock)
+    _note_small(workload)
+    return _used(path, workload, found, used)
+
+
+def _note_small(workload: Workload) -> None:
+    """Say that guests with so little memory may be in another unit."""
+    most_mb = max(spec.flavor.memory_mb for spec in workload.specs)
+    if 0 < most_mb <= SMALL_MB:
+        hint = "if the file says GiB, --columns memory_gb=NAME"
+        workload.notes.append(f"no guest has more than {most_mb} MiB of memory: {hint}")
+
+
+def _machine(path: Path, machine: str, mapping: Mapping[str, str]) -> Machine | None:
+    """The machine that vcpus and memory_gb are fractions of, if one is named. InvalidValue for other sizes."""
+    if not machine:
+        return None
+    if not {"vcpus", "memory_gb"} <= mapping.keys() or mapping.keys() & {"flavor", "cpu_milli", "memory_mb"}:
+        problem = f"{path} has no vcpus and memory_gb that could be fractions of a machine"
+        raise InvalidValue(problem, field="machine", hint="--columns vcpus=NAME,memory_gb=NAME names them")
+    return machine_of(machine)
 
 
 def _check_unused(path: Path, told: Mapping[str, Any], what: str, *, but: Sequence[str] = ()) -> None:

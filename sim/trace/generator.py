@@ -43,7 +43,7 @@ class Made:
     the same seed, and no more than one is in memory. ``notes`` says what was assumed. Without ``standing`` no guest
     stands at the beginning.
 
-    InvalidValue for a trace or figures that give nothing.
+    InvalidValue for a trace or figures that give nothing: a trace all of whose guests come in one step has no rate.
     """
 
     def __init__(
@@ -64,6 +64,11 @@ class Made:
         trace = self._sniffed(trace)
         stood = _part(trace, slice(0, trace.standing))
         self.trace = trace = _arriving(trace)
+        if trace.end_s - trace.start_s < DAY_S:
+            hours = (trace.end_s - trace.start_s) / 3600
+            self.notes.append(
+                f"the trace tells of {hours:.1f} h only: hours that it does not tell of have the mean rate"
+            )
         self.seed, self.scale = seed, scale
         drawn = np.random.default_rng([seed, 6]).normal(growth_per_year, growth_error)
         self.growth_per_year = max(-0.99, float(drawn)) if growth_error else growth_per_year
@@ -219,8 +224,10 @@ class Made:
         for day in range(-days, 0):
             part = self._day(day * DAY_S, 0, 0)
             parts.append(_part(part, part.departure_s > 0))
-        why = f" (as long as the trace: {self._fitted.forever:.1%} never end)" if math.isinf(settled) else ""
-        self.notes.append(f"begins as after a warm-up of {days:,} days that is not counted{why}")
+        why = f" (as long as the trace: {100 * self._fitted.forever:.1f} % never end)" if math.isinf(settled) else ""
+        self.notes.append(
+            f"begins as after a warm-up of {days:,} day{'s' if days > 1 else ''} that is not counted{why}"
+        )
         return self._stand(parts)
 
     def _stand(self, parts: Sequence[Workload]) -> Workload:
@@ -284,6 +291,9 @@ def _arriving(trace: Workload) -> Workload:
     """The trace without its standing guests, which came at times that it does not tell."""
     if trace.standing >= len(trace):
         raise InvalidValue(f"{trace.name}: no guest arrives", field="trace")
+    if not trace.closed and trace.end_s - trace.start_s <= STEP_S:
+        problem = f"{trace.name}: all guests come in one step, so that nothing tells how many come later"
+        raise InvalidValue(problem, field="trace", hint="a trace of some days is needed to make guests like its own")
     return replace(trace, standing=0, **{name: getattr(trace, name)[trace.standing :] for name in _COLUMNS})
 
 

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from ...placement.types.errors import InvalidValue
 from .csv_columns import Texts, read_header
+from .machines import Machine
 from .rows import opened
 
 _USAGE: Final = ("cpu_usage_percent", "cpu_usage_p95_percent")
@@ -50,13 +51,6 @@ _CONTAINER: Final = (
 _T = TypeVar("_T")
 
 
-class Machine(NamedTuple):
-    """The machine that sizes are fractions of."""
-
-    vcpus: int = 64
-    memory_gb: float = 256.0
-
-
 class Published(NamedTuple):
     """A trace as texts of columns, all of the same length; where each row stands in the file, in words; what was
     assumed; and whether sizes are fractions of a machine."""
@@ -76,18 +70,6 @@ class Placed(NamedTuple):
 
     place: str
     row: Told
-
-
-def machine_of(text: str) -> Machine:
-    """The machine that ``64x256`` names: vCPUs and GiB. InvalidValue for another text."""
-    vcpus, _, memory = text.partition("x")
-    try:
-        found = Machine(int(vcpus), float(memory))
-    except ValueError:
-        found = Machine(0, 0.0)
-    if not 0 < found.vcpus < 2**20 or not 0 < found.memory_gb < 2**20:
-        raise InvalidValue(f"{text!r} is not a machine", field="machine", hint="vCPUs x GiB: 64x256")
-    return found
 
 
 def is_packing_trace(path: Path) -> bool:

@@ -22,7 +22,10 @@ import msgspec
 from ...placement.types.errors import InvalidValue
 from ...placement.types.extras import import_extra
 
-_DECIMAL_COMMA: Final = re.compile(r"^(-?\d+),(\d+)$")
+_DECIMAL_COMMA: Final = re.compile(r"-?(?:\d+|\d{1,3}(?:\.\d{3})+),\d+")
+"""A number with a decimal comma, perhaps with points between thousands."""
+_SEPARATOR: Final = re.compile(r"sep=(.)\s*", re.IGNORECASE)
+"""The line before the header by which a file tells Excel its delimiter."""
 _UNREADABLE: Final = (OSError, EOFError, UnicodeError, zlib.error, csv.Error)
 MOST_BYTES: Final = 2 << 30
 """Bytes of a workbook after decompression at most."""
@@ -79,6 +82,8 @@ def opened(path: Path, *, field: str) -> Iterator[Rows]:
                 yield Rows(rows, word, raw.tell)
                 return
             encoding = "utf-16" if begun[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+            if begun[1:2] == begun[3:4] == b"\0":
+                encoding = "utf-16-le"
             with io.TextIOWrapper(plain, encoding=encoding, errors=_WESTERN, newline="") as text:
                 yield Rows(*_of_text(path, text, field), raw.tell)
     except _UNREADABLE as error:
@@ -154,15 +159,29 @@ def _of_text(path: Path, text: IO[str], field: str) -> tuple[Iterator[tuple[int,
     return _csv(first, lines), "line"
 
 
-def _csv(first: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Fields that commas, semicolons or tabs separate, as the first line tells; where it is not commas, numbers may
-    have a decimal comma."""
-    delimiter = max(",;\t", key=lambda mark: (first.count(mark), -",;\t".index(mark)))
+def _csv(first: str, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
+    """Fields that commas, semicolons or tabs separate, as the first line tells or looks; where it is not commas, numbers
+    may have a decimal comma. Empty lines before the header are skipped."""
+    before = 0
+    delimiter = ""
+    for line in lines:
+        told = _SEPARATOR.fullmatch(line)
+        if told is None and line.strip("\r\n \t;,"):
+            lines, first = itertools.chain([line], lines), line
+            break
+        delimiter = told[1] if told is not None else delimiter
+        before += 1
+    delimiter = delimiter or max(",;\t", key=lambda mark: (first.count(mark), -",;\t".index(mark)))
     rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     if delimiter == ",":
-        yield from ((rows.line_num, row) for row in rows)
+        yield from ((before + rows.line_num, row) for row in rows)
     else:
-        yield from ((rows.line_num, [_DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in row]) for row in rows)
+        yield from ((before + rows.line_num, list(map(_plain, row))) for row in rows)
+
+
+def _plain(cell: str) -> str:
+    """A cell with a decimal point in place of a comma."""
+    return cell.replace(".", "").replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell
 
 
 def _json_lines(path: Path, lines: Iterable[str], field: str) -> Iterator[tuple[int, list[str]]]:

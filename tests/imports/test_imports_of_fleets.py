@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from hostler import Drain, Engine, InvalidValue, NoValidHost, load_fleet, load_requests
+from hostler import Drain, Engine, HostlerError, InvalidValue, NoValidHost, load_fleet, load_requests
+from hostler.drivers.imports.best_host import _query as parsed_query
 from hostler.drivers.imports.best_host import answered
 from hostler.drivers.imports.cloud import ImportReport
 from hostler.drivers.imports.command import import_files
@@ -368,3 +369,87 @@ def test_best_host_speaks_flat_json_and_fails_with_an_exit_code(tmp_path: Path) 
         assert refused.returncode == 1
         assert problem in refused.stderr
         assert refused.stdout == ""
+
+
+HOSTS = "Host,Datacenter,Cluster,HT Active,# Cores,# Memory,VI SDK Server\n"
+GUESTS = "VM,Powerstate,CPUs,Memory,Datacenter,Cluster,Host,VI SDK Server\n"
+
+
+def rvtools(folder: Path, hosts: str, guests: str = GUESTS) -> tuple[Any, ImportReport]:
+    files = write(folder, "hosts.csv", hosts), write(folder, "guests.csv", guests)
+    cloud = read_files("rvtools", files)
+    cloud.fleet()
+    return cloud, cloud.report
+
+
+def test_hosts_and_clusters_of_one_name_in_two_vcenters_stay_apart(tmp_path: Path) -> None:
+    hosts = f"{HOSTS}esx1,DC,A,True,8,65536,vc1\nesx1,DC,A,True,8,65536,vc2\nesx2,DC,B,True,8,65536,vc2\n"
+    guests = f"{GUESTS}web,poweredOn,2,4096,DC,A,esx1,vc1\nweb,poweredOn,2,4096,DC,A,esx1,vc2\n"
+    cloud, report = rvtools(tmp_path, hosts, guests)
+    assert {host.name: host.zone for host in cloud.hosts.values()} == {
+        "vc1/esx1": "vc1/DC/A",
+        "vc2/esx1": "vc2/DC/A",
+        "esx2": "DC/B",
+    }
+    assert [(guest.host, guest.zone) for guest in cloud.guests] == [("vc1/esx1", "vc1/DC/A"), ("vc2/esx1", "vc2/DC/A")]
+    assert (report.guests, report.dropped) == (2, [])
+
+
+@pytest.mark.parametrize(
+    "cpus, memory, dropped",
+    [("4", "8.192", False), ("4", '"8,192"', False), ("0", "8192", True), ("", "8192", True), ("4", "0", True)],
+)
+def test_guests_without_sizes_are_dropped_and_thousands_are_read(
+    tmp_path: Path, cpus: str, memory: str, dropped: bool
+) -> None:
+    hosts = f"{HOSTS}esx1,DC,A,True,8,65536,vc1\n"
+    cloud, report = rvtools(tmp_path, hosts, f"{GUESTS}web,poweredOn,{cpus},{memory},DC,A,esx1,vc1\n")
+    if dropped:
+        assert [(each.line, each.why) for each in report.dropped] == [(2, "it has no CPUs or no memory")]
+    else:
+        assert [(guest.flavor.vcpus, guest.flavor.memory_mb) for guest in cloud.guests] == [(4, 8192)]
+
+
+def test_headers_of_another_case_and_titles_above_them_are_read(tmp_path: Path) -> None:
+    hosts = "RVTools export\n\nhost,datacenter,cluster,ht active,# cores,# memory\nesx1,DC,A,True,8,65536\n"
+    cloud, _ = rvtools(tmp_path, hosts, GUESTS.upper() + "web,poweredOn,2,4096,DC,A,esx1,\n")
+    assert [(host.vcpus, host.line.line) for host in cloud.hosts.values()] == [(16, 4)]
+    assert len(cloud.guests) == 1
+
+
+def test_what_is_not_read_and_what_may_be_in_another_unit_is_said(tmp_path: Path) -> None:
+    guests = "VM;Einschaltstatus;CPUs;Arbeitsspeicher;Host\nweb;poweredOn;4;8192;esx1\n"
+    _, report = rvtools(tmp_path, f"{HOSTS}esx1,DC,A,True,8,64,vc1\n", guests)
+    assert any("nothing is read of guests.csv" in note for note in report.notes)
+    assert any("no host has more than 64 MiB" in note for note in report.notes)
+    with pytest.raises(InvalidValue, match="no column # Cores"):
+        rvtools(tmp_path, "Host,# Memory\nesx1,65536\n")
+
+
+def test_guests_of_one_name_are_several_and_states_are_told(tmp_path: Path) -> None:
+    hosts = write(tmp_path, "h.csv", "Name;NumCpu;MemoryTotalGB\nesx1;16;128\nesx2;16;128\n")
+    guests = "Name;NumCpu;MemoryGB;VMHost;PowerState\na;2;4,5;esx1;PoweredOn\na;2;4,5;esx2;PoweredOn\n"
+    cloud = read_files("powercli", (hosts, write(tmp_path, "g.csv", guests + "b;2;4;esx1;Suspended\n")))
+    cloud.fleet()
+    assert (cloud.report.guests, [each.why for each in cloud.report.dropped]) == (
+        2,
+        ["it is suspended (--powered-off takes it)"],
+    )
+    untold = read_files("powercli", (hosts, write(tmp_path, "n.csv", "Name;NumCpu;MemoryGB;VMHost\na;2;4;esx1\n")))
+    assert len(untold.guests) == 1
+    assert "does not tell which guests run" in untold.report.notes[0]
+
+
+@pytest.mark.parametrize(
+    "query, problem",
+    [
+        (b"", "got nothing"),
+        (b"[]", "got something else"),
+        (b'{"vcpus": 4, "state": "x"}', "vcpus must be a string, got 4"),
+        (b'{"cpu": "4"}', "unknown field 'cpu'"),
+        (b"[" * 100_000, "one JSON object of strings"),
+    ],
+)
+def test_a_query_that_is_no_flat_json_of_strings_says_what_it_is(query: bytes, problem: str) -> None:
+    with pytest.raises(HostlerError, match=problem):
+        parsed_query(query)

@@ -133,7 +133,7 @@ def test_options_that_say_nothing_of_a_trace_are_refused(tmp_path: Path) -> None
         with pytest.raises(InvalidValue, match="is a published trace: --"):
             read_trace(vmtable, **options)  # type: ignore[arg-type]  # of texts
     own = Path(written(tmp_path))
-    with pytest.raises(InvalidValue, match="--machine says nothing of it"):
+    with pytest.raises(InvalidValue, match="vcpus is '2'"):
         read_trace(own, machine="8x8")
     with pytest.raises(InvalidValue, match="--tz says nothing"):
         read_trace(own, tz="Europe/Berlin")

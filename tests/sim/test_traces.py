@@ -107,7 +107,7 @@ def test_departures_are_brought_up_and_arrivals_down_to_steps(tmp_path: Path) ->
 
 
 def test_equal_sizes_are_one_spec_however_they_are_written(tmp_path: Path) -> None:
-    workload = read(tmp_path, f"{HEAD}\n0,4,8\n0,4.0,8\n0,3.5,8.0\n")
+    workload = read(tmp_path, f"{HEAD}\n0,4,8\n0,4.0,8\n0,4,8.0\n")
     assert len(workload.specs) == 1
 
 
