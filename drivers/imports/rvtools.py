@@ -117,14 +117,13 @@ def _guest(cloud: CloudDraft, line: Line, powered_off: bool, policies: dict[str,
         cloud.report.drop(line, name, not_running(line.text("Powerstate")))
     else:
         try:
-            vcpus, memory_mb = size(line, "CPUs"), size(line, "Memory")
+            vcpus, memory_mb, host = size(line, "CPUs"), size(line, "Memory"), line.text("Host")
         except ValueError as error:
             cloud.report.drop(line, name, str(error))
             return
         cloud.guests.append(
             GuestDraft(
-                key=line.text("VM UUID", "VM Instance UUID", "VM ID")
-                or f"{_server(line)}/{name} on {line.text('Host')}",
+                key=line.text("VM UUID", "VM Instance UUID", "VM ID") or f"{_server(line)}/{name} on {host}",
                 host=names.host(line),
                 line=line,
                 flavor=Flavor(name=f"{vcpus} vCPUs, {memory_mb} MiB", vcpus=vcpus, memory_mb=memory_mb),

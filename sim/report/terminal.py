@@ -119,7 +119,8 @@ def show_size(found: Size) -> None:
         enough = "none that was tried is enough" if found.hosts is None else f"{found.hosts:,} are enough"
         _say(f"interrupted: at least {counted(found.at_least, 'host')} of {found.hardware} are needed, {enough}")
     for trial in found.trials:
-        _say(f"  {trial.hosts:>9,} hosts: {'holds' if trial.held else f'{trial.unserved:,} not served and more'}")
+        told = "holds" if trial.held else f"{trial.unserved:,} not served and more"
+        _say(f"  {trial.hosts:>9,} host{'' if trial.hosts == 1 else 's'}: {told}")
     if found.outcome is not None:
         show(found.outcome)
 

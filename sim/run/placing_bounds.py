@@ -119,8 +119,8 @@ def _reachable(limits: Mapping[int, Whole], earlier: Whole, free: Whole) -> Mask
 
 
 def _roomy(given: Whole, possible: Mask, limits: Mapping[int, Whole]) -> bool:
-    """Whether what is ``given`` of each resource cannot make all hosts too full: by so much (``limits``, by resource) of
-    one of those by which they can be (``possible``)."""
+    """Whether what is ``given`` of each resource cannot make all hosts too full: by so much (``limits``, by resource)
+    of one of those by which they can be (``possible``)."""
     kept = [at for at, of in enumerate(limits) if given[of] > 0]
     if not kept or not possible[kept].any(axis=0).all():
         return True

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ...placement.decide.batch_decisions import Decisions
 from ...placement.policy.policy import Policy
 from ...placement.types.request import Request, RequestSpec
+from ..trace.terms import Terms
 from ..trace.workload import ALONE, EPOCH_S, NEVER, STEP_S, Guests, dated
 from .binding import OUT, Binding
 from .coming import NOBODY, Coming, arrivals
@@ -76,26 +77,16 @@ class Run:
         self.played = 0
         """Completed steps, those included in which nothing could happen."""
         self.placed = self.alive = self.offered = self.waited = self.burst = 0
-        self.waited_s = self.longest_wait_s = 0
-        self.peak_guests = 0
+        self.waited_s = self.longest_wait_s = self.peak_guests = 0
         self.first_refusal: float | None = None
         self.requests_by_day: list[int] = []
         self.refused_by_day: list[int] = []
         self._leaving: defaultdict[int, list[str]] = defaultdict(list)
         """By step: the guests that leave in it."""
-        self._queue = NOBODY
+        self._queue, self._measured, self._busy = NOBODY, 0, -1.0
         self._building: list[str] = []
-        terms = workload.terms
-        self.groups = Groups(self.engine, [(each.policy, each.most_per_host) for each in terms])
-        self.preemption = Preemption(self, terms) if any(each.preemptible for each in terms) else None
-        self._priority = np.array([each.priority for each in terms], np.int64)
-        self._projects = [each.project for each in terms]
-        self.contention: Contention | None = None
-        if any(each.usage is not None for each in terms):
-            self.contention = Contention(self.engine, terms, [spec.flavor.vcpus for spec in workload.specs])
-        self.domains = FaultDomains(self, terms) if any(each.fault_domain for each in terms) else None
-        self.observers: list[Observer] = [e for e in (self.contention, self.preemption, self.domains) if e is not None]
-        """Notified when guests get, change or leave a host."""
+        self._vcpus = np.array([spec.flavor.vcpus for spec in workload.specs], np.int64)
+        self._heed(workload.terms)
         self._guest_s = self._burst_vcpu_s = self._burst_vcpus = 0
         self._host_hours_cost = 0.0
         self.now_s = self.reached_s = workload.start_s
@@ -108,17 +99,26 @@ class Run:
         self.outages = Outages(plan)
         self._sums = np.zeros(len(self.resources))
         self._peaks = np.zeros(len(self.resources))
-        self._measured = 0
         self.percent = np.zeros(len(self.resources))
         """What is given of each resource now."""
-        self._busy = -1.0
         self._busiest: Sample | None = None
         """The busiest step since the last point of the curves."""
         self._memory_per_vcpu = workload.memory_per_vcpu
         self._uuid_of_spec = [_GUESTS.format(number >> 16, number & 0xFFFF) for number in range(len(workload.specs))]
-        self._vcpus = np.array([spec.flavor.vcpus for spec in workload.specs], np.int64)
         self.evacuation = Evacuation(self)
         self._stand(standing_leave or {})
+
+    def _heed(self, terms: Sequence[Terms]) -> None:
+        """What the trace says of guests beside their sizes, and who keeps count of it."""
+        self.groups = Groups(self.engine, [(each.policy, each.most_per_host) for each in terms])
+        self.preemption = Preemption(self, terms) if any(each.preemptible for each in terms) else None
+        self._priority = np.array([each.priority for each in terms], np.int64)
+        self._projects = [each.project for each in terms]
+        used = any(each.usage is not None for each in terms)
+        self.contention = Contention(self.engine, terms, self._vcpus.tolist()) if used else None
+        self.domains = FaultDomains(self, terms) if any(each.fault_domain for each in terms) else None
+        self.observers: list[Observer] = [e for e in (self.contention, self.preemption, self.domains) if e is not None]
+        """Notified when guests get, change or leave a host."""
 
     def _stand(self, leave: Mapping[str, int]) -> None:
         """Take note of the guests of the state, and when they leave."""

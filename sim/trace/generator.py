@@ -65,10 +65,8 @@ class Made:
         stood = _part(trace, slice(0, trace.standing))
         self.trace = trace = _arriving(trace)
         if trace.end_s - trace.start_s < DAY_S:
-            hours = (trace.end_s - trace.start_s) / 3600
-            self.notes.append(
-                f"the trace tells of {hours:.1f} h only: hours that it does not tell of have the mean rate"
-            )
+            seen_h = (trace.end_s - trace.start_s) / 3600
+            self.notes.append(f"the trace tells of {seen_h:.1f} h only: all other hours have the mean rate")
         self.seed, self.scale = seed, scale
         drawn = np.random.default_rng([seed, 6]).normal(growth_per_year, growth_error)
         self.growth_per_year = max(-0.99, float(drawn)) if growth_error else growth_per_year

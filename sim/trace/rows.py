@@ -160,8 +160,8 @@ def _of_text(path: Path, text: IO[str], field: str) -> tuple[Iterator[tuple[int,
 
 
 def _csv(first: str, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
-    """Fields that commas, semicolons or tabs separate, as the first line tells or looks; where it is not commas, numbers
-    may have a decimal comma. Empty lines before the header are skipped."""
+    """Fields that commas, semicolons or tabs separate, as the first line tells or looks; where it is not commas,
+    numbers may have a decimal comma. Empty lines before the header are skipped."""
     before = 0
     delimiter = ""
     for line in lines:

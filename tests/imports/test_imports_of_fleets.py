@@ -359,7 +359,7 @@ def test_best_host_speaks_flat_json_and_fails_with_an_exit_code(tmp_path: Path) 
     assert all(isinstance(value, str) for value in answer.values())
     for query, problem in (
         ("[]", "one JSON object of strings"),
-        ('{"vcpus": 2}', "one JSON object of strings"),
+        ('{"vcpus": 2}', "vcpus must be a string"),
         ('{"vcpu": "2"}', "vcpus"),
         ('{"vcpus": "2"}', "one of state"),
         (json.dumps({"vcpus": "-2", "state": str(tmp_path / "state")}), "whole number"),
@@ -396,7 +396,7 @@ def test_hosts_and_clusters_of_one_name_in_two_vcenters_stay_apart(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "cpus, memory, dropped",
+    ("cpus", "memory", "dropped"),
     [("4", "8.192", False), ("4", '"8,192"', False), ("0", "8192", True), ("", "8192", True), ("4", "0", True)],
 )
 def test_guests_without_sizes_are_dropped_and_thousands_are_read(
@@ -441,7 +441,7 @@ def test_guests_of_one_name_are_several_and_states_are_told(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "query, problem",
+    ("query", "problem"),
     [
         (b"", "got nothing"),
         (b"[]", "got something else"),
