@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import trio
 
+from hostler.core.process.task_tree import task_tree
 from hostler.core.rpc.client import open_client
 from hostler.placement.types.errors import HostlerError
 
@@ -29,6 +30,8 @@ from .service import load_hosts, percentiles
 QUOTA: Final = 32 << 20
 PATIENCE: Final = 60.0
 """Seconds after which a cluster that does not go on is at fault."""
+SILENCE: Final = 15.0
+"""Seconds without an answer after which all processes say what they wait for."""
 NAMES: Final = ("a", "b")
 HOUR: Final = 3_600
 JUMP: Final = "the clock jumped by"
@@ -82,7 +85,7 @@ class Member:
         """Whether it runs, and the end of its log."""
         code = None if self.process is None else self.process.poll()
         state = "runs" if code is None else f"has ended with {code}"
-        return f"member {self.name} {state}: {(self.home / 'log').read_text(errors='replace')[-4000:]}"
+        return f"member {self.name} {state}: {(self.home / 'log').read_text(errors='replace')[-40_000:]}"
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -96,6 +99,7 @@ class Faults:
     def __init__(self, members: Mapping[str, Member], etcd: EtcdServers, load: Load, lease: int, seed: int) -> None:
         self.members, self.etcd, self.load, self.lease = members, etcd, load, lease
         self.chance = random.Random(seed)
+        self._seen, self._seen_at, self._told = -1, 0.0, False
         self.found: dict[str, list[float]] = {}
         """By fault, of each round: seconds between two answers at most."""
         self.kinds: dict[str, Callable[[Member], Awaitable[None]]] = {
@@ -237,10 +241,21 @@ class Faults:
     async def _more(self, before: int, count: int) -> None:
         """Wait until so many operations more have ended."""
         with trio.move_on_after(PATIENCE) as scope:
-            while self.load.operations < before + count:  # noqa: ASYNC110  nothing tells of each operation
+            while self.load.operations < before + count:
                 await trio.sleep(0.01)
+                self._tell_if_silent()
         if scope.cancelled_caught:
             raise trio.TooSlowError(f"calls under way: {self.load.under_way}")
+
+    def _tell_if_silent(self) -> None:
+        """Have the members' logs, and standard error, say what all wait for where no call was answered for long."""
+        if self.load.operations != self._seen:
+            self._seen, self._seen_at, self._told = self.load.operations, trio.current_time(), False
+        elif not self._told and trio.current_time() - self._seen_at > SILENCE:
+            self._told = True
+            print(f"no answer for {SILENCE:g} s: {self.load.under_way}\n{task_tree()}", file=sys.stderr, flush=True)
+            for each in self.members.values():
+                each.signal(signal.SIGUSR1)
 
     async def _leader(self) -> Member:
         """The member that leads, once one does."""

@@ -246,7 +246,7 @@ def _child(work: Callable[[], bytes], writing: int) -> None:
         gc.disable()
         os.nice(NICENESS)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
         # What the parent closes must be closed: connections, and the lock of its data folder.
         os.closerange(3, writing)

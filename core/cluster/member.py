@@ -19,32 +19,29 @@ import trio
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ..cluster_status import MemberLine, SnapshotList
 from ..errors import DataDamaged, DeadlineExceeded, NotLeader, StateUnknown, StorageFailed, TooStale
-from ..etcd.errors import EtcdError, EtcdLeaseGone, EtcdUnavailable
+from ..etcd.errors import EtcdError, EtcdUnavailable
 from ..etcd.values import created_at, delete, get, modified_at, put
 from ..failures import Failures
 from ..journal.etcd_journal import Tail
 from ..journal.etcd_keys import BLOCKS, DigestValue, MemberValue, decode, encode
 from ..journal.journal import Record, unpack
-from ..journal.leadership import Leadership, since_boot
+from ..journal.leadership import TICK, Leadership, since_boot
 from ..journal.store import Block
 from ..machine.machine import ServiceMachine
 from ..machine.orders import Order
 from ..writer.writer import Writer
 from .digests import Digests
+from .lease import Lease
 from .options import ClusterOptions
-from .registration import MEMBER_TOKEN, VERSION, Registration
+from .registration import MEMBER_TOKEN, Registration
 from .snapshot_files import snapshot_files, snapshot_part
 
 POLL_SECONDS: Final = 0.1
 """Between two looks at the journal's end, so the age of what a follower answers from."""
 MARGIN: Final = 0.1
 """Part of a lease before whose end its leader stops."""
-TICK: Final = 0.001
-"""Less of a lease is nothing: a sleep so short may end at the moment that it began at."""
 HAND_OVER_SECONDS: Final = 2.0
 """For a member that is to lead to take up the journal; then all may."""
-NAMESAKE_LEASES: Final = 4
-"""After so many leases a key of this member's name, under another lease, is another process's."""
 DROP_SECONDS: Final = 60
 """Between two times at which blocks are dropped where etcd is compacted by others."""
 FINISH_SECONDS: Final = 10.0
@@ -84,12 +81,11 @@ class Member:
         """Number of the last command in etcd, as far as known."""
         self._fresh_at: float | None = None
         self._leadership: Leadership | None = None
-        self._lease, self._lease_until, self._lease_seconds = 0, 0.0, float(options.lease_seconds)
+        alive = self._keys.alive + self.name
+        self._lease = Lease(self._etcd, alive, self.name, options.lease_seconds)
         self._vacant_since: float | None = None
         self._yielding_to, self._yielding_since = "", 0.0
         self._woken, self._leader_changed, self._leaving = trio.Event(), trio.Event(), False
-        self._told_alive = False
-        self._namesake_since: float | None = None
         self._handing_over = trio.Lock()
         self._digests = Digests(machine, writer, failures, options.digest_every)
 
@@ -154,10 +150,12 @@ class Member:
                 if limit.cancelled_caught:
                     problem = f"commands under way were not carried out within {FINISH_SECONDS:g} s"
                     raise DeadlineExceeded(problem, field="to", hint="this member goes on leading")
+                if leadership is not self._leadership:  # lost meanwhile, and perhaps another one won since
+                    raise self.refusal()
                 with trio.CancelScope(shield=True):  # else it would not be known who leads
                     await self._yield_to(successor.name, leadership)
             except BaseException:
-                if leadership.left > 0:
+                if leadership is self._leadership and leadership.left > 0:
                     self.leader = self._registration.value()
                     self._writer.resume()
                 raise
@@ -202,7 +200,7 @@ class Member:
     async def leave(self) -> None:
         """Before the process stops: hand over, if this member leads and another one is alive, and stand for election no
         more."""
-        self._leaving = True
+        self._leaving = self._lease.leaving = True
         if self._leadership is None:
             return
         changed = self._leader_changed
@@ -216,10 +214,10 @@ class Member:
 
     async def resign(self) -> None:
         """At the very end: end this member's lease, so that the others need not wait for that."""
-        self._leaving = True
-        if self._lease:
+        self._leaving = self._lease.leaving = True
+        if self._lease.number:
             with trio.move_on_after(1), suppress(EtcdError):
-                await self._etcd.revoke(self._lease)
+                await self._etcd.revoke(self._lease.number)
 
     async def snapshot_files(self) -> SnapshotList:
         return await snapshot_files(self._journal.snapshots, self._writer.snapshot)
@@ -233,60 +231,14 @@ class Member:
         """Follow and lead, for ever. The writer must be paused. StateUnknown where this member's state may be another
         one than the leader's: the process is to end."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_lease)
+            nursery.start_soon(self._lease.keep)
             while True:
-                tail, term = await self._follow()
-                await self._lead(tail, term)
-
-    async def _keep_lease(self) -> None:
-        """Have a lease, and refresh it at a third."""
-        while True:
-            third = self._lease_seconds / 3
-            asked = since_boot()
-            try:
-                if not self._lease:
-                    if self._leaving:
-                        return
-                    self._lease, self._lease_seconds = await self._etcd.grant(self._options.lease_seconds)
-                    self._told_alive = False
-                left = await self._etcd.keep_alive(self._lease, within=max(third, 0.3))
-                if not self._told_alive:
-                    await self._tell_alive()
-                self._lease_until = asked + left
-                if self._leadership is not None and self._leadership.lease == self._lease:
-                    self._leadership.extend(self._lease_until)
-            except EtcdLeaseGone:
-                self._lease = 0
-                if self._leadership is not None:
-                    self._leadership.lose("the lease has expired")
-                continue
-            except EtcdError as error:
-                log.debug("the lease could not be refreshed: %s", error)
-                await trio.sleep(min(POLL_SECONDS, third))
-                continue
-            await trio.sleep(max(asked + third - since_boot(), 0))
-
-    async def _tell_alive(self) -> None:
-        """Have the key of this member's name, under its lease; before that it does not stand for election. EtcdError;
-        InvalidValue where another process has the name and keeps it."""
-        key = self._keys.alive + self.name
-        answer = await self._etcd.transaction(
-            [created_at(key, 0)], [put(key, VERSION.encode(), self._lease)], [get(key)]
-        )
-        if answer.succeeded or any(item.lease == self._lease for item in answer.found[0]):
-            self._told_alive, self._namesake_since = True, None
-            return
-        if self._namesake_since is None:
-            self._namesake_since = since_boot()
-        if since_boot() - self._namesake_since > NAMESAKE_LEASES * self._lease_seconds:
-            hint = "give each member a name of its own"
-            raise InvalidValue(f"another process is member {self.name} of the cluster", field="cluster.name", hint=hint)
-        raise EtcdUnavailable(f"the last lease of member {self.name} has not ended yet")
+                await self._lead(*await self._follow())
 
     # following
 
-    async def _follow(self) -> tuple[Tail, int]:
-        """Follow the journal until this member is elected: the end that it was elected with, and the term."""
+    async def _follow(self) -> tuple[Tail, Leadership]:
+        """Follow the journal until this member is elected: the end that it was elected with, and its term."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
             while True:
@@ -305,14 +257,14 @@ class Member:
                     await self._carry_out(tail.blocks, nursery)
                 if self._journal.last == tail.head.last:
                     self._fresh_at = began
-                    term = await self._elected(tail._replace(blocks=[]))
-                    if term:
+                    leadership = await self._elected(tail._replace(blocks=[]))
+                    if leadership is not None:
                         nursery.cancel_scope.cancel()
-                        return tail, term
+                        return tail, leadership
                     with trio.move_on_after(POLL_SECONDS):
                         await woken.wait()
-                else:
-                    await trio.lowlevel.checkpoint()
+                elif not tail.blocks:
+                    raise self._astray(f"etcd has no commands {self._journal.last + 1} to {tail.head.last}")
 
     async def _watch(self) -> None:
         """Wake the follower when a key that concerns it changes. It looks by itself as well, only later."""
@@ -333,7 +285,7 @@ class Member:
                 self._vacant_since = since_boot()
             self.leader = None
             return
-        self._vacant_since = None
+        self._vacant_since, self._yielding_to = None, ""
         if leader.created != self.term:
             self._leader_changed.set()
             self._leader_changed = trio.Event()
@@ -356,30 +308,29 @@ class Member:
                 if self._digests.is_due(block):
                     await nursery.start(self._digests.make)
 
-    async def _elected(self, tail: Tail) -> int:
-        """The term, if this member leads from now on; 0: another one does, or none can."""
-        leader = tail.control.get(self._keys.leader)
-        if leader is not None:  # perhaps its own key of before, as long as the lease has held
-            return leader.created if leader.lease == self._lease and self._may_stand(tail) else 0
+    async def _elected(self, tail: Tail) -> Leadership | None:
+        """The term, if this member leads from now on; None: another one does, or none can."""
+        leader, keys = tail.control.get(self._keys.leader), self._keys
         if not self._may_stand(tail):
-            return 0
-        keys = self._keys
+            return None
+        lease = self._lease.number  # another one may be granted while etcd is asked
+        until = self._lease.until(lease)
+        if leader is not None:  # perhaps its own key of before, as long as the lease has held
+            return Leadership(leader.created, lease, until) if leader.lease == lease else None
         value = encode(self._registration.value())
         try:
             answer = await self._etcd.transaction(
                 [created_at(keys.leader, 0), modified_at(keys.head, tail.head_modified)],
-                [put(keys.leader, value, self._lease), delete(keys.handover)],
+                [put(keys.leader, value, lease), delete(keys.handover)],
                 [get(keys.leader)],
             )
         except EtcdError as error:
             log.warning("this member could not stand for election: %s", error)
-            return 0
-        if answer.succeeded:
-            return answer.revision
-        return 0
+            return None
+        return Leadership(answer.revision, lease, until) if answer.succeeded else None
 
     def _may_stand(self, tail: Tail) -> bool:
-        if self._leaving or not self._lease or self._lease_until - since_boot() <= MARGIN * self._lease_seconds:
+        if self._leaving or self._lease.left <= MARGIN * self._lease.seconds:
             return False
         named = tail.control.get(self._keys.handover)
         if named is None:
@@ -393,15 +344,16 @@ class Member:
 
     # leading
 
-    async def _lead(self, tail: Tail, term: int) -> None:
-        leadership = self._leadership = Leadership(term, self._lease, self._lease_until)
+    async def _lead(self, tail: Tail, leadership: Leadership) -> None:
+        self._leadership = self._lease.leadership = leadership
+        leadership.extend(self._lease.until(leadership.lease))
         self._journal.lead(leadership, tail)
-        self.term, self.role, self.leader = term, "leader", self._registration.value()
+        self.term, self.role, self.leader = leadership.term, "leader", self._registration.value()
         self.elections += 1
         if self._vacant_since is not None:
             self.takeover_seconds, self._vacant_since = since_boot() - self._vacant_since, None
         self._writer.resume()
-        log.info("this member leads: term %d, after command %d", term, self._journal.last)
+        log.info("this member leads: term %d, after command %d", leadership.term, self._journal.last)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._leading)
@@ -413,16 +365,18 @@ class Member:
         finally:
             with trio.CancelScope(shield=True):
                 leadership.lose("the service stops")
-                self.role, self._leadership = "follower", None
+                self.role, self._leadership, self._lease.leadership = "follower", None, None
                 if self.leader is not None and self.leader.name == self.name:
                     self.leader = None
+                if leadership.given_up:
+                    self._lease.sit_out()
                 await self._writer.pause(self.refusal)
                 self._journal.stop_leading()
         log.warning("this member leads no more: %s", leadership.reason)
 
     async def _until_over(self, leadership: Leadership) -> None:
         while not leadership.lost.is_set():
-            left = leadership.left - MARGIN * self._lease_seconds
+            left = leadership.left - MARGIN * self._lease.seconds
             if left < TICK:
                 leadership.lose("etcd could not be reached before the lease's end")
                 return

@@ -18,11 +18,31 @@ from .values import Answer, Change, KeyValue, Request, answer_of, changes_of, en
 TIMEOUT: Final = 2.0
 """Seconds for one request, over all endpoints."""
 ATTEMPT: Final = 0.75
-"""Seconds for one endpoint to answer while there are others."""
+"""Seconds for one endpoint to answer while there are others, where etcd is as fast as usual."""
+LONGEST_ATTEMPT: Final = 5.0
+"""The same, where all endpoints are slow: one that is given up before it answers is asked the same again for ever."""
 PAUSE: Final = 0.02
 """Seconds before the endpoints are tried again when all have failed."""
 _decode: Final = msgspec.json.decode
 _encode: Final = msgspec.json.encode
+
+
+class _Pace:
+    """How fast etcd answers requests of one kind. ``attempt``: seconds for one endpoint to answer."""
+
+    __slots__ = ("_late", "attempt")
+
+    def __init__(self) -> None:
+        self.attempt, self._late = ATTEMPT, 0
+
+    def note(self, took: float, *, late: bool, endpoints: int) -> None:
+        """An attempt took so many seconds, or was given up after these: have later ones wait for long enough."""
+        if not late:
+            self.attempt, self._late = max(ATTEMPT, min(3 * took, LONGEST_ATTEMPT)), 0
+        elif took >= ATTEMPT:
+            self._late += 1
+            if self._late % endpoints == 0:
+                self.attempt = min(2 * self.attempt, LONGEST_ATTEMPT)
 
 
 class Etcd:
@@ -44,6 +64,8 @@ class Etcd:
         self._token: str | None = None
         self._at = 0
         self._closed = False
+        self._paces: dict[str, _Pace] = {}
+        """By path."""
         self.failovers = 0
         """How often an endpoint has failed and the next one had its turn."""
         self._http = httpx.AsyncClient(
@@ -74,14 +96,16 @@ class Etcd:
         *,
         within: float | None = None,
         repeat: bool = True,
+        attempt: float = 0.0,
     ) -> Answer:
-        """Carry out ``then`` if all comparisons hold, else ``otherwise``; all or nothing.
+        """Carry out ``then`` if all comparisons hold, else ``otherwise``; all or nothing. Each endpoint has ``attempt``
+        seconds to answer, or more where etcd is slow.
 
         EtcdUnavailable where the outcome is not known. With ``repeat`` it is sent again ``within`` so many seconds,
         which is right for one that can succeed only once, or does no harm the second time.
         """
         body = {"compare": compare, "success": then, "failure": otherwise}
-        return answer_of(await self._ask("/v3/kv/txn", body, within=within, repeat=repeat))
+        return answer_of(await self._ask("/v3/kv/txn", body, within=within, repeat=repeat, attempt=attempt))
 
     async def read(self, key: str, *, within: float | None = None) -> KeyValue | None:
         """A key as the whole cluster has it, or None."""
@@ -112,9 +136,9 @@ class Etcd:
         found = await self._ask("/v3/lease/grant", {"TTL": str(seconds)}, repeat=False)
         return int(found["ID"]), float(found["TTL"])
 
-    async def keep_alive(self, lease: int, *, within: float | None = None) -> float:
+    async def keep_alive(self, lease: int, *, within: float | None = None, attempt: float = 0.0) -> float:
         """Refresh a lease; its seconds to live from when this was called. EtcdLeaseGone."""
-        found = await self._ask("/v3/lease/keepalive", {"ID": str(lease)}, within=within)
+        found = await self._ask("/v3/lease/keepalive", {"ID": str(lease)}, within=within, attempt=attempt)
         left = float(found.get("result", {}).get("TTL", 0))
         if left <= 0:
             raise EtcdLeaseGone(f"lease {lease:x} has expired")
@@ -180,15 +204,23 @@ class Etcd:
     # requests
 
     async def _ask(
-        self, path: str, body: Mapping[str, Any], *, within: float | None = None, repeat: bool = True
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        within: float | None = None,
+        repeat: bool = True,
+        attempt: float = 0.0,
     ) -> Mapping[str, Any]:
-        """An answer of 200. Endpoints that fail are left for the next one, ``within`` so many seconds."""
-        deadline = trio.current_time() + (self._timeout if within is None else within)
+        """An answer of 200. Endpoints that fail are left for the next one, ``within`` so many seconds; each has
+        ``attempt`` seconds at least."""
+        pace = self._paces.setdefault(path, _Pace())
+        deadline = trio.current_time() + (max(self._timeout, 2 * pace.attempt) if within is None else within)
         content, fresh, failed = _encode(body), False, 0
         while True:
             at = self._at
             try:
-                return await self._ask_one(at, path, content, deadline)
+                return await self._ask_one(at, path, content, deadline, max(pace.attempt, attempt))
             except EtcdUnavailable as error:
                 self._leave(at)
                 failed += 1
@@ -204,11 +236,12 @@ class Etcd:
                     raise
                 self._token, fresh = None, True
 
-    async def _ask_one(self, at: int, path: str, content: bytes, deadline: float) -> Mapping[str, Any]:
+    async def _ask_one(self, at: int, path: str, content: bytes, deadline: float, attempt: float) -> Mapping[str, Any]:
         url = self.endpoints[at % len(self.endpoints)]
-        left = deadline - trio.current_time()
+        began = trio.current_time()
+        left = deadline - began
         if len(self.endpoints) > 1:
-            left = min(left, ATTEMPT)
+            left = min(left, attempt)
         answer: httpx.Response | None = None
         try:
             with trio.move_on_after(max(left, 0.001)):
@@ -217,6 +250,8 @@ class Etcd:
             if isinstance(error, RuntimeError) and not self._closed:  # httpx's, for a client that is closed
                 raise
             raise EtcdUnavailable(f"no answer of etcd at {url}: {error or type(error).__name__}") from error
+        took = trio.current_time() - began
+        self._paces[path].note(took, late=answer is None, endpoints=len(self.endpoints))
         if answer is None:
             raise EtcdUnavailable(f"no answer of etcd at {url} in time")
         found = _read(answer.content)

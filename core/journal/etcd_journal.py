@@ -22,8 +22,8 @@ from ...placement.types.errors import InvalidValue
 from ..errors import DataDamaged, LeadershipLost, StorageFailed, UnreadableCommand
 from ..etcd.client import Etcd
 from ..etcd.errors import EtcdError, EtcdRefused, EtcdUnavailable
-from ..etcd.values import KeyValue, Request, created_at, delete, end_of, get, modified_at, put
-from ..tasks import Aside, at_once, in_threads_of
+from ..etcd.values import Answer, KeyValue, Request, created_at, delete, end_of, get, modified_at, put
+from ..tasks import Aside, at_once, background, in_threads_of
 from .compression import compressed, restored
 from .etcd_keys import FORMAT, BlockValue, ClusterKey, Head, Keys, decode, encode
 from .journal import (
@@ -50,6 +50,10 @@ READ_BLOCKS: Final = 64
 SNAPSHOT_BYTES: Final = 256 << 20
 """Of blocks behind a member's newest snapshot, at which it takes the next one."""
 RETRY_SECONDS: Final = 0.5
+WRITE_SECONDS: Final = 1.0
+"""For the first attempt to write; each one after it has twice as long, as far as the lease lasts."""
+UNWRITTEN_SECONDS: Final = 6.0
+"""For which a leader goes on although etcd answers nothing that it writes, and renews its lease."""
 TOLD_EVERY: Final = 10.0
 """Seconds between two log lines about an etcd that is not there."""
 CLUSTER_FILE: Final = "cluster"
@@ -366,18 +370,19 @@ class EtcdJournal:
         Sent again until the outcome is known, or the lease may have ended. StorageFailed: nothing was written."""
         lead, keys, uncertain = self._leading(), self.keys, False
         holds = [created_at(keys.leader, lead.term), modified_at(keys.head, self._head_modified)]
+        began, patience = trio.current_time(), WRITE_SECONDS
         while True:
-            left = lead.left
-            if left <= 0:
+            if lead.left <= 0:
                 lead.lose("etcd could not be reached before the lease's end")
                 raise LeadershipLost("etcd could not be reached in time: the command may have been carried out")
+            if trio.current_time() - began > UNWRITTEN_SECONDS:
+                lead.give_up("etcd renewed its lease, and answered nothing that it wrote")
+                raise LeadershipLost("etcd did not answer in time: the command may have been carried out")
             try:
-                answer = await self.etcd.transaction(
-                    holds, then, [get(keys.leader), get(keys.head)], within=min(left, 1.0), repeat=False
-                )
+                answer = await self._written_once(lead, holds, then, patience)
             except EtcdUnavailable as error:
                 self._tell_once_in_a_while("a block is sent again, as etcd has not answered: %s", error)
-                uncertain = True
+                uncertain, patience = True, 2 * patience
                 await trio.sleep(min(0.02, max(lead.left, 0)))
                 continue
             except EtcdError as error:
@@ -398,6 +403,27 @@ class EtcdJournal:
             raise LeadershipLost("another member leads now, and the command was not written")
         if head is not None:
             self._head, self._head_modified = head, modified
+
+    async def _written_once(
+        self, lead: Leadership, holds: Sequence[Request], then: Sequence[Request], patience: float
+    ) -> Answer:
+        """One attempt to write. EtcdUnavailable after so many seconds, or once the lease, which may be renewed
+        meanwhile, has ended."""
+        found = [get(self.keys.leader), get(self.keys.head)]
+        if patience <= WRITE_SECONDS:
+            return await self.etcd.transaction(holds, then, found, within=min(lead.left, patience), repeat=False)
+        async with background() as nursery:
+
+            async def end_with_lease() -> None:
+                await lead.over()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end_with_lease)
+            try:
+                return await self.etcd.transaction(holds, then, found, within=patience, repeat=False, attempt=patience)
+            finally:
+                nursery.cancel_scope.cancel()
+        raise EtcdUnavailable("the lease has ended")
 
     async def drop(self, sequence: int) -> None:
         """Delete the blocks up to a command, behind which every member has a snapshot. EtcdError, LeadershipLost."""

@@ -11,6 +11,9 @@ import trio
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Goes on while the machine is suspended, where there is such a clock."""
 
+TICK: Final = 0.001
+"""Seconds: a shorter sleep may end at the moment that it began at."""
+
 
 def since_boot() -> float:
     """Seconds on a clock that cannot be set."""
@@ -25,6 +28,8 @@ class Leadership:
         self.term, self.lease, self.until, self._clock = term, lease, until, clock
         self.lost = trio.Event()
         self.reason = ""
+        self.given_up = False
+        """True: the lease is to end, for another member may do better."""
 
     @property
     def left(self) -> float:
@@ -40,3 +45,14 @@ class Leadership:
         if not self.lost.is_set():
             self.reason = reason
             self.lost.set()
+
+    def give_up(self, reason: str) -> None:
+        """End it here although the lease lasts, and have that end as well."""
+        self.given_up = not self.lost.is_set()
+        self.lose(reason)
+
+    async def over(self) -> None:
+        """Wait until it is lost, or its lease has ended, which may be refreshed meanwhile."""
+        while (left := self.left) > 0:
+            with trio.move_on_after(max(left, TICK)):
+                await self.lost.wait()

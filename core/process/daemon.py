@@ -54,6 +54,7 @@ from .metrics import Metrics
 from .nova import open_bus
 from .settings import Config, changed_for_a_start
 from .systemd import notify, watchdog_seconds
+from .task_tree import tell_on_signal
 
 if TYPE_CHECKING:
     from .clustering import Clustered
@@ -94,6 +95,7 @@ async def run(load: Callable[[], Loaded], *, ready: Callable[[list[str]], None] 
         async with background() as nursery:
             nursery.start_soon(daemon.obey, signals)
             nursery.start_soon(daemon.say_that_it_lives)
+            nursery.start_soon(tell_on_signal)
             try:
                 await daemon.serve()
             except BaseExceptionGroup as group:
@@ -199,8 +201,6 @@ class Daemon:
         """Use the certificates that were read for new connections; open connections keep theirs."""
         if self._server is not None and self._server.tls is not None and context is not None:
             self._server.tls = context
-
-    # systemd's watchdog
 
     async def say_that_it_lives(self) -> None:
         """Notify systemd's watchdog, at twice the required rate, while the event loop runs and the writer makes

@@ -20,13 +20,13 @@ import trio
 from trio.testing import MockClock
 
 from hostler.bench.linearizability import NEVER, Operation, linearizable
-from hostler.core.cluster import digests, member
+from hostler.core.cluster import digests, lease, member
 from hostler.core.cluster.member import Member
 from hostler.core.cluster.options import ClusterOptions
 from hostler.core.cluster.registration import Registration
 from hostler.core.cluster.state_digest import state_digest
 from hostler.core.engine_commands import AddHosts, Place, Release
-from hostler.core.errors import LeadershipLost, NotLeader, Stopped, StorageFailed
+from hostler.core.errors import LeadershipLost, NotLeader, StateUnknown, Stopped, StorageFailed
 from hostler.core.etcd.client import Etcd
 from hostler.core.etcd.values import delete, put
 from hostler.core.failures import Failures
@@ -51,29 +51,39 @@ GONE = (NotLeader, LeadershipLost, Stopped, StorageFailed)
 
 
 class SlowEtcd(EtcdModel):
-    """It takes its time, of which the seed decides."""
+    """It takes its time, of which the seed decides: ``slow`` seconds more for what is written, and for ever for what
+    ``mute`` members write."""
 
     def __init__(self, chance: random.Random) -> None:
         super().__init__(least_ttl=2)
         self.chance = chance
+        self.slow, self.mute = 0.0, set[str]()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await trio.sleep(self.chance.choice([0.001, 0.002, 0.05]))
+        if (self.slow or self.mute) and b'"request_put"' in request.content:
+            await trio.sleep(self.slow)
+            while request.url.host in self.mute:  # noqa: ASYNC110  nothing tells of the end
+                await trio.sleep(0.1)
         answer = await super().handle_async_request(request)
         await trio.sleep(self.chance.choice([0.0, 0.001, 0.2]))
         return answer
 
 
 class HoldingEtcd(EtcdModel):
-    """It keeps blocks waiting, while ``held`` is there."""
+    """It keeps blocks of one member waiting, while ``held`` is there, and is ``slow`` with all that is written: leases
+    are refreshed all the same."""
 
     def __init__(self) -> None:
         super().__init__(least_ttl=2)
         self.held: trio.Event | None = None
+        self.slow = 0.0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if self.held is not None and b64encode(b"/s/blocks") in request.content and b'"request_put"' in request.content:
-            await self.held.wait()
+        if b'"request_put"' in request.content:
+            await trio.sleep(self.slow)
+            if self.held is not None and b64encode(b"/s/blocks") in request.content and request.url.host == "a":
+                await self.held.wait()
         return await super().handle_async_request(request)
 
 
@@ -129,7 +139,8 @@ def on_trio_s_clock() -> Iterator[None]:
     assert defaults is not None
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(defaults, {"clock": trio.current_time}))
-        stack.enter_context(mock.patch.object(member, "since_boot", trio.current_time))
+        for part in (member, lease):
+            stack.enter_context(mock.patch.object(part, "since_boot", trio.current_time))
         stack.enter_context(mock.patch.object(digests, "in_child", _digest_at_once))
         yield
 
@@ -161,6 +172,7 @@ class World:
                 troubles.cancel()
             self.calm = True
             self.model.cut, self.model.full, self.model.lose_answer = set(), False, lambda path: False
+            self.model.slow, self.model.mute = 0.0, set()
             await self._check()
             nursery.cancel_scope.cancel()
 
@@ -182,6 +194,8 @@ class World:
             self.model.cut = {name for name in NAMES if self.chance.random() < 0.2}
             self.model.full = self.chance.random() < 0.1
             part = self.chance.choice([0.0, 0.0, 0.05, 0.3])
+            self.model.slow = self.chance.choice([0.0, 0.0, 0.0, 1.3])
+            self.model.mute = {name for name in NAMES if self.chance.random() < 0.05}
             self.model.lose_answer = lambda path, part=part: self.chance.random() < part  # type: ignore[misc]  # a default
             if self.chance.random() < 0.3:
                 for life in self.lives.values():
@@ -361,6 +375,53 @@ async def test_a_full_etcd_is_no_time_to_hand_over_and_stops_no_member_from_endi
             model.full = True
             with trio.fail_after(30):
                 await leader.member.leave()
+
+
+async def test_writes_that_take_longer_than_an_attempt_are_waited_for(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    with same_every_time(1), on_trio_s_clock():
+        async with two_lives(tmp_path) as (model, leader, _):
+            model.slow = 1.6  # the first attempt has a second
+            with trio.fail_after(30):
+                for number in range(1, 4):
+                    assert (await leader.writer.submit(_placing(number))).placed
+            assert leader.member is not None
+            assert leader.member.elections == 1
+
+
+async def test_a_leader_whose_writes_alone_get_no_answer_lets_another_member_lead(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    with same_every_time(1), on_trio_s_clock():
+        async with two_lives(tmp_path) as (model, leader, follower):
+            model.held = trio.Event()
+            with pytest.raises(LeadershipLost), trio.fail_after(10):
+                await leader.writer.submit(_placing(1))
+            await trio.sleep(4)
+            with trio.fail_after(1):
+                assert (await follower.writer.submit(_placing(2))).placed
+            model.held.set()
+            await trio.sleep(20)
+            assert follower.member is not None
+            assert follower.member.role == "leader"
+            assert leader.writer.sequence == follower.writer.sequence
+
+
+async def test_a_member_ends_where_commands_that_it_has_not_carried_out_are_gone(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async def fall_behind() -> None:
+        async with two_lives(tmp_path) as (model, leader, _):
+            model.cut = {"b"}
+            await leader.writer.submit(_placing(1))
+            await leader.journal.drop(leader.writer.sequence)
+            model.cut = set()
+            await trio.sleep(30)
+
+    with same_every_time(1), on_trio_s_clock(), pytest.raises(BaseExceptionGroup) as caught:
+        await fall_behind()
+    assert caught.group_contains(StateUnknown, match="etcd has no commands", depth=None)
 
 
 @pytest.mark.soak

@@ -75,3 +75,31 @@ def test_a_process_that_was_stopped_goes_on() -> None:
     stopped = "os.system(f'(sleep 1; kill -CONT {os.getpid()}) & kill -STOP {os.getpid()}')"
     status, said, _ = outcome(STILL.format(stall=stopped))
     assert (status, said) == (0, "goes on\n")
+
+
+TELLS = """
+import logging, os, signal, sys, trio
+from hostler.core.process.task_tree import tell_on_signal
+logging.basicConfig(stream=sys.stdout)
+async def waits_for_ever():
+    await trio.sleep_forever()
+async def main():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tell_on_signal)
+        nursery.start_soon(waits_for_ever)
+        await trio.testing.wait_all_tasks_blocked()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        nursery.cancel_scope.cancel()
+import trio.testing
+trio.run(main)
+print("goes on")
+"""
+
+
+def test_on_sigusr1_a_process_tells_what_its_threads_and_tasks_wait_for() -> None:
+    status, said, complaint = outcome(TELLS)
+    assert status == 0
+    assert "__main__.waits_for_ever: waits_for_ever:" in said
+    assert said.endswith("goes on\n")
+    assert "most recent call first" in complaint

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
+from trio.testing import MockClock
 
 from hostler.core.etcd.client import Etcd
 from hostler.core.etcd.errors import (
@@ -219,3 +221,40 @@ async def test_a_client_that_is_closed_has_an_error_of_the_same_set() -> None:
     with pytest.raises(EtcdUnavailable):
         async with client.watch("k") as changes:
             await anext(changes)
+
+
+class LateEtcd(EtcdModel):
+    """Each answer takes ``seconds``."""
+
+    seconds = 0.0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await trio.sleep(self.seconds)
+        return await super().handle_async_request(request)
+
+
+async def test_endpoints_that_are_all_slow_are_waited_for_longer(autojump_clock: MockClock) -> None:
+    model = LateEtcd()
+    client = Etcd(["http://a", "http://b", "http://c"], transport=model)
+    await client.transaction((), [put("t/a", b"1")])
+    model.seconds = 1.2
+    failed = 0
+    with trio.fail_after(60):
+        while True:
+            try:
+                item = await client.read("t/a")
+                break
+            except EtcdUnavailable:
+                failed += 1
+    assert item is not None
+    assert failed <= 2
+    began = trio.current_time()
+    await client.read("t/a")
+    assert trio.current_time() - began == pytest.approx(1.2), "one attempt is enough from then on"
+    model.seconds = 0.0
+    await client.read("t/a")
+    model.seconds = 2.0
+    before = client.failovers
+    with pytest.raises(EtcdUnavailable):
+        await client.read("t/a")
+    assert client.failovers - before >= 2, "the next endpoint has its turn soon again"
