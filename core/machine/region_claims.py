@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from ..region_commands import (
 )
 from ..tenancy.tenants import Tenants
 from ..tenancy.usage import INSTANCES, Usage
+from .region_index import RegionIndex
 
 
 class RegionGuest(msgspec.Struct, array_like=True, frozen=True):
@@ -84,9 +86,9 @@ class RegionRelease(msgspec.Struct, array_like=True):
     count: int = 0
 
 
-class RegionClaims(msgspec.Struct):
+class RegionClaims(msgspec.Struct, dict=True):
     """All of a parent's guests, claims, leftovers, groups and releases, by uuid or id. Uuids are dashed and in lower
-    case."""
+    case. ``index``: of them, made on first use."""
 
     guests: dict[str, RegionGuest] = {}
     claims: dict[str, RegionClaim] = {}
@@ -95,6 +97,22 @@ class RegionClaims(msgspec.Struct):
     made: int = 0
     """Leftovers so far, by which they are named."""
     releases: dict[str, RegionRelease] = {}
+
+    @cached_property
+    def index(self) -> RegionIndex:
+        """O(guests + claims + leftovers) the first time."""
+        made = RegionIndex()
+        for guest in self.guests.values():
+            made.guest(guest.region)
+        for claim in self.claims.values():
+            made.claim(claim.id, claim.request.instance_uuids, claim.group, claim.key)
+        for leftover in self.leftovers.values():
+            made.leave(leftover.id, leftover.region, leftover.request.instance_uuids)
+        for name, group in self.groups.items():
+            made.begin(name, group.key)
+        for name, release in self.releases.items():
+            made.begin(name, release.key)
+        return made
 
     def find(self, uuid: str) -> RegionGuest | None:
         """A guest, however its uuid is spelled; None if it is in no region. O(1)."""
@@ -139,14 +157,16 @@ class RegionClaims(msgspec.Struct):
             case RecordRegionCall():
                 return command.answer
             case ForgetRegionLeftover(id=name):
-                self.leftovers.pop(name, None)
+                self._forget_leftover(name)
                 return None
             case BeginRegionGroup(id=name, key=key, fingerprint=fingerprint):
+                self._end_group(name)
+                self.index.begin(name, key)
                 self.groups[name] = RegionGroup(key, fingerprint)
                 return None
             case SettleRegionGroup(id=name, outcome=outcome):
-                self.groups.pop(name, None)
-                for claim in [each for each in self.claims.values() if each.group == name]:
+                self._end_group(name)
+                for claim in [self.claims[each] for each in self.index.of_group(name)]:
                     self._drop(tenants, usage, claim)
                     self._leave(claim)
                 return outcome
@@ -170,6 +190,7 @@ class RegionClaims(msgspec.Struct):
         self._check_free(request.instance_uuids)
         usage.check(tenants, request.project_id, amounts)
         usage.add(tenants, request.project_id, amounts)
+        self.index.claim(command.id, request.instance_uuids, command.group, command.key)
         self.claims[command.id] = RegionClaim(
             command.id,
             command.region,
@@ -182,31 +203,41 @@ class RegionClaims(msgspec.Struct):
         )
 
     def _check_free(self, uuids: Sequence[str]) -> None:
-        """DuplicateName for a guest that is in a region, is being asked for, or may be left over. O(uuids + guests of
-        claims and leftovers)."""
+        """DuplicateName for a guest that is in a region, is being asked for, or may be left over. O(uuids)."""
         if not uuids:
             raise InvalidValue("a claim in a region names its instances", field="instance_uuids")
-        wanted, claimed, left = set(uuids), set[str](), dict[str, str]()
-        for claim in self.claims.values():
-            claimed |= wanted.intersection(claim.request.instance_uuids)
-        for leftover in self.leftovers.values():
-            for uuid in wanted.intersection(leftover.request.instance_uuids):
-                left.setdefault(uuid, leftover.region)
+        index = self.index
         for uuid in uuids:
-            if uuid in self.guests or uuid in claimed:
+            if uuid in self.guests or uuid in index.claimed:
                 raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
-            if uuid in left:
-                problem = f"region {left[uuid]} may still hold consumer {uuid}, which is released there"
+            if uuid in index.left:
+                region = next(iter(index.left[uuid].values()))
+                problem = f"region {region} may still hold consumer {uuid}, which is released there"
                 hint = "repeat this once the region answers, or give another uuid"
                 raise DuplicateName(problem, field="instance_uuids", hint=hint)
 
-    def _drop(self, tenants: Tenants, usage: Usage, claim: RegionClaim) -> None:
+    def _end_claim(self, claim: RegionClaim) -> None:
         del self.claims[claim.id]
+        self.index.unclaim(claim.id, claim.request.instance_uuids, claim.group, claim.key)
+
+    def _end_group(self, name: str) -> None:
+        group = self.groups.pop(name, None)
+        if group is not None:
+            self.index.end(name, group.key)
+
+    def _forget_leftover(self, name: str) -> None:
+        leftover = self.leftovers.pop(name, None)
+        if leftover is not None:
+            self.index.forget(name, leftover.region, leftover.request.instance_uuids)
+
+    def _drop(self, tenants: Tenants, usage: Usage, claim: RegionClaim) -> None:
+        self._end_claim(claim)
         usage.add(tenants, claim.request.project_id, claim.amounts, -1)
 
     def _leave(self, claim: RegionClaim) -> None:
         self.made += 1
         name = f"{claim.id}-{self.made}"
+        self.index.leave(name, claim.region, claim.request.instance_uuids)
         self.leftovers[name] = Leftover(name, claim.id, claim.region, claim.request)
 
     def _settle(self, tenants: Tenants, usage: Usage, command: SettleRegionClaim) -> Decision | None:
@@ -219,10 +250,13 @@ class RegionClaims(msgspec.Struct):
         if decision is None or not decision.placed:
             self._drop(tenants, usage, claim)
             return decision
-        del self.claims[claim.id]
+        self._end_claim(claim)
         each = {name: amount // len(uuids) for name, amount in claim.amounts.items()}
         request = claim.request
         for uuid in uuids:
+            if (known := self.guests.get(uuid)) is not None:
+                self.index.guest(known.region, -1)
+            self.index.guest(claim.region)
             self.guests[uuid] = RegionGuest(claim.region, request.project_id, each, claim.id, request.claim)
         if claim.group in self.groups:
             self.groups[claim.group].guests += uuids
@@ -232,12 +266,16 @@ class RegionClaims(msgspec.Struct):
         uuids = dict.fromkeys(map(normal, command.uuids))
         for uuid in uuids:
             self.guest(uuid)  # which says if there is none
+        if (known := self.releases.get(command.id)) is not None:
+            self.index.end(command.id, known.key)
+        self.index.begin(command.id, command.key)
         self.releases[command.id] = RegionRelease(uuids, command.key, command.fingerprint, user)
 
     def _settle_release(self, name: str) -> int:
         known = self.releases.pop(name, None)
         if known is None:
             raise UnknownName(f"there is no release {name}", field="id")
+        self.index.end(name, known.key)
         return known.count
 
     def _forget(self, tenants: Tenants, usage: Usage, uuids: Sequence[str], release: str) -> int:
@@ -245,6 +283,7 @@ class RegionClaims(msgspec.Struct):
         for uuid in uuids:
             guest = self.guests.pop(uuid, None)
             if guest is not None:
+                self.index.guest(guest.region, -1)
                 usage.add(tenants, guest.project_id, guest.amounts, -1)
                 gone += 1
             if record is not None:

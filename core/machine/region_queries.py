@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -73,15 +74,15 @@ def _region_of(state: ServiceState, user: str, query: RegionOf) -> RegionGuestLi
 
 
 def _region_guests(state: ServiceState, user: str, query: RegionGuests) -> list[RegionGuestLine]:
-    found = []
-    for uuid, guest in sorted(state.region_claims.guests.items()):
-        if query.after is not None and uuid <= query.after:
-            continue
-        if query.region in (None, guest.region) and query.project in (None, guest.project_id):
-            found.append(RegionGuestLine(uuid, guest.region, guest.project_id))
-            if len(found) == query.limit:
-                break
-    return found
+    after, region, project = query.after or "", query.region, query.project
+    guests = state.region_claims.guests
+    wanted = (
+        uuid
+        for uuid, guest in guests.items()
+        if uuid > after and region in (None, guest.region) and project in (None, guest.project_id)
+    )
+    page = heapq.nsmallest(query.limit, wanted)
+    return [RegionGuestLine(uuid, guests[uuid].region, guests[uuid].project_id) for uuid in page]
 
 
 QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {

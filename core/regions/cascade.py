@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import trio
@@ -47,6 +47,16 @@ MOST_LEFTOVERS: Final = 10_000
 """Of one region: with so many it is given no more claims until it has answered for some of these."""
 
 log = logging.getLogger("hostler.regions")
+
+
+class Begun(NamedTuple):
+    """What is on record: its id, the caller's key, how to go on, and the region that was asked last (empty: none)."""
+
+    name: str
+    key: str | None
+    fingerprint: bytes
+    work: Callable[[], Awaitable[Any]]
+    region: str = ""
 
 
 class Cascade:
@@ -92,7 +102,7 @@ class Cascade:
 
     def lines(self) -> list[RegionLine]:
         """The regions in the order of the configuration."""
-        guests = Counter(each.region for each in self._service.state.region_claims.guests.values())
+        guests = self._service.state.region_claims.index.guests
         return [self._line(link, guests[link.name]) for link in self.links.values()]
 
     @staticmethod
@@ -176,11 +186,12 @@ class Cascade:
         that is another call."""
         job = self._jobs.get(key, fingerprint)
         if job is None:
-            for name, its_key, its_fingerprint, work in self._begun():
-                if its_key == key:
-                    check_fingerprint(key, its_fingerprint, fingerprint)
+            for name in self._service.state.region_claims.index.of_key(key):
+                begun = self._begun(name)
+                if begun is not None:
+                    check_fingerprint(key, begun.fingerprint, fingerprint)
                     if name not in self.claiming.under_way:
-                        self._take_up(nursery, name, its_key, its_fingerprint, work)
+                        self._take_up(nursery, begun)
             job = self._jobs.get(key, fingerprint)
         return job
 
@@ -348,54 +359,55 @@ class Cascade:
             finally:
                 self._nursery = None
 
-    def _begun(self) -> list[tuple[str, str | None, bytes, Callable[[], Awaitable[Any]]]]:
-        """(id, key, fingerprint, how to go on) of what is on record."""
+    def _begun(self, name: str) -> Begun | None:
+        """What is on record under an id, and how to go on; None for claims of groups, which go on with these."""
         claims, claiming = self._service.state.region_claims, self.claiming
-        found: list[tuple[str, str | None, bytes, Callable[[], Awaitable[Any]]]] = [
-            (claim.id, claim.key, claim.fingerprint, partial(claiming.resume, claim))
-            for claim in claims.claims.values()
-            if not claim.group
-        ]
-        for name, group in claims.groups.items():
-            found.append((name, group.key, group.fingerprint, partial(claiming.give_up_group, name)))
-        for name, release in claims.releases.items():
-            found.append((name, release.key, release.fingerprint, partial(claiming.releasing.go_on, name)))
-        return found
+        if (claim := claims.claims.get(name)) is not None:
+            if claim.group:
+                return None
+            return Begun(name, claim.key, claim.fingerprint, partial(claiming.resume, claim), claim.region)
+        if (group := claims.groups.get(name)) is not None:
+            return Begun(name, group.key, group.fingerprint, partial(claiming.give_up_group, name))
+        if (release := claims.releases.get(name)) is not None:
+            return Begun(name, release.key, release.fingerprint, partial(claiming.releasing.go_on, name))
+        return None
 
     def _go_on(self, nursery: trio.Nursery, *, early: bool) -> None:
         """Take up what is on record and no task sees through; ``early``: only where the region that was asked
         answers."""
-        begun = self._begun()
-        self._pauses.keep({name for name, *_ in begun})
-        claims = self._service.state.region_claims.claims
-        for name, key, fingerprint, work in begun:
+        claims = self._service.state.region_claims
+        names = [*claims.claims, *claims.groups, *claims.releases]
+        self._pauses.keep(set(names))
+        for name in names:
             if name in self.claiming.under_way or not self._pauses.is_due(name):
                 continue
-            asked = self.links.get(claims[name].region) if name in claims else None
+            begun = self._begun(name)
+            if begun is None:
+                continue
+            asked = self.links.get(begun.region)
             if not (early and asked is not None and not asked.alive):
-                self._take_up(nursery, name, key, fingerprint, work)
+                self._take_up(nursery, begun)
 
-    def _take_up(
-        self, nursery: trio.Nursery, name: str, key: str | None, fingerprint: bytes, work: Callable[[], Awaitable[Any]]
-    ) -> None:
+    def _take_up(self, nursery: trio.Nursery, begun: Begun) -> None:
         """Go on with what no task sees through: its caller may ask again with its key."""
+        name = begun.name
         self.claiming.under_way.add(name)
 
         async def go_on() -> Any:
             try:
-                return await work()
+                return await begun.work()
             except Exception:
                 self._pauses.failed(name)
                 raise
             finally:
                 self.claiming.under_way.discard(name)
 
-        self._jobs.begin(nursery, f"what was begun as {name}", go_on, key, fingerprint)
+        self._jobs.begin(nursery, f"what was begun as {name}", go_on, begun.key, begun.fingerprint)
 
     def _resolve_leftovers(self, nursery: trio.Nursery) -> None:
         """Begin to find out what became of leftovers that are due, some of each region at a time."""
         leftovers = self._service.state.region_claims.leftovers
-        counts = Counter(each.region for each in leftovers.values())
+        counts = self._service.state.region_claims.index.leftovers
         for link in self.links.values():
             link.suspend(counts[link.name] >= MOST_LEFTOVERS)
         self._resolved.keep(set(leftovers))
