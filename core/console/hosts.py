@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from ...placement.types.errors import InvalidValue
 from ...placement.types.from_builtins import from_plain
 from ...placement.types.host import Host
 from ..engine_commands import AddHosts
+from ..machine.host_detail import CellDetail
 from ..machine.report_columns import columns_of, read_reports
 from .remote import LOCAL, Remote
 
@@ -55,7 +57,36 @@ def show_host(name: str, *, remote: Remote = LOCAL) -> int:
         [name, each.total, each.limit, each.used, each.limit - each.used] for name, each in found.inventory.items()
     ]
     remote.lines(["resource class", "total", "limit", "used", "free"], stock)
+    if found.numa_cells:
+        remote.lines(_CELL_HEAD, [_cell_row(cell) for cell in found.numa_cells])
+    if found.pci_pools:
+        pools = [[_tags(each.tags), each.numa_node, each.card, each.free, each.total] for each in found.pci_pools]
+        remote.lines(["PCI devices", "NUMA cell", "card", "free", "total"], pools)
     return 0
+
+
+_CELL_HEAD = ["NUMA cell", "shared CPUs", "vCPUs used", "dedicated CPUs", "pinned", "MiB", "MiB used", "pages used"]
+
+
+def _tags(tags: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in sorted(tags.items()))
+
+
+def _cell_row(cell: CellDetail) -> list[Any]:
+    pages = [f"{each.used + each.reserved} of {each.total} of {each.size_kb} KiB" for each in cell.pages]
+    cpus = [cpu_ranges(each) for each in (cell.cpus, cell.pinnable, cell.pinned)]
+    return [cell.id, cpus[0], cell.cpu_usage, cpus[1], cpus[2], cell.memory, cell.memory_usage, pages]
+
+
+def cpu_ranges(cpus: Sequence[int]) -> str:
+    """CPUs in ascending order as Linux writes them: 0-3,8."""
+    runs: list[list[int]] = []
+    for cpu in cpus:
+        if runs and runs[-1][1] == cpu - 1:
+            runs[-1][1] = cpu
+        else:
+            runs.append([cpu, cpu])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 @host.command(name="add")

@@ -24,6 +24,7 @@ from ..tenancy.tenants import CLOUD, RANK
 from . import volume_backend_queries as vb
 from .catalog_queries import Flavors, Images, ShowFlavor, ShowImage, flavor, flavors, image, images
 from .group_queries import ServerGroups, server_groups
+from .host_detail import CellDetail, PciPoolDetail, cells_of, pools_of
 from .instance_queries import InstanceLine, Instances, instances, many_instances
 from .lifecycle_queries import (
     Guests,
@@ -163,7 +164,7 @@ class Stock(msgspec.Struct, frozen=True):
 
 
 class HostDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """A host in full."""
+    """A host in full. ``numa_cells``: empty if it reports none; ``pci_pools``: of devices that guests may be given."""
 
     line: HostLine
     service: Service
@@ -171,6 +172,8 @@ class HostDetail(msgspec.Struct, frozen=True, kw_only=True):
     traits: list[str]
     inventory: dict[str, Stock]
     instances: list[str]
+    numa_cells: list[CellDetail] = []
+    pci_pools: list[PciPoolDetail] = []
 
 
 class InstanceDetail(InstanceLine, frozen=True, kw_only=True):
@@ -305,6 +308,8 @@ def _show_host(state: ServiceState, user: str, query: ShowHost) -> HostDetail:
         traits=sorted(view.traits),
         inventory=inventory,
         instances=sorted(view.instances),
+        numa_cells=cells_of(view),
+        pci_pools=pools_of(view),
     )
 
 

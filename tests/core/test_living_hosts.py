@@ -17,10 +17,11 @@ from hostler.core.machine.orders import PlacementWrite
 from hostler.core.machine.report_columns import columns_of, reports_of
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import QuotaExceeded
+from hostler.core.tenancy.tenants import LOCAL
 from hostler.placement.api import commands as c_
 from hostler.placement.fleet.inventories import Inventory
 from hostler.placement.types.errors import HostlerError, InUse, InvalidValue, UnknownName
-from hostler.placement.types.host import Aggregate, Host, NumaCell, NumaTopology, RunningInstance, Service
+from hostler.placement.types.host import Aggregate, Host, NumaCell, NumaTopology, PciPool, RunningInstance, Service
 from hostler.placement.types.host_report import HostReport
 from hostler.placement.types.request import Flavor
 
@@ -322,3 +323,29 @@ def test_weighers_follow_changed_inventories() -> None:
     assert do(m, place(1)).host == "node-1"
     fleet.check()
     assert fleet.drift().tolist() == []
+
+
+def test_a_host_shows_its_cells_and_devices_and_none_of_a_card_of_which_another_function_is_taken() -> None:
+    m = ServiceMachine()
+    card = {"vendor_id": "8086", "product_id": "1572", "dev_type": "type-PF"}
+    functions = {"vendor_id": "8086", "product_id": "154c", "dev_type": "type-VF"}
+    pools = (
+        PciPool(count=1, total=1, tags=card, card="nic0"),
+        PciPool(count=3, total=4, tags=functions, card="nic0"),
+    )
+    cell = NumaCell(id=0, cpuset=frozenset({0, 1}), pcpuset=frozenset({2, 3}), memory=1_024, pinned_cpus=frozenset({3}))
+    host = Host(
+        host="a",
+        vcpus_total=4,
+        total_usable_ram_mb=1_024,
+        pci_pools=pools,
+        numa_topology=NumaTopology(cells=(cell,)),
+    )
+    do(m, p.AddHosts(hosts=(host,)))
+    shown = q.answer(m.state, LOCAL, q.ShowHost(name="a"))
+    assert [(each.tags["dev_type"], each.free, each.total) for each in shown.pci_pools] == [
+        ("type-PF", 0, 1),
+        ("type-VF", 3, 4),
+    ]
+    ((cpus, pinnable, pinned),) = [(each.cpus, each.pinnable, each.pinned) for each in shown.numa_cells]
+    assert (cpus, pinnable, pinned) == ([0, 1], [2, 3], [3])

@@ -77,9 +77,13 @@ def shell(folder: Path) -> Iterator[Shell]:
 
 
 def commands(block: Block) -> Iterator[tuple[str, str]]:
-    """The commands of a console block, each with the output that is shown below it."""
+    """The commands of a console block, each with the output that is shown below it. Lines of a command after its first
+    begin with ``> ``."""
     for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
         command, _, shown = part.partition("\n")
+        while shown.startswith("> "):
+            more, _, shown = shown.removeprefix("> ").partition("\n")
+            command = f"{command}\n{more}"
         yield command, shown.rstrip("\n") and f"{shown.rstrip(chr(10))}\n"
 
 
