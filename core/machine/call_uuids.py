@@ -1,17 +1,21 @@
-"""Uuids of a call in the form in which the state holds them: 8-4-4-4-12 digits in lower case. A uuid that is written in
-another form is the same one; uuids of server groups and resource providers are not concerned."""
+"""Calls in the form in which they are carried out. Uuids as the state holds them: 8-4-4-4-12 digits in lower case; one
+that is written in another form is the same one; uuids of server groups and resource providers are not concerned. Hosts
+without the meaning that journals of version 0.1 give to them."""
 
 from __future__ import annotations
 
 import operator
+from dataclasses import replace
 from itertools import chain
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+from ...placement.types.host import DERIVED, Host
 from ...placement.types.uuids import are_plain
 from ...placement.types.uuids import plain_uuid as canonical
 from ..engine_commands import (
+    AddHosts,
     Asked,
     BeginMove,
     ConfirmHold,
@@ -66,8 +70,10 @@ Call = TypeVar("Call", bound=msgspec.Struct)
 
 
 def with_canonical_uuids(call: Call) -> Call:
-    """A command or question with uuids in that form; the same object where they are. O(uuids)."""
+    """A command or question with uuids, and hosts, in that form; the same object where they are. O(uuids)."""
     kind = type(call)
+    if kind is AddHosts:
+        return _with_present_hosts(call)
     if kind is Place:  # the most frequent call
         uuids = call.request.instance_uuids  # type: ignore[attr-defined]  # of Place
         return call if not uuids or are_plain(uuids) else _replaced(call, ("request",))
@@ -76,6 +82,20 @@ def with_canonical_uuids(call: Call) -> Call:
         every = chain.from_iterable([request.instance_uuids for request in requests])
         return call if are_plain(list(every)) else _replaced(call, ("requests",))
     return _replaced(call, kind.__struct_fields__) if isinstance(call, _CALLS) else call
+
+
+def _with_present_hosts(call: Call) -> Call:
+    """Hosts to be added: what is free follows from the totals where they say -1, unless they mean it; a command of a
+    journal that does not say so is of version 0.1, where PCI pools had no cards, and providers became no hosts."""
+    if call.negative_free:  # type: ignore[attr-defined]  # of AddHosts
+        return call
+    hosts = tuple(map(_derived, call.hosts))  # type: ignore[attr-defined]  # of AddHosts
+    return msgspec.structs.replace(call, hosts=hosts, negative_free=True)
+
+
+def _derived(host: Host) -> Host:
+    changes: dict[str, Any] = {name: DERIVED for name in ("free_ram_mb", "free_disk_mb") if getattr(host, name) == -1}
+    return replace(host, **changes) if changes else host
 
 
 def _replaced(call: Call, names: tuple[str, ...]) -> Call:

@@ -12,6 +12,7 @@ import pytest
 
 from hostler.core import engine_commands as p
 from hostler.core.machine import queries as q
+from hostler.core.machine.call_uuids import with_canonical_uuids
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import PlacementWrite
 from hostler.core.machine.report_columns import columns_of, reports_of
@@ -341,7 +342,7 @@ def test_a_host_shows_its_cells_and_devices_and_none_of_a_card_of_which_another_
         pci_pools=pools,
         numa_topology=NumaTopology(cells=(cell,)),
     )
-    do(m, p.AddHosts(hosts=(host,)))
+    do(m, with_canonical_uuids(p.AddHosts(hosts=(host,))))  # as it comes over RPC
     shown = q.answer(m.state, LOCAL, q.ShowHost(name="a"))
     assert [(each.tags["dev_type"], each.free, each.total) for each in shown.pci_pools] == [
         ("type-PF", 0, 1),
@@ -349,3 +350,13 @@ def test_a_host_shows_its_cells_and_devices_and_none_of_a_card_of_which_another_
     ]
     ((cpus, pinnable, pinned),) = [(each.cpus, each.pinnable, each.pinned) for each in shown.numa_cells]
     assert (cpus, pinnable, pinned) == ([0, 1], [2, 3], [3])
+
+
+def test_hosts_that_are_sent_without_a_word_on_negative_amounts_take_the_place_of_providers_too() -> None:
+    m = ServiceMachine()
+    do(m, p.AddProvider(name="a"))
+    host = Host(host="a", vcpus_total=4, total_usable_ram_mb=1_024, free_ram_mb=-1)
+    do(m, with_canonical_uuids(p.AddHosts(hosts=(host,))))
+    assert m.state.fleet.column("free_ram_mb").tolist() == [1_024]
+    meant = p.AddHosts(hosts=(replace(host, host="b"),), negative_free=True)
+    assert with_canonical_uuids(meant) is meant
