@@ -69,12 +69,13 @@ from .edits import edit
 from .guest_claims import forget_gone
 from .guest_lives import change_lives, check_not_carried_out
 from .lives import GuestChange, VolumeChange
-from .orders import INSTANCES_BY_TYPE, AnyCommand, Guests, Order, PlacementWrite, SelectDestinations
+from .orders import INSTANCES_BY_TYPE, UUIDS_APART, AnyCommand, Guests, Order, PlacementWrite, SelectDestinations
 from .placement_writes import carry_out, consumers_of
 from .region_claims import amounts_of
 from .replicated import finished
 from .state import PolicyValues, ServiceState, service_policy, storage_policy, without_bad_storage
 from .storage_changes import change_storage
+from .storage_uuids import check_apart
 from .tenant_changes import change_tenants
 
 CONCERNED_KEPT: Final = 20_000
@@ -144,6 +145,8 @@ class ServiceMachine:
         elif isinstance(command.command, OnVolumeClaim):
             self._note_storage(command, "volume", (command.command.volume,))
         self.begin(command)
+        if command.rules >= UUIDS_APART and isinstance(command.command, (StorageBase, Lifecycle)):
+            check_apart(self.state.volumes, command.command)
         if isinstance(command.command, _ON_CLAIMS):
             if self.state.lives.guests:
                 check_not_carried_out(self.state, named)

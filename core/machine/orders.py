@@ -87,13 +87,16 @@ count as ``instances``; what holds the source of a move is changed by the end of
 4: what volumes take of pools outlasts that their backend is down, disabled or frozen; a volume that was taken over
 gives back its growth. Reports of hosts are read with the moves under way.
 
-5: where a policy's ``[cinder] cross_az_attach`` is false, a guest and its volumes are in one availability zone.
+5: where a policy's ``[cinder] cross_az_attach`` is false, a guest and its volumes are in one availability zone. A volume,
+snapshot, backup or volume group is refused the uuid of one of another kind.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""
 COUNTING_ONCE: Final = 4
 """The revision since which pools keep what volumes take of them while their backend is not up, and reports count both
 ends of moves."""
+UUIDS_APART: Final = 5
+"""The revision since which volumes, snapshots, backups and groups have no uuid of each other."""
 
 
 class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
