@@ -64,5 +64,8 @@ def _has_fields(kind: Any) -> bool:
 
 @functools.cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
-    """Types of a dataclass's fields by name; None where no dataclass can be in them."""
-    return {name: hint if _has_fields(hint) else None for name, hint in get_type_hints(kind).items()}
+    """Types of a dataclass's fields by name; None where no dataclass can be in them. Annotations that are no fields,
+    such as what a base class caches, are not among them."""
+    hints = get_type_hints(kind)
+    names = [each.name for each in dataclasses.fields(kind) if each.init]
+    return {name: hints[name] if _has_fields(hints[name]) else None for name in names}

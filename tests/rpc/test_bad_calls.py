@@ -38,6 +38,7 @@ SPEC = {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1024}}
         ("place", [{"request": {"spec": SPEC}}, {"key": ""}], "invalid_value"),
         ("place", [{"request": {"spec": SPEC}}, {"timeout": -1.0}], "invalid_value"),
         ("place", [{"request": {"spec": SPEC}}, {"timeout": 0.0}], "deadline_exceeded"),
+        ("place", [{"request": {"spec": {"flavor": {**SPEC["flavor"], "_hash": 1}}}}], "unknown_name"),
         ("hosts", [{"limit": 0}], "invalid_value"),
         ("release", [{"uuids": [None]}], "invalid_value"),
         ("heartbeats", [{"names": ["nobody"]}], "unknown_name"),
