@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ REFUSED: Final = 3
 """Exit code if no host fits the request."""
 PLACES_SHOWN: Final = 20
 """Hosts or pools that ``fits`` lists."""
+TIMES: Final = frozenset(("began", "created", "expires"))
+"""Fields with times, in seconds since the epoch."""
 PATIENCE: Final = 1.0
 """Seconds to wait for a service that is not there."""
 
@@ -82,7 +85,8 @@ class Remote:
             print("none")
             return 0
         names = rows[0].__struct_fields__
-        self.lines([name.replace("_", " ") for name in names], [[getattr(r, n) for n in names] for r in rows], title)
+        lines = [[moment(value) if name in TIMES else value for name, value in _fields(row)] for row in rows]
+        self.lines([name.replace("_", " ") for name in names], lines, title)
         return 0
 
     def listed(
@@ -132,6 +136,17 @@ class Remote:
         for row in rows:
             table.add_row(*map(_cell, row))
         Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _fields(row: Any) -> Iterator[tuple[str, Any]]:
+    return ((name, getattr(row, name)) for name in row.__struct_fields__)
+
+
+def moment(seconds: float | None) -> str | None:
+    """A time in seconds since the epoch, in UTC to the minute."""
+    if seconds is None:
+        return None
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="minutes")
 
 
 def _cell(value: Any) -> str:

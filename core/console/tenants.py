@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Annotated, Any, Literal
 
 import cyclopts
@@ -11,7 +10,7 @@ from cyclopts.validators import Number
 
 from ...placement.types.errors import InvalidValue
 from ..tenancy.tenants import TOKEN
-from .remote import LOCAL, Remote
+from .remote import LOCAL, Remote, moment
 
 domain = cyclopts.App(name="domain", help="Domains: customers, with projects and users of their own.")
 project = cyclopts.App(name="project", help="Projects, which guests belong to.")
@@ -140,7 +139,7 @@ def list_tokens(user: str, *, remote: Remote = LOCAL) -> int:
     found = remote.ask("tokens", {"user": user})
     if remote.as_json:
         return remote.table(found)
-    remote.lines(["id", "expires"], [[each.id, _when(each.expires)] for each in found])
+    remote.lines(["id", "expires"], [[each.id, moment(each.expires)] for each in found])
     return 0
 
 
@@ -161,7 +160,3 @@ def revoke_token(name: str, *, remote: Remote = LOCAL) -> int:
     match = TOKEN.fullmatch(name)
     name = match[1] if match else name
     return remote.do("revoke_token", {"id": name}, f"token {name} revoked")
-
-
-def _when(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="minutes")

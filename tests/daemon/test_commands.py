@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,6 +170,15 @@ def test_a_guest_is_resized_and_moved_or_stays_where_there_is_no_room(run: Run, 
     assert json.loads(run("host", "list", "--json")[1]) == before
     assert run("move", uuid, "--vcpus", "2", "--memory-mb", "2048")[0] == 0
     assert run("release", uuid)[0] == 0
+
+
+def test_a_move_that_is_under_way_is_listed_with_the_time_at_which_it_began(run: Run, fleet: Path) -> None:
+    guest = uuid_of(880)
+    assert run("place", "--uuid", guest)[0] == 0
+    assert run("move", "begin", guest, "--expires-in", "3600")[0] == 0
+    assert len(re.findall(r"\d{4}-\d\d-\d\dT\d\d:\d\d\+00:00", run("move", "list")[1])) == 2
+    assert run("move", "revert", guest)[0] == 0
+    assert run("release", guest)[0] == 0
 
 
 def test_who_may_not_and_whose_token_is_no_good_is_told_so_by_exit_code_5(run: Run, fleet: Path) -> None:
