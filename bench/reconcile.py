@@ -268,12 +268,17 @@ def add_plain_hosts(address: str, count: int) -> None:
 
 
 @app.command
-def beside(*, hosts: int = 1_000, rate: float = 20.0, guests: int = 1_000, seconds: float = 5.0, rounds: int = 4) -> None:
+def beside(
+    *, hosts: int = 1_000, rate: float = 20.0, guests: int = 1_000, seconds: float = 5.0, rounds: int = 4
+) -> None:
     """Placements a second on hosts without a back end, by turns while the reconciler has nothing to do but its
     inventories of some guests, and while it builds and removes ``rate`` guests a second; and the CPU of the service
     for each placement, the reconciler's included."""
     backend = model_backend("busy", 100, "page = 2000\nconcurrency = 32\n")
-    with tempfile.TemporaryDirectory(prefix="hostler-bench-") as name, service(Path(name), backend) as (address, process):
+    with (
+        tempfile.TemporaryDirectory(prefix="hostler-bench-") as name,
+        service(Path(name), backend) as (address, process),
+    ):
         add_plain_hosts(address, hosts)
         trio.run(with_client, address, known, 100)
         trio.run(with_client, address, create, names(guests))

@@ -17,7 +17,6 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,7 @@ class Cloud:
         self.folder, self.chance = folder, chance
         self.hosts = [Libvirtd(folder / name) for name in HOSTS]
         self.counts: Counter[str] = Counter()
-        self._service = subprocess.Popen(["true"])
+        self._service = subprocess.Popen(["true"], text=True)
         for name in ("volumes", "images"):
             (folder / name).mkdir()
         sector = (LOOP + BANNER + b"\0").ljust(510, b"\0") + b"\x55\xaa"
@@ -105,7 +104,8 @@ class Cloud:
         uris = ", ".join(f'{host.folder.name} = "{host.uri}"' for host in self.hosts)
         reached = ", ".join(f'{name} = "tcp://127.0.0.1"' for name in HOSTS)
         models = "".join(
-            f'[backends.{name}]\ndriver = "model"\ngrace = 3\n[backends.{name}.options]\nprefix = "{name}-"\nnodes = 3\n'
+            f'[backends.{name}]\ndriver = "model"\ngrace = 3\n'
+            f'[backends.{name}.options]\nprefix = "{name}-"\nnodes = 3\n'
             f'pools = 0\npage = 1000\npoll = 2\nfile = "{self.folder}/{name}.json"\nbuild_seconds = 0.3\n'
             "faults = { lost_requests = 0.05, lost_answers = 0.05, late = 0.3, delay = 0.05, full = 0.02 }\n"
             for name in MODELS

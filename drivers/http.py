@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 import httpx
@@ -86,10 +86,12 @@ class Http:
 async def _read(answer: httpx.Response) -> httpx.Response:
     """An answer with its body, no longer than is read."""
     body = bytearray()
-    async for part in answer.aiter_bytes():
-        body += part
-        if len(body) > MOST_BYTES:
-            raise httpx.DecodingError(f"the answer has more than {MOST_BYTES} bytes", request=answer.request)
+    parts: Any = answer.aiter_bytes()  # a generator
+    async with aclosing(parts):
+        async for part in parts:
+            body += part
+            if len(body) > MOST_BYTES:
+                raise httpx.DecodingError(f"the answer has more than {MOST_BYTES} bytes", request=answer.request)
     headers = [(name, value) for name, value in answer.headers.multi_items() if name.lower() not in CODED]
     return httpx.Response(answer.status_code, headers=headers, content=bytes(body), request=answer.request)
 

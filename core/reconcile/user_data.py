@@ -1,5 +1,5 @@
-"""User data of guests: read from its folder when a guest is built, handed to the driver, and kept out of everything else:
-it may hold keys and passwords."""
+"""User data of guests: read from its folder when a guest is built, handed to the driver, and kept out of everything
+else, as it may hold keys and passwords."""
 
 from __future__ import annotations
 

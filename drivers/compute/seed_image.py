@@ -70,7 +70,7 @@ def _path_table(order: str, root: int) -> bytes:
 
 def _descriptor(kind: int, label: str, sectors: int, table: int, root: int) -> bytes:
     """A primary (1) or supplementary (2) volume descriptor (8.4, 8.5); the second has the names of Joliet."""
-    code, blank = ("ascii", b" ") if kind == 1 else ("utf-16-be", "\0 ".encode())
+    code, blank = ("ascii", b" ") if kind == 1 else ("utf-16-be", b"\0 ")
 
     def text(value: str, length: int) -> bytes:
         coded = value.encode(code)

@@ -127,7 +127,7 @@ async def outages(
     for carried_out in (False, True):
         every = range(whole.requests)
         for at in every if steps is None else random.sample(every, min(steps, len(every))):
-            with make(at, carried_out) as outage, trio.fail_after(PATIENCE):
+            with make(at, carried_out), trio.fail_after(PATIENCE):
                 try:
                     await live()
                 except (Transient, Unknown):

@@ -62,9 +62,7 @@ def of_programs(monkeypatch: pytest.MonkeyPatch, *modules: Any) -> Outages:
     outages = Outages()
     run = modules[0].run_program
 
-    async def run_program(
-        line: list[str], failed: Callable[[int, str], type[DriverError]], **options: Any
-    ) -> str:
+    async def run_program(line: list[str], failed: Callable[[int, str], type[DriverError]], **options: Any) -> str:
         lost, arrives = outages.fate()
         printed = await run(line, failed, **options) if arrives else ""
         if lost:

@@ -122,7 +122,7 @@ async def test_a_missing_volume_group_or_program_is_said(options: dict[str, Any]
 
 async def test_a_volume_group_that_is_gone_says_nothing_of_its_volumes(tmp_path: Path) -> None:
     program = tmp_path / "lvm"
-    program.write_text("#!/bin/sh\necho '{\"report\": [{\"vg\": [], \"lv\": []}]}'\n")
+    program.write_text('#!/bin/sh\necho \'{"report": [{"vg": [], "lv": []}]}\'\n')
     program.chmod(0o755)
     async with open_driver({"pools": {"fast": GROUP}, "lvm": str(program)}, DriverContext("a", "b")) as driver:
         with pytest.raises(NotFound):

@@ -57,7 +57,7 @@ async def test_a_program_ends_with_its_call() -> None:
 
 async def test_the_name_of_a_path_says_nothing_of_a_failure() -> None:
     with pytest.raises(Unknown):
-        await run("sh", "-c", "echo \"$0: it failed\" >&2; exit 1", "/data/taken/disk")
+        await run("sh", "-c", 'echo "$0: it failed" >&2; exit 1', "/data/taken/disk")
 
 
 async def test_a_program_that_prints_without_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,7 +171,6 @@ class Console:
         finally:
             self.losing = False
 
-
     @contextmanager
     def hang(self) -> Iterator[None]:
         self.going_on.clear()

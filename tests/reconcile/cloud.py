@@ -12,7 +12,7 @@ import trio
 
 from hostler.core.backends.protocol import DriverContext
 from hostler.core.backends.values import Mark
-from hostler.core.engine_commands import Asked
+from hostler.core.engine_commands import Asked, EngineCommand
 from hostler.core.journal.journal import Journal
 from hostler.core.lifecycle_commands import CreateGuest, GuestVolume, LifecycleCommand, guest_volume
 from hostler.core.machine.machine import ServiceMachine
@@ -69,7 +69,7 @@ class Running:
         self.service, self.reconciler = service, reconciler
         self.state = service.state
 
-    async def submit(self, command: LifecycleCommand, user: str = LOCAL) -> Any:
+    async def submit(self, command: LifecycleCommand | EngineCommand, user: str = LOCAL) -> Any:
         return await self.service.writer.submit(Order(self.service.now(), user, command))
 
     async def until(self, condition: Callable[[], bool]) -> None:

@@ -25,7 +25,7 @@ async def test_a_guest_that_was_moved_outside_is_followed(autojump_clock: MockCl
     model = Model("a")
     async with ready(model) as life:
         for number, power in ((1, "on"), (2, "off")):
-            source, target = await _settled_on(life, model, number)
+            _, target = await _settled_on(life, model, number)
             if power == "off":
                 await life.submit(StopGuest(uuid=uuid_of(number)))
                 await life.until(lambda number=number: life.status(number) == "stopped")  # type: ignore[misc]  # a default

@@ -409,9 +409,9 @@ async def test_where_a_policy_says_so_a_guest_and_its_volumes_are_in_one_zone(au
         far = 20 + next(at for at, node in enumerate(free) if node != "a-node-0")
         assert isinstance(await life.submit(CreateVolume(request=volume(30).request)), VolumeDecision)
         await life.until(lambda: life.volume_status(30) == "available")
-        with pytest.raises(InvalidValue, match="zone nova, node a-node-[12] in east"):
+        with pytest.raises(InvalidValue, match="is in availability zone nova"):
             await life.submit(AttachVolume(uuid=uuid_of(far), volume=uuid_of(30)))
-        with pytest.raises(InvalidValue, match="cross_az_attach|zone"):
+        with pytest.raises(InvalidValue, match="is in availability zone nova"):
             await life.submit(MoveGuest(uuid=uuid_of(2), target="a-node-1"))
         assert not (await life.submit(MoveGuest(uuid=uuid_of(2)))).placed, "no other node is in the zone"
         await life.submit(SetPolicy(policy={}))
