@@ -319,6 +319,9 @@ class Cloud:
             case "POST", "volumes", key, "action":
                 volume, size = self._volume(key), call.body["os-extend"]["new_size"]
                 passing = volume["status"]
+                if passing not in ("available", "in-use"):
+                    text = f"Invalid volume: Volume {key} status must be '('available', 'in-use')' to extend"
+                    raise Refusal(400, "badRequest", f"{text}, currently {passing}.")
                 volume["status"] = "extending"
                 self._soon(volume, lambda: volume.update(status=passing, size=size))
                 return Reply(202)
