@@ -11,11 +11,8 @@ import trio
 
 from ..protocol import (
     Can,
-    ComputeDriver,
     Conflict,
     DriverError,
-    Guest,
-    GuestSpec,
     Mark,
     NotFound,
     Permanent,
@@ -27,6 +24,10 @@ from ..protocol import (
     moves,
 )
 from .bench import OTHERS, OURS, PATIENCE, ComputeBench, all_of, cancelled_at_every_await, new_uuid, outages, settled
+from .guests import made as _made
+from .guests import ours_of as _ours
+from .guests import removed as _removed
+from .guests import state_of as _state
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 NAMES = ("plain", "with space", "ünïcödé 客", "quote' \" <tag> & $(x) `y`", "../../etc/passwd", "n" * 255)
@@ -34,33 +35,6 @@ NAMES = ("plain", "with space", "ünïcödé 客", "quote' \" <tag> & $(x) `y`",
 
 HOSTILE: Final = ("../../etc/passwd", "-x", "a\nb", "a\x00b", "x'\"<&>;$(x)")
 """Names that no image and network has."""
-
-
-async def _state(driver: ComputeDriver, uuid: str, state: str) -> Guest:
-    """The guest, once it is in a state."""
-    with trio.fail_after(PATIENCE):
-        while True:
-            found = await driver.get_guest(uuid)
-            if found.state == state:
-                return found
-            await trio.sleep(0.05)
-
-
-async def _made(driver: ComputeDriver, spec: GuestSpec) -> Guest:
-    await settled(lambda: driver.create_guest(spec))
-    return await _state(driver, spec.mark.uuid, spec.power)
-
-
-async def _ours(driver: ComputeDriver, uuid: str) -> list[Guest]:
-    return [each for each in await all_of(driver.guests()) if each.mark is not None and each.mark.uuid == uuid]
-
-
-async def _removed(driver: ComputeDriver, uuid: str) -> None:
-    """Delete a guest, until its back end has nothing of it."""
-    with trio.fail_after(PATIENCE):
-        await settled(lambda: driver.delete_guest(uuid))
-        while await _ours(driver, uuid):  # noqa: ASYNC110  # a back end has no events
-            await trio.sleep(0.05)
 
 
 @pytest.mark.trio
